@@ -1,0 +1,32 @@
+# The gateway on vLLM's own image, which brings CUDA, PyTorch and vLLM.
+ARG VLLM_IMAGE=vllm/vllm-openai:v0.32.0
+FROM ${VLLM_IMAGE}
+
+ARG RAY_VERSION=2.60.0
+ARG UID=1000
+
+# What the gateway needs beside vLLM. The image's own packages stay as they are: where the two do not
+# agree the build fails here, not the engine later.
+WORKDIR /app
+COPY pyproject.toml README.md LICENSE ./
+COPY gateway gateway
+COPY deployments deployments
+COPY configs configs
+RUN python3 -m pip list --format=freeze > constraints.txt \
+    && python3 -m pip install --no-cache-dir --constraint constraints.txt \
+        "ray[serve]==${RAY_VERSION}" . \
+    && useradd --uid "${UID}" --non-unique --create-home gateway
+
+# Serve's fast path: HAProxy in front, our code and Serve's on one event loop.
+ENV RAY_SERVE_ENABLE_HA_PROXY=1 \
+    RAY_SERVE_THROUGHPUT_OPTIMIZED=1 \
+    RAY_USAGE_STATS_ENABLED=0 \
+    PYTHONUNBUFFERED=1
+
+USER ${UID}
+EXPOSE 8000 8265
+HEALTHCHECK --start-period=20m --interval=10s --timeout=3s \
+    CMD ["python3", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"]
+
+ENTRYPOINT ["serve"]
+CMD ["run", "configs/prod.yaml"]

@@ -1,0 +1,50 @@
+# make setup | serve | stop | lint | test | loadtest | clean. Everything is installed into .venv on first use.
+
+CONFIG ?= configs/dev.yaml
+PORT   ?=
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+ENGINE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+PIP   := $(BIN)/python -m pip --disable-pip-version-check --quiet
+READY := $(VENV)/.ready-$(ENGINE)
+
+TORCH_CPU       := torch==2.13.0+cpu
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+
+.PHONY: setup serve stop lint test loadtest clean
+
+setup: $(READY)
+
+$(READY): requirements/$(ENGINE).txt requirements/dev.txt pyproject.toml
+	@echo "installing into $(VENV) for ENGINE=$(ENGINE): some minutes the first time"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(if $(filter cpu,$(ENGINE)),$(PIP) install --no-deps $(TORCH_CPU) 2>/dev/null \
+		|| $(PIP) install --no-deps --index-url $(TORCH_CPU_INDEX) $(TORCH_CPU))
+	@$(PIP) install --no-deps -r requirements/$(ENGINE).txt -r requirements/dev.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@rm -f $(VENV)/.ready-* && touch $@
+
+serve: setup
+	@$(BIN)/python -m deployments.local serve $(CONFIG) $(if $(PORT),--port $(PORT))
+
+stop:
+	@if test -x $(BIN)/python; then $(BIN)/python -m deployments.local stop; fi
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	cd models/demo && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml train.py
+	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+
+test: setup
+	$(BIN)/pytest
+
+loadtest: setup
+	$(BIN)/python -m loadtests.overhead
+
+clean: stop
+	rm -rf $(VENV) .venv-* build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
