@@ -1,0 +1,1 @@
+"""Plain Python parts of the gateway: no Ray, no vLLM, testable with nothing running."""

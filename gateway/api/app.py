@@ -1,0 +1,125 @@
+"""The whole HTTP surface: inference past FastAPI, everything else through it."""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from gateway.api.body import ClientGone, Limits
+from gateway.api.documents import inference_documents
+from gateway.api.errors import handle_errors, internal_error, send_error
+from gateway.api.health import health_router
+from gateway.api.inference import Inference, Policy
+from gateway.api.models import models_router
+from gateway.api.routes import ROUTES
+from gateway.errors import GatewayError
+from gateway.relay.asgi import App, Message, Receive, Scope, Send
+from gateway.relay.headers import sound_request_id
+from gateway.relay.relay import Relay
+from gateway.relay.reply import Reply
+from gateway.routing.fleet import Fleet, Model
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(
+    fleet: Fleet,
+    policy: Policy,
+    relay: Relay,
+    *,
+    limits: Limits,
+    wake: Callable[[Model], None],
+    returns_request_id: bool = True,
+) -> App:
+    """The gateway as an ASGI application.
+
+    The application owns `relay` and closes it at its shutdown. `limits` may be changed in place.
+    `wake` is called, on the event loop, for a model that is scaled to zero when a request wants
+    it. `returns_request_id`: off where the server in front (Ray Serve) adds `x-request-id` to
+    every response by itself.
+    """
+    inference = Inference(fleet, policy, relay, limits, wake)
+    return Gateway(_everything_else(fleet, relay), inference, returns_request_id)
+
+
+class Gateway:
+    """Sends each request to its handler and answers what they raise."""
+
+    def __init__(self, rest: App, inference: Inference, returns_request_id: bool) -> None:
+        self._rest = rest
+        self._inference = inference
+        self._returns_request_id = returns_request_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Speak ASGI: HTTP, lifespan, and a polite refusal of websockets."""
+        kind = scope["type"]
+        if kind == "http":
+            await self._answer(scope, receive, send)
+        elif kind == "websocket":
+            await receive()  # its `websocket.connect`
+            await send({"type": "websocket.close", "code": 1000})
+        else:
+            await self._rest(scope, receive, send)
+
+    def _dispatch(
+        self, scope: Scope, receive: Receive, reply: Reply, request_id: bytes
+    ) -> Awaitable[None]:
+        if scope["path"] in ROUTES:
+            return self._inference(scope, receive, reply, request_id)
+        return self._rest(*_for_fastapi(scope, receive, reply))
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = _request_id(scope)
+        reply = Reply(send, [(b"x-request-id", request_id)] if self._returns_request_id else [])
+        try:
+            await self._dispatch(scope, receive, reply, request_id)
+        except ClientGone:
+            return
+        except GatewayError as error:
+            if error.status >= 500:
+                logger.warning("request %s: %s: %s", request_id.decode(), error.code, error)
+            if reply.has_begun:
+                raise  # the server around us cuts the connection: nothing else tells the client
+            await send_error(error, scope["path"], reply)
+        except Exception:
+            logger.exception("request %s: %s failed", request_id.decode(), scope["path"])
+            if not reply.has_begun:
+                await send_error(internal_error(), scope["path"], reply)
+            elif not reply.has_ended:  # as it has where FastAPI answers before it raises
+                raise
+
+
+def _request_id(scope: Scope) -> bytes:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            return sound_request_id(value)
+    return sound_request_id(None)
+
+
+def _everything_else(fleet: Fleet, relay: Relay) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await relay.close()
+
+    app = FastAPI(title="ray-llm-gateway", lifespan=lifespan, redirect_slashes=False)
+    app.include_router(models_router(fleet))
+    app.include_router(health_router(fleet))
+    app.include_router(inference_documents())
+    handle_errors(app)
+    return app
+
+
+def _for_fastapi(scope: Scope, receive: Receive, reply: Reply) -> tuple[Scope, Receive, Send]:
+    """Adds the headers of `reply`, and answers HEAD as GET without its body."""
+    is_head = scope["method"] == "HEAD"
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await reply.begin(message["status"], message["headers"])
+            return
+        body = b"" if is_head else message.get("body", b"")
+        await (reply.part(body) if message.get("more_body") else reply.finish(body))
+
+    return (dict(scope, method="GET") if is_head else scope), receive, send

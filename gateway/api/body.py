@@ -1,0 +1,59 @@
+"""Reading a request's body, as far as it may be read."""
+
+from dataclasses import dataclass
+
+from gateway.errors import BodyTooLarge, InvalidRequest
+from gateway.relay.asgi import Receive
+
+
+@dataclass(slots=True)
+class Limits:
+    """What requests may ask for; may be changed while the gateway runs."""
+
+    max_body_mb: float = 32.0
+
+    @property
+    def max_body_bytes(self) -> int:
+        """The limit of a body, in bytes."""
+        return int(self.max_body_mb * 1024 * 1024)
+
+
+class ClientGone(Exception):
+    """The client left before its request was complete."""
+
+
+async def read_body(receive: Receive, content_length: bytes | None, limits: Limits) -> bytes:
+    """The whole body.
+
+    Raises:
+        BodyTooLarge: it is, or says it will be, over the limit; the rest has not been read.
+        InvalidRequest: its length is no number.
+        ClientGone: it never came.
+    """
+    limit = limits.max_body_bytes
+    if content_length is not None and _length(content_length) > limit:
+        raise _too_large(limits)
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise _too_large(limits)
+        parts.append(part)
+        if not message.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _length(content_length: bytes) -> int:
+    # More digits than any length has would take Python long to turn into a number.
+    if not content_length.isdigit() or len(content_length) > 18:
+        raise InvalidRequest("The header `content-length` must be a number of bytes.")
+    return int(content_length)
+
+
+def _too_large(limits: Limits) -> BodyTooLarge:
+    return BodyTooLarge(f"The request body is larger than the {limits.max_body_mb:g} MiB allowed.")

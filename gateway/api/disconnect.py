@@ -1,0 +1,51 @@
+"""Noticing that a client has gone while its answer is being made."""
+
+import asyncio
+from types import TracebackType
+
+from gateway.api.body import ClientGone
+from gateway.relay.asgi import Message, Receive
+
+
+class UntilDisconnect:
+    """An async context that ends with `ClientGone` as soon as the client has gone.
+
+    Ray Serve cancels the request by itself, unless the client asks it not to with a header; with
+    this, no engine works for a client that is gone, whatever the server around us does. Works as
+    `asyncio.timeout` does: the task is cancelled, and the cancellation turned into the exception.
+    """
+
+    __slots__ = ("_has_gone", "_receive", "_task", "_watch")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._has_gone = False
+
+    async def __aenter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        if task is None:
+            raise RuntimeError("UntilDisconnect needs a task")
+        self._task = task
+        self._watch = asyncio.ensure_future(self._receive(), loop=loop)
+        self._watch.add_done_callback(self._leave)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._watch.remove_done_callback(self._leave)
+        self._watch.cancel()
+        if self._has_gone and self._task.uncancel() == 0 and kind is asyncio.CancelledError:
+            raise ClientGone from error
+
+    def _leave(self, watch: asyncio.Future[Message]) -> None:
+        # A server that cannot tell any more (an exception) has lost its client, too.
+        if watch.cancelled() or (
+            watch.exception() is None and watch.result()["type"] != "http.disconnect"
+        ):
+            return
+        self._has_gone = True
+        self._task.cancel()

@@ -1,0 +1,37 @@
+"""The paths of inference, which all go through one handler."""
+
+from collections.abc import Mapping
+
+from gateway.request import RequestHead, parse_form, parse_json
+
+JSON_ROUTES: Mapping[str, str] = {
+    "/v1/chat/completions": "Chat with a model",
+    "/v1/completions": "Complete a text",
+    "/v1/embeddings": "Embed texts",
+    "/v1/responses": "Create a response (OpenAI's Responses API)",
+    "/v1/messages": "Chat with a model (Anthropic's Messages API)",
+    "/v1/messages/count_tokens": "Count a message's tokens (Anthropic's Messages API)",
+    "/tokenize": "Turn a text into tokens",
+    "/detokenize": "Turn tokens into a text",
+    "/score": "Score pairs of texts",
+    "/v1/score": "Score pairs of texts",
+    "/rerank": "Rank documents for a query",
+    "/v1/rerank": "Rank documents for a query",
+    "/v2/rerank": "Rank documents for a query",
+    "/pooling": "Pool hidden states",
+    "/classify": "Classify texts",
+}
+"""Path to what it does, for routes with a JSON body."""
+FORM_ROUTES: Mapping[str, str] = {
+    "/v1/audio/transcriptions": "Write down speech",
+    "/v1/audio/translations": "Write down speech in English",
+}
+"""Path to what it does, for routes with a multipart body."""
+ROUTES = frozenset(JSON_ROUTES) | frozenset(FORM_ROUTES)
+
+
+def parse_head(path: str, body: bytes, content_type: bytes) -> RequestHead:
+    """The head of a body sent to `path`, which must be one of the routes above."""
+    if path in FORM_ROUTES:
+        return parse_form(body, content_type)
+    return parse_json(body)

@@ -1,0 +1,217 @@
+"""Every error of the gateway, with its HTTP status and OpenAI's `type` and `code` for it.
+
+GatewayError                    500  api_error
+├── ConfigError                      (never reaches a client: stops the start)
+├── PlacementFailed                  (never reaches a client: stops the replica)
+├── InvalidRequest              400  invalid_request_error
+│   ├── InvalidJSON                  invalid_json
+│   ├── MissingParameter             missing_required_parameter
+│   ├── InvalidKey              401  invalid_api_key
+│   ├── UnknownRoute            404  unknown_url
+│   ├── UnsupportedRoute        404  unsupported_route
+│   ├── ModelNotFound           404  model_not_found
+│   ├── MethodNotAllowed        405  method_not_allowed
+│   └── BodyTooLarge            413  body_too_large
+├── UpstreamFailed              502  upstream_failed
+├── EngineDraining              503  draining
+└── ModelUnavailable            503  model_unavailable
+"""
+
+import math
+
+import msgspec
+
+MODEL_NAME_SHOWN = 200
+"""Characters of a client's model name that an error repeats."""
+
+
+DRAINING = (b"x-engine-draining", b"1")
+"""The response header by which a router knows that an engine is going away."""
+
+
+class ErrorDetail(msgspec.Struct, frozen=True):
+    """The inside of an OpenAI error object."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """OpenAI's error envelope."""
+
+    error: ErrorDetail
+
+
+class AnthropicErrorBody(msgspec.Struct, frozen=True, tag="error"):
+    """Anthropic's error envelope, for its SDK; what OpenAI's has more does not disturb it."""
+
+    error: ErrorDetail
+
+
+class GatewayError(Exception):
+    """An error a client may see; `message` must hold no internals.
+
+    Every argument is passed on to `Exception`: instances survive pickling between processes.
+    """
+
+    status = 500
+    type = "api_error"
+    code = "internal_error"
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message, param)
+        self.message = message
+        self.param = param
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Response headers that belong to the error."""
+        return []
+
+    @property
+    def detail(self) -> ErrorDetail:
+        """The error in OpenAI's words."""
+        return ErrorDetail(self.message, self.type, self.param, self.code)
+
+    def body(self, *, is_anthropic: bool = False) -> bytes:
+        """The error as OpenAI's JSON, UTF-8; `is_anthropic` makes it Anthropic's as well."""
+        envelope = AnthropicErrorBody if is_anthropic else ErrorBody
+        return msgspec.json.encode(envelope(self.detail))
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ConfigError(GatewayError):
+    """A configuration that cannot be run; the message names the file and the place in it."""
+
+    code = "invalid_configuration"
+
+
+class PlacementFailed(GatewayError):
+    """A replica's workers came to lie where they cannot work together."""
+
+    code = "placement_failed"
+
+
+class InvalidRequest(GatewayError):
+    """The client sent something the gateway cannot accept."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_value"
+
+
+class InvalidJSON(InvalidRequest):
+    """The body is not the JSON object it should be."""
+
+    code = "invalid_json"
+
+
+class MissingParameter(InvalidRequest):
+    """A field every request needs is absent."""
+
+    code = "missing_required_parameter"
+
+
+class InvalidKey(InvalidRequest):
+    """No API key came with the request, or a wrong one."""
+
+    status = 401
+    code = "invalid_api_key"
+
+
+class UnknownRoute(InvalidRequest):
+    """No such URL."""
+
+    status = 404
+    code = "unknown_url"
+
+
+class UnsupportedRoute(InvalidRequest):
+    """The URL exists, but this model's engine does not serve it."""
+
+    status = 404
+    code = "unsupported_route"
+
+
+class ModelNotFound(InvalidRequest):
+    """No model of that name."""
+
+    status = 404
+    code = "model_not_found"
+
+    def __init__(self, model: str, param: str | None = "model") -> None:
+        shown = model if len(model) <= MODEL_NAME_SHOWN else model[:MODEL_NAME_SHOWN] + "..."
+        super().__init__(
+            f"The model `{shown}` does not exist or you do not have access to it.", param
+        )
+        # `Exception.__reduce__` calls the class with `args`: keep them our own.
+        self.args = (model, param)
+
+
+class MethodNotAllowed(InvalidRequest):
+    """The URL exists, but not for this HTTP method."""
+
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, message: str, allow: str) -> None:
+        super().__init__(message)
+        self.args = (message, allow)
+        self.allow = allow
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What is allowed."""
+        return [(b"allow", self.allow.encode())]
+
+
+class BodyTooLarge(InvalidRequest):
+    """The body exceeds `max_body_mb`."""
+
+    status = 413
+    code = "body_too_large"
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The rest of the body is not read, so the connection cannot go on."""
+        return [(b"connection", b"close")]
+
+
+class UpstreamFailed(GatewayError):
+    """The engine could not be reached, or broke off before its answer was complete."""
+
+    status = 502
+    code = "upstream_failed"
+
+
+class EngineDraining(GatewayError):
+    """The engine finishes what it has and takes nothing new; another one may."""
+
+    status = 503
+    code = "draining"
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """When to try again, should there be no other engine."""
+        return [(b"retry-after", b"1"), DRAINING]
+
+
+class ModelUnavailable(GatewayError):
+    """The model exists, but no engine of it can take a request now."""
+
+    status = 503
+    code = "model_unavailable"
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message, "model")
+        self.args = (message, retry_after_s)
+        self.retry_after_s = retry_after_s
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """When to try again."""
+        return [(b"retry-after", b"%d" % max(1, math.ceil(self.retry_after_s)))]

@@ -1,0 +1,1 @@
+"""Bytes from an engine to a client."""

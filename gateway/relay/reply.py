@@ -1,0 +1,33 @@
+"""One request's way back to its client."""
+
+from collections.abc import Awaitable
+
+from gateway.relay.asgi import Headers, Send
+
+
+class Reply:
+    """Where an answer goes; knows whether it has begun, after which nothing can be taken back."""
+
+    __slots__ = ("_send", "has_begun", "has_ended", "headers")
+
+    def __init__(self, send: Send, headers: Headers) -> None:
+        self._send = send
+        self.headers = headers
+        """What every answer to this request carries."""
+        self.has_begun = False
+        self.has_ended = False
+
+    async def begin(self, status: int, headers: Headers) -> None:
+        """Send status and headers."""
+        self.has_begun = True
+        headers = [*headers, *self.headers]
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    def part(self, body: bytes) -> Awaitable[None]:
+        """Send a part of the body after which more comes."""
+        return self._send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def finish(self, body: bytes = b"") -> None:
+        """Send the last, or only, part of the body."""
+        self.has_ended = True
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})

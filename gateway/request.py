@@ -1,0 +1,147 @@
+"""The head of an inference request, read from the raw body in one pass; the body stays bytes."""
+
+from collections.abc import Mapping
+
+import msgspec
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from gateway.errors import InvalidJSON, InvalidRequest, MissingParameter
+
+FORM_WINDOW = 1 << 16
+"""Bytes of a form looked at in one go: the fields commonly stand before the file."""
+FIELD_LIMIT = 4096
+"""Bytes of a form's field we care about."""
+PARTS_LIMIT = 256
+"""Parts of a form that are looked at; megabytes of tiny ones would hold everybody else up."""
+
+
+class RequestHead(msgspec.Struct, frozen=True):
+    """What the gateway itself needs to know of a request."""
+
+    model: str
+    stream: bool
+
+
+class _RawHead(msgspec.Struct):
+    model: str | None = None
+    stream: msgspec.Raw = msgspec.Raw()
+    """As it was written: a wrong type is the engine's to complain about."""
+
+
+_decoder = msgspec.json.Decoder(_RawHead)
+
+
+def parse_json(body: bytes) -> RequestHead:
+    """The head of a JSON body; O(length), nothing but the head is kept.
+
+    Raises:
+        InvalidJSON: the body is not one JSON object.
+        MissingParameter: it names no model.
+        InvalidRequest: its model is not a string.
+    """
+    try:
+        head = _decoder.decode(body)
+    except msgspec.ValidationError as error:
+        if "$.model" in str(error):
+            raise InvalidRequest("`model` must be a string.", "model") from None
+        raise InvalidJSON(f"The request body must be a JSON object: {error}.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidJSON(
+            f"We could not parse the JSON body of your request: {_reason(error)}."
+        ) from None
+    except RecursionError:
+        raise InvalidJSON("The JSON body of your request is nested too deeply.") from None
+    return RequestHead(_checked_model(head.model), bytes(head.stream) == b"true")
+
+
+def parse_form(body: bytes, content_type: bytes) -> RequestHead:
+    """The head of a `multipart/form-data` body, which is searched up to its `model` field.
+
+    Raises:
+        InvalidRequest: the body is no such form.
+        MissingParameter: it names no model.
+    """
+    kind, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary")
+    if kind != b"multipart/form-data" or not boundary:
+        raise InvalidRequest("The request body must be multipart/form-data with a boundary.")
+    search = _ModelSearch()
+    view = memoryview(body)
+    try:
+        parser = MultipartParser(boundary, search.callbacks)  # type: ignore[arg-type]
+        for start in range(0, len(body), FORM_WINDOW):
+            parser.write(bytes(view[start : start + FORM_WINDOW]))
+            if search.model is not None or search.parts > PARTS_LIMIT:
+                break
+    except FormParserError:
+        raise InvalidRequest("The request body is not valid multipart/form-data.") from None
+    if search.model is None:
+        return RequestHead(_checked_model(None), stream=False)
+    return RequestHead(_checked_model(search.model.decode(errors="replace")), stream=False)
+
+
+def _checked_model(model: str | None) -> str:
+    if not model:
+        raise MissingParameter("you must provide a model parameter", "model")
+    return model
+
+
+def _reason(error: msgspec.DecodeError | UnicodeDecodeError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not valid UTF-8"
+    return str(error).removeprefix("JSON is malformed: ")
+
+
+class _ModelSearch:
+    """Callbacks of the form parser that keep the value of the field `model` and nothing else."""
+
+    def __init__(self) -> None:
+        self.model: bytes | None = None
+        self.parts = 0
+        self._header = b""
+        self._value = b""
+        self._disposition = b""
+        self._field = bytearray()
+        self._is_wanted = False
+
+    @property
+    def callbacks(self) -> Mapping[str, object]:
+        return {
+            "on_part_begin": self._begin_part,
+            "on_header_field": self._extend_header,
+            "on_header_value": self._extend_value,
+            "on_header_end": self._end_header,
+            "on_headers_finished": self._end_headers,
+            "on_part_data": self._extend_field,
+            "on_part_end": self._end_part,
+        }
+
+    def _begin_part(self) -> None:
+        self.parts += 1
+        self._disposition = b""
+        self._field.clear()
+        self._is_wanted = False
+
+    def _extend_header(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _extend_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _end_header(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._disposition = self._value
+        self._header = self._value = b""
+
+    def _end_headers(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        self._is_wanted = options.get(b"name") == b"model" and b"filename" not in options
+
+    def _extend_field(self, data: bytes, start: int, end: int) -> None:
+        if self._is_wanted and len(self._field) < FIELD_LIMIT:
+            self._field += data[start:end]
+
+    def _end_part(self) -> None:
+        if self._is_wanted and self.model is None:
+            self.model = bytes(self._field)

@@ -1,0 +1,113 @@
+"""The fleet: this router's picture of all models and their replicas."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from gateway.errors import ModelNotFound, ModelUnavailable
+from gateway.telemetry import ReplicaMetadata
+
+SETTLING_RETRY_S = 2.0
+
+
+class ModelState(StrEnum):
+    """How a model stands, as `/v1/models` shows it."""
+
+    READY = "ready"
+    STARTING = "starting"
+    SCALED_TO_ZERO = "scaled_to_zero"
+    UNHEALTHY = "unhealthy"
+
+
+@dataclass(slots=True, eq=False)
+class Replica:
+    """One running engine, and how many requests this router has with it."""
+
+    id: str
+    metadata: ReplicaMetadata
+    node_id: str = ""
+    in_flight: int = 0
+    shunned_until_s: float = 0.0
+    """Monotonic time until which others are preferred, because it could not be reached."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of its HTTP server."""
+        return self.metadata.host, self.metadata.port
+
+
+@dataclass(slots=True, eq=False)
+class Model:
+    """One model: how it stands and who runs it."""
+
+    name: str
+    created_s: int
+    state: ModelState = ModelState.STARTING
+    reason: str = "its engine is starting"
+    retry_after_s: float = 5.0
+    replicas: dict[str, Replica] = field(default_factory=dict)
+
+    @property
+    def condition(self) -> str:
+        """How a model without replicas stands, in words."""
+        return self.state.value.replace("_", " ")
+
+    @property
+    def max_model_len(self) -> int | None:
+        """Tokens of prompt and answer together; unknown while no engine runs."""
+        return max((r.metadata.facts.max_model_len for r in self.replicas.values()), default=None)
+
+    def replace_replicas(self, replicas: Iterable[Replica]) -> None:
+        """Set the replicas; the ones already known keep their counts."""
+        known = self.replicas
+        self.replicas = {r.id: known.get(r.id, r) for r in replicas}
+        if self.replicas:
+            self.state = ModelState.READY
+        elif self.state is ModelState.READY:
+            self.state, self.reason = ModelState.STARTING, "its last engine is gone"
+
+
+class Fleet:
+    """All models, by the name clients use."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, Model] = {}
+        self.is_settled = True
+        """Whether all models are known: while that is not so, an unknown name may yet be one."""
+
+    @property
+    def models(self) -> Collection[Model]:
+        """All models, in the order they were found."""
+        return self._models.values()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether at least one model can answer."""
+        return any(model.replicas for model in self._models.values())
+
+    def has(self, name: str) -> bool:
+        """Whether there is a model of that name."""
+        return name in self._models
+
+    def model(self, name: str) -> Model:
+        """The model of that name.
+
+        Raises:
+            ModelNotFound: there is none.
+            ModelUnavailable: there is none yet, but not all models are known.
+        """
+        model = self._models.get(name)
+        if model is not None:
+            return model
+        if self.is_settled:
+            raise ModelNotFound(name)
+        raise ModelUnavailable("Models are still being deployed.", SETTLING_RETRY_S)
+
+    def add(self, model: Model) -> None:
+        """Make a model known, or replace the one of its name."""
+        self._models[model.name] = model
+
+    def remove(self, model: Model) -> None:
+        """Forget a model, unless its name is another's; requests in flight keep their `Replica`."""
+        if self._models.get(model.name) is model:
+            del self._models[model.name]
