@@ -1,0 +1,196 @@
+"""How a router learns which models and replicas exist: Serve's status, and Serve's own broadcasts.
+
+Models are applications whose ingress deployment is `Model`; they are found with `serve.status()`.
+Replicas come from `request_router.FleetRequestRouter`, which Serve makes in the router's process
+for each model's `Engine` deployment and calls with every change.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+from ray.serve.request_router import RunningReplica
+from ray.serve.schema import (
+    ApplicationStatus,
+    ApplicationStatusOverview,
+    DeploymentStatusOverview,
+    ReplicaState,
+)
+
+from deployments import broadcasts
+from gateway.routing.fleet import Fleet, Model, ModelState, Replica
+from gateway.telemetry import ReplicaMetadata
+
+MODEL_DEPLOYMENT = "Model"
+ENGINE_DEPLOYMENT = "Engine"
+POLL_PERIOD_S = 1.0
+ENTRY_TIMEOUT_S = 5.0
+
+_COMING_UP = {ApplicationStatus.NOT_STARTED, ApplicationStatus.DEPLOYING}
+_GOING = {ReplicaState.STOPPING, ReplicaState.STOPPED}
+
+logger = logging.getLogger("ray.serve")
+
+
+@dataclass(slots=True)
+class _Application:
+    """A model application this router follows."""
+
+    name: str
+    ingress: DeploymentHandle
+    engine: DeploymentHandle
+    model: Model
+    deployed_s: float = 0.0
+    """The deployment whose entry `model` has; 0 while that may still change."""
+    running: Sequence[RunningReplica] = ()
+
+
+class Discovery:
+    """Keeps a fleet in step with the cluster."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._applications: dict[str, _Application] = {}
+        self._wakes: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Follow the cluster until cancelled; a failed look is logged and tried again."""
+        try:
+            while True:
+                try:
+                    await self.refresh()
+                except Exception:
+                    # The controller may be restarting: what is known stays in service.
+                    logger.exception("could not read Serve's status; keeping the fleet as it is")
+                await asyncio.sleep(POLL_PERIOD_S)
+        finally:
+            for task in self._wakes.values():
+                task.cancel()
+
+    async def refresh(self) -> None:
+        """One look at Serve's status."""
+        status = await asyncio.to_thread(serve.status)
+        found = {
+            name: overview
+            for name, overview in status.applications.items()
+            if {MODEL_DEPLOYMENT, ENGINE_DEPLOYMENT} <= overview.deployments.keys()
+            and overview.status != ApplicationStatus.DELETING
+        }
+        for gone in self._applications.keys() - found.keys():
+            self._forget(gone)
+        for name, overview in found.items():
+            try:
+                await self._follow(name, overview)
+            except Exception:
+                logger.exception("could not follow application %s; the others go on", name)
+        unread = (o.status for name, o in found.items() if name not in self._applications)
+        self._fleet.is_settled = _COMING_UP.isdisjoint(unread)
+
+    def wake(self, model: Model) -> None:
+        """Have Serve start an engine for a model at zero; one call at a time for each model."""
+        for app in self._applications.values():
+            if app.model is model and app.name not in self._wakes:
+                self._wakes[app.name] = asyncio.create_task(self._wake(app))
+
+    async def _wake(self, app: _Application) -> None:
+        try:
+            await app.ingress.wake.remote()
+        except Exception:
+            logger.exception("waking %s failed", app.model.name)
+        finally:
+            del self._wakes[app.name]
+
+    async def _follow(self, name: str, overview: ApplicationStatusOverview) -> None:
+        app = self._applications.get(name)
+        if app is None or app.deployed_s != overview.last_deployed_time_s:
+            if overview.deployments[MODEL_DEPLOYMENT].status != "HEALTHY":
+                return  # its entry cannot be asked for yet
+            app = await self._read(name, overview)
+        model = app.model
+        if not self._fleet.has(model.name):
+            self._fleet.add(model)  # another application of that name has gone
+        engine = overview.deployments[ENGINE_DEPLOYMENT]
+        model.state, model.reason = model_state(bool(model.replicas), overview.status, engine)
+
+    async def _read(self, name: str, overview: ApplicationStatusOverview) -> _Application:
+        """Ask a new or changed application for its entry, and listen to its replicas.
+
+        While Serve is still deploying, the answer may come from the replica about to be replaced:
+        it holds until the next look only.
+        """
+        app = self._applications.get(name) or await self._meet(name, overview)
+        async with asyncio.timeout(ENTRY_TIMEOUT_S):
+            entry = await app.ingress.entry.remote()
+        if entry["name"] != app.model.name:
+            self._fleet.remove(app.model)
+            app.model = Model(entry["name"], created_s=int(overview.last_deployed_time_s))
+        if name not in self._applications:
+            self._applications[name] = app
+            self._listen(app)
+        self._hear(app, app.running)
+        app.deployed_s = 0.0 if overview.status in _COMING_UP else overview.last_deployed_time_s
+        return app
+
+    async def _meet(self, name: str, overview: ApplicationStatusOverview) -> _Application:
+        return _Application(
+            name=name,
+            ingress=await asyncio.to_thread(serve.get_app_handle, name),
+            engine=await asyncio.to_thread(serve.get_deployment_handle, ENGINE_DEPLOYMENT, name),
+            model=Model("", created_s=int(overview.last_deployed_time_s)),
+        )
+
+    def _listen(self, app: _Application) -> None:
+        loop = asyncio.get_running_loop()
+
+        def listener(running: Sequence[RunningReplica]) -> None:
+            # Serve may run its request routers on a loop of their own.
+            loop.call_soon_threadsafe(self._hear, app, list(running))
+
+        broadcasts.replicas.subscribe(app.name, listener)
+        app.engine.options(method_name="wake")  # makes Serve start the request router
+
+    def _hear(self, app: _Application, running: Sequence[RunningReplica]) -> None:
+        """Take over the replicas that run the application's model as it is named now."""
+        app.running = running
+        replicas = [replica for replica in map(_replica, running) if replica is not None]
+        mine = [r for r in replicas if r.metadata.model == app.model.name]
+        app.model.replace_replicas(mine)
+        logger.info("model %s: %d replicas", app.model.name, len(mine))
+
+    def _forget(self, name: str) -> None:
+        broadcasts.replicas.unsubscribe(name)
+        self._fleet.remove(self._applications.pop(name).model)
+
+
+def _replica(running: RunningReplica) -> Replica | None:
+    """One replica as the fleet knows it; None, and a line in the log, for what cannot be read."""
+    name = running.replica_id.unique_id
+    try:
+        metadata = msgspec.convert(running.replica_metadata, ReplicaMetadata)
+    except msgspec.ValidationError as error:
+        logger.warning("replica %s speaks another language, leaving it alone: %s", name, error)
+        return None
+    return Replica(id=name, metadata=metadata, node_id=running.node_id)
+
+
+def model_state(
+    has_replicas: bool, application: ApplicationStatus, engine: DeploymentStatusOverview
+) -> tuple[ModelState, str]:
+    """A model's state and, in words a client may read, the reason."""
+    if has_replicas:
+        return ModelState.READY, ""
+    is_coming = any(n for state, n in engine.replica_states.items() if state not in _GOING)
+    if application == ApplicationStatus.DEPLOY_FAILED or engine.status in {
+        "UNHEALTHY",
+        "DEPLOY_FAILED",
+    }:
+        if is_coming:
+            return ModelState.UNHEALTHY, "its engine failed and another one is starting"
+        return ModelState.UNHEALTHY, "its engine failed; `serve status` tells the operator why"
+    if is_coming or engine.status in {"UPDATING", "UPSCALING"}:
+        return ModelState.STARTING, "its engine is starting"
+    return ModelState.SCALED_TO_ZERO, "no engine runs until a request wants one"

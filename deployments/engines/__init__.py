@@ -1,0 +1,1 @@
+"""What can run behind the gateway."""

@@ -1,0 +1,62 @@
+"""What an engine's server does with ASGI, without a framework."""
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from typing import Any
+
+from gateway.errors import GatewayError
+from gateway.relay.asgi import Receive, Send
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+async def accept_lifespan(receive: Receive, send: Send) -> None:
+    """Serve the `lifespan` scope for an application with nothing to start or stop."""
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+async def read_body(receive: Receive) -> bytes | None:
+    """Return the request's whole body, or None if the client left before its end."""
+    parts: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+    """Do `work`, unless and until the client leaves; the request's body must have been read."""
+    working = asyncio.create_task(work)
+    leaving = asyncio.create_task(_disconnect(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.wait({working, leaving})
+    if not working.cancelled():
+        working.result()
+
+
+async def send_json(send: Send, status: int, body: bytes, headers: Headers = ()) -> None:
+    """Send a whole response whose body is JSON."""
+    length = b"%d" % len(body)
+    every = [(b"content-type", b"application/json"), (b"content-length", length), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": every})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_error(send: Send, error: GatewayError, headers: Headers = ()) -> None:
+    """Send an error in OpenAI's shape."""
+    await send_json(send, error.status, error.body(), [*error.headers, *headers])
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

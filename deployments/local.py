@@ -1,0 +1,229 @@
+"""A gateway on this machine: a small Ray cluster of its own, started, watched and taken down whole.
+
+    python -m deployments.local serve configs/dev.yaml --port 8000
+    python -m deployments.local stop
+
+`serve` is two processes. The outer one stays in the terminal; the inner one (`hold`) leads a
+session of its own, so that Ctrl-C reaches only the outer, and holds the cluster. When either goes,
+however it goes, the other takes the cluster down; what outlives both is ended by `stop`, which
+finds the sessions of this checkout by the notes in `.run`.
+"""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import ray
+import typer
+import yaml
+from ray import serve as ray_serve
+from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
+
+from deployments import processes
+from gateway.configfile import load_config
+from gateway.errors import ConfigError
+
+NOTES = Path(__file__).resolve().parent.parent / ".run"
+STOP_TIMEOUT_S = 60
+SWEEP_TIMEOUT_S = 5
+POLL_S = 0.5
+ANY = "0.0.0.0"  # noqa: S104 - Serve's own default
+
+Address = tuple[str, int]
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+
+@app.command()
+def serve(
+    config: Annotated[Path, typer.Argument(help="A Serve config, such as configs/dev.yaml.")],
+    port: Annotated[int | None, typer.Option(help="Instead of the config's port.")] = None,
+) -> None:
+    """Start the gateway on this machine; Ctrl-C stops it."""
+    try:
+        load_config(config)
+    except ConfigError as error:
+        raise SystemExit(str(error)) from None
+    document = yaml.safe_load(config.read_text())
+    options = document.setdefault("http_options", {})
+    host = options.get("host", ANY)
+    port = options["port"] = port or options.get("port", 8000)
+    if (holder := processes.port_holder(host, port)) is not None:
+        raise SystemExit(
+            f"port {port} is taken by {holder}: end it (`make stop`, if it is this gateway),"
+            " or choose another port with `make serve PORT=8001`"
+        )
+    raise SystemExit(_run(document))
+
+
+@app.command()
+def stop() -> None:
+    """Take down every gateway started from this checkout, also what a crash has left of one."""
+    count = 0
+    for note in NOTES.glob("*.json"):
+        session = processes.Session.read(note)
+        count += len(session.members)
+        if session.leader is not None:
+            processes.end([session.leader], STOP_TIMEOUT_S)
+        processes.end(session.members, SWEEP_TIMEOUT_S)
+        _forget(note)
+    typer.echo(f"stopped {count} processes" if count else "nothing was running")
+
+
+@app.command(hidden=True)
+def hold(config: Path) -> None:
+    """Hold a cluster with the gateway until told to end, or until the outer process is gone."""
+    told = threading.Event()
+    threading.Thread(target=_until_orphaned, args=(told.set,), daemon=True).start()
+    context = ray.init(
+        address="local",
+        namespace="serve",
+        log_to_driver=False,
+        logging_level="warning",
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.set())
+    dashboard = f"http://{context.dashboard_url}"
+    try:
+        _deploy(config, dashboard)
+        models = [model.entry.name for model in load_config(config).models]
+        address = _front_door(yaml.safe_load(config.read_text())["http_options"])
+        code = _watch(models, address, told)
+        if code == 0:
+            typer.echo(welcome(models, address, dashboard))
+            told.wait()
+    finally:
+        typer.echo("stopping")
+        ray_serve.shutdown()
+        ray.shutdown()
+        _forget(config.with_suffix(".json"))  # the outer process may be gone
+    raise SystemExit(code)
+
+
+def environment() -> dict[str, str]:
+    """What makes Serve fast, and keeps it apart from other clusters on this machine."""
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        # Serve's four threads would fight over fewer cores, with the router and with each other.
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, max(1, (os.cpu_count() or 1) // 2))),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(processes.free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(processes.free_port()),
+        # Nobody but this cluster's own HAProxy has to learn that a router goes away.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray's switch, despite its name, for a cluster of one machine that stays on its loopback.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    }
+
+
+def _run(document: dict[str, object]) -> int:
+    """Run the inner process on a config to its end, sweep up after it, return its exit code."""
+    NOTES.mkdir(exist_ok=True)
+    note = NOTES / f"{os.getpid()}.json"
+    config = note.with_suffix(".yaml")
+    config.write_text(yaml.safe_dump(document))
+    leader = processes.spawn_leader("deployments.local", ["hold", str(config)], environment())
+    session = processes.Session.led_by(leader.pid)
+    session.write(note)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: leader.terminate())
+    try:
+        return leader.wait()
+    finally:
+        processes.end(session.members, SWEEP_TIMEOUT_S)
+        _forget(note)
+
+
+def _forget(note: Path) -> None:
+    note.unlink(missing_ok=True)
+    note.with_suffix(".yaml").unlink(missing_ok=True)
+
+
+def _until_orphaned(then: Callable[[], None]) -> None:
+    os.read(sys.stdin.fileno(), 1)
+    then()
+
+
+def _deploy(config: Path, dashboard: str) -> None:
+    tool = str(Path(sys.executable).with_name("serve"))
+    command = [tool, "deploy", str(config), "--address", dashboard]
+    result = subprocess.run(command, check=False, capture_output=True, text=True)
+    if result.returncode:
+        raise SystemExit(f"Serve refused the config:\n{result.stderr}")
+
+
+def _front_door(http_options: dict[str, Any]) -> Address:
+    """Where a client on this machine finds the gateway."""
+    host = http_options.get("host", ANY)
+    return {ANY: "127.0.0.1", "::": "::1"}.get(host, host), http_options["port"]
+
+
+def _watch(models: list[str], address: Address, told: threading.Event) -> int:
+    """Print how the applications come up; 0 once all models answer, 1 if one fails or we end."""
+    seen: dict[str, ApplicationStatus] = {}
+    started_s = time.monotonic()
+    while not told.wait(POLL_S):
+        applications = ray_serve.status().applications
+        for name, overview in applications.items():
+            if seen.get(name) != overview.status:
+                seen[name] = overview.status
+                elapsed_s = time.monotonic() - started_s
+                typer.echo(f"{elapsed_s:6.1f} s  {name}: {overview.status.lower()}")
+        if failed := {n: o for n, o in applications.items() if o.status == "DEPLOY_FAILED"}:
+            typer.echo("\n".join(f"{name}: {reason(o)}" for name, o in failed.items()), err=True)
+            return 1
+        states = _states(address)
+        if all(states.get(model) in {"ready", "scaled_to_zero"} for model in models):
+            return 0
+    return 1
+
+
+def _states(address: Address) -> dict[str, str]:
+    """Each model's state, as the gateway tells it at its front door; none while that is shut."""
+    connection = http.client.HTTPConnection(*address, timeout=POLL_S)
+    try:
+        connection.request("GET", "/v1/models")
+        listing = json.loads(connection.getresponse().read())
+        return {model["id"]: model["state"] for model in listing["data"]}
+    except (OSError, http.client.HTTPException, KeyError, ValueError):
+        return {}
+    finally:
+        connection.close()
+
+
+def reason(overview: ApplicationStatusOverview) -> str:
+    """Why an application failed: the last line of the innermost error that Serve reports."""
+    messages = [deployment.message for deployment in overview.deployments.values()]
+    text = "\n".join([overview.message, *messages])
+    lines = [line.strip() for line in text.splitlines() if ": " in line]
+    errors = [line for line in lines if "Error: " in line.partition(" ")[0] + " "]
+    return (errors or lines or [text])[-1]
+
+
+def welcome(models: list[str], address: Address, dashboard: str) -> str:
+    """What to try, once the gateway is ready."""
+    host, port = address
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    body = {"model": models[0], "messages": [{"role": "user", "content": "Who are you?"}]}
+    return f"""
+The gateway is ready: {url}/v1  (models: {", ".join(models)})
+Try it:
+  curl {url}/v1/chat/completions -H 'content-type: application/json' \\
+    -d '{json.dumps(body)}'
+Ctrl-C stops it. From another shell:
+  export RAY_AUTH_MODE=token RAY_DASHBOARD_ADDRESS={dashboard}
+  .venv/bin/serve status
+"""
+
+
+if __name__ == "__main__":
+    app()

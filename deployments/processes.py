@@ -1,0 +1,131 @@
+"""The processes of a local cluster: found by the session they share, ended for certain."""
+
+import contextlib
+import errno
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+KILL_TIMEOUT_S = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A POSIX session, whose leader may be gone while others of it live on.
+
+    Ray's processes keep the session they are started in, whatever else they change about
+    themselves (they overwrite their command line and their environment).
+    """
+
+    id: int
+    """The leader's process id."""
+    created_s: float
+    """When the leader was started, to tell it from a later process with the same id."""
+
+    @classmethod
+    def led_by(cls, leader: int) -> Self:
+        """The session of a running leader."""
+        return cls(leader, psutil.Process(leader).create_time())
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """A session as `write` has left it."""
+        return cls(**json.loads(file.read_text()))
+
+    def write(self, file: Path) -> None:
+        """Leave a note of this session for whoever cleans up after a crash."""
+        file.write_text(json.dumps(asdict(self)))
+
+    @property
+    def leader(self) -> psutil.Process | None:
+        """The leader, while it lives."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(self.id)
+            if process.create_time() == self.created_s:
+                return process
+        return None
+
+    @property
+    def members(self) -> list[psutil.Process]:
+        """All living processes of the session."""
+        if self.leader is None and psutil.pid_exists(self.id):
+            return []  # an unrelated process has the id now, so nobody is left of this session
+        return [process for process in psutil.process_iter() if self._has(process)]
+
+    def _has(self, process: psutil.Process) -> bool:
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            is_alive = process.status() != psutil.STATUS_ZOMBIE
+            return is_alive and os.getsid(process.pid) == self.id
+        return False
+
+
+def end(processes: Sequence[psutil.Process], timeout_s: float) -> None:
+    """Ask the processes to end, and kill those still there after `timeout_s`."""
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    _, alive = psutil.wait_procs(processes, timeout=timeout_s)
+    for process in alive:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(alive, timeout=KILL_TIMEOUT_S)
+
+
+def spawn_leader(
+    module: str, arguments: Sequence[str], env: dict[str, str]
+) -> subprocess.Popen[bytes]:
+    """Run a Python module as the leader of a session of its own, its standard input a pipe from us.
+
+    The pipe closes when this process goes, however it goes: that is how the leader learns of it.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        env=os.environ | env,
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def port_holder(host: str, port: int) -> str | None:
+    """Who listens on a port, in words; None where it is free.
+
+    Raises:
+        OSError: the address cannot be listened on for another reason.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return None
+    for connection in psutil.net_connections("tcp"):
+        if connection.status == psutil.CONN_LISTEN and port in connection.laddr:
+            return _described(connection.pid)
+    return "a process that is not yours to see"
+
+
+def _described(pid: int | None) -> str:
+    if pid is None:
+        return "a process that is not yours to see"
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        return f"process {pid} ({process.name()}: {' '.join(process.cmdline())[:120]})"
+    return f"process {pid}"
+
+
+def free_port() -> int:
+    """A TCP port nobody listens on right now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

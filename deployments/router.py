@@ -1,0 +1,69 @@
+"""The Serve deployment in front: it chooses a replica for each request and relays its bytes."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import time
+
+from pydantic import JsonValue
+
+from deployments.discovery import Discovery
+from gateway.api.app import create_app
+from gateway.api.body import Limits
+from gateway.configfile import parse_gateway
+from gateway.relay.asgi import App
+from gateway.relay.relay import Relay
+from gateway.relay.upstream import Upstream
+from gateway.routing.fleet import Fleet
+from gateway.routing.policy import LeastInFlight
+from gateway.settings import Settings
+
+logger = logging.getLogger("ray.serve")
+
+
+class Router:
+    """Holds this process's picture of the fleet, and the HTTP surface that works from it."""
+
+    async def __init__(self) -> None:  # type: ignore[misc] # Serve awaits this constructor
+        self._limits = Limits()
+        self._fleet = Fleet()
+        self._fleet.is_settled = False
+        self._discovery = Discovery(self._fleet)
+        with contextlib.suppress(Exception):  # tried again, and logged, by `run`
+            await self._discovery.refresh()  # Serve sends requests from here on
+        self._following = asyncio.create_task(self._discovery.run())
+        if missing := Settings.read(os.environ).missing:
+            logger.warning(
+                "slower than it could be: set %s=1 where Ray starts", "=1 and ".join(missing)
+            )
+
+    def reconfigure(self, user_config: dict[str, JsonValue]) -> None:
+        """Serve's call with the gateway config, at the start and at every change; drops nothing."""
+        config = parse_gateway(user_config)
+        self._limits.max_body_mb = config.max_body_mb
+
+    def __serve_build_asgi_app__(self) -> App:
+        """Serve's call for the HTTP application, once the constructor is done."""
+        return create_app(
+            self._fleet,
+            # The generator breaks ties and keeps no secret.
+            LeastInFlight(random.Random(), time.monotonic),  # noqa: S311
+            Relay(Upstream()),
+            limits=self._limits,
+            wake=self._discovery.wake,
+            returns_request_id=False,
+        )
+
+    def check_health(self) -> None:
+        """Serve's health check."""
+        if self._following.done():
+            raise RuntimeError("the router no longer follows the cluster")
+
+    async def __del__(self) -> None:
+        """Serve's graceful stop, once the requests in flight are done."""
+        if hasattr(self, "_following"):
+            self._following.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._following
