@@ -1,0 +1,48 @@
+"""The gateway's HTTP application by itself, without Ray, in front of one engine.
+
+`python -m loadtests.router PORT ENGINE_PORT` is what `loadtests.overhead` calls `router`.
+"""
+
+import random
+import sys
+import time
+
+import uvicorn
+
+from deployments.engines.sim import SimulatedEngine
+from gateway.api.app import create_app
+from gateway.api.body import Limits
+from gateway.registry import SimEntry
+from gateway.relay.relay import Relay
+from gateway.relay.upstream import Upstream
+from gateway.routing.fleet import Fleet, Model, Replica
+from gateway.routing.policy import LeastInFlight
+from gateway.telemetry import ReplicaMetadata
+from loadtests.targets import HOST, MODEL
+
+
+def fleet_of_one(engine_port: int) -> Fleet:
+    """A fleet with one model that one engine on this machine runs."""
+    facts = SimulatedEngine(SimEntry(name=MODEL, engine="sim")).facts
+    metadata = ReplicaMetadata(model=MODEL, host=HOST, port=engine_port, key="none", facts=facts)
+    fleet = Fleet()
+    fleet.add(Model(MODEL, created_s=0))
+    fleet.model(MODEL).replace_replicas([Replica("engine", metadata)])
+    return fleet
+
+
+def main() -> None:
+    """Serve until interrupted."""
+    port, engine_port = int(sys.argv[1]), int(sys.argv[2])
+    app = create_app(
+        fleet_of_one(engine_port),
+        LeastInFlight(random.Random(), time.monotonic),  # noqa: S311 - breaks ties, keeps no secret
+        Relay(Upstream()),
+        limits=Limits(),
+        wake=lambda _: None,
+    )
+    uvicorn.run(app, port=port, access_log=False, log_level="warning", http="httptools")
+
+
+if __name__ == "__main__":
+    main()
