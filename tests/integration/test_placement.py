@@ -1,0 +1,166 @@
+"""Placements put onto a Ray cluster of several nodes with logical GPUs."""
+
+import asyncio
+import gc
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+from ray.util import placement_group_table
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from deployments.placement import actor_options, rank_environment
+from gateway.configfile import parse_entry
+from gateway.placement import place
+from gateway.registry import VllmEntry
+
+pytestmark = [
+    pytest.mark.integration,
+    # Ray leaves the sockets and pipes of the processes it starts to the garbage collector.
+    pytest.mark.filterwarnings(
+        r"ignore:Exception ignored in. <(socket|_io)\.:pytest.PytestUnraisableExceptionWarning"
+    ),
+]
+
+GPUS_PER_NODE = 4
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Two nodes of four H100 and one of four L4, as far as Ray's bookkeeping goes."""
+    cluster = Cluster()
+    for type_ in ("H100", "H100", "L4"):
+        cluster.add_node(
+            num_cpus=8,
+            num_gpus=GPUS_PER_NODE,
+            resources={f"accelerator_type:{type_}": 1},
+            include_dashboard=False,
+            object_store_memory=80 * 1024 * 1024,
+        )
+    ray.init(address=cluster.address, log_to_driver=False)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+    gc.collect()  # see the filter above: here, not in another module's test
+
+
+def vllm(tensor: int, pipeline: int = 1, type_: str | None = "H100") -> VllmEntry:
+    """A vLLM entry for nodes of four GPUs."""
+    entry = parse_entry(
+        {
+            "engine": "vllm",
+            "name": "m",
+            "source": "s",
+            "parallelism": {"tensor": tensor, "pipeline": pipeline},
+            "accelerator": {"type": type_, "per_node": GPUS_PER_NODE},
+        }
+    )
+    assert isinstance(entry, VllmEntry)
+    return entry
+
+
+@asynccontextmanager
+async def reserved(entry: VllmEntry, within_s: float = 20) -> AsyncIterator[PlacementGroup | None]:
+    """The placement group of one replica; None where it is still pending after `within_s`."""
+    placement = place(entry)
+    group = placement_group([dict(b) for b in placement.bundles], strategy=placement.strategy)
+    try:
+        yield group if await asyncio.to_thread(group.wait, within_s) else None
+    finally:
+        remove_placement_group(group)
+
+
+def nodes_of(group: PlacementGroup) -> list[str]:
+    """The node that each bundle lies on."""
+    nodes = placement_group_table(group)["bundles_to_node_id"]
+    return [nodes[bundle] for bundle in sorted(nodes)]
+
+
+class Replica:
+    """Stands where Serve would start an engine."""
+
+    def gpus(self) -> list[str]:
+        """The GPUs that Ray gives this process."""
+        return list(ray.get_runtime_context().get_accelerator_ids()["GPU"])
+
+    def ranks(self, entry: VllmEntry) -> dict[str, str]:
+        """What the replica would tell vLLM about its ranks."""
+        return rank_environment(entry)
+
+
+def start(entry: VllmEntry, group: PlacementGroup) -> "ray.actor.ActorHandle[Replica]":
+    """A replica's actor in the first bundle, with what Serve would reserve for it."""
+    remote = ray.remote(Replica)
+    return remote.options(
+        **actor_options(place(entry), entry.env),
+        scheduling_strategy=PlacementGroupSchedulingStrategy(group, 0),
+    ).remote()
+
+
+async def test_workers_that_fit_one_node_share_it(cluster: Cluster) -> None:
+    """Four tensor workers get one bundle on one H100 node, and the replica sees all four GPUs."""
+    entry = vllm(tensor=4)
+    async with reserved(entry) as group:
+        assert group is not None
+        assert len(nodes_of(group)) == 1
+        assert len(await start(entry, group).gpus.remote()) == 4
+
+
+async def test_two_replicas_never_share_a_gpu(cluster: Cluster) -> None:
+    """Two replicas of two workers on one node see different GPUs."""
+    entry = vllm(tensor=2, type_="L4")
+    async with reserved(entry) as one, reserved(entry) as other:
+        assert one is not None
+        assert other is not None
+        assert nodes_of(one) == nodes_of(other)
+        gpus = await asyncio.gather(*(start(entry, g).gpus.remote() for g in (one, other)))
+        assert len({gpu for some in gpus for gpu in some}) == 4
+
+
+async def test_stages_lie_on_nodes_of_their_own(cluster: Cluster) -> None:
+    """Two stages of four go to the two H100 nodes, and vLLM's ranks follow the stages."""
+    entry = vllm(tensor=4, pipeline=2)
+    async with reserved(entry) as group:
+        assert group is not None
+        nodes = nodes_of(group)
+        assert sorted(Counter(nodes).values()) == [4, 4]
+        ranks = await start(entry, group).ranks.remote(entry)
+        order = [int(bundle) for bundle in ranks["VLLM_RAY_BUNDLE_INDICES"].split(",")]
+        assert sorted(order) == list(range(8))
+        assert [len({nodes[b] for b in order[i : i + 4]}) for i in (0, 4)] == [1, 1]
+        assert nodes[order[0]] == nodes[0]
+
+
+async def test_the_replica_leaves_the_gpus_to_the_workers(cluster: Cluster) -> None:
+    """Where vLLM's workers are actors of their own, the replica itself holds no GPU."""
+    entry = vllm(tensor=4, pipeline=2)
+    async with reserved(entry) as group:
+        assert group is not None
+        assert await start(entry, group).gpus.remote() == []
+
+
+async def test_a_torn_stage_does_not_start(cluster: Cluster) -> None:
+    """On nodes partly taken, where Ray splits a stage, the replica refuses with the reason."""
+    entry = vllm(tensor=2, pipeline=3, type_=None)
+    blocker = placement_group([{"GPU": 3}, {"GPU": 1}, {"GPU": 1}], strategy="STRICT_SPREAD")
+    try:
+        assert await asyncio.to_thread(blocker.wait, 20)
+        async with reserved(entry) as group:
+            assert group is not None
+            assert any(count % 2 for count in Counter(nodes_of(group)).values())
+            with pytest.raises(ray.exceptions.RayTaskError, match="stage needs 2 GPUs on one node"):
+                await start(entry, group).ranks.remote(entry)
+    finally:
+        remove_placement_group(blocker)
+
+
+async def test_what_does_not_fit_waits(cluster: Cluster) -> None:
+    """A replica for which there are not enough GPUs of its type stays pending, holding none."""
+    async with reserved(vllm(tensor=4, pipeline=2, type_="L4"), within_s=3) as group:
+        assert group is None
+        async with reserved(vllm(tensor=4, type_="L4")) as other:
+            assert other is not None

@@ -1,0 +1,115 @@
+"""Tests of the `gateway` command."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from gateway.cli import app
+
+CONFIG = """\
+applications:
+  - {name: gateway, import_path: deployments.app:gateway}
+  - name: large
+    import_path: deployments.app:model
+    route_prefix: null
+    args:
+      name: org/large
+      engine: vllm
+      source: org/large-weights
+      autoscaling: {min: 0, max: 3}
+      parallelism: {tensor: 4, pipeline: 2}
+      accelerator: {type: H100, per_node: 4}
+      cpus_per_worker: 2
+  - name: little
+    import_path: deployments.app:model
+    route_prefix: null
+    args: {name: little, engine: sim, replicas: 3}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A valid file with a model over two nodes and a simulated one."""
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+def gateway(*arguments: str) -> Result:
+    """Run the command with these arguments."""
+    return CliRunner().invoke(app, arguments)
+
+
+def cells(line: str) -> list[str]:
+    """The cells of a line of a printed table."""
+    return [cell.strip() for cell in line.strip("│").split("│")]
+
+
+def test_check_prints_the_plan(config: Path) -> None:
+    """The table has a row for each model, and the sums follow."""
+    result = gateway("check", str(config))
+    rows = [cells(line) for line in result.stdout.splitlines() if line.startswith("│")]
+    assert rows == [
+        ["org/large", "vllm", "org/large-weights", "0-3", "8", "8 H100", "16", "ray", "PACK"],
+        ["little", "sim", "-", "3", "1", "0", "0.1", "-", "-"],
+    ]
+    assert "at min replicas: 0 GPUs, 0.3 CPUs" in result.stdout
+    assert "at max replicas: 24 GPUs, 48.3 CPUs" in result.stdout
+    assert result.exit_code == 0
+
+
+def test_check_prints_json(config: Path) -> None:
+    """The plan as JSON holds the same figures."""
+    result = gateway("check", str(config), "--json")
+    plan = json.loads(result.stdout)
+    assert (plan["min_gpus"], plan["max_gpus"]) == (0, 24)
+    assert (plan["min_cpus"], plan["max_cpus"]) == (0.3, 48.3)
+    assert plan["models"][0] == {
+        "model": "org/large",
+        "application": "large",
+        "engine": "vllm",
+        "source": "org/large-weights",
+        "min_replicas": 0,
+        "max_replicas": 3,
+        "workers": 8,
+        "gpus": 8,
+        "cpus": 16,
+        "accelerator": "H100",
+        "executor": "ray",
+        "placement": "PACK",
+    }
+
+
+def test_check_prints_each_mistake_on_one_line(config: Path) -> None:
+    """Errors go to stderr, unwrapped however long, and nothing is printed as a plan."""
+    name = "[bold]" + "x" * 200
+    wrong = CONFIG.replace("engine: vllm", "enjine: vllm").replace("name: large", f"name: '{name}'")
+    config.write_text(wrong.replace("replicas: 3", "replicas: 0"))
+    result = gateway("check", str(config))
+    assert result.stderr.splitlines() == [
+        f'{config}:6: applications[1] "{name}": args.engine: is missing; known: vllm, sim',
+        (
+            f'{config}:17: applications[2] "little": args.replicas:'
+            " should be greater than or equal to 1, found 0"
+        ),
+    ]
+    assert result.stdout == ""
+    assert result.exit_code == 1
+
+
+def test_version() -> None:
+    """`--version` names the package and a version."""
+    name, number = gateway("--version").stdout.split()
+    assert name == "ray-llm-gateway"
+    assert number.count(".") == 2
+
+
+def test_the_command_starts_without_the_heavy_imports() -> None:
+    """Neither Ray nor vLLM nor torch is imported, so that a check takes no time."""
+    code = "import gateway.cli, sys; print({'ray', 'vllm', 'torch'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"

@@ -1,0 +1,76 @@
+"""Tests of configs/*.yaml: each deploys what its comments promise."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+from gateway.cli import Plan
+from gateway.configfile import load_config
+from gateway.registry import VllmEntry
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+FILES = sorted(CONFIGS.glob("*.yaml"))
+
+VLLM_ARGUMENTS = """
+import dataclasses, json
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.cli_args import FrontendArgs
+names = [f.name for c in (AsyncEngineArgs, FrontendArgs) for f in dataclasses.fields(c)]
+print("NAMES" + json.dumps(names))
+"""
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_config_is_valid(path: Path) -> None:
+    """Ours and Serve's own schema both take the file."""
+    models = load_config(path).models
+    schema = ServeDeploySchema.model_validate(yaml.safe_load(path.read_text()))
+    assert {app.name for app in schema.applications} == {"gateway"} | {m.name for m in models}
+    assert len(models) >= 2
+
+
+def test_dev_fits_a_small_machine() -> None:
+    """The development config needs no GPU, two CPUs, and listens on this machine only."""
+    plan = Plan.of(load_config(CONFIGS / "dev.yaml"))
+    document = yaml.safe_load((CONFIGS / "dev.yaml").read_text())
+    router = document["applications"][0]["deployments"][0]
+    assert plan.max_gpus == 0
+    assert plan.max_cpus + router["ray_actor_options"]["num_cpus"] <= 2
+    assert document["http_options"]["host"] == "127.0.0.1"
+    assert [model.model for model in plan.models] == ["demo", "demo-embed"]
+
+
+def test_sim_runs_several_replicas_of_two_models() -> None:
+    """The simulated config needs next to nothing and has replicas to choose among."""
+    plan = Plan.of(load_config(CONFIGS / "sim.yaml"))
+    assert {model.engine for model in plan.models} == {"sim"}
+    assert all(model.min_replicas >= 2 for model in plan.models)
+    assert plan.max_cpus <= 1
+
+
+def test_prod_is_a_realistic_deployment() -> None:
+    """A large model over four GPUs, a small one that scales to 16, and an embedding model."""
+    large, small, embedding = Plan.of(load_config(CONFIGS / "prod.yaml")).models
+    document = yaml.safe_load((CONFIGS / "prod.yaml").read_text())
+    assert (large.gpus, large.placement, large.executor) == (4, "STRICT_PACK", "mp")
+    assert (small.min_replicas, small.max_replicas) == (1, 16)
+    assert "Embedding" in embedding.model
+    assert document["http_options"]["host"] == "0.0.0.0"  # noqa: S104
+
+
+def test_engine_args_are_vllms() -> None:
+    """Every engine argument in the configs is one that the installed vLLM has."""
+    pytest.importorskip("vllm", exc_type=ImportError)
+    run = subprocess.run(
+        [sys.executable, "-c", VLLM_ARGUMENTS], capture_output=True, text=True, check=True
+    )
+    known = set(json.loads(run.stdout.partition("NAMES")[2]))
+    entries = [model.entry for path in FILES for model in load_config(path).models]
+    used = {arg for e in entries if isinstance(e, VllmEntry) for arg in e.engine_args}
+    assert used
+    assert used <= known

@@ -1,0 +1,85 @@
+"""The demo model: its size, its chat template, and that it knows its dialogues by heart."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+FOLDER = Path(__file__).parents[2] / "models" / "demo"
+MAX_BYTES = 6_000_000
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    """The tokenizer, as vLLM loads it."""
+    return transformers.AutoTokenizer.from_pretrained(FOLDER)
+
+
+def rendered(tokenizer: Any, messages: list[dict[str, Any]], **more: Any) -> str:
+    """A conversation as the model reads it."""
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, **more))
+
+
+def test_the_folder_is_small_enough_for_a_repository() -> None:
+    """Weights and tokenizer together."""
+    files = [path for path in FOLDER.iterdir() if path.suffix in {".json", ".safetensors"}]
+
+    assert sum(path.stat().st_size for path in files) <= MAX_BYTES
+
+
+def test_every_answer_is_known_by_heart() -> None:
+    """The training script's own exam, over every wording of every question."""
+    exam = subprocess.run(
+        [sys.executable, FOLDER / "train.py", "--only-examine"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert exam.returncode == 0, exam.stderr
+
+
+def test_any_text_can_be_written(tokenizer: Any) -> None:
+    """The tokenizer is byte-level: what the model has never seen comes back unchanged."""
+    text = "Grüße, 世界! 🚀\n\ttabs, \x07 and <|im_start|> in the middle"
+
+    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+
+
+def test_parts_of_a_content_are_joined(tokenizer: Any) -> None:
+    """Content as a list of text parts reads as the text."""
+    parts = [{"type": "text", "text": "Say "}, {"type": "text", "text": "hello."}]
+
+    listed = rendered(tokenizer, [{"role": "user", "content": parts}])
+
+    assert listed == rendered(tokenizer, [{"role": "user", "content": "Say hello."}])
+
+
+def test_a_tool_call_reads_as_the_model_writes_it(tokenizer: Any) -> None:
+    """A call in a conversation is rendered in the Hermes format that the model itself produces."""
+    call = {"type": "function", "function": {"name": "get_weather", "arguments": {"city": "Paris"}}}
+    messages: list[dict[str, Any]] = [
+        {"role": "user", "content": "What is the weather in Paris?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "sunny"},
+    ]
+
+    text = rendered(tokenizer, messages, add_generation_prompt=True)
+
+    written = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>'
+    assert f"<|im_start|>assistant\n{written}<|im_end|>" in text
+    assert "<tool_response>\nsunny\n</tool_response>" in text
+    assert text.endswith("<|im_start|>assistant\n")
+
+
+def test_a_last_message_can_be_carried_on(tokenizer: Any) -> None:
+    """`continue_final_message` leaves the last turn open."""
+    messages = [
+        {"role": "user", "content": "Count to ten."},
+        {"role": "assistant", "content": "1, 2,"},
+    ]
+
+    assert rendered(tokenizer, messages, continue_final_message=True).endswith("assistant\n1, 2,")

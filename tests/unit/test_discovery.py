@@ -1,0 +1,227 @@
+"""What a router makes of Serve's status and broadcasts."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.serve.schema import ApplicationStatus, DeploymentStatusOverview
+
+from deployments import broadcasts, discovery
+from deployments.broadcasts import ReplicaBroadcasts
+from deployments.discovery import Discovery, model_state
+from gateway.routing.fleet import Fleet, ModelState
+
+FACTS = {
+    "engine": "sim",
+    "routes": [],
+    "kv_tokens": 1,
+    "block_size": 1,
+    "max_sequences": 1,
+    "max_model_len": 1,
+}
+
+
+@dataclass
+class FakeApplication:
+    """A model application as Serve tells of it."""
+
+    model: str
+    status: str = "RUNNING"
+    deployed_s: float = 1.0
+    fails: bool = False
+
+    def remote(self) -> Any:
+        """Answer the call for its entry, as a deployment handle does."""
+        answer: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
+        if self.fails:
+            answer.set_exception(RuntimeError("its replica is gone"))
+        else:
+            answer.set_result({"name": self.model})
+        return answer
+
+    @property
+    def overview(self) -> Any:
+        """Its part of Serve's status."""
+        return SimpleNamespace(
+            status=ApplicationStatus(self.status),
+            last_deployed_time_s=self.deployed_s,
+            deployments={"Model": engine("HEALTHY", RUNNING=1), "Engine": engine("HEALTHY")},
+        )
+
+
+@dataclass
+class FakeServe:
+    """What discovery asks of `ray.serve`."""
+
+    applications: dict[str, FakeApplication] = field(default_factory=dict)
+
+    def status(self) -> Any:
+        """Serve's status."""
+        return SimpleNamespace(
+            applications={name: app.overview for name, app in self.applications.items()}
+        )
+
+    def get_app_handle(self, name: str) -> Any:
+        """The handle of a `Model` deployment."""
+
+        def remote() -> Any:
+            return self.applications[name].remote()  # as it is at the time of the call
+
+        return SimpleNamespace(entry=SimpleNamespace(remote=remote))
+
+    def get_deployment_handle(self, _deployment: str, _app: str) -> Any:
+        """The handle of an `Engine` deployment."""
+        return SimpleNamespace(options=lambda **_: None)
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> FakeServe:
+    """Serve, with no application yet."""
+    fake = FakeServe()
+    monkeypatch.setattr(discovery, "serve", fake)
+    monkeypatch.setattr(broadcasts, "replicas", ReplicaBroadcasts())
+    return fake
+
+
+def running(name: str, model: str) -> Any:
+    """A replica as Serve broadcasts it."""
+    metadata = {"model": model, "host": "h", "port": 1, "key": "k", "facts": FACTS}
+    return SimpleNamespace(
+        replica_id=SimpleNamespace(unique_id=name), replica_metadata=metadata, node_id="n"
+    )
+
+
+async def test_a_model_moves_to_another_application(serve: FakeServe) -> None:
+    """The application is renamed in one deploy: the old one drains, the new one has the model."""
+    fleet = Fleet()
+    follower = Discovery(fleet)
+    serve.applications = {"old": FakeApplication("x")}
+    await follower.refresh()
+
+    serve.applications["old"].status = "DELETING"
+    serve.applications["new"] = FakeApplication("x", deployed_s=2)
+    await follower.refresh()
+    broadcasts.replicas.publish("new", [running("r", "x")])
+    broadcasts.replicas.publish("old", [])
+    await asyncio.sleep(0)
+    del serve.applications["old"]
+    await follower.refresh()
+
+    assert list(fleet.model("x").replicas) == ["r"]
+
+
+async def test_a_model_is_renamed_inside_its_application(serve: FakeServe) -> None:
+    """While Serve deploys, the old entry may still answer; the new one is asked for again."""
+    fleet = Fleet()
+    follower = Discovery(fleet)
+    serve.applications = {"app": FakeApplication("x")}
+    await follower.refresh()
+    broadcasts.replicas.publish("app", [running("r1", "x")])
+
+    serve.applications["app"] = FakeApplication("x", status="DEPLOYING", deployed_s=2)
+    await follower.refresh()
+    serve.applications["app"] = FakeApplication("y", deployed_s=2)
+    broadcasts.replicas.publish("app", [running("r1", "x"), running("r2", "y")])
+    await asyncio.sleep(0)
+    await follower.refresh()
+
+    assert not fleet.has("x")
+    assert list(fleet.model("y").replicas) == ["r2"]
+
+
+async def test_one_application_s_trouble_is_not_the_others(serve: FakeServe) -> None:
+    """An entry that cannot be had is asked for again; the models after it are followed."""
+    fleet = Fleet()
+    follower = Discovery(fleet)
+    serve.applications = {"bad": FakeApplication("x", fails=True), "good": FakeApplication("y")}
+    await follower.refresh()
+    without = fleet.has("x")
+    serve.applications["bad"].fails = False
+    await follower.refresh()
+
+    assert not without
+    assert fleet.has("x")
+    assert fleet.has("y")
+
+
+async def test_a_replica_that_cannot_be_read_is_left_alone(serve: FakeServe) -> None:
+    """The others of its model are taken over."""
+    fleet = Fleet()
+    follower = Discovery(fleet)
+    serve.applications = {"app": FakeApplication("x")}
+    await follower.refresh()
+    strange = running("old", "x")
+    strange.replica_metadata = {"model": "x"}
+    broadcasts.replicas.publish("app", [strange, running("new", "x")])
+    await asyncio.sleep(0)
+
+    assert list(fleet.model("x").replicas) == ["new"]
+
+
+async def test_an_unknown_name_waits_for_models_being_deployed(serve: FakeServe) -> None:
+    """An application that is coming up and could not be asked yet may have any name."""
+    fleet = Fleet()
+    follower = Discovery(fleet)
+    serve.applications = {"app": FakeApplication("x", status="DEPLOYING", fails=True)}
+    await follower.refresh()
+    before = fleet.is_settled
+    serve.applications["app"] = FakeApplication("x")
+    await follower.refresh()
+
+    assert not before
+    assert fleet.is_settled
+
+
+def engine(status: str, **replicas: int) -> DeploymentStatusOverview:
+    """Serve's word on an engine deployment."""
+    overview: Any = DeploymentStatusOverview
+    return overview(status=status, status_trigger="", replica_states=replicas, message="")
+
+
+@pytest.mark.parametrize(
+    ("has_replicas", "application", "overview", "state"),
+    [
+        (True, "RUNNING", engine("HEALTHY", RUNNING=1), ModelState.READY),
+        (True, "DEPLOYING", engine("UPDATING", RUNNING=1, STARTING=1), ModelState.READY),
+        (False, "DEPLOYING", engine("UPDATING", STARTING=1), ModelState.STARTING),
+        (False, "RUNNING", engine("UPSCALING", STARTING=1), ModelState.STARTING),
+        (False, "DEPLOYING", engine("UPDATING"), ModelState.STARTING),
+        (False, "RUNNING", engine("HEALTHY"), ModelState.SCALED_TO_ZERO),
+        (False, "RUNNING", engine("DOWNSCALING", STOPPING=1), ModelState.SCALED_TO_ZERO),
+        (False, "UNHEALTHY", engine("UNHEALTHY", STARTING=1), ModelState.UNHEALTHY),
+        (False, "DEPLOY_FAILED", engine("DEPLOY_FAILED"), ModelState.UNHEALTHY),
+    ],
+)
+def test_a_model_stands_as_serve_says(
+    has_replicas: bool, application: str, overview: DeploymentStatusOverview, state: ModelState
+) -> None:
+    """Serve's states of application, deployment and replicas become one word."""
+    assert model_state(has_replicas, ApplicationStatus(application), overview)[0] is state
+
+
+def test_a_failed_engine_that_is_being_replaced_says_so() -> None:
+    """A client learns whether it is worth while to come back."""
+    _, replaced = model_state(False, ApplicationStatus.UNHEALTHY, engine("UNHEALTHY", STARTING=1))
+    _, failed = model_state(False, ApplicationStatus.DEPLOY_FAILED, engine("DEPLOY_FAILED"))
+
+    assert "another one is starting" in replaced
+    assert "serve status" in failed
+
+
+def test_a_listener_hears_what_was_said_before_it_came() -> None:
+    """Serve may tell of replicas before the router has subscribed: nothing is lost."""
+    broadcasts, heard = ReplicaBroadcasts(), list[Sequence[Any]]()
+    first, second = [object()], [object(), object()]
+    replicas: Any = broadcasts
+
+    replicas.publish("app", first)
+    replicas.subscribe("app", heard.append)
+    replicas.publish("app", second)
+    replicas.publish("other", first)
+    replicas.unsubscribe("app")
+    replicas.publish("app", [])
+
+    assert heard == [first, second]

@@ -1,0 +1,235 @@
+"""The engine replica's HTTP server: who gets in, what a drain waits for, what a stop leaves."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+import msgspec
+import pytest
+
+from deployments.engines.asgi import send_json
+from deployments.engines.server import EngineServer, ServerDied
+from gateway.errors import ErrorBody
+from gateway.relay.asgi import Receive, Scope, Send
+from gateway.telemetry import EngineFacts
+
+FACTS = EngineFacts(
+    engine="fake",
+    routes=("/v1/chat/completions",),
+    kv_tokens=1,
+    block_size=1,
+    max_sequences=1,
+    max_model_len=1,
+)
+
+
+class FakeEngine:
+    """Answers at once, or, at `/slow`, when told to."""
+
+    facts = FACTS
+
+    def __init__(self) -> None:
+        self.failure: Exception | None = None
+        self.release = asyncio.Event()
+        self.entered = asyncio.Event()
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer any path with its own name."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        if scope["path"] == "/slow":
+            self.entered.set()
+            await self.release.wait()
+        await send_json(send, 200, scope["path"].encode())
+
+    async def check(self) -> None:
+        """Be well."""
+
+    async def stop(self) -> None:
+        """Hold nothing, release nothing."""
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        if self.failure:
+            await send({"type": "lifespan.startup.failed", "message": str(self.failure)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+class Client:
+    """One connection's worth of calls to a server."""
+
+    def __init__(self, server: EngineServer, session: aiohttp.ClientSession) -> None:
+        self._server = server
+        self._session = session
+
+    async def call(
+        self, method: str, path: str, authorization: str | None = None
+    ) -> tuple[int, bytes, str | None]:
+        """Status, body and retry-after of one call; with the right key unless told otherwise."""
+        authorization = authorization or f"Bearer {self._server.key}"
+        url = f"http://{self._server.host}:{self._server.port}{path}"
+        headers = {"authorization": authorization}
+        async with self._session.request(method, url, headers=headers) as response:
+            return response.status, await response.read(), response.headers.get("retry-after")
+
+
+@asynccontextmanager
+async def served(engine: FakeEngine) -> AsyncIterator[tuple[EngineServer, Client]]:
+    """A running server and a client of it."""
+    server = EngineServer(engine, "127.0.0.1")
+    await server.start()
+    try:
+        async with aiohttp.ClientSession() as session:
+            yield server, Client(server, session)
+    finally:
+        await server.stop()
+
+
+async def break_server(server: EngineServer) -> None:
+    """Have the server's loop fail as if the machine had run out of file descriptors."""
+
+    async def tick(counter: int) -> bool:
+        raise OSError("too many open files")
+
+    server._uvicorn.on_tick = tick  # type: ignore[method-assign]
+    task = server._task
+    assert task is not None
+    await asyncio.wait([task])
+
+
+def error_code(body: bytes) -> str | None:
+    """The code of an error in OpenAI's shape."""
+    return msgspec.json.decode(body, type=ErrorBody).error.code
+
+
+async def test_the_key_opens_the_engine() -> None:
+    """A request with the replica's key reaches the engine's application."""
+    async with served(FakeEngine()) as (_, client):
+        assert await client.call("POST", "/v1/x") == (200, b"/v1/x", None)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("authorization", ["Bearer wrong", "Bearer ", "{key}", "Basic {key}"])
+async def test_without_the_key_nothing_answers(method: str, authorization: str) -> None:
+    """Any other authorization gets 401 in OpenAI's shape, whatever the method."""
+    async with served(FakeEngine()) as (server, client):
+        status, body, _ = await client.call(method, "/v1/x", authorization.format(key=server.key))
+        assert (status, error_code(body)) == (401, "invalid_api_key")
+
+
+async def test_no_authorization_at_all() -> None:
+    """A request without the header gets 401 as well."""
+    async with served(FakeEngine()) as (server, _):
+        reader, writer = await asyncio.open_connection(server.host, server.port)
+        writer.write(b"GET /v1/x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        assert b" 401 " in await reader.readline()
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_every_server_has_its_own_key() -> None:
+    """Keys are long and never the same."""
+    keys = {EngineServer(FakeEngine(), "127.0.0.1").key for _ in range(8)}
+    assert len(keys) == 8
+    assert min(map(len, keys)) >= 43
+
+
+async def test_a_drain_finishes_what_is_in_flight() -> None:
+    """While draining, new work gets 503, questions are answered, and old work runs to its end."""
+    engine = FakeEngine()
+    async with served(engine) as (server, client):
+        slow = asyncio.create_task(client.call("POST", "/slow"))
+        await engine.entered.wait()
+        assert server.in_flight == 1
+
+        drain = asyncio.create_task(server.drain(timeout_s=30))
+        await asyncio.sleep(0)
+        status, body, retry_after = await client.call("POST", "/v1/x")
+        assert (status, error_code(body), retry_after) == (503, "draining", "1")
+        assert await client.call("GET", "/health") == (200, b"/health", None)
+        assert not drain.done()
+
+        engine.release.set()
+        assert await drain == 0
+        assert (await slow)[0] == 200
+
+
+async def test_a_drain_gives_up_in_time() -> None:
+    """What is still in flight when the time is over is counted, and cut off by the stop."""
+    engine = FakeEngine()
+    async with served(engine) as (server, client):
+        slow = asyncio.create_task(client.call("POST", "/slow"))
+        await engine.entered.wait()
+        assert await server.drain(timeout_s=0.05) == 1
+
+        await server.stop()
+        assert server.in_flight == 0
+        with pytest.raises(aiohttp.ClientError):
+            await slow
+
+
+async def test_an_idle_server_drains_at_once() -> None:
+    """With nothing in flight a drain does not wait, also when called twice."""
+    async with served(FakeEngine()) as (server, client):
+        await client.call("POST", "/v1/x")
+        assert await server.drain(timeout_s=0) == 0
+        assert await server.drain(timeout_s=0) == 0
+
+
+async def test_stop_leaves_nothing_behind() -> None:
+    """After a stop the port is free, the tasks are gone and idle connections are closed."""
+    tasks_before = asyncio.all_tasks()
+    async with served(FakeEngine()) as (server, client):
+        await client.call("POST", "/v1/x")
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(server.host, server.port)
+    assert asyncio.all_tasks() == tasks_before
+
+
+async def test_signals_stay_with_their_owner() -> None:
+    """The server installs no signal handler of its own."""
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    async with served(FakeEngine()):
+        assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+async def test_check_tells_of_a_dead_server() -> None:
+    """A server is healthy from its start to its end, and not before or after."""
+    server = EngineServer(FakeEngine(), "127.0.0.1")
+    with pytest.raises(ServerDied):
+        server.check()
+    await server.start()
+    server.check()
+    await server.stop()
+    with pytest.raises(ServerDied):
+        server.check()
+
+
+async def test_a_server_that_breaks_tells_why() -> None:
+    """When the server ends by itself, `check` raises with the reason as its cause."""
+    async with served(FakeEngine()) as (server, _):
+        await break_server(server)
+        with pytest.raises(ServerDied) as raised:
+            server.check()
+        assert isinstance(raised.value.__cause__, OSError)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(server.host, server.port)
+
+
+async def test_an_application_that_fails_to_start() -> None:
+    """A failed startup raises from `start` instead of ending the process, and frees the port."""
+    engine = FakeEngine()
+    engine.failure = RuntimeError("no weights")
+    server = EngineServer(engine, "127.0.0.1")
+    with pytest.raises(ServerDied):
+        await server.start()
+    with socket.socket() as probe:
+        assert probe.connect_ex((server.host, server.port)) != 0

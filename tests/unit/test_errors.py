@@ -1,0 +1,73 @@
+"""Errors: their shape for both families of SDKs, and their way between processes."""
+
+import json
+import pickle
+
+import pytest
+
+from gateway import errors
+from gateway.errors import GatewayError, MethodNotAllowed, ModelNotFound, ModelUnavailable
+
+CLASSES = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, GatewayError)
+]
+ARGUMENTS: dict[type[GatewayError], tuple[object, ...]] = {
+    ModelNotFound: ("m", None),
+    MethodNotAllowed: ("no", "GET"),
+    ModelUnavailable: ("not yet", 2.5),
+}
+
+
+def instance(kind: type[GatewayError]) -> GatewayError:
+    """One error of that class."""
+    return kind(*ARGUMENTS.get(kind, ("words", "a parameter")))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_errors_survive_pickling(kind: type[GatewayError]) -> None:
+    """An error that crosses a process arrives as it left."""
+    error = instance(kind)
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+    assert type(copy) is kind
+    assert (copy.body(), copy.status, copy.headers) == (error.body(), error.status, error.headers)
+    assert str(copy) == str(error)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_body_has_openais_shape(kind: type[GatewayError]) -> None:
+    """The body is `{"error": {message, type, param, code}}` and nothing else."""
+    error = instance(kind)
+    assert json.loads(error.body()) == {
+        "error": {
+            "message": error.message,
+            "type": kind.type,
+            "param": error.param,
+            "code": kind.code,
+        }
+    }
+
+
+def test_body_for_anthropic_has_both_shapes() -> None:
+    """On Anthropic's routes the body says `"type": "error"` as well."""
+    body = json.loads(instance(ModelNotFound).body(is_anthropic=True))
+    assert body["type"] == "error"
+    assert body["error"]["code"] == "model_not_found"
+
+
+def test_unknown_model_has_openais_words() -> None:
+    """Clients that look for OpenAI's sentence find it."""
+    message = "The model `gpt-9` does not exist or you do not have access to it."
+    assert ModelNotFound("gpt-9").message == message
+
+
+def test_long_model_name_is_not_echoed_whole() -> None:
+    """A model name of megabytes does not come back."""
+    assert len(ModelNotFound("x" * 10_000_000).message) < 400
+
+
+@pytest.mark.parametrize(("retry_after_s", "header"), [(0.0, b"1"), (2.5, b"3"), (60.0, b"60")])
+def test_retry_after_is_whole_seconds(retry_after_s: float, header: bytes) -> None:
+    """`Retry-After` is rounded up, and never zero."""
+    assert ModelUnavailable("not yet", retry_after_s).headers == [(b"retry-after", header)]

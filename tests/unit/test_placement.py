@@ -1,0 +1,142 @@
+"""Tests of gateway.placement and of the Serve options made from it."""
+
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ray import serve
+
+from deployments.placement import serve_options
+from gateway.configfile import parse_entry
+from gateway.errors import PlacementFailed
+from gateway.placement import Placement, place, rank_order
+from gateway.registry import ModelEntry
+
+H100 = "accelerator_type:H100"
+
+
+def vllm(**fields: object) -> ModelEntry:
+    """A vLLM entry with these fields besides the required ones."""
+    return parse_entry({"engine": "vllm", "name": "m", "source": "s", **fields})
+
+
+@pytest.mark.parametrize(
+    ("entry", "placement"),
+    [
+        (
+            parse_entry({"engine": "sim", "name": "m", "cpus_per_worker": 0.2}),
+            Placement({"CPU": 0.2}),
+        ),
+        (vllm(), Placement({"CPU": 1, "GPU": 1}, "uni", 1, 1)),
+        (vllm(accelerator="H100"), Placement({"CPU": 1, "GPU": 1, H100: 0.001}, "uni", 1, 1)),
+        (vllm(accelerator="cpu", cpus_per_worker=0.5), Placement({"CPU": 0.5}, "uni", 1, 0)),
+        (
+            vllm(parallelism={"tensor": 4}, accelerator="H100", cpus_per_worker=2),
+            Placement(
+                {"CPU": 8, "GPU": 4, H100: 0.001},
+                "mp",
+                4,
+                1,
+                ({"CPU": 8, "GPU": 4, H100: 0.001},),
+                "STRICT_PACK",
+            ),
+        ),
+        (
+            vllm(parallelism={"tensor": 2, "pipeline": 4}),
+            Placement({"CPU": 8, "GPU": 8}, "mp", 8, 1, ({"CPU": 8, "GPU": 8},), "STRICT_PACK"),
+        ),
+        (
+            vllm(
+                parallelism={"tensor": 4, "pipeline": 2},
+                accelerator={"type": "H100", "per_node": 4},
+                cpus_per_worker=2,
+            ),
+            Placement({"CPU": 2}, "ray", 8, 1, ({"CPU": 2, "GPU": 1, H100: 0.001},) * 8, "PACK"),
+        ),
+        (
+            vllm(parallelism={"tensor": 3}, accelerator="cpu", cpus_per_worker=0.1),
+            Placement({"CPU": 0.3}, "mp", 3, 0, ({"CPU": 0.3},), "STRICT_PACK"),
+        ),
+    ],
+)
+def test_placement(entry: ModelEntry, placement: Placement) -> None:
+    """What fits one node is one bundle there; what does not is a bundle for each worker."""
+    assert place(entry) == placement
+
+
+def test_totals_of_a_replica() -> None:
+    """GPUs and CPUs count all workers, wherever they are."""
+    over_nodes = place(vllm(parallelism={"tensor": 8, "pipeline": 2}, cpus_per_worker=1.5))
+    assert (over_nodes.gpus, over_nodes.cpus) == (16, 24)
+    alone = place(vllm(accelerator="cpu", cpus_per_worker=0.5))
+    assert (alone.gpus, alone.cpus) == (0, 0.5)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"accelerator": "cpu"},
+        {"accelerator": "H100", "parallelism": {"tensor": 4}},
+        {"accelerator": "H100", "parallelism": {"tensor": 8, "pipeline": 2}},
+        {"env": {"VLLM_CPU_KVCACHE_SPACE": "1"}},
+    ],
+)
+def test_serve_accepts_the_options(fields: dict[str, object]) -> None:
+    """Serve's own checks pass, among them that the actor's share is part of the first bundle."""
+    entry = vllm(**fields)
+    deployment = serve.deployment(type("Engine", (), {}), **serve_options(entry))
+    options = deployment.ray_actor_options
+    assert options is not None
+    assert options["num_cpus"] == place(entry).actor["CPU"]
+    assert options["num_gpus"] == place(entry).actor.get("GPU", 0)
+
+
+def test_the_environment_reaches_the_actor() -> None:
+    """The entry's `env` is the replica process's environment."""
+    options = serve_options(vllm(env={"NCCL_SOCKET_IFNAME": "eth0"}))
+    assert options["ray_actor_options"]["runtime_env"] == {
+        "env_vars": {"NCCL_SOCKET_IFNAME": "eth0"}
+    }
+
+
+@pytest.mark.parametrize(
+    ("nodes", "tensor", "order"),
+    [
+        ("aabb", 2, [0, 1, 2, 3]),
+        ("bbaa", 2, [2, 3, 0, 1]),
+        ("abab", 2, [0, 2, 1, 3]),
+        ("cacbab", 2, [1, 4, 0, 2, 3, 5]),
+        ("aaaa", 2, [0, 1, 2, 3]),
+        ("ab", 1, [0, 1]),
+    ],
+)
+def test_ranks_follow_the_bundles(nodes: str, tensor: int, order: list[int]) -> None:
+    """The replica's own node comes first, and the bundles of a node follow each other."""
+    assert rank_order(nodes, tensor, first_node="a") == order
+
+
+@given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=32), st.sampled_from([1, 2, 4, 8]))
+def test_a_stage_never_spans_nodes(nodes: list[str], tensor: int) -> None:
+    """Either every stage lies on one node, or whole stages cannot be made and none starts."""
+    possible = all(nodes.count(node) % tensor == 0 for node in nodes)
+    if not possible:
+        with pytest.raises(PlacementFailed):
+            rank_order(nodes, tensor, "a")
+        return
+    order = rank_order(nodes, tensor, "a")
+    assert sorted(order) == list(range(len(nodes)))
+    stages = [order[i : i + tensor] for i in range(0, len(order), tensor)]
+    assert all(len({nodes[bundle] for bundle in stage}) == 1 for stage in stages)
+
+
+def test_a_torn_stage_is_explained() -> None:
+    """The error says what is needed and what was found, and crosses processes."""
+    with pytest.raises(PlacementFailed) as caught:
+        rank_order("aaabbbbb", 4, "a")
+    assert str(caught.value) == (
+        "each pipeline stage needs 4 GPUs on one node,"
+        " but the free GPUs Ray found lie 3 + 5 on 2 nodes"
+    )
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301

@@ -1,0 +1,83 @@
+"""Sessions of processes, ended whatever became of their leader; ports, and who has them."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from deployments import processes
+from deployments.processes import Session
+
+CHILD = "import time; time.sleep(600)"
+LEADER = f"""
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", "{CHILD}"])
+print(flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def leader() -> Iterator[subprocess.Popen[bytes]]:
+    """The leader of a session with one more member."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", LEADER], start_new_session=True, stdout=subprocess.PIPE
+    )
+    with process:
+        assert process.stdout
+        process.stdout.readline()
+        session = Session.led_by(process.pid)
+        yield process
+        processes.end(session.members, timeout_s=5)
+
+
+def test_a_session_has_its_leader_and_its_members(leader: subprocess.Popen[bytes]) -> None:
+    """Both processes are found, and this one is not among them."""
+    session = Session.led_by(leader.pid)
+
+    assert session.leader == psutil.Process(leader.pid)
+    assert len(session.members) == 2
+    assert os.getpid() not in {process.pid for process in session.members}
+
+
+def test_what_outlives_its_leader_is_found_and_ended(
+    leader: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    """After a crash the note that was left is enough to find the others and end them."""
+    note = tmp_path / "note.json"
+    Session.led_by(leader.pid).write(note)
+    leader.kill()
+    leader.wait()
+
+    session = Session.read(note)
+    orphans = session.members
+    processes.end(orphans, timeout_s=5)
+
+    assert session.leader is None
+    assert len(orphans) == 1
+    assert session.members == []
+
+
+def test_a_process_id_used_again_is_not_the_session(leader: subprocess.Popen[bytes]) -> None:
+    """A note from long ago names an id that another process has by now: nobody is touched."""
+    stale = Session(leader.pid, created_s=0.0)
+
+    assert stale.leader is None
+    assert stale.members == []
+
+
+def test_a_taken_port_names_its_holder() -> None:
+    """The operator learns which process is in the way."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        holder = processes.port_holder("127.0.0.1", port)
+
+    assert holder
+    assert f"process {os.getpid()}" in holder
+    assert processes.port_holder("127.0.0.1", port) is None

@@ -1,0 +1,130 @@
+"""Tests of gateway.registry: what entries say when little is written."""
+
+import pytest
+from pydantic import ValidationError
+from ray.util import accelerators
+
+from gateway.configfile import parse_entry, parse_gateway
+from gateway.errors import ConfigError
+from gateway.registry import ACCELERATOR_TYPES, Cpu, Gpu, SimEntry, VllmEntry
+
+VLLM = {"engine": "vllm", "name": "m", "source": "s"}
+SIM = {"engine": "sim", "name": "m"}
+
+
+def vllm(**fields: object) -> VllmEntry:
+    """A vLLM entry with these fields besides the required ones."""
+    entry = parse_entry(VLLM | fields)
+    assert isinstance(entry, VllmEntry)
+    return entry
+
+
+def test_engine_tells_the_entries_apart() -> None:
+    """The field `engine` decides which entry is made."""
+    assert isinstance(parse_entry(VLLM), VllmEntry)
+    assert isinstance(parse_entry(SIM), SimEntry)
+
+
+def test_a_short_entry_runs_one_worker_on_one_gpu() -> None:
+    """Only name, engine and source have to be written."""
+    entry = vllm()
+    assert (entry.min_replicas, entry.max_replicas) == (1, 1)
+    assert entry.parallelism.workers == 1
+    assert entry.accelerator == Gpu(kind="gpu", type=None, per_node=8)
+    assert entry.engine_args == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "replicas"),
+    [
+        ({}, (1, 1)),
+        ({"replicas": 3}, (3, 3)),
+        ({"autoscaling": {"max": 4}}, (1, 4)),
+        ({"autoscaling": {"min": 0}}, (0, 1)),
+        ({"autoscaling": {"min": 2, "max": 2}}, (2, 2)),
+    ],
+)
+def test_replicas_from_either_field(fields: dict[str, object], replicas: tuple[int, int]) -> None:
+    """A fixed number and a range are both seen through min and max."""
+    entry = parse_entry(SIM | fields)
+    assert (entry.min_replicas, entry.max_replicas) == replicas
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("cpu", Cpu()),
+        ("gpu", Gpu(type=None, per_node=8)),
+        ("H100", Gpu(type="H100", per_node=8)),
+        ({"type": "L40S", "per_node": 4}, Gpu(type="L40S", per_node=4)),
+        ({"kind": "gpu", "type": "RTX-PRO-6000"}, Gpu(type="RTX-PRO-6000", per_node=8)),
+        ({"kind": "cpu"}, Cpu()),
+    ],
+)
+def test_accelerator_shorthands(written: object, meant: Gpu | Cpu) -> None:
+    """A word stands for the mapping it abbreviates; the long form takes any GPU type."""
+    assert vllm(accelerator=written).accelerator == meant
+
+
+def test_accelerator_types_are_rays() -> None:
+    """Every Nvidia type that Ray knows by name may be written as a shorthand."""
+    nvidia = {value for name, value in vars(accelerators).items() if name.startswith("NVIDIA_")}
+    assert nvidia
+    assert nvidia <= ACCELERATOR_TYPES
+
+
+@pytest.mark.parametrize("name", ["", "two words", "tab\there", "line\n", "bell\x07", "x" * 257])
+def test_names_that_cannot_be_named(name: str) -> None:
+    """A model's name is printable and without spaces."""
+    with pytest.raises(ConfigError, match="name: "):
+        parse_entry(SIM | {"name": name})
+
+
+def test_names_with_slashes_are_names() -> None:
+    """Model hubs' names are taken as they are."""
+    assert parse_entry(SIM | {"name": "Qwen/Qwen3-8B"}).name == "Qwen/Qwen3-8B"
+
+
+def test_entries_do_not_change() -> None:
+    """An entry that was checked stays as it was checked."""
+    entry = vllm()
+    with pytest.raises(ValidationError, match="frozen"):
+        entry.name = "other"
+
+
+def test_an_entry_survives_its_own_json() -> None:
+    """An entry written out and read back is the same entry."""
+    entry = vllm(accelerator="H100", parallelism={"tensor": 2}, engine_args={"seed": 1})
+    assert parse_entry(entry.model_dump(exclude_unset=True)) == entry
+
+
+@pytest.mark.parametrize(
+    ("tensor", "pipeline", "per_node", "runs"),
+    [
+        (8, 1, 8, True),
+        (8, 2, 8, True),
+        (4, 3, 8, True),
+        (1, 9, 8, True),
+        (3, 2, 8, True),
+        (3, 3, 8, False),
+        (9, 1, 8, False),
+        (6, 2, 8, False),
+    ],
+)
+def test_stages_must_fit_nodes(tensor: int, pipeline: int, per_node: int, runs: bool) -> None:
+    """More workers than a node has GPUs are taken only if whole stages fill the nodes."""
+    fields = {
+        "parallelism": {"tensor": tensor, "pipeline": pipeline},
+        "accelerator": {"per_node": per_node},
+    }
+    if runs:
+        assert vllm(**fields).parallelism.workers == tensor * pipeline
+    else:
+        with pytest.raises(ConfigError, match=r"parallelism\.tensor: "):
+            vllm(**fields)
+
+
+def test_the_gateway_needs_no_settings() -> None:
+    """An empty `user_config` is the default gateway."""
+    assert parse_gateway({}).max_body_mb == 32
+    assert parse_gateway({"max_body_mb": 0.5}).max_body_mb == 0.5

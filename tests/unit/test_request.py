@@ -1,0 +1,146 @@
+"""The head of a request: what is read from any body, and what is said of bad ones."""
+
+import contextlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import GatewayError, InvalidJSON, InvalidRequest, MissingParameter
+from gateway.request import FORM_WINDOW, RequestHead, parse_form, parse_json
+
+FORM = b"multipart/form-data; boundary=XX"
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def part(value: bytes, disposition: bytes) -> bytes:
+    """One part of a form."""
+    return b"--XX\r\ncontent-disposition: form-data; %b\r\n\r\n%b\r\n" % (disposition, value)
+
+
+MODEL_PART = part(b"whisper", b'name="model"')
+END = b"--XX--\r\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "head"),
+    [
+        (b'{"model":"m"}', RequestHead("m", stream=False)),
+        (b'{"stream":true,"model":"a/b"}', RequestHead("a/b", stream=True)),
+        (b'{"stream":false,"model":"m"}', RequestHead("m", stream=False)),
+        (b'{"stream":1e999999,"model":"m"}', RequestHead("m", stream=False)),
+        (b'{"stream": true ,"model":"m"}', RequestHead("m", stream=True)),
+        (b'{"stream":"yes","model":"m"}', RequestHead("m", stream=False)),
+        (b'{"stream":null,"model":"m","n":1e999999}', RequestHead("m", stream=False)),
+        (b' {"model":"\\u00e9\xc3\xa9"}\n', RequestHead("éé", stream=False)),
+        (b'{"model":"a","model":"b"}', RequestHead("b", stream=False)),
+    ],
+)
+def test_head_is_read_from_json(body: bytes, head: RequestHead) -> None:
+    """Model and stream are found among other fields, and only they are judged."""
+    assert parse_json(body) == head
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "words"),
+    [
+        (b"", InvalidJSON, "truncated"),
+        (b"{", InvalidJSON, "truncated"),
+        (b'{"a":NaN}', InvalidJSON, r"invalid character \(byte 5\)"),
+        (b'{"model":"m"}x', InvalidJSON, r"trailing characters \(byte 14\)"),
+        (b"[]", InvalidJSON, "got `array`"),
+        (b"null", InvalidJSON, "got `null`"),
+        (b"\xff\xfe{\x00}\x00", InvalidJSON, "byte 0"),
+        (b'{"model":"\xff"}', InvalidJSON, "not valid UTF-8"),
+        (b'{"model":"\\ud800"}', InvalidJSON, "could not parse"),
+        (b'{"a":' + b"[" * 200_000, InvalidJSON, "nested too deeply"),
+        (b'{"stream":' + b"[" * 200_000, InvalidJSON, "nested too deeply"),
+        (b"{}", MissingParameter, "^you must provide a model parameter$"),
+        (b'{"model":null}', MissingParameter, "model parameter"),
+        (b'{"model":""}', MissingParameter, "model parameter"),
+        (b'{"model":7}', InvalidRequest, "`model` must be a string"),
+        (b'{"model":["m"]}', InvalidRequest, "`model` must be a string"),
+        (b'{"model":1e999999}', InvalidRequest, "`model` must be a string"),
+    ],
+)
+def test_bad_json_is_named(body: bytes, error: type[GatewayError], words: str) -> None:
+    """Each kind of bad body has its own error, which says what is wrong."""
+    with pytest.raises(error, match=words) as raised:
+        parse_json(body)
+    assert type(raised.value) is error
+    assert raised.value.param == (None if error is InvalidJSON else "model")
+
+
+@given(st.dictionaries(st.text(), JSON_VALUES, max_size=5), st.text(min_size=1), st.booleans())
+def test_any_object_gives_its_model(fields: dict[str, object], model: str, is_stream: bool) -> None:
+    """Whatever else an object holds, its model and stream come out."""
+    body = json.dumps({**fields, "model": model, "stream": is_stream}, ensure_ascii=False)
+    assert parse_json(body.encode()) == RequestHead(model, is_stream)
+
+
+@given(st.binary(max_size=60) | st.builds(lambda v: json.dumps(v).encode(), JSON_VALUES))
+def test_any_bytes_are_a_head_or_a_client_error(body: bytes) -> None:
+    """No body whatever gives anything but a head or a 400."""
+    with contextlib.suppress(InvalidRequest):
+        assert parse_json(body).model
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        MODEL_PART + part(b"RIFF", b'name="file"; filename="a.wav"') + END,
+        part(b"RIFF", b'name="file"; filename="a.wav"') + MODEL_PART + END,
+        part(b"x" * 3 * FORM_WINDOW, b'name="file"; filename="a"') + MODEL_PART + END,
+        part(b"not me", b'name="model"; filename="model"') + MODEL_PART + END,
+        MODEL_PART + part(b"other", b'name="model"') + END,
+        part(b"x" * (FORM_WINDOW - 150), b'name="file"; filename="a"') + MODEL_PART + END,
+        MODEL_PART.replace(b"content-disposition", b"Content-Disposition") + END,
+        b"--XX\r\ncontent-type: text/plain\r\ncontent-disposition: form-data; name=model\r\n\r\n"
+        b"whisper\r\n" + END,
+    ],
+)
+def test_head_is_read_from_a_form(body: bytes) -> None:
+    """The model field is found before, behind and far behind a file, and only a field counts."""
+    assert parse_form(body, FORM) == RequestHead("whisper", stream=False)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "error"),
+    [
+        (part(b"RIFF", b'name="file"') + END, FORM, MissingParameter),
+        (part(b"", b'name="model"') + END, FORM, MissingParameter),
+        (b"", FORM, MissingParameter),
+        (part(b"", b'name="x"') * 10_000 + MODEL_PART + END, FORM, MissingParameter),
+        (b"no form at all", FORM, InvalidRequest),
+        (MODEL_PART, b"multipart/form-data", InvalidRequest),
+        (MODEL_PART, b"multipart/form-data; boundary=" + b"y" * 500, InvalidRequest),
+        (b'{"model":"m"}', b"application/json", InvalidRequest),
+        (MODEL_PART, b"", InvalidRequest),
+    ],
+)
+def test_bad_form_is_named(body: bytes, content_type: bytes, error: type[GatewayError]) -> None:
+    """A form without a model, and what is no form, are told apart."""
+    with pytest.raises(error) as raised:
+        parse_form(body, content_type)
+    assert type(raised.value) is error
+
+
+@given(
+    st.binary(max_size=80), st.sampled_from([b"", MODEL_PART, b"--XX\r\n"]), st.binary(max_size=9)
+)
+def test_any_form_bytes_are_a_head_or_a_client_error(
+    body: bytes, start: bytes, boundary: bytes
+) -> None:
+    """No form whatever gives anything but a head or a 400."""
+    for content_type in (FORM, b"multipart/form-data; boundary=" + boundary):
+        with contextlib.suppress(InvalidRequest):
+            assert parse_form(start + body, content_type).model

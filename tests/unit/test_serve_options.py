@@ -1,0 +1,25 @@
+"""What Serve is told about a model's engines."""
+
+from deployments.placement import serve_options
+from gateway.configfile import parse_entry
+
+
+def test_cpu_engines_are_not_bound_to_cores() -> None:
+    """Several engines share a machine: each would bind itself to the same cores."""
+    entry = {"name": "m", "engine": "vllm", "source": "m", "accelerator": "cpu"}
+
+    options = serve_options(parse_entry({**entry, "env": {"OTHER": "1"}}))
+    chosen = serve_options(parse_entry({**entry, "env": {"VLLM_CPU_OMP_THREADS_BIND": "0-7"}}))
+
+    env = options["ray_actor_options"]["runtime_env"]["env_vars"]
+    assert env == {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OTHER": "1"}
+    env = chosen["ray_actor_options"]["runtime_env"]["env_vars"]
+    assert env == {"VLLM_CPU_OMP_THREADS_BIND": "0-7"}
+
+
+def test_gpu_engines_have_their_entry_s_environment_only() -> None:
+    """What is set for CPUs stays away from GPUs."""
+    options = serve_options(parse_entry({"name": "m", "engine": "vllm", "source": "m"}))
+
+    assert "runtime_env" not in options["ray_actor_options"]
+    assert options["ray_actor_options"]["num_gpus"] == 1

@@ -1,0 +1,509 @@
+"""The simulated engine: OpenAI's shapes, deterministic words, time that can be calculated."""
+
+import asyncio
+import heapq
+import itertools
+import math
+import sys
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgspec
+import openai
+import pytest
+
+from deployments.engines.server import EngineServer
+from deployments.engines.sim import SimulatedEngine
+from deployments.engines.sim_core import Clock, PacedCore
+from deployments.engines.sim_words import words
+from gateway.registry import SimEntry, Simulation
+from gateway.relay.asgi import Message
+
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+
+
+class FakeTime:
+    """Time that passes only while everybody sleeps."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self._order = itertools.count()
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+
+    @property
+    def clock(self) -> Clock:
+        """The clock an engine runs on."""
+        return Clock(now=lambda: self.now_s, sleep=self._sleep)
+
+    async def _sleep(self, delay_s: float) -> None:
+        awake = asyncio.get_running_loop().create_future()
+        until = self.now_s + max(0.0, delay_s)
+        heapq.heappush(self._sleepers, (until, next(self._order), awake))
+        await awake
+
+    async def run_until(self, is_over: Callable[[], bool]) -> None:
+        """Let time pass, sleeper by sleeper, until `is_over`."""
+        while True:
+            for _ in range(20):  # whoever can go on without time passing does
+                await asyncio.sleep(0)
+            if is_over():
+                return
+            until, _, awake = heapq.heappop(self._sleepers)
+            self.now_s = until
+            if not awake.done():
+                awake.set_result(None)
+
+
+class Exchange:
+    """One request to an engine's application, and what came back when."""
+
+    def __init__(
+        self,
+        engine: SimulatedEngine,
+        path: str,
+        body: object = None,
+        time: FakeTime | None = None,
+        method: str = "POST",
+    ) -> None:
+        self.body = b""
+        self.status = 0
+        self.headers: dict[bytes, bytes] = {}
+        self.writes_s: list[float] = []
+        self._time = time or FakeTime()
+        self._left = asyncio.Event()
+        raw = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        self._incoming = [{"type": "http.request", "body": raw, "more_body": False}]
+        scope = {"type": "http", "path": path, "method": method, "headers": []}
+        self.task = asyncio.ensure_future(engine.app(scope, self._receive, self._send))
+
+    async def _receive(self) -> Message:
+        if self._incoming:
+            return self._incoming.pop()
+        await self._left.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status, self.headers = message["status"], dict(message["headers"])
+            return
+        self.body += message["body"]
+        if message["body"]:
+            self.writes_s.append(round(self._time.now_s, 9))
+
+    def leave(self) -> None:
+        """Disconnect."""
+        self._left.set()
+
+    async def finish(self) -> "Exchange":
+        """Let time pass until the response is complete."""
+        await self._time.run_until(self.task.done)
+        self.task.result()
+        return self
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The body, decoded."""
+        return msgspec.json.decode(self.body, type=dict[str, Any])
+
+    @property
+    def error_code(self) -> str | None:
+        """The code of an error in OpenAI's shape."""
+        code: str | None = self.json["error"]["code"]
+        return code
+
+    @property
+    def chunks(self) -> list[dict[str, Any]]:
+        """The events of a stream, without the `[DONE]` that ends it."""
+        *events, done, rest = self.body.split(b"\n\n")
+        assert (done, rest) == (b"data: [DONE]", b"")
+        return [msgspec.json.decode(event.removeprefix(b"data: ")) for event in events]
+
+
+def engine_with(time: FakeTime | None = None, **simulation: float) -> SimulatedEngine:
+    """An engine of the model `m`; instant unless given a time to run in."""
+    settings = Simulation.model_validate({"instant": time is None, **simulation})
+    entry = SimEntry(name="m", engine="sim", simulation=settings)
+    return SimulatedEngine(entry, time.clock if time else None)
+
+
+def chat(text: str = "Hello", **fields: object) -> dict[str, Any]:
+    """The body of a chat request."""
+    return {"model": "m", "messages": [{"role": "user", "content": text}], **fields}
+
+
+def completion(prompt: object, **fields: object) -> dict[str, Any]:
+    """The body of a completion request."""
+    return {"model": "m", "prompt": prompt, **fields}
+
+
+async def ask(path: str, body: object, **simulation: float) -> Exchange:
+    """What an instant engine answers."""
+    return await Exchange(engine_with(None, **simulation), path, body).finish()
+
+
+async def texts(body: dict[str, Any]) -> list[str]:
+    """The texts of a completion's choices."""
+    return [choice["text"] for choice in (await ask(COMPLETIONS, body)).json["choices"]]
+
+
+async def test_a_chat_stream_has_openais_chunks() -> None:
+    """A role, a delta per token, an empty delta with the reason, and the end mark."""
+    chunks = (await ask(CHAT, chat(stream=True, max_tokens=2))).chunks
+    whole = (await ask(CHAT, chat(max_tokens=2))).json["choices"][0]["message"]["content"]
+    first, second = whole.split(" ")
+    assert [chunk["choices"] for chunk in chunks] == [
+        [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]
+        for delta, reason in [
+            ({"role": "assistant", "content": ""}, None),
+            ({"content": first}, None),
+            ({"content": f" {second}"}, None),
+            ({}, "length"),
+        ]
+    ]
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    for chunk in chunks:
+        assert chunk["id"].startswith("chatcmpl-")
+        assert (chunk["object"], chunk["model"]) == ("chat.completion.chunk", "m")
+        assert chunk["system_fingerprint"] == "simulated"
+        assert "usage" not in chunk
+
+
+async def test_a_completion_stream_has_openais_chunks() -> None:
+    """A text per token, then an empty one with the reason."""
+    chunks = (await ask(COMPLETIONS, completion("x", stream=True, max_tokens=2))).chunks
+    [whole] = await texts(completion("x", max_tokens=2))
+    assert {chunk["object"] for chunk in chunks} == {"text_completion"}
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+    assert [choice["finish_reason"] for choice in choices] == [None, None, "length"]
+    assert "".join(choice["text"] for choice in choices) == whole
+
+
+async def test_usage_in_a_stream_on_request() -> None:
+    """With `include_usage` a last chunk without choices carries it, and all others a null."""
+    body = chat(stream=True, max_tokens=3, stream_options={"include_usage": True})
+    *others, last = (await ask(CHAT, body)).chunks
+    assert {chunk["usage"] for chunk in others} == {None}
+    assert last["choices"] == []
+    assert last["usage"] == {
+        "prompt_tokens": 3,
+        "completion_tokens": 3,
+        "total_tokens": 6,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
+
+
+async def test_a_whole_reply() -> None:
+    """Without `stream` the reply is one JSON object that says that it is simulated."""
+    exchange = await ask(CHAT, chat(max_tokens=4))
+    reply = exchange.json
+    content = reply["choices"][0]["message"].pop("content")
+    assert len(content.split(" ")) == 4
+    assert reply["choices"] == [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "refusal": None},
+            "logprobs": None,
+            "finish_reason": "length",
+        }
+    ]
+    assert reply["usage"]["total_tokens"] == 3 + 4
+    assert reply["system_fingerprint"] == "simulated"
+    assert exchange.headers[b"x-simulated"] == b"1"
+
+
+@pytest.mark.parametrize(
+    ("fields", "length", "reason"),
+    [
+        ({}, 8, "stop"),
+        ({"max_tokens": 5}, 5, "length"),
+        ({"max_completion_tokens": 3}, 3, "length"),
+        ({"max_completion_tokens": 3, "max_tokens": 5}, 3, "length"),
+        ({"max_tokens": None}, 8, "stop"),
+    ],
+)
+async def test_how_long_an_answer_is(fields: dict[str, Any], length: int, reason: str) -> None:
+    """The client's limit is the length; without one it is the entry's, and ends by itself."""
+    reply = (await ask(CHAT, chat(**fields), output_tokens=8)).json
+    assert reply["usage"]["completion_tokens"] == length
+    assert reply["choices"][0]["finish_reason"] == reason
+
+
+async def test_an_answer_ends_where_the_context_does() -> None:
+    """Without a limit of the client's, the answer takes the room that is left."""
+    reply = (await ask(CHAT, chat(), output_tokens=64, max_model_len=10)).json
+    assert reply["usage"] == {**reply["usage"], "prompt_tokens": 3, "completion_tokens": 7}
+    assert reply["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tokens"),
+    [
+        ("abcd", 1),
+        ("abcde", 2),
+        ("äö", 1),
+        ("äöü", 2),
+        ("", 1),
+        ([5, 6, 7], 3),
+        (["abcde", "x"], 3),
+    ],
+)
+async def test_prompt_tokens_are_estimated_from_bytes(prompt: object, tokens: int) -> None:
+    """Four bytes of UTF-8 are a token, rounded up for every prompt; ids are counted."""
+    reply = (await ask(COMPLETIONS, completion(prompt, max_tokens=1))).json
+    assert reply["usage"]["prompt_tokens"] == tokens
+
+
+async def test_the_same_prompt_has_the_same_answer() -> None:
+    """What is said follows from the prompt alone: in a list, another engine, or as a stream."""
+    [one] = await texts(completion("one", max_tokens=10))
+    [two] = await texts(completion("two", max_tokens=10))
+    assert one != two
+    assert await texts(completion(["one", "two"], max_tokens=10)) == [one, two]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ([1, 2], [2, 1]),
+        ("a", "b"),
+        ([[1], [2]], [[3], [4]]),
+    ],
+)
+async def test_another_prompt_has_another_answer(one: object, other: object) -> None:
+    """Texts and token ids alike decide what is said."""
+    assert await texts(completion(one)) != await texts(completion(other))
+
+
+async def test_a_conversation_is_more_than_its_last_message() -> None:
+    """Roles, earlier messages, content parts and tools all change what is said."""
+    hello = {"role": "user", "content": "Hello"}
+    bodies: list[dict[str, Any]] = [
+        {"messages": [hello]},
+        {"messages": [{"role": "system", "content": "Hello"}]},
+        {"messages": [{"role": "system", "content": "Be brief."}, hello]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]},
+        {"messages": [hello], "tools": [{"type": "function", "function": {"name": "f"}}]},
+    ]
+    replies = [(await ask(CHAT, {"model": "m", **body})).json for body in bodies]
+    assert len({reply["choices"][0]["message"]["content"] for reply in replies}) == len(bodies)
+
+
+async def test_content_parts_are_text_like_any_other() -> None:
+    """A message in parts is answered as the same message in one string."""
+    parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]
+    body = {"model": "m", "messages": [{"role": "user", "content": parts}]}
+    in_parts, in_one = (await ask(CHAT, body)).json, (await ask(CHAT, chat("Hello"))).json
+    assert in_parts["choices"] == in_one["choices"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_several_choices(stream: bool) -> None:
+    """`n` answers to each prompt differ, are numbered through, and are counted in the usage."""
+    body = completion(["a", "b"], n=2, max_tokens=9, stream=stream)
+    body["stream_options"] = {"include_usage": True}
+    exchange = await ask(COMPLETIONS, body)
+    chunks = exchange.chunks if stream else [exchange.json]
+    answers: dict[int, str] = {}
+    for choice in itertools.chain.from_iterable(chunk["choices"] for chunk in chunks):
+        answers[choice["index"]] = answers.get(choice["index"], "") + choice["text"]
+    assert sorted(answers) == [0, 1, 2, 3]
+    assert len(set(answers.values())) == 4
+    assert answers[0] == (await texts(completion("a", max_tokens=9)))[0]
+    assert answers[2] == (await texts(completion("b", max_tokens=9)))[0]
+    usage = chunks[-1]["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"]) == (2, 36)
+
+
+def test_answers_are_sentences() -> None:
+    """Every sentence begins with a capital and ends with a full stop, five words on."""
+    text = "".join(itertools.islice(words(seed=1), 40))
+    sentences = text.split(". ")
+    assert len(sentences) == 8
+    for sentence in sentences:
+        assert sentence.istitle() is False
+        assert sentence[0].isupper()
+        assert len(sentence.split()) == 5
+        assert sentence.removesuffix(".").replace(" ", "").isalpha()
+
+
+async def test_tokens_come_on_the_clock() -> None:
+    """The first token is there when the prompt is read, each other one a decode step later."""
+    time = FakeTime()
+    engine = engine_with(time, prefill_tokens_per_s=100, decode_step_s=0.5)
+    body = completion("x" * 400, stream=True, max_tokens=4)
+    exchange = await Exchange(engine, COMPLETIONS, body, time).finish()
+    # Tokens, then what ends the stream, which takes no time of its own.
+    assert exchange.writes_s == [1.0, 1.5, 2.0, 2.5, 2.5, 2.5]
+
+
+async def test_prefills_take_turns_and_decodes_do_not() -> None:
+    """Of two requests at once the second's prompt is read after the first's; then both decode."""
+    time = FakeTime()
+    engine = engine_with(time, prefill_tokens_per_s=1, decode_step_s=2)
+    body = completion("abcd", stream=True, max_tokens=2)
+    exchanges = [Exchange(engine, COMPLETIONS, body, time) for _ in range(2)]
+    for exchange in exchanges:
+        await exchange.finish()
+    assert [exchange.writes_s[:2] for exchange in exchanges] == [[1.0, 3.0], [2.0, 4.0]]
+
+
+async def test_sequences_wait_for_a_slot_in_order() -> None:
+    """What does not fit waits, and is taken first come first served."""
+    time = FakeTime()
+    engine = engine_with(time, max_sequences=1, prefill_tokens_per_s=1, decode_step_s=1)
+    body = completion("abcd", max_tokens=2)
+    exchanges = [Exchange(engine, COMPLETIONS, body, time) for _ in range(3)]
+    for exchange in exchanges:
+        await exchange.finish()
+    assert [exchange.writes_s for exchange in exchanges] == [[2.0], [4.0], [6.0]]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("patience_s", [0.5, 3.0])
+async def test_who_leaves_frees_its_slot(stream: bool, patience_s: float) -> None:
+    """A client that leaves, in the prefill or later, ends its work: the next one starts then."""
+    time = FakeTime()
+    engine = engine_with(time, max_sequences=1, prefill_tokens_per_s=1, decode_step_s=1)
+    waiting_s = asyncio.ensure_future(time.clock.sleep(patience_s))
+    first = Exchange(engine, COMPLETIONS, completion("abcd", max_tokens=99, stream=stream), time)
+    second = Exchange(engine, COMPLETIONS, completion("abcd", max_tokens=1), time)
+    await time.run_until(waiting_s.done)
+    first.leave()
+    await first.finish()
+    assert time.now_s == patience_s
+    await second.finish()
+    assert second.writes_s == [patience_s + 1]
+
+
+async def test_who_leaves_the_queue_is_not_missed() -> None:
+    """A client that leaves before its turn is skipped."""
+    time = FakeTime()
+    engine = engine_with(time, max_sequences=1, prefill_tokens_per_s=1, decode_step_s=1)
+    body = completion("abcd", max_tokens=2)
+    first, second, third = (Exchange(engine, COMPLETIONS, body, time) for _ in range(3))
+    await asyncio.sleep(0)
+    second.leave()
+    for exchange in (second, first, third):
+        await exchange.finish()
+    assert [first.writes_s, second.writes_s, third.writes_s] == [[2.0], [], [4.0]]
+
+
+async def test_being_woken_late_costs_no_tokens() -> None:
+    """Tokens that fell due while the process was busy come together, and none is lost."""
+    now_s = 0.0
+
+    async def sleep_to_the_next_ten(delay_s: float) -> None:
+        nonlocal now_s
+        now_s = 10.0 * math.ceil((now_s + delay_s) / 10)
+
+    clock = Clock(now=lambda: now_s, sleep=sleep_to_the_next_ten)
+    core = PacedCore(max_sequences=1, prefill_tokens_per_s=1, decode_step_s=4, clock=clock)
+    # The first token at 10 s, the others due at 14, 18 | 22, 26, 30 | 34.
+    assert [ready async for ready in core.tokens(1, 7)] == [1, 2, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "code"),
+    [
+        (CHAT, b"{", 400, "invalid_json"),
+        (CHAT, b"\xff", 400, "invalid_json"),
+        (CHAT, [], 400, "invalid_value"),
+        (CHAT, {"model": "m"}, 400, "invalid_value"),
+        (CHAT, {"messages": []}, 400, "invalid_value"),
+        (CHAT, chat(n=0), 400, "invalid_value"),
+        (CHAT, chat(n=129), 400, "invalid_value"),
+        (CHAT, chat(max_tokens=0), 400, "invalid_value"),
+        (CHAT, chat(max_tokens="9"), 400, "invalid_value"),
+        (CHAT, chat(max_tokens=32_768), 400, "context_length_exceeded"),
+        (CHAT, chat("x" * 4 * 32_768), 400, "context_length_exceeded"),
+        (CHAT, {**chat(), "model": "other"}, 404, "model_not_found"),
+        (COMPLETIONS, completion([]), 400, "invalid_value"),
+        (COMPLETIONS, completion([1, "a"]), 400, "invalid_value"),
+        (COMPLETIONS, completion(["a", 1]), 400, "invalid_value"),
+        (COMPLETIONS, completion({"a": 1}), 400, "invalid_value"),
+        ("/v1/embeddings", completion("a"), 404, "unknown_url"),
+    ],
+)
+async def test_what_is_refused(path: str, body: object, status: int, code: str) -> None:
+    """Bad requests get OpenAI's error shape, and the mark of a simulation all the same."""
+    exchange = await ask(path, body)
+    assert (exchange.status, exchange.error_code) == (status, code)
+    assert exchange.headers[b"x-simulated"] == b"1"
+
+
+async def test_a_context_that_just_fits() -> None:
+    """Prompt and answer may fill the context to its last token."""
+    reply = (await ask(CHAT, chat(max_tokens=7), max_model_len=10)).json
+    assert reply["usage"]["total_tokens"] == 10
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "allowed"),
+    [(CHAT, "GET", b"POST"), ("/v1/models", "POST", b"GET"), ("/health", "POST", b"GET")],
+)
+async def test_wrong_methods(path: str, method: str, allowed: bytes) -> None:
+    """A known path with another method says which one it takes."""
+    exchange = await Exchange(engine_with(), path, method=method).finish()
+    assert (exchange.status, exchange.error_code) == (405, "method_not_allowed")
+    assert exchange.headers[b"allow"] == allowed
+
+
+async def test_the_model_is_listed() -> None:
+    """`/v1/models` names the one model there is; `/health` is well."""
+    listed = await Exchange(engine_with(), "/v1/models", method="GET").finish()
+    assert [card["id"] for card in listed.json["data"]] == ["m"]
+    assert (await Exchange(engine_with(), "/health", method="GET").finish()).status == 200
+
+
+async def test_facts_come_from_the_entry() -> None:
+    """What routers are told is what the entry says, and the routes it names are answered."""
+    facts = engine_with(kv_tokens=4096, block_size=32, max_sequences=3, max_model_len=99).facts
+    assert (facts.engine, facts.kv_tokens, facts.block_size) == ("sim", 4096, 32)
+    assert (facts.max_sequences, facts.max_model_len) == (3, 99)
+    assert set(facts.routes) == {CHAT, COMPLETIONS}
+
+
+async def test_one_by_itself(unused_tcp_port: int) -> None:
+    """`python -m deployments.engines.sim` answers who has the key, until it is told to stop."""
+    arguments = ["--port", str(unused_tcp_port), "--instant", "--key", "k"]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "deployments.engines.sim", *arguments, stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stderr is not None
+    async with asyncio.timeout(60):
+        while b"running on" not in await process.stderr.readline():
+            pass
+        url = f"http://127.0.0.1:{unused_tcp_port}/v1"
+        async with openai.AsyncOpenAI(base_url=url, api_key="k", max_retries=0) as sdk:
+            reply = await sdk.completions.create(model="sim", prompt="Hello", max_tokens=5)
+            assert len(reply.choices[0].text.split()) == 5
+            with pytest.raises(openai.AuthenticationError):
+                await sdk.with_options(api_key="other").models.list()
+        process.terminate()
+        await process.communicate()
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[openai.AsyncOpenAI]:
+    """OpenAI's own SDK, speaking to a simulated engine over HTTP."""
+    server = EngineServer(engine_with(), "127.0.0.1")
+    await server.start()
+    url = f"http://{server.host}:{server.port}/v1"
+    async with openai.AsyncOpenAI(base_url=url, api_key=server.key, max_retries=0) as sdk:
+        yield sdk
+    await server.stop()
+
+
+async def test_openais_sdk_understands_it(client: openai.AsyncOpenAI) -> None:
+    """The SDK reads replies, streams and errors of the engine behind its real server."""
+    messages: Any = [{"role": "user", "content": "Hello"}]
+    whole = await client.chat.completions.create(model="m", messages=messages, max_tokens=6)
+    stream = await client.chat.completions.create(
+        model="m", messages=messages, max_tokens=6, stream=True
+    )
+    pieces = [chunk.choices[0].delta.content or "" async for chunk in stream]
+    assert "".join(pieces) == whole.choices[0].message.content
+    assert len(pieces) == 8
+    with pytest.raises(openai.NotFoundError):
+        await client.chat.completions.create(model="other", messages=messages)
