@@ -15,11 +15,14 @@ COPY configs configs
 RUN python3 -m pip list --format=freeze > constraints.txt \
     && python3 -m pip install --no-cache-dir --constraint constraints.txt \
         "ray[serve]==${RAY_VERSION}" . \
+    && test -x /usr/local/bin/gateway-haproxy \
     && useradd --uid "${UID}" --non-unique --create-home gateway
 
-# Serve's fast path: HAProxy in front, our code and Serve's on one event loop.
+# Serve's fast path: HAProxy in front (started so that no client leaves unnoticed), our code and Serve's
+# on one event loop.
 ENV RAY_SERVE_ENABLE_HA_PROXY=1 \
     RAY_SERVE_THROUGHPUT_OPTIMIZED=1 \
+    RAY_SERVE_HAPROXY_BINARY_PATH=/usr/local/bin/gateway-haproxy \
     RAY_USAGE_STATS_ENABLED=0 \
     PYTHONUNBUFFERED=1
 

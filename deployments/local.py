@@ -27,7 +27,7 @@ import yaml
 from ray import serve as ray_serve
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
-from deployments import processes
+from deployments import haproxy, processes
 from gateway.configfile import load_config
 from gateway.errors import ConfigError
 
@@ -113,6 +113,7 @@ def environment() -> dict[str, str]:
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        haproxy.BINARY_PATH: str(Path(sys.executable).with_name("gateway-haproxy")),
         # Serve's four threads would fight over fewer cores, with the router and with each other.
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, max(1, (os.cpu_count() or 1) // 2))),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(processes.free_port()),
