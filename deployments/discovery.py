@@ -6,12 +6,14 @@ for each model's `Engine` deployment and calls with every change.
 """
 
 import asyncio
+import ipaddress
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 from ray import serve
+from ray.serve.context import _get_global_client as get_serve_client
 from ray.serve.handle import DeploymentHandle
 from ray.serve.request_router import RunningReplica
 from ray.serve.schema import (
@@ -22,9 +24,10 @@ from ray.serve.schema import (
 )
 
 from deployments import broadcasts
-from gateway.routing.fleet import Fleet, Model, ModelState, Replica
+from gateway.routing.fleet import DEFAULT_POLICY, Fleet, Model, ModelState, Replica
 from gateway.telemetry import ReplicaMetadata
 
+ANY = "0.0.0.0"  # noqa: S104 - Serve's own default
 MODEL_DEPLOYMENT = "Model"
 ENGINE_DEPLOYMENT = "Engine"
 POLL_PERIOD_S = 1.0
@@ -56,6 +59,8 @@ class Discovery:
         self._fleet = fleet
         self._applications: dict[str, _Application] = {}
         self._wakes: dict[str, asyncio.Task[None]] = {}
+        self._missing: set[str] = set()
+        """Applications we follow that the last look did not show."""
 
     async def run(self) -> None:
         """Follow the cluster until cancelled; a failed look is logged and tried again."""
@@ -74,14 +79,22 @@ class Discovery:
     async def refresh(self) -> None:
         """One look at Serve's status."""
         status = await asyncio.to_thread(serve.status)
+        deleting = {
+            name
+            for name, overview in status.applications.items()
+            if overview.status == ApplicationStatus.DELETING
+        }
         found = {
             name: overview
             for name, overview in status.applications.items()
             if {MODEL_DEPLOYMENT, ENGINE_DEPLOYMENT} <= overview.deployments.keys()
-            and overview.status != ApplicationStatus.DELETING
+            and name not in deleting
         }
-        for gone in self._applications.keys() - found.keys():
+        missing = self._applications.keys() - status.applications.keys()
+        # A controller that is restarting, or deploying, may leave out for a moment what goes on.
+        for gone in (self._applications.keys() & deleting) | (missing & self._missing):
             self._forget(gone)
+        self._missing = missing
         for name, overview in found.items():
             try:
                 await self._follow(name, overview)
@@ -128,6 +141,7 @@ class Discovery:
         if entry["name"] != app.model.name:
             self._fleet.remove(app.model)
             app.model = Model(entry["name"], created_s=int(overview.last_deployed_time_s))
+        app.model.policy = entry.get("routing", {}).get("policy", DEFAULT_POLICY)
         if name not in self._applications:
             self._applications[name] = app
             self._listen(app)
@@ -158,12 +172,19 @@ class Discovery:
         app.running = running
         replicas = [replica for replica in map(_replica, running) if replica is not None]
         mine = [r for r in replicas if r.metadata.model == app.model.name]
-        app.model.replace_replicas(mine)
+        self._fleet.replace_replicas(app.model, mine)
         logger.info("model %s: %d replicas", app.model.name, len(mine))
 
     def _forget(self, name: str) -> None:
         broadcasts.replicas.unsubscribe(name)
         self._fleet.remove(self._applications.pop(name).model)
+
+
+def listens_on_loopback() -> bool:
+    """Whether Serve's HTTP servers can be reached from this machine only."""
+    # No public name in Ray 2.60 tells a replica the HTTP options.
+    host = get_serve_client().http_config.host or ANY
+    return host == "localhost" or ipaddress.ip_address(host).is_loopback
 
 
 def _replica(running: RunningReplica) -> Replica | None:

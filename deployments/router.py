@@ -9,16 +9,18 @@ import time
 
 from pydantic import JsonValue
 
-from deployments.discovery import Discovery
+from deployments.discovery import Discovery, listens_on_loopback
 from gateway.api.app import create_app
-from gateway.api.body import Limits
+from gateway.api.controls import Controls
+from gateway.api.operators import Access
 from gateway.configfile import parse_gateway
 from gateway.relay.asgi import App
 from gateway.relay.relay import Relay
+from gateway.relay.subscriptions import Subscriptions
 from gateway.relay.upstream import Upstream
+from gateway.routing.dispatchers import Dispatchers
 from gateway.routing.fleet import Fleet
-from gateway.routing.policy import LeastInFlight
-from gateway.settings import Settings
+from gateway.settings import Settings, resolve_key
 
 logger = logging.getLogger("ray.serve")
 
@@ -27,9 +29,17 @@ class Router:
     """Holds this process's picture of the fleet, and the HTTP surface that works from it."""
 
     async def __init__(self) -> None:  # type: ignore[misc] # Serve awaits this constructor
-        self._limits = Limits()
+        is_local = await asyncio.to_thread(listens_on_loopback)
+        self._controls = Controls(access=Access(is_local=is_local))
         self._fleet = Fleet()
         self._fleet.is_settled = False
+        rng = random.Random()  # noqa: S311 - it breaks ties and keeps no secret
+        self._dispatchers = Dispatchers(rng, time.time)
+        self._upstream = Upstream()
+        self._subscriptions = Subscriptions(
+            self._fleet, self._dispatchers, self._upstream, time.time, rng
+        )
+        self._subscriptions.start()
         self._discovery = Discovery(self._fleet)
         with contextlib.suppress(Exception):  # tried again, and logged, by `run`
             await self._discovery.refresh()  # Serve sends requests from here on
@@ -42,16 +52,16 @@ class Router:
     def reconfigure(self, user_config: dict[str, JsonValue]) -> None:
         """Serve's call with the gateway config, at the start and at every change; drops nothing."""
         config = parse_gateway(user_config)
-        self._limits.max_body_mb = config.max_body_mb
+        self._controls.access.admin_key = resolve_key(config.admin_key, os.environ)
+        self._controls.limits.max_body_mb = config.max_body_mb
 
     def __serve_build_asgi_app__(self) -> App:
         """Serve's call for the HTTP application, once the constructor is done."""
         return create_app(
             self._fleet,
-            # The generator breaks ties and keeps no secret.
-            LeastInFlight(random.Random(), time.monotonic),  # noqa: S311
-            Relay(Upstream()),
-            limits=self._limits,
+            self._dispatchers,
+            Relay(self._upstream),
+            controls=self._controls,
             wake=self._discovery.wake,
             returns_request_id=False,
         )
@@ -67,3 +77,4 @@ class Router:
             self._following.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._following
+            await self._subscriptions.close()

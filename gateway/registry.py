@@ -114,6 +114,15 @@ class Autoscaling(_Strict):
         return self
 
 
+class Routing(_Strict):
+    """How requests are spread over a model's replicas."""
+
+    policy: Literal[
+        "marginal", "least-pending", "round-robin", "prefix-affinity", "cache-aware"
+    ] = "marginal"
+    """The default is what to use; the others are there to compare with."""
+
+
 class _Entry(_Strict):
     """What every model entry has, whatever the engine."""
 
@@ -123,6 +132,8 @@ class _Entry(_Strict):
     """Between how many replicas, and how readily; excludes `replicas`."""
     replicas: int | None = Field(default=None, ge=1)
     """A fixed number of replicas; excludes `autoscaling`."""
+    routing: Routing = Routing()
+    """How a replica is chosen for each request."""
     env: dict[Annotated[str, AfterValidator(_env_name)], str] = {}
     """The engine's environment variables."""
     drain_timeout_s: float = Field(default=300, gt=0)
@@ -248,14 +259,21 @@ class VllmEntry(_Entry):
 
 
 class Simulation(_Strict):
-    """How fast and how large a simulated replica is."""
+    """How fast and how large a simulated replica is.
+
+    A step of the engine takes `step_s`, and more for every prompt token and sequence in it.
+    """
 
     instant: bool = False
     """Answer at once, whatever the speeds below say."""
-    prefill_tokens_per_s: float = Field(default=10_000, gt=0)
-    """Prompt tokens read in a second."""
-    decode_step_s: float = Field(default=0.012, gt=0)
-    """Seconds between two tokens of an answer."""
+    step_s: float = Field(default=0.012, gt=0)
+    """Seconds of a step; a sequence gets one token in each."""
+    step_s_per_prefill_token: float = Field(default=0.0001, ge=0)
+    """Seconds that every prompt token adds to the step that reads it."""
+    step_s_per_sequence: float = Field(default=0.0002, ge=0)
+    """Seconds that every sequence being answered adds to a step."""
+    step_tokens: int = Field(default=4096, ge=1)
+    """Tokens that one step reads and makes at most: longer prompts are read in chunks."""
     output_tokens: int = Field(default=64, ge=1)
     """Length of an answer where the client sets none."""
     kv_tokens: int = Field(default=65_536, ge=1)
@@ -266,6 +284,10 @@ class Simulation(_Strict):
     """Sequences that run at the same time."""
     max_model_len: int = Field(default=32_768, ge=2)
     """Tokens of prompt and answer together."""
+    time_scale: float = Field(default=1.0, gt=0)
+    """How many of these seconds pass in one second of the clock: above 1 all is faster."""
+    error_rate: float = Field(default=0.0, ge=0, le=1)
+    """Share of requests answered with a 500: always the same ones, by `x-request-id`."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -274,6 +296,12 @@ class Simulation(_Strict):
                 raise _conflict(
                     f"{getattr(self, field)} is more than `kv_tokens` {self.kv_tokens}", field
                 )
+        if self.step_tokens < self.max_sequences:
+            raise _conflict(
+                f"{self.step_tokens} is less than `max_sequences` {self.max_sequences}, each of"
+                " which takes a token of every step",
+                "step_tokens",
+            )
         return self
 
 
@@ -295,3 +323,14 @@ class GatewayConfig(_Strict):
 
     max_body_mb: float = Field(default=32, gt=0)
     """Megabytes (2**20 bytes) that the body of a request may have."""
+    admin_key: str | None = Field(default=None, min_length=16)
+    """What operators send as bearer token to the routes under `/gateway`, or `env:NAME`: that
+    environment variable of the Router holds it. Unset, these routes answer only while the gateway
+    listens on loopback alone."""
+
+    @field_validator("admin_key")
+    @classmethod
+    def _sendable(cls, admin_key: str | None) -> str | None:
+        if admin_key is not None and not (admin_key.isascii() and admin_key.isprintable()):
+            raise ValueError("must be printable ASCII, as HTTP headers are")
+        return admin_key

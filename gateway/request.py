@@ -14,19 +14,71 @@ FIELD_LIMIT = 4096
 """Bytes of a form's field we care about."""
 PARTS_LIMIT = 256
 """Parts of a form that are looked at; megabytes of tiny ones would hold everybody else up."""
+LIMIT_DIGITS = 10
+"""More digits than any number of tokens has."""
+
+
+class PromptParts(msgspec.Struct, frozen=True):
+    """The raw JSON of what makes a prompt; empty where the request has none of it."""
+
+    messages: msgspec.Raw = msgspec.Raw()
+    system: msgspec.Raw = msgspec.Raw()
+    prompt: msgspec.Raw = msgspec.Raw()
+    input: msgspec.Raw = msgspec.Raw()
+    instructions: msgspec.Raw = msgspec.Raw()
+    seeds: tuple[msgspec.Raw, ...] = ()
+    """Whatever else changes how the prompt begins once the engine has rendered it."""
 
 
 class RequestHead(msgspec.Struct, frozen=True):
     """What the gateway itself needs to know of a request."""
 
     model: str
-    stream: bool
+    prompt: PromptParts = PromptParts()
+    max_tokens: int | None = None
+    """Tokens an answer may have, where the client says."""
 
 
 class _RawHead(msgspec.Struct):
+    """All but the model as it was written: a wrong type is the engine's to complain about."""
+
     model: str | None = None
-    stream: msgspec.Raw = msgspec.Raw()
-    """As it was written: a wrong type is the engine's to complain about."""
+    messages: msgspec.Raw = msgspec.Raw()
+    system: msgspec.Raw = msgspec.Raw()
+    prompt: msgspec.Raw = msgspec.Raw()
+    input: msgspec.Raw = msgspec.Raw()
+    instructions: msgspec.Raw = msgspec.Raw()
+    cache_salt: msgspec.Raw = msgspec.Raw()
+    tools: msgspec.Raw = msgspec.Raw()
+    documents: msgspec.Raw = msgspec.Raw()
+    chat_template: msgspec.Raw = msgspec.Raw()
+    chat_template_kwargs: msgspec.Raw = msgspec.Raw()
+    reasoning_effort: msgspec.Raw = msgspec.Raw()
+    add_special_tokens: msgspec.Raw = msgspec.Raw()
+    truncate_prompt_tokens: msgspec.Raw = msgspec.Raw()
+    mm_processor_kwargs: msgspec.Raw = msgspec.Raw()
+    max_tokens: msgspec.Raw = msgspec.Raw()
+    max_completion_tokens: msgspec.Raw = msgspec.Raw()
+    max_output_tokens: msgspec.Raw = msgspec.Raw()
+
+    @property
+    def parts(self) -> PromptParts:
+        seeds = (
+            *(self.cache_salt, self.tools, self.documents, self.chat_template),
+            *(self.chat_template_kwargs, self.reasoning_effort, self.add_special_tokens),
+            *(self.truncate_prompt_tokens, self.mm_processor_kwargs),
+        )
+        return PromptParts(
+            *(self.messages, self.system, self.prompt, self.input, self.instructions), seeds
+        )
+
+    @property
+    def limit(self) -> int | None:
+        for limit in (self.max_completion_tokens, self.max_tokens, self.max_output_tokens):
+            text = bytes(limit)
+            if text.isdigit() and len(text) < LIMIT_DIGITS:
+                return int(text)
+        return None
 
 
 _decoder = msgspec.json.Decoder(_RawHead)
@@ -52,7 +104,7 @@ def parse_json(body: bytes) -> RequestHead:
         ) from None
     except RecursionError:
         raise InvalidJSON("The JSON body of your request is nested too deeply.") from None
-    return RequestHead(_checked_model(head.model), bytes(head.stream) == b"true")
+    return RequestHead(_checked_model(head.model), head.parts, head.limit)
 
 
 def parse_form(body: bytes, content_type: bytes) -> RequestHead:
@@ -77,8 +129,8 @@ def parse_form(body: bytes, content_type: bytes) -> RequestHead:
     except FormParserError:
         raise InvalidRequest("The request body is not valid multipart/form-data.") from None
     if search.model is None:
-        return RequestHead(_checked_model(None), stream=False)
-    return RequestHead(_checked_model(search.model.decode(errors="replace")), stream=False)
+        return RequestHead(_checked_model(None))
+    return RequestHead(_checked_model(search.model.decode(errors="replace")))
 
 
 def _checked_model(model: str | None) -> str:

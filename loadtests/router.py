@@ -11,12 +11,12 @@ import uvicorn
 
 from deployments.engines.sim import SimulatedEngine
 from gateway.api.app import create_app
-from gateway.api.body import Limits
+from gateway.api.controls import Controls
 from gateway.registry import SimEntry
 from gateway.relay.relay import Relay
 from gateway.relay.upstream import Upstream
+from gateway.routing.dispatchers import Dispatchers
 from gateway.routing.fleet import Fleet, Model, Replica
-from gateway.routing.policy import LeastInFlight
 from gateway.telemetry import ReplicaMetadata
 from loadtests.targets import HOST, MODEL
 
@@ -36,9 +36,9 @@ def main() -> None:
     port, engine_port = int(sys.argv[1]), int(sys.argv[2])
     app = create_app(
         fleet_of_one(engine_port),
-        LeastInFlight(random.Random(), time.monotonic),  # noqa: S311 - breaks ties, keeps no secret
+        Dispatchers(random.Random(), time.time),  # noqa: S311 - breaks ties, keeps no secret
         Relay(Upstream()),
-        limits=Limits(),
+        controls=Controls(),
         wake=lambda _: None,
     )
     uvicorn.run(app, port=port, access_log=False, log_level="warning", http="httptools")

@@ -1,13 +1,24 @@
 """What an engine's server does with ASGI, without a framework."""
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from gateway.errors import GatewayError
-from gateway.relay.asgi import Receive, Send
+from gateway.relay.asgi import Receive, Scope, Send
+from gateway.telemetry import DISPATCH, Dispatch
 
 Headers = Iterable[tuple[bytes, bytes]]
+
+
+def dispatch_of(scope: Scope) -> Dispatch | None:
+    """What a router says of the request; None where it came from somebody else, or is unsound."""
+    for name, value in scope["headers"]:
+        if name == DISPATCH:
+            with contextlib.suppress(ValueError):
+                return Dispatch.decode(value)
+    return None
 
 
 async def accept_lifespan(receive: Receive, send: Send) -> None:

@@ -10,7 +10,9 @@ from typing import Protocol
 import uvicorn
 
 from deployments.engines.gate import Gate
+from deployments.engines.telemetry import Telemetry
 from gateway.relay.asgi import App
+from gateway.routing.report import Report
 from gateway.telemetry import EngineFacts
 
 KEEP_ALIVE_S = 75
@@ -31,6 +33,10 @@ class RunningEngine(Protocol):
     def facts(self) -> EngineFacts:
         """What the routers need to know."""
 
+    @property
+    def report(self) -> Report:
+        """What the routers need to know of what it does."""
+
     async def check(self) -> None:
         """Raise when the engine cannot serve, now or ever again."""
 
@@ -43,7 +49,7 @@ class ServerDied(RuntimeError):
 
 
 class EngineServer:
-    """Serves an engine on `host` and a free port, to holders of `key`.
+    """Serves an engine and its telemetry on `host` and a free port, to holders of `key`.
 
     The engine itself belongs to the caller, who stops it after the server.
     """
@@ -52,7 +58,8 @@ class EngineServer:
         self.key = secrets.token_urlsafe(32)
         self.host = host
         self.port = 0
-        self._gate = Gate(engine.app, self.key)
+        self._telemetry = Telemetry(engine.app, engine.report)
+        self._gate = Gate(self._telemetry, self.key)
         self._uvicorn = _Uvicorn(server_config(self._gate))
         self._task: asyncio.Task[None] | None = None
 
@@ -87,10 +94,12 @@ class EngineServer:
 
     async def drain(self, timeout_s: float) -> int:
         """Refuse new requests and wait for those in flight; how many were left in the end."""
+        self._telemetry.drain()
         return await self._gate.drain(timeout_s)
 
     async def stop(self) -> None:
         """Close every connection and the port; what is in flight is cut off after a moment."""
+        await self._telemetry.close()
         if self._task is not None:
             self._uvicorn.should_exit = True
             await asyncio.wait([self._task])

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 import msgspec
 import uvicorn
+import xxhash
 
 from deployments.engines.asgi import (
     accept_lifespan,
+    dispatch_of,
     read_body,
     send_error,
     send_json,
@@ -22,27 +24,23 @@ from deployments.engines.asgi import (
 )
 from deployments.engines.gate import Gate
 from deployments.engines.server import server_config
-from deployments.engines.sim_answer import MARK, Answer
-from deployments.engines.sim_core import Clock, Core, InstantCore, PacedCore
-from deployments.engines.sim_replies import (
-    CachedTokens,
-    ChatStyle,
-    Reply,
-    Style,
-    TextStyle,
-    Usage,
-)
+from deployments.engines.sim_answer import MARK, Answer, Part
+from deployments.engines.sim_core import Clock, InstantCore, Job, PacedCore
+from deployments.engines.sim_replies import ChatStyle, Reply, Style, TextStyle
 from deployments.engines.sim_requests import (
     ChatRequest,
     CompletionRequest,
     EngineRequest,
-    Sequence,
+    Task,
     parse,
 )
+from deployments.engines.sim_sequences import Sequence
 from gateway.errors import GatewayError, MethodNotAllowed, ModelNotFound, UnknownRoute
 from gateway.registry import SimEntry, Simulation
 from gateway.relay.asgi import Receive, Scope, Send
-from gateway.telemetry import EngineFacts
+from gateway.routing.report import Report
+from gateway.simulation.batching import BatchingReplica, EngineFigures
+from gateway.telemetry import Dispatch, EngineFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,28 +57,37 @@ ROUTES: Mapping[str, Route] = {
 }
 
 
+class SimulatedFailure(GatewayError):
+    """The failure of a request that `error_rate` chose."""
+
+    code = "simulated_failure"
+
+
 class SimulatedEngine:
     """A replica of a model that is only simulated."""
 
     def __init__(self, entry: SimEntry, clock: Clock | None = None) -> None:
         self._name = entry.name
         self._simulation = entry.simulation
-        self._core = _core(entry.simulation, clock or Clock())
         self._created = int(time.time())
-        self.facts = EngineFacts(
-            engine="sim",
-            routes=tuple(ROUTES),
-            kv_tokens=entry.simulation.kv_tokens,
-            block_size=entry.simulation.block_size,
-            max_sequences=entry.simulation.max_sequences,
-            max_model_len=entry.simulation.max_model_len,
+        self.facts = _facts(entry.simulation)
+        clock = clock or Clock()
+        replica = BatchingReplica(_figures(entry.simulation))
+        self.report = Report(self.facts, clock.now, lambda: replica.waiting)
+        """What its routers have to hear."""
+        self._core = (
+            InstantCore(replica, self.report)
+            if entry.simulation.instant
+            else PacedCore(replica, self.report, clock, entry.simulation.time_scale)
         )
 
     async def check(self) -> None:
-        """Be well: there is nothing that could break."""
+        """Raise what has ended the simulation, which then answers nobody any more."""
+        self._core.check()
 
     async def stop(self) -> None:
-        """Hold nothing, release nothing: what runs ends with the requests it belongs to."""
+        """End the simulation, and all that runs in it."""
+        await self._core.stop()
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -112,7 +119,7 @@ class SimulatedEngine:
             "object": "model",
             "created": self._created,
             "owned_by": "simulated",
-            "max_model_len": self._simulation.max_model_len,
+            "max_model_len": self.facts.max_model_len,
         }
         return msgspec.json.encode({"object": "list", "data": [card]})
 
@@ -123,28 +130,67 @@ class SimulatedEngine:
         task = parse(body, route.request)
         if task.model != self._name:
             raise ModelNotFound(task.model)
-        limits = self._simulation
-        sequences = task.sequences(limits.output_tokens, limits.max_model_len)
+        sequences = task.sequences(self._simulation.output_tokens, self.facts.max_model_len)
+        request_id = _request_id(scope)
+        if _fraction(request_id) < self._simulation.error_rate:
+            raise SimulatedFailure("This request failed, as `error_rate` has it (simulated).")
         reply = Reply(
             style=route.style,
-            id=route.style.id_prefix + _request_id(scope),
+            id=route.style.id_prefix + request_id,
             created=int(time.time()),
             model=self._name,
             include_usage=task.include_usage,
         )
-        answer = Answer(self._core, sequences, reply, _usage(sequences, task.n))
+        parts = self._submit(task, sequences, dispatch_of(scope))
+        answer = Answer(self._core, parts, task.n, reply)
         work = answer.stream(send) if task.stream else answer.send_whole(send)
-        if limits.instant:
+        if self._simulation.instant:
             await work  # over before a client could leave
-        else:
+            return
+        try:
             await while_connected(receive, work)
+        finally:
+            answer.abort()
+
+    def _submit(
+        self, task: Task, sequences: list[Sequence], dispatch: Dispatch | None
+    ) -> list[Part]:
+        block_size = self._simulation.block_size
+        blocks = [prompt.blocks(block_size) for prompt in task.prompts]
+        priority = dispatch.priority if dispatch else 0
+        parts: list[Part] = []
+        for sequence in sequences:
+            run = sequence.run(blocks[sequence.index // task.n], block_size, priority)
+            # What the router says of the request counts once.
+            visit = self.report.arrive(None if parts else dispatch, run.prompt_tokens)
+            parts.append(Part(sequence, Job(run, visit, sequence.reply)))
+            self._core.submit(parts[-1].job)
+        return parts
 
 
-def _core(simulation: Simulation, clock: Clock) -> Core:
-    if simulation.instant:
-        return InstantCore()
-    return PacedCore(
-        simulation.max_sequences, simulation.prefill_tokens_per_s, simulation.decode_step_s, clock
+def _figures(simulation: Simulation) -> EngineFigures:
+    return EngineFigures(
+        kv_blocks=simulation.kv_tokens // simulation.block_size,
+        block_size=simulation.block_size,
+        max_running=simulation.max_sequences,
+        step_tokens=simulation.step_tokens,
+        step_s=simulation.step_s,
+        step_s_per_prefill_token=simulation.step_s_per_prefill_token,
+        step_s_per_sequence=simulation.step_s_per_sequence,
+    )
+
+
+def _facts(simulation: Simulation) -> EngineFacts:
+    whole_blocks = simulation.kv_tokens // simulation.block_size * simulation.block_size
+    return EngineFacts(
+        engine="sim",
+        routes=tuple(ROUTES),
+        kv_tokens=simulation.kv_tokens,
+        block_size=simulation.block_size,
+        max_sequences=simulation.max_sequences,
+        # What is longer would wait for room in the cache for ever.
+        max_model_len=min(simulation.max_model_len, whole_blocks),
+        takes_priority=True,
     )
 
 
@@ -160,13 +206,9 @@ def _request_id(scope: Scope) -> str:
     return uuid.uuid4().hex
 
 
-def _usage(sequences: list[Sequence], n: int) -> Usage:
-    # A prompt is read once, however many answers it has.
-    prompt_tokens = sum(sequence.prompt_tokens for sequence in sequences[::n])
-    completion_tokens = sum(sequence.output_tokens for sequence in sequences)
-    return Usage(
-        prompt_tokens, completion_tokens, prompt_tokens + completion_tokens, CachedTokens()
-    )
+def _fraction(request_id: str) -> float:
+    """A number from 0 up to 1 that follows from the id."""
+    return xxhash.xxh3_64_intdigest(request_id.encode()) / 2**64
 
 
 def main() -> None:

@@ -1,17 +1,14 @@
 """Sends what a simulated engine generates, token by token or in one piece."""
 
 import asyncio
-import itertools
 from collections.abc import Callable, Coroutine
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from deployments.engines.asgi import send_json
-from deployments.engines.sim_core import Core
-from deployments.engines.sim_replies import Reply, Usage
-from deployments.engines.sim_requests import Sequence
-from deployments.engines.sim_words import words
+from deployments.engines.sim_core import Core, Job
+from deployments.engines.sim_replies import CachedTokens, Reply, Usage
+from deployments.engines.sim_sequences import Sequence
 from gateway.relay.asgi import Send
 
 MARK = (b"x-simulated", b"1")
@@ -21,60 +18,80 @@ _STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), MARK]
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """One sequence of an answer, and the work on it."""
+
+    sequence: Sequence
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to one request: its sequences, run by `core`, worded by `reply`."""
+    """The answer to one request, `n` parts to each prompt, worked on by `core`."""
 
     core: Core
-    sequences: list[Sequence]
+    parts: list[Part]
+    n: int
     reply: Reply
-    usage: Usage
 
     async def send_whole(self, send: Send) -> None:
         """Send everything once it is there."""
-        await self._for_each(self._exhaust)
+        for part in self.parts:
+            await part.job.until(len(part.sequence.words))
         choices = [
             self.reply.style.whole(
-                sequence.index,
-                "".join(itertools.islice(words(sequence.seed), sequence.output_tokens)),
-                sequence.finish_reason,
+                part.sequence.index, part.sequence.text, part.sequence.finish_reason
             )
-            for sequence in self.sequences
+            for part in self.parts
         ]
-        await send_json(send, 200, self.reply.whole(choices, self.usage), [MARK])
+        await send_json(send, 200, self.reply.whole(choices, self._usage), [MARK])
 
     async def stream(self, send: Send) -> None:
         """Send every token when it is ready, each as a write of its own, as an engine does."""
         await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
-        await self._for_each(lambda sequence: self._stream_one(sequence, send))
-        await send({"type": "http.response.body", "body": self.reply.closing(self.usage)})
+        await self._for_each(lambda part: self._stream_one(part, send))
+        await send({"type": "http.response.body", "body": self.reply.closing(self._usage)})
 
-    async def _exhaust(self, sequence: Sequence) -> None:
-        run = self.core.tokens(sequence.prompt_tokens, sequence.output_tokens)
-        async with aclosing(run) as tokens:
-            async for _ in tokens:
-                pass
+    def abort(self) -> None:
+        """End the work on what is not complete."""
+        for part in self.parts:
+            self.core.abort(part.job)
 
-    async def _stream_one(self, sequence: Sequence, send: Send) -> None:
+    async def _stream_one(self, part: Part, send: Send) -> None:
         async def write(event: bytes) -> None:
             await send({"type": "http.response.body", "body": event, "more_body": True})
 
+        sequence = part.sequence
         opening = self.reply.opening(sequence.index)
         before, after = self.reply.piece(sequence.index)
-        text = words(sequence.seed)
-        run = self.core.tokens(sequence.prompt_tokens, sequence.output_tokens)
-        async with aclosing(run) as tokens:
-            async for ready in tokens:
-                if opening:
-                    await write(opening)
-                    opening = b""
-                for word in itertools.islice(text, ready):
-                    await write(before + word.encode() + after)
+        ready = 0
+        for position, word in enumerate(sequence.words):
+            if position == ready:
+                ready = await part.job.until(position + 1)
+            if opening:
+                await write(opening)
+                opening = b""
+            await write(before + word.encode() + after)
         await write(self.reply.ending(sequence.index, sequence.finish_reason))
 
-    async def _for_each(self, work: Callable[[Sequence], Coroutine[Any, Any, None]]) -> None:
-        if len(self.sequences) == 1:
-            await work(self.sequences[0])
+    async def _for_each(self, work: Callable[[Part], Coroutine[Any, Any, None]]) -> None:
+        if len(self.parts) == 1:
+            await work(self.parts[0])
             return
         async with asyncio.TaskGroup() as group:
-            for sequence in self.sequences:
-                group.create_task(work(sequence))
+            for part in self.parts:
+                group.create_task(work(part))
+
+    @property
+    def _usage(self) -> Usage:
+        # A prompt is read once, however many answers it has.
+        runs = [part.job.run for part in self.parts]
+        prompt_tokens = sum(run.prompt_tokens for run in runs[:: self.n])
+        cached_tokens = sum(run.cached_tokens for run in runs[:: self.n])
+        completion_tokens = sum(run.output_tokens for run in runs)
+        return Usage(
+            prompt_tokens,
+            completion_tokens,
+            prompt_tokens + completion_tokens,
+            CachedTokens(cached_tokens),
+        )

@@ -4,37 +4,19 @@ import itertools
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeGuard
+from typing import Annotated, TypeGuard
 
 import msgspec
 import xxhash
 
+from deployments.engines.sim_sequences import CHAT_FRAME, TEXT_FRAME, Prompt, Sequence
+from deployments.engines.sim_words import words
 from gateway.errors import InvalidJSON, InvalidRequest
-
-BYTES_PER_TOKEN = 4
-"""What English text comes to in common tokenizers."""
 
 MAX_CHOICES = 128
 """As many as OpenAI allows in `n`."""
 
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A prompt's length in tokens, and a 64-bit number that stands for its content."""
-
-    tokens: int
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Sequence:
-    """One answer to generate; `seed` decides what it says."""
-
-    index: int
-    seed: int
-    prompt_tokens: int
-    output_tokens: int
-    finish_reason: Literal["stop", "length"]
+TokenId = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,31 +36,33 @@ class Task:
         Raises:
             ContextLengthExceeded: one of them would not fit.
         """
+        lengths = [
+            self._length(prompt.tokens, default_tokens, max_model_len) for prompt in self.prompts
+        ]
+        answers = itertools.product(zip(self.prompts, lengths, strict=True), range(self.n))
         return [
-            self._sequence(index, prompt, choice, default_tokens, max_model_len)
-            for index, (prompt, choice) in enumerate(itertools.product(self.prompts, range(self.n)))
+            Sequence(
+                index=index,
+                prompt=prompt,
+                words=list(itertools.islice(words(prompt.seed + choice), length)),
+                finish_reason="stop" if self._is_whole(length, default_tokens) else "length",
+            )
+            for index, ((prompt, length), choice) in enumerate(answers)
         ]
 
-    def _sequence(
-        self, index: int, prompt: Prompt, choice: int, default_tokens: int, max_model_len: int
-    ) -> Sequence:
-        room = max_model_len - prompt.tokens
+    def _length(self, prompt_tokens: int, default_tokens: int, max_model_len: int) -> int:
+        room = max_model_len - prompt_tokens
         least = self.max_tokens or 1
         if room < least:
             raise ContextLengthExceeded(
                 f"This model's maximum context length is {max_model_len} tokens. However, you"
-                f" requested {prompt.tokens + least} tokens ({prompt.tokens} in the prompt, {least}"
+                f" requested {prompt_tokens + least} tokens ({prompt_tokens} in the prompt, {least}"
                 " in the completion). Please reduce the length of the prompt or completion."
             )
-        output_tokens = self.max_tokens or min(default_tokens, room)
-        has_ended = self.max_tokens is None and output_tokens == default_tokens
-        return Sequence(
-            index=index,
-            seed=prompt.seed + choice,
-            prompt_tokens=prompt.tokens,
-            output_tokens=output_tokens,
-            finish_reason="stop" if has_ended else "length",
-        )
+        return self.max_tokens or min(default_tokens, room)
+
+    def _is_whole(self, length: int, default_tokens: int) -> bool:
+        return self.max_tokens is None and length == default_tokens
 
 
 class ContextLengthExceeded(InvalidRequest):
@@ -123,6 +107,7 @@ class EngineRequest(msgspec.Struct, kw_only=True):
     n: int | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    cache_salt: str | None = None
 
     @property
     @abstractmethod
@@ -133,6 +118,11 @@ class EngineRequest(msgspec.Struct, kw_only=True):
     def limit(self) -> int | None:
         """Tokens an answer may have, where the client says."""
         return self.max_tokens
+
+    @property
+    def salt(self) -> int:
+        """What keeps the prompt's blocks from those of other prompts; 0 where nothing does."""
+        return xxhash.xxh3_64_intdigest(self.cache_salt.encode()) if self.cache_salt else 0
 
 
 class ChatRequest(EngineRequest):
@@ -146,7 +136,7 @@ class ChatRequest(EngineRequest):
     def prompts(self) -> list[Prompt]:
         """The one prompt: the tools, then the conversation."""
         text = "".join(message.rendered for message in self.messages)
-        return [_text_prompt(bytes(self.tools) + text.encode())]
+        return [Prompt.of_text(bytes(self.tools) + text.encode(), self.salt, CHAT_FRAME)]
 
     @property
     def limit(self) -> int | None:
@@ -157,12 +147,12 @@ class ChatRequest(EngineRequest):
 class CompletionRequest(EngineRequest):
     """The body of `/v1/completions`."""
 
-    prompt: str | list[str | int | list[int]]
+    prompt: str | list[str | TokenId | list[TokenId]]
 
     @property
     def prompts(self) -> list[Prompt]:
         """A text, token ids, or a list of either."""
-        return list(_prompts(self.prompt))
+        return list(_prompts(self.prompt, self.salt))
 
 
 def parse(body: bytes, kind: type[EngineRequest]) -> Task:
@@ -194,31 +184,22 @@ def parse(body: bytes, kind: type[EngineRequest]) -> Task:
     )
 
 
-def _prompts(prompt: str | list[str | int | list[int]]) -> Iterator[Prompt]:
+def _prompts(prompt: str | list[str | int | list[int]], salt: int) -> Iterator[Prompt]:
     if isinstance(prompt, str):
-        yield _text_prompt(prompt.encode())
+        yield Prompt.of_text(prompt.encode(), salt, TEXT_FRAME)
     elif not prompt:
         raise InvalidRequest("`prompt` must not be empty.", "prompt")
     elif _all_integers(prompt):
-        yield _ids_prompt(prompt)
+        yield Prompt.of_ids(prompt, salt)
     else:
         for item in prompt:
             match item:
                 case str():
-                    yield _text_prompt(item.encode())
+                    yield Prompt.of_text(item.encode(), salt, TEXT_FRAME)
                 case list():
-                    yield _ids_prompt(item)
+                    yield Prompt.of_ids(item, salt)
                 case _:
                     raise InvalidRequest("`prompt` must not mix texts and token ids.", "prompt")
-
-
-def _text_prompt(text: bytes) -> Prompt:
-    # A template always adds something, so that no prompt is empty.
-    return Prompt(max(1, -(-len(text) // BYTES_PER_TOKEN)), xxhash.xxh3_64_intdigest(text))
-
-
-def _ids_prompt(ids: list[int]) -> Prompt:
-    return Prompt(max(1, len(ids)), xxhash.xxh3_64_intdigest(msgspec.msgpack.encode(ids)))
 
 
 def _all_integers(prompt: list[str | int | list[int]]) -> TypeGuard[list[int]]:

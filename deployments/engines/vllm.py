@@ -9,29 +9,43 @@ import argparse
 import asyncio
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from typing import NoReturn, Self
 
 from pydantic import JsonValue
+from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.entrypoints.launchers.launcher import validate_api_server_args
+from vllm.outputs import PoolingRequestOutput, RequestOutput
+from vllm.pooling_params import PoolingParams
 from vllm.reasoning import ReasoningParserManager
+from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.tool_parsers import ToolParserManager
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.v1.engine import PauseMode
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.metrics.loggers import StatLoggerBase
+from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, SchedulerStats
 
+from deployments.engines.observer import Beginning, Observer
 from gateway.errors import ConfigError
 from gateway.relay.asgi import App
+from gateway.routing.report import Report
 from gateway.telemetry import EngineFacts
 
 DEFAULTS: Mapping[str, JsonValue] = {
     "enable_prompt_tokens_details": True,  # clients and routers want to know what the cache gave
     "enable_log_requests": False,
+    "scheduling_policy": "priority",  # short uncached prompts first; without priorities, by arrival
 }
+
+logger = logging.getLogger(__name__)
 
 
 class VllmEngine:
@@ -40,10 +54,11 @@ class VllmEngine:
     Use `start`; the engine core and its workers are processes of their own, children of this one.
     """
 
-    def __init__(self, llm: AsyncLLM, app: App, facts: EngineFacts) -> None:
+    def __init__(self, llm: AsyncLLM, app: App, facts: EngineFacts, report: Report) -> None:
         self._llm = llm
         self.app = app
         self.facts = facts
+        self.report = report
 
     @classmethod
     async def start(cls, arguments: Mapping[str, JsonValue]) -> Self:
@@ -56,7 +71,8 @@ class VllmEngine:
             ConfigError: vLLM does not know an argument, or does not take its value.
         """
         args = parse_arguments({**DEFAULTS, **arguments})
-        llm = _launch(args)
+        queue = _Queue()
+        llm = _launch(args, queue)
         try:
             tasks = await llm.get_supported_tasks()
             app = build_app(args, tasks, llm.model_config)
@@ -64,7 +80,12 @@ class VllmEngine:
         except BaseException:
             llm.shutdown()
             raise
-        return cls(llm, app, _facts(llm, app.routes))
+        facts = _facts(llm, app.routes)
+        # vLLM's engine core stamps its requests with the same clock.
+        report = Report(facts, time.monotonic, queue, holds_prefixes=_holds_prefixes(llm))
+        observer = llm.observer = Observer(report)
+        queue.listener = lambda: observer.look(queue(), llm.beginning)
+        return cls(llm, observer.inside(app), facts, report)
 
     async def check(self) -> None:
         """Raise vLLM's `EngineDeadError` if the engine core or a worker has died."""
@@ -134,14 +155,128 @@ def _import_parser_plugins(args: argparse.Namespace) -> None:
         ReasoningParserManager.import_reasoning_parser(args.reasoning_parser_plugin)
 
 
-def _launch(args: argparse.Namespace) -> AsyncLLM:
+class _ObservedLLM(AsyncLLM):
+    """vLLM's engine client with an observer, which sees all that goes in and comes out."""
+
+    observer: Observer | None = None
+
+    def generate(
+        self, prompt: object, sampling_params: SamplingParams, request_id: str, **options: object
+    ) -> AsyncGenerator[RequestOutput, None]:
+        self._prioritize(options)
+        outputs: AsyncGenerator[RequestOutput, None] = super().generate(
+            prompt, sampling_params, request_id, **options
+        )
+        if self.observer is None:
+            return outputs
+        is_delta = sampling_params.output_kind == RequestOutputKind.DELTA
+        return self.observer.generate(outputs, prompt, request_id, is_delta=is_delta)
+
+    def encode(
+        self, prompt: object, pooling_params: PoolingParams, request_id: str, **options: object
+    ) -> AsyncGenerator[PoolingRequestOutput, None]:
+        self._prioritize(options)
+        outputs: AsyncGenerator[PoolingRequestOutput, None] = super().encode(
+            prompt, pooling_params, request_id, **options
+        )
+        return outputs if self.observer is None else self.observer.encode(outputs, prompt)
+
+    async def reset_prefix_cache(
+        self, reset_running_requests: bool = False, reset_connector: bool = False
+    ) -> bool:
+        is_done: bool = await super().reset_prefix_cache(reset_running_requests, reset_connector)
+        self._forget(is_emptied=is_done)
+        return is_done
+
+    async def pause_generation(
+        self, *, mode: PauseMode = "abort", clear_cache: bool = True
+    ) -> None:
+        await super().pause_generation(mode=mode, clear_cache=clear_cache)
+        self._forget(is_emptied=clear_cache)
+
+    async def sleep(self, level: int = 1, mode: PauseMode = "abort") -> None:
+        await super().sleep(level, mode)
+        self._forget(is_emptied=level > 0)
+
+    def beginning(self, request_id: str) -> Beginning | None:
+        """How a request began, before any output of it; None if it has not.
+
+        vLLM 0.32 tells of a request without streaming only at its end. These attributes are public
+        by name and documented nowhere: without them we would learn it then.
+        """
+        processor = self.output_processor
+        for internal_id in processor.external_req_ids.get(request_id, ()):
+            state = processor.request_states.get(internal_id)
+            if state is not None and not state.is_prefilling:
+                return Beginning(state.num_cached_tokens, state.stats)
+        return None
+
+    def _forget(self, *, is_emptied: bool) -> None:
+        if self.observer is not None and is_emptied:
+            self.observer.forget()
+
+    def _prioritize(self, options: dict[str, object]) -> None:
+        if self.observer is not None and not options.get("priority"):
+            options["priority"] = self.observer.priority
+
+
+class _Queue:
+    """How many requests wait in vLLM's scheduler, which says so after every step."""
+
+    def __init__(self) -> None:
+        self.listener: Callable[[], None] | None = None
+        """Called after every step."""
+        self._waiting: dict[int, int] = {}
+
+    def __call__(self) -> int:
+        """Their number."""
+        return sum(self._waiting.values())
+
+    def logger(self, _: VllmConfig, engine: int) -> "_QueueLogger":
+        """A stat logger for one of vLLM's engines."""
+        return _QueueLogger(self, engine)
+
+    def record(self, engine: int, stats: SchedulerStats | None) -> None:
+        """Take in what an engine's scheduler says."""
+        if stats is not None:
+            self._waiting[engine] = stats.num_waiting_reqs + stats.num_skipped_waiting_reqs
+        if self.listener is not None:
+            self.listener()
+
+
+class _QueueLogger(StatLoggerBase):
+    """The end of a `_Queue` that vLLM knows. What it raised would end vLLM's output loop."""
+
+    def __init__(self, queue: _Queue, engine: int) -> None:
+        self._queue = queue
+        self._engine = engine
+
+    def record(
+        self,
+        scheduler_stats: SchedulerStats | None,
+        iteration_stats: IterationStats | None,
+        mm_cache_stats: MultiModalCacheStats | None = None,
+        engine_idx: int = 0,
+    ) -> None:
+        try:
+            self._queue.record(self._engine, scheduler_stats)
+        except Exception:
+            logger.exception("telemetry went wrong; the engine goes on")
+
+    def log_engine_initialized(self) -> None:
+        """Say nothing."""
+
+
+def _launch(args: argparse.Namespace, queue: "_Queue") -> "_ObservedLLM":
     engine_args = AsyncEngineArgs.from_cli_args(args)
-    return AsyncLLM.from_vllm_config(
+    llm: _ObservedLLM = _ObservedLLM.from_vllm_config(
         vllm_config=engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER),
         usage_context=UsageContext.OPENAI_API_SERVER,
         enable_log_requests=engine_args.enable_log_requests,
         disable_log_stats=engine_args.disable_log_stats,
+        stat_loggers=[queue.logger],
     )
+    return llm
 
 
 def _facts(llm: AsyncLLM, routes: Iterable[object]) -> EngineFacts:
@@ -154,7 +289,12 @@ def _facts(llm: AsyncLLM, routes: Iterable[object]) -> EngineFacts:
         block_size=cache.block_size,
         max_sequences=config.scheduler_config.max_num_seqs,
         max_model_len=config.model_config.max_model_len,
+        takes_priority=config.scheduler_config.policy == "priority",
     )
+
+
+def _holds_prefixes(llm: AsyncLLM) -> bool:
+    return bool(llm.vllm_config.cache_config.enable_prefix_caching)
 
 
 def _post_paths(routes: Iterable[object]) -> set[str]:

@@ -6,18 +6,22 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from gateway.api.body import ClientGone, Limits
+from gateway.api.body import ClientGone
+from gateway.api.controls import Controls
 from gateway.api.documents import inference_documents
 from gateway.api.errors import handle_errors, internal_error, send_error
 from gateway.api.health import health_router
-from gateway.api.inference import Inference, Policy
+from gateway.api.inference import Inference
 from gateway.api.models import models_router
+from gateway.api.operators import operators_router
 from gateway.api.routes import ROUTES
+from gateway.api.selection import Selector
 from gateway.errors import GatewayError
 from gateway.relay.asgi import App, Message, Receive, Scope, Send
 from gateway.relay.headers import sound_request_id
 from gateway.relay.relay import Relay
 from gateway.relay.reply import Reply
+from gateway.routing.dispatchers import Dispatchers
 from gateway.routing.fleet import Fleet, Model
 
 logger = logging.getLogger(__name__)
@@ -25,22 +29,29 @@ logger = logging.getLogger(__name__)
 
 def create_app(
     fleet: Fleet,
-    policy: Policy,
+    dispatchers: Dispatchers,
     relay: Relay,
     *,
-    limits: Limits,
+    controls: Controls,
     wake: Callable[[Model], None],
     returns_request_id: bool = True,
 ) -> App:
     """The gateway as an ASGI application.
 
-    The application owns `relay` and closes it at its shutdown. `limits` may be changed in place.
+    The application owns `relay` and closes it at its shutdown. What is in `controls` may be
+    changed in place.
     `wake` is called, on the event loop, for a model that is scaled to zero when a request wants
     it. `returns_request_id`: off where the server in front (Ray Serve) adds `x-request-id` to
     every response by itself.
     """
-    inference = Inference(fleet, policy, relay, limits, wake)
-    return Gateway(_everything_else(fleet, relay), inference, returns_request_id)
+    selector = Selector(fleet, dispatchers, wake)
+    rest = _everything_else(relay)
+    rest.include_router(models_router(fleet))
+    rest.include_router(health_router(fleet))
+    rest.include_router(
+        operators_router(selector, dispatchers.log, controls.limits, controls.access)
+    )
+    return Gateway(rest, Inference(selector, relay, controls.limits), returns_request_id)
 
 
 class Gateway:
@@ -97,15 +108,13 @@ def _request_id(scope: Scope) -> bytes:
     return sound_request_id(None)
 
 
-def _everything_else(fleet: Fleet, relay: Relay) -> FastAPI:
+def _everything_else(relay: Relay) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await relay.close()
 
     app = FastAPI(title="ray-llm-gateway", lifespan=lifespan, redirect_slashes=False)
-    app.include_router(models_router(fleet))
-    app.include_router(health_router(fleet))
     app.include_router(inference_documents())
     handle_errors(app)
     return app

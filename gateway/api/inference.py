@@ -1,43 +1,26 @@
 """The one handler of all inference routes; pure ASGI, because every request pays for it."""
 
-from collections.abc import Callable, Collection
-from typing import Protocol
-
 from gateway.api.body import Limits, read_body
 from gateway.api.disconnect import UntilDisconnect
-from gateway.api.routes import ROUTES, parse_head
-from gateway.errors import MethodNotAllowed, ModelUnavailable, UnsupportedRoute
-from gateway.relay.asgi import Headers, Receive, Scope
+from gateway.api.routes import parse_head
+from gateway.api.selection import Selector
+from gateway.errors import MethodNotAllowed
+from gateway.relay.asgi import Receive, Scope
 from gateway.relay.relay import Call, Relay
 from gateway.relay.reply import Reply
-from gateway.routing.fleet import Fleet, Model, ModelState, Replica
+from gateway.routing.decision import Decision
+from gateway.telemetry import DISPATCH
 
 ALLOW = "POST, OPTIONS"
 
 
-class Policy(Protocol):
-    """Which replica takes a request."""
-
-    def choose(self, candidates: Collection[Replica]) -> Replica:
-        """One of `candidates`, which is not empty."""
-
-
 class Inference:
-    """Takes a request, finds its model, chooses a replica and relays."""
+    """Takes a request, has a replica chosen, and relays."""
 
-    def __init__(
-        self,
-        fleet: Fleet,
-        policy: Policy,
-        relay: Relay,
-        limits: Limits,
-        wake: Callable[[Model], None],
-    ) -> None:
-        self._fleet = fleet
-        self._policy = policy
+    def __init__(self, selector: Selector, relay: Relay, limits: Limits) -> None:
+        self._selector = selector
         self._relay = relay
         self._limits = limits
-        self._wake = wake
 
     async def __call__(
         self, scope: Scope, receive: Receive, reply: Reply, request_id: bytes
@@ -52,36 +35,27 @@ class Inference:
         if scope["method"] != "POST":
             await _answer_other_method(scope, reply)
             return
-        headers: Headers = scope["headers"]
-        content_length = content_type = None
-        for name, value in headers:
-            if name == b"content-length":
-                content_length = value
-            elif name == b"content-type":
-                content_type = value
-        body = await read_body(receive, content_length, self._limits)
-        head = parse_head(path, body, content_type or b"")
-        replica = self._choose(self._fleet.model(head.model), path)
-        call = Call(path, headers, body, request_id)
-        async with UntilDisconnect(receive):
-            await self._relay.carry(call, replica, reply)
+        headers = dict(scope["headers"])
+        body = await read_body(receive, headers.get(b"content-length"), self._limits)
+        head = parse_head(path, body, headers.get(b"content-type", b""))
+        session = headers.get(b"x-session-id", b"")
+        selection = self._selector.select(path, head, session, request_id)
+        decision = selection.decision
+        _tell(decision, reply)
+        if headers.get(b"x-gateway-explain") == b"1":
+            reply.headers.append((b"x-gateway-decision", decision.encode()))
+        with selection.dispatcher.sending(decision, selection.prompt) as dispatch:
+            word = [(DISPATCH, dispatch.encode())]
+            call = Call(path, scope["headers"], body, request_id, word)
+            async with UntilDisconnect(receive):
+                await self._relay.carry(call, decision.replica, reply)
 
-    def _choose(self, model: Model, path: str) -> Replica:
-        if not model.replicas:
-            if model.state is ModelState.SCALED_TO_ZERO:
-                self._wake(model)
-            raise ModelUnavailable(
-                f"The model `{model.name}` is {model.condition}: {model.reason}",
-                model.retry_after_s,
-            )
-        replica = self._policy.choose(model.replicas.values())
-        routes = replica.metadata.facts.routes
-        if path not in routes:
-            served = ", ".join(route for route in routes if route in ROUTES)
-            raise UnsupportedRoute(
-                f"The model `{model.name}` does not serve {path}; it serves {served}."
-            )
-        return replica
+
+def _tell(decision: Decision, reply: Reply) -> None:
+    reply.headers += (
+        (b"x-gateway-replica", decision.replica.id.encode()),
+        (b"x-gateway-cached-tokens", b"%d" % decision.cached_tokens),
+    )
 
 
 async def _answer_other_method(scope: Scope, reply: Reply) -> None:

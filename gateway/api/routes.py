@@ -27,6 +27,8 @@ FORM_ROUTES: Mapping[str, str] = {
     "/v1/audio/translations": "Write down speech in English",
 }
 """Path to what it does, for routes with a multipart body."""
+PROMPT_ROUTES = frozenset(JSON_ROUTES) - {"/v1/messages/count_tokens", "/tokenize", "/detokenize"}
+"""Those whose prompt goes through the model, and so through its KV cache."""
 ROUTES = frozenset(JSON_ROUTES) | frozenset(FORM_ROUTES)
 
 

@@ -50,18 +50,16 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._is_reused = False
         self._is_paused = False
-        self._is_bodiless = False
 
     @property
     def is_usable(self) -> bool:
         """Whether another exchange may begin."""
         return self._response is None and not self._transport.is_closing()
 
-    def send(self, head: bytes, body: bytes, *, is_bodiless: bool) -> Response:
-        """Begin an exchange; `is_bodiless`: the answer ends with its headers (HEAD)."""
+    def send(self, head: bytes, body: bytes) -> Response:
+        """Begin an exchange, which must not be of a method (HEAD) whose answer has no body."""
         response = self._response = Response(self, self._loop)
         self._head_bytes = 0
-        self._is_bodiless = is_bodiless
         if len(body) <= SMALL_BODY:
             self._transport.write(head + body)
         else:
@@ -136,9 +134,6 @@ class Connection(asyncio.Protocol):
             return
         response.status = status
         response.has_begun = True
-        if self._is_bodiless:
-            # The parser cannot be told that no body follows, so it cannot go on after this.
-            self._complete(can_go_on=False)
 
     def on_body(self, data: bytes) -> None:
         """Take a piece of the body from the parser."""

@@ -28,6 +28,8 @@ class Call:
     """The client's, all of them."""
     body: bytes
     request_id: bytes
+    dispatch: Headers
+    """What the router itself has to say to the engine."""
 
 
 class Relay:
@@ -44,16 +46,14 @@ class Relay:
                 be tried), or one that broke off and whose end cannot be told within HTTP.
         """
         response = None
-        replica.in_flight += 1
         try:
             response = await self._open(call, replica)
             await _pass_on(response, call, reply)
         except UpstreamFailed:
             if not reply.has_begun:
-                replica.shunned_until_s = time.monotonic() + SHUN_S
+                replica.shunned_until_s = time.time() + SHUN_S
             raise
         finally:
-            replica.in_flight -= 1
             if response is not None:
                 response.close()
 
@@ -64,6 +64,7 @@ class Relay:
     async def _open(self, call: Call, replica: Replica) -> Response:
         metadata = replica.metadata
         headers = to_engine(call.headers, metadata.key, call.request_id)
+        headers += call.dispatch
         response = await self._upstream.request(
             replica.address, "POST", call.path, headers, call.body
         )

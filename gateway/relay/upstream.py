@@ -8,7 +8,6 @@ from gateway.errors import UpstreamFailed
 from gateway.relay.connection import Address, Connection, StaleConnection
 from gateway.relay.response import Response
 
-BODILESS = frozenset({"HEAD"})
 KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 """Probes that find a dead node under an answer that is silent for minutes."""
 
@@ -48,15 +47,14 @@ class Upstream:
             UpstreamFailed: there is no such engine, or it sent no valid answer.
         """
         head = _request_head(address, method, target, headers, len(body))
-        is_bodiless = method in BODILESS
         connection = self._take_idle(address)
         if connection is not None:
             try:
-                return await _exchange(connection, head, body, is_bodiless)
+                return await _exchange(connection, head, body)
             except StaleConnection:
                 pass
         connection = await self._connect(address)
-        return await _exchange(connection, head, body, is_bodiless)
+        return await _exchange(connection, head, body)
 
     async def close(self) -> None:
         """Drop all connections, also those in use."""
@@ -123,10 +121,8 @@ class Upstream:
         self._sweep = loop.call_later(self._idle_s / 3, self._close_idle) if self._idle else None
 
 
-async def _exchange(
-    connection: Connection, head: bytes, body: bytes, is_bodiless: bool
-) -> Response:
-    response = connection.send(head, body, is_bodiless=is_bodiless)
+async def _exchange(connection: Connection, head: bytes, body: bytes) -> Response:
+    response = connection.send(head, body)
     try:
         await response.begin()
     except BaseException:

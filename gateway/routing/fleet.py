@@ -1,6 +1,6 @@
 """The fleet: this router's picture of all models and their replicas."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -8,6 +8,7 @@ from gateway.errors import ModelNotFound, ModelUnavailable
 from gateway.telemetry import ReplicaMetadata
 
 SETTLING_RETRY_S = 2.0
+DEFAULT_POLICY = "marginal"
 
 
 class ModelState(StrEnum):
@@ -21,14 +22,13 @@ class ModelState(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class Replica:
-    """One running engine, and how many requests this router has with it."""
+    """One running engine."""
 
     id: str
     metadata: ReplicaMetadata
     node_id: str = ""
-    in_flight: int = 0
     shunned_until_s: float = 0.0
-    """Monotonic time until which others are preferred, because it could not be reached."""
+    """Time of day until which others are preferred, because it could not be reached."""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -36,12 +36,14 @@ class Replica:
         return self.metadata.host, self.metadata.port
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Model:
     """One model: how it stands and who runs it."""
 
     name: str
     created_s: int
+    policy: str = DEFAULT_POLICY
+    """How its replicas are chosen."""
     state: ModelState = ModelState.STARTING
     reason: str = "its engine is starting"
     retry_after_s: float = 5.0
@@ -58,7 +60,7 @@ class Model:
         return max((r.metadata.facts.max_model_len for r in self.replicas.values()), default=None)
 
     def replace_replicas(self, replicas: Iterable[Replica]) -> None:
-        """Set the replicas; the ones already known keep their counts."""
+        """Set the replicas; the ones already known stay the same objects."""
         known = self.replicas
         self.replicas = {r.id: known.get(r.id, r) for r in replicas}
         if self.replicas:
@@ -72,6 +74,7 @@ class Fleet:
 
     def __init__(self) -> None:
         self._models: dict[str, Model] = {}
+        self._watchers: list[Callable[[], None]] = []
         self.is_settled = True
         """Whether all models are known: while that is not so, an unknown name may yet be one."""
 
@@ -106,8 +109,27 @@ class Fleet:
     def add(self, model: Model) -> None:
         """Make a model known, or replace the one of its name."""
         self._models[model.name] = model
+        self._tell()
 
     def remove(self, model: Model) -> None:
         """Forget a model, unless its name is another's; requests in flight keep their `Replica`."""
         if self._models.get(model.name) is model:
             del self._models[model.name]
+            self._tell()
+
+    def replace_replicas(self, model: Model, replicas: Iterable[Replica]) -> None:
+        """Set a model's replicas; the ones already known stay the same objects."""
+        model.replace_replicas(replicas)
+        self._tell()
+
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Have `watcher` called after every change of models or replicas."""
+        self._watchers.append(watcher)
+
+    def unwatch(self, watcher: Callable[[], None]) -> None:
+        """Call it no more."""
+        self._watchers.remove(watcher)
+
+    def _tell(self) -> None:
+        for watcher in self._watchers:
+            watcher()

@@ -1,25 +1,65 @@
-"""Which replica takes a request."""
+"""What a routing policy is: a pure choice among candidates, which can explain itself."""
 
-import random
-from collections.abc import Callable, Collection
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from gateway.routing.fleet import Replica
+from gateway.routing.latency import Figures
+from gateway.routing.prefix import Prompt
 
 
-class LeastInFlight:
-    """The replica with the fewest of this router's requests; ties at random.
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a policy knows of a request."""
 
-    A dead replica refuses at once and so never has a request in flight: one that could not be
-    reached is left out for a while if there are others, lest it draw all requests to itself.
-    """
+    prompt: Prompt
+    prompt_tokens: float
+    """Estimated: only an engine has the tokenizer."""
+    output_tokens: float
+    """Expected."""
+    session: bytes = b""
+    """The client's `x-session-id`; empty without one."""
 
-    def __init__(self, rng: random.Random, now: Callable[[], float]) -> None:
-        self._rng = rng
-        self._now = now
 
-    def choose(self, candidates: Collection[Replica]) -> Replica:
-        """The chosen one; O(n). `candidates` must not be empty."""
-        now_s = self._now()
-        reachable = [r for r in candidates if r.shunned_until_s <= now_s] or candidates
-        fewest = min(r.in_flight for r in reachable)
-        return self._rng.choice([r for r in reachable if r.in_flight == fewest])
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A replica that may take a request, and how it stands."""
+
+    replica: Replica
+    cached_keys: int
+    """Of the prompt's first keys, held here."""
+    cached_tokens: float
+    """Of the prompt, as far as is known."""
+    running: int
+    """Sequences that have started, and those just sent there by this router."""
+    waiting: int
+    """Sequences that have not."""
+    pending_tokens: float
+    """Prompt tokens still to be computed before this request's."""
+    free_tokens: float
+    """Tokens of the KV cache that no running sequence holds."""
+
+    @property
+    def requests(self) -> int:
+        """All that it has taken."""
+        return self.running + self.waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Whom a policy chose, and why."""
+
+    index: int
+    """Of the candidate."""
+    costs: Sequence[float]
+    """What each candidate was found to cost, in the policy's own unit (seconds for `marginal`)."""
+
+
+class Policy(Protocol):
+    """Which replica takes a request. Synchronous; touches nothing but itself."""
+
+    name: str
+
+    def choose(self, request: Request, candidates: Sequence[Candidate], figures: Figures) -> Choice:
+        """Choose one of `candidates`, which are not empty."""

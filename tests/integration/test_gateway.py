@@ -20,7 +20,7 @@ from tests.gateway_process import (
 pytestmark = pytest.mark.integration
 
 DECODE_STEP_S = 0.05
-ONE_AT_A_TIME = {"decode_step_s": DECODE_STEP_S, "max_sequences": 1}
+ONE_AT_A_TIME = {"step_s": DECODE_STEP_S, "step_s_per_sequence": 0, "max_sequences": 1}
 CHAT = "/v1/chat/completions"
 LONG = 60
 """Tokens of an answer that takes three seconds."""

@@ -17,6 +17,7 @@ from gateway.telemetry import EngineFacts, ReplicaMetadata
 
 ON_BOTH_LOOPS = frozenset(
     {"test_upstream.py", "test_relay.py", "test_api.py", "test_disconnect.py"}
+    | {"test_subscriptions.py"}
 )
 """Tests of sockets: Serve runs uvloop, and asyncio's own loop is what everybody else has."""
 PATIENCE_S = 20

@@ -15,13 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.api.app import create_app
-from gateway.api.body import Limits
+from gateway.api.controls import Controls
 from gateway.api.routes import FORM_ROUTES, JSON_ROUTES
 from gateway.relay.asgi import App, Message
 from gateway.relay.relay import Relay
 from gateway.relay.upstream import Upstream
+from gateway.routing.dispatchers import Dispatchers
 from gateway.routing.fleet import Fleet, Model, ModelState
-from gateway.routing.policy import LeastInFlight
+from gateway.routing.prefix import NO_PROMPT
 from tests.unit.conftest import PATIENCE_S, FakeEngine, StartEngine, Visit, answer, chunked
 
 CHAT = "/v1/chat/completions"
@@ -33,13 +34,14 @@ class Surface:
 
     def __init__(self, upstream: Upstream, *, returns_request_id: bool = True) -> None:
         self.fleet = Fleet()
-        self.limits = Limits()
+        self.controls = Controls()
+        self.dispatchers = Dispatchers(random.Random(1), time.time)  # noqa: S311 - breaks ties only
         self.woken: list[str] = []
         self.app: App = create_app(
             self.fleet,
-            LeastInFlight(random.Random(1), time.monotonic),  # noqa: S311 - breaks ties, keeps no secret
+            self.dispatchers,
             Relay(upstream),
-            limits=self.limits,
+            controls=self.controls,
             wake=lambda model: self.woken.append(model.name),
             returns_request_id=returns_request_id,
         )
@@ -118,17 +120,26 @@ async def test_form_routes_reach_the_models_engine(
     assert request.headers["content-type"].encode() in engine.requests[0]
 
 
-async def test_replica_with_fewest_in_flight_is_chosen(
-    start_engine: StartEngine, surface: Surface
-) -> None:
-    """The policy's choice gets the request."""
-    engines = [await start_engine(script(answer(b"ok"))) for _ in range(2)]
-    model = surface.add("m", *engines)
-    next(iter(model.replicas.values())).in_flight = 1
+async def test_a_busy_replica_is_left_alone(start_engine: StartEngine, surface: Surface) -> None:
+    """While one replica works for this router, the other gets what comes."""
+    thinking, go_on = asyncio.Event(), asyncio.Event()
+
+    async def think(visit: Visit) -> None:
+        if b"slow" in visit.request:
+            thinking.set()
+            await go_on.wait()
+        await visit.send(answer(b"ok"))
+
+    engines = [await start_engine(think) for _ in range(2)]
+    surface.add("m", *engines)
     async with surface.client() as client:
+        slow = asyncio.create_task(client.post(CHAT, json={"model": "m", "user": "slow"}))
+        await asyncio.wait_for(thinking.wait(), PATIENCE_S)
         for _ in range(4):
             await client.post(CHAT, json={"model": "m"})
-    assert [len(engine.requests) for engine in engines] == [0, 4]
+        go_on.set()
+        await slow
+    assert sorted(len(engine.requests) for engine in engines) == [1, 4]
 
 
 @pytest.mark.parametrize(
@@ -255,7 +266,7 @@ async def test_defect_gives_500_without_internals(
 
 async def test_body_over_the_limit_is_refused_unread(surface: Surface) -> None:
     """An announced length over the limit is answered without a byte of the body being read."""
-    surface.limits.max_body_mb = 1
+    surface.controls.limits.max_body_mb = 1
 
     async def receive() -> Message:
         raise AssertionError("the body was read")
@@ -266,7 +277,7 @@ async def test_body_over_the_limit_is_refused_unread(surface: Surface) -> None:
 
 async def test_unannounced_body_is_counted(surface: Surface) -> None:
     """A chunked body is refused as soon as it passes the limit, not when it ends."""
-    surface.limits.max_body_mb = 1
+    surface.controls.limits.max_body_mb = 1
     read = 0
 
     async def receive() -> Message:
@@ -283,10 +294,10 @@ async def test_limit_changes_while_running(start_engine: StartEngine, surface: S
     engine = await start_engine(script(answer(b"ok")))
     surface.add("m", engine)
     content = b'{"model":"m"}'.ljust(1 << 20)
-    surface.limits.max_body_mb = 1
+    surface.controls.limits.max_body_mb = 1
     async with surface.client() as client:
         assert (await client.post(CHAT, content=content)).status_code == 200
-        surface.limits.max_body_mb = 0.5
+        surface.controls.limits.max_body_mb = 0.5
         response = await client.post(CHAT, content=content)
     assert error_of(response) == (413, "body_too_large", None)
     assert response.headers["connection"] == "close"
@@ -515,7 +526,8 @@ async def test_client_that_leaves_frees_the_engine(
         await asyncio.wait_for(thinking.wait(), PATIENCE_S)
         writer.close()
         await asyncio.wait_for(engine.gone.wait(), PATIENCE_S)
-    assert [replica.in_flight for replica in model.replicas.values()] == [0]
+    (candidate,) = surface.dispatchers.of(model).choose(NO_PROMPT).candidates
+    assert candidate.requests == 0
 
 
 async def test_cancelled_request_frees_the_engine(

@@ -132,6 +132,23 @@ async def test_a_model_is_renamed_inside_its_application(serve: FakeServe) -> No
     assert list(fleet.model("y").replicas) == ["r2"]
 
 
+async def test_a_look_that_misses_an_application_is_not_believed(serve: FakeServe) -> None:
+    """A controller that restarts shows nothing for a moment; what stays away is gone."""
+    fleet = Fleet()
+    follower = Discovery(fleet)
+    app = FakeApplication("x")
+    serve.applications = {"app": app}
+    await follower.refresh()
+
+    known = []
+    for applications in ({}, {"app": app}, {}, {}):
+        serve.applications = applications
+        await follower.refresh()
+        known.append(fleet.has("x"))
+
+    assert known == [True, True, True, False]
+
+
 async def test_one_application_s_trouble_is_not_the_others(serve: FakeServe) -> None:
     """An entry that cannot be had is asked for again; the models after it are followed."""
     fleet = Fleet()

@@ -7,6 +7,7 @@ from ray.util import accelerators
 from gateway.configfile import parse_entry, parse_gateway
 from gateway.errors import ConfigError
 from gateway.registry import ACCELERATOR_TYPES, Cpu, Gpu, SimEntry, VllmEntry
+from gateway.routing.policies import POLICIES
 
 VLLM = {"engine": "vllm", "name": "m", "source": "s"}
 SIM = {"engine": "sim", "name": "m"}
@@ -128,3 +129,18 @@ def test_the_gateway_needs_no_settings() -> None:
     """An empty `user_config` is the default gateway."""
     assert parse_gateway({}).max_body_mb == 32
     assert parse_gateway({"max_body_mb": 0.5}).max_body_mb == 0.5
+
+
+def test_every_policy_can_be_chosen() -> None:
+    """A model's `routing.policy` takes the names of all policies there are, and no other."""
+    for name in POLICIES:
+        assert vllm(routing={"policy": name}).routing.policy == name
+    with pytest.raises(ConfigError, match="should be 'marginal', 'least-pending'"):
+        vllm(routing={"policy": "marginl"})
+
+
+@pytest.mark.parametrize("key", ["short", "sixteen letters\n", "sechzehn Zeichen\u00fc"])
+def test_an_admin_key_is_long_and_can_be_sent(key: str) -> None:
+    """What guards the operators' routes is no toy, and fits into a header."""
+    with pytest.raises(ConfigError, match="admin_key"):
+        parse_gateway({"admin_key": key})

@@ -49,7 +49,7 @@ def call(path: str = "/v1/chat/completions", body: bytes = b"{}") -> Call:
         (b"authorization", b"Bearer client-key"),
         (b"x-vllm-priority", b"-100"),
     ]
-    return Call(path, headers, body, b"id")
+    return Call(path, headers, body, b"id", dispatch=[])
 
 
 def script(*parts: bytes, closes: bool = False) -> Callable[[Visit], Awaitable[None]]:
@@ -204,40 +204,7 @@ async def test_failure_before_the_answer_leaves_the_client_untouched(
     replica = engine.replica()
     with pytest.raises(UpstreamFailed):
         await Relay(upstream).carry(call(), replica, client.reply)
-    assert (client.messages, client.reply.has_begun, replica.in_flight) == ([], False, 0)
-
-
-@pytest.mark.parametrize("ending", ["finished", "broken", "cancelled", "client fails"])
-async def test_replica_is_counted_exactly_while_it_works(
-    start_engine: StartEngine, upstream: Upstream, ending: str
-) -> None:
-    """The count is up during the answer and down after it, however it ends."""
-    client = Client()
-    go_on = asyncio.Event()
-
-    async def run(visit: Visit) -> None:
-        await visit.send(EVENTS + chunked(b"data: 1\n\n"))
-        await go_on.wait()
-        await visit.send(chunked(b"data: 2\n\n"), b"0\r\n\r\n" if ending == "finished" else b"")
-        visit.writer.close()
-
-    async def fail(_: Message) -> None:
-        raise OSError(ending)
-
-    engine = await start_engine(run)
-    replica = engine.replica()
-    task = asyncio.create_task(Relay(upstream).carry(call(), replica, client.reply))
-    await asyncio.wait_for(client.has_bytes.wait(), PATIENCE_S)
-    assert replica.in_flight == 1
-    if ending == "cancelled":
-        task.cancel()
-    if ending == "client fails":
-        client.reply._send = fail
-    go_on.set()
-    (result,) = await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), PATIENCE_S)
-    expected = {"cancelled": asyncio.CancelledError, "client fails": OSError}
-    assert type(result) is expected.get(ending, type(None))
-    assert replica.in_flight == 0
+    assert (client.messages, client.reply.has_begun) == ([], False)
 
 
 async def test_cancelling_drops_the_engines_connection(

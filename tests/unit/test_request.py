@@ -6,11 +6,18 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from gateway.errors import GatewayError, InvalidJSON, InvalidRequest, MissingParameter
-from gateway.request import FORM_WINDOW, RequestHead, parse_form, parse_json
+from gateway.request import FORM_WINDOW, PromptParts, RequestHead, parse_form, parse_json
 
 FORM = b"multipart/form-data; boundary=XX"
+SEED_NAMES = [
+    *(b"cache_salt", b"tools", b"documents", b"chat_template", b"chat_template_kwargs"),
+    *(b"reasoning_effort", b"add_special_tokens", b"truncate_prompt_tokens"),
+    b"mm_processor_kwargs",
+]
+SEEDS = len(SEED_NAMES)
 JSON_VALUES = st.recursive(
     st.none()
     | st.booleans()
@@ -32,22 +39,61 @@ END = b"--XX--\r\n"
 
 
 @pytest.mark.parametrize(
-    ("body", "head"),
+    ("body", "model"),
     [
-        (b'{"model":"m"}', RequestHead("m", stream=False)),
-        (b'{"stream":true,"model":"a/b"}', RequestHead("a/b", stream=True)),
-        (b'{"stream":false,"model":"m"}', RequestHead("m", stream=False)),
-        (b'{"stream":1e999999,"model":"m"}', RequestHead("m", stream=False)),
-        (b'{"stream": true ,"model":"m"}', RequestHead("m", stream=True)),
-        (b'{"stream":"yes","model":"m"}', RequestHead("m", stream=False)),
-        (b'{"stream":null,"model":"m","n":1e999999}', RequestHead("m", stream=False)),
-        (b' {"model":"\\u00e9\xc3\xa9"}\n', RequestHead("éé", stream=False)),
-        (b'{"model":"a","model":"b"}', RequestHead("b", stream=False)),
+        (b'{"model":"m"}', "m"),
+        (b'{"stream":true,"model":"a/b"}', "a/b"),
+        (b'{"stream":1e999999,"model":"m"}', "m"),
+        (b'{"n":null,"model":"m","t":1e999999}', "m"),
+        (b' {"model":"\\u00e9\xc3\xa9"}\n', "éé"),
+        (b'{"model":"a","model":"b"}', "b"),
     ],
 )
-def test_head_is_read_from_json(body: bytes, head: RequestHead) -> None:
-    """Model and stream are found among other fields, and only they are judged."""
-    assert parse_json(body) == head
+def test_head_is_read_from_json(body: bytes, model: str) -> None:
+    """The model is found among other fields, and only it is judged."""
+    nothing = PromptParts(seeds=(Raw(),) * SEEDS)
+    assert parse_json(body) == RequestHead(model, nothing)
+
+
+@pytest.mark.parametrize("name", ["messages", "system", "prompt", "input", "instructions"])
+@pytest.mark.parametrize("value", [b'"x"', b"[1,\t2]", b'{"a": 1e999999}', b"null", b"7"])
+def test_prompt_is_kept_as_it_was_written(name: str, value: bytes) -> None:
+    """Whatever kind of value a prompt is, its bytes are kept and nothing is said about them."""
+    parts = parse_json(b'{"model":"m","%b":%b}' % (name.encode(), value)).prompt
+    assert bytes(getattr(parts, name)) == value
+    assert parts == PromptParts(**{name: Raw(value)}, seeds=(Raw(),) * SEEDS)
+
+
+def test_all_that_changes_a_prompts_beginning_is_kept_apart() -> None:
+    """Each of these fields stands at a place of its own, and an absent one is empty."""
+    found = []
+    for name in SEED_NAMES:
+        seeds = parse_json(b'{"model":"m","%b":5,"seed":6}' % name).prompt.seeds
+        assert sorted(map(bytes, seeds)) == [b""] * (SEEDS - 1) + [b"5"]
+        found.append(seeds.index(Raw(b"5")))
+    assert sorted(found) == list(range(SEEDS))
+
+
+@pytest.mark.parametrize(
+    ("fields", "limit"),
+    [
+        (b'"max_tokens":100', 100),
+        (b'"max_completion_tokens":100', 100),
+        (b'"max_output_tokens":100', 100),
+        (b'"max_tokens":5,"max_completion_tokens":100', 100),
+        (b'"max_tokens":100,"max_completion_tokens":null', 100),
+        (b'"max_tokens":0', 0),
+        (b'"max_tokens":null', None),
+        (b'"max_tokens":-1', None),
+        (b'"max_tokens":"100"', None),
+        (b'"max_tokens":1.5', None),
+        (b'"max_tokens":1e999999', None),
+        (b'"max_tokens":99999999999999999999', None),
+    ],
+)
+def test_limit_of_an_answer_is_read_where_it_is_a_number(fields: bytes, limit: int | None) -> None:
+    """Each API has a name for it; a wrong one is the engine's to complain about."""
+    assert parse_json(b'{"model":"m",%b}' % fields).max_tokens == limit
 
 
 @pytest.mark.parametrize(
@@ -80,11 +126,16 @@ def test_bad_json_is_named(body: bytes, error: type[GatewayError], words: str) -
     assert raised.value.param == (None if error is InvalidJSON else "model")
 
 
-@given(st.dictionaries(st.text(), JSON_VALUES, max_size=5), st.text(min_size=1), st.booleans())
-def test_any_object_gives_its_model(fields: dict[str, object], model: str, is_stream: bool) -> None:
-    """Whatever else an object holds, its model and stream come out."""
-    body = json.dumps({**fields, "model": model, "stream": is_stream}, ensure_ascii=False)
-    assert parse_json(body.encode()) == RequestHead(model, is_stream)
+@given(
+    st.dictionaries(st.text() | st.sampled_from(["prompt", "tools"]), JSON_VALUES, max_size=5),
+    st.text(min_size=1),
+    st.integers(0, 10**6),
+)
+def test_any_object_gives_its_model(fields: dict[str, object], model: str, limit: int) -> None:
+    """Whatever else an object holds, its model and limit come out."""
+    body = json.dumps({**fields, "model": model, "max_tokens": limit}, ensure_ascii=False)
+    head = parse_json(body.encode())
+    assert (head.model, head.max_tokens) == (model, limit)
 
 
 @given(st.binary(max_size=60) | st.builds(lambda v: json.dumps(v).encode(), JSON_VALUES))
@@ -110,7 +161,7 @@ def test_any_bytes_are_a_head_or_a_client_error(body: bytes) -> None:
 )
 def test_head_is_read_from_a_form(body: bytes) -> None:
     """The model field is found before, behind and far behind a file, and only a field counts."""
-    assert parse_form(body, FORM) == RequestHead("whisper", stream=False)
+    assert parse_form(body, FORM) == RequestHead("whisper")
 
 
 @pytest.mark.parametrize(

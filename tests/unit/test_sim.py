@@ -3,31 +3,34 @@
 import asyncio
 import heapq
 import itertools
-import math
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import msgspec
 import openai
 import pytest
+from pydantic import ValidationError
 
 from deployments.engines.server import EngineServer
 from deployments.engines.sim import SimulatedEngine
-from deployments.engines.sim_core import Clock, PacedCore
+from deployments.engines.sim_core import Clock
 from deployments.engines.sim_words import words
 from gateway.registry import SimEntry, Simulation
 from gateway.relay.asgi import Message
+from gateway.telemetry import DISPATCH, Dispatch, Finished, Load
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 
 
 class FakeTime:
-    """Time that passes only while everybody sleeps."""
+    """Time that passes only while everybody sleeps; a process may find itself woken late."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
+        self.asleep_until_s = 0.0
+        """Nobody is woken before."""
         self._order = itertools.count()
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
 
@@ -42,6 +45,15 @@ class FakeTime:
         heapq.heappush(self._sleepers, (until, next(self._order), awake))
         await awake
 
+    @property
+    def sleepers(self) -> int:
+        """How many wait for time to pass."""
+        return sum(not awake.done() for _, _, awake in self._sleepers)
+
+    async def pass_s(self, seconds: float) -> None:
+        """Let some time pass."""
+        await self.run_until(asyncio.ensure_future(self._sleep(seconds)).done)
+
     async def run_until(self, is_over: Callable[[], bool]) -> None:
         """Let time pass, sleeper by sleeper, until `is_over`."""
         while True:
@@ -50,7 +62,7 @@ class FakeTime:
             if is_over():
                 return
             until, _, awake = heapq.heappop(self._sleepers)
-            self.now_s = until
+            self.now_s = max(until, self.asleep_until_s)
             if not awake.done():
                 awake.set_result(None)
 
@@ -65,6 +77,7 @@ class Exchange:
         body: object = None,
         time: FakeTime | None = None,
         method: str = "POST",
+        headers: Iterable[tuple[bytes, bytes]] = (),
     ) -> None:
         self.body = b""
         self.status = 0
@@ -74,7 +87,7 @@ class Exchange:
         self._left = asyncio.Event()
         raw = body if isinstance(body, bytes) else msgspec.json.encode(body)
         self._incoming = [{"type": "http.request", "body": raw, "more_body": False}]
-        scope = {"type": "http", "path": path, "method": method, "headers": []}
+        scope = {"type": "http", "path": path, "method": method, "headers": list(headers)}
         self.task = asyncio.ensure_future(engine.app(scope, self._receive, self._send))
 
     async def _receive(self) -> Message:
@@ -327,31 +340,57 @@ def test_answers_are_sentences() -> None:
         assert sentence.removesuffix(".").replace(" ", "").isalpha()
 
 
+PLAIN_STEPS = {"step_s": 1, "step_s_per_prefill_token": 0, "step_s_per_sequence": 0}
+"""A step takes a second, whatever is in it."""
+
+
 async def test_tokens_come_on_the_clock() -> None:
-    """The first token is there when the prompt is read, each other one a decode step later."""
+    """The first token is there when the prompt is read, each other one a step later."""
     time = FakeTime()
-    engine = engine_with(time, prefill_tokens_per_s=100, decode_step_s=0.5)
+    speeds = {"step_s": 0.5, "step_s_per_prefill_token": 0.01, "step_s_per_sequence": 0.25}
     body = completion("x" * 400, stream=True, max_tokens=4)
-    exchange = await Exchange(engine, COMPLETIONS, body, time).finish()
+    exchange = await Exchange(engine_with(time, **speeds), COMPLETIONS, body, time).finish()
     # Tokens, then what ends the stream, which takes no time of its own.
-    assert exchange.writes_s == [1.0, 1.5, 2.0, 2.5, 2.5, 2.5]
+    assert exchange.writes_s == [1.5, 2.25, 3.0, 3.75, 3.75, 3.75]
 
 
-async def test_prefills_take_turns_and_decodes_do_not() -> None:
-    """Of two requests at once the second's prompt is read after the first's; then both decode."""
+async def test_time_may_run_faster_than_the_clock() -> None:
+    """At a time scale of ten, all takes a tenth of the clock's time."""
     time = FakeTime()
-    engine = engine_with(time, prefill_tokens_per_s=1, decode_step_s=2)
+    engine = engine_with(time, time_scale=10, **PLAIN_STEPS)
+    body = completion("abcd", stream=True, max_tokens=3)
+    exchange = await Exchange(engine, COMPLETIONS, body, time).finish()
+    assert exchange.writes_s[:3] == [0.1, 0.2, 0.3]
+
+
+async def test_a_step_has_room_for_all() -> None:
+    """Two requests at once are read in one step and then get their tokens together."""
+    time = FakeTime()
+    engine = engine_with(time, **PLAIN_STEPS)
     body = completion("abcd", stream=True, max_tokens=2)
     exchanges = [Exchange(engine, COMPLETIONS, body, time) for _ in range(2)]
     for exchange in exchanges:
         await exchange.finish()
-    assert [exchange.writes_s[:2] for exchange in exchanges] == [[1.0, 3.0], [2.0, 4.0]]
+    assert [exchange.writes_s[:2] for exchange in exchanges] == [[1.0, 2.0], [1.0, 2.0]]
+
+
+async def test_long_prompts_are_read_in_chunks() -> None:
+    """A prompt beyond a step's tokens takes several, and who decodes goes on meanwhile."""
+    time = FakeTime()
+    engine = engine_with(time, step_tokens=10, max_sequences=2, **PLAIN_STEPS)
+    short = Exchange(engine, COMPLETIONS, completion("abcd", stream=True, max_tokens=5), time)
+    await time.pass_s(0.5)
+    long = Exchange(engine, COMPLETIONS, completion("x" * 4 * 27, stream=True, max_tokens=1), time)
+    await long.finish()
+    # From its second step on there is one decoding: nine tokens are left for the prompt.
+    assert short.writes_s[:4] == [1.0, 2.0, 3.0, 4.0]
+    assert long.writes_s[0] == 4.0
 
 
 async def test_sequences_wait_for_a_slot_in_order() -> None:
     """What does not fit waits, and is taken first come first served."""
     time = FakeTime()
-    engine = engine_with(time, max_sequences=1, prefill_tokens_per_s=1, decode_step_s=1)
+    engine = engine_with(time, max_sequences=1, **PLAIN_STEPS)
     body = completion("abcd", max_tokens=2)
     exchanges = [Exchange(engine, COMPLETIONS, body, time) for _ in range(3)]
     for exchange in exchanges:
@@ -359,27 +398,39 @@ async def test_sequences_wait_for_a_slot_in_order() -> None:
     assert [exchange.writes_s for exchange in exchanges] == [[2.0], [4.0], [6.0]]
 
 
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("patience_s", [0.5, 3.0])
-async def test_who_leaves_frees_its_slot(stream: bool, patience_s: float) -> None:
-    """A client that leaves, in the prefill or later, ends its work: the next one starts then."""
+async def test_the_routers_priority_goes_first() -> None:
+    """Who waits starts in the order that routers ask for."""
     time = FakeTime()
-    engine = engine_with(time, max_sequences=1, prefill_tokens_per_s=1, decode_step_s=1)
-    waiting_s = asyncio.ensure_future(time.clock.sleep(patience_s))
+    engine = engine_with(time, max_sequences=1, **PLAIN_STEPS)
+    exchanges = [
+        Exchange(engine, COMPLETIONS, completion("abcd", max_tokens=1), time, headers=[header])
+        for header in (dispatched(1), dispatched(2, priority=9), dispatched(3, priority=-9))
+    ]
+    for exchange in exchanges:
+        await exchange.finish()
+    assert [exchange.writes_s for exchange in exchanges] == [[2.0], [3.0], [1.0]]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("patience_s", "freed_s"), [(0.5, 1.0), (3.5, 4.0)])
+async def test_who_leaves_frees_its_slot(stream: bool, patience_s: float, freed_s: float) -> None:
+    """A client that leaves, in the prefill or later, ends its work with the step under way."""
+    time = FakeTime()
+    engine = engine_with(time, max_sequences=1, **PLAIN_STEPS)
     first = Exchange(engine, COMPLETIONS, completion("abcd", max_tokens=99, stream=stream), time)
     second = Exchange(engine, COMPLETIONS, completion("abcd", max_tokens=1), time)
-    await time.run_until(waiting_s.done)
+    await time.pass_s(patience_s)
     first.leave()
     await first.finish()
     assert time.now_s == patience_s
     await second.finish()
-    assert second.writes_s == [patience_s + 1]
+    assert second.writes_s == [freed_s + 1]
 
 
 async def test_who_leaves_the_queue_is_not_missed() -> None:
     """A client that leaves before its turn is skipped."""
     time = FakeTime()
-    engine = engine_with(time, max_sequences=1, prefill_tokens_per_s=1, decode_step_s=1)
+    engine = engine_with(time, max_sequences=1, **PLAIN_STEPS)
     body = completion("abcd", max_tokens=2)
     first, second, third = (Exchange(engine, COMPLETIONS, body, time) for _ in range(3))
     await asyncio.sleep(0)
@@ -389,18 +440,269 @@ async def test_who_leaves_the_queue_is_not_missed() -> None:
     assert [first.writes_s, second.writes_s, third.writes_s] == [[2.0], [], [4.0]]
 
 
-async def test_being_woken_late_costs_no_tokens() -> None:
-    """Tokens that fell due while the process was busy come together, and none is lost."""
-    now_s = 0.0
+async def test_being_woken_late_costs_no_time() -> None:
+    """Tokens that fell due while the process was busy come together; later ones are on time."""
+    time = FakeTime()
+    engine = engine_with(time, **PLAIN_STEPS)
+    body = completion("abcd", stream=True, max_tokens=6)
+    exchange = Exchange(engine, COMPLETIONS, body, time)
+    await time.pass_s(1.5)
+    time.asleep_until_s = 4.5
+    await exchange.finish()
+    assert exchange.writes_s[:6] == [1.0, 4.5, 4.5, 4.5, 5.0, 6.0]
 
-    async def sleep_to_the_next_ten(delay_s: float) -> None:
-        nonlocal now_s
-        now_s = 10.0 * math.ceil((now_s + delay_s) / 10)
 
-    clock = Clock(now=lambda: now_s, sleep=sleep_to_the_next_ten)
-    core = PacedCore(max_sequences=1, prefill_tokens_per_s=1, decode_step_s=4, clock=clock)
-    # The first token at 10 s, the others due at 14, 18 | 22, 26, 30 | 34.
-    assert [ready async for ready in core.tokens(1, 7)] == [1, 2, 3, 1]
+async def test_an_idle_engine_sleeps_until_it_is_needed() -> None:
+    """Between requests nothing waits for time to pass, and the next one starts at once."""
+    time = FakeTime()
+    engine = engine_with(time, **PLAIN_STEPS)
+    body = completion("abcd", max_tokens=1)
+    await Exchange(engine, COMPLETIONS, body, time).finish()
+    assert time.sleepers == 0
+    await time.pass_s(9.5)
+    assert (await Exchange(engine, COMPLETIONS, body, time).finish()).writes_s == [11.5]
+
+
+async def test_a_stopped_engine_makes_no_steps() -> None:
+    """Stopping ends what runs; an engine that never ran can be stopped as well."""
+    time = FakeTime()
+    engine = engine_with(time, **PLAIN_STEPS)
+    exchange = Exchange(engine, COMPLETIONS, completion("abcd", stream=True), time)
+    await time.pass_s(0.5)
+    await engine.stop()
+    await time.pass_s(99)
+    assert (exchange.task.done(), exchange.writes_s) == (False, [])
+    exchange.leave()
+    await exchange.finish()
+    await engine_with(time).stop()
+
+
+async def test_a_broken_simulation_is_not_well() -> None:
+    """An engine whose steps have ended says so when it is asked."""
+    time = FakeTime()
+    engine = engine_with(time)
+    await engine.check()
+
+    async def break_down(_: float) -> None:
+        raise ZeroDivisionError
+
+    broken = SimulatedEngine(
+        SimEntry(name="m", engine="sim"), Clock(now=lambda: 0.0, sleep=break_down)
+    )
+    exchange = Exchange(broken, COMPLETIONS, completion("abcd"), time)
+    await time.run_until(lambda: True)
+    with pytest.raises(ZeroDivisionError):
+        await broken.check()
+    exchange.leave()
+    await exchange.finish()
+
+
+def cached_tokens(exchange: Exchange) -> int:
+    """What the usage says came from the cache."""
+    count: int = exchange.json["usage"]["prompt_tokens_details"]["cached_tokens"]
+    return count
+
+
+async def test_a_next_turn_finds_the_conversation_in_the_cache() -> None:
+    """Prompt and answer of a turn are cached for the next one, but for its new tokens."""
+    engine = engine_with(block_size=4, output_tokens=30)
+    question = [{"role": "user", "content": "Tell me about clouds and rivers."}]
+    first = await Exchange(engine, CHAT, {"model": "m", "messages": question}).finish()
+    said = first.json["choices"][0]["message"]["content"]
+    turn = [*question, {"role": "assistant", "content": said}, {"role": "user", "content": "More"}]
+    second = await Exchange(engine, CHAT, {"model": "m", "messages": turn}).finish()
+    assert cached_tokens(first) == 0
+    before = len(f"user: {question[0]['content']}\nassistant: {said}\n")
+    assert cached_tokens(second) == before // 16 * 4
+
+
+async def test_a_text_goes_on_in_the_cache() -> None:
+    """A completion's text is cached as what follows its prompt."""
+    engine = engine_with(block_size=4)
+    first = await Exchange(engine, COMPLETIONS, completion("x" * 37)).finish()
+    prompt = "x" * 37 + first.json["choices"][0]["text"]
+    again = await Exchange(engine, COMPLETIONS, completion(prompt + "and then")).finish()
+    assert cached_tokens(again) == len(prompt) // 16 * 4
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "cached"),
+    [
+        (completion("x" * 64), completion("x" * 64), 12),
+        (completion("x" * 64), completion("x" * 65), 16),
+        (completion("x" * 64), completion("x" * 48 + "y" * 48), 12),
+        (completion("x" * 64), completion("y" + "x" * 63), 0),
+        (completion([7] * 16), completion([7] * 17), 16),
+        (completion([0x78787878] * 16), completion("x" * 65), 0),
+        (completion("x" * 64), completion("x" * 65, cache_salt="mine"), 0),
+        (completion("x" * 64, cache_salt="mine"), completion("x" * 65, cache_salt="mine"), 16),
+        (completion("x" * 64), completion(["x" * 65, "y" * 65]), 16),
+    ],
+)
+async def test_equal_prefixes_share_blocks(first: object, second: object, cached: int) -> None:
+    """Whole blocks of the same beginning are cached; the last token is always computed."""
+    engine = engine_with(block_size=4)
+    await Exchange(engine, COMPLETIONS, first).finish()
+    assert cached_tokens(await Exchange(engine, COMPLETIONS, second).finish()) == cached
+
+
+async def test_choices_of_a_prompt_read_it_once() -> None:
+    """Of several choices all but the first find the prompt's blocks."""
+    time = FakeTime()
+    engine = engine_with(time, **{**PLAIN_STEPS, "step_s_per_prefill_token": 1})
+    body = completion("x" * 132, n=3, max_tokens=1)
+    exchange = await Exchange(engine, COMPLETIONS, body, time).finish()
+    assert (exchange.json["usage"]["prompt_tokens"], cached_tokens(exchange)) == (33, 0)
+    # 33 tokens, and twice the one that no whole block has.
+    assert exchange.writes_s == [1 + 33 + 1 + 1]
+
+
+async def test_usage_in_a_stream_counts_the_cache() -> None:
+    """The last chunk of a stream says what came from the cache as well."""
+    engine = engine_with(block_size=4)
+    body = completion("x" * 65, stream=True, stream_options={"include_usage": True})
+    exchanges = [await Exchange(engine, COMPLETIONS, body).finish() for _ in range(2)]
+    usages = [exchange.chunks[-1]["usage"]["prompt_tokens_details"] for exchange in exchanges]
+    assert usages == [{"cached_tokens": 0}, {"cached_tokens": 16}]
+
+
+async def test_what_can_never_fit_the_cache_is_refused() -> None:
+    """The context is no longer than the whole blocks of the cache."""
+    engine = engine_with(kv_tokens=30, block_size=16, max_model_len=30)
+    fits = await Exchange(engine, COMPLETIONS, completion([1] * 10, max_tokens=6)).finish()
+    does_not = await Exchange(engine, COMPLETIONS, completion([1] * 10, max_tokens=7)).finish()
+    assert fits.status == 200
+    assert (does_not.status, does_not.error_code) == (400, "context_length_exceeded")
+    assert engine.facts.max_model_len == 16
+
+
+async def test_a_share_of_requests_fails() -> None:
+    """As many as asked for fail, the same ones every time, in OpenAI's shape."""
+
+    async def statuses() -> list[int]:
+        engine = engine_with(error_rate=0.3)
+        exchanges = [
+            Exchange(engine, CHAT, chat(max_tokens=1), headers=[(b"x-request-id", b"%d" % number)])
+            for number in range(400)
+        ]
+        await asyncio.gather(*(exchange.task for exchange in exchanges))
+        failed = next(exchange for exchange in exchanges if exchange.status == 500)
+        assert failed.error_code == "simulated_failure"
+        assert failed.headers[b"x-simulated"] == b"1"
+        return [exchange.status for exchange in exchanges]
+
+    first = await statuses()
+    assert 90 < first.count(500) < 150
+    assert first.count(200) + first.count(500) == 400
+    assert await statuses() == first
+
+
+def dispatched(number: int, **fields: Any) -> tuple[bytes, bytes]:
+    """The header with which a router sends a request."""
+    return DISPATCH, Dispatch(id=number, **fields).encode()
+
+
+def told(engine: SimulatedEngine) -> tuple[list[int], list[Finished], Load | None]:
+    """What the engine tells of since it was last asked."""
+    update = engine.report.take()
+    return (update.accepted, update.finished, update.load) if update else ([], [], None)
+
+
+async def test_routers_hear_of_every_request() -> None:
+    """The report has its tokens, and its seconds by the clock, whatever the time scale."""
+    time = FakeTime()
+    speeds = {"step_s": 2, "step_s_per_prefill_token": 0.2, "step_s_per_sequence": 0}
+    engine = engine_with(time, time_scale=2, max_sequences=1, **speeds)
+    body = completion([5] * 20, max_tokens=4)
+    headers = [dispatched(7, prompt_bytes=80, is_token_ids=True)]
+    exchanges = [Exchange(engine, COMPLETIONS, body, time, headers=sent) for sent in (headers, [])]
+    await time.pass_s(0.5)
+    assert told(engine) == (
+        [7],
+        [],
+        Load(running=1, waiting=1, pending_tokens=40, free_tokens=65_536 - 40),
+    )
+    for exchange in exchanges:
+        await exchange.finish()
+    accepted, finished, load = told(engine)
+    assert accepted == []
+    assert load == Load(running=0, waiting=0, pending_tokens=0, free_tokens=65_536)
+    first, second = finished
+    assert first == Finished(
+        id=7,
+        prompt_tokens=20,
+        cached_tokens=0,
+        completion_tokens=4,
+        prompt_bytes=0,
+        queue_s=0.0,
+        prefill_s=3.0,
+        decode_s=3.0,
+        running=1.0,
+    )
+    # A block of 16 tokens is cached, four tokens are read.
+    assert (second.id, second.cached_tokens, second.completion_tokens) == (0, 16, 4)
+    seconds = (second.queue_s, second.prefill_s, second.decode_s)
+    assert seconds == pytest.approx((6.0, 1.4, 3.0))
+
+
+async def test_routers_hear_who_left() -> None:
+    """A request whose client leaves is reported as aborted, with the tokens it got."""
+    time = FakeTime()
+    engine = engine_with(time, **PLAIN_STEPS)
+    body = completion("abcd", max_tokens=99, n=2)
+    exchange = Exchange(engine, COMPLETIONS, body, time, headers=[dispatched(7)])
+    await time.pass_s(3.5)
+    exchange.leave()
+    await exchange.finish()
+    accepted, finished, load = told(engine)
+    assert accepted == [7]
+    assert [(one.id, one.completion_tokens, one.is_aborted) for one in finished] == [
+        (7, 3, True),
+        (0, 3, True),
+    ]
+    assert load == Load(running=0, waiting=0, pending_tokens=0, free_tokens=65_536)
+
+
+async def test_routers_hear_when_a_waiting_request_starts() -> None:
+    """A place that is taken is news at once, not only with the first token."""
+    time = FakeTime()
+    engine = engine_with(time, max_sequences=1, **PLAIN_STEPS)
+    news: list[tuple[float, int, int]] = []
+    engine.report.watch(
+        lambda: news.append((time.now_s, engine.report.load.running, engine.report.load.waiting))
+    )
+    body = completion("abcd", max_tokens=2)
+    exchanges = [Exchange(engine, COMPLETIONS, body, time) for _ in range(2)]
+    for exchange in exchanges:
+        await exchange.finish()
+    assert [one for one in news if one[0] == 2.0] == [(2.0, 0, 1), (2.0, 1, 0)]
+
+
+async def test_being_woken_late_is_no_prefill() -> None:
+    """A first token was there when its step was over, whenever that was noticed."""
+    time = FakeTime()
+    engine = engine_with(time, **PLAIN_STEPS)
+    exchange = Exchange(engine, COMPLETIONS, completion("abcd", max_tokens=9), time)
+    await time.pass_s(0.5)
+    time.asleep_until_s = 4.5
+    await exchange.finish()
+    [finished] = told(engine)[1]
+    assert (finished.prefill_s, finished.decode_s) == (1.0, 8.0)
+
+
+async def test_routers_hear_of_an_instant_engine_too() -> None:
+    """Without time, tokens are counted all the same, and answers are held for the next turn."""
+    engine = engine_with()
+    header = dispatched(7, key_bytes=64, prompt_bytes=8, seed=3, reply_start=b"a question")
+    body = chat("x" * 400, max_tokens=20)
+    for _ in range(2):
+        await Exchange(engine, CHAT, body, headers=[header]).finish()
+    update = engine.report.take()
+    assert update is not None
+    assert [one.cached_tokens for one in update.finished] == [0, 96]
+    assert {one.completion_tokens for one in update.finished} == {20}
+    said = (await ask(CHAT, body)).json["choices"][0]["message"]["content"]
+    assert len(update.added) // 8 == len("a question" + said) // 64 > 0
 
 
 @pytest.mark.parametrize(
@@ -422,6 +724,8 @@ async def test_being_woken_late_costs_no_tokens() -> None:
         (COMPLETIONS, completion([1, "a"]), 400, "invalid_value"),
         (COMPLETIONS, completion(["a", 1]), 400, "invalid_value"),
         (COMPLETIONS, completion({"a": 1}), 400, "invalid_value"),
+        (COMPLETIONS, completion([-1]), 400, "invalid_value"),
+        (COMPLETIONS, completion([[1 << 31]]), 400, "invalid_value"),
         ("/v1/embeddings", completion("a"), 404, "unknown_url"),
     ],
 )
@@ -460,8 +764,15 @@ async def test_facts_come_from_the_entry() -> None:
     """What routers are told is what the entry says, and the routes it names are answered."""
     facts = engine_with(kv_tokens=4096, block_size=32, max_sequences=3, max_model_len=99).facts
     assert (facts.engine, facts.kv_tokens, facts.block_size) == ("sim", 4096, 32)
-    assert (facts.max_sequences, facts.max_model_len) == (3, 99)
+    assert (facts.max_sequences, facts.max_model_len, facts.takes_priority) == (3, 99, True)
     assert set(facts.routes) == {CHAT, COMPLETIONS}
+
+
+def test_a_step_has_a_token_for_every_sequence() -> None:
+    """An engine whose sequences could not all go on in one step is refused."""
+    assert Simulation(step_tokens=8, max_sequences=8).step_tokens == 8
+    with pytest.raises(ValidationError, match=r"7 is less than `max_sequences` 8"):
+        Simulation(step_tokens=7, max_sequences=8)
 
 
 async def test_one_by_itself(unused_tcp_port: int) -> None:

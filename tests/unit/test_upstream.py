@@ -125,16 +125,6 @@ async def test_answer_without_length_ends_with_its_connection(
     assert response.is_finished
 
 
-async def test_head_has_no_body_whatever_its_length(
-    start_engine: StartEngine, upstream: Upstream
-) -> None:
-    """The answer to HEAD ends with its headers, though they announce a body."""
-    engine = await start_engine(script(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"))
-    response = await upstream.request(engine.address, "HEAD", "/x", [])
-    assert await read_all(response) == b""
-    assert response.is_finished
-
-
 async def test_connection_close_is_obeyed(start_engine: StartEngine, upstream: Upstream) -> None:
     """A connection the engine wants closed is not used again."""
     engine = await start_engine(script(answer(b"ok", b"connection: close")))
@@ -480,7 +470,7 @@ def wired() -> tuple[Connection, FakeTransport, Response]:
     connection = Connection(("h", 1), lambda _: None, lambda _: None)
     transport = FakeTransport()
     connection.connection_made(transport)
-    return connection, transport, connection.send(b"", b"", is_bodiless=False)
+    return connection, transport, connection.send(b"", b"")
 
 
 @settings(deadline=None)

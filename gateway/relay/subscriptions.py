@@ -1,0 +1,113 @@
+"""One subscription to the telemetry of every replica in the fleet."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+from gateway.errors import UpstreamFailed
+from gateway.relay.headers import to_engine
+from gateway.relay.response import Response
+from gateway.relay.upstream import Upstream
+from gateway.routing.dispatchers import Dispatchers
+from gateway.routing.fleet import Fleet, Model, Replica
+from gateway.telemetry import TELEMETRY_PATH, UpdateReader
+
+FIRST_DELAY_S = 0.1
+LAST_DELAY_S = 5.0
+SILENCE_S = 15.0
+"""An engine has something to say more often than that, if only that it is there."""
+SHUN_S = 5.0
+"""How long others are preferred to a replica whose telemetry broke off: it may be dead."""
+
+logger = logging.getLogger(__name__)
+
+
+class Subscriptions:
+    """Follows the fleet's replicas as they come and go, from `start` to `close`.
+
+    What they tell goes to the dispatcher of their model. A broken subscription is taken up again,
+    at once at first and then less and less often.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        dispatchers: Dispatchers,
+        upstream: Upstream,
+        now: Callable[[], float],
+        rng: random.Random,
+    ) -> None:
+        self._fleet = fleet
+        self._dispatchers = dispatchers
+        self._upstream = upstream
+        self._now = now
+        self._rng = rng
+        self._tasks: dict[Replica, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Follow the replicas there are, and all that come."""
+        self._fleet.watch(self._sync)
+        self._sync()
+
+    async def close(self) -> None:
+        """End all subscriptions."""
+        self._fleet.unwatch(self._sync)
+        for replica in list(self._tasks):
+            self._end(replica)
+        await asyncio.gather(*self._ending, return_exceptions=True)
+
+    def _sync(self) -> None:
+        wanted = {r: model for model in self._fleet.models for r in model.replicas.values()}
+        for replica in self._tasks.keys() - wanted.keys():
+            self._end(replica)
+        for replica in wanted.keys() - self._tasks.keys():
+            following = self._follow(wanted[replica], replica)
+            self._tasks[replica] = asyncio.create_task(following, name=f"telemetry-{replica.id}")
+
+    def _end(self, replica: Replica) -> None:
+        task = self._tasks.pop(replica)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+        task.cancel()
+
+    async def _follow(self, model: Model, replica: Replica) -> None:
+        delay_s = FIRST_DELAY_S
+        while True:
+            has_heard = await self._listen(model, replica)
+            self._dispatchers.of(model).lose(replica.id)
+            if has_heard:
+                replica.shunned_until_s = self._now() + SHUN_S
+            delay_s = FIRST_DELAY_S if has_heard else min(LAST_DELAY_S, 2 * delay_s)
+            await asyncio.sleep(delay_s * self._rng.uniform(0.5, 1.0))
+
+    async def _listen(self, model: Model, replica: Replica) -> bool:
+        """Take in a replica's telemetry until it breaks off; whether there was any."""
+        response: Response | None = None
+        has_heard = False
+        try:
+            response = await self._open(replica)
+            reader = UpdateReader()
+            while not response.is_finished:
+                async with asyncio.timeout(SILENCE_S):
+                    data = await response.read()
+                for update in reader.feed(data):
+                    self._dispatchers.of(model).hear(replica.id, update)
+                    if not has_heard:
+                        has_heard, replica.shunned_until_s = True, 0.0
+        except (UpstreamFailed, TimeoutError, ValueError) as error:
+            logger.info("telemetry of replica %s broke off: %s", replica.id, error)
+        finally:
+            if response is not None:
+                response.close()
+        return has_heard
+
+    async def _open(self, replica: Replica) -> Response:
+        headers = to_engine((), replica.metadata.key, b"telemetry")
+        async with asyncio.timeout(SILENCE_S):
+            response = await self._upstream.request(replica.address, "GET", TELEMETRY_PATH, headers)
+        if response.status != 200:
+            response.close()
+            raise UpstreamFailed(f"The engine answered {response.status} to {TELEMETRY_PATH}.")
+        return response

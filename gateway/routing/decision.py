@@ -1,0 +1,113 @@
+"""Decisions: which replica takes a request, why, and how it turned out."""
+
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+
+from gateway.routing.fleet import Replica
+from gateway.routing.policy import Candidate
+from gateway.telemetry import Finished
+
+HEADER_CANDIDATES = 32
+"""Candidates in a header: proxies take headers of some kilobytes only."""
+KEPT = 1000
+"""Decisions that are remembered."""
+
+
+@dataclass(slots=True, eq=False)
+class Decision:
+    """One choice; all times are seconds, all lengths tokens."""
+
+    id: int
+    """Of the `Dispatch` that goes with the request."""
+    request_id: str
+    model: str
+    policy: str
+    decided_s: float
+    """Seconds since the epoch."""
+    candidates: Sequence[Candidate]
+    costs: Sequence[float]
+    index: int
+    """Of the chosen candidate."""
+    prompt_tokens: float
+    output_tokens: float
+    ttft_s: float
+    """Predicted time to first token, from the engine's door on."""
+    finished: Finished | None = None
+    """How it turned out, once the engine has told."""
+
+    @property
+    def replica(self) -> Replica:
+        """The chosen one."""
+        return self.candidates[self.index].replica
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens of the prompt that the chosen replica is thought to hold."""
+        return int(self.candidates[self.index].cached_tokens)
+
+    def explanation(self, most: int | None = None) -> dict[str, object]:
+        """The decision as JSON has it, its candidates (the `most` best of them) by their cost."""
+        finished = self.finished
+        ranked = sorted(zip(self.costs, self.candidates, strict=True), key=itemgetter(0))
+        return {
+            "request_id": self.request_id,
+            "model": self.model,
+            "policy": self.policy,
+            "decided_s": round(self.decided_s, 3),
+            "replica": self.replica.id,
+            "prompt_tokens": round(self.prompt_tokens),
+            "output_tokens": round(self.output_tokens),
+            "cached_tokens": self.cached_tokens,
+            "ttft_s": round(self.ttft_s, 6),
+            "candidates": [
+                {
+                    "replica": candidate.replica.id,
+                    "cost": round(cost, 6),
+                    "cached_tokens": int(candidate.cached_tokens),
+                    "running": candidate.running,
+                    "waiting": candidate.waiting,
+                    "pending_tokens": round(candidate.pending_tokens),
+                }
+                for cost, candidate in ranked[:most]
+            ],
+            "actual": finished
+            and {
+                "prompt_tokens": finished.prompt_tokens,
+                "cached_tokens": finished.cached_tokens,
+                "completion_tokens": finished.completion_tokens,
+                "ttft_s": round(finished.queue_s + finished.prefill_s, 6),
+                "is_aborted": finished.is_aborted,
+            },
+        }
+
+    def encode(self) -> bytes:
+        """The explanation on one line of ASCII, fit for a header."""
+        return json.dumps(self.explanation(HEADER_CANDIDATES), separators=(",", ":")).encode(
+            "ascii"
+        )
+
+
+class DecisionLog:
+    """The last decisions, in which engines' reports find the ones they belong to."""
+
+    def __init__(self, size: int = KEPT) -> None:
+        self._size = size
+        self._decisions: OrderedDict[int, Decision] = OrderedDict()
+
+    def add(self, decision: Decision) -> None:
+        """Remember a decision, and forget the oldest if there are too many."""
+        self._decisions[decision.id] = decision
+        if len(self._decisions) > self._size:
+            self._decisions.popitem(last=False)
+
+    def finish(self, finished: Finished) -> None:
+        """Note how a request turned out, if its decision is remembered."""
+        if decision := self._decisions.get(finished.id):
+            decision.finished = finished
+
+    def latest(self) -> list[Decision]:
+        """All that are remembered, newest first."""
+        return list(reversed(self._decisions.values()))

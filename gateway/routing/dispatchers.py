@@ -1,0 +1,27 @@
+"""A dispatcher for each model, and the decisions of all of them."""
+
+import random
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+from gateway.routing.decision import DecisionLog
+from gateway.routing.dispatcher import Dispatcher
+from gateway.routing.fleet import Model
+
+
+class Dispatchers:
+    """Makes a model's dispatcher when it is first asked for; it goes when the model goes."""
+
+    def __init__(self, rng: random.Random, now: Callable[[], float]) -> None:
+        self.log = DecisionLog()
+        self._rng = rng
+        self._now = now
+        self._dispatchers: WeakKeyDictionary[Model, Dispatcher] = WeakKeyDictionary()
+
+    def of(self, model: Model) -> Dispatcher:
+        """The dispatcher of a model."""
+        dispatcher = self._dispatchers.get(model)
+        if dispatcher is None:
+            dispatcher = Dispatcher(model, self.log, self._rng, self._now)
+            self._dispatchers[model] = dispatcher
+        return dispatcher

@@ -1,0 +1,277 @@
+"""An engine's side of the telemetry: what its requests did to its cache and its load.
+
+An engine tells its `Report` of every request: `arrive` when the prompt's length is known, `start`
+with the first token, `finish` with the last. What routers have to hear is collected until it is
+taken.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gateway.routing.holdings import packed, packed_tokens, unpacked
+from gateway.routing.ledger import Answer, Holding, Ledger
+from gateway.routing.prefix import KEY_BYTES, Prompt, extend
+from gateway.telemetry import Dispatch, EngineFacts, Finished, Load, Update
+
+NO_DISPATCH = Dispatch(id=0)
+
+
+@dataclass(slots=True, eq=False)
+class Visit:
+    """One request at an engine."""
+
+    dispatch: Dispatch
+    holding: Holding
+    prompt_tokens: int
+    arrived_s: float
+    work_before: float
+    """The integral of running requests over time, when it arrived; then, when it made a token."""
+    pending_tokens: int = 0
+    """Of its prompt, still to be computed."""
+    scheduled_s: float | None = None
+    first_token_s: float | None = None
+    cached_tokens: int = 0
+
+
+class Report:
+    """What one engine has to tell; `now` is its clock, in seconds.
+
+    `waiting`: how many of the requests that arrived have not been started, where the engine knows.
+    `holds_prefixes`: whether it keeps what it computed of prompts, for others that begin the same.
+    """
+
+    def __init__(
+        self,
+        facts: EngineFacts,
+        now: Callable[[], float],
+        waiting: Callable[[], int] = lambda: 0,
+        *,
+        holds_prefixes: bool = True,
+    ) -> None:
+        self._facts = facts
+        self._now = now
+        self._waiting = waiting
+        self._ledger = Ledger(facts.kv_tokens if holds_prefixes else 0)
+        self._listeners: list[Callable[[], None]] = []
+        self._visits: dict[Visit, None] = {}
+        self._pending_tokens = 0
+        self._used_tokens = 0
+        self._work = 0.0
+        self._work_until_s = now()
+        self._running = 0
+        """Since `_work_until_s`."""
+        self._accepted: list[int] = []
+        self._finished: list[Finished] = []
+        self._told: Load | None = None
+        self._is_draining = self._is_known_draining = False
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the engine takes no more requests."""
+        return self._is_draining
+
+    @property
+    def load(self) -> Load:
+        """How busy the engine is."""
+        waiting = min(self._waiting(), len(self._visits))
+        return Load(
+            running=len(self._visits) - waiting,
+            waiting=waiting,
+            pending_tokens=self._pending_tokens,
+            free_tokens=max(0, self._facts.kv_tokens - self._used_tokens),
+        )
+
+    def watch(self, listener: Callable[[], None]) -> None:
+        """Have `listener` called whenever there may be something to take."""
+        self._listeners.append(listener)
+
+    def unwatch(self, listener: Callable[[], None]) -> None:
+        """Call `listener` no more."""
+        self._listeners.remove(listener)
+
+    def notify(self) -> None:
+        """Tell the listeners; for an engine whose number of waiting requests has changed."""
+        self._count()
+        for listener in self._listeners:
+            listener()
+
+    def arrive(self, dispatch: Dispatch | None, prompt_tokens: int) -> Visit:
+        """A request has reached the engine; `dispatch` is None for one not sent by a router.
+
+        Raises:
+            ValueError: the dispatch's keys are none.
+        """
+        dispatch = dispatch or NO_DISPATCH
+        self._count()
+        holding = self._ledger.begin(_prompt(dispatch), prompt_tokens)
+        visit = Visit(dispatch, holding, prompt_tokens, self._now(), self._work)
+        visit.cached_tokens = min(round(holding.matched_tokens), prompt_tokens)
+        visit.pending_tokens = prompt_tokens - visit.cached_tokens
+        self._pending_tokens += visit.pending_tokens
+        self._used_tokens += prompt_tokens
+        self._visits[visit] = None
+        if dispatch.id:
+            self._accepted.append(dispatch.id)
+        self.notify()
+        return visit
+
+    def start(
+        self,
+        visit: Visit,
+        cached_tokens: int,
+        scheduled_s: float | None = None,
+        first_token_s: float | None = None,
+    ) -> None:
+        """Its first token is there; the engine had `cached_tokens` of its prompt in its cache.
+
+        `scheduled_s`: when the engine began with its prompt; on arrival, if not known.
+        `first_token_s`: when it made the token, if that was before now.
+        """
+        if visit not in self._visits or visit.first_token_s is not None:
+            return
+        self._count()
+        now_s = self._now()
+        arrived_s = visit.arrived_s
+        first_s = now_s if first_token_s is None else min(max(first_token_s, arrived_s), now_s)
+        visit.first_token_s = first_s
+        visit.scheduled_s = (
+            arrived_s if scheduled_s is None else min(max(scheduled_s, arrived_s), first_s)
+        )
+        # What has run since a token that we hear of late is a share of what has run since arrival.
+        share = (first_s - arrived_s) / (now_s - arrived_s) if first_s < now_s else 1.0
+        visit.work_before += share * (self._work - visit.work_before)
+        self._settle(visit, cached_tokens)
+        self.notify()
+
+    def finish(
+        self,
+        visit: Visit,
+        completion_tokens: int,
+        replies: Sequence[bytes] = (),
+        *,
+        is_aborted: bool = False,
+    ) -> None:
+        """It has ended, or was aborted; `replies`: the text of each answer, or its token ids."""
+        if visit not in self._visits:
+            return
+        self._count()
+        del self._visits[visit]
+        self._used_tokens -= visit.prompt_tokens
+        now_s = self._now()
+        self._pending_tokens -= visit.pending_tokens
+        if visit.first_token_s is None:
+            queue_s = prefill_s = decode_s = 0.0
+        else:
+            scheduled_s = visit.arrived_s if visit.scheduled_s is None else visit.scheduled_s
+            queue_s = scheduled_s - visit.arrived_s
+            prefill_s = visit.first_token_s - scheduled_s
+            decode_s = now_s - visit.first_token_s
+        if visit.first_token_s is None and is_aborted:
+            self._ledger.cancel(visit.holding)
+        else:
+            self._ledger.end(visit.holding, _answers(visit, completion_tokens, replies))
+        text_bytes = 0 if visit.dispatch.is_token_ids else visit.dispatch.prompt_bytes
+        running = (self._work - visit.work_before) / decode_s if decode_s > 0 else 1.0
+        self._finished.append(
+            Finished(
+                id=visit.dispatch.id,
+                prompt_tokens=visit.prompt_tokens,
+                cached_tokens=visit.cached_tokens,
+                completion_tokens=completion_tokens,
+                prompt_bytes=text_bytes,
+                queue_s=queue_s,
+                prefill_s=prefill_s,
+                decode_s=decode_s,
+                running=max(1.0, running),
+                is_aborted=is_aborted,
+            )
+        )
+        self.notify()
+
+    def pool(self, visit: Visit, cached_tokens: int) -> None:
+        """It has ended with a vector, or anything else that is not made of tokens."""
+        if visit in self._visits:
+            self._settle(visit, cached_tokens)
+            self.finish(visit, 0)
+
+    def forget(self) -> None:
+        """The engine has emptied its cache."""
+        self._ledger.clear()
+        self.notify()
+
+    def drain(self) -> None:
+        """The engine takes no more requests."""
+        self._is_draining = True
+        self.notify()
+
+    def take(self) -> Update | None:
+        """What has changed since the last call; None if nothing has."""
+        load = self.load
+        added, dropped = self._ledger.take_changes()
+        update = Update(
+            added=packed(added),
+            added_tokens=packed_tokens(added.values()),
+            dropped=packed(dropped),
+            accepted=self._accepted,
+            finished=self._finished,
+            load=None if load == self._told else load,
+            is_draining=self._is_draining,
+        )
+        is_news = update != Update(is_draining=self._is_known_draining)
+        self._accepted, self._finished, self._told = [], [], load
+        self._is_known_draining = self._is_draining
+        return update if is_news else None
+
+    def snapshot(self) -> Update:
+        """All that a new listener has to know; `take` what has changed before, for the others."""
+        held = self._ledger.held
+        return Update(
+            is_snapshot=True,
+            added=packed(held),
+            added_tokens=packed_tokens(held.values()),
+            accepted=[visit.dispatch.id for visit in self._visits if visit.dispatch.id],
+            load=self.load,
+            is_draining=self._is_draining,
+        )
+
+    def _settle(self, visit: Visit, cached_tokens: int) -> None:
+        visit.cached_tokens = cached_tokens
+        self._pending_tokens -= visit.pending_tokens
+        visit.pending_tokens = 0
+        self._ledger.settle(visit.holding, cached_tokens, max(self._facts.block_size, 1))
+
+    def _count(self) -> None:
+        now_s = self._now()
+        self._work += self._running * (now_s - self._work_until_s)
+        self._work_until_s = now_s
+        self._running = self.load.running
+
+
+def _prompt(dispatch: Dispatch) -> Prompt:
+    return Prompt(
+        keys=unpacked(dispatch.keys),
+        size=dispatch.prompt_bytes,
+        is_token_ids=dispatch.is_token_ids,
+        key_bytes=dispatch.key_bytes or KEY_BYTES,
+    )
+
+
+def _answers(visit: Visit, completion_tokens: int, replies: Sequence[bytes]) -> list[Answer]:
+    """The blocks that the answers complete."""
+    dispatch, keys = visit.dispatch, visit.holding.keys
+    size = sum(map(len, replies))
+    is_held = bool(keys) or not dispatch.keys
+    if dispatch.reply_start is None or dispatch.key_bytes <= 0 or not (size and is_held):
+        return []
+    last = keys[-1] if keys else dispatch.seed
+    tokens_per_byte = completion_tokens / size
+    # The first block begins in the prompt.
+    start = visit.prompt_tokens - len(dispatch.reply_start) * tokens_per_byte
+    return [
+        Answer(
+            keys=extend(last, dispatch.reply_start + reply, dispatch.key_bytes),
+            start_tokens=max(0.0, start),
+            tokens_per_key=dispatch.key_bytes * tokens_per_byte,
+        )
+        for reply in replies
+    ]

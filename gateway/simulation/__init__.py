@@ -1,0 +1,1 @@
+"""Simulated replicas: the model of a vLLM engine, and the lab that compares routing policies."""

@@ -1,0 +1,85 @@
+"""Requests go where their prefix is: two real vLLM replicas, and what their caches really held."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.test_engines import demo, without
+from tests.gateway_process import Document, GatewayProcess, wait_for
+
+pytestmark = pytest.mark.e2e
+
+BLOCK_TOKENS = 128
+"""Of vLLM's KV cache on the CPU."""
+SYSTEM = [
+    "You are a patient guide who knows how gateways, engines and caches work together. " * 30,
+    "Answer in one short sentence, as a good librarian would, and never guess anything. " * 30,
+]
+
+
+@pytest.fixture(scope="module")
+def twins(gateway: GatewayProcess, dev_config: Document) -> Iterator[str]:
+    """A model with two replicas, beside the demo model."""
+    pair = demo("twins", replicas=2)
+    gateway.deploy({**dev_config, "applications": [*without(dev_config, "demo-embed"), pair]})
+    wait_for(lambda: replicas(gateway, "twins") == 2, timeout_s=180)
+    yield "twins"
+    gateway.deploy(dev_config)
+    wait_for(lambda: replicas(gateway, "demo-embed") == 1, timeout_s=180)
+
+
+def replicas(gateway: GatewayProcess, model: str) -> int:
+    """How many replicas a model has, as the gateway sees it."""
+    _, listing = gateway.request("GET", "/v1/models")
+    return sum(card["replicas"] for card in listing["data"] if card["id"] == model)
+
+
+def turn(gateway: GatewayProcess, model: str, messages: list[Document]) -> tuple[str, int, int]:
+    """One turn of a conversation: its replica, and the cached tokens predicted and true."""
+    body = {"model": model, "messages": messages, "max_tokens": 24, "temperature": 0}
+    with gateway.open("POST", "/v1/chat/completions", body) as response:
+        answer = json.loads(response.read())
+        assert response.status == 200, answer
+        replica = response.headers["x-gateway-replica"]
+        predicted = int(response.headers["x-gateway-cached-tokens"])
+    messages.append({"role": "assistant", "content": answer["choices"][0]["message"]["content"]})
+    return replica, predicted, answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+
+def test_later_turns_land_where_their_prefix_is(gateway: GatewayProcess, twins: str) -> None:
+    """Conversations and shared system prompts: the engines' own counts prove it."""
+    conversations: list[list[Document]] = [
+        [{"role": "system", "content": SYSTEM[number % 2]}] for number in range(6)
+    ]
+    first, later = [], []
+    for number in range(4):
+        for messages in conversations:
+            question = f"Question {number}: what is prefix caching, and why does it matter? " * 4
+            messages.append({"role": "user", "content": question})
+            (later if number else first).append(turn(gateway, twins, messages))
+    errors = [abs(predicted - true) for _, predicted, true in first + later]
+
+    assert all(true >= BLOCK_TOKENS for _, _, true in later)
+    # Whoever shares a system prompt finds it, but for the first of each.
+    assert sum(true > 0 for _, _, true in first) == len(first) - len(SYSTEM)
+    assert sum(error <= BLOCK_TOKENS for error in errors) >= 0.9 * len(errors), (first, later)
+
+
+def test_a_dry_run_knows_what_vllm_holds(gateway: GatewayProcess, twins: str) -> None:
+    """The replica's telemetry has reached the router, and nothing was sent to the engine."""
+    messages = [{"role": "user", "content": "Tell me about prefix caching in vLLM. " * 40}]
+    body = {"model": twins, "messages": messages}
+    _, before = gateway.request("POST", "/gateway/route", body)
+    replica, _, _ = turn(gateway, twins, [*messages])
+    wait_for(
+        lambda: gateway.request("POST", "/gateway/route", body)[1]["cached_tokens"] > BLOCK_TOKENS
+    )
+    _, after = gateway.request("POST", "/gateway/route", body)
+
+    assert before["cached_tokens"] == 0
+    assert after["replica"] == replica
+    assert {candidate["cached_tokens"] for candidate in after["candidates"]} == {
+        0,
+        after["cached_tokens"],
+    }

@@ -1,0 +1,411 @@
+"""What a router knows of its replicas: their telemetry, its own books, and its decisions."""
+
+import contextlib
+import json
+import random
+from array import array
+from collections.abc import Iterable, Iterator
+
+import pytest
+
+from gateway.routing.decision import Decision, DecisionLog
+from gateway.routing.dispatcher import IDLE, Dispatcher
+from gateway.routing.fleet import Model, Replica
+from gateway.routing.holdings import packed, packed_tokens
+from gateway.routing.policy import Candidate
+from gateway.routing.prefix import KEY_BYTES, NO_PROMPT, Prompt
+from gateway.routing.report import Report
+from gateway.telemetry import (
+    Dispatch,
+    EngineFacts,
+    Finished,
+    ReplicaMetadata,
+    Update,
+    UpdateReader,
+    encode_update,
+)
+
+FACTS = EngineFacts(
+    engine="fake",
+    routes=(),
+    kv_tokens=10_000,
+    block_size=16,
+    max_sequences=8,
+    max_model_len=4096,
+)
+METADATA = ReplicaMetadata(model="m", host="h", port=1, key="k", facts=FACTS)
+
+
+def prompt(*keys: int) -> Prompt:
+    """A prompt of these keys, 64 tokens each."""
+    return Prompt(array("Q", keys), size=KEY_BYTES * len(keys), seed=5, reply_start=b"")
+
+
+TEN = prompt(*range(1, 11))
+
+
+class Scene:
+    """A dispatcher for replicas `a`, `b`..., their engines, and a clock that stands still."""
+
+    def __init__(self, names: Iterable[str], policy: str = "marginal") -> None:
+        self.now_s = 1000.0
+        self.model = Model("m", created_s=1, policy=policy)
+        self.model.replace_replicas([Replica(name, METADATA) for name in names])
+        self.log = DecisionLog()
+        rng = random.Random(3)  # noqa: S311 - ids and ties, no secrets
+        self.dispatcher = Dispatcher(self.model, self.log, rng, lambda: self.now_s)
+        self.engines = {name: Report(FACTS, lambda: self.now_s) for name in names}
+
+    def follow(self, *names: str) -> None:
+        """Subscribe to the telemetry of these replicas, or of all."""
+        for name in names or self.engines:
+            self.tell(name, self.engines[name].snapshot())
+
+    def report(self, name: str) -> None:
+        """Let an engine tell what has changed."""
+        if update := self.engines[name].take():
+            self.tell(name, update)
+
+    def tell(self, name: str, update: Update) -> None:
+        """Send a frame over the wire."""
+        for frame in UpdateReader().feed(encode_update(update)):
+            self.dispatcher.hear(name, frame)
+
+    def seen(self, asked: Prompt = TEN) -> dict[str, Candidate]:
+        """What is known of each replica that may take a prompt."""
+        return {c.replica.id: c for c in self.dispatcher.choose(asked).candidates}
+
+    @contextlib.contextmanager
+    def sending(self, name: str, sent: Prompt = TEN) -> Iterator[Dispatch]:
+        """Send a prompt to a replica, whatever the policy says."""
+        decision = self.dispatcher.choose(sent)
+        ids = [candidate.replica.id for candidate in decision.candidates]
+        decision.index = ids.index(name)
+        with self.dispatcher.sending(decision, sent) as dispatch:
+            yield Dispatch.decode(dispatch.encode())
+
+    def answer(self, name: str, sent: Prompt = TEN, tokens: int = 640) -> Decision:
+        """Have a prompt answered by a replica, from its arrival to its end, and told of."""
+        engine = self.engines[name]
+        with self.sending(name, sent) as dispatch:
+            visit = engine.arrive(dispatch, tokens)
+            self.now_s += 0.25
+            engine.start(visit, cached_tokens=0)
+            self.now_s += 0.5
+            engine.finish(visit, completion_tokens=11)
+            self.report(name)
+        return self.log.latest()[0]
+
+
+@pytest.mark.parametrize("is_followed", [True, False])
+def test_unconfirmed_requests_count_at_once_and_vanish_with_their_end(is_followed: bool) -> None:
+    """A burst is spread before any engine has said a word; what fails leaves nothing behind."""
+    scene = Scene("ab")
+    if is_followed:
+        scene.follow()
+
+    with contextlib.suppress(ConnectionError), scene.sending("a"):
+        during = scene.seen()
+        raise ConnectionError
+
+    a, b = during["a"], during["b"]
+    assert (a.running, a.cached_keys, a.pending_tokens > 500) == (1, 10, True)
+    assert (b.running, b.cached_keys, b.pending_tokens) == (0, 0, 0)
+    after = scene.seen()["a"]
+    assert (after.running, after.cached_keys, after.pending_tokens) == (0, 0, 0)
+    assert len(scene.dispatcher.holdings) == 0
+
+
+def test_an_answer_without_confirmation_leaves_nothing_where_telemetry_arrives() -> None:
+    """The engine will say itself what it holds."""
+    scene = Scene("a")
+    scene.follow()
+    with scene.sending("a"):
+        pass
+    assert scene.seen()["a"].cached_keys == 0
+
+
+def test_confirmed_requests_are_counted_by_their_engine_alone() -> None:
+    """From `accepted` on its load has them, and its keys come with their tokens."""
+    scene = Scene("a")
+    scene.follow()
+    with scene.sending("a") as dispatch:
+        scene.engines["a"].arrive(dispatch, 700)
+        scene.report("a")
+        seen = scene.seen()["a"]
+    assert (seen.running, seen.pending_tokens) == (1, 700)
+    assert seen.cached_keys == 10
+    still = scene.seen()["a"]
+    assert (still.running, still.cached_keys) == (1, 10)
+
+
+def test_requests_of_others_count_by_telemetry() -> None:
+    """Another router's requests, and what they leave in the cache, are known like our own."""
+    scene, other = Scene("a"), Scene("a")
+    scene.follow()
+    with other.sending("a") as dispatch:
+        scene.engines["a"].arrive(dispatch, 640)
+        scene.report("a")
+    seen = scene.seen()["a"]
+    assert (seen.running, seen.cached_keys, seen.cached_tokens) == (1, 10, 624)
+
+
+def test_a_new_snapshot_counts_what_it_does_not_account_for() -> None:
+    """While a subscription was broken a request was sent: it may not have arrived yet."""
+    scene = Scene("a")
+    scene.follow()
+    with scene.sending("a") as arrived, scene.sending("a", prompt(11)):
+        scene.engines["a"].arrive(arrived, 640)
+        scene.report("a")
+        scene.follow()
+        assert scene.seen()["a"].running == 2
+        scene.tell("a", Update(is_snapshot=True, load=IDLE))
+        assert scene.seen()["a"].running == 2
+
+
+def test_a_finished_request_is_confirmed_as_well() -> None:
+    """It may come and go between two frames."""
+    scene = Scene("a")
+    scene.follow()
+    with scene.sending("a") as dispatch:
+        scene.tell("a", Update(finished=[finished(dispatch.id)]))
+        assert scene.seen()["a"].running == 0
+
+
+def test_what_an_engine_evicts_is_held_no_more() -> None:
+    """A cache of 10,000 tokens has room for 15 prompts of 640, the last ones."""
+    scene = Scene("a")
+    scene.follow()
+    for first in range(0, 300, 10):
+        scene.answer("a", prompt(*range(first, first + 10)))
+    assert scene.seen(prompt(*range(10)))["a"].cached_keys == 0
+    assert scene.seen(prompt(*range(290, 300)))["a"].cached_keys == 10
+    assert len(scene.dispatcher.holdings) * 64 <= FACTS.kv_tokens
+
+
+def test_replicas_come_and_go() -> None:
+    """A new one is a candidate at once; one that leaves takes along all that was known of it."""
+    scene = Scene("ab")
+    scene.follow()
+    scene.answer("a")
+    with scene.sending("a"):
+        scene.model.replace_replicas([Replica("b", METADATA), Replica("c", METADATA)])
+        assert scene.seen().keys() == {"b", "c"}
+        assert len(scene.dispatcher.holdings) == 0
+    scene.tell("a", Update(added=packed([1]), added_tokens=packed_tokens([64])))
+    scene.dispatcher.lose("a")
+    assert len(scene.dispatcher.holdings) == 0
+
+
+def test_a_request_may_be_sent_to_a_replica_that_has_just_left() -> None:
+    """It will fail as it must; the books do not break."""
+    scene = Scene("ab")
+    decision = scene.dispatcher.choose(TEN)
+    scene.model.replace_replicas([])
+    scene.dispatcher.sync()
+    with scene.dispatcher.sending(decision, TEN) as dispatch:
+        assert dispatch.id == decision.id
+    assert len(scene.dispatcher.holdings) == 0
+
+
+def test_draining_replicas_are_avoided() -> None:
+    """They take nothing more, as long as there is another."""
+    scene = Scene("ab")
+    scene.follow()
+    scene.engines["a"].drain()
+    scene.report("a")
+    assert scene.seen().keys() == {"b"}
+    scene.engines["b"].drain()
+    scene.report("b")
+    assert scene.seen().keys() == {"a", "b"}
+
+
+def test_a_replica_that_could_not_be_reached_is_left_out_for_a_while() -> None:
+    """It looks idle because it refuses everything: it must not draw all requests."""
+    scene = Scene("ab")
+    scene.model.replicas["a"].shunned_until_s = scene.now_s + 1
+    assert scene.seen().keys() == {"b"}
+    scene.model.replicas["b"].shunned_until_s = scene.now_s + 1
+    assert scene.seen().keys() == {"a", "b"}
+    scene.now_s += 1
+    assert scene.seen().keys() == {"a", "b"}
+
+
+def test_without_telemetry_the_routers_own_books_are_used() -> None:
+    """What was answered is in the replica's cache, up to its capacity."""
+    scene = Scene("ab")
+    with scene.sending("a"):
+        pass
+    seen = scene.seen()
+    assert (seen["a"].cached_keys, seen["a"].cached_tokens, seen["a"].running) == (10, 624, 0)
+    assert seen["b"].cached_keys == 0
+    for first in range(100, 300, 10):
+        with scene.sending("a", prompt(*range(first, first + 10))):
+            pass
+    assert scene.seen()["a"].cached_keys == 0
+    assert len(scene.dispatcher.holdings) * 64 <= FACTS.kv_tokens
+
+
+def test_lost_telemetry_falls_back_to_own_books() -> None:
+    """What others do there is not known any more; what this router does there is."""
+    scene = Scene("a")
+    scene.follow()
+    scene.answer("a", prompt(50, 51))
+    with scene.sending("a") as dispatch:
+        scene.engines["a"].arrive(dispatch, 640)
+        scene.report("a")
+        scene.dispatcher.lose("a")
+        lost = scene.seen()["a"]
+        assert scene.seen(prompt(50, 51))["a"].cached_keys == 0
+    assert (lost.running, lost.waiting) == (1, 0)
+    ended = scene.seen()["a"]
+    assert (ended.running, ended.pending_tokens, ended.cached_keys) == (0, 0, 10)
+
+
+def test_telemetry_that_stays_away_leaves_the_own_books() -> None:
+    """Every attempt to subscribe again ends in a loss; a success replaces the books."""
+    scene = Scene("a")
+    scene.follow()
+    scene.dispatcher.lose("a")
+    with scene.sending("a"):
+        pass
+    scene.dispatcher.lose("a")
+    assert scene.seen()["a"].cached_keys == 10
+    scene.follow()
+    assert scene.seen()["a"].cached_keys == 0
+
+
+def test_a_whole_prompt_in_the_cache_still_has_a_token_to_compute() -> None:
+    """Engines cache whole blocks, and never the last token of a prompt."""
+    scene = Scene("a")
+    scene.follow()
+    scene.answer("a", TEN, tokens=650)
+    longer = Prompt(array("Q", [*TEN.keys, 77]), size=11 * KEY_BYTES)
+    assert scene.seen(TEN)["a"].cached_tokens == 640
+    assert scene.seen(longer)["a"].cached_tokens == 640
+    assert scene.dispatcher.choose(TEN).prompt_tokens == 650
+    assert scene.dispatcher.choose(longer).prompt_tokens == pytest.approx(714, rel=0.01)
+
+
+def test_a_prompt_without_keys_goes_by_load() -> None:
+    """What cannot be read costs nothing to know."""
+    scene = Scene("ab")
+    scene.follow()
+    with scene.sending("a"):
+        decision = scene.dispatcher.choose(NO_PROMPT)
+    assert decision.replica.id == "b"
+    assert decision.cached_tokens == 0
+
+
+def test_what_engines_finish_is_learned() -> None:
+    """Costs follow the engines: these take 0.25 s for 640 tokens of 2560 bytes."""
+    scene = Scene("a")
+    scene.follow()
+    for number in range(60):
+        scene.answer("a", prompt(*range(100 * number, 100 * number + 10)), tokens=1280)
+    figures = scene.dispatcher.latency.figures
+    assert figures.prefill_s * 1280 + 0.01 == pytest.approx(0.25, rel=0.2)
+    assert figures.tokens_per_byte == pytest.approx(0.5, rel=0.2)
+
+
+def test_a_decision_explains_itself_and_learns_how_it_turned_out() -> None:
+    """Candidates, costs and winner as JSON; the engine's own numbers once it has finished."""
+    scene = Scene("ab")
+    scene.follow()
+    asked = scene.dispatcher.choose(TEN, request_id="r\u00e9\n1", max_tokens=20)
+
+    before = json.loads(asked.encode())
+    after = json.loads(scene.answer("b").encode())
+
+    costs = {candidate["replica"]: candidate["cost"] for candidate in before["candidates"]}
+    assert b"\n" not in asked.encode()
+    assert before["request_id"] == "r\u00e9\n1"
+    assert (before["model"], before["policy"], before["actual"]) == ("m", "marginal", None)
+    assert (before["prompt_tokens"], before["output_tokens"]) == (640, 20)
+    assert costs.keys() == {"a", "b"}
+    assert costs[before["replica"]] == min(costs.values())
+    assert before["ttft_s"] == pytest.approx(640e-4 + 0.012)
+    assert after["replica"] == "b"
+    assert after["actual"] == {
+        "prompt_tokens": 640,
+        "cached_tokens": 0,
+        "completion_tokens": 11,
+        "ttft_s": 0.25,
+        "is_aborted": False,
+    }
+
+
+def test_decisions_are_kept_newest_first_and_not_for_ever() -> None:
+    """The log is as long as it was made; reports on forgotten ones are nobody's."""
+    scene = Scene("a")
+    log = DecisionLog(size=2)
+    decisions = [scene.dispatcher.choose(TEN) for _ in range(3)]
+    for decision in decisions:
+        log.add(decision)
+    for decision in decisions:
+        log.finish(finished(decision.id))
+    assert log.latest() == decisions[:0:-1]
+    assert [decision.finished is not None for decision in decisions] == [False, True, True]
+
+
+def finished(id_: int) -> Finished:
+    """A report on that request."""
+    return Finished(
+        id=id_,
+        prompt_tokens=1,
+        cached_tokens=0,
+        completion_tokens=1,
+        prompt_bytes=4,
+        queue_s=0,
+        prefill_s=0.1,
+        decode_s=0,
+        running=1,
+    )
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        Update(added=b"1234567"),
+        Update(added=packed([1]), added_tokens=b"123"),
+        Update(added=packed([1, 2]), added_tokens=packed_tokens([1])),
+        Update(added_tokens=packed_tokens([1])),
+        Update(dropped=b"1"),
+        Update(is_snapshot=True, added=packed([1])),
+    ],
+)
+def test_a_frame_that_cannot_be_understood_is_refused(update: Update) -> None:
+    """Keys cut short, or without their tokens: the subscription has to begin anew."""
+    scene = Scene("a")
+    with pytest.raises(ValueError, match=r"multiple|without"):
+        scene.tell("a", update)
+
+
+def test_what_a_stranger_tells_is_ignored() -> None:
+    """The last frame of a replica may arrive after it has gone."""
+    scene = Scene("a")
+    scene.tell("x", Update(added=packed([1]), added_tokens=packed_tokens([64])))
+    assert len(scene.dispatcher.holdings) == 0
+
+
+def test_dispatch_tells_the_engine_all_it_needs() -> None:
+    """The keys and where they end, for the ledger; and how urgent the request is."""
+    scene = Scene("a")
+    scene.follow()
+    with scene.sending("a") as dispatch, scene.sending("a", prompt(91)) as short:
+        assert dispatch.keys == packed(TEN.keys)
+        assert (dispatch.key_bytes, dispatch.prompt_bytes) == (KEY_BYTES, 2560)
+        assert (dispatch.seed, dispatch.reply_start, dispatch.is_token_ids) == (5, b"", False)
+        assert dispatch.id != short.id
+        assert short.priority < dispatch.priority
+        scene.now_s += 1
+        with scene.sending("a", prompt(92)) as later:
+            assert later.priority == short.priority + 200
+
+
+def test_a_changed_policy_is_followed() -> None:
+    """The configuration of a running model may change."""
+    scene = Scene("ab", policy="round-robin")
+    assert [scene.dispatcher.choose(TEN).replica.id for _ in range(4)] == ["a", "b"] * 2
+    scene.model.policy = "least-pending"
+    assert scene.dispatcher.choose(TEN).policy == "least-pending"

@@ -1,0 +1,184 @@
+"""Following the telemetry of engines, over real sockets."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from gateway.relay.subscriptions import Subscriptions
+from gateway.relay.upstream import Upstream
+from gateway.routing.dispatchers import Dispatchers
+from gateway.routing.fleet import Fleet, Model
+from gateway.routing.holdings import packed, packed_tokens
+from gateway.routing.policy import Candidate
+from gateway.routing.prefix import Prompt
+from gateway.telemetry import Load, Update, encode_update
+from tests.unit.conftest import PATIENCE_S, FakeEngine, StartEngine, Visit, answer, chunked
+
+HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+KEYS = (11, 22, 33)
+PROMPT = Prompt(KEYS, size=3 * 256)
+SNAPSHOT = Update(
+    is_snapshot=True,
+    added=packed(KEYS[:2]),
+    added_tokens=packed_tokens([64, 128]),
+    load=Load(running=5, waiting=1, pending_tokens=700, free_tokens=10),
+)
+
+
+class Stand:
+    """A router's picture of one model, kept by subscriptions."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        rng = random.Random(1)  # noqa: S311 - it breaks ties only
+        self.fleet = Fleet()
+        self.dispatchers = Dispatchers(rng, lambda: 1000.0)
+        self.model = Model("m", created_s=1)
+        self.fleet.add(self.model)
+        self.subscriptions = Subscriptions(
+            self.fleet, self.dispatchers, upstream, lambda: 1000.0, rng
+        )
+
+    def has(self, *engines: FakeEngine) -> None:
+        """These engines are the model's replicas now."""
+        self.fleet.replace_replicas(self.model, [engine.replica() for engine in engines])
+
+    @property
+    def candidate(self) -> Candidate:
+        """How the first replica stands."""
+        return self.dispatchers.of(self.model).choose(PROMPT).candidates[0]
+
+
+@pytest.fixture
+async def stand(upstream: Upstream) -> AsyncIterator[Stand]:
+    """A stand that listens."""
+    stand = Stand(upstream)
+    stand.subscriptions.start()
+    yield stand
+    await stand.subscriptions.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something has become true."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.01)
+
+
+async def tell(visit: Visit, *updates: Update) -> None:
+    """Send frames of telemetry, the first with the head of the answer."""
+    await visit.send(HEAD + chunked(*map(encode_update, updates)))
+
+
+async def test_what_an_engine_tells_is_known(start_engine: StartEngine, stand: Stand) -> None:
+    """First the snapshot, then the changes, also where a frame comes in pieces."""
+    frame = encode_update(Update(added=packed(KEYS[2:]), added_tokens=packed_tokens([190])))
+    go_on = asyncio.Event()
+
+    async def script(visit: Visit) -> None:
+        await tell(visit, SNAPSHOT)
+        await go_on.wait()
+        await visit.send(chunked(frame[:3]), chunked(frame[3:]))
+        await visit.until_gone()
+
+    engine = await start_engine(script)
+    stand.has(engine)
+    await until(lambda: stand.candidate.running == 5)
+    first = stand.candidate
+    go_on.set()
+    await until(lambda: stand.candidate.cached_keys == 3)
+
+    assert (first.waiting, first.pending_tokens, first.cached_keys) == (1, 700, 2)
+    assert first.cached_tokens == 128
+    assert b"GET /engine/telemetry " in engine.requests[0]
+    assert b"Bearer engine-key" in engine.requests[0]
+
+
+@pytest.mark.parametrize("ending", [b"", chunked(b"\xff\xff\xff\xff no telemetry")])
+async def test_a_broken_subscription_is_taken_up_again(
+    start_engine: StartEngine, stand: Stand, ending: bytes
+) -> None:
+    """After a cut or garbage nothing old is believed, and a new snapshot counts."""
+    again = asyncio.Event()
+
+    async def script(visit: Visit) -> None:
+        if engine.connections == 1:
+            await tell(visit, SNAPSHOT)
+            await until(lambda: stand.candidate.running == 5)
+            await visit.send(ending)
+            visit.writer.close()
+            return
+        await again.wait()
+        await tell(visit, SNAPSHOT)
+        await visit.until_gone()
+
+    engine = await start_engine(script)
+    stand.has(engine)
+    await until(lambda: engine.connections == 2)
+    between = stand.candidate
+    again.set()
+    await until(lambda: stand.candidate.running == 5)
+
+    assert (between.running, between.cached_keys) == (0, 0)
+    assert between.replica.shunned_until_s == 0.0, "it is back, so it is not shunned any more"
+
+
+async def test_a_replica_that_fell_silent_is_shunned(
+    start_engine: StartEngine, stand: Stand
+) -> None:
+    """A subscription that breaks off is the first sign of a dead engine."""
+
+    async def dying(visit: Visit) -> None:
+        if engine.connections > 1:
+            visit.writer.close()
+            return
+        await tell(visit, SNAPSHOT)
+        await until(lambda: stand.candidate.running == 5)
+        visit.writer.close()
+
+    engine = await start_engine(dying)
+    stand.has(engine)
+    (replica,) = stand.model.replicas.values()
+    await until(lambda: replica.shunned_until_s > 1000.0)
+
+    assert stand.candidate.running == 0
+
+
+async def test_an_engine_without_telemetry_is_a_candidate(
+    start_engine: StartEngine, stand: Stand
+) -> None:
+    """It is asked again now and then, and never shunned for it."""
+
+    async def script(visit: Visit) -> None:
+        await visit.send(answer(b"", status=b"404 Not Found"))
+
+    engine = await start_engine(script)
+    stand.has(engine)
+    await until(lambda: len(engine.requests) >= 2)
+
+    assert stand.candidate.replica.shunned_until_s == 0.0
+
+
+async def test_subscriptions_end_with_their_replicas(
+    start_engine: StartEngine, stand: Stand
+) -> None:
+    """One that goes away is left alone; the one that stays goes on being followed."""
+
+    async def script(visit: Visit) -> None:
+        await tell(visit, SNAPSHOT)
+        await visit.until_gone()
+        raise ConnectionError  # which the engine notes as a client that is gone
+
+    stays, goes = await start_engine(script), await start_engine(script)
+    stand.has(stays, goes)
+    await until(lambda: stand.candidate.running == 5)
+    stand.has(stays)
+    await asyncio.wait_for(goes.gone.wait(), PATIENCE_S)
+    is_still_followed = not stays.gone.is_set()
+    await stand.subscriptions.close()
+    await asyncio.wait_for(stays.gone.wait(), PATIENCE_S)
+
+    assert is_still_followed
+    assert stays.connections == 1
+    stand.subscriptions.start()
