@@ -30,7 +30,7 @@ from gateway.telemetry import ReplicaMetadata
 ANY = "0.0.0.0"  # noqa: S104 - Serve's own default
 MODEL_DEPLOYMENT = "Model"
 ENGINE_DEPLOYMENT = "Engine"
-POLL_PERIOD_S = 1.0
+POLL_PERIOD_S = 2.0
 ENTRY_TIMEOUT_S = 5.0
 
 _COMING_UP = {ApplicationStatus.NOT_STARTED, ApplicationStatus.DEPLOYING}

@@ -35,6 +35,10 @@ NOTES = Path(__file__).resolve().parent.parent / ".run"
 STOP_TIMEOUT_S = 60
 SWEEP_TIMEOUT_S = 5
 POLL_S = 0.5
+ROUTER_PORTS = (30_000, 31_000)
+"""Where Serve puts the HTTP servers of its ingress replicas."""
+PORTS_EACH = 50
+"""Of them for one cluster."""
 ANY = "0.0.0.0"  # noqa: S104 - Serve's own default
 
 Address = tuple[str, int]
@@ -110,7 +114,12 @@ def hold(config: Path) -> None:
 
 def environment() -> dict[str, str]:
     """What makes Serve fast, and keeps it apart from other clusters on this machine."""
+    # With Serve's own ports, two clusters on one machine would use each other's routers.
+    routers = processes.free_ports(*ROUTER_PORTS, size=PORTS_EACH)
     return {
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(processes.free_port()),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(routers[0]),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(routers[-1]),
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         haproxy.BINARY_PATH: str(Path(sys.executable).with_name("gateway-haproxy")),

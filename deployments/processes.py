@@ -125,6 +125,21 @@ def _described(pid: int | None) -> str:
     return f"process {pid}"
 
 
+def free_ports(first: int, last: int, size: int) -> range:
+    """The first `size` ports in a row from `first` to `last` at which nobody listens right now.
+
+    Raises:
+        OSError: there are none.
+    """
+    listeners = (c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN)
+    taken = {part for listener in listeners for part in listener.laddr}
+    for start in range(first, last - size + 2, size):
+        ports = range(start, start + size)
+        if taken.isdisjoint(ports):
+            return ports
+    raise OSError(errno.EADDRINUSE, f"no {size} free ports from {first} to {last}")
+
+
 def free_port() -> int:
     """A TCP port nobody listens on right now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -24,33 +24,65 @@ logger = logging.getLogger(__name__)
 class Times(Protocol):
     """vLLM's `RequestStateStats`; monotonic seconds, 0 for what has not happened."""
 
-    scheduled_ts: float
-    first_token_ts: float
+    @property
+    def scheduled_ts(self) -> float:
+        """When the engine began with the prompt."""
+
+    @property
+    def first_token_ts(self) -> float:
+        """When it had the first token."""
 
 
 class Completion(Protocol):
     """vLLM's `CompletionOutput`: an answer, or what has been added to it."""
 
-    index: int
-    text: str
-    token_ids: Sequence[int]
-    finish_reason: str | None
+    @property
+    def index(self) -> int:
+        """Which of the request's answers."""
+
+    @property
+    def text(self) -> str:
+        """Its text."""
+
+    @property
+    def token_ids(self) -> Sequence[int]:
+        """Its tokens."""
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why it ended, if it has."""
 
 
 class Output(Protocol):
     """vLLM's `RequestOutput`."""
 
-    outputs: Sequence[Completion]
-    finished: bool
-    num_cached_tokens: int | None
-    metrics: Times | None
+    @property
+    def outputs(self) -> Sequence[Completion]:
+        """What there is of the answers."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is the last."""
+
+    @property
+    def num_cached_tokens(self) -> int | None:
+        """Of the prompt, found in the KV cache."""
+
+    @property
+    def metrics(self) -> Times | None:
+        """When what happened, where the engine keeps statistics."""
 
 
 class Pooled(Protocol):
     """vLLM's `PoolingRequestOutput`."""
 
-    finished: bool
-    num_cached_tokens: int
+    @property
+    def finished(self) -> bool:
+        """Whether it is the last."""
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """Of the prompt, found in the KV cache."""
 
 
 @dataclass(frozen=True, slots=True)

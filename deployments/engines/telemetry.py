@@ -29,6 +29,8 @@ class Telemetry:
     def __init__(self, app: App, report: Report) -> None:
         self._app = app
         self._report = report
+        self._keep_alive_s = KEEP_ALIVE_S
+        self._backlog_bytes = BACKLOG_BYTES
         self._listeners: set[_Listener] = set()
         self._changed = asyncio.Event()
         self._sender: asyncio.Task[None] | None = None
@@ -54,8 +56,10 @@ class Telemetry:
 
     async def close(self) -> None:
         """End all subscriptions; there will be no others."""
-        self._is_closed = True
-        self._report.unwatch(self._notice)
+        if not self._is_closed:
+            self._is_closed = True
+            self._report.unwatch(self._notice)
+            self._publish()
         for listener in self._listeners:
             listener.end()
         if self._sender is not None:
@@ -66,7 +70,7 @@ class Telemetry:
         headers = [(b"content-type", b"application/octet-stream"), (b"cache-control", b"no-store")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         self._publish()  # what the others lack is in the newcomer's snapshot
-        listener = _Listener(encode_update(self._report.snapshot()))
+        listener = _Listener(encode_update(self._report.snapshot()), self._backlog_bytes)
         self._join(listener)
         try:
             await while_connected(receive, listener.listen(send))
@@ -89,7 +93,7 @@ class Telemetry:
     async def _send(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(KEEP_ALIVE_S):
+                async with asyncio.timeout(self._keep_alive_s):
                     await self._changed.wait()
             except TimeoutError:
                 self._broadcast(Update(is_draining=self._report.is_draining))
@@ -112,7 +116,8 @@ class Telemetry:
 class _Listener:
     """One subscription: what it has not been sent yet."""
 
-    def __init__(self, snapshot: bytes) -> None:
+    def __init__(self, snapshot: bytes, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
         self._frames = [snapshot]
         self._backlog_bytes = 0
         self._is_over = False
@@ -123,7 +128,7 @@ class _Listener:
     def tell(self, frame: bytes) -> bool:
         """Take a frame for the listener; False, and the end, if it does not read what it gets."""
         self._backlog_bytes += len(frame)
-        if self._backlog_bytes > BACKLOG_BYTES:
+        if self._backlog_bytes > self._most_bytes:
             logger.warning("a telemetry listener does not read; it is cut off")
             if self._listening is not None:
                 self._listening.cancel()

@@ -216,7 +216,8 @@ class _ObservedLLM(AsyncLLM):
             self.observer.forget()
 
     def _prioritize(self, options: dict[str, object]) -> None:
-        if self.observer is not None and not options.get("priority"):
+        # The gateway's word outweighs the client's, who would put itself before everybody else.
+        if self.observer is not None and self.observer.priority:
             options["priority"] = self.observer.priority
 
 

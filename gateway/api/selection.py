@@ -1,7 +1,8 @@
 """From a request to the replica that takes it; the same for requests that are sent and dry runs."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from gateway.api.routes import PROMPT_ROUTES, ROUTES
 from gateway.errors import ModelUnavailable, UnsupportedRoute
@@ -16,8 +17,7 @@ SESSION_LIMIT = 256
 """Bytes of an `x-session-id` that count."""
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(msgspec.Struct, frozen=True):
     """Where a request goes."""
 
     dispatcher: Dispatcher

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from dataclasses import dataclass
+
+import msgspec
 
 from gateway.errors import DRAINING, UpstreamFailed
 from gateway.relay.asgi import Headers
@@ -19,8 +20,7 @@ SHUN_S = 5.0
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """A request as it goes to engines."""
 
     path: str

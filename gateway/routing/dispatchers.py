@@ -18,6 +18,10 @@ class Dispatchers:
         self._now = now
         self._dispatchers: WeakKeyDictionary[Model, Dispatcher] = WeakKeyDictionary()
 
+    def __len__(self) -> int:
+        """How many models have one."""
+        return len(self._dispatchers)
+
     def of(self, model: Model) -> Dispatcher:
         """The dispatcher of a model."""
         dispatcher = self._dispatchers.get(model)

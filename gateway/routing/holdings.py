@@ -10,6 +10,8 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 
 @dataclass(slots=True)
 class _Shelf:
@@ -21,8 +23,7 @@ class _Shelf:
     """Keys on their way there, and with how many requests."""
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(msgspec.Struct, frozen=True):
     """How much of a prompt one replica holds."""
 
     keys: int

@@ -10,7 +10,8 @@ followed within some tens of requests. O(1) an observation.
 """
 
 import math
-from dataclasses import dataclass
+
+import msgspec
 
 from gateway.telemetry import Finished
 
@@ -76,8 +77,7 @@ class Line:
         self.intercept, self.slope = intercept, slope
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
+class Figures(msgspec.Struct, frozen=True):
     """What is known of a model's engines now."""
 
     prefill_s: float

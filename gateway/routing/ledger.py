@@ -92,7 +92,7 @@ class Ledger:
         return {key: round(entry.tokens) for key, entry in self._entries.items()}
 
     def take_changes(self) -> tuple[dict[int, int], list[int]]:
-        """Keys added (each with the prompt tokens up to its end) and dropped since the last call."""
+        """Keys added (with the prompt tokens up to their ends) and dropped since the last call."""
         added = {key: round(self._entries[key].tokens) for key in self._added}
         dropped = list(self._dropped)
         self._added.clear()

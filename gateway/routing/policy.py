@@ -1,16 +1,16 @@
 """What a routing policy is: a pure choice among candidates, which can explain itself."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from gateway.routing.fleet import Replica
 from gateway.routing.latency import Figures
 from gateway.routing.prefix import Prompt
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """What a policy knows of a request."""
 
     prompt: Prompt
@@ -22,8 +22,7 @@ class Request:
     """The client's `x-session-id`; empty without one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """A replica that may take a request, and how it stands."""
 
     replica: Replica
@@ -46,8 +45,7 @@ class Candidate:
         return self.running + self.waiting
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """Whom a policy chose, and why."""
 
     index: int

@@ -10,7 +10,6 @@ block hashes have, but computed without a tokenizer. Cost: O(length), no copy of
 import re
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import msgspec
 from xxhash import xxh3_64_intdigest
@@ -21,6 +20,8 @@ KEY_BYTES = 256
 """Bytes of canonical text that a key stands for."""
 MAX_KEYS = 8192
 """Keys of a prompt at most: 2 MiB of text; what comes later is not looked at."""
+MAX_OBJECTS = 100_000
+"""Messages and parts, or braces in texts; megabytes of tiny ones would hold everybody else up."""
 TOKEN_ID_BYTES = 4
 
 _ROLE = "\x1e"
@@ -32,8 +33,7 @@ _NOTHING = (msgspec.Raw(), msgspec.Raw(b"null"), msgspec.Raw(b"[]"))
 _KIND = re.compile(rb"\[\s*(.)", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(msgspec.Struct, frozen=True):
     """A prompt, as far as routing looks at it."""
 
     keys: Sequence[int]
@@ -75,6 +75,9 @@ def _chain(text: bytes, seed: int, *, reply: bytes = b"", is_token_ids: bool = F
 
 def _read(head: RequestHead) -> Prompt:
     parts = head.prompt
+    structured = (parts.messages, parts.system, parts.input)
+    if any(bytes(raw).count(b"{") > MAX_OBJECTS for raw in structured):
+        return NO_PROMPT
     seeds = (bytes(raw) if _is_given(raw) else b"" for raw in parts.seeds)
     seed = xxh3_64_intdigest(b"\0".join((head.model.encode(), *seeds)))
     if _is_given(parts.messages):

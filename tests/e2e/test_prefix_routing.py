@@ -10,6 +10,8 @@ from tests.gateway_process import Document, GatewayProcess, wait_for
 
 pytestmark = pytest.mark.e2e
 
+Turn = tuple[str, int, int]
+"""Its replica, and the cached tokens predicted and true."""
 BLOCK_TOKENS = 128
 """Of vLLM's KV cache on the CPU."""
 SYSTEM = [
@@ -35,8 +37,8 @@ def replicas(gateway: GatewayProcess, model: str) -> int:
     return sum(card["replicas"] for card in listing["data"] if card["id"] == model)
 
 
-def turn(gateway: GatewayProcess, model: str, messages: list[Document]) -> tuple[str, int, int]:
-    """One turn of a conversation: its replica, and the cached tokens predicted and true."""
+def turn(gateway: GatewayProcess, model: str, messages: list[Document]) -> Turn:
+    """Have one turn of a conversation, and put its answer to the messages."""
     body = {"model": model, "messages": messages, "max_tokens": 24, "temperature": 0}
     with gateway.open("POST", "/v1/chat/completions", body) as response:
         answer = json.loads(response.read())
@@ -52,7 +54,8 @@ def test_later_turns_land_where_their_prefix_is(gateway: GatewayProcess, twins: 
     conversations: list[list[Document]] = [
         [{"role": "system", "content": SYSTEM[number % 2]}] for number in range(6)
     ]
-    first, later = [], []
+    first: list[Turn] = []
+    later: list[Turn] = []
     for number in range(4):
         for messages in conversations:
             question = f"Question {number}: what is prefix caching, and why does it matter? " * 4

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from deployments.local import ROUTER_PORTS
 from tests.gateway_process import (
     Document,
     GatewayProcess,
@@ -23,8 +24,6 @@ from tests.gateway_process import (
 
 pytestmark = pytest.mark.integration
 
-DIRECT_INGRESS_PORTS = range(30_000, 31_001)
-"""Where Serve puts the HTTP servers of its ingress replicas."""
 REPLICAS = 8
 BLOCK_TOKENS = 16
 MODEL = model_application(
@@ -78,7 +77,11 @@ def listening(process: psutil.Process) -> list[Any]:
         connections = process.net_connections("tcp")
     except psutil.Error:
         return []
-    return [c for c in connections if c.status == "LISTEN" and c.laddr[1] in DIRECT_INGRESS_PORTS]
+    return [
+        c
+        for c in connections
+        if c.status == "LISTEN" and ROUTER_PORTS[0] <= c.laddr[1] <= ROUTER_PORTS[1]
+    ]
 
 
 def chat(text: str, **more: object) -> Document:

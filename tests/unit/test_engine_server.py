@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -14,7 +15,8 @@ from deployments.engines.asgi import send_json
 from deployments.engines.server import EngineServer, ServerDied
 from gateway.errors import ErrorBody
 from gateway.relay.asgi import Receive, Scope, Send
-from gateway.telemetry import EngineFacts
+from gateway.routing.report import Report
+from gateway.telemetry import TELEMETRY_PATH, EngineFacts, Update, UpdateReader
 
 FACTS = EngineFacts(
     engine="fake",
@@ -32,6 +34,7 @@ class FakeEngine:
     facts = FACTS
 
     def __init__(self) -> None:
+        self.report = Report(FACTS, time.monotonic)
         self.failure: Exception | None = None
         self.release = asyncio.Event()
         self.entered = asyncio.Event()
@@ -79,6 +82,20 @@ class Client:
         async with self._session.request(method, url, headers=headers) as response:
             return response.status, await response.read(), response.headers.get("retry-after")
 
+    @asynccontextmanager
+    async def listen(self) -> AsyncIterator[AsyncIterator[Update]]:
+        """What the engine tells, as long as the context lasts."""
+        url = f"http://{self._server.host}:{self._server.port}{TELEMETRY_PATH}"
+        headers = {"authorization": f"Bearer {self._server.key}"}
+        async with self._session.get(url, headers=headers) as response:
+            yield self._frames(response)
+
+    async def _frames(self, response: aiohttp.ClientResponse) -> AsyncIterator[Update]:
+        reader = UpdateReader()
+        async for data in response.content.iter_any():
+            for update in reader.feed(data):
+                yield update
+
 
 @asynccontextmanager
 async def served(engine: FakeEngine) -> AsyncIterator[tuple[EngineServer, Client]]:
@@ -120,8 +137,9 @@ async def test_the_key_opens_the_engine() -> None:
 async def test_without_the_key_nothing_answers(method: str, authorization: str) -> None:
     """Any other authorization gets 401 in OpenAI's shape, whatever the method."""
     async with served(FakeEngine()) as (server, client):
-        status, body, _ = await client.call(method, "/v1/x", authorization.format(key=server.key))
-        assert (status, error_code(body)) == (401, "invalid_api_key")
+        for path in ("/v1/x", TELEMETRY_PATH):
+            status, body, _ = await client.call(method, path, authorization.format(key=server.key))
+            assert (status, error_code(body)) == (401, "invalid_api_key")
 
 
 async def test_no_authorization_at_all() -> None:
@@ -160,6 +178,28 @@ async def test_a_drain_finishes_what_is_in_flight() -> None:
         engine.release.set()
         assert await drain == 0
         assert (await slow)[0] == 200
+
+
+async def test_a_drain_does_not_wait_for_listeners() -> None:
+    """Who listens to the telemetry hears of the drain, and is no work in flight."""
+    async with served(FakeEngine()) as (server, client):
+        async with client.listen() as frames:
+            assert (await anext(frames)).is_snapshot
+            assert server.in_flight == 0
+            assert await server.drain(timeout_s=30) == 0
+            assert (await anext(frames)).is_draining
+        async with client.listen() as frames:
+            assert (await anext(frames)).is_draining
+
+
+async def test_a_stop_ends_the_telemetry() -> None:
+    """Listeners get a proper end of their stream, and the stop leaves no task behind."""
+    tasks_before = asyncio.all_tasks()
+    async with served(FakeEngine()) as (server, client), client.listen() as frames:
+        assert (await anext(frames)).is_snapshot
+        await server.stop()
+        assert [frame async for frame in frames] == []
+    assert asyncio.all_tasks() == tasks_before
 
 
 async def test_a_drain_gives_up_in_time() -> None:

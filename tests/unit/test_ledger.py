@@ -124,7 +124,7 @@ class ShadowedCache(RuleBasedStateMachine):
         self.heard.update(added)
         for key in dropped:
             del self.heard[key]
-        assert self.heard == self.ledger.held
+        assert self.heard.keys() == self.ledger.held.keys()
 
     @invariant()
     def holds_what_the_cache_has(self) -> None:
@@ -189,7 +189,7 @@ def test_a_key_missing_from_the_middle_proves_nothing() -> None:
     ledger = Ledger(8 * KEY_TOKENS)
     serve(ledger, 1, 2, 3)
     serve(ledger, 10, 11)
-    assert 3 > BELIEVED * 8
+    assert BELIEVED * 8 < 3
 
     ledger.settle(begin(ledger, 10, 11), cached_tokens=0, slack=0)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import InvalidRequest
 from gateway.request import parse_json
-from gateway.routing.prefix import KEY_BYTES, MAX_KEYS, Prompt, extend, prompt_of
+from gateway.routing.prefix import KEY_BYTES, MAX_KEYS, MAX_OBJECTS, Prompt, extend, prompt_of
 
 JSON_VALUES = st.recursive(
     st.none()
@@ -300,6 +300,20 @@ def test_results_within_results_are_not_entered() -> None:
         inner = {"type": "tool_result", "tool_use_id": "1", "content": [inner]}
     prompt = read(chat(said([inner])))
     assert 0 < prompt.size < KEY_BYTES
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": [{}] * (MAX_OBJECTS + 1)},
+        {"messages": [said([{}] * MAX_OBJECTS)]},
+        {"system": [text("")] * (MAX_OBJECTS + 1), **chat(said(LONG))},
+        {"input": [{}] * (MAX_OBJECTS + 1)},
+    ],
+)
+def test_a_prompt_of_countless_parts_is_not_entered(fields: Fields) -> None:
+    """Reading it would take seconds, in which nobody else is served: it is routed by load."""
+    assert not read(fields).keys
 
 
 def test_images_alone_make_a_prompt() -> None:

@@ -81,3 +81,16 @@ def test_a_taken_port_names_its_holder() -> None:
     assert holder
     assert f"process {os.getpid()}" in holder
     assert processes.port_holder("127.0.0.1", port) is None
+
+
+def test_free_ports_leave_out_what_is_taken() -> None:
+    """Two clusters on one machine get ports of their own."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        ports = processes.free_ports(port, port + 1000, size=10)
+
+        assert ports[0] > port
+        assert len(ports) == 10
+        with pytest.raises(OSError, match="no 10 free ports"):
+            processes.free_ports(port, port + 9, size=10)

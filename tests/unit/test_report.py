@@ -1,0 +1,342 @@
+"""An engine's account of its requests: load, what they left in the cache, what they came to."""
+
+import pytest
+
+from gateway.routing.holdings import packed, unpacked, unpacked_tokens
+from gateway.routing.prefix import extend
+from gateway.routing.report import Report
+from gateway.telemetry import Dispatch, EngineFacts, Finished, Load, Update
+
+FACTS = EngineFacts(
+    engine="fake",
+    routes=(),
+    kv_tokens=1000,
+    block_size=16,
+    max_sequences=8,
+    max_model_len=1000,
+)
+KEY_BYTES = 40
+NOTHING_NEW = None
+
+
+class Clock:
+    """Seconds, as the test says."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands still."""
+    return Clock()
+
+
+@pytest.fixture
+def report(clock: Clock) -> Report:
+    """The report of an engine with nothing to do."""
+    report = Report(FACTS, clock)
+    report.take()
+    return report
+
+
+def dispatch(number: int, *keys: int, rest: bytes | None = None) -> Dispatch:
+    """A request's, whose canonical prompt has 40 bytes a key."""
+    return Dispatch(
+        id=number,
+        keys=packed(keys),
+        key_bytes=KEY_BYTES,
+        prompt_bytes=len(keys) * KEY_BYTES,
+        seed=7,
+        reply_start=rest,
+    )
+
+
+def taken(report: Report) -> Update:
+    """What the report has to tell; there must be something."""
+    update = report.take()
+    assert update is not None
+    return update
+
+
+def finished(report: Report) -> Finished:
+    """The one request that has finished."""
+    (request,) = taken(report).finished
+    return request
+
+
+def test_nothing_happens_nothing_is_told(report: Report) -> None:
+    """Only changes are told, and each of them once."""
+    assert report.take() is NOTHING_NEW
+    report.arrive(None, 10)
+    assert taken(report) == Update(
+        load=Load(running=1, waiting=0, pending_tokens=10, free_tokens=990)
+    )
+    assert report.take() is NOTHING_NEW
+
+
+def test_an_arrival_is_load_and_holdings(report: Report) -> None:
+    """A request counts from its arrival: its tokens as pending, its keys as held."""
+    report.arrive(dispatch(5, 1, 2), 100)
+    update = taken(report)
+    assert update.accepted == [5]
+    assert update.load == Load(running=1, waiting=0, pending_tokens=100, free_tokens=900)
+    assert list(unpacked(update.added)) == [2, 1]
+    assert list(unpacked_tokens(update.added_tokens)) == [100, 50]
+
+
+def test_cached_tokens_are_not_pending(report: Report) -> None:
+    """A prompt whose beginning is held waits for the rest of it only, until its first token."""
+    first = report.arrive(dispatch(1, 1, 2), 100)
+    report.start(first, 0)
+    second = report.arrive(dispatch(2, 1, 2, 3), 150)
+    assert report.load.pending_tokens == 50
+    report.start(second, 96)
+    assert report.load.pending_tokens == 0
+    report.finish(first, 1)
+    report.finish(second, 1)
+    assert report.load == Load(running=0, waiting=0, pending_tokens=0, free_tokens=1000)
+
+
+def test_waiting_requests_do_not_run(clock: Clock) -> None:
+    """What the engine says of its queue divides the requests into waiting and running."""
+    waiting = 0
+    report = Report(FACTS, clock, lambda: waiting)
+    for _ in range(3):
+        report.arrive(None, 10)
+    waiting = 2
+    assert (report.load.running, report.load.waiting) == (1, 2)
+    waiting = 9  # the engine's count is older than what has left since
+    assert (report.load.running, report.load.waiting) == (0, 3)
+
+
+def test_the_times_of_a_request(report: Report, clock: Clock) -> None:
+    """Queue, prefill and decode follow each other without a gap."""
+    visit = report.arrive(dispatch(9, 1, 2), 100)
+    clock.now_s = 103.0
+    report.start(visit, 48, scheduled_s=101.0)
+    clock.now_s = 107.0
+    report.finish(visit, 20)
+    assert finished(report) == Finished(
+        id=9,
+        prompt_tokens=100,
+        cached_tokens=48,
+        completion_tokens=20,
+        prompt_bytes=80,
+        queue_s=1.0,
+        prefill_s=2.0,
+        decode_s=4.0,
+        running=1.0,
+    )
+
+
+def test_a_first_token_may_be_heard_of_late(report: Report, clock: Clock) -> None:
+    """An engine that gives no output before the end says then when the first token came."""
+    visit = report.arrive(None, 100)
+    clock.now_s = 110.0
+    report.start(visit, 0, scheduled_s=101.0, first_token_s=104.0)
+    report.finish(visit, 20)
+    request = finished(report)
+    assert (request.queue_s, request.prefill_s, request.decode_s) == (1.0, 3.0, 6.0)
+    assert request.running == pytest.approx(1.0)
+
+
+def test_times_from_another_clock_are_kept_in_order(report: Report, clock: Clock) -> None:
+    """A clock that is off makes no negative durations."""
+    visit = report.arrive(None, 100)
+    clock.now_s = 101.0
+    report.start(visit, 0, scheduled_s=99.0, first_token_s=200.0)
+    report.finish(visit, 1)
+    request = finished(report)
+    assert (request.queue_s, request.prefill_s, request.decode_s) == (0.0, 1.0, 0.0)
+
+
+def test_running_is_the_mean_over_the_decode(clock: Clock) -> None:
+    """Who ran beside a request counts for as long as it did; who waited does not."""
+    waiting = 0
+    report = Report(FACTS, clock, lambda: waiting)
+    visit = report.arrive(dispatch(1), 10)
+    report.start(visit, 0)
+    clock.now_s = 102.0  # two seconds alone
+    other = report.arrive(None, 10)
+    report.start(other, 0)
+    clock.now_s = 106.0  # four seconds of two
+    waiting = 1
+    late = report.arrive(None, 10)
+    clock.now_s = 108.0  # and two more, in which a third waits
+    report.finish(visit, 5)
+    report.finish(other, 5)
+    report.finish(late, 0, is_aborted=True)
+    assert taken(report).finished[0].running == pytest.approx((2 * 1 + 4 * 2 + 2 * 2) / 8)
+
+
+def test_the_answer_extends_the_prompt(report: Report) -> None:
+    """A finished answer adds the keys that the next turn of the conversation will have."""
+    visit = report.arrive(dispatch(1, 1, 2, rest=b"tail" + b"|"), 100)
+    report.start(visit, 0)
+    taken(report)
+    reply = b"x" * 95
+    report.finish(visit, 19, [reply])
+    update = taken(report)
+    expected = extend(2, b"tail|" + reply, KEY_BYTES)
+    assert len(expected) == 2
+    assert set(unpacked(update.added)) == set(expected)
+    # five bytes of the first block are the prompt's; an answer's token has five
+    assert sorted(unpacked_tokens(update.added_tokens)) == [107, 115]
+
+
+def test_an_answer_to_a_short_prompt_has_keys_too(report: Report) -> None:
+    """Where the prompt fills no block, the chain begins at its seed."""
+    visit = report.arrive(dispatch(1, rest=b"hi|"), 10)
+    report.finish(visit, 10, [b"y" * 50])
+    assert list(unpacked(taken(report).added)) == list(extend(7, b"hi|" + b"y" * 37, KEY_BYTES))
+
+
+def test_several_answers_all_begin_at_the_prompt(report: Report) -> None:
+    """Each of the answers is a continuation of its own."""
+    visit = report.arrive(dispatch(1, 1, rest=b""), 50)
+    report.start(visit, 0)
+    taken(report)
+    replies = [b"a" * 80, b"b" * 40]
+    report.finish(visit, 24, replies)
+    update = taken(report)
+    tokens = dict(zip(unpacked(update.added), unpacked_tokens(update.added_tokens), strict=True))
+    first, second = (extend(1, reply, KEY_BYTES) for reply in replies)
+    assert tokens == {first[0]: 58, first[1]: 66, second[0]: 58}
+
+
+def test_a_prompt_that_no_answer_follows(report: Report) -> None:
+    """Without a place for the reply, it leaves no keys."""
+    visit = report.arrive(dispatch(1, 1), 50)
+    report.start(visit, 0)
+    taken(report)
+    report.finish(visit, 24, [b"a" * 80])
+    assert taken(report).added == b""
+
+
+def test_an_abort_before_the_first_token(report: Report) -> None:
+    """What it brought is not there; its durations are not known."""
+    visit = report.arrive(dispatch(3, 1, 2), 100)
+    taken(report)
+    report.finish(visit, 0, is_aborted=True)
+    update = taken(report)
+    assert set(unpacked(update.dropped)) == {1, 2}
+    (request,) = update.finished
+    assert request.is_aborted
+    assert (request.queue_s, request.prefill_s, request.decode_s) == (0, 0, 0)
+
+
+def test_an_abort_after_the_first_token(report: Report) -> None:
+    """What was computed stays in the cache."""
+    visit = report.arrive(dispatch(3, 1, 2), 100)
+    report.start(visit, 0)
+    taken(report)
+    report.finish(visit, 3, is_aborted=True)
+    update = taken(report)
+    assert update.dropped == b""
+    assert update.finished[0].is_aborted
+
+
+def test_a_pooled_request_leaves_its_prompt(report: Report) -> None:
+    """An embedding has no tokens, no durations, and its prompt in the cache."""
+    visit = report.arrive(dispatch(3, 1, 2), 100)
+    taken(report)
+    report.pool(visit, 16)
+    update = taken(report)
+    assert update.dropped == b""
+    assert update.load == Load(running=0, waiting=0, pending_tokens=0, free_tokens=1000)
+    (request,) = update.finished
+    assert (request.cached_tokens, request.completion_tokens, request.prefill_s) == (16, 0, 0)
+    assert not request.is_aborted
+
+
+def test_an_end_counts_once(report: Report) -> None:
+    """Whatever is told of a request after its end changes nothing."""
+    visit = report.arrive(None, 10)
+    report.start(visit, 0)
+    report.start(visit, 5)
+    report.finish(visit, 1)
+    taken(report)
+    report.finish(visit, 1)
+    report.start(visit, 0)
+    report.pool(visit, 0)
+    assert report.take() is NOTHING_NEW
+
+
+def test_a_snapshot_is_all_there_is_to_know(report: Report) -> None:
+    """It has the keys, the requests and the load, and leaves the changes to be taken."""
+    report.arrive(dispatch(5, 1, 2), 100)
+    report.arrive(None, 10)
+    snapshot = report.snapshot()
+    assert snapshot.is_snapshot
+    assert set(unpacked(snapshot.added)) == {1, 2}
+    assert snapshot.accepted == [5]
+    assert snapshot.load == report.load
+    assert taken(report).accepted == [5]
+
+
+def test_an_emptied_cache_is_told(report: Report) -> None:
+    """What no running request uses is gone."""
+    report.finish(report.arrive(dispatch(1, 1, 2), 100), 1)
+    taken(report)
+    report.arrive(dispatch(2, 1), 50)
+    report.forget()
+    assert set(unpacked(taken(report).dropped)) == {2}
+
+
+def test_an_engine_that_keeps_no_prefixes(clock: Clock) -> None:
+    """Without a prefix cache nothing is ever held, whatever the size of the KV cache."""
+    report = Report(FACTS, clock, holds_prefixes=False)
+    visit = report.arrive(dispatch(1, 1, 2, rest=b""), 100)
+    report.start(visit, 0)
+    report.finish(visit, 20, [b"z" * 100])
+    update = taken(report)
+    assert (update.added, update.dropped) == (b"", b"")
+    assert report.snapshot().added == b""
+
+
+def test_draining_is_told_once_and_for_ever(report: Report) -> None:
+    """The drain is news when it begins; every later frame says it again."""
+    report.drain()
+    assert taken(report) == Update(is_draining=True)
+    assert report.take() is NOTHING_NEW
+    report.arrive(None, 1)
+    assert taken(report).is_draining
+
+
+def test_listeners_hear_of_every_change(report: Report) -> None:
+    """A listener is called for each step of a request, the drain and the rest, until it leaves."""
+    heard: list[str] = []
+    step = ""
+
+    def listener() -> None:
+        heard.append(step)
+
+    report.watch(listener)
+    step = "arrive"
+    visit = report.arrive(None, 1)
+    step = "start"
+    report.start(visit, 0)
+    step = "finish"
+    report.finish(visit, 1)
+    step = "notify"
+    report.notify()
+    step = "forget"
+    report.forget()
+    step = "drain"
+    report.drain()
+    assert heard == ["arrive", "start", "finish", "notify", "forget", "drain"]
+    report.unwatch(listener)
+    report.arrive(None, 1)
+    assert heard[-1] == "drain"
+
+
+def test_keys_that_are_none_are_refused(report: Report) -> None:
+    """Half a key is an error, and leaves no request behind."""
+    with pytest.raises(ValueError, match="multiple of item size"):
+        report.arrive(Dispatch(id=1, keys=b"1234567", key_bytes=1, prompt_bytes=1), 5)
+    assert report.load.running == 0
