@@ -34,7 +34,7 @@ class Router:
         self._fleet = Fleet()
         self._fleet.is_settled = False
         rng = random.Random()  # noqa: S311 - it breaks ties and keeps no secret
-        self._dispatchers = Dispatchers(rng, time.time)
+        self._dispatchers = Dispatchers(self._fleet, rng, time.time)
         self._upstream = Upstream()
         self._subscriptions = Subscriptions(
             self._fleet, self._dispatchers, self._upstream, time.time, rng

@@ -34,9 +34,10 @@ def fleet_of_one(engine_port: int) -> Fleet:
 def main() -> None:
     """Serve until interrupted."""
     port, engine_port = int(sys.argv[1]), int(sys.argv[2])
+    fleet = fleet_of_one(engine_port)
     app = create_app(
-        fleet_of_one(engine_port),
-        Dispatchers(random.Random(), time.time),  # noqa: S311 - breaks ties, keeps no secret
+        fleet,
+        Dispatchers(fleet, random.Random(), time.time),  # noqa: S311 - breaks ties, keeps no secret
         Relay(Upstream()),
         controls=Controls(),
         wake=lambda _: None,

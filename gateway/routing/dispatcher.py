@@ -7,7 +7,6 @@ requests it has there, and a ledger of what they must have left in its cache.
 
 import contextlib
 import random
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -66,7 +65,7 @@ class Dispatcher:
     ) -> None:
         self.latency = Latency()
         self.holdings = Holdings()
-        self._model = weakref.proxy(model)  # which must be free to go, and this with it
+        self._model = model
         self._log = log
         self._rng = rng
         self._now = now

@@ -2,21 +2,22 @@
 
 import random
 from collections.abc import Callable
-from weakref import WeakKeyDictionary
 
 from gateway.routing.decision import DecisionLog
 from gateway.routing.dispatcher import Dispatcher
-from gateway.routing.fleet import Model
+from gateway.routing.fleet import Fleet, Model
 
 
 class Dispatchers:
-    """Makes a model's dispatcher when it is first asked for; it goes when the model goes."""
+    """Makes a model's dispatcher when it is first asked for; it goes when the model leaves."""
 
-    def __init__(self, rng: random.Random, now: Callable[[], float]) -> None:
+    def __init__(self, fleet: Fleet, rng: random.Random, now: Callable[[], float]) -> None:
         self.log = DecisionLog()
+        self._fleet = fleet
         self._rng = rng
         self._now = now
-        self._dispatchers: WeakKeyDictionary[Model, Dispatcher] = WeakKeyDictionary()
+        self._dispatchers: dict[Model, Dispatcher] = {}
+        fleet.watch(self._forget_gone)
 
     def __len__(self) -> int:
         """How many models have one."""
@@ -29,3 +30,7 @@ class Dispatchers:
             dispatcher = Dispatcher(model, self.log, self._rng, self._now)
             self._dispatchers[model] = dispatcher
         return dispatcher
+
+    def _forget_gone(self) -> None:
+        for model in self._dispatchers.keys() - set(self._fleet.models):
+            del self._dispatchers[model]

@@ -36,7 +36,7 @@ class Replica:
         return self.metadata.host, self.metadata.port
 
 
-@dataclass(slots=True, eq=False, weakref_slot=True)
+@dataclass(slots=True, eq=False)
 class Model:
     """One model: how it stands and who runs it."""
 

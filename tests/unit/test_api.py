@@ -35,7 +35,7 @@ class Surface:
     def __init__(self, upstream: Upstream, *, returns_request_id: bool = True) -> None:
         self.fleet = Fleet()
         self.controls = Controls()
-        self.dispatchers = Dispatchers(random.Random(1), time.time)  # noqa: S311 - breaks ties only
+        self.dispatchers = Dispatchers(self.fleet, random.Random(1), time.time)  # noqa: S311 - breaks ties only
         self.woken: list[str] = []
         self.app: App = create_app(
             self.fleet,

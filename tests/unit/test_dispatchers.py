@@ -1,28 +1,23 @@
 """A dispatcher for each model, for as long as there is the model."""
 
-import gc
 import random
 
 from gateway.routing.dispatchers import Dispatchers
-from gateway.routing.fleet import Model
+from gateway.routing.fleet import Fleet, Model
 
 
-def test_a_model_keeps_its_dispatcher() -> None:
-    """And no other model has it, though it be of the same name."""
-    dispatchers = Dispatchers(random.Random(1), lambda: 0.0)  # noqa: S311 - breaks ties only
+def test_a_model_keeps_its_dispatcher_while_it_is_there() -> None:
+    """No other model has it, though it be of the same name, and what is gone takes no memory."""
+    fleet = Fleet()
+    dispatchers = Dispatchers(fleet, random.Random(1), lambda: 0.0)  # noqa: S311 - breaks ties only
     model, namesake = Model("m", created_s=1), Model("m", created_s=2)
+    fleet.add(model)
+    former = dispatchers.of(model)
+    fleet.replace_replicas(model, [])
+    kept = dispatchers.of(model)
+    fleet.add(namesake)
+    count = len(dispatchers)
 
-    assert dispatchers.of(model) is dispatchers.of(model)
-    assert dispatchers.of(model) is not dispatchers.of(namesake)
-
-
-def test_a_dispatcher_goes_with_its_model() -> None:
-    """What was learned of a model that is gone takes no memory."""
-    dispatchers = Dispatchers(random.Random(1), lambda: 0.0)  # noqa: S311 - breaks ties only
-    model = Model("m", created_s=1)
-    dispatchers.of(model)
-
-    del model
-    gc.collect()
-
-    assert len(dispatchers) == 0
+    assert kept is former
+    assert count == 0
+    assert dispatchers.of(namesake) is not former

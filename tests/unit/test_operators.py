@@ -49,7 +49,7 @@ async def stand(start_engine: StartEngine, upstream: Upstream) -> Stand:
         await visit.send(answer(b"{}"))
 
     fleet, access = Fleet(), Access(is_local=True)
-    dispatchers = Dispatchers(random.Random(1), lambda: 1000.0)  # noqa: S311 - breaks ties only
+    dispatchers = Dispatchers(fleet, random.Random(1), lambda: 1000.0)  # noqa: S311 - breaks ties only
     model = Model("m", created_s=1, state=ModelState.READY)
     fleet.add(model)
     fleet.replace_replicas(model, [(await start_engine(script)).replica() for _ in range(2)])

@@ -33,7 +33,7 @@ class Stand:
     def __init__(self, upstream: Upstream) -> None:
         rng = random.Random(1)  # noqa: S311 - it breaks ties only
         self.fleet = Fleet()
-        self.dispatchers = Dispatchers(rng, lambda: 1000.0)
+        self.dispatchers = Dispatchers(self.fleet, rng, lambda: 1000.0)
         self.model = Model("m", created_s=1)
         self.fleet.add(self.model)
         self.subscriptions = Subscriptions(

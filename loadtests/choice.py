@@ -1,0 +1,127 @@
+"""What a choice costs a router: prefix keys, the choice itself, and the memory of what it knows.
+
+`python -m loadtests.choice` prints a table; nothing is started.
+"""
+
+import json
+import random
+import statistics
+import time
+from array import array
+from collections.abc import Callable
+from typing import Annotated
+
+import psutil
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gateway.request import parse_json
+from gateway.routing.decision import DecisionLog
+from gateway.routing.dispatcher import Dispatcher
+from gateway.routing.fleet import Model, Replica
+from gateway.routing.holdings import Holdings, packed, packed_tokens, unpacked
+from gateway.routing.prefix import Prompt, prompt_of
+from gateway.telemetry import EngineFacts, Load, ReplicaMetadata, Update
+from loadtests.measurement import Spread
+
+TOKENS_PER_KEY = 64
+KV_TOKENS = 1_000_000
+MEMORY_REPLICAS = 64
+
+
+def main(
+    replicas: Annotated[int, typer.Option(min=1, help="That the router chooses among.")] = 16,
+    prompt_bytes: Annotated[int, typer.Option(min=1)] = 32 * 1024,
+    repeats: Annotated[int, typer.Option(min=10)] = 1000,
+) -> None:
+    """Measure what a choice costs."""
+    body = _body(prompt_bytes)
+    head = parse_json(body)
+    prompt = prompt_of(head)
+    dispatcher = _dispatcher(replicas, prompt)
+    table = Table(title=f"{prompt_bytes:,} bytes of prompt, {replicas} replicas", show_lines=True)
+    for heading in ("", "p50", "least", "most"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, work in (
+        ("read the request's head, µs", lambda: parse_json(body)),
+        ("prefix keys, µs", lambda: prompt_of(head)),
+        ("walk the keys and choose, µs", lambda: dispatcher.choose(prompt)),
+    ):
+        taken = _microseconds(work, repeats)
+        table.add_row(name, f"{taken.median:.0f}", f"{taken.least:.0f}", f"{taken.most:.0f}")
+    megabytes, add_ms, leave_ms = _memory()
+    table.add_row(f"index of {MEMORY_REPLICAS} replicas with 1 M KV tokens each, MB", megabytes)
+    table.add_row("one such replica's snapshot, ms", add_ms)
+    table.add_row("one such replica leaves, ms", leave_ms)
+    Console(width=100).print(table)
+
+
+def _body(prompt_bytes: int) -> bytes:
+    text = "All work and no play makes a dull prompt. " * (prompt_bytes // 42 + 1)
+    messages = [{"role": "user", "content": text[:prompt_bytes]}]
+    return json.dumps({"model": "m", "messages": messages}).encode()
+
+
+def _dispatcher(replicas: int, prompt: Prompt) -> Dispatcher:
+    """A dispatcher whose replicas hold more and more of the prompt."""
+    facts = EngineFacts(
+        engine="sim",
+        routes=(),
+        kv_tokens=KV_TOKENS,
+        block_size=16,
+        max_sequences=64,
+        max_model_len=131_072,
+    )
+    model = Model("m", created_s=0)
+    model.replace_replicas(
+        Replica(f"r{number}", ReplicaMetadata(model="m", host="h", port=1, key="k", facts=facts))
+        for number in range(replicas)
+    )
+    rng = random.Random(1)  # noqa: S311 - it breaks ties only
+    dispatcher = Dispatcher(model, DecisionLog(), rng, time.time)
+    for number in range(replicas):
+        keys = prompt.keys[: len(prompt.keys) * number // replicas]
+        snapshot = Update(
+            is_snapshot=True,
+            added=packed(keys),
+            added_tokens=packed_tokens(TOKENS_PER_KEY * (i + 1) for i in range(len(keys))),
+            load=Load(running=number, waiting=0, pending_tokens=100 * number, free_tokens=1000),
+        )
+        dispatcher.hear(f"r{number}", snapshot)
+    return dispatcher
+
+
+def _microseconds(work: Callable[[], object], repeats: int) -> Spread:
+    times = []
+    for _ in range(repeats):
+        start_s = time.perf_counter()
+        work()
+        times.append(1e6 * (time.perf_counter() - start_s))
+    return Spread.over(times)
+
+
+def _memory() -> tuple[str, str, str]:
+    """Megabytes of an index where no two replicas hold the same, and what changing it takes."""
+    rng = random.Random(1)  # noqa: S311 - any keys will do
+    count = KV_TOKENS // TOKENS_PER_KEY
+    tokens = array("I", range(TOKENS_PER_KEY, TOKENS_PER_KEY * (count + 1), TOKENS_PER_KEY))
+    process = psutil.Process()
+    before = process.memory_info().rss
+    holdings = Holdings()
+    add_ms = []
+    for number in range(MEMORY_REPLICAS):
+        holdings.join(f"r{number}")
+        keys = unpacked(rng.randbytes(8 * count))
+        start_s = time.perf_counter()
+        holdings.add(f"r{number}", keys, tokens)
+        add_ms.append(1e3 * (time.perf_counter() - start_s))
+    megabytes = (process.memory_info().rss - before) / 1e6
+    start_s = time.perf_counter()
+    holdings.leave("r0")
+    leave_ms = 1e3 * (time.perf_counter() - start_s)
+    return f"{megabytes:.0f}", f"{statistics.median(add_ms):.0f}", f"{leave_ms:.0f}"
+
+
+if __name__ == "__main__":
+    typer.run(main)
