@@ -15,6 +15,7 @@ from gateway.configfile import DeploymentFile, ModelApplication, load_config
 from gateway.errors import ConfigError
 from gateway.placement import place
 from gateway.registry import Gpu, ModelEntry, SimEntry, VllmEntry
+from gateway.simulation.command import command as simulate
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -122,6 +123,9 @@ def check(
         typer.echo(json.dumps(asdict(plan), indent=2))
     else:
         _print_plan(file, plan)
+
+
+app.command("simulate")(simulate)
 
 
 def _print_plan(file: Path, plan: Plan) -> None:

@@ -88,10 +88,21 @@ def gateway(url: str | None) -> Iterator[Target]:
     with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
         config = Path(folder, "overhead.yaml")
         config.write_text(yaml.safe_dump(_serve_config(port)))
-        command = [sys.executable, "-m", "deployments.local", "serve", str(config)]
-        with _running(command) as process:
-            _await_answer(port, process)
+        with local_gateway(config, port):
             yield _deployed(port)
+
+
+@contextmanager
+def local_gateway(config: Path, port: int, model: str = MODEL) -> Iterator[None]:
+    """A gateway on this machine, as `make serve` starts it, from when `model` answers.
+
+    Raises:
+        Unavailable: it does not start.
+    """
+    command = [sys.executable, "-m", "deployments.local", "serve", str(config)]
+    with _running(command) as process:
+        _await_answer(port, process, model)
+        yield
 
 
 def _deployed(port: int) -> Target:
@@ -203,9 +214,9 @@ def _running(command: Sequence[str]) -> Iterator[psutil.Process]:
             processes.end([process], STOP_TIMEOUT_S)
 
 
-def _await_answer(port: int, process: psutil.Process) -> None:
+def _await_answer(port: int, process: psutil.Process, model: str = MODEL) -> None:
     deadline_s = time.monotonic() + START_TIMEOUT_S
-    while (answer := _answer(port)) != "200 OK":
+    while (answer := _answer(port, model)) != "200 OK":
         if process.status() == psutil.STATUS_ZOMBIE:
             raise Unavailable("it ended before it was ready")
         if time.monotonic() > deadline_s:
@@ -213,9 +224,9 @@ def _await_answer(port: int, process: psutil.Process) -> None:
         _pause()
 
 
-def _answer(port: int) -> str:
+def _answer(port: int, model: str) -> str:
     messages = [{"role": "user", "content": "x"}]
-    body = json.dumps({"model": MODEL, "messages": messages, "max_tokens": 1})
+    body = json.dumps({"model": model, "messages": messages, "max_tokens": 1})
     connection = http.client.HTTPConnection(HOST, port, timeout=5)
     try:
         connection.request("POST", ROUTE, body, {"content-type": "application/json"})

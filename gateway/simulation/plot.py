@@ -20,7 +20,7 @@ def draw(path: Path, comparison: Comparison) -> None:
         OSError: it cannot be written there.
     """
     scores, infinite = comparison.scores, comparison.infinite_cache_hit_rate
-    figure = Figure(figsize=(13, 1.9 + 0.45 * len(scores)), layout="constrained")
+    figure = Figure(figsize=(13, 2.2 + 0.45 * len(scores)), layout="constrained")
     figure.suptitle(comparison.headline)
     hits, ttft, tpot, e2e = figure.subplots(1, 4, sharey=True)
     _bars(hits, "prefix hit rate\n(more is better)", scores, lambda s: s.hit_rate, max)
@@ -35,6 +35,7 @@ def draw(path: Path, comparison: Comparison) -> None:
     e2e.set_xlabel("mean", fontsize=9)
     hits.set_yticks(range(len(scores)), [score.policy for score in scores])
     hits.invert_yaxis()
+    figure.supxlabel("green: the best, or within 1 % of it", fontsize=9)
     figure.savefig(path, dpi=120)
 
 
@@ -50,7 +51,8 @@ def _bars(
     top = best(values)
     colours = [BEST if abs(each - top) <= 0.01 * top else COLOUR for each in values]
     bars = axes.barh(range(len(values)), values, color=colours)
-    axes.bar_label(bars, fmt="{:.3g}", padding=3, fontsize=9)
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    axes.bar_label(bars, fmt="{:.3g}", padding=4, fontsize=9, bbox=paper)
     axes.set_title(title, fontsize=10)
     axes.set_xlim(0, 1.3 * max(*values, 1e-9))
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,160 @@
+"""`gateway simulate`: how routing policies compare on a workload, without a cluster."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from gateway.errors import ConfigError
+from gateway.problems import nearest
+from gateway.routing.policies import POLICIES
+from gateway.simulation.batching import EngineFigures
+from gateway.simulation.comparison import Comparison
+from gateway.simulation.setting import Setting
+from gateway.simulation.trace import BLOCK_TOKENS, Workload, read_trace
+from gateway.simulation.workloads import GENERATORS, REQUESTS, generated
+
+PLOT_FORMATS = (".png", ".svg", ".pdf")
+
+
+class Order(StrEnum):
+    """In which order an engine starts the requests that wait."""
+
+    PRIORITY = "priority"
+    FIFO = "fifo"
+
+
+def command(  # noqa: PLR0913 - each is an option of the command
+    trace: Annotated[
+        str,
+        typer.Argument(
+            help="A file in Mooncake's trace format (.jsonl or .jsonl.gz), or a generated "
+            f"workload: {', '.join(GENERATORS)}."
+        ),
+    ],
+    *,
+    replicas: Annotated[int, typer.Option(min=1, help="Engine replicas.")] = 8,
+    kv_tokens: Annotated[
+        int, typer.Option(min=BLOCK_TOKENS, help="Tokens in a replica's KV cache: blocks of 512.")
+    ] = 600 * BLOCK_TOKENS,
+    policy: Annotated[str, typer.Option(help="Policies to compare, with commas.")] = ",".join(
+        POLICIES
+    ),
+    routers: Annotated[
+        int, typer.Option(min=1, help="Router replicas; requests are dealt to them in turn.")
+    ] = 1,
+    speed: Annotated[
+        float, typer.Option(min=0.001, help="How many times as fast the requests arrive.")
+    ] = 1.0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many requests.")] = (
+        None
+    ),
+    spread: Annotated[
+        bool,
+        typer.Option(
+            "--spread",
+            help="Spread requests of one time up to the next: for traces with coarse clocks.",
+        ),
+    ] = False,
+    order: Annotated[
+        Order, typer.Option(help="In which order an engine starts waiting requests.")
+    ] = Order.PRIORITY,
+    step_ms: Annotated[float, typer.Option(min=0.001, help="An engine's step, bare.")] = 12.0,
+    prefill_ms: Annotated[float, typer.Option(min=0, help="More for each prompt token.")] = 0.1,
+    sequence_ms: Annotated[
+        float, typer.Option(min=0, help="More for each sequence that decodes.")
+    ] = 0.2,
+    step_tokens: Annotated[int, typer.Option(min=1, help="Tokens in one step at most.")] = 4096,
+    max_running: Annotated[int, typer.Option(min=1, help="Sequences in a replica at most.")] = 64,
+    telemetry_ms: Annotated[
+        float, typer.Option(min=0, help="Time between two reports of a replica, at least.")
+    ] = 50.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw them into this file (.png, .svg or .pdf).")
+    ] = None,
+) -> None:
+    """Compare routing policies on a workload: the gateway's own code, simulated engines.
+
+    Time is virtual: nothing is started, and the same command always gives the same figures.
+    """
+    try:
+        policies = _policies(policy)
+        if plot is not None:
+            _check_plot(plot)
+        workload = _workload(trace, limit).at_speed(speed)
+        workload = workload.spread() if spread else workload
+        engine = EngineFigures(
+            kv_blocks=kv_tokens // BLOCK_TOKENS,
+            block_size=BLOCK_TOKENS,
+            max_running=max_running,
+            step_tokens=step_tokens,
+            step_s=step_ms / 1000,
+            step_s_per_prefill_token=prefill_ms / 1000,
+            step_s_per_sequence=sequence_ms / 1000,
+        )
+        setting = Setting(
+            replicas=replicas,
+            engine=engine,
+            routers=routers,
+            is_priority=order is Order.PRIORITY,
+            telemetry_every_s=telemetry_ms / 1000,
+        )
+        comparison = Comparison.of(workload, policies, setting)
+        if plot is not None:
+            _draw(plot, comparison)
+    except ConfigError as error:
+        typer.echo(error.message, err=True)
+        raise typer.Exit(1) from None
+    if as_json:
+        typer.echo(comparison.json())
+    else:
+        # A pipe or a file has no width to fit: leave lines whole there.
+        width = None if sys.stdout.isatty() else 240
+        comparison.print(Console(markup=False, highlight=False, width=width))
+
+
+def _policies(names: str) -> list[str]:
+    """The policies that were asked for, each once, in that order."""
+    asked = [name.strip() for name in names.split(",") if name.strip()]
+    for name in asked:
+        if name not in POLICIES:
+            raise ConfigError(f"--policy: unknown policy `{name}`{nearest(name, POLICIES)}")
+    if not asked:
+        raise ConfigError(f"--policy: name at least one; known: {', '.join(POLICIES)}")
+    return list(dict.fromkeys(asked))
+
+
+def _workload(trace: str, limit: int | None) -> Workload:
+    if trace in GENERATORS:
+        return generated(trace, limit or REQUESTS)
+    path = Path(trace)
+    if not path.exists():
+        raise ConfigError(
+            f"{trace}: no such file or generated workload{nearest(trace, GENERATORS)}"
+        )
+    return read_trace(path, limit)
+
+
+def _check_plot(path: Path) -> None:
+    """Find out before the work is done whether a picture can be drawn."""
+    if path.suffix not in PLOT_FORMATS:
+        raise ConfigError(f"--plot: {path} must end in one of {', '.join(PLOT_FORMATS)}")
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"--plot: {path.parent} is no directory")
+    try:
+        import matplotlib  # noqa: F401, ICN001, PLC0415 - optional, and slow to import
+    except ModuleNotFoundError:
+        raise ConfigError("--plot needs matplotlib: pip install 'ray-llm-gateway[plot]'") from None
+
+
+def _draw(path: Path, comparison: Comparison) -> None:
+    from gateway.simulation.plot import draw  # noqa: PLC0415 - needs matplotlib, which is optional
+
+    try:
+        draw(path, comparison)
+    except OSError as error:
+        raise ConfigError(f"--plot: {path}: {error.strerror or error}") from None
