@@ -55,10 +55,10 @@ def command(  # noqa: PLR0913 - each is an option of the command
     spread: Annotated[
         bool,
         typer.Option(
-            "--spread",
-            help="Spread requests of one time up to the next: for traces with coarse clocks.",
+            help="Spread requests of one timestamp up to the next, as a trace's clock is coarse,"
+            " or have them all arrive in the same instant.",
         ),
-    ] = False,
+    ] = True,
     order: Annotated[
         Order, typer.Option(help="In which order an engine starts waiting requests.")
     ] = Order.PRIORITY,
