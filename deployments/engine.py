@@ -14,6 +14,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.engines.server import EngineServer, RunningEngine
 from deployments.engines.source import resolve_source
+from deployments.garbage import collect_rarely
 from deployments.placement import rank_environment
 from gateway.configfile import parse_entry
 from gateway.placement import place
@@ -54,6 +55,7 @@ class Engine:
         self._server = EngineServer(self._engine, ray.util.get_node_ip_address())
         await self._server.start()
         self._watch = asyncio.create_task(self._exit_when_dead())
+        collect_rarely()
 
     def record_replica_metadata(self) -> dict[str, JsonValue]:
         """What routers need to use this replica; Serve carries it to them."""

@@ -10,6 +10,7 @@ import time
 from pydantic import JsonValue
 
 from deployments.discovery import Discovery, listens_on_loopback
+from deployments.garbage import collect_rarely
 from gateway.api.app import create_app
 from gateway.api.controls import Controls
 from gateway.api.operators import Access
@@ -44,6 +45,7 @@ class Router:
         with contextlib.suppress(Exception):  # tried again, and logged, by `run`
             await self._discovery.refresh()  # Serve sends requests from here on
         self._following = asyncio.create_task(self._discovery.run())
+        collect_rarely()
         if missing := Settings.read(os.environ).missing:
             logger.warning(
                 "slower than it could be: set %s=1 where Ray starts", "=1 and ".join(missing)

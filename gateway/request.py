@@ -18,16 +18,21 @@ LIMIT_DIGITS = 10
 """More digits than any number of tokens has."""
 
 
+ABSENT = msgspec.Raw()
+"""What a field is that the request does not have."""
+
+
 class PromptParts(msgspec.Struct, frozen=True):
     """The raw JSON of what makes a prompt; empty where the request has none of it."""
 
-    messages: msgspec.Raw = msgspec.Raw()
-    system: msgspec.Raw = msgspec.Raw()
-    prompt: msgspec.Raw = msgspec.Raw()
-    input: msgspec.Raw = msgspec.Raw()
-    instructions: msgspec.Raw = msgspec.Raw()
+    messages: msgspec.Raw = ABSENT
+    system: msgspec.Raw = ABSENT
+    prompt: msgspec.Raw = ABSENT
+    input: msgspec.Raw = ABSENT
+    instructions: msgspec.Raw = ABSENT
     seeds: tuple[msgspec.Raw, ...] = ()
-    """Whatever else changes how the prompt begins once the engine has rendered it."""
+    """Whatever else changes how the prompt begins once the engine has rendered it; empty if the
+    request has none of it."""
 
 
 class RequestHead(msgspec.Struct, frozen=True):
@@ -43,23 +48,23 @@ class _RawHead(msgspec.Struct):
     """All but the model as it was written: a wrong type is the engine's to complain about."""
 
     model: str | None = None
-    messages: msgspec.Raw = msgspec.Raw()
-    system: msgspec.Raw = msgspec.Raw()
-    prompt: msgspec.Raw = msgspec.Raw()
-    input: msgspec.Raw = msgspec.Raw()
-    instructions: msgspec.Raw = msgspec.Raw()
-    cache_salt: msgspec.Raw = msgspec.Raw()
-    tools: msgspec.Raw = msgspec.Raw()
-    documents: msgspec.Raw = msgspec.Raw()
-    chat_template: msgspec.Raw = msgspec.Raw()
-    chat_template_kwargs: msgspec.Raw = msgspec.Raw()
-    reasoning_effort: msgspec.Raw = msgspec.Raw()
-    add_special_tokens: msgspec.Raw = msgspec.Raw()
-    truncate_prompt_tokens: msgspec.Raw = msgspec.Raw()
-    mm_processor_kwargs: msgspec.Raw = msgspec.Raw()
-    max_tokens: msgspec.Raw = msgspec.Raw()
-    max_completion_tokens: msgspec.Raw = msgspec.Raw()
-    max_output_tokens: msgspec.Raw = msgspec.Raw()
+    messages: msgspec.Raw = ABSENT
+    system: msgspec.Raw = ABSENT
+    prompt: msgspec.Raw = ABSENT
+    input: msgspec.Raw = ABSENT
+    instructions: msgspec.Raw = ABSENT
+    cache_salt: msgspec.Raw = ABSENT
+    tools: msgspec.Raw = ABSENT
+    documents: msgspec.Raw = ABSENT
+    chat_template: msgspec.Raw = ABSENT
+    chat_template_kwargs: msgspec.Raw = ABSENT
+    reasoning_effort: msgspec.Raw = ABSENT
+    add_special_tokens: msgspec.Raw = ABSENT
+    truncate_prompt_tokens: msgspec.Raw = ABSENT
+    mm_processor_kwargs: msgspec.Raw = ABSENT
+    max_tokens: msgspec.Raw = ABSENT
+    max_completion_tokens: msgspec.Raw = ABSENT
+    max_output_tokens: msgspec.Raw = ABSENT
 
     @property
     def parts(self) -> PromptParts:
@@ -68,8 +73,10 @@ class _RawHead(msgspec.Struct):
             *(self.chat_template_kwargs, self.reasoning_effort, self.add_special_tokens),
             *(self.truncate_prompt_tokens, self.mm_processor_kwargs),
         )
+        is_plain = all(seed is ABSENT for seed in seeds)
         return PromptParts(
-            *(self.messages, self.system, self.prompt, self.input, self.instructions), seeds
+            *(self.messages, self.system, self.prompt, self.input, self.instructions),
+            () if is_plain else seeds,
         )
 
     @property

@@ -1,8 +1,8 @@
 """Routing policies side by side on a running system: simulated replicas behind the whole gateway.
 
-`python -m loadtests.policies --policies marginal,least-pending --workload hot` starts a gateway with
-one model for each policy, sends each of them the same requests in turns, and prints what came of it.
-The engines' step times are real; nothing is computed. Requests arrive at random (Poisson).
+`python -m loadtests.policies --policies marginal,least-pending --workload hot` starts a gateway
+with one model for each policy, sends each of them the same requests in turns, and prints what came
+of it. The engines' step times are real; nothing is computed. Requests arrive at random (Poisson).
 """
 
 import asyncio

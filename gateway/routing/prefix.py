@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from xxhash import xxh3_64_intdigest
 
-from gateway.request import RequestHead
+from gateway.request import ABSENT, RequestHead
 
 KEY_BYTES = 256
 """Bytes of canonical text that a key stands for."""
@@ -28,7 +28,7 @@ _ROLE = "\x1e"
 _CONTENT = "\x1f"
 _OBJECT = "\x1d"
 _REPLY_START = f"{_ROLE}assistant{_CONTENT}".encode()
-_NOTHING = (msgspec.Raw(), msgspec.Raw(b"null"), msgspec.Raw(b"[]"))
+_NOTHING = (ABSENT, msgspec.Raw(b"null"), msgspec.Raw(b"[]"))
 """Clients write fields that they do not use in all of these ways."""
 _KIND = re.compile(rb"\[\s*(.)", re.DOTALL)
 
@@ -76,10 +76,11 @@ def _chain(text: bytes, seed: int, *, reply: bytes = b"", is_token_ids: bool = F
 def _read(head: RequestHead) -> Prompt:
     parts = head.prompt
     structured = (parts.messages, parts.system, parts.input)
-    if any(bytes(raw).count(b"{") > MAX_OBJECTS for raw in structured):
+    if any(raw is not ABSENT and bytes(raw).count(b"{") > MAX_OBJECTS for raw in structured):
         return NO_PROMPT
-    seeds = (bytes(raw) if _is_given(raw) else b"" for raw in parts.seeds)
-    seed = xxh3_64_intdigest(b"\0".join((head.model.encode(), *seeds)))
+    seeds = [bytes(raw) if _is_given(raw) else b"" for raw in parts.seeds]
+    model = head.model.encode()
+    seed = xxh3_64_intdigest(b"\0".join((model, *seeds)) if any(seeds) else model)
     if _is_given(parts.messages):
         system = _message("system", parts.system) if _is_given(parts.system) else ""
         return _chat(system + _messages(parts.messages), seed)
@@ -91,7 +92,7 @@ def _read(head: RequestHead) -> Prompt:
 
 
 def _is_given(raw: msgspec.Raw) -> bool:
-    return raw not in _NOTHING
+    return raw is not ABSENT and raw not in _NOTHING
 
 
 def _input(input_: msgspec.Raw, instructions: msgspec.Raw, seed: int) -> Prompt:
@@ -133,9 +134,9 @@ def _first_kind(raw: bytes) -> bytes:
 class _Message(msgspec.Struct):
     role: str = ""
     content: str | list[msgspec.Raw] | None = None
-    name: msgspec.Raw = msgspec.Raw()
-    tool_calls: msgspec.Raw = msgspec.Raw()
-    tool_call_id: msgspec.Raw = msgspec.Raw()
+    name: msgspec.Raw = ABSENT
+    tool_calls: msgspec.Raw = ABSENT
+    tool_call_id: msgspec.Raw = ABSENT
 
 
 class _Part(msgspec.Struct):
@@ -145,7 +146,7 @@ class _Part(msgspec.Struct):
     tool_use_id: str = ""
     id: str = ""
     name: str = ""
-    input: msgspec.Raw = msgspec.Raw()
+    input: msgspec.Raw = ABSENT
 
 
 _texts = msgspec.json.Decoder(str | list[str])
