@@ -71,12 +71,12 @@ class SimulatedEngine:
         self._simulation = entry.simulation
         self._created = int(time.time())
         self.facts = _facts(entry.simulation)
-        clock = clock or Clock()
-        replica = BatchingReplica(_figures(entry.simulation))
+        clock, figures = clock or Clock(), _figures(entry.simulation)
+        replica = BatchingReplica(figures)
         self.report = Report(self.facts, clock.now, lambda: replica.waiting)
         """What its routers have to hear."""
         self._core = (
-            InstantCore(replica, self.report)
+            InstantCore(figures, self.report)
             if entry.simulation.instant
             else PacedCore(replica, self.report, clock, entry.simulation.time_scale)
         )

@@ -191,8 +191,10 @@ class Dispatcher:
         ]
 
     def _candidate(self, desk: _Desk, prompt: Prompt, request: Request, match: Match) -> Candidate:
-        load, unconfirmed = desk.load, desk.unconfirmed.values()
-        pending = load.pending_tokens + sum(sent.new_tokens for sent in unconfirmed)
+        load, unconfirmed = desk.load, desk.unconfirmed
+        pending: float = load.pending_tokens
+        if unconfirmed:
+            pending += sum([sent.new_tokens for sent in unconfirmed.values()])
         facts = desk.replica.metadata.facts
         cached = 0.0
         if match.keys and facts.block_size:
@@ -212,7 +214,9 @@ class Dispatcher:
 
     def _prompt_tokens(self, prompt: Prompt, matches: Matches) -> float:
         """What engines have counted of the beginning, and an estimate of the rest."""
-        longest = max(matches.values(), key=lambda match: match.keys, default=NOTHING)
+        if not matches:
+            return prompt.size * self._tokens_per_byte(prompt)
+        longest = max(matches.values(), key=lambda match: match.keys)
         known_bytes = longest.keys * prompt.key_bytes if longest.tokens else 0
         rest = (prompt.size - known_bytes) * self._tokens_per_byte(prompt)
         return longest.tokens + rest
