@@ -183,8 +183,15 @@ class Discovery:
 def listens_on_loopback() -> bool:
     """Whether Serve's HTTP servers can be reached from this machine only."""
     # No public name in Ray 2.60 tells a replica the HTTP options.
-    host = get_serve_client().http_config.host or ANY
-    return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    return is_loopback(get_serve_client().http_config.host or ANY)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` names this machine's loopback for certain."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # another name, which may mean any address
 
 
 def _replica(running: RunningReplica) -> Replica | None:

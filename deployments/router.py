@@ -21,7 +21,7 @@ from gateway.relay.subscriptions import Subscriptions
 from gateway.relay.upstream import Upstream
 from gateway.routing.dispatchers import Dispatchers
 from gateway.routing.fleet import Fleet
-from gateway.settings import Settings, resolve_key
+from gateway.settings import Settings
 
 logger = logging.getLogger("ray.serve")
 
@@ -54,7 +54,7 @@ class Router:
     def reconfigure(self, user_config: dict[str, JsonValue]) -> None:
         """Serve's call with the gateway config, at the start and at every change; drops nothing."""
         config = parse_gateway(user_config)
-        self._controls.access.admin_key = resolve_key(config.admin_key, os.environ)
+        self._controls.access.admin_key = config.resolved_admin_key(os.environ)
         self._controls.limits.max_body_mb = config.max_body_mb
 
     def __serve_build_asgi_app__(self) -> App:

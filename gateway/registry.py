@@ -4,6 +4,7 @@ An entry is the `args` of a model's Serve application, `GatewayConfig` the Route
 Whatever is not named here is refused; `gateway.configfile` turns a refusal into lines for people.
 """
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal, Self
 
@@ -19,6 +20,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from gateway.errors import ConfigError
+
+KEY_LENGTH = 16
+"""Characters of an access key at least."""
+REFERENCE = "env:"
+"""What a key begins with that stands in an environment variable."""
 ACCELERATOR_TYPES = frozenset(
     {"A10", "A100", "A100-40G", "A100-80G", "A10G", "B200", "B300", "GB200", "GB300", "GH200"}
     | {"H100", "H20", "H200", "K80", "L4", "L40S", "P100", "P4", "T4", "V100"}
@@ -323,14 +330,39 @@ class GatewayConfig(_Strict):
 
     max_body_mb: float = Field(default=32, gt=0)
     """Megabytes (2**20 bytes) that the body of a request may have."""
-    admin_key: str | None = Field(default=None, min_length=16)
+    admin_key: str | None = None
     """What operators send as bearer token to the routes under `/gateway`, or `env:NAME`: that
     environment variable of the Router holds it. Unset, these routes answer only while the gateway
     listens on loopback alone."""
 
     @field_validator("admin_key")
     @classmethod
-    def _sendable(cls, admin_key: str | None) -> str | None:
-        if admin_key is not None and not (admin_key.isascii() and admin_key.isprintable()):
-            raise ValueError("must be printable ASCII, as HTTP headers are")
+    def _sound(cls, admin_key: str | None) -> str | None:
+        if admin_key is not None and not admin_key.startswith(REFERENCE):
+            _check_key(admin_key)
         return admin_key
+
+    def resolved_admin_key(self, environ: Mapping[str, str]) -> str | None:
+        """The key itself, from `environ` where it is a reference.
+
+        Raises:
+            ConfigError: the variable it names holds no sound key.
+        """
+        key = self.admin_key
+        if key is None or not key.startswith(REFERENCE):
+            return key
+        name = key.removeprefix(REFERENCE)
+        try:
+            return _check_key(environ.get(name, ""))
+        except ValueError as error:
+            raise ConfigError(
+                f"gateway: admin_key: environment variable {name!r}: {error}"
+            ) from None
+
+
+def _check_key(key: str) -> str:
+    if len(key) < KEY_LENGTH:
+        raise ValueError(f"must have at least {KEY_LENGTH} characters")
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError("must be printable ASCII, as HTTP headers are")
+    return key

@@ -30,6 +30,7 @@ class PromptParts(msgspec.Struct, frozen=True):
     prompt: msgspec.Raw = ABSENT
     input: msgspec.Raw = ABSENT
     instructions: msgspec.Raw = ABSENT
+    tools: msgspec.Raw = ABSENT
     seeds: tuple[msgspec.Raw, ...] = ()
     """Whatever else changes how the prompt begins once the engine has rendered it; empty if the
     request has none of it."""
@@ -59,6 +60,9 @@ class _RawHead(msgspec.Struct):
     chat_template: msgspec.Raw = ABSENT
     chat_template_kwargs: msgspec.Raw = ABSENT
     reasoning_effort: msgspec.Raw = ABSENT
+    reasoning: msgspec.Raw = ABSENT
+    thinking: msgspec.Raw = ABSENT
+    previous_response_id: msgspec.Raw = ABSENT
     add_special_tokens: msgspec.Raw = ABSENT
     truncate_prompt_tokens: msgspec.Raw = ABSENT
     mm_processor_kwargs: msgspec.Raw = ABSENT
@@ -69,13 +73,13 @@ class _RawHead(msgspec.Struct):
     @property
     def parts(self) -> PromptParts:
         seeds = (
-            *(self.cache_salt, self.tools, self.documents, self.chat_template),
-            *(self.chat_template_kwargs, self.reasoning_effort, self.add_special_tokens),
-            *(self.truncate_prompt_tokens, self.mm_processor_kwargs),
+            *(self.cache_salt, self.documents, self.chat_template, self.chat_template_kwargs),
+            *(self.reasoning_effort, self.reasoning, self.thinking, self.add_special_tokens),
+            *(self.truncate_prompt_tokens, self.mm_processor_kwargs, self.previous_response_id),
         )
         is_plain = all(seed is ABSENT for seed in seeds)
         return PromptParts(
-            *(self.messages, self.system, self.prompt, self.input, self.instructions),
+            *(self.messages, self.system, self.prompt, self.input, self.instructions, self.tools),
             () if is_plain else seeds,
         )
 

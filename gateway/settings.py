@@ -4,8 +4,6 @@ from collections.abc import Mapping
 
 import msgspec
 
-from gateway.errors import ConfigError
-
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What the process's environment says about how Ray Serve runs."""
@@ -31,20 +29,3 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": self.is_throughput_optimized,
         }
         return [name for name, is_set in wanted.items() if not is_set]
-
-
-REFERENCE = "env:"
-
-
-def resolve_key(key: str | None, environ: Mapping[str, str]) -> str | None:
-    """A configured key, or what the environment variable has that `env:NAME` names.
-
-    Raises:
-        ConfigError: there is no such variable, or it is empty.
-    """
-    if key is None or not key.startswith(REFERENCE):
-        return key
-    name = key.removeprefix(REFERENCE)
-    if not environ.get(name):
-        raise ConfigError(f"gateway: admin_key: the environment variable {name!r} is not set")
-    return environ[name]

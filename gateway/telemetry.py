@@ -60,6 +60,8 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Canonical text after the last key, up to where the reply follows; None if it cannot."""
     is_token_ids: bool = False
     """The canonical prompt is token ids, four bytes each, and not text."""
+    has_media: bool = False
+    """More of the prompt than its canonical text becomes tokens."""
     priority: int = 0
     """Lower starts sooner, in milliseconds; for engines that take it."""
 
@@ -97,7 +99,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     pending_tokens: int
     """Prompt tokens that have to be computed before all of them decode."""
     free_tokens: int
-    """Tokens of the KV cache that no running sequence holds."""
+    """Tokens of the KV cache beside the prompts of the requests it has."""
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -110,7 +112,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Of the prompt, found in the KV cache."""
     completion_tokens: int
     prompt_bytes: int
-    """Of its canonical prompt as text; 0 for one of token ids."""
+    """Of its canonical prompt; 0 where that is not what the tokens were made of."""
     queue_s: float
     """From its arrival at the engine to its start."""
     prefill_s: float

@@ -118,8 +118,8 @@ class Observer:
     def __init__(self, report: Report) -> None:
         self._report = report
         self._waiting = 0
-        self._silent: dict[str, _Watch] = {}
-        """Those that give no output before their end, by their requests' ids."""
+        self._silent: dict[_Watch, str] = {}
+        """Those that have given no output yet, with their requests' ids, which clients choose."""
 
     def inside(self, app: App) -> App:
         """The application, whose requests are known to the engine calls made in them."""
@@ -168,24 +168,24 @@ class Observer:
         if waiting != self._waiting:
             self._waiting = waiting
             self._report.notify()
-        for request_id, watch in list(self._silent.items()):
+        for watch, request_id in list(self._silent.items()):
             if beginning := find(request_id):
-                del self._silent[request_id]
+                del self._silent[watch]
                 watch.begin(beginning.cached_tokens, beginning.times)
 
     async def _generate(
         self, outputs: AsyncGenerator[_O, None], watch: "_Watch", request_id: str
     ) -> AsyncGenerator[_O, None]:
         watch.arrive()
-        self._silent[request_id] = watch
+        self._silent[watch] = request_id
         async with contextlib.aclosing(outputs):
             try:
                 async for output in outputs:
-                    self._silent.pop(request_id, None)
+                    self._silent.pop(watch, None)
                     watch.see(output)
                     yield output
             finally:
-                self._silent.pop(request_id, None)
+                self._silent.pop(watch, None)
                 watch.leave()
 
     async def _encode(
@@ -257,9 +257,9 @@ class _Watch:
         """Some of its answers, or the last of them."""
         if self._visit is None or self._is_over:
             return
-        if not self._has_begun:
-            self.begin(output.num_cached_tokens or 0, output.metrics)
         with _harmless():
+            if not self._has_begun:
+                self.begin(output.num_cached_tokens or 0, output.metrics)
             self._collect(output.outputs)
             if output.finished:
                 self._finish(is_aborted=any(o.finish_reason == "abort" for o in output.outputs))

@@ -32,6 +32,14 @@ def handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _answer)
 
 
+def unknown_url(method: str, path: str) -> str:
+    """What a client is told of a URL that is not there."""
+    return (
+        f"Unknown request URL: {method} {path[:PATH_SHOWN]}."
+        " Please check the URL for typos, or see the docs at /docs."
+    )
+
+
 async def _answer(request: Request, error: Exception) -> Response:
     known = _translate(request, error)
     response = Response(
@@ -52,10 +60,7 @@ def _translate(request: Request, error: Exception) -> GatewayError:
         return internal_error()
     path = request.url.path[:PATH_SHOWN]
     if error.status_code == 404:
-        return UnknownRoute(
-            f"Unknown request URL: {request.method} {path}. "
-            "Please check the URL for typos, or see the docs at /docs."
-        )
+        return UnknownRoute(unknown_url(request.method, path))
     if error.status_code == 405:
         allow = (error.headers or {}).get("Allow", "")
         return MethodNotAllowed(f"Not allowed to {request.method} on {path}.", allow)

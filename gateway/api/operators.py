@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Depends, Request
 
 from gateway.api.body import Limits, read_body
+from gateway.api.errors import unknown_url
 from gateway.api.routes import ROUTES, parse_head
 from gateway.api.selection import Selector
 from gateway.errors import InvalidKey, InvalidRequest, UnknownRoute
-from gateway.routing.decision import DecisionLog
-
-SHOWN = 1000
+from gateway.routing.decision import KEPT, DecisionLog
 
 
 @dataclass(slots=True)
@@ -24,7 +23,7 @@ class Access:
     is_local: bool = False
     """Whether the gateway can be reached from this machine only: then no key is needed."""
 
-    def check(self, headers: Mapping[str, str]) -> None:
+    def check(self, method: str, path: str, headers: Mapping[str, str]) -> None:
         """Let an operator in.
 
         Raises:
@@ -33,10 +32,10 @@ class Access:
         """
         if self.admin_key is None:
             if not self.is_local:
-                raise UnknownRoute("This gateway has no routes for operators: set `admin_key`.")
+                raise UnknownRoute(unknown_url(method, path))
             return
-        offered = headers.get("authorization", "").removeprefix("Bearer ")
-        if not secrets.compare_digest(offered.encode(), self.admin_key.encode()):
+        offered = headers.get("authorization", "").encode()
+        if not secrets.compare_digest(offered, b"Bearer " + self.admin_key.encode()):
             raise InvalidKey("The routes under /gateway need the admin key as bearer token.")
 
 
@@ -46,10 +45,10 @@ def operators_router(
     """The routes for operators."""
 
     def only_operators(request: Request) -> None:
-        access.check(request.headers)
+        access.check(request.method, request.url.path, request.headers)
 
     router = APIRouter(
-        prefix="/gateway", tags=["operators"], dependencies=[Depends(only_operators)]
+        prefix="/gateway", include_in_schema=False, dependencies=[Depends(only_operators)]
     )
 
     @router.post("/route")
@@ -62,11 +61,12 @@ def operators_router(
         length = headers.get("content-length")
         body = await read_body(request.receive, length.encode() if length else None, limits)
         head = parse_head(path, body, headers.get("content-type", "").encode())
-        session = headers.get("x-session-id", "").encode()
-        return selector.select(path, head, session, b"dry-run").decision.explanation()
+        session = headers.get("x-session-id", "").encode("latin-1")
+        selection = selector.select(path, head, session, b"dry-run", is_dry_run=True)
+        return selection.decision.explanation()
 
     @router.get("/decisions")
-    async def decisions(limit: int = SHOWN, model: str | None = None) -> dict[str, object]:
+    async def decisions(limit: int = KEPT, model: str | None = None) -> dict[str, object]:
         """The last decisions, newest first, and how they turned out."""
         found = [d for d in log.latest() if model in (None, d.model)]
         return {"object": "list", "data": [d.explanation() for d in found[: max(0, limit)]]}

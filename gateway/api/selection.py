@@ -38,8 +38,16 @@ class Selector:
         self._dispatchers = dispatchers
         self._wake = wake
 
-    def select(self, path: str, head: RequestHead, session: bytes, request_id: bytes) -> Selection:
-        """Choose a replica for a request to `path`.
+    def select(
+        self,
+        path: str,
+        head: RequestHead,
+        session: bytes,
+        request_id: bytes,
+        *,
+        is_dry_run: bool = False,
+    ) -> Selection:
+        """Choose a replica for a request to `path`; a dry run wakes no model.
 
         Raises:
             ModelNotFound: there is no such model.
@@ -48,7 +56,7 @@ class Selector:
         """
         model = self._fleet.model(head.model)
         if not model.replicas:
-            if model.state is ModelState.SCALED_TO_ZERO:
+            if model.state is ModelState.SCALED_TO_ZERO and not is_dry_run:
                 self._wake(model)
             raise ModelUnavailable(
                 f"The model `{model.name}` is {model.condition}: {model.reason}",

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Protocol
 
+from gateway.errors import UpstreamFailed
 from gateway.relay.asgi import Headers
 
 HIGH_WATER = 256 * 1024
@@ -26,6 +27,7 @@ class Response:
         "_chunks",
         "_connection",
         "_failure",
+        "_has_failed",
         "_loop",
         "_size",
         "_waiter",
@@ -45,12 +47,13 @@ class Response:
         self._chunks: list[bytes] = []
         self._size = 0
         self._failure: Exception | None = None
+        self._has_failed = False
         self._waiter: asyncio.Future[None] | None = None
 
     @property
     def is_finished(self) -> bool:
         """Whether the whole answer has arrived and been read."""
-        return self._connection is None and not self._chunks and self._failure is None
+        return self._connection is None and not self._chunks and not self._has_failed
 
     async def begin(self) -> None:
         """Wait for status and headers.
@@ -61,8 +64,8 @@ class Response:
         """
         while not self.has_begun and self._connection is not None:
             await self._wait()
-        if not self.has_begun and self._failure is not None:
-            raise self._failure
+        if not self.has_begun and self._has_failed:
+            raise self._take_failure()
 
     async def read(self) -> bytes:
         """All that has arrived since the last call, at least one byte; empty at the end.
@@ -74,8 +77,8 @@ class Response:
             await self._wait()
         chunks = self._chunks
         if not chunks:
-            if self._failure is not None:
-                raise self._failure
+            if self._has_failed:
+                raise self._take_failure()
             return b""
         chunk = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._chunks = []
@@ -99,6 +102,7 @@ class Response:
         """Nothing more will arrive, because it is complete or because of `failure`."""
         self._connection = None
         self._failure = failure
+        self._has_failed = failure is not None
         self.wake()
 
     def wake(self) -> None:
@@ -106,6 +110,11 @@ class Response:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+    def _take_failure(self) -> Exception:
+        # Kept here, it would keep through its traceback whatever waits for this, the body included.
+        failure, self._failure = self._failure, None
+        return failure or UpstreamFailed("The engine's answer broke off.")
 
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()

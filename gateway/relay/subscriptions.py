@@ -98,6 +98,9 @@ class Subscriptions:
                         has_heard, replica.shunned_until_s = True, 0.0
         except (UpstreamFailed, TimeoutError, ValueError) as error:
             logger.info("telemetry of replica %s broke off: %s", replica.id, error)
+        except Exception:
+            # A defect of ours: without another try the replica would stay as it is known now.
+            logger.exception("telemetry of replica %s could not be taken in", replica.id)
         finally:
             if response is not None:
                 response.close()

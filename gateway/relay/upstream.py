@@ -77,10 +77,10 @@ class Upstream:
                 transport, connection = await loop.create_connection(
                     lambda: Connection(address, self._release, self._forget), *address
                 )
+            _keep_alive(transport.get_extra_info("socket"))
         except (OSError, UnicodeError):  # of which `TimeoutError` is one
             raise UpstreamFailed("The engine could not be reached.") from None
         self._all.add(connection)
-        _keep_alive(transport.get_extra_info("socket"))
         return connection
 
     def _take_idle(self, address: Address) -> Connection | None:

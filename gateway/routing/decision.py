@@ -4,7 +4,6 @@ import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 
 from gateway.routing.fleet import Replica
 from gateway.routing.policy import Candidate
@@ -49,9 +48,13 @@ class Decision:
         return int(self.candidates[self.index].cached_tokens)
 
     def explanation(self, most: int | None = None) -> dict[str, object]:
-        """The decision as JSON has it, its candidates (the `most` best of them) by their cost."""
+        """The decision as JSON has it: the chosen candidate, then the others by their cost.
+
+        `most`: as many of them at most.
+        """
         finished = self.finished
-        ranked = sorted(zip(self.costs, self.candidates, strict=True), key=itemgetter(0))
+        others = sorted(set(range(len(self.costs))) - {self.index}, key=self.costs.__getitem__)
+        ranked = [(self.costs[i], self.candidates[i]) for i in (self.index, *others)]
         return {
             "request_id": self.request_id,
             "model": self.model,
@@ -62,6 +65,7 @@ class Decision:
             "output_tokens": round(self.output_tokens),
             "cached_tokens": self.cached_tokens,
             "ttft_s": round(self.ttft_s, 6),
+            "candidate_count": len(self.candidates),
             "candidates": [
                 {
                     "replica": candidate.replica.id,

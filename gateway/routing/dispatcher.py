@@ -22,6 +22,8 @@ from gateway.telemetry import Dispatch, Load, Update
 
 AGEING = 0.2
 """Seconds of prefill that a waiting request is worth for each second it has waited."""
+CONFIRMATION_S = 0.5
+"""How long after its answer a request's keys are expected: telemetry takes a tenth of that."""
 IDLE = Load(running=0, waiting=0, pending_tokens=0, free_tokens=0)
 NOTHING = Match(keys=0, tokens=0)
 
@@ -53,6 +55,8 @@ class _Desk:
     """This router's requests there, by the ids of their dispatches."""
     unconfirmed: dict[int, Sent] = field(default_factory=dict)
     """Those that its telemetry has not accounted for."""
+    ended: dict[int, tuple[float, Sent]] = field(default_factory=dict)
+    """Those answered before its telemetry spoke of them, and until when it may."""
     books: Ledger | None = None
     """Our own idea of its cache, while there is no telemetry."""
 
@@ -156,6 +160,7 @@ class Dispatcher:
             self.latency.learn(finished)
         if update.load is not None:
             desk.load = update.load
+        self._let_go(desk)
 
     def lose(self, replica: str) -> None:
         """A replica's telemetry has broken off: go on with our own books."""
@@ -233,7 +238,8 @@ class Dispatcher:
         desk.sent[sent.decision.id] = desk.unconfirmed[sent.decision.id] = sent
 
     def _confirm(self, desk: _Desk, id_: int) -> None:
-        if sent := desk.unconfirmed.pop(id_, None):
+        sent = desk.unconfirmed.pop(id_, None) or desk.ended.pop(id_, (0.0, None))[1]
+        if sent is not None:
             self._expect_no_more(sent)
 
     def _expect_no_more(self, sent: Sent) -> None:
@@ -242,14 +248,26 @@ class Dispatcher:
             self.holdings.expect_no_more(sent.decision.replica.id, sent.prompt.keys)
 
     def _end(self, sent: Sent) -> None:
-        self._expect_no_more(sent)
+        id_ = sent.decision.id
         desk = self._desks.get(sent.decision.replica.id)
         if desk is None:
             return
-        desk.sent.pop(sent.decision.id, None)
-        desk.unconfirmed.pop(sent.decision.id, None)
+        self._let_go(desk)
+        desk.sent.pop(id_, None)
+        is_unconfirmed = desk.unconfirmed.pop(id_, None) is not None
+        if is_unconfirmed and desk.is_followed and sent.is_answered:
+            desk.ended[id_] = (self._now() + CONFIRMATION_S, sent)
+        else:
+            self._expect_no_more(sent)
         if desk.books is not None and sent.is_answered:
             self._enter(desk, desk.books, sent)
+
+    def _let_go(self, desk: _Desk) -> None:
+        """Expect nothing more of requests that telemetry should have spoken of by now."""
+        now_s = self._now()
+        overdue = [id_ for id_, (until_s, _) in desk.ended.items() if until_s <= now_s]
+        for id_ in overdue:
+            self._expect_no_more(desk.ended.pop(id_)[1])
 
     def _enter(self, desk: _Desk, books: Ledger, sent: Sent) -> None:
         """Note in our own books what an answered request has left in a replica's cache."""
@@ -269,5 +287,6 @@ class Dispatcher:
             seed=prompt.seed,
             reply_start=prompt.reply_start,
             is_token_ids=prompt.is_token_ids,
+            has_media=prompt.has_media,
             priority=round(1000 * due_s),
         )

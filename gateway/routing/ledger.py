@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 from gateway.routing.prefix import Prompt
 
+LEAST_WEIGHT = 16.0
+"""Tokens that a key counts for at least: clients can have thousands of keys on a few tokens."""
 BELIEVED = 0.25
 """The part of the capacity that one missing key can prove to have been evicted."""
 
@@ -170,8 +172,8 @@ class Ledger:
             key = keys[position]
             entry = entries.pop(key, None)
             if entry is None:
-                entry = _Entry(start_tokens + (position + 1) * per_key, per_key)
-                self._tokens += per_key
+                entry = _Entry(start_tokens + (position + 1) * per_key, max(per_key, LEAST_WEIGHT))
+                self._tokens += entry.weight
                 if self._dropped.pop(key, key) is not None:
                     self._added[key] = None
             entry.touched = self._clock

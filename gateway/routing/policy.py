@@ -37,7 +37,7 @@ class Candidate(msgspec.Struct, frozen=True):
     pending_tokens: float
     """Prompt tokens still to be computed before this request's."""
     free_tokens: float
-    """Tokens of the KV cache that no running sequence holds."""
+    """Tokens of the KV cache beside the prompts of the requests it has."""
 
     @property
     def requests(self) -> int:

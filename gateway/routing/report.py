@@ -170,7 +170,9 @@ class Report:
             self._ledger.cancel(visit.holding)
         else:
             self._ledger.end(visit.holding, _answers(visit, completion_tokens, replies))
-        text_bytes = 0 if visit.dispatch.is_token_ids else visit.dispatch.prompt_bytes
+        dispatch = visit.dispatch
+        is_all_text = not (dispatch.is_token_ids or dispatch.has_media)
+        text_bytes = dispatch.prompt_bytes if is_all_text else 0
         running = (self._work - visit.work_before) / decode_s if decode_s > 0 else 1.0
         self._finished.append(
             Finished(

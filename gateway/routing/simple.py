@@ -9,7 +9,7 @@ from gateway.routing.policy import Candidate, Choice, Request
 
 
 class LeastPending:
-    """The replica with the fewest prompt tokens to compute; then the fewest requests."""
+    """The replica with the fewest tokens to come: prompts to compute, and answers as expected."""
 
     name = "least-pending"
 

@@ -56,13 +56,17 @@ def test_later_turns_land_where_their_prefix_is(gateway: GatewayProcess, twins: 
     ]
     first: list[Turn] = []
     later: list[Turn] = []
+    homes: list[set[str]] = [set() for _ in conversations]
     for number in range(4):
-        for messages in conversations:
+        for messages, home in zip(conversations, homes, strict=True):
             question = f"Question {number}: what is prefix caching, and why does it matter? " * 4
             messages.append({"role": "user", "content": question})
-            (later if number else first).append(turn(gateway, twins, messages))
+            taken = turn(gateway, twins, messages)
+            (later if number else first).append(taken)
+            home.add(taken[0])
     errors = [abs(predicted - true) for _, predicted, true in first + later]
 
+    assert [len(home) for home in homes] == [1] * len(homes)
     assert all(true >= BLOCK_TOKENS for _, _, true in later)
     # Whoever shares a system prompt finds it, but for the first of each.
     assert sum(true > 0 for _, _, true in first) == len(first) - len(SYSTEM)

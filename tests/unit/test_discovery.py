@@ -11,7 +11,7 @@ from ray.serve.schema import ApplicationStatus, DeploymentStatusOverview
 
 from deployments import broadcasts, discovery
 from deployments.broadcasts import ReplicaBroadcasts
-from deployments.discovery import Discovery, model_state
+from deployments.discovery import Discovery, is_loopback, model_state
 from gateway.routing.fleet import Fleet, ModelState
 
 FACTS = {
@@ -242,3 +242,15 @@ def test_a_listener_hears_what_was_said_before_it_came() -> None:
     replicas.publish("app", [])
 
     assert heard == [first, second]
+
+
+@pytest.mark.parametrize(
+    ("host", "is_local"),
+    [
+        *(("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False)),  # noqa: S104
+        *(("10.0.0.1", False), ("node-1.example", False), ("", False)),
+    ],
+)
+def test_only_loopback_is_out_of_everybody_s_reach(host: str, is_local: bool) -> None:
+    """A name that may mean any address counts as reachable, and stops nothing."""
+    assert is_loopback(host) == is_local

@@ -116,12 +116,42 @@ def test_unconfirmed_requests_count_at_once_and_vanish_with_their_end(is_followe
     assert len(scene.dispatcher.holdings) == 0
 
 
-def test_an_answer_without_confirmation_leaves_nothing_where_telemetry_arrives() -> None:
-    """The engine will say itself what it holds."""
+def test_an_answer_is_remembered_until_telemetry_can_have_spoken_of_it() -> None:
+    """The next turn may come before the engine's next frame; what it never speaks of is dropped."""
     scene = Scene("a")
     scene.follow()
     with scene.sending("a"):
         pass
+    at_once = scene.seen()["a"]
+    scene.now_s += 1
+    scene.tell("a", Update())
+    later = scene.seen()["a"]
+    assert (at_once.cached_keys, at_once.running) == (10, 0)
+    assert later.cached_keys == 0
+
+
+def test_an_answer_confirmed_late_is_held_once() -> None:
+    """Its keys are the engine's from then on, and go when it drops them."""
+    scene = Scene("a")
+    scene.follow()
+    with scene.sending("a") as dispatch:
+        visit = scene.engines["a"].arrive(dispatch, 640)
+        scene.engines["a"].start(visit, cached_tokens=0)
+        scene.engines["a"].finish(visit, completion_tokens=1)
+    scene.report("a")
+    held = scene.seen()["a"].cached_keys
+    scene.engines["a"].forget()
+    scene.report("a")
+    assert held == 10
+    assert scene.seen()["a"].cached_keys == 0
+
+
+def test_a_request_that_failed_leaves_nothing() -> None:
+    """Nobody knows what the engine did with it, but for the engine."""
+    scene = Scene("a")
+    scene.follow()
+    with contextlib.suppress(OSError), scene.sending("a"):
+        raise OSError
     assert scene.seen()["a"].cached_keys == 0
 
 

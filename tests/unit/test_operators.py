@@ -30,6 +30,7 @@ class Stand:
         self.model = model
         self.access = access
         self.visits: list[bytes] = []
+        self.woken: list[str] = []
         self._transport = httpx.ASGITransport(app)
 
     def client(self, **headers: str) -> httpx.AsyncClient:
@@ -43,6 +44,7 @@ class Stand:
 async def stand(start_engine: StartEngine, upstream: Upstream) -> Stand:
     """A gateway that listens on loopback and has no admin key."""
     visits: list[bytes] = []
+    woken: list[str] = []
 
     async def script(visit: Visit) -> None:
         visits.append(visit.request)
@@ -58,10 +60,10 @@ async def stand(start_engine: StartEngine, upstream: Upstream) -> Stand:
         dispatchers,
         Relay(upstream),
         controls=Controls(access=access),
-        wake=lambda _: None,
+        wake=lambda model: woken.append(model.name),
     )
     stand = Stand(app, dispatchers, model, access)
-    stand.visits = visits
+    stand.visits, stand.woken = visits, woken
     return stand
 
 
@@ -105,6 +107,7 @@ async def test_a_decision_explains_itself_in_a_header(stand: Stand) -> None:
     assert decision["request_id"] == response.headers["x-request-id"]
     assert decision["replica"] == response.headers["x-gateway-replica"]
     assert {c["replica"] for c in decision["candidates"]} == stand.model.replicas.keys()
+    assert decision["candidates"][0]["replica"] == decision["replica"]
 
 
 async def test_the_engine_hears_what_the_router_knows(stand: Stand) -> None:
@@ -201,3 +204,32 @@ async def test_only_operators_come_in(
         ]
 
     assert [answer.status_code for answer in answers] == [status, status]
+
+
+async def test_a_session_prefers_its_replica(stand: Stand) -> None:
+    """Where nothing else speaks for either, `x-session-id` does, in a dry run as well."""
+    replicas: dict[str, set[str]] = {}
+    async with stand.client() as client:
+        for number in range(60):
+            session = f"session-\u00fc-{number % 30}".encode("latin-1")
+            headers = {b"x-session-id": session}
+            text = {"messages": [{"role": "user", "content": str(number)}]}
+            dry = await client.post("/gateway/route", json=BODY | text, headers=headers)
+            sent = await client.post(CHAT, json=BODY | text, headers=headers)
+            found = replicas.setdefault(str(number % 30), set())
+            found |= {dry.json()["replica"], sent.headers["x-gateway-replica"]}
+
+    assert [len(found) for found in replicas.values()] == [1] * 30
+    assert set.union(*replicas.values()) == set(stand.model.replicas)
+
+
+async def test_a_dry_run_wakes_nobody(stand: Stand) -> None:
+    """Asking where a request would go starts no engine; sending one does."""
+    stand.model.replace_replicas([])
+    stand.model.state = ModelState.SCALED_TO_ZERO
+    async with stand.client() as client:
+        dry = await client.post("/gateway/route", json=BODY)
+        woken = list(stand.woken)
+        await client.post(CHAT, json=BODY)
+
+    assert (dry.status_code, woken, stand.woken) == (503, [], ["m"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import InvalidRequest
 from gateway.request import parse_json
-from gateway.routing.prefix import KEY_BYTES, MAX_KEYS, MAX_OBJECTS, Prompt, extend, prompt_of
+from gateway.routing.prefix import KEY_BYTES, MAX_ELEMENTS, MAX_KEYS, Prompt, extend, prompt_of
 
 JSON_VALUES = st.recursive(
     st.none()
@@ -177,11 +177,13 @@ def test_one_prompt_in_two_spellings_has_the_same_keys(one: Fields, other: Field
     "extra",
     [
         {"cache_salt": "s"},
-        {"tools": [{"type": "function", "function": {"name": "f"}}]},
         {"documents": [{"text": "d"}]},
         {"chat_template": "{{ messages }}"},
         {"chat_template_kwargs": {"enable_thinking": False}},
         {"reasoning_effort": "low"},
+        {"reasoning": {"effort": "low"}},
+        {"thinking": {"type": "disabled"}},
+        {"previous_response_id": "resp_1"},
         {"add_special_tokens": False},
         {"truncate_prompt_tokens": 9},
         {"mm_processor_kwargs": {"num_crops": 4}},
@@ -189,8 +191,25 @@ def test_one_prompt_in_two_spellings_has_the_same_keys(one: Fields, other: Field
 )
 @pytest.mark.parametrize("prompt", [chat(said(LONG)), {"prompt": LONG}, {"prompt": [1] * 99}])
 def test_what_changes_a_prompts_beginning_changes_all_keys(prompt: Fields, extra: Fields) -> None:
-    """Salts, tools and arguments of the template stand before everything else."""
+    """Salts and arguments of the template stand before everything else."""
     assert not set(keys(prompt)) & set(keys({**prompt, **extra}))
+
+
+def test_tools_stand_before_a_conversation() -> None:
+    """Other tools, other keys; and a long list of them is a prefix that requests can share."""
+    tools = [{"type": "function", "function": {"name": f"f{i}", "description": LONG}} for i in "12"]
+    without, one, both = (keys({**chat(said("hi")), "tools": t}) for t in ([], tools[:1], tools))
+    other = keys({**chat(said("something else")), "tools": tools})
+    assert not set(without) & set(one)
+    assert len(both) > len(one) > 0
+    assert len(set(both) & set(other)) >= len(both) - 1
+
+
+def test_media_are_told_apart_from_text() -> None:
+    """So that nobody learns how many tokens a byte has from what is not in the text."""
+    assert read(chat(said([image("data:image/png;base64,A")]))).has_media
+    assert not read(chat(said(LONG))).has_media
+    assert not read({"prompt": [0x1C1C1C1C] * 99}).has_media
 
 
 def test_models_share_nothing() -> None:
@@ -305,15 +324,25 @@ def test_results_within_results_are_not_entered() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"messages": [{}] * (MAX_OBJECTS + 1)},
-        {"messages": [said([{}] * MAX_OBJECTS)]},
-        {"system": [text("")] * (MAX_OBJECTS + 1), **chat(said(LONG))},
-        {"input": [{}] * (MAX_OBJECTS + 1)},
+        {"messages": [0] * (MAX_ELEMENTS + 2)},
+        {"messages": [said([0] * (MAX_ELEMENTS + 2))]},
+        {"system": [text("")] * (MAX_ELEMENTS + 2), **chat(said(LONG))},
+        {"input": [0] * (MAX_ELEMENTS + 2)},
     ],
 )
 def test_a_prompt_of_countless_parts_is_not_entered(fields: Fields) -> None:
     """Reading it would take seconds, in which nobody else is served: it is routed by load."""
-    assert not read(fields).keys
+    prompt = read(fields)
+    assert not prompt.keys
+    assert prompt.size > MAX_ELEMENTS, "how long it is still counts"
+
+
+def test_of_endless_token_ids_the_beginning_counts() -> None:
+    """Sixteen million of them are as many as fit a body; keys stand for half a million."""
+    for prompt in ([7] * 3_000_000, [[7] * 3_000_000, [8]]):
+        found = read({"prompt": prompt})
+        assert len(found.keys) == MAX_KEYS
+        assert found.is_token_ids
 
 
 def test_images_alone_make_a_prompt() -> None:

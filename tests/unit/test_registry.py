@@ -144,3 +144,23 @@ def test_an_admin_key_is_long_and_can_be_sent(key: str) -> None:
     """What guards the operators' routes is no toy, and fits into a header."""
     with pytest.raises(ConfigError, match="admin_key"):
         parse_gateway({"admin_key": key})
+
+
+def test_an_admin_key_is_taken_as_written_or_from_the_environment() -> None:
+    """So that secrets need not stand in a file that is shared."""
+    environ = {"ADMIN": "a key from elsewhere"}
+
+    assert parse_gateway({}).resolved_admin_key(environ) is None
+    assert parse_gateway({"admin_key": "a key as written"}).resolved_admin_key({}) == (
+        "a key as written"
+    )
+    assert parse_gateway({"admin_key": "env:ADMIN"}).resolved_admin_key(environ) == (
+        "a key from elsewhere"
+    )
+
+
+@pytest.mark.parametrize("environ", [{}, {"ADMIN": ""}, {"ADMIN": "short"}])
+def test_a_referenced_key_is_as_sound_as_a_written_one(environ: dict[str, str]) -> None:
+    """No key, or one that is quickly guessed, would be no protection."""
+    with pytest.raises(ConfigError, match="'ADMIN': must have at least 16"):
+        parse_gateway({"admin_key": "env:ADMIN"}).resolved_admin_key(environ)

@@ -14,9 +14,9 @@ from gateway.request import FORM_WINDOW, PromptParts, RequestHead, parse_form, p
 
 FORM = b"multipart/form-data; boundary=XX"
 SEED_NAMES = [
-    *(b"cache_salt", b"tools", b"documents", b"chat_template", b"chat_template_kwargs"),
-    *(b"reasoning_effort", b"add_special_tokens", b"truncate_prompt_tokens"),
-    b"mm_processor_kwargs",
+    *(b"cache_salt", b"documents", b"chat_template", b"chat_template_kwargs"),
+    *(b"reasoning_effort", b"reasoning", b"thinking", b"add_special_tokens"),
+    *(b"truncate_prompt_tokens", b"mm_processor_kwargs", b"previous_response_id"),
 ]
 SEEDS = len(SEED_NAMES)
 JSON_VALUES = st.recursive(
