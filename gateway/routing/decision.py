@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.routing.fleet import Replica
+from gateway.routing.latency import Figures
 from gateway.routing.policy import Candidate
 from gateway.telemetry import Finished
 
@@ -34,6 +35,10 @@ class Decision:
     output_tokens: float
     ttft_s: float
     """Predicted time to first token, from the engine's door on."""
+    figures: Figures
+    """What had been learned of the engines: with the candidates, all that costs come from."""
+    has_session: bool
+    """The request named a session, whose replica was preferred."""
     finished: Finished | None = None
     """How it turned out, once the engine has told."""
 
@@ -65,6 +70,9 @@ class Decision:
             "output_tokens": round(self.output_tokens),
             "cached_tokens": self.cached_tokens,
             "ttft_s": round(self.ttft_s, 6),
+            "prefill_s": round(self.figures.prefill_s, 9),
+            "sequence_s": round(self.figures.sequence_s, 9),
+            "has_session": self.has_session,
             "candidate_count": len(self.candidates),
             "candidates": [
                 {

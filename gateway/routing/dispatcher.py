@@ -112,6 +112,8 @@ class Dispatcher:
             prompt_tokens=request.prompt_tokens,
             output_tokens=request.output_tokens,
             ttft_s=(chosen.pending_tokens + new_tokens) * figures.prefill_s + figures.step_s,
+            figures=figures,
+            has_session=bool(session),
         )
 
     @contextlib.contextmanager
