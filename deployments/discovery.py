@@ -31,6 +31,8 @@ ANY = "0.0.0.0"  # noqa: S104 - Serve's own default
 MODEL_DEPLOYMENT = "Model"
 ENGINE_DEPLOYMENT = "Engine"
 POLL_PERIOD_S = 2.0
+SETTLING_PERIOD_S = 0.25
+"""The same while not all models are known, and requests for them are turned away."""
 ENTRY_TIMEOUT_S = 5.0
 
 _COMING_UP = {ApplicationStatus.NOT_STARTED, ApplicationStatus.DEPLOYING}
@@ -71,7 +73,8 @@ class Discovery:
                 except Exception:
                     # The controller may be restarting: what is known stays in service.
                     logger.exception("could not read Serve's status; keeping the fleet as it is")
-                await asyncio.sleep(POLL_PERIOD_S)
+                is_settled = self._fleet.is_settled
+                await asyncio.sleep(POLL_PERIOD_S if is_settled else SETTLING_PERIOD_S)
         finally:
             for task in self._wakes.values():
                 task.cancel()

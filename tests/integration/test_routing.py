@@ -41,6 +41,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
     front["deployments"][0]["num_replicas"] = 2
     config = document(front, MODEL)
     with GatewayProcess(config, tmp_path_factory.mktemp("routing")) as running:
+        wait_for(lambda: [router.replicas for router in routers(running)] == [REPLICAS] * 2)
         yield running
 
 
@@ -55,6 +56,14 @@ class RouterAt:
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
             connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
             return json.loads(connection.getresponse().read())
+
+    @property
+    def replicas(self) -> int:
+        """How many replicas of the model this router knows."""
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
+            connection.request("GET", "/v1/models")
+            listing = json.loads(connection.getresponse().read())
+        return sum(model["replicas"] for model in listing["data"])
 
     def predicted_tokens(self, body: Document) -> int:
         """What this router takes the replica it would choose to hold of a prompt."""
