@@ -127,7 +127,8 @@ class Routing(_Strict):
     policy: Literal[
         "marginal", "least-pending", "round-robin", "prefix-affinity", "cache-aware"
     ] = "marginal"
-    """The default is what to use; the others are there to compare with."""
+    """The default is what to use; the others are there to compare with. `prefix-affinity` and
+    `cache-aware` remember what they sent: up to 100 MB a replica in each router."""
 
 
 class _Entry(_Strict):
