@@ -39,7 +39,7 @@ class Line:
     """`y = intercept + slope * x`, both at least 0, fitted as observations come."""
 
     def __init__(self, intercept: float, slope: float) -> None:
-        self._sums = [0.0] * 5
+        self._sums = (0.0, 0.0, 0.0, 0.0, 0.0)
         self._prior = intercept, slope
         self.intercept, self.slope = intercept, slope
 
@@ -54,13 +54,18 @@ class Line:
         if not self._sums[0]:
             for _ in range(PRIOR_OBSERVATIONS):
                 self._add(x, expected)
-        self._sums = [MEMORY * total for total in self._sums]
-        self._add(x, y)
+        self._add(x, y, MEMORY)
         self._fit()
 
-    def _add(self, x: float, y: float) -> None:
-        for position, term in enumerate((1.0, x, y, x * x, x * y)):
-            self._sums[position] += term
+    def _add(self, x: float, y: float, memory: float = 1.0) -> None:
+        n, sum_x, sum_y, sum_xx, sum_xy = self._sums
+        self._sums = (
+            memory * n + 1.0,
+            memory * sum_x + x,
+            memory * sum_y + y,
+            memory * sum_xx + x * x,
+            memory * sum_xy + x * y,
+        )
 
     def _fit(self) -> None:
         n, x, y, xx, xy = self._sums

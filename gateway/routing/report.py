@@ -92,8 +92,7 @@ class Report:
     def notify(self) -> None:
         """Tell the listeners; for an engine whose number of waiting requests has changed."""
         self._count()
-        for listener in self._listeners:
-            listener()
+        self._tell()
 
     def arrive(self, dispatch: Dispatch | None, prompt_tokens: int) -> Visit:
         """A request has reached the engine; `dispatch` is None for one not sent by a router.
@@ -112,7 +111,7 @@ class Report:
         self._visits[visit] = None
         if dispatch.id:
             self._accepted.append(dispatch.id)
-        self.notify()
+        self._tell()
         return visit
 
     def start(
@@ -141,7 +140,7 @@ class Report:
         share = (first_s - arrived_s) / (now_s - arrived_s) if first_s < now_s else 1.0
         visit.work_before += share * (self._work - visit.work_before)
         self._settle(visit, cached_tokens)
-        self.notify()
+        self._tell()
 
     def finish(
         self,
@@ -188,7 +187,7 @@ class Report:
                 is_aborted=is_aborted,
             )
         )
-        self.notify()
+        self._tell()
 
     def pool(self, visit: Visit, cached_tokens: int) -> None:
         """It has ended with a vector, or anything else that is not made of tokens."""
@@ -246,7 +245,12 @@ class Report:
         now_s = self._now()
         self._work += self._running * (now_s - self._work_until_s)
         self._work_until_s = now_s
-        self._running = self.load.running
+
+    def _tell(self) -> None:
+        visits = len(self._visits)
+        self._running = visits - min(self._waiting(), visits)
+        for listener in self._listeners:
+            listener()
 
 
 def _prompt(dispatch: Dispatch) -> Prompt:
