@@ -28,6 +28,7 @@ from ray import serve as ray_serve
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from deployments import haproxy, processes
+from deployments.discovery import ANY
 from gateway.configfile import load_config
 from gateway.errors import ConfigError
 
@@ -39,7 +40,6 @@ ROUTER_PORTS = (30_000, 31_000)
 """Where Serve puts the HTTP servers of its ingress replicas."""
 PORTS_EACH = 50
 """Of them for one cluster."""
-ANY = "0.0.0.0"  # noqa: S104 - Serve's own default
 
 Address = tuple[str, int]
 

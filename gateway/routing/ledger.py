@@ -79,10 +79,6 @@ class Ledger:
         """How many keys are held."""
         return len(self._entries)
 
-    def holds(self, key: int) -> bool:
-        """Whether a key is held."""
-        return key in self._entries
-
     @property
     def tokens(self) -> float:
         """What the keys held stand for."""

@@ -1,4 +1,4 @@
-"""A fake engine on a real socket, and a router's picture of it."""
+"""A fake engine on a real socket, a router's picture of it, and a clock that stands still."""
 
 import asyncio
 import contextlib
@@ -172,3 +172,20 @@ async def upstream() -> AsyncIterator[Upstream]:
     client = Upstream(connect_timeout_s=PATIENCE_S)
     yield client
     await client.close()
+
+
+class Clock:
+    """Seconds, as the test says."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands still."""
+    return Clock()

@@ -27,6 +27,7 @@ from gateway.telemetry import (
     Update,
     UpdateReader,
 )
+from tests.unit.conftest import Clock
 
 FACTS = EngineFacts(
     engine="fake",
@@ -37,16 +38,6 @@ FACTS = EngineFacts(
     max_model_len=1000,
 )
 KEY_BYTES = 40
-
-
-class Clock:
-    """Seconds, as the test says."""
-
-    now_s = 50.0
-
-    def __call__(self) -> float:
-        """The time."""
-        return self.now_s
 
 
 class FakeEngine:
@@ -388,12 +379,6 @@ PROMPT = {"type": "token", "prompt_token_ids": list(range(100))}
 
 
 @pytest.fixture
-def clock() -> Clock:
-    """A clock that stands still."""
-    return Clock()
-
-
-@pytest.fixture
 def report(clock: Clock) -> Report:
     """The report that is told."""
     report = Report(FACTS, clock)
@@ -588,9 +573,9 @@ async def test_vllms_own_times_are_used(observer: Observer, report: Report, cloc
     """Where the engine says when it began and had a token, this is what counts."""
 
     async def outputs() -> AsyncGenerator[FakeOutput, None]:
-        clock.now_s = 60.0
+        clock.now_s = 110.0
         whole = FakeCompletion("all", [1, 2, 3])
-        yield FakeOutput([whole], finished=True, metrics=FakeTimes(51.0, 53.0))
+        yield FakeOutput([whole], finished=True, metrics=FakeTimes(101.0, 103.0))
 
     async for _ in observer.generate(outputs(), PROMPT, "request", is_delta=False):
         pass

@@ -6,6 +6,7 @@ from gateway.routing.holdings import packed, unpacked, unpacked_tokens
 from gateway.routing.prefix import extend
 from gateway.routing.report import Report
 from gateway.telemetry import Dispatch, EngineFacts, Finished, Load, Update
+from tests.unit.conftest import Clock
 
 FACTS = EngineFacts(
     engine="fake",
@@ -17,23 +18,6 @@ FACTS = EngineFacts(
 )
 KEY_BYTES = 40
 NOTHING_NEW = None
-
-
-class Clock:
-    """Seconds, as the test says."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        """The time."""
-        return self.now_s
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """A clock that stands still."""
-    return Clock()
 
 
 @pytest.fixture
