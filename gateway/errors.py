@@ -11,10 +11,14 @@ GatewayError                    500  api_error
 │   ├── UnsupportedRoute        404  unsupported_route
 │   ├── ModelNotFound           404  model_not_found
 │   ├── MethodNotAllowed        405  method_not_allowed
+│   ├── BodyTooSlow             408  body_timeout
 │   └── BodyTooLarge            413  body_too_large
+├── Overloaded                  429  overloaded (type rate_limit_error)
 ├── UpstreamFailed              502  upstream_failed
+├── StreamLost                  502  stream_lost
 ├── EngineDraining              503  draining
-└── ModelUnavailable            503  model_unavailable
+├── ModelUnavailable            503  model_unavailable
+└── DeadlineExceeded            504  timeout
 """
 
 import math
@@ -169,16 +173,45 @@ class MethodNotAllowed(InvalidRequest):
         return [(b"allow", self.allow.encode())]
 
 
-class BodyTooLarge(InvalidRequest):
+class _BodyUnread(InvalidRequest):
+    """The rest of the body is not read."""
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The connection cannot go on: what follows on it is still this request."""
+        return [(b"connection", b"close")]
+
+
+class BodyTooSlow(_BodyUnread):
+    """The body does not come, or comes too slowly."""
+
+    status = 408
+    code = "body_timeout"
+
+
+class BodyTooLarge(_BodyUnread):
     """The body exceeds `max_body_mb`."""
 
     status = 413
     code = "body_too_large"
 
+
+class Overloaded(GatewayError):
+    """The model has more requests than it can start in time; the message says which limit."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "overloaded"
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message, "model")
+        self.args = (message, retry_after_s)
+        self.retry_after_s = retry_after_s
+
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """The rest of the body is not read, so the connection cannot go on."""
-        return [(b"connection", b"close")]
+        """When there should be room again."""
+        return [_retry_after(self.retry_after_s)]
 
 
 class UpstreamFailed(GatewayError):
@@ -186,6 +219,19 @@ class UpstreamFailed(GatewayError):
 
     status = 502
     code = "upstream_failed"
+
+    def __init__(self, message: str, reason: str = "broke_off") -> None:
+        super().__init__(message)
+        self.args = (message, reason)
+        self.reason = reason
+        """A word for metrics; not for clients."""
+
+
+class StreamLost(GatewayError):
+    """A stream broke off, and no other engine can carry it on."""
+
+    status = 502
+    code = "stream_lost"
 
 
 class EngineDraining(GatewayError):
@@ -214,4 +260,16 @@ class ModelUnavailable(GatewayError):
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         """When to try again."""
-        return [(b"retry-after", b"%d" % max(1, math.ceil(self.retry_after_s)))]
+        return [_retry_after(self.retry_after_s)]
+
+
+class DeadlineExceeded(GatewayError):
+    """The request's time is over: its own `x-request-timeout-s`, or the model's `timeout_s`."""
+
+    status = 504
+    type = "timeout_error"
+    code = "timeout"
+
+
+def _retry_after(seconds: float) -> tuple[bytes, bytes]:
+    return b"retry-after", b"%d" % max(1, math.ceil(seconds))

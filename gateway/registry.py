@@ -131,6 +131,17 @@ class Routing(_Strict):
     `cache-aware` remember what they sent: up to 100 MB a replica in each router."""
 
 
+class Queue(_Strict):
+    """How long requests wait in a router while no engine has room for them, and how many."""
+
+    max_wait_s: float = Field(default=5, gt=0)
+    """Seconds a request may wait; one that would wait longer is rejected."""
+    batch_max_wait_s: float = Field(default=600, gt=0)
+    """The same for requests sent with `x-gateway-priority: batch`."""
+    max_requests: int = Field(default=1000, ge=0)
+    """Requests that may wait in one router at the same time; with 0 none does."""
+
+
 class _Entry(_Strict):
     """What every model entry has, whatever the engine."""
 
@@ -146,6 +157,10 @@ class _Entry(_Strict):
     """The engine's environment variables."""
     drain_timeout_s: float = Field(default=300, gt=0)
     """Seconds that running requests may take to finish once the replica is told to stop."""
+    timeout_s: float | None = Field(default=None, gt=0)
+    """Seconds from a request's arrival that its answer may take; any time where unset."""
+    queue: Queue = Queue()
+    """How requests wait for engines that are full."""
 
     @field_validator("name")
     @classmethod
@@ -295,7 +310,13 @@ class Simulation(_Strict):
     time_scale: float = Field(default=1.0, gt=0)
     """How many of these seconds pass in one second of the clock: above 1 all is faster."""
     error_rate: float = Field(default=0.0, ge=0, le=1)
-    """Share of requests answered with a 500: always the same ones, by `x-request-id`."""
+    """Share of requests answered with a 500: on one replica always the same ones, by
+    `x-request-id`; on another replica, others."""
+    reset_rate: float = Field(default=0.0, ge=0, le=1)
+    """Share of answers that break off with their connection, a quarter of them before the first
+    byte; which ones and where, as above."""
+    hang_rate: float = Field(default=0.0, ge=0, le=1)
+    """Share of requests that get no byte until their client leaves; which ones, as above."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -304,6 +325,8 @@ class Simulation(_Strict):
                 raise _conflict(
                     f"{getattr(self, field)} is more than `kv_tokens` {self.kv_tokens}", field
                 )
+        if round(self.error_rate + self.reset_rate + self.hang_rate, 9) > 1:
+            raise _conflict("is more than `error_rate` and `reset_rate` leave", "hang_rate")
         if self.step_tokens < self.max_sequences:
             raise _conflict(
                 f"{self.step_tokens} is less than `max_sequences` {self.max_sequences}, each of"

@@ -22,6 +22,8 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens of prompt and answer together."""
     takes_priority: bool = False
     """Whether waiting requests start in the order of their priority."""
+    step_tokens: int = 0
+    """Tokens that one step reads and makes at most; 0: unknown."""
 
 
 class ReplicaMetadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +66,9 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """More of the prompt than its canonical text becomes tokens."""
     priority: int = 0
     """Lower starts sooner, in milliseconds; for engines that take it."""
+    answered_bytes: int = 0
+    """Bytes at the prompt's end that are the beginning of the answer, of a stream that is carried
+    on; four for each token id."""
 
     def encode(self) -> bytes:
         """As the value of the header."""
@@ -99,7 +104,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     pending_tokens: int
     """Prompt tokens that have to be computed before all of them decode."""
     free_tokens: int
-    """Tokens of the KV cache beside the prompts of the requests it has."""
+    """Tokens of the KV cache that no running request uses; cached ones are free. Where the engine
+    does not say: those beside the prompts of the requests it has."""
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -143,6 +149,8 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     finished: list[Finished] = []
     load: Load | None = None
     is_draining: bool = False
+    stalled_s: float = 0.0
+    """Since the engine last got on with its work, while it has some; 0 while it has none."""
 
 
 class UpdateReader:

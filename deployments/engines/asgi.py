@@ -11,6 +11,9 @@ from gateway.telemetry import DISPATCH, Dispatch
 
 Headers = Iterable[tuple[bytes, bytes]]
 
+BREAK_OFF = "gateway.break_off"
+"""The ASGI extension of an engine's server that breaks a request's connection off: call `now`."""
+
 
 def dispatch_of(scope: Scope) -> Dispatch | None:
     """What a router says of the request; None where it came from somebody else, or is unsound."""

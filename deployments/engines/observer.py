@@ -15,8 +15,12 @@ from typing import Protocol, TypeVar
 
 from deployments.engines.asgi import dispatch_of
 from gateway.relay.asgi import App, Receive, Scope, Send
-from gateway.routing.report import Report, Visit
+from gateway.routing.report import Report
+from gateway.routing.visit import Visit
 from gateway.telemetry import Dispatch
+
+NOTABLE_SHARE = 1 / 32
+"""Of the KV cache: where so much more or less of it is in use, listeners are told."""
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +121,8 @@ class Observer:
 
     def __init__(self, report: Report) -> None:
         self._report = report
-        self._waiting = 0
+        self._waiting, self._used_share = 0, 0.0
+        """As listeners were told."""
         self._silent: dict[_Watch, str] = {}
         """Those that have given no output yet, with their requests' ids, which clients choose."""
 
@@ -160,13 +165,17 @@ class Observer:
         with _harmless():
             self._report.forget()
 
-    def look(self, waiting: int, find: Callable[[str], Beginning | None]) -> None:
+    def look(
+        self, waiting: int, used_share: float, find: Callable[[str], Beginning | None]
+    ) -> None:
         """After a step: notice how many wait, and which silent requests have begun.
 
-        `find` knows the latter by their ids.
+        `used_share`: of the KV cache; `find` knows the silent requests by their ids.
         """
-        if waiting != self._waiting:
-            self._waiting = waiting
+        self._report.progress()
+        is_notable = abs(used_share - self._used_share) > NOTABLE_SHARE
+        if is_notable or waiting != self._waiting:
+            self._waiting, self._used_share = waiting, used_share
             self._report.notify()
         for watch, request_id in list(self._silent.items()):
             if beginning := find(request_id):
@@ -258,6 +267,7 @@ class _Watch:
         if self._visit is None or self._is_over:
             return
         with _harmless():
+            self._report.progress()
             if not self._has_begun:
                 self.begin(output.num_cached_tokens or 0, output.metrics)
             self._collect(output.outputs)

@@ -4,11 +4,14 @@ import asyncio
 import contextlib
 import secrets
 import socket
+import struct
 from collections.abc import Iterator
 from typing import Protocol
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from deployments.engines.asgi import BREAK_OFF
 from deployments.engines.gate import Gate
 from deployments.engines.telemetry import Telemetry
 from gateway.relay.asgi import App
@@ -124,7 +127,7 @@ def server_config(app: App) -> uvicorn.Config:
     """How uvicorn serves an engine."""
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=_Protocol,
         ws="none",
         interface="asgi3",
         access_log=False,
@@ -134,6 +137,20 @@ def server_config(app: App) -> uvicorn.Config:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=2 * CUT_OFF_S,
     )
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's, whose application can break a connection off."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {BREAK_OFF: {"now": self._break_off}}
+
+    def _break_off(self) -> None:
+        """Reset the connection, as the death of a machine would."""
+        sock = self.transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
 
 
 class _Uvicorn(uvicorn.Server):

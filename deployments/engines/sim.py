@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import msgspec
 import uvicorn
-import xxhash
 
 from deployments.engines.asgi import (
+    BREAK_OFF,
     accept_lifespan,
     dispatch_of,
     read_body,
@@ -26,12 +26,21 @@ from deployments.engines.gate import Gate
 from deployments.engines.server import server_config
 from deployments.engines.sim_answer import MARK, Answer, Part
 from deployments.engines.sim_core import Clock, InstantCore, Job, PacedCore
+from deployments.engines.sim_faults import (
+    BreakingSend,
+    Fault,
+    Kind,
+    SimulatedFailure,
+    fault_of,
+    for_ever,
+)
 from deployments.engines.sim_replies import ChatStyle, Reply, Style, TextStyle
 from deployments.engines.sim_requests import (
     ChatRequest,
     CompletionRequest,
     EngineRequest,
     Task,
+    TokenizeRequest,
     parse,
 )
 from deployments.engines.sim_sequences import Sequence
@@ -55,30 +64,34 @@ ROUTES: Mapping[str, Route] = {
     "/v1/chat/completions": Route(ChatRequest, ChatStyle()),
     "/v1/completions": Route(CompletionRequest, TextStyle()),
 }
-
-
-class SimulatedFailure(GatewayError):
-    """The failure of a request that `error_rate` chose."""
-
-    code = "simulated_failure"
+TOKENIZE = "/tokenize"
 
 
 class SimulatedEngine:
-    """A replica of a model that is only simulated."""
+    """A replica of a model that is only simulated.
 
-    def __init__(self, entry: SimEntry, clock: Clock | None = None) -> None:
+    `replica`: what it is called where faults are dealt out; a name of its own if not given.
+    """
+
+    def __init__(self, entry: SimEntry, clock: Clock | None = None, replica: str = "") -> None:
         self._name = entry.name
+        self._replica = replica or uuid.uuid4().hex
         self._simulation = entry.simulation
         self._created = int(time.time())
         self.facts = _facts(entry.simulation)
         clock, figures = clock or Clock(), _figures(entry.simulation)
-        replica = BatchingReplica(figures)
-        self.report = Report(self.facts, clock.now, lambda: replica.waiting)
+        batching = BatchingReplica(figures)
+        self.report = Report(
+            self.facts,
+            clock.now,
+            lambda: batching.waiting,
+            lambda: batching.cache.free * figures.block_size,
+        )
         """What its routers have to hear."""
         self._core = (
             InstantCore(figures, self.report)
             if entry.simulation.instant
-            else PacedCore(replica, self.report, clock, entry.simulation.time_scale)
+            else PacedCore(batching, self.report, clock, entry.simulation.time_scale)
         )
 
     async def check(self) -> None:
@@ -104,6 +117,9 @@ class SimulatedEngine:
         if route := ROUTES.get(path):
             _require("POST", method, path)
             await self._infer(route, scope, receive, send)
+        elif path == TOKENIZE:
+            _require("POST", method, path)
+            await self._tokenize(scope, receive, send)
         elif path == "/v1/models":
             _require("GET", method, path)
             await send_json(send, 200, self._models(), [MARK])
@@ -123,17 +139,39 @@ class SimulatedEngine:
         }
         return msgspec.json.encode({"object": "list", "data": [card]})
 
+    async def _tokenize(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await read_body(receive)
+        if body is None:
+            return
+        dispatch = dispatch_of(scope)
+        task = parse(body, TokenizeRequest, dispatch.answered_bytes if dispatch else 0)
+        if task.model not in {"", self._name}:
+            raise ModelNotFound(task.model)
+        [prompt] = task.prompts
+        tokens = {
+            "count": prompt.tokens,
+            "max_model_len": self.facts.max_model_len,
+            "tokens": prompt.ids,
+            "token_strs": None,
+        }
+        await send_json(send, 200, msgspec.json.encode(tokens), [MARK])
+
     async def _infer(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(receive)
         if body is None:
             return
-        task = parse(body, route.request)
+        dispatch = dispatch_of(scope)
+        task = parse(body, route.request, dispatch.answered_bytes if dispatch else 0)
         if task.model != self._name:
             raise ModelNotFound(task.model)
         sequences = task.sequences(self._simulation.output_tokens, self.facts.max_model_len)
         request_id = _request_id(scope)
-        if _fraction(request_id) < self._simulation.error_rate:
+        fault = fault_of(self._simulation, self._replica, request_id)
+        if fault and fault.kind is Kind.ERROR:
             raise SimulatedFailure("This request failed, as `error_rate` has it (simulated).")
+        if fault and fault.kind is Kind.HANG:
+            await self._hang(sequences[0], dispatch, receive)
+            return
         reply = Reply(
             style=route.style,
             id=route.style.id_prefix + request_id,
@@ -141,16 +179,24 @@ class SimulatedEngine:
             model=self._name,
             include_usage=task.include_usage,
         )
-        parts = self._submit(task, sequences, dispatch_of(scope))
-        answer = Answer(self._core, parts, task.n, reply)
+        answer = Answer(self._core, self._submit(task, sequences, dispatch), task.n, reply)
+        if fault:
+            send = _breaking(send, scope, fault, answer.messages(is_stream=task.stream))
         work = answer.stream(send) if task.stream else answer.send_whole(send)
-        if self._simulation.instant:
+        if self._simulation.instant and not fault:
             await work  # over before a client could leave
             return
         try:
             await while_connected(receive, work)
         finally:
             answer.abort()
+
+    async def _hang(self, sequence: Sequence, dispatch: Dispatch | None, receive: Receive) -> None:
+        visit = self.report.arrive(dispatch, sequence.prompt.tokens)
+        try:
+            await while_connected(receive, for_ever())
+        finally:
+            self.report.finish(visit, 0, is_aborted=True)
 
     def _submit(
         self, task: Task, sequences: list[Sequence], dispatch: Dispatch | None
@@ -184,13 +230,14 @@ def _facts(simulation: Simulation) -> EngineFacts:
     whole_blocks = simulation.kv_tokens // simulation.block_size * simulation.block_size
     return EngineFacts(
         engine="sim",
-        routes=tuple(ROUTES),
+        routes=(*ROUTES, TOKENIZE),
         kv_tokens=simulation.kv_tokens,
         block_size=simulation.block_size,
         max_sequences=simulation.max_sequences,
         # What is longer would wait for room in the cache for ever.
         max_model_len=min(simulation.max_model_len, whole_blocks),
         takes_priority=True,
+        step_tokens=simulation.step_tokens,
     )
 
 
@@ -206,9 +253,8 @@ def _request_id(scope: Scope) -> str:
     return uuid.uuid4().hex
 
 
-def _fraction(request_id: str) -> float:
-    """A number from 0 up to 1 that follows from the id."""
-    return xxhash.xxh3_64_intdigest(request_id.encode()) / 2**64
+def _breaking(send: Send, scope: Scope, fault: Fault, messages: int) -> Send:
+    return BreakingSend(send, scope["extensions"][BREAK_OFF]["now"], fault.messages(messages))
 
 
 def main() -> None:

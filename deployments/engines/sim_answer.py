@@ -34,10 +34,15 @@ class Answer:
     n: int
     reply: Reply
 
+    def messages(self, *, is_stream: bool) -> int:
+        """How many messages it is sent in, at least."""
+        events = sum(len(part.sequence.words) + 1 for part in self.parts)
+        return 1 + events if is_stream else 2
+
     async def send_whole(self, send: Send) -> None:
         """Send everything once it is there."""
         for part in self.parts:
-            await part.job.until(len(part.sequence.words))
+            await part.job.until(part.job.run.output_tokens)
         choices = [
             self.reply.style.whole(
                 part.sequence.index, part.sequence.text, part.sequence.finish_reason
@@ -62,15 +67,13 @@ class Answer:
             await send({"type": "http.response.body", "body": event, "more_body": True})
 
         sequence = part.sequence
-        opening = self.reply.opening(sequence.index)
         before, after = self.reply.piece(sequence.index)
-        ready = 0
+        ready = await part.job.until(1)
+        if opening := self.reply.opening(sequence.index):
+            await write(opening)
         for position, word in enumerate(sequence.words):
             if position == ready:
                 ready = await part.job.until(position + 1)
-            if opening:
-                await write(opening)
-                opening = b""
             await write(before + word.encode() + after)
         await write(self.reply.ending(sequence.index, sequence.finish_reason))
 
@@ -88,7 +91,7 @@ class Answer:
         runs = [part.job.run for part in self.parts]
         prompt_tokens = sum(run.prompt_tokens for run in runs[:: self.n])
         cached_tokens = sum(run.cached_tokens for run in runs[:: self.n])
-        completion_tokens = sum(run.output_tokens for run in runs)
+        completion_tokens = sum(len(part.sequence.words) for part in self.parts)
         return Usage(
             prompt_tokens,
             completion_tokens,

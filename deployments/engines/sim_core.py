@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.routing.report import Report, Visit
+from gateway.routing.report import Report
+from gateway.routing.visit import Visit
 from gateway.simulation.batching import BatchingReplica, EngineFigures, Run, StepResult
 from gateway.simulation.cache import BlockCache
 
@@ -174,6 +175,7 @@ class PacedCore:
             self._report.notify()
 
     def _deliver(self, result: StepResult, now_s: float) -> None:
+        self._report.progress()
         for run in result.started:
             job = self._decoding[run] = self._jobs[run]
             self._report.start(job.visit, run.cached_tokens, job.scheduled_s, now_s)

@@ -4,13 +4,18 @@ import itertools
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, TypeGuard
+from typing import Annotated, Literal, TypeGuard
 
 import msgspec
 import xxhash
 
-from deployments.engines.sim_sequences import CHAT_FRAME, TEXT_FRAME, Prompt, Sequence
-from deployments.engines.sim_words import words
+from deployments.engines.sim_sequences import (
+    BYTES_PER_TOKEN,
+    CHAT_FRAME,
+    TEXT_FRAME,
+    Prompt,
+    Sequence,
+)
 from gateway.errors import InvalidJSON, InvalidRequest
 
 MAX_CHOICES = 128
@@ -36,33 +41,31 @@ class Task:
         Raises:
             ContextLengthExceeded: one of them would not fit.
         """
-        lengths = [
-            self._length(prompt.tokens, default_tokens, max_model_len) for prompt in self.prompts
-        ]
+        lengths = [self._length(prompt, default_tokens, max_model_len) for prompt in self.prompts]
         answers = itertools.product(zip(self.prompts, lengths, strict=True), range(self.n))
         return [
             Sequence(
                 index=index,
                 prompt=prompt,
-                words=list(itertools.islice(words(prompt.seed + choice), length)),
-                finish_reason="stop" if self._is_whole(length, default_tokens) else "length",
+                words=prompt.rest(choice, length),
+                finish_reason=self._finish_reason(prompt.said_tokens + length, default_tokens),
             )
             for index, ((prompt, length), choice) in enumerate(answers)
         ]
 
-    def _length(self, prompt_tokens: int, default_tokens: int, max_model_len: int) -> int:
-        room = max_model_len - prompt_tokens
+    def _length(self, prompt: Prompt, default_tokens: int, max_model_len: int) -> int:
+        room = max_model_len - prompt.tokens
         least = self.max_tokens or 1
         if room < least:
             raise ContextLengthExceeded(
                 f"This model's maximum context length is {max_model_len} tokens. However, you"
-                f" requested {prompt_tokens + least} tokens ({prompt_tokens} in the prompt, {least}"
+                f" requested {prompt.tokens + least} tokens ({prompt.tokens} in the prompt, {least}"
                 " in the completion). Please reduce the length of the prompt or completion."
             )
-        return self.max_tokens or min(default_tokens, room)
+        return self.max_tokens or max(0, min(default_tokens - prompt.said_tokens, room))
 
-    def _is_whole(self, length: int, default_tokens: int) -> bool:
-        return self.max_tokens is None and length == default_tokens
+    def _finish_reason(self, tokens: int, default_tokens: int) -> Literal["stop", "length"]:
+        return "stop" if self.max_tokens is None and tokens >= default_tokens else "length"
 
 
 class ContextLengthExceeded(InvalidRequest):
@@ -91,12 +94,15 @@ class ChatMessage(msgspec.Struct):
     content: str | list[Part] | None = None
 
     @property
+    def text(self) -> str:
+        """What it says."""
+        content = self.content or ""
+        return content if isinstance(content, str) else "".join(part.text for part in content)
+
+    @property
     def rendered(self) -> str:
         """The message as this engine's chat template has it."""
-        content = self.content or ""
-        if not isinstance(content, str):
-            content = "".join(part.text for part in content)
-        return f"{self.role}: {content}\n"
+        return f"{self.role}: {self.text}\n"
 
 
 class EngineRequest(msgspec.Struct, kw_only=True):
@@ -109,10 +115,18 @@ class EngineRequest(msgspec.Struct, kw_only=True):
     stream_options: StreamOptions | None = None
     cache_salt: str | None = None
 
-    @property
     @abstractmethod
-    def prompts(self) -> list[Prompt]:
-        """The prompts to answer."""
+    def prompts(self, answered_bytes: int) -> list[Prompt]:
+        """The prompts to answer; the end of the only one may be the beginning of its answer.
+
+        Raises:
+            InvalidRequest: they contradict themselves.
+        """
+
+    @property
+    def has_one_answer(self) -> bool:
+        """Whether no prompt gets several."""
+        return self.n in {None, 1}
 
     @property
     def limit(self) -> int | None:
@@ -131,12 +145,39 @@ class ChatRequest(EngineRequest):
     messages: list[ChatMessage]
     max_completion_tokens: int | None = None
     tools: msgspec.Raw = msgspec.Raw(b"")
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    """The last message is the beginning of the answer."""
 
-    @property
-    def prompts(self) -> list[Prompt]:
-        """The one prompt: the tools, then the conversation."""
-        text = "".join(message.rendered for message in self.messages)
-        return [Prompt.of_text(bytes(self.tools) + text.encode(), self.salt, CHAT_FRAME)]
+    def prompts(self, answered_bytes: int) -> list[Prompt]:
+        """The one prompt: the tools, then the conversation.
+
+        Without `answered_bytes`, all of a last message that is to be continued is answer.
+        """
+        if not self.continue_final_message:
+            return [self._rendered(self.messages)]
+        if self.add_generation_prompt:
+            raise InvalidRequest(
+                "`continue_final_message` does not go with `add_generation_prompt`.",
+                "continue_final_message",
+            )
+        return [self._continued(answered_bytes) or self._rendered(self.messages)]
+
+    def _continued(self, answered_bytes: int) -> Prompt | None:
+        if not (self.messages and self.messages[-1].role == "assistant" and self.has_one_answer):
+            return None
+        *before, last = self.messages
+        continued = self._rendered(before).said_text(last.text)
+        if continued or answered_bytes <= 0:
+            return continued
+        # The client's own words, which this engine would not have said, begin the message.
+        given, said = _split(last.text, answered_bytes)
+        message = ChatMessage("assistant", given.decode(errors="replace"))
+        return self._rendered([*before, message]).said_text(said)
+
+    def _rendered(self, messages: list[ChatMessage]) -> Prompt:
+        text = "".join(message.rendered for message in messages)
+        return Prompt.of_text(bytes(self.tools) + text.encode(), self.salt, CHAT_FRAME)
 
     @property
     def limit(self) -> int | None:
@@ -149,14 +190,30 @@ class CompletionRequest(EngineRequest):
 
     prompt: str | list[str | TokenId | list[TokenId]]
 
-    @property
-    def prompts(self) -> list[Prompt]:
+    def prompts(self, answered_bytes: int) -> list[Prompt]:
         """A text, token ids, or a list of either."""
-        return list(_prompts(self.prompt, self.salt))
+        answered_bytes = answered_bytes if self.has_one_answer else 0
+        continued = _continued(self.prompt, self.salt, answered_bytes)
+        return [continued] if continued else list(_prompts(self.prompt, self.salt))
 
 
-def parse(body: bytes, kind: type[EngineRequest]) -> Task:
-    """Parse and check a body.
+class TokenizeRequest(ChatRequest, kw_only=True):
+    """The body of `/tokenize`: a text, or what a chat request has."""
+
+    model: str = ""
+    messages: list[ChatMessage] = []
+    prompt: str | None = None
+
+    def prompts(self, answered_bytes: int) -> list[Prompt]:
+        """The one prompt."""
+        if self.prompt is None:
+            return ChatRequest.prompts(self, answered_bytes)
+        continued = _continued(self.prompt, self.salt, answered_bytes)
+        return [continued or Prompt.of_text(self.prompt.encode(), self.salt, TEXT_FRAME)]
+
+
+def parse(body: bytes, kind: type[EngineRequest], answered_bytes: int = 0) -> Task:
+    """Parse and check a body; the prompt may end with `answered_bytes` of its answer.
 
     Raises:
         InvalidJSON: it is no JSON.
@@ -176,12 +233,30 @@ def parse(body: bytes, kind: type[EngineRequest]) -> Task:
         raise InvalidRequest(f"`max_tokens` must be at least 1, not {limit}.", "max_tokens")
     return Task(
         model=request.model,
-        prompts=request.prompts,
+        prompts=request.prompts(answered_bytes),
         n=n,
         max_tokens=limit,
         stream=bool(request.stream),
         include_usage=bool(options and options.include_usage),
     )
+
+
+def _continued(
+    prompt: str | list[str | int | list[int]], salt: int, answered_bytes: int
+) -> Prompt | None:
+    count = answered_bytes // BYTES_PER_TOKEN
+    if isinstance(prompt, str) and answered_bytes > 0:
+        before, said = _split(prompt, answered_bytes)
+        return Prompt.of_text(before, salt, TEXT_FRAME).said_text(said)
+    if not isinstance(prompt, str) and count > 0 and _all_integers(prompt):
+        return Prompt.of_ids(prompt[:-count], salt).said_ids(prompt[-count:])
+    return None
+
+
+def _split(text: str, answered_bytes: int) -> tuple[bytes, str]:
+    """What comes before the last bytes, and those."""
+    content = text.encode()
+    return content[:-answered_bytes], content[-answered_bytes:].decode(errors="replace")
 
 
 def _prompts(prompt: str | list[str | int | list[int]], salt: int) -> Iterator[Prompt]:

@@ -29,7 +29,8 @@ _SENTENCE = [
     _ADJECTIVE,
     [f"{word}." for word in _NOUN],
 ]
-"""32 words to choose from at each of a sentence's five places."""
+"""32 words to choose from at each of a sentence's five places, none the beginning of another."""
+_PLACES = [frozenset(word.strip().encode() for word in place) for place in _SENTENCE]
 
 
 def words(seed: int) -> Iterator[str]:
@@ -42,3 +43,27 @@ def words(seed: int) -> Iterator[str]:
         word = place[state >> 59]
         yield word if separator else word.lstrip()
         separator = " "
+
+
+def spoken(text: bytes) -> list[bytes]:
+    """The words of a text that an answer may begin with, whole ones only; none if no answer may."""
+    end = text.find(b" ")
+    if (text if end < 0 else text[:end]) not in _PLACES[0]:
+        return []  # nearly every text
+    *said, last = text.split(b" ")
+    if not all(word in place for word, place in zip(said, itertools.cycle(_PLACES), strict=False)):
+        return []
+    place = _PLACES[len(said) % len(_PLACES)]
+    if last in place:
+        return [*said, last]
+    return said if any(word.startswith(last) for word in place) else []
+
+
+def said_words(seed: int, said: str) -> int | None:
+    """How many whole words of an answer `said` has; None if the answer does not begin with it."""
+    every = words(seed)
+    count = end = 0
+    while said.startswith(word := next(every), end):
+        end += len(word)
+        count += 1
+    return count if word.startswith(said[end:]) else None

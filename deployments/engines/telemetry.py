@@ -11,7 +11,7 @@ from gateway.telemetry import TELEMETRY_PATH, Update, encode_update
 
 PERIOD_S = 0.05
 """Between frames at least."""
-KEEP_ALIVE_S = 5.0
+KEEP_ALIVE_S = 1.0
 """Between frames at most: whoever hears nothing for much longer knows that the engine is gone."""
 BACKLOG_BYTES = 8 << 20
 """What a listener may leave unread."""
@@ -96,7 +96,7 @@ class Telemetry:
                 async with asyncio.timeout(self._keep_alive_s):
                     await self._changed.wait()
             except TimeoutError:
-                self._broadcast(Update(is_draining=self._report.is_draining))
+                self._broadcast(self._report.beat())
                 continue
             self._publish()
             await asyncio.sleep(PERIOD_S)

@@ -71,8 +71,8 @@ class VllmEngine:
             ConfigError: vLLM does not know an argument, or does not take its value.
         """
         args = parse_arguments({**DEFAULTS, **arguments})
-        queue = _Queue()
-        llm = _launch(args, queue)
+        scheduler = _Scheduler()
+        llm = _launch(args, scheduler)
         try:
             tasks = await llm.get_supported_tasks()
             app = build_app(args, tasks, llm.model_config)
@@ -81,10 +81,17 @@ class VllmEngine:
             llm.shutdown()
             raise
         facts = _facts(llm, app.routes)
-        # vLLM's engine core stamps its requests with the same clock.
-        report = Report(facts, time.monotonic, queue, holds_prefixes=_holds_prefixes(llm))
+        report = Report(
+            facts,
+            time.monotonic,  # vLLM's engine core stamps its requests with the same clock
+            lambda: scheduler.waiting,
+            lambda: round((1 - scheduler.used_share) * facts.kv_tokens),
+            holds_prefixes=_holds_prefixes(llm),
+        )
         observer = llm.observer = Observer(report)
-        queue.listener = lambda: observer.look(queue(), llm.beginning)
+        scheduler.listener = lambda: observer.look(
+            scheduler.waiting, scheduler.used_share, llm.beginning
+        )
         return cls(llm, observer.inside(app), facts, report)
 
     async def check(self) -> None:
@@ -221,35 +228,44 @@ class _ObservedLLM(AsyncLLM):
             options["priority"] = self.observer.priority
 
 
-class _Queue:
-    """How many requests wait in vLLM's scheduler, which says so after every step."""
+class _Scheduler:
+    """What vLLM's scheduler says after every step."""
 
     def __init__(self) -> None:
         self.listener: Callable[[], None] | None = None
         """Called after every step."""
         self._waiting: dict[int, int] = {}
+        self._used_shares: dict[int, float] = {}
 
-    def __call__(self) -> int:
-        """Their number."""
+    @property
+    def waiting(self) -> int:
+        """Requests that have not been started."""
         return sum(self._waiting.values())
 
-    def logger(self, _: VllmConfig, engine: int) -> "_QueueLogger":
+    @property
+    def used_share(self) -> float:
+        """Of the KV cache, by requests that run: what is only cached counts as free."""
+        shares = self._used_shares
+        return sum(shares.values()) / len(shares) if shares else 0.0
+
+    def logger(self, _: VllmConfig, engine: int) -> "_StepLogger":
         """A stat logger for one of vLLM's engines."""
-        return _QueueLogger(self, engine)
+        return _StepLogger(self, engine)
 
     def record(self, engine: int, stats: SchedulerStats | None) -> None:
         """Take in what an engine's scheduler says."""
         if stats is not None:
             self._waiting[engine] = stats.num_waiting_reqs + stats.num_skipped_waiting_reqs
+            self._used_shares[engine] = stats.kv_cache_usage
         if self.listener is not None:
             self.listener()
 
 
-class _QueueLogger(StatLoggerBase):
-    """The end of a `_Queue` that vLLM knows. What it raised would end vLLM's output loop."""
+class _StepLogger(StatLoggerBase):
+    """The end of a `_Scheduler` that vLLM knows. What it raised would end vLLM's output loop."""
 
-    def __init__(self, queue: _Queue, engine: int) -> None:
-        self._queue = queue
+    def __init__(self, scheduler: _Scheduler, engine: int) -> None:
+        self._scheduler = scheduler
         self._engine = engine
 
     def record(
@@ -260,7 +276,7 @@ class _QueueLogger(StatLoggerBase):
         engine_idx: int = 0,
     ) -> None:
         try:
-            self._queue.record(self._engine, scheduler_stats)
+            self._scheduler.record(self._engine, scheduler_stats)
         except Exception:
             logger.exception("telemetry went wrong; the engine goes on")
 
@@ -268,14 +284,14 @@ class _QueueLogger(StatLoggerBase):
         """Say nothing."""
 
 
-def _launch(args: argparse.Namespace, queue: "_Queue") -> "_ObservedLLM":
+def _launch(args: argparse.Namespace, scheduler: _Scheduler) -> "_ObservedLLM":
     engine_args = AsyncEngineArgs.from_cli_args(args)
     llm: _ObservedLLM = _ObservedLLM.from_vllm_config(
         vllm_config=engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER),
         usage_context=UsageContext.OPENAI_API_SERVER,
         enable_log_requests=engine_args.enable_log_requests,
         disable_log_stats=engine_args.disable_log_stats,
-        stat_loggers=[queue.logger],
+        stat_loggers=[scheduler.logger],
     )
     return llm
 
@@ -291,6 +307,7 @@ def _facts(llm: AsyncLLM, routes: Iterable[object]) -> EngineFacts:
         max_sequences=config.scheduler_config.max_num_seqs,
         max_model_len=config.model_config.max_model_len,
         takes_priority=config.scheduler_config.policy == "priority",
+        step_tokens=config.scheduler_config.max_num_batched_tokens,
     )
 
 

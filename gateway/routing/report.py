@@ -6,37 +6,20 @@ taken.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from gateway.routing.holdings import packed, packed_tokens, unpacked
-from gateway.routing.ledger import Answer, Holding, Ledger
-from gateway.routing.prefix import KEY_BYTES, Prompt, extend
+from gateway.routing.holdings import packed, packed_tokens
+from gateway.routing.ledger import Ledger
+from gateway.routing.visit import Visit, dispatched_prompt
 from gateway.telemetry import Dispatch, EngineFacts, Finished, Load, Update
 
 NO_DISPATCH = Dispatch(id=0)
-
-
-@dataclass(slots=True, eq=False)
-class Visit:
-    """One request at an engine."""
-
-    dispatch: Dispatch
-    holding: Holding
-    prompt_tokens: int
-    arrived_s: float
-    work_before: float
-    """The integral of running requests over time, when it arrived; then, when it made a token."""
-    pending_tokens: int = 0
-    """Of its prompt, still to be computed."""
-    scheduled_s: float | None = None
-    first_token_s: float | None = None
-    cached_tokens: int = 0
 
 
 class Report:
     """What one engine has to tell; `now` is its clock, in seconds.
 
     `waiting`: how many of the requests that arrived have not been started, where the engine knows.
+    `free_tokens`: what of the KV cache no running request uses, where the engine knows.
     `holds_prefixes`: whether it keeps what it computed of prompts, for others that begin the same.
     """
 
@@ -45,19 +28,21 @@ class Report:
         facts: EngineFacts,
         now: Callable[[], float],
         waiting: Callable[[], int] = lambda: 0,
+        free_tokens: Callable[[], int] | None = None,
         *,
         holds_prefixes: bool = True,
     ) -> None:
         self._facts = facts
         self._now = now
         self._waiting = waiting
+        self._free_tokens = free_tokens or self._beside_prompts
         self._ledger = Ledger(facts.kv_tokens if holds_prefixes else 0)
         self._listeners: list[Callable[[], None]] = []
         self._visits: dict[Visit, None] = {}
         self._pending_tokens = 0
         self._used_tokens = 0
         self._work = 0.0
-        self._work_until_s = now()
+        self._work_until_s = self._progressed_s = now()
         self._running = 0
         """Since `_work_until_s`."""
         self._accepted: list[int] = []
@@ -78,8 +63,14 @@ class Report:
             running=len(self._visits) - waiting,
             waiting=waiting,
             pending_tokens=self._pending_tokens,
-            free_tokens=max(0, self._facts.kv_tokens - self._used_tokens),
+            # What the engine said last may be older than the end of all there was.
+            free_tokens=self._free_tokens() if self._visits else self._facts.kv_tokens,
         )
+
+    @property
+    def stalled_s(self) -> float:
+        """Seconds since the engine last got on with its work, while it has some."""
+        return max(0.0, self._now() - self._progressed_s) if self._visits else 0.0
 
     def watch(self, listener: Callable[[], None]) -> None:
         """Have `listener` called whenever there may be something to take."""
@@ -94,6 +85,10 @@ class Report:
         self._count()
         self._tell()
 
+    def progress(self) -> None:
+        """The engine has got on with its work."""
+        self._progressed_s = self._now()
+
     def arrive(self, dispatch: Dispatch | None, prompt_tokens: int) -> Visit:
         """A request has reached the engine; `dispatch` is None for one not sent by a router.
 
@@ -102,8 +97,10 @@ class Report:
         """
         dispatch = dispatch or NO_DISPATCH
         self._count()
-        holding = self._ledger.begin(_prompt(dispatch), prompt_tokens)
+        holding = self._ledger.begin(dispatched_prompt(dispatch), prompt_tokens)
         visit = Visit(dispatch, holding, prompt_tokens, self._now(), self._work)
+        if not self._visits:
+            self._progressed_s = visit.arrived_s
         visit.cached_tokens = min(round(holding.matched_tokens), prompt_tokens)
         visit.pending_tokens = prompt_tokens - visit.cached_tokens
         self._pending_tokens += visit.pending_tokens
@@ -139,6 +136,7 @@ class Report:
         # What has run since a token that we hear of late is a share of what has run since arrival.
         share = (first_s - arrived_s) / (now_s - arrived_s) if first_s < now_s else 1.0
         visit.work_before += share * (self._work - visit.work_before)
+        self._progressed_s = now_s
         self._settle(visit, cached_tokens)
         self._tell()
 
@@ -168,10 +166,7 @@ class Report:
         if visit.first_token_s is None and is_aborted:
             self._ledger.cancel(visit.holding)
         else:
-            self._ledger.end(visit.holding, _answers(visit, completion_tokens, replies))
-        dispatch = visit.dispatch
-        is_all_text = not (dispatch.is_token_ids or dispatch.has_media)
-        text_bytes = dispatch.prompt_bytes if is_all_text else 0
+            self._ledger.end(visit.holding, visit.answers(completion_tokens, replies))
         running = (self._work - visit.work_before) / decode_s if decode_s > 0 else 1.0
         self._finished.append(
             Finished(
@@ -179,7 +174,7 @@ class Report:
                 prompt_tokens=visit.prompt_tokens,
                 cached_tokens=visit.cached_tokens,
                 completion_tokens=completion_tokens,
-                prompt_bytes=text_bytes,
+                prompt_bytes=visit.text_bytes,
                 queue_s=queue_s,
                 prefill_s=prefill_s,
                 decode_s=decode_s,
@@ -192,6 +187,7 @@ class Report:
     def pool(self, visit: Visit, cached_tokens: int) -> None:
         """It has ended with a vector, or anything else that is not made of tokens."""
         if visit in self._visits:
+            self.progress()
             self._settle(visit, cached_tokens)
             self.finish(visit, 0)
 
@@ -217,11 +213,16 @@ class Report:
             finished=self._finished,
             load=None if load == self._told else load,
             is_draining=self._is_draining,
+            stalled_s=self.stalled_s,
         )
-        is_news = update != Update(is_draining=self._is_known_draining)
+        is_news = update != Update(is_draining=self._is_known_draining, stalled_s=update.stalled_s)
         self._accepted, self._finished, self._told = [], [], load
         self._is_known_draining = self._is_draining
         return update if is_news else None
+
+    def beat(self) -> Update:
+        """What has changed since the last call of `take`, or that nothing has."""
+        return self.take() or Update(is_draining=self._is_draining, stalled_s=self.stalled_s)
 
     def snapshot(self) -> Update:
         """All that a new listener has to know; `take` what has changed before, for the others."""
@@ -233,7 +234,11 @@ class Report:
             accepted=[visit.dispatch.id for visit in self._visits if visit.dispatch.id],
             load=self.load,
             is_draining=self._is_draining,
+            stalled_s=self.stalled_s,
         )
+
+    def _beside_prompts(self) -> int:
+        return max(0, self._facts.kv_tokens - self._used_tokens)
 
     def _settle(self, visit: Visit, cached_tokens: int) -> None:
         visit.cached_tokens = cached_tokens
@@ -251,33 +256,3 @@ class Report:
         self._running = visits - min(self._waiting(), visits)
         for listener in self._listeners:
             listener()
-
-
-def _prompt(dispatch: Dispatch) -> Prompt:
-    return Prompt(
-        keys=unpacked(dispatch.keys),
-        size=dispatch.prompt_bytes,
-        is_token_ids=dispatch.is_token_ids,
-        key_bytes=dispatch.key_bytes or KEY_BYTES,
-    )
-
-
-def _answers(visit: Visit, completion_tokens: int, replies: Sequence[bytes]) -> list[Answer]:
-    """The blocks that the answers complete."""
-    dispatch, keys = visit.dispatch, visit.holding.keys
-    size = sum(map(len, replies))
-    is_held = bool(keys) or not dispatch.keys
-    if dispatch.reply_start is None or dispatch.key_bytes <= 0 or not (size and is_held):
-        return []
-    last = keys[-1] if keys else dispatch.seed
-    tokens_per_byte = completion_tokens / size
-    # The first block begins in the prompt.
-    start = visit.prompt_tokens - len(dispatch.reply_start) * tokens_per_byte
-    return [
-        Answer(
-            keys=extend(last, dispatch.reply_start + reply, dispatch.key_bytes),
-            start_tokens=max(0.0, start),
-            tokens_per_key=dispatch.key_bytes * tokens_per_byte,
-        )
-        for reply in replies
-    ]

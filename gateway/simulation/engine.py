@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from gateway.routing.report import Report, Visit
+from gateway.routing.report import Report
+from gateway.routing.visit import Visit
 from gateway.simulation.batching import BatchingReplica, Run
 from gateway.simulation.setting import Setting
 from gateway.simulation.timeline import Timeline

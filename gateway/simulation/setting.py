@@ -36,4 +36,5 @@ class Setting:
             max_sequences=self.engine.max_running,
             max_model_len=self.kv_tokens,
             takes_priority=self.is_priority,
+            step_tokens=self.engine.step_tokens,
         )

@@ -352,8 +352,8 @@ WRONG = [
         "      parallelism: {tensor: 2}\n",
         (
             '35: applications[2] "pretend": args.parallelism: unknown field; known: name,'
-            " autoscaling, replicas, routing, env, drain_timeout_s, engine, cpus_per_worker,"
-            " simulation"
+            " autoscaling, replicas, routing, env, drain_timeout_s, timeout_s, queue, engine,"
+            " cpus_per_worker, simulation"
         ),
     ),
     (

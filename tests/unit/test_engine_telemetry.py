@@ -17,7 +17,8 @@ from deployments.engines.telemetry import BACKLOG_BYTES, KEEP_ALIVE_S
 from gateway.relay.asgi import Message, Receive, Scope, Send
 from gateway.routing.holdings import packed, unpacked
 from gateway.routing.prefix import extend
-from gateway.routing.report import Report, Visit
+from gateway.routing.report import Report
+from gateway.routing.visit import Visit
 from gateway.telemetry import (
     DISPATCH,
     TELEMETRY_PATH,
@@ -46,7 +47,8 @@ class FakeEngine:
     facts = FACTS
 
     def __init__(self) -> None:
-        self.report = Report(FACTS, Clock())
+        self.clock = Clock()
+        self.report = Report(FACTS, self.clock)
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -224,6 +226,20 @@ async def test_nothing_is_said_while_nothing_happens() -> None:
         assert [await listener.hear() for _ in range(3)] == [Update()] * 3
         this.engine.report.drain()
         assert [await listener.hear() for _ in range(3)] == [Update(is_draining=True)] * 3
+
+
+async def test_a_stall_shows_while_nothing_happens() -> None:
+    """Frames without news say how long the engine has not got on with its work."""
+    async with served(keep_alive_s=0.01) as this:
+        listener = await this.listen()
+        await listener.hear()
+        this.engine.report.arrive(dispatch(1), 10)
+        this.engine.clock.now_s += 30
+        while (await listener.hear()).stalled_s != 30:
+            pass
+        this.engine.report.progress()
+        while (await listener.hear()).stalled_s:
+            pass
 
 
 async def test_a_second_listener_opens_no_gap_for_the_first() -> None:
@@ -593,13 +609,13 @@ async def test_a_silent_request_is_seen_to_begin(observer: Observer, report: Rep
 
     async def outputs() -> AsyncGenerator[FakeOutput, None]:
         for pending in (100, 0, 0):
-            observer.look(0, find)
+            observer.look(0, 0.0, find)
             assert report.load.pending_tokens == pending
         yield delta("x", last="stop")
 
     async for _ in observer.generate(outputs(), PROMPT, "mine", is_delta=False):
         pass
-    observer.look(0, find)
+    observer.look(0, 0.0, find)
     assert asked == ["mine", "mine"]
     assert finished(report).cached_tokens == 48
 
@@ -609,8 +625,38 @@ def test_a_longer_queue_is_news(observer: Observer, report: Report) -> None:
     heard: list[None] = []
     report.watch(lambda: heard.append(None))
     for waiting in (0, 0, 2, 2, 0):
-        observer.look(waiting, lambda _: None)
+        observer.look(waiting, 0.0, lambda _: None)
     assert len(heard) == 2
+
+
+def test_a_fuller_cache_is_news(observer: Observer, report: Report) -> None:
+    """After a step of the engine, listeners are told if notably more or less of it is in use."""
+    heard: list[None] = []
+    report.watch(lambda: heard.append(None))
+    for used_share in (0.0, 0.01, 0.02, 0.03, 0.04, 0.06, 0.5, 0.02):
+        observer.look(0, used_share, lambda _: None)
+    assert len(heard) == 3
+
+
+async def test_steps_and_outputs_are_progress(
+    observer: Observer, report: Report, clock: Clock
+) -> None:
+    """An engine that steps, or gives any output, gets on with its work."""
+    stalls: list[float] = []
+
+    async def outputs() -> AsyncGenerator[FakeOutput, None]:
+        for text in "abc":
+            clock.now_s += 5
+            yield delta(text)
+        clock.now_s += 5
+        stalls.append(report.stalled_s)
+        observer.look(0, 0.0, lambda _: None)
+        stalls.append(report.stalled_s)
+
+    async for output in observer.generate(outputs(), PROMPT, "request", is_delta=True):
+        assert output.outputs
+        stalls.append(report.stalled_s)
+    assert stalls == [0, 0, 0, 5, 0]
 
 
 async def test_an_embedding(observer: Observer, report: Report) -> None:

@@ -6,7 +6,13 @@ import pickle
 import pytest
 
 from gateway import errors
-from gateway.errors import GatewayError, MethodNotAllowed, ModelNotFound, ModelUnavailable
+from gateway.errors import (
+    GatewayError,
+    MethodNotAllowed,
+    ModelNotFound,
+    ModelUnavailable,
+    Overloaded,
+)
 
 CLASSES = [
     kind
@@ -17,6 +23,7 @@ ARGUMENTS: dict[type[GatewayError], tuple[object, ...]] = {
     ModelNotFound: ("m", None),
     MethodNotAllowed: ("no", "GET"),
     ModelUnavailable: ("not yet", 2.5),
+    Overloaded: ("too many", 2.5),
 }
 
 

@@ -164,3 +164,27 @@ def test_a_referenced_key_is_as_sound_as_a_written_one(environ: dict[str, str]) 
     """No key, or one that is quickly guessed, would be no protection."""
     with pytest.raises(ConfigError, match="'ADMIN': must have at least 16"):
         parse_gateway({"admin_key": "env:ADMIN"}).resolved_admin_key(environ)
+
+
+def test_requests_wait_for_a_while_where_nothing_is_said() -> None:
+    """A short queue for interactive requests, a long one for batch, and no end of an answer."""
+    entry = parse_entry(SIM)
+    queue = entry.queue
+    assert (queue.max_wait_s, queue.batch_max_wait_s, queue.max_requests) == (5, 600, 1000)
+    assert entry.timeout_s is None
+    assert parse_entry(SIM | {"queue": {"max_requests": 0}}).queue.max_requests == 0
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"timeout_s": 0},
+        {"queue": {"max_wait_s": 0}},
+        {"queue": {"batch_max_wait_s": -1}},
+        {"queue": {"max_requests": -1}},
+    ],
+)
+def test_times_to_wait_are_more_than_none(fields: dict[str, object]) -> None:
+    """A limit that nothing could keep is a mistake."""
+    with pytest.raises(ConfigError, match="should be greater than"):
+        parse_entry(SIM | fields)

@@ -63,6 +63,62 @@ def test_nothing_happens_nothing_is_told(report: Report) -> None:
     assert report.take() is NOTHING_NEW
 
 
+def test_free_tokens_are_the_engines_word(clock: Clock) -> None:
+    """What the engine says counts, as long as it has a request; then everything is free."""
+    report = Report(FACTS, clock, lambda: 0, lambda: 640)
+    assert report.load.free_tokens == 1000
+    visit = report.arrive(None, 10)
+    assert report.load.free_tokens == 640
+    report.finish(visit, 1)
+    assert report.load.free_tokens == 1000
+
+
+def test_work_that_does_not_get_on(report: Report, clock: Clock) -> None:
+    """Time without progress counts from the first request, and ends with the last."""
+    clock.now_s += 50
+    assert report.stalled_s == 0
+    visit = report.arrive(None, 10)
+    clock.now_s += 2
+    report.arrive(None, 10)
+    assert report.stalled_s == 2
+    report.progress()
+    assert report.stalled_s == 0
+    clock.now_s += 3
+    report.start(visit, 0)
+    assert report.stalled_s == 0
+    clock.now_s += 4
+    report.finish(visit, 1, is_aborted=True)
+    assert report.stalled_s == 4
+    clock.now_s += 1
+    pooled = report.arrive(None, 10)
+    report.pool(pooled, 0)
+    assert report.stalled_s == 0
+
+
+def test_a_stall_is_told_but_no_news(report: Report, clock: Clock) -> None:
+    """Every frame says how long, and none is sent for its sake."""
+    visit = report.arrive(None, 10)
+    assert taken(report).stalled_s == 0
+    clock.now_s += 7
+    assert report.take() is NOTHING_NEW
+    assert report.beat() == Update(stalled_s=7)
+    assert report.snapshot().stalled_s == 7
+    clock.now_s += 1
+    report.arrive(None, 10)
+    assert taken(report).stalled_s == 8
+    report.start(visit, 0)
+    report.drain()
+    taken(report)
+    assert report.beat() == Update(is_draining=True)
+
+
+def test_a_beat_has_what_is_new(report: Report) -> None:
+    """Nothing that has changed waits for another frame, and all is told once."""
+    report.arrive(dispatch(5), 10)
+    assert report.beat().accepted == [5]
+    assert report.take() is NOTHING_NEW
+
+
 def test_an_arrival_is_load_and_holdings(report: Report) -> None:
     """A request counts from its arrival: its tokens as pending, its keys as held."""
     report.arrive(dispatch(5, 1, 2), 100)

@@ -1,13 +1,11 @@
 """The simulated engine: OpenAI's shapes, deterministic words, time that can be calculated."""
 
 import asyncio
-import heapq
 import itertools
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator
 from typing import Any
 
-import msgspec
 import openai
 import pytest
 from pydantic import ValidationError
@@ -17,137 +15,19 @@ from deployments.engines.sim import SimulatedEngine
 from deployments.engines.sim_core import Clock
 from deployments.engines.sim_words import words
 from gateway.registry import SimEntry, Simulation
-from gateway.relay.asgi import Message
-from gateway.telemetry import DISPATCH, Dispatch, Finished, Load
-
-CHAT = "/v1/chat/completions"
-COMPLETIONS = "/v1/completions"
-
-
-class FakeTime:
-    """Time that passes only while everybody sleeps; a process may find itself woken late."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-        self.asleep_until_s = 0.0
-        """Nobody is woken before."""
-        self._order = itertools.count()
-        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
-
-    @property
-    def clock(self) -> Clock:
-        """The clock an engine runs on."""
-        return Clock(now=lambda: self.now_s, sleep=self._sleep)
-
-    async def _sleep(self, delay_s: float) -> None:
-        awake = asyncio.get_running_loop().create_future()
-        until = self.now_s + max(0.0, delay_s)
-        heapq.heappush(self._sleepers, (until, next(self._order), awake))
-        await awake
-
-    @property
-    def sleepers(self) -> int:
-        """How many wait for time to pass."""
-        return sum(not awake.done() for _, _, awake in self._sleepers)
-
-    async def pass_s(self, seconds: float) -> None:
-        """Let some time pass."""
-        await self.run_until(asyncio.ensure_future(self._sleep(seconds)).done)
-
-    async def run_until(self, is_over: Callable[[], bool]) -> None:
-        """Let time pass, sleeper by sleeper, until `is_over`."""
-        while True:
-            for _ in range(20):  # whoever can go on without time passing does
-                await asyncio.sleep(0)
-            if is_over():
-                return
-            until, _, awake = heapq.heappop(self._sleepers)
-            self.now_s = max(until, self.asleep_until_s)
-            if not awake.done():
-                awake.set_result(None)
-
-
-class Exchange:
-    """One request to an engine's application, and what came back when."""
-
-    def __init__(
-        self,
-        engine: SimulatedEngine,
-        path: str,
-        body: object = None,
-        time: FakeTime | None = None,
-        method: str = "POST",
-        headers: Iterable[tuple[bytes, bytes]] = (),
-    ) -> None:
-        self.body = b""
-        self.status = 0
-        self.headers: dict[bytes, bytes] = {}
-        self.writes_s: list[float] = []
-        self._time = time or FakeTime()
-        self._left = asyncio.Event()
-        raw = body if isinstance(body, bytes) else msgspec.json.encode(body)
-        self._incoming = [{"type": "http.request", "body": raw, "more_body": False}]
-        scope = {"type": "http", "path": path, "method": method, "headers": list(headers)}
-        self.task = asyncio.ensure_future(engine.app(scope, self._receive, self._send))
-
-    async def _receive(self) -> Message:
-        if self._incoming:
-            return self._incoming.pop()
-        await self._left.wait()
-        return {"type": "http.disconnect"}
-
-    async def _send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status, self.headers = message["status"], dict(message["headers"])
-            return
-        self.body += message["body"]
-        if message["body"]:
-            self.writes_s.append(round(self._time.now_s, 9))
-
-    def leave(self) -> None:
-        """Disconnect."""
-        self._left.set()
-
-    async def finish(self) -> "Exchange":
-        """Let time pass until the response is complete."""
-        await self._time.run_until(self.task.done)
-        self.task.result()
-        return self
-
-    @property
-    def json(self) -> dict[str, Any]:
-        """The body, decoded."""
-        return msgspec.json.decode(self.body, type=dict[str, Any])
-
-    @property
-    def error_code(self) -> str | None:
-        """The code of an error in OpenAI's shape."""
-        code: str | None = self.json["error"]["code"]
-        return code
-
-    @property
-    def chunks(self) -> list[dict[str, Any]]:
-        """The events of a stream, without the `[DONE]` that ends it."""
-        *events, done, rest = self.body.split(b"\n\n")
-        assert (done, rest) == (b"data: [DONE]", b"")
-        return [msgspec.json.decode(event.removeprefix(b"data: ")) for event in events]
-
-
-def engine_with(time: FakeTime | None = None, **simulation: float) -> SimulatedEngine:
-    """An engine of the model `m`; instant unless given a time to run in."""
-    settings = Simulation.model_validate({"instant": time is None, **simulation})
-    entry = SimEntry(name="m", engine="sim", simulation=settings)
-    return SimulatedEngine(entry, time.clock if time else None)
-
-
-def chat(text: str = "Hello", **fields: object) -> dict[str, Any]:
-    """The body of a chat request."""
-    return {"model": "m", "messages": [{"role": "user", "content": text}], **fields}
-
-
-def completion(prompt: object, **fields: object) -> dict[str, Any]:
-    """The body of a completion request."""
-    return {"model": "m", "prompt": prompt, **fields}
+from gateway.telemetry import Finished, Load
+from tests.unit.conftest import PATIENCE_S
+from tests.unit.simulated import (
+    CHAT,
+    COMPLETIONS,
+    PLAIN_STEPS,
+    Exchange,
+    FakeTime,
+    chat,
+    completion,
+    dispatched,
+    engine_with,
+)
 
 
 async def ask(path: str, body: object, **simulation: float) -> Exchange:
@@ -340,10 +220,6 @@ def test_answers_are_sentences() -> None:
         assert sentence.removesuffix(".").replace(" ", "").isalpha()
 
 
-PLAIN_STEPS = {"step_s": 1, "step_s_per_prefill_token": 0, "step_s_per_sequence": 0}
-"""A step takes a second, whatever is in it."""
-
-
 async def test_tokens_come_on_the_clock() -> None:
     """The first token is there when the prompt is read, each other one a step later."""
     time = FakeTime()
@@ -425,6 +301,95 @@ async def test_who_leaves_frees_its_slot(stream: bool, patience_s: float, freed_
     assert time.now_s == patience_s
     await second.finish()
     assert second.writes_s == [freed_s + 1]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("leaves_queue", [False, True])
+async def test_who_leaves_frees_the_cache(stream: bool, leaves_queue: bool) -> None:
+    """Its tokens are free, and routers told so, with no time passing; those of others are not."""
+    time = FakeTime()
+    engine = engine_with(time, max_sequences=1, kv_tokens=1024, max_model_len=1024, **PLAIN_STEPS)
+    body = completion("x" * 400, max_tokens=99, stream=stream)
+    running, queued = (Exchange(engine, COMPLETIONS, body, time) for _ in range(2))
+    await time.pass_s(2.5)
+    both = told(engine)[2]
+    assert both == Load(running=1, waiting=1, pending_tokens=100, free_tokens=1024 - 208)
+    leaver = queued if leaves_queue else running
+    leaver.leave()
+    await leaver.finish()
+    assert time.now_s == 2.5
+    alone = told(engine)[2]
+    assert alone is not None
+    assert alone.running + alone.waiting == 1
+    assert alone.free_tokens == (1024 - 208 if leaves_queue else 1024)
+    await time.pass_s(2)
+    assert engine.report.load == Load(
+        running=1, waiting=0, pending_tokens=0, free_tokens=1024 - 208
+    )
+    await engine.stop()
+
+
+async def test_free_tokens_count_what_is_shared_once() -> None:
+    """Requests that begin alike use the same tokens; cached ones that nobody uses are free."""
+    time = FakeTime()
+    engine = engine_with(time, kv_tokens=1024, max_model_len=1024, **PLAIN_STEPS)
+    body = completion("x" * 640, max_tokens=9)
+    await Exchange(engine, COMPLETIONS, body, time).finish()
+    free: list[int] = []
+    for _ in range(2):
+        Exchange(engine, COMPLETIONS, body, time)
+        await time.pass_s(1.5)
+        free.append(engine.report.load.free_tokens)
+    # The last block of the prompt is computed again, and the answer has one of its own.
+    assert free == [1024 - 176, 1024 - 176 - 16]
+    await engine.stop()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_connection_that_closes_ends_the_work(stream: bool) -> None:
+    """Over a real connection too, running or queued, streaming or not."""
+    engine = engine_with(FakeTime(), max_sequences=1)
+    server = EngineServer(engine, "127.0.0.1")
+    await server.start()
+    news = asyncio.Event()
+    engine.report.watch(news.set)
+
+    async def until(requests: int) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while engine.report.load.running + engine.report.load.waiting != requests:
+                news.clear()
+                await news.wait()
+
+    url = f"http://{server.host}:{server.port}/v1"
+    async with openai.AsyncOpenAI(base_url=url, api_key=server.key, max_retries=0) as sdk:
+        calls: list[asyncio.Task[Any]] = []
+        for _ in range(2):
+            call = sdk.completions.create(model="m", prompt="x" * 400, stream=stream)
+            calls.append(asyncio.create_task(call))
+            await until(len(calls))
+        for left, task in enumerate(calls, start=1):
+            if stream:  # it has begun; only its tokens are waited for
+                await (await task).close()
+            task.cancel()
+            await until(len(calls) - left)
+    assert engine.report.load.free_tokens == engine.facts.kv_tokens
+    await server.stop()
+    await engine.stop()
+
+
+async def test_a_step_is_progress() -> None:
+    """However long an answer takes, an engine that steps does not stall; one that cannot does."""
+    time = FakeTime()
+    engine = engine_with(time, max_sequences=1, **PLAIN_STEPS)
+    exchange = Exchange(engine, COMPLETIONS, completion("abcd", max_tokens=99), time)
+    await time.pass_s(20.5)
+    assert engine.report.stalled_s == 0.5
+    await engine.stop()
+    await time.pass_s(10)
+    assert engine.report.stalled_s == 10.5
+    exchange.leave()
+    await exchange.finish()
+    assert engine.report.stalled_s == 0
 
 
 async def test_who_leaves_the_queue_is_not_missed() -> None:
@@ -576,32 +541,6 @@ async def test_what_can_never_fit_the_cache_is_refused() -> None:
     assert engine.facts.max_model_len == 16
 
 
-async def test_a_share_of_requests_fails() -> None:
-    """As many as asked for fail, the same ones every time, in OpenAI's shape."""
-
-    async def statuses() -> list[int]:
-        engine = engine_with(error_rate=0.3)
-        exchanges = [
-            Exchange(engine, CHAT, chat(max_tokens=1), headers=[(b"x-request-id", b"%d" % number)])
-            for number in range(400)
-        ]
-        await asyncio.gather(*(exchange.task for exchange in exchanges))
-        failed = next(exchange for exchange in exchanges if exchange.status == 500)
-        assert failed.error_code == "simulated_failure"
-        assert failed.headers[b"x-simulated"] == b"1"
-        return [exchange.status for exchange in exchanges]
-
-    first = await statuses()
-    assert 90 < first.count(500) < 150
-    assert first.count(200) + first.count(500) == 400
-    assert await statuses() == first
-
-
-def dispatched(number: int, **fields: Any) -> tuple[bytes, bytes]:
-    """The header with which a router sends a request."""
-    return DISPATCH, Dispatch(id=number, **fields).encode()
-
-
 def told(engine: SimulatedEngine) -> tuple[list[int], list[Finished], Load | None]:
     """What the engine tells of since it was last asked."""
     update = engine.report.take()
@@ -620,7 +559,7 @@ async def test_routers_hear_of_every_request() -> None:
     assert told(engine) == (
         [7],
         [],
-        Load(running=1, waiting=1, pending_tokens=40, free_tokens=65_536 - 40),
+        Load(running=1, waiting=1, pending_tokens=40, free_tokens=65_536 - 32),
     )
     for exchange in exchanges:
         await exchange.finish()
@@ -763,9 +702,10 @@ async def test_the_model_is_listed() -> None:
 async def test_facts_come_from_the_entry() -> None:
     """What routers are told is what the entry says, and the routes it names are answered."""
     facts = engine_with(kv_tokens=4096, block_size=32, max_sequences=3, max_model_len=99).facts
+    assert facts.step_tokens == 4096
     assert (facts.engine, facts.kv_tokens, facts.block_size) == ("sim", 4096, 32)
     assert (facts.max_sequences, facts.max_model_len, facts.takes_priority) == (3, 99, True)
-    assert set(facts.routes) == {CHAT, COMPLETIONS}
+    assert set(facts.routes) == {CHAT, COMPLETIONS, "/tokenize"}
 
 
 def test_a_step_has_a_token_for_every_sequence() -> None:

@@ -45,6 +45,7 @@ UPDATES = st.builds(
     finished=st.lists(FINISHED, max_size=3),
     load=st.none() | LOADS,
     is_draining=st.booleans(),
+    stalled_s=SECONDS,
 )
 DISPATCHES = st.builds(
     Dispatch,
@@ -56,6 +57,7 @@ DISPATCHES = st.builds(
     reply_start=st.none() | st.binary(max_size=40),
     is_token_ids=st.booleans(),
     priority=st.integers(-(2**63), 2**63 - 1),
+    answered_bytes=COUNTS,
 )
 
 
@@ -143,7 +145,7 @@ def test_these_are_no_updates(body: bytes) -> None:
 
 def test_fields_of_later_versions_are_left_alone() -> None:
     """A frame with more fields, or with fewer, than we know is read as far as we know it."""
-    longer = b"\x99\xc3\xc4\x00\xc4\x00\xc4\x00\x90\x90\xc0\xc2\x07"
+    longer = b"\x9a\xc3\xc4\x00\xc4\x00\xc4\x00\x90\x90\xc0\xc2\x00\x07"
     shorter = b"\x91\xc3"
     for body in (longer, shorter):
         assert UpdateReader().feed(len(body).to_bytes(4) + body) == [Update(is_snapshot=True)]

@@ -1,0 +1,250 @@
+"""A simulated answer that is carried on from a part of it: the rest is what it would have been."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.simulated import (
+    CHAT,
+    COMPLETIONS,
+    PLAIN_STEPS,
+    Exchange,
+    FakeTime,
+    chat,
+    completion,
+    dispatched,
+    engine_with,
+)
+
+TOKENIZE = "/tokenize"
+OUTPUT_TOKENS = 12
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What an engine answered, and what it counted."""
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+
+
+async def ask(path: str, body: dict[str, Any], answered_bytes: int = 0) -> Answered:
+    """What a fresh engine answers."""
+    engine = engine_with(output_tokens=OUTPUT_TOKENS)
+    headers = [dispatched(1, answered_bytes=answered_bytes)]
+    return read(await Exchange(engine, path, body, headers=headers).finish())
+
+
+def read(exchange: Exchange) -> Answered:
+    """An answer in one piece."""
+    [choice], usage = exchange.json["choices"], exchange.json["usage"]
+    return Answered(
+        choice["text"] if "text" in choice else choice["message"]["content"],
+        choice["finish_reason"],
+        usage["prompt_tokens"],
+        usage["completion_tokens"],
+        usage["prompt_tokens_details"]["cached_tokens"],
+    )
+
+
+async def tokens(body: dict[str, Any], answered_bytes: int = 0) -> int:
+    """How many tokens `/tokenize` finds."""
+    headers = [dispatched(1, answered_bytes=answered_bytes)]
+    reply = (await Exchange(engine_with(), TOKENIZE, body, headers=headers).finish()).json
+    assert len(reply["tokens"]) == reply["count"]
+    count: int = reply["count"]
+    return count
+
+
+def continued_chat(said: str, **fields: object) -> dict[str, Any]:
+    """The body of a chat whose answer has begun."""
+    body = chat("Tell me more.", **fields)
+    body["messages"].append({"role": "assistant", "content": said})
+    return {**body, "continue_final_message": True, "add_generation_prompt": False}
+
+
+LIMITS = st.none() | st.integers(1, 20)
+
+
+@given(limit=LIMITS, cut=st.integers(0, 200))
+async def test_a_chat_goes_on_by_the_byte(limit: int | None, cut: int) -> None:
+    """Part and rest are the whole answer in text, end and tokens, wherever it was cut."""
+    whole = await ask(CHAT, chat("Tell me more.", max_tokens=limit))
+    part = whole.text[: cut % len(whole.text)]
+    said = await tokens(continued_chat(part)) - whole.prompt_tokens
+    left = None if limit is None else limit - said
+    rest = await ask(CHAT, continued_chat(part, max_tokens=left))
+    assert part + rest.text == whole.text
+    assert rest.finish_reason == whole.finish_reason
+    assert rest.prompt_tokens == whole.prompt_tokens + said
+    assert said + rest.completion_tokens == whole.completion_tokens
+
+
+@given(limit=LIMITS, cut=st.integers(0, 200))
+async def test_a_text_goes_on_by_the_byte(limit: int | None, cut: int) -> None:
+    """The same for a completion, whose router says how much of the prompt is answer."""
+    whole = await ask(COMPLETIONS, completion("Once upon", max_tokens=limit))
+    part = whole.text[: cut % len(whole.text)]
+    prompt, size = "Once upon" + part, len(part)
+    said = await tokens({"prompt": prompt}, size) - whole.prompt_tokens if part else 0
+    left = None if limit is None else limit - said
+    rest = await ask(COMPLETIONS, completion(prompt, max_tokens=left), size)
+    assert part + rest.text == whole.text
+    assert rest.finish_reason == whole.finish_reason
+    assert rest.prompt_tokens == whole.prompt_tokens + said
+    assert said + rest.completion_tokens == whole.completion_tokens
+
+
+@pytest.mark.parametrize("count", [1, 5, 6, OUTPUT_TOKENS - 1])
+async def test_token_ids_go_on_too(count: int) -> None:
+    """A prompt of token ids ends with those that `/tokenize` has for the text said."""
+    whole = await ask(COMPLETIONS, completion([5, 6, 7]))
+    part = " ".join(whole.text.split(" ")[:count])
+    engine = engine_with()
+    said = (await Exchange(engine, TOKENIZE, {"prompt": part}).finish()).json["tokens"]
+    rest = await ask(COMPLETIONS, completion([5, 6, 7, *said]), 4 * len(said))
+    assert part + rest.text == whole.text
+    assert rest.prompt_tokens == 3 + count
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 6, OUTPUT_TOKENS])
+async def test_what_was_said_has_the_tokens_it_was_made_of(count: int) -> None:
+    """`/tokenize` counts the words of a part as the engine did when it said them."""
+    whole = await ask(CHAT, chat("Tell me more."))
+    part = " ".join(whole.text.split(" ")[:count])
+    assert await tokens({"prompt": part, "add_special_tokens": False}) == count
+    assert await tokens({"prompt": part + " "}) == count
+    before = await tokens(chat("Tell me more."))
+    assert await tokens(continued_chat(part)) == before + count
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, chat("Hello")),
+        (CHAT, chat("Hello", tools=[{"type": "function", "function": {"name": "f"}}])),
+        (COMPLETIONS, completion("abcdefghi")),
+        (COMPLETIONS, completion("")),
+        (COMPLETIONS, completion("Amber waves of grain")),
+        (COMPLETIONS, completion("Amber birds carry")),
+        (COMPLETIONS, completion("Amber")),
+        (COMPLETIONS, completion("Am")),
+    ],
+)
+async def test_prompts_are_counted_alike(path: str, body: dict[str, Any]) -> None:
+    """`/tokenize` finds as many tokens as the usage of an answer tells."""
+    assert await tokens(body) == (await ask(path, body)).prompt_tokens
+
+
+async def test_an_answer_of_which_all_is_said() -> None:
+    """There is nothing left but the end, which counts no token and still takes its step."""
+    whole = await ask(CHAT, chat("Tell me more."))
+    rest = await ask(CHAT, continued_chat(whole.text))
+    assert (rest.text, rest.finish_reason, rest.completion_tokens) == ("", "stop", 0)
+    time = FakeTime()
+    engine = engine_with(time, output_tokens=OUTPUT_TOKENS, **PLAIN_STEPS)
+    body = continued_chat(whole.text, stream=True)
+    exchange = await Exchange(engine, CHAT, body, time).finish()
+    deltas = [choice["delta"] for chunk in exchange.chunks for choice in chunk["choices"]]
+    assert deltas == [{"role": "assistant", "content": ""}, {}]
+    assert exchange.writes_s == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("said", ["Something else", "\N{WHITE SMILING FACE}"])
+async def test_what_the_engine_would_not_have_said(said: str) -> None:
+    """A beginning that is not the answer's own is a prompt like any other."""
+    body = continued_chat(said)
+    plain = {"model": "m", "messages": body["messages"]}
+    assert await ask(CHAT, body) == await ask(CHAT, plain)
+    text = completion("Once upon" + said)
+    assert await ask(COMPLETIONS, text, len(said.encode())) == await ask(COMPLETIONS, text)
+    assert await ask(COMPLETIONS, text, 1) == await ask(COMPLETIONS, text)
+    assert await ask(COMPLETIONS, text, 1000) == await ask(COMPLETIONS, text)
+
+
+async def test_what_a_client_began_goes_on_too() -> None:
+    """Where the client wrote the beginning itself, the answer to that is carried on."""
+    whole = await ask(CHAT, continued_chat("As I said, "))
+    part = whole.text[:30]
+    rest = await ask(CHAT, continued_chat("As I said, " + part), len(part))
+    assert part + rest.text == whole.text
+    assert rest.finish_reason == whole.finish_reason
+    assert rest.completion_tokens < whole.completion_tokens
+
+
+async def test_without_a_part_a_prompt_is_a_prompt() -> None:
+    """A text is no answer because it could be the answer to nothing."""
+    said = (await ask(COMPLETIONS, completion(""))).text
+    again = await ask(COMPLETIONS, completion(said))
+    assert again.prompt_tokens == await tokens({"prompt": said}) == OUTPUT_TOKENS
+    assert again.completion_tokens == OUTPUT_TOKENS
+
+
+async def test_a_users_last_message_is_no_answer() -> None:
+    """Only what the assistant said is carried on."""
+    fields = {"continue_final_message": True, "add_generation_prompt": False}
+    assert await ask(CHAT, chat("Hello", **fields)) == await ask(CHAT, chat("Hello"))
+
+
+async def test_one_does_not_begin_what_goes_on() -> None:
+    """As in vLLM, to go on with a message and to begin one is a contradiction."""
+    for body in (chat(continue_final_message=True), {**continued_chat("A"), "n": 2}):
+        body["add_generation_prompt"] = True
+        exchange = await Exchange(engine_with(), CHAT, body).finish()
+        assert (exchange.status, exchange.error_code) == (400, "invalid_value")
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+async def test_the_rest_finds_its_prompt_in_the_cache(path: str) -> None:
+    """On the replica that began the answer, and on one that has seen only the prompt before."""
+    text = "x" * 400
+    first = chat(text) if path == CHAT else completion(text)
+    engine = engine_with(block_size=4, output_tokens=OUTPUT_TOKENS)
+    whole = read(await Exchange(engine, path, first).finish())
+    part = " ".join(whole.text.split(" ")[:6])
+    if path == CHAT:
+        message = {"role": "assistant", "content": part}
+        body = {**chat(text), "continue_final_message": True, "add_generation_prompt": False}
+        body["messages"].append(message)
+        headers = []
+    else:
+        body, headers = completion(text + part), [dispatched(1, answered_bytes=len(part))]
+    rest = read(await Exchange(engine, path, body, headers=headers).finish())
+    assert part + rest.text == whole.text
+    assert rest.cached_tokens >= whole.prompt_tokens - 4
+
+
+async def test_a_next_turn_finds_an_answer_that_was_carried_on() -> None:
+    """An answer leaves the same blocks whether it was made at once or in two parts."""
+    whole = (await ask(CHAT, chat("Tell me more."))).text
+    engine = engine_with(block_size=4, output_tokens=OUTPUT_TOKENS)
+    part = " ".join(whole.split(" ")[:6])
+    await Exchange(engine, CHAT, continued_chat(part)).finish()
+    body = chat("Tell me more.")
+    body["messages"] += [
+        {"role": "assistant", "content": whole},
+        {"role": "user", "content": "And then?"},
+    ]
+    turn = read(await Exchange(engine, CHAT, body).finish())
+    before = len(f"user: Tell me more.\nassistant: {whole}\n")
+    assert turn.cached_tokens == before // 16 * 4
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"{", 400, "invalid_json"),
+        ({"prompt": 5}, 400, "invalid_value"),
+        ({"prompt": "a", "model": "other"}, 404, "model_not_found"),
+    ],
+)
+async def test_what_cannot_be_tokenized(body: object, status: int, code: str) -> None:
+    """Bad requests get OpenAI's error shape."""
+    exchange = await Exchange(engine_with(), TOKENIZE, body).finish()
+    assert (exchange.status, exchange.error_code) == (status, code)
