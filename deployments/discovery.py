@@ -24,7 +24,8 @@ from ray.serve.schema import (
 )
 
 from deployments import broadcasts
-from gateway.routing.fleet import DEFAULT_POLICY, Fleet, Model, ModelState, Replica
+from gateway.registry import Queue, Routing
+from gateway.routing.fleet import Fleet, Model, ModelState, Replica
 from gateway.telemetry import ReplicaMetadata
 
 ANY = "0.0.0.0"  # noqa: S104 - Serve's own default
@@ -144,7 +145,9 @@ class Discovery:
         if entry["name"] != app.model.name:
             self._fleet.remove(app.model)
             app.model = Model(entry["name"], created_s=int(overview.last_deployed_time_s))
-        app.model.policy = entry.get("routing", {}).get("policy", DEFAULT_POLICY)
+        app.model.policy = Routing.model_validate(entry.get("routing", {})).policy
+        app.model.queue = Queue.model_validate(entry.get("queue", {}))
+        app.model.timeout_s = entry.get("timeout_s")
         if name not in self._applications:
             self._applications[name] = app
             self._listen(app)

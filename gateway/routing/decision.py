@@ -39,6 +39,10 @@ class Decision:
     """What had been learned of the engines: with the candidates, all that costs come from."""
     has_session: bool
     """The request named a session, whose replica was preferred."""
+    is_batch: bool = False
+    """The request may wait for all others."""
+    waited_s: float = 0.0
+    """How long it was held back in this router until its replica could start it."""
     finished: Finished | None = None
     """How it turned out, once the engine has told."""
 
@@ -51,6 +55,11 @@ class Decision:
     def cached_tokens(self) -> int:
         """Tokens of the prompt that the chosen replica is thought to hold."""
         return int(self.candidates[self.index].cached_tokens)
+
+    @property
+    def new_tokens(self) -> float:
+        """Tokens of the prompt that the chosen replica has to compute."""
+        return max(0.0, self.prompt_tokens - self.cached_tokens)
 
     def explanation(self, most: int | None = None) -> dict[str, object]:
         """The decision as JSON has it: the chosen candidate, then the others by their cost.

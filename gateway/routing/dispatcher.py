@@ -7,58 +7,29 @@ requests it has there, and a ledger of what they must have left in its cache.
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from gateway.routing.decision import Decision, DecisionLog
-from gateway.routing.fleet import Model, Replica
+from gateway.routing.desk import IDLE, Desk, Sent
+from gateway.routing.fleet import Model
 from gateway.routing.holdings import Holdings, Match, packed, unpacked, unpacked_tokens
 from gateway.routing.latency import Latency
 from gateway.routing.ledger import Ledger
+from gateway.routing.outliers import Outliers
 from gateway.routing.policies import make_policy
 from gateway.routing.policy import Candidate, Policy, Request
 from gateway.routing.prefix import TOKEN_ID_BYTES, Prompt
-from gateway.telemetry import Dispatch, Load, Update
+from gateway.telemetry import Dispatch, Update
 
 AGEING = 0.2
 """Seconds of prefill that a waiting request is worth for each second it has waited."""
 CONFIRMATION_S = 0.5
 """How long after its answer a request's keys are expected: telemetry takes a tenth of that."""
-IDLE = Load(running=0, waiting=0, pending_tokens=0, free_tokens=0)
+BATCH_MS = 10**12
+"""Milliseconds that a batch request is due after all others: a century of ageing is less."""
 NOTHING = Match(keys=0, tokens=0)
 
 Matches = Mapping[str, Match]
-
-
-@dataclass(slots=True, eq=False)
-class Sent:
-    """A request of this router's on its way to, or in, an engine."""
-
-    decision: Decision
-    prompt: Prompt
-    new_tokens: float
-    is_expected: bool = True
-    """Its keys are expected at the replica and not confirmed."""
-    is_answered: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class _Desk:
-    """What this router knows of one replica."""
-
-    replica: Replica
-    load: Load = IDLE
-    is_followed: bool = False
-    """Its telemetry arrives."""
-    is_draining: bool = False
-    sent: dict[int, Sent] = field(default_factory=dict)
-    """This router's requests there, by the ids of their dispatches."""
-    unconfirmed: dict[int, Sent] = field(default_factory=dict)
-    """Those that its telemetry has not accounted for."""
-    ended: dict[int, tuple[float, Sent]] = field(default_factory=dict)
-    """Those answered before its telemetry spoke of them, and until when it may."""
-    books: Ledger | None = None
-    """Our own idea of its cache, while there is no telemetry."""
 
 
 class Dispatcher:
@@ -69,12 +40,15 @@ class Dispatcher:
     ) -> None:
         self.latency = Latency()
         self.holdings = Holdings()
+        self.outliers = Outliers(now)
+        self.watcher: Callable[[str], None] | None = None
+        """Told of every replica that may have more room, or be preferred less or more, by now."""
         self._model = model
         self._log = log
         self._rng = rng
         self._now = now
         self._policy: Policy = make_policy(model.policy, rng)
-        self._desks: dict[str, _Desk] = {}
+        self._desks: dict[str, Desk] = {}
 
     def choose(
         self,
@@ -83,8 +57,12 @@ class Dispatcher:
         max_tokens: int | None = None,
         session: bytes = b"",
         request_id: str = "",
+        avoid: Collection[str] = (),
     ) -> Decision:
-        """The replica for a request of a model that has replicas; O(keys + replicas)."""
+        """The replica for a request of a model that has replicas; O(keys + replicas).
+
+        `avoid`: ids of replicas to which others are preferred.
+        """
         self.sync()
         if self._policy.name != self._model.policy:
             self._policy = make_policy(self._model.policy, self._rng)
@@ -96,7 +74,10 @@ class Dispatcher:
             self.latency.output_tokens(max_tokens),
             session,
         )
-        candidates = self._candidates(prompt, request, matches)
+        candidates = [
+            self._candidate(desk, prompt, request, matches.get(desk.replica.id, NOTHING))
+            for desk in self._preferred(avoid)
+        ]
         choice = self._policy.choose(request, candidates, figures)
         chosen = candidates[choice.index]
         new_tokens = max(0.0, request.prompt_tokens - chosen.cached_tokens)
@@ -122,8 +103,7 @@ class Dispatcher:
 
         Gives what has to go with it to the engine.
         """
-        new_tokens = max(0.0, decision.prompt_tokens - decision.cached_tokens)
-        sent = Sent(decision, prompt, new_tokens)
+        sent = Sent(decision, prompt, decision.new_tokens)
         self._log.add(decision)
         self._send(sent)
         try:
@@ -131,6 +111,50 @@ class Dispatcher:
             sent.is_answered = True
         finally:
             self._end(sent)
+
+    def has_room(self, decision: Decision) -> bool:
+        """Whether the chosen replica can start the request now."""
+        desk = self._desks.get(decision.replica.id)
+        return desk is None or desk.has_room(decision.new_tokens, is_batch=decision.is_batch)
+
+    def is_sound(self, replica: str) -> bool:
+        """Whether a replica is there, and none that others are preferred to."""
+        desk = self._desks.get(replica)
+        return (
+            desk is not None
+            and not desk.is_draining
+            and desk.replica.shunned_until_s <= self._now()
+            and not self.outliers.is_out(replica)
+        )
+
+    @property
+    def sound(self) -> set[str]:
+        """All such replicas."""
+        return set(filter(self.is_sound, self._desks))
+
+    def due_s(self, decision: Decision) -> float:
+        """When a waiting request is to start, beside others: the least is the first."""
+        return decision.new_tokens * self.latency.figures.prefill_s + AGEING * decision.decided_s
+
+    def hold(self, decision: Decision, prompt: Prompt) -> None:
+        """Count a request as waiting for its replica, which cannot start it yet."""
+        name = decision.replica.id
+        if desk := self._desks.get(name):
+            desk.held[decision.id] = Sent(decision, prompt, decision.new_tokens)
+            self.holdings.expect(name, prompt.keys)
+
+    def release(self, decision: Decision) -> None:
+        """Count a held request as on its way to its replica, until it is dropped."""
+        desk = self._desks.get(decision.replica.id)
+        if desk is not None and (held := desk.held.pop(decision.id, None)):
+            desk.released[decision.id] = held
+
+    def drop(self, decision: Decision) -> None:
+        """Count a request no more that was held or released; it is sent now, or not at all."""
+        if desk := self._desks.get(decision.replica.id):
+            id_ = decision.id
+            if held := desk.held.pop(id_, None) or desk.released.pop(id_, None):
+                self._expect_no_more(held)
 
     def hear(self, replica: str, update: Update) -> None:
         """Take a frame of a replica's telemetry into account.
@@ -158,11 +182,15 @@ class Dispatcher:
             self._confirm(desk, id_)
         for finished in update.finished:
             self._confirm(desk, finished.id)
+            if (sent := desk.sent.get(finished.id)) is not None:
+                sent.is_finished = True
             self._log.finish(finished)
             self.latency.learn(finished)
         if update.load is not None:
             desk.load = update.load
+        desk.ended_since = 0
         self._let_go(desk)
+        self._tell(replica)
 
     def lose(self, replica: str) -> None:
         """A replica's telemetry has broken off: go on with our own books."""
@@ -173,6 +201,7 @@ class Dispatcher:
             desk.unconfirmed.update(desk.sent)
             self.holdings.replace(replica, (), ())
             desk.books = Ledger(desk.replica.metadata.facts.kv_tokens)
+            self._tell(replica)
 
     def sync(self) -> None:
         """Follow the model's replicas as they come and go."""
@@ -181,27 +210,39 @@ class Dispatcher:
             return
         for name in self._desks.keys() - replicas.keys():
             self.holdings.leave(name)
+            self.outliers.forget(name)
             del self._desks[name]
+            self._tell(name)
         for name, replica in replicas.items():
             if name not in self._desks:
                 self.holdings.join(name)
                 books = Ledger(replica.metadata.facts.kv_tokens)
-                self._desks[name] = _Desk(replica, books=books)
+                self._desks[name] = Desk(replica, books=books)
+                self._tell(name)
 
-    def _candidates(self, prompt: Prompt, request: Request, matches: Matches) -> list[Candidate]:
-        desks = [desk for desk in self._desks.values() if not desk.is_draining]
-        now_s = self._now()
-        reachable = [desk for desk in desks if desk.replica.shunned_until_s <= now_s]
-        return [
-            self._candidate(desk, prompt, request, matches.get(desk.replica.id, NOTHING))
-            for desk in reachable or desks or self._desks.values()
-        ]
+    def _tell(self, replica: str) -> None:
+        if self.watcher is not None:
+            self.watcher(replica)
 
-    def _candidate(self, desk: _Desk, prompt: Prompt, request: Request, match: Match) -> Candidate:
-        load, unconfirmed = desk.load, desk.unconfirmed
+    def _preferred(self, avoid: Collection[str]) -> Collection[Desk]:
+        """The replicas to choose among: those of the best standing that any has."""
+        now_s, out = self._now(), self.outliers.out
+        live = [desk for desk in self._desks.values() if not desk.is_draining]
+        reachable = [desk for desk in live if desk.replica.shunned_until_s <= now_s]
+        sound = [desk for desk in reachable if desk.replica.id not in out] if out else reachable
+        if avoid:
+            for desks in (sound, reachable, live):
+                if others := [desk for desk in desks if desk.replica.id not in avoid]:
+                    return others
+        return sound or reachable or live or self._desks.values()
+
+    def _candidate(self, desk: Desk, prompt: Prompt, request: Request, match: Match) -> Candidate:
+        load = desk.load
         pending: float = load.pending_tokens
-        if unconfirmed:
-            pending += sum([sent.new_tokens for sent in unconfirmed.values()])
+        if desk.unconfirmed or desk.released:
+            pending += desk.coming_tokens
+        if desk.held:
+            pending += sum([held.new_tokens for held in desk.held.values()])
         facts = desk.replica.metadata.facts
         cached = 0.0
         if match.keys and facts.block_size:
@@ -213,8 +254,8 @@ class Dispatcher:
             replica=desk.replica,
             cached_keys=match.keys,
             cached_tokens=cached,
-            running=load.running + len(unconfirmed),
-            waiting=load.waiting,
+            running=load.running + len(desk.unconfirmed) + len(desk.released),
+            waiting=load.waiting + len(desk.held),
             pending_tokens=pending,
             free_tokens=load.free_tokens,
         )
@@ -237,9 +278,10 @@ class Dispatcher:
         if desk is None:
             return
         self.holdings.expect(name, sent.prompt.keys)
+        self.outliers.begin(name)
         desk.sent[sent.decision.id] = desk.unconfirmed[sent.decision.id] = sent
 
-    def _confirm(self, desk: _Desk, id_: int) -> None:
+    def _confirm(self, desk: Desk, id_: int) -> None:
         sent = desk.unconfirmed.pop(id_, None) or desk.ended.pop(id_, (0.0, None))[1]
         if sent is not None:
             self._expect_no_more(sent)
@@ -257,21 +299,24 @@ class Dispatcher:
         self._let_go(desk)
         desk.sent.pop(id_, None)
         is_unconfirmed = desk.unconfirmed.pop(id_, None) is not None
+        if not (is_unconfirmed or sent.is_finished):
+            desk.ended_since += 1
         if is_unconfirmed and desk.is_followed and sent.is_answered:
             desk.ended[id_] = (self._now() + CONFIRMATION_S, sent)
         else:
             self._expect_no_more(sent)
         if desk.books is not None and sent.is_answered:
             self._enter(desk, desk.books, sent)
+        self._tell(desk.replica.id)
 
-    def _let_go(self, desk: _Desk) -> None:
+    def _let_go(self, desk: Desk) -> None:
         """Expect nothing more of requests that telemetry should have spoken of by now."""
         now_s = self._now()
         overdue = [id_ for id_, (until_s, _) in desk.ended.items() if until_s <= now_s]
         for id_ in overdue:
             self._expect_no_more(desk.ended.pop(id_)[1])
 
-    def _enter(self, desk: _Desk, books: Ledger, sent: Sent) -> None:
+    def _enter(self, desk: Desk, books: Ledger, sent: Sent) -> None:
         """Note in our own books what an answered request has left in a replica's cache."""
         books.end(books.begin(sent.prompt, round(sent.decision.prompt_tokens)))
         added, dropped = books.take_changes()
@@ -279,10 +324,9 @@ class Dispatcher:
         self.holdings.drop(desk.replica.id, dropped)
 
     def _dispatch(self, sent: Sent) -> Dispatch:
-        prompt, figures = sent.prompt, self.latency.figures
-        due_s = sent.new_tokens * figures.prefill_s + AGEING * sent.decision.decided_s
+        prompt, decision = sent.prompt, sent.decision
         return Dispatch(
-            id=sent.decision.id,
+            id=decision.id,
             keys=packed(prompt.keys),
             key_bytes=prompt.key_bytes,
             prompt_bytes=prompt.size,
@@ -290,5 +334,5 @@ class Dispatcher:
             reply_start=prompt.reply_start,
             is_token_ids=prompt.is_token_ids,
             has_media=prompt.has_media,
-            priority=round(1000 * due_s),
+            priority=round(1000 * self.due_s(decision)) + BATCH_MS * decision.is_batch,
         )

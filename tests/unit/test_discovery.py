@@ -12,6 +12,7 @@ from ray.serve.schema import ApplicationStatus, DeploymentStatusOverview
 from deployments import broadcasts, discovery
 from deployments.broadcasts import ReplicaBroadcasts
 from deployments.discovery import Discovery, is_loopback, model_state
+from gateway.registry import Queue
 from gateway.routing.fleet import Fleet, ModelState
 
 FACTS = {
@@ -32,14 +33,16 @@ class FakeApplication:
     status: str = "RUNNING"
     deployed_s: float = 1.0
     fails: bool = False
+    fields: dict[str, Any] = field(default_factory=dict)
+    """What its entry says beside the name."""
 
     def remote(self) -> Any:
         """Answer the call for its entry, as a deployment handle does."""
-        answer: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         if self.fails:
             answer.set_exception(RuntimeError("its replica is gone"))
         else:
-            answer.set_result({"name": self.model})
+            answer.set_result({"name": self.model} | self.fields)
         return answer
 
     @property
@@ -130,6 +133,22 @@ async def test_a_model_is_renamed_inside_its_application(serve: FakeServe) -> No
 
     assert not fleet.has("x")
     assert list(fleet.model("y").replicas) == ["r2"]
+
+
+async def test_a_model_is_run_as_its_entry_says(serve: FakeServe) -> None:
+    """How requests are spread, wait and end: as written, and as every entry where it is not."""
+    fleet = Fleet()
+    follower = Discovery(fleet)
+    said = {"routing": {"policy": "round-robin"}, "queue": {"max_requests": 7}, "timeout_s": 90}
+    serve.applications = {"app": FakeApplication("x", fields=said), "b": FakeApplication("y")}
+    await follower.refresh()
+    x, y = fleet.model("x"), fleet.model("y")
+    said_of_x = [x.policy, x.queue, x.timeout_s]
+    serve.applications["app"] = FakeApplication("x", deployed_s=2)
+    await follower.refresh()
+
+    assert said_of_x == ["round-robin", Queue(max_requests=7), 90]
+    assert [(m.policy, m.queue, m.timeout_s) for m in (x, y)] == [("marginal", Queue(), None)] * 2
 
 
 async def test_a_look_that_misses_an_application_is_not_believed(serve: FakeServe) -> None:

@@ -6,10 +6,12 @@ import random
 from array import array
 from collections.abc import Iterable, Iterator
 
+import msgspec
 import pytest
 
 from gateway.routing.decision import Decision, DecisionLog
-from gateway.routing.dispatcher import IDLE, Dispatcher
+from gateway.routing.desk import IDLE, Desk, Sent
+from gateway.routing.dispatcher import Dispatcher
 from gateway.routing.fleet import Model, Replica
 from gateway.routing.holdings import packed, packed_tokens
 from gateway.routing.policy import Candidate
@@ -19,6 +21,7 @@ from gateway.telemetry import (
     Dispatch,
     EngineFacts,
     Finished,
+    Load,
     ReplicaMetadata,
     Update,
     UpdateReader,
@@ -259,6 +262,215 @@ def test_a_replica_that_could_not_be_reached_is_left_out_for_a_while() -> None:
     assert scene.seen().keys() == {"a", "b"}
     scene.now_s += 1
     assert scene.seen().keys() == {"a", "b"}
+
+
+AVOIDING = [
+    # draining, shunned, out, avoided: who is left of a to d
+    ("", "", "", "", "abcd"),
+    ("", "", "", "a", "bcd"),
+    ("a", "b", "c", "", "d"),
+    ("a", "b", "c", "d", "c"),  # one that fails at times rather than the one that just did
+    ("a", "bc", "", "d", "bc"),
+    ("abc", "", "", "d", "d"),  # those that drain take nothing at all
+    ("", "ab", "cd", "", "cd"),
+    ("abcd", "", "", "ab", "abcd"),
+    ("", "", "", "abcd", "abcd"),
+]
+
+
+@pytest.mark.parametrize(("draining", "shunned", "out", "avoided", "left"), AVOIDING)
+def test_who_is_chosen_among(
+    draining: str, shunned: str, out: str, avoided: str, left: str
+) -> None:
+    """The best standing that any replica has; one that has just failed only if all others drain."""
+    scene = Scene("abcd")
+    scene.follow()
+    for name in draining:
+        scene.engines[name].drain()
+        scene.report(name)
+    for name in shunned:
+        scene.model.replicas[name].shunned_until_s = scene.now_s + 1
+    for name in out:
+        eject(scene, name)
+    candidates = scene.dispatcher.choose(TEN, avoid=tuple(avoided)).candidates
+    assert "".join(candidate.replica.id for candidate in candidates) == left
+    assert scene.dispatcher.sound == set("abcd") - set(draining + shunned + out)
+
+
+def eject(scene: Scene, name: str) -> None:
+    """Let requests to a replica fail until it is taken out."""
+    while not scene.dispatcher.outliers.is_out(name):
+        scene.dispatcher.outliers.fail(name, among=len(scene.engines))
+
+
+def test_a_replica_taken_out_is_tried_with_one_request() -> None:
+    """While that is under way the others are preferred; with its replica the record goes."""
+    scene = Scene("ab")
+    eject(scene, "a")
+    scene.now_s += 60
+    before = scene.seen().keys()
+    with scene.sending("a"):
+        during = scene.seen().keys()
+    scene.model.replace_replicas([Replica("b", METADATA)])
+    scene.dispatcher.sync()
+    scene.model.replace_replicas([Replica("a", METADATA), Replica("b", METADATA)])
+    assert before == {"a", "b"}
+    assert during == {"b"}
+    assert scene.seen().keys() == {"a", "b"}
+
+
+def load(running: int, waiting: int = 0, free_tokens: int = 10_000) -> Load:
+    """What an engine tells of itself."""
+    return Load(running=running, waiting=waiting, pending_tokens=0, free_tokens=free_tokens)
+
+
+def sent(new_tokens: float) -> Sent:
+    """A request with so many new tokens."""
+    return Sent(Scene("a").dispatcher.choose(TEN), TEN, new_tokens)
+
+
+ROOM = [
+    # load, requests on their way there of 600 tokens each, new tokens, for others, for batch
+    (load(0), 0, 99_999, True, True),  # an idle one takes anything
+    (load(0), 1, 9_400, True, False),
+    (load(0), 1, 9_401, False, False),
+    (load(1, free_tokens=1000), 0, 1000, True, False),
+    (load(1, free_tokens=1000), 0, 1001, False, False),
+    (load(1, free_tokens=1000), 1, 400, True, False),
+    (load(1, free_tokens=1000), 1, 401, False, False),
+    (load(5), 0, 10, True, True),
+    (load(6), 0, 10, True, False),  # a quarter of eight slots is kept for others
+    (load(3), 3, 10, True, False),
+    (load(8), 0, 10, True, False),  # one may wait in the engine
+    (load(7), 1, 10, True, False),
+    (load(9), 0, 10, False, False),
+    (load(8), 1, 10, False, False),
+    (load(2, waiting=1), 0, 10, False, False),  # it cannot start what it has
+    (IDLE, 8, 10, True, False),  # it tells nothing: our own requests are all we know
+    (IDLE, 9, 10, False, False),
+    (IDLE, 1, 9_400, True, False),
+    (IDLE, 1, 9_401, False, False),
+]
+
+
+@pytest.mark.parametrize(("told", "coming", "new_tokens", "others", "batch"), ROOM)
+def test_room(told: Load, coming: int, new_tokens: float, others: bool, batch: bool) -> None:
+    """Eight slots and 10,000 tokens of KV cache, less what is there and on its way."""
+    desk = Desk(Replica("a", METADATA), load=told)
+    desk.released = dict.fromkeys(range(coming), sent(600.0))
+    assert desk.has_room(new_tokens, is_batch=False) == others
+    assert desk.has_room(new_tokens, is_batch=True) == batch
+
+
+def test_no_room_where_nothing_is_taken() -> None:
+    """The only replica drains: better to wait for the next one than to be refused."""
+    scene = Scene("a")
+    scene.tell("a", Update(is_snapshot=True, is_draining=True))
+    assert not scene.dispatcher.has_room(scene.dispatcher.choose(TEN))
+
+
+@pytest.mark.parametrize(("slots", "room", "batch_room"), [(1, 2, 1), (2, 3, 1), (64, 68, 48)])
+def test_room_by_slots(slots: int, room: int, batch_room: int) -> None:
+    """A sixteenth may wait in the engine, batch has three quarters; one each at the least."""
+    facts = msgspec.structs.replace(FACTS, max_sequences=slots, kv_tokens=0, block_size=0)
+    desk = Desk(Replica("a", msgspec.structs.replace(METADATA, facts=facts)))
+    found = [0, 0]
+    for number in range(room + 1):
+        found[0] += desk.has_room(999_999, is_batch=False)
+        found[1] += desk.has_room(999_999, is_batch=True)
+        desk.released[number] = sent(0.0)
+    assert found == [room, batch_room]
+
+
+@pytest.mark.parametrize("is_told_first", [True, False])
+def test_a_slot_is_free_with_its_answer_s_end(is_told_first: bool) -> None:
+    """Not only with the next frame of telemetry, and not twice when that has come already."""
+    scene = Scene("a")
+    scene.follow()
+    with contextlib.ExitStack() as others:
+        with scene.sending("a") as dispatch:
+            engine = scene.engines["a"]
+            visit = engine.arrive(dispatch, 640)
+            for number in range(8):
+                engine.arrive(others.enter_context(scene.sending("a", prompt(number))), 64)
+            scene.report("a")
+            full = scene.dispatcher.has_room(scene.dispatcher.choose(prompt(99)))
+            engine.finish(visit, completion_tokens=1)
+            if is_told_first:
+                engine.arrive(Dispatch(id=77), 64)
+                scene.report("a")
+        ended = scene.dispatcher.has_room(scene.dispatcher.choose(prompt(99)))
+        engine.arrive(Dispatch(id=78), 64)
+        scene.report("a")
+        taken = scene.dispatcher.has_room(scene.dispatcher.choose(prompt(99)))
+    assert not full
+    assert ended == (not is_told_first)
+    assert not taken
+
+
+def test_what_has_ended_is_not_taken_off_what_is_not_known() -> None:
+    """Telemetry has been lost since: there is no load that it was a part of."""
+    desk = Desk(Replica("a", METADATA), ended_since=3, released={1: sent(10.0)})
+    assert desk.requests == 1
+
+
+def test_what_is_held_counts_until_it_is_sent() -> None:
+    """As waiting while it is held, then as running, with what it will leave in the cache."""
+    scene = Scene("a")
+    scene.follow()
+    decision = scene.dispatcher.choose(TEN)
+    scene.dispatcher.hold(decision, TEN)
+    seen = [scene.seen()["a"]]
+    scene.dispatcher.release(decision)
+    seen.append(scene.seen()["a"])
+    scene.dispatcher.drop(decision)
+    seen.append(scene.seen()["a"])
+    counts = [(c.running, c.waiting, round(c.pending_tokens), c.cached_keys) for c in seen]
+    assert counts == [(0, 1, 640, 10), (1, 0, 640, 10), (0, 0, 0, 0)]
+
+
+def test_what_is_held_for_a_replica_that_leaves_is_nobody_s() -> None:
+    """It may be released or dropped all the same."""
+    scene = Scene("ab")
+    decision = scene.dispatcher.choose(TEN)
+    scene.dispatcher.hold(decision, TEN)
+    scene.model.replace_replicas([])
+    scene.dispatcher.sync()
+    scene.dispatcher.release(decision)
+    scene.dispatcher.drop(decision)
+    assert len(scene.dispatcher.holdings) == 0
+
+
+def test_a_watcher_is_told_what_concerns_it() -> None:
+    """Telemetry, its loss, the end of an answer, and replicas that come and go."""
+    scene = Scene("ab")
+    scene.follow()
+    told: list[str] = []
+    scene.dispatcher.watcher = told.append
+    with scene.sending("a"):
+        assert told == []
+    scene.tell("b", Update(load=load(1)))
+    scene.dispatcher.lose("b")
+    scene.model.replace_replicas([Replica("c", METADATA), Replica("b", METADATA)])
+    scene.dispatcher.sync()
+    scene.dispatcher.watcher = None
+    scene.tell("b", Update(load=load(2)))
+    assert told == ["a", "b", "b", "a", "c"]
+
+
+def test_batch_is_due_after_all_others() -> None:
+    """Also after those that come much later, and among each other like those."""
+    scene = Scene("a")
+    batch, later_batch = scene.dispatcher.choose(prompt(1)), scene.dispatcher.choose(TEN)
+    batch.is_batch = later_batch.is_batch = True
+    scene.now_s += 10 * 365 * 86_400
+    other = scene.dispatcher.choose(TEN)
+    with (
+        scene.dispatcher.sending(batch, prompt(1)) as first,
+        scene.dispatcher.sending(later_batch, TEN) as second,
+        scene.dispatcher.sending(other, TEN) as third,
+    ):
+        assert third.priority < first.priority < second.priority
 
 
 def test_without_telemetry_the_routers_own_books_are_used() -> None:

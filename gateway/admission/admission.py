@@ -1,0 +1,310 @@
+"""When a request is sent to its replica: at once, when the replica has room, or not at all.
+
+Method: a request is bound to the replica that costs least as soon as it comes, and held back in
+that replica's lane only while the replica cannot start it (`Dispatcher.has_room`): handed to
+whichever came free, it would lose the cache. What is held counts in the costs of later choices.
+When a replica comes, goes, drains or falls out of favour, all that are held choose again, some at a
+time. A lane is looked at when its replica has news, so that nothing is done while nobody is held.
+
+Who would wait too long, by the lane's own rate, is turned away at once; who has waited too long,
+then. Where too many wait, or too many bytes of them, the newest of whoever has the most goes.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gateway.admission.crowd import Crowd
+from gateway.admission.fair_queue import Place
+from gateway.admission.lane import Lane
+from gateway.errors import Overloaded
+from gateway.routing.decision import Decision
+from gateway.routing.dispatcher import Dispatcher
+from gateway.routing.fleet import Model
+from gateway.routing.prefix import Prompt
+
+QUEUE_BYTES = 256 << 20
+"""Bytes of bodies that one router holds back at the same time, of all models together."""
+RETRY_S = 1.0
+"""When a client may come again, where nothing has been measured."""
+LOOK_S = 0.1
+"""How often the standing of all replicas is looked at while requests are held."""
+RECHOSEN = 32
+"""Held requests that choose again before others get their turn on the event loop."""
+
+
+@dataclass(slots=True)
+class Wish:
+    """What a request wants of its admission."""
+
+    choose: Callable[[], Decision]
+    """Chooses its replica; may raise a `GatewayError`, which is the request's end."""
+    prompt: Prompt
+    tenant: bytes = b""
+    """Among whom a replica's time is shared out; any bytes."""
+    is_batch: bool = False
+    size_bytes: int = 0
+    """Memory that it takes while it is held."""
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Held(Place):
+    """A request that is held back."""
+
+    owner: "Admission"
+    """Of the model that it waits for."""
+    wish: Wish
+    decision: Decision
+    since_s: float
+    limit_s: float
+    """How long it may wait."""
+    admitted: asyncio.Future[Decision] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    timer: asyncio.TimerHandle | None = None
+    is_waiting: bool = False
+    """It has been queued, and neither released nor turned away."""
+
+
+class Admission:
+    """One model's. `stock`: all bodies that this router holds; `now` is in seconds."""
+
+    def __init__(
+        self, model: Model, dispatcher: Dispatcher, stock: Crowd[Held], now: Callable[[], float]
+    ) -> None:
+        self.model = model
+        self._dispatcher = dispatcher
+        self._stock = stock
+        self._now = now
+        self._lanes: dict[str, Lane[Held]] = {}
+        self._held: dict[Held, None] = {}
+        self._crowd: Crowd[Held] = Crowd()
+        self._numbers = itertools.count()
+        self._sound: set[str] = set()
+        """Replicas of good standing, when last looked at."""
+        self._looked_s = 0.0
+        self._news: set[str] = set()
+        """Replicas whose lanes are to be looked at."""
+        self._stale: dict[Held, None] = {}
+        """Those who are to choose again."""
+        self._is_planned = False
+
+    @property
+    def held_interactive(self) -> int:
+        """Interactive requests that are held back now."""
+        return len(self._held) - self.held_batch
+
+    @property
+    def held_batch(self) -> int:
+        """Batch requests that are held back now."""
+        return sum(held.is_batch for held in self._held)
+
+    async def admit(self, wish: Wish) -> Decision:
+        """Wait until the request's replica can start it.
+
+        The caller sends it there without awaiting anything else before: from here on it is not
+        counted until then. Cancelled, it leaves nothing behind.
+
+        Raises:
+            Overloaded: it would wait too long, has waited too long, or too many wait.
+            GatewayError: what `wish.choose` raises, now or when it has to choose again.
+        """
+        decision = wish.choose()
+        decision.is_batch = wish.is_batch
+        lane = self._lanes.get(decision.replica.id)
+        is_free = lane is None or lane.is_free(is_batch=wish.is_batch)
+        if is_free and self._dispatcher.has_room(decision):
+            return decision
+        held = self._bind(wish, decision)
+        self._make_room(held)
+        self._hold(held)
+        try:
+            return await held.admitted
+        finally:
+            self._leave(held)
+
+    def follow(self) -> None:
+        """The fleet has changed: those who are held may have to choose again."""
+        if self._held:
+            self._dispatcher.sync()
+
+    def close(self, error: Exception) -> None:
+        """The model is no more: end the wait of all."""
+        for held in list(self._held):
+            self._end(held, error)
+
+    def reject(self, held: Held, reason: str) -> None:
+        """Turn away one that waits; `reason` is for the client."""
+        self._end(held, self._overloaded(reason, self._lane(held).wait_s(held)))
+
+    def _bind(self, wish: Wish, decision: Decision) -> Held:
+        queue = self.model.queue
+        return Held(
+            tenant=wish.tenant,
+            tokens=_tokens(decision),
+            due_s=self._dispatcher.due_s(decision),
+            number=next(self._numbers),
+            is_batch=wish.is_batch,
+            owner=self,
+            wish=wish,
+            decision=decision,
+            since_s=self._now(),
+            limit_s=queue.batch_max_wait_s if wish.is_batch else queue.max_wait_s,
+        )
+
+    def _make_room(self, held: Held) -> None:
+        """Check all limits, and have others go where they have to.
+
+        Raises:
+            Overloaded: it is `held` who has to go.
+        """
+        wait_s = self._lane(held).wait_s(held)
+        if wait_s is not None and wait_s > held.limit_s:
+            raise self._overloaded(_too_long(held), wait_s)
+        most = self.model.queue.max_requests
+        reason = f"{most} requests are waiting" if most else "no request may wait for it"
+        if not self._clear(self._crowd, held, 1, most, reason):
+            raise self._overloaded(reason, wait_s)
+        reason = f"{QUEUE_BYTES >> 20} MiB of requests are waiting"
+        if not self._clear(self._stock, held, held.wish.size_bytes, QUEUE_BYTES, reason):
+            raise self._overloaded(reason, wait_s)
+
+    def _clear(self, crowd: Crowd[Held], held: Held, weight: int, most: int, reason: str) -> bool:
+        """Have others go until there is room for `held`; whether there is."""
+        while crowd.weight + weight > most:
+            victim = crowd.victim(held, weight)
+            if victim is None:
+                return False
+            victim.owner.reject(victim, reason)
+        return True
+
+    def _overloaded(self, reason: str, wait_s: float | None) -> Overloaded:
+        message = f"The model `{self.model.name}` is overloaded: {reason}."
+        return Overloaded(message, wait_s or RETRY_S)
+
+    def _lane(self, held: Held) -> Lane[Held]:
+        name = held.decision.replica.id
+        lane = self._lanes.get(name)
+        if lane is None:
+            lane = self._lanes[name] = Lane(self._now)
+        return lane
+
+    def _hold(self, held: Held) -> None:
+        if not self._held:
+            self._look()
+            self._dispatcher.watcher = self._plan
+        self._held[held] = None
+        self._crowd.add(held)
+        self._stock.add(held, held.wish.size_bytes)
+        self._lane(held).add(held)
+        self._dispatcher.hold(held.decision, held.wish.prompt)
+        held.is_waiting = True
+        loop = held.admitted.get_loop()
+        held.timer = loop.call_later(held.limit_s, self.reject, held, _too_long(held))
+
+    def _leave(self, held: Held) -> None:
+        """Its caller goes on, or has gone: whatever is left of it is taken away."""
+        if held.is_waiting:
+            self._lane(held).remove(held)
+            self._forget(held)
+        self._dispatcher.drop(held.decision)
+        self._plan(held.decision.replica.id)
+
+    def _end(self, held: Held, error: Exception) -> None:
+        self._lane(held).remove(held)
+        self._forget(held)
+        self._dispatcher.drop(held.decision)
+        if not held.admitted.done():
+            held.admitted.set_exception(error)
+
+    def _release(self, held: Held) -> None:
+        self._forget(held)
+        held.decision.waited_s = self._now() - held.since_s
+        self._dispatcher.release(held.decision)
+        held.admitted.set_result(held.decision)
+
+    def _forget(self, held: Held) -> None:
+        """Count one no more that has been taken out of its lane."""
+        held.is_waiting = False
+        del self._held[held]
+        self._stale.pop(held, None)
+        self._crowd.remove(held)
+        self._stock.remove(held)
+        if held.timer is not None:
+            held.timer.cancel()
+        if not self._held:
+            self._dispatcher.watcher = None
+
+    def _plan(self, replica: str) -> None:
+        """Have a replica's lane looked at when whatever is going on has come to its end."""
+        self._news.add(replica)
+        if not self._is_planned:
+            self._is_planned = True
+            asyncio.get_running_loop().call_soon(self._take_news)
+
+    def _take_news(self) -> None:
+        self._is_planned = False
+        news, self._news = self._news, set()
+        is_known = all(self._dispatcher.is_sound(name) == (name in self._sound) for name in news)
+        is_recent = self._now() < self._looked_s + LOOK_S
+        if not (is_known and is_recent) and self._look():
+            self._stale = dict(self._held)
+        if self._stale:
+            self._choose_again()
+            news = set(self._lanes)
+        for name in news:
+            if lane := self._lanes.get(name):
+                self._start(lane)
+
+    def _look(self) -> bool:
+        """Look at the standing of all replicas; whether that of any has changed."""
+        known, self._sound = self._sound, self._dispatcher.sound
+        self._looked_s = self._now()
+        self._lanes = {n: lane for n, lane in self._lanes.items() if lane or n in self._sound}
+        return known != self._sound
+
+    def _start(self, lane: Lane[Held]) -> None:
+        """Release those that their replica can start."""
+        while (held := lane.first) is not None and held not in self._stale:
+            if held.admitted.done():
+                lane.remove(held)  # cancelled, and its caller has not come to `_leave` yet
+                self._forget(held)
+                continue
+            if not self._dispatcher.has_room(held.decision):
+                return
+            lane.serve()
+            self._release(held)
+
+    def _choose_again(self) -> None:
+        for held in list(itertools.islice(self._stale, RECHOSEN)):
+            del self._stale[held]
+            self._dispatcher.drop(held.decision)  # it must not stand in its own way
+            try:
+                decision = held.wish.choose()
+            except Exception as error:  # noqa: BLE001 - it is the one's who waits for it
+                self._end(held, error)
+                continue
+            self._rebind(held, decision)
+        if self._stale:
+            self._plan("")
+
+    def _rebind(self, held: Held, decision: Decision) -> None:
+        decision.is_batch = held.is_batch
+        decision.decided_s = held.decision.decided_s  # it has been waiting since
+        if decision.replica is held.decision.replica:
+            held.decision = decision
+        else:
+            self._lane(held).remove(held)
+            held.decision = decision
+            held.tokens, held.due_s = _tokens(decision), self._dispatcher.due_s(decision)
+            self._lane(held).add(held)
+        self._dispatcher.hold(decision, held.wish.prompt)
+
+
+def _tokens(decision: Decision) -> float:
+    return max(1.0, decision.new_tokens + decision.output_tokens)
+
+
+def _too_long(held: Held) -> str:
+    return f"the request waits longer than {held.limit_s:g} s"

@@ -1,0 +1,45 @@
+"""An admission for each model, and what all of them hold."""
+
+from collections.abc import Callable, Collection
+
+from gateway.admission.admission import Admission, Held
+from gateway.admission.crowd import Crowd
+from gateway.errors import ModelUnavailable
+from gateway.routing.dispatchers import Dispatchers
+from gateway.routing.fleet import Fleet, Model
+
+GONE_RETRY_S = 1.0
+"""When to ask again for a model that has gone: another of its name may be there by then."""
+
+
+class Admissions:
+    """Makes a model's admission when it is first asked for; it goes when the model leaves."""
+
+    def __init__(self, fleet: Fleet, dispatchers: Dispatchers, now: Callable[[], float]) -> None:
+        self._fleet = fleet
+        self._dispatchers = dispatchers
+        self._now = now
+        self._stock: Crowd[Held] = Crowd()
+        self._admissions: dict[Model, Admission] = {}
+        fleet.watch(self._follow)
+
+    @property
+    def all(self) -> Collection[Admission]:
+        """Those of all models that have one."""
+        return self._admissions.values()
+
+    def of(self, model: Model) -> Admission:
+        """The admission of a model."""
+        admission = self._admissions.get(model)
+        if admission is None:
+            dispatcher = self._dispatchers.of(model)
+            admission = Admission(model, dispatcher, self._stock, self._now)
+            self._admissions[model] = admission
+        return admission
+
+    def _follow(self) -> None:
+        for model in self._admissions.keys() - set(self._fleet.models):
+            error = ModelUnavailable(f"The model `{model.name}` has gone.", GONE_RETRY_S)
+            self._admissions.pop(model).close(error)
+        for admission in self._admissions.values():
+            admission.follow()

@@ -1,0 +1,91 @@
+"""What a router knows of one replica, and whether the replica can start one more request now."""
+
+import math
+from dataclasses import dataclass, field
+
+from gateway.routing.decision import Decision
+from gateway.routing.fleet import Replica
+from gateway.routing.ledger import Ledger
+from gateway.routing.prefix import Prompt
+from gateway.telemetry import Load
+
+HEADROOM = 1 / 16
+"""Of an engine's slots, how many requests may wait in it, so that none idles for a round trip."""
+RESERVE = 1 / 4
+"""Of an engine's slots and KV cache, what batch requests leave free."""
+IDLE = Load(running=0, waiting=0, pending_tokens=0, free_tokens=0)
+"""Stands for the load of a replica that has not told it."""
+
+
+@dataclass(slots=True, eq=False)
+class Sent:
+    """A request of this router's on its way to, or in, an engine."""
+
+    decision: Decision
+    prompt: Prompt
+    new_tokens: float
+    is_expected: bool = True
+    """Its keys are expected at the replica and not confirmed."""
+    is_answered: bool = False
+    is_finished: bool = False
+    """Telemetry has told of its end."""
+
+
+@dataclass(slots=True, eq=False)
+class Desk:
+    """One replica, as this router sees it."""
+
+    replica: Replica
+    load: Load = IDLE
+    is_followed: bool = False
+    """Its telemetry arrives."""
+    is_draining: bool = False
+    sent: dict[int, Sent] = field(default_factory=dict)
+    """This router's requests there, by the ids of their dispatches."""
+    unconfirmed: dict[int, Sent] = field(default_factory=dict)
+    """Those that its telemetry has not accounted for."""
+    ended: dict[int, tuple[float, Sent]] = field(default_factory=dict)
+    """Those answered before its telemetry spoke of them, and until when it may."""
+    ended_since: int = 0
+    """Requests in `load` that this router has seen the end of."""
+    held: dict[int, Sent] = field(default_factory=dict)
+    """Requests that this router holds back until it can start them."""
+    released: dict[int, Sent] = field(default_factory=dict)
+    """Those of them that are about to be sent."""
+    books: Ledger | None = None
+    """Our own idea of its cache, while there is no telemetry."""
+
+    @property
+    def requests(self) -> int:
+        """What it has, and what is on its way there."""
+        here = max(0, self.load.running + self.load.waiting - self.ended_since)
+        return here + len(self.unconfirmed) + len(self.released)
+
+    @property
+    def coming_tokens(self) -> float:
+        """New tokens of what is on its way there."""
+        coming = [sent.new_tokens for sent in self.unconfirmed.values()]
+        if self.released:
+            coming += [sent.new_tokens for sent in self.released.values()]
+        return sum(coming)
+
+    def has_room(self, new_tokens: float, *, is_batch: bool) -> bool:
+        """Whether a request with so many new tokens would start without waiting for others."""
+        if self.is_draining:
+            return False  # it refuses all that is new; another may come in its place
+        requests = self.requests
+        if not requests:
+            return True
+        facts, load = self.replica.metadata.facts, self.load
+        if is_batch:
+            slots = max(1, facts.max_sequences - math.ceil(RESERVE * facts.max_sequences))
+            may_wait, spare = 1, RESERVE * facts.kv_tokens
+        else:
+            may_wait, spare = max(1, int(HEADROOM * facts.max_sequences)), 0.0
+            slots = facts.max_sequences + may_wait
+        if requests >= slots or load.waiting >= may_wait:
+            return False
+        if not facts.kv_tokens:
+            return True
+        free_tokens = facts.kv_tokens if load is IDLE else load.free_tokens
+        return self.coming_tokens + new_tokens <= free_tokens - spare
