@@ -43,6 +43,8 @@ class RequestHead(msgspec.Struct, frozen=True):
     prompt: PromptParts = PromptParts()
     max_tokens: int | None = None
     """Tokens an answer may have, where the client says."""
+    is_stream: bool = False
+    """The answer is to come as a stream of events."""
 
 
 class _RawHead(msgspec.Struct):
@@ -69,6 +71,7 @@ class _RawHead(msgspec.Struct):
     max_tokens: msgspec.Raw = ABSENT
     max_completion_tokens: msgspec.Raw = ABSENT
     max_output_tokens: msgspec.Raw = ABSENT
+    stream: msgspec.Raw = ABSENT
 
     @property
     def parts(self) -> PromptParts:
@@ -115,7 +118,8 @@ def parse_json(body: bytes) -> RequestHead:
         ) from None
     except RecursionError:
         raise InvalidJSON("The JSON body of your request is nested too deeply.") from None
-    return RequestHead(_checked_model(head.model), head.parts, head.limit)
+    is_stream = bytes(head.stream) == b"true"
+    return RequestHead(_checked_model(head.model), head.parts, head.limit, is_stream)
 
 
 def parse_form(body: bytes, content_type: bytes) -> RequestHead:

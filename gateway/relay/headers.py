@@ -40,6 +40,8 @@ NOT_TO_CLIENT = frozenset(
     }
 )
 """What concerns only the connection to the engine, or is set by the gateway."""
+CLOSE = (b"connection", b"close")
+"""What ends a connection on which the rest of a request may still come."""
 REQUEST_ID_LIMIT = 128
 _VISIBLE = bytes(range(0x21, 0x7F))
 

@@ -1,23 +1,30 @@
-"""From one engine to one client: status, headers and bytes, as they come."""
+"""Calls to engines, and what an answer is made into for its client: bytes, as they come."""
 
-import logging
-import time
+import asyncio
 
 import msgspec
 
 from gateway.errors import DRAINING, UpstreamFailed
 from gateway.relay.asgi import Headers
-from gateway.relay.headers import to_client, to_engine
+from gateway.relay.headers import to_engine
 from gateway.relay.reply import Reply
 from gateway.relay.response import Response
-from gateway.relay.sse import WholeEvents, error_event
 from gateway.relay.upstream import Upstream
 from gateway.routing.fleet import Replica
 
-SHUN_S = 5.0
-"""How long others are preferred to a replica that could not be reached."""
+WHOLE_LIMIT = 1 << 20
+"""Bytes of an answer without streaming that are waited for before any of it is passed on."""
+TOKENIZE = "/tokenize"
+TOKENIZE_TIMEOUT_S = 10.0
+TOKENIZE_LIMIT = 64 << 20
+"""Bytes of what an engine says of a prompt's tokens: millions of them."""
+JSON = (b"content-type", b"application/json")
 
-logger = logging.getLogger(__name__)
+
+class _Tokens(msgspec.Struct):
+    """What `/tokenize` answers."""
+
+    tokens: list[int]
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -33,35 +40,17 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Relay:
-    """Carries calls to engines, and their answers back."""
+    """Carries calls to engines."""
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
 
-    async def carry(self, call: Call, replica: Replica, reply: Reply) -> None:
-        """Send `call` to `replica` and its answer to the client.
+    async def open(self, call: Call, replica: Replica) -> Response:
+        """Send `call` to `replica` and wait for its answer, whose owner must `close()` it.
 
         Raises:
-            UpstreamFailed: the engine gave no answer (`reply` has not begun: another replica may
-                be tried), or one that broke off and whose end cannot be told within HTTP.
+            UpstreamFailed: the engine gave no answer, or not to us; another one may.
         """
-        response = None
-        try:
-            response = await self._open(call, replica)
-            await _pass_on(response, call, reply)
-        except UpstreamFailed:
-            if not reply.has_begun:
-                replica.shunned_until_s = time.time() + SHUN_S
-            raise
-        finally:
-            if response is not None:
-                response.close()
-
-    async def close(self) -> None:
-        """Drop all connections to engines."""
-        await self._upstream.close()
-
-    async def _open(self, call: Call, replica: Replica) -> Response:
         metadata = replica.metadata
         headers = to_engine(call.headers, metadata.key, call.request_id)
         headers += call.dispatch
@@ -70,46 +59,64 @@ class Relay:
         )
         if response.status == 503 and DRAINING in response.headers:
             response.close()
-            raise UpstreamFailed("The engine is shutting down.")
+            raise UpstreamFailed("The engine is shutting down.", "draining")
         if response.status == 401:
             response.close()
             # The client's own key never gets here, so this is not the client's mistake.
-            raise UpstreamFailed("The engine does not accept the gateway's key.")
+            raise UpstreamFailed("The engine does not accept the gateway's key.", "key")
         return response
 
+    async def tokenize(self, body: bytes, request_id: bytes, replica: Replica) -> list[int] | None:
+        """The tokens of a prompt, as `/tokenize` takes it; None where they cannot be told.
 
-async def _pass_on(response: Response, call: Call, reply: Reply) -> None:
-    is_stream = False
-    for name, value in response.headers:
-        if name == b"content-type":
-            is_stream = value.startswith(b"text/event-stream")
-    await reply.begin(response.status, to_client(response.headers))
-    if is_stream:
-        await _pass_events(response, call, reply)
-    else:
-        await _pass_bytes(response, reply)
+        Raises:
+            UpstreamFailed: the engine gave no answer.
+        """
+        if TOKENIZE not in replica.metadata.facts.routes:
+            return None
+        call = Call(TOKENIZE, [JSON], body, request_id, [])
+        try:
+            async with asyncio.timeout(TOKENIZE_TIMEOUT_S):
+                response = await self.open(call, replica)
+                try:
+                    answer = await read_whole(response, TOKENIZE_LIMIT)
+                finally:
+                    response.close()
+        except TimeoutError:
+            raise UpstreamFailed("The engine does not answer.", "silent") from None
+        if response.status >= 500:
+            raise UpstreamFailed("The engine cannot answer.", "answered_5xx")
+        return msgspec.json.decode(answer, type=_Tokens).tokens if response.status == 200 else None
+
+    async def close(self) -> None:
+        """Drop all connections to engines."""
+        await self._upstream.close()
 
 
-async def _pass_bytes(response: Response, reply: Reply) -> None:
-    chunk = await response.read()
+async def read_whole(response: Response, limit: int = WHOLE_LIMIT) -> bytes:
+    """All of an answer, or more than `limit` bytes of it.
+
+    Raises:
+        UpstreamFailed: it broke off; nothing of it is of use.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    while size <= limit:
+        chunks.append(await response.read())
+        size += len(chunks[-1])
+        if response.is_finished:
+            break
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def pass_bytes(response: Response, first: bytes, reply: Reply) -> None:
+    """Pass on an answer that is no stream of events, of which `first` has been read.
+
+    Raises:
+        UpstreamFailed: it broke off.
+    """
+    chunk = first
     while not response.is_finished:
         await reply.part(chunk)
         chunk = await response.read()
-    await reply.finish(chunk)
-
-
-async def _pass_events(response: Response, call: Call, reply: Reply) -> None:
-    events = WholeEvents()
-    last = b""
-    try:
-        chunk = events.feed(await response.read())
-        while not response.is_finished:
-            if chunk:
-                await reply.part(chunk)
-                last = chunk
-            chunk = events.feed(await response.read())
-        chunk += events.flush()
-    except UpstreamFailed as error:
-        logger.warning("request %s: its stream broke: %s", call.request_id.decode(), error)
-        chunk = events.cut() + error_event(error, call.path, last)
     await reply.finish(chunk)

@@ -8,7 +8,7 @@ from gateway.relay.asgi import Headers, Send
 class Reply:
     """Where an answer goes; knows whether it has begun, after which nothing can be taken back."""
 
-    __slots__ = ("_send", "has_begun", "has_ended", "headers")
+    __slots__ = ("_send", "has_begun", "has_ended", "headers", "parts")
 
     def __init__(self, send: Send, headers: Headers) -> None:
         self._send = send
@@ -16,6 +16,8 @@ class Reply:
         """What every answer to this request carries."""
         self.has_begun = False
         self.has_ended = False
+        self.parts = 0
+        """How many have been sent."""
 
     async def begin(self, status: int, headers: Headers) -> None:
         """Send status and headers."""
@@ -25,6 +27,7 @@ class Reply:
 
     def part(self, body: bytes) -> Awaitable[None]:
         """Send a part of the body after which more comes."""
+        self.parts += 1
         return self._send({"type": "http.response.body", "body": body, "more_body": True})
 
     async def finish(self, body: bytes = b"") -> None:

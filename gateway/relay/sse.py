@@ -10,6 +10,7 @@ EVENT_LIMIT = 1 << 20
 """Bytes of one event above which it is passed on in pieces."""
 DONE = b"data: [DONE]\n\n"
 _sequence_number = re.compile(rb'"sequence_number":\s*(\d{1,18})')
+_empty_line = re.compile(rb"\r?\n\r?\n")
 
 
 class WholeEvents:
@@ -24,6 +25,11 @@ class WholeEvents:
     def __init__(self) -> None:
         self._held = bytearray()
         self._is_torn = False
+
+    @property
+    def is_torn(self) -> bool:
+        """Whether what has been passed on ends inside an event."""
+        return self._is_torn
 
     def feed(self, chunk: bytes) -> bytes:
         """The bytes that may go on now, perhaps none."""
@@ -57,6 +63,20 @@ class WholeEvents:
         return self.flush()
 
 
+def split(events: bytes) -> list[bytes]:
+    """Whole events one by one, without the empty lines between them."""
+    parts = _empty_line.split(events) if b"\r" in events else events.split(b"\n\n")
+    return [event for event in parts if event]
+
+
+def payload(event: bytes) -> bytes:
+    """The data of one event; empty if it has none, as a comment."""
+    if event.startswith(b"data: ") and b"\n" not in event:
+        return event[6:]
+    lines = event.splitlines()
+    return b"\n".join(line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:"))
+
+
 def error_event(error: GatewayError, path: str, last: bytes) -> bytes:
     """The end of a stream that `error` has broken, in the words of the API at `path`.
 
@@ -68,6 +88,14 @@ def error_event(error: GatewayError, path: str, last: bytes) -> bytes:
     if path == "/v1/responses":
         return b"event: error\ndata: %b\n\n" % _responses_error(detail, last)
     return b"data: %b\n\n%b" % (error.body(), DONE)
+
+
+def late_answer(body: bytes, path: str) -> bytes:
+    """The end of a stream that began before its engine had answered, with `body` and no stream."""
+    data = b"".join(body.splitlines())
+    if path.startswith("/v1/messages") or path == "/v1/responses":
+        return b"event: error\ndata: %b\n\n" % data
+    return b"data: %b\n\n%b" % (data, DONE)
 
 
 class _ResponsesError(msgspec.Struct, tag="error"):

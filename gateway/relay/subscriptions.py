@@ -11,14 +11,21 @@ from gateway.relay.response import Response
 from gateway.relay.upstream import Upstream
 from gateway.routing.dispatchers import Dispatchers
 from gateway.routing.fleet import Fleet, Model, Replica
-from gateway.telemetry import TELEMETRY_PATH, UpdateReader
+from gateway.telemetry import TELEMETRY_PATH, Update, UpdateReader
 
 FIRST_DELAY_S = 0.1
 LAST_DELAY_S = 5.0
-SILENCE_S = 15.0
-"""An engine has something to say more often than that, if only that it is there."""
+SILENCE_S = 4.0
+"""An engine has something to say every second, if only that it is there."""
+GRACE_S = 1.0
+"""For what an engine said while it was us who did not listen."""
 SHUN_S = 5.0
 """How long others are preferred to a replica whose telemetry broke off: it may be dead."""
+STUCK_SHUN_S = 15.0
+"""The same for one that is given up: until it is heard again, or longer than we take to ask."""
+LEAST_STALL_S = 10.0
+LONG_STEPS = 4.0
+"""Steps, as long as they get, without one that ends: then an engine is taken to be stuck."""
 
 logger = logging.getLogger(__name__)
 
@@ -27,22 +34,28 @@ class Subscriptions:
     """Follows the fleet's replicas as they come and go, from `start` to `close`.
 
     What they tell goes to the dispatcher of their model. A broken subscription is taken up again,
-    at once at first and then less and less often.
+    at once at first and then less and less often. An engine that falls silent, or gets no further
+    with its work, is given up: whoever waits for its answers may try elsewhere. Where no other
+    engine of the model is well, it is waited for.
     """
 
     def __init__(
         self,
         fleet: Fleet,
         dispatchers: Dispatchers,
-        upstream: Upstream,
+        relayed: Upstream,
         now: Callable[[], float],
         rng: random.Random,
+        silence_s: float = SILENCE_S,
     ) -> None:
         self._fleet = fleet
         self._dispatchers = dispatchers
-        self._upstream = upstream
+        self._relayed = relayed
+        """Carries the requests."""
+        self._upstream = Upstream()
         self._now = now
         self._rng = rng
+        self._silence_s = silence_s
         self._tasks: dict[Replica, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -57,6 +70,7 @@ class Subscriptions:
         for replica in list(self._tasks):
             self._end(replica)
         await asyncio.gather(*self._ending, return_exceptions=True)
+        await self._upstream.close()
 
     def _sync(self) -> None:
         wanted = {r: model for model in self._fleet.models for r in model.replicas.values()}
@@ -78,7 +92,8 @@ class Subscriptions:
             has_heard = await self._listen(model, replica)
             self._dispatchers.of(model).lose(replica.id)
             if has_heard:
-                replica.shunned_until_s = self._now() + SHUN_S
+                shunned_until_s = self._now() + SHUN_S
+                replica.shunned_until_s = max(replica.shunned_until_s, shunned_until_s)
             delay_s = FIRST_DELAY_S if has_heard else min(LAST_DELAY_S, 2 * delay_s)
             await asyncio.sleep(delay_s * self._rng.uniform(0.5, 1.0))
 
@@ -90,13 +105,14 @@ class Subscriptions:
             response = await self._open(replica)
             reader = UpdateReader()
             while not response.is_finished:
-                async with asyncio.timeout(SILENCE_S):
-                    data = await response.read()
+                data = await self._read(response)
                 for update in reader.feed(data):
-                    self._dispatchers.of(model).hear(replica.id, update)
+                    self._hear(model, replica, update)
                     if not has_heard:
                         has_heard, replica.shunned_until_s = True, 0.0
-        except (UpstreamFailed, TimeoutError, ValueError) as error:
+        except TimeoutError:
+            self._give_up(model, replica, "has fallen silent")
+        except (UpstreamFailed, ValueError) as error:
             logger.info("telemetry of replica %s broke off: %s", replica.id, error)
         except Exception:
             # A defect of ours: without another try the replica would stay as it is known now.
@@ -106,9 +122,34 @@ class Subscriptions:
                 response.close()
         return has_heard
 
+    async def _read(self, response: Response) -> bytes:
+        try:
+            async with asyncio.timeout(self._silence_s):
+                return await response.read()
+        except TimeoutError:
+            # A busy or halted machine finds the time over before it has looked at what came.
+            async with asyncio.timeout(GRACE_S):
+                return await response.read()
+
+    def _hear(self, model: Model, replica: Replica, update: Update) -> None:
+        dispatcher = self._dispatchers.of(model)
+        dispatcher.hear(replica.id, update)
+        step_s = replica.metadata.facts.step_tokens * dispatcher.latency.figures.prefill_s
+        if update.stalled_s > max(LEAST_STALL_S, LONG_STEPS * step_s):
+            self._give_up(model, replica, f"has not got on for {update.stalled_s:.0f} s")
+
+    def _give_up(self, model: Model, replica: Replica, why: str) -> None:
+        now_s = self._now()
+        replicas = model.replicas.values()
+        if any(r.shunned_until_s <= now_s for r in replicas if r is not replica):
+            logger.warning("replica %s of %s %s; it is given up", replica.id, model.name, why)
+            replica.shunned_until_s = now_s + STUCK_SHUN_S
+            failure = UpstreamFailed("The engine has stopped answering.", "stuck")
+            self._relayed.drop(replica.address, failure)
+
     async def _open(self, replica: Replica) -> Response:
         headers = to_engine((), replica.metadata.key, b"telemetry")
-        async with asyncio.timeout(SILENCE_S):
+        async with asyncio.timeout(self._silence_s):
             response = await self._upstream.request(replica.address, "GET", TELEMETRY_PATH, headers)
         if response.status != 200:
             response.close()

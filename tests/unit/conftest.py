@@ -11,13 +11,15 @@ from dataclasses import dataclass
 import pytest
 import uvloop
 
+from gateway.relay.asgi import Message
+from gateway.relay.reply import Reply
 from gateway.relay.upstream import Upstream
 from gateway.routing.fleet import Replica
 from gateway.telemetry import EngineFacts, ReplicaMetadata
 
 ON_BOTH_LOOPS = frozenset(
     {"test_upstream.py", "test_relay.py", "test_api.py", "test_disconnect.py"}
-    | {"test_subscriptions.py"}
+    | {"test_subscriptions.py", "test_delivery.py"}
 )
 """Tests of sockets: Serve runs uvloop, and asyncio's own loop is what everybody else has."""
 PATIENCE_S = 20
@@ -61,6 +63,41 @@ class Visit:
         """Wait until the client has closed the connection."""
         with contextlib.suppress(ConnectionError):
             await self.reader.read()
+
+
+class Client:
+    """An ASGI `send` that remembers."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.has_bytes = asyncio.Event()
+        self.reply = Reply(self.send, [(b"x-request-id", b"id")])
+
+    async def send(self, message: Message) -> None:
+        """Take a message."""
+        self.messages.append(message)
+        if message.get("body"):
+            self.has_bytes.set()
+
+    @property
+    def status(self) -> int:
+        """The answer's status."""
+        return int(self.messages[0]["status"])
+
+    @property
+    def headers(self) -> dict[bytes, bytes]:
+        """The answer's headers."""
+        return dict(self.messages[0]["headers"])
+
+    @property
+    def body(self) -> bytes:
+        """All bytes of the body."""
+        return b"".join(message.get("body", b"") for message in self.messages[1:])
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the answer has come to its end."""
+        return self.messages[-1].get("more_body") is False
 
 
 Script = Callable[[Visit], Awaitable[None]]

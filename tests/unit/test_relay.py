@@ -1,55 +1,27 @@
-"""The relay: an engine's answer on its way to a client, whole or broken."""
+"""The relay: calls to engines, and answers that are no streams."""
 
 import asyncio
 import json
-import time
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from gateway.errors import UpstreamFailed
-from gateway.relay.asgi import Message
-from gateway.relay.relay import Call, Relay
-from gateway.relay.reply import Reply
+from gateway.relay.relay import TOKENIZE, WHOLE_LIMIT, Call, Relay, pass_bytes, read_whole
 from gateway.relay.upstream import Upstream
-from tests.unit.conftest import PATIENCE_S, StartEngine, Visit, answer, chunked
+from tests.unit.conftest import PATIENCE_S, Client, StartEngine, Visit, answer
 
-EVENTS = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-
-
-class Client:
-    """An ASGI `send` that remembers."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-        self.has_bytes = asyncio.Event()
-        self.reply = Reply(self.send, [(b"x-request-id", b"id")])
-
-    async def send(self, message: Message) -> None:
-        """Take a message."""
-        self.messages.append(message)
-        if message.get("body"):
-            self.has_bytes.set()
-
-    @property
-    def body(self) -> bytes:
-        """All bytes of the body."""
-        return b"".join(message.get("body", b"") for message in self.messages[1:])
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the answer has come to its end."""
-        return self.messages[-1].get("more_body") is False
+CHAT = "/v1/chat/completions"
 
 
-def call(path: str = "/v1/chat/completions", body: bytes = b"{}") -> Call:
+def call(path: str = CHAT, body: bytes = b"{}") -> Call:
     """A call with headers of all kinds."""
     headers = [
         (b"content-type", b"application/json"),
         (b"authorization", b"Bearer client-key"),
         (b"x-vllm-priority", b"-100"),
     ]
-    return Call(path, headers, body, b"id", dispatch=[])
+    return Call(path, headers, body, b"id", dispatch=[(b"x-gateway-dispatch", b"word")])
 
 
 def script(*parts: bytes, closes: bool = False) -> Callable[[Visit], Awaitable[None]]:
@@ -68,7 +40,7 @@ async def test_engine_gets_its_key_and_not_the_clients(
 ) -> None:
     """The client's key and orders stay outside; the replica's key, id and body arrive."""
     engine = await start_engine(script(answer(b"ok")))
-    await Relay(upstream).carry(call(body=b'{"a":1}'), engine.replica(), Client().reply)
+    await Relay(upstream).open(call(body=b'{"a":1}'), engine.replica())
     head, _, body = engine.requests[0].partition(b"\r\n\r\n")
     lines = head.split(b"\r\n")
     assert lines[0] == b"POST /v1/chat/completions HTTP/1.1"
@@ -76,156 +48,111 @@ async def test_engine_gets_its_key_and_not_the_clients(
         b"content-type: application/json",
         b"authorization: Bearer engine-key",
         b"x-request-id: id",
+        b"x-gateway-dispatch: word",
         b"content-length: 7",
     }
     assert body == b'{"a":1}'
 
 
-async def test_answer_passes_with_status_and_headers(
-    start_engine: StartEngine, upstream: Upstream
-) -> None:
-    """An engine's own error passes through unchanged, in one message, under the gateway's id."""
-    engine = await start_engine(
-        script(answer(b"{}", b"server: e", b"x-a: 1", status=b"422 Unprocessable"))
-    )
-    client = Client()
-    await Relay(upstream).carry(call(), engine.replica(), client.reply)
-    start, body = client.messages
-    assert start == {
-        "type": "http.response.start",
-        "status": 422,
-        "headers": [(b"content-length", b"2"), (b"x-a", b"1"), (b"x-request-id", b"id")],
-    }
-    assert body == {"type": "http.response.body", "body": b"{}", "more_body": False}
-
-
-async def test_stream_passes_as_it_comes(start_engine: StartEngine, upstream: Upstream) -> None:
-    """The first event is at the client before the engine sends the second."""
-    client = Client()
-
-    async def wait_between(visit: Visit) -> None:
-        await visit.send(EVENTS + chunked(b"data: 1\n\n"))
-        await asyncio.wait_for(client.has_bytes.wait(), PATIENCE_S)
-        await visit.send(chunked(b"data: 2\n\n") + b"0\r\n\r\n")
-
-    engine = await start_engine(wait_between)
-    await Relay(upstream).carry(call(), engine.replica(), client.reply)
-    assert client.body == b"data: 1\n\ndata: 2\n\n"
-    assert client.is_complete
-
-
-async def test_stream_without_a_last_blank_line_is_not_shortened(
-    start_engine: StartEngine, upstream: Upstream
-) -> None:
-    """What an engine sends at its proper end passes, even if no event ends there."""
-    engine = await start_engine(script(EVENTS + chunked(b"data: 1\n\ndata: 2\n") + b"0\r\n\r\n"))
-    client = Client()
-    await Relay(upstream).carry(call(), engine.replica(), client.reply)
-    assert client.body == b"data: 1\n\ndata: 2\n"
-
-
 @pytest.mark.parametrize(
-    ("path", "end"),
+    ("sent", "reason"),
     [
-        ("/v1/chat/completions", b"data: [DONE]"),
-        ("/v1/messages", b""),
-        ("/v1/responses", b""),
+        (b"", "broke_off"),
+        (b"garbage\r\n\r\n", "invalid"),
+        (answer(b"{}", status=b"401 Unauthorized"), "key"),
+        (answer(b"{}", b"x-engine-draining: 1", status=b"503 Service Unavailable"), "draining"),
     ],
 )
-async def test_broken_stream_ends_with_an_error_event(
-    start_engine: StartEngine, upstream: Upstream, path: str, end: bytes
+async def test_no_answer_has_a_reason(
+    start_engine: StartEngine, upstream: Upstream, sent: bytes, reason: str
 ) -> None:
-    """Half an event is dropped, an error event follows, and the answer ends properly."""
-    sent = EVENTS + chunked(b'data: {"n":1}\n\ndata: {"ha')
+    """What is no answer to the client is an error that says why, for metrics and for retries."""
     engine = await start_engine(script(sent, closes=True))
-    client = Client()
-    await Relay(upstream).carry(call(path), engine.replica((path,)), client.reply)
-    first, error, *rest = client.body.split(b"\n\n")
-    assert first == b'data: {"n":1}'
-    body = json.loads(error.rpartition(b"data: ")[2])
-    assert body["error"]["code"] == "upstream_failed"
-    assert rest == ([end, b""] if end else [b""])
+    with pytest.raises(UpstreamFailed) as caught:
+        await Relay(upstream).open(call(), engine.replica())
+    assert caught.value.reason == reason
+
+
+async def test_an_engine_that_is_not_there_is_unreachable(
+    start_engine: StartEngine, upstream: Upstream
+) -> None:
+    """Nobody has begun any work then."""
+    engine = await start_engine(script(b""))
+    replica = engine.replica()
+    await engine.stop()
+    with pytest.raises(UpstreamFailed) as caught:
+        await Relay(upstream).open(call(), replica)
+    assert caught.value.reason == "unreachable"
+
+
+async def test_an_answer_is_read_to_its_end(start_engine: StartEngine, upstream: Upstream) -> None:
+    """An answer in pieces is one once it is read."""
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n"
+    engine = await start_engine(script(head, b"ab", b"cd", b"ef"))
+    response = await Relay(upstream).open(call(), engine.replica())
+    assert await read_whole(response) == b"abcdef"
+    assert response.is_finished
+
+
+async def test_a_long_answer_is_not_held(start_engine: StartEngine, upstream: Upstream) -> None:
+    """Beyond a limit bytes pass as they come, in order and once."""
+    body, client = b"0123456789" * (WHOLE_LIMIT // 3), Client()
+    engine = await start_engine(script(answer(body)))
+    response = await Relay(upstream).open(call(), engine.replica())
+    first = await read_whole(response)
+    assert len(first) < len(body)
+    await client.reply.begin(200, [])
+    await pass_bytes(response, first, client.reply)
+    assert client.body == body
     assert client.is_complete
 
 
-async def test_broken_body_is_not_ended_as_if_it_were_whole(
-    start_engine: StartEngine, upstream: Upstream
-) -> None:
-    """Where no error can be told any more, the answer stays incomplete and an error is raised."""
+async def test_half_an_answer_is_none(start_engine: StartEngine, upstream: Upstream) -> None:
+    """An answer that breaks off while it is read raises."""
     begun = b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nhalf"
     engine = await start_engine(script(begun, closes=True))
-    client = Client()
+    response = await Relay(upstream).open(call(), engine.replica())
     with pytest.raises(UpstreamFailed):
-        await Relay(upstream).carry(call(), engine.replica(), client.reply)
-    assert client.reply.has_begun
-    assert client.body == b"half"
-    assert not client.is_complete
+        await read_whole(response)
 
 
-REFUSALS = [
-    b"",
-    b"garbage\r\n\r\n",
-    answer(b"{}", status=b"401 Unauthorized"),
-    answer(b"{}", b"x-engine-draining: 1", status=b"503 Service Unavailable"),
-]
-
-
-@pytest.mark.parametrize("sent", REFUSALS)
-async def test_an_engine_that_did_not_answer_is_shunned_for_a_while(
-    start_engine: StartEngine, upstream: Upstream, sent: bytes
-) -> None:
-    """The next requests go to others: what fails at once looks idle and would draw them all."""
-    engine = await start_engine(script(sent, closes=True))
-    replica = engine.replica()
-    began_s = time.monotonic()
-    with pytest.raises(UpstreamFailed):
-        await Relay(upstream).carry(call(), replica, Client().reply)
-    assert replica.shunned_until_s > began_s
-
-
-async def test_an_engine_s_own_refusal_is_an_answer(
+async def test_tokens_are_asked_of_the_engine(
     start_engine: StartEngine, upstream: Upstream
 ) -> None:
-    """An overloaded engine's 503 goes to the client as it is, and the engine is not shunned."""
-    engine = await start_engine(script(answer(b"{}", status=b"503 Service Unavailable")))
-    client, replica = Client(), engine.replica()
-    await Relay(upstream).carry(call(), replica, client.reply)
-    assert client.messages[0]["status"] == 503
-    assert replica.shunned_until_s == 0
+    """The engine's own count, under the gateway's key and the request's id."""
+    body = json.dumps({"count": 2, "max_model_len": 9, "tokens": [7, 8]}).encode()
+    engine = await start_engine(script(answer(body)))
+    replica = engine.replica((CHAT, TOKENIZE))
+    assert await Relay(upstream).tokenize(b'{"prompt":"x"}', b"id", replica) == [7, 8]
+    assert engine.requests[0].startswith(b"POST /tokenize HTTP/1.1\r\n")
+    assert engine.requests[0].endswith(b'{"prompt":"x"}')
 
 
-@pytest.mark.parametrize("sent", REFUSALS)
-async def test_failure_before_the_answer_leaves_the_client_untouched(
-    start_engine: StartEngine, upstream: Upstream, sent: bytes
+@pytest.mark.parametrize("routes", [(CHAT,), (CHAT, TOKENIZE)])
+async def test_tokens_of_an_engine_that_cannot_tell(
+    start_engine: StartEngine, upstream: Upstream, routes: tuple[str, ...]
 ) -> None:
-    """As long as nothing was sent, the caller may try elsewhere: nothing has begun."""
-    engine = await start_engine(script(sent, closes=True))
-    client = Client()
-    replica = engine.replica()
-    with pytest.raises(UpstreamFailed):
-        await Relay(upstream).carry(call(), replica, client.reply)
-    assert (client.messages, client.reply.has_begun) == ([], False)
+    """An engine without the route, or one that refuses, gives none."""
+    engine = await start_engine(script(answer(b"{}", status=b"400 Bad Request")))
+    assert await Relay(upstream).tokenize(b"{}", b"id", engine.replica(routes)) is None
+    assert len(engine.requests) == (TOKENIZE in routes)
 
 
-async def test_cancelling_drops_the_engines_connection(
+async def test_tokens_of_an_engine_that_fails(
     start_engine: StartEngine, upstream: Upstream
 ) -> None:
-    """A client that goes away takes the engine's work with it, in the middle of a stream."""
-    client = Client()
-    engine = await start_engine(script(EVENTS + chunked(b"data: 1\n\n")))
-    task = asyncio.create_task(Relay(upstream).carry(call(), engine.replica(), client.reply))
-    await asyncio.wait_for(client.has_bytes.wait(), PATIENCE_S)
-    task.cancel()
-    await asyncio.wait_for(engine.gone.wait(), PATIENCE_S)
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    """Another engine may do better."""
+    engine = await start_engine(script(answer(b"{}", status=b"500 Oh")))
+    with pytest.raises(UpstreamFailed):
+        await Relay(upstream).tokenize(b"{}", b"id", engine.replica((TOKENIZE,)))
 
 
 async def test_close_closes_the_connections(start_engine: StartEngine) -> None:
     """The relay's owner gets rid of kept connections through it."""
     relay = Relay(Upstream())
     engine = await start_engine(script(answer(b"ok")))
-    await relay.carry(call(), engine.replica(), Client().reply)
+    response = await relay.open(call(), engine.replica())
+    await read_whole(response)
     assert not engine.gone.is_set()
     await relay.close()
     await asyncio.wait_for(engine.gone.wait(), PATIENCE_S)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import UpstreamFailed
-from gateway.relay.sse import EVENT_LIMIT, WholeEvents, error_event
+from gateway.relay.sse import EVENT_LIMIT, WholeEvents, error_event, payload, split
 
 BROKEN = UpstreamFailed("The engine broke off.")
 
@@ -85,3 +85,20 @@ def test_broken_response_ends_with_a_numbered_error_event(last: bytes, number: i
         "sequence_number": number,
         "error": json.loads(BROKEN.body())["error"],
     }
+
+
+@pytest.mark.parametrize(
+    ("events", "payloads"),
+    [
+        (b"", []),
+        (b"data: 1\n\ndata:2\n\n", [b"1", b"2"]),
+        (b"data: 1\r\n\r\ndata: 2\r\n\r\n", [b"1", b"2"]),
+        (b"data: 1\r\n\r\ndata: 2\n\n", [b"1", b"2"]),
+        (b"event: e\ndata: 1\nid: 3\n\n", [b"1"]),
+        (b"data: 1\ndata: 2\n\n", [b"1\n2"]),
+        (b": comment\n\nevent: e\n\n", [b"", b""]),
+    ],
+)
+def test_events_are_taken_apart(events: bytes, payloads: list[bytes]) -> None:
+    """Whatever their lines end with, each gives its data."""
+    assert [payload(event) for event in split(events)] == payloads

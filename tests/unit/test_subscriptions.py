@@ -3,10 +3,12 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 
 import pytest
 
-from gateway.relay.subscriptions import Subscriptions
+from gateway.errors import UpstreamFailed
+from gateway.relay.subscriptions import LEAST_STALL_S, SILENCE_S, Subscriptions
 from gateway.relay.upstream import Upstream
 from gateway.routing.dispatchers import Dispatchers
 from gateway.routing.fleet import Fleet, Model
@@ -30,14 +32,14 @@ SNAPSHOT = Update(
 class Stand:
     """A router's picture of one model, kept by subscriptions."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, silence_s: float = SILENCE_S) -> None:
         rng = random.Random(1)  # noqa: S311 - it breaks ties only
         self.fleet = Fleet()
         self.dispatchers = Dispatchers(self.fleet, rng, lambda: 1000.0)
         self.model = Model("m", created_s=1)
         self.fleet.add(self.model)
         self.subscriptions = Subscriptions(
-            self.fleet, self.dispatchers, upstream, lambda: 1000.0, rng
+            self.fleet, self.dispatchers, upstream, lambda: 1000.0, rng, silence_s
         )
 
     def has(self, *engines: FakeEngine) -> None:
@@ -143,6 +145,83 @@ async def test_a_replica_that_fell_silent_is_shunned(
     await until(lambda: replica.shunned_until_s > 1000.0)
 
     assert stand.candidate.running == 0
+
+
+@dataclass
+class Stuck:
+    """Two engines of one model, one of which stops in the middle of its work."""
+
+    stand: Stand
+    upstream: Upstream
+    hung: FakeEngine
+    request: "asyncio.Task[object]"
+
+
+@pytest.fixture
+async def stuck(start_engine: StartEngine, upstream: Upstream) -> AsyncIterator[Stuck]:
+    """A request waits for the engine that is about to stop."""
+    stand = Stand(upstream, silence_s=0.2)
+    stand.subscriptions.start()
+
+    async def hang(visit: Visit) -> None:
+        if b"POST" not in visit.request:
+            await tell(visit, SNAPSHOT)
+        await visit.until_gone()
+
+    async def live(visit: Visit) -> None:
+        await tell(visit, SNAPSHOT)
+        while not visit.writer.is_closing():
+            await visit.send(chunked(encode_update(Update())))
+            await asyncio.sleep(0.02)
+
+    hung, well = await start_engine(hang), await start_engine(live)
+    stand.has(hung, well)
+    request = asyncio.create_task(upstream.request(hung.address, "POST", "/", []))
+    yield Stuck(stand, upstream, hung, request)
+    request.cancel()
+    await stand.subscriptions.close()
+
+
+async def test_an_engine_that_falls_silent_is_given_up(stuck: Stuck) -> None:
+    """Whoever waits for its answer is told, and others are preferred to it."""
+    with pytest.raises(UpstreamFailed) as caught:
+        await asyncio.wait_for(stuck.request, PATIENCE_S)
+    assert caught.value.reason == "stuck"
+    hung, well = stuck.stand.model.replicas.values()
+    assert hung.shunned_until_s > 1000.0
+    assert well.shunned_until_s == 0.0
+
+
+async def test_the_only_engine_of_a_model_is_waited_for(stuck: Stuck) -> None:
+    """There is nowhere else to go, and it may yet answer."""
+    hung, _ = stuck.stand.model.replicas.values()
+    stuck.stand.fleet.replace_replicas(stuck.stand.model, [hung])
+    await until(lambda: hung.shunned_until_s > 1000.0)  # its telemetry has been given up
+    assert not stuck.request.done()
+
+
+async def test_an_engine_that_does_not_get_on_is_given_up(
+    start_engine: StartEngine, upstream: Upstream, stand: Stand
+) -> None:
+    """One that still speaks, but whose step takes far longer than any should."""
+
+    async def stalled(visit: Visit) -> None:
+        if b"POST" not in visit.request:
+            await tell(visit, SNAPSHOT, Update(stalled_s=LEAST_STALL_S - 1))
+            await until(lambda: len(engine.requests) == 2)
+            await visit.send(chunked(encode_update(Update(stalled_s=LEAST_STALL_S + 1))))
+        await visit.until_gone()
+
+    async def live(visit: Visit) -> None:
+        await tell(visit, SNAPSHOT)
+        await visit.until_gone()
+
+    engine, other = await start_engine(stalled), await start_engine(live)
+    stand.has(engine, other)
+    await until(lambda: len(engine.requests) == 1)
+    with pytest.raises(UpstreamFailed) as caught:
+        await asyncio.wait_for(upstream.request(engine.address, "POST", "/", []), PATIENCE_S)
+    assert caught.value.reason == "stuck"
 
 
 async def test_an_engine_without_telemetry_is_a_candidate(

@@ -1,0 +1,69 @@
+"""Signs of life for a client whose stream is silent: comments, which every reader of SSE skips.
+
+Proxies and clients give up on connections that carry nothing for some tens of seconds; an answer
+may need minutes before its first byte, or between two.
+"""
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from gateway.relay.asgi import Headers
+from gateway.relay.reply import Reply
+
+PERIOD_S = 10.0
+"""A stream that is silent for one to two of these gets a sign of life."""
+COMMENT = b": still working\n\n"
+HEADERS: Headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+"""Of a reply that begins before the engine has answered."""
+
+
+class Heartbeat:
+    """An async context in which `reply` is not silent for long.
+
+    Begins the reply, if nothing else has for a period. `is_between`: whether the stream stands
+    between two events. Costs one timer a request.
+    """
+
+    __slots__ = ("_beat", "_is_between", "_loop", "_period_s", "_reply", "_seen", "_timer")
+
+    def __init__(
+        self, reply: Reply, is_between: Callable[[], bool], period_s: float = PERIOD_S
+    ) -> None:
+        self._reply = reply
+        self._is_between = is_between
+        self._period_s = period_s
+        self._seen = 0
+        self._beat: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(self._period_s, self._look)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._timer.cancel()
+        if self._beat is not None:
+            self._beat.cancel()
+            # It may have come too late, or to a client that has gone: nobody else needs to know.
+            await asyncio.gather(self._beat, return_exceptions=True)
+
+    def _look(self) -> None:
+        reply = self._reply
+        is_idle = self._beat is None or self._beat.done()
+        is_silent = reply.parts == self._seen and not reply.has_ended
+        if is_silent and is_idle and self._is_between():
+            self._beat = self._loop.create_task(self._say())
+        self._seen = reply.parts
+        self._timer = self._loop.call_later(self._period_s, self._look)
+
+    async def _say(self) -> None:
+        if not self._reply.has_begun:
+            await self._reply.begin(200, HEADERS)
+        await self._reply.part(COMMENT)
