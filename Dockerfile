@@ -18,11 +18,16 @@ RUN python3 -m pip list --format=freeze > constraints.txt \
     && test -x /usr/local/bin/gateway-haproxy \
     && useradd --uid "${UID}" --non-unique --create-home gateway
 
-# Serve's fast path: HAProxy in front (started so that no client leaves unnoticed), our code and Serve's
-# on one event loop.
+# Serve's fast path: HAProxy in front (started so that no client leaves unnoticed, patient with answers
+# and not with clients: deployments/haproxy.py says why), our code and Serve's on one event loop.
 ENV RAY_SERVE_ENABLE_HA_PROXY=1 \
     RAY_SERVE_THROUGHPUT_OPTIMIZED=1 \
     RAY_SERVE_HAPROXY_BINARY_PATH=/usr/local/bin/gateway-haproxy \
+    RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S=300 \
+    RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S=14400 \
+    RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S=14400 \
+    RAY_SERVE_PORT_QUARANTINE_S=150 \
+    RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE=1 \
     RAY_USAGE_STATS_ENABLED=0 \
     PYTHONUNBUFFERED=1
 

@@ -15,6 +15,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.engines.server import EngineServer, RunningEngine
 from deployments.engines.source import resolve_source
 from deployments.garbage import collect_rarely
+from deployments.logs import log_with_serve
 from deployments.placement import rank_environment
 from gateway.configfile import parse_entry
 from gateway.placement import place
@@ -50,6 +51,7 @@ class Engine:
     async def __init__(  # type: ignore[misc] # Serve awaits a constructor that wants it
         self, entry: dict[str, JsonValue]
     ) -> None:
+        log_with_serve()
         self._entry = parse_entry(entry)
         self._engine = await start_engine(self._entry)
         self._server = EngineServer(self._engine, ray.util.get_node_ip_address())
@@ -69,10 +71,17 @@ class Engine:
         return cast("dict[str, JsonValue]", msgspec.to_builtins(metadata))
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """The load `deployments.autoscaling` scales on: requests here, and how many may run."""
+        """The load `deployments.autoscaling` scales on: requests here, and how many may run.
+
+        Routers hold back what the KV cache has no room for: a cache that is full counts as requests
+        in every slot.
+        """
+        facts = self._engine.facts
+        used_tokens = facts.kv_tokens - self._engine.report.load.free_tokens
+        used_slots = facts.max_sequences * used_tokens / facts.kv_tokens if facts.kv_tokens else 0
         return {
-            "in_flight": float(self._server.in_flight),
-            "slots": float(self._engine.facts.max_sequences),
+            "in_flight": max(float(self._server.in_flight), used_slots),
+            "slots": float(facts.max_sequences),
         }
 
     async def check_health(self) -> None:

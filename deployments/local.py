@@ -123,6 +123,9 @@ def environment() -> dict[str, str]:
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         haproxy.BINARY_PATH: str(Path(sys.executable).with_name("gateway-haproxy")),
+        **haproxy.VARIABLES,
+        # Otherwise Serve keeps a thousand log lines back, and a killed process's for ever.
+        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
         # Serve's four threads would fight over fewer cores, with the router and with each other.
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, max(1, (os.cpu_count() or 1) // 2))),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(processes.free_port()),

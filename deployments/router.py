@@ -10,11 +10,16 @@ import time
 from pydantic import JsonValue
 
 from deployments.discovery import Discovery, listens_on_loopback
+from deployments.faults import FaultCounter
 from deployments.garbage import collect_rarely
+from deployments.logs import log_with_serve
+from gateway.admission.admissions import Admissions
 from gateway.api.app import create_app
 from gateway.api.controls import Controls
+from gateway.api.delivery import Means
 from gateway.api.operators import Access
 from gateway.configfile import parse_gateway
+from gateway.faults import Faults
 from gateway.relay.asgi import App
 from gateway.relay.relay import Relay
 from gateway.relay.subscriptions import Subscriptions
@@ -30,6 +35,7 @@ class Router:
     """Holds this process's picture of the fleet, and the HTTP surface that works from it."""
 
     async def __init__(self) -> None:  # type: ignore[misc] # Serve awaits this constructor
+        log_with_serve()
         is_local = await asyncio.to_thread(listens_on_loopback)
         self._controls = Controls(access=Access(is_local=is_local))
         self._fleet = Fleet()
@@ -62,7 +68,12 @@ class Router:
         return create_app(
             self._fleet,
             self._dispatchers,
-            Relay(self._upstream),
+            Means(
+                Relay(self._upstream),
+                Admissions(self._fleet, self._dispatchers, time.monotonic),
+                Faults(FaultCounter().count),
+                is_forwarded=Settings.read(os.environ).names_clients,
+            ),
             controls=self._controls,
             wake=self._discovery.wake,
             returns_request_id=False,

@@ -12,14 +12,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Serve puts HAProxy in front of the routers."""
     is_throughput_optimized: bool
     """Serve runs its own parts and ours on one event loop."""
+    is_hardened: bool
+    """That HAProxy was started by `gateway-haproxy`, which says who the client is."""
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Settings":
         """The settings in `environ`."""
+        binary = environ.get("RAY_SERVE_HAPROXY_BINARY_PATH", "")
         return cls(
             has_haproxy=environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1",
             is_throughput_optimized=environ.get("RAY_SERVE_THROUGHPUT_OPTIMIZED") == "1",
+            is_hardened=binary.endswith("gateway-haproxy"),
         )
+
+    @property
+    def names_clients(self) -> bool:
+        """Whether `x-forwarded-for` is the proxy's word, and not the client's own."""
+        return self.has_haproxy and self.is_hardened
 
     @property
     def missing(self) -> list[str]:

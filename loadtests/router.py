@@ -10,8 +10,10 @@ import time
 import uvicorn
 
 from deployments.engines.sim import SimulatedEngine
+from gateway.admission.admissions import Admissions
 from gateway.api.app import create_app
 from gateway.api.controls import Controls
+from gateway.api.delivery import Means
 from gateway.registry import SimEntry
 from gateway.relay.relay import Relay
 from gateway.relay.upstream import Upstream
@@ -35,10 +37,12 @@ def main() -> None:
     """Serve until interrupted."""
     port, engine_port = int(sys.argv[1]), int(sys.argv[2])
     fleet = fleet_of_one(engine_port)
+    rng = random.Random()  # noqa: S311 - breaks ties, keeps no secret
+    dispatchers = Dispatchers(fleet, rng, time.time)
     app = create_app(
         fleet,
-        Dispatchers(fleet, random.Random(), time.time),  # noqa: S311 - breaks ties, keeps no secret
-        Relay(Upstream()),
+        dispatchers,
+        Means(Relay(Upstream()), Admissions(fleet, dispatchers, time.monotonic)),
         controls=Controls(),
         wake=lambda _: None,
     )

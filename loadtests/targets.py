@@ -8,15 +8,17 @@ import sys
 import tempfile
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import psutil
 import yaml
 
 from deployments import processes
+from deployments.local import NOTES
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 PEERS = PROJECT_ROOT / ".venv-peers"
@@ -92,17 +94,38 @@ def gateway(url: str | None) -> Iterator[Target]:
             yield _deployed(port)
 
 
+@dataclass(frozen=True, slots=True)
+class LocalGateway:
+    """A gateway on this machine, and what one may do to it."""
+
+    url: str
+    environment: Mapping[str, str]
+    """What `serve` needs to find its cluster."""
+    session: processes.Session
+
+    def replica_processes(self, app: str, deployment: str = "Engine") -> list[psutil.Process]:
+        """The replicas' own processes."""
+        title = (f"ray::ServeReplica:{app}:{deployment}",)
+        return [process for process in self.session.members if _is_titled(process, title)]
+
+
 @contextmanager
-def local_gateway(config: Path, port: int, model: str = MODEL) -> Iterator[None]:
+def local_gateway(config: Path, port: int, model: str = MODEL) -> Iterator[LocalGateway]:
     """A gateway on this machine, as `make serve` starts it, from when `model` answers.
 
     Raises:
         Unavailable: it does not start.
     """
     command = [sys.executable, "-m", "deployments.local", "serve", str(config)]
-    with _running(command) as process:
+    with _logged(command) as (process, log):
         _await_answer(port, process, model)
-        yield
+        while not (exports := [line for line in _lines(log) if line.startswith("  export ")]):
+            _pause()  # what it prints once all models answer
+        yield LocalGateway(
+            url=f"http://{HOST}:{port}",
+            environment=dict(word.split("=", 1) for word in exports[0].split()[1:]),
+            session=processes.Session.read(NOTES / f"{process.pid}.json"),
+        )
 
 
 def _deployed(port: int) -> Target:
@@ -159,7 +182,10 @@ def _loopback_port(url: str) -> int:
 
 
 def _is_titled(process: psutil.Process, titles: Sequence[str]) -> bool:
-    title = f"{process.name()} {' '.join(process.cmdline())}"
+    try:
+        title = f"{process.name()} {' '.join(process.cmdline())}"
+    except psutil.Error:
+        return False  # it has just gone
     return any(wanted in title for wanted in titles)
 
 
@@ -201,15 +227,26 @@ def _vllm_router_binary() -> Path:
 
 @contextmanager
 def _running(command: Sequence[str]) -> Iterator[psutil.Process]:
+    with _logged(command) as (process, _):
+        yield process
+
+
+def _lines(log: IO[bytes]) -> Iterator[str]:
+    log.seek(0)
+    return iter(log.read().decode(errors="replace").splitlines())
+
+
+@contextmanager
+def _logged(command: Sequence[str]) -> Iterator[tuple[psutil.Process, IO[bytes]]]:
     with tempfile.TemporaryFile() as log:
         process = psutil.Popen(
             command, cwd=PROJECT_ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
         try:
-            yield process
+            yield process, log
         except Unavailable as error:
-            log.seek(0)
-            raise Unavailable(f"{error}\n{log.read().decode(errors='replace')[-2000:]}") from None
+            text = "\n".join(_lines(log))
+            raise Unavailable(f"{error}\n{text[-2000:]}") from None
         finally:
             processes.end([process], STOP_TIMEOUT_S)
 

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from gateway.api.body import ClientGone
 from gateway.api.controls import Controls
+from gateway.api.delivery import Means
 from gateway.api.documents import inference_documents
 from gateway.api.errors import handle_errors, internal_error, send_error
 from gateway.api.health import health_router
@@ -18,11 +19,14 @@ from gateway.api.routes import ROUTES
 from gateway.api.selection import Selector
 from gateway.errors import GatewayError
 from gateway.relay.asgi import App, Message, Receive, Scope, Send
-from gateway.relay.headers import sound_request_id
+from gateway.relay.headers import CLOSE, sound_request_id
 from gateway.relay.relay import Relay
 from gateway.relay.reply import Reply
 from gateway.routing.dispatchers import Dispatchers
 from gateway.routing.fleet import Fleet, Model
+
+BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
+"""One of them comes with every body."""
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +34,7 @@ logger = logging.getLogger(__name__)
 def create_app(
     fleet: Fleet,
     dispatchers: Dispatchers,
-    relay: Relay,
+    means: Means,
     *,
     controls: Controls,
     wake: Callable[[Model], None],
@@ -38,20 +42,20 @@ def create_app(
 ) -> App:
     """The gateway as an ASGI application.
 
-    The application owns `relay` and closes it at its shutdown. What is in `controls` may be
-    changed in place.
+    The application owns the relay in `means` and closes it at its shutdown. What is in `controls`
+    may be changed in place.
     `wake` is called, on the event loop, for a model that is scaled to zero when a request wants
     it. `returns_request_id`: off where the server in front (Ray Serve) adds `x-request-id` to
     every response by itself.
     """
     selector = Selector(fleet, dispatchers, wake)
-    rest = _everything_else(relay)
+    rest = _everything_else(means.relay)
     rest.include_router(models_router(fleet))
     rest.include_router(health_router(fleet))
     rest.include_router(
-        operators_router(selector, dispatchers.log, controls.limits, controls.access)
+        operators_router(selector, dispatchers.log, means.faults, controls.limits, controls.access)
     )
-    return Gateway(rest, Inference(selector, relay, controls.limits), returns_request_id)
+    return Gateway(rest, Inference(selector, means, controls.limits), returns_request_id)
 
 
 class Gateway:
@@ -88,8 +92,6 @@ class Gateway:
         except ClientGone:
             return
         except GatewayError as error:
-            if error.status >= 500:
-                logger.warning("request %s: %s: %s", request_id.decode(), error.code, error)
             if reply.has_begun:
                 raise  # the server around us cuts the connection: nothing else tells the client
             await send_error(error, scope["path"], reply)
@@ -121,14 +123,25 @@ def _everything_else(relay: Relay) -> FastAPI:
 
 
 def _for_fastapi(scope: Scope, receive: Receive, reply: Reply) -> tuple[Scope, Receive, Send]:
-    """Adds the headers of `reply`, and answers HEAD as GET without its body."""
+    """Adds the headers of `reply`, and answers HEAD as GET without its body.
+
+    A connection on which a body has not been read to its end cannot go on.
+    """
     is_head = scope["method"] == "HEAD"
+    is_read = not any(name in BODY_HEADERS for name, _ in scope["headers"])
+
+    async def receive_noting() -> Message:
+        nonlocal is_read
+        message = await receive()
+        is_read = not message.get("more_body", False)
+        return message
 
     async def send(message: Message) -> None:
         if message["type"] == "http.response.start":
-            await reply.begin(message["status"], message["headers"])
+            headers = message["headers"] if is_read else [*message["headers"], CLOSE]
+            await reply.begin(message["status"], headers)
             return
         body = b"" if is_head else message.get("body", b"")
         await (reply.part(body) if message.get("more_body") else reply.finish(body))
 
-    return (dict(scope, method="GET") if is_head else scope), receive, send
+    return (dict(scope, method="GET") if is_head else scope), receive_noting, send

@@ -1,9 +1,15 @@
-"""Reading a request's body, as far as it may be read."""
+"""Reading a request's body, as far as it may be read, and no slower than it may come."""
 
+import asyncio
 from dataclasses import dataclass
 
-from gateway.errors import BodyTooLarge, InvalidRequest
+from gateway.errors import BodyTooLarge, BodyTooSlow, InvalidRequest
 from gateway.relay.asgi import Receive
+
+GRACE_S = 25.0
+"""Seconds that every body has: what a small one takes on a line that just came back."""
+PACE_BYTES_PER_S = 8 * 1024
+"""Bytes of a body that bring it a second more: an upload over a poor mobile line is faster."""
 
 
 @dataclass(slots=True)
@@ -27,25 +33,33 @@ async def read_body(receive: Receive, content_length: bytes | None, limits: Limi
 
     Raises:
         BodyTooLarge: it is, or says it will be, over the limit; the rest has not been read.
+        BodyTooSlow: it does not come, or comes too slowly.
         InvalidRequest: its length is no number.
         ClientGone: it never came.
     """
-    limit = limits.max_body_bytes
-    if content_length is not None and _length(content_length) > limit:
+    if content_length is not None and _length(content_length) > limits.max_body_bytes:
         raise _too_large(limits)
+    due_s = asyncio.get_running_loop().time() + GRACE_S
     parts: list[bytes] = []
     size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        part = message.get("body", b"")
-        size += len(part)
-        if size > limit:
-            raise _too_large(limits)
-        parts.append(part)
-        if not message.get("more_body", False):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+    try:
+        async with asyncio.timeout_at(due_s) as timeout:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                part = message.get("body", b"")
+                size += len(part)
+                if size > limits.max_body_bytes:
+                    raise _too_large(limits)
+                parts.append(part)
+                if not message.get("more_body", False):
+                    return parts[0] if len(parts) == 1 else b"".join(parts)
+                timeout.reschedule(due_s + size / PACE_BYTES_PER_S)
+    except TimeoutError:
+        raise BodyTooSlow(
+            f"The request body did not arrive in time: {size} bytes of it came."
+        ) from None
 
 
 def _length(content_length: bytes) -> int:

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from gateway.api.routes import FORM_ROUTES, JSON_ROUTES
 
 Schema = dict[str, Any]  # OpenAPI's own type
-_ERROR: Schema = {
+ERROR: Schema = {
     "description": "An error in OpenAI's shape",
     "content": {
         "application/json": {
@@ -31,6 +31,7 @@ _ERROR: Schema = {
         }
     },
 }
+"""How an error is described, for the routes that FastAPI answers, too."""
 _ANSWER: Schema = {
     "description": "The engine's answer, as it comes",
     "content": {
@@ -62,7 +63,7 @@ def inference_documents() -> APIRouter:
 
 def _describe(router: APIRouter, routes: Mapping[str, str], kind: str, schema: Schema) -> None:
     answers: dict[int | str, Schema] = {200: _ANSWER}
-    answers |= dict.fromkeys((400, 404, 413, 502, 503), _ERROR)
+    answers |= dict.fromkeys((400, 404, 408, 413, 429, 502, 503, 504), ERROR)
     for path, summary in routes.items():
         router.add_api_route(
             path,

@@ -1,25 +1,26 @@
 """The one handler of all inference routes; pure ASGI, because every request pays for it."""
 
 from gateway.api.body import Limits, read_body
+from gateway.api.delivery import Delivery, Means
 from gateway.api.disconnect import UntilDisconnect
+from gateway.api.errand import Errand, is_batch, is_resumable, timeout_s
 from gateway.api.routes import parse_head
 from gateway.api.selection import Selector
+from gateway.api.tenant import tenant_of
 from gateway.errors import MethodNotAllowed
 from gateway.relay.asgi import Receive, Scope
-from gateway.relay.relay import Call, Relay
+from gateway.relay.headers import CLOSE
 from gateway.relay.reply import Reply
-from gateway.routing.decision import Decision
-from gateway.telemetry import DISPATCH
 
 ALLOW = "POST, OPTIONS"
 
 
 class Inference:
-    """Takes a request, has a replica chosen, and relays."""
+    """Takes a request, and has it delivered to its model."""
 
-    def __init__(self, selector: Selector, relay: Relay, limits: Limits) -> None:
+    def __init__(self, selector: Selector, means: Means, limits: Limits) -> None:
         self._selector = selector
-        self._relay = relay
+        self._means = means
         self._limits = limits
 
     async def __call__(
@@ -39,27 +40,26 @@ class Inference:
         body = await read_body(receive, headers.get(b"content-length"), self._limits)
         head = parse_head(path, body, headers.get(b"content-type", b""))
         session = headers.get(b"x-session-id", b"")
+        errand = Errand(
+            path=path,
+            headers=scope["headers"],
+            body=body,
+            request_id=request_id,
+            tenant=tenant_of(headers, scope, is_forwarded=self._means.is_forwarded),
+            is_stream=head.is_stream,
+            is_explained=headers.get(b"x-gateway-explain") == b"1",
+            is_batch=is_batch(headers),
+            is_resumable=is_resumable(headers),
+            timeout_s=timeout_s(headers),
+        )
         selection = self._selector.select(path, head, session, request_id)
-        decision = selection.decision
-        _tell(decision, reply)
-        if headers.get(b"x-gateway-explain") == b"1":
-            reply.headers.append((b"x-gateway-decision", decision.encode()))
-        with selection.dispatcher.sending(decision, selection.prompt) as dispatch:
-            word = [(DISPATCH, dispatch.encode())]
-            call = Call(path, scope["headers"], body, request_id, word)
-            async with UntilDisconnect(receive):
-                await self._relay.carry(call, decision.replica, reply)
-
-
-def _tell(decision: Decision, reply: Reply) -> None:
-    reply.headers += (
-        (b"x-gateway-replica", decision.replica.id.encode()),
-        (b"x-gateway-cached-tokens", b"%d" % decision.cached_tokens),
-    )
+        async with UntilDisconnect(receive):
+            await Delivery(errand, selection, self._means, reply).run()
 
 
 async def _answer_other_method(scope: Scope, reply: Reply) -> None:
     if scope["method"] != "OPTIONS":
+        reply.headers.append(CLOSE)  # it may have a body, which nobody reads
         raise MethodNotAllowed(
             f"Not allowed to {scope['method']} on {scope['path']}. (HINT: Use POST.)", ALLOW
         )

@@ -5,6 +5,7 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from gateway.api.documents import ERROR
 from gateway.routing.fleet import Fleet, Model, ModelState
 
 
@@ -37,7 +38,7 @@ def models_router(fleet: Fleet) -> APIRouter:
         """List all models."""
         return ModelList(data=[_card(model) for model in fleet.models])
 
-    @router.get("/v1/models/{model:path}", response_model_exclude_none=True)
+    @router.get("/v1/models/{model:path}", response_model_exclude_none=True, responses={404: ERROR})
     async def retrieve_model(model: str) -> ModelCard:
         """Retrieve one model; its name may hold slashes."""
         return _card(fleet.model(model))

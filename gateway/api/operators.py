@@ -11,6 +11,7 @@ from gateway.api.errors import unknown_url
 from gateway.api.routes import ROUTES, parse_head
 from gateway.api.selection import Selector
 from gateway.errors import InvalidKey, InvalidRequest, UnknownRoute
+from gateway.faults import Faults
 from gateway.routing.decision import KEPT, DecisionLog
 
 
@@ -40,7 +41,7 @@ class Access:
 
 
 def operators_router(
-    selector: Selector, log: DecisionLog, limits: Limits, access: Access
+    selector: Selector, log: DecisionLog, faults: Faults, limits: Limits, access: Access
 ) -> APIRouter:
     """The routes for operators."""
 
@@ -63,12 +64,21 @@ def operators_router(
         head = parse_head(path, body, headers.get("content-type", "").encode())
         session = headers.get("x-session-id", "").encode("latin-1")
         selection = selector.select(path, head, session, b"dry-run", is_dry_run=True)
-        return selection.decision.explanation()
+        return selection.choose().explanation()
 
     @router.get("/decisions")
     async def decisions(limit: int = KEPT, model: str | None = None) -> dict[str, object]:
         """The last decisions, newest first, and how they turned out."""
         found = [d for d in log.latest() if model in (None, d.model)]
         return {"object": "list", "data": [d.explanation() for d in found[: max(0, limit)]]}
+
+    @router.get("/faults")
+    async def fault_counts() -> dict[str, object]:
+        """What went wrong since the router's start, and what was done about it."""
+        found = [
+            {"model": fault.model, "reason": fault.reason, "action": fault.action, "count": count}
+            for fault, count in faults.counts
+        ]
+        return {"object": "list", "data": found}
 
     return router

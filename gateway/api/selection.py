@@ -1,9 +1,10 @@
-"""From a request to the replica that takes it; the same for requests that are sent and dry runs."""
+"""From a request to the replicas that may take it; the same for all requests and for dry runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 
+from gateway.api.errand import SESSION_LIMIT
 from gateway.api.routes import PROMPT_ROUTES, ROUTES
 from gateway.errors import ModelUnavailable, UnsupportedRoute
 from gateway.request import RequestHead
@@ -13,20 +14,35 @@ from gateway.routing.dispatchers import Dispatchers
 from gateway.routing.fleet import Fleet, Model, ModelState
 from gateway.routing.prefix import NO_PROMPT, Prompt, prompt_of
 
-SESSION_LIMIT = 256
-"""Bytes of an `x-session-id` that count."""
-
 
 class Selection(msgspec.Struct, frozen=True):
-    """Where a request goes."""
+    """A request's model, and what its replicas are chosen by."""
 
+    model: Model
     dispatcher: Dispatcher
     prompt: Prompt
-    decision: Decision
+    max_tokens: int | None
+    session: bytes
+    request_id: str
+
+    def choose(self, avoid: Collection[str] = ()) -> Decision:
+        """The replica that takes the request, rather not one whose id is in `avoid`.
+
+        Raises:
+            ModelUnavailable: there is none now.
+        """
+        check_available(self.model)
+        return self.dispatcher.choose(
+            self.prompt,
+            max_tokens=self.max_tokens,
+            session=self.session,
+            request_id=self.request_id,
+            avoid=avoid,
+        )
 
 
 class Selector:
-    """Finds a request's model and has a replica chosen.
+    """Finds a request's model.
 
     `wake` is called for a model that is scaled to zero when a request wants it.
     """
@@ -47,7 +63,7 @@ class Selector:
         *,
         is_dry_run: bool = False,
     ) -> Selection:
-        """Choose a replica for a request to `path`; a dry run wakes no model.
+        """What a request to `path` is chosen a replica by; a dry run wakes no model.
 
         Raises:
             ModelNotFound: there is no such model.
@@ -55,27 +71,36 @@ class Selector:
             UnsupportedRoute: its engines do not serve `path`.
         """
         model = self._fleet.model(head.model)
-        if not model.replicas:
-            if model.state is ModelState.SCALED_TO_ZERO and not is_dry_run:
-                self._wake(model)
-            raise ModelUnavailable(
-                f"The model `{model.name}` is {model.condition}: {model.reason}",
-                model.retry_after_s,
-            )
-        dispatcher = self._dispatchers.of(model)
-        prompt = prompt_of(head) if path in PROMPT_ROUTES else NO_PROMPT
-        decision = dispatcher.choose(
-            prompt,
+        is_asleep = not model.replicas and model.state is ModelState.SCALED_TO_ZERO
+        if is_asleep and not is_dry_run:
+            self._wake(model)
+        check_available(model)
+        _check_route(model, path)
+        return Selection(
+            model=model,
+            dispatcher=self._dispatchers.of(model),
+            prompt=prompt_of(head) if path in PROMPT_ROUTES else NO_PROMPT,
             max_tokens=head.max_tokens,
             session=session[:SESSION_LIMIT],
             request_id=request_id.decode(),
         )
-        _check_route(model, decision, path)
-        return Selection(dispatcher, prompt, decision)
 
 
-def _check_route(model: Model, decision: Decision, path: str) -> None:
-    routes = decision.replica.metadata.facts.routes
+def check_available(model: Model) -> None:
+    """Make sure that a model has replicas.
+
+    Raises:
+        ModelUnavailable: it has none now.
+    """
+    if not model.replicas:
+        raise ModelUnavailable(
+            f"The model `{model.name}` is {model.condition}: {model.reason}", model.retry_after_s
+        )
+
+
+def _check_route(model: Model, path: str) -> None:
+    # All replicas run the same engine.
+    routes = next(iter(model.replicas.values())).metadata.facts.routes
     if path not in routes:
         served = ", ".join(route for route in routes if route in ROUTES)
         raise UnsupportedRoute(

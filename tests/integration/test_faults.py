@@ -1,0 +1,205 @@
+"""Faults on a running system: what breaks, and what clients see of it, which is nothing."""
+
+import asyncio
+import copy
+import random
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+
+import httpx
+import psutil
+import pytest
+
+from loadtests.verified import Tally, VerifiedLoad
+from tests.gateway_process import (
+    Document,
+    GatewayProcess,
+    command_line,
+    document,
+    gateway_application,
+    model_application,
+    wait_for,
+)
+
+pytestmark = pytest.mark.integration
+
+CLIENTS = 8
+BEFORE_S = 1.0
+"""Of load before anything happens."""
+AFTER_S = 2.0
+MODEL = model_application(name="m", engine="sim", replicas=3, drain_timeout_s=30)
+SMALL = model_application(
+    name="small",
+    engine="sim",
+    replicas=1,
+    timeout_s=30,
+    queue={"max_wait_s": 1.0, "max_requests": 6},
+    simulation={"max_sequences": 4, "step_s": 0.02},
+)
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    """The gateway with a model of three engines, and a small one."""
+    config = document(gateway_application(), MODEL, SMALL)
+    with GatewayProcess(config, tmp_path_factory.mktemp("faults")) as running:
+        yield running
+
+
+def under_load(gateway: GatewayProcess, happening: Callable[[], Awaitable[None]]) -> Tally:
+    """What became of requests before, during and after something that happens."""
+
+    async def run() -> Tally:
+        load = VerifiedLoad(gateway.url, "m", random.Random(1))  # noqa: S311 - makes requests
+        is_over = asyncio.Event()
+        loading = asyncio.create_task(load.run(CLIENTS, is_over.is_set))
+        await asyncio.sleep(BEFORE_S)
+        await happening()
+        await asyncio.sleep(AFTER_S)
+        is_over.set()
+        await loading
+        return load.tally
+
+    return asyncio.run(run())
+
+
+def assert_nothing_lost(tally: Tally) -> None:
+    """Every request was answered, in full and rightly."""
+    assert (tally.lost, tally.told, tally.shed) == ({}, {}, 0)
+    assert tally.succeeded == tally.sent > CLIENTS
+
+
+def engines(gateway: GatewayProcess) -> list[psutil.Process]:
+    """The processes of the larger model's engines."""
+    return gateway.replica_processes("m")
+
+
+def actions(gateway: GatewayProcess) -> dict[str, int]:
+    """What the router has done about faults so far."""
+    _, faults = gateway.request("GET", "/gateway/faults")
+    counts: dict[str, int] = {}
+    for fault in faults["data"]:
+        counts[fault["action"]] = counts.get(fault["action"], 0) + fault["count"]
+    return counts
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for something to come about, without holding the load up."""
+    await asyncio.to_thread(wait_for, condition)
+
+
+def test_a_killed_engine_is_not_noticed(gateway: GatewayProcess) -> None:
+    """Streams are carried on to the last byte, and requests answered elsewhere."""
+
+    async def kill() -> None:
+        victim = engines(gateway)[0]
+        victim.kill()
+        await until(lambda: len(engines(gateway)) == 3 and victim not in engines(gateway))
+        await asyncio.sleep(AFTER_S)
+
+    async def kill_two() -> None:
+        await kill()
+        await kill()
+
+    known = actions(gateway)
+    assert_nothing_lost(under_load(gateway, kill_two))
+    assert actions(gateway).get("resumed", 0) > known.get("resumed", 0)
+
+
+def test_a_hanging_engine_is_not_waited_for(gateway: GatewayProcess) -> None:
+    """What it had is answered elsewhere while it hangs, and it comes back when it does."""
+
+    async def hang() -> None:
+        victim = engines(gateway)[0]
+        victim.send_signal(signal.SIGSTOP)
+        try:
+            known = actions(gateway).get("retried", 0) + actions(gateway).get("resumed", 0)
+            await until(
+                lambda: (
+                    actions(gateway).get("retried", 0) + actions(gateway).get("resumed", 0) > known
+                )
+            )
+        finally:
+            victim.send_signal(signal.SIGCONT)
+
+    assert_nothing_lost(under_load(gateway, hang))
+
+
+def test_a_rolling_update_cuts_nothing(gateway: GatewayProcess) -> None:
+    """Every engine and the router are replaced, by another configuration of each."""
+    replaced = {process.pid for process in engines(gateway)}
+    routers = {p.pid for p in gateway.replica_processes("gateway", "Router")}
+
+    async def deploy() -> None:
+        changed = copy.deepcopy(gateway.document)
+        front, model, _ = changed["applications"]
+        front["deployments"][0]["ray_actor_options"] = {"num_cpus": 0.21}
+        model["args"]["simulation"] = {"max_sequences": 63}
+        await asyncio.to_thread(gateway.deploy, changed)
+        await until(lambda: is_running(gateway))
+        await until(lambda: replaced.isdisjoint({p.pid for p in engines(gateway)}))
+        await until(
+            lambda: routers.isdisjoint(
+                {p.pid for p in gateway.replica_processes("gateway", "Router")}
+            )
+        )
+
+    assert_nothing_lost(under_load(gateway, deploy))
+
+
+def is_running(gateway: GatewayProcess) -> bool:
+    """Whether Serve has finished deploying."""
+    applications: Document = gateway.status()["applications"]
+    return all(application["status"] == "RUNNING" for application in applications.values())
+
+
+def test_a_dead_controller_is_not_missed(gateway: GatewayProcess) -> None:
+    """Serve's controller is killed; models go on answering until Ray has started another."""
+
+    def controllers() -> list[psutil.Process]:
+        return [p for p in gateway.session.members if "ray::ServeController" in command_line(p)]
+
+    async def kill() -> None:
+        (controller,) = controllers()
+        controller.kill()
+        await until(lambda: controllers() and controller not in controllers())
+
+    assert_nothing_lost(under_load(gateway, kill))
+    wait_for(lambda: is_running(gateway))
+
+
+def test_an_overloaded_model_turns_requests_away(gateway: GatewayProcess) -> None:
+    """Five times what it can run: some are answered, the others are told when to come back."""
+
+    async def chat_all() -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=gateway.url, timeout=60) as http:
+            requests = [
+                http.post("/v1/chat/completions", json=chat_body("small", 30)) for _ in range(30)
+            ]
+            return await asyncio.gather(*requests)
+
+    answers = asyncio.run(chat_all())
+    shed = [answer for answer in answers if answer.status_code == 429]
+    assert {answer.status_code for answer in answers} == {200, 429}
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in shed)
+    assert {answer.json()["error"]["code"] for answer in shed} == {"overloaded"}
+    assert all("waiting" in a.json()["error"]["message"] or "waits" in a.text for a in shed)
+
+
+def chat_body(model: str, max_tokens: int, **more: object) -> Document:
+    """A chat's body."""
+    messages = [{"role": "user", "content": "Hello"}]
+    return {"model": model, "messages": messages, "max_tokens": max_tokens, **more}
+
+
+def test_a_deadline_is_kept(gateway: GatewayProcess) -> None:
+    """504 with `timeout`, or an event of that code at the end of what came."""
+    headers = {"x-request-timeout-s": "0.5"}
+    with httpx.Client(base_url=gateway.url, timeout=60, headers=headers) as http:
+        whole = http.post("/v1/chat/completions", json=chat_body("m", 2000))
+        streamed = http.post("/v1/chat/completions", json=chat_body("m", 2000, stream=True))
+    assert (whole.status_code, whole.json()["error"]["code"]) == (504, "timeout")
+    assert streamed.status_code == 200
+    *_, error, done, rest = streamed.text.split("\n\n")
+    assert '"code":"timeout"' in error
+    assert (done, rest) == ("data: [DONE]", "")
