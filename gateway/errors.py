@@ -25,6 +25,8 @@ import math
 
 import msgspec
 
+BROKE_OFF = "broke_off"
+"""The reason of a failure that has no other."""
 MODEL_NAME_SHOWN = 200
 """Characters of a client's model name that an error repeats."""
 
@@ -220,7 +222,7 @@ class UpstreamFailed(GatewayError):
     status = 502
     code = "upstream_failed"
 
-    def __init__(self, message: str, reason: str = "broke_off") -> None:
+    def __init__(self, message: str, reason: str = BROKE_OFF) -> None:
         super().__init__(message)
         self.args = (message, reason)
         self.reason = reason

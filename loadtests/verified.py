@@ -38,6 +38,8 @@ class Tally(msgspec.Struct):
     """Answered with an error, or ended with an error event, by its code."""
     lost: Counter[str] = msgspec.field(default_factory=Counter)
     """Everything else: cut short, wrong, without a reason."""
+    lost_ids: list[str] = []
+    """Their ids, to find them in the routers' logs."""
 
 
 class Lost(Exception):
@@ -70,6 +72,7 @@ class VerifiedLoad:
     async def _send_on(self, http: httpx.AsyncClient, is_over: Callable[[], bool]) -> None:
         while not is_over():
             path, body, headers = self._request()
+            headers["x-request-id"] = f"load-{self.tally.sent}"
             self.tally.sent += 1
             try:
                 await self._send(http, path, body, headers)
@@ -77,6 +80,7 @@ class VerifiedLoad:
                 self.tally.told[str(error)] += 1
             except (Lost, httpx.HTTPError, ValueError) as error:
                 self.tally.lost[f"{type(error).__name__}: {error}"[:200]] += 1
+                self.tally.lost_ids.append(headers["x-request-id"])
 
     def _request(self) -> tuple[str, Body, dict[str, str]]:
         rng = self._rng
@@ -108,7 +112,8 @@ class VerifiedLoad:
         text, usage = _streamed(content) if "stream" in body else _whole(json.loads(content))
         expected, tokens = _expected(path, body)
         if text != expected:
-            raise Lost(f"another text: {len(text)} characters in place of {len(expected)}")
+            kind = "the beginning of a text" if expected.startswith(text) else "another text"
+            raise Lost(f"{kind}: {len(text)} characters in place of {len(expected)}")
         if usage.get("completion_tokens") != tokens:
             raise Lost(f"usage {usage} in place of {tokens} tokens")
         self.tally.succeeded += 1

@@ -42,8 +42,9 @@ class ModelEngine:
     """How a message begins that the model is to write."""
     asked: list[Body] = field(default_factory=list)
 
-    async def tokenize(self, body: bytes) -> list[int] | None:
-        """The route `/tokenize`."""
+    async def tokenize(self, body: bytes, answered_bytes: int = 0) -> list[int] | None:
+        """The route `/tokenize`, which needs no hint."""
+        del answered_bytes
         if not self.has_tokenizer:
             return None
         request = json.loads(body)

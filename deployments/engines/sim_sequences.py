@@ -49,6 +49,8 @@ class Prompt:
     """The beginning of the answer, where the content ends with it."""
     said_tokens: int = 0
     """Whole tokens of that."""
+    said_start: int | None = None
+    """Where in the content it begins, with what stands around an answer."""
 
     @classmethod
     def of_text(cls, text: bytes, salt: int, frame: Frame) -> Self:
@@ -74,6 +76,7 @@ class Prompt:
             frame=(b"", after),
             said=said,
             said_tokens=count,
+            said_start=len(self.content),
         )
 
     def said_ids(self, ids: list[int]) -> Self | None:
@@ -101,7 +104,7 @@ class Prompt:
     @property
     def ids(self) -> list[int]:
         """Its tokens, where it is text."""
-        before = token_ids(self.content)[: self.tokens - self.said_tokens]
+        before = token_ids(self.content[: self.said_start])
         said = self.said.encode().split(b" ")[: self.said_tokens]
         return before + [_token_id(word) for word in said]
 

@@ -19,7 +19,14 @@ from gateway.admission.admissions import Admissions
 from gateway.api.errand import Errand
 from gateway.api.routes import PROMPT_ROUTES
 from gateway.api.selection import Selection
-from gateway.errors import DeadlineExceeded, GatewayError, Overloaded, StreamLost, UpstreamFailed
+from gateway.errors import (
+    BROKE_OFF,
+    DeadlineExceeded,
+    GatewayError,
+    Overloaded,
+    StreamLost,
+    UpstreamFailed,
+)
 from gateway.faults import Action, Fault, Faults
 from gateway.relay.asgi import Headers
 from gateway.relay.budget import RetryBudget
@@ -28,7 +35,7 @@ from gateway.relay.headers import to_client
 from gateway.relay.heartbeat import Heartbeat
 from gateway.relay.inquiry import Unresumable
 from gateway.relay.journal import Journal
-from gateway.relay.relay import Call, Relay, pass_bytes, read_whole
+from gateway.relay.relay import TOKENIZE, Call, Relay, pass_bytes, read_whole
 from gateway.relay.reply import Reply
 from gateway.relay.response import Response
 from gateway.relay.resume import Resumption, resumption
@@ -47,8 +54,10 @@ RESUMES = 8
 """How often one stream is carried on."""
 SHUN_S = 5.0
 """How long others are preferred to a replica that could not be reached, or broke off."""
-FREE = frozenset({UNREACHABLE, "draining"})
-"""Reasons of failures that no engine has worked for: to try elsewhere multiplies nothing."""
+LAST_WORDS_S = 0.01
+"""A replica that dies breaks all its connections off at once, that of its telemetry as well."""
+FREE = frozenset({UNREACHABLE, "draining", "stuck"})
+"""Reasons of failures that no engine goes on working for: to try elsewhere multiplies nothing."""
 INNOCENT = frozenset({"draining", "closing"})
 """Reasons that say nothing against the replica."""
 
@@ -176,8 +185,10 @@ class Delivery:
             raise StreamLost("The engine broke off before its answer was complete.")
         errand = self._errand
 
-        def tokenize(body: bytes) -> Awaitable[list[int] | None]:
-            return self._means.relay.tokenize(body, errand.request_id, replica)
+        def tokenize(body: bytes, answered_bytes: int) -> Awaitable[list[int] | None]:
+            word = _word(Dispatch(id=0), answered_bytes)
+            call = Call(TOKENIZE, errand.headers, body, errand.request_id, word)
+            return self._means.relay.tokenize(call, replica)
 
         try:
             return await resumption(errand.path, errand.body, self._journal, tokenize)
@@ -186,13 +197,13 @@ class Delivery:
 
     async def _pass_on(self, response: Response, decision: Decision) -> None:
         status = response.status
-        if status >= 500 and self._can_retry:
+        if status >= 500 and (self._last or self._can_retry):
             raise UpstreamFailed(f"The engine answered {status}.", "answered_5xx")
         self._tell(decision)
         if _is_events(response) and status == 200:
             await self._pass_stream(response)
         elif self._last:
-            raise StreamLost("The engine broke off, and another refused to carry its answer on.")
+            raise StreamLost(f"The engine broke off, and another refused to go on ({status}).")
         elif self._reply.has_begun:
             await self._reply.finish(late_answer(await read_whole(response), self._errand.path))
         else:
@@ -254,11 +265,17 @@ class Delivery:
             self._note(error.reason, Action.RESUMED, replica, str(error))
             return
         model = self._selection.model
-        is_free = error.reason in FREE or replica.id not in model.replicas
+        is_free = error.reason in FREE or await self._has_died(replica, error)
         if self._retries == RETRIES or not (is_free or self._means.budgets[model.name].spend()):
             raise error
         self._retries += 1
         self._note(error.reason, Action.RETRIED, replica, str(error))
+
+    async def _has_died(self, replica: Replica, error: UpstreamFailed) -> bool:
+        if error.reason != BROKE_OFF:
+            return False
+        await asyncio.sleep(LAST_WORDS_S)
+        return not self._selection.dispatcher.follows(replica.id)
 
     def _tell(self, decision: Decision) -> None:
         headers = [

@@ -13,8 +13,9 @@ from gateway.relay.fields import Fields, is_given, raw
 from gateway.relay.inquiry import CHAT, Inquiry, Unresumable
 from gateway.routing.prefix import TOKEN_ID_BYTES
 
-Tokenize = Callable[[bytes], Awaitable[list[int] | None]]
-"""Asks an engine's `/tokenize` with a body; None where it has no answer."""
+Tokenize = Callable[[bytes, int], Awaitable[list[int] | None]]
+"""Asks an engine's `/tokenize` with a body whose prompt ends with so many bytes of answer; None
+where it has no answer."""
 RENDERED = (
     "model",
     "messages",
@@ -78,10 +79,10 @@ async def _chat(inquiry: Inquiry, fields: Fields, kept: str, tokenize: Tokenize)
         "add_generation_prompt": raw(False),
     }
     size = len(kept.encode())
-    before = await tokenize(_picked(fields, RENDERED))
+    before = await tokenize(_picked(fields, RENDERED), 0)
     if before is None:
         return Continuation(changed, size, await _count(fields, kept, tokenize))
-    after = await tokenize(_picked(fields | changed, RENDERED))
+    after = await tokenize(_picked(fields | changed, RENDERED), size)
     if after is None or after[: len(before)] != before:
         raise Unresumable(_OTHER_TEMPLATE)
     return Continuation(changed, size, len(after) - len(before), len(before))
@@ -108,7 +109,7 @@ async def _completion(
     if not isinstance(prompt, str):
         if not prompt or not isinstance(prompt[0], int):
             raise Unresumable("There are several prompts.")
-        ids = await tokenize(_text(fields, kept))
+        ids = await tokenize(_text(fields, kept), 0)
         if ids is None:
             raise Unresumable("The engine cannot tell the answer's tokens.")
         grown: Fields = {"prompt": raw([*prompt, *ids])}
@@ -116,8 +117,8 @@ async def _completion(
     size = len(kept.encode())
     changed: Fields = {"prompt": raw(prompt + kept)}
     names = ("model", "prompt", "add_special_tokens")
-    before = await tokenize(_picked(fields | {"prompt": raw(prompt)}, names))
-    after = await tokenize(_picked(fields | changed, names))
+    before = await tokenize(_picked(fields | {"prompt": raw(prompt)}, names), 0)
+    after = await tokenize(_picked(fields | changed, names), size)
     if before is None or after is None:
         return Continuation(changed, size, None)
     kept_tokens: int | None = len(after) - len(before)
@@ -129,7 +130,7 @@ async def _completion(
 
 
 async def _count(fields: Fields, text: str, tokenize: Tokenize) -> int | None:
-    ids = await tokenize(_text(fields, text))
+    ids = await tokenize(_text(fields, text), 0)
     return None if ids is None else len(ids)
 
 

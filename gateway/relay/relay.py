@@ -18,7 +18,6 @@ TOKENIZE = "/tokenize"
 TOKENIZE_TIMEOUT_S = 10.0
 TOKENIZE_LIMIT = 64 << 20
 """Bytes of what an engine says of a prompt's tokens: millions of them."""
-JSON = (b"content-type", b"application/json")
 
 
 class _Tokens(msgspec.Struct):
@@ -66,7 +65,7 @@ class Relay:
             raise UpstreamFailed("The engine does not accept the gateway's key.", "key")
         return response
 
-    async def tokenize(self, body: bytes, request_id: bytes, replica: Replica) -> list[int] | None:
+    async def tokenize(self, call: Call, replica: Replica) -> list[int] | None:
         """The tokens of a prompt, as `/tokenize` takes it; None where they cannot be told.
 
         Raises:
@@ -74,7 +73,6 @@ class Relay:
         """
         if TOKENIZE not in replica.metadata.facts.routes:
             return None
-        call = Call(TOKENIZE, [JSON], body, request_id, [])
         try:
             async with asyncio.timeout(TOKENIZE_TIMEOUT_S):
                 response = await self.open(call, replica)

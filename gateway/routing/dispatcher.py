@@ -117,6 +117,11 @@ class Dispatcher:
         desk = self._desks.get(decision.replica.id)
         return desk is None or desk.has_room(decision.new_tokens, is_batch=decision.is_batch)
 
+    def follows(self, replica: str) -> bool:
+        """Whether a replica is there, and its telemetry arrives."""
+        desk = self._desks.get(replica)
+        return desk is not None and desk.is_followed
+
     def is_sound(self, replica: str) -> bool:
         """Whether a replica is there, and none that others are preferred to."""
         desk = self._desks.get(replica)

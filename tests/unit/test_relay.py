@@ -123,7 +123,7 @@ async def test_tokens_are_asked_of_the_engine(
     body = json.dumps({"count": 2, "max_model_len": 9, "tokens": [7, 8]}).encode()
     engine = await start_engine(script(answer(body)))
     replica = engine.replica((CHAT, TOKENIZE))
-    assert await Relay(upstream).tokenize(b'{"prompt":"x"}', b"id", replica) == [7, 8]
+    assert await Relay(upstream).tokenize(call(TOKENIZE, b'{"prompt":"x"}'), replica) == [7, 8]
     assert engine.requests[0].startswith(b"POST /tokenize HTTP/1.1\r\n")
     assert engine.requests[0].endswith(b'{"prompt":"x"}')
 
@@ -134,7 +134,7 @@ async def test_tokens_of_an_engine_that_cannot_tell(
 ) -> None:
     """An engine without the route, or one that refuses, gives none."""
     engine = await start_engine(script(answer(b"{}", status=b"400 Bad Request")))
-    assert await Relay(upstream).tokenize(b"{}", b"id", engine.replica(routes)) is None
+    assert await Relay(upstream).tokenize(call(TOKENIZE), engine.replica(routes)) is None
     assert len(engine.requests) == (TOKENIZE in routes)
 
 
@@ -144,7 +144,7 @@ async def test_tokens_of_an_engine_that_fails(
     """Another engine may do better."""
     engine = await start_engine(script(answer(b"{}", status=b"500 Oh")))
     with pytest.raises(UpstreamFailed):
-        await Relay(upstream).tokenize(b"{}", b"id", engine.replica((TOKENIZE,)))
+        await Relay(upstream).tokenize(call(TOKENIZE), engine.replica((TOKENIZE,)))
 
 
 async def test_close_closes_the_connections(start_engine: StartEngine) -> None:

@@ -384,8 +384,8 @@ async def test_an_engine_that_renders_no_conversation_counts_the_text() -> None:
     """Where `/tokenize` takes only texts, the tokens of the answer are still right."""
     engine = ModelEngine(SENT)
 
-    async def tokenize(body: bytes) -> list[int] | None:
-        return None if b"messages" in body else await engine.tokenize(body)
+    async def tokenize(body: bytes, answered_bytes: int) -> list[int] | None:
+        return None if b"messages" in body else await engine.tokenize(body, answered_bytes)
 
     body = json.dumps({**SAMPLED, **USAGE, "max_tokens": 9}).encode()
     unbroken = await engine.stream(CHAT, body)

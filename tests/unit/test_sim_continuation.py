@@ -124,6 +124,19 @@ async def test_what_was_said_has_the_tokens_it_was_made_of(count: int) -> None:
     assert await tokens(continued_chat(part)) == before + count
 
 
+@given(text=st.text(st.characters(codec="ascii"), max_size=30), count=st.integers(1, 8))
+async def test_a_continued_chat_begins_with_the_tokens_of_the_chat(text: str, count: int) -> None:
+    """Wherever the last token of the conversation ends, the answer's come after it."""
+    body = chat(text)
+    said = " ".join((await ask(CHAT, body)).text.split(" ")[:count])
+    grown = {**body, "messages": [*body["messages"], {"role": "assistant", "content": said}]}
+    continued = {**grown, "continue_final_message": True, "add_generation_prompt": False}
+    before = (await Exchange(engine_with(), TOKENIZE, body).finish()).json["tokens"]
+    after = (await Exchange(engine_with(), TOKENIZE, continued).finish()).json["tokens"]
+    assert after[: len(before)] == before
+    assert len(after) == len(before) + count
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [
