@@ -6,6 +6,7 @@ for each model's `Engine` deployment and calls with every change.
 """
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 from collections.abc import Sequence
@@ -64,6 +65,8 @@ class Discovery:
         self._wakes: dict[str, asyncio.Task[None]] = {}
         self._missing: set[str] = set()
         """Applications we follow that the last look did not show."""
+        self._with_engines: set[str] = set()
+        """Applications whose engines run, at the last look."""
 
     async def run(self) -> None:
         """Follow the cluster until cancelled; a failed look is logged and tried again."""
@@ -79,6 +82,24 @@ class Discovery:
         finally:
             for task in self._wakes.values():
                 task.cancel()
+
+    async def catch_up(self, timeout_s: float) -> None:
+        """Look until every engine that runs is known, or `timeout_s` seconds have passed."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while not await self._has_caught_up():  # noqa: ASYNC110 - Serve tells of no event
+                    await asyncio.sleep(SETTLING_PERIOD_S)
+
+    async def _has_caught_up(self) -> bool:
+        try:
+            await self.refresh()
+        except Exception:
+            logger.exception("could not read Serve's status")
+            return False
+        return all(
+            name in self._applications and self._applications[name].model.replicas
+            for name in self._with_engines
+        )
 
     async def refresh(self) -> None:
         """One look at Serve's status."""
@@ -104,6 +125,9 @@ class Discovery:
                 await self._follow(name, overview)
             except Exception:
                 logger.exception("could not follow application %s; the others go on", name)
+        self._with_engines = {
+            name for name, overview in found.items() if _runs(overview, ENGINE_DEPLOYMENT)
+        }
         unread = (o.status for name, o in found.items() if name not in self._applications)
         self._fleet.is_settled = _COMING_UP.isdisjoint(unread)
 
@@ -124,8 +148,8 @@ class Discovery:
     async def _follow(self, name: str, overview: ApplicationStatusOverview) -> None:
         app = self._applications.get(name)
         if app is None or app.deployed_s != overview.last_deployed_time_s:
-            if overview.deployments[MODEL_DEPLOYMENT].status != "HEALTHY":
-                return  # its entry cannot be asked for yet
+            if not _runs(overview, MODEL_DEPLOYMENT):
+                return  # nobody can be asked for its entry
             app = await self._read(name, overview)
         model = app.model
         if not self._fleet.has(model.name):
@@ -184,6 +208,11 @@ class Discovery:
     def _forget(self, name: str) -> None:
         broadcasts.replicas.unsubscribe(name)
         self._fleet.remove(self._applications.pop(name).model)
+
+
+def _runs(overview: ApplicationStatusOverview, deployment: str) -> bool:
+    count: int = overview.deployments[deployment].replica_states.get(ReplicaState.RUNNING, 0)
+    return count > 0
 
 
 def listens_on_loopback() -> bool:

@@ -34,6 +34,10 @@ VARIABLES: Mapping[str, str] = {
     # Serve would keep a router's port from the next one for as long. What can still come through an
     # old HAProxy is one request of a client whose connection idles for 90 s at most.
     "RAY_SERVE_PORT_QUARANTINE_S": "150",
+    # A router that stops closes its idle connections. A request that is sent on one just then comes
+    # to nothing, and HAProxy would close its client's connection in turn, without a word. To ask
+    # twice for an answer is harmless.
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
 }
 """What Serve itself is told about slow clients and long answers, in its environment."""
 MARK = "# from gateway-haproxy"

@@ -131,7 +131,7 @@ def environment() -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(processes.free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(processes.free_port()),
         # Nobody but this cluster's own HAProxy has to learn that a router goes away.
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
         "RAY_USAGE_STATS_ENABLED": "0",
         # Ray's switch, despite its name, for a cluster of one machine that stays on its loopback.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",

@@ -28,6 +28,9 @@ from gateway.routing.dispatchers import Dispatchers
 from gateway.routing.fleet import Fleet
 from gateway.settings import Settings
 
+CATCH_UP_S = 10.0
+"""How long a new router keeps clients waiting to learn of all engines."""
+
 logger = logging.getLogger("ray.serve")
 
 
@@ -48,8 +51,8 @@ class Router:
         )
         self._subscriptions.start()
         self._discovery = Discovery(self._fleet)
-        with contextlib.suppress(Exception):  # tried again, and logged, by `run`
-            await self._discovery.refresh()  # Serve sends requests from here on
+        # Serve sends requests from here on, also to a router that replaces another under load.
+        await self._discovery.catch_up(CATCH_UP_S)
         self._following = asyncio.create_task(self._discovery.run())
         collect_rarely()
         if missing := Settings.read(os.environ).missing:

@@ -14,6 +14,7 @@ from deployments.broadcasts import ReplicaBroadcasts
 from deployments.discovery import Discovery, is_loopback, model_state
 from gateway.registry import Queue
 from gateway.routing.fleet import Fleet, ModelState
+from tests.unit.conftest import PATIENCE_S
 
 FACTS = {
     "engine": "sim",
@@ -33,6 +34,10 @@ class FakeApplication:
     status: str = "RUNNING"
     deployed_s: float = 1.0
     fails: bool = False
+    engines: int = 0
+    """How many run."""
+    model_status: str = "HEALTHY"
+    """Of the deployment that holds its entry."""
     fields: dict[str, Any] = field(default_factory=dict)
     """What its entry says beside the name."""
 
@@ -51,7 +56,10 @@ class FakeApplication:
         return SimpleNamespace(
             status=ApplicationStatus(self.status),
             last_deployed_time_s=self.deployed_s,
-            deployments={"Model": engine("HEALTHY", RUNNING=1), "Engine": engine("HEALTHY")},
+            deployments={
+                "Model": engine(self.model_status, RUNNING=1),
+                "Engine": engine("HEALTHY", RUNNING=self.engines),
+            },
         )
 
 
@@ -209,6 +217,36 @@ async def test_an_unknown_name_waits_for_models_being_deployed(serve: FakeServe)
 
     assert not before
     assert fleet.is_settled
+
+
+async def test_a_model_is_known_while_it_is_updated(serve: FakeServe) -> None:
+    """A router that starts in the middle of a rolling update needs not wait for its end."""
+    fleet = Fleet()
+    serve.applications = {"app": FakeApplication("x", status="DEPLOYING", model_status="UPDATING")}
+    await Discovery(fleet).refresh()
+
+    assert fleet.has("x")
+    assert fleet.is_settled
+
+
+async def test_a_new_router_catches_up_with_what_runs(serve: FakeServe) -> None:
+    """It is ready when it knows the engines that run; of those that do not, it expects nothing."""
+    fleet = Fleet()
+    serve.applications = {"app": FakeApplication("x", engines=1), "idle": FakeApplication("y")}
+    catching_up = asyncio.create_task(Discovery(fleet).catch_up(PATIENCE_S))
+    await asyncio.sleep(0.05)
+    is_early = catching_up.done()
+    broadcasts.replicas.publish("app", [running("r", "x")])
+    await asyncio.wait_for(catching_up, PATIENCE_S / 2)
+
+    assert not is_early
+    assert list(fleet.model("x").replicas) == ["r"]
+
+
+async def test_a_new_router_does_not_wait_for_ever(serve: FakeServe) -> None:
+    """An engine that is never told of keeps the others waiting for a while only."""
+    serve.applications = {"app": FakeApplication("x", engines=1)}
+    await asyncio.wait_for(Discovery(Fleet()).catch_up(0.05), PATIENCE_S)
 
 
 def engine(status: str, **replicas: int) -> DeploymentStatusOverview:
