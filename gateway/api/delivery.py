@@ -7,7 +7,6 @@ told to the client: as an error, or, in a stream that has begun, as an event.
 """
 
 import asyncio
-import time
 from collections import defaultdict
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
@@ -17,17 +16,17 @@ import msgspec
 from gateway.admission.admission import Wish
 from gateway.admission.admissions import Admissions
 from gateway.api.errand import Errand
+from gateway.api.incidents import ANSWERED_5XX, Incidents
 from gateway.api.routes import PROMPT_ROUTES
 from gateway.api.selection import Selection
 from gateway.errors import (
     BROKE_OFF,
     DeadlineExceeded,
     GatewayError,
-    Overloaded,
     StreamLost,
     UpstreamFailed,
 )
-from gateway.faults import Action, Fault, Faults
+from gateway.faults import Action, Faults
 from gateway.relay.asgi import Headers
 from gateway.relay.budget import RetryBudget
 from gateway.relay.events import pass_events
@@ -52,14 +51,10 @@ RETRIES = 2
 """Attempts beside the first one."""
 RESUMES = 8
 """How often one stream is carried on."""
-SHUN_S = 5.0
-"""How long others are preferred to a replica that could not be reached, or broke off."""
 LAST_WORDS_S = 0.01
 """A replica that dies breaks all its connections off at once, that of its telemetry as well."""
 FREE = frozenset({UNREACHABLE, "draining", "stuck"})
 """Reasons of failures that no engine goes on working for: to try elsewhere multiplies nothing."""
-INNOCENT = frozenset({"draining", "closing"})
-"""Reasons that say nothing against the replica."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +77,7 @@ class Delivery:
         self._errand = errand
         self._selection = selection
         self._means = means
+        self._incidents = Incidents(selection, means.faults)
         self._reply = reply
         self._headers = reply.headers
         self._events = WholeEvents()
@@ -109,7 +105,7 @@ class Delivery:
             else:
                 await self._deliver_in_time()
         except GatewayError as error:
-            self._note_failure(error)
+            self._incidents.told(self._replica, error, is_cut=bool(self._last))
             if not self._reply.has_begun or self._is_committed:
                 raise
             end = self._events.cut() + error_event(error, self._errand.path, self._last)
@@ -147,7 +143,8 @@ class Delivery:
         try:
             await self._attempt(decision)
         except UpstreamFailed as error:
-            self._blame(decision.replica, error)
+            self._tried.add(decision.replica.id)
+            self._incidents.blame(decision.replica, error)
             await self._mend(decision.replica, error)
             return False
         return True
@@ -176,9 +173,9 @@ class Delivery:
         if response.status < 500:
             dispatcher.outliers.succeed(decision.replica.id)
         else:
-            failure = UpstreamFailed(f"The engine answered {response.status}.", "answered_5xx")
-            self._blame(decision.replica, failure)
-            self._note_failure(failure)
+            failure = _answered(response.status)
+            self._incidents.blame(decision.replica, failure)
+            self._incidents.told(decision.replica, failure, is_cut=False)
 
     async def _carry_on(self, replica: Replica) -> Resumption:
         if self._journal is None:
@@ -198,7 +195,7 @@ class Delivery:
     async def _pass_on(self, response: Response, decision: Decision) -> None:
         status = response.status
         if status >= 500 and (self._last or self._can_retry):
-            raise UpstreamFailed(f"The engine answered {status}.", "answered_5xx")
+            raise _answered(status)
         self._tell(decision)
         if _is_events(response) and status == 200:
             await self._pass_stream(response)
@@ -244,16 +241,6 @@ class Delivery:
         is_left = self._means.budgets[self._selection.model.name].is_left
         return is_left and not self._last and self._retries < RETRIES
 
-    def _blame(self, replica: Replica, error: UpstreamFailed) -> None:
-        self._tried.add(replica.id)
-        if error.reason in INNOCENT:
-            return
-        if error.reason != "answered_5xx":
-            replica.shunned_until_s = time.time() + SHUN_S
-        model = self._selection.model
-        if self._selection.dispatcher.outliers.fail(replica.id, len(model.replicas)):
-            self._note(error.reason, Action.EJECTED, replica, "it failed again and again")
-
     async def _mend(self, replica: Replica, error: UpstreamFailed) -> None:
         """Get ready for another attempt, or raise `error` if there is to be none."""
         if self._is_committed:
@@ -262,14 +249,14 @@ class Delivery:
             self._resumes += 1
             if self._journal is None or self._resumes > RESUMES:
                 raise error
-            self._note(error.reason, Action.RESUMED, replica, str(error))
+            self._incidents.mended(replica, error, Action.RESUMED)
             return
         model = self._selection.model
         is_free = error.reason in FREE or await self._has_died(replica, error)
         if self._retries == RETRIES or not (is_free or self._means.budgets[model.name].spend()):
             raise error
         self._retries += 1
-        self._note(error.reason, Action.RETRIED, replica, str(error))
+        self._incidents.mended(replica, error, Action.RETRIED)
 
     async def _has_died(self, replica: Replica, error: UpstreamFailed) -> bool:
         if error.reason != BROKE_OFF:
@@ -289,21 +276,9 @@ class Delivery:
             headers.append((b"x-gateway-decision", decision.encode()))
         self._reply.headers = headers
 
-    def _note_failure(self, error: GatewayError) -> None:
-        if isinstance(error, Overloaded):
-            self._note(error.code, Action.SHED, None, str(error))
-        elif error.status >= 500:
-            reason = error.reason if isinstance(error, UpstreamFailed) else error.code
-            action = Action.CUT if self._last else Action.FAILED
-            self._note(reason, action, self._replica, str(error))
 
-    def _note(self, reason: str, action: Action, replica: Replica | None, why: str) -> None:
-        self._means.faults.note(
-            Fault(self._selection.model.name, reason, action),
-            request_id=self._errand.request_id.decode(),
-            replica=replica.id if replica else "-",
-            why=why,
-        )
+def _answered(status: int) -> UpstreamFailed:
+    return UpstreamFailed(f"The engine answered {status}.", ANSWERED_5XX)
 
 
 def _is_events(response: Response) -> bool:

@@ -82,6 +82,8 @@ class Decision:
             "prefill_s": round(self.figures.prefill_s, 9),
             "sequence_s": round(self.figures.sequence_s, 9),
             "has_session": self.has_session,
+            "is_batch": self.is_batch,
+            "waited_s": round(self.waited_s, 6),
             "candidate_count": len(self.candidates),
             "candidates": [
                 {
