@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from deployments.engines.asgi import BREAK_OFF
 from deployments.engines.gate import Gate
+from deployments.engines.last_words import LastWords
 from deployments.engines.telemetry import Telemetry
 from gateway.relay.asgi import App
 from gateway.routing.report import Report
@@ -61,7 +62,8 @@ class EngineServer:
         self.key = secrets.token_urlsafe(32)
         self.host = host
         self.port = 0
-        self._telemetry = Telemetry(engine.app, engine.report)
+        app = LastWords(engine.app, engine.check, engine.report)
+        self._telemetry = Telemetry(app, engine.report)
         self._gate = Gate(self._telemetry, self.key)
         self._uvicorn = _Uvicorn(server_config(self._gate))
         self._task: asyncio.Task[None] | None = None

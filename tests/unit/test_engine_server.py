@@ -36,6 +36,7 @@ class FakeEngine:
     def __init__(self) -> None:
         self.report = Report(FACTS, time.monotonic)
         self.failure: Exception | None = None
+        self.is_dead = False
         self.release = asyncio.Event()
         self.entered = asyncio.Event()
 
@@ -47,10 +48,19 @@ class FakeEngine:
         if scope["path"] == "/slow":
             self.entered.set()
             await self.release.wait()
+        if self.is_dead:
+            await send_json(send, 500, b"what an engine says that has lost its core")
+            raise RuntimeError("dead")
         await send_json(send, 200, scope["path"].encode())
 
     async def check(self) -> None:
-        """Be well."""
+        """Be well, or dead.
+
+        Raises:
+            RuntimeError: it is dead.
+        """
+        if self.is_dead:
+            raise RuntimeError("dead")
 
     async def stop(self) -> None:
         """Hold nothing, release nothing."""
@@ -273,3 +283,19 @@ async def test_an_application_that_fails_to_start() -> None:
         await server.start()
     with socket.socket() as probe:
         assert probe.connect_ex((server.host, server.port)) != 0
+
+
+async def test_a_dead_engine_sends_requests_elsewhere() -> None:
+    """Those it had and those that come are declined as in a drain, and routers are told of it."""
+    engine = FakeEngine()
+    async with served(engine) as (_, client), client.listen() as updates:
+        await anext(updates)
+        under_way = asyncio.create_task(client.call("POST", "/slow"))
+        await engine.entered.wait()
+        engine.is_dead = True
+        engine.release.set()
+        answers = [await under_way, await client.call("POST", "/v1/x")]
+        update = await anext(updates)
+
+    assert [(status, error_code(body)) for status, body, _ in answers] == [(503, "draining")] * 2
+    assert update.is_draining

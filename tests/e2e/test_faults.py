@@ -1,0 +1,408 @@
+"""Faults under real vLLM engines: what breaks, and what clients see of it, which is nothing."""
+
+import asyncio
+import copy
+import itertools
+import json
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import httpx
+import pytest
+
+from tests.gateway_process import (
+    Document,
+    GatewayProcess,
+    command_line,
+    model_application,
+    wait_for,
+)
+
+pytestmark = pytest.mark.e2e
+
+MODEL = "pair"
+CHAT = "/v1/chat/completions"
+TEXT = "/v1/completions"
+STORY = "Tell me a story."
+AS_PROMPT = f"<|im_start|>user\n{STORY}<|im_end|>\n<|im_start|>assistant\n"
+"""The chat of it, as the model's template writes it."""
+WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {}}}
+REQUEST_TIMEOUT_S = 120.0
+REPLACED_TIMEOUT_S = 180.0
+MIDDLE = 8
+"""Events of every stream after which an engine is killed."""
+MOST_TRIES = 4
+"""Pairs of streams of a kind that are opened until each engine has one."""
+CUT_TOKENS = 2
+"""By which the tokens of a word that was cut may differ from those of the whole one."""
+ENDLESS = 8000
+"""Tokens that take longer than any test."""
+WHOLE = 4
+"""Requests without streaming that are under way as well: some with each engine."""
+
+T = TypeVar("T")
+Asked = tuple[str, Document]
+"""A path and a body."""
+
+
+def chat(text: str, **more: object) -> Asked:
+    """A conversation of one question."""
+    messages = [{"role": "user", "content": text}]
+    return CHAT, {"model": MODEL, "messages": messages, **more}
+
+
+ALIKE: dict[str, Asked] = {
+    "chat": chat(STORY, temperature=0),
+    "limited": chat(STORY, temperature=0, max_tokens=350),
+    "tools offered": chat(STORY, temperature=0, tools=[WEATHER]),
+    "seeded": chat(STORY, temperature=0.7, seed=7),
+    "completion": (
+        TEXT,
+        {"model": MODEL, "prompt": AS_PROMPT, "temperature": 0, "max_tokens": 600},
+    ),
+}
+"""What has the same answer every time."""
+SAMPLED = "sampled"
+NOT_RESUMED = "not to be resumed"
+KINDS = {**ALIKE, SAMPLED: chat(STORY, temperature=0.7), NOT_RESUMED: ALIKE["chat"]}
+
+
+@dataclass(slots=True)
+class Stream:
+    """A stream on its way to its client."""
+
+    kind: str
+    request_id: str
+    replica: str = ""
+    """The one that it began on."""
+    content: bytes = b""
+    is_under_way: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def read(self, http: httpx.AsyncClient) -> None:
+        """Ask, and read all of the answer."""
+        path, body = KINDS[self.kind]
+        # With another salt nothing of an earlier prompt is cached: load alone says where it goes.
+        body = {
+            **body,
+            "cache_salt": self.request_id,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        headers = {"x-request-id": self.request_id}
+        if self.kind == NOT_RESUMED:
+            headers["x-gateway-resume"] = "off"
+        async with http.stream("POST", path, json=body, headers=headers) as response:
+            self.replica = response.headers["x-gateway-replica"]
+            async for chunk in response.aiter_raw():
+                self.content += chunk
+                if self.content.count(b"\n\n") >= MIDDLE:
+                    self.is_under_way.set()
+
+    @property
+    def events(self) -> list[Document]:
+        """What has come, without the `[DONE]`."""
+        blocks = [block for block in self.content.decode().split("\n\n") if block]
+        return [json.loads(b.removeprefix("data: ")) for b in blocks if b.startswith("data: {")]
+
+    @property
+    def choices(self) -> list[Document]:
+        """The choices of all events."""
+        return [choice for event in self.events for choice in event.get("choices", ())]
+
+    @property
+    def text(self) -> str:
+        """What the model has said."""
+        pieces = (choice.get("text") or _delta(choice).get("content") for choice in self.choices)
+        return "".join(piece or "" for piece in pieces)
+
+    @property
+    def usage(self) -> Document:
+        """The tokens, as the last event counts them."""
+        counts: Document = self.events[-1]["usage"]
+        return {name: counts[f"{name}_tokens"] for name in ("prompt", "completion", "total")}
+
+    @property
+    def finish(self) -> str | None:
+        """Why it has ended, in the model's word."""
+        return next((c["finish_reason"] for c in self.choices if c["finish_reason"]), None)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has ended with `[DONE]`, and nothing after it."""
+        return (self.content.count(b"data: [DONE]"), self.content[-14:]) == (1, b"data: [DONE]\n\n")
+
+    def assert_is_one(self) -> None:
+        """It looks as if nothing had happened."""
+        events, choices = self.events, self.choices
+        roles = [choice for choice in choices if "role" in _delta(choice)]
+        assert self.is_done
+        assert len({(event["id"], event["created"], event["model"]) for event in events}) == 1
+        assert len(roles) == (KINDS[self.kind][0] == CHAT)
+        assert sum(choice["finish_reason"] is not None for choice in choices) == 1
+        assert [event for event in events if event.get("usage")] == [events[-1]]
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """What became of the requests of an engine that was killed, and of the other engine's."""
+
+    streams: list[Stream]
+    whole: list[httpx.Response]
+    attempts: Mapping[str, int]
+    """Of each request, by its id."""
+
+    def of(self, kind: str) -> list[Stream]:
+        """The streams of one kind."""
+        return [stream for stream in self.streams if stream.kind == kind]
+
+    def assert_is_carried_on(self, streams: list[Stream]) -> None:
+        """The engine that was killed had one of them."""
+        assert {self.attempts[stream.request_id] for stream in streams} == {1, 2}
+
+
+@pytest.fixture(scope="module")
+def pair(gateway: GatewayProcess, dev_config: Document) -> Iterator[Document]:
+    """The demo model with two engines, beside the other models: what is deployed."""
+    (demo,) = [app for app in dev_config["applications"] if app["name"] == "demo"]
+    twice = {**demo["args"], "name": MODEL, "replicas": 2, "cpus_per_worker": 0.25}
+    applications = [*dev_config["applications"], model_application(**twice)]
+    deployed = {**dev_config, "applications": applications}
+    gateway.deploy(deployed)
+    wait_for(lambda: running(gateway) == 2, REPLACED_TIMEOUT_S)
+    yield deployed
+    gateway.deploy(dev_config)
+    wait_for(lambda: not gateway.replica_processes(MODEL))
+
+
+@pytest.fixture(scope="module")
+def unbroken(gateway: GatewayProcess, pair: Document) -> dict[str, Stream]:
+    """What clients get while nothing happens."""
+
+    async def ask_all(http: httpx.AsyncClient) -> dict[str, Stream]:
+        streams = {kind: Stream(kind, f"unbroken-{kind.replace(' ', '-')}") for kind in ALIKE}
+        for stream in streams.values():
+            await stream.read(http)
+            stream.assert_is_one()
+        return streams
+
+    return with_client(gateway, ask_all)
+
+
+@pytest.fixture(scope="module", params=["replica", "engine core"])
+def broken(
+    gateway: GatewayProcess, unbroken: dict[str, Stream], request: pytest.FixtureRequest
+) -> Break:
+    """An engine killed while both have a stream of each kind, and requests without streaming."""
+    wait_for(lambda: running(gateway) == 2, REPLACED_TIMEOUT_S)
+    name = request.param.replace(" ", "-")
+    victim = gateway.replica_processes(MODEL)[0]
+    if name != "replica":
+        (victim,) = [p for p in victim.children() if "EngineCore" in command_line(p)]
+
+    async def ask_and_kill(http: httpx.AsyncClient) -> Break:
+        async with asyncio.TaskGroup() as group:
+            path, body = ALIKE["chat"]
+            whole = [
+                group.create_task(http.post(path, json=body, headers={"x-request-id": id_}))
+                for id_ in (f"{name}-whole-{number}" for number in range(WHOLE))
+            ]
+            streams = await started(http, group, name)
+            victim.kill()
+        decisions = (await http.get("/gateway/decisions", params={"model": MODEL})).json()["data"]
+        ids = [decision["request_id"] for decision in decisions]
+        attempts = {id_: ids.count(id_) for id_ in ids}
+        return Break(streams, [task.result() for task in whole], attempts)
+
+    return with_client(gateway, ask_and_kill)
+
+
+async def started(http: httpx.AsyncClient, group: asyncio.TaskGroup, name: str) -> list[Stream]:
+    """Streams that have come to their middle, of each kind one from each engine at least."""
+    streams: list[Stream] = []
+    lacking = list(KINDS)
+    for attempt in range(MOST_TRIES):
+        more = [
+            Stream(kind, f"{name}-{kind.replace(' ', '-')}-{attempt}-{number}")
+            for kind in lacking
+            for number in range(2)
+        ]
+        streams += more
+        for stream in more:
+            group.create_task(stream.read(http))
+        for stream in more:
+            await stream.is_under_way.wait()
+        lacking = [
+            kind for kind in KINDS if len({s.replica for s in streams if s.kind == kind}) < 2
+        ]
+        if not lacking:
+            break
+    return streams
+
+
+def with_client(gateway: GatewayProcess, use: Callable[[httpx.AsyncClient], Awaitable[T]]) -> T:
+    """What comes of a client's requests."""
+
+    async def run() -> T:
+        async with httpx.AsyncClient(base_url=gateway.url, timeout=REQUEST_TIMEOUT_S) as http:
+            return await use(http)
+
+    return asyncio.run(run())
+
+
+def running(gateway: GatewayProcess) -> int:
+    """How many engines the model has, as the gateway sees it."""
+    _, listing = gateway.request("GET", "/v1/models")
+    return sum(card["replicas"] for card in listing["data"] if card["id"] == MODEL)
+
+
+def _delta(choice: Document) -> Document:
+    delta: Document = choice.get("delta") or {}
+    return delta
+
+
+@pytest.mark.parametrize("kind", ALIKE)
+def test_a_killed_engine_is_not_noticed(
+    broken: Break, unbroken: dict[str, Stream], kind: str
+) -> None:
+    """The stream is the unbroken one: its text, its usage, its finish, and one of each."""
+    streams, model = broken.of(kind), unbroken[kind]
+
+    broken.assert_is_carried_on(streams)
+    for stream in streams:
+        stream.assert_is_one()
+        assert (stream.text, stream.usage, stream.finish) == (model.text, model.usage, model.finish)
+
+
+def test_a_sampled_stream_goes_on(gateway: GatewayProcess, broken: Break) -> None:
+    """One stream, in which nothing is missing and nothing said twice: the tokens are as many."""
+    streams = broken.of(SAMPLED)
+
+    broken.assert_is_carried_on(streams)
+    for stream in streams:
+        stream.assert_is_one()
+        body = {"model": MODEL, "prompt": stream.text, "add_special_tokens": False}
+        _, tokens = gateway.request("POST", "/tokenize", body)
+        assert stream.finish == "stop"
+        # The one that ends it has no text; a word that was cut may have had other ones.
+        assert abs(stream.usage["completion"] - 1 - tokens["count"]) <= CUT_TOKENS
+
+
+def test_a_stream_that_is_not_to_be_resumed_ends_with_an_error(
+    broken: Break, unbroken: dict[str, Stream]
+) -> None:
+    """`x-gateway-resume: off`: what the engine has said, an error event, `[DONE]`."""
+    text = unbroken["chat"].text
+    streams = broken.of(NOT_RESUMED)
+    cut = [stream for stream in streams if "error" in stream.events[-1]]
+
+    assert 0 < len(cut) < len(streams)
+    assert all(stream.is_done for stream in streams)
+    assert {broken.attempts[stream.request_id] for stream in streams} == {1}
+    for stream in cut:
+        assert stream.events[-1]["error"]["code"] == "upstream_failed"
+        assert stream.finish is None
+        assert text.startswith(stream.text)
+    assert {stream.text for stream in streams if stream not in cut} == {text}
+
+
+def test_requests_of_a_killed_engine_are_answered_by_another(
+    broken: Break, unbroken: dict[str, Stream]
+) -> None:
+    """All of them, with the answer that they would have had."""
+    answers = [answer.json() for answer in broken.whole]
+
+    assert [answer.status_code for answer in broken.whole] == [200] * WHOLE
+    assert {answer["choices"][0]["message"]["content"] for answer in answers} == {
+        unbroken["chat"].text
+    }
+    assert {broken.attempts[a.headers["x-request-id"]] for a in broken.whole} == {1, 2}
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+def test_a_client_that_leaves_frees_the_engine(
+    gateway: GatewayProcess, pair: Document, is_stream: bool
+) -> None:
+    """What nobody reads is aborted, long before its end, with and without streaming."""
+    body = {"model": MODEL, "prompt": "1", "ignore_eos": True, "stream": is_stream}
+    request_id = f"leaves-{is_stream}"
+
+    async def leave(http: httpx.AsyncClient) -> None:
+        endless = {**body, "max_tokens": ENDLESS}
+        headers = {"x-request-id": request_id}
+        asking = asyncio.create_task(http.post(TEXT, json=endless, headers=headers))
+        await asyncio.to_thread(wait_for, lambda: is_busy(gateway))
+        asking.cancel()
+        await asyncio.wait([asking])
+        assert asking.cancelled()
+
+    with_client(gateway, leave)
+    wait_for(lambda: outcome(gateway, request_id))
+
+    assert outcome(gateway, request_id)["is_aborted"]
+    assert not is_busy(gateway)
+
+
+def is_busy(gateway: GatewayProcess) -> bool:
+    """Whether an engine of the model says that it has a request."""
+    _, choice = gateway.request("POST", "/gateway/route", chat("Say hello.")[1])
+    return any(candidate["running"] for candidate in choice["candidates"])
+
+
+def outcome(gateway: GatewayProcess, request_id: str) -> Document:
+    """How a request turned out, by its engine's word; empty before that has come."""
+    _, decisions = gateway.request("GET", f"/gateway/decisions?model={MODEL}")
+    (decision,) = [d for d in decisions["data"] if d["request_id"] == request_id]
+    actual: Document = decision["actual"] or {}
+    return actual
+
+
+def test_what_goes_finishes_what_it_has(
+    gateway: GatewayProcess, pair: Document, unbroken: dict[str, Stream]
+) -> None:
+    """`serve deploy` takes an engine away and replaces the router: no stream is cut."""
+    wait_for(lambda: running(gateway) == 2, REPLACED_TIMEOUT_S)
+    changed = copy.deepcopy(pair)
+    front, *_, model = changed["applications"]
+    front["deployments"][0]["ray_actor_options"] = {"num_cpus": 0.21}
+    model["deployments"] = [{"name": "Engine", "num_replicas": 1}]
+    replaced = routers(gateway)
+
+    async def update(http: httpx.AsyncClient) -> list[Stream]:
+        is_over = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            loads = [group.create_task(stream_on(http, client, is_over)) for client in range(4)]
+            await asyncio.to_thread(gateway.deploy, changed)
+            await asyncio.to_thread(
+                wait_for,
+                lambda: (
+                    len(gateway.replica_processes(MODEL)) == 1
+                    and replaced.isdisjoint(routers(gateway))
+                ),
+                REPLACED_TIMEOUT_S,
+            )
+            is_over.set()
+        return [stream for load in loads for stream in load.result()]
+
+    streams = with_client(gateway, update)
+
+    assert len({stream.replica for stream in streams}) == 2
+    for stream in streams:
+        model_stream = unbroken[stream.kind]
+        stream.assert_is_one()
+        assert (stream.text, stream.usage) == (model_stream.text, model_stream.usage)
+
+
+def routers(gateway: GatewayProcess) -> set[int]:
+    """The process ids of the routers."""
+    return {process.pid for process in gateway.replica_processes("gateway", "Router")}
+
+
+async def stream_on(http: httpx.AsyncClient, client: int, is_over: asyncio.Event) -> list[Stream]:
+    """One stream after the other."""
+    streams: list[Stream] = []
+    kinds = itertools.cycle(ALIKE)
+    while not is_over.is_set():
+        streams.append(Stream(next(kinds), f"client-{client}-{len(streams)}"))
+        await streams[-1].read(http)
+    return streams
