@@ -22,17 +22,41 @@ GatewayError                    500  api_error
 """
 
 import math
+from enum import StrEnum
 
 import msgspec
 
-BROKE_OFF = "broke_off"
-"""The reason of a failure that has no other."""
 MODEL_NAME_SHOWN = 200
 """Characters of a client's model name that an error repeats."""
 
 
 DRAINING = (b"x-engine-draining", b"1")
 """The response header by which a router knows that an engine is going away."""
+
+
+class Reason(StrEnum):
+    """Why an engine's answer did not come: words for metrics, not for clients."""
+
+    UNREACHABLE = "unreachable"
+    """No connection; the engine has noticed nothing of the request."""
+    BROKE_OFF = "broke_off"
+    """A connection that ended before the answer did."""
+    STUCK = "stuck"
+    """It was given up, silent or getting no further."""
+    DRAINING = "draining"
+    """It takes nothing new."""
+    ANSWERED_5XX = "answered_5xx"
+    """It answered that the fault is its own."""
+    ENGINE_ERROR = "engine_error"
+    """It ended a stream with an error of its own."""
+    INVALID = "invalid"
+    """What came was no HTTP."""
+    KEY = "key"
+    """It does not accept the gateway's key."""
+    SILENT = "silent"
+    """It did not say in time what it was asked beside the answer itself."""
+    CLOSING = "closing"
+    """The gateway itself is ending."""
 
 
 class ErrorDetail(msgspec.Struct, frozen=True):
@@ -222,11 +246,10 @@ class UpstreamFailed(GatewayError):
     status = 502
     code = "upstream_failed"
 
-    def __init__(self, message: str, reason: str = BROKE_OFF) -> None:
+    def __init__(self, message: str, reason: Reason = Reason.BROKE_OFF) -> None:
         super().__init__(message)
         self.args = (message, reason)
         self.reason = reason
-        """A word for metrics; not for clients."""
 
 
 class StreamLost(GatewayError):

@@ -15,13 +15,14 @@ TIMEOUT_S = 60
 """Longer than any request waits and is answered."""
 WORD = "lorem "
 PROMPT_BYTES = 400
-OUTPUT_TOKENS = 64
+OUTPUT_TOKENS = (32, 96)
+"""The fewest and the most: answers of one length would end together, and free no slots between."""
 PAUSE_S = 1.0
 """What a client that sends one request after the other does after a rejection."""
 
 
 class Client(msgspec.Struct, frozen=True, kw_only=True):
-    """Who sends."""
+    """Who sends; those of one name send the same requests at the same times."""
 
     name: str
     has_key: bool = True
@@ -101,7 +102,7 @@ class Sender:
         body = {
             "model": MODEL,
             "messages": [{"role": "user", "content": text}],
-            "max_tokens": OUTPUT_TOKENS,
+            "max_tokens": self._rng.randint(*OUTPUT_TOKENS),
             "stream": True,
         }
         try:

@@ -11,6 +11,7 @@ All compare with the same light load alone, within the run.
 
 import asyncio
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -43,11 +44,12 @@ LIGHT_RATE = 2.0
 LIGHT_S = 15.0
 FILL_S = 3.0
 """From the beginning of others' load until a light one begins beside it."""
-PROBE_RATE = 5.0
+PROBE_RATE = 2.0
+"""Requests a second, of either client, from which the way back to normal is read."""
 WINDOW = 5
 """Probes in a row of which a median is taken."""
-NORMAL = 1.5
-"""A time is normal up to as many times its normal median."""
+NORMAL = 2.0
+"""A time is normal up to as many times its median alone."""
 LOOK_S = 0.2
 """Between one look at the queue and the next."""
 
@@ -55,8 +57,8 @@ SURGING = Client(name="surging")
 PROBING = Client(name="probing")
 SMALL = Client(name="small")
 FLOODING = Client(name="flooding")
-SMALL_ADDRESS = Client(name="small address", address="127.0.0.2", has_key=False)
-FLOODING_ADDRESS = Client(name="flooding address", address="127.0.0.3", has_key=False)
+SMALL_ADDRESS = Client(name="small", address="127.0.0.2", has_key=False)
+FLOODING_ADDRESS = Client(name="flooding", address="127.0.0.3", has_key=False)
 BATCH = Client(name="batch", is_batch=True)
 
 
@@ -79,6 +81,8 @@ class Surge(msgspec.Struct, frozen=True, kw_only=True):
     capacity_per_s: float
     sent: int
     answered: int
+    late: int
+    """Turned away only after half of the longest wait, or more."""
     flaws: list[str]
     """Of answers and rejections."""
     ttft_p99_s: float
@@ -91,6 +95,10 @@ class Surge(msgspec.Struct, frozen=True, kw_only=True):
     """From the end of the surge until another client's TTFT is normal."""
     own_back_s: float
     """Likewise for the client whose surge it was."""
+    others_after: list[tuple[float, float]]
+    """When the other client sent from the end of the surge on, and the times to first token."""
+    own_after: list[tuple[float, float]]
+    """Likewise; infinite where it was turned away."""
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,17 +161,21 @@ async def _surge(port: int, seed: int, capacity_per_s: float, alone: Latency) ->
         end_s = time.monotonic()
         after = await own.at_random(PROBE_RATE, AFTER_S)
         outcomes, probes = await surging, await probing
+    limit_s = Queue().max_wait_s
     return Surge(
         capacity_per_s=capacity_per_s,
         sent=len(outcomes),
         answered=len(answered(outcomes)),
+        late=sum(o.status == 429 and o.e2e_s > limit_s / 2 for o in outcomes),
         flaws=[o.flaw for o in (*outcomes, *probes, *after) if o.flaw],
         ttft_p99_s=quantile([o.ttft_s for o in answered(outcomes)], 0.99),
-        limit_s=Queue().max_wait_s + alone.ttft_p90_s,
+        limit_s=limit_s + alone.ttft_p90_s,
         most_waiting=await looking,
         others=latency([o for o in probes if o.sent_s < end_s], await _engine_ttft_s(port)),
-        others_back_s=back_s(probes, end_s, alone.ttft_p50_s),
-        own_back_s=back_s(after, end_s, alone.ttft_p50_s),
+        others_back_s=back_s(ttfts_s(probes, end_s), alone.ttft_p50_s),
+        own_back_s=back_s(ttfts_s(after, end_s), alone.ttft_p50_s),
+        others_after=ttfts_s(probes, end_s),
+        own_after=ttfts_s(after, end_s),
     )
 
 
@@ -205,14 +217,22 @@ def latency(outcomes: Sequence[Outcome], engine_ttft_s: dict[str, float]) -> Lat
     )
 
 
-def back_s(probes: Sequence[Outcome], end_s: float, normal_s: float) -> float:
-    """From `end_s` until several probes in a row have a normal median; infinite if none do."""
-    after = [probe for probe in probes if probe.sent_s >= end_s]
-    times_s = [probe.ttft_s if probe.status == 200 else float("inf") for probe in after]
+def ttfts_s(probes: Sequence[Outcome], end_s: float) -> list[tuple[float, float]]:
+    """When probes were sent from `end_s` on, and what they waited; for ever if turned away."""
+    return [
+        (probe.sent_s - end_s, probe.ttft_s if probe.status == 200 else math.inf)
+        for probe in probes
+        if probe.sent_s >= end_s
+    ]
+
+
+def back_s(after: Sequence[tuple[float, float]], normal_s: float) -> float:
+    """When several probes in a row begin to have a normal median; infinite if none do."""
     for first in range(len(after) - WINDOW + 1):
-        if statistics.median(times_s[first : first + WINDOW]) <= NORMAL * normal_s:
-            return after[first].sent_s - end_s
-    return float("inf")
+        window = after[first : first + WINDOW]
+        if statistics.median(ttft_s for _, ttft_s in window) <= NORMAL * normal_s:
+            return window[0][0]
+    return math.inf
 
 
 def _serve_config(port: int) -> dict[str, object]:
@@ -288,6 +308,7 @@ def _surge_table(surge: Surge) -> Table:
         table.add_column(heading)
     for name, value in (
         ("sent, answered", f"{surge.sent}, {surge.answered}"),
+        ("turned away late", f"{surge.late}"),
         ("flaws", f"{len(surge.flaws)} {surge.flaws[:1] or ''}"),
         ("TTFT p99 of the answered", f"{surge.ttft_p99_s:.2f} s of {surge.limit_s:.2f} s"),
         ("most waiting at a time", f"{surge.most_waiting} of {Queue().max_requests}"),

@@ -6,6 +6,9 @@ whichever came free, it would lose the cache. What is held counts in the costs o
 When a replica comes, goes, drains or falls out of favour, all that are held choose again, some at a
 time. A lane is looked at when its replica has news, so that nothing is done while nobody is held.
 
+Tenants that have had their share lately (`Shares`) leave a little of every replica free: whoever
+has had less starts at once there, however many of the others' wait.
+
 Who would wait too long, by the lane's own rate, is turned away at once; who has waited too long,
 then. Where too many wait, or too many bytes of them, the newest of whoever has the most goes.
 """
@@ -18,6 +21,7 @@ from dataclasses import dataclass, field
 from gateway.admission.crowd import Crowd
 from gateway.admission.fair_queue import Place
 from gateway.admission.lane import Lane
+from gateway.admission.shares import Shares
 from gateway.errors import Overloaded
 from gateway.routing.decision import Decision
 from gateway.routing.dispatcher import Dispatcher
@@ -26,6 +30,8 @@ from gateway.routing.prefix import Prompt
 
 QUEUE_BYTES = 256 << 20
 """Bytes of bodies that one router holds back at the same time, of all models together."""
+FORESEEN = 0.8
+"""Of its limit, how long a wait may be foretold: that errs, and late rejections waited in vain."""
 RETRY_S = 1.0
 """When a client may come again, where nothing has been measured."""
 LOOK_S = 0.1
@@ -79,6 +85,7 @@ class Admission:
         self._now = now
         self._lanes: dict[str, Lane[Held]] = {}
         self._held: dict[Held, None] = {}
+        self._shares = Shares(now)
         self._crowd: Crowd[Held] = Crowd()
         self._numbers = itertools.count()
         self._sound: set[str] = set()
@@ -112,9 +119,8 @@ class Admission:
         """
         decision = wish.choose()
         decision.is_batch = wish.is_batch
-        lane = self._lanes.get(decision.replica.id)
-        is_free = lane is None or lane.is_free(is_batch=wish.is_batch)
-        if is_free and self._dispatcher.has_room(decision):
+        if self._may_pass(wish, decision) and self._has_room(wish, decision):
+            self._count(wish, decision)
             return decision
         held = self._bind(wish, decision)
         self._make_room(held)
@@ -138,6 +144,22 @@ class Admission:
         """Turn away one that waits; `reason` is for the client."""
         self._end(held, self._overloaded(reason, self._lane(held).wait_s(held)))
 
+    def _may_pass(self, wish: Wish, decision: Decision) -> bool:
+        """Whether a newcomer need not wait for those who are held."""
+        lane = self._lanes.get(decision.replica.id)
+        if lane is None or lane.is_free(is_batch=wish.is_batch):
+            return True
+        is_first = not self._crowd.has(wish.tenant, is_batch=False)
+        return not wish.is_batch and is_first and not self._shares.has_had(wish.tenant)
+
+    def _has_room(self, wish: Wish, decision: Decision) -> bool:
+        is_spared = not wish.is_batch and self._shares.has_had(wish.tenant)
+        return self._dispatcher.has_room(decision, is_spared=is_spared)
+
+    def _count(self, wish: Wish, decision: Decision) -> None:
+        if not wish.is_batch:
+            self._shares.start(wish.tenant, _tokens(decision))
+
     def _bind(self, wish: Wish, decision: Decision) -> Held:
         queue = self.model.queue
         return Held(
@@ -160,7 +182,7 @@ class Admission:
             Overloaded: it is `held` who has to go.
         """
         wait_s = self._lane(held).wait_s(held)
-        if wait_s is not None and wait_s > held.limit_s:
+        if wait_s is not None and wait_s > FORESEEN * held.limit_s:
             raise self._overloaded(_too_long(held), wait_s)
         most = self.model.queue.max_requests
         reason = f"{most} requests are waiting" if most else "no request may wait for it"
@@ -220,6 +242,7 @@ class Admission:
 
     def _release(self, held: Held) -> None:
         self._forget(held)
+        self._count(held.wish, held.decision)
         held.decision.waited_s = self._now() - held.since_s
         self._dispatcher.release(held.decision)
         held.admitted.set_result(held.decision)
@@ -271,7 +294,7 @@ class Admission:
                 lane.remove(held)  # cancelled, and its caller has not come to `_leave` yet
                 self._forget(held)
                 continue
-            if not self._dispatcher.has_room(held.decision):
+            if not self._has_room(held.wish, held.decision):
                 return
             lane.serve()
             self._release(held)

@@ -44,6 +44,10 @@ class Crowd(Generic[P]):
         if not group.weights:
             del groups[place.tenant]
 
+    def has(self, tenant: bytes, *, is_batch: bool) -> bool:
+        """Whether anything of a tenant's waits."""
+        return tenant in self._groups(is_batch=is_batch)
+
     def victim(self, newcomer: P, weight: int = 1) -> P | None:
         """Who makes room for `newcomer`: the newest of the tenant with the most, batch first.
 

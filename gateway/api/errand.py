@@ -37,6 +37,8 @@ class Errand(msgspec.Struct, frozen=True):
     """Its stream may be carried on by another replica."""
     timeout_s: float | None = None
     """How long the client waits for its end."""
+    arrived_s: float = 0.0
+    """When its head came, by the event loop's clock."""
 
 
 def is_batch(headers: Mapping[bytes, bytes]) -> bool:

@@ -1,5 +1,7 @@
 """The one handler of all inference routes; pure ASGI, because every request pays for it."""
 
+import asyncio
+
 from gateway.api.body import Limits, read_body
 from gateway.api.delivery import Delivery, Means
 from gateway.api.disconnect import UntilDisconnect
@@ -36,6 +38,7 @@ class Inference:
         if scope["method"] != "POST":
             await _answer_other_method(scope, reply)
             return
+        arrived_s = asyncio.get_running_loop().time()
         headers = dict(scope["headers"])
         body = await read_body(receive, headers.get(b"content-length"), self._limits)
         head = parse_head(path, body, headers.get(b"content-type", b""))
@@ -51,6 +54,7 @@ class Inference:
             is_batch=is_batch(headers),
             is_resumable=is_resumable(headers),
             timeout_s=timeout_s(headers),
+            arrived_s=arrived_s,
         )
         selection = self._selector.select(path, head, session, request_id)
         async with UntilDisconnect(receive):

@@ -29,6 +29,10 @@ FORM_ROUTES: Mapping[str, str] = {
 """Path to what it does, for routes with a multipart body."""
 PROMPT_ROUTES = frozenset(JSON_ROUTES) - {"/v1/messages/count_tokens", "/tokenize", "/detokenize"}
 """Those whose prompt goes through the model, and so through its KV cache."""
+JOURNALED = frozenset({"/v1/chat/completions", "/v1/completions"})
+"""Those whose streams may be carried on by another engine."""
+STREAMED = JOURNALED | {"/v1/messages", "/v1/responses"}
+"""Those that answer with a stream of events where they are asked to."""
 ROUTES = frozenset(JSON_ROUTES) | frozenset(FORM_ROUTES)
 
 

@@ -1,5 +1,6 @@
 """From a request to the replicas that may take it; the same for all requests and for dry runs."""
 
+import asyncio
 from collections.abc import Callable, Collection
 
 import msgspec
@@ -13,6 +14,9 @@ from gateway.routing.dispatcher import Dispatcher
 from gateway.routing.dispatchers import Dispatchers
 from gateway.routing.fleet import Fleet, Model, ModelState
 from gateway.routing.prefix import NO_PROMPT, Prompt, prompt_of
+
+LOOK_S = 0.05
+"""How often the fleet is looked at for a replica that is yet to come."""
 
 
 class Selection(msgspec.Struct, frozen=True):
@@ -39,6 +43,21 @@ class Selection(msgspec.Struct, frozen=True):
             request_id=self.request_id,
             avoid=avoid,
         )
+
+    async def successor(self, tried: Collection[str]) -> None:
+        """Wait for a replica that is not in `tried`, as long as a request may wait.
+
+        Raises:
+            ModelUnavailable: none has come.
+        """
+        model = self.model
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + model.queue.max_wait_s
+        while all(replica in tried for replica in model.replicas):
+            if loop.time() >= end_s:
+                message = f"The model `{model.name}` has lost its engine; another one has to start."
+                raise ModelUnavailable(message, model.retry_after_s)
+            await asyncio.sleep(LOOK_S)
 
 
 class Selector:

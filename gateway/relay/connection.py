@@ -10,7 +10,7 @@ from typing import cast
 
 import httptools
 
-from gateway.errors import UpstreamFailed
+from gateway.errors import Reason, UpstreamFailed
 from gateway.relay.response import Response
 
 Address = tuple[str, int]
@@ -68,7 +68,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self, failure: UpstreamFailed | None = None) -> None:
         """Drop the connection at once, and what it carries, whose reader gets `failure`."""
-        self._fail(failure or UpstreamFailed("The engine's answer was dropped.", "dropped"))
+        self._fail(failure or UpstreamFailed("The engine's answer was dropped.", Reason.CLOSING))
 
     def resume(self) -> None:
         """Read from the engine again: the reader has caught up."""
@@ -85,7 +85,7 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._fail(UpstreamFailed("The engine's answer was not valid HTTP.", "invalid"))
+            self._fail(UpstreamFailed("The engine's answer was not valid HTTP.", Reason.INVALID))
             return
         response = self._response
         if response is None:
@@ -93,7 +93,9 @@ class Connection(asyncio.Protocol):
         if not response.has_begun:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_LIMIT:
-                self._fail(UpstreamFailed("The engine's answer had too large a head.", "invalid"))
+                self._fail(
+                    UpstreamFailed("The engine's answer had too large a head.", Reason.INVALID)
+                )
         response.wake()
 
     def connection_lost(self, exc: Exception | None) -> None:

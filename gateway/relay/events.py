@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from gateway.errors import UpstreamFailed
+from gateway.errors import Reason, UpstreamFailed
 from gateway.relay.response import Response
 from gateway.relay.sse import WholeEvents
 
@@ -55,7 +55,9 @@ async def _pass_until_error(chunk: bytes, pass_on: Callable[[bytes], Awaitable[N
     if position:
         await pass_on(chunk[:position] if position > 0 else chunk)
     if position >= 0:
-        raise UpstreamFailed("The engine failed before its answer was complete.", "engine_error")
+        raise UpstreamFailed(
+            "The engine failed before its answer was complete.", Reason.ENGINE_ERROR
+        )
 
 
 def _error_position(events: bytes) -> int:

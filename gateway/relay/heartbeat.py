@@ -64,6 +64,8 @@ class Heartbeat:
         self._timer = self._loop.call_later(self._period_s, self._look)
 
     async def _say(self) -> None:
+        if not self._is_between():
+            return  # not any more
         if not self._reply.has_begun:
             await self._reply.begin(200, HEADERS)
         await self._reply.part(COMMENT)

@@ -4,7 +4,7 @@ import asyncio
 
 import msgspec
 
-from gateway.errors import DRAINING, UpstreamFailed
+from gateway.errors import DRAINING, Reason, UpstreamFailed
 from gateway.relay.asgi import Headers
 from gateway.relay.headers import to_engine
 from gateway.relay.reply import Reply
@@ -58,11 +58,11 @@ class Relay:
         )
         if response.status == 503 and DRAINING in response.headers:
             response.close()
-            raise UpstreamFailed("The engine is shutting down.", "draining")
+            raise UpstreamFailed("The engine is shutting down.", Reason.DRAINING)
         if response.status == 401:
             response.close()
             # The client's own key never gets here, so this is not the client's mistake.
-            raise UpstreamFailed("The engine does not accept the gateway's key.", "key")
+            raise UpstreamFailed("The engine does not accept the gateway's key.", Reason.KEY)
         return response
 
     async def tokenize(self, call: Call, replica: Replica) -> list[int] | None:
@@ -81,9 +81,9 @@ class Relay:
                 finally:
                     response.close()
         except TimeoutError:
-            raise UpstreamFailed("The engine does not answer.", "silent") from None
+            raise UpstreamFailed("The engine does not answer.", Reason.SILENT) from None
         if response.status >= 500:
-            raise UpstreamFailed("The engine cannot answer.", "answered_5xx")
+            raise UpstreamFailed("The engine cannot answer.", Reason.ANSWERED_5XX)
         return msgspec.json.decode(answer, type=_Tokens).tokens if response.status == 200 else None
 
     async def close(self) -> None:

@@ -19,8 +19,6 @@ SILENCE_S = 4.0
 """An engine has something to say every second, if only that it is there."""
 GRACE_S = 1.0
 """For what an engine said while it was us who did not listen."""
-SHUN_S = 5.0
-"""How long others are preferred to a replica whose telemetry broke off: it may be dead."""
 STUCK_SHUN_S = 15.0
 """The same for one that is given up: until it is heard again, or longer than we take to ask."""
 LEAST_STALL_S = 10.0
@@ -92,8 +90,7 @@ class Subscriptions:
             has_heard = await self._listen(model, replica)
             self._dispatchers.of(model).lose(replica.id)
             if has_heard:
-                shunned_until_s = self._now() + SHUN_S
-                replica.shunned_until_s = max(replica.shunned_until_s, shunned_until_s)
+                self._dispatchers.of(model).shun(replica)  # it may be dead
             delay_s = FIRST_DELAY_S if has_heard else min(LAST_DELAY_S, 2 * delay_s)
             await asyncio.sleep(delay_s * self._rng.uniform(0.5, 1.0))
 
@@ -144,8 +141,7 @@ class Subscriptions:
         if any(r.shunned_until_s <= now_s for r in replicas if r is not replica):
             logger.warning("replica %s of %s %s; it is given up", replica.id, model.name, why)
             replica.shunned_until_s = now_s + STUCK_SHUN_S
-            failure = UpstreamFailed("The engine has stopped answering.", "stuck")
-            self._relayed.drop(replica.address, failure)
+            self._relayed.drop(replica.address)
 
     async def _open(self, replica: Replica) -> Response:
         headers = to_engine((), replica.metadata.key, b"telemetry")

@@ -4,14 +4,12 @@ import asyncio
 import socket
 from collections.abc import Iterable
 
-from gateway.errors import UpstreamFailed
+from gateway.errors import Reason, UpstreamFailed
 from gateway.relay.connection import Address, Connection, StaleConnection
 from gateway.relay.response import Response
 
 KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 """Probes that find a dead node under an answer that is silent for minutes."""
-UNREACHABLE = "unreachable"
-"""The reason of a failure that no engine has noticed anything of."""
 
 
 class Upstream:
@@ -58,10 +56,10 @@ class Upstream:
         connection = await self._connect(address)
         return await _exchange(connection, head, body)
 
-    def drop(self, address: Address, failure: UpstreamFailed) -> None:
-        """Drop all connections to an engine; who waits for an answer of it gets `failure`."""
+    def drop(self, address: Address) -> None:
+        """Drop all connections to an engine that is stuck, as who waits for it is told."""
         for connection in [c for c in self._all if c.address == address]:
-            connection.abort(failure)
+            connection.abort(UpstreamFailed("The engine has stopped answering.", Reason.STUCK))
 
     async def close(self) -> None:
         """Drop all connections, also those in use."""
@@ -77,7 +75,7 @@ class Upstream:
 
     async def _connect(self, address: Address) -> Connection:
         if self._is_closed:
-            raise UpstreamFailed("The gateway is shutting down.", "closing")
+            raise UpstreamFailed("The gateway is shutting down.", Reason.CLOSING)
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_timeout_s):
@@ -86,7 +84,7 @@ class Upstream:
                 )
             _keep_alive(transport.get_extra_info("socket"))
         except (OSError, UnicodeError):  # of which `TimeoutError` is one
-            raise UpstreamFailed("The engine could not be reached.", UNREACHABLE) from None
+            raise UpstreamFailed("The engine could not be reached.", Reason.UNREACHABLE) from None
         self._all.add(connection)
         return connection
 

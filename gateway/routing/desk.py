@@ -13,6 +13,8 @@ HEADROOM = 1 / 16
 """Of an engine's slots, how many requests may wait in it, so that none idles for a round trip."""
 RESERVE = 1 / 4
 """Of an engine's slots and KV cache, what batch requests leave free."""
+SPARE = 1 / 32
+"""Of the same, what those leave free who have had their share."""
 IDLE = Load(running=0, waiting=0, pending_tokens=0, free_tokens=0)
 """Stands for the load of a replica that has not told it."""
 
@@ -69,17 +71,21 @@ class Desk:
             coming += [sent.new_tokens for sent in self.released.values()]
         return sum(coming)
 
-    def has_room(self, new_tokens: float, *, is_batch: bool) -> bool:
-        """Whether a request with so many new tokens would start without waiting for others."""
+    def has_room(self, new_tokens: float, *, is_batch: bool, is_spared: bool = False) -> bool:
+        """Whether a request with so many new tokens would start without waiting for others.
+
+        `is_spared`: it leaves something free for those who have had less.
+        """
         if self.is_draining:
             return False  # it refuses all that is new; another may come in its place
         requests = self.requests
         if not requests:
             return True
         facts, load = self.replica.metadata.facts, self.load
-        if is_batch:
-            slots = max(1, facts.max_sequences - math.ceil(RESERVE * facts.max_sequences))
-            may_wait, spare = 1, RESERVE * facts.kv_tokens
+        if is_batch or is_spared:
+            reserve = RESERVE if is_batch else SPARE
+            slots = max(1, facts.max_sequences - math.ceil(reserve * facts.max_sequences))
+            may_wait, spare = 1, reserve * facts.kv_tokens
         else:
             may_wait, spare = max(1, int(HEADROOM * facts.max_sequences)), 0.0
             slots = facts.max_sequences + may_wait

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 
 from gateway.routing.decision import Decision, DecisionLog
 from gateway.routing.desk import IDLE, Desk, Sent
-from gateway.routing.fleet import Model
+from gateway.routing.fleet import Model, Replica
 from gateway.routing.holdings import Holdings, Match, packed, unpacked, unpacked_tokens
 from gateway.routing.latency import Latency
 from gateway.routing.ledger import Ledger
@@ -23,6 +23,8 @@ from gateway.telemetry import Dispatch, Update
 
 AGEING = 0.2
 """Seconds of prefill that a waiting request is worth for each second it has waited."""
+SHUN_S = 5.0
+"""How long others are preferred to a replica that could not be reached, unless it is heard."""
 CONFIRMATION_S = 0.5
 """How long after its answer a request's keys are expected: telemetry takes a tenth of that."""
 BATCH_MS = 10**12
@@ -112,10 +114,20 @@ class Dispatcher:
         finally:
             self._end(sent)
 
-    def has_room(self, decision: Decision) -> bool:
-        """Whether the chosen replica can start the request now."""
+    def has_room(self, decision: Decision, *, is_spared: bool = False) -> bool:
+        """Whether the chosen replica can start the request now.
+
+        `is_spared`: it leaves something free for those who have had less.
+        """
         desk = self._desks.get(decision.replica.id)
-        return desk is None or desk.has_room(decision.new_tokens, is_batch=decision.is_batch)
+        return desk is None or desk.has_room(
+            decision.new_tokens, is_batch=decision.is_batch, is_spared=is_spared
+        )
+
+    def shun(self, replica: Replica) -> None:
+        """Prefer others to a replica for a while: it could not be reached, or broke off."""
+        until_s = self._now() + SHUN_S
+        replica.shunned_until_s = max(replica.shunned_until_s, until_s)
 
     def follows(self, replica: str) -> bool:
         """Whether a replica is there, and its telemetry arrives."""

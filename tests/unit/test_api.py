@@ -19,6 +19,7 @@ from gateway.api.app import create_app
 from gateway.api.controls import Controls
 from gateway.api.delivery import Means
 from gateway.api.routes import FORM_ROUTES, JSON_ROUTES
+from gateway.registry import Queue
 from gateway.relay.asgi import App, Message
 from gateway.relay.relay import WHOLE_LIMIT, Relay
 from gateway.relay.upstream import Upstream
@@ -239,16 +240,17 @@ async def test_model_without_engine_is_unavailable_with_its_reason(
     assert surface.woken == woken
 
 
-async def test_unreachable_engine_is_a_bad_gateway(
+async def test_a_model_whose_engine_is_gone_is_unavailable(
     start_engine: StartEngine, surface: Surface
 ) -> None:
-    """An engine that is gone gives 502 in our words."""
+    """A successor is waited for as long as requests wait, and then it is 503 in our words."""
     engine = await start_engine(script(b""))
-    surface.add("m", engine)
+    surface.add("m", engine).queue = Queue(max_wait_s=0.1)
     await engine.stop()
     async with surface.client() as client:
         response = await client.post(CHAT, json={"model": "m"})
-    assert error_of(response) == (502, "upstream_failed", None)
+    assert error_of(response) == (503, "model_unavailable", "model")
+    assert int(response.headers["retry-after"]) >= 1
 
 
 async def test_defect_gives_500_without_internals(

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from gateway.admission.admissions import Admissions
-from gateway.api.delivery import RETRIES, Delivery, Means
+from gateway.api.delivery import RETRIES, VICTIMS, Delivery, Means
 from gateway.api.errand import Errand
 from gateway.api.routes import parse_head
 from gateway.api.selection import Selector
 from gateway.errors import DeadlineExceeded, GatewayError, ModelUnavailable, UpstreamFailed
 from gateway.faults import Action
+from gateway.registry import Queue
 from gateway.relay.budget import RESERVE
 from gateway.relay.relay import Relay
 from gateway.relay.upstream import Upstream
@@ -83,6 +84,7 @@ class Stand:
         self.fleet = Fleet()
         self.dispatchers = Dispatchers(self.fleet, random.Random(1), time.time)  # noqa: S311 - breaks ties only
         self.model = Model("m", created_s=1)
+        self.model.queue = Queue(max_wait_s=0.2)
         self.fleet.add(self.model)
         self.means = Means(
             Relay(self.upstream), Admissions(self.fleet, self.dispatchers, time.monotonic)
@@ -124,6 +126,7 @@ def request(path: str = CHAT, timeout_s: float | None = None, **fields: object) 
         request_id=b"id",
         is_stream=bool(fields.get("stream")),
         timeout_s=timeout_s,
+        arrived_s=asyncio.get_running_loop().time(),
     )
 
 
@@ -266,6 +269,51 @@ async def test_a_model_that_lost_its_last_engine_is_unavailable(stand: Stand) ->
     assert stand.client.messages == []
 
 
+async def test_a_successor_is_waited_for(stand: Stand) -> None:
+    """The only engine drains while its successor starts: the client waits, and is answered."""
+    await stand.has(FAILURES["draining"])
+    stand.model.queue = Queue(max_wait_s=PATIENCE_S)
+    task = asyncio.create_task(stand.deliver())
+    async with asyncio.timeout(PATIENCE_S):
+        while not stand.engines[0].requests:  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.01)
+    successor = await stand.start_engine(script(answer(b'"fine"')))
+    replicas = [*stand.model.replicas.values(), successor.replica(ROUTES)]
+    stand.fleet.replace_replicas(stand.model, replicas)
+    await asyncio.wait_for(task, PATIENCE_S)
+    assert (stand.client.status, stand.client.body) == (200, b'"fine"')
+    assert stand.visits == [1]
+
+
+async def test_a_request_that_kills_engines_is_not_tried_on_all(stand: Stand) -> None:
+    """Two may die under it by chance; a third does not get it."""
+    await stand.has(*[FAILURES["broke_off"]] * 5)
+    with pytest.raises(UpstreamFailed):
+        await stand.deliver()
+    assert sum(stand.visits) == VICTIMS
+
+
+async def test_a_stream_that_gets_no_further_is_given_up(stand: Stand) -> None:
+    """Attempts that bring the client nothing new are few, however many engines there are."""
+    failed = b'data: {"error": {"message": "EngineCore died", "code": 500}}\n\n'
+    await stand.has(*[script(EVENTS + chunked(ROLE + failed + DONE) + END)] * 6)
+    await stand.deliver(request(stream=True))
+    assert sum(stand.visits) == 1 + RETRIES
+    assert all(r.shunned_until_s == 0.0 for r in stand.model.replicas.values())
+    assert stand.client.body.endswith(DONE)
+
+
+async def test_what_an_engine_cannot_do_is_no_fault_of_its(stand: Stand) -> None:
+    """501 is for what a client asks: passed on, not retried, and nobody is blamed."""
+    await stand.has(*[script(answer(b"{}", status=b"501 Not Implemented"))] * 2)
+    for _ in range(2 * IN_A_ROW):
+        stand.client = Client()
+        await stand.deliver()
+        assert stand.client.status == 501
+    assert sum(stand.visits) == 2 * IN_A_ROW
+    assert stand.faults == {}
+
+
 async def test_a_stuck_engine_is_given_up(stand: Stand, upstream: Upstream) -> None:
     """A request that waits for headers goes elsewhere as soon as its engine is known to hang."""
     waiting = asyncio.Event()
@@ -279,7 +327,7 @@ async def test_a_stuck_engine_is_given_up(stand: Stand, upstream: Upstream) -> N
     task = asyncio.create_task(stand.deliver())
     await asyncio.wait_for(waiting.wait(), PATIENCE_S)
     stuck = next(engine for engine in stand.engines if engine.requests)
-    upstream.drop(stuck.address, UpstreamFailed("It is stuck.", "stuck"))
+    upstream.drop(stuck.address)
     await asyncio.wait_for(task, PATIENCE_S)
     assert stand.client.body == b'"fine"'
     assert stand.faults == {("stuck", Action.RETRIED): 1}
@@ -399,7 +447,7 @@ async def test_a_deadline_in_a_stream_is_an_event(stand: Stand) -> None:
 
 async def test_an_error_is_not_raised_twice(stand: Stand) -> None:
     """Any error a client can be told before the first byte reaches the caller, once."""
-    await stand.has(FAILURES["broke_off"])
+    await stand.has(FAILURES["garbage"])
     with pytest.raises(GatewayError) as caught:
         await stand.deliver()
     assert caught.value.status == 502

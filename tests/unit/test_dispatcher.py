@@ -369,17 +369,31 @@ def test_no_room_where_nothing_is_taken() -> None:
     assert not scene.dispatcher.has_room(scene.dispatcher.choose(TEN))
 
 
-@pytest.mark.parametrize(("slots", "room", "batch_room"), [(1, 2, 1), (2, 3, 1), (64, 68, 48)])
-def test_room_by_slots(slots: int, room: int, batch_room: int) -> None:
-    """A sixteenth may wait in the engine, batch has three quarters; one each at the least."""
+@pytest.mark.parametrize(
+    ("slots", "rooms"), [(1, [2, 1, 1]), (2, [3, 1, 1]), (16, [17, 12, 15]), (64, [68, 48, 62])]
+)
+def test_room_by_slots(slots: int, rooms: list[int]) -> None:
+    """A sixteenth may wait in the engine, batch has three quarters; one each at the least.
+
+    Who has had a share leaves a thirty-second free.
+    """
     facts = msgspec.structs.replace(FACTS, max_sequences=slots, kv_tokens=0, block_size=0)
     desk = Desk(Replica("a", msgspec.structs.replace(METADATA, facts=facts)))
-    found = [0, 0]
-    for number in range(room + 1):
+    found = [0, 0, 0]
+    for number in range(rooms[0] + 1):
         found[0] += desk.has_room(999_999, is_batch=False)
         found[1] += desk.has_room(999_999, is_batch=True)
+        found[2] += desk.has_room(999_999, is_batch=False, is_spared=True)
         desk.released[number] = sent(0.0)
-    assert found == [room, batch_room]
+    assert found == rooms
+
+
+@pytest.mark.parametrize(("new_tokens", "has_room"), [(9087, True), (9088, False)])
+def test_a_share_ends_before_the_cache_does(new_tokens: int, has_room: bool) -> None:
+    """Of 10,000 tokens of KV cache 600 are coming, and a thirty-second is left free."""
+    desk = Desk(Replica("a", METADATA), released={1: sent(600.0)})
+    assert desk.has_room(new_tokens, is_batch=False, is_spared=True) == has_room
+    assert desk.has_room(new_tokens, is_batch=False)
 
 
 @pytest.mark.parametrize("is_told_first", [True, False])

@@ -1,0 +1,109 @@
+"""The client's end of an answer: what it has been sent, whatever engines it came from."""
+
+from collections.abc import Awaitable
+
+from gateway.api.routes import JOURNALED
+from gateway.errors import GatewayError, StreamLost
+from gateway.relay.events import pass_events
+from gateway.relay.headers import to_client
+from gateway.relay.journal import Journal
+from gateway.relay.relay import pass_bytes, read_whole
+from gateway.relay.reply import Reply
+from gateway.relay.response import Response
+from gateway.relay.resume import Resumption
+from gateway.relay.splice import Diverged
+from gateway.relay.sse import WholeEvents, error_event, late_answer
+
+LATE_LIMIT = 64 << 20
+"""Bytes of an answer that is no stream, for a client that has been sent signs of life already."""
+
+
+class Outlet:
+    """Puts answers, or what carries them on, into `reply`, as the API at `path` has them."""
+
+    def __init__(self, path: str, reply: Reply, *, is_journaled: bool) -> None:
+        self.reply = reply
+        self.journal = Journal() if is_journaled and path in JOURNALED else None
+        """What the client has been sent of a stream, where that may be carried on."""
+        self.carrying: Resumption | None = None
+        """How its rest is made from what an engine sends now."""
+        self.parts = 0
+        """How many parts of a stream the client has been sent."""
+        self.is_committed = False
+        """An answer that is no stream has begun, which cannot be taken back or mended."""
+        self._path = path
+        self._events = WholeEvents()
+        self._last = b""
+
+    @property
+    def has_sent(self) -> bool:
+        """Whether the client has been sent some of a stream."""
+        return self.parts > 0
+
+    @property
+    def is_between(self) -> bool:
+        """Whether a comment may be put into the stream now."""
+        return not self.is_committed and not self._events.is_torn
+
+    async def pass_on(self, response: Response) -> None:
+        """Send the client an engine's answer, or the rest of one.
+
+        Raises:
+            UpstreamFailed: it broke off; `has_sent` and `is_committed` tell what can be done.
+            StreamLost: it is not the rest of what the client has been sent.
+        """
+        if response.status == 200 and _is_events(response):
+            await self._pass_stream(response)
+        elif self.has_sent:
+            raise StreamLost(
+                f"The engine broke off, and another refused to go on ({response.status})."
+            )
+        elif self.reply.has_begun:
+            body = await read_whole(response, LATE_LIMIT)
+            if not response.is_finished:
+                raise StreamLost("The engine's answer is no stream, and too long for an event.")
+            await self.reply.finish(late_answer(body, self._path))
+        else:
+            first = await read_whole(response)
+            self.is_committed = True
+            await self.reply.begin(response.status, to_client(response.headers))
+            await pass_bytes(response, first, self.reply)
+
+    async def end(self, error: GatewayError) -> None:
+        """End a stream that has begun with an error event."""
+        await self.reply.finish(self._events.cut() + error_event(error, self._path, self._last))
+
+    async def _pass_stream(self, response: Response) -> None:
+        if not self.reply.has_begun:
+            await self.reply.begin(response.status, to_client(response.headers))
+        self._events = WholeEvents()
+        try:
+            last = await pass_events(response, self._events, self._pass)
+            if self.carrying is not None:
+                last = self.carrying.splice.feed(last)
+        except Diverged:
+            raise StreamLost("The engine broke off, and another gave a different answer.") from None
+        await self.reply.finish(last)
+
+    def _pass(self, events: bytes) -> Awaitable[None]:
+        if self.carrying is not None:
+            return self._pass_spliced(events, self.carrying)
+        return self._send(events)
+
+    async def _pass_spliced(self, events: bytes, carrying: Resumption) -> None:
+        if chunk := carrying.splice.feed(events):
+            await self._send(chunk)
+
+    def _send(self, events: bytes) -> Awaitable[None]:
+        self.parts += 1
+        self._last = events
+        if self.journal is not None:
+            self.journal.add(events)
+        return self.reply.part(events)
+
+
+def _is_events(response: Response) -> bool:
+    for name, value in response.headers:
+        if name == b"content-type":
+            return value.startswith(b"text/event-stream")
+    return False
