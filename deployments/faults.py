@@ -6,7 +6,7 @@ from gateway.faults import Fault
 
 
 class FaultCounter:
-    """`gateway_faults_total`, by model, reason and what was done."""
+    """`gateway_faults`, by model, reason and what was done; Prometheus adds `_total`."""
 
     def __init__(self) -> None:
         self._counter = Counter(

@@ -44,10 +44,16 @@ class Router:
         self._fleet = Fleet()
         self._fleet.is_settled = False
         rng = random.Random()  # noqa: S311 - it breaks ties and keeps no secret
-        self._dispatchers = Dispatchers(self._fleet, rng, time.time)
+        started_s = time.time() - time.monotonic()
+
+        def now() -> float:
+            """The time of day, but for what it was set back or forth since the start."""
+            return started_s + time.monotonic()
+
+        self._dispatchers = Dispatchers(self._fleet, rng, now)
         self._upstream = Upstream()
         self._subscriptions = Subscriptions(
-            self._fleet, self._dispatchers, self._upstream, time.time, rng
+            self._fleet, self._dispatchers, self._upstream, now, rng
         )
         self._subscriptions.start()
         self._discovery = Discovery(self._fleet)

@@ -7,12 +7,14 @@ from gateway.api.delivery import Delivery, Means
 from gateway.api.disconnect import UntilDisconnect
 from gateway.api.errand import Errand, is_batch, is_resumable, timeout_s
 from gateway.api.routes import parse_head
-from gateway.api.selection import Selector
+from gateway.api.selection import Selection, Selector
 from gateway.api.tenant import tenant_of
-from gateway.errors import MethodNotAllowed
+from gateway.errors import MethodNotAllowed, ModelUnavailable
+from gateway.faults import Action, Fault
 from gateway.relay.asgi import Receive, Scope
 from gateway.relay.headers import CLOSE
 from gateway.relay.reply import Reply
+from gateway.request import RequestHead
 
 ALLOW = "POST, OPTIONS"
 
@@ -56,9 +58,19 @@ class Inference:
             timeout_s=timeout_s(headers),
             arrived_s=arrived_s,
         )
-        selection = self._selector.select(path, head, session, request_id)
+        selection = self._select(errand, head, session)
         async with UntilDisconnect(receive):
             await Delivery(errand, selection, self._means, reply).run()
+
+    def _select(self, errand: Errand, head: RequestHead, session: bytes) -> Selection:
+        try:
+            return self._selector.select(errand.path, head, session, errand.request_id)
+        except ModelUnavailable as error:
+            # A name that is no model's must not become a label: clients can invent many.
+            name = head.model if self._selector.knows(head.model) else "-"
+            fault = Fault(name, error.code, Action.FAILED)
+            self._means.faults.note(fault, request_id=errand.request_id.decode(), why=str(error))
+            raise
 
 
 async def _answer_other_method(scope: Scope, reply: Reply) -> None:

@@ -73,6 +73,10 @@ class Selector:
         self._dispatchers = dispatchers
         self._wake = wake
 
+    def knows(self, name: str) -> bool:
+        """Whether there is a model of that name."""
+        return self._fleet.has(name)
+
     def select(
         self,
         path: str,

@@ -24,6 +24,7 @@ STUCK_SHUN_S = 15.0
 LEAST_STALL_S = 10.0
 LONG_STEPS = 4.0
 """Steps, as long as they get, without one that ends: then an engine is taken to be stuck."""
+MOST_PATIENCE = 64.0
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,9 @@ class Subscriptions:
         self._now = now
         self._rng = rng
         self._silence_s = silence_s
+        self._patience: dict[Model, float] = {}
+        """How much longer than usual a model's steps may take: work that was given up once too
+        early would be given up again wherever it goes, and nothing be learned of it."""
         self._tasks: dict[Replica, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -71,6 +75,7 @@ class Subscriptions:
         await self._upstream.close()
 
     def _sync(self) -> None:
+        self._patience = {m: p for m, p in self._patience.items() if m in self._fleet.models}
         wanted = {r: model for model in self._fleet.models for r in model.replicas.values()}
         for replica in self._tasks.keys() - wanted.keys():
             self._end(replica)
@@ -132,8 +137,12 @@ class Subscriptions:
         dispatcher = self._dispatchers.of(model)
         dispatcher.hear(replica.id, update)
         step_s = replica.metadata.facts.step_tokens * dispatcher.latency.figures.prefill_s
-        if update.stalled_s > max(LEAST_STALL_S, LONG_STEPS * step_s):
+        patience = self._patience.get(model, 1.0)
+        if update.stalled_s > patience * max(LEAST_STALL_S, LONG_STEPS * step_s):
             self._give_up(model, replica, f"has not got on for {update.stalled_s:.0f} s")
+            self._patience[model] = min(2 * patience, MOST_PATIENCE)
+        elif patience > 1 and any(finished.prefill_s for finished in update.finished):
+            del self._patience[model]  # its speed is known now
 
     def _give_up(self, model: Model, replica: Replica, why: str) -> None:
         now_s = self._now()

@@ -16,7 +16,7 @@ SEED = 5
 
 
 def test_nothing_is_lost_in_chaos(tmp_path: Path) -> None:
-    """Engines are killed, hung, slowed, reset and drained; every answer is whole or says why not."""
+    """Engines are killed, hung, slowed and drained; every answer is whole or says why not."""
     port = free_port()
     document = chaos.config(port)
     with GatewayProcess(document, tmp_path, port) as gateway:

@@ -97,6 +97,17 @@ def test_a_large_body_has_the_time_it_takes() -> None:
     assert len(body) == count * PACE_BYTES_PER_S
 
 
+def test_haste_earns_no_leisure() -> None:
+    """Whoever sends most of a body at once and then stops is not waited for any longer."""
+
+    async def given_up_s() -> bytes:
+        with pytest.raises(BodyTooSlow):
+            await read_body(client(bytes(20 * MIB), is_complete=False), None, Limits())
+        return b"%d" % asyncio.get_running_loop().time()
+
+    assert float(run(given_up_s())) <= GRACE_S
+
+
 def test_time_is_not_earned_by_what_is_announced() -> None:
     """Only bytes that came bring time, not those that `content-length` promises."""
     with pytest.raises(BodyTooSlow):

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -49,7 +49,12 @@ class Stand:
     @property
     def candidate(self) -> Candidate:
         """How the first replica stands."""
-        return self.dispatchers.of(self.model).choose(PROMPT).candidates[0]
+        return self.candidates[0]
+
+    @property
+    def candidates(self) -> Sequence[Candidate]:
+        """How the replicas stand that may be chosen."""
+        return self.dispatchers.of(self.model).choose(PROMPT).candidates
 
 
 @pytest.fixture
@@ -71,6 +76,12 @@ async def until(condition: Callable[[], bool]) -> None:
 async def tell(visit: Visit, *updates: Update) -> None:
     """Send frames of telemetry, the first with the head of the answer."""
     await visit.send(HEAD + chunked(*map(encode_update, updates)))
+
+
+async def live(visit: Visit) -> None:
+    """Tell once, and stay."""
+    await tell(visit, SNAPSHOT)
+    await visit.until_gone()
 
 
 async def test_what_an_engine_tells_is_known(start_engine: StartEngine, stand: Stand) -> None:
@@ -212,16 +223,52 @@ async def test_an_engine_that_does_not_get_on_is_given_up(
             await visit.send(chunked(encode_update(Update(stalled_s=LEAST_STALL_S + 1))))
         await visit.until_gone()
 
-    async def live(visit: Visit) -> None:
-        await tell(visit, SNAPSHOT)
-        await visit.until_gone()
-
     engine, other = await start_engine(stalled), await start_engine(live)
     stand.has(engine, other)
     await until(lambda: len(engine.requests) == 1)
     with pytest.raises(UpstreamFailed) as caught:
         await asyncio.wait_for(upstream.request(engine.address, "POST", "/", []), PATIENCE_S)
     assert caught.value.reason == "stuck"
+
+
+async def test_patience_grows_with_each_engine_given_up(
+    start_engine: StartEngine, upstream: Upstream, stand: Stand
+) -> None:
+    """Steps that are longer than thought are not given up again and again, and never end."""
+    stalls = iter([LEAST_STALL_S + 1, 2 * LEAST_STALL_S - 1, 2 * LEAST_STALL_S + 1])
+    say = asyncio.Event()
+
+    async def stalled(visit: Visit) -> None:
+        if b"POST" not in visit.request:
+            await tell(visit, SNAPSHOT)
+            for stall_s in stalls:
+                await say.wait()
+                say.clear()
+                load = Load(running=int(stall_s), waiting=0, pending_tokens=0, free_tokens=0)
+                await visit.send(chunked(encode_update(Update(stalled_s=stall_s, load=load))))
+        await visit.until_gone()
+
+    async def ask() -> str:
+        with pytest.raises(UpstreamFailed) as caught:
+            await upstream.request(engine.address, "POST", "/", [])
+        return caught.value.reason
+
+    engine, other = await start_engine(stalled), await start_engine(live)
+    stand.has(engine, other)
+    await until(lambda: len(engine.requests) == 1)
+    first = asyncio.create_task(ask())
+    await until(lambda: len(engine.requests) == 2)
+    say.set()
+    assert await asyncio.wait_for(first, PATIENCE_S) == "stuck"
+    for replica in stand.model.replicas.values():
+        replica.shunned_until_s = 0.0
+    second = asyncio.create_task(ask())
+    await until(lambda: len(engine.requests) == 3)
+    say.set()
+    await until(lambda: 2 * LEAST_STALL_S - 1 in [c.running for c in stand.candidates])
+    assert not second.done()
+    say.set()
+    assert await asyncio.wait_for(second, PATIENCE_S) == "stuck"
 
 
 async def test_an_engine_without_telemetry_is_a_candidate(
