@@ -6,7 +6,7 @@ carried on by another replica where that is sound (`gateway.relay.resume`). What
 told to the client: as an error, or, in a stream that has begun, as an event.
 
 A request may itself be what replicas fail at. So each has few attempts that bring its client
-nothing new, and one under which two replicas have died or hung gets no third.
+nothing new, and one under which two replicas have died gets no third.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ RETRIES = 2
 RESUMES = 8
 """How often one stream is carried on."""
 VICTIMS = 2
-"""Replicas that may die or hang under one request, before it is taken to be the cause."""
+"""Replicas that may die under one request before it is taken to be the cause."""
 FREE = frozenset({Reason.UNREACHABLE, Reason.DRAINING, Reason.STUCK})
 """Reasons of failures that no engine goes on working for: to try elsewhere multiplies nothing."""
 RETRIED = frozenset({500, 502, 503, 504})
@@ -211,7 +211,7 @@ class Delivery:
         outlet = self._outlet
         if outlet.parts > self._parts:
             self._parts, self._retries, self._victims = outlet.parts, 0, 0
-        self._victims += has_died or error.reason == Reason.STUCK
+        self._victims += has_died
         is_last = self._retries == RETRIES or self._victims == VICTIMS
         if is_last or outlet.is_committed:
             raise error
