@@ -24,37 +24,48 @@ class LastWords:
         """Have the engine answer, or say that another one must."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-            return
-        is_answered = False
+        elif await self.is_dead():
+            await self.decline(send)
+        else:
+            answer = _Answer(self, send)
+            try:
+                await self._app(scope, receive, answer.send)
+            except Exception:
+                # What is raised after our own answer must not break that off.
+                if not answer.is_ours:
+                    raise
 
-        async def send_alive(message: Message) -> None:
-            nonlocal is_answered
-            if is_answered:
-                return
-            is_failure = message["type"] == "http.response.start" and message["status"] >= 500
-            if is_failure and await self._is_dead():
-                is_answered = True
-                await self._decline(send)
-                return
-            await send(message)
-
-        if await self._is_dead():
-            await self._decline(send)
-            return
-        try:
-            await self._app(scope, receive, send_alive)
-        except Exception:
-            # What is raised after its own answer must not break that off.
-            if not is_answered:
-                raise
-
-    async def _decline(self, send: Send) -> None:
+    async def decline(self, send: Send) -> None:
+        """Answer that another engine must, and let all routers know."""
         self._report.drain()
         await send_error(send, EngineDraining("This engine has died."))
 
-    async def _is_dead(self) -> bool:
+    async def is_dead(self) -> bool:
+        """Whether the engine will never answer again."""
         try:
             await self._check()
         except Exception:  # noqa: BLE001 - the replica's own watch logs it
             return True
         return False
+
+
+class _Answer:
+    """The engine's answer, or ours in its place, if it is the error of a dead one."""
+
+    def __init__(self, last_words: LastWords, send: Send) -> None:
+        self._last_words = last_words
+        self._send = send
+        self.is_ours = False
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """ASGI's `send`; no coroutine of our own for each of a stream's chunks."""
+        is_start = message["type"] == "http.response.start"
+        if self.is_ours or (is_start and message["status"] >= 500):
+            return self._judge(message)
+        return self._send(message)
+
+    async def _judge(self, message: Message) -> None:
+        if self.is_ours:
+            return
+        self.is_ours = await self._last_words.is_dead()
+        await (self._last_words.decline(self._send) if self.is_ours else self._send(message))
