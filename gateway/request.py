@@ -1,5 +1,6 @@
 """The head of an inference request, read from the raw body in one pass; the body stays bytes."""
 
+import re
 from collections.abc import Mapping
 
 import msgspec
@@ -16,7 +17,12 @@ PARTS_LIMIT = 256
 """Parts of a form that are looked at; megabytes of tiny ones would hold everybody else up."""
 LIMIT_DIGITS = 10
 """More digits than any number of tokens has."""
-
+ANSWERS_DIGITS = 3
+"""Digits of a number of answers; engines refuse more."""
+SEQUENCES_LIMIT = 10_000
+"""Sequences of a request that are counted; more than any engine runs."""
+_PROMPTS = re.compile(rb'\[\s*["[]')
+_LISTS = re.compile(rb"\[\s*\[")
 
 ABSENT = msgspec.Raw()
 """What a field is that the request does not have."""
@@ -45,6 +51,10 @@ class RequestHead(msgspec.Struct, frozen=True):
     """Tokens an answer may have, where the client says."""
     is_stream: bool = False
     """The answer is to come as a stream of events."""
+    sequences: int = 1
+    """What an engine makes of it: its answers, for each of its prompts."""
+    prompts_bytes: int = 0
+    """Of the JSON of all its prompts; 0 where it has no list of them."""
 
 
 class _RawHead(msgspec.Struct):
@@ -72,6 +82,8 @@ class _RawHead(msgspec.Struct):
     max_completion_tokens: msgspec.Raw = ABSENT
     max_output_tokens: msgspec.Raw = ABSENT
     stream: msgspec.Raw = ABSENT
+    n: msgspec.Raw = ABSENT
+    best_of: msgspec.Raw = ABSENT
 
     @property
     def parts(self) -> PromptParts:
@@ -93,6 +105,20 @@ class _RawHead(msgspec.Struct):
             if text.isdigit() and len(text) < LIMIT_DIGITS:
                 return int(text)
         return None
+
+    @property
+    def answers(self) -> int:
+        texts = [bytes(raw) for raw in (self.n, self.best_of) if raw is not ABSENT]
+        counts = [int(text) for text in texts if text.isdigit() and len(text) <= ANSWERS_DIGITS]
+        return max(1, *counts) if counts else 1
+
+    @property
+    def prompts(self) -> bytes:
+        """The list of its prompts; empty where it has none."""
+        for raw in (self.prompt, self.input):
+            if raw is not ABSENT and _PROMPTS.match(text := bytes(raw)):
+                return text
+        return b""
 
 
 _decoder = msgspec.json.Decoder(_RawHead)
@@ -119,7 +145,12 @@ def parse_json(body: bytes) -> RequestHead:
     except RecursionError:
         raise InvalidJSON("The JSON body of your request is nested too deeply.") from None
     is_stream = bytes(head.stream) == b"true"
-    return RequestHead(_checked_model(head.model), head.parts, head.limit, is_stream)
+    prompts = head.prompts
+    sequences = head.answers * (_count(prompts) if prompts else 1)
+    return RequestHead(
+        *(_checked_model(head.model), head.parts, head.limit, is_stream),
+        *(min(sequences, SEQUENCES_LIMIT), len(prompts)),
+    )
 
 
 def parse_form(body: bytes, content_type: bytes) -> RequestHead:
@@ -146,6 +177,14 @@ def parse_form(body: bytes, content_type: bytes) -> RequestHead:
     if search.model is None:
         return RequestHead(_checked_model(None))
     return RequestHead(_checked_model(search.model.decode(errors="replace")))
+
+
+def _count(prompts: bytes) -> int:
+    """How many texts, or lists of token ids, a list has; nothing is parsed for it."""
+    if _LISTS.match(prompts):
+        return prompts.count(b"[") - 1
+    text = prompts.replace(rb"\\", b"")
+    return (text.count(b'"') - text.count(rb"\"")) // 2
 
 
 def _checked_model(model: str | None) -> str:

@@ -11,66 +11,30 @@ has had less starts at once there, however many of the others' wait.
 
 Who would wait too long, by the lane's own rate, is turned away at once; who has waited too long,
 then. Where too many wait, or too many bytes of them, the newest of whoever has the most goes.
+
+Where only the KV cache has no room for who is first, smaller ones pass it, but only for half of the
+time that it may wait: then the replica is kept free for it (`Line`).
 """
 
 import asyncio
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from gateway.admission.crowd import Crowd
-from gateway.admission.fair_queue import Place
+from gateway.admission.held import Held, Wish
 from gateway.admission.lane import Lane
+from gateway.admission.limits import Limits, too_long
 from gateway.admission.shares import Shares
-from gateway.errors import Overloaded
 from gateway.routing.decision import Decision
 from gateway.routing.dispatcher import Dispatcher
 from gateway.routing.fleet import Model
-from gateway.routing.prefix import Prompt
 
-QUEUE_BYTES = 256 << 20
-"""Bytes of bodies that one router holds back at the same time, of all models together."""
-FORESEEN = 0.8
-"""Of its limit, how long a wait may be foretold: that errs, and late rejections waited in vain."""
-RETRY_S = 1.0
-"""When a client may come again, where nothing has been measured."""
 LOOK_S = 0.1
 """How often the standing of all replicas is looked at while requests are held."""
 RECHOSEN = 32
 """Held requests that choose again before others get their turn on the event loop."""
-
-
-@dataclass(slots=True)
-class Wish:
-    """What a request wants of its admission."""
-
-    choose: Callable[[], Decision]
-    """Chooses its replica; may raise a `GatewayError`, which is the request's end."""
-    prompt: Prompt
-    tenant: bytes = b""
-    """Among whom a replica's time is shared out; any bytes."""
-    is_batch: bool = False
-    size_bytes: int = 0
-    """Memory that it takes while it is held."""
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class Held(Place):
-    """A request that is held back."""
-
-    owner: "Admission"
-    """Of the model that it waits for."""
-    wish: Wish
-    decision: Decision
-    since_s: float
-    limit_s: float
-    """How long it may wait."""
-    admitted: asyncio.Future[Decision] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
-    timer: asyncio.TimerHandle | None = None
-    is_waiting: bool = False
-    """It has been queued, and neither released nor turned away."""
+PATIENCE = 0.5
+"""Of its limit, how long one for which there is no room lets smaller ones pass."""
 
 
 class Admission:
@@ -79,14 +43,12 @@ class Admission:
     def __init__(
         self, model: Model, dispatcher: Dispatcher, stock: Crowd[Held], now: Callable[[], float]
     ) -> None:
-        self.model = model
+        self._limits = Limits(model, stock)
         self._dispatcher = dispatcher
-        self._stock = stock
         self._now = now
         self._lanes: dict[str, Lane[Held]] = {}
         self._held: dict[Held, None] = {}
         self._shares = Shares(now)
-        self._crowd: Crowd[Held] = Crowd()
         self._numbers = itertools.count()
         self._sound: set[str] = set()
         """Replicas of good standing, when last looked at."""
@@ -100,12 +62,12 @@ class Admission:
     @property
     def held_interactive(self) -> int:
         """Interactive requests that are held back now."""
-        return len(self._held) - self.held_batch
+        return self._limits.held(is_batch=False)
 
     @property
     def held_batch(self) -> int:
         """Batch requests that are held back now."""
-        return sum(held.is_batch for held in self._held)
+        return self._limits.held(is_batch=True)
 
     async def admit(self, wish: Wish) -> Decision:
         """Wait until the request's replica can start it.
@@ -117,13 +79,12 @@ class Admission:
             Overloaded: it would wait too long, has waited too long, or too many wait.
             GatewayError: what `wish.choose` raises, now or when it has to choose again.
         """
-        decision = wish.choose()
-        decision.is_batch = wish.is_batch
+        decision = wish.decide()
         if self._may_pass(wish, decision) and self._has_room(wish, decision):
             self._count(wish, decision)
             return decision
         held = self._bind(wish, decision)
-        self._make_room(held)
+        self._limits.make_room(held, self._lane(held).wait_s(held))
         self._hold(held)
         try:
             return await held.admitted
@@ -135,75 +96,49 @@ class Admission:
         if self._held:
             self._dispatcher.sync()
 
-    def close(self, error: Exception) -> None:
-        """The model is no more: end the wait of all."""
+    def close(self, error: Callable[[], Exception]) -> None:
+        """The model is no more: end the wait of all, each with an error of its own."""
         for held in list(self._held):
-            self._end(held, error)
+            self._end(held, error())
 
-    def reject(self, held: Held, reason: str) -> None:
+    def _reject(self, held: Held, reason: str) -> None:
         """Turn away one that waits; `reason` is for the client."""
-        self._end(held, self._overloaded(reason, self._lane(held).wait_s(held)))
+        wait_s = self._lane(held).clear_s(is_batch=held.is_batch)
+        self._end(held, self._limits.overloaded(reason, wait_s))
 
     def _may_pass(self, wish: Wish, decision: Decision) -> bool:
         """Whether a newcomer need not wait for those who are held."""
         lane = self._lanes.get(decision.replica.id)
         if lane is None or lane.is_free(is_batch=wish.is_batch):
             return True
-        is_first = not self._crowd.has(wish.tenant, is_batch=False)
+        is_first = not self._limits.has(wish.tenant)
         return not wish.is_batch and is_first and not self._shares.has_had(wish.tenant)
 
     def _has_room(self, wish: Wish, decision: Decision) -> bool:
-        is_spared = not wish.is_batch and self._shares.has_had(wish.tenant)
-        return self._dispatcher.has_room(decision, is_spared=is_spared)
+        return self._dispatcher.has_room(decision, is_spared=self._is_spared(wish))
+
+    def _is_spared(self, wish: Wish) -> bool:
+        """Whether it leaves something free for those who have had less."""
+        return not wish.is_batch and self._shares.has_had(wish.tenant)
 
     def _count(self, wish: Wish, decision: Decision) -> None:
         if not wish.is_batch:
-            self._shares.start(wish.tenant, _tokens(decision))
+            self._shares.start(wish.tenant, wish.tokens(decision))
 
     def _bind(self, wish: Wish, decision: Decision) -> Held:
-        queue = self.model.queue
+        limit_s = self._limits.wait_s(is_batch=wish.is_batch)
         return Held(
             tenant=wish.tenant,
-            tokens=_tokens(decision),
+            tokens=wish.tokens(decision),
             due_s=self._dispatcher.due_s(decision),
             number=next(self._numbers),
             is_batch=wish.is_batch,
-            owner=self,
+            reject=self._reject,
             wish=wish,
             decision=decision,
             since_s=self._now(),
-            limit_s=queue.batch_max_wait_s if wish.is_batch else queue.max_wait_s,
+            limit_s=limit_s if wish.limit_s is None else min(limit_s, wish.limit_s),
         )
-
-    def _make_room(self, held: Held) -> None:
-        """Check all limits, and have others go where they have to.
-
-        Raises:
-            Overloaded: it is `held` who has to go.
-        """
-        wait_s = self._lane(held).wait_s(held)
-        if wait_s is not None and wait_s > FORESEEN * held.limit_s:
-            raise self._overloaded(_too_long(held), wait_s)
-        most = self.model.queue.max_requests
-        reason = f"{most} requests are waiting" if most else "no request may wait for it"
-        if not self._clear(self._crowd, held, 1, most, reason):
-            raise self._overloaded(reason, wait_s)
-        reason = f"{QUEUE_BYTES >> 20} MiB of requests are waiting"
-        if not self._clear(self._stock, held, held.wish.size_bytes, QUEUE_BYTES, reason):
-            raise self._overloaded(reason, wait_s)
-
-    def _clear(self, crowd: Crowd[Held], held: Held, weight: int, most: int, reason: str) -> bool:
-        """Have others go until there is room for `held`; whether there is."""
-        while crowd.weight + weight > most:
-            victim = crowd.victim(held, weight)
-            if victim is None:
-                return False
-            victim.owner.reject(victim, reason)
-        return True
-
-    def _overloaded(self, reason: str, wait_s: float | None) -> Overloaded:
-        message = f"The model `{self.model.name}` is overloaded: {reason}."
-        return Overloaded(message, wait_s or RETRY_S)
 
     def _lane(self, held: Held) -> Lane[Held]:
         name = held.decision.replica.id
@@ -217,13 +152,14 @@ class Admission:
             self._look()
             self._dispatcher.watcher = self._plan
         self._held[held] = None
-        self._crowd.add(held)
-        self._stock.add(held, held.wish.size_bytes)
+        self._limits.add(held)
         self._lane(held).add(held)
         self._dispatcher.hold(held.decision, held.wish.prompt)
         held.is_waiting = True
+        limit_s = self._limits.wait_s(is_batch=held.is_batch)
         loop = held.admitted.get_loop()
-        held.timer = loop.call_later(held.limit_s, self.reject, held, _too_long(held))
+        held.timer = loop.call_later(limit_s, self._reject, held, too_long(limit_s))
+        self._plan(held.decision.replica.id)  # those before it may let it pass
 
     def _leave(self, held: Held) -> None:
         """Its caller goes on, or has gone: whatever is left of it is taken away."""
@@ -252,8 +188,7 @@ class Admission:
         held.is_waiting = False
         del self._held[held]
         self._stale.pop(held, None)
-        self._crowd.remove(held)
-        self._stock.remove(held)
+        self._limits.remove(held)
         if held.timer is not None:
             held.timer.cancel()
         if not self._held:
@@ -289,22 +224,29 @@ class Admission:
 
     def _start(self, lane: Lane[Held]) -> None:
         """Release those that their replica can start."""
-        while (held := lane.first) is not None and held not in self._stale:
+        while held := lane.take(self._fits, self._can_wait):
             if held.admitted.done():
-                lane.remove(held)  # cancelled, and its caller has not come to `_leave` yet
-                self._forget(held)
-                continue
-            if not self._has_room(held.wish, held.decision):
-                return
-            lane.serve()
-            self._release(held)
+                self._forget(held)  # cancelled, and its caller has not come to `_leave` yet
+            else:
+                self._release(held)
+
+    def _fits(self, held: Held) -> bool:
+        if held in self._stale:
+            return False
+        return held.admitted.done() or self._has_room(held.wish, held.decision)
+
+    def _can_wait(self, held: Held) -> bool:
+        """Whether one that does not fit lets others pass, of which some may."""
+        if held in self._stale or self._now() - held.since_s > PATIENCE * held.limit_s:
+            return False
+        return self._dispatcher.has_slot(held.decision, is_spared=self._is_spared(held.wish))
 
     def _choose_again(self) -> None:
         for held in list(itertools.islice(self._stale, RECHOSEN)):
             del self._stale[held]
             self._dispatcher.drop(held.decision)  # it must not stand in its own way
             try:
-                decision = held.wish.choose()
+                decision = held.wish.decide()
             except Exception as error:  # noqa: BLE001 - it is the one's who waits for it
                 self._end(held, error)
                 continue
@@ -313,21 +255,12 @@ class Admission:
             self._plan("")
 
     def _rebind(self, held: Held, decision: Decision) -> None:
-        decision.is_batch = held.is_batch
         decision.decided_s = held.decision.decided_s  # it has been waiting since
         if decision.replica is held.decision.replica:
             held.decision = decision
         else:
             self._lane(held).remove(held)
             held.decision = decision
-            held.tokens, held.due_s = _tokens(decision), self._dispatcher.due_s(decision)
+            held.tokens, held.due_s = held.wish.tokens(decision), self._dispatcher.due_s(decision)
             self._lane(held).add(held)
         self._dispatcher.hold(decision, held.wish.prompt)
-
-
-def _tokens(decision: Decision) -> float:
-    return max(1.0, decision.new_tokens + decision.output_tokens)
-
-
-def _too_long(held: Held) -> str:
-    return f"the request waits longer than {held.limit_s:g} s"

@@ -1,9 +1,11 @@
 """An admission for each model, and what all of them hold."""
 
 from collections.abc import Callable, Collection
+from functools import partial
 
-from gateway.admission.admission import Admission, Held
+from gateway.admission.admission import Admission
 from gateway.admission.crowd import Crowd
+from gateway.admission.held import Held
 from gateway.errors import ModelUnavailable
 from gateway.routing.dispatchers import Dispatchers
 from gateway.routing.fleet import Fleet, Model
@@ -39,7 +41,7 @@ class Admissions:
 
     def _follow(self) -> None:
         for model in self._admissions.keys() - set(self._fleet.models):
-            error = ModelUnavailable(f"The model `{model.name}` has gone.", GONE_RETRY_S)
-            self._admissions.pop(model).close(error)
+            message = f"The model `{model.name}` has gone."
+            self._admissions.pop(model).close(partial(ModelUnavailable, message, GONE_RETRY_S))
         for admission in self._admissions.values():
             admission.follow()

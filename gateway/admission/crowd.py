@@ -1,10 +1,11 @@
-"""Who waits, by tenant, and who has to go when there is too much of it."""
+"""Who waits, by address and key, and who has to go when there is too much of it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from gateway.admission.fair_queue import Place
+from gateway.admission.place import Place
+from gateway.admission.tenant import Tenant
 
 P = TypeVar("P", bound=Place)
 
@@ -18,52 +19,107 @@ class _Group(Generic[P]):
     weight: int = 0
 
 
+@dataclass(slots=True, eq=False)
+class _Site(Generic[P]):
+    """One address's, of one priority."""
+
+    groups: dict[bytes, _Group[P]] = field(default_factory=dict)
+    """By their keys."""
+    weight: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Side(Generic[P]):
+    """All of one priority."""
+
+    sites: dict[bytes, _Site[P]] = field(default_factory=dict)
+    """By their addresses."""
+    weight: int = 0
+
+    def add(self, place: P, weight: int) -> None:
+        site = self.sites.setdefault(place.tenant.address, _Site())
+        group = site.groups.setdefault(place.tenant.key, _Group())
+        group.weights[place] = weight
+        self._count(site, group, weight)
+
+    def remove(self, place: P) -> None:
+        address, key = place.tenant
+        site = self.sites[address]
+        group = site.groups[key]
+        self._count(site, group, -group.weights.pop(place))
+        if not group.weights:
+            del site.groups[key]
+        if not site.groups:
+            del self.sites[address]
+
+    def _count(self, site: _Site[P], group: _Group[P], weight: int) -> None:
+        self.weight += weight
+        site.weight += weight
+        group.weight += weight
+
+
 class Crowd(Generic[P]):
     """All that wait, each with a weight: 1 to count them, their bytes to bound memory."""
 
     def __init__(self) -> None:
-        self._interactive: dict[bytes, _Group[P]] = {}
-        self._batch: dict[bytes, _Group[P]] = {}
-        self.weight = 0
+        self._interactive: _Side[P] = _Side()
+        self._batch: _Side[P] = _Side()
+
+    @property
+    def weight(self) -> int:
         """Of all."""
+        return self._interactive.weight + self._batch.weight
+
+    def weight_of(self, *, is_batch: bool) -> int:
+        """Of all of one priority."""
+        return self._side(is_batch=is_batch).weight
 
     def add(self, place: P, weight: int = 1) -> None:
         """One more waits."""
-        group = self._groups(is_batch=place.is_batch).setdefault(place.tenant, _Group())
-        group.weights[place] = weight
-        group.weight += weight
-        self.weight += weight
+        self._side(is_batch=place.is_batch).add(place, weight)
 
     def remove(self, place: P) -> None:
         """It waits no more."""
-        groups = self._groups(is_batch=place.is_batch)
-        group = groups[place.tenant]
-        weight = group.weights.pop(place)
-        group.weight -= weight
-        self.weight -= weight
-        if not group.weights:
-            del groups[place.tenant]
+        self._side(is_batch=place.is_batch).remove(place)
 
-    def has(self, tenant: bytes, *, is_batch: bool) -> bool:
+    def has(self, tenant: Tenant, *, is_batch: bool) -> bool:
         """Whether anything of a tenant's waits."""
-        return tenant in self._groups(is_batch=is_batch)
+        site = self._side(is_batch=is_batch).sites.get(tenant.address)
+        return site is not None and tenant.key in site.groups
 
     def victim(self, newcomer: P, weight: int = 1) -> P | None:
-        """Who makes room for `newcomer`: the newest of the tenant with the most, batch first.
+        """Who makes room for `newcomer`: the newest of the most, batch first.
 
-        None where the newcomer's own tenant would then have the most: it has no better right.
+        That is: of the address that has the most, and there of the key that has the most. None
+        where the newcomer's own would then be these: it has no better right.
         """
-        if self._batch and not newcomer.is_batch:
-            return _newest(self._batch.values())
-        groups = self._groups(is_batch=newcomer.is_batch)
-        own = groups.get(newcomer.tenant)
+        if self._batch.sites and not newcomer.is_batch:
+            return _newest(_largest(self._batch.sites.values()))
+        address, key = newcomer.tenant
+        sites = self._side(is_batch=newcomer.is_batch).sites
+        own = sites.get(address)
         wanted = weight + (own.weight if own else 0)
-        return _newest(group for group in groups.values() if group.weight >= wanted)
+        if largest := _largest(site for site in sites.values() if site.weight >= wanted):
+            return _newest(largest)
+        if own is None:
+            return None
+        wanted = weight + (own.groups[key].weight if key in own.groups else 0)
+        return _last(_largest(group for group in own.groups.values() if group.weight >= wanted))
 
-    def _groups(self, *, is_batch: bool) -> dict[bytes, _Group[P]]:
+    def _side(self, *, is_batch: bool) -> _Side[P]:
         return self._batch if is_batch else self._interactive
 
 
-def _newest(groups: Iterable[_Group[P]]) -> P | None:
-    largest = max(groups, key=lambda group: group.weight, default=None)
-    return next(reversed(largest.weights)) if largest else None
+G = TypeVar("G", _Group, _Site)  # type: ignore[type-arg]
+
+
+def _largest(groups: Iterable[G]) -> G | None:
+    return max(groups, key=lambda group: group.weight, default=None)
+
+
+def _newest(site: _Site[P] | None) -> P | None:
+    return _last(_largest(site.groups.values())) if site else None
+
+
+def _last(group: _Group[P] | None) -> P | None:
+    return next(reversed(group.weights)) if group else None

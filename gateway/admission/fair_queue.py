@@ -1,68 +1,108 @@
 """Requests in the order in which they are served: fair among tenants, then by urgency.
 
-Method: start-time fair queueing over tenants. Each tenant that has something queued stands at a
-virtual time; the one with the least is served next, with its own request that is due first. That
-moves the tenant on by the tokens of the request, and virtual time to where the tenant stood. A
-tenant that comes, or comes back, starts at virtual time: with no credit from before, and no debt.
-So whatever the others queue, any two tenants that have something queued are served the same tokens,
-give or take a request of each. Of tenants with nothing queued nothing is kept.
+Method: a queue of queues. Addresses take turns (`Turns`), then the keys of an address, and of a
+key's requests the one that is due first is next. So whatever the others queue, any two addresses
+that have something queued are served the same tokens, and any two keys of one address, give or take
+a request of each. Of an address with nothing queued nothing is kept but where it had come to.
 
-Cost: O(log tenants + log requests) a request; O(tenants + requests of the tenant) for one that
-leaves from the middle, and to tell how many are ahead of one.
-
-Source: Goyal, Vin, Cheng: Start-time fair queuing (1996).
+Cost: O(log tenants + log requests), amortised, for a request that comes or goes; O(addresses + keys
+of the address + requests of the key) to tell how many are ahead of one.
 """
 
-import heapq
-import itertools
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
-
-@dataclass(slots=True, eq=False)
-class Place:
-    """A request's place in a queue."""
-
-    tenant: bytes
-    tokens: float
-    """What it costs to serve."""
-    due_s: float
-    """The least goes first among those of the tenant."""
-    number: int
-    """Counts arrivals: of those due at the same time the first to come goes first."""
-    is_batch: bool = False
-    """It may wait for all that are not."""
-
-    @property
-    def rank(self) -> tuple[float, int]:
-        """What orders a tenant's requests."""
-        return self.due_s, self.number
-
+from gateway.admission.place import Place
+from gateway.admission.ranking import Ranking
+from gateway.admission.turns import Turns
 
 P = TypeVar("P", bound=Place)
 
 
-@dataclass(slots=True, eq=False)
-class _Share(Generic[P]):
-    """What one tenant has queued."""
+class Backlog(NamedTuple):
+    """Requests, and what they cost together."""
 
-    turn: tuple[float, int, bytes]
-    """The virtual time at which the tenant stands, since when, and the tenant."""
-    tokens: float = 0.0
-    places: list[tuple[tuple[float, int], P]] = field(default_factory=list)
-    """A heap."""
+    requests: int
+    tokens: float
 
 
-class FairQueue(Generic[P]):
+class Queue(Protocol[P]):
     """Those that wait, none of them twice."""
 
+    tokens: float
+    """What all of them cost."""
+
+    def __len__(self) -> int:
+        """How many wait."""
+
+    @property
+    def first(self) -> P | None:
+        """Who is served next."""
+
+    def add(self, place: P) -> None:
+        """One more waits."""
+
+    def serve(self) -> P:
+        """Take the first one out, of a queue that has one, at its own cost."""
+
+    def remove(self, place: P) -> None:
+        """Take out one that waits, wherever it stands, at no cost."""
+
+    def ahead(self, place: P) -> Backlog:
+        """About what would be served before `place`, which may be in the queue or not yet."""
+
+
+class Urgency(Generic[P]):
+    """Those of one tenant: the one that is due first is the first."""
+
     def __init__(self) -> None:
-        self._shares: dict[bytes, _Share[P]] = {}
-        self._turns: list[tuple[float, int, bytes]] = []
-        """A heap, with the turn of each share."""
-        self._count = itertools.count()
+        self._places: Ranking[P] = Ranking()
+        self.tokens = 0.0
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._places)
+
+    @property
+    def first(self) -> P | None:
+        """Who is served next."""
+        return self._places.first
+
+    def add(self, place: P) -> None:
+        """One more waits."""
+        self._places.add(place, place.rank)
+        self.tokens += place.tokens
+
+    def serve(self) -> P:
+        """Take the first one out, of a queue that has one."""
+        place = self._places.first
+        if place is None:
+            raise LookupError("nobody waits")
+        self.remove(place)
+        return place
+
+    def remove(self, place: P) -> None:
+        """Take out one that waits, wherever it stands."""
+        self._places.remove(place)
+        self.tokens -= place.tokens
+
+    def ahead(self, place: P) -> Backlog:
+        """What would be served before `place`."""
+        ranks = self._places.ranks
+        before = [other.tokens for other, rank in ranks.items() if rank < place.rank]
+        return Backlog(len(before), sum(before))
+
+
+class Fairness(Generic[P]):
+    """Queues that take turns: each has those of one name."""
+
+    def __init__(self, name: Callable[[P], bytes], queue: Callable[[], Queue[P]]) -> None:
+        self._name = name
+        self._make_queue = queue
+        self._queues: dict[bytes, Queue[P]] = {}
+        self._turns = Turns()
         self._length = 0
-        self._virtual_time = 0.0
+        self.tokens = 0.0
 
     def __len__(self) -> int:
         """How many wait."""
@@ -71,56 +111,71 @@ class FairQueue(Generic[P]):
     @property
     def first(self) -> P | None:
         """Who is served next."""
-        return self._shares[self._turns[0][2]].places[0][1] if self._turns else None
+        name = self._turns.first
+        return None if name is None else self._queues[name].first
 
     def add(self, place: P) -> None:
         """One more waits."""
-        share = self._shares.get(place.tenant)
-        if share is None:
-            share = _Share((self._virtual_time, next(self._count), place.tenant))
-            self._shares[place.tenant] = share
-            heapq.heappush(self._turns, share.turn)
-        heapq.heappush(share.places, (place.rank, place))
-        share.tokens += place.tokens
-        self._length += 1
+        name = self._name(place)
+        queue = self._queues.get(name)
+        if queue is None:
+            queue = self._queues[name] = self._make_queue()
+            self._turns.join(name)
+        queue.add(place)
+        self._count(1, place.tokens)
 
     def serve(self) -> P:
-        """Take the first one out, of a queue that has one, at its tenant's cost."""
-        start, _, tenant = heapq.heappop(self._turns)
-        share = self._shares[tenant]
-        _, place = heapq.heappop(share.places)
-        share.tokens -= place.tokens
-        self._length -= 1
-        self._virtual_time = start
-        if share.places:
-            share.turn = (start + place.tokens, next(self._count), tenant)
-            heapq.heappush(self._turns, share.turn)
-        else:
-            del self._shares[tenant]
+        """Take the first one out, of a queue that has one, at the cost of its name."""
+        name = self._turns.first
+        if name is None:
+            raise LookupError("nobody waits")
+        queue = self._queues[name]
+        place = queue.serve()
+        self._count(-1, -place.tokens)
+        self._turns.serve(place.tokens, is_last=not queue)
+        if not queue:
+            del self._queues[name]
         return place
 
     def remove(self, place: P) -> None:
         """Take out one that waits, wherever it stands, at no cost."""
-        share = self._shares[place.tenant]
-        share.places.remove((place.rank, place))
-        heapq.heapify(share.places)
-        share.tokens -= place.tokens
-        self._length -= 1
-        if not share.places:
-            del self._shares[place.tenant]
-            self._turns.remove(share.turn)
-            heapq.heapify(self._turns)
+        name = self._name(place)
+        queue = self._queues[name]
+        queue.remove(place)
+        self._count(-1, -place.tokens)
+        if not queue:
+            del self._queues[name]
+            self._turns.leave(name)
 
-    def ahead(self, place: P) -> int:
-        """About how many would be served before `place`, which may be in the queue or not yet."""
-        start, count = self._virtual_time, 0
-        own = self._shares.get(place.tenant)
-        if own is not None:
-            before = [other.tokens for rank, other in own.places if rank < place.rank]
-            start, count = own.turn[0] + sum(before), len(before)
-        for share in self._shares.values():
-            lead = start - share.turn[0]
-            if share is not own and lead >= 0:
-                waiting = len(share.places)
-                count += min(waiting, 1 + int(lead * waiting / share.tokens))
-        return count
+    def ahead(self, place: P) -> Backlog:
+        """About what would be served before `place`, which may be in the queue or not yet."""
+        name = self._name(place)
+        own = self._queues.get(name)
+        requests, tokens = own.ahead(place) if own else Backlog(0, 0.0)
+        start = self._turns.stand(name) + tokens
+        for other, queue in self._queues.items():
+            lead = start - self._turns.stand(other)
+            if queue is not own and lead >= 0:
+                each = queue.tokens / len(queue)
+                before = min(len(queue), 1 + int(lead / each))
+                requests, tokens = requests + before, tokens + before * each
+        return Backlog(requests, tokens)
+
+    def _count(self, requests: int, tokens: float) -> None:
+        self._length += requests
+        self.tokens += tokens
+
+
+class FairQueue(Fairness[P]):
+    """Fair among addresses, and then among the keys of an address."""
+
+    def __init__(self) -> None:
+        super().__init__(_address, lambda: Fairness(_key, Urgency))
+
+
+def _address(place: Place) -> bytes:
+    return place.tenant.address
+
+
+def _key(place: Place) -> bytes:
+    return place.tenant.key

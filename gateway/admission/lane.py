@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from gateway.admission.fair_queue import FairQueue, Place
+from gateway.admission.line import Line
+from gateway.admission.place import Place
 from gateway.admission.rate import DrainRate
 
 P = TypeVar("P", bound=Place)
@@ -13,18 +14,13 @@ class Lane(Generic[P]):
     """One replica's; `now` is in seconds."""
 
     def __init__(self, now: Callable[[], float]) -> None:
-        self._interactive: FairQueue[P] = FairQueue()
-        self._batch: FairQueue[P] = FairQueue()
+        self._interactive: Line[P] = Line()
+        self._batch: Line[P] = Line()
         self._rate = DrainRate(now)
 
     def __len__(self) -> int:
         """How many it holds."""
         return len(self._interactive) + len(self._batch)
-
-    @property
-    def first(self) -> P | None:
-        """Who is served next."""
-        return self._interactive.first or self._batch.first
 
     def is_free(self, *, is_batch: bool) -> bool:
         """Whether nobody is held who goes before a newcomer."""
@@ -34,18 +30,19 @@ class Lane(Generic[P]):
         """Hold one more."""
         if not self:
             self._rate.begin()
-        self._queue(is_batch=place.is_batch).add(place)
+        self._line(is_batch=place.is_batch).add(place)
 
-    def serve(self) -> P:
-        """Take the first one out, of a lane that has one: it is started."""
-        place = (self._interactive or self._batch).serve()
-        self._rate.start()
-        self._rest()
+    def take(self, fits: Callable[[P], bool], can_wait: Callable[[P], bool]) -> P | None:
+        """Take out the next one that is started: one that fits, and all before it can wait."""
+        place = (self._interactive or self._batch).take(fits, can_wait)
+        if place is not None:
+            self._rate.start()
+            self._rest()
         return place
 
     def remove(self, place: P) -> None:
         """Take out one that is not started."""
-        self._queue(is_batch=place.is_batch).remove(place)
+        self._line(is_batch=place.is_batch).remove(place)
         self._rest()
 
     def wait_s(self, place: P) -> float | None:
@@ -53,10 +50,16 @@ class Lane(Generic[P]):
         per_s = self._rate.per_s
         if per_s is None:
             return None
-        ahead = self._queue(is_batch=place.is_batch).ahead(place)
+        ahead = self._line(is_batch=place.is_batch).ahead(place)
         return (ahead + len(self._interactive) * place.is_batch) / per_s
 
-    def _queue(self, *, is_batch: bool) -> FairQueue[P]:
+    def clear_s(self, *, is_batch: bool) -> float | None:
+        """How long until all of that priority are started; None where it cannot be told; O(1)."""
+        per_s = self._rate.per_s
+        count = len(self) if is_batch else len(self._interactive)
+        return None if per_s is None else count / per_s
+
+    def _line(self, *, is_batch: bool) -> Line[P]:
         return self._batch if is_batch else self._interactive
 
     def _rest(self) -> None:

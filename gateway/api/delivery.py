@@ -17,8 +17,8 @@ from functools import partial
 
 import msgspec
 
-from gateway.admission.admission import Wish
 from gateway.admission.admissions import Admissions
+from gateway.admission.held import Wish
 from gateway.api.errand import Errand
 from gateway.api.incidents import Incidents
 from gateway.api.outlet import Outlet
@@ -120,6 +120,13 @@ class Delivery:
         limits = (self._errand.timeout_s, self._selection.model.timeout_s)
         return min((limit for limit in limits if limit is not None), default=None)
 
+    @property
+    def _seconds_left(self) -> float | None:
+        timeout_s = self._timeout_s
+        if timeout_s is None:
+            return None
+        return self._errand.arrived_s + timeout_s - asyncio.get_running_loop().time()
+
     async def _deliver(self) -> None:
         decision = await self._admitted()
         self._budget.earn()
@@ -127,6 +134,7 @@ class Delivery:
             if self._outlet.has_sent:
                 decision = self._selection.choose(self._tried)
                 decision.is_batch = self._errand.is_batch
+                decision.sequences = self._selection.sequences
             else:
                 decision = await self._admitted()
 
@@ -137,6 +145,9 @@ class Delivery:
             self._errand.tenant,
             is_batch=self._errand.is_batch,
             size_bytes=len(self._errand.body),
+            limit_s=self._seconds_left,
+            sequences=self._selection.sequences,
+            prompts_bytes=self._selection.prompts_bytes,
         )
         return self._means.admissions.of(self._selection.model).admit(wish)
 

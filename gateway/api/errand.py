@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from gateway.admission.tenant import NOBODY, Tenant
 from gateway.errors import InvalidRequest
 from gateway.relay.asgi import Headers
 
@@ -26,7 +27,7 @@ class Errand(msgspec.Struct, frozen=True):
     headers: Headers
     body: bytes
     request_id: bytes
-    tenant: bytes = b""
+    tenant: Tenant = NOBODY
     """Among whom the model's time is shared out."""
     is_stream: bool = False
     is_explained: bool = False

@@ -28,6 +28,10 @@ class Selection(msgspec.Struct, frozen=True):
     max_tokens: int | None
     session: bytes
     request_id: str
+    sequences: int = 1
+    """How many answers an engine is to make."""
+    prompts_bytes: int = 0
+    """Of all its prompts, where it has several."""
 
     def choose(self, avoid: Collection[str] = ()) -> Decision:
         """The replica that takes the request, rather not one whose id is in `avoid`.
@@ -99,13 +103,16 @@ class Selector:
             self._wake(model)
         check_available(model)
         _check_route(model, path)
+        has_prompt = path in PROMPT_ROUTES
         return Selection(
             model=model,
             dispatcher=self._dispatchers.of(model),
-            prompt=prompt_of(head) if path in PROMPT_ROUTES else NO_PROMPT,
+            prompt=prompt_of(head) if has_prompt else NO_PROMPT,
             max_tokens=head.max_tokens,
             session=session[:SESSION_LIMIT],
             request_id=request_id.decode(),
+            sequences=head.sequences if has_prompt else 1,
+            prompts_bytes=head.prompts_bytes if has_prompt else 0,
         )
 
 

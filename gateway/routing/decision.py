@@ -41,6 +41,8 @@ class Decision:
     """The request named a session, whose replica was preferred."""
     is_batch: bool = False
     """The request may wait for all others."""
+    sequences: int = 1
+    """What the engine makes of the request: its answers, for each of its prompts."""
     waited_s: float = 0.0
     """How long it was held back in this router until its replica could start it."""
     finished: Finished | None = None

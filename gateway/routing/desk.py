@@ -1,6 +1,7 @@
 """What a router knows of one replica, and whether the replica can start one more request now."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from gateway.routing.decision import Decision
@@ -15,8 +16,24 @@ RESERVE = 1 / 4
 """Of an engine's slots and KV cache, what batch requests leave free."""
 SPARE = 1 / 32
 """Of the same, what those leave free who have had their share."""
+REFUSED = 2.0
+"""Times the engine's limit that a prompt is thought to have, so that it will surely be refused."""
 IDLE = Load(running=0, waiting=0, pending_tokens=0, free_tokens=0)
 """Stands for the load of a replica that has not told it."""
+
+
+def prefill_tokens(decision: Decision) -> float:
+    """New tokens of a request, estimated, but no more than its engine can take."""
+    tokens, facts = decision.new_tokens, decision.replica.metadata.facts
+    if tokens > facts.max_model_len > 0:
+        tokens = facts.max_model_len
+    return facts.kv_tokens if tokens > facts.kv_tokens > 0 else tokens
+
+
+def room_tokens(decision: Decision) -> float:
+    """New tokens of a request that need room: none, where its engine will refuse it."""
+    most = REFUSED * decision.replica.metadata.facts.max_model_len
+    return 0.0 if decision.prompt_tokens > most > 0 else prefill_tokens(decision)
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +43,7 @@ class Sent:
     decision: Decision
     prompt: Prompt
     new_tokens: float
+    """Those that need room."""
     is_expected: bool = True
     """Its keys are expected at the replica and not confirmed."""
     is_answered: bool = False
@@ -59,22 +77,29 @@ class Desk:
 
     @property
     def requests(self) -> int:
-        """What it has, and what is on its way there."""
+        """Sequences that it has, and those on their way there."""
         here = max(0, self.load.running + self.load.waiting - self.ended_since)
-        return here + len(self.unconfirmed) + len(self.released)
+        coming = self._coming
+        return here + (sum([sent.decision.sequences for sent in coming]) if coming else 0)
 
     @property
     def coming_tokens(self) -> float:
         """New tokens of what is on its way there."""
-        coming = [sent.new_tokens for sent in self.unconfirmed.values()]
-        if self.released:
-            coming += [sent.new_tokens for sent in self.released.values()]
-        return sum(coming)
+        return sum([sent.new_tokens for sent in self._coming])
 
-    def has_room(self, new_tokens: float, *, is_batch: bool, is_spared: bool = False) -> bool:
+    @property
+    def _coming(self) -> Collection[Sent]:
+        if not self.released:
+            return self.unconfirmed.values()
+        return [*self.unconfirmed.values(), *self.released.values()]
+
+    def has_room(
+        self, new_tokens: float, *, sequences: int = 1, is_batch: bool, is_spared: bool = False
+    ) -> bool:
         """Whether a request with so many new tokens would start without waiting for others.
 
-        `is_spared`: it leaves something free for those who have had less.
+        `is_spared`: it leaves something free for those who have had less. One with more sequences
+        than the engine can run takes all of it.
         """
         if self.is_draining:
             return False  # it refuses all that is new; another may come in its place
@@ -89,7 +114,8 @@ class Desk:
         else:
             may_wait, spare = max(1, int(HEADROOM * facts.max_sequences)), 0.0
             slots = facts.max_sequences + may_wait
-        if requests >= slots or load.waiting >= may_wait:
+        taken = min(sequences, facts.max_sequences, slots) if sequences > 1 else 1
+        if requests + taken > slots or load.waiting >= may_wait:
             return False
         if not facts.kv_tokens:
             return True

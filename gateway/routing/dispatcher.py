@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from gateway.routing.decision import Decision, DecisionLog
-from gateway.routing.desk import IDLE, Desk, Sent
+from gateway.routing.desk import IDLE, Desk, Sent, prefill_tokens, room_tokens
 from gateway.routing.fleet import Model, Replica
 from gateway.routing.holdings import Holdings, Match, packed, unpacked, unpacked_tokens
 from gateway.routing.latency import Latency
@@ -105,7 +105,7 @@ class Dispatcher:
 
         Gives what has to go with it to the engine.
         """
-        sent = Sent(decision, prompt, decision.new_tokens)
+        sent = Sent(decision, prompt, room_tokens(decision))
         self._log.add(decision)
         self._send(sent)
         try:
@@ -121,8 +121,16 @@ class Dispatcher:
         """
         desk = self._desks.get(decision.replica.id)
         return desk is None or desk.has_room(
-            decision.new_tokens, is_batch=decision.is_batch, is_spared=is_spared
+            room_tokens(decision),
+            sequences=decision.sequences,
+            is_batch=decision.is_batch,
+            is_spared=is_spared,
         )
+
+    def has_slot(self, decision: Decision, *, is_spared: bool = False) -> bool:
+        """Whether the chosen replica could start a small request in the place of this one."""
+        desk = self._desks.get(decision.replica.id)
+        return desk is None or desk.has_room(0.0, is_batch=decision.is_batch, is_spared=is_spared)
 
     def shun(self, replica: Replica) -> None:
         """Prefer others to a replica for a while: it could not be reached, or broke off."""
@@ -151,13 +159,15 @@ class Dispatcher:
 
     def due_s(self, decision: Decision) -> float:
         """When a waiting request is to start, beside others: the least is the first."""
-        return decision.new_tokens * self.latency.figures.prefill_s + AGEING * decision.decided_s
+        return (
+            prefill_tokens(decision) * self.latency.figures.prefill_s + AGEING * decision.decided_s
+        )
 
     def hold(self, decision: Decision, prompt: Prompt) -> None:
         """Count a request as waiting for its replica, which cannot start it yet."""
         name = decision.replica.id
         if desk := self._desks.get(name):
-            desk.held[decision.id] = Sent(decision, prompt, decision.new_tokens)
+            desk.held[decision.id] = Sent(decision, prompt, room_tokens(decision))
             self.holdings.expect(name, prompt.keys)
 
     def release(self, decision: Decision) -> None:

@@ -327,6 +327,8 @@ def test_a_client_that_leaves_frees_the_engine(
     body = {"model": MODEL, "prompt": "1", "ignore_eos": True, "stream": is_stream}
     request_id = f"leaves-{is_stream}"
 
+    wait_for(lambda: not is_busy(gateway))
+
     async def leave(http: httpx.AsyncClient) -> None:
         endless = {**body, "max_tokens": ENDLESS}
         headers = {"x-request-id": request_id}

@@ -8,12 +8,16 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
+import msgspec
 import pytest
 
-from gateway.admission.admission import QUEUE_BYTES, RECHOSEN, RETRY_S, Admission, Held, Wish
+from gateway.admission.admission import PATIENCE, RECHOSEN, Admission
 from gateway.admission.admissions import Admissions
 from gateway.admission.crowd import Crowd
+from gateway.admission.held import Held, Wish
+from gateway.admission.limits import QUEUE_BYTES, RETRY_S
 from gateway.admission.shares import KEPT_S
+from gateway.admission.tenant import Tenant
 from gateway.errors import ModelUnavailable, Overloaded
 from gateway.registry import Queue
 from gateway.routing.decision import Decision, DecisionLog
@@ -42,7 +46,7 @@ def replica(name: str) -> Replica:
         kv_tokens=0,
         block_size=16,
         max_sequences=SLOTS,
-        max_model_len=4096,
+        max_model_len=100_000,
     )
     return Replica(name, ReplicaMetadata(model="m", host="h", port=1, key="k", facts=facts))
 
@@ -84,7 +88,7 @@ class Scene:
         """Have these requests come, one after the other; those that end with a `~` are batch."""
         for name in names.split():
             choose = partial(self.choose, prompt)
-            wish = Wish(choose, prompt, tenant.encode(), name.endswith("~"), size)
+            wish = Wish(choose, prompt, Tenant(tenant.encode()), name.endswith("~"), size)
             self.tasks[name] = asyncio.create_task(self._request(name, wish))
         await settle()
 
@@ -440,7 +444,7 @@ async def test_a_slot_that_is_not_used_goes_to_the_next(stage: Stage) -> None:
     """An admitted request may fail before it is sent."""
     scene = stage()
     await scene.come(FULL)
-    unused = asyncio.create_task(scene.admission.admit(Wish(scene.choose, PROMPT, b"t")))
+    unused = asyncio.create_task(scene.admission.admit(Wish(scene.choose, PROMPT, Tenant(b"t"))))
     await settle()
     await scene.come("x")
     await scene.answer("full0")
@@ -480,7 +484,7 @@ async def test_who_would_wait_too_long_is_turned_away_at_once(stage: Stage) -> N
         await scene.answer(f"full{number}")
     await scene.come("p0 p1 p2 p3", "t")
     errors = [scene.error(f"p{number}") for number in range(4)]
-    small = asyncio.create_task(scene.admission.admit(Wish(scene.choose, PROMPT, b"small")))
+    small = asyncio.create_task(scene.admission.admit(Wish(scene.choose, PROMPT, Tenant(b"small"))))
     await settle()
 
     assert errors[:2] == [None, None]
@@ -488,6 +492,116 @@ async def test_who_would_wait_too_long_is_turned_away_at_once(stage: Stage) -> N
     assert errors[2].retry_after_s == pytest.approx(5.5, abs=0.7)
     assert scene.admission.held_interactive == 3 + errors.count(None) + 1
     small.cancel()
+
+
+async def test_who_has_no_time_left_to_wait_is_turned_away_at_once(stage: Stage) -> None:
+    """Its own deadline is a limit as well: better now than when that has passed."""
+    scene = stage(max_wait_s=60)
+    await scene.come(f"{FULL} {names_of(4)}")
+    for number in range(4):
+        scene.clock.now_s += 1
+        await scene.answer(f"full{number}")
+    await scene.come(names_of(3, "more"))
+    wishes = [Wish(scene.choose, PROMPT, Tenant(b"t"), limit_s=limit_s) for limit_s in (1, 9)]
+    hurried, patient = (asyncio.create_task(scene.admission.admit(wish)) for wish in wishes)
+    await settle()
+    is_done = patient.done()
+    patient.cancel()
+    with pytest.raises(Overloaded, match=r"longer than 1 s\.") as rejected:
+        await hurried
+    assert rejected.value.retry_after_s == pytest.approx(3, rel=0.2)
+    assert not is_done
+
+
+def tell(scene: Scene, free_tokens: int) -> None:
+    """Have the replica tell that it runs one request, and how much KV cache is free."""
+    load = Load(running=1, waiting=0, pending_tokens=0, free_tokens=free_tokens)
+    scene.dispatcher.sync()
+    scene.dispatcher.hear("a", Update(is_snapshot=True, load=load))
+
+
+def with_facts(scene: Scene, **facts: int) -> None:
+    """Have its replica be of that size."""
+    [old] = scene.model.replicas.values()
+    metadata = msgspec.structs.replace(
+        old.metadata, facts=msgspec.structs.replace(old.metadata.facts, **facts)
+    )
+    scene.set_replicas("")
+    scene.model.replace_replicas([Replica("a", metadata)])
+
+
+UNLIKE = Prompt(keys=(), size=LONG.size)
+"""As long, and like no other."""
+
+
+async def test_a_large_one_does_not_idle_its_replica(stage: Stage) -> None:
+    """Smaller ones pass it, those already there and newcomers, for half of its time."""
+    scene = stage(max_wait_s=10)
+    with_facts(scene, kv_tokens=20_000)
+    tell(scene, free_tokens=5000)
+    await scene.come("large", prompt=UNLIKE)
+    await scene.come("small0")
+    scene.clock.now_s += 10 * PATIENCE
+    await scene.come("small1")
+    before = scene.started
+    scene.clock.now_s += 0.1
+    await scene.come("small2")
+    kept_free = scene.started
+    tell(scene, free_tokens=15_000)
+    await settle()
+    assert before == kept_free == "small0 small1"
+    assert scene.started == "small0 small1 large small2"
+
+
+@pytest.mark.parametrize(
+    ("max_model_len", "started"), [(4000, "bogus x"), (6000, ""), (10_000, "")]
+)
+async def test_what_will_be_refused_needs_no_room(
+    stage: Stage, max_model_len: int, started: str
+) -> None:
+    """A prompt that is far too long takes a slot only, until its engine has said so."""
+    scene = stage()
+    with_facts(scene, kv_tokens=20_000, max_model_len=max_model_len)
+    tell(scene, free_tokens=0 if not started else 100)
+    await scene.come("bogus", prompt=UNLIKE)
+    await scene.come("x")
+    assert scene.started == started
+
+
+async def test_many_answers_take_as_many_slots_and_turns(stage: Stage) -> None:
+    """Of four slots three are for the answers of one request, and it costs as much as three."""
+    scene = stage()
+    wish = Wish(scene.choose, PROMPT, Tenant(b"t"), sequences=3)
+    scene.tasks["three"] = asyncio.create_task(scene._request("three", wish))
+    await scene.come("x y z")
+    decision = scene.decisions["three"]
+    assert scene.started == "three x y"
+    assert wish.tokens(decision) == pytest.approx(100 + 3 * decision.output_tokens)
+    await scene.answer("x")
+    assert scene.started == "three x y z"
+
+
+def test_all_prompts_cost() -> None:
+    """Of a list only the first one is looked at; of the others the length counts."""
+    scene = Scene(Clock())
+    decision = scene.choose()
+    few, many = (Wish(scene.choose, PROMPT, prompts_bytes=size) for size in (300, 4400))
+    assert few.tokens(decision) == pytest.approx(100 + decision.output_tokens)
+    assert many.tokens(decision) == pytest.approx(1100 + decision.output_tokens)
+
+
+async def test_invented_keys_drive_out_nobody_else(stage: Stage) -> None:
+    """A new key with each request is still the same address, which is the largest."""
+    scene = stage(max_requests=6)
+    await scene.come(FULL, "honest")
+    await scene.come("h0 h1", "honest")
+    for number in range(20):
+        wish = Wish(scene.choose, PROMPT, Tenant(b"evil", b"%d" % number))
+        scene.tasks[f"e{number}"] = asyncio.create_task(scene._request(f"e{number}", wish))
+        await settle()
+    assert [scene.error(name) for name in ("h0", "h1")] == [None, None]
+    evicted = [scene.error(f"e{number}") is not None for number in range(20)]
+    assert evicted.count(True) == 20 - 4
 
 
 def come(scene: Scene) -> None:
@@ -639,12 +753,13 @@ async def test_one_that_gives_up_as_its_model_goes(stage: Stage) -> None:
     """There is nobody any more to be told."""
     scene = stage()
     await scene.come(FULL)
-    await scene.come("x y")
+    await scene.come("x y z")
     scene.tasks["x"].cancel()
-    scene.admission.close(ModelUnavailable("gone", 1.0))
+    scene.admission.close(partial(ModelUnavailable, "gone", 1.0))
     await settle()
     assert scene.tasks["x"].cancelled()
     assert isinstance(scene.error("y"), ModelUnavailable)
+    assert scene.error("y") is not scene.error("z")
 
 
 async def test_telemetry_lets_requests_go(stage: Stage) -> None:

@@ -3,12 +3,14 @@
 import pytest
 
 from gateway.admission.crowd import Crowd
-from gateway.admission.fair_queue import Place
+from gateway.admission.place import Place
+from gateway.admission.tenant import Tenant
 
 
 def place(word: str, number: int = 0) -> Place:
-    """A request of the tenant that `word` begins with; batch, if it ends with a `~`."""
-    return Place(word[:1].encode(), 1.0, 0.0, number, is_batch=word.endswith("~"))
+    """A request of the address and key that `word` begins with; batch, if it ends with a `~`."""
+    address, key = word[:1].encode(), word[1:2].strip("~").encode()
+    return Place(Tenant(address, key), 1.0, 0.0, number, is_batch=word.endswith("~"))
 
 
 @pytest.mark.parametrize(
@@ -27,6 +29,12 @@ def place(word: str, number: int = 0) -> Place:
         ("a a a b~", "a~", 3),
         ("b~ b~", "b~", None),
         ("", "a", None),
+        ("a1 a2 a3 b b", "b", 0),  # the address with the most, whatever its keys
+        ("a1 a2 a3 b b", "a4", 0),  # whose newcomer drives out its own
+        ("a1 a1 a2 b b", "a2", 1),  # of the key with the most
+        ("a1 a1 a2 b b", "a1", None),
+        ("a1 a1 b b b", "a3", 4),
+        ("a1 a1~ a2~ a2~ b~ b~", "a1", 3),
     ],
 )
 def test_who_goes(waiting: str, newcomer: str, victim: int | None) -> None:
@@ -37,6 +45,21 @@ def test_who_goes(waiting: str, newcomer: str, victim: int | None) -> None:
         crowd.add(waits)
     found = crowd.victim(place(newcomer, 99))
     assert (found and found.number) == victim
+
+
+def test_it_is_known_who_waits() -> None:
+    """By address, key and priority, as long as it waits."""
+    crowd = Crowd[Place]()
+    interactive, batch = place("a1", 1), place("a2~", 2)
+    crowd.add(interactive)
+    crowd.add(batch, 5)
+    assert [crowd.weight_of(is_batch=is_batch) for is_batch in (False, True)] == [1, 5]
+    assert crowd.has(Tenant(b"a", b"1"), is_batch=False)
+    assert not crowd.has(Tenant(b"a", b"2"), is_batch=False)
+    assert not crowd.has(Tenant(b"b", b"1"), is_batch=False)
+    crowd.remove(interactive)
+    assert not crowd.has(Tenant(b"a", b"1"), is_batch=False)
+    assert crowd.weight == 5
 
 
 def test_a_share_is_what_it_weighs() -> None:

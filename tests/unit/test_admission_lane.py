@@ -2,15 +2,23 @@
 
 import pytest
 
-from gateway.admission.fair_queue import Place
 from gateway.admission.lane import Lane
+from gateway.admission.place import Place
 from gateway.admission.rate import LEAST_STARTS, WINDOW_S, DrainRate
+from gateway.admission.tenant import Tenant
 from tests.unit.conftest import Clock
 
 
 def place(tenant: str, number: int, *, is_batch: bool = False) -> Place:
     """A request that costs as much as any other."""
-    return Place(tenant.encode(), 1.0, float(number), number, is_batch=is_batch)
+    return Place(Tenant(tenant.encode()), 1.0, float(number), number, is_batch=is_batch)
+
+
+def started(lane: Lane[Place]) -> Place:
+    """Who is started next where there is room for anybody."""
+    place = lane.take(lambda _: True, lambda _: True)
+    assert place is not None
+    return place
 
 
 def test_batch_comes_after_all_others(clock: Clock) -> None:
@@ -19,7 +27,7 @@ def test_batch_comes_after_all_others(clock: Clock) -> None:
     for number, is_batch in enumerate([True, False, True, False]):
         lane.add(place("a", number, is_batch=is_batch))
     lane.add(place("b", 4))
-    assert [lane.serve().number for _ in range(len(lane))] == [1, 4, 3, 0, 2]
+    assert [started(lane).number for _ in range(len(lane))] == [1, 4, 3, 0, 2]
 
 
 @pytest.mark.parametrize(
@@ -49,8 +57,17 @@ def drained(clock: Clock, starts: int, every_s: float) -> Lane[Place]:
         lane.add(place("a", number))
     for _ in range(starts):
         clock.now_s += every_s
-        lane.serve()
+        started(lane)
     return lane
+
+
+def test_who_is_turned_away_comes_back_when_all_are_started(clock: Clock) -> None:
+    """Three at two in a second, and batch after them."""
+    lane = drained(clock, starts=20, every_s=0.5)
+    lane.add(place("a", 90, is_batch=True))
+    assert lane.clear_s(is_batch=False) == pytest.approx(1.5, rel=0.05)
+    assert lane.clear_s(is_batch=True) == pytest.approx(2.0, rel=0.05)
+    assert Lane[Place](clock).clear_s(is_batch=False) is None
 
 
 def test_a_wait_is_foretold_from_what_was_started(clock: Clock) -> None:
@@ -67,7 +84,7 @@ def test_time_in_which_nobody_waits_does_not_count(clock: Clock) -> None:
     lane = drained(clock, starts=20, every_s=0.5)
     for _ in range(3):
         clock.now_s += 0.5
-        lane.serve()
+        started(lane)
     clock.now_s += 10
     for number in range(90, 92):
         lane.add(place("a", number))

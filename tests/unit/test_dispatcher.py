@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from gateway.routing.decision import Decision, DecisionLog
-from gateway.routing.desk import IDLE, Desk, Sent
+from gateway.routing.desk import IDLE, Desk, Sent, prefill_tokens, room_tokens
 from gateway.routing.dispatcher import Dispatcher
 from gateway.routing.fleet import Model, Replica
 from gateway.routing.holdings import packed, packed_tokens
@@ -360,6 +360,57 @@ def test_room(told: Load, coming: int, new_tokens: float, others: bool, batch: b
     desk.released = dict.fromkeys(range(coming), sent(600.0))
     assert desk.has_room(new_tokens, is_batch=False) == others
     assert desk.has_room(new_tokens, is_batch=True) == batch
+
+
+@pytest.mark.parametrize(
+    ("requests", "sequences", "others", "batch"),
+    [
+        (1, 8, True, False),  # one of nine: one may wait in the engine
+        (2, 8, False, False),
+        (5, 4, True, False),
+        (6, 4, False, False),
+        (2, 4, True, True),
+        (3, 4, True, False),
+        (0, 99, True, True),
+        (1, 99, True, False),  # more than it can run is all that it can run
+        (2, 99, False, False),
+    ],
+)
+def test_room_for_many_answers(requests: int, sequences: int, others: bool, batch: bool) -> None:
+    """Each takes one of the eight slots."""
+    desk = Desk(Replica("a", METADATA), released={n: sent(0.0) for n in range(requests)})
+    assert desk.has_room(1, sequences=sequences, is_batch=False) == others
+    assert desk.has_room(1, sequences=sequences, is_batch=True) == batch
+
+
+def test_many_answers_under_way_are_as_many_requests() -> None:
+    """Until the engine counts them itself."""
+    desk = Desk(Replica("a", METADATA), released={1: sent(0.0)}, unconfirmed={2: sent(0.0)})
+    desk.released[1].decision.sequences = 3
+    assert desk.requests == 4
+
+
+@pytest.mark.parametrize(
+    ("tokens", "kv_tokens", "prefill", "room"),
+    [
+        (4096, 10_000, 4096, 4096),
+        (4097, 10_000, 4096, 4096),
+        (8192, 10_000, 4096, 4096),
+        (8193, 10_000, 4096, 0),  # surely refused, with 400
+        (3000, 2000, 2000, 2000),
+        (3000, 0, 3000, 3000),
+    ],
+)
+def test_no_more_is_counted_than_an_engine_takes(
+    tokens: int, kv_tokens: int, prefill: float, room: float
+) -> None:
+    """Estimates are rough: only what is far too long is known to be refused."""
+    scene = Scene("a")
+    facts = msgspec.structs.replace(FACTS, kv_tokens=kv_tokens)
+    scene.model.replace_replicas([Replica("z", msgspec.structs.replace(METADATA, facts=facts))])
+    decision = scene.dispatcher.choose(Prompt(array("Q"), size=4 * tokens))
+    assert prefill_tokens(decision) == prefill
+    assert room_tokens(decision) == room
 
 
 def test_no_room_where_nothing_is_taken() -> None:

@@ -10,7 +10,14 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from gateway.errors import GatewayError, InvalidJSON, InvalidRequest, MissingParameter
-from gateway.request import FORM_WINDOW, PromptParts, RequestHead, parse_form, parse_json
+from gateway.request import (
+    FORM_WINDOW,
+    SEQUENCES_LIMIT,
+    PromptParts,
+    RequestHead,
+    parse_form,
+    parse_json,
+)
 
 FORM = b"multipart/form-data; boundary=XX"
 SEED_NAMES = [
@@ -102,6 +109,51 @@ def test_all_that_changes_a_prompts_beginning_is_kept_apart() -> None:
 def test_limit_of_an_answer_is_read_where_it_is_a_number(fields: bytes, limit: int | None) -> None:
     """Each API has a name for it; a wrong one is the engine's to complain about."""
     assert parse_json(b'{"model":"m",%b}' % fields).max_tokens == limit
+
+
+@pytest.mark.parametrize(
+    ("fields", "sequences"),
+    [
+        (b'"temperature":0', 1),
+        (b'"n":3', 3),
+        (b'"best_of":4,"n":3', 4),
+        (b'"n":0', 1),
+        (b'"n":null,"best_of":2', 2),
+        (b'"n":999', 999),
+        (b'"n":1000', 1),
+        (b'"n":"3"', 1),
+        (b'"n":-3', 1),
+        (b'"n":1.5', 1),
+        (b'"prompt":"one, [\\"two\\"]"', 1),
+        (b'"prompt":["a","b"]', 2),
+        (b'"prompt": [ "a\\"","\\\\", "[,\\\\\\"" ]', 3),
+        (b'"prompt":["a","b"],"n":3', 6),
+        (b'"prompt":[1,2,3]', 1),
+        (b'"prompt":[[1,2],[3,4], [5]]', 3),
+        (b'"input":["a","b"]', 2),
+        (b'"input":[{"role":"user"},{"role":"user"}]', 1),
+        (b'"prompt":[]', 1),
+        (b'"messages":["a","b"]', 1),
+    ],
+)
+def test_sequences_are_answers_for_each_prompt(fields: bytes, sequences: int) -> None:
+    """A wrong number is the engine's to complain about; prompts are counted, not read."""
+    assert parse_json(b'{"model":"m",%b}' % fields).sequences == sequences
+
+
+def test_sequences_are_counted_up_to_a_limit() -> None:
+    """More than any engine runs are as good as that."""
+    texts = b",".join([b'""'] * 2 * SEQUENCES_LIMIT)
+    assert parse_json(b'{"model":"m","prompt":[%b]}' % texts).sequences == SEQUENCES_LIMIT
+
+
+@pytest.mark.parametrize(
+    ("fields", "size"),
+    [(b'"prompt":["a", "b"]', 10), (b'"prompt":"ab"', 0), (b'"input":[[1],[2]]', 9)],
+)
+def test_the_length_of_all_prompts_is_known(fields: bytes, size: int) -> None:
+    """Where there may be several."""
+    assert parse_json(b'{"model":"m",%b}' % fields).prompts_bytes == size
 
 
 @pytest.mark.parametrize(
