@@ -91,11 +91,14 @@ class Subscriptions:
 
     async def _follow(self, model: Model, replica: Replica) -> None:
         delay_s = FIRST_DELAY_S
+        has_spoken = False
         while True:
             has_heard = await self._listen(model, replica)
+            has_spoken = has_spoken or has_heard
             self._dispatchers.of(model).lose(replica.id)
-            if has_heard:
-                self._dispatchers.of(model).shun(replica)  # it may be dead
+            if has_spoken:
+                # It may be dead, and would look idle until Serve takes it out.
+                self._dispatchers.of(model).shun(replica)
             delay_s = FIRST_DELAY_S if has_heard else min(LAST_DELAY_S, 2 * delay_s)
             await asyncio.sleep(delay_s * self._rng.uniform(0.5, 1.0))
 

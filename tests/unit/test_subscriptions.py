@@ -156,6 +156,8 @@ async def test_a_replica_that_fell_silent_is_shunned(
     await until(lambda: replica.shunned_until_s > 1000.0)
 
     assert stand.candidate.running == 0
+    replica.shunned_until_s = 0.0
+    await until(lambda: replica.shunned_until_s > 1000.0)  # as long as it is not heard again
 
 
 @dataclass
