@@ -24,7 +24,7 @@ import psutil
 import yaml
 
 from deployments import processes
-from loadtests.targets import HOST, local_gateway
+from loadtests.targets import local_gateway, serve_config
 from loadtests.trouble import Document, Trouble
 from loadtests.verified import Tally, VerifiedLoad
 
@@ -67,30 +67,14 @@ class Outcome(msgspec.Struct):
 
 def config(port: int, replicas: int = REPLICAS) -> Document:
     """What is deployed."""
-    simulation = {"error_rate": ERROR_RATE, "reset_rate": RESET_RATE, "max_sequences": 16}
-    return {
-        "http_options": {"host": HOST, "port": port},
-        "applications": [
-            {
-                "name": "gateway",
-                "import_path": "deployments.app:gateway",
-                "route_prefix": "/",
-                "deployments": [{"name": "Router", "num_replicas": 1}],
-            },
-            {
-                "name": MODEL,
-                "import_path": "deployments.app:model",
-                "route_prefix": None,
-                "args": {
-                    "name": MODEL,
-                    "engine": "sim",
-                    "replicas": replicas,
-                    "drain_timeout_s": 10,
-                    "simulation": simulation,
-                },
-            },
-        ],
+    entry = {
+        "name": MODEL,
+        "engine": "sim",
+        "replicas": replicas,
+        "drain_timeout_s": 10,
+        "simulation": {"error_rate": ERROR_RATE, "reset_rate": RESET_RATE, "max_sequences": 16},
     }
+    return serve_config(port, entry)
 
 
 async def rehearse(gateway: Gateway, document: Document, seconds: float, seed: int) -> Outcome:

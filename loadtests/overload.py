@@ -29,7 +29,7 @@ from rich.table import Table
 from deployments import processes
 from gateway.registry import Queue
 from loadtests.open_loop import Client, Outcome, Sender, answered, quantile
-from loadtests.targets import HOST, MODEL, local_gateway
+from loadtests.targets import HOST, MODEL, local_gateway, serve_config
 
 REPLICAS = 2
 SLOTS = 16
@@ -235,32 +235,6 @@ def back_s(after: Sequence[tuple[float, float]], normal_s: float) -> float:
     return math.inf
 
 
-def _serve_config(port: int) -> dict[str, object]:
-    model = {
-        "name": MODEL,
-        "engine": "sim",
-        "replicas": REPLICAS,
-        "simulation": {"max_sequences": SLOTS, "step_s": STEP_S},
-    }
-    return {
-        "http_options": {"host": HOST, "port": port},
-        "applications": [
-            {
-                "name": "gateway",
-                "import_path": "deployments.app:gateway",
-                "route_prefix": "/",
-                "deployments": [{"name": "Router", "num_replicas": 1}],
-            },
-            {
-                "name": MODEL,
-                "import_path": "deployments.app:model",
-                "route_prefix": None,
-                "args": model,
-            },
-        ],
-    }
-
-
 def main(
     rounds: Annotated[int, typer.Option(min=1, max=10)] = 1,
     json_file: Annotated[Path | None, typer.Option("--json", help="Where to write it all.")] = None,
@@ -269,7 +243,9 @@ def main(
     port = processes.free_port()
     with tempfile.TemporaryDirectory(prefix="overload-") as folder:
         config = Path(folder, "overload.yaml")
-        config.write_text(yaml.safe_dump(_serve_config(port)))
+        simulation = {"max_sequences": SLOTS, "step_s": STEP_S}
+        entry = {"name": MODEL, "engine": "sim", "replicas": REPLICAS, "simulation": simulation}
+        config.write_text(yaml.safe_dump(serve_config(port, entry)))
         with local_gateway(config, port):
             found = [asyncio.run(play(port, seed)) for seed in range(rounds)]
     console = Console(width=110)

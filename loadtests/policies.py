@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments import processes
-from loadtests.targets import HOST, ROUTE, local_gateway
+from loadtests.targets import HOST, ROUTE, local_gateway, serve_config
 
 WORD = "lorem "
 TENANTS = 40
@@ -144,7 +144,8 @@ def main(
     port = processes.free_port()
     with tempfile.TemporaryDirectory(prefix="policies-") as folder:
         config = Path(folder, "policies.yaml")
-        config.write_text(yaml.safe_dump(_serve_config(port, names, replicas)))
+        document = serve_config(port, *(_entry(name, replicas) for name in names))
+        config.write_text(yaml.safe_dump(document))
         with local_gateway(config, port, names[0]):
             for number in range(rounds):
                 load = asks(workload, requests, rate, seed=number)
@@ -153,25 +154,15 @@ def main(
     Console(width=110).print(_table(workload, outcomes, replicas))
 
 
-def _serve_config(port: int, policies: list[str], replicas: int) -> dict[str, object]:
-    gateway = {"name": "gateway", "import_path": "deployments.app:gateway", "route_prefix": "/"}
-    models = [
-        {
-            "name": policy,
-            "import_path": "deployments.app:model",
-            "route_prefix": None,
-            "args": {
-                "name": policy,
-                "engine": "sim",
-                "replicas": replicas,
-                "cpus_per_worker": 0.05,
-                "routing": {"policy": policy},
-                "simulation": SIMULATION,
-            },
-        }
-        for policy in policies
-    ]
-    return {"http_options": {"host": HOST, "port": port}, "applications": [gateway, *models]}
+def _entry(policy: str, replicas: int) -> dict[str, object]:
+    return {
+        "name": policy,
+        "engine": "sim",
+        "replicas": replicas,
+        "cpus_per_worker": 0.05,
+        "routing": {"policy": policy},
+        "simulation": SIMULATION,
+    }
 
 
 def _table(workload: Workload, outcomes: dict[str, list[Outcome]], replicas: int) -> Table:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psutil
 import yaml
@@ -89,7 +89,8 @@ def gateway(url: str | None) -> Iterator[Target]:
     port = processes.free_port()
     with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
         config = Path(folder, "overhead.yaml")
-        config.write_text(yaml.safe_dump(_serve_config(port)))
+        instant = {"name": MODEL, "engine": "sim", "simulation": {"instant": True}}
+        config.write_text(yaml.safe_dump(serve_config(port, instant)))
         with local_gateway(config, port):
             yield _deployed(port)
 
@@ -126,6 +127,26 @@ def local_gateway(config: Path, port: int, model: str = MODEL) -> Iterator[Local
             environment=dict(word.split("=", 1) for word in exports[0].split()[1:]),
             session=processes.Session.read(NOTES / f"{process.pid}.json"),
         )
+
+
+def serve_config(port: int, *models: Mapping[str, object]) -> dict[str, Any]:
+    """A Serve config with one router and an application for each model entry."""
+    gateway = {
+        "name": "gateway",
+        "import_path": "deployments.app:gateway",
+        "route_prefix": "/",
+        "deployments": [{"name": "Router", "num_replicas": 1}],
+    }
+    applications = [
+        {
+            "name": entry["name"],
+            "import_path": "deployments.app:model",
+            "route_prefix": None,
+            "args": dict(entry),
+        }
+        for entry in models
+    ]
+    return {"http_options": {"host": HOST, "port": port}, "applications": [gateway, *applications]}
 
 
 def _deployed(port: int) -> Target:
@@ -191,26 +212,6 @@ def _is_titled(process: psutil.Process, titles: Sequence[str]) -> bool:
 
 def _family(process: psutil.Process) -> list[psutil.Process]:
     return [process, *process.children(recursive=True)]
-
-
-def _serve_config(port: int) -> dict[str, object]:
-    return {
-        "http_options": {"host": HOST, "port": port},
-        "applications": [
-            {
-                "name": "gateway",
-                "import_path": "deployments.app:gateway",
-                "route_prefix": "/",
-                "deployments": [{"name": "Router", "num_replicas": 1}],
-            },
-            {
-                "name": MODEL,
-                "import_path": "deployments.app:model",
-                "route_prefix": None,
-                "args": {"name": MODEL, "engine": "sim", "simulation": {"instant": True}},
-            },
-        ],
-    }
 
 
 def _vllm_router_binary() -> Path:
