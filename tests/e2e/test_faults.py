@@ -32,8 +32,10 @@ REQUEST_TIMEOUT_S = 120.0
 REPLACED_TIMEOUT_S = 180.0
 MIDDLE = 8
 """Events of every stream after which an engine is killed."""
-MOST_TRIES = 4
-"""Pairs of streams of a kind that are opened until each engine has one."""
+EACH = 3
+"""Streams of a kind that are opened at once."""
+MOST_TRIES = 3
+"""How often they are opened, until each engine has one of each kind."""
 CUT_TOKENS = 2
 """By which the tokens of a word that was cut may differ from those of the whole one."""
 ENDLESS = 8000
@@ -194,7 +196,7 @@ def broken(
     gateway: GatewayProcess, unbroken: dict[str, Stream], request: pytest.FixtureRequest
 ) -> Break:
     """An engine killed while both have a stream of each kind, and requests without streaming."""
-    wait_for(lambda: running(gateway) == 2, REPLACED_TIMEOUT_S)
+    wait_for(lambda: is_complete(gateway), REPLACED_TIMEOUT_S)
     name = request.param.replace(" ", "-")
     victim = gateway.replica_processes(MODEL)[0]
     if name != "replica":
@@ -224,8 +226,8 @@ async def started(http: httpx.AsyncClient, group: asyncio.TaskGroup, name: str) 
     for attempt in range(MOST_TRIES):
         more = [
             Stream(kind, f"{name}-{kind.replace(' ', '-')}-{attempt}-{number}")
+            for number in range(EACH)  # kind by kind, so that they alternate between the engines
             for kind in lacking
-            for number in range(2)
         ]
         streams += more
         for stream in more:
@@ -248,6 +250,11 @@ def with_client(gateway: GatewayProcess, use: Callable[[httpx.AsyncClient], Awai
             return await use(http)
 
     return asyncio.run(run())
+
+
+def is_complete(gateway: GatewayProcess) -> bool:
+    """Whether both engines are there, and the gateway has noticed those that went."""
+    return running(gateway) == 2 == len(gateway.replica_processes(MODEL))
 
 
 def running(gateway: GatewayProcess) -> int:
@@ -363,7 +370,7 @@ def test_what_goes_finishes_what_it_has(
     gateway: GatewayProcess, pair: Document, unbroken: dict[str, Stream]
 ) -> None:
     """`serve deploy` takes an engine away and replaces the router: no stream is cut."""
-    wait_for(lambda: running(gateway) == 2, REPLACED_TIMEOUT_S)
+    wait_for(lambda: is_complete(gateway), REPLACED_TIMEOUT_S)
     changed = copy.deepcopy(pair)
     front, *_, model = changed["applications"]
     front["deployments"][0]["ray_actor_options"] = {"num_cpus": 0.21}
