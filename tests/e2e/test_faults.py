@@ -37,6 +37,8 @@ EACH = 2
 """Streams of a kind: together far fewer than two engines run, so that none waits for another."""
 LEAST_KINDS = 3
 """Of which a stream must have been under way at the engine that is killed."""
+BEGUN_S = 1.0
+"""In which a request that the router has sent has surely come to the engine."""
 CUT_TOKENS = 2
 """By which the tokens of a word that was cut may differ from those of the whole one."""
 ENDLESS = 8000
@@ -359,6 +361,7 @@ def test_a_client_that_leaves_frees_the_engine(
         headers = {"x-request-id": request_id}
         asking = asyncio.create_task(http.post(TEXT, json=endless, headers=headers))
         await asyncio.to_thread(wait_for, lambda: is_busy(gateway))
+        await asyncio.sleep(BEGUN_S)
         asking.cancel()
         await asyncio.wait([asking])
         assert asking.cancelled()
