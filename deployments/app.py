@@ -19,7 +19,7 @@ from deployments.placement import serve_options
 from deployments.request_router import FleetRequestRouter
 from deployments.router import Router
 from gateway.configfile import parse_entry
-from gateway.registry import ModelEntry
+from gateway.registry.model import ModelEntry
 
 UNLIMITED = 1_000_000
 """Requests a deployment takes at a time: admission is the gateway's own work, not Serve's."""

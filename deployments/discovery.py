@@ -25,7 +25,7 @@ from ray.serve.schema import (
 )
 
 from deployments import broadcasts
-from gateway.registry import Queue, Routing
+from gateway.registry.terms import Terms
 from gateway.routing.fleet import Fleet, Model, ModelState, Replica
 from gateway.telemetry import ReplicaMetadata
 
@@ -169,9 +169,7 @@ class Discovery:
         if entry["name"] != app.model.name:
             self._fleet.remove(app.model)
             app.model = Model(entry["name"], created_s=int(overview.last_deployed_time_s))
-        app.model.policy = Routing.model_validate(entry.get("routing", {})).policy
-        app.model.queue = Queue.model_validate(entry.get("queue", {}))
-        app.model.timeout_s = entry.get("timeout_s")
+        app.model.terms = Terms.model_validate(entry)
         if name not in self._applications:
             self._applications[name] = app
             self._listen(app)

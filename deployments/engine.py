@@ -19,7 +19,9 @@ from deployments.logs import log_with_serve
 from deployments.placement import rank_environment
 from gateway.configfile import parse_entry
 from gateway.placement import place
-from gateway.registry import ModelEntry, SimEntry, VllmEntry
+from gateway.registry.model import ModelEntry
+from gateway.registry.sim import SimEntry
+from gateway.registry.vllm import VllmEntry
 from gateway.telemetry import ReplicaMetadata
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent

@@ -6,7 +6,8 @@ import ray
 from ray.util import get_current_placement_group, placement_group_table
 
 from gateway.placement import Placement, place, rank_order
-from gateway.registry import Cpu, ModelEntry, VllmEntry
+from gateway.registry.model import ModelEntry
+from gateway.registry.vllm import Cpu, VllmEntry
 
 
 def serve_options(entry: ModelEntry) -> dict[str, Any]:

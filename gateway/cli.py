@@ -14,7 +14,9 @@ from rich.table import Table
 from gateway.configfile import DeploymentFile, ModelApplication, load_config
 from gateway.errors import ConfigError
 from gateway.placement import place
-from gateway.registry import Gpu, ModelEntry, SimEntry, VllmEntry
+from gateway.registry.model import ModelEntry
+from gateway.registry.sim import SimEntry
+from gateway.registry.vllm import Gpu, VllmEntry
 from gateway.simulation.command import command as simulate
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)

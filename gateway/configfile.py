@@ -17,7 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from gateway.errors import ConfigError
 from gateway.problems import Place, Problem, nearest, path_of, problems, shown
-from gateway.registry import GatewayConfig, ModelEntry
+from gateway.registry.gateway import GatewayConfig
+from gateway.registry.model import ModelEntry
 
 MODEL_IMPORT = "deployments.app:model"
 GATEWAY_IMPORT = "deployments.app:gateway"

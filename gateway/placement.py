@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gateway.errors import PlacementFailed
-from gateway.registry import Gpu, ModelEntry, SimEntry, VllmEntry
+from gateway.registry.model import ModelEntry
+from gateway.registry.sim import SimEntry
+from gateway.registry.vllm import Gpu, VllmEntry
 
 Resources = dict[str, float]
 

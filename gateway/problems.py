@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from gateway.registry import ACCELERATOR_TYPES, Cpu, GatewayConfig, Gpu, SimEntry, VllmEntry
+from gateway.registry.gateway import GatewayConfig
+from gateway.registry.sim import SimEntry
+from gateway.registry.vllm import ACCELERATOR_TYPES, Cpu, Gpu, VllmEntry
 
 Place = tuple[int | str, ...]
 """The keys and positions that lead to a value in a document."""

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments import processes
-from gateway.registry import Queue
+from gateway.registry.terms import Queue
 from loadtests.open_loop import Client, Outcome, Sender, answered, quantile
 from loadtests.targets import HOST, MODEL, local_gateway, serve_config
 

@@ -14,7 +14,7 @@ from gateway.admission.admissions import Admissions
 from gateway.api.app import create_app
 from gateway.api.controls import Controls
 from gateway.api.delivery import Means
-from gateway.registry import SimEntry
+from gateway.registry.sim import SimEntry
 from gateway.relay.relay import Relay
 from gateway.relay.upstream import Upstream
 from gateway.routing.dispatchers import Dispatchers

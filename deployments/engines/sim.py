@@ -45,7 +45,7 @@ from deployments.engines.sim_requests import (
 )
 from deployments.engines.sim_sequences import Sequence
 from gateway.errors import GatewayError, MethodNotAllowed, ModelNotFound, UnknownRoute
-from gateway.registry import SimEntry, Simulation
+from gateway.registry.sim import SimEntry, Simulation
 from gateway.relay.asgi import Receive, Scope, Send
 from gateway.routing.report import Report
 from gateway.simulation.batching import BatchingReplica, EngineFigures

@@ -9,7 +9,7 @@ from typing import NoReturn
 import xxhash
 
 from gateway.errors import GatewayError
-from gateway.registry import Simulation
+from gateway.registry.sim import Simulation
 from gateway.relay.asgi import Message, Send
 
 SILENT_SHARE = 0.25

@@ -117,7 +117,7 @@ class Delivery:
 
     @property
     def _timeout_s(self) -> float | None:
-        limits = (self._errand.timeout_s, self._selection.model.timeout_s)
+        limits = (self._errand.timeout_s, self._selection.model.terms.timeout_s)
         return min((limit for limit in limits if limit is not None), default=None)
 
     @property

@@ -56,7 +56,7 @@ class Selection(msgspec.Struct, frozen=True):
         """
         model = self.model
         loop = asyncio.get_running_loop()
-        end_s = loop.time() + model.queue.max_wait_s
+        end_s = loop.time() + model.terms.queue.max_wait_s
         while all(replica in tried for replica in model.replicas):
             if loop.time() >= end_s:
                 message = f"The model `{model.name}` has lost its engine; another one has to start."

@@ -49,7 +49,7 @@ class Dispatcher:
         self._log = log
         self._rng = rng
         self._now = now
-        self._policy: Policy = make_policy(model.policy, rng)
+        self._policy: Policy = make_policy(model.terms.routing.policy, rng)
         self._desks: dict[str, Desk] = {}
 
     def choose(
@@ -66,8 +66,9 @@ class Dispatcher:
         `avoid`: ids of replicas to which others are preferred.
         """
         self.sync()
-        if self._policy.name != self._model.policy:
-            self._policy = make_policy(self._model.policy, self._rng)
+        policy = self._model.terms.routing.policy
+        if self._policy.name != policy:
+            self._policy = make_policy(policy, self._rng)
         figures = self.latency.figures
         matches = self.holdings.match(prompt.keys)
         request = Request(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gateway.errors import ModelNotFound, ModelUnavailable
-from gateway.registry import Queue, Routing
+from gateway.registry.terms import Terms
 from gateway.telemetry import ReplicaMetadata
 
 SETTLING_RETRY_S = 2.0
@@ -42,12 +42,8 @@ class Model:
 
     name: str
     created_s: int
-    policy: str = field(default_factory=lambda: Routing().policy)
-    """How its replicas are chosen."""
-    timeout_s: float | None = None
-    """Seconds from a request's arrival that its answer may take."""
-    queue: Queue = field(default_factory=Queue)
-    """How requests wait for its replicas."""
+    terms: Terms = field(default_factory=Terms)
+    """How requests reach its replicas."""
     state: ModelState = ModelState.STARTING
     reason: str = "its engine is starting"
     retry_after_s: float = 5.0

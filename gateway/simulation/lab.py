@@ -14,6 +14,7 @@ import random
 from functools import partial
 
 from gateway.errors import ConfigError
+from gateway.registry.terms import Terms
 from gateway.routing.decision import DecisionLog
 from gateway.routing.dispatcher import Dispatcher
 from gateway.routing.fleet import Model, Replica
@@ -39,7 +40,8 @@ class _Lab:
     def __init__(self, policy: str, setting: Setting) -> None:
         self._timeline = Timeline()
         metadata = ReplicaMetadata(model="lab", host="", port=0, key="", facts=setting.facts)
-        self._model = Model("lab", created_s=0, policy=policy)
+        terms = Terms.model_validate({"routing": {"policy": policy}})
+        self._model = Model("lab", created_s=0, terms=terms)
         names = [f"{position:04d}" for position in range(setting.replicas)]
         self._model.replace_replicas(Replica(name, metadata) for name in names)
         self._routers = [

@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from deployments.placement import actor_options, rank_environment
 from gateway.configfile import parse_entry
 from gateway.placement import place
-from gateway.registry import VllmEntry
+from gateway.registry.vllm import VllmEntry
 
 pytestmark = [
     pytest.mark.integration,

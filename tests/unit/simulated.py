@@ -11,7 +11,7 @@ import msgspec
 from deployments.engines.asgi import BREAK_OFF
 from deployments.engines.sim import SimulatedEngine
 from deployments.engines.sim_core import Clock
-from gateway.registry import SimEntry, Simulation
+from gateway.registry.sim import SimEntry, Simulation
 from gateway.relay.asgi import Message
 from gateway.telemetry import DISPATCH, Dispatch
 

@@ -19,7 +19,7 @@ from gateway.admission.limits import QUEUE_BYTES, RETRY_S
 from gateway.admission.shares import KEPT_S
 from gateway.admission.tenant import Tenant
 from gateway.errors import ModelUnavailable, Overloaded
-from gateway.registry import Queue
+from gateway.registry.terms import Queue, Terms
 from gateway.routing.decision import Decision, DecisionLog
 from gateway.routing.dispatcher import Dispatcher
 from gateway.routing.dispatchers import Dispatchers
@@ -56,7 +56,7 @@ class Scene:
 
     def __init__(self, clock: Clock, names: str = "a", queue: Queue | None = None) -> None:
         self.clock = clock
-        self.model = Model("m", created_s=1, queue=queue or Queue())
+        self.model = Model("m", created_s=1, terms=Terms(queue=queue or Queue()))
         self.set_replicas(names)
         rng = random.Random(3)  # noqa: S311 - ids and ties, no secrets
         self.dispatcher = Dispatcher(self.model, DecisionLog(), rng, clock)

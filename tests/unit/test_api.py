@@ -19,7 +19,7 @@ from gateway.api.app import create_app
 from gateway.api.controls import Controls
 from gateway.api.delivery import Means
 from gateway.api.routes import FORM_ROUTES, JSON_ROUTES
-from gateway.registry import Queue
+from gateway.registry.terms import Queue, Terms
 from gateway.relay.asgi import App, Message
 from gateway.relay.relay import WHOLE_LIMIT, Relay
 from gateway.relay.upstream import Upstream
@@ -245,7 +245,7 @@ async def test_a_model_whose_engine_is_gone_is_unavailable(
 ) -> None:
     """A successor is waited for as long as requests wait, and then it is 503 in our words."""
     engine = await start_engine(script(b""))
-    surface.add("m", engine).queue = Queue(max_wait_s=0.1)
+    surface.add("m", engine).terms = Terms(queue=Queue(max_wait_s=0.1))
     await engine.stop()
     async with surface.client() as client:
         response = await client.post(CHAT, json={"model": "m"})

@@ -14,6 +14,7 @@ from gateway.configfile import (
     parse_gateway,
 )
 from gateway.errors import ConfigError
+from gateway.registry.sim import SimEntry
 
 GOOD = """\
 http_options:
@@ -351,9 +352,8 @@ WRONG = [
         "      simulation:\n        instant: true\n",
         "      parallelism: {tensor: 2}\n",
         (
-            '35: applications[2] "pretend": args.parallelism: unknown field; known: name,'
-            " autoscaling, replicas, routing, env, drain_timeout_s, timeout_s, queue, engine,"
-            " cpus_per_worker, simulation"
+            '35: applications[2] "pretend": args.parallelism: unknown field; known: '
+            + ", ".join(SimEntry.model_fields)
         ),
     ),
     (

@@ -11,7 +11,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from gateway.cli import Plan
 from gateway.configfile import load_config
-from gateway.registry import VllmEntry
+from gateway.registry.vllm import VllmEntry
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(CONFIGS.glob("*.yaml"))

@@ -16,7 +16,7 @@ from gateway.api.routes import parse_head
 from gateway.api.selection import Selector
 from gateway.errors import DeadlineExceeded, GatewayError, ModelUnavailable, UpstreamFailed
 from gateway.faults import Action
-from gateway.registry import Queue
+from gateway.registry.terms import Queue, Terms
 from gateway.relay.budget import RESERVE
 from gateway.relay.relay import Relay
 from gateway.relay.upstream import Upstream
@@ -84,7 +84,7 @@ class Stand:
         self.fleet = Fleet()
         self.dispatchers = Dispatchers(self.fleet, random.Random(1), time.time)  # noqa: S311 - breaks ties only
         self.model = Model("m", created_s=1)
-        self.model.queue = Queue(max_wait_s=0.2)
+        self.model.terms = Terms(queue=Queue(max_wait_s=0.2))
         self.fleet.add(self.model)
         self.means = Means(
             Relay(self.upstream), Admissions(self.fleet, self.dispatchers, time.monotonic)
@@ -272,7 +272,7 @@ async def test_a_model_that_lost_its_last_engine_is_unavailable(stand: Stand) ->
 async def test_a_successor_is_waited_for(stand: Stand) -> None:
     """The only engine drains while its successor starts: the client waits, and is answered."""
     await stand.has(FAILURES["draining"])
-    stand.model.queue = Queue(max_wait_s=PATIENCE_S)
+    stand.model.terms = Terms(queue=Queue(max_wait_s=PATIENCE_S))
     task = asyncio.create_task(stand.deliver())
     async with asyncio.timeout(PATIENCE_S):
         while not stand.engines[0].requests:  # noqa: ASYNC110 - what is waited for has no event
@@ -416,7 +416,7 @@ async def never(visit: Visit) -> None:
 async def test_a_deadline_ends_the_wait(stand: Stand, is_models: bool) -> None:
     """The client's own or the model's: 504, and the engine's work ends."""
     await stand.has(never)
-    stand.model.timeout_s = 0.05 if is_models else None
+    stand.model.terms = Terms(timeout_s=0.05 if is_models else None)
     with pytest.raises(DeadlineExceeded):
         await stand.deliver(request(timeout_s=None if is_models else 0.05))
     await asyncio.wait_for(stand.engines[0].gone.wait(), PATIENCE_S)
@@ -426,7 +426,7 @@ async def test_a_deadline_ends_the_wait(stand: Stand, is_models: bool) -> None:
 async def test_the_shorter_deadline_counts(stand: Stand) -> None:
     """A client cannot wait longer than the model allows, but less long."""
     await stand.has(never)
-    stand.model.timeout_s = 0.05
+    stand.model.terms = Terms(timeout_s=0.05)
     with pytest.raises(DeadlineExceeded, match=r"0\.05 s"):
         await stand.deliver(request(timeout_s=3600))
 

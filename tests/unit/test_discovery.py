@@ -12,7 +12,7 @@ from ray.serve.schema import ApplicationStatus, DeploymentStatusOverview
 from deployments import broadcasts, discovery
 from deployments.broadcasts import ReplicaBroadcasts
 from deployments.discovery import Discovery, is_loopback, model_state
-from gateway.registry import Queue
+from gateway.registry.terms import Queue, Terms
 from gateway.routing.fleet import Fleet, ModelState
 from tests.unit.conftest import PATIENCE_S
 
@@ -151,12 +151,12 @@ async def test_a_model_is_run_as_its_entry_says(serve: FakeServe) -> None:
     serve.applications = {"app": FakeApplication("x", fields=said), "b": FakeApplication("y")}
     await follower.refresh()
     x, y = fleet.model("x"), fleet.model("y")
-    said_of_x = [x.policy, x.queue, x.timeout_s]
+    said_of_x = [x.terms.routing.policy, x.terms.queue, x.terms.timeout_s]
     serve.applications["app"] = FakeApplication("x", deployed_s=2)
     await follower.refresh()
 
     assert said_of_x == ["round-robin", Queue(max_requests=7), 90]
-    assert [(m.policy, m.queue, m.timeout_s) for m in (x, y)] == [("marginal", Queue(), None)] * 2
+    assert [model.terms for model in (x, y)] == [Terms()] * 2
 
 
 async def test_a_look_that_misses_an_application_is_not_believed(serve: FakeServe) -> None:

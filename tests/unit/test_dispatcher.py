@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 import pytest
 
+from gateway.registry.terms import Terms
 from gateway.routing.decision import Decision, DecisionLog
 from gateway.routing.desk import IDLE, Desk, Sent, prefill_tokens, room_tokens
 from gateway.routing.dispatcher import Dispatcher
@@ -47,12 +48,17 @@ def prompt(*keys: int) -> Prompt:
 TEN = prompt(*range(1, 11))
 
 
+def routed_by(policy: str) -> Terms:
+    """What a model's entry says that names a policy."""
+    return Terms.model_validate({"routing": {"policy": policy}})
+
+
 class Scene:
     """A dispatcher for replicas `a`, `b`..., their engines, and a clock that stands still."""
 
     def __init__(self, names: Iterable[str], policy: str = "marginal") -> None:
         self.now_s = 1000.0
-        self.model = Model("m", created_s=1, policy=policy)
+        self.model = Model("m", created_s=1, terms=routed_by(policy))
         self.model.replace_replicas([Replica(name, METADATA) for name in names])
         self.log = DecisionLog()
         rng = random.Random(3)  # noqa: S311 - ids and ties, no secrets
@@ -714,5 +720,5 @@ def test_a_changed_policy_is_followed() -> None:
     """The configuration of a running model may change."""
     scene = Scene("ab", policy="round-robin")
     assert [scene.dispatcher.choose(TEN).replica.id for _ in range(4)] == ["a", "b"] * 2
-    scene.model.policy = "least-pending"
+    scene.model.terms = routed_by("least-pending")
     assert scene.dispatcher.choose(TEN).policy == "least-pending"

@@ -11,7 +11,7 @@ from deployments.placement import serve_options
 from gateway.configfile import parse_entry
 from gateway.errors import PlacementFailed
 from gateway.placement import Placement, place, rank_order
-from gateway.registry import ModelEntry
+from gateway.registry.model import ModelEntry
 
 H100 = "accelerator_type:H100"
 

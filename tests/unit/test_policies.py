@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.registry import Routing
+from gateway.registry.terms import Routing
 from gateway.routing.cache_aware import CacheAware
 from gateway.routing.fleet import Replica
 from gateway.routing.latency import Figures

@@ -6,7 +6,8 @@ from ray.util import accelerators
 
 from gateway.configfile import parse_entry, parse_gateway
 from gateway.errors import ConfigError
-from gateway.registry import ACCELERATOR_TYPES, Cpu, Gpu, SimEntry, VllmEntry
+from gateway.registry.sim import SimEntry
+from gateway.registry.vllm import ACCELERATOR_TYPES, Cpu, Gpu, VllmEntry
 from gateway.routing.policies import POLICIES
 
 VLLM = {"engine": "vllm", "name": "m", "source": "s"}

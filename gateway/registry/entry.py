@@ -1,0 +1,64 @@
+"""What every model entry has, whatever the engine: the `args` of a model's Serve application."""
+
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
+
+from gateway.registry.scaling import Autoscaling
+from gateway.registry.strict import conflict
+from gateway.registry.terms import Name, Terms
+
+_RESERVED_ENV = {
+    "CUDA_VISIBLE_DEVICES": "is set by Ray",
+    "HIP_VISIBLE_DEVICES": "is set by Ray",
+    "ROCR_VISIBLE_DEVICES": "is set by Ray",
+    "RAY_ADDRESS": "is set by Ray",
+    "VLLM_API_KEY": "is set by the replica, which makes its own key",
+    "VLLM_HOST_IP": "differs from node to node",
+    "VLLM_RAY_BUNDLE_INDICES": "is set from the replica's placement",
+    "VLLM_RAY_PER_WORKER_GPUS": "is set from the replica's placement",
+    "VLLM_USE_RAY_V2_EXECUTOR_BACKEND": "must stay on: the older executor reorders the workers",
+}
+
+
+def _env_name(name: str) -> str:
+    if name in _RESERVED_ENV:
+        raise ValueError(f"{_RESERVED_ENV[name]}: take it out of `env`")
+    if not name.isidentifier() or not name.isascii():
+        raise ValueError("is no name of an environment variable")
+    return name
+
+
+class Entry(Terms):
+    """What every model entry has, whatever the engine."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Name
+    """What clients put in `model`."""
+    autoscaling: Autoscaling = Autoscaling()
+    """Between how many replicas, and how readily; excludes `replicas`."""
+    replicas: int | None = Field(default=None, ge=1)
+    """A fixed number of replicas; excludes `autoscaling`."""
+    env: dict[Annotated[str, AfterValidator(_env_name)], str] = Field(default_factory=dict)
+    """The engine's environment variables."""
+    drain_timeout_s: float = Field(default=300, gt=0)
+    """Seconds that running requests may take to finish once the replica is told to stop."""
+    max_loaded_adapters: int | None = Field(default=None, ge=1)
+    """Adapters that a replica keeps loaded; the one not used for longest goes first."""
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if self.replicas is not None and "autoscaling" in self.model_fields_set:
+            raise conflict("excludes `autoscaling`: keep one of them", "replicas")
+        return self
+
+    @property
+    def min_replicas(self) -> int:
+        """Replicas that always run."""
+        return self.autoscaling.min if self.replicas is None else self.replicas
+
+    @property
+    def max_replicas(self) -> int:
+        """Replicas at most."""
+        return self.autoscaling.max if self.replicas is None else self.replicas
