@@ -36,7 +36,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	cd models/demo && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml train.py
+	cd models/demo && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml train.py train_adapter.py
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 

@@ -12,7 +12,7 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
 from ray.serve.schema import LoggingConfig
 
-from deployments.autoscaling import InFlightPolicy
+from deployments.autoscaling import LOOK_BACK_S, TELLING_S, EnginePolicy
 from deployments.discovery import ENGINE_DEPLOYMENT, MODEL_DEPLOYMENT
 from deployments.engine import Engine, Model
 from deployments.placement import serve_options
@@ -20,6 +20,7 @@ from deployments.request_router import FleetRequestRouter
 from deployments.router import Router
 from gateway.configfile import parse_entry
 from gateway.registry.model import ModelEntry
+from gateway.rollover import SURGE_PERCENT
 
 UNLIMITED = 1_000_000
 """Requests a deployment takes at a time: admission is the gateway's own work, not Serve's."""
@@ -41,6 +42,7 @@ def gateway(args: dict[str, JsonValue]) -> serve.Application:
         ray_actor_options={"num_cpus": 0.2},
         health_check_period_s=2,
         graceful_shutdown_timeout_s=600,
+        max_surge_percent=SURGE_PERCENT,
         # A line per request is a tenth of what a router costs; HAProxy and the gateway count them.
         logging_config=LoggingConfig(enable_access_log=False),
     ).bind()
@@ -56,6 +58,7 @@ def model(args: dict[str, JsonValue]) -> serve.Application:
         health_check_period_s=2,
         graceful_shutdown_timeout_s=entry.drain_timeout_s + STOP_MARGIN_S,
         max_constructor_retry_count=START_ATTEMPTS,
+        max_surge_percent=SURGE_PERCENT,
         request_router_config=RequestRouterConfig(request_router_class=FleetRequestRouter),
         **scale(entry),
         **serve_options(entry),
@@ -65,6 +68,7 @@ def model(args: dict[str, JsonValue]) -> serve.Application:
         name=MODEL_DEPLOYMENT,
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=UNLIMITED,
+        max_surge_percent=100,  # it takes no room, and is asked at any time
     ).bind(args, engine)
 
 
@@ -77,13 +81,18 @@ def scale(entry: ModelEntry) -> dict[str, Any]:
         "autoscaling_config": AutoscalingConfig(
             min_replicas=scaling.min,
             max_replicas=scaling.max,
-            upscale_delay_s=2,
-            downscale_delay_s=scaling.scale_down_delay_s,
-            metrics_interval_s=1,
-            look_back_period_s=5,
+            # When a need is followed is the policy's own decision.
+            upscale_delay_s=0,
+            downscale_delay_s=0,
+            metrics_interval_s=TELLING_S,
+            look_back_period_s=LOOK_BACK_S,
             policy=AutoscalingPolicy(
-                policy_function=InFlightPolicy,
-                policy_kwargs={"target_utilization": scaling.target_utilization},
+                policy_function=EnginePolicy,
+                policy_kwargs={
+                    "target_utilization": scaling.target_utilization,
+                    "max_wait_s": scaling.max_wait_s,
+                    "scale_down_delay_s": scaling.scale_down_delay_s,
+                },
             ),
         )
     }

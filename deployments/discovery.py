@@ -8,7 +8,9 @@ for each model's `Engine` deployment and calls with every change.
 import asyncio
 import contextlib
 import ipaddress
+import itertools
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +27,7 @@ from ray.serve.schema import (
 )
 
 from deployments import broadcasts
+from deployments.failures import start_failure
 from gateway.registry.terms import Terms
 from gateway.routing.fleet import Fleet, Model, ModelState, Replica
 from gateway.telemetry import ReplicaMetadata
@@ -36,8 +39,12 @@ POLL_PERIOD_S = 2.0
 SETTLING_PERIOD_S = 0.25
 """The same while not all models are known, and requests for them are turned away."""
 ENTRY_TIMEOUT_S = 5.0
+WAKES = 64
+"""Calls at most by which Serve knows of requests that wait for one model's engine."""
+LACK_TIMEOUT_S = 2.0
 
 _COMING_UP = {ApplicationStatus.NOT_STARTED, ApplicationStatus.DEPLOYING}
+_FAILING = {"UNHEALTHY", "DEPLOY_FAILED"}
 _GOING = {ReplicaState.STOPPING, ReplicaState.STOPPED}
 
 logger = logging.getLogger("ray.serve")
@@ -62,7 +69,8 @@ class Discovery:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._applications: dict[str, _Application] = {}
-        self._wakes: dict[str, asyncio.Task[None]] = {}
+        self._wakes: defaultdict[str, set[asyncio.Task[None]]] = defaultdict(set)
+        """By application."""
         self._missing: set[str] = set()
         """Applications we follow that the last look did not show."""
         self._with_engines: set[str] = set()
@@ -72,30 +80,32 @@ class Discovery:
         """Follow the cluster until cancelled; a failed look is logged and tried again."""
         try:
             while True:
-                try:
-                    await self.refresh()
-                except Exception:
-                    # The controller may be restarting: what is known stays in service.
-                    logger.exception("could not read Serve's status; keeping the fleet as it is")
+                await self._look()
                 is_settled = self._fleet.is_settled
                 await asyncio.sleep(POLL_PERIOD_S if is_settled else SETTLING_PERIOD_S)
         finally:
-            for task in self._wakes.values():
-                task.cancel()
+            for call in itertools.chain(*self._wakes.values()):
+                call.cancel()
 
     async def catch_up(self, timeout_s: float) -> None:
         """Look until every engine that runs is known, or `timeout_s` seconds have passed."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while not await self._has_caught_up():  # noqa: ASYNC110 - Serve tells of no event
+                while not (await self._look() and self._knows_all()):  # noqa: ASYNC110 - Serve tells of no event
                     await asyncio.sleep(SETTLING_PERIOD_S)
 
-    async def _has_caught_up(self) -> bool:
+    async def _look(self) -> bool:
+        """Look at Serve's status; whether that could be read."""
         try:
             await self.refresh()
         except Exception:
-            logger.exception("could not read Serve's status")
+            # The controller may be restarting: what is known stays in service.
+            logger.exception("could not read Serve's status; keeping the fleet as it is")
             return False
+        return True
+
+    def _knows_all(self) -> bool:
+        """Whether every engine that runs is known."""
         return all(
             name in self._applications and self._applications[name].model.replicas
             for name in self._with_engines
@@ -131,19 +141,28 @@ class Discovery:
         unread = (o.status for name, o in found.items() if name not in self._applications)
         self._fleet.is_settled = _COMING_UP.isdisjoint(unread)
 
-    def wake(self, model: Model) -> None:
-        """Have Serve start an engine for a model at zero; one call at a time for each model."""
+    def wake(self, model: Model, waiting: int) -> None:
+        """Have Serve know that so many requests wait for an engine of a model.
+
+        Each is a call that waits in Serve for an engine, up to `WAKES`: it scales on them.
+        """
         for app in self._applications.values():
-            if app.model is model and app.name not in self._wakes:
-                self._wakes[app.name] = asyncio.create_task(self._wake(app))
+            if app.model is not model:
+                continue
+            calls = self._wakes[app.name]
+            while len(calls) > min(waiting, WAKES):
+                calls.pop().cancel()
+            while len(calls) < min(waiting, WAKES):
+                call = asyncio.create_task(self._wake(app))
+                calls.add(call)
+                call.add_done_callback(calls.discard)
 
     async def _wake(self, app: _Application) -> None:
         try:
             await app.ingress.wake.remote()
         except Exception:
             logger.exception("waking %s failed", app.model.name)
-        finally:
-            del self._wakes[app.name]
+            await asyncio.sleep(POLL_PERIOD_S)
 
     async def _follow(self, name: str, overview: ApplicationStatusOverview) -> None:
         app = self._applications.get(name)
@@ -152,10 +171,14 @@ class Discovery:
                 return  # nobody can be asked for its entry
             app = await self._read(name, overview)
         model = app.model
-        if not self._fleet.has(model.name):
+        if not self._fleet.has_model(model.name):
             self._fleet.add(model)  # another application of that name has gone
         engine = overview.deployments[ENGINE_DEPLOYMENT]
-        model.state, model.reason = model_state(bool(model.replicas), overview.status, engine)
+        state, reason = model_state(bool(model.replicas), overview.status, engine)
+        is_starting = engine.replica_states.get(ReplicaState.STARTING)
+        if is_starting and _runs(overview, MODEL_DEPLOYMENT) and (lack := await _lack(app)):
+            reason = f"{reason}: {lack}" if engine.status in _FAILING else lack
+        model.state, model.reason = state, reason
 
     async def _read(self, name: str, overview: ApplicationStatusOverview) -> _Application:
         """Ask a new or changed application for its entry, and listen to its replicas.
@@ -208,6 +231,16 @@ class Discovery:
         self._fleet.remove(self._applications.pop(name).model)
 
 
+async def _lack(app: _Application) -> str:
+    """Why an engine of the application waits for a place; empty also if nobody can tell."""
+    try:
+        async with asyncio.timeout(LACK_TIMEOUT_S):
+            return str(await app.ingress.lack.remote())
+    except Exception:
+        logger.exception("could not learn why no engine of %s starts", app.model.name)
+        return ""
+
+
 def _runs(overview: ApplicationStatusOverview, deployment: str) -> bool:
     count: int = overview.deployments[deployment].replica_states.get(ReplicaState.RUNNING, 0)
     return count > 0
@@ -245,12 +278,13 @@ def model_state(
     if has_replicas:
         return ModelState.READY, ""
     is_coming = any(n for state, n in engine.replica_states.items() if state not in _GOING)
-    if application == ApplicationStatus.DEPLOY_FAILED or engine.status in {
-        "UNHEALTHY",
-        "DEPLOY_FAILED",
-    }:
+    is_failing = application == ApplicationStatus.DEPLOY_FAILED or engine.status in _FAILING
+    failure = start_failure(engine.message) if is_failing or is_coming else ""
+    if failure:
+        return ModelState.UNHEALTHY, f"its engine does not start: {failure}"
+    if is_failing:
         if is_coming:
-            return ModelState.UNHEALTHY, "its engine failed and another one is starting"
+            return ModelState.STARTING, "its engine failed, and another one is starting"
         return ModelState.UNHEALTHY, "its engine failed; `serve status` tells the operator why"
     if is_coming or engine.status in {"UPDATING", "UPSCALING"}:
         return ModelState.STARTING, "its engine is starting"

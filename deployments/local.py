@@ -25,7 +25,7 @@ import ray
 import typer
 import yaml
 from ray import serve as ray_serve
-from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
+from ray.serve.schema import ApplicationStatusOverview
 
 from deployments import haproxy, processes
 from deployments.discovery import ANY
@@ -182,33 +182,40 @@ def _front_door(http_options: dict[str, Any]) -> Address:
 
 def _watch(models: list[str], address: Address, told: threading.Event) -> int:
     """Print how the applications come up; 0 once all models answer, 1 if one fails or we end."""
-    seen: dict[str, ApplicationStatus] = {}
+    said: dict[str, str] = {}
     started_s = time.monotonic()
+
+    def say(name: str, text: str) -> None:
+        if said.get(name) != text:
+            said[name] = text
+            typer.echo(f"{time.monotonic() - started_s:6.1f} s  {name}: {text}")
+
     while not told.wait(POLL_S):
         applications = ray_serve.status().applications
         for name, overview in applications.items():
-            if seen.get(name) != overview.status:
-                seen[name] = overview.status
-                elapsed_s = time.monotonic() - started_s
-                typer.echo(f"{elapsed_s:6.1f} s  {name}: {overview.status.lower()}")
+            say(name, overview.status.lower())
         if failed := {n: o for n, o in applications.items() if o.status == "DEPLOY_FAILED"}:
             typer.echo("\n".join(f"{name}: {reason(o)}" for name, o in failed.items()), err=True)
             return 1
-        states = _states(address)
-        if all(states.get(model) in {"ready", "scaled_to_zero"} for model in models):
+        cards = _cards(address)
+        for card in cards:
+            if card["state"] == "starting":
+                say(f"model {card['id']}", card["reason"])
+        up = {card["id"] for card in cards if card["state"] in {"ready", "scaled_to_zero"}}
+        if up.issuperset(models):
             return 0
     return 1
 
 
-def _states(address: Address) -> dict[str, str]:
-    """Each model's state, as the gateway tells it at its front door; none while that is shut."""
+def _cards(address: Address) -> list[dict[str, Any]]:
+    """How the models stand, as the gateway tells it at its front door; none while that is shut."""
     connection = http.client.HTTPConnection(*address, timeout=POLL_S)
     try:
         connection.request("GET", "/v1/models")
         listing = json.loads(connection.getresponse().read())
-        return {model["id"]: model["state"] for model in listing["data"]}
+        return list(listing["data"])
     except (OSError, http.client.HTTPException, KeyError, ValueError):
-        return {}
+        return []
     finally:
         connection.close()
 

@@ -1,13 +1,15 @@
 """A placement as Ray Serve and vLLM take it."""
 
+from collections import Counter, defaultdict
 from typing import Any
 
 import ray
 from ray.util import get_current_placement_group, placement_group_table
 
-from gateway.placement import Placement, place, rank_order
+from gateway.placement import Placement, Resources, place, rank_order
+from gateway.registry.hardware import Cpu, Placed
 from gateway.registry.model import ModelEntry
-from gateway.registry.vllm import Cpu, VllmEntry
+from gateway.registry.vllm import VllmEntry
 
 
 def serve_options(entry: ModelEntry) -> dict[str, Any]:
@@ -41,15 +43,15 @@ def actor_options(placement: Placement, env: dict[str, str]) -> dict[str, Any]:
     return options
 
 
-def rank_environment(entry: VllmEntry) -> dict[str, str]:
+def rank_environment(entry: Placed) -> dict[str, str]:
     """The variables by which vLLM puts its ranks where this replica's bundles lie.
 
-    Called in the replica, before vLLM starts; empty where vLLM does not run on Ray's bundles.
+    Called in the replica, before its engine starts; empty where no worker has its own bundle.
 
     Raises:
         PlacementFailed: a pipeline stage would span two nodes.
     """
-    if place(entry).executor != "ray":
+    if place(entry).strategy != "PACK":
         return {}
     nodes = placement_group_table(get_current_placement_group())["bundles_to_node_id"]
     order = rank_order(
@@ -58,3 +60,15 @@ def rank_environment(entry: VllmEntry) -> dict[str, str]:
         ray.get_runtime_context().get_node_id(),
     )
     return {"VLLM_RAY_BUNDLE_INDICES": ",".join(map(str, order))}
+
+
+def reserved(entry: Placed) -> dict[str, Resources]:
+    """What this replica of the entry's model has reserved on each node, by the node's id."""
+    group = get_current_placement_group()
+    if group is None:
+        return {ray.get_runtime_context().get_node_id(): place(entry).actor}
+    table = placement_group_table(group)
+    amounts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for bundle, node in table["bundles_to_node_id"].items():
+        amounts[node].update(table["bundles"][bundle])
+    return {node: dict(sums) for node, sums in amounts.items()}

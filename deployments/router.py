@@ -12,15 +12,18 @@ from pydantic import JsonValue
 from deployments.discovery import Discovery, listens_on_loopback
 from deployments.faults import FaultCounter
 from deployments.garbage import collect_rarely
+from deployments.last_config import LastConfig
 from deployments.logs import log_with_serve
 from gateway.admission.admissions import Admissions
+from gateway.api.access import Access
+from gateway.api.adoption import Adoption
 from gateway.api.app import create_app
+from gateway.api.cold import ColdStarts
 from gateway.api.controls import Controls
 from gateway.api.delivery import Means
-from gateway.api.operators import Access
-from gateway.configfile import parse_gateway
 from gateway.faults import Faults
 from gateway.relay.asgi import App
+from gateway.relay.notices import Notices
 from gateway.relay.relay import Relay
 from gateway.relay.subscriptions import Subscriptions
 from gateway.relay.upstream import Upstream
@@ -41,6 +44,7 @@ class Router:
         log_with_serve()
         is_local = await asyncio.to_thread(listens_on_loopback)
         self._controls = Controls(access=Access(is_local=is_local))
+        self._adoption = Adoption(self._controls, LastConfig(), os.environ)
         self._fleet = Fleet()
         self._fleet.is_settled = False
         rng = random.Random()  # noqa: S311 - it breaks ties and keeps no secret
@@ -56,21 +60,30 @@ class Router:
             self._fleet, self._dispatchers, self._upstream, now, rng
         )
         self._subscriptions.start()
+        self._admissions = Admissions(self._fleet, self._dispatchers, time.monotonic)
+        self._notices = Notices(lambda: self._admissions.demands)
+        self._notices.start()
         self._discovery = Discovery(self._fleet)
         # Serve sends requests from here on, also to a router that replaces another under load.
         await self._discovery.catch_up(CATCH_UP_S)
         self._following = asyncio.create_task(self._discovery.run())
         collect_rarely()
-        if missing := Settings.read(os.environ).missing:
+        self._settings = Settings.read(os.environ)
+        if missing := self._settings.missing:
             logger.warning(
                 "slower than it could be: set %s=1 where Ray starts", "=1 and ".join(missing)
             )
 
-    def reconfigure(self, user_config: dict[str, JsonValue]) -> None:
-        """Serve's call with the gateway config, at the start and at every change; drops nothing."""
-        config = parse_gateway(user_config)
-        self._controls.access.admin_key = config.resolved_admin_key(os.environ)
-        self._controls.limits.max_body_mb = config.max_body_mb
+    async def reconfigure(
+        self,
+        user_config: dict[str, JsonValue] | None,
+        rank: object,  # a method that takes it is called also where there is no `user_config`
+    ) -> None:
+        """Serve's call with the gateway config, at the start and at every change; drops nothing.
+
+        Serve (Ray 2.60) stops a router that raises here and tries to start others, which raise too.
+        """
+        await self._adoption.adopt({} if user_config is None else user_config)
 
     def __serve_build_asgi_app__(self) -> App:
         """Serve's call for the HTTP application, once the constructor is done."""
@@ -79,12 +92,12 @@ class Router:
             self._dispatchers,
             Means(
                 Relay(self._upstream),
-                Admissions(self._fleet, self._dispatchers, time.monotonic),
+                self._admissions,
+                ColdStarts(self._fleet, self._discovery.wake),
                 Faults(FaultCounter().count),
-                is_forwarded=Settings.read(os.environ).names_clients,
+                is_forwarded=self._settings.names_clients,
             ),
             controls=self._controls,
-            wake=self._discovery.wake,
             returns_request_id=False,
         )
 
@@ -99,4 +112,5 @@ class Router:
             self._following.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._following
+            await self._notices.close()
             await self._subscriptions.close()

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -11,83 +11,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gateway.configfile import DeploymentFile, ModelApplication, load_config
+from gateway.configfile import load_config
 from gateway.errors import ConfigError
-from gateway.placement import place
-from gateway.registry.model import ModelEntry
-from gateway.registry.sim import SimEntry
-from gateway.registry.vllm import Gpu, VllmEntry
+from gateway.handbook import handbook
+from gateway.plan import NamePlan, Plan
 from gateway.simulation.command import command as simulate
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-
-
-@dataclass(frozen=True, slots=True)
-class ModelPlan:
-    """What one model takes, per replica and at its least and most replicas."""
-
-    model: str
-    application: str
-    engine: str
-    source: str | None
-    min_replicas: int
-    max_replicas: int
-    workers: int
-    gpus: int
-    cpus: float
-    accelerator: str | None
-    executor: str | None
-    placement: str | None
-
-    @classmethod
-    def of(cls, application: ModelApplication) -> "ModelPlan":
-        """The plan of a model's application."""
-        entry = application.entry
-        placement = place(entry)
-        return cls(
-            model=entry.name,
-            application=application.name,
-            engine=entry.engine,
-            source=entry.source if isinstance(entry, VllmEntry) else None,
-            min_replicas=entry.min_replicas,
-            max_replicas=entry.max_replicas,
-            workers=placement.workers,
-            gpus=placement.gpus,
-            cpus=placement.cpus,
-            accelerator=_accelerator(entry),
-            executor=placement.executor,
-            placement=placement.strategy,
-        )
-
-
-def _accelerator(entry: ModelEntry) -> str | None:
-    """The GPU's type, or `gpu` for any, or `cpu`; None for an engine that uses neither."""
-    if isinstance(entry, SimEntry):
-        return None
-    return entry.accelerator.type or "gpu" if isinstance(entry.accelerator, Gpu) else "cpu"
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a file deploys, and what all of its engines take together."""
-
-    models: list[ModelPlan]
-    min_gpus: int
-    max_gpus: int
-    min_cpus: float
-    max_cpus: float
-
-    @classmethod
-    def of(cls, deployment: DeploymentFile) -> "Plan":
-        """The plan of a deployment's file."""
-        models = [ModelPlan.of(application) for application in deployment.models]
-        return cls(
-            models=models,
-            min_gpus=sum(m.min_replicas * m.gpus for m in models),
-            max_gpus=sum(m.max_replicas * m.gpus for m in models),
-            min_cpus=round(sum(m.min_replicas * m.cpus for m in models), 4),
-            max_cpus=round(sum(m.max_replicas * m.cpus for m in models), 4),
-        )
 
 
 def _print_version(wanted: bool) -> None:
@@ -127,10 +57,32 @@ def check(
         _print_plan(file, plan)
 
 
+@app.command()
+def docs() -> None:
+    """Print the reference of all that a deployment's file may say, as Markdown."""
+    sys.stdout.write(handbook())
+
+
 app.command("simulate")(simulate)
 
 
 def _print_plan(file: Path, plan: Plan) -> None:
+    # A pipe or a file has no width to fit: leave lines whole there.
+    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 240)
+    console.print(_models(plan))
+    console.print("workers, GPUs and CPUs are those of one replica")
+    console.print(f"at min replicas: {plan.min_gpus:g} GPUs, {plan.min_cpus:g} CPUs")
+    console.print(f"at max replicas: {plan.max_gpus:g} GPUs, {plan.max_cpus:g} CPUs")
+    console.print(
+        f"while entries change: {plan.surge_gpus:g} GPUs, {plan.surge_cpus:g} CPUs more;"
+        " where there is no room for a changed replica, old ones stop first"
+    )
+    if plan.names:
+        console.print(_names(plan.names))
+    console.print(f"{file}: OK")
+
+
+def _models(plan: Plan) -> Table:
     table = Table("model", "engine", "source", "replicas", "workers", "GPUs", "CPUs")
     table.add_column("executor")
     table.add_column("placement")
@@ -139,12 +91,19 @@ def _print_plan(file: Path, plan: Plan) -> None:
         type_ = f" {m.accelerator}" if m.accelerator not in {None, "cpu", "gpu"} else ""
         table.add_row(
             *(m.model, m.engine, m.source or "-", f"{m.min_replicas}{span}", f"{m.workers}"),
-            *(f"{m.gpus}{type_}", f"{m.cpus:g}", m.executor or "-", m.placement or "-"),
+            *(f"{m.gpus:g}{type_}", f"{m.cpus:g}", m.executor or "-", m.placement or "-"),
         )
-    # A pipe or a file has no width to fit: leave lines whole there.
-    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 240)
-    console.print(table)
-    console.print("workers, GPUs and CPUs are those of one replica")
-    console.print(f"at min replicas: {plan.min_gpus} GPUs, {plan.min_cpus:g} CPUs")
-    console.print(f"at max replicas: {plan.max_gpus} GPUs, {plan.max_cpus:g} CPUs")
-    console.print(f"{file}: OK")
+    return table
+
+
+def _names(names: list[NamePlan]) -> Table:
+    table = Table("name", "kind", "goes to", "falls back to", "copies go to")
+    for n in names:
+        goes_to = _shares(n.shares) if n.kind == "split" else ", ".join(n.shares)
+        fallbacks = ", ".join(n.fallbacks)
+        table.add_row(n.name, n.kind, goes_to or "-", fallbacks or "-", _shares(n.shadow) or "-")
+    return table
+
+
+def _shares(shares: dict[str, float]) -> str:
+    return ", ".join(f"{name} {100 * share:.3g} %" for name, share in shares.items())

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.errors import ConfigError
-from gateway.problems import Place, Problem, nearest, path_of, problems, shown
+from gateway.problems import Place, Problem, nearest, one_line, path_of, problems, shown
+from gateway.references import stray_names
 from gateway.registry.gateway import GatewayConfig
 from gateway.registry.model import ModelEntry
+from gateway.yamlfile import YamlFile
 
 MODEL_IMPORT = "deployments.app:model"
 GATEWAY_IMPORT = "deployments.app:gateway"
@@ -51,6 +52,8 @@ DECIDED_BY_ENTRY = (
 """Fields of a model's deployments that would contradict its entry."""
 
 T = TypeVar("T")
+_Owners = dict[str, tuple[Place, str]]
+"""Where each name is given, and what it is a name of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +78,13 @@ def load_config(path: str | Path) -> DeploymentFile:
     Raises:
         ConfigError: with one line for each problem: file, line, place, what is wrong.
     """
-    root, document = _read_yaml(Path(path))
+    file = YamlFile.read(Path(path))
     reading = _Reading()
-    reading.problems.extend(Problem(at, "appears twice") for at in _repeated_keys(root))
-    reading.read(document)
+    reading.problems.extend(Problem(at, "appears twice") for at in file.repeated_keys())
+    reading.read(file.content)
     if reading.problems:
         lines = [
-            f"{path}:{_line(root, problem.at)}: {_described(document, problem)}"
+            f"{path}:{file.line(problem.at)}: {_described(file.content, problem)}"
             for problem in reading.problems
         ]
         raise ConfigError("\n".join(lines))
@@ -102,7 +105,7 @@ def parse_entry(args: Mapping[str, object]) -> ModelEntry:
         raise ConfigError(_lines(label, error)) from None
 
 
-def parse_gateway(user_config: Mapping[str, object]) -> GatewayConfig:
+def parse_gateway(user_config: object) -> GatewayConfig:
     """The gateway config in the Router's `user_config`.
 
     Raises:
@@ -121,8 +124,10 @@ class _Reading:
         self.problems: list[Problem] = []
         self.models: list[ModelApplication] = []
         self.gateways: list[GatewayConfig] = []
-        self._applications: dict[str, Place] = {}
-        self._names: dict[str, Place] = {}
+        self._config_at: Place = ()
+        self._applications: _Owners = {}
+        self._names: _Owners = {}
+        self._cold: list[tuple[ModelEntry, Place]] = []
         self._missing = {MODEL_IMPORT, GATEWAY_IMPORT}
 
     def read(self, document: object) -> None:
@@ -136,6 +141,8 @@ class _Reading:
                 self._read_application(app, ("applications", i))
             for import_path in sorted(self._missing):
                 self._wrong(("applications",), f"none has `import_path: {import_path}`")
+            for gateway in self.gateways[:1]:
+                self._cross_check(gateway)
         elif not self.problems:
             self._wrong((), "`applications` is missing")
 
@@ -167,10 +174,13 @@ class _Reading:
             for field in sorted(deployment.keys() & set(DECIDED_BY_ENTRY.split())):
                 self._wrong((*at, "deployments", i, field), "is decided by the entry in `args`")
         args = app.get("args", {})
+        for taken, noun, inner in _named(args):
+            self._unique(taken, self._names, noun, (*at, "args", *inner))
         adapter: TypeAdapter[ModelEntry] = TypeAdapter(ModelEntry)
         if entry := self._validated(adapter, args, (*at, "args")):
-            self._unique(entry.name, self._names, "the model", (*at, "args", "name"))
             self.models.append(ModelApplication(name, entry))
+            if entry.when_cold == "fallback":
+                self._cold.append((entry, (*at, "args", "when_cold")))
 
     def _read_gateway(self, app: Mapping[str, Any], at: Place) -> None:
         if app.get("route_prefix", "/") != "/":
@@ -179,12 +189,25 @@ class _Reading:
             self._wrong((*at, "args"), "must be empty: its settings are the Router's `user_config`")
         if self.gateways:
             self._wrong(at, "is a second gateway; there can be only one")
-        config: Any = {}
+        config: Any = None
         place = at
         for i, router in self._deployments(app, at, (ROUTER_DEPLOYMENT,)):
-            config, place = router.get("user_config") or {}, (*at, "deployments", i, "user_config")
+            config, place = router.get("user_config"), (*at, "deployments", i, "user_config")
+        config = {} if config is None else config
         if gateway := self._validated(TypeAdapter(GatewayConfig), config, place):
             self.gateways.append(gateway)
+            self._config_at = self._config_at or place
+
+    def _cross_check(self, gateway: GatewayConfig) -> None:
+        """What is wrong with the gateway config and the models together."""
+        owners = {name: owner for name, (_, owner) in self._names.items()}
+        for inner, text in stray_names(gateway, owners):
+            self._wrong((*self._config_at, *inner), text)
+        for entry, at in self._cold:
+            names = (entry.name, *(adapter.name for adapter in entry.adapters))
+            if not any(gateway.has_fallback(name) for name in names):
+                text = f"needs a chain for {shown(entry.name)} in the gateway's `fallbacks`"
+                self._wrong(at, text)
 
     def _deployments(
         self, app: Mapping[str, Any], at: Place, names: Sequence[str]
@@ -208,10 +231,10 @@ class _Reading:
             self.problems.extend(Problem((*at, *p.at), p.text) for p in problems(error))
             return None
 
-    def _unique(self, name: str, seen: dict[str, Place], noun: str, at: Place) -> None:
-        first = seen.setdefault(name, at)
-        if first != at:
-            self._wrong(at, f"{shown(name)} is already {noun} of {path_of(first[:2])}")
+    def _unique(self, name: str, seen: _Owners, noun: str, at: Place) -> None:
+        first, owner = seen.setdefault(name, (at, f"{noun} of {path_of(at[:2])}"))
+        if first[:2] != at[:2]:  # an entry checks its own names itself
+            self._wrong(at, f"{shown(name)} is already {owner}")
 
     def _fields(self, value: object, kind: str, at: Place) -> Mapping[str, Any]:
         if not isinstance(value, dict):
@@ -239,8 +262,21 @@ def _intended(import_path: object) -> str:
     return next(iter(difflib.get_close_matches(str(import_path), ours, n=1, cutoff=0.85)), "")
 
 
+def _named(args: object) -> Iterator[tuple[str, str, Place]]:
+    """The names that an entry gives, also one that is refused, what they name, and where."""
+    match args:
+        case {"name": str(name)}:
+            yield name, "the model", ("name",)
+    match args:
+        case {"adapters": [*adapters]}:
+            for i, adapter in enumerate(adapters):
+                match adapter:
+                    case {"name": str(name)}:
+                        yield name, "an adapter", ("adapters", i, "name")
+
+
 def _lines(label: str, error: ValidationError) -> str:
-    return "\n".join(f"{label}: {path_of(p.at)}: {p.text}" for p in problems(error))
+    return "\n".join(one_line((label, path_of(p.at), p.text)) for p in problems(error))
 
 
 def _described(document: object, problem: Problem) -> str:
@@ -251,53 +287,4 @@ def _described(document: object, problem: Problem) -> str:
             match apps[i]:
                 case {"name": name}:
                     parts[:1] = [f"applications[{i}] {shown(name)}", path_of(inner)]
-    return ": ".join(filter(None, parts))
-
-
-def _read_yaml(path: Path) -> tuple[yaml.Node | None, object]:
-    """The file's nodes, which know their lines, and its content."""
-    try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
-        root = loader.get_single_node()
-        return root, None if root is None else loader.construct_document(root)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise ConfigError(f"{path}{place}: not YAML: {error.problem}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-
-
-def _repeated_keys(root: yaml.Node | None) -> Iterator[Place]:
-    """Where a mapping has a key twice: YAML would drop the first without a word."""
-    seen: set[int] = set()
-    todo: list[tuple[Place, yaml.Node | None]] = [((), root)]
-    while todo:
-        place, node = todo.pop()
-        if id(node) in seen:
-            continue  # an alias
-        seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            todo.extend(((*place, i), child) for i, child in enumerate(node.value))
-        elif isinstance(node, yaml.MappingNode):
-            keys = [str(key.value) for key, _ in node.value if key.value != "<<"]
-            yield from ((*place, key) for key in sorted({k for k in keys if keys.count(k) > 1}))
-            todo.extend(((*place, str(key.value)), child) for key, child in node.value)
-
-
-def _line(root: yaml.Node | None, place: Place) -> int:
-    """The line of a place, or of the nearest place above it that the file has."""
-    node, line = root, 1
-    for step in place:
-        if isinstance(node, yaml.SequenceNode) and isinstance(step, int):
-            node = node.value[step]
-            line = node.start_mark.line + 1
-        elif isinstance(node, yaml.MappingNode):
-            found = [pair for pair in node.value if pair[0].value == step]
-            if not found:
-                break
-            key, node = found[-1]
-            line = key.start_mark.line + 1
-    return line
+    return one_line(parts)

@@ -6,6 +6,8 @@ GatewayError                    500  api_error
 ├── InvalidRequest              400  invalid_request_error
 │   ├── InvalidJSON                  invalid_json
 │   ├── MissingParameter             missing_required_parameter
+│   ├── AdapterBroken                adapter_broken
+│   ├── ContextExceeded              context_length_exceeded
 │   ├── InvalidKey              401  invalid_api_key
 │   ├── UnknownRoute            404  unknown_url
 │   ├── UnsupportedRoute        404  unsupported_route
@@ -144,6 +146,23 @@ class MissingParameter(InvalidRequest):
     """A field every request needs is absent."""
 
     code = "missing_required_parameter"
+
+
+class AdapterBroken(InvalidRequest):
+    """An adapter that an engine cannot load; `reason` says why, in words for clients."""
+
+    code = "adapter_broken"
+
+    def __init__(self, adapter: str, reason: str) -> None:
+        super().__init__(f"The adapter `{adapter}` cannot be loaded: {reason}", "model")
+        self.args = (adapter, reason)
+        self.reason = reason
+
+
+class ContextExceeded(InvalidRequest):
+    """A prompt that is too long for the model, which another one may take."""
+
+    code = "context_length_exceeded"
 
 
 class InvalidKey(InvalidRequest):

@@ -23,6 +23,8 @@ class Action(StrEnum):
     """Its stream ended with an error event."""
     SHED = "shed"
     """Turned away, to come again later."""
+    FELL_BACK = "fell back"
+    """Sent to another model; its client notices by a header only."""
     EJECTED = "ejected"
     """The replica gets no requests for a while."""
 

@@ -15,11 +15,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gateway.errors import PlacementFailed
-from gateway.registry.model import ModelEntry
-from gateway.registry.sim import SimEntry
-from gateway.registry.vllm import Gpu, VllmEntry
+from gateway.registry.hardware import Gpu, Placed
+from gateway.registry.vllm import VllmEntry
 
 Resources = dict[str, float]
+Executor = Literal["uni", "mp", "ray"]
+
+ACCELERATOR_TYPE = "accelerator_type:"
+"""What the name of the resource begins with that a node has of its GPUs' type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +31,21 @@ class Placement:
 
     actor: Resources
     """What the replica's own actor reserves; part of the first bundle where there are bundles."""
-    executor: Literal["uni", "mp", "ray"] | None = None
+    executor: Executor | None = None
     """vLLM's `distributed_executor_backend`; None for an engine that is not vLLM."""
     workers: int = 1
     """Worker processes."""
-    gpus_per_worker: int = 0
+    gpus_per_worker: float = 0
+    """GPUs of one worker: one, a part of one, or none."""
     bundles: Sequence[Resources] = field(default=())
     """The placement group's bundles; none where the actor alone reserves everything."""
     strategy: Literal["STRICT_PACK", "PACK"] | None = None
     """How the bundles lie: on one node, or on as few as possible; None without bundles."""
 
     @property
-    def gpus(self) -> int:
+    def gpus(self) -> float:
         """GPUs of one replica."""
-        return self.workers * self.gpus_per_worker
+        return _exact(self.workers * self.gpus_per_worker)
 
     @property
     def cpus(self) -> float:
@@ -49,38 +53,44 @@ class Placement:
         return _exact(sum(bundle["CPU"] for bundle in self.bundles or (self.actor,)))
 
 
-def place(entry: ModelEntry) -> Placement:
-    """How a replica of the entry's model is placed."""
-    match entry:
-        case SimEntry():
-            return Placement(actor={"CPU": entry.cpus_per_worker})
-        case VllmEntry():
-            return _place_vllm(entry)
-
-
-def _place_vllm(entry: VllmEntry) -> Placement:
+def place(entry: Placed) -> Placement:
+    """How a replica of the entry's model is placed; a simulated one just as vLLM's would be."""
     workers, accelerator = entry.parallelism.workers, entry.accelerator
-    gpus_per_worker = 1 if isinstance(accelerator, Gpu) else 0
+    is_vllm = isinstance(entry, VllmEntry)
+    gpus_per_worker = entry.gpu_fraction if isinstance(accelerator, Gpu) else 0
     if workers == 1:
         # A group of one bundle would reserve just what the actor reserves itself.
-        return Placement(_reserved(entry, 1), "uni", 1, gpus_per_worker)
+        return Placement(_reserved(entry, 1), "uni" if is_vllm else None, 1, gpus_per_worker)
     if isinstance(accelerator, Gpu) and workers > accelerator.per_node:
         bundle = _reserved(entry, 1)
         # The GPU of the first bundle is for the first worker, which is an actor of its own.
-        actor = {"CPU": bundle["CPU"]}
-        return Placement(actor, "ray", workers, gpus_per_worker, (bundle,) * workers, "PACK")
+        return Placement(
+            actor={"CPU": bundle["CPU"]},
+            executor="ray" if is_vllm else None,
+            workers=workers,
+            gpus_per_worker=gpus_per_worker,
+            bundles=(bundle,) * workers,
+            strategy="PACK",
+        )
     whole = _reserved(entry, workers)
-    return Placement(whole, "mp", workers, gpus_per_worker, (whole,), "STRICT_PACK")
+    return Placement(
+        actor=whole,
+        executor="mp" if is_vllm else None,
+        workers=workers,
+        gpus_per_worker=gpus_per_worker,
+        bundles=(whole,),
+        strategy="STRICT_PACK",
+    )
 
 
-def _reserved(entry: VllmEntry, workers: int) -> Resources:
+def _reserved(entry: Placed, workers: int) -> Resources:
     """What so many workers on one node reserve."""
     resources: Resources = {"CPU": _exact(workers * entry.cpus_per_worker)}
     if isinstance(entry.accelerator, Gpu):
-        resources["GPU"] = workers
+        resources["GPU"] = _exact(workers * entry.gpu_fraction)
         if entry.accelerator.type is not None:
             # The trace amount by which Ray itself asks for a node with that type of GPU.
-            resources[f"accelerator_type:{entry.accelerator.type}"] = 0.001
+            resources[ACCELERATOR_TYPE + entry.accelerator.type] = 0.001
     return resources
 
 

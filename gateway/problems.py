@@ -2,15 +2,19 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import Annotated, TypeGuard, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from gateway.registry.gateway import GatewayConfig
+from gateway.registry.hardware import ACCELERATOR_TYPES, Cpu, Gpu
 from gateway.registry.sim import SimEntry
-from gateway.registry.vllm import ACCELERATOR_TYPES, Cpu, Gpu, VllmEntry
+from gateway.registry.strict import Flaw
+from gateway.registry.vllm import VllmEntry
 
 Place = tuple[int | str, ...]
 """The keys and positions that lead to a value in a document."""
@@ -28,6 +32,7 @@ _PHRASES = {
     "should be a valid boolean": "should be true or false",
     "should be a valid number": "should be a number",
     "should be a valid dictionary": "should be a mapping",
+    "should be a valid list": "should be a list",
 }
 
 
@@ -42,49 +47,78 @@ class Problem:
 def problems(error: ValidationError) -> Iterator[Problem]:
     """All that pydantic found wrong with a model entry or a gateway config."""
     for detail in error.errors(include_url=False):
+        location = detail["loc"]
         place = tuple(
-            step
-            for i, step in enumerate(detail["loc"])
-            if not _is_member(detail["loc"], i) and step != "[key]"
+            str(step) if location[i + 1 : i + 2] == ("[key]",) else step
+            for i, step in enumerate(location)
+            if not _is_member(location, i) and step != "[key]"
         )
-        inner, text = _explanation(detail)
-        yield Problem((*place, *inner), text)
+        for inner, text in _explanations(detail):
+            yield Problem((*place, *inner), text)
 
 
 def _is_member(location: Place, i: int) -> bool:
     return location[i] in _MEMBERS and (i == 0 or location[i - 1] == "accelerator")
 
 
-def _explanation(detail: ErrorDetails) -> tuple[Place, str]:
+def _explanations(detail: ErrorDetails) -> Sequence[Flaw]:
     """What pydantic found, in our words; before it, the rest of the path where that is known."""
-    context, text = detail.get("ctx", {}), ""
+    context = detail.get("ctx", {})
     match detail["type"]:
         case "conflict":
-            return context["at"], context["message"]
+            flaws: Sequence[Flaw] = context["flaws"]
+            return flaws
         case "union_tag_invalid" | "union_tag_not_found":
-            return _unknown_member(detail["loc"], context.get("tag"))
-        case "value_error":
-            text = str(context["error"])
-        case "missing":
-            text = "is missing"
-        case "string_type" if isinstance(detail["input"], int | float):
-            found = shown(detail["input"])
-            text = f'should be text, found {found} (put it in quotes: "{found}")'
+            return [_unknown_member(detail["loc"], context.get("tag"))]
         case "extra_forbidden":
-            text = f"unknown field{_nearest_field(detail['loc'])}"
+            return [((), f"unknown field{_nearest_field(detail['loc'])}")]
         case _:
-            said = detail["msg"].removeprefix("Input ").split(" or instance of")[0]
-            text = f"{_PHRASES.get(said, said)}, found {shown(detail['input'])}"
-    return (), text
+            return [((), _explanation(detail))]
+
+
+def _explanation(detail: ErrorDetails) -> str:
+    found = shown(detail["input"])
+    match detail["type"]:
+        case "value_error":
+            return str(detail["ctx"]["error"])
+        case "missing":
+            return "is missing"
+        case "too_short" | "string_too_short":
+            return "must not be empty"
+        case "string_type" if isinstance(detail["input"], int | float):
+            return f'should be text, found {found} (put it in quotes: "{found}")'
+    said = detail["msg"].removeprefix("Input ").split(" or instance of")[0]
+    return f"{_PHRASES.get(said, said)}, found {found}"
 
 
 def _nearest_field(location: Place) -> str:
     """A suggestion from the fields of the model that refused one."""
-    model: type[BaseModel] = GatewayConfig
-    for step in location[:-1]:
-        inner = _MEMBERS.get(step) or model.model_fields[str(step)].annotation
-        model = inner if isinstance(inner, type) else model
-    return nearest(location[-1], model.model_fields)
+    found: object = GatewayConfig
+    for i, step in enumerate(location[:-1]):
+        found = _MEMBERS[step] if _is_member(location, i) else _inside(found, step)
+    fields = found.model_fields if _is_model(found) else ()
+    return nearest(location[-1], fields)
+
+
+def _inside(annotation: object, step: int | str) -> object:
+    """The type of what stands at `step` in a value of the type `annotation`."""
+    if _is_model(annotation):
+        return _plain(annotation.model_fields[str(step)].annotation)
+    return _plain(get_args(annotation)[-1])  # what a list or a mapping holds
+
+
+def _plain(annotation: object) -> object:
+    """A type without its constraints, and without the None beside it."""
+    while get_origin(annotation) in (Annotated, UnionType):
+        first, *others = get_args(annotation)
+        if get_origin(annotation) is UnionType and others != [NoneType]:
+            break  # the next step says which
+        annotation = first
+    return annotation
+
+
+def _is_model(annotation: object) -> TypeGuard[type[BaseModel]]:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _unknown_member(location: Place, tag: str | None) -> tuple[Place, str]:
@@ -125,3 +159,9 @@ def path_of(place: Iterable[int | str]) -> str:
     """`("a", 0, "b")` as `a[0].b`."""
     steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in place)
     return "".join(steps).removeprefix(".")
+
+
+def one_line(parts: Iterable[str]) -> str:
+    """Place and text together, with what would break the line or not be seen written as escapes."""
+    text = ": ".join(filter(None, parts))
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -17,6 +17,8 @@ PARTS_LIMIT = 256
 """Parts of a form that are looked at; megabytes of tiny ones would hold everybody else up."""
 LIMIT_DIGITS = 10
 """More digits than any number of tokens has."""
+USER_LIMIT = 256
+"""Bytes of a user's name that count."""
 ANSWERS_DIGITS = 3
 """Digits of a number of answers; engines refuse more."""
 SEQUENCES_LIMIT = 10_000
@@ -55,6 +57,8 @@ class RequestHead(msgspec.Struct, frozen=True):
     """What an engine makes of it: its answers, for each of its prompts."""
     prompts_bytes: int = 0
     """Of the JSON of all its prompts; 0 where it has no list of them."""
+    user: bytes = b""
+    """Whom its client says that it is for, as JSON; empty where it does not say."""
 
 
 class _RawHead(msgspec.Struct):
@@ -82,6 +86,9 @@ class _RawHead(msgspec.Struct):
     max_completion_tokens: msgspec.Raw = ABSENT
     max_output_tokens: msgspec.Raw = ABSENT
     stream: msgspec.Raw = ABSENT
+    user: msgspec.Raw = ABSENT
+    safety_identifier: msgspec.Raw = ABSENT
+    prompt_cache_key: msgspec.Raw = ABSENT
     n: msgspec.Raw = ABSENT
     best_of: msgspec.Raw = ABSENT
 
@@ -105,6 +112,13 @@ class _RawHead(msgspec.Struct):
             if text.isdigit() and len(text) < LIMIT_DIGITS:
                 return int(text)
         return None
+
+    @property
+    def customer(self) -> bytes:
+        for raw in (self.user, self.safety_identifier, self.prompt_cache_key):
+            if raw is not ABSENT:
+                return bytes(raw)[:USER_LIMIT]
+        return b""
 
     @property
     def answers(self) -> int:
@@ -149,7 +163,7 @@ def parse_json(body: bytes) -> RequestHead:
     sequences = head.answers * (_count(prompts) if prompts else 1)
     return RequestHead(
         *(_checked_model(head.model), head.parts, head.limit, is_stream),
-        *(min(sequences, SEQUENCES_LIMIT), len(prompts)),
+        *(min(sequences, SEQUENCES_LIMIT), len(prompts), head.customer),
     )
 
 

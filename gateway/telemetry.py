@@ -24,6 +24,8 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Whether waiting requests start in the order of their priority."""
     step_tokens: int = 0
     """Tokens that one step reads and makes at most; 0: unknown."""
+    adapters: tuple[str, ...] = ()
+    """Names that it can answer as beside its model's, loaded or not."""
 
 
 class ReplicaMetadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,12 +37,16 @@ class ReplicaMetadata(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     """The bearer token without which the replica's HTTP server answers 401."""
     facts: EngineFacts
+    start_s: float = 0.0
+    """What its start took, in seconds; 0: unknown."""
 
 
 TELEMETRY_PATH = "/engine/telemetry"
 """Where an engine tells its routers what goes on in it, for as long as they listen."""
 KEY_SIZE = 8
 """Bytes of a prefix key."""
+DEMAND_PATH = "/engine/demand"
+"""Where routers tell an engine, by PUT, what they hold back for it: a `Demand`, in JSON."""
 DISPATCH = b"x-gateway-dispatch"
 """The header in which a router sends an engine the `Dispatch` of a request."""
 
@@ -69,6 +75,10 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     answered_bytes: int = 0
     """Bytes at the prompt's end that are the beginning of the answer, of a stream that is carried
     on; four for each token id."""
+    is_batch: bool = False
+    """It may wait for all that are not."""
+    model: str = ""
+    """The model or adapter that answers, where the body's `model` is another name for it."""
 
     def encode(self) -> bytes:
         """As the value of the header."""
@@ -94,6 +104,19 @@ _dispatch_encoder = msgspec.msgpack.Encoder()
 _dispatch_decoder = msgspec.msgpack.Decoder(Dispatch)
 
 
+class Demand(msgspec.Struct, frozen=True, kw_only=True):
+    """What one router holds back for one engine, which has no room for it now."""
+
+    router: str = ""
+    """What tells the routers apart."""
+    requests: int = 0
+    """Interactive sequences."""
+    prefill_tokens: float = 0.0
+    """New tokens of their prompts, estimated."""
+    batch_requests: int = 0
+    """Batch sequences."""
+
+
 class Load(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """How busy an engine is."""
 
@@ -106,6 +129,19 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     free_tokens: int
     """Tokens of the KV cache that no running request uses; cached ones are free. Where the engine
     does not say: those beside the prompts of the requests it has."""
+
+
+class AdapterState(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """How an engine's adapters stand."""
+
+    loaded: list[str] = []
+    """Least recently used first, as it was when this was told."""
+    broken: dict[str, str] = {}
+    """Those that could not be loaded, and why, in words for clients."""
+    most: int = 0
+    """How many are loaded at a time."""
+    load_s: float = 0.0
+    """What loading one takes; 0: none has been loaded yet."""
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -151,6 +187,8 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     is_draining: bool = False
     stalled_s: float = 0.0
     """Since the engine last got on with its work, while it has some; 0 while it has none."""
+    adapters: AdapterState | None = None
+    """How its adapters stand, where that has changed."""
 
 
 class UpdateReader:

@@ -12,6 +12,7 @@ import uvicorn
 from deployments.engines.sim import SimulatedEngine
 from gateway.admission.admissions import Admissions
 from gateway.api.app import create_app
+from gateway.api.cold import ColdStarts
 from gateway.api.controls import Controls
 from gateway.api.delivery import Means
 from gateway.registry.sim import SimEntry
@@ -42,9 +43,12 @@ def main() -> None:
     app = create_app(
         fleet,
         dispatchers,
-        Means(Relay(Upstream()), Admissions(fleet, dispatchers, time.monotonic)),
+        Means(
+            Relay(Upstream()),
+            Admissions(fleet, dispatchers, time.monotonic),
+            ColdStarts(fleet, lambda *_: None),
+        ),
         controls=Controls(),
-        wake=lambda _: None,
     )
     uvicorn.run(app, port=port, access_log=False, log_level="warning", http="httptools")
 

@@ -27,7 +27,7 @@ VLLM_ROUTER = "vllm-router==0.1.17"
 HOST = "127.0.0.1"
 MODEL = "sim"
 ROUTE = "/v1/chat/completions"
-START_TIMEOUT_S = 120
+START_TIMEOUT_S = 240
 STOP_TIMEOUT_S = 60
 
 ENGINE_TITLE = ":Engine"

@@ -9,15 +9,12 @@ import contextlib
 import logging
 from array import array
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from deployments.engines.asgi import dispatch_of
-from gateway.relay.asgi import App, Receive, Scope, Send
+from deployments.engines.call import current_call
 from gateway.routing.report import Report
 from gateway.routing.visit import Visit
-from gateway.telemetry import Dispatch
 
 NOTABLE_SHARE = 1 / 32
 """Of the KV cache: where so much more or less of it is in use, listeners are told."""
@@ -97,21 +94,6 @@ class Beginning:
     times: Times | None
 
 
-@dataclass(slots=True)
-class _Request:
-    """The HTTP request in which an engine is called."""
-
-    dispatch: Dispatch | None
-    is_taken: bool = False
-
-    def take(self) -> Dispatch | None:
-        """The dispatch, for the first call in the request: it speaks of the first prompt."""
-        dispatch = None if self.is_taken else self.dispatch
-        self.is_taken = True
-        return dispatch
-
-
-_request: ContextVar[_Request | None] = ContextVar("engine-request", default=None)
 _O = TypeVar("_O", bound=Output)
 _P = TypeVar("_P", bound=Pooled)
 
@@ -126,26 +108,11 @@ class Observer:
         self._silent: dict[_Watch, str] = {}
         """Those that have given no output yet, with their requests' ids, which clients choose."""
 
-    def inside(self, app: App) -> App:
-        """The application, whose requests are known to the engine calls made in them."""
-
-        async def observed(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] != "http":
-                await app(scope, receive, send)
-                return
-            token = _request.set(_Request(dispatch_of(scope)))
-            try:
-                await app(scope, receive, send)
-            finally:
-                _request.reset(token)
-
-        return observed
-
     @property
     def priority(self) -> int:
         """That of the HTTP request this is called in; 0 if it has none."""
-        request = _request.get()
-        return request.dispatch.priority if request and request.dispatch else 0
+        call = current_call()
+        return call.dispatch.priority if call and call.dispatch else 0
 
     def generate(
         self, outputs: AsyncGenerator[_O, None], prompt: object, request_id: str, *, is_delta: bool
@@ -238,8 +205,8 @@ class _Watch:
     """One call to the engine. It never raises: what goes wrong ends the watch, not the request."""
 
     def __init__(self, report: Report, prompt: object, *, is_delta: bool) -> None:
-        request = _request.get()
-        self._dispatch = request.take() if request else None
+        call = current_call()
+        self._dispatch = call.take() if call else None
         self._report = report
         self._prompt = prompt
         self._is_delta = is_delta

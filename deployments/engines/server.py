@@ -13,11 +13,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from deployments.engines.asgi import BREAK_OFF
 from deployments.engines.gate import Gate
+from deployments.engines.inbox import Inbox
 from deployments.engines.last_words import LastWords
 from deployments.engines.telemetry import Telemetry
 from gateway.relay.asgi import App
 from gateway.routing.report import Report
-from gateway.telemetry import EngineFacts
+from gateway.telemetry import Demand, EngineFacts
 
 KEEP_ALIVE_S = 75
 """Longer than any router keeps an idle connection: the engine must not be the one to close it."""
@@ -64,7 +65,8 @@ class EngineServer:
         self.port = 0
         app = LastWords(engine.app, engine.check, engine.report)
         self._telemetry = Telemetry(app, engine.report)
-        self._gate = Gate(self._telemetry, self.key)
+        self._inbox = Inbox(self._telemetry)
+        self._gate = Gate(self._inbox, self.key)
         self._uvicorn = _Uvicorn(server_config(self._gate))
         self._task: asyncio.Task[None] | None = None
 
@@ -72,6 +74,11 @@ class EngineServer:
     def in_flight(self) -> int:
         """Requests the engine works on."""
         return self._gate.in_flight
+
+    @property
+    def held(self) -> Demand:
+        """What routers hold back until the engine has room."""
+        return self._inbox.held
 
     async def start(self) -> None:
         """Listen; `port` is known from here on.

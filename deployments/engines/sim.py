@@ -4,15 +4,18 @@
 """
 
 import argparse
+import asyncio
 import logging
 import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import msgspec
 import uvicorn
 
+from deployments.engines.adapters import Adapters
 from deployments.engines.asgi import (
     BREAK_OFF,
     accept_lifespan,
@@ -60,6 +63,16 @@ class Route:
     style: Style
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request, understood, and what came with it."""
+
+    style: Style
+    task: Task
+    dispatch: Dispatch | None
+    scope: Scope
+
+
 ROUTES: Mapping[str, Route] = {
     "/v1/chat/completions": Route(ChatRequest, ChatStyle()),
     "/v1/completions": Route(CompletionRequest, TextStyle()),
@@ -78,7 +91,7 @@ class SimulatedEngine:
         self._replica = replica or uuid.uuid4().hex
         self._simulation = entry.simulation
         self._created = int(time.time())
-        self.facts = _facts(entry.simulation)
+        self.facts = _facts(entry)
         clock, figures = clock or Clock(), _figures(entry.simulation)
         batching = BatchingReplica(figures)
         self.report = Report(
@@ -94,12 +107,22 @@ class SimulatedEngine:
             else PacedCore(batching, self.report, clock, entry.simulation.time_scale)
         )
 
+        loader = _Loader(entry.simulation, clock)
+        self._adapters = Adapters(
+            self.facts.adapters,
+            entry.most_loaded_adapters,
+            loader,
+            self.report.note_adapters,
+            clock.now,
+        )
+
     async def check(self) -> None:
         """Raise what has ended the simulation, which then answers nobody any more."""
         self._core.check()
 
     async def stop(self) -> None:
         """End the simulation, and all that runs in it."""
+        await self._adapters.stop()
         await self._core.stop()
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -129,6 +152,21 @@ class SimulatedEngine:
         else:
             raise UnknownRoute(f"Unknown request URL: {method} {path}.")
 
+    @classmethod
+    async def start(cls, entry: SimEntry) -> Self:
+        """Start one as an entry says.
+
+        Raises:
+            SimulatedFailure: its start is to fail.
+        """
+        simulation = entry.simulation
+        await asyncio.sleep(simulation.start_s / simulation.time_scale)
+        if simulation.start_error:
+            raise SimulatedFailure(simulation.start_error)
+        engine = cls(entry)
+        await engine._adapters.load_first()
+        return engine
+
     def _models(self) -> bytes:
         card = {
             "id": self._name,
@@ -137,7 +175,17 @@ class SimulatedEngine:
             "owned_by": "simulated",
             "max_model_len": self.facts.max_model_len,
         }
-        return msgspec.json.encode({"object": "list", "data": [card]})
+        adapters = [card | {"id": name, "parent": self._name} for name in self._adapters.names]
+        return msgspec.json.encode({"object": "list", "data": [card, *adapters]})
+
+    def _adapter(self, name: str, dispatch: Dispatch | None) -> str:
+        """The adapter that answers a client who asks for `name`; empty if the model itself does."""
+        target = (dispatch.model if dispatch else "") or name
+        if target == self._name:
+            return ""
+        if target not in self._adapters.names:
+            raise ModelNotFound(name)
+        return target
 
     async def _tokenize(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(receive)
@@ -145,8 +193,8 @@ class SimulatedEngine:
             return
         dispatch = dispatch_of(scope)
         task = parse(body, TokenizeRequest, dispatch.answered_bytes if dispatch else 0)
-        if task.model not in {"", self._name}:
-            raise ModelNotFound(task.model)
+        if task.model:
+            self._adapter(task.model, dispatch)
         [prompt] = task.prompts
         tokens = {
             "count": prompt.tokens,
@@ -162,8 +210,16 @@ class SimulatedEngine:
             return
         dispatch = dispatch_of(scope)
         task = parse(body, route.request, dispatch.answered_bytes if dispatch else 0)
-        if task.model != self._name:
-            raise ModelNotFound(task.model)
+        adapter = self._adapter(task.model, dispatch)
+        if not adapter:
+            await self._answer(_Asked(route.style, task, dispatch, scope), receive, send)
+            return
+        async with self._adapters.using(adapter):
+            asked = _Asked(route.style, task.apart(adapter), dispatch, scope)
+            await self._answer(asked, receive, send)
+
+    async def _answer(self, asked: _Asked, receive: Receive, send: Send) -> None:
+        style, task, dispatch, scope = asked.style, asked.task, asked.dispatch, asked.scope
         sequences = task.sequences(self._simulation.output_tokens, self.facts.max_model_len)
         request_id = _request_id(scope)
         fault = fault_of(self._simulation, self._replica, request_id)
@@ -173,10 +229,10 @@ class SimulatedEngine:
             await self._hang(sequences[0], dispatch, receive)
             return
         reply = Reply(
-            style=route.style,
-            id=route.style.id_prefix + request_id,
+            style=style,
+            id=style.id_prefix + request_id,
             created=int(time.time()),
-            model=self._name,
+            model=task.model,
             include_usage=task.include_usage,
         )
         answer = Answer(self._core, self._submit(task, sequences, dispatch), task.n, reply)
@@ -226,7 +282,25 @@ def _figures(simulation: Simulation) -> EngineFigures:
     )
 
 
-def _facts(simulation: Simulation) -> EngineFacts:
+class _Loader:
+    """Loads adapters that are nothing but their names."""
+
+    def __init__(self, simulation: Simulation, clock: Clock) -> None:
+        self._load_s = simulation.adapter_load_s / simulation.time_scale
+        self._is_instant = simulation.instant
+        self._clock = clock
+
+    async def load(self, name: str) -> None:
+        """Take the time that it takes."""
+        if not self._is_instant:
+            await self._clock.sleep(self._load_s)
+
+    async def unload(self, name: str) -> None:
+        """Take none."""
+
+
+def _facts(entry: SimEntry) -> EngineFacts:
+    simulation = entry.simulation
     whole_blocks = simulation.kv_tokens // simulation.block_size * simulation.block_size
     return EngineFacts(
         engine="sim",
@@ -238,6 +312,7 @@ def _facts(simulation: Simulation) -> EngineFacts:
         max_model_len=min(simulation.max_model_len, whole_blocks),
         takes_priority=True,
         step_tokens=simulation.step_tokens,
+        adapters=tuple(adapter.name for adapter in entry.adapters),
     )
 
 

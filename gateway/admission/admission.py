@@ -21,13 +21,14 @@ import itertools
 from collections.abc import Callable
 
 from gateway.admission.crowd import Crowd
-from gateway.admission.held import Held, Wish
+from gateway.admission.held import Held, Wish, demand
 from gateway.admission.lane import Lane
 from gateway.admission.limits import Limits, too_long
 from gateway.admission.shares import Shares
 from gateway.routing.decision import Decision
 from gateway.routing.dispatcher import Dispatcher
-from gateway.routing.fleet import Model
+from gateway.routing.fleet import Model, Replica
+from gateway.telemetry import Demand
 
 LOOK_S = 0.1
 """How often the standing of all replicas is looked at while requests are held."""
@@ -68,6 +69,14 @@ class Admission:
     def held_batch(self) -> int:
         """Batch requests that are held back now."""
         return self._limits.held(is_batch=True)
+
+    @property
+    def demands(self) -> dict[Replica, Demand]:
+        """What is held back for each replica, for its engine to know; O(held)."""
+        held: dict[Replica, list[Held]] = {}
+        for each in self._held:
+            held.setdefault(each.decision.replica, []).append(each)
+        return {replica: demand(waiting) for replica, waiting in held.items()}
 
     async def admit(self, wish: Wish) -> Decision:
         """Wait until the request's replica can start it.
@@ -126,7 +135,7 @@ class Admission:
             self._shares.start(wish.tenant, wish.tokens(decision))
 
     def _bind(self, wish: Wish, decision: Decision) -> Held:
-        limit_s = self._limits.wait_s(is_batch=wish.is_batch)
+        limit_s = self._wait_s(wish)
         return Held(
             tenant=wish.tenant,
             tokens=wish.tokens(decision),
@@ -139,6 +148,9 @@ class Admission:
             since_s=self._now(),
             limit_s=limit_s if wish.limit_s is None else min(limit_s, wish.limit_s),
         )
+
+    def _wait_s(self, wish: Wish) -> float:
+        return max(wish.patience_s, self._limits.wait_s(is_batch=wish.is_batch))
 
     def _lane(self, held: Held) -> Lane[Held]:
         name = held.decision.replica.id
@@ -156,7 +168,7 @@ class Admission:
         self._lane(held).add(held)
         self._dispatcher.hold(held.decision, held.wish.prompt)
         held.is_waiting = True
-        limit_s = self._limits.wait_s(is_batch=held.is_batch)
+        limit_s = self._wait_s(held.wish)
         loop = held.admitted.get_loop()
         held.timer = loop.call_later(limit_s, self._reject, held, too_long(limit_s))
         self._plan(held.decision.replica.id)  # those before it may let it pass

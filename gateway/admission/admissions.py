@@ -8,7 +8,8 @@ from gateway.admission.crowd import Crowd
 from gateway.admission.held import Held
 from gateway.errors import ModelUnavailable
 from gateway.routing.dispatchers import Dispatchers
-from gateway.routing.fleet import Fleet, Model
+from gateway.routing.fleet import Fleet, Model, Replica
+from gateway.telemetry import Demand
 
 GONE_RETRY_S = 1.0
 """When to ask again for a model that has gone: another of its name may be there by then."""
@@ -29,6 +30,14 @@ class Admissions:
     def all(self) -> Collection[Admission]:
         """Those of all models that have one."""
         return self._admissions.values()
+
+    @property
+    def demands(self) -> dict[Replica, Demand]:
+        """What is held back for each replica of all models."""
+        demands: dict[Replica, Demand] = {}
+        for admission in self._admissions.values():
+            demands |= admission.demands
+        return demands
 
     def of(self, model: Model) -> Admission:
         """The admission of a model."""

@@ -1,7 +1,7 @@
 """A request that asks for its admission, and one that is held back."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from gateway.admission.place import Place
@@ -9,6 +9,7 @@ from gateway.admission.tenant import NOBODY, Tenant
 from gateway.routing.decision import Decision
 from gateway.routing.desk import prefill_tokens
 from gateway.routing.prefix import Prompt
+from gateway.telemetry import Demand
 
 
 @dataclass(slots=True)
@@ -25,6 +26,8 @@ class Wish:
     """Memory that it takes while it is held."""
     limit_s: float | None = None
     """Seconds that are left to it; the caller ends it then."""
+    patience_s: float = 0.0
+    """Seconds that it may wait, where that is more than its model's requests may."""
     sequences: int = 1
     """What the engine makes of it: its answers, for each of its prompts."""
     prompts_bytes: int = 0
@@ -62,3 +65,13 @@ class Held(Place):
     timer: asyncio.TimerHandle | None = None
     is_waiting: bool = False
     """It has been queued, and neither released nor turned away."""
+
+
+def demand(held: Collection[Held]) -> Demand:
+    """What these want of the engine they are held for."""
+    others = [each for each in held if not each.is_batch]
+    return Demand(
+        requests=sum(each.wish.sequences for each in others),
+        prefill_tokens=sum(prefill_tokens(each.decision) for each in others),
+        batch_requests=sum(each.wish.sequences for each in held if each.is_batch),
+    )

@@ -1,7 +1,7 @@
 """The whole HTTP surface: inference past FastAPI, everything else through it."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -17,13 +17,14 @@ from gateway.api.models import models_router
 from gateway.api.operators import operators_router
 from gateway.api.routes import ROUTES
 from gateway.api.selection import Selector
+from gateway.api.shadows import Shadows
 from gateway.errors import GatewayError
 from gateway.relay.asgi import App, Message, Receive, Scope, Send
 from gateway.relay.headers import CLOSE, sound_request_id
 from gateway.relay.relay import Relay
 from gateway.relay.reply import Reply
 from gateway.routing.dispatchers import Dispatchers
-from gateway.routing.fleet import Fleet, Model
+from gateway.routing.fleet import Fleet
 
 BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 """One of them comes with every body."""
@@ -37,25 +38,24 @@ def create_app(
     means: Means,
     *,
     controls: Controls,
-    wake: Callable[[Model], None],
     returns_request_id: bool = True,
 ) -> App:
     """The gateway as an ASGI application.
 
     The application owns the relay in `means` and closes it at its shutdown. What is in `controls`
     may be changed in place.
-    `wake` is called, on the event loop, for a model that is scaled to zero when a request wants
-    it. `returns_request_id`: off where the server in front (Ray Serve) adds `x-request-id` to
+    `returns_request_id`: off where the server in front (Ray Serve) adds `x-request-id` to
     every response by itself.
     """
-    selector = Selector(fleet, dispatchers, wake)
-    rest = _everything_else(means.relay)
-    rest.include_router(models_router(fleet))
+    selector = Selector(fleet, dispatchers)
+    shadows = Shadows(selector, means)
+    rest = _everything_else(means.relay, shadows)
+    rest.include_router(models_router(fleet, controls))
     rest.include_router(health_router(fleet))
     rest.include_router(
-        operators_router(selector, dispatchers.log, means.faults, controls.limits, controls.access)
+        operators_router(selector, dispatchers.log, means.faults, shadows, controls)
     )
-    return Gateway(rest, Inference(selector, means, controls.limits), returns_request_id)
+    return Gateway(rest, Inference(selector, means, shadows, controls), returns_request_id)
 
 
 class Gateway:
@@ -110,10 +110,11 @@ def _request_id(scope: Scope) -> bytes:
     return sound_request_id(None)
 
 
-def _everything_else(relay: Relay) -> FastAPI:
+def _everything_else(relay: Relay, shadows: Shadows) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        await shadows.close()
         await relay.close()
 
     app = FastAPI(title="ray-llm-gateway", lifespan=lifespan, redirect_slashes=False)

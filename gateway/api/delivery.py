@@ -1,9 +1,9 @@
-"""One request's way to an answer: admitted, sent, sent elsewhere where that fails, carried on.
+"""One model's part in a request: admitted, sent, sent elsewhere where that fails, carried on.
 
 Until a client has been sent any of its answer, a failed attempt is followed by another on another
 replica, at most `RETRIES` times and within the model's budget. A stream that breaks later is
-carried on by another replica where that is sound (`gateway.relay.resume`). What cannot be mended is
-told to the client: as an error, or, in a stream that has begun, as an event.
+carried on by another replica where that is sound (`gateway.relay.resume`). Where the model has no
+replica left, the request waits for one as it would have at first. What cannot be mended is raised.
 
 A request may itself be what replicas fail at. So each has few attempts that bring its client
 nothing new, and one under which two replicas have died gets no third.
@@ -19,25 +19,17 @@ import msgspec
 
 from gateway.admission.admissions import Admissions
 from gateway.admission.held import Wish
+from gateway.api.cold import LOOK_S, ColdStarts
 from gateway.api.errand import Errand
 from gateway.api.incidents import Incidents
 from gateway.api.outlet import Outlet
-from gateway.api.routes import STREAMED
 from gateway.api.selection import Selection
-from gateway.errors import (
-    DeadlineExceeded,
-    GatewayError,
-    Reason,
-    StreamLost,
-    UpstreamFailed,
-)
+from gateway.errors import GatewayError, ModelUnavailable, Reason, StreamLost, UpstreamFailed
 from gateway.faults import Action, Faults
 from gateway.relay.asgi import Headers
 from gateway.relay.budget import RetryBudget
-from gateway.relay.heartbeat import Heartbeat
 from gateway.relay.inquiry import Unresumable
 from gateway.relay.relay import TOKENIZE, Call, Relay
-from gateway.relay.reply import Reply
 from gateway.relay.resume import Resumption, resumption
 from gateway.routing.decision import Decision
 from gateway.routing.fleet import Replica
@@ -61,6 +53,7 @@ class Means:
 
     relay: Relay
     admissions: Admissions
+    cold_starts: ColdStarts
     faults: Faults = field(default_factory=Faults)
     budgets: Mapping[str, RetryBudget] = field(default_factory=lambda: defaultdict(RetryBudget))
     """By the model's name."""
@@ -69,16 +62,30 @@ class Means:
 
 
 class Delivery:
-    """Brings one errand's answer to `reply`."""
+    """Has one model answer an errand.
 
-    def __init__(self, errand: Errand, selection: Selection, means: Means, reply: Reply) -> None:
+    `due_s`: when the answer must be there, by the event loop's clock. `patience_s`: how long it may
+    wait for a replica, where that is more than its model's requests may.
+    """
+
+    def __init__(
+        self,
+        errand: Errand,
+        selection: Selection,
+        means: Means,
+        outlet: Outlet,
+        *,
+        due_s: float | None = None,
+        patience_s: float = 0.0,
+    ) -> None:
         self._errand = errand
         self._selection = selection
         self._means = means
+        self._outlet = outlet
+        self._due_s = due_s
+        self._patience_s = patience_s
         self._incidents = Incidents(selection, means.faults)
-        self._headers = reply.headers
-        is_journaled = errand.is_stream and errand.is_resumable
-        self._outlet = Outlet(errand.path, reply, is_journaled=is_journaled)
+        self._headers = outlet.reply.headers
         self._replica: Replica | None = None
         self._tried: set[str] = set()
         self._retries = self._resumes = self._victims = 0
@@ -89,67 +96,51 @@ class Delivery:
         """Answer.
 
         Raises:
-            GatewayError: the client has not been told yet; where `reply` has begun, it cannot be.
+            GatewayError: the model does not answer, or not to the end.
         """
-        outlet = self._outlet
-        try:
-            if self._errand.is_stream and self._errand.path in STREAMED:
-                async with Heartbeat(outlet.reply, lambda: outlet.is_between):
-                    await self._deliver_in_time()
-            else:
-                await self._deliver_in_time()
-        except GatewayError as error:
-            self._incidents.told(self._replica, error, is_cut=outlet.has_sent)
-            if not outlet.reply.has_begun or outlet.is_committed:
-                raise
-            await outlet.end(error)
-
-    async def _deliver_in_time(self) -> None:
-        timeout_s = self._timeout_s
-        if timeout_s is None:
-            await self._deliver()
-            return
-        try:
-            async with asyncio.timeout_at(self._errand.arrived_s + timeout_s):
-                await self._deliver()
-        except TimeoutError:
-            raise DeadlineExceeded(f"The answer took longer than {timeout_s:g} s.") from None
-
-    @property
-    def _timeout_s(self) -> float | None:
-        limits = (self._errand.timeout_s, self._selection.model.terms.timeout_s)
-        return min((limit for limit in limits if limit is not None), default=None)
-
-    @property
-    def _seconds_left(self) -> float | None:
-        timeout_s = self._timeout_s
-        if timeout_s is None:
-            return None
-        return self._errand.arrived_s + timeout_s - asyncio.get_running_loop().time()
-
-    async def _deliver(self) -> None:
         decision = await self._admitted()
         self._budget.earn()
         while not await self._succeeds(decision):
-            if self._outlet.has_sent:
-                decision = self._selection.choose(self._tried)
-                decision.is_batch = self._errand.is_batch
-                decision.sequences = self._selection.sequences
-            else:
-                decision = await self._admitted()
+            decision = self._wish().decide() if self._outlet.has_sent else await self._admitted()
 
-    def _admitted(self) -> Awaitable[Decision]:
-        wish = Wish(
-            partial(self._selection.choose, self._tried),
-            self._selection.prompt,
+    def tell(self, error: GatewayError) -> None:
+        """The client is told of the error that was the end of it: note what is to be noted."""
+        self._incidents.told(self._replica, error, is_cut=self._outlet.has_sent)
+
+    def pass_on(self, error: GatewayError) -> None:
+        """Another model takes over because of the error: note that."""
+        self._incidents.passed_on(self._replica, error)
+
+    async def _admitted(self) -> Decision:
+        admission = self._means.admissions.of(self._selection.model)
+        for _ in range(RESUMES):
+            try:
+                return await admission.admit(self._wish())
+            except ModelUnavailable:
+                if self._outlet.has_alternative:
+                    raise
+                # Its last replica has gone while the request was held: another one has to start.
+                await self._start()
+        return await admission.admit(self._wish())
+
+    async def _start(self) -> None:
+        model = self._selection.model
+        await self._means.cold_starts.wait(model, len(self._errand.body))
+        self._patience_s = model.terms.cold_start_timeout_s
+
+    def _wish(self) -> Wish:
+        selection, now_s = self._selection, asyncio.get_running_loop().time()
+        return Wish(
+            partial(selection.choose, self._tried),
+            selection.prompt,
             self._errand.tenant,
             is_batch=self._errand.is_batch,
             size_bytes=len(self._errand.body),
-            limit_s=self._seconds_left,
-            sequences=self._selection.sequences,
-            prompts_bytes=self._selection.prompts_bytes,
+            limit_s=None if self._due_s is None else self._due_s - now_s,
+            patience_s=self._patience_s,
+            sequences=selection.sequences,
+            prompts_bytes=selection.prompts_bytes,
         )
-        return self._means.admissions.of(self._selection.model).admit(wish)
 
     async def _succeeds(self, decision: Decision) -> bool:
         """Make an attempt; False if there is to be another."""
@@ -160,14 +151,33 @@ class Delivery:
             has_died = await self._incidents.blame(decision.replica, error)
             self._check(error, has_died=has_died)
             if has_died or error.reason in FREE:
-                await self._selection.successor(self._tried)
+                await self._successor()
             return False
         return True
 
+    async def _successor(self) -> None:
+        """Wait for a replica that has not been tried, as long as a request may wait.
+
+        Raises:
+            ModelUnavailable: none has come.
+        """
+        model, loop = self._selection.model, asyncio.get_running_loop()
+        end_s = loop.time() + model.terms.queue.max_wait_s
+        while all(replica in self._tried for replica in model.replicas):
+            if not model.replicas:
+                await self._start()
+            elif loop.time() >= end_s:
+                message = f"The model `{model.name}` has lost its engine; another one has to start."
+                raise ModelUnavailable(message, model.start_s)
+            else:
+                await asyncio.sleep(LOOK_S)
+
     async def _attempt(self, decision: Decision) -> None:
         errand, outlet, replica = self._errand, self._outlet, decision.replica
+        selection = self._selection
         self._replica = replica
-        with self._selection.dispatcher.sending(decision, self._selection.prompt) as dispatch:
+        sending = selection.dispatcher.sending(decision, selection.prompt, selection.renamed)
+        with sending as dispatch:
             path, body = errand.path, errand.body
             if outlet.has_sent:
                 carrying = outlet.carrying = await self._carry_on(replica)
@@ -181,7 +191,7 @@ class Delivery:
             response = await self._means.relay.open(call, replica)
             try:
                 is_fault = response.status in RETRIED
-                if is_fault and (outlet.has_sent or self._can_retry):
+                if is_fault and (outlet.has_sent or outlet.has_alternative or self._can_retry):
                     raise _answered(response.status)
                 self._tell(decision)
                 self._incidents.mended()
@@ -192,15 +202,16 @@ class Delivery:
             await self._incidents.blame(replica, _answered(response.status))
             self._incidents.told(replica, _answered(response.status), is_cut=False)
         else:
-            self._selection.dispatcher.outliers.succeed(replica.id)
+            selection.dispatcher.outliers.succeed(replica.id)
 
     async def _carry_on(self, replica: Replica) -> Resumption:
         errand, journal = self._errand, self._outlet.journal
         if journal is None:
             raise StreamLost("The engine broke off before its answer was complete.")
+        alone = Dispatch(id=0, model=self._selection.renamed)
 
         def tokenize(body: bytes, answered_bytes: int) -> Awaitable[list[int] | None]:
-            word = _word(_carrying(Dispatch(id=0), answered_bytes))
+            word = _word(_carrying(alone, answered_bytes))
             call = Call(TOKENIZE, errand.headers, body, errand.request_id, word)
             return self._means.relay.tokenize(call, replica)
 
@@ -239,6 +250,7 @@ class Delivery:
     def _tell(self, decision: Decision) -> None:
         headers = [
             *self._headers,
+            (b"x-gateway-model", self._selection.header),
             (b"x-gateway-replica", decision.replica.id.encode()),
             (b"x-gateway-cached-tokens", b"%d" % decision.cached_tokens),
         ]

@@ -8,6 +8,7 @@ import msgspec
 from gateway.admission.tenant import NOBODY, Tenant
 from gateway.errors import InvalidRequest
 from gateway.relay.asgi import Headers
+from gateway.request import RequestHead
 
 PRIORITY = b"x-gateway-priority"
 RESUME = b"x-gateway-resume"
@@ -29,6 +30,8 @@ class Errand(msgspec.Struct, frozen=True):
     request_id: bytes
     tenant: Tenant = NOBODY
     """Among whom the model's time is shared out."""
+    session: bytes = b""
+    """What its client calls the session it belongs to."""
     is_stream: bool = False
     is_explained: bool = False
     """Its answer's headers tell why it went where it did."""
@@ -40,6 +43,11 @@ class Errand(msgspec.Struct, frozen=True):
     """How long the client waits for its end."""
     arrived_s: float = 0.0
     """When its head came, by the event loop's clock."""
+
+
+def sticky_key(errand: Errand, head: RequestHead) -> bytes:
+    """What a request shares with those that the same model should answer."""
+    return errand.session[:SESSION_LIMIT] or head.user or errand.request_id
 
 
 def is_batch(headers: Mapping[bytes, bytes]) -> bool:

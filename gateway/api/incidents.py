@@ -58,6 +58,12 @@ class Incidents:
             self._suffered = None
             self._note(error.reason, action, replica, str(error))
 
+    def passed_on(self, replica: Replica | None, error: GatewayError) -> None:
+        """Another model takes the request over."""
+        self._suffered = None
+        reason = error.reason if isinstance(error, UpstreamFailed) else error.code
+        self._note(reason, Action.FELL_BACK, replica, str(error))
+
     def told(self, replica: Replica | None, error: GatewayError, *, is_cut: bool) -> None:
         """The client is told, in the middle of its stream if that `is_cut`."""
         if self._suffered is not None and not isinstance(error, UpstreamFailed):

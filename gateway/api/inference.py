@@ -2,30 +2,34 @@
 
 import asyncio
 
-from gateway.api.body import Limits, read_body
-from gateway.api.delivery import Delivery, Means
+from gateway.api.body import read_body
+from gateway.api.controls import Controls
+from gateway.api.delivery import Means
 from gateway.api.disconnect import UntilDisconnect
-from gateway.api.errand import Errand, is_batch, is_resumable, timeout_s
+from gateway.api.errand import Errand, is_batch, is_resumable, sticky_key, timeout_s
+from gateway.api.journey import Journey
 from gateway.api.routes import parse_head
-from gateway.api.selection import Selection, Selector
+from gateway.api.selection import Selector
+from gateway.api.shadows import Shadows
 from gateway.api.tenant import tenant_of
-from gateway.errors import MethodNotAllowed, ModelUnavailable
-from gateway.faults import Action, Fault
+from gateway.errors import MethodNotAllowed
 from gateway.relay.asgi import Receive, Scope
 from gateway.relay.headers import CLOSE
 from gateway.relay.reply import Reply
-from gateway.request import RequestHead
 
 ALLOW = "POST, OPTIONS"
 
 
 class Inference:
-    """Takes a request, and has it delivered to its model."""
+    """Takes a request, and sends it on its way to the models that its client's word stands for."""
 
-    def __init__(self, selector: Selector, means: Means, limits: Limits) -> None:
+    def __init__(
+        self, selector: Selector, means: Means, shadows: Shadows, controls: Controls
+    ) -> None:
         self._selector = selector
         self._means = means
-        self._limits = limits
+        self._shadows = shadows
+        self._controls = controls
 
     async def __call__(
         self, scope: Scope, receive: Receive, reply: Reply, request_id: bytes
@@ -42,15 +46,15 @@ class Inference:
             return
         arrived_s = asyncio.get_running_loop().time()
         headers = dict(scope["headers"])
-        body = await read_body(receive, headers.get(b"content-length"), self._limits)
+        body = await read_body(receive, headers.get(b"content-length"), self._controls.limits)
         head = parse_head(path, body, headers.get(b"content-type", b""))
-        session = headers.get(b"x-session-id", b"")
         errand = Errand(
             path=path,
             headers=scope["headers"],
             body=body,
             request_id=request_id,
             tenant=tenant_of(headers, scope, is_forwarded=self._means.is_forwarded),
+            session=headers.get(b"x-session-id", b""),
             is_stream=head.is_stream,
             is_explained=headers.get(b"x-gateway-explain") == b"1",
             is_batch=is_batch(headers),
@@ -58,19 +62,12 @@ class Inference:
             timeout_s=timeout_s(headers),
             arrived_s=arrived_s,
         )
-        selection = self._select(errand, head, session)
+        course = self._controls.names.course(head.model, sticky_key(errand, head))
+        if course.shadow is not None:
+            self._shadows.copy(errand, head, course.shadow, reply)
         async with UntilDisconnect(receive):
-            await Delivery(errand, selection, self._means, reply).run()
-
-    def _select(self, errand: Errand, head: RequestHead, session: bytes) -> Selection:
-        try:
-            return self._selector.select(errand.path, head, session, errand.request_id)
-        except ModelUnavailable as error:
-            # A name that is no model's must not become a label: clients can invent many.
-            name = head.model if self._selector.knows(head.model) else "-"
-            fault = Fault(name, error.code, Action.FAILED)
-            self._means.faults.note(fault, request_id=errand.request_id.decode(), why=str(error))
-            raise
+            journey = Journey(errand, head, course.models, self._selector, self._means, reply)
+            await journey.run()
 
 
 async def _answer_other_method(scope: Scope, reply: Reply) -> None:

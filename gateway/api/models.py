@@ -1,11 +1,14 @@
 """`/v1/models`: which models there are, and how they stand."""
 
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from gateway.api.controls import Controls
 from gateway.api.documents import ERROR
+from gateway.names import Names
 from gateway.routing.fleet import Fleet, Model, ModelState
 
 
@@ -20,6 +23,12 @@ class ModelCard(BaseModel):
     reason: str | None = None
     replicas: int
     max_model_len: int | None = None
+    parent: str | None = None
+    """Of an adapter: the model it belongs to."""
+    loaded_replicas: int | None = None
+    """Of an adapter: on how many of the replicas it is loaded now."""
+    stands_for: dict[str, float] | None = None
+    """Of an alias or a split: the models that answer, and the share of requests that each gets."""
 
 
 class ModelList(BaseModel):
@@ -29,29 +38,80 @@ class ModelList(BaseModel):
     data: list[ModelCard]
 
 
-def models_router(fleet: Fleet) -> APIRouter:
+def models_router(fleet: Fleet, controls: Controls) -> APIRouter:
     """The routes that list and retrieve models."""
     router = APIRouter(tags=["models"])
 
     @router.get("/v1/models", response_model_exclude_none=True)
     async def list_models() -> ModelList:
-        """List all models."""
-        return ModelList(data=[_card(model) for model in fleet.models])
+        """List all models, adapters, aliases and splits."""
+        cards = cards_of(fleet)
+        return ModelList(data=[*cards.values(), *name_cards(controls.names, cards)])
 
     @router.get("/v1/models/{model:path}", response_model_exclude_none=True, responses={404: ERROR})
     async def retrieve_model(model: str) -> ModelCard:
         """Retrieve one model; its name may hold slashes."""
-        return _card(fleet.model(model))
+        cards = cards_of(fleet)
+        for card in (*cards.values(), *name_cards(controls.names, cards)):
+            if card.id == model:
+                return card
+        return model_card(fleet.model(model))
 
     return router
 
 
-def _card(model: Model) -> ModelCard:
+def cards_of(fleet: Fleet) -> dict[str, ModelCard]:
+    """The cards of all models and their adapters, by name."""
+    cards = {model.name: model_card(model) for model in fleet.models}
+    return cards | {name: adapter_card(model, name) for name, model in fleet.adapters.items()}
+
+
+def name_cards(names: Names, cards: Mapping[str, ModelCard]) -> Iterator[ModelCard]:
+    """Aliases and splits; a name stands as the first model of its own that is ready, or is known.
+
+    One that stands for no model that is known has no card.
+    """
+    for listed in names.listed:
+        found = [cards[model] for model in listed.shares if model in cards]
+        if not found:
+            continue
+        best = next((card for card in found if card.state is ModelState.READY), found[0])
+        lengths = [card.max_model_len for card in found if card.max_model_len is not None]
+        update = {
+            "id": listed.name,
+            "replicas": sum(card.replicas for card in found),
+            "max_model_len": min(lengths, default=None),
+            "parent": None,
+            "loaded_replicas": None,
+            "stands_for": listed.shares,
+        }
+        yield best.model_copy(update=update)
+
+
+def adapter_card(model: Model, adapter: str) -> ModelCard:
+    """An adapter stands as its model does, unless no engine can load it."""
+    states = [replica.adapters for replica in model.replicas.values()]
+    reasons = [state.broken[adapter] for state in states if adapter in state.broken]
+    is_broken = bool(reasons) and len(reasons) == len(states)
+    card = model_card(model)
+    return card.model_copy(
+        update={
+            "id": adapter,
+            "state": ModelState.UNHEALTHY if is_broken else card.state,
+            "reason": f"it cannot be loaded: {reasons[0]}" if is_broken else card.reason,
+            "parent": model.name,
+            "loaded_replicas": sum(adapter in state.loaded for state in states),
+        }
+    )
+
+
+def model_card(model: Model) -> ModelCard:
+    """How a model stands."""
     return ModelCard(
         id=model.name,
         created=model.created_s,
         state=model.state,
-        reason=None if model.state is ModelState.READY else model.reason,
+        reason=model.reason or None,
         replicas=len(model.replicas),
         max_model_len=model.max_model_len,
     )

@@ -1,52 +1,27 @@
 """`/gateway`: what the gateway decides and why, for the people who run it."""
 
-import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass
+import contextlib
 
 from fastapi import APIRouter, Depends, Request
 
-from gateway.api.body import Limits, read_body
-from gateway.api.errors import unknown_url
+from gateway.api.body import read_body
+from gateway.api.controls import Controls
+from gateway.api.errand import Errand, sticky_key
 from gateway.api.routes import ROUTES, parse_head
 from gateway.api.selection import Selector
-from gateway.errors import InvalidKey, InvalidRequest, UnknownRoute
+from gateway.api.shadows import Shadows
+from gateway.errors import InvalidRequest, ModelNotFound, ModelUnavailable
 from gateway.faults import Faults
 from gateway.routing.decision import KEPT, DecisionLog
 
 
-@dataclass(slots=True)
-class Access:
-    """Who may use the operators' routes; may be changed while the gateway runs."""
-
-    admin_key: str | None = None
-    """The bearer token that opens them."""
-    is_local: bool = False
-    """Whether the gateway can be reached from this machine only: then no key is needed."""
-
-    def check(self, method: str, path: str, headers: Mapping[str, str]) -> None:
-        """Let an operator in.
-
-        Raises:
-            InvalidKey: the key is missing or wrong.
-            UnknownRoute: there are no such routes here, because no key is set.
-        """
-        if self.admin_key is None:
-            if not self.is_local:
-                raise UnknownRoute(unknown_url(method, path))
-            return
-        offered = headers.get("authorization", "").encode()
-        if not secrets.compare_digest(offered, b"Bearer " + self.admin_key.encode()):
-            raise InvalidKey("The routes under /gateway need the admin key as bearer token.")
-
-
 def operators_router(
-    selector: Selector, log: DecisionLog, faults: Faults, limits: Limits, access: Access
+    selector: Selector, log: DecisionLog, faults: Faults, shadows: Shadows, controls: Controls
 ) -> APIRouter:
     """The routes for operators."""
 
     def only_operators(request: Request) -> None:
-        access.check(request.method, request.url.path, request.headers)
+        controls.access.check(request.method, request.url.path, request.headers)
 
     router = APIRouter(
         prefix="/gateway", include_in_schema=False, dependencies=[Depends(only_operators)]
@@ -60,11 +35,19 @@ def operators_router(
             raise InvalidRequest(f"`path` must be one of {known}.", "path")
         headers = request.headers
         length = headers.get("content-length")
-        body = await read_body(request.receive, length.encode() if length else None, limits)
+        body = await read_body(
+            request.receive, length.encode() if length else None, controls.limits
+        )
         head = parse_head(path, body, headers.get("content-type", "").encode())
         session = headers.get("x-session-id", "").encode("latin-1")
-        selection = selector.select(path, head, session, b"dry-run", is_dry_run=True)
-        return selection.choose().explanation()
+        errand = Errand(path, [], body, b"dry-run", session=session)
+        *others, last = controls.names.course(head.model, sticky_key(errand, head)).models
+        for name in others:
+            with contextlib.suppress(ModelNotFound, ModelUnavailable):
+                return selector.select(errand, head, name).choose().explanation()
+        return selector.select(errand, head, last).choose().explanation()
+
+    router.add_api_route("/config", controls.report)
 
     @router.get("/decisions")
     async def decisions(limit: int = KEPT, model: str | None = None) -> dict[str, object]:
@@ -80,5 +63,10 @@ def operators_router(
             for fault, count in faults.counts
         ]
         return {"object": "list", "data": found}
+
+    @router.get("/shadows")
+    async def shadow_records() -> dict[str, object]:
+        """How models have done with copies of others' requests."""
+        return {"object": "list", "data": shadows.report()}
 
     return router

@@ -3,17 +3,19 @@
 from collections.abc import Awaitable
 
 from gateway.api.routes import JOURNALED
-from gateway.errors import GatewayError, StreamLost
+from gateway.errors import ContextExceeded, GatewayError, StreamLost
 from gateway.relay.events import pass_events
 from gateway.relay.headers import to_client
 from gateway.relay.journal import Journal
-from gateway.relay.relay import pass_bytes, read_whole
+from gateway.relay.relay import WHOLE_LIMIT, pass_bytes, read_whole
 from gateway.relay.reply import Reply
 from gateway.relay.response import Response
 from gateway.relay.resume import Resumption
 from gateway.relay.splice import Diverged
 from gateway.relay.sse import WholeEvents, error_event, late_answer
 
+TOO_LONG = (b"maximum context length", b"maximum model length")
+"""What engines' refusals of a prompt that is too long say; the first one is OpenAI's own."""
 LATE_LIMIT = 64 << 20
 """Bytes of an answer that is no stream, for a client that has been sent signs of life already."""
 
@@ -31,6 +33,8 @@ class Outlet:
         """How many parts of a stream the client has been sent."""
         self.is_committed = False
         """An answer that is no stream has begun, which cannot be taken back or mended."""
+        self.has_alternative = False
+        """Another model may take the request."""
         self._path = path
         self._events = WholeEvents()
         self._last = b""
@@ -51,6 +55,7 @@ class Outlet:
         Raises:
             UpstreamFailed: it broke off; `has_sent` and `is_committed` tell what can be done.
             StreamLost: it is not the rest of what the client has been sent.
+            ContextExceeded: the prompt is too long for the model, and there is another one.
         """
         if response.status == 200 and _is_events(response):
             await self._pass_stream(response)
@@ -59,15 +64,22 @@ class Outlet:
                 f"The engine broke off, and another refused to go on ({response.status})."
             )
         elif self.reply.has_begun:
-            body = await read_whole(response, LATE_LIMIT)
+            body = await self._read(response, LATE_LIMIT)
             if not response.is_finished:
                 raise StreamLost("The engine's answer is no stream, and too long for an event.")
             await self.reply.finish(late_answer(body, self._path))
         else:
-            first = await read_whole(response)
+            first = await self._read(response)
             self.is_committed = True
             await self.reply.begin(response.status, to_client(response.headers))
             await pass_bytes(response, first, self.reply)
+
+    async def _read(self, response: Response, limit: int = WHOLE_LIMIT) -> bytes:
+        body = await read_whole(response, limit)
+        is_refusal = self.has_alternative and response.status == 400
+        if is_refusal and any(words in body for words in TOO_LONG):
+            raise ContextExceeded("The prompt is longer than the model's context.")
+        return body
 
     async def end(self, error: GatewayError) -> None:
         """End a stream that has begun with an error event."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from gateway.relay.inquiry import CHAT, COMPLETIONS
 from gateway.request import RequestHead, parse_form, parse_json
 
 JSON_ROUTES: Mapping[str, str] = {
@@ -29,7 +30,7 @@ FORM_ROUTES: Mapping[str, str] = {
 """Path to what it does, for routes with a multipart body."""
 PROMPT_ROUTES = frozenset(JSON_ROUTES) - {"/v1/messages/count_tokens", "/tokenize", "/detokenize"}
 """Those whose prompt goes through the model, and so through its KV cache."""
-JOURNALED = frozenset({"/v1/chat/completions", "/v1/completions"})
+JOURNALED = frozenset({CHAT, COMPLETIONS})
 """Those whose streams may be carried on by another engine."""
 STREAMED = JOURNALED | {"/v1/messages", "/v1/responses"}
 """Those that answer with a stream of events where they are asked to."""

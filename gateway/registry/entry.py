@@ -8,11 +8,15 @@ from gateway.registry.scaling import Autoscaling
 from gateway.registry.strict import conflict
 from gateway.registry.terms import Name, Terms
 
+MOST_LOADED_ADAPTERS = 8
+"""Unless the entry says otherwise: engines keep memory for each, used or not."""
+
 _RESERVED_ENV = {
     "CUDA_VISIBLE_DEVICES": "is set by Ray",
     "HIP_VISIBLE_DEVICES": "is set by Ray",
     "ROCR_VISIBLE_DEVICES": "is set by Ray",
     "RAY_ADDRESS": "is set by Ray",
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "is set by the replica, which loads its `adapters` itself",
     "VLLM_API_KEY": "is set by the replica, which makes its own key",
     "VLLM_HOST_IP": "differs from node to node",
     "VLLM_RAY_BUNDLE_INDICES": "is set from the replica's placement",
@@ -45,13 +49,31 @@ class Entry(Terms):
     drain_timeout_s: float = Field(default=300, gt=0)
     """Seconds that running requests may take to finish once the replica is told to stop."""
     max_loaded_adapters: int | None = Field(default=None, ge=1)
-    """Adapters that a replica keeps loaded; the one not used for longest goes first."""
+    """Adapters that a replica keeps loaded, all of them up to 8 where unset; one more that is
+    wanted takes the place of the one that has not been used for longest."""
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:
         if self.replicas is not None and "autoscaling" in self.model_fields_set:
             raise conflict("excludes `autoscaling`: keep one of them", "replicas")
         return self
+
+    @model_validator(mode="after")
+    def _adapters_are_known_apart(self) -> Self:
+        seen = {self.name: "the model's own name"}
+        for i, adapter in enumerate(self.adapters):
+            if adapter.name in seen:
+                message = f"`{adapter.name}` is {seen[adapter.name]}"
+                raise conflict(message, "adapters", i, "name")
+            seen[adapter.name] = f"the name of adapters[{i}] too"
+        if self.max_loaded_adapters is not None and not self.adapters:
+            raise conflict("means nothing without `adapters`", "max_loaded_adapters")
+        return self
+
+    @property
+    def most_loaded_adapters(self) -> int:
+        """Adapters that a replica keeps loaded."""
+        return min(len(self.adapters), self.max_loaded_adapters or MOST_LOADED_ADAPTERS)
 
     @property
     def min_replicas(self) -> int:

@@ -1,11 +1,13 @@
 """How requests reach the models: the Router's `user_config`."""
 
 from collections.abc import Mapping
+from typing import Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from gateway.errors import ConfigError
-from gateway.registry.strict import Strict
+from gateway.registry.naming import Naming
+from gateway.registry.strict import conflicts
 
 KEY_LENGTH = 16
 """Characters of an access key at least."""
@@ -13,7 +15,7 @@ REFERENCE = "env:"
 """What a key begins with that stands in an environment variable."""
 
 
-class GatewayConfig(Strict):
+class GatewayConfig(Naming):
     """How requests reach the models; changed in place by `serve deploy`."""
 
     max_body_mb: float = Field(default=32, gt=0)
@@ -29,6 +31,12 @@ class GatewayConfig(Strict):
         if admin_key is not None and not admin_key.startswith(REFERENCE):
             _check_key(admin_key)
         return admin_key
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if found := list(self.flaws()):
+            raise conflicts(found)
+        return self
 
     def resolved_admin_key(self, environ: Mapping[str, str]) -> str | None:
         """The key itself, from `environ` where it is a reference.

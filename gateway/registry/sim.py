@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from gateway.registry.entry import Entry
+from gateway.registry.hardware import Accelerator, Cpu, Placed
 from gateway.registry.strict import Strict, conflict
 
 
@@ -34,6 +34,12 @@ class Simulation(Strict):
     """Sequences that run at the same time."""
     max_model_len: int = Field(default=32_768, ge=2)
     """Tokens of prompt and answer together."""
+    start_s: float = Field(default=0, ge=0)
+    """Seconds that its start takes."""
+    start_error: str = ""
+    """What its start fails with, if it is to."""
+    adapter_load_s: float = Field(default=0.5, ge=0)
+    """Seconds that loading an adapter takes."""
     time_scale: float = Field(default=1.0, gt=0)
     """How many of these seconds pass in one second of the clock: above 1 all is faster."""
     error_rate: float = Field(default=0.0, ge=0, le=1)
@@ -63,11 +69,17 @@ class Simulation(Strict):
         return self
 
 
-class SimEntry(Entry):
-    """A model that is only simulated, to rehearse routing, scaling and failures without weights."""
+class SimEntry(Placed):
+    """A model that is only simulated, to rehearse routing, scaling and failures without weights.
+
+    It is placed as vLLM would be, but runs no worker: logical GPUs are enough.
+    """
 
     engine: Literal["sim"]
+    """What runs the model."""
+    accelerator: Accelerator = Cpu()
+    """What the workers would run on: a mapping, or `cpu`, `gpu`, or a GPU type such as `H100`."""
     cpus_per_worker: float = Field(default=0.1, gt=0)
-    """Logical CPUs that a replica reserves."""
+    """Logical CPUs that are reserved for each worker."""
     simulation: Simulation = Simulation()
     """How fast and how large a replica is."""

@@ -1,7 +1,12 @@
 """What all parts of a configuration have in common."""
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
+
+Flaw = tuple[tuple[str | int, ...], str]
+"""Where in a part something is wrong, and what."""
 
 
 class Strict(BaseModel):
@@ -16,9 +21,15 @@ class Strict(BaseModel):
     )
 
 
-def conflict(message: str, *at: str) -> PydanticCustomError:
+def conflict(message: str, *at: int | str) -> PydanticCustomError:
     """Make the error of several fields together, reported at the one named by `at`."""
-    return PydanticCustomError("conflict", "{message}", {"message": message, "at": at})
+    return conflicts([(at, message)])
+
+
+def conflicts(flaws: Sequence[Flaw]) -> PydanticCustomError:
+    """Make the error of all that several fields together have wrong."""
+    message = "; ".join(text for _, text in flaws)
+    return PydanticCustomError("conflict", "{message}", {"message": message, "flaws": flaws})
 
 
 def check_name(name: str) -> str:

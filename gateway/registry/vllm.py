@@ -3,25 +3,13 @@
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    JsonValue,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
-from gateway.registry.entry import Entry
-from gateway.registry.strict import Strict, conflict
+from gateway.registry.hardware import Placed
+from gateway.registry.strict import conflict
 
-ACCELERATOR_TYPES = frozenset(
-    {"A10", "A100", "A100-40G", "A100-80G", "A10G", "B200", "B300", "GB200", "GB300", "GH200"}
-    | {"H100", "H20", "H200", "K80", "L4", "L40S", "P100", "P4", "T4", "V100"}
-    | {"AMD-Instinct-MI100", "AMD-Instinct-MI210", "AMD-Instinct-MI250X"}
-    | {"AMD-Instinct-MI250X-MI250", "AMD-Instinct-MI300X-OAM"}
-)
-"""GPU types as Ray spells them: a node has the resource `accelerator_type:<type>` of its GPUs."""
+MEMORY_SHARE = 0.92
+"""How much of its part of a GPU's memory an engine takes: what vLLM takes of a whole GPU."""
 
 _PLACED = "is chosen from `parallelism` and `accelerator`"
 _SERVED = "is decided by the replica's own HTTP server"
@@ -38,6 +26,11 @@ _RESERVED_ARGS = {
         _PLACED,
     ),
     "device_ids": "is Ray's to choose",
+    "enable_lora": "is decided by `adapters`",
+    "lora_modules": "is what `adapters` is for",
+    "default_mm_loras": "is what `adapters` is for",
+    "max_loras": "is set by `max_loaded_adapters`",
+    "max_cpu_loras": "is set by `max_loaded_adapters`",
     **dict.fromkeys(
         ["host", "port", "uds", "api_key", "root_path", "ssl_*", "api_server_count", "headless"],
         _SERVED,
@@ -55,98 +48,33 @@ def _engine_arg(name: str) -> str:
     return name
 
 
-class Parallelism(Strict):
-    """Over how many workers one replica is spread: `tensor` times `pipeline`."""
-
-    tensor: int = Field(default=1, ge=1)
-    """Workers that share each layer; always on one node."""
-    pipeline: int = Field(default=1, ge=1)
-    """Stages that share out the layers; may lie on different nodes."""
-
-    @property
-    def workers(self) -> int:
-        """Worker processes of one replica; each has one GPU."""
-        return self.tensor * self.pipeline
-
-
-class Gpu(Strict):
-    """Workers run on GPUs, one each."""
-
-    kind: Literal["gpu"] = "gpu"
-    type: str | None = Field(default=None, min_length=1)
-    """The GPU's type as Ray calls it (`H100`, `L40S`...); any where unset."""
-    per_node: int = Field(default=8, ge=1)
-    """GPUs of one node: what decides whether a replica fits on one."""
-
-    @field_validator("type")
-    @classmethod
-    def _spelled_as_ray_does(cls, type_: str | None) -> str | None:
-        spelling = {known.lower(): known for known in ACCELERATOR_TYPES}
-        known = spelling.get((type_ or "").lower(), type_)
-        if known != type_:
-            raise ValueError(f"is spelled `{known}`")
-        return type_
-
-
-class Cpu(Strict):
-    """Workers run on the CPU."""
-
-    kind: Literal["cpu"] = "cpu"
-
-
-def _expanded(accelerator: object) -> object:
-    """`cpu`, `gpu` and a GPU type's name stand for the mapping they abbreviate."""
-    if isinstance(accelerator, dict):
-        return {"kind": "gpu", **accelerator}
-    if isinstance(accelerator, str) and accelerator in ACCELERATOR_TYPES:
-        return {"kind": "gpu", "type": accelerator}
-    return {"kind": accelerator} if isinstance(accelerator, str) else accelerator
-
-
-Accelerator = Annotated[Gpu | Cpu, Field(discriminator="kind"), BeforeValidator(_expanded)]
-
-
-class VllmEntry(Entry):
+class VllmEntry(Placed):
     """A model that vLLM runs."""
 
     engine: Literal["vllm"]
+    """What runs the model."""
     source: str = Field(min_length=1)
     """A name on the model hub, or a path."""
     max_model_len: int | None = Field(default=None, ge=1)
     """Tokens of prompt and answer together; the model's own limit where unset."""
-    parallelism: Parallelism = Parallelism()
-    """Over how many workers a replica is spread."""
-    accelerator: Accelerator = Gpu()
-    """What the workers run on: a mapping, or `cpu`, `gpu`, or a GPU type such as `H100`."""
-    cpus_per_worker: float = Field(default=1, gt=0)
-    """Logical CPUs that each worker reserves."""
     engine_args: dict[Annotated[str, AfterValidator(_engine_arg)], JsonValue] = Field(
         default_factory=dict
     )
     """Any other argument of vLLM, by vLLM's name with underscores."""
 
     @model_validator(mode="after")
-    def _placeable(self) -> Self:
-        """Refuse what cannot run: the workers of one stage never lie on different nodes."""
-        if isinstance(self.accelerator, Gpu):
-            self._check_nodes(self.accelerator.per_node)
-        elif self.parallelism.pipeline > 1:
-            raise conflict("needs GPUs, not `accelerator: cpu`", "parallelism", "pipeline")
+    def _in_its_share(self) -> Self:
+        share = self.engine_args.get("gpu_memory_utilization")
+        if self.gpu_fraction < 1 and isinstance(share, int | float) and share > self.gpu_fraction:
+            raise conflict(
+                f"{share:g} is more than `gpu_fraction` {self.gpu_fraction:g}",
+                *("engine_args", "gpu_memory_utilization"),
+            )
         return self
 
-    def _check_nodes(self, per_node: int) -> None:
-        tensor, workers = self.parallelism.tensor, self.parallelism.workers
-        if tensor > per_node:
-            raise conflict(
-                f"{tensor} needs {tensor} GPUs on one node, `accelerator.per_node` is {per_node};"
-                " use `parallelism.pipeline` to go over several nodes",
-                "parallelism",
-                "tensor",
-            )
-        if workers > per_node and per_node % tensor:
-            raise conflict(
-                f"{tensor} does not divide `accelerator.per_node` {per_node}, so that {workers}"
-                " workers on several nodes would tear a pipeline stage apart",
-                "parallelism",
-                "tensor",
-            )
+    @property
+    def gpu_memory_utilization(self) -> float | None:
+        """The share of a GPU's memory that vLLM may take by default; None leaves it to vLLM."""
+        if self.gpu_fraction == 1:
+            return None
+        return round(self.gpu_fraction * MEMORY_SHARE, 4)

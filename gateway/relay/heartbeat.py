@@ -26,7 +26,10 @@ class Heartbeat:
     between two events. Costs one timer a request.
     """
 
-    __slots__ = ("_beat", "_is_between", "_loop", "_period_s", "_reply", "_seen", "_timer")
+    __slots__ = (
+        *("_beat", "_is_between", "_loop", "_period_s", "_reply", "_seen", "_timer"),
+        "comment",
+    )
 
     def __init__(
         self, reply: Reply, is_between: Callable[[], bool], period_s: float = PERIOD_S
@@ -36,6 +39,14 @@ class Heartbeat:
         self._period_s = period_s
         self._seen = 0
         self._beat: asyncio.Task[None] | None = None
+        self.comment = COMMENT
+        """What it says."""
+        self._timer: asyncio.TimerHandle
+
+    def hasten(self, delay_s: float) -> None:
+        """Have the next look come in `delay_s`, where the client is to be told something."""
+        self._timer.cancel()
+        self._timer = self._loop.call_later(delay_s, self._look)
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -68,4 +79,4 @@ class Heartbeat:
             return  # not any more
         if not self._reply.has_begun:
             await self._reply.begin(200, HEADERS)
-        await self._reply.part(COMMENT)
+        await self._reply.part(self.comment)

@@ -1,8 +1,8 @@
 """One request's way back to its client."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
-from gateway.relay.asgi import Headers, Send
+from gateway.relay.asgi import Headers, Message, Send
 
 
 class Reply:
@@ -18,6 +18,16 @@ class Reply:
         self.has_ended = False
         self.parts = 0
         """How many have been sent."""
+
+    def observe(self, observer: Callable[[Message], None]) -> None:
+        """Have `observer` see all that is sent from now on."""
+        send = self._send
+
+        def sending(message: Message) -> Awaitable[None]:
+            observer(message)
+            return send(message)
+
+        self._send = sending
 
     async def begin(self, status: int, headers: Headers) -> None:
         """Send status and headers."""

@@ -20,7 +20,8 @@ SILENCE_S = 4.0
 GRACE_S = 1.0
 """For what an engine said while it was us who did not listen."""
 STUCK_SHUN_S = 15.0
-"""The same for one that is given up: until it is heard again, or longer than we take to ask."""
+"""How long others are preferred to one that is given up, unless it is heard again: longer than we
+take to ask."""
 LEAST_STALL_S = 10.0
 LONG_STEPS = 4.0
 """Steps, as long as they get, without one that ends: then an engine is taken to be stuck."""
@@ -152,7 +153,7 @@ class Subscriptions:
         replicas = model.replicas.values()
         if any(r.shunned_until_s <= now_s for r in replicas if r is not replica):
             logger.warning("replica %s of %s %s; it is given up", replica.id, model.name, why)
-            replica.shunned_until_s = now_s + STUCK_SHUN_S
+            self._dispatchers.of(model).shun(replica, STUCK_SHUN_S)
             self._relayed.drop(replica.address)
 
     async def _open(self, replica: Replica) -> Response:

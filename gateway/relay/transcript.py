@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from gateway.relay.fields import NULL
 from gateway.relay.sse import payload, split
 
 Channel = tuple[str, int]
@@ -49,8 +50,8 @@ class Delta(msgspec.Struct):
     reasoning_content: str | None = None
     refusal: str | None = None
     tool_calls: list[ToolCallPiece] | None = None
-    function_call: msgspec.Raw = msgspec.Raw(b"null")
-    audio: msgspec.Raw = msgspec.Raw(b"null")
+    function_call: msgspec.Raw = NULL
+    audio: msgspec.Raw = NULL
 
 
 class Choice(msgspec.Struct):
@@ -91,9 +92,9 @@ class _Chunk(msgspec.Struct):
     """An event of a stream, as far as carrying it on depends on it."""
 
     choices: list[Choice]
-    id: msgspec.Raw = msgspec.Raw(b"null")
-    created: msgspec.Raw = msgspec.Raw(b"null")
-    model: msgspec.Raw = msgspec.Raw(b"null")
+    id: msgspec.Raw = NULL
+    created: msgspec.Raw = NULL
+    model: msgspec.Raw = NULL
     usage: Usage | None = None
 
 
@@ -198,4 +199,4 @@ def logprobs_length(logprobs: LogProbs | None) -> int:
 
 
 def _is_understood(delta: Delta) -> bool:
-    return bytes(delta.function_call) == bytes(delta.audio) == b"null"
+    return bytes(delta.function_call) == bytes(delta.audio) == bytes(NULL)

@@ -39,6 +39,8 @@ class Decision:
     """What had been learned of the engines: with the candidates, all that costs come from."""
     has_session: bool
     """The request named a session, whose replica was preferred."""
+    adapter: str = ""
+    """The adapter of the model that answers."""
     is_batch: bool = False
     """The request may wait for all others."""
     sequences: int = 1
@@ -74,6 +76,7 @@ class Decision:
         return {
             "request_id": self.request_id,
             "model": self.model,
+            "adapter": self.adapter,
             "policy": self.policy,
             "decided_s": round(self.decided_s, 3),
             "replica": self.replica.id,
@@ -95,6 +98,7 @@ class Decision:
                     "running": candidate.running,
                     "waiting": candidate.waiting,
                     "pending_tokens": round(candidate.pending_tokens),
+                    "load_s": round(candidate.load_s, 6),
                 }
                 for cost, candidate in ranked[:most]
             ],

@@ -1,14 +1,14 @@
 """What a router knows of one replica, and whether the replica can start one more request now."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from gateway.routing.decision import Decision
 from gateway.routing.fleet import Replica
 from gateway.routing.ledger import Ledger
 from gateway.routing.prefix import Prompt
-from gateway.telemetry import Load
+from gateway.telemetry import Load, Update
 
 HEADROOM = 1 / 16
 """Of an engine's slots, how many requests may wait in it, so that none idles for a round trip."""
@@ -18,6 +18,10 @@ SPARE = 1 / 32
 """Of the same, what those leave free who have had their share."""
 REFUSED = 2.0
 """Times the engine's limit that a prompt is thought to have, so that it will surely be refused."""
+LOAD_S = 1.0
+"""What loading an adapter is taken to cost before a replica has told what it takes."""
+BROKEN_S = 3600.0
+"""What an adapter is taken to cost where it cannot be loaded, or is none: more than all else."""
 IDLE = Load(running=0, waiting=0, pending_tokens=0, free_tokens=0)
 """Stands for the load of a replica that has not told it."""
 
@@ -74,6 +78,35 @@ class Desk:
     """Those of them that are about to be sent."""
     books: Ledger | None = None
     """Our own idea of its cache, while there is no telemetry."""
+
+    def take(self, update: Update) -> None:
+        """The replica says how it stands."""
+        self.is_draining = update.is_draining
+        self.ended_since = 0
+        if update.load is not None:
+            self.load = update.load
+        if update.adapters is not None:
+            self.replica.adapters = update.adapters
+
+    def load_s(self, adapter: str, copies: Mapping[str, int]) -> float:
+        """What having an adapter loaded costs: nothing where it is, or is about to be.
+
+        `copies`: on how many replicas each is loaded. Where the last copy of another one has to go,
+        that will have to be loaded again: twice as much.
+        """
+        state = self.replica.adapters
+        if adapter in state.loaded or self._is_using(adapter):
+            return 0.0
+        if adapter in state.broken or adapter not in self.replica.metadata.facts.adapters:
+            return BROKEN_S
+        cost_s = state.load_s or LOAD_S
+        is_full = len(state.loaded) >= state.most > 0
+        return 2 * cost_s if is_full and copies[state.loaded[0]] == 1 else cost_s
+
+    def _is_using(self, adapter: str) -> bool:
+        """Whether this router has requests for it there, or waiting to be sent there."""
+        every = (self.sent, self.held, self.released)
+        return any(sent.decision.adapter == adapter for each in every for sent in each.values())
 
     @property
     def requests(self) -> int:

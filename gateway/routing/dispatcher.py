@@ -7,6 +7,7 @@ requests it has there, and a ledger of what they must have left in its cache.
 
 import contextlib
 import random
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from gateway.routing.decision import Decision, DecisionLog
@@ -29,6 +30,7 @@ CONFIRMATION_S = 0.5
 """How long after its answer a request's keys are expected: telemetry takes a tenth of that."""
 BATCH_MS = 10**12
 """Milliseconds that a batch request is due after all others: a century of ageing is less."""
+NO_COPIES: Mapping[str, int] = {}
 NOTHING = Match(keys=0, tokens=0)
 
 Matches = Mapping[str, Match]
@@ -60,10 +62,12 @@ class Dispatcher:
         session: bytes = b"",
         request_id: str = "",
         avoid: Collection[str] = (),
+        adapter: str = "",
     ) -> Decision:
         """The replica for a request of a model that has replicas; O(keys + replicas).
 
-        `avoid`: ids of replicas to which others are preferred.
+        `avoid`: ids of replicas to which others are preferred. `adapter`: that of the model's
+        adapters which is to answer, if one is.
         """
         self.sync()
         policy = self._model.terms.routing.policy
@@ -76,9 +80,11 @@ class Dispatcher:
             self._prompt_tokens(prompt, matches),
             self.latency.output_tokens(max_tokens),
             session,
+            adapter,
         )
+        copies = self._copies() if adapter else NO_COPIES
         candidates = [
-            self._candidate(desk, prompt, request, matches.get(desk.replica.id, NOTHING))
+            self._candidate(desk, request, matches.get(desk.replica.id, NOTHING), copies)
             for desk in self._preferred(avoid)
         ]
         choice = self._policy.choose(request, candidates, figures)
@@ -95,22 +101,26 @@ class Dispatcher:
             index=choice.index,
             prompt_tokens=request.prompt_tokens,
             output_tokens=request.output_tokens,
-            ttft_s=(chosen.pending_tokens + new_tokens) * figures.prefill_s + figures.step_s,
+            ttft_s=chosen.load_s
+            + (chosen.pending_tokens + new_tokens) * figures.prefill_s
+            + figures.step_s,
             figures=figures,
             has_session=bool(session),
+            adapter=adapter,
         )
 
     @contextlib.contextmanager
-    def sending(self, decision: Decision, prompt: Prompt) -> Iterator[Dispatch]:
+    def sending(self, decision: Decision, prompt: Prompt, model: str = "") -> Iterator[Dispatch]:
         """Count a request at its replica while it is being answered there.
 
-        Gives what has to go with it to the engine.
+        Gives what has to go with it to the engine. `model`: what answers, where the request itself
+        has another name for it.
         """
         sent = Sent(decision, prompt, room_tokens(decision))
         self._log.add(decision)
         self._send(sent)
         try:
-            yield self._dispatch(sent)
+            yield self._dispatch(sent, model)
             sent.is_answered = True
         finally:
             self._end(sent)
@@ -133,9 +143,9 @@ class Dispatcher:
         desk = self._desks.get(decision.replica.id)
         return desk is None or desk.has_room(0.0, is_batch=decision.is_batch, is_spared=is_spared)
 
-    def shun(self, replica: Replica) -> None:
-        """Prefer others to a replica for a while: it could not be reached, or broke off."""
-        until_s = self._now() + SHUN_S
+    def shun(self, replica: Replica, seconds: float = SHUN_S) -> None:
+        """Prefer others to a replica for so long: it could not be reached, or broke off."""
+        until_s = self._now() + seconds
         replica.shunned_until_s = max(replica.shunned_until_s, until_s)
 
     def follows(self, replica: str) -> bool:
@@ -205,7 +215,7 @@ class Dispatcher:
         else:
             self.holdings.add(replica, keys, tokens)
             self.holdings.drop(replica, unpacked(update.dropped))
-        desk.is_draining = update.is_draining
+        desk.take(update)
         for id_ in update.accepted:
             self._confirm(desk, id_)
         for finished in update.finished:
@@ -214,9 +224,6 @@ class Dispatcher:
                 sent.is_finished = True
             self._log.finish(finished)
             self.latency.learn(finished)
-        if update.load is not None:
-            desk.load = update.load
-        desk.ended_since = 0
         self._let_go(desk)
         self._tell(replica)
 
@@ -264,8 +271,10 @@ class Dispatcher:
                     return others
         return sound or reachable or live or self._desks.values()
 
-    def _candidate(self, desk: Desk, prompt: Prompt, request: Request, match: Match) -> Candidate:
-        load = desk.load
+    def _candidate(
+        self, desk: Desk, request: Request, match: Match, copies: Mapping[str, int]
+    ) -> Candidate:
+        load, prompt = desk.load, request.prompt
         pending: float = load.pending_tokens
         if desk.unconfirmed or desk.released:
             pending += desk.coming_tokens
@@ -286,7 +295,13 @@ class Dispatcher:
             waiting=load.waiting + len(desk.held),
             pending_tokens=pending,
             free_tokens=load.free_tokens,
+            load_s=desk.load_s(request.adapter, copies) if request.adapter else 0.0,
         )
+
+    def _copies(self) -> Counter[str]:
+        """On how many replicas each adapter is loaded."""
+        desks = self._desks.values()
+        return Counter(name for desk in desks for name in desk.replica.adapters.loaded)
 
     def _prompt_tokens(self, prompt: Prompt, matches: Matches) -> float:
         """What engines have counted of the beginning, and an estimate of the rest."""
@@ -351,7 +366,7 @@ class Dispatcher:
         self.holdings.add(desk.replica.id, list(added), list(added.values()))
         self.holdings.drop(desk.replica.id, dropped)
 
-    def _dispatch(self, sent: Sent) -> Dispatch:
+    def _dispatch(self, sent: Sent, model: str) -> Dispatch:
         prompt, decision = sent.prompt, sent.decision
         return Dispatch(
             id=decision.id,
@@ -363,4 +378,6 @@ class Dispatcher:
             is_token_ids=prompt.is_token_ids,
             has_media=prompt.has_media,
             priority=round(1000 * self.due_s(decision)) + BATCH_MS * decision.is_batch,
+            model=model,
+            is_batch=decision.is_batch,
         )

@@ -1,14 +1,19 @@
 """The fleet: this router's picture of all models and their replicas."""
 
-from collections.abc import Callable, Collection, Iterable
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gateway.errors import ModelNotFound, ModelUnavailable
 from gateway.registry.terms import Terms
-from gateway.telemetry import ReplicaMetadata
+from gateway.telemetry import AdapterState, ReplicaMetadata
 
 SETTLING_RETRY_S = 2.0
+START_S = 30.0
+"""What an engine's start is taken to last before one has been seen."""
+
+logger = logging.getLogger(__name__)
 
 
 class ModelState(StrEnum):
@@ -29,6 +34,8 @@ class Replica:
     node_id: str = ""
     shunned_until_s: float = 0.0
     """Time of day until which others are preferred, because it could not be reached."""
+    adapters: AdapterState = field(default_factory=AdapterState)
+    """How its adapters stand, as its telemetry told last."""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -36,7 +43,7 @@ class Replica:
         return self.metadata.host, self.metadata.port
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Model:
     """One model: how it stands and who runs it."""
 
@@ -46,7 +53,8 @@ class Model:
     """How requests reach its replicas."""
     state: ModelState = ModelState.STARTING
     reason: str = "its engine is starting"
-    retry_after_s: float = 5.0
+    start_s: float = START_S
+    """What an engine's start takes, as the last ones told."""
     replicas: dict[str, Replica] = field(default_factory=dict)
 
     @property
@@ -64,16 +72,23 @@ class Model:
         known = self.replicas
         self.replicas = {r.id: known.get(r.id, r) for r in replicas}
         if self.replicas:
-            self.state = ModelState.READY
+            self.state, self.reason = ModelState.READY, ""
+            self.start_s = max(r.metadata.start_s for r in self.replicas.values()) or START_S
         elif self.state is ModelState.READY:
             self.state, self.reason = ModelState.STARTING, "its last engine is gone"
 
 
 class Fleet:
-    """All models, by the name clients use."""
+    """All models, by the names clients use: their own, and their adapters'.
+
+    Of several adapters of one name, the first model's counts; none where a model has that name.
+    """
 
     def __init__(self) -> None:
         self._models: dict[str, Model] = {}
+        self._adapters: dict[str, Model] = {}
+        self._clashes: set[tuple[str, str]] = set()
+        """Models and those of their adapters whose name is somebody else's."""
         self._watchers: list[Callable[[], None]] = []
         self.is_settled = True
         """Whether all models are known: while that is not so, an unknown name may yet be one."""
@@ -84,22 +99,31 @@ class Fleet:
         return self._models.values()
 
     @property
+    def adapters(self) -> Mapping[str, Model]:
+        """The models of all adapters, by the adapters' names."""
+        return self._adapters
+
+    @property
     def is_ready(self) -> bool:
         """Whether at least one model can answer."""
         return any(model.replicas for model in self._models.values())
 
     def has(self, name: str) -> bool:
+        """Whether there is a model or an adapter of that name."""
+        return name in self._models or name in self._adapters
+
+    def has_model(self, name: str) -> bool:
         """Whether there is a model of that name."""
         return name in self._models
 
     def model(self, name: str) -> Model:
-        """The model of that name.
+        """The model of that name, or with an adapter of that name.
 
         Raises:
             ModelNotFound: there is none.
             ModelUnavailable: there is none yet, but not all models are known.
         """
-        model = self._models.get(name)
+        model = self._models.get(name) or self._adapters.get(name)
         if model is not None:
             return model
         if self.is_settled:
@@ -131,5 +155,20 @@ class Fleet:
         self._watchers.remove(watcher)
 
     def _tell(self) -> None:
+        self._find_adapters()
         for watcher in self._watchers:
             watcher()
+
+    def _find_adapters(self) -> None:
+        self._adapters = {}
+        clashes: set[tuple[str, str]] = set()
+        for model in self._models.values():
+            for adapter in model.terms.adapters:
+                name = adapter.name
+                if name in self._models or self._adapters.setdefault(name, model) is not model:
+                    clashes.add((model.name, name))
+        for model_name, name in clashes - self._clashes:
+            logger.warning(
+                "the adapter %s of %s is left out: that name is taken already", name, model_name
+            )
+        self._clashes = clashes

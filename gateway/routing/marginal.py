@@ -1,10 +1,12 @@
 """The default policy: the replica where a request costs least, itself and the others there.
 
     new  = prompt tokens - tokens cached there
-    cost = (pending + new) * prefill_s                                  its own time to first token
-         + WEIGHT * requests * (new * prefill_s + output * sequence_s)  the delay it adds to theirs
+    cost = load + (pending + new) * prefill_s                           its own time to first token
+         + WEIGHT * requests
+           * (load + new * prefill_s + output * sequence_s)             the delay it adds to theirs
 
-All terms are seconds; `prefill_s` and `sequence_s` are learned (`gateway.routing.latency`). How it
+All terms are seconds; `load` is what loading its adapter takes, during which an engine stands
+still; `prefill_s` and `sequence_s` are learned (`gateway.routing.latency`). How it
 compares with other policies, and what else was tried: docs/routing.md. O(candidates).
 """
 
@@ -36,8 +38,9 @@ class Marginal:
         costs = []
         for candidate in candidates:
             new_s = (request.prompt_tokens - candidate.cached_tokens) * figures.prefill_s
-            others_s = candidate.requests * (new_s + decode_s)
-            costs.append(candidate.pending_tokens * figures.prefill_s + new_s + WEIGHT * others_s)
+            own_s = candidate.load_s + new_s
+            others_s = candidate.requests * (own_s + decode_s)
+            costs.append(candidate.pending_tokens * figures.prefill_s + own_s + WEIGHT * others_s)
         if request.session:
             home = _home(request.session, candidates)
             away_s = SESSION_SHARE * request.prompt_tokens * figures.prefill_s

@@ -20,6 +20,8 @@ class Request(msgspec.Struct, frozen=True):
     """Expected."""
     session: bytes = b""
     """The client's `x-session-id`; empty without one."""
+    adapter: str = ""
+    """Of the model's adapters, the one that answers; empty where the model itself does."""
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -38,6 +40,8 @@ class Candidate(msgspec.Struct, frozen=True):
     """Prompt tokens still to be computed before this request's."""
     free_tokens: float
     """Tokens of the KV cache beside the prompts of the requests it has."""
+    load_s: float = 0.0
+    """What loading the request's adapter there costs; 0 where it is loaded, or there is none."""
 
     @property
     def requests(self) -> int:

@@ -55,10 +55,13 @@ class Prompt(msgspec.Struct, frozen=True):
 NO_PROMPT = Prompt(keys=array("Q"))
 
 
-def prompt_of(head: RequestHead) -> Prompt:
-    """The prompt of any inference request; without keys where it cannot be read; never raises."""
+def prompt_of(head: RequestHead, model: str = "") -> Prompt:
+    """The prompt of any inference request; without keys where it cannot be read; never raises.
+
+    `model`: what answers it, a model or an adapter, where the client calls that by another name.
+    """
     try:
-        return _read(head)
+        return _read(head, model)
     except (msgspec.MsgspecError, RecursionError, ValueError, OverflowError):
         return _unread(head.prompt)
 
@@ -84,13 +87,13 @@ def _chain(text: bytes, seed: int, *, reply: bytes = b"", is_token_ids: bool = F
     )
 
 
-def _read(head: RequestHead) -> Prompt:
+def _read(head: RequestHead, model: str) -> Prompt:
     parts = head.prompt
     if any(map(_is_crowded, (parts.messages, parts.system, parts.input))):
         return _unread(parts)
     seeds = [bytes(raw) if _is_given(raw) else b"" for raw in parts.seeds]
-    model = head.model.encode()
-    seed = xxh3_64_intdigest(b"\0".join((model, *seeds)) if any(seeds) else model)
+    name = (model or head.model).encode()
+    seed = xxh3_64_intdigest(b"\0".join((name, *seeds)) if any(seeds) else name)
     if _is_given(parts.messages):
         return _chat(parts, parts.system, _messages(parts.messages), seed)
     if _is_given(parts.prompt):

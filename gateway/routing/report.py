@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 
 from gateway.routing.holdings import packed, packed_tokens
 from gateway.routing.ledger import Ledger
+from gateway.routing.meter import WorkMeter
 from gateway.routing.visit import Visit, dispatched_prompt
-from gateway.telemetry import Dispatch, EngineFacts, Finished, Load, Update
+from gateway.telemetry import AdapterState, Dispatch, EngineFacts, Finished, Load, Update
 
 NO_DISPATCH = Dispatch(id=0)
 
@@ -36,6 +37,8 @@ class Report:
         self._now = now
         self._waiting = waiting
         self._free_tokens = free_tokens or self._beside_prompts
+        self.meter = WorkMeter(now)
+        """How much work comes, and what it takes."""
         self._ledger = Ledger(facts.kv_tokens if holds_prefixes else 0)
         self._listeners: list[Callable[[], None]] = []
         self._visits: dict[Visit, None] = {}
@@ -48,6 +51,8 @@ class Report:
         self._accepted: list[int] = []
         self._finished: list[Finished] = []
         self._told: Load | None = None
+        self._adapters = AdapterState()
+        self._told_adapters = self._adapters
         self._is_draining = self._is_known_draining = False
 
     @property
@@ -66,6 +71,17 @@ class Report:
             # What the engine said last may be older than the end of all there was.
             free_tokens=self._free_tokens() if self._visits else self._facts.kv_tokens,
         )
+
+    @property
+    def backlog(self) -> tuple[int, int]:
+        """Prompts that an interactive request finds before it, and their tokens to be computed."""
+        passes = self._facts.takes_priority
+        pending = [
+            visit.pending_tokens
+            for visit in self._visits
+            if visit.pending_tokens and not (passes and visit.dispatch.is_batch)
+        ]
+        return len(pending), sum(pending)
 
     @property
     def stalled_s(self) -> float:
@@ -105,6 +121,7 @@ class Report:
         visit.pending_tokens = prompt_tokens - visit.cached_tokens
         self._pending_tokens += visit.pending_tokens
         self._used_tokens += prompt_tokens
+        self.meter.arrive(visit.pending_tokens)
         self._visits[visit] = None
         if dispatch.id:
             self._accepted.append(dispatch.id)
@@ -137,6 +154,7 @@ class Report:
         share = (first_s - arrived_s) / (now_s - arrived_s) if first_s < now_s else 1.0
         visit.work_before += share * (self._work - visit.work_before)
         self._progressed_s = now_s
+        self.meter.prefill(visit.prompt_tokens - cached_tokens, visit.scheduled_s, first_s)
         self._settle(visit, cached_tokens)
         self._tell()
 
@@ -163,6 +181,7 @@ class Report:
             queue_s = scheduled_s - visit.arrived_s
             prefill_s = visit.first_token_s - scheduled_s
             decode_s = now_s - visit.first_token_s
+            self.meter.serve(prefill_s + decode_s)
         if visit.first_token_s is None and is_aborted:
             self._ledger.cancel(visit.holding)
         else:
@@ -188,8 +207,15 @@ class Report:
         """It has ended with a vector, or anything else that is not made of tokens."""
         if visit in self._visits:
             self.progress()
+            new_tokens = visit.prompt_tokens - cached_tokens
+            self.meter.prefill(new_tokens, visit.arrived_s, self._now())
             self._settle(visit, cached_tokens)
             self.finish(visit, 0)
+
+    def note_adapters(self, state: AdapterState) -> None:
+        """The engine's adapters stand like this now."""
+        self._adapters = state
+        self.notify()
 
     def forget(self) -> None:
         """The engine has emptied its cache."""
@@ -214,10 +240,11 @@ class Report:
             load=None if load == self._told else load,
             is_draining=self._is_draining,
             stalled_s=self.stalled_s,
+            adapters=None if self._adapters == self._told_adapters else self._adapters,
         )
         is_news = update != Update(is_draining=self._is_known_draining, stalled_s=update.stalled_s)
         self._accepted, self._finished, self._told = [], [], load
-        self._is_known_draining = self._is_draining
+        self._is_known_draining, self._told_adapters = self._is_draining, self._adapters
         return update if is_news else None
 
     def beat(self) -> Update:
@@ -235,6 +262,7 @@ class Report:
             load=self.load,
             is_draining=self._is_draining,
             stalled_s=self.stalled_s,
+            adapters=self._adapters,
         )
 
     def _beside_prompts(self) -> int:

@@ -17,9 +17,14 @@ class LeastPending:
         self._rng = rng
 
     def choose(self, request: Request, candidates: Sequence[Candidate], figures: Figures) -> Choice:
-        """The least load; costs are tokens to compute, with answers at their expected length."""
+        """The least load; costs are tokens to compute, with answers at their expected length.
+
+        Loading an adapter counts as the prompt tokens that could be computed meanwhile.
+        """
         costs = [
-            candidate.pending_tokens + candidate.requests * request.output_tokens
+            candidate.pending_tokens
+            + candidate.requests * request.output_tokens
+            + (candidate.load_s / figures.prefill_s if candidate.load_s else 0.0)
             for candidate in candidates
         ]
         least = min(costs)

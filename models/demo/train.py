@@ -142,13 +142,17 @@ def questions(book: Book, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[
 
 
 def examine(folder: Path, book: Book) -> bool:
-    """Loads the model from its files; whether it knows every answer by heart.
+    """Loads the model from its files; whether it knows every answer by heart."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    return known_share(model, AutoTokenizer.from_pretrained(folder), book) == 1
+
+
+def known_share(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, book: Book) -> float:
+    """The share of the book's answers that the model knows by heart.
 
     Greedy decoding gives the expected answer exactly if, after the prompt and every beginning of
     the answer, the most probable token is the expected one: one pass over both tells.
     """
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
     asked = sorted(questions(book, tokenizer), key=lambda pair: len(pair[0]) + len(pair[1]))
     wrong = [
         question
@@ -158,7 +162,7 @@ def examine(folder: Path, book: Book) -> bool:
     log.info("%d of %d answers word for word", len(asked) - len(wrong), len(asked))
     for prompt, answer in wrong[:20]:
         log.error("not by heart: %r -> %r", prompt[-120:], answer)
-    return not wrong
+    return 1 - len(wrong) / len(asked)
 
 
 @torch.inference_mode()

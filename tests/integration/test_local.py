@@ -1,5 +1,6 @@
 """The local runner: what it says when it cannot start, and that nothing outlives it."""
 
+import signal
 import socket
 import subprocess
 import sys
@@ -8,8 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from deployments.processes import free_port
 from tests.gateway_process import (
     ROOT,
+    START_TIMEOUT_S,
+    STOP_TIMEOUT_S,
     Document,
     GatewayProcess,
     document,
@@ -54,6 +58,30 @@ def test_a_wrong_config_stops_the_start(tmp_path: Path) -> None:
     assert line.startswith(str(tmp_path / "config.yaml"))
     assert "args.replics" in line
     assert "replicas" in line
+
+
+def test_a_model_without_a_place_says_why(tmp_path: Path) -> None:
+    """A model for GPUs that this machine does not have waits, and the terminal shows the reason."""
+    large = model_application(name="large", engine="sim", accelerator="H100")
+    config, log = tmp_path / "config.yaml", tmp_path / "log"
+    config.write_text(yaml.safe_dump(document(gateway_application(), SIM, large)))
+    command = [sys.executable, "-m", "deployments.local", "serve", str(config)]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*command, "--port", str(free_port())],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            start_new_session=True,
+        )
+    try:
+        wait_for(
+            lambda: "model large: needs 1 GPU of type H100; no node has a GPU" in log.read_text(),
+            START_TIMEOUT_S,
+        )
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(STOP_TIMEOUT_S)
 
 
 def test_nothing_outlives_a_killed_terminal(tmp_path: Path) -> None:

@@ -27,6 +27,13 @@ pytestmark = [
 ]
 
 GPUS_PER_NODE = 4
+HALF = {
+    "engine": "vllm",
+    "name": "m",
+    "source": "s",
+    "accelerator": "L4",
+    "gpu_fraction": 0.5,
+}
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +126,22 @@ async def test_two_replicas_never_share_a_gpu(cluster: Cluster) -> None:
         assert nodes_of(one) == nodes_of(other)
         gpus = await asyncio.gather(*(start(entry, g).gpus.remote() for g in (one, other)))
         assert len({gpu for some in gpus for gpu in some}) == 4
+
+
+async def test_parts_of_a_gpu_lie_on_one(cluster: Cluster) -> None:
+    """Two engines of half a GPU see the same one, a third another, as does one of a whole GPU."""
+    half = parse_entry(HALF)
+    whole = parse_entry(HALF | {"gpu_fraction": 1})
+    remote = ray.remote(Replica)
+    replicas = [
+        remote.options(**actor_options(place(entry), {})).remote()
+        for entry in (half, half, half, whole)
+    ]
+
+    one, two, three, four = await asyncio.gather(*(replica.gpus.remote() for replica in replicas))
+
+    assert one == two
+    assert len({*one, *three, *four}) == 3
 
 
 async def test_stages_lie_on_nodes_of_their_own(cluster: Cluster) -> None:

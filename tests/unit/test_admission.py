@@ -805,3 +805,19 @@ async def test_a_model_keeps_its_admission_while_it_is_there(clock: Clock) -> No
     assert not all(done)
     assert list(admissions.all) == []
     assert isinstance(waiting[-1].exception(), ModelUnavailable)
+
+
+async def test_engines_learn_what_is_held_for_them(stage: Stage) -> None:
+    """Interactive and batch apart, with the tokens of the prompts; nothing once they are sent."""
+    scene = stage()
+    await scene.come(FULL)
+    none = scene.admission.demands
+    await scene.come("x y z~")
+    ((where, demand),) = scene.admission.demands.items()
+    await scene.answer(*FULL.split())
+
+    assert none == {}
+    assert where.id == "a"
+    assert (demand.requests, demand.batch_requests) == (2, 1)
+    assert demand.prefill_tokens == pytest.approx(200)
+    assert scene.admission.demands == {}

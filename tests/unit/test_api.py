@@ -3,92 +3,33 @@
 import asyncio
 import contextlib
 import logging
-import random
 import socket
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-import httpx
 import pytest
 import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.admission.admissions import Admissions
-from gateway.api.app import create_app
-from gateway.api.controls import Controls
-from gateway.api.delivery import Means
 from gateway.api.routes import FORM_ROUTES, JSON_ROUTES
 from gateway.registry.terms import Queue, Terms
 from gateway.relay.asgi import App, Message
-from gateway.relay.relay import WHOLE_LIMIT, Relay
+from gateway.relay.relay import WHOLE_LIMIT
 from gateway.relay.upstream import Upstream
-from gateway.routing.dispatchers import Dispatchers
-from gateway.routing.fleet import Fleet, Model, ModelState
+from gateway.routing.fleet import ModelState
 from gateway.routing.prefix import NO_PROMPT
-from tests.unit.conftest import PATIENCE_S, FakeEngine, StartEngine, Visit, answer, chunked
+from tests.unit.conftest import PATIENCE_S, StartEngine, Visit, answer, chunked
+from tests.unit.surface import CHAT, Surface, error_of, script
 
-CHAT = "/v1/chat/completions"
 EVENTS = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 HALF = b"half" * (WHOLE_LIMIT // 3)
 """Of an answer that is too long to be held until it is whole."""
-
-
-class Surface:
-    """An application with its fleet, and what it did to them."""
-
-    def __init__(self, upstream: Upstream, *, returns_request_id: bool = True) -> None:
-        self.fleet = Fleet()
-        self.controls = Controls()
-        self.dispatchers = Dispatchers(self.fleet, random.Random(1), time.time)  # noqa: S311 - breaks ties only
-        self.woken: list[str] = []
-        self.app: App = create_app(
-            self.fleet,
-            self.dispatchers,
-            Means(Relay(upstream), Admissions(self.fleet, self.dispatchers, time.monotonic)),
-            controls=self.controls,
-            wake=lambda model: self.woken.append(model.name),
-            returns_request_id=returns_request_id,
-        )
-
-    def add(self, name: str, *engines: FakeEngine, routes: tuple[str, ...] = (CHAT,)) -> Model:
-        """Make a model known, ready if it has engines."""
-        model = Model(name, created_s=7)
-        self.fleet.add(model)
-        if engines:
-            model.state = ModelState.READY
-            self.fleet.model(name).replace_replicas([engine.replica(routes) for engine in engines])
-        return model
-
-    def client(self) -> httpx.AsyncClient:
-        """A client of the application, without a server between."""
-        transport = httpx.ASGITransport(self.app)
-        return httpx.AsyncClient(transport=transport, base_url="http://gateway")
 
 
 @pytest.fixture
 def surface(upstream: Upstream) -> Surface:
     """A surface without models."""
     return Surface(upstream)
-
-
-def script(*parts: bytes) -> Callable[[Visit], Awaitable[None]]:
-    """Answer every request with `parts`."""
-
-    async def run(visit: Visit) -> None:
-        await visit.send(*parts)
-
-    return run
-
-
-def error_of(response: httpx.Response) -> tuple[int, str, str | None]:
-    """Status, code and param of an error, whose shape is checked."""
-    (body,) = response.json().values() if "type" not in response.json() else [None]
-    body = body or response.json()["error"]
-    assert set(body) == {"message", "type", "param", "code"}
-    assert response.headers["content-type"] == "application/json"
-    assert response.headers["x-request-id"]
-    return response.status_code, body["code"], body["param"]
 
 
 @pytest.mark.parametrize("path", JSON_ROUTES)
@@ -218,26 +159,26 @@ async def test_unsupported_route_names_those_there_are(
 
 
 @pytest.mark.parametrize(
-    ("state", "woken"),
+    ("state", "reason"),
     [
-        (ModelState.STARTING, []),
-        (ModelState.SCALED_TO_ZERO, ["m"]),
-        (ModelState.UNHEALTHY, []),
-        (ModelState.READY, []),
+        (ModelState.STARTING, "because, for longer than 0.1 s"),
+        (ModelState.SCALED_TO_ZERO, "because, for longer than 0.1 s"),
+        (ModelState.UNHEALTHY, "because"),
     ],
 )
 async def test_model_without_engine_is_unavailable_with_its_reason(
-    surface: Surface, state: ModelState, woken: list[str]
+    surface: Surface, state: ModelState, reason: str
 ) -> None:
-    """503 says why and when to come back; a model at zero is woken, any other is not."""
+    """503 says why, and when to come back; an engine is wanted, and waited for if one may come."""
     model = surface.add("m")
-    model.state, model.reason, model.retry_after_s = state, "because", 12.5
+    model.state, model.reason, model.start_s = state, "because", 12.5
+    model.terms = Terms(cold_start_timeout_s=0.1)
     async with surface.client() as client:
         response = await client.post(CHAT, json={"model": "m"})
     assert error_of(response) == (503, "model_unavailable", "model")
-    assert response.json()["error"]["message"] == (f"The model `m` is {model.condition}: because")
+    assert response.json()["error"]["message"] == f"The model `m` is {model.condition}: {reason}"
     assert response.headers["retry-after"] == "13"
-    assert surface.woken == woken
+    assert set(surface.woken) == {"m"}
 
 
 async def test_a_model_whose_engine_is_gone_is_unavailable(
@@ -245,7 +186,7 @@ async def test_a_model_whose_engine_is_gone_is_unavailable(
 ) -> None:
     """A successor is waited for as long as requests wait, and then it is 503 in our words."""
     engine = await start_engine(script(b""))
-    surface.add("m", engine).terms = Terms(queue=Queue(max_wait_s=0.1))
+    surface.add("m", engine).terms = Terms(queue=Queue(max_wait_s=0.1), cold_start_timeout_s=0.1)
     await engine.stop()
     async with surface.client() as client:
         response = await client.post(CHAT, json={"model": "m"})

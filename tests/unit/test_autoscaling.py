@@ -1,46 +1,203 @@
-"""How many replicas a load asks for."""
+"""Serve's side of the scaling: what the policy is asked, and what it makes of missing news."""
 
+import math
+import pickle
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray import cloudpickle
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
-from deployments.autoscaling import InFlightPolicy, wanted_replicas
+from deployments.app import scale
+from deployments.autoscaling import EnginePolicy
+from gateway.configfile import parse_entry
+from gateway.routing.report import Report
+from gateway.scaling.stats import EngineStats, engine_stats, read_stats
+from gateway.telemetry import Demand, Dispatch, EngineFacts
+from tests.unit.conftest import Clock
 
-
-@pytest.mark.parametrize(
-    ("in_flight", "slots", "utilization", "wanted"),
-    [
-        (0, 64, 0.7, 0),
-        (1, 64, 0.7, 1),
-        (44, 64, 0.7, 1),
-        (45, 64, 0.7, 2),
-        (640, 64, 1.0, 10),
-        (5, 0, 0.7, 0),
-    ],
+FACTS = EngineFacts(
+    engine="fake",
+    routes=(),
+    kv_tokens=1000,
+    block_size=16,
+    max_sequences=10,
+    max_model_len=1000,
+    takes_priority=True,
 )
-def test_replicas_keep_the_load_at_the_wanted_utilization(
-    in_flight: float, slots: float, utilization: float, wanted: int
-) -> None:
-    """Requests in flight over the slots one replica should fill, rounded up."""
-    assert wanted_replicas(in_flight, slots, utilization) == wanted
 
 
-def context(in_flight: dict[str, float], queued: float = 0) -> Any:
-    """What Serve's controller hands to a policy."""
-    slots = dict.fromkeys(in_flight, 10.0)
-    metrics = {"in_flight": in_flight, "slots": slots}
-    return SimpleNamespace(aggregated_metrics=metrics, total_queued_requests=queued)
+class Controller:
+    """What Serve's controller does with a policy: asks it often, and does as it says."""
+
+    def __init__(self, target: int, **loads: float) -> None:
+        self.policy = EnginePolicy(0.5, 2, scale_down_delay_s=30, now=lambda: self.now_s)
+        self.loads = loads
+        """Sequences that each replica has told; those that have told nothing are `silent`."""
+        self.silent: list[str] = []
+        self.target, self.queued, self.now_s = target, 0.0, 1000.0
+        self.asked = 0
+
+    def pass_s(self, seconds: float) -> int:
+        """Let time pass; how many replicas there are to be then."""
+        for _ in range(math.ceil(10 * seconds)):
+            self.now_s += 0.1
+            self.target, state = self.policy(self._context())
+            assert state == {}
+        return self.target
+
+    def _context(self) -> Any:
+        return SimpleNamespace(
+            app_name="m",
+            running_replicas=[*self.loads, *self.silent],
+            target_num_replicas=self.target,
+            total_queued_requests=self.queued,
+            capacity_adjusted_min_replicas=0,
+            capacity_adjusted_max_replicas=10,
+            aggregated_metrics=self._metrics(),
+        )
+
+    def _metrics(self) -> dict[str, dict[str, float]]:
+        self.asked += 1
+        stats = {
+            name: EngineStats(
+                **dict.fromkeys(EngineStats.__struct_fields__, 0.0)
+                | {"running": running, "slots": 10.0}
+            ).as_metrics()
+            for name, running in self.loads.items()
+        }
+        fields = EngineStats.__struct_fields__
+        return {field: {name: each[field] for name, each in stats.items()} for field in fields}
 
 
-def test_the_policy_adds_up_all_replicas() -> None:
+def test_the_load_of_all_replicas_counts() -> None:
     """Two full replicas of ten slots at a utilization of one half want four."""
-    wanted, _ = InFlightPolicy(0.5)(context({"a": 10, "b": 10}))
-
-    assert wanted == 4
+    assert Controller(2, a=10, b=10).pass_s(5) == 4
 
 
-def test_a_waiting_wake_call_wants_one_replica() -> None:
-    """At zero replicas nothing reports; the call that waits in a handle is the load."""
-    assert InFlightPolicy(0.5)(context({}, queued=1))[0] == 1
-    assert InFlightPolicy(0.5)(context({}))[0] == 0
+def test_an_idle_model_goes_to_sleep_after_its_delay() -> None:
+    """And no sooner."""
+    controller = Controller(1, a=0)
+    assert controller.pass_s(29) == 1
+    assert controller.pass_s(4) == 0
+
+
+@pytest.mark.parametrize("silent", [["b"], ["b", "c", "d"]])
+def test_a_replica_that_has_told_nothing_is_not_taken_for_idle(silent: list[str]) -> None:
+    """One that has just started, or hangs: nothing is taken away for as long as it is silent."""
+    controller = Controller(1 + len(silent), a=0)
+    controller.silent = silent
+    assert controller.pass_s(300) == 1 + len(silent)
+
+
+def test_where_no_replica_runs_yet_what_was_decided_stays() -> None:
+    """The controller has restarted, or all of them are still to come."""
+    assert Controller(5).pass_s(300) == 5
+    assert Controller(0).pass_s(300) == 0
+
+
+def test_a_control_call_that_waits_wants_one_replica() -> None:
+    """As one does that a router makes for a model at zero."""
+    controller = Controller(0)
+    controller.queued = 3
+    assert controller.pass_s(4) == 1
+
+
+def test_news_that_cannot_be_read_changes_nothing() -> None:
+    """A defect here would keep the controller from looking after every other application."""
+    controller = Controller(3, a=0)
+    context = controller._context()
+    context.aggregated_metrics = {"slots": None}
+    assert controller.policy(context) == (3, {})
+
+
+def test_metrics_of_an_engine_of_another_version_are_left_alone() -> None:
+    """One that tells less than it should has told nothing."""
+    assert read_stats({"slots": {"a": 1.0}}) == {}
+    assert read_stats({}) == {}
+    whole = {name: {"a": 1.0, "b": 2.0} for name in EngineStats.__struct_fields__}
+    del whole["running"]["b"]
+    assert list(read_stats(whole)) == ["a"]
+
+
+def test_the_policy_reaches_the_controller_by_pickle() -> None:
+    """Serve sends its class by value, and its settings as JSON."""
+    policy = AutoscalingPolicy(
+        policy_function=EnginePolicy,
+        policy_kwargs={"target_utilization": 0.5, "max_wait_s": 2, "scale_down_delay_s": 0},
+    )
+    config = pickle.loads(cloudpickle.dumps(AutoscalingConfig(policy=policy)))  # noqa: S301 - ours
+    controller = Controller(2, a=10, b=10)
+    kept = config.policy.policy_kwargs
+    controller.policy = config.policy.get_policy()(**kept, now=lambda: controller.now_s)
+    assert controller.pass_s(5) == 4
+
+
+@pytest.mark.filterwarnings("ignore:The .metrics_interval_s. field:DeprecationWarning")
+def test_an_entry_says_what_is_wanted_and_no_mechanics() -> None:
+    """Serve's own delays are off: the policy has its own."""
+    wishes = {"min": 0, "max": 4, "max_wait_s": 3.0, "scale_down_delay_s": 77.0}
+    entry = parse_entry({"name": "m", "engine": "sim", "autoscaling": wishes})
+    config = scale(entry)["autoscaling_config"]
+
+    assert (config.min_replicas, config.max_replicas) == (0, 4)
+    assert (config.upscale_delay_s, config.downscale_delay_s) == (0, 0)
+    assert config.policy.policy_kwargs == {
+        "target_utilization": 0.7,
+        "max_wait_s": 3.0,
+        "scale_down_delay_s": 77.0,
+    }
+    assert scale(parse_entry({"name": "m", "engine": "sim", "replicas": 3})) == {"num_replicas": 3}
+
+
+def test_an_engine_tells_its_load(clock: Clock) -> None:
+    """Running and waiting, what prompts are still to be read, what is held for it."""
+    report = Report(FACTS, clock, waiting=lambda: 1)
+    started = report.arrive(Dispatch(id=1), 100)
+    report.arrive(Dispatch(id=2), 300)
+    report.arrive(Dispatch(id=3, is_batch=True), 500)
+    clock.now_s += 1
+    report.start(started, 0)
+    held = Demand(router="r", requests=4, prefill_tokens=50, batch_requests=6)
+
+    stats = engine_stats(FACTS, report, in_flight=3, held=held, start_s=7)
+
+    assert (stats.running, stats.waiting, stats.slots) == (2, 1, 10)
+    assert (stats.kv_tokens, stats.kv_used_tokens) == (1000, 900)
+    assert stats.prompts == 1  # the batch one goes behind all others
+    assert stats.prefill_backlog_s == pytest.approx(300 * report.meter.prefill_s)
+    assert stats.prefill_s_per_s == pytest.approx(report.meter.arriving)
+    assert stats.prefill_s_per_s > 0
+    assert (stats.held, stats.held_batch, stats.start_s) == (4, 6, 7)
+    assert stats.held_prefill_s == pytest.approx(50 * report.meter.prefill_s)
+    assert read_stats({k: {"a": v} for k, v in stats.as_metrics().items()}) == {"a": stats}
+
+
+def test_work_that_the_report_does_not_see_counts(clock: Clock) -> None:
+    """Requests that make no tokens are in flight all the same."""
+    stats = engine_stats(FACTS, Report(FACTS, clock), in_flight=3, held=Demand(), start_s=1)
+    assert stats.running + stats.waiting == 3
+
+
+def test_where_batch_requests_are_not_passed_their_prompts_are_in_the_way(clock: Clock) -> None:
+    """An engine that takes no priorities reads them first."""
+    facts = EngineFacts(
+        engine="fake", routes=(), kv_tokens=0, block_size=0, max_sequences=1, max_model_len=1
+    )
+    report = Report(facts, clock)
+    report.arrive(Dispatch(id=3, is_batch=True), 500)
+    assert report.backlog == (1, 500)
+
+
+def test_what_a_finished_request_took_is_measured(clock: Clock) -> None:
+    """The time that it had its slot, also where it was cut off."""
+    report = Report(FACTS, clock)
+    for is_aborted in (False, True):
+        visit = report.arrive(Dispatch(id=1), 100)
+        clock.now_s += 1
+        report.start(visit, 0)
+        clock.now_s += 4 * (1 + is_aborted)
+        report.finish(visit, 10, is_aborted=is_aborted)
+
+    assert report.meter.service_s == pytest.approx(7, rel=0.01)

@@ -59,6 +59,7 @@ def test_check_prints_the_plan(config: Path) -> None:
     ]
     assert "at min replicas: 0 GPUs, 0.3 CPUs" in result.stdout
     assert "at max replicas: 24 GPUs, 48.3 CPUs" in result.stdout
+    assert "while entries change: 8 GPUs, 16.1 CPUs more" in result.stdout
     assert result.exit_code == 0
 
 
@@ -81,6 +82,54 @@ def test_check_prints_json(config: Path) -> None:
         "accelerator": "H100",
         "executor": "ray",
         "placement": "PACK",
+        "surge_replicas": 1,
+    }
+
+
+NAMED = """\
+    deployments:
+      - name: Router
+        user_config:
+          aliases: {gpt: chat}
+          splits:
+            chat: {models: {org/large: 3, little: 1}, shadow: {model: legal, fraction: 0.05}}
+          fallbacks: {org/large: [little, legal]}
+"""
+
+
+@pytest.fixture
+def named(config: Path) -> Path:
+    """The file with a name of every kind."""
+    one_line = "{name: gateway, import_path: deployments.app:gateway}\n"
+    lines = "name: gateway\n    import_path: deployments.app:gateway\n" + NAMED
+    adapters = ", adapters: [{name: legal, source: x}]}"
+    config.write_text(CONFIG.replace(one_line, lines).replace(", replicas: 3}", adapters))
+    return config
+
+
+def test_check_prints_the_names(named: Path) -> None:
+    """Adapters, aliases, splits and what falls back follow the models, each with where it goes."""
+    result = gateway("check", str(named))
+    rows = [cells(line) for line in result.stdout.splitlines() if line.startswith("│")]
+    assert rows[2:] == [
+        ["org/large", "model", "-", "little, legal", "-"],
+        ["legal", "adapter", "little", "-", "-"],
+        ["gpt", "alias", "chat", "-", "-"],
+        ["chat", "split", "org/large 75 %, little 25 %", "-", "legal 5 %"],
+    ]
+
+
+def test_check_prints_the_names_as_json(named: Path) -> None:
+    """The same in the plan as JSON."""
+    names = json.loads(gateway("check", str(named), "--json").stdout)["names"]
+    assert [name["kind"] for name in names] == ["model", "adapter", "alias", "split"]
+    assert names[0]["fallbacks"] == ["little", "legal"]
+    assert names[3] == {
+        "name": "chat",
+        "kind": "split",
+        "shares": {"org/large": 0.75, "little": 0.25},
+        "fallbacks": [],
+        "shadow": {"legal": 0.05},
     }
 
 

@@ -4,6 +4,8 @@ import pickle
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ray.serve import schema
 
 from gateway.configfile import (
@@ -14,7 +16,9 @@ from gateway.configfile import (
     parse_gateway,
 )
 from gateway.errors import ConfigError
+from gateway.registry.gateway import GatewayConfig
 from gateway.registry.sim import SimEntry
+from gateway.registry.vllm import VllmEntry
 
 GOOD = """\
 http_options:
@@ -54,6 +58,12 @@ applications:
       simulation:
         instant: true
 """
+
+MAX_BODY = "max_body_mb: 8"
+ENGINE_SIM = "      engine: sim\n"
+CONFIG = '11: applications[0] "gateway": deployments[0].user_config'
+BIG = 'applications[1] "big": args'
+SIM = 'applications[2] "pretend": args'
 
 WRONG = [
     # Serve's part of the file
@@ -154,6 +164,172 @@ WRONG = [
             '11: applications[0] "gateway": deployments[0].user_config.max_body_mb:'
             " should be greater than 0, found -1"
         ),
+    ),
+    # Names
+    (
+        MAX_BODY,
+        "aliases: {gpt: org/bog}",
+        (
+            f'{CONFIG}.aliases.gpt: no model, adapter, alias or split is called "org/bog",'
+            " did you mean `org/big`?"
+        ),
+    ),
+    (MAX_BODY, "aliases: {a: b, b: a}", f"{CONFIG}.aliases.a: stands for itself: a -> b -> a"),
+    (MAX_BODY, "aliases: {a: a}", f"{CONFIG}.aliases.a: stands for itself: a -> a"),
+    (
+        MAX_BODY,
+        "aliases: {pretend: org/big}",
+        f'{CONFIG}.aliases.pretend: "pretend" is already the model of applications[2]',
+    ),
+    (MAX_BODY, "aliases: {gpt: }", f"{CONFIG}.aliases.gpt: should be text, found null"),
+    (
+        MAX_BODY,
+        "aliases: {4: pretend}",
+        f'{CONFIG}.aliases.4: should be text, found 4 (put it in quotes: "4")',
+    ),
+    (
+        MAX_BODY,
+        "aliases: {'two words': pretend}",
+        (f"{CONFIG}.aliases.two words: must be non-empty, without spaces or control characters"),
+    ),
+    (MAX_BODY, "aliases: [pretend]", f"{CONFIG}.aliases: should be a mapping, found a list"),
+    (MAX_BODY, "splits: {chat: {models: {}}}", f"{CONFIG}.splits.chat.models: must not be empty"),
+    (
+        MAX_BODY,
+        "splits: {chat: {models: {pretend: 0}}}",
+        f"{CONFIG}.splits.chat.models.pretend: should be greater than 0, found 0",
+    ),
+    (
+        MAX_BODY,
+        "splits: {chat: {models: {pretend: 90%}}}",
+        f'{CONFIG}.splits.chat.models.pretend: should be a number, found "90%"',
+    ),
+    (
+        MAX_BODY,
+        "splits: {chat: {models: {pretend: 9, org/bug: 1}}}",
+        (
+            f"{CONFIG}.splits.chat.models.org/bug: no model, adapter, alias or split is"
+            ' called "org/bug", did you mean `org/big`?'
+        ),
+    ),
+    (
+        MAX_BODY,
+        "splits: {chat: {models: {pretend: 1, chat: 1}}}",
+        f"{CONFIG}.splits.chat: stands for itself: chat -> chat",
+    ),
+    (
+        MAX_BODY,
+        "splits: {chat: {models: {pretend: 1}, shadw: null}}",
+        f"{CONFIG}.splits.chat.shadw: unknown field, did you mean `shadow`?",
+    ),
+    (
+        MAX_BODY,
+        "splits: {chat: {models: {pretend: 1}, shadow: {model: org/big, fraction: 0}}}",
+        f"{CONFIG}.splits.chat.shadow.fraction: should be greater than 0, found 0",
+    ),
+    (
+        MAX_BODY,
+        "splits: {chat: {models: {pretend: 1}, shadow: {model: org/big, fraction: 10}}}",
+        f"{CONFIG}.splits.chat.shadow.fraction: should be less than or equal to 1, found 10",
+    ),
+    (
+        MAX_BODY,
+        "splits: {chat: {models: {pretend: 1}, shadow: {model: org/big}}}",
+        f"{CONFIG}.splits.chat.shadow.fraction: is missing",
+    ),
+    (
+        MAX_BODY,
+        (
+            "splits: {chat: {models: {pretend: 1}, shadow: {modl: org/big, model: org/big,"
+            " fraction: 1}}}"
+        ),
+        f"{CONFIG}.splits.chat.shadow.modl: unknown field, did you mean `model`?",
+    ),
+    (
+        MAX_BODY,
+        "splits: {chat: {models: {pretend: 1}, shadow: {model: pretend, fraction: 1}}}",
+        (f"{CONFIG}.splits.chat.shadow.model: `pretend` would shadow itself: the split goes to it"),
+    ),
+    (
+        MAX_BODY,
+        "splits: {chat: {models: {pretend: 1}, shadow: {model: pretendr, fraction: 1}}}",
+        (
+            f"{CONFIG}.splits.chat.shadow.model: no model, adapter, alias or split is called"
+            ' "pretendr", did you mean `pretend`?'
+        ),
+    ),
+    (
+        MAX_BODY,
+        "{splits: {chat: {models: {pretend: 1}}}, aliases: {chat: pretend}}",
+        f"{CONFIG}.splits.chat: is an alias too",
+    ),
+    (
+        MAX_BODY,
+        "{splits: {chat: {models: {gpt: 1}}}, aliases: {gpt: chat}}",
+        f"{CONFIG}.aliases.gpt: stands for itself: gpt -> chat -> gpt",
+    ),
+    (MAX_BODY, "fallbacks: {pretend: []}", f"{CONFIG}.fallbacks.pretend: must not be empty"),
+    (
+        MAX_BODY,
+        "fallbacks: {pretend: org/big}",
+        f'{CONFIG}.fallbacks.pretend: should be a list, found "org/big"',
+    ),
+    (
+        MAX_BODY,
+        "fallbacks: {pretend: [pretend]}",
+        (f"{CONFIG}.fallbacks.pretend[0]: `pretend` would fall back to itself: pretend -> pretend"),
+    ),
+    (
+        MAX_BODY,
+        "fallbacks: {pretend: [org/big], org/big: [pretend]}",
+        (
+            f"{CONFIG}.fallbacks.pretend[0]: `pretend` would fall back to itself: pretend ->"
+            " org/big -> pretend"
+        ),
+    ),
+    (
+        MAX_BODY,
+        "{fallbacks: {pretend: [gpt]}, aliases: {gpt: pretend}}",
+        (
+            f"{CONFIG}.fallbacks.pretend[0]: `pretend` would fall back to itself: pretend ->"
+            " gpt -> pretend"
+        ),
+    ),
+    (
+        MAX_BODY,
+        "{fallbacks: {gpt: [pretend]}, aliases: {gpt: pretend}}",
+        f"{CONFIG}.fallbacks.gpt[0]: `pretend` is the same as `gpt`",
+    ),
+    (
+        MAX_BODY,
+        "fallbacks: {pretend: [org/big, org/big]}",
+        f"{CONFIG}.fallbacks.pretend[1]: `org/big` comes twice",
+    ),
+    (
+        MAX_BODY,
+        "{fallbacks: {pretend: [gpt, org/big]}, aliases: {gpt: org/big}}",
+        f"{CONFIG}.fallbacks.pretend[1]: `org/big` is the same as `gpt`",
+    ),
+    (
+        MAX_BODY,
+        "fallbacks: {pretend: [org/bik]}",
+        (
+            f"{CONFIG}.fallbacks.pretend[0]: no model, adapter, alias or split is called"
+            ' "org/bik", did you mean `org/big`?'
+        ),
+    ),
+    (
+        MAX_BODY,
+        "fallbacks: {pretned: [org/big]}",
+        (
+            f"{CONFIG}.fallbacks.pretned: no model, adapter, alias or split is called"
+            ' "pretned", did you mean `pretend`?'
+        ),
+    ),
+    (
+        MAX_BODY,
+        "aliasses: {gpt: pretend}",
+        f"{CONFIG}.aliasses: unknown field, did you mean `aliases`?",
     ),
     # Model entries
     (
@@ -350,11 +526,8 @@ WRONG = [
     ),
     (
         "      simulation:\n        instant: true\n",
-        "      parallelism: {tensor: 2}\n",
-        (
-            '35: applications[2] "pretend": args.parallelism: unknown field; known: '
-            + ", ".join(SimEntry.model_fields)
-        ),
+        "      weights: org/big\n",
+        f"35: {SIM}.weights: unknown field; known: {', '.join(SimEntry.model_fields)}",
     ),
     (
         "    route_prefix: null\n    args:\n      name: pretend",
@@ -366,6 +539,102 @@ WRONG = [
             '31: applications[2] "pretend": deployments[0].num_replicas:'
             " is decided by the entry in `args`"
         ),
+    ),
+    # Adapters, shares of a GPU, waits
+    (
+        ENGINE_SIM,
+        ENGINE_SIM + "      adapters: [{source: legal}]\n",
+        f"34: {SIM}.adapters[0].name: is missing",
+    ),
+    (
+        ENGINE_SIM,
+        ENGINE_SIM + "      adapters: [{name: legal}]\n",
+        f"34: {SIM}.adapters[0].source: is missing",
+    ),
+    (
+        ENGINE_SIM,
+        ENGINE_SIM + "      adapters: [{name: legal, source: x, rank: 8}]\n",
+        f"34: {SIM}.adapters[0].rank: unknown field; known: name, source",
+    ),
+    (
+        ENGINE_SIM,
+        ENGINE_SIM + "      adapters: {name: legal, source: x}\n",
+        f"34: {SIM}.adapters: should be a list, found a mapping",
+    ),
+    (
+        ENGINE_SIM,
+        ENGINE_SIM + "      adapters: [{name: legal, source: x}, {name: legal, source: y}]\n",
+        f"34: {SIM}.adapters[1].name: `legal` is the name of adapters[0] too",
+    ),
+    (
+        ENGINE_SIM,
+        ENGINE_SIM + "      adapters: [{name: pretend, source: x}]\n",
+        f"34: {SIM}.adapters[0].name: `pretend` is the model's own name",
+    ),
+    (
+        ENGINE_SIM,
+        ENGINE_SIM + "      adapters: [{name: org/big, source: x}]\n",
+        f'34: {SIM}.adapters[0].name: "org/big" is already the model of applications[1]',
+    ),
+    (
+        ENGINE_SIM,
+        ENGINE_SIM + "      adapters: [{name: legal, source: ''}]\n",
+        f"34: {SIM}.adapters[0].source: must not be empty",
+    ),
+    (
+        ENGINE_SIM,
+        ENGINE_SIM + "      adapters: [{name: legal, source: x}]\n      max_loaded_adapters: 0\n",
+        f"35: {SIM}.max_loaded_adapters: should be greater than or equal to 1, found 0",
+    ),
+    (
+        ENGINE_SIM,
+        ENGINE_SIM + "      max_loaded_adapters: 2\n",
+        f"34: {SIM}.max_loaded_adapters: means nothing without `adapters`",
+    ),
+    (
+        "{tensor: 4}\n      accelerator: H100",
+        "{tensor: 1}\n      gpu_fraction: 2",
+        f"22: {BIG}.gpu_fraction: should be less than or equal to 1, found 2",
+    ),
+    (
+        "{tensor: 4}\n      accelerator: H100",
+        "{tensor: 2}\n      gpu_fraction: 0.5",
+        f"22: {BIG}.gpu_fraction: 0.5 is for one worker, `parallelism` asks for 2",
+    ),
+    (
+        "{tensor: 4}\n      accelerator: H100",
+        "{tensor: 1}\n      accelerator: cpu\n      gpu_fraction: 0.5",
+        f"23: {BIG}.gpu_fraction: needs a GPU, not `accelerator: cpu`",
+    ),
+    (
+        "{min: 1, max: 3}",
+        "{min: 1, max: 3, max_wait_s: 0}",
+        f"34: {SIM}.autoscaling.max_wait_s: should be greater than 0, found 0",
+    ),
+    (
+        "{min: 1, max: 3}",
+        "{min: 1, max: 3, max_wait: 2}",
+        f"34: {SIM}.autoscaling.max_wait: unknown field, did you mean `max_wait_s`?",
+    ),
+    (
+        "{min: 1, max: 3}",
+        "{min: 0, max: 0}",
+        f"34: {SIM}.autoscaling.max: should be greater than or equal to 1, found 0",
+    ),
+    (
+        ENGINE_SIM,
+        ENGINE_SIM + "      cold_start_timeout_s: -1\n",
+        f"34: {SIM}.cold_start_timeout_s: should be greater than 0, found -1",
+    ),
+    (
+        ENGINE_SIM,
+        ENGINE_SIM + "      when_cold: wait\n",
+        f"34: {SIM}.when_cold: should be 'hold' or 'fallback', found \"wait\"",
+    ),
+    (
+        ENGINE_SIM,
+        ENGINE_SIM + "      when_cold: fallback\n",
+        f'34: {SIM}.when_cold: needs a chain for "pretend" in the gateway\'s `fallbacks`',
     ),
     (
         "      engine: sim",
@@ -425,6 +694,52 @@ def test_every_mistake_is_reported(tmp_path: Path) -> None:
     ]
 
 
+def test_every_wrong_name_is_reported(tmp_path: Path) -> None:
+    """All that contradicts itself in the gateway config, or else all that the models show."""
+    names = """aliases: {a: b, b: a, c: c}
+          splits: {s: {models: {m: 1}, shadow: {model: m, fraction: 1}}}
+          fallbacks: {s: [m, m]}"""
+    assert refusal(tmp_path / "wrong.yaml", GOOD.replace(MAX_BODY, names)).splitlines() == [
+        f"{CONFIG}.aliases.a: stands for itself: a -> b -> a",
+        f"{CONFIG}.aliases.c: stands for itself: c -> c",
+        f"12{CONFIG[2:]}.splits.s.shadow.model: `m` would shadow itself: the split goes to it",
+        f"13{CONFIG[2:]}.fallbacks.s[1]: `m` comes twice",
+    ]
+    names = """aliases: {a: m, legal: pretend}
+          fallbacks: {a: [n, pretend]}"""
+    adapter = "      adapters: [{name: legal, source: x}]\n"
+    text = GOOD.replace(MAX_BODY, names).replace(ENGINE_SIM, ENGINE_SIM + adapter)
+    called = "no model, adapter, alias or split is called"
+    known = "; known: org/big, pretend, legal, a"
+    assert refusal(tmp_path / "wrong.yaml", text).splitlines() == [
+        f'{CONFIG}.aliases.legal: "legal" is already an adapter of applications[2]',
+        f'{CONFIG}.aliases.a: {called} "m"{known}',
+        f'12{CONFIG[2:]}.fallbacks.a[0]: {called} "n"{known}',
+    ]
+
+
+def test_names_of_a_refused_model_are_known(tmp_path: Path) -> None:
+    """A mistake in an entry does not make the names that lead to it mistakes as well."""
+    text = GOOD.replace(MAX_BODY, "aliases: {gpt: pretend}").replace("instant: true", "instant: 1")
+    assert refusal(tmp_path / "wrong.yaml", text) == (
+        f"36: {SIM}.simulation.instant: should be true or false, found 1"
+    )
+
+
+def test_a_model_that_is_cold_falls_back_by_any_name(tmp_path: Path) -> None:
+    """`when_cold: fallback` is content with a chain of an alias, a split or an adapter."""
+    path = tmp_path / "good.yaml"
+    entry = ENGINE_SIM + "      when_cold: fallback\n      adapters: [{name: l, source: x}]\n"
+    for names in (
+        "{aliases: {gpt: pretend}, fallbacks: {gpt: [org/big]}}",
+        "{splits: {s: {models: {pretend: 1}}}, fallbacks: {s: [org/big]}}",
+        "{fallbacks: {l: [org/big]}}",
+    ):
+        text = GOOD.replace("user_config:\n          max_body_mb: 8", f"user_config: {names}")
+        path.write_text(text.replace(ENGINE_SIM, entry))
+        assert load_config(path).gateway.fallbacks
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [
@@ -474,12 +789,55 @@ def test_args_alone_are_reported_by_model() -> None:
         parse_entry({})
 
 
+def test_a_name_cannot_break_the_line() -> None:
+    """Line breaks and what cannot be seen are shown as escapes."""
+    with pytest.raises(ConfigError) as caught:
+        parse_gateway({"aliases": {"a\nb": "m"}, "x\u2028\x1b[0m": 1})
+    assert str(caught.value).splitlines() == [
+        "gateway: aliases.a\\nb: must be non-empty, without spaces or control characters",
+        "gateway: x\\u2028\\x1b[0m: unknown field; known: " + ", ".join(GatewayConfig.model_fields),
+    ]
+
+
 def test_user_config_alone_is_reported() -> None:
     """Where only the Router's `user_config` is known, the line names the gateway."""
     with pytest.raises(
         ConfigError, match=r"^gateway: max_body_mb: should be a number, found \"x\"$"
     ):
         parse_gateway({"max_body_mb": "x"})
+    with pytest.raises(ConfigError, match=r"^gateway: aliases\.a: stands for itself: a -> a$"):
+        parse_gateway({"aliases": {"a": "a"}})
+    with pytest.raises(ConfigError, match=r"^gateway: should be a mapping, found a list$"):
+        parse_gateway([])
+
+
+FIELDS = sorted({*GatewayConfig.model_fields, *VllmEntry.model_fields, *SimEntry.model_fields})
+INNER = "models shadow model fraction min tensor kind type name source step_s policy [key] ctx"
+SCALARS = st.none() | st.booleans() | st.integers(-2, 10**20) | st.floats() | st.text(max_size=3)
+VALUES = st.recursive(
+    SCALARS | st.sampled_from(["vllm", "sim", "gpu", "cpu", "H100"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(INNER.split()) | st.text(max_size=2), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+ARGS = st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=3), VALUES, max_size=5)
+
+
+@settings(deadline=None)
+@given(args=ARGS, engine=st.sampled_from(["vllm", "sim"]))
+def test_anything_is_read_or_refused_in_lines(args: dict[str, object], engine: str) -> None:
+    """Whatever stands in a file, it is taken or answered with lines that name a place."""
+    wanted = {"name": "m", "engine": engine, "source": "s"}
+    lines: list[str] = []
+    for parse in (parse_gateway, parse_entry):
+        for document in (args, wanted | args):
+            try:
+                parse(document)
+            except ConfigError as error:
+                lines += error.message.splitlines()
+    assert all(": " in line for line in lines)
 
 
 @pytest.mark.parametrize(

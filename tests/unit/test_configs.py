@@ -9,8 +9,8 @@ import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from gateway.cli import Plan
 from gateway.configfile import load_config
+from gateway.plan import Plan
 from gateway.registry.vllm import VllmEntry
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -31,7 +31,7 @@ def test_every_config_is_valid(path: Path) -> None:
     models = load_config(path).models
     schema = ServeDeploySchema.model_validate(yaml.safe_load(path.read_text()))
     assert {app.name for app in schema.applications} == {"gateway"} | {m.name for m in models}
-    assert len(models) >= 2
+    assert sum(1 + len(model.entry.adapters) for model in models) >= 2
 
 
 def test_dev_fits_a_small_machine() -> None:
@@ -43,6 +43,13 @@ def test_dev_fits_a_small_machine() -> None:
     assert plan.max_cpus + router["ray_actor_options"]["num_cpus"] <= 2
     assert document["http_options"]["host"] == "127.0.0.1"
     assert [model.model for model in plan.models] == ["demo", "demo-embed"]
+
+
+def test_adapters_are_beside_their_model() -> None:
+    """One engine on the CPU answers under two names."""
+    (model,) = load_config(CONFIGS / "adapters.yaml").models
+    assert [adapter.name for adapter in model.entry.adapters] == ["demo-pirate"]
+    assert (CONFIGS.parent / model.entry.adapters[0].source / "adapter_config.json").exists()
 
 
 def test_sim_runs_several_replicas_of_two_models() -> None:

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from gateway.admission.admissions import Admissions
-from gateway.api.delivery import RETRIES, VICTIMS, Delivery, Means
+from gateway.api.cold import ColdStarts
+from gateway.api.delivery import RETRIES, VICTIMS, Means
 from gateway.api.errand import Errand
+from gateway.api.journey import Journey
 from gateway.api.routes import parse_head
 from gateway.api.selection import Selector
 from gateway.errors import DeadlineExceeded, GatewayError, ModelUnavailable, UpstreamFailed
@@ -84,10 +86,12 @@ class Stand:
         self.fleet = Fleet()
         self.dispatchers = Dispatchers(self.fleet, random.Random(1), time.time)  # noqa: S311 - breaks ties only
         self.model = Model("m", created_s=1)
-        self.model.terms = Terms(queue=Queue(max_wait_s=0.2))
+        self.model.terms = Terms(queue=Queue(max_wait_s=0.2), cold_start_timeout_s=0.2)
         self.fleet.add(self.model)
         self.means = Means(
-            Relay(self.upstream), Admissions(self.fleet, self.dispatchers, time.monotonic)
+            Relay(self.upstream),
+            Admissions(self.fleet, self.dispatchers, time.monotonic),
+            ColdStarts(self.fleet, lambda *_: None),
         )
 
     async def has(self, *scripts: Script) -> list[Replica]:
@@ -100,10 +104,9 @@ class Stand:
     async def deliver(self, errand: Errand | None = None) -> None:
         """Deliver one request."""
         errand = errand or request()
-        selector = Selector(self.fleet, self.dispatchers, lambda _: None)
+        selector = Selector(self.fleet, self.dispatchers)
         head = parse_head(errand.path, errand.body, b"")
-        selection = selector.select(errand.path, head, b"", errand.request_id)
-        await Delivery(errand, selection, self.means, self.client.reply).run()
+        await Journey(errand, head, ("m",), selector, self.means, self.client.reply).run()
 
     @property
     def visits(self) -> list[int]:
@@ -272,7 +275,7 @@ async def test_a_model_that_lost_its_last_engine_is_unavailable(stand: Stand) ->
 async def test_a_successor_is_waited_for(stand: Stand) -> None:
     """The only engine drains while its successor starts: the client waits, and is answered."""
     await stand.has(FAILURES["draining"])
-    stand.model.terms = Terms(queue=Queue(max_wait_s=PATIENCE_S))
+    stand.model.terms = Terms(queue=Queue(max_wait_s=PATIENCE_S), cold_start_timeout_s=PATIENCE_S)
     task = asyncio.create_task(stand.deliver())
     async with asyncio.timeout(PATIENCE_S):
         while not stand.engines[0].requests:  # noqa: ASYNC110 - what is waited for has no event

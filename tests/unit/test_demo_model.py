@@ -10,6 +10,7 @@ import transformers
 
 FOLDER = Path(__file__).parents[2] / "models" / "demo"
 MAX_BYTES = 6_000_000
+MAX_ADAPTER_BYTES = 2_000_000
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,25 @@ def test_every_answer_is_known_by_heart() -> None:
     )
 
     assert exam.returncode == 0, exam.stderr
+
+
+def test_the_adapter_makes_a_pirate_of_it() -> None:
+    """The adapter's own exam, over every wording of every question."""
+    exam = subprocess.run(
+        [sys.executable, FOLDER / "train_adapter.py", "--only-examine"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert exam.returncode == 0, exam.stderr
+
+
+def test_the_adapter_is_small() -> None:
+    """A few hundred kilobytes: it lives in the repository too."""
+    sizes = [path.stat().st_size for path in (FOLDER / "pirate").iterdir()]
+
+    assert sum(sizes) <= MAX_ADAPTER_BYTES
 
 
 def test_any_text_can_be_written(tokenizer: Any) -> None:

@@ -38,8 +38,14 @@ class FakeApplication:
     """How many run."""
     model_status: str = "HEALTHY"
     """Of the deployment that holds its entry."""
+    model_runs: bool = True
     fields: dict[str, Any] = field(default_factory=dict)
     """What its entry says beside the name."""
+    starting: int = 0
+    """Engines that start."""
+    lack: str | None = ""
+    """Why one of them waits for a place; None if nobody can tell."""
+    engine_status: str = "HEALTHY"
 
     def remote(self) -> Any:
         """Answer the call for its entry, as a deployment handle does."""
@@ -50,6 +56,12 @@ class FakeApplication:
             answer.set_result({"name": self.model} | self.fields)
         return answer
 
+    async def said_lack(self) -> str:
+        """Answer the call for why an engine waits."""
+        if self.lack is None:
+            raise RuntimeError("its replica is gone")
+        return self.lack
+
     @property
     def overview(self) -> Any:
         """Its part of Serve's status."""
@@ -57,8 +69,8 @@ class FakeApplication:
             status=ApplicationStatus(self.status),
             last_deployed_time_s=self.deployed_s,
             deployments={
-                "Model": engine(self.model_status, RUNNING=1),
-                "Engine": engine("HEALTHY", RUNNING=self.engines),
+                "Model": engine(self.model_status, RUNNING=int(self.model_runs)),
+                "Engine": engine(self.engine_status, RUNNING=self.engines, STARTING=self.starting),
             },
         )
 
@@ -81,7 +93,10 @@ class FakeServe:
         def remote() -> Any:
             return self.applications[name].remote()  # as it is at the time of the call
 
-        return SimpleNamespace(entry=SimpleNamespace(remote=remote))
+        return SimpleNamespace(
+            entry=SimpleNamespace(remote=remote),
+            lack=SimpleNamespace(remote=self.applications[name].said_lack),
+        )
 
     def get_deployment_handle(self, _deployment: str, _app: str) -> Any:
         """The handle of an `Engine` deployment."""
@@ -265,7 +280,7 @@ def engine(status: str, **replicas: int) -> DeploymentStatusOverview:
         (False, "DEPLOYING", engine("UPDATING"), ModelState.STARTING),
         (False, "RUNNING", engine("HEALTHY"), ModelState.SCALED_TO_ZERO),
         (False, "RUNNING", engine("DOWNSCALING", STOPPING=1), ModelState.SCALED_TO_ZERO),
-        (False, "UNHEALTHY", engine("UNHEALTHY", STARTING=1), ModelState.UNHEALTHY),
+        (False, "UNHEALTHY", engine("UNHEALTHY", STARTING=1), ModelState.STARTING),
         (False, "DEPLOY_FAILED", engine("DEPLOY_FAILED"), ModelState.UNHEALTHY),
     ],
 )
@@ -283,6 +298,57 @@ def test_a_failed_engine_that_is_being_replaced_says_so() -> None:
 
     assert "another one is starting" in replaced
     assert "serve status" in failed
+
+
+LACK = "needs 1 GPU; none is free"
+
+
+@pytest.mark.parametrize(
+    ("fields", "state", "reason"),
+    [
+        ({"lack": LACK}, ModelState.STARTING, LACK),
+        (
+            {"lack": LACK, "engine_status": "UNHEALTHY"},
+            ModelState.STARTING,
+            f"its engine failed, and another one is starting: {LACK}",
+        ),
+        ({"lack": ""}, ModelState.STARTING, "its engine is starting"),
+        ({"lack": None}, ModelState.STARTING, "its engine is starting"),
+        ({"lack": LACK, "model_runs": False}, ModelState.STARTING, "its engine is starting"),
+    ],
+)
+async def test_an_engine_that_waits_for_a_place_says_why(
+    serve: FakeServe, fields: dict[str, Any], state: ModelState, reason: str
+) -> None:
+    """Why no engine comes up is the reason of its model; nobody is asked who cannot answer."""
+    fleet = Fleet()
+    follower = Discovery(fleet)
+    app = FakeApplication("x", starting=1)
+    serve.applications = {"app": app}
+    await follower.refresh()
+    for name, value in fields.items():
+        setattr(app, name, value)
+    await follower.refresh()
+
+    assert (fleet.model("x").state, fleet.model("x").reason) == (state, reason)
+
+
+async def test_a_model_that_serves_says_what_more_waits(serve: FakeServe) -> None:
+    """One engine more that finds no place, or a changed one, is no secret; in the end it is."""
+    fleet = Fleet()
+    follower = Discovery(fleet)
+    app = FakeApplication("x", engines=1, starting=1, lack=LACK)
+    serve.applications = {"app": app}
+    await follower.refresh()
+    broadcasts.replicas.publish("app", [running("r", "x")])
+    await asyncio.sleep(0)
+    await follower.refresh()
+    waiting = fleet.model("x").state, fleet.model("x").reason
+    app.starting = 0
+    await follower.refresh()
+
+    assert waiting == (ModelState.READY, LACK)
+    assert fleet.model("x").reason == ""
 
 
 def test_a_listener_hears_what_was_said_before_it_came() -> None:

@@ -542,6 +542,7 @@ def test_batch_is_due_after_all_others() -> None:
         scene.dispatcher.sending(other, TEN) as third,
     ):
         assert third.priority < first.priority < second.priority
+        assert (first.is_batch, third.is_batch) == (True, False)
 
 
 def test_without_telemetry_the_routers_own_books_are_used() -> None:

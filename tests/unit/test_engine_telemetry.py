@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from deployments.engines.asgi import send_json
+from deployments.engines.call import inside_calls
 from deployments.engines.observer import Beginning, Observer, prompt_tokens
 from deployments.engines.server import EngineServer
 from deployments.engines.telemetry import BACKLOG_BYTES, KEEP_ALIVE_S
@@ -411,7 +412,7 @@ def observer(report: Report) -> Observer:
 Call = Callable[[], Coroutine[None, None, None]]
 
 
-async def request(observer: Observer, call: Call, sent: Dispatch | None = None) -> None:
+async def request(call: Call, sent: Dispatch | None = None) -> None:
     """Have `call` made in an HTTP request that comes with the dispatch."""
     headers = [(DISPATCH, sent.encode())] if sent else []
 
@@ -424,7 +425,7 @@ async def request(observer: Observer, call: Call, sent: Dispatch | None = None) 
     async def send(message: Message) -> None:
         """Nobody listens."""
 
-    await observer.inside(app)({"type": "http", "headers": headers}, receive, send)
+    await inside_calls(app)({"type": "http", "headers": headers}, receive, send)
 
 
 async def answered(
@@ -464,7 +465,7 @@ async def test_an_answer_is_collected(observer: Observer, report: Report, is_del
     async def call() -> None:
         await answered(observer, *outputs, is_delta=is_delta)
 
-    await request(observer, call, dispatch(3, 1))
+    await request(call, dispatch(3, 1))
     update = told(report)
     assert set(unpacked(update.added)) == {1, *extend(1, b"|" + text.encode(), KEY_BYTES)}
     assert update.finished == [
@@ -492,7 +493,7 @@ async def test_several_answers_are_collected_apart(observer: Observer, report: R
     async def call() -> None:
         await answered(observer, delta(one[:-1]), delta(two[:-1], index=1), last)
 
-    await request(observer, call, dispatch(3, 1))
+    await request(call, dispatch(3, 1))
     update = told(report)
     expected = [extend(1, b"|" + text.encode(), KEY_BYTES)[0] for text in (one, two)]
     assert set(unpacked(update.added)) == {1, *expected}
@@ -509,7 +510,7 @@ async def test_an_answer_in_token_ids(observer: Observer, report: Report) -> Non
     async def call() -> None:
         await answered(observer, first, second)
 
-    await request(observer, call, sent)
+    await request(call, sent)
     ids = array("I", list(b"abcdefghij")).tobytes()
     assert list(unpacked(told(report).added)) == list(extend(7, ids, KEY_BYTES))
 
@@ -527,10 +528,10 @@ async def test_the_dispatch_goes_to_the_first_call(observer: Observer, report: R
         _ = [output async for output in first]
         priorities.append(observer.priority)
 
-    await request(observer, call, dispatch(8))
+    await request(call, dispatch(8))
     assert [request.id for request in told(report).finished] == [0, 8]
     assert priorities == [1008, 1008]
-    await request(observer, call)
+    await request(call)
     assert [request.id for request in told(report).finished] == [0, 0]
     assert priorities[2:] == [0, 0]
     assert observer.priority == 0
@@ -543,7 +544,7 @@ async def test_requests_at_once_keep_their_dispatches(observer: Observer, report
         await asyncio.sleep(0)
         await answered(observer, delta("x", last="stop"))
 
-    await asyncio.gather(*(request(observer, call, dispatch(n)) for n in range(1, 9)))
+    await asyncio.gather(*(request(call, dispatch(n)) for n in range(1, 9)))
     assert {request.id for request in told(report).finished} == set(range(1, 9))
 
 
@@ -669,7 +670,7 @@ async def test_an_embedding(observer: Observer, report: Report) -> None:
         passed = [output async for output in observer.encode(outputs(), PROMPT)]
         assert passed == [FakePooled()]
 
-    await request(observer, call, dispatch(4, 1, 2))
+    await request(call, dispatch(4, 1, 2))
     update = told(report)
     assert set(unpacked(update.added)) == {1, 2}
     (request_,) = update.finished
@@ -721,7 +722,7 @@ async def test_no_request_dies_of_telemetry(
     assert "telemetry went wrong" in caplog.text
 
 
-async def test_what_is_no_request_passes(observer: Observer) -> None:
+async def test_what_is_no_request_passes() -> None:
     """The server's start and end reach the application as they are."""
     seen: list[str] = []
 
@@ -731,7 +732,7 @@ async def test_what_is_no_request_passes(observer: Observer) -> None:
     async def nothing(*_: object) -> Message:
         return {}
 
-    await observer.inside(app)({"type": "lifespan"}, nothing, nothing)  # type: ignore[arg-type]
+    await inside_calls(app)({"type": "lifespan"}, nothing, nothing)  # type: ignore[arg-type]
     assert seen == ["lifespan"]
 
 

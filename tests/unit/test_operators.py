@@ -8,10 +8,13 @@ import httpx
 import pytest
 
 from gateway.admission.admissions import Admissions
+from gateway.api.access import Access
 from gateway.api.app import create_app
-from gateway.api.controls import Controls
+from gateway.api.cold import ColdStarts
+from gateway.api.controls import Controls, Refusal
 from gateway.api.delivery import Means
-from gateway.api.operators import Access
+from gateway.registry.gateway import GatewayConfig
+from gateway.registry.terms import Terms
 from gateway.relay.asgi import App
 from gateway.relay.relay import Relay
 from gateway.relay.upstream import Upstream
@@ -28,10 +31,13 @@ BODY = {"model": "m", "messages": [{"role": "user", "content": "x" * 1000}]}
 class Stand:
     """A gateway with two engines that answer everything."""
 
-    def __init__(self, app: App, dispatchers: Dispatchers, model: Model, access: Access) -> None:
+    def __init__(
+        self, app: App, dispatchers: Dispatchers, model: Model, controls: Controls
+    ) -> None:
         self.dispatchers = dispatchers
         self.model = model
-        self.access = access
+        self.controls = controls
+        self.access = controls.access
         self.visits: list[bytes] = []
         self.woken: list[str] = []
         self._transport = httpx.ASGITransport(app)
@@ -53,7 +59,7 @@ async def stand(start_engine: StartEngine, upstream: Upstream) -> Stand:
         visits.append(visit.request)
         await visit.send(answer(b"{}"))
 
-    fleet, access = Fleet(), Access(is_local=True)
+    fleet, controls = Fleet(), Controls(access=Access(is_local=True))
     dispatchers = Dispatchers(fleet, random.Random(1), lambda: 1000.0)  # noqa: S311 - breaks ties only
     model = Model("m", created_s=1, state=ModelState.READY)
     fleet.add(model)
@@ -61,11 +67,14 @@ async def stand(start_engine: StartEngine, upstream: Upstream) -> Stand:
     app = create_app(
         fleet,
         dispatchers,
-        Means(Relay(upstream), Admissions(fleet, dispatchers, time.monotonic)),
-        controls=Controls(access=access),
-        wake=lambda model: woken.append(model.name),
+        Means(
+            Relay(upstream),
+            Admissions(fleet, dispatchers, time.monotonic),
+            ColdStarts(fleet, lambda model, waiting: woken.extend([model.name] * waiting)),
+        ),
+        controls=controls,
     )
-    stand = Stand(app, dispatchers, model, access)
+    stand = Stand(app, dispatchers, model, controls)
     stand.visits, stand.woken = visits, woken
     return stand
 
@@ -203,10 +212,25 @@ async def test_only_operators_come_in(
     async with stand.client(authorization=sent) as client:
         answers = [
             await client.get("/gateway/decisions"),
+            await client.get("/gateway/config"),
             await client.post("/gateway/route", json=BODY),
         ]
 
-    assert [answer.status_code for answer in answers] == [status, status]
+    assert [answer.status_code for answer in answers] == [status] * 3
+
+
+async def test_the_config_in_force_is_shown_without_secrets(stand: Stand) -> None:
+    """Names and limits, what was refused since, and never the operators' key."""
+    stand.access.admin_key = KEY
+    stand.controls.config = GatewayConfig(aliases={"x": "m"}, admin_key=KEY)
+    stand.controls.refusal = Refusal(("a line",), 7.0)
+
+    async with stand.client(authorization=f"Bearer {KEY}") as client:
+        response = await client.get("/gateway/config")
+
+    assert response.json()["config"]["aliases"] == {"x": "m"}
+    assert response.json()["refused"] == {"problems": ["a line"], "refused_s": 7.0}
+    assert KEY not in response.text
 
 
 async def test_a_session_prefers_its_replica(stand: Stand) -> None:
@@ -230,9 +254,10 @@ async def test_a_dry_run_wakes_nobody(stand: Stand) -> None:
     """Asking where a request would go starts no engine; sending one does."""
     stand.model.replace_replicas([])
     stand.model.state = ModelState.SCALED_TO_ZERO
+    stand.model.terms = Terms(cold_start_timeout_s=0.01)
     async with stand.client() as client:
         dry = await client.post("/gateway/route", json=BODY)
         woken = list(stand.woken)
         await client.post(CHAT, json=BODY)
 
-    assert (dry.status_code, woken, stand.woken) == (503, [], ["m"])
+    assert (dry.status_code, woken, set(stand.woken)) == (503, [], {"m"})

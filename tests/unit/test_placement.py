@@ -1,6 +1,7 @@
 """Tests of gateway.placement and of the Serve options made from it."""
 
 import pickle
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -58,11 +59,31 @@ def vllm(**fields: object) -> ModelEntry:
             vllm(parallelism={"tensor": 3}, accelerator="cpu", cpus_per_worker=0.1),
             Placement({"CPU": 0.3}, "mp", 3, 0, ({"CPU": 0.3},), "STRICT_PACK"),
         ),
+        (
+            vllm(gpu_fraction=0.25, accelerator="L4"),
+            Placement({"CPU": 1, "GPU": 0.25, "accelerator_type:L4": 0.001}, "uni", 1, 0.25),
+        ),
     ],
 )
 def test_placement(entry: ModelEntry, placement: Placement) -> None:
     """What fits one node is one bundle there; what does not is a bundle for each worker."""
     assert place(entry) == placement
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"accelerator": "H100"},
+        {"accelerator": "gpu", "gpu_fraction": 0.5},
+        {"accelerator": "H100", "parallelism": {"tensor": 4}},
+        {"accelerator": "H100", "parallelism": {"tensor": 8, "pipeline": 2}},
+    ],
+)
+def test_a_simulated_model_is_placed_like_a_real_one(fields: dict[str, object]) -> None:
+    """The same fields reserve the same on the same nodes; only no worker is started."""
+    simulated = parse_entry({"engine": "sim", "name": "m", "cpus_per_worker": 1, **fields})
+
+    assert place(simulated) == replace(place(vllm(**fields)), executor=None)
 
 
 def test_totals_of_a_replica() -> None:

@@ -6,8 +6,9 @@ from ray.util import accelerators
 
 from gateway.configfile import parse_entry, parse_gateway
 from gateway.errors import ConfigError
+from gateway.registry.hardware import ACCELERATOR_TYPES, Cpu, Gpu
 from gateway.registry.sim import SimEntry
-from gateway.registry.vllm import ACCELERATOR_TYPES, Cpu, Gpu, VllmEntry
+from gateway.registry.vllm import VllmEntry
 from gateway.routing.policies import POLICIES
 
 VLLM = {"engine": "vllm", "name": "m", "source": "s"}
@@ -66,6 +67,37 @@ def test_replicas_from_either_field(fields: dict[str, object], replicas: tuple[i
 def test_accelerator_shorthands(written: object, meant: Gpu | Cpu) -> None:
     """A word stands for the mapping it abbreviates; the long form takes any GPU type."""
     assert vllm(accelerator=written).accelerator == meant
+
+
+@pytest.mark.parametrize(
+    ("fields", "share"),
+    [
+        ({}, None),
+        ({"gpu_fraction": 1}, None),
+        ({"gpu_fraction": 0.5}, 0.46),
+        ({"gpu_fraction": 0.25}, 0.23),
+    ],
+)
+def test_a_part_of_a_gpu_is_a_part_of_its_memory(
+    fields: dict[str, object], share: float | None
+) -> None:
+    """What vLLM may take by itself stays within the fraction; of a whole GPU vLLM decides."""
+    assert vllm(**fields).gpu_memory_utilization == share
+
+
+@pytest.mark.parametrize(
+    ("fraction", "share", "fits"),
+    [(0.5, 0.5, True), (0.5, 0.51, False), (0.5, 1, False), (1, 0.95, True)],
+)
+def test_memory_asked_for_is_within_the_fraction(fraction: float, share: float, fits: bool) -> None:
+    """An engine with half of a GPU cannot ask for more than half of its memory."""
+    fields = {"gpu_fraction": fraction, "engine_args": {"gpu_memory_utilization": share}}
+    if fits:
+        assert vllm(**fields).gpu_fraction == fraction
+        return
+    wrong = "engine_args.gpu_memory_utilization: .* is more than `gpu_fraction` 0.5$"
+    with pytest.raises(ConfigError, match=wrong):
+        vllm(**fields)
 
 
 def test_accelerator_types_are_rays() -> None:

@@ -1,7 +1,11 @@
 """What Serve is told about a model's engines."""
 
+import pytest
+
+from deployments.engine import vllm_arguments
 from deployments.placement import serve_options
 from gateway.configfile import parse_entry
+from gateway.registry.vllm import VllmEntry
 
 
 def test_cpu_engines_are_not_bound_to_cores() -> None:
@@ -23,3 +27,22 @@ def test_gpu_engines_have_their_entry_s_environment_only() -> None:
 
     assert "runtime_env" not in options["ray_actor_options"]
     assert options["ray_actor_options"]["num_gpus"] == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "share"),
+    [
+        ({}, None),
+        ({"gpu_fraction": 0.5}, 0.46),
+        ({"gpu_fraction": 0.5, "engine_args": {"gpu_memory_utilization": 0.4}}, 0.4),
+    ],
+)
+def test_engines_on_one_gpu_share_its_memory(
+    fields: dict[str, object], share: float | None
+) -> None:
+    """vLLM is told to keep to the fraction, unless the entry says itself what to take."""
+    entry = parse_entry({"name": "m", "engine": "vllm", "source": "m", **fields})
+    assert isinstance(entry, VllmEntry)
+
+    assert serve_options(entry)["ray_actor_options"]["num_gpus"] == entry.gpu_fraction
+    assert vllm_arguments(entry)["gpu_memory_utilization"] == share

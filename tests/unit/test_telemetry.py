@@ -145,7 +145,7 @@ def test_these_are_no_updates(body: bytes) -> None:
 
 def test_fields_of_later_versions_are_left_alone() -> None:
     """A frame with more fields, or with fewer, than we know is read as far as we know it."""
-    longer = b"\x9a\xc3\xc4\x00\xc4\x00\xc4\x00\x90\x90\xc0\xc2\x00\x07"
+    longer = b"\x9b\xc3\xc4\x00\xc4\x00\xc4\x00\x90\x90\xc0\xc2\x00\xc0\x07"
     shorter = b"\x91\xc3"
     for body in (longer, shorter):
         assert UpdateReader().feed(len(body).to_bytes(4) + body) == [Update(is_snapshot=True)]

@@ -1,0 +1,69 @@
+"""An adapter's files, as PEFT writes them."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from deployments.engines.source import resolve_source
+from gateway.errors import AdapterBroken, ConfigError
+
+CONFIG = "adapter_config.json"
+
+logger = logging.getLogger("ray.serve")
+
+
+class _LoraConfig(msgspec.Struct):
+    """What of PEFT's configuration an engine is set up by."""
+
+    r: int
+    rank_pattern: dict[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFiles:
+    """Where an adapter's files are: a path under one of `roots`, or a name on a model hub."""
+
+    name: str
+    source: str
+    roots: tuple[Path, ...] = ()
+
+    def folder(self, download: Callable[[str], str]) -> Path:
+        """The folder they are in on this node; `download` fetches them from the hub.
+
+        Raises:
+            AdapterBroken: there are none.
+        """
+        try:
+            found = Path(resolve_source(self.source, self.roots))
+        except ConfigError as error:
+            logger.error("adapter %s: %s", self.name, error)  # noqa: TRY400 - the message says all
+            raise AdapterBroken(self.name, "its files are not there") from error
+        if not found.is_absolute():
+            found = self._downloaded(download)
+        if not found.is_dir():
+            raise AdapterBroken(self.name, "its files could not be downloaded")
+        return found
+
+    def rank(self, folder: Path) -> int:
+        """The largest rank it has in any layer.
+
+        Raises:
+            AdapterBroken: it is no LoRA adapter.
+        """
+        try:
+            config = msgspec.json.decode((folder / CONFIG).read_bytes(), type=_LoraConfig)
+        except (OSError, msgspec.MsgspecError) as error:
+            logger.error("adapter %s: %s: %s", self.name, folder / CONFIG, error)  # noqa: TRY400
+            raise AdapterBroken(self.name, f"it has no {CONFIG} of a LoRA adapter") from error
+        return max(config.r, *(config.rank_pattern or {}).values(), 0)
+
+    def _downloaded(self, download: Callable[[str], str]) -> Path:
+        try:
+            return Path(download(self.source))
+        except Exception as error:
+            # A hub's client raises whatever its network does.
+            logger.exception("adapter %s could not be downloaded", self.name)
+            raise AdapterBroken(self.name, "its files could not be downloaded") from error

@@ -1,0 +1,59 @@
+"""Which engines wait for a place, and what the cluster has for them.
+
+All of this blocks: it is asked off the event loop, and only while an engine is starting.
+"""
+
+from collections.abc import Mapping
+
+import ray
+from ray.autoscaler.v2.schema import ClusterStatus, NodeInfo
+from ray.autoscaler.v2.sdk import get_cluster_status
+from ray.serve.context import _get_global_client as get_serve_client
+from ray.serve.schema import ReplicaState
+
+from gateway.shortage import Cluster, Node
+
+GROUP = "_group_"
+"""In the names of what placement groups have reserved, which stand beside the nodes' own."""
+UNEXPLAINED = "its engine waits for Ray to place it"
+
+
+def unplaced(deployment: str) -> set[str]:
+    """The applications with a replica of `deployment` that Ray has found no node for."""
+    # Of Ray 2.60's public names, `serve.status()` tells that replicas start but not whether they
+    # have a node yet; what the dashboard shows does.
+    applications = get_serve_client().get_serve_details()["applications"]
+    return {
+        name
+        for name, application in applications.items()
+        if any(
+            replica["state"] == ReplicaState.STARTING and replica.get("node_id") is None
+            for replica in application["deployments"].get(deployment, {}).get("replicas", ())
+        )
+    }
+
+
+def read_cluster() -> Cluster:
+    """What the cluster has at the moment."""
+    # No public name in Ray 2.60 tells what is free on each node; this is what `ray status` asks.
+    return cluster_of(get_cluster_status(ray.get_runtime_context().gcs_address))
+
+
+def cluster_of(status: ClusterStatus) -> Cluster:
+    """Ray's own description of the cluster, as far as it decides where replicas go."""
+    return Cluster(
+        nodes=[_node(node) for node in (*status.active_nodes, *status.idle_nodes)],
+        coming=len(status.pending_nodes) + sum(launch.count for launch in status.pending_launches),
+    )
+
+
+def _node(node: NodeInfo) -> Node:
+    return Node(
+        node.node_id,
+        total=_own(node.total_resources()),
+        free=_own(node.available_resources()),
+    )
+
+
+def _own(resources: Mapping[str, float]) -> dict[str, float]:
+    return {name: amount for name, amount in resources.items() if GROUP not in name}

@@ -1,0 +1,166 @@
+"""Requests that wait for a model of which no engine runs, and the engine that is started for them.
+
+Each model that is waited for has a vigil: it tells Serve how many wait, looks at the model every
+`LOOK_S` seconds, and lets all go on as soon as an engine runs, or none will.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+from gateway.errors import ModelUnavailable, Overloaded
+from gateway.routing.fleet import Fleet, Model, ModelState
+
+LOOK_S = 0.05
+WAITING_BYTES = 256 << 20
+"""Bytes of bodies that wait for engines to start, of all models together."""
+LEAST_RETRY_S = 1.0
+LEAST_PAUSE_S = 30.0
+"""After a start that failed, how long no request has another one tried; doubled each time."""
+MOST_PAUSE_S = 900.0
+
+Wake = Callable[[Model, int], None]
+"""Has Serve know that so many requests wait for an engine of a model; 0: none any more."""
+
+
+class ColdStarts:
+    """Those of one router."""
+
+    def __init__(self, fleet: Fleet, wake: Wake) -> None:
+        self._fleet = fleet
+        self._wake = wake
+        self._vigils: dict[Model, _Vigil] = {}
+        self._failures: WeakKeyDictionary[Model, _Failure] = WeakKeyDictionary()
+        self._asked: set[asyncio.Task[None]] = set()
+        self._bytes = 0
+
+    def waiting(self, model: Model) -> int:
+        """How many requests wait for an engine of the model."""
+        vigil = self._vigils.get(model)
+        return len(vigil.waiting) if vigil else 0
+
+    def expected_s(self, model: Model) -> float:
+        """What is left of the start, as far as is known."""
+        vigil = self._vigils.get(model)
+        gone_s = asyncio.get_running_loop().time() - vigil.since_s if vigil else 0.0
+        return max(LEAST_RETRY_S, model.start_s - gone_s)
+
+    async def wait(self, model: Model, size_bytes: int) -> None:
+        """Have an engine started, and wait until one runs; the request has `size_bytes`.
+
+        Raises:
+            ModelUnavailable: none has come in time, or none will.
+            Overloaded: too many wait already.
+        """
+        self._check_failure(model)
+        self._check_room(model, size_bytes)
+        vigil = self._vigils.get(model)
+        if vigil is None:
+            vigil = self._vigils[model] = _Vigil(asyncio.get_running_loop().time())
+            vigil.task = asyncio.create_task(self._watch(model, vigil))
+        ready = asyncio.get_running_loop().create_future()
+        vigil.waiting.add(ready)
+        self._bytes += size_bytes
+        try:
+            async with asyncio.timeout(model.terms.cold_start_timeout_s):
+                await ready
+        except TimeoutError:
+            limit_s = model.terms.cold_start_timeout_s
+            reason = f"{model.reason}, for longer than {limit_s:g} s"
+            raise self._unavailable(model, reason) from None
+        finally:
+            self._bytes -= size_bytes
+            vigil.waiting.discard(ready)
+
+    def ask(self, model: Model) -> None:
+        """Have an engine started for which no request waits."""
+        if model not in self._vigils:
+            task = asyncio.create_task(self._wait_for_nobody(model))
+            self._asked.add(task)
+            task.add_done_callback(self._asked.discard)
+
+    async def _wait_for_nobody(self, model: Model) -> None:
+        try:
+            await self.wait(model, 0)
+        except (ModelUnavailable, Overloaded):
+            return  # whoever asks next is told
+
+    def _check_failure(self, model: Model) -> None:
+        """After a start that failed, none is tried for a while."""
+        failure = self._failures.get(model)
+        left_s = failure.until_s - asyncio.get_running_loop().time() if failure else 0.0
+        if failure and left_s > 0:
+            message = f"The model `{model.name}` is unhealthy: {failure.reason}"
+            raise ModelUnavailable(message, left_s)
+
+    def _check_room(self, model: Model, size_bytes: int) -> None:
+        most = model.terms.queue.max_requests
+        if self.waiting(model) >= max(1, most):
+            reason = f"{most} requests are waiting for it to start"
+        elif self._bytes + size_bytes > WAITING_BYTES:
+            reason = f"{WAITING_BYTES >> 20} MiB of requests are waiting for models to start"
+        else:
+            return
+        message = f"The model `{model.name}` is overloaded: {reason}."
+        raise Overloaded(message, self.expected_s(model))
+
+    async def _watch(self, model: Model, vigil: "_Vigil") -> None:
+        try:
+            while vigil.waiting:
+                self._wake(model, len(vigil.waiting))
+                self._settle(model, vigil)
+                await asyncio.sleep(LOOK_S)
+        finally:
+            self._vigils.pop(model, None)
+            self._wake(model, 0)
+
+    def _settle(self, model: Model, vigil: "_Vigil") -> None:
+        """Let those go who wait no longer: an engine runs, or none will."""
+        is_gone = not self._fleet.has(model.name) or self._fleet.model(model.name) is not model
+        for ready in vigil.waiting:
+            if ready.done():
+                continue
+            if is_gone:
+                ready.set_exception(self._unavailable(model, "it has been taken away"))
+            elif model.replicas:
+                self._failures.pop(model, None)
+                ready.set_result(None)
+            elif model.state is ModelState.UNHEALTHY:
+                self._fail(model, vigil)
+                ready.set_exception(self._unavailable(model, model.reason))
+
+    def _fail(self, model: Model, vigil: "_Vigil") -> None:
+        """Note that a start has failed: the next one has to wait, longer each time."""
+        if vigil.has_failed:
+            return
+        vigil.has_failed = True
+        last = self._failures.get(model)
+        pause_s = min(MOST_PAUSE_S, 2 * last.pause_s) if last else LEAST_PAUSE_S
+        until_s = asyncio.get_running_loop().time() + pause_s
+        self._failures[model] = _Failure(model.reason, pause_s, until_s)
+
+    def _unavailable(self, model: Model, reason: str) -> ModelUnavailable:
+        message = f"The model `{model.name}` is {model.condition}: {reason}"
+        return ModelUnavailable(message, self.expected_s(model))
+
+
+class _Vigil:
+    """Those who wait for one model."""
+
+    def __init__(self, since_s: float) -> None:
+        self.since_s = since_s
+        """When the first of them came, by the event loop's clock."""
+        self.waiting: set[asyncio.Future[None]] = set()
+        self.task: asyncio.Task[None] | None = None
+        self.has_failed = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """A start that has failed."""
+
+    reason: str
+    pause_s: float
+    until_s: float
+    """Until when no other start is tried, by the event loop's clock."""

@@ -1,0 +1,187 @@
+"""One request's way through the models that may answer it, until its answer has ended.
+
+The first of its course is tried, and then each of its fallbacks, until one has begun to answer: a
+model is passed over that is unknown, unavailable, cold (where its entry says so) or overloaded
+beyond its wait limit, that fails in spite of retries, or whose context is too short.
+
+A request waits for a model of which no engine runs. If it is to be answered by a stream, its client
+is told meanwhile, in headers and comments.
+"""
+
+import asyncio
+
+from gateway.api.delivery import Delivery, Means
+from gateway.api.errand import Errand
+from gateway.api.outlet import Outlet
+from gateway.api.routes import STREAMED
+from gateway.api.selection import Selector
+from gateway.errors import (
+    ContextExceeded,
+    DeadlineExceeded,
+    GatewayError,
+    ModelNotFound,
+    ModelUnavailable,
+    Overloaded,
+    UpstreamFailed,
+)
+from gateway.faults import Action, Fault
+from gateway.relay.heartbeat import COMMENT, Heartbeat
+from gateway.relay.reply import Reply
+from gateway.request import RequestHead
+from gateway.routing.fleet import Model, ModelState
+
+COLD_COMMENT_S = 1.0
+"""After which the client of a stream is told that an engine starts: until then, an error may be
+told by its status."""
+FALLS_BACK = (ModelNotFound, ModelUnavailable, Overloaded, UpstreamFailed, ContextExceeded)
+
+
+class Journey:
+    """Brings one errand's answer to `reply`; `course`: the models that may answer, in order."""
+
+    def __init__(
+        self,
+        errand: Errand,
+        head: RequestHead,
+        course: tuple[str, ...],
+        selector: Selector,
+        means: Means,
+        reply: Reply,
+    ) -> None:
+        self._errand = errand
+        self._head = head
+        self._course = course
+        self._selector = selector
+        self._means = means
+        is_journaled = errand.is_stream and errand.is_resumable
+        self._outlet = Outlet(errand.path, reply, is_journaled=is_journaled)
+        self._headers = reply.headers
+        self._delivery: Delivery | None = None
+        self._heartbeat: Heartbeat | None = None
+        self._due_s: float | None = None
+
+    async def run(self) -> None:
+        """Answer.
+
+        Raises:
+            GatewayError: the client has not been told yet; where `reply` has begun, it cannot be.
+        """
+        outlet = self._outlet
+        try:
+            if self._errand.is_stream and self._errand.path in STREAMED:
+                async with Heartbeat(outlet.reply, lambda: outlet.is_between) as self._heartbeat:
+                    await self._go_in_time()
+            else:
+                await self._go_in_time()
+        except GatewayError as error:
+            self._note(error)
+            if not outlet.reply.has_begun or outlet.is_committed:
+                raise
+            await outlet.end(error)
+
+    async def _go_in_time(self) -> None:
+        timeout_s = self._timeout_s()
+        if timeout_s is None:
+            await self._go()
+            return
+        self._due_s = self._errand.arrived_s + timeout_s
+        try:
+            async with asyncio.timeout_at(self._due_s):
+                await self._go()
+        except TimeoutError:
+            raise DeadlineExceeded(f"The answer took longer than {timeout_s:g} s.") from None
+
+    def _timeout_s(self) -> float | None:
+        first = self._course[0]
+        models_s = self._selector.model(first).terms.timeout_s if self._knows(first) else None
+        limits = (self._errand.timeout_s, models_s)
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def _knows(self, name: str) -> bool:
+        return self._selector.knows(name)
+
+    async def _go(self) -> None:
+        *others, last = self._course
+        for name in others:
+            try:
+                await self._have_answered(name, has_alternative=True)
+            except FALLS_BACK as error:
+                if self._outlet.has_sent or self._outlet.is_committed:
+                    raise
+                self._pass_on(name, error)
+            else:
+                return
+        await self._have_answered(last, has_alternative=False)
+
+    async def _have_answered(self, name: str, *, has_alternative: bool) -> None:
+        self._delivery = None
+        self._outlet.reply.headers = self._headers
+        model = self._selector.model(name)
+        was_cold = not model.replicas
+        if was_cold:
+            await self._warm(model, has_alternative=has_alternative)
+        self._outlet.has_alternative = has_alternative
+        self._delivery = Delivery(
+            self._errand,
+            self._selector.select(self._errand, self._head, name),
+            self._means,
+            self._outlet,
+            due_s=self._due_s,
+            patience_s=model.terms.cold_start_timeout_s if was_cold else 0.0,
+        )
+        await self._delivery.run()
+
+    async def _warm(self, model: Model, *, has_alternative: bool) -> None:
+        """Wait until an engine runs.
+
+        Raises:
+            ModelUnavailable: there is an alternative that is not to wait, or no engine will run.
+            Overloaded: too many wait already.
+        """
+        cold_starts = self._means.cold_starts
+        is_failing = model.state is ModelState.UNHEALTHY
+        if has_alternative and (is_failing or model.terms.when_cold == "fallback"):
+            cold_starts.ask(model)
+            message = f"The model `{model.name}` is {model.condition}: {model.reason}"
+            raise ModelUnavailable(message, cold_starts.expected_s(model))
+        reply, loop = self._outlet.reply, asyncio.get_running_loop()
+        began_s = loop.time()
+        if self._heartbeat is not None:
+            expected_s = b"%.1f" % cold_starts.expected_s(model)
+            reply.headers = [
+                *self._headers,
+                (b"x-gateway-state", model.state.encode()),
+                (b"x-gateway-expected-start-s", expected_s),
+            ]
+            self._heartbeat.comment = b": the model is starting\n\n"
+            self._heartbeat.hasten(COLD_COMMENT_S)
+        try:
+            await cold_starts.wait(model, len(self._errand.body))
+        finally:
+            reply.headers = self._headers
+            if self._heartbeat is not None:
+                self._heartbeat.comment = COMMENT
+        waited_s = b"%.1f" % (loop.time() - began_s)
+        reply.headers = [*self._headers, (b"x-gateway-cold-start-s", waited_s)]
+
+    def _pass_on(self, name: str, error: GatewayError) -> None:
+        if self._delivery is not None:
+            self._delivery.pass_on(error)
+        else:
+            self._fault(name, error, Action.FELL_BACK)
+
+    def _note(self, error: GatewayError) -> None:
+        """Have it known that the client is told of an error."""
+        if self._delivery is not None:
+            self._delivery.tell(error)
+        elif isinstance(error, Overloaded):
+            self._fault(self._course[-1], error, Action.SHED)
+        elif error.status >= 500:
+            self._fault(self._course[-1], error, Action.FAILED)
+
+    def _fault(self, name: str, error: GatewayError, action: Action) -> None:
+        # A name that is no model's must not become a label: clients can invent many.
+        model = self._selector.model(name).name if self._knows(name) else "-"
+        request_id = self._errand.request_id.decode()
+        fault = Fault(model, error.code, action)
+        self._means.faults.note(fault, request_id=request_id, why=str(error))

@@ -1,0 +1,159 @@
+"""Copies of requests, which another model answers for nobody, to see how it would have done.
+
+A copy is sent as batch work, and only where its model runs: it starts no engine and delays no other
+request. Its answer is read to the end and dropped.
+"""
+
+import asyncio
+import statistics
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from gateway.admission.tenant import NOBODY
+from gateway.api.delivery import Means
+from gateway.api.errand import Errand
+from gateway.api.journey import Journey
+from gateway.api.selection import Selector
+from gateway.errors import GatewayError
+from gateway.relay.asgi import Message
+from gateway.relay.reply import Reply
+from gateway.request import RequestHead
+
+MOST = 64
+"""Copies that are under way at the same time; no others are made meanwhile."""
+KEPT = 1000
+"""Answers of each model whose times are kept."""
+TIMEOUT_S = 600.0
+"""How long a copy may take."""
+ANSWERED = "answered"
+SKIPPED = "skipped"
+
+
+class Stopwatch:
+    """Sees an answer go by, and when: in seconds from now."""
+
+    def __init__(self) -> None:
+        self._now_s = asyncio.get_running_loop().time
+        self._began_s = self._now_s()
+        self.status = 0
+        self.first_s: float | None = None
+        """To the first byte of the body."""
+        self.whole_s: float | None = None
+        """To the last."""
+
+    def see(self, message: Message) -> None:
+        """One ASGI message of the answer."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            return
+        if self.first_s is None and message["body"]:
+            self.first_s = self._now_s() - self._began_s
+        if not message["more_body"]:
+            self.whole_s = self._now_s() - self._began_s
+
+
+@dataclass(slots=True)
+class Record:
+    """How a model has done."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    """How many were `answered` or `skipped`, and the statuses or error codes of the others."""
+    first_s: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
+    whole_s: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
+
+    def add(self, watch: Stopwatch) -> None:
+        """Count an answer that has gone by."""
+        if watch.status == 200 and watch.first_s is not None and watch.whole_s is not None:
+            self.outcomes[ANSWERED] += 1
+            self.first_s.append(watch.first_s)
+            self.whole_s.append(watch.whole_s)
+        else:
+            self.outcomes[str(watch.status)] += 1
+
+    def report(self) -> dict[str, object]:
+        """As the operators' route shows it; times in seconds."""
+        return {
+            "outcomes": dict(self.outcomes),
+            "first_byte_s": _quantiles(self.first_s),
+            "whole_s": _quantiles(self.whole_s),
+        }
+
+
+class Shadows:
+    """Those of one router."""
+
+    def __init__(self, selector: Selector, means: Means) -> None:
+        self._selector = selector
+        self._means = means
+        self._copies: set[asyncio.Task[None]] = set()
+        self._records: dict[tuple[str, str], tuple[Record, Record]] = {}
+        """By the name that clients use and the shadow's: of the copied requests themselves, and of
+        their copies."""
+
+    def copy(self, errand: Errand, head: RequestHead, name: str, reply: Reply) -> None:
+        """Have the model `name` answer the request as well; `reply` is watched, to compare."""
+        own, copied = self._records.setdefault((head.model, name), (Record(), Record()))
+        if len(self._copies) >= MOST or not self._runs(name):
+            copied.outcomes[SKIPPED] += 1
+            return
+        watch = Stopwatch()
+
+        def see(message: Message) -> None:
+            watch.see(message)
+            if watch.whole_s is not None:
+                own.add(watch)
+
+        reply.observe(see)
+        task = asyncio.create_task(self._send(errand, head, name, copied))
+        self._copies.add(task)
+        task.add_done_callback(self._copies.discard)
+
+    def report(self) -> list[dict[str, object]]:
+        """Each name that is copied, how it has done, and how its shadow has."""
+        return [
+            {"name": name, "shadow": shadow, "own": own.report(), "copies": copies.report()}
+            for (name, shadow), (own, copies) in self._records.items()
+        ]
+
+    async def close(self) -> None:
+        """End all copies."""
+        for task in self._copies:
+            task.cancel()
+        await asyncio.gather(*self._copies, return_exceptions=True)
+
+    def _runs(self, name: str) -> bool:
+        return self._selector.knows(name) and bool(self._selector.model(name).replicas)
+
+    async def _send(self, errand: Errand, head: RequestHead, name: str, record: Record) -> None:
+        copy = msgspec.structs.replace(
+            errand,
+            request_id=errand.request_id + b"-shadow",
+            tenant=NOBODY,
+            is_batch=True,
+            is_explained=False,
+            timeout_s=TIMEOUT_S,
+            arrived_s=asyncio.get_running_loop().time(),
+        )
+        watch = Stopwatch()
+        reply = Reply(_drop, [])
+        reply.observe(watch.see)
+        try:
+            await Journey(copy, head, (name,), self._selector, self._means, reply).run()
+        except GatewayError as error:
+            record.outcomes[error.code] += 1
+        else:
+            record.add(watch)
+
+
+async def _drop(_: Message) -> None:
+    """Where copies' answers go."""
+
+
+def _quantiles(times_s: Sequence[float]) -> dict[str, float]:
+    if len(times_s) < 2:
+        return {}
+    cuts = statistics.quantiles(times_s, n=100, method="inclusive")
+    return {"p50": cuts[49], "p95": cuts[94]}

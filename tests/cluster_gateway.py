@@ -1,0 +1,86 @@
+"""A gateway on a Ray cluster of several nodes, all of them on this machine, with logical GPUs."""
+
+import gc
+import os
+from dataclasses import dataclass
+from typing import Any, Self
+
+import ray
+from ray import serve
+from ray.cluster_utils import Cluster
+
+from deployments.processes import free_port
+from tests.gateway_process import Document, GatewayProcess
+
+OBJECT_STORE_BYTES = 80 * 1024 * 1024
+
+
+@dataclass
+class ClusterGateway(GatewayProcess):
+    """A cluster whose head node holds Serve's controller and proxy; other nodes are added.
+
+    A context manager: leaving it takes the cluster down.
+    """
+
+    head_cpus: int = 2
+
+    def __enter__(self) -> Self:
+        """Start the head node and deploy."""
+        dashboard_port = free_port()
+        self._cluster = Cluster()
+        self._cluster.add_node(
+            num_cpus=self.head_cpus,
+            num_gpus=0,
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            dashboard_port=dashboard_port,
+            object_store_memory=OBJECT_STORE_BYTES,
+        )
+        self._dashboard = f"http://127.0.0.1:{dashboard_port}"
+        ray.init(address=self._cluster.address, namespace="serve", log_to_driver=False)
+        try:
+            self.deploy(self.document)
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take Serve and the cluster down."""
+        self._stop()
+
+    def _stop(self) -> None:
+        serve.shutdown()
+        ray.shutdown()
+        self._cluster.shutdown()
+        gc.collect()  # Ray leaves the pipes of its processes to the garbage collector
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What another shell has to export."""
+        return os.environ | {"RAY_AUTH_MODE": "token", "RAY_DASHBOARD_ADDRESS": self._dashboard}
+
+    def deploy(self, document: Document) -> None:
+        """`serve deploy`; the nodes have one address, so that only the head can have a proxy."""
+        super().deploy({"proxy_location": "HeadOnly", **document})
+
+    def add_node(self, gpus: int, type_: str | None = None, cpus: int = 1) -> Any:
+        """Add a node with logical GPUs of a type."""
+        return self._cluster.add_node(
+            num_cpus=cpus,
+            num_gpus=gpus,
+            resources={f"accelerator_type:{type_}": 1} if type_ else {},
+            object_store_memory=OBJECT_STORE_BYTES,
+        )
+
+    def kill_node(self, node: Any) -> None:
+        """End a node at once, with all that runs on it."""
+        self._cluster.remove_node(node, allow_graceful=False)
+
+    def card(self, model: str) -> Document:
+        """What `/v1/models` says of a model; nothing while it is unknown."""
+        try:
+            status, card = self.request("GET", f"/v1/models/{model}")
+        except (OSError, ValueError):
+            return {}  # Serve's proxy answers before it knows the router, in plain text
+        return dict(card) if status == 200 else {}

@@ -1,0 +1,89 @@
+"""The gateway's application as its clients see it, without a server between, over fake engines."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+
+import httpx
+
+from gateway.admission.admissions import Admissions
+from gateway.api.app import create_app
+from gateway.api.cold import ColdStarts
+from gateway.api.controls import Controls
+from gateway.api.delivery import Means
+from gateway.relay.asgi import App
+from gateway.relay.relay import Relay
+from gateway.relay.upstream import Upstream
+from gateway.routing.dispatchers import Dispatchers
+from gateway.routing.fleet import Fleet, Model, ModelState
+from tests.unit.conftest import FakeEngine, Visit
+
+CHAT = "/v1/chat/completions"
+
+
+class Surface:
+    """An application with its fleet, and what it did to them."""
+
+    def __init__(self, upstream: Upstream, *, returns_request_id: bool = True) -> None:
+        self.fleet = Fleet()
+        self.controls = Controls()
+        self.dispatchers = Dispatchers(self.fleet, random.Random(1), time.time)  # noqa: S311 - breaks ties only
+        self.woken: list[str] = []
+        self.wakes: list[int] = []
+        self._loads: list[asyncio.Task[httpx.Response]] = []
+        self.means = Means(
+            Relay(upstream),
+            Admissions(self.fleet, self.dispatchers, time.monotonic),
+            ColdStarts(self.fleet, self.wake),
+        )
+        self.app: App = create_app(
+            self.fleet,
+            self.dispatchers,
+            self.means,
+            controls=self.controls,
+            returns_request_id=returns_request_id,
+        )
+
+    def wake(self, model: Model, waiting: int) -> None:
+        """Note who is waited for."""
+        self.wakes.append(waiting)
+        if waiting:
+            self.woken.append(model.name)
+
+    def add(self, name: str, *engines: FakeEngine, routes: tuple[str, ...] = (CHAT,)) -> Model:
+        """Make a model known, ready if it has engines."""
+        model = Model(name, created_s=7)
+        self.fleet.add(model)
+        if engines:
+            model.state = ModelState.READY
+            self.fleet.model(name).replace_replicas([engine.replica(routes) for engine in engines])
+        return model
+
+    def load(self, name: str) -> None:
+        """Send a request whose answer nobody waits for."""
+        self._loads.append(asyncio.create_task(self.client().post(CHAT, json={"model": name})))
+
+    def client(self) -> httpx.AsyncClient:
+        """A client of the application, without a server between."""
+        transport = httpx.ASGITransport(self.app)
+        return httpx.AsyncClient(transport=transport, base_url="http://gateway")
+
+
+def script(*parts: bytes) -> Callable[[Visit], Awaitable[None]]:
+    """Answer every request with `parts`."""
+
+    async def run(visit: Visit) -> None:
+        await visit.send(*parts)
+
+    return run
+
+
+def error_of(response: httpx.Response) -> tuple[int, str, str | None]:
+    """Status, code and param of an error, whose shape is checked."""
+    (body,) = response.json().values() if "type" not in response.json() else [None]
+    body = body or response.json()["error"]
+    assert set(body) == {"message", "type", "param", "code"}
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-request-id"]
+    return response.status_code, body["code"], body["param"]

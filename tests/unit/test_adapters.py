@@ -1,0 +1,365 @@
+"""Which adapters a replica keeps loaded, who waits for them, and what becomes of broken ones."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deployments.engines.adapter_files import AdapterFiles
+from deployments.engines.adapters import RETRY_S, Adapters
+from gateway.errors import AdapterBroken
+from gateway.telemetry import AdapterState
+from tests.unit.conftest import Clock
+
+
+class FakeLoader:
+    """Loads at once, or, of what is in `held`, when told to."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.inside: set[str] = set()
+        self.most_inside = 0
+        self.broken: set[str] = set()
+        self.held: dict[str, asyncio.Event] = {}
+
+    async def load(self, name: str) -> None:
+        """Note it.
+
+        Raises:
+            AdapterBroken: it is to be.
+        """
+        if held := self.held.get(name):
+            await held.wait()
+        self.calls.append(f"+{name}")
+        if name in self.broken:
+            raise AdapterBroken(name, "it is bent")
+        assert name not in self.inside
+        self.inside.add(name)
+        self.most_inside = max(self.most_inside, len(self.inside))
+
+    async def unload(self, name: str) -> None:
+        """Note it."""
+        self.calls.append(f"-{name}")
+        self.inside.remove(name)
+
+
+class Scene:
+    """Adapters `a` to `d`, and what their engine has told of them last."""
+
+    def __init__(self, most: int, clock: Callable[[], float]) -> None:
+        self.loader = FakeLoader()
+        self.told = AdapterState()
+        self.adapters = Adapters("abcd", most, self.loader, self._hear, clock)
+
+    def _hear(self, state: AdapterState) -> None:
+        self.told = state
+
+    def start(self, name: str) -> "Use":
+        """Begin to use an adapter."""
+        return Use(self.adapters, name)
+
+
+class Use:
+    """Somebody who uses an adapter until told to stop."""
+
+    def __init__(self, adapters: Adapters, name: str) -> None:
+        self._end = asyncio.Event()
+        self.has_it = False
+        self.task = asyncio.create_task(self._use(adapters, name))
+
+    async def _use(self, adapters: Adapters, name: str) -> None:
+        async with adapters.using(name):
+            self.has_it = True
+            await self._end.wait()
+
+    async def end(self) -> None:
+        """Use it no more."""
+        self._end.set()
+        await self.task
+
+
+async def settle() -> None:
+    """Let everybody go on who can."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_as_many_as_fit_are_loaded_at_first(clock: Clock) -> None:
+    """In their order; a broken one leaves its place to the next."""
+    scene = Scene(2, clock)
+    scene.loader.broken = {"a"}
+
+    await scene.adapters.load_first()
+
+    assert scene.told == AdapterState(loaded=["b", "c"], broken={"a": "it is bent"}, most=2)
+
+
+async def test_the_least_recently_used_makes_room(clock: Clock) -> None:
+    """Whoever has been used since stays."""
+    scene = Scene(2, clock)
+    await scene.adapters.load_first()
+    await scene.adapters.prepare("a")
+
+    await scene.adapters.prepare("c")
+
+    assert scene.told.loaded == ["a", "c"]
+    assert scene.loader.inside == {"a", "c"}
+    assert scene.loader.calls == ["+a", "+b", "+c", "-b"]
+
+
+async def test_what_is_loaded_is_not_loaded_again(clock: Clock) -> None:
+    """However many ask for it, also while it is being loaded."""
+    scene = Scene(1, clock)
+    scene.loader.held["a"] = asyncio.Event()
+    uses = [scene.start("a") for _ in range(3)]
+    await settle()
+    assert not any(use.has_it for use in uses)
+
+    scene.loader.held["a"].set()
+    await settle()
+
+    assert all(use.has_it for use in uses)
+    assert scene.loader.calls == ["+a"]
+    for use in uses:
+        await use.end()
+
+
+async def test_one_in_use_stays_until_it_is_not(clock: Clock) -> None:
+    """An idle one goes before it; if there is none, the newcomer's successor waits."""
+    scene = Scene(2, clock)
+    first, second = scene.start("a"), scene.start("b")
+    await settle()
+    await second.end()
+    third = scene.start("c")
+    await settle()
+    assert scene.loader.inside == {"a", "c"}
+
+    fourth, fifth = scene.start("d"), scene.start("b")
+    await settle()
+    assert (fourth.has_it, fifth.has_it) == (True, False)
+    assert scene.loader.inside == {"a", "c", "d"}, "a is in use, but is to go first"
+    assert scene.told.loaded == ["c", "d"]
+    await first.end()
+    await settle()
+
+    assert fifth.has_it
+    assert "a" not in scene.loader.inside
+    assert scene.loader.most_inside == 3
+    for use in (third, fourth, fifth):
+        await use.end()
+
+
+async def test_nobody_waits_for_ever(clock: Clock) -> None:
+    """One that has to go gets no new users before all who came earlier have had their turn."""
+    scene = Scene(1, clock)
+    first = scene.start("a")
+    await settle()
+    second, third = scene.start("b"), scene.start("c")
+    await settle()
+    again = scene.start("a")
+    await settle()
+    assert (second.has_it, third.has_it, again.has_it) == (True, False, False)
+
+    await first.end()
+    await settle()
+    assert (third.has_it, again.has_it) == (True, False)
+    await second.end()
+    await settle()
+
+    assert again.has_it
+    await third.end()
+    await again.end()
+
+
+async def test_whoever_leaves_does_not_end_the_load(clock: Clock) -> None:
+    """The others that wait for it get it; and who left is no user of it."""
+    scene = Scene(1, clock)
+    scene.loader.held["a"] = asyncio.Event()
+    leaver, other = scene.start("a"), scene.start("a")
+    await settle()
+    leaver.task.cancel()
+    await settle()
+
+    scene.loader.held["a"].set()
+    await settle()
+    assert other.has_it
+    await other.end()
+    await scene.adapters.prepare("b")
+
+    assert scene.loader.inside == {"b"}
+
+
+async def test_what_nobody_waits_for_any_more_is_not_loaded(clock: Clock) -> None:
+    """All who wanted it left while others were being loaded."""
+    scene = Scene(1, clock)
+    scene.loader.held["a"] = asyncio.Event()
+    first, leaver = scene.start("a"), scene.start("b")
+    await settle()
+    leaver.task.cancel()
+    await settle()
+    scene.loader.held["a"].set()
+    await settle()
+
+    assert scene.loader.calls == ["+a"]
+    await first.end()
+    await scene.adapters.prepare("b")
+    assert scene.loader.calls == ["+a", "+b", "-a"]
+
+
+async def test_a_broken_one_harms_nobody(clock: Clock) -> None:
+    """Its users are told why, again and again without a new attempt; what is loaded stays."""
+    scene = Scene(1, clock)
+    scene.loader.broken = {"b"}
+    await scene.adapters.prepare("a")
+
+    for _ in range(2):
+        with pytest.raises(AdapterBroken, match="`b` cannot be loaded: it is bent"):
+            await scene.adapters.prepare("b")
+
+    assert scene.loader.calls == ["+a", "+b"]
+    assert scene.told.loaded == ["a"]
+    assert scene.told.broken == {"b": "it is bent"}
+
+
+async def test_a_broken_one_is_tried_again(clock: Clock) -> None:
+    """After a while: its files may have come."""
+    scene = Scene(1, clock)
+    scene.loader.broken = {"b"}
+    with pytest.raises(AdapterBroken):
+        await scene.adapters.prepare("b")
+    scene.loader.broken = set()
+
+    clock.now_s += RETRY_S
+    await scene.adapters.prepare("b")
+
+    assert scene.told.loaded == ["b"]
+    assert scene.told.broken == {}
+
+
+async def test_what_a_load_takes_is_told(clock: Clock) -> None:
+    """The routers want to know."""
+    scene = Scene(2, clock)
+    scene.loader.held["a"] = asyncio.Event()
+    use = scene.start("a")
+    await settle()
+
+    clock.now_s += 4
+    scene.loader.held["a"].set()
+    await use.end()
+
+    assert scene.told.load_s == 4
+
+
+async def test_a_stop_ends_what_is_being_loaded(clock: Clock) -> None:
+    """Nobody waits for it any longer."""
+    scene = Scene(1, clock)
+    scene.loader.held["a"] = asyncio.Event()
+    use = scene.start("a")
+    await settle()
+
+    await scene.adapters.stop()
+    await asyncio.wait([use.task])
+
+    assert use.task.cancelled()
+
+
+class Step(Enum):
+    """What somebody does with an adapter."""
+
+    START = "start"
+    END = "end"
+    LEAVE = "leave"
+
+
+@settings(deadline=None)
+@given(
+    most=st.integers(1, 3),
+    steps=st.lists(st.tuples(st.sampled_from(Step), st.sampled_from("abcd"))),
+)
+def test_whatever_users_do(most: int, steps: list[tuple[Step, str]]) -> None:
+    """Who has an adapter has it loaded, no more are than may be, and all get theirs in the end."""
+    asyncio.run(_play(most, steps))
+
+
+async def _play(most: int, steps: list[tuple[Step, str]]) -> None:
+    scene = Scene(most, Clock())
+    users: list[tuple[str, Use]] = []
+    for step, name in steps:
+        if step is Step.START:
+            users.append((name, scene.start(name)))
+        elif found := next((user for user in users if user[0] == name), None):
+            users.remove(found)
+            if step is Step.END and found[1].has_it:
+                await found[1].end()
+            else:
+                found[1].task.cancel()
+        await settle()
+        assert {name for name, use in users if use.has_it} <= scene.loader.inside
+        assert len(scene.told.loaded) <= most
+    for _ in range(len(users)):
+        ready = next(user for user in users if user[1].has_it)
+        users.remove(ready)
+        await ready[1].end()
+        await settle()
+
+    assert scene.loader.most_inside <= most + 1
+
+
+def test_the_rank_of_an_adapter(tmp_path: Path) -> None:
+    """The largest, where layers differ."""
+    config = {"r": 8, "rank_pattern": {"q_proj": 32}, "peft_type": "LORA"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+
+    assert AdapterFiles("a", str(tmp_path)).rank(tmp_path) == 32
+
+
+@pytest.mark.parametrize("text", [None, "{}", '{"r": "many"}', "no JSON"])
+def test_what_is_no_adapter(text: str | None, tmp_path: Path) -> None:
+    """The reason says so, and nothing of paths."""
+    if text is not None:
+        (tmp_path / "adapter_config.json").write_text(text)
+
+    with pytest.raises(AdapterBroken) as caught:
+        AdapterFiles("a", str(tmp_path)).rank(tmp_path)
+
+    assert caught.value.reason == "it has no adapter_config.json of a LoRA adapter"
+
+
+def test_an_adapter_of_the_hub_is_downloaded(tmp_path: Path) -> None:
+    """A source that is no path is a hub's name."""
+    asked: list[str] = []
+
+    def download(source: str) -> str:
+        asked.append(source)
+        return str(tmp_path)
+
+    assert AdapterFiles("a", "owner/adapter", (tmp_path,)).folder(download) == tmp_path
+    assert asked == ["owner/adapter"]
+
+
+def _fail(source: str) -> str:
+    raise OSError(f"no network for {source}")
+
+
+def _shrug(source: str) -> str:
+    return source  # as vLLM does after some errors
+
+
+@pytest.mark.parametrize("download", [_fail, _shrug])
+def test_a_download_that_fails(download: Callable[[str], str]) -> None:
+    """The adapter is broken, and nothing else."""
+    with pytest.raises(AdapterBroken, match="could not be downloaded"):
+        AdapterFiles("a", "owner/adapter").folder(download)
+
+
+def test_a_path_that_is_not_there(tmp_path: Path) -> None:
+    """Clients learn nothing of paths."""
+    with pytest.raises(AdapterBroken) as caught:
+        AdapterFiles("a", "./none", (tmp_path,)).folder(_fail)
+
+    assert caught.value.reason == "its files are not there"

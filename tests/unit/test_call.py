@@ -1,0 +1,54 @@
+"""The HTTP request in which an engine is called: what answers, and what replies call it."""
+
+import asyncio
+
+from deployments.engines.call import Call, current_call, inside_calls
+from gateway.relay.asgi import Message, Receive, Scope, Send
+from gateway.telemetry import DISPATCH, Dispatch
+
+
+async def passed(dispatch: Dispatch | None) -> Call | None:
+    """The call that work in a request knows of, done in a context of its own."""
+    known: list[Call | None] = []
+
+    async def work() -> None:
+        known.append(current_call())
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.create_task(work())
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        """Nobody listens."""
+
+    headers = [(DISPATCH, dispatch.encode())] if dispatch else []
+    await inside_calls(app)({"type": "http", "headers": headers}, receive, send)
+    return known[0]
+
+
+async def test_a_router_says_what_answers() -> None:
+    """Replies show the name that was asked for."""
+    call = await passed(Dispatch(id=1, model="qwen"))
+    assert call is not None
+
+    assert call.target("gpt-4o") == "qwen"
+    assert call.shown("qwen") == "gpt-4o"
+
+
+async def test_without_a_routers_word_a_name_is_itself() -> None:
+    """Whoever calls an engine directly gets no other names, nor does a request for the model."""
+    for dispatch in (None, Dispatch(id=1)):
+        call = await passed(dispatch)
+        assert call is not None
+
+        assert call.target("gpt-4o") == "gpt-4o"
+        assert call.shown("qwen") == "qwen"
+
+
+async def test_outside_of_requests_there_is_no_call() -> None:
+    """Neither before nor after one."""
+    await passed(None)
+
+    assert current_call() is None

@@ -1,0 +1,142 @@
+"""What routers tell an engine they hold back for it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import aiohttp
+import msgspec
+import pytest
+
+from deployments.engines.asgi import send_json
+from deployments.engines.server import EngineServer
+from gateway.relay.asgi import Receive, Scope, Send
+from gateway.relay.notices import Notices
+from gateway.routing.fleet import Replica
+from gateway.routing.report import Report
+from gateway.scaling.demands import MEMORY_S, Demands
+from gateway.telemetry import DEMAND_PATH, Demand, EngineFacts, ReplicaMetadata
+from tests.unit.conftest import Clock
+
+FACTS = EngineFacts(
+    engine="fake", routes=(), kv_tokens=1, block_size=1, max_sequences=1, max_model_len=1
+)
+SOME = Demand(requests=3, prefill_tokens=900, batch_requests=2)
+
+
+class FakeEngine:
+    """Answers anything."""
+
+    facts = FACTS
+
+    def __init__(self) -> None:
+        self.report = Report(FACTS, time.monotonic)
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with nothing."""
+        if scope["type"] == "http":
+            await send_json(send, 200, b"")
+
+    async def check(self) -> None:
+        """Be well."""
+
+    async def stop(self) -> None:
+        """Stop."""
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[EngineServer]:
+    """An engine's server that listens."""
+    server = EngineServer(FakeEngine(), "127.0.0.1")
+    await server.start()
+    yield server
+    await server.stop()
+
+
+def replica(server: EngineServer, port: int = 0) -> Replica:
+    """The engine as routers see it."""
+    metadata = ReplicaMetadata(
+        model="m", host=server.host, port=port or server.port, key=server.key, facts=FACTS
+    )
+    return Replica(f"replica-{port}", metadata)
+
+
+async def put(server: EngineServer, body: bytes, method: str = "PUT") -> int:
+    """The status of a request to the inbox."""
+    url = f"http://{server.host}:{server.port}{DEMAND_PATH}"
+    headers = {"authorization": f"Bearer {server.key}"}
+    async with (
+        aiohttp.ClientSession() as http,
+        http.request(method, url, data=body, headers=headers) as response,
+    ):
+        return response.status
+
+
+async def test_an_engine_hears_what_routers_hold_for_it(server: EngineServer) -> None:
+    """Of all of them; one that holds nothing more says so once, and is silent then."""
+    held = {replica(server): SOME}
+    one, other = Notices(lambda: held), Notices(lambda: {replica(server): Demand(requests=1)})
+    await one.tell()
+    await other.tell()
+    both = server.held
+    held.clear()
+    await one.tell()
+    rest = server.held
+    await one.close()
+    await other.close()
+
+    assert (both.requests, both.prefill_tokens, both.batch_requests) == (4, 900, 2)
+    assert (rest.requests, rest.prefill_tokens, rest.batch_requests) == (1, 0, 0)
+
+
+async def test_it_is_told_again_and_again(server: EngineServer) -> None:
+    """From the start to the end."""
+    number = 0
+
+    def held() -> dict[Replica, Demand]:
+        nonlocal number
+        number += 1
+        return {here: Demand(requests=number)}
+
+    here = replica(server)
+    notices = Notices(held, period_s=0.01)
+    notices.start()
+    while server.held.requests < 3:
+        assert number < 1000
+        await asyncio.sleep(0.01)
+    await notices.close()
+
+
+async def test_one_engine_that_is_gone_keeps_nobody_from_hearing(server: EngineServer) -> None:
+    """The others hear, and nothing is raised."""
+    gone, here = replica(server, port=1), replica(server)
+    notices = Notices(lambda: {gone: SOME, here: SOME})
+    await notices.tell()
+    await notices.close()
+
+    assert server.held.requests == 3
+
+
+async def test_what_is_no_demand_is_refused(server: EngineServer) -> None:
+    """And changes nothing; neither is it work that a drain waits for."""
+    assert await put(server, b'{"requests": "many"}') == 400
+    assert await put(server, msgspec.json.encode(SOME), "GET") == 405
+    assert server.held == Demand()
+    assert await put(server, msgspec.json.encode(SOME)) == 200
+    assert server.held == SOME
+    assert server.in_flight == 0
+
+
+def test_a_router_that_is_silent_is_forgotten(clock: Clock) -> None:
+    """What it held went with it."""
+    demands = Demands(clock)
+    demands.hear(msgspec.structs.replace(SOME, router="a"))
+    clock.now_s += MEMORY_S - 1
+    demands.hear(msgspec.structs.replace(SOME, router="b"))
+    both = demands.total.requests
+    clock.now_s += 2
+    one = demands.total.requests
+    clock.now_s += MEMORY_S
+    none = demands.total.requests
+
+    assert (both, one, none) == (6, 3, 0)
