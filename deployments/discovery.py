@@ -8,11 +8,10 @@ for each model's `Engine` deployment and calls with every change.
 import asyncio
 import contextlib
 import ipaddress
-import itertools
 import logging
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 from ray import serve
@@ -39,8 +38,6 @@ POLL_PERIOD_S = 2.0
 SETTLING_PERIOD_S = 0.25
 """The same while not all models are known, and requests for them are turned away."""
 ENTRY_TIMEOUT_S = 5.0
-WAKES = 64
-"""Calls at most by which Serve knows of requests that wait for one model's engine."""
 LACK_TIMEOUT_S = 2.0
 
 _COMING_UP = {ApplicationStatus.NOT_STARTED, ApplicationStatus.DEPLOYING}
@@ -69,7 +66,7 @@ class Discovery:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._applications: dict[str, _Application] = {}
-        self._wakes: defaultdict[str, set[asyncio.Task[None]]] = defaultdict(set)
+        self._wakes: dict[str, asyncio.Task[None]] = {}
         """By application."""
         self._missing: set[str] = set()
         """Applications we follow that the last look did not show."""
@@ -84,7 +81,7 @@ class Discovery:
                 is_settled = self._fleet.is_settled
                 await asyncio.sleep(POLL_PERIOD_S if is_settled else SETTLING_PERIOD_S)
         finally:
-            for call in itertools.chain(*self._wakes.values()):
+            for call in self._wakes.values():
                 call.cancel()
 
     async def catch_up(self, timeout_s: float) -> None:
@@ -142,20 +139,22 @@ class Discovery:
         self._fleet.is_settled = _COMING_UP.isdisjoint(unread)
 
     def wake(self, model: Model, waiting: int) -> None:
-        """Have Serve know that so many requests wait for an engine of a model.
+        """Have Serve start an engine while requests wait for one of a model.
 
-        Each is a call that waits in Serve for an engine, up to `WAKES`: it scales on them.
+        One call that waits in Serve is enough: at zero it starts one engine, whatever waits.
         """
         for app in self._applications.values():
             if app.model is not model:
                 continue
-            calls = self._wakes[app.name]
-            while len(calls) > min(waiting, WAKES):
-                calls.pop().cancel()
-            while len(calls) < min(waiting, WAKES):
-                call = asyncio.create_task(self._wake(app))
-                calls.add(call)
-                call.add_done_callback(calls.discard)
+            call = self._wakes.get(app.name)
+            if not waiting and call is not None:
+                call.cancel()
+            elif waiting and call is None:
+                self._wakes[app.name] = call = asyncio.create_task(self._wake(app))
+                call.add_done_callback(partial(self._forget_wake, app.name))
+
+    def _forget_wake(self, name: str, _: asyncio.Task[None]) -> None:
+        del self._wakes[name]
 
     async def _wake(self, app: _Application) -> None:
         try:

@@ -182,29 +182,35 @@ def _front_door(http_options: dict[str, Any]) -> Address:
 
 def _watch(models: list[str], address: Address, told: threading.Event) -> int:
     """Print how the applications come up; 0 once all models answer, 1 if one fails or we end."""
-    said: dict[str, str] = {}
-    started_s = time.monotonic()
-
-    def say(name: str, text: str) -> None:
-        if said.get(name) != text:
-            said[name] = text
-            typer.echo(f"{time.monotonic() - started_s:6.1f} s  {name}: {text}")
-
+    progress = _Progress()
     while not told.wait(POLL_S):
         applications = ray_serve.status().applications
-        for name, overview in applications.items():
-            say(name, overview.status.lower())
+        progress.show({name: o.status.lower() for name, o in applications.items()})
         if failed := {n: o for n, o in applications.items() if o.status == "DEPLOY_FAILED"}:
             typer.echo("\n".join(f"{name}: {reason(o)}" for name, o in failed.items()), err=True)
             return 1
         cards = _cards(address)
-        for card in cards:
-            if card["state"] == "starting":
-                say(f"model {card['id']}", card["reason"])
+        progress.show({f"model {c['id']}": c["reason"] for c in cards if c["state"] == "starting"})
         up = {card["id"] for card in cards if card["state"] in {"ready", "scaled_to_zero"}}
         if up.issuperset(models):
             return 0
     return 1
+
+
+class _Progress:
+    """What has been printed of how things come up."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, str] = {}
+        self._started_s = time.monotonic()
+
+    def show(self, states: dict[str, str]) -> None:
+        """Print what is new, with the seconds since the start."""
+        elapsed_s = time.monotonic() - self._started_s
+        for name, state in states.items():
+            if self._said.get(name) != state:
+                self._said[name] = state
+                typer.echo(f"{elapsed_s:6.1f} s  {name}: {state}")
 
 
 def _cards(address: Address) -> list[dict[str, Any]]:

@@ -222,6 +222,7 @@ def broken(
     victim = replica if name == "replica" else core
 
     async def ask_and_kill(http: httpx.AsyncClient) -> Break:
+        await warm_up(http, name)
         async with asyncio.TaskGroup() as group:
             with suspended(core), suspended(core_of(other)) as rest:
                 path, body = ALIKE["chat"]
@@ -260,6 +261,13 @@ def go_on(process: psutil.Process) -> None:
     """Let a suspended process go on, if it has not been killed."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process.resume()
+
+
+async def warm_up(http: httpx.AsyncClient, name: str) -> None:
+    """Have each of two idle engines answer once: a new one is long silent, and then says much."""
+    streams = [Stream("chat", f"{name}-first-{number}") for number in range(2)]
+    await asyncio.gather(*(stream.read(http) for stream in streams))
+    assert len({stream.replica for stream in streams}) == 2
 
 
 async def placed(http: httpx.AsyncClient, group: asyncio.TaskGroup, name: str) -> list[Stream]:
