@@ -42,6 +42,7 @@ class Rollover:
         self._engine = engine
         self._placement = place(parse_entry(entry))
         self._looks_in_vain = 0
+        self._has_asked = False
         self._plan = ""
 
     async def run(self) -> None:
@@ -77,12 +78,13 @@ class Rollover:
     async def _look(self, overview: DeploymentStatusOverview) -> None:
         states = overview.replica_states
         if states.get(ReplicaState.STARTING) and states.get(ReplicaState.STOPPING):
+            self._has_asked = False
             return  # room is being made
         is_short = states.get(ReplicaState.STARTING) and states.get(ReplicaState.RUNNING)
         cluster = await asyncio.to_thread(self._cluster_without_room) if is_short else None
         old = await self._old_engines() if cluster else []
         if cluster is None or not old:
-            self._looks_in_vain, self._plan = 0, ""
+            self._looks_in_vain, self._has_asked, self._plan = 0, False, ""
             return
         self._looks_in_vain = 0 if cluster.coming else self._looks_in_vain + 1
         await self._decide(cluster, old)
@@ -101,6 +103,8 @@ class Rollover:
                 "it would not fit without the old ones either, which go on as they are", cluster
             )
         elif self._looks_in_vain * PERIOD_S < PATIENCE_S:
+            if self._has_asked:
+                return  # Serve takes a few seconds to see that an engine wants to stop
             self._say(
                 f"unless that changes within {PATIENCE_S:g} s, {len(leaving)} of {len(old)} old"
                 " engines stop to make room",
@@ -112,7 +116,7 @@ class Rollover:
                 " room",
                 cluster,
             )
-            self._looks_in_vain = 0
+            self._looks_in_vain, self._has_asked = 0, True
             await self._ask_all("make_room", leaving)
 
     def _say(self, plan: str, cluster: Cluster) -> None:

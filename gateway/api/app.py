@@ -21,7 +21,6 @@ from gateway.api.shadows import Shadows
 from gateway.errors import GatewayError
 from gateway.relay.asgi import App, Message, Receive, Scope, Send
 from gateway.relay.headers import CLOSE, sound_request_id
-from gateway.relay.relay import Relay
 from gateway.relay.reply import Reply
 from gateway.routing.dispatchers import Dispatchers
 from gateway.routing.fleet import Fleet
@@ -49,7 +48,7 @@ def create_app(
     """
     selector = Selector(fleet, dispatchers)
     shadows = Shadows(selector, means)
-    rest = _everything_else(means.relay, shadows)
+    rest = _everything_else(means, shadows)
     rest.include_router(models_router(fleet, controls))
     rest.include_router(health_router(fleet))
     rest.include_router(
@@ -110,12 +109,13 @@ def _request_id(scope: Scope) -> bytes:
     return sound_request_id(None)
 
 
-def _everything_else(relay: Relay, shadows: Shadows) -> FastAPI:
+def _everything_else(means: Means, shadows: Shadows) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await shadows.close()
-        await relay.close()
+        await means.cold_starts.close()
+        await means.relay.close()
 
     app = FastAPI(title="ray-llm-gateway", lifespan=lifespan, redirect_slashes=False)
     app.include_router(inference_documents())

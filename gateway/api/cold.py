@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from gateway.errors import ModelUnavailable, Overloaded
+from gateway.registry.terms import Terms
 from gateway.routing.fleet import Fleet, Model, ModelState
 
 LOOK_S = 0.05
+LINGER_S = 10.0
+"""How long an engine is still wanted when the last client that waited for it has given up."""
 WAITING_BYTES = 256 << 20
 """Bytes of bodies that wait for engines to start, of all models together."""
 LEAST_RETRY_S = 1.0
@@ -80,6 +83,13 @@ class ColdStarts:
             self._asked.add(task)
             task.add_done_callback(self._asked.discard)
 
+    async def close(self) -> None:
+        """Wait for nothing any more."""
+        tasks = [*self._asked, *(vigil.task for vigil in self._vigils.values() if vigil.task)]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     async def _wait_for_nobody(self, model: Model) -> None:
         try:
             await self.wait(model, 0)
@@ -88,11 +98,16 @@ class ColdStarts:
 
     def _check_failure(self, model: Model) -> None:
         """After a start that failed, none is tried for a while."""
-        failure = self._failures.get(model)
+        failure = self._failure(model)
         left_s = failure.until_s - asyncio.get_running_loop().time() if failure else 0.0
         if failure and left_s > 0:
             message = f"The model `{model.name}` is unhealthy: {failure.reason}"
             raise ModelUnavailable(message, left_s)
+
+    def _failure(self, model: Model) -> "_Failure | None":
+        """The last start that failed, of the model as it is deployed now."""
+        failure = self._failures.get(model)
+        return failure if failure and failure.terms is model.terms else None
 
     def _check_room(self, model: Model, size_bytes: int) -> None:
         most = model.terms.queue.max_requests
@@ -106,39 +121,47 @@ class ColdStarts:
         raise Overloaded(message, self.expected_s(model))
 
     async def _watch(self, model: Model, vigil: "_Vigil") -> None:
+        loop = asyncio.get_running_loop()
+        end_s = loop.time()
         try:
-            while vigil.waiting:
-                self._wake(model, len(vigil.waiting))
-                self._settle(model, vigil)
+            while vigil.waiting or loop.time() < end_s:
+                if vigil.waiting:
+                    end_s = loop.time() + LINGER_S
+                self._wake(model, max(1, len(vigil.waiting)))
+                if self._settle(model, vigil):
+                    return
                 await asyncio.sleep(LOOK_S)
         finally:
-            self._vigils.pop(model, None)
+            del self._vigils[model]
             self._wake(model, 0)
 
-    def _settle(self, model: Model, vigil: "_Vigil") -> None:
-        """Let those go who wait no longer: an engine runs, or none will."""
-        is_gone = not self._fleet.has(model.name) or self._fleet.model(model.name) is not model
+    def _settle(self, model: Model, vigil: "_Vigil") -> bool:
+        """Let all go if an engine runs, or none will; whether that is so."""
+        reason = ""
+        if not self._fleet.has_model(model.name) or self._fleet.model(model.name) is not model:
+            reason = "it has been taken away"
+        elif model.replicas:
+            self._failures.pop(model, None)
+        elif model.state is ModelState.UNHEALTHY:
+            self._fail(model)
+            reason = model.reason
+        else:
+            return False
         for ready in vigil.waiting:
             if ready.done():
                 continue
-            if is_gone:
-                ready.set_exception(self._unavailable(model, "it has been taken away"))
-            elif model.replicas:
-                self._failures.pop(model, None)
+            if reason:
+                ready.set_exception(self._unavailable(model, reason))
+            else:
                 ready.set_result(None)
-            elif model.state is ModelState.UNHEALTHY:
-                self._fail(model, vigil)
-                ready.set_exception(self._unavailable(model, model.reason))
+        return True
 
-    def _fail(self, model: Model, vigil: "_Vigil") -> None:
+    def _fail(self, model: Model) -> None:
         """Note that a start has failed: the next one has to wait, longer each time."""
-        if vigil.has_failed:
-            return
-        vigil.has_failed = True
-        last = self._failures.get(model)
+        last = self._failure(model)
         pause_s = min(MOST_PAUSE_S, 2 * last.pause_s) if last else LEAST_PAUSE_S
         until_s = asyncio.get_running_loop().time() + pause_s
-        self._failures[model] = _Failure(model.reason, pause_s, until_s)
+        self._failures[model] = _Failure(model.terms, model.reason, pause_s, until_s)
 
     def _unavailable(self, model: Model, reason: str) -> ModelUnavailable:
         message = f"The model `{model.name}` is {model.condition}: {reason}"
@@ -153,13 +176,14 @@ class _Vigil:
         """When the first of them came, by the event loop's clock."""
         self.waiting: set[asyncio.Future[None]] = set()
         self.task: asyncio.Task[None] | None = None
-        self.has_failed = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
     """A start that has failed."""
 
+    terms: Terms
+    """The model's at that time; others once it is deployed again."""
     reason: str
     pause_s: float
     until_s: float

@@ -16,6 +16,7 @@ from gateway.api.outlet import Outlet
 from gateway.api.routes import STREAMED
 from gateway.api.selection import Selector
 from gateway.errors import (
+    AdapterBroken,
     ContextExceeded,
     DeadlineExceeded,
     GatewayError,
@@ -33,7 +34,10 @@ from gateway.routing.fleet import Model, ModelState
 COLD_COMMENT_S = 1.0
 """After which the client of a stream is told that an engine starts: until then, an error may be
 told by its status."""
-FALLS_BACK = (ModelNotFound, ModelUnavailable, Overloaded, UpstreamFailed, ContextExceeded)
+FALLS_BACK = (
+    *(ModelNotFound, ModelUnavailable, AdapterBroken),
+    *(Overloaded, UpstreamFailed, ContextExceeded),
+)
 
 
 class Journey:
@@ -120,6 +124,8 @@ class Journey:
         was_cold = not model.replicas
         if was_cold:
             await self._warm(model, has_alternative=has_alternative)
+        if has_alternative and (reason := model.broken(name)):
+            raise AdapterBroken(name, reason)
         self._outlet.has_alternative = has_alternative
         self._delivery = Delivery(
             self._errand,

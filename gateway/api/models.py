@@ -91,14 +91,13 @@ def name_cards(names: Names, cards: Mapping[str, ModelCard]) -> Iterator[ModelCa
 def adapter_card(model: Model, adapter: str) -> ModelCard:
     """An adapter stands as its model does, unless no engine can load it."""
     states = [replica.adapters for replica in model.replicas.values()]
-    reasons = [state.broken[adapter] for state in states if adapter in state.broken]
-    is_broken = bool(reasons) and len(reasons) == len(states)
+    broken = model.broken(adapter)
     card = model_card(model)
     return card.model_copy(
         update={
             "id": adapter,
-            "state": ModelState.UNHEALTHY if is_broken else card.state,
-            "reason": f"it cannot be loaded: {reasons[0]}" if is_broken else card.reason,
+            "state": ModelState.UNHEALTHY if broken else card.state,
+            "reason": f"it cannot be loaded: {broken}" if broken else card.reason,
             "parent": model.name,
             "loaded_replicas": sum(adapter in state.loaded for state in states),
         }

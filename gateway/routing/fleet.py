@@ -67,6 +67,11 @@ class Model:
         """Tokens of prompt and answer together; unknown while no engine runs."""
         return max((r.metadata.facts.max_model_len for r in self.replicas.values()), default=None)
 
+    def broken(self, adapter: str) -> str:
+        """Why no replica can load an adapter; empty where one may."""
+        reasons = [r.adapters.broken.get(adapter, "") for r in self.replicas.values()]
+        return reasons[0] if reasons and all(reasons) else ""
+
     def replace_replicas(self, replicas: Iterable[Replica]) -> None:
         """Set the replicas; the ones already known stay the same objects."""
         known = self.replicas

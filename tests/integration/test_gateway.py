@@ -187,9 +187,9 @@ def test_a_wrong_entry_fails_alone_and_says_why(redeployable: GatewayProcess) ->
 
 
 def test_a_model_at_zero_is_woken_by_a_request(redeployable: GatewayProcess) -> None:
-    """The first request gets 503 and starts an engine; a later one is answered."""
+    """An engine starts also for a client that does not wait for it; a later one is answered."""
     gateway = redeployable
-    sleeper = sim("sleeper", autoscaling={"min": 0, "max": 1})
+    sleeper = sim("sleeper", autoscaling={"min": 0, "max": 1}, cold_start_timeout_s=0.2)
     gateway.deploy(document(gateway_application(max_body_mb=1), PAIR, SINGLE, sleeper))
     wait_for(lambda: states(gateway).get("sleeper") == "scaled_to_zero")
 

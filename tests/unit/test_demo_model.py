@@ -1,5 +1,6 @@
 """The demo model: its size, its chat template, and that it knows its dialogues by heart."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,8 @@ def test_the_adapter_makes_a_pirate_of_it() -> None:
         capture_output=True,
         text=True,
         check=False,
+        env=os.environ
+        | {"OMP_NUM_THREADS": "1"},  # more would wait for each other most of the time
     )
 
     assert exam.returncode == 0, exam.stderr

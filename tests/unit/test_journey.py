@@ -12,10 +12,10 @@ from gateway.api.shadows import ANSWERED, SKIPPED
 from gateway.configfile import parse_gateway
 from gateway.faults import Action
 from gateway.names import Names
-from gateway.registry.terms import Queue, Terms
+from gateway.registry.terms import Adapter, Queue, Terms
 from gateway.relay.upstream import Upstream
 from gateway.routing.fleet import ModelState
-from gateway.telemetry import DISPATCH, Dispatch
+from gateway.telemetry import DISPATCH, AdapterState, Dispatch
 from tests.gateway_process import Document
 from tests.unit.conftest import FakeEngine, StartEngine, Visit, answer, chunked
 from tests.unit.surface import CHAT, Surface, error_of, script
@@ -99,6 +99,7 @@ async def test_an_alias_shares_its_models_cache(
         ("overloaded", "overloaded"),
         ("failing", "answered_5xx"),
         ("too long", "context_length_exceeded"),
+        ("broken adapter", "adapter_broken"),
     ],
 )
 async def test_another_model_answers_for_one_that_cannot(
@@ -120,6 +121,12 @@ async def test_another_model_answers_for_one_that_cannot(
 async def trouble_of(name: str, trouble: str, start_engine: StartEngine, surface: Surface) -> None:
     """A model that cannot answer."""
     if trouble == "unknown":
+        return
+    if trouble == "broken adapter":
+        base = surface.add("base", await start_engine(script(answer(b'"base"'))))
+        base.terms = Terms(adapters=[Adapter(name=name, source="gone")])
+        for replica in base.replicas.values():
+            replica.adapters = AdapterState(broken={name: "it is gone"})
         return
     scripts = {"failing": script(BROKEN), "too long": script(TOO_LONG), "overloaded": forever}
     if run := scripts.get(trouble):
@@ -244,6 +251,34 @@ async def test_a_start_that_fails_is_told_and_not_tried_at_once_again(surface: S
         assert "no such weights" in response.json()["error"]["message"]
     assert int(second.headers["retry-after"]) > 20
     assert len(surface.wakes) == wakes
+
+
+async def test_a_model_that_is_deployed_again_is_tried_again(
+    start_engine: StartEngine, surface: Surface
+) -> None:
+    """What has failed before is forgotten with the entry that failed."""
+    model = surface.add("m")
+    model.state, model.reason = ModelState.UNHEALTHY, "no such weights"
+    failed = await asked(surface, "m")
+    model.state, model.terms = ModelState.SCALED_TO_ZERO, Terms()
+    engine = await start_engine(script(answer(b"{}")))
+    asking = asyncio.create_task(asked(surface, "m"))
+    await asyncio.sleep(0.1)
+    surface.fleet.replace_replicas(model, [engine.replica((CHAT,))])
+
+    assert (failed.status_code, (await asking).status_code) == (503, 200)
+
+
+async def test_a_start_goes_on_for_a_while_without_those_who_wanted_it(surface: Surface) -> None:
+    """A client that gives up soon, and comes again, finds the model further on its way."""
+    model = surface.add("m")
+    model.terms = Terms(cold_start_timeout_s=0.05)
+    await asked(surface, "m")
+    wakes = len(surface.wakes)
+    await asyncio.sleep(4 * LOOK_S)
+
+    assert len(surface.wakes) > wakes
+    assert 0 not in surface.wakes
 
 
 async def test_no_more_wait_for_a_start_than_may_wait(surface: Surface) -> None:

@@ -88,7 +88,7 @@ async def test_an_old_engine_makes_room_when_patience_is_at_its_end(engines: Fak
     change = following(engines)
     await look(change, LOOKS - 1)
     announced, early = await change.lack(), list(engines.asked_to_go)
-    await look(change, 1)
+    await look(change, 2)
     done = await change.lack()
     await look(change, LOOKS, STARTING=1, STOPPING=1)
 
