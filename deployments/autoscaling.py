@@ -7,20 +7,22 @@ see an idle model. Engines report their load, and what routers hold back for the
 Serve calls a policy ten times a second and keeps the object until the deployment changes or the
 controller restarts: then nothing is taken away before the whole delay has passed again. A request
 for a model at zero is a control call that waits in a handle; Serve starts one replica for it
-without asking the policy, and asks again once that replica runs.
+without asking the policy, and asks again once that replica runs or nobody waits any more.
 """
 
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from ray.serve.config import AutoscalingContext
 
 from gateway.scaling.governor import Governor, Situation
+from gateway.scaling.hearing import Hearing
 from gateway.scaling.need import NOTHING, Goals, Need, need
-from gateway.scaling.stats import read_stats
+from gateway.scaling.patience import Patience
+from gateway.scaling.stats import EngineStats, read_stats
 
 TELLING_S = 1.0
 """How often replicas tell their load."""
@@ -48,6 +50,8 @@ class EnginePolicy:
         self._now = now
         self._goals = Goals(target_utilization, max_wait_s)
         self._governor = Governor(scale_down_delay_s)
+        self._patience = Patience(scale_down_delay_s)
+        self._hearing: Hearing[Hashable] = Hearing()
         self._start_s = 0.0
         self._next_s = -math.inf
 
@@ -66,12 +70,14 @@ class EnginePolicy:
 
     def _look(self, ctx: AutoscalingContext) -> int:
         running = ctx.running_replicas
-        told = read_stats(ctx.aggregated_metrics or {})
-        stats = [told[replica] for replica in running if replica in told]
+        stats = self._stats(ctx)
         load = need(stats, self._goals) if stats else NOTHING
         if ctx.total_queued_requests and not load.total:
             load = Need(sequences=1.0, lasting=1.0)
         self._start_s = max((each.start_s for each in stats), default=self._start_s)
+        if self._gives_up(ctx):
+            logger.info("%s: no replica runs, and nobody waits for one any more", ctx.app_name)
+            return 0
         target: int = ctx.target_num_replicas
         decided = self._governor.decide(
             Situation(
@@ -89,3 +95,21 @@ class EnginePolicy:
             message = "%s: %d replicas instead of %d: its load needs %.2f, by its %s"
             logger.info(message, ctx.app_name, decided, target, load.total, load.cause)
         return decided
+
+    def _stats(self, ctx: AutoscalingContext) -> list[EngineStats]:
+        """Of the replicas that run and have told their load lately."""
+        series = (ctx.raw_metrics or {}).get("slots", {})
+        told_s = {replica: points[-1].timestamp for replica, points in series.items() if points}
+        heard = self._hearing.hear(self._now(), told_s)
+        told = read_stats(ctx.aggregated_metrics or {})
+        return [told[r] for r in ctx.running_replicas if r in told and r in heard]
+
+    def _gives_up(self, ctx: AutoscalingContext) -> bool:
+        """Whether a model that may sleep does so although its replica has not come."""
+        is_over = self._patience.is_over(
+            self._now(),
+            self._start_s,
+            is_starting=ctx.target_num_replicas > 0 and not ctx.running_replicas,
+            is_waited=bool(ctx.total_queued_requests),
+        )
+        return is_over and ctx.capacity_adjusted_min_replicas == 0

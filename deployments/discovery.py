@@ -11,7 +11,6 @@ import ipaddress
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import msgspec
 from ray import serve
@@ -27,6 +26,7 @@ from ray.serve.schema import (
 
 from deployments import broadcasts
 from deployments.failures import start_failure
+from deployments.shortage import UNEXPLAINED
 from gateway.registry.terms import Terms
 from gateway.routing.fleet import Fleet, Model, ModelState, Replica
 from gateway.telemetry import ReplicaMetadata
@@ -58,6 +58,8 @@ class _Application:
     deployed_s: float = 0.0
     """The deployment whose entry `model` has; 0 while that may still change."""
     running: Sequence[RunningReplica] = ()
+    wake: asyncio.Task[None] | None = None
+    """The call that waits in Serve for an engine, if one is wanted."""
 
 
 class Discovery:
@@ -66,8 +68,6 @@ class Discovery:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._applications: dict[str, _Application] = {}
-        self._wakes: dict[str, asyncio.Task[None]] = {}
-        """By application."""
         self._missing: set[str] = set()
         """Applications we follow that the last look did not show."""
         self._with_engines: set[str] = set()
@@ -81,8 +81,8 @@ class Discovery:
                 is_settled = self._fleet.is_settled
                 await asyncio.sleep(POLL_PERIOD_S if is_settled else SETTLING_PERIOD_S)
         finally:
-            for call in self._wakes.values():
-                call.cancel()
+            for app in self._applications.values():
+                _let_sleep(app)
 
     async def catch_up(self, timeout_s: float) -> None:
         """Look until every engine that runs is known, or `timeout_s` seconds have passed."""
@@ -127,11 +127,14 @@ class Discovery:
         for gone in (self._applications.keys() & deleting) | (missing & self._missing):
             self._forget(gone)
         self._missing = missing
+        followed: list[tuple[_Application, ApplicationStatusOverview]] = []
         for name, overview in found.items():
             try:
-                await self._follow(name, overview)
+                if app := await self._follow(name, overview):
+                    followed.append((app, overview))
             except Exception:
                 logger.exception("could not follow application %s; the others go on", name)
+        await _judge(followed)
         self._with_engines = {
             name for name, overview in found.items() if _runs(overview, ENGINE_DEPLOYMENT)
         }
@@ -146,38 +149,22 @@ class Discovery:
         for app in self._applications.values():
             if app.model is not model:
                 continue
-            call = self._wakes.get(app.name)
-            if not waiting and call is not None:
-                call.cancel()
-            elif waiting and call is None:
-                self._wakes[app.name] = call = asyncio.create_task(self._wake(app))
-                call.add_done_callback(partial(self._forget_wake, app.name))
+            if not waiting:
+                _let_sleep(app)
+            elif app.wake is None or app.wake.done():
+                app.wake = asyncio.create_task(_wake(app))
 
-    def _forget_wake(self, name: str, _: asyncio.Task[None]) -> None:
-        del self._wakes[name]
-
-    async def _wake(self, app: _Application) -> None:
-        try:
-            await app.ingress.wake.remote()
-        except Exception:
-            logger.exception("waking %s failed", app.model.name)
-            await asyncio.sleep(POLL_PERIOD_S)
-
-    async def _follow(self, name: str, overview: ApplicationStatusOverview) -> None:
+    async def _follow(
+        self, name: str, overview: ApplicationStatusOverview
+    ) -> _Application | None:
         app = self._applications.get(name)
         if app is None or app.deployed_s != overview.last_deployed_time_s:
             if not _runs(overview, MODEL_DEPLOYMENT):
-                return  # nobody can be asked for its entry
+                return None  # nobody can be asked for its entry
             app = await self._read(name, overview)
-        model = app.model
-        if not self._fleet.has_model(model.name):
-            self._fleet.add(model)  # another application of that name has gone
-        engine = overview.deployments[ENGINE_DEPLOYMENT]
-        state, reason = model_state(bool(model.replicas), overview.status, engine)
-        is_starting = engine.replica_states.get(ReplicaState.STARTING)
-        if is_starting and _runs(overview, MODEL_DEPLOYMENT) and (lack := await _lack(app)):
-            reason = f"{reason}: {lack}" if engine.status in _FAILING else lack
-        model.state, model.reason = state, reason
+        if not self._fleet.has_model(app.model.name):
+            self._fleet.add(app.model)  # another application of that name has gone
+        return app
 
     async def _read(self, name: str, overview: ApplicationStatusOverview) -> _Application:
         """Ask a new or changed application for its entry, and listen to its replicas.
@@ -189,8 +176,10 @@ class Discovery:
         async with asyncio.timeout(ENTRY_TIMEOUT_S):
             entry = await app.ingress.entry.remote()
         if entry["name"] != app.model.name:
+            _let_sleep(app)
             self._fleet.remove(app.model)
             app.model = Model(entry["name"], created_s=int(overview.last_deployed_time_s))
+        app.model.deployed_s = overview.last_deployed_time_s
         app.model.terms = Terms.model_validate(entry)
         if name not in self._applications:
             self._applications[name] = app
@@ -227,7 +216,52 @@ class Discovery:
 
     def _forget(self, name: str) -> None:
         broadcasts.replicas.unsubscribe(name)
-        self._fleet.remove(self._applications.pop(name).model)
+        app = self._applications.pop(name)
+        _let_sleep(app)
+        self._fleet.remove(app.model)
+
+
+async def _wake(app: _Application) -> None:
+    response = app.ingress.wake.remote()
+    try:
+        await response
+    except asyncio.CancelledError:
+        response.cancel()  # or it would go on waiting in Serve
+        raise
+    except Exception:
+        logger.exception("waking %s failed", app.model.name)
+        await asyncio.sleep(POLL_PERIOD_S)
+
+
+def _let_sleep(app: _Application) -> None:
+    if app.wake is not None:
+        app.wake.cancel()
+
+
+async def _judge(followed: Sequence[tuple[_Application, ApplicationStatusOverview]]) -> None:
+    """Say how each model stands; those with an engine that may wait for a place are asked why."""
+    asked = [(app, overview) for app, overview in followed if _may_lack(overview)]
+    for app, overview in followed:
+        if not _may_lack(overview):
+            _state(app, overview)
+    lacks = await asyncio.gather(*(_lack(app) for app, _ in asked))
+    for (app, overview), lack in zip(asked, lacks, strict=True):
+        _state(app, overview, lack)
+
+
+def _may_lack(overview: ApplicationStatusOverview) -> bool:
+    is_starting = overview.deployments[ENGINE_DEPLOYMENT].replica_states.get(ReplicaState.STARTING)
+    return bool(is_starting) and _runs(overview, MODEL_DEPLOYMENT)
+
+
+def _state(app: _Application, overview: ApplicationStatusOverview, lack: str = "") -> None:
+    """Say how a model stands; a failure comes before what an engine lacks, if that is known."""
+    model, engine = app.model, overview.deployments[ENGINE_DEPLOYMENT]
+    state, reason = model_state(bool(model.replicas), overview.status, engine)
+    has_failed = state is ModelState.UNHEALTHY or (reason and engine.status in _FAILING)
+    if has_failed and lack:
+        reason = reason if lack == UNEXPLAINED else f"{reason}; {lack}"
+    model.state, model.reason = state, reason if has_failed else lack or reason
 
 
 async def _lack(app: _Application) -> str:

@@ -46,7 +46,7 @@ class Model:
         log_with_serve()
         self._entry = entry
         self._engine = engine
-        self._rollover = Rollover(entry, engine)
+        self._rollover = Rollover(entry, serve.get_replica_context().code_version, engine)
         self._changing = asyncio.create_task(self._rollover.run())
 
     def entry(self) -> dict[str, JsonValue]:
@@ -77,7 +77,6 @@ class Engine:
     ) -> None:
         began_s = time.monotonic()
         log_with_serve()
-        self._document = entry
         self._entry = parse_entry(entry)
         self._makes_room = False
         self._engine = await start_engine(self._entry)
@@ -121,10 +120,10 @@ class Engine:
         await self._engine.check()
 
     def holding(self) -> dict[str, Any]:
-        """What `Rollover` asks: the entry this replica runs, and what it has reserved, by node."""
+        """What `Rollover` asks: this replica's version, and what it has reserved, by node."""
         return {
             "replica": _replica_id(),
-            "entry": self._document,
+            "version": serve.get_replica_context().code_version,
             "reserved": reserved(self._entry),
         }
 

@@ -6,7 +6,7 @@ All of this blocks: it is asked off the event loop, and only while an engine is 
 from collections.abc import Mapping
 
 import ray
-from ray.autoscaler.v2.schema import ClusterStatus, NodeInfo
+from ray.autoscaler.v2.schema import ClusterStatus, NodeInfo, ResourceDemandSummary
 from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.serve.context import _get_global_client as get_serve_client
 from ray.serve.schema import ReplicaState
@@ -16,21 +16,22 @@ from gateway.shortage import Cluster, Node
 GROUP = "_group_"
 """In the names of what placement groups have reserved, which stand beside the nodes' own."""
 UNEXPLAINED = "its engine waits for Ray to place it"
+"""Said where the cluster's sums show room enough, so that nothing tells why."""
 
 
-def unplaced(deployment: str) -> set[str]:
-    """The applications with a replica of `deployment` that Ray has found no node for."""
+def unplaced(app: str, deployment: str) -> int:
+    """How many replicas of a deployment start and are on no node yet, as far as Serve knows.
+
+    Serve learns of the node when the replica's process is up, which may take long by itself.
+    """
     # Of Ray 2.60's public names, `serve.status()` tells that replicas start but not whether they
     # have a node yet; what the dashboard shows does.
-    applications = get_serve_client().get_serve_details()["applications"]
-    return {
-        name
-        for name, application in applications.items()
-        if any(
-            replica["state"] == ReplicaState.STARTING and replica.get("node_id") is None
-            for replica in application["deployments"].get(deployment, {}).get("replicas", ())
-        )
-    }
+    application = get_serve_client().get_serve_details()["applications"].get(app, {})
+    replicas = application.get("deployments", {}).get(deployment, {}).get("replicas", ())
+    return sum(
+        replica["state"] == ReplicaState.STARTING and replica.get("node_id") is None
+        for replica in replicas
+    )
 
 
 def read_cluster() -> Cluster:
@@ -44,7 +45,22 @@ def cluster_of(status: ClusterStatus) -> Cluster:
     return Cluster(
         nodes=[_node(node) for node in (*status.active_nodes, *status.idle_nodes)],
         coming=len(status.pending_nodes) + sum(launch.count for launch in status.pending_launches),
+        sought=_sought(status.resource_demands),
     )
+
+
+def _sought(demands: ResourceDemandSummary) -> list[list[dict[str, float]]]:
+    """What each group and each actor needs that Ray has found no node for."""
+    groups = [
+        [dict(shape.bundle) for shape in group.bundles_by_count for _ in range(shape.count)]
+        for group in demands.placement_group_demand
+    ]
+    actors = [
+        [dict(shape.bundle)]
+        for demand in demands.ray_task_actor_demand
+        for shape in demand.bundles_by_count
+    ]
+    return groups + actors
 
 
 def _node(node: NodeInfo) -> Node:

@@ -1,8 +1,12 @@
 """How a model's changed replicas replace the old ones, and which of those have to make room.
 
 Changed replicas start beside the old ones, a few at a time. Where there is no room for one, old
-ones stop first: one is enough as a rule; where the changed one is larger, as many as it takes, in
-the order given. Nothing stops for a replica that would not fit without all of them either.
+ones stop first: one is enough as a rule; where the changed one is larger, as many as it takes.
+Nothing stops for a replica that would not fit without all of them either.
+
+One that needs a single node gets the node where the fewest old ones have to stop, those that hold
+most there first. Where each worker of a replica may lie on a node of its own, old ones are taken in
+the order given, so that a few more may stop than had to.
 """
 
 from collections import Counter
@@ -31,12 +35,30 @@ class Holder:
 
 def yielding(placement: Placement, cluster: Cluster, old: Sequence[Holder]) -> list[str] | None:
     """The replicas of `old` to stop; None if not even all of them leave room for the placement."""
-    alone = ([holder] for holder in old)
-    together = (old[:count] for count in range(2, len(old) + 1))
-    for leaving in (*alone, *together):
+    is_spread = len(placement.bundles) > 1
+    choices = _any_together(old) if is_spread else _together_on_a_node(cluster, old)
+    for leaving in sorted(choices, key=len):
         if shortage(placement, _without(leaving, cluster)) is None:
             return [holder.replica for holder in leaving]
     return None
+
+
+def _any_together(old: Sequence[Holder]) -> list[Sequence[Holder]]:
+    return [[holder] for holder in old] + [old[:count] for count in range(2, len(old) + 1)]
+
+
+def _together_on_a_node(cluster: Cluster, old: Sequence[Holder]) -> list[Sequence[Holder]]:
+    each_node = (_largest_first(node, old) for node in cluster.nodes)
+    return [there[:count] for there in each_node for count in range(1, len(there) + 1)]
+
+
+def _largest_first(node: Node, old: Sequence[Holder]) -> list[Holder]:
+    there = [holder for holder in old if node.id in holder.reserved]
+    return sorted(there, key=lambda holder: _size(holder.reserved[node.id]), reverse=True)
+
+
+def _size(amounts: Resources) -> tuple[float, float]:
+    return amounts.get("GPU", 0), amounts.get("CPU", 0)
 
 
 def _without(leaving: Sequence[Holder], cluster: Cluster) -> Cluster:

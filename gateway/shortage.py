@@ -2,7 +2,8 @@
 
 A replica is one unit on one node, or several equal ones, a worker each, on any nodes. GPUs are
 looked at first, then the CPUs beside them; what no choice of nodes has enough of is said. Amounts
-are a node's sums: whether a GPU is free whole or in parts of several cannot be seen in them.
+are a node's sums: whether a GPU is free whole or in parts of several cannot be seen in them. So
+what Ray seeks a place for decides whether a replica waits for one; the sums only explain it.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,10 +31,20 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """The nodes there are, and how many more the autoscaler is adding."""
+    """The nodes there are, how many more the autoscaler is adding, and who waits for them."""
 
     nodes: Sequence[Node]
     coming: int = 0
+    sought: Sequence[Sequence[Resources]] = ()
+    """What Ray seeks a place for: the bundles of a group, or all that an actor reserves."""
+
+    def is_seeking(self, placement: Placement) -> bool:
+        """Whether Ray seeks a place for a replica that is placed so, or for another like it."""
+        units = _units(placement)
+        return any(
+            len(bundles) == len(units) and all(_is_for(units[0], bundle) for bundle in bundles)
+            for bundles in self.sought
+        )
 
 
 def shortage(placement: Placement, cluster: Cluster) -> str | None:
@@ -49,7 +60,7 @@ class _Need:
     """What a replica asks of the nodes."""
 
     def __init__(self, placement: Placement) -> None:
-        units = placement.bundles or (placement.actor,)
+        units = _units(placement)
         self._unit = units[0]
         self._count = len(units)
         types = [name for name in self._unit if name.startswith(ACCELERATOR_TYPE)]
@@ -103,7 +114,8 @@ class _Need:
         if total + ROUNDING < needed:
             return f"the cluster has {total:g}"
         if free + ROUNDING < needed:
-            return f"{free:g} are free" if free > ROUNDING else "none is free"
+            are = "is" if free <= 1 else "are"
+            return f"{free:g} {are} free" if free > ROUNDING else "none is free"
         return ""
 
     def _types_instead(self, nodes: Sequence[Node]) -> str:
@@ -125,13 +137,35 @@ class _Need:
 
     def _scarce_beside(self, nodes: Sequence[Node]) -> str:
         """How CPUs are short on the nodes that have GPUs enough."""
+        if self._count > 1:
+            return self._units_beside(nodes)
         gpus, cpus = self._unit["GPU"], self._unit["CPU"]
         with_gpus = [n for n in nodes if n.total.get("GPU", 0) + ROUNDING >= gpus]
         if all(n.total.get("CPU", 0) + ROUNDING < cpus for n in with_gpus):
             most = max(n.total.get("CPU", 0) for n in with_gpus)
             return f"such a node has at most {most:g}"
-        free = [n.free.get("CPU", 0) for n in nodes if n.free.get("GPU", 0) + ROUNDING >= gpus]
-        return f"where GPUs are free, at most {max(free):g} CPUs are"
+        free = max(n.free.get("CPU", 0) for n in nodes if n.free.get("GPU", 0) + ROUNDING >= gpus)
+        if free <= ROUNDING:
+            return "where GPUs are free, no CPU is"
+        are = "is" if free <= 1 else "are"
+        return f"where GPUs are free, at most {_amount(free, 'CPU')} {are}"
+
+    def _units_beside(self, nodes: Sequence[Node]) -> str:
+        """For how many of the GPUs there are CPUs on the same node."""
+        if (most := self._units(nodes, lambda node: node.total)) < self._count:
+            return f"the cluster has nodes with CPUs for {most} of them"
+        free = self._units(nodes, lambda node: node.free)
+        return f"where GPUs are free, CPUs are for {free or 'none'} of them"
+
+
+def _units(placement: Placement) -> Sequence[Resources]:
+    """What has to lie on one node each."""
+    return placement.bundles or (placement.actor,)
+
+
+def _is_for(unit: Resources, bundle: Resources) -> bool:
+    """Whether a bundle asks for all of a unit, and at most for other resources beside it."""
+    return all(abs(bundle.get(name, 0) - amount) < ROUNDING for name, amount in unit.items())
 
 
 def _times(available: float, each: float) -> int:

@@ -1,5 +1,6 @@
 """An adapter's files, as PEFT writes them."""
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from deployments.engines.source import resolve_source
 from gateway.errors import AdapterBroken, ConfigError
 
 CONFIG = "adapter_config.json"
+USUAL_RANK = 16
+"""What adapters are thought to have of which nothing can be read."""
 
 logger = logging.getLogger("ray.serve")
 
@@ -30,8 +33,8 @@ class AdapterFiles:
     source: str
     roots: tuple[Path, ...] = ()
 
-    def folder(self, download: Callable[[str], str]) -> Path:
-        """The folder they are in on this node; `download` fetches them from the hub.
+    def local(self) -> Path | None:
+        """The folder they are in on this node; None if they are on the hub.
 
         Raises:
             AdapterBroken: there are none.
@@ -41,8 +44,15 @@ class AdapterFiles:
         except ConfigError as error:
             logger.error("adapter %s: %s", self.name, error)  # noqa: TRY400 - the message says all
             raise AdapterBroken(self.name, "its files are not there") from error
-        if not found.is_absolute():
-            found = self._downloaded(download)
+        return found if found.is_absolute() else None
+
+    def folder(self, download: Callable[[str], str]) -> Path:
+        """The folder they are in on this node; `download` fetches them from the hub.
+
+        Raises:
+            AdapterBroken: there are none.
+        """
+        found = self.local() or self._downloaded(download)
         if not found.is_dir():
             raise AdapterBroken(self.name, "its files could not be downloaded")
         return found
@@ -59,6 +69,29 @@ class AdapterFiles:
             logger.error("adapter %s: %s: %s", self.name, folder / CONFIG, error)  # noqa: TRY400
             raise AdapterBroken(self.name, f"it has no {CONFIG} of a LoRA adapter") from error
         return max(config.r, *(config.rank_pattern or {}).values(), 0)
+
+    async def first_rank(self, download_config: Callable[[str], str], within_s: float) -> int:
+        """Its rank, before there is a need for its files; 0 if they are not there.
+
+        `download_config`: fetches its configuration, and no more, from the hub. If that fails or
+        is not there in time, `USUAL_RANK`: the hub may answer later.
+        """
+        try:
+            if folder := self.local():
+                return self.rank(folder)
+        except AdapterBroken:
+            return 0
+        try:
+            async with asyncio.timeout(within_s):
+                found = await asyncio.to_thread(self._downloaded, download_config)
+                return self.rank(found.parent)
+        except (AdapterBroken, TimeoutError) as error:
+            logger.warning(
+                "adapter %s: its rank is unknown (%s), and taken to be at most %d; "
+                "engine_args.max_lora_rank sets another one",
+                *(self.name, str(error) or "the model hub does not answer", USUAL_RANK),
+            )
+            return USUAL_RANK
 
     def _downloaded(self, download: Callable[[str], str]) -> Path:
         try:

@@ -290,6 +290,9 @@ class _Loader:
         self._is_instant = simulation.instant
         self._clock = clock
 
+    async def fetch(self, name: str) -> None:
+        """There are no files."""
+
     async def load(self, name: str) -> None:
         """Take the time that it takes."""
         if not self._is_instant:

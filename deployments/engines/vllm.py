@@ -87,7 +87,7 @@ class VllmEngine:
         """
         loras = Loras(files)
         if files:
-            arguments = {**await asyncio.to_thread(loras.arguments, most_adapters), **arguments}
+            arguments = {**await loras.arguments(most_adapters, arguments), **arguments}
         args = parse_arguments({**DEFAULTS, **arguments})
         scheduler = _Scheduler()
         llm = _launch(args, scheduler)

@@ -9,12 +9,13 @@ import logging
 import os
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from http import HTTPStatus
 from pathlib import Path
 from typing import TypeVar, get_args
 
 from pydantic import JsonValue
+from vllm import envs
 from vllm.config.lora import MaxLoRARanks
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.entrypoints.serve import create_error_response
@@ -22,10 +23,11 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.lora.request import LoRARequest
 from vllm.lora.utils import get_adapter_absolute_path
 from vllm.platforms import current_platform
+from vllm.transformers_utils.repo_utils import hf_api
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from deployments.engines.adapter_files import AdapterFiles
+from deployments.engines.adapter_files import CONFIG, USUAL_RANK, AdapterFiles
 from deployments.engines.adapters import Adapters
 from deployments.engines.call import current_call
 from gateway.errors import AdapterBroken
@@ -37,9 +39,10 @@ EMPTY_SLOTS = 2
 always empty. In a batch with any adapter, vLLM 0.32's CPU kernels (`torch_ops/lora_ops.py`) take
 the -1 that stands for none as an index, and so give the last slot's to requests for the model."""
 
-USUAL_RANK = 16
-"""What adapters are thought to have of which nothing can be read."""
+CONFIG_S = 20.0
+"""How long a start waits for the model hub to tell the adapters' ranks."""
 
+_NOTHING: Mapping[str, JsonValue] = {}
 _O = TypeVar("_O")
 _WORKER_SAID = re.compile(r"Worker failed with error '(.*)', please check .*")
 
@@ -67,22 +70,30 @@ class Loras:
         self._ids = {each.name: number for number, each in enumerate(files, 1)}
         self._folders: dict[str, Path] = {}
 
-    def arguments(self, most: int) -> dict[str, JsonValue]:
-        """What vLLM has to know of them at its start; looks for their files, on the hub too."""
-        ranks = get_args(MaxLoRARanks)
-        largest = 0
-        for name in self._files:
-            with suppress(AdapterBroken):
-                rank = self._files[name].rank(self._folder(name))
-                largest = max(largest, rank if rank <= max(ranks) else 0)
+    async def arguments(
+        self, most: int, entry: Mapping[str, JsonValue] = _NOTHING
+    ) -> dict[str, JsonValue]:
+        """What vLLM has to know of them at its start, beside the arguments of `entry`."""
         slots = most + EMPTY_SLOTS if current_platform.is_cpu() else most
         return {
             "enable_lora": True,
             "max_loras": slots,
             # The one that has to go leaves after the one that comes.
             "max_cpu_loras": max(slots, most + 1),
-            "max_lora_rank": min(rank for rank in ranks if rank >= (largest or USUAL_RANK)),
+            "max_lora_rank": entry.get("max_lora_rank") or await self._max_rank(),
         }
+
+    async def fetch(self, name: str) -> None:
+        """Download an adapter's files.
+
+        Raises:
+            AdapterBroken: they are not there.
+        """
+        try:
+            await asyncio.to_thread(self._folder, name)
+        except AdapterBroken:
+            self.requests.forget(name)
+            raise
 
     async def load(self, name: str) -> None:
         """Have all workers load an adapter.
@@ -102,18 +113,45 @@ class Loras:
 
     async def _load(self, name: str) -> None:
         folder = await asyncio.to_thread(self._folder, name)
-        request = LoRARequest(name, self._ids[name], str(folder))
+        request = LoRARequest(name, self._ids[name], self._path(name, folder))
         try:
             await self._engine.add_lora(request)
         except EngineDeadError:
             raise
         except Exception as error:
             logger.exception("vLLM does not take the adapter %s in %s", name, folder)
-            await self.unload(name)  # what it may have of it
+            await self._clear(name)
             # Where the files are is nobody's business.
             reason = _reason(error).replace(str(folder), self._files[name].source)
             raise AdapterBroken(name, reason) from error
         self.requests.note(request)
+
+    async def _clear(self, name: str) -> None:
+        """Have the workers forget what some of them may have of an adapter that others refuse."""
+        try:
+            await self.unload(name)
+        except Exception:
+            # Why it was refused is the answer; this is only in the log.
+            logger.exception("the adapter %s could not be cleared away", name)
+
+    async def _max_rank(self) -> int:
+        """The rank that vLLM has to make room for: of those it can have, the least that is enough.
+
+        Of an adapter on the hub only the configuration is looked for.
+        """
+        ranks = get_args(MaxLoRARanks)
+        found = await asyncio.gather(
+            *(each.first_rank(_download_config, CONFIG_S) for each in self._files.values())
+        )
+        largest = max((rank for rank in found if rank <= max(ranks)), default=0) or USUAL_RANK
+        return int(min(rank for rank in ranks if rank >= largest))
+
+    def _path(self, name: str, folder: Path) -> str:
+        """Where the workers find an adapter; `folder`: where it is on this node."""
+        backend = self._engine.vllm_config.parallel_config.distributed_executor_backend
+        files = self._files[name]
+        # Ray's workers may be on nodes that have not downloaded it: vLLM has each of them do so.
+        return files.source if backend == "ray" and files.local() is None else str(folder)
 
     @property
     def _engine(self) -> AsyncLLM:
@@ -201,6 +239,13 @@ def _reason(error: Exception) -> str:
     said = str(error).partition("\n")[0].removeprefix("Call to add_lora method failed: ")
     worker = _WORKER_SAID.fullmatch(said)
     return worker[1] if worker else said
+
+
+def _download_config(source: str) -> str:
+    """An adapter's configuration from the hub."""
+    if envs.VLLM_USE_MODELSCOPE:
+        return str(Path(get_adapter_absolute_path(source)) / CONFIG)
+    return str(hf_api().hf_hub_download(source, CONFIG))
 
 
 def _target(name: str) -> str:

@@ -100,6 +100,19 @@ class Admission:
         finally:
             self._leave(held)
 
+    def admit_at_once(self, wish: Wish) -> Decision:
+        """The same for a request that is not to wait, nor to have any other go.
+
+        Raises:
+            Overloaded: its replica cannot start it now.
+            GatewayError: what `wish.choose` raises.
+        """
+        decision = wish.decide()
+        if not (self._may_pass(wish, decision) and self._has_room(wish, decision)):
+            raise self._limits.overloaded("its engines are busy", None)
+        self._count(wish, decision)
+        return decision
+
     def follow(self) -> None:
         """The fleet has changed: those who are held may have to choose again."""
         if self._held:

@@ -1,6 +1,6 @@
 """Who waits, by address and key, and who has to go when there is too much of it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -73,6 +73,12 @@ class Crowd(Generic[P]):
     def weight_of(self, *, is_batch: bool) -> int:
         """Of all of one priority."""
         return self._side(is_batch=is_batch).weight
+
+    def __iter__(self) -> Iterator[P]:
+        """All that wait, as they are now."""
+        sites = [*self._interactive.sites.values(), *self._batch.sites.values()]
+        groups = [group for site in sites for group in site.groups.values()]
+        return iter([place for group in groups for place in group.weights])
 
     def add(self, place: P, weight: int = 1) -> None:
         """One more waits."""

@@ -23,7 +23,7 @@ from gateway.api.cold import LOOK_S, ColdStarts
 from gateway.api.errand import Errand
 from gateway.api.incidents import Incidents
 from gateway.api.outlet import Outlet
-from gateway.api.selection import Selection
+from gateway.api.selection import Selection, check_available
 from gateway.errors import GatewayError, ModelUnavailable, Reason, StreamLost, UpstreamFailed
 from gateway.faults import Action, Faults
 from gateway.relay.asgi import Headers
@@ -32,7 +32,7 @@ from gateway.relay.inquiry import Unresumable
 from gateway.relay.relay import TOKENIZE, Call, Relay
 from gateway.relay.resume import Resumption, resumption
 from gateway.routing.decision import Decision
-from gateway.routing.fleet import Replica
+from gateway.routing.fleet import Model, Replica
 from gateway.telemetry import DISPATCH, Dispatch
 
 RETRIES = 2
@@ -112,21 +112,26 @@ class Delivery:
         self._incidents.passed_on(self._replica, error)
 
     async def _admitted(self) -> Decision:
-        admission = self._means.admissions.of(self._selection.model)
         for _ in range(RESUMES):
             try:
-                return await admission.admit(self._wish())
+                return await self._admit()
             except ModelUnavailable:
-                if self._outlet.has_alternative:
-                    raise
                 # Its last replica has gone while the request was held: another one has to start.
                 await self._start()
+        return await self._admit()
+
+    async def _admit(self) -> Decision:
+        admission = self._means.admissions.of(self._selection.model)
+        if self._errand.is_copy:
+            return admission.admit_at_once(self._wish())
         return await admission.admit(self._wish())
 
     async def _start(self) -> None:
-        model = self._selection.model
-        await self._means.cold_starts.wait(model, len(self._errand.body))
-        self._patience_s = model.terms.cold_start_timeout_s
+        model, errand = self._selection.model, self._errand
+        if errand.is_copy or (self._outlet.has_alternative and not self._outlet.has_sent):
+            check_available(model)
+        await self._means.cold_starts.wait(model, errand, self._due_s)
+        self._patience_s = patience_s(errand, model)
 
     def _wish(self) -> Wish:
         selection, now_s = self._selection, asyncio.get_running_loop().time()
@@ -259,6 +264,12 @@ class Delivery:
         if self._errand.is_explained:
             headers.append((b"x-gateway-decision", decision.encode()))
         self._outlet.reply.headers = headers
+
+
+def patience_s(errand: Errand, model: Model) -> float:
+    """How long a request that its model had to start for may still wait."""
+    now_s = asyncio.get_running_loop().time()
+    return max(0.0, errand.arrived_s + model.terms.cold_start_timeout_s - now_s)
 
 
 def _answered(status: int) -> UpstreamFailed:

@@ -39,6 +39,8 @@ class Errand(msgspec.Struct, frozen=True):
     """It may wait for all others."""
     is_resumable: bool = True
     """Its stream may be carried on by another replica."""
+    is_copy: bool = False
+    """Nobody waits for its answer: it starts no engine, and delays no other request."""
     timeout_s: float | None = None
     """How long the client waits for its end."""
     arrived_s: float = 0.0

@@ -63,10 +63,10 @@ class Inference:
             arrived_s=arrived_s,
         )
         course = self._controls.names.course(head.model, sticky_key(errand, head))
+        journey = Journey(errand, head, course.models, self._selector, self._means, reply)
         if course.shadow is not None:
-            self._shadows.copy(errand, head, course.shadow, reply)
+            self._shadows.copy(errand, head, course.shadow, reply, journey)
         async with UntilDisconnect(receive):
-            journey = Journey(errand, head, course.models, self._selector, self._means, reply)
             await journey.run()
 
 

@@ -10,7 +10,7 @@ is told meanwhile, in headers and comments.
 
 import asyncio
 
-from gateway.api.delivery import Delivery, Means
+from gateway.api.delivery import Delivery, Means, patience_s
 from gateway.api.errand import Errand
 from gateway.api.outlet import Outlet
 from gateway.api.routes import STREAMED
@@ -23,10 +23,11 @@ from gateway.errors import (
     ModelNotFound,
     ModelUnavailable,
     Overloaded,
+    UnsupportedRoute,
     UpstreamFailed,
 )
 from gateway.faults import Action, Fault
-from gateway.relay.heartbeat import COMMENT, Heartbeat
+from gateway.relay.heartbeat import COMMENT, PERIOD_S, Heartbeat
 from gateway.relay.reply import Reply
 from gateway.request import RequestHead
 from gateway.routing.fleet import Model, ModelState
@@ -35,9 +36,11 @@ COLD_COMMENT_S = 1.0
 """After which the client of a stream is told that an engine starts: until then, an error may be
 told by its status."""
 FALLS_BACK = (
-    *(ModelNotFound, ModelUnavailable, AdapterBroken),
+    *(ModelNotFound, ModelUnavailable, UnsupportedRoute, AdapterBroken),
     *(Overloaded, UpstreamFailed, ContextExceeded),
 )
+NEVER = (ModelNotFound, UnsupportedRoute)
+"""Of these, those that another try would not change."""
 
 
 class Journey:
@@ -60,6 +63,10 @@ class Journey:
         is_journaled = errand.is_stream and errand.is_resumable
         self._outlet = Outlet(errand.path, reply, is_journaled=is_journaled)
         self._headers = reply.headers
+        self.failure: GatewayError | None = None
+        """What the client was told in place of an answer, or of its end."""
+        self._name = course[0]
+        """Of the model that is to answer now."""
         self._delivery: Delivery | None = None
         self._heartbeat: Heartbeat | None = None
         self._due_s: float | None = None
@@ -78,6 +85,7 @@ class Journey:
             else:
                 await self._go_in_time()
         except GatewayError as error:
+            self.failure = error
             self._note(error)
             if not outlet.reply.has_begun or outlet.is_committed:
                 raise
@@ -96,26 +104,30 @@ class Journey:
             raise DeadlineExceeded(f"The answer took longer than {timeout_s:g} s.") from None
 
     def _timeout_s(self) -> float | None:
-        first = self._course[0]
-        models_s = self._selector.model(first).terms.timeout_s if self._knows(first) else None
+        first, selector = self._course[0], self._selector
+        models_s = selector.model(first).terms.timeout_s if selector.knows(first) else None
         limits = (self._errand.timeout_s, models_s)
         return min((limit for limit in limits if limit is not None), default=None)
 
-    def _knows(self, name: str) -> bool:
-        return self._selector.knows(name)
-
     async def _go(self) -> None:
-        *others, last = self._course
-        for name in others:
+        # What is not deployed is passed over, unless nothing is.
+        last = next(filter(self._selector.knows, reversed(self._course)), self._course[-1])
+        failure: GatewayError | None = None
+        for name in self._course:
+            self._name = name
             try:
-                await self._have_answered(name, has_alternative=True)
+                await self._have_answered(name, has_alternative=name != last)
             except FALLS_BACK as error:
-                if self._outlet.has_sent or self._outlet.is_committed:
+                is_told = self._outlet.has_sent or self._outlet.is_committed
+                if not isinstance(error, NEVER):
+                    failure = error
+                elif name == last and failure is not None:
+                    raise failure from None  # that model may answer another time
+                if name == last or is_told:
                     raise
-                self._pass_on(name, error)
+                self._pass_on(error)
             else:
                 return
-        await self._have_answered(last, has_alternative=False)
 
     async def _have_answered(self, name: str, *, has_alternative: bool) -> None:
         self._delivery = None
@@ -133,7 +145,7 @@ class Journey:
             self._means,
             self._outlet,
             due_s=self._due_s,
-            patience_s=model.terms.cold_start_timeout_s if was_cold else 0.0,
+            patience_s=patience_s(self._errand, model) if was_cold else 0.0,
         )
         await self._delivery.run()
 
@@ -162,32 +174,34 @@ class Journey:
             self._heartbeat.comment = b": the model is starting\n\n"
             self._heartbeat.hasten(COLD_COMMENT_S)
         try:
-            await cold_starts.wait(model, len(self._errand.body))
+            await cold_starts.wait(model, self._errand, self._due_s)
         finally:
             reply.headers = self._headers
             if self._heartbeat is not None:
                 self._heartbeat.comment = COMMENT
+                self._heartbeat.hasten(PERIOD_S)
         waited_s = b"%.1f" % (loop.time() - began_s)
         reply.headers = [*self._headers, (b"x-gateway-cold-start-s", waited_s)]
 
-    def _pass_on(self, name: str, error: GatewayError) -> None:
+    def _pass_on(self, error: GatewayError) -> None:
         if self._delivery is not None:
             self._delivery.pass_on(error)
         else:
-            self._fault(name, error, Action.FELL_BACK)
+            self._fault(error, Action.FELL_BACK)
 
     def _note(self, error: GatewayError) -> None:
         """Have it known that the client is told of an error."""
         if self._delivery is not None:
             self._delivery.tell(error)
         elif isinstance(error, Overloaded):
-            self._fault(self._course[-1], error, Action.SHED)
+            self._fault(error, Action.SHED)
         elif error.status >= 500:
-            self._fault(self._course[-1], error, Action.FAILED)
+            self._fault(error, Action.FAILED)
 
-    def _fault(self, name: str, error: GatewayError, action: Action) -> None:
+    def _fault(self, error: GatewayError, action: Action) -> None:
         # A name that is no model's must not become a label: clients can invent many.
-        model = self._selector.model(name).name if self._knows(name) else "-"
+        is_known = self._selector.knows(self._name)
+        model = self._selector.model(self._name).name if is_known else "-"
         request_id = self._errand.request_id.decode()
         fault = Fault(model, error.code, action)
         self._means.faults.note(fault, request_id=request_id, why=str(error))

@@ -27,8 +27,8 @@ class ModelCard(BaseModel):
     """Of an adapter: the model it belongs to."""
     loaded_replicas: int | None = None
     """Of an adapter: on how many of the replicas it is loaded now."""
-    stands_for: dict[str, float] | None = None
-    """Of an alias or a split: the models that answer, and the share of requests that each gets."""
+    stands_for: list[str] | None = None
+    """Of an alias or a split: the models that answer, in their names' order."""
 
 
 class ModelList(BaseModel):
@@ -45,25 +45,25 @@ def models_router(fleet: Fleet, controls: Controls) -> APIRouter:
     @router.get("/v1/models", response_model_exclude_none=True)
     async def list_models() -> ModelList:
         """List all models, adapters, aliases and splits."""
-        cards = cards_of(fleet)
-        return ModelList(data=[*cards.values(), *name_cards(controls.names, cards)])
+        return ModelList(data=[*cards_of(fleet, controls.names).values()])
 
     @router.get("/v1/models/{model:path}", response_model_exclude_none=True, responses={404: ERROR})
     async def retrieve_model(model: str) -> ModelCard:
         """Retrieve one model; its name may hold slashes."""
-        cards = cards_of(fleet)
-        for card in (*cards.values(), *name_cards(controls.names, cards)):
-            if card.id == model:
-                return card
-        return model_card(fleet.model(model))
+        card = cards_of(fleet, controls.names).get(model)
+        return card or model_card(fleet.model(model))
 
     return router
 
 
-def cards_of(fleet: Fleet) -> dict[str, ModelCard]:
-    """The cards of all models and their adapters, by name."""
+def cards_of(fleet: Fleet, names: Names) -> dict[str, ModelCard]:
+    """The cards of all that clients may ask for, by name: models, their adapters, names for them.
+
+    What has the name of an alias or a split cannot be asked for by it, and has no card.
+    """
     cards = {model.name: model_card(model) for model in fleet.models}
-    return cards | {name: adapter_card(model, name) for name, model in fleet.adapters.items()}
+    cards |= {name: adapter_card(model, name) for name, model in fleet.adapters.items()}
+    return cards | {card.id: card for card in name_cards(names, cards)}
 
 
 def name_cards(names: Names, cards: Mapping[str, ModelCard]) -> Iterator[ModelCard]:
@@ -83,7 +83,7 @@ def name_cards(names: Names, cards: Mapping[str, ModelCard]) -> Iterator[ModelCa
             "max_model_len": min(lengths, default=None),
             "parent": None,
             "loaded_replicas": None,
-            "stands_for": listed.shares,
+            "stands_for": sorted(listed.shares),
         }
         yield best.model_copy(update=update)
 

@@ -10,7 +10,7 @@ from gateway.api.errand import Errand, sticky_key
 from gateway.api.routes import ROUTES, parse_head
 from gateway.api.selection import Selector
 from gateway.api.shadows import Shadows
-from gateway.errors import InvalidRequest, ModelNotFound, ModelUnavailable
+from gateway.errors import InvalidRequest, ModelNotFound, ModelUnavailable, UnsupportedRoute
 from gateway.faults import Faults
 from gateway.routing.decision import KEPT, DecisionLog
 
@@ -43,7 +43,7 @@ def operators_router(
         errand = Errand(path, [], body, b"dry-run", session=session)
         *others, last = controls.names.course(head.model, sticky_key(errand, head)).models
         for name in others:
-            with contextlib.suppress(ModelNotFound, ModelUnavailable):
+            with contextlib.suppress(ModelNotFound, ModelUnavailable, UnsupportedRoute):
                 return selector.select(errand, head, name).choose().explanation()
         return selector.select(errand, head, last).choose().explanation()
 

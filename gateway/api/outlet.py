@@ -4,6 +4,7 @@ from collections.abc import Awaitable
 
 from gateway.api.routes import JOURNALED
 from gateway.errors import ContextExceeded, GatewayError, StreamLost
+from gateway.relay.asgi import Headers
 from gateway.relay.events import pass_events
 from gateway.relay.headers import to_client
 from gateway.relay.journal import Journal
@@ -35,6 +36,7 @@ class Outlet:
         """An answer that is no stream has begun, which cannot be taken back or mended."""
         self.has_alternative = False
         """Another model may take the request."""
+        self._head: Headers = []
         self._path = path
         self._events = WholeEvents()
         self._last = b""
@@ -86,8 +88,9 @@ class Outlet:
         await self.reply.finish(self._events.cut() + error_event(error, self._path, self._last))
 
     async def _pass_stream(self, response: Response) -> None:
-        if not self.reply.has_begun:
-            await self.reply.begin(response.status, to_client(response.headers))
+        self._head = to_client(response.headers)
+        if not (self.has_alternative or self.reply.has_begun):
+            await self.reply.begin(response.status, self._head)
         self._events = WholeEvents()
         try:
             last = await pass_events(response, self._events, self._pass)
@@ -95,12 +98,24 @@ class Outlet:
                 last = self.carrying.splice.feed(last)
         except Diverged:
             raise StreamLost("The engine broke off, and another gave a different answer.") from None
+        await self._begin()
         await self.reply.finish(last)
+
+    async def _begin(self) -> None:
+        """Begin only now, where another model might have answered."""
+        if not self.reply.has_begun:
+            await self.reply.begin(200, self._head)
 
     def _pass(self, events: bytes) -> Awaitable[None]:
         if self.carrying is not None:
             return self._pass_spliced(events, self.carrying)
+        if not self.reply.has_begun:
+            return self._pass_first(events)
         return self._send(events)
+
+    async def _pass_first(self, events: bytes) -> None:
+        await self._begin()
+        await self._send(events)
 
     async def _pass_spliced(self, events: bytes, carrying: Resumption) -> None:
         if chunk := carrying.splice.feed(events):

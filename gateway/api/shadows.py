@@ -1,14 +1,14 @@
 """Copies of requests, which another model answers for nobody, to see how it would have done.
 
-A copy is sent as batch work, and only where its model runs: it starts no engine and delays no other
-request. Its answer is read to the end and dropped.
+A copy is sent only where its model has an engine with room for one more batch request: it starts no
+engine, waits for none and delays no other request. Its answer is read to the end and dropped.
 """
 
 import asyncio
 import statistics
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -18,7 +18,9 @@ from gateway.api.errand import Errand
 from gateway.api.journey import Journey
 from gateway.api.selection import Selector
 from gateway.errors import GatewayError
+from gateway.faults import Faults
 from gateway.relay.asgi import Message
+from gateway.relay.budget import RetryBudget
 from gateway.relay.reply import Reply
 from gateway.request import RequestHead
 
@@ -28,6 +30,10 @@ KEPT = 1000
 """Answers of each model whose times are kept."""
 TIMEOUT_S = 600.0
 """How long a copy may take."""
+MOST_BYTES = 64 << 20
+"""Of the bodies of copies that are under way."""
+COMMENT = b":"
+"""What a sign of life begins with."""
 ANSWERED = "answered"
 SKIPPED = "skipped"
 
@@ -49,7 +55,7 @@ class Stopwatch:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             return
-        if self.first_s is None and message["body"]:
+        if self.first_s is None and message["body"] and message["body"][:1] != COMMENT:
             self.first_s = self._now_s() - self._began_s
         if not message["more_body"]:
             self.whole_s = self._now_s() - self._began_s
@@ -64,9 +70,11 @@ class Record:
     first_s: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
     whole_s: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
 
-    def add(self, watch: Stopwatch) -> None:
-        """Count an answer that has gone by."""
-        if watch.status == 200 and watch.first_s is not None and watch.whole_s is not None:
+    def add(self, watch: Stopwatch, failure: GatewayError | None) -> None:
+        """Count an answer that has gone by, and how it ended."""
+        if failure is not None:
+            self.outcomes[failure.code] += 1
+        elif watch.status == 200 and watch.first_s is not None and watch.whole_s is not None:
             self.outcomes[ANSWERED] += 1
             self.first_s.append(watch.first_s)
             self.whole_s.append(watch.whole_s)
@@ -87,16 +95,24 @@ class Shadows:
 
     def __init__(self, selector: Selector, means: Means) -> None:
         self._selector = selector
-        self._means = means
+        # What happens to copies is no fault that a client has seen, and uses up no retries.
+        self._means = replace(means, faults=Faults(), budgets=defaultdict(RetryBudget))
+        self._bytes = 0
         self._copies: set[asyncio.Task[None]] = set()
         self._records: dict[tuple[str, str], tuple[Record, Record]] = {}
         """By the name that clients use and the shadow's: of the copied requests themselves, and of
         their copies."""
 
-    def copy(self, errand: Errand, head: RequestHead, name: str, reply: Reply) -> None:
-        """Have the model `name` answer the request as well; `reply` is watched, to compare."""
+    def copy(
+        self, errand: Errand, head: RequestHead, name: str, reply: Reply, journey: Journey
+    ) -> None:
+        """Have the model `name` answer the request as well.
+
+        `reply` is watched, and how its `journey` ends, to compare.
+        """
         own, copied = self._records.setdefault((head.model, name), (Record(), Record()))
-        if len(self._copies) >= MOST or not self._runs(name):
+        is_full = len(self._copies) >= MOST or self._bytes + len(errand.body) > MOST_BYTES
+        if is_full or not self._runs(name):
             copied.outcomes[SKIPPED] += 1
             return
         watch = Stopwatch()
@@ -104,7 +120,7 @@ class Shadows:
         def see(message: Message) -> None:
             watch.see(message)
             if watch.whole_s is not None:
-                own.add(watch)
+                own.add(watch, journey.failure)
 
         reply.observe(see)
         task = asyncio.create_task(self._send(errand, head, name, copied))
@@ -133,6 +149,7 @@ class Shadows:
             request_id=errand.request_id + b"-shadow",
             tenant=NOBODY,
             is_batch=True,
+            is_copy=True,
             is_explained=False,
             timeout_s=TIMEOUT_S,
             arrived_s=asyncio.get_running_loop().time(),
@@ -140,12 +157,16 @@ class Shadows:
         watch = Stopwatch()
         reply = Reply(_drop, [])
         reply.observe(watch.see)
+        journey = Journey(copy, head, (name,), self._selector, self._means, reply)
+        self._bytes += len(copy.body)
         try:
-            await Journey(copy, head, (name,), self._selector, self._means, reply).run()
+            await journey.run()
         except GatewayError as error:
             record.outcomes[error.code] += 1
         else:
-            record.add(watch)
+            record.add(watch, journey.failure)
+        finally:
+            self._bytes -= len(copy.body)
 
 
 async def _drop(_: Message) -> None:

@@ -59,6 +59,16 @@ class Entry(Terms):
         return self
 
     @model_validator(mode="after")
+    def _waits_are_seen(self) -> Self:
+        wanted_s, longest_s = self.autoscaling.max_wait_s, self.queue.max_wait_s
+        adds_replicas = self.max_replicas > max(1, self.min_replicas)
+        if adds_replicas and self.queue.max_requests and wanted_s > longest_s:
+            limit = f"`queue.max_wait_s` {longest_s:g}"
+            message = f"{wanted_s:g} is more than {limit}, so that no wait would add a replica"
+            raise conflict(message, "autoscaling", "max_wait_s")
+        return self
+
+    @model_validator(mode="after")
     def _adapters_are_known_apart(self) -> Self:
         seen = {self.name: "the model's own name"}
         for i, adapter in enumerate(self.adapters):

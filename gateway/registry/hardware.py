@@ -76,7 +76,7 @@ class Placed(Entry):
     """Over how many workers a replica is spread."""
     accelerator: Accelerator = Gpu()
     """What the workers run on: a mapping, or `cpu`, `gpu`, or a GPU type such as `H100`."""
-    gpu_fraction: float = Field(default=1, gt=0, le=1)
+    gpu_fraction: float = Field(default=1, ge=0.01, le=1)
     """The part of one GPU that a replica takes, with its memory; others may take the rest."""
     cpus_per_worker: float = Field(default=1, gt=0)
     """Logical CPUs that each worker reserves."""

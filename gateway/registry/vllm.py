@@ -1,5 +1,6 @@
 """Entries of models that vLLM runs."""
 
+import json
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal, Self
 
@@ -64,13 +65,28 @@ class VllmEntry(Placed):
 
     @model_validator(mode="after")
     def _in_its_share(self) -> Self:
-        share = self.engine_args.get("gpu_memory_utilization")
-        if self.gpu_fraction < 1 and isinstance(share, int | float) and share > self.gpu_fraction:
+        share = self.engine_args.get("gpu_memory_utilization", 0)
+        if isinstance(share, bool) or not isinstance(share, int | float):
+            raise conflict(
+                f"should be a number, found {json.dumps(share)}",
+                *("engine_args", "gpu_memory_utilization"),
+            )
+        if self.gpu_fraction < 1:
+            self._check_memory(share)
+        return self
+
+    def _check_memory(self, share: float) -> None:
+        if share > self.gpu_fraction:
             raise conflict(
                 f"{share:g} is more than `gpu_fraction` {self.gpu_fraction:g}",
                 *("engine_args", "gpu_memory_utilization"),
             )
-        return self
+        if "kv_cache_memory_bytes" in self.engine_args:
+            raise conflict(
+                "makes vLLM disregard its share of the memory, which `gpu_fraction`"
+                f" {self.gpu_fraction:g} sets: use `gpu_memory_utilization`",
+                *("engine_args", "kv_cache_memory_bytes"),
+            )
 
     @property
     def gpu_memory_utilization(self) -> float | None:

@@ -75,8 +75,10 @@ class Notices:
                 response = await self._upstream.request(
                     replica.address, "PUT", DEMAND_PATH, headers, body
                 )
-                while not response.is_finished:
-                    await response.read()
-                response.close()
+                try:
+                    while not response.is_finished:
+                        await response.read()
+                finally:
+                    response.close()
         except (TimeoutError, UpstreamFailed) as error:
             logger.info("replica %s does not hear what is held back for it: %s", replica.id, error)

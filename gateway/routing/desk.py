@@ -1,6 +1,7 @@
 """What a router knows of one replica, and whether the replica can start one more request now."""
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -76,6 +77,8 @@ class Desk:
     """Requests that this router holds back until it can start them."""
     released: dict[int, Sent] = field(default_factory=dict)
     """Those of them that are about to be sent."""
+    wanted: Counter[str] = field(default_factory=Counter)
+    """How many of those sent, held and released are for each adapter."""
     books: Ledger | None = None
     """Our own idea of its cache, while there is no telemetry."""
 
@@ -95,7 +98,7 @@ class Desk:
         that will have to be loaded again: twice as much.
         """
         state = self.replica.adapters
-        if adapter in state.loaded or self._is_using(adapter):
+        if adapter in state.loaded or self.wanted[adapter]:
             return 0.0
         if adapter in state.broken or adapter not in self.replica.metadata.facts.adapters:
             return BROKEN_S
@@ -103,10 +106,17 @@ class Desk:
         is_full = len(state.loaded) >= state.most > 0
         return 2 * cost_s if is_full and copies[state.loaded[0]] == 1 else cost_s
 
-    def _is_using(self, adapter: str) -> bool:
-        """Whether this router has requests for it there, or waiting to be sent there."""
-        every = (self.sent, self.held, self.released)
-        return any(sent.decision.adapter == adapter for each in every for sent in each.values())
+    def want(self, adapter: str) -> None:
+        """A request for it is sent there, or waits to be."""
+        if adapter:
+            self.wanted[adapter] += 1
+
+    def want_no_more(self, adapter: str) -> None:
+        """It is not, any more."""
+        if adapter and (left := self.wanted[adapter] - 1) > 0:
+            self.wanted[adapter] = left
+        elif adapter:
+            del self.wanted[adapter]
 
     @property
     def requests(self) -> int:

@@ -179,6 +179,7 @@ class Dispatcher:
         name = decision.replica.id
         if desk := self._desks.get(name):
             desk.held[decision.id] = Sent(decision, prompt, room_tokens(decision))
+            desk.want(decision.adapter)
             self.holdings.expect(name, prompt.keys)
 
     def release(self, decision: Decision) -> None:
@@ -192,6 +193,7 @@ class Dispatcher:
         if desk := self._desks.get(decision.replica.id):
             id_ = decision.id
             if held := desk.held.pop(id_, None) or desk.released.pop(id_, None):
+                desk.want_no_more(decision.adapter)
                 self._expect_no_more(held)
 
     def hear(self, replica: str, update: Update) -> None:
@@ -323,6 +325,7 @@ class Dispatcher:
         self.holdings.expect(name, sent.prompt.keys)
         self.outliers.begin(name)
         desk.sent[sent.decision.id] = desk.unconfirmed[sent.decision.id] = sent
+        desk.want(sent.decision.adapter)
 
     def _confirm(self, desk: Desk, id_: int) -> None:
         sent = desk.unconfirmed.pop(id_, None) or desk.ended.pop(id_, (0.0, None))[1]
@@ -340,7 +343,8 @@ class Dispatcher:
         if desk is None:
             return
         self._let_go(desk)
-        desk.sent.pop(id_, None)
+        if desk.sent.pop(id_, None):
+            desk.want_no_more(sent.decision.adapter)
         is_unconfirmed = desk.unconfirmed.pop(id_, None) is not None
         if not (is_unconfirmed or sent.is_finished):
             desk.ended_since += 1

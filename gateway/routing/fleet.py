@@ -49,6 +49,8 @@ class Model:
 
     name: str
     created_s: int
+    deployed_s: float = 0.0
+    """When its entry was deployed last, by the controller's clock."""
     terms: Terms = field(default_factory=Terms)
     """How requests reach its replicas."""
     state: ModelState = ModelState.STARTING

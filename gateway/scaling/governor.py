@@ -9,6 +9,7 @@ load that varies about a boundary stays on its upper side.
 - A replica is kept for at least twice as long as its start took, and for a minute, unless there is
   nothing to do at all; for a minute after one was taken away, only an urgent need brings it back.
 - Where a replica has not told its load, nothing is taken away.
+- The last one goes by itself, at the look after the others.
 """
 
 import math
@@ -73,6 +74,8 @@ class Governor:
         self._note(situation)
         decided = max(self._raised(situation), self._lowered(situation))
         target = max(situation.least, min(situation.most, decided))
+        if not target and situation.target > 1:
+            target = 1  # Serve takes the last one away only by itself
         if target > situation.target:
             self._begin()
         elif target < situation.target:

@@ -11,6 +11,7 @@ import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.api.cold import LEAST_PAUSE_S
 from gateway.api.routes import FORM_ROUTES, JSON_ROUTES
 from gateway.registry.terms import Queue, Terms
 from gateway.relay.asgi import App, Message
@@ -159,15 +160,15 @@ async def test_unsupported_route_names_those_there_are(
 
 
 @pytest.mark.parametrize(
-    ("state", "reason"),
+    ("state", "reason", "retry_s"),
     [
-        (ModelState.STARTING, "because, for longer than 0.1 s"),
-        (ModelState.SCALED_TO_ZERO, "because, for longer than 0.1 s"),
-        (ModelState.UNHEALTHY, "because"),
+        (ModelState.STARTING, "because, for longer than 0.1 s", "13"),
+        (ModelState.SCALED_TO_ZERO, "because, for longer than 0.1 s", "13"),
+        (ModelState.UNHEALTHY, "because", str(round(LEAST_PAUSE_S))),
     ],
 )
 async def test_model_without_engine_is_unavailable_with_its_reason(
-    surface: Surface, state: ModelState, reason: str
+    surface: Surface, state: ModelState, reason: str, retry_s: str
 ) -> None:
     """503 says why, and when to come back; an engine is wanted, and waited for if one may come."""
     model = surface.add("m")
@@ -177,7 +178,7 @@ async def test_model_without_engine_is_unavailable_with_its_reason(
         response = await client.post(CHAT, json={"model": "m"})
     assert error_of(response) == (503, "model_unavailable", "model")
     assert response.json()["error"]["message"] == f"The model `m` is {model.condition}: {reason}"
-    assert response.headers["retry-after"] == "13"
+    assert response.headers["retry-after"] == retry_s
     assert set(surface.woken) == {"m"}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from ray import cloudpickle
+from ray.serve.autoscaling_policy import _apply_autoscaling_config
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
 from deployments.app import scale
@@ -26,6 +27,9 @@ FACTS = EngineFacts(
     max_model_len=1000,
     takes_priority=True,
 )
+SERVE_CONFIG = AutoscalingConfig(
+    min_replicas=0, max_replicas=10, upscale_delay_s=0, downscale_delay_s=0
+)
 
 
 class Controller:
@@ -36,6 +40,9 @@ class Controller:
         self.loads = loads
         """Sequences that each replica has told; those that have told nothing are `silent`."""
         self.silent: list[str] = []
+        self.hung: dict[str, float] = {}
+        """Those that tell nothing new, and when they told their load last."""
+        self.least, self.start_s = 0, 0.0
         self.target, self.queued, self.now_s = target, 0.0, 1000.0
         self.asked = 0
 
@@ -48,14 +55,23 @@ class Controller:
         return self.target
 
     def _context(self) -> Any:
+        running = [*self.loads, *self.silent]
+        told_s = {name: self.hung.get(name, self.now_s) for name in self.loads}
         return SimpleNamespace(
             app_name="m",
-            running_replicas=[*self.loads, *self.silent],
+            running_replicas=running,
+            current_num_replicas=len(running),
             target_num_replicas=self.target,
+            total_num_requests=self.queued,
             total_queued_requests=self.queued,
-            capacity_adjusted_min_replicas=0,
+            capacity_adjusted_min_replicas=self.least,
             capacity_adjusted_max_replicas=10,
+            policy_state={},
+            config=SERVE_CONFIG,
             aggregated_metrics=self._metrics(),
+            raw_metrics={
+                "slots": {name: [SimpleNamespace(timestamp=at)] for name, at in told_s.items()}
+            },
         )
 
     def _metrics(self) -> dict[str, dict[str, float]]:
@@ -63,12 +79,36 @@ class Controller:
         stats = {
             name: EngineStats(
                 **dict.fromkeys(EngineStats.__struct_fields__, 0.0)
-                | {"running": running, "slots": 10.0}
+                | {"running": running, "slots": 10.0, "start_s": self.start_s}
             ).as_metrics()
             for name, running in self.loads.items()
         }
         fields = EngineStats.__struct_fields__
         return {field: {name: each[field] for name, each in stats.items()} for field in fields}
+
+
+class Serve(Controller):
+    """The same with Serve's own rules around the policy: at zero, and on the way to it."""
+
+    def __init__(self, target: int, **loads: float) -> None:
+        super().__init__(target, **loads)
+        # Private, as nothing public applies them without a cluster; Ray 2.60.
+        ruled = _apply_autoscaling_config(self.policy)
+
+        def ask(context: Any) -> tuple[int, dict[str, Any]]:
+            return ruled(context)[0], {}
+
+        self.policy: Any = ask
+
+    def wake(self, seconds: float) -> None:
+        """Have a request wait for a replica, for so long."""
+        self.queued = 1
+        self.pass_s(seconds)
+        self.queued = 0
+
+    def become(self, **loads: float) -> None:
+        """These replicas run now, and no others."""
+        self.loads = loads
 
 
 def test_the_load_of_all_replicas_counts() -> None:
@@ -102,6 +142,82 @@ def test_a_control_call_that_waits_wants_one_replica() -> None:
     controller = Controller(0)
     controller.queued = 3
     assert controller.pass_s(4) == 1
+
+
+def test_a_start_that_nobody_waits_for_is_given_up() -> None:
+    """It fails or finds no room: at zero again, the model can be woken anew, and is."""
+    serve = Serve(0)
+    serve.pass_s(60)
+    serve.wake(300)
+    assert serve.target == 1
+    assert serve.pass_s(29) == 1
+    assert serve.pass_s(4) == 0
+    serve.wake(1)
+    assert serve.target == 1
+
+
+def test_a_start_goes_on_while_somebody_waits() -> None:
+    """Another client comes before the time is up, again and again."""
+    serve = Serve(0)
+    for _ in range(10):
+        serve.wake(20)
+        assert serve.pass_s(25) == 1
+    assert serve.pass_s(10) == 0
+
+
+def test_a_start_goes_on_until_it_should_be_done() -> None:
+    """Clients are told how long it takes, and come back then."""
+    serve = Serve(1, a=0)
+    serve.start_s = 200
+    serve.pass_s(500)
+    assert serve.target == 0
+    serve.become()
+    serve.pass_s(60)
+    serve.wake(40)
+    assert serve.pass_s(155) == 1
+    assert serve.pass_s(10) == 0
+
+
+def test_a_model_that_may_not_sleep_is_started_for_ever() -> None:
+    """Nobody has to wait for it."""
+    serve = Serve(2)
+    serve.least = 1
+    assert serve.pass_s(900) == 2
+
+
+def test_a_replica_that_has_died_is_replaced_only_if_somebody_waits() -> None:
+    """Where the model may sleep; the delay is as long as for one that never came."""
+    serve = Serve(1, a=5)
+    serve.pass_s(100)
+    serve.become()
+    assert serve.pass_s(28) == 1
+    assert serve.pass_s(5) == 0
+
+
+def test_several_replicas_go_to_sleep_after_one_delay() -> None:
+    """Serve keeps one back: it goes at once, and not after another delay."""
+    serve = Serve(3, a=0, b=0, c=0)
+    assert serve.pass_s(29) == 3
+    assert serve.pass_s(4) == 0
+
+
+def test_a_replica_that_hangs_is_not_taken_for_idle() -> None:
+    """Serve keeps its last word for ever, by a clock that may be another."""
+    controller = Controller(2, a=0, b=0)
+    controller.hung = {"b": 7.0}
+    assert controller.pass_s(300) == 2
+    controller.hung = {}
+    assert controller.pass_s(29) == 2
+    assert controller.pass_s(4) == 0
+
+
+def test_the_load_that_a_replica_had_when_it_hung_is_forgotten() -> None:
+    """It asks for no more of them."""
+    controller = Controller(1, a=0)
+    controller.pass_s(20)
+    controller.loads, controller.hung = {"a": 50}, {"a": controller.now_s}
+    controller.policy._next_s = controller.now_s + 11
+    assert controller.pass_s(60) == 1
 
 
 def test_news_that_cannot_be_read_changes_nothing() -> None:

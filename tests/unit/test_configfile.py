@@ -613,6 +613,14 @@ WRONG = [
     ),
     (
         "{min: 1, max: 3}",
+        "{min: 1, max: 3, max_wait_s: 6}",
+        (
+            f"34: {SIM}.autoscaling.max_wait_s: 6 is more than `queue.max_wait_s` 5,"
+            " so that no wait would add a replica"
+        ),
+    ),
+    (
+        "{min: 1, max: 3}",
         "{min: 1, max: 3, max_wait: 2}",
         f"34: {SIM}.autoscaling.max_wait: unknown field, did you mean `max_wait_s`?",
     ),

@@ -301,6 +301,7 @@ def test_a_failed_engine_that_is_being_replaced_says_so() -> None:
 
 
 LACK = "needs 1 GPU; none is free"
+FAILED_START = "The deployment failed to start 1 times. Error:\nRuntimeError: no such weights"
 
 
 @pytest.mark.parametrize(
@@ -310,8 +311,24 @@ LACK = "needs 1 GPU; none is free"
         (
             {"lack": LACK, "engine_status": "UNHEALTHY"},
             ModelState.STARTING,
-            f"its engine failed, and another one is starting: {LACK}",
+            f"its engine failed, and another one is starting; {LACK}",
         ),
+        (
+            {"lack": UNEXPLAINED, "engine_status": "UNHEALTHY"},
+            ModelState.STARTING,
+            "its engine failed, and another one is starting",
+        ),
+        (
+            {"lack": UNEXPLAINED, "engine_message": FAILED_START},
+            ModelState.UNHEALTHY,
+            "its engine does not start: no such weights",
+        ),
+        (
+            {"lack": LACK, "engine_message": FAILED_START},
+            ModelState.UNHEALTHY,
+            f"its engine does not start: no such weights; {LACK}",
+        ),
+        ({"lack": UNEXPLAINED}, ModelState.STARTING, UNEXPLAINED),
         ({"lack": ""}, ModelState.STARTING, "its engine is starting"),
         ({"lack": None}, ModelState.STARTING, "its engine is starting"),
         ({"lack": LACK, "model_runs": False}, ModelState.STARTING, "its engine is starting"),

@@ -103,7 +103,7 @@ def test_nothing_is_taken_away_for_a_minute_but_from_the_idle() -> None:
     """A load that rests is not a load that is less."""
     busy, idle = Scene(target=2, delay_s=5), Scene(target=2, delay_s=5)
     assert set(busy.see([0.1] * 60)) == {2}
-    assert idle.see([0.0] * 7) == [2] * 5 + [0] * 2
+    assert idle.see([0.0] * 7) == [2] * 5 + [1, 0]
 
 
 def test_what_was_just_taken_away_comes_back_only_for_an_urgent_need() -> None:
@@ -116,6 +116,12 @@ def test_what_was_just_taken_away_comes_back_only_for_an_urgent_need() -> None:
     assert set(scene.see([1.2] * 55)) == {1}
     assert scene.see([1.2] * 8)[-1] == 2
     assert urgent.see([1.6] * 4)[-1] == 2
+
+
+def test_all_but_one_go_at_once_and_that_one_right_after() -> None:
+    """Serve would make one of none, which must not pass for somebody who asks for it."""
+    scene = Scene(target=4, delay_s=100)
+    assert scene.see([0.0] * 103)[-4:] == [4, 1, 0, 0]
 
 
 def test_where_a_replica_is_silent_nothing_is_taken_away() -> None:

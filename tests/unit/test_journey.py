@@ -260,7 +260,7 @@ async def test_a_model_that_is_deployed_again_is_tried_again(
     model = surface.add("m")
     model.state, model.reason = ModelState.UNHEALTHY, "no such weights"
     failed = await asked(surface, "m")
-    model.state, model.terms = ModelState.SCALED_TO_ZERO, Terms()
+    model.state, model.deployed_s = ModelState.SCALED_TO_ZERO, 2.0
     engine = await start_engine(script(answer(b"{}")))
     asking = asyncio.create_task(asked(surface, "m"))
     await asyncio.sleep(0.1)
@@ -413,3 +413,157 @@ async def test_a_session_keeps_its_arm_of_a_split(
 
     assert all(len(models) == 1 for models in seen.values())
     assert set.union(*seen.values()) == {"x", "y"}
+
+
+async def test_a_model_that_loses_its_last_engine_falls_back_at_once(
+    start_engine: StartEngine, surface: Surface
+) -> None:
+    """Nobody waits for another engine to start where another model can answer."""
+
+    async def go(visit: Visit) -> None:
+        surface.fleet.replace_replicas(model, [])
+        visit.writer.close()
+
+    model = surface.add("a", await start_engine(go))
+    model.terms = Terms(cold_start_timeout_s=30)
+    surface.add("b", await start_engine(script(answer(b'"second"'))))
+    began_s = time.monotonic()
+    response = await asked(surface, "a")
+
+    assert response.text == '"second"'
+    assert time.monotonic() - began_s < model.terms.cold_start_timeout_s / 2
+
+
+async def test_who_answered_is_told_also_where_the_first_died_after_its_head(
+    start_engine: StartEngine, surface: Surface
+) -> None:
+    """The client's answer does not begin before it is known whose it is."""
+
+    async def begin_and_die(visit: Visit) -> None:
+        await visit.send(EVENTS)
+        surface.fleet.replace_replicas(model, [])
+        visit.writer.close()
+
+    model = surface.add("a", await start_engine(begin_and_die))
+    surface.add("b", await start_engine(script(STREAM)))
+    response = await asked(surface, "a", stream=True)
+
+    assert response.headers["x-gateway-model"] == "b"
+    assert response.text.endswith("data: [DONE]\n\n")
+
+
+async def test_a_fallback_that_cannot_help_is_not_the_one_to_tell_of(
+    start_engine: StartEngine, surface: Surface
+) -> None:
+    """What may answer another time is told rather than what is unknown, or never will."""
+    surface.add("a", await start_engine(script(BROKEN)))
+    alone = await asked(surface, "a")
+    surface.add("c", await start_engine(script(STREAM)), routes=("/v1/embeddings",))
+    with_other = await asked(surface, "a")
+
+    assert alone.status_code == 500
+    assert error_of(with_other)[:2] == (502, "upstream_failed")
+
+
+async def test_a_model_that_does_not_serve_the_route_is_passed_over(
+    start_engine: StartEngine, surface: Surface
+) -> None:
+    """One of the chain that does answers."""
+    surface.add("a", await start_engine(script(STREAM)), routes=("/v1/completions",))
+    surface.add("b", await start_engine(script(answer(b'"second"'))))
+
+    assert (await asked(surface, "a")).text == '"second"'
+
+
+async def test_who_waits_most_makes_room_for_others(
+    start_engine: StartEngine, surface: Surface
+) -> None:
+    """One client cannot keep another from waiting for a model to start, nor can batch."""
+    model = surface.add("m")
+    model.terms = Terms(queue=Queue(max_requests=3), cold_start_timeout_s=5)
+
+    async def ask(key: str, **headers: str) -> httpx.Response:
+        async with surface.client() as client:
+            every = {"authorization": f"Bearer {key}", **headers}
+            return await client.post(CHAT, json={"model": "m"}, headers=every)
+
+    greedy = [asyncio.create_task(ask("greedy")) for _ in range(2)]
+    batch = asyncio.create_task(ask("other", **{"x-gateway-priority": "batch"}))
+    await asyncio.sleep(0.1)
+    modest = [asyncio.create_task(ask("modest")) for _ in range(2)]
+    await asyncio.sleep(0.1)
+    engine = await start_engine(script(answer(b"{}")))
+    surface.fleet.replace_replicas(model, [engine.replica((CHAT,))])
+
+    assert (await batch).status_code == 429
+    assert [(await task).status_code for task in greedy] == [200, 429]
+    assert [(await task).status_code for task in modest] == [200, 200]
+
+
+async def test_a_deadline_does_not_hide_that_a_model_is_cold(surface: Surface) -> None:
+    """Who has less time than the start takes is told when to come again."""
+    model = surface.add("m")
+    model.start_s, model.terms = 12.5, Terms(timeout_s=0.1)
+    response = await asked(surface, "m")
+
+    assert error_of(response)[:2] == (503, "model_unavailable")
+    assert response.headers["retry-after"] == "13"
+
+
+async def test_a_stream_whose_model_was_up_soon_begins_with_its_answer(
+    start_engine: StartEngine, surface: Surface, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No comment comes before an answer that takes its time, and so it has all its headers."""
+    monkeypatch.setattr("gateway.api.journey.COLD_COMMENT_S", 0.2)
+
+    async def think(visit: Visit) -> None:
+        await asyncio.sleep(0.4)
+        await visit.send(STREAM)
+
+    engine = await start_engine(think)
+    model = surface.add("m")
+    asking = asyncio.create_task(asked(surface, "m", stream=True))
+    await asyncio.sleep(0.1)
+    surface.fleet.replace_replicas(model, [engine.replica((CHAT,))])
+    response = await asking
+
+    assert response.headers["x-gateway-model"] == "m"
+    assert response.text.startswith("data: ")
+
+
+async def test_a_shadow_that_breaks_off_has_not_answered(
+    start_engine: StartEngine, surface: Surface
+) -> None:
+    """It counts by its error, which no client has seen and no fault is."""
+
+    async def break_off(visit: Visit) -> None:
+        await visit.send(EVENTS + chunked(b'data: {"choices":[{"delta":{}}]}\n\n'))
+        visit.writer.close()
+
+    surface.add("m", await start_engine(script(STREAM)))
+    surface.add("s", await start_engine(break_off)).terms = Terms(queue=Queue(max_wait_s=0.1))
+    named(surface, splits={"n": {"models": {"m": 1}, "shadow": {"model": "s", "fraction": 1}}})
+    await asked(surface, "n", stream=True)
+    await seen(surface, "model_unavailable", 1)
+    (record,) = (await shadows(surface))["data"]
+
+    assert record["own"]["outcomes"] == {ANSWERED: 1}
+    assert record["copies"]["outcomes"] == {"model_unavailable": 1}
+    assert surface.means.faults.counts == []
+
+
+async def test_a_shadow_that_is_full_delays_nobody(
+    start_engine: StartEngine, surface: Surface
+) -> None:
+    """A copy waits in no queue, and has nobody go from one."""
+    surface.add("m", await start_engine(script(answer(b'"mine"'))))
+    shadow = surface.add("s", await start_engine(forever))
+    (replica,) = shadow.replicas.values()
+    for _ in range(replica.metadata.facts.max_sequences + 1):
+        surface.load("s")
+    await asyncio.sleep(0.1)
+    named(surface, splits={"n": {"models": {"m": 1}, "shadow": {"model": "s", "fraction": 1}}})
+    await asked(surface, "n")
+    await seen(surface, "overloaded", 1)
+
+    assert (await shadows(surface))["data"][0]["copies"]["outcomes"] == {"overloaded": 1}
