@@ -154,9 +154,7 @@ class Discovery:
             elif app.wake is None or app.wake.done():
                 app.wake = asyncio.create_task(_wake(app))
 
-    async def _follow(
-        self, name: str, overview: ApplicationStatusOverview
-    ) -> _Application | None:
+    async def _follow(self, name: str, overview: ApplicationStatusOverview) -> _Application | None:
         app = self._applications.get(name)
         if app is None or app.deployed_s != overview.last_deployed_time_s:
             if not _runs(overview, MODEL_DEPLOYMENT):
@@ -258,7 +256,7 @@ def _state(app: _Application, overview: ApplicationStatusOverview, lack: str = "
     """Say how a model stands; a failure comes before what an engine lacks, if that is known."""
     model, engine = app.model, overview.deployments[ENGINE_DEPLOYMENT]
     state, reason = model_state(bool(model.replicas), overview.status, engine)
-    has_failed = state is ModelState.UNHEALTHY or (reason and engine.status in _FAILING)
+    has_failed = state is ModelState.UNHEALTHY or bool(reason and engine.status in _FAILING)
     if has_failed and lack:
         reason = reason if lack == UNEXPLAINED else f"{reason}; {lack}"
     model.state, model.reason = state, reason if has_failed else lack or reason

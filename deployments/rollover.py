@@ -172,7 +172,7 @@ class Rollover:
         if not now.ids.isdisjoint(self._asked):
             await self._ask_all("make_room", self._asked)  # it may not have heard
             return
-        self._looks_in_vain += 1
+        self._looks_in_vain = 0 if now.is_loading else self._looks_in_vain + 1
         if now.is_loading:
             self._say("old engines go on until the changed one that is starting runs", now)
         elif self._looks_in_vain * PERIOD_S >= PATIENCE_S:

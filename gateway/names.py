@@ -68,6 +68,10 @@ class Names:
             return fixed
         return self._walk(name, key)[0] if name in self._drawn else Course((name,))
 
+    def is_drawn(self, name: str) -> bool:
+        """Whether it depends on the key where a request for `name` goes."""
+        return name in self._drawn
+
     @property
     def listed(self) -> tuple[Listed, ...]:
         """The aliases and then the splits, in the config's order."""

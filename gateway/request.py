@@ -57,8 +57,19 @@ class RequestHead(msgspec.Struct, frozen=True):
     """What an engine makes of it: its answers, for each of its prompts."""
     prompts_bytes: int = 0
     """Of the JSON of all its prompts; 0 where it has no list of them."""
-    user: bytes = b""
-    """Whom its client says that it is for, as JSON; empty where it does not say."""
+    users: tuple[msgspec.Raw, ...] = ()
+    """The fields that may say whom it is for, the first choice first."""
+
+    @property
+    def user(self) -> bytes:
+        """Whom its client says that it is for; empty where it does not say. Read at every call."""
+        return next(filter(None, map(_user, self.users)), b"")
+
+
+class _Metadata(msgspec.Struct):
+    """Where Anthropic's API has the user."""
+
+    user_id: str | None = None
 
 
 class _RawHead(msgspec.Struct):
@@ -89,6 +100,7 @@ class _RawHead(msgspec.Struct):
     user: msgspec.Raw = ABSENT
     safety_identifier: msgspec.Raw = ABSENT
     prompt_cache_key: msgspec.Raw = ABSENT
+    metadata: msgspec.Raw = ABSENT
     n: msgspec.Raw = ABSENT
     best_of: msgspec.Raw = ABSENT
 
@@ -114,11 +126,10 @@ class _RawHead(msgspec.Struct):
         return None
 
     @property
-    def customer(self) -> bytes:
-        for raw in (self.user, self.safety_identifier, self.prompt_cache_key):
-            if raw is not ABSENT:
-                return bytes(raw)[:USER_LIMIT]
-        return b""
+    def users(self) -> tuple[msgspec.Raw, ...]:
+        if self.user is self.safety_identifier is self.prompt_cache_key is self.metadata is ABSENT:
+            return ()
+        return (self.user, self.safety_identifier, self.prompt_cache_key, self.metadata)
 
     @property
     def answers(self) -> int:
@@ -136,6 +147,7 @@ class _RawHead(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_RawHead)
+_user_decoder = msgspec.json.Decoder(str | _Metadata | None)
 
 
 def parse_json(body: bytes) -> RequestHead:
@@ -163,7 +175,7 @@ def parse_json(body: bytes) -> RequestHead:
     sequences = head.answers * (_count(prompts) if prompts else 1)
     return RequestHead(
         *(_checked_model(head.model), head.parts, head.limit, is_stream),
-        *(min(sequences, SEQUENCES_LIMIT), len(prompts), head.customer),
+        *(min(sequences, SEQUENCES_LIMIT), len(prompts), head.users),
     )
 
 
@@ -191,6 +203,18 @@ def parse_form(body: bytes, content_type: bytes) -> RequestHead:
     if search.model is None:
         return RequestHead(_checked_model(None))
     return RequestHead(_checked_model(search.model.decode(errors="replace")))
+
+
+def _user(raw: msgspec.Raw) -> bytes:
+    """The name that a field gives; empty where it gives none, as a string."""
+    if raw is ABSENT:
+        return b""
+    try:
+        value = _user_decoder.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return b""
+    name = value.user_id if isinstance(value, _Metadata) else value
+    return (name or "").encode()[:USER_LIMIT]
 
 
 def _count(prompts: bytes) -> int:

@@ -153,7 +153,7 @@ class _Need:
     def _units_beside(self, nodes: Sequence[Node]) -> str:
         """For how many of the GPUs there are CPUs on the same node."""
         if (most := self._units(nodes, lambda node: node.total)) < self._count:
-            return f"the cluster has nodes with CPUs for {most} of them"
+            return f"the nodes have CPUs for {most or 'none'} of them"
         free = self._units(nodes, lambda node: node.free)
         return f"where GPUs are free, CPUs are for {free or 'none'} of them"
 

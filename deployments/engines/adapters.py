@@ -128,7 +128,8 @@ class Adapters:
                 for name in self.names:
                     if len(self._stays) < self._most:
                         with contextlib.suppress(AdapterBroken):
-                            await self.prepare(name)
+                            async with self._held(name):
+                                pass
         self._tell(self.state)
 
     async def prepare(self, name: str) -> None:

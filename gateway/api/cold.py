@@ -25,7 +25,7 @@ WAITING_BYTES = 256 << 20
 MARGIN_S = 0.02
 """How long before its deadline a request stops waiting, to tell more than that it has passed."""
 LEAST_RETRY_S = 1.0
-LEAST_PAUSE_S = 30.0
+LEAST_PAUSE_S = 60.0
 """After a start that failed, how long no request has another one tried; doubled each time."""
 MOST_PAUSE_S = 900.0
 

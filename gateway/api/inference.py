@@ -62,7 +62,9 @@ class Inference:
             timeout_s=timeout_s(headers),
             arrived_s=arrived_s,
         )
-        course = self._controls.names.course(head.model, sticky_key(errand, head))
+        names = self._controls.names
+        key = sticky_key(errand, head) if names.is_drawn(head.model) else b""
+        course = names.course(head.model, key)
         journey = Journey(errand, head, course.models, self._selector, self._means, reply)
         if course.shadow is not None:
             self._shadows.copy(errand, head, course.shadow, reply, journey)

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from gateway.api.controls import Controls
 from gateway.api.documents import ERROR
+from gateway.errors import ModelNotFound
 from gateway.names import Names
 from gateway.routing.fleet import Fleet, Model, ModelState
 
@@ -51,7 +52,9 @@ def models_router(fleet: Fleet, controls: Controls) -> APIRouter:
     async def retrieve_model(model: str) -> ModelCard:
         """Retrieve one model; its name may hold slashes."""
         card = cards_of(fleet, controls.names).get(model)
-        return card or model_card(fleet.model(model))
+        if card is None:
+            raise ModelNotFound(model)
+        return card
 
     return router
 
@@ -59,11 +62,13 @@ def models_router(fleet: Fleet, controls: Controls) -> APIRouter:
 def cards_of(fleet: Fleet, names: Names) -> dict[str, ModelCard]:
     """The cards of all that clients may ask for, by name: models, their adapters, names for them.
 
-    What has the name of an alias or a split cannot be asked for by it, and has no card.
+    What has the name of an alias or a split cannot be asked for by it: that has the card.
     """
     cards = {model.name: model_card(model) for model in fleet.models}
     cards |= {name: adapter_card(model, name) for name, model in fleet.adapters.items()}
-    return cards | {card.id: card for card in name_cards(names, cards)}
+    named: dict[str, ModelCard | None] = dict.fromkeys(each.name for each in names.listed)
+    named |= {card.id: card for card in name_cards(names, cards)}
+    return {name: card for name, card in (cards | named).items() if card}
 
 
 def name_cards(names: Names, cards: Mapping[str, ModelCard]) -> Iterator[ModelCard]:

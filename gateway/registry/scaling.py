@@ -18,8 +18,8 @@ class Autoscaling(Strict):
     """How full a replica should be, as a share of what it can do at the same time (sequences, KV
     cache, prefill), before one is added."""
     max_wait_s: float = Field(default=2, gt=0)
-    """Seconds that a request should wait for its turn at most, before a replica is added; less than
-    `queue.max_wait_s`, after which requests are rejected."""
+    """Seconds that a request should wait for its turn at most, before a replica is added; no more
+    than `queue.max_wait_s`, after which requests are rejected, and better less."""
     scale_down_delay_s: float = Field(default=300, ge=0)
     """Seconds of lower load before a replica is taken away; at least twice what a start takes."""
 

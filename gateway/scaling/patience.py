@@ -10,8 +10,9 @@ To give up is also what ends a start that fails: at zero, Serve forgets how ofte
 
 import math
 
-LEAST_S, MOST_S = 10.0, 60.0
-"""Of `scale_down_delay_s`, how much a start is given that nobody waits for."""
+LEAST_S, MOST_S = 30.0, 60.0
+"""Of `scale_down_delay_s`, how much a start is given that nobody waits for; and replicas that run,
+until a controller that has restarted has found them again."""
 GAP_S = 5.0
 """Between looks there is less while nobody waits."""
 

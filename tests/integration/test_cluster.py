@@ -232,6 +232,17 @@ def test_a_changed_model_without_room_says_so_and_waits_for_the_old(
     assert any(reason.startswith(f"{needs}; unless that changes") for reason in reasons), reasons
 
 
+def test_a_release_of_the_code_changes_engines_without_room_too(gateway: ClusterGateway) -> None:
+    """The entry is as it was; Serve replaces the engines all the same, and so they make room."""
+    full = model("full", "L4", parallelism={"tensor": 2}, replicas=1)
+    deploy(gateway, SMALL, full)
+    await_replicas(gateway, "full", 1)
+    [old] = holdings("full")
+    deploy(gateway, SMALL, full | {"runtime_env": {"env_vars": {"RELEASE": "2"}}})
+
+    wait_for(lambda: has_changed("full", old), PATIENCE_S)
+
+
 def test_a_change_that_can_never_fit_leaves_the_old_alone(gateway: ClusterGateway) -> None:
     """More GPUs than any node has: the old engine goes on, and the reason says so."""
     fields = {"simulation": {"output_tokens": 32}, "replicas": 1}

@@ -98,7 +98,7 @@ def test_names_are_listed(gateway: GatewayProcess) -> None:
     cards = {card["id"]: card for card in listing["data"]}
 
     assert cards["nick"] == alone
-    assert cards["nick"]["stands_for"] == {"first": 1}
+    assert cards["nick"]["stands_for"] == ["first"]
     assert cards["nick"]["state"] == cards["first"]["state"] == "ready"
 
 

@@ -191,7 +191,7 @@ class ScaledModel:
                 self._take(want)
 
     def _context(self) -> Any:
-        now_s = self._timeline()
+        points = [SimpleNamespace(timestamp=self._timeline())]
         told = {i: list(r.told) for i, r in enumerate(self._replicas) if r.told}
         metrics = {
             name: {
@@ -204,7 +204,7 @@ class ScaledModel:
             running_replicas=list(range(len(self._replicas))),
             target_num_replicas=self._target,
             aggregated_metrics=metrics,
-            raw_metrics={"slots": dict.fromkeys(told, [SimpleNamespace(timestamp=now_s)])},
+            raw_metrics={"slots": dict.fromkeys(told, points)},
             total_queued_requests=0.0,
             capacity_adjusted_min_replicas=self._least,
             capacity_adjusted_max_replicas=self._most,

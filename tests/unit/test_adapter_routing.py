@@ -134,6 +134,33 @@ def test_a_held_request_is_expected_to_load_it() -> None:
     assert scene.load_s()[decision.replica.id] == LOAD_S
 
 
+def test_it_is_expected_until_the_last_request_for_it_has_ended() -> None:
+    """Those for other adapters, or for none, do not count."""
+    scene = Scene()
+    for replica in "ab":
+        scene.tell(replica, loaded=["z"], most=2)
+    with scene.sending() as (first, _):
+        with scene.sending() as (second, _), scene.sending(""):
+            assert second == first
+        assert scene.load_s()[first] == 0.0
+    assert scene.load_s()[first] == LOAD_S
+
+
+def test_a_replica_that_came_back_owes_nothing() -> None:
+    """A request sent to it before it went ends without a trace."""
+    scene = Scene()
+    replicas = [scene.model.replicas["a"]]
+    scene.model.replace_replicas(replicas)
+    with contextlib.ExitStack() as stack:
+        with scene.sending():
+            for present in ([], replicas):
+                scene.model.replace_replicas(present)
+                scene.dispatcher.sync()
+            stack.enter_context(scene.sending())
+        assert scene.load_s() == {"a": 0.0}
+    assert scene.load_s() == {"a": LOAD_S}
+
+
 def test_an_update_without_news_changes_nothing() -> None:
     """What was told before still holds."""
     scene = Scene()

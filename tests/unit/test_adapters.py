@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -10,22 +11,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.engines.adapter_files import AdapterFiles
-from deployments.engines.adapters import RETRY_S, Adapters
+from deployments.engines.adapter_files import USUAL_RANK, AdapterFiles
+from deployments.engines.adapters import PROMISE_S, RETRY_S, Adapters
 from gateway.errors import AdapterBroken
 from gateway.telemetry import AdapterState
 from tests.unit.conftest import Clock
 
 
 class FakeLoader:
-    """Loads at once, or, of what is in `held`, when told to."""
+    """Loads at once, or, of what is in `held`, when told to; fetches what is in `remote` so."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.inside: set[str] = set()
         self.most_inside = 0
         self.broken: set[str] = set()
+        self.sticking: set[str] = set()
+        self.remote: dict[str, asyncio.Event] = {}
         self.held: dict[str, asyncio.Event] = {}
+
+    async def fetch(self, name: str) -> None:
+        """Wait for what is not there."""
+        if remote := self.remote.get(name):
+            await remote.wait()
 
     async def load(self, name: str) -> None:
         """Note it.
@@ -43,18 +51,24 @@ class FakeLoader:
         self.most_inside = max(self.most_inside, len(self.inside))
 
     async def unload(self, name: str) -> None:
-        """Note it."""
+        """Note it, and fail if that is to be."""
         self.calls.append(f"-{name}")
         self.inside.remove(name)
+        if name in self.sticking:
+            raise RuntimeError("a worker does not answer")
+
+
+LONG_S = 1000.0
+"""Patience that never ends here."""
 
 
 class Scene:
     """Adapters `a` to `d`, and what their engine has told of them last."""
 
-    def __init__(self, most: int, clock: Callable[[], float]) -> None:
+    def __init__(self, most: int, clock: Callable[[], float], patience_s: float = LONG_S) -> None:
         self.loader = FakeLoader()
         self.told = AdapterState()
-        self.adapters = Adapters("abcd", most, self.loader, self._hear, clock)
+        self.adapters = Adapters("abcd", most, self.loader, self._hear, clock, patience_s)
 
     def _hear(self, state: AdapterState) -> None:
         self.told = state
@@ -130,7 +144,7 @@ async def test_what_is_loaded_is_not_loaded_again(clock: Clock) -> None:
 
 
 async def test_one_in_use_stays_until_it_is_not(clock: Clock) -> None:
-    """An idle one goes before it; if there is none, the newcomer's successor waits."""
+    """An idle one goes before it; if there is none, one more is loaded, and the next one waits."""
     scene = Scene(2, clock)
     first, second = scene.start("a"), scene.start("b")
     await settle()
@@ -142,38 +156,147 @@ async def test_one_in_use_stays_until_it_is_not(clock: Clock) -> None:
     fourth, fifth = scene.start("d"), scene.start("b")
     await settle()
     assert (fourth.has_it, fifth.has_it) == (True, False)
-    assert scene.loader.inside == {"a", "c", "d"}, "a is in use, but is to go first"
-    assert scene.told.loaded == ["c", "d"]
+    assert scene.told.loaded == ["a", "c", "d"]
     await first.end()
     await settle()
 
     assert fifth.has_it
-    assert "a" not in scene.loader.inside
+    assert scene.told.loaded == ["c", "d", "b"]
     assert scene.loader.most_inside == 3
     for use in (third, fourth, fifth):
         await use.end()
 
 
-async def test_nobody_waits_for_ever(clock: Clock) -> None:
-    """One that has to go gets no new users before all who came earlier have had their turn."""
-    scene = Scene(1, clock)
-    first = scene.start("a")
+async def test_whoever_is_idle_first_makes_room(clock: Clock) -> None:
+    """One that is in use for long, though it was used longest ago, keeps nobody waiting."""
+    scene = Scene(2, clock)
+    long, short, third = scene.start("a"), scene.start("b"), scene.start("c")
     await settle()
-    second, third = scene.start("b"), scene.start("c")
+    newcomer = scene.start("d")
+    await settle()
+    had_it_before = newcomer.has_it
+
+    await short.end()
+    await settle()
+
+    assert (had_it_before, newcomer.has_it) == (False, True)
+    assert scene.loader.inside == {"a", "c", "d"}
+    for use in (long, third, newcomer):
+        await use.end()
+
+
+async def test_without_an_idle_one_the_least_recently_used_takes_no_users(clock: Clock) -> None:
+    """Once patience has ended: who wants it again waits until it is loaded once more."""
+    scene = Scene(1, clock, patience_s=0)
+    first, second = scene.start("a"), scene.start("b")
+    await settle()
+    third = scene.start("c")
     await settle()
     again = scene.start("a")
     await settle()
     assert (second.has_it, third.has_it, again.has_it) == (True, False, False)
+    assert scene.told.loaded == ["b"]
 
     await first.end()
     await settle()
     assert (third.has_it, again.has_it) == (True, False)
+    assert scene.loader.calls == ["+a", "+b", "-a", "+c"]
     await second.end()
     await settle()
 
     assert again.has_it
     await third.end()
     await again.end()
+
+
+async def test_one_that_need_not_go_takes_users_again(clock: Clock) -> None:
+    """Another one became idle before it: who has waited for it has it, without a load."""
+    scene = Scene(1, clock, patience_s=0)
+    first, second = scene.start("a"), scene.start("b")
+    await settle()
+    third = scene.start("c")
+    await settle()
+    again = scene.start("a")
+    await settle()
+    had_it_before = again.has_it
+
+    await second.end()
+    await settle()
+
+    assert third.has_it
+    assert (had_it_before, again.has_it) == (False, True)
+    assert scene.loader.calls == ["+a", "+b", "-b", "+c"]
+    assert sorted(scene.told.loaded) == ["a", "c"]
+    for use in (first, third, again):
+        await use.end()
+
+
+async def test_what_was_made_ready_is_kept_for_a_moment(clock: Clock) -> None:
+    """Whoever had it loaded comes to use it; if nobody does, it makes room like any other."""
+    scene = Scene(1, clock)
+    first = scene.start("a")
+    await settle()
+    await scene.adapters.prepare("b")
+    other = scene.start("c")
+    await settle()
+    assert scene.loader.inside == {"a", "b"}
+
+    clock.now_s += PROMISE_S
+    user = scene.start("b")
+    await settle()
+    assert user.has_it
+    await user.end()
+    await settle()
+
+    assert other.has_it
+    assert scene.loader.calls == ["+a", "+b", "-b", "+c"]
+    await first.end()
+    await other.end()
+
+
+async def test_files_are_fetched_while_others_are_loaded(clock: Clock) -> None:
+    """A slow hub holds up nobody else."""
+    scene = Scene(2, clock)
+    scene.loader.remote["a"] = asyncio.Event()
+    far, near = scene.start("a"), scene.start("b")
+    await settle()
+    assert (far.has_it, near.has_it) == (False, True)
+
+    scene.loader.remote["a"].set()
+    await settle()
+
+    assert far.has_it
+    await far.end()
+    await near.end()
+
+
+async def test_a_start_waits_only_so_long(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not there by then is loaded when it is wanted."""
+    monkeypatch.setattr("deployments.engines.adapters.START_S", 0.01)
+    scene = Scene(2, clock)
+    scene.loader.remote["b"] = asyncio.Event()
+
+    await scene.adapters.load_first()
+    assert scene.told.loaded == ["a"]
+    scene.loader.remote["b"].set()
+    await scene.adapters.prepare("b")
+
+    assert scene.told.loaded == ["a", "b"]
+
+
+async def test_a_failed_unload_is_nobodys_fault(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log has it; whoever needed the room gets its adapter."""
+    scene = Scene(1, clock)
+    scene.loader.sticking = {"a"}
+    await scene.adapters.prepare("a")
+    clock.now_s += PROMISE_S
+
+    await scene.adapters.prepare("b")
+
+    assert scene.told.loaded == ["b"]
+    assert "the adapter a could not be unloaded" in caplog.text
 
 
 async def test_whoever_leaves_does_not_end_the_load(clock: Clock) -> None:
@@ -279,15 +402,15 @@ class Step(Enum):
 @settings(deadline=None)
 @given(
     most=st.integers(1, 3),
+    patience_s=st.sampled_from([0.0, LONG_S]),
     steps=st.lists(st.tuples(st.sampled_from(Step), st.sampled_from("abcd"))),
 )
-def test_whatever_users_do(most: int, steps: list[tuple[Step, str]]) -> None:
-    """Who has an adapter has it loaded, no more are than may be, and all get theirs in the end."""
-    asyncio.run(_play(most, steps))
+def test_whatever_users_do(most: int, patience_s: float, steps: list[tuple[Step, str]]) -> None:
+    """Who has an adapter has it loaded, one too many at most is, and all get theirs in the end."""
+    asyncio.run(_play(Scene(most, Clock(), patience_s), most, steps))
 
 
-async def _play(most: int, steps: list[tuple[Step, str]]) -> None:
-    scene = Scene(most, Clock())
+async def _play(scene: Scene, most: int, steps: list[tuple[Step, str]]) -> None:
     users: list[tuple[str, Use]] = []
     for step, name in steps:
         if step is Step.START:
@@ -300,7 +423,7 @@ async def _play(most: int, steps: list[tuple[Step, str]]) -> None:
                 found[1].task.cancel()
         await settle()
         assert {name for name, use in users if use.has_it} <= scene.loader.inside
-        assert len(scene.told.loaded) <= most
+        assert set(scene.told.loaded) <= scene.loader.inside
     for _ in range(len(users)):
         ready = next(user for user in users if user[1].has_it)
         users.remove(ready)
@@ -340,6 +463,37 @@ def test_an_adapter_of_the_hub_is_downloaded(tmp_path: Path) -> None:
 
     assert AdapterFiles("a", "owner/adapter", (tmp_path,)).folder(download) == tmp_path
     assert asked == ["owner/adapter"]
+
+
+async def test_the_rank_of_an_adapter_of_the_hub(tmp_path: Path) -> None:
+    """Only its configuration is asked for."""
+    config = tmp_path / "adapter_config.json"
+    config.write_text('{"r": 64}')
+
+    assert await AdapterFiles("a", "owner/adapter").first_rank(lambda _: str(config), 5) == 64
+
+
+async def test_the_rank_of_an_adapter_on_this_node(tmp_path: Path) -> None:
+    """The hub is not asked; an adapter that is not there has none."""
+    (tmp_path / "adapter_config.json").write_text('{"r": 64}')
+
+    assert await AdapterFiles("a", str(tmp_path)).first_rank(_fail, 5) == 64
+    assert await AdapterFiles("a", "./none", (tmp_path,)).first_rank(_fail, 5) == 0
+
+
+async def test_a_hub_that_does_not_tell_a_rank() -> None:
+    """A usual one is taken, whether it fails or is silent."""
+    silence = threading.Event()
+
+    def wait(source: str) -> str:
+        silence.wait()
+        return source
+
+    failed = await AdapterFiles("a", "owner/adapter").first_rank(_fail, 5)
+    silent = await AdapterFiles("a", "owner/adapter").first_rank(wait, 0.01)
+    silence.set()
+
+    assert failed == silent == USUAL_RANK
 
 
 def _fail(source: str) -> str:

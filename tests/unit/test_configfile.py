@@ -598,6 +598,24 @@ WRONG = [
     ),
     (
         "{tensor: 4}\n      accelerator: H100",
+        "{tensor: 1}\n      gpu_fraction: 0.001",
+        f"22: {BIG}.gpu_fraction: should be greater than or equal to 0.01, found 0.001",
+    ),
+    (
+        "        seed: 1",
+        "        gpu_memory_utilization: '0.9'",
+        f'27: {BIG}.engine_args.gpu_memory_utilization: should be a number, found "0.9"',
+    ),
+    (
+        GOOD[GOOD.index("{tensor: 4}") : GOOD.index("  - name: pretend")],
+        "{tensor: 1}\n      gpu_fraction: 0.5\n      engine_args: {kv_cache_memory_bytes: 1}\n",
+        (
+            f"23: {BIG}.engine_args.kv_cache_memory_bytes: makes vLLM disregard its share of the"
+            " memory, which `gpu_fraction` 0.5 sets: use `gpu_memory_utilization`"
+        ),
+    ),
+    (
+        "{tensor: 4}\n      accelerator: H100",
         "{tensor: 2}\n      gpu_fraction: 0.5",
         f"22: {BIG}.gpu_fraction: 0.5 is for one worker, `parallelism` asks for 2",
     ),

@@ -1,7 +1,7 @@
 """What a router makes of Serve's status and broadcasts."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +12,7 @@ from ray.serve.schema import ApplicationStatus, DeploymentStatusOverview
 from deployments import broadcasts, discovery
 from deployments.broadcasts import ReplicaBroadcasts
 from deployments.discovery import Discovery, is_loopback, model_state
+from deployments.shortage import UNEXPLAINED
 from gateway.registry.terms import Queue, Terms
 from gateway.routing.fleet import Fleet, ModelState
 from tests.unit.conftest import PATIENCE_S
@@ -46,6 +47,9 @@ class FakeApplication:
     lack: str | None = ""
     """Why one of them waits for a place; None if nobody can tell."""
     engine_status: str = "HEALTHY"
+    engine_message: str = ""
+    before_lack: Callable[[], Awaitable[object]] | None = None
+    """What happens until it has told why one waits."""
 
     def remote(self) -> Any:
         """Answer the call for its entry, as a deployment handle does."""
@@ -58,6 +62,8 @@ class FakeApplication:
 
     async def said_lack(self) -> str:
         """Answer the call for why an engine waits."""
+        if self.before_lack is not None:
+            await self.before_lack()
         if self.lack is None:
             raise RuntimeError("its replica is gone")
         return self.lack
@@ -70,7 +76,12 @@ class FakeApplication:
             last_deployed_time_s=self.deployed_s,
             deployments={
                 "Model": engine(self.model_status, RUNNING=int(self.model_runs)),
-                "Engine": engine(self.engine_status, RUNNING=self.engines, STARTING=self.starting),
+                "Engine": engine(
+                    self.engine_status,
+                    self.engine_message,
+                    RUNNING=self.engines,
+                    STARTING=self.starting,
+                ),
             },
         )
 
@@ -264,10 +275,10 @@ async def test_a_new_router_does_not_wait_for_ever(serve: FakeServe) -> None:
     await asyncio.wait_for(Discovery(Fleet()).catch_up(0.05), PATIENCE_S)
 
 
-def engine(status: str, **replicas: int) -> DeploymentStatusOverview:
+def engine(status: str, message: str = "", **replicas: int) -> DeploymentStatusOverview:
     """Serve's word on an engine deployment."""
     overview: Any = DeploymentStatusOverview
-    return overview(status=status, status_trigger="", replica_states=replicas, message="")
+    return overview(status=status, status_trigger="", replica_states=replicas, message=message)
 
 
 @pytest.mark.parametrize(
@@ -366,6 +377,32 @@ async def test_a_model_that_serves_says_what_more_waits(serve: FakeServe) -> Non
 
     assert waiting == (ModelState.READY, LACK)
     assert fleet.model("x").reason == ""
+
+
+async def test_all_models_are_asked_at_once_why_they_wait(serve: FakeServe) -> None:
+    """One that takes its time to tell keeps no other waiting."""
+    fleet = Fleet()
+    all_asked = asyncio.Barrier(3)
+    for name in "abc":
+        app = FakeApplication(name, starting=1, lack=LACK, before_lack=all_asked.wait)
+        serve.applications[name] = app
+    await Discovery(fleet).refresh()
+
+    assert [fleet.model(name).reason for name in "abc"] == [LACK] * 3
+
+
+async def test_an_engine_that_comes_up_meanwhile_counts(serve: FakeServe) -> None:
+    """A model's state is that of the moment when it is known why another engine waits."""
+    fleet = Fleet()
+
+    async def come_up() -> None:
+        broadcasts.replicas.publish("app", [running("r", "x")])
+        await asyncio.sleep(0)
+
+    serve.applications = {"app": FakeApplication("x", starting=1, before_lack=come_up)}
+    await Discovery(fleet).refresh()
+
+    assert (fleet.model("x").state, fleet.model("x").reason) == (ModelState.READY, "")
 
 
 def test_a_listener_hears_what_was_said_before_it_came() -> None:

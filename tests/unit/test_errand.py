@@ -2,8 +2,9 @@
 
 import pytest
 
-from gateway.api.errand import is_batch, is_resumable, timeout_s
+from gateway.api.errand import Errand, is_batch, is_resumable, sticky_key, timeout_s
 from gateway.errors import InvalidRequest
+from gateway.request import parse_json
 
 
 @pytest.mark.parametrize(
@@ -51,3 +52,21 @@ def test_words_that_are_none_are_refused(value: bytes) -> None:
         is_batch({b"x-gateway-priority": value})
     with pytest.raises(InvalidRequest, match="`on` or `off`"):
         is_resumable({b"x-gateway-resume": value})
+
+
+@pytest.mark.parametrize(
+    ("session", "field", "key"),
+    [
+        (b"s", b'"user":"u"', b"s"),
+        (b"", b'"user":"u"', b"u"),
+        (b"", b'"user":"\\u0075"', b"u"),
+        (b"", b'"metadata":{"user_id":"u"}', b"u"),
+        (b"", b'"user":null', b"id"),
+        (b"", b'"user":""', b"id"),
+    ],
+)
+def test_what_requests_share(session: bytes, field: bytes, key: bytes) -> None:
+    """A session, or else a user; nobody is no user whom all the others are, too."""
+    body = b'{"model":"m",%b}' % field
+    errand = Errand("/v1/completions", [], body, b"id", session=session)
+    assert sticky_key(errand, parse_json(body)) == key

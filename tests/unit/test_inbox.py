@@ -16,7 +16,7 @@ from gateway.routing.fleet import Replica
 from gateway.routing.report import Report
 from gateway.scaling.demands import MEMORY_S, Demands
 from gateway.telemetry import DEMAND_PATH, Demand, EngineFacts, ReplicaMetadata
-from tests.unit.conftest import Clock
+from tests.unit.conftest import Clock, StartEngine, Visit
 
 FACTS = EngineFacts(
     engine="fake", routes=(), kv_tokens=1, block_size=1, max_sequences=1, max_model_len=1
@@ -115,6 +115,24 @@ async def test_one_engine_that_is_gone_keeps_nobody_from_hearing(server: EngineS
     await notices.close()
 
     assert server.held.requests == 3
+
+
+async def test_an_engine_that_does_not_finish_its_answer_is_left(
+    start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection is closed: no more than one is ever open."""
+    monkeypatch.setattr("gateway.relay.notices.TIMEOUT_S", 0.1)
+    engine = await start_engine(_begin)
+    notices = Notices(lambda: {engine.replica(): SOME})
+    await notices.tell()
+
+    await asyncio.wait_for(engine.gone.wait(), 5)
+    await notices.close()
+
+
+async def _begin(visit: Visit) -> None:
+    await visit.send(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n")
+    await visit.until_gone()
 
 
 async def test_what_is_no_demand_is_refused(server: EngineServer) -> None:

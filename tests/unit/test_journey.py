@@ -370,11 +370,32 @@ async def test_names_are_listed_as_models(start_engine: StartEngine, surface: Su
     cards = {card["id"]: card for card in listing}
 
     assert list(cards) == ["cold", "warm", "nick", "both"]
-    assert (cards["nick"]["state"], cards["nick"]["stands_for"]) == ("scaled_to_zero", {"cold": 1})
+    assert (cards["nick"]["state"], cards["nick"]["stands_for"]) == ("scaled_to_zero", ["cold"])
     assert cards["both"] == alone.json()
     assert (cards["both"]["state"], cards["both"]["replicas"]) == ("ready", 1)
-    assert cards["both"]["stands_for"] == {"cold": 0.25, "warm": 0.75}
+    assert cards["both"]["stands_for"] == ["cold", "warm"], "shares are no client's business"
     assert error_of(lost)[:2] == (404, "model_not_found")
+
+
+async def test_a_name_hides_the_model_of_that_name(
+    start_engine: StartEngine, surface: Surface
+) -> None:
+    """Requests and the card are those of what it stands for; a name of nothing has none."""
+    surface.add("new", await start_engine(script(answer(b'"new"'))))
+    surface.add("old").state = ModelState.SCALED_TO_ZERO
+    surface.add("lost", await start_engine(script(answer(b'"lost"'))))
+    named(surface, aliases={"old": "new", "lost": "nowhere"})
+    async with surface.client() as client:
+        listing = (await client.get("/v1/models")).json()["data"]
+        alone = (await client.get("/v1/models/old")).json()
+        lost = await client.get("/v1/models/lost")
+    cards = {card["id"]: card for card in listing}
+
+    assert sorted(card["id"] for card in listing) == ["new", "old"]
+    assert cards["old"] == alone
+    assert (alone["state"], alone["stands_for"]) == ("ready", ["new"])
+    assert (await asked(surface, "old")).text == '"new"'
+    assert lost.status_code == (await asked(surface, "lost")).status_code == 404
 
 
 async def test_a_dry_run_goes_where_the_request_would(

@@ -196,6 +196,17 @@ def test_a_shadow_belongs_to_its_split() -> None:
     assert found.course("a", b"key") == Course(("a",))
 
 
+def test_what_is_drawn_depends_on_the_key() -> None:
+    """Only names on whose way there is a split: for all others nobody has to look for a key."""
+    found = names(
+        aliases={"x": "chat", "y": "a"},
+        splits={"chat": {"models": {"a": 1, "b": 1}}},
+        fallbacks={"c": ["chat"], "d": ["a"]},
+    )
+    drawn = {name for name in ("x", "y", "chat", "a", "b", "c", "d", "e") if found.is_drawn(name)}
+    assert drawn == {"x", "chat", "c"}
+
+
 def test_names_are_listed() -> None:
     """Aliases and splits are listed with the models they stand for in the end."""
     found = names(

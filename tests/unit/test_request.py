@@ -13,6 +13,7 @@ from gateway.errors import GatewayError, InvalidJSON, InvalidRequest, MissingPar
 from gateway.request import (
     FORM_WINDOW,
     SEQUENCES_LIMIT,
+    USER_LIMIT,
     PromptParts,
     RequestHead,
     parse_form,
@@ -154,6 +155,43 @@ def test_sequences_are_counted_up_to_a_limit() -> None:
 def test_the_length_of_all_prompts_is_known(fields: bytes, size: int) -> None:
     """Where there may be several."""
     assert parse_json(b'{"model":"m",%b}' % fields).prompts_bytes == size
+
+
+@pytest.mark.parametrize(
+    ("fields", "user"),
+    [
+        (b'"user":"ann"', "ann"),
+        (b'"safety_identifier":"ann"', "ann"),
+        (b'"prompt_cache_key":"ann"', "ann"),
+        (b'"metadata":{"user_id":"ann","more":[1]}', "ann"),
+        (b'"prompt_cache_key":"bob","user":"ann"', "ann"),
+        (b'"metadata":{"user_id":"bob"},"safety_identifier":"ann"', "ann"),
+        # equal names are equal, however they are written
+        (b'"user": "\\u0061n\\u006e"', "ann"),
+        (b'"user":"\\u00e9\\/"', "é/"),
+        # nobody
+        (b'"temperature":0', ""),
+        (b'"user":null', ""),
+        (b'"user":""', ""),
+        (b'"user":7', ""),
+        (b'"user":{"user_id":null}', ""),
+        (b'"metadata":null', ""),
+        (b'"metadata":[]', ""),
+        (b'"metadata":{"user_id":7}', ""),
+        (b'"metadata":{"kind":"x"}', ""),
+        (b'"user":null,"safety_identifier":"","prompt_cache_key":"ann"', "ann"),
+        (b'"user":"\xff","safety_identifier":"ann"', "ann"),
+    ],
+)
+def test_whom_a_request_is_for(fields: bytes, user: str) -> None:
+    """By the first field that names somebody; what names nobody is passed over."""
+    assert parse_json(b'{"model":"m",%b}' % fields).user == user.encode()
+
+
+def test_a_long_name_of_a_user_is_cut() -> None:
+    """Behind what counts of it."""
+    head = parse_json(b'{"model":"m","user":"%b"}' % (b"x" * 2 * USER_LIMIT))
+    assert head.user == b"x" * USER_LIMIT
 
 
 @pytest.mark.parametrize(

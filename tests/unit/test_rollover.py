@@ -6,32 +6,50 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.schema import DeploymentStatusOverview
 
 from deployments import rollover
-from deployments.rollover import PATIENCE_S, PERIOD_S, Rollover
+from deployments.rollover import (
+    PATIENCE_S,
+    PATIENCE_WITH_NODES_S,
+    PATIENCE_WITH_RAY_S,
+    PERIOD_S,
+    Rollover,
+)
+from deployments.shortage import UNEXPLAINED
+from gateway.configfile import parse_entry
+from gateway.placement import place
 from gateway.rollover import surge
 from gateway.shortage import Cluster, Node
 
-OLD = {"engine": "sim", "name": "m", "accelerator": "gpu", "parallelism": {"tensor": 2}}
-NEW = OLD | {"simulation": {"output_tokens": 8}}
-LARGER = OLD | {"parallelism": {"tensor": 4}}
+OLD, NEW = "old code", "new code"
+ENTRY = {"engine": "sim", "name": "m", "accelerator": "gpu", "parallelism": {"tensor": 2}}
+LARGER = ENTRY | {"parallelism": {"tensor": 4}}
 HELD = {"x": {"CPU": 0.2, "GPU": 2.0}}
 FULL = Cluster([Node("x", {"CPU": 8, "GPU": 2}, {"CPU": 8, "GPU": 0})])
+ROOMY = replace(FULL, nodes=[Node("x", {"CPU": 8, "GPU": 4}, {"CPU": 8, "GPU": 2})])
+"""Two halves free of two GPUs: a sum that Ray cannot use."""
+NEEDS = "a changed engine needs 2 GPUs on one node; none is free"
+IF_IT_FAILS = "stop to make room, and are missing if it then fails to start"
 LOOKS = round(PATIENCE_S / PERIOD_S + 0.5)
 """As many as it takes to lose patience."""
+LOOKS_WITH_RAY = round(PATIENCE_WITH_RAY_S / PERIOD_S + 0.5)
+LOOKS_FOR_NODES = round(PATIENCE_WITH_NODES_S / PERIOD_S + 0.5)
 
 
 @dataclass
 class FakeEngines:
     """A model's engines as a handle reaches them, on a cluster of one node with two GPUs."""
 
-    entries: dict[str, Any] = field(default_factory=lambda: {"old": OLD})
-    """What each replica runs."""
+    versions: dict[str, str | None] = field(default_factory=lambda: {"old": OLD})
+    """What each replica runs; None for one that answers with an error."""
     cluster: Cluster = FULL
-    is_placed: bool = False
-    """Whether the changed engine that starts has found a node."""
+    unplaced: int = 1
+    """The changed engines that start and have no node, as Serve knows."""
+    is_sought: bool = True
+    """Whether Ray seeks a node for a changed engine."""
     asked_to_go: list[str] = field(default_factory=list)
     app_name: str = "app"
     deployment_name: str = "Engine"
@@ -42,27 +60,40 @@ class FakeEngines:
         if method == "make_room":
             self.asked_to_go.extend(args[0])
         else:
-            self._answers = [
-                {"replica": name, "entry": entry, "reserved": HELD}
-                for name, entry in self.entries.items()
-            ] + [DeploymentUnavailableError("one that has just gone")]
+            gone = [DeploymentUnavailableError("one that has just gone"), ActorDiedError()]
+            self._answers = [*map(self._holding, self.versions), *gone]
         return self
+
+    def _holding(self, name: str) -> object:
+        version = self.versions[name]
+        if version is None:
+            return RuntimeError("what does this ask?")
+        return {"replica": name, "version": version, "reserved": HELD}
+
+    def go(self) -> None:
+        """Stop those that were asked to."""
+        for name in self.asked_to_go:
+            self.versions.pop(name, None)
 
     async def results_async(self, **_: object) -> list[Any]:
         """What they answered."""
         return self._answers
 
-    def unplaced(self, _: str) -> set[str]:
-        """The applications with an engine that has no node."""
-        return set() if self.is_placed else {"app"}
+    def read_cluster(self) -> Cluster:
+        """What the cluster has, and what Ray seeks."""
+        other = {"CPU": 1.0, "GPU": 8.0}
+        sizes = (ENTRY, LARGER) if self.is_sought else ()
+        return replace(
+            self.cluster, sought=[[other], *([place(parse_entry(e)).actor] for e in sizes)]
+        )
 
 
 @pytest.fixture
 def engines(monkeypatch: pytest.MonkeyPatch) -> FakeEngines:
     """One old engine, whose GPUs the changed one needs."""
     fake = FakeEngines()
-    monkeypatch.setattr(rollover, "unplaced", fake.unplaced)
-    monkeypatch.setattr(rollover, "read_cluster", lambda: fake.cluster)
+    monkeypatch.setattr(rollover, "unplaced", lambda _app, _deployment: fake.unplaced)
+    monkeypatch.setattr(rollover, "read_cluster", fake.read_cluster)
     return fake
 
 
@@ -72,9 +103,9 @@ def overview(status: str, replicas: dict[str, int]) -> DeploymentStatusOverview:
     return make(status=status, status_trigger="", replica_states=replicas, message="")
 
 
-def following(engines: Any, entry: Any = NEW) -> Rollover:
-    """What follows the change of a model's engines to an entry."""
-    return Rollover(entry, engines)
+def following(engines: Any, entry: Any = ENTRY) -> Rollover:
+    """What follows the change of a model's engines to the new version, and maybe another entry."""
+    return Rollover(entry, NEW, engines)
 
 
 async def look(change: Rollover, times: int, **replicas: int) -> None:
@@ -92,23 +123,105 @@ async def test_an_old_engine_makes_room_when_patience_is_at_its_end(engines: Fak
     done = await change.lack()
     await look(change, LOOKS, STARTING=1, STOPPING=1)
 
-    needs = "a changed engine needs 2 GPUs on one node; none is free"
-    assert announced == (
-        f"{needs}; unless that changes within 15 s, 1 of 1 old engines stop to make room"
+    assert (
+        announced == f"{NEEDS}; unless that changes within 15 s, 1 of 1 old engines {IF_IT_FAILS}"
     )
     assert early == []
-    assert done == f"{needs}; 1 of 1 old engines finish what they have and stop to make room"
+    assert done == f"{NEEDS}; 1 of 1 old engines finish what they have and stop to make room"
+    assert set(engines.asked_to_go) == {"old"}
+
+
+async def test_nodes_on_their_way_are_waited_for_but_not_for_ever(engines: FakeEngines) -> None:
+    """The autoscaler makes room without an old engine having to go; a node may never come."""
+    engines.cluster = replace(engines.cluster, coming=1)
+    change = following(engines)
+    await look(change, LOOKS_FOR_NODES)
+    waiting, early = await change.lack(), list(engines.asked_to_go)
+    await look(change, LOOKS)
+
+    being_added = f"{NEEDS}; 1 node is being added"
+    assert waiting == f"{being_added}; old engines go on meanwhile, 5 minutes at most"
+    assert early == []
     assert engines.asked_to_go == ["old"]
 
 
-async def test_nodes_on_their_way_are_waited_for(engines: FakeEngines) -> None:
-    """The autoscaler makes room without an old engine having to go."""
-    engines.cluster = replace(engines.cluster, coming=1)
+async def test_room_that_goes_to_somebody_else_is_made_once(engines: FakeEngines) -> None:
+    """A model without room does not give away all its engines to another, quicker one."""
+    engines.versions = dict.fromkeys(["a", "b", "c"], OLD)
+    change = following(engines)
+    await look(change, LOOKS)
+    engines.go()
+    await look(change, 2, RUNNING=2, STARTING=1, STOPPING=1)
+    await look(change, 10 * LOOKS, RUNNING=2, STARTING=1)
+
+    assert engines.asked_to_go == ["a"]
+    assert await change.lack() == (
+        f"{NEEDS}; the room made for it went to another model; no more old engines stop"
+    )
+
+
+async def test_the_next_makes_room_when_a_changed_one_runs(engines: FakeEngines) -> None:
+    """One by one, also where several may start at a time: a broken entry costs no more than one."""
+    engines.versions = dict.fromkeys(["a", "b", "c"], OLD)
+    change = following(engines)
+    await look(change, LOOKS)
+    engines.go()
+    await look(change, 2 * LOOKS, RUNNING=2, STARTING=2)
+    loading, early = await change.lack(), list(engines.asked_to_go)
+    engines.versions["n"] = NEW
+    await look(change, LOOKS - 1, RUNNING=3, STARTING=1)
+    patient = list(engines.asked_to_go)
+    await look(change, 1, RUNNING=3, STARTING=1)
+
+    assert loading == f"{NEEDS}; old engines go on until the changed one that is starting runs"
+    assert early == patient == ["a"]
+    assert engines.asked_to_go == ["a", "b"]
+
+
+async def test_an_engine_that_did_not_hear_is_asked_again(engines: FakeEngines) -> None:
+    """It is the same that goes, and no other one."""
+    engines.versions = {"a": OLD, "b": OLD}
     change = following(engines)
     await look(change, 3 * LOOKS)
 
-    assert engines.asked_to_go == []
-    assert "1 node is being added" in await change.lack()
+    assert len(engines.asked_to_go) > 1
+    assert set(engines.asked_to_go) == {"a"}
+
+
+async def test_where_ray_finds_no_place_in_room_enough_one_engine_goes(
+    engines: FakeEngines,
+) -> None:
+    """Parts of several GPUs are no whole one: after a while an old engine makes a whole one."""
+    engines.cluster, engines.versions = ROOMY, {"a": OLD, "b": OLD}
+    change = following(engines)
+    await look(change, LOOKS)
+    announced, early = await change.lack(), list(engines.asked_to_go)
+    await look(change, LOOKS_WITH_RAY)
+    engines.go()
+    await look(change, 2 * LOOKS_WITH_RAY, RUNNING=1, STARTING=1)
+
+    waits = "a changed engine waits for Ray to place it"
+    assert (
+        announced == f"{waits}; unless that changes within 60 s, 1 of 2 old engines {IF_IT_FAILS}"
+    )
+    assert early == []
+    assert set(engines.asked_to_go) == {"a"}
+    assert await change.lack() == (
+        f"{waits}; Ray finds no place although room was made for it; no more old engines stop"
+    )
+
+
+async def test_engines_that_cannot_say_what_they_are_count_as_old(engines: FakeEngines) -> None:
+    """They run an older release; it is said that they stand in the way."""
+    engines.versions = {"a": None}
+    change = following(engines)
+    await look(change, 3 * LOOKS)
+    alone = await change.lack()
+    engines.versions = {"a": None, "b": OLD}
+    await look(change, 1)
+
+    assert alone == f"{NEEDS}; its old engines do not answer, and go on as they are"
+    assert "1 of 2 old engines stop" in await change.lack()
 
 
 async def test_nothing_stops_in_vain(engines: FakeEngines) -> None:
@@ -123,19 +236,26 @@ async def test_nothing_stops_in_vain(engines: FakeEngines) -> None:
     )
 
 
-async def test_engines_of_the_same_entry_are_not_asked_to_go(engines: FakeEngines) -> None:
+async def test_engines_of_the_same_version_are_not_asked_to_go(engines: FakeEngines) -> None:
     """One more engine than fits is no change: it waits, and says why."""
-    engines.entries = {"a": NEW}
+    engines.versions = {"a": NEW}
     change = following(engines)
     await look(change, 3 * LOOKS)
+    explained = await change.lack()
+    engines.cluster = ROOMY
 
     assert engines.asked_to_go == []
-    assert await change.lack() == "needs 2 GPUs on one node; none is free"
+    assert explained == "needs 2 GPUs on one node; none is free"
+    assert await change.lack() == UNEXPLAINED
 
 
-async def test_an_engine_that_loads_needs_no_room(engines: FakeEngines) -> None:
-    """It has its place: however long its start takes, the old one stays until it runs."""
-    engines.is_placed = True
+@pytest.mark.parametrize("fields", [{"unplaced": 0}, {"is_sought": False}])
+async def test_an_engine_that_starts_needs_no_room(
+    engines: FakeEngines, fields: dict[str, Any]
+) -> None:
+    """It has its place: however long its process or its weights take, the old one stays."""
+    for name, value in fields.items():
+        setattr(engines, name, value)
     change = following(engines)
     await look(change, 3 * LOOKS)
 

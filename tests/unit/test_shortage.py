@@ -3,7 +3,16 @@
 from dataclasses import replace
 
 import pytest
-from ray.autoscaler.v2.schema import ClusterStatus, LaunchRequest, NodeInfo, NodeUsage
+from ray.autoscaler.v2.schema import (
+    ClusterStatus,
+    LaunchRequest,
+    NodeInfo,
+    NodeUsage,
+    PlacementGroupResourceDemand,
+    RayTaskActorDemand,
+    ResourceDemandSummary,
+    ResourceRequestByCount,
+)
 from ray.autoscaler.v2.schema import ResourceUsage as Usage
 
 from deployments.shortage import cluster_of
@@ -67,6 +76,16 @@ HALF: dict[str, object] = {"gpu_fraction": 0.5}
             f"{FOUR_H100} and 4 CPUs beside them; where GPUs are free, at most 3 CPUs are",
         ),
         (
+            placed("H100", FOUR),
+            [node(4, 4, CPU=1), node(4, 0)],
+            f"{FOUR_H100} and 4 CPUs beside them; where GPUs are free, at most 1 CPU is",
+        ),
+        (
+            placed(None, {"cpus_per_worker": 0.5}),
+            [node(4, 4, CPU=0)],
+            "needs 1 GPU and 0.5 of a CPU beside it; where GPUs are free, no CPU is",
+        ),
+        (
             placed(),
             [node(4, 4, cpus=0.5)],
             "needs 1 GPU and 1 CPU beside it; such a node has at most 0.5",
@@ -84,8 +103,19 @@ HALF: dict[str, object] = {"gpu_fraction": 0.5}
         (
             placed("H100", SIXTEEN),
             [node(4, 4, CPU=2)] * 4,
-            f"{SIXTEEN_H100} and 1 CPU beside each; where GPUs are free, at most 2 CPUs are",
+            f"{SIXTEEN_H100} and 1 CPU beside each; where GPUs are free, CPUs are for 8 of them",
         ),
+        (
+            placed("H100", SIXTEEN),
+            [node(4, 4, CPU=0)] * 4,
+            f"{SIXTEEN_H100} and 1 CPU beside each; where GPUs are free, CPUs are for none of them",
+        ),
+        (
+            placed("H100", SIXTEEN | {"cpus_per_worker": 8}),
+            [node(4, 4, cpus=32)] * 2 + [node(4, 4, cpus=16)] * 2,
+            f"{SIXTEEN_H100} and 8 CPUs beside each; the nodes have CPUs for 12 of them",
+        ),
+        (placed("H100", SIXTEEN), [node(4, 0)] * 4 + [node(1, 1)], f"{SIXTEEN_H100}; 1 is free"),
         (
             place(parse_entry({"engine": "sim", "name": "m", "cpus_per_worker": 3})),
             [node(4, 4, cpus=8, CPU=2), node(0, 0, CPU=1)],
@@ -130,6 +160,10 @@ def test_ray_s_description_of_the_cluster_is_understood() -> None:
         idle_nodes=[NodeInfo(node_id="b", **usable, **kind)],
         pending_nodes=[NodeInfo(ip_address="", instance_id="", **kind)],
         pending_launches=[LaunchRequest(**kind, count=2, state="", request_ts_s=0)],
+        resource_demands=ResourceDemandSummary(
+            [PlacementGroupResourceDemand([ResourceRequestByCount({"GPU": 1}, 2)], details="")],
+            [RayTaskActorDemand([ResourceRequestByCount({"CPU": 1}, 3)])],
+        ),
     )
 
     cluster = cluster_of(status)
@@ -139,6 +173,29 @@ def test_ray_s_description_of_the_cluster_is_understood() -> None:
     assert cluster.nodes[0].free["GPU"] == 2.5
     assert cluster.nodes[0].gpu_types == {"H100"}
     assert cluster.coming == 3
+    assert cluster.sought == [[{"GPU": 1}, {"GPU": 1}], [{"CPU": 1}]]
+
+
+ONE_H100 = {"CPU": 1.0, "GPU": 1.0, "accelerator_type:H100": 0.001}
+
+
+@pytest.mark.parametrize(
+    ("placement", "sought", "is_sought"),
+    [
+        (placed("H100"), [[ONE_H100]], True),
+        (placed("H100"), [[{"CPU": 1.0}], [ONE_H100 | {"memory": 1e9}]], True),
+        (placed("H100"), [], False),
+        (placed("H100"), [[ONE_H100 | {"GPU": 2.0}]], False),
+        (placed("L4"), [[ONE_H100]], False),
+        (placed("H100", SIXTEEN), [[ONE_H100] * 16], True),
+        (placed("H100", SIXTEEN), [[ONE_H100] * 15, [ONE_H100]], False),
+    ],
+)
+def test_a_replica_waits_only_if_ray_seeks_a_place_like_its_own(
+    placement: Placement, sought: list[list[dict[str, float]]], is_sought: bool
+) -> None:
+    """All units of one group or an actor, of just that size; whatever else it asks for."""
+    assert Cluster([], sought=sought).is_seeking(placement) is is_sought
 
 
 def holder(name: str, node_id: str, gpus: float) -> Holder:
@@ -151,6 +208,9 @@ def holder(name: str, node_id: str, gpus: float) -> Holder:
     [
         ([holder("a", "x", 2), holder("b", "y", 4)], ["b"]),
         ([holder("a", "x", 2), holder("b", "x", 2)], ["a", "b"]),
+        ([holder(f"{i}", "xy"[i % 2], 2) for i in range(4)], ["0", "2"]),
+        ([holder("a", "x", 1), holder("b", "x", 1), holder("c", "x", 3)], ["c", "a"]),
+        ([holder("a", "x", 2), holder("b", "y", 1), holder("c", "x", 2)], ["a", "c"]),
         ([holder("a", "x", 2), holder("b", "y", 2)], None),
         ([], None),
     ],
@@ -160,3 +220,11 @@ def test_as_few_old_replicas_stop_as_make_room(old: list[Holder], stop: list[str
     cluster = Cluster([replace(node(4, 0), id=name) for name in ("x", "y")])
 
     assert yielding(placed("H100", FOUR), cluster, old) == stop
+
+
+def test_workers_on_any_nodes_take_the_room_of_any_old_replicas() -> None:
+    """A pipeline over nodes needs the places of several replicas, wherever they are."""
+    cluster = Cluster([replace(node(4, 0), id=name) for name in "wxyz"])
+    old = [holder(name, name, 4) for name in "wxyz"]
+
+    assert yielding(placed("H100", SIXTEEN), cluster, old) == ["w", "x", "y", "z"]
