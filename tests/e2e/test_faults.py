@@ -42,8 +42,8 @@ MOST_EACH = 4
 """Streams of a kind: together no more than two engines run, so that none waits for another."""
 SETTLED_S = 0.1
 """In which what an engine has said comes to its clients, once it says no more."""
-POLL_S = 0.001
-"""Between two looks at what has come: an engine makes few tokens in it."""
+FIRST_TURN_S = 0.01
+"""In which an engine makes few tokens, or none on a busy machine."""
 MIDDLE_TIMEOUT_S = 60.0
 """For streams to come to their middle; each takes a step of the engine, or a few."""
 ROUNDS = 5
@@ -302,10 +302,8 @@ async def come_to_middle(
 ) -> bool:
     """Let an engine go on until all of its streams have come to their middle; False if too far.
 
-    It goes on event by event. A new one may have said all before the first event comes through:
-    what it does for the first time takes its replica long.
-    The other engine stands still until that event tells which streams are whose; then `rest` is
-    closed, which holds it: one that stands still for long is given up.
+    The other engine stands still until the first event tells which streams are whose; then `rest`
+    is closed, which holds it: one that stands still for long is given up.
     """
     async with asyncio.timeout(MIDDLE_TIMEOUT_S):
         await advance(core, streams)
@@ -319,15 +317,18 @@ async def come_to_middle(
 
 
 async def advance(core: psutil.Process, streams: Sequence[Stream]) -> None:
-    """Let an engine go on until more of its streams has come, and wait for what comes with it."""
+    """Let an engine go on until more of its streams has come, in turns that get longer.
+
+    After each it stands still: it must not run away from clients that have no time to read.
+    """
     before = sum(len(stream.content) for stream in streams)
-    core.resume()
-    try:
-        while sum(len(stream.content) for stream in streams) == before:  # noqa: ASYNC110 - many
-            await asyncio.sleep(POLL_S)
-    finally:
+    turn_s = FIRST_TURN_S
+    while sum(len(stream.content) for stream in streams) == before:
+        core.resume()
+        await asyncio.sleep(turn_s)
         core.suspend()
-    await asyncio.sleep(SETTLED_S)
+        await asyncio.sleep(SETTLED_S)
+        turn_s *= 2
 
 
 def with_client(gateway: GatewayProcess, use: Callable[[httpx.AsyncClient], Awaitable[T]]) -> T:
