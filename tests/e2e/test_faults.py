@@ -5,6 +5,7 @@ import contextlib
 import copy
 import itertools
 import json
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,8 +43,8 @@ MOST_EACH = 4
 """Streams of a kind: together no more than two engines run, so that none waits for another."""
 SETTLED_S = 0.1
 """In which what an engine has said comes to its clients, once it says no more."""
-FIRST_TURN_S = 0.01
-"""In which an engine makes few tokens, or none on a busy machine."""
+FIRST_TURN_S, LAST_TURN_S = 0.01, 0.16
+"""In which an engine makes few tokens of some hundreds, or none on a busy machine."""
 MIDDLE_TIMEOUT_S = 60.0
 """For streams to come to their middle; each takes a step of the engine, or a few."""
 ROUNDS = 5
@@ -226,6 +227,7 @@ def broken(
 
     async def ask_and_kill(http: httpx.AsyncClient) -> Break:
         for name in (f"{kind}-{number}" for number in range(ROUNDS)):
+            await warm_up(http, name)
             await asyncio.to_thread(wait_for, lambda: is_complete(gateway))
             async with asyncio.TaskGroup() as group:
                 with suspended(core), suspended(core_of(other)) as rest:
@@ -238,6 +240,7 @@ def broken(
             if is_at_work:
                 answers = [task.result() for task in whole]
                 return Break(streams, answers, await attempts(http))
+            await asyncio.to_thread(wait_for, lambda: is_complete(gateway))
         raise AssertionError("the engine was at the end of a stream whenever it was to be killed")
 
     return with_client(gateway, ask_and_kill)
@@ -268,6 +271,13 @@ def go_on(process: psutil.Process) -> None:
     """Let a suspended process go on, if it has not been killed."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process.resume()
+
+
+async def warm_up(http: httpx.AsyncClient, name: str) -> None:
+    """Have each of two idle engines answer once: a new one takes long for its first steps."""
+    streams = [Stream("chat", f"{name}-first-{number}") for number in range(2)]
+    await asyncio.gather(*(stream.read(http) for stream in streams))
+    assert len({stream.replica for stream in streams}) == 2
 
 
 def ask_whole(
@@ -317,18 +327,23 @@ async def come_to_middle(
 
 
 async def advance(core: psutil.Process, streams: Sequence[Stream]) -> None:
-    """Let an engine go on until more of its streams has come, in turns that get longer.
+    """Let an engine go on, in turns that get longer, until more of its streams has come.
 
     After each it stands still: it must not run away from clients that have no time to read.
     """
     before = sum(len(stream.content) for stream in streams)
     turn_s = FIRST_TURN_S
     while sum(len(stream.content) for stream in streams) == before:
-        core.resume()
-        await asyncio.sleep(turn_s)
-        core.suspend()
+        take_turn(core, turn_s)
         await asyncio.sleep(SETTLED_S)
-        turn_s *= 2
+        turn_s = min(2 * turn_s, LAST_TURN_S)
+
+
+def take_turn(process: psutil.Process, turn_s: float) -> None:
+    """Let a suspended process go on for so long, and no longer because there is much to read."""
+    process.resume()
+    time.sleep(turn_s)  # noqa: TID251 - the event loop would come back to it late
+    process.suspend()
 
 
 def with_client(gateway: GatewayProcess, use: Callable[[httpx.AsyncClient], Awaitable[T]]) -> T:
