@@ -10,12 +10,17 @@ from dataclasses import dataclass
 
 import pytest
 import uvloop
+from hypothesis import settings
 
 from gateway.relay.asgi import Message
 from gateway.relay.reply import Reply
 from gateway.relay.upstream import Upstream
 from gateway.routing.fleet import Replica
 from gateway.telemetry import EngineFacts, ReplicaMetadata
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 ON_BOTH_LOOPS = frozenset(
     {"test_upstream.py", "test_relay.py", "test_api.py", "test_disconnect.py"}
