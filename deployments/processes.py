@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from typing import Self
 import psutil
 
 KILL_TIMEOUT_S = 10
+OWN_PORTS = range(20_000, 30_000)
+"""Below what kernels hand out themselves (from 32768, where nobody has changed that)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,20 @@ def free_ports(first: int, last: int, size: int) -> range:
 
 
 def free_port() -> int:
-    """A TCP port nobody listens on right now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """A TCP port nobody listens on right now, and that nobody is given by chance later.
+
+    A port that the kernel hands out itself, to whoever binds port 0 or connects, may be one of
+    Ray's many connections by the time that our server wants it.
+
+    Raises:
+        OSError: there is none.
+    """
+    for port in random.SystemRandom().sample(OWN_PORTS, k=len(OWN_PORTS)):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            return port
+    raise OSError(errno.EADDRINUSE, f"no free port from {OWN_PORTS[0]} to {OWN_PORTS[-1]}")

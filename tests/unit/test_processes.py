@@ -94,3 +94,13 @@ def test_free_ports_leave_out_what_is_taken() -> None:
         assert len(ports) == 10
         with pytest.raises(OSError, match="no 10 free ports"):
             processes.free_ports(port, port + 9, size=10)
+
+
+def test_a_free_port_is_none_that_a_connection_may_be_given() -> None:
+    """Nobody who connects somewhere can take it before our server does."""
+    first, _ = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+
+    with socket.create_server(("", processes.free_port())) as listener:
+        port = listener.getsockname()[1]
+
+    assert port < int(first)
