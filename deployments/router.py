@@ -10,17 +10,20 @@ import time
 from pydantic import JsonValue
 
 from deployments.discovery import Discovery, listens_on_loopback
-from deployments.faults import FaultCounter
 from deployments.garbage import collect_rarely
 from deployments.last_config import LastConfig
 from deployments.logs import log_with_serve
+from deployments.metrics import RayRecorder
 from gateway.admission.admissions import Admissions
 from gateway.api.access import Access
+from gateway.api.accounts import Accounts
 from gateway.api.adoption import Adoption
 from gateway.api.app import create_app
 from gateway.api.cold import ColdStarts
 from gateway.api.controls import Controls
 from gateway.api.delivery import Means
+from gateway.api.gauges import Gauges
+from gateway.errors import ConfigError
 from gateway.faults import Faults
 from gateway.relay.asgi import App
 from gateway.relay.notices import Notices
@@ -30,6 +33,7 @@ from gateway.relay.upstream import Upstream
 from gateway.routing.dispatchers import Dispatchers
 from gateway.routing.fleet import Fleet
 from gateway.settings import Settings
+from gateway.tracing import Tracer, tracer_of
 
 CATCH_UP_S = 10.0
 """How long a new router keeps clients waiting to learn of all engines."""
@@ -64,6 +68,16 @@ class Router:
         self._notices = Notices(lambda: self._admissions.demands)
         self._notices.start()
         self._discovery = Discovery(self._fleet)
+        self._cold_starts = ColdStarts(self._fleet, self._discovery.wake)
+        self._accounts = Accounts(RayRecorder(), _tracer())
+        self._gauges = Gauges(
+            self._fleet,
+            self._dispatchers,
+            self._admissions,
+            self._cold_starts,
+            self._accounts.recorder,
+        )
+        self._gauges.start()
         # Serve sends requests from here on, also to a router that replaces another under load.
         await self._discovery.catch_up(CATCH_UP_S)
         self._following = asyncio.create_task(self._discovery.run())
@@ -93,11 +107,12 @@ class Router:
             Means(
                 Relay(self._upstream),
                 self._admissions,
-                ColdStarts(self._fleet, self._discovery.wake),
-                Faults(FaultCounter().count),
+                self._cold_starts,
+                Faults(self._accounts.recorder),
                 is_forwarded=self._settings.names_clients,
             ),
             controls=self._controls,
+            accounts=self._accounts,
             returns_request_id=False,
         )
 
@@ -113,4 +128,15 @@ class Router:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._following
             await self._notices.close()
+            await self._gauges.close()
             await self._subscriptions.close()
+            if (tracer := self._accounts.tracer) is not None:
+                await asyncio.to_thread(tracer.close)
+
+
+def _tracer() -> Tracer | None:
+    try:
+        return tracer_of(os.environ)
+    except ConfigError as error:
+        logger.error("requests are not traced: %s", error)  # noqa: TRY400 - it says where
+        return None

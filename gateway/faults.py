@@ -2,10 +2,11 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable
 from enum import StrEnum
 
 import msgspec
+
+from gateway.metrics import FAULTS, Recorder, Unrecorded
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +40,10 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Faults:
-    """Counts faults and logs each; `count` is told of every one, for metrics elsewhere."""
+    """Counts faults and logs each."""
 
-    def __init__(self, count: Callable[[Fault], None] | None = None) -> None:
-        self._count = count
+    def __init__(self, recorder: Recorder | None = None) -> None:
+        self._recorder = recorder or Unrecorded()
         self._counts: Counter[Fault] = Counter()
 
     @property
@@ -53,8 +54,7 @@ class Faults:
     def note(self, fault: Fault, *, request_id: str = "-", replica: str = "-", why: str) -> None:
         """Count a fault, and log it with whom it concerned and `why`, in words."""
         self._counts[fault] += 1
-        if self._count is not None:
-            self._count(fault)
+        self._recorder.count(FAULTS, (fault.model, fault.reason, fault.action.value))
         logger.warning(
             "request %s: model %s: replica %s: %s (%s): %s",
             *(request_id, fault.model, replica, fault.reason, why, fault.action),

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from gateway.api.accounts import Accounts
 from gateway.api.body import ClientGone
 from gateway.api.controls import Controls
 from gateway.api.delivery import Means
@@ -37,24 +38,29 @@ def create_app(
     means: Means,
     *,
     controls: Controls,
+    accounts: Accounts | None = None,
     returns_request_id: bool = True,
 ) -> App:
     """The gateway as an ASGI application.
 
     The application owns the relay in `means` and closes it at its shutdown. What is in `controls`
-    may be changed in place.
+    may be changed in place. `accounts`: where each request's end is noted.
     `returns_request_id`: off where the server in front (Ray Serve) adds `x-request-id` to
     every response by itself.
     """
+    accounts = accounts or Accounts()
+    dispatchers.log.observer = accounts.note_finished
     selector = Selector(fleet, dispatchers)
-    shadows = Shadows(selector, means)
+    shadows = Shadows(selector, means, accounts.recorder)
     rest = _everything_else(means, shadows)
     rest.include_router(models_router(fleet, controls))
     rest.include_router(health_router(fleet))
     rest.include_router(
         operators_router(selector, dispatchers.log, means.faults, shadows, controls)
     )
-    return Gateway(rest, Inference(selector, means, shadows, controls), returns_request_id)
+    return Gateway(
+        rest, Inference(selector, means, shadows, controls, accounts), returns_request_id
+    )
 
 
 class Gateway:

@@ -24,13 +24,22 @@ from gateway.api.errand import Errand
 from gateway.api.incidents import Incidents
 from gateway.api.outlet import Outlet
 from gateway.api.selection import Selection, check_available
-from gateway.errors import GatewayError, ModelUnavailable, Reason, StreamLost, UpstreamFailed
+from gateway.errors import (
+    GatewayError,
+    ModelUnavailable,
+    Overloaded,
+    Reason,
+    StreamLost,
+    UpstreamFailed,
+)
 from gateway.faults import Action, Faults
 from gateway.relay.asgi import Headers
 from gateway.relay.budget import RetryBudget
 from gateway.relay.inquiry import Unresumable
 from gateway.relay.relay import TOKENIZE, Call, Relay
+from gateway.relay.response import Response
 from gateway.relay.resume import Resumption, resumption
+from gateway.relay.timing import CONNECT, ENGINE, QUEUE, ROUTE
 from gateway.routing.decision import Decision
 from gateway.routing.fleet import Model, Replica
 from gateway.telemetry import DISPATCH, Dispatch
@@ -86,6 +95,7 @@ class Delivery:
         self._patience_s = patience_s
         self._incidents = Incidents(selection, means.faults)
         self._headers = outlet.reply.headers
+        self._timing = outlet.reply.timing
         self._replica: Replica | None = None
         self._tried: set[str] = set()
         self._retries = self._resumes = self._victims = 0
@@ -124,13 +134,29 @@ class Delivery:
         admission = self._means.admissions.of(self._selection.model)
         if self._errand.is_copy:
             return admission.admit_at_once(self._wish())
-        return await admission.admit(self._wish())
+        timing = self._timing
+        began_s = timing.now()
+        try:
+            decision = await admission.admit(self._wish())
+        except Overloaded:
+            timing.add(QUEUE, began_s, timing.now())
+            raise
+        waited_s, ended_s = decision.waited_s, timing.now()
+        if waited_s:
+            timing.add(QUEUE, began_s, began_s + waited_s)
+        timing.add(ROUTE, began_s + waited_s, ended_s)
+        return decision
 
     async def _start(self) -> None:
         model, errand = self._selection.model, self._errand
         if errand.is_copy or (self._outlet.has_alternative and not self._outlet.has_sent):
             check_available(model)
-        await self._means.cold_starts.wait(model, errand, self._due_s)
+        timing = self._timing
+        began_s = timing.now()
+        try:
+            await self._means.cold_starts.wait(model, errand, self._due_s)
+        finally:
+            timing.add(QUEUE, began_s, timing.now())
         self._patience_s = patience_s(errand, model)
 
     def _wish(self) -> Wish:
@@ -193,7 +219,7 @@ class Delivery:
                 path, body = carrying.path, carrying.body
                 dispatch = _carrying(dispatch, carrying.answered_bytes)  # noqa: PLW2901 - the same, for a part
             call = Call(path, errand.headers, body, errand.request_id, _word(dispatch))
-            response = await self._means.relay.open(call, replica)
+            response = await self._open(call, replica)
             try:
                 is_fault = response.status in RETRIED
                 if is_fault and (outlet.has_sent or outlet.has_alternative or self._can_retry):
@@ -208,6 +234,19 @@ class Delivery:
             self._incidents.told(replica, _answered(response.status), is_cut=False)
         else:
             selection.dispatcher.outliers.succeed(replica.id)
+
+    async def _open(self, call: Call, replica: Replica) -> Response:
+        timing = self._timing
+        began_s = timing.now()
+        connect_s = 0.0
+        try:
+            response = await self._means.relay.open(call, replica)
+            connect_s = response.connect_s
+        finally:
+            if connect_s:
+                timing.add(CONNECT, began_s, began_s + connect_s)
+            timing.add(ENGINE, began_s + connect_s, timing.now())
+        return response
 
     async def _carry_on(self, replica: Replica) -> Resumption:
         errand, journal = self._errand, self._outlet.journal

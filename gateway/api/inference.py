@@ -2,6 +2,7 @@
 
 import asyncio
 
+from gateway.api.accounts import Account, Accounts
 from gateway.api.body import read_body
 from gateway.api.controls import Controls
 from gateway.api.delivery import Means
@@ -16,6 +17,7 @@ from gateway.errors import MethodNotAllowed
 from gateway.relay.asgi import Receive, Scope
 from gateway.relay.headers import CLOSE
 from gateway.relay.reply import Reply
+from gateway.relay.timing import RECEIVE
 
 ALLOW = "POST, OPTIONS"
 
@@ -24,8 +26,14 @@ class Inference:
     """Takes a request, and sends it on its way to the models that its client's word stands for."""
 
     def __init__(
-        self, selector: Selector, means: Means, shadows: Shadows, controls: Controls
+        self,
+        selector: Selector,
+        means: Means,
+        shadows: Shadows,
+        controls: Controls,
+        accounts: Accounts,
     ) -> None:
+        self._accounts = accounts
         self._selector = selector
         self._means = means
         self._shadows = shadows
@@ -40,24 +48,33 @@ class Inference:
             GatewayError: `reply` has not begun; or `UpstreamFailed` in the middle of an answer.
             ClientGone: nobody waits for an answer any more.
         """
-        path: str = scope["path"]
         if scope["method"] != "POST":
             await _answer_other_method(scope, reply)
             return
+        with self._accounts.open(scope["path"], scope["headers"], reply, request_id) as account:
+            await self._answer(scope, receive, reply, request_id, account)
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, reply: Reply, request_id: bytes, account: Account
+    ) -> None:
         arrived_s = asyncio.get_running_loop().time()
+        path: str = scope["path"]
         headers = dict(scope["headers"])
+        account.tenant = tenant_of(headers, scope, is_forwarded=self._means.is_forwarded)
+        account.is_batch = is_batch(headers)
         body = await read_body(receive, headers.get(b"content-length"), self._controls.limits)
+        reply.timing.add(RECEIVE, reply.timing.began_s, reply.timing.now())
         head = parse_head(path, body, headers.get(b"content-type", b""))
         errand = Errand(
             path=path,
-            headers=scope["headers"],
+            headers=account.headers,
             body=body,
             request_id=request_id,
-            tenant=tenant_of(headers, scope, is_forwarded=self._means.is_forwarded),
+            tenant=account.tenant,
             session=headers.get(b"x-session-id", b""),
             is_stream=head.is_stream,
             is_explained=headers.get(b"x-gateway-explain") == b"1",
-            is_batch=is_batch(headers),
+            is_batch=account.is_batch,
             is_resumable=is_resumable(headers),
             timeout_s=timeout_s(headers),
             arrived_s=arrived_s,
@@ -66,6 +83,7 @@ class Inference:
         key = sticky_key(errand, head) if names.is_drawn(head.model) else b""
         course = names.course(head.model, key)
         journey = Journey(errand, head, course.models, self._selector, self._means, reply)
+        account.journey = journey
         if course.shadow is not None:
             self._shadows.copy(errand, head, course.shadow, reply, journey)
         async with UntilDisconnect(receive):

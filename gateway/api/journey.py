@@ -27,8 +27,10 @@ from gateway.errors import (
     UpstreamFailed,
 )
 from gateway.faults import Action, Fault
+from gateway.metrics import NO_MODEL
 from gateway.relay.heartbeat import COMMENT, PERIOD_S, Heartbeat
 from gateway.relay.reply import Reply
+from gateway.relay.timing import QUEUE
 from gateway.request import RequestHead
 from gateway.routing.fleet import Model, ModelState
 
@@ -70,6 +72,11 @@ class Journey:
         self._delivery: Delivery | None = None
         self._heartbeat: Heartbeat | None = None
         self._due_s: float | None = None
+
+    @property
+    def model(self) -> str:
+        """The model or adapter that answers, or was the last to be tried; never a made up name."""
+        return self._name if self._selector.knows(self._name) else NO_MODEL
 
     async def run(self) -> None:
         """Answer.
@@ -162,8 +169,9 @@ class Journey:
             cold_starts.ask(model)
             message = f"The model `{model.name}` is {model.condition}: {model.reason}"
             raise ModelUnavailable(message, cold_starts.expected_s(model))
-        reply, loop = self._outlet.reply, asyncio.get_running_loop()
-        began_s = loop.time()
+        reply = self._outlet.reply
+        timing = reply.timing
+        began_s = timing.now()
         if self._heartbeat is not None:
             expected_s = b"%.1f" % cold_starts.expected_s(model)
             reply.headers = [
@@ -176,11 +184,12 @@ class Journey:
         try:
             await cold_starts.wait(model, self._errand, self._due_s)
         finally:
+            timing.add(QUEUE, began_s, timing.now())
             reply.headers = self._headers
             if self._heartbeat is not None:
                 self._heartbeat.comment = COMMENT
                 self._heartbeat.hasten(PERIOD_S)
-        waited_s = b"%.1f" % (loop.time() - began_s)
+        waited_s = b"%.1f" % (timing.now() - began_s)
         reply.headers = [*self._headers, (b"x-gateway-cold-start-s", waited_s)]
 
     def _pass_on(self, error: GatewayError) -> None:
@@ -201,7 +210,7 @@ class Journey:
     def _fault(self, error: GatewayError, action: Action) -> None:
         # A name that is no model's must not become a label: clients can invent many.
         is_known = self._selector.knows(self._name)
-        model = self._selector.model(self._name).name if is_known else "-"
+        model = self._selector.model(self._name).name if is_known else NO_MODEL
         request_id = self._errand.request_id.decode()
         fault = Fault(model, error.code, action)
         self._means.faults.note(fault, request_id=request_id, why=str(error))

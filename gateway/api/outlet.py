@@ -99,6 +99,8 @@ class Outlet:
         except Diverged:
             raise StreamLost("The engine broke off, and another gave a different answer.") from None
         await self._begin()
+        if last and not self.parts:
+            self._note_first()
         await self.reply.finish(last)
 
     async def _begin(self) -> None:
@@ -122,11 +124,17 @@ class Outlet:
             await self._send(chunk)
 
     def _send(self, events: bytes) -> Awaitable[None]:
+        if not self.parts:
+            self._note_first()
         self.parts += 1
         self._last = events
         if self.journal is not None:
             self.journal.add(events)
         return self.reply.part(events)
+
+    def _note_first(self) -> None:
+        timing = self.reply.timing
+        timing.first_s = timing.now()
 
 
 def _is_events(response: Response) -> bool:

@@ -19,6 +19,7 @@ from gateway.api.journey import Journey
 from gateway.api.selection import Selector
 from gateway.errors import GatewayError
 from gateway.faults import Faults
+from gateway.metrics import SHADOWED, Recorder, Unrecorded
 from gateway.relay.asgi import Message
 from gateway.relay.budget import RetryBudget
 from gateway.relay.reply import Reply
@@ -70,16 +71,18 @@ class Record:
     first_s: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
     whole_s: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
 
-    def add(self, watch: Stopwatch, failure: GatewayError | None) -> None:
-        """Count an answer that has gone by, and how it ended."""
+    def add(self, watch: Stopwatch, failure: GatewayError | None) -> str:
+        """Count an answer that has gone by; returns how it ended."""
         if failure is not None:
-            self.outcomes[failure.code] += 1
+            outcome = failure.code
         elif watch.status == 200 and watch.first_s is not None and watch.whole_s is not None:
-            self.outcomes[ANSWERED] += 1
+            outcome = ANSWERED
             self.first_s.append(watch.first_s)
             self.whole_s.append(watch.whole_s)
         else:
-            self.outcomes[str(watch.status)] += 1
+            outcome = str(watch.status)
+        self.outcomes[outcome] += 1
+        return outcome
 
     def report(self) -> dict[str, object]:
         """As the operators' route shows it; times in seconds."""
@@ -93,8 +96,9 @@ class Record:
 class Shadows:
     """Those of one router."""
 
-    def __init__(self, selector: Selector, means: Means) -> None:
+    def __init__(self, selector: Selector, means: Means, recorder: Recorder | None = None) -> None:
         self._selector = selector
+        self._recorder = recorder or Unrecorded()
         # What happens to copies is no fault that a client has seen, and uses up no retries.
         self._means = replace(means, faults=Faults(), budgets=defaultdict(RetryBudget))
         self._bytes = 0
@@ -114,6 +118,7 @@ class Shadows:
         is_full = len(self._copies) >= MOST or self._bytes + len(errand.body) > MOST_BYTES
         if is_full or not self._runs(name):
             copied.outcomes[SKIPPED] += 1
+            self._recorder.count(SHADOWED, (head.model, name, SKIPPED))
             return
         watch = Stopwatch()
 
@@ -159,14 +164,15 @@ class Shadows:
         reply.observe(watch.see)
         journey = Journey(copy, head, (name,), self._selector, self._means, reply)
         self._bytes += len(copy.body)
+        failure: GatewayError | None = None
         try:
             await journey.run()
         except GatewayError as error:
-            record.outcomes[error.code] += 1
-        else:
-            record.add(watch, journey.failure)
+            failure = error
         finally:
             self._bytes -= len(copy.body)
+        outcome = record.add(watch, failure or journey.failure)
+        self._recorder.count(SHADOWED, (head.model, name, outcome))
 
 
 async def _drop(_: Message) -> None:

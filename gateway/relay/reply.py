@@ -1,19 +1,24 @@
 """One request's way back to its client."""
 
+import time
 from collections.abc import Awaitable, Callable
 
 from gateway.relay.asgi import Headers, Message, Send
+from gateway.relay.timing import Timing
 
 
 class Reply:
     """Where an answer goes; knows whether it has begun, after which nothing can be taken back."""
 
-    __slots__ = ("_send", "has_begun", "has_ended", "headers", "parts")
+    __slots__ = ("_send", "has_begun", "has_ended", "headers", "parts", "status", "timing")
 
-    def __init__(self, send: Send, headers: Headers) -> None:
+    def __init__(self, send: Send, headers: Headers, timing: Timing | None = None) -> None:
         self._send = send
+        self.timing = timing or Timing(time.perf_counter)
         self.headers = headers
         """What every answer to this request carries."""
+        self.status = 0
+        """What it was answered with; 0 until then."""
         self.has_begun = False
         self.has_ended = False
         self.parts = 0
@@ -32,7 +37,8 @@ class Reply:
     async def begin(self, status: int, headers: Headers) -> None:
         """Send status and headers."""
         self.has_begun = True
-        headers = [*headers, *self.headers]
+        self.status = status
+        headers = [*headers, *self.headers, self.timing.reply()]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     def part(self, body: bytes) -> Awaitable[None]:

@@ -31,6 +31,7 @@ class Response:
         "_loop",
         "_size",
         "_waiter",
+        "connect_s",
         "has_begun",
         "headers",
         "is_framed",
@@ -40,6 +41,8 @@ class Response:
     def __init__(self, connection: Exchange, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop  # kept, because asking for the running one costs a system call
         self.status = 0
+        self.connect_s = 0.0
+        """What connecting to the engine took; nothing where a connection was kept."""
         self.headers: Headers = []
         self.has_begun = False
         self.is_framed = False

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import Iterable
 
 from gateway.errors import Reason, UpstreamFailed
@@ -53,8 +54,12 @@ class Upstream:
                 return await _exchange(connection, head, body)
             except StaleConnection:
                 pass
+        began_s = time.perf_counter()
         connection = await self._connect(address)
-        return await _exchange(connection, head, body)
+        connect_s = time.perf_counter() - began_s
+        response = await _exchange(connection, head, body)
+        response.connect_s = connect_s
+        return response
 
     def drop(self, address: Address) -> None:
         """Drop all connections to an engine that is stuck, as who waits for it is told."""

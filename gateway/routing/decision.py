@@ -2,7 +2,7 @@
 
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gateway.routing.fleet import Replica
@@ -124,6 +124,8 @@ class DecisionLog:
 
     def __init__(self, size: int = KEPT) -> None:
         self._size = size
+        self.observer: Callable[[Decision], None] | None = None
+        """Told of every decision of which is known how it turned out."""
         self._decisions: OrderedDict[int, Decision] = OrderedDict()
 
     def add(self, decision: Decision) -> None:
@@ -136,6 +138,8 @@ class DecisionLog:
         """Note how a request turned out, if its decision is remembered."""
         if decision := self._decisions.get(finished.id):
             decision.finished = finished
+            if self.observer is not None:
+                self.observer(decision)
 
     def latest(self) -> list[Decision]:
         """All that are remembered, newest first."""

@@ -168,6 +168,17 @@ class Dispatcher:
         """All such replicas."""
         return set(filter(self.is_sound, self._desks))
 
+    @property
+    def in_flight(self) -> int:
+        """This router's requests that replicas are answering."""
+        return sum(len(desk.sent) for desk in self._desks.values())
+
+    @property
+    def standings(self) -> Counter[str]:
+        """How many replicas stand how, as `gateway.metrics.REPLICAS` calls it."""
+        self.sync()
+        return Counter(map(self._standing, self._desks.values()))
+
     def due_s(self, decision: Decision) -> float:
         """When a waiting request is to start, beside others: the least is the first."""
         return (
@@ -256,6 +267,17 @@ class Dispatcher:
                 books = Ledger(replica.metadata.facts.kv_tokens)
                 self._desks[name] = Desk(replica, books=books)
                 self._tell(name)
+
+    def _standing(self, desk: Desk) -> str:
+        if desk.is_draining:
+            standing = "draining"
+        elif self.outliers.is_out(desk.replica.id):
+            standing = "ejected"
+        elif desk.replica.shunned_until_s > self._now():
+            standing = "shunned"
+        else:
+            standing = "ready" if desk.is_followed else "unheard"
+        return standing
 
     def _tell(self, replica: str) -> None:
         if self.watcher is not None:

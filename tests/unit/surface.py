@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import httpx
 
 from gateway.admission.admissions import Admissions
+from gateway.api.accounts import Accounts
 from gateway.api.app import create_app
 from gateway.api.cold import ColdStarts
 from gateway.api.controls import Controls
@@ -25,7 +26,13 @@ CHAT = "/v1/chat/completions"
 class Surface:
     """An application with its fleet, and what it did to them."""
 
-    def __init__(self, upstream: Upstream, *, returns_request_id: bool = True) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        *,
+        accounts: Accounts | None = None,
+        returns_request_id: bool = True,
+    ) -> None:
         self.fleet = Fleet()
         self.controls = Controls()
         self.dispatchers = Dispatchers(self.fleet, random.Random(1), time.time)  # noqa: S311 - breaks ties only
@@ -42,6 +49,7 @@ class Surface:
             self.dispatchers,
             self.means,
             controls=self.controls,
+            accounts=accounts,
             returns_request_id=returns_request_id,
         )
 

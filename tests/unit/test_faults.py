@@ -5,19 +5,23 @@ import logging
 import pytest
 
 from gateway.faults import Action, Fault, Faults
+from tests.unit.recorder import KeptRecorder
 
 RESET = Fault("m", "broke_off", Action.RETRIED)
 
 
 def test_faults_are_counted_by_their_labels() -> None:
-    """Each distinct fault has a count of its own, and whoever counts elsewhere is told of all."""
-    told: list[Fault] = []
-    faults = Faults(told.append)
+    """Each distinct fault has a count of its own, also as a metric."""
+    recorder = KeptRecorder()
+    faults = Faults(recorder)
     shed = Fault("m", "overloaded", Action.SHED)
     for fault in (RESET, shed, RESET):
         faults.note(fault, why="it did")
     assert faults.counts == [(RESET, 2), (shed, 1)]
-    assert told == [RESET, shed, RESET]
+    assert recorder.counts == {
+        ("gateway_faults", ("m", "broke_off", "retried")): 2,
+        ("gateway_faults", ("m", "overloaded", "shed")): 1,
+    }
 
 
 def test_a_log_line_says_who_and_what(caplog: pytest.LogCaptureFixture) -> None:

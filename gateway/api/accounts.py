@@ -1,0 +1,131 @@
+"""The account of each inference request: how it ended and what its time went into, as metrics."""
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+from gateway.admission.tenant import NOBODY, Tenant
+from gateway.api.body import ClientGone
+from gateway.api.journey import Journey
+from gateway.errors import DeadlineExceeded, GatewayError, Overloaded
+from gateway.metrics import (
+    CACHED_TOKENS,
+    COMPLETION_TOKENS,
+    E2E,
+    INTER_TOKEN,
+    NO_MODEL,
+    OVERHEAD,
+    PREDICTED_CACHED_TOKENS,
+    PROMPT_TOKENS,
+    QUEUE_WAIT,
+    REQUESTS,
+    ROUTING,
+    TTFT,
+    Recorder,
+    Unrecorded,
+)
+from gateway.relay.asgi import Headers
+from gateway.relay.reply import Reply
+from gateway.relay.timing import ENGINE, QUEUE, ROUTE
+from gateway.routing.decision import Decision
+from gateway.tracing import Trace, Tracer
+
+ANSWERED = "answered"
+
+
+class Accounts:
+    """Those of one router; `tracer`: where requests are traced."""
+
+    def __init__(self, recorder: Recorder | None = None, tracer: Tracer | None = None) -> None:
+        self.recorder = recorder or Unrecorded()
+        self.tracer = tracer
+
+    def open(self, route: str, headers: Headers, reply: Reply, request_id: bytes) -> "Account":
+        """The account of a request; entered as a context, it ends with the request."""
+        tracer = self.tracer
+        trace = None if tracer is None else tracer.begin(route, headers, request_id, reply.timing)
+        return Account(self.recorder, route, headers, reply, trace)
+
+    def note_finished(self, decision: Decision) -> None:
+        """An engine has told how a request of ours turned out."""
+        finished = decision.finished
+        if finished is None:
+            return
+        recorder, labels = self.recorder, (decision.adapter or decision.model,)
+        recorder.count(PROMPT_TOKENS, labels, finished.prompt_tokens)
+        recorder.count(CACHED_TOKENS, labels, finished.cached_tokens)
+        recorder.count(PREDICTED_CACHED_TOKENS, labels, decision.cached_tokens)
+        recorder.count(COMPLETION_TOKENS, labels, finished.completion_tokens)
+        if finished.completion_tokens > 1:
+            gaps = finished.completion_tokens - 1
+            recorder.observe(INTER_TOKEN, labels, finished.decode_s / gaps)
+
+
+class Account:
+    """One request's."""
+
+    __slots__ = (
+        *("_recorder", "_reply", "_route", "_trace"),
+        *("headers", "is_batch", "journey", "tenant"),
+    )
+
+    def __init__(
+        self, recorder: Recorder, route: str, headers: Headers, reply: Reply, trace: Trace | None
+    ) -> None:
+        self._recorder = recorder
+        self._route = route
+        self._reply = reply
+        self._trace = trace
+        self.headers = headers if trace is None else trace.passed_on(headers)
+        """The client's; where it is traced, engines are told of the trace."""
+        self.tenant: Tenant = NOBODY
+        self.is_batch = False
+        self.journey: Journey | None = None
+        """Its way to an answer, once it is understood."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        timing = self._reply.timing
+        ended_s = timing.now()
+        recorder = self._recorder
+        model = NO_MODEL if self.journey is None else self.journey.model
+        outcome = self._outcome(error)
+        tenant_class = "key" if self.tenant.key else "address"
+        priority = "batch" if self.is_batch else "interactive"
+        recorder.count(REQUESTS, (model, self._route, tenant_class, priority, outcome))
+        labels = (model,)
+        if timing.spent_s(ENGINE):  # otherwise no engine was asked
+            recorder.observe(QUEUE_WAIT, labels, timing.spent_s(QUEUE))
+            recorder.observe(ROUTING, labels, timing.spent_s(ROUTE))
+            recorder.observe(OVERHEAD, labels, timing.own_s())
+        if outcome == ANSWERED:
+            recorder.observe(E2E, labels, ended_s - timing.began_s)
+        if timing.first_s is not None:
+            recorder.observe(TTFT, labels, timing.first_s - timing.began_s)
+        if self._trace is not None:
+            self._trace.end(model, outcome, self._reply)
+
+    def _outcome(self, error: BaseException | None) -> str:
+        status = self._reply.status
+        told = error or (self.journey and self.journey.failure)
+        match told:
+            case None:
+                outcome = "failed" if status >= 500 else "refused" if status >= 400 else ANSWERED
+            case ClientGone() | asyncio.CancelledError():  # the latter is Serve's way
+                outcome = "left"
+            case DeadlineExceeded():
+                outcome = "timeout"
+            case Overloaded():
+                outcome = "shed"
+            case GatewayError() if told.status < 500:
+                outcome = "refused"
+            case _:
+                outcome = "cut" if status else "failed"
+        return outcome

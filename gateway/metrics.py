@@ -1,0 +1,195 @@
+"""Every metric of the gateway's own, with its labels: the one place that names them.
+
+Whoever has something to tell gives it to a `Recorder`; Ray's metrics agent exports what Ray's
+recorder is told (`deployments.metrics`). The values of all labels come from small sets: names that
+the configuration has, or words of ours; never what a client invents.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+Labels = Sequence[str]
+"""The values of a metric's labels, in their order."""
+
+NO_MODEL = "-"
+"""Stands for the model of a request that names none there is."""
+
+_UNTIL_A_SECOND = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+_UNTIL_MINUTES = (2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_SHORT = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Metric:
+    """What is told, and by which labels."""
+
+    name: str
+    labels: tuple[str, ...] = ("model",)
+    meaning: str
+
+    @property
+    def exported_name(self) -> str:
+        """Its name at Prometheus, where Ray's agent puts it."""
+        return f"ray_{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Counter(Metric):
+    """Something that only grows."""
+
+    @property
+    def exported_name(self) -> str:
+        """Its name at Prometheus."""
+        return f"ray_{self.name}_total"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Gauge(Metric):
+    """How something stands now, as each router sees it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Histogram(Metric):
+    """How something is distributed; `bounds`: the upper ends of its buckets."""
+
+    bounds: tuple[float, ...]
+
+
+class Recorder(Protocol):
+    """Takes what there is to tell."""
+
+    def count(self, metric: Counter, labels: Labels, amount: float = 1.0) -> None:
+        """Let a counter grow."""
+
+    def set(self, metric: Gauge, labels: Labels, value: float) -> None:
+        """Say how a gauge stands."""
+
+    def observe(self, metric: Histogram, labels: Labels, value: float) -> None:
+        """Add one observation."""
+
+
+class Unrecorded:
+    """A recorder where nobody asks."""
+
+    def count(self, metric: Counter, labels: Labels, amount: float = 1.0) -> None:
+        """Forget it."""
+
+    def set(self, metric: Gauge, labels: Labels, value: float) -> None:
+        """Forget it."""
+
+    def observe(self, metric: Histogram, labels: Labels, value: float) -> None:
+        """Forget it."""
+
+
+REQUESTS = Counter(
+    name="gateway_requests",
+    labels=("model", "route", "tenant_class", "priority", "outcome"),
+    meaning=(
+        "Requests that have ended. `tenant_class`: `key` or `address`, by what the client is told"
+        " from others. `outcome`: `answered`; `refused` (the client's own mistake), `shed` (turned"
+        " away, to come again), `failed` (an error), `cut` (a stream that ended with an error"
+        " event), `timeout` (its deadline passed) or `left` (the client did not wait)."
+    ),
+)
+FAULTS = Counter(
+    name="gateway_faults",
+    labels=("model", "reason", "action"),
+    meaning=(
+        "What went wrong with requests, and what was done about it: `retried`, `resumed`,"
+        " `fell back`, `shed`, `failed`, `cut`, or, of a replica, `ejected`."
+    ),
+)
+TTFT = Histogram(
+    name="gateway_ttft_seconds",
+    meaning="From a streamed request's arrival to the first event of its answer.",
+    bounds=(*_UNTIL_A_SECOND[2:], *_UNTIL_MINUTES),
+)
+INTER_TOKEN = Histogram(
+    name="gateway_inter_token_seconds",
+    meaning="Between two tokens of an answer: each request's mean, as its engine tells.",
+    bounds=(0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.5, 1.0),
+)
+E2E = Histogram(
+    name="gateway_e2e_seconds",
+    meaning="From a request's arrival to the end of its answer.",
+    bounds=(*_UNTIL_A_SECOND[3:], *_UNTIL_MINUTES, 900.0, 3600.0),
+)
+QUEUE_WAIT = Histogram(
+    name="gateway_queue_wait_seconds",
+    meaning="What a request waited in the gateway for an engine to start it, or to be started.",
+    bounds=(*_UNTIL_A_SECOND, *_UNTIL_MINUTES),
+)
+ROUTING = Histogram(
+    name="gateway_routing_seconds",
+    meaning="What admitting a request and choosing its replica took, without its wait.",
+    bounds=_SHORT,
+)
+OVERHEAD = Histogram(
+    name="gateway_overhead_seconds",
+    meaning=(
+        "What the gateway itself added to a request until its answer began: all but the wait,"
+        " connecting to the engine and the engine's own time. Routing is part of it."
+    ),
+    bounds=_SHORT,
+)
+PROMPT_TOKENS = Counter(
+    name="gateway_prompt_tokens", meaning="Prompt tokens of requests, as engines count them."
+)
+CACHED_TOKENS = Counter(
+    name="gateway_cached_tokens",
+    meaning="Of these, those that were found in the chosen engine's KV cache.",
+)
+PREDICTED_CACHED_TOKENS = Counter(
+    name="gateway_predicted_cached_tokens",
+    meaning="Of these, those that the router thought to be there when it chose the engine.",
+)
+COMPLETION_TOKENS = Counter(name="gateway_completion_tokens", meaning="Tokens of answers.")
+SHADOWED = Counter(
+    name="gateway_shadow_copies",
+    labels=("name", "model", "outcome"),
+    meaning=(
+        "Copies of requests for `name` that the shadow `model` was sent: `answered`, `skipped`"
+        " (it had no room), or the code or status of the error."
+    ),
+)
+IN_FLIGHT = Gauge(name="gateway_in_flight", meaning="Requests that engines are answering.")
+QUEUED = Gauge(
+    name="gateway_queued",
+    labels=("model", "priority"),
+    meaning="Requests that are held back until an engine can start them.",
+)
+AWAITING_START = Gauge(
+    name="gateway_awaiting_start", meaning="Requests that wait for an engine to be started."
+)
+REPLICAS = Gauge(
+    name="gateway_replicas",
+    labels=("model", "state"),
+    meaning=(
+        "Engines: `ready`, `draining`, `ejected` (failed too often), `shunned` (could not be"
+        " reached just now) or `unheard` (without telemetry, but used)."
+    ),
+)
+PREFILL = Gauge(
+    name="gateway_learned_prefill_seconds_per_token",
+    meaning="What a prompt token that is not cached takes, as learned.",
+)
+STEP = Gauge(name="gateway_learned_step_seconds", meaning="What a decode step takes, as learned.")
+SEQUENCE = Gauge(
+    name="gateway_learned_step_seconds_per_sequence",
+    meaning="What one more sequence adds to a decode step, as learned.",
+)
+TOKENS_PER_BYTE = Gauge(
+    name="gateway_learned_tokens_per_byte", meaning="Tokens in a byte of prompt, as learned."
+)
+OUTPUT_TOKENS = Gauge(
+    name="gateway_learned_output_tokens", meaning="The mean length of an answer, as learned."
+)
+
+METRICS: tuple[Metric, ...] = (
+    *(REQUESTS, FAULTS, TTFT, INTER_TOKEN, E2E, QUEUE_WAIT, ROUTING, OVERHEAD),
+    *(PROMPT_TOKENS, CACHED_TOKENS, PREDICTED_CACHED_TOKENS, COMPLETION_TOKENS, SHADOWED),
+    *(IN_FLIGHT, QUEUED, AWAITING_START, REPLICAS),
+    *(PREFILL, STEP, SEQUENCE, TOKENS_PER_BYTE, OUTPUT_TOKENS),
+)
+"""All of them."""

@@ -1,0 +1,288 @@
+"""What becomes of requests, as metrics and as `Server-Timing`."""
+
+import asyncio
+import contextlib
+import re
+import time
+from collections.abc import Callable
+
+import pytest
+
+from gateway.api.accounts import Accounts
+from gateway.metrics import NO_MODEL
+from gateway.registry.terms import Queue, Terms
+from gateway.relay.upstream import Upstream
+from gateway.telemetry import Finished, Update
+from tests.unit.conftest import FakeEngine, StartEngine, Visit, answer, chunked
+from tests.unit.recorder import KeptRecorder
+from tests.unit.surface import CHAT, Surface, script
+
+EVENTS = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+STREAM = [EVENTS, chunked(b"data: {}\n\n"), chunked(b"data: [DONE]\n\n"), b"0\r\n\r\n"]
+STEPS = ["receive", "queue", "route", "connect", "engine", "gateway"]
+
+
+@pytest.fixture
+def recorder() -> KeptRecorder:
+    """What is told."""
+    return KeptRecorder()
+
+
+@pytest.fixture
+def surface(upstream: Upstream, recorder: KeptRecorder) -> Surface:
+    """An application whose accounts are kept."""
+    return Surface(upstream, accounts=Accounts(recorder))
+
+
+def outcomes(recorder: KeptRecorder) -> dict[tuple[str, ...], int]:
+    """How requests ended, by all labels."""
+    return {key[1]: n for key, n in recorder.counts.items() if key[0] == "gateway_requests"}
+
+
+def timing_ms(header: str) -> dict[str, float]:
+    """The steps of a `Server-Timing`."""
+    return {name: float(ms) for name, ms in re.findall(r"(\w+);dur=([\d.]+)", header)}
+
+
+async def test_an_answered_request_is_accounted_for(
+    surface: Surface, recorder: KeptRecorder, start_engine: StartEngine
+) -> None:
+    """Its labels say what it was, its histograms where its time went."""
+    surface.add("m", await start_engine(script(answer(b"{}"))))
+
+    async with surface.client() as client:
+        headers = {"authorization": "Bearer k", "x-gateway-priority": "batch"}
+        await client.post(CHAT, json={"model": "m"}, headers=headers)
+
+    assert outcomes(recorder) == {("m", CHAT, "key", "batch", "answered"): 1}
+    names = {name for (name, labels), seen in recorder.observations.items() if labels == ("m",)}
+    assert names == {
+        "gateway_e2e_seconds",
+        "gateway_queue_wait_seconds",
+        "gateway_routing_seconds",
+        "gateway_overhead_seconds",
+    }
+
+
+async def test_a_stream_has_a_first_event(
+    surface: Surface, recorder: KeptRecorder, start_engine: StartEngine
+) -> None:
+    """TTFT is observed of streams, and is no more than the whole."""
+
+    async def run(visit: Visit) -> None:
+        await visit.send(*STREAM[:2])
+        await asyncio.sleep(0.05)
+        await visit.send(*STREAM[2:])
+
+    surface.add("m", await start_engine(run))
+
+    async with surface.client() as client:
+        await client.post(CHAT, json={"model": "m", "stream": True})
+
+    (ttft_s,) = recorder.observations["gateway_ttft_seconds", ("m",)]
+    (e2e_s,) = recorder.observations["gateway_e2e_seconds", ("m",)]
+    assert 0 < ttft_s <= e2e_s - 0.04
+
+
+@pytest.mark.parametrize(
+    ("reply", "outcome"),
+    [
+        (answer(b"{}", status=b"400 Bad Request"), "refused"),
+        (answer(b"{}", status=b"500 Internal Server Error"), "failed"),
+        (EVENTS + chunked(b"data: {}\n\n"), "cut"),
+    ],
+)
+async def test_outcomes_of_answers(
+    surface: Surface,
+    recorder: KeptRecorder,
+    start_engine: StartEngine,
+    reply: bytes,
+    outcome: str,
+) -> None:
+    """What the engine made of it is told apart."""
+
+    async def run(visit: Visit) -> None:
+        await visit.send(reply)
+        visit.writer.close()
+
+    surface.add("m", await start_engine(run))
+
+    async with surface.client() as client:
+        headers = {"x-gateway-resume": "off"}
+        await client.post(CHAT, json={"model": "m", "stream": True}, headers=headers)
+
+    assert outcomes(recorder) == {("m", CHAT, "address", "interactive", outcome): 1}
+    assert not recorder.observations["gateway_e2e_seconds", ("m",)]
+
+
+@pytest.mark.parametrize(
+    ("body", "model", "outcome"),
+    [(b"{", NO_MODEL, "refused"), (b'{"model": "invented"}', NO_MODEL, "refused")],
+)
+async def test_what_clients_invent_is_no_label(
+    surface: Surface, recorder: KeptRecorder, body: bytes, model: str, outcome: str
+) -> None:
+    """Unknown models and broken bodies are counted under no name."""
+    async with surface.client() as client:
+        await client.post(CHAT, content=body)
+
+    assert outcomes(recorder) == {(model, CHAT, "address", "interactive", outcome): 1}
+
+
+async def test_a_request_that_is_turned_away_is_shed(
+    surface: Surface, recorder: KeptRecorder, start_engine: StartEngine
+) -> None:
+    """Where nobody may wait, what finds no room is shed."""
+    engine, forever = await _busy_engine(start_engine)
+    model = surface.add("m", engine)
+    model.terms = Terms(queue=Queue(max_requests=0))
+    for _ in range(20):
+        surface.load("m")
+    await _until(lambda: len(engine.requests) >= 8)
+
+    async with surface.client() as client:
+        response = await client.post(CHAT, json={"model": "m"})
+    forever.set()
+
+    assert response.status_code == 429
+    assert outcomes(recorder)["m", CHAT, "address", "interactive", "shed"] >= 1
+
+
+async def test_a_deadline_that_passes_is_a_timeout(
+    surface: Surface, recorder: KeptRecorder, start_engine: StartEngine
+) -> None:
+    """It is told apart from failures."""
+    engine, forever = await _busy_engine(start_engine)
+    surface.add("m", engine)
+
+    async with surface.client() as client:
+        await client.post(CHAT, json={"model": "m"}, headers={"x-request-timeout-s": "0.05"})
+    forever.set()
+
+    assert outcomes(recorder) == {("m", CHAT, "address", "interactive", "timeout"): 1}
+
+
+async def test_a_client_that_goes_has_left(
+    surface: Surface, recorder: KeptRecorder, start_engine: StartEngine
+) -> None:
+    """As the server around us cancels the request."""
+    engine, forever = await _busy_engine(start_engine)
+    surface.add("m", engine)
+
+    async with surface.client() as client:
+        asking = asyncio.create_task(client.post(CHAT, json={"model": "m"}))
+        await _until(lambda: bool(engine.requests))
+        asking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asking
+    forever.set()
+
+    assert outcomes(recorder) == {("m", CHAT, "address", "interactive", "left"): 1}
+
+
+async def test_server_timing_tells_where_the_time_went(
+    surface: Surface, start_engine: StartEngine
+) -> None:
+    """The engine's time is the engine's, and all steps together are no more than the whole."""
+
+    async def run(visit: Visit) -> None:
+        await asyncio.sleep(0.05)
+        await visit.send(answer(b"{}"))
+
+    surface.add("m", await start_engine(run))
+
+    began_s = time.perf_counter()
+    async with surface.client() as client:
+        response = await client.post(CHAT, json={"model": "m"})
+    whole_ms = 1000 * (time.perf_counter() - began_s)
+
+    steps = timing_ms(response.headers["server-timing"])
+    assert list(steps) == STEPS
+    assert steps["engine"] >= 49
+    assert steps["connect"] > 0
+    assert steps["route"] <= steps["gateway"]
+    assert sum(steps.values()) - steps["route"] <= whole_ms + 1
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/v1/models", "/nowhere"])
+async def test_every_reply_has_a_server_timing(surface: Surface, path: str) -> None:
+    """Also those that no engine has to do with."""
+    async with surface.client() as client:
+        response = await client.get(path)
+
+    steps = timing_ms(response.headers["server-timing"])
+    assert list(steps) == STEPS
+    assert steps["engine"] == 0
+
+
+async def test_waiting_is_told_apart_from_choosing(
+    surface: Surface, start_engine: StartEngine
+) -> None:
+    """A request that is held back has waited, which is not the gateway's own time."""
+    engine, go_on = await _busy_engine(start_engine)
+    surface.add("m", engine)
+    for _ in range(12):
+        surface.load("m")
+    await _until(lambda: len(engine.requests) >= 8)
+
+    async with surface.client() as client:
+        asking = asyncio.create_task(client.post(CHAT, json={"model": "m"}))
+        await asyncio.sleep(0.05)
+        go_on.set()
+        steps = timing_ms((await asking).headers["server-timing"])
+
+    assert steps["queue"] >= 40
+    assert steps["gateway"] < steps["queue"]
+
+
+async def test_what_an_engine_tells_is_counted(
+    surface: Surface, recorder: KeptRecorder, start_engine: StartEngine
+) -> None:
+    """Tokens as it counts them, what was predicted, and the mean gap between tokens."""
+    engine = await start_engine(script(answer(b"{}")))
+    model = surface.add("m", engine)
+    async with surface.client() as client:
+        await client.post(CHAT, json={"model": "m"})
+    (decision,) = surface.dispatchers.log.latest()
+    finished = Finished(
+        id=decision.id,
+        prompt_tokens=100,
+        cached_tokens=64,
+        completion_tokens=11,
+        prompt_bytes=400,
+        queue_s=0.0,
+        prefill_s=0.1,
+        decode_s=0.5,
+        running=1.0,
+    )
+    strangers = Finished(
+        **{f: getattr(finished, f) for f in finished.__struct_fields__} | {"id": 7}
+    )
+
+    dispatcher = surface.dispatchers.of(model)
+    dispatcher.hear(engine.replica().id, Update(finished=[finished, strangers]))
+
+    tokens = {key[0]: n for key, n in recorder.counts.items() if key[1] == ("m",)}
+    assert tokens == {
+        "gateway_prompt_tokens": 100,
+        "gateway_cached_tokens": 64,
+        "gateway_predicted_cached_tokens": 0,
+        "gateway_completion_tokens": 11,
+    }
+    assert recorder.observations["gateway_inter_token_seconds", ("m",)] == [0.05]
+
+
+async def _busy_engine(start_engine: StartEngine) -> tuple[FakeEngine, asyncio.Event]:
+    """An engine that answers nobody before the event."""
+    event = asyncio.Event()
+
+    async def run(visit: Visit) -> None:
+        await event.wait()
+        await visit.send(answer(b"{}"))
+
+    return await start_engine(run), event
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    while not holds():  # noqa: ASYNC110 - what is waited for is no event of ours
+        await asyncio.sleep(0.005)
