@@ -5,11 +5,10 @@ recorder is told (`deployments.metrics`). The values of all labels come from sma
 the configuration has, or words of ours; never what a client invents.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-Labels = Sequence[str]
+Labels = tuple[str, ...]
 """The values of a metric's labels, in their order."""
 
 NO_MODEL = "-"
@@ -68,6 +67,9 @@ class Recorder(Protocol):
     def observe(self, metric: Histogram, labels: Labels, value: float) -> None:
         """Add one observation."""
 
+    def flush(self) -> None:
+        """Pass on what was only noted so far; to be called every few seconds."""
+
 
 class Unrecorded:
     """A recorder where nobody asks."""
@@ -80,6 +82,9 @@ class Unrecorded:
 
     def observe(self, metric: Histogram, labels: Labels, value: float) -> None:
         """Forget it."""
+
+    def flush(self) -> None:
+        """There is nothing."""
 
 
 REQUESTS = Counter(

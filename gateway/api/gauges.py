@@ -1,4 +1,7 @@
-"""How the router's models, replicas and queues stand, told as metrics every few seconds."""
+"""How the router's models, replicas and queues stand, told as metrics every few seconds.
+
+What has been counted meanwhile is passed on at the same time.
+"""
 
 import asyncio
 import logging
@@ -58,6 +61,7 @@ class Gauges:
         if self._telling is not None:
             self._telling.cancel()
             await asyncio.wait([self._telling])
+            self._recorder.flush()
 
     def tell(self) -> None:
         """Tell once; what is there no more stands at 0 from now on."""
@@ -68,6 +72,7 @@ class Gauges:
         for gauge, labels in self._told - now:
             self._recorder.set(gauge, labels, 0.0)
         self._told = now
+        self._recorder.flush()
 
     async def _run(self) -> None:
         while True:

@@ -15,6 +15,7 @@ class KeptRecorder:
     def __init__(self) -> None:
         self.counts: Tally[Key] = Tally()
         self.gauges: dict[Key, float] = {}
+        self.flushes = 0
         self.observations: dict[Key, list[float]] = defaultdict(list)
 
     def count(self, metric: Counter, labels: Labels, amount: float = 1.0) -> None:
@@ -28,6 +29,10 @@ class KeptRecorder:
     def observe(self, metric: Histogram, labels: Labels, value: float) -> None:
         """Add one observation."""
         self.observations[_key(metric, labels)].append(value)
+
+    def flush(self) -> None:
+        """Note that it was asked for."""
+        self.flushes += 1
 
 
 def _key(metric: Metric, labels: Labels) -> Key:

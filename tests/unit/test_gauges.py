@@ -105,3 +105,14 @@ async def test_a_model_that_is_gone_stands_at_nothing(
 
     assert {n for k, n in recorder.gauges.items() if k[1][0] == "gone"} == {0.0}
     assert recorder.gauges["gateway_learned_step_seconds", ("stays",)] > 0
+
+
+async def test_what_was_counted_is_passed_on(recorder: KeptRecorder, gauges: Gauges) -> None:
+    """At the start of every period, and at last when it closes."""
+    gauges.start()
+    await asyncio.sleep(0)
+    assert recorder.flushes == 1
+
+    await gauges.close()
+
+    assert recorder.flushes == 2
