@@ -51,10 +51,14 @@ Left to itself it takes megabytes, and a slow reader seems to have stopped while
 """
 FROM_CLIENT_TO_SERVE = (
     "x-request-timeout-seconds",  # Serve would cut the stream in its middle, without a word
-    "x-request-disconnect-disabled",
     "serve-multiplexed-model-id",
 )
 """Headers by which a client would give orders to Serve."""
+TO_SERVE = "x-request-disconnect-disabled ?1"
+"""Our own order: not to spend two tasks a request on noticing that its client has gone.
+
+The gateway notices by itself (`gateway.api.disconnect`).
+"""
 DECODED_BY_SERVE = ("x-request-id", "x-session-id", "traceparent", "tracestate")
 """Headers that Serve takes for UTF-8, with an internal error where they are not."""
 ERRORS: Mapping[int, GatewayError] = {
@@ -109,6 +113,7 @@ def _replaced(arrival_s: float) -> dict[str, str]:
         # Serve takes an underscore for a dash: no header goes by two names.
         "http-request del-header _ -m sub",
         *(f"http-request del-header {name}" for name in FROM_CLIENT_TO_SERVE),
+        f"http-request set-header {TO_SERVE}",
         *(
             f"http-request del-header {name} if {{ req.hdr({name}) -m reg '[^ -~]' }}"
             for name in DECODED_BY_SERVE

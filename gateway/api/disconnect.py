@@ -10,9 +10,10 @@ from gateway.relay.asgi import Message, Receive
 class UntilDisconnect:
     """An async context that ends with `ClientGone` as soon as the client has gone.
 
-    Ray Serve cancels the request by itself, unless the client asks it not to with a header; with
-    this, no engine works for a client that is gone, whatever the server around us does. Works as
-    `asyncio.timeout` does: the task is cancelled, and the cancellation turned into the exception.
+    Ray Serve would cancel the request by itself, at the cost of two tasks more; `gateway-haproxy`
+    tells it not to. With this, no engine works for a client that is gone, whatever the server
+    around us does. Works as `asyncio.timeout` does: the task is cancelled, and the cancellation
+    turned into the exception.
     """
 
     __slots__ = ("_has_gone", "_receive", "_task", "_watch")

@@ -232,6 +232,16 @@ async def test_a_client_gives_serve_no_orders(
     assert b"order" not in head_of(router)
 
 
+async def test_serve_leaves_it_to_the_gateway_to_notice_who_goes(
+    front: Front, router: FakeEngine
+) -> None:
+    """Serve is told so in each request, whatever the client says of it."""
+    await front.get(b"x-request-disconnect-disabled", b"?0")
+
+    assert head_of(router).count(b"x-request-disconnect-disabled") == 1
+    assert b"\r\nx-request-disconnect-disabled: ?1\r\n" in head_of(router)
+
+
 @pytest.mark.parametrize("name", [b"x-request-id", b"x-session-id", b"traceparent", b"tracestate"])
 async def test_a_header_that_serve_cannot_read_is_dropped(
     front: Front, router: FakeEngine, name: bytes
