@@ -49,6 +49,12 @@ SEND_BUFFER = 64 * 1024
 
 Left to itself it takes megabytes, and a slow reader seems to have stopped while it eats them up.
 """
+LOG_TO_NOBODY = "    log 127.0.0.1:514 local0 "
+"""How Serve has HAProxy log every request, where no `RAY_SERVE_HAPROXY_LOG_TARGET` is set.
+
+Where nobody listens, as in a container, the kernel answers each line with an error. So only what
+happens to servers goes there, which is rare; who wants a line for each request names a place.
+"""
 FROM_CLIENT_TO_SERVE = (
     "x-request-timeout-seconds",  # Serve would cut the stream in its middle, without a word
     "serve-multiplexed-model-id",
@@ -96,6 +102,7 @@ def hardened(config: str, arrival_s: float = ARRIVAL_S) -> str:
         if config.count("\n" + line) != 1:
             raise SystemExit(f"gateway-haproxy: Serve's configuration has no line {line!r}")
         config = config.replace("\n" + line, "\n" + lines)
+    config = config.replace(LOG_TO_NOBODY + "info\n", LOG_TO_NOBODY + "notice\n")
     return config.removeprefix("\n")
 
 

@@ -140,6 +140,25 @@ async def test_it_hardens_what_serve_writes_and_starts_with_it(
     assert front.config.read_text() == once
 
 
+def test_requests_are_logged_only_where_a_place_is_named() -> None:
+    """By default Serve names a port on which nobody listens; what an operator has named stays."""
+    sections = "\nfrontend prometheus\nfrontend http_frontend\n"
+
+    unnamed = hardened(f"global\n    log 127.0.0.1:514 local0 info{sections}")
+    named = hardened(f"global\n    log logs.example:514 local0 info{sections}")
+
+    assert "log 127.0.0.1:514 local0 notice\n" in unnamed
+    assert "log logs.example:514 local0 info\n" in named
+
+
+async def test_serves_own_template_logs_to_nobody(router: FakeEngine, tmp_path: Path) -> None:
+    """The line that is looked for is the one that Serve writes."""
+    written = Front(tmp_path, router).config.read_text()
+
+    assert " local0 info\n" in written
+    assert " local0 info\n" not in hardened(written)
+
+
 def test_a_configuration_it_does_not_know_stops_the_start() -> None:
     """Another release's template must not lose the limits in silence."""
     with pytest.raises(SystemExit, match="frontend http_frontend"):
