@@ -381,9 +381,13 @@ class Dispatcher:
     def _let_go(self, desk: Desk) -> None:
         """Expect nothing more of requests that telemetry should have spoken of by now."""
         now_s = self._now()
-        overdue = [id_ for id_, (until_s, _) in desk.ended.items() if until_s <= now_s]
-        for id_ in overdue:
-            self._expect_no_more(desk.ended.pop(id_)[1])
+        while desk.ended:
+            id_ = next(iter(desk.ended))  # in the order of their ends
+            until_s, sent = desk.ended[id_]
+            if until_s > now_s:
+                return
+            del desk.ended[id_]
+            self._expect_no_more(sent)
 
     def _enter(self, desk: Desk, books: Ledger, sent: Sent) -> None:
         """Note in our own books what an answered request has left in a replica's cache."""
