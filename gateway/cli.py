@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import asdict
+from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -14,8 +15,17 @@ from rich.table import Table
 from gateway.configfile import load_config
 from gateway.errors import ConfigError
 from gateway.handbook import handbook
+from gateway.metrics_page import metrics_page
 from gateway.plan import NamePlan, Plan
 from gateway.simulation.command import command as simulate
+
+
+class Page(StrEnum):
+    """A page of docs/ that is written from the code."""
+
+    MODELS = "models"
+    METRICS = "metrics"
+
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -58,9 +68,13 @@ def check(
 
 
 @app.command()
-def docs() -> None:
-    """Print the reference of all that a deployment's file may say, as Markdown."""
-    sys.stdout.write(handbook())
+def docs(
+    page: Annotated[
+        Page, typer.Argument(help="All that a deployment's file may say, or all that is measured.")
+    ] = Page.MODELS,
+) -> None:
+    """Print a page of the reference, as Markdown."""
+    sys.stdout.write(handbook() if page is Page.MODELS else metrics_page())
 
 
 app.command("simulate")(simulate)

@@ -31,7 +31,8 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine import PauseMode
 from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.metrics.loggers import StatLoggerBase
+from vllm.v1.metrics.loggers import StatLoggerBase, StatLoggerFactory
+from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
 from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, SchedulerStats
 
 from deployments.engines.adapter_files import AdapterFiles
@@ -44,10 +45,14 @@ from gateway.relay.asgi import App
 from gateway.routing.report import Report
 from gateway.telemetry import EngineFacts
 
+TOKEN_BUCKETS: list[JsonValue] = [*(m * 10**e for e in range(6) for m in (1, 2, 5)), 10**6]
+"""vLLM's own end at each model's length; Ray's agent wants the same from all engines of a node."""
+
 DEFAULTS: Mapping[str, JsonValue] = {
     "enable_prompt_tokens_details": True,  # clients and routers want to know what the cache gave
     "enable_log_requests": False,
     "scheduling_policy": "priority",  # short uncached prompts first; without priorities, by arrival
+    "custom_histogram_buckets": {"request_tokens": TOKEN_BUCKETS},
 }
 
 logger = logging.getLogger(__name__)
@@ -319,14 +324,33 @@ class _StepLogger(StatLoggerBase):
         """Say nothing."""
 
 
+class _Metrics(RayPrometheusStatLogger):
+    """vLLM's own metrics, by way of Ray. What it raised would end vLLM's output loop."""
+
+    def record(
+        self,
+        scheduler_stats: SchedulerStats | None,
+        iteration_stats: IterationStats | None,
+        mm_cache_stats: MultiModalCacheStats | None = None,
+        engine_idx: int = 0,
+    ) -> None:
+        try:
+            super().record(scheduler_stats, iteration_stats, mm_cache_stats, engine_idx)
+        except Exception:
+            logger.exception("vLLM's metrics went wrong; the engine goes on")
+
+
 def _launch(args: argparse.Namespace, scheduler: _Scheduler) -> "_ObservedLLM":
     engine_args = AsyncEngineArgs.from_cli_args(args)
+    stat_loggers: list[StatLoggerFactory] = [scheduler.logger]
+    if not engine_args.disable_log_stats:
+        stat_loggers.append(_Metrics)
     llm: _ObservedLLM = _ObservedLLM.from_vllm_config(
         vllm_config=engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER),
         usage_context=UsageContext.OPENAI_API_SERVER,
         enable_log_requests=engine_args.enable_log_requests,
         disable_log_stats=engine_args.disable_log_stats,
-        stat_loggers=[scheduler.logger],
+        stat_loggers=stat_loggers,
     )
     return llm
 

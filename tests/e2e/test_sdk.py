@@ -12,6 +12,9 @@ from openai.types.chat import (
     ChatCompletionToolParam,
 )
 
+from tests.gateway_process import GatewayProcess, wait_for
+from tests.prometheus import lacking, on_dashboard, scrape, series_of_vllm
+
 pytestmark = pytest.mark.e2e
 
 NAME = "My name is demo. That is also what you put into the model field of a request."
@@ -339,3 +342,14 @@ def test_the_models_are_listed(client: openai.OpenAI) -> None:
     assert models.keys() == {"demo", "demo-embed"}
     assert {model["state"] for model in models.values()} == {"ready"}
     assert client.models.retrieve("demo").id == "demo"
+
+
+def test_vllm_tells_its_metrics(client: openai.OpenAI, gateway: GatewayProcess) -> None:
+    """Ray's agent exports, after a request, what the dashboard asks of vLLM."""
+    wanted = on_dashboard(series_of_vllm())
+    del wanted["ray_vllm_num_preemptions_total"]  # there from the first one on
+
+    client.chat.completions.create(model="demo", messages=[user("Count to ten.")])
+
+    assert len(wanted) > 4
+    wait_for(lambda: not lacking(scrape(gateway.session), wanted))

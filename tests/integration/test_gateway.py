@@ -16,6 +16,7 @@ from tests.gateway_process import (
     text_of,
     wait_for,
 )
+from tests.prometheus import lacking, on_dashboard, scrape, series_of_gateway
 
 pytestmark = pytest.mark.integration
 
@@ -214,6 +215,25 @@ def test_a_loaded_model_grows(redeployable: GatewayProcess) -> None:
     ):
         next(one)
         wait_for(lambda: len(pids(gateway, "growing")) == 2)
+
+
+def test_a_scrape_holds_what_the_dashboard_asks_for(redeployable: GatewayProcess) -> None:
+    """Ray's agent exports, after some requests, all our metrics with all their labels."""
+    gateway = redeployable
+    shadowed = {"both": {"models": {"pair": 1}, "shadow": {"model": "single", "fraction": 1}}}
+    config = gateway_application(max_body_mb=4, splits=shadowed, fallbacks={"single": ["pair"]})
+    gateway.deploy(document(config, PAIR, SINGLE))
+    wait_for(lambda: "both" in states(gateway))
+    wanted = on_dashboard(series_of_gateway())
+
+    for _ in range(2):  # the second finds its prompt in the cache
+        with gateway.stream("both", "word " * 500, 5) as stream:
+            text_of(stream)
+    too_long = gateway.chat("single", "x" * 2**20)
+
+    assert too_long[0] == 400
+    assert len(wanted) > 20
+    wait_for(lambda: not lacking(scrape(gateway.session), wanted))
 
 
 def test_a_killed_engine_is_replaced_while_the_others_go_on(gateway: GatewayProcess) -> None:

@@ -1,0 +1,118 @@
+"""Tests of configs/grafana/gateway.json: its panels show what there is, and all that there is."""
+
+import itertools
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gateway.metrics import METRICS
+from tests.prometheus import DASHBOARD, labels_in, metrics_in, series_of_gateway, series_of_vllm
+
+PAGE: dict[str, Any] = json.loads(DASHBOARD.read_text())
+PANELS = [panel for panel in PAGE["panels"] if panel["type"] != "row"]
+TARGETS = [(panel["title"], target) for panel in PANELS for target in panel["targets"]]
+SERIES = series_of_gateway() | series_of_vllm()
+COLUMNS = 24
+"""Of Grafana's grid."""
+
+
+@pytest.mark.parametrize(("title", "target"), TARGETS, ids=lambda each: str(each)[:40])
+def test_a_query_asks_for_what_there_is(title: str, target: dict[str, Any]) -> None:
+    """Every metric exists, and has all labels that the query and its legend name."""
+    query = target["expr"]
+    named = labels_in(query) | set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+    assert metrics_in(query)
+    for metric in metrics_in(query):
+        assert metric in SERIES, title
+        assert named <= SERIES[metric], title
+
+
+@pytest.mark.parametrize(("title", "target"), TARGETS, ids=lambda each: str(each)[:40])
+def test_a_legend_tells_its_lines_apart(title: str, target: dict[str, Any]) -> None:
+    """Whatever a query groups by is in the legend."""
+    groups = re.findall(r"\bby \(([^)]*)\)", target["expr"])
+    grouped = set(re.findall(r"\w+", groups[0])) - {"le"} if groups else set()
+    legend = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+    is_one_number = target["expr"].startswith("sum(")  # what is inside is summed up
+    assert legend == (set() if is_one_number else grouped), title
+
+
+def test_every_metric_is_shown() -> None:
+    """None of our metrics is missing."""
+    shown = set().union(*(metrics_in(target["expr"]) for _, target in TARGETS))
+    missing = {
+        metric.exported_name
+        for metric in METRICS
+        if not shown & {metric.exported_name, f"{metric.exported_name}_bucket"}
+    }
+    assert missing == set()
+
+
+def test_queries_keep_to_the_chosen_models_and_data_source() -> None:
+    """The two variables at the top of the page rule all panels."""
+    for title, target in TARGETS:
+        selectors = re.findall(r"ray_\w+(\{[^}]*\})?", target["expr"])
+        assert all('=~"$model"' in selector for selector in selectors), title
+        assert target["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+    source, model = PAGE["templating"]["list"]
+    assert (source["name"], source["type"], source["query"]) == (
+        "datasource",
+        "datasource",
+        "prometheus",
+    )
+    assert (model["name"], model["multi"], model["includeAll"]) == ("model", True, True)
+    assert metrics_in(re.sub('"', "", model["query"]["query"])) <= SERIES.keys()
+
+
+def test_every_panel_says_what_it_shows() -> None:
+    """A title of its own, a description, a unit."""
+    titles = [panel["title"] for panel in PANELS]
+    assert len(set(titles)) == len(titles)
+    for panel in PANELS:
+        assert panel["description"].endswith("."), panel["title"]
+        assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+
+
+def test_panels_fill_the_grid_and_do_not_overlap() -> None:
+    """Every line of panels is as wide as the page; rows have their titles."""
+    ids = [panel["id"] for panel in PAGE["panels"]]
+    assert len(set(ids)) == len(ids)
+    places = [panel["gridPos"] for panel in PAGE["panels"]]
+    for _, line in itertools.groupby(places, key=lambda place: place["y"]):
+        beside = list(line)
+        ends = list(itertools.accumulate(place["w"] for place in beside))
+        assert [place["x"] for place in beside] == [0, *ends[:-1]]
+        assert ends[-1] == COLUMNS
+        assert len({place["h"] for place in beside}) == 1
+    lines = sorted({(place["y"], place["h"]) for place in places})
+    assert all(y + h == below for (y, h), (below, _) in itertools.pairwise(lines))
+    rows = [panel["title"] for panel in PAGE["panels"] if panel["type"] == "row"]
+    assert {"Traffic", "Latency", "Cache", "Engines", "Faults"} <= set(rows)
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool, of Prometheus")
+def test_prometheus_takes_every_query(tmp_path: Path) -> None:
+    """Prometheus's own parser reads them all."""
+    rules = [
+        {
+            "record": f"panel:query_{number}",
+            "expr": target["expr"].replace("$__rate_interval", "1m").replace("$model", ".*"),
+        }
+        for number, (_, target) in enumerate(TARGETS)
+    ]
+    file = tmp_path / "rules.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    checked = subprocess.run(
+        ["promtool", "check", "rules", str(file)],  # noqa: S607 - wherever it is installed
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stderr
+    assert f"{len(rules)} rules found" in checked.stdout

@@ -1,0 +1,49 @@
+"""Tests of how deployments.engines.vllm has vLLM tell its metrics: with vLLM, without an engine."""
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+from vllm.v1.metrics.buckets import histogram_buckets
+from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
+from vllm.v1.metrics.stats import IterationStats
+from deployments.engines.vllm import DEFAULTS, _Metrics, parse_arguments
+
+broken = object.__new__(_Metrics)  # has nothing that it would record with
+try:
+    RayPrometheusStatLogger.record(broken, None, IterationStats())
+except AttributeError:
+    print("vLLM's own raises")
+broken.record(None, IterationStats())
+print("ours goes on")
+
+buckets = parse_arguments(DEFAULTS).custom_histogram_buckets
+short, long = (
+    histogram_buckets("request_tokens", max_model_len=length, overrides=buckets)
+    for length in (1000, 100_000)
+)
+print("the same" if list(short) == list(long) else "not the same")
+"""
+
+
+@pytest.fixture(scope="module")
+def said() -> list[str]:
+    """What the script says, in a process of its own: importing vLLM changes much."""
+    command = [sys.executable, "-c", SCRIPT]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    return ended.stdout.splitlines()
+
+
+def test_metrics_that_go_wrong_leave_the_engine_alone(said: list[str]) -> None:
+    """What vLLM's logger raises, and would end vLLM's output loop, ends in ours."""
+    assert [line for line in said if line in {"vLLM's own raises", "ours goes on"}] == [
+        "vLLM's own raises",
+        "ours goes on",
+    ]
+
+
+def test_models_of_any_length_have_the_same_buckets(said: list[str]) -> None:
+    """Ray's agent drops what has other buckets than the first engine on its node."""
+    assert said[-1] == "the same"
