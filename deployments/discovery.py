@@ -1,6 +1,6 @@
 """How a router learns which models and replicas exist: Serve's status, and Serve's own broadcasts.
 
-Models are applications whose ingress deployment is `Model`; they are found with `serve.status()`.
+Models are applications whose ingress deployment is `Model`; they are found in Serve's status.
 Replicas come from `request_router.FleetRequestRouter`, which Serve makes in the router's process
 for each model's `Engine` deployment and calls with every change.
 """
@@ -27,6 +27,7 @@ from ray.serve.schema import (
 from deployments import broadcasts
 from deployments.failures import start_failure
 from deployments.shortage import UNEXPLAINED
+from deployments.statuses import application_statuses
 from gateway.registry.terms import Terms
 from gateway.routing.fleet import Fleet, Model, ModelState, Replica
 from gateway.telemetry import ReplicaMetadata
@@ -110,19 +111,19 @@ class Discovery:
 
     async def refresh(self) -> None:
         """One look at Serve's status."""
-        status = await asyncio.to_thread(serve.status)
+        applications = await asyncio.to_thread(application_statuses)
         deleting = {
             name
-            for name, overview in status.applications.items()
+            for name, overview in applications.items()
             if overview.status == ApplicationStatus.DELETING
         }
         found = {
             name: overview
-            for name, overview in status.applications.items()
+            for name, overview in applications.items()
             if {MODEL_DEPLOYMENT, ENGINE_DEPLOYMENT} <= overview.deployments.keys()
             and name not in deleting
         }
-        missing = self._applications.keys() - status.applications.keys()
+        missing = self._applications.keys() - applications.keys()
         # A controller that is restarting, or deploying, may leave out for a moment what goes on.
         for gone in (self._applications.keys() & deleting) | (missing & self._missing):
             self._forget(gone)

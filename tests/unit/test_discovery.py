@@ -92,11 +92,9 @@ class FakeServe:
 
     applications: dict[str, FakeApplication] = field(default_factory=dict)
 
-    def status(self) -> Any:
+    def statuses(self) -> dict[str, Any]:
         """Serve's status."""
-        return SimpleNamespace(
-            applications={name: app.overview for name, app in self.applications.items()}
-        )
+        return {name: app.overview for name, app in self.applications.items()}
 
     def get_app_handle(self, name: str) -> Any:
         """The handle of a `Model` deployment."""
@@ -119,6 +117,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> FakeServe:
     """Serve, with no application yet."""
     fake = FakeServe()
     monkeypatch.setattr(discovery, "serve", fake)
+    monkeypatch.setattr(discovery, "application_statuses", fake.statuses)
     monkeypatch.setattr(broadcasts, "replicas", ReplicaBroadcasts())
     return fake
 
