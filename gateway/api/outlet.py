@@ -14,6 +14,7 @@ from gateway.relay.response import Response
 from gateway.relay.resume import Resumption
 from gateway.relay.splice import Diverged
 from gateway.relay.sse import WholeEvents, error_event, late_answer
+from gateway.relay.timing import FIRST_EVENT
 
 TOO_LONG = (b"maximum context length", b"maximum model length")
 """What engines' refusals of a prompt that is too long say; the first one is OpenAI's own."""
@@ -37,6 +38,8 @@ class Outlet:
         self.has_alternative = False
         """Another model may take the request."""
         self._head: Headers = []
+        self._head_s = 0.0
+        """When it came, by the clock of the reply's timing."""
         self._path = path
         self._events = WholeEvents()
         self._last = b""
@@ -88,9 +91,7 @@ class Outlet:
         await self.reply.finish(self._events.cut() + error_event(error, self._path, self._last))
 
     async def _pass_stream(self, response: Response) -> None:
-        self._head = to_client(response.headers)
-        if not (self.has_alternative or self.reply.has_begun):
-            await self.reply.begin(response.status, self._head)
+        self._head, self._head_s = to_client(response.headers), self.reply.timing.now()
         self._events = WholeEvents()
         try:
             last = await pass_events(response, self._events, self._pass)
@@ -104,8 +105,10 @@ class Outlet:
         await self.reply.finish(last)
 
     async def _begin(self) -> None:
-        """Begin only now, where another model might have answered."""
+        """Begin with the first event: until then nothing is promised, and one write takes both."""
         if not self.reply.has_begun:
+            timing = self.reply.timing
+            timing.add(FIRST_EVENT, self._head_s, timing.now())
             await self.reply.begin(200, self._head)
 
     def _pass(self, events: bytes) -> Awaitable[None]:

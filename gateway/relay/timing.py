@@ -15,9 +15,12 @@ CONNECT = "connect"
 """Connecting to the engine, where no connection was kept."""
 ENGINE = "engine"
 """From the request sent to the head of the engine's answer."""
+FIRST_EVENT = "first_event"
+"""From there to the first event of a stream: engines begin to answer before they have any."""
+STEPS = (RECEIVE, QUEUE, ROUTE, CONNECT, ENGINE, FIRST_EVENT)
 HEADER = (
     b"receive;dur=%.2f, queue;dur=%.2f, route;dur=%.2f, connect;dur=%.2f, engine;dur=%.2f,"
-    b" gateway;dur=%.2f"
+    b" first_event;dur=%.2f, gateway;dur=%.2f"
 )
 """The steps' milliseconds, and what the gateway itself has added, routing included."""
 
@@ -33,7 +36,7 @@ class Timing:
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self.began_s = now()
-        self._spent_s = {RECEIVE: 0.0, QUEUE: 0.0, ROUTE: 0.0, CONNECT: 0.0, ENGINE: 0.0}
+        self._spent_s = dict.fromkeys(STEPS, 0.0)
         self.steps: list[Step] | None = None
         """All of them, where they are to be kept."""
         self.replied_s: float | None = None
@@ -59,18 +62,10 @@ class Timing:
         """What the gateway itself has added until the answer began, or until now."""
         spent = self._spent_s
         until_s = self.replied_s or self._now()
-        others_s = spent[RECEIVE] + spent[QUEUE] + spent[CONNECT] + spent[ENGINE]
-        return max(0.0, until_s - self.began_s - others_s)
+        return max(0.0, until_s - self.began_s - sum(spent.values()) + spent[ROUTE])
 
     def reply(self) -> tuple[bytes, bytes]:
         """The answer begins now: the header for it, in milliseconds."""
         self.replied_s = self._now()
-        spent = self._spent_s
-        return b"server-timing", HEADER % (
-            1000 * spent[RECEIVE],
-            1000 * spent[QUEUE],
-            1000 * spent[ROUTE],
-            1000 * spent[CONNECT],
-            1000 * spent[ENGINE],
-            1000 * self.own_s(),
-        )
+        steps_ms = (1000 * seconds for seconds in self._spent_s.values())
+        return b"server-timing", HEADER % (*steps_ms, 1000 * self.own_s())
