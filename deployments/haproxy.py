@@ -52,21 +52,24 @@ SEND_BUFFER = 64 * 1024
 
 Left to itself it takes megabytes, and a slow reader seems to have stopped while it eats them up.
 """
+LOG_TARGET = "RAY_SERVE_HAPROXY_LOG_TARGET"
 LOG_TO_NOBODY = "    log 127.0.0.1:514 local0 "
-"""How Serve has HAProxy log every request, where no `RAY_SERVE_HAPROXY_LOG_TARGET` is set.
+"""How Serve has HAProxy log every request, where no `LOG_TARGET` is set.
 
 Where nobody listens, as in a container, the kernel answers each line with an error. So only what
 happens to servers goes there, which is rare; who wants a line for each request names a place.
 """
 FROM_CLIENT_TO_SERVE = (
     "x-request-timeout-seconds",  # Serve would cut the stream in its middle, without a word
+    "x-request-disconnect-disabled",
     "serve-multiplexed-model-id",
 )
 """Headers by which a client would give orders to Serve."""
 TO_SERVE = "x-request-disconnect-disabled ?1"
 """Our own order: not to spend two tasks a request on noticing that its client has gone.
 
-The gateway notices by itself (`gateway.api.disconnect`).
+The gateway notices by itself (`gateway.api.disconnect`), on Serve's own event loop. On a loop of
+another thread it could not, nor could it read a body that comes in parts: Serve's tasks do that.
 """
 DECODED_BY_SERVE = ("x-request-id", "x-session-id", "traceparent", "tracestate")
 """Headers that Serve takes for UTF-8, with an internal error where they are not."""
@@ -92,8 +95,10 @@ def run() -> None:
     os.execv(binary, [binary, "-dS", *arguments])  # noqa: S606 - no shell is wanted
 
 
-def hardened(config: str, arrival_s: float = ARRIVAL_S) -> str:
+def hardened(config: str, environ: Mapping[str, str], arrival_s: float = ARRIVAL_S) -> str:
     """What Serve has written, with our directives; unchanged if it has them.
+
+    `environ`: the environment that Serve runs with.
 
     Raises:
         SystemExit: it is not as Serve 2.60 writes it.
@@ -101,15 +106,22 @@ def hardened(config: str, arrival_s: float = ARRIVAL_S) -> str:
     if MARK in config:
         return config
     config = "\n" + config
-    for line, lines in _replaced(arrival_s).items():
+    for line, lines in _replaced(arrival_s, has_one_loop=_has_one_loop(environ)).items():
         if config.count("\n" + line) != 1:
             raise SystemExit(f"gateway-haproxy: Serve's configuration has no line {line!r}")
         config = config.replace("\n" + line, "\n" + lines)
-    config = config.replace(LOG_TO_NOBODY + "info\n", LOG_TO_NOBODY + "notice\n")
+    if LOG_TARGET not in environ:
+        config = config.replace(LOG_TO_NOBODY + "info\n", LOG_TO_NOBODY + "notice\n")
     return config.removeprefix("\n")
 
 
-def _replaced(arrival_s: float) -> dict[str, str]:
+def _has_one_loop(environ: Mapping[str, str]) -> bool:
+    """Whether Serve runs our code on its own event loop."""
+    default = "0" if environ.get("RAY_SERVE_THROUGHPUT_OPTIMIZED") == "1" else "1"
+    return environ.get("RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD", default) != "1"
+
+
+def _replaced(arrival_s: float, *, has_one_loop: bool) -> dict[str, str]:
     """The lines of Serve's configuration where ours come in."""
     defaults = _lines(
         MARK,
@@ -123,7 +135,7 @@ def _replaced(arrival_s: float) -> dict[str, str]:
         # Serve takes an underscore for a dash: no header goes by two names.
         "http-request del-header _ -m sub",
         *(f"http-request del-header {name}" for name in FROM_CLIENT_TO_SERVE),
-        f"http-request set-header {TO_SERVE}",
+        *([f"http-request set-header {TO_SERVE}"] if has_one_loop else []),
         *(
             f"http-request del-header {name} if {{ req.hdr({name}) -m reg '[^ -~]' }}"
             for name in DECODED_BY_SERVE
@@ -140,7 +152,7 @@ def _replaced(arrival_s: float) -> dict[str, str]:
 
 def _harden(path: Path) -> None:
     draft = path.with_suffix(f".{os.getpid()}")
-    draft.write_text(hardened(path.read_text()))
+    draft.write_text(hardened(path.read_text(), os.environ))
     draft.replace(path)
 
 

@@ -44,8 +44,8 @@ class RayRecorder:
 
     def flush(self) -> None:
         """Tell Ray how counters have grown."""
-        grown, self._grown = self._grown, {}
-        for (metric, labels), amount in grown.items():
+        while self._grown:
+            (metric, labels), amount = self._grown.popitem()
             if amount > 0:  # Ray refuses to add nothing
                 self._counters[metric].inc(amount, _tags(metric, labels))
 

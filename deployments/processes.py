@@ -152,12 +152,10 @@ def free_port() -> int:
     Raises:
         OSError: there is none.
     """
-    for port in random.SystemRandom().sample(OWN_PORTS, k=len(OWN_PORTS)):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("", port))
-            except OSError:
-                continue
+    rng = random.SystemRandom()  # of which no two processes have the same
+    for _ in OWN_PORTS:
+        port = rng.choice(OWN_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
             return port
     raise OSError(errno.EADDRINUSE, f"no free port from {OWN_PORTS[0]} to {OWN_PORTS[-1]}")

@@ -128,10 +128,10 @@ class Router:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._following
             await self._notices.close()
-            await self._gauges.close()
             await self._subscriptions.close()
+            await self._gauges.close()  # after all that counts
             if (tracer := self._accounts.tracer) is not None:
-                await asyncio.to_thread(tracer.close)
+                await tracer.close()
 
 
 def _tracer() -> Tracer | None:

@@ -55,6 +55,10 @@ Ray adds labels to all: `WorkerId` (of the process), `NodeAddress`, `SessionName
 - A gauge that nobody sets any more goes away after seconds. Routers set theirs every five seconds.
 - Of a histogram only the counts of its buckets are exact; its `_sum` is an estimate from them.
   Quantiles are as good as the buckets, means are not.
+
+What HAProxy answers by itself (400, 408, 502, 503, 504) never reaches a router. Its own exporter
+counts that on every node, at the port `RAY_SERVE_HAPROXY_METRICS_PORT` (9101), as
+`haproxy_frontend_http_responses_total`.
 """
 
 OURS = """\
@@ -165,7 +169,7 @@ server-timing: receive;dur=0.09, queue;dur=0.00, route;dur=0.14, connect;dur=0.0
 | --- | --- |
 | `receive` | reading the request's body, as fast as the client sends it |
 | `queue` | waiting for an engine: to start the request, or to be started itself |
-| `route` | admitting the request and choosing its replica |
+| `route` | making the prompt's prefix keys, admitting the request and choosing its replica |
 | `connect` | connecting to the engine; 0 on a connection that was kept |
 | `engine` | from the request sent to the head of the engine's answer (unstreamed, all of it) |
 | `first_event` | from there to the first event of a stream, with which the reply begins |

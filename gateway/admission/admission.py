@@ -96,7 +96,8 @@ class Admission:
         self._limits.make_room(held, self._lane(held).wait_s(held))
         self._hold(held)
         try:
-            return await held.admitted
+            with wish.held():
+                return await held.admitted
         finally:
             self._leave(held)
 

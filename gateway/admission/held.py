@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from gateway.admission.place import Place
@@ -32,6 +33,8 @@ class Wish:
     """What the engine makes of it: its answers, for each of its prompts."""
     prompts_bytes: int = 0
     """Of all its prompts, where these are a list: `prompt` is the first."""
+    held: Callable[[], AbstractContextManager[object]] = nullcontext
+    """Makes the context in which it waits, where it has to."""
 
     def decide(self) -> Decision:
         """Choose a replica for all that is wanted."""

@@ -1,6 +1,7 @@
 """The account of each inference request: how it ended and what its time went into, as metrics."""
 
 import asyncio
+import logging
 from types import TracebackType
 from typing import Self
 
@@ -28,9 +29,12 @@ from gateway.relay.asgi import Headers
 from gateway.relay.reply import Reply
 from gateway.relay.timing import ENGINE, QUEUE, ROUTE
 from gateway.routing.decision import Decision
-from gateway.tracing import Trace, Tracer
+from gateway.tracing import End, Trace, Tracer
 
 ANSWERED = "answered"
+WRONG = "a request could not be accounted for"  # which is no matter of the request's own
+
+logger = logging.getLogger(__name__)
 
 
 class Accounts:
@@ -42,12 +46,22 @@ class Accounts:
 
     def open(self, route: str, headers: Headers, reply: Reply, request_id: bytes) -> "Account":
         """The account of a request; entered as a context, it ends with the request."""
-        tracer = self.tracer
-        trace = None if tracer is None else tracer.begin(route, headers, request_id, reply.timing)
+        trace: Trace | None = None
+        if self.tracer is not None:
+            try:
+                trace = self.tracer.begin(route, headers, request_id, reply.timing)
+            except Exception:
+                logger.exception(WRONG)
         return Account(self.recorder, route, headers, reply, trace)
 
     def note_finished(self, decision: Decision) -> None:
         """An engine has told how a request of ours turned out."""
+        try:
+            self._count_tokens(decision)
+        except Exception:
+            logger.exception(WRONG)
+
+    def _count_tokens(self, decision: Decision) -> None:
         finished = decision.finished
         if finished is None:
             return
@@ -56,7 +70,7 @@ class Accounts:
         recorder.count(CACHED_TOKENS, labels, finished.cached_tokens)
         recorder.count(PREDICTED_CACHED_TOKENS, labels, decision.cached_tokens)
         recorder.count(COMPLETION_TOKENS, labels, finished.completion_tokens)
-        if finished.completion_tokens > 1:
+        if finished.completion_tokens > 1 and decision.sequences == 1 and not finished.is_aborted:
             gaps = finished.completion_tokens - 1
             recorder.observe(INTER_TOKEN, labels, finished.decode_s / gaps)
 
@@ -92,29 +106,42 @@ class Account:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        timing = self._reply.timing
-        ended_s = timing.now()
-        recorder = self._recorder
-        model = NO_MODEL if self.journey is None else self.journey.model
-        outcome = self._outcome(error)
+        try:
+            self._close(error)
+        except Exception:
+            logger.exception(WRONG)
+
+    def _close(self, error: BaseException | None) -> None:
+        journey = self.journey
+        model = NO_MODEL if journey is None else journey.model
+        told = error if error is not None or journey is None else journey.failure
+        outcome, status = self._end_of(told)
+        try:
+            self._observe(model, outcome)
+        finally:
+            if self._trace is not None:
+                asked = "" if journey is None else journey.asked
+                self._trace.end(End(asked, model, outcome, status), self._reply)
+
+    def _observe(self, model: str, outcome: str) -> None:
+        timing, recorder = self._reply.timing, self._recorder
         tenant_class = "key" if self.tenant.key else "address"
         priority = "batch" if self.is_batch else "interactive"
         recorder.count(REQUESTS, (model, self._route, tenant_class, priority, outcome))
         labels = (model,)
-        if timing.spent_s(ENGINE):  # otherwise no engine was asked
+        if timing.spent_s(ROUTE) or timing.spent_s(QUEUE):  # otherwise it was for no model
             recorder.observe(QUEUE_WAIT, labels, timing.spent_s(QUEUE))
+        if timing.spent_s(ENGINE):
             recorder.observe(ROUTING, labels, timing.spent_s(ROUTE))
             recorder.observe(OVERHEAD, labels, timing.own_s())
         if outcome == ANSWERED:
-            recorder.observe(E2E, labels, ended_s - timing.began_s)
+            recorder.observe(E2E, labels, timing.now() - timing.began_s)
         if timing.first_s is not None:
             recorder.observe(TTFT, labels, timing.first_s - timing.began_s)
-        if self._trace is not None:
-            self._trace.end(model, outcome, self._reply)
 
-    def _outcome(self, error: BaseException | None) -> str:
+    def _end_of(self, told: BaseException | None) -> tuple[str, int]:
+        """How it ended, and the status that its client was told; 0 where it was told none."""
         status = self._reply.status
-        told = error or (self.journey and self.journey.failure)
         match told:
             case None:
                 outcome = "failed" if status >= 500 else "refused" if status >= 400 else ANSWERED
@@ -128,4 +155,6 @@ class Account:
                 outcome = "refused"
             case _:
                 outcome = "cut" if status else "failed"
-        return outcome
+        if not status and outcome != "left":
+            status = told.status if isinstance(told, GatewayError) else 500
+        return outcome, status

@@ -24,14 +24,7 @@ from gateway.api.errand import Errand
 from gateway.api.incidents import Incidents
 from gateway.api.outlet import Outlet
 from gateway.api.selection import Selection, check_available
-from gateway.errors import (
-    GatewayError,
-    ModelUnavailable,
-    Overloaded,
-    Reason,
-    StreamLost,
-    UpstreamFailed,
-)
+from gateway.errors import GatewayError, ModelUnavailable, Reason, StreamLost, UpstreamFailed
 from gateway.faults import Action, Faults
 from gateway.relay.asgi import Headers
 from gateway.relay.budget import RetryBudget
@@ -134,29 +127,15 @@ class Delivery:
         admission = self._means.admissions.of(self._selection.model)
         if self._errand.is_copy:
             return admission.admit_at_once(self._wish())
-        timing = self._timing
-        began_s = timing.now()
-        try:
-            decision = await admission.admit(self._wish())
-        except Overloaded:
-            timing.add(QUEUE, began_s, timing.now())
-            raise
-        waited_s, ended_s = decision.waited_s, timing.now()
-        if waited_s:
-            timing.add(QUEUE, began_s, began_s + waited_s)
-        timing.add(ROUTE, began_s + waited_s, ended_s)
-        return decision
+        with self._timing.step(ROUTE):
+            return await admission.admit(self._wish())
 
     async def _start(self) -> None:
         model, errand = self._selection.model, self._errand
         if errand.is_copy or (self._outlet.has_alternative and not self._outlet.has_sent):
             check_available(model)
-        timing = self._timing
-        began_s = timing.now()
-        try:
+        with self._timing.step(QUEUE):
             await self._means.cold_starts.wait(model, errand, self._due_s)
-        finally:
-            timing.add(QUEUE, began_s, timing.now())
         self._patience_s = patience_s(errand, model)
 
     def _wish(self) -> Wish:
@@ -171,6 +150,7 @@ class Delivery:
             patience_s=self._patience_s,
             sequences=selection.sequences,
             prompts_bytes=selection.prompts_bytes,
+            held=partial(self._timing.step, QUEUE),
         )
 
     async def _succeeds(self, decision: Decision) -> bool:
@@ -179,10 +159,12 @@ class Delivery:
             await self._attempt(decision)
         except UpstreamFailed as error:
             self._tried.add(decision.replica.id)
-            has_died = await self._incidents.blame(decision.replica, error)
+            with self._timing.step(ENGINE):  # its last words
+                has_died = await self._incidents.blame(decision.replica, error)
             self._check(error, has_died=has_died)
             if has_died or error.reason in FREE:
-                await self._successor()
+                with self._timing.step(QUEUE):
+                    await self._successor()
             return False
         return True
 
@@ -236,16 +218,10 @@ class Delivery:
             selection.dispatcher.outliers.succeed(replica.id)
 
     async def _open(self, call: Call, replica: Replica) -> Response:
-        timing = self._timing
-        began_s = timing.now()
-        connect_s = 0.0
-        try:
+        with self._timing.step(ENGINE):
             response = await self._means.relay.open(call, replica)
-            connect_s = response.connect_s
-        finally:
-            if connect_s:
-                timing.add(CONNECT, began_s, began_s + connect_s)
-            timing.add(ENGINE, began_s + connect_s, timing.now())
+        if response.connect_s:
+            self._timing.split(ENGINE, CONNECT, response.connect_s)
         return response
 
     async def _carry_on(self, replica: Replica) -> Resumption:

@@ -5,6 +5,7 @@ from types import TracebackType
 
 from gateway.api.body import ClientGone
 from gateway.relay.asgi import Message, Receive
+from gateway.relay.reply import Reply
 
 
 class UntilDisconnect:
@@ -16,10 +17,11 @@ class UntilDisconnect:
     turned into the exception.
     """
 
-    __slots__ = ("_has_gone", "_receive", "_task", "_watch")
+    __slots__ = ("_has_gone", "_receive", "_reply", "_task", "_watch")
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, reply: Reply) -> None:
         self._receive = receive
+        self._reply = reply
         self._has_gone = False
 
     async def __aenter__(self) -> None:
@@ -43,9 +45,12 @@ class UntilDisconnect:
             raise ClientGone from error
 
     def _leave(self, watch: asyncio.Future[Message]) -> None:
-        # A server that cannot tell any more (an exception) has lost its client, too.
-        if watch.cancelled() or (
-            watch.exception() is None and watch.result()["type"] != "http.disconnect"
+        # A server that cannot tell any more (an exception) has lost its client, too. After the
+        # answer's end servers say the same of clients that are still there.
+        if (
+            watch.cancelled()
+            or self._reply.has_ended
+            or (watch.exception() is None and watch.result()["type"] != "http.disconnect")
         ):
             return
         self._has_gone = True

@@ -62,8 +62,8 @@ class Inference:
         headers = dict(scope["headers"])
         account.tenant = tenant_of(headers, scope, is_forwarded=self._means.is_forwarded)
         account.is_batch = is_batch(headers)
-        body = await read_body(receive, headers.get(b"content-length"), self._controls.limits)
-        reply.timing.add(RECEIVE, reply.timing.began_s, reply.timing.now())
+        with reply.timing.step(RECEIVE):
+            body = await read_body(receive, headers.get(b"content-length"), self._controls.limits)
         head = parse_head(path, body, headers.get(b"content-type", b""))
         errand = Errand(
             path=path,
@@ -86,7 +86,7 @@ class Inference:
         account.journey = journey
         if course.shadow is not None:
             self._shadows.copy(errand, head, course.shadow, reply, journey)
-        async with UntilDisconnect(receive):
+        async with UntilDisconnect(receive, reply):
             await journey.run()
 
 

@@ -30,7 +30,7 @@ from gateway.faults import Action, Fault
 from gateway.metrics import NO_MODEL
 from gateway.relay.heartbeat import COMMENT, PERIOD_S, Heartbeat
 from gateway.relay.reply import Reply
-from gateway.relay.timing import QUEUE
+from gateway.relay.timing import QUEUE, ROUTE
 from gateway.request import RequestHead
 from gateway.routing.fleet import Model, ModelState
 
@@ -72,6 +72,11 @@ class Journey:
         self._delivery: Delivery | None = None
         self._heartbeat: Heartbeat | None = None
         self._due_s: float | None = None
+
+    @property
+    def asked(self) -> str:
+        """What the client calls the model."""
+        return self._head.model
 
     @property
     def model(self) -> str:
@@ -146,9 +151,11 @@ class Journey:
         if has_alternative and (reason := model.broken(name)):
             raise AdapterBroken(name, reason)
         self._outlet.has_alternative = has_alternative
+        with self._outlet.reply.timing.step(ROUTE):
+            selection = self._selector.select(self._errand, self._head, name)
         self._delivery = Delivery(
             self._errand,
-            self._selector.select(self._errand, self._head, name),
+            selection,
             self._means,
             self._outlet,
             due_s=self._due_s,
@@ -169,9 +176,8 @@ class Journey:
             cold_starts.ask(model)
             message = f"The model `{model.name}` is {model.condition}: {model.reason}"
             raise ModelUnavailable(message, cold_starts.expected_s(model))
-        reply = self._outlet.reply
-        timing = reply.timing
-        began_s = timing.now()
+        reply, loop = self._outlet.reply, asyncio.get_running_loop()
+        began_s = loop.time()
         if self._heartbeat is not None:
             expected_s = b"%.1f" % cold_starts.expected_s(model)
             reply.headers = [
@@ -182,14 +188,14 @@ class Journey:
             self._heartbeat.comment = b": the model is starting\n\n"
             self._heartbeat.hasten(COLD_COMMENT_S)
         try:
-            await cold_starts.wait(model, self._errand, self._due_s)
+            with reply.timing.step(QUEUE):
+                await cold_starts.wait(model, self._errand, self._due_s)
         finally:
-            timing.add(QUEUE, began_s, timing.now())
             reply.headers = self._headers
             if self._heartbeat is not None:
                 self._heartbeat.comment = COMMENT
                 self._heartbeat.hasten(PERIOD_S)
-        waited_s = b"%.1f" % (timing.now() - began_s)
+        waited_s = b"%.1f" % (loop.time() - began_s)
         reply.headers = [*self._headers, (b"x-gateway-cold-start-s", waited_s)]
 
     def _pass_on(self, error: GatewayError) -> None:

@@ -38,8 +38,8 @@ class Outlet:
         self.has_alternative = False
         """Another model may take the request."""
         self._head: Headers = []
-        self._head_s = 0.0
-        """When it came, by the clock of the reply's timing."""
+        self._is_first_due = False
+        """The first event of a stream is waited for."""
         self._path = path
         self._events = WholeEvents()
         self._last = b""
@@ -70,6 +70,7 @@ class Outlet:
             )
         elif self.reply.has_begun:
             body = await self._read(response, LATE_LIMIT)
+            self.reply.status = response.status  # its client is told in an event
             if not response.is_finished:
                 raise StreamLost("The engine's answer is no stream, and too long for an event.")
             await self.reply.finish(late_answer(body, self._path))
@@ -91,8 +92,19 @@ class Outlet:
         await self.reply.finish(self._events.cut() + error_event(error, self._path, self._last))
 
     async def _pass_stream(self, response: Response) -> None:
-        self._head, self._head_s = to_client(response.headers), self.reply.timing.now()
+        self._head = to_client(response.headers)
         self._events = WholeEvents()
+        if self.parts:
+            await self._pass_all(response)
+            return
+        self._is_first_due = True
+        self.reply.timing.step(FIRST_EVENT)
+        try:
+            await self._pass_all(response)
+        finally:
+            self._end_wait()
+
+    async def _pass_all(self, response: Response) -> None:
         try:
             last = await pass_events(response, self._events, self._pass)
             if self.carrying is not None:
@@ -107,8 +119,6 @@ class Outlet:
     async def _begin(self) -> None:
         """Begin with the first event: until then nothing is promised, and one write takes both."""
         if not self.reply.has_begun:
-            timing = self.reply.timing
-            timing.add(FIRST_EVENT, self._head_s, timing.now())
             await self.reply.begin(200, self._head)
 
     def _pass(self, events: bytes) -> Awaitable[None]:
@@ -138,6 +148,12 @@ class Outlet:
     def _note_first(self) -> None:
         timing = self.reply.timing
         timing.first_s = timing.now()
+        self._end_wait()
+
+    def _end_wait(self) -> None:
+        if self._is_first_due:
+            self._is_first_due = False
+            self.reply.timing.end()
 
 
 def _is_events(response: Response) -> bool:

@@ -24,6 +24,7 @@ from gateway.relay.asgi import Message
 from gateway.relay.budget import RetryBudget
 from gateway.relay.reply import Reply
 from gateway.request import RequestHead
+from gateway.tracing import untraced
 
 MOST = 64
 """Copies that are under way at the same time; no others are made meanwhile."""
@@ -151,6 +152,7 @@ class Shadows:
     async def _send(self, errand: Errand, head: RequestHead, name: str, record: Record) -> None:
         copy = msgspec.structs.replace(
             errand,
+            headers=untraced(errand.headers),
             request_id=errand.request_id + b"-shadow",
             tenant=NOBODY,
             is_batch=True,

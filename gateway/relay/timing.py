@@ -1,6 +1,8 @@
 """What the time of one request went into, told to its client in `Server-Timing`."""
 
 from collections.abc import Callable
+from types import TracebackType
+from typing import Self
 
 Step = tuple[str, float, float]
 """What was done, from when and until when."""
@@ -8,13 +10,13 @@ Step = tuple[str, float, float]
 RECEIVE = "receive"
 """Reading the request's body, as fast as it comes."""
 QUEUE = "queue"
-"""Waiting for an engine, be it to start the request or to be started itself."""
+"""Waiting for an engine: to start the request, or to be started itself."""
 ROUTE = "route"
-"""Admitting the request and choosing its replica, without the wait."""
+"""Making the prompt's prefix keys, admitting the request and choosing its replica."""
 CONNECT = "connect"
 """Connecting to the engine, where no connection was kept."""
 ENGINE = "engine"
-"""From the request sent to the head of the engine's answer."""
+"""From the request sent to the head of the engine's answer, or to its failure."""
 FIRST_EVENT = "first_event"
 """From there to the first event of a stream: engines begin to answer before they have any."""
 STEPS = (RECEIVE, QUEUE, ROUTE, CONNECT, ENGINE, FIRST_EVENT)
@@ -26,17 +28,23 @@ HEADER = (
 
 
 class Timing:
-    """One request's steps, each of which may have been taken several times; all in seconds.
+    """One request's steps, each of which may be taken several times; all in seconds.
 
-    `now` is a clock of any beginning.
+    `with timing.step(QUEUE): ...` is one; a step within another is taken out of that. `now` is a
+    clock of any beginning.
     """
 
-    __slots__ = ("_now", "_spent_s", "began_s", "first_s", "replied_s", "steps")
+    __slots__ = (
+        *("_now", "_own_s", "_since_s", "_spent_s", "_under_way"),
+        *("began_s", "first_s", "replied_s", "steps"),
+    )
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self.began_s = now()
+        self.began_s = self._since_s = now()
         self._spent_s = dict.fromkeys(STEPS, 0.0)
+        self._under_way: list[str] = []
+        self._own_s = 0.0
         self.steps: list[Step] | None = None
         """All of them, where they are to be kept."""
         self.replied_s: float | None = None
@@ -48,11 +56,35 @@ class Timing:
         """The time, by the clock."""
         return self._now()
 
-    def add(self, name: str, from_s: float, to_s: float) -> None:
-        """A step was taken."""
-        self._spent_s[name] += to_s - from_s
-        if self.steps is not None:
-            self.steps.append((name, from_s, to_s))
+    def step(self, name: str) -> Self:
+        """Begin a step, which ends with the context or with `end`."""
+        self._count()
+        self._under_way.append(name)
+        return self
+
+    def end(self) -> None:
+        """The step that began last has ended."""
+        self._count()
+        self._under_way.pop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end()
+
+    def split(self, name: str, first: str, first_s: float) -> None:
+        """Of the step that has just ended, the first part was a step of its own."""
+        self._spent_s[name] -= first_s
+        self._spent_s[first] += first_s
+        if self.steps:
+            _, from_s, to_s = self.steps.pop()
+            self.steps += [(first, from_s, from_s + first_s), (name, from_s + first_s, to_s)]
 
     def spent_s(self, name: str) -> float:
         """All the time that a step took."""
@@ -60,12 +92,26 @@ class Timing:
 
     def own_s(self) -> float:
         """What the gateway itself has added until the answer began, or until now."""
+        if self.replied_s is not None:
+            return self._own_s
+        self._count()
         spent = self._spent_s
-        until_s = self.replied_s or self._now()
-        return max(0.0, until_s - self.began_s - sum(spent.values()) + spent[ROUTE])
+        return max(0.0, self._since_s - self.began_s - sum(spent.values()) + spent[ROUTE])
 
     def reply(self) -> tuple[bytes, bytes]:
         """The answer begins now: the header for it, in milliseconds."""
-        self.replied_s = self._now()
-        steps_ms = (1000 * seconds for seconds in self._spent_s.values())
-        return b"server-timing", HEADER % (*steps_ms, 1000 * self.own_s())
+        self._own_s = self.own_s()
+        self.replied_s = self._since_s
+        steps_ms = [1000 * seconds for seconds in self._spent_s.values()]
+        return b"server-timing", HEADER % (*steps_ms, 1000 * self._own_s)
+
+    def _count(self) -> None:
+        """Count the time since the last look for the step that is under way."""
+        since_s, self._since_s = self._since_s, self._now()
+        if self._under_way:
+            name = self._under_way[-1]
+            self._spent_s[name] += self._since_s - since_s
+            if self.steps is not None:
+                if self.steps and self.steps[-1][0] == name:
+                    _, since_s, _ = self.steps.pop()  # it goes on
+                self.steps.append((name, since_s, self._since_s))

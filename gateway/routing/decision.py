@@ -127,16 +127,29 @@ class DecisionLog:
         self.observer: Callable[[Decision], None] | None = None
         """Told of every decision of which is known how it turned out."""
         self._decisions: OrderedDict[int, Decision] = OrderedDict()
+        self._under_way: dict[int, Decision] = {}
+        self._ended: OrderedDict[int, Decision] = OrderedDict()
+        """Those whose answer has ended, of which an engine may still tell."""
 
     def add(self, decision: Decision) -> None:
-        """Remember a decision, and forget the oldest if there are too many."""
+        """Remember a decision whose request is sent, and forget the oldest of too many."""
+        self._under_way[decision.id] = decision
         self._decisions[decision.id] = decision
         if len(self._decisions) > self._size:
             self._decisions.popitem(last=False)
 
+    def end(self, decision: Decision) -> None:
+        """The request is under way no more; its engine tells of that soon, if it does."""
+        if self._under_way.pop(decision.id, None) is not None:
+            self._ended[decision.id] = decision
+            if len(self._ended) > self._size:
+                self._ended.popitem(last=False)
+
     def finish(self, finished: Finished) -> None:
-        """Note how a request turned out, if its decision is remembered."""
-        if decision := self._decisions.get(finished.id):
+        """Note how a request turned out, if it is one of these."""
+        id_ = finished.id
+        decision = self._under_way.pop(id_, None) or self._ended.pop(id_, None)
+        if decision is not None:
             decision.finished = finished
             if self.observer is not None:
                 self.observer(decision)

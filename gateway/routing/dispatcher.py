@@ -123,6 +123,7 @@ class Dispatcher:
             yield self._dispatch(sent, model)
             sent.is_answered = True
         finally:
+            self._log.end(decision)
             self._end(sent)
 
     def has_room(self, decision: Decision, *, is_spared: bool = False) -> bool:

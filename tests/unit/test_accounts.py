@@ -5,13 +5,18 @@ import contextlib
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from gateway.api.accounts import Accounts
+from gateway.api.journey import COLD_COMMENT_S
 from gateway.metrics import NO_MODEL
 from gateway.registry.terms import Queue, Terms
 from gateway.relay.upstream import Upstream
+from gateway.routing.decision import KEPT
+from gateway.routing.fleet import ModelState
 from gateway.telemetry import Finished, Update
 from tests.unit.conftest import FakeEngine, StartEngine, Visit, answer, chunked
 from tests.unit.recorder import KeptRecorder
@@ -115,18 +120,15 @@ async def test_outcomes_of_answers(
     assert not recorder.observations["gateway_e2e_seconds", ("m",)]
 
 
-@pytest.mark.parametrize(
-    ("body", "model", "outcome"),
-    [(b"{", NO_MODEL, "refused"), (b'{"model": "invented"}', NO_MODEL, "refused")],
-)
+@pytest.mark.parametrize("body", [b"{", b'{"model": "invented"}'])
 async def test_what_clients_invent_is_no_label(
-    surface: Surface, recorder: KeptRecorder, body: bytes, model: str, outcome: str
+    surface: Surface, recorder: KeptRecorder, body: bytes
 ) -> None:
     """Unknown models and broken bodies are counted under no name."""
     async with surface.client() as client:
         await client.post(CHAT, content=body)
 
-    assert outcomes(recorder) == {(model, CHAT, "address", "interactive", outcome): 1}
+    assert outcomes(recorder) == {(NO_MODEL, CHAT, "address", "interactive", "refused"): 1}
 
 
 async def test_a_stream_begins_with_its_first_event(
@@ -167,13 +169,15 @@ async def test_a_request_that_is_turned_away_is_shed(
     for _ in range(20):
         surface.load("m")
     await _until(lambda: len(engine.requests) >= 8)
+    shed = ("m", CHAT, "address", "interactive", "shed")
+    before = outcomes(recorder)[shed]
 
     async with surface.client() as client:
         response = await client.post(CHAT, json={"model": "m"})
     forever.set()
 
     assert response.status_code == 429
-    assert outcomes(recorder)["m", CHAT, "address", "interactive", "shed"] >= 1
+    assert outcomes(recorder)[shed] == before + 1
 
 
 async def test_a_deadline_that_passes_is_a_timeout(
@@ -263,6 +267,108 @@ async def test_waiting_is_told_apart_from_choosing(
     assert steps["gateway"] < steps["queue"]
 
 
+async def test_who_waits_in_vain_has_waited(
+    surface: Surface, recorder: KeptRecorder, start_engine: StartEngine
+) -> None:
+    """A deadline that passes in the queue: the wait is observed, and not the gateway's own."""
+    engine, go_on = await _busy_engine(start_engine)
+    surface.add("m", engine)
+    for _ in range(12):
+        surface.load("m")
+    await _until(lambda: len(engine.requests) >= 8)
+
+    async with surface.client() as client:
+        response = await client.post(
+            CHAT, json={"model": "m"}, headers={"x-request-timeout-s": "0.05"}
+        )
+    go_on.set()
+
+    steps = timing_ms(response.headers["server-timing"])
+    assert response.status_code == 504
+    assert steps["queue"] >= 45
+    assert steps["gateway"] < steps["queue"]
+    assert [s for s in recorder.observations["gateway_queue_wait_seconds", ("m",)] if s >= 0.045]
+
+
+async def test_waiting_for_a_successor_is_no_time_of_the_gateways(
+    surface: Surface, start_engine: StartEngine
+) -> None:
+    """While the only engine has died and another one is awaited, the request waits."""
+
+    async def die(visit: Visit) -> None:
+        visit.writer.close()
+
+    async def answer_it(visit: Visit) -> None:
+        await visit.send(answer(b"{}"))
+
+    dead, other = await start_engine(die), await start_engine(answer_it)
+    model = surface.add("m", dead)
+
+    async with surface.client() as client:
+        asking = asyncio.create_task(client.post(CHAT, json={"model": "m"}))
+        await _until(lambda: bool(dead.requests))
+        await asyncio.sleep(0.1)
+        surface.fleet.replace_replicas(model, [other.replica()])
+        response = await asking
+
+    steps = timing_ms(response.headers["server-timing"])
+    assert response.status_code == 200
+    assert steps["queue"] >= 80
+    assert steps["gateway"] < steps["queue"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "outcome"),
+    [
+        ([b"".join(STREAM)], "answered"),
+        ([answer(b"{}", status=b"500 Oh")], "failed"),
+        ([answer(b"{}", status=b"400 Oh")], "refused"),
+    ],
+)
+async def test_after_signs_of_life_the_outcome_is_the_engines(
+    surface: Surface,
+    recorder: KeptRecorder,
+    start_engine: StartEngine,
+    reply: list[bytes],
+    outcome: str,
+) -> None:
+    """A model that had to start: its client was sent comments before it was answered."""
+    engine = await start_engine(script(*reply))
+    model = surface.add("m")
+
+    async with surface.client() as client:
+        asking = asyncio.create_task(client.post(CHAT, json={"model": "m", "stream": True}))
+        await _until(lambda: bool(surface.woken))
+        await asyncio.sleep(COLD_COMMENT_S + 0.2)
+        model.state = ModelState.READY
+        surface.fleet.replace_replicas(model, [engine.replica()])
+        response = await asking
+
+    assert response.text.startswith(":")
+    assert outcomes(recorder) == {("m", CHAT, "address", "interactive", outcome): 1}
+    assert timing_ms(response.headers["server-timing"])["queue"] >= 900
+    assert (outcome == "answered") == bool(recorder.observations["gateway_e2e_seconds", ("m",)])
+
+
+async def test_a_recorder_that_fails_is_no_matter_of_requests(
+    upstream: Upstream, start_engine: StartEngine
+) -> None:
+    """They are answered as without it."""
+
+    class Failing(KeptRecorder):
+        def count(self, *_: object) -> None:
+            raise RuntimeError("no")
+
+    surface = Surface(upstream, accounts=Accounts(Failing()))
+    surface.add("m", await start_engine(script(answer(b"{}"))))
+
+    async with surface.client() as client:
+        answered = await client.post(CHAT, json={"model": "m"})
+        unknown = await client.post(CHAT, json={"model": "n"})
+
+    assert (answered.status_code, unknown.status_code) == (200, 404)
+
+
 async def test_what_an_engine_tells_is_counted(
     surface: Surface, recorder: KeptRecorder, start_engine: StartEngine
 ) -> None:
@@ -272,6 +378,12 @@ async def test_what_an_engine_tells_is_counted(
     async with surface.client() as client:
         await client.post(CHAT, json={"model": "m"})
     (decision,) = surface.dispatchers.log.latest()
+    chosen = structs.replace(decision.candidates[0], cached_tokens=48.0)
+    decision.candidates = [chosen]
+    for _ in range(KEPT):  # later ones are decided while it runs
+        surface.dispatchers.log.add(
+            replace(decision, id=surface.dispatchers.log.latest()[0].id + 1)
+        )
     finished = Finished(
         id=decision.id,
         prompt_tokens=100,
@@ -294,7 +406,7 @@ async def test_what_an_engine_tells_is_counted(
     assert tokens == {
         "gateway_prompt_tokens": 100,
         "gateway_cached_tokens": 64,
-        "gateway_predicted_cached_tokens": 0,
+        "gateway_predicted_cached_tokens": 48,
         "gateway_completion_tokens": 11,
     }
     assert recorder.observations["gateway_inter_token_seconds", ("m",)] == [0.05]

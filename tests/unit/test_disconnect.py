@@ -7,7 +7,8 @@ import pytest
 from gateway.api.body import ClientGone
 from gateway.api.disconnect import UntilDisconnect
 from gateway.relay.asgi import Message
-from tests.unit.conftest import PATIENCE_S
+from gateway.relay.reply import Reply
+from tests.unit.conftest import PATIENCE_S, Client
 
 
 class Server:
@@ -15,6 +16,7 @@ class Server:
 
     def __init__(self) -> None:
         self.message: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self.reply = Reply(Client().send, [])
 
     async def receive(self) -> Message:
         """Wait for the message."""
@@ -23,7 +25,7 @@ class Server:
 
 async def work(server: Server, done: asyncio.Event) -> str:
     """Something that takes until `done`."""
-    async with UntilDisconnect(server.receive):
+    async with UntilDisconnect(server.receive, server.reply):
         await done.wait()
     return "worked"
 
@@ -36,6 +38,19 @@ async def test_work_ends_when_the_client_goes() -> None:
     server.message.set_result({"type": "http.disconnect"})
     with pytest.raises(ClientGone):
         await asyncio.wait_for(task, PATIENCE_S)
+
+
+async def test_after_the_answer_a_client_may_go() -> None:
+    """Servers say so at the end of every answer, also of clients that are still there."""
+    server, done = Server(), asyncio.Event()
+    task = asyncio.create_task(work(server, done))
+    await asyncio.sleep(0)
+    await server.reply.begin(200, [])
+    await server.reply.finish()
+    server.message.set_result({"type": "http.disconnect"})
+    await asyncio.sleep(0.01)
+    done.set()
+    assert await asyncio.wait_for(task, PATIENCE_S) == "worked"
 
 
 async def test_work_ends_when_the_server_fails() -> None:
@@ -51,7 +66,7 @@ async def test_work_ends_when_the_server_fails() -> None:
 async def test_cancellation_from_outside_stays_one() -> None:
     """Who cancels the task gets a cancelled task, even if the client goes at the same time."""
     server = Server()
-    until = UntilDisconnect(server.receive)
+    until = UntilDisconnect(server.receive, server.reply)
 
     async def wait() -> None:
         async with until:
@@ -97,5 +112,5 @@ async def test_other_messages_do_not_end_the_work() -> None:
 async def test_errors_of_the_work_pass() -> None:
     """What the work raises comes out as it is."""
     with pytest.raises(ZeroDivisionError):
-        async with UntilDisconnect(Server().receive):
+        async with UntilDisconnect(Server().receive, Server().reply):
             raise ZeroDivisionError

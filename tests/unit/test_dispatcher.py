@@ -650,16 +650,26 @@ def test_a_decision_explains_itself_and_learns_how_it_turned_out() -> None:
 
 
 def test_decisions_are_kept_newest_first_and_not_for_ever() -> None:
-    """The log is as long as it was made; reports on forgotten ones are nobody's."""
+    """The log is as long as it was made; reports on forgotten ones are nobody's.
+
+    None is forgotten whose request is still under way.
+    """
     scene = Scene("a")
     log = DecisionLog(size=2)
     decisions = [scene.dispatcher.choose(TEN) for _ in range(3)]
-    for decision in decisions:
+    late, *_ = others = [scene.dispatcher.choose(TEN) for _ in range(4)]
+    for decision in (*decisions, *others):
         log.add(decision)
-    for decision in decisions:
+    for decision in (*decisions, *others[1:]):
+        log.end(decision)
+    assert log.latest() == others[:1:-1]
+
+    for decision in (*decisions, *others):
         log.finish(finished(decision.id))
-    assert log.latest() == decisions[:0:-1]
-    assert [decision.finished is not None for decision in decisions] == [False, True, True]
+
+    assert [d.id for d in (*decisions, *others) if d.finished] == [
+        d.id for d in (late, *others[2:])
+    ]
 
 
 def finished(id_: int) -> Finished:

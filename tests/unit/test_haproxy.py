@@ -12,7 +12,7 @@ import pytest
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions
 
-from deployments.haproxy import BINARY_PATH, VARIABLES, hardened
+from deployments.haproxy import BINARY_PATH, LOG_TARGET, VARIABLES, hardened
 from deployments.local import environment
 from deployments.processes import free_port
 from tests.gateway_process import ROOT
@@ -20,6 +20,7 @@ from tests.unit.conftest import PATIENCE_S, FakeEngine, StartEngine, Visit, answ
 
 SCRIPT = str(Path(sys.executable).with_name("gateway-haproxy"))
 ARRIVAL_S = 1
+OPTIMIZED = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
 
 
 class Front:
@@ -50,7 +51,9 @@ class Front:
     async def start(self) -> None:
         """Run the script, as Serve does, until it listens."""
         self.process = await asyncio.create_subprocess_exec(
-            *(SCRIPT, "-db", "-f", str(self.config), "-dR"), stderr=asyncio.subprocess.DEVNULL
+            *(SCRIPT, "-db", "-f", str(self.config), "-dR"),
+            stderr=asyncio.subprocess.DEVNULL,
+            env=os.environ | OPTIMIZED,
         )
         async with asyncio.timeout(PATIENCE_S):
             while not await self._is_listening():
@@ -102,7 +105,7 @@ async def router(start_engine: StartEngine) -> FakeEngine:
 async def front(router: FakeEngine, tmp_path: Path) -> AsyncIterator[Front]:
     """HAProxy before the router, with little patience for requests."""
     front = Front(tmp_path, router)
-    front.config.write_text(hardened(front.config.read_text(), ARRIVAL_S))
+    front.config.write_text(hardened(front.config.read_text(), OPTIMIZED, ARRIVAL_S))
     await front.start()
     yield front
     await front.stop()
@@ -136,19 +139,23 @@ async def test_it_hardens_what_serve_writes_and_starts_with_it(
     await front.start()
     await front.stop()
 
-    assert once == hardened(written) != written
+    assert once == hardened(written, OPTIMIZED) != written
     assert front.config.read_text() == once
 
 
 def test_requests_are_logged_only_where_a_place_is_named() -> None:
     """By default Serve names a port on which nobody listens; what an operator has named stays."""
-    sections = "\nfrontend prometheus\nfrontend http_frontend\n"
+    local, remote = "127.0.0.1:514", "logs.example:514"
 
-    unnamed = hardened(f"global\n    log 127.0.0.1:514 local0 info{sections}")
-    named = hardened(f"global\n    log logs.example:514 local0 info{sections}")
+    unnamed = hardened(_logging_to(local), OPTIMIZED)
+    named = [
+        hardened(_logging_to(target), OPTIMIZED | {LOG_TARGET: target})
+        for target in (local, remote)
+    ]
 
-    assert "log 127.0.0.1:514 local0 notice\n" in unnamed
-    assert "log logs.example:514 local0 info\n" in named
+    assert f"log {local} local0 notice\n" in unnamed
+    assert f"log {local} local0 info\n" in named[0]
+    assert f"log {remote} local0 info\n" in named[1]
 
 
 async def test_serves_own_template_logs_to_nobody(router: FakeEngine, tmp_path: Path) -> None:
@@ -156,13 +163,36 @@ async def test_serves_own_template_logs_to_nobody(router: FakeEngine, tmp_path: 
     written = Front(tmp_path, router).config.read_text()
 
     assert " local0 info\n" in written
-    assert " local0 info\n" not in hardened(written)
+    assert " local0 info\n" not in hardened(written, OPTIMIZED)
+
+
+def _logging_to(target: str) -> str:
+    return f"global\n    log {target} local0 info\nfrontend prometheus\nfrontend http_frontend\n"
+
+
+@pytest.mark.parametrize(
+    ("environ", "is_told"),
+    [
+        ({}, False),
+        (OPTIMIZED, True),
+        (OPTIMIZED | {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "1"}, False),
+        ({"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}, True),
+    ],
+)
+def test_serve_watches_for_clients_where_we_could_not(
+    environ: dict[str, str], is_told: bool
+) -> None:
+    """On an event loop of another thread the gateway would not be woken."""
+    config = hardened(_logging_to("logs.example:514"), environ)
+
+    assert ("set-header x-request-disconnect-disabled ?1" in config) == is_told
+    assert "del-header x-request-disconnect-disabled" in config
 
 
 def test_a_configuration_it_does_not_know_stops_the_start() -> None:
     """Another release's template must not lose the limits in silence."""
     with pytest.raises(SystemExit, match="frontend http_frontend"):
-        hardened("global\n    maxconn 10\nfrontend prometheus\n    mode http\n")
+        hardened("global\n    maxconn 10\nfrontend prometheus\n    mode http\n", OPTIMIZED)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +234,7 @@ async def test_a_silent_client_gets_its_late_answer(
     config = front.config.read_text().replace(
         "timeout client 3600s", f"timeout client {ARRIVAL_S}s"
     )
-    front.config.write_text(hardened(config, ARRIVAL_S))
+    front.config.write_text(hardened(config, OPTIMIZED, ARRIVAL_S))
     await front.start()
     said = await front.talk(
         b"POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}"

@@ -13,6 +13,7 @@ from opentelemetry.trace import SpanKind, StatusCode, TraceFlags
 
 from gateway.api.accounts import Accounts
 from gateway.errors import ConfigError
+from gateway.registry.terms import Terms
 from gateway.relay.upstream import Upstream
 from gateway.tracing import Tracer, tracer_of
 from tests.unit.conftest import StartEngine, answer
@@ -35,7 +36,7 @@ def tracer(spans: InMemorySpanExporter) -> Iterator[Tracer]:
     provider.add_span_processor(SimpleSpanProcessor(spans))
     tracer = Tracer(provider)
     yield tracer
-    tracer.close()
+    provider.shutdown()
 
 
 def by_name(spans: InMemorySpanExporter) -> dict[str, ReadableSpan]:
@@ -65,6 +66,9 @@ async def test_a_request_is_a_span_with_its_steps_below(
     assert root.attributes
     assert root.attributes["gen_ai.operation.name"] == "chat"
     assert root.attributes["gen_ai.request.model"] == "m"
+    assert root.attributes["gen_ai.response.model"] == "m"
+    assert root.attributes["http.response.status_code"] == 200
+    assert root.attributes["gateway.cached_tokens"] == 0
     assert root.attributes["gateway.request_id"] == "mine"
     assert root.attributes["gateway.outcome"] == "answered"
     assert root.attributes["gateway.replica"] == engine.replica().id
@@ -111,6 +115,44 @@ async def test_a_failure_shows(
     assert root.attributes["http.response.status_code"] == 500
 
 
+@pytest.mark.parametrize(
+    ("model", "status"), [("unknown", 404), ("none", 503)], ids=["refused", "failed"]
+)
+async def test_an_error_has_its_status(
+    upstream: Upstream, tracer: Tracer, spans: InMemorySpanExporter, model: str, status: int
+) -> None:
+    """Also one that is answered after the span has been written."""
+    surface = Surface(upstream, accounts=Accounts(tracer=tracer))
+    surface.add("none").terms = Terms(cold_start_timeout_s=0.05)
+
+    async with surface.client() as client:
+        response = await client.post(CHAT, json={"model": model})
+
+    (root,) = spans.get_finished_spans()[-1:]
+    assert root.attributes
+    assert root.attributes["http.response.status_code"] == response.status_code == status
+
+
+@pytest.mark.parametrize("state", ["x" * 4000, "=,=\x7f"], ids=["long", "strange"])
+async def test_what_is_no_trace_state_is_left_out(
+    upstream: Upstream,
+    start_engine: StartEngine,
+    tracer: Tracer,
+    caplog: pytest.LogCaptureFixture,
+    state: str,
+) -> None:
+    """It does not get into the log, where a client could write what it likes."""
+    surface = Surface(upstream, accounts=Accounts(tracer=tracer))
+    surface.add("m", await start_engine(script(answer(b"{}"))))
+
+    async with surface.client() as client:
+        headers = {"traceparent": PARENT, "tracestate": state}
+        response = await client.post(CHAT, json={"model": "m"}, headers=headers)
+
+    assert response.status_code == 200
+    assert not caplog.records
+
+
 async def test_what_is_not_sampled_is_not_written(
     upstream: Upstream, start_engine: StartEngine, spans: InMemorySpanExporter
 ) -> None:
@@ -154,18 +196,22 @@ def test_nothing_is_traced_unless_asked_for(environ: dict[str, str]) -> None:
         {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
     ],
 )
-def test_the_standard_variables_turn_it_on(environ: dict[str, str]) -> None:
+async def test_the_standard_variables_turn_it_on(environ: dict[str, str]) -> None:
     """An exporter by name, or an endpoint."""
     tracer = tracer_of(environ)
 
     assert tracer is not None
-    tracer.close()
+    await tracer.close()
 
 
 @pytest.mark.parametrize(
     ("environ", "words"),
     [
         ({"OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER: `zipkin`"),
+        (
+            {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "x"},
+            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: `x`",
+        ),
         (
             {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
             "OTEL_EXPORTER_OTLP_PROTOCOL: `http/json`",
