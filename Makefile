@@ -1,9 +1,18 @@
-# make setup | serve | stop | lint | test | loadtest | clean. Everything is installed into .venv on first use.
+# make setup | serve | stop | observe | lint | test | loadtest | clean. Everything is installed into .venv on first use.
 
 CONFIG ?= configs/dev.yaml
 PORT   ?=
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ENGINE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+
+# make loadtest: what is sent (loadtests/README.md), how many users when; by default to configs/sim.yaml
+WORKLOAD ?= chat
+SHAPE    ?= steady
+USERS    ?=
+SECONDS  ?=
+URL      ?=
+WEB      ?=
+LOCUST   ?=
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -13,7 +22,7 @@ READY := $(VENV)/.ready-$(ENGINE)
 TORCH_CPU       := torch==2.13.0+cpu
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup serve stop lint test loadtest clean
+.PHONY: setup serve stop observe lint test loadtest clean
 
 setup: $(READY)
 
@@ -32,6 +41,9 @@ serve: setup
 stop:
 	@if test -x $(BIN)/python; then $(BIN)/python -m deployments.local stop; fi
 
+observe: setup
+	@$(BIN)/python -m deployments.observe
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,7 +56,9 @@ test: setup
 	$(BIN)/pytest
 
 loadtest: setup
-	$(BIN)/python -m loadtests.overhead
+	@$(BIN)/python -m loadtests.locust_run --workload $(WORKLOAD) --shape $(SHAPE) \
+		$(if $(USERS),--users $(USERS)) $(if $(SECONDS),--run-time $(SECONDS)s) \
+		$(if $(URL),--url $(URL)) $(if $(WEB),--web) $(LOCUST)
 
 clean: stop
 	rm -rf $(VENV) .venv-* build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

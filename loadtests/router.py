@@ -1,6 +1,6 @@
 """The gateway's HTTP application by itself, without Ray, in front of one engine.
 
-`python -m loadtests.router PORT ENGINE_PORT` is what `loadtests.overhead` calls `router`.
+`python -m loadtests.router PORT ENGINE_PORT` is what `loadtests.compare path` calls `router`.
 """
 
 import random

@@ -342,9 +342,16 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=9000)
     parser.add_argument("--model", default="sim", help="the model's name")
     parser.add_argument("--instant", action="store_true", help="answer at once")
+    parser.add_argument(
+        "--simulation",
+        default=Simulation(),
+        type=Simulation.model_validate_json,
+        help='speeds and sizes, as in a model entry: {"step_s": 0.03, "kv_tokens": 32768}',
+    )
     parser.add_argument("--key", default="none", help="the access key; `none`: no key is needed")
     args = parser.parse_args()
-    entry = SimEntry(name=args.model, engine="sim", simulation=Simulation(instant=args.instant))
+    simulation = args.simulation.model_copy(update={"instant": True} if args.instant else {})
+    entry = SimEntry(name=args.model, engine="sim", simulation=simulation)
     engine = SimulatedEngine(entry)
     config = server_config(engine.app if args.key == "none" else Gate(engine.app, args.key))
     config.host, config.port = args.host, args.port

@@ -1,0 +1,1 @@
+"""Comparisons with other gateways; `loadtests.compare` is their command."""

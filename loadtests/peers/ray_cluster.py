@@ -1,0 +1,62 @@
+"""Holds a Ray cluster with one application of Ray Serve LLM until told to end.
+
+`python -m loadtests.peers.ray_cluster app.json` is run by `ray_llm`, as the leader of a session.
+"""
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import ray
+from ray import serve
+from ray.serve.llm import build_openai_app
+
+POLL_S = 0.5
+LOGICAL_CPUS = 8
+"""More than a small machine has: Ray's own defaults reserve several for a replica."""
+
+
+class App(msgspec.Struct, frozen=True, kw_only=True):
+    """What to deploy."""
+
+    host: str
+    port: int
+    llm_config: dict[str, Any]
+    """As Ray's `LLMConfig` takes it."""
+
+
+def main() -> None:
+    """Hold it until a signal comes, or whoever started us is gone."""
+    app = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=App)
+    told = threading.Event()
+    threading.Thread(target=_until_orphaned, args=(told,), daemon=True).start()
+    ray.init(
+        address="local",
+        num_cpus=LOGICAL_CPUS,
+        include_dashboard=False,
+        log_to_driver=False,  # as where `serve deploy` has left: nobody reads a line per request
+        logging_level="warning",
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.set())  # after Ray, which sets its own
+    wanted = {"llm_configs": [app.llm_config]}
+    try:
+        serve.start(http_options={"host": app.host, "port": app.port})
+        serve.run(build_openai_app(wanted))
+        while not told.wait(POLL_S):  # a signal that another thread takes does not wake this one
+            pass
+    finally:
+        ray.shutdown()  # nothing has to be drained; what is left is ended with the session
+
+
+def _until_orphaned(told: threading.Event) -> None:
+    os.read(sys.stdin.fileno(), 1)
+    told.set()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Users that speak OpenAI's API, what they measure, and how it is reported."""

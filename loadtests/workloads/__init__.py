@@ -1,0 +1,1 @@
+"""What load tests send, drawn from a seed: conversations, and replays of traces."""

@@ -1,0 +1,206 @@
+"""The locust load test as a user runs it: against an engine by itself, and a broken server."""
+
+import http.client
+import http.server
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from deployments import processes
+from loadtests.targets import engine
+from loadtests.users.results import Results
+from tests.gateway_process import ROOT, wait_for
+
+pytestmark = pytest.mark.integration
+
+LOCUST = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py"]
+SECONDS = 4
+BROKEN = [
+    (429, {"retry-after": "1"}, b'{"error": {"message": "Later.", "code": "overloaded"}}'),
+    (500, {}, b'{"error": {"message": "Oh.", "type": "server_error"}}'),
+    (200, {}, b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'),
+]
+"""What a broken server answers, in turns."""
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[str]:
+    """An engine that answers at once."""
+    with engine() as target:
+        yield f"http://127.0.0.1:{target.port}"
+
+
+def loaded(host: str, folder: Path, *options: str) -> tuple[int, Results, str]:
+    """Locust's exit status, its results, and what it says."""
+    kept = ["--results", str(folder / "results.json"), "--plot", str(folder / "plot.png")]
+    wishes = ["--host", host, "--headless", "--run-time", f"{SECONDS}s", "--think-scale", "0"]
+    environment = os.environ | {"COLUMNS": "200"}
+    done = subprocess.run(
+        [*LOCUST, *wishes, *kept, *options],
+        check=False,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    results = folder / "results.json"
+    assert results.exists(), done.stdout
+    return done.returncode, msgspec.json.decode(results.read_bytes(), type=Results), done.stdout
+
+
+def test_a_load_test_measures_an_engine(host: str, tmp_path: Path) -> None:
+    """Every answer is whole, its tokens are counted, what is shared is found again; a picture."""
+    options = ["--workload", "agents", "--users", "3", "--scale", "0.2"]
+    status, results, said = loaded(host, tmp_path, *options)
+
+    assert status == 0, said
+    total = results.total
+    assert total.answered == total.requests > 3
+    assert [*results.models] == ["sim"]
+    assert total.completion_tokens > total.answered
+    assert total.hit_rate is not None
+    assert 0 < total.hit_rate < 1
+    assert total.ttft_s is not None
+    assert total.itl_s is not None
+    assert total.e2e_s is not None
+    assert 0 < total.ttft_s.p50 <= total.e2e_s.p50 <= total.e2e_s.most
+    assert max(look.users for look in results.looks) == 3
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    for statistic in ("TTFT", "ITL", "E2E", "TOK/S", "CACHED"):
+        row = re.search(rf"^{statistic} +sim +(\d+) ", said, re.MULTILINE)
+        assert row, said
+        assert int(row[1]) > 1
+
+
+def test_the_command_tells_what_came_of_it(host: str) -> None:
+    """`make loadtest` with a URL: a table, and where all the rest is."""
+    command = [sys.executable, "-m", "loadtests.locust_run", "--url", host, "--users", "2"]
+    done = subprocess.run(
+        [*command, "--workload", "none", "--run-time", f"{SECONDS}s"],
+        check=False,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stdout
+    assert "none, steady, up to 2 users" in done.stdout
+    told = re.search(r"^in (.+): (.+)$", done.stdout, re.MULTILINE)
+    assert told, done.stdout
+    kept = {path.name for path in Path(told[1]).iterdir()}
+    shutil.rmtree(told[1])
+    assert kept == {"locust.log", "plot.png", "report.html", "results.json"}
+
+
+def test_a_trace_is_sent_at_its_times(host: str, tmp_path: Path) -> None:
+    """All of it, whether or not answers come, and then the test is over."""
+    trace = tmp_path / "trace.jsonl"
+    line = {"timestamp": 0, "input_length": 1024, "output_length": 8, "hash_ids": [1, 2]}
+    lines = [json.dumps(line | {"timestamp": 100 * number}) for number in range(20)]
+    trace.write_text("\n".join(lines))
+    options = ["--workload", "trace", "--trace", str(trace), "--scale", "1", "--run-time", "60s"]
+    status, results, said = loaded(host, tmp_path, *options)
+
+    assert status == 0, said
+    assert results.total.answered == 20
+    assert results.total.prompt_tokens >= 20 * 1024
+    assert results.seconds >= 1.9
+
+
+def test_what_is_not_whole_is_a_failure(tmp_path: Path) -> None:
+    """With its reason, and locust ends with it; a rejection is none, and the user comes again."""
+    with broken_server() as port:
+        options = ["--users", "1", "--model", "any"]
+        status, results, said = loaded(f"http://127.0.0.1:{port}", tmp_path, *options)
+
+    assert status == 1, said
+    total = results.total
+    assert total.answered == 0
+    assert total.rejections == {"429 overloaded: Later.": total.rejected}
+    assert 0 < total.rejected <= total.failed + 1
+    assert {*total.failures} <= {"500 server_error: Oh.", "the stream ended without [DONE]"}
+    assert re.search(rf"^REJECTED +any +{total.rejected} ", said, re.MULTILINE), said
+
+
+def test_the_page_offers_the_choices(host: str) -> None:
+    """On the address that was asked for, without any load until somebody starts it."""
+    port = processes.free_port()
+    page = subprocess.Popen(
+        [*LOCUST, "--host", host, "--web-host", "127.0.0.1", "--web-port", str(port)],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(lambda: _page(port))
+        text = _page(port)
+    finally:
+        page.terminate()
+        page.wait(30)
+
+    assert '"tenants"' in text
+    assert '"diurnal"' in text
+    assert '"state": "ready"' in text
+
+
+def _page(port: int) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().read().decode()
+    except OSError:
+        return ""
+    finally:
+        connection.close()
+
+
+class Broken(http.server.BaseHTTPRequestHandler):
+    """Answers with one of `BROKEN` after the other."""
+
+    asked = 0
+
+    def do_GET(self) -> None:
+        """There are no models."""
+        self._answer(200, {}, b'{"data": []}')
+
+    def do_POST(self) -> None:
+        """Something is always wrong."""
+        self.rfile.read(int(self.headers["content-length"]))
+        answer = BROKEN[type(self).asked % len(BROKEN)]
+        type(self).asked += 1
+        self._answer(*answer)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
+        self.send_response(status)
+        for name, value in (headers | {"content-length": str(len(content))}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+
+@contextmanager
+def broken_server() -> Iterator[int]:
+    """The port of a server that never answers well."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Broken) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()

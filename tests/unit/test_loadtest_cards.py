@@ -1,0 +1,99 @@
+"""Which models a load test is sent to."""
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from loadtests.users.cards import Server, Unusable, chosen, context_tokens, replicas
+
+CARDS = [
+    {"id": "embed", "max_model_len": 512, "replicas": 1},
+    {"id": "large", "max_model_len": 8192, "replicas": 4, "state": "ready"},
+    {"id": "large-sql", "max_model_len": 8192, "replicas": 4, "parent": "large"},
+    {"id": "assistant", "replicas": 4, "stands_for": ["large"]},
+    {"id": "small", "max_model_len": 4096, "replicas": 0},
+    {"id": "busy", "root": "busy", "parent": None},
+]
+STATUS = {"embed": 400, "busy": 429}
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """A server that lists the models, of which some can chat."""
+
+    def do_GET(self) -> None:
+        """List them."""
+        self._answer(200, {"object": "list", "data": CARDS})
+
+    def do_POST(self) -> None:
+        """Chat, or not."""
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        is_known = self.headers["authorization"] == "Bearer key"
+        self._answer(STATUS.get(body["model"], 200) if is_known else 401, {})
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def _answer(self, status: int, document: object) -> None:
+        content = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+@contextmanager
+def served() -> Iterator[Server]:
+    """The server, running."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield Server(f"http://127.0.0.1:{server.server_port}/", "key")
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_mixed_load_goes_to_all_that_can_chat() -> None:
+    """Not to embedding models, nor twice to one that has other names; one that is busy can."""
+    with served() as server:
+        found = chosen(server, (), is_mixed=True)
+
+    assert [card.id for card in found] == ["large", "small", "busy"]
+    assert context_tokens(found) == 4096
+
+
+def test_other_load_goes_to_the_first_that_can_chat() -> None:
+    """Unless models are named, which the server need not list."""
+    with served() as server:
+        assert [card.id for card in chosen(server, (), is_mixed=False)] == ["large"]
+        named = chosen(server, ("unlisted", "large-sql"), is_mixed=False)
+
+    assert [(card.id, card.max_model_len) for card in named] == [
+        ("unlisted", None),
+        ("large-sql", 8192),
+    ]
+    assert context_tokens(named) == 8192
+    assert context_tokens(named[:1]) is None
+
+
+def test_replicas_are_read_where_the_server_tells() -> None:
+    """Of models; adapters and aliases have none of their own."""
+    with served() as server:
+        assert replicas(server.cards()) == {"embed": 1, "large": 4, "small": 0}
+
+
+def test_without_models_there_is_no_load() -> None:
+    """A wrong key, or nobody there: the reason is told."""
+    with served() as server:
+        stranger = Server(server._host)
+        with pytest.raises(Unusable, match="can chat"):
+            chosen(stranger, (), is_mixed=True)
+        host = server._host
+
+    with pytest.raises(Unusable, match=host):
+        Server(host).cards()

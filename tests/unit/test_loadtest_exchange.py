@@ -1,0 +1,184 @@
+"""Requests of load tests over HTTP: what is sent, and what is made of whatever comes back."""
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from loadtests.users.exchange import Exchange
+from loadtests.users.outcome import Fate
+from loadtests.workloads.turn import Function, Message, ToolCall, Turn
+
+TURN = Turn(
+    messages=(
+        Message("user", "What is the weather like?"),
+        Message("assistant", "", (ToolCall("call_1", Function("look", '{"at": "sky"}')),)),
+        Message("tool", "blue", tool_call_id="call_1"),
+    ),
+    answer_tokens=7,
+    is_batch=True,
+)
+FIRST = b'data: {"choices": [{"delta": {"content": "Fair"}}]}\n\n'
+LAST = (
+    b'data: {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 2, '
+    b'"prompt_tokens_details": {"cached_tokens": 4}}}\n\ndata: [DONE]\n\n'
+)
+
+
+class Answering(http.server.ThreadingHTTPServer):
+    """Answers all requests alike, and keeps them."""
+
+    def __init__(self, status: int, content: bytes, headers: dict[str, str]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.status, self.content, self.headers = status, content, headers
+        self.requests: list[tuple[str, dict[str, str], Any]] = []
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """One connection; the client counts on its being kept."""
+
+    server: Answering
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        """Answer."""
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        lowered = {name.lower(): value for name, value in self.headers.items()}
+        self.server.requests.append((self.path, lowered, body))
+        self.send_response(self.server.status)
+        headers = {"content-length": str(len(self.server.content))} | self.server.headers
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(self.server.content)
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def answering(
+    status: int = 200, content: bytes = FIRST + LAST, headers: dict[str, str] | None = None
+) -> Iterator[tuple[Answering, str]]:
+    """Such a server, and where it is."""
+    with Answering(status, content, headers or {}) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server, f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_turn_is_sent_in_openais_words() -> None:
+    """As a stream with usage, with its tools' calls and results, its key and its priority."""
+    with answering() as (server, host), Exchange(f"{host}/base/", "secret") as exchange:
+        exchange.send("model", TURN)
+
+    ((path, headers, body),) = server.requests
+    assert path == "/base/v1/chat/completions"
+    assert headers["authorization"] == "Bearer secret"
+    assert headers["x-gateway-priority"] == "batch"
+    assert body == {
+        "model": "model",
+        "messages": [
+            {"role": "user", "content": "What is the weather like?"},
+            {
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [
+                    {
+                        "id": "call_1",
+                        "type": "function",
+                        "function": {"name": "look", "arguments": '{"at": "sky"}'},
+                    }
+                ],
+            },
+            {"role": "tool", "content": "blue", "tool_call_id": "call_1"},
+        ],
+        "max_tokens": 7,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+def test_an_interactive_turn_has_no_priority_and_no_key_of_its_own() -> None:
+    """Where none was given."""
+    with answering() as (server, host), Exchange(host) as exchange:
+        exchange.send("model", Turn(messages=TURN.messages, answer_tokens=7))
+
+    ((_, headers, _),) = server.requests
+    assert not {"authorization", "x-gateway-priority"} & {*headers}
+
+
+def test_a_whole_answer_is_measured() -> None:
+    """Its text, its usage, and times in their order."""
+    with answering() as (_, host), Exchange(host) as exchange:
+        reply = exchange.send("model", TURN)
+
+    outcome = reply.outcome
+    assert reply.text == "Fair"
+    assert (outcome.fate, outcome.reason) == (Fate.ANSWERED, "")
+    assert (outcome.prompt_tokens, outcome.cached_tokens, outcome.completion_tokens) == (9, 4, 2)
+    assert outcome.ttft_s is not None
+    assert 0 < outcome.ttft_s <= outcome.e2e_s
+    assert outcome.tokens_per_s == pytest.approx(2 / outcome.e2e_s)
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "reason"),
+    [
+        (500, b'{"error": {"message": "Oh.", "type": "server_error"}}', "500 server_error: Oh."),
+        (404, b"nothing here", "404 nothing here"),
+        (200, FIRST, "the stream ended without [DONE]"),
+        (200, FIRST + b"data: [DONE]", "the stream ended without [DONE]"),
+        (200, FIRST + b'data: {"error": {"message": "Lost."}}\n\n' + LAST, "error event: Lost."),
+    ],
+)
+def test_what_is_not_whole_has_failed(status: int, content: bytes, reason: str) -> None:
+    """Whatever came before, and the reason is told."""
+    with answering(status, content) as (_, host), Exchange(host) as exchange:
+        outcome = exchange.send("model", TURN).outcome
+
+    assert (outcome.fate, outcome.reason) == (Fate.FAILED, reason)
+
+
+def test_a_stream_that_is_cut_has_failed() -> None:
+    """The connection ends before the answer does."""
+    longer = {"content-length": "100000"}
+    with answering(200, FIRST, longer) as (_, host), Exchange(host) as exchange:
+        reply = exchange.send("model", TURN)
+
+    assert reply.outcome.fate is Fate.FAILED
+    assert reply.outcome.reason
+
+
+def test_nobody_there_is_a_failure() -> None:
+    """And told as such."""
+    with answering() as (_, host):
+        pass
+    with Exchange(host) as exchange:
+        outcome = exchange.send("model", TURN).outcome
+
+    assert outcome.fate is Fate.FAILED
+    assert "ConnectionRefusedError" in outcome.reason
+
+
+@pytest.mark.parametrize(("headers", "wait_s"), [({"retry-after": "3"}, 3.0), ({}, 1.0)])
+def test_a_rejection_says_when_to_come_again(headers: dict[str, str], wait_s: float) -> None:
+    """Or a second is waited."""
+    content = b'{"error": {"message": "Later.", "code": "overloaded"}}'
+    with answering(429, content, headers) as (_, host), Exchange(host) as exchange:
+        reply = exchange.send("model", TURN)
+
+    assert (reply.outcome.fate, reply.outcome.reason) == (
+        Fate.REJECTED,
+        "429 overloaded: Later.",
+    )
+    assert reply.retry_after_s == wait_s
