@@ -53,8 +53,10 @@ Ray adds labels to all: `WorkerId` (of the process), `NodeAddress`, `SessionName
 
 - A counter is there from its first event on.
 - A gauge that nobody sets any more goes away after seconds. Routers set theirs every five seconds.
-- Of a histogram only the counts of its buckets are exact; its `_sum` is an estimate from them.
-  Quantiles are as good as the buckets, means are not.
+- Of a histogram of Ray's or vLLM's only the counts of its buckets are exact; its `_sum` is an
+  estimate from them. The gateway's own are exact, and by their `# TYPE` gauges that look as
+  histograms do: a router adds up what it observes and tells it every five seconds, because Ray's
+  agent would take tens of microseconds for every observation.
 
 What HAProxy answers by itself (400, 408, 502, 503, 504) never reaches a router. Its own exporter
 counts that on every node, at the port `RAY_SERVE_HAPROXY_METRICS_PORT` (9101), as
