@@ -103,7 +103,8 @@ def hold(config: Path) -> None:
         code = _watch(models, address, told)
         if code == 0:
             typer.echo(welcome(models, address, dashboard))
-            told.wait()
+            while not told.wait(POLL_S):  # a signal may have gone to another thread
+                pass
     finally:
         typer.echo("stopping")
         ray_serve.shutdown()
