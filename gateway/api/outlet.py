@@ -93,6 +93,8 @@ class Outlet:
 
     async def _pass_stream(self, response: Response) -> None:
         self._head = to_client(response.headers)
+        if not (self.has_alternative or self.reply.has_begun):
+            await self.reply.begin(response.status, self._head)
         self._events = WholeEvents()
         if self.parts:
             await self._pass_all(response)
@@ -117,7 +119,7 @@ class Outlet:
         await self.reply.finish(last)
 
     async def _begin(self) -> None:
-        """Begin with the first event: until then nothing is promised, and one write takes both."""
+        """Begin only now, where another model might have answered."""
         if not self.reply.has_begun:
             await self.reply.begin(200, self._head)
 
