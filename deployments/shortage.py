@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import ray
 from ray.autoscaler.v2.schema import ClusterStatus, NodeInfo, ResourceDemandSummary
 from ray.autoscaler.v2.sdk import get_cluster_status
-from ray.serve.context import _get_global_client as get_serve_client
 from ray.serve.schema import ReplicaState
 
+from deployments.statuses import application_details
 from gateway.shortage import Cluster, Node
 
 GROUP = "_group_"
@@ -24,9 +24,8 @@ def unplaced(app: str, deployment: str) -> int:
 
     Serve learns of the node when the replica's process is up, which may take long by itself.
     """
-    # Of Ray 2.60's public names, `serve.status()` tells that replicas start but not whether they
-    # have a node yet; what the dashboard shows does.
-    application = get_serve_client().get_serve_details()["applications"].get(app, {})
+    # `serve.status()` tells that replicas start, but not whether they have a node yet.
+    application = application_details().get(app, {})
     replicas = application.get("deployments", {}).get(deployment, {}).get("replicas", ())
     return sum(
         replica["state"] == ReplicaState.STARTING and replica.get("node_id") is None

@@ -15,8 +15,14 @@ from ray.serve.schema import ApplicationStatusOverview, DeploymentStatusOverview
 
 def application_statuses() -> dict[str, ApplicationStatusOverview]:
     """All applications, by name. Blocks until the controller has answered."""
+    return overviews(application_details())
+
+
+def application_details() -> Mapping[str, Any]:
+    """The same as the controller tells it, single replicas included."""
     # No public name in Ray 2.60 gives the answer as it comes.
-    return overviews(get_serve_client().get_serve_details()["applications"])
+    applications: Mapping[str, Any] = get_serve_client().get_serve_details()["applications"]
+    return applications
 
 
 def overviews(applications: Mapping[str, Any]) -> dict[str, ApplicationStatusOverview]:

@@ -5,7 +5,6 @@ sends its load to a server that is there already.
 """
 
 import contextlib
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ import yaml
 from rich.console import Console
 
 from deployments import processes
-from loadtests.launch import HOST, PROJECT_ROOT, STOP_TIMEOUT_S, Unavailable
+from loadtests.launch import HOST, PROJECT_ROOT, STOP_TIMEOUT_S, Unavailable, end_in_order
 from loadtests.targets import local_gateway
 from loadtests.users.results import Results
 from loadtests.users.table import reasons, table
@@ -105,7 +104,7 @@ def main(
     web: Annotated[bool, typer.Option("--web", help="Start locust's page, not the load.")] = False,
 ) -> None:
     """Send load and say what came of it; all other options are locust's."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    end_in_order()
     folder = RESULTS / time.strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True)
     page = f"http://{HOST}:{processes.free_port()}"

@@ -38,8 +38,6 @@ class Outlet:
         self.has_alternative = False
         """Another model may take the request."""
         self._head: Headers = []
-        self._is_first_due = False
-        """The first event of a stream is waited for."""
         self._path = path
         self._events = WholeEvents()
         self._last = b""
@@ -96,15 +94,13 @@ class Outlet:
         if not (self.has_alternative or self.reply.has_begun):
             await self.reply.begin(response.status, self._head)
         self._events = WholeEvents()
-        if self.parts:
-            await self._pass_all(response)
-            return
-        self._is_first_due = True
-        self.reply.timing.step(FIRST_EVENT)
+        timing = self.reply.timing
+        if not self.parts:
+            timing.step(FIRST_EVENT)
         try:
             await self._pass_all(response)
         finally:
-            self._end_wait()
+            timing.leave(FIRST_EVENT)
 
     async def _pass_all(self, response: Response) -> None:
         try:
@@ -150,12 +146,7 @@ class Outlet:
     def _note_first(self) -> None:
         timing = self.reply.timing
         timing.first_s = timing.now()
-        self._end_wait()
-
-    def _end_wait(self) -> None:
-        if self._is_first_due:
-            self._is_first_due = False
-            self.reply.timing.end()
+        timing.leave(FIRST_EVENT)
 
 
 def _is_events(response: Response) -> bool:

@@ -70,6 +70,11 @@ class Timing:
         self._count()
         self._under_way.pop()
 
+    def leave(self, name: str) -> None:
+        """End the step of that name, if it is the one under way."""
+        if self._under_way and self._under_way[-1] == name:
+            self.end()
+
     def __enter__(self) -> Self:
         return self
 

@@ -30,6 +30,9 @@ CONFIRMATION_S = 0.5
 """How long after its answer a request's keys are expected: telemetry takes a tenth of that."""
 BATCH_MS = 10**12
 """Milliseconds that a batch request is due after all others: a century of ageing is less."""
+READY, UNHEARD = "ready", "unheard"
+SOUND = frozenset({READY, UNHEARD})
+"""How replicas stand to which no others are preferred."""
 NO_COPIES: Mapping[str, int] = {}
 NOTHING = Match(keys=0, tokens=0)
 
@@ -157,12 +160,7 @@ class Dispatcher:
     def is_sound(self, replica: str) -> bool:
         """Whether a replica is there, and none that others are preferred to."""
         desk = self._desks.get(replica)
-        return (
-            desk is not None
-            and not desk.is_draining
-            and desk.replica.shunned_until_s <= self._now()
-            and not self.outliers.is_out(replica)
-        )
+        return desk is not None and self._standing(desk) in SOUND
 
     @property
     def sound(self) -> set[str]:
@@ -277,7 +275,7 @@ class Dispatcher:
         elif desk.replica.shunned_until_s > self._now():
             standing = "shunned"
         else:
-            standing = "ready" if desk.is_followed else "unheard"
+            standing = READY if desk.is_followed else UNHEARD
         return standing
 
     def _tell(self, replica: str) -> None:

@@ -4,12 +4,10 @@ All contenders are measured in turn, round after round, so that whatever else ha
 happens to all; those whose turn it is not rest. What the figures mean is in loadtests/README.md.
 """
 
-import signal
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import msgspec
@@ -22,7 +20,7 @@ from loadtests.comparison.judging import Samples, judge
 from loadtests.comparison.machine import Machine
 from loadtests.comparison.path_report import WIDTH, Report
 from loadtests.comparison.rest import awake
-from loadtests.launch import Unavailable
+from loadtests.launch import Unavailable, end_in_order
 from loadtests.measurement import Load, Sample, measure
 from loadtests.targets import Target
 
@@ -45,7 +43,7 @@ def main(  # noqa: PLR0913 - each is an option of the command
     plot: Annotated[Path | None, typer.Option(help="Where to draw them (.png, .svg).")] = None,
 ) -> None:
     """Compare what gateways cost: requests/s, time to first token, CPU."""
-    signal.signal(signal.SIGTERM, _end)
+    end_in_order()
     end_s = time.monotonic() + 60 * minutes
     progress, machine = Console(stderr=True), Machine.here()
     load = Load(clients=clients, seconds=seconds)
@@ -114,8 +112,3 @@ def _named(asked: str, known: Sequence[str]) -> list[str]:
     if unknown := [name for name in names if name not in known]:
         raise typer.BadParameter(f"--only: unknown {unknown}; known: {', '.join(known)}")
     return names
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    """Turn a signal into an exception, so that everything started is stopped."""
-    raise SystemExit(128 + number)

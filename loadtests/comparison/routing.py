@@ -5,11 +5,9 @@ turns, round after round, so that whatever else happens on the machine happens t
 figures mean is in loadtests/README.md.
 """
 
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import msgspec
@@ -24,6 +22,7 @@ from loadtests.comparison.routing_fleet import PEERS, POLICIES, Contender, Fleet
 from loadtests.comparison.routing_report import Report
 from loadtests.comparison.routing_stretches import Stretches, end_s
 from loadtests.comparison.routing_turn import ClientCut, Turn, play
+from loadtests.launch import end_in_order
 
 LEAD_SHARE = 1 / 3
 """Of the counted seconds: what leads up to them."""
@@ -53,7 +52,7 @@ def main(  # noqa: PLR0913 - each is an option of the command
     plot: Annotated[Path | None, typer.Option(help="Where to draw them (.png, .svg).")] = None,
 ) -> None:
     """Compare where routers send requests, over HTTP and in real time."""
-    signal.signal(signal.SIGTERM, _end)
+    end_in_order()
     progress = Console(stderr=True)
     turn_s = seconds * (1 + LEAD_SHARE)
     try:
@@ -127,7 +126,3 @@ def _named(asked: str, known: Sequence[str], option: str) -> list[str]:
     if not names:
         raise ConfigError(f"{option}: name at least one; known: {', '.join(known)}")
     return names
-
-
-def _end(signum: int, _: FrameType | None) -> None:
-    raise SystemExit(128 + signum)

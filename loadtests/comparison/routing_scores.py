@@ -1,5 +1,6 @@
 """What the routing comparison judges by: figures of a turn, and contenders against each other."""
 
+import operator
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
@@ -97,28 +98,30 @@ def judge(workload: str, rounds: Rounds, *, is_strict: bool) -> list[Verdict]:
         return []
     e2e = _ratio(rounds, lambda score: score.e2e_mean_s, min)
     goodput = _ratio(rounds, lambda score: score.goodput, max)
-    most = 1.0 if is_strict else 1 + CLOSE
-    least = 1.0 if is_strict else 1 - CLOSE
-    is_fastest = e2e[1].median < most if is_strict else e2e[1].median <= most
-    is_best = goodput[1].median > least if is_strict else goodput[1].median >= least
+    margin = 0.0 if is_strict else CLOSE
+    is_less, is_more = (operator.lt, operator.gt) if is_strict else (operator.le, operator.ge)
     return [
-        Verdict(
-            workload=workload,
-            figure="mean end to end",
-            best_other=e2e[0],
-            ratio=e2e[1],
-            limit=most,
-            is_met=is_fastest,
-        ),
-        Verdict(
-            workload=workload,
-            figure="goodput",
-            best_other=goodput[0],
-            ratio=goodput[1],
-            limit=least,
-            is_met=is_best,
-        ),
+        _verdict(workload, "mean end to end", e2e, 1 + margin, is_less),
+        _verdict(workload, "goodput", goodput, 1 - margin, is_more),
     ]
+
+
+def _verdict(
+    workload: str,
+    figure: str,
+    standing: tuple[str, Spread],
+    limit: float,
+    is_within: Callable[[float, float], bool],
+) -> Verdict:
+    best_other, ratio = standing
+    return Verdict(
+        workload=workload,
+        figure=figure,
+        best_other=best_other,
+        ratio=ratio,
+        limit=limit,
+        is_met=is_within(ratio.median, limit),
+    )
 
 
 def ratios(

@@ -5,13 +5,11 @@ ways to route, in turn within a round, while the other one of the pair rests.
 """
 
 import asyncio
-import signal
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import msgspec
@@ -26,7 +24,7 @@ from loadtests.comparison.rest import awake, resting
 from loadtests.comparison.vllm_client import ANSWER_TOKENS, Talk, talk
 from loadtests.comparison.vllm_contenders import gateway_entry, variants
 from loadtests.comparison.vllm_report import OURS, Report
-from loadtests.launch import Unavailable
+from loadtests.launch import Unavailable, end_in_order
 from loadtests.peers.ray_llm import ray_llm
 from loadtests.targets import Target
 
@@ -46,7 +44,7 @@ def main(  # noqa: PLR0913 - each is an option of the command
     ] = None,
 ) -> None:
     """Compare with Ray Serve LLM, with real vLLM engines on the CPU."""
-    signal.signal(signal.SIGTERM, _end)
+    end_in_order()
     progress, machine = Console(stderr=True), Machine.here()
     play = _Play(guests, count, questions, progress)
     began_s = time.monotonic()
@@ -145,8 +143,3 @@ def _vllm_version() -> str:
         except PackageNotFoundError:
             continue
     return "none"
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    """Turn a signal into an exception, so that everything started is stopped."""
-    raise SystemExit(128 + number)
