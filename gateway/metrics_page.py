@@ -164,7 +164,7 @@ it:
 
 ```
 server-timing: receive;dur=0.09, queue;dur=0.00, route;dur=0.14, connect;dur=0.00,
-               engine;dur=25.23, gateway;dur=0.53
+               engine;dur=25.23, first_event;dur=0.00, gateway;dur=0.53
 ```
 
 | step | what was done |
@@ -174,6 +174,7 @@ server-timing: receive;dur=0.09, queue;dur=0.00, route;dur=0.14, connect;dur=0.0
 | `route` | making the prompt's prefix keys, admitting the request and choosing its replica |
 | `connect` | connecting to the engine; 0 on a connection that was kept |
 | `engine` | from the request sent to the head of the engine's answer (unstreamed, all of it) |
+| `first_event` | from there to the first event of a stream, with which the reply begins |
 | `gateway` | all that the gateway itself has added, `route` included |
 
 A step that was taken several times, because a replica failed, is the sum. A reply that begins

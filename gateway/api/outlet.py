@@ -91,8 +91,6 @@ class Outlet:
 
     async def _pass_stream(self, response: Response) -> None:
         self._head = to_client(response.headers)
-        if not (self.has_alternative or self.reply.has_begun):
-            await self.reply.begin(response.status, self._head)
         self._events = WholeEvents()
         timing = self.reply.timing
         if not self.parts:
@@ -115,7 +113,7 @@ class Outlet:
         await self.reply.finish(last)
 
     async def _begin(self) -> None:
-        """Begin only now, where another model might have answered."""
+        """Begin with the first event: until then nothing is promised, and one write takes both."""
         if not self.reply.has_begun:
             await self.reply.begin(200, self._head)
 

@@ -18,14 +18,11 @@ CONNECT = "connect"
 ENGINE = "engine"
 """From the request sent to the head of the engine's answer, or to its failure."""
 FIRST_EVENT = "first_event"
-"""From there to the first event of a stream: engines begin to answer before they have any.
-
-A reply that waits for it, because another model might yet answer, tells it as the engine's.
-"""
+"""From there to the first event of a stream: engines begin to answer before they have any."""
 STEPS = (RECEIVE, QUEUE, ROUTE, CONNECT, ENGINE, FIRST_EVENT)
 HEADER = (
     b"receive;dur=%.2f, queue;dur=%.2f, route;dur=%.2f, connect;dur=%.2f, engine;dur=%.2f,"
-    b" gateway;dur=%.2f"
+    b" first_event;dur=%.2f, gateway;dur=%.2f"
 )
 """The steps' milliseconds, and what the gateway itself has added, routing included."""
 
@@ -110,10 +107,8 @@ class Timing:
         """The answer begins now: the header for it, in milliseconds."""
         self._own_s = self.own_s()
         self.replied_s = self._since_s
-        *steps_s, first_event_s = self._spent_s.values()
-        steps_s[-1] += first_event_s
-        steps_ms = [1000 * seconds for seconds in (*steps_s, self._own_s)]
-        return b"server-timing", HEADER % tuple(steps_ms)
+        steps_ms = [1000 * seconds for seconds in self._spent_s.values()]
+        return b"server-timing", HEADER % (*steps_ms, 1000 * self._own_s)
 
     def _count(self) -> None:
         """Count the time since the last look for the step that is under way."""

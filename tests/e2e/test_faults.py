@@ -8,7 +8,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import httpx
@@ -92,8 +92,6 @@ class Stream:
     replica: str = ""
     """The one that it began on."""
     content: bytes = b""
-    is_placed: asyncio.Event = field(default_factory=asyncio.Event)
-    """An engine has it, which may not have begun with it."""
 
     async def read(self, http: httpx.AsyncClient) -> None:
         """Ask, and read all of the answer."""
@@ -110,7 +108,6 @@ class Stream:
             headers["x-gateway-resume"] = "off"
         async with http.stream("POST", path, json=body, headers=headers) as response:
             self.replica = response.headers["x-gateway-replica"]
-            self.is_placed.set()
             async for chunk in response.aiter_raw():
                 self.content += chunk
 
@@ -248,8 +245,25 @@ def broken(
 
 async def attempts(http: httpx.AsyncClient) -> dict[str, int]:
     """How many engines each request has been sent to, by its id."""
-    decisions = (await http.get("/gateway/decisions", params={"model": MODEL})).json()["data"]
-    return Counter(decision["request_id"] for decision in decisions)
+    return Counter(decision["request_id"] for decision in await decisions(http))
+
+
+async def replica_of(http: httpx.AsyncClient, request_id: str) -> str:
+    """Where a request has been sent, as soon as it has; its reply begins when an engine does."""
+    async with asyncio.timeout(REQUEST_TIMEOUT_S):
+        while True:
+            for decision in await decisions(http):
+                if decision["request_id"] == request_id:
+                    replica: str = decision["replica"]
+                    return replica
+            await asyncio.sleep(SETTLED_S)
+
+
+async def decisions(http: httpx.AsyncClient) -> list[Document]:
+    """Where requests were sent to, the last one first."""
+    answer = await http.get("/gateway/decisions", params={"model": MODEL})
+    found: list[Document] = answer.json()["data"]
+    return found
 
 
 def core_of(replica: psutil.Process) -> psutil.Process:
@@ -299,7 +313,7 @@ async def placed(http: httpx.AsyncClient, group: asyncio.TaskGroup, name: str) -
         for number in range(MOST_EACH):
             stream = Stream(kind, f"{name}-{kind.replace(' ', '-')}-{number}")
             group.create_task(stream.read(http))
-            await stream.is_placed.wait()
+            stream.replica = await replica_of(http, stream.request_id)
             streams.append(stream)
             replicas.add(stream.replica)
             if len(replicas) == 2:

@@ -24,7 +24,7 @@ from tests.unit.surface import CHAT, Surface, script
 
 EVENTS = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 STREAM = [EVENTS, chunked(b"data: {}\n\n"), chunked(b"data: [DONE]\n\n"), b"0\r\n\r\n"]
-STEPS = ["receive", "queue", "route", "connect", "engine", "gateway"]
+STEPS = ["receive", "queue", "route", "connect", "engine", "first_event", "gateway"]
 
 
 @pytest.fixture
@@ -129,6 +129,34 @@ async def test_what_clients_invent_is_no_label(
         await client.post(CHAT, content=body)
 
     assert outcomes(recorder) == {(NO_MODEL, CHAT, "address", "interactive", "refused"): 1}
+
+
+async def test_a_stream_begins_with_its_first_event(
+    surface: Surface, start_engine: StartEngine
+) -> None:
+    """An engine that has only said 200 has promised nothing: its failure is told by a status."""
+
+    async def fail(visit: Visit) -> None:
+        await visit.send(EVENTS)
+        visit.writer.close()
+
+    async def think(visit: Visit) -> None:
+        await visit.send(EVENTS)
+        await asyncio.sleep(0.05)
+        await visit.send(*STREAM[1:])
+
+    fails = surface.add("fails", await start_engine(fail))
+    fails.terms = Terms(queue=Queue(max_wait_s=0.05))
+    surface.add("thinks", await start_engine(think))
+
+    async with surface.client() as client:
+        failed = await client.post(CHAT, json={"model": "fails", "stream": True})
+        answered = await client.post(CHAT, json={"model": "thinks", "stream": True})
+
+    assert failed.status_code == 503
+    steps = timing_ms(answered.headers["server-timing"])
+    assert steps["first_event"] >= 49
+    assert steps["gateway"] < steps["first_event"]
 
 
 async def test_a_request_that_is_turned_away_is_shed(
