@@ -14,6 +14,7 @@ from deployments.garbage import collect_rarely
 from deployments.last_config import LastConfig
 from deployments.logs import log_with_serve
 from deployments.metrics import RayRecorder
+from deployments.server import serve_directly
 from gateway.admission.admissions import Admissions
 from gateway.api.access import Access
 from gateway.api.accounts import Accounts
@@ -101,7 +102,7 @@ class Router:
 
     def __serve_build_asgi_app__(self) -> App:
         """Serve's call for the HTTP application, once the constructor is done."""
-        return create_app(
+        gateway = create_app(
             self._fleet,
             self._dispatchers,
             Means(
@@ -113,8 +114,9 @@ class Router:
             ),
             controls=self._controls,
             accounts=self._accounts,
-            returns_request_id=False,
         )
+        serve_directly(gateway)
+        return gateway.without_ids()
 
     def check_health(self) -> None:
         """Serve's health check."""

@@ -39,14 +39,11 @@ def create_app(
     *,
     controls: Controls,
     accounts: Accounts | None = None,
-    returns_request_id: bool = True,
-) -> App:
+) -> "Gateway":
     """The gateway as an ASGI application.
 
     The application owns the relay in `means` and closes it at its shutdown. What is in `controls`
     may be changed in place. `accounts`: where each request's end is noted.
-    `returns_request_id`: off where the server in front (Ray Serve) adds `x-request-id` to
-    every response by itself.
     """
     accounts = accounts or Accounts()
     dispatchers.log.observer = accounts.note_finished
@@ -58,24 +55,26 @@ def create_app(
     rest.include_router(
         operators_router(selector, dispatchers.log, means.faults, shadows, controls)
     )
-    return Gateway(
-        rest, Inference(selector, means, shadows, controls, accounts), returns_request_id
-    )
+    return Gateway(rest, Inference(selector, means, shadows, controls, accounts))
 
 
 class Gateway:
     """Sends each request to its handler and answers what they raise."""
 
-    def __init__(self, rest: App, inference: Inference, returns_request_id: bool) -> None:
+    def __init__(self, rest: App, inference: Inference, *, returns_ids: bool = True) -> None:
         self._rest = rest
         self._inference = inference
-        self._returns_request_id = returns_request_id
+        self._returns_ids = returns_ids
+
+    def without_ids(self) -> "Gateway":
+        """The same, behind a server that puts `x-request-id` into every reply by itself."""
+        return Gateway(self._rest, self._inference, returns_ids=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Speak ASGI: HTTP, lifespan, and a polite refusal of websockets."""
         kind = scope["type"]
         if kind == "http":
-            await self._answer(scope, receive, send)
+            await self.answer(scope, receive, send)
         elif kind == "websocket":
             await receive()  # its `websocket.connect`
             await send({"type": "websocket.close", "code": 1000})
@@ -89,13 +88,14 @@ class Gateway:
             return self._inference(scope, receive, reply, request_id)
         return self._rest(*_for_fastapi(scope, receive, reply))
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> int:
+        """Answer an HTTP request; the status that its client was told, 0 if it has gone before."""
         request_id = _request_id(scope)
-        reply = Reply(send, [(b"x-request-id", request_id)] if self._returns_request_id else [])
+        reply = Reply(send, [(b"x-request-id", request_id)] if self._returns_ids else [])
         try:
             await self._dispatch(scope, receive, reply, request_id)
         except ClientGone:
-            return
+            pass
         except GatewayError as error:
             if reply.has_begun:
                 raise  # the server around us cuts the connection: nothing else tells the client
@@ -106,6 +106,7 @@ class Gateway:
                 await send_error(internal_error(), scope["path"], reply)
             elif not reply.has_ended:  # as it has where FastAPI answers before it raises
                 raise
+        return reply.status
 
 
 def _request_id(scope: Scope) -> bytes:

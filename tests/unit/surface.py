@@ -31,7 +31,6 @@ class Surface:
         upstream: Upstream,
         *,
         accounts: Accounts | None = None,
-        returns_request_id: bool = True,
     ) -> None:
         self.fleet = Fleet()
         self.controls = Controls()
@@ -44,14 +43,14 @@ class Surface:
             Admissions(self.fleet, self.dispatchers, time.monotonic),
             ColdStarts(self.fleet, self.wake),
         )
-        self.app: App = create_app(
+        self.gateway = create_app(
             self.fleet,
             self.dispatchers,
             self.means,
             controls=self.controls,
             accounts=accounts,
-            returns_request_id=returns_request_id,
         )
+        self.app: App = self.gateway
 
     def wake(self, model: Model, waiting: int) -> None:
         """Note who is waited for."""

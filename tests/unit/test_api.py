@@ -322,7 +322,8 @@ async def test_server_in_front_may_return_the_request_id(
     start_engine: StartEngine, upstream: Upstream
 ) -> None:
     """Where Serve adds the header, we do not, but the engine still gets it."""
-    surface = Surface(upstream, returns_request_id=False)
+    surface = Surface(upstream)
+    surface.app = surface.gateway.without_ids()
     engine = await start_engine(script(answer(b"ok")))
     surface.add("m", engine)
     async with surface.client() as client:
