@@ -23,7 +23,7 @@ from deployments import processes
 from loadtests.launch import HOST, PROJECT_ROOT, STOP_TIMEOUT_S, Unavailable, end_in_order
 from loadtests.targets import local_gateway
 from loadtests.users.results import Results
-from loadtests.users.table import reasons, table
+from loadtests.users.table import remarks, table
 
 CONFIG = PROJECT_ROOT / "configs" / "sim.yaml"
 RESULTS = PROJECT_ROOT / "build" / "loadtests"
@@ -79,7 +79,7 @@ def locust(host: str, folder: Path, options: Sequence[str]) -> Iterator[psutil.P
 
 
 def tell(console: Console, folder: Path) -> bool:
-    """Print what came of it, and where it is; whether nothing failed.
+    """Print what came of it, and where it is; whether there were answers, and nothing failed.
 
     Raises:
         Failed: there are no results.
@@ -90,17 +90,19 @@ def tell(console: Console, folder: Path) -> bool:
         raise Failed("\n".join([*said[-TOLD_LINES:], f"no results; see {folder}/locust.log"]))
     results = msgspec.json.decode(kept.read_bytes(), type=Results)
     console.print(table(results))
-    for reason in reasons(results):
-        console.print(reason, markup=False, soft_wrap=True)
+    for remark in remarks(results):
+        console.print(remark, markup=False, soft_wrap=True)
     names = ", ".join(sorted(path.name for path in folder.iterdir()))
     console.print(f"in {folder}: {names}", markup=False, soft_wrap=True)
-    return not results.total.failed
+    return results.total.answered > 0 and not results.total.failed
 
 
 def main(
     context: typer.Context,
     url: Annotated[str, typer.Option(help="A server that is there already.")] = "",
-    config: Annotated[Path, typer.Option(help="Of the gateway started otherwise.")] = CONFIG,
+    config: Annotated[
+        Path, typer.Option(exists=True, dir_okay=False, help="Of the gateway started otherwise.")
+    ] = CONFIG,
     web: Annotated[bool, typer.Option("--web", help="Start locust's page, not the load.")] = False,
 ) -> None:
     """Send load and say what came of it; all other options are locust's."""

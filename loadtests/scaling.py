@@ -5,13 +5,15 @@
 """
 
 import asyncio
+import contextlib
 import itertools
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -74,7 +76,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def record(self) -> "Record":
         """What is kept of it."""
-        kept = [(round(o.sent_s, 2), o.status, round(o.ttft_s, 3)) for o in self.outcomes]
+        kept = [(round(o.sent_s, 2), o.status, round(o.ttft_s, 3), o.flaw) for o in self.outcomes]
         return Record(looks=self.looks, requests=kept)
 
     @property
@@ -89,8 +91,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """What of a run is kept."""
 
     looks: list[Look]
-    requests: list[tuple[float, int, float]]
-    """When each was sent, the status of its answer, and its time to first token."""
+    requests: list[tuple[float, int, float, str]]
+    """When each was sent, the status of its answer, its time to first token, what was wrong."""
 
 
 def rate(at_s: float) -> float:
@@ -117,7 +119,8 @@ async def ramp(gateway: LocalGateway, port: int, seed: int) -> Run:
         outcomes = [outcome for piece in pieces for outcome in await piece]
     await asyncio.sleep(start_s + UP_S + TOP_S + DOWN_S + REST_S - time.monotonic())
     looking.cancel()
-    await asyncio.gather(looking, return_exceptions=True)
+    with contextlib.suppress(asyncio.CancelledError):
+        await looking  # what kept it from looking is raised here
     since = [msgspec.structs.replace(o, sent_s=o.sent_s - start_s) for o in outcomes]
     return Run(looks=looks, outcomes=sorted(since, key=lambda o: o.sent_s))
 
@@ -149,6 +152,7 @@ def table(run: Run) -> Table:
         "requests/s",
         "answered",
         "rejected",
+        "failed",
         "TTFT p50, s",
         "p90",
         "replicas",
@@ -164,13 +168,24 @@ def table(run: Run) -> Table:
     return found
 
 
-def _cells(sent: Sequence[Outcome]) -> tuple[str, str, str, str, str]:
+def rejected(outcomes: Iterable[Outcome]) -> Sequence[Outcome]:
+    """Those that were turned away in order."""
+    return [o for o in outcomes if o.status == 429 and not o.flaw]
+
+
+def failed(outcomes: Iterable[Outcome]) -> Sequence[Outcome]:
+    """All others that were not answered in full."""
+    return [o for o in outcomes if o.flaw]
+
+
+def _cells(sent: Sequence[Outcome]) -> tuple[str, ...]:
     good = answered(sent)
     ttfts_s = [outcome.ttft_s for outcome in good]
     return (
         f"{len(sent) / ROW_S:.1f}",
         f"{len(good)}",
-        f"{sum(outcome.status == 429 for outcome in sent)}",
+        f"{len(rejected(sent))}",
+        f"{len(failed(sent))}",
         f"{quantile(ttfts_s, 0.5):.2f}" if good else "",
         f"{quantile(ttfts_s, 0.9):.2f}" if good else "",
     )
@@ -190,7 +205,7 @@ def draw(path: Path, run: Run) -> None:
     load, replicas, waits = figure.subplots(3, 1, sharex=True)
     times = [ROW_S / 4 * step for step in range(int((UP_S + TOP_S + DOWN_S) / (ROW_S / 4)) + 1)]
     load.plot(times, [rate(at_s) for at_s in times], color="#4878a8")
-    load.set_ylabel("requests/s sent")
+    load.set_ylabel("requests/s wanted")
     looks_s = [look.at_s for look in run.looks]
     replicas.step(looks_s, [look.running for look in run.looks], where="post", color="#2e7d4f")
     replicas.step(
@@ -203,10 +218,13 @@ def draw(path: Path, run: Run) -> None:
     replicas.set_ylabel("replicas\n(dotted: starting)")
     replicas.set_ylim(0, MOST + 1)
     good = answered(run.outcomes)
-    turned_away = [o.sent_s for o in run.outcomes if o.status == 429]
     waits.plot([o.sent_s for o in good], [o.ttft_s for o in good], ".", ms=3, color="#4878a8")
-    waits.plot(turned_away, [0.0] * len(turned_away), "x", ms=4, color="#b03a2e")
-    waits.set_ylabel("time to first token, s\n(cross: rejected)")
+    for outcomes, marker in ((rejected(run.outcomes), "x"), (failed(run.outcomes), "v")):
+        times_s, top = [o.sent_s for o in outcomes], [1.06] * len(outcomes)
+        place = waits.get_xaxis_transform()  # on top: they have no time to first token
+        waits.plot(times_s, top, marker, transform=place, ms=4, color="#b03a2e", clip_on=False)
+    waits.set_ylim(bottom=0)
+    waits.set_ylabel("time to first\ntoken, s (on top:\nx rejected, v failed)")
     waits.set_xlabel("seconds")
     for axes in (load, replicas, waits):
         axes.spines[["top", "right"]].set_visible(False)
@@ -241,13 +259,16 @@ def main(
     console = Console(width=120)
     console.print(table(run))
     console.print(
-        f"{run.most} replicas at most, {run.looks[-1].running} in the end, {run.turns} change of "
-        f"direction; {len(good)} of {len(run.outcomes)} requests answered"
+        f"{run.most} replicas at most, {run.looks[-1].running} in the end, changes of direction: "
+        f"{run.turns}; {len(good)} of {len(run.outcomes)} requests answered"
     )
+    for flaw, count in Counter(o.flaw for o in failed(run.outcomes)).most_common():
+        console.print(f"failed {count} times: {flaw}", markup=False, soft_wrap=True)
     if json_file:
         json_file.write_bytes(msgspec.json.encode(run.record))
     if plot:
         draw(plot, run)
+    raise typer.Exit(1 if failed(run.outcomes) or not good else 0)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ class Answer:
         return (self.last_s - self.first_s) / gaps
 
     def read(self, event: bytes, now_s: float) -> None:
-        """Take the next event.
+        """Take the next event, or the next line, as each of their events is one.
 
         Raises:
             Broken: it says that the answer has failed, or nothing that can be understood.
@@ -125,6 +125,8 @@ def reason_of(body: bytes) -> str:
     try:
         error = msgspec.json.decode(body, type=_ErrorBody).error
     except msgspec.DecodeError:
-        return body[:LONGEST_REASON].decode(errors="replace")
-    kind = error.code or error.type
-    return (f"{kind}: {error.message}" if kind else error.message)[:LONGEST_REASON]
+        said = body.decode(errors="replace")
+    else:
+        kind = error.code or error.type
+        said = f"{kind}: {error.message}" if kind else error.message
+    return " ".join(said.split())[:LONGEST_REASON]

@@ -1,15 +1,19 @@
 """What `/v1/models` says: which models there are, how long their context is, how many replicas."""
 
-import itertools
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
+from http.client import HTTPException
+from urllib.parse import urlsplit
 
 import msgspec
+
+from loadtests.users.answer import reason_of
 
 TIMEOUT_S = 10.0
 PROBE_TIMEOUT_S = 300.0
 """The first answer of a model may have to wait for its engine to start."""
+TOLD_REFUSALS = 3
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,11 +41,22 @@ class Unusable(Exception):
     """There is nothing to send load to; the message says why."""
 
 
+def root(url: str) -> str:
+    """What a server's `/v1` is below; others name that path with the server.
+
+    Raises:
+        Unusable: it is no URL.
+    """
+    if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+        raise Unusable(f"{url} is no http:// or https:// URL")
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
 class Server:
-    """An OpenAI-compatible server, as far as its models go."""
+    """An OpenAI-compatible server, as far as its models go; `host` is its `root`."""
 
     def __init__(self, host: str, api_key: str = "") -> None:
-        self._host = host.rstrip("/")
+        self._host = host
         self._headers = {"content-type": "application/json"}
         if api_key:
             self._headers["authorization"] = f"Bearer {api_key}"
@@ -56,11 +71,13 @@ class Server:
             return msgspec.json.decode(
                 self._answer("/v1/models", None, TIMEOUT_S), type=_Cards
             ).data
-        except (OSError, msgspec.DecodeError) as error:
+        except urllib.error.HTTPError as error:
+            raise Unusable(f"{self._host}/v1/models: {_told(error)}") from None
+        except (OSError, HTTPException, msgspec.DecodeError) as error:
             raise Unusable(f"{self._host}/v1/models: {error}") from None
 
-    def can_chat(self, model: str) -> bool:
-        """Whether it answers a chat; a model that is busy or away may."""
+    def refusal(self, model: str) -> str:
+        """Why it does not chat; empty if it does, or may, being busy or away."""
         body = {
             "model": model,
             "messages": [{"role": "user", "content": "Hello."}],
@@ -69,10 +86,10 @@ class Server:
         try:
             self._answer("/v1/chat/completions", msgspec.json.encode(body), PROBE_TIMEOUT_S)
         except urllib.error.HTTPError as error:
-            return error.code == 429 or error.code >= 500
-        except OSError:
-            return False
-        return True
+            return "" if error.code == 429 or error.code >= 500 else _told(error)
+        except (OSError, HTTPException) as error:
+            return str(error)
+        return ""
 
     def _answer(self, path: str, body: bytes | None, timeout_s: float) -> bytes:
         request = urllib.request.Request(self._host + path, body, self._headers)  # noqa: S310 - ours
@@ -90,11 +107,28 @@ def chosen(server: Server, wanted: Sequence[str], is_mixed: bool) -> list[Card]:
     cards = {card.id: card for card in server.cards()}
     if wanted:
         return [cards.get(name) or Card(id=name) for name in wanted]
-    able = (card for card in cards.values() if card.is_model and server.can_chat(card.id))
-    found = [*(able if is_mixed else itertools.islice(able, 1))]
+    found: list[Card] = []
+    refusals: list[str] = []
+    for card in filter(lambda card: card.is_model, cards.values()):
+        if refusal := server.refusal(card.id):
+            refusals.append(f"{card.id}: {refusal}")
+            continue
+        found.append(card)
+        if not is_mixed:
+            break
     if not found:
-        raise Unusable("none of the models there can chat")
+        said = "none of the models there can chat" if refusals else "there are no models"
+        raise Unusable("; ".join([said, *refusals[:TOLD_REFUSALS]]))
     return found
+
+
+def _told(error: urllib.error.HTTPError) -> str:
+    with error:
+        try:
+            said = reason_of(error.read())
+        except (OSError, HTTPException):
+            said = error.reason
+    return f"{error.code} {said}".strip()
 
 
 def replicas(cards: Iterable[Card]) -> Mapping[str, int]:

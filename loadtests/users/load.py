@@ -49,16 +49,16 @@ class Load:
         self.api_key = options.api_key
         self._found = found
         self._names = (f"{found.seed} {number}" for number in itertools.count())
-        sizes = Sizes.fitting(
+        self.sizes = Sizes.fitting(
             found.context_tokens,
             most_tokens=options.max_prompt_tokens,
             scale=options.scale,
             think_scale=options.think_scale,
         )
         if options.is_trace:
-            self.replay = _replay(options, sizes)
+            self.replay = _replay(options, self.sizes, found.seed)
         else:
-            self._workload = WORKLOADS[options.workload](sizes, found.seed)
+            self._workload = WORKLOADS[options.workload](self.sizes, found.seed)
 
     @property
     def model(self) -> str:
@@ -71,10 +71,10 @@ class Load:
         return Dialogue(self._workload, self._found.models, rng)
 
 
-def _replay(options: Options, sizes: Sizes) -> Replay:
+def _replay(options: Options, sizes: Sizes, seed: str) -> Replay:
     if options.trace is None:
         raise Unusable("the workload trace needs a file: --trace FILE")
     try:
-        return Replay.read(options.trace, options.trace_speed, sizes)
+        return Replay.read(options.trace, options.trace_speed, sizes, seed)
     except ConfigError as error:
         raise Unusable(str(error)) from None

@@ -12,14 +12,15 @@ from locust.env import Environment
 from locust.runners import LocalRunner
 from rich.console import Console
 
-from loadtests.users.cards import Server, Unusable, replicas
+from loadtests.users.cards import Server, Unusable, replicas, root
+from loadtests.users.exchange import Exchange
 from loadtests.users.load import Found, Load
 from loadtests.users.options import Options
 from loadtests.users.picture import draw
 from loadtests.users.recorder import Recorder
 from loadtests.users.results import Look, Results, Setting
 from loadtests.users.shapes import users_at
-from loadtests.users.table import reasons, table
+from loadtests.users.table import remarks, table
 
 HOST = "http://127.0.0.1:8000"
 """Where no other is given."""
@@ -42,8 +43,11 @@ class LoadTest:
         """Set when nothing more is to be sent."""
         self.is_over = False
         """Whether there was an end to what was to be sent, and it has come."""
+        self.unsent = 0
+        """Requests of a trace that are not sent yet."""
         self._environment: Environment
         self._options: Options
+        self._sent_until_s = 0.0
         self._setting: Setting | None = None
         """Of the test that is running."""
         self._looks: list[Look] = []
@@ -61,7 +65,7 @@ class LoadTest:
         environment.host = environment.host or HOST
         self._environment = environment
         self.recorder = Recorder(environment)
-        environment.events.test_stopping.add_listener(lambda **_: self.stopping.set())
+        environment.events.test_stopping.add_listener(lambda **_: self.end_sending())
         environment.events.test_stop.add_listener(self._finish)
         gevent.signal_handler(signal.SIGTERM, environment.runner.quit)  # locust's: with a page only
 
@@ -85,21 +89,38 @@ class LoadTest:
         """Whether requests have times of their own."""
         return self._options.is_trace
 
+    def exchange(self, concurrency: int = 1) -> Exchange:
+        """A user's way to the server."""
+        return Exchange(self._host, self.recorder.note, self.load.api_key, concurrency)
+
+    def end_sending(self) -> None:
+        """Nothing more is sent."""
+        if not self.stopping.is_set():
+            self._sent_until_s = time.time()
+            self.stopping.set()
+
     def _begin(self) -> Setting:
         options = Options.of(self._environment.parsed_options or Namespace())
-        host = self._environment.host or HOST
+        self._host = host = root(self._environment.host or HOST)
         server = Server(host, options.api_key)
         found = Found.at(server, options)
         self.load = Load(options, found)
         self.recorder.clear()
         self.stopping.clear()
         self.is_over = False
+        self.unsent = 0
         self._looks = []
+        self._environment.process_exit_code = None
         self._options = options
         self._setting = Setting(
             workload=options.workload,
             shape=options.shape,
             users=options.users,
+            run_time_s=options.run_time_s,
+            scale=self.load.sizes.scale,
+            think_scale=options.think_scale,
+            trace=str(options.trace or ""),
+            trace_speed=options.trace_speed,
             seed=found.seed,
             host=host,
             begun_s=time.time(),
@@ -123,8 +144,16 @@ class LoadTest:
             self._watch.kill()
         setting, self._setting = self._setting, None
         if setting:
-            outcomes = self.recorder.outcomes
-            self._tell(Results.of(setting, outcomes, self._looks))
+            results = Results.of(
+                setting,
+                self.recorder.outcomes,
+                self._looks,
+                sent_until_s=self._sent_until_s,
+                unsent=self.unsent,
+            )
+            if not results.total.answered:
+                self._environment.process_exit_code = 1
+            self._tell(results)
 
     def _tell(self, results: Results) -> None:
         options = self._options
@@ -136,5 +165,5 @@ class LoadTest:
             draw(options.plot, results, self.recorder.outcomes)
         console = Console(width=140)
         console.print(table(results))
-        for reason in reasons(results):
-            console.print(reason)
+        for remark in remarks(results):
+            console.print(remark, markup=False, soft_wrap=True)

@@ -1,11 +1,13 @@
 """What locust's command line and its web page let one choose."""
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from loadtests.users.cards import Unusable
 from loadtests.users.shapes import SHAPES
 from loadtests.workloads.catalogue import MIXED, NAMES, TRACE
 
@@ -58,7 +60,11 @@ def add_options(parser: "LocustArgumentParser") -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What was chosen."""
+    """What was chosen.
+
+    Raises:
+        Unusable: there can be no test of it.
+    """
 
     workload: str
     shape: str
@@ -75,14 +81,31 @@ class Options:
     results: Path | None
     plot: Path | None
 
+    def __post_init__(self) -> None:
+        """The page's numbers do not pass the parser, so they are checked here."""
+        above = {
+            "--users": self.users,
+            "--run-time": self.run_time_s,
+            "--trace-speed": self.trace_speed,
+        }
+        at_least = {
+            "--scale": self.scale,
+            "--think-scale": self.think_scale,
+            "--max-prompt-tokens": self.max_prompt_tokens,
+        }
+        for option, value in (above | at_least).items():
+            if not math.isfinite(value) or value < 0 or (option in above and value == 0):
+                least = "more than 0" if option in above else "0 or more"
+                raise Unusable(f"{option} is {value:g}, and has to be {least}")
+
     @classmethod
     def of(cls, parsed: argparse.Namespace) -> Self:
         """What the command line, or the page, says."""
         return cls(
             workload=parsed.workload,
             shape=parsed.shape,
-            users=parsed.num_users or USERS,
-            run_time_s=float(parsed.run_time or RUN_TIME_S),
+            users=USERS if parsed.num_users is None else parsed.num_users,
+            run_time_s=float(RUN_TIME_S if parsed.run_time is None else parsed.run_time),
             models=tuple(name for name in parsed.model.split(",") if name),
             seed=parsed.seed,
             scale=parsed.scale,

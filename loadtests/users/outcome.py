@@ -12,13 +12,18 @@ class Fate(StrEnum):
     REJECTED = "rejected"
     """429: turned away in order, which is no failure."""
     FAILED = "failed"
+    CUT = "cut"
+    """Still on its way when its user was ended, with the test or before."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """A request's end; times are seconds, `sent_s` since the epoch."""
+    """A request's end; times are seconds, and count from when it was due."""
 
     model: str
-    sent_s: float
+    due_s: float
+    """Since the epoch; who waits for answers sends at once what is due."""
+    late_s: float = 0.0
+    """How long after that it was sent."""
     fate: Fate
     reason: str = ""
     """Of a rejection or a failure."""

@@ -1,23 +1,23 @@
-"""A test over time in one picture: users, first tokens, tokens a second, replicas."""
+"""A test over time in one picture: users, first tokens, who got none, tokens a second, replicas."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from loadtests.users.figures import Spread
 from loadtests.users.outcome import Fate, Outcome
-from loadtests.users.results import Results, Spread
+from loadtests.users.pieces import Pieces
+from loadtests.users.results import Results
+from loadtests.workloads.catalogue import TRACE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.ticker import Locator
 
-PIECES = 40
-LEAST_PIECE_S = 2.0
-"""The time is cut into so many pieces, none shorter than that."""
 COLOURS = ("#4878a8", "#c77c2e", "#2e7d4f", "#8a5aa8", "#3f9c9c", "#a3486f")
 GREY = "#808080"
-RED = "#b03a2e"
+UNANSWERED = {Fate.REJECTED: "#d9a441", Fate.FAILED: "#b03a2e", Fate.CUT: GREY}
 OTHERS = "all others"
 
 
@@ -25,51 +25,61 @@ def draw(path: Path, results: Results, outcomes: Sequence[Outcome]) -> None:
     """Write a picture; its format is that of the path's suffix."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - optional, and slow to import
 
-    has_replicas = any(look.replicas for look in results.looks)
-    heights = (0.5, 1.2, 1.0, 0.6)[: 4 if has_replicas else 3]
+    scene = Scene(results, outcomes)
+    panels = scene.panels()
+    heights = [height for height, _ in panels]
     figure = Figure(figsize=(11, sum(heights) * 2.4 + 0.6), layout="constrained")
-    users, waits, tokens, *replicas = figure.subplots(
-        len(heights), 1, sharex=True, height_ratios=heights
-    )
     figure.suptitle(_title(results))
-    scene = _Scene(results, outcomes)
-    scene.draw_users(users)
-    scene.draw_waits(waits)
-    scene.draw_tokens(tokens)
-    for axes in replicas:
-        scene.draw_replicas(axes)
-    for axes in (last := (users, waits, tokens, *replicas)):
+    grid = figure.subplots(len(panels), 1, sharex=True, height_ratios=heights)
+    for axes, (_, fill) in zip(grid, panels, strict=True):
+        fill(axes)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(visible=True, axis="y", alpha=0.3)
         axes.set_ylim(bottom=0)
-    last[-1].set_xlabel("seconds")
-    last[-1].set_xlim(0, scene.seconds)
+    grid[-1].set_xlabel("seconds")
+    grid[-1].set_xlim(0, scene.seconds)
     figure.align_ylabels()
     figure.savefig(path, dpi=120)
 
 
 def _title(results: Results) -> str:
     total = results.total
-    counts = f"{total.answered:,} answered, {total.rejected:,} rejected, {total.failed:,} failed"
+    counts = (
+        f"{total.answered:,} answered, {total.rejected:,} rejected, {total.failed:,} failed, "
+        f"{total.cut:,} cut"
+    )
     hits = "" if total.hit_rate is None else f", {total.hit_rate:.0%} of prompt tokens cached"
     return f"{results.setting.title}: {counts}{hits}"
 
 
-class _Scene:
+class Scene:
     """What there is to draw, in seconds since the beginning."""
 
     def __init__(self, results: Results, outcomes: Sequence[Outcome]) -> None:
         self.seconds = results.seconds
         self._begun_s = results.setting.begun_s
+        self._is_trace = results.setting.workload == TRACE
         self._looks = results.looks
+        self._peak = results.peak
         self._outcomes = outcomes
         self._good = [o for o in outcomes if o.fate is Fate.ANSWERED]
-        self._piece_s = max(LEAST_PIECE_S, self.seconds / PIECES)
+        self._pieces = Pieces(self.seconds)
         made = Counter(
             {name: figures.completion_tokens for name, figures in results.models.items()}
         )
         self._models = [name for name, _ in made.most_common(len(COLOURS))]
         self._colours = dict(zip(self._models, COLOURS, strict=False)) | {OTHERS: GREY}
+
+    def panels(self) -> Sequence[tuple[float, Callable[["Axes"], None]]]:
+        """What draws each panel for which there is something, and its height."""
+        demand = self.draw_sent if self._is_trace else self.draw_users
+        found = [(0.5, demand), (1.2, self.draw_waits)]
+        if len(self._good) < len(self._outcomes):
+            found.append((0.6, self.draw_unanswered))
+        found.append((1.0, self.draw_tokens))
+        if any(look.replicas for look in self._looks):
+            found.append((0.6, self.draw_replicas))
+        return found
 
     def draw_users(self, axes: "Axes") -> None:
         """How many there are."""
@@ -78,8 +88,16 @@ class _Scene:
         axes.set_ylabel("users")
         axes.yaxis.set_major_locator(_whole_numbers())
 
+    def draw_sent(self, axes: "Axes") -> None:
+        """How many requests of a trace were due in a second."""
+        pieces = self._pieces
+        counts = pieces.counts(map(self._at_s, self._outcomes))
+        rates = [count / pieces.length_s for count in counts]
+        axes.bar(pieces.starts_s, rates, pieces.length_s, align="edge", color=GREY)
+        axes.set_ylabel("requests/s")
+
     def draw_waits(self, axes: "Axes") -> None:
-        """Each first token, the median and the 90th percentile; what got none, at the bottom."""
+        """Each first token, the median and the 90th percentile."""
         timed = [(self._at_s(o), o.ttft_s) for o in self._good if o.ttft_s is not None]
         times, waits = _columns(timed)
         axes.plot(times, waits, ".", ms=4, alpha=0.35, color=COLOURS[0], label="each request")
@@ -87,19 +105,40 @@ class _Scene:
         axes.plot(*_columns(middle), color=COLOURS[0], label="median")
         upper = [(at_s, spread.p90) for at_s, spread in self._spreads(timed)]
         axes.plot(*_columns(upper), color=COLOURS[0], ls=":", label="90th percentile")
-        for fate, marker in ((Fate.REJECTED, "x"), (Fate.FAILED, "v")):
-            times = [self._at_s(o) for o in self._outcomes if o.fate is fate]
-            if times:
-                zeros = [0.0] * len(times)
-                axes.plot(times, zeros, marker, ms=5, color=RED, clip_on=False, label=str(fate))
         axes.set_ylabel("time to first\ntoken, s")
         _explain(axes)
 
+    def draw_unanswered(self, axes: "Axes") -> None:
+        """How many requests of each piece came to nothing, one kind on top of the other."""
+        pieces = self._pieces
+        below = [0] * pieces.count
+        for fate, colour in UNANSWERED.items():
+            times = [self._at_s(o) for o in self._outcomes if o.fate is fate]
+            if not times:
+                continue
+            counts = pieces.counts(times)
+            axes.bar(
+                pieces.starts_s,
+                counts,
+                pieces.length_s,
+                below,
+                align="edge",
+                color=colour,
+                label=str(fate),
+            )
+            below = [lower + count for lower, count in zip(below, counts, strict=True)]
+        axes.set_ylabel(f"requests in\n{pieces.length_s:.1f} s")
+        axes.yaxis.set_major_locator(_whole_numbers())
+        _explain(axes)
+
     def draw_tokens(self, axes: "Axes") -> None:
-        """Of all requests of a model together."""
+        """Of all requests of a model together, and which part of the time is the peak."""
+        if self._peak:
+            axes.axvspan(
+                self._peak.begin_s, self._peak.end_s, color=GREY, alpha=0.12, lw=0, label="peak"
+            )
         for model, rates in self._rates().items():
-            times = [(piece + 0.5) * self._piece_s for piece in range(len(rates))]
-            axes.plot(times, rates, color=self._colours[model], label=model)
+            axes.plot(self._pieces.middles_s, rates, color=self._colours[model], label=model)
         axes.set_ylabel("tokens/s")
         _explain(axes)
 
@@ -124,35 +163,27 @@ class _Scene:
         return [*seen, (self.seconds, seen[-1][1])] if seen else seen
 
     def _at_s(self, outcome: Outcome) -> float:
-        return outcome.sent_s - self._begun_s
+        return outcome.due_s - self._begun_s
 
     def _spreads(self, timed: Sequence[tuple[float, float]]) -> Iterator[tuple[float, Spread]]:
         pieces: dict[int, list[float]] = {}
         for at_s, value in timed:
-            pieces.setdefault(int(at_s / self._piece_s), []).append(value)
+            pieces.setdefault(self._pieces.at(at_s), []).append(value)
         for piece, values in sorted(pieces.items()):
             if spread := Spread.of(values):
-                yield (piece + 0.5) * self._piece_s, spread
+                yield self._pieces.middles_s[piece], spread
 
     def _rates(self) -> Mapping[str, list[float]]:
         """Tokens a second of each model, piece by piece, answers spread evenly over their time."""
-        count = int(self.seconds / self._piece_s) + 1
         rates: dict[str, list[float]] = {}
         for outcome in self._good:
             model = outcome.model if outcome.model in self._models else OTHERS
-            found = rates.setdefault(model, [0.0] * count)
-            end = self._at_s(outcome) + outcome.e2e_s
-            begin = self._at_s(outcome) + (outcome.ttft_s or 0.0)
-            for piece, share in _shares(begin / self._piece_s, end / self._piece_s):
-                found[min(piece, count - 1)] += outcome.completion_tokens * share / self._piece_s
+            found = rates.setdefault(model, [0.0] * self._pieces.count)
+            begin_s = self._at_s(outcome) + (outcome.ttft_s or 0.0)
+            end_s = self._at_s(outcome) + outcome.e2e_s
+            for piece, share in self._pieces.shares(begin_s, end_s):
+                found[piece] += outcome.completion_tokens * share / self._pieces.length_s
         return rates
-
-
-def _shares(begin: float, end: float) -> Iterator[tuple[int, float]]:
-    """The pieces, each one long, that a time touches, and how much of it is in each."""
-    for piece in range(int(begin), int(end) + 1):
-        inside = min(end, piece + 1) - max(begin, piece)
-        yield piece, inside / (end - begin) if end > begin else 1.0
 
 
 def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
@@ -167,4 +198,5 @@ def _whole_numbers() -> "Locator":
 
 def _explain(axes: "Axes") -> None:
     """Beside the lines, where none is covered."""
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize="small")
+    if axes.get_legend_handles_labels()[0]:  # of nothing, matplotlib warns
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize="small")

@@ -23,6 +23,8 @@ class Recorder:
     def note(self, outcome: Outcome) -> None:
         """A request has ended."""
         self.outcomes.append(outcome)
+        if outcome.fate is Fate.CUT:
+            return  # nobody knows what would have come of it
         if outcome.fate is Fate.REJECTED:
             self._log("REJECTED", outcome, outcome.e2e_s * 1000)
             return

@@ -8,7 +8,7 @@ from locust import User, task
 from locust.exception import StopUser
 
 from loadtests.users.exchange import Exchange
-from loadtests.users.load_test import HOST, LoadTest
+from loadtests.users.load_test import LoadTest
 from loadtests.workloads.turn import Turn
 
 CONNECTIONS = 10_000
@@ -19,25 +19,32 @@ class Replayer(User):
     """Everybody in a trace."""
 
     abstract = True
-    host = HOST
     test: ClassVar[LoadTest]
 
     @task
     def replay(self) -> None:
-        """Send all there is, or until the test is over; then wait for the answers."""
+        """Send all there is, or until the test is over; then wait for the answers.
+
+        Times count from when a request was due, so that a client or a server that lags makes
+        nothing look faster.
+        """
         load, requests = self.test.load, Group()
-        with Exchange(self.host or HOST, load.api_key, CONNECTIONS) as exchange:
-            start_s = time.monotonic()
+        self.test.unsent = load.replay.count
+        with self.test.exchange(CONNECTIONS) as exchange:
+            start_s = time.perf_counter()
             try:
                 for at_s, turn in load.replay.timed():
-                    if self.test.stopping.wait(max(0.0, start_s + at_s - time.monotonic())):
+                    due_s = start_s + at_s
+                    if self.test.stopping.wait(max(0.0, due_s - time.perf_counter())):
                         break
-                    requests.spawn(self._send, exchange, load.model, turn)
+                    requests.spawn(self._send, exchange, turn, due_s)
+                self.test.end_sending()
                 requests.join()
             finally:
                 requests.kill()
         self.test.is_over = True
         raise StopUser
 
-    def _send(self, exchange: Exchange, model: str, turn: Turn) -> None:
-        self.test.recorder.note(exchange.send(model, turn).outcome)
+    def _send(self, exchange: Exchange, turn: Turn, due_s: float) -> None:
+        self.test.unsent -= 1
+        exchange.send(self.test.load.model, turn, due_s)

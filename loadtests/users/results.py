@@ -1,13 +1,14 @@
-"""The figures of a test: distributions, counts and rates, in all and for each model."""
+"""What there is to tell of a test: how it was set, what came of it, in all and for each model."""
 
-import statistics
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import msgspec
 
-from loadtests.users.outcome import Fate, Outcome
+from loadtests.users.figures import Figures, Span, Spread
+from loadtests.users.outcome import Outcome
+from loadtests.users.shapes import users_at
 from loadtests.workloads.catalogue import TRACE
 
 
@@ -20,86 +21,18 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     """Of each model, where the server says."""
 
 
-class Spread(msgspec.Struct, frozen=True, kw_only=True):
-    """How values are spread."""
-
-    mean: float
-    p50: float
-    p90: float
-    p95: float
-    p99: float
-    most: float
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> Self | None:
-        """None of no values."""
-        found = sorted(values)
-        if not found:
-            return None
-        cuts = statistics.quantiles(found * 2 if len(found) == 1 else found, n=100)
-        most = found[-1]
-        p50, p90, p95, p99 = (min(cuts[percent - 1], most) for percent in (50, 90, 95, 99))
-        return cls(mean=statistics.fmean(found), p50=p50, p90=p90, p95=p95, p99=p99, most=most)
-
-
-class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of some requests; spreads and tokens are those of the answered."""
-
-    requests: int
-    answered: int
-    rejected: int
-    failed: int
-    rejections: Mapping[str, int]
-    failures: Mapping[str, int]
-    """By their reasons."""
-    requests_per_s: float
-    output_tokens_per_s: float
-    """Of all requests together."""
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    hit_rate: float | None
-    """Cached tokens of all prompt tokens."""
-    ttft_s: Spread | None
-    itl_s: Spread | None
-    e2e_s: Spread | None
-    tokens_per_s: Spread | None
-    """Of each request."""
-
-    @classmethod
-    def of(cls, outcomes: Sequence[Outcome], seconds: float) -> Self:
-        """The figures of requests within so many seconds."""
-        good = [o for o in outcomes if o.fate is Fate.ANSWERED]
-        prompt_tokens = sum(o.prompt_tokens for o in good)
-        cached_tokens = sum(o.cached_tokens for o in good)
-        completion_tokens = sum(o.completion_tokens for o in good)
-        rejections, failures = _reasons(outcomes, Fate.REJECTED), _reasons(outcomes, Fate.FAILED)
-        return cls(
-            requests=len(outcomes),
-            answered=len(good),
-            rejected=sum(rejections.values()),
-            failed=sum(failures.values()),
-            rejections=rejections,
-            failures=failures,
-            requests_per_s=len(good) / seconds,
-            output_tokens_per_s=completion_tokens / seconds,
-            prompt_tokens=prompt_tokens,
-            cached_tokens=cached_tokens,
-            completion_tokens=completion_tokens,
-            hit_rate=cached_tokens / prompt_tokens if prompt_tokens else None,
-            ttft_s=Spread.of(o.ttft_s for o in good if o.ttft_s is not None),
-            itl_s=Spread.of(o.itl_s for o in good if o.itl_s is not None),
-            e2e_s=Spread.of(o.e2e_s for o in good),
-            tokens_per_s=Spread.of(o.tokens_per_s for o in good),
-        )
-
-
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """What was measured: enough to do it again."""
 
     workload: str
     shape: str
     users: int
+    run_time_s: float
+    scale: float
+    think_scale: float
+    trace: str
+    """Its file, if there is one."""
+    trace_speed: float
     seed: str
     host: str
     begun_s: float
@@ -112,6 +45,21 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
             return TRACE
         return f"{self.workload}, {self.shape}, up to {self.users} users"
 
+    def peak(self, looks: Sequence[Look], sent_until_s: float) -> Span | None:
+        """When all users were there and sent; of a trace, until all of it was sent."""
+        if self.workload == TRACE:
+            times_s = [self.begun_s, sent_until_s]
+        else:
+            times_s = [look.at_s for look in looks if self._is_peak(look, sent_until_s)]
+        if not times_s or times_s[-1] <= times_s[0]:
+            return None
+        return Span(begin_s=times_s[0] - self.begun_s, end_s=times_s[-1] - self.begun_s)
+
+    def _is_peak(self, look: Look, sent_until_s: float) -> bool:
+        since_s = min(look.at_s - self.begun_s, math.nextafter(self.run_time_s, 0))
+        wanted = users_at(self.shape, since_s, self.run_time_s, self.users) or 0
+        return min(look.users, wanted) >= self.users and look.at_s <= sent_until_s
+
 
 class Results(msgspec.Struct, frozen=True, kw_only=True):
     """All there is to tell of a test."""
@@ -119,27 +67,43 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     setting: Setting
     seconds: float
     """From the beginning to the end of the last answer."""
+    peak: Span | None
+    """When all users were there; of a trace, when it was sent."""
+    unsent: int
+    """Requests of a trace that were not due before the end."""
+    late_s: Spread | None
+    """How late the requests of a trace were sent."""
     total: Figures
     models: Mapping[str, Figures]
     looks: Sequence[Look]
 
     @classmethod
-    def of(cls, setting: Setting, outcomes: Sequence[Outcome], looks: Sequence[Look]) -> Self:
-        """Work them out."""
-        end_s = max((o.sent_s + o.e2e_s for o in outcomes), default=setting.begun_s)
-        seconds = max(end_s - setting.begun_s, 1e-3)
+    def of(
+        cls,
+        setting: Setting,
+        outcomes: Sequence[Outcome],
+        looks: Sequence[Look],
+        *,
+        sent_until_s: float,
+        unsent: int = 0,
+    ) -> Self:
+        """Work them out; sending ended then, seconds since the epoch."""
+        begun_s = setting.begun_s
+        end_s = max((o.due_s + o.e2e_s for o in outcomes), default=begun_s)
+        whole = Span(begin_s=0.0, end_s=max(end_s - begun_s, 1e-3))
+        peak = setting.peak(looks, sent_until_s)
         names = sorted({outcome.model for outcome in outcomes})
+        late = (o.late_s for o in outcomes if setting.workload == TRACE)
         return cls(
             setting=setting,
-            seconds=seconds,
-            total=Figures.of(outcomes, seconds),
+            seconds=whole.seconds,
+            peak=peak,
+            unsent=unsent,
+            late_s=Spread.of(late),
+            total=Figures.of(outcomes, begun_s, whole, peak),
             models={
-                name: Figures.of([o for o in outcomes if o.model == name], seconds)
+                name: Figures.of([o for o in outcomes if o.model == name], begun_s, whole, peak)
                 for name in names
             },
             looks=looks,
         )
-
-
-def _reasons(outcomes: Iterable[Outcome], fate: Fate) -> Mapping[str, int]:
-    return dict(Counter(o.reason for o in outcomes if o.fate is fate).most_common())

@@ -3,9 +3,9 @@
 from typing import ClassVar
 
 from locust import User, task
+from locust.exception import StopUser
 
-from loadtests.users.exchange import Exchange
-from loadtests.users.load_test import HOST, LoadTest
+from loadtests.users.load_test import LoadTest
 from loadtests.users.outcome import Fate
 
 AFTER_FAILURE_S = 1.0
@@ -16,14 +16,12 @@ class Talker(User):
     """Has conversations, one after the other, over one connection."""
 
     abstract = True
-    host = HOST
     test: ClassVar[LoadTest]
 
     def on_start(self) -> None:
         """Find something to talk about."""
-        load = self.test.load
-        self._exchange = Exchange(self.host or HOST, load.api_key)
-        self._dialogue = load.dialogue()
+        self._exchange = self.test.exchange()
+        self._dialogue = self.test.load.dialogue()
         self._pause_s = 0.0
 
     def on_stop(self) -> None:
@@ -33,9 +31,10 @@ class Talker(User):
     @task
     def say(self) -> None:
         """Send the next turn; one that was rejected is sent again, when the server says."""
+        if self.test.stopping.is_set():  # locust may end a user's pause and the test at once
+            raise StopUser
         dialogue = self._dialogue
         reply = self._exchange.send(dialogue.model, dialogue.turn)
-        self.test.recorder.note(reply.outcome)
         if reply.outcome.fate is Fate.REJECTED:
             self._pause_s = reply.retry_after_s
         elif reply.outcome.fate is Fate.ANSWERED:

@@ -116,11 +116,38 @@ def test_a_trace_is_sent_at_its_times(host: str, tmp_path: Path) -> None:
     assert results.total.answered == 20
     assert results.total.prompt_tokens >= 20 * 1024
     assert results.seconds >= 1.9
+    assert results.unsent == 0
+    assert results.late_s is not None
+    assert results.late_s.p50 >= 0
+    assert results.peak is not None
+    assert results.peak.seconds == pytest.approx(1.9, abs=0.5)
+
+
+def test_a_test_without_answers_fails(tmp_path: Path) -> None:
+    """What is cut at the end is counted, what was not due by then as well, and the status is 1."""
+    trace = tmp_path / "trace.jsonl"
+    line = {"timestamp": 0, "input_length": 512, "output_length": 8, "hash_ids": [1]}
+    times = (0, 100, 200, 60_000)
+    trace.write_text("\n".join(json.dumps(line | {"timestamp": time}) for time in times))
+    options = ["--workload", "trace", "--trace", str(trace)]
+    with serving(Silent) as port:
+        status, results, said = loaded(
+            f"http://127.0.0.1:{port}/v1",  # as SDKs have it
+            tmp_path,
+            *options,
+            *("--run-time", "2s", "--stop-timeout", "1"),
+        )
+
+    assert status == 1, said
+    total = results.total
+    assert (total.requests, total.answered, total.failed, total.cut) == (3, 0, 0, 3)
+    assert results.unsent == 1
+    assert "no request was answered" in said
 
 
 def test_what_is_not_whole_is_a_failure(tmp_path: Path) -> None:
     """With its reason, and locust ends with it; a rejection is none, and the user comes again."""
-    with broken_server() as port:
+    with serving(Broken) as port:
         options = ["--users", "1", "--model", "any"]
         status, results, said = loaded(f"http://127.0.0.1:{port}", tmp_path, *options)
 
@@ -193,10 +220,26 @@ class Broken(http.server.BaseHTTPRequestHandler):
         self.wfile.write(content)
 
 
+class Silent(Broken):
+    """Has a model that can chat, and says nothing when it is asked for a stream."""
+
+    def do_GET(self) -> None:
+        """There is a model."""
+        self._answer(200, {}, b'{"data": [{"id": "any"}]}')
+
+    def do_POST(self) -> None:
+        """Wait until the client has gone."""
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if "stream" in body:
+            self.rfile.read(1)
+        else:
+            self._answer(200, {}, b"{}")
+
+
 @contextmanager
-def broken_server() -> Iterator[int]:
+def serving(handler: type[Broken]) -> Iterator[int]:
     """The port of a server that never answers well."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Broken) as server:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:

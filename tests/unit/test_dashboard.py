@@ -96,23 +96,79 @@ def test_panels_fill_the_grid_and_do_not_overlap() -> None:
     assert {"Traffic", "Latency", "Cache", "Engines", "Faults"} <= set(rows)
 
 
+RARE = ("gateway_faults", "num_preemptions", "shadow_copies", "outcome=~", "by (outcome)")
+"""What tells the queries apart that ask for what is rare."""
+
+
+@pytest.mark.parametrize(("title", "target"), TARGETS, ids=lambda each: str(each)[:40])
+def test_what_is_rare_is_seen_from_the_first_time_on(title: str, target: dict[str, Any]) -> None:
+    """Its counter is born with that event, which neither `rate` nor `increase` sees."""
+    if any(words in target["expr"] for words in RARE):
+        assert "rate(" not in target["expr"], title
+        assert target["expr"].count("unless") == target["expr"].count("increase("), title
+
+
 @pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool, of Prometheus")
 def test_prometheus_takes_every_query(tmp_path: Path) -> None:
     """Prometheus's own parser reads them all."""
     rules = [
-        {
-            "record": f"panel:query_{number}",
-            "expr": target["expr"].replace("$__rate_interval", "1m").replace("$model", ".*"),
-        }
+        {"record": f"panel:query_{number}", "expr": within_a_minute(target["expr"])}
         for number, (_, target) in enumerate(TARGETS)
     ]
     file = tmp_path / "rules.yml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
-    checked = subprocess.run(
-        ["promtool", "check", "rules", str(file)],  # noqa: S607 - wherever it is installed
+    checked = promtool("check", "rules", file)
+    assert checked.returncode == 0, checked.stderr
+    assert f"{len(rules)} rules found" in checked.stdout
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool, of Prometheus")
+def test_prometheus_counts_the_first_fault(tmp_path: Path) -> None:
+    """Of a counter that is born with it, once, beside what an older one grows by."""
+    (query,) = [target["expr"] for title, target in TARGETS if title.startswith("Faults by reason")]
+    born = 'ray_gateway_faults_total{model="m", reason="lost", action="failed", WorkerId="1"}'
+    older = born.replace("failed", "retried")
+    test = {
+        "interval": "10s",
+        "input_series": [
+            {"series": born, "values": "_x12 1x20"},  # from 2 minutes on
+            {"series": older, "values": "40+1x40"},
+        ],
+        "promql_expr_test": [
+            {
+                "expr": within_a_minute(query),
+                "eval_time": time,
+                "exp_samples": [
+                    {"labels": '{action="failed", reason="lost"}', "value": count}
+                    for count in failed
+                ]
+                + [{"labels": '{action="retried", reason="lost"}', "value": 6}],
+            }
+            for time, failed in (("110s", []), ("150s", [1]), ("240s", [0]))
+        ],
+    }
+    file = tmp_path / "test.yml"
+    file.write_text(yaml.safe_dump({"rule_files": [], "tests": [test]}))
+    tested = promtool("test", "rules", file)
+    assert tested.returncode == 0, tested.stderr + tested.stdout
+
+
+def within_a_minute(query: str) -> str:
+    """A query with the variables that Grafana fills in."""
+    for name, value in (
+        ("$__rate_interval_ms", "60000"),
+        ("$__rate_interval", "1m"),
+        ("$model", ".*"),
+    ):
+        query = query.replace(name, value)
+    return query
+
+
+def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """What Prometheus's own tool says."""
+    return subprocess.run(
+        ["promtool", *arguments],  # noqa: S607 - wherever it is installed
         capture_output=True,
         text=True,
         check=False,
     )
-    assert checked.returncode == 0, checked.stderr
-    assert f"{len(rules)} rules found" in checked.stdout

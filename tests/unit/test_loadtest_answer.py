@@ -96,7 +96,8 @@ def test_what_is_no_event_breaks_an_answer() -> None:
     [
         (b'{"error": {"message": "Too long.", "type": "x", "code": null}}', "x: Too long."),
         (b'{"error": {"message": "Too long."}}', "Too long."),
-        (b"<html>Bad gateway</html>", "<html>Bad gateway</html>"),
+        (b"<html>\r\n  Bad gateway\n</html>", "<html> Bad gateway </html>"),
+        (b'{"error": {"message": "Too\\nlong."}}', "Too long."),
         (b"", ""),
     ],
 )

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from loadtests.users.cards import Server, Unusable, chosen, context_tokens, replicas
+from loadtests.users.cards import Server, Unusable, chosen, context_tokens, replicas, root
 
 CARDS = [
     {"id": "embed", "max_model_len": 512, "replicas": 1},
@@ -25,14 +25,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """A server that lists the models, of which some can chat."""
 
     def do_GET(self) -> None:
-        """List them."""
-        self._answer(200, {"object": "list", "data": CARDS})
+        """List them, at one path; at another there are none."""
+        cards = {"/v1/models": CARDS, "/empty/v1/models": []}
+        found = self.path in cards
+        self._answer(200 if found else 404, {"object": "list", "data": cards.get(self.path)})
 
     def do_POST(self) -> None:
         """Chat, or not."""
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         is_known = self.headers["authorization"] == "Bearer key"
-        self._answer(STATUS.get(body["model"], 200) if is_known else 401, {})
+        who = {} if is_known else {"error": {"message": "Who are you?"}}
+        self._answer(STATUS.get(body["model"], 200) if is_known else 401, who)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -52,7 +55,7 @@ def served() -> Iterator[Server]:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
-            yield Server(f"http://127.0.0.1:{server.server_port}/", "key")
+            yield Server(f"http://127.0.0.1:{server.server_port}", "key")
         finally:
             server.shutdown()
             thread.join()
@@ -88,12 +91,33 @@ def test_replicas_are_read_where_the_server_tells() -> None:
 
 
 def test_without_models_there_is_no_load() -> None:
-    """A wrong key, or nobody there: the reason is told."""
+    """A wrong key, nothing served, or nobody there: the reason is told."""
     with served() as server:
         stranger = Server(server._host)
-        with pytest.raises(Unusable, match="can chat"):
+        with pytest.raises(
+            Unusable, match=r"none .* can chat; embed: 401 Who are you\?; large: 401"
+        ):
             chosen(stranger, (), is_mixed=True)
+        with pytest.raises(Unusable, match="/elsewhere/v1/models: 404"):
+            Server(f"{server._host}/elsewhere").cards()
+        with pytest.raises(Unusable, match="there are no models"):
+            chosen(Server(f"{server._host}/empty"), (), is_mixed=False)
         host = server._host
 
     with pytest.raises(Unusable, match=host):
         Server(host).cards()
+
+
+@pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/"])
+def test_a_server_is_named_with_or_without_its_path(path: str) -> None:
+    """SDKs have the path in their `base_url`."""
+    assert root(f"https://example.com:8443/base{path}") == "https://example.com:8443/base"
+
+
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8000", "localhost:8000/v1", "ftp://host", "http://", ""]
+)
+def test_what_is_no_url_is_refused(url: str) -> None:
+    """Above all an address without its scheme."""
+    with pytest.raises(Unusable, match="is no http:// or https:// URL"):
+        root(url)

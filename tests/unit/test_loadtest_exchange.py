@@ -2,15 +2,22 @@
 
 import http.server
 import json
+import shutil
+import socket
+import ssl
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 
 from loadtests.users.exchange import Exchange
-from loadtests.users.outcome import Fate
+from loadtests.users.outcome import Fate, Outcome
 from loadtests.workloads.turn import Function, Message, ToolCall, Turn
 
 TURN = Turn(
@@ -76,9 +83,13 @@ def answering(
             thread.join()
 
 
+def unnoted(_: Outcome) -> None:
+    """For those who look at the reply."""
+
+
 def test_a_turn_is_sent_in_openais_words() -> None:
     """As a stream with usage, with its tools' calls and results, its key and its priority."""
-    with answering() as (server, host), Exchange(f"{host}/base/", "secret") as exchange:
+    with answering() as (server, host), Exchange(f"{host}/base/", unnoted, "secret") as exchange:
         exchange.send("model", TURN)
 
     ((path, headers, body),) = server.requests
@@ -108,9 +119,43 @@ def test_a_turn_is_sent_in_openais_words() -> None:
     }
 
 
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl, to make a certificate")
+def test_https_trusts_whom_the_machine_trusts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A company's own certificates included, and nobody else."""
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    about = [
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=DNS:localhost",
+    ]
+    files = ["-out", str(certificate), "-keyout", str(key)]
+    subprocess.run([*make, *about, *files], check=True, capture_output=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    with answering() as (server, _):
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        host = f"https://localhost:{server.server_port}"
+        with Exchange(host, unnoted) as exchange:
+            stranger = exchange.send("model", TURN).outcome
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        with Exchange(host, unnoted) as exchange:
+            trusted = exchange.send("model", TURN).outcome
+
+    assert stranger.fate is Fate.FAILED
+    assert "CERTIFICATE_VERIFY_FAILED" in stranger.reason
+    assert (trusted.fate, trusted.reason) == (Fate.ANSWERED, "")
+
+
 def test_an_interactive_turn_has_no_priority_and_no_key_of_its_own() -> None:
     """Where none was given."""
-    with answering() as (server, host), Exchange(host) as exchange:
+    with answering() as (server, host), Exchange(host, unnoted) as exchange:
         exchange.send("model", Turn(messages=TURN.messages, answer_tokens=7))
 
     ((_, headers, _),) = server.requests
@@ -119,7 +164,7 @@ def test_an_interactive_turn_has_no_priority_and_no_key_of_its_own() -> None:
 
 def test_a_whole_answer_is_measured() -> None:
     """Its text, its usage, and times in their order."""
-    with answering() as (_, host), Exchange(host) as exchange:
+    with answering() as (_, host), Exchange(host, unnoted) as exchange:
         reply = exchange.send("model", TURN)
 
     outcome = reply.outcome
@@ -129,6 +174,44 @@ def test_a_whole_answer_is_measured() -> None:
     assert outcome.ttft_s is not None
     assert 0 < outcome.ttft_s <= outcome.e2e_s
     assert outcome.tokens_per_s == pytest.approx(2 / outcome.e2e_s)
+
+
+def test_times_count_from_when_a_request_was_due() -> None:
+    """Whoever sends late does not look faster for it: what comes is noted with its lateness."""
+    noted: list[Outcome] = []
+    with answering() as (_, host), Exchange(host, noted.append) as exchange:
+        exchange.send("model", TURN, time.perf_counter() - 60)
+        exchange.send("model", TURN)
+
+    late, prompt = noted
+    assert late.late_s >= 60
+    assert late.ttft_s is not None
+    assert 60 <= late.late_s < late.ttft_s <= late.e2e_s
+    assert prompt.late_s == 0
+    assert prompt.due_s - late.due_s >= 60
+
+
+def test_a_request_that_is_cut_is_noted() -> None:
+    """Its user is ended while the answer is on its way: that is neither an answer nor a failure."""
+    noted: list[Outcome] = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # never answers
+        exchange = Exchange(f"http://127.0.0.1:{silent.getsockname()[1]}", noted.append)
+        user = gevent.spawn(exchange.send, "model", TURN)
+        gevent.sleep(0.05)
+        user.kill()
+
+    (outcome,) = noted
+    assert (outcome.fate, outcome.reason) == (Fate.CUT, "")
+    assert outcome.e2e_s > 0
+
+
+def test_lines_may_end_as_in_http() -> None:
+    """Some servers end those of their events with a carriage return, too."""
+    content = (FIRST + LAST).replace(b"\n", b"\r\n")
+    with answering(content=content) as (_, host), Exchange(host, unnoted) as exchange:
+        reply = exchange.send("model", TURN)
+
+    assert (reply.outcome.fate, reply.text) == (Fate.ANSWERED, "Fair")
 
 
 @pytest.mark.parametrize(
@@ -143,7 +226,7 @@ def test_a_whole_answer_is_measured() -> None:
 )
 def test_what_is_not_whole_has_failed(status: int, content: bytes, reason: str) -> None:
     """Whatever came before, and the reason is told."""
-    with answering(status, content) as (_, host), Exchange(host) as exchange:
+    with answering(status, content) as (_, host), Exchange(host, unnoted) as exchange:
         outcome = exchange.send("model", TURN).outcome
 
     assert (outcome.fate, outcome.reason) == (Fate.FAILED, reason)
@@ -152,7 +235,7 @@ def test_what_is_not_whole_has_failed(status: int, content: bytes, reason: str) 
 def test_a_stream_that_is_cut_has_failed() -> None:
     """The connection ends before the answer does."""
     longer = {"content-length": "100000"}
-    with answering(200, FIRST, longer) as (_, host), Exchange(host) as exchange:
+    with answering(200, FIRST, longer) as (_, host), Exchange(host, unnoted) as exchange:
         reply = exchange.send("model", TURN)
 
     assert reply.outcome.fate is Fate.FAILED
@@ -163,18 +246,21 @@ def test_nobody_there_is_a_failure() -> None:
     """And told as such."""
     with answering() as (_, host):
         pass
-    with Exchange(host) as exchange:
+    with Exchange(host, unnoted) as exchange:
         outcome = exchange.send("model", TURN).outcome
 
     assert outcome.fate is Fate.FAILED
     assert "ConnectionRefusedError" in outcome.reason
 
 
-@pytest.mark.parametrize(("headers", "wait_s"), [({"retry-after": "3"}, 3.0), ({}, 1.0)])
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [({"retry-after": "3"}, 3.0), ({}, 1.0), ({"retry-after": "0"}, 0.1)],
+)
 def test_a_rejection_says_when_to_come_again(headers: dict[str, str], wait_s: float) -> None:
-    """Or a second is waited."""
+    """Or a second is waited; never nothing at all."""
     content = b'{"error": {"message": "Later.", "code": "overloaded"}}'
-    with answering(429, content, headers) as (_, host), Exchange(host) as exchange:
+    with answering(429, content, headers) as (_, host), Exchange(host, unnoted) as exchange:
         reply = exchange.send("model", TURN)
 
     assert (reply.outcome.fate, reply.outcome.reason) == (
