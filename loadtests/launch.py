@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -33,12 +33,13 @@ class Unavailable(Exception):
 
 
 def end_in_order() -> None:
-    """Have SIGTERM raise `SystemExit`, so that everything started is stopped."""
+    """Have SIGTERM and SIGHUP raise `SystemExit`, so that everything started is stopped."""
 
     def leave(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    signal.signal(signal.SIGTERM, leave)
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, leave)
 
 
 @contextmanager
@@ -53,15 +54,15 @@ def running(
 @contextmanager
 def leading(
     command: Sequence[str], environment: Mapping[str, str]
-) -> Iterator[tuple[psutil.Process, processes.Session]]:
-    """The same for the leader of a session: whoever else is of it ends after the leader.
+) -> Iterator[tuple[psutil.Process, processes.Session, IO[bytes]]]:
+    """The same as `logged` for the leader of a session: all others of it end after the leader.
 
     The leader's standard input closes when this process goes, however it goes.
     """
-    with logged(command, environment, leads=True) as (process, _):
+    with logged(command, environment, leads=True) as (process, log):
         session = processes.Session.led_by(process.pid)
         try:
-            yield process, session
+            yield process, session, log
         finally:
             processes.end([process], STOP_TIMEOUT_S)
             processes.end(session.members, SWEEP_TIMEOUT_S)
@@ -89,6 +90,8 @@ def logged(
             raise Unavailable(f"{error}\n{text[-TOLD_CHARACTERS:]}") from None
         finally:
             _end(process)
+            if process.stdin:
+                process.stdin.close()
 
 
 def _end(process: psutil.Process) -> None:
@@ -123,23 +126,66 @@ def _is_titled(process: psutil.Process, titles: Sequence[str]) -> bool:
 
 def lines(log: IO[bytes]) -> Iterator[str]:
     """What has been said so far."""
-    log.seek(0)
-    return iter(log.read().decode(errors="replace").splitlines())
+    # Without seeking: who writes shares the place in the file, and would write on from there.
+    said = os.pread(log.fileno(), os.fstat(log.fileno()).st_size, 0)
+    return iter(said.decode(errors="replace").splitlines())
 
 
-def await_answer(port: int, process: psutil.Process, model: str = MODEL) -> None:
+def has_ended(process: psutil.Process) -> bool:
+    """Whether it runs no more, waited for or not."""
+    try:
+        return process.status() in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
+    except psutil.NoSuchProcess:
+        return True
+
+
+def await_that(
+    lack: Callable[[], str], process: psutil.Process, timeout_s: float = START_TIMEOUT_S
+) -> None:
+    """Wait until nothing is lacking any more; `lack` says in words what is.
+
+    Raises:
+        Unavailable: the process ended, or took too long.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    while lacking := lack():
+        if has_ended(process):
+            raise Unavailable(f"it ended before it was ready: {lacking}")
+        if time.monotonic() > deadline_s:
+            raise Unavailable(f"it was not ready within {timeout_s:g} s: {lacking}")
+        pause()
+
+
+def await_answer(
+    port: int, process: psutil.Process, model: str = MODEL, timeout_s: float = START_TIMEOUT_S
+) -> None:
     """Wait until the model answers at a port.
 
     Raises:
         Unavailable: the process ended, or took too long.
     """
-    deadline_s = time.monotonic() + START_TIMEOUT_S
-    while (answer := _answer(port, model)) != "200 OK":
-        if process.status() == psutil.STATUS_ZOMBIE:
-            raise Unavailable("it ended before it was ready")
-        if time.monotonic() > deadline_s:
-            raise Unavailable(f"it was not ready within {START_TIMEOUT_S} s: {answer}")
-        pause()
+    await_that(lambda: _unanswered(port, model), process, timeout_s)
+
+
+def await_line(
+    beginning: str,
+    log: IO[bytes],
+    process: psutil.Process,
+    timeout_s: float = START_TIMEOUT_S,
+) -> str:
+    """The first line that begins so, as soon as the process has said it.
+
+    Raises:
+        Unavailable: the process ended, or took too long.
+    """
+    found: list[str] = []
+
+    def lack() -> str:
+        found.extend(line for line in lines(log) if line.startswith(beginning))
+        return "" if found else f"it has not said {beginning.strip()!r}"
+
+    await_that(lack, process, timeout_s)
+    return found[0]
 
 
 def pause() -> None:
@@ -147,7 +193,8 @@ def pause() -> None:
     time.sleep(0.2)  # noqa: TID251 - no event loop runs here
 
 
-def _answer(port: int, model: str) -> str:
+def _unanswered(port: int, model: str) -> str:
+    """What came instead of an answer; empty where one came."""
     messages = [{"role": "user", "content": "x"}]
     body = json.dumps({"model": model, "messages": messages, "max_tokens": 1})
     connection = http.client.HTTPConnection(HOST, port, timeout=5)
@@ -157,6 +204,6 @@ def _answer(port: int, model: str) -> str:
     except (OSError, http.client.HTTPException) as error:
         return str(error)
     else:
-        return f"{response.status} {response.reason}"
+        return "" if response.status == 200 else f"{response.status} {response.reason}"
     finally:
         connection.close()

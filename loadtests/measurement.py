@@ -6,16 +6,20 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
-import psutil
 
-from loadtests.launch import Unavailable
+from gateway.simulation.scores import percentile
+from loadtests.cpu_time import CpuTime, Processes
+from loadtests.launch import HOST, MODEL, Unavailable
 from loadtests.stream_client import Job, Result
-from loadtests.targets import HOST, MODEL, Processes, Target
+from loadtests.targets import Target
 
+MOST_REQUESTS = 1_000_000
+"""More than anybody answers in the time."""
 SINGLE_REQUESTS = 400
 """Requests of the one client whose times to first token are taken, as far as there is time."""
 
-CLIENT_TIMEOUT_S = 60
+CLIENT_START_S = 30
+"""More than the client takes to begin, and to tell what it saw, on a busy machine."""
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,12 +40,18 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """CPU seconds of the processes on the path, per 1,000 requests."""
     engine_cpu_s_per_1000: float
     """The same of the engine's processes, which count for nobody."""
+    client_cpu_s_per_1000: float
+    """The same of the load generator, which takes its share of the same machine."""
     beside_cpus: float
     """CPUs kept busy by the processes beside the path, meanwhile."""
     ttft_p50_ms: float
     """One client, answers of one token."""
     ttft_p99_ms: float
     """The same."""
+
+
+class Unsteady(Unavailable):
+    """Who is measured is not the same as at first; another try may do."""
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -64,18 +74,17 @@ def measure(target: Target, load: Load, engine: Processes) -> Sample:
     `engine`: the processes of the engine behind it, where it has none of its own.
 
     Raises:
+        Unsteady: some of its processes ended meanwhile.
         Unavailable: it did not answer everything in full.
     """
-    groups = (
-        target.path_processes,
-        target.other_processes,
-        target.engine_processes if target.engine_processes() else engine,
-    )
-    before_s = [_cpu_s(group()) for group in groups]
-    pressed = _run_client(target, load, clients=load.clients, max_requests=1_000_000)
-    path_s, beside_s, engine_s = (
-        _cpu_s(group()) - spent_s for group, spent_s in zip(groups, before_s, strict=True)
-    )
+    path, beside = CpuTime(target.path_processes), CpuTime(target.other_processes)
+    own = CpuTime(target.engine_processes if target.engine_processes() else engine)
+    pressed = _run_client(target, load, clients=load.clients, max_requests=MOST_REQUESTS)
+    path_s, beside_s, engine_s = path.spent_s, beside.spent_s, own.spent_s
+    if ended := [*path.ended, *own.ended]:
+        raise Unsteady(f"processes {ended} ended meanwhile, and with them the count of CPU time")
+    if not pressed.requests:
+        raise Unavailable(f"no request was answered within {load.seconds:g} s")
     first = Load(chunks=1, seconds=load.seconds)
     alone_ms = _ttft_ms(_run_client(target, first, clients=1, max_requests=SINGLE_REQUESTS))
     return Sample(
@@ -83,9 +92,10 @@ def measure(target: Target, load: Load, engine: Processes) -> Sample:
         chunks_per_s=pressed.events / pressed.elapsed_s,
         cpu_s_per_1000=1000 * path_s / pressed.requests,
         engine_cpu_s_per_1000=1000 * engine_s / pressed.requests,
+        client_cpu_s_per_1000=1000 * pressed.cpu_s / pressed.requests,
         beside_cpus=beside_s / pressed.elapsed_s,
-        ttft_p50_ms=statistics.median(alone_ms),
-        ttft_p99_ms=alone_ms[int(0.99 * (len(alone_ms) - 1))],
+        ttft_p50_ms=percentile(alone_ms, 0.5),
+        ttft_p99_ms=percentile(alone_ms, 0.99),
     )
 
 
@@ -106,17 +116,18 @@ def _run_client(target: Target, load: Load, *, clients: int, max_requests: int) 
         max_s=load.seconds,
         max_requests=max_requests,
     )
-    # In a process of its own: its CPU time is nobody's, and this one's garbage not its trouble.
+    timeout_s = job.timeout_s + CLIENT_START_S
+    # In a process of its own: its CPU time is apart, and this one's garbage not its trouble.
     try:
         done = subprocess.run(
             [sys.executable, "-m", "loadtests.stream_client", HOST, str(target.port)],
             input=msgspec.json.encode(job),
             capture_output=True,
             check=False,
-            timeout=CLIENT_TIMEOUT_S,
+            timeout=timeout_s,
         )
     except subprocess.TimeoutExpired:
-        raise Unavailable(f"its answers took more than {CLIENT_TIMEOUT_S} s") from None
+        raise Unavailable(f"its answers took more than {timeout_s:g} s") from None
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise Unavailable(said[-1] if said else f"the client ended with {done.returncode}")
@@ -125,8 +136,3 @@ def _run_client(target: Target, load: Load, *, clients: int, max_requests: int) 
 
 def _ttft_ms(result: Result) -> list[float]:
     return sorted(1000 * ttft_s for ttft_s in result.ttft_s)
-
-
-def _cpu_s(running: Iterable[psutil.Process]) -> float:
-    times = [process.cpu_times() for process in running]
-    return sum(time.user + time.system for time in times)

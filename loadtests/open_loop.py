@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import msgspec
 
-from loadtests.targets import HOST, MODEL, ROUTE
+from loadtests.launch import HOST, MODEL, ROUTE
 
 TIMEOUT_S = 60
 """Longer than any request waits and is answered."""

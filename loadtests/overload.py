@@ -28,8 +28,9 @@ from rich.table import Table
 
 from deployments import processes
 from gateway.registry.terms import Queue
+from loadtests.launch import HOST, MODEL
 from loadtests.open_loop import Client, Outcome, Sender, answered, quantile
-from loadtests.targets import HOST, MODEL, local_gateway, serve_config
+from loadtests.targets import local_gateway, serve_config
 
 REPLICAS = 2
 SLOTS = 16

@@ -21,7 +21,7 @@ from gateway.relay.upstream import Upstream
 from gateway.routing.dispatchers import Dispatchers
 from gateway.routing.fleet import Fleet, Model, Replica
 from gateway.telemetry import ReplicaMetadata
-from loadtests.targets import HOST, MODEL
+from loadtests.launch import HOST, MODEL
 
 
 def fleet_of_one(engine_port: int) -> Fleet:

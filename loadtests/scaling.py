@@ -24,8 +24,9 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments import processes
+from loadtests.launch import MODEL
 from loadtests.open_loop import Client, Outcome, Sender, answered, quantile
-from loadtests.targets import MODEL, LocalGateway, local_gateway, serve_config
+from loadtests.targets import LocalGateway, local_gateway, serve_config
 
 MOST = 6
 SLOTS = 8

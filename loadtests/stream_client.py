@@ -31,6 +31,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     max_s: float
     max_requests: int
 
+    @property
+    def timeout_s(self) -> float:
+        """How long the whole of it may take."""
+        return self.max_s + GRACE_S
+
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What came back."""
@@ -38,6 +43,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
     events: int
     elapsed_s: float
+    cpu_s: float
+    """Of the client itself."""
     ttft_s: list[float]
     """Per request, from its first byte sent to the first byte of the answer's body."""
 
@@ -119,7 +126,7 @@ async def run(host: str, port: int, job: Job) -> Result:
         TimeoutError: an answer did not come to its end.
     """
     loop = asyncio.get_running_loop()
-    start_s = time.perf_counter()
+    start_s, start_cpu_s = time.perf_counter(), time.process_time()
     remaining = job.max_requests
 
     def may_send() -> bool:
@@ -128,7 +135,7 @@ async def run(host: str, port: int, job: Job) -> Result:
         return remaining >= 0 and time.perf_counter() - start_s < job.max_s
 
     request = _request(host, port, job)
-    async with asyncio.timeout(job.max_s + GRACE_S):
+    async with asyncio.timeout(job.timeout_s):
         clients = [
             (await loop.create_connection(lambda: Client(request, may_send), host, port))[1]
             for _ in range(job.clients)
@@ -143,6 +150,7 @@ async def run(host: str, port: int, job: Job) -> Result:
         requests=sum(client.requests for client in clients),
         events=sum(client.events for client in clients),
         elapsed_s=time.perf_counter() - start_s,
+        cpu_s=time.process_time() - start_cpu_s,
         ttft_s=[ttft_s for client in clients for ttft_s in client.ttft_s],
     )
 

@@ -4,9 +4,9 @@ import os
 import sys
 import tempfile
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,17 @@ import yaml
 
 from deployments import processes
 from deployments.local import NOTES
+from gateway.configfile import load_config
+from gateway.errors import ConfigError
 from loadtests import launch
-from loadtests.launch import HOST, MODEL, ROUTE, Unavailable
-
-__all__ = ["HOST", "MODEL", "ROUTE", "LocalGateway", "Target", "Unavailable"]
+from loadtests.cpu_time import Processes
+from loadtests.launch import HOST, MODEL, Unavailable
+from loadtests.users.cards import Server, Unusable
 
 ENGINE_TITLE = ":Engine"
 """How Ray names the process of an engine replica: `ray::ServeReplica:<application>:Engine`."""
 PATH_TITLES = ("haproxy", "ServeReplica:gateway:Router")
 """The processes of a deployed gateway that carry requests."""
-
-
-Processes = Callable[[], Sequence[psutil.Process]]
-"""Processes as they are when one asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +45,8 @@ class Target:
     """What it is, with its version, as far as that is not this checkout."""
     model: str = MODEL
     """What answers."""
+    is_started_here: bool = True
+    """Whether it is ours to stop, which is nobody's who started it for something else."""
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def gateway(url: str | None) -> Iterator[Target]:
     """
     if url:
         port = _loopback_port(url)
-        yield _deployed(port, _session_at(port))
+        yield replace(_deployed(port, _session_at(port)), is_started_here=False)
         return
     with deployed({"name": MODEL, "engine": "sim", "simulation": {"instant": True}}) as target:
         yield target
@@ -120,21 +120,35 @@ class LocalGateway:
 
 @contextmanager
 def local_gateway(config: Path, port: int, model: str = MODEL) -> Iterator[LocalGateway]:
-    """A gateway on this machine, as `make serve` starts it, from when `model` answers.
+    """A gateway on this machine, as `make serve` starts it, from when all its replicas are there.
 
     Raises:
         Unavailable: it does not start.
     """
+    try:
+        wanted = {each.entry.name: each.entry.min_replicas for each in load_config(config).models}
+    except ConfigError as error:
+        raise Unavailable(str(error)) from None
     command = [sys.executable, "-m", "deployments.local", "serve", str(config)]
     with launch.logged(command) as (process, log):
         launch.await_answer(port, process, model)
-        while not (exports := [line for line in launch.lines(log) if line.startswith("  export ")]):
-            launch.pause()  # what it prints once all models answer
+        exports = launch.await_line("  export ", log, process)  # said once all models answer
+        launch.await_that(lambda: replicas_lacking(port, wanted), process)
         yield LocalGateway(
             url=f"http://{HOST}:{port}",
-            environment=dict(word.split("=", 1) for word in exports[0].split()[1:]),
+            environment=dict(word.split("=", 1) for word in exports.split()[1:]),
             session=processes.Session.read(NOTES / f"{process.pid}.json"),
         )
+
+
+def replicas_lacking(port: int, wanted: Mapping[str, int]) -> str:
+    """Which models have fewer replicas than wanted, as the gateway says it; empty if none has."""
+    try:
+        known = {card.id: card.replicas or 0 for card in Server(f"http://{HOST}:{port}").cards()}
+    except Unusable as error:
+        return str(error)
+    lacking = {name: known.get(name, 0) for name in wanted if known.get(name, 0) < wanted[name]}
+    return ", ".join(f"{name} has {n} of {wanted[name]} replicas" for name, n in lacking.items())
 
 
 def serve_config(port: int, *models: Mapping[str, object]) -> dict[str, Any]:
@@ -178,7 +192,10 @@ def _session_at(port: int) -> processes.Session:
     ]
     if not listening or listening[0] is None:
         raise Unavailable(f"nothing that we may look at listens on port {port}")
-    return processes.Session.led_by(os.getsid(listening[0]))
+    try:
+        return processes.Session.led_by(os.getsid(listening[0]))
+    except (psutil.NoSuchProcess, ProcessLookupError):
+        raise Unavailable(f"nobody leads the session of what listens on port {port}") from None
 
 
 def _loopback_port(url: str) -> int:

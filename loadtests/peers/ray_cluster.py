@@ -12,8 +12,11 @@ from typing import Any
 
 import msgspec
 import ray
+import typer
 from ray import serve
 from ray.serve.llm import build_openai_app
+
+from loadtests.peers.ray_llm import DEPLOYED
 
 POLL_S = 0.5
 LOGICAL_CPUS = 8
@@ -46,7 +49,8 @@ def main() -> None:
     wanted = {"llm_configs": [app.llm_config]}
     try:
         serve.start(http_options={"host": app.host, "port": app.port})
-        serve.run(build_openai_app(wanted))
+        serve.run(build_openai_app(wanted))  # returns once all replicas run
+        typer.echo(DEPLOYED)
         while not told.wait(POLL_S):  # a signal that another thread takes does not wake this one
             pass
     finally:

@@ -26,6 +26,8 @@ INSTANT = {ENGINE_CLASS: "loadtests.peers.instant_engine.InstantEngine"}
 OPTIMISED = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_HA_PROXY": "1"}
 DIRECT = {**OPTIMISED, "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1"}
 
+DEPLOYED = "all replicas run"
+"""What `ray_cluster` says then; the first of them answers before."""
 DEMO_MODEL = PROJECT_ROOT / "models" / "demo"
 
 APART = (
@@ -83,7 +85,8 @@ def ray_llm(variant: Variant) -> Iterator[Target]:
         app = Path(folder, "app.json")
         app.write_bytes(msgspec.json.encode(_app(port, variant)))
         command = [sys.executable, "-m", "loadtests.peers.ray_cluster", str(app)]
-        with launch.leading(command, environment) as (leader, session):
+        with launch.leading(command, environment) as (leader, session, log):
+            launch.await_line(DEPLOYED, log, leader)  # with all replicas
             launch.await_answer(port, leader, variant.model)
             yield _target(variant, port, session)
 

@@ -1,9 +1,11 @@
 """The comparison of the data path: how it judges, who is skipped, who rests."""
 
 import ast
+import contextlib
 import http.server
 import importlib.util
 import io
+import signal
 import subprocess
 import sys
 import threading
@@ -18,16 +20,18 @@ import pytest
 from rich.console import Console
 
 from deployments import local
-from loadtests import targets
-from loadtests.comparison.contenders import start
-from loadtests.comparison.judging import judge, throughput_ratio
+from deployments.processes import free_port
+from loadtests import launch, targets
 from loadtests.comparison.machine import Machine
-from loadtests.comparison.path import Turns
-from loadtests.comparison.path_plot import draw
-from loadtests.comparison.path_report import Report
-from loadtests.comparison.rest import awake, resting
-from loadtests.launch import HOST, Unavailable
-from loadtests.measurement import Load, Sample, measure
+from loadtests.comparison.path.command import Turns
+from loadtests.comparison.path.contenders import start
+from loadtests.comparison.path.judging import judge, throughput_ratio
+from loadtests.comparison.path.plot import draw
+from loadtests.comparison.path.report import Report
+from loadtests.comparison.rest import awake, processes_of, resting
+from loadtests.comparison.rotation import rotated
+from loadtests.launch import HOST, PROJECT_ROOT, Unavailable
+from loadtests.measurement import Load, Sample, Unsteady, measure
 from loadtests.peers import ray_llm
 from loadtests.peers.environment import Environment, run_installer
 from loadtests.targets import Target
@@ -45,6 +49,7 @@ def sample(requests_per_s: float, cpu_s: float = 0.1, ttft_ms: float = 0.1) -> S
         chunks_per_s=67 * requests_per_s,
         cpu_s_per_1000=cpu_s,
         engine_cpu_s_per_1000=0.4,
+        client_cpu_s_per_1000=0.3,
         beside_cpus=0,
         ttft_p50_ms=ttft_ms,
         ttft_p99_ms=ttft_ms,
@@ -152,7 +157,8 @@ def idle() -> Iterator[psutil.Process]:
     try:
         yield process
     finally:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
         process.wait()
 
 
@@ -190,6 +196,70 @@ def test_who_has_its_turn_answers_and_then_rests_again() -> None:
     assert found.requests_per_s > 0
     assert found.cpu_s_per_1000 > 0
     assert found.engine_cpu_s_per_1000 == 0
+    assert found.client_cpu_s_per_1000 > 0
+
+
+RESTING = """
+import sys, threading
+import psutil
+from loadtests.comparison.rest import resting
+from loadtests.targets import Target
+process = psutil.Process(int(sys.argv[1]))
+with resting(Target("idle", 0, lambda: [process])):
+    print(flush=True)
+    threading.Event().wait()
+"""
+
+
+def test_who_rests_is_ended_when_the_command_is_killed(idle: psutil.Process) -> None:
+    """Nobody would be left to wake it up."""
+    command = [sys.executable, "-c", RESTING, str(idle.pid)]
+    with subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=subprocess.PIPE) as starter:
+        assert starter.stdout is not None
+        starter.stdout.readline()
+        assert is_stopped(idle)
+        starter.kill()
+    assert idle.wait(timeout=60) == -signal.SIGTERM
+
+
+def test_what_was_not_started_here_is_never_stopped(idle: psutil.Process) -> None:
+    """A gateway that somebody else uses goes on while others are measured."""
+    target = Target("theirs", 0, lambda: [idle], is_started_here=False)
+    with resting(target):
+        assert processes_of(target) == []
+        assert idle.status() != psutil.STATUS_STOPPED
+
+
+def test_a_gateway_that_runs_already_is_not_ours_to_stop() -> None:
+    """Nor is anything else of the session that it was started in."""
+    port = free_port()
+    server = [sys.executable, "-u", "-m", "http.server", "--bind", HOST, str(port)]
+    with launch.leading(server, {}) as (leader, _, log):
+        launch.await_line("Serving", log, leader)
+        with targets.gateway(f"http://{HOST}:{port}") as target, resting(target):
+            assert [process.pid for process in target.other_processes()] == [leader.pid]
+            assert leader.status() != psutil.STATUS_STOPPED
+
+
+def test_who_has_no_processes_left_does_not_wake_up() -> None:
+    """And nobody waits for it."""
+    with pytest.raises(Unavailable, match="its processes have ended"), awake(Target("x", 0, tuple)):
+        pass
+
+
+def test_a_count_of_cpu_time_that_lost_a_process_is_none(idle: psutil.Process) -> None:
+    """Though all was answered: what the process took last is not known."""
+    looks = [[idle]]
+
+    def carriers() -> list[psutil.Process]:
+        if looks:
+            return looks.pop()
+        idle.kill()
+        idle.wait()
+        return []
+
+    with targets.engine() as engine, pytest.raises(Unsteady, match=str(idle.pid)):
+        measure(Target("x", engine.port, carriers), Load(clients=1, chunks=1, seconds=0.1), list)
 
 
 class Babbler(http.server.BaseHTTPRequestHandler):
@@ -233,6 +303,43 @@ def test_who_fails_in_a_turn_is_dropped_and_the_others_go_on(
     assert not turns.dropped
 
 
+def test_who_has_died_is_dropped_and_the_others_go_on(idle: psutil.Process) -> None:
+    """Though it was well in the rounds before."""
+    with targets.engine() as engine, targets.engine() as doomed:
+        died = Target("died", doomed.port, doomed.engine_processes)
+        works = Target("works", engine.port, lambda: [idle])
+        turns = Turns(engine, [died, works], Console(quiet=True))
+        load = Load(clients=1, chunks=1, seconds=0.1)
+        turns.play(load, rounds=1, end_s=0)
+        [process] = doomed.engine_processes()
+        process.kill()
+        process.wait()
+        samples = turns.play(load, rounds=1, end_s=0)
+    assert set(samples) == {"direct", "works"}
+    assert "it ended" in turns.dropped["died"]
+
+
+def test_each_round_begins_with_another_target() -> None:
+    """The engine alone included."""
+    told = Console(record=True, file=io.StringIO(), width=80)
+    with targets.engine() as engine:
+        works = Target("works", engine.port, engine.engine_processes, is_started_here=False)
+        turns = Turns(engine, [works], told)
+        turns.play(Load(clients=1, chunks=1, seconds=0.1), rounds=2, end_s=time.monotonic() + 60)
+    assert told.export_text().splitlines()[2:] == [
+        "round 1 of 2: direct",
+        "round 1 of 2: works",
+        "round 2 of 2: works",
+        "round 2 of 2: direct",
+    ]
+
+
+@pytest.mark.parametrize(("by", "expected"), [(0, "abc"), (1, "bca"), (5, "cab")])
+def test_rotation(by: int, expected: str) -> None:
+    """All of them, beginning with another one."""
+    assert "".join(rotated("abc", by)) == expected
+
+
 def test_no_round_begins_that_would_end_too_late() -> None:
     """The first one does, whatever the time."""
     with targets.engine() as engine:
@@ -255,6 +362,15 @@ def test_the_tables_say_all() -> None:
     text = console.export_text()
     assert "2.50" in text  # times as many requests as the other
     assert "litellm skipped: no [proxy] here" in text
+
+
+def test_the_tables_say_what_decides() -> None:
+    """And how the machine was shared with the client."""
+    console = Console(width=170, record=True, file=io.StringIO())
+    report({}).print(console)
+    text = console.export_text()
+    assert "the median of all rounds decides" in " ".join(text.split())
+    assert "the client's" in text
 
 
 def test_the_report_can_be_read_again(tmp_path: Path) -> None:

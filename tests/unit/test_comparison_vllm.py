@@ -1,15 +1,20 @@
-"""The comparison with real vLLM: its workload, how answers are read, what figures come of them."""
+"""The comparison with real vLLM: its workload, who breaks down, what figures come of answers."""
 
 import io
+from collections.abc import Iterator
 
 import pytest
 from rich.console import Console
 
-from loadtests.comparison.conversations import conversations
+from loadtests import targets
 from loadtests.comparison.machine import Machine
-from loadtests.comparison.vllm_client import Asked, BrokenAnswer, Reading, Talk
-from loadtests.comparison.vllm_contenders import PREFIX_ROUTER, gateway_entry, variants
-from loadtests.comparison.vllm_report import Figures, Report, faster
+from loadtests.comparison.vllm.client import UNASKED, Asked, Talk, talk
+from loadtests.comparison.vllm.command import Play
+from loadtests.comparison.vllm.contenders import PREFIX_ROUTER, gateway_entry, variants
+from loadtests.comparison.vllm.conversations import conversations
+from loadtests.comparison.vllm.report import Figures, Report, failures, faster
+from loadtests.launch import MODEL
+from loadtests.targets import Target
 
 MACHINE = Machine(cpus=2, memory_gib=8, system="Linux", python="3.11", date="2026-01-01")
 
@@ -36,33 +41,6 @@ def test_rounds_share_no_prefix() -> None:
     assert common < 16
 
 
-LINES = [
-    b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\n',
-    b"\n",
-    b": a comment\n",
-    b'data: {"choices":[{"delta":{"content":"Hel"}}]}\n',
-    b'data: {"choices":[{"delta":{"content":"lo"},"finish_reason":"stop"}]}\n',
-    b'data: {"usage":{"prompt_tokens":9,"prompt_tokens_details":{"cached_tokens":8}}}\n',
-    b"data: [DONE]\n",
-]
-
-
-def test_an_answer_is_put_together() -> None:
-    """Only text is a first token; the usage comes with the end."""
-    reading = Reading()
-    assert [reading.take(line) for line in LINES] == [False] * 3 + [True] * 2 + [False] * 2
-    assert (reading.text, reading.is_done) == ("Hello", True)
-    assert reading.usage is not None
-    assert reading.usage.prompt_tokens_details is not None
-    assert reading.usage.prompt_tokens_details.cached_tokens == 8
-
-
-def test_an_error_event_is_no_answer() -> None:
-    """It ends the conversation, with its reason."""
-    with pytest.raises(BrokenAnswer, match="engine died"):
-        Reading().take(b'data: {"error": {"message": "engine died"}}\n')
-
-
 def asked(ttft_s: float, cached_tokens: int) -> Asked:
     """An answered request with a prompt of 100 tokens."""
     return Asked(ttft_s=ttft_s, e2e_s=2 * ttft_s, prompt_tokens=100, cached_tokens=cached_tokens)
@@ -75,7 +53,57 @@ def test_failures_count_as_nothing_else() -> None:
     assert figures.requests_per_s == 1
     assert figures.hit_rate == pytest.approx(0.4)
     assert figures.e2e_mean_ms == pytest.approx(400)
-    assert figures.failures == 1
+    assert (figures.failures, figures.asked) == (1, 3)
+
+
+def test_who_failed_is_named_with_its_reasons() -> None:
+    """The most frequent first; who did not fail is not."""
+    broken = [asked(0.1, 0), *[Asked(failure="500: no")] * 2, Asked(failure=UNASKED)]
+    block = {"gateway": [Talk(1.0, [asked(0.1, 0)])], "ray-serve-llm": [Talk(1.0, broken)]}
+    assert failures(block) == [
+        "ray-serve-llm failed 3 of 4 requests; its figures are those of the others:",
+        "  2 times: 500: no",
+        f"  1 times: {UNASKED}",
+    ]
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Target]:
+    """One that answers at once."""
+    with targets.engine() as started:
+        yield started
+
+
+async def test_conversations_are_held(engine: Target) -> None:
+    """Every question is asked, with all before it."""
+    held = conversations(3, 2, seed=1)
+    found = await talk(engine.port, MODEL, held, at_a_time=2)
+    assert [each.failure for each in found.asked] == [""] * 6
+    assert all(0 < each.ttft_s <= each.e2e_s for each in found.asked)
+    first, second = sorted(each.prompt_tokens for each in found.asked)[::3][:2]
+    assert 0 < first < second
+
+
+async def test_after_a_failure_the_rest_of_a_conversation_has_failed_too(engine: Target) -> None:
+    """Or who fails early would fail less."""
+    found = await talk(engine.port, "another", conversations(1, 3, seed=1), at_a_time=1)
+    assert "404" in found.asked[0].failure
+    assert [each.failure for each in found.asked[1:]] == [UNASKED] * 2
+
+
+@pytest.mark.parametrize("broken", ["gateway", "ray-serve-llm"])
+def test_who_breaks_down_is_the_one_that_is_missing(engine: Target, broken: str) -> None:
+    """Whichever of the pair it is; rounds of one alone do not count."""
+    carriers = {"gateway": engine.engine_processes, "ray-serve-llm": engine.engine_processes}
+    carriers[broken] = tuple
+    pair = [
+        Target(name, engine.port, running, is_started_here=False)
+        for name, running in carriers.items()
+    ]
+    play = Play(guests=1, count=1, questions=1, progress=Console(quiet=True))
+    talks = play.block(pair, rounds=2, end_s=0, block=0)
+    assert talks == {"gateway": [], "ray-serve-llm": []}
+    assert play.missing == {broken: "warming up: its processes have ended"}
 
 
 def test_a_turn_in_which_all_failed_has_figures_too() -> None:
@@ -103,7 +131,8 @@ def test_the_table_tells_ratios_failures_and_who_is_missing() -> None:
     report.print(console)
     text = console.export_text()
     assert "2.50" in text
-    assert "ray-serve-llm: 500: [no]" in text
+    assert "1 of 2" in text
+    assert "1 times: 500: [no]" in text
     assert "ray-serve-llm prefix-aware skipped: out of memory" in text
 
 

@@ -2,18 +2,29 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import io
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
+from rich.console import Console
 
+from deployments import processes
 from gateway.errors import ConfigError
-from gateway.simulation.trace import BLOCK_TOKENS, trace_request
-from loadtests.comparison.routing_client import Ask, Client, Job, Outcome, outcome
-from loadtests.comparison.routing_connection import Reply
-from loadtests.comparison.routing_scores import OURS, Score, judge
-from loadtests.comparison.routing_stretches import (
+from gateway.simulation.trace import BLOCK_TOKENS, TraceRequest, trace_request
+from loadtests.comparison.keeping import keep, replace
+from loadtests.comparison.machine import Machine
+from loadtests.comparison.naming import named
+from loadtests.comparison.routing.client import Ask, Client, Job, Outcome, Play, outcome
+from loadtests.comparison.routing.connection import Reply
+from loadtests.comparison.routing.fleet import Contender
+from loadtests.comparison.routing.match import LEAD_SHARE, Match
+from loadtests.comparison.routing.plot import draw
+from loadtests.comparison.routing.report import Report
+from loadtests.comparison.routing.scores import OURS, Score, judge
+from loadtests.comparison.routing.stretches import (
     SKIPPED_S,
     SPEED,
     TOKENS,
@@ -21,6 +32,7 @@ from loadtests.comparison.routing_stretches import (
     as_sent,
     renamed,
 )
+from loadtests.comparison.routing.turn import MOST_LATE_S, BadTurn, Turn, play, turn
 from loadtests.texts import text
 
 PATIENCE_S = 10.0
@@ -308,3 +320,211 @@ async def test_the_client_gives_up_when_its_patience_ends() -> None:
         played = await Client("127.0.0.1", port, job).play()
 
     assert played.outcomes == [Outcome(at_s=0.0, flaw="TimeoutError")]
+
+
+def played(*outcomes: Outcome, late_s: float = 0.0) -> Play:
+    """What a client tells of its requests."""
+    return Play(outcomes=[*outcomes], late_s=late_s, cpus=0.1, busy_share=0.5)
+
+
+def test_a_turn_that_nobody_answered_is_a_bad_one() -> None:
+    """There is no score of a contender that is gone; one that turns all away has one."""
+    gone = Outcome(at_s=0, flaw="ConnectionRefusedError")
+
+    with pytest.raises(BadTurn, match=r"none of 2 requests was answered: 0: ConnectionRefused"):
+        turn(played(gone, gone), lead_s=0)
+    assert turn(played(gone, Outcome(at_s=0, status=429)), lead_s=0).score.goodput == 0
+
+
+def test_what_leads_up_to_a_turn_does_not_count() -> None:
+    """Only what is sent from then on."""
+    early = Outcome(at_s=0.9, flaw="TimeoutError")
+
+    assert turn(played(early, answered()), lead_s=0.0).score.failed == 1
+    assert turn(played(early, Outcome(at_s=1.0, status=503)), lead_s=1.0).score.failed == 0
+
+
+@pytest.mark.parametrize(("late_s", "is_doubtful"), [(MOST_LATE_S, False), (0.034, True)])
+def test_a_turn_whose_client_was_late_is_not_to_be_trusted(
+    late_s: float, *, is_doubtful: bool
+) -> None:
+    """It says how late."""
+    assert ("34 ms late" in turn(played(answered(), late_s=late_s), 0).doubt) is is_doubtful
+
+
+def test_a_contender_that_is_gone_makes_a_bad_turn() -> None:
+    """Told by the client that plays it, in a process of its own."""
+    nobody = Contender("gone", processes.free_port(), "m")
+
+    with pytest.raises(BadTurn, match="none of 1 requests was answered"):
+        play(nobody, [as_sent(trace_request(0.0, BLOCK_TOKENS, 16, [1]))], "a turn", 0.0)
+
+
+def test_a_stretch_without_requests_is_a_bad_turn() -> None:
+    """There is nothing to send."""
+    with pytest.raises(BadTurn, match="no request"):
+        play(Contender("any", 1, "m"), [], "a turn", 0.0)
+
+
+class FakePlay:
+    """Turns that fail as often as they are told to."""
+
+    def __init__(self, failures: Mapping[str, int] | None = None) -> None:
+        self._failures = dict(failures or {})
+        """How often each turn fails before it succeeds, by the beginning of its title."""
+        self.titles: list[str] = []
+
+    def __call__(
+        self, contender: Contender, requests: Sequence[TraceRequest], title: str, lead_s: float
+    ) -> Turn:
+        """A turn."""
+        self.titles.append(title)
+        name = title.removesuffix(", again")
+        if self._failures.get(name, 0):
+            self._failures[name] -= 1
+            raise BadTurn("cut")
+        return turn(played(answered()), 0)
+
+
+def match(play: FakePlay) -> Match:
+    """Of two contenders on two workloads."""
+    contenders = [Contender(name, 1, "m") for name in ("one", "two")]
+    stretches = [Stretches(name, []) for name in ("hot", "none")]
+    return Match(contenders, stretches, 6.0, play, Console(quiet=True))
+
+
+def test_in_each_round_another_contender_begins() -> None:
+    """On every workload."""
+    fake = FakePlay()
+    found = match(fake)
+
+    for number in range(2):
+        found.round(number)
+
+    assert fake.titles == [
+        "hot, round 1, one",
+        "hot, round 1, two",
+        "none, round 1, one",
+        "none, round 1, two",
+        "hot, round 2, two",
+        "hot, round 2, one",
+        "none, round 2, two",
+        "none, round 2, one",
+    ]
+    assert LEAD_SHARE * 6.0 == 2.0
+    assert [len(rounds) for rounds in found.turns["hot"].values()] == [2, 2]
+
+
+def test_a_bad_turn_is_played_once_more() -> None:
+    """With new text; nothing is left of it."""
+    fake = FakePlay({"hot, round 1, one": 1})
+    found = match(fake)
+
+    found.round(0)
+
+    assert fake.titles[:2] == ["hot, round 1, one", "hot, round 1, one, again"]
+    assert len(found.turns["hot"]["one"]) == 1
+    assert found.dropped == {}
+
+
+def test_who_fails_twice_leaves_that_workload() -> None:
+    """With its reason, and with all its rounds; the others go on, and so does it elsewhere."""
+    fake = FakePlay({"hot, round 2, one": 2})
+    found = match(fake)
+
+    for number in range(3):
+        found.round(number)
+
+    assert found.dropped == {"one on hot": "round 2: cut"}
+    assert {name: len(rounds) for name, rounds in found.turns["hot"].items()} == {"two": 3}
+    assert {name: len(rounds) for name, rounds in found.turns["none"].items()} == {
+        "one": 3,
+        "two": 3,
+    }
+    assert not [title for title in fake.titles if title.startswith("hot, round 3, one")]
+
+
+def test_a_workload_that_all_have_left_is_told_of_no_more() -> None:
+    """There is nobody to compare."""
+    found = match(FakePlay({"hot, round 1, one": 2, "hot, round 1, two": 2}))
+
+    found.round(0)
+
+    assert list(found.turns) == ["none"]
+
+
+def report() -> Report:
+    """Two rounds, of which one is not to be trusted; one contender has left a workload."""
+    good, late = (turn(played(answered(), late_s=late_s), 0) for late_s in (0.001, 0.034))
+    return Report(
+        machine=Machine(cpus=2, memory_gib=8, system="Linux", python="3.11", date="2026-01-01"),
+        seconds=6.0,
+        versions={},
+        missing={"smg on hot": "round 2: cut"},
+        turns={
+            "hot": {OURS: [good, late], "round-robin": [good, good]},
+            "none": {OURS: [good, good], "round-robin": [good, good], "smg": [good, good]},
+        },
+    )
+
+
+def test_the_tables_tell_the_worst_turn_and_whom_not_to_trust() -> None:
+    """And who has left."""
+    console = Console(width=190, record=True, file=io.StringIO())
+
+    report().print(console)
+
+    told = console.export_text()
+    assert "18 [to 34]" in told
+    assert f"not to be trusted: hot, round 2, {OURS}: its client sent 34 ms late" in told
+    assert "1 turns are not to be trusted" in " ".join(told.split())
+    assert "smg on hot: round 2: cut" in told
+
+
+def test_the_picture_has_room_for_who_has_left(tmp_path: Path) -> None:
+    """In the same row everywhere."""
+    path = tmp_path / "run.svg"
+
+    draw(path, report())
+
+    assert path.stat().st_size > 10_000
+
+
+def test_a_report_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
+    """And can be read again."""
+    path = tmp_path / "run.json"
+    keep(path, msgspec.structs.replace(report(), turns={}))
+    keep(path, report())
+
+    assert msgspec.json.decode(path.read_bytes(), type=Report) == report()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_cannot_be_written_leaves_the_earlier_one(tmp_path: Path) -> None:
+    """Whole, and with nothing beside it."""
+    path = tmp_path / "run.txt"
+    path.write_text("earlier")
+
+    def break_off(new: Path) -> None:
+        new.write_text("hal")
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        replace(path, break_off)
+    assert path.read_text() == "earlier"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"), [("b", ["b"]), ("b, a", ["b", "a"]), ("a,a,", ["a"])]
+)
+def test_names_are_taken_in_their_order(asked: str, expected: list[str]) -> None:
+    """Each once."""
+    assert named(asked, ["a", "b"], "--only") == expected
+
+
+@pytest.mark.parametrize(("asked", "why"), [("gatewy", "did you mean|gateway"), (" ,", "at least")])
+def test_a_name_that_is_not_known_is_refused(asked: str, why: str) -> None:
+    """With the option that it was given to."""
+    with pytest.raises(ConfigError, match=rf"^--only: .*({why})"):
+        named(asked, ["gateway"], "--only")

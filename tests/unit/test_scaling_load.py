@@ -46,4 +46,4 @@ def test_what_is_kept_of_a_run_can_be_read_again() -> None:
     record = msgspec.json.decode(msgspec.json.encode(run(1, 2).record), type=Record)
 
     assert [look.running for look in record.looks] == [1, 2]
-    assert record.requests == [(1.23, 200, 0.5)]
+    assert record.requests == [(1.23, 200, 0.5, "")]

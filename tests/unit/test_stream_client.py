@@ -6,8 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 from loadtests import targets
+from loadtests.launch import HOST, MODEL, Unavailable
 from loadtests.stream_client import BrokenAnswer, Job, run
-from loadtests.targets import HOST, MODEL, Target, Unavailable
+from loadtests.targets import Target
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,17 @@ def test_the_client_stops_in_time(engine: Target) -> None:
     result = asyncio.run(run(HOST, engine.port, job(max_s=0.3, max_requests=10**9)))
     assert result.requests > 0
     assert result.elapsed_s < 10
+
+
+def test_the_client_waits_longer_than_it_sends() -> None:
+    """However long that is."""
+    assert job(max_s=300).timeout_s > 300
+
+
+def test_the_client_counts_its_own_cpu_time(engine: Target) -> None:
+    """As much as it has sent and read for."""
+    few, many = (asyncio.run(run(HOST, engine.port, job(max_requests=n))) for n in (1, 500))
+    assert 0 < few.cpu_s < many.cpu_s
 
 
 def test_an_error_is_no_answer(engine: Target) -> None:

@@ -6,8 +6,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from loadtests.comparison.judging import DIRECT, OURS, Bar, Samples, throughput_ratio
 from loadtests.comparison.machine import Machine
+from loadtests.comparison.path.judging import DIRECT, OURS, Bar, Samples, throughput_ratio
 from loadtests.measurement import Load, Sample, Spread, spread
 
 WIDTH = 170
@@ -21,6 +21,7 @@ COLUMNS: Sequence[tuple[str, Callable[[Sample, Sample], float], int]] = [
     ("TTFT\np99 ms", lambda a, _: a.ttft_p99_ms, 2),
     ("CPU s per\n1,000 requests", lambda a, _: a.cpu_s_per_1000, 2),
     ("the engine's", lambda a, _: a.engine_cpu_s_per_1000, 2),
+    ("the client's", lambda a, _: a.client_cpu_s_per_1000, 2),
     ("CPUs\nbeside", lambda a, _: a.beside_cpus, 2),
 ]
 """Heading, figure (of a sample and its round's `direct`) and digits shown."""
@@ -49,7 +50,7 @@ def _figures(report: Report) -> Table:
     load = report.load
     table = Table(
         title=f"{load.clients} clients, streams of {load.chunks} tokens; TTFT with one client",
-        caption=f"median, least-most; {report.machine}",
+        caption=f"median of {len(report.samples[DIRECT])} rounds, least-most; {report.machine}",
         show_lines=True,
     )
     table.add_column("", no_wrap=True)
@@ -65,7 +66,10 @@ def _figures(report: Report) -> Table:
 
 
 def _bars(bars: Sequence[Bar]) -> Table:
-    table = Table(title="What the deployed gateway should reach")
+    table = Table(
+        title="What the deployed gateway should reach",
+        caption="differences and ratios within a round; the median of all rounds decides",
+    )
     for heading in ("", "median", "least-most", "bar", ""):
         table.add_column(heading, no_wrap=True)
     for bar in bars:

@@ -12,18 +12,19 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.console import Console
 
 from loadtests import targets
-from loadtests.comparison.conversations import conversations
+from loadtests.comparison.keeping import keep
 from loadtests.comparison.machine import Machine
-from loadtests.comparison.path_report import WIDTH
+from loadtests.comparison.path.report import WIDTH
 from loadtests.comparison.rest import awake, resting
-from loadtests.comparison.vllm_client import ANSWER_TOKENS, Talk, talk
-from loadtests.comparison.vllm_contenders import gateway_entry, variants
-from loadtests.comparison.vllm_report import OURS, Report
+from loadtests.comparison.rotation import rotated
+from loadtests.comparison.vllm.client import ANSWER_TOKENS, Talk, talk
+from loadtests.comparison.vllm.contenders import gateway_entry, variants
+from loadtests.comparison.vllm.conversations import conversations
+from loadtests.comparison.vllm.report import OURS, Report
 from loadtests.launch import Unavailable, end_in_order
 from loadtests.peers.ray_llm import ray_llm
 from loadtests.targets import Target
@@ -46,26 +47,24 @@ def main(  # noqa: PLR0913 - each is an option of the command
     """Compare with Ray Serve LLM, with real vLLM engines on the CPU."""
     end_in_order()
     progress, machine = Console(stderr=True), Machine.here()
-    play = _Play(guests, count, questions, progress)
+    play = Play(guests, count, questions, progress)
     began_s = time.monotonic()
     blocks: list[dict[str, list[Talk]]] = []
-    missing: dict[str, str] = {}
     versions: dict[str, str] = {}
     with ExitStack() as stack:
         entry = gateway_entry(replicas)
-        ours = _started(stack, OURS, targets.deployed(entry), missing, progress)
-        peers = variants(replicas) if ours else []
+        ours = play.started(stack, OURS, targets.deployed(entry))
+        peers = variants(replicas)
         for number, theirs in enumerate(peers):
+            if ours is None or OURS in play.missing:
+                break  # there is nobody to compare with
             end_s = began_s + 60 * minutes * (number + 1) / len(peers)
             with ExitStack() as pair:
-                target = _started(pair, theirs.name, ray_llm(theirs), missing, progress)
-                if ours is None or target is None:
+                target = play.started(pair, theirs.name, ray_llm(theirs))
+                if target is None:
                     continue
                 versions |= {each.name: each.version for each in (ours, target)}
-                try:
-                    blocks.append(play.block([ours, target], rounds, end_s, number))
-                except Unavailable as error:  # it does not wake up again
-                    missing[target.name] = str(error)
+                blocks.append(play.block([ours, target], rounds, end_s, number))
     report = Report(
         machine=machine,
         workload=(
@@ -73,33 +72,15 @@ def main(  # noqa: PLR0913 - each is an option of the command
             f" {ANSWER_TOKENS} tokens an answer, {replicas} replicas"
         ),
         versions={**versions, "vllm": _vllm_version()},
-        missing=missing,
-        blocks=blocks,
+        missing=play.missing,
+        blocks=[block for block in blocks if any(block.values())],
     )
-    if json_file:
-        json_file.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
     report.print(Console(width=WIDTH))
+    if json_file:
+        keep(json_file, report)
 
 
-def _started(
-    stack: ExitStack,
-    name: str,
-    contender: AbstractContextManager[Target],
-    missing: dict[str, str],
-    progress: Console,
-) -> Target | None:
-    """A contender at rest; nothing, and a note of why, where it cannot be had."""
-    progress.print(f"starting {name}", style="dim")
-    try:
-        target = stack.enter_context(contender)
-    except Unavailable as error:
-        missing[name] = str(error)
-        return None
-    stack.enter_context(resting(target))
-    return target
-
-
-class _Play:
+class Play:
     """Rounds of the same conversations with one contender after the other."""
 
     def __init__(self, guests: int, count: int, questions: int, progress: Console) -> None:
@@ -107,33 +88,61 @@ class _Play:
         self._count = count
         self._questions = questions
         self._progress = progress
+        self.missing: dict[str, str] = {}
+        """Who did not start or broke down, and how."""
+
+    def started(
+        self, stack: ExitStack, name: str, contender: AbstractContextManager[Target]
+    ) -> Target | None:
+        """A contender at rest; nothing where it cannot be had."""
+        self._progress.print(f"starting {name}", style="dim")
+        try:
+            target = stack.enter_context(contender)
+        except Unavailable as error:
+            self.missing[name] = str(error)
+            return None
+        stack.enter_context(resting(target))
+        return target
 
     def block(
         self, pair: Sequence[Target], rounds: int, end_s: float, block: int
     ) -> dict[str, list[Talk]]:
-        """As many rounds as there is time for, but at least one."""
+        """As many whole rounds as there is time for, but one if possible; none after a breakdown.
+
+        Who breaks down is `missing` from then on.
+        """
         talks: dict[str, list[Talk]] = {target.name: [] for target in pair}
-        for target in pair:
-            self._turn(target, f"warming up: {target.name}", seed=1000 * (block + 1))
         longest_s = 0.0
+        if self._round(pair, "warming up", seed=1000 * (block + 1)) is None:
+            return talks
         for number in range(rounds):
             began_s = time.monotonic()
             if number and began_s + longest_s > end_s:
                 self._progress.print(f"time for {number} rounds only", style="bold")
                 break
+            title, seed = f"round {number + 1} of {rounds}", 1000 * (block + 1) + number + 1
             # Who begins changes: what the machine does beside may come in waves.
-            for target in pair if number % 2 == 0 else reversed(pair):
-                title = f"round {number + 1} of {rounds}: {target.name}"
-                seed = 1000 * (block + 1) + number + 1
-                talks[target.name].append(self._turn(target, title, seed))
+            if (found := self._round(rotated(pair, number), title, seed)) is None:
+                break
+            for name, one in found.items():
+                talks[name].append(one)
             longest_s = max(longest_s, time.monotonic() - began_s)
         return talks
 
-    def _turn(self, target: Target, title: str, seed: int) -> Talk:
-        self._progress.print(title, style="dim")
+    def _round(self, pair: Sequence[Target], title: str, seed: int) -> dict[str, Talk] | None:
         held = conversations(self._count, self._questions, seed)
-        with awake(target):
-            return asyncio.run(talk(target.port, target.model, held, self._guests))
+        found: dict[str, Talk] = {}
+        for target in pair:
+            self._progress.print(f"{title}: {target.name}", style="dim")
+            try:
+                with awake(target):
+                    found[target.name] = asyncio.run(
+                        talk(target.port, target.model, held, self._guests)
+                    )
+            except Unavailable as error:
+                self.missing[target.name] = f"{title}: {error}"
+                return None
+        return found
 
 
 def _vllm_version() -> str:

@@ -1,6 +1,6 @@
 """The routing comparison's client: sends each request at its time, whether or not answers come.
 
-`python -m loadtests.comparison.routing_client 127.0.0.1 8000 < job` plays one `Job`, in msgpack, in
+`python -m loadtests.comparison.routing.client 127.0.0.1 8000 < job` plays one `Job`, in msgpack, in
 a process of its own and prints a `Play`. The requests are written before the first one is sent.
 """
 
@@ -10,10 +10,11 @@ import sys
 import time
 
 import msgspec
+import psutil
 import uvloop
 
 from gateway.simulation.scores import percentile
-from loadtests.comparison.routing_connection import Connection, Reply
+from loadtests.comparison.routing.connection import Connection, Reply
 from loadtests.launch import ROUTE
 
 START_S = 0.2
@@ -60,6 +61,8 @@ class Play(msgspec.Struct, frozen=True, kw_only=True):
     """The 99th percentile of how late requests were sent: the client's own fault."""
     cpus: float
     """CPUs that the client kept busy."""
+    busy_share: float
+    """Of all the machine's CPUs, taken by whatever ran while requests were sent."""
 
 
 class Client:
@@ -75,11 +78,13 @@ class Client:
         """Send everything and wait for the last answer."""
         requests = [self._written(ask) for ask in self._job.asks]
         before_s, start_s = time.process_time(), time.monotonic() + START_S
+        psutil.cpu_percent()  # from here on; waiting for the last answers would make it less
         async with asyncio.TaskGroup() as group:
             tasks = []
             for ask, request in zip(self._job.asks, requests, strict=True):
                 await asyncio.sleep(start_s + ask.at_s - time.monotonic())
                 tasks.append(group.create_task(self._send(ask, request, start_s + ask.at_s)))
+            busy_share = psutil.cpu_percent() / 100
         elapsed_s = time.monotonic() - start_s
         cpu_s = time.process_time() - before_s
         for connection in self._idle:
@@ -89,6 +94,7 @@ class Client:
             outcomes=[task.result() for task in tasks],
             late_s=percentile(late, 0.99),
             cpus=cpu_s / elapsed_s,
+            busy_share=busy_share,
         )
 
     async def _send(self, ask: Ask, request: bytes, due_s: float) -> Outcome:

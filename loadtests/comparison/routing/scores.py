@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from gateway.simulation.scores import percentile
-from loadtests.comparison.routing_client import Outcome
-from loadtests.comparison.routing_stretches import SPEED, TOKENS
+from loadtests.comparison.routing.client import Outcome
+from loadtests.comparison.routing.stretches import SPEED, TOKENS
 from loadtests.measurement import Spread
 
 TTFT_SLO_S = 4.0

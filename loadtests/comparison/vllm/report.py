@@ -1,23 +1,25 @@
 """What a run with real vLLM found: as JSON, and as a table for each pair."""
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from gateway.simulation.scores import percentile
 from loadtests.comparison.machine import Machine
-from loadtests.comparison.path_report import WIDTH, shown
-from loadtests.comparison.vllm_client import Talk
+from loadtests.comparison.path.report import WIDTH, shown
+from loadtests.comparison.vllm.client import Talk
 from loadtests.measurement import Spread
-from loadtests.open_loop import quantile
 
 OURS = "gateway"
+SHOWN_REASONS = 3
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """What one turn of a contender came to; failed requests count as failures only."""
+    """What one turn of a contender came to; all times are of what was answered in full."""
 
     requests_per_s: float
     ttft_p50_ms: float
@@ -25,6 +27,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     e2e_mean_ms: float
     hit_rate: float
     """Share of all prompt tokens that came from a KV cache."""
+    asked: int
     failures: int
 
     @classmethod
@@ -35,10 +38,11 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
         prompt_tokens = sum(asked.prompt_tokens for asked in good)
         return cls(
             requests_per_s=len(good) / talk.elapsed_s,
-            ttft_p50_ms=quantile(ttft_ms, 0.5),
-            ttft_p90_ms=quantile(ttft_ms, 0.9),
+            ttft_p50_ms=percentile(ttft_ms, 0.5),
+            ttft_p90_ms=percentile(ttft_ms, 0.9),
             e2e_mean_ms=statistics.mean([1000 * asked.e2e_s for asked in good] or [0.0]),
             hit_rate=sum(asked.cached_tokens for asked in good) / max(1, prompt_tokens),
+            asked=len(talk.asked),
             failures=len(talk.asked) - len(good),
         )
 
@@ -68,10 +72,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         """A table for each block, and who is missing."""
         for block in self.blocks:
             console.print(_table(self, block))
-            for name, talks in block.items():
-                failures = sorted({a.failure for talk in talks for a in talk.asked if a.failure})
-                for failure in failures[:3]:
-                    console.print(f"{name}: {failure}", highlight=False, markup=False)
+            for line in failures(block):
+                console.print(line, highlight=False, markup=False, style="red")
         for name, why in self.missing.items():
             console.print(f"{name} skipped: {why}", highlight=False, markup=False)
 
@@ -86,17 +88,34 @@ def _table(report: Report, block: Block) -> Table:
     table.add_column("", no_wrap=True)
     for heading, _, _ in COLUMNS:
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("failures", justify="right")
+    table.add_column("failed", justify="right", no_wrap=True)
     table.add_column(f"{OURS} is faster\nto the end, times", justify="right")
     figures = {name: [Figures.of(talk) for talk in talks] for name, talks in block.items()}
     for name, turns in figures.items():
         table.add_row(
             name,
             *(shown(Spread.over(map(value, turns)), digits) for _, value, digits in COLUMNS),
-            str(sum(turn.failures for turn in turns)),
+            _failed(turns),
             shown(faster(figures[OURS], turns), 2) if name != OURS else "",
         )
     return table
+
+
+def failures(block: Block) -> list[str]:
+    """Who failed, how often and how; the most frequent reasons first."""
+    told = []
+    for name, talks in block.items():
+        reasons = Counter(a.failure for talk in talks for a in talk.asked if a.failure)
+        if reasons:
+            failed = _failed([Figures.of(talk) for talk in talks])
+            told.append(f"{name} failed {failed} requests; its figures are those of the others:")
+            told += [f"  {count} times: {why}" for why, count in reasons.most_common(SHOWN_REASONS)]
+    return told
+
+
+def _failed(turns: Sequence[Figures]) -> str:
+    """How many requests of all."""
+    return f"{sum(turn.failures for turn in turns)} of {sum(turn.asked for turn in turns)}"
 
 
 def faster(ours: Sequence[Figures], theirs: Sequence[Figures]) -> Spread:

@@ -6,22 +6,25 @@ happens to all; those whose turn it is not rest. What the figures mean is in loa
 
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.console import Console
 
+from gateway.errors import ConfigError
 from loadtests import targets
-from loadtests.comparison.contenders import contenders, start
-from loadtests.comparison.judging import Samples, judge
+from loadtests.comparison.keeping import keep, replace
 from loadtests.comparison.machine import Machine
-from loadtests.comparison.path_report import WIDTH, Report
+from loadtests.comparison.naming import named
+from loadtests.comparison.path.contenders import contenders, start
+from loadtests.comparison.path.judging import Samples, judge
+from loadtests.comparison.path.report import WIDTH, Report
 from loadtests.comparison.rest import awake
+from loadtests.comparison.rotation import rotated
 from loadtests.launch import Unavailable, end_in_order
-from loadtests.measurement import Load, Sample, measure
+from loadtests.measurement import Load, Sample, Unsteady, measure
 from loadtests.targets import Target
 
 WARM_UP = Load(seconds=1)
@@ -47,24 +50,28 @@ def main(  # noqa: PLR0913 - each is an option of the command
     end_s = time.monotonic() + 60 * minutes
     progress, machine = Console(stderr=True), Machine.here()
     load = Load(clients=clients, seconds=seconds)
-    with ExitStack() as stack:
-        engine = stack.enter_context(targets.engine())
-        wanted = contenders(engine.port, gateway_url)
-        if only:
-            wanted = {name: wanted[name] for name in _named(only, list(wanted))}
-        started, missing = start(stack, wanted, progress)
-        turns = Turns(engine, started, progress)
-        samples = turns.play(load, rounds, end_s)
-        missing |= turns.dropped
+    try:
+        with ExitStack() as stack:
+            engine = stack.enter_context(targets.engine())
+            wanted = contenders(engine.port, gateway_url)
+            if only:
+                wanted = {name: wanted[name] for name in named(only, list(wanted), "--only")}
+            started, missing = start(stack, wanted, progress)
+            turns = Turns(engine, started, progress)
+            samples = turns.play(load, rounds, end_s)
+    except (ConfigError, Unavailable) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
     versions = {target.name: target.version for target in started if target.version}
+    missing |= turns.dropped
     report = Report(machine, load, versions, samples, missing, judge(samples))
-    if json_file:
-        json_file.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
     report.print(Console(width=WIDTH))
+    if json_file:
+        keep(json_file, report)
     if plot:
-        from loadtests.comparison.path_plot import draw  # noqa: PLC0415 - matplotlib is optional
+        from loadtests.comparison.path.plot import draw  # noqa: PLC0415 - matplotlib is optional
 
-        draw(plot, report)
+        replace(plot, lambda new: draw(new, report))
 
 
 class Turns:
@@ -75,11 +82,17 @@ class Turns:
         self._started = list(started)
         self._progress = progress
         self.dropped: dict[str, str] = {}
-        """Contenders that failed in their turn, and how; the others go on without them."""
+        """Who failed in its turn, and how; the others go on without."""
 
     def play(self, load: Load, rounds: int, end_s: float) -> Samples:
-        """As many rounds as there is time for, but at least one."""
-        self._round("warming up", WARM_UP)
+        """As many rounds as there is time for, but at least one; each begins with another target.
+
+        They end with the engine, without which nobody is measured.
+
+        Raises:
+            Unavailable: there is no round at all, because the engine failed.
+        """
+        self._round("warming up", WARM_UP, 0)
         played: list[dict[str, Sample]] = []
         longest_s = 0.0
         for number in range(rounds):
@@ -87,28 +100,37 @@ class Turns:
             if number and began_s + longest_s > end_s:
                 self._progress.print(f"time for {number} rounds only", style="bold")
                 break
-            played.append(self._round(f"round {number + 1} of {rounds}", load))
+            try:
+                played.append(self._round(f"round {number + 1} of {rounds}", load, number))
+            except Unavailable as error:
+                if not played:
+                    raise
+                self.dropped[self._engine.name] = str(error)
+                break
             longest_s = max(longest_s, time.monotonic() - began_s)
         names = [target.name for target in (self._engine, *self._started)]
         return {name: [found[name] for found in played] for name in names}
 
-    def _round(self, title: str, load: Load) -> dict[str, Sample]:
-        engine = self._engine.engine_processes
-        self._progress.print(f"{title}: {self._engine.name}", style="dim")
-        found = {self._engine.name: measure(self._engine, load, engine)}
-        for target in tuple(self._started):
+    def _round(self, title: str, load: Load, number: int) -> dict[str, Sample]:
+        found: dict[str, Sample] = {}
+        for target in rotated([self._engine, *self._started], number):
             self._progress.print(f"{title}: {target.name}", style="dim")
             try:
-                with awake(target):
-                    found[target.name] = measure(target, load, engine)
+                found[target.name] = self._measured(target, load)
             except Unavailable as error:
-                self.dropped[target.name] = f"{title}: {error}"
+                reason = f"{title}: {error}"
+                if target is self._engine:
+                    raise Unavailable(reason) from None
+                self._progress.print(f"{target.name} is out: {reason}", style="red", markup=False)
+                self.dropped[target.name] = reason
                 self._started.remove(target)
         return found
 
-
-def _named(asked: str, known: Sequence[str]) -> list[str]:
-    names = [name.strip() for name in asked.split(",")]
-    if unknown := [name for name in names if name not in known]:
-        raise typer.BadParameter(f"--only: unknown {unknown}; known: {', '.join(known)}")
-    return names
+    def _measured(self, target: Target, load: Load) -> Sample:
+        engine = self._engine.engine_processes
+        with nullcontext() if target is self._engine else awake(target):
+            try:
+                return measure(target, load, engine)
+            except Unsteady as error:
+                self._progress.print(f"{target.name} once more: {error}", style="red")
+                return measure(target, load, engine)

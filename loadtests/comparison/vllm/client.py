@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 import aiohttp
 import msgspec
 
-from loadtests.comparison.conversations import Conversation
+from loadtests.comparison.vllm.conversations import Conversation
 from loadtests.launch import HOST, ROUTE
+from loadtests.users.answer import Answer, Broken, reason_of
 
 ANSWER_TOKENS = 24
 REQUEST_TIMEOUT_S = 60
+UNASKED = "not asked: the answer before it had failed"
 Message = Mapping[str, str]
 
 
@@ -30,62 +32,6 @@ class Talk(msgspec.Struct, frozen=True):
 
     elapsed_s: float
     asked: list[Asked]
-
-
-class _CachedTokens(msgspec.Struct):
-    cached_tokens: int | None = 0
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int
-    prompt_tokens_details: _CachedTokens | None = None
-
-
-class _Delta(msgspec.Struct):
-    content: str | None = None
-
-
-class _Choice(msgspec.Struct):
-    delta: _Delta
-
-
-class _Event(msgspec.Struct):
-    choices: list[_Choice] = []
-    usage: _Usage | None = None
-    error: object = None
-
-
-class BrokenAnswer(Exception):
-    """Something other than a whole answer came back."""
-
-
-class Reading:
-    """An answer as it arrives: server-sent events, put together."""
-
-    def __init__(self) -> None:
-        self.text = ""
-        self.usage: _Usage | None = None
-        self.is_done = False
-
-    def take(self, line: bytes) -> bool:
-        """Take a line of the stream; whether it brought text.
-
-        Raises:
-            BrokenAnswer: it is an error event.
-        """
-        if not line.startswith(b"data: "):
-            return False
-        data = line.removeprefix(b"data: ").strip()
-        if data == b"[DONE]":
-            self.is_done = True
-            return False
-        event = msgspec.json.decode(data, type=_Event)
-        if event.error is not None:
-            raise BrokenAnswer(str(event.error)[:200])
-        self.usage = event.usage or self.usage
-        text = "".join(choice.delta.content or "" for choice in event.choices)
-        self.text += text
-        return bool(text)
 
 
 async def talk(port: int, model: str, held: Sequence[Conversation], at_a_time: int) -> Talk:
@@ -110,14 +56,16 @@ async def talk(port: int, model: str, held: Sequence[Conversation], at_a_time: i
 async def _converse(
     session: aiohttp.ClientSession, model: str, conversation: Conversation
 ) -> AsyncIterator[Asked]:
-    """Ask one question after the other; a failure ends the conversation."""
+    """Ask one question after the other; after a failure the rest cannot be asked, and fails too."""
     messages: list[Message] = [{"role": "system", "content": conversation.system}]
-    for question in conversation.questions:
+    for number, question in enumerate(conversation.questions):
         messages.append({"role": "user", "content": question})
         try:
             outcome, text = await _ask(session, model, messages)
-        except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError, BrokenAnswer) as error:
+        except (aiohttp.ClientError, TimeoutError, Broken) as error:
             yield Asked(failure=f"{type(error).__name__}: {error}"[:300])
+            for _ in conversation.questions[number + 1 :]:
+                yield Asked(failure=UNASKED)
             return
         yield outcome
         messages.append({"role": "assistant", "content": text})
@@ -135,22 +83,19 @@ async def _ask(
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    reading = Reading()
+    answer = Answer()
     sent_s = time.perf_counter()
-    first_s = 0.0
     async with session.post(ROUTE, json=body) as response:
         if response.status != 200:
-            raise BrokenAnswer(f"{response.status}: {(await response.text())[:200]}")
+            raise Broken(f"{response.status}: {reason_of(await response.read())}")
         async for line in response.content:
-            if reading.take(line) and not first_s:
-                first_s = time.perf_counter()
-    if not reading.is_done or reading.usage is None or not first_s:
-        raise BrokenAnswer("the stream ended before its end")
-    details = reading.usage.prompt_tokens_details
+            answer.read(line, time.perf_counter())
+    if not answer.is_done or not answer.usage.prompt_tokens or answer.first_s is None:
+        raise Broken("the stream ended before its end")
     outcome = Asked(
-        ttft_s=first_s - sent_s,
+        ttft_s=answer.first_s - sent_s,
         e2e_s=time.perf_counter() - sent_s,
-        prompt_tokens=reading.usage.prompt_tokens,
-        cached_tokens=(details.cached_tokens or 0) if details else 0,
+        prompt_tokens=answer.usage.prompt_tokens,
+        cached_tokens=answer.usage.cached_tokens,
     )
-    return outcome, reading.text
+    return outcome, answer.text

@@ -6,8 +6,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from loadtests.comparison.routing_report import Report, scores
-from loadtests.comparison.routing_scores import OURS, Score
+from loadtests.comparison.routing.report import Report, scores
+from loadtests.comparison.routing.scores import OURS, Score
 from loadtests.measurement import Spread
 
 COLOUR = "#9db4cc"
@@ -31,7 +31,7 @@ def draw(path: Path, report: Report) -> None:
     Raises:
         OSError: it cannot be written there.
     """
-    names = list(next(iter(report.turns.values())))
+    names = list(dict.fromkeys(name for turns in report.turns.values() for name in turns))
     rows = len(report.turns)
     size = (15, 1.2 + rows * (0.7 + 0.26 * len(names)))
     figure = Figure(figsize=size, layout="constrained")
@@ -39,7 +39,7 @@ def draw(path: Path, report: Report) -> None:
     for row, (workload, turns) in zip(every, report.turns.items(), strict=True):
         rounds = scores(turns)
         for axes, panel in zip(row, PANELS, strict=True):
-            _bars(axes, panel, [rounds[name] for name in names], [name == OURS for name in names])
+            _bars(axes, panel, [rounds.get(name, []) for name in names], names)
         row[0].set_ylabel(workload, fontsize=11, fontweight="bold")
         row[0].set_yticks(range(len(names)), names, fontsize=9)
     for axes, (title, *_) in zip(every[0], PANELS, strict=True):
@@ -55,15 +55,19 @@ def draw(path: Path, report: Report) -> None:
 
 
 def _bars(
-    axes: Axes, panel: Panel, rounds: Sequence[Sequence[Score]], is_own: Sequence[bool]
+    axes: Axes, panel: Panel, rounds: Sequence[Sequence[Score]], names: Sequence[str]
 ) -> None:
-    """A bar for each contender, with its spread."""
+    """A bar for each contender, with its spread; none for one that left the workload."""
     _, value, words, is_gain = panel
-    spreads = [Spread.over(map(value, every)) for every in rounds]
-    limit = _limit(spreads, is_gain=is_gain)
-    for place, (spread, own) in enumerate(zip(spreads, is_own, strict=True)):
+    spreads = {place: Spread.over(map(value, every)) for place, every in enumerate(rounds) if every}
+    limit = _limit(list(spreads.values()), is_gain=is_gain)
+    for place, name in enumerate(names):
+        if place not in spreads:
+            axes.text(0.02 * limit, place, "left out", va="center", fontsize=9, color="#777777")
+            continue
+        spread = spreads[place]
         width = min(spread.median, limit)
-        axes.barh(place, width, color=OWN if own else COLOUR, height=0.7)
+        axes.barh(place, width, color=OWN if name == OURS else COLOUR, height=0.7)
         if spread.least < limit and spread.most > spread.least:
             axes.plot([spread.least, min(spread.most, limit)], [place, place], "k-", lw=1)
         end = min(max(spread.most, spread.median), limit)

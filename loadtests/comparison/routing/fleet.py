@@ -6,14 +6,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
 
 from deployments import processes
 from gateway.simulation.trace import BLOCK_TOKENS
-from loadtests.comparison.routing_stretches import SPEED, TOKENS
+from loadtests.comparison.routing.stretches import SPEED, TOKENS
 from loadtests.launch import MODEL, Unavailable, await_answer, running
 from loadtests.peers.smg import smg
 from loadtests.peers.vllm_router import vllm_router
@@ -48,6 +48,8 @@ PEERS: Mapping[str, Callable[[str, Sequence[int]], AbstractContextManager[Target
 """Other routers, with the policy that knows of caches."""
 PEERS_POLICY = "cache_aware"
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class Contender:
@@ -68,26 +70,28 @@ class Fleet:
         self.missing: dict[str, str] = {}
 
     def start(self, names: Sequence[str]) -> None:
-        """Start contenders by their names; each has engines of its own, or nobody to share with."""
+        """Start contenders by their names: policies have engines of their own, peers share some."""
         policies = [name for name in names if name in POLICIES]
-        if policies:
-            port = self._stack.enter_context(_gateway(policies))
+        if policies and (port := self._had(policies, _gateway(policies))):
             self.contenders += [Contender(name, port, name) for name in policies]
         peers = [name for name in names if name in PEERS]
-        if peers:
-            ports = self._stack.enter_context(_engines())
+        if peers and (ports := self._had(peers, _engines())):
             for name in peers:
-                self._try(name, partial(PEERS[name], PEERS_POLICY, ports))
+                self._add_peer(name, ports)
         self.contenders.sort(key=lambda contender: names.index(contender.name))
 
-    def _try(self, name: str, peer: Callable[[], AbstractContextManager[Target]]) -> None:
-        try:
-            target = self._stack.enter_context(peer())
-        except Unavailable as error:
-            self.missing[name] = str(error)
-        else:
+    def _add_peer(self, name: str, engine_ports: Sequence[int]) -> None:
+        if target := self._had([name], PEERS[name](PEERS_POLICY, engine_ports)):
             version = f"{target.version} {PEERS_POLICY}"
             self.contenders.append(Contender(name, target.port, MODEL, version))
+
+    def _had(self, names: Sequence[str], started: AbstractContextManager[T]) -> T | None:
+        """What is needed for some contenders; nothing, and a note of why, where it fails."""
+        try:
+            return self._stack.enter_context(started)
+        except Unavailable as error:
+            self.missing |= dict.fromkeys(names, str(error))
+            return None
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtests.comparison.machine import Machine
-from loadtests.comparison.routing_scores import (
+from loadtests.comparison.routing.scores import (
     OURS,
     TPOT_SLO_S,
     TTFT_SLO_S,
@@ -16,8 +16,8 @@ from loadtests.comparison.routing_scores import (
     judge,
     ratios,
 )
-from loadtests.comparison.routing_stretches import SPEED, TRACE
-from loadtests.comparison.routing_turn import Turn
+from loadtests.comparison.routing.stretches import SPEED, TRACE
+from loadtests.comparison.routing.turn import Turn
 from loadtests.measurement import Spread
 
 FIGURES: Sequence[tuple[str, Callable[[Score], float], str]] = [
@@ -54,6 +54,17 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             for verdict in judge(workload, scores(turns), is_strict=workload.startswith(TRACE))
         ]
 
+    @property
+    def doubts(self) -> dict[str, str]:
+        """Turns that are not to be trusted, and why."""
+        return {
+            f"{workload}, round {number + 1}, {name}": turn.doubt
+            for workload, turns in self.turns.items()
+            for name, rounds in turns.items()
+            for number, turn in enumerate(rounds)
+            if turn.doubt
+        }
+
     def print(self, console: Console) -> None:
         """A table for each workload, and the verdicts."""
         console.print(str(self.machine), markup=False)
@@ -67,8 +78,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         )
         for name, reason in self.missing.items():
             console.print(f"not compared: {name}: {reason}", markup=False)
+        doubts = self.doubts
+        for title, doubt in doubts.items():
+            console.print(f"not to be trusted: {title}: {doubt}", markup=False, style="red")
         if verdicts := self.verdicts:
-            console.print(_verdicts(verdicts))
+            console.print(_verdicts(verdicts, len(doubts)))
 
 
 def scores(turns: dict[str, list[Turn]]) -> dict[str, list[Score]]:
@@ -92,8 +106,8 @@ def _table(workload: str, turns: dict[str, list[Turn]]) -> Table:
             _spread(against, ".2f"),
             str(sum(s.rejected for s in every)),
             str(sum(s.failed for s in every)),
-            f"{Spread.over(turn.busy_share for turn in turns[name]).median:.0%}",
-            f"{1000 * Spread.over(turn.late_s for turn in turns[name]).median:.0f}",
+            _worst(Spread.over(turn.busy_share for turn in turns[name]), ".0%"),
+            _worst(Spread.over(1000 * turn.late_s for turn in turns[name]), ".0f"),
             style="bold" if name == OURS else None,
         )
     return table
@@ -112,13 +126,25 @@ def _spread(spread: Spread, digits: str) -> str:
     return f"{spread.median:{digits}} \\[{spread.least:{digits}}-{spread.most:{digits}}]"
 
 
+def _worst(spread: Spread, digits: str) -> str:
+    """The median and, where there are several, the most: one bad turn spoils a comparison."""
+    if spread.least == spread.most:
+        return f"{spread.median:{digits}}"
+    return f"{spread.median:{digits}} \\[to {spread.most:{digits}}]"
+
+
 def _sent(turns: dict[str, list[Turn]]) -> str:
     sent = [turn.score.sent for rounds in turns.values() for turn in rounds]
     return f"{min(sent):,}" if min(sent) == max(sent) else f"{min(sent):,} to {max(sent):,}"
 
 
-def _verdicts(verdicts: Sequence[Verdict]) -> Table:
-    table = Table(title=f"`{OURS}` over the best of the others, round by round")
+def _verdicts(verdicts: Sequence[Verdict], doubts: int) -> Table:
+    table = Table(
+        title=f"`{OURS}` over the best of the others, round by round",
+        caption=f"the median decides; {doubts} turns are not to be trusted, see above"
+        if doubts
+        else "the median decides",
+    )
     for heading in ("workload", "figure", "the best other", "ratio", "wanted", ""):
         table.add_column(heading)
     for v in verdicts:

@@ -1,0 +1,1 @@
+"""Routing: where each router sends requests, with simulated engines in real time."""

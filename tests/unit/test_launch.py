@@ -1,0 +1,166 @@
+"""How processes of load tests are started, waited for and ended; how their CPU time is counted."""
+
+import http.server
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from loadtests import launch
+from loadtests.cpu_time import CpuTime
+from loadtests.launch import HOST, PROJECT_ROOT, Unavailable
+from loadtests.targets import replicas_lacking
+
+
+def python(code: str) -> list[str]:
+    """A command that runs it."""
+    return [sys.executable, "-c", code]
+
+
+def test_a_line_is_waited_for() -> None:
+    """All of it is told, also where more was said before."""
+    code = "import time; print('a'); print('  export X=1', flush=True); time.sleep(60)"
+    with launch.logged(python(code)) as (process, log):
+        assert launch.await_line("  export ", log, process) == "  export X=1"
+
+
+def test_who_ends_before_its_line_is_not_waited_for() -> None:
+    """What it said last is part of the reason."""
+    with (
+        pytest.raises(Unavailable, match=r"(?s)ended .* not said 'export'.*no port for me"),
+        launch.logged(python("raise SystemExit('no port for me')")) as (process, log),
+    ):
+        launch.await_line("  export ", log, process)
+
+
+def test_who_never_says_its_line_is_waited_for_so_long_only() -> None:
+    """The time is told."""
+    with (
+        pytest.raises(Unavailable, match=r"not ready within 0\.1 s: .*'export'"),
+        launch.logged(python("import time; time.sleep(60)")) as (process, log),
+    ):
+        launch.await_line("  export ", log, process, timeout_s=0.1)
+
+
+def test_reading_a_log_does_not_move_who_writes_it() -> None:
+    """The writer shares the place in the file, and would write over what is there."""
+    with tempfile.TemporaryFile(buffering=0) as log:
+        log.write(b"one\ntwo\n")
+        os.lseek(log.fileno(), 4, os.SEEK_SET)
+        assert list(launch.lines(log)) == ["one", "two"]
+        assert os.lseek(log.fileno(), 0, os.SEEK_CUR) == 4
+
+
+STARTER = """
+import sys, threading
+from loadtests import launch
+launch.end_in_order()
+with launch.running([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
+    print(process.pid, flush=True)
+    threading.Event().wait()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_who_is_told_to_end_ends_what_it_has_started(number: signal.Signals) -> None:
+    """Also where its terminal has gone."""
+    with subprocess.Popen(python(STARTER), cwd=PROJECT_ROOT, stdout=subprocess.PIPE) as starter:
+        assert starter.stdout is not None
+        started = psutil.Process(int(starter.stdout.readline()))
+        starter.send_signal(number)
+        assert starter.wait(timeout=60) == 128 + number
+    assert not started.is_running()
+
+
+SPINNER = "import time\nwhile time.process_time() < 0.2: pass\nprint(1, flush=True); time.sleep(60)"
+
+
+@pytest.fixture
+def spinners() -> Iterator[list["subprocess.Popen[bytes]"]]:
+    """Two processes that have taken some CPU time each."""
+    running = [subprocess.Popen(python(SPINNER), stdout=subprocess.PIPE) for _ in range(2)]
+    for process in running:
+        assert process.stdout is not None
+        process.stdout.readline()
+    yield running
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def test_cpu_time_of_a_process_that_begins_meanwhile_counts_whole(
+    spinners: list["subprocess.Popen[bytes]"],
+) -> None:
+    """And nothing that was taken before."""
+    first, second = (psutil.Process(process.pid) for process in spinners)
+    there = [first]
+    counted = CpuTime(lambda: there)
+    assert counted.spent_s < 0.1
+    there.append(second)
+    assert counted.spent_s > 0.1
+    assert counted.ended == []
+
+
+def test_cpu_time_of_a_process_that_has_ended_is_taken_from_nobody(
+    spinners: list["subprocess.Popen[bytes]"],
+) -> None:
+    """Its end is told, so that no figure is made of what is left."""
+    there = [psutil.Process(process.pid) for process in spinners]
+    counted = CpuTime(lambda: there)
+    spinners[0].kill()
+    spinners[0].wait()
+    assert counted.spent_s >= 0
+    assert counted.ended == [spinners[0].pid]
+
+
+class Cards(http.server.BaseHTTPRequestHandler):
+    """Says of each model how many replicas it has."""
+
+    def do_GET(self) -> None:
+        """Answer `/v1/models`."""
+        cards = [{"id": "a", "replicas": 2}, {"id": "b", "replicas": 1}]
+        body = json.dumps({"data": cards}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+        """Nothing."""
+
+
+@pytest.fixture
+def gateway() -> Iterator[int]:
+    """The port of one with two models."""
+    with http.server.ThreadingHTTPServer((HOST, 0), Cards) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "lacking"),
+    [
+        ({"a": 2, "b": 1}, ""),
+        ({"a": 1, "b": 0}, ""),
+        ({"a": 2, "b": 8}, "b has 1 of 8 replicas"),
+        ({"a": 2, "c": 1}, "c has 0 of 1 replicas"),
+    ],
+)
+def test_all_replicas_of_all_models_are_waited_for(
+    gateway: int, wanted: dict[str, int], lacking: str
+) -> None:
+    """A model answers as soon as it has one."""
+    assert replicas_lacking(gateway, wanted) == lacking
+
+
+def test_a_gateway_that_does_not_answer_lacks_something() -> None:
+    """It is waited for."""
+    assert replicas_lacking(1, {"a": 1})
