@@ -92,6 +92,8 @@ def hold(config: Path) -> None:
         namespace="serve",
         log_to_driver=False,
         logging_level="warning",
+        # Of its own choice it may be one that a connection of Ray's is given before it is used.
+        _metrics_export_port=processes.free_port(),
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: told.set())

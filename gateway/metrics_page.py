@@ -51,8 +51,8 @@ spec:
 Ray adds labels to all: `WorkerId` (of the process), `NodeAddress`, `SessionName`, `Component`,
 `Version`. What else to know of Ray's agents:
 
-- A counter is there from its first event on, which `rate` and `increase` do not see. Where single events
-  matter, have a counter counted that was not there before, as the query for faults above does.
+- A counter is there from its first event on, which `rate` and `increase` do not see. Where single
+  events matter, have a counter counted that was not there before, as the query for faults does.
 - A gauge that nobody sets any more goes away after seconds. Routers set theirs every five seconds.
 - Of a histogram of Ray's or vLLM's only the counts of its buckets are exact; its `_sum` is an
   estimate from them. The gateway's own are exact, and by their `# TYPE` gauges that look as
