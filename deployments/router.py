@@ -115,7 +115,8 @@ class Router:
             controls=self._controls,
             accounts=self._accounts,
         )
-        serve_directly(gateway)
+        if self._settings.names_clients:  # otherwise Serve's way tells of some
+            serve_directly(gateway)
         return gateway.without_ids()
 
     def check_health(self) -> None:

@@ -13,10 +13,12 @@ import time
 from ray.serve._private.common import RequestMetadata, RequestProtocol
 from ray.serve._private.http_util import RequestIdMiddleware
 from ray.serve._private.replica import Replica
+from ray.serve._private.tracing_utils import is_tracing_enabled
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from gateway.api.app import Gateway
 from gateway.api.routes import ROUTES
+from gateway.errors import GatewayError
 from gateway.relay.asgi import App, Receive, Scope, Send
 
 UNDER_WAY = RequestMetadata(
@@ -31,23 +33,12 @@ logger = logging.getLogger(__name__)
 
 
 def shortened(serve: App, gateway: Gateway) -> App:
-    """The application with the shortcut, if nothing but what that replaces is in between.
-
-    Operators may have put middlewares of their own there, or a limit to a request's time.
-    """
-    try:
-        replica = _replica_behind(serve)
-        is_alone = replica is not None and (
-            replica._http_options is not None
-            and replica._http_options.request_timeout_s is None
-            and not replica._user_callable_wrapper._run_user_code_in_separate_thread
-        )
-        if replica is not None and is_alone:
-            return Shortcut(serve, gateway, replica)
-    except AttributeError as error:
-        logger.warning("this version of Ray Serve is not known: %s", error)
-    logger.warning("slower than it could be: inference requests take Serve's way to the gateway")
-    return serve
+    """The application with the shortcut, if that leaves out nothing operators have asked for."""
+    replica = _replica_behind(serve)
+    if replica is None or _is_asked_for_more(replica):
+        logger.warning("slower than it could be: requests take Serve's whole way to the gateway")
+        return serve
+    return Shortcut(serve, gateway, replica)
 
 
 class Shortcut:
@@ -69,16 +60,28 @@ class Shortcut:
             return
         began_s = time.perf_counter()
         status = 0
+        error: Exception | None = None
         try:
             async with self._under_way(UNDER_WAY):
                 status = await self._gateway.answer(scope, receive, send)
+        except Exception as broken:
+            error = broken
+            if not isinstance(broken, GatewayError):  # which has been noted, with its request
+                logger.exception("%s failed", scope["path"])
+            raise  # uvicorn cuts the connection, without a word
         finally:
-            self._record(scope["method"], status, 1000 * (time.perf_counter() - began_s))
+            latency_ms = 1000 * (time.perf_counter() - began_s)
+            self._record(scope["method"], status, latency_ms, error)
 
-    def _record(self, method: str, status: int, latency_ms: float) -> None:
-        """Count a request in Serve's own metrics, as Serve does; `status`: 0 if it broke off."""
+    def _record(self, method: str, status: int, latency_ms: float, error: Exception | None) -> None:
+        """Count a request in Serve's own metrics; `status`: 0 if its client has left, or is cut."""
         metrics, route = self._metrics, self._route
-        metrics.record_request_metrics(route=route, latency_ms=latency_ms, is_error=not status)
+        metrics.record_request_metrics(
+            route=route,
+            latency_ms=latency_ms,
+            is_error=error is not None,
+            exception_type=None if error is None else type(error).__name__,
+        )
         if status:
             metrics.record_ingress_request_metrics(
                 protocol=RequestProtocol.HTTP,
@@ -98,3 +101,16 @@ def _replica_behind(serve: App) -> Replica | None:
     endpoint = inner._app if isinstance(inner, RequestIdMiddleware) else None
     replica = getattr(endpoint, "__self__", None)
     return replica if isinstance(replica, Replica) else None
+
+
+def _is_asked_for_more(replica: Replica) -> bool:
+    """Whether Serve is to do what the shortcut leaves out."""
+    options, logging_config = replica._http_options, replica._deployment_config.logging_config
+    return (
+        options is None
+        or options.request_timeout_s is not None
+        or replica.max_queued_requests != -1
+        or is_tracing_enabled()
+        or (logging_config is None or logging_config.get("enable_access_log", True))
+        or replica._user_callable_wrapper._run_user_code_in_separate_thread
+    )

@@ -34,6 +34,8 @@ MODEL_NAME_SHOWN = 200
 
 DRAINING = (b"x-engine-draining", b"1")
 """The response header by which a router knows that an engine is going away."""
+NO_RETRY = (b"x-should-retry", b"false")
+"""The response header that keeps OpenAI's and Anthropic's clients from sending a request again."""
 
 
 class Reason(StrEnum):
@@ -269,6 +271,13 @@ class UpstreamFailed(GatewayError):
         super().__init__(message)
         self.args = (message, reason)
         self.reason = reason
+        self.is_final = False
+        """Engines have died under the request, which is not to be sent again."""
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Whether not to try again."""
+        return [NO_RETRY] if self.is_final else []
 
 
 class StreamLost(GatewayError):
@@ -313,6 +322,11 @@ class DeadlineExceeded(GatewayError):
     status = 504
     type = "timeout_error"
     code = "timeout"
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Not to begin again what nobody waits for."""
+        return [NO_RETRY]
 
 
 def _retry_after(seconds: float) -> tuple[bytes, bytes]:

@@ -254,7 +254,8 @@ class Delivery:
         if outlet.parts > self._parts:
             self._parts, self._retries, self._victims = outlet.parts, 0, 0
         self._victims += has_died
-        is_last = self._retries == RETRIES or self._victims == VICTIMS
+        error.is_final = self._victims == VICTIMS
+        is_last = self._retries == RETRIES or error.is_final
         if is_last or outlet.is_committed:
             raise error
         if outlet.has_sent:

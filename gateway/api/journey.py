@@ -63,7 +63,10 @@ class Journey:
         self._selector = selector
         self._means = means
         is_journaled = errand.is_stream and errand.is_resumable
-        self._outlet = Outlet(errand.path, reply, is_journaled=is_journaled)
+        self._is_stream = errand.is_stream and errand.path in STREAMED
+        self._outlet = Outlet(
+            errand.path, reply, is_journaled=is_journaled, has_heartbeat=self._is_stream
+        )
         self._headers = reply.headers
         self.failure: GatewayError | None = None
         """What the client was told in place of an answer, or of its end."""
@@ -91,8 +94,9 @@ class Journey:
         """
         outlet = self._outlet
         try:
-            if self._errand.is_stream and self._errand.path in STREAMED:
-                async with Heartbeat(outlet.reply, lambda: outlet.is_between) as self._heartbeat:
+            if self._is_stream:
+                beating = Heartbeat(outlet.reply, outlet.begin, lambda: outlet.is_between)
+                async with beating as self._heartbeat:
                     await self._go_in_time()
             else:
                 await self._go_in_time()

@@ -18,15 +18,24 @@ from gateway.relay.timing import FIRST_EVENT
 
 TOO_LONG = (b"maximum context length", b"maximum model length")
 """What engines' refusals of a prompt that is too long say; the first one is OpenAI's own."""
+EVENTS: Headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+"""How a stream begins of which no engine has begun to answer."""
 LATE_LIMIT = 64 << 20
 """Bytes of an answer that is no stream, for a client that has been sent signs of life already."""
 
 
 class Outlet:
-    """Puts answers, or what carries them on, into `reply`, as the API at `path` has them."""
+    """Puts answers, or what carries them on, into `reply`, as the API at `path` has them.
 
-    def __init__(self, path: str, reply: Reply, *, is_journaled: bool) -> None:
+    A stream begins with its first event: until then nothing is promised, and one write takes both;
+    but only where its client has signs of life meanwhile (`has_heartbeat`).
+    """
+
+    def __init__(
+        self, path: str, reply: Reply, *, is_journaled: bool, has_heartbeat: bool = True
+    ) -> None:
         self.reply = reply
+        self._has_heartbeat = has_heartbeat
         self.journal = Journal() if is_journaled and path in JOURNALED else None
         """What the client has been sent of a stream, where that may be carried on."""
         self.carrying: Resumption | None = None
@@ -37,7 +46,7 @@ class Outlet:
         """An answer that is no stream has begun, which cannot be taken back or mended."""
         self.has_alternative = False
         """Another model may take the request."""
-        self._head: Headers = []
+        self._head = EVENTS
         self._path = path
         self._events = WholeEvents()
         self._last = b""
@@ -91,6 +100,8 @@ class Outlet:
 
     async def _pass_stream(self, response: Response) -> None:
         self._head = to_client(response.headers)
+        if not (self._has_heartbeat or self.has_alternative):
+            await self.begin()
         self._events = WholeEvents()
         timing = self.reply.timing
         if not self.parts:
@@ -107,13 +118,13 @@ class Outlet:
                 last = self.carrying.splice.feed(last)
         except Diverged:
             raise StreamLost("The engine broke off, and another gave a different answer.") from None
-        await self._begin()
+        await self.begin()
         if last and not self.parts:
             self._note_first()
         await self.reply.finish(last)
 
-    async def _begin(self) -> None:
-        """Begin with the first event: until then nothing is promised, and one write takes both."""
+    async def begin(self) -> None:
+        """Begin a stream, if it has not begun yet."""
         if not self.reply.has_begun:
             await self.reply.begin(200, self._head)
 
@@ -125,7 +136,7 @@ class Outlet:
         return self._send(events)
 
     async def _pass_first(self, events: bytes) -> None:
-        await self._begin()
+        await self.begin()
         await self._send(events)
 
     async def _pass_spliced(self, events: bytes, carrying: Resumption) -> None:

@@ -5,36 +5,38 @@ may need minutes before its first byte, or between two.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
-from gateway.relay.asgi import Headers
 from gateway.relay.reply import Reply
 
 PERIOD_S = 10.0
 """A stream that is silent for one to two of these gets a sign of life."""
 COMMENT = b": still working\n\n"
-HEADERS: Headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
-"""Of a reply that begins before the engine has answered."""
 
 
 class Heartbeat:
     """An async context in which `reply` is not silent for long.
 
-    Begins the reply, if nothing else has for a period. `is_between`: whether the stream stands
-    between two events. Costs one timer a request.
+    `begin` begins the reply, if nothing else has for a period. `is_between`: whether the stream
+    stands between two events. Costs one timer a request.
     """
 
     __slots__ = (
-        *("_beat", "_is_between", "_loop", "_period_s", "_reply", "_seen", "_timer"),
+        *("_beat", "_begin", "_is_between", "_loop", "_period_s", "_reply", "_seen", "_timer"),
         "comment",
     )
 
     def __init__(
-        self, reply: Reply, is_between: Callable[[], bool], period_s: float = PERIOD_S
+        self,
+        reply: Reply,
+        begin: Callable[[], Awaitable[None]],
+        is_between: Callable[[], bool],
+        period_s: float = PERIOD_S,
     ) -> None:
         self._reply = reply
+        self._begin = begin
         self._is_between = is_between
         self._period_s = period_s
         self._seen = 0
@@ -77,6 +79,5 @@ class Heartbeat:
     async def _say(self) -> None:
         if not self._is_between():
             return  # not any more
-        if not self._reply.has_begun:
-            await self._reply.begin(200, HEADERS)
+        await self._begin()
         await self._reply.part(self.comment)

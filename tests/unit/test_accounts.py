@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+import httpx
 import pytest
 from msgspec import structs
 
@@ -14,6 +15,7 @@ from gateway.api.accounts import Accounts
 from gateway.api.journey import COLD_COMMENT_S
 from gateway.metrics import NO_MODEL
 from gateway.registry.terms import Queue, Terms
+from gateway.relay.asgi import Message, Receive, Scope, Send
 from gateway.relay.upstream import Upstream
 from gateway.routing.decision import KEPT
 from gateway.routing.fleet import ModelState
@@ -157,6 +159,37 @@ async def test_a_stream_begins_with_its_first_event(
     steps = timing_ms(answered.headers["server-timing"])
     assert steps["first_event"] >= 49
     assert steps["gateway"] < steps["first_event"]
+
+
+async def test_a_stream_without_signs_of_life_begins_at_once(
+    surface: Surface, start_engine: StartEngine
+) -> None:
+    """What only the engine takes for a stream has its head before its first event."""
+    seen: list[bool] = []
+
+    async def think(visit: Visit) -> None:
+        await visit.send(EVENTS)
+        await asyncio.sleep(0.05)
+        seen.append(has_begun.is_set())
+        await visit.send(*STREAM[1:])
+
+    has_begun = asyncio.Event()
+    surface.add("m", await start_engine(think))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Message) -> None:
+            has_begun.set()
+            await send(message)
+
+        await surface.app(scope, receive, sending)
+
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        await client.post(CHAT, json={"model": "m", "stream": 1})
+        has_begun.clear()
+        await client.post(CHAT, json={"model": "m", "stream": True})
+
+    assert seen == [True, False]
 
 
 async def test_a_request_that_is_turned_away_is_shed(

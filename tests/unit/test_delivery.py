@@ -16,7 +16,13 @@ from gateway.api.errand import Errand
 from gateway.api.journey import Journey
 from gateway.api.routes import parse_head
 from gateway.api.selection import Selector
-from gateway.errors import DeadlineExceeded, GatewayError, ModelUnavailable, UpstreamFailed
+from gateway.errors import (
+    NO_RETRY,
+    DeadlineExceeded,
+    GatewayError,
+    ModelUnavailable,
+    UpstreamFailed,
+)
 from gateway.faults import Action
 from gateway.registry.terms import Queue, Terms
 from gateway.relay.budget import RESERVE
@@ -291,9 +297,10 @@ async def test_a_successor_is_waited_for(stand: Stand) -> None:
 async def test_a_request_that_kills_engines_is_not_tried_on_all(stand: Stand) -> None:
     """Two may die under it by chance; a third does not get it."""
     await stand.has(*[FAILURES["broke_off"]] * 5)
-    with pytest.raises(UpstreamFailed):
+    with pytest.raises(UpstreamFailed) as failure:
         await stand.deliver()
     assert sum(stand.visits) == VICTIMS
+    assert failure.value.headers == [NO_RETRY]
 
 
 async def test_a_stream_that_gets_no_further_is_given_up(stand: Stand) -> None:
@@ -420,8 +427,9 @@ async def test_a_deadline_ends_the_wait(stand: Stand, is_models: bool) -> None:
     """The client's own or the model's: 504, and the engine's work ends."""
     await stand.has(never)
     stand.model.terms = Terms(timeout_s=0.05 if is_models else None)
-    with pytest.raises(DeadlineExceeded):
+    with pytest.raises(DeadlineExceeded) as failure:
         await stand.deliver(request(timeout_s=None if is_models else 0.05))
+    assert failure.value.headers == [NO_RETRY]
     await asyncio.wait_for(stand.engines[0].gone.wait(), PATIENCE_S)
     assert stand.faults == {("timeout", Action.FAILED): 1}
 

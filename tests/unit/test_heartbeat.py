@@ -1,7 +1,9 @@
 """Signs of life for clients of silent streams."""
 
 import asyncio
+from collections.abc import Callable
 
+from gateway.api.outlet import Outlet
 from gateway.relay.asgi import Message
 from gateway.relay.heartbeat import COMMENT, Heartbeat
 from gateway.relay.reply import Reply
@@ -31,10 +33,16 @@ class Client:
                 await self._arrived.wait()
 
 
+def beating(reply: Reply, is_between: Callable[[], bool] = lambda: True) -> Heartbeat:
+    """Signs of life for a reply that begins as a stream of events."""
+    outlet = Outlet("/v1/chat/completions", reply, is_journaled=False)
+    return Heartbeat(reply, outlet.begin, is_between, PERIOD_S)
+
+
 async def test_a_silent_stream_begins_with_a_comment() -> None:
     """The reply begins as a stream of events, under its own headers."""
     client = Client()
-    async with Heartbeat(client.reply, lambda: True, PERIOD_S):
+    async with beating(client.reply):
         await client.until(3)
     start, *parts = client.messages
     assert start["status"] == 200
@@ -47,7 +55,7 @@ async def test_a_silent_stream_begins_with_a_comment() -> None:
 async def test_a_stream_that_has_begun_gets_comments_between_its_events() -> None:
     """A comment comes after what was sent; there is only one beginning."""
     client = Client()
-    async with Heartbeat(client.reply, lambda: True, PERIOD_S):
+    async with beating(client.reply):
         await client.reply.begin(200, [])
         await client.reply.part(b"data: 1\n\n")
         await client.until(3)
@@ -69,7 +77,7 @@ async def test_nothing_is_said_inside_an_event() -> None:
             looks.set()
         return False
 
-    async with Heartbeat(client.reply, is_between, PERIOD_S), asyncio.timeout(PATIENCE_S):
+    async with beating(client.reply, is_between), asyncio.timeout(PATIENCE_S):
         await looks.wait()
     assert client.messages == []
 
@@ -77,7 +85,7 @@ async def test_nothing_is_said_inside_an_event() -> None:
 async def test_nothing_is_said_after_the_end() -> None:
     """A reply that has ended stays as it is, also while its request goes on."""
     client = Client()
-    async with Heartbeat(client.reply, lambda: True, PERIOD_S):
+    async with beating(client.reply):
         await client.reply.begin(200, [])
         await client.reply.finish(b"")
         await asyncio.sleep(5 * PERIOD_S)
@@ -94,6 +102,6 @@ async def test_a_client_that_does_not_read_gets_one_comment_at_a_time() -> None:
         sends += 1
         await stuck.wait()
 
-    async with Heartbeat(Reply(send, []), lambda: True, PERIOD_S):
+    async with beating(Reply(send, [])):
         await asyncio.sleep(10 * PERIOD_S)
     assert sends == 1

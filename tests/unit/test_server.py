@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from inspect import signature
 from types import SimpleNamespace
 from typing import cast
 
@@ -11,19 +12,26 @@ import httpx
 import pytest
 import uvicorn
 from ray.serve._private.http_util import RequestIdMiddleware
-from ray.serve._private.replica import Replica
+from ray.serve._private.replica import Replica, ReplicaMetricsManager
 from starlette.middleware.gzip import GZipMiddleware
 from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from deployments.server import BY_DEFAULT, Gathering, serve_directly
-from deployments.shortcut import Shortcut, shortened
+from deployments.shortcut import UNDER_WAY, Shortcut, shortened
 from gateway.api.app import Gateway
-from gateway.relay.asgi import App, Receive, Scope, Send
+from gateway.relay.asgi import App, Message, Receive, Scope, Send
 from gateway.relay.upstream import Upstream
-from tests.unit.surface import Surface
+from tests.unit.conftest import StartEngine, chunked
+from tests.unit.surface import Surface, script
 
 CHAT = "/v1/chat/completions"
+SCOPE: Scope = {"type": "http", "path": CHAT, "method": "POST", "headers": []}
+STREAM = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    + chunked(b"data: {}\n\n", b"data: [DONE]\n\n")
+    + b"0\r\n\r\n"
+)
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 
 
@@ -72,7 +80,14 @@ class Counts:
 class OneReplica(Replica):  # type: ignore[misc] # Ray tells no types
     """As much of Serve's replica as the server sees; all that Serve's own way gets is noted."""
 
-    def __init__(self, *, timeout_s: float | None = None, has_thread: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        timeout_s: float | None = None,
+        has_thread: bool = False,
+        has_access_log: bool = False,
+        max_queued_requests: int = -1,
+    ) -> None:
         self.counts = Counts()
         self.taken: list[str] = []
         self._metrics_manager = cast("object", self.counts)
@@ -80,6 +95,10 @@ class OneReplica(Replica):  # type: ignore[misc] # Ray tells no types
         self._route_prefix = "/"
         self._http_options = SimpleNamespace(request_timeout_s=timeout_s)
         self._user_callable_wrapper = SimpleNamespace(_run_user_code_in_separate_thread=has_thread)
+        self._deployment_config = SimpleNamespace(
+            logging_config={"enable_access_log": has_access_log},
+            max_queued_requests=max_queued_requests,
+        )
 
     @asynccontextmanager
     async def _start_request(self, _: object) -> AsyncIterator[None]:
@@ -197,60 +216,100 @@ async def test_all_else_takes_serves_way(gateway: Gateway) -> None:
     [
         behind(OneReplica(timeout_s=5.0)),
         behind(OneReplica(has_thread=True)),
+        behind(OneReplica(has_access_log=True)),
+        behind(OneReplica(max_queued_requests=9)),
         cast("App", GZipMiddleware(behind(OneReplica()))),
     ],
-    ids=["timeout", "thread", "middleware"],
+    ids=["timeout", "thread", "access log", "queue", "middleware"],
 )
 async def test_there_is_no_way_around_what_operators_asked_for(gateway: Gateway, app: App) -> None:
-    """Serve's limit to a request's time, another thread for our code, another middleware."""
+    """Serve's limits, another thread for our code, Serve's own log, another middleware."""
     assert shortened(app, gateway) is app
 
 
-async def test_an_unknown_serve_is_left_alone(gateway: Gateway) -> None:
-    """A name that is not there any more costs the shortcut, and nothing else."""
+def test_serve_takes_what_it_is_told() -> None:
+    """The names and parameters are those of this version."""
+    signature(Replica._start_request).bind(None, UNDER_WAY)
+    known = signature(ReplicaMetricsManager.record_request_metrics)
+    known.bind(None, route="/", latency_ms=1.0, is_error=False, exception_type=None)
+    known = signature(ReplicaMetricsManager.record_ingress_request_metrics)
+    known.bind(
+        None,
+        protocol=UNDER_WAY.protocol,
+        method="POST",
+        route="/",
+        app_name="gateway",
+        deployment_name="Router",
+        latency_ms=1.0,
+        is_error=False,
+        status_code="200",
+    )
+
+
+async def test_a_client_that_leaves_is_no_error(gateway: Gateway) -> None:
+    """Serve counts the request, and no reply."""
     replica = OneReplica()
-    del replica._deployment_id
-    app = behind(replica)
 
-    assert shortened(app, gateway) is app
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(_: Message) -> None:
+        raise AssertionError("nobody is there")
+
+    await shortened(behind(replica), gateway)(SCOPE, receive, send)
+
+    (request,) = replica.counts.requests
+    assert not request["is_error"]
+    assert replica.counts.replies == []
 
 
-async def test_a_reply_that_breaks_off_is_an_error(gateway: Gateway) -> None:
-    """Serve hears of a request that had no reply; the server hears of what went wrong."""
+async def test_a_reply_that_breaks_off_is_an_error(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Serve counts it, the log has it, and the server gets it, which cuts the connection."""
     replica = OneReplica()
     app = shortened(behind(replica), gateway)
     assert isinstance(app, Shortcut)
 
-    async def receive() -> dict[str, object]:
+    async def receive() -> Message:
         raise OSError("gone")
 
-    async def send(_: object) -> None:
+    async def send(_: Message) -> None:
         raise OSError("gone")
 
-    scope = {"type": "http", "path": CHAT, "method": "POST", "headers": []}
     with pytest.raises(OSError, match="gone"):
-        await app(scope, receive, send)
+        await app(SCOPE, receive, send)
 
     (request,) = replica.counts.requests
-    assert request["is_error"]
+    assert (request["is_error"], request["exception_type"]) == (True, "OSError")
+    assert "/v1/chat/completions failed" in caplog.text
     assert replica.counts.replies == []
     assert replica.counts.under_way == 0
 
 
 async def test_a_server_started_by_serve_has_it(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+    upstream: Upstream, start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """uvicorn takes the protocol, told of none, and answers over a socket."""
+    """uvicorn takes the protocol, told of none, and answers over a socket: streams and the rest."""
     monkeypatch.setitem(HTTP_PROTOCOLS, BY_DEFAULT, HTTP_PROTOCOLS[BY_DEFAULT])
-    serve_directly(gateway)
+    surface = Surface(upstream)
+    surface.add("m", await start_engine(script(STREAM)))
+    serve_directly(surface.gateway)
     replica = OneReplica()
     app = RequestIdMiddleware(replica._direct_ingress_asgi)
     config = uvicorn.Config(app, port=0, lifespan="off", log_config=None)
     async with running(uvicorn.Server(config)) as url, httpx.AsyncClient(base_url=url) as http:
-        inference = await http.post(CHAT, json={"model": "none"})
+        stream = await http.post(CHAT, json={"model": "m", "stream": True})
+        refusal = await http.post(CHAT, json={"model": "none"})
+        head = await http.head(CHAT)
+        closed = await http.post(
+            CHAT, json={"model": "m", "stream": True}, headers={"connection": "close"}
+        )
         other = await http.get("/v1/models")
 
-    assert (inference.status_code, other.status_code) == (404, 204)
+    assert (stream.status_code, stream.content) == (200, b"data: {}\n\ndata: [DONE]\n\n")
+    assert (closed.status_code, closed.content) == (200, stream.content)
+    assert (refusal.status_code, head.status_code, other.status_code) == (404, 405, 204)
     assert replica.taken == ["/v1/models"]
 
 
