@@ -115,7 +115,7 @@ class Router:
             controls=self._controls,
             accounts=self._accounts,
         )
-        if self._settings.names_clients:  # otherwise Serve's way tells of some
+        if self._settings.names_clients:  # otherwise it is Serve's server that finds out
             serve_directly(gateway)
         return gateway.without_ids()
 

@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from loadtests.users.figures import Span
+
 MOST = 40
 LEAST_S = 2.0
 """So long is a piece at least, unless the test is shorter."""
@@ -44,5 +46,5 @@ class Pieces:
             return
         for piece in range(self.at(begin_s), self.at(end_s) + 1):
             start_s = piece * self.length_s
-            inside_s = min(end_s, start_s + self.length_s) - max(begin_s, start_s)
-            yield piece, inside_s / (end_s - begin_s)
+            whole = Span(begin_s=start_s, end_s=start_s + self.length_s)
+            yield piece, whole.share(begin_s, end_s)

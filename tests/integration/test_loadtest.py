@@ -8,9 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -20,6 +18,7 @@ from deployments import processes
 from loadtests.targets import engine
 from loadtests.users.results import Results
 from tests.gateway_process import ROOT, wait_for
+from tests.http_server import Handler, serving
 
 pytestmark = pytest.mark.integration
 
@@ -193,57 +192,34 @@ def _page(port: int) -> str:
         connection.close()
 
 
-class Broken(http.server.BaseHTTPRequestHandler):
+class Broken(Handler):
     """Answers with one of `BROKEN` after the other."""
 
     asked = 0
 
-    def do_GET(self) -> None:
+    def get(self) -> None:
         """There are no models."""
-        self._answer(200, {}, b'{"data": []}')
+        self.answer(200, b'{"data": []}')
 
-    def do_POST(self) -> None:
+    def post(self) -> None:
         """Something is always wrong."""
-        self.rfile.read(int(self.headers["content-length"]))
-        answer = BROKEN[type(self).asked % len(BROKEN)]
+        self.body()
+        status, headers, content = BROKEN[type(self).asked % len(BROKEN)]
         type(self).asked += 1
-        self._answer(*answer)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-    def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
-        self.send_response(status)
-        for name, value in (headers | {"content-length": str(len(content))}).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
+        self.answer(status, content, headers)
 
 
 class Silent(Broken):
     """Has a model that can chat, and says nothing when it is asked for a stream."""
 
-    def do_GET(self) -> None:
+    def get(self) -> None:
         """There is a model."""
-        self._answer(200, {}, b'{"data": [{"id": "any"}]}')
+        self.answer(200, b'{"data": [{"id": "any"}]}')
 
-    def do_POST(self) -> None:
+    def post(self) -> None:
         """Wait until the client has gone."""
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body = json.loads(self.body())
         if "stream" in body:
             self.rfile.read(1)
         else:
-            self._answer(200, {}, b"{}")
-
-
-@contextmanager
-def serving(handler: type[Broken]) -> Iterator[int]:
-    """The port of a server that never answers well."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join()
+            self.answer(200, b"{}")

@@ -2,13 +2,11 @@
 
 import ast
 import contextlib
-import http.server
 import importlib.util
 import io
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -35,6 +33,7 @@ from loadtests.measurement import Load, Sample, Unsteady, measure
 from loadtests.peers import ray_llm
 from loadtests.peers.environment import Environment, run_installer
 from loadtests.targets import Target
+from tests.http_server import Handler, serving
 
 RETIRED_PORTS = "RAY_SERVE_PORT_QUARANTINE_S"
 """How long a port is kept, no port."""
@@ -204,6 +203,7 @@ import sys, threading
 import psutil
 from loadtests.comparison.rest import resting
 from loadtests.targets import Target
+from tests.http_server import Handler, serving
 process = psutil.Process(int(sys.argv[1]))
 with resting(Target("idle", 0, lambda: [process])):
     print(flush=True)
@@ -262,30 +262,22 @@ def test_a_count_of_cpu_time_that_lost_a_process_is_none(idle: psutil.Process) -
         measure(Target("x", engine.port, carriers), Load(clients=1, chunks=1, seconds=0.1), list)
 
 
-class Babbler(http.server.BaseHTTPRequestHandler):
+class Babbler(Handler):
     """Answers every request with something that is no stream."""
 
     protocol_version = "HTTP/1.1"
 
-    def do_POST(self) -> None:
+    def post(self) -> None:
         """Say that all is well."""
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(200)
-        self.send_header("content-length", "2")
-        self.end_headers()
-        self.wfile.write(b"{}")
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
-        """Nothing."""
+        self.body()
+        self.answer(200, b"{}")
 
 
 @pytest.fixture
 def babbler() -> Iterator[int]:
     """The port of one."""
-    with http.server.ThreadingHTTPServer((HOST, 0), Babbler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_port
-        server.shutdown()
+    with serving(Babbler) as port:
+        yield port
 
 
 def test_who_fails_in_a_turn_is_dropped_and_the_others_go_on(

@@ -1,13 +1,11 @@
 """How processes of load tests are started, waited for and ended; how their CPU time is counted."""
 
-import http.server
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 
 import psutil
@@ -15,8 +13,9 @@ import pytest
 
 from loadtests import launch
 from loadtests.cpu_time import CpuTime
-from loadtests.launch import HOST, PROJECT_ROOT, Unavailable
+from loadtests.launch import PROJECT_ROOT, Unavailable
 from loadtests.targets import replicas_lacking
+from tests.http_server import Handler, serving
 
 
 def python(code: str) -> list[str]:
@@ -120,29 +119,20 @@ def test_cpu_time_of_a_process_that_has_ended_is_taken_from_nobody(
     assert counted.ended == [spinners[0].pid]
 
 
-class Cards(http.server.BaseHTTPRequestHandler):
+class Cards(Handler):
     """Says of each model how many replicas it has."""
 
-    def do_GET(self) -> None:
+    def get(self) -> None:
         """Answer `/v1/models`."""
         cards = [{"id": "a", "replicas": 2}, {"id": "b", "replicas": 1}]
-        body = json.dumps({"data": cards}).encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
-        """Nothing."""
+        self.answer(200, json.dumps({"data": cards}).encode())
 
 
 @pytest.fixture
 def gateway() -> Iterator[int]:
     """The port of one with two models."""
-    with http.server.ThreadingHTTPServer((HOST, 0), Cards) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_port
-        server.shutdown()
+    with serving(Cards) as port:
+        yield port
 
 
 @pytest.mark.parametrize(

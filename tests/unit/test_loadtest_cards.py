@@ -1,14 +1,13 @@
 """Which models a load test is sent to."""
 
-import http.server
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from loadtests.users.cards import Server, Unusable, chosen, context_tokens, replicas, root
+from tests.http_server import Handler, serving
 
 CARDS = [
     {"id": "embed", "max_model_len": 512, "replicas": 1},
@@ -21,44 +20,31 @@ CARDS = [
 STATUS = {"embed": 400, "busy": 429}
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Listing(Handler):
     """A server that lists the models, of which some can chat."""
 
-    def do_GET(self) -> None:
+    def get(self) -> None:
         """List them, at one path; at another there are none."""
         cards = {"/v1/models": CARDS, "/empty/v1/models": []}
         found = self.path in cards
         self._answer(200 if found else 404, {"object": "list", "data": cards.get(self.path)})
 
-    def do_POST(self) -> None:
+    def post(self) -> None:
         """Chat, or not."""
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body = json.loads(self.body())
         is_known = self.headers["authorization"] == "Bearer key"
         who = {} if is_known else {"error": {"message": "Who are you?"}}
         self._answer(STATUS.get(body["model"], 200) if is_known else 401, who)
 
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
     def _answer(self, status: int, document: object) -> None:
-        content = json.dumps(document).encode()
-        self.send_response(status)
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+        self.answer(status, json.dumps(document).encode())
 
 
 @contextmanager
 def served() -> Iterator[Server]:
     """The server, running."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield Server(f"http://127.0.0.1:{server.server_port}", "key")
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Listing) as port:
+        yield Server(f"http://127.0.0.1:{port}", "key")
 
 
 def test_mixed_load_goes_to_all_that_can_chat() -> None:

@@ -7,7 +7,6 @@ happens to all; those whose turn it is not rest. What the figures mean is in loa
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,12 +14,14 @@ from rich.console import Console
 
 from gateway.errors import ConfigError
 from loadtests import targets
+from loadtests.comparison.columns import WIDTH
 from loadtests.comparison.keeping import keep, replace
 from loadtests.comparison.machine import Machine
 from loadtests.comparison.naming import named
+from loadtests.comparison.options import JsonFile, Plot
 from loadtests.comparison.path.contenders import contenders, start
 from loadtests.comparison.path.judging import Samples, judge
-from loadtests.comparison.path.report import WIDTH, Report
+from loadtests.comparison.path.report import Report
 from loadtests.comparison.rest import awake
 from loadtests.comparison.rotation import rotated
 from loadtests.launch import Unavailable, end_in_order
@@ -40,10 +41,8 @@ def main(  # noqa: PLR0913 - each is an option of the command
     seconds: Annotated[float, typer.Option(min=0.5, max=60, help="Of load, per round.")] = 2,
     only: Annotated[str, typer.Option(help="Contenders by name, with commas; else all.")] = "",
     gateway_url: Annotated[str | None, typer.Option(help="A running one, on loopback.")] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Where to write all figures.")
-    ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Where to draw them (.png, .svg).")] = None,
+    json_file: JsonFile = None,
+    plot: Plot = None,
 ) -> None:
     """Compare what gateways cost: requests/s, time to first token, CPU."""
     end_in_order()

@@ -6,12 +6,10 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from loadtests.comparison.columns import shown
 from loadtests.comparison.machine import Machine
 from loadtests.comparison.path.judging import DIRECT, OURS, Bar, Samples, throughput_ratio
-from loadtests.measurement import Load, Sample, Spread, spread
-
-WIDTH = 170
-"""Columns of the tables, also where the terminal has fewer."""
+from loadtests.measurement import Load, Sample, spread
 
 COLUMNS: Sequence[tuple[str, Callable[[Sample, Sample], float], int]] = [
     ("requests/s", lambda a, _: a.requests_per_s, 0),
@@ -76,11 +74,3 @@ def _bars(bars: Sequence[Bar]) -> Table:
         verdict = "met" if bar.is_met else "[red]missed[/red]"
         table.add_row(bar.name, *shown(bar.reached, 2).split("\n"), f"{bar.limit:g}", verdict)
     return table
-
-
-def shown(figures: Spread, digits: int) -> str:
-    """A figure over all rounds, in two lines."""
-    median, least, most = (
-        f"{f:,.{digits}f}" for f in (figures.median, figures.least, figures.most)
-    )
-    return f"{median}\n{least}-{most}"

@@ -18,6 +18,7 @@ from gateway.simulation.workloads import GENERATORS
 from loadtests.comparison.keeping import keep, replace
 from loadtests.comparison.machine import Machine
 from loadtests.comparison.naming import named
+from loadtests.comparison.options import JsonFile, Plot
 from loadtests.comparison.routing.fleet import PEERS, POLICIES, Fleet
 from loadtests.comparison.routing.match import Match, turn_s
 from loadtests.comparison.routing.report import Report
@@ -45,10 +46,8 @@ def main(  # noqa: PLR0913 - each is an option of the command
     seconds: Annotated[
         float, typer.Option(min=2, max=60, help="Of each turn that count; a third more leads up.")
     ] = 6,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Where to write all figures.")
-    ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Where to draw them (.png, .svg).")] = None,
+    json_file: JsonFile = None,
+    plot: Plot = None,
 ) -> None:
     """Compare where routers send requests, over HTTP and in real time."""
     end_in_order()

@@ -9,16 +9,16 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from loadtests import targets
+from loadtests.comparison.columns import WIDTH
 from loadtests.comparison.keeping import keep
 from loadtests.comparison.machine import Machine
-from loadtests.comparison.path.report import WIDTH
+from loadtests.comparison.options import JsonFile
 from loadtests.comparison.rest import awake, resting
 from loadtests.comparison.rotation import rotated
 from loadtests.comparison.vllm.client import ANSWER_TOKENS, Talk, talk
@@ -40,9 +40,7 @@ def main(  # noqa: PLR0913 - each is an option of the command
     count: Annotated[int, typer.Option(min=1, help="Conversations in each turn.")] = 24,
     questions: Annotated[int, typer.Option(min=1, max=20, help="Of each conversation.")] = 4,
     replicas: Annotated[int, typer.Option(min=1, help="Of each contender; 3 GB each.")] = 2,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Where to write all figures.")
-    ] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Compare with Ray Serve LLM, with real vLLM engines on the CPU."""
     end_in_order()

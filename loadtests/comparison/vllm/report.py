@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.simulation.scores import percentile
+from loadtests.comparison.columns import WIDTH, shown
 from loadtests.comparison.machine import Machine
-from loadtests.comparison.path.report import WIDTH, shown
 from loadtests.comparison.vllm.client import Talk
 from loadtests.measurement import Spread
 
