@@ -20,10 +20,9 @@ from deployments.engines.server import EngineServer, RunningEngine
 from deployments.engines.source import resolve_source
 from deployments.garbage import collect_rarely
 from deployments.logs import log_with_serve
-from deployments.placement import rank_environment, reserved
+from deployments.placement import executor, rank_environment, reserved
 from deployments.rollover import Rollover
 from gateway.configfile import parse_entry
-from gateway.placement import place
 from gateway.registry.model import ModelEntry
 from gateway.registry.sim import SimEntry
 from gateway.registry.vllm import VllmEntry
@@ -189,13 +188,12 @@ async def start_engine(entry: ModelEntry) -> RunningEngine:
 
 def vllm_arguments(entry: VllmEntry) -> dict[str, JsonValue]:
     """The entry as vLLM's own arguments."""
-    placement = place(entry)
     arguments: dict[str, JsonValue] = {
         "model": resolve_source(entry.source, source_roots()),
         "served_model_name": [entry.name],
         "tensor_parallel_size": entry.parallelism.tensor,
         "pipeline_parallel_size": entry.parallelism.pipeline,
-        "distributed_executor_backend": placement.executor,
+        "distributed_executor_backend": executor(entry),
         "max_model_len": entry.max_model_len,
         "gpu_memory_utilization": entry.gpu_memory_utilization,
     }

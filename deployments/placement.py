@@ -11,6 +11,10 @@ from gateway.registry.hardware import Cpu, Placed
 from gateway.registry.model import ModelEntry
 from gateway.registry.vllm import VllmEntry
 
+THREADS_BIND, UNBOUND = "VLLM_CPU_OMP_THREADS_BIND", "nobind"
+IN_CORE = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+"""The executor that runs the one worker inside vLLM's engine core, by its import path."""
+
 
 def serve_options(entry: ModelEntry) -> dict[str, Any]:
     """The deployment options that place the engines of an entry."""
@@ -28,8 +32,22 @@ def environment(entry: ModelEntry) -> dict[str, str]:
     if isinstance(entry, VllmEntry) and isinstance(entry.accelerator, Cpu):
         # By itself vLLM binds every engine of a machine to the same cores, and wants a NUMA node
         # for each worker. Ray limits the threads to the CPUs a replica has reserved.
-        return {"VLLM_CPU_OMP_THREADS_BIND": "nobind", **entry.env}
+        return {THREADS_BIND: UNBOUND, **entry.env}
     return entry.env
+
+
+def executor(entry: VllmEntry) -> str | None:
+    """How vLLM runs the entry's workers, as its `distributed_executor_backend`.
+
+    On a CPU vLLM itself takes `uni` for `mp`, because only a worker process of its own can have its
+    threads bound before they start. Where none are bound such a process does harm: it and the
+    engine core spin while they wait for each other, on cores that other engines could use.
+    """
+    backend = place(entry).executor
+    is_bound = environment(entry).get(THREADS_BIND, UNBOUND) != UNBOUND
+    if backend == "uni" and isinstance(entry.accelerator, Cpu) and not is_bound:
+        return IN_CORE
+    return backend
 
 
 def actor_options(placement: Placement, env: dict[str, str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import msgspec
 
+from gateway.simulation.scores import percentile
 from loadtests.launch import HOST, MODEL, ROUTE
 
 TIMEOUT_S = 60
@@ -160,9 +161,9 @@ class _Rejection(msgspec.Struct):
 
 
 def quantile(values: Iterable[float], share: float) -> float:
-    """The value that as many are not above; NaN of none."""
+    """The value below which `share` of the others lie, interpolated; NaN of none."""
     ordered = sorted(values)
-    return ordered[int(share * (len(ordered) - 1))] if ordered else float("nan")
+    return percentile(ordered, share) if ordered else float("nan")
 
 
 def answered(outcomes: Iterable[Outcome]) -> Collection[Outcome]:

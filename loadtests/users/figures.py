@@ -11,6 +11,7 @@ from typing import Self
 
 import msgspec
 
+from gateway.simulation.scores import percentile
 from loadtests.users.outcome import Fate, Outcome
 
 
@@ -30,10 +31,9 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
         found = sorted(values)
         if not found:
             return None
-        cuts = statistics.quantiles(found * 2 if len(found) == 1 else found, n=100)
-        most = found[-1]
-        p50, p90, p95, p99 = (min(cuts[percent - 1], most) for percent in (50, 90, 95, 99))
-        return cls(mean=statistics.fmean(found), p50=p50, p90=p90, p95=p95, p99=p99, most=most)
+        p50, p90, p95, p99 = (percentile(found, share) for share in (0.5, 0.9, 0.95, 0.99))
+        mean = statistics.fmean(found)
+        return cls(mean=mean, p50=p50, p90=p90, p95=p95, p99=p99, most=found[-1])
 
 
 class Span(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 import pytest
 
 from deployments.engine import vllm_arguments
-from deployments.placement import serve_options
+from deployments.placement import IN_CORE, serve_options
 from gateway.configfile import parse_entry
 from gateway.registry.vllm import VllmEntry
 
@@ -19,6 +19,25 @@ def test_cpu_engines_are_not_bound_to_cores() -> None:
     assert env == {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OTHER": "1"}
     env = chosen["ray_actor_options"]["runtime_env"]["env_vars"]
     assert env == {"VLLM_CPU_OMP_THREADS_BIND": "0-7"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "executor"),
+    [
+        ({"accelerator": "cpu"}, IN_CORE),
+        ({"accelerator": "cpu", "env": {"VLLM_CPU_OMP_THREADS_BIND": "0-7"}}, "uni"),
+        ({"accelerator": "cpu", "parallelism": {"tensor": 2}}, "mp"),
+        ({}, "uni"),
+    ],
+)
+def test_a_cpu_engine_of_one_worker_runs_it_in_its_core(
+    fields: dict[str, object], executor: str
+) -> None:
+    """Unless vLLM is to bind the worker's threads, for which it needs a process for it."""
+    entry = parse_entry({"name": "m", "engine": "vllm", "source": "m", **fields})
+    assert isinstance(entry, VllmEntry)
+
+    assert vllm_arguments(entry)["distributed_executor_backend"] == executor
 
 
 def test_gpu_engines_have_their_entry_s_environment_only() -> None:

@@ -39,7 +39,7 @@ def main(  # noqa: PLR0913 - each is an option of the command
     guests: Annotated[int, typer.Option(min=1, max=64, help="Conversations at a time.")] = 8,
     count: Annotated[int, typer.Option(min=1, help="Conversations in each turn.")] = 24,
     questions: Annotated[int, typer.Option(min=1, max=20, help="Of each conversation.")] = 4,
-    replicas: Annotated[int, typer.Option(min=1, help="Of each contender; 3 GB each.")] = 2,
+    replicas: Annotated[int, typer.Option(min=1, help="Of each contender; up to 3 GB each.")] = 2,
     json_file: JsonFile = None,
 ) -> None:
     """Compare with Ray Serve LLM, with real vLLM engines on the CPU."""
