@@ -28,6 +28,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     clients: int = 16
     chunks: int = 64
     seconds: float = 2.0
+    token_ms: float = 0.0
+    """How long an engine takes for a token of each answer; 0: it answers at once."""
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,5 +1,6 @@
 """What is measured: engines, and what stands in front of them, each with its own processes."""
 
+import json
 import os
 import sys
 import tempfile
@@ -27,6 +28,8 @@ ENGINE_TITLE = ":Engine"
 """How Ray names the process of an engine replica: `ray::ServeReplica:<application>:Engine`."""
 PATH_TITLES = ("haproxy", "ServeReplica:gateway:Router")
 """The processes of a deployed gateway that carry requests."""
+MOST_CLIENTS = 256
+"""So many streams a simulated engine that takes its time carries side by side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +52,22 @@ class Target:
     """Whether it is ours to stop, which is nobody's who started it for something else."""
 
 
+def pace(token_ms: float) -> dict[str, object]:
+    """The simulation of an engine that makes a token of every answer so often; 0: all at once."""
+    if not token_ms:
+        return {"instant": True}
+    free = {"step_s_per_sequence": 0, "step_s_per_prefill_token": 0}
+    room = {"max_sequences": MOST_CLIENTS, "kv_tokens": 2048 * MOST_CLIENTS}
+    return {"step_s": token_ms / 1000, **free, **room}
+
+
 @contextmanager
-def engine() -> Iterator[Target]:
-    """The instant simulator, called directly."""
+def engine(token_ms: float = 0) -> Iterator[Target]:
+    """The simulator, called directly."""
     port = processes.free_port()
-    command = ["deployments.engines.sim", "--model", MODEL, "--instant", "--port", str(port)]
-    with launch.running([sys.executable, "-m", *command]) as process:
+    simulation = json.dumps(pace(token_ms))
+    command = [*("--model", MODEL), *("--simulation", simulation), *("--port", str(port))]
+    with launch.running([sys.executable, "-m", "deployments.engines.sim", *command]) as process:
         launch.await_answer(port, process)
         yield Target("direct", port, tuple, engine_processes=lambda: [process])
 
@@ -70,7 +83,7 @@ def router(engine_port: int) -> Iterator[Target]:
 
 
 @contextmanager
-def gateway(url: str | None) -> Iterator[Target]:
+def gateway(url: str | None, token_ms: float = 0) -> Iterator[Target]:
     """The gateway as it is deployed: HAProxy, Ray Serve, and an engine replica of its own.
 
     That engine runs the same simulator, but inside a Ray Serve replica, whose key only routers
@@ -83,7 +96,7 @@ def gateway(url: str | None) -> Iterator[Target]:
         port = _loopback_port(url)
         yield replace(_deployed(port, _session_at(port)), is_started_here=False)
         return
-    with deployed({"name": MODEL, "engine": "sim", "simulation": {"instant": True}}) as target:
+    with deployed({"name": MODEL, "engine": "sim", "simulation": pace(token_ms)}) as target:
         yield target
 
 

@@ -5,7 +5,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ from loadtests.targets import Target
 PYARROW = Addition("ray-llm", "pyarrow", "26.0.1")
 """What `ray.serve.llm` imports beside vLLM and `ray[serve]`."""
 ENGINE_CLASS = "RAYLLM_VLLM_ENGINE_CLS"
-INSTANT = {ENGINE_CLASS: "loadtests.peers.instant_engine.InstantEngine"}
-"""An engine that answers at once instead of vLLM."""
+SIMULATED = {ENGINE_CLASS: "loadtests.peers.simulated_engine.SimulatedLLMEngine"}
+"""An engine that says words of ours instead of vLLM."""
+PACE = "SIMULATED_ENGINE_PACE_MS"
+"""How long that engine takes for a token."""
 OPTIMISED = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_HA_PROXY": "1"}
 DIRECT = {**OPTIMISED, "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1"}
 
@@ -57,16 +59,20 @@ class Variant:
     """Beside what is the same for all, as Ray's `LLMConfig` takes it."""
     model: str = MODEL
 
+    def paced(self, token_ms: float) -> "Variant":
+        """The same, with an engine that takes so long for each token."""
+        return replace(self, variables={**self.variables, PACE: str(token_ms)})
 
-DEFAULT = Variant("ray-serve-llm", INSTANT)
+
+DEFAULT = Variant("ray-serve-llm", SIMULATED)
 TOKENWISE = Variant(
     "ray-serve-llm tokenwise",
-    INSTANT,
+    SIMULATED,
     {"experimental_configs": {"stream_batching_interval_ms": 0}},
 )
 """Every token a message through Serve: by default Ray waits up to 50 ms to join some."""
-FAST = Variant("ray-serve-llm optimised", {**INSTANT, **OPTIMISED})
-DIRECTLY = Variant("ray-serve-llm direct", {**INSTANT, **DIRECT})
+FAST = Variant("ray-serve-llm optimised", {**SIMULATED, **OPTIMISED})
+DIRECTLY = Variant("ray-serve-llm direct", {**SIMULATED, **DIRECT})
 """Tokens past Serve's handles: HAProxy asks Ray's router for each request, then the replica."""
 
 

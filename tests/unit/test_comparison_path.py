@@ -19,6 +19,7 @@ from rich.console import Console
 
 from deployments import local
 from deployments.processes import free_port
+from gateway.registry.sim import Simulation
 from loadtests import launch, targets
 from loadtests.comparison.machine import Machine
 from loadtests.comparison.path.command import Turns
@@ -115,14 +116,34 @@ def test_a_peer_that_cannot_be_had_is_skipped_by_name() -> None:
         assert missing == {"broken": "no wheel for this platform"}
 
 
-def test_the_instant_engine_is_where_ray_is_told() -> None:
+def test_the_simulated_engine_is_where_ray_is_told() -> None:
     """Ray imports it by name, in a process of its own."""
-    module, _, name = ray_llm.INSTANT[ray_llm.ENGINE_CLASS].rpartition(".")
+    module, _, name = ray_llm.SIMULATED[ray_llm.ENGINE_CLASS].rpartition(".")
     spec = importlib.util.find_spec(module)
     assert spec is not None
     assert spec.origin is not None
     tree = ast.parse(Path(spec.origin).read_text())
     assert name in [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+
+
+def test_all_engines_have_the_pace_that_is_asked_for() -> None:
+    """The one behind the routers, the gateway's and Ray's."""
+    assert Simulation.model_validate(targets.pace(0)).instant
+
+    simulation = Simulation.model_validate(targets.pace(20))
+    assert not simulation.instant
+    assert simulation.step_s == 0.02
+    assert simulation.max_sequences == targets.MOST_CLIENTS
+    assert ray_llm.DEFAULT.paced(20).variables[ray_llm.PACE] == "20"
+
+
+def test_an_engine_that_takes_its_time_is_as_fast_as_its_tokens_come() -> None:
+    """Four clients with streams of 64 tokens, 10 ms each: two thirds of a second and more."""
+    with targets.engine(10) as engine:
+        found = measure(engine, Load(clients=4, seconds=1, token_ms=10), tuple)
+
+    assert 0 < found.requests_per_s < 4 / 0.64
+    assert found.ttft_p50_ms > 10
 
 
 def test_ray_runs_apart_from_the_gateway() -> None:

@@ -1,4 +1,4 @@
-"""What gateways cost on the way from a client to an engine that answers at once.
+"""What gateways cost on the way from a client to an engine, be it one that answers at once.
 
 All contenders are measured in turn, round after round, so that whatever else happens on the machine
 happens to all; those whose turn it is not rest. What the figures mean is in loadtests/README.md.
@@ -37,8 +37,11 @@ def main(  # noqa: PLR0913 - each is an option of the command
     minutes: Annotated[
         float, typer.Option(min=1, max=60, help="No round begins that would end later.")
     ] = 9.5,
-    clients: Annotated[int, typer.Option(min=1, max=256)] = 16,
+    clients: Annotated[int, typer.Option(min=1, max=targets.MOST_CLIENTS)] = 16,
     seconds: Annotated[float, typer.Option(min=0.5, max=60, help="Of load, per round.")] = 2,
+    token_ms: Annotated[
+        float, typer.Option(min=0, max=1000, help="Of an engine; 0: it answers at once.")
+    ] = 0,
     only: Annotated[str, typer.Option(help="Contenders by name, with commas; else all.")] = "",
     gateway_url: Annotated[str | None, typer.Option(help="A running one, on loopback.")] = None,
     json_file: JsonFile = None,
@@ -48,11 +51,11 @@ def main(  # noqa: PLR0913 - each is an option of the command
     end_in_order()
     end_s = time.monotonic() + 60 * minutes
     progress, machine = Console(stderr=True), Machine.here()
-    load = Load(clients=clients, seconds=seconds)
+    load = Load(clients=clients, seconds=seconds, token_ms=token_ms)
     try:
         with ExitStack() as stack:
-            engine = stack.enter_context(targets.engine())
-            wanted = contenders(engine.port, gateway_url)
+            engine = stack.enter_context(targets.engine(token_ms))
+            wanted = contenders(engine.port, gateway_url, token_ms)
             if only:
                 wanted = {name: wanted[name] for name in named(only, list(wanted), "--only")}
             started, missing = start(stack, wanted, progress)
@@ -63,7 +66,8 @@ def main(  # noqa: PLR0913 - each is an option of the command
         raise typer.Exit(1) from None
     versions = {target.name: target.version for target in started if target.version}
     missing |= turns.dropped
-    report = Report(machine, load, versions, samples, missing, judge(samples))
+    bars = [] if token_ms else judge(samples)  # what they say is of an engine that costs no time
+    report = Report(machine, load, versions, samples, missing, bars)
     report.print(Console(width=WIDTH))
     if json_file:
         keep(json_file, report)

@@ -18,12 +18,13 @@ from loadtests.targets import Target
 Start = Callable[[], AbstractContextManager[Target]]
 
 
-def contenders(engine_port: int, gateway_url: str | None) -> dict[str, Start]:
-    """All of them, by name."""
-    ray_variants = (ray_llm.DEFAULT, ray_llm.TOKENWISE, ray_llm.FAST, ray_llm.DIRECTLY)
+def contenders(engine_port: int, gateway_url: str | None, token_ms: float = 0) -> dict[str, Start]:
+    """All of them, by name; `token_ms` is for those with an engine of their own."""
+    every = (ray_llm.DEFAULT, ray_llm.TOKENWISE, ray_llm.FAST, ray_llm.DIRECTLY)
+    ray_variants = [variant.paced(token_ms) for variant in every]
     return {
         "router": partial(targets.router, engine_port),
-        "gateway": partial(targets.gateway, gateway_url),
+        "gateway": partial(targets.gateway, gateway_url, token_ms),
         "vllm-router cache_aware": partial(vllm_router, "cache_aware", [engine_port]),
         "vllm-router round_robin": partial(vllm_router, "round_robin", [engine_port]),
         "smg cache_aware": partial(smg, "cache_aware", [engine_port]),

@@ -46,8 +46,10 @@ class Report(msgspec.Struct, frozen=True):
 
 def _figures(report: Report) -> Table:
     load = report.load
+    streams = f"streams of {load.chunks} tokens"
+    pace = f"one in {load.token_ms:g} ms" if load.token_ms else "all at once"
     table = Table(
-        title=f"{load.clients} clients, streams of {load.chunks} tokens; TTFT with one client",
+        title=f"{load.clients} clients, {streams}, {pace}; TTFT with one client",
         caption=f"median of {len(report.samples[DIRECT])} rounds, least-most; {report.machine}",
         show_lines=True,
     )

@@ -1,10 +1,12 @@
-"""An engine for Ray Serve LLM that answers at once, with the words of our simulated one.
+"""An engine for Ray Serve LLM that says the words of our simulated one, at once or at its pace.
 
 Ray's replicas take its class from the environment (`RAYLLM_VLLM_ENGINE_CLS`), as Ray's tests
 do; all else, from Ray's ingress to its `LLMServer`, is what `build_openai_app` deploys.
 """
 
+import asyncio
 import itertools
+import os
 import time
 import uuid
 from collections.abc import AsyncGenerator
@@ -17,6 +19,8 @@ from deployments.engines.sim import SimulatedEngine
 from deployments.engines.sim_replies import ChatStyle, Reply
 from deployments.engines.sim_words import words
 from gateway.registry.sim import SimEntry, Simulation
+from loadtests.peers.ray_llm import PACE
+from loadtests.targets import pace
 
 SEED = 7
 
@@ -33,11 +37,12 @@ class Request(Protocol):
     max_tokens: int
 
 
-class InstantEngine(LLMEngine):
-    """Streams of as many words as were asked for, all of them there at once."""
+class SimulatedLLMEngine(LLMEngine):
+    """Streams of as many words as were asked for."""
 
     def __init__(self, llm_config: Config) -> None:
         self._model = llm_config.model_id
+        self._token_ms = float(os.environ[PACE])
 
     async def start(self) -> None:
         """Nothing: it is ready."""
@@ -66,6 +71,8 @@ class InstantEngine(LLMEngine):
         before, after = reply.piece(0)
         yield reply.opening(0).decode()
         for word in itertools.islice(words(SEED), request.max_tokens):
+            if self._token_ms:
+                await asyncio.sleep(self._token_ms / 1000)
             yield (before + word.encode() + after).decode()
         yield reply.ending(0, "length").decode()
         yield "data: [DONE]\n\n"
@@ -78,7 +85,7 @@ class InstantEngine(LLMEngine):
 
     async def build_asgi_app(self) -> FastAPI:
         """What answers where Ray streams from replicas directly: our simulated engine."""
-        simulation = Simulation(instant=True)
+        simulation = Simulation.model_validate(pace(self._token_ms))
         engine = SimulatedEngine(SimEntry(name=self._model, engine="sim", simulation=simulation))
         app = FastAPI()
         app.mount("/", engine.app)
