@@ -12,8 +12,9 @@ from gateway.registry.model import ModelEntry
 from gateway.registry.vllm import VllmEntry
 
 THREADS_BIND, UNBOUND = "VLLM_CPU_OMP_THREADS_BIND", "nobind"
+THREADS = "OMP_NUM_THREADS"
 IN_CORE = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
-"""The executor that runs the one worker inside vLLM's engine core, by its import path."""
+"""What vLLM (0.32) itself calls `uni`, by its import path, which it does not take for `mp`."""
 
 
 def serve_options(entry: ModelEntry) -> dict[str, Any]:
@@ -31,17 +32,20 @@ def environment(entry: ModelEntry) -> dict[str, str]:
     """The environment of an entry's engines: its own, and what running beside others asks for."""
     if isinstance(entry, VllmEntry) and isinstance(entry.accelerator, Cpu):
         # By itself vLLM binds every engine of a machine to the same cores, and wants a NUMA node
-        # for each worker. Ray limits the threads to the CPUs a replica has reserved.
-        return {THREADS_BIND: UNBOUND, **entry.env}
+        # for each worker. Unbound, each would have the threads of all that Ray has reserved for the
+        # replica.
+        threads = str(max(1, int(entry.cpus_per_worker)))
+        return {THREADS_BIND: UNBOUND, THREADS: threads, **entry.env}
     return entry.env
 
 
 def executor(entry: VllmEntry) -> str | None:
     """How vLLM runs the entry's workers, as its `distributed_executor_backend`.
 
-    On a CPU vLLM itself takes `uni` for `mp`, because only a worker process of its own can have its
-    threads bound before they start. Where none are bound such a process does harm: it and the
-    engine core spin while they wait for each other, on cores that other engines could use.
+    A single worker runs inside the engine core. On a CPU vLLM takes `uni` for `mp` nevertheless,
+    because only in a process of its own a worker's threads can be bound before they start. Where
+    none are bound such a process does harm: it and the engine core spin while they wait for each
+    other, on cores that other engines could use.
     """
     backend = place(entry).executor
     is_bound = environment(entry).get(THREADS_BIND, UNBOUND) != UNBOUND

@@ -32,9 +32,9 @@ class Placement:
     actor: Resources
     """What the replica's own actor reserves; part of the first bundle where there are bundles."""
     executor: Executor | None = None
-    """vLLM's `distributed_executor_backend`; None for an engine that is not vLLM."""
+    """How vLLM runs its workers; None for an engine that is not vLLM."""
     workers: int = 1
-    """Worker processes."""
+    """How many run the model together."""
     gpus_per_worker: float = 0
     """GPUs of one worker: one, a part of one, or none."""
     bundles: Sequence[Resources] = field(default=())

@@ -161,7 +161,7 @@ class _Rejection(msgspec.Struct):
 
 
 def quantile(values: Iterable[float], share: float) -> float:
-    """The value below which `share` of the others lie, interpolated; NaN of none."""
+    """The value below which `share` of these finite ones lie, interpolated; NaN of none."""
     ordered = sorted(values)
     return percentile(ordered, share) if ordered else float("nan")
 

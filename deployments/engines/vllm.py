@@ -61,7 +61,8 @@ logger = logging.getLogger(__name__)
 class VllmEngine:
     """One vLLM engine with its HTTP application.
 
-    Use `start`; the engine core and its workers are processes of their own, children of this one.
+    Use `start`; the engine core is a process of its own, a child of this one, and so are several
+    workers.
     """
 
     def __init__(

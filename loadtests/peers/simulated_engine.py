@@ -69,10 +69,12 @@ class SimulatedLLMEngine(LLMEngine):
             include_usage=False,
         )
         before, after = reply.piece(0)
+        began_s = time.monotonic()
         yield reply.opening(0).decode()
-        for word in itertools.islice(words(SEED), request.max_tokens):
-            if self._token_ms:
-                await asyncio.sleep(self._token_ms / 1000)
+        for number, word in enumerate(itertools.islice(words(SEED), request.max_tokens), start=1):
+            if self._token_ms:  # a token that comes late makes the next ones none the later
+                due_s = began_s + number * self._token_ms / 1000
+                await asyncio.sleep(due_s - time.monotonic())
             yield (before + word.encode() + after).decode()
         yield reply.ending(0, "length").decode()
         yield "data: [DONE]\n\n"

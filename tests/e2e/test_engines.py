@@ -84,13 +84,20 @@ def test_models_come_and_go_while_a_stream_runs(
 
 
 def test_tensor_parallel_workers_answer_as_one(gateway: GatewayProcess, deployed: Document) -> None:
-    """A replica of two workers gives the same answer as one worker does."""
-    (replica,) = gateway.replica_processes("parallel")
-    workers = [p for p in replica.children(recursive=True) if "Worker" in command_line(p)]
+    """A replica of two workers gives the same answer as one worker, which is in the core, does."""
+    workers = {
+        model: [
+            process
+            for replica in gateway.replica_processes(model)
+            for process in replica.children(recursive=True)
+            if "Worker" in command_line(process)
+        ]
+        for model in ("parallel", "demo")
+    }
 
     status, answer = gateway.chat("parallel", "Count to ten.", max_tokens=64)
 
-    assert len(workers) == 2
+    assert (len(workers["parallel"]), len(workers["demo"])) == (2, 0)
     assert status == 200
     assert answer["choices"][0]["message"]["content"] == "1, 2, 3, 4, 5, 6, 7, 8, 9, 10."
 

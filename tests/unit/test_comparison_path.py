@@ -224,7 +224,6 @@ import sys, threading
 import psutil
 from loadtests.comparison.rest import resting
 from loadtests.targets import Target
-from tests.http_server import Handler, serving
 process = psutil.Process(int(sys.argv[1]))
 with resting(Target("idle", 0, lambda: [process])):
     print(flush=True)

@@ -16,15 +16,36 @@ def test_cpu_engines_are_not_bound_to_cores() -> None:
     chosen = serve_options(parse_entry({**entry, "env": {"VLLM_CPU_OMP_THREADS_BIND": "0-7"}}))
 
     env = options["ray_actor_options"]["runtime_env"]["env_vars"]
-    assert env == {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OTHER": "1"}
+    assert env == {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1", "OTHER": "1"}
     env = chosen["ray_actor_options"]["runtime_env"]["env_vars"]
-    assert env == {"VLLM_CPU_OMP_THREADS_BIND": "0-7"}
+    assert env["VLLM_CPU_OMP_THREADS_BIND"] == "0-7"
+
+
+@pytest.mark.parametrize(
+    ("fields", "threads"),
+    [
+        ({"cpus_per_worker": 0.5}, "1"),
+        ({"cpus_per_worker": 4}, "4"),
+        ({"cpus_per_worker": 4, "parallelism": {"tensor": 2}}, "4"),
+        ({"cpus_per_worker": 4, "env": {"OMP_NUM_THREADS": "2"}}, "2"),
+    ],
+)
+def test_a_cpu_worker_has_the_threads_of_its_own_cpus(
+    fields: dict[str, object], threads: str
+) -> None:
+    """Not those of all that is reserved for the replica, as Ray would have it."""
+    entry = {"name": "m", "engine": "vllm", "source": "m", "accelerator": "cpu", **fields}
+
+    options = serve_options(parse_entry(entry))
+
+    assert options["ray_actor_options"]["runtime_env"]["env_vars"]["OMP_NUM_THREADS"] == threads
 
 
 @pytest.mark.parametrize(
     ("fields", "executor"),
     [
         ({"accelerator": "cpu"}, IN_CORE),
+        ({"accelerator": "cpu", "env": {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}}, IN_CORE),
         ({"accelerator": "cpu", "env": {"VLLM_CPU_OMP_THREADS_BIND": "0-7"}}, "uni"),
         ({"accelerator": "cpu", "parallelism": {"tensor": 2}}, "mp"),
         ({}, "uni"),

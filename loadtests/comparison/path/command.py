@@ -40,7 +40,7 @@ def main(  # noqa: PLR0913 - each is an option of the command
     clients: Annotated[int, typer.Option(min=1, max=targets.MOST_CLIENTS)] = 16,
     seconds: Annotated[float, typer.Option(min=0.5, max=60, help="Of load, per round.")] = 2,
     token_ms: Annotated[
-        float, typer.Option(min=0, max=1000, help="Of an engine; 0: it answers at once.")
+        float, typer.Option(min=0, max=400, help="Of an engine; 0: it answers at once.")
     ] = 0,
     only: Annotated[str, typer.Option(help="Contenders by name, with commas; else all.")] = "",
     gateway_url: Annotated[str | None, typer.Option(help="A running one, on loopback.")] = None,
@@ -48,6 +48,10 @@ def main(  # noqa: PLR0913 - each is an option of the command
     plot: Plot = None,
 ) -> None:
     """Compare what gateways cost: requests/s, time to first token, CPU."""
+    if gateway_url and token_ms:
+        raise typer.BadParameter(
+            "a gateway that runs has engines of its own", param_hint="--token-ms"
+        )
     end_in_order()
     end_s = time.monotonic() + 60 * minutes
     progress, machine = Console(stderr=True), Machine.here()
