@@ -48,10 +48,8 @@ def executor(entry: VllmEntry) -> str | None:
     other, on cores that other engines could use.
     """
     backend = place(entry).executor
-    is_bound = environment(entry).get(THREADS_BIND, UNBOUND) != UNBOUND
-    if backend == "uni" and isinstance(entry.accelerator, Cpu) and not is_bound:
-        return IN_CORE
-    return backend
+    is_unbound = isinstance(entry.accelerator, Cpu) and environment(entry)[THREADS_BIND] == UNBOUND
+    return IN_CORE if backend == "uni" and is_unbound else backend
 
 
 def actor_options(placement: Placement, env: dict[str, str]) -> dict[str, Any]:

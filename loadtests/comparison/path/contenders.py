@@ -18,7 +18,7 @@ from loadtests.targets import Target
 Start = Callable[[], AbstractContextManager[Target]]
 
 
-def contenders(engine_port: int, gateway_url: str | None, token_ms: float = 0) -> dict[str, Start]:
+def contenders(engine_port: int, gateway_url: str | None, token_ms: float) -> dict[str, Start]:
     """All of them, by name; `token_ms` is for those with an engine of their own."""
     every = (ray_llm.DEFAULT, ray_llm.TOKENWISE, ray_llm.FAST, ray_llm.DIRECTLY)
     ray_variants = [variant.paced(token_ms) for variant in every]
