@@ -68,8 +68,8 @@ FROM_CLIENT_TO_SERVE = (
 TO_SERVE = "x-request-disconnect-disabled ?1"
 """Our own order: not to spend two tasks a request on noticing that its client has gone.
 
-The gateway notices by itself (`gateway.api.disconnect`), on Serve's own event loop. On a loop of
-another thread it could not, nor could it read a body that comes in parts: Serve's tasks do that.
+The gateway notices by itself (`gateway.serving.disconnect`), on Serve's own event loop. On a loop
+of another thread it could not, nor could it read a body that comes in parts: Serve's tasks do that.
 """
 DECODED_BY_SERVE = ("x-request-id", "x-session-id", "traceparent", "tracestate")
 """Headers that Serve takes for UTF-8, with an internal error where they are not."""

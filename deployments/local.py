@@ -29,7 +29,7 @@ from ray.serve.schema import ApplicationStatusOverview
 
 from deployments import haproxy, processes
 from deployments.discovery import ANY
-from gateway.configfile import load_config
+from gateway.config.loader import load_config
 from gateway.errors import ConfigError
 
 NOTES = Path(__file__).resolve().parent.parent / ".run"

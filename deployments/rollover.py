@@ -25,10 +25,10 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import DeploymentStatusOverview, ReplicaState
 
 from deployments.shortage import UNEXPLAINED, read_cluster, unplaced
-from gateway.configfile import parse_entry
-from gateway.placement import place
-from gateway.rollover import Holder, yielding
-from gateway.shortage import Cluster, shortage
+from gateway.cluster.placement import place
+from gateway.cluster.rollover import Holder, yielding
+from gateway.cluster.shortage import Cluster, shortage
+from gateway.config.loader import parse_entry
 
 PERIOD_S = 2.0
 PATIENCE_S = 15.0

@@ -12,11 +12,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gateway.configfile import load_config
+from gateway.cluster.plan import NamePlan, Plan
+from gateway.config.loader import load_config
 from gateway.errors import ConfigError
 from gateway.handbook import handbook
 from gateway.metrics_page import metrics_page
-from gateway.plan import NamePlan, Plan
 from gateway.simulation.command import command as simulate
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from gateway.registry.gateway import GatewayConfig
-from gateway.registry.sim import SimEntry
-from gateway.registry.vllm import VllmEntry
+from gateway.config.gateway import GatewayConfig
+from gateway.config.sim import SimEntry
+from gateway.config.vllm import VllmEntry
 
 Schema = Mapping[str, Any]
 

@@ -16,12 +16,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from gateway.kvcache.prefix import Prompt, prompt_of
+from gateway.kvcache.prefix_index import PrefixIndex, packed, packed_tokens, unpacked
 from gateway.request import parse_json
 from gateway.routing.decision import DecisionLog
-from gateway.routing.dispatcher import Dispatcher
-from gateway.routing.fleet import Model, Replica
-from gateway.routing.holdings import Holdings, packed, packed_tokens, unpacked
-from gateway.routing.prefix import Prompt, prompt_of
+from gateway.routing.fleet import Replica, ServedModel
+from gateway.routing.scheduler import Scheduler
 from gateway.telemetry import EngineFacts, Load, ReplicaMetadata, Update
 from loadtests.measurement import Spread
 
@@ -63,7 +63,7 @@ def _body(prompt_bytes: int) -> bytes:
     return json.dumps({"model": "m", "messages": messages}).encode()
 
 
-def _dispatcher(replicas: int, prompt: Prompt) -> Dispatcher:
+def _dispatcher(replicas: int, prompt: Prompt) -> Scheduler:
     """A dispatcher whose replicas hold more and more of the prompt."""
     facts = EngineFacts(
         engine="sim",
@@ -73,13 +73,13 @@ def _dispatcher(replicas: int, prompt: Prompt) -> Dispatcher:
         max_sequences=64,
         max_model_len=131_072,
     )
-    model = Model("m", created_s=0)
+    model = ServedModel("m", created_s=0)
     model.replace_replicas(
         Replica(f"r{number}", ReplicaMetadata(model="m", host="h", port=1, key="k", facts=facts))
         for number in range(replicas)
     )
     rng = random.Random(1)  # noqa: S311 - it breaks ties only
-    dispatcher = Dispatcher(model, DecisionLog(), rng, time.time)
+    dispatcher = Scheduler(model, DecisionLog(), rng, time.time)
     for number in range(replicas):
         keys = prompt.keys[: len(prompt.keys) * number // replicas]
         snapshot = Update(
@@ -108,7 +108,7 @@ def _memory() -> tuple[str, str, str]:
     tokens = array("I", range(TOKENS_PER_KEY, TOKENS_PER_KEY * (count + 1), TOKENS_PER_KEY))
     process = psutil.Process()
     before = process.memory_info().rss
-    holdings = Holdings()
+    holdings = PrefixIndex()
     add_ms = []
     for number in range(MEMORY_REPLICAS):
         holdings.join(f"r{number}")

@@ -1,4 +1,4 @@
-"""What an engine like vLLM lets see of its requests, told to a `Report`.
+"""What an engine like vLLM lets see of its requests, told to a `EngineTracker`.
 
 An engine client's `generate` and `encode` are watched from outside: the calls, which belong to the
 HTTP request they are made in, and the outputs that come. Nothing is changed on the way, and nothing
@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from deployments.engines.call import current_call
-from gateway.routing.report import Report
-from gateway.routing.visit import Visit
+from gateway.engine_telemetry.tracked_request import TrackedRequest
+from gateway.engine_telemetry.tracker import EngineTracker
 
 NOTABLE_SHARE = 1 / 32
 """Of the KV cache: where so much more or less of it is in use, listeners are told."""
@@ -101,7 +101,7 @@ _P = TypeVar("_P", bound=Pooled)
 class Observer:
     """Watches an engine client on behalf of `report`."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: EngineTracker) -> None:
         self._report = report
         self._waiting, self._used_share = 0, 0.0
         """As listeners were told."""
@@ -204,13 +204,13 @@ class _Answer:
 class _Watch:
     """One call to the engine. It never raises: what goes wrong ends the watch, not the request."""
 
-    def __init__(self, report: Report, prompt: object, *, is_delta: bool) -> None:
+    def __init__(self, report: EngineTracker, prompt: object, *, is_delta: bool) -> None:
         call = current_call()
         self._dispatch = call.take() if call else None
         self._report = report
         self._prompt = prompt
         self._is_delta = is_delta
-        self._visit: Visit | None = None
+        self._visit: TrackedRequest | None = None
         self._has_begun = self._is_over = False
         self._answers: dict[int, _Answer] = {}
 

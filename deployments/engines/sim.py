@@ -47,11 +47,11 @@ from deployments.engines.sim_requests import (
     parse,
 )
 from deployments.engines.sim_sequences import Sequence
+from gateway.asgi import Receive, Scope, Send
+from gateway.config.sim import SimEntry, Simulation
+from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.errors import GatewayError, MethodNotAllowed, ModelNotFound, UnknownRoute
-from gateway.registry.sim import SimEntry, Simulation
-from gateway.relay.asgi import Receive, Scope, Send
-from gateway.routing.report import Report
-from gateway.simulation.batching import BatchingReplica, EngineFigures
+from gateway.simulation.batching import BatchingReplica, EngineSpeeds
 from gateway.telemetry import Dispatch, EngineFacts
 
 
@@ -94,7 +94,7 @@ class SimulatedEngine:
         self.facts = _facts(entry)
         clock, figures = clock or Clock(), _figures(entry.simulation)
         batching = BatchingReplica(figures)
-        self.report = Report(
+        self.report = EngineTracker(
             self.facts,
             clock.now,
             lambda: batching.waiting,
@@ -270,8 +270,8 @@ class SimulatedEngine:
         return parts
 
 
-def _figures(simulation: Simulation) -> EngineFigures:
-    return EngineFigures(
+def _figures(simulation: Simulation) -> EngineSpeeds:
+    return EngineSpeeds(
         kv_blocks=simulation.kv_tokens // simulation.block_size,
         block_size=simulation.block_size,
         max_running=simulation.max_sequences,

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.routing.report import Report
-from gateway.routing.visit import Visit
-from gateway.simulation.batching import BatchingReplica, EngineFigures, Run, StepResult
+from gateway.engine_telemetry.tracked_request import TrackedRequest
+from gateway.engine_telemetry.tracker import EngineTracker
+from gateway.simulation.batching import BatchingReplica, EngineSpeeds, Run, StepResult
 from gateway.simulation.cache import BlockCache
 
 CATCH_UP_STEPS = 32
@@ -28,7 +28,7 @@ class Job:
     """One answer on its way through a core."""
 
     run: Run
-    visit: Visit
+    visit: TrackedRequest
     """What the engine's report knows it by."""
     reply: Sequence[bytes]
     """What the report has to know of the answer's text."""
@@ -76,7 +76,7 @@ class InstantCore:
     The cache fills and hits as it would; only time does not pass.
     """
 
-    def __init__(self, figures: EngineFigures, report: Report) -> None:
+    def __init__(self, figures: EngineSpeeds, report: EngineTracker) -> None:
         self._cache = BlockCache(figures.kv_blocks)
         self._block_size = figures.block_size
         self._report = report
@@ -112,7 +112,7 @@ class PacedCore:
     """
 
     def __init__(
-        self, replica: BatchingReplica, report: Report, clock: Clock, time_scale: float = 1.0
+        self, replica: BatchingReplica, report: EngineTracker, clock: Clock, time_scale: float = 1.0
     ) -> None:
         self._replica = replica
         self._report = report

@@ -5,9 +5,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from gateway.routing.cost_model import CostEstimates
 from gateway.routing.fleet import Replica
-from gateway.routing.latency import Figures
-from gateway.routing.policy import Candidate
+from gateway.routing.policies.policy import Candidate
 from gateway.telemetry import Finished
 
 HEADER_CANDIDATES = 32
@@ -35,7 +35,7 @@ class Decision:
     output_tokens: float
     ttft_s: float
     """Predicted time to first token, from the engine's door on."""
-    figures: Figures
+    figures: CostEstimates
     """What had been learned of the engines: with the candidates, all that costs come from."""
     has_session: bool
     """The request named a session, whose replica was preferred."""

@@ -20,7 +20,7 @@ from gateway.simulation.cache import BlockCache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineFigures:
+class EngineSpeeds:
     """How fast and how large a replica is."""
 
     kv_blocks: int
@@ -76,7 +76,7 @@ class StepResult:
 class BatchingReplica:
     """The replica; `begin` and `end` take turns, `submit` and `abort` may come at any time."""
 
-    def __init__(self, figures: EngineFigures) -> None:
+    def __init__(self, figures: EngineSpeeds) -> None:
         self.figures = figures
         self.cache = BlockCache(figures.kv_blocks)
         self._waiting: list[tuple[float, int, Run]] = []

@@ -12,11 +12,11 @@ import pytest
 import uvloop
 from hypothesis import settings
 
-from gateway.relay.asgi import Message
-from gateway.relay.reply import Reply
-from gateway.relay.upstream import Upstream
+from gateway.asgi import Message
 from gateway.routing.fleet import Replica
+from gateway.serving.client_response import ClientResponse
 from gateway.telemetry import EngineFacts, ReplicaMetadata
+from gateway.upstream.client import UpstreamClient
 
 # The same examples every time, however long they take: a run says something of the code alone.
 settings.register_profile("steady", deadline=None, derandomize=True)
@@ -76,7 +76,7 @@ class Client:
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.has_bytes = asyncio.Event()
-        self.reply = Reply(self.send, [(b"x-request-id", b"id")])
+        self.reply = ClientResponse(self.send, [(b"x-request-id", b"id")])
 
     async def send(self, message: Message) -> None:
         """Take a message."""
@@ -209,9 +209,9 @@ async def start_engine() -> AsyncIterator[StartEngine]:
 
 
 @pytest.fixture
-async def upstream() -> AsyncIterator[Upstream]:
+async def upstream() -> AsyncIterator[UpstreamClient]:
     """The client under test, closed after the test."""
-    client = Upstream(connect_timeout_s=PATIENCE_S)
+    client = UpstreamClient(connect_timeout_s=PATIENCE_S)
     yield client
     await client.close()
 

@@ -11,15 +11,15 @@ import httpx
 import pytest
 from msgspec import structs
 
-from gateway.api.accounts import Accounts
-from gateway.api.journey import COLD_COMMENT_S
+from gateway.asgi import Message, Receive, Scope, Send
+from gateway.config.serving_options import QueueOptions, ServingOptions
 from gateway.metrics import NO_MODEL
-from gateway.registry.terms import Queue, Terms
-from gateway.relay.asgi import Message, Receive, Scope, Send
-from gateway.relay.upstream import Upstream
 from gateway.routing.decision import KEPT
 from gateway.routing.fleet import ModelState
+from gateway.serving.fallback import COLD_COMMENT_S
+from gateway.serving.request_metrics import RequestMetrics
 from gateway.telemetry import Finished, Update
+from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import FakeEngine, StartEngine, Visit, answer, chunked
 from tests.unit.recorder import KeptRecorder
 from tests.unit.surface import CHAT, Surface, script
@@ -36,9 +36,9 @@ def recorder() -> KeptRecorder:
 
 
 @pytest.fixture
-def surface(upstream: Upstream, recorder: KeptRecorder) -> Surface:
+def surface(upstream: UpstreamClient, recorder: KeptRecorder) -> Surface:
     """An application whose accounts are kept."""
-    return Surface(upstream, accounts=Accounts(recorder))
+    return Surface(upstream, accounts=RequestMetrics(recorder))
 
 
 def outcomes(recorder: KeptRecorder) -> dict[tuple[str, ...], int]:
@@ -148,7 +148,7 @@ async def test_a_stream_begins_with_its_first_event(
         await visit.send(*STREAM[1:])
 
     fails = surface.add("fails", await start_engine(fail))
-    fails.terms = Terms(queue=Queue(max_wait_s=0.05))
+    fails.terms = ServingOptions(queue=QueueOptions(max_wait_s=0.05))
     surface.add("thinks", await start_engine(think))
 
     async with surface.client() as client:
@@ -198,7 +198,7 @@ async def test_a_request_that_is_turned_away_is_shed(
     """Where nobody may wait, what finds no room is shed."""
     engine, forever = await _busy_engine(start_engine)
     model = surface.add("m", engine)
-    model.terms = Terms(queue=Queue(max_requests=0))
+    model.terms = ServingOptions(queue=QueueOptions(max_requests=0))
     for _ in range(20):
         surface.load("m")
     await _until(lambda: len(engine.requests) >= 8)
@@ -384,7 +384,7 @@ async def test_after_signs_of_life_the_outcome_is_the_engines(
 
 
 async def test_a_recorder_that_fails_is_no_matter_of_requests(
-    upstream: Upstream, start_engine: StartEngine
+    upstream: UpstreamClient, start_engine: StartEngine
 ) -> None:
     """They are answered as without it."""
 
@@ -392,7 +392,7 @@ async def test_a_recorder_that_fails_is_no_matter_of_requests(
         def count(self, *_: object) -> None:
             raise RuntimeError("no")
 
-    surface = Surface(upstream, accounts=Accounts(Failing()))
+    surface = Surface(upstream, accounts=RequestMetrics(Failing()))
     surface.add("m", await start_engine(script(answer(b"{}"))))
 
     async with surface.client() as client:

@@ -8,28 +8,28 @@ from collections.abc import Iterator
 import pytest
 from msgspec import structs
 
-from gateway.api.models import adapter_card, model_card
+from gateway.config.serving_options import ServingOptions
 from gateway.errors import ModelNotFound
-from gateway.registry.terms import Terms
+from gateway.http.models import adapter_card, model_card
+from gateway.kvcache.prefix import NO_PROMPT
 from gateway.routing.decision import DecisionLog
-from gateway.routing.desk import BROKEN_S, LOAD_S
-from gateway.routing.dispatcher import Dispatcher
-from gateway.routing.fleet import Fleet, Model, ModelState, Replica
-from gateway.routing.marginal import WEIGHT
-from gateway.routing.prefix import NO_PROMPT
+from gateway.routing.fleet import Fleet, ModelState, Replica, ServedModel
+from gateway.routing.policies.marginal import WEIGHT
+from gateway.routing.replica_state import BROKEN_S, LOAD_S
+from gateway.routing.scheduler import Scheduler
 from gateway.telemetry import AdapterState, Dispatch, Load, Update
 from tests.unit.test_dispatcher import FACTS, METADATA, TEN
 
 WITH_ADAPTERS = structs.replace(METADATA, facts=structs.replace(FACTS, adapters=("x", "y", "z")))
 
 
-def model(name: str = "m", *adapters: str, policy: str = "marginal") -> Model:
+def model(name: str = "m", *adapters: str, policy: str = "marginal") -> ServedModel:
     """A model with adapters and without replicas."""
     entry = {
         "adapters": [{"name": adapter, "source": "x"} for adapter in adapters],
         "routing": {"policy": policy},
     }
-    return Model(name, created_s=1, terms=Terms.model_validate(entry))
+    return ServedModel(name, created_s=1, terms=ServingOptions.model_validate(entry))
 
 
 class Scene:
@@ -39,7 +39,7 @@ class Scene:
         self.model = model("m", "x", policy=policy)
         self.model.replace_replicas([Replica(name, WITH_ADAPTERS) for name in "ab"])
         rng = random.Random(3)  # noqa: S311 - ids and ties, no secrets
-        self.dispatcher = Dispatcher(self.model, DecisionLog(), rng, lambda: 1000.0)
+        self.dispatcher = Scheduler(self.model, DecisionLog(), rng, lambda: 1000.0)
         self.dispatcher.sync()
 
     def tell(self, replica: str, *, running: int = 0, **state: object) -> None:

@@ -13,20 +13,20 @@ import pytest
 
 from gateway.admission.admission import PATIENCE, RECHOSEN, Admission
 from gateway.admission.admissions import Admissions
-from gateway.admission.crowd import Crowd
-from gateway.admission.held import Held, Wish
-from gateway.admission.limits import QUEUE_BYTES, RETRY_S
-from gateway.admission.shares import KEPT_S
-from gateway.admission.tenant import Tenant
+from gateway.admission.eviction import EvictionIndex
+from gateway.admission.queue_limits import QUEUE_BYTES, RETRY_S
+from gateway.admission.queued_request import AdmissionRequest, QueuedRequest
+from gateway.admission.recent_usage import KEPT_S
+from gateway.config.serving_options import QueueOptions, ServingOptions
 from gateway.errors import ModelUnavailable, Overloaded
-from gateway.registry.terms import Queue, Terms
+from gateway.kvcache.prefix import Prompt
+from gateway.kvcache.prefix_index import packed, packed_tokens
 from gateway.routing.decision import Decision, DecisionLog
-from gateway.routing.dispatcher import Dispatcher
-from gateway.routing.dispatchers import Dispatchers
-from gateway.routing.fleet import Fleet, Model, Replica
-from gateway.routing.holdings import packed, packed_tokens
-from gateway.routing.prefix import Prompt
+from gateway.routing.fleet import Fleet, Replica, ServedModel
+from gateway.routing.scheduler import Scheduler
+from gateway.routing.schedulers import Schedulers
 from gateway.telemetry import EngineFacts, Load, ReplicaMetadata, Update
+from gateway.tenant import Tenant
 from tests.unit.conftest import Clock
 
 SLOTS = 4
@@ -54,13 +54,15 @@ def replica(name: str) -> Replica:
 class Scene:
     """A model with replicas `a`, `b`..., and requests that go through its admission."""
 
-    def __init__(self, clock: Clock, names: str = "a", queue: Queue | None = None) -> None:
+    def __init__(self, clock: Clock, names: str = "a", queue: QueueOptions | None = None) -> None:
         self.clock = clock
-        self.model = Model("m", created_s=1, terms=Terms(queue=queue or Queue()))
+        self.model = ServedModel(
+            "m", created_s=1, terms=ServingOptions(queue=queue or QueueOptions())
+        )
         self.set_replicas(names)
         rng = random.Random(3)  # noqa: S311 - ids and ties, no secrets
-        self.dispatcher = Dispatcher(self.model, DecisionLog(), rng, clock)
-        self.stock = Crowd[Held]()
+        self.dispatcher = Scheduler(self.model, DecisionLog(), rng, clock)
+        self.stock = EvictionIndex[QueuedRequest]()
         self.admission = Admission(self.model, self.dispatcher, self.stock, clock)
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.decisions: dict[str, Decision] = {}
@@ -88,11 +90,13 @@ class Scene:
         """Have these requests come, one after the other; those that end with a `~` are batch."""
         for name in names.split():
             choose = partial(self.choose, prompt)
-            wish = Wish(choose, prompt, Tenant(tenant.encode()), name.endswith("~"), size)
+            wish = AdmissionRequest(
+                choose, prompt, Tenant(tenant.encode()), name.endswith("~"), size
+            )
             self.tasks[name] = asyncio.create_task(self._request(name, wish))
         await settle()
 
-    async def _request(self, name: str, wish: Wish) -> None:
+    async def _request(self, name: str, wish: AdmissionRequest) -> None:
         decision = await self.admission.admit(wish)
         with self.dispatcher.sending(decision, PROMPT):
             self.decisions[name] = decision
@@ -149,7 +153,7 @@ async def stage(clock: Clock) -> AsyncIterator[Stage]:
     asyncio.get_running_loop().set_exception_handler(lambda _, error: errors.append(error))
 
     def stage(names: str = "a", **queue: float) -> Scene:
-        scenes.append(Scene(clock, names, Queue.model_validate(queue)))
+        scenes.append(Scene(clock, names, QueueOptions.model_validate(queue)))
         return scenes[-1]
 
     yield stage
@@ -161,7 +165,7 @@ async def stage(clock: Clock) -> AsyncIterator[Stage]:
 def test_where_there_is_room_nobody_waits(clock: Clock) -> None:
     """The coroutine ends without having been suspended, and nobody is told any news."""
     scene = Scene(clock)
-    admitting = scene.admission.admit(Wish(scene.choose, PROMPT))
+    admitting = scene.admission.admit(AdmissionRequest(scene.choose, PROMPT))
     with pytest.raises(StopIteration) as ended:
         admitting.send(None)
     assert ended.value.value.waited_s == 0
@@ -444,7 +448,9 @@ async def test_a_slot_that_is_not_used_goes_to_the_next(stage: Stage) -> None:
     """An admitted request may fail before it is sent."""
     scene = stage()
     await scene.come(FULL)
-    unused = asyncio.create_task(scene.admission.admit(Wish(scene.choose, PROMPT, Tenant(b"t"))))
+    unused = asyncio.create_task(
+        scene.admission.admit(AdmissionRequest(scene.choose, PROMPT, Tenant(b"t")))
+    )
     await settle()
     await scene.come("x")
     await scene.answer("full0")
@@ -484,7 +490,9 @@ async def test_who_would_wait_too_long_is_turned_away_at_once(stage: Stage) -> N
         await scene.answer(f"full{number}")
     await scene.come("p0 p1 p2 p3", "t")
     errors = [scene.error(f"p{number}") for number in range(4)]
-    small = asyncio.create_task(scene.admission.admit(Wish(scene.choose, PROMPT, Tenant(b"small"))))
+    small = asyncio.create_task(
+        scene.admission.admit(AdmissionRequest(scene.choose, PROMPT, Tenant(b"small")))
+    )
     await settle()
 
     assert errors[:2] == [None, None]
@@ -502,7 +510,9 @@ async def test_who_has_no_time_left_to_wait_is_turned_away_at_once(stage: Stage)
         scene.clock.now_s += 1
         await scene.answer(f"full{number}")
     await scene.come(names_of(3, "more"))
-    wishes = [Wish(scene.choose, PROMPT, Tenant(b"t"), limit_s=limit_s) for limit_s in (1, 9)]
+    wishes = [
+        AdmissionRequest(scene.choose, PROMPT, Tenant(b"t"), limit_s=limit_s) for limit_s in (1, 9)
+    ]
     hurried, patient = (asyncio.create_task(scene.admission.admit(wish)) for wish in wishes)
     await settle()
     is_done = patient.done()
@@ -571,7 +581,7 @@ async def test_what_will_be_refused_needs_no_room(
 async def test_many_answers_take_as_many_slots_and_turns(stage: Stage) -> None:
     """Of four slots three are for the answers of one request, and it costs as much as three."""
     scene = stage()
-    wish = Wish(scene.choose, PROMPT, Tenant(b"t"), sequences=3)
+    wish = AdmissionRequest(scene.choose, PROMPT, Tenant(b"t"), sequences=3)
     scene.tasks["three"] = asyncio.create_task(scene._request("three", wish))
     await scene.come("x y z")
     decision = scene.decisions["three"]
@@ -585,7 +595,7 @@ def test_all_prompts_cost() -> None:
     """Of a list only the first one is looked at; of the others the length counts."""
     scene = Scene(Clock())
     decision = scene.choose()
-    few, many = (Wish(scene.choose, PROMPT, prompts_bytes=size) for size in (300, 4400))
+    few, many = (AdmissionRequest(scene.choose, PROMPT, prompts_bytes=size) for size in (300, 4400))
     assert few.tokens(decision) == pytest.approx(100 + decision.output_tokens)
     assert many.tokens(decision) == pytest.approx(1100 + decision.output_tokens)
 
@@ -596,7 +606,7 @@ async def test_invented_keys_drive_out_nobody_else(stage: Stage) -> None:
     await scene.come(FULL, "honest")
     await scene.come("h0 h1", "honest")
     for number in range(20):
-        wish = Wish(scene.choose, PROMPT, Tenant(b"evil", b"%d" % number))
+        wish = AdmissionRequest(scene.choose, PROMPT, Tenant(b"evil", b"%d" % number))
         scene.tasks[f"e{number}"] = asyncio.create_task(scene._request(f"e{number}", wish))
         await settle()
     assert [scene.error(name) for name in ("h0", "h1")] == [None, None]
@@ -781,16 +791,16 @@ async def test_a_model_keeps_its_admission_while_it_is_there(clock: Clock) -> No
     """When it goes, so do those who wait for it; when its replicas change, they choose again."""
     fleet = Fleet()
     rng = random.Random(1)  # noqa: S311 - breaks ties only
-    dispatchers = Dispatchers(fleet, rng, clock)
+    dispatchers = Schedulers(fleet, rng, clock)
     admissions = Admissions(fleet, dispatchers, clock)
-    model = Model("m", created_s=1)
+    model = ServedModel("m", created_s=1)
     fleet.add(model)
     fleet.replace_replicas(model, [replica("a")])
     admission, dispatcher = admissions.of(model), dispatchers.of(model)
     with contextlib.ExitStack() as sending:
         for _ in range(ROOM):
             sending.enter_context(dispatcher.sending(dispatcher.choose(PROMPT), PROMPT))
-        wish = Wish(lambda: dispatcher.choose(PROMPT), PROMPT)
+        wish = AdmissionRequest(lambda: dispatcher.choose(PROMPT), PROMPT)
         waiting = [asyncio.create_task(admission.admit(wish)) for _ in range(ROOM + 1)]
         await settle()
         fleet.replace_replicas(model, [replica("a"), replica("b")])

@@ -2,15 +2,15 @@
 
 import pytest
 
-from gateway.admission.crowd import Crowd
-from gateway.admission.place import Place
-from gateway.admission.tenant import Tenant
+from gateway.admission.eviction import EvictionIndex
+from gateway.admission.queue_item import QueueItem
+from gateway.tenant import Tenant
 
 
-def place(word: str, number: int = 0) -> Place:
+def place(word: str, number: int = 0) -> QueueItem:
     """A request of the address and key that `word` begins with; batch, if it ends with a `~`."""
     address, key = word[:1].encode(), word[1:2].strip("~").encode()
-    return Place(Tenant(address, key), 1.0, 0.0, number, is_batch=word.endswith("~"))
+    return QueueItem(Tenant(address, key), 1.0, 0.0, number, is_batch=word.endswith("~"))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def place(word: str, number: int = 0) -> Place:
 )
 def test_who_goes(waiting: str, newcomer: str, victim: int | None) -> None:
     """The larger share pays, and batch before all others."""
-    crowd = Crowd[Place]()
+    crowd = EvictionIndex[QueueItem]()
     places = [place(word, number) for number, word in enumerate(waiting.split())]
     for waits in places:
         crowd.add(waits)
@@ -49,7 +49,7 @@ def test_who_goes(waiting: str, newcomer: str, victim: int | None) -> None:
 
 def test_it_is_known_who_waits() -> None:
     """By address, key and priority, as long as it waits."""
-    crowd = Crowd[Place]()
+    crowd = EvictionIndex[QueueItem]()
     interactive, batch = place("a1", 1), place("a2~", 2)
     crowd.add(interactive)
     crowd.add(batch, 5)
@@ -64,7 +64,7 @@ def test_it_is_known_who_waits() -> None:
 
 def test_a_share_is_what_it_weighs() -> None:
     """One large body goes before many small ones; what goes weighs no more."""
-    crowd = Crowd[Place]()
+    crowd = EvictionIndex[QueueItem]()
     large, small, other = place("a", 1), place("b", 2), place("b", 3)
     crowd.add(large, 100)
     crowd.add(small, 10)

@@ -2,19 +2,19 @@
 
 import pytest
 
-from gateway.admission.lane import Lane
-from gateway.admission.place import Place
-from gateway.admission.rate import LEAST_STARTS, WINDOW_S, DrainRate
-from gateway.admission.tenant import Tenant
+from gateway.admission.drain_rate import LEAST_STARTS, WINDOW_S, DrainRate
+from gateway.admission.queue_item import QueueItem
+from gateway.admission.replica_queue import ReplicaQueue
+from gateway.tenant import Tenant
 from tests.unit.conftest import Clock
 
 
-def place(tenant: str, number: int, *, is_batch: bool = False) -> Place:
+def place(tenant: str, number: int, *, is_batch: bool = False) -> QueueItem:
     """A request that costs as much as any other."""
-    return Place(Tenant(tenant.encode()), 1.0, float(number), number, is_batch=is_batch)
+    return QueueItem(Tenant(tenant.encode()), 1.0, float(number), number, is_batch=is_batch)
 
 
-def started(lane: Lane[Place]) -> Place:
+def started(lane: ReplicaQueue[QueueItem]) -> QueueItem:
     """Who is started next where there is room for anybody."""
     place = lane.take(lambda _: True, lambda _: True)
     assert place is not None
@@ -23,7 +23,7 @@ def started(lane: Lane[Place]) -> Place:
 
 def test_batch_comes_after_all_others(clock: Clock) -> None:
     """However long it has waited, and for whatever tenant."""
-    lane = Lane[Place](clock)
+    lane = ReplicaQueue[QueueItem](clock)
     for number, is_batch in enumerate([True, False, True, False]):
         lane.add(place("a", number, is_batch=is_batch))
     lane.add(place("b", 4))
@@ -43,16 +43,16 @@ def test_newcomers_pass_those_who_come_after_them(
     clock: Clock, held: list[bool], interactive_passes: bool, batch_passes: bool
 ) -> None:
     """Held batch requests are in nobody's way."""
-    lane = Lane[Place](clock)
+    lane = ReplicaQueue[QueueItem](clock)
     for number, is_batch in enumerate(held):
         lane.add(place("a", number, is_batch=is_batch))
     assert lane.is_free(is_batch=False) == interactive_passes
     assert lane.is_free(is_batch=True) == batch_passes
 
 
-def drained(clock: Clock, starts: int, every_s: float) -> Lane[Place]:
+def drained(clock: Clock, starts: int, every_s: float) -> ReplicaQueue[QueueItem]:
     """A lane that has started as many at that pace, and holds three more."""
-    lane = Lane[Place](clock)
+    lane = ReplicaQueue[QueueItem](clock)
     for number in range(starts + 3):
         lane.add(place("a", number))
     for _ in range(starts):
@@ -67,7 +67,7 @@ def test_who_is_turned_away_comes_back_when_all_are_started(clock: Clock) -> Non
     lane.add(place("a", 90, is_batch=True))
     assert lane.clear_s(is_batch=False) == pytest.approx(1.5, rel=0.05)
     assert lane.clear_s(is_batch=True) == pytest.approx(2.0, rel=0.05)
-    assert Lane[Place](clock).clear_s(is_batch=False) is None
+    assert ReplicaQueue[QueueItem](clock).clear_s(is_batch=False) is None
 
 
 def test_a_wait_is_foretold_from_what_was_started(clock: Clock) -> None:

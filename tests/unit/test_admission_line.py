@@ -2,20 +2,20 @@
 
 import pytest
 
-from gateway.admission.line import ASIDE, Line
-from gateway.admission.place import Place
-from gateway.admission.tenant import Tenant
+from gateway.admission.bypass_queue import ASIDE, BypassQueue
+from gateway.admission.queue_item import QueueItem
+from gateway.tenant import Tenant
 
 
-def line_of(tokens: list[int]) -> Line[Place]:
+def line_of(tokens: list[int]) -> BypassQueue[QueueItem]:
     """A line of requests of so many tokens, in this order."""
-    line = Line[Place]()
+    line = BypassQueue[QueueItem]()
     for number, cost in enumerate(tokens):
-        line.add(Place(Tenant(), cost, float(number), number))
+        line.add(QueueItem(Tenant(), cost, float(number), number))
     return line
 
 
-def taken(line: Line[Place], room: int, patient: bool = True) -> list[int]:
+def taken(line: BypassQueue[QueueItem], room: int, patient: bool = True) -> list[int]:
     """Who is started one after the other, where each must fit into as much room."""
     places = iter(lambda: line.take(lambda p: p.tokens <= room, lambda _: patient), None)
     return [place.number for place in places]
@@ -45,7 +45,7 @@ def test_who_has_stepped_aside_is_looked_at_first() -> None:
     """In the order in which they were first; nobody passes who comes after an impatient one."""
     line = line_of([50, 60, 1])
     assert taken(line, 9) == [2]
-    line.add(Place(Tenant(), 2, -1.0, 3))
+    line.add(QueueItem(Tenant(), 2, -1.0, 3))
     assert taken(line, 9, patient=False) == []
     assert taken(line, 60) == [0, 1, 3]
 
@@ -53,7 +53,7 @@ def test_who_has_stepped_aside_is_looked_at_first() -> None:
 def test_one_that_stands_aside_can_go() -> None:
     """It is found there, like any other."""
     line = line_of([50, 60, 1])
-    stays, goes, new = (Place(Tenant(), 50, number, number) for number in range(10, 13))
+    stays, goes, new = (QueueItem(Tenant(), 50, number, number) for number in range(10, 13))
     for place in (stays, goes):
         line.add(place)
     taken(line, 9)

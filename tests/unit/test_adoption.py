@@ -1,12 +1,12 @@
-"""Tests of gateway.api.adoption: a wrong gateway config never takes the place of a sound one."""
+"""Tests of config adoption: a wrong gateway config never takes the place of a sound one."""
 
 import logging
 
 import pytest
 
-from gateway.api.adoption import Adoption
-from gateway.api.controls import Controls, Refusal
 from gateway.errors import ConfigError
+from gateway.serving.config_adoption import ConfigAdoption
+from gateway.serving.live_config import LiveConfig, RejectedConfig
 
 KEY = "k" * 16
 SOUND = {"aliases": {"x": "m"}, "max_body_mb": 2}
@@ -29,15 +29,15 @@ class Drawer:
         return self.config
 
 
-def lines(refusal: Refusal | None) -> tuple[str, ...]:
+def lines(refusal: RejectedConfig | None) -> tuple[str, ...]:
     """What is wrong with a config that was refused, if one was."""
     return refusal.problems if refusal else ()
 
 
 async def test_a_sound_config_comes_into_force() -> None:
     """Names, limits and access are those of the config, and operators can see it."""
-    controls = Controls()
-    await Adoption(controls, Drawer(), {"KEY": KEY}).adopt({**SOUND, "admin_key": "env:KEY"})
+    controls = LiveConfig()
+    await ConfigAdoption(controls, Drawer(), {"KEY": KEY}).adopt({**SOUND, "admin_key": "env:KEY"})
     assert controls.names.course("x", b"").models == ("m",)
     assert (controls.limits.max_body_mb, controls.access.admin_key) == (2, KEY)
     report = controls.report()
@@ -63,8 +63,8 @@ async def test_a_wrong_config_leaves_the_one_before(
     wrong: object, line: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing of it takes effect; what is wrong is logged and shown to operators."""
-    controls, drawer = Controls(), Drawer()
-    adoption = Adoption(controls, drawer, {})
+    controls, drawer = LiveConfig(), Drawer()
+    adoption = ConfigAdoption(controls, drawer, {})
     await adoption.adopt(SOUND)
     kept, before = drawer.config, (controls.config, controls.names)
     with caplog.at_level(logging.ERROR):
@@ -78,8 +78,8 @@ async def test_a_wrong_config_leaves_the_one_before(
 
 async def test_a_sound_config_ends_the_refusal() -> None:
     """What was wrong with an earlier config is no longer shown."""
-    controls = Controls()
-    adoption = Adoption(controls, Drawer(), {})
+    controls = LiveConfig()
+    adoption = ConfigAdoption(controls, Drawer(), {})
     await adoption.adopt(SOUND)
     await adoption.adopt(WRONG)
     await adoption.adopt({})
@@ -89,18 +89,18 @@ async def test_a_sound_config_ends_the_refusal() -> None:
 
 async def test_a_router_that_starts_with_a_wrong_config_takes_the_one_before() -> None:
     """A router that has had no config of its own goes by the one that another one kept."""
-    drawer, controls = Drawer(), Controls()
-    await Adoption(Controls(), drawer, {}).adopt(SOUND)
-    await Adoption(controls, drawer, {}).adopt(WRONG)
+    drawer, controls = Drawer(), LiveConfig()
+    await ConfigAdoption(LiveConfig(), drawer, {}).adopt(SOUND)
+    await ConfigAdoption(controls, drawer, {}).adopt(WRONG)
     assert controls.names.course("x", b"").models == ("m",)
     assert lines(controls.refusal) == (LINE,)
 
 
 async def test_a_first_config_that_is_wrong_stops_the_start() -> None:
     """Where there is none to go back to, the error reaches Serve, and `serve status` with it."""
-    controls, drawer = Controls(), Drawer()
+    controls, drawer = LiveConfig(), Drawer()
     with pytest.raises(ConfigError, match="stands for itself"):
-        await Adoption(controls, drawer, {}).adopt(WRONG)
+        await ConfigAdoption(controls, drawer, {}).adopt(WRONG)
     assert drawer.config is None
     assert controls.refusal is None
 
@@ -110,4 +110,4 @@ async def test_an_unreadable_keepsake_is_no_config() -> None:
     drawer = Drawer()
     drawer.config = b'{"of_another_version": 1}'
     with pytest.raises(ConfigError, match="stands for itself"):
-        await Adoption(Controls(), drawer, {}).adopt(WRONG)
+        await ConfigAdoption(LiveConfig(), drawer, {}).adopt(WRONG)

@@ -11,14 +11,14 @@ import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.api.cold import LEAST_PAUSE_S
-from gateway.api.routes import FORM_ROUTES, JSON_ROUTES
-from gateway.registry.terms import Queue, Terms
-from gateway.relay.asgi import App, Message
-from gateway.relay.relay import WHOLE_LIMIT
-from gateway.relay.upstream import Upstream
+from gateway.admission.cold_start import LEAST_PAUSE_S
+from gateway.asgi import App, Message
+from gateway.config.serving_options import QueueOptions, ServingOptions
+from gateway.kvcache.prefix import NO_PROMPT
 from gateway.routing.fleet import ModelState
-from gateway.routing.prefix import NO_PROMPT
+from gateway.serving.routes import FORM_ROUTES, JSON_ROUTES
+from gateway.upstream.client import UpstreamClient
+from gateway.upstream.engine_call import WHOLE_LIMIT
 from tests.unit.conftest import PATIENCE_S, StartEngine, Visit, answer, chunked
 from tests.unit.surface import CHAT, Surface, error_of, script
 
@@ -28,7 +28,7 @@ HALF = b"half" * (WHOLE_LIMIT // 3)
 
 
 @pytest.fixture
-def surface(upstream: Upstream) -> Surface:
+def surface(upstream: UpstreamClient) -> Surface:
     """A surface without models."""
     return Surface(upstream)
 
@@ -173,7 +173,7 @@ async def test_model_without_engine_is_unavailable_with_its_reason(
     """503 says why, and when to come back; an engine is wanted, and waited for if one may come."""
     model = surface.add("m")
     model.state, model.reason, model.start_s = state, "because", 12.5
-    model.terms = Terms(cold_start_timeout_s=0.1)
+    model.terms = ServingOptions(cold_start_timeout_s=0.1)
     async with surface.client() as client:
         response = await client.post(CHAT, json={"model": "m"})
     assert error_of(response) == (503, "model_unavailable", "model")
@@ -187,7 +187,9 @@ async def test_a_model_whose_engine_is_gone_is_unavailable(
 ) -> None:
     """A successor is waited for as long as requests wait, and then it is 503 in our words."""
     engine = await start_engine(script(b""))
-    surface.add("m", engine).terms = Terms(queue=Queue(max_wait_s=0.1), cold_start_timeout_s=0.1)
+    surface.add("m", engine).terms = ServingOptions(
+        queue=QueueOptions(max_wait_s=0.1), cold_start_timeout_s=0.1
+    )
     await engine.stop()
     async with surface.client() as client:
         response = await client.post(CHAT, json={"model": "m"})
@@ -294,7 +296,7 @@ def test_no_body_gives_500(content: bytes, path: str) -> None:
     """Whatever is posted to any route, the answer is a client error."""
 
     async def run() -> int:
-        async with Surface(Upstream()).client() as client:
+        async with Surface(UpstreamClient()).client() as client:
             return (await client.post(path, content=content)).status_code
 
     assert asyncio.run(run()) in (400, 404)
@@ -319,7 +321,7 @@ async def test_request_id_is_taken_passed_on_and_returned(
 
 
 async def test_server_in_front_may_return_the_request_id(
-    start_engine: StartEngine, upstream: Upstream
+    start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
     """Where Serve adds the header, we do not, but the engine still gets it."""
     surface = Surface(upstream)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.simulation.batching import BatchingReplica, EngineFigures, Run, StepResult
+from gateway.simulation.batching import BatchingReplica, EngineSpeeds, Run, StepResult
 
-FIGURES = EngineFigures(
+FIGURES = EngineSpeeds(
     kv_blocks=20,
     block_size=4,
     max_running=3,
@@ -19,7 +19,7 @@ FIGURES = EngineFigures(
     step_s_per_prefill_token=0.25,
     step_s_per_sequence=0.5,
 )
-UNLIMITED = EngineFigures(kv_blocks=1000, block_size=4, step_tokens=1000, step_s=1.0)
+UNLIMITED = EngineSpeeds(kv_blocks=1000, block_size=4, step_tokens=1000, step_s=1.0)
 
 
 def run_of(
@@ -176,7 +176,7 @@ def test_steps_are_those_of_a_scheduler_written_out(
 )
 def test_steps_taken_as_one_can_be_cut(elapsed_s: float, steps: int) -> None:
     """An arrival ends them with the step under way, and the rest are made afterwards."""
-    figures = EngineFigures(kv_blocks=9, block_size=4, step_s=1, step_s_per_sequence=0.2)
+    figures = EngineSpeeds(kv_blocks=9, block_size=4, step_s=1, step_s_per_sequence=0.2)
     replica = BatchingReplica(figures)
     run = run_of(1, 6)
     replica.submit(run)
@@ -192,7 +192,7 @@ def test_steps_taken_as_one_can_be_cut(elapsed_s: float, steps: int) -> None:
 
 def test_an_aborted_run_ends_no_steps_taken_as_one() -> None:
     """Only those that still decode say how many steps are alike."""
-    replica = BatchingReplica(EngineFigures(kv_blocks=9, block_size=4, step_s_per_sequence=0))
+    replica = BatchingReplica(EngineSpeeds(kv_blocks=9, block_size=4, step_s_per_sequence=0))
     short, long = run_of(1, 3), run_of(1, 9)
     replica.submit(short)
     replica.submit(long)
@@ -206,7 +206,7 @@ def test_an_aborted_run_ends_no_steps_taken_as_one() -> None:
 
 def test_priorities_before_arrival() -> None:
     """Lower priorities start first, equal ones in the order in which they came."""
-    replica = BatchingReplica(EngineFigures(kv_blocks=9, block_size=4, max_running=1))
+    replica = BatchingReplica(EngineSpeeds(kv_blocks=9, block_size=4, max_running=1))
     runs = [run_of(1, prompt=number, priority=number % 2) for number in range(6)]
     for run in runs:
         replica.submit(run)
@@ -290,7 +290,7 @@ def test_who_does_not_fit_waits_for_room() -> None:
 
 def test_an_equal_prompt_needs_room_for_its_last_block() -> None:
     """What is computed again, because its output is wanted, cannot be shared before it is there."""
-    replica = BatchingReplica(EngineFigures(kv_blocks=4, block_size=4, step_tokens=3))
+    replica = BatchingReplica(EngineSpeeds(kv_blocks=4, block_size=4, step_tokens=3))
     first, second = run_of(8, 4), run_of(8, 4)
     replica.submit(first)
     while not first.made_tokens:

@@ -1,6 +1,6 @@
 """The retry budget: a share of the requests, and no more."""
 
-from gateway.relay.budget import MOST, RESERVE, SHARE, RetryBudget
+from gateway.serving.retry_budget import MOST, RESERVE, SHARE, RetryBudget
 
 
 def spent(budget: RetryBudget) -> int:

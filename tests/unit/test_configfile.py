@@ -1,4 +1,4 @@
-"""Tests of gateway.configfile: every mistake gives one clear line with its place."""
+"""Tests of gateway.config.loader: every mistake gives one clear line with its place."""
 
 import pickle
 from pathlib import Path
@@ -8,17 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.serve import schema
 
-from gateway.configfile import (
+from gateway.config.gateway import GatewayConfig
+from gateway.config.loader import (
     DECIDED_BY_ENTRY,
     SERVE_FIELDS,
     load_config,
     parse_entry,
     parse_gateway,
 )
+from gateway.config.sim import SimEntry
+from gateway.config.vllm import VllmEntry
 from gateway.errors import ConfigError
-from gateway.registry.gateway import GatewayConfig
-from gateway.registry.sim import SimEntry
-from gateway.registry.vllm import VllmEntry
 
 GOOD = """\
 http_options:

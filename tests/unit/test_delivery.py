@@ -10,12 +10,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from gateway.admission.admissions import Admissions
-from gateway.api.cold import ColdStarts
-from gateway.api.delivery import RETRIES, VICTIMS, Means
-from gateway.api.errand import Errand
-from gateway.api.journey import Journey
-from gateway.api.routes import parse_head
-from gateway.api.selection import Selector
+from gateway.admission.cold_start import ColdStarts
+from gateway.config.serving_options import QueueOptions, ServingOptions
 from gateway.errors import (
     NO_RETRY,
     DeadlineExceeded,
@@ -24,13 +20,17 @@ from gateway.errors import (
     UpstreamFailed,
 )
 from gateway.faults import Action
-from gateway.registry.terms import Queue, Terms
-from gateway.relay.budget import RESERVE
-from gateway.relay.relay import Relay
-from gateway.relay.upstream import Upstream
-from gateway.routing.dispatchers import Dispatchers
-from gateway.routing.fleet import Fleet, Model, Replica
+from gateway.routing.fleet import Fleet, Replica, ServedModel
 from gateway.routing.outliers import IN_A_ROW
+from gateway.routing.schedulers import Schedulers
+from gateway.serving.attempts import RETRIES, VICTIMS, RouterContext
+from gateway.serving.fallback import FallbackChain
+from gateway.serving.inference_request import InferenceRequest
+from gateway.serving.retry_budget import RESERVE
+from gateway.serving.routes import parse_head
+from gateway.serving.target import TargetResolver
+from gateway.upstream.client import UpstreamClient
+from gateway.upstream.engine_call import EngineClient
 from tests.unit.conftest import (
     PATIENCE_S,
     Client,
@@ -83,19 +83,21 @@ def text_of(stream: bytes) -> str:
 class Stand:
     """A model whose engines the test plays."""
 
-    upstream: Upstream
+    upstream: UpstreamClient
     start_engine: StartEngine
     client: Client = field(default_factory=Client)
     engines: list[FakeEngine] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.fleet = Fleet()
-        self.dispatchers = Dispatchers(self.fleet, random.Random(1), time.time)  # noqa: S311 - breaks ties only
-        self.model = Model("m", created_s=1)
-        self.model.terms = Terms(queue=Queue(max_wait_s=0.2), cold_start_timeout_s=0.2)
+        self.dispatchers = Schedulers(self.fleet, random.Random(1), time.time)  # noqa: S311 - breaks ties only
+        self.model = ServedModel("m", created_s=1)
+        self.model.terms = ServingOptions(
+            queue=QueueOptions(max_wait_s=0.2), cold_start_timeout_s=0.2
+        )
         self.fleet.add(self.model)
-        self.means = Means(
-            Relay(self.upstream),
+        self.means = RouterContext(
+            EngineClient(self.upstream),
             Admissions(self.fleet, self.dispatchers, time.monotonic),
             ColdStarts(self.fleet, lambda *_: None),
         )
@@ -107,12 +109,12 @@ class Stand:
         self.fleet.replace_replicas(self.model, replicas)
         return replicas
 
-    async def deliver(self, errand: Errand | None = None) -> None:
+    async def deliver(self, errand: InferenceRequest | None = None) -> None:
         """Deliver one request."""
         errand = errand or request()
-        selector = Selector(self.fleet, self.dispatchers)
+        selector = TargetResolver(self.fleet, self.dispatchers)
         head = parse_head(errand.path, errand.body, b"")
-        await Journey(errand, head, ("m",), selector, self.means, self.client.reply).run()
+        await FallbackChain(errand, head, ("m",), selector, self.means, self.client.reply).run()
 
     @property
     def visits(self) -> list[int]:
@@ -125,10 +127,10 @@ class Stand:
         return {(f.reason, f.action): count for f, count in self.means.faults.counts}
 
 
-def request(path: str = CHAT, timeout_s: float | None = None, **fields: object) -> Errand:
+def request(path: str = CHAT, timeout_s: float | None = None, **fields: object) -> InferenceRequest:
     """A request, streamed if its fields say so."""
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **fields}
-    return Errand(
+    return InferenceRequest(
         path=path,
         headers=[(b"content-type", b"application/json")],
         body=json.dumps(body).encode(),
@@ -140,7 +142,7 @@ def request(path: str = CHAT, timeout_s: float | None = None, **fields: object) 
 
 
 @pytest.fixture
-def stand(upstream: Upstream, start_engine: StartEngine) -> Stand:
+def stand(upstream: UpstreamClient, start_engine: StartEngine) -> Stand:
     """A model without engines."""
     return Stand(upstream, start_engine)
 
@@ -281,7 +283,9 @@ async def test_a_model_that_lost_its_last_engine_is_unavailable(stand: Stand) ->
 async def test_a_successor_is_waited_for(stand: Stand) -> None:
     """The only engine drains while its successor starts: the client waits, and is answered."""
     await stand.has(FAILURES["draining"])
-    stand.model.terms = Terms(queue=Queue(max_wait_s=PATIENCE_S), cold_start_timeout_s=PATIENCE_S)
+    stand.model.terms = ServingOptions(
+        queue=QueueOptions(max_wait_s=PATIENCE_S), cold_start_timeout_s=PATIENCE_S
+    )
     task = asyncio.create_task(stand.deliver())
     async with asyncio.timeout(PATIENCE_S):
         while not stand.engines[0].requests:  # noqa: ASYNC110 - what is waited for has no event
@@ -324,7 +328,7 @@ async def test_what_an_engine_cannot_do_is_no_fault_of_its(stand: Stand) -> None
     assert stand.faults == {}
 
 
-async def test_a_stuck_engine_is_given_up(stand: Stand, upstream: Upstream) -> None:
+async def test_a_stuck_engine_is_given_up(stand: Stand, upstream: UpstreamClient) -> None:
     """A request that waits for headers goes elsewhere as soon as its engine is known to hang."""
     waiting = asyncio.Event()
 
@@ -408,7 +412,7 @@ async def test_a_client_may_refuse_to_be_carried_on(stand: Stand) -> None:
     sent = EVENTS + chunked(ROLE + chunk({"content": "a"}))
     await stand.has(*[script(sent, closes=True)] * 2)
     errand = request(stream=True, temperature=0)
-    errand = Errand(
+    errand = InferenceRequest(
         errand.path, errand.headers, errand.body, b"id", is_stream=True, is_resumable=False
     )
     await stand.deliver(errand)
@@ -426,7 +430,7 @@ async def never(visit: Visit) -> None:
 async def test_a_deadline_ends_the_wait(stand: Stand, is_models: bool) -> None:
     """The client's own or the model's: 504, and the engine's work ends."""
     await stand.has(never)
-    stand.model.terms = Terms(timeout_s=0.05 if is_models else None)
+    stand.model.terms = ServingOptions(timeout_s=0.05 if is_models else None)
     with pytest.raises(DeadlineExceeded) as failure:
         await stand.deliver(request(timeout_s=None if is_models else 0.05))
     assert failure.value.headers == [NO_RETRY]
@@ -437,7 +441,7 @@ async def test_a_deadline_ends_the_wait(stand: Stand, is_models: bool) -> None:
 async def test_the_shorter_deadline_counts(stand: Stand) -> None:
     """A client cannot wait longer than the model allows, but less long."""
     await stand.has(never)
-    stand.model.terms = Terms(timeout_s=0.05)
+    stand.model.terms = ServingOptions(timeout_s=0.05)
     with pytest.raises(DeadlineExceeded, match=r"0\.05 s"):
         await stand.deliver(request(timeout_s=3600))
 

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from gateway.api.body import ClientGone
-from gateway.api.disconnect import UntilDisconnect
-from gateway.relay.asgi import Message
-from gateway.relay.reply import Reply
+from gateway.asgi import Message
+from gateway.serving.body import ClientDisconnected
+from gateway.serving.client_response import ClientResponse
+from gateway.serving.disconnect import UntilDisconnect
 from tests.unit.conftest import PATIENCE_S, Client
 
 
@@ -16,7 +16,7 @@ class Server:
 
     def __init__(self) -> None:
         self.message: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self.reply = Reply(Client().send, [])
+        self.reply = ClientResponse(Client().send, [])
 
     async def receive(self) -> Message:
         """Wait for the message."""
@@ -36,7 +36,7 @@ async def test_work_ends_when_the_client_goes() -> None:
     task = asyncio.create_task(work(server, asyncio.Event()))
     await asyncio.sleep(0)
     server.message.set_result({"type": "http.disconnect"})
-    with pytest.raises(ClientGone):
+    with pytest.raises(ClientDisconnected):
         await asyncio.wait_for(task, PATIENCE_S)
 
 
@@ -59,7 +59,7 @@ async def test_work_ends_when_the_server_fails() -> None:
     task = asyncio.create_task(work(server, asyncio.Event()))
     await asyncio.sleep(0)
     server.message.set_exception(RuntimeError("broken"))
-    with pytest.raises(ClientGone):
+    with pytest.raises(ClientDisconnected):
         await asyncio.wait_for(task, PATIENCE_S)
 
 

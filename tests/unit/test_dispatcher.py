@@ -9,15 +9,21 @@ from collections.abc import Iterable, Iterator
 import msgspec
 import pytest
 
-from gateway.registry.terms import Terms
+from gateway.config.serving_options import ServingOptions
+from gateway.engine_telemetry.tracker import EngineTracker
+from gateway.kvcache.prefix import KEY_BYTES, NO_PROMPT, Prompt
+from gateway.kvcache.prefix_index import packed, packed_tokens
 from gateway.routing.decision import Decision, DecisionLog
-from gateway.routing.desk import IDLE, Desk, Sent, prefill_tokens, room_tokens
-from gateway.routing.dispatcher import Dispatcher
-from gateway.routing.fleet import Model, Replica
-from gateway.routing.holdings import packed, packed_tokens
-from gateway.routing.policy import Candidate
-from gateway.routing.prefix import KEY_BYTES, NO_PROMPT, Prompt
-from gateway.routing.report import Report
+from gateway.routing.fleet import Replica, ServedModel
+from gateway.routing.policies.policy import Candidate
+from gateway.routing.replica_state import (
+    IDLE,
+    ReplicaState,
+    SentRequest,
+    prefill_tokens,
+    room_tokens,
+)
+from gateway.routing.scheduler import Scheduler
 from gateway.telemetry import (
     Dispatch,
     EngineFacts,
@@ -48,9 +54,9 @@ def prompt(*keys: int) -> Prompt:
 TEN = prompt(*range(1, 11))
 
 
-def routed_by(policy: str) -> Terms:
+def routed_by(policy: str) -> ServingOptions:
     """What a model's entry says that names a policy."""
-    return Terms.model_validate({"routing": {"policy": policy}})
+    return ServingOptions.model_validate({"routing": {"policy": policy}})
 
 
 class Scene:
@@ -58,12 +64,12 @@ class Scene:
 
     def __init__(self, names: Iterable[str], policy: str = "marginal") -> None:
         self.now_s = 1000.0
-        self.model = Model("m", created_s=1, terms=routed_by(policy))
+        self.model = ServedModel("m", created_s=1, terms=routed_by(policy))
         self.model.replace_replicas([Replica(name, METADATA) for name in names])
         self.log = DecisionLog()
         rng = random.Random(3)  # noqa: S311 - ids and ties, no secrets
-        self.dispatcher = Dispatcher(self.model, self.log, rng, lambda: self.now_s)
-        self.engines = {name: Report(FACTS, lambda: self.now_s) for name in names}
+        self.dispatcher = Scheduler(self.model, self.log, rng, lambda: self.now_s)
+        self.engines = {name: EngineTracker(FACTS, lambda: self.now_s) for name in names}
 
     def follow(self, *names: str) -> None:
         """Subscribe to the telemetry of these replicas, or of all."""
@@ -330,9 +336,9 @@ def load(running: int, waiting: int = 0, free_tokens: int = 10_000) -> Load:
     return Load(running=running, waiting=waiting, pending_tokens=0, free_tokens=free_tokens)
 
 
-def sent(new_tokens: float) -> Sent:
+def sent(new_tokens: float) -> SentRequest:
     """A request with so many new tokens."""
-    return Sent(Scene("a").dispatcher.choose(TEN), TEN, new_tokens)
+    return SentRequest(Scene("a").dispatcher.choose(TEN), TEN, new_tokens)
 
 
 ROOM = [
@@ -362,7 +368,7 @@ ROOM = [
 @pytest.mark.parametrize(("told", "coming", "new_tokens", "others", "batch"), ROOM)
 def test_room(told: Load, coming: int, new_tokens: float, others: bool, batch: bool) -> None:
     """Eight slots and 10,000 tokens of KV cache, less what is there and on its way."""
-    desk = Desk(Replica("a", METADATA), load=told)
+    desk = ReplicaState(Replica("a", METADATA), load=told)
     desk.released = dict.fromkeys(range(coming), sent(600.0))
     assert desk.has_room(new_tokens, is_batch=False) == others
     assert desk.has_room(new_tokens, is_batch=True) == batch
@@ -384,14 +390,14 @@ def test_room(told: Load, coming: int, new_tokens: float, others: bool, batch: b
 )
 def test_room_for_many_answers(requests: int, sequences: int, others: bool, batch: bool) -> None:
     """Each takes one of the eight slots."""
-    desk = Desk(Replica("a", METADATA), released={n: sent(0.0) for n in range(requests)})
+    desk = ReplicaState(Replica("a", METADATA), released={n: sent(0.0) for n in range(requests)})
     assert desk.has_room(1, sequences=sequences, is_batch=False) == others
     assert desk.has_room(1, sequences=sequences, is_batch=True) == batch
 
 
 def test_many_answers_under_way_are_as_many_requests() -> None:
     """Until the engine counts them itself."""
-    desk = Desk(Replica("a", METADATA), released={1: sent(0.0)}, unconfirmed={2: sent(0.0)})
+    desk = ReplicaState(Replica("a", METADATA), released={1: sent(0.0)}, unconfirmed={2: sent(0.0)})
     desk.released[1].decision.sequences = 3
     assert desk.requests == 4
 
@@ -435,7 +441,7 @@ def test_room_by_slots(slots: int, rooms: list[int]) -> None:
     Who has had a share leaves a thirty-second free.
     """
     facts = msgspec.structs.replace(FACTS, max_sequences=slots, kv_tokens=0, block_size=0)
-    desk = Desk(Replica("a", msgspec.structs.replace(METADATA, facts=facts)))
+    desk = ReplicaState(Replica("a", msgspec.structs.replace(METADATA, facts=facts)))
     found = [0, 0, 0]
     for number in range(rooms[0] + 1):
         found[0] += desk.has_room(999_999, is_batch=False)
@@ -448,7 +454,7 @@ def test_room_by_slots(slots: int, rooms: list[int]) -> None:
 @pytest.mark.parametrize(("new_tokens", "has_room"), [(9087, True), (9088, False)])
 def test_a_share_ends_before_the_cache_does(new_tokens: int, has_room: bool) -> None:
     """Of 10,000 tokens of KV cache 600 are coming, and a thirty-second is left free."""
-    desk = Desk(Replica("a", METADATA), released={1: sent(600.0)})
+    desk = ReplicaState(Replica("a", METADATA), released={1: sent(600.0)})
     assert desk.has_room(new_tokens, is_batch=False, is_spared=True) == has_room
     assert desk.has_room(new_tokens, is_batch=False)
 
@@ -481,7 +487,7 @@ def test_a_slot_is_free_with_its_answer_s_end(is_told_first: bool) -> None:
 
 def test_what_has_ended_is_not_taken_off_what_is_not_known() -> None:
     """Telemetry has been lost since: there is no load that it was a part of."""
-    desk = Desk(Replica("a", METADATA), ended_since=3, released={1: sent(10.0)})
+    desk = ReplicaState(Replica("a", METADATA), ended_since=3, released={1: sent(10.0)})
     assert desk.requests == 1
 
 

@@ -2,15 +2,15 @@
 
 import random
 
-from gateway.routing.dispatchers import Dispatchers
-from gateway.routing.fleet import Fleet, Model
+from gateway.routing.fleet import Fleet, ServedModel
+from gateway.routing.schedulers import Schedulers
 
 
 def test_a_model_keeps_its_dispatcher_while_it_is_there() -> None:
     """No other model has it, though it be of the same name, and what is gone takes no memory."""
     fleet = Fleet()
-    dispatchers = Dispatchers(fleet, random.Random(1), lambda: 0.0)  # noqa: S311 - breaks ties only
-    model, namesake = Model("m", created_s=1), Model("m", created_s=2)
+    dispatchers = Schedulers(fleet, random.Random(1), lambda: 0.0)  # noqa: S311 - breaks ties only
+    model, namesake = ServedModel("m", created_s=1), ServedModel("m", created_s=2)
     fleet.add(model)
     former = dispatchers.of(model)
     fleet.replace_replicas(model, [])

@@ -2,9 +2,15 @@
 
 import pytest
 
-from gateway.api.errand import Errand, is_batch, is_resumable, sticky_key, timeout_s
 from gateway.errors import InvalidRequest
 from gateway.request import parse_json
+from gateway.serving.inference_request import (
+    InferenceRequest,
+    is_batch,
+    is_resumable,
+    sticky_key,
+    timeout_s,
+)
 
 
 @pytest.mark.parametrize(
@@ -68,5 +74,5 @@ def test_words_that_are_none_are_refused(value: bytes) -> None:
 def test_what_requests_share(session: bytes, field: bytes, key: bytes) -> None:
     """A session, or else a user; nobody is no user whom all the others are, too."""
     body = b'{"model":"m",%b}' % field
-    errand = Errand("/v1/completions", [], body, b"id", session=session)
+    errand = InferenceRequest("/v1/completions", [], body, b"id", session=session)
     assert sticky_key(errand, parse_json(body)) == key

@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from gateway.errors import UpstreamFailed
-from gateway.relay.events import pass_events
-from gateway.relay.sse import WholeEvents
-from gateway.relay.upstream import Upstream
+from gateway.upstream.client import UpstreamClient
+from gateway.upstream.events import pass_events
+from gateway.upstream.sse import WholeEvents
 from tests.unit.conftest import StartEngine, Visit, chunked
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -23,7 +23,7 @@ CLIENTS = b'data: {"error": {"message": "too long", "type": "BadRequestError", "
 class Passed:
     """What came out."""
 
-    def __init__(self, upstream: Upstream, start_engine: StartEngine) -> None:
+    def __init__(self, upstream: UpstreamClient, start_engine: StartEngine) -> None:
         self._upstream = upstream
         self._start_engine = start_engine
         self.parts: list[bytes] = []
@@ -49,7 +49,7 @@ def _script(*sent: bytes) -> Callable[[Visit], Awaitable[None]]:
 
 
 @pytest.fixture
-def passed(upstream: Upstream, start_engine: StartEngine) -> Passed:
+def passed(upstream: UpstreamClient, start_engine: StartEngine) -> Passed:
     """Nothing yet."""
     return Passed(upstream, start_engine)
 

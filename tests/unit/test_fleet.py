@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.errors import ModelNotFound, ModelUnavailable
-from gateway.routing.fleet import Fleet, Model, ModelState, Replica
+from gateway.routing.fleet import Fleet, ModelState, Replica, ServedModel
 from gateway.telemetry import EngineFacts, ReplicaMetadata
 
 
@@ -20,10 +20,10 @@ def replica(name: str, max_model_len: int = 512) -> Replica:
     return Replica(name, ReplicaMetadata(model="m", host="h", port=1, key="k", facts=facts))
 
 
-def fleet_with_model() -> tuple[Fleet, Model]:
+def fleet_with_model() -> tuple[Fleet, ServedModel]:
     """A fleet of one model without replicas."""
     fleet = Fleet()
-    model = Model("m", created_s=1)
+    model = ServedModel("m", created_s=1)
     fleet.add(model)
     return fleet, model
 
@@ -58,7 +58,7 @@ def test_known_replicas_stay_when_the_set_changes() -> None:
 def test_a_name_taken_over_is_not_removed_with_its_former_model() -> None:
     """An application that is renamed exists twice for a while: the old one takes nothing along."""
     fleet, former = fleet_with_model()
-    later = Model("m", created_s=2)
+    later = ServedModel("m", created_s=2)
     fleet.add(later)
     fleet.remove(former)
     assert fleet.model("m") is later
@@ -98,13 +98,13 @@ def test_context_is_known_while_an_engine_runs() -> None:
 )
 def test_condition_is_in_words(state: ModelState, words: str) -> None:
     """What a client is told about a model without replicas reads as a sentence."""
-    assert Model("m", created_s=1, state=state).condition == words
+    assert ServedModel("m", created_s=1, state=state).condition == words
 
 
 def test_a_model_is_ready_from_its_first_replica_to_its_last() -> None:
     """Replicas come and go faster than Serve's status is read: the state follows them at once."""
     fleet = Fleet()
-    fleet.add(Model("m", created_s=1))
+    fleet.add(ServedModel("m", created_s=1))
 
     fleet.model("m").replace_replicas([replica("r1")])
     with_replica = fleet.model("m").state

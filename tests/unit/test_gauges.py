@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from gateway.api.gauges import Gauges
-from gateway.relay.upstream import Upstream
 from gateway.routing.outliers import IN_A_ROW
+from gateway.serving.gauges import Gauges
 from gateway.telemetry import Load, Update
+from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import StartEngine, Visit, answer
 from tests.unit.recorder import KeptRecorder
 from tests.unit.surface import Surface, script
@@ -20,7 +20,7 @@ def recorder() -> KeptRecorder:
 
 
 @pytest.fixture
-def surface(upstream: Upstream) -> Surface:
+def surface(upstream: UpstreamClient) -> Surface:
     """An application to look at."""
     return Surface(upstream)
 

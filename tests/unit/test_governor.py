@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable
 
-from gateway.scaling.governor import Governor, Situation
-from gateway.scaling.need import Need
+from gateway.autoscaling.desired_replicas import DesiredReplicas
+from gateway.autoscaling.stabilizer import ScalingInput, Stabilizer
 
 
 class Scene:
     """A governor that is asked every second, and whose replicas come when the test says."""
 
     def __init__(self, target: int = 1, delay_s: float = 100, **fixed: float) -> None:
-        self.governor = Governor(delay_s)
+        self.governor = Stabilizer(delay_s)
         self.target = self.running = target
         self.now_s = 1000.0
         self.start_s = fixed.pop("start_s", 1.0)
@@ -20,9 +20,9 @@ class Scene:
     def look(self, need: float, lasting: float | None = None) -> int:
         """One second later: what there is to be."""
         self.now_s += 1
-        load = Need(sequences=need, lasting=need if lasting is None else lasting)
+        load = DesiredReplicas(sequences=need, lasting=need if lasting is None else lasting)
         self.target = self.governor.decide(
-            Situation(
+            ScalingInput(
                 now_s=self.now_s,
                 need=load,
                 is_known=self.is_known,

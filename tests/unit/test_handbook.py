@@ -8,11 +8,11 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from gateway.cli import app
-from gateway.configfile import load_config
+from gateway.config.gateway import GatewayConfig
+from gateway.config.loader import load_config
+from gateway.config.sim import SimEntry
+from gateway.config.vllm import VllmEntry
 from gateway.handbook import EXAMPLES, FILE, handbook
-from gateway.registry.gateway import GatewayConfig
-from gateway.registry.sim import SimEntry
-from gateway.registry.vllm import VllmEntry
 
 KEPT = Path(__file__).parents[2] / "docs" / "models.md"
 MODELS: list[type[BaseModel]] = [VllmEntry, SimEntry, GatewayConfig]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.relay.headers import TO_ENGINE, sound_request_id, to_client, to_engine
+from gateway.upstream.headers import TO_ENGINE, sound_request_id, to_client, to_engine
 
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1, max_size=20).map(str.encode)
 HEADERS = st.lists(st.tuples(NAMES | st.sampled_from(sorted(TO_ENGINE)), st.binary(max_size=20)))

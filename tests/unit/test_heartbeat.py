@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Callable
 
-from gateway.api.outlet import Outlet
-from gateway.relay.asgi import Message
-from gateway.relay.heartbeat import COMMENT, Heartbeat
-from gateway.relay.reply import Reply
+from gateway.asgi import Message
+from gateway.serving.client_response import ClientResponse
+from gateway.serving.heartbeat import COMMENT, Heartbeat
+from gateway.serving.response_writer import ResponseWriter
 from tests.unit.conftest import PATIENCE_S
 
 PERIOD_S = 0.01
@@ -18,7 +18,7 @@ class Client:
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self._arrived = asyncio.Event()
-        self.reply = Reply(self.send, [(b"x-request-id", b"id")])
+        self.reply = ClientResponse(self.send, [(b"x-request-id", b"id")])
 
     async def send(self, message: Message) -> None:
         """Take a message."""
@@ -33,9 +33,9 @@ class Client:
                 await self._arrived.wait()
 
 
-def beating(reply: Reply, is_between: Callable[[], bool] = lambda: True) -> Heartbeat:
+def beating(reply: ClientResponse, is_between: Callable[[], bool] = lambda: True) -> Heartbeat:
     """Signs of life for a reply that begins as a stream of events."""
-    outlet = Outlet("/v1/chat/completions", reply, is_journaled=False)
+    outlet = ResponseWriter("/v1/chat/completions", reply, is_journaled=False)
     return Heartbeat(reply, outlet.begin, is_between, PERIOD_S)
 
 
@@ -102,6 +102,6 @@ async def test_a_client_that_does_not_read_gets_one_comment_at_a_time() -> None:
         sends += 1
         await stuck.wait()
 
-    async with beating(Reply(send, [])):
+    async with beating(ClientResponse(send, [])):
         await asyncio.sleep(10 * PERIOD_S)
     assert sends == 1

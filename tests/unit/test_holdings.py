@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gateway.routing.holdings import (
-    Holdings,
-    Match,
+from gateway.kvcache.prefix_index import (
+    PrefixIndex,
+    PrefixMatch,
     packed,
     packed_tokens,
     unpacked,
@@ -26,7 +26,7 @@ class HoldingsAgainstSets(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.holdings = Holdings()
+        self.holdings = PrefixIndex()
         self.held: dict[str, set[int]] = {}
         self.expected: dict[str, list[list[int]]] = {}
 
@@ -122,9 +122,9 @@ def _length(keys: Sequence[int], has: set[int]) -> int:
 TestHoldingsAgainstSets = HoldingsAgainstSets.TestCase
 
 
-def holdings_of(**held: Sequence[int]) -> Holdings:
+def holdings_of(**held: Sequence[int]) -> PrefixIndex:
     """Replicas that hold these keys; key n ends after 16 n tokens."""
-    holdings = Holdings()
+    holdings = PrefixIndex()
     for name, keys in held.items():
         holdings.join(name)
         holdings.add(name, keys, [16 * key for key in keys])
@@ -137,13 +137,13 @@ def holdings_of(**held: Sequence[int]) -> Holdings:
         ({}, [1], {}),
         ({"a": [1, 2]}, [], {}),
         ({"a": [1, 2]}, [3], {}),
-        ({"a": [1, 2]}, [1, 2, 3], {"a": Match(2, 32)}),
-        ({"a": [1, 2], "b": [1]}, [1, 2], {"a": Match(2, 32), "b": Match(1, 16)}),
-        ({"a": [1, 3], "b": [2, 3]}, [1, 2, 3], {"a": Match(1, 16)}),
+        ({"a": [1, 2]}, [1, 2, 3], {"a": PrefixMatch(2, 32)}),
+        ({"a": [1, 2], "b": [1]}, [1, 2], {"a": PrefixMatch(2, 32), "b": PrefixMatch(1, 16)}),
+        ({"a": [1, 3], "b": [2, 3]}, [1, 2, 3], {"a": PrefixMatch(1, 16)}),
     ],
 )
 def test_match_is_the_length_of_the_held_beginning(
-    held: dict[str, list[int]], prompt: list[int], matches: dict[str, Match]
+    held: dict[str, list[int]], prompt: list[int], matches: dict[str, PrefixMatch]
 ) -> None:
     """Keys behind a gap do not count; tokens are those up to the last key that does."""
     assert holdings_of(**held).match(prompt) == matches
@@ -153,9 +153,9 @@ def test_tokens_of_keys_that_are_only_expected_are_not_known() -> None:
     """No engine has counted them yet, until one says so."""
     holdings = holdings_of(a=[])
     holdings.expect("a", [1, 2])
-    assert holdings.match([1, 2]) == {"a": Match(2, 0)}
+    assert holdings.match([1, 2]) == {"a": PrefixMatch(2, 0)}
     holdings.add("a", [1, 2], [10, 20])
-    assert holdings.match([1, 2]) == {"a": Match(2, 20)}
+    assert holdings.match([1, 2]) == {"a": PrefixMatch(2, 20)}
 
 
 def test_a_key_expected_twice_stays_until_both_have_arrived() -> None:

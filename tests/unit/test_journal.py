@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from gateway.relay.journal import RAW_LIMIT, Journal
-from gateway.relay.transcript import CONTENT, Channel, Transcript
+from gateway.resume.stream_log import RAW_LIMIT, StreamLog
+from gateway.resume.transcript import CONTENT, Channel, Transcript
 
 
 @dataclass
@@ -63,7 +63,7 @@ def stream(tokens: int) -> list[bytes]:
 def test_reading_early_changes_nothing(size: int) -> None:
     """However much is added at once, and read in between, a transcript says the same."""
     events = stream(3000)
-    journal = Journal()
+    journal = StreamLog()
     for start in range(0, len(events), size):
         journal.add(b"".join(events[start : start + size]))
     assert facts(journal.transcript) == Facts(
@@ -89,7 +89,7 @@ def test_memory_is_bounded_by_the_text() -> None:
     token = event({"content": "word "})
     count = 20_000_000 // len(token)
     tracemalloc.start()
-    journal = Journal()
+    journal = StreamLog()
     for _ in range(count):
         journal.add(token)
     kept, _ = tracemalloc.get_traced_memory()
@@ -100,7 +100,7 @@ def test_memory_is_bounded_by_the_text() -> None:
 
 def test_adding_does_not_read() -> None:
     """What is sent is not parsed until it is needed, however much it is."""
-    journal = Journal()
+    journal = StreamLog()
     for _ in range(RAW_LIMIT):
         journal.add(b"data: this is no JSON\n\n")
     assert journal._transcript.is_readable
@@ -127,6 +127,6 @@ def test_adding_does_not_read() -> None:
 )
 def test_blank_is_what_can_be_said_again(events: bytes, is_empty: bool, is_blank: bool) -> None:
     """Roles and empty deltas are no answer; whatever is not understood may be one."""
-    journal = Journal()
+    journal = StreamLog()
     journal.add(events)
     assert (journal.transcript.is_empty, journal.transcript.is_blank) == (is_empty, is_blank)

@@ -1,4 +1,4 @@
-"""Tests of gateway.api.journey: which model answers, and what is told of one that has to start."""
+"""Tests of the fallback chain: which model answers, and what is told of one that has to start."""
 
 import asyncio
 import json
@@ -7,15 +7,15 @@ import time
 import httpx
 import pytest
 
-from gateway.api.cold import LOOK_S
-from gateway.api.shadows import ANSWERED, SKIPPED
-from gateway.configfile import parse_gateway
+from gateway.admission.cold_start import LOOK_S
+from gateway.config.loader import parse_gateway
+from gateway.config.model_names import ModelNames
+from gateway.config.serving_options import Adapter, QueueOptions, ServingOptions
 from gateway.faults import Action
-from gateway.names import Names
-from gateway.registry.terms import Adapter, Queue, Terms
-from gateway.relay.upstream import Upstream
 from gateway.routing.fleet import ModelState
+from gateway.serving.shadow import ANSWERED, SKIPPED
 from gateway.telemetry import DISPATCH, AdapterState, Dispatch
+from gateway.upstream.client import UpstreamClient
 from tests.gateway_process import Document
 from tests.unit.conftest import FakeEngine, StartEngine, Visit, answer, chunked
 from tests.unit.surface import CHAT, Surface, error_of, script
@@ -28,11 +28,11 @@ TOO_LONG = answer(
 )
 REFUSED = answer(b'{"error":{"message":"what is this?"}}', status=b"400 Bad Request")
 BROKEN = answer(b"{}", status=b"500 Internal Server Error")
-NOTHING = Terms(queue=Queue(max_requests=0))
+NOTHING = ServingOptions(queue=QueueOptions(max_requests=0))
 
 
 @pytest.fixture
-def surface(upstream: Upstream) -> Surface:
+def surface(upstream: UpstreamClient) -> Surface:
     """A surface without models, where `a` falls back to `b` and then `c`."""
     surface = Surface(upstream)
     named(surface, fallbacks={"a": ["b", "c"]})
@@ -41,7 +41,7 @@ def surface(upstream: Upstream) -> Surface:
 
 def named(surface: Surface, **config: object) -> None:
     """Have names stand for models."""
-    surface.controls.names = Names(parse_gateway(config))
+    surface.controls.names = ModelNames(parse_gateway(config))
 
 
 async def asked(surface: Surface, model: str, **more: object) -> httpx.Response:
@@ -124,7 +124,7 @@ async def trouble_of(name: str, trouble: str, start_engine: StartEngine, surface
         return
     if trouble == "broken adapter":
         base = surface.add("base", await start_engine(script(answer(b'"base"'))))
-        base.terms = Terms(adapters=[Adapter(name=name, source="gone")])
+        base.terms = ServingOptions(adapters=[Adapter(name=name, source="gone")])
         for replica in base.replicas.values():
             replica.adapters = AdapterState(broken={name: "it is gone"})
         return
@@ -141,7 +141,7 @@ async def trouble_of(name: str, trouble: str, start_engine: StartEngine, surface
     model = surface.add(name)
     is_cold = trouble == "cold"
     model.state = ModelState.SCALED_TO_ZERO if is_cold else ModelState.UNHEALTHY
-    model.terms = Terms(when_cold="fallback" if is_cold else "hold")
+    model.terms = ServingOptions(when_cold="fallback" if is_cold else "hold")
 
 
 async def forever(visit: Visit) -> None:
@@ -182,8 +182,8 @@ async def test_a_stream_that_has_begun_does_not_change_its_model(
         await visit.send(EVENTS + chunked(b'data: {"choices":[{"delta":{}}]}\n\n'))
         visit.writer.close()
 
-    surface.add("a", await start_engine(break_off)).terms = Terms(
-        queue=Queue(max_wait_s=0.1), cold_start_timeout_s=0.1
+    surface.add("a", await start_engine(break_off)).terms = ServingOptions(
+        queue=QueueOptions(max_wait_s=0.1), cold_start_timeout_s=0.1
     )
     second = await start_engine(script(STREAM))
     surface.add("b", second)
@@ -218,7 +218,7 @@ async def test_a_stream_is_told_that_its_model_starts(
     start_engine: StartEngine, surface: Surface, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Comments and headers say so until the answer comes."""
-    monkeypatch.setattr("gateway.api.journey.COLD_COMMENT_S", 0.05)
+    monkeypatch.setattr("gateway.serving.fallback.COLD_COMMENT_S", 0.05)
     engine = await start_engine(script(STREAM))
     model = surface.add("m")
     model.state, model.start_s = ModelState.SCALED_TO_ZERO, 12.5
@@ -272,7 +272,7 @@ async def test_a_model_that_is_deployed_again_is_tried_again(
 async def test_a_start_goes_on_for_a_while_without_those_who_wanted_it(surface: Surface) -> None:
     """A client that gives up soon, and comes again, finds the model further on its way."""
     model = surface.add("m")
-    model.terms = Terms(cold_start_timeout_s=0.05)
+    model.terms = ServingOptions(cold_start_timeout_s=0.05)
     await asked(surface, "m")
     wakes = len(surface.wakes)
     await asyncio.sleep(4 * LOOK_S)
@@ -284,7 +284,7 @@ async def test_a_start_goes_on_for_a_while_without_those_who_wanted_it(surface: 
 async def test_no_more_wait_for_a_start_than_may_wait(surface: Surface) -> None:
     """The next one is told to come again."""
     model = surface.add("m")
-    model.terms = Terms(queue=Queue(max_requests=2), cold_start_timeout_s=0.5)
+    model.terms = ServingOptions(queue=QueueOptions(max_requests=2), cold_start_timeout_s=0.5)
     asking = [asyncio.create_task(asked(surface, "m")) for _ in range(2)]
     await asyncio.sleep(0.1)
     third = await asked(surface, "m")
@@ -446,7 +446,7 @@ async def test_a_model_that_loses_its_last_engine_falls_back_at_once(
         visit.writer.close()
 
     model = surface.add("a", await start_engine(go))
-    model.terms = Terms(cold_start_timeout_s=30)
+    model.terms = ServingOptions(cold_start_timeout_s=30)
     surface.add("b", await start_engine(script(answer(b'"second"'))))
     began_s = time.monotonic()
     response = await asked(surface, "a")
@@ -501,7 +501,7 @@ async def test_who_waits_most_makes_room_for_others(
 ) -> None:
     """One client cannot keep another from waiting for a model to start, nor can batch."""
     model = surface.add("m")
-    model.terms = Terms(queue=Queue(max_requests=3), cold_start_timeout_s=5)
+    model.terms = ServingOptions(queue=QueueOptions(max_requests=3), cold_start_timeout_s=5)
 
     async def ask(key: str, **headers: str) -> httpx.Response:
         async with surface.client() as client:
@@ -524,7 +524,7 @@ async def test_who_waits_most_makes_room_for_others(
 async def test_a_deadline_does_not_hide_that_a_model_is_cold(surface: Surface) -> None:
     """Who has less time than the start takes is told when to come again."""
     model = surface.add("m")
-    model.start_s, model.terms = 12.5, Terms(timeout_s=0.1)
+    model.start_s, model.terms = 12.5, ServingOptions(timeout_s=0.1)
     response = await asked(surface, "m")
 
     assert error_of(response)[:2] == (503, "model_unavailable")
@@ -535,7 +535,7 @@ async def test_a_stream_whose_model_was_up_soon_begins_with_its_answer(
     start_engine: StartEngine, surface: Surface, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No comment comes before an answer that takes its time, and so it has all its headers."""
-    monkeypatch.setattr("gateway.api.journey.COLD_COMMENT_S", 0.2)
+    monkeypatch.setattr("gateway.serving.fallback.COLD_COMMENT_S", 0.2)
 
     async def think(visit: Visit) -> None:
         await asyncio.sleep(0.4)
@@ -562,7 +562,9 @@ async def test_a_shadow_that_breaks_off_has_not_answered(
         visit.writer.close()
 
     surface.add("m", await start_engine(script(STREAM)))
-    surface.add("s", await start_engine(break_off)).terms = Terms(queue=Queue(max_wait_s=0.1))
+    surface.add("s", await start_engine(break_off)).terms = ServingOptions(
+        queue=QueueOptions(max_wait_s=0.1)
+    )
     named(surface, splits={"n": {"models": {"m": 1}, "shadow": {"model": "s", "fraction": 1}}})
     await asked(surface, "n", stream=True)
     await seen(surface, "model_unavailable", 1)

@@ -15,12 +15,12 @@ from typer.testing import CliRunner, Result
 
 from gateway.cli import app
 from gateway.errors import ConfigError
-from gateway.routing.policies import POLICIES
-from gateway.simulation.batching import EngineFigures
+from gateway.routing.policies.registry import POLICIES
+from gateway.simulation.batching import EngineSpeeds
 from gateway.simulation.engine import Outcome
 from gateway.simulation.lab import simulate
 from gateway.simulation.scores import Score, infinite_cache_hit_rate, percentile
-from gateway.simulation.setting import Setting
+from gateway.simulation.setting import LabSettings
 from gateway.simulation.timeline import Timeline
 from gateway.simulation.trace import BLOCK_TOKENS, TraceRequest, Workload, trace_request
 from gateway.simulation.workloads import generated
@@ -31,13 +31,13 @@ COUNT = 1200
 
 def setting(
     replicas: int = 8, blocks: int = 600, routers: int = 1, *, is_priority: bool = True
-) -> Setting:
+) -> LabSettings:
     """Replicas with the default figures."""
-    engine = EngineFigures(kv_blocks=blocks, block_size=BLOCK_TOKENS)
-    return Setting(replicas=replicas, engine=engine, routers=routers, is_priority=is_priority)
+    engine = EngineSpeeds(kv_blocks=blocks, block_size=BLOCK_TOKENS)
+    return LabSettings(replicas=replicas, engine=engine, routers=routers, is_priority=is_priority)
 
 
-def score(workload: Workload, policy: str, on: Setting) -> Score:
+def score(workload: Workload, policy: str, on: LabSettings) -> Score:
     """A policy's figures."""
     return Score.of(policy, simulate(workload, policy, on), on.replicas)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.routing.latency import OUTLIER, Latency, Line
+from gateway.routing.cost_model import OUTLIER, CostModel, RobustLine
 from gateway.telemetry import Finished
 
 PREFILL_S = 1e-4
@@ -61,7 +61,7 @@ def test_another_engine_is_known_within_50_requests(
     slowness: float, outliers: float, draw: Callable[[random.Random], float]
 ) -> None:
     """A line is followed to within a quarter, with noise and outliers, where x is constant too."""
-    line, numbers = Line(STEP_S, PREFILL_S), random_numbers()
+    line, numbers = RobustLine(STEP_S, PREFILL_S), random_numbers()
     noise = noises(numbers, outliers)
     xs = [draw(numbers) for _ in range(50)]
     for x in xs:
@@ -73,7 +73,7 @@ def test_another_engine_is_known_within_50_requests(
 @pytest.mark.parametrize("most_new", [6000, 1000, 801])
 def test_a_slow_engines_figures_are_known_within_50_requests(most_new: int) -> None:
     """Four times slower than the prior, with prompts that vary much, little, and not at all."""
-    latency, numbers = Latency(), random_numbers()
+    latency, numbers = CostModel(), random_numbers()
     noise = noises(numbers, 0.03)
     for _ in range(50):
         new, running = numbers.randrange(800, most_new), numbers.uniform(1, 60)
@@ -94,7 +94,7 @@ def test_a_slow_engines_figures_are_known_within_50_requests(most_new: int) -> N
 
 def test_one_outlier_moves_little() -> None:
     """A straggler a thousand times as slow counts like one that is three times as slow."""
-    line, capped, numbers = Line(STEP_S, PREFILL_S), Line(STEP_S, PREFILL_S), [1, 2, 3]
+    line, capped, numbers = RobustLine(STEP_S, PREFILL_S), RobustLine(STEP_S, PREFILL_S), [1, 2, 3]
     for x in numbers * 10:
         for each in (line, capped):
             each.observe(1000 * x, STEP_S + PREFILL_S * 1000 * x)
@@ -108,7 +108,7 @@ def test_one_outlier_moves_little() -> None:
 @given(st.lists(st.tuples(POSITIVE | st.just(0.0), POSITIVE | st.just(0.0))))
 def test_more_never_costs_nothing(observations: list[tuple[float, float]]) -> None:
     """Whatever is observed, slopes stay above zero and intercepts at or above it."""
-    line = Line(STEP_S, PREFILL_S)
+    line = RobustLine(STEP_S, PREFILL_S)
     for x, y in observations:
         line.observe(x, y)
         assert line.slope > 0
@@ -133,7 +133,7 @@ def test_more_never_costs_nothing(observations: list[tuple[float, float]]) -> No
 )
 def test_any_report_leaves_usable_figures(reports: list[Finished]) -> None:
     """Costs are made of them: they are finite and none is negative."""
-    latency = Latency()
+    latency = CostModel()
     for report in reports:
         latency.learn(report)
     figures = latency.figures
@@ -145,7 +145,7 @@ def test_any_report_leaves_usable_figures(reports: list[Finished]) -> None:
 
 def test_text_density_and_length_of_answers_are_learned() -> None:
     """A language of two bytes a token, and answers of 40 tokens."""
-    latency = Latency()
+    latency = CostModel()
     for _ in range(200):
         latency.learn(finished(prompt_tokens=2000, prompt_bytes=4000, completion_tokens=40))
     assert latency.figures.tokens_per_byte == pytest.approx(0.5, rel=0.1)
@@ -164,7 +164,7 @@ def test_text_density_and_length_of_answers_are_learned() -> None:
 )
 def test_what_is_not_known_is_not_learned(report: Finished) -> None:
     """Token ids have no density, cached prompts no prefill, aborted answers no length."""
-    latency = Latency()
+    latency = CostModel()
     before = latency.figures
     latency.learn(report)
     assert latency.figures == before

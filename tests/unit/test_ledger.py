@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gateway.routing.ledger import BELIEVED, Answer, Holding, Ledger
-from gateway.routing.prefix import Prompt
+from gateway.kvcache.prefix import Prompt
+from gateway.kvcache.shadow_cache import BELIEVED, CachedAnswer, CachedPrompt, ShadowCache
 
 KEY_BYTES = 64
 KEY_TOKENS = 16
@@ -22,24 +22,24 @@ def prompt(keys: Sequence[int], rest_bytes: int = 0) -> Prompt:
     return Prompt(array("Q", keys), size, key_bytes=KEY_BYTES)
 
 
-def begin(ledger: Ledger, *keys: int) -> Holding:
+def begin(ledger: ShadowCache, *keys: int) -> CachedPrompt:
     """A request arrives."""
     return ledger.begin(prompt(keys), len(keys) * KEY_TOKENS)
 
 
-def serve(ledger: Ledger, *keys: int) -> None:
+def serve(ledger: ShadowCache, *keys: int) -> None:
     """A request comes and goes."""
     ledger.end(begin(ledger, *keys))
 
 
-def held(ledger: Ledger) -> set[int]:
+def held(ledger: ShadowCache) -> set[int]:
     """The keys held."""
     return set(ledger.held)
 
 
-def answer(*keys: int, start_tokens: float = 0) -> Answer:
+def answer(*keys: int, start_tokens: float = 0) -> CachedAnswer:
     """What an answer adds."""
-    return Answer(keys, start_tokens, KEY_TOKENS)
+    return CachedAnswer(keys, start_tokens, KEY_TOKENS)
 
 
 class ShadowedCache(RuleBasedStateMachine):
@@ -49,10 +49,10 @@ class ShadowedCache(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ledger = Ledger(self.capacity * KEY_TOKENS)
+        self.ledger = ShadowCache(self.capacity * KEY_TOKENS)
         self.order: list[int] = []
         """Blocks, least recently used first."""
-        self.running: list[tuple[Holding, tuple[int, ...]]] = []
+        self.running: list[tuple[CachedPrompt, tuple[int, ...]]] = []
         self.computed: set[int] = set()
         self.heard: dict[int, int] = {}
 
@@ -160,7 +160,7 @@ class Lru:
 @given(st.lists(st.integers(0, 11), max_size=80))
 def test_settling_never_loses_what_a_smaller_cache_holds(prompts: list[int]) -> None:
     """Where the engine has room for less than the ledger thinks, corrections drop no true key."""
-    engine, ledger = Lru(capacity=18), Ledger(24 * KEY_TOKENS)
+    engine, ledger = Lru(capacity=18), ShadowCache(24 * KEY_TOKENS)
     for name in prompts:
         keys = [10 * name, 10 * name + 1, 10 * name + 2]
         cached = engine.serve(keys)
@@ -172,7 +172,7 @@ def test_settling_never_loses_what_a_smaller_cache_holds(prompts: list[int]) -> 
 
 def test_a_missing_key_takes_along_what_is_older() -> None:
     """When the engine lacks a key, everything used before that key is gone as well."""
-    ledger = Ledger(24 * KEY_TOKENS)
+    ledger = ShadowCache(24 * KEY_TOKENS)
     serve(ledger, 1, 2)
     serve(ledger, 10, 11)
     serve(ledger, 20, 21)
@@ -186,7 +186,7 @@ def test_a_missing_key_takes_along_what_is_older() -> None:
 
 def test_a_key_missing_from_the_middle_proves_nothing() -> None:
     """A prompt tokenized in another way does not cost the others their keys."""
-    ledger = Ledger(8 * KEY_TOKENS)
+    ledger = ShadowCache(8 * KEY_TOKENS)
     serve(ledger, 1, 2, 3)
     serve(ledger, 10, 11)
     assert BELIEVED * 8 < 3
@@ -198,7 +198,7 @@ def test_a_key_missing_from_the_middle_proves_nothing() -> None:
 
 def test_keys_on_their_way_prove_nothing() -> None:
     """Two equal prompts at once: that the second finds none cached is no eviction."""
-    ledger = Ledger(100 * KEY_TOKENS)
+    ledger = ShadowCache(100 * KEY_TOKENS)
     serve(ledger, 1, 2)
     first, second = begin(ledger, 10, 11, 12), begin(ledger, 10, 11, 12)
     assert second.matched_tokens == 3 * KEY_TOKENS
@@ -211,7 +211,7 @@ def test_keys_on_their_way_prove_nothing() -> None:
 
 def test_an_engine_may_round_down_to_its_blocks() -> None:
     """Within the slack, fewer cached tokens are what was expected."""
-    ledger = Ledger(100 * KEY_TOKENS)
+    ledger = ShadowCache(100 * KEY_TOKENS)
     serve(ledger, 1, 2)
     serve(ledger, *range(10, 20))
 
@@ -224,7 +224,7 @@ def test_an_engine_may_round_down_to_its_blocks() -> None:
 
 def test_running_requests_keep_their_keys() -> None:
     """Keys in use stay, even where they are more than fit; they go when nobody uses them."""
-    ledger = Ledger(2 * KEY_TOKENS)
+    ledger = ShadowCache(2 * KEY_TOKENS)
     first, second = begin(ledger, 1, 2), begin(ledger, 10, 11)
     assert held(ledger) == {1, 2, 10, 11}
     ledger.end(first)
@@ -235,15 +235,15 @@ def test_running_requests_keep_their_keys() -> None:
 
 def test_keys_know_the_tokens_before_their_end() -> None:
     """Tokens spread over the prompt by its bytes; an answer's keys go on from where it starts."""
-    ledger = Ledger(1000)
+    ledger = ShadowCache(1000)
     holding = ledger.begin(prompt([1, 2], rest_bytes=KEY_BYTES), prompt_tokens=30)
-    ledger.end(holding, [Answer([3, 4], 25, 5), Answer([5], 26, 4)])
+    ledger.end(holding, [CachedAnswer([3, 4], 25, 5), CachedAnswer([5], 26, 4)])
     assert ledger.held == {1: 10, 2: 20, 3: 30, 4: 35, 5: 30}
 
 
 def test_no_capacity_holds_nothing() -> None:
     """An engine without a prefix cache has nothing to tell of it."""
-    ledger = Ledger(0)
+    ledger = ShadowCache(0)
     holding = begin(ledger, 1, 2)
     ledger.settle(holding, cached_tokens=0, slack=1)
     assert not held(ledger)
@@ -255,6 +255,6 @@ def test_no_capacity_holds_nothing() -> None:
 
 def test_a_prompt_without_tokens_leaves_nothing() -> None:
     """Keys that would weigh nothing could never be evicted; they are not kept."""
-    ledger = Ledger(1000)
-    ledger.end(ledger.begin(prompt([1, 2]), prompt_tokens=0), [Answer([3], 0, 0)])
+    ledger = ShadowCache(1000)
+    ledger.end(ledger.begin(prompt([1, 2]), prompt_tokens=0), [CachedAnswer([3], 0, 0)])
     assert not held(ledger)

@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.kvcache.prefix import NO_PROMPT
+from gateway.routing.cost_model import CostEstimates
 from gateway.routing.fleet import Replica
-from gateway.routing.latency import Figures
-from gateway.routing.marginal import Marginal
-from gateway.routing.policy import Candidate, Request
-from gateway.routing.prefix import NO_PROMPT
+from gateway.routing.policies.marginal import Marginal
+from gateway.routing.policies.policy import Candidate, RequestProfile
 from gateway.telemetry import EngineFacts, ReplicaMetadata
 
 FACTS = EngineFacts(
     engine="fake", routes=(), kv_tokens=1, block_size=1, max_sequences=1, max_model_len=1
 )
-FIGURES = Figures(
+FIGURES = CostEstimates(
     prefill_s=1e-4, sequence_s=2e-4, step_s=0.012, tokens_per_byte=0.25, output_tokens=100
 )
 State = tuple[float, int, float]
@@ -48,9 +48,9 @@ def candidates(*states: State) -> list[Candidate]:
     ]
 
 
-def request(prompt_tokens: float = 6000, session: bytes = b"") -> Request:
+def request(prompt_tokens: float = 6000, session: bytes = b"") -> RequestProfile:
     """A request of 100 tokens of answer."""
-    return Request(NO_PROMPT, prompt_tokens, output_tokens=100, session=session)
+    return RequestProfile(NO_PROMPT, prompt_tokens, output_tokens=100, session=session)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_hot_prefix_spreads_under_load() -> None:
 
 def test_ties_go_to_the_fewest_requests() -> None:
     """With nothing to compute costs are equal: the idle one has it."""
-    nothing = Request(NO_PROMPT, prompt_tokens=0, output_tokens=0)
+    nothing = RequestProfile(NO_PROMPT, prompt_tokens=0, output_tokens=0)
     states: list[State] = [(0, 2, 0), (0, 1, 0), (0, 3, 0)]
     assert policy().choose(nothing, candidates(*states), FIGURES).index == 1
 

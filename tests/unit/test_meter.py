@@ -2,8 +2,8 @@
 
 import pytest
 
-from gateway.routing.latency import PRIOR_PREFILL_S
-from gateway.routing.meter import MEMORY_S, WorkMeter
+from gateway.engine_telemetry.work_meter import MEMORY_S, WorkMeter
+from gateway.routing.cost_model import PRIOR_PREFILL_S
 from tests.unit.conftest import Clock
 
 TOKEN_S = 0.002

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from gateway.cli import app
 from gateway.metrics import METRICS, Histogram
 from gateway.metrics_page import FIRST_OF_ENGINES, QUERIES, metrics_page
-from gateway.relay.timing import HEADER
+from gateway.serving.timing import HEADER
 from tests.prometheus import labels_in, metrics_in, series_of_gateway, series_of_vllm
 
 KEPT = Path(__file__).parents[2] / "docs" / "metrics.md"

@@ -1,4 +1,4 @@
-"""Tests of gateway.names: aliases, splits, shadows and fallback chains."""
+"""Tests of gateway.config.model_names: aliases, splits, shadows and fallback chains."""
 
 import math
 import subprocess
@@ -9,23 +9,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.names import Course, Listed, Names
-from gateway.registry.gateway import GatewayConfig
+from gateway.config.gateway import GatewayConfig
+from gateway.config.model_names import ListedName, ModelNames, ModelRoute
 
 KEYS = [b"session-%d" % i for i in range(20_000)]
 
 
-def names(**config: object) -> Names:
+def names(**config: object) -> ModelNames:
     """The names of a gateway config."""
-    return Names(GatewayConfig.model_validate(config))
+    return ModelNames(GatewayConfig.model_validate(config))
 
 
-def split(weights: dict[str, float], **more: object) -> Names:
+def split(weights: dict[str, float], **more: object) -> ModelNames:
     """The names of a config with nothing but one split, `chat`."""
     return names(splits={"chat": {"models": weights, **more}})
 
 
-def arms(of: Names, name: str = "chat") -> list[str]:
+def arms(of: ModelNames, name: str = "chat") -> list[str]:
     """Where each of the keys goes first."""
     return [of.course(name, key).models[0] for key in KEYS]
 
@@ -64,7 +64,7 @@ def assert_share(count: int, share: float, of: int = len(KEYS)) -> None:
 )
 def test_a_name_leads_to_models(config: dict[str, object], name: str, models: str) -> None:
     """What a name stands for comes first, then the fallbacks, as far as chains lead."""
-    assert names(**config).course(name, b"key") == Course(tuple(models.split()))
+    assert names(**config).course(name, b"key") == ModelRoute(tuple(models.split()))
 
 
 def test_long_chains_are_walked() -> None:
@@ -100,8 +100,9 @@ def test_a_key_stays_with_its_model() -> None:
     here = [split({"a": 1, "b": 1}).course("chat", key).models[0] for key in KEYS[:64]]
     other = [split({"b": 2, "a": 2}).course("chat", key).models[0] for key in KEYS[:64]]
     code = (
-        "from gateway.names import Names; from gateway.registry.gateway import GatewayConfig\n"
-        "n = Names(GatewayConfig(splits={'chat': {'models': {'a': 1, 'b': 1}}}))\n"
+        "from gateway.config.gateway import GatewayConfig\n"
+        "from gateway.config.model_names import ModelNames\n"
+        "n = ModelNames(GatewayConfig(splits={'chat': {'models': {'a': 1, 'b': 1}}}))\n"
         "print(*(n.course('chat', b'session-%d' % i).models[0] for i in range(64)))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -191,9 +192,9 @@ def test_a_shadow_belongs_to_its_split() -> None:
         splits={"chat": {"models": {"a": 1}, "shadow": {"model": "pale", "fraction": 1}}},
         fallbacks={"b": ["chat"]},
     )
-    assert found.course("x", b"key") == Course(("a",), "c")
-    assert found.course("b", b"key") == Course(("b", "a"))
-    assert found.course("a", b"key") == Course(("a",))
+    assert found.course("x", b"key") == ModelRoute(("a",), "c")
+    assert found.course("b", b"key") == ModelRoute(("b", "a"))
+    assert found.course("a", b"key") == ModelRoute(("a",))
 
 
 def test_what_is_drawn_depends_on_the_key() -> None:
@@ -215,9 +216,9 @@ def test_names_are_listed() -> None:
         fallbacks={"a": ["d"]},
     )
     assert found.listed == (
-        Listed("x", "alias", {"a": 0.9, "b": 0.1}),
-        Listed("y", "alias", {"a": 1.0}),
-        Listed("chat", "split", {"a": 0.9, "b": 0.1}),
+        ListedName("x", "alias", {"a": 0.9, "b": 0.1}),
+        ListedName("y", "alias", {"a": 1.0}),
+        ListedName("chat", "split", {"a": 0.9, "b": 0.1}),
     )
 
 
@@ -251,12 +252,12 @@ def test_every_accepted_config_leads_somewhere(
         return
     assert not contradicts_itself(aliases, splits, fallbacks)
     for name in "abcdefg":
-        models = Names(config).course(name, key).models
-        assert models == expected(config, Names(config), name, key)
+        models = ModelNames(config).course(name, key).models
+        assert models == expected(config, ModelNames(config), name, key)
         assert not {*models} & {*aliases, *splits}
 
 
-def expected(config: GatewayConfig, found: Names, name: str, key: bytes) -> tuple[str, ...]:
+def expected(config: GatewayConfig, found: ModelNames, name: str, key: bytes) -> tuple[str, ...]:
     """The course by plain recursion, taking from `found` only which model a split chooses."""
     if name in config.splits:
         stands_for: str | None = found._splits[name].model(key)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 
-from gateway.scaling.need import Goals, need
-from gateway.scaling.stats import EngineStats
+from gateway.autoscaling.desired_replicas import ScalingTargets, need
+from gateway.engine_telemetry.stats import EngineStats
 
-GOALS = Goals(target_utilization=0.5, max_wait_s=2)
+GOALS = ScalingTargets(target_utilization=0.5, max_wait_s=2)
 IDLE = EngineStats(
     running=0,
     waiting=0,

@@ -8,19 +8,19 @@ import httpx
 import pytest
 
 from gateway.admission.admissions import Admissions
-from gateway.api.access import Access
-from gateway.api.app import create_app
-from gateway.api.cold import ColdStarts
-from gateway.api.controls import Controls, Refusal
-from gateway.api.delivery import Means
-from gateway.registry.gateway import GatewayConfig
-from gateway.registry.terms import Terms
-from gateway.relay.asgi import App
-from gateway.relay.relay import Relay
-from gateway.relay.upstream import Upstream
-from gateway.routing.dispatchers import Dispatchers
-from gateway.routing.fleet import Fleet, Model, ModelState
+from gateway.admission.cold_start import ColdStarts
+from gateway.asgi import App
+from gateway.config.gateway import GatewayConfig
+from gateway.config.serving_options import ServingOptions
+from gateway.http.app import create_app
+from gateway.routing.fleet import Fleet, ModelState, ServedModel
+from gateway.routing.schedulers import Schedulers
+from gateway.serving.attempts import RouterContext
+from gateway.serving.live_config import LiveConfig, RejectedConfig
+from gateway.serving.operator_access import OperatorAccess
 from gateway.telemetry import DISPATCH, Dispatch, Finished, Update
+from gateway.upstream.client import UpstreamClient
+from gateway.upstream.engine_call import EngineClient
 from tests.unit.conftest import StartEngine, Visit, answer
 
 CHAT = "/v1/chat/completions"
@@ -32,7 +32,7 @@ class Stand:
     """A gateway with two engines that answer everything."""
 
     def __init__(
-        self, app: App, dispatchers: Dispatchers, model: Model, controls: Controls
+        self, app: App, dispatchers: Schedulers, model: ServedModel, controls: LiveConfig
     ) -> None:
         self.dispatchers = dispatchers
         self.model = model
@@ -50,7 +50,7 @@ class Stand:
 
 
 @pytest.fixture
-async def stand(start_engine: StartEngine, upstream: Upstream) -> Stand:
+async def stand(start_engine: StartEngine, upstream: UpstreamClient) -> Stand:
     """A gateway that listens on loopback and has no admin key."""
     visits: list[bytes] = []
     woken: list[str] = []
@@ -59,16 +59,16 @@ async def stand(start_engine: StartEngine, upstream: Upstream) -> Stand:
         visits.append(visit.request)
         await visit.send(answer(b"{}"))
 
-    fleet, controls = Fleet(), Controls(access=Access(is_local=True))
-    dispatchers = Dispatchers(fleet, random.Random(1), lambda: 1000.0)  # noqa: S311 - breaks ties only
-    model = Model("m", created_s=1, state=ModelState.READY)
+    fleet, controls = Fleet(), LiveConfig(access=OperatorAccess(is_local=True))
+    dispatchers = Schedulers(fleet, random.Random(1), lambda: 1000.0)  # noqa: S311 - breaks ties only
+    model = ServedModel("m", created_s=1, state=ModelState.READY)
     fleet.add(model)
     fleet.replace_replicas(model, [(await start_engine(script)).replica() for _ in range(2)])
     app = create_app(
         fleet,
         dispatchers,
-        Means(
-            Relay(upstream),
+        RouterContext(
+            EngineClient(upstream),
             Admissions(fleet, dispatchers, time.monotonic),
             ColdStarts(fleet, lambda model, waiting: woken.extend([model.name] * waiting)),
         ),
@@ -223,7 +223,7 @@ async def test_the_config_in_force_is_shown_without_secrets(stand: Stand) -> Non
     """Names and limits, what was refused since, and never the operators' key."""
     stand.access.admin_key = KEY
     stand.controls.config = GatewayConfig(aliases={"x": "m"}, admin_key=KEY)
-    stand.controls.refusal = Refusal(("a line",), 7.0)
+    stand.controls.refusal = RejectedConfig(("a line",), 7.0)
 
     async with stand.client(authorization=f"Bearer {KEY}") as client:
         response = await client.get("/gateway/config")
@@ -254,7 +254,7 @@ async def test_a_dry_run_wakes_nobody(stand: Stand) -> None:
     """Asking where a request would go starts no engine; sending one does."""
     stand.model.replace_replicas([])
     stand.model.state = ModelState.SCALED_TO_ZERO
-    stand.model.terms = Terms(cold_start_timeout_s=0.01)
+    stand.model.terms = ServingOptions(cold_start_timeout_s=0.01)
     async with stand.client() as client:
         dry = await client.post("/gateway/route", json=BODY)
         woken = list(stand.woken)

@@ -1,4 +1,4 @@
-"""Tests of gateway.placement and of the Serve options made from it."""
+"""Tests of gateway.cluster.placement and of the Serve options made from it."""
 
 import pickle
 from dataclasses import replace
@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from ray import serve
 
 from deployments.placement import serve_options
-from gateway.configfile import parse_entry
+from gateway.cluster.placement import Placement, place, rank_order
+from gateway.config.loader import parse_entry
+from gateway.config.model import ModelEntry
 from gateway.errors import PlacementFailed
-from gateway.placement import Placement, place, rank_order
-from gateway.registry.model import ModelEntry
 
 H100 = "accelerator_type:H100"
 

@@ -8,22 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.registry.terms import Routing
-from gateway.routing.cache_aware import CacheAware
+from gateway.config.serving_options import RoutingOptions
+from gateway.kvcache.prefix import KEY_BYTES, Prompt
+from gateway.routing.cost_model import CostEstimates
 from gateway.routing.fleet import Replica
-from gateway.routing.latency import Figures
-from gateway.routing.policies import POLICIES, make_policy
-from gateway.routing.policy import Candidate, Policy, Request
-from gateway.routing.prefix import KEY_BYTES, Prompt
-from gateway.routing.prefix_affinity import PrefixAffinity
-from gateway.routing.routed import Routed
+from gateway.routing.policies.cache_aware import CacheAware
+from gateway.routing.policies.policy import Candidate, RequestProfile, RoutingPolicy
+from gateway.routing.policies.prefix_affinity import PrefixAffinity
+from gateway.routing.policies.registry import POLICIES, make_policy
+from gateway.routing.policies.sent_prefixes import SentPrefixes
 from gateway.telemetry import EngineFacts, ReplicaMetadata
 
 FACTS = EngineFacts(
     engine="fake", routes=(), kv_tokens=1, block_size=1, max_sequences=1, max_model_len=1
 )
 METADATA = ReplicaMetadata(model="m", host="h", port=1, key="k", facts=FACTS)
-FIGURES = Figures(
+FIGURES = CostEstimates(
     prefill_s=1e-4, sequence_s=2e-4, step_s=0.012, tokens_per_byte=0.25, output_tokens=100
 )
 KEYS = st.lists(st.integers(0, 9), max_size=6, unique=True)
@@ -34,10 +34,10 @@ def rng(seed: int = 1) -> random.Random:
     return random.Random(seed)  # noqa: S311 - breaks ties, keeps no secret
 
 
-def request(keys: Sequence[int] = ()) -> Request:
+def request(keys: Sequence[int] = ()) -> RequestProfile:
     """A prompt of these keys, 64 tokens each."""
     prompt = Prompt(keys, size=KEY_BYTES * len(keys))
-    return Request(prompt, prompt_tokens=64 * len(keys), output_tokens=100)
+    return RequestProfile(prompt, prompt_tokens=64 * len(keys), output_tokens=100)
 
 
 def candidates(*requests: int, pending: Sequence[float] = ()) -> list[Candidate]:
@@ -56,7 +56,7 @@ def candidates(*requests: int, pending: Sequence[float] = ()) -> list[Candidate]
     ]
 
 
-def choose(policy: Policy, keys: Sequence[int], among: Sequence[Candidate]) -> str:
+def choose(policy: RoutingPolicy, keys: Sequence[int], among: Sequence[Candidate]) -> str:
     """The id of the replica that a policy chooses."""
     return among[policy.choose(request(keys), among, FIGURES).index].replica.id
 
@@ -65,7 +65,7 @@ def choose(policy: Policy, keys: Sequence[int], among: Sequence[Candidate]) -> s
 def test_every_policy_goes_by_its_name(name: str) -> None:
     """A configuration names it, a decision tells it, and they are the same."""
     assert make_policy(name, rng()).name == name
-    assert Routing.model_validate({"policy": name}).policy == name
+    assert RoutingOptions.model_validate({"policy": name}).policy == name
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -228,7 +228,7 @@ def test_routed_is_a_least_recently_used_set_for_each_replica(
     sent: list[tuple[str, list[int], int]], prompt: list[int]
 ) -> None:
     """Against plain lists: what is sent moves to the end, deepest key first; the front goes."""
-    routed, lists = Routed(), dict[str, list[int]](a=[], b=[])
+    routed, lists = SentPrefixes(), dict[str, list[int]](a=[], b=[])
     routed.follow("ab")
     for name, keys, size in sent:
         routed.add(name, keys)

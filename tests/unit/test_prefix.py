@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidRequest
+from gateway.kvcache.prefix import KEY_BYTES, MAX_ELEMENTS, MAX_KEYS, Prompt, extend, prompt_of
 from gateway.request import parse_json
-from gateway.routing.prefix import KEY_BYTES, MAX_ELEMENTS, MAX_KEYS, Prompt, extend, prompt_of
 
 JSON_VALUES = st.recursive(
     st.none()

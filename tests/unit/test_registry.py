@@ -4,12 +4,12 @@ import pytest
 from pydantic import ValidationError
 from ray.util import accelerators
 
-from gateway.configfile import parse_entry, parse_gateway
+from gateway.config.hardware import ACCELERATOR_TYPES, Cpu, Gpu
+from gateway.config.loader import parse_entry, parse_gateway
+from gateway.config.sim import SimEntry
+from gateway.config.vllm import VllmEntry
 from gateway.errors import ConfigError
-from gateway.registry.hardware import ACCELERATOR_TYPES, Cpu, Gpu
-from gateway.registry.sim import SimEntry
-from gateway.registry.vllm import VllmEntry
-from gateway.routing.policies import POLICIES
+from gateway.routing.policies.registry import POLICIES
 
 VLLM = {"engine": "vllm", "name": "m", "source": "s"}
 SIM = {"engine": "sim", "name": "m"}

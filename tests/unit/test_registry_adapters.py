@@ -2,9 +2,9 @@
 
 import pytest
 
-from gateway.configfile import parse_entry
+from gateway.config.entry import MOST_LOADED_ADAPTERS
+from gateway.config.loader import parse_entry
 from gateway.errors import ConfigError
-from gateway.registry.entry import MOST_LOADED_ADAPTERS
 
 
 def adapters(*names: str) -> list[dict[str, str]]:

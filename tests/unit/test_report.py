@@ -2,9 +2,9 @@
 
 import pytest
 
-from gateway.routing.holdings import packed, unpacked, unpacked_tokens
-from gateway.routing.prefix import extend
-from gateway.routing.report import Report
+from gateway.engine_telemetry.tracker import EngineTracker
+from gateway.kvcache.prefix import extend
+from gateway.kvcache.prefix_index import packed, unpacked, unpacked_tokens
 from gateway.telemetry import Dispatch, EngineFacts, Finished, Load, Update
 from tests.unit.conftest import Clock
 
@@ -21,9 +21,9 @@ NOTHING_NEW = None
 
 
 @pytest.fixture
-def report(clock: Clock) -> Report:
+def report(clock: Clock) -> EngineTracker:
     """The report of an engine with nothing to do."""
-    report = Report(FACTS, clock)
+    report = EngineTracker(FACTS, clock)
     report.take()
     return report
 
@@ -40,20 +40,20 @@ def dispatch(number: int, *keys: int, rest: bytes | None = None) -> Dispatch:
     )
 
 
-def taken(report: Report) -> Update:
+def taken(report: EngineTracker) -> Update:
     """What the report has to tell; there must be something."""
     update = report.take()
     assert update is not None
     return update
 
 
-def finished(report: Report) -> Finished:
+def finished(report: EngineTracker) -> Finished:
     """The one request that has finished."""
     (request,) = taken(report).finished
     return request
 
 
-def test_nothing_happens_nothing_is_told(report: Report) -> None:
+def test_nothing_happens_nothing_is_told(report: EngineTracker) -> None:
     """Only changes are told, and each of them once."""
     assert report.take() is NOTHING_NEW
     report.arrive(None, 10)
@@ -65,7 +65,7 @@ def test_nothing_happens_nothing_is_told(report: Report) -> None:
 
 def test_free_tokens_are_the_engines_word(clock: Clock) -> None:
     """What the engine says counts, as long as it has a request; then everything is free."""
-    report = Report(FACTS, clock, lambda: 0, lambda: 640)
+    report = EngineTracker(FACTS, clock, lambda: 0, lambda: 640)
     assert report.load.free_tokens == 1000
     visit = report.arrive(None, 10)
     assert report.load.free_tokens == 640
@@ -73,7 +73,7 @@ def test_free_tokens_are_the_engines_word(clock: Clock) -> None:
     assert report.load.free_tokens == 1000
 
 
-def test_work_that_does_not_get_on(report: Report, clock: Clock) -> None:
+def test_work_that_does_not_get_on(report: EngineTracker, clock: Clock) -> None:
     """Time without progress counts from the first request, and ends with the last."""
     clock.now_s += 50
     assert report.stalled_s == 0
@@ -95,7 +95,7 @@ def test_work_that_does_not_get_on(report: Report, clock: Clock) -> None:
     assert report.stalled_s == 0
 
 
-def test_a_stall_is_told_but_no_news(report: Report, clock: Clock) -> None:
+def test_a_stall_is_told_but_no_news(report: EngineTracker, clock: Clock) -> None:
     """Every frame says how long, and none is sent for its sake."""
     visit = report.arrive(None, 10)
     assert taken(report).stalled_s == 0
@@ -112,14 +112,14 @@ def test_a_stall_is_told_but_no_news(report: Report, clock: Clock) -> None:
     assert report.beat() == Update(is_draining=True)
 
 
-def test_a_beat_has_what_is_new(report: Report) -> None:
+def test_a_beat_has_what_is_new(report: EngineTracker) -> None:
     """Nothing that has changed waits for another frame, and all is told once."""
     report.arrive(dispatch(5), 10)
     assert report.beat().accepted == [5]
     assert report.take() is NOTHING_NEW
 
 
-def test_an_arrival_is_load_and_holdings(report: Report) -> None:
+def test_an_arrival_is_load_and_holdings(report: EngineTracker) -> None:
     """A request counts from its arrival: its tokens as pending, its keys as held."""
     report.arrive(dispatch(5, 1, 2), 100)
     update = taken(report)
@@ -129,7 +129,7 @@ def test_an_arrival_is_load_and_holdings(report: Report) -> None:
     assert list(unpacked_tokens(update.added_tokens)) == [100, 50]
 
 
-def test_cached_tokens_are_not_pending(report: Report) -> None:
+def test_cached_tokens_are_not_pending(report: EngineTracker) -> None:
     """A prompt whose beginning is held waits for the rest of it only, until its first token."""
     first = report.arrive(dispatch(1, 1, 2), 100)
     report.start(first, 0)
@@ -145,7 +145,7 @@ def test_cached_tokens_are_not_pending(report: Report) -> None:
 def test_waiting_requests_do_not_run(clock: Clock) -> None:
     """What the engine says of its queue divides the requests into waiting and running."""
     waiting = 0
-    report = Report(FACTS, clock, lambda: waiting)
+    report = EngineTracker(FACTS, clock, lambda: waiting)
     for _ in range(3):
         report.arrive(None, 10)
     waiting = 2
@@ -154,7 +154,7 @@ def test_waiting_requests_do_not_run(clock: Clock) -> None:
     assert (report.load.running, report.load.waiting) == (0, 3)
 
 
-def test_the_times_of_a_request(report: Report, clock: Clock) -> None:
+def test_the_times_of_a_request(report: EngineTracker, clock: Clock) -> None:
     """Queue, prefill and decode follow each other without a gap."""
     visit = report.arrive(dispatch(9, 1, 2), 100)
     clock.now_s = 103.0
@@ -174,7 +174,7 @@ def test_the_times_of_a_request(report: Report, clock: Clock) -> None:
     )
 
 
-def test_a_first_token_may_be_heard_of_late(report: Report, clock: Clock) -> None:
+def test_a_first_token_may_be_heard_of_late(report: EngineTracker, clock: Clock) -> None:
     """An engine that gives no output before the end says then when the first token came."""
     visit = report.arrive(None, 100)
     clock.now_s = 110.0
@@ -185,7 +185,7 @@ def test_a_first_token_may_be_heard_of_late(report: Report, clock: Clock) -> Non
     assert request.running == pytest.approx(1.0)
 
 
-def test_times_from_another_clock_are_kept_in_order(report: Report, clock: Clock) -> None:
+def test_times_from_another_clock_are_kept_in_order(report: EngineTracker, clock: Clock) -> None:
     """A clock that is off makes no negative durations."""
     visit = report.arrive(None, 100)
     clock.now_s = 101.0
@@ -198,7 +198,7 @@ def test_times_from_another_clock_are_kept_in_order(report: Report, clock: Clock
 def test_running_is_the_mean_over_the_decode(clock: Clock) -> None:
     """Who ran beside a request counts for as long as it did; who waited does not."""
     waiting = 0
-    report = Report(FACTS, clock, lambda: waiting)
+    report = EngineTracker(FACTS, clock, lambda: waiting)
     visit = report.arrive(dispatch(1), 10)
     report.start(visit, 0)
     clock.now_s = 102.0  # two seconds alone
@@ -214,7 +214,7 @@ def test_running_is_the_mean_over_the_decode(clock: Clock) -> None:
     assert taken(report).finished[0].running == pytest.approx((2 * 1 + 4 * 2 + 2 * 2) / 8)
 
 
-def test_the_answer_extends_the_prompt(report: Report) -> None:
+def test_the_answer_extends_the_prompt(report: EngineTracker) -> None:
     """A finished answer adds the keys that the next turn of the conversation will have."""
     visit = report.arrive(dispatch(1, 1, 2, rest=b"tail" + b"|"), 100)
     report.start(visit, 0)
@@ -229,14 +229,14 @@ def test_the_answer_extends_the_prompt(report: Report) -> None:
     assert sorted(unpacked_tokens(update.added_tokens)) == [107, 115]
 
 
-def test_an_answer_to_a_short_prompt_has_keys_too(report: Report) -> None:
+def test_an_answer_to_a_short_prompt_has_keys_too(report: EngineTracker) -> None:
     """Where the prompt fills no block, the chain begins at its seed."""
     visit = report.arrive(dispatch(1, rest=b"hi|"), 10)
     report.finish(visit, 10, [b"y" * 50])
     assert list(unpacked(taken(report).added)) == list(extend(7, b"hi|" + b"y" * 37, KEY_BYTES))
 
 
-def test_several_answers_all_begin_at_the_prompt(report: Report) -> None:
+def test_several_answers_all_begin_at_the_prompt(report: EngineTracker) -> None:
     """Each of the answers is a continuation of its own."""
     visit = report.arrive(dispatch(1, 1, rest=b""), 50)
     report.start(visit, 0)
@@ -249,7 +249,7 @@ def test_several_answers_all_begin_at_the_prompt(report: Report) -> None:
     assert tokens == {first[0]: 58, first[1]: 66, second[0]: 58}
 
 
-def test_a_prompt_that_no_answer_follows(report: Report) -> None:
+def test_a_prompt_that_no_answer_follows(report: EngineTracker) -> None:
     """Without a place for the reply, it leaves no keys."""
     visit = report.arrive(dispatch(1, 1), 50)
     report.start(visit, 0)
@@ -258,7 +258,7 @@ def test_a_prompt_that_no_answer_follows(report: Report) -> None:
     assert taken(report).added == b""
 
 
-def test_an_abort_before_the_first_token(report: Report) -> None:
+def test_an_abort_before_the_first_token(report: EngineTracker) -> None:
     """What it brought is not there; its durations are not known."""
     visit = report.arrive(dispatch(3, 1, 2), 100)
     taken(report)
@@ -270,7 +270,7 @@ def test_an_abort_before_the_first_token(report: Report) -> None:
     assert (request.queue_s, request.prefill_s, request.decode_s) == (0, 0, 0)
 
 
-def test_an_abort_after_the_first_token(report: Report) -> None:
+def test_an_abort_after_the_first_token(report: EngineTracker) -> None:
     """What was computed stays in the cache."""
     visit = report.arrive(dispatch(3, 1, 2), 100)
     report.start(visit, 0)
@@ -281,7 +281,7 @@ def test_an_abort_after_the_first_token(report: Report) -> None:
     assert update.finished[0].is_aborted
 
 
-def test_a_pooled_request_leaves_its_prompt(report: Report) -> None:
+def test_a_pooled_request_leaves_its_prompt(report: EngineTracker) -> None:
     """An embedding has no tokens, no durations, and its prompt in the cache."""
     visit = report.arrive(dispatch(3, 1, 2), 100)
     taken(report)
@@ -294,7 +294,7 @@ def test_a_pooled_request_leaves_its_prompt(report: Report) -> None:
     assert not request.is_aborted
 
 
-def test_an_end_counts_once(report: Report) -> None:
+def test_an_end_counts_once(report: EngineTracker) -> None:
     """Whatever is told of a request after its end changes nothing."""
     visit = report.arrive(None, 10)
     report.start(visit, 0)
@@ -307,7 +307,7 @@ def test_an_end_counts_once(report: Report) -> None:
     assert report.take() is NOTHING_NEW
 
 
-def test_a_snapshot_is_all_there_is_to_know(report: Report) -> None:
+def test_a_snapshot_is_all_there_is_to_know(report: EngineTracker) -> None:
     """It has the keys, the requests and the load, and leaves the changes to be taken."""
     report.arrive(dispatch(5, 1, 2), 100)
     report.arrive(None, 10)
@@ -319,7 +319,7 @@ def test_a_snapshot_is_all_there_is_to_know(report: Report) -> None:
     assert taken(report).accepted == [5]
 
 
-def test_an_emptied_cache_is_told(report: Report) -> None:
+def test_an_emptied_cache_is_told(report: EngineTracker) -> None:
     """What no running request uses is gone."""
     report.finish(report.arrive(dispatch(1, 1, 2), 100), 1)
     taken(report)
@@ -330,7 +330,7 @@ def test_an_emptied_cache_is_told(report: Report) -> None:
 
 def test_an_engine_that_keeps_no_prefixes(clock: Clock) -> None:
     """Without a prefix cache nothing is ever held, whatever the size of the KV cache."""
-    report = Report(FACTS, clock, holds_prefixes=False)
+    report = EngineTracker(FACTS, clock, holds_prefixes=False)
     visit = report.arrive(dispatch(1, 1, 2, rest=b""), 100)
     report.start(visit, 0)
     report.finish(visit, 20, [b"z" * 100])
@@ -339,7 +339,7 @@ def test_an_engine_that_keeps_no_prefixes(clock: Clock) -> None:
     assert report.snapshot().added == b""
 
 
-def test_draining_is_told_once_and_for_ever(report: Report) -> None:
+def test_draining_is_told_once_and_for_ever(report: EngineTracker) -> None:
     """The drain is news when it begins; every later frame says it again."""
     report.drain()
     assert taken(report) == Update(is_draining=True)
@@ -348,7 +348,7 @@ def test_draining_is_told_once_and_for_ever(report: Report) -> None:
     assert taken(report).is_draining
 
 
-def test_listeners_hear_of_every_change(report: Report) -> None:
+def test_listeners_hear_of_every_change(report: EngineTracker) -> None:
     """A listener is called for each step of a request, the drain and the rest, until it leaves."""
     heard: list[str] = []
     step = ""
@@ -375,7 +375,7 @@ def test_listeners_hear_of_every_change(report: Report) -> None:
     assert heard[-1] == "drain"
 
 
-def test_keys_that_are_none_are_refused(report: Report) -> None:
+def test_keys_that_are_none_are_refused(report: EngineTracker) -> None:
     """Half a key is an error, and leaves no request behind."""
     with pytest.raises(ValueError, match="multiple of item size"):
         report.arrive(Dispatch(id=1, keys=b"1234567", key_bytes=1, prompt_bytes=1), 5)

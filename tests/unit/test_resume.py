@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.relay.inquiry import Unresumable
-from gateway.relay.journal import Journal
-from gateway.relay.resume import Resumption, cut, resumption
-from gateway.relay.sse import payload, split
+from gateway.resume.completion_params import Unresumable
+from gateway.resume.resumption import Resumption, cut, resumption
+from gateway.resume.stream_log import StreamLog
+from gateway.upstream.sse import payload, split
 from tests.model_engine import CHAT, COMPLETIONS, Body, ModelEngine, Summary, Token, said, summary
 
 TEXT = said("The naïve café has 日本 tea.\n\n  It costs  3 €, friend 😀 ok. Come \t in ")
@@ -96,7 +96,7 @@ ALL = pytest.mark.parametrize(("path", "request_body", "answer"), CASES.values()
 
 
 async def carry_on(
-    path: str, body: bytes, journal: Journal, engine: ModelEngine
+    path: str, body: bytes, journal: StreamLog, engine: ModelEngine
 ) -> tuple[Resumption, list[bytes]]:
     """What the client gets of `engine`, event by event."""
     plan = await resumption(path, body, journal, engine.tokenize)
@@ -111,9 +111,9 @@ def split_again(events: bytes) -> list[bytes]:
     return [event + b"\n\n" for event in split(events)]
 
 
-def journal_of(*events: bytes) -> Journal:
+def journal_of(*events: bytes) -> StreamLog:
     """A journal of what was sent."""
-    journal = Journal()
+    journal = StreamLog()
     for event in events:
         journal.add(event)
     return journal

@@ -4,8 +4,8 @@ import pytest
 
 from deployments.engine import vllm_arguments
 from deployments.placement import IN_CORE, serve_options
-from gateway.configfile import parse_entry
-from gateway.registry.vllm import VllmEntry
+from gateway.config.loader import parse_entry
+from gateway.config.vllm import VllmEntry
 
 
 def test_cpu_engines_are_not_bound_to_cores() -> None:

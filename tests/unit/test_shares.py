@@ -2,14 +2,14 @@
 
 import pytest
 
-from gateway.admission.shares import (
+from gateway.admission.recent_usage import (
     KEPT_S,
     LARGEST_EXPONENT,
     REMEMBERED,
     WINDOW_S,
-    Shares,
+    RecentUsage,
 )
-from gateway.admission.tenant import Tenant
+from gateway.tenant import Tenant
 from tests.unit.conftest import Clock
 
 A, B, C = Tenant(b"a"), Tenant(b"b"), Tenant(b"c")
@@ -35,7 +35,7 @@ def test_who_has_had_the_mean_or_more(
     clock: Clock, started: list[tuple[Tenant, float]], have_had: set[Tenant]
 ) -> None:
     """Alone nobody has, nor has one that nothing was started for."""
-    shares = Shares(clock)
+    shares = RecentUsage(clock)
     for tenant, tokens in started:
         shares.start(tenant, tokens)
     known = {tenant for tenant, _ in started}
@@ -44,7 +44,7 @@ def test_who_has_had_the_mean_or_more(
 
 def test_what_is_long_past_counts_less(clock: Clock) -> None:
     """As many tokens of a while ago are a smaller share than those of now."""
-    shares = Shares(clock)
+    shares = RecentUsage(clock)
     shares.start(A, 10)
     clock.now_s += WINDOW_S / 2
     shares.start(A, 0)
@@ -55,7 +55,7 @@ def test_what_is_long_past_counts_less(clock: Clock) -> None:
 
 def test_who_stays_away_is_forgotten(clock: Clock) -> None:
     """The others are alone then, and nothing is kept of it."""
-    shares = Shares(clock)
+    shares = RecentUsage(clock)
     shares.start(B, 1)
     clock.now_s += KEPT_S / 2
     shares.start(A, 9)
@@ -69,7 +69,7 @@ def test_who_stays_away_is_forgotten(clock: Clock) -> None:
 
 def test_invented_names_are_not_all_remembered(clock: Clock) -> None:
     """The oldest ones count no more; another key makes no other address."""
-    shares = Shares(clock)
+    shares = RecentUsage(clock)
     shares.start(B, 1)
     for number in range(2 * REMEMBERED):
         shares.start(Tenant(b"a", b"%d" % number), 1)
@@ -82,7 +82,7 @@ def test_invented_names_are_not_all_remembered(clock: Clock) -> None:
 
 def test_shares_are_told_apart_after_any_time(clock: Clock) -> None:
     """What a token counts for does not grow beyond what can be computed."""
-    shares = Shares(clock)
+    shares = RecentUsage(clock)
     shares.start(A, 9)
     for _ in range(100):
         clock.now_s += LARGEST_EXPONENT * WINDOW_S / 3 + KEPT_S

@@ -5,9 +5,9 @@ from functools import partial
 
 import pytest
 
-from gateway.relay.journal import Journal
-from gateway.relay.splice import Diverged, Overlaps, Splice
-from gateway.relay.transcript import Transcript
+from gateway.resume.splice import Diverged, Overlaps, Splice
+from gateway.resume.stream_log import StreamLog
+from gateway.resume.transcript import Transcript
 
 DONE = b"data: [DONE]\n\n"
 
@@ -25,7 +25,7 @@ def data(**chunk: object) -> bytes:
 
 def transcript(*deltas: object, **more: object) -> Transcript:
     """What a client has that was sent these."""
-    journal = Journal()
+    journal = StreamLog()
     journal.add(event({"role": "assistant", "content": ""}).replace(b"new", b"old"))
     for delta in deltas:
         journal.add(event(delta, **more))
@@ -138,7 +138,7 @@ def test_lists_go_on_where_they_ended() -> None:
 def test_lists_of_a_text_completion_go_on_together() -> None:
     """Its probabilities are lists side by side."""
     lists = {"tokens": ["a", "b"], "top_logprobs": ["c", "d"]}
-    journal = Journal()
+    journal = StreamLog()
     sent = {"index": 0, "text": "a", "logprobs": {name: v[:1] for name, v in lists.items()}}
     journal.add(data(id="old", created=2, model="n", choices=[sent]))
     splice = Splice(journal.transcript)

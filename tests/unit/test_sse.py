@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import UpstreamFailed
-from gateway.relay.sse import EVENT_LIMIT, WholeEvents, error_event, payload, split
+from gateway.upstream.sse import EVENT_LIMIT, WholeEvents, error_event, payload, split
 
 BROKEN = UpstreamFailed("The engine broke off.")
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import pytest
 
 from gateway.errors import UpstreamFailed
-from gateway.relay.subscriptions import LEAST_STALL_S, SILENCE_S, Subscriptions
-from gateway.relay.upstream import Upstream
-from gateway.routing.dispatchers import Dispatchers
-from gateway.routing.fleet import Fleet, Model
-from gateway.routing.holdings import packed, packed_tokens
-from gateway.routing.policy import Candidate
-from gateway.routing.prefix import Prompt
+from gateway.kvcache.prefix import Prompt
+from gateway.kvcache.prefix_index import packed, packed_tokens
+from gateway.routing.fleet import Fleet, ServedModel
+from gateway.routing.policies.policy import Candidate
+from gateway.routing.schedulers import Schedulers
+from gateway.serving.telemetry_client import LEAST_STALL_S, SILENCE_S, TelemetryClient
 from gateway.telemetry import Load, Update, encode_update
+from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import PATIENCE_S, FakeEngine, StartEngine, Visit, answer, chunked
 
 HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -32,13 +32,13 @@ SNAPSHOT = Update(
 class Stand:
     """A router's picture of one model, kept by subscriptions."""
 
-    def __init__(self, upstream: Upstream, silence_s: float = SILENCE_S) -> None:
+    def __init__(self, upstream: UpstreamClient, silence_s: float = SILENCE_S) -> None:
         rng = random.Random(1)  # noqa: S311 - it breaks ties only
         self.fleet = Fleet()
-        self.dispatchers = Dispatchers(self.fleet, rng, lambda: 1000.0)
-        self.model = Model("m", created_s=1)
+        self.dispatchers = Schedulers(self.fleet, rng, lambda: 1000.0)
+        self.model = ServedModel("m", created_s=1)
         self.fleet.add(self.model)
-        self.subscriptions = Subscriptions(
+        self.subscriptions = TelemetryClient(
             self.fleet, self.dispatchers, upstream, lambda: 1000.0, rng, silence_s
         )
 
@@ -58,7 +58,7 @@ class Stand:
 
 
 @pytest.fixture
-async def stand(upstream: Upstream) -> AsyncIterator[Stand]:
+async def stand(upstream: UpstreamClient) -> AsyncIterator[Stand]:
     """A stand that listens."""
     stand = Stand(upstream)
     stand.subscriptions.start()
@@ -165,13 +165,13 @@ class Stuck:
     """Two engines of one model, one of which stops in the middle of its work."""
 
     stand: Stand
-    upstream: Upstream
+    upstream: UpstreamClient
     hung: FakeEngine
     request: "asyncio.Task[object]"
 
 
 @pytest.fixture
-async def stuck(start_engine: StartEngine, upstream: Upstream) -> AsyncIterator[Stuck]:
+async def stuck(start_engine: StartEngine, upstream: UpstreamClient) -> AsyncIterator[Stuck]:
     """A request waits for the engine that is about to stop."""
     stand = Stand(upstream, silence_s=0.2)
     stand.subscriptions.start()
@@ -214,7 +214,7 @@ async def test_the_only_engine_of_a_model_is_waited_for(stuck: Stuck) -> None:
 
 
 async def test_an_engine_that_does_not_get_on_is_given_up(
-    start_engine: StartEngine, upstream: Upstream, stand: Stand
+    start_engine: StartEngine, upstream: UpstreamClient, stand: Stand
 ) -> None:
     """One that still speaks, but whose step takes far longer than any should."""
 
@@ -234,7 +234,7 @@ async def test_an_engine_that_does_not_get_on_is_given_up(
 
 
 async def test_patience_grows_with_each_engine_given_up(
-    start_engine: StartEngine, upstream: Upstream, stand: Stand
+    start_engine: StartEngine, upstream: UpstreamClient, stand: Stand
 ) -> None:
     """Steps that are longer than thought are not given up again and again, and never end."""
     stalls = iter([LEAST_STALL_S + 1, 2 * LEAST_STALL_S - 1, 2 * LEAST_STALL_S + 1])

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gateway.admission.tenant import NOBODY, Tenant
-from gateway.api.tenant import ADDRESS_LIMIT, tenant_of
+from gateway.serving.client_identity import ADDRESS_LIMIT, tenant_of
+from gateway.tenant import ANONYMOUS, Tenant
 
 SCOPE = {"client": ("10.0.0.1", 999)}
 FORWARDED = {b"x-forwarded-for": b"203.0.113.9"}
@@ -40,7 +40,7 @@ def test_names_are_short() -> None:
 
 def test_nobody_is_a_tenant_too() -> None:
     """A server that does not tell the address has all its clients share."""
-    assert tenant_of({}, {}, is_forwarded=True) == NOBODY
+    assert tenant_of({}, {}, is_forwarded=True) == ANONYMOUS
 
 
 @pytest.mark.parametrize(

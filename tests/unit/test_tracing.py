@@ -11,11 +11,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode, TraceFlags
 
-from gateway.api.accounts import Accounts
+from gateway.config.serving_options import ServingOptions
 from gateway.errors import ConfigError
-from gateway.registry.terms import Terms
-from gateway.relay.upstream import Upstream
-from gateway.tracing import Tracer, tracer_of
+from gateway.serving.request_metrics import RequestMetrics
+from gateway.serving.tracing import Tracer, tracer_of
+from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import StartEngine, answer
 from tests.unit.surface import CHAT, Surface, script
 
@@ -45,10 +45,10 @@ def by_name(spans: InMemorySpanExporter) -> dict[str, ReadableSpan]:
 
 
 async def test_a_request_is_a_span_with_its_steps_below(
-    upstream: Upstream, start_engine: StartEngine, tracer: Tracer, spans: InMemorySpanExporter
+    upstream: UpstreamClient, start_engine: StartEngine, tracer: Tracer, spans: InMemorySpanExporter
 ) -> None:
     """Below the client's own span; the steps lie within the request."""
-    surface = Surface(upstream, accounts=Accounts(tracer=tracer))
+    surface = Surface(upstream, accounts=RequestMetrics(tracer=tracer))
     engine = await start_engine(script(answer(b"{}")))
     surface.add("m", engine)
 
@@ -80,10 +80,10 @@ async def test_a_request_is_a_span_with_its_steps_below(
 
 
 async def test_the_engine_hears_of_the_trace(
-    upstream: Upstream, start_engine: StartEngine, tracer: Tracer, spans: InMemorySpanExporter
+    upstream: UpstreamClient, start_engine: StartEngine, tracer: Tracer, spans: InMemorySpanExporter
 ) -> None:
     """Its spans come below ours, not beside."""
-    surface = Surface(upstream, accounts=Accounts(tracer=tracer))
+    surface = Surface(upstream, accounts=RequestMetrics(tracer=tracer))
     engine = await start_engine(script(answer(b"{}")))
     surface.add("m", engine)
 
@@ -100,10 +100,10 @@ async def test_the_engine_hears_of_the_trace(
 
 
 async def test_a_failure_shows(
-    upstream: Upstream, start_engine: StartEngine, tracer: Tracer, spans: InMemorySpanExporter
+    upstream: UpstreamClient, start_engine: StartEngine, tracer: Tracer, spans: InMemorySpanExporter
 ) -> None:
     """An error of the engine's marks the span."""
-    surface = Surface(upstream, accounts=Accounts(tracer=tracer))
+    surface = Surface(upstream, accounts=RequestMetrics(tracer=tracer))
     surface.add("m", await start_engine(script(answer(b"{}", status=b"500 Oh"))))
 
     async with surface.client() as client:
@@ -119,11 +119,11 @@ async def test_a_failure_shows(
     ("model", "status"), [("unknown", 404), ("none", 503)], ids=["refused", "failed"]
 )
 async def test_an_error_has_its_status(
-    upstream: Upstream, tracer: Tracer, spans: InMemorySpanExporter, model: str, status: int
+    upstream: UpstreamClient, tracer: Tracer, spans: InMemorySpanExporter, model: str, status: int
 ) -> None:
     """Also one that is answered after the span has been written."""
-    surface = Surface(upstream, accounts=Accounts(tracer=tracer))
-    surface.add("none").terms = Terms(cold_start_timeout_s=0.05)
+    surface = Surface(upstream, accounts=RequestMetrics(tracer=tracer))
+    surface.add("none").terms = ServingOptions(cold_start_timeout_s=0.05)
 
     async with surface.client() as client:
         response = await client.post(CHAT, json={"model": model})
@@ -135,14 +135,14 @@ async def test_an_error_has_its_status(
 
 @pytest.mark.parametrize("state", ["x" * 4000, "=,=\x7f"], ids=["long", "strange"])
 async def test_what_is_no_trace_state_is_left_out(
-    upstream: Upstream,
+    upstream: UpstreamClient,
     start_engine: StartEngine,
     tracer: Tracer,
     caplog: pytest.LogCaptureFixture,
     state: str,
 ) -> None:
     """It does not get into the log, where a client could write what it likes."""
-    surface = Surface(upstream, accounts=Accounts(tracer=tracer))
+    surface = Surface(upstream, accounts=RequestMetrics(tracer=tracer))
     surface.add("m", await start_engine(script(answer(b"{}"))))
 
     async with surface.client() as client:
@@ -154,12 +154,12 @@ async def test_what_is_no_trace_state_is_left_out(
 
 
 async def test_what_is_not_sampled_is_not_written(
-    upstream: Upstream, start_engine: StartEngine, spans: InMemorySpanExporter
+    upstream: UpstreamClient, start_engine: StartEngine, spans: InMemorySpanExporter
 ) -> None:
     """The engine is told so, and answers all the same."""
     provider = TracerProvider(sampler=ALWAYS_OFF)
     provider.add_span_processor(SimpleSpanProcessor(spans))
-    surface = Surface(upstream, accounts=Accounts(tracer=Tracer(provider)))
+    surface = Surface(upstream, accounts=RequestMetrics(tracer=Tracer(provider)))
     engine = await start_engine(script(answer(b"{}")))
     surface.add("m", engine)
 
@@ -227,7 +227,7 @@ def test_what_cannot_be_is_named(environ: dict[str, str], words: str) -> None:
 def test_off_it_imports_nothing() -> None:
     """Who does not trace does not pay for it."""
     code = (
-        "import sys; from gateway.tracing import tracer_of; assert tracer_of({}) is None;"
+        "import sys; from gateway.serving.tracing import tracer_of; assert tracer_of({}) is None;"
         "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

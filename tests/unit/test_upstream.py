@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import UpstreamFailed
-from gateway.relay.connection import Connection
-from gateway.relay.response import HIGH_WATER, Response
-from gateway.relay.upstream import Upstream
+from gateway.upstream.client import UpstreamClient
+from gateway.upstream.connection import Connection
+from gateway.upstream.response import HIGH_WATER, EngineResponse
 from tests.unit.conftest import PATIENCE_S, StartEngine, Visit, answer, chunked
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -38,7 +38,7 @@ def closing_script(*parts: bytes) -> Callable[[Visit], Awaitable[None]]:
     return run
 
 
-async def read_all(response: Response) -> bytes:
+async def read_all(response: EngineResponse) -> bytes:
     """The whole body."""
     chunks = []
     while chunk := await response.read():
@@ -46,13 +46,15 @@ async def read_all(response: Response) -> bytes:
     return b"".join(chunks)
 
 
-async def post(upstream: Upstream, address: tuple[str, int], body: bytes = b"{}") -> Response:
+async def post(
+    upstream: UpstreamClient, address: tuple[str, int], body: bytes = b"{}"
+) -> EngineResponse:
     """Send a small request."""
     return await upstream.request(address, "POST", "/x", [(b"a", b"b")], body)
 
 
 async def test_request_reaches_the_engine_as_written(
-    start_engine: StartEngine, upstream: Upstream
+    start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
     """Method, target, host, headers, length and body arrive in one valid request."""
     engine = await start_engine(script(answer(b"hi", b"X-One: 1")))
@@ -83,7 +85,7 @@ async def test_request_reaches_the_engine_as_written(
 )
 async def test_answer_is_read_and_its_connection_kept(
     start_engine: StartEngine,
-    upstream: Upstream,
+    upstream: UpstreamClient,
     parts: tuple[bytes, ...],
     status: int,
     body: bytes,
@@ -98,7 +100,7 @@ async def test_answer_is_read_and_its_connection_kept(
 
 
 async def test_informational_headers_are_not_the_answers(
-    start_engine: StartEngine, upstream: Upstream
+    start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
     """The headers of a 103 do not end up in the final answer."""
     early = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"
@@ -107,7 +109,9 @@ async def test_informational_headers_are_not_the_answers(
     assert response.headers == [(b"content-length", b"0")]
 
 
-async def test_trailers_are_not_headers(start_engine: StartEngine, upstream: Upstream) -> None:
+async def test_trailers_are_not_headers(
+    start_engine: StartEngine, upstream: UpstreamClient
+) -> None:
     """What comes behind the body does not change headers that may have been passed on."""
     engine = await start_engine(script(CHUNKED + chunked(b"a"), b"0\r\nx-trailer: 1\r\n\r\n"))
     response = await post(upstream, engine.address)
@@ -116,7 +120,7 @@ async def test_trailers_are_not_headers(start_engine: StartEngine, upstream: Ups
 
 
 async def test_answer_without_length_ends_with_its_connection(
-    start_engine: StartEngine, upstream: Upstream
+    start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
     """HTTP/1.0's way is understood, and is not an error."""
     engine = await start_engine(closing_script(b"HTTP/1.1 200 OK\r\n\r\n", b"all of", b" it"))
@@ -125,7 +129,9 @@ async def test_answer_without_length_ends_with_its_connection(
     assert response.is_finished
 
 
-async def test_connection_close_is_obeyed(start_engine: StartEngine, upstream: Upstream) -> None:
+async def test_connection_close_is_obeyed(
+    start_engine: StartEngine, upstream: UpstreamClient
+) -> None:
     """A connection the engine wants closed is not used again."""
     engine = await start_engine(script(answer(b"ok", b"connection: close")))
     for _ in range(2):
@@ -134,7 +140,7 @@ async def test_connection_close_is_obeyed(start_engine: StartEngine, upstream: U
 
 
 async def test_unfinished_answer_costs_its_connection(
-    start_engine: StartEngine, upstream: Upstream
+    start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
     """Closing an answer early makes the engine notice, and its connection is never reused."""
     engine = await start_engine(script(CHUNKED + chunked(b"first")))
@@ -147,7 +153,7 @@ async def test_unfinished_answer_costs_its_connection(
 
 
 async def test_closing_a_finished_answer_keeps_its_connection(
-    start_engine: StartEngine, upstream: Upstream
+    start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
     """`close()` after the end is harmless."""
     engine = await start_engine(script(answer(b"ok")))
@@ -158,7 +164,9 @@ async def test_closing_a_finished_answer_keeps_its_connection(
     assert engine.connections == 1
 
 
-async def test_stale_connection_is_replaced(start_engine: StartEngine, upstream: Upstream) -> None:
+async def test_stale_connection_is_replaced(
+    start_engine: StartEngine, upstream: UpstreamClient
+) -> None:
     """A kept connection that closes before any answer costs nothing: a fresh one is tried."""
 
     async def only_one_each(visit: Visit) -> None:
@@ -175,7 +183,7 @@ async def test_stale_connection_is_replaced(start_engine: StartEngine, upstream:
 
 @pytest.mark.parametrize("on_reused", [b"", b"HTTP/1.1 200 OK\r\n"])
 async def test_request_is_not_repeated_more_than_once(
-    start_engine: StartEngine, upstream: Upstream, on_reused: bytes
+    start_engine: StartEngine, upstream: UpstreamClient, on_reused: bytes
 ) -> None:
     """Neither after a byte of an answer nor on a fresh connection is a request sent again."""
 
@@ -194,7 +202,7 @@ async def test_request_is_not_repeated_more_than_once(
 
 
 async def test_fresh_connection_that_closes_is_a_failure(
-    start_engine: StartEngine, upstream: Upstream
+    start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
     """A request whose first connection closes without an answer is not sent twice."""
     engine = await start_engine(closing_script())
@@ -203,7 +211,7 @@ async def test_fresh_connection_that_closes_is_a_failure(
     assert len(engine.requests) == 1
 
 
-async def test_refused_connection_is_a_failure(upstream: Upstream) -> None:
+async def test_refused_connection_is_a_failure(upstream: UpstreamClient) -> None:
     """Nobody listening: a failure without internals."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -220,7 +228,7 @@ async def test_connecting_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> Non
         await asyncio.Event().wait()
 
     monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", never)
-    client = Upstream(connect_timeout_s=0.01)
+    client = UpstreamClient(connect_timeout_s=0.01)
     with pytest.raises(UpstreamFailed):
         await asyncio.wait_for(post(client, ("127.0.0.1", 9)), PATIENCE_S)
 
@@ -235,7 +243,7 @@ async def test_connecting_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> Non
 )
 @pytest.mark.parametrize("is_reset", [False, True])
 async def test_broken_answer_yields_what_came_and_then_fails(
-    start_engine: StartEngine, upstream: Upstream, sent: bytes, is_reset: bool
+    start_engine: StartEngine, upstream: UpstreamClient, sent: bytes, is_reset: bool
 ) -> None:
     """What arrived before the break is delivered; the end is an error, never a silent one."""
 
@@ -264,7 +272,7 @@ async def test_broken_answer_yields_what_came_and_then_fails(
     ],
 )
 async def test_garbage_is_a_failure_without_internals(
-    start_engine: StartEngine, upstream: Upstream, garbage: bytes
+    start_engine: StartEngine, upstream: UpstreamClient, garbage: bytes
 ) -> None:
     """What is not HTTP becomes our own error, in our own words."""
     engine = await start_engine(script(garbage))
@@ -273,7 +281,7 @@ async def test_garbage_is_a_failure_without_internals(
 
 
 async def test_garbage_inside_a_body_is_a_failure(
-    start_engine: StartEngine, upstream: Upstream
+    start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
     """A chunk without a length ends the answer with an error, after what was good."""
     engine = await start_engine(script(CHUNKED + chunked(b"good"), b"zz\r\n"))
@@ -283,7 +291,9 @@ async def test_garbage_inside_a_body_is_a_failure(
         await response.read()
 
 
-async def test_endless_head_is_a_failure(start_engine: StartEngine, upstream: Upstream) -> None:
+async def test_endless_head_is_a_failure(
+    start_engine: StartEngine, upstream: UpstreamClient
+) -> None:
     """An engine cannot fill our memory with headers."""
 
     async def run(visit: Visit) -> None:
@@ -298,7 +308,7 @@ async def test_endless_head_is_a_failure(start_engine: StartEngine, upstream: Up
 
 @pytest.mark.parametrize("surplus", [answer(b"smuggled"), b"garbage"])
 async def test_surplus_bytes_never_answer_another_request(
-    start_engine: StartEngine, upstream: Upstream, surplus: bytes
+    start_engine: StartEngine, upstream: UpstreamClient, surplus: bytes
 ) -> None:
     """A connection on which more came than was asked for is dropped."""
     engine = await start_engine(script(answer(b"ok") + surplus))
@@ -308,7 +318,7 @@ async def test_surplus_bytes_never_answer_another_request(
 
 
 async def test_early_answer_is_read_while_the_body_is_being_sent(
-    start_engine: StartEngine, upstream: Upstream
+    start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
     """An engine that refuses a large body is heard, and its connection is not reused."""
 
@@ -325,7 +335,9 @@ async def test_early_answer_is_read_while_the_body_is_being_sent(
     assert engine.connections == 2
 
 
-async def test_large_body_arrives_whole(start_engine: StartEngine, upstream: Upstream) -> None:
+async def test_large_body_arrives_whole(
+    start_engine: StartEngine, upstream: UpstreamClient
+) -> None:
     """A body above the size that is copied behind its head arrives unchanged."""
     body = bytes(range(256)) * 8192
     engine = await start_engine(script(answer(b"ok")))
@@ -334,7 +346,7 @@ async def test_large_body_arrives_whole(start_engine: StartEngine, upstream: Ups
 
 
 async def test_what_has_arrived_comes_as_one_chunk(
-    start_engine: StartEngine, upstream: Upstream
+    start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
     """Chunks that pile up while the reader is busy are joined."""
     all_sent = asyncio.Event()
@@ -352,7 +364,9 @@ async def test_what_has_arrived_comes_as_one_chunk(
     assert response.is_finished
 
 
-async def test_slow_reader_gets_everything(start_engine: StartEngine, upstream: Upstream) -> None:
+async def test_slow_reader_gets_everything(
+    start_engine: StartEngine, upstream: UpstreamClient
+) -> None:
     """An engine held back by a slow reader goes on when there is room again."""
     body = bytes(range(256)) * (64 * HIGH_WATER // 256)
     engine = await start_engine(script(answer(body)))
@@ -365,7 +379,7 @@ async def test_slow_reader_gets_everything(start_engine: StartEngine, upstream: 
 
 
 async def test_cancelled_request_is_dropped_at_the_engine(
-    start_engine: StartEngine, upstream: Upstream
+    start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
     """Cancelling while the engine thinks closes the connection at once."""
     thinking = asyncio.Event()
@@ -386,7 +400,7 @@ async def test_cancelled_request_is_dropped_at_the_engine(
 
 async def test_idle_connections_are_closed(start_engine: StartEngine) -> None:
     """A connection nobody uses is closed by us before the engine does it."""
-    client = Upstream(idle_s=0.03)
+    client = UpstreamClient(idle_s=0.03)
     engine = await start_engine(script(answer(b"ok")))
     await read_all(await post(client, engine.address))
     await asyncio.wait_for(engine.gone.wait(), PATIENCE_S)
@@ -396,7 +410,7 @@ async def test_idle_connections_are_closed(start_engine: StartEngine) -> None:
 
 async def test_no_more_than_max_idle_are_kept(start_engine: StartEngine) -> None:
     """Connections above the bound are closed when their answers are complete."""
-    client = Upstream(max_idle=1)
+    client = UpstreamClient(max_idle=1)
     everyone = asyncio.Barrier(3)
 
     async def together(visit: Visit) -> None:
@@ -413,7 +427,7 @@ async def test_no_more_than_max_idle_are_kept(start_engine: StartEngine) -> None
 
 async def test_close_drops_everything(start_engine: StartEngine) -> None:
     """After `close()` no answer goes on and no request is taken."""
-    client = Upstream()
+    client = UpstreamClient()
     engine = await start_engine(script(CHUNKED))
     response = await post(client, engine.address)
     await client.close()
@@ -424,7 +438,7 @@ async def test_close_drops_everything(start_engine: StartEngine) -> None:
     await asyncio.wait_for(engine.gone.wait(), PATIENCE_S)
 
 
-async def test_ipv6_host_is_bracketed(start_engine: StartEngine, upstream: Upstream) -> None:
+async def test_ipv6_host_is_bracketed(start_engine: StartEngine, upstream: UpstreamClient) -> None:
     """An IPv6 address is connected to, and named as RFC 9110 wants it."""
     try:
         engine = await start_engine(script(answer(b"ok")), host="::1")
@@ -465,7 +479,7 @@ class FakeTransport(asyncio.Transport):
         self.calls.append("resume")
 
 
-def wired() -> tuple[Connection, FakeTransport, Response]:
+def wired() -> tuple[Connection, FakeTransport, EngineResponse]:
     """A connection on a fake transport, with a request sent."""
     connection = Connection(("h", 1), lambda _: None, lambda _: None)
     transport = FakeTransport()

@@ -1,0 +1,76 @@
+"""`/gateway`: what the gateway decides and why, for the people who run it."""
+
+import contextlib
+
+from fastapi import APIRouter, Depends, Request
+
+from gateway.errors import InvalidRequest, ModelNotFound, ModelUnavailable, UnsupportedRoute
+from gateway.faults import Faults
+from gateway.routing.decision import KEPT, DecisionLog
+from gateway.serving.body import read_body
+from gateway.serving.inference_request import InferenceRequest, sticky_key
+from gateway.serving.live_config import LiveConfig
+from gateway.serving.routes import ROUTES, parse_head
+from gateway.serving.shadow import ShadowTraffic
+from gateway.serving.target import TargetResolver
+
+
+def operators_router(
+    selector: TargetResolver,
+    log: DecisionLog,
+    faults: Faults,
+    shadows: ShadowTraffic,
+    controls: LiveConfig,
+) -> APIRouter:
+    """The routes for operators."""
+
+    def only_operators(request: Request) -> None:
+        controls.access.check(request.method, request.url.path, request.headers)
+
+    router = APIRouter(
+        prefix="/gateway", include_in_schema=False, dependencies=[Depends(only_operators)]
+    )
+
+    @router.post("/route")
+    async def route(request: Request, path: str = "/v1/chat/completions") -> dict[str, object]:
+        """Where a request with this body, sent to `path`, would go now; it is not sent."""
+        if path not in ROUTES:
+            known = ", ".join(sorted(ROUTES))
+            raise InvalidRequest(f"`path` must be one of {known}.", "path")
+        headers = request.headers
+        length = headers.get("content-length")
+        body = await read_body(
+            request.receive, length.encode() if length else None, controls.limits
+        )
+        head = parse_head(path, body, headers.get("content-type", "").encode())
+        session = headers.get("x-session-id", "").encode("latin-1")
+        errand = InferenceRequest(path, [], body, b"dry-run", session=session)
+        *others, last = controls.names.course(head.model, sticky_key(errand, head)).models
+        for name in others:
+            with contextlib.suppress(ModelNotFound, ModelUnavailable, UnsupportedRoute):
+                return selector.select(errand, head, name).choose().explanation()
+        return selector.select(errand, head, last).choose().explanation()
+
+    router.add_api_route("/config", controls.report)
+
+    @router.get("/decisions")
+    async def decisions(limit: int = KEPT, model: str | None = None) -> dict[str, object]:
+        """The last decisions, newest first, and how they turned out."""
+        found = [d for d in log.latest() if model in (None, d.model)]
+        return {"object": "list", "data": [d.explanation() for d in found[: max(0, limit)]]}
+
+    @router.get("/faults")
+    async def fault_counts() -> dict[str, object]:
+        """What went wrong since the router's start, and what was done about it."""
+        found = [
+            {"model": fault.model, "reason": fault.reason, "action": fault.action, "count": count}
+            for fault, count in faults.counts
+        ]
+        return {"object": "list", "data": found}
+
+    @router.get("/shadows")
+    async def shadow_records() -> dict[str, object]:
+        """How models have done with copies of others' requests."""
+        return {"object": "list", "data": shadows.report()}
+
+    return router

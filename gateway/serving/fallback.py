@@ -1,0 +1,226 @@
+"""One request's way through the models that may answer it, until its answer has ended.
+
+The first of its course is tried, and then each of its fallbacks, until one has begun to answer: a
+model is passed over that is unknown, unavailable, cold (where its entry says so) or overloaded
+beyond its wait limit, that fails in spite of retries, or whose context is too short.
+
+A request waits for a model of which no engine runs. If it is to be answered by a stream, its client
+is told meanwhile, in headers and comments.
+"""
+
+import asyncio
+
+from gateway.errors import (
+    AdapterBroken,
+    ContextExceeded,
+    DeadlineExceeded,
+    GatewayError,
+    ModelNotFound,
+    ModelUnavailable,
+    Overloaded,
+    UnsupportedRoute,
+    UpstreamFailed,
+)
+from gateway.faults import Action, Fault
+from gateway.metrics import NO_MODEL
+from gateway.request import RequestHead
+from gateway.routing.fleet import ModelState, ServedModel
+from gateway.serving.attempts import Attempts, RouterContext, patience_s
+from gateway.serving.client_response import ClientResponse
+from gateway.serving.heartbeat import COMMENT, PERIOD_S, Heartbeat
+from gateway.serving.inference_request import InferenceRequest
+from gateway.serving.response_writer import ResponseWriter
+from gateway.serving.routes import STREAMED
+from gateway.serving.target import TargetResolver
+from gateway.serving.timing import QUEUE, ROUTE
+
+COLD_COMMENT_S = 1.0
+"""After which the client of a stream is told that an engine starts: until then, an error may be
+told by its status."""
+FALLS_BACK = (
+    *(ModelNotFound, ModelUnavailable, UnsupportedRoute, AdapterBroken),
+    *(Overloaded, UpstreamFailed, ContextExceeded),
+)
+NEVER = (ModelNotFound, UnsupportedRoute)
+"""Of these, those that another try would not change."""
+
+
+class FallbackChain:
+    """Brings one errand's answer to `reply`; `course`: the models that may answer, in order."""
+
+    def __init__(
+        self,
+        errand: InferenceRequest,
+        head: RequestHead,
+        course: tuple[str, ...],
+        selector: TargetResolver,
+        means: RouterContext,
+        reply: ClientResponse,
+    ) -> None:
+        self._errand = errand
+        self._head = head
+        self._course = course
+        self._selector = selector
+        self._means = means
+        is_journaled = errand.is_stream and errand.is_resumable
+        self._is_stream = errand.is_stream and errand.path in STREAMED
+        self._outlet = ResponseWriter(
+            errand.path, reply, is_journaled=is_journaled, has_heartbeat=self._is_stream
+        )
+        self._headers = reply.headers
+        self.failure: GatewayError | None = None
+        """What the client was told in place of an answer, or of its end."""
+        self._name = course[0]
+        """Of the model that is to answer now."""
+        self._delivery: Attempts | None = None
+        self._heartbeat: Heartbeat | None = None
+        self._due_s: float | None = None
+
+    @property
+    def asked(self) -> str:
+        """What the client calls the model."""
+        return self._head.model
+
+    @property
+    def model(self) -> str:
+        """The model or adapter that answers, or was the last to be tried; never a made up name."""
+        return self._name if self._selector.knows(self._name) else NO_MODEL
+
+    async def run(self) -> None:
+        """Answer.
+
+        Raises:
+            GatewayError: the client has not been told yet; where `reply` has begun, it cannot be.
+        """
+        outlet = self._outlet
+        try:
+            if self._is_stream:
+                beating = Heartbeat(outlet.reply, outlet.begin, lambda: outlet.is_between)
+                async with beating as self._heartbeat:
+                    await self._go_in_time()
+            else:
+                await self._go_in_time()
+        except GatewayError as error:
+            self.failure = error
+            self._note(error)
+            if not outlet.reply.has_begun or outlet.is_committed:
+                raise
+            await outlet.end(error)
+
+    async def _go_in_time(self) -> None:
+        timeout_s = self._timeout_s()
+        if timeout_s is None:
+            await self._go()
+            return
+        self._due_s = self._errand.arrived_s + timeout_s
+        try:
+            async with asyncio.timeout_at(self._due_s):
+                await self._go()
+        except TimeoutError:
+            raise DeadlineExceeded(f"The answer took longer than {timeout_s:g} s.") from None
+
+    def _timeout_s(self) -> float | None:
+        first, selector = self._course[0], self._selector
+        models_s = selector.model(first).terms.timeout_s if selector.knows(first) else None
+        limits = (self._errand.timeout_s, models_s)
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    async def _go(self) -> None:
+        # What is not deployed is passed over, unless nothing is.
+        last = next(filter(self._selector.knows, reversed(self._course)), self._course[-1])
+        failure: GatewayError | None = None
+        for name in self._course:
+            self._name = name
+            try:
+                await self._have_answered(name, has_alternative=name != last)
+            except FALLS_BACK as error:
+                is_told = self._outlet.has_sent or self._outlet.is_committed
+                if not isinstance(error, NEVER):
+                    failure = error
+                elif name == last and failure is not None:
+                    raise failure from None  # that model may answer another time
+                if name == last or is_told:
+                    raise
+                self._pass_on(error)
+            else:
+                return
+
+    async def _have_answered(self, name: str, *, has_alternative: bool) -> None:
+        self._delivery = None
+        self._outlet.reply.headers = self._headers
+        model = self._selector.model(name)
+        was_cold = not model.replicas
+        if was_cold:
+            await self._warm(model, has_alternative=has_alternative)
+        if has_alternative and (reason := model.broken(name)):
+            raise AdapterBroken(name, reason)
+        self._outlet.has_alternative = has_alternative
+        with self._outlet.reply.timing.step(ROUTE):
+            selection = self._selector.select(self._errand, self._head, name)
+        self._delivery = Attempts(
+            self._errand,
+            selection,
+            self._means,
+            self._outlet,
+            due_s=self._due_s,
+            patience_s=patience_s(self._errand, model) if was_cold else 0.0,
+        )
+        await self._delivery.run()
+
+    async def _warm(self, model: ServedModel, *, has_alternative: bool) -> None:
+        """Wait until an engine runs.
+
+        Raises:
+            ModelUnavailable: there is an alternative that is not to wait, or no engine will run.
+            Overloaded: too many wait already.
+        """
+        cold_starts = self._means.cold_starts
+        is_failing = model.state is ModelState.UNHEALTHY
+        if has_alternative and (is_failing or model.terms.when_cold == "fallback"):
+            cold_starts.ask(model)
+            message = f"The model `{model.name}` is {model.condition}: {model.reason}"
+            raise ModelUnavailable(message, cold_starts.expected_s(model))
+        reply, loop = self._outlet.reply, asyncio.get_running_loop()
+        began_s = loop.time()
+        if self._heartbeat is not None:
+            expected_s = b"%.1f" % cold_starts.expected_s(model)
+            reply.headers = [
+                *self._headers,
+                (b"x-gateway-state", model.state.encode()),
+                (b"x-gateway-expected-start-s", expected_s),
+            ]
+            self._heartbeat.comment = b": the model is starting\n\n"
+            self._heartbeat.hasten(COLD_COMMENT_S)
+        try:
+            with reply.timing.step(QUEUE):
+                await cold_starts.wait(model, self._errand, self._due_s)
+        finally:
+            reply.headers = self._headers
+            if self._heartbeat is not None:
+                self._heartbeat.comment = COMMENT
+                self._heartbeat.hasten(PERIOD_S)
+        waited_s = b"%.1f" % (loop.time() - began_s)
+        reply.headers = [*self._headers, (b"x-gateway-cold-start-s", waited_s)]
+
+    def _pass_on(self, error: GatewayError) -> None:
+        if self._delivery is not None:
+            self._delivery.pass_on(error)
+        else:
+            self._fault(error, Action.FELL_BACK)
+
+    def _note(self, error: GatewayError) -> None:
+        """Have it known that the client is told of an error."""
+        if self._delivery is not None:
+            self._delivery.tell(error)
+        elif isinstance(error, Overloaded):
+            self._fault(error, Action.SHED)
+        elif error.status >= 500:
+            self._fault(error, Action.FAILED)
+
+    def _fault(self, error: GatewayError, action: Action) -> None:
+        # A name that is no model's must not become a label: clients can invent many.
+        is_known = self._selector.knows(self._name)
+        model = self._selector.model(self._name).name if is_known else NO_MODEL
+        request_id = self._errand.request_id.decode()
+        fault = Fault(model, error.code, action)
+        self._means.faults.note(fault, request_id=request_id, why=str(error))

@@ -1,0 +1,111 @@
+"""The one handler of all inference routes; pure ASGI, because every request pays for it."""
+
+import asyncio
+
+from gateway.asgi import Receive, Scope
+from gateway.errors import MethodNotAllowed
+from gateway.serving.attempts import RouterContext
+from gateway.serving.body import read_body
+from gateway.serving.client_identity import tenant_of
+from gateway.serving.client_response import ClientResponse
+from gateway.serving.disconnect import UntilDisconnect
+from gateway.serving.fallback import FallbackChain
+from gateway.serving.inference_request import (
+    InferenceRequest,
+    is_batch,
+    is_resumable,
+    sticky_key,
+    timeout_s,
+)
+from gateway.serving.live_config import LiveConfig
+from gateway.serving.request_metrics import RequestMetrics, RequestRecord
+from gateway.serving.routes import parse_head
+from gateway.serving.shadow import ShadowTraffic
+from gateway.serving.target import TargetResolver
+from gateway.serving.timing import RECEIVE
+from gateway.upstream.headers import CLOSE
+
+ALLOW = "POST, OPTIONS"
+
+
+class InferenceHandler:
+    """Takes a request, and sends it on its way to the models that its client's word stands for."""
+
+    def __init__(
+        self,
+        selector: TargetResolver,
+        means: RouterContext,
+        shadows: ShadowTraffic,
+        controls: LiveConfig,
+        accounts: RequestMetrics,
+    ) -> None:
+        self._accounts = accounts
+        self._selector = selector
+        self._means = means
+        self._shadows = shadows
+        self._controls = controls
+
+    async def __call__(
+        self, scope: Scope, receive: Receive, reply: ClientResponse, request_id: bytes
+    ) -> None:
+        """Answer the request in `scope`, whose path must be one of `gateway.serving.routes`.
+
+        Raises:
+            GatewayError: `reply` has not begun; or `UpstreamFailed` in the middle of an answer.
+            ClientGone: nobody waits for an answer any more.
+        """
+        if scope["method"] != "POST":
+            await _answer_other_method(scope, reply)
+            return
+        with self._accounts.open(scope["path"], scope["headers"], reply, request_id) as account:
+            await self._answer(scope, receive, reply, request_id, account)
+
+    async def _answer(
+        self,
+        scope: Scope,
+        receive: Receive,
+        reply: ClientResponse,
+        request_id: bytes,
+        account: RequestRecord,
+    ) -> None:
+        arrived_s = asyncio.get_running_loop().time()
+        path: str = scope["path"]
+        headers = dict(scope["headers"])
+        account.tenant = tenant_of(headers, scope, is_forwarded=self._means.is_forwarded)
+        account.is_batch = is_batch(headers)
+        with reply.timing.step(RECEIVE):
+            body = await read_body(receive, headers.get(b"content-length"), self._controls.limits)
+        head = parse_head(path, body, headers.get(b"content-type", b""))
+        errand = InferenceRequest(
+            path=path,
+            headers=account.headers,
+            body=body,
+            request_id=request_id,
+            tenant=account.tenant,
+            session=headers.get(b"x-session-id", b""),
+            is_stream=head.is_stream,
+            is_explained=headers.get(b"x-gateway-explain") == b"1",
+            is_batch=account.is_batch,
+            is_resumable=is_resumable(headers),
+            timeout_s=timeout_s(headers),
+            arrived_s=arrived_s,
+        )
+        names = self._controls.names
+        key = sticky_key(errand, head) if names.is_drawn(head.model) else b""
+        course = names.course(head.model, key)
+        journey = FallbackChain(errand, head, course.models, self._selector, self._means, reply)
+        account.journey = journey
+        if course.shadow is not None:
+            self._shadows.copy(errand, head, course.shadow, reply, journey)
+        async with UntilDisconnect(receive, reply):
+            await journey.run()
+
+
+async def _answer_other_method(scope: Scope, reply: ClientResponse) -> None:
+    if scope["method"] != "OPTIONS":
+        reply.headers.append(CLOSE)  # it may have a body, which nobody reads
+        raise MethodNotAllowed(
+            f"Not allowed to {scope['method']} on {scope['path']}. (HINT: Use POST.)", ALLOW
+        )
+    await reply.begin(204, [(b"allow", ALLOW.encode())])
+    await reply.finish()
