@@ -191,14 +191,14 @@ class Rollover:
 
     async def _situation(self, cluster: Cluster, is_loading: bool) -> _Situation:
         answers = await self._ask_all("holding")
-        holdings = [answer for answer in answers if not isinstance(answer, Exception)]
-        old = [holding for holding in holdings if holding.get("version") != self._version]
+        prefix_index = [answer for answer in answers if not isinstance(answer, Exception)]
+        old = [holding for holding in prefix_index if holding.get("version") != self._version]
         return _Situation(
             cluster=cluster,
             is_loading=is_loading,
             old=[Holder(holding["replica"], holding["reserved"]) for holding in old],
-            mute=len(answers) - len(holdings),
-            changed=len(holdings) - len(old),
+            mute=len(answers) - len(prefix_index),
+            changed=len(prefix_index) - len(old),
         )
 
     async def _ask_all(self, method: str, *args: object) -> Sequence[Any]:

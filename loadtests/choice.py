@@ -39,14 +39,14 @@ def main(
     body = _body(prompt_bytes)
     head = parse_json(body)
     prompt = prompt_of(head)
-    dispatcher = _dispatcher(replicas, prompt)
+    scheduler = _scheduler(replicas, prompt)
     table = Table(title=f"{prompt_bytes:,} bytes of prompt, {replicas} replicas", show_lines=True)
     for heading in ("", "p50", "least", "most"):
         table.add_column(heading, justify="right" if heading else "left")
     for name, work in (
         ("read the request's head, µs", lambda: parse_json(body)),
         ("prefix keys, µs", lambda: prompt_of(head)),
-        ("walk the keys and choose, µs", lambda: dispatcher.choose(prompt)),
+        ("walk the keys and choose, µs", lambda: scheduler.choose(prompt)),
     ):
         taken = _microseconds(work, repeats)
         table.add_row(name, f"{taken.median:.0f}", f"{taken.least:.0f}", f"{taken.most:.0f}")
@@ -63,7 +63,7 @@ def _body(prompt_bytes: int) -> bytes:
     return json.dumps({"model": "m", "messages": messages}).encode()
 
 
-def _dispatcher(replicas: int, prompt: Prompt) -> Scheduler:
+def _scheduler(replicas: int, prompt: Prompt) -> Scheduler:
     """A dispatcher whose replicas hold more and more of the prompt."""
     facts = EngineFacts(
         engine="sim",
@@ -79,7 +79,7 @@ def _dispatcher(replicas: int, prompt: Prompt) -> Scheduler:
         for number in range(replicas)
     )
     rng = random.Random(1)  # noqa: S311 - it breaks ties only
-    dispatcher = Scheduler(model, DecisionLog(), rng, time.time)
+    scheduler = Scheduler(model, DecisionLog(), rng, time.time)
     for number in range(replicas):
         keys = prompt.keys[: len(prompt.keys) * number // replicas]
         snapshot = Update(
@@ -88,8 +88,8 @@ def _dispatcher(replicas: int, prompt: Prompt) -> Scheduler:
             added_tokens=packed_tokens(TOKENS_PER_KEY * (i + 1) for i in range(len(keys))),
             load=Load(running=number, waiting=0, pending_tokens=100 * number, free_tokens=1000),
         )
-        dispatcher.hear(f"r{number}", snapshot)
-    return dispatcher
+        scheduler.hear(f"r{number}", snapshot)
+    return scheduler
 
 
 def _microseconds(work: Callable[[], object], repeats: int) -> Spread:
@@ -108,17 +108,17 @@ def _memory() -> tuple[str, str, str]:
     tokens = array("I", range(TOKENS_PER_KEY, TOKENS_PER_KEY * (count + 1), TOKENS_PER_KEY))
     process = psutil.Process()
     before = process.memory_info().rss
-    holdings = PrefixIndex()
+    prefix_index = PrefixIndex()
     add_ms = []
     for number in range(MEMORY_REPLICAS):
-        holdings.join(f"r{number}")
+        prefix_index.join(f"r{number}")
         keys = unpacked(rng.randbytes(8 * count))
         start_s = time.perf_counter()
-        holdings.add(f"r{number}", keys, tokens)
+        prefix_index.add(f"r{number}", keys, tokens)
         add_ms.append(1e3 * (time.perf_counter() - start_s))
     megabytes = (process.memory_info().rss - before) / 1e6
     start_s = time.perf_counter()
-    holdings.leave("r0")
+    prefix_index.leave("r0")
     leave_ms = 1e3 * (time.perf_counter() - start_s)
     return f"{megabytes:.0f}", f"{statistics.median(add_ms):.0f}", f"{leave_ms:.0f}"
 

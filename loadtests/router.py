@@ -39,16 +39,16 @@ def main() -> None:
     port, engine_port = int(sys.argv[1]), int(sys.argv[2])
     fleet = fleet_of_one(engine_port)
     rng = random.Random()  # noqa: S311 - breaks ties, keeps no secret
-    dispatchers = Schedulers(fleet, rng, time.time)
+    schedulers = Schedulers(fleet, rng, time.time)
     app = create_app(
         fleet,
-        dispatchers,
+        schedulers,
         RouterContext(
             EngineClient(UpstreamClient()),
-            Admissions(fleet, dispatchers, time.monotonic),
+            Admissions(fleet, schedulers, time.monotonic),
             ColdStarts(fleet, lambda *_: None),
         ),
-        controls=LiveConfig(),
+        live_config=LiveConfig(),
     )
     uvicorn.run(app, port=port, access_log=False, log_level="warning", http="httptools")
 

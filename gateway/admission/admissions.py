@@ -18,9 +18,9 @@ GONE_RETRY_S = 1.0
 class Admissions:
     """Makes a model's admission when it is first asked for; it goes when the model leaves."""
 
-    def __init__(self, fleet: Fleet, dispatchers: Schedulers, now: Callable[[], float]) -> None:
+    def __init__(self, fleet: Fleet, schedulers: Schedulers, now: Callable[[], float]) -> None:
         self._fleet = fleet
-        self._dispatchers = dispatchers
+        self._schedulers = schedulers
         self._now = now
         self._stock: EvictionIndex[QueuedRequest] = EvictionIndex()
         self._admissions: dict[ServedModel, Admission] = {}
@@ -43,8 +43,8 @@ class Admissions:
         """The admission of a model."""
         admission = self._admissions.get(model)
         if admission is None:
-            dispatcher = self._dispatchers.of(model)
-            admission = Admission(model, dispatcher, self._stock, self._now)
+            scheduler = self._schedulers.of(model)
+            admission = Admission(model, scheduler, self._stock, self._now)
             self._admissions[model] = admission
         return admission
 

@@ -39,7 +39,7 @@ class ColdStarts:
     def __init__(self, fleet: Fleet, wake: Wake) -> None:
         self._fleet = fleet
         self._wake = wake
-        self._vigils: dict[ServedModel, _ColdStart] = {}
+        self._cold_starts: dict[ServedModel, _ColdStart] = {}
         self._failures: WeakKeyDictionary[ServedModel, _FailedStart] = WeakKeyDictionary()
         self._stock: EvictionIndex[_Waiting] = EvictionIndex()
         """All that wait, by their bytes."""
@@ -47,18 +47,18 @@ class ColdStarts:
 
     def waiting(self, model: ServedModel) -> int:
         """How many requests wait for an engine of the model."""
-        vigil = self._vigils.get(model)
-        return vigil.crowd.weight if vigil else 0
+        cold_start = self._cold_starts.get(model)
+        return cold_start.crowd.weight if cold_start else 0
 
     def expected_s(self, model: ServedModel) -> float:
         """What is left of the start, as far as is known; of one that is overdue, all of it."""
-        vigil = self._vigils.get(model)
-        gone_s = asyncio.get_running_loop().time() - vigil.since_s if vigil else 0.0
+        cold_start = self._cold_starts.get(model)
+        gone_s = asyncio.get_running_loop().time() - cold_start.since_s if cold_start else 0.0
         left_s = model.start_s - gone_s
         return max(LEAST_RETRY_S, left_s if left_s > 0 else model.start_s)
 
     async def wait(
-        self, model: ServedModel, errand: InferenceRequest, due_s: float | None = None
+        self, model: ServedModel, request: InferenceRequest, due_s: float | None = None
     ) -> None:
         """Have an engine started, and wait until one runs, but not longer than to `due_s`.
 
@@ -71,10 +71,10 @@ class ColdStarts:
         limit_s = model.terms.cold_start_timeout_s
         if due_s is not None:
             limit_s = max(0.0, min(limit_s, due_s - loop.time() - MARGIN_S))
-        waiting = _Waiting.of(errand, self._vigil(model).crowd)
+        waiting = _Waiting.of(request, self._cold_start(model).crowd)
         self._make_room(model, waiting)
         waiting.crowd.add(waiting)
-        self._stock.add(waiting, len(errand.body))
+        self._stock.add(waiting, len(request.body))
         try:
             async with asyncio.timeout(limit_s):
                 await waiting.ready
@@ -88,25 +88,25 @@ class ColdStarts:
         """Have an engine started for which no request waits."""
         if self._pause_s(model) > 0:
             return
-        vigil = self._vigil(model)
+        cold_start = self._cold_start(model)
         end_s = asyncio.get_running_loop().time() + model.terms.cold_start_timeout_s
-        vigil.end_s = max(vigil.end_s, end_s)
+        cold_start.end_s = max(cold_start.end_s, end_s)
 
     async def close(self) -> None:
         """Wait for nothing any more."""
         self._fleet.unwatch(self._forget_failures)
-        tasks = [vigil.task for vigil in self._vigils.values() if vigil.task]
+        tasks = [cold_start.task for cold_start in self._cold_starts.values() if cold_start.task]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _vigil(self, model: ServedModel) -> "_ColdStart":
-        vigil = self._vigils.get(model)
-        if vigil is None:
+    def _cold_start(self, model: ServedModel) -> "_ColdStart":
+        cold_start = self._cold_starts.get(model)
+        if cold_start is None:
             now_s = asyncio.get_running_loop().time()
-            vigil = self._vigils[model] = _ColdStart(now_s)
-            vigil.task = asyncio.create_task(self._watch(model, vigil))
-        return vigil
+            cold_start = self._cold_starts[model] = _ColdStart(now_s)
+            cold_start.task = asyncio.create_task(self._watch(model, cold_start))
+        return cold_start
 
     def _check_failure(self, model: ServedModel) -> None:
         """After a start that failed, none is tried for a while."""
@@ -166,31 +166,31 @@ class ColdStarts:
         message = f"The model `{model.name}` is overloaded: {reason}."
         return Overloaded(message, self.expected_s(model))
 
-    async def _watch(self, model: ServedModel, vigil: "_ColdStart") -> None:
+    async def _watch(self, model: ServedModel, cold_start: "_ColdStart") -> None:
         loop = asyncio.get_running_loop()
         try:
             while True:
-                if vigil.crowd.weight:
-                    vigil.end_s = max(vigil.end_s, loop.time() + LINGER_S)
-                self._wake(model, max(1, vigil.crowd.weight))
-                if self._settle(model, vigil) or loop.time() >= vigil.end_s:
+                if cold_start.crowd.weight:
+                    cold_start.end_s = max(cold_start.end_s, loop.time() + LINGER_S)
+                self._wake(model, max(1, cold_start.crowd.weight))
+                if self._settle(model, cold_start) or loop.time() >= cold_start.end_s:
                     return
                 await asyncio.sleep(LOOK_S)
         finally:
-            del self._vigils[model]
+            del self._cold_starts[model]
             self._wake(model, 0)
 
-    def _settle(self, model: ServedModel, vigil: "_ColdStart") -> bool:
+    def _settle(self, model: ServedModel, cold_start: "_ColdStart") -> bool:
         """Let all go if an engine runs, or none will; whether that is so."""
         reason = ""
         if not self._fleet.has_model(model.name) or self._fleet.model(model.name) is not model:
             reason = "it has been taken away"
         elif not model.replicas:
-            if model.state is not ModelState.UNHEALTHY or self._may_recover(model, vigil):
+            if model.state is not ModelState.UNHEALTHY or self._may_recover(model, cold_start):
                 return False
             self._fail(model)
             reason = model.reason
-        for waiting in vigil.crowd:
+        for waiting in cold_start.crowd:
             if waiting.ready.done():
                 continue
             if reason:
@@ -199,9 +199,9 @@ class ColdStarts:
                 waiting.ready.set_result(None)
         return True
 
-    def _may_recover(self, model: ServedModel, vigil: "_ColdStart") -> bool:
+    def _may_recover(self, model: ServedModel, cold_start: "_ColdStart") -> bool:
         """Whether a model that does not look well may be about to try again."""
-        age_s = asyncio.get_running_loop().time() - vigil.since_s
+        age_s = asyncio.get_running_loop().time() - cold_start.since_s
         return self._failure(model) is not None and age_s < GRACE_S
 
     def _fail(self, model: ServedModel) -> None:
@@ -227,16 +227,16 @@ class _Waiting(QueueItem):
     is_in: bool = True
 
     @classmethod
-    def of(cls, errand: InferenceRequest, crowd: EvictionIndex["_Waiting"]) -> "_Waiting":
+    def of(cls, request: InferenceRequest, crowd: EvictionIndex["_Waiting"]) -> "_Waiting":
         """One request, among those who wait for the same model."""
         return cls(
-            tenant=errand.tenant,
+            tenant=request.tenant,
             tokens=0.0,
             due_s=0.0,
             number=0,
-            is_batch=errand.is_batch,
+            is_batch=request.is_batch,
             crowd=crowd,
-            size_bytes=len(errand.body),
+            size_bytes=len(request.body),
             ready=asyncio.get_running_loop().create_future(),
         )
 

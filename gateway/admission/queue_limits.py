@@ -38,7 +38,7 @@ class QueueLimits:
     def add(self, held: QueuedRequest) -> None:
         """One more waits."""
         self._crowd.add(held)
-        self._stock.add(held, held.wish.size_bytes)
+        self._stock.add(held, held.request.size_bytes)
 
     def remove(self, held: QueuedRequest) -> None:
         """It waits no more."""
@@ -60,7 +60,7 @@ class QueueLimits:
         if not _clear(self._crowd, held, 1, most, reason):
             raise self.overloaded(reason, wait_s)
         reason = f"{QUEUE_BYTES >> 20} MiB of requests are waiting"
-        if not _clear(self._stock, held, held.wish.size_bytes, QUEUE_BYTES, reason):
+        if not _clear(self._stock, held, held.request.size_bytes, QUEUE_BYTES, reason):
             raise self.overloaded(reason, wait_s)
 
     def overloaded(self, reason: str, wait_s: float | None) -> Overloaded:

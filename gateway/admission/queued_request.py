@@ -47,7 +47,7 @@ class AdmissionRequest:
         tokens = prefill_tokens(decision) + self.sequences * decision.output_tokens
         if self.prompts_bytes > self.prompt.size:
             others_bytes = self.prompts_bytes - self.prompt.size
-            tokens += others_bytes * decision.figures.tokens_per_byte
+            tokens += others_bytes * decision.estimates.tokens_per_byte
         return max(1.0, tokens)
 
 
@@ -57,7 +57,7 @@ class QueuedRequest(QueueItem):
 
     reject: Callable[["QueuedRequest", str], None]
     """Turns it away, for a reason that the client is told."""
-    wish: AdmissionRequest
+    request: AdmissionRequest
     decision: Decision
     since_s: float
     limit_s: float
@@ -74,7 +74,7 @@ def demand(held: Collection[QueuedRequest]) -> Demand:
     """What these want of the engine they are held for."""
     others = [each for each in held if not each.is_batch]
     return Demand(
-        requests=sum(each.wish.sequences for each in others),
+        requests=sum(each.request.sequences for each in others),
         prefill_tokens=sum(prefill_tokens(each.decision) for each in others),
-        batch_requests=sum(each.wish.sequences for each in held if each.is_batch),
+        batch_requests=sum(each.request.sequences for each in held if each.is_batch),
     )

@@ -52,13 +52,13 @@ class ModelNames:
         self._fixed: dict[str, ModelRoute] = {}
         self._drawn: set[str] = set()
         for name in {**config.targets, **config.fallbacks}:
-            course, passed = self._walk(name, b"")
+            route, passed = self._walk(name, b"")
             if passed & self._splits.keys():
                 self._drawn.add(name)
             else:
-                self._fixed[name] = course
+                self._fixed[name] = route
 
-    def course(self, name: str, key: bytes) -> ModelRoute:
+    def route(self, name: str, key: bytes) -> ModelRoute:
         """Where a request for `name` goes.
 
         Requests with the same `key` (a session, a user) go to the same models. A name that the

@@ -41,7 +41,7 @@ class EngineTracker:
         """How much work comes, and what it takes."""
         self._ledger = ShadowCache(facts.kv_tokens if holds_prefixes else 0)
         self._listeners: list[Callable[[], None]] = []
-        self._visits: dict[TrackedRequest, None] = {}
+        self._tracked_requests: dict[TrackedRequest, None] = {}
         self._pending_tokens = 0
         self._used_tokens = 0
         self._work = 0.0
@@ -63,13 +63,13 @@ class EngineTracker:
     @property
     def load(self) -> Load:
         """How busy the engine is."""
-        waiting = min(self._waiting(), len(self._visits))
+        waiting = min(self._waiting(), len(self._tracked_requests))
         return Load(
-            running=len(self._visits) - waiting,
+            running=len(self._tracked_requests) - waiting,
             waiting=waiting,
             pending_tokens=self._pending_tokens,
             # What the engine said last may be older than the end of all there was.
-            free_tokens=self._free_tokens() if self._visits else self._facts.kv_tokens,
+            free_tokens=self._free_tokens() if self._tracked_requests else self._facts.kv_tokens,
         )
 
     @property
@@ -77,16 +77,16 @@ class EngineTracker:
         """Prompts that an interactive request finds before it, and their tokens to be computed."""
         passes = self._facts.takes_priority
         pending = [
-            visit.pending_tokens
-            for visit in self._visits
-            if visit.pending_tokens and not (passes and visit.dispatch.is_batch)
+            tracked.pending_tokens
+            for tracked in self._tracked_requests
+            if tracked.pending_tokens and not (passes and tracked.dispatch.is_batch)
         ]
         return len(pending), sum(pending)
 
     @property
     def stalled_s(self) -> float:
         """Seconds since the engine last got on with its work, while it has some."""
-        return max(0.0, self._now() - self._progressed_s) if self._visits else 0.0
+        return max(0.0, self._now() - self._progressed_s) if self._tracked_requests else 0.0
 
     def watch(self, listener: Callable[[], None]) -> None:
         """Have `listener` called whenever there may be something to take."""
@@ -114,23 +114,23 @@ class EngineTracker:
         dispatch = dispatch or NO_DISPATCH
         self._count()
         holding = self._ledger.begin(dispatched_prompt(dispatch), prompt_tokens)
-        visit = TrackedRequest(dispatch, holding, prompt_tokens, self._now(), self._work)
-        if not self._visits:
-            self._progressed_s = visit.arrived_s
-        visit.cached_tokens = min(round(holding.matched_tokens), prompt_tokens)
-        visit.pending_tokens = prompt_tokens - visit.cached_tokens
-        self._pending_tokens += visit.pending_tokens
+        tracked = TrackedRequest(dispatch, holding, prompt_tokens, self._now(), self._work)
+        if not self._tracked_requests:
+            self._progressed_s = tracked.arrived_s
+        tracked.cached_tokens = min(round(holding.matched_tokens), prompt_tokens)
+        tracked.pending_tokens = prompt_tokens - tracked.cached_tokens
+        self._pending_tokens += tracked.pending_tokens
         self._used_tokens += prompt_tokens
-        self.meter.arrive(visit.pending_tokens)
-        self._visits[visit] = None
+        self.meter.arrive(tracked.pending_tokens)
+        self._tracked_requests[tracked] = None
         if dispatch.id:
             self._accepted.append(dispatch.id)
         self._tell()
-        return visit
+        return tracked
 
     def start(
         self,
-        visit: TrackedRequest,
+        tracked: TrackedRequest,
         cached_tokens: int,
         scheduled_s: float | None = None,
         first_token_s: float | None = None,
@@ -140,60 +140,60 @@ class EngineTracker:
         `scheduled_s`: when the engine began with its prompt; on arrival, if not known.
         `first_token_s`: when it made the token, if that was before now.
         """
-        if visit not in self._visits or visit.first_token_s is not None:
+        if tracked not in self._tracked_requests or tracked.first_token_s is not None:
             return
         self._count()
         now_s = self._now()
-        arrived_s = visit.arrived_s
+        arrived_s = tracked.arrived_s
         first_s = now_s if first_token_s is None else min(max(first_token_s, arrived_s), now_s)
-        visit.first_token_s = first_s
-        visit.scheduled_s = (
+        tracked.first_token_s = first_s
+        tracked.scheduled_s = (
             arrived_s if scheduled_s is None else min(max(scheduled_s, arrived_s), first_s)
         )
         # What has run since a token that we hear of late is a share of what has run since arrival.
         share = (first_s - arrived_s) / (now_s - arrived_s) if first_s < now_s else 1.0
-        visit.work_before += share * (self._work - visit.work_before)
+        tracked.work_before += share * (self._work - tracked.work_before)
         self._progressed_s = now_s
-        self.meter.prefill(visit.prompt_tokens - cached_tokens, visit.scheduled_s, first_s)
-        self._settle(visit, cached_tokens)
+        self.meter.prefill(tracked.prompt_tokens - cached_tokens, tracked.scheduled_s, first_s)
+        self._settle(tracked, cached_tokens)
         self._tell()
 
     def finish(
         self,
-        visit: TrackedRequest,
+        tracked: TrackedRequest,
         completion_tokens: int,
         replies: Sequence[bytes] = (),
         *,
         is_aborted: bool = False,
     ) -> None:
         """It has ended, or was aborted; `replies`: the text of each answer, or its token ids."""
-        if visit not in self._visits:
+        if tracked not in self._tracked_requests:
             return
         self._count()
-        del self._visits[visit]
-        self._used_tokens -= visit.prompt_tokens
+        del self._tracked_requests[tracked]
+        self._used_tokens -= tracked.prompt_tokens
         now_s = self._now()
-        self._pending_tokens -= visit.pending_tokens
-        if visit.first_token_s is None:
+        self._pending_tokens -= tracked.pending_tokens
+        if tracked.first_token_s is None:
             queue_s = prefill_s = decode_s = 0.0
         else:
-            scheduled_s = visit.arrived_s if visit.scheduled_s is None else visit.scheduled_s
-            queue_s = scheduled_s - visit.arrived_s
-            prefill_s = visit.first_token_s - scheduled_s
-            decode_s = now_s - visit.first_token_s
+            scheduled_s = tracked.arrived_s if tracked.scheduled_s is None else tracked.scheduled_s
+            queue_s = scheduled_s - tracked.arrived_s
+            prefill_s = tracked.first_token_s - scheduled_s
+            decode_s = now_s - tracked.first_token_s
             self.meter.serve(prefill_s + decode_s)
-        if visit.first_token_s is None and is_aborted:
-            self._ledger.cancel(visit.holding)
+        if tracked.first_token_s is None and is_aborted:
+            self._ledger.cancel(tracked.holding)
         else:
-            self._ledger.end(visit.holding, visit.answers(completion_tokens, replies))
-        running = (self._work - visit.work_before) / decode_s if decode_s > 0 else 1.0
+            self._ledger.end(tracked.holding, tracked.answers(completion_tokens, replies))
+        running = (self._work - tracked.work_before) / decode_s if decode_s > 0 else 1.0
         self._finished.append(
             Finished(
-                id=visit.dispatch.id,
-                prompt_tokens=visit.prompt_tokens,
-                cached_tokens=visit.cached_tokens,
+                id=tracked.dispatch.id,
+                prompt_tokens=tracked.prompt_tokens,
+                cached_tokens=tracked.cached_tokens,
                 completion_tokens=completion_tokens,
-                prompt_bytes=visit.text_bytes,
+                prompt_bytes=tracked.text_bytes,
                 queue_s=queue_s,
                 prefill_s=prefill_s,
                 decode_s=decode_s,
@@ -203,14 +203,14 @@ class EngineTracker:
         )
         self._tell()
 
-    def pool(self, visit: TrackedRequest, cached_tokens: int) -> None:
+    def pool(self, tracked: TrackedRequest, cached_tokens: int) -> None:
         """It has ended with a vector, or anything else that is not made of tokens."""
-        if visit in self._visits:
+        if tracked in self._tracked_requests:
             self.progress()
-            new_tokens = visit.prompt_tokens - cached_tokens
-            self.meter.prefill(new_tokens, visit.arrived_s, self._now())
-            self._settle(visit, cached_tokens)
-            self.finish(visit, 0)
+            new_tokens = tracked.prompt_tokens - cached_tokens
+            self.meter.prefill(new_tokens, tracked.arrived_s, self._now())
+            self._settle(tracked, cached_tokens)
+            self.finish(tracked, 0)
 
     def note_adapters(self, state: AdapterState) -> None:
         """The engine's adapters stand like this now."""
@@ -258,7 +258,9 @@ class EngineTracker:
             is_snapshot=True,
             added=packed(held),
             added_tokens=packed_tokens(held.values()),
-            accepted=[visit.dispatch.id for visit in self._visits if visit.dispatch.id],
+            accepted=[
+                tracked.dispatch.id for tracked in self._tracked_requests if tracked.dispatch.id
+            ],
             load=self.load,
             is_draining=self._is_draining,
             stalled_s=self.stalled_s,
@@ -268,11 +270,11 @@ class EngineTracker:
     def _beside_prompts(self) -> int:
         return max(0, self._facts.kv_tokens - self._used_tokens)
 
-    def _settle(self, visit: TrackedRequest, cached_tokens: int) -> None:
-        visit.cached_tokens = cached_tokens
-        self._pending_tokens -= visit.pending_tokens
-        visit.pending_tokens = 0
-        self._ledger.settle(visit.holding, cached_tokens, max(self._facts.block_size, 1))
+    def _settle(self, tracked: TrackedRequest, cached_tokens: int) -> None:
+        tracked.cached_tokens = cached_tokens
+        self._pending_tokens -= tracked.pending_tokens
+        tracked.pending_tokens = 0
+        self._ledger.settle(tracked.holding, cached_tokens, max(self._facts.block_size, 1))
 
     def _count(self) -> None:
         now_s = self._now()
@@ -280,7 +282,7 @@ class EngineTracker:
         self._work_until_s = now_s
 
     def _tell(self) -> None:
-        visits = len(self._visits)
-        self._running = visits - min(self._waiting(), visits)
+        tracked_requests = len(self._tracked_requests)
+        self._running = tracked_requests - min(self._waiting(), tracked_requests)
         for listener in self._listeners:
             listener()

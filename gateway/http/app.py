@@ -34,28 +34,30 @@ logger = logging.getLogger(__name__)
 
 def create_app(
     fleet: Fleet,
-    dispatchers: Schedulers,
-    means: RouterContext,
+    schedulers: Schedulers,
+    context: RouterContext,
     *,
-    controls: LiveConfig,
-    accounts: RequestMetrics | None = None,
+    live_config: LiveConfig,
+    request_metrics: RequestMetrics | None = None,
 ) -> "GatewayApp":
     """The gateway as an ASGI application.
 
-    The application owns the relay in `means` and closes it at its shutdown. What is in `controls`
-    may be changed in place. `accounts`: where each request's end is noted.
+    The application owns the relay in `context` and closes it at its shutdown. What is in
+    `live_config` may be changed in place. `request_metrics`: where each request's end is noted.
     """
-    accounts = accounts or RequestMetrics()
-    dispatchers.log.observer = accounts.note_finished
-    selector = TargetResolver(fleet, dispatchers)
-    shadows = ShadowTraffic(selector, means, accounts.recorder)
-    rest = _everything_else(means, shadows)
-    rest.include_router(models_router(fleet, controls))
+    request_metrics = request_metrics or RequestMetrics()
+    schedulers.log.observer = request_metrics.note_finished
+    resolver = TargetResolver(fleet, schedulers)
+    shadows = ShadowTraffic(resolver, context, request_metrics.recorder)
+    rest = _everything_else(context, shadows)
+    rest.include_router(models_router(fleet, live_config))
     rest.include_router(health_router(fleet))
     rest.include_router(
-        operators_router(selector, dispatchers.log, means.faults, shadows, controls)
+        operators_router(resolver, schedulers.log, context.faults, shadows, live_config)
     )
-    return GatewayApp(rest, InferenceHandler(selector, means, shadows, controls, accounts))
+    return GatewayApp(
+        rest, InferenceHandler(resolver, context, shadows, live_config, request_metrics)
+    )
 
 
 class GatewayApp:
@@ -116,13 +118,13 @@ def _request_id(scope: Scope) -> bytes:
     return sound_request_id(None)
 
 
-def _everything_else(means: RouterContext, shadows: ShadowTraffic) -> FastAPI:
+def _everything_else(context: RouterContext, shadows: ShadowTraffic) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await shadows.close()
-        await means.cold_starts.close()
-        await means.relay.close()
+        await context.cold_starts.close()
+        await context.relay.close()
 
     app = FastAPI(title="ray-llm-gateway", lifespan=lifespan, redirect_slashes=False)
     app.include_router(inference_documents())

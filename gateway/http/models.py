@@ -39,19 +39,19 @@ class ModelList(BaseModel):
     data: list[ModelCard]
 
 
-def models_router(fleet: Fleet, controls: LiveConfig) -> APIRouter:
+def models_router(fleet: Fleet, live_config: LiveConfig) -> APIRouter:
     """The routes that list and retrieve models."""
     router = APIRouter(tags=["models"])
 
     @router.get("/v1/models", response_model_exclude_none=True)
     async def list_models() -> ModelList:
         """List all models, adapters, aliases and splits."""
-        return ModelList(data=[*cards_of(fleet, controls.names).values()])
+        return ModelList(data=[*cards_of(fleet, live_config.names).values()])
 
     @router.get("/v1/models/{model:path}", response_model_exclude_none=True, responses={404: ERROR})
     async def retrieve_model(model: str) -> ModelCard:
         """Retrieve one model; its name may hold slashes."""
-        card = cards_of(fleet, controls.names).get(model)
+        card = cards_of(fleet, live_config.names).get(model)
         if card is None:
             raise ModelNotFound(model)
         return card

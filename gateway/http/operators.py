@@ -16,16 +16,16 @@ from gateway.serving.target import TargetResolver
 
 
 def operators_router(
-    selector: TargetResolver,
+    resolver: TargetResolver,
     log: DecisionLog,
     faults: Faults,
     shadows: ShadowTraffic,
-    controls: LiveConfig,
+    live_config: LiveConfig,
 ) -> APIRouter:
     """The routes for operators."""
 
     def only_operators(request: Request) -> None:
-        controls.access.check(request.method, request.url.path, request.headers)
+        live_config.access.check(request.method, request.url.path, request.headers)
 
     router = APIRouter(
         prefix="/gateway", include_in_schema=False, dependencies=[Depends(only_operators)]
@@ -40,18 +40,18 @@ def operators_router(
         headers = request.headers
         length = headers.get("content-length")
         body = await read_body(
-            request.receive, length.encode() if length else None, controls.limits
+            request.receive, length.encode() if length else None, live_config.limits
         )
         head = parse_head(path, body, headers.get("content-type", "").encode())
         session = headers.get("x-session-id", "").encode("latin-1")
-        errand = InferenceRequest(path, [], body, b"dry-run", session=session)
-        *others, last = controls.names.course(head.model, sticky_key(errand, head)).models
+        inference = InferenceRequest(path, [], body, b"dry-run", session=session)
+        *others, last = live_config.names.route(head.model, sticky_key(inference, head)).models
         for name in others:
             with contextlib.suppress(ModelNotFound, ModelUnavailable, UnsupportedRoute):
-                return selector.select(errand, head, name).choose().explanation()
-        return selector.select(errand, head, last).choose().explanation()
+                return resolver.select(inference, head, name).choose().explanation()
+        return resolver.select(inference, head, last).choose().explanation()
 
-    router.add_api_route("/config", controls.report)
+    router.add_api_route("/config", live_config.report)
 
     @router.get("/decisions")
     async def decisions(limit: int = KEPT, model: str | None = None) -> dict[str, object]:

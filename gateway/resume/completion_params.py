@@ -102,64 +102,64 @@ def read_params(body: bytes) -> tuple[CompletionParams, Fields]:
         Unresumable: it cannot be read.
     """
     try:
-        inquiry = msgspec.json.decode(body, type=CompletionParams, strict=False)
-        return inquiry, msgspec.json.decode(body, type=Fields)
+        params = msgspec.json.decode(body, type=CompletionParams, strict=False)
+        return params, msgspec.json.decode(body, type=Fields)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         raise Unresumable("The request cannot be read.") from None
 
 
-def limits(path: str, inquiry: CompletionParams, fields: Fields, tokens: int) -> dict[str, int]:
+def limits(path: str, params: CompletionParams, fields: Fields, tokens: int) -> dict[str, int]:
     """The fields that limit the tokens of an answer, the one that counts first.
 
     `tokens`: what the answer has already. An engine that lets it have more than the default for a
     text completion has another one.
     """
-    named = {"max_completion_tokens": inquiry.max_completion_tokens} if path == CHAT else {}
-    named["max_tokens"] = inquiry.max_tokens
+    named = {"max_completion_tokens": params.max_completion_tokens} if path == CHAT else {}
+    named["max_tokens"] = params.max_tokens
     if path == COMPLETIONS and "max_tokens" not in fields and tokens <= DEFAULT_COMPLETION_TOKENS:
         named["max_tokens"] = DEFAULT_COMPLETION_TOKENS
     return {name: limit for name, limit in named.items() if limit is not None}
 
 
-def check_continuable(inquiry: CompletionParams, fields: Fields) -> None:
+def check_continuable(params: CompletionParams, fields: Fields) -> None:
     """Refuse a request whose answer's end depends on how it began.
 
     Raises:
         Unresumable: the message names the field because of which it does.
     """
-    name = next(_ties(inquiry, fields), None)
+    name = next(_ties(params, fields), None)
     if name is not None:
         raise Unresumable(f"`{name}` concerns the answer as a whole.")
 
 
-def choices(path: str, inquiry: CompletionParams) -> int:
+def choices(path: str, params: CompletionParams) -> int:
     """How many choices the answer has."""
     prompts = 1
-    if path == COMPLETIONS and bytes(inquiry.prompt)[:1] == b"[":
-        listed = msgspec.json.decode(inquiry.prompt, type=list[msgspec.Raw])
+    if path == COMPLETIONS and bytes(params.prompt)[:1] == b"[":
+        listed = msgspec.json.decode(params.prompt, type=list[msgspec.Raw])
         is_several = bool(listed) and bytes(listed[0])[:1] in (b'"', b"[")
         prompts = len(listed) if is_several else 1
-    return prompts * (inquiry.n or 1)
+    return prompts * (params.n or 1)
 
 
-def _ties(inquiry: CompletionParams, fields: Fields) -> Iterator[str]:
+def _ties(params: CompletionParams, fields: Fields) -> Iterator[str]:
     """The fields because of which an answer's end depends on how it began."""
     for name, value in fields.items():
         if (name in WHOLE or name.startswith("guided_")) and bytes(value) not in _NOTHING:
             yield name
-    has_format = inquiry.response_format is not None
+    has_format = params.response_format is not None
     conditions = {
-        "n": (inquiry.n or 1) > 1,
-        "best_of": (inquiry.best_of or 1) > 1,
-        "seed": inquiry.seed is not None and not inquiry.is_greedy,
-        "logprobs": bytes(inquiry.logprobs) not in (b"null", b"false"),
-        "response_format": has_format and inquiry.response_format != _Format("text"),
-        "tool_choice": bytes(inquiry.tool_choice) not in (b"null", b'"auto"', b'"none"'),
+        "n": (params.n or 1) > 1,
+        "best_of": (params.best_of or 1) > 1,
+        "seed": params.seed is not None and not params.is_greedy,
+        "logprobs": bytes(params.logprobs) not in (b"null", b"false"),
+        "response_format": has_format and params.response_format != _Format("text"),
+        "tool_choice": bytes(params.tool_choice) not in (b"null", b'"auto"', b'"none"'),
         # Otherwise vLLM holds back what may become a stop string: what was sent has none in it.
-        "include_stop_str_in_output": bool(inquiry.include_stop_str_in_output)
-        and bytes(inquiry.stop) not in _NOTHING,
-        "include_reasoning": inquiry.include_reasoning is False,
-        "add_generation_prompt": inquiry.add_generation_prompt is False
-        and not inquiry.continue_final_message,
+        "include_stop_str_in_output": bool(params.include_stop_str_in_output)
+        and bytes(params.stop) not in _NOTHING,
+        "include_reasoning": params.include_reasoning is False,
+        "add_generation_prompt": params.add_generation_prompt is False
+        and not params.continue_final_message,
     }
     yield from (name for name, is_tie in conditions.items() if is_tie)

@@ -50,7 +50,7 @@ class _Message(msgspec.Struct, frozen=True):
 
 
 async def continuation(
-    path: str, inquiry: CompletionParams, fields: Fields, kept: str, tokenize: Tokenize
+    path: str, params: CompletionParams, fields: Fields, kept: str, tokenize: Tokenize
 ) -> Continuation:
     """The request for what follows upon `kept`.
 
@@ -59,19 +59,19 @@ async def continuation(
     """
     try:
         if path == CHAT:
-            return await _chat(inquiry, fields, kept, tokenize)
-        return await _completion(inquiry, fields, kept, tokenize)
+            return await _chat(params, fields, kept, tokenize)
+        return await _completion(params, fields, kept, tokenize)
     except (msgspec.MsgspecError, ValueError, LookupError, RecursionError):
         raise Unresumable("The prompt cannot be read.") from None
 
 
 async def _chat(
-    inquiry: CompletionParams, fields: Fields, kept: str, tokenize: Tokenize
+    params: CompletionParams, fields: Fields, kept: str, tokenize: Tokenize
 ) -> Continuation:
     messages = msgspec.json.decode(fields["messages"], type=list[msgspec.Raw])
-    if inquiry.continue_final_message:
+    if params.continue_final_message:
         messages[-1] = raw(_grown(msgspec.json.decode(messages[-1], type=Fields), kept))
-    elif inquiry.is_greedy and kept[0].isspace():
+    elif params.is_greedy and kept[0].isspace():
         raise Unresumable("Chat templates strip what a message begins with.")
     else:
         messages.append(raw(_Message(kept)))
@@ -103,9 +103,9 @@ def _grown(message: Fields, kept: str) -> Fields:
 
 
 async def _completion(
-    inquiry: CompletionParams, fields: Fields, kept: str, tokenize: Tokenize
+    params: CompletionParams, fields: Fields, kept: str, tokenize: Tokenize
 ) -> Continuation:
-    prompt = msgspec.json.decode(inquiry.prompt, type=str | list[int | str | list[int]])
+    prompt = msgspec.json.decode(params.prompt, type=str | list[int | str | list[int]])
     if isinstance(prompt, list) and len(prompt) == 1 and not isinstance(prompt[0], int):
         prompt = prompt[0]
     if not isinstance(prompt, str):
@@ -125,7 +125,7 @@ async def _completion(
         return Continuation(changed, size, None)
     kept_tokens: int | None = len(after) - len(before)
     if after[: len(before)] != before:
-        if inquiry.is_greedy:
+        if params.is_greedy:
             raise Unresumable("The prompt ends within a word.")
         kept_tokens = await _count(fields, kept, tokenize)
     return Continuation(changed, size, kept_tokens, len(before))

@@ -54,18 +54,18 @@ class _BrokenStream(msgspec.Struct, frozen=True):
 
     path: str
     body: bytes
-    inquiry: CompletionParams
+    params: CompletionParams
     fields: Fields
     transcript: Transcript
 
     @property
     def is_finished(self) -> bool:
-        return self.transcript.is_finished(choices(self.path, self.inquiry))
+        return self.transcript.is_finished(choices(self.path, self.params))
 
     @property
     def is_counting(self) -> bool:
         """Whether the client is told the tokens; engines may do so without being asked."""
-        return self.inquiry.wants_usage or self.transcript.usage is not None
+        return self.params.wants_usage or self.transcript.usage is not None
 
     @property
     def lacks_usage(self) -> bool:
@@ -80,15 +80,17 @@ class _BrokenStream(msgspec.Struct, frozen=True):
         return TokenCounts(usage.prompt_tokens, usage.completion_tokens or 0)
 
 
-async def resumption(path: str, body: bytes, journal: StreamLog, tokenize: Tokenize) -> Resumption:
-    """How to carry on the answer to `body`, of which a client has what is in `journal`.
+async def resumption(
+    path: str, body: bytes, stream_log: StreamLog, tokenize: Tokenize
+) -> Resumption:
+    """How to carry on the answer to `body`, of which a client has what is in `stream_log`.
 
     `tokenize`: POSTs a body to an engine's `/tokenize`, for the tokens; None if it has no answer.
 
     Raises:
         Unresumable: there is no sound way.
     """
-    transcript = journal.transcript
+    transcript = stream_log.transcript
     if not transcript.is_empty:
         _check(path, transcript)
     if transcript.is_blank:
@@ -99,7 +101,7 @@ async def resumption(path: str, body: bytes, journal: StreamLog, tokenize: Token
     try:
         return await _continued(broken, tokenize)
     except Unresumable:
-        if broken.inquiry.is_repeatable:
+        if broken.params.is_repeatable:
             return Resumption(path, body, Splice(transcript))
         if broken.is_finished:
             return _ended(broken)
@@ -126,17 +128,17 @@ def cut(text: str) -> str:
 
 
 async def _continued(broken: _BrokenStream, tokenize: Tokenize) -> Resumption:
-    inquiry = broken.inquiry
-    check_continuable(inquiry, broken.fields)
+    params = broken.params
+    check_continuable(params, broken.fields)
     text = _content(broken.transcript)
-    if broken.is_finished and not inquiry.is_greedy:
+    if broken.is_finished and not params.is_greedy:
         return await _counted(broken, text, tokenize)
-    kept = cut(text) if inquiry.is_greedy else text.rstrip()
-    overlaps = partial(Overlaps.tail, text=text[len(kept) :], is_lenient=not inquiry.is_greedy)
+    kept = cut(text) if params.is_greedy else text.rstrip()
+    overlaps = partial(Overlaps.tail, text=text[len(kept) :], is_lenient=not params.is_greedy)
     if kept:
-        grown = await continuation(broken.path, inquiry, broken.fields, kept, tokenize)
+        grown = await continuation(broken.path, params, broken.fields, kept, tokenize)
         return _asked(broken, grown, overlaps)
-    if inquiry.is_greedy:
+    if params.is_greedy:
         raise Unresumable("There is no whole word to go on from.")
     return Resumption(broken.path, broken.body, Splice(broken.transcript, overlaps))
 
@@ -156,20 +158,20 @@ def _content(transcript: Transcript) -> str:
 def _asked(
     broken: _BrokenStream, grown: Continuation, overlaps: Callable[[ChoiceTranscript], Overlaps]
 ) -> Resumption:
-    inquiry, transcript = broken.inquiry, broken.transcript
+    params, transcript = broken.params, broken.transcript
     kept_tokens = grown.kept_tokens or 0
-    counts = limits(broken.path, inquiry, broken.fields, kept_tokens)
+    counts = limits(broken.path, params, broken.fields, kept_tokens)
     limit = next(iter(counts.values()), None)
-    is_limited = limit is not None or bool(inquiry.min_tokens)
+    is_limited = limit is not None or bool(params.min_tokens)
     if grown.kept_tokens is None and (is_limited or broken.is_counting):
         raise Unresumable(UNCOUNTED)
     if limit is not None and limit <= kept_tokens:
-        if inquiry.is_greedy:
+        if params.is_greedy:
             raise Unresumable("The answer's tokens can be counted in two ways.")
         return _out_of_tokens(broken, limit, grown.prompt_tokens)
     left = {name: raw(max(1, tokens - kept_tokens)) for name, tokens in counts.items()}
-    if inquiry.min_tokens:
-        left["min_tokens"] = raw(max(0, inquiry.min_tokens - kept_tokens))
+    if params.min_tokens:
+        left["min_tokens"] = raw(max(0, params.min_tokens - kept_tokens))
     body = msgspec.json.encode(broken.fields | grown.fields | left)
     # What `/tokenize` renders of a conversation may lack something, but of a text nothing.
     prompt_tokens = grown.prompt_tokens if broken.path == COMPLETIONS else None
@@ -188,12 +190,12 @@ async def _counted(broken: _BrokenStream, text: str, tokenize: Tokenize) -> Resu
     """The usage of an answer that was said to its end."""
     said = broken.transcript.choices[0]
     stop = said.stop_reason if isinstance(said.stop_reason, str) else ""
-    grown = await continuation(broken.path, broken.inquiry, broken.fields, text + stop, tokenize)
+    grown = await continuation(broken.path, broken.params, broken.fields, text + stop, tokenize)
     if grown.prompt_tokens is None or grown.kept_tokens is None:
         raise Unresumable(UNCOUNTED)
     completion_tokens = grown.kept_tokens
     if said.finish_reason == "length":
-        counts = limits(broken.path, broken.inquiry, broken.fields, completion_tokens)
+        counts = limits(broken.path, broken.params, broken.fields, completion_tokens)
         completion_tokens = next(iter(counts.values()), completion_tokens)
     elif not stop:
         completion_tokens += 1  # the one that ends an answer has no text

@@ -106,7 +106,7 @@ class CostModel:
         self._bytes = 2000.0
         self._output_tokens = PRIOR_OUTPUT_TOKENS
         self._answers = 1.0
-        self.figures = self._read()
+        self.estimates = self._read()
 
     def learn(self, finished: Finished) -> None:
         """Take a finished request into account."""
@@ -122,11 +122,11 @@ class CostModel:
         if not finished.is_aborted and finished.completion_tokens:
             self._output_tokens = MEAN_MEMORY * self._output_tokens + finished.completion_tokens
             self._answers = MEAN_MEMORY * self._answers + 1
-        self.figures = self._read()
+        self.estimates = self._read()
 
     def output_tokens(self, max_tokens: int | None) -> float:
         """Tokens that an answer is likely to have."""
-        return min(self.figures.output_tokens, math.inf if max_tokens is None else max_tokens)
+        return min(self.estimates.output_tokens, math.inf if max_tokens is None else max_tokens)
 
     def _read(self) -> CostEstimates:
         return CostEstimates(

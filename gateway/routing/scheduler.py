@@ -52,7 +52,7 @@ class Scheduler:
         self, model: ServedModel, log: DecisionLog, rng: random.Random, now: Callable[[], float]
     ) -> None:
         self.latency = CostModel()
-        self.holdings = PrefixIndex()
+        self.prefix_index = PrefixIndex()
         self.outliers = Outliers(now)
         self.watcher: Callable[[str], None] | None = None
         """Told of every replica that may have more room, or be preferred less or more, by now."""
@@ -61,7 +61,7 @@ class Scheduler:
         self._rng = rng
         self._now = now
         self._policy: RoutingPolicy = make_policy(model.terms.routing.policy, rng)
-        self._desks: dict[str, ReplicaState] = {}
+        self._states: dict[str, ReplicaState] = {}
 
     def choose(
         self,
@@ -82,8 +82,8 @@ class Scheduler:
         policy = self._model.terms.routing.policy
         if self._policy.name != policy:
             self._policy = make_policy(policy, self._rng)
-        figures = self.latency.figures
-        matches = self.holdings.match(prompt.keys)
+        estimates = self.latency.estimates
+        matches = self.prefix_index.match(prompt.keys)
         request = RequestProfile(
             prompt,
             self._prompt_tokens(prompt, matches),
@@ -93,10 +93,10 @@ class Scheduler:
         )
         copies = self._copies() if adapter else NO_COPIES
         candidates = [
-            self._candidate(desk, request, matches.get(desk.replica.id, NOTHING), copies)
-            for desk in self._preferred(avoid)
+            self._candidate(state, request, matches.get(state.replica.id, NOTHING), copies)
+            for state in self._preferred(avoid)
         ]
-        choice = self._policy.choose(request, candidates, figures)
+        choice = self._policy.choose(request, candidates, estimates)
         chosen = candidates[choice.index]
         new_tokens = max(0.0, request.prompt_tokens - chosen.cached_tokens)
         return Decision(
@@ -111,9 +111,9 @@ class Scheduler:
             prompt_tokens=request.prompt_tokens,
             output_tokens=request.output_tokens,
             ttft_s=chosen.load_s
-            + (chosen.pending_tokens + new_tokens) * figures.prefill_s
-            + figures.step_s,
-            figures=figures,
+            + (chosen.pending_tokens + new_tokens) * estimates.prefill_s
+            + estimates.step_s,
+            estimates=estimates,
             has_session=bool(session),
             adapter=adapter,
         )
@@ -140,8 +140,8 @@ class Scheduler:
 
         `is_spared`: it leaves something free for those who have had less.
         """
-        desk = self._desks.get(decision.replica.id)
-        return desk is None or desk.has_room(
+        state = self._states.get(decision.replica.id)
+        return state is None or state.has_room(
             room_tokens(decision),
             sequences=decision.sequences,
             is_batch=decision.is_batch,
@@ -150,8 +150,8 @@ class Scheduler:
 
     def has_slot(self, decision: Decision, *, is_spared: bool = False) -> bool:
         """Whether the chosen replica could start a small request in the place of this one."""
-        desk = self._desks.get(decision.replica.id)
-        return desk is None or desk.has_room(0.0, is_batch=decision.is_batch, is_spared=is_spared)
+        state = self._states.get(decision.replica.id)
+        return state is None or state.has_room(0.0, is_batch=decision.is_batch, is_spared=is_spared)
 
     def shun(self, replica: Replica, seconds: float = SHUN_S) -> None:
         """Prefer others to a replica for so long: it could not be reached, or broke off."""
@@ -160,56 +160,57 @@ class Scheduler:
 
     def follows(self, replica: str) -> bool:
         """Whether a replica is there, and its telemetry arrives."""
-        desk = self._desks.get(replica)
-        return desk is not None and desk.is_followed
+        state = self._states.get(replica)
+        return state is not None and state.is_followed
 
     def is_sound(self, replica: str) -> bool:
         """Whether a replica is there, and none that others are preferred to."""
-        desk = self._desks.get(replica)
-        return desk is not None and self._standing(desk) in SOUND
+        state = self._states.get(replica)
+        return state is not None and self._standing(state) in SOUND
 
     @property
     def sound(self) -> set[str]:
         """All such replicas."""
-        return set(filter(self.is_sound, self._desks))
+        return set(filter(self.is_sound, self._states))
 
     @property
     def in_flight(self) -> int:
         """This router's requests that replicas are answering."""
-        return sum(len(desk.sent) for desk in self._desks.values())
+        return sum(len(state.sent) for state in self._states.values())
 
     @property
     def standings(self) -> Counter[str]:
         """How many replicas stand how, as `gateway.metrics.REPLICAS` calls it."""
         self.sync()
-        return Counter(map(self._standing, self._desks.values()))
+        return Counter(map(self._standing, self._states.values()))
 
     def due_s(self, decision: Decision) -> float:
         """When a waiting request is to start, beside others: the least is the first."""
         return (
-            prefill_tokens(decision) * self.latency.figures.prefill_s + AGEING * decision.decided_s
+            prefill_tokens(decision) * self.latency.estimates.prefill_s
+            + AGEING * decision.decided_s
         )
 
     def hold(self, decision: Decision, prompt: Prompt) -> None:
         """Count a request as waiting for its replica, which cannot start it yet."""
         name = decision.replica.id
-        if desk := self._desks.get(name):
-            desk.held[decision.id] = SentRequest(decision, prompt, room_tokens(decision))
-            desk.want(decision.adapter)
-            self.holdings.expect(name, prompt.keys)
+        if state := self._states.get(name):
+            state.held[decision.id] = SentRequest(decision, prompt, room_tokens(decision))
+            state.want(decision.adapter)
+            self.prefix_index.expect(name, prompt.keys)
 
     def release(self, decision: Decision) -> None:
         """Count a held request as on its way to its replica, until it is dropped."""
-        desk = self._desks.get(decision.replica.id)
-        if desk is not None and (held := desk.held.pop(decision.id, None)):
-            desk.released[decision.id] = held
+        state = self._states.get(decision.replica.id)
+        if state is not None and (held := state.held.pop(decision.id, None)):
+            state.released[decision.id] = held
 
     def drop(self, decision: Decision) -> None:
         """Count a request no more that was held or released; it is sent now, or not at all."""
-        if desk := self._desks.get(decision.replica.id):
+        if state := self._states.get(decision.replica.id):
             id_ = decision.id
-            if held := desk.held.pop(id_, None) or desk.released.pop(id_, None):
-                desk.want_no_more(decision.adapter)
+            if held := state.held.pop(id_, None) or state.released.pop(id_, None):
+                state.want_no_more(decision.adapter)
                 self._expect_no_more(held)
 
     def hear(self, replica: str, update: Update) -> None:
@@ -219,69 +220,69 @@ class Scheduler:
             ValueError: it cannot be understood.
         """
         self.sync()
-        desk = self._desks.get(replica)
-        if desk is None:
+        state = self._states.get(replica)
+        if state is None:
             return
         keys, tokens = unpacked(update.added), unpacked_tokens(update.added_tokens)
         if len(keys) != len(tokens):
             raise ValueError("keys without tokens")
         if update.is_snapshot:
-            desk.books = None
-            desk.is_followed = True
-            desk.unconfirmed.update(desk.sent)
-            self.holdings.replace(replica, keys, tokens)
+            state.books = None
+            state.is_followed = True
+            state.unconfirmed.update(state.sent)
+            self.prefix_index.replace(replica, keys, tokens)
         else:
-            self.holdings.add(replica, keys, tokens)
-            self.holdings.drop(replica, unpacked(update.dropped))
-        desk.take(update)
+            self.prefix_index.add(replica, keys, tokens)
+            self.prefix_index.drop(replica, unpacked(update.dropped))
+        state.take(update)
         for id_ in update.accepted:
-            self._confirm(desk, id_)
+            self._confirm(state, id_)
         for finished in update.finished:
-            self._confirm(desk, finished.id)
-            if (sent := desk.sent.get(finished.id)) is not None:
+            self._confirm(state, finished.id)
+            if (sent := state.sent.get(finished.id)) is not None:
                 sent.is_finished = True
             self._log.finish(finished)
             self.latency.learn(finished)
-        self._let_go(desk)
+        self._let_go(state)
         self._tell(replica)
 
     def lose(self, replica: str) -> None:
         """A replica's telemetry has broken off: go on with our own books."""
-        desk = self._desks.get(replica)
-        if desk is not None and desk.is_followed:
-            desk.is_followed = False
-            desk.load = IDLE
-            desk.unconfirmed.update(desk.sent)
-            self.holdings.replace(replica, (), ())
-            desk.books = ShadowCache(desk.replica.metadata.facts.kv_tokens)
+        state = self._states.get(replica)
+        if state is not None and state.is_followed:
+            state.is_followed = False
+            state.load = IDLE
+            state.unconfirmed.update(state.sent)
+            self.prefix_index.replace(replica, (), ())
+            state.books = ShadowCache(state.replica.metadata.facts.kv_tokens)
             self._tell(replica)
 
     def sync(self) -> None:
         """Follow the model's replicas as they come and go."""
         replicas = self._model.replicas
-        if replicas.keys() == self._desks.keys():
+        if replicas.keys() == self._states.keys():
             return
-        for name in self._desks.keys() - replicas.keys():
-            self.holdings.leave(name)
+        for name in self._states.keys() - replicas.keys():
+            self.prefix_index.leave(name)
             self.outliers.forget(name)
-            del self._desks[name]
+            del self._states[name]
             self._tell(name)
         for name, replica in replicas.items():
-            if name not in self._desks:
-                self.holdings.join(name)
+            if name not in self._states:
+                self.prefix_index.join(name)
                 books = ShadowCache(replica.metadata.facts.kv_tokens)
-                self._desks[name] = ReplicaState(replica, books=books)
+                self._states[name] = ReplicaState(replica, books=books)
                 self._tell(name)
 
-    def _standing(self, desk: ReplicaState) -> str:
-        if desk.is_draining:
+    def _standing(self, state: ReplicaState) -> str:
+        if state.is_draining:
             standing = "draining"
-        elif self.outliers.is_out(desk.replica.id):
+        elif self.outliers.is_out(state.replica.id):
             standing = "ejected"
-        elif desk.replica.shunned_until_s > self._now():
+        elif state.replica.shunned_until_s > self._now():
             standing = "shunned"
         else:
-            standing = READY if desk.is_followed else UNHEARD
+            standing = READY if state.is_followed else UNHEARD
         return standing
 
     def _tell(self, replica: str) -> None:
@@ -291,29 +292,29 @@ class Scheduler:
     def _preferred(self, avoid: Collection[str]) -> Collection[ReplicaState]:
         """The replicas to choose among: those of the best standing that any has."""
         now_s, out = self._now(), self.outliers.out
-        live = [desk for desk in self._desks.values() if not desk.is_draining]
-        reachable = [desk for desk in live if desk.replica.shunned_until_s <= now_s]
-        sound = [desk for desk in reachable if desk.replica.id not in out] if out else reachable
+        live = [state for state in self._states.values() if not state.is_draining]
+        reachable = [state for state in live if state.replica.shunned_until_s <= now_s]
+        sound = [state for state in reachable if state.replica.id not in out] if out else reachable
         if avoid:
-            for desks in (sound, reachable, live):
-                if others := [desk for desk in desks if desk.replica.id not in avoid]:
+            for states in (sound, reachable, live):
+                if others := [state for state in states if state.replica.id not in avoid]:
                     return others
-        return sound or reachable or live or self._desks.values()
+        return sound or reachable or live or self._states.values()
 
     def _candidate(
         self,
-        desk: ReplicaState,
+        state: ReplicaState,
         request: RequestProfile,
         match: PrefixMatch,
         copies: Mapping[str, int],
     ) -> Candidate:
-        load, prompt = desk.load, request.prompt
+        load, prompt = state.load, request.prompt
         pending: float = load.pending_tokens
-        if desk.unconfirmed or desk.released:
-            pending += desk.coming_tokens
-        if desk.held:
-            pending += sum([held.new_tokens for held in desk.held.values()])
-        facts = desk.replica.metadata.facts
+        if state.unconfirmed or state.released:
+            pending += state.coming_tokens
+        if state.held:
+            pending += sum([held.new_tokens for held in state.held.values()])
+        facts = state.replica.metadata.facts
         cached = 0.0
         if match.keys and facts.block_size:
             # The last token of a prompt is always computed, and engines cache whole blocks.
@@ -321,20 +322,20 @@ class Scheduler:
             most = min(known, request.prompt_tokens - 1)
             cached = max(0.0, most // facts.block_size * facts.block_size)
         return Candidate(
-            replica=desk.replica,
+            replica=state.replica,
             cached_keys=match.keys,
             cached_tokens=cached,
-            running=load.running + len(desk.unconfirmed) + len(desk.released),
-            waiting=load.waiting + len(desk.held),
+            running=load.running + len(state.unconfirmed) + len(state.released),
+            waiting=load.waiting + len(state.held),
             pending_tokens=pending,
             free_tokens=load.free_tokens,
-            load_s=desk.load_s(request.adapter, copies) if request.adapter else 0.0,
+            load_s=state.load_s(request.adapter, copies) if request.adapter else 0.0,
         )
 
     def _copies(self) -> Counter[str]:
         """On how many replicas each adapter is loaded."""
-        desks = self._desks.values()
-        return Counter(name for desk in desks for name in desk.replica.adapters.loaded)
+        states = self._states.values()
+        return Counter(name for state in states for name in state.replica.adapters.loaded)
 
     def _prompt_tokens(self, prompt: Prompt, matches: Matches) -> float:
         """What engines have counted of the beginning, and an estimate of the rest."""
@@ -346,64 +347,64 @@ class Scheduler:
         return longest.tokens + rest
 
     def _tokens_per_byte(self, prompt: Prompt) -> float:
-        return 1 / TOKEN_ID_BYTES if prompt.is_token_ids else self.latency.figures.tokens_per_byte
+        return 1 / TOKEN_ID_BYTES if prompt.is_token_ids else self.latency.estimates.tokens_per_byte
 
     def _send(self, sent: SentRequest) -> None:
         name = sent.decision.replica.id
-        desk = self._desks.get(name)
-        if desk is None:
+        state = self._states.get(name)
+        if state is None:
             return
-        self.holdings.expect(name, sent.prompt.keys)
+        self.prefix_index.expect(name, sent.prompt.keys)
         self.outliers.begin(name)
-        desk.sent[sent.decision.id] = desk.unconfirmed[sent.decision.id] = sent
-        desk.want(sent.decision.adapter)
+        state.sent[sent.decision.id] = state.unconfirmed[sent.decision.id] = sent
+        state.want(sent.decision.adapter)
 
-    def _confirm(self, desk: ReplicaState, id_: int) -> None:
-        sent = desk.unconfirmed.pop(id_, None) or desk.ended.pop(id_, (0.0, None))[1]
+    def _confirm(self, state: ReplicaState, id_: int) -> None:
+        sent = state.unconfirmed.pop(id_, None) or state.ended.pop(id_, (0.0, None))[1]
         if sent is not None:
             self._expect_no_more(sent)
 
     def _expect_no_more(self, sent: SentRequest) -> None:
         if sent.is_expected:
             sent.is_expected = False
-            self.holdings.expect_no_more(sent.decision.replica.id, sent.prompt.keys)
+            self.prefix_index.expect_no_more(sent.decision.replica.id, sent.prompt.keys)
 
     def _end(self, sent: SentRequest) -> None:
         id_ = sent.decision.id
-        desk = self._desks.get(sent.decision.replica.id)
-        if desk is None:
+        state = self._states.get(sent.decision.replica.id)
+        if state is None:
             return
-        self._let_go(desk)
-        if desk.sent.pop(id_, None):
-            desk.want_no_more(sent.decision.adapter)
-        is_unconfirmed = desk.unconfirmed.pop(id_, None) is not None
+        self._let_go(state)
+        if state.sent.pop(id_, None):
+            state.want_no_more(sent.decision.adapter)
+        is_unconfirmed = state.unconfirmed.pop(id_, None) is not None
         if not (is_unconfirmed or sent.is_finished):
-            desk.ended_since += 1
-        if is_unconfirmed and desk.is_followed and sent.is_answered:
-            desk.ended[id_] = (self._now() + CONFIRMATION_S, sent)
+            state.ended_since += 1
+        if is_unconfirmed and state.is_followed and sent.is_answered:
+            state.ended[id_] = (self._now() + CONFIRMATION_S, sent)
         else:
             self._expect_no_more(sent)
-        if desk.books is not None and sent.is_answered:
-            self._enter(desk, desk.books, sent)
-        self._tell(desk.replica.id)
+        if state.books is not None and sent.is_answered:
+            self._enter(state, state.books, sent)
+        self._tell(state.replica.id)
 
-    def _let_go(self, desk: ReplicaState) -> None:
+    def _let_go(self, state: ReplicaState) -> None:
         """Expect nothing more of requests that telemetry should have spoken of by now."""
         now_s = self._now()
-        while desk.ended:
-            id_ = next(iter(desk.ended))  # in the order of their ends
-            until_s, sent = desk.ended[id_]
+        while state.ended:
+            id_ = next(iter(state.ended))  # in the order of their ends
+            until_s, sent = state.ended[id_]
             if until_s > now_s:
                 return
-            del desk.ended[id_]
+            del state.ended[id_]
             self._expect_no_more(sent)
 
-    def _enter(self, desk: ReplicaState, books: ShadowCache, sent: SentRequest) -> None:
+    def _enter(self, state: ReplicaState, books: ShadowCache, sent: SentRequest) -> None:
         """Note in our own books what an answered request has left in a replica's cache."""
         books.end(books.begin(sent.prompt, round(sent.decision.prompt_tokens)))
         added, dropped = books.take_changes()
-        self.holdings.add(desk.replica.id, list(added), list(added.values()))
-        self.holdings.drop(desk.replica.id, dropped)
+        self.prefix_index.add(state.replica.id, list(added), list(added.values()))
+        self.prefix_index.drop(state.replica.id, dropped)
 
     def _dispatch(self, sent: SentRequest, model: str) -> Dispatch:
         prompt, decision = sent.prompt, sent.decision

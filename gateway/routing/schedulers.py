@@ -16,21 +16,21 @@ class Schedulers:
         self._fleet = fleet
         self._rng = rng
         self._now = now
-        self._dispatchers: dict[ServedModel, Scheduler] = {}
+        self._schedulers: dict[ServedModel, Scheduler] = {}
         fleet.watch(self._forget_gone)
 
     def __len__(self) -> int:
         """How many models have one."""
-        return len(self._dispatchers)
+        return len(self._schedulers)
 
     def of(self, model: ServedModel) -> Scheduler:
         """The dispatcher of a model."""
-        dispatcher = self._dispatchers.get(model)
-        if dispatcher is None:
-            dispatcher = Scheduler(model, self.log, self._rng, self._now)
-            self._dispatchers[model] = dispatcher
-        return dispatcher
+        scheduler = self._schedulers.get(model)
+        if scheduler is None:
+            scheduler = Scheduler(model, self.log, self._rng, self._now)
+            self._schedulers[model] = scheduler
+        return scheduler
 
     def _forget_gone(self) -> None:
-        for model in self._dispatchers.keys() - set(self._fleet.models):
-            del self._dispatchers[model]
+        for model in self._schedulers.keys() - set(self._fleet.models):
+            del self._schedulers[model]

@@ -73,23 +73,23 @@ class Attempts:
 
     def __init__(
         self,
-        errand: InferenceRequest,
-        selection: Target,
-        means: RouterContext,
-        outlet: ResponseWriter,
+        request: InferenceRequest,
+        target: Target,
+        context: RouterContext,
+        writer: ResponseWriter,
         *,
         due_s: float | None = None,
         patience_s: float = 0.0,
     ) -> None:
-        self._errand = errand
-        self._selection = selection
-        self._means = means
-        self._outlet = outlet
+        self._request = request
+        self._target = target
+        self._context = context
+        self._writer = writer
         self._due_s = due_s
         self._patience_s = patience_s
-        self._incidents = FailureReporter(selection, means.faults)
-        self._headers = outlet.reply.headers
-        self._timing = outlet.reply.timing
+        self._failures = FailureReporter(target, context.faults)
+        self._headers = writer.reply.headers
+        self._timing = writer.reply.timing
         self._replica: Replica | None = None
         self._tried: set[str] = set()
         self._retries = self._resumes = self._victims = 0
@@ -105,15 +105,19 @@ class Attempts:
         decision = await self._admitted()
         self._budget.earn()
         while not await self._succeeds(decision):
-            decision = self._wish().decide() if self._outlet.has_sent else await self._admitted()
+            decision = (
+                self._admission_request().decide()
+                if self._writer.has_sent
+                else await self._admitted()
+            )
 
     def tell(self, error: GatewayError) -> None:
         """The client is told of the error that was the end of it: note what is to be noted."""
-        self._incidents.told(self._replica, error, is_cut=self._outlet.has_sent)
+        self._failures.told(self._replica, error, is_cut=self._writer.has_sent)
 
     def pass_on(self, error: GatewayError) -> None:
         """Another model takes over because of the error: note that."""
-        self._incidents.passed_on(self._replica, error)
+        self._failures.passed_on(self._replica, error)
 
     async def _admitted(self) -> Decision:
         for _ in range(RESUMES):
@@ -125,32 +129,32 @@ class Attempts:
         return await self._admit()
 
     async def _admit(self) -> Decision:
-        admission = self._means.admissions.of(self._selection.model)
-        if self._errand.is_copy:
-            return admission.admit_at_once(self._wish())
+        admission = self._context.admissions.of(self._target.model)
+        if self._request.is_copy:
+            return admission.admit_at_once(self._admission_request())
         with self._timing.step(ROUTE):
-            return await admission.admit(self._wish())
+            return await admission.admit(self._admission_request())
 
     async def _start(self) -> None:
-        model, errand = self._selection.model, self._errand
-        if errand.is_copy or (self._outlet.has_alternative and not self._outlet.has_sent):
+        model, request = self._target.model, self._request
+        if request.is_copy or (self._writer.has_alternative and not self._writer.has_sent):
             check_available(model)
         with self._timing.step(QUEUE):
-            await self._means.cold_starts.wait(model, errand, self._due_s)
-        self._patience_s = patience_s(errand, model)
+            await self._context.cold_starts.wait(model, request, self._due_s)
+        self._patience_s = patience_s(request, model)
 
-    def _wish(self) -> AdmissionRequest:
-        selection, now_s = self._selection, asyncio.get_running_loop().time()
+    def _admission_request(self) -> AdmissionRequest:
+        target, now_s = self._target, asyncio.get_running_loop().time()
         return AdmissionRequest(
-            partial(selection.choose, self._tried),
-            selection.prompt,
-            self._errand.tenant,
-            is_batch=self._errand.is_batch,
-            size_bytes=len(self._errand.body),
+            partial(target.choose, self._tried),
+            target.prompt,
+            self._request.tenant,
+            is_batch=self._request.is_batch,
+            size_bytes=len(self._request.body),
             limit_s=None if self._due_s is None else self._due_s - now_s,
             patience_s=self._patience_s,
-            sequences=selection.sequences,
-            prompts_bytes=selection.prompts_bytes,
+            sequences=target.sequences,
+            prompts_bytes=target.prompts_bytes,
             held=partial(self._timing.step, QUEUE),
         )
 
@@ -161,7 +165,7 @@ class Attempts:
         except UpstreamFailed as error:
             self._tried.add(decision.replica.id)
             with self._timing.step(ENGINE):  # its last words
-                has_died = await self._incidents.blame(decision.replica, error)
+                has_died = await self._failures.blame(decision.replica, error)
             self._check(error, has_died=has_died)
             if has_died or error.reason in FREE:
                 with self._timing.step(QUEUE):
@@ -175,7 +179,7 @@ class Attempts:
         Raises:
             ModelUnavailable: none has come.
         """
-        model, loop = self._selection.model, asyncio.get_running_loop()
+        model, loop = self._target.model, asyncio.get_running_loop()
         end_s = loop.time() + model.terms.queue.max_wait_s
         while all(replica in self._tried for replica in model.replicas):
             if not model.replicas:
@@ -187,63 +191,63 @@ class Attempts:
                 await asyncio.sleep(LOOK_S)
 
     async def _attempt(self, decision: Decision) -> None:
-        errand, outlet, replica = self._errand, self._outlet, decision.replica
-        selection = self._selection
+        request, writer, replica = self._request, self._writer, decision.replica
+        target = self._target
         self._replica = replica
-        sending = selection.dispatcher.sending(decision, selection.prompt, selection.renamed)
+        sending = target.scheduler.sending(decision, target.prompt, target.renamed)
         with sending as dispatch:
-            path, body = errand.path, errand.body
-            if outlet.has_sent:
-                carrying = outlet.carrying = await self._carry_on(replica)
+            path, body = request.path, request.body
+            if writer.has_sent:
+                carrying = writer.carrying = await self._carry_on(replica)
                 if carrying.body is None:
-                    await outlet.reply.finish(carrying.ending)
-                    self._incidents.mended()
+                    await writer.reply.finish(carrying.ending)
+                    self._failures.mended()
                     return
                 path, body = carrying.path, carrying.body
                 dispatch = _carrying(dispatch, carrying.answered_bytes)  # noqa: PLW2901 - the same, for a part
-            call = EngineCall(path, errand.headers, body, errand.request_id, _word(dispatch))
+            call = EngineCall(path, request.headers, body, request.request_id, _word(dispatch))
             response = await self._open(call, replica)
             try:
                 is_fault = response.status in RETRIED
-                if is_fault and (outlet.has_sent or outlet.has_alternative or self._can_retry):
+                if is_fault and (writer.has_sent or writer.has_alternative or self._can_retry):
                     raise _answered(response.status)
                 self._tell(decision)
-                self._incidents.mended()
-                await outlet.pass_on(response)
+                self._failures.mended()
+                await writer.pass_on(response)
             finally:
                 response.close()
         if is_fault:
-            await self._incidents.blame(replica, _answered(response.status))
-            self._incidents.told(replica, _answered(response.status), is_cut=False)
+            await self._failures.blame(replica, _answered(response.status))
+            self._failures.told(replica, _answered(response.status), is_cut=False)
         else:
-            selection.dispatcher.outliers.succeed(replica.id)
+            target.scheduler.outliers.succeed(replica.id)
 
     async def _open(self, call: EngineCall, replica: Replica) -> EngineResponse:
         with self._timing.step(ENGINE):
-            response = await self._means.relay.open(call, replica)
+            response = await self._context.relay.open(call, replica)
         if response.connect_s:
             self._timing.split(ENGINE, CONNECT, response.connect_s)
         return response
 
     async def _carry_on(self, replica: Replica) -> Resumption:
-        errand, journal = self._errand, self._outlet.journal
-        if journal is None:
+        request, stream_log = self._request, self._writer.stream_log
+        if stream_log is None:
             raise StreamLost("The engine broke off before its answer was complete.")
-        alone = Dispatch(id=0, model=self._selection.renamed)
+        alone = Dispatch(id=0, model=self._target.renamed)
 
         def tokenize(body: bytes, answered_bytes: int) -> Awaitable[list[int] | None]:
             word = _word(_carrying(alone, answered_bytes))
-            call = EngineCall(TOKENIZE, errand.headers, body, errand.request_id, word)
-            return self._means.relay.tokenize(call, replica)
+            call = EngineCall(TOKENIZE, request.headers, body, request.request_id, word)
+            return self._context.relay.tokenize(call, replica)
 
         try:
-            return await resumption(errand.path, errand.body, journal, tokenize)
+            return await resumption(request.path, request.body, stream_log, tokenize)
         except Unresumable as error:
             raise StreamLost(f"The engine broke off before the end. {error}") from None
 
     @property
     def _budget(self) -> RetryBudget:
-        return self._means.budgets[self._selection.model.name]
+        return self._context.budgets[self._target.model.name]
 
     @property
     def _can_retry(self) -> bool:
@@ -251,42 +255,42 @@ class Attempts:
 
     def _check(self, error: UpstreamFailed, *, has_died: bool) -> None:
         """Count one more attempt, or raise `error` if there is to be none."""
-        outlet = self._outlet
-        if outlet.parts > self._parts:
-            self._parts, self._retries, self._victims = outlet.parts, 0, 0
+        writer = self._writer
+        if writer.parts > self._parts:
+            self._parts, self._retries, self._victims = writer.parts, 0, 0
         self._victims += has_died
         error.is_final = self._victims == VICTIMS
         is_last = self._retries == RETRIES or error.is_final
-        if is_last or outlet.is_committed:
+        if is_last or writer.is_committed:
             raise error
-        if outlet.has_sent:
+        if writer.has_sent:
             self._resumes += 1
-            if outlet.journal is None or self._resumes > RESUMES:
+            if writer.stream_log is None or self._resumes > RESUMES:
                 raise error
         elif not (has_died or error.reason in FREE or self._budget.spend()):
             raise error
         self._retries += 1
-        action = Action.RESUMED if outlet.has_sent else Action.RETRIED
-        self._incidents.suffered(self._replica, error, action)
+        action = Action.RESUMED if writer.has_sent else Action.RETRIED
+        self._failures.suffered(self._replica, error, action)
 
     def _tell(self, decision: Decision) -> None:
         headers = [
             *self._headers,
-            (b"x-gateway-model", self._selection.header),
+            (b"x-gateway-model", self._target.header),
             (b"x-gateway-replica", decision.replica.id.encode()),
             (b"x-gateway-cached-tokens", b"%d" % decision.cached_tokens),
         ]
         if self._retries:
             headers.append((b"x-gateway-retries", b"%d" % self._retries))
-        if self._errand.is_explained:
+        if self._request.is_explained:
             headers.append((b"x-gateway-decision", decision.encode()))
-        self._outlet.reply.headers = headers
+        self._writer.reply.headers = headers
 
 
-def patience_s(errand: InferenceRequest, model: ServedModel) -> float:
+def patience_s(request: InferenceRequest, model: ServedModel) -> float:
     """How long a request that its model had to start for may still wait."""
     now_s = asyncio.get_running_loop().time()
-    return max(0.0, errand.arrived_s + model.terms.cold_start_timeout_s - now_s)
+    return max(0.0, request.arrived_s + model.terms.cold_start_timeout_s - now_s)
 
 
 def _answered(status: int) -> UpstreamFailed:

@@ -24,7 +24,7 @@ class ConfigStore(Protocol):
 
 
 class ConfigAdoption:
-    """Takes configs into `controls`.
+    """Takes configs into `live_config`.
 
     A router that goes by a config never gives it up for one that is wrong. Nor must a router that
     starts meanwhile (another has died, or there are to be more) fail for that: it goes by the
@@ -32,9 +32,9 @@ class ConfigAdoption:
     """
 
     def __init__(
-        self, controls: LiveConfig, keepsake: ConfigStore, environ: Mapping[str, str]
+        self, live_config: LiveConfig, keepsake: ConfigStore, environ: Mapping[str, str]
     ) -> None:
-        self._controls = controls
+        self._live_config = live_config
         self._keepsake = keepsake
         self._environ = environ
         self._has_config = False
@@ -54,17 +54,17 @@ class ConfigAdoption:
             logger.exception("the gateway config could not be read")
             await self._refuse(ConfigError(f"gateway: could not be read: {error!r}"))
         else:
-            self._controls.refusal = None
+            self._live_config.refusal = None
             await self._keepsake.keep(json.dumps(user_config).encode())
 
     def _take(self, user_config: object) -> None:
-        self._controls.take(parse_gateway(user_config), self._environ)
+        self._live_config.take(parse_gateway(user_config), self._environ)
         self._has_config = True
 
     async def _refuse(self, error: ConfigError) -> None:
         if not self._has_config:
             await self._go_back(error)
-        self._controls.refusal = RejectedConfig(tuple(error.message.splitlines()), time.time())
+        self._live_config.refusal = RejectedConfig(tuple(error.message.splitlines()), time.time())
         logger.error("the new gateway config is refused, the one before stays:\n%s", error)
 
     async def _go_back(self, error: ConfigError) -> None:

@@ -23,8 +23,8 @@ ITS_OWN_WORDS = frozenset({Reason.ANSWERED_5XX, Reason.ENGINE_ERROR})
 class FailureReporter:
     """Those of one request."""
 
-    def __init__(self, selection: Target, faults: Faults) -> None:
-        self._selection = selection
+    def __init__(self, target: Target, faults: Faults) -> None:
+        self._target = target
         self._faults = faults
         self._suffered: tuple[Replica | None, UpstreamFailed, Action] | None = None
 
@@ -32,15 +32,15 @@ class FailureReporter:
         """A replica has failed the request: others are preferred to it. Whether it has died."""
         if error.reason in INNOCENT:
             return False
-        dispatcher = self._selection.dispatcher
+        scheduler = self._target.scheduler
         if error.reason in ITS_OWN_WORDS:
             self._count_failure(replica, error)
             return False
-        dispatcher.shun(replica)
+        scheduler.shun(replica)
         if error.reason == Reason.BROKE_OFF:
             await asyncio.sleep(LAST_WORDS_S)
         is_cut_off = error.reason in {Reason.BROKE_OFF, Reason.UNREACHABLE}
-        has_died = is_cut_off and not dispatcher.follows(replica.id)
+        has_died = is_cut_off and not scheduler.follows(replica.id)
         # One death or halt, seen by many requests, is no row of failures.
         if not has_died and error.reason != Reason.STUCK:
             self._count_failure(replica, error)
@@ -79,16 +79,16 @@ class FailureReporter:
             self._note(reason, Action.CUT if is_cut else Action.FAILED, replica, str(error))
 
     def _count_failure(self, replica: Replica, error: UpstreamFailed) -> None:
-        replicas = self._selection.model.replicas
+        replicas = self._target.model.replicas
         if replica.id not in replicas:
             return
-        if self._selection.dispatcher.outliers.fail(replica.id, len(replicas)):
+        if self._target.scheduler.outliers.fail(replica.id, len(replicas)):
             self._note(error.reason, Action.EJECTED, replica, "it failed again and again")
 
     def _note(self, reason: str, action: Action, replica: Replica | None, why: str) -> None:
         self._faults.note(
-            Fault(self._selection.model.name, reason, action),
-            request_id=self._selection.request_id,
+            Fault(self._target.model.name, reason, action),
+            request_id=self._target.request_id,
             replica=replica.id if replica else "-",
             why=why,
         )

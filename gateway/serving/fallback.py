@@ -46,33 +46,33 @@ NEVER = (ModelNotFound, UnsupportedRoute)
 
 
 class FallbackChain:
-    """Brings one errand's answer to `reply`; `course`: the models that may answer, in order."""
+    """Brings one errand's answer to `reply`; `route`: the models that may answer, in order."""
 
     def __init__(
         self,
-        errand: InferenceRequest,
+        request: InferenceRequest,
         head: RequestHead,
-        course: tuple[str, ...],
-        selector: TargetResolver,
-        means: RouterContext,
+        route: tuple[str, ...],
+        resolver: TargetResolver,
+        context: RouterContext,
         reply: ClientResponse,
     ) -> None:
-        self._errand = errand
+        self._request = request
         self._head = head
-        self._course = course
-        self._selector = selector
-        self._means = means
-        is_journaled = errand.is_stream and errand.is_resumable
-        self._is_stream = errand.is_stream and errand.path in STREAMED
-        self._outlet = ResponseWriter(
-            errand.path, reply, is_journaled=is_journaled, has_heartbeat=self._is_stream
+        self._route = route
+        self._resolver = resolver
+        self._context = context
+        is_journaled = request.is_stream and request.is_resumable
+        self._is_stream = request.is_stream and request.path in STREAMED
+        self._writer = ResponseWriter(
+            request.path, reply, is_journaled=is_journaled, has_heartbeat=self._is_stream
         )
         self._headers = reply.headers
         self.failure: GatewayError | None = None
         """What the client was told in place of an answer, or of its end."""
-        self._name = course[0]
+        self._name = route[0]
         """Of the model that is to answer now."""
-        self._delivery: Attempts | None = None
+        self._attempts: Attempts | None = None
         self._heartbeat: Heartbeat | None = None
         self._due_s: float | None = None
 
@@ -84,7 +84,7 @@ class FallbackChain:
     @property
     def model(self) -> str:
         """The model or adapter that answers, or was the last to be tried; never a made up name."""
-        return self._name if self._selector.knows(self._name) else NO_MODEL
+        return self._name if self._resolver.knows(self._name) else NO_MODEL
 
     async def run(self) -> None:
         """Answer.
@@ -92,10 +92,10 @@ class FallbackChain:
         Raises:
             GatewayError: the client has not been told yet; where `reply` has begun, it cannot be.
         """
-        outlet = self._outlet
+        writer = self._writer
         try:
             if self._is_stream:
-                beating = Heartbeat(outlet.reply, outlet.begin, lambda: outlet.is_between)
+                beating = Heartbeat(writer.reply, writer.begin, lambda: writer.is_between)
                 async with beating as self._heartbeat:
                     await self._go_in_time()
             else:
@@ -103,16 +103,16 @@ class FallbackChain:
         except GatewayError as error:
             self.failure = error
             self._note(error)
-            if not outlet.reply.has_begun or outlet.is_committed:
+            if not writer.reply.has_begun or writer.is_committed:
                 raise
-            await outlet.end(error)
+            await writer.end(error)
 
     async def _go_in_time(self) -> None:
         timeout_s = self._timeout_s()
         if timeout_s is None:
             await self._go()
             return
-        self._due_s = self._errand.arrived_s + timeout_s
+        self._due_s = self._request.arrived_s + timeout_s
         try:
             async with asyncio.timeout_at(self._due_s):
                 await self._go()
@@ -120,21 +120,21 @@ class FallbackChain:
             raise DeadlineExceeded(f"The answer took longer than {timeout_s:g} s.") from None
 
     def _timeout_s(self) -> float | None:
-        first, selector = self._course[0], self._selector
-        models_s = selector.model(first).terms.timeout_s if selector.knows(first) else None
-        limits = (self._errand.timeout_s, models_s)
+        first, resolver = self._route[0], self._resolver
+        models_s = resolver.model(first).terms.timeout_s if resolver.knows(first) else None
+        limits = (self._request.timeout_s, models_s)
         return min((limit for limit in limits if limit is not None), default=None)
 
     async def _go(self) -> None:
         # What is not deployed is passed over, unless nothing is.
-        last = next(filter(self._selector.knows, reversed(self._course)), self._course[-1])
+        last = next(filter(self._resolver.knows, reversed(self._route)), self._route[-1])
         failure: GatewayError | None = None
-        for name in self._course:
+        for name in self._route:
             self._name = name
             try:
                 await self._have_answered(name, has_alternative=name != last)
             except FALLS_BACK as error:
-                is_told = self._outlet.has_sent or self._outlet.is_committed
+                is_told = self._writer.has_sent or self._writer.is_committed
                 if not isinstance(error, NEVER):
                     failure = error
                 elif name == last and failure is not None:
@@ -146,26 +146,26 @@ class FallbackChain:
                 return
 
     async def _have_answered(self, name: str, *, has_alternative: bool) -> None:
-        self._delivery = None
-        self._outlet.reply.headers = self._headers
-        model = self._selector.model(name)
+        self._attempts = None
+        self._writer.reply.headers = self._headers
+        model = self._resolver.model(name)
         was_cold = not model.replicas
         if was_cold:
             await self._warm(model, has_alternative=has_alternative)
         if has_alternative and (reason := model.broken(name)):
             raise AdapterBroken(name, reason)
-        self._outlet.has_alternative = has_alternative
-        with self._outlet.reply.timing.step(ROUTE):
-            selection = self._selector.select(self._errand, self._head, name)
-        self._delivery = Attempts(
-            self._errand,
-            selection,
-            self._means,
-            self._outlet,
+        self._writer.has_alternative = has_alternative
+        with self._writer.reply.timing.step(ROUTE):
+            target = self._resolver.select(self._request, self._head, name)
+        self._attempts = Attempts(
+            self._request,
+            target,
+            self._context,
+            self._writer,
             due_s=self._due_s,
-            patience_s=patience_s(self._errand, model) if was_cold else 0.0,
+            patience_s=patience_s(self._request, model) if was_cold else 0.0,
         )
-        await self._delivery.run()
+        await self._attempts.run()
 
     async def _warm(self, model: ServedModel, *, has_alternative: bool) -> None:
         """Wait until an engine runs.
@@ -174,13 +174,13 @@ class FallbackChain:
             ModelUnavailable: there is an alternative that is not to wait, or no engine will run.
             Overloaded: too many wait already.
         """
-        cold_starts = self._means.cold_starts
+        cold_starts = self._context.cold_starts
         is_failing = model.state is ModelState.UNHEALTHY
         if has_alternative and (is_failing or model.terms.when_cold == "fallback"):
             cold_starts.ask(model)
             message = f"The model `{model.name}` is {model.condition}: {model.reason}"
             raise ModelUnavailable(message, cold_starts.expected_s(model))
-        reply, loop = self._outlet.reply, asyncio.get_running_loop()
+        reply, loop = self._writer.reply, asyncio.get_running_loop()
         began_s = loop.time()
         if self._heartbeat is not None:
             expected_s = b"%.1f" % cold_starts.expected_s(model)
@@ -193,7 +193,7 @@ class FallbackChain:
             self._heartbeat.hasten(COLD_COMMENT_S)
         try:
             with reply.timing.step(QUEUE):
-                await cold_starts.wait(model, self._errand, self._due_s)
+                await cold_starts.wait(model, self._request, self._due_s)
         finally:
             reply.headers = self._headers
             if self._heartbeat is not None:
@@ -203,15 +203,15 @@ class FallbackChain:
         reply.headers = [*self._headers, (b"x-gateway-cold-start-s", waited_s)]
 
     def _pass_on(self, error: GatewayError) -> None:
-        if self._delivery is not None:
-            self._delivery.pass_on(error)
+        if self._attempts is not None:
+            self._attempts.pass_on(error)
         else:
             self._fault(error, Action.FELL_BACK)
 
     def _note(self, error: GatewayError) -> None:
         """Have it known that the client is told of an error."""
-        if self._delivery is not None:
-            self._delivery.tell(error)
+        if self._attempts is not None:
+            self._attempts.tell(error)
         elif isinstance(error, Overloaded):
             self._fault(error, Action.SHED)
         elif error.status >= 500:
@@ -219,8 +219,8 @@ class FallbackChain:
 
     def _fault(self, error: GatewayError, action: Action) -> None:
         # A name that is no model's must not become a label: clients can invent many.
-        is_known = self._selector.knows(self._name)
-        model = self._selector.model(self._name).name if is_known else NO_MODEL
-        request_id = self._errand.request_id.decode()
+        is_known = self._resolver.knows(self._name)
+        model = self._resolver.model(self._name).name if is_known else NO_MODEL
+        request_id = self._request.request_id.decode()
         fault = Fault(model, error.code, action)
-        self._means.faults.note(fault, request_id=request_id, why=str(error))
+        self._context.faults.note(fault, request_id=request_id, why=str(error))

@@ -39,13 +39,13 @@ class Gauges:
     def __init__(
         self,
         fleet: Fleet,
-        dispatchers: Schedulers,
+        schedulers: Schedulers,
         admissions: Admissions,
         cold_starts: ColdStarts,
         recorder: Recorder,
     ) -> None:
         self._fleet = fleet
-        self._dispatchers = dispatchers
+        self._schedulers = schedulers
         self._admissions = admissions
         self._cold_starts = cold_starts
         self._recorder = recorder
@@ -85,16 +85,16 @@ class Gauges:
 
     def _sights(self, model: ServedModel) -> Iterator[Sight]:
         labels = (model.name,)
-        dispatcher, admission = self._dispatchers.of(model), self._admissions.of(model)
-        yield IN_FLIGHT, labels, dispatcher.in_flight
+        scheduler, admission = self._schedulers.of(model), self._admissions.of(model)
+        yield IN_FLIGHT, labels, scheduler.in_flight
         yield QUEUED, (*labels, "interactive"), admission.held_interactive
         yield QUEUED, (*labels, "batch"), admission.held_batch
         yield AWAITING_START, labels, self._cold_starts.waiting(model)
-        for state, count in dispatcher.standings.items():
+        for state, count in scheduler.standings.items():
             yield REPLICAS, (*labels, state), count
-        figures = dispatcher.latency.figures
-        yield PREFILL, labels, figures.prefill_s
-        yield STEP, labels, figures.step_s
-        yield SEQUENCE, labels, figures.sequence_s
-        yield TOKENS_PER_BYTE, labels, figures.tokens_per_byte
-        yield OUTPUT_TOKENS, labels, figures.output_tokens
+        estimates = scheduler.latency.estimates
+        yield PREFILL, labels, estimates.prefill_s
+        yield STEP, labels, estimates.step_s
+        yield SEQUENCE, labels, estimates.sequence_s
+        yield TOKENS_PER_BYTE, labels, estimates.tokens_per_byte
+        yield OUTPUT_TOKENS, labels, estimates.output_tokens

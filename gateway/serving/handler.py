@@ -33,17 +33,17 @@ class InferenceHandler:
 
     def __init__(
         self,
-        selector: TargetResolver,
-        means: RouterContext,
+        resolver: TargetResolver,
+        context: RouterContext,
         shadows: ShadowTraffic,
-        controls: LiveConfig,
-        accounts: RequestMetrics,
+        live_config: LiveConfig,
+        request_metrics: RequestMetrics,
     ) -> None:
-        self._accounts = accounts
-        self._selector = selector
-        self._means = means
+        self._request_metrics = request_metrics
+        self._resolver = resolver
+        self._context = context
         self._shadows = shadows
-        self._controls = controls
+        self._live_config = live_config
 
     async def __call__(
         self, scope: Scope, receive: Receive, reply: ClientResponse, request_id: bytes
@@ -57,8 +57,10 @@ class InferenceHandler:
         if scope["method"] != "POST":
             await _answer_other_method(scope, reply)
             return
-        with self._accounts.open(scope["path"], scope["headers"], reply, request_id) as account:
-            await self._answer(scope, receive, reply, request_id, account)
+        with self._request_metrics.open(
+            scope["path"], scope["headers"], reply, request_id
+        ) as record:
+            await self._answer(scope, receive, reply, request_id, record)
 
     async def _answer(
         self,
@@ -66,39 +68,41 @@ class InferenceHandler:
         receive: Receive,
         reply: ClientResponse,
         request_id: bytes,
-        account: RequestRecord,
+        record: RequestRecord,
     ) -> None:
         arrived_s = asyncio.get_running_loop().time()
         path: str = scope["path"]
         headers = dict(scope["headers"])
-        account.tenant = tenant_of(headers, scope, is_forwarded=self._means.is_forwarded)
-        account.is_batch = is_batch(headers)
+        record.tenant = tenant_of(headers, scope, is_forwarded=self._context.is_forwarded)
+        record.is_batch = is_batch(headers)
         with reply.timing.step(RECEIVE):
-            body = await read_body(receive, headers.get(b"content-length"), self._controls.limits)
+            body = await read_body(
+                receive, headers.get(b"content-length"), self._live_config.limits
+            )
         head = parse_head(path, body, headers.get(b"content-type", b""))
-        errand = InferenceRequest(
+        request = InferenceRequest(
             path=path,
-            headers=account.headers,
+            headers=record.headers,
             body=body,
             request_id=request_id,
-            tenant=account.tenant,
+            tenant=record.tenant,
             session=headers.get(b"x-session-id", b""),
             is_stream=head.is_stream,
             is_explained=headers.get(b"x-gateway-explain") == b"1",
-            is_batch=account.is_batch,
+            is_batch=record.is_batch,
             is_resumable=is_resumable(headers),
             timeout_s=timeout_s(headers),
             arrived_s=arrived_s,
         )
-        names = self._controls.names
-        key = sticky_key(errand, head) if names.is_drawn(head.model) else b""
-        course = names.course(head.model, key)
-        journey = FallbackChain(errand, head, course.models, self._selector, self._means, reply)
-        account.journey = journey
-        if course.shadow is not None:
-            self._shadows.copy(errand, head, course.shadow, reply, journey)
+        names = self._live_config.names
+        key = sticky_key(request, head) if names.is_drawn(head.model) else b""
+        route = names.route(head.model, key)
+        chain = FallbackChain(request, head, route.models, self._resolver, self._context, reply)
+        record.chain = chain
+        if route.shadow is not None:
+            self._shadows.copy(request, head, route.shadow, reply, chain)
         async with UntilDisconnect(receive, reply):
-            await journey.run()
+            await chain.run()
 
 
 async def _answer_other_method(scope: Scope, reply: ClientResponse) -> None:

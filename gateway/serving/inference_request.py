@@ -47,9 +47,9 @@ class InferenceRequest(msgspec.Struct, frozen=True):
     """When its head came, by the event loop's clock."""
 
 
-def sticky_key(errand: InferenceRequest, head: RequestHead) -> bytes:
+def sticky_key(request: InferenceRequest, head: RequestHead) -> bytes:
     """What a request shares with those that the same model should answer."""
-    return errand.session[:SESSION_LIMIT] or head.user or errand.request_id
+    return request.session[:SESSION_LIMIT] or head.user or request.request_id
 
 
 def is_batch(headers: Mapping[bytes, bytes]) -> bool:

@@ -82,7 +82,7 @@ class RequestRecord:
 
     __slots__ = (
         *("_recorder", "_reply", "_route", "_trace"),
-        *("headers", "is_batch", "journey", "tenant"),
+        *("headers", "is_batch", "chain", "tenant"),
     )
 
     def __init__(
@@ -101,7 +101,7 @@ class RequestRecord:
         """The client's; where it is traced, engines are told of the trace."""
         self.tenant: Tenant = ANONYMOUS
         self.is_batch = False
-        self.journey: FallbackChain | None = None
+        self.chain: FallbackChain | None = None
         """Its way to an answer, once it is understood."""
 
     def __enter__(self) -> Self:
@@ -119,15 +119,15 @@ class RequestRecord:
             logger.exception(WRONG)
 
     def _close(self, error: BaseException | None) -> None:
-        journey = self.journey
-        model = NO_MODEL if journey is None else journey.model
-        told = error if error is not None or journey is None else journey.failure
+        chain = self.chain
+        model = NO_MODEL if chain is None else chain.model
+        told = error if error is not None or chain is None else chain.failure
         outcome, status = self._end_of(told)
         try:
             self._observe(model, outcome)
         finally:
             if self._trace is not None:
-                asked = "" if journey is None else journey.asked
+                asked = "" if chain is None else chain.asked
                 self._trace.end(End(asked, model, outcome, status), self._reply)
 
     def _observe(self, model: str, outcome: str) -> None:

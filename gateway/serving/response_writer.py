@@ -36,7 +36,7 @@ class ResponseWriter:
     ) -> None:
         self.reply = reply
         self._has_heartbeat = has_heartbeat
-        self.journal = StreamLog() if is_journaled and path in JOURNALED else None
+        self.stream_log = StreamLog() if is_journaled and path in JOURNALED else None
         """What the client has been sent of a stream, where that may be carried on."""
         self.carrying: Resumption | None = None
         """How its rest is made from what an engine sends now."""
@@ -148,8 +148,8 @@ class ResponseWriter:
             self._note_first()
         self.parts += 1
         self._last = events
-        if self.journal is not None:
-            self.journal.add(events)
+        if self.stream_log is not None:
+            self.stream_log.add(events)
         return self.reply.part(events)
 
     def _note_first(self) -> None:

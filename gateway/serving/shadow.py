@@ -98,12 +98,12 @@ class ShadowTraffic:
     """Those of one router."""
 
     def __init__(
-        self, selector: TargetResolver, means: RouterContext, recorder: Recorder | None = None
+        self, resolver: TargetResolver, context: RouterContext, recorder: Recorder | None = None
     ) -> None:
-        self._selector = selector
+        self._resolver = resolver
         self._recorder = recorder or Unrecorded()
         # What happens to copies is no fault that a client has seen, and uses up no retries.
-        self._means = replace(means, faults=Faults(), budgets=defaultdict(RetryBudget))
+        self._context = replace(context, faults=Faults(), budgets=defaultdict(RetryBudget))
         self._bytes = 0
         self._copies: set[asyncio.Task[None]] = set()
         self._records: dict[tuple[str, str], tuple[ShadowStats, ShadowStats]] = {}
@@ -112,18 +112,18 @@ class ShadowTraffic:
 
     def copy(
         self,
-        errand: InferenceRequest,
+        request: InferenceRequest,
         head: RequestHead,
         name: str,
         reply: ClientResponse,
-        journey: FallbackChain,
+        chain: FallbackChain,
     ) -> None:
         """Have the model `name` answer the request as well.
 
-        `reply` is watched, and how its `journey` ends, to compare.
+        `reply` is watched, and how its `chain` ends, to compare.
         """
         own, copied = self._records.setdefault((head.model, name), (ShadowStats(), ShadowStats()))
-        is_full = len(self._copies) >= MOST or self._bytes + len(errand.body) > MOST_BYTES
+        is_full = len(self._copies) >= MOST or self._bytes + len(request.body) > MOST_BYTES
         if is_full or not self._runs(name):
             copied.outcomes[SKIPPED] += 1
             self._recorder.count(SHADOWED, (head.model, name, SKIPPED))
@@ -133,10 +133,10 @@ class ShadowTraffic:
         def see(message: Message) -> None:
             watch.see(message)
             if watch.whole_s is not None:
-                own.add(watch, journey.failure)
+                own.add(watch, chain.failure)
 
         reply.observe(see)
-        task = asyncio.create_task(self._send(errand, head, name, copied))
+        task = asyncio.create_task(self._send(request, head, name, copied))
         self._copies.add(task)
         task.add_done_callback(self._copies.discard)
 
@@ -154,15 +154,15 @@ class ShadowTraffic:
         await asyncio.gather(*self._copies, return_exceptions=True)
 
     def _runs(self, name: str) -> bool:
-        return self._selector.knows(name) and bool(self._selector.model(name).replicas)
+        return self._resolver.knows(name) and bool(self._resolver.model(name).replicas)
 
     async def _send(
-        self, errand: InferenceRequest, head: RequestHead, name: str, record: ShadowStats
+        self, request: InferenceRequest, head: RequestHead, name: str, record: ShadowStats
     ) -> None:
         copy = msgspec.structs.replace(
-            errand,
-            headers=untraced(errand.headers),
-            request_id=errand.request_id + b"-shadow",
+            request,
+            headers=untraced(request.headers),
+            request_id=request.request_id + b"-shadow",
             tenant=ANONYMOUS,
             is_batch=True,
             is_copy=True,
@@ -173,16 +173,16 @@ class ShadowTraffic:
         watch = ResponseTimer()
         reply = ClientResponse(_drop, [])
         reply.observe(watch.see)
-        journey = FallbackChain(copy, head, (name,), self._selector, self._means, reply)
+        chain = FallbackChain(copy, head, (name,), self._resolver, self._context, reply)
         self._bytes += len(copy.body)
         failure: GatewayError | None = None
         try:
-            await journey.run()
+            await chain.run()
         except GatewayError as error:
             failure = error
         finally:
             self._bytes -= len(copy.body)
-        outcome = record.add(watch, failure or journey.failure)
+        outcome = record.add(watch, failure or chain.failure)
         self._recorder.count(SHADOWED, (head.model, name, outcome))
 
 

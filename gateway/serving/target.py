@@ -20,7 +20,7 @@ class Target(msgspec.Struct, frozen=True):
     """A request's model, and what its replicas are chosen by."""
 
     model: ServedModel
-    dispatcher: Scheduler
+    scheduler: Scheduler
     prompt: Prompt
     max_tokens: int | None
     session: bytes
@@ -56,7 +56,7 @@ class Target(msgspec.Struct, frozen=True):
             ModelUnavailable: there is none now.
         """
         check_available(self.model)
-        return self.dispatcher.choose(
+        return self.scheduler.choose(
             self.prompt,
             max_tokens=self.max_tokens,
             session=self.session,
@@ -69,9 +69,9 @@ class Target(msgspec.Struct, frozen=True):
 class TargetResolver:
     """Finds a request's model."""
 
-    def __init__(self, fleet: Fleet, dispatchers: Schedulers) -> None:
+    def __init__(self, fleet: Fleet, schedulers: Schedulers) -> None:
         self._fleet = fleet
-        self._dispatchers = dispatchers
+        self._schedulers = schedulers
 
     def knows(self, name: str) -> bool:
         """Whether there is a model or an adapter of that name."""
@@ -86,7 +86,7 @@ class TargetResolver:
         """
         return self._fleet.model(name)
 
-    def select(self, errand: InferenceRequest, head: RequestHead, name: str) -> Target:
+    def select(self, request: InferenceRequest, head: RequestHead, name: str) -> Target:
         """What a replica is chosen by, where the model or adapter `name` is to answer.
 
         Raises:
@@ -96,15 +96,15 @@ class TargetResolver:
         """
         model = self._fleet.model(name)
         check_available(model)
-        _check_route(model, errand.path)
-        has_prompt = errand.path in PROMPT_ROUTES
+        _check_route(model, request.path)
+        has_prompt = request.path in PROMPT_ROUTES
         return Target(
             model=model,
-            dispatcher=self._dispatchers.of(model),
+            scheduler=self._schedulers.of(model),
             prompt=prompt_of(head, name) if has_prompt else NO_PROMPT,
             max_tokens=head.max_tokens,
-            session=errand.session[:SESSION_LIMIT],
-            request_id=errand.request_id.decode(),
+            session=request.session[:SESSION_LIMIT],
+            request_id=request.request_id.decode(),
             name=name,
             called=head.model,
             sequences=head.sequences if has_prompt else 1,

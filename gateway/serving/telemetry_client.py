@@ -42,14 +42,14 @@ class TelemetryClient:
     def __init__(
         self,
         fleet: Fleet,
-        dispatchers: Schedulers,
+        schedulers: Schedulers,
         relayed: UpstreamClient,
         now: Callable[[], float],
         rng: random.Random,
         silence_s: float = SILENCE_S,
     ) -> None:
         self._fleet = fleet
-        self._dispatchers = dispatchers
+        self._schedulers = schedulers
         self._relayed = relayed
         """Carries the requests."""
         self._upstream = UpstreamClient()
@@ -96,10 +96,10 @@ class TelemetryClient:
         while True:
             has_heard = await self._listen(model, replica)
             has_spoken = has_spoken or has_heard
-            self._dispatchers.of(model).lose(replica.id)
+            self._schedulers.of(model).lose(replica.id)
             if has_spoken:
                 # It may be dead, and would look idle until Serve takes it out.
-                self._dispatchers.of(model).shun(replica)
+                self._schedulers.of(model).shun(replica)
             delay_s = FIRST_DELAY_S if has_heard else min(LAST_DELAY_S, 2 * delay_s)
             await asyncio.sleep(delay_s * self._rng.uniform(0.5, 1.0))
 
@@ -138,9 +138,9 @@ class TelemetryClient:
                 return await response.read()
 
     def _hear(self, model: ServedModel, replica: Replica, update: Update) -> None:
-        dispatcher = self._dispatchers.of(model)
-        dispatcher.hear(replica.id, update)
-        step_s = replica.metadata.facts.step_tokens * dispatcher.latency.figures.prefill_s
+        scheduler = self._schedulers.of(model)
+        scheduler.hear(replica.id, update)
+        step_s = replica.metadata.facts.step_tokens * scheduler.latency.estimates.prefill_s
         patience = self._patience.get(model, 1.0)
         if update.stalled_s > patience * max(LEAST_STALL_S, LONG_STEPS * step_s):
             self._give_up(model, replica, f"has not got on for {update.stalled_s:.0f} s")
@@ -153,7 +153,7 @@ class TelemetryClient:
         replicas = model.replicas.values()
         if any(r.shunned_until_s <= now_s for r in replicas if r is not replica):
             logger.warning("replica %s of %s %s; it is given up", replica.id, model.name, why)
-            self._dispatchers.of(model).shun(replica, STUCK_SHUN_S)
+            self._schedulers.of(model).shun(replica, STUCK_SHUN_S)
             self._relayed.drop(replica.address)
 
     async def _open(self, replica: Replica) -> EngineResponse:

@@ -33,7 +33,7 @@ class Outcome:
 @dataclass(slots=True, eq=False)
 class _Job:
     outcome: Outcome
-    visit: TrackedRequest
+    tracked: TrackedRequest
     finish: Callable[[], None]
     scheduled_s: float = 0.0
 
@@ -63,8 +63,8 @@ class LabEngine:
         """Begin to answer a request; calls `finish` with its last token."""
         run = run_of(outcome.request)
         run.priority = dispatch.priority if self._setting.is_priority else 0
-        visit = self.report.arrive(dispatch, run.prompt_tokens)
-        self._jobs[run] = _Job(outcome, visit, finish)
+        tracked = self.report.arrive(dispatch, run.prompt_tokens)
+        self._jobs[run] = _Job(outcome, tracked, finish)
         self._queue[run] = None
         self._batching.submit(run)
         if self._is_stepping:
@@ -100,11 +100,11 @@ class LabEngine:
             job = self._jobs[run]
             job.outcome.cached_tokens = run.cached_tokens
             job.outcome.first_token_s = now_s
-            self.report.start(job.visit, run.cached_tokens, job.scheduled_s)
+            self.report.start(job.tracked, run.cached_tokens, job.scheduled_s)
         for run in result.ended:
             job = self._jobs.pop(run)
             job.outcome.ended_s = now_s
-            self.report.finish(job.visit, run.output_tokens)
+            self.report.finish(job.tracked, run.output_tokens)
             job.finish()
         self._begin()
         self._tell_soon()

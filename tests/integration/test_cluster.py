@@ -80,7 +80,7 @@ def await_reason(gateway: ClusterGateway, name: str, part: str) -> None:
     wait_for(lambda: part in gateway.card(name).get("reason", ""), PATIENCE_S)
 
 
-def holdings(name: str) -> list[dict[str, Any]]:
+def prefix_index(name: str) -> list[dict[str, Any]]:
     """What the engines of a model say they have reserved, by node."""
     answers = serve.get_deployment_handle("Engine", name).broadcast("holding")
     try:
@@ -94,13 +94,13 @@ def gpus_by_node(name: str) -> list[Counter[str]]:
     """The GPUs that each engine of a model has reserved, by node."""
     return [
         Counter({node: amounts["GPU"] for node, amounts in holding["reserved"].items()})
-        for holding in holdings(name)
+        for holding in prefix_index(name)
     ]
 
 
 def has_changed(name: str, old: dict[str, Any]) -> bool:
     """Whether other engines of a model run than the old one."""
-    now = {holding["replica"] for holding in holdings(name)}
+    now = {holding["replica"] for holding in prefix_index(name)}
     return now != set() and old["replica"] not in now
 
 
@@ -193,7 +193,7 @@ def test_a_lost_node_loses_no_request(gateway: ClusterGateway) -> None:
 def test_a_changed_model_takes_over_beside_the_old(gateway: ClusterGateway) -> None:
     """With room for one more engine, there is one at any time, and no request is lost."""
     changed = model("small", replicas=1, simulation={"output_tokens": 32})
-    [old] = holdings("small")
+    [old] = prefix_index("small")
     replicas: list[int] = []
 
     async def change() -> None:
@@ -215,7 +215,7 @@ def test_a_changed_model_without_room_says_so_and_waits_for_the_old(
     fields = {"parallelism": {"tensor": 2}, "replicas": 1}
     deploy(gateway, SMALL, model("full", "L4", **fields))
     await_replicas(gateway, "full", 1)
-    [old] = holdings("full")
+    [old] = prefix_index("full")
     changed = model("full", "L4", simulation={"output_tokens": 32}, **fields)
     reasons: list[str] = []
 
@@ -237,7 +237,7 @@ def test_a_release_of_the_code_changes_engines_without_room_too(gateway: Cluster
     full = model("full", "L4", parallelism={"tensor": 2}, replicas=1)
     deploy(gateway, SMALL, full)
     await_replicas(gateway, "full", 1)
-    [old] = holdings("full")
+    [old] = prefix_index("full")
     deploy(gateway, SMALL, full | {"runtime_env": {"env_vars": {"RELEASE": "2"}}})
 
     wait_for(lambda: has_changed("full", old), PATIENCE_S)

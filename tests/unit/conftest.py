@@ -118,7 +118,7 @@ class FakeEngine:
         self.gone = asyncio.Event()
         """A client has closed a connection."""
         self._script = script
-        self._visits: set[asyncio.Task[None]] = set()
+        self._tracked_requests: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server
 
     @property
@@ -133,9 +133,9 @@ class FakeEngine:
     async def stop(self) -> None:
         """Stop listening and drop all visitors."""
         self._server.close()
-        for visit in self._visits:
-            visit.cancel()
-        await asyncio.gather(*self._visits, return_exceptions=True)
+        for tracked in self._tracked_requests:
+            tracked.cancel()
+        await asyncio.gather(*self._tracked_requests, return_exceptions=True)
 
     def replica(self, routes: tuple[str, ...] = ("/v1/chat/completions",)) -> Replica:
         """This engine as a router sees it."""
@@ -153,10 +153,10 @@ class FakeEngine:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        visit = asyncio.create_task(self._serve(reader, writer))
-        self._visits.add(visit)
+        tracked = asyncio.create_task(self._serve(reader, writer))
+        self._tracked_requests.add(tracked)
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait([visit])
+            await asyncio.wait([tracked])
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number = 0

@@ -30,25 +30,25 @@ class Surface:
         self,
         upstream: UpstreamClient,
         *,
-        accounts: RequestMetrics | None = None,
+        request_metrics: RequestMetrics | None = None,
     ) -> None:
         self.fleet = Fleet()
-        self.controls = LiveConfig()
-        self.dispatchers = Schedulers(self.fleet, random.Random(1), time.time)  # noqa: S311 - breaks ties only
+        self.live_config = LiveConfig()
+        self.schedulers = Schedulers(self.fleet, random.Random(1), time.time)  # noqa: S311 - breaks ties only
         self.woken: list[str] = []
         self.wakes: list[int] = []
         self._loads: list[asyncio.Task[httpx.Response]] = []
-        self.means = RouterContext(
+        self.context = RouterContext(
             EngineClient(upstream),
-            Admissions(self.fleet, self.dispatchers, time.monotonic),
+            Admissions(self.fleet, self.schedulers, time.monotonic),
             ColdStarts(self.fleet, self.wake),
         )
         self.gateway = create_app(
             self.fleet,
-            self.dispatchers,
-            self.means,
-            controls=self.controls,
-            accounts=accounts,
+            self.schedulers,
+            self.context,
+            live_config=self.live_config,
+            request_metrics=request_metrics,
         )
         self.app: App = self.gateway
 
@@ -82,8 +82,8 @@ class Surface:
 def script(*parts: bytes) -> Callable[[Visit], Awaitable[None]]:
     """Answer every request with `parts`."""
 
-    async def run(visit: Visit) -> None:
-        await visit.send(*parts)
+    async def run(tracked: Visit) -> None:
+        await tracked.send(*parts)
 
     return run
 

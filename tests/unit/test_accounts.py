@@ -38,7 +38,7 @@ def recorder() -> KeptRecorder:
 @pytest.fixture
 def surface(upstream: UpstreamClient, recorder: KeptRecorder) -> Surface:
     """An application whose accounts are kept."""
-    return Surface(upstream, accounts=RequestMetrics(recorder))
+    return Surface(upstream, request_metrics=RequestMetrics(recorder))
 
 
 def outcomes(recorder: KeptRecorder) -> dict[tuple[str, ...], int]:
@@ -76,10 +76,10 @@ async def test_a_stream_has_a_first_event(
 ) -> None:
     """TTFT is observed of streams, and is no more than the whole."""
 
-    async def run(visit: Visit) -> None:
-        await visit.send(*STREAM[:2])
+    async def run(tracked: Visit) -> None:
+        await tracked.send(*STREAM[:2])
         await asyncio.sleep(0.05)
-        await visit.send(*STREAM[2:])
+        await tracked.send(*STREAM[2:])
 
     surface.add("m", await start_engine(run))
 
@@ -108,9 +108,9 @@ async def test_outcomes_of_answers(
 ) -> None:
     """What the engine made of it is told apart."""
 
-    async def run(visit: Visit) -> None:
-        await visit.send(reply)
-        visit.writer.close()
+    async def run(tracked: Visit) -> None:
+        await tracked.send(reply)
+        tracked.writer.close()
 
     surface.add("m", await start_engine(run))
 
@@ -138,14 +138,14 @@ async def test_a_stream_begins_with_its_first_event(
 ) -> None:
     """An engine that has only said 200 has promised nothing: its failure is told by a status."""
 
-    async def fail(visit: Visit) -> None:
-        await visit.send(EVENTS)
-        visit.writer.close()
+    async def fail(tracked: Visit) -> None:
+        await tracked.send(EVENTS)
+        tracked.writer.close()
 
-    async def think(visit: Visit) -> None:
-        await visit.send(EVENTS)
+    async def think(tracked: Visit) -> None:
+        await tracked.send(EVENTS)
         await asyncio.sleep(0.05)
-        await visit.send(*STREAM[1:])
+        await tracked.send(*STREAM[1:])
 
     fails = surface.add("fails", await start_engine(fail))
     fails.terms = ServingOptions(queue=QueueOptions(max_wait_s=0.05))
@@ -167,11 +167,11 @@ async def test_a_stream_without_signs_of_life_begins_at_once(
     """What only the engine takes for a stream has its head before its first event."""
     seen: list[bool] = []
 
-    async def think(visit: Visit) -> None:
-        await visit.send(EVENTS)
+    async def think(tracked: Visit) -> None:
+        await tracked.send(EVENTS)
         await asyncio.sleep(0.05)
         seen.append(has_begun.is_set())
-        await visit.send(*STREAM[1:])
+        await tracked.send(*STREAM[1:])
 
     has_begun = asyncio.Event()
     surface.add("m", await start_engine(think))
@@ -250,9 +250,9 @@ async def test_server_timing_tells_where_the_time_went(
 ) -> None:
     """The engine's time is the engine's, and all steps together are no more than the whole."""
 
-    async def run(visit: Visit) -> None:
+    async def run(tracked: Visit) -> None:
         await asyncio.sleep(0.05)
-        await visit.send(answer(b"{}"))
+        await tracked.send(answer(b"{}"))
 
     surface.add("m", await start_engine(run))
 
@@ -328,11 +328,11 @@ async def test_waiting_for_a_successor_is_no_time_of_the_gateways(
 ) -> None:
     """While the only engine has died and another one is awaited, the request waits."""
 
-    async def die(visit: Visit) -> None:
-        visit.writer.close()
+    async def die(tracked: Visit) -> None:
+        tracked.writer.close()
 
-    async def answer_it(visit: Visit) -> None:
-        await visit.send(answer(b"{}"))
+    async def answer_it(tracked: Visit) -> None:
+        await tracked.send(answer(b"{}"))
 
     dead, other = await start_engine(die), await start_engine(answer_it)
     model = surface.add("m", dead)
@@ -392,7 +392,7 @@ async def test_a_recorder_that_fails_is_no_matter_of_requests(
         def count(self, *_: object) -> None:
             raise RuntimeError("no")
 
-    surface = Surface(upstream, accounts=RequestMetrics(Failing()))
+    surface = Surface(upstream, request_metrics=RequestMetrics(Failing()))
     surface.add("m", await start_engine(script(answer(b"{}"))))
 
     async with surface.client() as client:
@@ -410,13 +410,11 @@ async def test_what_an_engine_tells_is_counted(
     model = surface.add("m", engine)
     async with surface.client() as client:
         await client.post(CHAT, json={"model": "m"})
-    (decision,) = surface.dispatchers.log.latest()
+    (decision,) = surface.schedulers.log.latest()
     chosen = structs.replace(decision.candidates[0], cached_tokens=48.0)
     decision.candidates = [chosen]
     for _ in range(KEPT):  # later ones are decided while it runs
-        surface.dispatchers.log.add(
-            replace(decision, id=surface.dispatchers.log.latest()[0].id + 1)
-        )
+        surface.schedulers.log.add(replace(decision, id=surface.schedulers.log.latest()[0].id + 1))
     finished = Finished(
         id=decision.id,
         prompt_tokens=100,
@@ -432,8 +430,8 @@ async def test_what_an_engine_tells_is_counted(
         **{f: getattr(finished, f) for f in finished.__struct_fields__} | {"id": 7}
     )
 
-    dispatcher = surface.dispatchers.of(model)
-    dispatcher.hear(engine.replica().id, Update(finished=[finished, strangers]))
+    scheduler = surface.schedulers.of(model)
+    scheduler.hear(engine.replica().id, Update(finished=[finished, strangers]))
 
     tokens = {key[0]: n for key, n in recorder.counts.items() if key[1] == ("m",)}
     assert tokens == {
@@ -449,9 +447,9 @@ async def _busy_engine(start_engine: StartEngine) -> tuple[FakeEngine, asyncio.E
     """An engine that answers nobody before the event."""
     event = asyncio.Event()
 
-    async def run(visit: Visit) -> None:
+    async def run(tracked: Visit) -> None:
         await event.wait()
-        await visit.send(answer(b"{}"))
+        await tracked.send(answer(b"{}"))
 
     return await start_engine(run), event
 

@@ -39,25 +39,25 @@ class Scene:
         self.model = model("m", "x", policy=policy)
         self.model.replace_replicas([Replica(name, WITH_ADAPTERS) for name in "ab"])
         rng = random.Random(3)  # noqa: S311 - ids and ties, no secrets
-        self.dispatcher = Scheduler(self.model, DecisionLog(), rng, lambda: 1000.0)
-        self.dispatcher.sync()
+        self.scheduler = Scheduler(self.model, DecisionLog(), rng, lambda: 1000.0)
+        self.scheduler.sync()
 
     def tell(self, replica: str, *, running: int = 0, **state: object) -> None:
         """Hear from a replica how its adapters stand."""
         load = Load(running=running, waiting=0, pending_tokens=0, free_tokens=10_000)
         adapters = AdapterState(**state)  # type: ignore[arg-type]
-        self.dispatcher.hear(replica, Update(is_snapshot=True, load=load, adapters=adapters))
+        self.scheduler.hear(replica, Update(is_snapshot=True, load=load, adapters=adapters))
 
     def load_s(self, adapter: str = "x") -> dict[str, float]:
         """What loading the adapter is taken to cost at each replica."""
-        candidates = self.dispatcher.choose(NO_PROMPT, adapter=adapter).candidates
+        candidates = self.scheduler.choose(NO_PROMPT, adapter=adapter).candidates
         return {candidate.replica.id: candidate.load_s for candidate in candidates}
 
     @contextlib.contextmanager
     def sending(self, adapter: str = "x", model: str = "") -> Iterator[tuple[str, Dispatch]]:
         """Send a request for an adapter: where it went, and what goes with it."""
-        decision = self.dispatcher.choose(TEN, adapter=adapter)
-        with self.dispatcher.sending(decision, TEN, model) as dispatch:
+        decision = self.scheduler.choose(TEN, adapter=adapter)
+        with self.scheduler.sending(decision, TEN, model) as dispatch:
             yield decision.replica.id, dispatch
 
 
@@ -68,8 +68,8 @@ def test_the_replica_that_has_it_is_preferred(policy: str) -> None:
     scene.tell("a", loaded=["x"], most=2, running=1)
     scene.tell("b", loaded=["y"], most=2, load_s=0.5)
 
-    with_adapter = scene.dispatcher.choose(TEN, adapter="x")
-    without = scene.dispatcher.choose(TEN)
+    with_adapter = scene.scheduler.choose(TEN, adapter="x")
+    without = scene.scheduler.choose(TEN)
 
     assert (with_adapter.replica.id, without.replica.id) == ("a", "b")
 
@@ -80,7 +80,7 @@ def test_enough_load_outweighs_it() -> None:
     scene.tell("a", loaded=["x"], most=2, running=1000)
     scene.tell("b", loaded=[], most=2, load_s=0.01)
 
-    assert scene.dispatcher.choose(TEN, adapter="x").replica.id == "b"
+    assert scene.scheduler.choose(TEN, adapter="x").replica.id == "b"
 
 
 def test_what_loading_costs() -> None:
@@ -124,13 +124,13 @@ def test_it_is_expected_where_a_request_for_it_was_sent() -> None:
 def test_a_held_request_is_expected_to_load_it() -> None:
     """Where it waits, the next one will find it loaded."""
     scene = Scene()
-    decision = scene.dispatcher.choose(TEN, adapter="x")
-    scene.dispatcher.hold(decision, TEN)
+    decision = scene.scheduler.choose(TEN, adapter="x")
+    scene.scheduler.hold(decision, TEN)
     assert scene.load_s()[decision.replica.id] == 0.0
 
-    scene.dispatcher.release(decision)
+    scene.scheduler.release(decision)
     assert scene.load_s()[decision.replica.id] == 0.0
-    scene.dispatcher.drop(decision)
+    scene.scheduler.drop(decision)
     assert scene.load_s()[decision.replica.id] == LOAD_S
 
 
@@ -155,7 +155,7 @@ def test_a_replica_that_came_back_owes_nothing() -> None:
         with scene.sending():
             for present in ([], replicas):
                 scene.model.replace_replicas(present)
-                scene.dispatcher.sync()
+                scene.scheduler.sync()
             stack.enter_context(scene.sending())
         assert scene.load_s() == {"a": 0.0}
     assert scene.load_s() == {"a": LOAD_S}
@@ -166,7 +166,7 @@ def test_an_update_without_news_changes_nothing() -> None:
     scene = Scene()
     scene.tell("a", loaded=["x"], most=2)
 
-    scene.dispatcher.hear("a", Update())
+    scene.scheduler.hear("a", Update())
 
     assert scene.load_s()["a"] == 0.0
 
@@ -176,7 +176,7 @@ def test_a_decision_explains_what_loading_costs() -> None:
     scene = Scene()
     scene.tell("a", loaded=["x"], most=1, running=2)
     scene.tell("b", loaded=["y"], most=1, load_s=0.25, running=2)
-    decision = scene.dispatcher.choose(NO_PROMPT, adapter="x")
+    decision = scene.scheduler.choose(NO_PROMPT, adapter="x")
     said = decision.explanation()
     candidates = said["candidates"]
     assert isinstance(candidates, list)

@@ -61,9 +61,9 @@ class Scene:
         )
         self.set_replicas(names)
         rng = random.Random(3)  # noqa: S311 - ids and ties, no secrets
-        self.dispatcher = Scheduler(self.model, DecisionLog(), rng, clock)
+        self.scheduler = Scheduler(self.model, DecisionLog(), rng, clock)
         self.stock = EvictionIndex[QueuedRequest]()
-        self.admission = Admission(self.model, self.dispatcher, self.stock, clock)
+        self.admission = Admission(self.model, self.scheduler, self.stock, clock)
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.decisions: dict[str, Decision] = {}
         """Of the requests that have been sent, in that order."""
@@ -82,7 +82,7 @@ class Scene:
         """As the API chooses."""
         if not self.model.replicas:
             raise ModelUnavailable("none", 1.0)
-        return self.dispatcher.choose(prompt)
+        return self.scheduler.choose(prompt)
 
     async def come(
         self, names: str, tenant: str = "t", size: int = 0, prompt: Prompt = PROMPT
@@ -90,15 +90,15 @@ class Scene:
         """Have these requests come, one after the other; those that end with a `~` are batch."""
         for name in names.split():
             choose = partial(self.choose, prompt)
-            wish = AdmissionRequest(
+            request = AdmissionRequest(
                 choose, prompt, Tenant(tenant.encode()), name.endswith("~"), size
             )
-            self.tasks[name] = asyncio.create_task(self._request(name, wish))
+            self.tasks[name] = asyncio.create_task(self._request(name, request))
         await settle()
 
-    async def _request(self, name: str, wish: AdmissionRequest) -> None:
-        decision = await self.admission.admit(wish)
-        with self.dispatcher.sending(decision, PROMPT):
+    async def _request(self, name: str, request: AdmissionRequest) -> None:
+        decision = await self.admission.admit(request)
+        with self.scheduler.sending(decision, PROMPT):
             self.decisions[name] = decision
             self.answers[name] = asyncio.Event()
             await self.answers[name].wait()
@@ -169,7 +169,7 @@ def test_where_there_is_room_nobody_waits(clock: Clock) -> None:
     with pytest.raises(StopIteration) as ended:
         admitting.send(None)
     assert ended.value.value.waited_s == 0
-    assert scene.dispatcher.watcher is None
+    assert scene.scheduler.watcher is None
 
 
 async def test_what_does_not_fit_waits_for_a_slot(stage: Stage) -> None:
@@ -188,7 +188,7 @@ async def test_what_does_not_fit_waits_for_a_slot(stage: Stage) -> None:
     assert scene.started == f"{FULL} x y z"
     assert scene.decisions["x"].waited_s == 2
     assert scene.admission.held_interactive == 0
-    assert scene.dispatcher.watcher is None
+    assert scene.scheduler.watcher is None
 
 
 async def test_a_newcomer_does_not_overtake(stage: Stage) -> None:
@@ -370,7 +370,7 @@ async def test_a_model_may_let_nobody_wait(stage: Stage) -> None:
 async def test_the_bodies_that_wait_are_bounded(stage: Stage) -> None:
     """Whoever has the most bytes pays, were it one request, and of another model."""
     scene, other = stage(), stage()
-    scene.admission = Admission(scene.model, scene.dispatcher, other.stock, scene.clock)
+    scene.admission = Admission(scene.model, scene.scheduler, other.stock, scene.clock)
     for crowded in (scene, other):
         await crowded.come(FULL)
     await other.come("large", "a", QUEUE_BYTES - 10)
@@ -403,7 +403,7 @@ async def test_one_that_gives_up_leaves_nothing_behind(stage: Stage, is_released
     assert scene.started == f"{FULL} y"
     await scene.answer("y")
     assert [c.requests for c in scene.choose().candidates] == [ROOM - 1]
-    assert scene.dispatcher.watcher is None
+    assert scene.scheduler.watcher is None
 
 
 async def test_cancelled_and_let_go_at_once(stage: Stage) -> None:
@@ -437,7 +437,7 @@ async def test_a_released_request_keeps_its_slot_until_it_is_sent(stage: Stage) 
     scene.answers.pop("full0").set()
     await until(lambda: scene.admission.held_interactive == 1)
     is_sent = "x" in scene.decisions
-    has_room = scene.dispatcher.has_room(scene.choose())
+    has_room = scene.scheduler.has_room(scene.choose())
     await settle()
     assert not is_sent
     assert not has_room
@@ -467,7 +467,7 @@ async def test_who_has_waited_too_long_is_turned_away(stage: Stage, name: str, l
     with pytest.raises(Overloaded, match=r"overloaded: the request waits longer than 0.01 s\."):
         await scene.tasks[name]
     assert scene.stock.weight == 0
-    assert scene.dispatcher.watcher is None
+    assert scene.scheduler.watcher is None
 
 
 async def test_the_limit_holds_for_the_wait_alone(stage: Stage) -> None:
@@ -513,7 +513,7 @@ async def test_who_has_no_time_left_to_wait_is_turned_away_at_once(stage: Stage)
     wishes = [
         AdmissionRequest(scene.choose, PROMPT, Tenant(b"t"), limit_s=limit_s) for limit_s in (1, 9)
     ]
-    hurried, patient = (asyncio.create_task(scene.admission.admit(wish)) for wish in wishes)
+    hurried, patient = (asyncio.create_task(scene.admission.admit(request)) for request in wishes)
     await settle()
     is_done = patient.done()
     patient.cancel()
@@ -526,8 +526,8 @@ async def test_who_has_no_time_left_to_wait_is_turned_away_at_once(stage: Stage)
 def tell(scene: Scene, free_tokens: int) -> None:
     """Have the replica tell that it runs one request, and how much KV cache is free."""
     load = Load(running=1, waiting=0, pending_tokens=0, free_tokens=free_tokens)
-    scene.dispatcher.sync()
-    scene.dispatcher.hear("a", Update(is_snapshot=True, load=load))
+    scene.scheduler.sync()
+    scene.scheduler.hear("a", Update(is_snapshot=True, load=load))
 
 
 def with_facts(scene: Scene, **facts: int) -> None:
@@ -581,12 +581,12 @@ async def test_what_will_be_refused_needs_no_room(
 async def test_many_answers_take_as_many_slots_and_turns(stage: Stage) -> None:
     """Of four slots three are for the answers of one request, and it costs as much as three."""
     scene = stage()
-    wish = AdmissionRequest(scene.choose, PROMPT, Tenant(b"t"), sequences=3)
-    scene.tasks["three"] = asyncio.create_task(scene._request("three", wish))
+    request = AdmissionRequest(scene.choose, PROMPT, Tenant(b"t"), sequences=3)
+    scene.tasks["three"] = asyncio.create_task(scene._request("three", request))
     await scene.come("x y z")
     decision = scene.decisions["three"]
     assert scene.started == "three x y"
-    assert wish.tokens(decision) == pytest.approx(100 + 3 * decision.output_tokens)
+    assert request.tokens(decision) == pytest.approx(100 + 3 * decision.output_tokens)
     await scene.answer("x")
     assert scene.started == "three x y z"
 
@@ -606,8 +606,8 @@ async def test_invented_keys_drive_out_nobody_else(stage: Stage) -> None:
     await scene.come(FULL, "honest")
     await scene.come("h0 h1", "honest")
     for number in range(20):
-        wish = AdmissionRequest(scene.choose, PROMPT, Tenant(b"evil", b"%d" % number))
-        scene.tasks[f"e{number}"] = asyncio.create_task(scene._request(f"e{number}", wish))
+        request = AdmissionRequest(scene.choose, PROMPT, Tenant(b"evil", b"%d" % number))
+        scene.tasks[f"e{number}"] = asyncio.create_task(scene._request(f"e{number}", request))
         await settle()
     assert [scene.error(name) for name in ("h0", "h1")] == [None, None]
     evicted = [scene.error(f"e{number}") is not None for number in range(20)]
@@ -627,23 +627,23 @@ def leave(scene: Scene) -> None:
 def drain(scene: Scene) -> None:
     """It takes no more."""
     come(scene)
-    scene.dispatcher.hear("a", Update(is_draining=True))
+    scene.scheduler.hear("a", Update(is_draining=True))
 
 
 def shun(scene: Scene) -> None:
     """It cannot be reached."""
     come(scene)
     scene.model.replicas["a"].shunned_until_s = scene.clock.now_s + 60
-    scene.dispatcher.hear("a", Update())
+    scene.scheduler.hear("a", Update())
 
 
 def eject(scene: Scene) -> None:
     """It has failed too often."""
     come(scene)
-    scene.dispatcher.sync()
-    while not scene.dispatcher.outliers.is_out("a"):
-        scene.dispatcher.outliers.fail("a", among=2)
-    scene.dispatcher.hear("a", Update())
+    scene.scheduler.sync()
+    while not scene.scheduler.outliers.is_out("a"):
+        scene.scheduler.outliers.fail("a", among=2)
+    scene.scheduler.hear("a", Update())
 
 
 @pytest.mark.parametrize("change", [come, leave, drain, shun, eject])
@@ -671,9 +671,9 @@ async def test_in_another_lane_other_things_count(stage: Stage) -> None:
     await scene.come(FULL)
     scene.set_replicas("ab")
     keys, tokens = packed(LONG.keys), packed_tokens(range(1250, 10_001, 1250))
-    scene.dispatcher.sync()
+    scene.scheduler.sync()
     load = Load(running=0, waiting=0, pending_tokens=0, free_tokens=0)
-    scene.dispatcher.hear("b", Update(is_snapshot=True, added=keys, added_tokens=tokens, load=load))
+    scene.scheduler.hear("b", Update(is_snapshot=True, added=keys, added_tokens=tokens, load=load))
     scene.model.replicas["b"].shunned_until_s = scene.clock.now_s + 60
     await scene.come(names_of(ROOM))
     await scene.come("short")
@@ -702,8 +702,8 @@ async def test_nothing_is_kept_of_replicas_that_have_gone(stage: Stage) -> None:
 async def test_while_the_only_replica_drains_requests_wait_for_the_next(stage: Stage) -> None:
     """It has a slot, but would refuse them: a rollout loses nothing that can wait for it."""
     scene = stage()
-    scene.dispatcher.sync()
-    scene.dispatcher.hear("a", Update(is_snapshot=True, is_draining=True))
+    scene.scheduler.sync()
+    scene.scheduler.hear("a", Update(is_snapshot=True, is_draining=True))
     await scene.come("x")
     before = scene.started
     come(scene)
@@ -720,7 +720,7 @@ async def test_a_replica_that_comes_back_is_found_again(stage: Stage) -> None:
     await scene.come(FULL)
     await scene.come("x")
     scene.clock.now_s += 5
-    scene.dispatcher.hear("a", Update())
+    scene.scheduler.hear("a", Update())
     await settle()
     assert scene.decisions["x"].replica.id == "b"
 
@@ -776,12 +776,12 @@ async def test_telemetry_lets_requests_go(stage: Stage) -> None:
     """A replica that others have filled starts ours as soon as it says that it has room."""
     scene = stage()
     busy = Load(running=SLOTS, waiting=1, pending_tokens=0, free_tokens=0)
-    scene.dispatcher.sync()
-    scene.dispatcher.hear("a", Update(is_snapshot=True, load=busy))
+    scene.scheduler.sync()
+    scene.scheduler.hear("a", Update(is_snapshot=True, load=busy))
     await scene.come("x y")
     before = scene.started
     free = Load(running=SLOTS, waiting=0, pending_tokens=0, free_tokens=0)
-    scene.dispatcher.hear("a", Update(load=free))
+    scene.scheduler.hear("a", Update(load=free))
     await settle()
     assert before == ""
     assert scene.started == "x"
@@ -791,17 +791,17 @@ async def test_a_model_keeps_its_admission_while_it_is_there(clock: Clock) -> No
     """When it goes, so do those who wait for it; when its replicas change, they choose again."""
     fleet = Fleet()
     rng = random.Random(1)  # noqa: S311 - breaks ties only
-    dispatchers = Schedulers(fleet, rng, clock)
-    admissions = Admissions(fleet, dispatchers, clock)
+    schedulers = Schedulers(fleet, rng, clock)
+    admissions = Admissions(fleet, schedulers, clock)
     model = ServedModel("m", created_s=1)
     fleet.add(model)
     fleet.replace_replicas(model, [replica("a")])
-    admission, dispatcher = admissions.of(model), dispatchers.of(model)
+    admission, scheduler = admissions.of(model), schedulers.of(model)
     with contextlib.ExitStack() as sending:
         for _ in range(ROOM):
-            sending.enter_context(dispatcher.sending(dispatcher.choose(PROMPT), PROMPT))
-        wish = AdmissionRequest(lambda: dispatcher.choose(PROMPT), PROMPT)
-        waiting = [asyncio.create_task(admission.admit(wish)) for _ in range(ROOM + 1)]
+            sending.enter_context(scheduler.sending(scheduler.choose(PROMPT), PROMPT))
+        request = AdmissionRequest(lambda: scheduler.choose(PROMPT), PROMPT)
+        waiting = [asyncio.create_task(admission.admit(request)) for _ in range(ROOM + 1)]
         await settle()
         fleet.replace_replicas(model, [replica("a"), replica("b")])
         await settle()

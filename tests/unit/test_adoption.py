@@ -36,11 +36,13 @@ def lines(refusal: RejectedConfig | None) -> tuple[str, ...]:
 
 async def test_a_sound_config_comes_into_force() -> None:
     """Names, limits and access are those of the config, and operators can see it."""
-    controls = LiveConfig()
-    await ConfigAdoption(controls, Drawer(), {"KEY": KEY}).adopt({**SOUND, "admin_key": "env:KEY"})
-    assert controls.names.course("x", b"").models == ("m",)
-    assert (controls.limits.max_body_mb, controls.access.admin_key) == (2, KEY)
-    report = controls.report()
+    live_config = LiveConfig()
+    await ConfigAdoption(live_config, Drawer(), {"KEY": KEY}).adopt(
+        {**SOUND, "admin_key": "env:KEY"}
+    )
+    assert live_config.names.route("x", b"").models == ("m",)
+    assert (live_config.limits.max_body_mb, live_config.access.admin_key) == (2, KEY)
+    report = live_config.report()
     assert report["refused"] is None
     assert report["config"] == {
         "aliases": {"x": "m"},
@@ -63,46 +65,46 @@ async def test_a_wrong_config_leaves_the_one_before(
     wrong: object, line: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing of it takes effect; what is wrong is logged and shown to operators."""
-    controls, drawer = LiveConfig(), Drawer()
-    adoption = ConfigAdoption(controls, drawer, {})
+    live_config, drawer = LiveConfig(), Drawer()
+    adoption = ConfigAdoption(live_config, drawer, {})
     await adoption.adopt(SOUND)
-    kept, before = drawer.config, (controls.config, controls.names)
+    kept, before = drawer.config, (live_config.config, live_config.names)
     with caplog.at_level(logging.ERROR):
         await adoption.adopt(wrong)
-    assert (controls.config, controls.names) == before
-    assert controls.limits.max_body_mb == 2
+    assert (live_config.config, live_config.names) == before
+    assert live_config.limits.max_body_mb == 2
     assert drawer.config == kept
-    assert lines(controls.refusal)[0].startswith(line)
+    assert lines(live_config.refusal)[0].startswith(line)
     assert line in caplog.text
 
 
 async def test_a_sound_config_ends_the_refusal() -> None:
     """What was wrong with an earlier config is no longer shown."""
-    controls = LiveConfig()
-    adoption = ConfigAdoption(controls, Drawer(), {})
+    live_config = LiveConfig()
+    adoption = ConfigAdoption(live_config, Drawer(), {})
     await adoption.adopt(SOUND)
     await adoption.adopt(WRONG)
     await adoption.adopt({})
-    assert controls.refusal is None
-    assert controls.names.course("x", b"").models == ("x",)
+    assert live_config.refusal is None
+    assert live_config.names.route("x", b"").models == ("x",)
 
 
 async def test_a_router_that_starts_with_a_wrong_config_takes_the_one_before() -> None:
     """A router that has had no config of its own goes by the one that another one kept."""
-    drawer, controls = Drawer(), LiveConfig()
+    drawer, live_config = Drawer(), LiveConfig()
     await ConfigAdoption(LiveConfig(), drawer, {}).adopt(SOUND)
-    await ConfigAdoption(controls, drawer, {}).adopt(WRONG)
-    assert controls.names.course("x", b"").models == ("m",)
-    assert lines(controls.refusal) == (LINE,)
+    await ConfigAdoption(live_config, drawer, {}).adopt(WRONG)
+    assert live_config.names.route("x", b"").models == ("m",)
+    assert lines(live_config.refusal) == (LINE,)
 
 
 async def test_a_first_config_that_is_wrong_stops_the_start() -> None:
     """Where there is none to go back to, the error reaches Serve, and `serve status` with it."""
-    controls, drawer = LiveConfig(), Drawer()
+    live_config, drawer = LiveConfig(), Drawer()
     with pytest.raises(ConfigError, match="stands for itself"):
-        await ConfigAdoption(controls, drawer, {}).adopt(WRONG)
+        await ConfigAdoption(live_config, drawer, {}).adopt(WRONG)
     assert drawer.config is None
-    assert controls.refusal is None
+    assert live_config.refusal is None
 
 
 async def test_an_unreadable_keepsake_is_no_config() -> None:

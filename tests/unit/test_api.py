@@ -71,11 +71,11 @@ async def test_a_busy_replica_is_left_alone(start_engine: StartEngine, surface: 
     """While one replica works for this router, the other gets what comes."""
     thinking, go_on = asyncio.Event(), asyncio.Event()
 
-    async def think(visit: Visit) -> None:
-        if b"slow" in visit.request:
+    async def think(tracked: Visit) -> None:
+        if b"slow" in tracked.request:
             thinking.set()
             await go_on.wait()
-        await visit.send(answer(b"ok"))
+        await tracked.send(answer(b"ok"))
 
     engines = [await start_engine(think) for _ in range(2)]
     surface.add("m", *engines)
@@ -216,7 +216,7 @@ async def test_defect_gives_500_without_internals(
 
 async def test_body_over_the_limit_is_refused_unread(surface: Surface) -> None:
     """An announced length over the limit is answered without a byte of the body being read."""
-    surface.controls.limits.max_body_mb = 1
+    surface.live_config.limits.max_body_mb = 1
 
     async def receive() -> Message:
         raise AssertionError("the body was read")
@@ -227,7 +227,7 @@ async def test_body_over_the_limit_is_refused_unread(surface: Surface) -> None:
 
 async def test_unannounced_body_is_counted(surface: Surface) -> None:
     """A chunked body is refused as soon as it passes the limit, not when it ends."""
-    surface.controls.limits.max_body_mb = 1
+    surface.live_config.limits.max_body_mb = 1
     read = 0
 
     async def receive() -> Message:
@@ -244,10 +244,10 @@ async def test_limit_changes_while_running(start_engine: StartEngine, surface: S
     engine = await start_engine(script(answer(b"ok")))
     surface.add("m", engine)
     content = b'{"model":"m"}'.ljust(1 << 20)
-    surface.controls.limits.max_body_mb = 1
+    surface.live_config.limits.max_body_mb = 1
     async with surface.client() as client:
         assert (await client.post(CHAT, content=content)).status_code == 200
-        surface.controls.limits.max_body_mb = 0.5
+        surface.live_config.limits.max_body_mb = 0.5
         response = await client.post(CHAT, content=content)
     assert error_of(response) == (413, "body_too_large", None)
     assert response.headers["connection"] == "close"
@@ -461,10 +461,10 @@ async def test_client_that_leaves_frees_the_engine(
     """When a client goes, the engine's connection closes, under a server that only tells us so."""
     thinking = asyncio.Event()
 
-    async def think(visit: Visit) -> None:
-        await visit.send(sent)
+    async def think(tracked: Visit) -> None:
+        await tracked.send(sent)
         thinking.set()
-        await visit.until_gone()
+        await tracked.until_gone()
         engine.gone.set()
 
     engine = await start_engine(think)
@@ -477,7 +477,7 @@ async def test_client_that_leaves_frees_the_engine(
         await asyncio.wait_for(thinking.wait(), PATIENCE_S)
         writer.close()
         await asyncio.wait_for(engine.gone.wait(), PATIENCE_S)
-    (candidate,) = surface.dispatchers.of(model).choose(NO_PROMPT).candidates
+    (candidate,) = surface.schedulers.of(model).choose(NO_PROMPT).candidates
     assert candidate.requests == 0
 
 
@@ -487,9 +487,9 @@ async def test_cancelled_request_frees_the_engine(
     """Serve's own way to tell that a client is gone, cancelling, works as well and stays one."""
     thinking = asyncio.Event()
 
-    async def think(visit: Visit) -> None:
+    async def think(tracked: Visit) -> None:
         thinking.set()
-        await visit.until_gone()
+        await tracked.until_gone()
         engine.gone.set()
 
     engine = await start_engine(think)
@@ -508,9 +508,9 @@ async def test_broken_body_is_cut_at_the_client(
 ) -> None:
     """An answer that cannot be completed ends before its length, and its connection with it."""
 
-    async def break_off(visit: Visit) -> None:
-        await visit.send(b"HTTP/1.1 200 OK\r\ncontent-length: 9999999\r\n\r\n", HALF)
-        visit.writer.close()
+    async def break_off(tracked: Visit) -> None:
+        await tracked.send(b"HTTP/1.1 200 OK\r\ncontent-length: 9999999\r\n\r\n", HALF)
+        tracked.writer.close()
 
     engine = await start_engine(break_off)
     surface.add("m", engine)
@@ -526,9 +526,9 @@ async def test_broken_chunked_body_has_no_end_at_the_client(
 ) -> None:
     """Without a length the missing last chunk tells a client that something is missing."""
 
-    async def break_off(visit: Visit) -> None:
-        await visit.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", chunked(HALF))
-        visit.writer.close()
+    async def break_off(tracked: Visit) -> None:
+        await tracked.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", chunked(HALF))
+        tracked.writer.close()
 
     engine = await start_engine(break_off)
     surface.add("m", engine)

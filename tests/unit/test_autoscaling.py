@@ -297,10 +297,10 @@ def test_what_a_finished_request_took_is_measured(clock: Clock) -> None:
     """The time that it had its slot, also where it was cut off."""
     report = EngineTracker(FACTS, clock)
     for is_aborted in (False, True):
-        visit = report.arrive(Dispatch(id=1), 100)
+        tracked = report.arrive(Dispatch(id=1), 100)
         clock.now_s += 1
-        report.start(visit, 0)
+        report.start(tracked, 0)
         clock.now_s += 4 * (1 + is_aborted)
-        report.finish(visit, 10, is_aborted=is_aborted)
+        report.finish(tracked, 10, is_aborted=is_aborted)
 
     assert report.meter.service_s == pytest.approx(7, rel=0.01)

@@ -176,8 +176,8 @@ def test_steps_are_those_of_a_scheduler_written_out(
 )
 def test_steps_taken_as_one_can_be_cut(elapsed_s: float, steps: int) -> None:
     """An arrival ends them with the step under way, and the rest are made afterwards."""
-    figures = EngineSpeeds(kv_blocks=9, block_size=4, step_s=1, step_s_per_sequence=0.2)
-    replica = BatchingReplica(figures)
+    estimates = EngineSpeeds(kv_blocks=9, block_size=4, step_s=1, step_s_per_sequence=0.2)
+    replica = BatchingReplica(estimates)
     run = run_of(1, 6)
     replica.submit(run)
     replica.begin()

@@ -53,10 +53,10 @@ SORRY = answer(b'{"error":"mine"}', status=b"500 Internal Server Error")
 def script(*parts: bytes, closes: bool = False) -> Script:
     """Answer with `parts`."""
 
-    async def run(visit: Visit) -> None:
-        await visit.send(*parts)
+    async def run(tracked: Visit) -> None:
+        await tracked.send(*parts)
         if closes:
-            visit.writer.close()
+            tracked.writer.close()
 
     return run
 
@@ -90,15 +90,15 @@ class Stand:
 
     def __post_init__(self) -> None:
         self.fleet = Fleet()
-        self.dispatchers = Schedulers(self.fleet, random.Random(1), time.time)  # noqa: S311 - breaks ties only
+        self.schedulers = Schedulers(self.fleet, random.Random(1), time.time)  # noqa: S311 - breaks ties only
         self.model = ServedModel("m", created_s=1)
         self.model.terms = ServingOptions(
             queue=QueueOptions(max_wait_s=0.2), cold_start_timeout_s=0.2
         )
         self.fleet.add(self.model)
-        self.means = RouterContext(
+        self.context = RouterContext(
             EngineClient(self.upstream),
-            Admissions(self.fleet, self.dispatchers, time.monotonic),
+            Admissions(self.fleet, self.schedulers, time.monotonic),
             ColdStarts(self.fleet, lambda *_: None),
         )
 
@@ -109,22 +109,22 @@ class Stand:
         self.fleet.replace_replicas(self.model, replicas)
         return replicas
 
-    async def deliver(self, errand: InferenceRequest | None = None) -> None:
+    async def deliver(self, sent: InferenceRequest | None = None) -> None:
         """Deliver one request."""
-        errand = errand or request()
-        selector = TargetResolver(self.fleet, self.dispatchers)
-        head = parse_head(errand.path, errand.body, b"")
-        await FallbackChain(errand, head, ("m",), selector, self.means, self.client.reply).run()
+        sent = sent or request()
+        resolver = TargetResolver(self.fleet, self.schedulers)
+        head = parse_head(sent.path, sent.body, b"")
+        await FallbackChain(sent, head, ("m",), resolver, self.context, self.client.reply).run()
 
     @property
-    def visits(self) -> list[int]:
+    def tracked_requests(self) -> list[int]:
         """How many requests each engine has had."""
         return [len(engine.requests) for engine in self.engines]
 
     @property
     def faults(self) -> dict[tuple[str, Action], int]:
         """What was noted."""
-        return {(f.reason, f.action): count for f, count in self.means.faults.counts}
+        return {(f.reason, f.action): count for f, count in self.context.faults.counts}
 
 
 def request(path: str = CHAT, timeout_s: float | None = None, **fields: object) -> InferenceRequest:
@@ -166,10 +166,10 @@ async def test_an_answer_passes_with_status_and_headers(stand: Stand) -> None:
 async def test_a_stream_passes_as_it_comes(stand: Stand) -> None:
     """The first event is at the client before the engine sends the second."""
 
-    async def wait_between(visit: Visit) -> None:
-        await visit.send(EVENTS + chunked(b"data: 1\n\n"))
+    async def wait_between(tracked: Visit) -> None:
+        await tracked.send(EVENTS + chunked(b"data: 1\n\n"))
         await asyncio.wait_for(stand.client.has_bytes.wait(), PATIENCE_S)
-        await visit.send(chunked(b"data: 2\n\n") + END)
+        await tracked.send(chunked(b"data: 2\n\n") + END)
 
     await stand.has(wait_between)
     await stand.deliver(request(stream=True))
@@ -191,25 +191,25 @@ FAILURES = {
 
 def failing_first(failure: Script, success: Script) -> tuple[Script, Callable[[], list[Visit]]]:
     """One script for all engines: whoever is first fails, and the others succeed."""
-    visits: list[Visit] = []
+    tracked_requests: list[Visit] = []
 
-    async def run(visit: Visit) -> None:
-        visits.append(visit)
-        await (failure if len(visits) == 1 else success)(visit)
+    async def run(tracked: Visit) -> None:
+        tracked_requests.append(tracked)
+        await (failure if len(tracked_requests) == 1 else success)(tracked)
 
-    return run, lambda: visits
+    return run, lambda: tracked_requests
 
 
 @pytest.mark.parametrize("failure", FAILURES)
 async def test_a_failure_before_the_first_byte_is_not_seen(stand: Stand, failure: str) -> None:
     """The request goes to the other engine, under the same id, and its client is told that."""
-    run, visits = failing_first(FAILURES[failure], script(answer(b'"fine"')))
+    run, tracked_requests = failing_first(FAILURES[failure], script(answer(b'"fine"')))
     await stand.has(run, run)
     await stand.deliver()
     assert (stand.client.status, stand.client.body) == (200, b'"fine"')
     assert stand.client.headers[b"x-gateway-retries"] == b"1"
-    assert stand.visits == [1, 1]
-    assert all(b"x-request-id: id\r\n" in visit.request for visit in visits())
+    assert stand.tracked_requests == [1, 1]
+    assert all(b"x-request-id: id\r\n" in tracked.request for tracked in tracked_requests())
     assert [action for _, action in stand.faults] == [Action.RETRIED]
 
 
@@ -223,15 +223,15 @@ async def test_an_engine_that_is_not_there_is_passed_over(stand: Stand) -> None:
         dead.shunned_until_s = 0.0
         await stand.deliver()
         assert stand.client.status == 200
-    assert stand.means.budgets["m"].spend()
+    assert stand.context.budgets["m"].spend()
 
 
 async def test_attempts_are_limited(stand: Stand) -> None:
     """Where all engines fail, the last one's own answer is what the client gets."""
     await stand.has(*[script(SORRY)] * 5)
     await stand.deliver()
-    assert sum(stand.visits) == 1 + RETRIES
-    assert max(stand.visits) == 1
+    assert sum(stand.tracked_requests) == 1 + RETRIES
+    assert max(stand.tracked_requests) == 1
     assert (stand.client.status, stand.client.body) == (500, b'{"error":"mine"}')
     assert stand.faults[("answered_5xx", Action.FAILED)] == 1
 
@@ -241,7 +241,7 @@ async def test_a_refusal_is_an_answer(stand: Stand, status: bytes) -> None:
     """What is wrong with a request is wrong everywhere."""
     await stand.has(*[script(answer(b"{}", status=status))] * 2)
     await stand.deliver()
-    assert sum(stand.visits) == 1
+    assert sum(stand.tracked_requests) == 1
     assert stand.client.status == int(status[:3])
 
 
@@ -252,7 +252,7 @@ async def test_retries_do_not_multiply_an_outage(stand: Stand) -> None:
     for _ in range(count):
         stand.client = Client()
         await stand.deliver()
-    assert sum(stand.visits) <= count * 1.2 + RESERVE
+    assert sum(stand.tracked_requests) <= count * 1.2 + RESERVE
 
 
 async def test_an_outlier_is_left_alone(stand: Stand) -> None:
@@ -263,16 +263,16 @@ async def test_an_outlier_is_left_alone(stand: Stand) -> None:
         stand.client = Client()
         await stand.deliver()
         assert stand.client.status == 200
-    assert stand.visits[0] == IN_A_ROW
+    assert stand.tracked_requests[0] == IN_A_ROW
     assert stand.faults[("answered_5xx", Action.EJECTED)] == 1
 
 
 async def test_a_model_that_lost_its_last_engine_is_unavailable(stand: Stand) -> None:
     """There is nobody to try, and the client learns when to come back."""
 
-    async def vanish(visit: Visit) -> None:
+    async def vanish(tracked: Visit) -> None:
         stand.fleet.replace_replicas(stand.model, [])
-        visit.writer.close()
+        tracked.writer.close()
 
     await stand.has(vanish)
     with pytest.raises(ModelUnavailable):
@@ -295,7 +295,7 @@ async def test_a_successor_is_waited_for(stand: Stand) -> None:
     stand.fleet.replace_replicas(stand.model, replicas)
     await asyncio.wait_for(task, PATIENCE_S)
     assert (stand.client.status, stand.client.body) == (200, b'"fine"')
-    assert stand.visits == [1]
+    assert stand.tracked_requests == [1]
 
 
 async def test_a_request_that_kills_engines_is_not_tried_on_all(stand: Stand) -> None:
@@ -303,7 +303,7 @@ async def test_a_request_that_kills_engines_is_not_tried_on_all(stand: Stand) ->
     await stand.has(*[FAILURES["broke_off"]] * 5)
     with pytest.raises(UpstreamFailed) as failure:
         await stand.deliver()
-    assert sum(stand.visits) == VICTIMS
+    assert sum(stand.tracked_requests) == VICTIMS
     assert failure.value.headers == [NO_RETRY]
 
 
@@ -312,7 +312,7 @@ async def test_a_stream_that_gets_no_further_is_given_up(stand: Stand) -> None:
     failed = b'data: {"error": {"message": "EngineCore died", "code": 500}}\n\n'
     await stand.has(*[script(EVENTS + chunked(ROLE + failed + DONE) + END)] * 6)
     await stand.deliver(request(stream=True))
-    assert sum(stand.visits) == 1 + RETRIES
+    assert sum(stand.tracked_requests) == 1 + RETRIES
     assert all(r.shunned_until_s == 0.0 for r in stand.model.replicas.values())
     assert stand.client.body.endswith(DONE)
 
@@ -324,7 +324,7 @@ async def test_what_an_engine_cannot_do_is_no_fault_of_its(stand: Stand) -> None
         stand.client = Client()
         await stand.deliver()
         assert stand.client.status == 501
-    assert sum(stand.visits) == 2 * IN_A_ROW
+    assert sum(stand.tracked_requests) == 2 * IN_A_ROW
     assert stand.faults == {}
 
 
@@ -332,9 +332,9 @@ async def test_a_stuck_engine_is_given_up(stand: Stand, upstream: UpstreamClient
     """A request that waits for headers goes elsewhere as soon as its engine is known to hang."""
     waiting = asyncio.Event()
 
-    async def hang(visit: Visit) -> None:
+    async def hang(tracked: Visit) -> None:
         waiting.set()
-        await visit.until_gone()
+        await tracked.until_gone()
 
     run, _ = failing_first(hang, script(answer(b'"fine"')))
     await stand.has(run, run)
@@ -355,7 +355,7 @@ async def test_a_broken_body_is_not_ended_as_if_it_were_whole(stand: Stand) -> N
         await stand.deliver()
     assert stand.client.reply.has_begun
     assert not stand.client.is_complete
-    assert sum(stand.visits) == 1
+    assert sum(stand.tracked_requests) == 1
 
 
 async def test_a_broken_stream_is_carried_on(stand: Stand) -> None:
@@ -363,12 +363,12 @@ async def test_a_broken_stream_is_carried_on(stand: Stand) -> None:
     words = ["one ", "two ", "three ", "four "]
     before = [ROLE, *(chunk({"content": word}) for word in words[:2])]
 
-    async def go_on(visit: Visit) -> None:
-        body = json.loads(visit.request.partition(b"\r\n\r\n")[2])
+    async def go_on(tracked: Visit) -> None:
+        body = json.loads(tracked.request.partition(b"\r\n\r\n")[2])
         said = body["messages"][-1]["content"] if len(body["messages"]) > 1 else ""
         rest = "".join(words)[len(said) :]
         events = [ROLE, chunk({"content": rest}), FINISH, DONE]
-        await visit.send(EVENTS + chunked(b"".join(events)) + END)
+        await tracked.send(EVENTS + chunked(b"".join(events)) + END)
 
     run, _ = failing_first(script(EVENTS + chunked(b"".join(before)), closes=True), go_on)
     await stand.has(run, run)
@@ -411,19 +411,19 @@ async def test_a_client_may_refuse_to_be_carried_on(stand: Stand) -> None:
     """With `x-gateway-resume: off` a broken stream is a broken stream."""
     sent = EVENTS + chunked(ROLE + chunk({"content": "a"}))
     await stand.has(*[script(sent, closes=True)] * 2)
-    errand = request(stream=True, temperature=0)
-    errand = InferenceRequest(
-        errand.path, errand.headers, errand.body, b"id", is_stream=True, is_resumable=False
+    refusing = request(stream=True, temperature=0)
+    refusing = InferenceRequest(
+        refusing.path, refusing.headers, refusing.body, b"id", is_stream=True, is_resumable=False
     )
-    await stand.deliver(errand)
+    await stand.deliver(refusing)
     assert b'"upstream_failed"' in stand.client.body
     assert stand.client.body.endswith(DONE)
-    assert sum(stand.visits) == 1
+    assert sum(stand.tracked_requests) == 1
 
 
-async def never(visit: Visit) -> None:
+async def never(tracked: Visit) -> None:
     """Keep the client waiting."""
-    await visit.until_gone()
+    await tracked.until_gone()
 
 
 @pytest.mark.parametrize("is_models", [False, True])
@@ -449,9 +449,9 @@ async def test_the_shorter_deadline_counts(stand: Stand) -> None:
 async def test_a_deadline_in_a_stream_is_an_event(stand: Stand) -> None:
     """What has come stays, and the end says why."""
 
-    async def stop_half_way(visit: Visit) -> None:
-        await visit.send(EVENTS + chunked(ROLE + chunk({"content": "a"})))
-        await visit.until_gone()
+    async def stop_half_way(tracked: Visit) -> None:
+        await tracked.send(EVENTS + chunked(ROLE + chunk({"content": "a"})))
+        await tracked.until_gone()
 
     await stand.has(stop_half_way)
     await stand.deliver(request(stream=True, timeout_s=0.2))

@@ -68,7 +68,7 @@ class Scene:
         self.model.replace_replicas([Replica(name, METADATA) for name in names])
         self.log = DecisionLog()
         rng = random.Random(3)  # noqa: S311 - ids and ties, no secrets
-        self.dispatcher = Scheduler(self.model, self.log, rng, lambda: self.now_s)
+        self.scheduler = Scheduler(self.model, self.log, rng, lambda: self.now_s)
         self.engines = {name: EngineTracker(FACTS, lambda: self.now_s) for name in names}
 
     def follow(self, *names: str) -> None:
@@ -84,30 +84,30 @@ class Scene:
     def tell(self, name: str, update: Update) -> None:
         """Send a frame over the wire."""
         for frame in UpdateReader().feed(encode_update(update)):
-            self.dispatcher.hear(name, frame)
+            self.scheduler.hear(name, frame)
 
     def seen(self, asked: Prompt = TEN) -> dict[str, Candidate]:
         """What is known of each replica that may take a prompt."""
-        return {c.replica.id: c for c in self.dispatcher.choose(asked).candidates}
+        return {c.replica.id: c for c in self.scheduler.choose(asked).candidates}
 
     @contextlib.contextmanager
     def sending(self, name: str, sent: Prompt = TEN) -> Iterator[Dispatch]:
         """Send a prompt to a replica, whatever the policy says."""
-        decision = self.dispatcher.choose(sent)
+        decision = self.scheduler.choose(sent)
         ids = [candidate.replica.id for candidate in decision.candidates]
         decision.index = ids.index(name)
-        with self.dispatcher.sending(decision, sent) as dispatch:
+        with self.scheduler.sending(decision, sent) as dispatch:
             yield Dispatch.decode(dispatch.encode())
 
     def answer(self, name: str, sent: Prompt = TEN, tokens: int = 640) -> Decision:
         """Have a prompt answered by a replica, from its arrival to its end, and told of."""
         engine = self.engines[name]
         with self.sending(name, sent) as dispatch:
-            visit = engine.arrive(dispatch, tokens)
+            tracked = engine.arrive(dispatch, tokens)
             self.now_s += 0.25
-            engine.start(visit, cached_tokens=0)
+            engine.start(tracked, cached_tokens=0)
             self.now_s += 0.5
-            engine.finish(visit, completion_tokens=11)
+            engine.finish(tracked, completion_tokens=11)
             self.report(name)
         return self.log.latest()[0]
 
@@ -128,7 +128,7 @@ def test_unconfirmed_requests_count_at_once_and_vanish_with_their_end(is_followe
     assert (b.running, b.cached_keys, b.pending_tokens) == (0, 0, 0)
     after = scene.seen()["a"]
     assert (after.running, after.cached_keys, after.pending_tokens) == (0, 0, 0)
-    assert len(scene.dispatcher.holdings) == 0
+    assert len(scene.scheduler.prefix_index) == 0
 
 
 def test_an_answer_is_remembered_until_telemetry_can_have_spoken_of_it() -> None:
@@ -150,9 +150,9 @@ def test_an_answer_confirmed_late_is_held_once() -> None:
     scene = Scene("a")
     scene.follow()
     with scene.sending("a") as dispatch:
-        visit = scene.engines["a"].arrive(dispatch, 640)
-        scene.engines["a"].start(visit, cached_tokens=0)
-        scene.engines["a"].finish(visit, completion_tokens=1)
+        tracked = scene.engines["a"].arrive(dispatch, 640)
+        scene.engines["a"].start(tracked, cached_tokens=0)
+        scene.engines["a"].finish(tracked, completion_tokens=1)
     scene.report("a")
     held = scene.seen()["a"].cached_keys
     scene.engines["a"].forget()
@@ -225,7 +225,7 @@ def test_what_an_engine_evicts_is_held_no_more() -> None:
         scene.answer("a", prompt(*range(first, first + 10)))
     assert scene.seen(prompt(*range(10)))["a"].cached_keys == 0
     assert scene.seen(prompt(*range(290, 300)))["a"].cached_keys == 10
-    assert len(scene.dispatcher.holdings) * 64 <= FACTS.kv_tokens
+    assert len(scene.scheduler.prefix_index) * 64 <= FACTS.kv_tokens
 
 
 def test_replicas_come_and_go() -> None:
@@ -236,21 +236,21 @@ def test_replicas_come_and_go() -> None:
     with scene.sending("a"):
         scene.model.replace_replicas([Replica("b", METADATA), Replica("c", METADATA)])
         assert scene.seen().keys() == {"b", "c"}
-        assert len(scene.dispatcher.holdings) == 0
+        assert len(scene.scheduler.prefix_index) == 0
     scene.tell("a", Update(added=packed([1]), added_tokens=packed_tokens([64])))
-    scene.dispatcher.lose("a")
-    assert len(scene.dispatcher.holdings) == 0
+    scene.scheduler.lose("a")
+    assert len(scene.scheduler.prefix_index) == 0
 
 
 def test_a_request_may_be_sent_to_a_replica_that_has_just_left() -> None:
     """It will fail as it must; the books do not break."""
     scene = Scene("ab")
-    decision = scene.dispatcher.choose(TEN)
+    decision = scene.scheduler.choose(TEN)
     scene.model.replace_replicas([])
-    scene.dispatcher.sync()
-    with scene.dispatcher.sending(decision, TEN) as dispatch:
+    scene.scheduler.sync()
+    with scene.scheduler.sending(decision, TEN) as dispatch:
         assert dispatch.id == decision.id
-    assert len(scene.dispatcher.holdings) == 0
+    assert len(scene.scheduler.prefix_index) == 0
 
 
 def test_draining_replicas_are_avoided() -> None:
@@ -304,15 +304,15 @@ def test_who_is_chosen_among(
         scene.model.replicas[name].shunned_until_s = scene.now_s + 1
     for name in out:
         eject(scene, name)
-    candidates = scene.dispatcher.choose(TEN, avoid=tuple(avoided)).candidates
+    candidates = scene.scheduler.choose(TEN, avoid=tuple(avoided)).candidates
     assert "".join(candidate.replica.id for candidate in candidates) == left
-    assert scene.dispatcher.sound == set("abcd") - set(draining + shunned + out)
+    assert scene.scheduler.sound == set("abcd") - set(draining + shunned + out)
 
 
 def eject(scene: Scene, name: str) -> None:
     """Let requests to a replica fail until it is taken out."""
-    while not scene.dispatcher.outliers.is_out(name):
-        scene.dispatcher.outliers.fail(name, among=len(scene.engines))
+    while not scene.scheduler.outliers.is_out(name):
+        scene.scheduler.outliers.fail(name, among=len(scene.engines))
 
 
 def test_a_replica_taken_out_is_tried_with_one_request() -> None:
@@ -324,7 +324,7 @@ def test_a_replica_taken_out_is_tried_with_one_request() -> None:
     with scene.sending("a"):
         during = scene.seen().keys()
     scene.model.replace_replicas([Replica("b", METADATA)])
-    scene.dispatcher.sync()
+    scene.scheduler.sync()
     scene.model.replace_replicas([Replica("a", METADATA), Replica("b", METADATA)])
     assert before == {"a", "b"}
     assert during == {"b"}
@@ -338,7 +338,7 @@ def load(running: int, waiting: int = 0, free_tokens: int = 10_000) -> Load:
 
 def sent(new_tokens: float) -> SentRequest:
     """A request with so many new tokens."""
-    return SentRequest(Scene("a").dispatcher.choose(TEN), TEN, new_tokens)
+    return SentRequest(Scene("a").scheduler.choose(TEN), TEN, new_tokens)
 
 
 ROOM = [
@@ -368,10 +368,10 @@ ROOM = [
 @pytest.mark.parametrize(("told", "coming", "new_tokens", "others", "batch"), ROOM)
 def test_room(told: Load, coming: int, new_tokens: float, others: bool, batch: bool) -> None:
     """Eight slots and 10,000 tokens of KV cache, less what is there and on its way."""
-    desk = ReplicaState(Replica("a", METADATA), load=told)
-    desk.released = dict.fromkeys(range(coming), sent(600.0))
-    assert desk.has_room(new_tokens, is_batch=False) == others
-    assert desk.has_room(new_tokens, is_batch=True) == batch
+    state = ReplicaState(Replica("a", METADATA), load=told)
+    state.released = dict.fromkeys(range(coming), sent(600.0))
+    assert state.has_room(new_tokens, is_batch=False) == others
+    assert state.has_room(new_tokens, is_batch=True) == batch
 
 
 @pytest.mark.parametrize(
@@ -390,16 +390,18 @@ def test_room(told: Load, coming: int, new_tokens: float, others: bool, batch: b
 )
 def test_room_for_many_answers(requests: int, sequences: int, others: bool, batch: bool) -> None:
     """Each takes one of the eight slots."""
-    desk = ReplicaState(Replica("a", METADATA), released={n: sent(0.0) for n in range(requests)})
-    assert desk.has_room(1, sequences=sequences, is_batch=False) == others
-    assert desk.has_room(1, sequences=sequences, is_batch=True) == batch
+    state = ReplicaState(Replica("a", METADATA), released={n: sent(0.0) for n in range(requests)})
+    assert state.has_room(1, sequences=sequences, is_batch=False) == others
+    assert state.has_room(1, sequences=sequences, is_batch=True) == batch
 
 
 def test_many_answers_under_way_are_as_many_requests() -> None:
     """Until the engine counts them itself."""
-    desk = ReplicaState(Replica("a", METADATA), released={1: sent(0.0)}, unconfirmed={2: sent(0.0)})
-    desk.released[1].decision.sequences = 3
-    assert desk.requests == 4
+    state = ReplicaState(
+        Replica("a", METADATA), released={1: sent(0.0)}, unconfirmed={2: sent(0.0)}
+    )
+    state.released[1].decision.sequences = 3
+    assert state.requests == 4
 
 
 @pytest.mark.parametrize(
@@ -420,7 +422,7 @@ def test_no_more_is_counted_than_an_engine_takes(
     scene = Scene("a")
     facts = msgspec.structs.replace(FACTS, kv_tokens=kv_tokens)
     scene.model.replace_replicas([Replica("z", msgspec.structs.replace(METADATA, facts=facts))])
-    decision = scene.dispatcher.choose(Prompt(array("Q"), size=4 * tokens))
+    decision = scene.scheduler.choose(Prompt(array("Q"), size=4 * tokens))
     assert prefill_tokens(decision) == prefill
     assert room_tokens(decision) == room
 
@@ -429,7 +431,7 @@ def test_no_room_where_nothing_is_taken() -> None:
     """The only replica drains: better to wait for the next one than to be refused."""
     scene = Scene("a")
     scene.tell("a", Update(is_snapshot=True, is_draining=True))
-    assert not scene.dispatcher.has_room(scene.dispatcher.choose(TEN))
+    assert not scene.scheduler.has_room(scene.scheduler.choose(TEN))
 
 
 @pytest.mark.parametrize(
@@ -441,22 +443,22 @@ def test_room_by_slots(slots: int, rooms: list[int]) -> None:
     Who has had a share leaves a thirty-second free.
     """
     facts = msgspec.structs.replace(FACTS, max_sequences=slots, kv_tokens=0, block_size=0)
-    desk = ReplicaState(Replica("a", msgspec.structs.replace(METADATA, facts=facts)))
+    state = ReplicaState(Replica("a", msgspec.structs.replace(METADATA, facts=facts)))
     found = [0, 0, 0]
     for number in range(rooms[0] + 1):
-        found[0] += desk.has_room(999_999, is_batch=False)
-        found[1] += desk.has_room(999_999, is_batch=True)
-        found[2] += desk.has_room(999_999, is_batch=False, is_spared=True)
-        desk.released[number] = sent(0.0)
+        found[0] += state.has_room(999_999, is_batch=False)
+        found[1] += state.has_room(999_999, is_batch=True)
+        found[2] += state.has_room(999_999, is_batch=False, is_spared=True)
+        state.released[number] = sent(0.0)
     assert found == rooms
 
 
 @pytest.mark.parametrize(("new_tokens", "has_room"), [(9087, True), (9088, False)])
 def test_a_share_ends_before_the_cache_does(new_tokens: int, has_room: bool) -> None:
     """Of 10,000 tokens of KV cache 600 are coming, and a thirty-second is left free."""
-    desk = ReplicaState(Replica("a", METADATA), released={1: sent(600.0)})
-    assert desk.has_room(new_tokens, is_batch=False, is_spared=True) == has_room
-    assert desk.has_room(new_tokens, is_batch=False)
+    state = ReplicaState(Replica("a", METADATA), released={1: sent(600.0)})
+    assert state.has_room(new_tokens, is_batch=False, is_spared=True) == has_room
+    assert state.has_room(new_tokens, is_batch=False)
 
 
 @pytest.mark.parametrize("is_told_first", [True, False])
@@ -467,19 +469,19 @@ def test_a_slot_is_free_with_its_answer_s_end(is_told_first: bool) -> None:
     with contextlib.ExitStack() as others:
         with scene.sending("a") as dispatch:
             engine = scene.engines["a"]
-            visit = engine.arrive(dispatch, 640)
+            tracked = engine.arrive(dispatch, 640)
             for number in range(8):
                 engine.arrive(others.enter_context(scene.sending("a", prompt(number))), 64)
             scene.report("a")
-            full = scene.dispatcher.has_room(scene.dispatcher.choose(prompt(99)))
-            engine.finish(visit, completion_tokens=1)
+            full = scene.scheduler.has_room(scene.scheduler.choose(prompt(99)))
+            engine.finish(tracked, completion_tokens=1)
             if is_told_first:
                 engine.arrive(Dispatch(id=77), 64)
                 scene.report("a")
-        ended = scene.dispatcher.has_room(scene.dispatcher.choose(prompt(99)))
+        ended = scene.scheduler.has_room(scene.scheduler.choose(prompt(99)))
         engine.arrive(Dispatch(id=78), 64)
         scene.report("a")
-        taken = scene.dispatcher.has_room(scene.dispatcher.choose(prompt(99)))
+        taken = scene.scheduler.has_room(scene.scheduler.choose(prompt(99)))
     assert not full
     assert ended == (not is_told_first)
     assert not taken
@@ -487,20 +489,20 @@ def test_a_slot_is_free_with_its_answer_s_end(is_told_first: bool) -> None:
 
 def test_what_has_ended_is_not_taken_off_what_is_not_known() -> None:
     """Telemetry has been lost since: there is no load that it was a part of."""
-    desk = ReplicaState(Replica("a", METADATA), ended_since=3, released={1: sent(10.0)})
-    assert desk.requests == 1
+    state = ReplicaState(Replica("a", METADATA), ended_since=3, released={1: sent(10.0)})
+    assert state.requests == 1
 
 
 def test_what_is_held_counts_until_it_is_sent() -> None:
     """As waiting while it is held, then as running, with what it will leave in the cache."""
     scene = Scene("a")
     scene.follow()
-    decision = scene.dispatcher.choose(TEN)
-    scene.dispatcher.hold(decision, TEN)
+    decision = scene.scheduler.choose(TEN)
+    scene.scheduler.hold(decision, TEN)
     seen = [scene.seen()["a"]]
-    scene.dispatcher.release(decision)
+    scene.scheduler.release(decision)
     seen.append(scene.seen()["a"])
-    scene.dispatcher.drop(decision)
+    scene.scheduler.drop(decision)
     seen.append(scene.seen()["a"])
     counts = [(c.running, c.waiting, round(c.pending_tokens), c.cached_keys) for c in seen]
     assert counts == [(0, 1, 640, 10), (1, 0, 640, 10), (0, 0, 0, 0)]
@@ -509,13 +511,13 @@ def test_what_is_held_counts_until_it_is_sent() -> None:
 def test_what_is_held_for_a_replica_that_leaves_is_nobody_s() -> None:
     """It may be released or dropped all the same."""
     scene = Scene("ab")
-    decision = scene.dispatcher.choose(TEN)
-    scene.dispatcher.hold(decision, TEN)
+    decision = scene.scheduler.choose(TEN)
+    scene.scheduler.hold(decision, TEN)
     scene.model.replace_replicas([])
-    scene.dispatcher.sync()
-    scene.dispatcher.release(decision)
-    scene.dispatcher.drop(decision)
-    assert len(scene.dispatcher.holdings) == 0
+    scene.scheduler.sync()
+    scene.scheduler.release(decision)
+    scene.scheduler.drop(decision)
+    assert len(scene.scheduler.prefix_index) == 0
 
 
 def test_a_watcher_is_told_what_concerns_it() -> None:
@@ -523,14 +525,14 @@ def test_a_watcher_is_told_what_concerns_it() -> None:
     scene = Scene("ab")
     scene.follow()
     told: list[str] = []
-    scene.dispatcher.watcher = told.append
+    scene.scheduler.watcher = told.append
     with scene.sending("a"):
         assert told == []
     scene.tell("b", Update(load=load(1)))
-    scene.dispatcher.lose("b")
+    scene.scheduler.lose("b")
     scene.model.replace_replicas([Replica("c", METADATA), Replica("b", METADATA)])
-    scene.dispatcher.sync()
-    scene.dispatcher.watcher = None
+    scene.scheduler.sync()
+    scene.scheduler.watcher = None
     scene.tell("b", Update(load=load(2)))
     assert told == ["a", "b", "b", "a", "c"]
 
@@ -538,14 +540,14 @@ def test_a_watcher_is_told_what_concerns_it() -> None:
 def test_batch_is_due_after_all_others() -> None:
     """Also after those that come much later, and among each other like those."""
     scene = Scene("a")
-    batch, later_batch = scene.dispatcher.choose(prompt(1)), scene.dispatcher.choose(TEN)
+    batch, later_batch = scene.scheduler.choose(prompt(1)), scene.scheduler.choose(TEN)
     batch.is_batch = later_batch.is_batch = True
     scene.now_s += 10 * 365 * 86_400
-    other = scene.dispatcher.choose(TEN)
+    other = scene.scheduler.choose(TEN)
     with (
-        scene.dispatcher.sending(batch, prompt(1)) as first,
-        scene.dispatcher.sending(later_batch, TEN) as second,
-        scene.dispatcher.sending(other, TEN) as third,
+        scene.scheduler.sending(batch, prompt(1)) as first,
+        scene.scheduler.sending(later_batch, TEN) as second,
+        scene.scheduler.sending(other, TEN) as third,
     ):
         assert third.priority < first.priority < second.priority
         assert (first.is_batch, third.is_batch) == (True, False)
@@ -563,7 +565,7 @@ def test_without_telemetry_the_routers_own_books_are_used() -> None:
         with scene.sending("a", prompt(*range(first, first + 10))):
             pass
     assert scene.seen()["a"].cached_keys == 0
-    assert len(scene.dispatcher.holdings) * 64 <= FACTS.kv_tokens
+    assert len(scene.scheduler.prefix_index) * 64 <= FACTS.kv_tokens
 
 
 def test_lost_telemetry_falls_back_to_own_books() -> None:
@@ -574,7 +576,7 @@ def test_lost_telemetry_falls_back_to_own_books() -> None:
     with scene.sending("a") as dispatch:
         scene.engines["a"].arrive(dispatch, 640)
         scene.report("a")
-        scene.dispatcher.lose("a")
+        scene.scheduler.lose("a")
         lost = scene.seen()["a"]
         assert scene.seen(prompt(50, 51))["a"].cached_keys == 0
     assert (lost.running, lost.waiting) == (1, 0)
@@ -586,10 +588,10 @@ def test_telemetry_that_stays_away_leaves_the_own_books() -> None:
     """Every attempt to subscribe again ends in a loss; a success replaces the books."""
     scene = Scene("a")
     scene.follow()
-    scene.dispatcher.lose("a")
+    scene.scheduler.lose("a")
     with scene.sending("a"):
         pass
-    scene.dispatcher.lose("a")
+    scene.scheduler.lose("a")
     assert scene.seen()["a"].cached_keys == 10
     scene.follow()
     assert scene.seen()["a"].cached_keys == 0
@@ -603,8 +605,8 @@ def test_a_whole_prompt_in_the_cache_still_has_a_token_to_compute() -> None:
     longer = Prompt(array("Q", [*TEN.keys, 77]), size=11 * KEY_BYTES)
     assert scene.seen(TEN)["a"].cached_tokens == 640
     assert scene.seen(longer)["a"].cached_tokens == 640
-    assert scene.dispatcher.choose(TEN).prompt_tokens == 650
-    assert scene.dispatcher.choose(longer).prompt_tokens == pytest.approx(714, rel=0.01)
+    assert scene.scheduler.choose(TEN).prompt_tokens == 650
+    assert scene.scheduler.choose(longer).prompt_tokens == pytest.approx(714, rel=0.01)
 
 
 def test_a_prompt_without_keys_goes_by_load() -> None:
@@ -612,7 +614,7 @@ def test_a_prompt_without_keys_goes_by_load() -> None:
     scene = Scene("ab")
     scene.follow()
     with scene.sending("a"):
-        decision = scene.dispatcher.choose(NO_PROMPT)
+        decision = scene.scheduler.choose(NO_PROMPT)
     assert decision.replica.id == "b"
     assert decision.cached_tokens == 0
 
@@ -623,16 +625,16 @@ def test_what_engines_finish_is_learned() -> None:
     scene.follow()
     for number in range(60):
         scene.answer("a", prompt(*range(100 * number, 100 * number + 10)), tokens=1280)
-    figures = scene.dispatcher.latency.figures
-    assert figures.prefill_s * 1280 + 0.01 == pytest.approx(0.25, rel=0.2)
-    assert figures.tokens_per_byte == pytest.approx(0.5, rel=0.2)
+    estimates = scene.scheduler.latency.estimates
+    assert estimates.prefill_s * 1280 + 0.01 == pytest.approx(0.25, rel=0.2)
+    assert estimates.tokens_per_byte == pytest.approx(0.5, rel=0.2)
 
 
 def test_a_decision_explains_itself_and_learns_how_it_turned_out() -> None:
     """Candidates, costs and winner as JSON; the engine's own numbers once it has finished."""
     scene = Scene("ab")
     scene.follow()
-    asked = scene.dispatcher.choose(TEN, request_id="r\u00e9\n1", max_tokens=20)
+    asked = scene.scheduler.choose(TEN, request_id="r\u00e9\n1", max_tokens=20)
 
     before = json.loads(asked.encode())
     after = json.loads(scene.answer("b").encode())
@@ -662,8 +664,8 @@ def test_decisions_are_kept_newest_first_and_not_for_ever() -> None:
     """
     scene = Scene("a")
     log = DecisionLog(size=2)
-    decisions = [scene.dispatcher.choose(TEN) for _ in range(3)]
-    late, *_ = others = [scene.dispatcher.choose(TEN) for _ in range(4)]
+    decisions = [scene.scheduler.choose(TEN) for _ in range(3)]
+    late, *_ = others = [scene.scheduler.choose(TEN) for _ in range(4)]
     for decision in (*decisions, *others):
         log.add(decision)
     for decision in (*decisions, *others[1:]):
@@ -715,7 +717,7 @@ def test_what_a_stranger_tells_is_ignored() -> None:
     """The last frame of a replica may arrive after it has gone."""
     scene = Scene("a")
     scene.tell("x", Update(added=packed([1]), added_tokens=packed_tokens([64])))
-    assert len(scene.dispatcher.holdings) == 0
+    assert len(scene.scheduler.prefix_index) == 0
 
 
 def test_dispatch_tells_the_engine_all_it_needs() -> None:
@@ -736,6 +738,6 @@ def test_dispatch_tells_the_engine_all_it_needs() -> None:
 def test_a_changed_policy_is_followed() -> None:
     """The configuration of a running model may change."""
     scene = Scene("ab", policy="round-robin")
-    assert [scene.dispatcher.choose(TEN).replica.id for _ in range(4)] == ["a", "b"] * 2
+    assert [scene.scheduler.choose(TEN).replica.id for _ in range(4)] == ["a", "b"] * 2
     scene.model.terms = routed_by("least-pending")
-    assert scene.dispatcher.choose(TEN).policy == "least-pending"
+    assert scene.scheduler.choose(TEN).policy == "least-pending"

@@ -69,9 +69,9 @@ class FakeEngine:
 
     def serve(self, number: int, *keys: int) -> None:
         """Take and finish a request."""
-        visit = self.report.arrive(dispatch(number, *keys), 10)
-        self.report.start(visit, 0)
-        self.report.finish(visit, 1)
+        tracked = self.report.arrive(dispatch(number, *keys), 10)
+        self.report.start(tracked, 0)
+        self.report.finish(tracked, 1)
 
 
 class Listener:

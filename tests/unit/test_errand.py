@@ -74,5 +74,5 @@ def test_words_that_are_none_are_refused(value: bytes) -> None:
 def test_what_requests_share(session: bytes, field: bytes, key: bytes) -> None:
     """A session, or else a user; nobody is no user whom all the others are, too."""
     body = b'{"model":"m",%b}' % field
-    errand = InferenceRequest("/v1/completions", [], body, b"id", session=session)
-    assert sticky_key(errand, parse_json(body)) == key
+    request = InferenceRequest("/v1/completions", [], body, b"id", session=session)
+    assert sticky_key(request, parse_json(body)) == key

@@ -41,9 +41,9 @@ class Passed:
 
 
 def _script(*sent: bytes) -> Callable[[Visit], Awaitable[None]]:
-    async def run(visit: Visit) -> None:
-        await visit.send(HEAD, *sent)
-        visit.writer.close()
+    async def run(tracked: Visit) -> None:
+        await tracked.send(HEAD, *sent)
+        tracked.writer.close()
 
     return run
 

@@ -28,8 +28,10 @@ def surface(upstream: UpstreamClient) -> Surface:
 @pytest.fixture
 def gauges(surface: Surface, recorder: KeptRecorder) -> Gauges:
     """Its gauges."""
-    means = surface.means
-    return Gauges(surface.fleet, surface.dispatchers, means.admissions, means.cold_starts, recorder)
+    context = surface.context
+    return Gauges(
+        surface.fleet, surface.schedulers, context.admissions, context.cold_starts, recorder
+    )
 
 
 async def test_requests_are_told_where_they_are(
@@ -38,9 +40,9 @@ async def test_requests_are_told_where_they_are(
     """In an engine, held back, or waiting for an engine to start."""
     go_on = asyncio.Event()
 
-    async def run(visit: Visit) -> None:
+    async def run(tracked: Visit) -> None:
         await go_on.wait()
-        await visit.send(answer(b"{}"))
+        await tracked.send(answer(b"{}"))
 
     engine = await start_engine(run)
     surface.add("m", engine)
@@ -70,14 +72,14 @@ async def test_replicas_are_told_by_how_they_stand(
     """Each in one state only; a state that none is in any more stands at 0."""
     engines = [await start_engine(script(answer(b"{}"))) for _ in range(4)]
     model = surface.add("m", *engines)
-    dispatcher = surface.dispatchers.of(model)
+    scheduler = surface.schedulers.of(model)
     ready, draining, shunned, failing = model.replicas.values()
     idle = Load(running=0, waiting=0, pending_tokens=0, free_tokens=1024)
-    dispatcher.hear(ready.id, Update(is_snapshot=True, load=idle))
-    dispatcher.hear(draining.id, Update(is_snapshot=True, load=idle, is_draining=True))
-    dispatcher.shun(shunned)
+    scheduler.hear(ready.id, Update(is_snapshot=True, load=idle))
+    scheduler.hear(draining.id, Update(is_snapshot=True, load=idle, is_draining=True))
+    scheduler.shun(shunned)
     for _ in range(IN_A_ROW):
-        dispatcher.outliers.fail(failing.id, len(model.replicas))
+        scheduler.outliers.fail(failing.id, len(model.replicas))
 
     gauges.tell()
 

@@ -90,9 +90,9 @@ class Front:
         return True
 
 
-async def route(visit: Visit) -> None:
+async def route(tracked: Visit) -> None:
     """Answer as a router does, health checks included."""
-    await visit.send(answer(b"routed"))
+    await tracked.send(answer(b"routed"))
 
 
 @pytest.fixture
@@ -221,14 +221,14 @@ async def test_a_silent_client_gets_its_late_answer(
 ) -> None:
     """Once a request is there, none of the limits for clients counts until its answer is."""
 
-    async def think(visit: Visit) -> None:
-        if b" /-/healthz " not in visit.request:
+    async def think(tracked: Visit) -> None:
+        if b" /-/healthz " not in tracked.request:
             await asyncio.sleep(2 * ARRIVAL_S)
-            await visit.send(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nfir")
+            await tracked.send(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nfir")
             await asyncio.sleep(2 * ARRIVAL_S)
-            await visit.send(b"st!")
+            await tracked.send(b"st!")
         else:
-            await visit.send(answer(b"ok"))
+            await tracked.send(answer(b"ok"))
 
     front = Front(tmp_path, await start_engine(think))
     config = front.config.read_text().replace(
@@ -319,9 +319,9 @@ async def test_an_answer_of_haproxys_own_has_openais_shape(
 async def test_an_error_of_the_routers_passes(start_engine: StartEngine, tmp_path: Path) -> None:
     """HAProxy puts its own errors only where there is no answer."""
 
-    async def refuse(visit: Visit) -> None:
-        is_check = b" /-/healthz " in visit.request
-        await visit.send(answer(b"mine", status=b"200 OK" if is_check else b"503 Unavailable"))
+    async def refuse(tracked: Visit) -> None:
+        is_check = b" /-/healthz " in tracked.request
+        await tracked.send(answer(b"mine", status=b"200 OK" if is_check else b"503 Unavailable"))
 
     front = Front(tmp_path, await start_engine(refuse))
     await front.start()

@@ -35,8 +35,8 @@ class Client:
 
 def beating(reply: ClientResponse, is_between: Callable[[], bool] = lambda: True) -> Heartbeat:
     """Signs of life for a reply that begins as a stream of events."""
-    outlet = ResponseWriter("/v1/chat/completions", reply, is_journaled=False)
-    return Heartbeat(reply, outlet.begin, is_between, PERIOD_S)
+    writer = ResponseWriter("/v1/chat/completions", reply, is_journaled=False)
+    return Heartbeat(reply, writer.begin, is_between, PERIOD_S)
 
 
 async def test_a_silent_stream_begins_with_a_comment() -> None:

@@ -26,21 +26,21 @@ class HoldingsAgainstSets(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.holdings = PrefixIndex()
+        self.prefix_index = PrefixIndex()
         self.held: dict[str, set[int]] = {}
         self.expected: dict[str, list[list[int]]] = {}
 
     @rule(name=NAMES)
     def join(self, name: str) -> None:
         """A replica comes, perhaps one that is there."""
-        self.holdings.join(name)
+        self.prefix_index.join(name)
         self.held.setdefault(name, set())
         self.expected.setdefault(name, [])
 
     @rule(name=NAMES)
     def leave(self, name: str) -> None:
         """A replica goes, perhaps one that is not there."""
-        self.holdings.leave(name)
+        self.prefix_index.leave(name)
         self.held.pop(name, None)
         self.expected.pop(name, None)
 
@@ -49,7 +49,7 @@ class HoldingsAgainstSets(RuleBasedStateMachine):
     def add(self, data: st.DataObject, keys: list[int]) -> None:
         """One holds more."""
         name = data.draw(st.sampled_from(sorted(self.held)))
-        self.holdings.add(name, keys, [key * 16 for key in keys])
+        self.prefix_index.add(name, keys, [key * 16 for key in keys])
         self.held[name] |= set(keys)
 
     @precondition(lambda self: self.held)
@@ -57,7 +57,7 @@ class HoldingsAgainstSets(RuleBasedStateMachine):
     def drop(self, data: st.DataObject, keys: list[int]) -> None:
         """One holds less, perhaps of what it never had."""
         name = data.draw(st.sampled_from(sorted(self.held)))
-        self.holdings.drop(name, keys)
+        self.prefix_index.drop(name, keys)
         self.held[name] -= set(keys)
 
     @precondition(lambda self: self.held)
@@ -65,7 +65,7 @@ class HoldingsAgainstSets(RuleBasedStateMachine):
     def replace(self, data: st.DataObject, keys: list[int]) -> None:
         """One holds something else."""
         name = data.draw(st.sampled_from(sorted(self.held)))
-        self.holdings.replace(name, keys, [key * 16 for key in keys])
+        self.prefix_index.replace(name, keys, [key * 16 for key in keys])
         self.held[name] = set(keys)
 
     @precondition(lambda self: self.held)
@@ -73,7 +73,7 @@ class HoldingsAgainstSets(RuleBasedStateMachine):
     def expect(self, data: st.DataObject, keys: list[int]) -> None:
         """A request is sent to one."""
         name = data.draw(st.sampled_from(sorted(self.held)))
-        self.holdings.expect(name, keys)
+        self.prefix_index.expect(name, keys)
         self.expected[name].append(keys)
 
     @precondition(lambda self: any(self.expected.values()))
@@ -83,7 +83,7 @@ class HoldingsAgainstSets(RuleBasedStateMachine):
         names = sorted(name for name, sent in self.expected.items() if sent)
         name = data.draw(st.sampled_from(names))
         place = data.draw(st.integers(0, len(self.expected[name]) - 1))
-        self.holdings.expect_no_more(name, self.expected[name].pop(place))
+        self.prefix_index.expect_no_more(name, self.expected[name].pop(place))
 
     def has(self, name: str) -> set[int]:
         """All that counts as held by a replica."""
@@ -94,22 +94,22 @@ class HoldingsAgainstSets(RuleBasedStateMachine):
         """A prompt of one key matches exactly at those that have it."""
         for key in range(12):
             holders = {name for name in self.held if key in self.has(name)}
-            assert self.holdings.match([key]).keys() == holders
+            assert self.prefix_index.match([key]).keys() == holders
 
     @invariant()
     def nothing_is_left_of_what_nobody_has(self) -> None:
         """The index is as large as what is held."""
-        assert len(self.holdings) == len(set().union(*map(self.has, self.held)))
+        assert len(self.prefix_index) == len(set().union(*map(self.has, self.held)))
 
     @invariant()
     def tokens_are_known_of_held_keys_only(self) -> None:
         """Counts go with the last that holds their key."""
-        assert self.holdings._tokens.keys() <= self.holdings._index.keys()
+        assert self.prefix_index._tokens.keys() <= self.prefix_index._index.keys()
 
     @rule(keys=KEYS)
     def match(self, keys: list[int]) -> None:
         """A longer prompt matches as far as each replica has all of its first keys."""
-        found = self.holdings.match(keys)
+        found = self.prefix_index.match(keys)
         assert {name: match.keys for name, match in found.items()} == {
             name: length for name in self.held if (length := _length(keys, self.has(name)))
         }
@@ -124,11 +124,11 @@ TestHoldingsAgainstSets = HoldingsAgainstSets.TestCase
 
 def holdings_of(**held: Sequence[int]) -> PrefixIndex:
     """Replicas that hold these keys; key n ends after 16 n tokens."""
-    holdings = PrefixIndex()
+    prefix_index = PrefixIndex()
     for name, keys in held.items():
-        holdings.join(name)
-        holdings.add(name, keys, [16 * key for key in keys])
-    return holdings
+        prefix_index.join(name)
+        prefix_index.add(name, keys, [16 * key for key in keys])
+    return prefix_index
 
 
 @pytest.mark.parametrize(
@@ -151,39 +151,39 @@ def test_match_is_the_length_of_the_held_beginning(
 
 def test_tokens_of_keys_that_are_only_expected_are_not_known() -> None:
     """No engine has counted them yet, until one says so."""
-    holdings = holdings_of(a=[])
-    holdings.expect("a", [1, 2])
-    assert holdings.match([1, 2]) == {"a": PrefixMatch(2, 0)}
-    holdings.add("a", [1, 2], [10, 20])
-    assert holdings.match([1, 2]) == {"a": PrefixMatch(2, 20)}
+    prefix_index = holdings_of(a=[])
+    prefix_index.expect("a", [1, 2])
+    assert prefix_index.match([1, 2]) == {"a": PrefixMatch(2, 0)}
+    prefix_index.add("a", [1, 2], [10, 20])
+    assert prefix_index.match([1, 2]) == {"a": PrefixMatch(2, 20)}
 
 
 def test_a_key_expected_twice_stays_until_both_have_arrived() -> None:
     """Of two requests on their way with one prefix, one that fails takes nothing from the other."""
-    holdings = holdings_of(a=[])
-    holdings.expect("a", [1])
-    holdings.expect("a", [1])
-    holdings.expect_no_more("a", [1])
-    assert holdings.match([1])
-    holdings.expect_no_more("a", [1])
-    assert not holdings.match([1])
+    prefix_index = holdings_of(a=[])
+    prefix_index.expect("a", [1])
+    prefix_index.expect("a", [1])
+    prefix_index.expect_no_more("a", [1])
+    assert prefix_index.match([1])
+    prefix_index.expect_no_more("a", [1])
+    assert not prefix_index.match([1])
 
 
 def test_nothing_can_be_held_by_a_replica_that_is_not_there() -> None:
     """That a request has ended may be noticed after its replica has left."""
-    holdings = holdings_of(a=[1])
-    holdings.expect("a", [2])
-    holdings.leave("a")
-    holdings.expect_no_more("a", [2])
-    assert len(holdings) == 0
+    prefix_index = holdings_of(a=[1])
+    prefix_index.expect("a", [2])
+    prefix_index.leave("a")
+    prefix_index.expect_no_more("a", [2])
+    assert len(prefix_index) == 0
     with pytest.raises(KeyError):
-        holdings.add("a", [1], [1])
+        prefix_index.add("a", [1], [1])
 
 
 def test_many_replicas_have_a_bit_each() -> None:
     """Masks grow beyond a machine word."""
-    holdings = holdings_of(**{f"r{i}": [1, i] for i in range(2, 200)})
-    found = holdings.match([1, 150])
+    prefix_index = holdings_of(**{f"r{i}": [1, i] for i in range(2, 200)})
+    found = prefix_index.match([1, 150])
     assert len(found) == 198
     assert [name for name, match in found.items() if match.keys == 2] == ["r150"]
     assert Counter(match.keys for match in found.values()) == {1: 197, 2: 1}

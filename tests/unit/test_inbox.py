@@ -102,20 +102,20 @@ async def test_it_is_told_again_and_again(server: EngineServer) -> None:
         return {here: Demand(requests=number)}
 
     here = replica(server)
-    notices = DemandPublisher(held, period_s=0.01)
-    notices.start()
+    demand_publisher = DemandPublisher(held, period_s=0.01)
+    demand_publisher.start()
     while server.held.requests < 3:
         assert number < 1000
         await asyncio.sleep(0.01)
-    await notices.close()
+    await demand_publisher.close()
 
 
 async def test_one_engine_that_is_gone_keeps_nobody_from_hearing(server: EngineServer) -> None:
     """The others hear, and nothing is raised."""
     gone, here = replica(server, port=1), replica(server)
-    notices = DemandPublisher(lambda: {gone: SOME, here: SOME})
-    await notices.tell()
-    await notices.close()
+    demand_publisher = DemandPublisher(lambda: {gone: SOME, here: SOME})
+    await demand_publisher.tell()
+    await demand_publisher.close()
 
     assert server.held.requests == 3
 
@@ -126,16 +126,16 @@ async def test_an_engine_that_does_not_finish_its_answer_is_left(
     """Its connection is closed: no more than one is ever open."""
     monkeypatch.setattr("gateway.serving.demand_publisher.TIMEOUT_S", 0.1)
     engine = await start_engine(_begin)
-    notices = DemandPublisher(lambda: {engine.replica(): SOME})
-    await notices.tell()
+    demand_publisher = DemandPublisher(lambda: {engine.replica(): SOME})
+    await demand_publisher.tell()
 
     await asyncio.wait_for(engine.gone.wait(), 5)
-    await notices.close()
+    await demand_publisher.close()
 
 
-async def _begin(visit: Visit) -> None:
-    await visit.send(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n")
-    await visit.until_gone()
+async def _begin(tracked: Visit) -> None:
+    await tracked.send(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n")
+    await tracked.until_gone()
 
 
 async def test_what_is_no_demand_is_refused(server: EngineServer) -> None:

@@ -63,10 +63,10 @@ def stream(tokens: int) -> list[bytes]:
 def test_reading_early_changes_nothing(size: int) -> None:
     """However much is added at once, and read in between, a transcript says the same."""
     events = stream(3000)
-    journal = StreamLog()
+    stream_log = StreamLog()
     for start in range(0, len(events), size):
-        journal.add(b"".join(events[start : start + size]))
-    assert facts(journal.transcript) == Facts(
+        stream_log.add(b"".join(events[start : start + size]))
+    assert facts(stream_log.transcript) == Facts(
         texts={
             ("reasoning", 0): "".join(f"für {n}" for n in range(3000)),
             CONTENT: "日" * 3000,
@@ -81,7 +81,7 @@ def test_reading_early_changes_nothing(size: int) -> None:
         has_usage=True,
         is_done=True,
     )
-    assert facts(journal.transcript) == facts(journal.transcript)
+    assert facts(stream_log.transcript) == facts(stream_log.transcript)
 
 
 def test_memory_is_bounded_by_the_text() -> None:
@@ -89,22 +89,22 @@ def test_memory_is_bounded_by_the_text() -> None:
     token = event({"content": "word "})
     count = 20_000_000 // len(token)
     tracemalloc.start()
-    journal = StreamLog()
+    stream_log = StreamLog()
     for _ in range(count):
-        journal.add(token)
+        stream_log.add(token)
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept < 2 * len("word ") * count + 4 * RAW_LIMIT
-    assert journal.transcript.choices[0].texts == {CONTENT: "word " * count}
+    assert stream_log.transcript.choices[0].texts == {CONTENT: "word " * count}
 
 
 def test_adding_does_not_read() -> None:
     """What is sent is not parsed until it is needed, however much it is."""
-    journal = StreamLog()
+    stream_log = StreamLog()
     for _ in range(RAW_LIMIT):
-        journal.add(b"data: this is no JSON\n\n")
-    assert journal._transcript.is_readable
-    assert not journal.transcript.is_readable
+        stream_log.add(b"data: this is no JSON\n\n")
+    assert stream_log._transcript.is_readable
+    assert not stream_log.transcript.is_readable
 
 
 @pytest.mark.parametrize(
@@ -127,6 +127,6 @@ def test_adding_does_not_read() -> None:
 )
 def test_blank_is_what_can_be_said_again(events: bytes, is_empty: bool, is_blank: bool) -> None:
     """Roles and empty deltas are no answer; whatever is not understood may be one."""
-    journal = StreamLog()
-    journal.add(events)
-    assert (journal.transcript.is_empty, journal.transcript.is_blank) == (is_empty, is_blank)
+    stream_log = StreamLog()
+    stream_log.add(events)
+    assert (stream_log.transcript.is_empty, stream_log.transcript.is_blank) == (is_empty, is_blank)

@@ -41,7 +41,7 @@ def surface(upstream: UpstreamClient) -> Surface:
 
 def named(surface: Surface, **config: object) -> None:
     """Have names stand for models."""
-    surface.controls.names = ModelNames(parse_gateway(config))
+    surface.live_config.names = ModelNames(parse_gateway(config))
 
 
 async def asked(surface: Surface, model: str, **more: object) -> httpx.Response:
@@ -114,7 +114,7 @@ async def test_another_model_answers_for_one_that_cannot(
     assert (response.status_code, response.text) == (200, '"second"')
     assert response.headers["x-gateway-model"] == "b"
     assert reason in {
-        f.reason for f, _ in surface.means.faults.counts if f.action is Action.FELL_BACK
+        f.reason for f, _ in surface.context.faults.counts if f.action is Action.FELL_BACK
     }
 
 
@@ -144,7 +144,7 @@ async def trouble_of(name: str, trouble: str, start_engine: StartEngine, surface
     model.terms = ServingOptions(when_cold="fallback" if is_cold else "hold")
 
 
-async def forever(visit: Visit) -> None:
+async def forever(tracked: Visit) -> None:
     """No answer."""
     await asyncio.sleep(60)
 
@@ -178,9 +178,9 @@ async def test_a_stream_that_has_begun_does_not_change_its_model(
 ) -> None:
     """What the client has read of one model is not followed by another's."""
 
-    async def break_off(visit: Visit) -> None:
-        await visit.send(EVENTS + chunked(b'data: {"choices":[{"delta":{}}]}\n\n'))
-        visit.writer.close()
+    async def break_off(tracked: Visit) -> None:
+        await tracked.send(EVENTS + chunked(b'data: {"choices":[{"delta":{}}]}\n\n'))
+        tracked.writer.close()
 
     surface.add("a", await start_engine(break_off)).terms = ServingOptions(
         queue=QueueOptions(max_wait_s=0.1), cold_start_timeout_s=0.1
@@ -202,7 +202,7 @@ async def test_a_request_waits_for_a_model_that_starts(
     model.state = ModelState.SCALED_TO_ZERO
     asking = [asyncio.create_task(asked(surface, "m")) for _ in range(3)]
     await asyncio.sleep(0.2)
-    waiting = surface.means.cold_starts.waiting(model)
+    waiting = surface.context.cold_starts.waiting(model)
     surface.fleet.replace_replicas(model, [engine.replica((CHAT,))])
     answers = await asyncio.gather(*asking)
 
@@ -340,7 +340,7 @@ async def test_a_shadow_that_does_not_run_is_not_started(
 
 async def shadows(surface: Surface) -> Document:
     """What operators see of shadows."""
-    surface.controls.access.is_local = True
+    surface.live_config.access.is_local = True
     async with surface.client() as client:
         found: Document = (await client.get("/gateway/shadows")).json()
     return found
@@ -406,7 +406,7 @@ async def test_a_dry_run_goes_where_the_request_would(
     engine = await start_engine(script(answer(b"{}")))
     surface.add("c", engine)
     named(surface, aliases={"nick": "a"}, fallbacks={"a": ["b", "c"]})
-    surface.controls.access.is_local = True
+    surface.live_config.access.is_local = True
     async with surface.client() as client:
         response = await client.post("/gateway/route", json={"model": "nick"})
 
@@ -441,9 +441,9 @@ async def test_a_model_that_loses_its_last_engine_falls_back_at_once(
 ) -> None:
     """Nobody waits for another engine to start where another model can answer."""
 
-    async def go(visit: Visit) -> None:
+    async def go(tracked: Visit) -> None:
         surface.fleet.replace_replicas(model, [])
-        visit.writer.close()
+        tracked.writer.close()
 
     model = surface.add("a", await start_engine(go))
     model.terms = ServingOptions(cold_start_timeout_s=30)
@@ -460,10 +460,10 @@ async def test_who_answered_is_told_also_where_the_first_died_after_its_head(
 ) -> None:
     """The client's answer does not begin before it is known whose it is."""
 
-    async def begin_and_die(visit: Visit) -> None:
-        await visit.send(EVENTS)
+    async def begin_and_die(tracked: Visit) -> None:
+        await tracked.send(EVENTS)
         surface.fleet.replace_replicas(model, [])
-        visit.writer.close()
+        tracked.writer.close()
 
     model = surface.add("a", await start_engine(begin_and_die))
     surface.add("b", await start_engine(script(STREAM)))
@@ -537,9 +537,9 @@ async def test_a_stream_whose_model_was_up_soon_begins_with_its_answer(
     """No comment comes before an answer that takes its time, and so it has all its headers."""
     monkeypatch.setattr("gateway.serving.fallback.COLD_COMMENT_S", 0.2)
 
-    async def think(visit: Visit) -> None:
+    async def think(tracked: Visit) -> None:
         await asyncio.sleep(0.4)
-        await visit.send(STREAM)
+        await tracked.send(STREAM)
 
     engine = await start_engine(think)
     model = surface.add("m")
@@ -557,9 +557,9 @@ async def test_a_shadow_that_breaks_off_has_not_answered(
 ) -> None:
     """It counts by its error, which no client has seen and no fault is."""
 
-    async def break_off(visit: Visit) -> None:
-        await visit.send(EVENTS + chunked(b'data: {"choices":[{"delta":{}}]}\n\n'))
-        visit.writer.close()
+    async def break_off(tracked: Visit) -> None:
+        await tracked.send(EVENTS + chunked(b'data: {"choices":[{"delta":{}}]}\n\n'))
+        tracked.writer.close()
 
     surface.add("m", await start_engine(script(STREAM)))
     surface.add("s", await start_engine(break_off)).terms = ServingOptions(
@@ -572,7 +572,7 @@ async def test_a_shadow_that_breaks_off_has_not_answered(
 
     assert record["own"]["outcomes"] == {ANSWERED: 1}
     assert record["copies"]["outcomes"] == {"model_unavailable": 1}
-    assert surface.means.faults.counts == []
+    assert surface.context.faults.counts == []
 
 
 async def test_a_shadow_that_is_full_delays_nobody(

@@ -86,10 +86,10 @@ def test_a_slow_engines_figures_are_known_within_50_requests(most_new: int) -> N
                 running=running,
             )
         )
-    figures = latency.figures
-    assert figures.prefill_s == pytest.approx(4 * PREFILL_S, rel=0.25)
-    assert figures.sequence_s == pytest.approx(4 * SEQUENCE_S, rel=0.25)
-    assert figures.step_s + 30 * figures.sequence_s == pytest.approx(4 * 0.018, rel=0.25)
+    estimates = latency.estimates
+    assert estimates.prefill_s == pytest.approx(4 * PREFILL_S, rel=0.25)
+    assert estimates.sequence_s == pytest.approx(4 * SEQUENCE_S, rel=0.25)
+    assert estimates.step_s + 30 * estimates.sequence_s == pytest.approx(4 * 0.018, rel=0.25)
 
 
 def test_one_outlier_moves_little() -> None:
@@ -136,11 +136,11 @@ def test_any_report_leaves_usable_figures(reports: list[Finished]) -> None:
     latency = CostModel()
     for report in reports:
         latency.learn(report)
-    figures = latency.figures
-    positive = (figures.prefill_s, figures.sequence_s, figures.tokens_per_byte)
+    estimates = latency.estimates
+    positive = (estimates.prefill_s, estimates.sequence_s, estimates.tokens_per_byte)
     assert all(0 < figure < math.inf for figure in positive)
-    assert figures.step_s >= 0
-    assert figures.output_tokens >= 0
+    assert estimates.step_s >= 0
+    assert estimates.output_tokens >= 0
 
 
 def test_text_density_and_length_of_answers_are_learned() -> None:
@@ -148,9 +148,9 @@ def test_text_density_and_length_of_answers_are_learned() -> None:
     latency = CostModel()
     for _ in range(200):
         latency.learn(finished(prompt_tokens=2000, prompt_bytes=4000, completion_tokens=40))
-    assert latency.figures.tokens_per_byte == pytest.approx(0.5, rel=0.1)
-    assert latency.figures.output_tokens == pytest.approx(40, rel=0.1)
-    assert latency.output_tokens(None) == latency.figures.output_tokens
+    assert latency.estimates.tokens_per_byte == pytest.approx(0.5, rel=0.1)
+    assert latency.estimates.output_tokens == pytest.approx(40, rel=0.1)
+    assert latency.output_tokens(None) == latency.estimates.output_tokens
     assert latency.output_tokens(7) == 7
 
 
@@ -165,6 +165,6 @@ def test_text_density_and_length_of_answers_are_learned() -> None:
 def test_what_is_not_known_is_not_learned(report: Finished) -> None:
     """Token ids have no density, cached prompts no prefill, aborted answers no length."""
     latency = CostModel()
-    before = latency.figures
+    before = latency.estimates
     latency.learn(report)
-    assert latency.figures == before
+    assert latency.estimates == before

@@ -27,7 +27,7 @@ def split(weights: dict[str, float], **more: object) -> ModelNames:
 
 def arms(of: ModelNames, name: str = "chat") -> list[str]:
     """Where each of the keys goes first."""
-    return [of.course(name, key).models[0] for key in KEYS]
+    return [of.route(name, key).models[0] for key in KEYS]
 
 
 def assert_share(count: int, share: float, of: int = len(KEYS)) -> None:
@@ -64,15 +64,15 @@ def assert_share(count: int, share: float, of: int = len(KEYS)) -> None:
 )
 def test_a_name_leads_to_models(config: dict[str, object], name: str, models: str) -> None:
     """What a name stands for comes first, then the fallbacks, as far as chains lead."""
-    assert names(**config).course(name, b"key") == ModelRoute(tuple(models.split()))
+    assert names(**config).route(name, b"key") == ModelRoute(tuple(models.split()))
 
 
 def test_long_chains_are_walked() -> None:
     """A thousand aliases and a thousand fallbacks in a row are no matter of recursion."""
     aliases = {f"n{i}": f"n{i + 1}" for i in range(2000)}
     found = names(aliases=aliases, fallbacks={f"m{i}": [f"m{i + 1}"] for i in range(2000)})
-    assert found.course("n0", b"").models == ("n2000",)
-    assert len(found.course("m0", b"").models) == 2001
+    assert found.route("n0", b"").models == ("n2000",)
+    assert len(found.route("m0", b"").models) == 2001
     assert found.listed[0].shares == {"n2000": 1.0}
 
 
@@ -97,8 +97,8 @@ def test_weights_may_be_far_apart() -> None:
 
 def test_a_key_stays_with_its_model() -> None:
     """The same key goes to the same model, whatever the order in the file and in every process."""
-    here = [split({"a": 1, "b": 1}).course("chat", key).models[0] for key in KEYS[:64]]
-    other = [split({"b": 2, "a": 2}).course("chat", key).models[0] for key in KEYS[:64]]
+    here = [split({"a": 1, "b": 1}).route("chat", key).models[0] for key in KEYS[:64]]
+    other = [split({"b": 2, "a": 2}).route("chat", key).models[0] for key in KEYS[:64]]
     code = (
         "from gateway.config.gateway import GatewayConfig\n"
         "from gateway.config.model_names import ModelNames\n"
@@ -159,7 +159,7 @@ def test_each_arm_has_its_own_fallbacks() -> None:
         splits={"chat": {"models": {"old": 1, "new": 1}}},
         fallbacks={"new": ["old"], "chat": ["last"]},
     )
-    assert {found.course("chat", key).models for key in KEYS[:64]} == {
+    assert {found.route("chat", key).models for key in KEYS[:64]} == {
         ("old", "last"),
         ("new", "old", "last"),
     }
@@ -168,9 +168,9 @@ def test_each_arm_has_its_own_fallbacks() -> None:
 def test_a_shadow_gets_its_fraction() -> None:
     """The fraction is copied, the same keys every time, as many of each arm."""
     found = split({"a": 1, "b": 1}, shadow={"model": "c", "fraction": 0.1})
-    courses = [found.course("chat", key) for key in KEYS]
-    assert courses == [found.course("chat", key) for key in KEYS]
-    counts = Counter((course.models[0], course.shadow) for course in courses)
+    courses = [found.route("chat", key) for key in KEYS]
+    assert courses == [found.route("chat", key) for key in KEYS]
+    counts = Counter((route.models[0], route.shadow) for route in courses)
     assert_share(counts["a", "c"], 0.05)
     assert_share(counts["b", "c"], 0.05)
     assert {shadow for _, shadow in counts} == {"c", None}
@@ -181,7 +181,7 @@ def test_a_larger_fraction_keeps_what_was_copied() -> None:
     copied = []
     for fraction in (0.1, 0.3):
         found = split({"a": 1}, shadow={"model": "c", "fraction": fraction})
-        copied.append({key for key in KEYS if found.course("chat", key).shadow})
+        copied.append({key for key in KEYS if found.route("chat", key).shadow})
     assert copied[0] < copied[1]
 
 
@@ -192,9 +192,9 @@ def test_a_shadow_belongs_to_its_split() -> None:
         splits={"chat": {"models": {"a": 1}, "shadow": {"model": "pale", "fraction": 1}}},
         fallbacks={"b": ["chat"]},
     )
-    assert found.course("x", b"key") == ModelRoute(("a",), "c")
-    assert found.course("b", b"key") == ModelRoute(("b", "a"))
-    assert found.course("a", b"key") == ModelRoute(("a",))
+    assert found.route("x", b"key") == ModelRoute(("a",), "c")
+    assert found.route("b", b"key") == ModelRoute(("b", "a"))
+    assert found.route("a", b"key") == ModelRoute(("a",))
 
 
 def test_what_is_drawn_depends_on_the_key() -> None:
@@ -252,7 +252,7 @@ def test_every_accepted_config_leads_somewhere(
         return
     assert not contradicts_itself(aliases, splits, fallbacks)
     for name in "abcdefg":
-        models = ModelNames(config).course(name, key).models
+        models = ModelNames(config).route(name, key).models
         assert models == expected(config, ModelNames(config), name, key)
         assert not {*models} & {*aliases, *splits}
 

@@ -32,13 +32,13 @@ class Stand:
     """A gateway with two engines that answer everything."""
 
     def __init__(
-        self, app: App, dispatchers: Schedulers, model: ServedModel, controls: LiveConfig
+        self, app: App, schedulers: Schedulers, model: ServedModel, live_config: LiveConfig
     ) -> None:
-        self.dispatchers = dispatchers
+        self.schedulers = schedulers
         self.model = model
-        self.controls = controls
-        self.access = controls.access
-        self.visits: list[bytes] = []
+        self.live_config = live_config
+        self.access = live_config.access
+        self.tracked_requests: list[bytes] = []
         self.woken: list[str] = []
         self._transport = httpx.ASGITransport(app)
 
@@ -52,30 +52,30 @@ class Stand:
 @pytest.fixture
 async def stand(start_engine: StartEngine, upstream: UpstreamClient) -> Stand:
     """A gateway that listens on loopback and has no admin key."""
-    visits: list[bytes] = []
+    tracked_requests: list[bytes] = []
     woken: list[str] = []
 
-    async def script(visit: Visit) -> None:
-        visits.append(visit.request)
-        await visit.send(answer(b"{}"))
+    async def script(tracked: Visit) -> None:
+        tracked_requests.append(tracked.request)
+        await tracked.send(answer(b"{}"))
 
-    fleet, controls = Fleet(), LiveConfig(access=OperatorAccess(is_local=True))
-    dispatchers = Schedulers(fleet, random.Random(1), lambda: 1000.0)  # noqa: S311 - breaks ties only
+    fleet, live_config = Fleet(), LiveConfig(access=OperatorAccess(is_local=True))
+    schedulers = Schedulers(fleet, random.Random(1), lambda: 1000.0)  # noqa: S311 - breaks ties only
     model = ServedModel("m", created_s=1, state=ModelState.READY)
     fleet.add(model)
     fleet.replace_replicas(model, [(await start_engine(script)).replica() for _ in range(2)])
     app = create_app(
         fleet,
-        dispatchers,
+        schedulers,
         RouterContext(
             EngineClient(upstream),
-            Admissions(fleet, dispatchers, time.monotonic),
+            Admissions(fleet, schedulers, time.monotonic),
             ColdStarts(fleet, lambda model, waiting: woken.extend([model.name] * waiting)),
         ),
-        controls=controls,
+        live_config=live_config,
     )
-    stand = Stand(app, dispatchers, model, controls)
-    stand.visits, stand.woken = visits, woken
+    stand = Stand(app, schedulers, model, live_config)
+    stand.tracked_requests, stand.woken = tracked_requests, woken
     return stand
 
 
@@ -127,11 +127,11 @@ async def test_the_engine_hears_what_the_router_knows(stand: Stand) -> None:
     async with stand.client(**{"x-gateway-dispatch": "forged"}) as client:
         await client.post(CHAT, json=BODY)
 
-    dispatch = dispatch_in(stand.visits[0])
+    dispatch = dispatch_in(stand.tracked_requests[0])
     assert dispatch.id
     assert len(dispatch.keys) == 3 * 8
     assert dispatch.prompt_bytes > 1000
-    assert b"forged" not in stand.visits[0]
+    assert b"forged" not in stand.tracked_requests[0]
 
 
 async def test_a_dry_run_sends_nothing(stand: Stand) -> None:
@@ -141,7 +141,7 @@ async def test_a_dry_run_sends_nothing(stand: Stand) -> None:
 
     assert response.json()["replica"] in stand.model.replicas
     assert response.json()["actual"] is None
-    assert stand.visits == []
+    assert stand.tracked_requests == []
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ async def test_decisions_are_kept_and_completed(stand: Stand) -> None:
     async with stand.client() as client:
         for number in range(3):
             await client.post(CHAT, json=BODY, headers={"x-request-id": f"number-{number}"})
-        dispatch = dispatch_in(stand.visits[1])
+        dispatch = dispatch_in(stand.tracked_requests[1])
         finished = Finished(
             id=dispatch.id,
             prompt_tokens=300,
@@ -181,7 +181,7 @@ async def test_decisions_are_kept_and_completed(stand: Stand) -> None:
             running=1.0,
         )
         replica = next(iter(stand.model.replicas))
-        stand.dispatchers.of(stand.model).hear(replica, Update(finished=[finished]))
+        stand.schedulers.of(stand.model).hear(replica, Update(finished=[finished]))
         decisions = (await client.get("/gateway/decisions")).json()["data"]
         limited = (await client.get("/gateway/decisions?limit=1")).json()["data"]
 
@@ -222,8 +222,8 @@ async def test_only_operators_come_in(
 async def test_the_config_in_force_is_shown_without_secrets(stand: Stand) -> None:
     """Names and limits, what was refused since, and never the operators' key."""
     stand.access.admin_key = KEY
-    stand.controls.config = GatewayConfig(aliases={"x": "m"}, admin_key=KEY)
-    stand.controls.refusal = RejectedConfig(("a line",), 7.0)
+    stand.live_config.config = GatewayConfig(aliases={"x": "m"}, admin_key=KEY)
+    stand.live_config.refusal = RejectedConfig(("a line",), 7.0)
 
     async with stand.client(authorization=f"Bearer {KEY}") as client:
         response = await client.get("/gateway/config")

@@ -34,10 +34,10 @@ def call(path: str = CHAT, body: bytes = b"{}") -> EngineCall:
 def script(*parts: bytes, closes: bool = False) -> Callable[[Visit], Awaitable[None]]:
     """Answer with `parts`."""
 
-    async def run(visit: Visit) -> None:
-        await visit.send(*parts)
+    async def run(tracked: Visit) -> None:
+        await tracked.send(*parts)
         if closes:
-            visit.writer.close()
+            tracked.writer.close()
 
     return run
 

@@ -67,9 +67,9 @@ def test_free_tokens_are_the_engines_word(clock: Clock) -> None:
     """What the engine says counts, as long as it has a request; then everything is free."""
     report = EngineTracker(FACTS, clock, lambda: 0, lambda: 640)
     assert report.load.free_tokens == 1000
-    visit = report.arrive(None, 10)
+    tracked = report.arrive(None, 10)
     assert report.load.free_tokens == 640
-    report.finish(visit, 1)
+    report.finish(tracked, 1)
     assert report.load.free_tokens == 1000
 
 
@@ -77,17 +77,17 @@ def test_work_that_does_not_get_on(report: EngineTracker, clock: Clock) -> None:
     """Time without progress counts from the first request, and ends with the last."""
     clock.now_s += 50
     assert report.stalled_s == 0
-    visit = report.arrive(None, 10)
+    tracked = report.arrive(None, 10)
     clock.now_s += 2
     report.arrive(None, 10)
     assert report.stalled_s == 2
     report.progress()
     assert report.stalled_s == 0
     clock.now_s += 3
-    report.start(visit, 0)
+    report.start(tracked, 0)
     assert report.stalled_s == 0
     clock.now_s += 4
-    report.finish(visit, 1, is_aborted=True)
+    report.finish(tracked, 1, is_aborted=True)
     assert report.stalled_s == 4
     clock.now_s += 1
     pooled = report.arrive(None, 10)
@@ -97,7 +97,7 @@ def test_work_that_does_not_get_on(report: EngineTracker, clock: Clock) -> None:
 
 def test_a_stall_is_told_but_no_news(report: EngineTracker, clock: Clock) -> None:
     """Every frame says how long, and none is sent for its sake."""
-    visit = report.arrive(None, 10)
+    tracked = report.arrive(None, 10)
     assert taken(report).stalled_s == 0
     clock.now_s += 7
     assert report.take() is NOTHING_NEW
@@ -106,7 +106,7 @@ def test_a_stall_is_told_but_no_news(report: EngineTracker, clock: Clock) -> Non
     clock.now_s += 1
     report.arrive(None, 10)
     assert taken(report).stalled_s == 8
-    report.start(visit, 0)
+    report.start(tracked, 0)
     report.drain()
     taken(report)
     assert report.beat() == Update(is_draining=True)
@@ -156,11 +156,11 @@ def test_waiting_requests_do_not_run(clock: Clock) -> None:
 
 def test_the_times_of_a_request(report: EngineTracker, clock: Clock) -> None:
     """Queue, prefill and decode follow each other without a gap."""
-    visit = report.arrive(dispatch(9, 1, 2), 100)
+    tracked = report.arrive(dispatch(9, 1, 2), 100)
     clock.now_s = 103.0
-    report.start(visit, 48, scheduled_s=101.0)
+    report.start(tracked, 48, scheduled_s=101.0)
     clock.now_s = 107.0
-    report.finish(visit, 20)
+    report.finish(tracked, 20)
     assert finished(report) == Finished(
         id=9,
         prompt_tokens=100,
@@ -176,10 +176,10 @@ def test_the_times_of_a_request(report: EngineTracker, clock: Clock) -> None:
 
 def test_a_first_token_may_be_heard_of_late(report: EngineTracker, clock: Clock) -> None:
     """An engine that gives no output before the end says then when the first token came."""
-    visit = report.arrive(None, 100)
+    tracked = report.arrive(None, 100)
     clock.now_s = 110.0
-    report.start(visit, 0, scheduled_s=101.0, first_token_s=104.0)
-    report.finish(visit, 20)
+    report.start(tracked, 0, scheduled_s=101.0, first_token_s=104.0)
+    report.finish(tracked, 20)
     request = finished(report)
     assert (request.queue_s, request.prefill_s, request.decode_s) == (1.0, 3.0, 6.0)
     assert request.running == pytest.approx(1.0)
@@ -187,10 +187,10 @@ def test_a_first_token_may_be_heard_of_late(report: EngineTracker, clock: Clock)
 
 def test_times_from_another_clock_are_kept_in_order(report: EngineTracker, clock: Clock) -> None:
     """A clock that is off makes no negative durations."""
-    visit = report.arrive(None, 100)
+    tracked = report.arrive(None, 100)
     clock.now_s = 101.0
-    report.start(visit, 0, scheduled_s=99.0, first_token_s=200.0)
-    report.finish(visit, 1)
+    report.start(tracked, 0, scheduled_s=99.0, first_token_s=200.0)
+    report.finish(tracked, 1)
     request = finished(report)
     assert (request.queue_s, request.prefill_s, request.decode_s) == (0.0, 1.0, 0.0)
 
@@ -199,8 +199,8 @@ def test_running_is_the_mean_over_the_decode(clock: Clock) -> None:
     """Who ran beside a request counts for as long as it did; who waited does not."""
     waiting = 0
     report = EngineTracker(FACTS, clock, lambda: waiting)
-    visit = report.arrive(dispatch(1), 10)
-    report.start(visit, 0)
+    tracked = report.arrive(dispatch(1), 10)
+    report.start(tracked, 0)
     clock.now_s = 102.0  # two seconds alone
     other = report.arrive(None, 10)
     report.start(other, 0)
@@ -208,7 +208,7 @@ def test_running_is_the_mean_over_the_decode(clock: Clock) -> None:
     waiting = 1
     late = report.arrive(None, 10)
     clock.now_s = 108.0  # and two more, in which a third waits
-    report.finish(visit, 5)
+    report.finish(tracked, 5)
     report.finish(other, 5)
     report.finish(late, 0, is_aborted=True)
     assert taken(report).finished[0].running == pytest.approx((2 * 1 + 4 * 2 + 2 * 2) / 8)
@@ -216,11 +216,11 @@ def test_running_is_the_mean_over_the_decode(clock: Clock) -> None:
 
 def test_the_answer_extends_the_prompt(report: EngineTracker) -> None:
     """A finished answer adds the keys that the next turn of the conversation will have."""
-    visit = report.arrive(dispatch(1, 1, 2, rest=b"tail" + b"|"), 100)
-    report.start(visit, 0)
+    tracked = report.arrive(dispatch(1, 1, 2, rest=b"tail" + b"|"), 100)
+    report.start(tracked, 0)
     taken(report)
     reply = b"x" * 95
-    report.finish(visit, 19, [reply])
+    report.finish(tracked, 19, [reply])
     update = taken(report)
     expected = extend(2, b"tail|" + reply, KEY_BYTES)
     assert len(expected) == 2
@@ -231,18 +231,18 @@ def test_the_answer_extends_the_prompt(report: EngineTracker) -> None:
 
 def test_an_answer_to_a_short_prompt_has_keys_too(report: EngineTracker) -> None:
     """Where the prompt fills no block, the chain begins at its seed."""
-    visit = report.arrive(dispatch(1, rest=b"hi|"), 10)
-    report.finish(visit, 10, [b"y" * 50])
+    tracked = report.arrive(dispatch(1, rest=b"hi|"), 10)
+    report.finish(tracked, 10, [b"y" * 50])
     assert list(unpacked(taken(report).added)) == list(extend(7, b"hi|" + b"y" * 37, KEY_BYTES))
 
 
 def test_several_answers_all_begin_at_the_prompt(report: EngineTracker) -> None:
     """Each of the answers is a continuation of its own."""
-    visit = report.arrive(dispatch(1, 1, rest=b""), 50)
-    report.start(visit, 0)
+    tracked = report.arrive(dispatch(1, 1, rest=b""), 50)
+    report.start(tracked, 0)
     taken(report)
     replies = [b"a" * 80, b"b" * 40]
-    report.finish(visit, 24, replies)
+    report.finish(tracked, 24, replies)
     update = taken(report)
     tokens = dict(zip(unpacked(update.added), unpacked_tokens(update.added_tokens), strict=True))
     first, second = (extend(1, reply, KEY_BYTES) for reply in replies)
@@ -251,18 +251,18 @@ def test_several_answers_all_begin_at_the_prompt(report: EngineTracker) -> None:
 
 def test_a_prompt_that_no_answer_follows(report: EngineTracker) -> None:
     """Without a place for the reply, it leaves no keys."""
-    visit = report.arrive(dispatch(1, 1), 50)
-    report.start(visit, 0)
+    tracked = report.arrive(dispatch(1, 1), 50)
+    report.start(tracked, 0)
     taken(report)
-    report.finish(visit, 24, [b"a" * 80])
+    report.finish(tracked, 24, [b"a" * 80])
     assert taken(report).added == b""
 
 
 def test_an_abort_before_the_first_token(report: EngineTracker) -> None:
     """What it brought is not there; its durations are not known."""
-    visit = report.arrive(dispatch(3, 1, 2), 100)
+    tracked = report.arrive(dispatch(3, 1, 2), 100)
     taken(report)
-    report.finish(visit, 0, is_aborted=True)
+    report.finish(tracked, 0, is_aborted=True)
     update = taken(report)
     assert set(unpacked(update.dropped)) == {1, 2}
     (request,) = update.finished
@@ -272,10 +272,10 @@ def test_an_abort_before_the_first_token(report: EngineTracker) -> None:
 
 def test_an_abort_after_the_first_token(report: EngineTracker) -> None:
     """What was computed stays in the cache."""
-    visit = report.arrive(dispatch(3, 1, 2), 100)
-    report.start(visit, 0)
+    tracked = report.arrive(dispatch(3, 1, 2), 100)
+    report.start(tracked, 0)
     taken(report)
-    report.finish(visit, 3, is_aborted=True)
+    report.finish(tracked, 3, is_aborted=True)
     update = taken(report)
     assert update.dropped == b""
     assert update.finished[0].is_aborted
@@ -283,9 +283,9 @@ def test_an_abort_after_the_first_token(report: EngineTracker) -> None:
 
 def test_a_pooled_request_leaves_its_prompt(report: EngineTracker) -> None:
     """An embedding has no tokens, no durations, and its prompt in the cache."""
-    visit = report.arrive(dispatch(3, 1, 2), 100)
+    tracked = report.arrive(dispatch(3, 1, 2), 100)
     taken(report)
-    report.pool(visit, 16)
+    report.pool(tracked, 16)
     update = taken(report)
     assert update.dropped == b""
     assert update.load == Load(running=0, waiting=0, pending_tokens=0, free_tokens=1000)
@@ -296,14 +296,14 @@ def test_a_pooled_request_leaves_its_prompt(report: EngineTracker) -> None:
 
 def test_an_end_counts_once(report: EngineTracker) -> None:
     """Whatever is told of a request after its end changes nothing."""
-    visit = report.arrive(None, 10)
-    report.start(visit, 0)
-    report.start(visit, 5)
-    report.finish(visit, 1)
+    tracked = report.arrive(None, 10)
+    report.start(tracked, 0)
+    report.start(tracked, 5)
+    report.finish(tracked, 1)
     taken(report)
-    report.finish(visit, 1)
-    report.start(visit, 0)
-    report.pool(visit, 0)
+    report.finish(tracked, 1)
+    report.start(tracked, 0)
+    report.pool(tracked, 0)
     assert report.take() is NOTHING_NEW
 
 
@@ -331,9 +331,9 @@ def test_an_emptied_cache_is_told(report: EngineTracker) -> None:
 def test_an_engine_that_keeps_no_prefixes(clock: Clock) -> None:
     """Without a prefix cache nothing is ever held, whatever the size of the KV cache."""
     report = EngineTracker(FACTS, clock, holds_prefixes=False)
-    visit = report.arrive(dispatch(1, 1, 2, rest=b""), 100)
-    report.start(visit, 0)
-    report.finish(visit, 20, [b"z" * 100])
+    tracked = report.arrive(dispatch(1, 1, 2, rest=b""), 100)
+    report.start(tracked, 0)
+    report.finish(tracked, 20, [b"z" * 100])
     update = taken(report)
     assert (update.added, update.dropped) == (b"", b"")
     assert report.snapshot().added == b""
@@ -358,11 +358,11 @@ def test_listeners_hear_of_every_change(report: EngineTracker) -> None:
 
     report.watch(listener)
     step = "arrive"
-    visit = report.arrive(None, 1)
+    tracked = report.arrive(None, 1)
     step = "start"
-    report.start(visit, 0)
+    report.start(tracked, 0)
     step = "finish"
-    report.finish(visit, 1)
+    report.finish(tracked, 1)
     step = "notify"
     report.notify()
     step = "forget"

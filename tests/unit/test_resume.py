@@ -96,10 +96,10 @@ ALL = pytest.mark.parametrize(("path", "request_body", "answer"), CASES.values()
 
 
 async def carry_on(
-    path: str, body: bytes, journal: StreamLog, engine: ModelEngine
+    path: str, body: bytes, stream_log: StreamLog, engine: ModelEngine
 ) -> tuple[Resumption, list[bytes]]:
     """What the client gets of `engine`, event by event."""
-    plan = await resumption(path, body, journal, engine.tokenize)
+    plan = await resumption(path, body, stream_log, engine.tokenize)
     if plan.body is None:
         return plan, split_again(plan.ending)
     events = await engine.stream(plan.path, plan.body)
@@ -113,10 +113,10 @@ def split_again(events: bytes) -> list[bytes]:
 
 def journal_of(*events: bytes) -> StreamLog:
     """A journal of what was sent."""
-    journal = StreamLog()
+    stream_log = StreamLog()
     for event in events:
-        journal.add(event)
-    return journal
+        stream_log.add(event)
+    return stream_log
 
 
 def assert_same(sent: list[bytes], rest: list[bytes], whole: Summary, where: object) -> None:
@@ -324,8 +324,8 @@ async def test_what_was_not_understood_is_not_carried_on(event: bytes) -> None:
 async def test_a_stream_without_events_begins_again(path: str) -> None:
     """Comments are no answer: the other engine's stream passes as it is, whatever the route."""
     body = b"not even JSON"
-    journal = journal_of(b": still working\n\n")
-    plan = await resumption(path, body, journal, ModelEngine([]).tokenize)
+    stream_log = journal_of(b": still working\n\n")
+    plan = await resumption(path, body, stream_log, ModelEngine([]).tokenize)
     events = b"event: ping\ndata: {}\n\n"
     assert (plan.path, plan.body, plan.splice.feed(events)) == (path, body, events)
 
@@ -335,13 +335,13 @@ async def test_a_template_that_writes_another_prompt_is_not_continued(request_bo
     """If the new prompt does not begin with the old one, only a repetition is sound."""
     engine = ModelEngine(SENT, template="<assistant><think>")
     body = json.dumps(request_body).encode()
-    journal = journal_of(*(await engine.stream(CHAT, body))[:4])
+    stream_log = journal_of(*(await engine.stream(CHAT, body))[:4])
     if request_body is GREEDY:
-        plan = await resumption(CHAT, body, journal, engine.tokenize)
+        plan = await resumption(CHAT, body, stream_log, engine.tokenize)
         assert plan.body == body
     else:
         with pytest.raises(Unresumable, match="chat template"):
-            await resumption(CHAT, body, journal, engine.tokenize)
+            await resumption(CHAT, body, stream_log, engine.tokenize)
 
 
 @pytest.mark.parametrize(
@@ -353,13 +353,13 @@ async def test_without_a_tokenizer_only_what_is_not_counted_goes_on(
     """Where tokens cannot be counted, neither an allowance nor a usage can be right."""
     engine = ModelEngine(SENT, has_tokenizer=False)
     body = json.dumps({**SAMPLED, **more}).encode()
-    journal = journal_of(*(await engine.stream(CHAT, body))[:4])
+    stream_log = journal_of(*(await engine.stream(CHAT, body))[:4])
     if is_sound:
-        plan = await resumption(CHAT, body, journal, engine.tokenize)
+        plan = await resumption(CHAT, body, stream_log, engine.tokenize)
         assert plan.answered_bytes == len("Well, here")
     else:
         with pytest.raises(Unresumable, match="count"):
-            await resumption(CHAT, body, journal, engine.tokenize)
+            await resumption(CHAT, body, stream_log, engine.tokenize)
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
@@ -398,8 +398,8 @@ async def test_an_engine_that_renders_no_conversation_counts_the_text() -> None:
 async def test_an_allowance_counted_in_two_ways_is_left_to_the_engine() -> None:
     """Where the text has more tokens than there were, the whole answer is asked for again."""
     body = json.dumps({**GREEDY, "max_tokens": 2}).encode()
-    journal = journal_of(content("One two three"))
-    assert (await resumption(CHAT, body, journal, ModelEngine([]).tokenize)).body == body
+    stream_log = journal_of(content("One two three"))
+    assert (await resumption(CHAT, body, stream_log, ModelEngine([]).tokenize)).body == body
 
 
 async def test_usage_that_nobody_asked_for_goes_on() -> None:
@@ -463,8 +463,8 @@ async def test_the_token_that_ended_an_answer_is_counted(stop_reason: int | str 
 async def test_the_last_of_two_equal_fields_counts() -> None:
     """As for an engine; the request that goes on has one of them."""
     body = b'{"temperature": 1, "max_tokens": 3, "messages": [], "temperature": 0, "max_tokens": 9}'
-    journal = journal_of(content("One two"))
-    plan = await resumption(CHAT, body, journal, ModelEngine([]).tokenize)
+    stream_log = journal_of(content("One two"))
+    plan = await resumption(CHAT, body, stream_log, ModelEngine([]).tokenize)
     assert plan.body is not None
     assert plan.body.count(b"max_tokens") == plan.body.count(b"temperature") == 1
     assert json.loads(plan.body)["max_tokens"] == 8

@@ -68,13 +68,13 @@ class Counts:
         self.requests: list[dict[str, object]] = []
         self.replies: list[dict[str, object]] = []
 
-    def record_request_metrics(self, **figures: object) -> None:
+    def record_request_metrics(self, **estimates: object) -> None:
         """Count a request."""
-        self.requests.append(figures)
+        self.requests.append(estimates)
 
-    def record_ingress_request_metrics(self, **figures: object) -> None:
+    def record_ingress_request_metrics(self, **estimates: object) -> None:
         """Count a reply."""
-        self.replies.append(figures)
+        self.replies.append(estimates)
 
 
 class OneReplica(Replica):  # type: ignore[misc] # Ray tells no types

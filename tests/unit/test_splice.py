@@ -25,11 +25,11 @@ def data(**chunk: object) -> bytes:
 
 def transcript(*deltas: object, **more: object) -> Transcript:
     """What a client has that was sent these."""
-    journal = StreamLog()
-    journal.add(event({"role": "assistant", "content": ""}).replace(b"new", b"old"))
+    stream_log = StreamLog()
+    stream_log.add(event({"role": "assistant", "content": ""}).replace(b"new", b"old"))
     for delta in deltas:
-        journal.add(event(delta, **more))
-    return journal.transcript
+        stream_log.add(event(delta, **more))
+    return stream_log.transcript
 
 
 def old(events: bytes) -> bytes:
@@ -138,10 +138,10 @@ def test_lists_go_on_where_they_ended() -> None:
 def test_lists_of_a_text_completion_go_on_together() -> None:
     """Its probabilities are lists side by side."""
     lists = {"tokens": ["a", "b"], "top_logprobs": ["c", "d"]}
-    journal = StreamLog()
+    stream_log = StreamLog()
     sent = {"index": 0, "text": "a", "logprobs": {name: v[:1] for name, v in lists.items()}}
-    journal.add(data(id="old", created=2, model="n", choices=[sent]))
-    splice = Splice(journal.transcript)
+    stream_log.add(data(id="old", created=2, model="n", choices=[sent]))
+    splice = Splice(stream_log.transcript)
     come = {"index": 0, "text": "ab", "logprobs": lists}
     left = {"index": 0, "text": "b", "logprobs": {name: v[1:] for name, v in lists.items()}}
     expected = data(id="old", created=2, model="n", choices=[left])

@@ -35,11 +35,11 @@ class Stand:
     def __init__(self, upstream: UpstreamClient, silence_s: float = SILENCE_S) -> None:
         rng = random.Random(1)  # noqa: S311 - it breaks ties only
         self.fleet = Fleet()
-        self.dispatchers = Schedulers(self.fleet, rng, lambda: 1000.0)
+        self.schedulers = Schedulers(self.fleet, rng, lambda: 1000.0)
         self.model = ServedModel("m", created_s=1)
         self.fleet.add(self.model)
-        self.subscriptions = TelemetryClient(
-            self.fleet, self.dispatchers, upstream, lambda: 1000.0, rng, silence_s
+        self.telemetry_client = TelemetryClient(
+            self.fleet, self.schedulers, upstream, lambda: 1000.0, rng, silence_s
         )
 
     def has(self, *engines: FakeEngine) -> None:
@@ -54,16 +54,16 @@ class Stand:
     @property
     def candidates(self) -> Sequence[Candidate]:
         """How the replicas stand that may be chosen."""
-        return self.dispatchers.of(self.model).choose(PROMPT).candidates
+        return self.schedulers.of(self.model).choose(PROMPT).candidates
 
 
 @pytest.fixture
 async def stand(upstream: UpstreamClient) -> AsyncIterator[Stand]:
     """A stand that listens."""
     stand = Stand(upstream)
-    stand.subscriptions.start()
+    stand.telemetry_client.start()
     yield stand
-    await stand.subscriptions.close()
+    await stand.telemetry_client.close()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -73,15 +73,15 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def tell(visit: Visit, *updates: Update) -> None:
+async def tell(tracked: Visit, *updates: Update) -> None:
     """Send frames of telemetry, the first with the head of the answer."""
-    await visit.send(HEAD + chunked(*map(encode_update, updates)))
+    await tracked.send(HEAD + chunked(*map(encode_update, updates)))
 
 
-async def live(visit: Visit) -> None:
+async def live(tracked: Visit) -> None:
     """Tell once, and stay."""
-    await tell(visit, SNAPSHOT)
-    await visit.until_gone()
+    await tell(tracked, SNAPSHOT)
+    await tracked.until_gone()
 
 
 async def test_what_an_engine_tells_is_known(start_engine: StartEngine, stand: Stand) -> None:
@@ -89,11 +89,11 @@ async def test_what_an_engine_tells_is_known(start_engine: StartEngine, stand: S
     frame = encode_update(Update(added=packed(KEYS[2:]), added_tokens=packed_tokens([190])))
     go_on = asyncio.Event()
 
-    async def script(visit: Visit) -> None:
-        await tell(visit, SNAPSHOT)
+    async def script(tracked: Visit) -> None:
+        await tell(tracked, SNAPSHOT)
         await go_on.wait()
-        await visit.send(chunked(frame[:3]), chunked(frame[3:]))
-        await visit.until_gone()
+        await tracked.send(chunked(frame[:3]), chunked(frame[3:]))
+        await tracked.until_gone()
 
     engine = await start_engine(script)
     stand.has(engine)
@@ -115,16 +115,16 @@ async def test_a_broken_subscription_is_taken_up_again(
     """After a cut or garbage nothing old is believed, and a new snapshot counts."""
     again = asyncio.Event()
 
-    async def script(visit: Visit) -> None:
+    async def script(tracked: Visit) -> None:
         if engine.connections == 1:
-            await tell(visit, SNAPSHOT)
+            await tell(tracked, SNAPSHOT)
             await until(lambda: stand.candidate.running == 5)
-            await visit.send(ending)
-            visit.writer.close()
+            await tracked.send(ending)
+            tracked.writer.close()
             return
         await again.wait()
-        await tell(visit, SNAPSHOT)
-        await visit.until_gone()
+        await tell(tracked, SNAPSHOT)
+        await tracked.until_gone()
 
     engine = await start_engine(script)
     stand.has(engine)
@@ -142,13 +142,13 @@ async def test_a_replica_that_fell_silent_is_shunned(
 ) -> None:
     """A subscription that breaks off is the first sign of a dead engine."""
 
-    async def dying(visit: Visit) -> None:
+    async def dying(tracked: Visit) -> None:
         if engine.connections > 1:
-            visit.writer.close()
+            tracked.writer.close()
             return
-        await tell(visit, SNAPSHOT)
+        await tell(tracked, SNAPSHOT)
         await until(lambda: stand.candidate.running == 5)
-        visit.writer.close()
+        tracked.writer.close()
 
     engine = await start_engine(dying)
     stand.has(engine)
@@ -174,17 +174,17 @@ class Stuck:
 async def stuck(start_engine: StartEngine, upstream: UpstreamClient) -> AsyncIterator[Stuck]:
     """A request waits for the engine that is about to stop."""
     stand = Stand(upstream, silence_s=0.2)
-    stand.subscriptions.start()
+    stand.telemetry_client.start()
 
-    async def hang(visit: Visit) -> None:
-        if b"POST" not in visit.request:
-            await tell(visit, SNAPSHOT)
-        await visit.until_gone()
+    async def hang(tracked: Visit) -> None:
+        if b"POST" not in tracked.request:
+            await tell(tracked, SNAPSHOT)
+        await tracked.until_gone()
 
-    async def live(visit: Visit) -> None:
-        await tell(visit, SNAPSHOT)
-        while not visit.writer.is_closing():
-            await visit.send(chunked(encode_update(Update())))
+    async def live(tracked: Visit) -> None:
+        await tell(tracked, SNAPSHOT)
+        while not tracked.writer.is_closing():
+            await tracked.send(chunked(encode_update(Update())))
             await asyncio.sleep(0.02)
 
     hung, well = await start_engine(hang), await start_engine(live)
@@ -192,7 +192,7 @@ async def stuck(start_engine: StartEngine, upstream: UpstreamClient) -> AsyncIte
     request = asyncio.create_task(upstream.request(hung.address, "POST", "/", []))
     yield Stuck(stand, upstream, hung, request)
     request.cancel()
-    await stand.subscriptions.close()
+    await stand.telemetry_client.close()
 
 
 async def test_an_engine_that_falls_silent_is_given_up(stuck: Stuck) -> None:
@@ -218,12 +218,12 @@ async def test_an_engine_that_does_not_get_on_is_given_up(
 ) -> None:
     """One that still speaks, but whose step takes far longer than any should."""
 
-    async def stalled(visit: Visit) -> None:
-        if b"POST" not in visit.request:
-            await tell(visit, SNAPSHOT, Update(stalled_s=LEAST_STALL_S - 1))
+    async def stalled(tracked: Visit) -> None:
+        if b"POST" not in tracked.request:
+            await tell(tracked, SNAPSHOT, Update(stalled_s=LEAST_STALL_S - 1))
             await until(lambda: len(engine.requests) == 2)
-            await visit.send(chunked(encode_update(Update(stalled_s=LEAST_STALL_S + 1))))
-        await visit.until_gone()
+            await tracked.send(chunked(encode_update(Update(stalled_s=LEAST_STALL_S + 1))))
+        await tracked.until_gone()
 
     engine, other = await start_engine(stalled), await start_engine(live)
     stand.has(engine, other)
@@ -240,15 +240,15 @@ async def test_patience_grows_with_each_engine_given_up(
     stalls = iter([LEAST_STALL_S + 1, 2 * LEAST_STALL_S - 1, 2 * LEAST_STALL_S + 1])
     say = asyncio.Event()
 
-    async def stalled(visit: Visit) -> None:
-        if b"POST" not in visit.request:
-            await tell(visit, SNAPSHOT)
+    async def stalled(tracked: Visit) -> None:
+        if b"POST" not in tracked.request:
+            await tell(tracked, SNAPSHOT)
             for stall_s in stalls:
                 await say.wait()
                 say.clear()
                 load = Load(running=int(stall_s), waiting=0, pending_tokens=0, free_tokens=0)
-                await visit.send(chunked(encode_update(Update(stalled_s=stall_s, load=load))))
-        await visit.until_gone()
+                await tracked.send(chunked(encode_update(Update(stalled_s=stall_s, load=load))))
+        await tracked.until_gone()
 
     async def ask() -> str:
         with pytest.raises(UpstreamFailed) as caught:
@@ -278,8 +278,8 @@ async def test_an_engine_without_telemetry_is_a_candidate(
 ) -> None:
     """It is asked again now and then, and never shunned for it."""
 
-    async def script(visit: Visit) -> None:
-        await visit.send(answer(b"", status=b"404 Not Found"))
+    async def script(tracked: Visit) -> None:
+        await tracked.send(answer(b"", status=b"404 Not Found"))
 
     engine = await start_engine(script)
     stand.has(engine)
@@ -293,9 +293,9 @@ async def test_subscriptions_end_with_their_replicas(
 ) -> None:
     """One that goes away is left alone; the one that stays goes on being followed."""
 
-    async def script(visit: Visit) -> None:
-        await tell(visit, SNAPSHOT)
-        await visit.until_gone()
+    async def script(tracked: Visit) -> None:
+        await tell(tracked, SNAPSHOT)
+        await tracked.until_gone()
         raise ConnectionError  # which the engine notes as a client that is gone
 
     stays, goes = await start_engine(script), await start_engine(script)
@@ -304,9 +304,9 @@ async def test_subscriptions_end_with_their_replicas(
     stand.has(stays)
     await asyncio.wait_for(goes.gone.wait(), PATIENCE_S)
     is_still_followed = not stays.gone.is_set()
-    await stand.subscriptions.close()
+    await stand.telemetry_client.close()
     await asyncio.wait_for(stays.gone.wait(), PATIENCE_S)
 
     assert is_still_followed
     assert stays.connections == 1
-    stand.subscriptions.start()
+    stand.telemetry_client.start()

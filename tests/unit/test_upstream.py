@@ -22,8 +22,8 @@ END = b"0\r\n\r\n"
 def script(*parts: bytes) -> Callable[[Visit], Awaitable[None]]:
     """Answer every request with `parts` and keep the connection."""
 
-    async def run(visit: Visit) -> None:
-        await visit.send(*parts)
+    async def run(tracked: Visit) -> None:
+        await tracked.send(*parts)
 
     return run
 
@@ -31,9 +31,9 @@ def script(*parts: bytes) -> Callable[[Visit], Awaitable[None]]:
 def closing_script(*parts: bytes) -> Callable[[Visit], Awaitable[None]]:
     """Answer with `parts` and close."""
 
-    async def run(visit: Visit) -> None:
-        await visit.send(*parts)
-        visit.writer.close()
+    async def run(tracked: Visit) -> None:
+        await tracked.send(*parts)
+        tracked.writer.close()
 
     return run
 
@@ -169,11 +169,11 @@ async def test_stale_connection_is_replaced(
 ) -> None:
     """A kept connection that closes before any answer costs nothing: a fresh one is tried."""
 
-    async def only_one_each(visit: Visit) -> None:
-        if visit.number == 0:
-            await visit.send(answer(b"ok"))
+    async def only_one_each(tracked: Visit) -> None:
+        if tracked.number == 0:
+            await tracked.send(answer(b"ok"))
         else:
-            visit.writer.close()
+            tracked.writer.close()
 
     engine = await start_engine(only_one_each)
     for _ in range(2):
@@ -187,12 +187,12 @@ async def test_request_is_not_repeated_more_than_once(
 ) -> None:
     """Neither after a byte of an answer nor on a fresh connection is a request sent again."""
 
-    async def run(visit: Visit) -> None:
+    async def run(tracked: Visit) -> None:
         if len(engine.requests) == 1:
-            await visit.send(answer(b"ok"))
+            await tracked.send(answer(b"ok"))
         else:
-            await visit.send(on_reused)
-            visit.writer.close()
+            await tracked.send(on_reused)
+            tracked.writer.close()
 
     engine = await start_engine(run)
     await read_all(await post(upstream, engine.address))
@@ -247,10 +247,10 @@ async def test_broken_answer_yields_what_came_and_then_fails(
 ) -> None:
     """What arrived before the break is delivered; the end is an error, never a silent one."""
 
-    async def run(visit: Visit) -> None:
-        await visit.send(sent)
-        await (visit.reset() if is_reset else asyncio.sleep(0.01))
-        visit.writer.close()
+    async def run(tracked: Visit) -> None:
+        await tracked.send(sent)
+        await (tracked.reset() if is_reset else asyncio.sleep(0.01))
+        tracked.writer.close()
 
     engine = await start_engine(run)
     response = await post(upstream, engine.address)
@@ -296,10 +296,10 @@ async def test_endless_head_is_a_failure(
 ) -> None:
     """An engine cannot fill our memory with headers."""
 
-    async def run(visit: Visit) -> None:
-        await visit.send(b"HTTP/1.1 200 OK\r\n")
-        while not visit.writer.is_closing():
-            await visit.send(b"x: " + b"y" * 65536 + b"\r\n")
+    async def run(tracked: Visit) -> None:
+        await tracked.send(b"HTTP/1.1 200 OK\r\n")
+        while not tracked.writer.is_closing():
+            await tracked.send(b"x: " + b"y" * 65536 + b"\r\n")
 
     engine = await start_engine(run)
     with pytest.raises(UpstreamFailed, match="too large a head"):
@@ -322,9 +322,9 @@ async def test_early_answer_is_read_while_the_body_is_being_sent(
 ) -> None:
     """An engine that refuses a large body is heard, and its connection is not reused."""
 
-    async def refuse(visit: Visit) -> None:
-        await visit.send(answer(b"too large", status=b"413 Content Too Large"))
-        await visit.until_gone()
+    async def refuse(tracked: Visit) -> None:
+        await tracked.send(answer(b"too large", status=b"413 Content Too Large"))
+        await tracked.until_gone()
 
     engine = await start_engine(refuse)
     for _ in range(2):
@@ -351,8 +351,8 @@ async def test_what_has_arrived_comes_as_one_chunk(
     """Chunks that pile up while the reader is busy are joined."""
     all_sent = asyncio.Event()
 
-    async def pile_up(visit: Visit) -> None:
-        await visit.send(CHUNKED, *(chunked(b"%02d" % i) for i in range(50)), END)
+    async def pile_up(tracked: Visit) -> None:
+        await tracked.send(CHUNKED, *(chunked(b"%02d" % i) for i in range(50)), END)
         all_sent.set()
 
     engine = await start_engine(pile_up)
@@ -384,9 +384,9 @@ async def test_cancelled_request_is_dropped_at_the_engine(
     """Cancelling while the engine thinks closes the connection at once."""
     thinking = asyncio.Event()
 
-    async def think(visit: Visit) -> None:
+    async def think(tracked: Visit) -> None:
         thinking.set()
-        await visit.until_gone()
+        await tracked.until_gone()
         engine.gone.set()
 
     engine = await start_engine(think)
@@ -413,9 +413,9 @@ async def test_no_more_than_max_idle_are_kept(start_engine: StartEngine) -> None
     client = UpstreamClient(max_idle=1)
     everyone = asyncio.Barrier(3)
 
-    async def together(visit: Visit) -> None:
+    async def together(tracked: Visit) -> None:
         await everyone.wait()
-        await visit.send(answer(b"ok"))
+        await tracked.send(answer(b"ok"))
 
     engine = await start_engine(together)
     for response in await asyncio.gather(*(post(client, engine.address) for _ in range(3))):

@@ -17,7 +17,7 @@ class LeastPending:
         self._rng = rng
 
     def choose(
-        self, request: RequestProfile, candidates: Sequence[Candidate], figures: CostEstimates
+        self, request: RequestProfile, candidates: Sequence[Candidate], estimates: CostEstimates
     ) -> PolicyChoice:
         """The least load; costs are tokens to compute, with answers at their expected length.
 
@@ -26,7 +26,7 @@ class LeastPending:
         costs = [
             candidate.pending_tokens
             + candidate.requests * request.output_tokens
-            + (candidate.load_s / figures.prefill_s if candidate.load_s else 0.0)
+            + (candidate.load_s / estimates.prefill_s if candidate.load_s else 0.0)
             for candidate in candidates
         ]
         least = min(costs)
@@ -44,7 +44,7 @@ class RoundRobin:
         self._turn = itertools.count()
 
     def choose(
-        self, request: RequestProfile, candidates: Sequence[Candidate], figures: CostEstimates
+        self, request: RequestProfile, candidates: Sequence[Candidate], estimates: CostEstimates
     ) -> PolicyChoice:
         """The next one."""
         return PolicyChoice(next(self._turn) % len(candidates), [0.0] * len(candidates))

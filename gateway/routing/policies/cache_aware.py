@@ -43,7 +43,7 @@ class CacheAware:
         self._routed = SentPrefixes()
 
     def choose(
-        self, request: RequestProfile, candidates: Sequence[Candidate], figures: CostEstimates
+        self, request: RequestProfile, candidates: Sequence[Candidate], estimates: CostEstimates
     ) -> PolicyChoice:
         """The replica with the fewest requests, the most of the prompt, or the least of all."""
         keys, names = request.prompt.keys, [candidate.replica.id for candidate in candidates]

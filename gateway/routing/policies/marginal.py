@@ -33,19 +33,19 @@ class Marginal:
         self._rng = rng
 
     def choose(
-        self, request: RequestProfile, candidates: Sequence[Candidate], figures: CostEstimates
+        self, request: RequestProfile, candidates: Sequence[Candidate], estimates: CostEstimates
     ) -> PolicyChoice:
         """The least cost, in seconds."""
-        decode_s = request.output_tokens * figures.sequence_s
+        decode_s = request.output_tokens * estimates.sequence_s
         costs = []
         for candidate in candidates:
-            new_s = (request.prompt_tokens - candidate.cached_tokens) * figures.prefill_s
+            new_s = (request.prompt_tokens - candidate.cached_tokens) * estimates.prefill_s
             own_s = candidate.load_s + new_s
             others_s = candidate.requests * (own_s + decode_s)
-            costs.append(candidate.pending_tokens * figures.prefill_s + own_s + WEIGHT * others_s)
+            costs.append(candidate.pending_tokens * estimates.prefill_s + own_s + WEIGHT * others_s)
         if request.session:
             home = _home(request.session, candidates)
-            away_s = SESSION_SHARE * request.prompt_tokens * figures.prefill_s
+            away_s = SESSION_SHARE * request.prompt_tokens * estimates.prefill_s
             costs = [cost if i == home else cost + away_s for i, cost in enumerate(costs)]
         least = min(costs)
         best = [i for i, cost in enumerate(costs) if cost == least]

@@ -64,6 +64,6 @@ class RoutingPolicy(Protocol):
     name: str
 
     def choose(
-        self, request: RequestProfile, candidates: Sequence[Candidate], figures: CostEstimates
+        self, request: RequestProfile, candidates: Sequence[Candidate], estimates: CostEstimates
     ) -> PolicyChoice:
         """Choose one of `candidates`, which are not empty."""

@@ -48,7 +48,7 @@ class PrefixAffinity:
         self._routed = SentPrefixes()
 
     def choose(
-        self, request: RequestProfile, candidates: Sequence[Candidate], figures: CostEstimates
+        self, request: RequestProfile, candidates: Sequence[Candidate], estimates: CostEstimates
     ) -> PolicyChoice:
         """The replica with the most of the prompt, or with the least of all."""
         prompt, names = request.prompt, [candidate.replica.id for candidate in candidates]

@@ -14,7 +14,7 @@ class SentPrefixes:
     """The prompts sent to each replica, as prefix keys."""
 
     def __init__(self) -> None:
-        self._holdings = PrefixIndex()
+        self._prefix_index = PrefixIndex()
         self._records: dict[str, dict[int, int]] = {}
         """Of each replica: its keys, least recently used first, and when they were last used."""
         self._clock = 0
@@ -23,10 +23,10 @@ class SentPrefixes:
         """These are the replicas: forget the others, begin an empty record for new ones."""
         names = set(replicas)
         for gone in self._records.keys() - names:
-            self._holdings.leave(gone)
+            self._prefix_index.leave(gone)
             del self._records[gone]
         for new in names - self._records.keys():
-            self._holdings.join(new)
+            self._prefix_index.join(new)
             self._records[new] = {}
 
     def size(self, replica: str) -> int:
@@ -35,7 +35,7 @@ class SentPrefixes:
 
     def match(self, keys: Sequence[int]) -> dict[str, int]:
         """How many of the first keys each replica has been sent; only replicas with any."""
-        return {name: match.keys for name, match in self._holdings.match(keys).items()}
+        return {name: match.keys for name, match in self._prefix_index.match(keys).items()}
 
     def last_used(self, replica: str, key: int) -> int:
         """When a key of the replica's record was last sent there, counted in prompts."""
@@ -48,7 +48,7 @@ class SentPrefixes:
         for key in reversed(keys):
             record.pop(key, None)
             record[key] = self._clock
-        self._holdings.add(replica, keys, [0] * len(keys))
+        self._prefix_index.add(replica, keys, [0] * len(keys))
 
     def shrink(self, replica: str, size: int) -> None:
         """Forget a replica's least recently used keys until no more than `size` are left."""
@@ -57,4 +57,4 @@ class SentPrefixes:
         gone = [next(oldest) for _ in range(len(record) - size)]
         for key in gone:
             del record[key]
-        self._holdings.drop(replica, gone)
+        self._prefix_index.drop(replica, gone)
