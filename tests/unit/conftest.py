@@ -23,8 +23,8 @@ settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
 
 ON_BOTH_LOOPS = frozenset(
-    {"test_upstream.py", "test_relay.py", "test_api.py", "test_disconnect.py"}
-    | {"test_subscriptions.py", "test_delivery.py"}
+    {"test_upstream_client.py", "test_engine_call.py", "test_app.py", "test_disconnect.py"}
+    | {"test_telemetry_client.py", "test_attempts.py"}
 )
 """Tests of sockets: Serve runs uvloop, and asyncio's own loop is what everybody else has."""
 PATIENCE_S = 20

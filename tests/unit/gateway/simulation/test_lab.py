@@ -25,7 +25,7 @@ from gateway.simulation.timeline import Timeline
 from gateway.simulation.trace import BLOCK_TOKENS, TraceRequest, Workload, trace_request
 from gateway.simulation.workloads import generated
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 COUNT = 1200
 
 

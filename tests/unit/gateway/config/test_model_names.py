@@ -103,7 +103,7 @@ def test_a_key_stays_with_its_model() -> None:
         "from gateway.config.gateway import GatewayConfig\n"
         "from gateway.config.model_names import ModelNames\n"
         "n = ModelNames(GatewayConfig(splits={'chat': {'models': {'a': 1, 'b': 1}}}))\n"
-        "print(*(n.course('chat', b'session-%d' % i).models[0] for i in range(64)))"
+        "print(*(n.route('chat', b'session-%d' % i).models[0] for i in range(64)))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert here == other == run.stdout.split()

@@ -18,7 +18,7 @@ from gateway.routing.policies.marginal import WEIGHT
 from gateway.routing.replica_state import BROKEN_S, LOAD_S
 from gateway.routing.scheduler import Scheduler
 from gateway.telemetry import AdapterState, Dispatch, Load, Update
-from tests.unit.test_dispatcher import FACTS, METADATA, TEN
+from tests.unit.gateway.routing.test_scheduler import FACTS, METADATA, TEN
 
 WITH_ADAPTERS = structs.replace(METADATA, facts=structs.replace(FACTS, adapters=("x", "y", "z")))
 
