@@ -19,7 +19,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from gateway.asgi import App, Receive, Scope, Send
 from gateway.errors import GatewayError
 from gateway.http.app import GatewayApp
-from gateway.serving.routes import ROUTES
+from gateway.request.routes import ROUTES
 
 UNDER_WAY = RequestMetadata(
     request_id="",

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from gateway.kvcache.prefix import Prompt, prompt_of
 from gateway.kvcache.prefix_index import PrefixIndex, packed, packed_tokens, unpacked
-from gateway.request import parse_json
+from gateway.request.head import parse_json
 from gateway.routing.decision import DecisionLog
 from gateway.routing.fleet import Replica, ServedModel
 from gateway.routing.scheduler import Scheduler

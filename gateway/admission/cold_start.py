@@ -12,8 +12,8 @@ from weakref import WeakKeyDictionary
 from gateway.admission.eviction import EvictionIndex
 from gateway.admission.queue_item import QueueItem
 from gateway.errors import ModelUnavailable, Overloaded
+from gateway.request.inference_request import InferenceRequest
 from gateway.routing.fleet import Fleet, ModelState, ServedModel
-from gateway.serving.inference_request import InferenceRequest
 
 LOOK_S = 0.05
 LINGER_S = 10.0

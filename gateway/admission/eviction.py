@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from gateway.admission.queue_item import QueueItem
-from gateway.tenant import Tenant
+from gateway.request.tenant import Tenant
 
 P = TypeVar("P", bound=QueueItem)
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from gateway.admission.indexed_heap import Rank
-from gateway.tenant import Tenant
+from gateway.request.tenant import Tenant
 
 
 @dataclass(slots=True, eq=False)

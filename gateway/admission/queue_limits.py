@@ -3,8 +3,8 @@
 from gateway.admission.eviction import EvictionIndex
 from gateway.admission.queued_request import QueuedRequest
 from gateway.errors import Overloaded
+from gateway.request.tenant import Tenant
 from gateway.routing.fleet import ServedModel
-from gateway.tenant import Tenant
 
 QUEUE_BYTES = 256 << 20
 """Bytes of bodies that one router holds back at the same time, of all models together."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from gateway.admission.queue_item import QueueItem
 from gateway.kvcache.prefix import Prompt
+from gateway.request.tenant import ANONYMOUS, Tenant
 from gateway.routing.decision import Decision
 from gateway.routing.replica_state import prefill_tokens
 from gateway.telemetry import Demand
-from gateway.tenant import ANONYMOUS, Tenant
 
 
 @dataclass(slots=True)

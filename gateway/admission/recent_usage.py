@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gateway.tenant import Tenant
+from gateway.request.tenant import Tenant
 
 WINDOW_S = 30.0
 """What is this old counts for a third of what is new."""

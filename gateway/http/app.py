@@ -13,17 +13,17 @@ from gateway.http.errors import handle_errors, internal_error, send_error
 from gateway.http.health import health_router
 from gateway.http.models import models_router
 from gateway.http.operators import operators_router
+from gateway.request.routes import ROUTES
 from gateway.routing.fleet import Fleet
 from gateway.routing.schedulers import Schedulers
+from gateway.routing.target import TargetResolver
 from gateway.serving.attempts import RouterContext
 from gateway.serving.body import ClientDisconnected
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.handler import InferenceHandler
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.request_metrics import RequestMetrics
-from gateway.serving.routes import ROUTES
 from gateway.serving.shadow import ShadowTraffic
-from gateway.serving.target import TargetResolver
 from gateway.upstream.headers import CLOSE, sound_request_id
 
 BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})

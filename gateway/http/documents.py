@@ -5,7 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from gateway.serving.routes import FORM_ROUTES, JSON_ROUTES
+from gateway.request.routes import FORM_ROUTES, JSON_ROUTES
 
 Schema = dict[str, Any]  # OpenAPI's own type
 ERROR: Schema = {

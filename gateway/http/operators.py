@@ -6,13 +6,13 @@ from fastapi import APIRouter, Depends, Request
 
 from gateway.errors import InvalidRequest, ModelNotFound, ModelUnavailable, UnsupportedRoute
 from gateway.faults import Faults
+from gateway.request.inference_request import InferenceRequest, sticky_key
+from gateway.request.routes import ROUTES, parse_head
 from gateway.routing.decision import KEPT, DecisionLog
+from gateway.routing.target import TargetResolver
 from gateway.serving.body import read_body
-from gateway.serving.inference_request import InferenceRequest, sticky_key
 from gateway.serving.live_config import LiveConfig
-from gateway.serving.routes import ROUTES, parse_head
 from gateway.serving.shadow import ShadowTraffic
-from gateway.serving.target import TargetResolver
 
 
 def operators_router(

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import msgspec
 from xxhash import xxh3_64_intdigest
 
-from gateway.request import ABSENT, PromptParts, RequestHead
+from gateway.request.head import ABSENT, PromptParts, RequestHead
 
 KEY_BYTES = 256
 """Bytes of canonical text that a key stands for."""

@@ -4,10 +4,9 @@ from collections.abc import Iterator
 
 import msgspec
 
+from gateway.request.routes import CHAT, COMPLETIONS
 from gateway.resume.fields import NULL, Fields
 
-CHAT = "/v1/chat/completions"
-COMPLETIONS = "/v1/completions"
 DEFAULT_COMPLETION_TOKENS = 16
 """Tokens of a text completion whose request sets no limit."""
 GREEDY_BELOW = 1e-5

@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from gateway.kvcache.prefix import TOKEN_ID_BYTES
-from gateway.resume.completion_params import CHAT, CompletionParams, Unresumable
+from gateway.request.routes import CHAT
+from gateway.resume.completion_params import CompletionParams, Unresumable
 from gateway.resume.fields import Fields, is_given, raw
 
 Tokenize = Callable[[bytes, int], Awaitable[list[int] | None]]

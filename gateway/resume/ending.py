@@ -2,7 +2,7 @@
 
 import msgspec
 
-from gateway.resume.completion_params import CHAT
+from gateway.request.routes import CHAT
 from gateway.resume.transcript import Transcript
 from gateway.upstream.sse import DONE
 

@@ -13,9 +13,8 @@ from functools import partial
 
 import msgspec
 
+from gateway.request.routes import CHAT, COMPLETIONS
 from gateway.resume.completion_params import (
-    CHAT,
-    COMPLETIONS,
     CompletionParams,
     Unresumable,
     check_continuable,

@@ -24,15 +24,15 @@ from gateway.admission.queued_request import AdmissionRequest
 from gateway.asgi import Headers
 from gateway.errors import GatewayError, ModelUnavailable, Reason, StreamLost, UpstreamFailed
 from gateway.faults import Action, Faults
+from gateway.request.inference_request import InferenceRequest
 from gateway.resume.completion_params import Unresumable
 from gateway.resume.resumption import Resumption, resumption
 from gateway.routing.decision import Decision
 from gateway.routing.fleet import Replica, ServedModel
+from gateway.routing.target import Target, check_available
 from gateway.serving.failure_reporter import FailureReporter
-from gateway.serving.inference_request import InferenceRequest
 from gateway.serving.response_writer import ResponseWriter
 from gateway.serving.retry_budget import RetryBudget
-from gateway.serving.target import Target, check_available
 from gateway.serving.timing import CONNECT, ENGINE, QUEUE, ROUTE
 from gateway.telemetry import DISPATCH, Dispatch
 from gateway.upstream.engine_call import TOKENIZE, EngineCall, EngineClient

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from xxhash import xxh3_128_digest
 
 from gateway.asgi import Scope
-from gateway.tenant import Tenant
+from gateway.request.tenant import Tenant
 
 KEYS = (b"authorization", b"x-api-key")
 """Where OpenAI's and Anthropic's clients put their key."""

@@ -10,7 +10,7 @@ from gateway.errors import (
 )
 from gateway.faults import Action, Fault, Faults
 from gateway.routing.fleet import Replica
-from gateway.serving.target import Target
+from gateway.routing.target import Target
 
 LAST_WORDS_S = 0.01
 """A replica that dies breaks all its connections off at once, that of its telemetry as well."""

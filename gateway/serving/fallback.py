@@ -23,15 +23,15 @@ from gateway.errors import (
 )
 from gateway.faults import Action, Fault
 from gateway.metrics import NO_MODEL
-from gateway.request import RequestHead
+from gateway.request.head import RequestHead
+from gateway.request.inference_request import InferenceRequest
+from gateway.request.routes import STREAMED
 from gateway.routing.fleet import ModelState, ServedModel
+from gateway.routing.target import TargetResolver
 from gateway.serving.attempts import Attempts, RouterContext, patience_s
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.heartbeat import COMMENT, PERIOD_S, Heartbeat
-from gateway.serving.inference_request import InferenceRequest
 from gateway.serving.response_writer import ResponseWriter
-from gateway.serving.routes import STREAMED
-from gateway.serving.target import TargetResolver
 from gateway.serving.timing import QUEUE, ROUTE
 
 COLD_COMMENT_S = 1.0

@@ -4,24 +4,24 @@ import asyncio
 
 from gateway.asgi import Receive, Scope
 from gateway.errors import MethodNotAllowed
-from gateway.serving.attempts import RouterContext
-from gateway.serving.body import read_body
-from gateway.serving.client_identity import tenant_of
-from gateway.serving.client_response import ClientResponse
-from gateway.serving.disconnect import UntilDisconnect
-from gateway.serving.fallback import FallbackChain
-from gateway.serving.inference_request import (
+from gateway.request.inference_request import (
     InferenceRequest,
     is_batch,
     is_resumable,
     sticky_key,
     timeout_s,
 )
+from gateway.request.routes import parse_head
+from gateway.routing.target import TargetResolver
+from gateway.serving.attempts import RouterContext
+from gateway.serving.body import read_body
+from gateway.serving.client_identity import tenant_of
+from gateway.serving.client_response import ClientResponse
+from gateway.serving.disconnect import UntilDisconnect
+from gateway.serving.fallback import FallbackChain
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.request_metrics import RequestMetrics, RequestRecord
-from gateway.serving.routes import parse_head
 from gateway.serving.shadow import ShadowTraffic
-from gateway.serving.target import TargetResolver
 from gateway.serving.timing import RECEIVE
 from gateway.upstream.headers import CLOSE
 
@@ -48,7 +48,7 @@ class InferenceHandler:
     async def __call__(
         self, scope: Scope, receive: Receive, reply: ClientResponse, request_id: bytes
     ) -> None:
-        """Answer the request in `scope`, whose path must be one of `gateway.serving.routes`.
+        """Answer the request in `scope`, whose path must be one of `gateway.request.routes`.
 
         Raises:
             GatewayError: `reply` has not begun; or `UpstreamFailed` in the middle of an answer.

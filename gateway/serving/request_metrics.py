@@ -23,13 +23,13 @@ from gateway.metrics import (
     Recorder,
     Unrecorded,
 )
+from gateway.request.tenant import ANONYMOUS, Tenant
 from gateway.routing.decision import Decision
 from gateway.serving.body import ClientDisconnected
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.fallback import FallbackChain
 from gateway.serving.timing import ENGINE, QUEUE, ROUTE
 from gateway.serving.tracing import End, Trace, Tracer
-from gateway.tenant import ANONYMOUS, Tenant
 
 ANSWERED = "answered"
 WRONG = "a request could not be accounted for"  # which is no matter of the request's own

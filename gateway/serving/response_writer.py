@@ -4,11 +4,11 @@ from collections.abc import Awaitable
 
 from gateway.asgi import Headers
 from gateway.errors import ContextExceeded, GatewayError, StreamLost
+from gateway.request.routes import JOURNALED
 from gateway.resume.resumption import Resumption
 from gateway.resume.splice import Diverged
 from gateway.resume.stream_log import StreamLog
 from gateway.serving.client_response import ClientResponse
-from gateway.serving.routes import JOURNALED
 from gateway.serving.timing import FIRST_EVENT
 from gateway.upstream.engine_call import WHOLE_LIMIT, pass_bytes, read_whole
 from gateway.upstream.events import pass_events

@@ -16,15 +16,15 @@ from gateway.asgi import Message
 from gateway.errors import GatewayError
 from gateway.faults import Faults
 from gateway.metrics import SHADOWED, Recorder, Unrecorded
-from gateway.request import RequestHead
+from gateway.request.head import RequestHead
+from gateway.request.inference_request import InferenceRequest
+from gateway.request.tenant import ANONYMOUS
+from gateway.routing.target import TargetResolver
 from gateway.serving.attempts import RouterContext
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.fallback import FallbackChain
-from gateway.serving.inference_request import InferenceRequest
 from gateway.serving.retry_budget import RetryBudget
-from gateway.serving.target import TargetResolver
 from gateway.serving.tracing import untraced
-from gateway.tenant import ANONYMOUS
 
 MOST = 64
 """Copies that are under way at the same time; no others are made meanwhile."""

@@ -10,7 +10,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from gateway.errors import GatewayError, InvalidJSON, InvalidRequest, MissingParameter
-from gateway.request import (
+from gateway.request.head import (
     FORM_WINDOW,
     SEQUENCES_LIMIT,
     USER_LIMIT,

@@ -21,12 +21,12 @@ from gateway.config.serving_options import QueueOptions, ServingOptions
 from gateway.errors import ModelUnavailable, Overloaded
 from gateway.kvcache.prefix import Prompt
 from gateway.kvcache.prefix_index import packed, packed_tokens
+from gateway.request.tenant import Tenant
 from gateway.routing.decision import Decision, DecisionLog
 from gateway.routing.fleet import Fleet, Replica, ServedModel
 from gateway.routing.scheduler import Scheduler
 from gateway.routing.schedulers import Schedulers
 from gateway.telemetry import EngineFacts, Load, ReplicaMetadata, Update
-from gateway.tenant import Tenant
 from tests.unit.conftest import Clock
 
 SLOTS = 4

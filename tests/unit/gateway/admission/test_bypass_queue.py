@@ -4,7 +4,7 @@ import pytest
 
 from gateway.admission.bypass_queue import ASIDE, BypassQueue
 from gateway.admission.queue_item import QueueItem
-from gateway.tenant import Tenant
+from gateway.request.tenant import Tenant
 
 
 def line_of(tokens: list[int]) -> BypassQueue[QueueItem]:

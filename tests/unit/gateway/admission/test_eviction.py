@@ -4,7 +4,7 @@ import pytest
 
 from gateway.admission.eviction import EvictionIndex
 from gateway.admission.queue_item import QueueItem
-from gateway.tenant import Tenant
+from gateway.request.tenant import Tenant
 
 
 def place(word: str, number: int = 0) -> QueueItem:

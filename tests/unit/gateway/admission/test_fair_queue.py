@@ -11,7 +11,7 @@ from gateway.admission.fair_queue import FairQueue, FairShareQueue, UrgencyQueue
 from gateway.admission.indexed_heap import SLACK
 from gateway.admission.queue_item import QueueItem
 from gateway.admission.virtual_clock import REMEMBERED
-from gateway.tenant import Tenant
+from gateway.request.tenant import Tenant
 
 A, B, C = Tenant(b"a"), Tenant(b"b"), Tenant(b"c")
 A2 = Tenant(b"a", b"2")

@@ -9,7 +9,7 @@ from gateway.admission.recent_usage import (
     WINDOW_S,
     RecentUsage,
 )
-from gateway.tenant import Tenant
+from gateway.request.tenant import Tenant
 from tests.unit.conftest import Clock
 
 A, B, C = Tenant(b"a"), Tenant(b"b"), Tenant(b"c")

@@ -5,7 +5,7 @@ import pytest
 from gateway.admission.drain_rate import LEAST_STARTS, WINDOW_S, DrainRate
 from gateway.admission.queue_item import QueueItem
 from gateway.admission.replica_queue import ReplicaQueue
-from gateway.tenant import Tenant
+from gateway.request.tenant import Tenant
 from tests.unit.conftest import Clock
 
 

@@ -15,8 +15,8 @@ from gateway.admission.cold_start import LEAST_PAUSE_S
 from gateway.asgi import App, Message
 from gateway.config.serving_options import QueueOptions, ServingOptions
 from gateway.kvcache.prefix import NO_PROMPT
+from gateway.request.routes import FORM_ROUTES, JSON_ROUTES
 from gateway.routing.fleet import ModelState
-from gateway.serving.routes import FORM_ROUTES, JSON_ROUTES
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.engine_call import WHOLE_LIMIT
 from tests.unit.conftest import PATIENCE_S, StartEngine, Visit, answer, chunked

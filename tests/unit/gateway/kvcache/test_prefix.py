@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import InvalidRequest
 from gateway.kvcache.prefix import KEY_BYTES, MAX_ELEMENTS, MAX_KEYS, Prompt, extend, prompt_of
-from gateway.request import parse_json
+from gateway.request.head import parse_json
 
 JSON_VALUES = st.recursive(
     st.none()

@@ -20,15 +20,15 @@ from gateway.errors import (
     UpstreamFailed,
 )
 from gateway.faults import Action
+from gateway.request.inference_request import InferenceRequest
+from gateway.request.routes import parse_head
 from gateway.routing.fleet import Fleet, Replica, ServedModel
 from gateway.routing.outliers import IN_A_ROW
 from gateway.routing.schedulers import Schedulers
+from gateway.routing.target import TargetResolver
 from gateway.serving.attempts import RETRIES, VICTIMS, RouterContext
 from gateway.serving.fallback import FallbackChain
-from gateway.serving.inference_request import InferenceRequest
 from gateway.serving.retry_budget import RESERVE
-from gateway.serving.routes import parse_head
-from gateway.serving.target import TargetResolver
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.engine_call import EngineClient
 from tests.unit.conftest import (

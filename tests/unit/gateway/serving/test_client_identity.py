@@ -2,8 +2,8 @@
 
 import pytest
 
+from gateway.request.tenant import ANONYMOUS, Tenant
 from gateway.serving.client_identity import ADDRESS_LIMIT, tenant_of
-from gateway.tenant import ANONYMOUS, Tenant
 
 SCOPE = {"client": ("10.0.0.1", 999)}
 FORWARDED = {b"x-forwarded-for": b"203.0.113.9"}

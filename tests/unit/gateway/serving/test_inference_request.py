@@ -3,8 +3,8 @@
 import pytest
 
 from gateway.errors import InvalidRequest
-from gateway.request import parse_json
-from gateway.serving.inference_request import (
+from gateway.request.head import parse_json
+from gateway.request.inference_request import (
     InferenceRequest,
     is_batch,
     is_resumable,

@@ -7,8 +7,8 @@ import msgspec
 
 from gateway.asgi import Headers
 from gateway.errors import InvalidRequest
-from gateway.request import RequestHead
-from gateway.tenant import ANONYMOUS, Tenant
+from gateway.request.head import RequestHead
+from gateway.request.tenant import ANONYMOUS, Tenant
 
 PRIORITY = b"x-gateway-priority"
 RESUME = b"x-gateway-resume"

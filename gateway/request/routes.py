@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 
-from gateway.request import RequestHead, parse_form, parse_json
-from gateway.resume.completion_params import CHAT, COMPLETIONS
+from gateway.request.head import RequestHead, parse_form, parse_json
+
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
 
 JSON_ROUTES: Mapping[str, str] = {
     "/v1/chat/completions": "Chat with a model",

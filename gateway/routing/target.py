@@ -7,13 +7,13 @@ import msgspec
 
 from gateway.errors import ModelUnavailable, UnsupportedRoute
 from gateway.kvcache.prefix import NO_PROMPT, Prompt, prompt_of
-from gateway.request import RequestHead
+from gateway.request.head import RequestHead
+from gateway.request.inference_request import SESSION_LIMIT, InferenceRequest
+from gateway.request.routes import PROMPT_ROUTES, ROUTES
 from gateway.routing.decision import Decision
 from gateway.routing.fleet import Fleet, ServedModel
 from gateway.routing.scheduler import Scheduler
 from gateway.routing.schedulers import Schedulers
-from gateway.serving.inference_request import SESSION_LIMIT, InferenceRequest
-from gateway.serving.routes import PROMPT_ROUTES, ROUTES
 
 
 class Target(msgspec.Struct, frozen=True):
