@@ -107,6 +107,7 @@ class Router:
             self._schedulers,
             RouterContext(
                 EngineClient(self._upstream),
+                self._schedulers,
                 self._admissions,
                 self._cold_starts,
                 Faults(self._request_metrics.recorder),

@@ -28,6 +28,8 @@ from enum import StrEnum
 
 import msgspec
 
+URL_SHOWN = 200
+"""Characters of a client's path that an error repeats."""
 MODEL_NAME_SHOWN = 200
 """Characters of a client's model name that an error repeats."""
 
@@ -179,6 +181,14 @@ class UnknownRoute(InvalidRequest):
 
     status = 404
     code = "unknown_url"
+
+    @classmethod
+    def for_url(cls, method: str, path: str) -> "UnknownRoute":
+        """The error for a method and a path, of which it shows the beginning."""
+        return cls(
+            f"Unknown request URL: {method} {path[:URL_SHOWN]}."
+            " Please check the URL for typos, or see the docs at /docs."
+        )
 
 
 class UnsupportedRoute(InvalidRequest):

@@ -19,9 +19,11 @@ from rich.table import Table
 from gateway.kvcache.prefix import Prompt, prompt_of
 from gateway.kvcache.prefix_index import PrefixIndex, packed, packed_tokens, unpacked
 from gateway.request.head import parse_json
+from gateway.request.inference_request import InferenceRequest
 from gateway.routing.decision import DecisionLog
 from gateway.routing.fleet import Replica, ServedModel
 from gateway.routing.scheduler import Scheduler
+from gateway.routing.target import Target
 from gateway.telemetry import EngineFacts, Load, ReplicaMetadata, Update
 from loadtests.measurement import Spread
 
@@ -40,13 +42,15 @@ def main(
     head = parse_json(body)
     prompt = prompt_of(head)
     scheduler = _scheduler(replicas, prompt)
+    request = InferenceRequest(head=head)
+    target = Target(request, ServedModel(head.model, created_s=0), head.model, prompt)
     table = Table(title=f"{prompt_bytes:,} bytes of prompt, {replicas} replicas", show_lines=True)
     for heading in ("", "p50", "least", "most"):
         table.add_column(heading, justify="right" if heading else "left")
     for name, work in (
         ("read the request's head, µs", lambda: parse_json(body)),
         ("prefix keys, µs", lambda: prompt_of(head)),
-        ("walk the keys and choose, µs", lambda: scheduler.choose(prompt)),
+        ("walk the keys and choose, µs", lambda: scheduler.choose(target)),
     ):
         taken = _microseconds(work, repeats)
         table.add_row(name, f"{taken.median:.0f}", f"{taken.least:.0f}", f"{taken.most:.0f}")

@@ -45,6 +45,7 @@ def main() -> None:
         schedulers,
         RouterContext(
             EngineClient(UpstreamClient()),
+            schedulers,
             Admissions(fleet, schedulers, time.monotonic),
             ColdStarts(fleet, lambda *_: None),
         ),

@@ -90,9 +90,9 @@ class Admission:
 
         Raises:
             Overloaded: it would wait too long, has waited too long, or too many wait.
-            GatewayError: what `request.choose` raises, now or when it has to choose again.
+            GatewayError: what choosing a replica raises, now or when it has to choose again.
         """
-        decision = request.decide()
+        decision = self._scheduler.choose(request.target, request.avoid)
         if self._may_pass(request, decision) and self._has_room(request, decision):
             self._count(request, decision)
             return decision
@@ -110,9 +110,9 @@ class Admission:
 
         Raises:
             Overloaded: its replica cannot start it now.
-            GatewayError: what `request.choose` raises.
+            GatewayError: what choosing a replica raises.
         """
-        decision = request.decide()
+        decision = self._scheduler.choose(request.target, request.avoid)
         if not (self._may_pass(request, decision) and self._has_room(request, decision)):
             raise self._limits.overloaded("its engines are busy", None)
         self._count(request, decision)
@@ -184,7 +184,7 @@ class Admission:
         self._held[held] = None
         self._limits.add(held)
         self._lane(held).add(held)
-        self._scheduler.hold(held.decision, held.request.prompt)
+        self._scheduler.hold(held.decision, held.request.target)
         held.is_waiting = True
         limit_s = self._wait_s(held.request)
         loop = held.admitted.get_loop()
@@ -276,7 +276,7 @@ class Admission:
             del self._stale[held]
             self._scheduler.drop(held.decision)  # it must not stand in its own way
             try:
-                decision = held.request.decide()
+                decision = self._scheduler.choose(held.request.target, held.request.avoid)
             except Exception as error:  # noqa: BLE001 - it is the one's who waits for it
                 self._end(held, error)
                 continue
@@ -293,4 +293,4 @@ class Admission:
             held.decision = decision
             held.tokens, held.due_s = held.request.tokens(decision), self._scheduler.due_s(decision)
             self._lane(held).add(held)
-        self._scheduler.hold(decision, held.request.prompt)
+        self._scheduler.hold(decision, held.request.target)

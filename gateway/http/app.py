@@ -16,7 +16,6 @@ from gateway.http.operators import operators_router
 from gateway.request.routes import ROUTES
 from gateway.routing.fleet import Fleet
 from gateway.routing.schedulers import Schedulers
-from gateway.routing.target import TargetResolver
 from gateway.serving.attempts import RouterContext
 from gateway.serving.body import ClientDisconnected
 from gateway.serving.client_response import ClientResponse
@@ -24,6 +23,7 @@ from gateway.serving.handler import InferenceHandler
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.request_metrics import RequestMetrics
 from gateway.serving.shadow import ShadowTraffic
+from gateway.serving.target_resolver import TargetResolver
 from gateway.upstream.headers import CLOSE, sound_request_id
 
 BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
@@ -47,13 +47,13 @@ def create_app(
     """
     request_metrics = request_metrics or RequestMetrics()
     schedulers.log.observer = request_metrics.note_finished
-    resolver = TargetResolver(fleet, schedulers)
+    resolver = TargetResolver(fleet)
     shadows = ShadowTraffic(resolver, context, request_metrics.recorder)
     rest = _everything_else(context, shadows)
     rest.include_router(models_router(fleet, live_config))
     rest.include_router(health_router(fleet))
     rest.include_router(
-        operators_router(resolver, schedulers.log, context.faults, shadows, live_config)
+        operators_router(resolver, schedulers, context.faults, shadows, live_config)
     )
     return GatewayApp(
         rest, InferenceHandler(resolver, context, shadows, live_config, request_metrics)

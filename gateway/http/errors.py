@@ -4,11 +4,14 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, UnknownRoute
+from gateway.errors import (
+    URL_SHOWN,
+    GatewayError,
+    InvalidRequest,
+    MethodNotAllowed,
+    UnknownRoute,
+)
 from gateway.serving.client_response import ClientResponse
-
-PATH_SHOWN = 200
-"""Characters of a client's path that an error repeats."""
 
 
 async def send_error(error: GatewayError, path: str, reply: ClientResponse) -> None:
@@ -32,14 +35,6 @@ def handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _answer)
 
 
-def unknown_url(method: str, path: str) -> str:
-    """What a client is told of a URL that is not there."""
-    return (
-        f"Unknown request URL: {method} {path[:PATH_SHOWN]}."
-        " Please check the URL for typos, or see the docs at /docs."
-    )
-
-
 async def _answer(request: Request, error: Exception) -> Response:
     known = _translate(request, error)
     response = Response(
@@ -58,9 +53,9 @@ def _translate(request: Request, error: Exception) -> GatewayError:
         return InvalidRequest("; ".join(str(e["msg"]) for e in error.errors()))
     if not isinstance(error, HTTPException):
         return internal_error()
-    path = request.url.path[:PATH_SHOWN]
+    path = request.url.path[:URL_SHOWN]
     if error.status_code == 404:
-        return UnknownRoute(unknown_url(request.method, path))
+        return UnknownRoute.for_url(request.method, path)
     if error.status_code == 405:
         allow = (error.headers or {}).get("Allow", "")
         return MethodNotAllowed(f"Not allowed to {request.method} on {path}.", allow)

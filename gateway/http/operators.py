@@ -1,23 +1,25 @@
 """`/gateway`: what the gateway decides and why, for the people who run it."""
 
 import contextlib
+from collections.abc import Sequence
 
 from fastapi import APIRouter, Depends, Request
 
 from gateway.errors import InvalidRequest, ModelNotFound, ModelUnavailable, UnsupportedRoute
 from gateway.faults import Faults
-from gateway.request.inference_request import InferenceRequest, sticky_key
+from gateway.request.inference_request import SESSION_LIMIT, InferenceRequest
 from gateway.request.routes import ROUTES, parse_head
-from gateway.routing.decision import KEPT, DecisionLog
-from gateway.routing.target import TargetResolver
+from gateway.routing.decision import KEPT, Decision
+from gateway.routing.schedulers import Schedulers
 from gateway.serving.body import read_body
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.shadow import ShadowTraffic
+from gateway.serving.target_resolver import TargetResolver
 
 
 def operators_router(
     resolver: TargetResolver,
-    log: DecisionLog,
+    schedulers: Schedulers,
     faults: Faults,
     shadows: ShadowTraffic,
     live_config: LiveConfig,
@@ -44,19 +46,18 @@ def operators_router(
         )
         head = parse_head(path, body, headers.get("content-type", "").encode())
         session = headers.get("x-session-id", "").encode("latin-1")
-        inference = InferenceRequest(path, [], body, b"dry-run", session=session)
-        *others, last = live_config.names.route(head.model, sticky_key(inference, head)).models
-        for name in others:
-            with contextlib.suppress(ModelNotFound, ModelUnavailable, UnsupportedRoute):
-                return resolver.select(inference, head, name).choose().explanation()
-        return resolver.select(inference, head, last).choose().explanation()
+        inference = InferenceRequest(
+            head=head, path=path, body=body, request_id=b"dry-run", session=session[:SESSION_LIMIT]
+        )
+        names = live_config.names.route(head.model, inference.sticky_key).models
+        return _decide(resolver, schedulers, inference, names).explanation()
 
     router.add_api_route("/config", live_config.report)
 
     @router.get("/decisions")
     async def decisions(limit: int = KEPT, model: str | None = None) -> dict[str, object]:
         """The last decisions, newest first, and how they turned out."""
-        found = [d for d in log.latest() if model in (None, d.model)]
+        found = [d for d in schedulers.log.latest() if model in (None, d.model)]
         return {"object": "list", "data": [d.explanation() for d in found[: max(0, limit)]]}
 
     @router.get("/faults")
@@ -74,3 +75,19 @@ def operators_router(
         return {"object": "list", "data": shadows.report()}
 
     return router
+
+
+def _decide(
+    resolver: TargetResolver,
+    schedulers: Schedulers,
+    inference: InferenceRequest,
+    names: Sequence[str],
+) -> Decision:
+    """The decision for the first of the models that can be chosen for, or the last's error."""
+    *others, last = names
+    for name in others:
+        with contextlib.suppress(ModelNotFound, ModelUnavailable, UnsupportedRoute):
+            target = resolver.target(inference, name)
+            return schedulers.of(target.model).choose(target)
+    target = resolver.target(inference, last)
+    return schedulers.of(target.model).choose(target)

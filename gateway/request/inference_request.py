@@ -8,6 +8,7 @@ import msgspec
 from gateway.asgi import Headers
 from gateway.errors import InvalidRequest
 from gateway.request.head import RequestHead
+from gateway.request.routes import CHAT
 from gateway.request.tenant import ANONYMOUS, Tenant
 
 PRIORITY = b"x-gateway-priority"
@@ -21,35 +22,37 @@ _BATCH = {b"interactive": False, b"batch": True}
 _RESUME = {b"on": True, b"off": False}
 
 
-class InferenceRequest(msgspec.Struct, frozen=True):
-    """One request to the gateway, and how it is to be treated."""
+class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One inference request: parsed once, and held by whatever handles it."""
 
-    path: str
-    headers: Headers
-    body: bytes
-    request_id: bytes
+    head: RequestHead
+    """What its body says."""
+    path: str = CHAT
+    headers: Headers = msgspec.field(default_factory=list)
+    """The client's, all of them; with the trace's own where it is traced."""
+    body: bytes = b""
+    request_id: bytes = b""
     tenant: Tenant = ANONYMOUS
-    """Among whom the model's time is shared out."""
+    """Whom its share of the model's time is counted for."""
     session: bytes = b""
-    """What its client calls the session it belongs to."""
-    is_stream: bool = False
+    """The client's `x-session-id`, up to `SESSION_LIMIT` bytes of it; empty without one."""
     is_explained: bool = False
-    """Its answer's headers tell why it went where it did."""
+    """The response's headers carry the routing decision."""
     is_batch: bool = False
-    """It may wait for all others."""
+    """It may wait for all interactive requests."""
     is_resumable: bool = True
-    """Its stream may be carried on by another replica."""
+    """Its stream may be resumed on another replica."""
     is_copy: bool = False
-    """Nobody waits for its answer: it starts no engine, and delays no other request."""
+    """Shadow traffic: nobody waits for its answer, so it starts no engine and delays nobody."""
     timeout_s: float | None = None
-    """How long the client waits for its end."""
+    """How long the client waits for the end of the answer."""
     arrived_s: float = 0.0
-    """When its head came, by the event loop's clock."""
+    """When its head arrived, by the event loop's clock."""
 
-
-def sticky_key(request: InferenceRequest, head: RequestHead) -> bytes:
-    """What a request shares with those that the same model should answer."""
-    return request.session[:SESSION_LIMIT] or head.user or request.request_id
+    @property
+    def sticky_key(self) -> bytes:
+        """What it shares with those requests that the same model of a split should answer."""
+        return self.session or self.head.user or self.request_id
 
 
 def is_batch(headers: Mapping[bytes, bytes]) -> bool:

@@ -69,6 +69,17 @@ class ServedModel:
         """Tokens of prompt and answer together; unknown while no engine runs."""
         return max((r.metadata.facts.max_model_len for r in self.replicas.values()), default=None)
 
+    def check_available(self) -> None:
+        """Make sure that it has replicas.
+
+        Raises:
+            ModelUnavailable: it has none now.
+        """
+        if not self.replicas:
+            raise ModelUnavailable(
+                f"The model `{self.name}` is {self.condition}: {self.reason}", self.start_s
+            )
+
     def broken(self, adapter: str) -> str:
         """Why no replica can load an adapter; empty where one may."""
         reasons = [r.adapters.broken.get(adapter, "") for r in self.replicas.values()]

@@ -26,6 +26,7 @@ from gateway.routing.replica_state import (
     prefill_tokens,
     room_tokens,
 )
+from gateway.routing.target import Target
 from gateway.telemetry import Dispatch, Update
 
 AGEING = 0.2
@@ -63,73 +64,69 @@ class Scheduler:
         self._policy: RoutingPolicy = make_policy(model.terms.routing.policy, rng)
         self._states: dict[str, ReplicaState] = {}
 
-    def choose(
-        self,
-        prompt: Prompt,
-        *,
-        max_tokens: int | None = None,
-        session: bytes = b"",
-        request_id: str = "",
-        avoid: Collection[str] = (),
-        adapter: str = "",
-    ) -> Decision:
-        """The replica for a request of a model that has replicas; O(keys + replicas).
+    def choose(self, target: Target, avoid: Collection[str] = ()) -> Decision:
+        """Choose a replica for a request; O(keys + replicas).
 
-        `avoid`: ids of replicas to which others are preferred. `adapter`: that of the model's
-        adapters which is to answer, if one is.
+        `avoid`: ids of replicas to which others are preferred.
+
+        Raises:
+            ModelUnavailable: the model has no replica now.
         """
+        self._model.check_available()
+        request, prompt, adapter = target.request, target.prompt, target.adapter
         self.sync()
         policy = self._model.terms.routing.policy
         if self._policy.name != policy:
             self._policy = make_policy(policy, self._rng)
         estimates = self.latency.estimates
         matches = self.prefix_index.match(prompt.keys)
-        request = RequestProfile(
+        profile = RequestProfile(
             prompt,
             self._prompt_tokens(prompt, matches),
-            self.latency.output_tokens(max_tokens),
-            session,
+            self.latency.output_tokens(request.head.max_tokens),
+            request.session,
             adapter,
         )
         copies = self._copies() if adapter else NO_COPIES
         candidates = [
-            self._candidate(state, request, matches.get(state.replica.id, NOTHING), copies)
+            self._candidate(state, profile, matches.get(state.replica.id, NOTHING), copies)
             for state in self._preferred(avoid)
         ]
-        choice = self._policy.choose(request, candidates, estimates)
+        choice = self._policy.choose(profile, candidates, estimates)
         chosen = candidates[choice.index]
-        new_tokens = max(0.0, request.prompt_tokens - chosen.cached_tokens)
+        new_tokens = max(0.0, profile.prompt_tokens - chosen.cached_tokens)
         return Decision(
             id=self._rng.getrandbits(64) or 1,
-            request_id=request_id,
+            request_id=request.request_id.decode(),
             model=self._model.name,
             policy=self._policy.name,
             decided_s=self._now(),
             candidates=candidates,
             costs=choice.costs,
             index=choice.index,
-            prompt_tokens=request.prompt_tokens,
-            output_tokens=request.output_tokens,
+            prompt_tokens=profile.prompt_tokens,
+            output_tokens=profile.output_tokens,
             ttft_s=chosen.load_s
             + (chosen.pending_tokens + new_tokens) * estimates.prefill_s
             + estimates.step_s,
             estimates=estimates,
-            has_session=bool(session),
+            has_session=bool(request.session),
             adapter=adapter,
+            is_batch=request.is_batch,
+            sequences=target.sequences,
         )
 
     @contextlib.contextmanager
-    def sending(self, decision: Decision, prompt: Prompt, model: str = "") -> Iterator[Dispatch]:
+    def sending(self, decision: Decision, target: Target) -> Iterator[Dispatch]:
         """Count a request at its replica while it is being answered there.
 
-        Gives what has to go with it to the engine. `model`: what answers, where the request itself
-        has another name for it.
+        Gives what has to go with it to the engine.
         """
-        sent = SentRequest(decision, prompt, room_tokens(decision))
+        sent = SentRequest(decision, target.prompt, room_tokens(decision))
         self._log.add(decision)
         self._send(sent)
         try:
-            yield self._dispatch(sent, model)
+            yield self._dispatch(sent, target.renamed)
             sent.is_answered = True
         finally:
             self._log.end(decision)
@@ -191,13 +188,13 @@ class Scheduler:
             + AGEING * decision.decided_s
         )
 
-    def hold(self, decision: Decision, prompt: Prompt) -> None:
+    def hold(self, decision: Decision, target: Target) -> None:
         """Count a request as waiting for its replica, which cannot start it yet."""
         name = decision.replica.id
         if state := self._states.get(name):
-            state.held[decision.id] = SentRequest(decision, prompt, room_tokens(decision))
+            state.held[decision.id] = SentRequest(decision, target.prompt, room_tokens(decision))
             state.want(decision.adapter)
-            self.prefix_index.expect(name, prompt.keys)
+            self.prefix_index.expect(name, target.prompt.keys)
 
     def release(self, decision: Decision) -> None:
         """Count a held request as on its way to its replica, until it is dropped."""

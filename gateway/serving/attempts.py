@@ -29,7 +29,8 @@ from gateway.resume.completion_params import Unresumable
 from gateway.resume.resumption import Resumption, resumption
 from gateway.routing.decision import Decision
 from gateway.routing.fleet import Replica, ServedModel
-from gateway.routing.target import Target, check_available
+from gateway.routing.schedulers import Schedulers
+from gateway.routing.target import Target
 from gateway.serving.failure_reporter import FailureReporter
 from gateway.serving.response_writer import ResponseWriter
 from gateway.serving.retry_budget import RetryBudget
@@ -55,6 +56,7 @@ class RouterContext:
     """What all deliveries share."""
 
     relay: EngineClient
+    schedulers: Schedulers
     admissions: Admissions
     cold_starts: ColdStarts
     faults: Faults = field(default_factory=Faults)
@@ -73,7 +75,6 @@ class Attempts:
 
     def __init__(
         self,
-        request: InferenceRequest,
         target: Target,
         context: RouterContext,
         writer: ResponseWriter,
@@ -81,13 +82,14 @@ class Attempts:
         due_s: float | None = None,
         patience_s: float = 0.0,
     ) -> None:
-        self._request = request
+        self._request = target.request
         self._target = target
+        self._scheduler = context.schedulers.of(target.model)
         self._context = context
         self._writer = writer
         self._due_s = due_s
         self._patience_s = patience_s
-        self._failures = FailureReporter(target, context.faults)
+        self._failures = FailureReporter(target, self._scheduler, context.faults)
         self._headers = writer.reply.headers
         self._timing = writer.reply.timing
         self._replica: Replica | None = None
@@ -106,7 +108,7 @@ class Attempts:
         self._budget.earn()
         while not await self._succeeds(decision):
             decision = (
-                self._admission_request().decide()
+                self._scheduler.choose(self._target, self._tried)
                 if self._writer.has_sent
                 else await self._admitted()
             )
@@ -138,23 +140,18 @@ class Attempts:
     async def _start(self) -> None:
         model, request = self._target.model, self._request
         if request.is_copy or (self._writer.has_alternative and not self._writer.has_sent):
-            check_available(model)
+            model.check_available()
         with self._timing.step(QUEUE):
             await self._context.cold_starts.wait(model, request, self._due_s)
         self._patience_s = patience_s(request, model)
 
     def _admission_request(self) -> AdmissionRequest:
-        target, now_s = self._target, asyncio.get_running_loop().time()
+        now_s = asyncio.get_running_loop().time()
         return AdmissionRequest(
-            partial(target.choose, self._tried),
-            target.prompt,
-            self._request.tenant,
-            is_batch=self._request.is_batch,
-            size_bytes=len(self._request.body),
+            self._target,
+            self._tried,
             limit_s=None if self._due_s is None else self._due_s - now_s,
             patience_s=self._patience_s,
-            sequences=target.sequences,
-            prompts_bytes=target.prompts_bytes,
             held=partial(self._timing.step, QUEUE),
         )
 
@@ -194,7 +191,7 @@ class Attempts:
         request, writer, replica = self._request, self._writer, decision.replica
         target = self._target
         self._replica = replica
-        sending = target.scheduler.sending(decision, target.prompt, target.renamed)
+        sending = self._scheduler.sending(decision, target)
         with sending as dispatch:
             path, body = request.path, request.body
             if writer.has_sent:
@@ -220,7 +217,7 @@ class Attempts:
             await self._failures.blame(replica, _answered(response.status))
             self._failures.told(replica, _answered(response.status), is_cut=False)
         else:
-            target.scheduler.outliers.succeed(replica.id)
+            self._scheduler.outliers.succeed(replica.id)
 
     async def _open(self, call: EngineCall, replica: Replica) -> EngineResponse:
         with self._timing.step(ENGINE):

@@ -10,6 +10,7 @@ from gateway.errors import (
 )
 from gateway.faults import Action, Fault, Faults
 from gateway.routing.fleet import Replica
+from gateway.routing.scheduler import Scheduler
 from gateway.routing.target import Target
 
 LAST_WORDS_S = 0.01
@@ -23,8 +24,9 @@ ITS_OWN_WORDS = frozenset({Reason.ANSWERED_5XX, Reason.ENGINE_ERROR})
 class FailureReporter:
     """Those of one request."""
 
-    def __init__(self, target: Target, faults: Faults) -> None:
+    def __init__(self, target: Target, scheduler: Scheduler, faults: Faults) -> None:
         self._target = target
+        self._scheduler = scheduler
         self._faults = faults
         self._suffered: tuple[Replica | None, UpstreamFailed, Action] | None = None
 
@@ -32,7 +34,7 @@ class FailureReporter:
         """A replica has failed the request: others are preferred to it. Whether it has died."""
         if error.reason in INNOCENT:
             return False
-        scheduler = self._target.scheduler
+        scheduler = self._scheduler
         if error.reason in ITS_OWN_WORDS:
             self._count_failure(replica, error)
             return False
@@ -82,13 +84,13 @@ class FailureReporter:
         replicas = self._target.model.replicas
         if replica.id not in replicas:
             return
-        if self._target.scheduler.outliers.fail(replica.id, len(replicas)):
+        if self._scheduler.outliers.fail(replica.id, len(replicas)):
             self._note(error.reason, Action.EJECTED, replica, "it failed again and again")
 
     def _note(self, reason: str, action: Action, replica: Replica | None, why: str) -> None:
         self._faults.note(
             Fault(self._target.model.name, reason, action),
-            request_id=self._target.request_id,
+            request_id=self._target.request.request_id.decode(),
             replica=replica.id if replica else "-",
             why=why,
         )

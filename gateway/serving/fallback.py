@@ -23,15 +23,14 @@ from gateway.errors import (
 )
 from gateway.faults import Action, Fault
 from gateway.metrics import NO_MODEL
-from gateway.request.head import RequestHead
 from gateway.request.inference_request import InferenceRequest
 from gateway.request.routes import STREAMED
 from gateway.routing.fleet import ModelState, ServedModel
-from gateway.routing.target import TargetResolver
 from gateway.serving.attempts import Attempts, RouterContext, patience_s
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.heartbeat import COMMENT, PERIOD_S, Heartbeat
 from gateway.serving.response_writer import ResponseWriter
+from gateway.serving.target_resolver import TargetResolver
 from gateway.serving.timing import QUEUE, ROUTE
 
 COLD_COMMENT_S = 1.0
@@ -51,19 +50,17 @@ class FallbackChain:
     def __init__(
         self,
         request: InferenceRequest,
-        head: RequestHead,
         route: tuple[str, ...],
         resolver: TargetResolver,
         context: RouterContext,
         reply: ClientResponse,
     ) -> None:
         self._request = request
-        self._head = head
         self._route = route
         self._resolver = resolver
         self._context = context
-        is_journaled = request.is_stream and request.is_resumable
-        self._is_stream = request.is_stream and request.path in STREAMED
+        is_journaled = request.head.is_stream and request.is_resumable
+        self._is_stream = request.head.is_stream and request.path in STREAMED
         self._writer = ResponseWriter(
             request.path, reply, is_journaled=is_journaled, has_heartbeat=self._is_stream
         )
@@ -79,7 +76,7 @@ class FallbackChain:
     @property
     def asked(self) -> str:
         """What the client calls the model."""
-        return self._head.model
+        return self._request.head.model
 
     @property
     def model(self) -> str:
@@ -156,9 +153,8 @@ class FallbackChain:
             raise AdapterBroken(name, reason)
         self._writer.has_alternative = has_alternative
         with self._writer.reply.timing.step(ROUTE):
-            target = self._resolver.select(self._request, self._head, name)
+            target = self._resolver.target(self._request, name)
         self._attempts = Attempts(
-            self._request,
             target,
             self._context,
             self._writer,

@@ -5,14 +5,13 @@ import asyncio
 from gateway.asgi import Receive, Scope
 from gateway.errors import MethodNotAllowed
 from gateway.request.inference_request import (
+    SESSION_LIMIT,
     InferenceRequest,
     is_batch,
     is_resumable,
-    sticky_key,
     timeout_s,
 )
 from gateway.request.routes import parse_head
-from gateway.routing.target import TargetResolver
 from gateway.serving.attempts import RouterContext
 from gateway.serving.body import read_body
 from gateway.serving.client_identity import tenant_of
@@ -22,6 +21,7 @@ from gateway.serving.fallback import FallbackChain
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.request_metrics import RequestMetrics, RequestRecord
 from gateway.serving.shadow import ShadowTraffic
+from gateway.serving.target_resolver import TargetResolver
 from gateway.serving.timing import RECEIVE
 from gateway.upstream.headers import CLOSE
 
@@ -81,13 +81,13 @@ class InferenceHandler:
             )
         head = parse_head(path, body, headers.get(b"content-type", b""))
         request = InferenceRequest(
+            head=head,
             path=path,
             headers=record.headers,
             body=body,
             request_id=request_id,
             tenant=record.tenant,
-            session=headers.get(b"x-session-id", b""),
-            is_stream=head.is_stream,
+            session=headers.get(b"x-session-id", b"")[:SESSION_LIMIT],
             is_explained=headers.get(b"x-gateway-explain") == b"1",
             is_batch=record.is_batch,
             is_resumable=is_resumable(headers),
@@ -95,12 +95,12 @@ class InferenceHandler:
             arrived_s=arrived_s,
         )
         names = self._live_config.names
-        key = sticky_key(request, head) if names.is_drawn(head.model) else b""
+        key = request.sticky_key if names.is_drawn(head.model) else b""
         route = names.route(head.model, key)
-        chain = FallbackChain(request, head, route.models, self._resolver, self._context, reply)
+        chain = FallbackChain(request, route.models, self._resolver, self._context, reply)
         record.chain = chain
         if route.shadow is not None:
-            self._shadows.copy(request, head, route.shadow, reply, chain)
+            self._shadows.copy(request, route.shadow, reply, chain)
         async with UntilDisconnect(receive, reply):
             await chain.run()
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.errors import InvalidKey, UnknownRoute
-from gateway.http.errors import unknown_url
 
 
 @dataclass(slots=True)
@@ -26,7 +25,7 @@ class OperatorAccess:
         """
         if self.admin_key is None:
             if not self.is_local:
-                raise UnknownRoute(unknown_url(method, path))
+                raise UnknownRoute.for_url(method, path)
             return
         offered = headers.get("authorization", "").encode()
         if not secrets.compare_digest(offered, b"Bearer " + self.admin_key.encode()):

@@ -10,7 +10,7 @@ from gateway.resume.splice import Diverged
 from gateway.resume.stream_log import StreamLog
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.timing import FIRST_EVENT
-from gateway.upstream.engine_call import WHOLE_LIMIT, pass_bytes, read_whole
+from gateway.upstream.engine_call import WHOLE_LIMIT, read_whole
 from gateway.upstream.events import pass_events
 from gateway.upstream.headers import to_client
 from gateway.upstream.response import EngineResponse
@@ -163,3 +163,16 @@ def _is_events(response: EngineResponse) -> bool:
         if name == b"content-type":
             return value.startswith(b"text/event-stream")
     return False
+
+
+async def pass_bytes(response: EngineResponse, first: bytes, reply: ClientResponse) -> None:
+    """Pass on an answer that is no stream of events, of which `first` has been read.
+
+    Raises:
+        UpstreamFailed: it broke off.
+    """
+    chunk = first
+    while not response.is_finished:
+        await reply.part(chunk)
+        chunk = await response.read()
+    await reply.finish(chunk)

@@ -16,14 +16,13 @@ from gateway.asgi import Message
 from gateway.errors import GatewayError
 from gateway.faults import Faults
 from gateway.metrics import SHADOWED, Recorder, Unrecorded
-from gateway.request.head import RequestHead
 from gateway.request.inference_request import InferenceRequest
 from gateway.request.tenant import ANONYMOUS
-from gateway.routing.target import TargetResolver
 from gateway.serving.attempts import RouterContext
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.fallback import FallbackChain
 from gateway.serving.retry_budget import RetryBudget
+from gateway.serving.target_resolver import TargetResolver
 from gateway.serving.tracing import untraced
 
 MOST = 64
@@ -113,7 +112,6 @@ class ShadowTraffic:
     def copy(
         self,
         request: InferenceRequest,
-        head: RequestHead,
         name: str,
         reply: ClientResponse,
         chain: FallbackChain,
@@ -122,11 +120,12 @@ class ShadowTraffic:
 
         `reply` is watched, and how its `chain` ends, to compare.
         """
-        own, copied = self._records.setdefault((head.model, name), (ShadowStats(), ShadowStats()))
+        asked = request.head.model
+        own, copied = self._records.setdefault((asked, name), (ShadowStats(), ShadowStats()))
         is_full = len(self._copies) >= MOST or self._bytes + len(request.body) > MOST_BYTES
         if is_full or not self._runs(name):
             copied.outcomes[SKIPPED] += 1
-            self._recorder.count(SHADOWED, (head.model, name, SKIPPED))
+            self._recorder.count(SHADOWED, (asked, name, SKIPPED))
             return
         watch = ResponseTimer()
 
@@ -136,7 +135,7 @@ class ShadowTraffic:
                 own.add(watch, chain.failure)
 
         reply.observe(see)
-        task = asyncio.create_task(self._send(request, head, name, copied))
+        task = asyncio.create_task(self._send(request, name, copied))
         self._copies.add(task)
         task.add_done_callback(self._copies.discard)
 
@@ -156,9 +155,7 @@ class ShadowTraffic:
     def _runs(self, name: str) -> bool:
         return self._resolver.knows(name) and bool(self._resolver.model(name).replicas)
 
-    async def _send(
-        self, request: InferenceRequest, head: RequestHead, name: str, record: ShadowStats
-    ) -> None:
+    async def _send(self, request: InferenceRequest, name: str, record: ShadowStats) -> None:
         copy = msgspec.structs.replace(
             request,
             headers=untraced(request.headers),
@@ -173,7 +170,7 @@ class ShadowTraffic:
         watch = ResponseTimer()
         reply = ClientResponse(_drop, [])
         reply.observe(watch.see)
-        chain = FallbackChain(copy, head, (name,), self._resolver, self._context, reply)
+        chain = FallbackChain(copy, (name,), self._resolver, self._context, reply)
         self._bytes += len(copy.body)
         failure: GatewayError | None = None
         try:
@@ -183,7 +180,7 @@ class ShadowTraffic:
         finally:
             self._bytes -= len(copy.body)
         outcome = record.add(watch, failure or chain.failure)
-        self._recorder.count(SHADOWED, (head.model, name, outcome))
+        self._recorder.count(SHADOWED, (request.head.model, name, outcome))
 
 
 async def _drop(_: Message) -> None:

@@ -15,9 +15,12 @@ from functools import partial
 
 from gateway.config.serving_options import ServingOptions
 from gateway.errors import ConfigError
+from gateway.request.head import RequestHead
+from gateway.request.inference_request import InferenceRequest
 from gateway.routing.decision import DecisionLog
 from gateway.routing.fleet import Replica, ServedModel
 from gateway.routing.scheduler import Scheduler
+from gateway.routing.target import Target
 from gateway.simulation.batching import BatchingReplica
 from gateway.simulation.engine import LabEngine, Outcome, run_of
 from gateway.simulation.setting import LabSettings
@@ -34,6 +37,10 @@ def simulate(workload: Workload, policy: str, setting: LabSettings) -> list[Outc
     """
     _check_sizes(workload, setting)
     return _Lab(policy, setting).run(workload)
+
+
+IN_THE_LAB = InferenceRequest(head=RequestHead("lab"))
+"""What requests have in common: all but their prompts."""
 
 
 class _Lab:
@@ -73,10 +80,11 @@ class _Lab:
         return outcomes
 
     def _send(self, request: TraceRequest, router: Scheduler) -> Outcome:
-        decision = router.choose(request.prompt)
+        target = Target(IN_THE_LAB, self._model, self._model.name, request.prompt)
+        decision = router.choose(target)
         outcome = Outcome(request, self._positions[decision.replica.id])
         sending = contextlib.ExitStack()
-        dispatch = sending.enter_context(router.sending(decision, request.prompt))
+        dispatch = sending.enter_context(router.sending(decision, target))
         self._engines[outcome.replica].take(dispatch, outcome, sending.close)
         return outcome
 

@@ -7,7 +7,6 @@ import msgspec
 from gateway.asgi import Headers
 from gateway.errors import DRAINING, Reason, UpstreamFailed
 from gateway.routing.fleet import Replica
-from gateway.serving.client_response import ClientResponse
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.headers import to_engine
 from gateway.upstream.response import EngineResponse
@@ -105,16 +104,3 @@ async def read_whole(response: EngineResponse, limit: int = WHOLE_LIMIT) -> byte
         if response.is_finished:
             break
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-async def pass_bytes(response: EngineResponse, first: bytes, reply: ClientResponse) -> None:
-    """Pass on an answer that is no stream of events, of which `first` has been read.
-
-    Raises:
-        UpstreamFailed: it broke off.
-    """
-    chunk = first
-    while not response.is_finished:
-        await reply.part(chunk)
-        chunk = await response.read()
-    await reply.finish(chunk)

@@ -40,6 +40,7 @@ class Surface:
         self._loads: list[asyncio.Task[httpx.Response]] = []
         self.context = RouterContext(
             EngineClient(upstream),
+            self.schedulers,
             Admissions(self.fleet, self.schedulers, time.monotonic),
             ColdStarts(self.fleet, self.wake),
         )

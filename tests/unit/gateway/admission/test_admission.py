@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import random
 from array import array
 from collections.abc import AsyncIterator, Callable
@@ -28,6 +29,7 @@ from gateway.routing.scheduler import Scheduler
 from gateway.routing.schedulers import Schedulers
 from gateway.telemetry import EngineFacts, Load, ReplicaMetadata, Update
 from tests.unit.conftest import Clock
+from tests.unit.targets import target_of
 
 SLOTS = 4
 ROOM = SLOTS + 1
@@ -79,26 +81,30 @@ class Scene:
         return " ".join(self.decisions)
 
     def choose(self, prompt: Prompt = PROMPT) -> Decision:
-        """As the API chooses."""
-        if not self.model.replicas:
-            raise ModelUnavailable("none", 1.0)
-        return self.scheduler.choose(prompt)
+        """Choose a replica for a prompt."""
+        return self.scheduler.choose(target_of(prompt, model=self.model))
+
+    def request(self, prompt: Prompt = PROMPT, **fields: Any) -> AdmissionRequest:
+        """A request for the model; `fields`: those of `target_of`."""
+        return AdmissionRequest(target_of(prompt, model=self.model, **fields))
 
     async def come(
         self, names: str, tenant: str = "t", size: int = 0, prompt: Prompt = PROMPT
     ) -> None:
         """Have these requests come, one after the other; those that end with a `~` are batch."""
         for name in names.split():
-            choose = partial(self.choose, prompt)
-            request = AdmissionRequest(
-                choose, prompt, Tenant(tenant.encode()), name.endswith("~"), size
+            request = self.request(
+                prompt,
+                tenant=Tenant(tenant.encode()),
+                is_batch=name.endswith("~"),
+                body=bytes(size),
             )
             self.tasks[name] = asyncio.create_task(self._request(name, request))
         await settle()
 
     async def _request(self, name: str, request: AdmissionRequest) -> None:
         decision = await self.admission.admit(request)
-        with self.scheduler.sending(decision, PROMPT):
+        with self.scheduler.sending(decision, request.target):
             self.decisions[name] = decision
             self.answers[name] = asyncio.Event()
             await self.answers[name].wait()
@@ -165,7 +171,7 @@ async def stage(clock: Clock) -> AsyncIterator[Stage]:
 def test_where_there_is_room_nobody_waits(clock: Clock) -> None:
     """The coroutine ends without having been suspended, and nobody is told any news."""
     scene = Scene(clock)
-    admitting = scene.admission.admit(AdmissionRequest(scene.choose, PROMPT))
+    admitting = scene.admission.admit(scene.request())
     with pytest.raises(StopIteration) as ended:
         admitting.send(None)
     assert ended.value.value.waited_s == 0
@@ -448,9 +454,7 @@ async def test_a_slot_that_is_not_used_goes_to_the_next(stage: Stage) -> None:
     """An admitted request may fail before it is sent."""
     scene = stage()
     await scene.come(FULL)
-    unused = asyncio.create_task(
-        scene.admission.admit(AdmissionRequest(scene.choose, PROMPT, Tenant(b"t")))
-    )
+    unused = asyncio.create_task(scene.admission.admit(scene.request(tenant=Tenant(b"t"))))
     await settle()
     await scene.come("x")
     await scene.answer("full0")
@@ -490,9 +494,7 @@ async def test_who_would_wait_too_long_is_turned_away_at_once(stage: Stage) -> N
         await scene.answer(f"full{number}")
     await scene.come("p0 p1 p2 p3", "t")
     errors = [scene.error(f"p{number}") for number in range(4)]
-    small = asyncio.create_task(
-        scene.admission.admit(AdmissionRequest(scene.choose, PROMPT, Tenant(b"small")))
-    )
+    small = asyncio.create_task(scene.admission.admit(scene.request(tenant=Tenant(b"small"))))
     await settle()
 
     assert errors[:2] == [None, None]
@@ -510,10 +512,11 @@ async def test_who_has_no_time_left_to_wait_is_turned_away_at_once(stage: Stage)
         scene.clock.now_s += 1
         await scene.answer(f"full{number}")
     await scene.come(names_of(3, "more"))
-    wishes = [
-        AdmissionRequest(scene.choose, PROMPT, Tenant(b"t"), limit_s=limit_s) for limit_s in (1, 9)
+    requests = [
+        dataclasses.replace(scene.request(tenant=Tenant(b"t")), limit_s=limit_s)
+        for limit_s in (1, 9)
     ]
-    hurried, patient = (asyncio.create_task(scene.admission.admit(request)) for request in wishes)
+    hurried, patient = (asyncio.create_task(scene.admission.admit(request)) for request in requests)
     await settle()
     is_done = patient.done()
     patient.cancel()
@@ -581,7 +584,7 @@ async def test_what_will_be_refused_needs_no_room(
 async def test_many_answers_take_as_many_slots_and_turns(stage: Stage) -> None:
     """Of four slots three are for the answers of one request, and it costs as much as three."""
     scene = stage()
-    request = AdmissionRequest(scene.choose, PROMPT, Tenant(b"t"), sequences=3)
+    request = scene.request(tenant=Tenant(b"t"), sequences=3)
     scene.tasks["three"] = asyncio.create_task(scene._request("three", request))
     await scene.come("x y z")
     decision = scene.decisions["three"]
@@ -595,7 +598,7 @@ def test_all_prompts_cost() -> None:
     """Of a list only the first one is looked at; of the others the length counts."""
     scene = Scene(Clock())
     decision = scene.choose()
-    few, many = (AdmissionRequest(scene.choose, PROMPT, prompts_bytes=size) for size in (300, 4400))
+    few, many = (scene.request(prompts_bytes=size) for size in (300, 4400))
     assert few.tokens(decision) == pytest.approx(100 + decision.output_tokens)
     assert many.tokens(decision) == pytest.approx(1100 + decision.output_tokens)
 
@@ -606,7 +609,7 @@ async def test_invented_keys_drive_out_nobody_else(stage: Stage) -> None:
     await scene.come(FULL, "honest")
     await scene.come("h0 h1", "honest")
     for number in range(20):
-        request = AdmissionRequest(scene.choose, PROMPT, Tenant(b"evil", b"%d" % number))
+        request = scene.request(tenant=Tenant(b"evil", b"%d" % number))
         scene.tasks[f"e{number}"] = asyncio.create_task(scene._request(f"e{number}", request))
         await settle()
     assert [scene.error(name) for name in ("h0", "h1")] == [None, None]
@@ -797,10 +800,11 @@ async def test_a_model_keeps_its_admission_while_it_is_there(clock: Clock) -> No
     fleet.add(model)
     fleet.replace_replicas(model, [replica("a")])
     admission, scheduler = admissions.of(model), schedulers.of(model)
+    target = target_of(PROMPT, model=model)
     with contextlib.ExitStack() as sending:
         for _ in range(ROOM):
-            sending.enter_context(scheduler.sending(scheduler.choose(PROMPT), PROMPT))
-        request = AdmissionRequest(lambda: scheduler.choose(PROMPT), PROMPT)
+            sending.enter_context(scheduler.sending(scheduler.choose(target), target))
+        request = AdmissionRequest(target)
         waiting = [asyncio.create_task(admission.admit(request)) for _ in range(ROOM + 1)]
         await settle()
         fleet.replace_replicas(model, [replica("a"), replica("b")])

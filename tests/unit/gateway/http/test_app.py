@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from gateway.admission.cold_start import LEAST_PAUSE_S
 from gateway.asgi import App, Message
 from gateway.config.serving_options import QueueOptions, ServingOptions
-from gateway.kvcache.prefix import NO_PROMPT
 from gateway.request.routes import FORM_ROUTES, JSON_ROUTES
 from gateway.routing.fleet import ModelState
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.engine_call import WHOLE_LIMIT
 from tests.unit.conftest import PATIENCE_S, StartEngine, Visit, answer, chunked
 from tests.unit.surface import CHAT, Surface, error_of, script
+from tests.unit.targets import target_of
 
 EVENTS = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 HALF = b"half" * (WHOLE_LIMIT // 3)
@@ -477,7 +477,7 @@ async def test_client_that_leaves_frees_the_engine(
         await asyncio.wait_for(thinking.wait(), PATIENCE_S)
         writer.close()
         await asyncio.wait_for(engine.gone.wait(), PATIENCE_S)
-    (candidate,) = surface.schedulers.of(model).choose(NO_PROMPT).candidates
+    (candidate,) = surface.schedulers.of(model).choose(target_of(model=model)).candidates
     assert candidate.requests == 0
 
 

@@ -69,6 +69,7 @@ async def stand(start_engine: StartEngine, upstream: UpstreamClient) -> Stand:
         schedulers,
         RouterContext(
             EngineClient(upstream),
+            schedulers,
             Admissions(fleet, schedulers, time.monotonic),
             ColdStarts(fleet, lambda model, waiting: woken.extend([model.name] * waiting)),
         ),

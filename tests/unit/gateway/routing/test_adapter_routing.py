@@ -19,6 +19,7 @@ from gateway.routing.replica_state import BROKEN_S, LOAD_S
 from gateway.routing.scheduler import Scheduler
 from gateway.telemetry import AdapterState, Dispatch, Load, Update
 from tests.unit.gateway.routing.test_scheduler import FACTS, METADATA, TEN
+from tests.unit.targets import target_of
 
 WITH_ADAPTERS = structs.replace(METADATA, facts=structs.replace(FACTS, adapters=("x", "y", "z")))
 
@@ -50,14 +51,15 @@ class Scene:
 
     def load_s(self, adapter: str = "x") -> dict[str, float]:
         """What loading the adapter is taken to cost at each replica."""
-        candidates = self.scheduler.choose(NO_PROMPT, adapter=adapter).candidates
+        candidates = self.scheduler.choose(target_of(NO_PROMPT, adapter=adapter)).candidates
         return {candidate.replica.id: candidate.load_s for candidate in candidates}
 
     @contextlib.contextmanager
-    def sending(self, adapter: str = "x", model: str = "") -> Iterator[tuple[str, Dispatch]]:
+    def sending(self, adapter: str = "x", asked: str = "") -> Iterator[tuple[str, Dispatch]]:
         """Send a request for an adapter: where it went, and what goes with it."""
-        decision = self.scheduler.choose(TEN, adapter=adapter)
-        with self.scheduler.sending(decision, TEN, model) as dispatch:
+        target = target_of(TEN, adapter=adapter, asked=asked)
+        decision = self.scheduler.choose(target)
+        with self.scheduler.sending(decision, target) as dispatch:
             yield decision.replica.id, dispatch
 
 
@@ -68,8 +70,8 @@ def test_the_replica_that_has_it_is_preferred(policy: str) -> None:
     scene.tell("a", loaded=["x"], most=2, running=1)
     scene.tell("b", loaded=["y"], most=2, load_s=0.5)
 
-    with_adapter = scene.scheduler.choose(TEN, adapter="x")
-    without = scene.scheduler.choose(TEN)
+    with_adapter = scene.scheduler.choose(target_of(TEN, adapter="x"))
+    without = scene.scheduler.choose(target_of(TEN))
 
     assert (with_adapter.replica.id, without.replica.id) == ("a", "b")
 
@@ -80,7 +82,7 @@ def test_enough_load_outweighs_it() -> None:
     scene.tell("a", loaded=["x"], most=2, running=1000)
     scene.tell("b", loaded=[], most=2, load_s=0.01)
 
-    assert scene.scheduler.choose(TEN, adapter="x").replica.id == "b"
+    assert scene.scheduler.choose(target_of(TEN, adapter="x")).replica.id == "b"
 
 
 def test_what_loading_costs() -> None:
@@ -124,8 +126,8 @@ def test_it_is_expected_where_a_request_for_it_was_sent() -> None:
 def test_a_held_request_is_expected_to_load_it() -> None:
     """Where it waits, the next one will find it loaded."""
     scene = Scene()
-    decision = scene.scheduler.choose(TEN, adapter="x")
-    scene.scheduler.hold(decision, TEN)
+    decision = scene.scheduler.choose(target_of(TEN, adapter="x"))
+    scene.scheduler.hold(decision, target_of(TEN, adapter="x"))
     assert scene.load_s()[decision.replica.id] == 0.0
 
     scene.scheduler.release(decision)
@@ -176,7 +178,7 @@ def test_a_decision_explains_what_loading_costs() -> None:
     scene = Scene()
     scene.tell("a", loaded=["x"], most=1, running=2)
     scene.tell("b", loaded=["y"], most=1, load_s=0.25, running=2)
-    decision = scene.scheduler.choose(NO_PROMPT, adapter="x")
+    decision = scene.scheduler.choose(target_of(NO_PROMPT, adapter="x"))
     said = decision.explanation()
     candidates = said["candidates"]
     assert isinstance(candidates, list)
@@ -191,7 +193,7 @@ def test_a_decision_explains_what_loading_costs() -> None:
 def test_the_engine_is_told_what_answers() -> None:
     """Where the body has another name for it."""
     scene = Scene()
-    with scene.sending("x", "x") as (_, renamed), scene.sending("x") as (_, plain):
+    with scene.sending("x", "alias") as (_, renamed), scene.sending("x") as (_, plain):
         assert Dispatch.decode(renamed.encode()).model == "x"
         assert Dispatch.decode(plain.encode()).model == ""
 

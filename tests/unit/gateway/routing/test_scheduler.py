@@ -34,6 +34,7 @@ from gateway.telemetry import (
     UpdateReader,
     encode_update,
 )
+from tests.unit.targets import target_of
 
 FACTS = EngineFacts(
     engine="fake",
@@ -88,15 +89,15 @@ class Scene:
 
     def seen(self, asked: Prompt = TEN) -> dict[str, Candidate]:
         """What is known of each replica that may take a prompt."""
-        return {c.replica.id: c for c in self.scheduler.choose(asked).candidates}
+        return {c.replica.id: c for c in self.scheduler.choose(target_of(asked)).candidates}
 
     @contextlib.contextmanager
     def sending(self, name: str, sent: Prompt = TEN) -> Iterator[Dispatch]:
         """Send a prompt to a replica, whatever the policy says."""
-        decision = self.scheduler.choose(sent)
+        decision = self.scheduler.choose(target_of(sent))
         ids = [candidate.replica.id for candidate in decision.candidates]
         decision.index = ids.index(name)
-        with self.scheduler.sending(decision, sent) as dispatch:
+        with self.scheduler.sending(decision, target_of(sent)) as dispatch:
             yield Dispatch.decode(dispatch.encode())
 
     def answer(self, name: str, sent: Prompt = TEN, tokens: int = 640) -> Decision:
@@ -245,10 +246,10 @@ def test_replicas_come_and_go() -> None:
 def test_a_request_may_be_sent_to_a_replica_that_has_just_left() -> None:
     """It will fail as it must; the books do not break."""
     scene = Scene("ab")
-    decision = scene.scheduler.choose(TEN)
+    decision = scene.scheduler.choose(target_of(TEN))
     scene.model.replace_replicas([])
     scene.scheduler.sync()
-    with scene.scheduler.sending(decision, TEN) as dispatch:
+    with scene.scheduler.sending(decision, target_of(TEN)) as dispatch:
         assert dispatch.id == decision.id
     assert len(scene.scheduler.prefix_index) == 0
 
@@ -304,7 +305,7 @@ def test_who_is_chosen_among(
         scene.model.replicas[name].shunned_until_s = scene.now_s + 1
     for name in out:
         eject(scene, name)
-    candidates = scene.scheduler.choose(TEN, avoid=tuple(avoided)).candidates
+    candidates = scene.scheduler.choose(target_of(TEN), avoid=tuple(avoided)).candidates
     assert "".join(candidate.replica.id for candidate in candidates) == left
     assert scene.scheduler.sound == set("abcd") - set(draining + shunned + out)
 
@@ -338,7 +339,7 @@ def load(running: int, waiting: int = 0, free_tokens: int = 10_000) -> Load:
 
 def sent(new_tokens: float) -> SentRequest:
     """A request with so many new tokens."""
-    return SentRequest(Scene("a").scheduler.choose(TEN), TEN, new_tokens)
+    return SentRequest(Scene("a").scheduler.choose(target_of(TEN)), TEN, new_tokens)
 
 
 ROOM = [
@@ -422,7 +423,7 @@ def test_no_more_is_counted_than_an_engine_takes(
     scene = Scene("a")
     facts = msgspec.structs.replace(FACTS, kv_tokens=kv_tokens)
     scene.model.replace_replicas([Replica("z", msgspec.structs.replace(METADATA, facts=facts))])
-    decision = scene.scheduler.choose(Prompt(array("Q"), size=4 * tokens))
+    decision = scene.scheduler.choose(target_of(Prompt(array("Q"), size=4 * tokens)))
     assert prefill_tokens(decision) == prefill
     assert room_tokens(decision) == room
 
@@ -431,7 +432,7 @@ def test_no_room_where_nothing_is_taken() -> None:
     """The only replica drains: better to wait for the next one than to be refused."""
     scene = Scene("a")
     scene.tell("a", Update(is_snapshot=True, is_draining=True))
-    assert not scene.scheduler.has_room(scene.scheduler.choose(TEN))
+    assert not scene.scheduler.has_room(scene.scheduler.choose(target_of(TEN)))
 
 
 @pytest.mark.parametrize(
@@ -473,15 +474,15 @@ def test_a_slot_is_free_with_its_answer_s_end(is_told_first: bool) -> None:
             for number in range(8):
                 engine.arrive(others.enter_context(scene.sending("a", prompt(number))), 64)
             scene.report("a")
-            full = scene.scheduler.has_room(scene.scheduler.choose(prompt(99)))
+            full = scene.scheduler.has_room(scene.scheduler.choose(target_of(prompt(99))))
             engine.finish(tracked, completion_tokens=1)
             if is_told_first:
                 engine.arrive(Dispatch(id=77), 64)
                 scene.report("a")
-        ended = scene.scheduler.has_room(scene.scheduler.choose(prompt(99)))
+        ended = scene.scheduler.has_room(scene.scheduler.choose(target_of(prompt(99))))
         engine.arrive(Dispatch(id=78), 64)
         scene.report("a")
-        taken = scene.scheduler.has_room(scene.scheduler.choose(prompt(99)))
+        taken = scene.scheduler.has_room(scene.scheduler.choose(target_of(prompt(99))))
     assert not full
     assert ended == (not is_told_first)
     assert not taken
@@ -497,8 +498,8 @@ def test_what_is_held_counts_until_it_is_sent() -> None:
     """As waiting while it is held, then as running, with what it will leave in the cache."""
     scene = Scene("a")
     scene.follow()
-    decision = scene.scheduler.choose(TEN)
-    scene.scheduler.hold(decision, TEN)
+    decision = scene.scheduler.choose(target_of(TEN))
+    scene.scheduler.hold(decision, target_of(TEN))
     seen = [scene.seen()["a"]]
     scene.scheduler.release(decision)
     seen.append(scene.seen()["a"])
@@ -511,8 +512,8 @@ def test_what_is_held_counts_until_it_is_sent() -> None:
 def test_what_is_held_for_a_replica_that_leaves_is_nobody_s() -> None:
     """It may be released or dropped all the same."""
     scene = Scene("ab")
-    decision = scene.scheduler.choose(TEN)
-    scene.scheduler.hold(decision, TEN)
+    decision = scene.scheduler.choose(target_of(TEN))
+    scene.scheduler.hold(decision, target_of(TEN))
     scene.model.replace_replicas([])
     scene.scheduler.sync()
     scene.scheduler.release(decision)
@@ -540,14 +541,17 @@ def test_a_watcher_is_told_what_concerns_it() -> None:
 def test_batch_is_due_after_all_others() -> None:
     """Also after those that come much later, and among each other like those."""
     scene = Scene("a")
-    batch, later_batch = scene.scheduler.choose(prompt(1)), scene.scheduler.choose(TEN)
+    batch, later_batch = (
+        scene.scheduler.choose(target_of(prompt(1))),
+        scene.scheduler.choose(target_of(TEN)),
+    )
     batch.is_batch = later_batch.is_batch = True
     scene.now_s += 10 * 365 * 86_400
-    other = scene.scheduler.choose(TEN)
+    other = scene.scheduler.choose(target_of(TEN))
     with (
-        scene.scheduler.sending(batch, prompt(1)) as first,
-        scene.scheduler.sending(later_batch, TEN) as second,
-        scene.scheduler.sending(other, TEN) as third,
+        scene.scheduler.sending(batch, target_of(prompt(1))) as first,
+        scene.scheduler.sending(later_batch, target_of(TEN)) as second,
+        scene.scheduler.sending(other, target_of(TEN)) as third,
     ):
         assert third.priority < first.priority < second.priority
         assert (first.is_batch, third.is_batch) == (True, False)
@@ -605,8 +609,8 @@ def test_a_whole_prompt_in_the_cache_still_has_a_token_to_compute() -> None:
     longer = Prompt(array("Q", [*TEN.keys, 77]), size=11 * KEY_BYTES)
     assert scene.seen(TEN)["a"].cached_tokens == 640
     assert scene.seen(longer)["a"].cached_tokens == 640
-    assert scene.scheduler.choose(TEN).prompt_tokens == 650
-    assert scene.scheduler.choose(longer).prompt_tokens == pytest.approx(714, rel=0.01)
+    assert scene.scheduler.choose(target_of(TEN)).prompt_tokens == 650
+    assert scene.scheduler.choose(target_of(longer)).prompt_tokens == pytest.approx(714, rel=0.01)
 
 
 def test_a_prompt_without_keys_goes_by_load() -> None:
@@ -614,7 +618,7 @@ def test_a_prompt_without_keys_goes_by_load() -> None:
     scene = Scene("ab")
     scene.follow()
     with scene.sending("a"):
-        decision = scene.scheduler.choose(NO_PROMPT)
+        decision = scene.scheduler.choose(target_of(NO_PROMPT))
     assert decision.replica.id == "b"
     assert decision.cached_tokens == 0
 
@@ -634,7 +638,7 @@ def test_a_decision_explains_itself_and_learns_how_it_turned_out() -> None:
     """Candidates, costs and winner as JSON; the engine's own numbers once it has finished."""
     scene = Scene("ab")
     scene.follow()
-    asked = scene.scheduler.choose(TEN, request_id="r\u00e9\n1", max_tokens=20)
+    asked = scene.scheduler.choose(target_of(TEN, request_id="r\u00e9\n1", max_tokens=20))
 
     before = json.loads(asked.encode())
     after = json.loads(scene.answer("b").encode())
@@ -664,8 +668,8 @@ def test_decisions_are_kept_newest_first_and_not_for_ever() -> None:
     """
     scene = Scene("a")
     log = DecisionLog(size=2)
-    decisions = [scene.scheduler.choose(TEN) for _ in range(3)]
-    late, *_ = others = [scene.scheduler.choose(TEN) for _ in range(4)]
+    decisions = [scene.scheduler.choose(target_of(TEN)) for _ in range(3)]
+    late, *_ = others = [scene.scheduler.choose(target_of(TEN)) for _ in range(4)]
     for decision in (*decisions, *others):
         log.add(decision)
     for decision in (*decisions, *others[1:]):
@@ -738,6 +742,6 @@ def test_dispatch_tells_the_engine_all_it_needs() -> None:
 def test_a_changed_policy_is_followed() -> None:
     """The configuration of a running model may change."""
     scene = Scene("ab", policy="round-robin")
-    assert [scene.scheduler.choose(TEN).replica.id for _ in range(4)] == ["a", "b"] * 2
+    assert [scene.scheduler.choose(target_of(TEN)).replica.id for _ in range(4)] == ["a", "b"] * 2
     scene.model.terms = routed_by("least-pending")
-    assert scene.scheduler.choose(TEN).policy == "least-pending"
+    assert scene.scheduler.choose(target_of(TEN)).policy == "least-pending"

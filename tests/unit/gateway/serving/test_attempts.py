@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 
 from gateway.admission.admissions import Admissions
@@ -25,10 +26,10 @@ from gateway.request.routes import parse_head
 from gateway.routing.fleet import Fleet, Replica, ServedModel
 from gateway.routing.outliers import IN_A_ROW
 from gateway.routing.schedulers import Schedulers
-from gateway.routing.target import TargetResolver
 from gateway.serving.attempts import RETRIES, VICTIMS, RouterContext
 from gateway.serving.fallback import FallbackChain
 from gateway.serving.retry_budget import RESERVE
+from gateway.serving.target_resolver import TargetResolver
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.engine_call import EngineClient
 from tests.unit.conftest import (
@@ -98,6 +99,7 @@ class Stand:
         self.fleet.add(self.model)
         self.context = RouterContext(
             EngineClient(self.upstream),
+            self.schedulers,
             Admissions(self.fleet, self.schedulers, time.monotonic),
             ColdStarts(self.fleet, lambda *_: None),
         )
@@ -112,9 +114,8 @@ class Stand:
     async def deliver(self, sent: InferenceRequest | None = None) -> None:
         """Deliver one request."""
         sent = sent or request()
-        resolver = TargetResolver(self.fleet, self.schedulers)
-        head = parse_head(sent.path, sent.body, b"")
-        await FallbackChain(sent, head, ("m",), resolver, self.context, self.client.reply).run()
+        resolver = TargetResolver(self.fleet)
+        await FallbackChain(sent, ("m",), resolver, self.context, self.client.reply).run()
 
     @property
     def tracked_requests(self) -> list[int]:
@@ -129,13 +130,14 @@ class Stand:
 
 def request(path: str = CHAT, timeout_s: float | None = None, **fields: object) -> InferenceRequest:
     """A request, streamed if its fields say so."""
-    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **fields}
+    fields = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **fields}
+    body = json.dumps(fields).encode()
     return InferenceRequest(
+        head=parse_head(path, body, b""),
         path=path,
         headers=[(b"content-type", b"application/json")],
-        body=json.dumps(body).encode(),
+        body=body,
         request_id=b"id",
-        is_stream=bool(fields.get("stream")),
         timeout_s=timeout_s,
         arrived_s=asyncio.get_running_loop().time(),
     )
@@ -411,11 +413,8 @@ async def test_a_client_may_refuse_to_be_carried_on(stand: Stand) -> None:
     """With `x-gateway-resume: off` a broken stream is a broken stream."""
     sent = EVENTS + chunked(ROLE + chunk({"content": "a"}))
     await stand.has(*[script(sent, closes=True)] * 2)
-    refusing = request(stream=True, temperature=0)
-    refusing = InferenceRequest(
-        refusing.path, refusing.headers, refusing.body, b"id", is_stream=True, is_resumable=False
-    )
-    await stand.deliver(refusing)
+    resumable = request(stream=True, temperature=0)
+    await stand.deliver(msgspec.structs.replace(resumable, is_resumable=False))
     assert b'"upstream_failed"' in stand.client.body
     assert stand.client.body.endswith(DONE)
     assert sum(stand.tracked_requests) == 1

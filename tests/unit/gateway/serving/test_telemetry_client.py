@@ -17,6 +17,7 @@ from gateway.serving.telemetry_client import LEAST_STALL_S, SILENCE_S, Telemetry
 from gateway.telemetry import Load, Update, encode_update
 from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import PATIENCE_S, FakeEngine, StartEngine, Visit, answer, chunked
+from tests.unit.targets import target_of
 
 HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 KEYS = (11, 22, 33)
@@ -54,7 +55,7 @@ class Stand:
     @property
     def candidates(self) -> Sequence[Candidate]:
         """How the replicas stand that may be chosen."""
-        return self.schedulers.of(self.model).choose(PROMPT).candidates
+        return self.schedulers.of(self.model).choose(target_of(PROMPT, model=self.model)).candidates
 
 
 @pytest.fixture

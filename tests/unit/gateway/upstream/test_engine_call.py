@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from gateway.errors import UpstreamFailed
+from gateway.serving.response_writer import pass_bytes
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.engine_call import (
     TOKENIZE,
     WHOLE_LIMIT,
     EngineCall,
     EngineClient,
-    pass_bytes,
     read_whole,
 )
 from tests.unit.conftest import PATIENCE_S, Client, StartEngine, Visit, answer

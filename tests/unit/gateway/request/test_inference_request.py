@@ -8,7 +8,6 @@ from gateway.request.inference_request import (
     InferenceRequest,
     is_batch,
     is_resumable,
-    sticky_key,
     timeout_s,
 )
 
@@ -74,5 +73,5 @@ def test_words_that_are_none_are_refused(value: bytes) -> None:
 def test_what_requests_share(session: bytes, field: bytes, key: bytes) -> None:
     """A session, or else a user; nobody is no user whom all the others are, too."""
     body = b'{"model":"m",%b}' % field
-    request = InferenceRequest("/v1/completions", [], body, b"id", session=session)
-    assert sticky_key(request, parse_json(body)) == key
+    request = InferenceRequest(head=parse_json(body), request_id=b"id", session=session)
+    assert request.sticky_key == key
