@@ -7,7 +7,7 @@ import ray
 from ray.util import get_current_placement_group, placement_group_table
 
 from gateway.cluster.placement import Placement, Resources, plan_placement, rank_order
-from gateway.config.hardware import Cpu, Placed
+from gateway.config.hardware import Cpu, PlacedEntry
 from gateway.config.model import ModelEntry
 from gateway.config.vllm import VllmEntry
 
@@ -63,7 +63,7 @@ def actor_options(placement: Placement, env: dict[str, str]) -> dict[str, Any]:
     return options
 
 
-def rank_environment(entry: Placed) -> dict[str, str]:
+def rank_environment(entry: PlacedEntry) -> dict[str, str]:
     """The variables by which vLLM puts its ranks where this replica's bundles lie.
 
     Called in the replica, before its engine starts; empty where no worker has its own bundle.
@@ -82,7 +82,7 @@ def rank_environment(entry: Placed) -> dict[str, str]:
     return {"VLLM_RAY_BUNDLE_INDICES": ",".join(map(str, order))}
 
 
-def reserved(entry: Placed) -> dict[str, Resources]:
+def reserved(entry: PlacedEntry) -> dict[str, Resources]:
     """What this replica of the entry's model has reserved on each node, by the node's id."""
     group = get_current_placement_group()
     if group is None:

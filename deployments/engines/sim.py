@@ -110,7 +110,7 @@ class SimulatedEngine:
         loader = _Loader(entry.simulation, clock)
         self._adapters = Adapters(
             self.facts.adapters,
-            entry.most_loaded_adapters,
+            entry.loaded_adapters_limit,
             loader,
             self.report.note_adapters,
             clock.now,

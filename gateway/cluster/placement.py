@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gateway.config.hardware import Gpu, Placed
+from gateway.config.hardware import Gpu, PlacedEntry
 from gateway.config.vllm import VllmEntry
 from gateway.errors import PlacementFailed
 
@@ -52,7 +52,7 @@ class Placement:
         return _rounded(sum(bundle["CPU"] for bundle in self.bundles or (self.actor,)))
 
 
-def plan_placement(entry: Placed) -> Placement:
+def plan_placement(entry: PlacedEntry) -> Placement:
     """Plan the placement of one replica; a simulated replica is placed as vLLM's would be."""
     workers, accelerator = entry.parallelism.workers, entry.accelerator
     is_vllm = isinstance(entry, VllmEntry)
@@ -82,7 +82,7 @@ def plan_placement(entry: Placed) -> Placement:
     )
 
 
-def _reservation(entry: Placed, workers: int) -> Resources:
+def _reservation(entry: PlacedEntry, workers: int) -> Resources:
     """Resources that this many workers on one node reserve."""
     resources: Resources = {"CPU": _rounded(workers * entry.cpus_per_worker)}
     if isinstance(entry.accelerator, Gpu):
