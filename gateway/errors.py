@@ -1,4 +1,4 @@
-"""Every error of the gateway, with its HTTP status and OpenAI's `type` and `code` for it.
+"""All errors of the gateway, with their HTTP status and OpenAI's `type` and `code`.
 
 GatewayError                    500  api_error
 ├── ConfigError                      (never reaches a client: stops the start)
@@ -35,38 +35,38 @@ MODEL_NAME_SHOWN = 200
 
 
 DRAINING = (b"x-engine-draining", b"1")
-"""The response header by which a router knows that an engine is going away."""
+"""Response header that tells a router that an engine is shutting down."""
 NO_RETRY = (b"x-should-retry", b"false")
-"""The response header that keeps OpenAI's and Anthropic's clients from sending a request again."""
+"""Response header that keeps OpenAI's and Anthropic's clients from sending a request again."""
 
 
 class Reason(StrEnum):
-    """Why an engine's answer did not come: words for metrics, not for clients."""
+    """Why an engine did not answer: a label for metrics and logs, not shown to clients."""
 
     UNREACHABLE = "unreachable"
-    """No connection; the engine has noticed nothing of the request."""
+    """No connection could be made; the request never reached the engine."""
     BROKE_OFF = "broke_off"
-    """A connection that ended before the answer did."""
+    """The connection ended before the answer did."""
     STUCK = "stuck"
-    """It was given up, silent or getting no further."""
+    """The engine stopped making progress, and its connection was closed."""
     DRAINING = "draining"
-    """It takes nothing new."""
+    """The engine is shutting down and accepts no new requests."""
     ANSWERED_5XX = "answered_5xx"
-    """It answered that the fault is its own."""
+    """The engine answered with a 5xx status."""
     ENGINE_ERROR = "engine_error"
-    """It ended a stream with an error of its own."""
+    """The engine ended a stream with an error event."""
     INVALID = "invalid"
-    """What came was no HTTP."""
+    """The engine's bytes were not valid HTTP."""
     KEY = "key"
-    """It does not accept the gateway's key."""
+    """The engine rejected the gateway's key."""
     SILENT = "silent"
-    """It did not say in time what it was asked beside the answer itself."""
+    """An auxiliary request, such as tokenization, timed out."""
     CLOSING = "closing"
-    """The gateway itself is ending."""
+    """The gateway is shutting down."""
 
 
 class ErrorDetail(msgspec.Struct, frozen=True):
-    """The inside of an OpenAI error object."""
+    """Content of an OpenAI error object."""
 
     message: str
     type: str
@@ -81,13 +81,15 @@ class ErrorBody(msgspec.Struct, frozen=True):
 
 
 class AnthropicErrorBody(msgspec.Struct, frozen=True, tag="error"):
-    """Anthropic's error envelope, for its SDK; what OpenAI's has more does not disturb it."""
+    """Anthropic's error envelope; its SDK ignores OpenAI's extra fields."""
 
     error: ErrorDetail
 
 
 class GatewayError(Exception):
-    """An error a client may see; `message` must hold no internals.
+    """A defect of the gateway itself; its log has the details.
+
+    Base class of all errors that a client may see: `message` must hold no internals.
 
     Every argument is passed on to `Exception`: instances survive pickling between processes.
     """
@@ -108,11 +110,11 @@ class GatewayError(Exception):
 
     @property
     def detail(self) -> ErrorDetail:
-        """The error in OpenAI's words."""
+        """The error as OpenAI's error object."""
         return ErrorDetail(self.message, self.type, self.param, self.code)
 
     def body(self, *, is_anthropic: bool = False) -> bytes:
-        """The error as OpenAI's JSON, UTF-8; `is_anthropic` makes it Anthropic's as well."""
+        """Encode the error as OpenAI's JSON; `is_anthropic` makes it valid for Anthropic too."""
         envelope = AnthropicErrorBody if is_anthropic else ErrorBody
         return msgspec.json.encode(envelope(self.detail))
 
@@ -121,19 +123,19 @@ class GatewayError(Exception):
 
 
 class ConfigError(GatewayError):
-    """A configuration that cannot be run; the message names the file and the place in it."""
+    """The configuration is invalid; the message names the file, the line and the field."""
 
     code = "invalid_configuration"
 
 
 class PlacementFailed(GatewayError):
-    """A replica's workers came to lie where they cannot work together."""
+    """Ray placed a replica's workers on nodes where they cannot work together."""
 
     code = "placement_failed"
 
 
 class InvalidRequest(GatewayError):
-    """The client sent something the gateway cannot accept."""
+    """The gateway cannot accept a header, a parameter or the form of the body."""
 
     status = 400
     type = "invalid_request_error"
@@ -141,19 +143,19 @@ class InvalidRequest(GatewayError):
 
 
 class InvalidJSON(InvalidRequest):
-    """The body is not the JSON object it should be."""
+    """The body is not a JSON object."""
 
     code = "invalid_json"
 
 
 class MissingParameter(InvalidRequest):
-    """A field every request needs is absent."""
+    """A field that every request needs is missing, such as `model`."""
 
     code = "missing_required_parameter"
 
 
 class AdapterBroken(InvalidRequest):
-    """An adapter that an engine cannot load; `reason` says why, in words for clients."""
+    """The engine cannot load the adapter; the message says why."""
 
     code = "adapter_broken"
 
@@ -164,27 +166,27 @@ class AdapterBroken(InvalidRequest):
 
 
 class ContextExceeded(InvalidRequest):
-    """A prompt that is too long for the model, which another one may take."""
+    """The prompt is longer than the model's context; a fallback may take it."""
 
     code = "context_length_exceeded"
 
 
 class InvalidKey(InvalidRequest):
-    """No API key came with the request, or a wrong one."""
+    """The API key is missing or wrong: the admin key under `/gateway`, an engine's own key."""
 
     status = 401
     code = "invalid_api_key"
 
 
 class UnknownRoute(InvalidRequest):
-    """No such URL."""
+    """The URL does not exist."""
 
     status = 404
     code = "unknown_url"
 
     @classmethod
     def for_url(cls, method: str, path: str) -> "UnknownRoute":
-        """The error for a method and a path, of which it shows the beginning."""
+        """Make the error for a method and a path; a long path is cut."""
         return cls(
             f"Unknown request URL: {method} {path[:URL_SHOWN]}."
             " Please check the URL for typos, or see the docs at /docs."
@@ -192,14 +194,14 @@ class UnknownRoute(InvalidRequest):
 
 
 class UnsupportedRoute(InvalidRequest):
-    """The URL exists, but this model's engine does not serve it."""
+    """The URL exists, but the model's engine does not serve it."""
 
     status = 404
     code = "unsupported_route"
 
 
 class ModelNotFound(InvalidRequest):
-    """No model of that name."""
+    """No model, adapter, alias or split has that name."""
 
     status = 404
     code = "model_not_found"
@@ -209,12 +211,12 @@ class ModelNotFound(InvalidRequest):
         super().__init__(
             f"The model `{shown}` does not exist or you do not have access to it.", param
         )
-        # `Exception.__reduce__` calls the class with `args`: keep them our own.
+        # Unpickling calls the class with `args`, so they must be its own arguments.
         self.args = (model, param)
 
 
 class MethodNotAllowed(InvalidRequest):
-    """The URL exists, but not for this HTTP method."""
+    """The URL does not support this HTTP method; `Allow` lists those that it does."""
 
     status = 405
     code = "method_not_allowed"
@@ -226,39 +228,35 @@ class MethodNotAllowed(InvalidRequest):
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """What is allowed."""
+        """The allowed methods."""
         return [(b"allow", self.allow.encode())]
 
 
-class _BodyUnread(InvalidRequest):
-    """The rest of the body is not read."""
+class _UnreadBody(InvalidRequest):
+    """The rest of the request's body is not read, so the connection must close."""
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """The connection cannot go on: what follows on it is still this request."""
+        """Close the connection: its next bytes would still belong to this request."""
         return [(b"connection", b"close")]
 
 
-class BodyTooSlow(_BodyUnread):
-    """The body does not come, or comes too slowly."""
+class BodyTooSlow(_UnreadBody):
+    """The request's body did not arrive in time."""
 
     status = 408
     code = "body_timeout"
 
 
-class BodyTooLarge(_BodyUnread):
-    """The body exceeds `max_body_mb`."""
+class BodyTooLarge(_UnreadBody):
+    """The body is larger than `max_body_mb`."""
 
     status = 413
     code = "body_too_large"
 
 
-class Overloaded(GatewayError):
-    """The model has more requests than it can start in time; the message says which limit."""
-
-    status = 429
-    type = "rate_limit_error"
-    code = "overloaded"
+class _RetryLater(GatewayError):
+    """The model cannot take the request now; `retry_after_s` says when it should be able to."""
 
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message, "model")
@@ -267,12 +265,23 @@ class Overloaded(GatewayError):
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """When there should be room again."""
-        return [_retry_after(self.retry_after_s)]
+        """When to retry, in whole seconds."""
+        return [(b"retry-after", b"%d" % max(1, math.ceil(self.retry_after_s)))]
+
+
+class Overloaded(_RetryLater):
+    """The model has more requests than it can start in time; comes with `Retry-After`.
+
+    The message names the limit that was reached.
+    """
+
+    status = 429
+    type = "rate_limit_error"
+    code = "overloaded"
 
 
 class UpstreamFailed(GatewayError):
-    """The engine could not be reached, or broke off before its answer was complete."""
+    """The engine could not be reached, or failed before its answer was complete."""
 
     status = 502
     code = "upstream_failed"
@@ -282,52 +291,42 @@ class UpstreamFailed(GatewayError):
         self.args = (message, reason)
         self.reason = reason
         self.is_final = False
-        """Engines have died under the request, which is not to be sent again."""
+        """Several engines died under the request, so it must not be sent again."""
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """Whether not to try again."""
+        """Ask clients not to retry a final failure."""
         return [NO_RETRY] if self.is_final else []
 
 
 class StreamLost(GatewayError):
-    """A stream broke off, and no other engine can carry it on."""
+    """A stream broke, and no other engine can continue it."""
 
     status = 502
     code = "stream_lost"
 
 
 class EngineDraining(GatewayError):
-    """The engine finishes what it has and takes nothing new; another one may."""
+    """The engine is shutting down and accepts no new requests; comes with `Retry-After`."""
 
     status = 503
     code = "draining"
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """When to try again, should there be no other engine."""
+        """When to retry if there is no other engine."""
         return [(b"retry-after", b"1"), DRAINING]
 
 
-class ModelUnavailable(GatewayError):
-    """The model exists, but no engine of it can take a request now."""
+class ModelUnavailable(_RetryLater):
+    """The model exists, but no engine can take the request now; comes with `Retry-After`."""
 
     status = 503
     code = "model_unavailable"
 
-    def __init__(self, message: str, retry_after_s: float) -> None:
-        super().__init__(message, "model")
-        self.args = (message, retry_after_s)
-        self.retry_after_s = retry_after_s
-
-    @property
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        """When to try again."""
-        return [_retry_after(self.retry_after_s)]
-
 
 class DeadlineExceeded(GatewayError):
-    """The request's time is over: its own `x-request-timeout-s`, or the model's `timeout_s`."""
+    """The deadline has passed: the request's `x-request-timeout-s` or the model's `timeout_s`."""
 
     status = 504
     type = "timeout_error"
@@ -335,9 +334,5 @@ class DeadlineExceeded(GatewayError):
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """Not to begin again what nobody waits for."""
+        """Ask clients not to retry: the deadline has passed."""
         return [NO_RETRY]
-
-
-def _retry_after(seconds: float) -> tuple[bytes, bytes]:
-    return b"retry-after", b"%d" % max(1, math.ceil(seconds))

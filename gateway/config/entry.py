@@ -1,5 +1,6 @@
-"""Fields of every model entry, whatever the engine: the `args` of a model's Serve application."""
+"""Fields of every model entry, whatever its engine: the `args` of a model's Serve application."""
 
+from collections.abc import Mapping
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
@@ -9,9 +10,9 @@ from gateway.config.serving_options import ModelName, ServingOptions
 from gateway.config.strict import field_error
 
 DEFAULT_LOADED_ADAPTERS = 8
-"""Adapters loaded by default: engines reserve memory for each, used or not."""
+"""Default limit: engines reserve memory for each loaded adapter, used or not."""
 
-_RESERVED_ENV = {
+RESERVED_ENV: Mapping[str, str] = {
     "CUDA_VISIBLE_DEVICES": "is set by Ray",
     "HIP_VISIBLE_DEVICES": "is set by Ray",
     "ROCR_VISIBLE_DEVICES": "is set by Ray",
@@ -23,34 +24,35 @@ _RESERVED_ENV = {
     "VLLM_RAY_PER_WORKER_GPUS": "is set from the replica's placement",
     "VLLM_USE_RAY_V2_EXECUTOR_BACKEND": "must stay on: the older executor reorders the workers",
 }
+"""Variables that an entry's `env` must not set, and why."""
 
 
 def _env_name(name: str) -> str:
-    if name in _RESERVED_ENV:
-        raise ValueError(f"{_RESERVED_ENV[name]}: remove it from `env`")
+    if name in RESERVED_ENV:
+        raise ValueError(f"{RESERVED_ENV[name]}: remove it from `env`")
     if not name.isidentifier() or not name.isascii():
         raise ValueError("is not a valid environment variable name")
     return name
 
 
 class Entry(ServingOptions):
-    """Fields of every model entry, whatever the engine."""
+    """Fields of every model entry, whatever its engine."""
 
     model_config = ConfigDict(extra="forbid")
 
     name: ModelName
-    """Name that clients put in `model`."""
+    """What clients send as `model`."""
     autoscaling: Autoscaling = Autoscaling()
-    """Range of the number of replicas, and how it follows the load; excludes `replicas`."""
+    """The range of replicas, and how readily their number changes; excludes `replicas`."""
     replicas: int | None = Field(default=None, ge=1)
     """Fixed number of replicas; excludes `autoscaling`."""
     env: dict[Annotated[str, AfterValidator(_env_name)], str] = Field(default_factory=dict)
     """Environment variables of the engine."""
     drain_timeout_s: float = Field(default=300, gt=0)
-    """Seconds that running requests have to finish once their replica is told to stop."""
+    """Seconds that a stopping replica gives its running requests to finish."""
     max_loaded_adapters: int | None = Field(default=None, ge=1)
-    """Adapters that a replica keeps loaded; unset, all of them up to 8. Loading one more unloads
-    the least recently used one."""
+    """Adapters that a replica keeps loaded; if unset, all of them, up to 8. Loading another one
+    unloads the least recently used."""
 
     @model_validator(mode="after")
     def _has_one_size(self) -> Self:

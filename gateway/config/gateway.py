@@ -19,11 +19,11 @@ class GatewayConfig(TrafficRules):
     """How requests reach the models; `serve deploy` applies changes without a restart."""
 
     max_body_mb: float = Field(default=32, gt=0)
-    """Largest request body, in megabytes (2**20 bytes)."""
+    """Maximum size of a request body, in megabytes (2**20 bytes)."""
     admin_key: str | None = None
-    """Bearer token that operators send to the routes under `/gateway`, or `env:NAME` to read it
-    from that environment variable of the Router. Unset, these routes answer only if the gateway
-    listens on loopback alone."""
+    """Bearer token for the routes under `/gateway`, or `env:NAME` to read it from that environment
+    variable of the Router. If unset, these routes exist only while the gateway listens on loopback
+    alone."""
 
     @field_validator("admin_key")
     @classmethod

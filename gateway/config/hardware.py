@@ -1,4 +1,4 @@
-"""Hardware of an entry's engines, and the number of workers in one of them."""
+"""The hardware of an entry's engines, and the number of workers of each."""
 
 from typing import Annotated, Literal, Self
 
@@ -20,9 +20,9 @@ class Parallelism(Strict):
     """Number of workers of one replica: `tensor` times `pipeline`."""
 
     tensor: int = Field(default=1, ge=1)
-    """Workers that share each layer (tensor parallelism); always on one node."""
+    """Workers that share each layer, always on one node."""
     pipeline: int = Field(default=1, ge=1)
-    """Stages that divide the layers (pipeline parallelism); may be on different nodes."""
+    """Stages, each with a part of the layers; they may run on different nodes."""
 
     @property
     def workers(self) -> int:
@@ -31,14 +31,14 @@ class Parallelism(Strict):
 
 
 class Gpu(Strict):
-    """Runs each worker on a GPU."""
+    """Each worker runs on a GPU of its own."""
 
     kind: Literal["gpu"] = "gpu"
-    """Kind of device; may be omitted."""
+    """Kind of device; may be left out."""
     type: str | None = Field(default=None, min_length=1)
-    """GPU type as Ray spells it (`H100`, `L40S`...); unset, any type."""
+    """GPU type as Ray spells it (`H100`, `L40S`...); any type if unset."""
     per_node: int = Field(default=8, ge=1)
-    """GPUs of one node; decides whether a replica fits on one node."""
+    """GPUs per node: decides whether a replica fits on one node."""
 
     @field_validator("type")
     @classmethod
@@ -75,11 +75,11 @@ class PlacedEntry(Entry):
     parallelism: Parallelism = Parallelism()
     """Number of workers of a replica."""
     accelerator: Accelerator = Gpu()
-    """Hardware of the workers: a mapping, or `cpu`, `gpu`, or a GPU type such as `H100`."""
+    """Device of each worker: a mapping, or `cpu`, `gpu`, or a GPU type such as `H100`."""
     gpu_fraction: float = Field(default=1, ge=0.01, le=1)
-    """Fraction of a GPU and its memory that a replica uses; other replicas may use the rest."""
+    """Share of one GPU and its memory for a replica; other replicas may use the rest."""
     cpus_per_worker: float = Field(default=1, gt=0)
-    """Logical CPUs that each worker reserves."""
+    """Logical CPUs reserved for each worker."""
 
     @model_validator(mode="after")
     def _can_be_placed(self) -> Self:

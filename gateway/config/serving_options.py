@@ -1,4 +1,4 @@
-"""Part of a model entry that routers read."""
+"""The part of a model entry that routers use."""
 
 from typing import Annotated, Literal
 
@@ -14,7 +14,7 @@ def _printable_without_spaces(name: str) -> str:
 
 
 ModelName = Annotated[str, Field(max_length=256), AfterValidator(_printable_without_spaces)]
-"""Name that clients put in `model`."""
+"""What clients send as `model`."""
 
 
 class RoutingOptions(Strict):
@@ -23,45 +23,45 @@ class RoutingOptions(Strict):
     policy: Literal[
         "marginal", "least-pending", "round-robin", "prefix-affinity", "cache-aware"
     ] = "marginal"
-    """Routing policy. Use the default; the others are for comparison. `prefix-affinity` and
-    `cache-aware` remember the prompts they sent: up to 100 MB per replica in each router."""
+    """Use the default; the others are for comparison. `prefix-affinity` and `cache-aware` remember
+    what they sent, which takes up to 100 MB per replica in each router."""
 
 
 class QueueOptions(Strict):
-    """Limits on the requests that wait in a router while no engine has room for them."""
+    """How many requests wait in a router while no engine has room for them, and how long."""
 
     max_wait_s: float = Field(default=5, gt=0)
-    """Seconds that a request may wait; one that would wait longer is rejected."""
+    """Seconds a request may wait; a request that would wait longer is rejected."""
     batch_max_wait_s: float = Field(default=600, gt=0)
-    """The same for requests sent with `x-gateway-priority: batch`."""
+    """The same limit for requests with `x-gateway-priority: batch`."""
     max_requests: int = Field(default=1000, ge=0)
-    """Requests that may wait in one router at the same time; 0 disables the queue."""
+    """Requests that may wait in one router at the same time; with 0, none waits."""
 
 
 class Adapter(Strict):
-    """LoRA adapter: to clients a model of its own, run by the base model's engines."""
+    """A LoRA adapter: a model of its own for clients, run by the base model's engines."""
 
     name: ModelName
-    """Name that clients put in `model`."""
+    """What clients send as `model`."""
     source: str = Field(min_length=1)
-    """Name on the model hub, or a path."""
+    """Name on the model hub, or path."""
 
 
 class ServingOptions(Strict):
-    """How requests reach a model's replicas; routers ignore the entry's other fields."""
+    """How requests reach a model's replicas: the fields that routers read."""
 
     model_config = ConfigDict(extra="ignore")
 
     routing: RoutingOptions = RoutingOptions()
     """How a replica is chosen for each request."""
     timeout_s: float | None = Field(default=None, gt=0)
-    """Seconds from a request's arrival to the end of its answer; unset, no limit."""
+    """Seconds that a whole answer may take, from the request's arrival; no limit if unset."""
     queue: QueueOptions = QueueOptions()
-    """How requests wait while all engines are full."""
+    """How requests wait when all engines are full."""
     adapters: list[Adapter] = Field(default_factory=list)
     """LoRA adapters of the model, each with its own name."""
     cold_start_timeout_s: float = Field(default=300, gt=0)
-    """Seconds that a request waits for an engine to start if none runs."""
+    """Seconds that a request waits for an engine to start when none is running."""
     when_cold: Literal["hold", "fallback"] = "hold"
-    """What to do with a request if no engine runs: `hold` it until one has started, or send it to
-    the model's `fallback`s in the gateway config while one starts."""
+    """When no engine is running: `hold` requests until one is, or start one and send requests to
+    the model's fallbacks meanwhile (`fallback`)."""

@@ -1,4 +1,4 @@
-"""Entry of a simulated model."""
+"""Entries of simulated models."""
 
 from typing import Literal, Self
 
@@ -11,45 +11,45 @@ from gateway.config.strict import Strict, field_error
 class Simulation(Strict):
     """Speed and size of a simulated replica.
 
-    A step of the engine takes `step_s`, plus a time for every prompt token and sequence in it.
+    An engine step takes `step_s`, plus time for every prompt token and sequence in it.
     """
 
     instant: bool = False
-    """Answer at once, ignoring the speeds below."""
+    """Answer at once, regardless of the speeds below."""
     step_s: float = Field(default=0.012, gt=0)
-    """Seconds per step, in which each sequence gets one token."""
+    """Seconds per step; each sequence gets one token per step."""
     step_s_per_prefill_token: float = Field(default=0.0001, ge=0)
-    """Seconds that each prompt token adds to the step that computes it."""
+    """Seconds that each prompt token adds to its step."""
     step_s_per_sequence: float = Field(default=0.0002, ge=0)
-    """Seconds that each running sequence adds to a step."""
+    """Seconds that each decoding sequence adds to a step."""
     step_tokens: int = Field(default=4096, ge=1)
-    """Maximum number of tokens in one step; longer prompts are prefilled in chunks."""
+    """Maximum tokens per step, read and generated: longer prompts are read in chunks."""
     output_tokens: int = Field(default=64, ge=1)
-    """Length of an answer if the client sets none."""
+    """Tokens of an answer if the client sets no limit."""
     kv_tokens: int = Field(default=65_536, ge=1)
-    """Size of the KV cache, in tokens."""
+    """Capacity of the KV cache, in tokens."""
     block_size: int = Field(default=16, ge=1)
-    """Tokens per KV block."""
+    """Tokens per KV cache block."""
     max_sequences: int = Field(default=64, ge=1)
     """Maximum number of sequences that run at the same time."""
     max_model_len: int = Field(default=32_768, ge=2)
-    """Maximum number of tokens in prompt and answer together."""
+    """Maximum tokens of prompt and answer together."""
     start_s: float = Field(default=0, ge=0)
     """Seconds that a start takes."""
     start_error: str = ""
-    """Error with which each start fails; empty for none."""
+    """If set, every start fails with this message."""
     adapter_load_s: float = Field(default=0.5, ge=0)
-    """Seconds that loading an adapter takes."""
+    """Seconds to load an adapter."""
     time_scale: float = Field(default=1.0, gt=0)
-    """Simulated seconds per second of the clock; above 1, everything is faster."""
+    """Simulated seconds per second of real time: above 1, everything runs faster."""
     error_rate: float = Field(default=0.0, ge=0, le=1)
-    """Share of requests answered with status 500. The `x-request-id` decides which ones, and
-    differently on each replica."""
+    """Share of requests answered with a 500. `x-request-id` decides which, differently on each
+    replica, so a retry elsewhere may succeed."""
     reset_rate: float = Field(default=0.0, ge=0, le=1)
     """Share of answers whose connection is reset, a quarter of them before the first byte; chosen
-    in the same way."""
+    as for `error_rate`."""
     hang_rate: float = Field(default=0.0, ge=0, le=1)
-    """Share of requests that get no byte until the client disconnects; chosen in the same way."""
+    """Share of requests that never get a byte; chosen as for `error_rate`."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -72,16 +72,16 @@ class Simulation(Strict):
 
 
 class SimEntry(PlacedEntry):
-    """Simulated model, to rehearse routing, scaling and failures without weights.
+    """A simulated model, to rehearse routing, scaling and failures without weights.
 
-    It is placed as vLLM would be but starts no workers, so logical GPUs are enough.
+    It is placed as a vLLM model would be, but runs no workers: logical GPUs are enough.
     """
 
     engine: Literal["sim"]
-    """Engine that runs the model."""
+    """The engine that runs the model."""
     accelerator: Accelerator = Cpu()
-    """Hardware the workers would use: a mapping, `cpu`, `gpu`, or a GPU type such as `H100`."""
+    """Device that each worker would run on: a mapping, `cpu`, `gpu`, or a type such as `H100`."""
     cpus_per_worker: float = Field(default=0.1, gt=0)
-    """Logical CPUs that each worker reserves."""
+    """Logical CPUs reserved for each worker."""
     simulation: Simulation = Simulation()
     """Speed and size of a replica."""

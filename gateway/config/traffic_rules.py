@@ -15,26 +15,26 @@ Weight = Annotated[float, Field(gt=0)]
 
 
 class Shadow(Strict):
-    """Model that gets copies of requests; its answers are measured and discarded."""
+    """A model that receives copies of requests; its answers are measured and dropped."""
 
     model: ModelName
-    """Model that gets the copies; not one of the split's own `models`."""
+    """The model that receives the copies; must not be one of the split's own `models`."""
     fraction: float = Field(gt=0, le=1)
-    """Share of the requests that is copied; always from the same sessions and users."""
+    """Share of requests that are copied; always those of the same sessions and users."""
 
 
 class Split(Strict):
-    """Name whose requests are divided between models: a canary, or an A/B test.
+    """A name whose requests are divided between models: a canary, or an A/B test.
 
     A session stays with its model; so does a user, if requests name no session. When weights
-    change, only as many sessions as necessary move to another model.
+    change, as few sessions as possible change their model.
     """
 
     models: dict[ModelName, Weight] = Field(min_length=1)
-    """Weight of each model: any positive numbers, such as percentages. A key is the name of a
+    """Models and their weights: any positive numbers, such as percentages. A name may be that of a
     model, an adapter, an alias or another split."""
     shadow: Shadow | None = None
-    """Model that gets copies of some of the requests."""
+    """A model that receives copies of some of the requests."""
 
     @property
     def shares(self) -> dict[str, float]:
@@ -48,14 +48,13 @@ class TrafficRules(Strict):
     """Rules that lead the names that clients ask for to models."""
 
     aliases: dict[ModelName, ModelName] = Field(default_factory=dict)
-    """Target of each alias: a model, an adapter, a split or another alias."""
+    """Names and what they stand for: a model, an adapter, a split or another alias."""
     splits: dict[ModelName, Split] = Field(default_factory=dict)
     """Names whose requests are divided between models."""
     fallbacks: dict[ModelName, FallbackChain] = Field(default_factory=dict)
-    """Names to try in order if a name cannot answer. A model, an adapter, an alias or a split may
-    have such a chain. Fallbacks of fallbacks are followed: with `{a: [b, d], b: [c]}`, requests
-    for `a` try a, b, c and d, in this order. An alias or a split tries its target, the target's
-    fallbacks, and then its own."""
+    """Names to try in order when a model, adapter, alias or split cannot answer. Chains are
+    followed to their end: with `{a: [b, d], b: [c]}`, requests for `a` try a, b, c and d, in this
+    order. An alias or a split tries what it stands for, with its fallbacks, and then its own."""
 
     @property
     def targets(self) -> dict[str, tuple[str, ...]]:

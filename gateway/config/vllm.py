@@ -53,15 +53,15 @@ class VllmEntry(PlacedEntry):
     """Model that vLLM runs."""
 
     engine: Literal["vllm"]
-    """Engine that runs the model."""
+    """The engine that runs the model."""
     source: str = Field(min_length=1)
-    """Name on the model hub, or a path."""
+    """Name on the model hub, or path."""
     max_model_len: int | None = Field(default=None, ge=1)
-    """Maximum number of tokens in prompt and answer together; unset, the model's own limit."""
+    """Maximum tokens of prompt and answer together; the model's own limit if unset."""
     engine_args: dict[Annotated[str, AfterValidator(_engine_arg)], JsonValue] = Field(
         default_factory=dict
     )
-    """Other arguments of vLLM, by vLLM's names with underscores."""
+    """Any other vLLM argument, under vLLM's name with underscores."""
 
     @model_validator(mode="after")
     def _fits_gpu_fraction(self) -> Self:

@@ -219,4 +219,4 @@ class FallbackChain:
         model = self._resolver.model(self._name).name if is_known else NO_MODEL
         request_id = self._request.request_id.decode()
         fault = Fault(model, error.code, action)
-        self._context.faults.note(fault, request_id=request_id, why=str(error))
+        self._context.faults.record(fault, request_id=request_id, message=str(error))
