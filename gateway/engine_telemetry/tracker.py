@@ -75,7 +75,7 @@ class EngineTracker:
     @property
     def backlog(self) -> tuple[int, int]:
         """Prompts that an interactive request finds before it, and their tokens to be computed."""
-        passes = self._facts.takes_priority
+        passes = self._facts.supports_priority
         pending = [
             tracked.pending_tokens
             for tracked in self._tracked_requests
