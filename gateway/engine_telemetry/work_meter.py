@@ -10,7 +10,8 @@ O(1) a request.
 import math
 from collections.abc import Callable
 
-from gateway.routing.cost_model import PRIOR_PREFILL_S, PRIOR_STEP_S, RobustLine
+from gateway.regression import RobustLine
+from gateway.routing.cost_model import PRIOR_PREFILL_S, PRIOR_STEP_S
 
 MEMORY_S = 15.0
 """How long an arrival counts: a burst of a second or two is no rate."""
