@@ -10,6 +10,7 @@ O(1) a request.
 import math
 from collections.abc import Callable
 
+from gateway.decaying_mean import DecayingMean
 from gateway.regression import RobustLine
 from gateway.routing.cost_model import PRIOR_PREFILL_S, PRIOR_STEP_S
 
@@ -28,7 +29,7 @@ class WorkMeter:
         self._tokens_per_s, self._counted_s = 0.0, now()
         self._line = RobustLine(PRIOR_STEP_S, PRIOR_PREFILL_S)
         self._stretch_tokens, self._stretch_began_s, self._stretch_ended_s = 0, 0.0, -math.inf
-        self._service_s, self._services = 0.0, 0.0
+        self._service_s = DecayingMean(MEAN_MEMORY)
 
     @property
     def prefill_s(self) -> float:
@@ -38,7 +39,7 @@ class WorkMeter:
     @property
     def service_s(self) -> float:
         """Seconds that a request has its slot, on average; 0: none has ended yet."""
-        return self._service_s / self._services if self._services else 0.0
+        return self._service_s.value
 
     @property
     def arriving(self) -> float:
@@ -64,8 +65,7 @@ class WorkMeter:
 
     def serve(self, service_s: float) -> None:
         """A request has had its slot for so long."""
-        self._service_s = MEAN_MEMORY * self._service_s + service_s
-        self._services = MEAN_MEMORY * self._services + 1
+        self._service_s.observe(service_s)
 
     def _tell(self) -> None:
         seconds = self._stretch_ended_s - self._stretch_began_s

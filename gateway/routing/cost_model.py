@@ -9,6 +9,7 @@ import math
 
 import msgspec
 
+from gateway.decaying_mean import DecayingMean
 from gateway.regression import RobustLine
 from gateway.telemetry import Finished
 
@@ -44,17 +45,17 @@ class CostModel:
     def __init__(self) -> None:
         self._prefill = RobustLine(PRIOR_STEP_S, PRIOR_PREFILL_S)
         self._decode = RobustLine(PRIOR_STEP_S, PRIOR_SEQUENCE_S)
-        self._tokens = 2000 * PRIOR_TOKENS_PER_BYTE
-        self._bytes = 2000.0
-        self._output_tokens = PRIOR_OUTPUT_TOKENS
-        self._answers = 1.0
+        prior_bytes = 2000.0
+        self._tokens_per_byte = DecayingMean(
+            MEAN_MEMORY, prior_bytes * PRIOR_TOKENS_PER_BYTE, prior_bytes
+        )
+        self._output_tokens = DecayingMean(MEAN_MEMORY, PRIOR_OUTPUT_TOKENS, 1.0)
         self.estimates = self._read()
 
     def learn(self, finished: Finished) -> None:
         """Take a finished request into account."""
         if finished.prompt_bytes and finished.prompt_tokens:
-            self._tokens = MEAN_MEMORY * self._tokens + finished.prompt_tokens
-            self._bytes = MEAN_MEMORY * self._bytes + finished.prompt_bytes
+            self._tokens_per_byte.observe(finished.prompt_tokens, finished.prompt_bytes)
         new = finished.prompt_tokens - finished.cached_tokens
         if finished.prefill_s > 0 and new > 0:
             self._prefill.observe(new, finished.prefill_s)
@@ -62,8 +63,7 @@ class CostModel:
             per_token = finished.decode_s / (finished.completion_tokens - 1)
             self._decode.observe(finished.running, per_token)
         if not finished.is_aborted and finished.completion_tokens:
-            self._output_tokens = MEAN_MEMORY * self._output_tokens + finished.completion_tokens
-            self._answers = MEAN_MEMORY * self._answers + 1
+            self._output_tokens.observe(finished.completion_tokens)
         self.estimates = self._read()
 
     def output_tokens(self, max_tokens: int | None) -> float:
@@ -75,6 +75,6 @@ class CostModel:
             prefill_s=self._prefill.slope,
             sequence_s=self._decode.slope,
             step_s=self._decode.intercept,
-            tokens_per_byte=self._tokens / self._bytes,
-            output_tokens=self._output_tokens / self._answers,
+            tokens_per_byte=self._tokens_per_byte.value,
+            output_tokens=self._output_tokens.value,
         )
