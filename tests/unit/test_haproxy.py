@@ -12,9 +12,10 @@ import pytest
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions
 
-from deployments.haproxy import BINARY_PATH, LOG_TARGET, VARIABLES, hardened
+from deployments.haproxy import BINARY_PATH, ERRORS, LOG_TARGET, hardened
 from deployments.local import environment
 from deployments.processes import free_port
+from gateway.environment import LOCAL, OPTIONAL, RECOMMENDED, recommended
 from tests.gateway_process import ROOT
 from tests.unit.conftest import PATIENCE_S, FakeEngine, StartEngine, Visit, answer
 
@@ -331,10 +332,16 @@ async def test_an_error_of_the_routers_passes(start_engine: StartEngine, tmp_pat
     assert (response.status_code, response.text) == (503, "mine")
 
 
-def test_serve_learns_of_long_answers_and_slow_clients_wherever_it_starts() -> None:
-    """On this machine and in the container."""
-    dockerfile = (ROOT / "Dockerfile").read_text()
+def test_a_local_gateway_sets_what_is_recommended() -> None:
+    """Here as in the image; whatever else it sets is in the catalogue of variables, too."""
+    variables = environment()
 
-    assert VARIABLES.items() <= environment().items()
-    unquoted = dockerfile.replace('"', "")
-    assert all(f" {name}={value} " in unquoted for name, value in VARIABLES.items())
+    assert recommended(SCRIPT).items() <= variables.items()
+    assert set(variables) <= {each.name for each in (*RECOMMENDED, *OPTIONAL, *LOCAL)}
+
+
+def test_the_reference_has_haproxys_own_errors() -> None:
+    """Each answer that HAProxy gives by itself has its row, with its status and code."""
+    page = (ROOT / "docs" / "reference.md").read_text()
+
+    assert all(f"\n| {status} | `{error.code}` | " in page for status, error in ERRORS.items())
