@@ -1,5 +1,6 @@
-"""What every model entry has, whatever the engine: the `args` of a model's Serve application."""
+"""Fields of every model entry, whatever its engine: the `args` of a model's Serve application."""
 
+from collections.abc import Mapping
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
@@ -9,9 +10,9 @@ from gateway.config.serving_options import Name, ServingOptions
 from gateway.config.strict import conflict
 
 MOST_LOADED_ADAPTERS = 8
-"""Unless the entry says otherwise: engines keep memory for each, used or not."""
+"""Default limit: engines reserve memory for each loaded adapter, used or not."""
 
-_RESERVED_ENV = {
+RESERVED_ENV: Mapping[str, str] = {
     "CUDA_VISIBLE_DEVICES": "is set by Ray",
     "HIP_VISIBLE_DEVICES": "is set by Ray",
     "ROCR_VISIBLE_DEVICES": "is set by Ray",
@@ -23,34 +24,35 @@ _RESERVED_ENV = {
     "VLLM_RAY_PER_WORKER_GPUS": "is set from the replica's placement",
     "VLLM_USE_RAY_V2_EXECUTOR_BACKEND": "must stay on: the older executor reorders the workers",
 }
+"""Variables that an entry's `env` must not set, and why."""
 
 
 def _env_name(name: str) -> str:
-    if name in _RESERVED_ENV:
-        raise ValueError(f"{_RESERVED_ENV[name]}: take it out of `env`")
+    if name in RESERVED_ENV:
+        raise ValueError(f"{RESERVED_ENV[name]}: take it out of `env`")
     if not name.isidentifier() or not name.isascii():
         raise ValueError("is no name of an environment variable")
     return name
 
 
 class Entry(ServingOptions):
-    """What every model entry has, whatever the engine."""
+    """Fields of every model entry, whatever its engine."""
 
     model_config = ConfigDict(extra="forbid")
 
     name: Name
-    """What clients put in `model`."""
+    """What clients send as `model`."""
     autoscaling: Autoscaling = Autoscaling()
-    """Between how many replicas, and how readily; excludes `replicas`."""
+    """The range of replicas, and how readily their number changes; excludes `replicas`."""
     replicas: int | None = Field(default=None, ge=1)
-    """A fixed number of replicas; excludes `autoscaling`."""
+    """Fixed number of replicas; excludes `autoscaling`."""
     env: dict[Annotated[str, AfterValidator(_env_name)], str] = Field(default_factory=dict)
     """The engine's environment variables."""
     drain_timeout_s: float = Field(default=300, gt=0)
-    """Seconds that running requests may take to finish once the replica is told to stop."""
+    """Seconds that a stopping replica gives its running requests to finish."""
     max_loaded_adapters: int | None = Field(default=None, ge=1)
-    """Adapters that a replica keeps loaded, all of them up to 8 where unset; one more that is
-    wanted takes the place of the one that has not been used for longest."""
+    """Adapters that a replica keeps loaded; if unset, all of them, up to 8. Loading another one
+    unloads the least recently used."""
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:

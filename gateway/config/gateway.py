@@ -19,11 +19,11 @@ class GatewayConfig(Naming):
     """How requests reach the models; changed in place by `serve deploy`."""
 
     max_body_mb: float = Field(default=32, gt=0)
-    """Megabytes (2**20 bytes) that the body of a request may have."""
+    """Maximum size of a request body, in megabytes (2**20 bytes)."""
     admin_key: str | None = None
-    """What operators send as bearer token to the routes under `/gateway`, or `env:NAME`: that
-    environment variable of the Router holds it. Unset, these routes answer only while the gateway
-    listens on loopback alone."""
+    """Bearer token for the routes under `/gateway`, or `env:NAME` to read it from that environment
+    variable of the Router. If unset, these routes exist only while the gateway listens on loopback
+    alone."""
 
     @field_validator("admin_key")
     @classmethod

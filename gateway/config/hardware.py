@@ -1,4 +1,4 @@
-"""What the engines of an entry run on, and over how many workers one of them is spread."""
+"""The hardware of an entry's engines, and the number of workers of each."""
 
 from typing import Annotated, Literal, Self
 
@@ -17,12 +17,12 @@ ACCELERATOR_TYPES = frozenset(
 
 
 class Parallelism(Strict):
-    """Over how many workers one replica is spread: `tensor` times `pipeline`."""
+    """Number of workers of one replica: `tensor` times `pipeline`."""
 
     tensor: int = Field(default=1, ge=1)
-    """Workers that share each layer; always on one node."""
+    """Workers that share each layer, always on one node."""
     pipeline: int = Field(default=1, ge=1)
-    """Stages that share out the layers; may lie on different nodes."""
+    """Stages, each with a part of the layers; they may run on different nodes."""
 
     @property
     def workers(self) -> int:
@@ -31,14 +31,14 @@ class Parallelism(Strict):
 
 
 class Gpu(Strict):
-    """Workers run on GPUs, one each."""
+    """Each worker runs on a GPU of its own."""
 
     kind: Literal["gpu"] = "gpu"
-    """Which kind of device this is; may be left out."""
+    """Kind of device; may be left out."""
     type: str | None = Field(default=None, min_length=1)
-    """The GPU's type as Ray calls it (`H100`, `L40S`...); any where unset."""
+    """GPU type as Ray spells it (`H100`, `L40S`...); any type if unset."""
     per_node: int = Field(default=8, ge=1)
-    """GPUs of one node: what decides whether a replica fits on one."""
+    """GPUs per node: decides whether a replica fits on one node."""
 
     @field_validator("type")
     @classmethod
@@ -54,7 +54,7 @@ class Cpu(Strict):
     """Workers run on the CPU."""
 
     kind: Literal["cpu"] = "cpu"
-    """Which kind of device this is."""
+    """Kind of device."""
 
 
 def _expanded(accelerator: object) -> object:
@@ -73,13 +73,13 @@ class Placed(Entry):
     """An entry whose engines need a place on the cluster."""
 
     parallelism: Parallelism = Parallelism()
-    """Over how many workers a replica is spread."""
+    """Number of workers of a replica."""
     accelerator: Accelerator = Gpu()
-    """What the workers run on: a mapping, or `cpu`, `gpu`, or a GPU type such as `H100`."""
+    """Device of each worker: a mapping, or `cpu`, `gpu`, or a GPU type such as `H100`."""
     gpu_fraction: float = Field(default=1, ge=0.01, le=1)
-    """The part of one GPU that a replica takes, with its memory; others may take the rest."""
+    """Share of one GPU and its memory for a replica; other replicas may use the rest."""
     cpus_per_worker: float = Field(default=1, gt=0)
-    """Logical CPUs that each worker reserves."""
+    """Logical CPUs reserved for each worker."""
 
     @model_validator(mode="after")
     def _placeable(self) -> Self:

@@ -15,26 +15,26 @@ Weight = Annotated[float, Field(gt=0)]
 
 
 class Shadow(Strict):
-    """A model that gets copies of requests; its answers are measured and dropped."""
+    """A model that receives copies of requests; its answers are measured and dropped."""
 
     model: Name
-    """What gets the copies: none of the split's own `models`."""
+    """The model that receives the copies; must not be one of the split's own `models`."""
     fraction: float = Field(gt=0, le=1)
-    """Share of the requests that are copied; always those of the same sessions and users."""
+    """Share of requests that are copied; always those of the same sessions and users."""
 
 
 class Split(Strict):
-    """Requests for one name, shared out between models: a canary, or an A/B test.
+    """A name whose requests are divided between models: a canary, or an A/B test.
 
-    A session stays with its model, or a user where requests name no session. When weights change,
-    only as many sessions change their model as have to.
+    A session stays with its model; so does a user, if requests name no session. When weights
+    change, as few sessions as possible change their model.
     """
 
     models: dict[Name, Weight] = Field(min_length=1)
-    """What answers, with its weight: any positive numbers, such as percentages. Each is the name of
-    a model or an adapter, an alias or another split."""
+    """Models and their weights: any positive numbers, such as percentages. A name may be that of a
+    model, an adapter, an alias or another split."""
     shadow: Shadow | None = None
-    """What gets copies of some of the requests."""
+    """A model that receives copies of some of the requests."""
 
     @property
     def shares(self) -> dict[str, float]:
@@ -48,14 +48,13 @@ class Naming(Strict):
     """How the names that clients ask for lead to models."""
 
     aliases: dict[Name, Name] = Field(default_factory=dict)
-    """What a name stands for: a model, an adapter, a split or another alias."""
+    """Names and what they stand for: a model, an adapter, a split or another alias."""
     splits: dict[Name, Split] = Field(default_factory=dict)
-    """Names whose requests are shared out between models."""
+    """Names whose requests are divided between models."""
     fallbacks: dict[Name, Chain] = Field(default_factory=dict)
-    """What answers in a name's place where it cannot, first choice first. Every name may have such
-    a chain: of a model, an adapter, an alias or a split. Chains are followed to their end: with
-    `{a: [b, d], b: [c]}` requests for `a` go to a, b, c or d, in this order. An alias or a split
-    tries what it stands for and the fallbacks of that, then its own."""
+    """Names to try in order when a model, adapter, alias or split cannot answer. Chains are
+    followed to their end: with `{a: [b, d], b: [c]}`, requests for `a` try a, b, c and d, in this
+    order. An alias or a split tries what it stands for, with its fallbacks, and then its own."""
 
     @property
     def targets(self) -> dict[str, tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""The part of a model entry that routers go by."""
+"""The part of a model entry that routers use."""
 
 from typing import Annotated, Literal
 
@@ -7,7 +7,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from gateway.config.strict import Strict, check_name
 
 Name = Annotated[str, Field(max_length=256), AfterValidator(check_name)]
-"""What clients put in `model`."""
+"""What clients send as `model`."""
 
 
 class RoutingOptions(Strict):
@@ -16,45 +16,45 @@ class RoutingOptions(Strict):
     policy: Literal[
         "marginal", "least-pending", "round-robin", "prefix-affinity", "cache-aware"
     ] = "marginal"
-    """The default is what to use; the others are there to compare with. `prefix-affinity` and
-    `cache-aware` remember what they sent: up to 100 MB a replica in each router."""
+    """Use the default; the others are for comparison. `prefix-affinity` and `cache-aware` remember
+    what they sent, which takes up to 100 MB per replica in each router."""
 
 
 class QueueOptions(Strict):
-    """How long requests wait in a router while no engine has room for them, and how many."""
+    """How many requests wait in a router while no engine has room for them, and how long."""
 
     max_wait_s: float = Field(default=5, gt=0)
-    """Seconds a request may wait; one that would wait longer is rejected."""
+    """Seconds a request may wait; a request that would wait longer is rejected."""
     batch_max_wait_s: float = Field(default=600, gt=0)
-    """The same for requests sent with `x-gateway-priority: batch`."""
+    """The same limit for requests with `x-gateway-priority: batch`."""
     max_requests: int = Field(default=1000, ge=0)
-    """Requests that may wait in one router at the same time; with 0 none does."""
+    """Requests that may wait in one router at the same time; with 0, none waits."""
 
 
 class Adapter(Strict):
-    """A LoRA adapter: a model of its own to clients, run by the base model's engines."""
+    """A LoRA adapter: a model of its own for clients, run by the base model's engines."""
 
     name: Name
-    """What clients put in `model`."""
+    """What clients send as `model`."""
     source: str = Field(min_length=1)
-    """A name on the model hub, or a path."""
+    """Name on the model hub, or path."""
 
 
 class ServingOptions(Strict):
-    """How requests reach a model's replicas; of other fields a router knows nothing."""
+    """How requests reach a model's replicas: the fields that routers read."""
 
     model_config = ConfigDict(extra="ignore")
 
     routing: RoutingOptions = RoutingOptions()
     """How a replica is chosen for each request."""
     timeout_s: float | None = Field(default=None, gt=0)
-    """Seconds from a request's arrival that its answer may take; any time where unset."""
+    """Seconds that a whole answer may take, from the request's arrival; no limit if unset."""
     queue: QueueOptions = QueueOptions()
-    """How requests wait for engines that are full."""
+    """How requests wait when all engines are full."""
     adapters: list[Adapter] = Field(default_factory=list)
-    """LoRA adapters on top of the model, each with a name of its own."""
+    """LoRA adapters of the model, each with its own name."""
     cold_start_timeout_s: float = Field(default=300, gt=0)
-    """Seconds that a request waits for an engine to start where none runs."""
+    """Seconds that a request waits for an engine to start when none is running."""
     when_cold: Literal["hold", "fallback"] = "hold"
-    """Where no engine runs: `hold` the request until one does, or send it to the `fallback`s that
-    the gateway config names while one starts."""
+    """When no engine is running: `hold` requests until one is, or start one and send requests to
+    the model's fallbacks meanwhile (`fallback`)."""

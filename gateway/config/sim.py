@@ -1,4 +1,4 @@
-"""Entries of models that are only simulated."""
+"""Entries of simulated models."""
 
 from typing import Literal, Self
 
@@ -9,47 +9,47 @@ from gateway.config.strict import Strict, conflict
 
 
 class Simulation(Strict):
-    """How fast and how large a simulated replica is.
+    """Speed and size of a simulated replica.
 
-    A step of the engine takes `step_s`, and more for every prompt token and sequence in it.
+    An engine step takes `step_s`, plus time for every prompt token and sequence in it.
     """
 
     instant: bool = False
-    """Answer at once, whatever the speeds below say."""
+    """Answer at once, regardless of the speeds below."""
     step_s: float = Field(default=0.012, gt=0)
-    """Seconds of a step; a sequence gets one token in each."""
+    """Seconds per step; each sequence gets one token per step."""
     step_s_per_prefill_token: float = Field(default=0.0001, ge=0)
-    """Seconds that every prompt token adds to the step that reads it."""
+    """Seconds that each prompt token adds to its step."""
     step_s_per_sequence: float = Field(default=0.0002, ge=0)
-    """Seconds that every sequence being answered adds to a step."""
+    """Seconds that each decoding sequence adds to a step."""
     step_tokens: int = Field(default=4096, ge=1)
-    """Tokens that one step reads and makes at most: longer prompts are read in chunks."""
+    """Maximum tokens per step, read and generated: longer prompts are read in chunks."""
     output_tokens: int = Field(default=64, ge=1)
-    """Length of an answer where the client sets none."""
+    """Tokens of an answer if the client sets no limit."""
     kv_tokens: int = Field(default=65_536, ge=1)
-    """Tokens the KV cache has room for."""
+    """Capacity of the KV cache, in tokens."""
     block_size: int = Field(default=16, ge=1)
-    """Tokens in one KV block."""
+    """Tokens per KV cache block."""
     max_sequences: int = Field(default=64, ge=1)
-    """Sequences that run at the same time."""
+    """Maximum number of sequences that run at the same time."""
     max_model_len: int = Field(default=32_768, ge=2)
-    """Tokens of prompt and answer together."""
+    """Maximum tokens of prompt and answer together."""
     start_s: float = Field(default=0, ge=0)
-    """Seconds that its start takes."""
+    """Seconds that a start takes."""
     start_error: str = ""
-    """What its start fails with, if it is to."""
+    """If set, every start fails with this message."""
     adapter_load_s: float = Field(default=0.5, ge=0)
-    """Seconds that loading an adapter takes."""
+    """Seconds to load an adapter."""
     time_scale: float = Field(default=1.0, gt=0)
-    """How many of these seconds pass in one second of the clock: above 1 all is faster."""
+    """Simulated seconds per second of real time: above 1, everything runs faster."""
     error_rate: float = Field(default=0.0, ge=0, le=1)
-    """Share of requests answered with a 500: on one replica always the same ones, by
-    `x-request-id`; on another replica, others."""
+    """Share of requests answered with a 500. `x-request-id` decides which, differently on each
+    replica, so a retry elsewhere may succeed."""
     reset_rate: float = Field(default=0.0, ge=0, le=1)
-    """Share of answers that break off with their connection, a quarter of them before the first
-    byte; which ones and where, as above."""
+    """Share of answers whose connection is reset, a quarter of them before the first byte; chosen
+    as for `error_rate`."""
     hang_rate: float = Field(default=0.0, ge=0, le=1)
-    """Share of requests that get no byte until their client leaves; which ones, as above."""
+    """Share of requests that never get a byte; chosen as for `error_rate`."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -70,16 +70,16 @@ class Simulation(Strict):
 
 
 class SimEntry(Placed):
-    """A model that is only simulated, to rehearse routing, scaling and failures without weights.
+    """A simulated model, to rehearse routing, scaling and failures without weights.
 
-    It is placed as vLLM would be, but runs no worker: logical GPUs are enough.
+    It is placed as a vLLM model would be, but runs no workers: logical GPUs are enough.
     """
 
     engine: Literal["sim"]
-    """What runs the model."""
+    """The engine that runs the model."""
     accelerator: Accelerator = Cpu()
-    """What the workers would run on: a mapping, or `cpu`, `gpu`, or a GPU type such as `H100`."""
+    """Device that each worker would run on: a mapping, `cpu`, `gpu`, or a type such as `H100`."""
     cpus_per_worker: float = Field(default=0.1, gt=0)
-    """Logical CPUs that are reserved for each worker."""
+    """Logical CPUs reserved for each worker."""
     simulation: Simulation = Simulation()
-    """How fast and how large a replica is."""
+    """Speed and size of a replica."""

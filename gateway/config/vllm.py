@@ -53,15 +53,15 @@ class VllmEntry(Placed):
     """A model that vLLM runs."""
 
     engine: Literal["vllm"]
-    """What runs the model."""
+    """The engine that runs the model."""
     source: str = Field(min_length=1)
-    """A name on the model hub, or a path."""
+    """Name on the model hub, or path."""
     max_model_len: int | None = Field(default=None, ge=1)
-    """Tokens of prompt and answer together; the model's own limit where unset."""
+    """Maximum tokens of prompt and answer together; the model's own limit if unset."""
     engine_args: dict[Annotated[str, AfterValidator(_engine_arg)], JsonValue] = Field(
         default_factory=dict
     )
-    """Any other argument of vLLM, by vLLM's name with underscores."""
+    """Any other vLLM argument, under vLLM's name with underscores."""
 
     @model_validator(mode="after")
     def _in_its_share(self) -> Self:
