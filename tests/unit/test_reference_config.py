@@ -14,9 +14,11 @@ from gateway.config.vllm import VllmEntry
 from gateway.reference.config_tables import config_tables
 from gateway.reference.pages import marked
 
-PAGE = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "models.md").read_text()
 MODELS: list[type[BaseModel]] = [VllmEntry, SimEntry, GatewayConfig]
 FILE, VLLM, SIM, GATEWAY = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+(MINIMAL,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
 def test_every_field_has_its_row() -> None:
@@ -65,8 +67,11 @@ def test_an_example_is_valid(model: type[BaseModel], example: str) -> None:
     model.model_validate(yaml.safe_load(example))
 
 
-def test_the_file_shown_is_valid(tmp_path: Path) -> None:
-    """The whole file at the top of the page passes the check."""
+@pytest.mark.parametrize(
+    ("shown", "models"), [(FILE, ["qwen3-8b"]), (MINIMAL, ["qwen3-8b", "embed"])]
+)
+def test_a_file_shown_is_valid(tmp_path: Path, shown: str, models: list[str]) -> None:
+    """The whole files at the top of the page and in the README pass the check."""
     path = tmp_path / "file.yaml"
-    path.write_text(FILE)
-    assert [model.name for model in load_config(path).models] == ["qwen3-8b"]
+    path.write_text(shown)
+    assert [model.name for model in load_config(path).models] == models
