@@ -7,6 +7,8 @@ from gateway.reference.markdown import code, table
 
 INTERNAL = (ConfigError, PlacementFailed)
 """Errors that stop a start and never reach a client."""
+CATALOGUE = GatewayError.__module__
+"""Where the gateway's errors are defined; those of simulated engines, elsewhere, are left out."""
 
 
 def error_tables() -> dict[str, str]:
@@ -24,7 +26,8 @@ def client_errors() -> Iterator[type[GatewayError]]:
     while todo:
         error = todo.pop()
         todo += error.__subclasses__()
-        if error not in INTERNAL and not error.__name__.startswith("_"):
+        is_public = error.__module__ == CATALOGUE and not error.__name__.startswith("_")
+        if is_public and error not in INTERNAL:
             yield error
 
 
