@@ -1,4 +1,4 @@
-"""The applications a Serve config names: `model` and `gateway`. The only module that wires parts.
+"""The applications a Serve config names: `model` and `gateway`.
 
 applications:
   - {name: qwen3-8b, import_path: deployments.app:model, route_prefix: null, args: {...}}

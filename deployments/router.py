@@ -18,6 +18,7 @@ from deployments.server import serve_directly
 from gateway.admission.admissions import Admissions
 from gateway.admission.cold_start import ColdStarts
 from gateway.asgi import App
+from gateway.environment import Settings
 from gateway.errors import ConfigError
 from gateway.faults import Faults
 from gateway.http.app import create_app
@@ -32,7 +33,6 @@ from gateway.serving.operator_access import OperatorAccess
 from gateway.serving.request_metrics import RequestMetrics
 from gateway.serving.telemetry_client import TelemetryClient
 from gateway.serving.tracing import Tracer, tracer_of
-from gateway.settings import Settings
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.engine_call import EngineClient
 

@@ -28,15 +28,17 @@ from enum import StrEnum
 
 import msgspec
 
+from gateway import header_names
+
 URL_SHOWN = 200
 """Characters of a client's path that an error repeats."""
 MODEL_NAME_SHOWN = 200
 """Characters of a client's model name that an error repeats."""
 
 
-DRAINING = (b"x-engine-draining", b"1")
+DRAINING = (header_names.DRAINING, b"1")
 """Response header that tells a router that an engine is shutting down."""
-NO_RETRY = (b"x-should-retry", b"false")
+NO_RETRY = (header_names.SHOULD_RETRY, b"false")
 """Response header that keeps OpenAI's and Anthropic's clients from sending a request again."""
 
 
@@ -229,7 +231,7 @@ class MethodNotAllowed(InvalidRequest):
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         """The allowed methods."""
-        return [(b"allow", self.allow.encode())]
+        return [(header_names.ALLOW, self.allow.encode())]
 
 
 class _UnreadBody(InvalidRequest):
@@ -266,7 +268,7 @@ class _RetryLater(GatewayError):
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         """When to retry, in whole seconds."""
-        return [(b"retry-after", b"%d" % max(1, math.ceil(self.retry_after_s)))]
+        return [(header_names.RETRY_AFTER, b"%d" % max(1, math.ceil(self.retry_after_s)))]
 
 
 class Overloaded(_RetryLater):
@@ -315,7 +317,7 @@ class EngineDraining(GatewayError):
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         """When to retry if there is no other engine."""
-        return [(b"retry-after", b"1"), DRAINING]
+        return [(header_names.RETRY_AFTER, b"1"), DRAINING]
 
 
 class ModelUnavailable(_RetryLater):

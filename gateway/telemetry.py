@@ -4,6 +4,8 @@ import binascii
 
 import msgspec
 
+from gateway import header_names
+
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Properties of an engine that do not change while it runs."""
@@ -47,7 +49,7 @@ KEY_SIZE = 8
 """Bytes per prefix key."""
 DEMAND_PATH = "/engine/demand"
 """Route to which routers PUT the demand that they hold for an engine: a `Demand`, in JSON."""
-DISPATCH = b"x-gateway-dispatch"
+DISPATCH = header_names.DISPATCH
 """Request header with the `Dispatch` of a request."""
 
 

@@ -8,7 +8,8 @@ from fastapi import FastAPI
 
 from gateway.asgi import App, Message, Receive, Scope, Send
 from gateway.errors import GatewayError
-from gateway.http.documents import inference_documents
+from gateway.header_names import REQUEST_ID
+from gateway.http.documents import add_docs_page, inference_documents
 from gateway.http.errors import handle_errors, internal_error, send_error
 from gateway.http.health import health_router
 from gateway.http.models import models_router
@@ -93,7 +94,7 @@ class GatewayApp:
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> int:
         """Answer an HTTP request; the status that its client was told, 0 if it has gone before."""
         request_id = _request_id(scope)
-        reply = ClientResponse(send, [(b"x-request-id", request_id)] if self._returns_ids else [])
+        reply = ClientResponse(send, [(REQUEST_ID, request_id)] if self._returns_ids else [])
         try:
             await self._dispatch(scope, receive, reply, request_id)
         except ClientDisconnected:
@@ -113,7 +114,7 @@ class GatewayApp:
 
 def _request_id(scope: Scope) -> bytes:
     for name, value in scope["headers"]:
-        if name == b"x-request-id":
+        if name == REQUEST_ID:
             return sound_request_id(value)
     return sound_request_id(None)
 
@@ -126,8 +127,16 @@ def _everything_else(context: RouterContext, shadows: ShadowTraffic) -> FastAPI:
         await context.cold_starts.close()
         await context.relay.close()
 
-    app = FastAPI(title="ray-llm-gateway", lifespan=lifespan, redirect_slashes=False)
+    # FastAPI's own pages load their scripts from the internet.
+    app = FastAPI(
+        title="ray-llm-gateway",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.include_router(inference_documents())
+    add_docs_page(app)
     handle_errors(app)
     return app
 

@@ -1,9 +1,11 @@
-"""How `/openapi.json` describes the inference routes, which FastAPI never gets to see."""
+"""What `/openapi.json` says of the inference routes, which bypass FastAPI, and the page `/docs`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from html import escape
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import HTMLResponse
 
 from gateway.request.routes import FORM_ROUTES, JSON_ROUTES
 
@@ -31,7 +33,7 @@ ERROR: Schema = {
         }
     },
 }
-"""How an error is described, for the routes that FastAPI answers, too."""
+"""Description of an error, also for the routes that FastAPI answers."""
 _ANSWER: Schema = {
     "description": "The engine's answer, as it comes",
     "content": {
@@ -54,7 +56,7 @@ _FORM: Schema = {
 
 
 def inference_documents() -> APIRouter:
-    """Routes that only describe; the requests themselves are taken before FastAPI."""
+    """Routes that exist for the description only: requests to them never reach FastAPI."""
     router = APIRouter(tags=["inference"])
     _describe(router, JSON_ROUTES, "application/json", _HEAD)
     _describe(router, FORM_ROUTES, "multipart/form-data", _FORM)
@@ -76,6 +78,49 @@ def _describe(router: APIRouter, routes: Mapping[str, str], kind: str, schema: S
                 "requestBody": {"required": True, "content": {kind: {"schema": schema}}}
             },
         )
+
+
+def add_docs_page(app: FastAPI) -> None:
+    """Serve `/docs`: one static page that lists the routes and loads nothing else."""
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        """All routes, from the OpenAPI document."""
+        return HTMLResponse(docs_page(app.openapi()))
+
+
+def docs_page(document: Schema) -> str:
+    """An OpenAPI document's routes as HTML."""
+    rows = "\n".join(_rows(document["paths"]))
+    title = escape(document["info"]["title"])
+    return f"""\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>{title}: routes</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }}
+td {{ padding: 0 1.5em 0 0 }}
+</style>
+<h1>{title}</h1>
+<p>Routes of this gateway. The machine-readable description is
+<a href="openapi.json">openapi.json</a>; request bodies are those of OpenAI's and Anthropic's APIs
+and of vLLM, as far as the model's engine supports them.</p>
+<table>
+{rows}
+</table>
+</html>
+"""
+
+
+def _rows(paths: Schema) -> Iterator[str]:
+    for path, operations in paths.items():
+        for method, operation in operations.items():
+            cells = (
+                f"{method.upper()} <code>{escape(path)}</code>",
+                escape(operation.get("summary", "")),
+            )
+            yield "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
 async def _taken_before() -> None:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Request
 
 from gateway.errors import InvalidRequest, ModelNotFound, ModelUnavailable, UnsupportedRoute
 from gateway.faults import Faults
+from gateway.header_names import SESSION
 from gateway.request.inference_request import SESSION_LIMIT, InferenceRequest
 from gateway.request.routes import ROUTES, parse_head
 from gateway.routing.decision import KEPT, Decision
@@ -45,7 +46,7 @@ def operators_router(
             request.receive, length.encode() if length else None, live_config.limits
         )
         head = parse_head(path, body, headers.get("content-type", "").encode())
-        session = headers.get("x-session-id", "").encode("latin-1")
+        session = headers.get(SESSION.decode(), "").encode("latin-1")
         inference = InferenceRequest(
             head=head, path=path, body=body, request_id=b"dry-run", session=session[:SESSION_LIMIT]
         )

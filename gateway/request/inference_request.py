@@ -7,13 +7,11 @@ import msgspec
 
 from gateway.asgi import Headers
 from gateway.errors import InvalidRequest
+from gateway.header_names import PRIORITY, RESUME, TIMEOUT
 from gateway.request.head import RequestHead
 from gateway.request.routes import CHAT
 from gateway.request.tenant import ANONYMOUS, Tenant
 
-PRIORITY = b"x-gateway-priority"
-RESUME = b"x-gateway-resume"
-TIMEOUT = b"x-request-timeout-s"
 LONGEST_TIMEOUT_S = 86_400.0
 SESSION_LIMIT = 256
 """Bytes of an `x-session-id` that count."""

@@ -18,6 +18,7 @@ from functools import partial
 
 import msgspec
 
+from gateway import header_names
 from gateway.admission.admissions import Admissions
 from gateway.admission.cold_start import LOOK_S, ColdStarts
 from gateway.admission.queued_request import AdmissionRequest
@@ -273,14 +274,14 @@ class Attempts:
     def _tell(self, decision: Decision) -> None:
         headers = [
             *self._headers,
-            (b"x-gateway-model", self._target.header),
-            (b"x-gateway-replica", decision.replica.id.encode()),
-            (b"x-gateway-cached-tokens", b"%d" % decision.cached_tokens),
+            (header_names.MODEL, self._target.header),
+            (header_names.REPLICA, decision.replica.id.encode()),
+            (header_names.CACHED_TOKENS, b"%d" % decision.cached_tokens),
         ]
         if self._retries:
-            headers.append((b"x-gateway-retries", b"%d" % self._retries))
+            headers.append((header_names.RETRIES, b"%d" % self._retries))
         if self._request.is_explained:
-            headers.append((b"x-gateway-decision", decision.encode()))
+            headers.append((header_names.DECISION, decision.encode()))
         self._writer.reply.headers = headers
 
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from xxhash import xxh3_128_digest
 
 from gateway.asgi import Scope
+from gateway.header_names import API_KEY, AUTHORIZATION, FORWARDED_FOR
 from gateway.request.tenant import Tenant
 
-KEYS = (b"authorization", b"x-api-key")
+KEYS = (AUTHORIZATION, API_KEY)
 """Where OpenAI's and Anthropic's clients put their key."""
 ADDRESS_LIMIT = 64
 """Bytes of an address that count."""
@@ -24,7 +25,7 @@ def tenant_of(headers: Mapping[bytes, bytes], scope: Scope, *, is_forwarded: boo
     `is_forwarded`: a proxy of ours names the client in `x-forwarded-for`; otherwise that header is
     the client's to invent.
     """
-    address = headers.get(b"x-forwarded-for") if is_forwarded else None
+    address = headers.get(FORWARDED_FOR) if is_forwarded else None
     if not address:
         client = scope.get("client")
         address = client[0].encode() if client else b""

@@ -10,6 +10,7 @@ is told meanwhile, in headers and comments.
 
 import asyncio
 
+from gateway import header_names
 from gateway.errors import (
     AdapterBroken,
     ContextExceeded,
@@ -182,8 +183,8 @@ class FallbackChain:
             expected_s = b"%.1f" % cold_starts.expected_s(model)
             reply.headers = [
                 *self._headers,
-                (b"x-gateway-state", model.state.encode()),
-                (b"x-gateway-expected-start-s", expected_s),
+                (header_names.STATE, model.state.encode()),
+                (header_names.EXPECTED_START, expected_s),
             ]
             self._heartbeat.comment = b": the model is starting\n\n"
             self._heartbeat.hasten(COLD_COMMENT_S)
@@ -196,7 +197,7 @@ class FallbackChain:
                 self._heartbeat.comment = COMMENT
                 self._heartbeat.hasten(PERIOD_S)
         waited_s = b"%.1f" % (loop.time() - began_s)
-        reply.headers = [*self._headers, (b"x-gateway-cold-start-s", waited_s)]
+        reply.headers = [*self._headers, (header_names.COLD_START, waited_s)]
 
     def _pass_on(self, error: GatewayError) -> None:
         if self._attempts is not None:

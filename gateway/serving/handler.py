@@ -4,6 +4,7 @@ import asyncio
 
 from gateway.asgi import Receive, Scope
 from gateway.errors import MethodNotAllowed
+from gateway.header_names import EXPLAIN, SESSION
 from gateway.request.inference_request import (
     SESSION_LIMIT,
     InferenceRequest,
@@ -87,8 +88,8 @@ class InferenceHandler:
             body=body,
             request_id=request_id,
             tenant=record.tenant,
-            session=headers.get(b"x-session-id", b"")[:SESSION_LIMIT],
-            is_explained=headers.get(b"x-gateway-explain") == b"1",
+            session=headers.get(SESSION, b"")[:SESSION_LIMIT],
+            is_explained=headers.get(EXPLAIN) == b"1",
             is_batch=record.is_batch,
             is_resumable=is_resumable(headers),
             timeout_s=timeout_s(headers),

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.errors import InvalidKey, UnknownRoute
+from gateway.header_names import AUTHORIZATION
 
 
 @dataclass(slots=True)
@@ -27,6 +28,6 @@ class OperatorAccess:
             if not self.is_local:
                 raise UnknownRoute.for_url(method, path)
             return
-        offered = headers.get("authorization", "").encode()
+        offered = headers.get(AUTHORIZATION.decode(), "").encode()
         if not secrets.compare_digest(offered, b"Bearer " + self.admin_key.encode()):
             raise InvalidKey("The routes under /gateway need the admin key as bearer token.")

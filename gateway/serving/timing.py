@@ -4,6 +4,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from gateway.header_names import SERVER_TIMING
+
 Step = tuple[str, float, float]
 """What was done, from when and until when."""
 
@@ -108,7 +110,7 @@ class Timing:
         self._own_s = self.own_s()
         self.replied_s = self._since_s
         steps_ms = [1000 * seconds for seconds in self._spent_s.values()]
-        return b"server-timing", HEADER % (*steps_ms, 1000 * self._own_s)
+        return SERVER_TIMING, HEADER % (*steps_ms, 1000 * self._own_s)
 
     def _count(self) -> None:
         """Count the time since the last look for the step that is under way."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.asgi import Headers
 from gateway.errors import ConfigError
+from gateway.header_names import DECISION, TRACEPARENT, TRACESTATE
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.timing import ENGINE, Timing
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 SCOPE = "ray-llm-gateway"
-CONTEXT = (b"traceparent", b"tracestate")
+CONTEXT = (TRACEPARENT, TRACESTATE)
 """The headers that carry a trace on."""
 OPERATIONS = {
     "/v1/chat/completions": "chat",
@@ -36,8 +37,8 @@ OPERATIONS = {
 }
 """What OpenTelemetry's conventions for generative AI call some of our routes."""
 HEADER_PREFIX = b"x-gateway-"
-TOLD_ELSEWHERE = b"x-gateway-decision"
-TRACESTATE = re.compile(rb"[\x20-\x7e\t]{0,512}")
+TOLD_ELSEWHERE = DECISION
+TRACESTATE_VALUE = re.compile(rb"[\x20-\x7e\t]{0,512}")
 MODEL_LIMIT = 256
 FAILURES = frozenset({"failed", "cut", "timeout"})
 NS = 1_000_000_000
@@ -215,7 +216,7 @@ def untraced(headers: Headers) -> Headers:
 def _carrier(headers: Headers) -> dict[str, str]:
     """A client's trace context, as far as it may be one: what is not, OpenTelemetry would log."""
     found = {name.decode(): value for name, value in headers if name in CONTEXT}
-    if not TRACESTATE.fullmatch(found.get("tracestate", b"")):
+    if not TRACESTATE_VALUE.fullmatch(found.get("tracestate", b"")):
         del found["tracestate"]
     return {name: value.decode("latin-1") for name, value in found.items()}
 

