@@ -1,7 +1,7 @@
 """Explains why a replica waits to be placed: what it needs, what the nodes have and have free.
 
 Method: a replica is one unit on one node, or several equal units, one per worker, on any nodes. The
-explanation names the first resource of which no choice of nodes has enough: GPUs, then the CPUs on
+explanation names the first resource that no choice of nodes has enough of: GPUs, then the CPUs on
 the same nodes. Amounts are sums over a node: they do not show whether a free GPU is whole or made
 of parts of several. Whether a replica waits is therefore decided by Ray's pending demands; the sums
 only explain it.

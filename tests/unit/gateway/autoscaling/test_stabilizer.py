@@ -9,7 +9,7 @@ from gateway.autoscaling.desired_replicas import DesiredReplicas
 from gateway.autoscaling.stabilizer import ScalingSnapshot, StabilizationWindow, Stabilizer
 
 
-class ScaledModel:
+class StabilizedModel:
     """A model whose stabilizer decides every second; tests say when its replicas arrive."""
 
     def __init__(self, target: int = 1, delay_s: float = 100, **fixed: float) -> None:
@@ -48,24 +48,24 @@ class ScaledModel:
 
 def test_a_need_is_followed_once_it_has_lasted() -> None:
     """After two seconds the target is the mean of the need."""
-    assert ScaledModel().follow([2.5, 2.5, 3.5, 3.5]) == [1, 1, 3, 3]
+    assert StabilizedModel().follow([2.5, 2.5, 3.5, 3.5]) == [1, 1, 3, 3]
 
 
 def test_a_short_peak_is_not_followed() -> None:
     """A need of one second is ignored, however high."""
-    assert set(ScaledModel().follow([1, 1, 9, 1, 1, 9, 1, 1])) == {1}
+    assert set(StabilizedModel().follow([1, 1, 9, 1, 1, 9, 1, 1])) == {1}
 
 
 def test_a_need_must_last_longer_where_starts_are_long() -> None:
     """It must last for a tenth of a start, and ten seconds at most."""
-    model, slow = ScaledModel(start_s=60), ScaledModel(start_s=1000)
+    model, slow = StabilizedModel(start_s=60), StabilizedModel(start_s=1000)
     assert model.follow([2.0] * 8) == [1] * 6 + [2] * 2
     assert slow.follow([2.0] * 12) == [1] * 10 + [2] * 2
 
 
 def test_a_backlog_while_replicas_start_asks_for_no_more() -> None:
     """Only the need without it counts until the last replica has had time to help."""
-    model = ScaledModel()
+    model = StabilizedModel()
     model.follow([3.0] * 3)
     model.running = 1
     waiting = [model.decide(9.0, without_backlog=1.4) for _ in range(30)]
@@ -82,7 +82,7 @@ def test_a_backlog_while_replicas_start_asks_for_no_more() -> None:
 
 def test_a_lower_need_is_followed_after_the_delay_to_its_highest() -> None:
     """The replicas that remain must have a margin beyond the need."""
-    model = ScaledModel(target=5, delay_s=100)
+    model = StabilizedModel(target=5, delay_s=100)
     assert set(model.follow([2.0] * 100)) == {5}
     assert model.follow([2.0, 2.0]) == [3, 3]
     assert set(model.follow([2.0] * 300)) == {3}
@@ -91,27 +91,27 @@ def test_a_lower_need_is_followed_after_the_delay_to_its_highest() -> None:
 
 def test_a_peak_restarts_the_scale_down_delay() -> None:
     """With a second of full load every minute, no replica is removed."""
-    model = ScaledModel(target=3, delay_s=100)
+    model = StabilizedModel(target=3, delay_s=100)
     assert set(model.follow(([2.5] + [0.5] * 59) * 5)) == {3}
 
 
 def test_a_replica_is_kept_for_twice_the_time_its_start_took() -> None:
     """A shorter scale-down delay does not matter."""
-    model = ScaledModel(target=2, delay_s=5, start_s=100)
+    model = StabilizedModel(target=2, delay_s=5, start_s=100)
     assert set(model.follow([0.1] * 200)) == {2}
     assert model.follow([0.1] * 2)[-1] == 1
 
 
 def test_only_an_idle_model_loses_replicas_within_a_minute() -> None:
     """A lower load must last for a minute; an idle model goes after its delay."""
-    busy, idle = ScaledModel(target=2, delay_s=5), ScaledModel(target=2, delay_s=5)
+    busy, idle = StabilizedModel(target=2, delay_s=5), StabilizedModel(target=2, delay_s=5)
     assert set(busy.follow([0.1] * 60)) == {2}
     assert idle.follow([0.0] * 7) == [2] * 5 + [1, 0]
 
 
 def test_a_removed_replica_comes_back_within_a_minute_only_for_an_urgent_need() -> None:
     """For a minute a slight overload is tolerated."""
-    model, urgent = (ScaledModel(target=2, delay_s=5) for _ in range(2))
+    model, urgent = (StabilizedModel(target=2, delay_s=5) for _ in range(2))
     model.follow([0.8] * 61)
     urgent.follow([0.8] * 61)
     assert model.target == urgent.target == 1
@@ -123,13 +123,13 @@ def test_a_removed_replica_comes_back_within_a_minute_only_for_an_urgent_need() 
 
 def test_the_last_replica_of_an_idle_model_goes_one_decision_after_the_others() -> None:
     """Serve would turn zero into one, which must not be taken for a new request."""
-    model = ScaledModel(target=4, delay_s=100)
+    model = StabilizedModel(target=4, delay_s=100)
     assert model.follow([0.0] * 103)[-4:] == [4, 1, 0, 0]
 
 
 def test_nothing_is_removed_while_a_replica_does_not_report() -> None:
     """The delay begins once it has reported: its load was unknown before."""
-    model = ScaledModel(target=3, delay_s=100)
+    model = StabilizedModel(target=3, delay_s=100)
     model.is_complete = False
     assert set(model.follow([0.0] * 500)) == {3}
     model.is_complete = True
@@ -139,7 +139,7 @@ def test_nothing_is_removed_while_a_replica_does_not_report() -> None:
 
 def test_the_target_stays_within_the_bounds() -> None:
     """It does so whatever the need, and also after the bounds have changed."""
-    model = ScaledModel(target=2, delay_s=5, min_replicas=1, max_replicas=3)
+    model = StabilizedModel(target=2, delay_s=5, min_replicas=1, max_replicas=3)
     assert model.follow([9.0] * 4)[-1] == 3
     assert model.follow([0.0] * 9)[-1] == 1
     model.bounds["min_replicas"] = 2
@@ -148,7 +148,7 @@ def test_the_target_stays_within_the_bounds() -> None:
 
 def test_a_replica_that_serve_has_asked_for_is_kept_for_the_delay() -> None:
     """Serve wakes a sleeping model: that it was idle before no longer counts."""
-    model = ScaledModel(target=0, delay_s=20)
+    model = StabilizedModel(target=0, delay_s=20)
     model.follow([0.0] * 100)
     model.target = 1
     assert set(model.follow([0.0] * 20)) == {1}
