@@ -47,8 +47,8 @@ class _Lab:
     def __init__(self, policy: str, setting: LabSettings) -> None:
         self._timeline = Timeline()
         metadata = ReplicaMetadata(model="lab", host="", port=0, key="", facts=setting.facts)
-        terms = ServingOptions.model_validate({"routing": {"policy": policy}})
-        self._model = ServedModel("lab", created_s=0, terms=terms)
+        options = ServingOptions.model_validate({"routing": {"policy": policy}})
+        self._model = ServedModel("lab", created_s=0, options=options)
         names = [f"{position:04d}" for position in range(setting.replicas)]
         self._model.replace_replicas(Replica(name, metadata) for name in names)
         self._routers = [

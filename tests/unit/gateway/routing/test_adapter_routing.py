@@ -30,7 +30,7 @@ def model(name: str = "m", *adapters: str, policy: str = "marginal") -> ServedMo
         "adapters": [{"name": adapter, "source": "x"} for adapter in adapters],
         "routing": {"policy": policy},
     }
-    return ServedModel(name, created_s=1, terms=ServingOptions.model_validate(entry))
+    return ServedModel(name, created_s=1, options=ServingOptions.model_validate(entry))
 
 
 class Scene:
@@ -216,7 +216,7 @@ def test_changed_terms_change_the_adapters() -> None:
     """An entry that was edited and deployed again."""
     fleet, base = Fleet(), model("m", "x")
     fleet.add(base)
-    base.terms = model("m", "y").terms
+    base.options = model("m", "y").options
 
     fleet.replace_replicas(base, [])
 
