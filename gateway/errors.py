@@ -30,9 +30,9 @@ import msgspec
 
 from gateway import header_names
 
-URL_SHOWN = 200
+MAX_SHOWN_PATH = 200
 """Characters of a client's path that an error repeats."""
-MODEL_NAME_SHOWN = 200
+MAX_SHOWN_MODEL = 200
 """Characters of a client's model name that an error repeats."""
 
 
@@ -190,7 +190,7 @@ class UnknownRoute(InvalidRequest):
     def for_url(cls, method: str, path: str) -> "UnknownRoute":
         """Make the error for a method and a path; a long path is cut."""
         return cls(
-            f"Unknown request URL: {method} {path[:URL_SHOWN]}."
+            f"Unknown request URL: {method} {path[:MAX_SHOWN_PATH]}."
             " Please check the URL for typos, or see the docs at /docs."
         )
 
@@ -209,7 +209,7 @@ class ModelNotFound(InvalidRequest):
     code = "model_not_found"
 
     def __init__(self, model: str, param: str | None = "model") -> None:
-        shown = model if len(model) <= MODEL_NAME_SHOWN else model[:MODEL_NAME_SHOWN] + "..."
+        shown = model if len(model) <= MAX_SHOWN_MODEL else model[:MAX_SHOWN_MODEL] + "..."
         super().__init__(
             f"The model `{shown}` does not exist or you do not have access to it.", param
         )
