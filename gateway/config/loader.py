@@ -175,14 +175,12 @@ class _DocumentReader:
 
     def _read_model(self, app: Mapping[str, Any], name: str, path: ConfigPath) -> None:
         if app.get("route_prefix", "/") is not None:
-            self._report(
-                (*path, "route_prefix"), "must be null: clients reach a model through the gateway"
-            )
+            message = "must be null: clients reach a model through the gateway"
+            self._report((*path, "route_prefix"), message)
         for i, deployment in self._deployments(app, path, MODEL_DEPLOYMENTS):
             for field in sorted(deployment.keys() & set(SET_BY_ENTRY.split())):
-                self._report(
-                    (*path, "deployments", i, field), "is set by the entry in `args`: remove it"
-                )
+                message = "is set by the entry in `args`: remove it"
+                self._report((*path, "deployments", i, field), message)
         args = app.get("args", {})
         for model_name, noun, inner in _declared_names(args):
             self._check_unique(model_name, self._name_owners, noun, (*path, "args", *inner))
@@ -193,22 +191,18 @@ class _DocumentReader:
 
     def _read_gateway(self, app: Mapping[str, Any], path: ConfigPath) -> None:
         if app.get("route_prefix", "/") != "/":
-            self._report(
-                (*path, "route_prefix"), f'must be "/", found {format_value(app["route_prefix"])}'
-            )
+            message = f'must be "/", found {format_value(app["route_prefix"])}'
+            self._report((*path, "route_prefix"), message)
         if app.get("args"):
-            self._report(
-                (*path, "args"), "must be empty: move its settings to the Router's `user_config`"
-            )
+            message = "must be empty: move its settings to the Router's `user_config`"
+            self._report((*path, "args"), message)
         if self.gateways:
             self._report(path, "is a second gateway; there can be only one")
         config: Any = None
         config_path = path
         for i, router in self._deployments(app, path, (ROUTER_DEPLOYMENT,)):
-            config, config_path = (
-                router.get("user_config"),
-                (*path, "deployments", i, "user_config"),
-            )
+            config = router.get("user_config")
+            config_path = (*path, "deployments", i, "user_config")
         config = {} if config is None else config
         if gateway := self._validate(TypeAdapter(GatewayConfig), config, config_path):
             self.gateways.append(gateway)
@@ -227,9 +221,8 @@ class _DocumentReader:
     def _deployments(
         self, app: Mapping[str, Any], path: ConfigPath, names: Sequence[str]
     ) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        for i, document in enumerate(
-            self._list(app.get("deployments", []), (*path, "deployments"))
-        ):
+        documents = self._list(app.get("deployments", []), (*path, "deployments"))
+        for i, document in enumerate(documents):
             deployment_path = (*path, "deployments", i)
             deployment = self._fields(document, "deployment", deployment_path)
             if "ray_actor_options" in deployment:
@@ -239,10 +232,8 @@ class _DocumentReader:
             if name in names:
                 yield i, deployment
             else:
-                self._report(
-                    (*deployment_path, "name"),
-                    f"found {format_value(name)}{suggestion(name, names)}",
-                )
+                message = f"found {format_value(name)}{suggestion(name, names)}"
+                self._report((*deployment_path, "name"), message)
 
     def _validate(self, adapter: TypeAdapter[T], value: object, path: ConfigPath) -> T | None:
         try:

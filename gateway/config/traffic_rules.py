@@ -83,7 +83,7 @@ class TrafficRules(Strict):
                 continue
             if both := _resolve(name, targets) & _resolve(split.shadow.model, targets):
                 path = ("splits", name, "shadow", "model")
-                message = f"{_list(both)} would shadow itself: it is one of the split's models"
+                message = f"the split itself sends requests to {_list(both)}"
                 yield FieldError(path, message)
         for name, chain in self.fallbacks.items():
             yield from self._repeated_fallbacks(name, chain)

@@ -248,10 +248,7 @@ WRONG = [
     (
         MAX_BODY,
         "splits: {chat: {models: {pretend: 1}, shadow: {model: pretend, fraction: 1}}}",
-        (
-            f"{CONFIG}.splits.chat.shadow.model: `pretend` would shadow itself:"
-            " it is one of the split's models"
-        ),
+        (f"{CONFIG}.splits.chat.shadow.model: the split itself sends requests to `pretend`"),
     ),
     (
         MAX_BODY,
@@ -730,10 +727,7 @@ def test_every_wrong_name_is_reported(tmp_path: Path) -> None:
     assert rejection(tmp_path / "wrong.yaml", GOOD.replace(MAX_BODY, names)).splitlines() == [
         f"{CONFIG}.aliases.a: resolves to itself: a -> b -> a",
         f"{CONFIG}.aliases.c: resolves to itself: c -> c",
-        (
-            f"12{CONFIG[2:]}.splits.s.shadow.model: `m` would shadow itself:"
-            " it is one of the split's models"
-        ),
+        (f"12{CONFIG[2:]}.splits.s.shadow.model: the split itself sends requests to `m`"),
         f"13{CONFIG[2:]}.fallbacks.s[1]: `m` appears twice",
     ]
     names = """aliases: {a: m, legal: pretend}
