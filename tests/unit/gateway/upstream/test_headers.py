@@ -65,7 +65,7 @@ def test_headers_of_the_engines_connection_are_not_forwarded() -> None:
 
 @pytest.mark.parametrize("offered", [b"a", b"req_1-2/3:4", b"x" * 128])
 def test_a_valid_request_id_is_kept(offered: bytes) -> None:
-    """What is short and visible ASCII is forwarded on as it is."""
+    """Short, visible ASCII is valid."""
     assert sound_request_id(offered) == offered
 
 
