@@ -22,15 +22,15 @@ class EngineTracker:
     - `arrive` when a request has reached it and the length of its prompt is known;
     - `start` at a request's first token;
     - `finish` at its last token, and also if it is aborted or fails at any time before;
-    - `pool` instead of the last two, for a request without tokens (embeddings and the like);
+    - `pool` instead of these two, for a request without tokens (an embedding);
     - `progress` whenever a step has ended, so that an engine that is stuck is noticed;
     - `notify` when `waiting` or `free_tokens` give another value than before;
     - `note_adapters` when LoRA adapters are loaded, evicted or found to be broken;
     - `forget` when it has emptied its prefix cache;
     - `drain` when it accepts no more requests.
 
-    The server sends each new router a `snapshot`, and all routers what `take` returns whenever a
-    listener is called, or what `beat` returns if nothing has changed for a while.
+    The server sends each new router a `snapshot`. It sends all routers what `take` returns
+    whenever a listener is called, or what `beat` returns if nothing has changed for a while.
 
     `now`: the engine's clock, in seconds.
     `waiting`: number of requests that arrived but are not scheduled yet, if the engine knows.

@@ -161,7 +161,7 @@ class BatchingReplica:
     def cut(self, elapsed_s: float) -> float:
         """Shorten several steps taken as one: stop after the step that is running at `elapsed_s`.
 
-        Returns the end of that step; both times are seconds since `begin`. `end` must be next.
+        Returns when that step ends; both times are seconds since `begin`. Call `end` next.
         """
         current = max(1, math.ceil(elapsed_s / self._step_duration_s))
         self._planned_steps = min(self._planned_steps, current)
