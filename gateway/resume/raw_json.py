@@ -1,4 +1,4 @@
-"""JSON objects of which some fields are changed and all others kept exactly as written."""
+"""JSON objects whose fields stay exactly as written unless they are replaced."""
 
 import msgspec
 

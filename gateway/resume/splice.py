@@ -66,7 +66,7 @@ class TextOverlap:
 
 
 class ChoiceOverlap:
-    """All that was sent of one choice and that the new stream is to repeat."""
+    """Part of one choice that was sent and that the new stream is to repeat."""
 
     def __init__(self, sent: ChoiceTranscript, texts: Mapping[Channel, TextOverlap]) -> None:
         self.texts = dict(texts)

@@ -20,7 +20,7 @@ _chunk = msgspec.json.Decoder(CompletionChunk)
 
 
 class ChoiceTranscript:
-    """All that was sent of one choice."""
+    """Sum of the deltas of one choice."""
 
     __slots__ = ("_texts", "finish_reason", "has_role", "logprobs", "stop_reason", "token_ids")
 

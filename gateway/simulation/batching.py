@@ -65,7 +65,7 @@ class Run:
 
 @dataclass(slots=True)
 class StepResult:
-    """Result of a step, or of several that were taken as one."""
+    """Result of a step, or of several merged steps."""
 
     started: list[Run] = field(default_factory=list)
     """Sequences whose first token is ready."""
@@ -141,7 +141,7 @@ class BatchingReplica:
     def begin(self, max_steps: int = 1) -> float | None:
         """Plan the next step; return its duration in seconds, or None if there is nothing to do.
 
-        Up to `max_steps` steps that only decode the same sequences are taken as one.
+        Up to `max_steps` steps that only decode the same sequences are merged into one.
         """
         self._schedule()
         tokens = sum(chunk for _, chunk in self._planned)
@@ -159,9 +159,9 @@ class BatchingReplica:
         return self._planned_steps * self._step_duration_s
 
     def cut(self, elapsed_s: float) -> float:
-        """Shorten several steps taken as one: stop after the step that is running at `elapsed_s`.
+        """Shorten merged steps: stop after the step that runs at `elapsed_s`.
 
-        Returns when that step ends; both times are seconds since `begin`. Call `end` next.
+        Returns when that step ends. Times are seconds since `begin`; `end` must follow.
         """
         current = max(1, math.ceil(elapsed_s / self._step_duration_s))
         self._planned_steps = min(self._planned_steps, current)

@@ -1,6 +1,6 @@
 """Engine in virtual time: the model of a replica, and the telemetry that it sends.
 
-Steps that only decode are taken as one, and shortened when a request arrives: the result is the
+Steps that only decode are merged, and shortened when a request arrives: the result is the
 same as step by step, at a small part of the cost.
 """
 

@@ -1,7 +1,7 @@
 """Reads workloads in Mooncake's trace format: one JSON object per line, plain or gzipped.
 
 Fields: `timestamp` (milliseconds), `input_length`, `output_length` (tokens) and `hash_ids`, an id
-for each block of 512 prompt tokens, of which the last may be partly filled. Two prompts share their
+for each block of 512 prompt tokens; the last block may be partly filled. Two prompts share their
 first n blocks exactly if their first n ids are equal; prefix keys are chained from the ids, too.
 """
 

@@ -30,7 +30,7 @@ class EngineCall(msgspec.Struct, frozen=True):
 
     path: str
     headers: Headers
-    """All headers of the client."""
+    """The client's headers, complete."""
     body: bytes
     request_id: bytes
     dispatch: Headers

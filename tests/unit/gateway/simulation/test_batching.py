@@ -159,7 +159,7 @@ def reference_times(sequences: list[Run]) -> list[tuple[float, float]]:
 def test_steps_equal_those_of_a_reference_scheduler(
     sizes: list[tuple[int, int, int]], max_steps: int
 ) -> None:
-    """First and last tokens have the same times, also where several steps are taken as one."""
+    """First and last tokens have the same times, also where several steps are merged."""
     sequences = [
         Run(hashes=(), prompt_tokens=prompt, output_tokens=output, priority=priority)
         for prompt, output, priority in sizes
@@ -183,7 +183,7 @@ def test_steps_equal_those_of_a_reference_scheduler(
 @pytest.mark.parametrize(
     ("elapsed_s", "steps"), [(0.0, 1), (0.4, 1), (1.2, 1), (1.3, 2), (2.4, 2), (99.0, 5)]
 )
-def test_steps_taken_as_one_can_be_shortened(elapsed_s: float, steps: int) -> None:
+def test_merged_steps_can_be_shortened(elapsed_s: float, steps: int) -> None:
     """They end with the running step, and the remaining steps follow later."""
     profile = EngineSpeeds(kv_blocks=9, block_size=4, step_s=1, step_s_per_sequence=0.2)
     replica = BatchingReplica(profile)
@@ -199,7 +199,7 @@ def test_steps_taken_as_one_can_be_shortened(elapsed_s: float, steps: int) -> No
     assert sequence.is_over
 
 
-def test_an_aborted_sequence_does_not_limit_steps_taken_as_one() -> None:
+def test_an_aborted_sequence_does_not_limit_merged_steps() -> None:
     """Only sequences that still decode limit how many steps are alike."""
     replica = BatchingReplica(EngineSpeeds(kv_blocks=9, block_size=4, step_s_per_sequence=0))
     short, long = make_sequence(1, 3), make_sequence(1, 9)
@@ -268,7 +268,7 @@ def test_the_next_turn_finds_the_blocks_of_the_answer() -> None:
 
 
 def test_prompts_of_one_step_share_their_blocks() -> None:
-    """Of two equal prompts that arrive together, one is computed, and its blocks count once."""
+    """If two equal prompts arrive together, one is computed, and its blocks count once."""
     replica = BatchingReplica(PROFILE)
     sequences = [make_sequence(8, 8, prompt=1), make_sequence(8, 8, prompt=1)]
     for sequence in sequences:
