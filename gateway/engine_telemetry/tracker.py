@@ -90,7 +90,7 @@ class EngineTracker:
     @property
     def backlog(self) -> tuple[int, int]:
         """Prompts ahead of a new interactive request, and their tokens still to be computed."""
-        passes = self._facts.takes_priority
+        passes = self._facts.supports_priority
         pending = [
             tracked.pending_tokens
             for tracked in self._requests

@@ -10,7 +10,9 @@ O(1) per request.
 import math
 from collections.abc import Callable
 
-from gateway.routing.cost_model import PRIOR_PREFILL_S, PRIOR_STEP_S, RobustLine
+from gateway.decaying_mean import DecayingMean
+from gateway.regression import RobustLine
+from gateway.routing.cost_model import PRIOR_PREFILL_S, PRIOR_STEP_S
 
 MEMORY_S = 15.0
 """Time constant of the decay: longer than a burst of a second or two."""
@@ -28,7 +30,7 @@ class WorkMeter:
         self._tokens_per_s, self._decayed_until_s = 0.0, now()
         self._line = RobustLine(PRIOR_STEP_S, PRIOR_PREFILL_S)
         self._busy_tokens, self._busy_from_s, self._busy_until_s = 0, 0.0, -math.inf
-        self._service_s, self._services = 0.0, 0.0
+        self._service_s = DecayingMean(MEAN_DECAY)
 
     @property
     def prefill_s(self) -> float:
@@ -38,7 +40,7 @@ class WorkMeter:
     @property
     def service_s(self) -> float:
         """Mean seconds that a request occupies its slot; 0 until one has finished."""
-        return self._service_s / self._services if self._services else 0.0
+        return self._service_s.value
 
     @property
     def arriving(self) -> float:
@@ -64,8 +66,7 @@ class WorkMeter:
 
     def record_service_time(self, service_s: float) -> None:
         """Count the seconds that a finished request occupied its slot."""
-        self._service_s = MEAN_DECAY * self._service_s + service_s
-        self._services = MEAN_DECAY * self._services + 1
+        self._service_s.observe(service_s)
 
     def _end_busy_period(self) -> None:
         seconds = self._busy_until_s - self._busy_from_s

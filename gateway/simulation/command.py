@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from gateway.config.config_errors import nearest
+from gateway.config.config_errors import suggestion
 from gateway.errors import ConfigError
 from gateway.routing.policies.registry import POLICIES
 from gateway.simulation.batching import EngineSpeeds
@@ -126,7 +126,7 @@ def _policies(names: str) -> list[str]:
     requested = [name.strip() for name in names.split(",") if name.strip()]
     for name in requested:
         if name not in POLICIES:
-            raise ConfigError(f"--policy: unknown policy `{name}`{nearest(name, POLICIES)}")
+            raise ConfigError(f"--policy: unknown policy `{name}`{suggestion(name, POLICIES)}")
     if not requested:
         raise ConfigError(f"--policy: name at least one; known: {', '.join(POLICIES)}")
     return list(dict.fromkeys(requested))
@@ -138,7 +138,7 @@ def _workload(trace: str, limit: int | None) -> Workload:
     path = Path(trace)
     if not path.exists():
         raise ConfigError(
-            f"{trace}: no such file or generated workload{nearest(trace, GENERATORS)}"
+            f"{trace}: no such file or generated workload{suggestion(trace, GENERATORS)}"
         )
     return read_trace(path, limit)
 

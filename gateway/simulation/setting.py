@@ -35,6 +35,6 @@ class LabSettings:
             block_size=self.engine.block_size,
             max_sequences=self.engine.max_running,
             max_model_len=self.kv_tokens,
-            takes_priority=self.is_priority,
+            supports_priority=self.is_priority,
             step_tokens=self.engine.step_tokens,
         )

@@ -48,8 +48,8 @@ class _Simulation:
     def __init__(self, policy: str, settings: LabSettings) -> None:
         self._timeline = Timeline()
         metadata = ReplicaMetadata(model=MODEL, host="", port=0, key="", facts=settings.facts)
-        terms = ServingOptions.model_validate({"routing": {"policy": policy}})
-        self._model = ServedModel(MODEL, created_s=0, terms=terms)
+        options = ServingOptions.model_validate({"routing": {"policy": policy}})
+        self._model = ServedModel(MODEL, created_s=0, options=options)
         names = [f"{position:04d}" for position in range(settings.replicas)]
         self._model.replace_replicas(Replica(name, metadata) for name in names)
         self._routers = [
