@@ -42,7 +42,7 @@ stop:
 	@if test -x $(BIN)/python; then $(BIN)/python -m deployments.local stop; fi
 
 observe: setup
-	@$(BIN)/python -m deployments.observe
+	@$(BIN)/python -m deployments.local.observe
 
 lint: setup
 	$(BIN)/ruff check .

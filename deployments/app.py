@@ -16,8 +16,8 @@ from deployments.autoscaling import LOOK_BACK_S, TELLING_S, EnginePolicy
 from deployments.discovery import ENGINE_DEPLOYMENT, MODEL_DEPLOYMENT
 from deployments.engine import Engine, Model
 from deployments.placement import serve_options
-from deployments.request_router import FleetRequestRouter
 from deployments.router import Router
+from deployments.serve_internals.serve_request_router import FleetRequestRouter
 from gateway.cluster.rollover import MAX_SURGE_PERCENT
 from gateway.config.loader import parse_entry
 from gateway.config.model import ModelEntry

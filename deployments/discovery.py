@@ -24,10 +24,9 @@ from ray.serve.schema import (
     ReplicaState,
 )
 
-from deployments import broadcasts
-from deployments.failures import start_failure
-from deployments.shortage import UNEXPLAINED
-from deployments.statuses import application_statuses
+from deployments.serve_internals import replica_feed as broadcasts
+from deployments.serve_internals.cluster_state import UNEXPLAINED
+from deployments.serve_internals.status import application_statuses, start_failure
 from gateway.config.serving_options import ServingOptions
 from gateway.routing.fleet import Fleet, ModelState, Replica, ServedModel
 from gateway.telemetry import ReplicaMetadata

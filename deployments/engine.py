@@ -15,12 +15,10 @@ from pydantic import JsonValue
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployments.engines.adapter_files import AdapterFiles
 from deployments.engines.server import EngineServer, RunningEngine
-from deployments.engines.source import resolve_source
-from deployments.garbage import collect_rarely
-from deployments.logs import log_with_serve
+from deployments.engines.weights import AdapterFiles, resolve_source
 from deployments.placement import executor, rank_environment, reserved
+from deployments.process_setup import collect_rarely, log_with_serve
 from deployments.rollover import Rollover
 from gateway.config.loader import parse_entry
 from gateway.config.model import ModelEntry
@@ -174,12 +172,12 @@ async def start_engine(entry: ModelEntry) -> RunningEngine:
     os.environ.update(rank_environment(entry))
     match entry:
         case SimEntry():
-            from deployments.engines.sim import SimulatedEngine  # noqa: PLC0415
+            from deployments.engines.sim.engine import SimulatedEngine  # noqa: PLC0415
 
             return await SimulatedEngine.start(entry)
         case VllmEntry():
             # Seconds of imports, and only where vLLM is installed.
-            from deployments.engines.vllm import VllmEngine  # noqa: PLC0415
+            from deployments.engines.vllm.engine import VllmEngine  # noqa: PLC0415
 
             return await VllmEngine.start(
                 vllm_arguments(entry), adapter_files(entry), entry.loaded_adapters_limit

@@ -24,7 +24,7 @@ from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import DeploymentStatusOverview, ReplicaState
 
-from deployments.shortage import UNEXPLAINED, read_cluster, unplaced
+from deployments.serve_internals.cluster_state import UNEXPLAINED, read_cluster, unplaced
 from gateway.cluster.placement import plan_placement
 from gateway.cluster.rollover import ReplicaReservation, replicas_to_stop
 from gateway.cluster.shortage import Cluster, explain_shortage

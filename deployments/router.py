@@ -10,11 +10,10 @@ import time
 from pydantic import JsonValue
 
 from deployments.discovery import Discovery, listens_on_loopback
-from deployments.garbage import collect_rarely
-from deployments.last_config import LastConfig
-from deployments.logs import log_with_serve
-from deployments.metrics import RayRecorder
-from deployments.server import serve_directly
+from deployments.process_setup import collect_rarely, log_with_serve
+from deployments.serve_internals.config_store import LastConfig
+from deployments.serve_internals.metrics import RayRecorder
+from deployments.serve_internals.router_protocol import serve_directly
 from gateway.admission.admissions import Admissions
 from gateway.admission.cold_start import ColdStarts
 from gateway.asgi import App

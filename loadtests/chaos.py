@@ -23,7 +23,7 @@ import msgspec
 import psutil
 import yaml
 
-from deployments import processes
+from deployments.local import processes
 from loadtests.targets import local_gateway, serve_config
 from loadtests.trouble import Document, Trouble
 from loadtests.verified import Tally, VerifiedLoad

@@ -15,7 +15,7 @@ from typing import IO
 
 import psutil
 
-from deployments import processes
+from deployments.local import processes
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"

@@ -19,7 +19,7 @@ import typer
 import yaml
 from rich.console import Console
 
-from deployments import processes
+from deployments.local import processes
 from loadtests.launch import HOST, PROJECT_ROOT, STOP_TIMEOUT_S, Unavailable, end_in_order
 from loadtests.targets import local_gateway
 from loadtests.users.results import Results

@@ -26,7 +26,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from deployments import processes
+from deployments.local import processes
 from gateway.config.serving_options import QueueOptions
 from loadtests.launch import HOST, MODEL
 from loadtests.open_loop import Client, Outcome, Sender, answered, quantile

@@ -9,7 +9,7 @@ import time
 
 import uvicorn
 
-from deployments.engines.sim import SimulatedEngine
+from deployments.engines.sim.engine import SimulatedEngine
 from gateway.admission.admissions import Admissions
 from gateway.admission.cold_start import ColdStarts
 from gateway.config.sim import SimEntry

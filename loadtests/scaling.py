@@ -23,7 +23,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from deployments import processes
+from deployments.local import processes
 from loadtests.launch import MODEL
 from loadtests.open_loop import Client, Outcome, Sender, answered, quantile
 from loadtests.targets import LocalGateway, local_gateway, serve_config

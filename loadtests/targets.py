@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import yaml
 
-from deployments import processes
-from deployments.local import NOTES
+from deployments.local import processes
+from deployments.local.run import NOTES
 from gateway.config.loader import load_config
 from gateway.errors import ConfigError
 from loadtests import launch

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from deployments.engines.sim_requests import ChatRequest, CompletionRequest, parse
+from deployments.engines.sim.requests import ChatRequest, CompletionRequest, parse
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"

@@ -16,7 +16,7 @@ from typing import Any, Self
 import psutil
 import yaml
 
-from deployments.processes import Session, free_port
+from deployments.local.processes import Session, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 240

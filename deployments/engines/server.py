@@ -12,10 +12,8 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from deployments.engines.asgi import BREAK_OFF
-from deployments.engines.gate import Gate
-from deployments.engines.inbox import Inbox
-from deployments.engines.last_words import LastWords
-from deployments.engines.telemetry import Telemetry
+from deployments.engines.control_routes import Inbox, Telemetry
+from deployments.engines.guards import Gate, LastWords
 from gateway.asgi import App
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.telemetry import Demand, EngineFacts

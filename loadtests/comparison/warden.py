@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import msgspec
 import psutil
 
-from deployments import processes
+from deployments.local import processes
 from loadtests.launch import PROJECT_ROOT, STOP_TIMEOUT_S
 
 

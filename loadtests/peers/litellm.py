@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from deployments import processes
+from deployments.local import processes
 from loadtests.launch import HOST, MODEL, await_answer, family, running
 from loadtests.peers.environment import Environment
 from loadtests.targets import Target

@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from deployments import local, processes
+from deployments.local import processes
+from deployments.local import run as local
 from loadtests import launch
 from loadtests.launch import HOST, MODEL, PROJECT_ROOT, titled
 from loadtests.peers.environment import Addition

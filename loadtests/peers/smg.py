@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import psutil
 
-from deployments import processes
+from deployments.local import processes
 from loadtests.launch import HOST, Unavailable, await_answer, family, pause, running
 from loadtests.peers.environment import Environment
 from loadtests.targets import Target

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from deployments import processes
+from deployments.local import processes
 from loadtests.launch import HOST, await_answer, family, running
 from loadtests.peers.environment import Environment
 from loadtests.targets import Target

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.processes import free_port
+from deployments.local.processes import free_port
 from loadtests import chaos
 from tests.gateway_process import GatewayProcess
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from deployments import processes
+from deployments.local import processes
 from loadtests.targets import engine
 from loadtests.users.results import Results
 from tests.gateway_process import ROOT, wait_for

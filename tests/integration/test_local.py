@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deployments.processes import free_port
+from deployments.local.processes import free_port
 from tests.gateway_process import (
     ROOT,
     START_TIMEOUT_S,

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from deployments.engines.asgi import BREAK_OFF
-from deployments.engines.sim import SimulatedEngine
-from deployments.engines.sim_core import Clock
+from deployments.engines.sim.core import Clock
+from deployments.engines.sim.engine import SimulatedEngine
 from gateway.asgi import Message
 from gateway.config.sim import SimEntry, Simulation
 from gateway.telemetry import DISPATCH, Dispatch

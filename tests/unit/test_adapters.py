@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.engines.adapter_files import USUAL_RANK, AdapterFiles
 from deployments.engines.adapters import PROMISE_S, RETRY_S, Adapters
+from deployments.engines.weights import USUAL_RANK, AdapterFiles
 from gateway.errors import AdapterBroken
 from gateway.telemetry import AdapterState
 from tests.unit.conftest import Clock

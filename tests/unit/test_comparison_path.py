@@ -17,8 +17,8 @@ import psutil
 import pytest
 from rich.console import Console
 
-from deployments import local
-from deployments.processes import free_port
+from deployments.local import run as local
+from deployments.local.processes import free_port
 from gateway.config.sim import Simulation
 from loadtests import launch, targets
 from loadtests.comparison.machine import Machine

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from ray.serve.schema import ApplicationStatus, DeploymentStatusOverview
 
-from deployments import broadcasts, discovery
-from deployments.broadcasts import ReplicaBroadcasts
+from deployments import discovery
 from deployments.discovery import Discovery, is_loopback, model_state
-from deployments.shortage import UNEXPLAINED
+from deployments.serve_internals import replica_feed as broadcasts
+from deployments.serve_internals.cluster_state import UNEXPLAINED
+from deployments.serve_internals.replica_feed import ReplicaBroadcasts
 from gateway.config.serving_options import QueueOptions, ServingOptions
 from gateway.routing.fleet import Fleet, ModelState
 from tests.unit.conftest import PATIENCE_S

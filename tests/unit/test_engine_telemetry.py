@@ -12,9 +12,9 @@ import pytest
 
 from deployments.engines.asgi import send_json
 from deployments.engines.call import inside_calls
-from deployments.engines.observer import Beginning, Observer, prompt_tokens
+from deployments.engines.control_routes import BACKLOG_BYTES, KEEP_ALIVE_S
 from deployments.engines.server import EngineServer
-from deployments.engines.telemetry import BACKLOG_BYTES, KEEP_ALIVE_S
+from deployments.engines.vllm.observer import Beginning, Observer, prompt_tokens
 from gateway.asgi import Message, Receive, Scope, Send
 from gateway.engine_telemetry.tracked_request import TrackedRequest
 from gateway.engine_telemetry.tracker import EngineTracker

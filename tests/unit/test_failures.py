@@ -1,10 +1,10 @@
-"""Tests of deployments.failures: the error of a start, found in what Serve says."""
+"""Tests of deployments.serve_internals.status: the error of a start, found in what Serve says."""
 
 import pytest
 from ray.serve.schema import ApplicationStatus, DeploymentStatusOverview, ReplicaState
 
 from deployments.discovery import model_state
-from deployments.failures import LENGTH_LIMIT, start_failure
+from deployments.serve_internals.status import LENGTH_LIMIT, start_failure
 from gateway.routing.fleet import ModelState
 
 TRACEBACK = """\

@@ -12,9 +12,9 @@ import pytest
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions
 
-from deployments.haproxy import ERRORS, hardened
-from deployments.local import environment
-from deployments.processes import free_port
+from deployments.local.processes import free_port
+from deployments.local.run import environment
+from deployments.serve_internals.haproxy import ERRORS, hardened
 from gateway.environment import (
     HAPROXY_BINARY,
     HAPROXY_LOG_TARGET,

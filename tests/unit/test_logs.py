@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deployments.logs import OURS, SERVE, log_with_serve
+from deployments.process_setup import OURS, SERVE, log_with_serve
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_our_lines_are_in_serve_s_log_once(serve_s_log: list[str]) -> None:
     log_with_serve()
     log_with_serve()
     logging.getLogger("gateway.faults").warning("request %s: retried", "r1")
-    logging.getLogger("deployments.engines.telemetry").info("cut off")
+    logging.getLogger("deployments.engines.control_routes").info("cut off")
     logging.getLogger("gateway.relay").debug("nobody reads this")
     assert serve_s_log == ["request r1: retried", "cut off"]
 

@@ -1,4 +1,4 @@
-"""Tests of deployments.observers and deployments.observe: with programs that stand in for both."""
+"""Prometheus and Grafana beside a local gateway, with programs that stand in for both."""
 
 import json
 import os
@@ -12,9 +12,9 @@ import psutil
 import pytest
 import yaml
 
-from deployments.observers import DASHBOARD, grafana, prometheus, write_agents
-from deployments.processes import Session, free_port
-from deployments.scraping import agents_of, sessions_of
+from deployments.local.monitoring import DASHBOARD, grafana, prometheus, write_agents
+from deployments.local.processes import Session, free_port
+from deployments.local.scrape_targets import agents_of, sessions_of
 from tests.gateway_process import ROOT, wait_for
 
 STAND_IN = f"""#!{sys.executable}
@@ -132,7 +132,7 @@ def test_both_are_started_and_ended(programs: Path, tmp_path: Path) -> None:
     with said.open("w") as output:
         command = subprocess.Popen(
             [
-                *(sys.executable, "-m", "deployments.observe", str(agents)),
+                *(sys.executable, "-m", "deployments.local.observe", str(agents)),
                 *("--prometheus-port", str(ports[0]), "--grafana-port", str(ports[1])),
                 *("--directory", str(directory)),
             ],
@@ -165,7 +165,7 @@ def test_without_prometheus_the_command_says_how_to_get_it(tmp_path: Path) -> No
         pytest.skip("Prometheus is where every PATH finds it")
 
     ended = subprocess.run(
-        [sys.executable, "-m", "deployments.observe", "--directory", str(tmp_path)],
+        [sys.executable, "-m", "deployments.local.observe", "--directory", str(tmp_path)],
         env={**os.environ, "PATH": str(tmp_path)},
         capture_output=True,
         text=True,

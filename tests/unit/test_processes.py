@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deployments import processes
-from deployments.processes import Session
+from deployments.local import processes
+from deployments.local.processes import Session
 
 CHILD = "import time; time.sleep(600)"
 LEADER = f"""

@@ -6,7 +6,7 @@ import pytest
 import ray
 from ray.util import metrics as ray_metrics
 
-from deployments.metrics import RayRecorder
+from deployments.serve_internals.metrics import RayRecorder
 from gateway.metrics import IN_FLIGHT, METRICS, REQUESTS, ROUTING, Histogram
 
 Told = dict[tuple[str, tuple[str, ...]], float]

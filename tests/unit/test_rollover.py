@@ -18,7 +18,7 @@ from deployments.rollover import (
     PERIOD_S,
     Rollover,
 )
-from deployments.shortage import UNEXPLAINED
+from deployments.serve_internals.cluster_state import UNEXPLAINED
 from gateway.cluster.placement import plan_placement
 from gateway.cluster.shortage import Cluster, Node
 from gateway.config.loader import parse_entry

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from deployments import processes
+from deployments.local import processes
 from gateway.errors import ConfigError
 from gateway.simulation.trace import BLOCK_TOKENS, TraceRequest, trace_request
 from loadtests.comparison.keeping import keep, replace

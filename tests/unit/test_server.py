@@ -17,8 +17,8 @@ from starlette.middleware.gzip import GZipMiddleware
 from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from deployments.server import BY_DEFAULT, Gathering, serve_directly
-from deployments.shortcut import UNDER_WAY, Shortcut, shortened
+from deployments.serve_internals.direct_ingress import UNDER_WAY, Shortcut, shortened
+from deployments.serve_internals.router_protocol import BY_DEFAULT, Gathering, serve_directly
 from gateway.asgi import App, Message, Receive, Scope, Send
 from gateway.http.app import GatewayApp
 from gateway.upstream.client import UpstreamClient

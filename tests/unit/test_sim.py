@@ -11,9 +11,9 @@ import pytest
 from pydantic import ValidationError
 
 from deployments.engines.server import EngineServer
-from deployments.engines.sim import SimulatedEngine
-from deployments.engines.sim_core import Clock
-from deployments.engines.sim_words import words
+from deployments.engines.sim.core import Clock
+from deployments.engines.sim.engine import SimulatedEngine
+from deployments.engines.sim.words import words
 from gateway.config.sim import SimEntry, Simulation
 from gateway.telemetry import Finished, Load
 from tests.unit.conftest import PATIENCE_S

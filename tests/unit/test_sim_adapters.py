@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from deployments.engines.sim import SimulatedEngine
+from deployments.engines.sim.engine import SimulatedEngine
 from gateway.config.serving_options import Adapter
 from gateway.config.sim import SimEntry, Simulation
 from tests.unit.simulated import (

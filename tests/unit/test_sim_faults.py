@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from deployments.engines.server import EngineServer
-from deployments.engines.sim import SimulatedEngine
+from deployments.engines.sim.engine import SimulatedEngine
 from gateway.config.sim import Simulation
 from tests.unit.simulated import (
     CHAT,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.engines.source import resolve_source
+from deployments.engines.weights import resolve_source
 from gateway.errors import ConfigError
 
 

@@ -2,7 +2,7 @@
 
 from ray.serve.schema import ApplicationStatusOverview, DeploymentStatusOverview, ReplicaState
 
-from deployments.statuses import overviews
+from deployments.serve_internals.status import overviews
 
 
 def test_replicas_are_counted_by_their_state() -> None:

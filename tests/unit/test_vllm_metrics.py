@@ -9,7 +9,7 @@ SCRIPT = """
 from vllm.v1.metrics.buckets import histogram_buckets
 from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
 from vllm.v1.metrics.stats import IterationStats
-from deployments.engines.vllm import DEFAULTS, _Metrics, parse_arguments
+from deployments.engines.vllm.engine import DEFAULTS, _Metrics, parse_arguments
 
 broken = object.__new__(_Metrics)  # has nothing that it would record with
 try:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import yaml
 
-from deployments import processes
+from deployments.local import processes
 from gateway.simulation.trace import BLOCK_TOKENS
 from loadtests.comparison.routing.stretches import SPEED, TOKENS
 from loadtests.launch import MODEL, Unavailable, await_answer, running

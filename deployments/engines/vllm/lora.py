@@ -27,9 +27,9 @@ from vllm.transformers_utils.repo_utils import hf_api
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from deployments.engines.adapter_files import CONFIG, USUAL_RANK, AdapterFiles
 from deployments.engines.adapters import Adapters
 from deployments.engines.call import current_call
+from deployments.engines.weights import CONFIG, USUAL_RANK, AdapterFiles
 from gateway.errors import AdapterBroken
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """Prometheus and Grafana beside a gateway on this machine, until Ctrl-C.
 
-    python -m deployments.observe
+    python -m deployments.local.observe
 
 They watch every gateway that is started from this checkout, also those that come later; all their
 files are below `.run/observe`.
@@ -19,10 +19,10 @@ from typing import Annotated
 import psutil
 import typer
 
-from deployments import processes
-from deployments.local import NOTES
-from deployments.observers import HOST, Observer, grafana, prometheus, write_agents
-from deployments.scraping import agents_of, lists_of, sessions_of
+from deployments.local import processes
+from deployments.local.monitoring import HOST, Observer, grafana, prometheus, write_agents
+from deployments.local.run import NOTES
+from deployments.local.scrape_targets import agents_of, lists_of, sessions_of
 
 INSTALL_PROMETHEUS = (
     "Prometheus is not installed: `apt-get install prometheus`, `brew install prometheus`, or"

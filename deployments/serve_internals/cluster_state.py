@@ -10,7 +10,7 @@ from ray.autoscaler.v2.schema import ClusterStatus, NodeInfo, ResourceDemandSumm
 from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.serve.schema import ReplicaState
 
-from deployments.statuses import application_details
+from deployments.serve_internals.status import application_details
 from gateway.cluster.shortage import Cluster, Node
 
 GROUP = "_group_"

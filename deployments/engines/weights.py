@@ -2,13 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from deployments.engines.source import resolve_source
 from gateway.errors import AdapterBroken, ConfigError
 
 CONFIG = "adapter_config.json"
@@ -100,3 +99,22 @@ class AdapterFiles:
             # A hub's client raises whatever its network does.
             logger.exception("adapter %s could not be downloaded", self.name)
             raise AdapterBroken(self.name, "its files could not be downloaded") from error
+
+
+def resolve_source(source: str, roots: Iterable[Path]) -> str:
+    """The absolute path of `source` under the first of `roots` that has it, else `source` itself.
+
+    Raises:
+        ConfigError: `source` can only be a path (it starts with `.`, `/` or `~`), and is not there.
+    """
+    path = Path(source).expanduser()
+    searched = [Path()] if path.is_absolute() else list(roots)
+    for root in searched:
+        if (found := root / path).is_dir():
+            return str(found.resolve())
+    if path.is_absolute() or source.startswith("."):
+        places = ", ".join(str((root / path).absolute()) for root in searched)
+        raise ConfigError(
+            f"source: no model directory {source!r} on this node (looked at {places})"
+        )
+    return source

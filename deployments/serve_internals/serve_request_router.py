@@ -2,7 +2,7 @@
 
 from ray.serve.request_router import FIFOMixin, PendingRequest, RequestRouter, RunningReplica
 
-from deployments import broadcasts
+from deployments.serve_internals import replica_feed as broadcasts
 
 
 class FleetRequestRouter(FIFOMixin, RequestRouter):

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from deployments.engines.asgi import send_json
-from deployments.engines.sim_core import Core, Job
-from deployments.engines.sim_replies import CachedTokens, Reply, Usage
-from deployments.engines.sim_sequences import Sequence
+from deployments.engines.sim.core import Core, Job
+from deployments.engines.sim.replies import CachedTokens, Reply, Usage
+from deployments.engines.sim.sequences import Sequence
 from gateway.asgi import Send
 
 MARK = (b"x-simulated", b"1")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from deployments.processes import Session
+from deployments.local.processes import Session
 
 DISCOVERY = "prom_metrics_service_discovery.json"
 """What Ray calls its list of a cluster's agents. That below /tmp/ray is of any cluster there is."""

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypeGuard
 import msgspec
 import xxhash
 
-from deployments.engines.sim_sequences import (
+from deployments.engines.sim.sequences import (
     BYTES_PER_TOKEN,
     CHAT_FRAME,
     TEXT_FRAME,

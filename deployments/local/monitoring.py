@@ -13,7 +13,7 @@ HOST = "127.0.0.1"
 SCRAPE_INTERVAL = "10s"
 """As often as Ray's processes report to their agent."""
 USUAL_PLACES = ("/usr/sbin", "/usr/local/bin", "/usr/share/grafana/bin", "/opt/homebrew/bin")
-DASHBOARD = Path(__file__).resolve().parent.parent / "configs" / "grafana" / "gateway.json"
+DASHBOARD = Path(__file__).resolve().parents[2] / "configs" / "grafana" / "gateway.json"
 DATASOURCE = "prometheus"
 
 

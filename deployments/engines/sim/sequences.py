@@ -14,7 +14,7 @@ from typing import Literal, Self
 
 from xxhash import xxh3_64_intdigest, xxh32_intdigest
 
-from deployments.engines.sim_words import said_words, spoken, words
+from deployments.engines.sim.words import said_words, spoken, words
 from gateway.kvcache.prefix import extend
 from gateway.simulation.batching import Run
 

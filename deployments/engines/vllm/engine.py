@@ -35,11 +35,11 @@ from vllm.v1.metrics.loggers import StatLoggerBase, StatLoggerFactory
 from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
 from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, SchedulerStats
 
-from deployments.engines.adapter_files import AdapterFiles
 from deployments.engines.adapters import Adapters
 from deployments.engines.call import inside_calls
-from deployments.engines.observer import Beginning, Observer
-from deployments.engines.vllm_adapters import Loras, Names, kept
+from deployments.engines.vllm.lora import Loras, Names, kept
+from deployments.engines.vllm.observer import Beginning, Observer
+from deployments.engines.weights import AdapterFiles
 from gateway.asgi import App
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.errors import ConfigError

@@ -1,11 +1,6 @@
-"""A simulated engine: OpenAI's chat and text completions without weights, on a clock.
+"""A simulated engine: OpenAI's chat and text completions without weights, on a clock."""
 
-`python -m deployments.engines.sim --port 9000` runs one by itself.
-"""
-
-import argparse
 import asyncio
-import logging
 import time
 import uuid
 from collections.abc import Mapping
@@ -13,7 +8,6 @@ from dataclasses import dataclass
 from typing import Self
 
 import msgspec
-import uvicorn
 
 from deployments.engines.adapters import Adapters
 from deployments.engines.asgi import (
@@ -25,11 +19,9 @@ from deployments.engines.asgi import (
     send_json,
     while_connected,
 )
-from deployments.engines.gate import Gate
-from deployments.engines.server import server_config
-from deployments.engines.sim_answer import MARK, Answer, Part
-from deployments.engines.sim_core import Clock, InstantCore, Job, PacedCore
-from deployments.engines.sim_faults import (
+from deployments.engines.sim.answer import MARK, Answer, Part
+from deployments.engines.sim.core import Clock, InstantCore, Job, PacedCore
+from deployments.engines.sim.faults import (
     BreakingSend,
     Fault,
     Kind,
@@ -37,8 +29,8 @@ from deployments.engines.sim_faults import (
     fault_of,
     for_ever,
 )
-from deployments.engines.sim_replies import ChatStyle, Reply, Style, TextStyle
-from deployments.engines.sim_requests import (
+from deployments.engines.sim.replies import ChatStyle, Reply, Style, TextStyle
+from deployments.engines.sim.requests import (
     ChatRequest,
     CompletionRequest,
     EngineRequest,
@@ -46,7 +38,7 @@ from deployments.engines.sim_requests import (
     TokenizeRequest,
     parse,
 )
-from deployments.engines.sim_sequences import Sequence
+from deployments.engines.sim.sequences import Sequence
 from gateway.asgi import Receive, Scope, Send
 from gateway.config.sim import SimEntry, Simulation
 from gateway.engine_telemetry.tracker import EngineTracker
@@ -333,31 +325,3 @@ def _request_id(scope: Scope) -> str:
 
 def _breaking(send: Send, scope: Scope, fault: Fault, messages: int) -> Send:
     return BreakingSend(send, scope["extensions"][BREAK_OFF]["now"], fault.messages(messages))
-
-
-def main() -> None:
-    """Run a simulated engine until it is interrupted."""
-    parser = argparse.ArgumentParser(description="Run a simulated OpenAI-compatible engine.")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=9000)
-    parser.add_argument("--model", default="sim", help="the model's name")
-    parser.add_argument("--instant", action="store_true", help="answer at once")
-    parser.add_argument(
-        "--simulation",
-        default=Simulation(),
-        type=Simulation.model_validate_json,
-        help='speeds and sizes, as in a model entry: {"step_s": 0.03, "kv_tokens": 32768}',
-    )
-    parser.add_argument("--key", default="none", help="the access key; `none`: no key is needed")
-    args = parser.parse_args()
-    simulation = args.simulation.model_copy(update={"instant": True} if args.instant else {})
-    entry = SimEntry(name=args.model, engine="sim", simulation=simulation)
-    engine = SimulatedEngine(entry)
-    config = server_config(engine.app if args.key == "none" else Gate(engine.app, args.key))
-    config.host, config.port = args.host, args.port
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    uvicorn.Server(config).run()
-
-
-if __name__ == "__main__":
-    main()

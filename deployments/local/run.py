@@ -27,13 +27,13 @@ import yaml
 from ray import serve as ray_serve
 from ray.serve.schema import ApplicationStatusOverview
 
-from deployments import processes
 from deployments.discovery import ANY
+from deployments.local import processes
 from gateway import environment as variables
 from gateway.config.loader import load_config
 from gateway.errors import ConfigError
 
-NOTES = Path(__file__).resolve().parent.parent / ".run"
+NOTES = Path(__file__).resolve().parents[2] / ".run"
 STOP_TIMEOUT_S = 60
 SWEEP_TIMEOUT_S = 5
 POLL_S = 0.5
@@ -245,7 +245,3 @@ Ctrl-C stops it. From another shell:
   export RAY_AUTH_MODE=token RAY_DASHBOARD_ADDRESS={dashboard}
   .venv/bin/serve status
 """
-
-
-if __name__ == "__main__":
-    app()

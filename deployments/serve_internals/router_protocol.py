@@ -1,6 +1,6 @@
 """The HTTP server inside a router's replica: uvicorn, as Serve starts it, but for two things.
 
-Inference requests take a shortcut to the gateway (`deployments.shortcut`).
+Inference requests take a shortcut to the gateway (`deployments.serve_internals.direct_ingress`).
 
 And uvicorn writes the head of a reply by itself, which uvloop (from 0.22 on) sends at once. A
 stream that begins with its first event would cost two packets where one will do, and whoever reads
@@ -14,7 +14,7 @@ from typing import Any, cast
 from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from deployments.shortcut import shortened
+from deployments.serve_internals.direct_ingress import shortened
 from gateway.asgi import App
 from gateway.http.app import GatewayApp
 
