@@ -19,7 +19,6 @@ from deployments.engines.asgi import (
     send_json,
     while_connected,
 )
-from deployments.engines.sim.answer import MARK, Answer, Part
 from deployments.engines.sim.core import Clock, InstantCore, Job, PacedCore
 from deployments.engines.sim.faults import (
     BreakingSend,
@@ -29,7 +28,6 @@ from deployments.engines.sim.faults import (
     fault_of,
     for_ever,
 )
-from deployments.engines.sim.replies import ChatStyle, Reply, Style, TextStyle
 from deployments.engines.sim.requests import (
     ChatRequest,
     CompletionRequest,
@@ -38,6 +36,8 @@ from deployments.engines.sim.requests import (
     TokenizeRequest,
     parse,
 )
+from deployments.engines.sim.responses import ChatStyle, Reply, Style, TextStyle
+from deployments.engines.sim.sender import MARK, Answer, Part
 from deployments.engines.sim.sequences import Sequence
 from gateway.asgi import Receive, Scope, Send
 from gateway.config.sim import SimEntry, Simulation

@@ -7,7 +7,7 @@ from typing import Any
 
 from deployments.engines.asgi import send_json
 from deployments.engines.sim.core import Core, Job
-from deployments.engines.sim.replies import CachedTokens, Reply, Usage
+from deployments.engines.sim.responses import CachedTokens, Reply, Usage
 from deployments.engines.sim.sequences import Sequence
 from gateway.asgi import Send
 
