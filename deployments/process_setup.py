@@ -1,13 +1,16 @@
-"""Our log lines in Serve's log files, where operators look for them."""
+"""Set-up of processes that serve requests: where they log, and when Python collects garbage."""
 
 import gc
 import logging
 
 SERVE = logging.getLogger("ray.serve")
 OURS = ("gateway", "deployments")
+YOUNG = 50_000
+"""New objects before Python looks for cycles among them: requests leave hardly any."""
+MIDDLE, OLD = 20, 100
 
 
-class _ToServe(logging.Handler):
+class _ServeHandler(logging.Handler):
     """Hands every record to Serve's logger, whose handlers come and go with its configuration."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -16,25 +19,20 @@ class _ToServe(logging.Handler):
 
 
 def log_with_serve() -> None:
-    """Have this process's records go where Serve's own go, from here on."""
+    """Send this process's log records where Serve's own go, from here on."""
     for name in OURS:
         logger = logging.getLogger(name)
         logger.setLevel(logging.INFO)
         logger.propagate = False
-        if not any(isinstance(handler, _ToServe) for handler in logger.handlers):
-            logger.addHandler(_ToServe())
+        if not any(isinstance(handler, _ServeHandler) for handler in logger.handlers):
+            logger.addHandler(_ServeHandler())
 
 
-YOUNG = 50_000
-"""Objects made before the young ones are looked through: requests leave hardly any cycles."""
-MIDDLE, OLD = 20, 100
+def collect_garbage_rarely() -> None:
+    """Exempt all present objects from garbage collection, and collect the rest less often.
 
-
-def collect_rarely() -> None:
-    """Leave what has been imported and made so far alone, and look through the rest less often.
-
-    With Python's own thresholds a router spends about a twentieth of its time on looking through
-    what does not change, in pauses that show in the time to first token.
+    With Python's own thresholds a router spends about a twentieth of its time looking through
+    objects that never change, in pauses that show in the time to first token.
     """
     gc.collect()
     gc.freeze()

@@ -16,7 +16,7 @@ import psutil
 import yaml
 
 from deployments.local import processes
-from deployments.local.run import NOTES
+from deployments.local.run import RUN_DIRECTORY
 from gateway.config.loader import load_config
 from gateway.errors import ConfigError
 from loadtests import launch
@@ -150,7 +150,7 @@ def local_gateway(config: Path, port: int, model: str = MODEL) -> Iterator[Local
         yield LocalGateway(
             url=f"http://{HOST}:{port}",
             environment=dict(word.split("=", 1) for word in exports.split()[1:]),
-            session=processes.Session.read(NOTES / f"{process.pid}.json"),
+            session=processes.Session.read(RUN_DIRECTORY / f"{process.pid}.json"),
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from deployments.engines.sim.requests import ChatRequest, CompletionRequest, parse
+from deployments.engines.sim.requests import ChatRequest, CompletionRequest, parse_request
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
@@ -123,7 +123,7 @@ class VerifiedLoad:
 def _expected(path: str, body: Body) -> tuple[str, int]:
     """The answer the simulator gives, and its tokens."""
     kind = ChatRequest if path == CHAT else CompletionRequest
-    task = parse(json.dumps(body).encode(), kind)
+    task = parse_request(json.dumps(body).encode(), kind)
     (answer,) = task.sequences(DEFAULT_TOKENS, LONGEST_MODEL_LEN)
     return answer.text, len(answer.words)
 

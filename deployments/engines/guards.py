@@ -1,21 +1,21 @@
-"""The door of an engine's HTTP server: who may enter, who is inside, and when it closes."""
+"""Guards in front of an engine's application: access key, drain, errors of a dead engine."""
 
 import asyncio
 import contextlib
 import secrets
 from collections.abc import Awaitable, Callable
 
-from deployments.engines.asgi import send_error
+from deployments.engines.asgi import header, send_error
 from gateway.asgi import App, Message, Receive, Scope, Send
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.errors import EngineDraining, InvalidKey
 
 
-class Gate:
-    """Lets in who has the key, counts the work inside, and closes for a drain.
+class EngineGuard:
+    """Rejects requests without the key, counts those in flight, and rejects new ones in a drain.
 
-    Work is what comes by POST. Other methods ask a question (`/health`, a subscription to what the
-    engine does): they are answered to the end, and nobody waits for them.
+    Inference comes by POST. Requests by other methods (`/health`, telemetry) are answered until the
+    server stops, and a drain does not wait for them.
     """
 
     def __init__(self, app: App, key: str) -> None:
@@ -26,7 +26,7 @@ class Gate:
         self.in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or let it through."""
+        """Reject a request, or pass it on."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif not self._has_key(scope):
@@ -36,10 +36,10 @@ class Gate:
         elif self._is_draining:
             await send_error(send, EngineDraining("This engine is shutting down."))
         else:
-            await self._work(scope, receive, send)
+            await self._count(scope, receive, send)
 
     async def drain(self, timeout_s: float) -> int:
-        """Refuse new work and wait for the work inside; how much of it was left in the end."""
+        """Reject new requests and wait for those in flight; the number left after `timeout_s`."""
         self._is_draining = True
         if self.in_flight:
             self._idle.clear()
@@ -47,7 +47,7 @@ class Gate:
                 await asyncio.wait_for(self._idle.wait(), timeout_s)
         return self.in_flight
 
-    async def _work(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _count(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.in_flight += 1
         try:
             # Returns once the response is complete, or the engine noticed that its client is gone.
@@ -58,17 +58,15 @@ class Gate:
                 self._idle.set()
 
     def _has_key(self, scope: Scope) -> bool:
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                return secrets.compare_digest(value, self._authorization)
-        return False
+        given = header(scope, b"authorization")
+        return given is not None and secrets.compare_digest(given, self._authorization)
 
 
-class LastWords:
-    """Sends routers elsewhere while `check` raises, until the replica ends.
+class DeadEngineGuard:
+    """Sends routers to other engines while `check` raises, until the replica ends.
 
     A dead engine answers each request with a server error, and at once: routers would take it for
-    the idlest of all, and use up on it the retries that they allow themselves.
+    the least loaded of all, and use up their retries on it.
     """
 
     def __init__(
@@ -79,21 +77,21 @@ class LastWords:
         self._report = report
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have the engine answer, or say that another one must."""
+        """Have the engine answer, or reject the request if the engine is dead."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif await self.is_dead():
-            await self.decline(send)
+            await self.reject(send)
         else:
-            answer = _Answer(self, send)
+            sender = _GuardedSend(self, send)
             try:
-                await self._app(scope, receive, answer.send)
+                await self._app(scope, receive, sender)
             except Exception:
-                # What is raised after our own answer must not break that off.
-                if not answer.is_ours:
+                # What the engine raises after our own response must not break that off.
+                if not sender.is_replaced:
                     raise
 
-    async def decline(self, send: Send) -> None:
+    async def reject(self, send: Send) -> None:
         """Answer that another engine must, and let all routers know."""
         self._report.drain()
         await send_error(send, EngineDraining("This engine has died."))
@@ -107,23 +105,23 @@ class LastWords:
         return False
 
 
-class _Answer:
-    """The engine's answer, or ours in its place, if it is the error of a dead one."""
+class _GuardedSend:
+    """ASGI's `send`, which replaces a server error of a dead engine by the guard's rejection."""
 
-    def __init__(self, last_words: LastWords, send: Send) -> None:
-        self._last_words = last_words
+    def __init__(self, guard: DeadEngineGuard, send: Send) -> None:
+        self._guard = guard
         self._send = send
-        self.is_ours = False
+        self.is_replaced = False
 
-    def send(self, message: Message) -> Awaitable[None]:
-        """ASGI's `send`; no coroutine of our own for each of a stream's chunks."""
+    def __call__(self, message: Message) -> Awaitable[None]:
+        """Send one message; without a coroutine of our own for each chunk of a stream."""
         is_start = message["type"] == "http.response.start"
-        if self.is_ours or (is_start and message["status"] >= 500):
-            return self._judge(message)
+        if self.is_replaced or (is_start and message["status"] >= 500):
+            return self._check_first(message)
         return self._send(message)
 
-    async def _judge(self, message: Message) -> None:
-        if self.is_ours:
+    async def _check_first(self, message: Message) -> None:
+        if self.is_replaced:
             return
-        self.is_ours = await self._last_words.is_dead()
-        await (self._last_words.decline(self._send) if self.is_ours else self._send(message))
+        self.is_replaced = await self._guard.is_dead()
+        await (self._guard.reject(self._send) if self.is_replaced else self._send(message))

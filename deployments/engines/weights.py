@@ -1,4 +1,4 @@
-"""An adapter's files, as PEFT writes them."""
+"""Files of models and adapters: a path on this node, or a name on a model hub."""
 
 import asyncio
 import logging
@@ -12,13 +12,13 @@ from gateway.errors import AdapterBroken, ConfigError
 
 CONFIG = "adapter_config.json"
 USUAL_RANK = 16
-"""What adapters are thought to have of which nothing can be read."""
+"""Rank assumed of adapters whose configuration cannot be read."""
 
 logger = logging.getLogger("ray.serve")
 
 
 class _LoraConfig(msgspec.Struct):
-    """What of PEFT's configuration an engine is set up by."""
+    """Fields of PEFT's configuration that an engine needs at its start."""
 
     r: int
     rank_pattern: dict[str, int] | None = None
@@ -26,30 +26,30 @@ class _LoraConfig(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class AdapterFiles:
-    """Where an adapter's files are: a path under one of `roots`, or a name on a model hub."""
+    """Files of an adapter, as PEFT writes them: under one of `roots`, or on a model hub."""
 
     name: str
     source: str
     roots: tuple[Path, ...] = ()
 
     def local(self) -> Path | None:
-        """The folder they are in on this node; None if they are on the hub.
+        """Folder of the files on this node; None if they are on the hub.
 
         Raises:
-            AdapterBroken: there are none.
+            AdapterBroken: they do not exist.
         """
         try:
             found = Path(resolve_source(self.source, self.roots))
         except ConfigError as error:
             logger.error("adapter %s: %s", self.name, error)  # noqa: TRY400 - the message says all
-            raise AdapterBroken(self.name, "its files are not there") from error
+            raise AdapterBroken(self.name, "its files do not exist") from error
         return found if found.is_absolute() else None
 
     def folder(self, download: Callable[[str], str]) -> Path:
-        """The folder they are in on this node; `download` fetches them from the hub.
+        """Folder of the files on this node; `download` fetches them from the hub.
 
         Raises:
-            AdapterBroken: there are none.
+            AdapterBroken: they do not exist.
         """
         found = self.local() or self._downloaded(download)
         if not found.is_dir():
@@ -57,10 +57,10 @@ class AdapterFiles:
         return found
 
     def rank(self, folder: Path) -> int:
-        """The largest rank it has in any layer.
+        """Largest rank of the adapter in any layer.
 
         Raises:
-            AdapterBroken: it is no LoRA adapter.
+            AdapterBroken: it is not a LoRA adapter.
         """
         try:
             config = msgspec.json.decode((folder / CONFIG).read_bytes(), type=_LoraConfig)
@@ -70,10 +70,10 @@ class AdapterFiles:
         return max(config.r, *(config.rank_pattern or {}).values(), 0)
 
     async def first_rank(self, download_config: Callable[[str], str], within_s: float) -> int:
-        """Its rank, before there is a need for its files; 0 if they are not there.
+        """Rank of the adapter, read before its files are needed; 0 if they do not exist.
 
-        `download_config`: fetches its configuration, and no more, from the hub. If that fails or
-        is not there in time, `USUAL_RANK`: the hub may answer later.
+        `download_config`: fetches only its configuration from the hub. If that fails or takes
+        longer than `within_s`, `USUAL_RANK`: the hub may answer later.
         """
         try:
             if folder := self.local():
@@ -86,8 +86,8 @@ class AdapterFiles:
                 return self.rank(found.parent)
         except (AdapterBroken, TimeoutError) as error:
             logger.warning(
-                "adapter %s: its rank is unknown (%s), and taken to be at most %d; "
-                "engine_args.max_lora_rank sets another one",
+                "adapter %s: rank unknown (%s), assuming at most %d; set engine_args.max_lora_rank "
+                "if it is higher",
                 *(self.name, str(error) or "the model hub does not answer", USUAL_RANK),
             )
             return USUAL_RANK
@@ -97,15 +97,15 @@ class AdapterFiles:
             return Path(download(self.source))
         except Exception as error:
             # A hub's client raises whatever its network does.
-            logger.exception("adapter %s could not be downloaded", self.name)
+            logger.exception("adapter %s: could not be downloaded from the hub", self.name)
             raise AdapterBroken(self.name, "its files could not be downloaded") from error
 
 
 def resolve_source(source: str, roots: Iterable[Path]) -> str:
-    """The absolute path of `source` under the first of `roots` that has it, else `source` itself.
+    """Absolute path of `source` under the first of `roots` that has it, else `source` itself.
 
     Raises:
-        ConfigError: `source` can only be a path (it starts with `.`, `/` or `~`), and is not there.
+        ConfigError: `source` is a path (it starts with `.`, `/` or `~`) that does not exist.
     """
     path = Path(source).expanduser()
     searched = [Path()] if path.is_absolute() else list(roots)

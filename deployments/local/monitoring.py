@@ -1,4 +1,4 @@
-"""Prometheus and Grafana for a gateway on this machine: where they are, and what they are told."""
+"""Prometheus and Grafana for a gateway on this machine: their programs and their configuration."""
 
 import json
 import os
@@ -12,32 +12,32 @@ import yaml
 HOST = "127.0.0.1"
 SCRAPE_INTERVAL = "10s"
 """As often as Ray's processes report to their agent."""
-USUAL_PLACES = ("/usr/sbin", "/usr/local/bin", "/usr/share/grafana/bin", "/opt/homebrew/bin")
+USUAL_DIRECTORIES = ("/usr/sbin", "/usr/local/bin", "/usr/share/grafana/bin", "/opt/homebrew/bin")
 DASHBOARD = Path(__file__).resolve().parents[2] / "configs" / "grafana" / "gateway.json"
 DATASOURCE = "prometheus"
 
 
 @dataclass(frozen=True, slots=True)
-class Observer:
-    """A program that shows how the gateway does, ready to be started."""
+class MonitoringProgram:
+    """Prometheus or Grafana, ready to be started."""
 
     name: str
     command: list[str]
     port: int
     health: str
-    """The path that answers with 200 once it is up."""
+    """Path that answers with 200 once it is up."""
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
-        """Where a browser finds it."""
+        """Address for a browser."""
         return f"http://{HOST}:{self.port}"
 
 
-def prometheus(directory: Path, port: int, path: str) -> Observer | None:
-    """Prometheus with its files below `directory`; None if it is not on `path` or where it may be.
+def prometheus(directory: Path, port: int, path: str) -> MonitoringProgram | None:
+    """Prometheus with its files below `directory`; None if it is not installed.
 
-    It asks the agents that `write_agents` tells of.
+    It scrapes the agents that `write_agents` lists.
     """
     program = _find(path, "prometheus")
     if program is None:
@@ -62,21 +62,21 @@ def prometheus(directory: Path, port: int, path: str) -> Observer | None:
         f"--storage.tsdb.path={directory / 'prometheus'}",
         f"--web.listen-address={HOST}:{port}",
     ]
-    return Observer("Prometheus", command, port, "/-/ready")
+    return MonitoringProgram("Prometheus", command, port, "/-/ready")
 
 
 def write_agents(directory: Path, agents: Iterable[str]) -> None:
-    """Tell the Prometheus of `directory` whom to ask, also while it runs."""
+    """List the agents for the Prometheus of `directory`, which may be running."""
     file = _agents_file(directory)
     fresh = file.with_suffix(".new")
     fresh.write_text(json.dumps([{"targets": sorted(set(agents))}]))
     fresh.replace(file)
 
 
-def grafana(directory: Path, port: int, path: str, prometheus_url: str) -> Observer | None:
-    """Grafana with the gateway's dashboard, its files below `directory`; None if there is none.
+def grafana(directory: Path, port: int, path: str, prometheus_url: str) -> MonitoringProgram | None:
+    """Grafana with the gateway's dashboard and its files below `directory`; None if not installed.
 
-    Whoever reaches its port may look and edit: it listens on this machine only.
+    Everybody who reaches its port may view and edit: it listens on the loopback interface only.
     """
     program = _find(path, "grafana", "grafana-server")
     home = None if program is None else _home_of(program)
@@ -106,7 +106,7 @@ def grafana(directory: Path, port: int, path: str, prometheus_url: str) -> Obser
         "GF_AUTH_ANONYMOUS_ENABLED": "true",
         "GF_AUTH_ANONYMOUS_ORG_ROLE": "Editor",
         "GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH": str(DASHBOARD),
-        # Nothing of this is to go out, or to wait for what does not answer.
+        # Grafana must not call home, or wait for hosts that do not answer.
         "GF_ANALYTICS_REPORTING_ENABLED": "false",
         "GF_ANALYTICS_CHECK_FOR_UPDATES": "false",
         "GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES": "false",
@@ -114,17 +114,17 @@ def grafana(directory: Path, port: int, path: str, prometheus_url: str) -> Obser
         "GF_PLUGINS_PREINSTALL_DISABLED": "true",
     }
     command = [*server, "--homepath", str(home)]
-    return Observer("Grafana", command, port, "/api/health", environment)
+    return MonitoringProgram("Grafana", command, port, "/api/health", environment)
 
 
 def _find(path: str, *names: str) -> Path | None:
-    places = os.pathsep.join(filter(None, [path, *USUAL_PLACES]))
+    places = os.pathsep.join(filter(None, [path, *USUAL_DIRECTORIES]))
     found = next(filter(None, (shutil.which(name, path=places) for name in names)), None)
     return None if found is None else Path(found).resolve()
 
 
 def _home_of(program: Path) -> Path | None:
-    """Where Grafana's own files are: from its archive, a Debian package, or Homebrew."""
+    """Directory of Grafana's own files: from its archive, a Debian package, or Homebrew."""
     above = program.parent.parent
     places = (above, Path("/usr/share/grafana"), above / "share" / "grafana")
     return next((each for each in places if (each / "conf" / "defaults.ini").exists()), None)

@@ -1,4 +1,4 @@
-"""The processes of a local cluster: found by the session they share, ended for certain."""
+"""Processes of a local cluster: found by the session they share, and ended reliably."""
 
 import contextlib
 import errno
@@ -17,21 +17,21 @@ import psutil
 
 KILL_TIMEOUT_S = 10
 OWN_PORTS = range(20_000, 30_000)
-"""Below what kernels hand out themselves (from 32768, where nobody has changed that)."""
+"""Below the ports that kernels assign themselves (from 32768 by default)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A POSIX session, whose leader may be gone while others of it live on.
+    """A POSIX session, whose leader may have ended while other members live.
 
     Ray's processes keep the session they are started in, whatever else they change about
     themselves (they overwrite their command line and their environment).
     """
 
     id: int
-    """The leader's process id."""
+    """Process id of the leader."""
     created_s: float
-    """When the leader was started, to tell it from a later process with the same id."""
+    """Start time of the leader, to distinguish it from a later process with the same id."""
 
     @classmethod
     def led_by(cls, leader: int) -> Self:
@@ -40,11 +40,11 @@ class Session:
 
     @classmethod
     def read(cls, file: Path) -> Self:
-        """A session as `write` has left it."""
+        """Read a session that `write` has written."""
         return cls(**json.loads(file.read_text()))
 
     def write(self, file: Path) -> None:
-        """Leave a note of this session for whoever cleans up after a crash."""
+        """Write the session to a file, for cleaning up after a crash."""
         file.write_text(json.dumps(asdict(self)))
 
     @property
@@ -60,7 +60,7 @@ class Session:
     def members(self) -> list[psutil.Process]:
         """All living processes of the session."""
         if self.leader is None and psutil.pid_exists(self.id):
-            return []  # an unrelated process has the id now, so nobody is left of this session
+            return []  # another process has the id now, so no member is left
         return [process for process in psutil.process_iter() if self._has(process)]
 
     def _has(self, process: psutil.Process) -> bool:
@@ -71,7 +71,7 @@ class Session:
 
 
 def end(processes: Sequence[psutil.Process], timeout_s: float) -> None:
-    """Ask the processes to end, and kill those still there after `timeout_s`."""
+    """Terminate processes, and kill those that are left after `timeout_s`."""
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.terminate()
@@ -85,9 +85,9 @@ def end(processes: Sequence[psutil.Process], timeout_s: float) -> None:
 def spawn_leader(
     module: str, arguments: Sequence[str], env: dict[str, str]
 ) -> subprocess.Popen[bytes]:
-    """Run a Python module as the leader of a session of its own, its standard input a pipe from us.
+    """Run a Python module as the leader of a new session, with a pipe as its standard input.
 
-    The pipe closes when this process goes, however it goes: that is how the leader learns of it.
+    The pipe closes when this process ends, for whatever reason: so the leader notices.
     """
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
@@ -98,7 +98,7 @@ def spawn_leader(
 
 
 def port_holder(host: str, port: int) -> str | None:
-    """Who listens on a port, in words; None where it is free.
+    """Description of the process that listens on a port; None if the port is free.
 
     Raises:
         OSError: the address cannot be listened on for another reason.
@@ -116,12 +116,12 @@ def port_holder(host: str, port: int) -> str | None:
     for connection in psutil.net_connections("tcp"):
         if connection.status == psutil.CONN_LISTEN and port in connection.laddr:
             return _described(connection.pid)
-    return "a process that is not yours to see"
+    return "a process of another user"
 
 
 def _described(pid: int | None) -> str:
     if pid is None:
-        return "a process that is not yours to see"
+        return "a process of another user"
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(pid)
         return f"process {pid} ({process.name()}: {' '.join(process.cmdline())[:120]})"
@@ -129,7 +129,7 @@ def _described(pid: int | None) -> str:
 
 
 def free_ports(first: int, last: int, size: int) -> range:
-    """The first `size` ports in a row from `first` to `last` at which nobody listens right now.
+    """The first `size` consecutive ports from `first` to `last` on which no process listens now.
 
     Raises:
         OSError: there are none.
@@ -144,15 +144,15 @@ def free_ports(first: int, last: int, size: int) -> range:
 
 
 def free_port() -> int:
-    """A TCP port nobody listens on right now, and that nobody is given by chance later.
+    """A TCP port on which no process listens now, and that the kernel does not assign later.
 
-    A port that the kernel hands out itself, to whoever binds port 0 or connects, may be one of
-    Ray's many connections by the time that our server wants it.
+    A port that the kernel assigns itself, to a process that binds port 0 or connects, may belong to
+    one of Ray's many connections by the time our server binds it.
 
     Raises:
         OSError: there is none.
     """
-    rng = random.SystemRandom()  # of which no two processes have the same
+    rng = random.SystemRandom()  # two processes must not choose the same
     for _ in OWN_PORTS:
         port = rng.choice(OWN_PORTS)
         with socket.socket() as probe, contextlib.suppress(OSError):

@@ -1,12 +1,12 @@
-"""A gateway on this machine: a small Ray cluster of its own, started, watched and taken down whole.
+"""Gateway on this machine: a small Ray cluster of its own, started, watched and stopped as a whole.
 
     python -m deployments.local serve configs/dev.yaml --port 8000
     python -m deployments.local stop
 
-`serve` is two processes. The outer one stays in the terminal; the inner one (`hold`) leads a
-session of its own, so that Ctrl-C reaches only the outer, and holds the cluster. When either goes,
-however it goes, the other takes the cluster down; what outlives both is ended by `stop`, which
-finds the sessions of this checkout by the notes in `.run`.
+`serve` is two processes. The outer one stays in the terminal. The inner one (`hold`) leads a
+session of its own, so that Ctrl-C reaches only the outer one, and holds the cluster. When either
+ends, for whatever reason, the other stops the cluster; processes that outlive both are ended by
+`stop`, which finds the sessions of this checkout by their files in `.run`.
 """
 
 import http.client
@@ -27,20 +27,20 @@ import yaml
 from ray import serve as ray_serve
 from ray.serve.schema import ApplicationStatusOverview
 
-from deployments.discovery import ANY
 from deployments.local import processes
+from deployments.serve_internals.http_options import ANY_HOST
+from deployments.serve_internals.local_cluster import start_cluster
 from gateway import environment as variables
 from gateway.config.loader import load_config
 from gateway.errors import ConfigError
 
-NOTES = Path(__file__).resolve().parents[2] / ".run"
+RUN_DIRECTORY = Path(__file__).resolve().parents[2] / ".run"
 STOP_TIMEOUT_S = 60
-SWEEP_TIMEOUT_S = 5
+LEFTOVER_TIMEOUT_S = 5
 POLL_S = 0.5
 ROUTER_PORTS = (30_000, 31_000)
-"""Where Serve puts the HTTP servers of its ingress replicas."""
-PORTS_EACH = 50
-"""Of them for one cluster."""
+"""Ports from which Serve assigns the HTTP servers of its ingress replicas."""
+PORTS_PER_CLUSTER = 50
 
 Address = tuple[str, int]
 
@@ -50,7 +50,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 @app.command()
 def serve(
     config: Annotated[Path, typer.Argument(help="A Serve config, such as configs/dev.yaml.")],
-    port: Annotated[int | None, typer.Option(help="Instead of the config's port.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to use instead of the config's.")] = None,
 ) -> None:
     """Start the gateway on this machine; Ctrl-C stops it."""
     try:
@@ -59,11 +59,11 @@ def serve(
         raise SystemExit(str(error)) from None
     document = yaml.safe_load(config.read_text())
     options = document.setdefault("http_options", {})
-    host = options.get("host", ANY)
+    host = options.get("host", ANY_HOST)
     port = options["port"] = port or options.get("port", 8000)
     if (holder := processes.port_holder(host, port)) is not None:
         raise SystemExit(
-            f"port {port} is taken by {holder}: end it (`make stop`, if it is this gateway),"
+            f"port {port} is in use by {holder}: end it (`make stop`, if it is this gateway),"
             " or choose another port with `make serve PORT=8001`"
         )
     raise SystemExit(_run(document))
@@ -71,55 +71,47 @@ def serve(
 
 @app.command()
 def stop() -> None:
-    """Take down every gateway started from this checkout, also what a crash has left of one."""
+    """Stop every gateway started from this checkout, and what a crash has left of one."""
     count = 0
-    for note in NOTES.glob("*.json"):
-        session = processes.Session.read(note)
+    for file in RUN_DIRECTORY.glob("*.json"):
+        session = processes.Session.read(file)
         count += len(session.members)
         if session.leader is not None:
             processes.end([session.leader], STOP_TIMEOUT_S)
-        processes.end(session.members, SWEEP_TIMEOUT_S)
-        _forget(note)
+        processes.end(session.members, LEFTOVER_TIMEOUT_S)
+        _remove(file)
     typer.echo(f"stopped {count} processes" if count else "nothing was running")
 
 
 @app.command(hidden=True)
 def hold(config: Path) -> None:
-    """Hold a cluster with the gateway until told to end, or until the outer process is gone."""
-    told = threading.Event()
-    threading.Thread(target=_until_orphaned, args=(told.set,), daemon=True).start()
-    context = ray.init(
-        address="local",
-        namespace="serve",
-        log_to_driver=False,
-        logging_level="warning",
-        # Of its own choice it may be one that a connection of Ray's is given before it is used.
-        _metrics_export_port=processes.free_port(),
-    )
+    """Hold a cluster with the gateway until a signal, or until the outer process has ended."""
+    stopped = threading.Event()
+    threading.Thread(target=_wait_for_orphaning, args=(stopped.set,), daemon=True).start()
+    dashboard = start_cluster(processes.free_port())
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told.set())
-    dashboard = f"http://{context.dashboard_url}"
+        signal.signal(number, lambda *_: stopped.set())
     try:
         _deploy(config, dashboard)
         models = [model.entry.name for model in load_config(config).models]
-        address = _front_door(yaml.safe_load(config.read_text())["http_options"])
-        code = _watch(models, address, told)
+        address = _gateway_address(yaml.safe_load(config.read_text())["http_options"])
+        code = _watch(models, address, stopped)
         if code == 0:
             typer.echo(welcome(models, address, dashboard))
-            while not told.wait(POLL_S):  # a signal may have gone to another thread
+            while not stopped.wait(POLL_S):  # not for ever: a signal may arrive in another thread
                 pass
     finally:
         typer.echo("stopping")
         ray_serve.shutdown()
         ray.shutdown()
-        _forget(config.with_suffix(".json"))  # the outer process may be gone
+        _remove(config.with_suffix(".json"))  # the outer process may have ended
     raise SystemExit(code)
 
 
 def environment() -> dict[str, str]:
-    """What makes Serve fast, and keeps it apart from other clusters on this machine."""
+    """Environment that makes Serve fast, and separates it from other clusters on this machine."""
     # With Serve's own ports, two clusters on one machine would use each other's routers.
-    routers = processes.free_ports(*ROUTER_PORTS, size=PORTS_EACH)
+    routers = processes.free_ports(*ROUTER_PORTS, size=PORTS_PER_CLUSTER)
     return {
         **variables.recommended(variables.installed_haproxy()),
         variables.FALLBACK_PROXY_PORT: str(processes.free_port()),
@@ -135,29 +127,29 @@ def environment() -> dict[str, str]:
 
 
 def _run(document: dict[str, object]) -> int:
-    """Run the inner process on a config to its end, sweep up after it, return its exit code."""
-    NOTES.mkdir(exist_ok=True)
-    note = NOTES / f"{os.getpid()}.json"
-    config = note.with_suffix(".yaml")
+    """Run the inner process on a config, end what it leaves, and return its exit code."""
+    RUN_DIRECTORY.mkdir(exist_ok=True)
+    file = RUN_DIRECTORY / f"{os.getpid()}.json"
+    config = file.with_suffix(".yaml")
     config.write_text(yaml.safe_dump(document))
     leader = processes.spawn_leader("deployments.local", ["hold", str(config)], environment())
     session = processes.Session.led_by(leader.pid)
-    session.write(note)
+    session.write(file)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: leader.terminate())
     try:
         return leader.wait()
     finally:
-        processes.end(session.members, SWEEP_TIMEOUT_S)
-        _forget(note)
+        processes.end(session.members, LEFTOVER_TIMEOUT_S)
+        _remove(file)
 
 
-def _forget(note: Path) -> None:
-    note.unlink(missing_ok=True)
-    note.with_suffix(".yaml").unlink(missing_ok=True)
+def _remove(file: Path) -> None:
+    file.unlink(missing_ok=True)
+    file.with_suffix(".yaml").unlink(missing_ok=True)
 
 
-def _until_orphaned(then: Callable[[], None]) -> None:
+def _wait_for_orphaning(then: Callable[[], None]) -> None:
     os.read(sys.stdin.fileno(), 1)
     then()
 
@@ -167,19 +159,19 @@ def _deploy(config: Path, dashboard: str) -> None:
     command = [tool, "deploy", str(config), "--address", dashboard]
     result = subprocess.run(command, check=False, capture_output=True, text=True)
     if result.returncode:
-        raise SystemExit(f"Serve refused the config:\n{result.stderr}")
+        raise SystemExit(f"Serve rejected the config {config}:\n{result.stderr}")
 
 
-def _front_door(http_options: dict[str, Any]) -> Address:
-    """Where a client on this machine finds the gateway."""
-    host = http_options.get("host", ANY)
-    return {ANY: "127.0.0.1", "::": "::1"}.get(host, host), http_options["port"]
+def _gateway_address(http_options: dict[str, Any]) -> Address:
+    """Address of the gateway for a client on this machine."""
+    host = http_options.get("host", ANY_HOST)
+    return {ANY_HOST: "127.0.0.1", "::": "::1"}.get(host, host), http_options["port"]
 
 
-def _watch(models: list[str], address: Address, told: threading.Event) -> int:
-    """Print how the applications come up; 0 once all models answer, 1 if one fails or we end."""
+def _watch(models: list[str], address: Address, stopped: threading.Event) -> int:
+    """Print the progress of all applications; 0 once all models answer, 1 if one fails."""
     progress = _Progress()
-    while not told.wait(POLL_S):
+    while not stopped.wait(POLL_S):
         applications = ray_serve.status().applications
         progress.show({name: o.status.lower() for name, o in applications.items()})
         if failed := {n: o for n, o in applications.items() if o.status == "DEPLOY_FAILED"}:
@@ -194,23 +186,23 @@ def _watch(models: list[str], address: Address, told: threading.Event) -> int:
 
 
 class _Progress:
-    """What has been printed of how things come up."""
+    """Progress as printed so far."""
 
     def __init__(self) -> None:
-        self._said: dict[str, str] = {}
+        self._printed: dict[str, str] = {}
         self._started_s = time.monotonic()
 
     def show(self, states: dict[str, str]) -> None:
-        """Print what is new, with the seconds since the start."""
+        """Print changed states, with the seconds since the start."""
         elapsed_s = time.monotonic() - self._started_s
         for name, state in states.items():
-            if self._said.get(name) != state:
-                self._said[name] = state
+            if self._printed.get(name) != state:
+                self._printed[name] = state
                 typer.echo(f"{elapsed_s:6.1f} s  {name}: {state}")
 
 
 def _cards(address: Address) -> list[dict[str, Any]]:
-    """How the models stand, as the gateway tells it at its front door; none while that is shut."""
+    """Model cards from the gateway's `/v1/models`; none while it does not answer."""
     connection = http.client.HTTPConnection(*address, timeout=POLL_S)
     try:
         connection.request("GET", "/v1/models")
@@ -223,7 +215,7 @@ def _cards(address: Address) -> list[dict[str, Any]]:
 
 
 def reason(overview: ApplicationStatusOverview) -> str:
-    """Why an application failed: the last line of the innermost error that Serve reports."""
+    """Reason why an application failed: the last line of the innermost error that Serve reports."""
     messages = [deployment.message for deployment in overview.deployments.values()]
     text = "\n".join([overview.message, *messages])
     lines = [line.strip() for line in text.splitlines() if ": " in line]
@@ -232,7 +224,7 @@ def reason(overview: ApplicationStatusOverview) -> str:
 
 
 def welcome(models: list[str], address: Address, dashboard: str) -> str:
-    """What to try, once the gateway is ready."""
+    """Instructions to print once the gateway is ready."""
     host, port = address
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     body = {"model": models[0], "messages": [{"role": "user", "content": "Who are you?"}]}

@@ -1,4 +1,4 @@
-"""What Prometheus has to ask: the metrics agents of Ray clusters on this machine."""
+"""Scrape targets for Prometheus: the metrics agents of Ray clusters on this machine."""
 
 import contextlib
 import json
@@ -9,29 +9,29 @@ import psutil
 
 from deployments.local.processes import Session
 
-DISCOVERY = "prom_metrics_service_discovery.json"
-"""What Ray calls its list of a cluster's agents. That below /tmp/ray is of any cluster there is."""
+AGENTS_FILE = "prom_metrics_service_discovery.json"
+"""Ray's list of a cluster's agents. The one right below /tmp/ray may be of any cluster."""
 DIRECTORY_FLAG = "--session_dir="
-"""How Ray (2.60) tells a raylet where its cluster keeps such things."""
+"""Argument by which Ray (2.60) tells a raylet the directory of its cluster's files."""
 
 
-def sessions_of(notes: Path) -> list[Session]:
-    """The sessions that have left a note of themselves in a directory."""
+def sessions_in(directory: Path) -> list[Session]:
+    """Sessions that have written a file into a directory."""
     sessions = []
-    for note in notes.glob("*.json"):
-        with contextlib.suppress(OSError, ValueError, TypeError):  # it has just been removed
-            sessions.append(Session.read(note))
+    for file in directory.glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, TypeError):  # the file has just been removed
+            sessions.append(Session.read(file))
     return sessions
 
 
 def lists_of(sessions: Iterable[Session]) -> list[Path]:
-    """Where the Ray clusters of these sessions list their agents."""
+    """Files in which the Ray clusters of these sessions list their agents."""
     lists = {_list_of(process) for session in sessions for process in session.members}
     return sorted(path for path in lists if path is not None)
 
 
 def agents_of(lists: Iterable[Path]) -> list[str]:
-    """The addresses of all agents in these lists; of those that are not there (yet), none."""
+    """Addresses of all agents in these files; those that do not exist (yet) are skipped."""
     agents: list[str] = []
     for path in lists:
         with contextlib.suppress(OSError, ValueError):
@@ -45,5 +45,5 @@ def _list_of(process: psutil.Process) -> Path | None:
     with contextlib.suppress(psutil.Error):
         for word in process.cmdline():
             if word.startswith(DIRECTORY_FLAG):
-                return Path(word.removeprefix(DIRECTORY_FLAG)) / DISCOVERY
+                return Path(word.removeprefix(DIRECTORY_FLAG)) / AGENTS_FILE
     return None

@@ -1,56 +1,53 @@
-"""Which engines wait for a place, and what the cluster has for them.
+"""State of the Ray cluster as far as it decides where replicas go: nodes, and unmet demands.
 
-All of this blocks: it is asked off the event loop, and only while an engine is starting.
+All of this blocks: call it off the event loop, and only while an engine is starting.
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import ray
-from ray.autoscaler.v2.schema import ClusterStatus, NodeInfo, ResourceDemandSummary
-from ray.autoscaler.v2.sdk import get_cluster_status
-from ray.serve.schema import ReplicaState
 
-from deployments.serve_internals.status import application_details
+from deployments.serve_internals.fallback import GONE, warn_once
 from gateway.cluster.shortage import Cluster, Node
 
-GROUP = "_group_"
-"""In the names of what placement groups have reserved, which stand beside the nodes' own."""
-UNEXPLAINED = "its engine waits for Ray to place it"
-"""Said where the cluster's sums show room enough, so that nothing tells why."""
+if TYPE_CHECKING:
+    from ray.autoscaler.v2.schema import ClusterStatus, NodeInfo, ResourceDemandSummary
+
+PLACEMENT_GROUP_MARK = "_group_"
+"""Part of the names of resources that placement groups have reserved, among the nodes' own."""
+UNEXPLAINED_WAIT = "its engine waits for Ray to place it"
+"""Reason where the cluster's totals show enough room, so that nothing tells why Ray finds none."""
 
 
-def unplaced(app: str, deployment: str) -> int:
-    """How many replicas of a deployment start and are on no node yet, as far as Serve knows.
+def read_cluster() -> Cluster | None:
+    """State of the cluster at the moment; None if this version of Ray does not tell it."""
+    # No public name in Ray 2.60 tells what is free on each node; this is what `ray status` reads.
+    try:
+        from ray.autoscaler.v2.sdk import get_cluster_status
 
-    Serve learns of the node when the replica's process is up, which may take long by itself.
-    """
-    # `serve.status()` tells that replicas start, but not whether they have a node yet.
-    application = application_details().get(app, {})
-    replicas = application.get("deployments", {}).get(deployment, {}).get("replicas", ())
-    return sum(
-        replica["state"] == ReplicaState.STARTING and replica.get("node_id") is None
-        for replica in replicas
-    )
-
-
-def read_cluster() -> Cluster:
-    """What the cluster has at the moment."""
-    # No public name in Ray 2.60 tells what is free on each node; this is what `ray status` asks.
-    return cluster_of(get_cluster_status(ray.get_runtime_context().gcs_address))
+        return cluster_of(get_cluster_status(ray.get_runtime_context().gcs_address))
+    except GONE as error:
+        consequence = (
+            "a model that is starting does not say what it waits for, and changed engines wait"
+            " until there is room beside the old ones"
+        )
+        warn_once("Ray's cluster status", consequence, repr(error))
+        return None
 
 
-def cluster_of(status: ClusterStatus) -> Cluster:
+def cluster_of(status: "ClusterStatus") -> Cluster:
     """Ray's own description of the cluster, as far as it decides where replicas go."""
     return Cluster(
         nodes=[_node(node) for node in (*status.active_nodes, *status.idle_nodes)],
         pending_nodes=len(status.pending_nodes)
         + sum(launch.count for launch in status.pending_launches),
-        pending_demands=_sought(status.resource_demands),
+        pending_demands=_unmet(status.resource_demands),
     )
 
 
-def _sought(demands: ResourceDemandSummary) -> list[list[dict[str, float]]]:
-    """What each group and each actor needs that Ray has found no node for."""
+def _unmet(demands: "ResourceDemandSummary") -> list[list[dict[str, float]]]:
+    """Bundles of each placement group and each actor that Ray has found no node for."""
     groups = [
         [dict(shape.bundle) for shape in group.bundles_by_count for _ in range(shape.count)]
         for group in demands.placement_group_demand
@@ -63,13 +60,13 @@ def _sought(demands: ResourceDemandSummary) -> list[list[dict[str, float]]]:
     return groups + actors
 
 
-def _node(node: NodeInfo) -> Node:
+def _node(node: "NodeInfo") -> Node:
     return Node(
         node.node_id,
-        total=_own(node.total_resources()),
-        free=_own(node.available_resources()),
+        total=_without_groups(node.total_resources()),
+        free=_without_groups(node.available_resources()),
     )
 
 
-def _own(resources: Mapping[str, float]) -> dict[str, float]:
-    return {name: amount for name, amount in resources.items() if GROUP not in name}
+def _without_groups(resources: Mapping[str, float]) -> dict[str, float]:
+    return {name: amount for name, amount in resources.items() if PLACEMENT_GROUP_MARK not in name}

@@ -1,116 +1,170 @@
-"""A router's application as Serve calls it, with a shortcut for inference requests.
+"""Direct way for inference requests from uvicorn to the gateway, past Serve's own wrappers.
 
 Between uvicorn and the gateway Serve (Ray 2.60) wraps each request: ids, a context and records for
 logs, timers. HAProxy and the gateway do the same, and it takes a quarter of a router's time. So
-inference requests go to the gateway at once, and Serve is told what it has to know of them: how
-many are under way, for draining and scaling, and its metrics.
+inference requests go straight to the gateway, and Serve is told what it has to know of them: how
+many are in flight, for draining and scaling, and its metrics.
 """
-# ruff: noqa: SLF001 - Serve has no public names for any of it
 
+import inspect
 import logging
 import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
 
-from ray.serve._private.common import RequestMetadata, RequestProtocol
-from ray.serve._private.http_util import RequestIdMiddleware
-from ray.serve._private.replica import Replica
-from ray.serve._private.tracing_utils import is_tracing_enabled
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-
+from deployments.serve_internals.fallback import GONE
 from gateway.asgi import App, Receive, Scope, Send
 from gateway.errors import GatewayError
 from gateway.http.app import GatewayApp
 from gateway.request.routes import ROUTES
 
-UNDER_WAY = RequestMetadata(
-    request_id="",
-    internal_request_id="",
-    is_direct_ingress=True,
-    _request_protocol=RequestProtocol.HTTP,
-)
-"""All that Serve wants to know of a request in order to count it."""
+CONSEQUENCE = "inference requests take Serve's own path, at a quarter more of a router's CPU time"
 
 logger = logging.getLogger(__name__)
 
 
-def shortened(serve: App, gateway: GatewayApp) -> App:
-    """The application with the shortcut, if that leaves out nothing operators have asked for."""
-    replica = _replica_behind(serve)
-    if replica is None or _is_asked_for_more(replica):
-        logger.warning("slower than it could be: requests take Serve's whole way to the gateway")
-        return serve
-    return Shortcut(serve, gateway, replica)
+def with_direct_ingress(serve_app: App, gateway: GatewayApp) -> App:
+    """Serve's application, but with a direct way for inference requests to `gateway`.
+
+    Serve's application itself where operators have asked for something that the direct way leaves
+    out, or where this version of Ray lacks something it needs.
+    """
+    try:
+        replica = _replica_behind(serve_app)
+        if replica is None:
+            logger.warning("no direct ingress, Serve has added middleware: %s", CONSEQUENCE)
+            return serve_app
+        if asked := _asked_for(replica):
+            logger.warning("no direct ingress because of %s: %s", asked, CONSEQUENCE)
+            return serve_app
+        return DirectIngress(serve_app, gateway, ServeReplica.of(replica))
+    except GONE as error:
+        logger.warning("no direct ingress with this version of Ray (%r): %s", error, CONSEQUENCE)
+        return serve_app
 
 
-class Shortcut:
-    """Serve's application, but for inference requests, which go to the gateway at once."""
+@dataclass(frozen=True, slots=True)
+class ServeReplica:
+    """The parts of Serve's replica that count requests."""
 
-    def __init__(self, serve: App, gateway: GatewayApp, replica: Replica) -> None:
-        self._serve = serve
+    count_in_flight: Callable[[], AbstractAsyncContextManager[object]]
+    record_request: Callable[..., None]
+    record_reply: Callable[..., None]
+    route: str
+
+    @classmethod
+    def of(cls, replica: Any) -> "ServeReplica":  # noqa: ANN401 - Ray tells no types
+        """The parts of a `ray.serve._private.replica.Replica`.
+
+        Raises:
+            AttributeError, ImportError, TypeError: this version of Ray differs.
+        """
+        from ray.serve._private.common import RequestMetadata, RequestProtocol
+
+        metadata = RequestMetadata(
+            request_id="",
+            internal_request_id="",
+            is_direct_ingress=True,
+            _request_protocol=RequestProtocol.HTTP,
+        )
+        start, metrics = replica._start_request, replica._metrics_manager
+        route, deployment = replica._route_prefix or "/", replica._deployment_id
+        labels = {
+            "protocol": RequestProtocol.HTTP,
+            "route": route,
+            "app_name": deployment.app_name,
+            "deployment_name": deployment.name,
+        }
+        record_request = metrics.record_request_metrics
+        record_ingress = metrics.record_ingress_request_metrics
+        # A request must not be the first to find out that a parameter has gone.
+        inspect.signature(start).bind(metadata)
+        inspect.signature(record_request).bind(
+            route=route, latency_ms=1.0, is_error=False, exception_type=None
+        )
+        inspect.signature(record_ingress).bind(
+            **labels, method="POST", latency_ms=1.0, is_error=False, status_code="200"
+        )
+        return cls(
+            count_in_flight=lambda: start(metadata),
+            record_request=lambda **estimates: record_request(route=route, **estimates),
+            record_reply=lambda **estimates: record_ingress(**labels, **estimates),
+            route=route,
+        )
+
+
+class DirectIngress:
+    """Serve's application, but for inference requests, which go straight to the gateway."""
+
+    def __init__(self, serve_app: App, gateway: GatewayApp, replica: ServeReplica) -> None:
+        self._serve_app = serve_app
         self._gateway = gateway
-        self._under_way = replica._start_request
-        self._metrics = replica._metrics_manager
-        self._app_name = replica._deployment_id.app_name
-        self._deployment = replica._deployment_id.name
-        self._route = replica._route_prefix or "/"
+        self._replica = replica
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Speak ASGI."""
+        """Answer one request, as ASGI has it."""
         if scope["type"] != "http" or scope["path"] not in ROUTES:
-            await self._serve(scope, receive, send)
+            await self._serve_app(scope, receive, send)
             return
         began_s = time.perf_counter()
         status = 0
         error: Exception | None = None
         try:
-            async with self._under_way(UNDER_WAY):
+            async with self._replica.count_in_flight():
                 status = await self._gateway.answer(scope, receive, send)
         except Exception as broken:
             error = broken
-            if not isinstance(broken, GatewayError):  # which has been noted, with its request
-                logger.exception("%s failed", scope["path"])
-            raise  # uvicorn cuts the connection, without a word
+            if not isinstance(broken, GatewayError):  # which is logged already, with its request
+                logger.exception("%s failed; its connection is closed", scope["path"])
+            raise  # uvicorn closes the connection, without a word
         finally:
             latency_ms = 1000 * (time.perf_counter() - began_s)
             self._record(scope["method"], status, latency_ms, error)
 
     def _record(self, method: str, status: int, latency_ms: float, error: Exception | None) -> None:
-        """Count a request in Serve's own metrics; `status`: 0 if its client has left, or is cut."""
-        metrics, route = self._metrics, self._route
-        metrics.record_request_metrics(
-            route=route,
+        """Count a request in Serve's own metrics; `status`: 0 if its client left, or it broke."""
+        self._replica.record_request(
             latency_ms=latency_ms,
             is_error=error is not None,
             exception_type=None if error is None else type(error).__name__,
         )
         if status:
-            metrics.record_ingress_request_metrics(
-                protocol=RequestProtocol.HTTP,
+            self._replica.record_reply(
                 method=method,
-                route=route,
-                app_name=self._app_name,
-                deployment_name=self._deployment,
                 latency_ms=latency_ms,
                 is_error=status >= 400,
                 status_code=str(status),
             )
 
 
-def _replica_behind(serve: App) -> Replica | None:
-    """Serve's replica, if only the middlewares are before it that are always there."""
-    inner: object = serve.app if isinstance(serve, ProxyHeadersMiddleware) else serve
+def _replica_behind(serve_app: App) -> Any:  # noqa: ANN401 - Ray tells no types
+    """Serve's replica, if only the middlewares are before it that are always there; else None."""
+    from ray.serve._private.http_util import RequestIdMiddleware
+    from ray.serve._private.replica import Replica
+    from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+    inner: Any = serve_app.app if isinstance(serve_app, ProxyHeadersMiddleware) else serve_app
     endpoint = inner._app if isinstance(inner, RequestIdMiddleware) else None
     replica = getattr(endpoint, "__self__", None)
     return replica if isinstance(replica, Replica) else None
 
 
-def _is_asked_for_more(replica: Replica) -> bool:
-    """Whether Serve is to do what the shortcut leaves out."""
+def _asked_for(replica: Any) -> str:  # noqa: ANN401 - Ray tells no types
+    """What Serve is configured to do that the direct way leaves out; empty if nothing."""
+    from ray.serve._private.tracing_utils import is_tracing_enabled
+
     options, logging_config = replica._http_options, replica._deployment_config.logging_config
-    return (
-        options is None
-        or options.request_timeout_s is not None
-        or replica.max_queued_requests != -1
-        or is_tracing_enabled()
-        or (logging_config is None or logging_config.get("enable_access_log", True))
-        or replica._user_callable_wrapper._run_user_code_in_separate_thread
-    )
+    asked = {
+        "missing HTTP options": options is None,
+        "`request_timeout_s`": options is not None and options.request_timeout_s is not None,
+        "`max_queued_requests`": replica.max_queued_requests != -1,
+        "Serve's tracing": is_tracing_enabled(),
+        "Serve's access log": logging_config is None
+        or logging_config.get("enable_access_log", True),
+        "user code in a thread of its own": (
+            replica._user_callable_wrapper._run_user_code_in_separate_thread
+        ),
+    }
+    return next((name for name, is_asked in asked.items() if is_asked), "")

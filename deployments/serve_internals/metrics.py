@@ -1,8 +1,8 @@
-"""Metrics by way of Ray, whose agent on each node exports those of all its processes.
+"""Recorder of metrics that Ray's agent on each node exports for all its processes.
 
-A call of Ray's takes some microseconds and costs its agent as much for every observation. So what
-is counted and observed is added up here until the next `flush`. Histograms are told as Prometheus
-knows them, their buckets, sum and count each a gauge of Ray's: only gauges take what is added up.
+A call of Ray's takes some microseconds, and as much of its agent's time, for every observation. So
+counts and observations are summed up here until the next `flush`. A histogram is exported as
+Prometheus has it: its buckets, sum and count are gauges of Ray's, which accept sums.
 """
 
 from bisect import bisect_left
@@ -14,50 +14,50 @@ from gateway.metrics import METRICS, Counter, Gauge, Histogram, Labels, Metric
 
 
 class RayRecorder:
-    """Every metric of `gateway.metrics`; one a process."""
+    """Recorder of all metrics of `gateway.metrics`; one per process."""
 
     def __init__(self) -> None:
-        self._grown: dict[tuple[Counter, Labels], float] = {}
-        self._observed: dict[tuple[Histogram, Labels], _Observed] = {}
+        self._increases: dict[tuple[Counter, Labels], float] = {}
+        self._observed: dict[tuple[Histogram, Labels], _Observations] = {}
         self._counters = {m: _counter(m) for m in METRICS if isinstance(m, Counter)}
         self._gauges = {m: _gauge(m) for m in METRICS if isinstance(m, Gauge)}
         self._histograms = {m: _RayHistogram(m) for m in METRICS if isinstance(m, Histogram)}
 
     def count(self, metric: Counter, labels: Labels, amount: float = 1.0) -> None:
-        """Let a counter grow."""
+        """Increase a counter."""
         key = metric, labels
-        self._grown[key] = self._grown.get(key, 0.0) + amount
+        self._increases[key] = self._increases.get(key, 0.0) + amount
 
     def set(self, metric: Gauge, labels: Labels, value: float) -> None:
-        """Say how a gauge stands."""
+        """Set a gauge."""
         self._gauges[metric].set(value, _tags(metric, labels))
 
     def observe(self, metric: Histogram, labels: Labels, value: float) -> None:
         """Add one observation."""
         observed = self._observed.get((metric, labels))
         if observed is None:
-            observed = self._observed[metric, labels] = _Observed(metric.bounds)
+            observed = self._observed[metric, labels] = _Observations(metric.bounds)
         observed.add(value)
 
     def flush(self) -> None:
-        """Tell Ray how counters have grown, and how histograms stand."""
-        while self._grown:
-            (metric, labels), amount = self._grown.popitem()
-            if amount > 0:  # Ray refuses to add nothing
+        """Pass all counters and histograms on to Ray."""
+        while self._increases:
+            (metric, labels), amount = self._increases.popitem()
+            if amount > 0:  # Ray rejects an increase by zero
                 self._counters[metric].inc(amount, _tags(metric, labels))
         for (histogram, labels), observed in self._observed.items():
             self._histograms[histogram].set(observed, _tags(histogram, labels))
 
 
-class _Observed:
-    """What a histogram has seen by one set of labels."""
+class _Observations:
+    """Observations of a histogram with one set of labels."""
 
     __slots__ = ("_bounds", "counts", "sum")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
-        """In each bucket; the last one is what is above all bounds."""
+        """Number in each bucket; the last one is above all bounds."""
         self.sum = 0.0
 
     def add(self, value: float) -> None:
@@ -67,7 +67,7 @@ class _Observed:
 
 
 class _RayHistogram:
-    """The gauges that a histogram is told by."""
+    """Gauges of Ray's that export one histogram."""
 
     def __init__(self, metric: Histogram) -> None:
         self._ends = [*(repr(float(bound)) for bound in metric.bounds), "+Inf"]
@@ -76,8 +76,8 @@ class _RayHistogram:
         self._sum = ray_metrics.Gauge(f"{name}_sum", meaning, labels)
         self._count = ray_metrics.Gauge(f"{name}_count", meaning, labels)
 
-    def set(self, observed: _Observed, tags: dict[str, str]) -> None:
-        """Say how it stands."""
+    def set(self, observed: _Observations, tags: dict[str, str]) -> None:
+        """Set all gauges of one set of labels."""
         for end, count in zip(self._ends, accumulate(observed.counts), strict=True):
             self._buckets.set(count, tags | {"le": end})
         self._sum.set(observed.sum, tags)

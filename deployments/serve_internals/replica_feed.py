@@ -1,19 +1,20 @@
-"""Where Serve's request routers meet the router whose process they run in.
+"""Feed of running replicas from Serve's request routers to the router of the same process.
 
 Serve makes request routers itself and offers no way to hand them an object, and it pickles their
-module by value: only the state of a third module, this one, is the same for both.
+module by value: only the state of a third module, this one, is shared by both.
 """
 
 import threading
 from collections.abc import Callable, Sequence
 
+from ray.serve.handle import DeploymentHandle
 from ray.serve.request_router import RunningReplica
 
 Listener = Callable[[Sequence[RunningReplica]], None]
 
 
-class ReplicaBroadcasts:
-    """Where Serve's request routers leave what they hear, and the process's router picks it up.
+class ReplicaFeed:
+    """Latest running replicas of each application's engine, and whoever listens for changes.
 
     Serve may run its request routers on a thread of their own, and make them before anyone listens.
     """
@@ -24,14 +25,14 @@ class ReplicaBroadcasts:
         self._listeners: dict[str, Listener] = {}
 
     def publish(self, app: str, replicas: list[RunningReplica]) -> None:
-        """All running replicas of an application's engine."""
+        """Pass on all running replicas of an application's engine."""
         with self._lock:
             self._latest[app] = replicas
             if listener := self._listeners.get(app):
                 listener(replicas)
 
     def subscribe(self, app: str, listener: Listener) -> None:
-        """Have `listener` called with what is known now, if anything, and with every change."""
+        """Call `listener` with what is known now, if anything, and with every change."""
         with self._lock:
             self._listeners[app] = listener
             if app in self._latest:
@@ -44,4 +45,13 @@ class ReplicaBroadcasts:
             self._latest.pop(app, None)
 
 
-replicas = ReplicaBroadcasts()
+feed = ReplicaFeed()
+"""The feed of this process."""
+
+
+def start_request_router(engine: DeploymentHandle) -> None:
+    """Have Serve make the request router that publishes a deployment's replicas.
+
+    Serve makes it with the first use of a handle, of which `options` is one that calls nothing.
+    """
+    engine.options(method_name="ping")

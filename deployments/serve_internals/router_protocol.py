@@ -1,53 +1,74 @@
-"""The HTTP server inside a router's replica: uvicorn, as Serve starts it, but for two things.
+"""HTTP protocol of a router's replica: uvicorn's, as Serve starts it, but for two things.
 
-Inference requests take a shortcut to the gateway (`deployments.serve_internals.direct_ingress`).
+Inference requests take the direct way to the gateway (`direct_ingress`).
 
-And uvicorn writes the head of a reply by itself, which uvloop (from 0.22 on) sends at once. A
-stream that begins with its first event would cost two packets where one will do, and whoever reads
-them, HAProxy first of all, would be woken twice.
+And uvicorn writes the head of a response by itself, which uvloop (from 0.22 on) sends at once. A
+stream that begins with its first event would cost two packets instead of one, and its readers,
+HAProxy first of all, would be woken twice.
 """
 
 import asyncio
 from functools import cache
 from typing import Any, cast
 
-from uvicorn.config import HTTP_PROTOCOLS
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
-from deployments.serve_internals.direct_ingress import shortened
+from deployments.serve_internals.direct_ingress import CONSEQUENCE, with_direct_ingress
+from deployments.serve_internals.fallback import GONE, warn_once
 from gateway.asgi import App
 from gateway.http.app import GatewayApp
 
-BY_DEFAULT = "auto"
-"""The name by which servers find their protocol that are told of none, as Serve's are."""
-HEAD, INTERIM = b"HTTP/1.1 ", b"HTTP/1.1 1"
-"""How replies begin, and how answers that come before them, for which clients wait."""
+DEFAULT_PROTOCOL = "auto"
+"""Name of the protocol of servers that are not told one, such as Serve's."""
+HEAD, INTERIM_HEAD = b"HTTP/1.1 ", b"HTTP/1.1 1"
+"""First bytes of responses, and of interim responses, which clients wait for."""
 
 
-def serve_directly(gateway: GatewayApp) -> None:
-    """Have the server that Serve starts in this process take inference requests to `gateway`."""
+def install_router_protocol(gateway: GatewayApp) -> None:
+    """Have the server that Serve starts in this process send inference requests to `gateway`.
+
+    Where this version of uvicorn lacks what that takes, its own protocol stays.
+    """
+    try:
+        from uvicorn.config import HTTP_PROTOCOLS
+
+        if DEFAULT_PROTOCOL not in HTTP_PROTOCOLS:
+            raise KeyError(DEFAULT_PROTOCOL)
+        HTTP_PROTOCOLS[DEFAULT_PROTOCOL] = _router_protocol(gateway)
+    except GONE as error:
+        warn_once("uvicorn's HTTP protocol", CONSEQUENCE, repr(error))
+
+
+def _router_protocol(gateway: GatewayApp) -> Any:  # noqa: ANN401 - uvicorn takes a class, too
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
     @cache
-    def shortened_once(serve: App) -> App:
-        return shortened(serve, gateway)
+    def with_direct_ingress_once(serve_app: App) -> App:
+        return with_direct_ingress(serve_app, gateway)
 
-    class Protocol(HttpToolsProtocol):
-        """uvicorn's, with another application and another transport."""
+    class RouterProtocol(HttpToolsProtocol):
+        """uvicorn's protocol, with another application and another transport.
+
+        An attribute that is gone leaves a connection to uvicorn alone, and never ends it.
+        """
 
         def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - as uvicorn has it
             super().__init__(*args, **options)
-            self.app = shortened_once(self.app)
+            try:
+                self.app = with_direct_ingress_once(self.app)
+            except GONE as error:
+                warn_once("the application of uvicorn's protocol", CONSEQUENCE, repr(error))
 
         def connection_made(  # type: ignore[override] # as uvicorn has it
             self, transport: asyncio.Transport
         ) -> None:
             """Take the transport from asyncio."""
-            super().connection_made(cast("asyncio.Transport", Gathering(transport, self.loop)))
+            loop = getattr(self, "loop", None) or asyncio.get_running_loop()
+            coalescing = HeadCoalescingTransport(transport, loop)
+            super().connection_made(cast("asyncio.Transport", coalescing))
 
-    HTTP_PROTOCOLS[BY_DEFAULT] = cast("str", Protocol)  # it takes a class as well
+    return RouterProtocol
 
 
-class Gathering:
+class HeadCoalescingTransport:
     """A transport that holds a head back until more is written, or its turn of the loop ends."""
 
     __slots__ = ("_head", "_loop", "_transport")
@@ -58,7 +79,7 @@ class Gathering:
         self._head = b""
 
     def __getattr__(self, name: str) -> object:
-        """All else is the transport's own."""
+        """Everything else is the transport's own."""
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
@@ -66,7 +87,7 @@ class Gathering:
         if self._head:
             self._transport.writelines((self._head, data))
             self._head = b""
-        elif data.startswith(HEAD) and not data.startswith(INTERIM):
+        elif data.startswith(HEAD) and not data.startswith(INTERIM_HEAD):
             self._head = data
             self._loop.call_soon(self._flush)
         else:

@@ -1,14 +1,14 @@
-"""Serve's request router for engines: it tells this process's router which replicas run."""
+"""Serve's request router for engines, which publishes running replicas to the process's feed."""
 
 from ray.serve.request_router import FIFOMixin, PendingRequest, RequestRouter, RunningReplica
 
-from deployments.serve_internals import replica_feed as broadcasts
+from deployments.serve_internals import replica_feed
 
 
-class FleetRequestRouter(FIFOMixin, RequestRouter):
-    """Passes every change of a model's replicas on to this process's fleet.
+class PublishingRequestRouter(FIFOMixin, RequestRouter):
+    """Publishes every change of a model's replicas to `replica_feed`.
 
-    As a request router it serves only the few control calls (`wake`): any replica will do.
+    As a request router it serves only the few control calls (`ping`): any replica will do.
     """
 
     async def choose_replicas(
@@ -22,4 +22,4 @@ class FleetRequestRouter(FIFOMixin, RequestRouter):
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
         """Serve's call with all running replicas, at every change."""
         super().update_replicas(replicas)
-        broadcasts.replicas.publish(self.app_name, replicas)
+        replica_feed.feed.publish(self.app_name, replicas)

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from ray.llm._internal.serve.core.engine.protocol import LLMEngine  # Ray 2.60: no public name
 
 from deployments.engines.sim.engine import SimulatedEngine
-from deployments.engines.sim.responses import ChatStyle, Reply
+from deployments.engines.sim.responses import ChatFormatter, ResponseEncoder
 from deployments.engines.sim.words import words
 from gateway.config.sim import SimEntry, Simulation
 from loadtests.peers.ray_llm import PACE
@@ -61,8 +61,8 @@ class SimulatedLLMEngine(LLMEngine):
         self, request: Request, raw_request_info: object = None
     ) -> AsyncGenerator[str, None]:
         """An event for every word and three around them, each a piece of its own."""
-        reply = Reply(
-            style=ChatStyle(),
+        reply = ResponseEncoder(
+            formatter=ChatFormatter(),
             id=f"chatcmpl-{uuid.uuid4().hex}",
             created=int(time.time()),
             model=self._model,

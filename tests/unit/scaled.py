@@ -9,7 +9,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from deployments.autoscaling import LOOK_BACK_S, EnginePolicy
+from deployments.autoscaling import LOOK_BACK_S, EngineScalingPolicy
 from gateway.engine_telemetry.stats import EngineStats, engine_stats
 from gateway.routing.replica_state import HEADROOM, RESERVE
 from gateway.simulation.batching import EngineSpeeds
@@ -79,7 +79,9 @@ class ScaledModel:
         scale_down_delay_s: float = 300.0,
     ) -> None:
         self._timeline = Timeline()
-        self._policy = EnginePolicy(target_utilization, 2.0, scale_down_delay_s, self._timeline)
+        self._policy = EngineScalingPolicy(
+            target_utilization, 2.0, scale_down_delay_s, self._timeline
+        )
         self._start_s, self._least, self._most = start_s, least, most
         self._target = least
         self._replicas = [self._replica() for _ in range(least)]

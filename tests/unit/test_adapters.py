@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.engines.adapters import PROMISE_S, RETRY_S, Adapters
+from deployments.engines.adapters import RESERVATION_S, RETRY_S, AdapterCache
 from deployments.engines.weights import USUAL_RANK, AdapterFiles
 from gateway.errors import AdapterBroken
 from gateway.telemetry import AdapterState
@@ -63,12 +63,12 @@ LONG_S = 1000.0
 
 
 class Scene:
-    """Adapters `a` to `d`, and what their engine has told of them last."""
+    """AdapterCache `a` to `d`, and what their engine has told of them last."""
 
     def __init__(self, most: int, clock: Callable[[], float], patience_s: float = LONG_S) -> None:
         self.loader = FakeLoader()
         self.told = AdapterState()
-        self.adapters = Adapters("abcd", most, self.loader, self._hear, clock, patience_s)
+        self.adapters = AdapterCache("abcd", most, self.loader, self._hear, clock, patience_s)
 
     def _hear(self, state: AdapterState) -> None:
         self.told = state
@@ -81,12 +81,12 @@ class Scene:
 class Use:
     """Somebody who uses an adapter until told to stop."""
 
-    def __init__(self, adapters: Adapters, name: str) -> None:
+    def __init__(self, adapters: AdapterCache, name: str) -> None:
         self._end = asyncio.Event()
         self.has_it = False
         self.task = asyncio.create_task(self._use(adapters, name))
 
-    async def _use(self, adapters: Adapters, name: str) -> None:
+    async def _use(self, adapters: AdapterCache, name: str) -> None:
         async with adapters.using(name):
             self.has_it = True
             await self._end.wait()
@@ -241,7 +241,7 @@ async def test_what_was_made_ready_is_kept_for_a_moment(clock: Clock) -> None:
     await settle()
     assert scene.loader.inside == {"a", "b"}
 
-    clock.now_s += PROMISE_S
+    clock.now_s += RESERVATION_S
     user = scene.start("b")
     await settle()
     assert user.has_it
@@ -272,7 +272,7 @@ async def test_files_are_fetched_while_others_are_loaded(clock: Clock) -> None:
 
 async def test_a_start_waits_only_so_long(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not there by then is loaded when it is wanted."""
-    monkeypatch.setattr("deployments.engines.adapters.START_S", 0.01)
+    monkeypatch.setattr("deployments.engines.adapters.START_TIMEOUT_S", 0.01)
     scene = Scene(2, clock)
     scene.loader.remote["b"] = asyncio.Event()
 
@@ -291,12 +291,12 @@ async def test_a_failed_unload_is_nobodys_fault(
     scene = Scene(1, clock)
     scene.loader.sticking = {"a"}
     await scene.adapters.prepare("a")
-    clock.now_s += PROMISE_S
+    clock.now_s += RESERVATION_S
 
     await scene.adapters.prepare("b")
 
     assert scene.told.loaded == ["b"]
-    assert "the adapter a could not be unloaded" in caplog.text
+    assert "adapter a could not be unloaded" in caplog.text
 
 
 async def test_whoever_leaves_does_not_end_the_load(clock: Clock) -> None:
@@ -516,4 +516,4 @@ def test_a_path_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(AdapterBroken) as caught:
         AdapterFiles("a", "./none", (tmp_path,)).folder(_fail)
 
-    assert caught.value.reason == "its files are not there"
+    assert caught.value.reason == "its files do not exist"

@@ -11,7 +11,7 @@ from ray.serve.autoscaling_policy import _apply_autoscaling_config
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
 from deployments.app import scale
-from deployments.autoscaling import EnginePolicy
+from deployments.autoscaling import EngineScalingPolicy
 from gateway.config.loader import parse_entry
 from gateway.engine_telemetry.stats import EngineStats, engine_stats, read_stats
 from gateway.engine_telemetry.tracker import EngineTracker
@@ -36,7 +36,7 @@ class Controller:
     """What Serve's controller does with a policy: asks it often, and does as it says."""
 
     def __init__(self, target: int, **loads: float) -> None:
-        self.policy = EnginePolicy(0.5, 2, scale_down_delay_s=30, now=lambda: self.now_s)
+        self.policy = EngineScalingPolicy(0.5, 2, scale_down_delay_s=30, now=lambda: self.now_s)
         self.loads = loads
         """Sequences that each replica has told; those that have told nothing are `silent`."""
         self.silent: list[str] = []
@@ -227,7 +227,7 @@ def test_metrics_of_an_engine_of_another_version_are_left_alone() -> None:
 def test_the_policy_reaches_the_controller_by_pickle() -> None:
     """Serve sends its class by value, and its settings as JSON."""
     policy = AutoscalingPolicy(
-        policy_function=EnginePolicy,
+        policy_function=EngineScalingPolicy,
         policy_kwargs={"target_utilization": 0.5, "max_wait_s": 2, "scale_down_delay_s": 0},
     )
     config = pickle.loads(cloudpickle.dumps(AutoscalingConfig(policy=policy)))  # noqa: S301 - ours

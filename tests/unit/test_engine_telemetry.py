@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from deployments.engines.asgi import send_json
-from deployments.engines.call import inside_calls
+from deployments.engines.call import with_call_context
 from deployments.engines.control_routes import BACKLOG_BYTES, KEEP_ALIVE_S
 from deployments.engines.server import EngineServer
-from deployments.engines.vllm.observer import Beginning, Observer, prompt_tokens
+from deployments.engines.vllm.observer import FirstToken, RequestObserver, prompt_tokens
 from gateway.asgi import Message, Receive, Scope, Send
 from gateway.engine_telemetry.tracked_request import TrackedRequest
 from gateway.engine_telemetry.tracker import EngineTracker
@@ -156,9 +156,7 @@ async def served(
 ) -> AsyncIterator[Served]:
     """A running server of a fake engine."""
     engine = FakeEngine()
-    server = EngineServer(engine, "127.0.0.1")
-    server._telemetry._keep_alive_s = keep_alive_s
-    server._telemetry._backlog_bytes = backlog_bytes
+    server = EngineServer(engine, "127.0.0.1", keep_alive_s, backlog_bytes)
     await server.start()
     this = Served(engine, server)
     try:
@@ -404,9 +402,9 @@ def report(clock: Clock) -> EngineTracker:
 
 
 @pytest.fixture
-def observer(report: EngineTracker) -> Observer:
+def observer(report: EngineTracker) -> RequestObserver:
     """The observer under test."""
-    return Observer(report)
+    return RequestObserver(report)
 
 
 Call = Callable[[], Coroutine[None, None, None]]
@@ -425,11 +423,11 @@ async def request(call: Call, sent: Dispatch | None = None) -> None:
     async def send(message: Message) -> None:
         """Nobody listens."""
 
-    await inside_calls(app)({"type": "http", "headers": headers}, receive, send)
+    await with_call_context(app)({"type": "http", "headers": headers}, receive, send)
 
 
 async def answered(
-    observer: Observer, *items: FakeOutput | Exception, is_delta: bool = True
+    observer: RequestObserver, *items: FakeOutput | Exception, is_delta: bool = True
 ) -> list[FakeOutput]:
     """Take everything that a watched call yields."""
     calls = observer.generate(Outputs(items).run(), PROMPT, "request", is_delta=is_delta)
@@ -449,7 +447,7 @@ def finished(report: EngineTracker) -> Finished:
     return request_
 
 
-async def test_outputs_pass_unchanged(observer: Observer) -> None:
+async def test_outputs_pass_unchanged(observer: RequestObserver) -> None:
     """Whoever called the engine gets what it yields, the same objects in the same order."""
     outputs = [delta("a"), delta("b"), delta("", last="stop")]
     assert await answered(observer, *outputs) == outputs
@@ -457,7 +455,7 @@ async def test_outputs_pass_unchanged(observer: Observer) -> None:
 
 @pytest.mark.parametrize("is_delta", [True, False])
 async def test_an_answer_is_collected(
-    observer: Observer, report: EngineTracker, is_delta: bool
+    observer: RequestObserver, report: EngineTracker, is_delta: bool
 ) -> None:
     """Whether outputs are pieces or the whole so far, the answer's text follows the prompt."""
     text = "the answer to all of the questions, all"
@@ -486,7 +484,7 @@ async def test_an_answer_is_collected(
 
 
 async def test_several_answers_are_collected_apart(
-    observer: Observer, report: EngineTracker
+    observer: RequestObserver, report: EngineTracker
 ) -> None:
     """Pieces of different answers come mixed; each is put together by its index."""
     one, two = "1" * 39, "2" * 39
@@ -504,7 +502,7 @@ async def test_several_answers_are_collected_apart(
     assert update.finished[0].completion_tokens == 78
 
 
-async def test_an_answer_in_token_ids(observer: Observer, report: EngineTracker) -> None:
+async def test_an_answer_in_token_ids(observer: RequestObserver, report: EngineTracker) -> None:
     """Where the prompt came as token ids, the answer's ids follow it, four bytes each."""
     sent = Dispatch(
         id=3, key_bytes=KEY_BYTES, prompt_bytes=400, seed=7, reply_start=b"", is_token_ids=True
@@ -520,7 +518,7 @@ async def test_an_answer_in_token_ids(observer: Observer, report: EngineTracker)
 
 
 async def test_the_dispatch_goes_to_the_first_call(
-    observer: Observer, report: EngineTracker
+    observer: RequestObserver, report: EngineTracker
 ) -> None:
     """Of several calls in a request the first is the router's prompt; the rest have no id."""
     priorities = []
@@ -544,7 +542,7 @@ async def test_the_dispatch_goes_to_the_first_call(
 
 
 async def test_requests_at_once_keep_their_dispatches(
-    observer: Observer, report: EngineTracker
+    observer: RequestObserver, report: EngineTracker
 ) -> None:
     """Each request's calls are told with its own dispatch."""
 
@@ -556,7 +554,7 @@ async def test_requests_at_once_keep_their_dispatches(
     assert {request.id for request in told(report).finished} == set(range(1, 9))
 
 
-async def test_a_client_that_leaves(observer: Observer, report: EngineTracker) -> None:
+async def test_a_client_that_leaves(observer: RequestObserver, report: EngineTracker) -> None:
     """A call that is closed before its last output was aborted, and closes the engine's."""
     outputs = Outputs([delta("a"), delta("b", last="stop")])
     call = observer.generate(outputs.run(), PROMPT, "request", is_delta=True)
@@ -569,7 +567,7 @@ async def test_a_client_that_leaves(observer: Observer, report: EngineTracker) -
 
 
 async def test_a_client_that_is_content_with_the_last_output(
-    observer: Observer, report: EngineTracker
+    observer: RequestObserver, report: EngineTracker
 ) -> None:
     """The last output is the end, also for those who do not ask whether there is another."""
     call = observer.generate(
@@ -581,21 +579,21 @@ async def test_a_client_that_is_content_with_the_last_output(
     assert report.take() is None
 
 
-async def test_an_engine_that_fails(observer: Observer, report: EngineTracker) -> None:
+async def test_an_engine_that_fails(observer: RequestObserver, report: EngineTracker) -> None:
     """Its error reaches the caller, and the request counts as aborted."""
     with pytest.raises(RuntimeError, match="no memory"):
         await answered(observer, RuntimeError("no memory"))
     assert finished(report).is_aborted
 
 
-async def test_an_engine_that_aborts(observer: Observer, report: EngineTracker) -> None:
+async def test_an_engine_that_aborts(observer: RequestObserver, report: EngineTracker) -> None:
     """A last output that says so is no whole answer."""
     await answered(observer, delta("a"), delta("", last="abort"))
     assert finished(report).is_aborted
 
 
 async def test_vllms_own_times_are_used(
-    observer: Observer, report: EngineTracker, clock: Clock
+    observer: RequestObserver, report: EngineTracker, clock: Clock
 ) -> None:
     """Where the engine says when it began and had a token, this is what counts."""
 
@@ -610,47 +608,49 @@ async def test_vllms_own_times_are_used(
     assert (request_.queue_s, request_.prefill_s, request_.decode_s) == (1.0, 2.0, 7.0)
 
 
-async def test_a_silent_request_is_seen_to_begin(observer: Observer, report: EngineTracker) -> None:
+async def test_a_silent_request_is_seen_to_begin(
+    observer: RequestObserver, report: EngineTracker
+) -> None:
     """A request without output before its end is no pending prefill once it decodes."""
     asked: list[str] = []
 
-    def find(request_id: str) -> Beginning | None:
+    def find(request_id: str) -> FirstToken | None:
         asked.append(request_id)
-        return Beginning(48, None) if len(asked) > 1 else None
+        return FirstToken(48, None) if len(asked) > 1 else None
 
     async def outputs() -> AsyncGenerator[FakeOutput, None]:
         for pending in (100, 0, 0):
-            observer.look(0, 0.0, find)
+            observer.record_step(0, 0.0, find)
             assert report.load.pending_tokens == pending
         yield delta("x", last="stop")
 
     async for _ in observer.generate(outputs(), PROMPT, "mine", is_delta=False):
         pass
-    observer.look(0, 0.0, find)
+    observer.record_step(0, 0.0, find)
     assert asked == ["mine", "mine"]
     assert finished(report).cached_tokens == 48
 
 
-def test_a_longer_queue_is_news(observer: Observer, report: EngineTracker) -> None:
+def test_a_longer_queue_is_news(observer: RequestObserver, report: EngineTracker) -> None:
     """After a step of the engine, listeners are told if another number of requests waits."""
     heard: list[None] = []
     report.watch(lambda: heard.append(None))
     for waiting in (0, 0, 2, 2, 0):
-        observer.look(waiting, 0.0, lambda _: None)
+        observer.record_step(waiting, 0.0, lambda _: None)
     assert len(heard) == 2
 
 
-def test_a_fuller_cache_is_news(observer: Observer, report: EngineTracker) -> None:
+def test_a_fuller_cache_is_news(observer: RequestObserver, report: EngineTracker) -> None:
     """After a step of the engine, listeners are told if notably more or less of it is in use."""
     heard: list[None] = []
     report.watch(lambda: heard.append(None))
     for used_share in (0.0, 0.01, 0.02, 0.03, 0.04, 0.06, 0.5, 0.02):
-        observer.look(0, used_share, lambda _: None)
+        observer.record_step(0, used_share, lambda _: None)
     assert len(heard) == 3
 
 
 async def test_steps_and_outputs_are_progress(
-    observer: Observer, report: EngineTracker, clock: Clock
+    observer: RequestObserver, report: EngineTracker, clock: Clock
 ) -> None:
     """An engine that steps, or gives any output, gets on with its work."""
     stalls: list[float] = []
@@ -661,7 +661,7 @@ async def test_steps_and_outputs_are_progress(
             yield delta(text)
         clock.now_s += 5
         stalls.append(report.stalled_s)
-        observer.look(0, 0.0, lambda _: None)
+        observer.record_step(0, 0.0, lambda _: None)
         stalls.append(report.stalled_s)
 
     async for output in observer.generate(outputs(), PROMPT, "request", is_delta=True):
@@ -670,7 +670,7 @@ async def test_steps_and_outputs_are_progress(
     assert stalls == [0, 0, 0, 5, 0]
 
 
-async def test_an_embedding(observer: Observer, report: EngineTracker) -> None:
+async def test_an_embedding(observer: RequestObserver, report: EngineTracker) -> None:
     """A pooled request is told with its prompt and cached tokens."""
 
     async def outputs() -> AsyncGenerator[FakePooled, None]:
@@ -688,7 +688,9 @@ async def test_an_embedding(observer: Observer, report: EngineTracker) -> None:
     assert not request_.is_aborted
 
 
-async def test_an_embedding_nobody_waits_for(observer: Observer, report: EngineTracker) -> None:
+async def test_an_embedding_nobody_waits_for(
+    observer: RequestObserver, report: EngineTracker
+) -> None:
     """A pooled request that ends without its vector was aborted."""
 
     async def outputs() -> AsyncGenerator[FakePooled, None]:
@@ -726,10 +728,10 @@ async def test_no_request_dies_of_telemetry(
     kind: type[EngineTracker], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever goes wrong in the report is logged, and the answer comes all the same."""
-    observer = Observer(kind(FACTS, Clock()))
+    observer = RequestObserver(kind(FACTS, Clock()))
     outputs = [delta("a"), delta("b", last="stop")]
     assert await answered(observer, *outputs) == outputs
-    assert "telemetry went wrong" in caplog.text
+    assert "engine telemetry failed" in caplog.text
 
 
 async def test_what_is_no_request_passes() -> None:
@@ -742,7 +744,7 @@ async def test_what_is_no_request_passes() -> None:
     async def nothing(*_: object) -> Message:
         return {}
 
-    await inside_calls(app)({"type": "lifespan"}, nothing, nothing)  # type: ignore[arg-type]
+    await with_call_context(app)({"type": "lifespan"}, nothing, nothing)  # type: ignore[arg-type]
     assert seen == ["lifespan"]
 
 

@@ -4,7 +4,7 @@ import pytest
 from ray.serve.schema import ApplicationStatus, DeploymentStatusOverview, ReplicaState
 
 from deployments.discovery import model_state
-from deployments.serve_internals.status import LENGTH_LIMIT, start_failure
+from deployments.serve_internals.status import ERROR_LENGTH, start_failure
 from gateway.routing.fleet import ModelState
 
 TRACEBACK = """\
@@ -34,7 +34,7 @@ RETRYING = "A replica failed to start with exception. Retrying. Error:\n" + TRAC
             RETRYING + "pydantic.ValidationError: 1 error for ModelConfig\n  Value error, no 'x'\n",
             "1 error for ModelConfig Value error, no 'x'",
         ),
-        (RETRYING + "OSError: " + "x" * 1000, "x" * LENGTH_LIMIT),
+        (RETRYING + "OSError: " + "x" * 1000, "x" * ERROR_LENGTH),
         ("Upscaling from 0 to 1 replicas.", ""),
         ("", ""),
     ],

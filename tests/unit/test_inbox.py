@@ -81,10 +81,10 @@ async def test_an_engine_hears_what_routers_hold_for_it(server: EngineServer) ->
     )
     await one.tell()
     await other.tell()
-    both = server.held
+    both = server.demand
     held.clear()
     await one.tell()
-    rest = server.held
+    rest = server.demand
     await one.close()
     await other.close()
 
@@ -104,7 +104,7 @@ async def test_it_is_told_again_and_again(server: EngineServer) -> None:
     here = replica(server)
     demand_publisher = DemandPublisher(held, period_s=0.01)
     demand_publisher.start()
-    while server.held.requests < 3:
+    while server.demand.requests < 3:
         assert number < 1000
         await asyncio.sleep(0.01)
     await demand_publisher.close()
@@ -117,7 +117,7 @@ async def test_one_engine_that_is_gone_keeps_nobody_from_hearing(server: EngineS
     await demand_publisher.tell()
     await demand_publisher.close()
 
-    assert server.held.requests == 3
+    assert server.demand.requests == 3
 
 
 async def test_an_engine_that_does_not_finish_its_answer_is_left(
@@ -142,9 +142,9 @@ async def test_what_is_no_demand_is_refused(server: EngineServer) -> None:
     """And changes nothing; neither is it work that a drain waits for."""
     assert await put(server, b'{"requests": "many"}') == 400
     assert await put(server, msgspec.json.encode(SOME), "GET") == 405
-    assert server.held == Demand()
+    assert server.demand == Demand()
     assert await put(server, msgspec.json.encode(SOME)) == 200
-    assert server.held == SOME
+    assert server.demand == SOME
     assert server.in_flight == 0
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from deployments.local.monitoring import DASHBOARD, grafana, prometheus, write_agents
 from deployments.local.processes import Session, free_port
-from deployments.local.scrape_targets import agents_of, sessions_of
+from deployments.local.scrape_targets import agents_of, sessions_in
 from tests.gateway_process import ROOT, wait_for
 
 STAND_IN = f"""#!{sys.executable}
@@ -120,7 +120,7 @@ def test_sessions_are_those_that_left_a_whole_note(tmp_path: Path) -> None:
     Session(7, 1.5).write(tmp_path / "7.json")
     (tmp_path / "8.json").write_text('{"id": 8')
 
-    assert sessions_of(tmp_path) == [Session(7, 1.5)]
+    assert sessions_in(tmp_path) == [Session(7, 1.5)]
 
 
 def test_both_are_started_and_ended(programs: Path, tmp_path: Path) -> None:

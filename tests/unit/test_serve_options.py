@@ -2,7 +2,7 @@
 
 import pytest
 
-from deployments.engine import vllm_arguments
+from deployments.engine_kinds import vllm_arguments
 from deployments.placement import IN_CORE, serve_options
 from gateway.config.loader import parse_entry
 from gateway.config.vllm import VllmEntry

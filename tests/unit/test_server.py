@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from inspect import signature
 from types import SimpleNamespace
 from typing import cast
 
@@ -12,13 +12,17 @@ import httpx
 import pytest
 import uvicorn
 from ray.serve._private.http_util import RequestIdMiddleware
-from ray.serve._private.replica import Replica, ReplicaMetricsManager
+from ray.serve._private.replica import Replica
 from starlette.middleware.gzip import GZipMiddleware
 from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from deployments.serve_internals.direct_ingress import UNDER_WAY, Shortcut, shortened
-from deployments.serve_internals.router_protocol import BY_DEFAULT, Gathering, serve_directly
+from deployments.serve_internals.direct_ingress import DirectIngress, with_direct_ingress
+from deployments.serve_internals.router_protocol import (
+    DEFAULT_PROTOCOL,
+    HeadCoalescingTransport,
+    install_router_protocol,
+)
 from gateway.asgi import App, Message, Receive, Scope, Send
 from gateway.http.app import GatewayApp
 from gateway.upstream.client import UpstreamClient
@@ -134,12 +138,12 @@ def gateway(upstream: UpstreamClient) -> GatewayApp:
 async def test_a_head_leaves_with_what_follows_it() -> None:
     """Both in one write; what comes after is written as it comes."""
     wire = Wire()
-    gathering = Gathering(cast("asyncio.Transport", wire), asyncio.get_running_loop())
+    transport = HeadCoalescingTransport(cast("asyncio.Transport", wire), asyncio.get_running_loop())
 
-    gathering.write(HEAD)
+    transport.write(HEAD)
     assert wire.writes == []
-    gathering.write(b"first")
-    gathering.write(b"second")
+    transport.write(b"first")
+    transport.write(b"second")
     await asyncio.sleep(0)
 
     assert wire.writes == [HEAD + b"first", b"second"]
@@ -148,13 +152,13 @@ async def test_a_head_leaves_with_what_follows_it() -> None:
 async def test_a_head_alone_is_not_kept() -> None:
     """It leaves when its turn of the loop ends, or with the connection."""
     wire = Wire()
-    gathering = Gathering(cast("asyncio.Transport", wire), asyncio.get_running_loop())
+    transport = HeadCoalescingTransport(cast("asyncio.Transport", wire), asyncio.get_running_loop())
 
-    gathering.write(HEAD)
+    transport.write(HEAD)
     await asyncio.sleep(0)
     assert wire.writes == [HEAD]
-    gathering.write(HEAD)
-    gathering.close()
+    transport.write(HEAD)
+    transport.close()
 
     assert wire.writes == [HEAD, HEAD]
     assert wire.is_closed
@@ -165,9 +169,9 @@ async def test_a_head_alone_is_not_kept() -> None:
 async def test_who_waits_for_a_word_gets_it() -> None:
     """An interim answer is no head."""
     wire = Wire()
-    gathering = Gathering(cast("asyncio.Transport", wire), asyncio.get_running_loop())
+    transport = HeadCoalescingTransport(cast("asyncio.Transport", wire), asyncio.get_running_loop())
 
-    gathering.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     assert wire.writes == [b"HTTP/1.1 100 Continue\r\n\r\n"]
 
@@ -175,9 +179,9 @@ async def test_who_waits_for_a_word_gets_it() -> None:
 async def test_nothing_is_written_to_a_closed_connection() -> None:
     """Its transport would raise."""
     wire = Wire()
-    gathering = Gathering(cast("asyncio.Transport", wire), asyncio.get_running_loop())
+    transport = HeadCoalescingTransport(cast("asyncio.Transport", wire), asyncio.get_running_loop())
 
-    gathering.write(HEAD)
+    transport.write(HEAD)
     wire.close()
     await asyncio.sleep(0)
 
@@ -187,7 +191,7 @@ async def test_nothing_is_written_to_a_closed_connection() -> None:
 async def test_inference_takes_the_shortcut(gateway: GatewayApp) -> None:
     """The gateway answers, with the request's id; Serve counts it all the same."""
     replica = OneReplica()
-    async with client(shortened(behind(replica), gateway)) as http:
+    async with client(with_direct_ingress(behind(replica), gateway)) as http:
         answer = await http.post(CHAT, json={"model": "none"}, headers={"x-request-id": "abc"})
 
     assert answer.status_code == 404
@@ -203,7 +207,7 @@ async def test_inference_takes_the_shortcut(gateway: GatewayApp) -> None:
 async def test_all_else_takes_serves_way(gateway: GatewayApp) -> None:
     """Its health checks first of all."""
     replica = OneReplica()
-    async with client(shortened(behind(replica), gateway)) as http:
+    async with client(with_direct_ingress(behind(replica), gateway)) as http:
         for path in ("/-/healthz", "/v1/models"):
             assert (await http.get(path)).status_code == 204
 
@@ -226,26 +230,60 @@ async def test_there_is_no_way_around_what_operators_asked_for(
     gateway: GatewayApp, app: App
 ) -> None:
     """Serve's limits, another thread for our code, Serve's own log, another middleware."""
-    assert shortened(app, gateway) is app
+    assert with_direct_ingress(app, gateway) is app
 
 
-def test_serve_takes_what_it_is_told() -> None:
-    """The names and parameters are those of this version."""
-    signature(Replica._start_request).bind(None, UNDER_WAY)
-    known = signature(ReplicaMetricsManager.record_request_metrics)
-    known.bind(None, route="/", latency_ms=1.0, is_error=False, exception_type=None)
-    known = signature(ReplicaMetricsManager.record_ingress_request_metrics)
-    known.bind(
-        None,
-        protocol=UNDER_WAY.protocol,
-        method="POST",
-        route="/",
-        app_name="gateway",
-        deployment_name="Router",
-        latency_ms=1.0,
-        is_error=False,
-        status_code="200",
-    )
+def lacking(name: str) -> OneReplica:
+    """Serve's replica in a version that has another name for an attribute."""
+    replica = OneReplica()
+    delattr(replica, name)
+    return replica
+
+
+class OtherCounts(Counts):
+    """Serve's metrics in a version that has other parameters."""
+
+    def record_request_metrics(self, *, duration_s: float) -> None:  # type: ignore[override]
+        """Count a request."""
+
+
+def recording_otherwise() -> OneReplica:
+    """Serve's replica with other metrics."""
+    replica = OneReplica()
+    replica._metrics_manager = OtherCounts()
+    return replica
+
+
+@pytest.mark.parametrize(
+    "replica",
+    [
+        *map(lacking, ("_metrics_manager", "_deployment_id", "_route_prefix", "_http_options")),
+        *map(lacking, ("_user_callable_wrapper", "_deployment_config")),
+        recording_otherwise(),
+    ],
+    ids=["metrics", "id", "route", "options", "wrapper", "config", "parameters"],
+)
+async def test_serve_s_way_remains_where_an_internal_name_has_gone(
+    gateway: GatewayApp, replica: OneReplica, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No connection fails: requests are answered as without us, and the log says why."""
+    app = with_direct_ingress(behind(replica), gateway)
+    async with client(app) as http:
+        assert (await http.post(CHAT, json={})).status_code == 204
+
+    assert replica.taken == [CHAT]
+    assert "no direct ingress" in caplog.text
+
+
+async def test_serve_s_way_remains_where_an_internal_module_has_gone(
+    gateway: GatewayApp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A module that has moved is a warning, too."""
+    monkeypatch.setitem(sys.modules, "ray.serve._private.tracing_utils", None)
+    app = behind(OneReplica())
+
+    assert with_direct_ingress(app, gateway) is app
+    assert "no direct ingress" in caplog.text
 
 
 async def test_a_client_that_leaves_is_no_error(gateway: GatewayApp) -> None:
@@ -258,7 +296,7 @@ async def test_a_client_that_leaves_is_no_error(gateway: GatewayApp) -> None:
     async def send(_: Message) -> None:
         raise AssertionError("nobody is there")
 
-    await shortened(behind(replica), gateway)(SCOPE, receive, send)
+    await with_direct_ingress(behind(replica), gateway)(SCOPE, receive, send)
 
     (request,) = replica.counts.requests
     assert not request["is_error"]
@@ -270,8 +308,8 @@ async def test_a_reply_that_breaks_off_is_an_error(
 ) -> None:
     """Serve counts it, the log has it, and the server gets it, which cuts the connection."""
     replica = OneReplica()
-    app = shortened(behind(replica), gateway)
-    assert isinstance(app, Shortcut)
+    app = with_direct_ingress(behind(replica), gateway)
+    assert isinstance(app, DirectIngress)
 
     async def receive() -> Message:
         raise OSError("gone")
@@ -293,10 +331,10 @@ async def test_a_server_started_by_serve_has_it(
     upstream: UpstreamClient, start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """uvicorn takes the protocol, told of none, and answers over a socket: streams and the rest."""
-    monkeypatch.setitem(HTTP_PROTOCOLS, BY_DEFAULT, HTTP_PROTOCOLS[BY_DEFAULT])
+    monkeypatch.setitem(HTTP_PROTOCOLS, DEFAULT_PROTOCOL, HTTP_PROTOCOLS[DEFAULT_PROTOCOL])
     surface = Surface(upstream)
     surface.add("m", await start_engine(script(STREAM)))
-    serve_directly(surface.gateway)
+    install_router_protocol(surface.gateway)
     replica = OneReplica()
     app = RequestIdMiddleware(replica._direct_ingress_asgi)
     config = uvicorn.Config(app, port=0, lifespan="off", log_config=None)

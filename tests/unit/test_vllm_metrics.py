@@ -6,12 +6,17 @@ import sys
 import pytest
 
 SCRIPT = """
+import types
 from vllm.v1.metrics.buckets import histogram_buckets
 from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
 from vllm.v1.metrics.stats import IterationStats
-from deployments.engines.vllm.engine import DEFAULTS, _Metrics, parse_arguments
+from deployments.engines.vllm.engine import (
+    DEFAULTS, _RayMetricsLogger, first_token_of, parse_arguments
+)
+from deployments.engines.vllm.lora import AliasedModels, LoadedLoras
+from deployments.engines.vllm.version import UnsupportedVersion
 
-broken = object.__new__(_Metrics)  # has nothing that it would record with
+broken = object.__new__(_RayMetricsLogger)  # has nothing that it would record with
 try:
     RayPrometheusStatLogger.record(broken, None, IterationStats())
 except AttributeError:
@@ -25,6 +30,11 @@ short, long = (
     for length in (1000, 100_000)
 )
 print("the same" if list(short) == list(long) else "not the same")
+print("first token:", first_token_of(object(), "x"))
+try:
+    AliasedModels.adopt(types.SimpleNamespace(lora_requests={}), LoadedLoras(), None)
+except UnsupportedVersion as error:
+    print(error)
 """
 
 
@@ -46,4 +56,14 @@ def test_metrics_that_go_wrong_leave_the_engine_alone(said: list[str]) -> None:
 
 def test_models_of_any_length_have_the_same_buckets(said: list[str]) -> None:
     """Ray's agent drops what has other buckets than the first engine on its node."""
-    assert said[-1] == "the same"
+    assert "the same" in said
+
+
+def test_without_vllm_s_request_states_a_first_token_is_unknown(said: list[str]) -> None:
+    """Routers then learn of a request without streaming at its end."""
+    assert "first token: None" in said
+
+
+def test_models_that_cannot_be_adopted_name_what_is_missing(said: list[str]) -> None:
+    """A start with another version of vLLM says which attribute it lacks, and what is supported."""
+    assert "has no `is_base_model`: this gateway supports vLLM 0.32" in said[-1]

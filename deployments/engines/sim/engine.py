@@ -1,4 +1,4 @@
-"""A simulated engine: OpenAI's chat and text completions without weights, on a clock."""
+"""Simulated engine: OpenAI's chat and text completions without weights, timed by a model of one."""
 
 import asyncio
 import time
@@ -9,36 +9,42 @@ from typing import Self
 
 import msgspec
 
-from deployments.engines.adapters import Adapters
+from deployments.engines.adapters import AdapterCache
 from deployments.engines.asgi import (
-    BREAK_OFF,
     accept_lifespan,
     dispatch_of,
+    header,
     read_body,
     send_error,
     send_json,
     while_connected,
 )
-from deployments.engines.sim.core import Clock, InstantCore, Job, PacedCore
+from deployments.engines.sim.core import Clock, GenerationJob, InstantCore, PacedCore
 from deployments.engines.sim.faults import (
-    BreakingSend,
-    Fault,
-    Kind,
+    FaultKind,
+    InjectedFault,
     SimulatedFailure,
-    fault_of,
-    for_ever,
+    TruncatedSend,
+    fault_for,
+    wait_forever,
 )
 from deployments.engines.sim.requests import (
     ChatRequest,
     CompletionRequest,
     EngineRequest,
-    Task,
+    ParsedRequest,
     TokenizeRequest,
-    parse,
+    parse_request,
 )
-from deployments.engines.sim.responses import ChatStyle, Reply, Style, TextStyle
-from deployments.engines.sim.sender import MARK, Answer, Part
-from deployments.engines.sim.sequences import Sequence
+from deployments.engines.sim.responses import (
+    ChatFormatter,
+    ResponseEncoder,
+    ResponseFormatter,
+    TextFormatter,
+)
+from deployments.engines.sim.sender import SIMULATED_HEADER, ChoiceJob, ResponseSender
+from deployments.engines.sim.sequences import OutputSequence
+from deployments.serve_internals.uvicorn_server import RESET_CONNECTION
 from gateway.asgi import Receive, Scope, Send
 from gateway.config.sim import SimEntry, Simulation
 from gateway.engine_telemetry.tracker import EngineTracker
@@ -48,34 +54,34 @@ from gateway.telemetry import Dispatch, EngineFacts
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
-    """An inference route: what it takes and how it words its replies."""
+class SimulatedRoute:
+    """Inference route: the type of its requests and the format of its responses."""
 
     request: type[EngineRequest]
-    style: Style
+    formatter: ResponseFormatter
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """A request, understood, and what came with it."""
+class _SimulatedRequest:
+    """A parsed request, and what came with it."""
 
-    style: Style
-    task: Task
+    formatter: ResponseFormatter
+    parsed: ParsedRequest
     dispatch: Dispatch | None
     scope: Scope
 
 
-ROUTES: Mapping[str, Route] = {
-    "/v1/chat/completions": Route(ChatRequest, ChatStyle()),
-    "/v1/completions": Route(CompletionRequest, TextStyle()),
+ROUTES: Mapping[str, SimulatedRoute] = {
+    "/v1/chat/completions": SimulatedRoute(ChatRequest, ChatFormatter()),
+    "/v1/completions": SimulatedRoute(CompletionRequest, TextFormatter()),
 }
 TOKENIZE = "/tokenize"
 
 
 class SimulatedEngine:
-    """A replica of a model that is only simulated.
+    """Simulated replica of a model.
 
-    `replica`: what it is called where faults are dealt out; a name of its own if not given.
+    `replica`: its name, which decides which requests get faults; a random one if not given.
     """
 
     def __init__(self, entry: SimEntry, clock: Clock | None = None, replica: str = "") -> None:
@@ -92,15 +98,15 @@ class SimulatedEngine:
             lambda: batching.waiting,
             lambda: batching.cache.free * estimates.block_size,
         )
-        """What its routers have to hear."""
+        """What routers learn about its requests, cache and adapters."""
         self._core = (
             InstantCore(estimates, self.report)
             if entry.simulation.instant
             else PacedCore(batching, self.report, clock, entry.simulation.time_scale)
         )
 
-        loader = _Loader(entry.simulation, clock)
-        self._adapters = Adapters(
+        loader = _SimulatedLoader(entry.simulation, clock)
+        self._adapters = AdapterCache(
             self.facts.adapters,
             entry.loaded_adapters_limit,
             loader,
@@ -109,11 +115,11 @@ class SimulatedEngine:
         )
 
     async def check(self) -> None:
-        """Raise what has ended the simulation, which then answers nobody any more."""
+        """Raise the error that has ended the simulation, if any."""
         self._core.check()
 
     async def stop(self) -> None:
-        """End the simulation, and all that runs in it."""
+        """End the simulation, and all requests in it."""
         await self._adapters.stop()
         await self._core.stop()
 
@@ -125,7 +131,7 @@ class SimulatedEngine:
         try:
             await self._dispatch(scope, receive, send)
         except GatewayError as error:
-            await send_error(send, error, [MARK])
+            await send_error(send, error, [SIMULATED_HEADER])
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
@@ -137,19 +143,19 @@ class SimulatedEngine:
             await self._tokenize(scope, receive, send)
         elif path == "/v1/models":
             _require("GET", method, path)
-            await send_json(send, 200, self._models(), [MARK])
+            await send_json(send, 200, self._models(), [SIMULATED_HEADER])
         elif path == "/health":
             _require("GET", method, path)
-            await send_json(send, 200, b"", [MARK])
+            await send_json(send, 200, b"", [SIMULATED_HEADER])
         else:
             raise UnknownRoute(f"Unknown request URL: {method} {path}.")
 
     @classmethod
     async def start(cls, entry: SimEntry) -> Self:
-        """Start one as an entry says.
+        """Start an engine for an entry.
 
         Raises:
-            SimulatedFailure: its start is to fail.
+            SimulatedFailure: the entry's `start_error` says so.
         """
         simulation = entry.simulation
         await asyncio.sleep(simulation.start_s / simulation.time_scale)
@@ -170,8 +176,8 @@ class SimulatedEngine:
         adapters = [card | {"id": name, "parent": self._name} for name in self._adapters.names]
         return msgspec.json.encode({"object": "list", "data": [card, *adapters]})
 
-    def _adapter(self, name: str, dispatch: Dispatch | None) -> str:
-        """The adapter that answers a client who asks for `name`; empty if the model itself does."""
+    def _resolved_adapter(self, name: str, dispatch: Dispatch | None) -> str:
+        """The adapter that answers a request for `name`; empty if the model itself does."""
         target = (dispatch.model if dispatch else "") or name
         if target == self._name:
             return ""
@@ -184,82 +190,92 @@ class SimulatedEngine:
         if body is None:
             return
         dispatch = dispatch_of(scope)
-        task = parse(body, TokenizeRequest, dispatch.answered_bytes if dispatch else 0)
-        if task.model:
-            self._adapter(task.model, dispatch)
-        [prompt] = task.prompts
+        parsed = parse_request(body, TokenizeRequest, dispatch.answered_bytes if dispatch else 0)
+        if parsed.model:
+            self._resolved_adapter(parsed.model, dispatch)
+        [prompt] = parsed.prompts
         tokens = {
             "count": prompt.tokens,
             "max_model_len": self.facts.max_model_len,
             "tokens": prompt.ids,
             "token_strs": None,
         }
-        await send_json(send, 200, msgspec.json.encode(tokens), [MARK])
+        await send_json(send, 200, msgspec.json.encode(tokens), [SIMULATED_HEADER])
 
-    async def _infer(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _infer(
+        self, route: SimulatedRoute, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         body = await read_body(receive)
         if body is None:
             return
         dispatch = dispatch_of(scope)
-        task = parse(body, route.request, dispatch.answered_bytes if dispatch else 0)
-        adapter = self._adapter(task.model, dispatch)
+        parsed = parse_request(body, route.request, dispatch.answered_bytes if dispatch else 0)
+        adapter = self._resolved_adapter(parsed.model, dispatch)
         if not adapter:
-            await self._answer(_Asked(route.style, task, dispatch, scope), receive, send)
+            await self._answer(
+                _SimulatedRequest(route.formatter, parsed, dispatch, scope), receive, send
+            )
             return
         async with self._adapters.using(adapter):
-            asked = _Asked(route.style, task.apart(adapter), dispatch, scope)
-            await self._answer(asked, receive, send)
+            request = _SimulatedRequest(
+                route.formatter, parsed.for_adapter(adapter), dispatch, scope
+            )
+            await self._answer(request, receive, send)
 
-    async def _answer(self, asked: _Asked, receive: Receive, send: Send) -> None:
-        style, task, dispatch, scope = asked.style, asked.task, asked.dispatch, asked.scope
-        sequences = task.sequences(self._simulation.output_tokens, self.facts.max_model_len)
-        request_id = _request_id(scope)
-        fault = fault_of(self._simulation, self._replica, request_id)
-        if fault and fault.kind is Kind.ERROR:
-            raise SimulatedFailure("This request failed, as `error_rate` has it (simulated).")
-        if fault and fault.kind is Kind.HANG:
+    async def _answer(self, request: _SimulatedRequest, receive: Receive, send: Send) -> None:
+        formatter, parsed, dispatch = request.formatter, request.parsed, request.dispatch
+        sequences = parsed.sequences(self._simulation.output_tokens, self.facts.max_model_len)
+        request_id = _request_id(request.scope)
+        fault = fault_for(self._simulation, self._replica, request_id)
+        if fault and fault.kind is FaultKind.ERROR:
+            raise SimulatedFailure("This request failed because of `error_rate` (simulated).")
+        if fault and fault.kind is FaultKind.HANG:
             await self._hang(sequences[0], dispatch, receive)
             return
-        reply = Reply(
-            style=style,
-            id=style.id_prefix + request_id,
+        encoder = ResponseEncoder(
+            formatter=formatter,
+            id=formatter.id_prefix + request_id,
             created=int(time.time()),
-            model=task.model,
-            include_usage=task.include_usage,
+            model=parsed.model,
+            include_usage=parsed.include_usage,
         )
-        answer = Answer(self._core, self._submit(task, sequences, dispatch), task.n, reply)
+        sender = ResponseSender(
+            self._core, self._submit(parsed, sequences, dispatch), parsed.n, encoder
+        )
         if fault:
-            send = _breaking(send, scope, fault, answer.messages(is_stream=task.stream))
-        work = answer.stream(send) if task.stream else answer.send_whole(send)
+            send = _truncated(send, request.scope, fault, sender.messages(is_stream=parsed.stream))
+        work = sender.stream(send) if parsed.stream else sender.send_whole(send)
         if self._simulation.instant and not fault:
-            await work  # over before a client could leave
+            await work  # finished before a client could leave
             return
         try:
             await while_connected(receive, work)
         finally:
-            answer.abort()
+            sender.abort()
 
-    async def _hang(self, sequence: Sequence, dispatch: Dispatch | None, receive: Receive) -> None:
+    async def _hang(
+        self, sequence: OutputSequence, dispatch: Dispatch | None, receive: Receive
+    ) -> None:
         tracked = self.report.arrive(dispatch, sequence.prompt.tokens)
         try:
-            await while_connected(receive, for_ever())
+            await while_connected(receive, wait_forever())
         finally:
             self.report.finish(tracked, 0, is_aborted=True)
 
     def _submit(
-        self, task: Task, sequences: list[Sequence], dispatch: Dispatch | None
-    ) -> list[Part]:
+        self, parsed: ParsedRequest, sequences: list[OutputSequence], dispatch: Dispatch | None
+    ) -> list[ChoiceJob]:
         block_size = self._simulation.block_size
-        blocks = [prompt.blocks(block_size) for prompt in task.prompts]
+        blocks = [prompt.blocks(block_size) for prompt in parsed.prompts]
         priority = dispatch.priority if dispatch else 0
-        parts: list[Part] = []
+        jobs: list[ChoiceJob] = []
         for sequence in sequences:
-            run = sequence.run(blocks[sequence.index // task.n], block_size, priority)
-            # What the router says of the request counts once.
-            tracked = self.report.arrive(None if parts else dispatch, run.prompt_tokens)
-            parts.append(Part(sequence, Job(run, tracked, sequence.reply)))
-            self._core.submit(parts[-1].job)
-        return parts
+            run = sequence.run(blocks[sequence.index // parsed.n], block_size, priority)
+            # The router's `Dispatch` describes the first prompt.
+            tracked = self.report.arrive(None if jobs else dispatch, run.prompt_tokens)
+            jobs.append(ChoiceJob(sequence, GenerationJob(run, tracked, sequence.completions)))
+            self._core.submit(jobs[-1].job)
+        return jobs
 
 
 def _estimates(simulation: Simulation) -> EngineSpeeds:
@@ -274,8 +290,8 @@ def _estimates(simulation: Simulation) -> EngineSpeeds:
     )
 
 
-class _Loader:
-    """Loads adapters that are nothing but their names."""
+class _SimulatedLoader:
+    """Loads adapters that consist of their names only."""
 
     def __init__(self, simulation: Simulation, clock: Clock) -> None:
         self._load_s = simulation.adapter_load_s / simulation.time_scale
@@ -283,15 +299,15 @@ class _Loader:
         self._clock = clock
 
     async def fetch(self, name: str) -> None:
-        """There are no files."""
+        """Do nothing: there are no files."""
 
     async def load(self, name: str) -> None:
-        """Take the time that it takes."""
+        """Wait for as long as a load takes."""
         if not self._is_instant:
             await self._clock.sleep(self._load_s)
 
     async def unload(self, name: str) -> None:
-        """Take none."""
+        """Do nothing."""
 
 
 def _facts(entry: SimEntry) -> EngineFacts:
@@ -303,7 +319,7 @@ def _facts(entry: SimEntry) -> EngineFacts:
         kv_tokens=simulation.kv_tokens,
         block_size=simulation.block_size,
         max_sequences=simulation.max_sequences,
-        # What is longer would wait for room in the cache for ever.
+        # A longer request would wait for room in the cache for ever.
         max_model_len=min(simulation.max_model_len, whole_blocks),
         supports_priority=True,
         step_tokens=simulation.step_tokens,
@@ -317,11 +333,11 @@ def _require(wanted: str, method: str, path: str) -> None:
 
 
 def _request_id(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id":
-            return str(value, "latin-1")
-    return uuid.uuid4().hex
+    given = header(scope, b"x-request-id")
+    return uuid.uuid4().hex if given is None else str(given, "latin-1")
 
 
-def _breaking(send: Send, scope: Scope, fault: Fault, messages: int) -> Send:
-    return BreakingSend(send, scope["extensions"][BREAK_OFF]["now"], fault.messages(messages))
+def _truncated(send: Send, scope: Scope, fault: InjectedFault, messages: int) -> Send:
+    return TruncatedSend(
+        send, scope["extensions"][RESET_CONNECTION]["now"], fault.whole_messages(messages)
+    )

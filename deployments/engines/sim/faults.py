@@ -1,4 +1,4 @@
-"""Faults of a simulated engine: which of its requests fail, break off or hang."""
+"""Faults of a simulated engine: requests that fail, break off or hang."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,18 +12,18 @@ from gateway.asgi import Message, Send
 from gateway.config.sim import Simulation
 from gateway.errors import GatewayError
 
-SILENT_SHARE = 0.25
-"""Of the answers that break off: those that do so before their first byte."""
+EARLY_RESET_SHARE = 0.25
+"""Share of the resets that come before the first byte of the response."""
 
 
 class SimulatedFailure(GatewayError):
-    """The failure of a request that `error_rate` chose."""
+    """Failure that the entry of a simulated engine asks for."""
 
     code = "simulated_failure"
 
 
-class Kind(Enum):
-    """What may go wrong with a request."""
+class FaultKind(Enum):
+    """Kind of a fault."""
 
     ERROR = "error"
     RESET = "reset"
@@ -31,44 +31,44 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """What goes wrong with a request."""
+class InjectedFault:
+    """Fault of one request."""
 
-    kind: Kind
-    place: float
-    """From 0 up to 1: where in the answer."""
+    kind: FaultKind
+    position: float
+    """Position in the response, from 0 up to 1."""
 
-    def messages(self, count: int) -> int:
-        """How many of an answer's `count` messages are sent whole; the next one is not."""
-        share = (self.place - SILENT_SHARE) / (1 - SILENT_SHARE)
+    def whole_messages(self, count: int) -> int:
+        """How many of a response's `count` messages are sent whole; the next one is not."""
+        share = (self.position - EARLY_RESET_SHARE) / (1 - EARLY_RESET_SHARE)
         return 0 if share < 0 else 1 + int(share * (count - 1))
 
 
-def fault_of(simulation: Simulation, replica: str, request_id: str) -> Fault | None:
-    """What goes wrong with a request on a replica: always the same, and mostly nothing."""
+def fault_for(simulation: Simulation, replica: str, request_id: str) -> InjectedFault | None:
+    """Fault of a request on a replica, always the same; None for most requests."""
     chance = xxhash.xxh3_64_intdigest(f"{replica} {request_id}".encode()) / 2**64
     rates = (
-        (Kind.ERROR, simulation.error_rate),
-        (Kind.RESET, simulation.reset_rate),
-        (Kind.HANG, simulation.hang_rate),
+        (FaultKind.ERROR, simulation.error_rate),
+        (FaultKind.RESET, simulation.reset_rate),
+        (FaultKind.HANG, simulation.hang_rate),
     )
     for kind, rate in rates:
         if chance < rate:
-            return Fault(kind, chance / rate)
+            return InjectedFault(kind, chance / rate)
         chance -= rate
     return None
 
 
-class BreakingSend:
-    """Sends `messages` of an answer and half of the next, breaks the connection off, and waits."""
+class TruncatedSend:
+    """ASGI's `send`, which resets the connection after `messages` whole messages and half a one."""
 
-    def __init__(self, send: Send, break_off: Callable[[], None], messages: int) -> None:
+    def __init__(self, send: Send, reset: Callable[[], None], messages: int) -> None:
         self._send = send
-        self._break_off = break_off
+        self._reset = reset
         self._messages = messages
 
     async def __call__(self, message: Message) -> None:
-        """Send a message, or never return: whoever sends is cancelled with the connection."""
+        """Send a message, or never return: the sender is cancelled with the connection."""
         self._messages -= 1
         if self._messages >= 0:
             await self._send(message)
@@ -77,11 +77,11 @@ class BreakingSend:
             if body := message.get("body"):
                 half = body[: len(body) // 2]
                 await self._send({**message, "body": half, "more_body": True})
-            self._break_off()
-        await for_ever()
+            self._reset()
+        await wait_forever()
 
 
-async def for_ever() -> NoReturn:
+async def wait_forever() -> NoReturn:
     """Wait until cancelled."""
     while True:
         await asyncio.get_running_loop().create_future()

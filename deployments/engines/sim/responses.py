@@ -1,4 +1,4 @@
-"""A simulated engine's replies, in the shapes of OpenAI's chat and text completions."""
+"""Responses of a simulated engine, in the shapes of OpenAI's chat and text completions."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -6,45 +6,45 @@ from typing import Protocol
 import msgspec
 
 FINGERPRINT = "simulated"
-"""Every reply says in `system_fingerprint` what it is."""
+"""`system_fingerprint` of every response."""
 
 _PLACEHOLDER = "\x00"
 _ENCODED_PLACEHOLDER = b"\\u0000"
 
 
-class CachedTokens(msgspec.Struct):
-    """How much of a prompt came out of the KV cache."""
+class PromptTokensDetails(msgspec.Struct):
+    """OpenAI's `prompt_tokens_details`: tokens of the prompt that were in the KV cache."""
 
     cached_tokens: int = 0
 
 
-class Usage(msgspec.Struct):
-    """What a request came to, in tokens."""
+class CompletionUsage(msgspec.Struct):
+    """OpenAI's `usage`: the tokens of a request."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
-    prompt_tokens_details: CachedTokens
+    prompt_tokens_details: PromptTokensDetails
 
 
-class Delta(msgspec.Struct, omit_defaults=True):
-    """What a chunk adds to a chat message."""
+class ChoiceDelta(msgspec.Struct, omit_defaults=True):
+    """OpenAI's `delta`: what a chunk adds to a chat message."""
 
     role: str | None = None
     content: str | None = None
 
 
 class ChatChunkChoice(msgspec.Struct):
-    """A piece of one choice of a streamed chat completion."""
+    """Choice in a chunk of a chat completion."""
 
     index: int
-    delta: Delta
+    delta: ChoiceDelta
     logprobs: None = None
     finish_reason: str | None = None
 
 
-class ChatReply(msgspec.Struct):
-    """What the assistant says."""
+class ChatResponseMessage(msgspec.Struct):
+    """Message of the assistant."""
 
     role: str
     content: str
@@ -52,16 +52,16 @@ class ChatReply(msgspec.Struct):
 
 
 class ChatChoice(msgspec.Struct):
-    """One choice of a chat completion."""
+    """Choice of a chat completion."""
 
     index: int
-    message: ChatReply
+    message: ChatResponseMessage
     finish_reason: str
     logprobs: None = None
 
 
 class TextChoice(msgspec.Struct):
-    """One choice of a text completion, or a piece of one."""
+    """Choice of a text completion, or of a chunk of one."""
 
     index: int
     text: str
@@ -69,130 +69,132 @@ class TextChoice(msgspec.Struct):
     finish_reason: str | None = None
 
 
-Choice = ChatChunkChoice | ChatChoice | TextChoice
+ResponseChoice = ChatChunkChoice | ChatChoice | TextChoice
 
 
-class Envelope(msgspec.Struct):
-    """A reply, or a chunk of one."""
+class ResponseBody(msgspec.Struct):
+    """Body of a response, or of a chunk."""
 
     id: str
     object: str
     created: int
     model: str
-    choices: list[Choice]
-    usage: Usage | msgspec.UnsetType | None = msgspec.UNSET
+    choices: list[ResponseChoice]
+    usage: CompletionUsage | msgspec.UnsetType | None = msgspec.UNSET
     system_fingerprint: str = FINGERPRINT
 
 
-class Style(Protocol):
-    """How a route words its replies."""
+class ResponseFormatter(Protocol):
+    """Format of a route's responses."""
 
     id_prefix: str
     object: str
     chunk_object: str
 
-    def opening(self, index: int) -> Choice | None:
-        """The choice of a stream's first chunk, if it has one before the text."""
+    def opening(self, index: int) -> ResponseChoice | None:
+        """Choice of the chunk before the text, if the format has one."""
 
-    def piece(self, index: int, text: str) -> Choice:
-        """The choice of a chunk with text."""
+    def piece(self, index: int, text: str) -> ResponseChoice:
+        """Choice of a chunk with text."""
 
-    def ending(self, index: int, finish_reason: str) -> Choice:
-        """The choice of a stream's last chunk."""
+    def ending(self, index: int, finish_reason: str) -> ResponseChoice:
+        """Choice of the chunk after the text."""
 
-    def whole(self, index: int, text: str, finish_reason: str) -> Choice:
-        """The choice of a reply that is not streamed."""
+    def whole(self, index: int, text: str, finish_reason: str) -> ResponseChoice:
+        """Choice of a response that is not streamed."""
 
 
-class ChatStyle:
-    """`/v1/chat/completions`."""
+class ChatFormatter:
+    """Format of `/v1/chat/completions`."""
 
     id_prefix = "chatcmpl-"
     object = "chat.completion"
     chunk_object = "chat.completion.chunk"
 
-    def opening(self, index: int) -> Choice:
-        """Who speaks."""
-        return ChatChunkChoice(index, Delta(role="assistant", content=""))
+    def opening(self, index: int) -> ResponseChoice:
+        """A delta with the role."""
+        return ChatChunkChoice(index, ChoiceDelta(role="assistant", content=""))
 
-    def piece(self, index: int, text: str) -> Choice:
+    def piece(self, index: int, text: str) -> ResponseChoice:
         """A delta with content."""
-        return ChatChunkChoice(index, Delta(content=text))
+        return ChatChunkChoice(index, ChoiceDelta(content=text))
 
-    def ending(self, index: int, finish_reason: str) -> Choice:
+    def ending(self, index: int, finish_reason: str) -> ResponseChoice:
         """An empty delta."""
-        return ChatChunkChoice(index, Delta(), finish_reason=finish_reason)
+        return ChatChunkChoice(index, ChoiceDelta(), finish_reason=finish_reason)
 
-    def whole(self, index: int, text: str, finish_reason: str) -> Choice:
+    def whole(self, index: int, text: str, finish_reason: str) -> ResponseChoice:
         """A message."""
-        return ChatChoice(index, ChatReply("assistant", text), finish_reason)
+        return ChatChoice(index, ChatResponseMessage("assistant", text), finish_reason)
 
 
-class TextStyle:
-    """`/v1/completions`."""
+class TextFormatter:
+    """Format of `/v1/completions`."""
 
     id_prefix = "cmpl-"
     object = "text_completion"
     chunk_object = "text_completion"
 
     def opening(self, index: int) -> None:
-        """Nothing: a text begins with its text."""
+        """Nothing: a text has no role."""
 
-    def piece(self, index: int, text: str) -> Choice:
+    def piece(self, index: int, text: str) -> ResponseChoice:
         """A text."""
         return TextChoice(index, text)
 
-    def ending(self, index: int, finish_reason: str) -> Choice:
+    def ending(self, index: int, finish_reason: str) -> ResponseChoice:
         """An empty text."""
         return TextChoice(index, "", finish_reason=finish_reason)
 
-    def whole(self, index: int, text: str, finish_reason: str) -> Choice:
-        """All the text."""
+    def whole(self, index: int, text: str, finish_reason: str) -> ResponseChoice:
+        """The whole text."""
         return TextChoice(index, text, finish_reason=finish_reason)
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """Encodes one reply: whole as JSON, or chunk by chunk as server-sent events."""
+class ResponseEncoder:
+    """Encodes one response: whole as JSON, or chunk by chunk as server-sent events."""
 
-    style: Style
+    formatter: ResponseFormatter
     id: str
     created: int
     model: str
     include_usage: bool
 
-    def whole(self, choices: list[Choice], usage: Usage) -> bytes:
-        """The reply in one piece."""
+    def whole(self, choices: list[ResponseChoice], usage: CompletionUsage) -> bytes:
+        """The response in one piece."""
         return msgspec.json.encode(
-            Envelope(self.id, self.style.object, self.created, self.model, choices, usage)
+            ResponseBody(self.id, self.formatter.object, self.created, self.model, choices, usage)
         )
 
     def opening(self, index: int) -> bytes:
         """The event before a choice's text; may be empty."""
-        choice = self.style.opening(index)
+        choice = self.formatter.opening(index)
         return b"" if choice is None else self._event([choice])
 
     def piece(self, index: int) -> tuple[bytes, bytes]:
-        """What comes before and after a word in the events of a choice's text.
+        """Bytes before and after each word in the events of a choice's text.
 
         Encoded once, because these events are most of what an engine sends.
         """
-        event = self._event([self.style.piece(index, _PLACEHOLDER)])
-        # From the right: what stands before may hold anything a client put into its request id.
+        event = self._event([self.formatter.piece(index, _PLACEHOLDER)])
+        # From the right: a request id, which comes before, may contain anything.
         before, _, after = event.rpartition(_ENCODED_PLACEHOLDER)
         return before, after
 
     def ending(self, index: int, finish_reason: str) -> bytes:
         """The event after a choice's text."""
-        return self._event([self.style.ending(index, finish_reason)])
+        return self._event([self.formatter.ending(index, finish_reason)])
 
-    def closing(self, usage: Usage) -> bytes:
+    def closing(self, usage: CompletionUsage) -> bytes:
         """The events at the end of a stream."""
         done = b"data: [DONE]\n\n"
         return self._event([], usage) + done if self.include_usage else done
 
-    def _event(self, choices: list[Choice], usage: Usage | None = None) -> bytes:
-        # Whoever asks for the usage gets the field in every chunk, and a value in the last.
+    def _event(self, choices: list[ResponseChoice], usage: CompletionUsage | None = None) -> bytes:
+        # With `include_usage` every chunk has the field, and the last one a value.
         shown = usage if self.include_usage else msgspec.UNSET
-        chunk = Envelope(self.id, self.style.chunk_object, self.created, self.model, choices, shown)
+        chunk = ResponseBody(
+            self.id, self.formatter.chunk_object, self.created, self.model, choices, shown
+        )
         return b"data: %b\n\n" % msgspec.json.encode(chunk)

@@ -1,4 +1,4 @@
-"""What a simulated engine says: grammatical nonsense, the same for the same prompt."""
+"""Words of a simulated engine: grammatical nonsense, the same for the same prompt."""
 
 import itertools
 from collections.abc import Iterator
@@ -29,12 +29,12 @@ _SENTENCE = [
     _ADJECTIVE,
     [f"{word}." for word in _NOUN],
 ]
-"""32 words to choose from at each of a sentence's five places, none the beginning of another."""
+"""32 words for each of a sentence's five places, none a prefix of another."""
 _PLACES = [frozenset(word.strip().encode() for word in place) for place in _SENTENCE]
 
 
 def words(seed: int) -> Iterator[str]:
-    """Tokens without end, each one word with the space before it; `seed` has 64 bits."""
+    """Endless tokens, each a word with the space before it; `seed` has 64 bits."""
     state, separator = seed, ""
     for place in itertools.cycle(_SENTENCE):
         # Knuth's MMIX generator: its upper bits are random enough to choose a word by, and it is
@@ -45,25 +45,27 @@ def words(seed: int) -> Iterator[str]:
         separator = " "
 
 
-def spoken(text: bytes) -> list[bytes]:
-    """The words of a text that an answer may begin with, whole ones only; none if no answer may."""
+def answer_words(text: bytes) -> list[bytes]:
+    """Whole words of a text that an answer may start with; empty if no answer can."""
     end = text.find(b" ")
     if (text if end < 0 else text[:end]) not in _PLACES[0]:
         return []  # nearly every text
-    *said, last = text.split(b" ")
-    if not all(word in place for word, place in zip(said, itertools.cycle(_PLACES), strict=False)):
+    *answered, last = text.split(b" ")
+    if not all(
+        word in place for word, place in zip(answered, itertools.cycle(_PLACES), strict=False)
+    ):
         return []
-    place = _PLACES[len(said) % len(_PLACES)]
+    place = _PLACES[len(answered) % len(_PLACES)]
     if last in place:
-        return [*said, last]
-    return said if any(word.startswith(last) for word in place) else []
+        return [*answered, last]
+    return answered if any(word.startswith(last) for word in place) else []
 
 
-def said_words(seed: int, said: str) -> int | None:
-    """How many whole words of an answer `said` has; None if the answer does not begin with it."""
+def count_answer_words(seed: int, answered: str) -> int | None:
+    """Number of whole words in `answered`; None if the answer of `seed` does not start with it."""
     every = words(seed)
     count = end = 0
-    while said.startswith(word := next(every), end):
+    while answered.startswith(word := next(every), end):
         end += len(word)
         count += 1
-    return count if word.startswith(said[end:]) else None
+    return count if word.startswith(answered[end:]) else None

