@@ -63,7 +63,7 @@ class ModelIngress:
 
 
 class EngineReplica:
-    """One engine, and the HTTP server through which routers, and nobody else, use it."""
+    """One engine, and the HTTP server through which only routers use it."""
 
     async def __init__(  # type: ignore[misc] # Serve awaits a constructor that wants it
         self, entry: dict[str, JsonValue]

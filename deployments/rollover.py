@@ -56,7 +56,7 @@ class _Blocked:
     """Whether another changed engine has resources, and starts there."""
     old: Sequence[ReplicaReservation]
     unreadable: int
-    """Engines that answer with an error, taken for old ones; nothing else is known of them."""
+    """Engines that answer with an error: they count as old, and nothing else is known of them."""
     changed: int
     """Engines of the new version that run."""
 

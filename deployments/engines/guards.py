@@ -65,8 +65,8 @@ class EngineGuard:
 class DeadEngineGuard:
     """Sends routers to other engines while `check` raises, until the replica ends.
 
-    A dead engine answers each request with a server error, and at once: routers would take it for
-    the least loaded of all, and use up their retries on it.
+    A dead engine answers each request with a server error, and at once: routers would see it as the
+    least loaded of all, and use up their retries on it.
     """
 
     def __init__(

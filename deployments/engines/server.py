@@ -48,7 +48,7 @@ class ServerDied(RuntimeError):
 class EngineServer:
     """Server of an engine and its control routes on `host` and a free port, for holders of `key`.
 
-    The engine itself belongs to the caller, who stops it after the server.
+    The caller owns the engine, and stops it after the server.
     """
 
     def __init__(

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 PLACEMENT_GROUP_MARK = "_group_"
 """Part of the names of resources that placement groups have reserved, among the nodes' own."""
 UNEXPLAINED_WAIT = "its engine waits for Ray to place it"
-"""Reason where the cluster's totals show enough room, so that nothing tells why Ray finds none."""
+"""Reason if the cluster's totals show enough room, and only Ray knows why it finds none."""
 
 
 def read_cluster() -> Cluster | None:
-    """State of the cluster at the moment; None if this version of Ray does not tell it."""
-    # No public name in Ray 2.60 tells what is free on each node; this is what `ray status` reads.
+    """State of the cluster at the moment; None if this version of Ray does not have it."""
+    # No public name in Ray 2.60 gives the free resources of a node; `ray status` reads these.
     try:
         from ray.autoscaler.v2.sdk import get_cluster_status
 

@@ -1,9 +1,9 @@
 """Direct way for inference requests from uvicorn to the gateway, past Serve's own wrappers.
 
 Between uvicorn and the gateway Serve (Ray 2.60) wraps each request: ids, a context and records for
-logs, timers. HAProxy and the gateway do the same, and it takes a quarter of a router's time. So
-inference requests go straight to the gateway, and Serve is told what it has to know of them: how
-many are in flight, for draining and scaling, and its metrics.
+logs, timers. HAProxy and the gateway do the same, and it costs a quarter of a router's CPU time. So
+inference requests go straight to the gateway, and only what Serve needs is passed to it: the number
+of requests in flight, for draining and scaling, and its metrics.
 """
 
 import inspect
@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 def with_direct_ingress(serve_app: App, gateway: GatewayApp) -> App:
     """Serve's application, but with a direct way for inference requests to `gateway`.
 
-    Serve's application itself where operators have asked for something that the direct way leaves
-    out, or where this version of Ray lacks something it needs.
+    Serve's application unchanged if Serve is configured to do something that the direct way leaves
+    out, or if this version of Ray lacks a name that it needs.
     """
     try:
         replica = _replica_behind(serve_app)
@@ -55,7 +55,7 @@ class ServeReplica:
     route: str
 
     @classmethod
-    def of(cls, replica: Any) -> "ServeReplica":  # noqa: ANN401 - Ray tells no types
+    def of(cls, replica: Any) -> "ServeReplica":  # noqa: ANN401 - Ray has no types
         """The parts of a `ray.serve._private.replica.Replica`.
 
         Raises:
@@ -118,7 +118,7 @@ class DirectIngress:
             error = broken
             if not isinstance(broken, GatewayError):  # which is logged already, with its request
                 logger.exception("%s failed; its connection is closed", scope["path"])
-            raise  # uvicorn closes the connection, without a word
+            raise  # uvicorn closes the connection without a response
         finally:
             latency_ms = 1000 * (time.perf_counter() - began_s)
             self._record(scope["method"], status, latency_ms, error)
@@ -139,7 +139,7 @@ class DirectIngress:
             )
 
 
-def _replica_behind(serve_app: App) -> Any:  # noqa: ANN401 - Ray tells no types
+def _replica_behind(serve_app: App) -> Any:  # noqa: ANN401 - Ray has no types
     """Serve's replica, if only the middlewares are before it that are always there; else None."""
     from ray.serve._private.http_util import RequestIdMiddleware
     from ray.serve._private.replica import Replica
@@ -151,7 +151,7 @@ def _replica_behind(serve_app: App) -> Any:  # noqa: ANN401 - Ray tells no types
     return replica if isinstance(replica, Replica) else None
 
 
-def _asked_for(replica: Any) -> str:  # noqa: ANN401 - Ray tells no types
+def _asked_for(replica: Any) -> str:  # noqa: ANN401 - Ray has no types
     """What Serve is configured to do that the direct way leaves out; empty if nothing."""
     from ray.serve._private.tracing_utils import is_tracing_enabled
 

@@ -1,4 +1,4 @@
-"""Where Serve's HTTP servers listen, which Ray 2.60 tells a replica by no public name."""
+"""Host that Serve's HTTP servers listen on, for which Ray 2.60 has no public name in a replica."""
 
 import ipaddress
 
@@ -17,7 +17,7 @@ def listens_on_loopback() -> bool:
 
         host = _get_global_client().http_config.host
     except GONE as error:
-        warn_once("Serve's HTTP host", "it is taken to be reachable from outside", repr(error))
+        warn_once("Serve's HTTP host", "it is assumed to be reachable from outside", repr(error))
         return False
     return is_loopback(host or ANY_HOST)
 

@@ -14,7 +14,7 @@ Listener = Callable[[Sequence[RunningReplica]], None]
 
 
 class ReplicaFeed:
-    """Latest running replicas of each application's engine, and whoever listens for changes.
+    """Latest running replicas of each application's engine, and their listeners.
 
     Serve may run its request routers on a thread of their own, and make them before anyone listens.
     """

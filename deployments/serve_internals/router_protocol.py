@@ -17,7 +17,7 @@ from gateway.asgi import App
 from gateway.http.app import GatewayApp
 
 DEFAULT_PROTOCOL = "auto"
-"""Name of the protocol of servers that are not told one, such as Serve's."""
+"""Name of the protocol that servers use by default, such as Serve's."""
 HEAD, INTERIM_HEAD = b"HTTP/1.1 ", b"HTTP/1.1 1"
 """First bytes of responses, and of interim responses, which clients wait for."""
 
@@ -25,7 +25,7 @@ HEAD, INTERIM_HEAD = b"HTTP/1.1 ", b"HTTP/1.1 1"
 def install_router_protocol(gateway: GatewayApp) -> None:
     """Have the server that Serve starts in this process send inference requests to `gateway`.
 
-    Where this version of uvicorn lacks what that takes, its own protocol stays.
+    If this version of uvicorn lacks a name that this needs, its own protocol stays.
     """
     try:
         from uvicorn.config import HTTP_PROTOCOLS
@@ -47,7 +47,7 @@ def _router_protocol(gateway: GatewayApp) -> Any:  # noqa: ANN401 - uvicorn take
     class RouterProtocol(HttpToolsProtocol):
         """uvicorn's protocol, with another application and another transport.
 
-        An attribute that is gone leaves a connection to uvicorn alone, and never ends it.
+        If an attribute is gone, a connection is served as uvicorn does it, and never fails.
         """
 
         def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - as uvicorn has it

@@ -34,7 +34,7 @@ def application_statuses() -> dict[str, ApplicationStatusOverview]:
 def unplaced_replicas(app: str, deployment: str) -> int:
     """Number of a deployment's starting replicas that have no node yet, as far as Serve knows.
 
-    Serve learns of the node when the replica's process is up, which may take long by itself.
+    Serve learns of the node when the replica's process is up, which may take long.
     Blocks until the controller has answered.
     """
     try:

@@ -225,7 +225,7 @@ class _ObservedLLM(AsyncLLM):
     _adapters: AdapterCache | None = None
 
     def attach(self, observer: RequestObserver, adapters: AdapterCache) -> None:
-        """Observe from here on: before the first request, once vLLM has told what it has."""
+        """Observe all requests; called before the first one, and after vLLM has started."""
         self._observer, self._adapters = observer, adapters
         if _lacks_request_states(getattr(self, "output_processor", None)):
             logger.warning(
