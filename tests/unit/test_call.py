@@ -28,7 +28,7 @@ async def passed(dispatch: Dispatch | None) -> CallContext | None:
     return known[0]
 
 
-async def test_a_router_says_what_answers() -> None:
+async def test_a_dispatch_names_the_model_that_answers() -> None:
     """Replies show the name that was asked for."""
     call = await passed(Dispatch(id=1, model="qwen"))
     assert call is not None
@@ -37,7 +37,7 @@ async def test_a_router_says_what_answers() -> None:
     assert call.client_name("qwen") == "gpt-4o"
 
 
-async def test_without_a_routers_word_a_name_is_itself() -> None:
+async def test_without_a_dispatch_a_name_resolves_to_itself() -> None:
     """Whoever calls an engine directly gets no other names, nor does a request for the model."""
     for dispatch in (None, Dispatch(id=1)):
         call = await passed(dispatch)
@@ -47,7 +47,7 @@ async def test_without_a_routers_word_a_name_is_itself() -> None:
         assert call.client_name("qwen") == "qwen"
 
 
-async def test_outside_of_requests_there_is_no_call() -> None:
+async def test_outside_of_requests_there_is_no_call_context() -> None:
     """Neither before nor after one."""
     await passed(None)
 

@@ -186,7 +186,7 @@ async def test_a_model_is_run_as_its_entry_says(serve: FakeServe) -> None:
     assert [model.options for model in (x, y)] == [ServingOptions()] * 2
 
 
-async def test_a_look_that_misses_an_application_is_not_believed(serve: FakeServe) -> None:
+async def test_an_application_missing_from_one_status_is_kept(serve: FakeServe) -> None:
     """A controller that restarts shows nothing for a moment; what stays away is gone."""
     fleet = Fleet()
     follower = Discovery(fleet)
@@ -203,7 +203,7 @@ async def test_a_look_that_misses_an_application_is_not_believed(serve: FakeServ
     assert known == [True, True, True, False]
 
 
-async def test_one_application_s_trouble_is_not_the_others(serve: FakeServe) -> None:
+async def test_one_unreadable_application_does_not_affect_the_others(serve: FakeServe) -> None:
     """An entry that cannot be had is asked for again; the models after it are followed."""
     fleet = Fleet()
     follower = Discovery(fleet)
@@ -218,7 +218,7 @@ async def test_one_application_s_trouble_is_not_the_others(serve: FakeServe) -> 
     assert fleet.has("y")
 
 
-async def test_a_replica_that_cannot_be_read_is_left_alone(serve: FakeServe) -> None:
+async def test_a_replica_with_unreadable_metadata_is_ignored(serve: FakeServe) -> None:
     """The others of its model are taken over."""
     fleet = Fleet()
     follower = Discovery(fleet)
@@ -256,7 +256,7 @@ async def test_a_model_is_known_while_it_is_updated(serve: FakeServe) -> None:
     assert fleet.is_settled
 
 
-async def test_a_new_router_catches_up_with_what_runs(serve: FakeServe) -> None:
+async def test_a_new_router_waits_for_the_engines_that_run(serve: FakeServe) -> None:
     """It is ready when it knows the engines that run; of those that do not, it expects nothing."""
     fleet = Fleet()
     serve.applications = {"app": FakeApplication("x", engines=1), "idle": FakeApplication("y")}
@@ -296,7 +296,7 @@ def engine(status: str, message: str = "", **replicas: int) -> DeploymentStatusO
         (False, "DEPLOY_FAILED", engine("DEPLOY_FAILED"), ModelState.UNHEALTHY),
     ],
 )
-def test_a_model_stands_as_serve_says(
+def test_a_model_s_state_follows_serve_s_status(
     has_replicas: bool, application: str, overview: DeploymentStatusOverview, state: ModelState
 ) -> None:
     """Serve's states of application, deployment and replicas become one word."""
@@ -346,7 +346,7 @@ FAILED_START = "The deployment failed to start 1 times. Error:\nRuntimeError: no
         ({"wait_reason": LACK, "model_runs": False}, ModelState.STARTING, "its engine is starting"),
     ],
 )
-async def test_an_engine_that_waits_for_a_place_says_why(
+async def test_a_model_whose_engine_waits_for_resources_has_the_reason(
     serve: FakeServe, fields: dict[str, Any], state: ModelState, reason: str
 ) -> None:
     """Why no engine comes up is the reason of its model; nobody is asked who cannot answer."""
@@ -362,7 +362,7 @@ async def test_an_engine_that_waits_for_a_place_says_why(
     assert (fleet.model("x").state, fleet.model("x").reason) == (state, reason)
 
 
-async def test_a_model_that_serves_says_what_more_waits(serve: FakeServe) -> None:
+async def test_a_serving_model_says_what_another_engine_waits_for(serve: FakeServe) -> None:
     """One engine more that finds no place, or a changed one, is no secret; in the end it is."""
     fleet = Fleet()
     follower = Discovery(fleet)
@@ -380,7 +380,7 @@ async def test_a_model_that_serves_says_what_more_waits(serve: FakeServe) -> Non
     assert fleet.model("x").reason == ""
 
 
-async def test_all_models_are_asked_at_once_why_they_wait(serve: FakeServe) -> None:
+async def test_all_models_are_asked_for_their_reasons_concurrently(serve: FakeServe) -> None:
     """One that takes its time to tell keeps no other waiting."""
     fleet = Fleet()
     all_asked = asyncio.Barrier(3)
@@ -392,7 +392,7 @@ async def test_all_models_are_asked_at_once_why_they_wait(serve: FakeServe) -> N
     assert [fleet.model(name).reason for name in "abc"] == [LACK] * 3
 
 
-async def test_an_engine_that_comes_up_meanwhile_counts(serve: FakeServe) -> None:
+async def test_an_engine_that_comes_up_while_reasons_are_read_counts(serve: FakeServe) -> None:
     """A model's state is that of the moment when it is known why another engine waits."""
     fleet = Fleet()
 
@@ -406,7 +406,7 @@ async def test_an_engine_that_comes_up_meanwhile_counts(serve: FakeServe) -> Non
     assert (fleet.model("x").state, fleet.model("x").reason) == (ModelState.READY, "")
 
 
-def test_a_listener_hears_what_was_said_before_it_came() -> None:
+def test_a_new_listener_gets_the_latest_replicas() -> None:
     """Serve may tell of replicas before the router has subscribed: nothing is lost."""
     broadcasts, heard = ReplicaFeed(), list[Sequence[Any]]()
     first, second = [object()], [object(), object()]
@@ -429,6 +429,6 @@ def test_a_listener_hears_what_was_said_before_it_came() -> None:
         *(("10.0.0.1", False), ("node-1.example", False), ("", False)),
     ],
 )
-def test_only_loopback_is_out_of_everybody_s_reach(host: str, is_local: bool) -> None:
+def test_only_loopback_addresses_count_as_local(host: str, is_local: bool) -> None:
     """A name that may mean any address counts as reachable, and stops nothing."""
     assert is_loopback(host) == is_local

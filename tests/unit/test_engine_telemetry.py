@@ -180,7 +180,7 @@ def dispatch(number: int, *keys: int) -> Dispatch:
     )
 
 
-async def test_a_snapshot_first_and_then_what_changes() -> None:
+async def test_a_subscriber_gets_a_snapshot_and_then_changes() -> None:
     """A listener learns what was before it came, and then of every change, once."""
     async with served() as this:
         this.engine.serve(1, 11)
@@ -202,7 +202,7 @@ async def test_a_snapshot_first_and_then_what_changes() -> None:
         assert [request.id for request in update.finished] == [2]
 
 
-async def test_frames_keep_their_distance() -> None:
+async def test_frames_are_a_period_apart() -> None:
     """Changes in quick succession share a frame: the first is sent at once, the others together."""
     async with served() as this:
         listener = await this.listen()
@@ -217,7 +217,7 @@ async def test_frames_keep_their_distance() -> None:
         assert [request.id for request in second.finished] == [2, 3, 4, 5]
 
 
-async def test_nothing_is_said_while_nothing_happens() -> None:
+async def test_only_keep_alives_are_sent_without_changes() -> None:
     """In a quiet time there are empty frames only, so that a dead peer is noticed."""
     async with served(keep_alive_s=0.01) as this:
         listener = await this.listen()
@@ -241,7 +241,7 @@ async def test_a_stall_shows_while_nothing_happens() -> None:
             pass
 
 
-async def test_a_second_listener_opens_no_gap_for_the_first() -> None:
+async def test_a_second_subscriber_causes_no_gap_for_the_first() -> None:
     """Its snapshot has what the first is told in a frame; both hear the same from then on."""
     async with served() as this:
         first = await this.listen()
@@ -258,7 +258,7 @@ async def test_a_second_listener_opens_no_gap_for_the_first() -> None:
         assert await second.hear_finished(1) == [20]
 
 
-async def test_a_listener_that_leaves_costs_the_others_nothing() -> None:
+async def test_a_subscriber_that_leaves_does_not_affect_the_others() -> None:
     """The stream goes on for those who stay, and begins anew for those who come back."""
     async with served() as this:
         first, second = await this.listen(), await this.listen()
@@ -270,7 +270,7 @@ async def test_a_listener_that_leaves_costs_the_others_nothing() -> None:
         assert (await (await this.listen()).hear()).is_snapshot
 
 
-async def test_a_listener_that_does_not_read_is_cut_off(
+async def test_a_subscriber_that_does_not_read_is_disconnected(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """What piles up for it is bounded; the others are told everything all the same."""
@@ -290,7 +290,7 @@ async def test_a_listener_that_does_not_read_is_cut_off(
         assert await good.hear_finished(1) == [7]
 
 
-async def test_a_drain_is_heard_at_once() -> None:
+async def test_a_drain_is_published_at_once() -> None:
     """Every listener is told, before the drain has an end."""
     async with served() as this:
         listener = await this.listen()
@@ -311,7 +311,7 @@ async def test_a_stop_ends_the_stream() -> None:
         await listener.hear_end()
 
 
-async def test_only_get_subscribes() -> None:
+async def test_telemetry_takes_get_only() -> None:
     """Another method gets 405, and is told which one to take."""
     async with served() as this:
         listener = await this.listen("POST")
@@ -319,7 +319,7 @@ async def test_only_get_subscribes() -> None:
         assert b"allow: get" in listener.head
 
 
-async def test_nothing_piles_up_while_nobody_listens() -> None:
+async def test_changes_do_not_pile_up_without_subscribers() -> None:
     """What no router wanted to know is not kept for the first that comes."""
     async with served() as this:
         for number in range(100):
@@ -454,7 +454,7 @@ async def test_outputs_pass_unchanged(observer: RequestObserver) -> None:
 
 
 @pytest.mark.parametrize("is_delta", [True, False])
-async def test_an_answer_is_collected(
+async def test_an_answer_s_text_is_collected(
     observer: RequestObserver, report: EngineTracker, is_delta: bool
 ) -> None:
     """Whether outputs are pieces or the whole so far, the answer's text follows the prompt."""
@@ -502,7 +502,9 @@ async def test_several_answers_are_collected_apart(
     assert update.finished[0].completion_tokens == 78
 
 
-async def test_an_answer_in_token_ids(observer: RequestObserver, report: EngineTracker) -> None:
+async def test_an_answer_s_token_ids_are_collected(
+    observer: RequestObserver, report: EngineTracker
+) -> None:
     """Where the prompt came as token ids, the answer's ids follow it, four bytes each."""
     sent = Dispatch(
         id=3, key_bytes=KEY_BYTES, prompt_bytes=400, seed=7, reply_start=b"", is_token_ids=True
@@ -554,7 +556,9 @@ async def test_requests_at_once_keep_their_dispatches(
     assert {request.id for request in told(report).finished} == set(range(1, 9))
 
 
-async def test_a_client_that_leaves(observer: RequestObserver, report: EngineTracker) -> None:
+async def test_a_call_closed_early_is_aborted(
+    observer: RequestObserver, report: EngineTracker
+) -> None:
     """A call that is closed before its last output was aborted, and closes the engine's."""
     outputs = Outputs([delta("a"), delta("b", last="stop")])
     call = observer.generate(outputs.run(), PROMPT, "request", is_delta=True)
@@ -566,7 +570,7 @@ async def test_a_client_that_leaves(observer: RequestObserver, report: EngineTra
     assert request_.completion_tokens == 1
 
 
-async def test_a_client_that_is_content_with_the_last_output(
+async def test_the_last_output_finishes_a_request(
     observer: RequestObserver, report: EngineTracker
 ) -> None:
     """The last output is the end, also for those who do not ask whether there is another."""
@@ -579,14 +583,18 @@ async def test_a_client_that_is_content_with_the_last_output(
     assert report.take() is None
 
 
-async def test_an_engine_that_fails(observer: RequestObserver, report: EngineTracker) -> None:
+async def test_an_engine_s_error_is_passed_on_and_aborts(
+    observer: RequestObserver, report: EngineTracker
+) -> None:
     """Its error reaches the caller, and the request counts as aborted."""
     with pytest.raises(RuntimeError, match="no memory"):
         await answered(observer, RuntimeError("no memory"))
     assert finished(report).is_aborted
 
 
-async def test_an_engine_that_aborts(observer: RequestObserver, report: EngineTracker) -> None:
+async def test_an_output_that_says_abort_counts_as_aborted(
+    observer: RequestObserver, report: EngineTracker
+) -> None:
     """A last output that says so is no whole answer."""
     await answered(observer, delta("a"), delta("", last="abort"))
     assert finished(report).is_aborted
@@ -608,7 +616,7 @@ async def test_vllms_own_times_are_used(
     assert (request_.queue_s, request_.prefill_s, request_.decode_s) == (1.0, 2.0, 7.0)
 
 
-async def test_a_silent_request_is_seen_to_begin(
+async def test_a_request_without_output_is_seen_to_start(
     observer: RequestObserver, report: EngineTracker
 ) -> None:
     """A request without output before its end is no pending prefill once it decodes."""
@@ -631,7 +639,7 @@ async def test_a_silent_request_is_seen_to_begin(
     assert finished(report).cached_tokens == 48
 
 
-def test_a_longer_queue_is_news(observer: RequestObserver, report: EngineTracker) -> None:
+def test_a_changed_queue_is_reported(observer: RequestObserver, report: EngineTracker) -> None:
     """After a step of the engine, listeners are told if another number of requests waits."""
     heard: list[None] = []
     report.watch(lambda: heard.append(None))
@@ -640,7 +648,9 @@ def test_a_longer_queue_is_news(observer: RequestObserver, report: EngineTracker
     assert len(heard) == 2
 
 
-def test_a_fuller_cache_is_news(observer: RequestObserver, report: EngineTracker) -> None:
+def test_a_notable_change_of_the_cache_is_reported(
+    observer: RequestObserver, report: EngineTracker
+) -> None:
     """After a step of the engine, listeners are told if notably more or less of it is in use."""
     heard: list[None] = []
     report.watch(lambda: heard.append(None))
@@ -670,7 +680,9 @@ async def test_steps_and_outputs_are_progress(
     assert stalls == [0, 0, 0, 5, 0]
 
 
-async def test_an_embedding(observer: RequestObserver, report: EngineTracker) -> None:
+async def test_a_pooling_request_is_reported(
+    observer: RequestObserver, report: EngineTracker
+) -> None:
     """A pooled request is told with its prompt and cached tokens."""
 
     async def outputs() -> AsyncGenerator[FakePooled, None]:
@@ -688,7 +700,7 @@ async def test_an_embedding(observer: RequestObserver, report: EngineTracker) ->
     assert not request_.is_aborted
 
 
-async def test_an_embedding_nobody_waits_for(
+async def test_a_pooling_request_without_output_is_aborted(
     observer: RequestObserver, report: EngineTracker
 ) -> None:
     """A pooled request that ends without its vector was aborted."""
@@ -724,7 +736,7 @@ class FinallyBrokenReport(EngineTracker):
 
 
 @pytest.mark.parametrize("kind", [BrokenReport, FinallyBrokenReport])
-async def test_no_request_dies_of_telemetry(
+async def test_errors_of_telemetry_do_not_reach_requests(
     kind: type[EngineTracker], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever goes wrong in the report is logged, and the answer comes all the same."""
@@ -734,7 +746,7 @@ async def test_no_request_dies_of_telemetry(
     assert "engine telemetry failed" in caplog.text
 
 
-async def test_what_is_no_request_passes() -> None:
+async def test_other_scopes_have_no_call_context() -> None:
     """The server's start and end reach the application as they are."""
     seen: list[str] = []
 
@@ -759,6 +771,6 @@ async def test_what_is_no_request_passes() -> None:
         (None, 0),
     ],
 )
-def test_the_length_of_a_prompt(prompt: object, tokens: int) -> None:
+def test_a_prompt_s_length_is_known_in_every_form(prompt: object, tokens: int) -> None:
     """In every form in which vLLM hands prompts over; 0 where it cannot be told."""
     assert prompt_tokens(prompt) == tokens

@@ -114,7 +114,7 @@ async def look(change: Rollover, times: int, **replicas: int) -> None:
         await change._advance(overview("UPDATING", replicas or {"RUNNING": 1, "STARTING": 1}))
 
 
-async def test_an_old_engine_makes_room_when_patience_is_at_its_end(engines: FakeEngines) -> None:
+async def test_an_old_engine_is_retired_after_the_announced_wait(engines: FakeEngines) -> None:
     """Until then it is announced; then it is asked, once."""
     change = following(engines)
     await look(change, LOOKS - 1)
@@ -131,7 +131,7 @@ async def test_an_old_engine_makes_room_when_patience_is_at_its_end(engines: Fak
     assert set(engines.asked_to_go) == {"old"}
 
 
-async def test_nodes_on_their_way_are_waited_for_but_not_for_ever(engines: FakeEngines) -> None:
+async def test_nodes_being_added_are_waited_for_within_a_limit(engines: FakeEngines) -> None:
     """The autoscaler makes room without an old engine having to go; a node may never come."""
     engines.cluster = replace(engines.cluster, pending_nodes=1)
     change = following(engines)
@@ -145,7 +145,7 @@ async def test_nodes_on_their_way_are_waited_for_but_not_for_ever(engines: FakeE
     assert engines.asked_to_go == ["old"]
 
 
-async def test_room_that_goes_to_somebody_else_is_made_once(engines: FakeEngines) -> None:
+async def test_room_taken_by_another_model_is_made_only_once(engines: FakeEngines) -> None:
     """A model without room does not give away all its engines to another, quicker one."""
     engines.versions = dict.fromkeys(["a", "b", "c"], OLD)
     change = following(engines)
@@ -160,7 +160,7 @@ async def test_room_that_goes_to_somebody_else_is_made_once(engines: FakeEngines
     )
 
 
-async def test_the_next_makes_room_when_a_changed_one_runs(engines: FakeEngines) -> None:
+async def test_the_next_engine_is_retired_when_a_changed_one_runs(engines: FakeEngines) -> None:
     """One by one, also where several may start at a time: a broken entry costs no more than one."""
     engines.versions = dict.fromkeys(["a", "b", "c"], OLD)
     change = following(engines)
@@ -180,7 +180,7 @@ async def test_the_next_makes_room_when_a_changed_one_runs(engines: FakeEngines)
     assert engines.asked_to_go == ["a", "b"]
 
 
-async def test_an_engine_that_did_not_hear_is_asked_again(engines: FakeEngines) -> None:
+async def test_an_engine_that_missed_the_call_is_retired_again(engines: FakeEngines) -> None:
     """It is the same that goes, and no other one."""
     engines.versions = {"a": OLD, "b": OLD}
     change = following(engines)
@@ -190,7 +190,7 @@ async def test_an_engine_that_did_not_hear_is_asked_again(engines: FakeEngines) 
     assert set(engines.asked_to_go) == {"a"}
 
 
-async def test_where_ray_finds_no_place_in_room_enough_one_engine_goes(
+async def test_one_engine_is_retired_where_ray_finds_no_place_in_enough_room(
     engines: FakeEngines,
 ) -> None:
     """Parts of several GPUs are no whole one: after a while an old engine makes a whole one."""
@@ -213,7 +213,7 @@ async def test_where_ray_finds_no_place_in_room_enough_one_engine_goes(
     )
 
 
-async def test_engines_that_cannot_say_what_they_are_count_as_old(engines: FakeEngines) -> None:
+async def test_engines_that_answer_with_an_error_count_as_old(engines: FakeEngines) -> None:
     """They run an older release; it is said that they stand in the way."""
     engines.versions = {"a": None}
     change = following(engines)
@@ -226,7 +226,7 @@ async def test_engines_that_cannot_say_what_they_are_count_as_old(engines: FakeE
     assert "1 of 2 old engines stop" in await change.wait_reason()
 
 
-async def test_nothing_stops_in_vain(engines: FakeEngines) -> None:
+async def test_no_engine_is_retired_if_the_changed_one_would_not_fit(engines: FakeEngines) -> None:
     """A changed engine that fits nowhere leaves the old ones alone, and that is said."""
     change = following(engines, LARGER)
     await look(change, 3 * LOOKS)
@@ -238,7 +238,7 @@ async def test_nothing_stops_in_vain(engines: FakeEngines) -> None:
     )
 
 
-async def test_engines_of_the_same_version_are_not_asked_to_go(engines: FakeEngines) -> None:
+async def test_engines_of_the_same_version_are_not_retired(engines: FakeEngines) -> None:
     """One more engine than fits is no change: it waits, and says why."""
     engines.versions = {"a": NEW}
     change = following(engines)
@@ -265,7 +265,7 @@ async def test_an_engine_that_starts_needs_no_room(
     assert await change.wait_reason() == ""
 
 
-async def test_it_ends_with_the_change(
+async def test_a_rollover_ends_when_the_deployment_is_healthy(
     engines: FakeEngines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Serve is asked until all engines are new, also where it does not know for a moment."""

@@ -64,7 +64,7 @@ async def test_a_failure_has_openais_shape() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("is_paced", [False, True])
-async def test_answers_break_off_everywhere(stream: bool, is_paced: bool) -> None:
+async def test_resets_happen_at_every_position(stream: bool, is_paced: bool) -> None:
     """Some before the first byte, others in the middle, none at the end; always at one place."""
     time = FakeTime() if is_paced else None
     body = completion("abcd", stream=stream, max_tokens=20)
@@ -150,7 +150,7 @@ async def broken_server() -> AsyncIterator[EngineServer]:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_sees_the_connection_break(
+async def test_a_client_sees_the_connection_reset(
     broken_server: EngineServer, stream: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Over a real connection an answer without its end is an error, and no log tells of a bug."""

@@ -46,7 +46,7 @@ def said() -> list[str]:
     return ended.stdout.splitlines()
 
 
-def test_metrics_that_go_wrong_leave_the_engine_alone(said: list[str]) -> None:
+def test_errors_of_vllm_s_metrics_do_not_reach_the_engine(said: list[str]) -> None:
     """What vLLM's logger raises, and would end vLLM's output loop, ends in ours."""
     assert [line for line in said if line in {"vLLM's own raises", "ours goes on"}] == [
         "vLLM's own raises",

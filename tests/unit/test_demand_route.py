@@ -72,7 +72,7 @@ async def put(server: EngineServer, body: bytes, method: str = "PUT") -> int:
         return response.status
 
 
-async def test_an_engine_hears_what_routers_hold_for_it(server: EngineServer) -> None:
+async def test_an_engine_knows_what_routers_hold_back_for_it(server: EngineServer) -> None:
     """Of all of them; one that holds nothing more says so once, and is silent then."""
     held = {replica(server): SOME}
     one, other = (
@@ -92,7 +92,7 @@ async def test_an_engine_hears_what_routers_hold_for_it(server: EngineServer) ->
     assert (rest.requests, rest.prefill_tokens, rest.batch_requests) == (1, 0, 0)
 
 
-async def test_it_is_told_again_and_again(server: EngineServer) -> None:
+async def test_demand_is_sent_periodically(server: EngineServer) -> None:
     """From the start to the end."""
     number = 0
 
@@ -110,7 +110,7 @@ async def test_it_is_told_again_and_again(server: EngineServer) -> None:
     await demand_publisher.close()
 
 
-async def test_one_engine_that_is_gone_keeps_nobody_from_hearing(server: EngineServer) -> None:
+async def test_an_unreachable_engine_does_not_delay_the_others(server: EngineServer) -> None:
     """The others hear, and nothing is raised."""
     gone, here = replica(server, port=1), replica(server)
     demand_publisher = DemandPublisher(lambda: {gone: SOME, here: SOME})
@@ -120,7 +120,7 @@ async def test_one_engine_that_is_gone_keeps_nobody_from_hearing(server: EngineS
     assert server.demand.requests == 3
 
 
-async def test_an_engine_that_does_not_finish_its_answer_is_left(
+async def test_an_engine_that_does_not_answer_is_given_up(
     start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its connection is closed: no more than one is ever open."""
@@ -138,7 +138,7 @@ async def _begin(tracked: Visit) -> None:
     await tracked.until_gone()
 
 
-async def test_what_is_no_demand_is_refused(server: EngineServer) -> None:
+async def test_an_invalid_demand_is_rejected(server: EngineServer) -> None:
     """And changes nothing; neither is it work that a drain waits for."""
     assert await put(server, b'{"requests": "many"}') == 400
     assert await put(server, msgspec.json.encode(SOME), "GET") == 405
@@ -148,7 +148,7 @@ async def test_what_is_no_demand_is_refused(server: EngineServer) -> None:
     assert server.in_flight == 0
 
 
-def test_a_router_that_is_silent_is_forgotten(clock: Clock) -> None:
+def test_a_silent_router_s_demand_expires(clock: Clock) -> None:
     """What it held went with it."""
     demands = RouterDemand(clock)
     demands.hear(msgspec.structs.replace(SOME, router="a"))

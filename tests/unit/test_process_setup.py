@@ -40,7 +40,7 @@ def test_our_lines_are_in_serve_s_log_once(serve_s_log: list[str]) -> None:
     assert serve_s_log == ["request r1: retried", "cut off"]
 
 
-def test_serve_s_level_counts(serve_s_log: list[str]) -> None:
+def test_serve_s_log_level_applies(serve_s_log: list[str]) -> None:
     """An operator who asks Serve for warnings only gets no more of us."""
     log_with_serve()
     SERVE.setLevel(logging.WARNING)

@@ -45,7 +45,7 @@ def programs(tmp_path: Path) -> Path:
     return home / "bin"
 
 
-def test_prometheus_asks_the_agents(programs: Path, tmp_path: Path) -> None:
+def test_prometheus_scrapes_the_agents(programs: Path, tmp_path: Path) -> None:
     """Its config names the file that `write_agents` writes, in Prometheus's format for it."""
     observer = prometheus(tmp_path, 9090, str(programs))
     write_agents(tmp_path, ["127.0.0.1:2", "127.0.0.1:1", "127.0.0.1:2"])
@@ -59,7 +59,7 @@ def test_prometheus_asks_the_agents(programs: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool, of Prometheus")
-def test_prometheus_takes_its_config(programs: Path, tmp_path: Path) -> None:
+def test_prometheus_accepts_its_config(programs: Path, tmp_path: Path) -> None:
     """Prometheus's own check of config and list has nothing to say."""
     prometheus(tmp_path, 9090, str(programs))
     write_agents(tmp_path, ["127.0.0.1:1"])
@@ -96,7 +96,7 @@ def test_grafana_finds_its_data_source_and_dashboard(programs: Path, tmp_path: P
 
 
 @pytest.mark.skipif(Path("/usr/share/grafana").exists(), reason="has Grafana where packages put it")
-def test_a_grafana_without_its_files_is_none(tmp_path: Path) -> None:
+def test_a_grafana_without_its_files_is_not_used(tmp_path: Path) -> None:
     """A Grafana without its own files cannot be started."""
     (tmp_path / "grafana").write_text(STAND_IN)
     (tmp_path / "grafana").chmod(0o755)
@@ -104,7 +104,7 @@ def test_a_grafana_without_its_files_is_none(tmp_path: Path) -> None:
     assert grafana(tmp_path, 3000, str(tmp_path), "http://127.0.0.1:9090") is None
 
 
-def test_lists_that_are_not_there_yet_name_nobody(tmp_path: Path) -> None:
+def test_missing_agent_lists_are_skipped(tmp_path: Path) -> None:
     """Agents are those of all lists that can be read."""
     (tmp_path / "one").write_text('[{"labels": {"job": "ray"}, "targets": ["a:1", "b:2"]}]')
     (tmp_path / "two").write_text('[{"labels": {"job": "ray"}, "targets": ["c:3"]}]')
@@ -115,7 +115,7 @@ def test_lists_that_are_not_there_yet_name_nobody(tmp_path: Path) -> None:
     assert agents_of(lists) == ["a:1", "b:2", "c:3"]
 
 
-def test_sessions_are_those_that_left_a_whole_note(tmp_path: Path) -> None:
+def test_only_complete_session_files_are_read(tmp_path: Path) -> None:
     """A note that is being written or removed counts as none."""
     Session(7, 1.5).write(tmp_path / "7.json")
     (tmp_path / "8.json").write_text('{"id": 8')

@@ -135,7 +135,7 @@ def gateway(upstream: UpstreamClient) -> GatewayApp:
     return Surface(upstream).gateway
 
 
-async def test_a_head_leaves_with_what_follows_it() -> None:
+async def test_a_response_head_is_sent_with_the_first_body_bytes() -> None:
     """Both in one write; what comes after is written as it comes."""
     wire = Wire()
     transport = HeadCoalescingTransport(cast("asyncio.Transport", wire), asyncio.get_running_loop())
@@ -149,7 +149,7 @@ async def test_a_head_leaves_with_what_follows_it() -> None:
     assert wire.writes == [HEAD + b"first", b"second"]
 
 
-async def test_a_head_alone_is_not_kept() -> None:
+async def test_a_head_without_a_body_is_sent_in_the_same_turn_of_the_loop() -> None:
     """It leaves when its turn of the loop ends, or with the connection."""
     wire = Wire()
     transport = HeadCoalescingTransport(cast("asyncio.Transport", wire), asyncio.get_running_loop())
@@ -166,7 +166,7 @@ async def test_a_head_alone_is_not_kept() -> None:
     assert wire.writes == [HEAD, HEAD]
 
 
-async def test_who_waits_for_a_word_gets_it() -> None:
+async def test_an_interim_response_is_sent_at_once() -> None:
     """An interim answer is no head."""
     wire = Wire()
     transport = HeadCoalescingTransport(cast("asyncio.Transport", wire), asyncio.get_running_loop())
@@ -188,7 +188,7 @@ async def test_nothing_is_written_to_a_closed_connection() -> None:
     assert wire.writes == []
 
 
-async def test_inference_takes_the_shortcut(gateway: GatewayApp) -> None:
+async def test_inference_requests_bypass_serve(gateway: GatewayApp) -> None:
     """The gateway answers, with the request's id; Serve counts it all the same."""
     replica = OneReplica()
     async with client(with_direct_ingress(behind(replica), gateway)) as http:
@@ -204,7 +204,7 @@ async def test_inference_takes_the_shortcut(gateway: GatewayApp) -> None:
     assert (reply["status_code"], reply["is_error"], reply["method"]) == ("404", True, "POST")
 
 
-async def test_all_else_takes_serves_way(gateway: GatewayApp) -> None:
+async def test_other_requests_pass_through_serve(gateway: GatewayApp) -> None:
     """Its health checks first of all."""
     replica = OneReplica()
     async with client(with_direct_ingress(behind(replica), gateway)) as http:
@@ -226,9 +226,7 @@ async def test_all_else_takes_serves_way(gateway: GatewayApp) -> None:
     ],
     ids=["timeout", "thread", "access log", "queue", "middleware"],
 )
-async def test_there_is_no_way_around_what_operators_asked_for(
-    gateway: GatewayApp, app: App
-) -> None:
+async def test_nothing_bypasses_what_operators_configured(gateway: GatewayApp, app: App) -> None:
     """Serve's limits, another thread for our code, Serve's own log, another middleware."""
     assert with_direct_ingress(app, gateway) is app
 
@@ -263,7 +261,7 @@ def recording_otherwise() -> OneReplica:
     ],
     ids=["metrics", "id", "route", "options", "wrapper", "config", "parameters"],
 )
-async def test_serve_s_way_remains_where_an_internal_name_has_gone(
+async def test_requests_pass_through_serve_if_an_internal_name_is_gone(
     gateway: GatewayApp, replica: OneReplica, caplog: pytest.LogCaptureFixture
 ) -> None:
     """No connection fails: requests are answered as without us, and the log says why."""
@@ -275,7 +273,7 @@ async def test_serve_s_way_remains_where_an_internal_name_has_gone(
     assert "no direct ingress" in caplog.text
 
 
-async def test_serve_s_way_remains_where_an_internal_module_has_gone(
+async def test_requests_pass_through_serve_if_an_internal_module_is_gone(
     gateway: GatewayApp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A module that has moved is a warning, too."""
@@ -286,7 +284,7 @@ async def test_serve_s_way_remains_where_an_internal_module_has_gone(
     assert "no direct ingress" in caplog.text
 
 
-async def test_a_client_that_leaves_is_no_error(gateway: GatewayApp) -> None:
+async def test_a_client_that_leaves_does_not_count_as_an_error(gateway: GatewayApp) -> None:
     """Serve counts the request, and no reply."""
     replica = OneReplica()
 
@@ -303,7 +301,7 @@ async def test_a_client_that_leaves_is_no_error(gateway: GatewayApp) -> None:
     assert replica.counts.replies == []
 
 
-async def test_a_reply_that_breaks_off_is_an_error(
+async def test_a_broken_response_counts_as_an_error(
     gateway: GatewayApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Serve counts it, the log has it, and the server gets it, which cuts the connection."""
@@ -327,7 +325,7 @@ async def test_a_reply_that_breaks_off_is_an_error(
     assert replica.counts.under_way == 0
 
 
-async def test_a_server_started_by_serve_has_it(
+async def test_a_server_started_by_serve_uses_the_router_protocol(
     upstream: UpstreamClient, start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """uvicorn takes the protocol, told of none, and answers over a socket: streams and the rest."""

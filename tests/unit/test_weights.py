@@ -18,13 +18,13 @@ def test_a_relative_path_is_found_under_the_first_root_that_has_it(tmp_path: Pat
     assert found == str(tmp_path / "project" / "models" / "demo")
 
 
-def test_what_is_no_path_is_a_hub_name(tmp_path: Path) -> None:
+def test_other_names_are_hub_names(tmp_path: Path) -> None:
     """`owner/model` looks like a path, but there is none."""
     assert resolve_source("Qwen/Qwen3-8B", (tmp_path,)) == "Qwen/Qwen3-8B"
 
 
 @pytest.mark.parametrize("source", ["./models/none", "../none", "/none/at/all"])
-def test_what_can_only_be_a_path_must_be_there(source: str, tmp_path: Path) -> None:
+def test_a_path_must_exist(source: str, tmp_path: Path) -> None:
     """A path that is not there is a mistake, not a hub name."""
     with pytest.raises(ConfigError, match="no model directory"):
         resolve_source(source, (tmp_path,))

@@ -39,7 +39,7 @@ RETRYING = "A replica failed to start with exception. Retrying. Error:\n" + TRAC
         ("", ""),
     ],
 )
-def test_the_error_is_told_without_its_traceback(message: str, failure: str) -> None:
+def test_a_start_failure_is_the_error_without_its_traceback(message: str, failure: str) -> None:
     """In one line, without the name of its class and however many lines it had."""
     assert start_failure(message) == failure
 
