@@ -52,7 +52,6 @@ class ServeReplica:
     count_in_flight: Callable[[], AbstractAsyncContextManager[object]]
     record_request: Callable[..., None]
     record_reply: Callable[..., None]
-    route: str
 
     @classmethod
     def of(cls, replica: Any) -> "ServeReplica":  # noqa: ANN401 - Ray has no types
@@ -91,7 +90,6 @@ class ServeReplica:
             count_in_flight=lambda: start(metadata),
             record_request=lambda **estimates: record_request(route=route, **estimates),
             record_reply=lambda **estimates: record_ingress(**labels, **estimates),
-            route=route,
         )
 
 
