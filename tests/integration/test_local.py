@@ -44,7 +44,7 @@ def test_a_taken_port_is_named_with_its_holder(tmp_path: Path) -> None:
 
         said = failed_start(document(gateway_application(), SIM), tmp_path, port)
 
-    assert f"port {port} is taken by process" in said
+    assert f"port {port} is in use by process" in said
     assert "PORT=" in said
 
 
