@@ -18,13 +18,13 @@ from ray.serve.request_router import RunningReplica
 from ray.serve.schema import (
     ApplicationStatus,
     ApplicationStatusOverview,
-    DeploymentStatusOverview,
     ReplicaState,
 )
 
+from deployments.model_state import FAILING, model_state
 from deployments.serve_internals import replica_feed
 from deployments.serve_internals.cluster_state import UNEXPLAINED_WAIT
-from deployments.serve_internals.status import application_statuses, start_failure
+from deployments.serve_internals.status import application_statuses
 from gateway.config.serving_options import ServingOptions
 from gateway.routing.fleet import Fleet, ModelState, Replica, ServedModel
 from gateway.telemetry import ReplicaMetadata
@@ -38,8 +38,6 @@ ENTRY_TIMEOUT_S = 5.0
 WAIT_REASON_TIMEOUT_S = 2.0
 
 _DEPLOYING = {ApplicationStatus.NOT_STARTED, ApplicationStatus.DEPLOYING}
-_FAILING = {"UNHEALTHY", "DEPLOY_FAILED"}
-_STOPPING = {ReplicaState.STOPPING, ReplicaState.STOPPED}
 
 logger = logging.getLogger("ray.serve")
 
@@ -259,7 +257,7 @@ def _set_state(
     """Set a model's state and its reason; a failure comes before what an engine waits for."""
     model, engine = app.model, overview.deployments[ENGINE_DEPLOYMENT]
     state, reason = model_state(bool(model.replicas), overview.status, engine)
-    has_failed = state is ModelState.UNHEALTHY or bool(reason and engine.status in _FAILING)
+    has_failed = state is ModelState.UNHEALTHY or bool(reason and engine.status in FAILING)
     if has_failed and wait_reason:
         reason = reason if wait_reason == UNEXPLAINED_WAIT else f"{reason}; {wait_reason}"
     model.state, model.reason = state, reason if has_failed else wait_reason or reason
@@ -292,23 +290,3 @@ def _to_replica(running: RunningReplica) -> Replica | None:
         )
         return None
     return Replica(id=name, metadata=metadata, node_id=running.node_id)
-
-
-def model_state(
-    has_replicas: bool, application: ApplicationStatus, engine: DeploymentStatusOverview
-) -> tuple[ModelState, str]:
-    """A model's state and, worded for clients, its reason."""
-    if has_replicas:
-        return ModelState.READY, ""
-    is_coming = any(n for state, n in engine.replica_states.items() if state not in _STOPPING)
-    is_failing = application == ApplicationStatus.DEPLOY_FAILED or engine.status in _FAILING
-    failure = start_failure(engine.message) if is_failing or is_coming else ""
-    if failure:
-        return ModelState.UNHEALTHY, f"its engine does not start: {failure}"
-    if is_failing:
-        if is_coming:
-            return ModelState.STARTING, "its engine failed, and another one is starting"
-        return ModelState.UNHEALTHY, "its engine failed; `serve status` tells the operator why"
-    if is_coming or engine.status in {"UPDATING", "UPSCALING"}:
-        return ModelState.STARTING, "its engine is starting"
-    return ModelState.SCALED_TO_ZERO, "no engine runs until a request wants one"

@@ -287,7 +287,7 @@ VLLM_INHERITED = {
         "vllm.v1.engine.async_llm:AsyncLLM",
         {"encode", "generate", "pause_generation", "reset_prefix_cache", "sleep"},
     ),
-    "_RayMetricsLogger": ("vllm.v1.metrics.ray_wrappers:RayPrometheusStatLogger", {"record"}),
+    "RayMetricsLogger": ("vllm.v1.metrics.ray_wrappers:RayPrometheusStatLogger", {"record"}),
     "AliasedModels": (
         "vllm.entrypoints.openai.models.serving:OpenAIServingModels",
         {"is_base_model", "lora_requests", "model_name"},

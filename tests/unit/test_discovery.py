@@ -10,7 +10,8 @@ import pytest
 from ray.serve.schema import ApplicationStatus, DeploymentStatusOverview
 
 from deployments import discovery
-from deployments.discovery import Discovery, model_state
+from deployments.discovery import Discovery
+from deployments.model_state import model_state
 from deployments.serve_internals import replica_feed
 from deployments.serve_internals.cluster_state import UNEXPLAINED_WAIT
 from deployments.serve_internals.http_options import is_loopback

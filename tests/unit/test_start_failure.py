@@ -3,7 +3,7 @@
 import pytest
 from ray.serve.schema import ApplicationStatus, DeploymentStatusOverview, ReplicaState
 
-from deployments.discovery import model_state
+from deployments.model_state import model_state
 from deployments.serve_internals.status import ERROR_LENGTH, start_failure
 from gateway.routing.fleet import ModelState
 

@@ -1,4 +1,4 @@
-"""Tests of how deployments.engines.vllm has vLLM tell its metrics: with vLLM, without an engine."""
+"""vLLM's metrics, arguments and names, as we use them: with vLLM, without an engine."""
 
 import subprocess
 import sys
@@ -10,13 +10,13 @@ import types
 from vllm.v1.metrics.buckets import histogram_buckets
 from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
 from vllm.v1.metrics.stats import IterationStats
-from deployments.engines.vllm.engine import (
-    DEFAULTS, _RayMetricsLogger, first_token_of, parse_arguments
-)
+from deployments.engines.vllm.arguments import DEFAULTS, parse_arguments
+from deployments.engines.vllm.engine import first_token_of
+from deployments.engines.vllm.stats import RayMetricsLogger
 from deployments.engines.vllm.lora import AliasedModels, LoadedLoras
 from deployments.engines.vllm.version import UnsupportedVersion
 
-broken = object.__new__(_RayMetricsLogger)  # has nothing that it would record with
+broken = object.__new__(RayMetricsLogger)  # has nothing that it would record with
 try:
     RayPrometheusStatLogger.record(broken, None, IterationStats())
 except AttributeError:

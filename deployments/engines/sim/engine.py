@@ -28,6 +28,7 @@ from deployments.engines.sim.faults import (
     fault_for,
     wait_forever,
 )
+from deployments.engines.sim.parameters import engine_facts, engine_figures
 from deployments.engines.sim.requests import (
     ChatRequest,
     CompletionRequest,
@@ -49,8 +50,8 @@ from gateway.asgi import Receive, Scope, Send
 from gateway.config.sim import SimEntry, Simulation
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.errors import GatewayError, MethodNotAllowed, ModelNotFound, UnknownRoute
-from gateway.simulation.batching import BatchingReplica, EngineSpeeds
-from gateway.telemetry import Dispatch, EngineFacts
+from gateway.simulation.batching import BatchingReplica
+from gateway.telemetry import Dispatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,8 @@ class SimulatedEngine:
         self._replica = replica or uuid.uuid4().hex
         self._simulation = entry.simulation
         self._created = int(time.time())
-        self.facts = _facts(entry)
-        clock, estimates = clock or Clock(), _estimates(entry.simulation)
+        self.facts = engine_facts(entry, (*ROUTES, TOKENIZE))
+        clock, estimates = clock or Clock(), engine_figures(entry.simulation)
         batching = BatchingReplica(estimates)
         self.report = EngineTracker(
             self.facts,
@@ -278,18 +279,6 @@ class SimulatedEngine:
         return jobs
 
 
-def _estimates(simulation: Simulation) -> EngineSpeeds:
-    return EngineSpeeds(
-        kv_blocks=simulation.kv_tokens // simulation.block_size,
-        block_size=simulation.block_size,
-        max_running=simulation.max_sequences,
-        step_tokens=simulation.step_tokens,
-        step_s=simulation.step_s,
-        step_s_per_prefill_token=simulation.step_s_per_prefill_token,
-        step_s_per_sequence=simulation.step_s_per_sequence,
-    )
-
-
 class _SimulatedLoader:
     """Loads adapters that consist of their names only."""
 
@@ -308,23 +297,6 @@ class _SimulatedLoader:
 
     async def unload(self, name: str) -> None:
         """Do nothing."""
-
-
-def _facts(entry: SimEntry) -> EngineFacts:
-    simulation = entry.simulation
-    whole_blocks = simulation.kv_tokens // simulation.block_size * simulation.block_size
-    return EngineFacts(
-        engine="sim",
-        routes=(*ROUTES, TOKENIZE),
-        kv_tokens=simulation.kv_tokens,
-        block_size=simulation.block_size,
-        max_sequences=simulation.max_sequences,
-        # A longer request would wait for room in the cache for ever.
-        max_model_len=min(simulation.max_model_len, whole_blocks),
-        supports_priority=True,
-        step_tokens=simulation.step_tokens,
-        adapters=tuple(adapter.name for adapter in entry.adapters),
-    )
 
 
 def _require(wanted: str, method: str, path: str) -> None:

@@ -7,35 +7,26 @@ Module paths inside vLLM move between releases, so only this package imports it.
 
 import argparse
 import asyncio
-import difflib
-import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from typing import Any, NoReturn, Self, TypeVar
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from typing import Any, Self, TypeVar
 
 from pydantic import JsonValue
-from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
-from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
-from vllm.entrypoints.launchers.launcher import validate_api_server_args
 from vllm.outputs import PoolingRequestOutput, RequestOutput
 from vllm.pooling_params import PoolingParams
-from vllm.reasoning import ReasoningParserManager
 from vllm.sampling_params import RequestOutputKind, SamplingParams
-from vllm.tool_parsers import ToolParserManager
 from vllm.usage.usage_lib import UsageContext
-from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine import PauseMode
 from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.metrics.loggers import StatLoggerBase, StatLoggerFactory
-from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
-from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, SchedulerStats
+from vllm.v1.metrics.loggers import StatLoggerFactory
 
 from deployments.engines.adapters import AdapterCache
 from deployments.engines.call import with_call_context
+from deployments.engines.vllm.arguments import DEFAULTS, parse_arguments
 from deployments.engines.vllm.lora import (
     AliasedModels,
     LoadedLoras,
@@ -44,23 +35,12 @@ from deployments.engines.vllm.lora import (
     while_adapter_loaded,
 )
 from deployments.engines.vllm.observer import FirstToken, RequestObserver
+from deployments.engines.vllm.stats import RayMetricsLogger, StepStatistics
 from deployments.engines.vllm.version import SUPPORTED
 from deployments.engines.weights import AdapterFiles
 from gateway.asgi import App
 from gateway.engine_telemetry.tracker import EngineTracker
-from gateway.errors import ConfigError
 from gateway.telemetry import EngineFacts
-
-TOKEN_BUCKETS: list[JsonValue] = [*(m * 10**e for e in range(6) for m in (1, 2, 5)), 10**6]
-"""The same for all models: vLLM's own end at the model's length, and Ray's agent accepts only one
-set of buckets from all engines of a node."""
-
-DEFAULTS: Mapping[str, JsonValue] = {
-    "enable_prompt_tokens_details": True,  # for clients and routers
-    "enable_log_requests": False,
-    "scheduling_policy": "priority",  # short uncached prompts first; without priorities, by arrival
-    "custom_histogram_buckets": {"request_tokens": TOKEN_BUCKETS},
-}
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +85,7 @@ class VllmEngine:
         if files:
             arguments = {**await lora_arguments(files, most_adapters, arguments), **arguments}
         args = parse_arguments({**DEFAULTS, **arguments})
-        scheduler = _SchedulerStats()
+        scheduler = StepStatistics()
         llm = _launch(args, scheduler)
         try:
             tasks = await llm.get_supported_tasks()
@@ -121,7 +101,7 @@ class VllmEngine:
         cls,
         llm: "_ObservedLLM",
         app: Any,  # noqa: ANN401 - vLLM's FastAPI application
-        scheduler: "_SchedulerStats",
+        scheduler: StepStatistics,
         files: Sequence[AdapterFiles],
         most_adapters: int,
     ) -> Self:
@@ -154,65 +134,6 @@ class VllmEngine:
         """End the engine core and its workers; requests in flight are lost."""
         await self._adapters.stop()
         await asyncio.to_thread(self._llm.shutdown)
-
-
-class _ArgumentParser(FlexibleArgumentParser):
-    """vLLM's parser, which raises instead of ending the process."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise the message that argparse would have printed."""
-        raise ConfigError(f"engine_args: {message.splitlines()[0]}")
-
-
-def parse_arguments(arguments: Mapping[str, JsonValue]) -> argparse.Namespace:
-    """Parse arguments by vLLM's names, and fill in its defaults.
-
-    Raises:
-        ConfigError: an unknown name (with the nearest known one), or a value that vLLM rejects.
-    """
-    parser = make_arg_parser(_ArgumentParser())
-    known = {action.dest for action in parser._actions}  # noqa: SLF001 - argparse has no public list
-    for name in arguments:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"engine_args.{name}: vLLM has no such argument{hint}")
-    args: argparse.Namespace = parser.parse_args(_argv(arguments))
-    try:
-        validate_parsed_serve_args(args)
-        _import_parser_plugins(args)
-        validate_api_server_args(args)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"engine_args: {error.args[0] if error.args else error}") from error
-    return args
-
-
-def _argv(arguments: Mapping[str, JsonValue]) -> list[str]:
-    """`arguments` as on vLLM's command line."""
-    argv: list[str] = []
-    for name, value in arguments.items():
-        flag = "--" + name.replace("_", "-")
-        match value:
-            case None:
-                continue
-            case True:
-                argv.append(flag)
-            case False:
-                argv.append("--no-" + flag.removeprefix("--"))
-            case list() if all(isinstance(item, str | int | float) for item in value):
-                argv += [flag, *map(str, value)]
-            case list() | dict():
-                argv += [flag, json.dumps(value)]
-            case _:
-                argv.append(f"{flag}={value}")
-    return argv
-
-
-def _import_parser_plugins(args: argparse.Namespace) -> None:
-    if args.tool_parser_plugin:
-        ToolParserManager.import_tool_parser(args.tool_parser_plugin)
-    if args.reasoning_parser_plugin:
-        ReasoningParserManager.import_reasoning_parser(args.reasoning_parser_plugin)
 
 
 _O = TypeVar("_O")
@@ -313,86 +234,11 @@ def _lacks_request_states(processor: object) -> bool:
     return not (hasattr(processor, "external_req_ids") and hasattr(processor, "request_states"))
 
 
-class _SchedulerStats:
-    """Statistics of vLLM's schedulers after their latest steps."""
-
-    def __init__(self) -> None:
-        self._listener: Callable[[], None] | None = None
-        self._waiting: dict[int, int] = {}
-        self._used_shares: dict[int, float] = {}
-
-    @property
-    def waiting(self) -> int:
-        """Requests that have not been scheduled yet."""
-        return sum(self._waiting.values())
-
-    @property
-    def used_share(self) -> float:
-        """Share of the KV cache used by running requests: blocks that are only cached are free."""
-        shares = self._used_shares
-        return sum(shares.values()) / len(shares) if shares else 0.0
-
-    def subscribe(self, listener: Callable[[], None]) -> None:
-        """Call `listener` after every step."""
-        self._listener = listener
-
-    def logger(self, _: VllmConfig, engine: int) -> "_StepLogger":
-        """Stat logger for one of vLLM's engines."""
-        return _StepLogger(self, engine)
-
-    def record(self, engine: int, stats: SchedulerStats | None) -> None:
-        """Record the statistics of an engine's step."""
-        if stats is not None:
-            self._waiting[engine] = stats.num_waiting_reqs + stats.num_skipped_waiting_reqs
-            self._used_shares[engine] = stats.kv_cache_usage
-        if self._listener is not None:
-            self._listener()
-
-
-class _StepLogger(StatLoggerBase):
-    """Stat logger that feeds `_SchedulerStats`; an error would end vLLM's output loop."""
-
-    def __init__(self, scheduler: _SchedulerStats, engine: int) -> None:
-        self._scheduler = scheduler
-        self._engine = engine
-
-    def record(
-        self,
-        scheduler_stats: SchedulerStats | None,
-        iteration_stats: IterationStats | None,
-        mm_cache_stats: MultiModalCacheStats | None = None,
-        engine_idx: int = 0,
-    ) -> None:
-        try:
-            self._scheduler.record(self._engine, scheduler_stats)
-        except Exception:
-            logger.exception("engine telemetry failed for one step; requests are not affected")
-
-    def log_engine_initialized(self) -> None:
-        """Log nothing."""
-
-
-class _RayMetricsLogger(RayPrometheusStatLogger):
-    """vLLM's own metrics, exported by Ray; an error of its own would end vLLM's output loop."""
-
-    def record(
-        self,
-        scheduler_stats: SchedulerStats | None,
-        iteration_stats: IterationStats | None,
-        mm_cache_stats: MultiModalCacheStats | None = None,
-        engine_idx: int = 0,
-    ) -> None:
-        try:
-            super().record(scheduler_stats, iteration_stats, mm_cache_stats, engine_idx)
-        except Exception:
-            logger.exception("vLLM's metrics failed for one step; requests are not affected")
-
-
-def _launch(args: argparse.Namespace, scheduler: _SchedulerStats) -> "_ObservedLLM":
+def _launch(args: argparse.Namespace, scheduler: StepStatistics) -> "_ObservedLLM":
     engine_args = AsyncEngineArgs.from_cli_args(args)
     stat_loggers: list[StatLoggerFactory] = [scheduler.logger]
     if not engine_args.disable_log_stats:
-        stat_loggers.append(_RayMetricsLogger)
+        stat_loggers.append(RayMetricsLogger)
     llm: _ObservedLLM = _ObservedLLM.from_vllm_config(
         vllm_config=engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER),
         usage_context=UsageContext.OPENAI_API_SERVER,
