@@ -136,7 +136,9 @@ async def test_faults_do_not_overlap() -> None:
 def test_rates_are_shares_of_a_whole() -> None:
     """All requests may fail, and no more."""
     assert Simulation(error_rate=0.7, reset_rate=0.2, hang_rate=0.1).hang_rate == 0.1
-    with pytest.raises(ValidationError, match="more than `error_rate` and `reset_rate` leave"):
+    with pytest.raises(
+        ValidationError, match="`error_rate`, `reset_rate` and `hang_rate` together exceed 1"
+    ):
         Simulation(error_rate=0.7, reset_rate=0.2, hang_rate=0.2)
 
 
