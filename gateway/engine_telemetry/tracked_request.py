@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.kvcache.prefix import KEY_BYTES, Prompt, extend
-from gateway.kvcache.prefix_index import unpacked
 from gateway.kvcache.shadow_cache import CachedAnswer, CachedPrompt
-from gateway.telemetry import Dispatch
+from gateway.telemetry import Dispatch, unpack_keys
 
 
 @dataclass(slots=True, eq=False)
@@ -14,7 +13,7 @@ class TrackedRequest:
     """One request at an engine."""
 
     dispatch: Dispatch
-    holding: CachedPrompt
+    cached_prompt: CachedPrompt
     prompt_tokens: int
     arrived_s: float
     work_before: float
@@ -33,7 +32,7 @@ class TrackedRequest:
 
     def answers(self, completion_tokens: int, replies: Sequence[bytes]) -> list[CachedAnswer]:
         """What its answers, texts or token ids, add to the prompt in the cache."""
-        dispatch, keys = self.dispatch, self.holding.keys
+        dispatch, keys = self.dispatch, self.cached_prompt.keys
         size = sum(map(len, replies))
         is_held = bool(keys) or not dispatch.keys
         if dispatch.reply_start is None or dispatch.key_bytes <= 0 or not (size and is_held):
@@ -59,7 +58,7 @@ def dispatched_prompt(dispatch: Dispatch) -> Prompt:
         ValueError: its keys are none.
     """
     return Prompt(
-        keys=unpacked(dispatch.keys),
+        keys=unpack_keys(dispatch.keys),
         size=dispatch.prompt_bytes,
         is_token_ids=dispatch.is_token_ids,
         key_bytes=dispatch.key_bytes or KEY_BYTES,

@@ -9,9 +9,17 @@ from collections.abc import Callable, Sequence
 
 from gateway.engine_telemetry.tracked_request import TrackedRequest, dispatched_prompt
 from gateway.engine_telemetry.work_meter import WorkMeter
-from gateway.kvcache.prefix_index import packed, packed_tokens
 from gateway.kvcache.shadow_cache import ShadowCache
-from gateway.telemetry import AdapterState, Dispatch, EngineFacts, Finished, Load, Update
+from gateway.telemetry import (
+    AdapterState,
+    Dispatch,
+    EngineFacts,
+    Finished,
+    Load,
+    Update,
+    pack_keys,
+    pack_tokens,
+)
 
 NO_DISPATCH = Dispatch(id=0)
 
@@ -39,7 +47,7 @@ class EngineTracker:
         self._free_tokens = free_tokens or self._beside_prompts
         self.meter = WorkMeter(now)
         """How much work comes, and what it takes."""
-        self._ledger = ShadowCache(facts.kv_tokens if holds_prefixes else 0)
+        self._shadow_cache = ShadowCache(facts.kv_tokens if holds_prefixes else 0)
         self._listeners: list[Callable[[], None]] = []
         self._tracked_requests: dict[TrackedRequest, None] = {}
         self._pending_tokens = 0
@@ -113,11 +121,13 @@ class EngineTracker:
         """
         dispatch = dispatch or NO_DISPATCH
         self._count()
-        holding = self._ledger.begin(dispatched_prompt(dispatch), prompt_tokens)
-        tracked = TrackedRequest(dispatch, holding, prompt_tokens, self._now(), self._work)
+        cached_prompt = self._shadow_cache.record_arrival(
+            dispatched_prompt(dispatch), prompt_tokens
+        )
+        tracked = TrackedRequest(dispatch, cached_prompt, prompt_tokens, self._now(), self._work)
         if not self._tracked_requests:
             self._progressed_s = tracked.arrived_s
-        tracked.cached_tokens = min(round(holding.matched_tokens), prompt_tokens)
+        tracked.cached_tokens = min(round(cached_prompt.matched_tokens), prompt_tokens)
         tracked.pending_tokens = prompt_tokens - tracked.cached_tokens
         self._pending_tokens += tracked.pending_tokens
         self._used_tokens += prompt_tokens
@@ -183,9 +193,11 @@ class EngineTracker:
             decode_s = now_s - tracked.first_token_s
             self.meter.serve(prefill_s + decode_s)
         if tracked.first_token_s is None and is_aborted:
-            self._ledger.cancel(tracked.holding)
+            self._shadow_cache.record_cancellation(tracked.cached_prompt)
         else:
-            self._ledger.end(tracked.holding, tracked.answers(completion_tokens, replies))
+            self._shadow_cache.record_end(
+                tracked.cached_prompt, tracked.answers(completion_tokens, replies)
+            )
         running = (self._work - tracked.work_before) / decode_s if decode_s > 0 else 1.0
         self._finished.append(
             Finished(
@@ -219,7 +231,7 @@ class EngineTracker:
 
     def forget(self) -> None:
         """The engine has emptied its cache."""
-        self._ledger.clear()
+        self._shadow_cache.clear()
         self.notify()
 
     def drain(self) -> None:
@@ -230,11 +242,11 @@ class EngineTracker:
     def take(self) -> Update | None:
         """What has changed since the last call; None if nothing has."""
         load = self.load
-        added, dropped = self._ledger.take_changes()
+        added, dropped = self._shadow_cache.take_changes()
         update = Update(
-            added=packed(added),
-            added_tokens=packed_tokens(added.values()),
-            dropped=packed(dropped),
+            added=pack_keys(added),
+            added_tokens=pack_tokens(added.values()),
+            dropped=pack_keys(dropped),
             accepted=self._accepted,
             finished=self._finished,
             load=None if load == self._told else load,
@@ -253,11 +265,11 @@ class EngineTracker:
 
     def snapshot(self) -> Update:
         """All that a new listener has to know; `take` what has changed before, for the others."""
-        held = self._ledger.held
+        held = self._shadow_cache.held
         return Update(
             is_snapshot=True,
-            added=packed(held),
-            added_tokens=packed_tokens(held.values()),
+            added=pack_keys(held),
+            added_tokens=pack_tokens(held.values()),
             accepted=[
                 tracked.dispatch.id for tracked in self._tracked_requests if tracked.dispatch.id
             ],
@@ -274,7 +286,9 @@ class EngineTracker:
         tracked.cached_tokens = cached_tokens
         self._pending_tokens -= tracked.pending_tokens
         tracked.pending_tokens = 0
-        self._ledger.settle(tracked.holding, cached_tokens, max(self._facts.block_size, 1))
+        self._shadow_cache.record_prefill(
+            tracked.cached_prompt, cached_tokens, max(self._facts.block_size, 1)
+        )
 
     def _count(self) -> None:
         now_s = self._now()

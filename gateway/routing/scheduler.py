@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from gateway.kvcache.prefix import TOKEN_ID_BYTES, Prompt
-from gateway.kvcache.prefix_index import PrefixIndex, PrefixMatch, packed, unpacked, unpacked_tokens
+from gateway.kvcache.prefix_index import PrefixIndex, PrefixMatch
 from gateway.kvcache.shadow_cache import ShadowCache
 from gateway.routing.cost_model import CostModel
 from gateway.routing.decision import Decision, DecisionLog
@@ -27,7 +27,7 @@ from gateway.routing.replica_state import (
     room_tokens,
 )
 from gateway.routing.target import Target
-from gateway.telemetry import Dispatch, Update
+from gateway.telemetry import Dispatch, Update, pack_keys, unpack_keys, unpack_tokens
 
 AGEING = 0.2
 """Seconds of prefill that a waiting request is worth for each second it has waited."""
@@ -194,7 +194,7 @@ class Scheduler:
         if state := self._states.get(name):
             state.held[decision.id] = SentRequest(decision, target.prompt, room_tokens(decision))
             state.want(decision.adapter)
-            self.prefix_index.expect(name, target.prompt.keys)
+            self.prefix_index.add_expected(name, target.prompt.keys)
 
     def release(self, decision: Decision) -> None:
         """Count a held request as on its way to its replica, until it is dropped."""
@@ -220,7 +220,7 @@ class Scheduler:
         state = self._states.get(replica)
         if state is None:
             return
-        keys, tokens = unpacked(update.added), unpacked_tokens(update.added_tokens)
+        keys, tokens = unpack_keys(update.added), unpack_tokens(update.added_tokens)
         if len(keys) != len(tokens):
             raise ValueError("keys without tokens")
         if update.is_snapshot:
@@ -230,7 +230,7 @@ class Scheduler:
             self.prefix_index.replace(replica, keys, tokens)
         else:
             self.prefix_index.add(replica, keys, tokens)
-            self.prefix_index.drop(replica, unpacked(update.dropped))
+            self.prefix_index.remove(replica, unpack_keys(update.dropped))
         state.take(update)
         for id_ in update.accepted:
             self._confirm(state, id_)
@@ -260,13 +260,13 @@ class Scheduler:
         if replicas.keys() == self._states.keys():
             return
         for name in self._states.keys() - replicas.keys():
-            self.prefix_index.leave(name)
+            self.prefix_index.remove_replica(name)
             self.outliers.forget(name)
             del self._states[name]
             self._tell(name)
         for name, replica in replicas.items():
             if name not in self._states:
-                self.prefix_index.join(name)
+                self.prefix_index.add_replica(name)
                 books = ShadowCache(replica.metadata.facts.kv_tokens)
                 self._states[name] = ReplicaState(replica, books=books)
                 self._tell(name)
@@ -351,7 +351,7 @@ class Scheduler:
         state = self._states.get(name)
         if state is None:
             return
-        self.prefix_index.expect(name, sent.prompt.keys)
+        self.prefix_index.add_expected(name, sent.prompt.keys)
         self.outliers.begin(name)
         state.sent[sent.decision.id] = state.unconfirmed[sent.decision.id] = sent
         state.want(sent.decision.adapter)
@@ -364,7 +364,7 @@ class Scheduler:
     def _expect_no_more(self, sent: SentRequest) -> None:
         if sent.is_expected:
             sent.is_expected = False
-            self.prefix_index.expect_no_more(sent.decision.replica.id, sent.prompt.keys)
+            self.prefix_index.remove_expected(sent.decision.replica.id, sent.prompt.keys)
 
     def _end(self, sent: SentRequest) -> None:
         id_ = sent.decision.id
@@ -398,16 +398,16 @@ class Scheduler:
 
     def _enter(self, state: ReplicaState, books: ShadowCache, sent: SentRequest) -> None:
         """Note in our own books what an answered request has left in a replica's cache."""
-        books.end(books.begin(sent.prompt, round(sent.decision.prompt_tokens)))
+        books.record_end(books.record_arrival(sent.prompt, round(sent.decision.prompt_tokens)))
         added, dropped = books.take_changes()
         self.prefix_index.add(state.replica.id, list(added), list(added.values()))
-        self.prefix_index.drop(state.replica.id, dropped)
+        self.prefix_index.remove(state.replica.id, dropped)
 
     def _dispatch(self, sent: SentRequest, model: str) -> Dispatch:
         prompt, decision = sent.prompt, sent.decision
         return Dispatch(
             id=decision.id,
-            keys=packed(prompt.keys),
+            keys=pack_keys(prompt.keys),
             key_bytes=prompt.key_bytes,
             prompt_bytes=prompt.size,
             seed=prompt.seed,

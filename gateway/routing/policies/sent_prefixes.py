@@ -23,10 +23,10 @@ class SentPrefixes:
         """These are the replicas: forget the others, begin an empty record for new ones."""
         names = set(replicas)
         for gone in self._records.keys() - names:
-            self._prefix_index.leave(gone)
+            self._prefix_index.remove_replica(gone)
             del self._records[gone]
         for new in names - self._records.keys():
-            self._prefix_index.join(new)
+            self._prefix_index.add_replica(new)
             self._records[new] = {}
 
     def size(self, replica: str) -> int:
@@ -57,4 +57,4 @@ class SentPrefixes:
         gone = [next(oldest) for _ in range(len(record) - size)]
         for key in gone:
             del record[key]
-        self._prefix_index.drop(replica, gone)
+        self._prefix_index.remove(replica, gone)

@@ -21,13 +21,12 @@ from gateway.admission.recent_usage import KEPT_S
 from gateway.config.serving_options import QueueOptions, ServingOptions
 from gateway.errors import ModelUnavailable, Overloaded
 from gateway.kvcache.prefix import Prompt
-from gateway.kvcache.prefix_index import packed, packed_tokens
 from gateway.request.tenant import Tenant
 from gateway.routing.decision import Decision, DecisionLog
 from gateway.routing.fleet import Fleet, Replica, ServedModel
 from gateway.routing.scheduler import Scheduler
 from gateway.routing.schedulers import Schedulers
-from gateway.telemetry import EngineFacts, Load, ReplicaMetadata, Update
+from gateway.telemetry import EngineFacts, Load, ReplicaMetadata, Update, pack_keys, pack_tokens
 from tests.unit.conftest import Clock
 from tests.unit.targets import target_of
 
@@ -673,7 +672,7 @@ async def test_in_another_lane_other_things_count(stage: Stage) -> None:
     scene = stage("b")
     await scene.come(FULL)
     scene.set_replicas("ab")
-    keys, tokens = packed(LONG.keys), packed_tokens(range(1250, 10_001, 1250))
+    keys, tokens = pack_keys(LONG.keys), pack_tokens(range(1250, 10_001, 1250))
     scene.scheduler.sync()
     load = Load(running=0, waiting=0, pending_tokens=0, free_tokens=0)
     scene.scheduler.hear("b", Update(is_snapshot=True, added=keys, added_tokens=tokens, load=load))

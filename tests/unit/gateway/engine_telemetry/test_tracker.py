@@ -4,8 +4,16 @@ import pytest
 
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.kvcache.prefix import extend
-from gateway.kvcache.prefix_index import packed, unpacked, unpacked_tokens
-from gateway.telemetry import Dispatch, EngineFacts, Finished, Load, Update
+from gateway.telemetry import (
+    Dispatch,
+    EngineFacts,
+    Finished,
+    Load,
+    Update,
+    pack_keys,
+    unpack_keys,
+    unpack_tokens,
+)
 from tests.unit.conftest import Clock
 
 FACTS = EngineFacts(
@@ -32,7 +40,7 @@ def dispatch(number: int, *keys: int, rest: bytes | None = None) -> Dispatch:
     """A request's, whose canonical prompt has 40 bytes a key."""
     return Dispatch(
         id=number,
-        keys=packed(keys),
+        keys=pack_keys(keys),
         key_bytes=KEY_BYTES,
         prompt_bytes=len(keys) * KEY_BYTES,
         seed=7,
@@ -125,8 +133,8 @@ def test_an_arrival_is_load_and_holdings(report: EngineTracker) -> None:
     update = taken(report)
     assert update.accepted == [5]
     assert update.load == Load(running=1, waiting=0, pending_tokens=100, free_tokens=900)
-    assert list(unpacked(update.added)) == [2, 1]
-    assert list(unpacked_tokens(update.added_tokens)) == [100, 50]
+    assert list(unpack_keys(update.added)) == [2, 1]
+    assert list(unpack_tokens(update.added_tokens)) == [100, 50]
 
 
 def test_cached_tokens_are_not_pending(report: EngineTracker) -> None:
@@ -224,16 +232,16 @@ def test_the_answer_extends_the_prompt(report: EngineTracker) -> None:
     update = taken(report)
     expected = extend(2, b"tail|" + reply, KEY_BYTES)
     assert len(expected) == 2
-    assert set(unpacked(update.added)) == set(expected)
+    assert set(unpack_keys(update.added)) == set(expected)
     # five bytes of the first block are the prompt's; an answer's token has five
-    assert sorted(unpacked_tokens(update.added_tokens)) == [107, 115]
+    assert sorted(unpack_tokens(update.added_tokens)) == [107, 115]
 
 
 def test_an_answer_to_a_short_prompt_has_keys_too(report: EngineTracker) -> None:
     """Where the prompt fills no block, the chain begins at its seed."""
     tracked = report.arrive(dispatch(1, rest=b"hi|"), 10)
     report.finish(tracked, 10, [b"y" * 50])
-    assert list(unpacked(taken(report).added)) == list(extend(7, b"hi|" + b"y" * 37, KEY_BYTES))
+    assert list(unpack_keys(taken(report).added)) == list(extend(7, b"hi|" + b"y" * 37, KEY_BYTES))
 
 
 def test_several_answers_all_begin_at_the_prompt(report: EngineTracker) -> None:
@@ -244,7 +252,7 @@ def test_several_answers_all_begin_at_the_prompt(report: EngineTracker) -> None:
     replies = [b"a" * 80, b"b" * 40]
     report.finish(tracked, 24, replies)
     update = taken(report)
-    tokens = dict(zip(unpacked(update.added), unpacked_tokens(update.added_tokens), strict=True))
+    tokens = dict(zip(unpack_keys(update.added), unpack_tokens(update.added_tokens), strict=True))
     first, second = (extend(1, reply, KEY_BYTES) for reply in replies)
     assert tokens == {first[0]: 58, first[1]: 66, second[0]: 58}
 
@@ -264,7 +272,7 @@ def test_an_abort_before_the_first_token(report: EngineTracker) -> None:
     taken(report)
     report.finish(tracked, 0, is_aborted=True)
     update = taken(report)
-    assert set(unpacked(update.dropped)) == {1, 2}
+    assert set(unpack_keys(update.dropped)) == {1, 2}
     (request,) = update.finished
     assert request.is_aborted
     assert (request.queue_s, request.prefill_s, request.decode_s) == (0, 0, 0)
@@ -313,7 +321,7 @@ def test_a_snapshot_is_all_there_is_to_know(report: EngineTracker) -> None:
     report.arrive(None, 10)
     snapshot = report.snapshot()
     assert snapshot.is_snapshot
-    assert set(unpacked(snapshot.added)) == {1, 2}
+    assert set(unpack_keys(snapshot.added)) == {1, 2}
     assert snapshot.accepted == [5]
     assert snapshot.load == report.load
     assert taken(report).accepted == [5]
@@ -325,7 +333,7 @@ def test_an_emptied_cache_is_told(report: EngineTracker) -> None:
     taken(report)
     report.arrive(dispatch(2, 1), 50)
     report.forget()
-    assert set(unpacked(taken(report).dropped)) == {2}
+    assert set(unpack_keys(taken(report).dropped)) == {2}
 
 
 def test_an_engine_that_keeps_no_prefixes(clock: Clock) -> None:

@@ -12,7 +12,6 @@ import pytest
 from gateway.config.serving_options import ServingOptions
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.kvcache.prefix import KEY_BYTES, NO_PROMPT, Prompt
-from gateway.kvcache.prefix_index import packed, packed_tokens
 from gateway.routing.decision import Decision, DecisionLog
 from gateway.routing.fleet import Replica, ServedModel
 from gateway.routing.policies.policy import Candidate
@@ -33,6 +32,8 @@ from gateway.telemetry import (
     Update,
     UpdateReader,
     encode_update,
+    pack_keys,
+    pack_tokens,
 )
 from tests.unit.targets import target_of
 
@@ -238,7 +239,7 @@ def test_replicas_come_and_go() -> None:
         scene.model.replace_replicas([Replica("b", METADATA), Replica("c", METADATA)])
         assert scene.seen().keys() == {"b", "c"}
         assert len(scene.scheduler.prefix_index) == 0
-    scene.tell("a", Update(added=packed([1]), added_tokens=packed_tokens([64])))
+    scene.tell("a", Update(added=pack_keys([1]), added_tokens=pack_tokens([64])))
     scene.scheduler.lose("a")
     assert len(scene.scheduler.prefix_index) == 0
 
@@ -703,11 +704,11 @@ def finished(id_: int) -> Finished:
     "update",
     [
         Update(added=b"1234567"),
-        Update(added=packed([1]), added_tokens=b"123"),
-        Update(added=packed([1, 2]), added_tokens=packed_tokens([1])),
-        Update(added_tokens=packed_tokens([1])),
+        Update(added=pack_keys([1]), added_tokens=b"123"),
+        Update(added=pack_keys([1, 2]), added_tokens=pack_tokens([1])),
+        Update(added_tokens=pack_tokens([1])),
         Update(dropped=b"1"),
-        Update(is_snapshot=True, added=packed([1])),
+        Update(is_snapshot=True, added=pack_keys([1])),
     ],
 )
 def test_a_frame_that_cannot_be_understood_is_refused(update: Update) -> None:
@@ -720,7 +721,7 @@ def test_a_frame_that_cannot_be_understood_is_refused(update: Update) -> None:
 def test_what_a_stranger_tells_is_ignored() -> None:
     """The last frame of a replica may arrive after it has gone."""
     scene = Scene("a")
-    scene.tell("x", Update(added=packed([1]), added_tokens=packed_tokens([64])))
+    scene.tell("x", Update(added=pack_keys([1]), added_tokens=pack_tokens([64])))
     assert len(scene.scheduler.prefix_index) == 0
 
 
@@ -729,7 +730,7 @@ def test_dispatch_tells_the_engine_all_it_needs() -> None:
     scene = Scene("a")
     scene.follow()
     with scene.sending("a") as dispatch, scene.sending("a", prompt(91)) as short:
-        assert dispatch.keys == packed(TEN.keys)
+        assert dispatch.keys == pack_keys(TEN.keys)
         assert (dispatch.key_bytes, dispatch.prompt_bytes) == (KEY_BYTES, 2560)
         assert (dispatch.seed, dispatch.reply_start, dispatch.is_token_ids) == (5, b"", False)
         assert dispatch.id != short.id

@@ -9,12 +9,11 @@ import pytest
 
 from gateway.errors import UpstreamFailed
 from gateway.kvcache.prefix import Prompt
-from gateway.kvcache.prefix_index import packed, packed_tokens
 from gateway.routing.fleet import Fleet, ServedModel
 from gateway.routing.policies.policy import Candidate
 from gateway.routing.schedulers import Schedulers
 from gateway.serving.telemetry_client import LEAST_STALL_S, SILENCE_S, TelemetryClient
-from gateway.telemetry import Load, Update, encode_update
+from gateway.telemetry import Load, Update, encode_update, pack_keys, pack_tokens
 from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import PATIENCE_S, FakeEngine, StartEngine, Visit, answer, chunked
 from tests.unit.targets import target_of
@@ -24,8 +23,8 @@ KEYS = (11, 22, 33)
 PROMPT = Prompt(KEYS, size=3 * 256)
 SNAPSHOT = Update(
     is_snapshot=True,
-    added=packed(KEYS[:2]),
-    added_tokens=packed_tokens([64, 128]),
+    added=pack_keys(KEYS[:2]),
+    added_tokens=pack_tokens([64, 128]),
     load=Load(running=5, waiting=1, pending_tokens=700, free_tokens=10),
 )
 
@@ -87,7 +86,7 @@ async def live(tracked: Visit) -> None:
 
 async def test_what_an_engine_tells_is_known(start_engine: StartEngine, stand: Stand) -> None:
     """First the snapshot, then the changes, also where a frame comes in pieces."""
-    frame = encode_update(Update(added=packed(KEYS[2:]), added_tokens=packed_tokens([190])))
+    frame = encode_update(Update(added=pack_keys(KEYS[2:]), added_tokens=pack_tokens([190])))
     go_on = asyncio.Event()
 
     async def script(tracked: Visit) -> None:
