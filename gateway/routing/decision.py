@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gateway.routing.cost_model import CostEstimates
 from gateway.routing.fleet import Replica
-from gateway.routing.policies.policy import Candidate
+from gateway.routing.policy import Candidate
 from gateway.telemetry import Finished
 
 HEADER_CANDIDATES = 32

@@ -17,8 +17,8 @@ from gateway.routing.cost_model import CostModel
 from gateway.routing.decision import Decision, DecisionLog
 from gateway.routing.fleet import Replica, ServedModel
 from gateway.routing.outliers import Outliers
-from gateway.routing.policies.policy import Candidate, RequestProfile, RoutingPolicy
-from gateway.routing.policies.registry import make_policy
+from gateway.routing.policy import Candidate, RequestProfile, RoutingPolicy
+from gateway.routing.policy_registry import make_policy
 from gateway.routing.replica_state import (
     IDLE,
     ReplicaState,

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from gateway.config.config_errors import nearest
 from gateway.errors import ConfigError
-from gateway.routing.policies.registry import POLICIES
+from gateway.routing.policy_registry import POLICIES
 from gateway.simulation.batching import EngineSpeeds
 from gateway.simulation.comparison import Comparison
 from gateway.simulation.setting import LabSettings

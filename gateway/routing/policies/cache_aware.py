@@ -19,8 +19,8 @@ the defaults of its command line, written anew. Cost: O(keys + candidates) a cho
 from collections.abc import Sequence
 
 from gateway.routing.cost_model import CostEstimates
-from gateway.routing.policies.policy import Candidate, PolicyChoice, RequestProfile
-from gateway.routing.policies.sent_prefixes import SentPrefixes
+from gateway.routing.policy import Candidate, PolicyChoice, RequestProfile
+from gateway.routing.sent_prefixes import SentPrefixes
 
 
 class CacheAware:

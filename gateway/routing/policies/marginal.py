@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from xxhash import xxh3_64_intdigest
 
 from gateway.routing.cost_model import CostEstimates
-from gateway.routing.policies.policy import Candidate, PolicyChoice, RequestProfile
+from gateway.routing.policy import Candidate, PolicyChoice, RequestProfile
 
 WEIGHT = 0.5
 """How much the others' delay counts beside one's own."""

@@ -20,8 +20,8 @@ import random
 from collections.abc import Iterable, Sequence
 
 from gateway.routing.cost_model import CostEstimates
-from gateway.routing.policies.policy import Candidate, PolicyChoice, RequestProfile
-from gateway.routing.policies.sent_prefixes import SentPrefixes
+from gateway.routing.policy import Candidate, PolicyChoice, RequestProfile
+from gateway.routing.sent_prefixes import SentPrefixes
 
 MOST_BYTES = 1 << 26
 

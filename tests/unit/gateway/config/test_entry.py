@@ -9,7 +9,7 @@ from gateway.config.loader import parse_entry, parse_gateway
 from gateway.config.sim import SimEntry
 from gateway.config.vllm import VllmEntry
 from gateway.errors import ConfigError
-from gateway.routing.policies.registry import POLICIES
+from gateway.routing.policy_registry import POLICIES
 
 VLLM = {"engine": "vllm", "name": "m", "source": "s"}
 SIM = {"engine": "sim", "name": "m"}

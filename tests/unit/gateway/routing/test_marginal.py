@@ -12,7 +12,7 @@ from gateway.kvcache.prefix import NO_PROMPT
 from gateway.routing.cost_model import CostEstimates
 from gateway.routing.fleet import Replica
 from gateway.routing.policies.marginal import Marginal
-from gateway.routing.policies.policy import Candidate, RequestProfile
+from gateway.routing.policy import Candidate, RequestProfile
 from gateway.telemetry import EngineFacts, ReplicaMetadata
 
 FACTS = EngineFacts(

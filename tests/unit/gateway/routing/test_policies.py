@@ -13,10 +13,10 @@ from gateway.kvcache.prefix import KEY_BYTES, Prompt
 from gateway.routing.cost_model import CostEstimates
 from gateway.routing.fleet import Replica
 from gateway.routing.policies.cache_aware import CacheAware
-from gateway.routing.policies.policy import Candidate, RequestProfile, RoutingPolicy
+from gateway.routing.policy import Candidate, RequestProfile, RoutingPolicy
 from gateway.routing.policies.prefix_affinity import PrefixAffinity
-from gateway.routing.policies.registry import POLICIES, make_policy
-from gateway.routing.policies.sent_prefixes import SentPrefixes
+from gateway.routing.policy_registry import POLICIES, make_policy
+from gateway.routing.sent_prefixes import SentPrefixes
 from gateway.telemetry import EngineFacts, ReplicaMetadata
 
 FACTS = EngineFacts(

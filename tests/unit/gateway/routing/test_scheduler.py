@@ -14,7 +14,7 @@ from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.kvcache.prefix import KEY_BYTES, NO_PROMPT, Prompt
 from gateway.routing.decision import Decision, DecisionLog
 from gateway.routing.fleet import Replica, ServedModel
-from gateway.routing.policies.policy import Candidate
+from gateway.routing.policy import Candidate
 from gateway.routing.replica_state import (
     IDLE,
     ReplicaState,

@@ -10,7 +10,7 @@ import pytest
 from gateway.errors import UpstreamFailed
 from gateway.kvcache.prefix import Prompt
 from gateway.routing.fleet import Fleet, ServedModel
-from gateway.routing.policies.policy import Candidate
+from gateway.routing.policy import Candidate
 from gateway.routing.schedulers import Schedulers
 from gateway.serving.telemetry_client import LEAST_STALL_S, SILENCE_S, TelemetryClient
 from gateway.telemetry import Load, Update, encode_update, pack_keys, pack_tokens

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from gateway.cli import app
 from gateway.errors import ConfigError
-from gateway.routing.policies.registry import POLICIES
+from gateway.routing.policy_registry import POLICIES
 from gateway.simulation.batching import EngineSpeeds
 from gateway.simulation.engine import Outcome
 from gateway.simulation.lab import simulate

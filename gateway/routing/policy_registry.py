@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from gateway.routing.policies.baselines import LeastPending, RoundRobin
 from gateway.routing.policies.cache_aware import CacheAware
 from gateway.routing.policies.marginal import Marginal
-from gateway.routing.policies.policy import RoutingPolicy
+from gateway.routing.policy import RoutingPolicy
 from gateway.routing.policies.prefix_affinity import PrefixAffinity
 
 POLICIES: Mapping[str, Callable[[random.Random], RoutingPolicy]] = {

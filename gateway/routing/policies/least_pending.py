@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 
 from gateway.routing.cost_model import CostEstimates
-from gateway.routing.policies.policy import Candidate, PolicyChoice, RequestProfile
+from gateway.routing.policy import Candidate, PolicyChoice, RequestProfile
 
 
 class LeastPending:
