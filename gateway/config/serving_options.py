@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
+from gateway.config.policy_names import DEFAULT_POLICY, PolicyName
 from gateway.config.strict import Strict, check_name
 
 Name = Annotated[str, Field(max_length=256), AfterValidator(check_name)]
@@ -13,9 +14,7 @@ Name = Annotated[str, Field(max_length=256), AfterValidator(check_name)]
 class RoutingOptions(Strict):
     """How requests are spread over a model's replicas."""
 
-    policy: Literal[
-        "marginal", "least-pending", "round-robin", "prefix-affinity", "cache-aware"
-    ] = "marginal"
+    policy: PolicyName = DEFAULT_POLICY
     """The default is what to use; the others are there to compare with. `prefix-affinity` and
     `cache-aware` remember what they sent: up to 100 MB a replica in each router."""
 

@@ -93,7 +93,7 @@ class ShadowCache:
         return {key: round(entry.tokens) for key, entry in self._entries.items()}
 
     def take_changes(self) -> tuple[dict[int, int], list[int]]:
-        """Return the keys added, each with the tokens up to its end, and evicted since last time."""
+        """Return keys added (with the tokens up to their ends) and evicted since the last call."""
         added = {key: round(self._entries[key].tokens) for key in self._added}
         evicted = list(self._evicted)
         self._added.clear()

@@ -98,7 +98,7 @@ class Decision:
                     "running": candidate.running,
                     "waiting": candidate.waiting,
                     "pending_tokens": round(candidate.pending_tokens),
-                    "load_s": round(candidate.load_s, 6),
+                    "load_s": round(candidate.adapter_load_s, 6),
                 }
                 for cost, candidate in ranked[:most]
             ],

@@ -1,5 +1,6 @@
-"""What a routing policy is: a pure choice among candidates, which can explain itself."""
+"""Interface of routing policies: a pure choice among candidates, with the cost of each."""
 
+import random
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -11,57 +12,59 @@ from gateway.routing.fleet import Replica
 
 
 class RequestProfile(msgspec.Struct, frozen=True):
-    """What a policy knows of a request."""
+    """Properties of a request that a policy may use."""
 
     prompt: Prompt
     prompt_tokens: float
-    """Estimated: only an engine has the tokenizer."""
+    """Estimated, because only engines have the tokenizer."""
     output_tokens: float
-    """Expected."""
+    """Expected length of the answer."""
     session: bytes = b""
-    """The client's `x-session-id`; empty without one."""
+    """The client's `x-session-id`; empty if it sent none."""
     adapter: str = ""
-    """Of the model's adapters, the one that answers; empty where the model itself does."""
+    """Adapter that answers; empty if the model itself does."""
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """A replica that may take a request, and how it stands."""
+    """A replica that can be chosen, and its state."""
 
     replica: Replica
     cached_keys: int
-    """Of the prompt's first keys, held here."""
+    """Number of the prompt's first keys that it holds."""
     cached_tokens: float
-    """Of the prompt, as far as is known."""
+    """Tokens of the prompt that it holds, as far as is known."""
     running: int
-    """Sequences that have started, and those just sent there by this router."""
+    """Sequences that have started, and those that this router has just sent."""
     waiting: int
-    """Sequences that have not."""
+    """Sequences that have not started."""
     pending_tokens: float
-    """Prompt tokens still to be computed before this request's."""
+    """Prompt tokens that it has to compute before those of this request."""
     free_tokens: float
-    """Tokens of the KV cache beside the prompts of the requests it has."""
-    load_s: float = 0.0
-    """What loading the request's adapter there costs; 0 where it is loaded, or there is none."""
+    """Tokens of its KV cache that are not taken by the prompts of its requests."""
+    adapter_load_s: float = 0.0
+    """Seconds that loading the request's adapter takes; 0 if it is loaded, or none is wanted."""
 
     @property
     def requests(self) -> int:
-        """All that it has taken."""
+        """Sequences that it has, running and waiting."""
         return self.running + self.waiting
 
 
 class PolicyChoice(msgspec.Struct, frozen=True):
-    """Whom a policy chose, and why."""
+    """The candidate that a policy chose, and the costs that explain the choice."""
 
     index: int
-    """Of the candidate."""
+    """Index of the chosen candidate."""
     costs: Sequence[float]
-    """What each candidate was found to cost, in the policy's own unit (seconds for `marginal`)."""
+    """Cost of each candidate, in the policy's own unit (seconds for `marginal`)."""
 
 
 class RoutingPolicy(Protocol):
-    """Which replica takes a request. Synchronous; touches nothing but itself."""
+    """Chooses the replica for each request. Synchronous, without effects on anything but itself."""
 
     name: str
+
+    def __init__(self, rng: random.Random) -> None: ...
 
     def choose(
         self, request: RequestProfile, candidates: Sequence[Candidate], estimates: CostEstimates

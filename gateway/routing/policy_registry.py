@@ -1,23 +1,29 @@
-"""All routing policies, by the names that configurations use."""
+"""Registry of routing policies, each defined by the module of its name in `routing/policies`."""
 
+import importlib
 import random
-from collections.abc import Callable, Mapping
 
-from gateway.routing.policies.baselines import LeastPending, RoundRobin
-from gateway.routing.policies.cache_aware import CacheAware
-from gateway.routing.policies.marginal import Marginal
 from gateway.routing.policy import RoutingPolicy
-from gateway.routing.policies.prefix_affinity import PrefixAffinity
 
-POLICIES: Mapping[str, Callable[[random.Random], RoutingPolicy]] = {
-    "marginal": Marginal,
-    "least-pending": LeastPending,
-    "round-robin": lambda rng: RoundRobin(),
-    "prefix-affinity": PrefixAffinity,
-    "cache-aware": lambda rng: CacheAware(),
-}
+PACKAGE = "gateway.routing.policies"
 
 
 def make_policy(name: str, rng: random.Random) -> RoutingPolicy:
-    """A new policy; `name` must be one of `POLICIES`."""
-    return POLICIES[name](rng)
+    """Make a policy; `name` is one of `gateway.config.policy_names`.
+
+    Raises:
+        LookupError: the module does not define exactly one class with that name.
+    """
+    return _policy_class(name)(rng)
+
+
+def _policy_class(name: str) -> type[RoutingPolicy]:
+    module = importlib.import_module(f"{PACKAGE}.{name.replace('-', '_')}")
+    found: list[type[RoutingPolicy]] = [
+        each
+        for each in vars(module).values()
+        if isinstance(each, type) and getattr(each, "name", None) == name
+    ]
+    if len(found) != 1:
+        raise LookupError(f"{module.__name__} defines {len(found)} classes with the name `{name}`")
+    return found[0]

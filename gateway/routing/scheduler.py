@@ -106,7 +106,7 @@ class Scheduler:
             index=choice.index,
             prompt_tokens=profile.prompt_tokens,
             output_tokens=profile.output_tokens,
-            ttft_s=chosen.load_s
+            ttft_s=chosen.adapter_load_s
             + (chosen.pending_tokens + new_tokens) * estimates.prefill_s
             + estimates.step_s,
             estimates=estimates,
@@ -326,7 +326,7 @@ class Scheduler:
             waiting=load.waiting + len(state.held),
             pending_tokens=pending,
             free_tokens=load.free_tokens,
-            load_s=state.load_s(request.adapter, copies) if request.adapter else 0.0,
+            adapter_load_s=state.load_s(request.adapter, copies) if request.adapter else 0.0,
         )
 
     def _copies(self) -> Counter[str]:

@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 
 from gateway.config.config_errors import nearest
+from gateway.config.policy_names import policy_names
 from gateway.errors import ConfigError
-from gateway.routing.policy_registry import POLICIES
 from gateway.simulation.batching import EngineSpeeds
 from gateway.simulation.comparison import Comparison
 from gateway.simulation.setting import LabSettings
@@ -41,7 +41,7 @@ def command(  # noqa: PLR0913 - each is an option of the command
         int, typer.Option(min=BLOCK_TOKENS, help="Tokens in a replica's KV cache: blocks of 512.")
     ] = 600 * BLOCK_TOKENS,
     policy: Annotated[str, typer.Option(help="Policies to compare, with commas.")] = ",".join(
-        POLICIES
+        policy_names()
     ),
     routers: Annotated[
         int, typer.Option(min=1, help="Router replicas; requests are dealt to them in turn.")
@@ -118,13 +118,14 @@ def command(  # noqa: PLR0913 - each is an option of the command
 
 
 def _policies(names: str) -> list[str]:
-    """The policies that were asked for, each once, in that order."""
+    """Return the policies that were asked for, each once, in that order."""
     asked = [name.strip() for name in names.split(",") if name.strip()]
+    known = policy_names()
     for name in asked:
-        if name not in POLICIES:
-            raise ConfigError(f"--policy: unknown policy `{name}`{nearest(name, POLICIES)}")
+        if name not in known:
+            raise ConfigError(f"--policy: unknown policy `{name}`{nearest(name, known)}")
     if not asked:
-        raise ConfigError(f"--policy: name at least one; known: {', '.join(POLICIES)}")
+        raise ConfigError(f"--policy: name at least one; known: {', '.join(known)}")
     return list(dict.fromkeys(asked))
 
 

@@ -1,6 +1,11 @@
-"""Policies that look at load alone, or at nothing, to compare with."""
+"""Policy by load alone, to compare with: the replica with the fewest tokens still to be computed.
 
-import itertools
+Method: cost = pending prompt tokens + requests * expected answer length + the prompt tokens that
+could be computed while the request's adapter is loaded. Ties are broken at random.
+
+Source: the least-outstanding-work rule of load balancers, in tokens. Cost: O(candidates).
+"""
+
 import random
 from collections.abc import Sequence
 
@@ -9,7 +14,7 @@ from gateway.routing.policy import Candidate, PolicyChoice, RequestProfile
 
 
 class LeastPending:
-    """The replica with the fewest tokens to come: prompts to compute, and answers as expected."""
+    """Chooses the least load; costs are tokens, answers counted at their expected length."""
 
     name = "least-pending"
 
@@ -19,32 +24,14 @@ class LeastPending:
     def choose(
         self, request: RequestProfile, candidates: Sequence[Candidate], estimates: CostEstimates
     ) -> PolicyChoice:
-        """The least load; costs are tokens to compute, with answers at their expected length.
-
-        Loading an adapter counts as the prompt tokens that could be computed meanwhile.
-        """
+        """Choose the candidate with the fewest tokens to compute."""
         costs = [
             candidate.pending_tokens
             + candidate.requests * request.output_tokens
-            + (candidate.load_s / estimates.prefill_s if candidate.load_s else 0.0)
+            + (candidate.adapter_load_s / estimates.prefill_s if candidate.adapter_load_s else 0.0)
             for candidate in candidates
         ]
         least = min(costs)
         return PolicyChoice(
             self._rng.choice([i for i, cost in enumerate(costs) if cost == least]), costs
         )
-
-
-class RoundRobin:
-    """One after the other."""
-
-    name = "round-robin"
-
-    def __init__(self) -> None:
-        self._turn = itertools.count()
-
-    def choose(
-        self, request: RequestProfile, candidates: Sequence[Candidate], estimates: CostEstimates
-    ) -> PolicyChoice:
-        """The next one."""
-        return PolicyChoice(next(self._turn) % len(candidates), [0.0] * len(candidates))

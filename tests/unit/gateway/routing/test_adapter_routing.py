@@ -14,7 +14,7 @@ from gateway.http.models import adapter_card, model_card
 from gateway.kvcache.prefix import NO_PROMPT
 from gateway.routing.decision import DecisionLog
 from gateway.routing.fleet import Fleet, ModelState, Replica, ServedModel
-from gateway.routing.policies.marginal import WEIGHT
+from gateway.routing.policies.marginal import OTHERS_WEIGHT
 from gateway.routing.replica_state import BROKEN_S, LOAD_S
 from gateway.routing.scheduler import Scheduler
 from gateway.telemetry import AdapterState, Dispatch, Load, Update
@@ -52,7 +52,7 @@ class Scene:
     def load_s(self, adapter: str = "x") -> dict[str, float]:
         """What loading the adapter is taken to cost at each replica."""
         candidates = self.scheduler.choose(target_of(NO_PROMPT, adapter=adapter)).candidates
-        return {candidate.replica.id: candidate.load_s for candidate in candidates}
+        return {candidate.replica.id: candidate.adapter_load_s for candidate in candidates}
 
     @contextlib.contextmanager
     def sending(self, adapter: str = "x", asked: str = "") -> Iterator[tuple[str, Dispatch]]:
@@ -187,7 +187,7 @@ def test_a_decision_explains_what_loading_costs() -> None:
     assert said["adapter"] == "x"
     assert (here["replica"], here["load_s"]) == ("a", 0.0)
     assert (there["replica"], there["load_s"]) == ("b", 0.5)
-    assert there["cost"] - here["cost"] == pytest.approx(0.5 * (1 + WEIGHT * 2), abs=1e-5)
+    assert there["cost"] - here["cost"] == pytest.approx(0.5 * (1 + OTHERS_WEIGHT * 2), abs=1e-5)
 
 
 def test_the_engine_is_told_what_answers() -> None:
