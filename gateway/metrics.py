@@ -171,8 +171,8 @@ REPLICAS = Gauge(
     name="gateway_replicas",
     labels=("model", "state"),
     meaning=(
-        "Engines: `ready`, `draining`, `ejected` (failed too often), `shunned` (could not be"
-        " reached just now) or `unheard` (without telemetry, but used)."
+        "Engines: `ready`, `draining`, `ejected` (failed too often), `backoff` (could not be"
+        " reached just now) or `no_telemetry` (without telemetry, but used)."
     ),
 )
 PREFILL = Gauge(

@@ -180,7 +180,7 @@ class Admission:
     def _hold(self, held: QueuedRequest) -> None:
         if not self._held:
             self._look()
-            self._scheduler.watcher = self._plan
+            self._scheduler.replicas.subscribe(self._plan)
         self._held[held] = None
         self._limits.add(held)
         self._lane(held).add(held)
@@ -209,9 +209,8 @@ class Admission:
     def _release(self, held: QueuedRequest) -> None:
         self._forget(held)
         self._count(held.request, held.decision)
-        held.decision.waited_s = self._now() - held.since_s
         self._scheduler.release(held.decision)
-        held.admitted.set_result(held.decision)
+        held.admitted.set_result(held.decision.after_waiting(self._now() - held.since_s))
 
     def _forget(self, held: QueuedRequest) -> None:
         """Count one no more that has been taken out of its lane."""
@@ -222,7 +221,7 @@ class Admission:
         if held.timer is not None:
             held.timer.cancel()
         if not self._held:
-            self._scheduler.watcher = None
+            self._scheduler.replicas.unsubscribe(self._plan)
 
     def _plan(self, replica: str) -> None:
         """Have a replica's lane looked at when whatever is going on has come to its end."""
@@ -276,7 +275,9 @@ class Admission:
             del self._stale[held]
             self._scheduler.drop(held.decision)  # it must not stand in its own way
             try:
-                decision = self._scheduler.choose(held.request.target, held.request.avoid)
+                decision = self._scheduler.choose(
+                    held.request.target, held.request.avoid, decided_s=held.decision.decided_s
+                )
             except Exception as error:  # noqa: BLE001 - it is the one's who waits for it
                 self._end(held, error)
                 continue
@@ -285,7 +286,6 @@ class Admission:
             self._plan("")
 
     def _rebind(self, held: QueuedRequest, decision: Decision) -> None:
-        decision.decided_s = held.decision.decided_s  # it has been waiting since
         if decision.replica is held.decision.replica:
             held.decision = decision
         else:

@@ -81,10 +81,7 @@ class FailureReporter:
             self._note(reason, Action.CUT if is_cut else Action.FAILED, replica, str(error))
 
     def _count_failure(self, replica: Replica, error: UpstreamFailed) -> None:
-        replicas = self._target.model.replicas
-        if replica.id not in replicas:
-            return
-        if self._scheduler.outliers.fail(replica.id, len(replicas)):
+        if self._scheduler.replicas.record_failure(replica):
             self._note(error.reason, Action.EJECTED, replica, "it failed again and again")
 
     def _note(self, reason: str, action: Action, replica: Replica | None, why: str) -> None:

@@ -19,7 +19,7 @@ SILENCE_S = 4.0
 """An engine has something to say every second, if only that it is there."""
 GRACE_S = 1.0
 """For what an engine said while it was us who did not listen."""
-STUCK_SHUN_S = 15.0
+STUCK_BACKOFF_S = 15.0
 """How long others are preferred to one that is given up, unless it is heard again: longer than we
 take to ask."""
 LEAST_STALL_S = 10.0
@@ -115,7 +115,8 @@ class TelemetryClient:
                 for update in reader.feed(data):
                     self._hear(model, replica, update)
                     if not has_heard:
-                        has_heard, replica.shunned_until_s = True, 0.0
+                        has_heard = True
+                        self._schedulers.of(model).replicas.clear_backoff(replica)
         except TimeoutError:
             self._give_up(model, replica, "has fallen silent")
         except (UpstreamFailed, ValueError) as error:
@@ -149,11 +150,10 @@ class TelemetryClient:
             del self._patience[model]  # its speed is known now
 
     def _give_up(self, model: ServedModel, replica: Replica, why: str) -> None:
-        now_s = self._now()
-        replicas = model.replicas.values()
-        if any(r.shunned_until_s <= now_s for r in replicas if r is not replica):
+        scheduler = self._schedulers.of(model)
+        if scheduler.replicas.has_reachable_other(replica):
             logger.warning("replica %s of %s %s; it is given up", replica.id, model.name, why)
-            self._schedulers.of(model).shun(replica, STUCK_SHUN_S)
+            scheduler.shun(replica, STUCK_BACKOFF_S)
             self._relayed.drop(replica.address)
 
     async def _open(self, replica: Replica) -> EngineResponse:

@@ -174,7 +174,7 @@ def test_where_there_is_room_nobody_waits(clock: Clock) -> None:
     with pytest.raises(StopIteration) as ended:
         admitting.send(None)
     assert ended.value.value.waited_s == 0
-    assert scene.scheduler.watcher is None
+    assert not scene.scheduler.replicas._listeners
 
 
 async def test_what_does_not_fit_waits_for_a_slot(stage: Stage) -> None:
@@ -193,7 +193,7 @@ async def test_what_does_not_fit_waits_for_a_slot(stage: Stage) -> None:
     assert scene.started == f"{FULL} x y z"
     assert scene.decisions["x"].waited_s == 2
     assert scene.admission.held_interactive == 0
-    assert scene.scheduler.watcher is None
+    assert not scene.scheduler.replicas._listeners
 
 
 async def test_a_newcomer_does_not_overtake(stage: Stage) -> None:
@@ -408,7 +408,7 @@ async def test_one_that_gives_up_leaves_nothing_behind(stage: Stage, is_released
     assert scene.started == f"{FULL} y"
     await scene.answer("y")
     assert [c.requests for c in scene.choose().candidates] == [ROOM - 1]
-    assert scene.scheduler.watcher is None
+    assert not scene.scheduler.replicas._listeners
 
 
 async def test_cancelled_and_let_go_at_once(stage: Stage) -> None:
@@ -470,7 +470,7 @@ async def test_who_has_waited_too_long_is_turned_away(stage: Stage, name: str, l
     with pytest.raises(Overloaded, match=r"overloaded: the request waits longer than 0.01 s\."):
         await scene.tasks[name]
     assert scene.stock.weight == 0
-    assert scene.scheduler.watcher is None
+    assert not scene.scheduler.replicas._listeners
 
 
 async def test_the_limit_holds_for_the_wait_alone(stage: Stage) -> None:
@@ -632,10 +632,10 @@ def drain(scene: Scene) -> None:
     scene.scheduler.hear("a", Update(is_draining=True))
 
 
-def shun(scene: Scene) -> None:
+def back_off(scene: Scene) -> None:
     """It cannot be reached."""
     come(scene)
-    scene.model.replicas["a"].shunned_until_s = scene.clock.now_s + 60
+    scene.scheduler.shun(scene.model.replicas["a"], 60)
     scene.scheduler.hear("a", Update())
 
 
@@ -643,12 +643,12 @@ def eject(scene: Scene) -> None:
     """It has failed too often."""
     come(scene)
     scene.scheduler.sync()
-    while not scene.scheduler.outliers.is_out("a"):
-        scene.scheduler.outliers.fail("a", among=2)
+    while not scene.scheduler.replicas.record_failure(scene.model.replicas["a"]):
+        pass
     scene.scheduler.hear("a", Update())
 
 
-@pytest.mark.parametrize("change", [come, leave, drain, shun, eject])
+@pytest.mark.parametrize("change", [come, leave, drain, back_off, eject])
 async def test_when_the_fleet_changes_the_held_choose_again(
     stage: Stage, change: Callable[[Scene], None]
 ) -> None:
@@ -676,7 +676,7 @@ async def test_in_another_lane_other_things_count(stage: Stage) -> None:
     scene.scheduler.sync()
     load = Load(running=0, waiting=0, pending_tokens=0, free_tokens=0)
     scene.scheduler.hear("b", Update(is_snapshot=True, added=keys, added_tokens=tokens, load=load))
-    scene.model.replicas["b"].shunned_until_s = scene.clock.now_s + 60
+    scene.scheduler.shun(scene.model.replicas["b"], 60)
     await scene.come(names_of(ROOM))
     await scene.come("short")
     scene.clock.now_s += 0.01
@@ -716,9 +716,9 @@ async def test_while_the_only_replica_drains_requests_wait_for_the_next(stage: S
 
 
 async def test_a_replica_that_comes_back_is_found_again(stage: Stage) -> None:
-    """Nobody tells when it is shunned no more: the next news of any replica is enough."""
+    """Nothing reports the end of a backoff: the next news of any replica is enough."""
     scene = stage("ab")
-    scene.model.replicas["b"].shunned_until_s = scene.clock.now_s + 5
+    scene.scheduler.shun(scene.model.replicas["b"], 5)
     await scene.come(FULL)
     await scene.come("x")
     scene.clock.now_s += 5
