@@ -100,7 +100,7 @@ def _scheduler(replicas: int, prompt: Prompt) -> Scheduler:
             added_tokens=pack_tokens(TOKENS_PER_KEY * (i + 1) for i in range(len(keys))),
             load=Load(running=number, waiting=0, pending_tokens=100 * number, free_tokens=1000),
         )
-        scheduler.hear(f"r{number}", snapshot)
+        scheduler.record_update(f"r{number}", snapshot)
     return scheduler
 
 

@@ -121,7 +121,7 @@ class Admission:
     def follow(self) -> None:
         """The fleet has changed: those who are held may have to choose again."""
         if self._held:
-            self._scheduler.sync()
+            self._scheduler.replicas.sync()
 
     def close(self, error: Callable[[], Exception]) -> None:
         """The model is no more: end the wait of all, each with an error of its own."""
@@ -142,7 +142,7 @@ class Admission:
         return not request.is_batch and is_first and not self._shares.has_had(request.tenant)
 
     def _has_room(self, request: AdmissionRequest, decision: Decision) -> bool:
-        return self._scheduler.has_room(decision, is_spared=self._is_spared(request))
+        return self._scheduler.has_room(decision, is_over_share=self._is_spared(request))
 
     def _is_spared(self, request: AdmissionRequest) -> bool:
         """Whether it leaves something free for those who have had less."""
@@ -196,13 +196,13 @@ class Admission:
         if held.is_waiting:
             self._lane(held).remove(held)
             self._forget(held)
-        self._scheduler.drop(held.decision)
+        self._scheduler.discard(held.decision)
         self._plan(held.decision.replica.id)
 
     def _end(self, held: QueuedRequest, error: Exception) -> None:
         self._lane(held).remove(held)
         self._forget(held)
-        self._scheduler.drop(held.decision)
+        self._scheduler.discard(held.decision)
         if not held.admitted.done():
             held.admitted.set_exception(error)
 
@@ -233,7 +233,9 @@ class Admission:
     def _take_news(self) -> None:
         self._is_planned = False
         news, self._news = self._news, set()
-        is_known = all(self._scheduler.is_sound(name) == (name in self._sound) for name in news)
+        is_known = all(
+            self._scheduler.replicas.is_healthy(name) == (name in self._sound) for name in news
+        )
         is_recent = self._now() < self._looked_s + LOOK_S
         if not (is_known and is_recent) and self._look():
             self._stale = dict(self._held)
@@ -246,7 +248,7 @@ class Admission:
 
     def _look(self) -> bool:
         """Look at the standing of all replicas; whether that of any has changed."""
-        known, self._sound = self._sound, self._scheduler.sound
+        known, self._sound = self._sound, self._scheduler.replicas.healthy()
         self._looked_s = self._now()
         self._lanes = {n: lane for n, lane in self._lanes.items() if lane or n in self._sound}
         return known != self._sound
@@ -268,12 +270,12 @@ class Admission:
         """Whether one that does not fit lets others pass, of which some may."""
         if held in self._stale or self._now() - held.since_s > PATIENCE * held.limit_s:
             return False
-        return self._scheduler.has_slot(held.decision, is_spared=self._is_spared(held.request))
+        return self._scheduler.has_slot(held.decision, is_over_share=self._is_spared(held.request))
 
     def _choose_again(self) -> None:
         for held in list(itertools.islice(self._stale, RECHOSEN)):
             del self._stale[held]
-            self._scheduler.drop(held.decision)  # it must not stand in its own way
+            self._scheduler.discard(held.decision)  # it must not stand in its own way
             try:
                 decision = self._scheduler.choose(
                     held.request.target, held.request.avoid, decided_s=held.decision.decided_s

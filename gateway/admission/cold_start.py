@@ -43,7 +43,7 @@ class ColdStarts:
         self._failures: WeakKeyDictionary[ServedModel, _FailedStart] = WeakKeyDictionary()
         self._stock: EvictionIndex[_Waiting] = EvictionIndex()
         """All that wait, by their bytes."""
-        fleet.watch(self._forget_failures)
+        fleet.subscribe(self._forget_failures)
 
     def waiting(self, model: ServedModel) -> int:
         """How many requests wait for an engine of the model."""
@@ -68,7 +68,7 @@ class ColdStarts:
         """
         self._check_failure(model)
         loop = asyncio.get_running_loop()
-        limit_s = model.terms.cold_start_timeout_s
+        limit_s = model.options.cold_start_timeout_s
         if due_s is not None:
             limit_s = max(0.0, min(limit_s, due_s - loop.time() - MARGIN_S))
         waiting = _Waiting.of(request, self._cold_start(model).crowd)
@@ -89,12 +89,12 @@ class ColdStarts:
         if self._pause_s(model) > 0:
             return
         cold_start = self._cold_start(model)
-        end_s = asyncio.get_running_loop().time() + model.terms.cold_start_timeout_s
+        end_s = asyncio.get_running_loop().time() + model.options.cold_start_timeout_s
         cold_start.end_s = max(cold_start.end_s, end_s)
 
     async def close(self) -> None:
         """Wait for nothing any more."""
-        self._fleet.unwatch(self._forget_failures)
+        self._fleet.unsubscribe(self._forget_failures)
         tasks = [cold_start.task for cold_start in self._cold_starts.values() if cold_start.task]
         for task in tasks:
             task.cancel()
@@ -134,7 +134,7 @@ class ColdStarts:
         Raises:
             Overloaded: it is the newcomer who has to go.
         """
-        most = max(1, model.terms.queue.max_requests)
+        most = max(1, model.options.queue.max_requests)
         reason = f"{most} requests are waiting for it to start"
         if not self._clear(newcomer.crowd, newcomer, 1, most):
             raise self._overloaded(model, reason)

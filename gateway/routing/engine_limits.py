@@ -24,13 +24,13 @@ class EngineLimits(NamedTuple):
     """Tokens of the KV cache that stay free."""
 
 
-def engine_limits(facts: EngineFacts, *, is_batch: bool, is_spared: bool) -> EngineLimits:
+def engine_limits(facts: EngineFacts, *, is_batch: bool, is_over_share: bool) -> EngineLimits:
     """Return the limits for batch requests, for tenants that have had their share, or for others.
 
-    `is_spared`: the request's tenant has had its share, and leaves something free for the others.
+    `is_over_share`: the tenant has had its share, and leaves something free for the others.
     """
     slots = facts.max_sequences
-    if is_batch or is_spared:
+    if is_batch or is_over_share:
         reserve = BATCH_RESERVE if is_batch else FAIRNESS_RESERVE
         return EngineLimits(
             max(1, slots - math.ceil(reserve * slots)), 1, reserve * facts.kv_tokens

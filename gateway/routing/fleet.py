@@ -58,7 +58,7 @@ class ServedModel:
     created_s: int
     deployed_s: float = 0.0
     """When its entry was last deployed, by the controller's clock."""
-    terms: ServingOptions = field(default_factory=ServingOptions)
+    options: ServingOptions = field(default_factory=ServingOptions)
     """Options of its entry that concern routers."""
     state: ModelState = ModelState.STARTING
     reason: str = "its engine is starting"
@@ -173,11 +173,11 @@ class Fleet:
         model.replace_replicas(replicas)
         self._publish()
 
-    def watch(self, listener: Callable[[], None]) -> None:
+    def subscribe(self, listener: Callable[[], None]) -> None:
         """Have `listener` called after every change of models or replicas."""
         self._listeners.append(listener)
 
-    def unwatch(self, listener: Callable[[], None]) -> None:
+    def unsubscribe(self, listener: Callable[[], None]) -> None:
         """Stop calling `listener`."""
         self._listeners.remove(listener)
 
@@ -190,7 +190,7 @@ class Fleet:
         self._adapters = {}
         clashes: set[tuple[str, str]] = set()
         for model in self._models.values():
-            for adapter in model.terms.adapters:
+            for adapter in model.options.adapters:
                 name = adapter.name
                 if name in self._models or self._adapters.setdefault(name, model) is not model:
                     clashes.add((model.name, name))

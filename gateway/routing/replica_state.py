@@ -214,12 +214,12 @@ class ReplicaState:
         )
 
     def has_room(
-        self, new_tokens: float, *, sequences: int = 1, is_batch: bool, is_spared: bool = False
+        self, new_tokens: float, *, sequences: int = 1, is_batch: bool, is_over_share: bool = False
     ) -> bool:
         """Whether a request with so many new tokens would start without waiting for others.
 
         `sequences`: of the request; one with more than the engine can run takes the whole engine.
-        `is_spared`: its tenant has had its share, and leaves something free for the others.
+        `is_over_share`: its tenant has had its share, and leaves something free for the others.
         """
         if self.health.is_draining:
             return False  # it rejects new requests; another replica may take its place
@@ -227,7 +227,7 @@ class ReplicaState:
         if not present:
             return True
         facts, load = self.replica.metadata.facts, self.load
-        limits = engine_limits(facts, is_batch=is_batch, is_spared=is_spared)
+        limits = engine_limits(facts, is_batch=is_batch, is_over_share=is_over_share)
         needed = min(sequences, facts.max_sequences, limits.slots) if sequences > 1 else 1
         if present + needed > limits.slots or load.waiting >= limits.waiting:
             return False

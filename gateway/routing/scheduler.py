@@ -6,17 +6,16 @@ is among the replicas in the best health; the policy decides by their caches and
 
 import contextlib
 import random
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from gateway.kvcache.prefix import TOKEN_ID_BYTES, Prompt
 from gateway.kvcache.prefix_index import PrefixMatch
 from gateway.routing.cost_model import CostModel
 from gateway.routing.decision import Decision, DecisionLog
-from gateway.routing.fleet import Replica, ServedModel
+from gateway.routing.fleet import ServedModel
 from gateway.routing.policy import Candidate, RequestProfile, RoutingPolicy
 from gateway.routing.policy_registry import make_policy
-from gateway.routing.replica_set import BACKOFF_S, ReplicaSet
+from gateway.routing.replica_set import ReplicaSet
 from gateway.routing.replica_state import AssignedRequest
 from gateway.routing.target import Target
 from gateway.telemetry import Dispatch, Update, pack_keys
@@ -35,13 +34,13 @@ class Scheduler:
     def __init__(
         self, model: ServedModel, log: DecisionLog, rng: random.Random, now: Callable[[], float]
     ) -> None:
-        self.latency = CostModel()
+        self.cost_model = CostModel()
         self.replicas = ReplicaSet(model, now)
         self._model = model
         self._log = log
         self._rng = rng
         self._now = now
-        self._policy: RoutingPolicy = make_policy(model.terms.routing.policy, rng)
+        self._policy: RoutingPolicy = make_policy(model.options.routing.policy, rng)
 
     def choose(
         self, target: Target, avoid: Collection[str] = (), *, decided_s: float | None = None
@@ -57,8 +56,8 @@ class Scheduler:
         self._model.check_available()
         request = target.request
         self.replicas.sync()
-        profile, candidates = self._situation(target, avoid)
-        estimates = self.latency.estimates
+        profile, candidates = self._policy_input(target, avoid)
+        estimates = self.cost_model.estimates
         policy = self._current_policy()
         choice = policy.choose(profile, candidates, estimates)
         chosen = candidates[choice.index]
@@ -103,27 +102,29 @@ class Scheduler:
                 state.record_ended(request)
                 self.replicas.publish(decision.replica.id)
 
-    def has_room(self, decision: Decision, *, is_spared: bool = False) -> bool:
+    def has_room(self, decision: Decision, *, is_over_share: bool = False) -> bool:
         """Whether the chosen replica can start the request now.
 
-        `is_spared`: its tenant has had its share, and leaves something free for the others.
+        `is_over_share`: its tenant has had its share, and leaves something free for others.
         """
         state = self.replicas.get(decision.replica.id)
         return state is None or state.has_room(
             decision.kv_demand_tokens,
             sequences=decision.sequences,
             is_batch=decision.is_batch,
-            is_spared=is_spared,
+            is_over_share=is_over_share,
         )
 
-    def has_slot(self, decision: Decision, *, is_spared: bool = False) -> bool:
+    def has_slot(self, decision: Decision, *, is_over_share: bool = False) -> bool:
         """Whether the chosen replica could start a small request in place of this one."""
         state = self.replicas.get(decision.replica.id)
-        return state is None or state.has_room(0.0, is_batch=decision.is_batch, is_spared=is_spared)
+        return state is None or state.has_room(
+            0.0, is_batch=decision.is_batch, is_over_share=is_over_share
+        )
 
     def due_s(self, decision: Decision) -> float:
         """Return the position of a waiting request among others: the least starts first."""
-        prefill_s = decision.prefill_tokens * self.latency.estimates.prefill_s
+        prefill_s = decision.prefill_tokens * self.cost_model.estimates.prefill_s
         return prefill_s + AGING_WEIGHT * decision.decided_s
 
     def hold(self, decision: Decision, target: Target) -> None:
@@ -132,16 +133,16 @@ class Scheduler:
             state.hold(_assigned(decision, target))
 
     def release(self, decision: Decision) -> None:
-        """Count a waiting request as on its way to its replica, until it is dropped."""
+        """Count a waiting request as on its way to its replica, until it is discarded."""
         if state := self.replicas.get(decision.replica.id):
             state.release(decision.id)
 
-    def drop(self, decision: Decision) -> None:
+    def discard(self, decision: Decision) -> None:
         """Stop counting a waiting or released request: it is sent now, or never."""
         if state := self.replicas.get(decision.replica.id):
             state.discard(decision.id)
 
-    def hear(self, replica: str, update: Update) -> None:
+    def record_update(self, replica: str, update: Update) -> None:
         """Record a frame of a replica's telemetry, and learn from the requests it has finished.
 
         Raises:
@@ -153,41 +154,15 @@ class Scheduler:
         state.record_update(update)
         for finished in update.finished:
             self._log.record_finished(finished)
-            self.latency.learn(finished)
+            self.cost_model.learn(finished)
         self.replicas.publish(replica)
 
-    def lose(self, replica: str) -> None:
+    def record_telemetry_lost(self, replica: str) -> None:
         """Record that a replica's telemetry has broken off."""
         state = self.replicas.get(replica)
         if state is not None and state.health.has_telemetry:
             state.lose_telemetry()
             self.replicas.publish(replica)
-
-    def shun(self, replica: Replica, seconds: float = BACKOFF_S) -> None:
-        """Prefer others to a replica for so long."""
-        self.replicas.back_off(replica, seconds)
-
-    def follows(self, replica: str) -> bool:
-        """Whether a replica is there and its telemetry arrives."""
-        return self.replicas.has_telemetry(replica)
-
-    def is_sound(self, replica: str) -> bool:
-        """Whether a replica is there and healthy."""
-        return self.replicas.is_healthy(replica)
-
-    @property
-    def sound(self) -> set[str]:
-        """Ids of the healthy replicas."""
-        return self.replicas.healthy()
-
-    @property
-    def standings(self) -> Counter[str]:
-        """Number of replicas in each state."""
-        return self.replicas.health_counts()
-
-    def sync(self) -> None:
-        """Follow the model's replicas as they come and go."""
-        self.replicas.sync()
 
     @property
     def in_flight(self) -> int:
@@ -196,24 +171,24 @@ class Scheduler:
 
     def _current_policy(self) -> RoutingPolicy:
         """Return the policy that the model's entry names now."""
-        name = self._model.terms.routing.policy
+        name = self._model.options.routing.policy
         if self._policy.name != name:
             self._policy = make_policy(name, self._rng)
         return self._policy
 
-    def _situation(
+    def _policy_input(
         self, target: Target, avoid: Collection[str]
     ) -> tuple[RequestProfile, Sequence[Candidate]]:
         """Return what the policy chooses by."""
         prompt, request, adapter = target.prompt, target.request, target.adapter
         tokens_per_byte = (
-            1 / TOKEN_ID_BYTES if prompt.is_token_ids else self.latency.estimates.tokens_per_byte
+            1 / TOKEN_ID_BYTES if prompt.is_token_ids else self.cost_model.estimates.tokens_per_byte
         )
         matches = self.replicas.prefix_index.match(prompt.keys)
         profile = RequestProfile(
             prompt,
             _prompt_tokens(prompt, matches, tokens_per_byte),
-            self.latency.output_tokens(request.head.max_tokens),
+            self.cost_model.output_tokens(request.head.max_tokens),
             request.session,
             adapter,
         )

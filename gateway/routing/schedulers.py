@@ -17,7 +17,7 @@ class Schedulers:
         self._rng = rng
         self._now = now
         self._schedulers: dict[ServedModel, Scheduler] = {}
-        fleet.watch(self._forget_gone)
+        fleet.subscribe(self._forget_gone)
 
     def __len__(self) -> int:
         """Number of models that have a scheduler."""

@@ -48,7 +48,7 @@ class _Lab:
         self._timeline = Timeline()
         metadata = ReplicaMetadata(model="lab", host="", port=0, key="", facts=setting.facts)
         terms = ServingOptions.model_validate({"routing": {"policy": policy}})
-        self._model = ServedModel("lab", created_s=0, terms=terms)
+        self._model = ServedModel("lab", created_s=0, options=terms)
         names = [f"{position:04d}" for position in range(setting.replicas)]
         self._model.replace_replicas(Replica(name, metadata) for name in names)
         self._routers = [
@@ -90,7 +90,7 @@ class _Lab:
 
     def _publish(self, replica: str, update: Update) -> None:
         for router in self._routers:
-            router.hear(replica, update)
+            router.record_update(replica, update)
 
 
 def _check_sizes(workload: Workload, setting: LabSettings) -> None:

@@ -58,7 +58,7 @@ class Scene:
     def __init__(self, clock: Clock, names: str = "a", queue: QueueOptions | None = None) -> None:
         self.clock = clock
         self.model = ServedModel(
-            "m", created_s=1, terms=ServingOptions(queue=queue or QueueOptions())
+            "m", created_s=1, options=ServingOptions(queue=queue or QueueOptions())
         )
         self.set_replicas(names)
         rng = random.Random(3)  # noqa: S311 - ids and ties, no secrets
@@ -528,8 +528,8 @@ async def test_who_has_no_time_left_to_wait_is_turned_away_at_once(stage: Stage)
 def tell(scene: Scene, free_tokens: int) -> None:
     """Have the replica tell that it runs one request, and how much KV cache is free."""
     load = Load(running=1, waiting=0, pending_tokens=0, free_tokens=free_tokens)
-    scene.scheduler.sync()
-    scene.scheduler.hear("a", Update(is_snapshot=True, load=load))
+    scene.scheduler.replicas.sync()
+    scene.scheduler.record_update("a", Update(is_snapshot=True, load=load))
 
 
 def with_facts(scene: Scene, **facts: int) -> None:
@@ -629,23 +629,23 @@ def leave(scene: Scene) -> None:
 def drain(scene: Scene) -> None:
     """It takes no more."""
     come(scene)
-    scene.scheduler.hear("a", Update(is_draining=True))
+    scene.scheduler.record_update("a", Update(is_draining=True))
 
 
 def back_off(scene: Scene) -> None:
     """It cannot be reached."""
     come(scene)
-    scene.scheduler.shun(scene.model.replicas["a"], 60)
-    scene.scheduler.hear("a", Update())
+    scene.scheduler.replicas.back_off(scene.model.replicas["a"], 60)
+    scene.scheduler.record_update("a", Update())
 
 
 def eject(scene: Scene) -> None:
     """It has failed too often."""
     come(scene)
-    scene.scheduler.sync()
+    scene.scheduler.replicas.sync()
     while not scene.scheduler.replicas.record_failure(scene.model.replicas["a"]):
         pass
-    scene.scheduler.hear("a", Update())
+    scene.scheduler.record_update("a", Update())
 
 
 @pytest.mark.parametrize("change", [come, leave, drain, back_off, eject])
@@ -673,10 +673,12 @@ async def test_in_another_lane_other_things_count(stage: Stage) -> None:
     await scene.come(FULL)
     scene.set_replicas("ab")
     keys, tokens = pack_keys(LONG.keys), pack_tokens(range(1250, 10_001, 1250))
-    scene.scheduler.sync()
+    scene.scheduler.replicas.sync()
     load = Load(running=0, waiting=0, pending_tokens=0, free_tokens=0)
-    scene.scheduler.hear("b", Update(is_snapshot=True, added=keys, added_tokens=tokens, load=load))
-    scene.scheduler.shun(scene.model.replicas["b"], 60)
+    scene.scheduler.record_update(
+        "b", Update(is_snapshot=True, added=keys, added_tokens=tokens, load=load)
+    )
+    scene.scheduler.replicas.back_off(scene.model.replicas["b"], 60)
     await scene.come(names_of(ROOM))
     await scene.come("short")
     scene.clock.now_s += 0.01
@@ -704,8 +706,8 @@ async def test_nothing_is_kept_of_replicas_that_have_gone(stage: Stage) -> None:
 async def test_while_the_only_replica_drains_requests_wait_for_the_next(stage: Stage) -> None:
     """It has a slot, but would refuse them: a rollout loses nothing that can wait for it."""
     scene = stage()
-    scene.scheduler.sync()
-    scene.scheduler.hear("a", Update(is_snapshot=True, is_draining=True))
+    scene.scheduler.replicas.sync()
+    scene.scheduler.record_update("a", Update(is_snapshot=True, is_draining=True))
     await scene.come("x")
     before = scene.started
     come(scene)
@@ -718,11 +720,11 @@ async def test_while_the_only_replica_drains_requests_wait_for_the_next(stage: S
 async def test_a_replica_that_comes_back_is_found_again(stage: Stage) -> None:
     """Nothing reports the end of a backoff: the next news of any replica is enough."""
     scene = stage("ab")
-    scene.scheduler.shun(scene.model.replicas["b"], 5)
+    scene.scheduler.replicas.back_off(scene.model.replicas["b"], 5)
     await scene.come(FULL)
     await scene.come("x")
     scene.clock.now_s += 5
-    scene.scheduler.hear("a", Update())
+    scene.scheduler.record_update("a", Update())
     await settle()
     assert scene.decisions["x"].replica.id == "b"
 
@@ -778,12 +780,12 @@ async def test_telemetry_lets_requests_go(stage: Stage) -> None:
     """A replica that others have filled starts ours as soon as it says that it has room."""
     scene = stage()
     busy = Load(running=SLOTS, waiting=1, pending_tokens=0, free_tokens=0)
-    scene.scheduler.sync()
-    scene.scheduler.hear("a", Update(is_snapshot=True, load=busy))
+    scene.scheduler.replicas.sync()
+    scene.scheduler.record_update("a", Update(is_snapshot=True, load=busy))
     await scene.come("x y")
     before = scene.started
     free = Load(running=SLOTS, waiting=0, pending_tokens=0, free_tokens=0)
-    scene.scheduler.hear("a", Update(load=free))
+    scene.scheduler.record_update("a", Update(load=free))
     await settle()
     assert before == ""
     assert scene.started == "x"

@@ -182,7 +182,7 @@ async def test_decisions_are_kept_and_completed(stand: Stand) -> None:
             running=1.0,
         )
         replica = next(iter(stand.model.replicas))
-        stand.schedulers.of(stand.model).hear(replica, Update(finished=[finished]))
+        stand.schedulers.of(stand.model).record_update(replica, Update(finished=[finished]))
         decisions = (await client.get("/gateway/decisions")).json()["data"]
         limited = (await client.get("/gateway/decisions?limit=1")).json()["data"]
 
@@ -255,7 +255,7 @@ async def test_a_dry_run_wakes_nobody(stand: Stand) -> None:
     """Asking where a request would go starts no engine; sending one does."""
     stand.model.replace_replicas([])
     stand.model.state = ModelState.SCALED_TO_ZERO
-    stand.model.terms = ServingOptions(cold_start_timeout_s=0.01)
+    stand.model.options = ServingOptions(cold_start_timeout_s=0.01)
     async with stand.client() as client:
         dry = await client.post("/gateway/route", json=BODY)
         woken = list(stand.woken)

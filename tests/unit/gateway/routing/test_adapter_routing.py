@@ -30,7 +30,7 @@ def model(name: str = "m", *adapters: str, policy: str = "marginal") -> ServedMo
         "adapters": [{"name": adapter, "source": "x"} for adapter in adapters],
         "routing": {"policy": policy},
     }
-    return ServedModel(name, created_s=1, terms=ServingOptions.model_validate(entry))
+    return ServedModel(name, created_s=1, options=ServingOptions.model_validate(entry))
 
 
 class Scene:
@@ -41,13 +41,15 @@ class Scene:
         self.model.replace_replicas([Replica(name, WITH_ADAPTERS) for name in "ab"])
         rng = random.Random(3)  # noqa: S311 - ids and ties, no secrets
         self.scheduler = Scheduler(self.model, DecisionLog(), rng, lambda: 1000.0)
-        self.scheduler.sync()
+        self.scheduler.replicas.sync()
 
     def report(self, replica: str, *, running: int = 0, **state: object) -> None:
         """Let a replica report the state of its adapters."""
         load = Load(running=running, waiting=0, pending_tokens=0, free_tokens=10_000)
         adapters = AdapterState(**state)  # type: ignore[arg-type]
-        self.scheduler.hear(replica, Update(is_snapshot=True, load=load, adapters=adapters))
+        self.scheduler.record_update(
+            replica, Update(is_snapshot=True, load=load, adapters=adapters)
+        )
 
     def load_s(self, adapter: str = "x") -> dict[str, float]:
         """Return the time that loading the adapter is expected to take at each replica."""
@@ -132,7 +134,7 @@ def test_an_adapter_is_expected_where_a_request_for_it_waits() -> None:
 
     scene.scheduler.release(decision)
     assert scene.load_s()[decision.replica.id] == 0.0
-    scene.scheduler.drop(decision)
+    scene.scheduler.discard(decision)
     assert scene.load_s()[decision.replica.id] == DEFAULT_ADAPTER_LOAD_S
 
 
@@ -157,7 +159,7 @@ def test_a_replica_that_returns_expects_no_adapter() -> None:
         with scene.sending():
             for present in ([], replicas):
                 scene.model.replace_replicas(present)
-                scene.scheduler.sync()
+                scene.scheduler.replicas.sync()
             stack.enter_context(scene.sending())
         assert scene.load_s() == {"a": 0.0}
     assert scene.load_s() == {"a": DEFAULT_ADAPTER_LOAD_S}
@@ -168,7 +170,7 @@ def test_an_update_without_adapters_keeps_their_state() -> None:
     scene = Scene()
     scene.report("a", loaded=["x"], most=2)
 
-    scene.scheduler.hear("a", Update())
+    scene.scheduler.record_update("a", Update())
 
     assert scene.load_s()["a"] == 0.0
 
@@ -216,7 +218,7 @@ def test_changed_options_change_the_adapters() -> None:
     """An entry may be edited and deployed again."""
     fleet, base = Fleet(), model("m", "x")
     fleet.add(base)
-    base.terms = model("m", "y").terms
+    base.options = model("m", "y").options
 
     fleet.replace_replicas(base, [])
 

@@ -119,7 +119,7 @@ def test_room_is_a_share_of_the_slots(slots: int, rooms: list[int]) -> None:
     for _ in range(rooms[0] + 1):
         found[0] += scene.state.has_room(999_999, is_batch=False)
         found[1] += scene.state.has_room(999_999, is_batch=True)
-        found[2] += scene.state.has_room(999_999, is_batch=False, is_spared=True)
+        found[2] += scene.state.has_room(999_999, is_batch=False, is_over_share=True)
         scene.release()
     assert found == rooms
 
@@ -129,7 +129,7 @@ def test_tenants_over_their_share_leave_kv_cache_free(new_tokens: int, has_room:
     """Of 10,000 tokens of KV cache 600 are coming, and a thirty-second is left free."""
     scene = Scene()
     scene.release(new_tokens=600.0)
-    assert scene.state.has_room(new_tokens, is_batch=False, is_spared=True) == has_room
+    assert scene.state.has_room(new_tokens, is_batch=False, is_over_share=True) == has_room
     assert scene.state.has_room(new_tokens, is_batch=False)
 
 

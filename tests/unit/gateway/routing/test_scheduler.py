@@ -61,7 +61,7 @@ class Scene:
 
     def __init__(self, names: Iterable[str], policy: str = "marginal") -> None:
         self.now_s = 1000.0
-        self.model = ServedModel("m", created_s=1, terms=routed_by(policy))
+        self.model = ServedModel("m", created_s=1, options=routed_by(policy))
         self.model.replace_replicas([Replica(name, METADATA) for name in names])
         self.log = DecisionLog()
         rng = random.Random(3)  # noqa: S311 - ids and ties, no secrets
@@ -81,7 +81,7 @@ class Scene:
     def send(self, name: str, update: Update) -> None:
         """Send a frame to the scheduler, over the wire."""
         for frame in UpdateReader().feed(encode_update(update)):
-            self.scheduler.hear(name, frame)
+            self.scheduler.record_update(name, frame)
 
     def candidates(self, asked: Prompt = TEN) -> dict[str, Candidate]:
         """Return the candidates for a prompt, by their ids."""
@@ -89,7 +89,7 @@ class Scene:
 
     def back_off(self, name: str) -> None:
         """Put a replica in backoff for a second."""
-        self.scheduler.shun(self.model.replicas[name], 1)
+        self.scheduler.replicas.back_off(self.model.replicas[name], 1)
 
     def eject(self, name: str) -> None:
         """Let requests to a replica fail until it is ejected."""
@@ -245,7 +245,7 @@ def test_replicas_are_added_and_removed() -> None:
         assert scene.candidates().keys() == {"b", "c"}
         assert len(scene.scheduler.replicas.prefix_index) == 0
     scene.send("a", Update(added=pack_keys([1]), added_tokens=pack_tokens([64])))
-    scene.scheduler.lose("a")
+    scene.scheduler.record_telemetry_lost("a")
     assert len(scene.scheduler.replicas.prefix_index) == 0
 
 
@@ -254,7 +254,7 @@ def test_a_request_may_be_sent_to_a_removed_replica() -> None:
     scene = Scene("ab")
     decision = scene.scheduler.choose(target_of(TEN))
     scene.model.replace_replicas([])
-    scene.scheduler.sync()
+    scene.scheduler.replicas.sync()
     with scene.scheduler.sending(decision, target_of(TEN)) as dispatch:
         assert dispatch.id == decision.id
     assert len(scene.scheduler.replicas.prefix_index) == 0
@@ -313,7 +313,7 @@ def test_candidates_are_the_replicas_in_the_best_health(
         scene.eject(name)
     candidates = scene.scheduler.choose(target_of(TEN), avoid=tuple(avoided)).candidates
     assert "".join(candidate.replica.id for candidate in candidates) == left
-    assert scene.scheduler.sound == set("abcd") - set(draining + backoff + ejected)
+    assert scene.scheduler.replicas.healthy() == set("abcd") - set(draining + backoff + ejected)
 
 
 def test_an_ejected_replica_is_probed_with_one_request() -> None:
@@ -325,7 +325,7 @@ def test_an_ejected_replica_is_probed_with_one_request() -> None:
     with scene.sending("a"):
         during = scene.candidates().keys()
     scene.model.replace_replicas([Replica("b", METADATA)])
-    scene.scheduler.sync()
+    scene.scheduler.replicas.sync()
     scene.model.replace_replicas([Replica("a", METADATA), Replica("b", METADATA)])
     assert before == {"a", "b"}
     assert during == {"b"}
@@ -395,7 +395,7 @@ def test_a_held_request_counts_until_it_is_dropped() -> None:
     seen = [scene.candidates()["a"]]
     scene.scheduler.release(decision)
     seen.append(scene.candidates()["a"])
-    scene.scheduler.drop(decision)
+    scene.scheduler.discard(decision)
     seen.append(scene.candidates()["a"])
     counts = [(c.running, c.waiting, round(c.pending_tokens), c.cached_keys) for c in seen]
     assert counts == [(0, 1, 640, 10), (1, 0, 640, 10), (0, 0, 0, 0)]
@@ -407,9 +407,9 @@ def test_a_request_held_for_a_removed_replica_leaves_nothing() -> None:
     decision = scene.scheduler.choose(target_of(TEN))
     scene.scheduler.hold(decision, target_of(TEN))
     scene.model.replace_replicas([])
-    scene.scheduler.sync()
+    scene.scheduler.replicas.sync()
     scene.scheduler.release(decision)
-    scene.scheduler.drop(decision)
+    scene.scheduler.discard(decision)
     assert len(scene.scheduler.replicas.prefix_index) == 0
 
 
@@ -423,9 +423,9 @@ def test_listeners_hear_of_replicas_whose_room_or_health_may_change() -> None:
     with scene.sending("a"):
         assert notified == []
     scene.send("b", Update(load=load(1)))
-    scene.scheduler.lose("b")
+    scene.scheduler.record_telemetry_lost("b")
     scene.model.replace_replicas([Replica("c", METADATA), Replica("b", METADATA)])
-    scene.scheduler.sync()
+    scene.scheduler.replicas.sync()
     scene.scheduler.replicas.unsubscribe(listener)
     scene.send("b", Update(load=load(2)))
     assert notified == ["a", "b", "b", "a", "c"]
@@ -470,7 +470,7 @@ def test_after_telemetry_is_lost_only_own_requests_are_known() -> None:
     with scene.sending("a") as dispatch:
         scene.engines["a"].arrive(dispatch, 640)
         scene.report("a")
-        scene.scheduler.lose("a")
+        scene.scheduler.record_telemetry_lost("a")
         lost = scene.candidates()["a"]
         assert scene.candidates(prompt(50, 51))["a"].cached_keys == 0
     assert (lost.running, lost.waiting) == (1, 0)
@@ -482,10 +482,10 @@ def test_the_prediction_is_kept_until_telemetry_returns() -> None:
     """A failed reconnection changes nothing; a snapshot replaces the predicted keys."""
     scene = Scene("a")
     scene.follow()
-    scene.scheduler.lose("a")
+    scene.scheduler.record_telemetry_lost("a")
     with scene.sending("a"):
         pass
-    scene.scheduler.lose("a")
+    scene.scheduler.record_telemetry_lost("a")
     assert scene.candidates()["a"].cached_keys == 10
     scene.follow()
     assert scene.candidates()["a"].cached_keys == 0
@@ -519,7 +519,7 @@ def test_costs_are_learned_from_finished_requests() -> None:
     scene.follow()
     for number in range(60):
         scene.answer("a", prompt(*range(100 * number, 100 * number + 10)), tokens=1280)
-    estimates = scene.scheduler.latency.estimates
+    estimates = scene.scheduler.cost_model.estimates
     assert estimates.prefill_s * 1280 + 0.01 == pytest.approx(0.25, rel=0.2)
     assert estimates.tokens_per_byte == pytest.approx(0.5, rel=0.2)
 
@@ -633,7 +633,7 @@ def test_a_changed_policy_takes_effect() -> None:
     """The policy of a running model may change between two requests."""
     scene = Scene("ab", policy="round-robin")
     assert [scene.scheduler.choose(target_of(TEN)).replica.id for _ in range(4)] == ["a", "b"] * 2
-    scene.model.terms = routed_by("least-pending")
+    scene.model.options = routed_by("least-pending")
     assert scene.scheduler.choose(target_of(TEN)).policy == "least-pending"
 
 
@@ -645,7 +645,7 @@ def test_health_of_each_replica_is_counted() -> None:
     scene.report("a")
     scene.back_off("b")
     scene.eject("c")
-    assert scene.scheduler.standings == {
+    assert scene.scheduler.replicas.health_counts() == {
         "draining": 1,
         "backoff": 1,
         "ejected": 1,
@@ -656,18 +656,18 @@ def test_health_of_each_replica_is_counted() -> None:
 def test_at_most_half_of_the_replicas_are_ejected() -> None:
     """If all fail, half of them are still used."""
     scene = Scene("abcde")
-    scene.scheduler.sync()
+    scene.scheduler.replicas.sync()
     for _ in range(2 * CONSECUTIVE_FAILURES):
         for replica in scene.model.replicas.values():
             scene.scheduler.replicas.record_failure(replica)
-    assert scene.scheduler.standings == {"ejected": 2, "no_telemetry": 3}
+    assert scene.scheduler.replicas.health_counts() == {"ejected": 2, "no_telemetry": 3}
 
 
 def test_failures_of_an_unknown_replica_are_ignored() -> None:
     """A request may fail because its replica has been removed."""
     scene = Scene("a")
     stranger = Replica("x", METADATA)
-    scene.scheduler.shun(stranger)
+    scene.scheduler.replicas.back_off(stranger)
     scene.scheduler.replicas.clear_backoff(stranger)
     scene.scheduler.replicas.record_success(stranger)
     assert not scene.scheduler.replicas.record_failure(stranger)

@@ -75,9 +75,9 @@ async def test_replicas_are_told_by_how_they_stand(
     scheduler = surface.schedulers.of(model)
     ready, draining, unreachable, failing = model.replicas.values()
     idle = Load(running=0, waiting=0, pending_tokens=0, free_tokens=1024)
-    scheduler.hear(ready.id, Update(is_snapshot=True, load=idle))
-    scheduler.hear(draining.id, Update(is_snapshot=True, load=idle, is_draining=True))
-    scheduler.shun(unreachable)
+    scheduler.record_update(ready.id, Update(is_snapshot=True, load=idle))
+    scheduler.record_update(draining.id, Update(is_snapshot=True, load=idle, is_draining=True))
+    scheduler.replicas.back_off(unreachable)
     for _ in range(CONSECUTIVE_FAILURES):
         scheduler.replicas.record_failure(failing)
 
