@@ -31,6 +31,8 @@ def may_eject(ejected: int, replicas: int) -> bool:
 class OutlierDetector:
     """Recent results of one replica, and whether they eject it; times are seconds."""
 
+    excluded_until_s: float = 0.0
+    """Until when others are preferred: the replica is ejected, or its probe is under way."""
     _consecutive: int = 0
     _results: deque[bool] = field(default_factory=lambda: deque(maxlen=WINDOW))
     """Whether each of the last requests succeeded; empty until one fails."""
@@ -38,18 +40,13 @@ class OutlierDetector:
     _ejected_until_s: float = 0.0
     _is_on_probation: bool = False
     """Whether the replica was ejected and has not succeeded since."""
-    _probed_until_s: float = 0.0
     _failed_s: float | None = None
     """Time of the last failure; None if there is none to remember."""
-
-    def is_ejected(self, now_s: float) -> bool:
-        """Whether other replicas are preferred: it is ejected, or its probe is under way."""
-        return self._ejected_until_s > now_s or self._probed_until_s > now_s
 
     def record_sent(self, now_s: float) -> None:
         """Record a request sent to the replica: the probe, if it is on probation."""
         if self._is_on_probation:
-            self._probed_until_s = now_s + PROBE_S
+            self.excluded_until_s = max(self._ejected_until_s, now_s + PROBE_S)
 
     def record_success(self, now_s: float) -> None:
         """Record an answer of the replica."""
@@ -59,7 +56,7 @@ class OutlierDetector:
         self._results.append(True)
         if self._is_on_probation:
             self._is_on_probation = False
-            self._probed_until_s = 0.0
+            self.excluded_until_s = 0.0
             self._results.clear()
         if now_s - self._failed_s > MEMORY_S:
             self._forget()
@@ -75,11 +72,11 @@ class OutlierDetector:
         self._results.append(False)
         if not (self._is_failing and may_eject):
             return False
-        self._ejected_until_s = now_s + min(MAX_EJECTION_S, FIRST_EJECTION_S * 2**self._ejections)
+        ejection_s = min(MAX_EJECTION_S, FIRST_EJECTION_S * 2**self._ejections)
+        self.excluded_until_s = self._ejected_until_s = now_s + ejection_s
         self._ejections += 1
         self._consecutive = 0
         self._is_on_probation = True
-        self._probed_until_s = 0.0
         return True
 
     @property

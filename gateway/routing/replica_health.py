@@ -46,7 +46,7 @@ class ReplicaHealth:
             return DRAINING
         if self._backoff_until_s > now_s:
             return BACKOFF
-        if self.outlier_detector.is_ejected(now_s):
+        if self.outlier_detector.excluded_until_s > now_s:
             return EJECTED
         return READY if self.has_telemetry else NO_TELEMETRY
 

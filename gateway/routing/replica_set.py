@@ -63,15 +63,15 @@ class ReplicaSet:
     def preferred(self, avoid: Collection[str]) -> Collection[ReplicaState]:
         """Return the replicas in the best health; those to avoid only if all others drain."""
         now_s = self._now()
-        health = [(state.health.state(now_s), state) for state in self._states.values()]
+        states = self._states.values()
         for avoided in (avoid, ()) if avoid else ((),):
             for tier in USABLE_TIERS:
-                found = [state for each, state in health if each in tier]
+                found = [state for state in states if state.health.state(now_s) in tier]
                 if avoided:
                     found = [state for state in found if state.replica.id not in avoided]
                 if found:
                     return found
-        return self._states.values()
+        return states
 
     def loaded_copies(self) -> Counter[str]:
         """Return on how many replicas each adapter is loaded."""
@@ -134,7 +134,7 @@ class ReplicaSet:
             return False
         now_s = self._now()
         others = [each.health for each in self._states.values() if each is not state]
-        ejected = sum(health.outlier_detector.is_ejected(now_s) for health in others)
+        ejected = sum(health.outlier_detector.excluded_until_s > now_s for health in others)
         return state.health.outlier_detector.record_failure(
             now_s, may_eject=may_eject(ejected, len(self._states))
         )

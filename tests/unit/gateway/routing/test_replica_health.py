@@ -24,7 +24,7 @@ class Scene:
 
     def is_ejected(self) -> bool:
         """Whether the replica is ejected now."""
-        return self.detector.is_ejected(self.now_s)
+        return self.detector.excluded_until_s > self.now_s
 
     def succeed(self) -> None:
         """Record a success."""
