@@ -17,14 +17,22 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.kvcache.prefix import Prompt, prompt_of
-from gateway.kvcache.prefix_index import PrefixIndex, packed, packed_tokens, unpacked
+from gateway.kvcache.prefix_index import PrefixIndex
 from gateway.request.head import parse_json
 from gateway.request.inference_request import InferenceRequest
 from gateway.routing.decision import DecisionLog
 from gateway.routing.fleet import Replica, ServedModel
 from gateway.routing.scheduler import Scheduler
 from gateway.routing.target import Target
-from gateway.telemetry import EngineFacts, Load, ReplicaMetadata, Update
+from gateway.telemetry import (
+    EngineFacts,
+    Load,
+    ReplicaMetadata,
+    Update,
+    pack_keys,
+    pack_tokens,
+    unpack_keys,
+)
 from loadtests.measurement import Spread
 
 TOKENS_PER_KEY = 64
@@ -88,11 +96,11 @@ def _scheduler(replicas: int, prompt: Prompt) -> Scheduler:
         keys = prompt.keys[: len(prompt.keys) * number // replicas]
         snapshot = Update(
             is_snapshot=True,
-            added=packed(keys),
-            added_tokens=packed_tokens(TOKENS_PER_KEY * (i + 1) for i in range(len(keys))),
+            added=pack_keys(keys),
+            added_tokens=pack_tokens(TOKENS_PER_KEY * (i + 1) for i in range(len(keys))),
             load=Load(running=number, waiting=0, pending_tokens=100 * number, free_tokens=1000),
         )
-        scheduler.hear(f"r{number}", snapshot)
+        scheduler.record_update(f"r{number}", snapshot)
     return scheduler
 
 
@@ -115,14 +123,14 @@ def _memory() -> tuple[str, str, str]:
     prefix_index = PrefixIndex()
     add_ms = []
     for number in range(MEMORY_REPLICAS):
-        prefix_index.join(f"r{number}")
-        keys = unpacked(rng.randbytes(8 * count))
+        prefix_index.add_replica(f"r{number}")
+        keys = unpack_keys(rng.randbytes(8 * count))
         start_s = time.perf_counter()
         prefix_index.add(f"r{number}", keys, tokens)
         add_ms.append(1e3 * (time.perf_counter() - start_s))
     megabytes = (process.memory_info().rss - before) / 1e6
     start_s = time.perf_counter()
-    prefix_index.leave("r0")
+    prefix_index.remove_replica("r0")
     leave_ms = 1e3 * (time.perf_counter() - start_s)
     return f"{megabytes:.0f}", f"{statistics.median(add_ms):.0f}", f"{leave_ms:.0f}"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from deployments.autoscaling import LOOK_BACK_S, EngineScalingPolicy
 from gateway.engine_telemetry.stats import EngineStats, engine_stats
-from gateway.routing.replica_state import HEADROOM, RESERVE
+from gateway.routing.engine_limits import BATCH_RESERVE, ENGINE_QUEUE_SHARE
 from gateway.simulation.batching import EngineSpeeds
 from gateway.simulation.engine import LabEngine, Outcome
 from gateway.simulation.setting import LabSettings
@@ -53,7 +53,7 @@ class _Replica:
 
     def has_room(self, *, is_batch: bool) -> bool:
         load, slots = self.engine.report.load, FIGURES.max_running
-        most = slots * (1 - RESERVE) if is_batch else slots * (1 + HEADROOM)
+        most = slots * (1 - BATCH_RESERVE) if is_batch else slots * (1 + ENGINE_QUEUE_SHARE)
         return load.running + load.waiting < most and not load.waiting
 
     def stats(self, start_s: float) -> EngineStats:

@@ -19,7 +19,6 @@ from gateway.asgi import Message, Receive, Scope, Send
 from gateway.engine_telemetry.tracked_request import TrackedRequest
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.kvcache.prefix import extend
-from gateway.kvcache.prefix_index import packed, unpacked
 from gateway.telemetry import (
     DISPATCH,
     TELEMETRY_PATH,
@@ -28,6 +27,8 @@ from gateway.telemetry import (
     Finished,
     Update,
     UpdateReader,
+    pack_keys,
+    unpack_keys,
 )
 from tests.unit.conftest import Clock
 
@@ -171,7 +172,7 @@ def dispatch(number: int, *keys: int) -> Dispatch:
     """A request's, whose prompt has 40 bytes a key."""
     return Dispatch(
         id=number,
-        keys=packed(keys),
+        keys=pack_keys(keys),
         key_bytes=KEY_BYTES,
         prompt_bytes=len(keys) * KEY_BYTES,
         seed=7,
@@ -191,13 +192,13 @@ async def test_a_subscriber_gets_a_snapshot_and_then_changes() -> None:
 
         snapshot = await listener.hear()
         assert snapshot.is_snapshot
-        assert list(unpacked(snapshot.added)) == [11]
+        assert list(unpack_keys(snapshot.added)) == [11]
         assert snapshot.finished == []
 
         this.engine.serve(2, 12)
         update = await listener.hear()
         assert not update.is_snapshot
-        assert list(unpacked(update.added)) == [12]
+        assert list(unpack_keys(update.added)) == [12]
         assert update.accepted == [2]
         assert [request.id for request in update.finished] == [2]
 
@@ -251,7 +252,7 @@ async def test_a_second_subscriber_causes_no_gap_for_the_first() -> None:
         second = await this.listen()
         snapshot = await second.hear()
         assert snapshot.is_snapshot
-        assert set(unpacked(snapshot.added)) == set(range(1, 20))
+        assert set(unpack_keys(snapshot.added)) == set(range(1, 20))
         this.engine.serve(20, 20)
 
         assert await first.hear_finished(20) == list(range(1, 21))
@@ -467,7 +468,7 @@ async def test_an_answer_s_text_is_collected(
 
     await request(call, dispatch(3, 1))
     update = told(report)
-    assert set(unpacked(update.added)) == {1, *extend(1, b"|" + text.encode(), KEY_BYTES)}
+    assert set(unpack_keys(update.added)) == {1, *extend(1, b"|" + text.encode(), KEY_BYTES)}
     assert update.finished == [
         Finished(
             id=3,
@@ -498,7 +499,7 @@ async def test_several_answers_are_collected_apart(
     await request(call, dispatch(3, 1))
     update = told(report)
     expected = [extend(1, b"|" + text.encode(), KEY_BYTES)[0] for text in (one, two)]
-    assert set(unpacked(update.added)) == {1, *expected}
+    assert set(unpack_keys(update.added)) == {1, *expected}
     assert update.finished[0].completion_tokens == 78
 
 
@@ -516,7 +517,7 @@ async def test_an_answer_s_token_ids_are_collected(
 
     await request(call, sent)
     ids = array("I", list(b"abcdefghij")).tobytes()
-    assert list(unpacked(told(report).added)) == list(extend(7, ids, KEY_BYTES))
+    assert list(unpack_keys(told(report).added)) == list(extend(7, ids, KEY_BYTES))
 
 
 async def test_the_dispatch_goes_to_the_first_call(
@@ -694,7 +695,7 @@ async def test_a_pooling_request_is_reported(
 
     await request(call, dispatch(4, 1, 2))
     update = told(report)
-    assert set(unpacked(update.added)) == {1, 2}
+    assert set(unpack_keys(update.added)) == {1, 2}
     (request_,) = update.finished
     assert (request_.id, request_.prompt_tokens, request_.cached_tokens) == (4, 100, 16)
     assert not request_.is_aborted
