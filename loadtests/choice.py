@@ -1,4 +1,4 @@
-"""What a choice costs a router: prefix keys, the choice itself, and the memory of what it knows.
+"""Cost of a routing decision: prefix keys, the decision itself, memory of the prefix index.
 
 `python -m loadtests.choice` prints a table; nothing is started.
 """
@@ -33,7 +33,7 @@ from gateway.telemetry import (
     pack_tokens,
     unpack_keys,
 )
-from loadtests.measurement import Spread
+from loadtests.loadgen.summary import Spread
 
 TOKENS_PER_KEY = 64
 KV_TOKENS = 1_000_000
@@ -41,11 +41,11 @@ MEMORY_REPLICAS = 64
 
 
 def main(
-    replicas: Annotated[int, typer.Option(min=1, help="That the router chooses among.")] = 16,
+    replicas: Annotated[int, typer.Option(min=1, help="Candidates of each decision.")] = 16,
     prompt_bytes: Annotated[int, typer.Option(min=1)] = 32 * 1024,
     repeats: Annotated[int, typer.Option(min=10)] = 1000,
 ) -> None:
-    """Measure what a choice costs."""
+    """Measure what a routing decision costs."""
     body = _body(prompt_bytes)
     head = parse_json(body)
     prompt = prompt_of(head)
@@ -76,7 +76,7 @@ def _body(prompt_bytes: int) -> bytes:
 
 
 def _scheduler(replicas: int, prompt: Prompt) -> Scheduler:
-    """A dispatcher whose replicas hold more and more of the prompt."""
+    """A dispatcher whose replicas hold increasing parts of the prompt."""
     facts = EngineFacts(
         engine="sim",
         routes=(),
@@ -114,7 +114,7 @@ def _microseconds(work: Callable[[], object], repeats: int) -> Spread:
 
 
 def _memory() -> tuple[str, str, str]:
-    """Megabytes of an index where no two replicas hold the same, and what changing it takes."""
+    """Megabytes of an index of replicas with nothing in common, and times to change it."""
     rng = random.Random(1)  # noqa: S311 - any keys will do
     count = KV_TOKENS // TOKENS_PER_KEY
     tokens = array("I", range(TOKENS_PER_KEY, TOKENS_PER_KEY * (count + 1), TOKENS_PER_KEY))

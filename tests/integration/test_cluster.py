@@ -10,7 +10,7 @@ import pytest
 from ray import serve
 from ray.serve.exceptions import DeploymentUnavailableError
 
-from loadtests.verified import Tally, VerifiedLoad
+from loadtests.checked_load import CheckedLoad, Counts
 from tests.cluster_gateway import ClusterGateway
 from tests.gateway_process import (
     Document,
@@ -106,11 +106,11 @@ def has_changed(name: str, old: dict[str, Any]) -> bool:
 
 def under_load(
     gateway: ClusterGateway, name: str, happening: Callable[[], Awaitable[None]]
-) -> Tally:
+) -> Counts:
     """What became of requests before, during and after something that happens."""
 
-    async def run() -> Tally:
-        load = VerifiedLoad(gateway.url, name, random.Random(1))  # noqa: S311 - makes requests
+    async def run() -> Counts:
+        load = CheckedLoad(gateway.url, name, random.Random(1))  # noqa: S311 - makes requests
         is_over = asyncio.Event()
         loading = asyncio.create_task(load.run(CLIENTS, is_over.is_set))
         await asyncio.sleep(AFTER_S)
@@ -120,15 +120,15 @@ def under_load(
         finally:
             is_over.set()
             await loading
-        return load.tally
+        return load.counts
 
     return asyncio.run(run())
 
 
-def assert_nothing_lost(tally: Tally) -> None:
+def assert_nothing_lost(counts: Counts) -> None:
     """Every request was answered, in full and rightly."""
-    assert (tally.lost, tally.told, tally.shed) == ({}, {}, 0)
-    assert tally.succeeded == tally.sent > CLIENTS
+    assert (counts.lost, counts.errors, counts.shed) == ({}, {}, 0)
+    assert counts.succeeded == counts.sent > CLIENTS
 
 
 def test_models_lie_where_their_entries_say(gateway: ClusterGateway) -> None:
