@@ -168,10 +168,7 @@ def await_answer(
 
 
 def await_line(
-    beginning: str,
-    log: IO[bytes],
-    process: psutil.Process,
-    timeout_s: float = START_TIMEOUT_S,
+    beginning: str, log: IO[bytes], process: psutil.Process, timeout_s: float = START_TIMEOUT_S
 ) -> str:
     """Wait for the first line of the output that begins so.
 

@@ -25,7 +25,6 @@ from loadtests.comparison.shared import (
     Plot,
     Rounds,
     parsed_names,
-    rounds_in_time,
     write_atomically,
     write_json,
 )
@@ -145,28 +144,19 @@ def play(
     every = {target.name: target for target in (engine, *started)}
     played: Rounds[Target, Sample] = Rounds(every, progress)
 
-    def measured(target: Target, load: Load) -> Sample:
+    def measured(target: Target, number: int) -> Sample:
+        own_load = load if number else WARM_UP
         with nullcontext() if target is engine else resumed(target):
             try:
-                return measure(target, load, engine.engine_processes)
+                return measure(target, own_load, engine.engine_processes)
             except ProcessesChanged as error:
                 progress.print(f"{target.name} once more: {error}", style="red")
-                return measure(target, load, engine.engine_processes)
+                return measure(target, own_load, engine.engine_processes)
 
-    played.play(0, "warming up", lambda target, _: measured(target, WARM_UP))
-    for samples in played.results.values():
-        samples.clear()
-    complete = 0
-    for number in rounds_in_time(rounds, end_s, progress):
-        title = f"round {number + 1} of {rounds}"
-        played.play(number, title, lambda target, _: measured(target, load))
-        if engine.name in played.dropped:
-            break
-        complete = number + 1
-    if not complete:
+    samples = played.run(measured, rounds, end_s, required=[engine.name])
+    if not samples[engine.name]:
         raise Unavailable(played.dropped[engine.name])
-    kept = [name for name in every if name == engine.name or name not in played.dropped]
-    return {name: played.results[name][:complete] for name in kept}, played.dropped
+    return samples, played.dropped
 
 
 class ProcessesChanged(Unavailable):

@@ -9,7 +9,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from loadtests.comparison.shared import Machine, spread_cell
+from loadtests.comparison.shared import Machine, figures_table, spread_cell
 from loadtests.loadgen.summary import Spread
 
 if TYPE_CHECKING:
@@ -150,15 +150,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         load = self.load
         pace = f"one in {load.token_ms:g} ms" if load.token_ms else "all at once"
         streams = f"{load.clients} clients, streams of {load.chunks} tokens, {pace}"
-        table = Table(
-            title=f"{streams}; TTFT with one client",
+        table = figures_table(
+            f"{streams}; TTFT with one client",
+            [*(heading for heading, _, _ in COLUMNS), f"{OURS} serves\ntimes as many"],
             caption=f"median of {len(self.samples[DIRECT])} rounds, least-most; {self.machine}",
             show_lines=True,
         )
-        table.add_column("", no_wrap=True)
-        for heading, _, _ in COLUMNS:
-            table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column(f"{OURS} serves\ntimes as many", justify="right", no_wrap=True)
         direct, ours = self.samples[DIRECT], self.samples.get(OURS)
         for name, samples in self.samples.items():
             cells = [

@@ -17,7 +17,7 @@ from loadtests.comparison.routing_scores import (
     against_best,
     ratios,
 )
-from loadtests.comparison.shared import Machine
+from loadtests.comparison.shared import Machine, figures_table
 from loadtests.comparison.trace_slices import TIME_SCALE
 from loadtests.loadgen.summary import Spread
 
@@ -102,12 +102,9 @@ def scores(runs: Runs) -> dict[str, list[Score]]:
 def _table(workload: str, runs: Runs) -> Table:
     sent = sorted(run.score.sent for rounds in runs.values() for run in rounds)
     count = f"{sent[0]:,}" if sent[0] == sent[-1] else f"{sent[0]:,} to {sent[-1]:,}"
-    table = Table(title=f"{workload}: {count} requests a run")
-    table.add_column("")
-    for heading, *_ in FIGURES:
-        table.add_column(heading, justify="right")
-    for heading in ("e2e, times ours", "rejected", "failed", "busy", "late, ms"):
-        table.add_column(heading, justify="right")
+    headings = [heading for heading, *_ in FIGURES]
+    headings += ["e2e, times ours", "rejected", "failed", "busy", "late, ms"]
+    table = figures_table(f"{workload}: {count} requests a run", headings)
     by_name = scores(runs)
     for name, rounds in by_name.items():
         cells = []

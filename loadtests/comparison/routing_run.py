@@ -61,9 +61,7 @@ def run_slice(
     fresh = salted(requests, xxh3_64_intdigest(name.encode()))
     scheduled = [
         ScheduledRequest(
-            request.arrived_s,
-            prompt_text(request, f"{number} of {name}"),
-            request.output_tokens,
+            request.arrived_s, prompt_text(request, f"{number} of {name}"), request.output_tokens
         )
         for number, request in enumerate(fresh)
     ]

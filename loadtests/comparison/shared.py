@@ -4,7 +4,7 @@ import datetime as dt
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Generic, TypeVar
 
@@ -12,6 +12,7 @@ import msgspec
 import psutil
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from gateway.config.config_errors import suggestion
 from gateway.errors import ConfigError
@@ -62,6 +63,41 @@ class Rounds(Generic[C, R]):
         self.dropped: dict[str, str] = {}
         """Contenders that were dropped, and why."""
 
+    def run(
+        self,
+        measure: Callable[[C, int], R],
+        rounds: int,
+        end_s: float,
+        required: Collection[str] = (),
+    ) -> dict[str, list[R]]:
+        """Warm up, then play as many rounds as there is time for until `end_s`, at least one.
+
+        `measure` is given the number of the round, from 1 on, and 0 to warm up. The rounds end if
+        a required contender is dropped. The result has the whole rounds of those that are left, and
+        of the required.
+        """
+        number = 0
+
+        def measure_round(contender: C, _: str) -> R:
+            return measure(contender, number)
+
+        self.play(0, "warming up", measure_round)
+        for results in self.results.values():
+            results.clear()
+        complete, longest_s = 0, 0.0
+        while complete < rounds and not self.dropped.keys() & {*required}:
+            start_s = time.monotonic()
+            if complete and start_s + longest_s > end_s:
+                self._print(f"time for {complete} rounds only", "bold")
+                break
+            number = complete + 1
+            title = f"round {number} of {rounds}"
+            self.play(complete, title, measure_round)
+            complete += not self.dropped.keys() & {*required}
+            longest_s = max(longest_s, time.monotonic() - start_s)
+        kept = [name for name in self.results if name in required or name not in self.dropped]
+        return {name: self.results[name][:complete] for name in kept}
+
     def play(self, number: int, title: str, measure: Callable[[C, str], R]) -> None:
         """Play a round; `measure` is given the contender and a title, and raises `Unavailable`."""
         names = [name for name in self._contenders if name not in self.dropped]
@@ -92,18 +128,6 @@ def rotated(items: Sequence[T], by: int) -> list[T]:
     return [*items[start:], *items[:start]]
 
 
-def rounds_in_time(rounds: int, end_s: float, progress: Console) -> Iterator[int]:
-    """Numbers of as many rounds as there is time for until `end_s`, at least one."""
-    longest_s = 0.0
-    for number in range(rounds):
-        start_s = time.monotonic()
-        if number and start_s + longest_s > end_s:
-            progress.print(f"time for {number} rounds only", style="bold")
-            return
-        yield number
-        longest_s = max(longest_s, time.monotonic() - start_s)
-
-
 class Machine(msgspec.Struct, frozen=True):
     """The machine and the time of a comparison."""
 
@@ -129,6 +153,17 @@ class Machine(msgspec.Struct, frozen=True):
         """All of it in one line."""
         hardware = f"{self.cpus} CPUs, {self.memory_gib} GiB, {self.system}"
         return f"{hardware}, Python {self.python}, {self.date}"
+
+
+def figures_table(
+    title: str, headings: Iterable[str], caption: str | None = None, *, show_lines: bool = False
+) -> Table:
+    """A table with a column of names and right-aligned columns of figures."""
+    table = Table(title=title, caption=caption, show_lines=show_lines)
+    table.add_column("", no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
 
 
 def spread_cell(spread: Spread, digits: int) -> str:

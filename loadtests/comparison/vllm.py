@@ -6,10 +6,9 @@ ways to route, in turn within a round, while the other one of the pair is suspen
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
@@ -23,7 +22,6 @@ from loadtests.comparison.shared import (
     Machine,
     Minutes,
     Rounds,
-    rounds_in_time,
     write_json,
 )
 from loadtests.comparison.suspend import resumed, suspended
@@ -79,8 +77,8 @@ def main(  # noqa: PLR0913 - each is an option of the command
                 if target is None:
                     continue
                 versions |= {each.name: each.version for each in (ours, target)}
-                seed = 1000 * (number + 1)
-                results, dropped = play([ours, target], workload, rounds, end_s, seed, progress)
+                pair = {each.name: each for each in (ours, target)}
+                results, dropped = workload.play(pair, rounds, end_s, number, progress)
                 missing |= dropped
                 blocks.append(results)
     report = Report(
@@ -151,45 +149,24 @@ class Workload:
     count: int
     questions: int
 
-    def run(self, target: Target, seed: int) -> RoundResult:
-        """Run a round's conversations with one contender.
+    def play(
+        self, pair: Mapping[str, Target], rounds: int, end_s: float, block: int, progress: Console
+    ) -> tuple[dict[str, list[RoundResult]], dict[str, str]]:
+        """Results of as many rounds as there is time for, and who failed, which ends them.
 
-        Raises:
-            Unavailable: it does not answer any more.
+        A round counts only if both have played it.
         """
-        held = conversations(self.count, self.questions, seed)
-        with resumed(target):
-            return asyncio.run(run_conversations(target.port, target.model, held, self.concurrency))
+        played: Rounds[Target, RoundResult] = Rounds(pair, progress)
+        first_seed = 1000 * (block + 1)
 
+        def measure(target: Target, number: int) -> RoundResult:
+            held = conversations(self.count, self.questions, first_seed + number)
+            with resumed(target):
+                return asyncio.run(
+                    run_conversations(target.port, target.model, held, self.concurrency)
+                )
 
-def play(
-    pair: Sequence[Target],
-    workload: Workload,
-    rounds: int,
-    end_s: float,
-    first_seed: int,
-    progress: Console,
-) -> tuple[dict[str, list[RoundResult]], dict[str, str]]:
-    """Results of as many rounds as there is time for, and who failed, which ends the rounds.
-
-    A round counts only if both have played it.
-    """
-    played: Rounds[Target, RoundResult] = Rounds({each.name: each for each in pair}, progress)
-    played.play(0, "warming up", lambda target, _: workload.run(target, first_seed))
-    for results in played.results.values():
-        results.clear()
-    complete = 0
-    for number in rounds_in_time(0 if played.dropped else rounds, end_s, progress):
-        title, seed = f"round {number + 1} of {rounds}", first_seed + number + 1
-        played.play(number, title, partial(_run, workload, seed))
-        if played.dropped:
-            break
-        complete = number + 1
-    return {name: each[:complete] for name, each in played.results.items()}, played.dropped
-
-
-def _run(workload: Workload, seed: int, target: Target, _: str) -> RoundResult:
-    return workload.run(target, seed)
+        return played.run(measure, rounds, end_s, required=pair), played.dropped
 
 
 def _vllm_version() -> str:

@@ -8,14 +8,12 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from loadtests.comparison.shared import Machine, spread_cell
+from loadtests.comparison.shared import Machine, figures_table, spread_cell
 from loadtests.comparison.vllm_conversations import RoundResult
 from loadtests.loadgen.summary import Distribution, Spread
 
 OURS = "gateway"
 SHOWN_REASONS = 3
-WIDTH = 130
-"""Columns of a table."""
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,12 +77,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     def _table(self, block: Block) -> Table:
         caption = f"median, least-most; {self.machine}"
-        table = Table(title=self.workload, caption=caption, show_lines=True, width=WIDTH)
-        table.add_column("", no_wrap=True)
-        for heading, _, _ in COLUMNS:
-            table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column("failed", justify="right", no_wrap=True)
-        table.add_column(f"{OURS} is faster\nto the end, times", justify="right")
+        headings = [heading for heading, _, _ in COLUMNS]
+        headings += ["failed", f"{OURS} is faster\nto the end, times"]
+        table = figures_table(self.workload, headings, caption=caption, show_lines=True)
         figures = {name: [Figures.of(each) for each in rounds] for name, rounds in block.items()}
         for name, rounds in figures.items():
             table.add_row(

@@ -6,6 +6,7 @@ import random
 import signal
 import time
 from argparse import Namespace
+from pathlib import Path
 
 import gevent
 import msgspec
@@ -24,10 +25,10 @@ from loadtests.locust_users.models import (
     replicas,
     server_root,
 )
-from loadtests.locust_users.options import Options, users_at
+from loadtests.locust_users.options import Setting, checked, users_at
 from loadtests.locust_users.plot import draw
-from loadtests.locust_users.results import Observation, Results, Setting, remarks, table
-from loadtests.workloads.conversations import WORKLOADS, Dialogue
+from loadtests.locust_users.results import Observation, Results, remarks, table
+from loadtests.workloads.conversations import MIXED, TRACE, WORKLOADS, Dialogue
 from loadtests.workloads.replay import Replay
 from loadtests.workloads.sizes import Sizes
 from loadtests.workloads.turn import Workload
@@ -58,7 +59,7 @@ class LoadTest:
         self.unsent = 0
         """Requests of a trace that are not sent yet."""
         self._environment: Environment
-        self._options: Options
+        self._options = Namespace()
         self._root = ""
         self._workload: Workload
         self._user_seeds = (str(number) for number in itertools.count())
@@ -91,17 +92,16 @@ class LoadTest:
             log.error("no load: %s", error)  # noqa: TRY400 - it says all there is
             self._environment.process_exit_code = 2
             return None
-        options = self._options
         at_s = time.time() - setting.begun_s
-        users = users_at(options.shape, at_s, options.run_time_s, options.users)
+        users = users_at(setting.shape, at_s, setting.run_time_s, setting.users)
         if users is None or self.is_over:
             return None
-        return 1 if options.is_trace else users
+        return 1 if setting.is_trace else users
 
     @property
     def is_trace(self) -> bool:
         """Whether requests have times of their own."""
-        return self._options.is_trace
+        return bool(self._setting and self._setting.is_trace)
 
     def client(self, concurrency: int = 1) -> ChatClient:
         """A user's client."""
@@ -150,10 +150,11 @@ class LoadTest:
         entry.log(value, 0)  # type: ignore[arg-type] # milliseconds need not be whole
 
     def _start(self) -> Setting:
-        options = Options.of(self._environment.parsed_options or Namespace())
+        self._options = options = checked(self._environment.parsed_options or Namespace())
         self._root = server_root(self._environment.host or DEFAULT_HOST)
         server = Server(self._root, options.api_key)
-        cards = models_to_test(server, options.models, every=options.is_mixed)
+        names = [name for name in options.model.split(",") if name]
+        cards = models_to_test(server, names, every=options.workload == MIXED)
         self.models = [card.id for card in cards]
         sizes = Sizes.fitting(
             min((card.max_model_len for card in cards if card.max_model_len), default=None),
@@ -162,8 +163,8 @@ class LoadTest:
             think_scale=options.think_scale,
         )
         seed = options.seed or f"{random.SystemRandom().getrandbits(32):08x}"
-        if options.is_trace:
-            self.replay = trace_replay(options, sizes, seed)
+        if options.workload == TRACE:
+            self.replay = trace_replay(options.trace, options.trace_speed, sizes, seed)
         else:
             self._workload = WORKLOADS[options.workload](sizes, seed)
         self.outcomes.clear()
@@ -171,15 +172,14 @@ class LoadTest:
         self.is_over, self.unsent, self._observations = False, 0, []
         self._user_seeds = (str(number) for number in itertools.count())
         self._environment.process_exit_code = None
-        self._options = options
         self._setting = Setting(
             workload=options.workload,
             shape=options.shape,
-            users=options.users,
-            run_time_s=options.run_time_s,
+            users=options.num_users,
+            run_time_s=float(options.run_time),
             scale=sizes.scale,
             think_scale=options.think_scale,
-            trace=str(options.trace or ""),
+            trace=options.trace,
             trace_speed=options.trace_speed,
             seed=seed,
             host=self._root,
@@ -217,28 +217,29 @@ class LoadTest:
         self._report(results)
 
     def _report(self, results: Results) -> None:
-        options = self._options
-        if options.results:
-            options.results.parent.mkdir(parents=True, exist_ok=True)
-            options.results.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
-        if options.plot:
-            options.plot.parent.mkdir(parents=True, exist_ok=True)
-            draw(options.plot, results, self.outcomes)
+        if self._options.results:
+            path = Path(self._options.results)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
+        if self._options.plot:
+            path = Path(self._options.plot)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draw(path, results, self.outcomes)
         console = Console(width=140)
         console.print(table(results))
         for remark in remarks(results):
             console.print(remark, markup=False, soft_wrap=True)
 
 
-def trace_replay(options: Options, sizes: Sizes, seed: str) -> Replay:
+def trace_replay(path: str, speed: float, sizes: Sizes, seed: str) -> Replay:
     """The trace to replay.
 
     Raises:
         NothingToTest: there is none, or it cannot be read.
     """
-    if options.trace is None:
+    if not path:
         raise NothingToTest("the workload trace needs a file: --trace FILE")
     try:
-        return Replay.read(options.trace, options.trace_speed, sizes, seed)
+        return Replay.read(Path(path), speed, sizes, seed)
     except ConfigError as error:
         raise NothingToTest(str(error)) from None

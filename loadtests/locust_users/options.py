@@ -3,12 +3,12 @@
 import argparse
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from loadtests.locust_users.models import NothingToTest
-from loadtests.workloads.conversations import MIXED, TRACE, WORKLOADS
+from loadtests.workloads.conversations import TRACE, WORKLOADS
 
 if TYPE_CHECKING:  # importing locust patches the whole process
     from locust.argument_parser import LocustArgumentParser
@@ -71,69 +71,53 @@ def add_options(parser: "LocustArgumentParser") -> None:
     add("--plot", default="", help="where to draw a picture", **hidden)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """Parsed options.
-
-    Raises:
-        NothingToTest: a value makes no test.
-    """
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """Parameters of a test that its results keep: enough to repeat it."""
 
     workload: str
     shape: str
     users: int
     run_time_s: float
-    models: tuple[str, ...]
-    seed: str
     scale: float
     think_scale: float
-    max_prompt_tokens: int
-    trace: Path | None
+    trace: str
+    """The trace's file, if there is one."""
     trace_speed: float
-    api_key: str
-    results: Path | None
-    plot: Path | None
-
-    def __post_init__(self) -> None:
-        """Check numbers: those of the web page do not pass the parser."""
-        for option, value, may_be_zero in (
-            ("--users", self.users, False),
-            ("--run-time", self.run_time_s, False),
-            ("--trace-speed", self.trace_speed, False),
-            ("--scale", self.scale, True),
-            ("--think-scale", self.think_scale, True),
-            ("--max-prompt-tokens", self.max_prompt_tokens, True),
-        ):
-            if not math.isfinite(value) or value < 0 or (value == 0 and not may_be_zero):
-                least = "0 or more" if may_be_zero else "more than 0"
-                raise NothingToTest(f"{option} is {value:g}, and has to be {least}")
-
-    @classmethod
-    def of(cls, parsed: argparse.Namespace) -> Self:
-        """The options of the command line, or of the web page."""
-        return cls(
-            workload=parsed.workload,
-            shape=parsed.shape,
-            users=USERS if parsed.num_users is None else parsed.num_users,
-            run_time_s=float(RUN_TIME_S if parsed.run_time is None else parsed.run_time),
-            models=tuple(name for name in parsed.model.split(",") if name),
-            seed=parsed.seed,
-            scale=parsed.scale,
-            think_scale=parsed.think_scale,
-            max_prompt_tokens=parsed.max_prompt_tokens,
-            trace=Path(parsed.trace) if parsed.trace else None,
-            trace_speed=parsed.trace_speed,
-            api_key=parsed.api_key,
-            results=Path(parsed.results) if parsed.results else None,
-            plot=Path(parsed.plot) if parsed.plot else None,
-        )
-
-    @property
-    def is_mixed(self) -> bool:
-        """Whether all models are asked."""
-        return self.workload == MIXED
+    seed: str
+    host: str
+    begun_s: float
+    """Since the epoch."""
 
     @property
     def is_trace(self) -> bool:
         """Whether requests have times of their own."""
         return self.workload == TRACE
+
+    @property
+    def title(self) -> str:
+        """The test in a few words; a trace has no users."""
+        return (
+            TRACE if self.is_trace else f"{self.workload}, {self.shape}, up to {self.users} users"
+        )
+
+
+def checked(parsed: argparse.Namespace) -> argparse.Namespace:
+    """Options of the command line or of the web page, whose numbers do not pass the parser.
+
+    Raises:
+        NothingToTest: a value makes no test.
+    """
+    if parsed.num_users is None:
+        parsed.num_users = USERS
+    if parsed.run_time is None:
+        parsed.run_time = RUN_TIME_S
+    for name, may_be_zero in (
+        *(("num_users", False), ("run_time", False), ("trace_speed", False)),
+        *(("scale", True), ("think_scale", True), ("max_prompt_tokens", True)),
+    ):
+        value = getattr(parsed, name)
+        if not math.isfinite(value) or value < 0 or (value == 0 and not may_be_zero):
+            option = "--" + name.removeprefix("num_").replace("_", "-")
+            least = "0 or more" if may_be_zero else "more than 0"
+            raise NothingToTest(f"{option} is {value:g}, and has to be {least}")
+    return parsed

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from loadtests.loadgen.outcome import Outcome, Status, answered
 from loadtests.loadgen.summary import Distribution, TimeSpan
 from loadtests.locust_users.results import Results
-from loadtests.workloads.conversations import TRACE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +72,7 @@ class Plot:
 
     def draw_load(self, axes: "Axes") -> None:
         """Users; of a trace, requests that were due in a second."""
-        if self._results.setting.workload == TRACE:
+        if self._results.setting.is_trace:
             times = [self._at_s(outcome) for outcome in self._outcomes]
             axes.hist(times, self._edges_s, weights=[1 / self._width_s] * len(times), color=GREY)
             axes.set_ylabel("requests/s")

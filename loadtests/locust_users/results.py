@@ -1,4 +1,4 @@
-"""Results of a locust test: setting, summaries in all and by model, as JSON and as a table."""
+"""Results of a locust test: summaries in all and by model, as JSON and as a table."""
 
 import itertools
 import math
@@ -10,8 +10,7 @@ from rich.table import Table
 
 from loadtests.loadgen.outcome import Outcome
 from loadtests.loadgen.summary import Distribution, Summary, TimeSpan
-from loadtests.locust_users.options import users_at
-from loadtests.workloads.conversations import TRACE
+from loadtests.locust_users.options import Setting, users_at
 
 HEADINGS = (
     *("sent", "answered", "rejected", "failed", "cut"),
@@ -30,47 +29,24 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """By model, where the server reports them."""
 
 
-class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """Parameters of a test: enough to repeat it."""
+def peak_of(
+    setting: Setting, observations: Sequence[Observation], stopped_sending_s: float
+) -> TimeSpan | None:
+    """When all users were there and sending; of a trace, while it was sent."""
 
-    workload: str
-    shape: str
-    users: int
-    run_time_s: float
-    scale: float
-    think_scale: float
-    trace: str
-    """The trace's file, if there is one."""
-    trace_speed: float
-    seed: str
-    host: str
-    begun_s: float
-    """Since the epoch."""
-
-    @property
-    def title(self) -> str:
-        """The test in a few words; a trace has no users."""
-        if self.workload == TRACE:
-            return TRACE
-        return f"{self.workload}, {self.shape}, up to {self.users} users"
-
-    def peak(
-        self, observations: Sequence[Observation], stopped_sending_s: float
-    ) -> TimeSpan | None:
-        """When all users were there and sending; of a trace, while it was sent."""
-        if self.workload == TRACE:
-            times_s = [self.begun_s, stopped_sending_s]
-        else:
-            times_s = [o.at_s for o in observations if self._is_peak(o, stopped_sending_s)]
-        if not times_s or times_s[-1] <= times_s[0]:
-            return None
-        return TimeSpan(begin_s=times_s[0] - self.begun_s, end_s=times_s[-1] - self.begun_s)
-
-    def _is_peak(self, observation: Observation, stopped_sending_s: float) -> bool:
-        at_s = min(observation.at_s - self.begun_s, math.nextafter(self.run_time_s, 0))
-        wanted = users_at(self.shape, at_s, self.run_time_s, self.users) or 0
+    def is_peak(observation: Observation) -> bool:
+        at_s = min(observation.at_s - setting.begun_s, math.nextafter(setting.run_time_s, 0))
+        wanted = users_at(setting.shape, at_s, setting.run_time_s, setting.users) or 0
         is_sending = observation.at_s <= stopped_sending_s
-        return min(observation.users, wanted) >= self.users and is_sending
+        return min(observation.users, wanted) >= setting.users and is_sending
+
+    if setting.is_trace:
+        times_s = [setting.begun_s, stopped_sending_s]
+    else:
+        times_s = [observation.at_s for observation in observations if is_peak(observation)]
+    if not times_s or times_s[-1] <= times_s[0]:
+        return None
+    return TimeSpan(begin_s=times_s[0] - setting.begun_s, end_s=times_s[-1] - setting.begun_s)
 
 
 class Results(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,7 +79,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
         start_s = setting.begun_s
         end_s = max((o.due_s + o.e2e_s for o in outcomes), default=start_s)
         whole = TimeSpan(begin_s=0.0, end_s=max(end_s - start_s, 1e-3))
-        peak = setting.peak(observations, stopped_sending_s)
+        peak = peak_of(setting, observations, stopped_sending_s)
 
         def summary(model: str | None) -> Summary:
             chosen = [o for o in outcomes if model in {None, o.model}]
@@ -115,7 +91,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
             seconds=whole.seconds,
             peak=peak,
             unsent=unsent,
-            late_s=Distribution.of(o.late_s for o in outcomes if setting.workload == TRACE),
+            late_s=Distribution.of(o.late_s for o in outcomes if setting.is_trace),
             total=summary(None),
             models={name: summary(name) for name in names},
             looks=observations,

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from ray.llm._internal.serve.core.engine.protocol import LLMEngine  # Ray 2.60: no public name
 
 from deployments.engines.sim.engine import SimulatedEngine
+from deployments.engines.sim.responses import ChatFormatter, ResponseEncoder
 from deployments.engines.sim.words import words
 from gateway.config.sim import SimEntry, Simulation
 from loadtests.peers.ray_llm import PACE

@@ -170,10 +170,7 @@ async def test_an_open_loop_sends_at_its_times_and_reuses_connections() -> None:
 
 async def test_times_count_from_when_a_request_was_due() -> None:
     """A client that sends late makes nothing look faster."""
-    async with (
-        FakeServer().listening() as port,
-        Client("127.0.0.1", port, timeout_s=90) as client,
-    ):
+    async with FakeServer().listening() as port, Client("127.0.0.1", port, timeout_s=90) as client:
         request = client.encoded(CHAT_PATH, {})
         outcome, _ = await client.chat(request, time.monotonic() - 60)
 

@@ -20,7 +20,6 @@ from loadtests.comparison.shared import (
     Machine,
     Rounds,
     parsed_names,
-    rounds_in_time,
     write_atomically,
     write_json,
 )
@@ -85,12 +84,35 @@ def test_a_bad_measurement_may_be_repeated() -> None:
     assert len(found.results["a"]) == 2
 
 
+def whole_rounds(failing: tuple[str, int], required: str, rounds: int) -> dict[str, list[int]]:
+    """Whole rounds of three contenders of which one fails in one round."""
+
+    def measure(contender: str, number: int) -> int:
+        if (contender, number) == failing:
+            raise Unavailable("broken")
+        return number
+
+    contenders: Rounds[str, int] = Rounds({n: n for n in "abc"}, Console(quiet=True))
+    return contenders.run(measure, rounds, time.monotonic() + 60, required)
+
+
+def test_warming_up_is_no_round() -> None:
+    """A contender that fails then is left out."""
+    assert whole_rounds(("c", 0), "", 2) == {"a": [1, 2], "b": [1, 2]}
+
+
+def test_rounds_end_with_a_required_contender() -> None:
+    """Only the whole rounds before count, its own included."""
+    assert whole_rounds(("c", 2), "c", 3) == {"a": [1], "b": [1], "c": [1]}
+    assert whole_rounds(("c", 0), "c", 3) == {"a": [], "b": [], "c": []}
+
+
 def test_no_round_starts_that_would_end_too_late() -> None:
     """The first one does, whatever the time; how many there were is printed."""
     console = Console(file=io.StringIO(), record=True)
-    assert list(rounds_in_time(5, 0, console)) == [0]
+    contenders: Rounds[str, int] = Rounds({"a": "a"}, console)
+    assert contenders.run(lambda _, number: number, 5, 0) == {"a": [1]}
     assert "time for 1 rounds only" in console.export_text()
-    assert list(rounds_in_time(3, time.monotonic() + 60, console)) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

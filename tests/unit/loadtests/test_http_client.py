@@ -254,8 +254,7 @@ def test_a_refused_connection_is_a_failure() -> None:
 
 
 @pytest.mark.parametrize(
-    ("headers", "wait_s"),
-    [({"retry-after": "3"}, 3.0), ({}, 1.0), ({"retry-after": "0"}, 0.1)],
+    ("headers", "wait_s"), [({"retry-after": "3"}, 3.0), ({}, 1.0), ({"retry-after": "0"}, 0.1)]
 )
 def test_a_rejection_says_when_to_retry(headers: dict[str, str], wait_s: float) -> None:
     """Without a `Retry-After` it is a second, and never no time at all."""

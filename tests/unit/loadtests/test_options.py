@@ -5,27 +5,19 @@ import argparse
 import pytest
 
 from loadtests.locust_users.models import NothingToTest
-from loadtests.locust_users.options import SHAPES, Options, users_at
+from loadtests.locust_users.options import SHAPES, checked, users_at
 
 RUN_TIME_S = 100.0
 PEAK = 50
 PARSED = {
-    "workload": "trace",
-    "shape": "steady",
-    "num_users": 1,
-    "run_time": 1,
-    "model": "",
-    "seed": "",
+    "num_users": None,
+    "run_time": None,
     "scale": 0.0,
     "think_scale": 1.0,
     "max_prompt_tokens": 0,
-    "trace": "",
     "trace_speed": 1.0,
-    "api_key": "",
-    "results": "",
-    "plot": "",
 }
-"""A replay's command line, or the web page's form."""
+"""Numbers of a command line, or of the web page's form."""
 
 
 @pytest.mark.parametrize(
@@ -43,7 +35,13 @@ PARSED = {
 def test_a_number_that_makes_no_test_is_refused(option: str, parsed: dict[str, float]) -> None:
     """By the option's name, whether it comes from the command line or the web page."""
     with pytest.raises(NothingToTest, match=f"{option} is "):
-        Options.of(argparse.Namespace(**PARSED | parsed))
+        checked(argparse.Namespace(**PARSED | parsed))
+
+
+def test_users_and_run_time_have_defaults() -> None:
+    """Locust leaves them out where its configuration has none."""
+    parsed = checked(argparse.Namespace(**PARSED))
+    assert (parsed.num_users, parsed.run_time) == (8, 60)
 
 
 def users(shape: str) -> list[int]:

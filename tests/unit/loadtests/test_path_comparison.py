@@ -4,7 +4,6 @@ import ast
 import importlib.util
 import io
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -179,34 +178,21 @@ def no_stream() -> Iterator[int]:
         yield port
 
 
-def test_a_contender_that_fails_is_dropped_and_the_others_go_on(
-    no_stream: int, busy: psutil.Process
-) -> None:
-    """With its reason, and without a trace in the figures."""
-    with targets.engine() as engine:
-        broken = Target("broken", no_stream, lambda: [busy])
-        works = Target("works", engine.port, lambda: [busy])
-        load = Load(clients=2, chunks=4, seconds=0.5)
-        end_s = time.monotonic() + 60
-        samples, dropped = play(engine, [broken, works], load, 2, end_s, Console(quiet=True))
-
-    assert {name: len(rounds) for name, rounds in samples.items()} == {"direct": 2, "works": 2}
-    assert "status 200" in dropped["broken"]
-    assert [*dropped] == ["broken"]
-
-
-def test_a_contender_that_dies_between_rounds_is_dropped(busy: psutil.Process) -> None:
-    """Although it was well before."""
+def test_contenders_that_fail_or_die_are_dropped(no_stream: int, busy: psutil.Process) -> None:
+    """With their reasons, and without a trace in the figures; the others go on."""
     with targets.engine() as engine, targets.engine() as doomed:
+        broken = Target("broken", no_stream, lambda: [busy])
         died = Target("died", doomed.port, doomed.engine_processes)
         [process] = doomed.engine_processes()
         process.kill()
         process.wait()
         works = Target("works", engine.port, lambda: [busy])
-        load = Load(clients=1, chunks=1, seconds=0.1)
-        samples, dropped = play(engine, [died, works], load, 1, 0, Console(quiet=True))
+        load = Load(clients=2, chunks=4, seconds=0.5)
+        console = Console(quiet=True)
+        samples, dropped = play(engine, [broken, died, works], load, 1, 0, console)
 
-    assert set(samples) == {"direct", "works"}
+    assert {name: len(rounds) for name, rounds in samples.items()} == {"direct": 1, "works": 1}
+    assert "status 200" in dropped["broken"]
     assert "it ended" in dropped["died"]
 
 

@@ -13,8 +13,9 @@ from rich.console import Console
 
 from loadtests.loadgen.outcome import Outcome, Status
 from loadtests.loadgen.summary import Distribution, TimeSpan
+from loadtests.locust_users.options import Setting
 from loadtests.locust_users.plot import Plot, draw
-from loadtests.locust_users.results import Observation, Results, Setting, remarks, table
+from loadtests.locust_users.results import Observation, Results, peak_of, remarks, table
 
 SETTING = Setting(
     workload="chat",
@@ -119,7 +120,7 @@ def test_users_that_are_leaving_are_not_a_peak() -> None:
     spike = msgspec.structs.replace(SETTING, shape="spike", run_time_s=20.0)
     seen = [Observation(at_s=100.0 + at_s, users=9, replicas={}) for at_s in range(8, 18, 2)]
 
-    assert spike.peak(seen, 120.0) == TimeSpan(begin_s=8.0, end_s=10.0)
+    assert peak_of(spike, seen, 120.0) == TimeSpan(begin_s=8.0, end_s=10.0)
 
 
 def test_a_trace_is_at_its_peak_while_it_is_sent() -> None:

@@ -81,8 +81,7 @@ def test_the_hit_rate_is_of_answered_tokens() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ttft_s", "tpot_s", "is_good"),
-    [(3.9, 0.09, True), (4.1, 0.09, False), (3.9, 0.11, False)],
+    ("ttft_s", "tpot_s", "is_good"), [(3.9, 0.09, True), (4.1, 0.09, False), (3.9, 0.11, False)]
 )
 def test_goodput_counts_answers_within_both_limits(
     ttft_s: float, tpot_s: float, *, is_good: bool

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from loadtests import targets
 from loadtests.comparison.shared import Machine
-from loadtests.comparison.vllm import PREFIX_ROUTER, Workload, gateway_entry, play, ray_variants
+from loadtests.comparison.vllm import PREFIX_ROUTER, Workload, gateway_entry, ray_variants
 from loadtests.comparison.vllm_conversations import (
     NOT_SENT,
     Request,
@@ -105,27 +105,13 @@ def test_a_contender_that_fails_ends_the_block(engine: Target, broken: str) -> N
     """It is named, whichever of the pair it is; rounds of one alone do not count."""
     carriers = {"gateway": engine.engine_processes, "ray-serve-llm": engine.engine_processes}
     carriers[broken] = tuple
-    pair = [
-        Target(name, engine.port, running, is_started_here=False)
+    pair = {
+        name: Target(name, engine.port, running, is_started_here=False)
         for name, running in carriers.items()
-    ]
-    results, dropped = play(pair, Workload(1, 1, 1), 2, 0, 1000, Console(quiet=True))
+    }
+    results, dropped = Workload(1, 1, 1).play(pair, 2, 0, 0, Console(quiet=True))
     assert results == {"gateway": [], "ray-serve-llm": []}
     assert dropped == {broken: f"warming up, {broken}: its processes have ended"}
-
-
-def test_both_of_a_pair_play_every_round(engine: Target) -> None:
-    """As many rounds as there is time for."""
-    pair = [
-        Target(name, engine.port, engine.engine_processes, is_started_here=False)
-        for name in ("gateway", "ray-serve-llm")
-    ]
-    results, dropped = play(pair, Workload(1, 1, 1), 2, 0, 1000, Console(quiet=True))
-    assert {name: len(rounds) for name, rounds in results.items()} == {
-        "gateway": 1,
-        "ray-serve-llm": 1,
-    }
-    assert not dropped
 
 
 def test_the_table_has_ratios_failures_and_the_missing() -> None:
