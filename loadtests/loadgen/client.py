@@ -8,8 +8,8 @@ from typing import Any, Self
 import msgspec
 
 from loadtests.loadgen.connection import Connection, Response, http_post
-from loadtests.loadgen.outcome import Outcome, Status
-from loadtests.loadgen.sse import BrokenStream, ChatStream, error_reason
+from loadtests.loadgen.outcome import End, Outcome, Status
+from loadtests.loadgen.sse import BrokenStream, ChatStream
 
 CHAT_PATH = "/v1/chat/completions"
 
@@ -79,13 +79,13 @@ class Client:
 
     async def chat(self, request: bytes, due_s: float | None = None) -> tuple[Outcome, str]:
         """Send an encoded chat request and return its outcome and the answer's text."""
-        due_s = time.monotonic() if due_s is None else due_s
+        started_s = time.monotonic()
+        due_s = started_s if due_s is None else due_s
         try:
             response = await self.post(request, due_s)
         except (OSError, TimeoutError) as error:
-            reason = f"{type(error).__name__}: {error}".rstrip(": ")
-            e2e_s = time.monotonic() - due_s
-            return Outcome(due_s=due_s, status=Status.FAILED, reason=reason, e2e_s=e2e_s), ""
+            end, stream, now_s = End.of_error(error), ChatStream(), time.monotonic()
+            return Outcome.of(end, stream, due_s=due_s, sent_s=started_s, end_s=now_s), ""
         outcome, text = chat_outcome(response, due_s)
         if self._is_strict and outcome.status is Status.REJECTED:
             flaw = rejection_flaw(response.header("retry-after"), response.body)
@@ -118,24 +118,17 @@ def chat_body(
 
 def chat_outcome(response: Response, due_s: float) -> tuple[Outcome, str]:
     """The outcome of a response to a chat request, and the answer's text."""
-    stream, status, reason = ChatStream(), Status.ANSWERED, ""
+    stream, end = ChatStream(), End(Status.ANSWERED, 200)
     if response.status == 200:
         try:
             read_chunks(stream, response)
         except BrokenStream as error:
-            status, reason = Status.FAILED, str(error)
+            end = End(Status.FAILED, 200, str(error))
     else:
-        status = Status.REJECTED if response.status == 429 else Status.FAILED
-        reason = f"{response.status} {error_reason(response.body)}"
-    outcome = msgspec.structs.replace(
-        Outcome.of_stream(stream, due_s, response.end_s),
-        request_id=response.header("x-request-id") or "",
-        late_s=response.sent_s - due_s,
-        status=status,
-        http_status=response.status,
-        reason=reason,
-    )
-    return outcome, stream.text
+        end = End.of_response(response.status, response.body)
+    outcome = Outcome.of(end, stream, due_s=due_s, sent_s=response.sent_s, end_s=response.end_s)
+    request_id = response.header("x-request-id") or ""
+    return msgspec.structs.replace(outcome, request_id=request_id), stream.text
 
 
 def read_chunks(stream: ChatStream, response: Response) -> None:

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 import msgspec
 
-from loadtests.loadgen.sse import ChatStream
+from loadtests.loadgen.sse import ChatStream, error_reason
 
 
 class Status(StrEnum):
@@ -18,6 +18,26 @@ class Status(StrEnum):
     FAILED = "failed"
     CUT = "cut"
     """It was still in flight when the test ended."""
+
+
+class End(msgspec.Struct, frozen=True):
+    """How a request ended, and why."""
+
+    status: Status
+    http_status: int = 0
+    """0 where no response came."""
+    reason: str = ""
+
+    @classmethod
+    def of_response(cls, http_status: int, body: bytes) -> "End":
+        """The end of a request whose response is no stream."""
+        status = Status.REJECTED if http_status == 429 else Status.FAILED
+        return cls(status, http_status, f"{http_status} {error_reason(body)}")
+
+    @classmethod
+    def of_error(cls, error: Exception) -> "End":
+        """The end of a request without a response."""
+        return cls(Status.FAILED, reason=f"{type(error).__name__}: {error}".rstrip(": "))
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,12 +63,16 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens: int = 0
 
     @classmethod
-    def of_stream(cls, stream: ChatStream, due_s: float, end_s: float) -> "Outcome":
-        """An answered request; `due_s` and `end_s` are of the clock that timed the stream."""
+    def of(
+        cls, end: "End", stream: ChatStream, *, due_s: float, sent_s: float, end_s: float
+    ) -> "Outcome":
+        """The outcome of a request; times are of the clock that timed the stream."""
         return cls(
             due_s=due_s,
-            status=Status.ANSWERED,
-            http_status=200,
+            late_s=sent_s - due_s,
+            status=end.status,
+            http_status=end.http_status,
+            reason=end.reason,
             e2e_s=end_s - due_s,
             ttft_s=None if stream.first_token_s is None else stream.first_token_s - due_s,
             itl_s=stream.itl_s,

@@ -11,8 +11,8 @@ from geventhttpclient import URL, HTTPClient
 from geventhttpclient.response import HTTPSocketPoolResponse
 
 from loadtests.loadgen.client import CHAT_PATH
-from loadtests.loadgen.outcome import Outcome, Status
-from loadtests.loadgen.sse import BrokenStream, ChatStream, error_reason
+from loadtests.loadgen.outcome import End, Outcome, Status
+from loadtests.loadgen.sse import BrokenStream, ChatStream
 from loadtests.workloads.turn import Message, Turn
 
 CONNECT_TIMEOUT_S = 10.0
@@ -36,17 +36,10 @@ class _Body(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """Outcome of a request, the answer's text, and when a rejected request may be sent again."""
+    """Outcome of a request, the answer's text, and the `Retry-After` of a rejection."""
 
     outcome: Outcome
     text: str = ""
-    retry_after_s: float = 0.0
-
-
-class _End(msgspec.Struct, frozen=True):
-    status: Status
-    http_status: int = 0
-    reason: str = ""
     retry_after_s: float = 0.0
 
 
@@ -92,40 +85,31 @@ class ChatClient:
         sent_s = time.perf_counter()
         due_s = sent_s if due_s is None else due_s
         due_at_s = time.time() - (sent_s - due_s)
-        stream, end = ChatStream(), _End(Status.CUT)
+        stream, end, retry_after_s = ChatStream(), End(Status.CUT), 0.0
         try:
-            end = self._exchange(model, turn, stream)
+            end, retry_after_s = self._exchange(model, turn, stream)
         except BrokenStream as error:
-            end = _End(Status.FAILED, 200, str(error))
+            end = End(Status.FAILED, 200, str(error))
         except (OSError, HTTPException) as error:
-            end = _End(Status.FAILED, reason=f"{type(error).__name__}: {error}")
+            end = End.of_error(error)
         finally:  # also where the test ends and this user is killed
-            outcome = msgspec.structs.replace(
-                Outcome.of_stream(stream, due_s, time.perf_counter()),
-                model=model,
-                due_s=due_at_s,
-                late_s=sent_s - due_s,
-                status=end.status,
-                http_status=end.http_status,
-                reason=end.reason,
-            )
+            end_s = time.perf_counter()
+            outcome = Outcome.of(end, stream, due_s=due_s, sent_s=sent_s, end_s=end_s)
+            outcome = msgspec.structs.replace(outcome, model=model, due_s=due_at_s)
             self._record(outcome)
-        return Reply(outcome=outcome, text=stream.text, retry_after_s=end.retry_after_s)
+        return Reply(outcome=outcome, text=stream.text, retry_after_s=retry_after_s)
 
-    def _exchange(self, model: str, turn: Turn, stream: ChatStream) -> _End:
+    def _exchange(self, model: str, turn: Turn, stream: ChatStream) -> tuple[End, float]:
         headers = self._headers | ({"x-gateway-priority": "batch"} if turn.is_batch else {})
         body = _Body(model=model, messages=[*turn.messages], max_tokens=turn.answer_tokens)
         response = self._http.request("POST", self._path, msgspec.json.encode(body), headers)
-        http_status = int(response.status_code)
-        if http_status == 200:
-            while line := response.readline(b"\n"):
-                stream.read(line, time.perf_counter())
-            stream.require_end()
-            return _End(Status.ANSWERED, http_status)
-        reason = f"{http_status} {error_reason(response.read())}"
-        if http_status == 429:
-            return _End(Status.REJECTED, http_status, reason, _retry_after_s(response))
-        return _End(Status.FAILED, http_status, reason)
+        if response.status_code != 200:
+            end = End.of_response(int(response.status_code), response.read())
+            return end, _retry_after_s(response)
+        while line := response.readline(b"\n"):
+            stream.read(line, time.perf_counter())
+        stream.require_end()
+        return End(Status.ANSWERED, 200), 0.0
 
 
 def _system_trust(**_: object) -> gevent.ssl.SSLContext:

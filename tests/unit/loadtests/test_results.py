@@ -6,8 +6,6 @@ import matplotlib as mpl
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -180,18 +178,6 @@ def test_percentiles_are_interpolated() -> None:
     assert Distribution.of([]) is None
 
 
-@given(st.lists(st.floats(0, 100), min_size=2, max_size=2), st.integers(1, 20))
-def test_time_spans_share_out_an_interval(ends_s: list[float], count: int) -> None:
-    """The shares of adjacent spans add up to the whole of it."""
-    begin_s, end_s = sorted(ends_s)
-    width_s = 100 / count
-    spans = [TimeSpan(begin_s=n * width_s, end_s=(n + 1) * width_s) for n in range(count)]
-
-    if end_s - begin_s > 1e-6:
-        shares = sum(span.share(begin_s, end_s) for span in spans)
-        assert shares == pytest.approx(1, abs=1e-6)
-
-
 def test_the_table_has_a_row_for_each_model_and_one_for_all() -> None:
     """The reasons follow it."""
     console = Console(width=200)
@@ -247,14 +233,3 @@ def test_the_picture_has_bins_of_equal_length(tmp_path: Path) -> None:
     times, rates = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
     assert [*times] == pytest.approx([10.9 * (number + 0.5) / 5 for number in range(5)])
     assert rates.sum() * 10.9 / 5 == pytest.approx(900)
-
-
-def test_rejections_are_not_drawn_among_ttfts() -> None:
-    """At the bottom of that panel they would look like answers at once."""
-    plot = Plot(RESULTS, OUTCOMES)
-    ttft, rest = Figure().subplots(2)
-    plot.draw_ttft(ttft)
-    plot.draw_unanswered(rest)
-
-    assert min(np.asarray(line.get_ydata()).min() for line in ttft.get_lines()) == 0.5
-    assert "requests in" in rest.get_ylabel()

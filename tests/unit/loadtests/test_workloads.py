@@ -113,14 +113,6 @@ def test_chats_share_only_a_system_prompt() -> None:
     assert len({messages[1].content[:40] for messages in first}) == len(first)
 
 
-def test_people_think_between_turns() -> None:
-    """For seconds, and not always equally long."""
-    pauses_s = [turn.pause_s for turn in turns("chat", Sizes())]
-
-    assert min(pauses_s) >= 10
-    assert len(set(pauses_s)) == COUNT
-
-
 def test_agents_send_the_results_of_their_tools() -> None:
     """Each result answers the call before it; there are a few kinds of instructions."""
     histories = [talk[-1].messages for talk in conversations("agents")]
