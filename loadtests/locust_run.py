@@ -5,6 +5,7 @@ load goes to a running server.
 """
 
 import contextlib
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,8 @@ from loadtests.targets import local_gateway
 CONFIG = PROJECT_ROOT / "configs" / "sim.yaml"
 RESULTS = PROJECT_ROOT / "build" / "loadtests"
 LOCUSTFILE = PROJECT_ROOT / "loadtests" / "locustfile.py"
+SHOWN_LOG_LINES = 30
+"""Of locust's log, where it ends without results."""
 
 
 @contextlib.contextmanager
@@ -43,7 +46,12 @@ def run_locust(url: str, folder: Path, options: Sequence[str]) -> int:
     outputs = [word for option, name in files.items() for word in (option, str(folder / name))]
     command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--host", url, *outputs]
     log = ["--only-summary", "--logfile", str(folder / "locust.log")]
-    process = psutil.Popen([*command, *log, *options], cwd=PROJECT_ROOT, start_new_session=True)
+    process = psutil.Popen(
+        [*command, *log, *options],
+        cwd=PROJECT_ROOT,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     session = processes.Session.led_by(process.pid)
     try:
         with contextlib.suppress(KeyboardInterrupt):
@@ -76,6 +84,9 @@ def main(
     except Unavailable as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
+    if not (folder / "results.json").exists():
+        log = folder / "locust.log"
+        typer.echo("\n".join(log.read_text().splitlines()[-SHOWN_LOG_LINES:]), err=True)
     typer.echo(f"in {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
     raise typer.Exit(status)
 
