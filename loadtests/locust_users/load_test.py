@@ -15,7 +15,6 @@ from locust.env import Environment
 from locust.runners import LocalRunner
 from rich.console import Console
 
-from gateway.errors import ConfigError
 from loadtests.loadgen.outcome import Outcome, Status
 from loadtests.locust_users.http_client import ChatClient
 from loadtests.locust_users.models import (
@@ -25,7 +24,7 @@ from loadtests.locust_users.models import (
     replicas,
     server_root,
 )
-from loadtests.locust_users.options import Setting, checked, users_at
+from loadtests.locust_users.options import Setting, checked, trace_replay, users_at
 from loadtests.locust_users.plot import draw
 from loadtests.locust_users.results import Observation, Results, remarks, table
 from loadtests.workloads.conversations import MIXED, TRACE, WORKLOADS, Dialogue
@@ -229,17 +228,3 @@ class LoadTest:
         console.print(table(results))
         for remark in remarks(results):
             console.print(remark, markup=False, soft_wrap=True)
-
-
-def trace_replay(path: str, speed: float, sizes: Sizes, seed: str) -> Replay:
-    """The trace to replay.
-
-    Raises:
-        NothingToTest: there is none, or it cannot be read.
-    """
-    if not path:
-        raise NothingToTest("the workload trace needs a file: --trace FILE")
-    try:
-        return Replay.read(Path(path), speed, sizes, seed)
-    except ConfigError as error:
-        raise NothingToTest(str(error)) from None

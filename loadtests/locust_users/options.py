@@ -3,12 +3,16 @@
 import argparse
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from gateway.errors import ConfigError
 from loadtests.locust_users.models import NothingToTest
 from loadtests.workloads.conversations import TRACE, WORKLOADS
+from loadtests.workloads.replay import Replay
+from loadtests.workloads.sizes import Sizes
 
 if TYPE_CHECKING:  # importing locust patches the whole process
     from locust.argument_parser import LocustArgumentParser
@@ -121,3 +125,17 @@ def checked(parsed: argparse.Namespace) -> argparse.Namespace:
             least = "0 or more" if may_be_zero else "more than 0"
             raise NothingToTest(f"{option} is {value:g}, and has to be {least}")
     return parsed
+
+
+def trace_replay(path: str, speed: float, sizes: Sizes, seed: str) -> Replay:
+    """The trace to replay.
+
+    Raises:
+        NothingToTest: there is none, or it cannot be read.
+    """
+    if not path:
+        raise NothingToTest("the workload trace needs a file: --trace FILE")
+    try:
+        return Replay.read(Path(path), speed, sizes, seed)
+    except ConfigError as error:
+        raise NothingToTest(str(error)) from None

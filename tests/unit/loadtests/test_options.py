@@ -1,11 +1,13 @@
 """Options of locust tests, and the shapes of load that they choose."""
 
 import argparse
+from pathlib import Path
 
 import pytest
 
 from loadtests.locust_users.models import NothingToTest
-from loadtests.locust_users.options import SHAPES, checked, users_at
+from loadtests.locust_users.options import SHAPES, checked, trace_replay, users_at
+from loadtests.workloads.sizes import Sizes
 
 RUN_TIME_S = 100.0
 PEAK = 50
@@ -42,6 +44,15 @@ def test_users_and_run_time_have_defaults() -> None:
     """Locust leaves them out where its configuration has none."""
     parsed = checked(argparse.Namespace(**PARSED))
     assert (parsed.num_users, parsed.run_time) == (8, 60)
+
+
+def test_a_trace_has_to_be_named_and_well_formed(tmp_path: Path) -> None:
+    """The reason is given before the test starts."""
+    path = tmp_path / "trace.jsonl"
+    path.write_text("{}\n")
+    for name, reason in (("", "--trace FILE"), (str(path), r"trace.jsonl:1: ")):
+        with pytest.raises(NothingToTest, match=reason):
+            trace_replay(name, 1.0, Sizes(), "seed")
 
 
 def users(shape: str) -> list[int]:
