@@ -18,13 +18,13 @@ events.init_command_line_parser.add_listener(add_options)
 events.init.add_listener(TEST.attach)
 
 
-class Conversation(ConversationUser):
+class ChatUser(ConversationUser):
     """User of all workloads but the trace."""
 
     test = TEST
 
 
-class TraceReplay(ReplayUser):
+class TraceUser(ReplayUser):
     """The only user of the trace."""
 
     test = TEST
@@ -42,4 +42,4 @@ class Shape(LoadTestShape):
         if users is None:
             return None
         rate = min(MAX_SPAWN_RATE, max(1.0, users / SPAWN_S))
-        return users, rate, [TraceReplay if self.test.is_trace else Conversation]
+        return users, rate, [TraceUser if self.test.is_trace else ChatUser]

@@ -26,7 +26,7 @@ from rich.table import Table
 from deployments.local import processes
 from gateway.config.serving_options import QueueOptions
 from loadtests.launch import HOST, MODEL
-from loadtests.loadgen.outcome import Outcome, Status, answered, with_status
+from loadtests.loadgen.outcome import RequestOutcome, Status, answered, with_status
 from loadtests.loadgen.summary import NO_VALUES, Distribution, Summary
 from loadtests.sender import Identity, Sender
 from loadtests.targets import local_gateway, serve_config
@@ -75,7 +75,7 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
     """TTFT from when the engine had the request, as the gateway knows it."""
 
     @classmethod
-    def of(cls, outcomes: Sequence[Outcome], engine_ttft_s: dict[str, float]) -> "Latency":
+    def of(cls, outcomes: Sequence[RequestOutcome], engine_ttft_s: dict[str, float]) -> "Latency":
         """Latency of the answered; `engine_ttft_s` is by request id, as far as it is known."""
         summary = Summary.of(outcomes)
         in_engines = [engine_ttft_s.get(o.request_id) for o in answered(outcomes)]
@@ -218,7 +218,7 @@ async def _engine_ttft_s(port: int) -> dict[str, float]:
     return {d["request_id"]: d["actual"]["ttft_s"] for d in decisions if d["actual"]}
 
 
-def ttfts_after(probes: Sequence[Outcome], end_s: float) -> list[tuple[float, float]]:
+def ttfts_after(probes: Sequence[RequestOutcome], end_s: float) -> list[tuple[float, float]]:
     """When probes were due after `end_s`, and their TTFT; infinite if rejected."""
     return [
         (probe.due_s - end_s, (probe.ttft_s or 0.0) if probe.is_answered else math.inf)

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from deployments.local import processes
 from loadtests.launch import MODEL
-from loadtests.loadgen.outcome import Outcome, Status, answered, with_status
+from loadtests.loadgen.outcome import RequestOutcome, Status, answered, with_status
 from loadtests.loadgen.summary import Summary
 from loadtests.sender import Identity, Sender
 from loadtests.targets import LocalGateway, local_gateway, serve_config
@@ -66,11 +66,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """When each was due, its HTTP status, its TTFT, and why it failed."""
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True):
+class ScalingRun(msgspec.Struct, frozen=True, kw_only=True):
     """A ramp and its outcomes; all times are seconds since its start."""
 
     looks: list[ReplicaStates]
-    outcomes: list[Outcome]
+    outcomes: list[RequestOutcome]
 
     @property
     def max_running(self) -> int:
@@ -94,7 +94,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         return sum((a > 0) != (b > 0) for a, b in itertools.pairwise(steps))
 
 
-def _failure(outcome: Outcome) -> str:
+def _failure(outcome: RequestOutcome) -> str:
     return outcome.reason if outcome.status is Status.FAILED else ""
 
 
@@ -109,7 +109,7 @@ def rate(at_s: float) -> float:
     return BASE_RATE + share * (PEAK_RATE - BASE_RATE)
 
 
-async def ramp(gateway: LocalGateway, seed: int) -> Run:
+async def ramp(gateway: LocalGateway, seed: int) -> ScalingRun:
     """Send the whole load and poll `serve status` meanwhile."""
     start_s = time.monotonic()
     load_s = UP_S + TOP_S + DOWN_S
@@ -126,7 +126,7 @@ async def ramp(gateway: LocalGateway, seed: int) -> Run:
     with contextlib.suppress(asyncio.CancelledError):
         await polling  # raises what made it fail
     since = [msgspec.structs.replace(o, due_s=o.due_s - start_s) for o in outcomes]
-    return Run(looks=looks, outcomes=sorted(since, key=lambda o: o.due_s))
+    return ScalingRun(looks=looks, outcomes=sorted(since, key=lambda o: o.due_s))
 
 
 async def _poll(gateway: LocalGateway, start_s: float, looks: list[ReplicaStates]) -> None:
@@ -150,7 +150,7 @@ def serve_status(environment: Mapping[str, str]) -> dict[str, Any]:
     return status
 
 
-def table(run: Run) -> Table:
+def table(run: ScalingRun) -> Table:
     """A row for every 20 seconds."""
     found = Table(title="a ramp up and down")
     headings = ("from, s", "requests/s", "answered", "rejected", "failed", "TTFT p50, s", "p90")
@@ -175,7 +175,7 @@ def table(run: Run) -> Table:
     return found
 
 
-def draw(path: Path, run: Run) -> None:
+def draw(path: Path, run: ScalingRun) -> None:
     """Write a picture of the load and the replicas; its format is that of the path's suffix."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - optional, and slow to import
 

@@ -10,7 +10,7 @@ import msgspec
 from loadtests.launch import HOST, MODEL
 from loadtests.loadgen.client import CHAT_PATH, Client, chat_body
 from loadtests.loadgen.loops import closed_loop, open_loop, poisson_arrivals
-from loadtests.loadgen.outcome import Outcome
+from loadtests.loadgen.outcome import RequestOutcome
 
 TIMEOUT_S = 60
 """Longer than any request waits and is answered."""
@@ -57,16 +57,18 @@ class Sender:
     async def __aexit__(self, *_: object) -> None:
         self._client.close()
 
-    async def send_at_random(self, rate: float, seconds: float) -> list[Outcome]:
+    async def send_at_random(self, rate: float, seconds: float) -> list[RequestOutcome]:
         """Send `rate` requests a second on average (Poisson), and wait for all answers."""
         times_s = poisson_arrivals(rate, seconds, self._rng)
         return await open_loop(times_s, lambda _, due_s: self.send(due_s), time.monotonic())
 
-    async def send_in_turn(self, concurrency: int, is_over: Callable[[], bool]) -> list[Outcome]:
+    async def send_in_turn(
+        self, concurrency: int, is_over: Callable[[], bool]
+    ) -> list[RequestOutcome]:
         """Keep `concurrency` requests in flight until `is_over`, and wait for all answers."""
         return await closed_loop(concurrency, self.send, is_over)
 
-    async def send(self, due_s: float | None = None) -> Outcome:
+    async def send(self, due_s: float | None = None) -> RequestOutcome:
         """Send a request."""
         prompt = (f"{self._rng.random()} " + WORD * PROMPT_BYTES)[:PROMPT_BYTES]
         body = chat_body(MODEL, prompt, self._rng.randint(*OUTPUT_TOKENS))

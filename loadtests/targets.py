@@ -35,7 +35,7 @@ MAX_CLIENTS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class LoadTarget:
     """A server on a port of this machine, and its processes by what they do."""
 
     name: str
@@ -63,28 +63,28 @@ def engine_speed(token_ms: float) -> dict[str, object]:
 
 
 @contextmanager
-def engine(token_ms: float = 0) -> Iterator[Target]:
+def engine(token_ms: float = 0) -> Iterator[LoadTarget]:
     """A simulated engine, called directly."""
     port = processes.free_port()
     simulation = json.dumps(engine_speed(token_ms))
     command = [*("--model", MODEL), *("--simulation", simulation), *("--port", str(port))]
     with launch.running([sys.executable, "-m", "deployments.engines.sim", *command]) as process:
         launch.await_answer(port, process)
-        yield Target("direct", port, tuple, engine_processes=lambda: [process])
+        yield LoadTarget("direct", port, tuple, engine_processes=lambda: [process])
 
 
 @contextmanager
-def router(engine_port: int) -> Iterator[Target]:
+def router(engine_port: int) -> Iterator[LoadTarget]:
     """The gateway's HTTP application alone: no Ray Serve, no HAProxy."""
     port = processes.free_port()
     command = [sys.executable, "-m", "loadtests.router", str(port), str(engine_port)]
     with launch.running(command) as process:
         launch.await_answer(port, process)
-        yield Target("router", port, lambda: [process])
+        yield LoadTarget("router", port, lambda: [process])
 
 
 @contextmanager
-def gateway(url: str | None, token_ms: float = 0) -> Iterator[Target]:
+def gateway(url: str | None, token_ms: float = 0) -> Iterator[LoadTarget]:
     """The gateway as it is deployed: HAProxy, Ray Serve, and an engine replica of its own.
 
     The engine is the same simulator, inside a Ray Serve replica whose key only routers have. With
@@ -102,7 +102,7 @@ def gateway(url: str | None, token_ms: float = 0) -> Iterator[Target]:
 
 
 @contextmanager
-def deployed(entry: Mapping[str, object]) -> Iterator[Target]:
+def deployed(entry: Mapping[str, object]) -> Iterator[LoadTarget]:
     """A gateway with one model, deployed on this machine.
 
     Raises:
@@ -190,9 +190,9 @@ def serve_config(port: int, *models: Mapping[str, object]) -> Document:
     return {"http_options": {"host": HOST, "port": port}, "applications": [gateway, *applications]}
 
 
-def _deployed(port: int, session: processes.Session, model: str = MODEL) -> Target:
+def _deployed(port: int, session: processes.Session, model: str = MODEL) -> LoadTarget:
     counted = (*PATH_TITLES, ENGINE_TITLE)
-    return Target(
+    return LoadTarget(
         name="gateway",
         port=port,
         path_processes=lambda: launch.processes_titled(session, PATH_TITLES),

@@ -16,7 +16,7 @@ from rich.console import Console
 from gateway.errors import ConfigError
 from gateway.simulation.scores import percentile
 from loadtests import targets
-from loadtests.comparison.path_report import Load, Report, Sample, Samples, draw, goals
+from loadtests.comparison.path_report import PathLoad, PathReport, Sample, Samples, draw, goals
 from loadtests.comparison.shared import (
     TABLE_WIDTH,
     JsonFile,
@@ -35,15 +35,15 @@ from loadtests.loadgen.worker import SaturationJob, SaturationResult, WorkerFail
 from loadtests.peers import ray_llm
 from loadtests.peers.litellm import litellm
 from loadtests.peers.rust_routers import smg, vllm_router
-from loadtests.targets import Target
+from loadtests.targets import LoadTarget
 
-WARM_UP = Load(seconds=1)
+WARM_UP = PathLoad(seconds=1)
 UNLIMITED = 1_000_000
 """Requests: more than any target answers in the time."""
 SINGLE_REQUESTS = 400
 """Requests of the one client whose times to first token are taken, as far as there is time."""
 
-Start = Callable[[], AbstractContextManager[Target]]
+Start = Callable[[], AbstractContextManager[LoadTarget]]
 
 
 def main(  # noqa: PLR0913 - each is an option of the command
@@ -68,7 +68,7 @@ def main(  # noqa: PLR0913 - each is an option of the command
     exit_on_signals()
     end_s = time.monotonic() + 60 * minutes
     progress, machine = Console(stderr=True), Machine.here()
-    load = Load(clients=clients, seconds=seconds, token_ms=token_ms)
+    load = PathLoad(clients=clients, seconds=seconds, token_ms=token_ms)
     try:
         with ExitStack() as stack:
             engine = stack.enter_context(targets.engine(token_ms))
@@ -79,7 +79,7 @@ def main(  # noqa: PLR0913 - each is an option of the command
     except (ConfigError, Unavailable) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
-    report = Report(
+    report = PathReport(
         machine=machine,
         load=load,
         versions={target.name: target.version for target in started if target.version},
@@ -110,9 +110,9 @@ def contenders(engine_port: int, gateway_url: str | None, token_ms: float) -> di
 
 def start(
     stack: ExitStack, wanted: Mapping[str, Start], progress: Console
-) -> tuple[list[Target], dict[str, str]]:
+) -> tuple[list[LoadTarget], dict[str, str]]:
     """Contenders that start here, suspended, and why the others do not."""
-    started: list[Target] = []
+    started: list[LoadTarget] = []
     missing: dict[str, str] = {}
     for name, contender in wanted.items():
         progress.print(f"starting {name}", style="dim")
@@ -127,9 +127,9 @@ def start(
 
 
 def play(
-    engine: Target,
-    started: Sequence[Target],
-    load: Load,
+    engine: LoadTarget,
+    started: Sequence[LoadTarget],
+    load: PathLoad,
     rounds: int,
     end_s: float,
     progress: Console,
@@ -142,9 +142,9 @@ def play(
         Unavailable: the engine failed before a round was complete.
     """
     every = {target.name: target for target in (engine, *started)}
-    played: Rounds[Target, Sample] = Rounds(every, progress)
+    played: Rounds[LoadTarget, Sample] = Rounds(every, progress)
 
-    def measured(target: Target, number: int) -> Sample:
+    def measured(target: LoadTarget, number: int) -> Sample:
         own_load = load if number else WARM_UP
         with nullcontext() if target is engine else resumed(target):
             try:
@@ -163,7 +163,7 @@ class ProcessesChanged(Unavailable):
     """A process ended during a measurement; another try may succeed."""
 
 
-def measure(target: Target, load: Load, engine: Processes) -> Sample:
+def measure(target: LoadTarget, load: PathLoad, engine: Processes) -> Sample:
     """Measure a target under saturation, and then with a single client.
 
     `engine` are the processes of the engine behind it, if it has none of its own.
@@ -180,7 +180,7 @@ def measure(target: Target, load: Load, engine: Processes) -> Sample:
         raise ProcessesChanged(f"processes {ended} ended meanwhile; their CPU time is lost")
     if not saturated.requests:
         raise Unavailable(f"no request was answered within {load.seconds:g} s")
-    first_token = Load(chunks=1, seconds=load.seconds)
+    first_token = PathLoad(chunks=1, seconds=load.seconds)
     single = _saturate(target, first_token, clients=1, max_requests=SINGLE_REQUESTS)
     ttft_ms = sorted(1000 * ttft_s for ttft_s in single.ttft_s)
     return Sample(
@@ -195,7 +195,9 @@ def measure(target: Target, load: Load, engine: Processes) -> Sample:
     )
 
 
-def _saturate(target: Target, load: Load, *, clients: int, max_requests: int) -> SaturationResult:
+def _saturate(
+    target: LoadTarget, load: PathLoad, *, clients: int, max_requests: int
+) -> SaturationResult:
     job = SaturationJob(
         model=MODEL,
         clients=clients,

@@ -30,7 +30,7 @@ COLOURS = {OURS: "#2e7d4f", "router": "#8cbf9f", DIRECT: "#9a9a9a"}
 PEER_COLOUR = "#4878a8"
 
 
-class Load(msgspec.Struct, frozen=True, kw_only=True):
+class PathLoad(msgspec.Struct, frozen=True, kw_only=True):
     """Load that each target gets."""
 
     clients: int = 16
@@ -128,11 +128,11 @@ COLUMNS: Sequence[tuple[str, Callable[[Sample, Sample], float], int]] = [
 """Heading, figure (of a sample and its round's `direct`) and digits."""
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class PathReport(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that one run found."""
 
     machine: Machine
-    load: Load
+    load: PathLoad
     versions: dict[str, str]
     samples: Samples
     missing: dict[str, str]
@@ -181,7 +181,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return table
 
 
-def draw(path: Path, report: Report) -> None:
+def draw(path: Path, report: PathReport) -> None:
     """Write a picture of a run; its format is that of the path's suffix.
 
     Raises:
@@ -211,7 +211,7 @@ def draw(path: Path, report: Report) -> None:
 
 
 def _draw_points(
-    axes: "Axes", title: str, report: Report, figure: Callable[[Sample], float]
+    axes: "Axes", title: str, report: PathReport, figure: Callable[[Sample], float]
 ) -> None:
     """A point for each contender, with its spread: bars have no start on a logarithmic scale."""
     spreads = [Spread.over(map(figure, samples)) for samples in report.samples.values()]

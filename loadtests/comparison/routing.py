@@ -18,8 +18,8 @@ from gateway.errors import ConfigError
 from gateway.simulation.trace import TraceRequest
 from gateway.simulation.workloads import GENERATORS
 from loadtests.comparison.routing_contenders import PEERS, POLICIES, Contender, Contenders
-from loadtests.comparison.routing_report import Report, Runs, draw
-from loadtests.comparison.routing_run import Run, run_slice
+from loadtests.comparison.routing_report import RoutingReport, Runs, draw
+from loadtests.comparison.routing_run import RoutingRun, run_slice
 from loadtests.comparison.shared import (
     JsonFile,
     Machine,
@@ -37,7 +37,7 @@ TABLE_WIDTH = 190
 LEAD_SHARE = 1 / 3
 """Part of a slice that is not scored, of the part that is."""
 
-RunSlice = Callable[[Contender, Sequence[TraceRequest], str, float], Run]
+RunSlice = Callable[[Contender, Sequence[TraceRequest], str, float], RoutingRun]
 """`routing_run.run_slice`."""
 
 
@@ -79,7 +79,7 @@ def main(  # noqa: PLR0913 - each is an option of the command
         progress.print(f"starting {', '.join(names)}", style="dim")
         started.start(names)
         played = Match(started.running, sliced, seconds, progress)
-        report = Report(
+        report = RoutingReport(
             machine=machine,
             seconds=seconds,
             versions={contender.name: contender.version for contender in started.running},
@@ -94,7 +94,7 @@ def main(  # noqa: PLR0913 - each is an option of the command
     report.print(Console(width=TABLE_WIDTH))
 
 
-def _write(report: Report, json_file: Path | None, plot: Path | None) -> None:
+def _write(report: RoutingReport, json_file: Path | None, plot: Path | None) -> None:
     """Write what there is so far: the command may be ended before it is over."""
     if json_file:
         write_json(json_file, report)
@@ -122,7 +122,7 @@ class Match:
         self._seconds = seconds
         self._run_slice = run_slice
         by_name = {contender.name: contender for contender in contenders}
-        self._rounds: dict[str, Rounds[Contender, Run]] = {
+        self._rounds: dict[str, Rounds[Contender, RoutingRun]] = {
             each.name: Rounds(by_name, progress, tries=2) for each in workloads
         }
 
@@ -134,7 +134,7 @@ class Match:
 
             def measure(
                 to: Contender, title: str, requests: Sequence[TraceRequest] = requests
-            ) -> Run:
+            ) -> RoutingRun:
                 return self._run_slice(to, requests, title, lead_s)
 
             title = f"{workload.name}, round {number + 1}"

@@ -12,7 +12,7 @@ from gateway.simulation.trace import BLOCK_TOKENS
 from loadtests.comparison.trace_slices import TIME_SCALE, TOKEN_SCALE
 from loadtests.launch import MODEL, Unavailable, await_answer, running
 from loadtests.peers.rust_routers import smg, vllm_router
-from loadtests.targets import Target, local_gateway, serve_config
+from loadtests.targets import LoadTarget, local_gateway, serve_config
 
 ENGINES = 8
 KV_BLOCKS = 1000
@@ -36,7 +36,7 @@ REQUEST_TIMEOUT_S = 15.0
 
 POLICIES = ("marginal", "least-pending", "round-robin", "prefix-affinity")
 """Of this gateway, each with a model of its own."""
-PEERS: Mapping[str, Callable[[str, Sequence[int]], AbstractContextManager[Target]]] = {
+PEERS: Mapping[str, Callable[[str, Sequence[int]], AbstractContextManager[LoadTarget]]] = {
     "vllm-router": vllm_router,
     "smg": smg,
 }

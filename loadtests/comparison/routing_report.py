@@ -8,7 +8,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from loadtests.comparison.routing_run import Run
+from loadtests.comparison.routing_run import RoutingRun
 from loadtests.comparison.routing_scores import (
     OURS,
     TPOT_SLO_S,
@@ -50,11 +50,11 @@ PANELS: Sequence[Panel] = [
 ]
 """Title, figure, format, and whether more of it is better."""
 
-Runs = dict[str, list[Run]]
+Runs = dict[str, list[RoutingRun]]
 """Runs on one workload by contender, one a round."""
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class RoutingReport(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that one run of the command found."""
 
     machine: Machine
@@ -148,7 +148,7 @@ def _best_table(turns: dict[str, Runs]) -> Table:
     return table
 
 
-def draw(path: Path, report: Report) -> None:
+def draw(path: Path, report: RoutingReport) -> None:
     """Write a picture of a run, a row for each workload; its format is that of the suffix.
 
     Raises:

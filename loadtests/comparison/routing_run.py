@@ -24,7 +24,7 @@ MAX_LATE_S = 0.01
 KEPT_FLAWS = 5
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True):
+class RoutingRun(msgspec.Struct, frozen=True, kw_only=True):
     """Score of a run, and whether the machine was up to it."""
 
     score: Score
@@ -50,7 +50,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 def run_slice(
     contender: Contender, requests: Sequence[TraceRequest], name: str, lead_s: float
-) -> Run:
+) -> RoutingRun:
     """Send a slice; the requests of its first `lead_s` only fill caches and batches.
 
     Runs of different names have no text in common.
@@ -76,7 +76,7 @@ def run_slice(
         raise Unavailable(str(error)) from None
 
 
-def scored(result: ScheduleResult, lead_s: float) -> Run:
+def scored(result: ScheduleResult, lead_s: float) -> RoutingRun:
     """The run that a schedule's result makes, without its first `lead_s`.
 
     Raises:
@@ -88,7 +88,7 @@ def scored(result: ScheduleResult, lead_s: float) -> Run:
     if not any(o.is_answered or o.http_status not in {0, 200} for o in counted):
         raise Unavailable(f"none of {len(counted)} requests was answered: {', '.join(flaws)}")
     is_late = result.late_s > MAX_LATE_S
-    return Run(
+    return RoutingRun(
         score=Score.of(counted, REQUEST_TIMEOUT_S),
         late_s=result.late_s,
         client_cpus=result.cpus,

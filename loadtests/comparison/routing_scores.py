@@ -8,7 +8,7 @@ import msgspec
 
 from gateway.simulation.scores import percentile
 from loadtests.comparison.trace_slices import TIME_SCALE, TOKEN_SCALE
-from loadtests.loadgen.outcome import Outcome, answered
+from loadtests.loadgen.outcome import RequestOutcome, answered
 from loadtests.loadgen.summary import Spread
 
 TTFT_SLO_S = 4.0
@@ -39,7 +39,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     failed: int
 
     @classmethod
-    def of(cls, outcomes: Sequence[Outcome], timeout_s: float) -> "Score":
+    def of(cls, outcomes: Sequence[RequestOutcome], timeout_s: float) -> "Score":
         """The score of at least one outcome."""
         good = answered(outcomes)
         misses = [timeout_s] * (len(outcomes) - len(good))
@@ -62,7 +62,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def is_fast(outcome: Outcome) -> bool:
+def is_fast(outcome: RequestOutcome) -> bool:
     """Whether an answer is within both limits."""
     ttft_s = outcome.ttft_s or 0.0
     later_tokens = max(1, outcome.completion_tokens - 1) * TOKEN_SCALE
@@ -70,7 +70,7 @@ def is_fast(outcome: Outcome) -> bool:
     return TIME_SCALE * ttft_s <= TTFT_SLO_S and tpot_s <= TPOT_SLO_S
 
 
-Rounds = Mapping[str, Sequence[Score]]
+ScoresByContender = Mapping[str, Sequence[Score]]
 """Scores of each contender, one a round."""
 
 
@@ -82,7 +82,7 @@ def ratios(
     return Spread.over(a / b if b else (math.inf if a else 1.0) for a, b in pairs)
 
 
-def against_best(rounds: Rounds) -> list[tuple[str, str, Spread]]:
+def against_best(rounds: ScoresByContender) -> list[tuple[str, str, Spread]]:
     """Figure, the best of the others by its median, and our ratio to it round by round."""
     others = [name for name in rounds if name != OURS]
     if OURS not in rounds or not others:

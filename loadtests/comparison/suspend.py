@@ -22,14 +22,14 @@ import psutil
 
 from deployments.local import processes
 from loadtests.launch import PROJECT_ROOT, STOP_TIMEOUT_S, Unavailable, await_answer
-from loadtests.targets import Target
+from loadtests.targets import LoadTarget
 
 SETTLE_S = 1.0
 """For timers that have become due meanwhile."""
 RESUME_TIMEOUT_S = 30.0
 
 
-def processes_of(target: Target) -> list[psutil.Process]:
+def processes_of(target: LoadTarget) -> list[psutil.Process]:
     """All processes of a target, its engine's included; none if it was running before."""
     if not target.is_started_here:
         return []
@@ -37,7 +37,7 @@ def processes_of(target: Target) -> list[psutil.Process]:
 
 
 @contextmanager
-def suspended(target: Target) -> Iterator[None]:
+def suspended(target: LoadTarget) -> Iterator[None]:
     """Suspend a target; it is resumed at the end, so that it can be stopped in order."""
     watchdog = Watchdog()
     try:
@@ -51,7 +51,7 @@ def suspended(target: Target) -> Iterator[None]:
 
 
 @contextmanager
-def resumed(target: Target) -> Iterator[None]:
+def resumed(target: LoadTarget) -> Iterator[None]:
     """Let a suspended target run, once it answers.
 
     Raises:
@@ -72,13 +72,13 @@ def _settle() -> None:
     time.sleep(SETTLE_S)  # noqa: TID251 - no event loop runs here
 
 
-def _suspend(target: Target) -> None:
+def _suspend(target: LoadTarget) -> None:
     for process in processes_of(target):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.suspend()
 
 
-def _resume(target: Target) -> None:
+def _resume(target: LoadTarget) -> None:
     for process in processes_of(target):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.resume()

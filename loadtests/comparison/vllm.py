@@ -31,10 +31,10 @@ from loadtests.comparison.vllm_conversations import (
     conversations,
     run_conversations,
 )
-from loadtests.comparison.vllm_report import OURS, Report
+from loadtests.comparison.vllm_report import OURS, VllmReport
 from loadtests.launch import Unavailable, exit_on_signals
 from loadtests.peers.ray_llm import THROUGHPUT_SWITCHES, Variant, ray_llm
-from loadtests.targets import Target
+from loadtests.targets import LoadTarget
 
 MODEL = "demo"
 ENGINE_ARGS: dict[str, Any] = {"enforce_eager": True, "max_num_seqs": 16}
@@ -59,7 +59,7 @@ def main(  # noqa: PLR0913 - each is an option of the command
     """Compare with Ray Serve LLM, with real vLLM engines on the CPU."""
     exit_on_signals()
     progress, machine = Console(stderr=True), Machine.here()
-    workload = Workload(guests, count, questions)
+    workload = ConversationRounds(guests, count, questions)
     start_s = time.monotonic()
     blocks: list[dict[str, list[RoundResult]]] = []
     versions: dict[str, str] = {}
@@ -81,7 +81,7 @@ def main(  # noqa: PLR0913 - each is an option of the command
                 results, dropped = workload.play(pair, rounds, end_s, number, progress)
                 missing |= dropped
                 blocks.append(results)
-    report = Report(
+    report = VllmReport(
         machine=machine,
         workload=(
             f"{count} conversations of {questions} questions, {guests} at a time,"
@@ -129,8 +129,11 @@ def ray_variants(replicas: int) -> list[Variant]:
 
 
 def started(
-    stack: ExitStack, name: str, contender: AbstractContextManager[Target], missing: dict[str, str]
-) -> Target | None:
+    stack: ExitStack,
+    name: str,
+    contender: AbstractContextManager[LoadTarget],
+    missing: dict[str, str],
+) -> LoadTarget | None:
     """A contender, suspended; None, and a reason in `missing`, if it does not start."""
     try:
         target = stack.enter_context(contender)
@@ -142,7 +145,7 @@ def started(
 
 
 @dataclass(frozen=True, slots=True)
-class Workload:
+class ConversationRounds:
     """Parameters of the conversations of each round."""
 
     concurrency: int
@@ -150,16 +153,21 @@ class Workload:
     questions: int
 
     def play(
-        self, pair: Mapping[str, Target], rounds: int, end_s: float, block: int, progress: Console
+        self,
+        pair: Mapping[str, LoadTarget],
+        rounds: int,
+        end_s: float,
+        block: int,
+        progress: Console,
     ) -> tuple[dict[str, list[RoundResult]], dict[str, str]]:
         """Results of as many rounds as there is time for, and who failed, which ends them.
 
         A round counts only if both have played it.
         """
-        played: Rounds[Target, RoundResult] = Rounds(pair, progress)
+        played: Rounds[LoadTarget, RoundResult] = Rounds(pair, progress)
         first_seed = 1000 * (block + 1)
 
-        def measure(target: Target, number: int) -> RoundResult:
+        def measure(target: LoadTarget, number: int) -> RoundResult:
             held = conversations(self.count, self.questions, first_seed + number)
             with resumed(target):
                 return asyncio.run(

@@ -10,7 +10,7 @@ import msgspec
 
 from loadtests.launch import HOST
 from loadtests.loadgen.client import CHAT_PATH, Client, chat_body
-from loadtests.loadgen.outcome import Outcome
+from loadtests.loadgen.outcome import RequestOutcome
 
 TOPICS = ("gardens", "ships", "bridges", "stars")
 ASPECTS = ("history", "repair", "cost", "colour", "safety", "names", "builders", "weather")
@@ -56,7 +56,7 @@ def _system(topic: str, seed: int, rng: random.Random) -> str:
     return f"House {seed} guides guests through {topic}. {' '.join(rules)}"
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A request as the report keeps it."""
 
     ttft_s: float = 0
@@ -66,7 +66,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     failure: str = ""
 
     @classmethod
-    def of(cls, outcome: Outcome) -> "Request":
+    def of(cls, outcome: RequestOutcome) -> "RequestRecord":
         """A request that was sent."""
         is_whole = outcome.is_answered and outcome.prompt_tokens and outcome.ttft_s is not None
         if not is_whole:
@@ -83,7 +83,7 @@ class RoundResult(msgspec.Struct, frozen=True):
     """All requests of one contender in one round."""
 
     elapsed_s: float
-    asked: list[Request]
+    asked: list[RequestRecord]
 
     def __str__(self) -> str:
         """The round in a few words."""
@@ -96,7 +96,7 @@ async def run_conversations(
 ) -> RoundResult:
     """Run all conversations, `concurrency` at a time."""
     waiting = iter(held)
-    requests: list[Request] = []
+    requests: list[RequestRecord] = []
     start_s = time.monotonic()
     async with Client(HOST, port, timeout_s=REQUEST_TIMEOUT_S) as client:
 
@@ -108,16 +108,16 @@ async def run_conversations(
     return RoundResult(time.monotonic() - start_s, requests)
 
 
-async def _run(client: Client, model: str, conversation: Conversation) -> list[Request]:
+async def _run(client: Client, model: str, conversation: Conversation) -> list[RequestRecord]:
     """One conversation; after a failure its other requests cannot be sent, and have failed too."""
     messages: list[Mapping[str, str]] = [{"role": "system", "content": conversation.system}]
-    found: list[Request] = []
+    found: list[RequestRecord] = []
     for question in conversation.questions:
         messages.append({"role": "user", "content": question})
         body = chat_body(model, messages, ANSWER_TOKENS, temperature=0, ignore_eos=True)
         outcome, text = await client.chat(client.encoded(CHAT_PATH, body))
-        found.append(Request.of(outcome))
+        found.append(RequestRecord.of(outcome))
         if found[-1].failure:
             break
         messages.append({"role": "assistant", "content": text})
-    return found + [Request(failure=NOT_SENT)] * (len(conversation.questions) - len(found))
+    return found + [RequestRecord(failure=NOT_SENT)] * (len(conversation.questions) - len(found))

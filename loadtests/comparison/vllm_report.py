@@ -57,7 +57,7 @@ Block = Mapping[str, Sequence[RoundResult]]
 """Rounds of two contenders that took turns, by name."""
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class VllmReport(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that one run found."""
 
     machine: Machine

@@ -8,7 +8,7 @@ from typing import Any, Self
 import msgspec
 
 from loadtests.loadgen.connection import Connection, Response, http_post
-from loadtests.loadgen.outcome import End, Outcome, Status
+from loadtests.loadgen.outcome import RequestEnd, RequestOutcome, Status
 from loadtests.loadgen.sse import BrokenStream, ChatStream
 
 CHAT_PATH = "/v1/chat/completions"
@@ -77,15 +77,15 @@ class Client:
             self._idle.append(connection)
         return response
 
-    async def chat(self, request: bytes, due_s: float | None = None) -> tuple[Outcome, str]:
+    async def chat(self, request: bytes, due_s: float | None = None) -> tuple[RequestOutcome, str]:
         """Send an encoded chat request and return its outcome and the answer's text."""
         started_s = time.monotonic()
         due_s = started_s if due_s is None else due_s
         try:
             response = await self.post(request, due_s)
         except (OSError, TimeoutError) as error:
-            end, stream, now_s = End.of_error(error), ChatStream(), time.monotonic()
-            return Outcome.of(end, stream, due_s=due_s, sent_s=started_s, end_s=now_s), ""
+            end, stream, now_s = RequestEnd.of_error(error), ChatStream(), time.monotonic()
+            return RequestOutcome.of(end, stream, due_s=due_s, sent_s=started_s, end_s=now_s), ""
         outcome, text = chat_outcome(response, due_s)
         if self._is_strict and outcome.status is Status.REJECTED:
             flaw = rejection_flaw(response.header("retry-after"), response.body)
@@ -116,17 +116,19 @@ def chat_body(
     }
 
 
-def chat_outcome(response: Response, due_s: float) -> tuple[Outcome, str]:
+def chat_outcome(response: Response, due_s: float) -> tuple[RequestOutcome, str]:
     """The outcome of a response to a chat request, and the answer's text."""
-    stream, end = ChatStream(), End(Status.ANSWERED, 200)
+    stream, end = ChatStream(), RequestEnd(Status.ANSWERED, 200)
     if response.status == 200:
         try:
             read_chunks(stream, response)
         except BrokenStream as error:
-            end = End(Status.FAILED, 200, str(error))
+            end = RequestEnd(Status.FAILED, 200, str(error))
     else:
-        end = End.of_response(response.status, response.body)
-    outcome = Outcome.of(end, stream, due_s=due_s, sent_s=response.sent_s, end_s=response.end_s)
+        end = RequestEnd.of_response(response.status, response.body)
+    outcome = RequestOutcome.of(
+        end, stream, due_s=due_s, sent_s=response.sent_s, end_s=response.end_s
+    )
     request_id = response.header("x-request-id") or ""
     return msgspec.structs.replace(outcome, request_id=request_id), stream.text
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from loadtests.loadgen.outcome import Outcome
+from loadtests.loadgen.outcome import RequestOutcome
 
 UNANSWERED_PAUSE_S = 1.0
 """Pause of a closed loop's sender whose request was not answered."""
@@ -39,10 +39,10 @@ async def open_loop(
 
 
 async def closed_loop(
-    senders: int, send: Callable[[], Awaitable[Outcome]], is_over: Callable[[], bool]
-) -> list[Outcome]:
+    senders: int, send: Callable[[], Awaitable[RequestOutcome]], is_over: Callable[[], bool]
+) -> list[RequestOutcome]:
     """Keep `senders` requests in flight until `is_over`, and wait for the last answers."""
-    found: list[Outcome] = []
+    found: list[RequestOutcome] = []
 
     async def send_on() -> None:
         while not is_over():

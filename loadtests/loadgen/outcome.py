@@ -20,7 +20,7 @@ class Status(StrEnum):
     """It was still in flight when the test ended."""
 
 
-class End(msgspec.Struct, frozen=True):
+class RequestEnd(msgspec.Struct, frozen=True):
     """How a request ended, and why."""
 
     status: Status
@@ -29,18 +29,18 @@ class End(msgspec.Struct, frozen=True):
     reason: str = ""
 
     @classmethod
-    def of_response(cls, http_status: int, body: bytes) -> "End":
+    def of_response(cls, http_status: int, body: bytes) -> "RequestEnd":
         """The end of a request whose response is no stream."""
         status = Status.REJECTED if http_status == 429 else Status.FAILED
         return cls(status, http_status, f"{http_status} {error_reason(body)}")
 
     @classmethod
-    def of_error(cls, error: Exception) -> "End":
+    def of_error(cls, error: Exception) -> "RequestEnd":
         """The end of a request without a response."""
         return cls(Status.FAILED, reason=f"{type(error).__name__}: {error}".rstrip(": "))
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class RequestOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a request ended; durations count from when it was due, in seconds."""
 
     model: str = ""
@@ -64,8 +64,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(
-        cls, end: "End", stream: ChatStream, *, due_s: float, sent_s: float, end_s: float
-    ) -> "Outcome":
+        cls, end: "RequestEnd", stream: ChatStream, *, due_s: float, sent_s: float, end_s: float
+    ) -> "RequestOutcome":
         """The outcome of a request; times are of the clock that timed the stream."""
         return cls(
             due_s=due_s,
@@ -92,11 +92,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         return self.completion_tokens / self.e2e_s if self.e2e_s else 0.0
 
 
-def answered(outcomes: Iterable[Outcome]) -> list[Outcome]:
+def answered(outcomes: Iterable[RequestOutcome]) -> list[RequestOutcome]:
     """Requests that got their whole answer."""
     return [outcome for outcome in outcomes if outcome.is_answered]
 
 
-def with_status(outcomes: Iterable[Outcome], status: Status) -> list[Outcome]:
+def with_status(outcomes: Iterable[RequestOutcome], status: Status) -> list[RequestOutcome]:
     """Requests that ended in one way."""
     return [outcome for outcome in outcomes if outcome.status is status]

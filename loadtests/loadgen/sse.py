@@ -19,7 +19,7 @@ class PromptTokensDetails(msgspec.Struct):
     cached_tokens: int | None = None
 
 
-class Usage(msgspec.Struct):
+class TokenUsage(msgspec.Struct):
     """OpenAI's `usage`."""
 
     prompt_tokens: int = 0
@@ -46,7 +46,7 @@ class _Choice(msgspec.Struct):
 
 class _Event(msgspec.Struct):
     choices: list[_Choice] = []
-    usage: Usage | None = None
+    usage: TokenUsage | None = None
     error: msgspec.Raw = msgspec.Raw(b"")
 
 
@@ -67,7 +67,7 @@ class ChatStream:
     """What has arrived of a streamed chat; times are those of the caller's clock."""
 
     def __init__(self) -> None:
-        self.usage = Usage()
+        self.usage = TokenUsage()
         self.first_token_s: float | None = None
         self.last_token_s = 0.0
         self.is_done = False

@@ -8,7 +8,7 @@ from typing import Self
 import msgspec
 
 from gateway.simulation.scores import percentile
-from loadtests.loadgen.outcome import Outcome, Status, answered, with_status
+from loadtests.loadgen.outcome import RequestOutcome, Status, answered, with_status
 
 
 class Distribution(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +80,7 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
     """A request's tokens count as if spread evenly from the first to the end."""
 
     @classmethod
-    def of(cls, good: Sequence[Outcome], start_s: float, span: TimeSpan) -> Self:
+    def of(cls, good: Sequence[RequestOutcome], start_s: float, span: TimeSpan) -> Self:
         """Rates over a span of a test that started at `start_s`."""
         ended, tokens = 0, 0.0
         for outcome in good:
@@ -119,7 +119,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """Over the test's `peak`."""
 
     @classmethod
-    def of(cls, outcomes: Sequence[Outcome]) -> Self:
+    def of(cls, outcomes: Sequence[RequestOutcome]) -> Self:
         """The summary without rates."""
         good = answered(outcomes)
         prompt_tokens = sum(o.prompt_tokens for o in good)
@@ -148,7 +148,11 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def with_rates(
-        cls, outcomes: Sequence[Outcome], start_s: float, whole: TimeSpan, peak: TimeSpan | None
+        cls,
+        outcomes: Sequence[RequestOutcome],
+        start_s: float,
+        whole: TimeSpan,
+        peak: TimeSpan | None,
     ) -> Self:
         """The summary with rates of a test that started at `start_s`."""
         good = answered(outcomes)

@@ -21,7 +21,7 @@ from gateway.simulation.scores import percentile
 from loadtests.loadgen.client import CHAT_PATH, Client, chat_body
 from loadtests.loadgen.connection import EVENT, LAST_EVENT, Connection, Response, http_post
 from loadtests.loadgen.loops import open_loop
-from loadtests.loadgen.outcome import Outcome, Status
+from loadtests.loadgen.outcome import RequestOutcome, Status
 
 GRACE_S = 30.0
 """Longer than a request that is in flight at the end of a saturation job takes."""
@@ -90,7 +90,7 @@ class ScheduleJob(msgspec.Struct, frozen=True, kw_only=True, tag="schedule"):
 class ScheduleResult(msgspec.Struct, frozen=True, kw_only=True, tag="schedule"):
     """Outcomes in the order of the requests, due in seconds from the start, and the costs."""
 
-    outcomes: list[Outcome]
+    outcomes: list[RequestOutcome]
     late_s: float
     """99th percentile of how late requests were sent."""
     cpus: float
@@ -177,7 +177,7 @@ async def run_schedule(host: str, port: int, job: ScheduleJob) -> ScheduleResult
         cpu_s, start_s = time.process_time(), time.monotonic() + START_S
         psutil.cpu_percent()  # from here on
 
-        async def send(number: int, due_s: float) -> Outcome:
+        async def send(number: int, due_s: float) -> RequestOutcome:
             sending = client.chat(encoded[number], due_s)
             if number == len(encoded) - 1:  # waiting for the last answers would make it less
                 busy_shares.append(psutil.cpu_percent() / 100)
@@ -194,7 +194,7 @@ async def run_schedule(host: str, port: int, job: ScheduleJob) -> ScheduleResult
     )
 
 
-def _checked(outcome: Outcome, request: ScheduledRequest) -> Outcome:
+def _checked(outcome: RequestOutcome, request: ScheduledRequest) -> RequestOutcome:
     """The outcome, failed if the answer has another length; due from the schedule's start."""
     outcome = msgspec.structs.replace(outcome, due_s=request.at_s)
     if outcome.is_answered and outcome.completion_tokens != request.max_tokens:

@@ -11,7 +11,7 @@ from geventhttpclient import URL, HTTPClient
 from geventhttpclient.response import HTTPSocketPoolResponse
 
 from loadtests.loadgen.client import CHAT_PATH
-from loadtests.loadgen.outcome import End, Outcome, Status
+from loadtests.loadgen.outcome import RequestEnd, RequestOutcome, Status
 from loadtests.loadgen.sse import BrokenStream, ChatStream
 from loadtests.workloads.turn import Message, Turn
 
@@ -35,10 +35,10 @@ class _Body(msgspec.Struct, frozen=True, kw_only=True):
     stream_options: _StreamOptions = _StreamOptions()
 
 
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
+class ChatReply(msgspec.Struct, frozen=True, kw_only=True):
     """Outcome of a request, the answer's text, and the `Retry-After` of a rejection."""
 
-    outcome: Outcome
+    outcome: RequestOutcome
     text: str = ""
     retry_after_s: float = 0.0
 
@@ -50,7 +50,11 @@ class ChatClient:
     """
 
     def __init__(
-        self, root: str, record: Callable[[Outcome], None], api_key: str = "", concurrency: int = 1
+        self,
+        root: str,
+        record: Callable[[RequestOutcome], None],
+        api_key: str = "",
+        concurrency: int = 1,
     ) -> None:
         self._record = record
         url = URL(root)
@@ -77,7 +81,7 @@ class ChatClient:
         """Close idle connections."""
         self._http.close()
 
-    def send(self, model: str, turn: Turn, due_s: float | None = None) -> Reply:
+    def send(self, model: str, turn: Turn, due_s: float | None = None) -> ChatReply:
         """Send a request and read the whole answer; errors are in the outcome.
 
         Durations count from `due_s` (of `time.perf_counter`), by default from now.
@@ -85,31 +89,31 @@ class ChatClient:
         sent_s = time.perf_counter()
         due_s = sent_s if due_s is None else due_s
         due_at_s = time.time() - (sent_s - due_s)
-        stream, end, retry_after_s = ChatStream(), End(Status.CUT), 0.0
+        stream, end, retry_after_s = ChatStream(), RequestEnd(Status.CUT), 0.0
         try:
             end, retry_after_s = self._exchange(model, turn, stream)
         except BrokenStream as error:
-            end = End(Status.FAILED, 200, str(error))
+            end = RequestEnd(Status.FAILED, 200, str(error))
         except (OSError, HTTPException) as error:
-            end = End.of_error(error)
+            end = RequestEnd.of_error(error)
         finally:  # also where the test ends and this user is killed
             end_s = time.perf_counter()
-            outcome = Outcome.of(end, stream, due_s=due_s, sent_s=sent_s, end_s=end_s)
+            outcome = RequestOutcome.of(end, stream, due_s=due_s, sent_s=sent_s, end_s=end_s)
             outcome = msgspec.structs.replace(outcome, model=model, due_s=due_at_s)
             self._record(outcome)
-        return Reply(outcome=outcome, text=stream.text, retry_after_s=retry_after_s)
+        return ChatReply(outcome=outcome, text=stream.text, retry_after_s=retry_after_s)
 
-    def _exchange(self, model: str, turn: Turn, stream: ChatStream) -> tuple[End, float]:
+    def _exchange(self, model: str, turn: Turn, stream: ChatStream) -> tuple[RequestEnd, float]:
         headers = self._headers | ({"x-gateway-priority": "batch"} if turn.is_batch else {})
         body = _Body(model=model, messages=[*turn.messages], max_tokens=turn.answer_tokens)
         response = self._http.request("POST", self._path, msgspec.json.encode(body), headers)
         if response.status_code != 200:
-            end = End.of_response(int(response.status_code), response.read())
+            end = RequestEnd.of_response(int(response.status_code), response.read())
             return end, _retry_after_s(response)
         while line := response.readline(b"\n"):
             stream.read(line, time.perf_counter())
         stream.require_end()
-        return End(Status.ANSWERED, 200), 0.0
+        return RequestEnd(Status.ANSWERED, 200), 0.0
 
 
 def _system_trust(**_: object) -> gevent.ssl.SSLContext:

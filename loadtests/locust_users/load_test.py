@@ -15,7 +15,7 @@ from locust.env import Environment
 from locust.runners import LocalRunner
 from rich.console import Console
 
-from loadtests.loadgen.outcome import Outcome, Status
+from loadtests.loadgen.outcome import RequestOutcome, Status
 from loadtests.locust_users.http_client import ChatClient
 from loadtests.locust_users.models import (
     NothingToTest,
@@ -30,7 +30,7 @@ from loadtests.locust_users.results import Observation, Results, remarks, table
 from loadtests.workloads.conversations import MIXED, TRACE, WORKLOADS, Dialogue
 from loadtests.workloads.replay import Replay
 from loadtests.workloads.sizes import Sizes
-from loadtests.workloads.turn import Workload
+from loadtests.workloads.turn import ConversationSource
 
 DEFAULT_HOST = "http://127.0.0.1:8000"
 OBSERVE_S = 2.0
@@ -49,7 +49,7 @@ class LoadTest:
     def __init__(self) -> None:
         self.models: list[str] = []
         self.replay: Replay
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[RequestOutcome] = []
         """In the order of their ends."""
         self.stopping = Event()
         """Set when nothing more is to be sent."""
@@ -60,7 +60,7 @@ class LoadTest:
         self._environment: Environment
         self._options = Namespace()
         self._root = ""
-        self._workload: Workload
+        self._workload: ConversationSource
         self._user_seeds = (str(number) for number in itertools.count())
         self._stopped_sending_s = 0.0
         self._setting: Setting | None = None
@@ -117,7 +117,7 @@ class LoadTest:
             self._stopped_sending_s = time.time()
             self.stopping.set()
 
-    def record(self, outcome: Outcome) -> None:
+    def record(self, outcome: RequestOutcome) -> None:
         """Keep an outcome, and add it to locust's statistics.
 
         Of its times only E2E counts in locust's totals, or a request would count several times.
@@ -144,7 +144,7 @@ class LoadTest:
         self._log("TOK/S", outcome, outcome.tokens_per_s)
         self._log("CACHED", outcome, outcome.cached_tokens)
 
-    def _log(self, statistic: str, outcome: Outcome, value: float) -> None:
+    def _log(self, statistic: str, outcome: RequestOutcome, value: float) -> None:
         entry = self._environment.stats.get(outcome.model, statistic)
         entry.log(value, 0)  # type: ignore[arg-type] # milliseconds need not be whole
 

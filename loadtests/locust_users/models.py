@@ -21,7 +21,7 @@ class NothingToTest(Exception):
     """No load can be sent; the message says why."""
 
 
-class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
+class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
     """An entry of `/v1/models`; other servers than this gateway leave most of it out."""
 
     id: str
@@ -39,7 +39,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Listing(msgspec.Struct):
-    data: list[ModelCard]
+    data: list[ListedModel]
 
 
 def server_root(url: str) -> str:
@@ -62,7 +62,7 @@ class Server:
         if api_key:
             self._headers["authorization"] = f"Bearer {api_key}"
 
-    def models(self) -> list[ModelCard]:
+    def models(self) -> list[ListedModel]:
         """All models.
 
         Raises:
@@ -95,7 +95,7 @@ class Server:
         return content
 
 
-def models_to_test(server: Server, names: Sequence[str], *, every: bool) -> list[ModelCard]:
+def models_to_test(server: Server, names: Sequence[str], *, every: bool) -> list[ListedModel]:
     """The named models; without names the first that can chat, or every one.
 
     Raises:
@@ -103,8 +103,8 @@ def models_to_test(server: Server, names: Sequence[str], *, every: bool) -> list
     """
     cards = {card.id: card for card in server.models()}
     if names:
-        return [cards.get(name) or ModelCard(id=name) for name in names]
-    found: list[ModelCard] = []
+        return [cards.get(name) or ListedModel(id=name) for name in names]
+    found: list[ListedModel] = []
     refusals: list[str] = []
     for card in filter(lambda card: card.is_base_model, cards.values()):
         if refusal := server.refusal(card.id):
@@ -128,6 +128,6 @@ def _reason(error: urllib.error.HTTPError) -> str:
     return f"{error.code} {reason}".strip()
 
 
-def replicas(cards: Iterable[ModelCard]) -> Mapping[str, int]:
+def replicas(cards: Iterable[ListedModel]) -> Mapping[str, int]:
     """Replicas by model, where the server reports them."""
     return {c.id: c.replicas for c in cards if c.is_base_model and c.replicas is not None}

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loadtests.loadgen.outcome import Outcome, Status, answered
+from loadtests.loadgen.outcome import RequestOutcome, Status, answered
 from loadtests.loadgen.summary import Distribution, TimeSpan
 from loadtests.locust_users.results import Results
 
@@ -19,7 +19,7 @@ MAX_BINS = 40
 MIN_BIN_S = 2.0
 
 
-def draw(path: Path, results: Results, outcomes: Sequence[Outcome]) -> None:
+def draw(path: Path, results: Results, outcomes: Sequence[RequestOutcome]) -> None:
     """Write a picture; its format is that of the path's suffix."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - optional, and slow to import
 
@@ -54,7 +54,7 @@ def draw(path: Path, results: Results, outcomes: Sequence[Outcome]) -> None:
 class Plot:
     """Panels of the picture; the time is cut into bins of equal length."""
 
-    def __init__(self, results: Results, outcomes: Sequence[Outcome]) -> None:
+    def __init__(self, results: Results, outcomes: Sequence[RequestOutcome]) -> None:
         self._results = results
         self._start_s = results.setting.begun_s
         self._outcomes = outcomes
@@ -136,7 +136,7 @@ class Plot:
         axes.step(times[: len(counts)], counts, where="post", color=colour, label=label)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
 
-    def _at_s(self, outcome: Outcome) -> float:
+    def _at_s(self, outcome: RequestOutcome) -> float:
         return outcome.due_s - self._start_s
 
     def _token_rates(self, model: str) -> list[float]:

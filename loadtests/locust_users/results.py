@@ -8,7 +8,7 @@ from typing import Self
 import msgspec
 from rich.table import Table
 
-from loadtests.loadgen.outcome import Outcome
+from loadtests.loadgen.outcome import RequestOutcome
 from loadtests.loadgen.summary import Distribution, Summary, TimeSpan
 from loadtests.locust_users.options import Setting, users_at
 
@@ -69,7 +69,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     def of(
         cls,
         setting: Setting,
-        outcomes: Sequence[Outcome],
+        outcomes: Sequence[RequestOutcome],
         observations: Sequence[Observation],
         *,
         stopped_sending_s: float,

@@ -11,7 +11,7 @@ import yaml
 from deployments.local import processes
 from loadtests.launch import HOST, MODEL, await_answer, process_tree, running
 from loadtests.peers.environment import Environment
-from loadtests.targets import Target
+from loadtests.targets import LoadTarget
 
 ENVIRONMENT = Environment("litellm", "1.106.2", extra="[proxy]")
 VARIABLES = {
@@ -24,7 +24,7 @@ VARIABLES = {
 
 
 @contextmanager
-def litellm(engine_port: int) -> Iterator[Target]:
+def litellm(engine_port: int) -> Iterator[LoadTarget]:
     """The proxy in front of one engine.
 
     Raises:
@@ -40,7 +40,7 @@ def litellm(engine_port: int) -> Iterator[Target]:
         ]
         with running([str(word) for word in command], VARIABLES) as process:
             await_answer(port, process)
-            yield Target(
+            yield LoadTarget(
                 "litellm", port, lambda: process_tree(process), version=ENVIRONMENT.described
             )
 

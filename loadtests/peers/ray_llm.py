@@ -17,7 +17,7 @@ from deployments.local import run as local
 from loadtests import launch
 from loadtests.launch import HOST, MODEL, PROJECT_ROOT, processes_titled
 from loadtests.peers.environment import ExtraPackage
-from loadtests.targets import Target
+from loadtests.targets import LoadTarget
 
 PYARROW = ExtraPackage("ray-llm", "pyarrow", "26.0.1")
 """Imported by `ray.serve.llm` in addition to vLLM and `ray[serve]`."""
@@ -78,7 +78,7 @@ DIRECT = Variant("ray-serve-llm direct", {**SIMULATED, **DIRECT_SWITCHES})
 
 
 @contextmanager
-def ray_llm(variant: Variant) -> Iterator[Target]:
+def ray_llm(variant: Variant) -> Iterator[LoadTarget]:
     """Ray Serve LLM with one replica, or as many as the variant has.
 
     Raises:
@@ -110,8 +110,8 @@ def _app(port: int, variant: Variant) -> dict[str, object]:
     return {"host": HOST, "port": port, "llm_config": llm_config}
 
 
-def _target(variant: Variant, port: int, session: processes.Session) -> Target:
-    return Target(
+def _target(variant: Variant, port: int, session: processes.Session) -> LoadTarget:
+    return LoadTarget(
         name=variant.name,
         port=port,
         path_processes=lambda: processes_titled(session, PATH_TITLES),

@@ -10,7 +10,7 @@ import psutil
 from deployments.local import processes
 from loadtests.launch import HOST, await_answer, await_ready, process_tree, running
 from loadtests.peers.environment import Environment
-from loadtests.targets import Target
+from loadtests.targets import LoadTarget
 
 VLLM_ROUTER = Environment("vllm-router", "0.1.17")
 SMG = Environment("smg", "1.13.0")
@@ -18,7 +18,7 @@ READY_TIMEOUT_S = 30
 
 
 @contextmanager
-def vllm_router(policy: str, engine_ports: Sequence[int]) -> Iterator[Target]:
+def vllm_router(policy: str, engine_ports: Sequence[int]) -> Iterator[LoadTarget]:
     """vLLM's router in front of engines.
 
     Raises:
@@ -32,7 +32,7 @@ def vllm_router(policy: str, engine_ports: Sequence[int]) -> Iterator[Target]:
 
 
 @contextmanager
-def smg(policy: str, engine_ports: Sequence[int]) -> Iterator[Target]:
+def smg(policy: str, engine_ports: Sequence[int]) -> Iterator[LoadTarget]:
     """SGLang's gateway (Shepherd Model Gateway) in front of engines, once it knows them all.
 
     Raises:
@@ -54,9 +54,9 @@ def _options(port: int, policy: str, engine_ports: Sequence[int]) -> list[str]:
     ]
 
 
-def _target(router: Environment, policy: str, port: int, process: psutil.Process) -> Target:
+def _target(router: Environment, policy: str, port: int, process: psutil.Process) -> LoadTarget:
     name = f"{router.package} {policy}"
-    return Target(name, port, lambda: process_tree(process), version=router.described)
+    return LoadTarget(name, port, lambda: process_tree(process), version=router.described)
 
 
 def _missing_engines(port: int, wanted: int) -> str:

@@ -31,7 +31,7 @@ class Config(Protocol):
     model_id: str
 
 
-class Request(Protocol):
+class ChatRequestFields(Protocol):
     """The part of a chat request that is used here."""
 
     max_tokens: int
@@ -58,7 +58,7 @@ class SimulatedLLMEngine(LLMEngine):
         """Do nothing: it has no cache."""
 
     async def chat(
-        self, request: Request, raw_request_info: object = None
+        self, request: ChatRequestFields, raw_request_info: object = None
     ) -> AsyncGenerator[str, None]:
         """One chunk for every word, and three around them."""
         reply = ResponseEncoder(

@@ -10,7 +10,15 @@ from gateway.simulation.trace import BLOCK_TOKENS
 from gateway.simulation.workloads import LONGEST_TOKENS, PREFIX_BLOCKS, TALK, TENANTS, TOOL_USE
 from loadtests.workloads.sizes import Sizes
 from loadtests.workloads.texts import text_of, unique_text
-from loadtests.workloads.turn import Function, History, Message, Session, ToolCall, Turn, Workload
+from loadtests.workloads.turn import (
+    ConversationSource,
+    Function,
+    History,
+    Message,
+    Session,
+    ToolCall,
+    Turn,
+)
 
 OPENING = (5500.0, 1.1, LONGEST_TOKENS)
 CONTINUE_PROBABILITY = 0.6
@@ -172,7 +180,7 @@ def _single(
 class Mixed:
     """Conversations of several workloads, in proportion to their weights."""
 
-    workloads: Sequence[Workload]
+    workloads: Sequence[ConversationSource]
     weights: Sequence[float]
 
     def session(self, rng: random.Random) -> Session:
@@ -189,7 +197,7 @@ def mixed(sizes: Sizes, seed: str) -> Mixed:
 MIXED = "mixed"
 TRACE = "trace"
 """A trace replay: not a source of conversations."""
-WORKLOADS: Mapping[str, Callable[[Sizes, str], Workload]] = {
+WORKLOADS: Mapping[str, Callable[[Sizes, str], ConversationSource]] = {
     "chat": Chat,
     "tenants": Tenants,
     "agents": Agents,
@@ -207,7 +215,9 @@ class Dialogue:
     `models` begins with the most popular: the second is asked half as often, the third a third.
     """
 
-    def __init__(self, workload: Workload, models: Sequence[str], rng: random.Random) -> None:
+    def __init__(
+        self, workload: ConversationSource, models: Sequence[str], rng: random.Random
+    ) -> None:
         self._workload = workload
         self._models = models
         self._weights = [1 / rank for rank in range(1, len(models) + 1)]

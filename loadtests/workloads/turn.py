@@ -57,7 +57,7 @@ Session = Generator[Turn, str, None]
 """A conversation: yields its turns and is sent the answer to each."""
 
 
-class Workload(Protocol):
+class ConversationSource(Protocol):
     """Source of conversations of one kind."""
 
     def session(self, rng: random.Random) -> Session:

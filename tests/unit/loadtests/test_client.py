@@ -14,7 +14,7 @@ import pytest
 from gateway.errors import InvalidRequest, Overloaded
 from loadtests.loadgen.client import CHAT_PATH, Client, chat_body, rejection_flaw
 from loadtests.loadgen.loops import closed_loop, open_loop, poisson_arrivals
-from loadtests.loadgen.outcome import Outcome, Status
+from loadtests.loadgen.outcome import RequestOutcome, Status
 
 TOKEN = b'data: {"choices": [{"delta": {"content": "Fair"}}]}\n\n'
 END = (
@@ -66,7 +66,9 @@ class FakeServer:
         self._ended.put_nowait(None)
 
 
-async def chat(server: FakeServer, *, is_strict: bool = False, timeout_s: float = 30) -> Outcome:
+async def chat(
+    server: FakeServer, *, is_strict: bool = False, timeout_s: float = 30
+) -> RequestOutcome:
     """One chat with it."""
     async with (
         server.listening() as port,
@@ -155,7 +157,7 @@ async def test_an_open_loop_sends_at_its_times_and_reuses_connections() -> None:
         Client("127.0.0.1", port, timeout_s=30, headers={"x-a": "b"}) as client,
     ):
 
-        async def send(number: int, due_s: float) -> Outcome:
+        async def send(number: int, due_s: float) -> RequestOutcome:
             outcome, _ = await client.chat(client.encoded(CHAT_PATH, number), due_s)
             return outcome
 
@@ -183,12 +185,12 @@ async def test_a_closed_loop_keeps_as_many_requests_in_flight() -> None:
     in_flight: list[int] = [0]
     seen: list[int] = []
 
-    async def send() -> Outcome:
+    async def send() -> RequestOutcome:
         in_flight[0] += 1
         seen.append(in_flight[0])
         await asyncio.sleep(0)
         in_flight[0] -= 1
-        return Outcome(due_s=0, status=Status.ANSWERED)
+        return RequestOutcome(due_s=0, status=Status.ANSWERED)
 
     outcomes = await closed_loop(3, send, lambda: len(seen) >= 9)
 

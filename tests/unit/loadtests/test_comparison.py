@@ -15,7 +15,7 @@ from deployments.local.processes import free_port
 from gateway.errors import ConfigError
 from loadtests import launch, targets
 from loadtests.comparison.path import measure
-from loadtests.comparison.path_report import Load
+from loadtests.comparison.path_report import PathLoad
 from loadtests.comparison.shared import (
     Machine,
     Rounds,
@@ -25,7 +25,7 @@ from loadtests.comparison.shared import (
 )
 from loadtests.comparison.suspend import processes_of, resumed, suspended
 from loadtests.launch import HOST, PROJECT_ROOT, Unavailable
-from loadtests.targets import Target
+from loadtests.targets import LoadTarget
 
 
 class FakeMeasure:
@@ -159,7 +159,7 @@ def is_stopped(process: psutil.Process) -> bool:
 
 def test_a_suspended_contender_runs_on_afterwards(busy: psutil.Process) -> None:
     """So it can be stopped in order."""
-    with suspended(Target("busy", 0, lambda: [busy])):
+    with suspended(LoadTarget("busy", 0, lambda: [busy])):
         assert is_stopped(busy)
     before_s = busy.cpu_times().user
     deadline_s = time.monotonic() + 10
@@ -171,10 +171,10 @@ def test_a_resumed_contender_answers_and_is_suspended_again() -> None:
     """It is measured awake; the engine's CPU time is not its own."""
     with targets.engine() as engine:
         [process] = engine.engine_processes()
-        target = Target("peer", engine.port, lambda: [process])
+        target = LoadTarget("peer", engine.port, lambda: [process])
         with suspended(target):
             with resumed(target):
-                found = measure(target, Load(clients=2, chunks=4, seconds=0.5), list)
+                found = measure(target, PathLoad(clients=2, chunks=4, seconds=0.5), list)
             assert is_stopped(process)
     assert found.requests_per_s > 0
     assert found.cpu_s_per_1000 > 0
@@ -184,7 +184,7 @@ def test_a_resumed_contender_answers_and_is_suspended_again() -> None:
 
 def test_a_contender_without_processes_is_not_resumed() -> None:
     """Nobody waits for it."""
-    with pytest.raises(Unavailable, match="have ended"), resumed(Target("x", 0, tuple)):
+    with pytest.raises(Unavailable, match="have ended"), resumed(LoadTarget("x", 0, tuple)):
         pass
 
 
@@ -192,9 +192,9 @@ SUSPENDING = """
 import sys, threading
 import psutil
 from loadtests.comparison.suspend import suspended
-from loadtests.targets import Target
+from loadtests.targets import LoadTarget
 process = psutil.Process(int(sys.argv[1]))
-with suspended(Target("busy", 0, lambda: [process])):
+with suspended(LoadTarget("busy", 0, lambda: [process])):
     print(flush=True)
     threading.Event().wait()
 """

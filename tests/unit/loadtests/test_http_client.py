@@ -13,8 +13,8 @@ from pathlib import Path
 import gevent
 import pytest
 
-from loadtests.loadgen.outcome import Outcome, Status
-from loadtests.locust_users.http_client import ChatClient, Reply
+from loadtests.loadgen.outcome import RequestOutcome, Status
+from loadtests.locust_users.http_client import ChatClient, ChatReply
 from loadtests.workloads.turn import Function, Message, ToolCall, Turn
 from tests.http_server import Handler, serving
 
@@ -51,7 +51,7 @@ def answering(
         yield f"http://127.0.0.1:{port}", requests
 
 
-def reply_to(status: int, content: bytes, headers: Mapping[str, str] | None = None) -> Reply:
+def reply_to(status: int, content: bytes, headers: Mapping[str, str] | None = None) -> ChatReply:
     """What the client makes of a response."""
     with answering(status, content, headers) as (url, _), client(url) as chats:
         return chats.send("model", TURN)
@@ -147,7 +147,7 @@ def test_an_answer_is_measured() -> None:
 
 def test_times_count_from_when_a_request_was_due() -> None:
     """A client that sends late makes nothing look faster; its lateness is recorded."""
-    recorded: list[Outcome] = []
+    recorded: list[RequestOutcome] = []
     with answering() as (url, _), ChatClient(url, recorded.append) as chats:
         chats.send("model", TURN, time.perf_counter() - 60)
         chats.send("model", TURN)
@@ -161,7 +161,7 @@ def test_times_count_from_when_a_request_was_due() -> None:
 
 def test_a_request_cut_by_the_end_of_the_test_is_recorded() -> None:
     """It is neither an answer nor a failure."""
-    recorded: list[Outcome] = []
+    recorded: list[RequestOutcome] = []
     with socket.create_server(("127.0.0.1", 0)) as silent:  # never answers
         chats = ChatClient(f"http://127.0.0.1:{silent.getsockname()[1]}", recorded.append)
         user = gevent.spawn(chats.send, "model", TURN)

@@ -4,14 +4,14 @@ import math
 
 import pytest
 
-from loadtests.loadgen.outcome import Outcome, Status
+from loadtests.loadgen.outcome import RequestOutcome, Status
 from loadtests.overload import WINDOW, Latency, recovery_s, ttfts_after
 from loadtests.sender import Identity
 
 
-def outcome(due_s: float, ttft_s: float, status: Status = Status.ANSWERED) -> Outcome:
+def outcome(due_s: float, ttft_s: float, status: Status = Status.ANSWERED) -> RequestOutcome:
     """A request that was due then."""
-    return Outcome(
+    return RequestOutcome(
         due_s=due_s, status=status, request_id=f"{due_s}", ttft_s=ttft_s, e2e_s=10 * ttft_s
     )
 

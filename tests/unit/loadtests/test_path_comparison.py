@@ -17,12 +17,19 @@ from deployments.local import run as local
 from gateway.config.sim import Simulation
 from loadtests import targets
 from loadtests.comparison.path import ProcessesChanged, measure, play, start
-from loadtests.comparison.path_report import Load, Report, Sample, draw, goals, throughput_ratio
+from loadtests.comparison.path_report import (
+    PathLoad,
+    PathReport,
+    Sample,
+    draw,
+    goals,
+    throughput_ratio,
+)
 from loadtests.comparison.shared import Machine
 from loadtests.launch import Unavailable
 from loadtests.peers import ray_llm
 from loadtests.peers.environment import Environment, run_installer
-from loadtests.targets import Target
+from loadtests.targets import LoadTarget
 from tests.http_server import Handler, serving
 
 NOT_PORTS = {"RAY_SERVE_PORT_QUARANTINE_S"}
@@ -85,7 +92,7 @@ def test_the_median_of_the_ratios_of_rounds_decides() -> None:
 def test_a_contender_that_cannot_start_is_skipped_with_its_reason() -> None:
     """The others are measured."""
 
-    def broken() -> AbstractContextManager[Target]:
+    def broken() -> AbstractContextManager[LoadTarget]:
         raise Unavailable("no wheel for this platform")
 
     with ExitStack() as stack:
@@ -121,7 +128,7 @@ def test_all_engines_have_the_same_time_per_token() -> None:
     assert ray_llm.DEFAULT.with_token_ms(20).variables[ray_llm.PACE] == "20"
 
     with targets.engine(10) as engine:  # four clients, streams of 64 tokens
-        found = measure(engine, Load(clients=4, seconds=1, token_ms=10), tuple)
+        found = measure(engine, PathLoad(clients=4, seconds=1, token_ms=10), tuple)
     assert 0 < found.requests_per_s < 4 / 0.64
     assert found.ttft_p50_ms > 10
 
@@ -155,9 +162,9 @@ def test_cpu_time_is_not_counted_without_a_process_that_ended(busy: psutil.Proce
         busy.wait()
         return []
 
-    target = Load(clients=1, chunks=1, seconds=0.1)
+    target = PathLoad(clients=1, chunks=1, seconds=0.1)
     with targets.engine() as engine, pytest.raises(ProcessesChanged, match=str(busy.pid)):
-        measure(Target("x", engine.port, carriers), target, list)
+        measure(LoadTarget("x", engine.port, carriers), target, list)
 
 
 class NoStream(Handler):
@@ -181,13 +188,13 @@ def no_stream() -> Iterator[int]:
 def test_contenders_that_fail_or_die_are_dropped(no_stream: int, busy: psutil.Process) -> None:
     """With their reasons, and without a trace in the figures; the others go on."""
     with targets.engine() as engine, targets.engine() as doomed:
-        broken = Target("broken", no_stream, lambda: [busy])
-        died = Target("died", doomed.port, doomed.engine_processes)
+        broken = LoadTarget("broken", no_stream, lambda: [busy])
+        died = LoadTarget("died", doomed.port, doomed.engine_processes)
         [process] = doomed.engine_processes()
         process.kill()
         process.wait()
-        works = Target("works", engine.port, lambda: [busy])
-        load = Load(clients=2, chunks=4, seconds=0.5)
+        works = LoadTarget("works", engine.port, lambda: [busy])
+        load = PathLoad(clients=2, chunks=4, seconds=0.5)
         console = Console(quiet=True)
         samples, dropped = play(engine, [broken, died, works], load, 1, 0, console)
 
@@ -203,15 +210,15 @@ def test_without_the_engine_nothing_is_measured() -> None:
         process.kill()
         process.wait()
         with pytest.raises(Unavailable, match="direct"):
-            play(engine, [], Load(clients=1, seconds=0.1), 1, 0, Console(quiet=True))
+            play(engine, [], PathLoad(clients=1, seconds=0.1), 1, 0, Console(quiet=True))
 
 
-def report(missing: dict[str, str]) -> Report:
+def report(missing: dict[str, str]) -> PathReport:
     """A small run."""
     samples = {"direct": [sample(500, 0)], "gateway": [sample(250)], "other": [sample(100)]}
-    return Report(
+    return PathReport(
         machine=MACHINE,
-        load=Load(),
+        load=PathLoad(),
         versions={"other": "other 1.0"},
         samples=samples,
         missing=missing,
@@ -234,10 +241,10 @@ def test_the_tables_have_figures_ratios_and_the_missing() -> None:
 def test_the_report_can_be_read_again() -> None:
     """From JSON, and so can those of earlier runs."""
     written = report({})
-    assert msgspec.json.decode(msgspec.json.encode(written), type=Report) == written
+    assert msgspec.json.decode(msgspec.json.encode(written), type=PathReport) == written
 
     kept = Path(targets.__file__).parent / "results" / "path.json"
-    assert len(msgspec.json.decode(kept.read_bytes(), type=Report).samples) > 5
+    assert len(msgspec.json.decode(kept.read_bytes(), type=PathReport).samples) > 5
 
 
 def test_the_picture_has_contenders_without_cpu_time(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from loadtests.loadgen.outcome import Outcome, Status
+from loadtests.loadgen.outcome import RequestOutcome, Status
 from loadtests.loadgen.summary import Distribution, TimeSpan
 from loadtests.locust_users.options import Setting
 from loadtests.locust_users.plot import Plot, draw
@@ -31,9 +31,9 @@ SETTING = Setting(
 TRACE = msgspec.structs.replace(SETTING, workload="trace")
 
 
-def answered(model: str, at_s: float) -> Outcome:
+def answered(model: str, at_s: float) -> RequestOutcome:
     """A request of two seconds, 10 tokens, a quarter of its prompt cached."""
-    return Outcome(
+    return RequestOutcome(
         model=model,
         due_s=100 + at_s,
         status=Status.ANSWERED,
@@ -46,9 +46,9 @@ def answered(model: str, at_s: float) -> Outcome:
     )
 
 
-def unanswered(status: Status, reason: str) -> Outcome:
+def unanswered(status: Status, reason: str) -> RequestOutcome:
     """A request without an answer."""
-    return Outcome(model="a", due_s=101.0, status=status, reason=reason, e2e_s=0.5)
+    return RequestOutcome(model="a", due_s=101.0, status=status, reason=reason, e2e_s=0.5)
 
 
 GOOD = [*(answered("a", at_s) for at_s in range(8)), answered("b", 8.0)]
@@ -67,7 +67,7 @@ SEEN = [
 RESULTS = Results.of(SETTING, OUTCOMES, SEEN, stopped_sending_s=108.5)
 
 
-def results(setting: Setting, outcomes: list[Outcome], **options: float) -> Results:
+def results(setting: Setting, outcomes: list[RequestOutcome], **options: float) -> Results:
     """Results without observations."""
     options = {"stopped_sending_s": 108.0} | options
     return Results.of(setting, outcomes, [], **options)  # type: ignore[arg-type] # unsent is whole
@@ -148,7 +148,7 @@ def test_only_answers_have_times() -> None:
 @pytest.mark.parametrize(
     "outcomes", [[], [unanswered(Status.CUT, "")], [unanswered(Status.REJECTED, "429")]]
 )
-def test_a_test_without_answers_says_so(outcomes: list[Outcome], tmp_path: Path) -> None:
+def test_a_test_without_answers_says_so(outcomes: list[RequestOutcome], tmp_path: Path) -> None:
     """In its first remark; it has a table and a picture even so."""
     nothing = results(SETTING, outcomes, stopped_sending_s=100.0)
 
@@ -197,7 +197,7 @@ def test_the_table_has_a_row_for_each_model_and_one_for_all() -> None:
     ]
 
 
-def drawn(path: Path, found: Results, outcomes: list[Outcome]) -> str:
+def drawn(path: Path, found: Results, outcomes: list[RequestOutcome]) -> str:
     """The words of a picture."""
     with mpl.rc_context({"svg.fonttype": "none"}):  # text stays text
         draw(path, found, outcomes)

@@ -13,8 +13,8 @@ from gateway.simulation.trace import BLOCK_TOKENS, trace_request
 from loadtests import targets
 from loadtests.comparison.routing import LEAD_SHARE, Match
 from loadtests.comparison.routing_contenders import Contender
-from loadtests.comparison.routing_report import Report, draw
-from loadtests.comparison.routing_run import MAX_LATE_S, Run, run_slice, scored
+from loadtests.comparison.routing_report import RoutingReport, draw
+from loadtests.comparison.routing_run import MAX_LATE_S, RoutingRun, run_slice, scored
 from loadtests.comparison.routing_scores import OURS, Score, against_best
 from loadtests.comparison.shared import Machine
 from loadtests.comparison.trace_slices import (
@@ -26,16 +26,16 @@ from loadtests.comparison.trace_slices import (
     scaled,
 )
 from loadtests.launch import Unavailable
-from loadtests.loadgen.outcome import Outcome, Status
+from loadtests.loadgen.outcome import RequestOutcome, Status
 from loadtests.loadgen.worker import ScheduleResult
 from loadtests.workloads.texts import prompt_text
 
 TIMEOUT_S = 10.0
 
 
-def answered(ttft_s: float = 0.1, e2e_s: float = 0.5, cached: int = 0) -> Outcome:
+def answered(ttft_s: float = 0.1, e2e_s: float = 0.5, cached: int = 0) -> RequestOutcome:
     """An answer of eleven tokens, by the clock, to a prompt of 100."""
-    return Outcome(
+    return RequestOutcome(
         due_s=0,
         status=Status.ANSWERED,
         http_status=200,
@@ -47,14 +47,14 @@ def answered(ttft_s: float = 0.1, e2e_s: float = 0.5, cached: int = 0) -> Outcom
     )
 
 
-def rejected(due_s: float = 0, http_status: int = 429) -> Outcome:
+def rejected(due_s: float = 0, http_status: int = 429) -> RequestOutcome:
     """A request that was turned away."""
-    return Outcome(due_s=due_s, status=Status.REJECTED, http_status=http_status)
+    return RequestOutcome(due_s=due_s, status=Status.REJECTED, http_status=http_status)
 
 
-def failed(due_s: float = 0, reason: str = "ConnectionRefusedError") -> Outcome:
+def failed(due_s: float = 0, reason: str = "ConnectionRefusedError") -> RequestOutcome:
     """A request without a response."""
-    return Outcome(due_s=due_s, status=Status.FAILED, reason=reason)
+    return RequestOutcome(due_s=due_s, status=Status.FAILED, reason=reason)
 
 
 def test_times_are_those_of_the_workload() -> None:
@@ -163,7 +163,7 @@ def test_a_trace_that_is_too_short_is_refused(tmp_path: Path) -> None:
         SlicedWorkload.of_trace(path, 2.0, 30.0)
 
 
-def result(*outcomes: Outcome, late_s: float = 0.0) -> ScheduleResult:
+def result(*outcomes: RequestOutcome, late_s: float = 0.0) -> ScheduleResult:
     """A load generator's result."""
     return ScheduleResult(outcomes=[*outcomes], late_s=late_s, cpus=0.1, busy_share=0.5)
 
@@ -206,7 +206,7 @@ def test_a_contender_leaves_only_the_workload_that_it_fails_on() -> None:
     """Its runs there are left out; a workload that all have left is not reported."""
     failing = {("hot", "one"), ("none", "one"), ("none", "two")}
 
-    def fake_run(contender: Contender, _: object, title: str, lead_s: float) -> Run:
+    def fake_run(contender: Contender, _: object, title: str, lead_s: float) -> RoutingRun:
         assert lead_s == LEAD_SHARE * 6.0
         if (title.split(",", maxsplit=1)[0], contender.name) in failing:
             raise Unavailable("cut")
@@ -224,10 +224,10 @@ def test_a_contender_leaves_only_the_workload_that_it_fails_on() -> None:
     assert match.dropped["one on hot"] == "hot, round 1, one, again: cut"
 
 
-def report() -> Report:
+def report() -> RoutingReport:
     """Two rounds, of which one is doubtful; one contender has left a workload."""
     good, late = (scored(result(answered(), late_s=late_s), 0) for late_s in (0.001, 0.034))
-    return Report(
+    return RoutingReport(
         machine=Machine(cpus=2, memory_gib=8, system="Linux", python="3.11", date="2026-01-01"),
         seconds=6.0,
         versions={},
@@ -260,7 +260,7 @@ def test_the_picture_has_room_for_contenders_that_left(tmp_path: Path) -> None:
 
 def test_the_report_can_be_read_again() -> None:
     """From JSON, and so can those of earlier runs."""
-    assert msgspec.json.decode(msgspec.json.encode(report()), type=Report) == report()
+    assert msgspec.json.decode(msgspec.json.encode(report()), type=RoutingReport) == report()
 
     kept = Path(targets.__file__).parent / "results" / "routing.json"
-    assert msgspec.json.decode(kept.read_bytes(), type=Report).turns
+    assert msgspec.json.decode(kept.read_bytes(), type=RoutingReport).turns

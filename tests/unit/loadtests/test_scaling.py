@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from loadtests.loadgen.outcome import Outcome, Status
+from loadtests.loadgen.outcome import RequestOutcome, Status
 from loadtests.scaling import (
     BASE_RATE,
     DOWN_S,
@@ -12,12 +12,12 @@ from loadtests.scaling import (
     UP_S,
     Record,
     ReplicaStates,
-    Run,
+    ScalingRun,
     rate,
 )
 
 
-def run(*running: int) -> Run:
+def run(*running: int) -> ScalingRun:
     """A run with so many running replicas, poll by poll."""
     looks = [
         ReplicaStates(
@@ -25,9 +25,11 @@ def run(*running: int) -> Run:
         )
         for number, count in enumerate(running)
     ]
-    return Run(
+    return ScalingRun(
         looks=looks,
-        outcomes=[Outcome(due_s=1.23456, status=Status.ANSWERED, http_status=200, ttft_s=0.5)],
+        outcomes=[
+            RequestOutcome(due_s=1.23456, status=Status.ANSWERED, http_status=200, ttft_s=0.5)
+        ],
     )
 
 

@@ -19,11 +19,11 @@ from loadtests.loadgen.worker import (
     run_schedule,
     saturate,
 )
-from loadtests.targets import Target
+from loadtests.targets import LoadTarget
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Target]:
+def engine() -> Iterator[LoadTarget]:
     """A simulated engine that answers at once."""
     with targets.engine() as started:
         yield started
@@ -34,7 +34,7 @@ def saturation(model: str = MODEL, max_s: float = 60, max_requests: int = 5) -> 
     return SaturationJob(model=model, clients=2, chunks=4, max_s=max_s, max_requests=max_requests)
 
 
-def test_saturation_counts_requests_events_and_cpu_time(engine: Target) -> None:
+def test_saturation_counts_requests_events_and_cpu_time(engine: LoadTarget) -> None:
     """A stream has its tokens and three events around them."""
     few, many = (
         asyncio.run(run_saturation(HOST, engine.port, saturation(max_requests=n))) for n in (5, 500)
@@ -45,7 +45,7 @@ def test_saturation_counts_requests_events_and_cpu_time(engine: Target) -> None:
     assert 0 < few.cpu_s < many.cpu_s
 
 
-def test_saturation_ends_at_its_time(engine: Target) -> None:
+def test_saturation_ends_at_its_time(engine: LoadTarget) -> None:
     """However many requests it may send; its bound is later."""
     job = saturation(max_s=0.3, max_requests=10**9)
     result = saturate(HOST, engine.port, job)
@@ -55,7 +55,7 @@ def test_saturation_ends_at_its_time(engine: Target) -> None:
     assert job.timeout_s > job.max_s
 
 
-def test_saturation_fails_without_a_whole_stream(engine: Target) -> None:
+def test_saturation_fails_without_a_whole_stream(engine: LoadTarget) -> None:
     """A refusal is not counted as a very fast request; the reason is passed on."""
     with pytest.raises(WorkerFailed, match="status 404"):
         saturate(HOST, engine.port, saturation(model="another"))
@@ -67,7 +67,7 @@ def schedule(*max_tokens: int) -> ScheduleJob:
     return ScheduleJob(model=MODEL, requests=requests, request_timeout_s=30)
 
 
-def test_a_schedule_gives_outcomes_in_order(engine: Target) -> None:
+def test_a_schedule_gives_outcomes_in_order(engine: LoadTarget) -> None:
     """Due in seconds from its start, with the costs of sending."""
     result = replay(HOST, engine.port, schedule(3, 4))
 
@@ -79,7 +79,7 @@ def test_a_schedule_gives_outcomes_in_order(engine: Target) -> None:
     assert 0 <= result.busy_share <= 1
 
 
-def test_an_answer_of_another_length_has_failed(engine: Target) -> None:
+def test_an_answer_of_another_length_has_failed(engine: LoadTarget) -> None:
     """An engine without room for it cuts the second answer short."""
     result = asyncio.run(run_schedule(HOST, engine.port, schedule(3, 10**6)))
 
