@@ -181,7 +181,7 @@ def draw(path: Path, run: ScalingRun) -> None:
 
     figure = Figure(figsize=(11, 6), layout="constrained")
     load, replicas, ttft = figure.subplots(3, 1, sharex=True)
-    times = [STEP_LENGTH_S * n for n in range(int((UP_S + TOP_S + DOWN_S) / STEP_LENGTH_S))]
+    times = [STEP_LENGTH_S * n for n in range(int((UP_S + TOP_S + DOWN_S) / STEP_LENGTH_S) + 1)]
     load.plot(times, [rate(at_s) for at_s in times], color="#4878a8")
     load.set_ylabel("requests/s wanted")
     polled_s = [look.at_s for look in run.looks]

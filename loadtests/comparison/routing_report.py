@@ -82,8 +82,8 @@ class RoutingReport(msgspec.Struct, frozen=True, kw_only=True):
         for workload, runs in self.turns.items():
             console.print(_table(workload, runs))
         console.print(
-            f"medians of the rounds, and [their spread]; seconds of the workload: the client's "
-            f"times {TIME_SCALE}; goodput: share of all requests whose first token came "
+            f"medians of the rounds, and [their spread]; seconds of the workload: the client's, "
+            f"multiplied by {TIME_SCALE}; goodput: share of all requests whose first token came "
             f"within {TTFT_SLO_S:g} s and whose others took {1000 * TPOT_SLO_S:g} ms each at most",
             markup=False,
         )
