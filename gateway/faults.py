@@ -1,4 +1,4 @@
-"""What goes wrong on the way to an answer, and what was done about it: counted and logged."""
+"""Faults: what went wrong with requests and what was done about it, counted and logged."""
 
 import logging
 from collections import Counter
@@ -17,13 +17,13 @@ class Action(StrEnum):
     RETRIED = "retried"
     """Sent to another replica; its client notices nothing."""
     RESUMED = "resumed"
-    """Its stream was carried on by another replica."""
+    """Its stream was resumed on another replica."""
     FAILED = "failed"
     """Its client got an error instead of an answer."""
-    CUT = "cut"
+    TRUNCATED = "truncated"
     """Its stream ended with an error event."""
     SHED = "shed"
-    """Turned away, to come again later."""
+    """Rejected, to be retried later."""
     FELL_BACK = "fell back"
     """Sent to another model; its client notices by a header only."""
     EJECTED = "ejected"
@@ -35,7 +35,7 @@ class Fault(msgspec.Struct, frozen=True):
 
     model: str
     reason: str
-    """A word from a small set: it is a label of the counter."""
+    """A word from a small set: it is a label of the metric."""
     action: Action
 
 
@@ -48,11 +48,11 @@ class Faults:
 
     @property
     def counts(self) -> list[tuple[Fault, int]]:
-        """Each fault and how often it was noted, the most frequent first."""
+        """Each fault and how often it was recorded, the most frequent first."""
         return self._counts.most_common()
 
-    def note(self, fault: Fault, *, request_id: str = "-", replica: str = "-", why: str) -> None:
-        """Count a fault, and log it with whom it concerned and `why`, in words."""
+    def record(self, fault: Fault, *, request_id: str = "-", replica: str = "-", why: str) -> None:
+        """Count a fault, and log it with the request, the replica and the reason in words."""
         self._counts[fault] += 1
         self._recorder.count(FAULTS, (fault.model, fault.reason, fault.action.value))
         logger.warning(

@@ -92,9 +92,9 @@ REQUESTS = Counter(
     labels=("model", "route", "tenant_class", "priority", "outcome"),
     meaning=(
         "Requests that have ended. `tenant_class`: `key` or `address`, by what the client is told"
-        " from others. `outcome`: `answered`; `refused` (the client's own mistake), `shed` (turned"
-        " away, to come again), `failed` (an error), `cut` (a stream that ended with an error"
-        " event), `timeout` (its deadline passed) or `left` (the client did not wait)."
+        " from others. `outcome`: `answered`; `refused` (the client's mistake), `shed` (rejected"
+        " now, to be retried), `failed` (an error), `truncated` (a stream that ended with an error"
+        " event), `timeout` (its deadline passed) or `client_cancelled` (the client disconnected)."
     ),
 )
 FAULTS = Counter(
@@ -102,7 +102,7 @@ FAULTS = Counter(
     labels=("model", "reason", "action"),
     meaning=(
         "What went wrong with requests, and what was done about it: `retried`, `resumed`,"
-        " `fell back`, `shed`, `failed`, `cut`, or, of a replica, `ejected`."
+        " `fell back`, `shed`, `failed`, `truncated`, or, of a replica, `ejected`."
     ),
 )
 TTFT = Histogram(

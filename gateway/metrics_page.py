@@ -123,7 +123,7 @@ Goodput, the share of streams that begin within a second (or any other bound of 
 
 The share of requests that fail through no fault of their clients, to alert on:
 
-    sum(rate(ray_gateway_requests_total{outcome=~"failed|cut|timeout"}[5m]))
+    sum(rate(ray_gateway_requests_total{outcome=~"failed|truncated|timeout"}[5m]))
       / sum(rate(ray_gateway_requests_total[5m]))
 
 Requests turned away in a second, because the model has too few replicas:

@@ -1,4 +1,4 @@
-"""How `/openapi.json` describes the inference routes, which FastAPI never gets to see."""
+"""Descriptions of the inference routes for `/openapi.json`: FastAPI never gets to see them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,7 +31,7 @@ ERROR: Schema = {
         }
     },
 }
-"""How an error is described, for the routes that FastAPI answers, too."""
+"""Description of an error, also for the routes that FastAPI answers."""
 _ANSWER: Schema = {
     "description": "The engine's answer, as it comes",
     "content": {
@@ -54,7 +54,7 @@ _FORM: Schema = {
 
 
 def inference_documents() -> APIRouter:
-    """Routes that only describe; the requests themselves are taken before FastAPI."""
+    """Routes that only describe; the requests themselves never reach FastAPI."""
     router = APIRouter(tags=["inference"])
     _describe(router, JSON_ROUTES, "application/json", _HEAD)
     _describe(router, FORM_ROUTES, "multipart/form-data", _FORM)
@@ -67,7 +67,7 @@ def _describe(router: APIRouter, routes: Mapping[str, str], kind: str, schema: S
     for path, summary in routes.items():
         router.add_api_route(
             path,
-            _taken_before,
+            _unreachable,
             methods=["POST"],
             summary=summary,
             name=path,
@@ -78,5 +78,5 @@ def _describe(router: APIRouter, routes: Mapping[str, str], kind: str, schema: S
         )
 
 
-async def _taken_before() -> None:
-    raise RuntimeError("the dispatcher in front of FastAPI takes the inference routes")
+async def _unreachable() -> None:
+    raise RuntimeError("inference requests never reach FastAPI")

@@ -122,10 +122,12 @@ class Decision:
 class DecisionLog:
     """The last decisions, in which engines' reports find the ones they belong to."""
 
-    def __init__(self, size: int = KEPT) -> None:
+    def __init__(
+        self, size: int = KEPT, observer: Callable[[Decision], None] | None = None
+    ) -> None:
+        """`observer`: called with each decision once its outcome is known."""
         self._size = size
-        self.observer: Callable[[Decision], None] | None = None
-        """Told of every decision of which is known how it turned out."""
+        self._observer = observer
         self._decisions: OrderedDict[int, Decision] = OrderedDict()
         self._under_way: dict[int, Decision] = {}
         self._ended: OrderedDict[int, Decision] = OrderedDict()
@@ -151,8 +153,8 @@ class DecisionLog:
         decision = self._under_way.pop(id_, None) or self._ended.pop(id_, None)
         if decision is not None:
             decision.finished = finished
-            if self.observer is not None:
-                self.observer(decision)
+            if self._observer is not None:
+                self._observer(decision)
 
     def latest(self) -> list[Decision]:
         """All that are remembered, newest first."""

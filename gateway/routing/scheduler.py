@@ -55,14 +55,17 @@ class Scheduler:
         self.latency = CostModel()
         self.prefix_index = PrefixIndex()
         self.outliers = Outliers(now)
-        self.watcher: Callable[[str], None] | None = None
-        """Told of every replica that may have more room, or be preferred less or more, by now."""
+        self._watcher: Callable[[str], None] | None = None
         self._model = model
         self._log = log
         self._rng = rng
         self._now = now
         self._policy: RoutingPolicy = make_policy(model.terms.routing.policy, rng)
         self._states: dict[str, ReplicaState] = {}
+
+    def watch(self, watcher: Callable[[str], None] | None) -> None:
+        """Call `watcher` with each replica whose room or health may have changed; None ends it."""
+        self._watcher = watcher
 
     def choose(self, target: Target, avoid: Collection[str] = ()) -> Decision:
         """Choose a replica for a request; O(keys + replicas).
@@ -283,8 +286,8 @@ class Scheduler:
         return standing
 
     def _tell(self, replica: str) -> None:
-        if self.watcher is not None:
-            self.watcher(replica)
+        if self._watcher is not None:
+            self._watcher(replica)
 
     def _preferred(self, avoid: Collection[str]) -> Collection[ReplicaState]:
         """The replicas to choose among: those of the best standing that any has."""

@@ -128,7 +128,7 @@ def client(app: App) -> httpx.AsyncClient:
 @pytest.fixture
 def gateway(upstream: UpstreamClient) -> GatewayApp:
     """A gateway without models."""
-    return Surface(upstream).gateway
+    return Surface(upstream).router.app
 
 
 async def test_a_head_leaves_with_what_follows_it() -> None:
@@ -296,7 +296,7 @@ async def test_a_server_started_by_serve_has_it(
     monkeypatch.setitem(HTTP_PROTOCOLS, BY_DEFAULT, HTTP_PROTOCOLS[BY_DEFAULT])
     surface = Surface(upstream)
     surface.add("m", await start_engine(script(STREAM)))
-    serve_directly(surface.gateway)
+    serve_directly(surface.router.app)
     replica = OneReplica()
     app = RequestIdMiddleware(replica._direct_ingress_asgi)
     config = uvicorn.Config(app, port=0, lifespan="off", log_config=None)

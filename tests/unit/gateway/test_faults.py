@@ -16,7 +16,7 @@ def test_faults_are_counted_by_their_labels() -> None:
     faults = Faults(recorder)
     shed = Fault("m", "overloaded", Action.SHED)
     for fault in (RESET, shed, RESET):
-        faults.note(fault, why="it did")
+        faults.record(fault, why="it did")
     assert faults.counts == [(RESET, 2), (shed, 1)]
     assert recorder.counts == {
         ("gateway_faults", ("m", "broke_off", "retried")): 2,
@@ -27,7 +27,7 @@ def test_faults_are_counted_by_their_labels() -> None:
 def test_a_log_line_says_who_and_what(caplog: pytest.LogCaptureFixture) -> None:
     """An operator reads request, model, replica, reason and what was done on one line."""
     with caplog.at_level(logging.WARNING):
-        Faults().note(RESET, request_id="r1", replica="x#2", why="It broke off.")
+        Faults().record(RESET, request_id="r1", replica="x#2", why="It broke off.")
     assert caplog.messages == [
         "request r1: model m: replica x#2: broke_off (It broke off.): retried"
     ]

@@ -1,8 +1,6 @@
 """When requests are sent to their replicas, when they wait, and when they are turned away."""
 
 import asyncio
-import contextlib
-import dataclasses
 import random
 from array import array
 from collections.abc import AsyncIterator, Callable
@@ -12,10 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.admission.admission import PATIENCE, RECHOSEN, Admission
-from gateway.admission.admissions import Admissions
+from gateway.admission.admission import BYPASS_SHARE, RECHOICE_BATCH, RETRY_S, Admission
 from gateway.admission.eviction import EvictionIndex
-from gateway.admission.queue_limits import QUEUE_BYTES, RETRY_S
+from gateway.admission.queue_limits import WAITING_BYTES
 from gateway.admission.queued_request import AdmissionRequest, QueuedRequest
 from gateway.admission.recent_usage import KEPT_S
 from gateway.config.serving_options import QueueOptions, ServingOptions
@@ -24,9 +21,8 @@ from gateway.kvcache.prefix import Prompt
 from gateway.kvcache.prefix_index import packed, packed_tokens
 from gateway.request.tenant import Tenant
 from gateway.routing.decision import Decision, DecisionLog
-from gateway.routing.fleet import Fleet, Replica, ServedModel
+from gateway.routing.fleet import Replica, ServedModel
 from gateway.routing.scheduler import Scheduler
-from gateway.routing.schedulers import Schedulers
 from gateway.telemetry import EngineFacts, Load, ReplicaMetadata, Update
 from tests.unit.conftest import Clock
 from tests.unit.targets import target_of
@@ -64,8 +60,8 @@ class Scene:
         self.set_replicas(names)
         rng = random.Random(3)  # noqa: S311 - ids and ties, no secrets
         self.scheduler = Scheduler(self.model, DecisionLog(), rng, clock)
-        self.stock = EvictionIndex[QueuedRequest]()
-        self.admission = Admission(self.model, self.scheduler, self.stock, clock)
+        self.all_queued = EvictionIndex[QueuedRequest]()
+        self.admission = Admission(self.model, self.scheduler, self.all_queued, clock)
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.decisions: dict[str, Decision] = {}
         """Of the requests that have been sent, in that order."""
@@ -74,6 +70,11 @@ class Scene:
     def set_replicas(self, names: str) -> None:
         """Have these replicas, and no others."""
         self.model.replace_replicas([replica(name) for name in names])
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether the admission is told of changes to replicas."""
+        return self.scheduler._watcher is not None
 
     @property
     def started(self) -> str:
@@ -87,6 +88,11 @@ class Scene:
     def request(self, prompt: Prompt = PROMPT, **fields: Any) -> AdmissionRequest:
         """A request for the model; `fields`: those of `target_of`."""
         return AdmissionRequest(target_of(prompt, model=self.model, **fields))
+
+    async def admit(self, request: AdmissionRequest) -> Decision:
+        """Have a request admitted, after its wait if it has to wait."""
+        admitted = self.admission.submit(request)
+        return await admitted.wait() if isinstance(admitted, QueuedRequest) else admitted
 
     async def come(
         self, names: str, tenant: str = "t", size: int = 0, prompt: Prompt = PROMPT
@@ -103,7 +109,7 @@ class Scene:
         await settle()
 
     async def _request(self, name: str, request: AdmissionRequest) -> None:
-        decision = await self.admission.admit(request)
+        decision = await self.admit(request)
         with self.scheduler.sending(decision, request.target):
             self.decisions[name] = decision
             self.answers[name] = asyncio.Event()
@@ -169,13 +175,12 @@ async def stage(clock: Clock) -> AsyncIterator[Stage]:
 
 
 def test_where_there_is_room_nobody_waits(clock: Clock) -> None:
-    """The coroutine ends without having been suspended, and nobody is told any news."""
+    """The decision is returned at once, without an event loop, and no replica is watched."""
     scene = Scene(clock)
-    admitting = scene.admission.admit(scene.request())
-    with pytest.raises(StopIteration) as ended:
-        admitting.send(None)
-    assert ended.value.value.waited_s == 0
-    assert scene.scheduler.watcher is None
+    admitted = scene.admission.submit(scene.request())
+    assert isinstance(admitted, Decision)
+    assert admitted.waited_s == 0
+    assert not scene.is_watching
 
 
 async def test_what_does_not_fit_waits_for_a_slot(stage: Stage) -> None:
@@ -193,8 +198,8 @@ async def test_what_does_not_fit_waits_for_a_slot(stage: Stage) -> None:
     assert after_one == f"{FULL} x"
     assert scene.started == f"{FULL} x y z"
     assert scene.decisions["x"].waited_s == 2
-    assert scene.admission.held_interactive == 0
-    assert scene.scheduler.watcher is None
+    assert scene.admission.queued_interactive == 0
+    assert not scene.is_watching
 
 
 async def test_a_newcomer_does_not_overtake(stage: Stage) -> None:
@@ -215,7 +220,7 @@ async def test_what_is_held_counts_where_it_waits(stage: Stage) -> None:
     decision = scene.choose()
     assert [c.waiting for c in decision.candidates] == [1, 1]
     assert [c.pending_tokens for c in decision.candidates] == [pytest.approx(600)] * 2
-    assert {scene.admission.held_interactive, scene.admission.held_batch} == {2, 0}
+    assert {scene.admission.queued_interactive, scene.admission.queued_batch} == {2, 0}
 
 
 async def test_what_is_held_draws_what_is_alike(stage: Stage) -> None:
@@ -223,11 +228,11 @@ async def test_what_is_held_draws_what_is_alike(stage: Stage) -> None:
     scene = stage("ab")
     await scene.come(names_of(2 * ROOM))
     await scene.come("x", prompt=LONG)
-    [held] = scene.admission._held
+    [queued] = scene.admission._queued
     alike = scene.choose(LONG)
     scene.tasks["x"].cancel()
     await settle()
-    assert alike.replica is held.decision.replica
+    assert alike.replica is queued.decision.replica
     assert alike.cached_tokens > 0
     assert scene.choose(LONG).cached_tokens == 0
 
@@ -240,7 +245,7 @@ async def test_batch_waits_for_all_others(stage: Stage) -> None:
     await scene.come("i0 i1 i2 i3")
     await scene.answer("b0~")
     with_others = scene.started
-    held = scene.admission.held_interactive, scene.admission.held_batch
+    held = scene.admission.queued_interactive, scene.admission.queued_batch
     await scene.answer("b1~", "b2~", "i0")
 
     assert batch_alone == "b0~ b1~ b2~"
@@ -362,7 +367,7 @@ async def test_when_too_many_wait_the_largest_share_pays(
     assert isinstance(error, Overloaded)
     assert error.message == "The model `m` is overloaded: 3 requests are waiting."
     assert error.retry_after_s == RETRY_S
-    assert scene.admission.held_interactive + scene.admission.held_batch == 3
+    assert scene.admission.queued_interactive + scene.admission.queued_batch == 3
 
 
 async def test_a_model_may_let_nobody_wait(stage: Stage) -> None:
@@ -376,16 +381,16 @@ async def test_a_model_may_let_nobody_wait(stage: Stage) -> None:
 async def test_the_bodies_that_wait_are_bounded(stage: Stage) -> None:
     """Whoever has the most bytes pays, were it one request, and of another model."""
     scene, other = stage(), stage()
-    scene.admission = Admission(scene.model, scene.scheduler, other.stock, scene.clock)
+    scene.admission = Admission(scene.model, scene.scheduler, other.all_queued, scene.clock)
     for crowded in (scene, other):
         await crowded.come(FULL)
-    await other.come("large", "a", QUEUE_BYTES - 10)
+    await other.come("large", "a", WAITING_BYTES - 10)
     await scene.come("small", "b", 20)
-    await scene.come("same", "b", QUEUE_BYTES)
+    await scene.come("same", "b", WAITING_BYTES)
     assert "256 MiB of requests are waiting" in str(other.error("large"))
     assert scene.error("small") is None
     assert isinstance(scene.error("same"), Overloaded)
-    assert other.stock.weight == 20
+    assert other.all_queued.weight == 20
 
 
 @pytest.mark.parametrize("is_released", [False, True])
@@ -396,20 +401,20 @@ async def test_one_that_gives_up_leaves_nothing_behind(stage: Stage, is_released
     await scene.come("x y")
     if is_released:
         scene.answers.pop("full0").set()
-        await until(lambda: scene.admission.held_interactive == 1)
+        await until(lambda: scene.admission.queued_interactive == 1)
         scene.tasks["x"].cancel()
         await settle()
     else:
         scene.tasks["x"].cancel()
         await settle()
-        assert scene.admission.held_interactive == 1
+        assert scene.admission.queued_interactive == 1
         assert [c.waiting for c in scene.choose().candidates] == [1]
         await scene.answer("full0")
     assert scene.tasks["x"].cancelled()
     assert scene.started == f"{FULL} y"
     await scene.answer("y")
     assert [c.requests for c in scene.choose().candidates] == [ROOM - 1]
-    assert scene.scheduler.watcher is None
+    assert not scene.is_watching
 
 
 async def test_cancelled_and_let_go_at_once(stage: Stage) -> None:
@@ -428,7 +433,7 @@ async def test_cancelled_with_news_on_the_way(stage: Stage) -> None:
     await scene.come(FULL)
     await scene.come("x y")
     scene.answers.pop("full0").set()
-    await until(lambda: scene.admission._is_planned)
+    await until(lambda: scene.admission._is_scheduled)
     scene.tasks["x"].cancel()
     await settle()
     assert scene.tasks["x"].cancelled()
@@ -441,7 +446,7 @@ async def test_a_released_request_keeps_its_slot_until_it_is_sent(stage: Stage) 
     await scene.come(FULL)
     await scene.come("x y")
     scene.answers.pop("full0").set()
-    await until(lambda: scene.admission.held_interactive == 1)
+    await until(lambda: scene.admission.queued_interactive == 1)
     is_sent = "x" in scene.decisions
     has_room = scene.scheduler.has_room(scene.choose())
     await settle()
@@ -454,7 +459,7 @@ async def test_a_slot_that_is_not_used_goes_to_the_next(stage: Stage) -> None:
     """An admitted request may fail before it is sent."""
     scene = stage()
     await scene.come(FULL)
-    unused = asyncio.create_task(scene.admission.admit(scene.request(tenant=Tenant(b"t"))))
+    unused = asyncio.create_task(scene.admit(scene.request(tenant=Tenant(b"t"))))
     await settle()
     await scene.come("x")
     await scene.answer("full0")
@@ -470,8 +475,8 @@ async def test_who_has_waited_too_long_is_turned_away(stage: Stage, name: str, l
     await scene.come(name)
     with pytest.raises(Overloaded, match=r"overloaded: the request waits longer than 0.01 s\."):
         await scene.tasks[name]
-    assert scene.stock.weight == 0
-    assert scene.scheduler.watcher is None
+    assert scene.all_queued.weight == 0
+    assert not scene.is_watching
 
 
 async def test_the_limit_holds_for_the_wait_alone(stage: Stage) -> None:
@@ -479,10 +484,10 @@ async def test_the_limit_holds_for_the_wait_alone(stage: Stage) -> None:
     scene = stage()
     await scene.come(FULL)
     await scene.come("x")
-    [held] = scene.admission._held
+    [queued] = scene.admission._queued
     await scene.answer("full0")
-    assert held.timer is not None
-    assert held.timer.cancelled()
+    assert queued.timer is not None
+    assert queued.timer.cancelled()
 
 
 async def test_who_would_wait_too_long_is_turned_away_at_once(stage: Stage) -> None:
@@ -494,13 +499,13 @@ async def test_who_would_wait_too_long_is_turned_away_at_once(stage: Stage) -> N
         await scene.answer(f"full{number}")
     await scene.come("p0 p1 p2 p3", "t")
     errors = [scene.error(f"p{number}") for number in range(4)]
-    small = asyncio.create_task(scene.admission.admit(scene.request(tenant=Tenant(b"small"))))
+    small = asyncio.create_task(scene.admit(scene.request(tenant=Tenant(b"small"))))
     await settle()
 
     assert errors[:2] == [None, None]
     assert isinstance(errors[2], Overloaded)
     assert errors[2].retry_after_s == pytest.approx(5.5, abs=0.7)
-    assert scene.admission.held_interactive == 3 + errors.count(None) + 1
+    assert scene.admission.queued_interactive == 3 + errors.count(None) + 1
     small.cancel()
 
 
@@ -512,11 +517,9 @@ async def test_who_has_no_time_left_to_wait_is_turned_away_at_once(stage: Stage)
         scene.clock.now_s += 1
         await scene.answer(f"full{number}")
     await scene.come(names_of(3, "more"))
-    requests = [
-        dataclasses.replace(scene.request(tenant=Tenant(b"t")), limit_s=limit_s)
-        for limit_s in (1, 9)
-    ]
-    hurried, patient = (asyncio.create_task(scene.admission.admit(request)) for request in requests)
+    target = scene.request(tenant=Tenant(b"t")).target
+    requests = [AdmissionRequest(target, time_left_s=left_s) for left_s in (1, 9)]
+    hurried, patient = (asyncio.create_task(scene.admit(request)) for request in requests)
     await settle()
     is_done = patient.done()
     patient.cancel()
@@ -554,7 +557,7 @@ async def test_a_large_one_does_not_idle_its_replica(stage: Stage) -> None:
     tell(scene, free_tokens=5000)
     await scene.come("large", prompt=UNLIKE)
     await scene.come("small0")
-    scene.clock.now_s += 10 * PATIENCE
+    scene.clock.now_s += 10 * BYPASS_SHARE
     await scene.come("small1")
     before = scene.started
     scene.clock.now_s += 0.1
@@ -660,7 +663,7 @@ async def test_when_the_fleet_changes_the_held_choose_again(
     arrived_s = scene.clock.now_s
     scene.clock.now_s += 1
     change(scene)
-    scene.admission.follow()
+    scene.admission.update()
     await settle()
     decisions = [scene.decisions[name] for name in ("x", "y~")]
     assert [d.replica.id for d in decisions] == ["b", "b"]
@@ -683,7 +686,7 @@ async def test_in_another_lane_other_things_count(stage: Stage) -> None:
     scene.clock.now_s += 0.01
     await scene.come("long", prompt=LONG)
     scene.set_replicas("b")
-    scene.admission.follow()
+    scene.admission.update()
     await settle()
     await scene.answer("full0")
     after_one = scene.started
@@ -699,7 +702,7 @@ async def test_nothing_is_kept_of_replicas_that_have_gone(stage: Stage) -> None:
         scene.set_replicas(name)
         await scene.come(names_of(ROOM + 1, name))
         await scene.answer(f"{name}0")
-    assert scene.admission._lanes.keys() == {"e"}
+    assert scene.admission._queues.keys() == {"e"}
 
 
 async def test_while_the_only_replica_drains_requests_wait_for_the_next(stage: Stage) -> None:
@@ -710,7 +713,7 @@ async def test_while_the_only_replica_drains_requests_wait_for_the_next(stage: S
     await scene.come("x")
     before = scene.started
     come(scene)
-    scene.admission.follow()
+    scene.admission.update()
     await settle()
     assert before == ""
     assert scene.decisions["x"].replica.id == "b"
@@ -732,16 +735,16 @@ async def test_many_choose_again_without_a_detour(stage: Stage) -> None:
     """More than choose at one time: none is sent to the replica that has gone."""
     scene = stage()
     await scene.come(FULL)
-    names = names_of(3 * RECHOSEN)
+    names = names_of(3 * RECHOICE_BATCH)
     await scene.come(names)
     leave(scene)
-    scene.admission.follow()
+    scene.admission.update()
     await until(lambda: len(scene.admission._stale) > 0)
     cancelled = names.split()[-1]
     scene.tasks[cancelled].cancel()
     await settle()
     [candidate] = scene.choose().candidates
-    assert candidate.waiting == 3 * RECHOSEN - 1 - ROOM
+    assert candidate.waiting == 3 * RECHOICE_BATCH - 1 - ROOM
     for _ in names.split()[:-1]:
         await until(lambda: len(scene.answers) > ROOM)
         await scene.answer(next(name for name in scene.answers if name not in FULL))
@@ -755,11 +758,11 @@ async def test_a_choice_that_fails_is_the_waiter_s(stage: Stage) -> None:
     await scene.come(FULL)
     await scene.come("x y~")
     scene.set_replicas("")
-    scene.admission.follow()
+    scene.admission.update()
     await settle()
     assert isinstance(scene.error("x"), ModelUnavailable)
     assert isinstance(scene.error("y~"), ModelUnavailable)
-    assert scene.stock.weight == 0
+    assert scene.all_queued.weight == 0
 
 
 async def test_one_that_gives_up_as_its_model_goes(stage: Stage) -> None:
@@ -790,35 +793,29 @@ async def test_telemetry_lets_requests_go(stage: Stage) -> None:
     assert scene.started == "x"
 
 
-async def test_a_model_keeps_its_admission_while_it_is_there(clock: Clock) -> None:
-    """When it goes, so do those who wait for it; when its replicas change, they choose again."""
-    fleet = Fleet()
-    rng = random.Random(1)  # noqa: S311 - breaks ties only
-    schedulers = Schedulers(fleet, rng, clock)
-    admissions = Admissions(fleet, schedulers, clock)
-    model = ServedModel("m", created_s=1)
-    fleet.add(model)
-    fleet.replace_replicas(model, [replica("a")])
-    admission, scheduler = admissions.of(model), schedulers.of(model)
-    target = target_of(PROMPT, model=model)
-    with contextlib.ExitStack() as sending:
-        for _ in range(ROOM):
-            sending.enter_context(scheduler.sending(scheduler.choose(target), target))
-        request = AdmissionRequest(target)
-        waiting = [asyncio.create_task(admission.admit(request)) for _ in range(ROOM + 1)]
-        await settle()
-        fleet.replace_replicas(model, [replica("a"), replica("b")])
-        await settle()
-        kept = admissions.of(model)
-        done = [task.done() for task in waiting]
-        fleet.remove(model)
-        await settle()
+async def test_the_wait_limit_holds_for_all_attempts(stage: Stage) -> None:
+    """Time that a request has waited before counts; one that has none left is rejected at once."""
+    scene = stage(max_wait_s=2)
+    await scene.come(FULL)
+    target = scene.request(tenant=Tenant(b"t")).target
+    almost, late = (AdmissionRequest(target, waited_s=waited_s) for waited_s in (1.99, 2))
+    waiting = scene.admission.submit(almost)
+    with pytest.raises(Overloaded, match=r"longer than 2 s\."):
+        scene.admission.submit(late)
+    assert isinstance(waiting, QueuedRequest)
+    with pytest.raises(Overloaded, match=r"longer than 2 s\."):
+        await waiting.wait()
 
-    assert kept is admission
-    assert any(done)
-    assert not all(done)
-    assert list(admissions.all) == []
-    assert isinstance(waiting[-1].exception(), ModelUnavailable)
+
+async def test_a_request_that_waited_for_a_start_may_wait_on(stage: Stage) -> None:
+    """Its model's wait limit does not end it before the time that the start might have taken."""
+    scene = stage(max_wait_s=1)
+    await scene.come(FULL)
+    target = scene.request(tenant=Tenant(b"t")).target
+    queued = scene.admission.submit(AdmissionRequest(target, waited_s=1, min_wait_s=60))
+    assert isinstance(queued, QueuedRequest)
+    assert queued.limit_s == 60
+    scene.admission.remove(queued)
 
 
 async def test_engines_learn_what_is_held_for_them(stage: Stage) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.admission.bypass_queue import ASIDE, BypassQueue
+from gateway.admission.bypass_queue import MAX_ASIDE, BypassQueue
 from gateway.admission.queue_item import QueueItem
 from gateway.request.tenant import Tenant
 
@@ -17,7 +17,7 @@ def line_of(tokens: list[int]) -> BypassQueue[QueueItem]:
 
 def taken(line: BypassQueue[QueueItem], room: int, patient: bool = True) -> list[int]:
     """Who is started one after the other, where each must fit into as much room."""
-    places = iter(lambda: line.take(lambda p: p.tokens <= room, lambda _: patient), None)
+    places = iter(lambda: line.pop(lambda p: p.tokens <= room, lambda _: patient), None)
     return [place.number for place in places]
 
 
@@ -29,8 +29,8 @@ def taken(line: BypassQueue[QueueItem], room: int, patient: bool = True) -> list
         ([50, 2, 60, 3], 9, True, [1, 3]),
         ([50, 2, 3], 9, False, []),
         ([2, 50, 3], 9, False, [0]),
-        ([50] * ASIDE + [1], 9, True, [ASIDE]),
-        ([50] * (ASIDE + 1) + [1], 9, True, []),
+        ([50] * MAX_ASIDE + [1], 9, True, [MAX_ASIDE]),
+        ([50] * (MAX_ASIDE + 1) + [1], 9, True, []),
         ([], 9, True, []),
     ],
 )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gateway.admission.fair_queue import FairQueue, FairShareQueue, UrgencyQueue
 from gateway.admission.indexed_heap import SLACK
 from gateway.admission.queue_item import QueueItem
-from gateway.admission.virtual_clock import REMEMBERED
+from gateway.admission.virtual_clock import MAX_GONE
 from gateway.request.tenant import Tenant
 
 A, B, C = Tenant(b"a"), Tenant(b"b"), Tenant(b"c")
@@ -176,9 +176,9 @@ def test_invented_names_hold_nobody_up_for_ever(is_key: bool) -> None:
         queue.serve()
     own = queue._queues[b"a"]
     assert isinstance(own, FairShareQueue)
-    assert len(own._queues[b""]) <= 20 - 980 // (REMEMBERED + 2)
-    turns = own._turns if is_key else queue._turns
-    assert len(turns._gone) <= REMEMBERED
+    assert len(own._queues[b""]) <= 20 - 980 // (MAX_GONE + 2)
+    turns = own._clock if is_key else queue._clock
+    assert len(turns._gone) <= MAX_GONE
 
 
 def test_invented_keys_are_one_address() -> None:
@@ -256,4 +256,4 @@ def test_those_that_go_leave_no_more_behind_than_wait(count: int) -> None:
     assert isinstance(own, FairShareQueue)
     queued = own._queues[b""]
     assert isinstance(queued, UrgencyQueue)
-    assert len(queued._places._heap) <= 2 * len(queue) + SLACK
+    assert len(queued._items._heap) <= 2 * len(queue) + SLACK

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.admission.drain_rate import LEAST_STARTS, WINDOW_S, DrainRate
+from gateway.admission.drain_rate import MIN_STARTS, WINDOW_S, DrainRate
 from gateway.admission.queue_item import QueueItem
 from gateway.admission.replica_queue import ReplicaQueue
 from gateway.request.tenant import Tenant
@@ -16,7 +16,7 @@ def place(tenant: str, number: int, *, is_batch: bool = False) -> QueueItem:
 
 def started(lane: ReplicaQueue[QueueItem]) -> QueueItem:
     """Who is started next where there is room for anybody."""
-    place = lane.take(lambda _: True, lambda _: True)
+    place = lane.pop(lambda _: True, lambda _: True)
     assert place is not None
     return place
 
@@ -65,9 +65,9 @@ def test_who_is_turned_away_comes_back_when_all_are_started(clock: Clock) -> Non
     """Three at two in a second, and batch after them."""
     lane = drained(clock, starts=20, every_s=0.5)
     lane.add(place("a", 90, is_batch=True))
-    assert lane.clear_s(is_batch=False) == pytest.approx(1.5, rel=0.05)
-    assert lane.clear_s(is_batch=True) == pytest.approx(2.0, rel=0.05)
-    assert ReplicaQueue[QueueItem](clock).clear_s(is_batch=False) is None
+    assert lane.drain_s(is_batch=False) == pytest.approx(1.5, rel=0.05)
+    assert lane.drain_s(is_batch=True) == pytest.approx(2.0, rel=0.05)
+    assert ReplicaQueue[QueueItem](clock).drain_s(is_batch=False) is None
 
 
 def test_a_wait_is_foretold_from_what_was_started(clock: Clock) -> None:
@@ -100,11 +100,11 @@ def test_a_lane_that_stands_still_is_slow(clock: Clock) -> None:
     """Time without a start counts; time with nobody waiting does not."""
     slow, idle = DrainRate(clock), DrainRate(clock)
     for rate in (slow, idle):
-        rate.begin()
+        rate.resume()
         for _ in range(10):
-            rate.start()
+            rate.record_start()
     clock.now_s += 1
-    idle.rest()
+    idle.pause()
     clock.now_s += 4
     assert slow.per_s == pytest.approx(2, rel=0.2)
     assert idle.per_s == pytest.approx(10, rel=0.2)
@@ -113,12 +113,12 @@ def test_a_lane_that_stands_still_is_slow(clock: Clock) -> None:
 def test_what_is_long_past_is_forgotten(clock: Clock) -> None:
     """Yesterday's rate is no measure of today's."""
     rate = DrainRate(clock)
-    rate.begin()
-    for _ in range(4 * int(LEAST_STARTS)):
-        rate.start()
+    rate.resume()
+    for _ in range(4 * int(MIN_STARTS)):
+        rate.record_start()
     clock.now_s += 1
     before = rate.per_s
-    rate.rest()
+    rate.pause()
     clock.now_s += 2 * WINDOW_S
     assert before is not None
     assert rate.per_s is None

@@ -11,7 +11,7 @@ import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.admission.cold_start import LEAST_PAUSE_S
+from gateway.admission.cold_start import MIN_BACKOFF_S
 from gateway.asgi import App, Message
 from gateway.config.serving_options import QueueOptions, ServingOptions
 from gateway.request.routes import FORM_ROUTES, JSON_ROUTES
@@ -164,7 +164,7 @@ async def test_unsupported_route_names_those_there_are(
     [
         (ModelState.STARTING, "because, for longer than 0.1 s", "13"),
         (ModelState.SCALED_TO_ZERO, "because, for longer than 0.1 s", "13"),
-        (ModelState.UNHEALTHY, "because", str(round(LEAST_PAUSE_S))),
+        (ModelState.UNHEALTHY, "because", str(round(MIN_BACKOFF_S))),
     ],
 )
 async def test_model_without_engine_is_unavailable_with_its_reason(
@@ -216,7 +216,7 @@ async def test_defect_gives_500_without_internals(
 
 async def test_body_over_the_limit_is_refused_unread(surface: Surface) -> None:
     """An announced length over the limit is answered without a byte of the body being read."""
-    surface.live_config.limits.max_body_mb = 1
+    surface.configure(max_body_mb=1)
 
     async def receive() -> Message:
         raise AssertionError("the body was read")
@@ -227,7 +227,7 @@ async def test_body_over_the_limit_is_refused_unread(surface: Surface) -> None:
 
 async def test_unannounced_body_is_counted(surface: Surface) -> None:
     """A chunked body is refused as soon as it passes the limit, not when it ends."""
-    surface.live_config.limits.max_body_mb = 1
+    surface.configure(max_body_mb=1)
     read = 0
 
     async def receive() -> Message:
@@ -244,10 +244,10 @@ async def test_limit_changes_while_running(start_engine: StartEngine, surface: S
     engine = await start_engine(script(answer(b"ok")))
     surface.add("m", engine)
     content = b'{"model":"m"}'.ljust(1 << 20)
-    surface.live_config.limits.max_body_mb = 1
+    surface.configure(max_body_mb=1)
     async with surface.client() as client:
         assert (await client.post(CHAT, content=content)).status_code == 200
-        surface.live_config.limits.max_body_mb = 0.5
+        surface.configure(max_body_mb=0.5)
         response = await client.post(CHAT, content=content)
     assert error_of(response) == (413, "body_too_large", None)
     assert response.headers["connection"] == "close"
@@ -325,7 +325,7 @@ async def test_server_in_front_may_return_the_request_id(
 ) -> None:
     """Where Serve adds the header, we do not, but the engine still gets it."""
     surface = Surface(upstream)
-    surface.app = surface.gateway.without_ids()
+    surface.app = surface.router.app.without_ids()
     engine = await start_engine(script(answer(b"ok")))
     surface.add("m", engine)
     async with surface.client() as client:
@@ -477,7 +477,7 @@ async def test_client_that_leaves_frees_the_engine(
         await asyncio.wait_for(thinking.wait(), PATIENCE_S)
         writer.close()
         await asyncio.wait_for(engine.gone.wait(), PATIENCE_S)
-    (candidate,) = surface.schedulers.of(model).choose(target_of(model=model)).candidates
+    (candidate,) = surface.pools.of(model).scheduler.choose(target_of(model=model)).candidates
     assert candidate.requests == 0
 
 

@@ -526,14 +526,14 @@ def test_a_watcher_is_told_what_concerns_it() -> None:
     scene = Scene("ab")
     scene.follow()
     told: list[str] = []
-    scene.scheduler.watcher = told.append
+    scene.scheduler.watch(told.append)
     with scene.sending("a"):
         assert told == []
     scene.tell("b", Update(load=load(1)))
     scene.scheduler.lose("b")
     scene.model.replace_replicas([Replica("c", METADATA), Replica("b", METADATA)])
     scene.scheduler.sync()
-    scene.scheduler.watcher = None
+    scene.scheduler.watch(None)
     scene.tell("b", Update(load=load(2)))
     assert told == ["a", "b", "b", "a", "c"]
 

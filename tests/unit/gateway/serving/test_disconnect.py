@@ -74,7 +74,7 @@ async def test_cancellation_from_outside_stays_one() -> None:
 
     task = asyncio.create_task(wait())
     server.message.set_result({"type": "http.disconnect"})
-    while not until._has_gone:  # noqa: ASYNC110 - both must happen in the same turn of the loop
+    while not until._has_disconnected:  # noqa: ASYNC110 - both must happen in the same turn of the loop
         await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -7,9 +7,7 @@ import time
 import httpx
 import pytest
 
-from gateway.admission.cold_start import LOOK_S
-from gateway.config.loader import parse_gateway
-from gateway.config.model_names import ModelNames
+from gateway.admission.cold_start import CHECK_S
 from gateway.config.serving_options import Adapter, QueueOptions, ServingOptions
 from gateway.faults import Action
 from gateway.routing.fleet import ModelState
@@ -35,13 +33,8 @@ NOTHING = ServingOptions(queue=QueueOptions(max_requests=0))
 def surface(upstream: UpstreamClient) -> Surface:
     """A surface without models, where `a` falls back to `b` and then `c`."""
     surface = Surface(upstream)
-    named(surface, fallbacks={"a": ["b", "c"]})
+    surface.configure(fallbacks={"a": ["b", "c"]})
     return surface
-
-
-def named(surface: Surface, **config: object) -> None:
-    """Have names stand for models."""
-    surface.live_config.names = ModelNames(parse_gateway(config))
 
 
 async def asked(surface: Surface, model: str, **more: object) -> httpx.Response:
@@ -63,7 +56,7 @@ async def test_an_alias_is_answered_by_what_it_stands_for(
     """The body goes as it came; the engine is told who it is, and the client who answered."""
     engine = await start_engine(script(answer(b"{}")))
     surface.add("org/real", engine)
-    named(surface, aliases={"nick": "org/real"})
+    surface.configure(aliases={"nick": "org/real"})
     response = await asked(surface, "nick")
     await asked(surface, "org/real")
 
@@ -80,7 +73,7 @@ async def test_an_alias_shares_its_models_cache(
     """A prompt has the same keys whatever the client calls the model."""
     engine = await start_engine(script(answer(b"{}")))
     surface.add("real", engine)
-    named(surface, aliases={"nick": "real"})
+    surface.configure(aliases={"nick": "real"})
     keys = []
     for name in ("nick", "real", "other"):
         surface.add("other", engine)
@@ -202,11 +195,11 @@ async def test_a_request_waits_for_a_model_that_starts(
     model.state = ModelState.SCALED_TO_ZERO
     asking = [asyncio.create_task(asked(surface, "m")) for _ in range(3)]
     await asyncio.sleep(0.2)
-    waiting = surface.context.cold_starts.waiting(model)
+    waiting = surface.pools.of(model).cold_start.waiting
     surface.fleet.replace_replicas(model, [engine.replica((CHAT,))])
     answers = await asyncio.gather(*asking)
 
-    await asyncio.sleep(2 * LOOK_S)
+    await asyncio.sleep(2 * CHECK_S)
 
     assert waiting == 3 == max(surface.wakes)
     assert surface.wakes[-1] == 0
@@ -275,7 +268,7 @@ async def test_a_start_goes_on_for_a_while_without_those_who_wanted_it(surface: 
     model.terms = ServingOptions(cold_start_timeout_s=0.05)
     await asked(surface, "m")
     wakes = len(surface.wakes)
-    await asyncio.sleep(4 * LOOK_S)
+    await asyncio.sleep(4 * CHECK_S)
 
     assert len(surface.wakes) > wakes
     assert 0 not in surface.wakes
@@ -311,7 +304,7 @@ async def test_a_shadow_gets_copies_that_nobody_sees(
     shadow = await start_engine(script(answer(b'"shadow"')))
     surface.add("m", mine)
     surface.add("s", shadow)
-    named(surface, splits={"n": {"models": {"m": 1}, "shadow": {"model": "s", "fraction": 1}}})
+    surface.configure(splits={"n": {"models": {"m": 1}, "shadow": {"model": "s", "fraction": 1}}})
     answers = [await asked(surface, "n") for _ in range(3)]
     await seen(surface, ANSWERED, 3)
     (record,) = (await shadows(surface))["data"]
@@ -330,7 +323,7 @@ async def test_a_shadow_that_does_not_run_is_not_started(
     """A copy is worth no engine, and no request waits for one."""
     surface.add("m", await start_engine(script(answer(b'"mine"'))))
     surface.add("s").state = ModelState.SCALED_TO_ZERO
-    named(surface, splits={"n": {"models": {"m": 1}, "shadow": {"model": "s", "fraction": 1}}})
+    surface.configure(splits={"n": {"models": {"m": 1}, "shadow": {"model": "s", "fraction": 1}}})
     response = await asked(surface, "n")
 
     assert response.text == '"mine"'
@@ -340,7 +333,6 @@ async def test_a_shadow_that_does_not_run_is_not_started(
 
 async def shadows(surface: Surface) -> Document:
     """What operators see of shadows."""
-    surface.live_config.access.is_local = True
     async with surface.client() as client:
         found: Document = (await client.get("/gateway/shadows")).json()
     return found
@@ -362,7 +354,7 @@ async def test_names_are_listed_as_models(start_engine: StartEngine, surface: Su
     engine = await start_engine(script(answer(b"{}")))
     surface.add("warm", engine)
     splits = {"both": {"models": {"cold": 1, "warm": 3}}}
-    named(surface, aliases={"nick": "cold", "lost": "nowhere"}, splits=splits)
+    surface.configure(aliases={"nick": "cold", "lost": "nowhere"}, splits=splits)
     async with surface.client() as client:
         listing = (await client.get("/v1/models")).json()["data"]
         alone = await client.get("/v1/models/both")
@@ -384,7 +376,7 @@ async def test_a_name_hides_the_model_of_that_name(
     surface.add("new", await start_engine(script(answer(b'"new"'))))
     surface.add("old").state = ModelState.SCALED_TO_ZERO
     surface.add("lost", await start_engine(script(answer(b'"lost"'))))
-    named(surface, aliases={"old": "new", "lost": "nowhere"})
+    surface.configure(aliases={"old": "new", "lost": "nowhere"})
     async with surface.client() as client:
         listing = (await client.get("/v1/models")).json()["data"]
         alone = (await client.get("/v1/models/old")).json()
@@ -405,8 +397,7 @@ async def test_a_dry_run_goes_where_the_request_would(
     surface.add("a").state = ModelState.SCALED_TO_ZERO
     engine = await start_engine(script(answer(b"{}")))
     surface.add("c", engine)
-    named(surface, aliases={"nick": "a"}, fallbacks={"a": ["b", "c"]})
-    surface.live_config.access.is_local = True
+    surface.configure(aliases={"nick": "a"}, fallbacks={"a": ["b", "c"]})
     async with surface.client() as client:
         response = await client.post("/gateway/route", json={"model": "nick"})
 
@@ -420,7 +411,7 @@ async def test_a_session_keeps_its_arm_of_a_split(
     """By the session's header, or else by the user the body names."""
     for name in ("x", "y"):
         surface.add(name, await start_engine(script(answer(b"{}"))))
-    named(surface, splits={"n": {"models": {"x": 1, "y": 1}}})
+    surface.configure(splits={"n": {"models": {"x": 1, "y": 1}}})
     seen: dict[str, set[str]] = {}
     async with surface.client() as client:
         for number in range(48):
@@ -565,7 +556,7 @@ async def test_a_shadow_that_breaks_off_has_not_answered(
     surface.add("s", await start_engine(break_off)).terms = ServingOptions(
         queue=QueueOptions(max_wait_s=0.1)
     )
-    named(surface, splits={"n": {"models": {"m": 1}, "shadow": {"model": "s", "fraction": 1}}})
+    surface.configure(splits={"n": {"models": {"m": 1}, "shadow": {"model": "s", "fraction": 1}}})
     await asked(surface, "n", stream=True)
     await seen(surface, "model_unavailable", 1)
     (record,) = (await shadows(surface))["data"]
@@ -585,7 +576,7 @@ async def test_a_shadow_that_is_full_delays_nobody(
     for _ in range(replica.metadata.facts.max_sequences + 1):
         surface.load("s")
     await asyncio.sleep(0.1)
-    named(surface, splits={"n": {"models": {"m": 1}, "shadow": {"model": "s", "fraction": 1}}})
+    surface.configure(splits={"n": {"models": {"m": 1}, "shadow": {"model": "s", "fraction": 1}}})
     await asked(surface, "n")
     await seen(surface, "overloaded", 1)
 

@@ -28,10 +28,7 @@ def surface(upstream: UpstreamClient) -> Surface:
 @pytest.fixture
 def gauges(surface: Surface, recorder: KeptRecorder) -> Gauges:
     """Its gauges."""
-    context = surface.context
-    return Gauges(
-        surface.fleet, surface.schedulers, context.admissions, context.cold_starts, recorder
-    )
+    return Gauges(surface.pools, recorder)
 
 
 async def test_requests_are_told_where_they_are(
@@ -53,7 +50,7 @@ async def test_requests_are_told_where_they_are(
     while not (engine.requests and surface.woken):  # noqa: ASYNC110 - no event of ours
         await asyncio.sleep(0.005)
 
-    gauges.tell()
+    gauges.publish()
     go_on.set()
 
     stands = recorder.gauges
@@ -72,7 +69,7 @@ async def test_replicas_are_told_by_how_they_stand(
     """Each in one state only; a state that none is in any more stands at 0."""
     engines = [await start_engine(script(answer(b"{}"))) for _ in range(4)]
     model = surface.add("m", *engines)
-    scheduler = surface.schedulers.of(model)
+    scheduler = surface.pools.of(model).scheduler
     ready, draining, shunned, failing = model.replicas.values()
     idle = Load(running=0, waiting=0, pending_tokens=0, free_tokens=1024)
     scheduler.hear(ready.id, Update(is_snapshot=True, load=idle))
@@ -81,13 +78,13 @@ async def test_replicas_are_told_by_how_they_stand(
     for _ in range(IN_A_ROW):
         scheduler.outliers.fail(failing.id, len(model.replicas))
 
-    gauges.tell()
+    gauges.publish()
 
     states = {k[1][1]: n for k, n in recorder.gauges.items() if k[0] == "gateway_replicas"}
     assert states == {"ready": 1, "draining": 1, "shunned": 1, "ejected": 1}
 
     surface.fleet.replace_replicas(model, [ready])
-    gauges.tell()
+    gauges.publish()
 
     states = {k[1][1]: n for k, n in recorder.gauges.items() if k[0] == "gateway_replicas"}
     assert states == {"ready": 1, "draining": 0, "shunned": 0, "ejected": 0}
@@ -99,11 +96,11 @@ async def test_a_model_that_is_gone_stands_at_nothing(
     """All its gauges, those of what was learned too; other models' stay."""
     gone = surface.add("gone", await start_engine(script(answer(b"{}"))))
     surface.add("stays", await start_engine(script(answer(b"{}"))))
-    gauges.tell()
+    gauges.publish()
     assert recorder.gauges["gateway_learned_step_seconds", ("gone",)] > 0
 
     surface.fleet.remove(gone)
-    gauges.tell()
+    gauges.publish()
 
     assert {n for k, n in recorder.gauges.items() if k[1][0] == "gone"} == {0.0}
     assert recorder.gauges["gateway_learned_step_seconds", ("stays",)] > 0

@@ -35,7 +35,7 @@ class Client:
 
 def beating(reply: ClientResponse, is_between: Callable[[], bool] = lambda: True) -> Heartbeat:
     """Signs of life for a reply that begins as a stream of events."""
-    writer = ResponseWriter("/v1/chat/completions", reply, is_journaled=False)
+    writer = ResponseWriter("/v1/chat/completions", reply, is_resumable=False)
     return Heartbeat(reply, writer.begin, is_between, PERIOD_S)
 
 

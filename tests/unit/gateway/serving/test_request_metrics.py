@@ -17,7 +17,6 @@ from gateway.metrics import NO_MODEL
 from gateway.routing.decision import KEPT
 from gateway.routing.fleet import ModelState
 from gateway.serving.fallback import COLD_COMMENT_S
-from gateway.serving.request_metrics import RequestMetrics
 from gateway.telemetry import Finished, Update
 from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import FakeEngine, StartEngine, Visit, answer, chunked
@@ -38,7 +37,7 @@ def recorder() -> KeptRecorder:
 @pytest.fixture
 def surface(upstream: UpstreamClient, recorder: KeptRecorder) -> Surface:
     """An application whose accounts are kept."""
-    return Surface(upstream, request_metrics=RequestMetrics(recorder))
+    return Surface(upstream, recorder=recorder)
 
 
 def outcomes(recorder: KeptRecorder) -> dict[tuple[str, ...], int]:
@@ -96,7 +95,7 @@ async def test_a_stream_has_a_first_event(
     [
         (answer(b"{}", status=b"400 Bad Request"), "refused"),
         (answer(b"{}", status=b"500 Internal Server Error"), "failed"),
-        (EVENTS + chunked(b"data: {}\n\n"), "cut"),
+        (EVENTS + chunked(b"data: {}\n\n"), "truncated"),
     ],
 )
 async def test_outcomes_of_answers(
@@ -242,7 +241,7 @@ async def test_a_client_that_goes_has_left(
             await asking
     forever.set()
 
-    assert outcomes(recorder) == {("m", CHAT, "address", "interactive", "left"): 1}
+    assert outcomes(recorder) == {("m", CHAT, "address", "interactive", "client_cancelled"): 1}
 
 
 async def test_server_timing_tells_where_the_time_went(
@@ -392,7 +391,7 @@ async def test_a_recorder_that_fails_is_no_matter_of_requests(
         def count(self, *_: object) -> None:
             raise RuntimeError("no")
 
-    surface = Surface(upstream, request_metrics=RequestMetrics(Failing()))
+    surface = Surface(upstream, recorder=Failing())
     surface.add("m", await start_engine(script(answer(b"{}"))))
 
     async with surface.client() as client:
@@ -410,11 +409,11 @@ async def test_what_an_engine_tells_is_counted(
     model = surface.add("m", engine)
     async with surface.client() as client:
         await client.post(CHAT, json={"model": "m"})
-    (decision,) = surface.schedulers.log.latest()
+    (decision,) = surface.pools.decisions.latest()
     chosen = structs.replace(decision.candidates[0], cached_tokens=48.0)
     decision.candidates = [chosen]
-    for _ in range(KEPT):  # later ones are decided while it runs
-        surface.schedulers.log.add(replace(decision, id=surface.schedulers.log.latest()[0].id + 1))
+    for number in range(1, KEPT + 1):  # later ones are decided while it runs
+        surface.pools.decisions.add(replace(decision, id=decision.id + number))
     finished = Finished(
         id=decision.id,
         prompt_tokens=100,
@@ -430,7 +429,7 @@ async def test_what_an_engine_tells_is_counted(
         **{f: getattr(finished, f) for f in finished.__struct_fields__} | {"id": 7}
     )
 
-    scheduler = surface.schedulers.of(model)
+    scheduler = surface.pools.of(model).scheduler
     scheduler.hear(engine.replica().id, Update(finished=[finished, strangers]))
 
     tokens = {key[0]: n for key, n in recorder.counts.items() if key[1] == ("m",)}

@@ -1,6 +1,6 @@
 """The retry budget: a share of the requests, and no more."""
 
-from gateway.serving.retry_budget import MOST, RESERVE, SHARE, RetryBudget
+from gateway.serving.retry_budget import MAX_SAVED, RESERVE, SHARE, RetryBudget
 
 
 def spent(budget: RetryBudget) -> int:
@@ -32,4 +32,4 @@ def test_savings_are_limited() -> None:
     budget = RetryBudget()
     for _ in range(100_000):
         budget.earn()
-    assert spent(budget) == MOST
+    assert spent(budget) == MAX_SAVED

@@ -12,11 +12,13 @@ from gateway.kvcache.prefix import Prompt
 from gateway.kvcache.prefix_index import packed, packed_tokens
 from gateway.routing.fleet import Fleet, ServedModel
 from gateway.routing.policies.policy import Candidate
-from gateway.routing.schedulers import Schedulers
-from gateway.serving.telemetry_client import LEAST_STALL_S, SILENCE_S, TelemetryClient
+from gateway.serving.pool import ModelPools
+from gateway.serving.stall_limit import MIN_STALL_S
+from gateway.serving.telemetry_client import SILENCE_S, TelemetryClient
 from gateway.telemetry import Load, Update, encode_update
 from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import PATIENCE_S, FakeEngine, StartEngine, Visit, answer, chunked
+from tests.unit.pools import shared_state
 from tests.unit.targets import target_of
 
 HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -36,11 +38,11 @@ class Stand:
     def __init__(self, upstream: UpstreamClient, silence_s: float = SILENCE_S) -> None:
         rng = random.Random(1)  # noqa: S311 - it breaks ties only
         self.fleet = Fleet()
-        self.schedulers = Schedulers(self.fleet, rng, lambda: 1000.0)
+        self.pools = ModelPools(self.fleet, shared_state(rng=rng, time_of_day=lambda: 1000.0))
         self.model = ServedModel("m", created_s=1)
         self.fleet.add(self.model)
         self.telemetry_client = TelemetryClient(
-            self.fleet, self.schedulers, upstream, lambda: 1000.0, rng, silence_s
+            self.fleet, self.pools, upstream, lambda: 1000.0, rng, silence_s
         )
 
     def has(self, *engines: FakeEngine) -> None:
@@ -55,7 +57,8 @@ class Stand:
     @property
     def candidates(self) -> Sequence[Candidate]:
         """How the replicas stand that may be chosen."""
-        return self.schedulers.of(self.model).choose(target_of(PROMPT, model=self.model)).candidates
+        scheduler = self.pools.of(self.model).scheduler
+        return scheduler.choose(target_of(PROMPT, model=self.model)).candidates
 
 
 @pytest.fixture
@@ -221,9 +224,9 @@ async def test_an_engine_that_does_not_get_on_is_given_up(
 
     async def stalled(tracked: Visit) -> None:
         if b"POST" not in tracked.request:
-            await tell(tracked, SNAPSHOT, Update(stalled_s=LEAST_STALL_S - 1))
+            await tell(tracked, SNAPSHOT, Update(stalled_s=MIN_STALL_S - 1))
             await until(lambda: len(engine.requests) == 2)
-            await tracked.send(chunked(encode_update(Update(stalled_s=LEAST_STALL_S + 1))))
+            await tracked.send(chunked(encode_update(Update(stalled_s=MIN_STALL_S + 1))))
         await tracked.until_gone()
 
     engine, other = await start_engine(stalled), await start_engine(live)
@@ -238,7 +241,7 @@ async def test_patience_grows_with_each_engine_given_up(
     start_engine: StartEngine, upstream: UpstreamClient, stand: Stand
 ) -> None:
     """Steps that are longer than thought are not given up again and again, and never end."""
-    stalls = iter([LEAST_STALL_S + 1, 2 * LEAST_STALL_S - 1, 2 * LEAST_STALL_S + 1])
+    stalls = iter([MIN_STALL_S + 1, 2 * MIN_STALL_S - 1, 2 * MIN_STALL_S + 1])
     say = asyncio.Event()
 
     async def stalled(tracked: Visit) -> None:
@@ -268,7 +271,7 @@ async def test_patience_grows_with_each_engine_given_up(
     second = asyncio.create_task(ask())
     await until(lambda: len(engine.requests) == 3)
     say.set()
-    await until(lambda: 2 * LEAST_STALL_S - 1 in [c.running for c in stand.candidates])
+    await until(lambda: 2 * MIN_STALL_S - 1 in [c.running for c in stand.candidates])
     assert not second.done()
     say.set()
     assert await asyncio.wait_for(second, PATIENCE_S) == "stuck"

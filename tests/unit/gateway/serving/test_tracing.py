@@ -13,7 +13,6 @@ from opentelemetry.trace import SpanKind, StatusCode, TraceFlags
 
 from gateway.config.serving_options import ServingOptions
 from gateway.errors import ConfigError
-from gateway.serving.request_metrics import RequestMetrics
 from gateway.serving.tracing import Tracer, tracer_of
 from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import StartEngine, answer
@@ -48,7 +47,7 @@ async def test_a_request_is_a_span_with_its_steps_below(
     upstream: UpstreamClient, start_engine: StartEngine, tracer: Tracer, spans: InMemorySpanExporter
 ) -> None:
     """Below the client's own span; the steps lie within the request."""
-    surface = Surface(upstream, request_metrics=RequestMetrics(tracer=tracer))
+    surface = Surface(upstream, tracer=tracer)
     engine = await start_engine(script(answer(b"{}")))
     surface.add("m", engine)
 
@@ -83,7 +82,7 @@ async def test_the_engine_hears_of_the_trace(
     upstream: UpstreamClient, start_engine: StartEngine, tracer: Tracer, spans: InMemorySpanExporter
 ) -> None:
     """Its spans come below ours, not beside."""
-    surface = Surface(upstream, request_metrics=RequestMetrics(tracer=tracer))
+    surface = Surface(upstream, tracer=tracer)
     engine = await start_engine(script(answer(b"{}")))
     surface.add("m", engine)
 
@@ -103,7 +102,7 @@ async def test_a_failure_shows(
     upstream: UpstreamClient, start_engine: StartEngine, tracer: Tracer, spans: InMemorySpanExporter
 ) -> None:
     """An error of the engine's marks the span."""
-    surface = Surface(upstream, request_metrics=RequestMetrics(tracer=tracer))
+    surface = Surface(upstream, tracer=tracer)
     surface.add("m", await start_engine(script(answer(b"{}", status=b"500 Oh"))))
 
     async with surface.client() as client:
@@ -122,7 +121,7 @@ async def test_an_error_has_its_status(
     upstream: UpstreamClient, tracer: Tracer, spans: InMemorySpanExporter, model: str, status: int
 ) -> None:
     """Also one that is answered after the span has been written."""
-    surface = Surface(upstream, request_metrics=RequestMetrics(tracer=tracer))
+    surface = Surface(upstream, tracer=tracer)
     surface.add("none").terms = ServingOptions(cold_start_timeout_s=0.05)
 
     async with surface.client() as client:
@@ -142,7 +141,7 @@ async def test_what_is_no_trace_state_is_left_out(
     state: str,
 ) -> None:
     """It does not get into the log, where a client could write what it likes."""
-    surface = Surface(upstream, request_metrics=RequestMetrics(tracer=tracer))
+    surface = Surface(upstream, tracer=tracer)
     surface.add("m", await start_engine(script(answer(b"{}"))))
 
     async with surface.client() as client:
@@ -159,7 +158,7 @@ async def test_what_is_not_sampled_is_not_written(
     """The engine is told so, and answers all the same."""
     provider = TracerProvider(sampler=ALWAYS_OFF)
     provider.add_span_processor(SimpleSpanProcessor(spans))
-    surface = Surface(upstream, request_metrics=RequestMetrics(tracer=Tracer(provider)))
+    surface = Surface(upstream, tracer=Tracer(provider))
     engine = await start_engine(script(answer(b"{}")))
     surface.add("m", engine)
 
