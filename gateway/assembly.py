@@ -48,7 +48,7 @@ class RouterOptions:
     """Breaks ties and keeps no secret."""
 
 
-class Router:
+class AssembledRouter:
     """Parts of one router, joined; its background work runs from `start` to `close`."""
 
     def __init__(
@@ -129,9 +129,9 @@ def build_router(
     live_config: LiveConfig | None = None,
     upstream: UpstreamClient | None = None,
     options: RouterOptions | None = None,
-) -> Router:
+) -> AssembledRouter:
     """A router for the models in `fleet`; `wake` has engines started for models that have none."""
-    return Router(
+    return AssembledRouter(
         fleet,
         wake,
         live_config or LiveConfig(),

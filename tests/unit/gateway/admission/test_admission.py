@@ -1,4 +1,4 @@
-"""When requests are sent to their replicas, when they wait, and when they are turned away."""
+"""Admission: when requests are sent to their replicas, wait, or are rejected."""
 
 import asyncio
 import random
@@ -149,7 +149,7 @@ async def until(is_so: Callable[[], bool]) -> None:
 
 
 def names_of(count: int, prefix: str = "r") -> str:
-    """As many names."""
+    """That many names."""
     return " ".join(f"{prefix}{number}" for number in range(count))
 
 
@@ -183,7 +183,7 @@ def test_where_there_is_room_nobody_waits(clock: Clock) -> None:
     assert not scene.is_watching
 
 
-async def test_what_does_not_fit_waits_for_a_slot(stage: Stage) -> None:
+async def test_a_request_without_room_waits_for_a_slot(stage: Stage) -> None:
     """Each answer lets one go, in the order of their arrival; how long it waited is known."""
     scene = stage()
     await scene.come(FULL)
@@ -212,7 +212,7 @@ async def test_a_newcomer_does_not_overtake(stage: Stage) -> None:
     assert scene.started == f"{FULL} x"
 
 
-async def test_what_is_held_counts_where_it_waits(stage: Stage) -> None:
+async def test_queued_requests_count_as_load_of_their_replica(stage: Stage) -> None:
     """Later requests see a longer queue there, and go elsewhere if that is better."""
     scene = stage("ab")
     await scene.come(names_of(2 * ROOM))
@@ -223,7 +223,7 @@ async def test_what_is_held_counts_where_it_waits(stage: Stage) -> None:
     assert {scene.admission.queued_interactive, scene.admission.queued_batch} == {2, 0}
 
 
-async def test_what_is_held_draws_what_is_alike(stage: Stage) -> None:
+async def test_queued_requests_attract_those_with_the_same_prefix(stage: Stage) -> None:
     """A prompt that begins the same goes where the first one waits: it will be cached there."""
     scene = stage("ab")
     await scene.come(names_of(2 * ROOM))
@@ -245,12 +245,12 @@ async def test_batch_waits_for_all_others(stage: Stage) -> None:
     await scene.come("i0 i1 i2 i3")
     await scene.answer("b0~")
     with_others = scene.started
-    held = scene.admission.queued_interactive, scene.admission.queued_batch
+    queued = scene.admission.queued_interactive, scene.admission.queued_batch
     await scene.answer("b1~", "b2~", "i0")
 
     assert batch_alone == "b0~ b1~ b2~"
     assert with_others == f"{batch_alone} i0 i1 i2"
-    assert held == (1, 2)
+    assert queued == (1, 2)
     assert scene.started == f"{with_others} i3"
     await scene.answer("i1")
     assert scene.started == f"{with_others} i3 b3~"
@@ -290,7 +290,7 @@ async def test_one_that_floods_does_not_starve_another(stage: Stage) -> None:
     assert sum(isinstance(scene.error(name), Overloaded) for name in scene.tasks) > 500
 
 
-async def test_who_has_had_less_starts_at_once(stage: Stage) -> None:
+async def test_a_tenant_below_its_share_starts_at_once(stage: Stage) -> None:
     """Once another tenant is known, a slot is kept: for it, and for nobody who has had more."""
     scene = stage()
     await scene.come("s0", "small")
@@ -309,7 +309,7 @@ async def test_who_has_had_less_starts_at_once(stage: Stage) -> None:
     assert scene.started == f"{again} f3"
 
 
-async def test_one_that_is_alone_has_all_slots(stage: Stage) -> None:
+async def test_a_tenant_that_is_alone_may_use_all_slots(stage: Stage) -> None:
     """Nothing is kept for batch, nor for one that has stayed away."""
     scene = stage()
     await scene.come("b0~", "batch")
@@ -321,8 +321,8 @@ async def test_one_that_is_alone_has_all_slots(stage: Stage) -> None:
     assert scene.started == "b0~ s0 b1~ full0 full1 full2 full3"
 
 
-async def test_what_has_waited_counts_as_well(stage: Stage) -> None:
-    """A tenant whose requests were all held has had its share when they have been started."""
+async def test_queued_requests_count_as_usage_once_started(stage: Stage) -> None:
+    """A tenant whose requests were all queued has had its share when they have been started."""
     scene = stage()
     await scene.come(FULL, "flood")
     await scene.come("x0 x1 x2 x3 x4 x5", "other")
@@ -331,7 +331,7 @@ async def test_what_has_waited_counts_as_well(stage: Stage) -> None:
     assert scene.started == f"{FULL} x0 x1 x2 x3 x4"
 
 
-async def test_nobody_overtakes_their_own(stage: Stage) -> None:
+async def test_a_tenant_does_not_overtake_its_own_requests(stage: Stage) -> None:
     """A tenant that has had less waits behind what it has waiting."""
     scene = stage()
     await scene.come(FULL, "flood")
@@ -355,7 +355,7 @@ async def test_nobody_overtakes_their_own(stage: Stage) -> None:
 async def test_when_too_many_wait_the_largest_share_pays(
     stage: Stage, waiting: list[tuple[str, str]], newcomer: tuple[str, str], rejected: str
 ) -> None:
-    """Of four, three may wait: one gets to hear why, and when to come again."""
+    """Three of four may wait: the other one is told why, and when to retry."""
     scene = stage(max_requests=3)
     await scene.come(FULL)
     for names, tenant in waiting:
@@ -370,20 +370,20 @@ async def test_when_too_many_wait_the_largest_share_pays(
     assert scene.admission.queued_interactive + scene.admission.queued_batch == 3
 
 
-async def test_a_model_may_let_nobody_wait(stage: Stage) -> None:
-    """What cannot be started at once is turned away."""
+async def test_a_model_may_have_no_queue(stage: Stage) -> None:
+    """A request that cannot be started at once is rejected."""
     scene = stage(max_requests=0)
     await scene.come(f"{FULL} x")
     assert scene.started == FULL
     assert "no request may wait" in str(scene.error("x"))
 
 
-async def test_the_bodies_that_wait_are_bounded(stage: Stage) -> None:
-    """Whoever has the most bytes pays, were it one request, and of another model."""
+async def test_the_bytes_of_queued_bodies_are_bounded(stage: Stage) -> None:
+    """The most bytes are rejected first, even one request, even of another model."""
     scene, other = stage(), stage()
     scene.admission = Admission(scene.model, scene.scheduler, other.all_queued, scene.clock)
-    for crowded in (scene, other):
-        await crowded.come(FULL)
+    for each in (scene, other):
+        await each.come(FULL)
     await other.come("large", "a", WAITING_BYTES - 10)
     await scene.come("small", "b", 20)
     await scene.come("same", "b", WAITING_BYTES)
@@ -394,7 +394,7 @@ async def test_the_bodies_that_wait_are_bounded(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("is_released", [False, True])
-async def test_one_that_gives_up_leaves_nothing_behind(stage: Stage, is_released: bool) -> None:
+async def test_a_cancelled_request_leaves_nothing_behind(stage: Stage, is_released: bool) -> None:
     """Cancelled while it waits, or in the moment in which it is let go: the next one goes."""
     scene = stage()
     await scene.come(FULL)
@@ -417,7 +417,7 @@ async def test_one_that_gives_up_leaves_nothing_behind(stage: Stage, is_released
     assert not scene.is_watching
 
 
-async def test_cancelled_and_let_go_at_once(stage: Stage) -> None:
+async def test_a_slot_is_not_lost_on_a_request_cancelled_meanwhile(stage: Stage) -> None:
     """The slot that comes free in the same moment is not lost on it."""
     scene = stage()
     await scene.come(FULL)
@@ -427,7 +427,7 @@ async def test_cancelled_and_let_go_at_once(stage: Stage) -> None:
     assert scene.started == f"{FULL} y"
 
 
-async def test_cancelled_with_news_on_the_way(stage: Stage) -> None:
+async def test_a_request_may_be_cancelled_before_its_queue_is_served(stage: Stage) -> None:
     """Its lane is looked at before its caller has come to know."""
     scene = stage()
     await scene.come(FULL)
@@ -455,7 +455,7 @@ async def test_a_released_request_keeps_its_slot_until_it_is_sent(stage: Stage) 
     assert scene.started == f"{FULL} x"
 
 
-async def test_a_slot_that_is_not_used_goes_to_the_next(stage: Stage) -> None:
+async def test_an_unused_slot_goes_to_the_next_request(stage: Stage) -> None:
     """An admitted request may fail before it is sent."""
     scene = stage()
     await scene.come(FULL)
@@ -468,7 +468,9 @@ async def test_a_slot_that_is_not_used_goes_to_the_next(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(("name", "limit"), [("x", "max_wait_s"), ("x~", "batch_max_wait_s")])
-async def test_who_has_waited_too_long_is_turned_away(stage: Stage, name: str, limit: str) -> None:
+async def test_a_request_that_has_waited_too_long_is_rejected(
+    stage: Stage, name: str, limit: str
+) -> None:
     """The limit is the model's, one for each priority."""
     scene = stage(**{"max_wait_s": 60, "batch_max_wait_s": 60, limit: 0.01})
     await scene.come(FULL)
@@ -479,7 +481,7 @@ async def test_who_has_waited_too_long_is_turned_away(stage: Stage, name: str, l
     assert not scene.is_watching
 
 
-async def test_the_limit_holds_for_the_wait_alone(stage: Stage) -> None:
+async def test_the_wait_limit_does_not_limit_the_answer(stage: Stage) -> None:
     """An answer may take as long as it takes."""
     scene = stage()
     await scene.come(FULL)
@@ -490,7 +492,7 @@ async def test_the_limit_holds_for_the_wait_alone(stage: Stage) -> None:
     assert queued.timer.cancelled()
 
 
-async def test_who_would_wait_too_long_is_turned_away_at_once(stage: Stage) -> None:
+async def test_a_request_that_would_wait_too_long_is_rejected_at_once(stage: Stage) -> None:
     """At one start a second four wait; the sixth would wait for more than 80 % of the limit."""
     scene = stage(max_wait_s=6)
     await scene.come(f"{FULL} {names_of(8)}")
@@ -509,7 +511,7 @@ async def test_who_would_wait_too_long_is_turned_away_at_once(stage: Stage) -> N
     small.cancel()
 
 
-async def test_who_has_no_time_left_to_wait_is_turned_away_at_once(stage: Stage) -> None:
+async def test_a_request_whose_deadline_is_too_near_is_rejected_at_once(stage: Stage) -> None:
     """Its own deadline is a limit as well: better now than when that has passed."""
     scene = stage(max_wait_s=60)
     await scene.come(f"{FULL} {names_of(4)}")
@@ -550,7 +552,7 @@ UNLIKE = Prompt(keys=(), size=LONG.size)
 """As long, and like no other."""
 
 
-async def test_a_large_one_does_not_idle_its_replica(stage: Stage) -> None:
+async def test_small_requests_pass_a_large_one_for_half_of_its_time(stage: Stage) -> None:
     """Smaller ones pass it, those already there and newcomers, for half of its time."""
     scene = stage(max_wait_s=10)
     with_facts(scene, kv_tokens=20_000)
@@ -572,7 +574,7 @@ async def test_a_large_one_does_not_idle_its_replica(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("max_model_len", "started"), [(4000, "bogus x"), (6000, ""), (10_000, "")]
 )
-async def test_what_will_be_refused_needs_no_room(
+async def test_a_prompt_that_the_engine_will_refuse_needs_no_room(
     stage: Stage, max_model_len: int, started: str
 ) -> None:
     """A prompt that is far too long takes a slot only, until its engine has said so."""
@@ -585,7 +587,7 @@ async def test_what_will_be_refused_needs_no_room(
 
 
 async def test_many_answers_take_as_many_slots_and_turns(stage: Stage) -> None:
-    """Of four slots three are for the answers of one request, and it costs as much as three."""
+    """One request with three answers takes three of four slots, and costs as much as three."""
     scene = stage()
     request = scene.request(tenant=Tenant(b"t"), sequences=3)
     scene.tasks["three"] = asyncio.create_task(scene._request("three", request))
@@ -597,8 +599,8 @@ async def test_many_answers_take_as_many_slots_and_turns(stage: Stage) -> None:
     assert scene.started == "three x y z"
 
 
-def test_all_prompts_cost() -> None:
-    """Of a list only the first one is looked at; of the others the length counts."""
+def test_all_prompts_of_a_list_count_as_cost() -> None:
+    """Only the first one is estimated by its prefix; the others count by their length."""
     scene = Scene(Clock())
     decision = scene.choose()
     few, many = (scene.request(prompts_bytes=size) for size in (300, 4400))
@@ -606,7 +608,7 @@ def test_all_prompts_cost() -> None:
     assert many.tokens(decision) == pytest.approx(1100 + decision.output_tokens)
 
 
-async def test_invented_keys_drive_out_nobody_else(stage: Stage) -> None:
+async def test_invented_keys_evict_no_other_address(stage: Stage) -> None:
     """A new key with each request is still the same address, which is the largest."""
     scene = stage(max_requests=6)
     await scene.come(FULL, "honest")
@@ -653,7 +655,7 @@ def eject(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("change", [come, leave, drain, shun, eject])
-async def test_when_the_fleet_changes_the_held_choose_again(
+async def test_queued_requests_choose_again_when_the_fleet_changes(
     stage: Stage, change: Callable[[Scene], None]
 ) -> None:
     """They need not wait where they were bound; what they are, and since when, stays."""
@@ -671,8 +673,8 @@ async def test_when_the_fleet_changes_the_held_choose_again(
     assert [d.is_batch for d in decisions] == [False, True]
 
 
-async def test_in_another_lane_other_things_count(stage: Stage) -> None:
-    """What the new replica holds of a prompt makes it a short one there."""
+async def test_a_rebound_request_is_ordered_by_its_cost_there(stage: Stage) -> None:
+    """A prompt that the new replica has cached is a short one there."""
     scene = stage("b")
     await scene.come(FULL)
     scene.set_replicas("ab")
@@ -695,7 +697,7 @@ async def test_in_another_lane_other_things_count(stage: Stage) -> None:
     assert scene.started == f"{after_one} short"
 
 
-async def test_nothing_is_kept_of_replicas_that_have_gone(stage: Stage) -> None:
+async def test_queues_of_removed_replicas_are_dropped(stage: Stage) -> None:
     """They come and go as long as a router runs."""
     scene = stage()
     for name in "abcde":
@@ -720,7 +722,7 @@ async def test_while_the_only_replica_drains_requests_wait_for_the_next(stage: S
 
 
 async def test_a_replica_that_comes_back_is_found_again(stage: Stage) -> None:
-    """Nobody tells when it is shunned no more: the next news of any replica is enough."""
+    """Nothing says when its backoff is over: the next change of any replica is enough."""
     scene = stage("ab")
     scene.model.replicas["b"].shunned_until_s = scene.clock.now_s + 5
     await scene.come(FULL)
@@ -731,7 +733,7 @@ async def test_a_replica_that_comes_back_is_found_again(stage: Stage) -> None:
     assert scene.decisions["x"].replica.id == "b"
 
 
-async def test_many_choose_again_without_a_detour(stage: Stage) -> None:
+async def test_many_requests_choose_again_in_batches(stage: Stage) -> None:
     """More than choose at one time: none is sent to the replica that has gone."""
     scene = stage()
     await scene.come(FULL)
@@ -752,7 +754,7 @@ async def test_many_choose_again_without_a_detour(stage: Stage) -> None:
     assert sent == {"b"}
 
 
-async def test_a_choice_that_fails_is_the_waiter_s(stage: Stage) -> None:
+async def test_an_error_of_choosing_again_reaches_the_waiting_request(stage: Stage) -> None:
     """The last replica has gone: whoever waits is told so, and all others too."""
     scene = stage()
     await scene.come(FULL)
@@ -765,7 +767,7 @@ async def test_a_choice_that_fails_is_the_waiter_s(stage: Stage) -> None:
     assert scene.all_queued.weight == 0
 
 
-async def test_one_that_gives_up_as_its_model_goes(stage: Stage) -> None:
+async def test_a_request_may_be_cancelled_as_its_model_is_removed(stage: Stage) -> None:
     """There is nobody any more to be told."""
     scene = stage()
     await scene.come(FULL)
@@ -778,7 +780,7 @@ async def test_one_that_gives_up_as_its_model_goes(stage: Stage) -> None:
     assert scene.error("y") is not scene.error("z")
 
 
-async def test_telemetry_lets_requests_go(stage: Stage) -> None:
+async def test_telemetry_releases_queued_requests(stage: Stage) -> None:
     """A replica that others have filled starts ours as soon as it says that it has room."""
     scene = stage()
     busy = Load(running=SLOTS, waiting=1, pending_tokens=0, free_tokens=0)
@@ -818,7 +820,7 @@ async def test_a_request_that_waited_for_a_start_may_wait_on(stage: Stage) -> No
     scene.admission.remove(queued)
 
 
-async def test_engines_learn_what_is_held_for_them(stage: Stage) -> None:
+async def test_demand_counts_what_waits_for_each_replica(stage: Stage) -> None:
     """Interactive and batch apart, with the tokens of the prompts; nothing once they are sent."""
     scene = stage()
     await scene.come(FULL)

@@ -100,7 +100,7 @@ def test_a_share_is_measured_by_weight() -> None:
 
 @pytest.mark.parametrize(("limit", "fits", "rejected"), [(5, True, 0), (3, True, 2), (1, False, 3)])
 def test_requests_are_rejected_until_a_newcomer_fits(limit: int, fits: bool, rejected: int) -> None:
-    """As few as it takes, all for the same reason; it may be that the newcomer has to go."""
+    """No more are rejected than it takes, all for one reason; or the newcomer has to be."""
     index = EvictionIndex[Waiter]()
     waiting = [place("a", number) for number in range(4)]
     for request in waiting:

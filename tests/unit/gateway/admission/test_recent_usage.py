@@ -1,4 +1,4 @@
-"""Which tenants have had their share of a model lately."""
+"""Recent usage: which tenants are over their fair share of a model."""
 
 import pytest
 
@@ -31,7 +31,7 @@ A1, A2 = Tenant(b"a", b"1"), Tenant(b"a", b"2")
         ([(A1, 6.0), (A2, 5.0), (B, 99.0)], {A1, B}),
     ],
 )
-def test_who_has_had_the_mean_or_more(
+def test_a_part_with_the_mean_or_more_is_over_its_share(
     clock: Clock, started: list[tuple[Tenant, float]], have_had: set[Tenant]
 ) -> None:
     """Alone nobody has, nor has one that nothing was started for."""
@@ -42,8 +42,8 @@ def test_who_has_had_the_mean_or_more(
     assert {tenant for tenant in known | {C, NEW} if usage.is_over_fair_share(tenant)} == have_had
 
 
-def test_what_is_long_past_counts_less(clock: Clock) -> None:
-    """As many tokens of a while ago are a smaller share than those of now."""
+def test_old_usage_counts_less(clock: Clock) -> None:
+    """The same tokens of a while ago are a smaller share than those of now."""
     usage = RecentUsage(clock)
     usage.record(A, 10)
     clock.now_s += WINDOW_S / 2
@@ -53,7 +53,7 @@ def test_what_is_long_past_counts_less(clock: Clock) -> None:
     assert usage.is_over_fair_share(B)
 
 
-def test_who_stays_away_is_forgotten(clock: Clock) -> None:
+def test_a_tenant_that_stays_away_is_dropped(clock: Clock) -> None:
     """The others are alone then, and nothing is kept of it."""
     usage = RecentUsage(clock)
     usage.record(B, 1)
@@ -67,7 +67,7 @@ def test_who_stays_away_is_forgotten(clock: Clock) -> None:
     assert [usage.is_over_fair_share(tenant) for tenant in (A, B, C)] == [False, False, True]
 
 
-def test_invented_names_are_not_all_remembered(clock: Clock) -> None:
+def test_the_number_of_remembered_names_is_bounded(clock: Clock) -> None:
     """The oldest ones count no more; another key makes no other address."""
     usage = RecentUsage(clock)
     usage.record(B, 1)
@@ -80,8 +80,8 @@ def test_invented_names_are_not_all_remembered(clock: Clock) -> None:
     assert usage.is_over_fair_share(Tenant(b"a", b"new"))
 
 
-def test_usage_are_told_apart_after_any_time(clock: Clock) -> None:
-    """What a token counts for does not grow beyond what can be computed."""
+def test_shares_stay_distinct_after_any_time(clock: Clock) -> None:
+    """The scale of new tokens does not grow beyond what can be computed."""
     usage = RecentUsage(clock)
     usage.record(A, 9)
     for _ in range(100):

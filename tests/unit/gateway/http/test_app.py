@@ -67,7 +67,7 @@ async def test_form_routes_reach_the_models_engine(
     assert request.headers["content-type"].encode() in engine.requests[0]
 
 
-async def test_a_busy_replica_is_left_alone(start_engine: StartEngine, surface: Surface) -> None:
+async def test_requests_avoid_a_busy_replica(start_engine: StartEngine, surface: Surface) -> None:
     """While one replica works for this router, the other gets what comes."""
     thinking, go_on = asyncio.Event(), asyncio.Event()
 
@@ -149,7 +149,7 @@ async def test_options_names_the_methods(surface: Surface) -> None:
 async def test_unsupported_route_names_those_there_are(
     start_engine: StartEngine, surface: Surface
 ) -> None:
-    """Who asks an embedding model to chat learns what it can do."""
+    """A client that asks an embedding model to chat is told what it can do."""
     engine = await start_engine(script(answer(b"ok")))
     surface.add("e", engine, routes=("/v1/embeddings", "/tokenize"))
     async with surface.client() as client:
@@ -266,7 +266,7 @@ async def test_senseless_length_is_a_client_error(surface: Surface, length: byte
 
 
 async def test_client_that_leaves_before_its_body_gets_nothing(surface: Surface) -> None:
-    """Nobody is there to be answered."""
+    """No client is left to be answered."""
 
     async def receive() -> Message:
         return {"type": "http.disconnect"}
@@ -293,7 +293,7 @@ async def raw_post(
 @settings(deadline=None, max_examples=50)
 @given(st.binary(max_size=50), st.sampled_from([*JSON_ROUTES, *FORM_ROUTES]))
 def test_no_body_gives_500(content: bytes, path: str) -> None:
-    """Whatever is posted to any route, the answer is a client error."""
+    """Any bytes posted to any route are answered with a client error."""
 
     async def run() -> int:
         async with Surface(UpstreamClient()).client() as client:
@@ -388,7 +388,7 @@ async def test_head_is_get_without_a_body(surface: Surface) -> None:
 
 
 async def test_openapi_describes_the_inference_routes(surface: Surface) -> None:
-    """What the dispatcher takes before FastAPI is documented all the same."""
+    """Routes that never reach FastAPI are documented all the same."""
     async with surface.client() as client:
         paths = (await client.get("/openapi.json")).json()["paths"]
         assert (await client.get("/docs")).status_code == 200

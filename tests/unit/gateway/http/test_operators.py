@@ -1,4 +1,4 @@
-"""The operators' routes, and what every answer says of the decision behind it."""
+"""The operators' routes, and the headers that explain decisions."""
 
 import random
 from typing import Any
@@ -73,7 +73,7 @@ async def stand(start_engine: StartEngine, upstream: UpstreamClient, is_local: b
 
 
 def dispatch_in(request: bytes) -> Dispatch:
-    """What the router told the engine."""
+    """The dispatch in a request to an engine."""
     for line in request.split(b"\r\n"):
         name, _, value = line.partition(b": ")
         if name == DISPATCH:
@@ -115,7 +115,7 @@ async def test_a_decision_explains_itself_in_a_header(stand: Stand) -> None:
     assert decision["candidates"][0]["replica"] == decision["replica"]
 
 
-async def test_the_engine_hears_what_the_router_knows(stand: Stand) -> None:
+async def test_the_dispatch_header_carries_the_prompts_keys(stand: Stand) -> None:
     """The keys of the prompt go along, in place of whatever a client sends under that name."""
     async with stand.client(**{"x-gateway-dispatch": "forged"}) as client:
         await client.post(CHAT, json=BODY)
@@ -156,7 +156,7 @@ async def test_a_dry_run_fails_as_the_request_would(
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
 
 
-async def test_decisions_are_kept_and_completed(stand: Stand) -> None:
+async def test_decisions_are_kept_with_their_outcomes(stand: Stand) -> None:
     """Newest first, with what the engine told of the requests it has finished."""
     async with stand.client() as client:
         for number in range(3):
@@ -213,7 +213,7 @@ async def test_only_operators_are_let_in(
 
 
 async def test_the_config_in_force_is_shown_without_secrets(stand: Stand) -> None:
-    """Names and limits, what was refused since, and never the operators' key."""
+    """Names and limits are shown, and what was rejected since; never the operators' key."""
     await stand.live_config.adopt({"aliases": {"x": "m"}, "admin_key": KEY})
     await stand.live_config.adopt({"aliases": {"x": "x"}})
 
@@ -244,7 +244,7 @@ async def test_a_session_prefers_its_replica(stand: Stand) -> None:
     assert set.union(*replicas.values()) == set(stand.model.replicas)
 
 
-async def test_a_dry_run_wakes_nobody(stand: Stand) -> None:
+async def test_a_dry_run_starts_no_engine(stand: Stand) -> None:
     """Asking where a request would go starts no engine; sending one does."""
     stand.model.replace_replicas([])
     stand.model.state = ModelState.SCALED_TO_ZERO

@@ -1,4 +1,4 @@
-"""One request's way to an answer, past engines that fail in every way there is."""
+"""Attempts at answering a request, with engines that fail in every way there is."""
 
 import asyncio
 import json
@@ -72,7 +72,7 @@ FINISH = chunk({}, "stop")
 
 
 def text_of(stream: bytes) -> str:
-    """What a chat's stream says."""
+    """The text of a chat's stream."""
     events = [e.removeprefix(b"data: ") for e in stream.split(b"\n\n") if e.startswith(b"data: {")]
     choices = [choice for e in events for choice in json.loads(e).get("choices", [])]
     return "".join(choice["delta"].get("content", "") for choice in choices)
@@ -209,8 +209,8 @@ async def test_a_failure_before_the_first_byte_is_not_seen(stand: Stand, failure
     assert [action for _, action in stand.faults] == [Action.RETRIED]
 
 
-async def test_an_engine_that_is_not_there_is_passed_over(stand: Stand) -> None:
-    """Refused connections cost no retry of the budget, and the replica is shunned."""
+async def test_an_unreachable_engine_is_skipped_at_no_cost(stand: Stand) -> None:
+    """Refused connections cost no retry of the budget, and others are preferred to the replica."""
     await stand.has(script(answer(b'"fine"')), script(answer(b'"fine"')))
     dead, _ = stand.model.replicas.values()
     await stand.engines[0].stop()
@@ -222,7 +222,7 @@ async def test_an_engine_that_is_not_there_is_passed_over(stand: Stand) -> None:
     assert stand.pool.retry_budget(request()).spend()
 
 
-async def test_attempts_are_limited(stand: Stand) -> None:
+async def test_a_request_gets_a_limited_number_of_attempts(stand: Stand) -> None:
     """Where all engines fail, the last one's own answer is what the client gets."""
     await stand.has(*[script(SORRY)] * 5)
     await stand.answer()
@@ -233,8 +233,8 @@ async def test_attempts_are_limited(stand: Stand) -> None:
 
 
 @pytest.mark.parametrize("status", [b"400 Bad Request", b"404 Not Found", b"422 Unprocessable"])
-async def test_a_refusal_is_an_answer(stand: Stand, status: bytes) -> None:
-    """What is wrong with a request is wrong everywhere."""
+async def test_a_client_error_is_not_retried(stand: Stand, status: bytes) -> None:
+    """A wrong request is wrong on every engine."""
     await stand.has(*[script(answer(b"{}", status=status))] * 2)
     await stand.answer()
     assert sum(stand.tracked_requests) == 1
@@ -251,7 +251,7 @@ async def test_retries_do_not_multiply_an_outage(stand: Stand) -> None:
     assert sum(stand.tracked_requests) <= count * 1.2 + RESERVE
 
 
-async def test_an_outlier_is_left_alone(stand: Stand) -> None:
+async def test_an_engine_that_always_fails_is_ejected(stand: Stand) -> None:
     """An engine that always fails gets no more requests than it takes to find out."""
     run = script(SORRY)
     await stand.has(run, script(answer(b"{}")), script(answer(b"{}")))
@@ -320,7 +320,7 @@ async def test_a_request_that_kills_engines_is_not_tried_on_all(stand: Stand) ->
     assert failure.value.headers == [NO_RETRY]
 
 
-async def test_a_stream_that_gets_no_further_is_given_up(stand: Stand) -> None:
+async def test_a_stream_that_makes_no_progress_is_given_up(stand: Stand) -> None:
     """Attempts that bring the client nothing new are few, however many engines there are."""
     failed = b'data: {"error": {"message": "EngineCore died", "code": 500}}\n\n'
     await stand.has(*[script(EVENTS + chunked(ROLE + failed + DONE) + END)] * 6)
@@ -330,7 +330,7 @@ async def test_a_stream_that_gets_no_further_is_given_up(stand: Stand) -> None:
     assert stand.client.body.endswith(DONE)
 
 
-async def test_what_an_engine_cannot_do_is_no_fault_of_its(stand: Stand) -> None:
+async def test_a_501_is_passed_on_and_not_counted_against_the_engine(stand: Stand) -> None:
     """501 is for what a client asks: passed on, not retried, and nobody is blamed."""
     await stand.has(*[script(answer(b"{}", status=b"501 Not Implemented"))] * 2)
     for _ in range(2 * IN_A_ROW):
@@ -341,7 +341,9 @@ async def test_what_an_engine_cannot_do_is_no_fault_of_its(stand: Stand) -> None
     assert stand.faults == {}
 
 
-async def test_a_stuck_engine_is_given_up(stand: Stand, upstream: UpstreamClient) -> None:
+async def test_a_request_leaves_an_engine_that_is_stuck(
+    stand: Stand, upstream: UpstreamClient
+) -> None:
     """A request that waits for headers goes elsewhere as soon as its engine is known to hang."""
     waiting = asyncio.Event()
 
@@ -371,7 +373,7 @@ async def test_a_broken_body_is_not_ended_as_if_it_were_whole(stand: Stand) -> N
     assert sum(stand.tracked_requests) == 1
 
 
-async def test_a_broken_stream_is_carried_on(stand: Stand) -> None:
+async def test_a_broken_stream_is_resumed_on_another_engine(stand: Stand) -> None:
     """Another engine gives the rest, and the client sees one answer."""
     words = ["one ", "two ", "three ", "four "]
     before = [ROLE, *(chunk({"content": word}) for word in words[:2])]
@@ -393,7 +395,7 @@ async def test_a_broken_stream_is_carried_on(stand: Stand) -> None:
     assert stand.faults == {("broke_off", Action.RESUMED): 1}
 
 
-async def test_a_stream_that_has_said_nothing_starts_again(stand: Stand) -> None:
+async def test_a_stream_without_events_is_retried_from_the_start(stand: Stand) -> None:
     """Headers alone commit to nothing."""
     fine = script(EVENTS + chunked(ROLE + chunk({"content": "hi"}) + FINISH + DONE) + END)
     run, _ = failing_first(script(EVENTS, closes=True), fine)
@@ -420,7 +422,7 @@ async def test_a_stream_that_cannot_go_on_ends_with_an_error_event(
     assert Action.TRUNCATED in {action for _, action in stand.faults}
 
 
-async def test_a_client_may_refuse_to_be_carried_on(stand: Stand) -> None:
+async def test_a_client_may_refuse_resumption(stand: Stand) -> None:
     """With `x-gateway-resume: off` a broken stream is a broken stream."""
     sent = EVENTS + chunked(ROLE + chunk({"content": "a"}))
     await stand.has(*[script(sent, closes=True)] * 2)
@@ -457,7 +459,7 @@ async def test_the_shorter_deadline_counts(stand: Stand) -> None:
 
 
 async def test_a_deadline_in_a_stream_is_an_event(stand: Stand) -> None:
-    """What has come stays, and the end says why."""
+    """The client keeps what has come, and the last event says why there is no more."""
 
     async def stop_half_way(tracked: Visit) -> None:
         await tracked.send(EVENTS + chunked(ROLE + chunk({"content": "a"})))

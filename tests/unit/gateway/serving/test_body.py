@@ -1,4 +1,4 @@
-"""Reading bodies: how large they may be, and how slowly they may come."""
+"""The reader of bodies: how large they may be, and how slowly they may come."""
 
 import asyncio
 import selectors
@@ -70,7 +70,7 @@ def client(
     return receive
 
 
-def test_a_body_comes_whole() -> None:
+def test_parts_of_a_body_are_joined() -> None:
     """Its parts are joined in order."""
     assert run(read_body(client(b"ab", b"", b"cd"), b"4", LIMIT_MB)) == b"abcd"
 
@@ -103,8 +103,8 @@ def test_a_large_body_has_the_time_it_takes() -> None:
     assert len(body) == count * PACE_BYTES_PER_S
 
 
-def test_haste_earns_no_leisure() -> None:
-    """Whoever sends most of a body at once and then stops is not waited for any longer."""
+def test_a_fast_beginning_earns_no_extra_time() -> None:
+    """A client that sends most of a body at once and then stops gets no longer wait."""
 
     async def given_up_s() -> bytes:
         with pytest.raises(BodyTooSlow):
@@ -114,7 +114,7 @@ def test_haste_earns_no_leisure() -> None:
     assert float(run(given_up_s())) <= GRACE_S
 
 
-def test_time_is_not_earned_by_what_is_announced() -> None:
+def test_an_announced_length_earns_no_extra_time() -> None:
     """Only bytes that came bring time, not those that `content-length` promises."""
     with pytest.raises(BodyTooSlow):
         run(read_body(client(b"x", b"x", every_s=GRACE_S * 0.6), b"%d" % MIB, LIMIT_MB))
@@ -140,13 +140,13 @@ def test_a_body_without_end_is_refused_at_the_limit() -> None:
 
 @pytest.mark.parametrize("length", [b"-1", b"1e3", b"0x10", b"", b"9" * 5000, b"\xd9\xa1"])
 def test_a_length_that_is_no_number_is_refused(length: bytes) -> None:
-    """Also one of so many digits that Python would take long to read it."""
+    """So is one of so many digits that Python would take long to read it."""
     with pytest.raises(InvalidRequest, match="content-length"):
         run(read_body(client(b"x"), length, LIMIT_MB))
 
 
-def test_a_client_that_leaves_is_no_slow_one() -> None:
-    """Nobody is there to be told of a timeout."""
+def test_a_client_that_disconnects_is_not_reported_as_slow() -> None:
+    """No client is left to be told of a timeout."""
 
     async def receive() -> Message:
         return {"type": "http.disconnect"}

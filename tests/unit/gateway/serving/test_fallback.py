@@ -1,4 +1,4 @@
-"""Tests of the fallback chain: which model answers, and what is told of one that has to start."""
+"""The fallback chain: which model answers, and what clients are told while one starts."""
 
 import asyncio
 import json
@@ -44,7 +44,7 @@ async def asked(surface: Surface, model: str, **more: object) -> httpx.Response:
 
 
 def dispatch_of(engine: FakeEngine) -> Dispatch:
-    """What the router told the engine beside its last request."""
+    """The dispatch that came with the engine's last request."""
     lines = engine.requests[-1].split(b"\r\n")
     (value,) = [x.partition(b": ")[2] for x in lines if x.lower().startswith(DISPATCH + b":")]
     return Dispatch.decode(value)
@@ -142,7 +142,7 @@ async def forever(tracked: Visit) -> None:
     await asyncio.sleep(60)
 
 
-async def test_what_is_the_clients_fault_is_told(
+async def test_a_client_error_does_not_fall_back(
     start_engine: StartEngine, surface: Surface
 ) -> None:
     """A request that an engine refuses is no reason to ask another model."""
@@ -154,7 +154,7 @@ async def test_what_is_the_clients_fault_is_told(
     assert (response.status_code, second.requests) == (400, [])
 
 
-async def test_the_last_of_the_chain_has_the_last_word(
+async def test_the_client_gets_the_error_of_the_last_model(
     start_engine: StartEngine, surface: Surface
 ) -> None:
     """Where none can answer, the client is told why the last one cannot."""
@@ -169,7 +169,7 @@ async def test_the_last_of_the_chain_has_the_last_word(
 async def test_a_stream_that_has_begun_does_not_change_its_model(
     start_engine: StartEngine, surface: Surface
 ) -> None:
-    """What the client has read of one model is not followed by another's."""
+    """A stream of one model is not carried on by another."""
 
     async def break_off(tracked: Visit) -> None:
         await tracked.send(EVENTS + chunked(b'data: {"choices":[{"delta":{}}]}\n\n'))
@@ -226,8 +226,8 @@ async def test_a_stream_is_told_that_its_model_starts(
     assert response.text.endswith('data: {"choices":[]}\n\ndata: [DONE]\n\n')
 
 
-async def test_a_start_that_fails_is_told_and_not_tried_at_once_again(surface: Surface) -> None:
-    """Whoever waits learns why; whoever comes soon after does so without another start."""
+async def test_a_failed_start_is_reported_and_backs_off(surface: Surface) -> None:
+    """Clients that wait learn why; so do those that come soon after, without another start."""
     model = surface.add("m")
     model.state = ModelState.STARTING
     asking = asyncio.create_task(asked(surface, "m"))
@@ -249,7 +249,7 @@ async def test_a_start_that_fails_is_told_and_not_tried_at_once_again(surface: S
 async def test_a_model_that_is_deployed_again_is_tried_again(
     start_engine: StartEngine, surface: Surface
 ) -> None:
-    """What has failed before is forgotten with the entry that failed."""
+    """A failure is forgotten with the entry that failed."""
     model = surface.add("m")
     model.state, model.reason = ModelState.UNHEALTHY, "no such weights"
     failed = await asked(surface, "m")
@@ -262,7 +262,7 @@ async def test_a_model_that_is_deployed_again_is_tried_again(
     assert (failed.status_code, (await asking).status_code) == (503, 200)
 
 
-async def test_a_start_goes_on_for_a_while_without_those_who_wanted_it(surface: Surface) -> None:
+async def test_a_start_stays_wanted_for_a_while_after_clients_give_up(surface: Surface) -> None:
     """A client that gives up soon, and comes again, finds the model further on its way."""
     model = surface.add("m")
     model.terms = ServingOptions(cold_start_timeout_s=0.05)
@@ -274,7 +274,7 @@ async def test_a_start_goes_on_for_a_while_without_those_who_wanted_it(surface: 
     assert 0 not in surface.wakes
 
 
-async def test_no_more_wait_for_a_start_than_may_wait(surface: Surface) -> None:
+async def test_requests_that_wait_for_a_start_are_limited(surface: Surface) -> None:
     """The next one is told to come again."""
     model = surface.add("m")
     model.terms = ServingOptions(queue=QueueOptions(max_requests=2), cold_start_timeout_s=0.5)
@@ -286,7 +286,7 @@ async def test_no_more_wait_for_a_start_than_may_wait(surface: Surface) -> None:
     assert error_of(third)[:2] == (429, "overloaded")
 
 
-async def test_a_model_that_is_taken_away_is_not_waited_for(surface: Surface) -> None:
+async def test_removing_a_model_ends_the_wait_for_its_start(surface: Surface) -> None:
     """It will have no engine."""
     model = surface.add("m")
     asking = asyncio.create_task(asked(surface, "m"))
@@ -332,7 +332,7 @@ async def test_a_shadow_that_does_not_run_is_not_started(
 
 
 async def shadows(surface: Surface) -> Document:
-    """What operators see of shadows."""
+    """The operators' view of shadows."""
     async with surface.client() as client:
         found: Document = (await client.get("/gateway/shadows")).json()
     return found
@@ -348,7 +348,9 @@ async def seen(surface: Surface, outcome: str, count: int) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_names_are_listed_as_models(start_engine: StartEngine, surface: Surface) -> None:
+async def test_aliases_and_splits_are_listed_as_models(
+    start_engine: StartEngine, surface: Surface
+) -> None:
     """An alias stands as its model, a split as the first of its own that is ready."""
     surface.add("cold").state = ModelState.SCALED_TO_ZERO
     engine = await start_engine(script(answer(b"{}")))
@@ -430,7 +432,7 @@ async def test_a_session_keeps_its_arm_of_a_split(
 async def test_a_model_that_loses_its_last_engine_falls_back_at_once(
     start_engine: StartEngine, surface: Surface
 ) -> None:
-    """Nobody waits for another engine to start where another model can answer."""
+    """A request does not wait for another engine to start where another model can answer."""
 
     async def go(tracked: Visit) -> None:
         surface.fleet.replace_replicas(model, [])
@@ -446,7 +448,7 @@ async def test_a_model_that_loses_its_last_engine_falls_back_at_once(
     assert time.monotonic() - began_s < model.terms.cold_start_timeout_s / 2
 
 
-async def test_who_answered_is_told_also_where_the_first_died_after_its_head(
+async def test_the_answering_model_is_named_after_the_first_one_died(
     start_engine: StartEngine, surface: Surface
 ) -> None:
     """The client's answer does not begin before it is known whose it is."""
@@ -464,10 +466,10 @@ async def test_who_answered_is_told_also_where_the_first_died_after_its_head(
     assert response.text.endswith("data: [DONE]\n\n")
 
 
-async def test_a_fallback_that_cannot_help_is_not_the_one_to_tell_of(
+async def test_a_permanent_error_does_not_hide_one_worth_retrying(
     start_engine: StartEngine, surface: Surface
 ) -> None:
-    """What may answer another time is told rather than what is unknown, or never will."""
+    """An error that another try might change is told rather than that a model is unknown."""
     surface.add("a", await start_engine(script(BROKEN)))
     alone = await asked(surface, "a")
     surface.add("c", await start_engine(script(STREAM)), routes=("/v1/embeddings",))
@@ -477,7 +479,7 @@ async def test_a_fallback_that_cannot_help_is_not_the_one_to_tell_of(
     assert error_of(with_other)[:2] == (502, "upstream_failed")
 
 
-async def test_a_model_that_does_not_serve_the_route_is_passed_over(
+async def test_a_model_that_does_not_serve_the_route_is_skipped(
     start_engine: StartEngine, surface: Surface
 ) -> None:
     """One of the chain that does answers."""
@@ -487,7 +489,7 @@ async def test_a_model_that_does_not_serve_the_route_is_passed_over(
     assert (await asked(surface, "a")).text == '"second"'
 
 
-async def test_who_waits_most_makes_room_for_others(
+async def test_the_largest_share_of_waiting_requests_is_rejected_first(
     start_engine: StartEngine, surface: Surface
 ) -> None:
     """One client cannot keep another from waiting for a model to start, nor can batch."""
@@ -513,7 +515,7 @@ async def test_who_waits_most_makes_room_for_others(
 
 
 async def test_a_deadline_does_not_hide_that_a_model_is_cold(surface: Surface) -> None:
-    """Who has less time than the start takes is told when to come again."""
+    """A client with less time than the start takes is told when to retry."""
     model = surface.add("m")
     model.start_s, model.terms = 12.5, ServingOptions(timeout_s=0.1)
     response = await asked(surface, "m")

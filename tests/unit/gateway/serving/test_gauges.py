@@ -1,4 +1,4 @@
-"""How models, replicas and queues stand, as gauges."""
+"""Gauges of models, replicas and queues."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ from tests.unit.surface import Surface, script
 
 @pytest.fixture
 def recorder() -> KeptRecorder:
-    """What is told."""
+    """Where metrics go."""
     return KeptRecorder()
 
 
@@ -31,10 +31,10 @@ def gauges(surface: Surface, recorder: KeptRecorder) -> Gauges:
     return Gauges(surface.pools, recorder)
 
 
-async def test_requests_are_told_where_they_are(
+async def test_requests_are_gauged_where_they_are(
     surface: Surface, recorder: KeptRecorder, gauges: Gauges, start_engine: StartEngine
 ) -> None:
-    """In an engine, held back, or waiting for an engine to start."""
+    """They are in an engine, in a queue, or waiting for an engine to start."""
     go_on = asyncio.Event()
 
     async def run(tracked: Visit) -> None:
@@ -63,10 +63,10 @@ async def test_requests_are_told_where_they_are(
     assert stands["gateway_awaiting_start", ("m",)] == 0
 
 
-async def test_replicas_are_told_by_how_they_stand(
+async def test_replicas_are_gauged_by_state(
     surface: Surface, recorder: KeptRecorder, gauges: Gauges, start_engine: StartEngine
 ) -> None:
-    """Each in one state only; a state that none is in any more stands at 0."""
+    """Each is in one state only; a state that none is in any more is 0."""
     engines = [await start_engine(script(answer(b"{}"))) for _ in range(4)]
     model = surface.add("m", *engines)
     scheduler = surface.pools.of(model).scheduler
@@ -90,7 +90,7 @@ async def test_replicas_are_told_by_how_they_stand(
     assert states == {"ready": 1, "draining": 0, "shunned": 0, "ejected": 0}
 
 
-async def test_a_model_that_is_gone_stands_at_nothing(
+async def test_gauges_of_a_removed_model_go_to_zero(
     surface: Surface, recorder: KeptRecorder, gauges: Gauges, start_engine: StartEngine
 ) -> None:
     """All its gauges, those of what was learned too; other models' stay."""
@@ -106,7 +106,9 @@ async def test_a_model_that_is_gone_stands_at_nothing(
     assert recorder.gauges["gateway_learned_step_seconds", ("stays",)] > 0
 
 
-async def test_what_was_counted_is_passed_on(recorder: KeptRecorder, gauges: Gauges) -> None:
+async def test_counts_are_exported_every_period_and_at_the_end(
+    recorder: KeptRecorder, gauges: Gauges
+) -> None:
     """At the start of every period, and at last when it closes."""
     gauges.start()
     await asyncio.sleep(0)

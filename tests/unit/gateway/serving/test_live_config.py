@@ -1,4 +1,4 @@
-"""Tests of the live config: a wrong gateway config never takes the place of a good one."""
+"""The live config: a wrong gateway config never takes the place of a good one."""
 
 import logging
 
@@ -29,7 +29,7 @@ class MemoryStore:
 
 
 def lines(rejected: RejectedConfig | None) -> tuple[str, ...]:
-    """What is wrong with a config that was rejected, if one was."""
+    """Problems of a config that was rejected, if one was."""
     return rejected.problems if rejected else ()
 
 
@@ -76,7 +76,7 @@ async def test_a_wrong_config_leaves_the_previous_one_in_force(
 
 
 async def test_a_good_config_clears_the_rejection() -> None:
-    """What was wrong with an earlier config is no longer shown."""
+    """Problems of an earlier config are no longer shown."""
     live_config = LiveConfig(MemoryStore())
     await live_config.adopt(GOOD)
     await live_config.adopt(WRONG)

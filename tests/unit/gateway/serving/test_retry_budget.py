@@ -27,7 +27,7 @@ def test_retries_are_a_share_of_the_requests() -> None:
     assert abs(retries - 1000 * SHARE) <= 1
 
 
-def test_savings_are_limited() -> None:
+def test_saved_retries_are_limited() -> None:
     """Long good times do not pay for a storm of retries."""
     budget = RetryBudget()
     for _ in range(100_000):

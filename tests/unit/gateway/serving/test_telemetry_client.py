@@ -1,4 +1,4 @@
-"""Following the telemetry of engines, over real sockets."""
+"""The telemetry client, over real sockets."""
 
 import asyncio
 import random
@@ -33,7 +33,7 @@ SNAPSHOT = Update(
 
 
 class Stand:
-    """A router's picture of one model, kept by subscriptions."""
+    """A router's view of one model, kept up to date by telemetry."""
 
     def __init__(self, upstream: UpstreamClient, silence_s: float = SILENCE_S) -> None:
         rng = random.Random(1)  # noqa: S311 - it breaks ties only
@@ -88,7 +88,9 @@ async def live(tracked: Visit) -> None:
     await tracked.until_gone()
 
 
-async def test_what_an_engine_tells_is_known(start_engine: StartEngine, stand: Stand) -> None:
+async def test_telemetry_updates_the_schedulers_view(
+    start_engine: StartEngine, stand: Stand
+) -> None:
     """First the snapshot, then the changes, also where a frame comes in pieces."""
     frame = encode_update(Update(added=packed(KEYS[2:]), added_tokens=packed_tokens([190])))
     go_on = asyncio.Event()
@@ -113,10 +115,10 @@ async def test_what_an_engine_tells_is_known(start_engine: StartEngine, stand: S
 
 
 @pytest.mark.parametrize("ending", [b"", chunked(b"\xff\xff\xff\xff no telemetry")])
-async def test_a_broken_subscription_is_taken_up_again(
+async def test_a_broken_subscription_is_renewed(
     start_engine: StartEngine, stand: Stand, ending: bytes
 ) -> None:
-    """After a cut or garbage nothing old is believed, and a new snapshot counts."""
+    """After an end or garbage nothing old is believed, and a new snapshot counts."""
     again = asyncio.Event()
 
     async def script(tracked: Visit) -> None:
@@ -141,7 +143,7 @@ async def test_a_broken_subscription_is_taken_up_again(
     assert between.replica.shunned_until_s == 0.0, "it is back, so it is not shunned any more"
 
 
-async def test_a_replica_that_fell_silent_is_shunned(
+async def test_others_are_preferred_to_a_replica_without_telemetry(
     start_engine: StartEngine, stand: Stand
 ) -> None:
     """A subscription that breaks off is the first sign of a dead engine."""
@@ -199,8 +201,8 @@ async def stuck(start_engine: StartEngine, upstream: UpstreamClient) -> AsyncIte
     await stand.telemetry_client.close()
 
 
-async def test_an_engine_that_falls_silent_is_given_up(stuck: Stuck) -> None:
-    """Whoever waits for its answer is told, and others are preferred to it."""
+async def test_a_silent_engine_is_given_up(stuck: Stuck) -> None:
+    """Requests that wait for its answer fail, and others are preferred to it."""
     with pytest.raises(UpstreamFailed) as caught:
         await asyncio.wait_for(stuck.request, PATIENCE_S)
     assert caught.value.reason == "stuck"
@@ -217,7 +219,7 @@ async def test_the_only_engine_of_a_model_is_waited_for(stuck: Stuck) -> None:
     assert not stuck.request.done()
 
 
-async def test_an_engine_that_does_not_get_on_is_given_up(
+async def test_a_stalled_engine_is_given_up(
     start_engine: StartEngine, upstream: UpstreamClient, stand: Stand
 ) -> None:
     """One that still speaks, but whose step takes far longer than any should."""
@@ -237,7 +239,7 @@ async def test_an_engine_that_does_not_get_on_is_given_up(
     assert caught.value.reason == "stuck"
 
 
-async def test_patience_grows_with_each_engine_given_up(
+async def test_the_stall_limit_doubles_with_each_engine_given_up(
     start_engine: StartEngine, upstream: UpstreamClient, stand: Stand
 ) -> None:
     """Steps that are longer than thought are not given up again and again, and never end."""
@@ -280,7 +282,7 @@ async def test_patience_grows_with_each_engine_given_up(
 async def test_an_engine_without_telemetry_is_a_candidate(
     start_engine: StartEngine, stand: Stand
 ) -> None:
-    """It is asked again now and then, and never shunned for it."""
+    """It is asked again now and then, and no other is preferred to it for that."""
 
     async def script(tracked: Visit) -> None:
         await tracked.send(answer(b"", status=b"404 Not Found"))
