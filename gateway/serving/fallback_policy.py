@@ -1,4 +1,4 @@
-"""Fallback policy: what follows the failure of one model of a chain, as a pure function."""
+"""Fallback policy: the step after the failure of one model of a chain, as a pure function."""
 
 from enum import Enum, auto
 
@@ -23,7 +23,7 @@ FALLS_BACK = (
 
 
 class FallbackStep(Enum):
-    """What follows the failure of a model."""
+    """Step that follows the failure of a model."""
 
     NEXT_MODEL = auto()
     """Let the next model of the chain answer."""
@@ -36,7 +36,7 @@ class FallbackStep(Enum):
 def next_step(
     error: GatewayError, *, is_last: bool, has_begun: bool, has_earlier: bool
 ) -> FallbackStep:
-    """What follows the error of a model.
+    """The step after the error of a model; pure.
 
     `is_last`: no other model may answer. `has_begun`: the client has some of an answer already.
     `has_earlier`: an earlier model of the chain failed with an error that is not permanent.

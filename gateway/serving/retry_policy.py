@@ -1,4 +1,4 @@
-"""Retry policy: what follows a failed attempt, as a pure function of failure, progress and budget.
+"""Retry policy: the step after a failed attempt, from its failure, the progress and the budget.
 
 Until its client has been sent any of the answer, a request is retried on another replica, within
 the model's retry budget. A stream that breaks later is resumed on another replica, where it can be.
@@ -17,7 +17,7 @@ FREE = frozenset({Reason.UNREACHABLE, Reason.DRAINING, Reason.STUCK})
 
 
 class NextStep(Enum):
-    """What follows a failed attempt."""
+    """Step that follows a failed attempt."""
 
     RETRY = auto()
     """Send the request to another replica; its client has been sent nothing."""
@@ -29,7 +29,7 @@ class NextStep(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How an attempt failed."""
+    """Failure of one attempt."""
 
     reason: Reason
     has_died: bool = False
@@ -85,7 +85,7 @@ class RetryPolicy:
     """Replicas that may die under one request before it is taken to be the cause."""
 
     def next(self, failure: Failure, progress: Progress, *, has_budget: bool) -> NextStep:
-        """What follows a failure, `progress` being what has been reached with it.
+        """The step after a failure, which `progress` counts already; pure.
 
         `has_budget`: whether the model's retry budget pays for another attempt.
         """

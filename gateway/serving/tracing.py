@@ -135,7 +135,7 @@ class Tracer:
 
 
 class RequestEnd(NamedTuple):
-    """How a request ended."""
+    """End of a request, as its span shows it."""
 
     requested_model: str
     """Name by which its client asked for the model."""
