@@ -5,9 +5,12 @@ import pytest
 from gateway.errors import InvalidRequest
 from gateway.request.head import parse_json
 from gateway.request.inference_request import (
+    SESSION_LIMIT,
     InferenceRequest,
+    asks_for_batch,
     is_batch,
     is_resumable,
+    parse_request,
     timeout_s,
 )
 
@@ -77,3 +80,32 @@ def test_the_sticky_key_is_the_session_the_user_or_the_request(
     body = b'{"model":"m",%b}' % field
     request = InferenceRequest(head=parse_json(body), request_id=b"id", session=session)
     assert request.sticky_key == key
+
+
+def test_a_request_is_parsed_from_its_body_and_headers() -> None:
+    """Engines get the headers that are for them; the rest become fields."""
+    fields = {
+        b"x-session-id": b"s" * 999,
+        b"x-gateway-priority": b"batch",
+        b"x-gateway-resume": b"off",
+        b"x-gateway-explain": b"1",
+        b"x-request-timeout-s": b"2.5",
+    }
+    headers = [(b"accept", b"*/*")]
+    body = b'{"model":"m"}'
+    request = parse_request("/v1/completions", body, fields, headers=headers, request_id=b"id")
+
+    assert (request.head.model, request.path, request.body) == ("m", "/v1/completions", body)
+    assert (request.headers, request.request_id) == (headers, b"id")
+    assert request.session == b"s" * SESSION_LIMIT
+    assert (request.is_batch, request.is_resumable, request.is_explained) == (True, False, True)
+    assert request.timeout_s == 2.5
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(None, False), (b"interactive", False), (b" Batch", True), (b"x", False)],
+)
+def test_the_priority_label_is_known_of_any_request(value: bytes | None, expected: bool) -> None:
+    """A request that is rejected for its priority is counted as interactive."""
+    assert asks_for_batch({} if value is None else {b"x-gateway-priority": value}) is expected
