@@ -90,7 +90,7 @@ def parse_request(  # noqa: PLR0913 - one for each source of a request
 
 def asks_for_batch(headers: Mapping[bytes, bytes]) -> bool:
     """Whether the request asks for batch priority; no where its priority is none there is."""
-    return _BATCH.get(headers.get(PRIORITY, b"").strip().lower(), False)
+    return PRIORITY in headers and _BATCH.get(headers[PRIORITY].strip().lower(), False)
 
 
 def is_batch(headers: Mapping[bytes, bytes]) -> bool:
