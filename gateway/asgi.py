@@ -1,6 +1,6 @@
-"""Types of the ASGI interface."""
+"""Types of ASGI, as far as the gateway uses it, and look-up of headers."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 Headers = list[tuple[bytes, bytes]]
@@ -10,3 +10,11 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def header(headers: Iterable[tuple[bytes, bytes]], name: bytes, default: bytes) -> bytes:
+    """The first value of the header `name`, in lower case; `default` where there is none."""
+    for key, value in headers:
+        if key == name:
+            return value
+    return default

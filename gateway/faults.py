@@ -20,7 +20,7 @@ class Action(StrEnum):
     """Another replica continued the stream; its client notices nothing."""
     FAILED = "failed"
     """The client got an error instead of an answer."""
-    CUT = "cut"
+    TRUNCATED = "truncated"
     """The stream ended with an error event."""
     SHED = "shed"
     """The request was rejected; its client may retry later."""

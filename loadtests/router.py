@@ -3,24 +3,15 @@
 `python -m loadtests.router PORT ENGINE_PORT` is the target `router` of `loadtests.compare path`.
 """
 
-import random
 import sys
-import time
 
 import uvicorn
 
 from deployments.engines.sim.engine import SimulatedEngine
-from gateway.admission.admissions import Admissions
-from gateway.admission.cold_start import ColdStarts
+from gateway.assembly import build_router
 from gateway.config.sim import SimEntry
-from gateway.http.app import create_app
 from gateway.routing.fleet import Fleet, Replica, ServedModel
-from gateway.routing.schedulers import Schedulers
-from gateway.serving.attempts import RouterContext
-from gateway.serving.live_config import LiveConfig
 from gateway.telemetry import ReplicaMetadata
-from gateway.upstream.client import UpstreamClient
-from gateway.upstream.engine_call import EngineClient
 from loadtests.launch import HOST, MODEL
 
 
@@ -37,20 +28,7 @@ def fleet_of_one(engine_port: int) -> Fleet:
 def main() -> None:
     """Serve until interrupted."""
     port, engine_port = int(sys.argv[1]), int(sys.argv[2])
-    fleet = fleet_of_one(engine_port)
-    rng = random.Random()  # noqa: S311 - breaks ties, keeps no secret
-    schedulers = Schedulers(fleet, rng, time.time)
-    app = create_app(
-        fleet,
-        schedulers,
-        RouterContext(
-            EngineClient(UpstreamClient()),
-            schedulers,
-            Admissions(fleet, schedulers, time.monotonic),
-            ColdStarts(fleet, lambda *_: None),
-        ),
-        live_config=LiveConfig(),
-    )
+    app = build_router(fleet_of_one(engine_port), lambda *_: None).app
     uvicorn.run(app, port=port, access_log=False, log_level="warning", http="httptools")
 
 

@@ -1,19 +1,21 @@
-"""When a request is sent to its replica: at once, when the replica has room, or not at all.
+"""Admission of requests to one model: a request is sent to its replica at once, or it waits.
 
-Method: a request is bound to the replica that costs least as soon as it comes, and held back in
-that replica's lane only while the replica cannot start it (`Scheduler.has_room`): handed to
-whichever came free, it would lose the cache. What is held counts in the costs of later choices.
-When a replica comes, goes, drains or falls out of favour, all that are held choose again, some at a
-time. A lane is looked at when its replica has news, so that nothing is done while nobody is held.
+Method: a request is bound to the replica that costs least as soon as it arrives, and waits in the
+queue of that replica only while the replica cannot start it (`Scheduler.has_room`): handed to
+whichever replica is free first, it would lose the cache. Queued requests count in the costs of
+later choices. When a replica joins, leaves, drains or becomes unhealthy, all queued requests choose
+again, some at a time. A queue is served when its replica has changed, so an empty queue costs
+nothing.
 
-Tenants that have had their share lately (`RecentUsage`) leave a little of every replica free:
-whoever has had less starts at once there, however many of the others' wait.
+Tenants over their fair share of recent usage (`RecentUsage`) leave a little of every replica free:
+a tenant below its share starts at once there, however many requests of others wait.
 
-Who would wait too long, by the lane's own rate, is turned away at once; who has waited too long,
-then. Where too many wait, or too many bytes of them, the newest of whoever has the most goes.
+A request that would wait too long, by the measured rate of its queue, is rejected at once; one that
+has waited too long is rejected then. Where too many requests wait, or too many bytes of them, the
+newest request of the largest share is rejected (`QueueLimits`).
 
-Where only the KV cache has no room for who is first, smaller ones pass it, but only for half of the
-time that it may wait: then the replica is kept free for it (`Line`).
+Where only the KV cache lacks room for the first request in a queue, smaller ones pass it, but only
+for half of the time that it may wait: then the replica is kept free for it (`BypassQueue`).
 """
 
 import asyncio
@@ -21,278 +23,321 @@ import itertools
 from collections.abc import Callable
 
 from gateway.admission.eviction import EvictionIndex
-from gateway.admission.queue_limits import QueueLimits, too_long
+from gateway.admission.queue_limits import QueueLimits
 from gateway.admission.queued_request import AdmissionRequest, QueuedRequest, demand
 from gateway.admission.recent_usage import RecentUsage
 from gateway.admission.replica_queue import ReplicaQueue
+from gateway.errors import Overloaded
 from gateway.routing.decision import Decision
 from gateway.routing.fleet import Replica, ServedModel
 from gateway.routing.scheduler import Scheduler
 from gateway.telemetry import Demand
 
-LOOK_S = 0.1
-"""How often the standing of all replicas is looked at while requests are held."""
-RECHOSEN = 32
-"""Held requests that choose again before others get their turn on the event loop."""
-PATIENCE = 0.5
-"""Of its limit, how long one for which there is no room lets smaller ones pass."""
+HEALTH_CHECK_S = 0.1
+"""How often the health of all replicas is checked while requests are queued."""
+RECHOICE_BATCH = 32
+"""Queued requests that choose a replica again before the event loop runs anything else."""
+BYPASS_SHARE = 0.5
+"""Share of its wait limit for which a request that does not fit lets smaller ones pass."""
+PREDICTED_SHARE = 0.8
+"""Share of its wait limit that a request's predicted wait may have: predictions err, and a request
+that is rejected late has waited in vain."""
+RETRY_S = 1.0
+"""When a client may retry, where no rate has been measured."""
 
 
 class Admission:
-    """One model's. `stock`: all bodies that this router holds; `now` is in seconds."""
+    """Admission to one model. `all_queued`: bytes of the queued requests of all models.
+
+    `now`: seconds, by a clock that never goes back.
+    """
 
     def __init__(
         self,
         model: ServedModel,
         scheduler: Scheduler,
-        stock: EvictionIndex[QueuedRequest],
+        all_queued: EvictionIndex[QueuedRequest],
         now: Callable[[], float],
     ) -> None:
-        self._limits = QueueLimits(model, stock)
+        self._model = model
+        self._limits = QueueLimits(model, all_queued)
         self._scheduler = scheduler
         self._now = now
-        self._lanes: dict[str, ReplicaQueue[QueuedRequest]] = {}
-        self._held: dict[QueuedRequest, None] = {}
-        self._shares = RecentUsage(now)
+        self._queues: dict[str, ReplicaQueue[QueuedRequest]] = {}
+        self._queued: dict[QueuedRequest, None] = {}
+        self._usage = RecentUsage(now)
         self._numbers = itertools.count()
-        self._sound: set[str] = set()
-        """Replicas of good standing, when last looked at."""
-        self._looked_s = 0.0
-        self._news: set[str] = set()
-        """Replicas whose lanes are to be looked at."""
+        self._healthy: set[str] = set()
+        """Healthy replicas at the last check."""
+        self._checked_s = 0.0
+        self._changed: set[str] = set()
+        """Replicas whose queues are to be served."""
         self._stale: dict[QueuedRequest, None] = {}
-        """Those who are to choose again."""
-        self._is_planned = False
+        """Requests that are to choose a replica again."""
+        self._is_scheduled = False
 
     @property
-    def held_interactive(self) -> int:
-        """Interactive requests that are held back now."""
-        return self._limits.held(is_batch=False)
+    def queued_interactive(self) -> int:
+        """Interactive requests that wait now."""
+        return self._limits.waiting.weight_of(is_batch=False)
 
     @property
-    def held_batch(self) -> int:
-        """Batch requests that are held back now."""
-        return self._limits.held(is_batch=True)
+    def queued_batch(self) -> int:
+        """Batch requests that wait now."""
+        return self._limits.waiting.weight_of(is_batch=True)
 
     @property
     def demands(self) -> dict[Replica, Demand]:
-        """What is held back for each replica, for its engine to know; O(held)."""
-        held: dict[Replica, list[QueuedRequest]] = {}
-        for each in self._held:
-            held.setdefault(each.decision.replica, []).append(each)
-        return {replica: demand(waiting) for replica, waiting in held.items()}
+        """Load that waits for each replica, for its engine to report; O(queued requests)."""
+        queued: dict[Replica, list[QueuedRequest]] = {}
+        for each in self._queued:
+            queued.setdefault(each.decision.replica, []).append(each)
+        return {replica: demand(waiting) for replica, waiting in queued.items()}
 
-    async def admit(self, request: AdmissionRequest) -> Decision:
-        """Wait until the request's replica can start it.
+    def submit(self, request: AdmissionRequest) -> Decision | QueuedRequest:
+        """Admit a request now, or queue it: then the caller awaits `QueuedRequest.wait()` at once.
 
-        The caller sends it there without awaiting anything else before: from here on it is not
-        counted until then. Cancelled, it leaves nothing behind.
+        The caller of an admitted request sends it without awaiting anything else before: until then
+        the replica does not count it.
 
         Raises:
-            Overloaded: it would wait too long, has waited too long, or too many wait.
-            GatewayError: what choosing a replica raises, now or when it has to choose again.
+            Overloaded: the request would wait too long, or too many requests wait.
+            GatewayError: the error of choosing a replica.
         """
         decision = self._scheduler.choose(request.target, request.avoid)
-        if self._may_pass(request, decision) and self._has_room(request, decision):
-            self._count(request, decision)
+        if self._can_start(request, decision):
             return decision
-        held = self._bind(request, decision)
-        self._limits.make_room(held, self._lane(held).wait_s(held))
-        self._hold(held)
-        try:
-            with request.held():
-                return await held.admitted
-        finally:
-            self._leave(held)
+        queued = self._bind(request, decision)
+        self._check_wait(queued)
+        self._enqueue(queued)
+        return queued
 
-    def admit_at_once(self, request: AdmissionRequest) -> Decision:
-        """The same for a request that is not to wait, nor to have any other go.
+    def submit_without_queueing(self, request: AdmissionRequest) -> Decision:
+        """Admit a request that must neither wait nor have another one rejected.
 
         Raises:
-            Overloaded: its replica cannot start it now.
-            GatewayError: what choosing a replica raises.
+            Overloaded: the replica cannot start it now.
+            GatewayError: the error of choosing a replica.
         """
         decision = self._scheduler.choose(request.target, request.avoid)
-        if not (self._may_pass(request, decision) and self._has_room(request, decision)):
-            raise self._limits.overloaded("its engines are busy", None)
-        self._count(request, decision)
+        if not self._can_start(request, decision):
+            raise self._limits.overloaded("its engines are busy", RETRY_S)
         return decision
 
-    def follow(self) -> None:
-        """The fleet has changed: those who are held may have to choose again."""
-        if self._held:
+    def update(self) -> None:
+        """Take note of changes to the fleet: queued requests may have to choose again."""
+        if self._queued:
             self._scheduler.replicas.sync()
 
     def close(self, error: Callable[[], Exception]) -> None:
-        """The model is no more: end the wait of all, each with an error of its own."""
-        for held in list(self._held):
-            self._end(held, error())
+        """End the wait of all queued requests, each with an error of its own."""
+        for queued in list(self._queued):
+            self._fail(queued, error())
 
-    def _reject(self, held: QueuedRequest, reason: str) -> None:
-        """Turn away one that waits; `reason` is for the client."""
-        wait_s = self._lane(held).clear_s(is_batch=held.is_batch)
-        self._end(held, self._limits.overloaded(reason, wait_s))
+    def reject(self, queued: QueuedRequest, reason: str) -> None:
+        """End the wait of a request with an error; `reason` is for the client."""
+        drain_s = self._queue(queued).drain_s(is_batch=queued.is_batch)
+        self._fail(queued, self._limits.overloaded(reason, drain_s or RETRY_S))
+
+    def remove(self, queued: QueuedRequest) -> None:
+        """Drop all that is left of a request whose caller goes on, or has gone."""
+        if queued.is_waiting:
+            self._queue(queued).remove(queued)
+            self._uncount(queued)
+        self._scheduler.discard(queued.decision)
+        self._schedule(queued.decision.replica.id)
+
+    def _can_start(self, request: AdmissionRequest, decision: Decision) -> bool:
+        """Whether a request is admitted at once; then it counts as usage."""
+        can_start = self._may_pass(request, decision) and self._has_room(request, decision)
+        if can_start:
+            self._record_usage(request, decision)
+        return can_start
 
     def _may_pass(self, request: AdmissionRequest, decision: Decision) -> bool:
-        """Whether a newcomer need not wait for those who are held."""
-        lane = self._lanes.get(decision.replica.id)
-        if lane is None or lane.is_free(is_batch=request.is_batch):
+        """Whether a new request need not wait behind those that are queued."""
+        queue = self._queues.get(decision.replica.id)
+        if queue is None or queue.is_free(is_batch=request.is_batch):
             return True
-        is_first = not self._limits.has(request.tenant)
-        return not request.is_batch and is_first and not self._shares.has_had(request.tenant)
+        if request.is_batch or self._limits.has(request.tenant):
+            return False
+        return not self._usage.is_over_fair_share(request.tenant)
 
     def _has_room(self, request: AdmissionRequest, decision: Decision) -> bool:
-        return self._scheduler.has_room(decision, is_over_share=self._is_spared(request))
+        return self._scheduler.has_room(decision, is_over_share=self._leaves_spare(request))
 
-    def _is_spared(self, request: AdmissionRequest) -> bool:
-        """Whether it leaves something free for those who have had less."""
-        return not request.is_batch and self._shares.has_had(request.tenant)
+    def _leaves_spare(self, request: AdmissionRequest) -> bool:
+        """Whether the request leaves some room for tenants that are below their share."""
+        return not request.is_batch and self._usage.is_over_fair_share(request.tenant)
 
-    def _count(self, request: AdmissionRequest, decision: Decision) -> None:
+    def _record_usage(self, request: AdmissionRequest, decision: Decision) -> None:
         if not request.is_batch:
-            self._shares.start(request.tenant, request.tokens(decision))
+            self._usage.record(request.tenant, request.tokens(decision))
 
     def _bind(self, request: AdmissionRequest, decision: Decision) -> QueuedRequest:
-        limit_s = self._wait_s(request)
+        limit_s = self._max_wait_s(request)
+        time_left_s = request.time_left_s
         return QueuedRequest(
             tenant=request.tenant,
             tokens=request.tokens(decision),
             due_s=self._scheduler.due_s(decision),
             number=next(self._numbers),
             is_batch=request.is_batch,
-            reject=self._reject,
+            queue=self,
             request=request,
             decision=decision,
             since_s=self._now(),
-            limit_s=limit_s if request.limit_s is None else min(limit_s, request.limit_s),
+            limit_s=limit_s if time_left_s is None else min(limit_s, time_left_s),
         )
 
-    def _wait_s(self, request: AdmissionRequest) -> float:
-        return max(request.patience_s, self._limits.wait_s(is_batch=request.is_batch))
+    def _max_wait_s(self, request: AdmissionRequest) -> float:
+        limits = self._model.options.queue
+        limit_s = limits.batch_max_wait_s if request.is_batch else limits.max_wait_s
+        return max(request.min_wait_s, limit_s - request.waited_s)
 
-    def _lane(self, held: QueuedRequest) -> ReplicaQueue[QueuedRequest]:
-        name = held.decision.replica.id
-        lane = self._lanes.get(name)
-        if lane is None:
-            lane = self._lanes[name] = ReplicaQueue(self._now)
-        return lane
+    def _queue(self, queued: QueuedRequest) -> ReplicaQueue[QueuedRequest]:
+        name = queued.decision.replica.id
+        queue = self._queues.get(name)
+        if queue is None:
+            queue = self._queues[name] = ReplicaQueue(self._now)
+        return queue
 
-    def _hold(self, held: QueuedRequest) -> None:
-        if not self._held:
-            self._look()
-            self._scheduler.replicas.subscribe(self._plan)
-        self._held[held] = None
-        self._limits.add(held)
-        self._lane(held).add(held)
-        self._scheduler.hold(held.decision, held.request.target)
-        held.is_waiting = True
-        limit_s = self._wait_s(held.request)
-        loop = held.admitted.get_loop()
-        held.timer = loop.call_later(limit_s, self._reject, held, too_long(limit_s))
-        self._plan(held.decision.replica.id)  # those before it may let it pass
+    def _check_wait(self, queued: QueuedRequest) -> None:
+        """Reject the request, or others in its place, where it would wait too long.
 
-    def _leave(self, held: QueuedRequest) -> None:
-        """Its caller goes on, or has gone: whatever is left of it is taken away."""
-        if held.is_waiting:
-            self._lane(held).remove(held)
-            self._forget(held)
-        self._scheduler.discard(held.decision)
-        self._plan(held.decision.replica.id)
+        Raises:
+            Overloaded: it is this request that is rejected.
+        """
+        wait_s, limit_s = self._queue(queued).wait_s(queued), queued.limit_s
+        if limit_s <= 0 or (wait_s is not None and wait_s > PREDICTED_SHARE * limit_s):
+            raise self._too_long(queued.request, limit_s, wait_s)
+        self._limits.make_room(queued, self._model.options.queue.max_requests, wait_s or RETRY_S)
 
-    def _end(self, held: QueuedRequest, error: Exception) -> None:
-        self._lane(held).remove(held)
-        self._forget(held)
-        self._scheduler.discard(held.decision)
-        if not held.admitted.done():
-            held.admitted.set_exception(error)
+    def _too_long(
+        self, request: AdmissionRequest, limit_s: float, wait_s: float | None
+    ) -> Overloaded:
+        reason = _too_long(max(0.0, limit_s) + request.waited_s)
+        return self._limits.overloaded(reason, wait_s or RETRY_S)
 
-    def _release(self, held: QueuedRequest) -> None:
-        self._forget(held)
-        self._count(held.request, held.decision)
-        self._scheduler.release(held.decision)
-        held.admitted.set_result(held.decision.after_waiting(self._now() - held.since_s))
+    def _enqueue(self, queued: QueuedRequest) -> None:
+        if not self._queued:
+            self._check_health()
+            self._scheduler.replicas.subscribe(self._schedule)
+        self._queued[queued] = None
+        self._limits.add(queued)
+        self._queue(queued).add(queued)
+        self._scheduler.hold(queued.decision, queued.request.target)
+        queued.is_waiting = True
+        limit_s = self._max_wait_s(queued.request)
+        reason = _too_long(limit_s + queued.request.waited_s)
+        loop = queued.admitted.get_loop()
+        queued.timer = loop.call_later(limit_s, self.reject, queued, reason)
+        self._schedule(queued.decision.replica.id)  # those before it may let it pass
 
-    def _forget(self, held: QueuedRequest) -> None:
-        """Count one no more that has been taken out of its lane."""
-        held.is_waiting = False
-        del self._held[held]
-        self._stale.pop(held, None)
-        self._limits.remove(held)
-        if held.timer is not None:
-            held.timer.cancel()
-        if not self._held:
-            self._scheduler.replicas.unsubscribe(self._plan)
+    def _fail(self, queued: QueuedRequest, error: Exception) -> None:
+        self._queue(queued).remove(queued)
+        self._uncount(queued)
+        self._scheduler.discard(queued.decision)
+        if not queued.admitted.done():
+            queued.admitted.set_exception(error)
 
-    def _plan(self, replica: str) -> None:
-        """Have a replica's lane looked at when whatever is going on has come to its end."""
-        self._news.add(replica)
-        if not self._is_planned:
-            self._is_planned = True
-            asyncio.get_running_loop().call_soon(self._take_news)
+    def _release(self, queued: QueuedRequest) -> None:
+        self._uncount(queued)
+        self._record_usage(queued.request, queued.decision)
+        self._scheduler.release(queued.decision)
+        queued.admitted.set_result(queued.decision.after_waiting(self._now() - queued.since_s))
 
-    def _take_news(self) -> None:
-        self._is_planned = False
-        news, self._news = self._news, set()
+    def _uncount(self, queued: QueuedRequest) -> None:
+        """Stop counting a request that has been taken out of its queue."""
+        queued.is_waiting = False
+        del self._queued[queued]
+        self._stale.pop(queued, None)
+        self._limits.remove(queued)
+        if queued.timer is not None:
+            queued.timer.cancel()
+        if not self._queued:
+            self._scheduler.replicas.unsubscribe(self._schedule)
+
+    def _schedule(self, replica: str) -> None:
+        """Serve a replica's queue soon, once the current callback is done."""
+        self._changed.add(replica)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            asyncio.get_running_loop().call_soon(self._serve_changed)
+
+    def _serve_changed(self) -> None:
+        self._is_scheduled = False
+        changed, self._changed = self._changed, set()
         is_known = all(
-            self._scheduler.replicas.is_healthy(name) == (name in self._sound) for name in news
+            self._scheduler.replicas.is_healthy(name) == (name in self._healthy) for name in changed
         )
-        is_recent = self._now() < self._looked_s + LOOK_S
-        if not (is_known and is_recent) and self._look():
-            self._stale = dict(self._held)
+        is_recent = self._now() < self._checked_s + HEALTH_CHECK_S
+        if not (is_known and is_recent) and self._check_health():
+            self._stale = dict(self._queued)
         if self._stale:
             self._choose_again()
-            news = set(self._lanes)
-        for name in news:
-            if lane := self._lanes.get(name):
-                self._start(lane)
+            changed = set(self._queues)
+        for name in changed:
+            if queue := self._queues.get(name):
+                self._serve(queue)
 
-    def _look(self) -> bool:
-        """Look at the standing of all replicas; whether that of any has changed."""
-        known, self._sound = self._sound, self._scheduler.replicas.healthy()
-        self._looked_s = self._now()
-        self._lanes = {n: lane for n, lane in self._lanes.items() if lane or n in self._sound}
-        return known != self._sound
+    def _check_health(self) -> bool:
+        """Check the health of all replicas; whether that of any has changed."""
+        known, self._healthy = self._healthy, self._scheduler.replicas.healthy()
+        self._checked_s = self._now()
+        self._queues = {
+            n: queue for n, queue in self._queues.items() if queue or n in self._healthy
+        }
+        return known != self._healthy
 
-    def _start(self, lane: ReplicaQueue[QueuedRequest]) -> None:
-        """Release those that their replica can start."""
-        while held := lane.take(self._fits, self._can_wait):
-            if held.admitted.done():
-                self._forget(held)  # cancelled, and its caller has not come to `_leave` yet
+    def _serve(self, queue: ReplicaQueue[QueuedRequest]) -> None:
+        """Release the requests that their replica can start."""
+        while queued := queue.pop(self._fits, self._lets_pass):
+            if queued.admitted.done():
+                self._uncount(queued)  # cancelled, and its caller has not called `remove` yet
             else:
-                self._release(held)
+                self._release(queued)
 
-    def _fits(self, held: QueuedRequest) -> bool:
-        if held in self._stale:
+    def _fits(self, queued: QueuedRequest) -> bool:
+        if queued in self._stale:
             return False
-        return held.admitted.done() or self._has_room(held.request, held.decision)
+        return queued.admitted.done() or self._has_room(queued.request, queued.decision)
 
-    def _can_wait(self, held: QueuedRequest) -> bool:
-        """Whether one that does not fit lets others pass, of which some may."""
-        if held in self._stale or self._now() - held.since_s > PATIENCE * held.limit_s:
+    def _lets_pass(self, queued: QueuedRequest) -> bool:
+        """Whether a request that does not fit lets smaller ones pass, where those could start."""
+        is_late = self._now() - queued.since_s > BYPASS_SHARE * queued.limit_s
+        if queued in self._stale or is_late:
             return False
-        return self._scheduler.has_slot(held.decision, is_over_share=self._is_spared(held.request))
+        return self._scheduler.has_slot(
+            queued.decision, is_over_share=self._leaves_spare(queued.request)
+        )
 
     def _choose_again(self) -> None:
-        for held in list(itertools.islice(self._stale, RECHOSEN)):
-            del self._stale[held]
-            self._scheduler.discard(held.decision)  # it must not stand in its own way
+        for queued in list(itertools.islice(self._stale, RECHOICE_BATCH)):
+            del self._stale[queued]
+            self._scheduler.discard(queued.decision)  # it must not count against itself
             try:
                 decision = self._scheduler.choose(
-                    held.request.target, held.request.avoid, decided_s=held.decision.decided_s
+                    queued.request.target, queued.request.avoid, decided_s=queued.decision.decided_s
                 )
-            except Exception as error:  # noqa: BLE001 - it is the one's who waits for it
-                self._end(held, error)
+            except Exception as error:  # noqa: BLE001 - it belongs to the request that waits
+                self._fail(queued, error)
                 continue
-            self._rebind(held, decision)
+            self._rebind(queued, decision)
         if self._stale:
-            self._plan("")
+            self._schedule("")
 
-    def _rebind(self, held: QueuedRequest, decision: Decision) -> None:
-        if decision.replica is held.decision.replica:
-            held.decision = decision
+    def _rebind(self, queued: QueuedRequest, decision: Decision) -> None:
+        if decision.replica is queued.decision.replica:
+            queued.decision = decision
         else:
-            self._lane(held).remove(held)
-            held.decision = decision
-            held.tokens, held.due_s = held.request.tokens(decision), self._scheduler.due_s(decision)
-            self._lane(held).add(held)
-        self._scheduler.hold(decision, held.request.target)
+            self._queue(queued).remove(queued)
+            queued.decision = decision
+            queued.tokens = queued.request.tokens(decision)
+            queued.due_s = self._scheduler.due_s(decision)
+            self._queue(queued).add(queued)
+        self._scheduler.hold(decision, queued.request.target)
+
+
+def _too_long(limit_s: float) -> str:
+    return f"the request waits longer than {round(limit_s, 2):g} s"

@@ -1,8 +1,8 @@
-"""Requests of one priority held back for one replica: fair, and no large one idles it.
+"""Queue of one priority for one replica: fair, and a large request does not idle the replica.
 
-Method: who is first and does not fit, though a smaller one would, steps aside, at its cost, and is
-looked at before all others from then on. Those behind pass it as long as it can wait; then they
-wait, too, and what ends makes room for it.
+Method: the first request, where it does not fit though a smaller one would, steps aside. It pays
+its cost, and is checked before all others from then on. Requests behind it pass it for as long as
+it lets them; then they wait, too, and what ends makes room for it.
 """
 
 from collections.abc import Callable
@@ -11,53 +11,53 @@ from typing import Generic, TypeVar
 from gateway.admission.fair_queue import FairQueue
 from gateway.admission.queue_item import QueueItem
 
-ASIDE = 16
-"""How many may stand aside: each of them is looked at whenever there may be more room."""
+MAX_ASIDE = 16
+"""Requests that may stand aside: each of them is checked whenever there may be more room."""
 
-P = TypeVar("P", bound=QueueItem)
+Q = TypeVar("Q", bound=QueueItem)
 
 
-class BypassQueue(Generic[P]):
-    """Those that wait, none of them twice."""
+class BypassQueue(Generic[Q]):
+    """Waiting requests, none of them twice."""
 
     def __init__(self) -> None:
-        self._queue: FairQueue[P] = FairQueue()
-        self._aside: dict[P, None] = {}
+        self._queue: FairQueue[Q] = FairQueue()
+        self._aside: dict[Q, None] = {}
         """In the order in which they were first."""
 
     def __len__(self) -> int:
-        """How many wait."""
+        """How many requests wait."""
         return len(self._queue) + len(self._aside)
 
-    def add(self, place: P) -> None:
-        """One more waits."""
-        self._queue.add(place)
+    def add(self, item: Q) -> None:
+        """Add a request."""
+        self._queue.add(item)
 
-    def remove(self, place: P) -> None:
-        """Take out one that is not started."""
-        if place in self._aside:
-            del self._aside[place]
+    def remove(self, item: Q) -> None:
+        """Take out a request that is not started."""
+        if item in self._aside:
+            del self._aside[item]
         else:
-            self._queue.remove(place)
+            self._queue.remove(item)
 
-    def take(self, fits: Callable[[P], bool], can_wait: Callable[[P], bool]) -> P | None:
-        """Take out who is started next: the first that fits and whom all before it let pass."""
-        for place in self._aside:
-            if fits(place):
-                del self._aside[place]
-                return place
-            if not can_wait(place):
+    def pop(self, fits: Callable[[Q], bool], lets_pass: Callable[[Q], bool]) -> Q | None:
+        """Take out the request to start next: the first that fits and that all before let pass."""
+        for item in self._aside:
+            if fits(item):
+                del self._aside[item]
+                return item
+            if not lets_pass(item):
                 return None
         while (first := self._queue.first) is not None:
             if fits(first):
                 return self._queue.serve()
-            if len(self._aside) == ASIDE or not can_wait(first):
+            if len(self._aside) == MAX_ASIDE or not lets_pass(first):
                 return None
             self._aside[self._queue.serve()] = None
         return None
 
-    def ahead(self, place: P) -> int:
-        """About how many would be started before `place`, which may be in the line or not yet."""
-        if place in self._aside:
-            return list(self._aside).index(place)
-        return len(self._aside) + self._queue.ahead(place).requests
+    def ahead(self, item: Q) -> int:
+        """About how many would be started before `item`, which need not be in the queue yet."""
+        if item in self._aside:
+            return list(self._aside).index(item)
+        return len(self._aside) + self._queue.ahead(item).requests

@@ -1,263 +1,254 @@
-"""Requests that wait for a model of which no engine runs, and the engine that is started for them.
+"""Cold start of a model without engines: asks for an engine, and holds requests until one runs.
 
-Each model that is waited for has a vigil: it has Serve know that an engine is wanted, looks at the
-model every `LOOK_S` seconds, and lets all go on as soon as an engine runs, or none will.
+While a start is wanted, Serve is told how many requests wait for it, and the model is checked every
+`CHECK_S` seconds: all requests go on as soon as an engine runs, and fail as soon as none will.
 """
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
-from weakref import WeakKeyDictionary
+from dataclasses import dataclass, field
 
 from gateway.admission.eviction import EvictionIndex
-from gateway.admission.queue_item import QueueItem
-from gateway.errors import ModelUnavailable, Overloaded
+from gateway.admission.queue_limits import QueueLimits
+from gateway.errors import ModelUnavailable
 from gateway.request.inference_request import InferenceRequest
-from gateway.routing.fleet import Fleet, ModelState, ServedModel
+from gateway.request.tenant import Tenant
+from gateway.routing.fleet import ModelState, ServedModel
 
-LOOK_S = 0.05
+CHECK_S = 0.05
+"""How often a model is checked whose start is wanted."""
 LINGER_S = 10.0
-"""How long an engine is still wanted when the last client that waited for it has given up."""
-GRACE_S = 10.0
-"""How long a model that has failed before may take to look as if it was starting."""
-WAITING_BYTES = 256 << 20
-"""Bytes of bodies that wait for engines to start, of all models together."""
+"""How long a start is still wanted after the last client that waited for it has given up."""
+RECOVERY_S = 10.0
+"""How long a model whose last start failed may look unhealthy before the next start shows."""
 MARGIN_S = 0.02
-"""How long before its deadline a request stops waiting, to tell more than that it has passed."""
-LEAST_RETRY_S = 1.0
-LEAST_PAUSE_S = 60.0
-"""After a start that failed, how long no request has another one tried; doubled each time."""
-MOST_PAUSE_S = 900.0
+"""How long before its deadline a request stops waiting, to be told more than that it has passed."""
+MIN_RETRY_S = 1.0
+MIN_BACKOFF_S = 60.0
+"""Pause after a failed start in which no request triggers another one; doubled each time."""
+MAX_BACKOFF_S = 900.0
 
 Wake = Callable[[ServedModel, int], None]
-"""Has Serve know that so many requests wait for an engine of a model; 0: none any more."""
+"""Tells Serve how many requests wait for an engine of a model; 0: none any more."""
 
 
-class ColdStarts:
-    """Those of one router."""
+@dataclass(slots=True, eq=False)
+class StartingRequest:
+    """A request that waits for an engine to start."""
 
-    def __init__(self, fleet: Fleet, wake: Wake) -> None:
-        self._fleet = fleet
-        self._wake = wake
-        self._cold_starts: dict[ServedModel, _ColdStart] = {}
-        self._failures: WeakKeyDictionary[ServedModel, _FailedStart] = WeakKeyDictionary()
-        self._stock: EvictionIndex[_Waiting] = EvictionIndex()
-        """All that wait, by their bytes."""
-        fleet.subscribe(self._forget_failures)
+    request: InferenceRequest
+    cold_start: "ColdStart"
+    ready: asyncio.Future[None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    is_waiting: bool = False
 
-    def waiting(self, model: ServedModel) -> int:
-        """How many requests wait for an engine of the model."""
-        cold_start = self._cold_starts.get(model)
-        return cold_start.crowd.weight if cold_start else 0
+    @property
+    def tenant(self) -> Tenant:
+        """Whose request it is."""
+        return self.request.tenant
 
-    def expected_s(self, model: ServedModel) -> float:
-        """What is left of the start, as far as is known; of one that is overdue, all of it."""
-        cold_start = self._cold_starts.get(model)
-        gone_s = asyncio.get_running_loop().time() - cold_start.since_s if cold_start else 0.0
-        left_s = model.start_s - gone_s
-        return max(LEAST_RETRY_S, left_s if left_s > 0 else model.start_s)
+    @property
+    def is_batch(self) -> bool:
+        """Whether it is rejected before all interactive requests."""
+        return self.request.is_batch
 
-    async def wait(
-        self, model: ServedModel, request: InferenceRequest, due_s: float | None = None
-    ) -> None:
-        """Have an engine started, and wait until one runs, but not longer than to `due_s`.
+    @property
+    def size_bytes(self) -> int:
+        """Memory that it takes."""
+        return len(self.request.body)
 
-        Raises:
-            ModelUnavailable: none has come in time, or none will.
-            Overloaded: too many wait already.
-        """
-        self._check_failure(model)
-        loop = asyncio.get_running_loop()
-        limit_s = model.options.cold_start_timeout_s
-        if due_s is not None:
-            limit_s = max(0.0, min(limit_s, due_s - loop.time() - MARGIN_S))
-        waiting = _Waiting.of(request, self._cold_start(model).crowd)
-        self._make_room(model, waiting)
-        waiting.crowd.add(waiting)
-        self._stock.add(waiting, len(request.body))
-        try:
-            async with asyncio.timeout(limit_s):
-                await waiting.ready
-        except TimeoutError:
-            reason = f"{model.reason}, for longer than {limit_s:.3g} s"
-            raise self._unavailable(model, reason) from None
-        finally:
-            self._leave(waiting)
-
-    def ask(self, model: ServedModel) -> None:
-        """Have an engine started for which no request waits."""
-        if self._pause_s(model) > 0:
-            return
-        cold_start = self._cold_start(model)
-        end_s = asyncio.get_running_loop().time() + model.options.cold_start_timeout_s
-        cold_start.end_s = max(cold_start.end_s, end_s)
-
-    async def close(self) -> None:
-        """Wait for nothing any more."""
-        self._fleet.unsubscribe(self._forget_failures)
-        tasks = [cold_start.task for cold_start in self._cold_starts.values() if cold_start.task]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _cold_start(self, model: ServedModel) -> "_ColdStart":
-        cold_start = self._cold_starts.get(model)
-        if cold_start is None:
-            now_s = asyncio.get_running_loop().time()
-            cold_start = self._cold_starts[model] = _ColdStart(now_s)
-            cold_start.task = asyncio.create_task(self._watch(model, cold_start))
-        return cold_start
-
-    def _check_failure(self, model: ServedModel) -> None:
-        """After a start that failed, none is tried for a while."""
-        if (pause_s := self._pause_s(model)) > 0:
-            reason = self._failures[model].reason
-            message = f"The model `{model.name}` is unhealthy: {reason}"
-            raise ModelUnavailable(message, pause_s)
-
-    def _pause_s(self, model: ServedModel) -> float:
-        failure = self._failure(model)
-        return failure.until_s - asyncio.get_running_loop().time() if failure else 0.0
-
-    def _failure(self, model: ServedModel) -> "_FailedStart | None":
-        """The last start that failed, of the model as it is deployed now."""
-        failure = self._failures.get(model)
-        return failure if failure and failure.deployed_s == model.deployed_s else None
-
-    def _forget_failures(self) -> None:
-        for model in [model for model in self._failures if model.replicas]:
-            del self._failures[model]
-
-    def _make_room(self, model: ServedModel, newcomer: "_Waiting") -> None:
-        """Have others go where too many wait, or too much of them.
-
-        Raises:
-            Overloaded: it is the newcomer who has to go.
-        """
-        most = max(1, model.options.queue.max_requests)
-        reason = f"{most} requests are waiting for it to start"
-        if not self._clear(newcomer.crowd, newcomer, 1, most):
-            raise self._overloaded(model, reason)
-        reason = f"{WAITING_BYTES >> 20} MiB of requests are waiting for models to start"
-        if not self._clear(self._stock, newcomer, newcomer.size_bytes, WAITING_BYTES):
-            raise self._overloaded(model, reason)
-
-    def _clear(
-        self, crowd: "EvictionIndex[_Waiting]", newcomer: "_Waiting", weight: int, most: int
-    ) -> bool:
-        """Have others go until there is room for the newcomer; whether there is."""
-        while crowd.weight + weight > most:
-            victim = crowd.victim(newcomer, weight)
-            if victim is None:
-                return False
-            self._leave(victim)
-            if not victim.ready.done():
-                message = "The model is starting, and too many requests are waiting for it."
-                victim.ready.set_exception(Overloaded(message, LEAST_RETRY_S))
-        return True
-
-    def _leave(self, waiting: "_Waiting") -> None:
-        if waiting.is_in:
-            waiting.is_in = False
-            waiting.crowd.remove(waiting)
-            self._stock.remove(waiting)
-
-    def _overloaded(self, model: ServedModel, reason: str) -> Overloaded:
-        message = f"The model `{model.name}` is overloaded: {reason}."
-        return Overloaded(message, self.expected_s(model))
-
-    async def _watch(self, model: ServedModel, cold_start: "_ColdStart") -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            while True:
-                if cold_start.crowd.weight:
-                    cold_start.end_s = max(cold_start.end_s, loop.time() + LINGER_S)
-                self._wake(model, max(1, cold_start.crowd.weight))
-                if self._settle(model, cold_start) or loop.time() >= cold_start.end_s:
-                    return
-                await asyncio.sleep(LOOK_S)
-        finally:
-            del self._cold_starts[model]
-            self._wake(model, 0)
-
-    def _settle(self, model: ServedModel, cold_start: "_ColdStart") -> bool:
-        """Let all go if an engine runs, or none will; whether that is so."""
-        reason = ""
-        if not self._fleet.has_model(model.name) or self._fleet.model(model.name) is not model:
-            reason = "it has been taken away"
-        elif not model.replicas:
-            if model.state is not ModelState.UNHEALTHY or self._may_recover(model, cold_start):
-                return False
-            self._fail(model)
-            reason = model.reason
-        for waiting in cold_start.crowd:
-            if waiting.ready.done():
-                continue
-            if reason:
-                waiting.ready.set_exception(self._unavailable(model, reason))
-            else:
-                waiting.ready.set_result(None)
-        return True
-
-    def _may_recover(self, model: ServedModel, cold_start: "_ColdStart") -> bool:
-        """Whether a model that does not look well may be about to try again."""
-        age_s = asyncio.get_running_loop().time() - cold_start.since_s
-        return self._failure(model) is not None and age_s < GRACE_S
-
-    def _fail(self, model: ServedModel) -> None:
-        """Note that a start has failed: the next one has to wait, longer each time."""
-        last = self._failure(model)
-        pause_s = min(MOST_PAUSE_S, 2 * last.pause_s) if last else LEAST_PAUSE_S
-        until_s = asyncio.get_running_loop().time() + pause_s
-        self._failures[model] = _FailedStart(model.deployed_s, model.reason, pause_s, until_s)
-
-    def _unavailable(self, model: ServedModel, reason: str) -> ModelUnavailable:
-        message = f"The model `{model.name}` is {model.condition}: {reason}"
-        pause_s = self._pause_s(model)
-        return ModelUnavailable(message, pause_s if pause_s > 0 else self.expected_s(model))
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class _Waiting(QueueItem):
-    """A request that waits."""
-
-    crowd: EvictionIndex["_Waiting"]
-    size_bytes: int
-    ready: asyncio.Future[None]
-    is_in: bool = True
-
-    @classmethod
-    def of(cls, request: InferenceRequest, crowd: EvictionIndex["_Waiting"]) -> "_Waiting":
-        """One request, among those who wait for the same model."""
-        return cls(
-            tenant=request.tenant,
-            tokens=0.0,
-            due_s=0.0,
-            number=0,
-            is_batch=request.is_batch,
-            crowd=crowd,
-            size_bytes=len(request.body),
-            ready=asyncio.get_running_loop().create_future(),
-        )
-
-
-class _ColdStart:
-    """Those who wait for one model."""
-
-    def __init__(self, since_s: float) -> None:
-        self.since_s = self.end_s = since_s
-        """When the first of them came, and until when an engine is wanted, by the loop's clock."""
-        self.crowd: EvictionIndex[_Waiting] = EvictionIndex()
-        self.task: asyncio.Task[None] | None = None
+    def reject(self, reason: str) -> None:
+        """End its wait with an error; `reason` is for the client."""
+        self.cold_start.reject(self, reason)
 
 
 @dataclass(frozen=True, slots=True)
 class _FailedStart:
-    """A start that has failed."""
+    """The last start, where it has failed."""
 
     deployed_s: float
-    """Which deployment of the model it was."""
+    """Deployment of the model that failed."""
     reason: str
-    pause_s: float
+    backoff_s: float
     until_s: float
     """Until when no other start is tried, by the event loop's clock."""
+
+
+class ColdStart:
+    """Starts of one model, and the requests that wait for an engine of it.
+
+    `all_starting`: the bytes of all models' requests that wait for a start.
+    """
+
+    def __init__(
+        self, model: ServedModel, wake: Wake, all_starting: EvictionIndex[StartingRequest]
+    ) -> None:
+        self._model = model
+        self._wake = wake
+        self._limits = QueueLimits(model, all_starting, " for an engine to start")
+        self._since_s: float | None = None
+        """Since when a start is wanted, by the event loop's clock; None while none is."""
+        self._until_s = 0.0
+        """Until when it is wanted."""
+        self._timer: asyncio.Handle | None = None
+        self._failure: _FailedStart | None = None
+        self._is_closed = False
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for an engine."""
+        return self._limits.waiting.weight
+
+    @property
+    def expected_s(self) -> float:
+        """What is left of the start, as far as is known; of one that is overdue, all of it."""
+        since_s = self._since_s
+        elapsed_s = 0.0 if since_s is None else asyncio.get_running_loop().time() - since_s
+        left_s = self._model.start_s - elapsed_s
+        return max(MIN_RETRY_S, left_s if left_s > 0 else self._model.start_s)
+
+    async def wait(
+        self, request: InferenceRequest, *, waited_s: float = 0.0, due_s: float | None = None
+    ) -> None:
+        """Ask for an engine, and wait until one runs, but not beyond `due_s`.
+
+        `waited_s`: how long the request has waited for earlier starts, which counts.
+
+        Raises:
+            ModelUnavailable: no engine has started in time, or none will.
+            Overloaded: too many requests wait.
+        """
+        if self._is_closed:
+            raise self._unavailable("it has been taken away")
+        self._check_failure()
+        now_s = asyncio.get_running_loop().time()
+        timeout_s = self._model.options.cold_start_timeout_s
+        limit_s = max(0.0, timeout_s - waited_s)
+        if due_s is not None:
+            limit_s = max(0.0, min(limit_s, due_s - now_s - MARGIN_S))
+        waiting = StartingRequest(request, self)
+        self._want_start(now_s)
+        self._limits.make_room(
+            waiting, max(1, self._model.options.queue.max_requests), self.expected_s
+        )
+        self._limits.add(waiting)
+        waiting.is_waiting = True
+        try:
+            async with asyncio.timeout(limit_s):
+                await waiting.ready
+        except TimeoutError:
+            reason = f"{self._model.reason}, for longer than {waited_s + limit_s:.3g} s"
+            raise self._unavailable(reason) from None
+        finally:
+            self._remove(waiting)
+
+    def request_start(self) -> None:
+        """Ask for an engine that no request waits for."""
+        if self._is_closed or self._backoff_s > 0:
+            return
+        now_s = asyncio.get_running_loop().time()
+        self._want_start(now_s)
+        self._until_s = max(self._until_s, now_s + self._model.options.cold_start_timeout_s)
+
+    def reject(self, waiting: StartingRequest, reason: str) -> None:
+        """End the wait of a request with an error; `reason` is for the client."""
+        self._remove(waiting)
+        if not waiting.ready.done():
+            waiting.ready.set_exception(self._limits.overloaded(reason, self.expected_s))
+
+    def update(self) -> None:
+        """Take note of changes to the model: a start that has succeeded ends all backoff."""
+        if self._model.replicas:
+            self._failure = None
+
+    def close(self) -> None:
+        """End the wait of all requests: the model has been removed."""
+        self._is_closed = True
+        self._settle("it has been taken away")
+        if self._since_s is not None:
+            self._end()
+
+    def _want_start(self, now_s: float) -> None:
+        if self._since_s is None:
+            self._since_s = self._until_s = now_s
+            self._timer = asyncio.get_running_loop().call_soon(self._check)
+
+    def _check(self) -> None:
+        """Ask for an engine, and settle the wait if one runs or none will."""
+        loop, count = asyncio.get_running_loop(), self.waiting
+        if count:
+            self._until_s = max(self._until_s, loop.time() + LINGER_S)
+        self._timer = loop.call_later(CHECK_S, self._check)
+        self._wake(self._model, max(1, count))
+        if self._is_over() or loop.time() >= self._until_s:
+            self._end()
+
+    def _is_over(self) -> bool:
+        """Let all requests go on if an engine runs, or fail if none will; whether either is so."""
+        model, reason = self._model, ""
+        if not model.replicas:
+            if model.state is not ModelState.UNHEALTHY or self._may_recover():
+                return False
+            self._record_failure()
+            reason = model.reason
+        self._settle(reason)
+        return True
+
+    def _settle(self, reason: str) -> None:
+        """Let all requests go on; or fail, where there is a reason."""
+        for waiting in self._limits.waiting:
+            if waiting.ready.done():
+                continue
+            if reason:
+                waiting.ready.set_exception(self._unavailable(reason))
+            else:
+                waiting.ready.set_result(None)
+
+    def _end(self) -> None:
+        """Want no start any more."""
+        self._since_s = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._wake(self._model, 0)
+
+    def _remove(self, waiting: StartingRequest) -> None:
+        if waiting.is_waiting:
+            waiting.is_waiting = False
+            self._limits.remove(waiting)
+
+    def _may_recover(self) -> bool:
+        """Whether a model that looks unhealthy may be about to try again."""
+        age_s = asyncio.get_running_loop().time() - (self._since_s or 0.0)
+        return self._last_failure is not None and age_s < RECOVERY_S
+
+    @property
+    def _last_failure(self) -> _FailedStart | None:
+        """The failure of the last start, of the model as it is deployed now."""
+        failure = self._failure
+        return failure if failure and failure.deployed_s == self._model.deployed_s else None
+
+    @property
+    def _backoff_s(self) -> float:
+        failure = self._last_failure
+        return failure.until_s - asyncio.get_running_loop().time() if failure else 0.0
+
+    def _check_failure(self) -> None:
+        """Refuse to start the model for a while after a start that has failed."""
+        failure, backoff_s = self._last_failure, self._backoff_s
+        if failure and backoff_s > 0:
+            message = f"The model `{self._model.name}` is unhealthy: {failure.reason}"
+            raise ModelUnavailable(message, backoff_s)
+
+    def _record_failure(self) -> None:
+        """A start has failed: the next one is put off, longer each time."""
+        last = self._last_failure
+        backoff_s = min(MAX_BACKOFF_S, 2 * last.backoff_s) if last else MIN_BACKOFF_S
+        until_s = asyncio.get_running_loop().time() + backoff_s
+        self._failure = _FailedStart(self._model.deployed_s, self._model.reason, backoff_s, until_s)
+
+    def _unavailable(self, reason: str) -> ModelUnavailable:
+        message = f"The model `{self._model.name}` is {self._model.condition}: {reason}"
+        backoff_s = self._backoff_s
+        return ModelUnavailable(message, backoff_s if backoff_s > 0 else self.expected_s)

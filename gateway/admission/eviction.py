@@ -1,103 +1,130 @@
-"""Who waits, by address and key, and who has to go when there is too much of it."""
+"""Index of waiting requests by address and key, which says which of them to reject first."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from gateway.admission.queue_item import QueueItem
 from gateway.request.tenant import Tenant
 
-P = TypeVar("P", bound=QueueItem)
+
+class Evictable(Protocol):
+    """A waiting request that may be rejected to make room for another one."""
+
+    @property
+    def tenant(self) -> Tenant:
+        """Whose request it is."""
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether it is rejected before all interactive requests."""
+
+    def reject(self, reason: str) -> None:
+        """End its wait with an error; `reason` is for the client. It leaves the index at once."""
+
+
+E = TypeVar("E", bound=Evictable)
 
 
 @dataclass(slots=True, eq=False)
-class _Group(Generic[P]):
-    """One tenant's, of one priority."""
+class _Group(Generic[E]):
+    """Requests of one key at one address, of one priority."""
 
-    weights: dict[P, int] = field(default_factory=dict)
-    """In the order in which they came."""
+    weights: dict[E, int] = field(default_factory=dict)
+    """In order of arrival."""
     weight: int = 0
 
 
 @dataclass(slots=True, eq=False)
-class _Site(Generic[P]):
-    """One address's, of one priority."""
+class _Site(Generic[E]):
+    """Requests of one address, of one priority."""
 
-    groups: dict[bytes, _Group[P]] = field(default_factory=dict)
-    """By their keys."""
+    groups: dict[bytes, _Group[E]] = field(default_factory=dict)
+    """By key."""
     weight: int = 0
 
 
 @dataclass(slots=True, eq=False)
-class _Side(Generic[P]):
-    """All of one priority."""
+class _Side(Generic[E]):
+    """All requests of one priority."""
 
-    sites: dict[bytes, _Site[P]] = field(default_factory=dict)
-    """By their addresses."""
+    sites: dict[bytes, _Site[E]] = field(default_factory=dict)
+    """By address."""
     weight: int = 0
 
-    def add(self, place: P, weight: int) -> None:
-        site = self.sites.setdefault(place.tenant.address, _Site())
-        group = site.groups.setdefault(place.tenant.key, _Group())
-        group.weights[place] = weight
+    def add(self, request: E, weight: int) -> None:
+        site = self.sites.setdefault(request.tenant.address, _Site())
+        group = site.groups.setdefault(request.tenant.key, _Group())
+        group.weights[request] = weight
         self._count(site, group, weight)
 
-    def remove(self, place: P) -> None:
-        address, key = place.tenant
+    def remove(self, request: E) -> None:
+        address, key = request.tenant
         site = self.sites[address]
         group = site.groups[key]
-        self._count(site, group, -group.weights.pop(place))
+        self._count(site, group, -group.weights.pop(request))
         if not group.weights:
             del site.groups[key]
         if not site.groups:
             del self.sites[address]
 
-    def _count(self, site: _Site[P], group: _Group[P], weight: int) -> None:
+    def _count(self, site: _Site[E], group: _Group[E], weight: int) -> None:
         self.weight += weight
         site.weight += weight
         group.weight += weight
 
 
-class EvictionIndex(Generic[P]):
-    """All that wait, each with a weight: 1 to count them, their bytes to bound memory."""
+class EvictionIndex(Generic[E]):
+    """Waiting requests with weights: 1 each to bound their number, bytes to bound memory."""
 
     def __init__(self) -> None:
-        self._interactive: _Side[P] = _Side()
-        self._batch: _Side[P] = _Side()
+        self._interactive: _Side[E] = _Side()
+        self._batch: _Side[E] = _Side()
 
     @property
     def weight(self) -> int:
-        """Of all."""
+        """Weight of all requests."""
         return self._interactive.weight + self._batch.weight
 
     def weight_of(self, *, is_batch: bool) -> int:
-        """Of all of one priority."""
+        """Weight of all requests of one priority."""
         return self._side(is_batch=is_batch).weight
 
-    def __iter__(self) -> Iterator[P]:
-        """All that wait, as they are now."""
+    def __iter__(self) -> Iterator[E]:
+        """All requests that wait now; the index may change during the iteration."""
         sites = [*self._interactive.sites.values(), *self._batch.sites.values()]
         groups = [group for site in sites for group in site.groups.values()]
-        return iter([place for group in groups for place in group.weights])
+        return iter([request for group in groups for request in group.weights])
 
-    def add(self, place: P, weight: int = 1) -> None:
-        """One more waits."""
-        self._side(is_batch=place.is_batch).add(place, weight)
+    def add(self, request: E, weight: int = 1) -> None:
+        """Add a request that waits from now on."""
+        self._side(is_batch=request.is_batch).add(request, weight)
 
-    def remove(self, place: P) -> None:
-        """It waits no more."""
-        self._side(is_batch=place.is_batch).remove(place)
+    def remove(self, request: E) -> None:
+        """Remove a request that no longer waits."""
+        self._side(is_batch=request.is_batch).remove(request)
 
     def has(self, tenant: Tenant, *, is_batch: bool) -> bool:
-        """Whether anything of a tenant's waits."""
+        """Whether the tenant has a request of this priority waiting."""
         site = self._side(is_batch=is_batch).sites.get(tenant.address)
         return site is not None and tenant.key in site.groups
 
-    def victim(self, newcomer: P, weight: int = 1) -> P | None:
-        """Who makes room for `newcomer`: the newest of the most, batch first.
+    def make_room(self, newcomer: E, weight: int, limit: int, reason: str) -> bool:
+        """Reject requests, for `reason`, until a newcomer of that weight fits within `limit`.
 
-        That is: of the address that has the most, and there of the key that has the most. None
-        where the newcomer's own would then be these: it has no better right.
+        Returns False where the newcomer itself has to be rejected.
+        """
+        while self.weight + weight > limit:
+            victim = self.victim(newcomer, weight)
+            if victim is None:
+                return False
+            victim.reject(reason)
+        return True
+
+    def victim(self, newcomer: E, weight: int = 1) -> E | None:
+        """The request to reject for `newcomer`: the newest of the largest share, batch first.
+
+        The largest share is that of the address with the most weight, and there of the key with the
+        most. None where the newcomer's own share would then be the largest.
         """
         if self._batch.sites and not newcomer.is_batch:
             return _newest(_largest(self._batch.sites.values()))
@@ -112,7 +139,7 @@ class EvictionIndex(Generic[P]):
         wanted = weight + (own.groups[key].weight if key in own.groups else 0)
         return _last(_largest(group for group in own.groups.values() if group.weight >= wanted))
 
-    def _side(self, *, is_batch: bool) -> _Side[P]:
+    def _side(self, *, is_batch: bool) -> _Side[E]:
         return self._batch if is_batch else self._interactive
 
 
@@ -123,9 +150,9 @@ def _largest(groups: Iterable[G]) -> G | None:
     return max(groups, key=lambda group: group.weight, default=None)
 
 
-def _newest(site: _Site[P] | None) -> P | None:
+def _newest(site: _Site[E] | None) -> E | None:
     return _last(_largest(site.groups.values())) if site else None
 
 
-def _last(group: _Group[P] | None) -> P | None:
+def _last(group: _Group[E] | None) -> E | None:
     return next(reversed(group.weights)) if group else None

@@ -1,13 +1,12 @@
-"""Requests in the order in which they are served: fair among tenants, then by urgency.
+"""Fair queue of requests: fair among tenants, then by urgency.
 
 Method: a queue of queues. Addresses take turns (`VirtualClock`), then the keys of an address, and
-of a key's requests the one that is due first is next. So whatever the others queue, any two
-addresses that have something queued are served the same tokens, and any two keys of one address,
-give or take a request of each. Of an address with nothing queued nothing is kept but where it had
-come to.
+of a key's requests the one due first is next. So whatever others queue, any two addresses that have
+something queued are served the same tokens, and any two keys of one address, give or take a request
+of each. Of an address with nothing queued only its virtual time is kept.
 
-Cost: O(log tenants + log requests), amortised, for a request that comes or goes; O(addresses + keys
-of the address + requests of the key) to tell how many are ahead of one.
+Cost: O(log tenants + log requests), amortised, for a request that is added or removed; O(addresses
++ keys of the address + requests of the key) to tell how many are ahead of one.
 """
 
 from collections.abc import Callable
@@ -17,145 +16,145 @@ from gateway.admission.indexed_heap import IndexedHeap
 from gateway.admission.queue_item import QueueItem
 from gateway.admission.virtual_clock import VirtualClock
 
-P = TypeVar("P", bound=QueueItem)
+Q = TypeVar("Q", bound=QueueItem)
 
 
 class Backlog(NamedTuple):
-    """Requests, and what they cost together."""
+    """Number of requests, and what they cost together."""
 
     requests: int
     tokens: float
 
 
-class QueueDiscipline(Protocol[P]):
-    """Those that wait, none of them twice."""
+class QueueDiscipline(Protocol[Q]):
+    """Queue of distinct requests, in some order."""
 
     tokens: float
-    """What all of them cost."""
+    """Cost of all requests."""
 
     def __len__(self) -> int:
-        """How many wait."""
+        """How many requests wait."""
 
     @property
-    def first(self) -> P | None:
-        """Who is served next."""
+    def first(self) -> Q | None:
+        """The request to serve next."""
 
-    def add(self, place: P) -> None:
-        """One more waits."""
+    def add(self, item: Q) -> None:
+        """Add a request."""
 
-    def serve(self) -> P:
-        """Take the first one out, of a queue that has one, at its own cost."""
+    def serve(self) -> Q:
+        """Take out the first request, of a queue that has one, at its cost."""
 
-    def remove(self, place: P) -> None:
-        """Take out one that waits, wherever it stands, at no cost."""
+    def remove(self, item: Q) -> None:
+        """Take out a request, wherever it stands, at no cost."""
 
-    def ahead(self, place: P) -> Backlog:
-        """About what would be served before `place`, which may be in the queue or not yet."""
+    def ahead(self, item: Q) -> Backlog:
+        """About what would be served before `item`, which need not be in the queue yet."""
 
 
-class UrgencyQueue(Generic[P]):
-    """Those of one tenant: the one that is due first is the first."""
+class UrgencyQueue(Generic[Q]):
+    """Requests of one tenant: the one due first is served first."""
 
     def __init__(self) -> None:
-        self._places: IndexedHeap[P] = IndexedHeap()
+        self._items: IndexedHeap[Q] = IndexedHeap()
         self.tokens = 0.0
 
     def __len__(self) -> int:
-        """How many wait."""
-        return len(self._places)
+        """How many requests wait."""
+        return len(self._items)
 
     @property
-    def first(self) -> P | None:
-        """Who is served next."""
-        return self._places.first
+    def first(self) -> Q | None:
+        """The request to serve next."""
+        return self._items.first
 
-    def add(self, place: P) -> None:
-        """One more waits."""
-        self._places.add(place, place.rank)
-        self.tokens += place.tokens
+    def add(self, item: Q) -> None:
+        """Add a request."""
+        self._items.add(item, item.rank)
+        self.tokens += item.tokens
 
-    def serve(self) -> P:
-        """Take the first one out, of a queue that has one."""
-        place = self._places.first
-        if place is None:
-            raise LookupError("nobody waits")
-        self.remove(place)
-        return place
+    def serve(self) -> Q:
+        """Take out the first request, of a queue that has one."""
+        item = self._items.first
+        if item is None:
+            raise LookupError("the queue is empty")
+        self.remove(item)
+        return item
 
-    def remove(self, place: P) -> None:
-        """Take out one that waits, wherever it stands."""
-        self._places.remove(place)
-        self.tokens -= place.tokens
+    def remove(self, item: Q) -> None:
+        """Take out a request, wherever it stands."""
+        self._items.remove(item)
+        self.tokens -= item.tokens
 
-    def ahead(self, place: P) -> Backlog:
-        """What would be served before `place`."""
-        ranks = self._places.ranks
-        before = [other.tokens for other, rank in ranks.items() if rank < place.rank]
+    def ahead(self, item: Q) -> Backlog:
+        """What would be served before `item`."""
+        ranks = self._items.ranks
+        before = [other.tokens for other, rank in ranks.items() if rank < item.rank]
         return Backlog(len(before), sum(before))
 
 
-class FairShareQueue(Generic[P]):
-    """Queues that take turns: each has those of one name."""
+class FairShareQueue(Generic[Q]):
+    """Queues that take turns, one for each name."""
 
-    def __init__(self, name: Callable[[P], bytes], queue: Callable[[], QueueDiscipline[P]]) -> None:
+    def __init__(self, name: Callable[[Q], bytes], queue: Callable[[], QueueDiscipline[Q]]) -> None:
         self._name = name
         self._make_queue = queue
-        self._queues: dict[bytes, QueueDiscipline[P]] = {}
-        self._turns = VirtualClock()
+        self._queues: dict[bytes, QueueDiscipline[Q]] = {}
+        self._clock = VirtualClock()
         self._length = 0
         self.tokens = 0.0
 
     def __len__(self) -> int:
-        """How many wait."""
+        """How many requests wait."""
         return self._length
 
     @property
-    def first(self) -> P | None:
-        """Who is served next."""
-        name = self._turns.first
+    def first(self) -> Q | None:
+        """The request to serve next."""
+        name = self._clock.first
         return None if name is None else self._queues[name].first
 
-    def add(self, place: P) -> None:
-        """One more waits."""
-        name = self._name(place)
+    def add(self, item: Q) -> None:
+        """Add a request."""
+        name = self._name(item)
         queue = self._queues.get(name)
         if queue is None:
             queue = self._queues[name] = self._make_queue()
-            self._turns.join(name)
-        queue.add(place)
-        self._count(1, place.tokens)
+            self._clock.join(name)
+        queue.add(item)
+        self._count(1, item.tokens)
 
-    def serve(self) -> P:
-        """Take the first one out, of a queue that has one, at the cost of its name."""
-        name = self._turns.first
+    def serve(self) -> Q:
+        """Take out the first request, of a queue that has one, at the cost of its name."""
+        name = self._clock.first
         if name is None:
-            raise LookupError("nobody waits")
+            raise LookupError("the queue is empty")
         queue = self._queues[name]
-        place = queue.serve()
-        self._count(-1, -place.tokens)
-        self._turns.serve(place.tokens, is_last=not queue)
+        item = queue.serve()
+        self._count(-1, -item.tokens)
+        self._clock.serve(item.tokens, is_last=not queue)
         if not queue:
             del self._queues[name]
-        return place
+        return item
 
-    def remove(self, place: P) -> None:
-        """Take out one that waits, wherever it stands, at no cost."""
-        name = self._name(place)
+    def remove(self, item: Q) -> None:
+        """Take out a request, wherever it stands, at no cost."""
+        name = self._name(item)
         queue = self._queues[name]
-        queue.remove(place)
-        self._count(-1, -place.tokens)
+        queue.remove(item)
+        self._count(-1, -item.tokens)
         if not queue:
             del self._queues[name]
-            self._turns.leave(name)
+            self._clock.withdraw(name)
 
-    def ahead(self, place: P) -> Backlog:
-        """About what would be served before `place`, which may be in the queue or not yet."""
-        name = self._name(place)
+    def ahead(self, item: Q) -> Backlog:
+        """About what would be served before `item`, which need not be in the queue yet."""
+        name = self._name(item)
         own = self._queues.get(name)
-        requests, tokens = own.ahead(place) if own else Backlog(0, 0.0)
-        start = self._turns.stand(name) + tokens
+        requests, tokens = own.ahead(item) if own else Backlog(0, 0.0)
+        start = self._clock.time_of(name) + tokens
         for other, queue in self._queues.items():
-            lead = start - self._turns.stand(other)
+            lead = start - self._clock.time_of(other)
             if queue is not own and lead >= 0:
                 each = queue.tokens / len(queue)
                 before = min(len(queue), 1 + int(lead / each))
@@ -167,16 +166,16 @@ class FairShareQueue(Generic[P]):
         self.tokens += tokens
 
 
-class FairQueue(FairShareQueue[P]):
-    """Fair among addresses, and then among the keys of an address."""
+class FairQueue(FairShareQueue[Q]):
+    """Queue that is fair among addresses, and then among the keys of an address."""
 
     def __init__(self) -> None:
         super().__init__(_address, lambda: FairShareQueue(_key, UrgencyQueue))
 
 
-def _address(place: QueueItem) -> bytes:
-    return place.tenant.address
+def _address(item: QueueItem) -> bytes:
+    return item.tenant.address
 
 
-def _key(place: QueueItem) -> bytes:
-    return place.tenant.key
+def _key(item: QueueItem) -> bytes:
+    return item.tenant.key

@@ -1,4 +1,4 @@
-"""A request's place in a queue."""
+"""Item of a queue: a waiting request, as queues order it."""
 
 from dataclasses import dataclass
 
@@ -8,19 +8,19 @@ from gateway.request.tenant import Tenant
 
 @dataclass(slots=True, eq=False)
 class QueueItem:
-    """Of one request; none stands in two queues."""
+    """A waiting request; it is never in two queues."""
 
     tenant: Tenant
     tokens: float
-    """What it costs to serve."""
+    """Cost of serving it."""
     due_s: float
-    """The least goes first among those of the tenant."""
+    """When it is due: of a tenant's requests the one due first is served first."""
     number: int
-    """Counts arrivals: of those due at the same time the first to come goes first."""
+    """Order of arrival, which decides between requests due at the same time."""
     is_batch: bool = False
-    """It may wait for all that are not."""
+    """It may wait for all interactive requests."""
 
     @property
     def rank(self) -> Rank:
-        """What orders a tenant's requests."""
+        """Key by which a tenant's requests are ordered."""
         return self.due_s, self.number

@@ -1,86 +1,79 @@
-"""How much may wait, and who is turned away where it is too much."""
+"""Limits on the requests that wait for a model: rejects some where there are too many."""
 
-from gateway.admission.eviction import EvictionIndex
-from gateway.admission.queued_request import QueuedRequest
+from typing import Generic, Protocol, TypeVar
+
+from gateway.admission.eviction import Evictable, EvictionIndex
 from gateway.errors import Overloaded
 from gateway.request.tenant import Tenant
 from gateway.routing.fleet import ServedModel
 
-QUEUE_BYTES = 256 << 20
-"""Bytes of bodies that one router holds back at the same time, of all models together."""
-FORESEEN = 0.8
-"""Of its limit, how long a wait may be foretold: that errs, and late rejections waited in vain."""
-RETRY_S = 1.0
-"""When a client may come again, where nothing has been measured."""
+WAITING_BYTES = 256 << 20
+"""Bytes of bodies that wait in one router for the same thing, of all models together."""
 
 
-class QueueLimits:
-    """One model's. `stock`: all bodies that this router holds."""
+class SizedRequest(Evictable, Protocol):
+    """A waiting request whose body takes memory."""
 
-    def __init__(self, model: ServedModel, stock: EvictionIndex[QueuedRequest]) -> None:
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its body."""
+
+
+W = TypeVar("W", bound=SizedRequest)
+
+
+class QueueLimits(Generic[W]):
+    """Requests that wait for one model, bounded in number, and in bytes with other models'.
+
+    `all_waiting`: the bytes of all models' requests that wait for the same thing. `purpose`: what
+    they wait for, at the end of a sentence for clients.
+    """
+
+    def __init__(
+        self, model: ServedModel, all_waiting: EvictionIndex[W], purpose: str = ""
+    ) -> None:
         self._model = model
-        self._stock = stock
-        self._crowd: EvictionIndex[QueuedRequest] = EvictionIndex()
+        self._all_waiting = all_waiting
+        self._purpose = purpose
+        self._waiting: EvictionIndex[W] = EvictionIndex()
 
-    def wait_s(self, *, is_batch: bool) -> float:
-        """How long a request may wait."""
-        queue = self._model.options.queue
-        return queue.batch_max_wait_s if is_batch else queue.max_wait_s
-
-    def held(self, *, is_batch: bool) -> int:
-        """How many requests of a priority wait."""
-        return self._crowd.weight_of(is_batch=is_batch)
+    @property
+    def waiting(self) -> EvictionIndex[W]:
+        """Requests that wait for this model, each of weight 1."""
+        return self._waiting
 
     def has(self, tenant: Tenant) -> bool:
-        """Whether anything interactive of a tenant's waits."""
-        return self._crowd.has(tenant, is_batch=False)
+        """Whether an interactive request of the tenant waits."""
+        return self._waiting.has(tenant, is_batch=False)
 
-    def add(self, held: QueuedRequest) -> None:
-        """One more waits."""
-        self._crowd.add(held)
-        self._stock.add(held, held.request.size_bytes)
+    def add(self, request: W) -> None:
+        """Count a request that waits from now on."""
+        self._waiting.add(request)
+        self._all_waiting.add(request, request.size_bytes)
 
-    def remove(self, held: QueuedRequest) -> None:
-        """It waits no more."""
-        self._crowd.remove(held)
-        self._stock.remove(held)
+    def remove(self, request: W) -> None:
+        """Stop counting a request that no longer waits."""
+        self._waiting.remove(request)
+        self._all_waiting.remove(request)
 
-    def make_room(self, held: QueuedRequest, wait_s: float | None) -> None:
-        """Check all limits, and have others go where they have to.
-
-        `wait_s`: how long it would wait, where that can be told.
+    def make_room(self, newcomer: W, max_requests: int, retry_after_s: float) -> None:
+        """Reject waiting requests until the newcomer fits.
 
         Raises:
-            Overloaded: it is `held` who has to go.
+            Overloaded: the newcomer itself has to be rejected; it may retry after that time.
         """
-        if wait_s is not None and wait_s > FORESEEN * held.limit_s:
-            raise self.overloaded(too_long(held.limit_s), wait_s)
-        most = self._model.options.queue.max_requests
-        reason = f"{most} requests are waiting" if most else "no request may wait for it"
-        if not _clear(self._crowd, held, 1, most, reason):
-            raise self.overloaded(reason, wait_s)
-        reason = f"{QUEUE_BYTES >> 20} MiB of requests are waiting"
-        if not _clear(self._stock, held, held.request.size_bytes, QUEUE_BYTES, reason):
-            raise self.overloaded(reason, wait_s)
+        reason = (
+            f"{max_requests} requests are waiting{self._purpose}"
+            if max_requests
+            else "no request may wait for it"
+        )
+        if not self._waiting.make_room(newcomer, 1, max_requests, reason):
+            raise self.overloaded(reason, retry_after_s)
+        reason = f"{WAITING_BYTES >> 20} MiB of requests are waiting{self._purpose}"
+        if not self._all_waiting.make_room(newcomer, newcomer.size_bytes, WAITING_BYTES, reason):
+            raise self.overloaded(reason, retry_after_s)
 
-    def overloaded(self, reason: str, wait_s: float | None) -> Overloaded:
-        """What a client is told that is turned away."""
+    def overloaded(self, reason: str, retry_after_s: float) -> Overloaded:
+        """The error for a client whose request is rejected."""
         message = f"The model `{self._model.name}` is overloaded: {reason}."
-        return Overloaded(message, wait_s or RETRY_S)
-
-
-def too_long(limit_s: float) -> str:
-    """The reason of which a request is turned away that waits for so long."""
-    return f"the request waits longer than {round(limit_s, 2):g} s"
-
-
-def _clear(
-    crowd: EvictionIndex[QueuedRequest], held: QueuedRequest, weight: int, most: int, reason: str
-) -> bool:
-    """Have others go until there is room for `held`; whether there is."""
-    while crowd.weight + weight > most:
-        victim = crowd.victim(held, weight)
-        if victim is None:
-            return False
-        victim.reject(victim, reason)
-    return True
+        return Overloaded(message, retry_after_s)

@@ -1,9 +1,9 @@
-"""A request that asks for its admission, and one that is held back."""
+"""Requests on their way through admission: the question, and a request that has to wait."""
 
 import asyncio
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from gateway.admission.queue_item import QueueItem
 from gateway.request.tenant import Tenant
@@ -18,17 +18,17 @@ class AdmissionRequest:
 
     target: Target
     avoid: Collection[str] = ()
-    """Ids of replicas to which others are preferred."""
-    limit_s: float | None = None
-    """Seconds that are left until its deadline; its caller ends it then."""
-    patience_s: float = 0.0
-    """Seconds that it may wait, where that is more than its model's requests may."""
-    held: Callable[[], AbstractContextManager[object]] = nullcontext
-    """Makes the context in which it waits, where it has to."""
+    """Ids of replicas that others are preferred to."""
+    waited_s: float = 0.0
+    """Seconds that it has waited before: its model's wait limit holds for all its attempts."""
+    min_wait_s: float = 0.0
+    """Seconds that it may still wait, whatever that limit: its model had to start for it."""
+    time_left_s: float | None = None
+    """Seconds until its deadline, at which its caller cancels it."""
 
     @property
     def tenant(self) -> Tenant:
-        """Whom its share of a replica's time is counted for."""
+        """Tenant to whose share of a replica's time the request counts."""
         return self.target.request.tenant
 
     @property
@@ -42,7 +42,7 @@ class AdmissionRequest:
         return len(self.target.request.body)
 
     def tokens(self, decision: Decision) -> float:
-        """What it costs a replica, estimated."""
+        """Estimated cost of the request for a replica."""
         target = self.target
         tokens = decision.prefill_tokens + target.sequences * decision.output_tokens
         if target.prompts_bytes > target.prompt.size:
@@ -51,30 +51,63 @@ class AdmissionRequest:
         return max(1.0, tokens)
 
 
+class AdmissionQueue(Protocol):
+    """The queue in which a request waits, as far as the request uses it."""
+
+    def reject(self, queued: "QueuedRequest", reason: str) -> None:
+        """End the wait of a request with an error; `reason` is for the client."""
+
+    def remove(self, queued: "QueuedRequest") -> None:
+        """Drop all that is left of a request whose caller goes on, or has gone."""
+
+
 @dataclass(slots=True, eq=False, kw_only=True)
 class QueuedRequest(QueueItem):
-    """A request that is held back."""
+    """A request that waits until its replica can start it: a ticket for the caller to await."""
 
-    reject: Callable[["QueuedRequest", str], None]
-    """Turns it away, for a reason that the client is told."""
+    queue: AdmissionQueue
     request: AdmissionRequest
     decision: Decision
     since_s: float
     limit_s: float
-    """How long it may wait, and has any use of it."""
+    """How long it may wait, and has any use of waiting."""
     admitted: asyncio.Future[Decision] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
     timer: asyncio.TimerHandle | None = None
     is_waiting: bool = False
-    """It has been queued, and neither released nor turned away."""
+    """It has been queued, and neither released nor rejected."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that it takes."""
+        return self.request.size_bytes
+
+    def reject(self, reason: str) -> None:
+        """End the wait with an error; `reason` is for the client."""
+        self.queue.reject(self, reason)
+
+    async def wait(self) -> Decision:
+        """Wait until the replica can start the request; to be awaited as soon as it is queued.
+
+        The caller sends the request without awaiting anything else before: until then the replica's
+        room is kept free only for this turn of the event loop. Cancelled, it leaves nothing behind.
+
+        Raises:
+            Overloaded: it has waited too long, or too many requests wait.
+            GatewayError: the error of choosing another replica, where the first one has gone.
+        """
+        try:
+            return await self.admitted
+        finally:
+            self.queue.remove(self)
 
 
-def demand(held: Collection[QueuedRequest]) -> Demand:
-    """What these want of the engine they are held for."""
-    others = [each for each in held if not each.is_batch]
+def demand(queued: Collection[QueuedRequest]) -> Demand:
+    """Load that these requests bring to the engine they wait for."""
+    interactive = [each for each in queued if not each.is_batch]
     return Demand(
-        requests=sum(each.request.target.sequences for each in others),
-        prefill_tokens=sum(each.decision.prefill_tokens for each in others),
-        batch_requests=sum(each.request.target.sequences for each in held if each.is_batch),
+        requests=sum(each.request.target.sequences for each in interactive),
+        prefill_tokens=sum(each.decision.prefill_tokens for each in interactive),
+        batch_requests=sum(each.request.target.sequences for each in queued if each.is_batch),
     )

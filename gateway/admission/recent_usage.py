@@ -1,10 +1,9 @@
-"""Who has had their share of a model lately, and leaves what is kept free for others.
+"""Recent usage of a model by tenant, and which tenants are over their fair share.
 
-Method: the tokens started for each address, and for each key of it, forgotten exponentially. One
-has had its share when these are no less than the mean over all that had something started within
-`KEPT_S`, addresses among addresses, keys among the keys of their address. What has just been
-started is counted for more than one token each, rather than what is old for less, so that nothing
-has to be computed to compare. O(1), amortised.
+Method: the tokens started for each address, and for each key of it, decay exponentially. A part is
+over its share when its tokens are no less than the mean over all parts that had something started
+within `KEPT_S`: addresses among addresses, keys among the keys of their address. New tokens are
+scaled up rather than old ones down, so that nothing has to be computed to compare. O(1), amortised.
 """
 
 import math
@@ -15,96 +14,98 @@ from dataclasses import dataclass, field
 from gateway.request.tenant import Tenant
 
 WINDOW_S = 30.0
-"""What is this old counts for a third of what is new."""
+"""Age at which tokens count for a third of new ones."""
 KEPT_S = 30.0
-"""How long one counts that has nothing more started."""
-REMEMBERED = 1024
+"""How long a part counts that has nothing more started."""
+MAX_PARTS = 1024
 """Addresses, and keys of an address, that count at the same time: invented ones fill no memory."""
-LARGEST_EXPONENT = 100.0
-"""Of what a token counts for, before all is counted anew; a float has room for 700."""
+MAX_EXPONENT = 100.0
+"""Exponent of the scale of new tokens above which all is scaled down; a float has room for 700."""
 
 
 @dataclass(slots=True)
 class UsageShare:
-    """What was started for one, and for its parts."""
+    """Tokens started for one address or key, and for its parts."""
 
     started_s: float
-    """When the last was."""
+    """When the last request was started."""
     tokens: float = 0.0
     parts: "OrderedDict[bytes, UsageShare]" = field(default_factory=OrderedDict)
-    """Those with the latest starts last."""
-    all: float = 0.0
+    """By name, those with the latest starts last."""
+    all_tokens: float = 0.0
     """Tokens of all parts."""
 
-    def part(self, name: bytes, tokens: float, now_s: float) -> "UsageShare":
-        """One of its parts, for which so much more is started."""
+    def record(self, name: bytes, tokens: float, now_s: float) -> "UsageShare":
+        """Count tokens started for a part, and return that part."""
         share = self.parts.get(name)
         if share is None:
             share = self.parts[name] = UsageShare(now_s)
         share.tokens += tokens
         share.started_s = now_s
-        self.all += tokens
+        self.all_tokens += tokens
         self.parts.move_to_end(name)
         return share
 
-    def has_had(self, name: bytes) -> bool:
-        """Whether a part has had as much as the mean of all, and is not alone."""
+    def is_over_fair_share(self, name: bytes) -> bool:
+        """Whether a part has no less than the mean of all parts, and is not the only one."""
         count = len(self.parts)
         if count == 1:
             return False
         share = self.parts.get(name)
-        return share is not None and share.tokens * count >= self.all
+        return share is not None and share.tokens * count >= self.all_tokens
 
-    def forget(self, until_s: float) -> None:
-        """Count no more the parts that have started nothing since, and those that are too many."""
+    def expire(self, until_s: float) -> None:
+        """Drop the parts that have started nothing since then, and the oldest of too many."""
         while self.parts:
             name = next(iter(self.parts))
             share = self.parts[name]
-            if share.started_s > until_s and len(self.parts) <= REMEMBERED:
+            if share.started_s > until_s and len(self.parts) <= MAX_PARTS:
                 return
-            self.all = max(0.0, self.all - share.tokens)
+            self.all_tokens = max(0.0, self.all_tokens - share.tokens)
             del self.parts[name]
 
     def scale(self, factor: float) -> None:
-        """Count everything for so much."""
+        """Multiply all counts by a factor."""
         self.tokens *= factor
-        self.all *= factor
+        self.all_tokens *= factor
         for share in self.parts.values():
             share.scale(factor)
 
 
 class RecentUsage:
-    """One model's, in one router. `now` is in seconds."""
+    """Recent usage of one model in one router. `now` is in seconds."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._since_s = now()
-        """When a token counted for one."""
+        """When the scale of new tokens was 1."""
         self._addresses = UsageShare(self._since_s)
 
-    def start(self, tenant: Tenant, tokens: float) -> None:
-        """A tenant's request is started, and costs that much."""
+    def record(self, tenant: Tenant, tokens: float) -> None:
+        """Count a request of a tenant that is started."""
         now_s = self._now()
         exponent = (now_s - self._since_s) / WINDOW_S
-        if exponent > LARGEST_EXPONENT:
+        if exponent > MAX_EXPONENT:
             self._addresses.scale(math.exp(-exponent))
             self._since_s, exponent = now_s, 0.0
-        worth = tokens * math.exp(exponent)
-        address = self._addresses.part(tenant.address, worth, now_s)
-        address.part(tenant.key, worth, now_s)
-        address.forget(now_s - KEPT_S)
-        self._addresses.forget(now_s - KEPT_S)
+        scaled = tokens * math.exp(exponent)
+        address = self._addresses.record(tenant.address, scaled, now_s)
+        address.record(tenant.key, scaled, now_s)
+        address.expire(now_s - KEPT_S)
+        self._addresses.expire(now_s - KEPT_S)
 
-    def has_had(self, tenant: Tenant) -> bool:
-        """Whether a tenant's address has had its share, or its key has had that of the address.
+    def is_over_fair_share(self, tenant: Tenant) -> bool:
+        """Whether a tenant's address is over its share, or its key over that of the address.
 
-        Neither has who is alone.
+        A tenant that is alone never is.
         """
         addresses = self._addresses
         address = addresses.parts.get(tenant.address)
         if address is None or len(addresses.parts) == len(address.parts) == 1:
             return False
         until_s = self._now() - KEPT_S
-        addresses.forget(until_s)
-        address.forget(until_s)
-        return addresses.has_had(tenant.address) or address.has_had(tenant.key)
+        addresses.expire(until_s)
+        address.expire(until_s)
+        if addresses.is_over_fair_share(tenant.address):
+            return True
+        return address.is_over_fair_share(tenant.key)

@@ -1,4 +1,4 @@
-"""Requests held back for one replica: interactive ones before batch ones, each fairly."""
+"""Queue of the requests that wait for one replica: interactive before batch, each fairly."""
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -7,61 +7,61 @@ from gateway.admission.bypass_queue import BypassQueue
 from gateway.admission.drain_rate import DrainRate
 from gateway.admission.queue_item import QueueItem
 
-P = TypeVar("P", bound=QueueItem)
+Q = TypeVar("Q", bound=QueueItem)
 
 
-class ReplicaQueue(Generic[P]):
-    """One replica's; `now` is in seconds."""
+class ReplicaQueue(Generic[Q]):
+    """Requests that wait for one replica. `now` is in seconds."""
 
     def __init__(self, now: Callable[[], float]) -> None:
-        self._interactive: BypassQueue[P] = BypassQueue()
-        self._batch: BypassQueue[P] = BypassQueue()
+        self._interactive: BypassQueue[Q] = BypassQueue()
+        self._batch: BypassQueue[Q] = BypassQueue()
         self._rate = DrainRate(now)
 
     def __len__(self) -> int:
-        """How many it holds."""
+        """How many requests wait."""
         return len(self._interactive) + len(self._batch)
 
     def is_free(self, *, is_batch: bool) -> bool:
-        """Whether nobody is held who goes before a newcomer."""
+        """Whether no request waits that goes before a new one of this priority."""
         return not self._interactive and not (is_batch and self._batch)
 
-    def add(self, place: P) -> None:
-        """Hold one more."""
+    def add(self, item: Q) -> None:
+        """Add a request."""
         if not self:
-            self._rate.begin()
-        self._line(is_batch=place.is_batch).add(place)
+            self._rate.resume()
+        self._of(is_batch=item.is_batch).add(item)
 
-    def take(self, fits: Callable[[P], bool], can_wait: Callable[[P], bool]) -> P | None:
-        """Take out the next one that is started: one that fits, and all before it can wait."""
-        place = (self._interactive or self._batch).take(fits, can_wait)
-        if place is not None:
-            self._rate.start()
-            self._rest()
-        return place
+    def pop(self, fits: Callable[[Q], bool], lets_pass: Callable[[Q], bool]) -> Q | None:
+        """Take out the request to start next: the first that fits and that all before let pass."""
+        item = (self._interactive or self._batch).pop(fits, lets_pass)
+        if item is not None:
+            self._rate.record_start()
+            self._pause_if_empty()
+        return item
 
-    def remove(self, place: P) -> None:
-        """Take out one that is not started."""
-        self._line(is_batch=place.is_batch).remove(place)
-        self._rest()
+    def remove(self, item: Q) -> None:
+        """Take out a request that is not started."""
+        self._of(is_batch=item.is_batch).remove(item)
+        self._pause_if_empty()
 
-    def wait_s(self, place: P) -> float | None:
-        """How long `place` would wait from now on; None where it cannot be told."""
+    def wait_s(self, item: Q) -> float | None:
+        """Predicted wait of a request from now on; None where there is no estimate."""
         per_s = self._rate.per_s
         if per_s is None:
             return None
-        ahead = self._line(is_batch=place.is_batch).ahead(place)
-        return (ahead + len(self._interactive) * place.is_batch) / per_s
+        ahead = self._of(is_batch=item.is_batch).ahead(item)
+        return (ahead + len(self._interactive) * item.is_batch) / per_s
 
-    def clear_s(self, *, is_batch: bool) -> float | None:
-        """How long until all of that priority are started; None where it cannot be told; O(1)."""
+    def drain_s(self, *, is_batch: bool) -> float | None:
+        """Predicted time until all of that priority are started; None without an estimate; O(1)."""
         per_s = self._rate.per_s
         count = len(self) if is_batch else len(self._interactive)
         return None if per_s is None else count / per_s
 
-    def _line(self, *, is_batch: bool) -> BypassQueue[P]:
+    def _of(self, *, is_batch: bool) -> BypassQueue[Q]:
         return self._batch if is_batch else self._interactive
 
-    def _rest(self) -> None:
+    def _pause_if_empty(self) -> None:
         if not self:
-            self._rate.rest()
+            self._rate.pause()

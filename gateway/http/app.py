@@ -1,68 +1,60 @@
-"""The whole HTTP surface: inference past FastAPI, everything else through it."""
+"""ASGI application of the gateway: inference bypasses FastAPI, everything else goes through it."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
-from gateway.asgi import App, Message, Receive, Scope, Send
+from gateway.asgi import App, Message, Receive, Scope, Send, header
 from gateway.errors import GatewayError
 from gateway.header_names import REQUEST_ID
 from gateway.http.documents import add_docs_page, inference_documents
 from gateway.http.errors import handle_errors, internal_error, send_error
-from gateway.http.health import health_router
-from gateway.http.models import models_router
-from gateway.http.operators import operators_router
 from gateway.request.routes import ROUTES
-from gateway.routing.fleet import Fleet
-from gateway.routing.schedulers import Schedulers
-from gateway.serving.attempts import RouterContext
 from gateway.serving.body import ClientDisconnected
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.handler import InferenceHandler
-from gateway.serving.live_config import LiveConfig
-from gateway.serving.request_metrics import RequestMetrics
-from gateway.serving.shadow import ShadowTraffic
-from gateway.serving.target_resolver import TargetResolver
 from gateway.upstream.headers import CLOSE, sound_request_id
 
 BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
-"""One of them comes with every body."""
+"""Headers of which every request with a body has one."""
 
 logger = logging.getLogger(__name__)
 
 
 def create_app(
-    fleet: Fleet,
-    schedulers: Schedulers,
-    context: RouterContext,
-    *,
-    live_config: LiveConfig,
-    request_metrics: RequestMetrics | None = None,
+    inference: InferenceHandler,
+    routers: Iterable[APIRouter],
+    on_shutdown: Callable[[], Awaitable[None]],
 ) -> "GatewayApp":
     """The gateway as an ASGI application.
 
-    The application owns the relay in `context` and closes it at its shutdown. What is in
-    `live_config` may be changed in place. `request_metrics`: where each request's end is noted.
+    `routers`: all routes but those of inference. `on_shutdown`: called when the server shuts down.
     """
-    request_metrics = request_metrics or RequestMetrics()
-    schedulers.log.subscribe(request_metrics.note_finished)
-    resolver = TargetResolver(fleet)
-    shadows = ShadowTraffic(resolver, context, request_metrics.recorder)
-    rest = _everything_else(context, shadows)
-    rest.include_router(models_router(fleet, live_config))
-    rest.include_router(health_router(fleet))
-    rest.include_router(
-        operators_router(resolver, schedulers, context.faults, shadows, live_config)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await on_shutdown()
+
+    # FastAPI's own pages load their scripts from the internet.
+    other = FastAPI(
+        title="ray-llm-gateway",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
-    return GatewayApp(
-        rest, InferenceHandler(resolver, context, shadows, live_config, request_metrics)
-    )
+    add_docs_page(other)
+    handle_errors(other)
+    for router in (inference_documents(), *routers):
+        other.include_router(router)
+    return GatewayApp(other, inference)
 
 
 class GatewayApp:
-    """Sends each request to its handler and answers what they raise."""
+    """Sends each request to its handler, and answers with the errors that they raise."""
 
     def __init__(self, rest: App, inference: InferenceHandler, *, returns_ids: bool = True) -> None:
         self._rest = rest
@@ -70,11 +62,11 @@ class GatewayApp:
         self._returns_ids = returns_ids
 
     def without_ids(self) -> "GatewayApp":
-        """The same, behind a server that puts `x-request-id` into every reply by itself."""
+        """The same, for a server that puts `x-request-id` into every response by itself."""
         return GatewayApp(self._rest, self._inference, returns_ids=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Speak ASGI: HTTP, lifespan, and a polite refusal of websockets."""
+        """Serve ASGI: HTTP and lifespan; websockets are closed at once."""
         kind = scope["type"]
         if kind == "http":
             await self.answer(scope, receive, send)
@@ -92,7 +84,7 @@ class GatewayApp:
         return self._rest(*_for_fastapi(scope, receive, reply))
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> int:
-        """Answer an HTTP request; the status that its client was told, 0 if it has gone before."""
+        """Answer an HTTP request; returns the status that its client was told, 0 if none."""
         request_id = _request_id(scope)
         reply = ClientResponse(send, [(REQUEST_ID, request_id)] if self._returns_ids else [])
         try:
@@ -101,7 +93,7 @@ class GatewayApp:
             pass
         except GatewayError as error:
             if reply.has_begun:
-                raise  # the server around us cuts the connection: nothing else tells the client
+                raise  # the server closes the connection: nothing else tells the client
             await send_error(error, scope["path"], reply)
         except Exception:
             logger.exception("request %s: %s failed", request_id.decode(), scope["path"])
@@ -113,32 +105,7 @@ class GatewayApp:
 
 
 def _request_id(scope: Scope) -> bytes:
-    for name, value in scope["headers"]:
-        if name == REQUEST_ID:
-            return sound_request_id(value)
-    return sound_request_id(None)
-
-
-def _everything_else(context: RouterContext, shadows: ShadowTraffic) -> FastAPI:
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        await shadows.close()
-        await context.cold_starts.close()
-        await context.relay.close()
-
-    # FastAPI's own pages load their scripts from the internet.
-    app = FastAPI(
-        title="ray-llm-gateway",
-        lifespan=lifespan,
-        redirect_slashes=False,
-        docs_url=None,
-        redoc_url=None,
-    )
-    app.include_router(inference_documents())
-    add_docs_page(app)
-    handle_errors(app)
-    return app
+    return sound_request_id(header(scope["headers"], REQUEST_ID, b""))
 
 
 def _for_fastapi(
@@ -146,7 +113,7 @@ def _for_fastapi(
 ) -> tuple[Scope, Receive, Send]:
     """Adds the headers of `reply`, and answers HEAD as GET without its body.
 
-    A connection on which a body has not been read to its end cannot go on.
+    A connection cannot be used again on which a body has not been read to its end.
     """
     is_head = scope["method"] == "HEAD"
     is_read = not any(name in BODY_HEADERS for name, _ in scope["headers"])

@@ -1,4 +1,4 @@
-"""Errors as responses, everywhere in the same shape."""
+"""Errors as HTTP responses, in OpenAI's or Anthropic's shape."""
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -23,7 +23,7 @@ async def send_error(error: GatewayError, path: str, reply: ClientResponse) -> N
 
 
 def internal_error() -> GatewayError:
-    """What a client learns of a defect of ours."""
+    """The error for a defect of the gateway itself."""
     return GatewayError("The gateway had an internal error; its log has the details.")
 
 

@@ -1,4 +1,4 @@
-"""`/healthz` and `/readyz`, for whoever runs the gateway."""
+"""`/healthz` and `/readyz`, for load balancers and operators."""
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
@@ -7,15 +7,15 @@ from gateway.routing.fleet import Fleet
 
 
 class Health(BaseModel):
-    """How the gateway stands."""
+    """Health of the gateway."""
 
     status: str
     reasons: dict[str, str] = {}
-    """Why a model cannot answer, by model."""
+    """Why models cannot answer, by name."""
 
 
 def health_router(fleet: Fleet) -> APIRouter:
-    """The routes that tell whether the gateway is up, and whether it is of use."""
+    """The routes that tell whether the gateway is up, and whether it can answer."""
     router = APIRouter(tags=["health"])
 
     @router.get("/healthz")

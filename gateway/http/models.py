@@ -1,4 +1,4 @@
-"""`/v1/models`: which models there are, and how they stand."""
+"""`/v1/models`: the models, with their states."""
 
 from collections.abc import Iterator, Mapping
 from typing import Literal
@@ -14,7 +14,7 @@ from gateway.serving.live_config import LiveConfig
 
 
 class ModelCard(BaseModel):
-    """OpenAI's model object, and how the model stands."""
+    """OpenAI's model object, with the state of the model."""
 
     id: str
     object: Literal["model"] = "model"
@@ -25,11 +25,11 @@ class ModelCard(BaseModel):
     replicas: int
     max_model_len: int | None = None
     parent: str | None = None
-    """Of an adapter: the model it belongs to."""
+    """The model that an adapter belongs to."""
     loaded_replicas: int | None = None
-    """Of an adapter: on how many of the replicas it is loaded now."""
+    """Replicas on which an adapter is loaded now."""
     stands_for: list[str] | None = None
-    """Of an alias or a split: the models that answer, in their names' order."""
+    """Models that answer for an alias or a split, sorted by name."""
 
 
 class ModelList(BaseModel):
@@ -60,9 +60,9 @@ def models_router(fleet: Fleet, live_config: LiveConfig) -> APIRouter:
 
 
 def cards_of(fleet: Fleet, names: ModelNames) -> dict[str, ModelCard]:
-    """The cards of all that clients may ask for, by name: models, their adapters, names for them.
+    """Cards by name of all that clients may ask for: models, adapters, aliases and splits.
 
-    What has the name of an alias or a split cannot be asked for by it: that has the card.
+    An alias or a split hides the model or adapter of its name.
     """
     cards = {model.name: model_card(model) for model in fleet.models}
     cards |= {name: adapter_card(model, name) for name, model in fleet.adapters.items()}
@@ -72,9 +72,9 @@ def cards_of(fleet: Fleet, names: ModelNames) -> dict[str, ModelCard]:
 
 
 def name_cards(names: ModelNames, cards: Mapping[str, ModelCard]) -> Iterator[ModelCard]:
-    """Aliases and splits; a name stands as the first model of its own that is ready, or is known.
+    """Cards of aliases and splits, with the state of the first of their models that is ready.
 
-    One that stands for no model that is known has no card.
+    A name that stands for no known model has no card.
     """
     for listed in names.listed:
         found = [cards[model] for model in listed.shares if model in cards]
@@ -94,7 +94,7 @@ def name_cards(names: ModelNames, cards: Mapping[str, ModelCard]) -> Iterator[Mo
 
 
 def adapter_card(model: ServedModel, adapter: str) -> ModelCard:
-    """An adapter stands as its model does, unless no engine can load it."""
+    """Card of an adapter, with the state of its model, unless no engine can load it."""
     states = [replica.adapters for replica in model.replicas.values()]
     broken = model.adapter_error(adapter)
     card = model_card(model)
@@ -110,7 +110,7 @@ def adapter_card(model: ServedModel, adapter: str) -> ModelCard:
 
 
 def model_card(model: ServedModel) -> ModelCard:
-    """How a model stands."""
+    """Card of a model."""
     return ModelCard(
         id=model.name,
         created=model.created_s,

@@ -1,69 +1,59 @@
-"""`/gateway`: what the gateway decides and why, for the people who run it."""
+"""`/gateway`: decisions, faults and config of the gateway, for its operators."""
 
 import contextlib
 from collections.abc import Sequence
 
 from fastapi import APIRouter, Depends, Request
 
+from gateway.asgi import header
 from gateway.errors import InvalidRequest, ModelNotFound, ModelUnavailable, UnsupportedRoute
 from gateway.faults import Faults
-from gateway.header_names import SESSION
-from gateway.request.inference_request import SESSION_LIMIT, InferenceRequest
-from gateway.request.routes import ROUTES, parse_head
+from gateway.request.inference_request import InferenceRequest, parse_request
+from gateway.request.routes import CHAT, ROUTES
 from gateway.routing.decision import LOG_SIZE, Decision
-from gateway.routing.schedulers import Schedulers
 from gateway.serving.body import read_body
 from gateway.serving.live_config import LiveConfig
+from gateway.serving.operator_access import OperatorAccess
+from gateway.serving.pool import ModelPools
 from gateway.serving.shadow import ShadowTraffic
 from gateway.serving.target_resolver import TargetResolver
 
 
 def operators_router(
     resolver: TargetResolver,
-    schedulers: Schedulers,
+    pools: ModelPools,
     faults: Faults,
     shadows: ShadowTraffic,
     live_config: LiveConfig,
+    access: OperatorAccess,
 ) -> APIRouter:
     """The routes for operators."""
 
     def only_operators(request: Request) -> None:
-        live_config.access.check(request.method, request.url.path, request.headers)
+        access.check(request.method, request.url.path, request.headers)
 
     router = APIRouter(
         prefix="/gateway", include_in_schema=False, dependencies=[Depends(only_operators)]
     )
 
     @router.post("/route")
-    async def route(request: Request, path: str = "/v1/chat/completions") -> dict[str, object]:
-        """Where a request with this body, sent to `path`, would go now; it is not sent."""
-        if path not in ROUTES:
-            known = ", ".join(sorted(ROUTES))
-            raise InvalidRequest(f"`path` must be one of {known}.", "path")
-        headers = request.headers
-        length = headers.get("content-length")
-        body = await read_body(
-            request.receive, length.encode() if length else None, live_config.limits
-        )
-        head = parse_head(path, body, headers.get("content-type", "").encode())
-        session = headers.get(SESSION.decode(), "").encode("latin-1")
-        inference = InferenceRequest(
-            head=head, path=path, body=body, request_id=b"dry-run", session=session[:SESSION_LIMIT]
-        )
-        names = live_config.names.route(head.model, inference.sticky_key).models
-        return _decide(resolver, schedulers, inference, names).explanation()
+    async def route(request: Request, path: str = CHAT) -> dict[str, object]:
+        """Decision for a request with this body, sent to `path` now; it is not sent."""
+        inference = await _dry_run(request, path, live_config.config.max_body_mb)
+        names = live_config.names.route(inference.head.model, inference.sticky_key).models
+        return _decide(resolver, pools, inference, names).explanation()
 
     router.add_api_route("/config", live_config.report)
 
     @router.get("/decisions")
     async def decisions(limit: int = LOG_SIZE, model: str | None = None) -> dict[str, object]:
-        """The last decisions, newest first, and how they turned out."""
-        found = [d for d in schedulers.log.latest() if model in (None, d.decision.model)]
+        """The last decisions, newest first, with their outcomes."""
+        found = [d for d in pools.decisions.latest() if model in (None, d.decision.model)]
         return {"object": "list", "data": [d.explanation() for d in found[: max(0, limit)]]}
 
     @router.get("/faults")
     async def fault_counts() -> dict[str, object]:
-        """What went wrong since the router's start, and what was done about it."""
+        """Faults since the router's start, and what was done about them."""
         found = [
             {"model": fault.model, "reason": fault.reason, "action": fault.action, "count": count}
             for fault, count in faults.counts
@@ -71,24 +61,35 @@ def operators_router(
         return {"object": "list", "data": found}
 
     @router.get("/shadows")
-    async def shadow_records() -> dict[str, object]:
-        """How models have done with copies of others' requests."""
+    async def shadow_stats() -> dict[str, object]:
+        """Outcomes and times of models that answer copies of others' requests."""
         return {"object": "list", "data": shadows.report()}
 
     return router
 
 
+async def _dry_run(request: Request, path: str, max_body_mb: float) -> InferenceRequest:
+    """The inference request that this one describes."""
+    if path not in ROUTES:
+        known = ", ".join(sorted(ROUTES))
+        raise InvalidRequest(f"`path` must be one of {known}.", "path")
+    headers = request.headers.raw
+    length = header(headers, b"content-length", b"")
+    body = await read_body(request.receive, length or None, max_body_mb)
+    return parse_request(path, body, dict(headers), headers=[], request_id=b"dry-run")
+
+
 def _decide(
     resolver: TargetResolver,
-    schedulers: Schedulers,
-    inference: InferenceRequest,
+    pools: ModelPools,
+    request: InferenceRequest,
     names: Sequence[str],
 ) -> Decision:
-    """The decision for the first of the models that can be chosen for, or the last's error."""
+    """The decision for the first of the models that can be chosen for, or the last one's error."""
     *others, last = names
     for name in others:
         with contextlib.suppress(ModelNotFound, ModelUnavailable, UnsupportedRoute):
-            target = resolver.target(inference, name)
-            return schedulers.of(target.model).choose(target)
-    target = resolver.target(inference, last)
-    return schedulers.of(target.model).choose(target)
+            target = resolver.target(request, name)
+            return pools.of(target.model).scheduler.choose(target)
+    target = resolver.target(request, last)
+    return pools.of(target.model).scheduler.choose(target)

@@ -10,11 +10,11 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from gateway.errors import InvalidJSON, InvalidRequest, MissingParameter
 
 FORM_WINDOW = 1 << 16
-"""Bytes of a form looked at in one go: the fields commonly stand before the file."""
+"""Bytes of a form that are parsed at a time: fields commonly stand before the file."""
 FIELD_LIMIT = 4096
-"""Bytes of a form's field we care about."""
+"""Bytes of a form's field that are kept."""
 PARTS_LIMIT = 256
-"""Parts of a form that are looked at; megabytes of tiny ones would hold everybody else up."""
+"""Parts of a form that are parsed; megabytes of tiny ones would delay all other requests."""
 LIMIT_DIGITS = 10
 """More digits than any number of tokens has."""
 USER_LIMIT = 256
@@ -27,11 +27,11 @@ _PROMPTS = re.compile(rb'\[\s*["[]')
 _LISTS = re.compile(rb"\[\s*\[")
 
 ABSENT = msgspec.Raw()
-"""What a field is that the request does not have."""
+"""Value of a field that the request does not have."""
 
 
 class PromptParts(msgspec.Struct, frozen=True):
-    """The raw JSON of what makes a prompt; empty where the request has none of it."""
+    """Raw JSON of the fields that make up a prompt; empty where the request has none."""
 
     messages: msgspec.Raw = ABSENT
     system: msgspec.Raw = ABSENT
@@ -40,12 +40,12 @@ class PromptParts(msgspec.Struct, frozen=True):
     instructions: msgspec.Raw = ABSENT
     tools: msgspec.Raw = ABSENT
     seeds: tuple[msgspec.Raw, ...] = ()
-    """Whatever else changes how the prompt begins once the engine has rendered it; empty if the
-    request has none of it."""
+    """Fields that change how the prompt begins once the engine has rendered it; empty where there
+    are none."""
 
 
 class RequestHead(msgspec.Struct, frozen=True):
-    """What the gateway itself needs to know of a request."""
+    """Fields of a request's body that the gateway itself needs."""
 
     model: str
     prompt: PromptParts = PromptParts()
@@ -54,26 +54,26 @@ class RequestHead(msgspec.Struct, frozen=True):
     is_stream: bool = False
     """The answer is to come as a stream of events."""
     sequences: int = 1
-    """What an engine makes of it: its answers, for each of its prompts."""
+    """Sequences that an engine runs for it: its answers, for each of its prompts."""
     prompts_bytes: int = 0
-    """Of the JSON of all its prompts; 0 where it has no list of them."""
+    """Bytes of the JSON of all its prompts; 0 where it has no list of them."""
     users: tuple[msgspec.Raw, ...] = ()
-    """The fields that may say whom it is for, the first choice first."""
+    """Fields that may name the user it is for, the first choice first."""
 
     @property
     def user(self) -> bytes:
-        """Whom its client says that it is for; empty where it does not say. Read at every call."""
+        """The user that its client names; empty where it names none. Parsed at every call."""
         return next(filter(None, map(_user, self.users)), b"")
 
 
 class _Metadata(msgspec.Struct):
-    """Where Anthropic's API has the user."""
+    """Field in which Anthropic's API has the user."""
 
     user_id: str | None = None
 
 
 class _RawHead(msgspec.Struct):
-    """All but the model as it was written: a wrong type is the engine's to complain about."""
+    """All fields but the model as they were written: the engine rejects those of a wrong type."""
 
     model: str | None = None
     messages: msgspec.Raw = ABSENT
@@ -139,7 +139,7 @@ class _RawHead(msgspec.Struct):
 
     @property
     def prompts(self) -> bytes:
-        """The list of its prompts; empty where it has none."""
+        """The list of its prompts, as JSON; empty where it has none."""
         for raw in (self.prompt, self.input):
             if raw is not ABSENT and _PROMPTS.match(text := bytes(raw)):
                 return text
@@ -206,7 +206,7 @@ def parse_form(body: bytes, content_type: bytes) -> RequestHead:
 
 
 def _user(raw: msgspec.Raw) -> bytes:
-    """The name that a field gives; empty where it gives none, as a string."""
+    """The user that a field names; empty where it names none."""
     if raw is ABSENT:
         return b""
     try:

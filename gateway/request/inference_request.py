@@ -1,4 +1,4 @@
-"""What a client asks for beside the answer itself, in headers."""
+"""An inference request: what its body and headers say, parsed once."""
 
 import math
 from collections.abc import Mapping
@@ -7,9 +7,9 @@ import msgspec
 
 from gateway.asgi import Headers
 from gateway.errors import InvalidRequest
-from gateway.header_names import PRIORITY, RESUME, TIMEOUT
+from gateway.header_names import EXPLAIN, PRIORITY, RESUME, SESSION, TIMEOUT
 from gateway.request.head import RequestHead
-from gateway.request.routes import CHAT
+from gateway.request.routes import CHAT, parse_head
 from gateway.request.tenant import ANONYMOUS, Tenant
 
 LONGEST_TIMEOUT_S = 86_400.0
@@ -24,16 +24,16 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One inference request: parsed once, and held by whatever handles it."""
 
     head: RequestHead
-    """What its body says."""
+    """Fields of its body."""
     path: str = CHAT
     headers: Headers = msgspec.field(default_factory=list)
-    """The client's, all of them; with the trace's own where it is traced."""
+    """All of the client's; where the request is traced, with the gateway's own trace context."""
     body: bytes = b""
     request_id: bytes = b""
     tenant: Tenant = ANONYMOUS
-    """Whom its share of the model's time is counted for."""
+    """Tenant to whose share of the model's time it counts."""
     session: bytes = b""
-    """The client's `x-session-id`, up to `SESSION_LIMIT` bytes of it; empty without one."""
+    """The client's `x-session-id`, at most `SESSION_LIMIT` bytes of it; empty without one."""
     is_explained: bool = False
     """The response's headers carry the routing decision."""
     is_batch: bool = False
@@ -49,33 +49,71 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def sticky_key(self) -> bytes:
-        """What it shares with those requests that the same model of a split should answer."""
+        """Key of the requests that the same model of a split should answer."""
         return self.session or self.head.user or self.request_id
 
 
-def is_batch(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether the request may wait for all others.
+def parse_request(  # noqa: PLR0913 - one for each source of a request
+    path: str,
+    body: bytes,
+    fields: Mapping[bytes, bytes],
+    *,
+    headers: Headers,
+    request_id: bytes,
+    tenant: Tenant = ANONYMOUS,
+    arrived_s: float = 0.0,
+) -> InferenceRequest:
+    """Parse a request to `path`, one of `gateway.request.routes`.
+
+    `fields`: the client's headers by name. `headers`: those that engines may get.
 
     Raises:
-        InvalidRequest: its priority is none.
+        InvalidRequest: its body or one of its headers is wrong.
+    """
+    return InferenceRequest(
+        head=parse_head(path, body, fields.get(b"content-type", b"")),
+        path=path,
+        headers=headers,
+        body=body,
+        request_id=request_id,
+        tenant=tenant,
+        session=fields.get(SESSION, b"")[:SESSION_LIMIT],
+        is_explained=fields.get(EXPLAIN) == b"1",
+        is_batch=is_batch(fields),
+        is_resumable=is_resumable(fields),
+        timeout_s=timeout_s(fields),
+        arrived_s=arrived_s,
+    )
+
+
+def asks_for_batch(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether the request asks for batch priority; no where its priority is none there is."""
+    return PRIORITY in headers and _BATCH.get(headers[PRIORITY].strip().lower(), False)
+
+
+def is_batch(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether the request may wait for all interactive ones.
+
+    Raises:
+        InvalidRequest: there is no such priority.
     """
     return PRIORITY in headers and _choice(headers[PRIORITY], _BATCH, PRIORITY)
 
 
 def is_resumable(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether another replica may carry the stream on.
+    """Whether the stream may be resumed on another replica.
 
     Raises:
-        InvalidRequest: the header says neither yes nor no.
+        InvalidRequest: the header is neither `on` nor `off`.
     """
     return RESUME not in headers or _choice(headers[RESUME], _RESUME, RESUME)
 
 
 def timeout_s(headers: Mapping[bytes, bytes]) -> float | None:
-    """How long the client waits; None if it does not say.
+    """How long the client waits for the answer; None if it does not say.
 
     Raises:
-        InvalidRequest: that is no number of seconds.
+        InvalidRequest: the header is no number of seconds.
     """
     value = headers.get(TIMEOUT)
     if value is None:

@@ -1,4 +1,4 @@
-"""The paths of inference, which all go through one handler."""
+"""Paths of the inference routes, which all go through one handler."""
 
 from collections.abc import Mapping
 
@@ -24,18 +24,18 @@ JSON_ROUTES: Mapping[str, str] = {
     "/pooling": "Pool hidden states",
     "/classify": "Classify texts",
 }
-"""Path to what it does, for routes with a JSON body."""
+"""Routes with a JSON body, and what each does."""
 FORM_ROUTES: Mapping[str, str] = {
     "/v1/audio/transcriptions": "Write down speech",
     "/v1/audio/translations": "Write down speech in English",
 }
-"""Path to what it does, for routes with a multipart body."""
+"""Routes with a multipart body, and what each does."""
 PROMPT_ROUTES = frozenset(JSON_ROUTES) - {"/v1/messages/count_tokens", "/tokenize", "/detokenize"}
-"""Those whose prompt goes through the model, and so through its KV cache."""
-JOURNALED = frozenset({CHAT, COMPLETIONS})
-"""Those whose streams may be carried on by another engine."""
-STREAMED = JOURNALED | {"/v1/messages", "/v1/responses"}
-"""Those that answer with a stream of events where they are asked to."""
+"""Routes whose prompt goes through the model, and so through its KV cache."""
+RESUMABLE_ROUTES = frozenset({CHAT, COMPLETIONS})
+"""Routes whose streams may be resumed on another engine."""
+STREAMED = RESUMABLE_ROUTES | {"/v1/messages", "/v1/responses"}
+"""Routes that answer with a stream of events where they are asked to."""
 ROUTES = frozenset(JSON_ROUTES) | frozenset(FORM_ROUTES)
 
 

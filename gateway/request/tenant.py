@@ -1,4 +1,4 @@
-"""Among whom a model's time is shared out."""
+"""Tenants, among which a model's time is shared out."""
 
 from typing import NamedTuple
 
@@ -14,4 +14,4 @@ class Tenant(NamedTuple):
 
 
 ANONYMOUS = Tenant()
-"""All those of whom nothing is known."""
+"""Tenant of all clients of which nothing is known."""

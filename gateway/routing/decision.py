@@ -155,17 +155,14 @@ class LoggedDecision(msgspec.Struct, frozen=True):
 class DecisionLog:
     """Latest decisions, matched with the engines' reports on their requests."""
 
-    def __init__(self, size: int = LOG_SIZE) -> None:
+    def __init__(self, size: int = LOG_SIZE, observer: DecisionListener | None = None) -> None:
+        """`observer`: called with every decision on whose request an engine has reported."""
         self._size = size
-        self._listeners: list[DecisionListener] = []
+        self._observer = observer
         self._logged: OrderedDict[int, LoggedDecision] = OrderedDict()
         self._in_flight: dict[int, Decision] = {}
         self._ended: OrderedDict[int, Decision] = OrderedDict()
         """Decisions whose answer has ended, on which an engine may still report."""
-
-    def subscribe(self, listener: DecisionListener) -> None:
-        """Have `listener` called with every decision on whose request an engine has reported."""
-        self._listeners.append(listener)
 
     def record_sent(self, decision: Decision) -> None:
         """Keep a decision whose request is sent; the oldest of too many is dropped."""
@@ -189,8 +186,8 @@ class DecisionLog:
             return
         if id_ in self._logged:
             self._logged[id_] = LoggedDecision(decision, finished)
-        for listener in self._listeners:
-            listener(decision, finished)
+        if self._observer is not None:
+            self._observer(decision, finished)
 
     def latest(self) -> list[LoggedDecision]:
         """Return all decisions that are kept, the newest first."""

@@ -1,77 +1,61 @@
-"""One model's part in a request: admitted, sent, sent elsewhere where that fails, carried on.
+"""Attempts at having one model answer a request: admitted, sent, retried or resumed elsewhere.
 
-Until a client has been sent any of its answer, a failed attempt is followed by another on another
-replica, at most `RETRIES` times and within the model's budget. A stream that breaks later is
-carried on by another replica where that is sound (`gateway.resume.resumption`). Where the model has
-no replica left, the request waits for one as it would have at first. What cannot be mended is
+`RetryPolicy` decides what follows a failed attempt. Where the model has no replica left, the
+request waits for one as it would have at first. A failure that no other attempt makes good is
 raised.
-
-A request may itself be what replicas fail at. So each has few attempts that bring its client
-nothing new, and one under which two replicas have died gets no third.
 """
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from functools import partial
 
 import msgspec
 
 from gateway import header_names
-from gateway.admission.admissions import Admissions
-from gateway.admission.cold_start import LOOK_S, ColdStarts
-from gateway.admission.queued_request import AdmissionRequest
+from gateway.admission.queued_request import AdmissionRequest, QueuedRequest
 from gateway.asgi import Headers
 from gateway.errors import GatewayError, ModelUnavailable, Reason, StreamLost, UpstreamFailed
 from gateway.faults import Action, Faults
-from gateway.request.inference_request import InferenceRequest
 from gateway.resume.completion_params import Unresumable
 from gateway.resume.resumption import Resumption, resumption
 from gateway.routing.decision import Decision
-from gateway.routing.fleet import Replica, ServedModel
-from gateway.routing.schedulers import Schedulers
+from gateway.routing.fleet import Replica
 from gateway.routing.target import Target
 from gateway.serving.failure_reporter import FailureReporter
+from gateway.serving.pool import ModelPools
 from gateway.serving.response_writer import ResponseWriter
-from gateway.serving.retry_budget import RetryBudget
+from gateway.serving.retry_policy import Failure, NextStep, Progress, RetryPolicy
 from gateway.serving.timing import CONNECT, ENGINE, QUEUE, ROUTE
 from gateway.telemetry import DISPATCH, Dispatch
 from gateway.upstream.engine_call import TOKENIZE, EngineCall, EngineClient
 from gateway.upstream.response import EngineResponse
 
-RETRIES = 2
-"""Attempts beside the first one, and beside each that has brought the client something new."""
-RESUMES = 8
-"""How often one stream is carried on."""
-VICTIMS = 2
-"""Replicas that may die under one request before it is taken to be the cause."""
-FREE = frozenset({Reason.UNREACHABLE, Reason.DRAINING, Reason.STUCK})
-"""Reasons of failures that no engine goes on working for: to try elsewhere multiplies nothing."""
-RETRIED = frozenset({500, 502, 503, 504})
+MAX_STARTS = 8
+"""Times that one request waits for its model to start again."""
+CHECK_S = 0.05
+"""How often the model's replicas are checked for one that has not been tried."""
+ENGINE_FAULTS = frozenset({500, 502, 503, 504})
 """Statuses by which an engine says that the fault is its own; 501 is the client's."""
 
 
 @dataclass(frozen=True, slots=True)
 class RouterContext:
-    """What all deliveries share."""
+    """Collaborators that the requests of one router share."""
 
-    relay: EngineClient
-    schedulers: Schedulers
-    admissions: Admissions
-    cold_starts: ColdStarts
+    engines: EngineClient
+    pools: ModelPools
     faults: Faults = field(default_factory=Faults)
-    budgets: Mapping[str, RetryBudget] = field(default_factory=lambda: defaultdict(RetryBudget))
-    """By the model's name."""
+    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
     is_forwarded: bool = False
-    """A proxy of ours names the client in `x-forwarded-for`."""
+    """A proxy of the gateway's own names the client in `x-forwarded-for`."""
 
 
 class Attempts:
-    """Has one model answer an errand.
+    """Attempts at having one model answer a request.
 
-    `due_s`: when the answer must be there, by the event loop's clock. `patience_s`: how long it may
-    wait for a replica, where that is more than its model's requests may.
+    `has_alternative`: another model may answer in its place. `due_s`: when the answer must be
+    there, by the event loop's clock. `cold_start_s`: how long the request has waited for the model
+    to start, where it had to.
     """
 
     def __init__(
@@ -80,227 +64,257 @@ class Attempts:
         context: RouterContext,
         writer: ResponseWriter,
         *,
+        has_alternative: bool = False,
         due_s: float | None = None,
-        patience_s: float = 0.0,
+        cold_start_s: float | None = None,
     ) -> None:
         self._request = target.request
         self._target = target
-        self._scheduler = context.schedulers.of(target.model)
+        self._pool = context.pools.of(target.model)
+        self._budget = self._pool.retry_budget(target.request)
         self._context = context
         self._writer = writer
+        self._has_alternative = has_alternative
         self._due_s = due_s
-        self._patience_s = patience_s
-        self._failures = FailureReporter(target, self._scheduler, context.faults)
-        self._headers = writer.reply.headers
+        self._has_started = cold_start_s is not None
+        self._starting_s = cold_start_s or 0.0
+        """How long the request has waited for the model to start."""
+        self._queued_s = 0.0
+        """How long it has waited for a replica, in all attempts."""
+        self._failures = FailureReporter(target, self._pool.scheduler, context.faults)
         self._timing = writer.reply.timing
         self._replica: Replica | None = None
         self._tried: set[str] = set()
-        self._retries = self._resumes = self._victims = 0
-        self._parts = 0
-        """Those that the client had been sent at the last break."""
+        self._progress = Progress()
 
     async def run(self) -> None:
-        """Answer.
+        """Have the request answered.
 
         Raises:
             GatewayError: the model does not answer, or not to the end.
         """
-        decision = await self._admitted()
+        decision = await self._admit()
         self._budget.earn()
         while not await self._succeeds(decision):
             decision = (
-                self._scheduler.choose(self._target, self._tried)
+                self._pool.scheduler.choose(self._target, self._tried)
                 if self._writer.has_sent
-                else await self._admitted()
+                else await self._admit()
             )
 
-    def tell(self, error: GatewayError) -> None:
-        """The client is told of the error that was the end of it: note what is to be noted."""
-        self._failures.told(self._replica, error, is_cut=self._writer.has_sent)
+    def report_failure(self, error: GatewayError) -> None:
+        """Report the error that the client is told."""
+        self._failures.failed(self._replica, error, has_begun=self._writer.has_sent)
 
-    def pass_on(self, error: GatewayError) -> None:
-        """Another model takes over because of the error: note that."""
-        self._failures.passed_on(self._replica, error)
-
-    async def _admitted(self) -> Decision:
-        for _ in range(RESUMES):
-            try:
-                return await self._admit()
-            except ModelUnavailable:
-                # Its last replica has gone while the request was held: another one has to start.
-                await self._start()
-        return await self._admit()
+    def report_fallback(self, error: GatewayError) -> None:
+        """Report the error because of which another model answers."""
+        self._failures.fell_back(self._replica, error)
 
     async def _admit(self) -> Decision:
-        admission = self._context.admissions.of(self._target.model)
-        if self._request.is_copy:
-            return admission.admit_at_once(self._admission_request())
-        with self._timing.step(ROUTE):
-            return await admission.admit(self._admission_request())
+        for _ in range(MAX_STARTS):
+            try:
+                return await self._submit()
+            except ModelUnavailable:
+                # Its last replica has gone while the request waited: another one has to start.
+                await self._wait_for_start()
+        return await self._submit()
 
-    async def _start(self) -> None:
-        model, request = self._target.model, self._request
-        if request.is_copy or (self._writer.has_alternative and not self._writer.has_sent):
-            model.check_available()
-        with self._timing.step(QUEUE):
-            await self._context.cold_starts.wait(model, request, self._due_s)
-        self._patience_s = patience_s(request, model)
+    async def _submit(self) -> Decision:
+        admission, request = self._pool.admission, self._admission_request()
+        with self._timing.step(ROUTE):
+            if self._request.is_copy:
+                return admission.submit_without_queueing(request)
+            admitted = admission.submit(request)
+        if isinstance(admitted, QueuedRequest):
+            return await self._wait_in_queue(admitted)
+        return admitted
 
     def _admission_request(self) -> AdmissionRequest:
         now_s = asyncio.get_running_loop().time()
+        min_wait_s = 0.0
+        if self._has_started:
+            started_by_s = self._request.arrived_s + self._target.model.options.cold_start_timeout_s
+            min_wait_s = max(0.0, started_by_s - now_s)
         return AdmissionRequest(
             self._target,
             self._tried,
-            limit_s=None if self._due_s is None else self._due_s - now_s,
-            patience_s=self._patience_s,
-            held=partial(self._timing.step, QUEUE),
+            waited_s=self._queued_s,
+            min_wait_s=min_wait_s,
+            time_left_s=None if self._due_s is None else self._due_s - now_s,
         )
+
+    async def _wait_in_queue(self, queued: QueuedRequest) -> Decision:
+        began_s = self._timing.now()
+        try:
+            with self._timing.step(QUEUE):
+                return await queued.wait()
+        finally:
+            self._queued_s += self._timing.now() - began_s
+
+    async def _wait_for_start(self) -> None:
+        if self._request.is_copy or (self._has_alternative and not self._writer.has_sent):
+            self._target.model.check_available()
+        self._has_started = True
+        began_s = self._timing.now()
+        try:
+            with self._timing.step(QUEUE):
+                await self._pool.cold_start.wait(
+                    self._request, waited_s=self._starting_s, due_s=self._due_s
+                )
+        finally:
+            self._starting_s += self._timing.now() - began_s
+
+    async def _wait_for_successor(self) -> None:
+        """Wait for a replica that has not been tried, as long as the request may wait.
+
+        Raises:
+            ModelUnavailable: none has come.
+        """
+        model, timing = self._target.model, self._timing
+        while all(replica in self._tried for replica in model.replicas):
+            if not model.replicas:
+                await self._wait_for_start()
+            elif self._queued_s >= model.options.queue.max_wait_s:
+                message = f"The model `{model.name}` has lost its engine; another one has to start."
+                raise ModelUnavailable(message, model.start_s)
+            else:
+                began_s = timing.now()
+                await asyncio.sleep(CHECK_S)
+                self._queued_s += timing.now() - began_s
 
     async def _succeeds(self, decision: Decision) -> bool:
         """Make an attempt; False if there is to be another."""
         try:
             await self._attempt(decision)
         except UpstreamFailed as error:
-            self._tried.add(decision.replica.id)
-            with self._timing.step(ENGINE):  # its last words
-                has_died = await self._failures.blame(decision.replica, error)
-            self._check(error, has_died=has_died)
-            if has_died or error.reason in FREE:
-                with self._timing.step(QUEUE):
-                    await self._successor()
+            await self._recover(decision.replica, error)
             return False
         return True
 
-    async def _successor(self) -> None:
-        """Wait for a replica that has not been tried, as long as a request may wait.
+    async def _recover(self, replica: Replica, error: UpstreamFailed) -> None:
+        """Prepare another attempt.
 
         Raises:
-            ModelUnavailable: none has come.
+            UpstreamFailed: there is to be none; it is `error`.
+            ModelUnavailable: no replica has come that has not been tried.
         """
-        model, loop = self._target.model, asyncio.get_running_loop()
-        end_s = loop.time() + model.options.queue.max_wait_s
-        while all(replica in self._tried for replica in model.replicas):
-            if not model.replicas:
-                await self._start()
-            elif loop.time() >= end_s:
-                message = f"The model `{model.name}` has lost its engine; another one has to start."
-                raise ModelUnavailable(message, model.start_s)
-            else:
-                await asyncio.sleep(LOOK_S)
+        self._tried.add(replica.id)
+        with self._timing.step(ENGINE):  # whether it has died is part of its answer
+            has_died = await self._failures.blame(replica, error)
+        failure = Failure(error.reason, has_died)
+        step = self._next_step(failure)
+        error.is_final = self._context.retry_policy.is_final(self._progress)
+        if step is NextStep.GIVE_UP:
+            raise error
+        if step is NextStep.RETRY and not failure.is_free:
+            self._budget.spend()
+        self._progress.record_step(step)
+        action = Action.RESUMED if step is NextStep.RESUME else Action.RETRIED
+        self._failures.expect_recovery(self._replica, error, action)
+        if failure.is_free:
+            with self._timing.step(QUEUE):
+                await self._wait_for_successor()
+
+    def _next_step(self, failure: Failure) -> NextStep:
+        writer, progress = self._writer, self._progress
+        progress.record_failure(
+            failure,
+            writer.parts,
+            is_committed=writer.is_committed,
+            is_resumable=writer.stream_log is not None,
+        )
+        policy = self._context.retry_policy
+        return policy.next(failure, progress, has_budget=self._budget.is_left)
+
+    @property
+    def _can_try_elsewhere(self) -> bool:
+        """Whether an engine's answer that the fault is its own need not be the client's."""
+        if self._writer.has_sent or self._has_alternative:
+            return True
+        policy, failure = self._context.retry_policy, Failure(Reason.ANSWERED_5XX)
+        step = policy.next(failure, self._progress, has_budget=self._budget.is_left)
+        return step is NextStep.RETRY
 
     async def _attempt(self, decision: Decision) -> None:
-        request, writer, replica = self._request, self._writer, decision.replica
-        target = self._target
+        """Send the request, or the rest of it, to a replica, and forward its answer."""
+        writer, replica = self._writer, decision.replica
         self._replica = replica
-        sending = self._scheduler.sending(decision, target)
-        with sending as dispatch:
-            path, body = request.path, request.body
-            if writer.has_sent:
-                carrying = writer.carrying = await self._carry_on(replica)
-                if carrying.body is None:
-                    await writer.reply.finish(carrying.ending)
-                    self._failures.mended()
-                    return
-                path, body = carrying.path, carrying.body
-                dispatch = _carrying(dispatch, carrying.answered_bytes)  # noqa: PLW2901 - the same, for a part
-            call = EngineCall(path, request.headers, body, request.request_id, _word(dispatch))
-            response = await self._open(call, replica)
+        with self._pool.scheduler.sending(decision, self._target) as dispatch:
+            rest = await self._resume(replica) if writer.has_sent else None
+            if rest is not None and rest.body is None:
+                await writer.finish(rest.ending)
+                self._failures.recovered()
+                return
+            response = await self._open(self._call(dispatch, rest), replica)
             try:
-                is_fault = response.status in RETRIED
-                if is_fault and (writer.has_sent or writer.has_alternative or self._can_retry):
+                is_fault = response.status in ENGINE_FAULTS
+                if is_fault and self._can_try_elsewhere:
                     raise _answered(response.status)
-                self._tell(decision)
-                self._failures.mended()
-                await writer.pass_on(response)
+                self._annotate(decision)
+                self._failures.recovered()
+                await writer.forward(response, rest, has_alternative=self._has_alternative)
             finally:
                 response.close()
         if is_fault:
             await self._failures.blame(replica, _answered(response.status))
-            self._failures.told(replica, _answered(response.status), is_cut=False)
+            self._failures.failed(replica, _answered(response.status), has_begun=False)
         else:
-            self._scheduler.replicas.record_success(replica)
+            self._pool.scheduler.replicas.record_success(replica)
+
+    def _call(self, dispatch: Dispatch, rest: Resumption | None) -> EngineCall:
+        request = self._request
+        path, body = request.path, request.body
+        if rest is not None and rest.body is not None:
+            path, body = rest.path, rest.body
+            dispatch = _resuming(dispatch, rest.answered_bytes)
+        return EngineCall(path, request.headers, body, request.request_id, _header(dispatch))
 
     async def _open(self, call: EngineCall, replica: Replica) -> EngineResponse:
         with self._timing.step(ENGINE):
-            response = await self._context.relay.open(call, replica)
+            response = await self._context.engines.open(call, replica)
         if response.connect_s:
             self._timing.split(ENGINE, CONNECT, response.connect_s)
         return response
 
-    async def _carry_on(self, replica: Replica) -> Resumption:
+    async def _resume(self, replica: Replica) -> Resumption:
         request, stream_log = self._request, self._writer.stream_log
         if stream_log is None:
             raise StreamLost("The engine broke off before its answer was complete.")
         alone = Dispatch(id=0, model=self._target.renamed)
 
         def tokenize(body: bytes, answered_bytes: int) -> Awaitable[list[int] | None]:
-            word = _word(_carrying(alone, answered_bytes))
-            call = EngineCall(TOKENIZE, request.headers, body, request.request_id, word)
-            return self._context.relay.tokenize(call, replica)
+            dispatch = _header(_resuming(alone, answered_bytes))
+            call = EngineCall(TOKENIZE, request.headers, body, request.request_id, dispatch)
+            return self._context.engines.tokenize(call, replica)
 
         try:
             return await resumption(request.path, request.body, stream_log, tokenize)
         except Unresumable as error:
             raise StreamLost(f"The engine broke off before the end. {error}") from None
 
-    @property
-    def _budget(self) -> RetryBudget:
-        return self._context.budgets[self._target.model.name]
-
-    @property
-    def _can_retry(self) -> bool:
-        return self._retries < RETRIES and self._budget.is_left
-
-    def _check(self, error: UpstreamFailed, *, has_died: bool) -> None:
-        """Count one more attempt, or raise `error` if there is to be none."""
-        writer = self._writer
-        if writer.parts > self._parts:
-            self._parts, self._retries, self._victims = writer.parts, 0, 0
-        self._victims += has_died
-        error.is_final = self._victims == VICTIMS
-        is_last = self._retries == RETRIES or error.is_final
-        if is_last or writer.is_committed:
-            raise error
-        if writer.has_sent:
-            self._resumes += 1
-            if writer.stream_log is None or self._resumes > RESUMES:
-                raise error
-        elif not (has_died or error.reason in FREE or self._budget.spend()):
-            raise error
-        self._retries += 1
-        action = Action.RESUMED if writer.has_sent else Action.RETRIED
-        self._failures.suffered(self._replica, error, action)
-
-    def _tell(self, decision: Decision) -> None:
+    def _annotate(self, decision: Decision) -> None:
         headers = [
-            *self._headers,
             (header_names.MODEL, self._target.header),
             (header_names.REPLICA, decision.replica.id.encode()),
             (header_names.CACHED_TOKENS, b"%d" % decision.cached_tokens),
         ]
-        if self._retries:
-            headers.append((header_names.RETRIES, b"%d" % self._retries))
+        if self._progress.retries:
+            headers.append((header_names.RETRIES, b"%d" % self._progress.retries))
         if self._request.is_explained:
             headers.append((header_names.DECISION, decision.encode()))
-        self._writer.reply.headers = headers
-
-
-def patience_s(request: InferenceRequest, model: ServedModel) -> float:
-    """How long a request that its model had to start for may still wait."""
-    now_s = asyncio.get_running_loop().time()
-    return max(0.0, request.arrived_s + model.options.cold_start_timeout_s - now_s)
+        self._writer.reply.annotate(headers)
 
 
 def _answered(status: int) -> UpstreamFailed:
     return UpstreamFailed(f"The engine answered {status}.", Reason.ANSWERED_5XX)
 
 
-def _carrying(dispatch: Dispatch, answered_bytes: int) -> Dispatch:
+def _resuming(dispatch: Dispatch, answered_bytes: int) -> Dispatch:
     """A dispatch of which the engine learns nothing: its prompt is longer than the keys' own."""
     return msgspec.structs.replace(
         dispatch, answered_bytes=answered_bytes, prompt_bytes=0, reply_start=None
     )
 
 
-def _word(dispatch: Dispatch) -> Headers:
+def _header(dispatch: Dispatch) -> Headers:
     return [(DISPATCH, dispatch.encode())]

@@ -1,44 +1,33 @@
-"""Reading a request's body, as far as it may be read, and no slower than it may come."""
+"""Reader of request bodies, which limits how large they are and how slowly they come."""
 
 import asyncio
-from dataclasses import dataclass
 
 from gateway.asgi import Receive
 from gateway.errors import BodyTooLarge, BodyTooSlow, InvalidRequest
 
 GRACE_S = 25.0
-"""Seconds that a body may fall behind its pace: what a line takes to come back."""
+"""Seconds that a body may fall behind its pace: enough for a connection to come back."""
 PACE_BYTES_PER_S = 8 * 1024
-"""At which a body must come: an upload over a poor mobile line is faster."""
-
-
-@dataclass(slots=True)
-class BodyLimits:
-    """What requests may ask for; may be changed while the gateway runs."""
-
-    max_body_mb: float = 32.0
-
-    @property
-    def max_body_bytes(self) -> int:
-        """The limit of a body, in bytes."""
-        return int(self.max_body_mb * 1024 * 1024)
+"""Pace at which a body must come: an upload over a poor mobile connection is faster."""
+MIB = 1024 * 1024
 
 
 class ClientDisconnected(Exception):
-    """The client left before its request was complete."""
+    """The client left before its response was complete."""
 
 
-async def read_body(receive: Receive, content_length: bytes | None, limits: BodyLimits) -> bytes:
-    """The whole body.
+async def read_body(receive: Receive, content_length: bytes | None, max_body_mb: float) -> bytes:
+    """The whole body, of at most `max_body_mb` MiB.
 
     Raises:
         BodyTooLarge: it is, or says it will be, over the limit; the rest has not been read.
         BodyTooSlow: it does not come, or comes too slowly.
         InvalidRequest: its length is no number.
-        ClientGone: it never came.
+        ClientDisconnected: it never came.
     """
-    if content_length is not None and _length(content_length) > limits.max_body_bytes:
-        raise _too_large(limits)
+    limit_bytes = int(max_body_mb * MIB)
+    if content_length is not None and _length(content_length) > limit_bytes:
+        raise _too_large(max_body_mb)
     loop = asyncio.get_running_loop()
     due_s = loop.time() + GRACE_S
     parts: list[bytes] = []
@@ -51,8 +40,8 @@ async def read_body(receive: Receive, content_length: bytes | None, limits: Body
                     raise ClientDisconnected
                 part = message.get("body", b"")
                 size += len(part)
-                if size > limits.max_body_bytes:
-                    raise _too_large(limits)
+                if size > limit_bytes:
+                    raise _too_large(max_body_mb)
                 parts.append(part)
                 if not message.get("more_body", False):
                     return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -72,5 +61,5 @@ def _length(content_length: bytes) -> int:
     return int(content_length)
 
 
-def _too_large(limits: BodyLimits) -> BodyTooLarge:
-    return BodyTooLarge(f"The request body is larger than the {limits.max_body_mb:g} MiB allowed.")
+def _too_large(max_body_mb: float) -> BodyTooLarge:
+    return BodyTooLarge(f"The request body is larger than the {max_body_mb:g} MiB allowed.")

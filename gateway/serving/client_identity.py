@@ -1,4 +1,4 @@
-"""Who a request comes from: its client's address, and the API key where there is one."""
+"""Identity of a client: its address, and the API key where there is one."""
 
 import socket
 from collections.abc import Mapping
@@ -9,21 +9,21 @@ from gateway.asgi import Scope
 from gateway.header_names import API_KEY, AUTHORIZATION, FORWARDED_FOR
 from gateway.request.tenant import Tenant
 
-KEYS = (AUTHORIZATION, API_KEY)
-"""Where OpenAI's and Anthropic's clients put their key."""
+KEY_HEADERS = (AUTHORIZATION, API_KEY)
+"""Headers in which OpenAI's and Anthropic's clients send their key."""
 ADDRESS_LIMIT = 64
 """Bytes of an address that count."""
 NETWORK_BYTES = 8
-"""Of an IPv6 address, those of its network, in which a client has any address it wants."""
+"""Bytes of an IPv6 address that name its network, in which a client has any address it wants."""
 _IPV4 = bytes(10) + b"\xff\xff"
-"""How an IPv4 address begins that is written as an IPv6 one."""
+"""Beginning of an IPv6 address that stands for an IPv4 one."""
 
 
 def tenant_of(headers: Mapping[bytes, bytes], scope: Scope, *, is_forwarded: bool) -> Tenant:
     """The tenant of a request, by short names that do not give its key away.
 
-    `is_forwarded`: a proxy of ours names the client in `x-forwarded-for`; otherwise that header is
-    the client's to invent.
+    `is_forwarded`: a proxy of the gateway's own names the client in `x-forwarded-for`; otherwise
+    that header is the client's to invent.
     """
     address = headers.get(FORWARDED_FOR) if is_forwarded else None
     if not address:
@@ -31,7 +31,7 @@ def tenant_of(headers: Mapping[bytes, bytes], scope: Scope, *, is_forwarded: boo
         address = client[0].encode() if client else b""
     if b":" in address:
         address = _network(address[:ADDRESS_LIMIT])
-    for name in KEYS:
+    for name in KEY_HEADERS:
         if key := headers.get(name):
             return Tenant(address[:ADDRESS_LIMIT], xxh3_128_digest(key))
     return Tenant(address[:ADDRESS_LIMIT])

@@ -1,4 +1,4 @@
-"""One request's way back to its client."""
+"""Response to one client, over ASGI."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -8,45 +8,69 @@ from gateway.serving.timing import Timing
 
 
 class ClientResponse:
-    """Where an answer goes; knows whether it has begun, after which nothing can be taken back."""
+    """Response to one request; once it has begun nothing can be taken back.
 
-    __slots__ = ("_send", "has_begun", "has_ended", "headers", "parts", "status", "timing")
+    `headers`: carried by every response to this request.
+    """
+
+    __slots__ = (
+        *("_annotations", "_headers", "_send"),
+        *("has_begun", "has_ended", "parts", "status", "timing"),
+    )
 
     def __init__(self, send: Send, headers: Headers, timing: Timing | None = None) -> None:
         self._send = send
+        self._headers = headers
+        self._annotations: dict[bytes, bytes] = {}
         self.timing = timing or Timing(time.perf_counter)
-        self.headers = headers
-        """What every answer to this request carries."""
         self.status = 0
-        """What it was answered with; 0 until then."""
+        """Status that the client was told; 0 until then."""
         self.has_begun = False
         self.has_ended = False
         self.parts = 0
-        """How many have been sent."""
+        """Parts of the body that have been sent."""
+
+    @property
+    def headers(self) -> Headers:
+        """Headers of the gateway's own, as they are now."""
+        return [*self._headers, *self._annotations.items()]
+
+    def annotate(self, headers: Headers) -> None:
+        """Add headers that say how the request is answered, or replace those of the same names."""
+        self._annotations.update(headers)
+
+    def clear_annotations(self) -> None:
+        """Drop the headers that were added."""
+        self._annotations.clear()
 
     def observe(self, observer: Callable[[Message], None]) -> None:
-        """Have `observer` see all that is sent from now on."""
+        """Call `observer` with all that is sent from now on."""
         send = self._send
 
-        def sending(message: Message) -> Awaitable[None]:
+        def observed(message: Message) -> Awaitable[None]:
             observer(message)
             return send(message)
 
-        self._send = sending
+        self._send = observed
 
     async def begin(self, status: int, headers: Headers) -> None:
         """Send status and headers."""
         self.has_begun = True
         self.status = status
-        headers = [*headers, *self.headers, self.timing.reply()]
+        headers = [*headers, *self._headers, *self._annotations.items(), self.timing.header()]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     def part(self, body: bytes) -> Awaitable[None]:
-        """Send a part of the body after which more comes."""
+        """Send a part of the body after which more follows."""
         self.parts += 1
         return self._send({"type": "http.response.body", "body": body, "more_body": True})
 
-    async def finish(self, body: bytes = b"") -> None:
-        """Send the last, or only, part of the body."""
+    async def finish(self, body: bytes = b"", *, status: int | None = None) -> None:
+        """Send the last, or only, part of the body.
+
+        `status`: the real one, where the client is told in the body because the response had begun.
+        """
         self.has_ended = True
+        if status is not None:
+            self.status = status
         await self._send({"type": "http.response.body", "body": body, "more_body": False})

@@ -1,7 +1,7 @@
-"""What this router holds back, told to the engines it is held for.
+"""Publisher of this router's demand: tells engines what waits for them here.
 
-An engine that is full cannot know how many wait for it: routers hold them back. It passes on what
-it is told here to whoever decides how many engines there are.
+An engine that is full cannot know how many requests wait for it, since they wait in routers. It
+passes the demand on to the autoscaler, which decides how many engines there are.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import msgspec
 
 from gateway.errors import UpstreamFailed
 from gateway.routing.fleet import Replica
+from gateway.serving.periodic import Periodic
 from gateway.telemetry import DEMAND_PATH, Demand
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.headers import to_engine
@@ -24,48 +25,36 @@ logger = logging.getLogger(__name__)
 
 
 class DemandPublisher:
-    """Tells them every `period_s` seconds, from `start` to `close`; `held`: what there is to tell.
+    """Publishes `demands`, by replica, every `period_s` seconds, from `start` to `close`.
 
-    Once it holds nothing more for an engine it says so, and then no more.
+    Once nothing more waits for an engine it is told so, and then no more.
     """
 
     def __init__(
-        self, held: Callable[[], Mapping[Replica, Demand]], period_s: float = PERIOD_S
+        self, demands: Callable[[], Mapping[Replica, Demand]], period_s: float = PERIOD_S
     ) -> None:
-        self._held = held
-        self._period_s = period_s
+        self._demands = demands
         self._router = uuid.uuid4().hex
         self._upstream = UpstreamClient()
-        self._told: set[Replica] = set()
-        """Those that think that something is held for them."""
-        self._telling: asyncio.Task[None] | None = None
+        self._informed: set[Replica] = set()
+        """Replicas whose engines were told last that something waits for them."""
+        self._periodic = Periodic("publishing demand", period_s, self.publish)
 
     def start(self) -> None:
-        """Begin to tell."""
-        self._telling = asyncio.create_task(self._run(), name="notices")
+        """Begin to publish."""
+        self._periodic.start()
 
     async def close(self) -> None:
-        """Tell no more."""
-        if self._telling is not None:
-            self._telling.cancel()
-            await asyncio.wait([self._telling])
+        """Publish no more."""
+        await self._periodic.close()
         await self._upstream.close()
 
-    async def tell(self) -> None:
-        """Tell all engines that have to know."""
-        held = self._held()
-        news = {replica: held.get(replica, Demand()) for replica in self._told | held.keys()}
-        self._told = set(held)
+    async def publish(self) -> None:
+        """Tell all engines for which requests wait, or no longer do."""
+        demands = self._demands()
+        news = {r: demands.get(r, Demand()) for r in self._informed | demands.keys()}
+        self._informed = set(demands)
         await asyncio.gather(*(self._put(*each) for each in news.items()))
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(self._period_s)
-            try:
-                await self.tell()
-            except Exception:
-                # A defect of ours: the next one may come through.
-                logger.exception("engines could not be told what is held back for them")
 
     async def _put(self, replica: Replica, demand: Demand) -> None:
         body = msgspec.json.encode(msgspec.structs.replace(demand, router=self._router))
@@ -81,4 +70,4 @@ class DemandPublisher:
                 finally:
                     response.close()
         except (TimeoutError, UpstreamFailed) as error:
-            logger.info("replica %s does not hear what is held back for it: %s", replica.id, error)
+            logger.info("demand could not be sent to replica %s: %s", replica.id, error)

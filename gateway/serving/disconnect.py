@@ -1,4 +1,4 @@
-"""Noticing that a client has gone while its answer is being made."""
+"""Detection of clients that disconnect while their response is being made."""
 
 import asyncio
 from types import TracebackType
@@ -9,20 +9,20 @@ from gateway.serving.client_response import ClientResponse
 
 
 class UntilDisconnect:
-    """An async context that ends with `ClientDisconnected` as soon as the client has gone.
+    """Async context that ends with `ClientDisconnected` as soon as the client has disconnected.
 
-    Ray Serve would cancel the request by itself, at the cost of two tasks more; `gateway-haproxy`
-    tells it not to. With this, no engine works for a client that is gone, whatever the server
-    around us does. Works as `asyncio.timeout` does: the task is cancelled, and the cancellation
-    turned into the exception.
+    Ray Serve would cancel the request by itself, at the cost of two more tasks; `gateway-haproxy`
+    tells it not to. With this, no engine works for a client that has left, whatever the server
+    around the gateway does. Works as `asyncio.timeout` does: the task is cancelled, and the
+    cancellation turned into the exception.
     """
 
-    __slots__ = ("_has_gone", "_receive", "_reply", "_task", "_watch")
+    __slots__ = ("_has_disconnected", "_receive", "_reply", "_task", "_watch")
 
     def __init__(self, receive: Receive, reply: ClientResponse) -> None:
         self._receive = receive
         self._reply = reply
-        self._has_gone = False
+        self._has_disconnected = False
 
     async def __aenter__(self) -> None:
         loop = asyncio.get_running_loop()
@@ -31,7 +31,7 @@ class UntilDisconnect:
             raise RuntimeError("UntilDisconnect needs a task")
         self._task = task
         self._watch = asyncio.ensure_future(self._receive(), loop=loop)
-        self._watch.add_done_callback(self._leave)
+        self._watch.add_done_callback(self._disconnect)
 
     async def __aexit__(
         self,
@@ -39,19 +39,20 @@ class UntilDisconnect:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._watch.remove_done_callback(self._leave)
+        self._watch.remove_done_callback(self._disconnect)
         self._watch.cancel()
-        if self._has_gone and self._task.uncancel() == 0 and kind is asyncio.CancelledError:
+        has_been_cancelled = kind is asyncio.CancelledError
+        if self._has_disconnected and self._task.uncancel() == 0 and has_been_cancelled:
             raise ClientDisconnected from error
 
-    def _leave(self, watch: asyncio.Future[Message]) -> None:
-        # A server that cannot tell any more (an exception) has lost its client, too. After the
-        # answer's end servers say the same of clients that are still there.
+    def _disconnect(self, watch: asyncio.Future[Message]) -> None:
+        # A server that fails has lost its client, too. After the end of the response servers say
+        # the same of clients that are still there.
         if (
             watch.cancelled()
             or self._reply.has_ended
             or (watch.exception() is None and watch.result()["type"] != "http.disconnect")
         ):
             return
-        self._has_gone = True
+        self._has_disconnected = True
         self._task.cancel()

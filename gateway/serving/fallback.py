@@ -1,52 +1,48 @@
-"""One request's way through the models that may answer it, until its answer has ended.
+"""Fallback chain of one request: the models that may answer it, tried in order.
 
-The first of its course is tried, and then each of its fallbacks, until one has begun to answer: a
-model is passed over that is unknown, unavailable, cold (where its entry says so) or overloaded
-beyond its wait limit, that fails in spite of retries, or whose context is too short.
+The first model of the route is tried, and then each of its fallbacks, until one has begun to
+answer. A model is skipped that is unknown, unavailable, cold (where its entry says so) or
+overloaded beyond its wait limit, that fails in spite of retries, or whose context is too short.
 
-A request waits for a model of which no engine runs. If it is to be answered by a stream, its client
-is told meanwhile, in headers and comments.
+A request waits for a model without engines to start. The client of a stream is told so meanwhile,
+in headers and comments.
 """
 
 import asyncio
 
 from gateway import header_names
+from gateway.asgi import Headers
 from gateway.errors import (
     AdapterBroken,
-    ContextExceeded,
     DeadlineExceeded,
     GatewayError,
-    ModelNotFound,
     ModelUnavailable,
     Overloaded,
-    UnsupportedRoute,
-    UpstreamFailed,
 )
 from gateway.faults import Action, Fault
 from gateway.metrics import NO_MODEL
 from gateway.request.inference_request import InferenceRequest
 from gateway.request.routes import STREAMED
 from gateway.routing.fleet import ModelState, ServedModel
-from gateway.serving.attempts import Attempts, RouterContext, patience_s
+from gateway.serving.attempts import Attempts, RouterContext
 from gateway.serving.client_response import ClientResponse
-from gateway.serving.heartbeat import COMMENT, PERIOD_S, Heartbeat
+from gateway.serving.fallback_policy import FallbackStep, is_permanent, next_step
+from gateway.serving.heartbeat import Heartbeat
 from gateway.serving.response_writer import ResponseWriter
 from gateway.serving.target_resolver import TargetResolver
 from gateway.serving.timing import QUEUE, ROUTE
 
 COLD_COMMENT_S = 1.0
-"""After which the client of a stream is told that an engine starts: until then, an error may be
-told by its status."""
-FALLS_BACK = (
-    *(ModelNotFound, ModelUnavailable, UnsupportedRoute, AdapterBroken),
-    *(Overloaded, UpstreamFailed, ContextExceeded),
-)
-NEVER = (ModelNotFound, UnsupportedRoute)
-"""Of these, those that another try would not change."""
+"""Silence after which the client of a stream is told that an engine starts: until then an error can
+still be told by its status."""
+COLD_COMMENT = b": the model is starting\n\n"
 
 
 class FallbackChain:
-    """Brings one errand's answer to `reply`; `route`: the models that may answer, in order."""
+    """Has one request answered by the first model of its route that can; `route`: names of models.
+
+    The answer goes to `reply`.
+    """
 
     def __init__(
         self,
@@ -60,32 +56,34 @@ class FallbackChain:
         self._route = route
         self._resolver = resolver
         self._context = context
-        is_journaled = request.head.is_stream and request.is_resumable
+        self._reply = reply
         self._is_stream = request.head.is_stream and request.path in STREAMED
         self._writer = ResponseWriter(
-            request.path, reply, is_journaled=is_journaled, has_heartbeat=self._is_stream
+            request.path,
+            reply,
+            is_resumable=request.head.is_stream and request.is_resumable,
+            has_heartbeat=self._is_stream,
         )
-        self._headers = reply.headers
         self.failure: GatewayError | None = None
         """What the client was told in place of an answer, or of its end."""
         self._name = route[0]
-        """Of the model that is to answer now."""
+        """Name of the model that is tried now."""
         self._attempts: Attempts | None = None
         self._heartbeat: Heartbeat | None = None
         self._due_s: float | None = None
 
     @property
-    def asked(self) -> str:
-        """What the client calls the model."""
+    def requested_model(self) -> str:
+        """Name by which the client asked for the model."""
         return self._request.head.model
 
     @property
     def model(self) -> str:
-        """The model or adapter that answers, or was the last to be tried; never a made up name."""
+        """The model or adapter that was tried last; never a name that a client has made up."""
         return self._name if self._resolver.knows(self._name) else NO_MODEL
 
     async def run(self) -> None:
-        """Answer.
+        """Have the request answered.
 
         Raises:
             GatewayError: the client has not been told yet; where `reply` has begun, it cannot be.
@@ -93,27 +91,27 @@ class FallbackChain:
         writer = self._writer
         try:
             if self._is_stream:
-                beating = Heartbeat(writer.reply, writer.begin, lambda: writer.is_between)
-                async with beating as self._heartbeat:
-                    await self._go_in_time()
+                heartbeat = Heartbeat(self._reply, writer.begin, lambda: writer.is_between_events)
+                async with heartbeat as self._heartbeat:
+                    await self._run_until_deadline()
             else:
-                await self._go_in_time()
+                await self._run_until_deadline()
         except GatewayError as error:
             self.failure = error
-            self._note(error)
-            if not writer.reply.has_begun or writer.is_committed:
+            self._report_failure(error)
+            if not self._reply.has_begun or writer.is_committed:
                 raise
-            await writer.end(error)
+            await writer.fail(error)
 
-    async def _go_in_time(self) -> None:
+    async def _run_until_deadline(self) -> None:
         timeout_s = self._timeout_s()
         if timeout_s is None:
-            await self._go()
+            await self._try_models()
             return
         self._due_s = self._request.arrived_s + timeout_s
         try:
             async with asyncio.timeout_at(self._due_s):
-                await self._go()
+                await self._try_models()
         except TimeoutError:
             raise DeadlineExceeded(f"The answer took longer than {timeout_s:g} s.") from None
 
@@ -123,98 +121,107 @@ class FallbackChain:
         limits = (self._request.timeout_s, models_s)
         return min((limit for limit in limits if limit is not None), default=None)
 
-    async def _go(self) -> None:
-        # What is not deployed is passed over, unless nothing is.
+    async def _try_models(self) -> None:
+        # A model that is not deployed is skipped, unless none is.
         last = next(filter(self._resolver.knows, reversed(self._route)), self._route[-1])
-        failure: GatewayError | None = None
+        earlier: GatewayError | None = None
         for name in self._route:
             self._name = name
             try:
-                await self._have_answered(name, has_alternative=name != last)
-            except FALLS_BACK as error:
-                is_told = self._writer.has_sent or self._writer.is_committed
-                if not isinstance(error, NEVER):
-                    failure = error
-                elif name == last and failure is not None:
-                    raise failure from None  # that model may answer another time
-                if name == last or is_told:
-                    raise
-                self._pass_on(error)
+                await self._try_model(name, has_alternative=name != last)
+            except GatewayError as error:
+                self._check_fallback(error, earlier, is_last=name == last)
+                if not is_permanent(error):
+                    earlier = error
             else:
                 return
 
-    async def _have_answered(self, name: str, *, has_alternative: bool) -> None:
+    def _check_fallback(
+        self, error: GatewayError, earlier: GatewayError | None, *, is_last: bool
+    ) -> None:
+        """Report that the next model answers, or raise the error that the client is told."""
+        step = next_step(
+            error,
+            is_last=is_last,
+            has_begun=self._writer.has_sent or self._writer.is_committed,
+            has_earlier=earlier is not None,
+        )
+        if step is FallbackStep.RAISE_EARLIER and earlier is not None:
+            raise earlier from None
+        if step is not FallbackStep.NEXT_MODEL:
+            raise error
+        if self._attempts is not None:
+            self._attempts.report_fallback(error)
+        else:
+            self._record_fault(error, Action.FELL_BACK)
+
+    async def _try_model(self, name: str, *, has_alternative: bool) -> None:
         self._attempts = None
-        self._writer.reply.headers = self._headers
+        self._reply.clear_annotations()
         model = self._resolver.model(name)
-        was_cold = not model.replicas
-        if was_cold:
-            await self._warm(model, has_alternative=has_alternative)
+        cold_start_s = None
+        if not model.replicas:
+            cold_start_s = await self._start(model, has_alternative=has_alternative)
         if has_alternative and (reason := model.adapter_error(name)):
             raise AdapterBroken(name, reason)
-        self._writer.has_alternative = has_alternative
-        with self._writer.reply.timing.step(ROUTE):
+        with self._reply.timing.step(ROUTE):
             target = self._resolver.target(self._request, name)
         self._attempts = Attempts(
             target,
             self._context,
             self._writer,
+            has_alternative=has_alternative,
             due_s=self._due_s,
-            patience_s=patience_s(self._request, model) if was_cold else 0.0,
+            cold_start_s=cold_start_s,
         )
         await self._attempts.run()
 
-    async def _warm(self, model: ServedModel, *, has_alternative: bool) -> None:
-        """Wait until an engine runs.
+    async def _start(self, model: ServedModel, *, has_alternative: bool) -> float:
+        """Wait until an engine runs; returns for how many seconds.
 
         Raises:
-            ModelUnavailable: there is an alternative that is not to wait, or no engine will run.
-            Overloaded: too many wait already.
+            ModelUnavailable: there is an alternative that need not wait, or no engine will run.
+            Overloaded: too many requests wait already.
         """
-        cold_starts = self._context.cold_starts
+        cold_start = self._context.pools.of(model).cold_start
         is_failing = model.state is ModelState.UNHEALTHY
         if has_alternative and (is_failing or model.options.when_cold == "fallback"):
-            cold_starts.ask(model)
+            cold_start.request_start()
             message = f"The model `{model.name}` is {model.condition}: {model.reason}"
-            raise ModelUnavailable(message, cold_starts.expected_s(model))
-        reply, loop = self._writer.reply, asyncio.get_running_loop()
-        began_s = loop.time()
-        if self._heartbeat is not None:
-            expected_s = b"%.1f" % cold_starts.expected_s(model)
-            reply.headers = [
-                *self._headers,
-                (header_names.STATE, model.state.encode()),
-                (header_names.EXPECTED_START, expected_s),
-            ]
-            self._heartbeat.comment = b": the model is starting\n\n"
-            self._heartbeat.hasten(COLD_COMMENT_S)
+            raise ModelUnavailable(message, cold_start.expected_s)
+        timing = self._reply.timing
+        began_s = timing.now()
+        self._announce_start(model, cold_start.expected_s)
         try:
-            with reply.timing.step(QUEUE):
-                await cold_starts.wait(model, self._request, self._due_s)
+            with timing.step(QUEUE):
+                await cold_start.wait(self._request, due_s=self._due_s)
         finally:
-            reply.headers = self._headers
+            self._reply.clear_annotations()
             if self._heartbeat is not None:
-                self._heartbeat.comment = COMMENT
-                self._heartbeat.hasten(PERIOD_S)
-        waited_s = b"%.1f" % (loop.time() - began_s)
-        reply.headers = [*self._headers, (header_names.COLD_START, waited_s)]
+                self._heartbeat.resume()
+        waited_s = timing.now() - began_s
+        self._reply.annotate([(header_names.COLD_START, b"%.1f" % waited_s)])
+        return waited_s
 
-    def _pass_on(self, error: GatewayError) -> None:
-        if self._attempts is not None:
-            self._attempts.pass_on(error)
-        else:
-            self._fault(error, Action.FELL_BACK)
+    def _announce_start(self, model: ServedModel, expected_s: float) -> None:
+        """Tell the client of a stream that its model starts, should it begin before the answer."""
+        if self._heartbeat is not None:
+            headers: Headers = [
+                (header_names.STATE, model.state.encode()),
+                (header_names.EXPECTED_START, b"%.1f" % expected_s),
+            ]
+            self._reply.annotate(headers)
+            self._heartbeat.announce(COLD_COMMENT, COLD_COMMENT_S)
 
-    def _note(self, error: GatewayError) -> None:
-        """Have it known that the client is told of an error."""
+    def _report_failure(self, error: GatewayError) -> None:
         if self._attempts is not None:
-            self._attempts.tell(error)
+            self._attempts.report_failure(error)
         elif isinstance(error, Overloaded):
-            self._fault(error, Action.SHED)
+            self._record_fault(error, Action.SHED)
         elif error.status >= 500:
-            self._fault(error, Action.FAILED)
+            self._record_fault(error, Action.FAILED)
 
-    def _fault(self, error: GatewayError, action: Action) -> None:
+    def _record_fault(self, error: GatewayError, action: Action) -> None:
         # A name that is no model's must not become a label: clients can invent many.
         is_known = self._resolver.knows(self._name)
         model = self._resolver.model(self._name).name if is_known else NO_MODEL

@@ -1,4 +1,4 @@
-"""Signs of life for a client whose stream is silent: comments, which every reader of SSE skips.
+"""Heartbeat of a silent stream: comments, which every reader of server-sent events skips.
 
 Proxies and clients give up on connections that carry nothing for some tens of seconds; an answer
 may need minutes before its first byte, or between two.
@@ -12,47 +12,51 @@ from typing import Self
 from gateway.serving.client_response import ClientResponse
 
 PERIOD_S = 10.0
-"""A stream that is silent for one to two of these gets a sign of life."""
+"""A stream that is silent for one to two periods gets a comment."""
 COMMENT = b": still working\n\n"
 
 
 class Heartbeat:
-    """An async context in which `reply` is not silent for long.
+    """Async context in which a response is not silent for long.
 
-    `begin` begins the reply, if nothing else has for a period. `is_between`: whether the stream
-    stands between two events. Costs one timer a request.
+    `begin`: begins the response, if nothing else has for a period. `is_between_events`: whether the
+    stream stands between two events now. Costs one timer a request.
     """
 
     __slots__ = (
-        *("_beat", "_begin", "_is_between", "_loop", "_period_s", "_reply", "_seen", "_timer"),
-        "comment",
+        *("_begin", "_comment", "_sending", "_is_between_events", "_loop", "_period_s"),
+        *("_reply", "_seen_parts", "_timer"),
     )
 
     def __init__(
         self,
         reply: ClientResponse,
         begin: Callable[[], Awaitable[None]],
-        is_between: Callable[[], bool],
+        is_between_events: Callable[[], bool],
         period_s: float = PERIOD_S,
     ) -> None:
         self._reply = reply
         self._begin = begin
-        self._is_between = is_between
+        self._is_between_events = is_between_events
         self._period_s = period_s
-        self._seen = 0
-        self._beat: asyncio.Task[None] | None = None
-        self.comment = COMMENT
-        """What it says."""
+        self._seen_parts = 0
+        self._sending: asyncio.Task[None] | None = None
+        self._comment = COMMENT
         self._timer: asyncio.TimerHandle
 
-    def hasten(self, delay_s: float) -> None:
-        """Have the next look come in `delay_s`, where the client is to be told something."""
-        self._timer.cancel()
-        self._timer = self._loop.call_later(delay_s, self._look)
+    def announce(self, comment: bytes, delay_s: float) -> None:
+        """Send another comment from now on, the first in `delay_s` if the stream is silent."""
+        self._comment = comment
+        self._restart(delay_s)
+
+    def resume(self) -> None:
+        """Send the usual comment from now on, after the usual silence."""
+        self._comment = COMMENT
+        self._restart(self._period_s)
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(self._period_s, self._look)
+        self._timer = self._loop.call_later(self._period_s, self._check)
         return self
 
     async def __aexit__(
@@ -62,22 +66,26 @@ class Heartbeat:
         trace: TracebackType | None,
     ) -> None:
         self._timer.cancel()
-        if self._beat is not None:
-            self._beat.cancel()
-            # It may have come too late, or to a client that has gone: nobody else needs to know.
-            await asyncio.gather(self._beat, return_exceptions=True)
+        if self._sending is not None:
+            self._sending.cancel()
+            # It may be too late, or its client may have gone: nobody else needs to know.
+            await asyncio.gather(self._sending, return_exceptions=True)
 
-    def _look(self) -> None:
+    def _restart(self, delay_s: float) -> None:
+        self._timer.cancel()
+        self._timer = self._loop.call_later(delay_s, self._check)
+
+    def _check(self) -> None:
         reply = self._reply
-        is_idle = self._beat is None or self._beat.done()
-        is_silent = reply.parts == self._seen and not reply.has_ended
-        if is_silent and is_idle and self._is_between():
-            self._beat = self._loop.create_task(self._say())
-        self._seen = reply.parts
-        self._timer = self._loop.call_later(self._period_s, self._look)
+        is_idle = self._sending is None or self._sending.done()
+        is_silent = reply.parts == self._seen_parts and not reply.has_ended
+        if is_silent and is_idle and self._is_between_events():
+            self._sending = self._loop.create_task(self._send_comment())
+        self._seen_parts = reply.parts
+        self._timer = self._loop.call_later(self._period_s, self._check)
 
-    async def _say(self) -> None:
-        if not self._is_between():
+    async def _send_comment(self) -> None:
+        if not self._is_between_events():
             return  # not any more
         await self._begin()
-        await self._reply.part(self.comment)
+        await self._reply.part(self._comment)

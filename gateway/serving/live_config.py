@@ -1,55 +1,134 @@
-"""What may be changed while the gateway runs."""
+"""Live gateway config: adopts new ones, keeps the last good one, and reports those it rejects."""
 
+import json
+import logging
+import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from typing import Protocol
 
 from gateway.config.gateway import GatewayConfig
+from gateway.config.loader import parse_gateway
 from gateway.config.model_names import ModelNames
-from gateway.serving.body import BodyLimits
-from gateway.serving.operator_access import OperatorAccess
+from gateway.errors import ConfigError
 
 SHOWN = {"aliases", "splits", "fallbacks", "max_body_mb"}
-"""The fields of a config that operators may see: none that holds a secret."""
+"""Fields of a config that operators may see: none that holds a secret."""
+
+logger = logging.getLogger(__name__)
+
+
+class ConfigStore(Protocol):
+    """Store in which the last good config outlives the router."""
+
+    async def keep(self, config: bytes) -> None:
+        """Keep this config instead of any earlier one."""
+
+    async def recall(self) -> bytes | None:
+        """The config that was kept last, if any."""
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedConfig:
-    """A config that did not come into force."""
+    """A config that was not adopted."""
 
     problems: tuple[str, ...]
-    """What is wrong with it: a line for each mistake."""
+    """What is wrong with it: one line each."""
     refused_s: float
-    """When, in Unix time."""
+    """When it was rejected, in Unix time."""
 
 
-@dataclass(slots=True)
 class LiveConfig:
-    """Requests under way keep what they have read of it."""
+    """The gateway config in force; requests under way keep what they have read of it.
 
-    limits: BodyLimits = field(default_factory=BodyLimits)
-    access: OperatorAccess = field(default_factory=OperatorAccess)
-    names: ModelNames = field(default_factory=lambda: ModelNames(GatewayConfig()))
-    """What the names that clients use stand for."""
-    config: GatewayConfig = field(default_factory=GatewayConfig)
-    """The config in force."""
-    refusal: RejectedConfig | None = None
-    """What has been refused since that came into force."""
+    A router never gives up a good config for a wrong one. Nor must a router fail to start for a
+    wrong one (another has died, or there are to be more): it goes by the last good one, which
+    `store` has kept. `environ`: where keys are read that the config refers to.
+    """
 
-    def take(self, config: GatewayConfig, environ: Mapping[str, str]) -> None:
-        """Go by a config from here on.
+    def __init__(
+        self, store: ConfigStore | None = None, environ: Mapping[str, str] | None = None
+    ) -> None:
+        self._store = store
+        self._environ = environ or {}
+        self._has_adopted = False
+        self._config = GatewayConfig()
+        self._names = ModelNames(self._config)
+        self._admin_key: str | None = None
+        self._rejected: RejectedConfig | None = None
+
+    @property
+    def config(self) -> GatewayConfig:
+        """The config in force."""
+        return self._config
+
+    @property
+    def names(self) -> ModelNames:
+        """What the names that clients use stand for."""
+        return self._names
+
+    @property
+    def admin_key(self) -> str | None:
+        """Bearer token that opens the operators' routes."""
+        return self._admin_key
+
+    @property
+    def rejected(self) -> RejectedConfig | None:
+        """The last config that was rejected, since the one in force was adopted."""
+        return self._rejected
+
+    def apply(self, config: GatewayConfig) -> None:
+        """Go by a config from now on.
 
         Raises:
             ConfigError: it cannot be used; then nothing has changed.
         """
-        admin_key, names = config.resolved_admin_key(environ), ModelNames(config)
-        self.access.admin_key = admin_key
-        self.limits.max_body_mb = config.max_body_mb
-        self.names, self.config = names, config
+        admin_key, names = config.resolved_admin_key(self._environ), ModelNames(config)
+        self._config, self._names, self._admin_key = config, names, admin_key
+
+    async def adopt(self, user_config: object) -> None:
+        """Go by a config from now on; where it is wrong, by the last good one.
+
+        Raises:
+            ConfigError: it is wrong, and there is no good one.
+        """
+        try:
+            self._adopt(user_config)
+        except ConfigError as error:
+            await self._reject(error)
+        except Exception as error:
+            # To raise would have Serve stop every router.
+            logger.exception("the gateway config could not be read")
+            await self._reject(ConfigError(f"gateway: could not be read: {error!r}"))
+        else:
+            self._rejected = None
+            if self._store is not None:
+                await self._store.keep(json.dumps(user_config).encode())
 
     def report(self) -> dict[str, object]:
-        """The config in force, and what is wrong with one that is not."""
+        """The config in force, and what is wrong with one that was rejected."""
         return {
             "object": "gateway.config",
-            "config": self.config.model_dump(mode="json", include=SHOWN),
-            "refused": asdict(self.refusal) if self.refusal else None,
+            "config": self._config.model_dump(mode="json", include=SHOWN),
+            "refused": asdict(self._rejected) if self._rejected else None,
         }
+
+    def _adopt(self, user_config: object) -> None:
+        self.apply(parse_gateway(user_config))
+        self._has_adopted = True
+
+    async def _reject(self, error: ConfigError) -> None:
+        if not self._has_adopted:
+            await self._restore(error)
+        self._rejected = RejectedConfig(tuple(error.message.splitlines()), time.time())
+        logger.error("gateway config rejected; keeping the previous one:\n%s", error)
+
+    async def _restore(self, error: ConfigError) -> None:
+        """Go by the config that was kept last; raise `error` where there is no good one."""
+        kept = None if self._store is None else await self._store.recall()
+        if kept is None:
+            raise error
+        try:
+            self._adopt(json.loads(kept))
+        except ConfigError:
+            raise error from None

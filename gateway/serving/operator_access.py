@@ -1,21 +1,22 @@
-"""Who may use the operators' routes."""
+"""Access control of the operators' routes."""
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from gateway.errors import InvalidKey, UnknownRoute
-from gateway.header_names import AUTHORIZATION
+from gateway.serving.live_config import LiveConfig
 
 
-@dataclass(slots=True)
 class OperatorAccess:
-    """Who may use the operators' routes; may be changed while the gateway runs."""
+    """Lets operators in that send the admin key of the config in force.
 
-    admin_key: str | None = None
-    """The bearer token that opens them."""
-    is_local: bool = False
-    """Whether the gateway can be reached from this machine only: then no key is needed."""
+    `is_local`: the gateway can be reached from this machine only; then no key is needed where the
+    config has none.
+    """
+
+    def __init__(self, live_config: LiveConfig, *, is_local: bool = False) -> None:
+        self._live_config = live_config
+        self._is_local = is_local
 
     def check(self, method: str, path: str, headers: Mapping[str, str]) -> None:
         """Let an operator in.
@@ -24,10 +25,11 @@ class OperatorAccess:
             InvalidKey: the key is missing or wrong.
             UnknownRoute: there are no such routes here, because no key is set.
         """
-        if self.admin_key is None:
-            if not self.is_local:
+        admin_key = self._live_config.admin_key
+        if admin_key is None:
+            if not self._is_local:
                 raise UnknownRoute.for_url(method, path)
             return
-        offered = headers.get(AUTHORIZATION.decode(), "").encode()
-        if not secrets.compare_digest(offered, b"Bearer " + self.admin_key.encode()):
+        offered = headers.get("authorization", "").encode()
+        if not secrets.compare_digest(offered, b"Bearer " + admin_key.encode()):
             raise InvalidKey("The routes under /gateway need the admin key as bearer token.")

@@ -1,9 +1,9 @@
-"""The account of each inference request: how it ended and what its time went into, as metrics."""
+"""Metrics of each inference request: how it ended, and what its time went into."""
 
 import asyncio
 import logging
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from gateway.asgi import Headers
 from gateway.errors import DeadlineExceeded, GatewayError, Overloaded
@@ -23,46 +23,69 @@ from gateway.metrics import (
     NullRecorder,
     Recorder,
 )
-from gateway.request.tenant import ANONYMOUS, Tenant
+from gateway.request.tenant import Tenant
 from gateway.routing.decision import Decision
 from gateway.serving.body import ClientDisconnected
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.fallback import FallbackChain
 from gateway.serving.timing import ENGINE, QUEUE, ROUTE
-from gateway.serving.tracing import End, Trace, Tracer
+from gateway.serving.tracing import RequestEnd, Trace, Tracer
 from gateway.telemetry import Finished
 
 ANSWERED = "answered"
-WRONG = "a request could not be accounted for"  # which is no matter of the request's own
+CLIENT_CANCELLED = "client_cancelled"
+FAILED = "failed"
+REFUSED = "refused"
+SHED = "shed"
+TIMEOUT = "timeout"
+TRUNCATED = "truncated"
+NOT_RECORDED = "metrics of a request could not be recorded"  # which must not concern the request
 
 logger = logging.getLogger(__name__)
 
 
+class ClientLabels(NamedTuple):
+    """Labels of a request that say what kind of client it comes from."""
+
+    tenant_class: str
+    priority: str
+
+    @classmethod
+    def of(cls, tenant: Tenant, *, is_batch: bool) -> "ClientLabels":
+        """Labels of a tenant's request."""
+        return cls("key" if tenant.key else "address", "batch" if is_batch else "interactive")
+
+
 class RequestMetrics:
-    """Those of one router; `tracer`: where requests are traced."""
+    """Metrics of one router's requests; `tracer`: where they are traced."""
 
     def __init__(self, recorder: Recorder | None = None, tracer: Tracer | None = None) -> None:
         self.recorder = recorder or NullRecorder()
         self.tracer = tracer
 
     def open(
-        self, route: str, headers: Headers, reply: ClientResponse, request_id: bytes
+        self,
+        route: str,
+        headers: Headers,
+        reply: ClientResponse,
+        request_id: bytes,
+        client: "ClientLabels",
     ) -> "RequestRecord":
-        """The account of a request; entered as a context, it ends with the request."""
+        """The record of a request; entered as a context, it ends with the request."""
         trace: Trace | None = None
         if self.tracer is not None:
             try:
                 trace = self.tracer.begin(route, headers, request_id, reply.timing)
             except Exception:
-                logger.exception(WRONG)
-        return RequestRecord(self.recorder, route, headers, reply, trace)
+                logger.exception(NOT_RECORDED)
+        return RequestRecord(self.recorder, (route, *client), headers, reply, trace)
 
-    def note_finished(self, decision: Decision, finished: Finished) -> None:
-        """Count the tokens of a request on which its engine has reported."""
+    def record_outcome(self, decision: Decision, finished: Finished) -> None:
+        """Count the tokens of a request whose engine has told its outcome."""
         try:
             self._count_tokens(decision, finished)
         except Exception:
-            logger.exception(WRONG)
+            logger.exception(NOT_RECORDED)
 
     def _count_tokens(self, decision: Decision, finished: Finished) -> None:
         recorder, labels = self.recorder, (decision.adapter or decision.model,)
@@ -76,31 +99,25 @@ class RequestMetrics:
 
 
 class RequestRecord:
-    """One request's."""
+    """Record of one request, as a context; `labels`: its route, tenant class and priority."""
 
-    __slots__ = (
-        *("_recorder", "_reply", "_route", "_trace"),
-        *("headers", "is_batch", "chain", "tenant"),
-    )
+    __slots__ = ("_chain", "_labels", "_recorder", "_reply", "_trace", "headers")
 
     def __init__(
         self,
         recorder: Recorder,
-        route: str,
+        labels: tuple[str, ...],
         headers: Headers,
         reply: ClientResponse,
         trace: Trace | None,
     ) -> None:
         self._recorder = recorder
-        self._route = route
+        self._labels = labels
         self._reply = reply
         self._trace = trace
-        self.headers = headers if trace is None else trace.passed_on(headers)
-        """The client's; where it is traced, engines are told of the trace."""
-        self.tenant: Tenant = ANONYMOUS
-        self.is_batch = False
-        self.chain: FallbackChain | None = None
-        """Its way to an answer, once it is understood."""
+        self.headers = headers if trace is None else trace.propagated(headers)
+        """The client's; where the request is traced, they tell engines of the trace."""
+        self._chain: FallbackChain | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -114,52 +131,54 @@ class RequestRecord:
         try:
             self._close(error)
         except Exception:
-            logger.exception(WRONG)
+            logger.exception(NOT_RECORDED)
+
+    def answered_by(self, chain: FallbackChain) -> None:
+        """The request has been parsed, and `chain` is to answer it."""
+        self._chain = chain
 
     def _close(self, error: BaseException | None) -> None:
-        chain = self.chain
+        chain = self._chain
         model = NO_MODEL if chain is None else chain.model
-        told = error if error is not None or chain is None else chain.failure
-        outcome, status = self._end_of(told)
+        failure = error if error is not None or chain is None else chain.failure
+        outcome, status = self._outcome(failure)
         try:
             self._observe(model, outcome)
         finally:
             if self._trace is not None:
-                asked = "" if chain is None else chain.asked
-                self._trace.end(End(asked, model, outcome, status), self._reply)
+                requested = "" if chain is None else chain.requested_model
+                self._trace.end(RequestEnd(requested, model, outcome, status), self._reply)
 
     def _observe(self, model: str, outcome: str) -> None:
         timing, recorder = self._reply.timing, self._recorder
-        tenant_class = "key" if self.tenant.key else "address"
-        priority = "batch" if self.is_batch else "interactive"
-        recorder.count(REQUESTS, (model, self._route, tenant_class, priority, outcome))
+        recorder.count(REQUESTS, (model, *self._labels, outcome))
         labels = (model,)
         if timing.spent_s(ROUTE) or timing.spent_s(QUEUE):  # otherwise it was for no model
             recorder.observe(QUEUE_WAIT, labels, timing.spent_s(QUEUE))
         if timing.spent_s(ENGINE):
             recorder.observe(ROUTING, labels, timing.spent_s(ROUTE))
-            recorder.observe(OVERHEAD, labels, timing.own_s())
+            recorder.observe(OVERHEAD, labels, timing.overhead_s())
         if outcome == ANSWERED:
             recorder.observe(E2E, labels, timing.now() - timing.began_s)
-        if timing.first_s is not None:
-            recorder.observe(TTFT, labels, timing.first_s - timing.began_s)
+        if timing.first_event_s is not None:
+            recorder.observe(TTFT, labels, timing.first_event_s - timing.began_s)
 
-    def _end_of(self, told: BaseException | None) -> tuple[str, int]:
-        """How it ended, and the status that its client was told; 0 where it was told none."""
+    def _outcome(self, failure: BaseException | None) -> tuple[str, int]:
+        """How the request ended, and the status that its client was told; 0 where it was none."""
         status = self._reply.status
-        match told:
+        match failure:
             case None:
-                outcome = "failed" if status >= 500 else "refused" if status >= 400 else ANSWERED
+                outcome = FAILED if status >= 500 else REFUSED if status >= 400 else ANSWERED
             case ClientDisconnected() | asyncio.CancelledError():  # the latter is Serve's way
-                outcome = "left"
+                outcome = CLIENT_CANCELLED
             case DeadlineExceeded():
-                outcome = "timeout"
+                outcome = TIMEOUT
             case Overloaded():
-                outcome = "shed"
-            case GatewayError() if told.status < 500:
-                outcome = "refused"
+                outcome = SHED
+            case GatewayError() if failure.status < 500:
+                outcome = REFUSED
             case _:
-                outcome = "cut" if status else "failed"
-        if not status and outcome != "left":
-            status = told.status if isinstance(told, GatewayError) else 500
+                outcome = TRUNCATED if status else FAILED
+        if not status and outcome != CLIENT_CANCELLED:
+            status = failure.status if isinstance(failure, GatewayError) else 500
         return outcome, status

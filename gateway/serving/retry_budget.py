@@ -1,30 +1,30 @@
-"""How often a model's requests may be tried again: not so often that an outage grows by it."""
+"""Retry budget of a model: a share of its requests, so that retries do not multiply an outage."""
 
 SHARE = 0.2
-"""Retries for each request."""
+"""Retries that each request earns."""
 RESERVE = 10.0
-"""Retries that a model has to begin with, however few its requests."""
-MOST = 100.0
-"""Retries that can be saved up: the share of the last 500 requests."""
+"""Retries that a model has from the start, however few its requests."""
+MAX_SAVED = 100.0
+"""Retries that can be saved up: the share of 500 requests."""
 
 
 class RetryBudget:
-    """One model's: every request earns a share of a retry. O(1)."""
+    """Retries of one model that are left; every request earns a share of one. O(1)."""
 
     def __init__(self) -> None:
         self._retries = RESERVE
 
     @property
     def is_left(self) -> bool:
-        """Whether a retry can be had."""
+        """Whether there is a retry left."""
         return self._retries >= 1
 
     def earn(self) -> None:
-        """A request has come."""
-        self._retries = min(MOST, self._retries + SHARE)
+        """Earn the share of a request."""
+        self._retries = min(MAX_SAVED, self._retries + SHARE)
 
     def spend(self) -> bool:
-        """Take one retry; False if there is none left."""
+        """Spend one retry; False if none is left."""
         if not self.is_left:
             return False
         self._retries -= 1

@@ -1,4 +1,4 @@
-"""Copies of requests, which another model answers for nobody, to see how it would have done.
+"""Shadow traffic: copies of requests that another model answers for nobody, to compare it.
 
 A copy is sent only where its model has an engine with room for one more batch request: it starts no
 engine, waits for none and delays no other request. Its answer is read to the end and dropped.
@@ -6,7 +6,7 @@ engine, waits for none and delays no other request. Its answer is read to the en
 
 import asyncio
 import statistics
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -21,38 +21,37 @@ from gateway.request.tenant import ANONYMOUS
 from gateway.serving.attempts import RouterContext
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.fallback import FallbackChain
-from gateway.serving.retry_budget import RetryBudget
 from gateway.serving.target_resolver import TargetResolver
 from gateway.serving.tracing import untraced
 
-MOST = 64
-"""Copies that are under way at the same time; no others are made meanwhile."""
-KEPT = 1000
+MAX_COPIES = 64
+"""Copies under way at the same time; no others are made meanwhile."""
+MAX_BYTES = 64 << 20
+"""Bytes of the bodies of copies under way."""
+KEPT_TIMES = 1000
 """Answers of each model whose times are kept."""
 TIMEOUT_S = 600.0
 """How long a copy may take."""
-MOST_BYTES = 64 << 20
-"""Of the bodies of copies that are under way."""
 COMMENT = b":"
-"""What a sign of life begins with."""
+"""First byte of a comment in a stream."""
 ANSWERED = "answered"
 SKIPPED = "skipped"
 
 
 class ResponseTimer:
-    """Sees an answer go by, and when: in seconds from now."""
+    """Observer of a response that notes when it comes: in seconds from now."""
 
     def __init__(self) -> None:
         self._now_s = asyncio.get_running_loop().time
         self._began_s = self._now_s()
         self.status = 0
         self.first_s: float | None = None
-        """To the first byte of the body."""
+        """Until the first byte of the body."""
         self.whole_s: float | None = None
-        """To the last."""
+        """Until the last byte."""
 
-    def see(self, message: Message) -> None:
-        """One ASGI message of the answer."""
+    def observe(self, message: Message) -> None:
+        """Note one ASGI message of the response."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             return
@@ -64,28 +63,28 @@ class ResponseTimer:
 
 @dataclass(slots=True)
 class ShadowStats:
-    """How a model has done."""
+    """Outcomes and times of a model's answers."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     """How many were `answered` or `skipped`, and the statuses or error codes of the others."""
-    first_s: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
-    whole_s: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
+    first_s: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT_TIMES))
+    whole_s: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT_TIMES))
 
-    def add(self, watch: ResponseTimer, failure: GatewayError | None) -> str:
-        """Count an answer that has gone by; returns how it ended."""
+    def record(self, timer: ResponseTimer, failure: GatewayError | None) -> str:
+        """Count an answer that has ended; returns its outcome."""
         if failure is not None:
             outcome = failure.code
-        elif watch.status == 200 and watch.first_s is not None and watch.whole_s is not None:
+        elif timer.status == 200 and timer.first_s is not None and timer.whole_s is not None:
             outcome = ANSWERED
-            self.first_s.append(watch.first_s)
-            self.whole_s.append(watch.whole_s)
+            self.first_s.append(timer.first_s)
+            self.whole_s.append(timer.whole_s)
         else:
-            outcome = str(watch.status)
+            outcome = str(timer.status)
         self.outcomes[outcome] += 1
         return outcome
 
     def report(self) -> dict[str, object]:
-        """As the operators' route shows it; times in seconds."""
+        """The stats as the operators' route shows them; times in seconds."""
         return {
             "outcomes": dict(self.outcomes),
             "first_byte_s": _quantiles(self.first_s),
@@ -94,60 +93,60 @@ class ShadowStats:
 
 
 class ShadowTraffic:
-    """Those of one router."""
+    """Shadow traffic of one router."""
 
     def __init__(
         self, resolver: TargetResolver, context: RouterContext, recorder: Recorder | None = None
     ) -> None:
         self._resolver = resolver
         self._recorder = recorder or NullRecorder()
-        # What happens to copies is no fault that a client has seen, and uses up no retries.
-        self._context = replace(context, faults=Faults(), budgets=defaultdict(RetryBudget))
+        # Faults of copies are none that a client has seen.
+        self._context = replace(context, faults=Faults())
         self._bytes = 0
         self._copies: set[asyncio.Task[None]] = set()
-        self._records: dict[tuple[str, str], tuple[ShadowStats, ShadowStats]] = {}
-        """By the name that clients use and the shadow's: of the copied requests themselves, and of
+        self._stats: dict[tuple[str, str], tuple[ShadowStats, ShadowStats]] = {}
+        """By the name that clients use and the shadow's: stats of the requests themselves, and of
         their copies."""
 
-    def copy(
+    def mirror(
         self,
         request: InferenceRequest,
         name: str,
         reply: ClientResponse,
         chain: FallbackChain,
     ) -> None:
-        """Have the model `name` answer the request as well.
+        """Have the model `name` answer a copy of the request.
 
-        `reply` is watched, and how its `chain` ends, to compare.
+        To compare, `reply` is observed, and how its `chain` ends.
         """
-        asked = request.head.model
-        own, copied = self._records.setdefault((asked, name), (ShadowStats(), ShadowStats()))
-        is_full = len(self._copies) >= MOST or self._bytes + len(request.body) > MOST_BYTES
+        requested = request.head.model
+        own, copied = self._stats.setdefault((requested, name), (ShadowStats(), ShadowStats()))
+        is_full = len(self._copies) >= MAX_COPIES or self._bytes + len(request.body) > MAX_BYTES
         if is_full or not self._runs(name):
             copied.outcomes[SKIPPED] += 1
-            self._recorder.count(SHADOWED, (asked, name, SKIPPED))
+            self._recorder.count(SHADOWED, (requested, name, SKIPPED))
             return
-        watch = ResponseTimer()
+        timer = ResponseTimer()
 
-        def see(message: Message) -> None:
-            watch.see(message)
-            if watch.whole_s is not None:
-                own.add(watch, chain.failure)
+        def observe(message: Message) -> None:
+            timer.observe(message)
+            if timer.whole_s is not None:
+                own.record(timer, chain.failure)
 
-        reply.observe(see)
+        reply.observe(observe)
         task = asyncio.create_task(self._send(request, name, copied))
         self._copies.add(task)
         task.add_done_callback(self._copies.discard)
 
     def report(self) -> list[dict[str, object]]:
-        """Each name that is copied, how it has done, and how its shadow has."""
+        """The stats of each name that is mirrored, and of its shadow."""
         return [
             {"name": name, "shadow": shadow, "own": own.report(), "copies": copies.report()}
-            for (name, shadow), (own, copies) in self._records.items()
+            for (name, shadow), (own, copies) in self._stats.items()
         ]
 
     async def close(self) -> None:
-        """End all copies."""
+        """Cancel all copies."""
         for task in self._copies:
             task.cancel()
         await asyncio.gather(*self._copies, return_exceptions=True)
@@ -155,7 +154,7 @@ class ShadowTraffic:
     def _runs(self, name: str) -> bool:
         return self._resolver.knows(name) and bool(self._resolver.model(name).replicas)
 
-    async def _send(self, request: InferenceRequest, name: str, record: ShadowStats) -> None:
+    async def _send(self, request: InferenceRequest, name: str, stats: ShadowStats) -> None:
         copy = msgspec.structs.replace(
             request,
             headers=untraced(request.headers),
@@ -167,9 +166,9 @@ class ShadowTraffic:
             timeout_s=TIMEOUT_S,
             arrived_s=asyncio.get_running_loop().time(),
         )
-        watch = ResponseTimer()
+        timer = ResponseTimer()
         reply = ClientResponse(_drop, [])
-        reply.observe(watch.see)
+        reply.observe(timer.observe)
         chain = FallbackChain(copy, (name,), self._resolver, self._context, reply)
         self._bytes += len(copy.body)
         failure: GatewayError | None = None
@@ -179,12 +178,12 @@ class ShadowTraffic:
             failure = error
         finally:
             self._bytes -= len(copy.body)
-        outcome = record.add(watch, failure or chain.failure)
+        outcome = stats.record(timer, failure or chain.failure)
         self._recorder.count(SHADOWED, (request.head.model, name, outcome))
 
 
 async def _drop(_: Message) -> None:
-    """Where copies' answers go."""
+    """The answers of copies go nowhere."""
 
 
 def _quantiles(times_s: Sequence[float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Finds the model that a name stands for; the same for all requests and for dry runs."""
+"""Resolver of the models that requests name; the same for all requests and for dry runs."""
 
 from gateway.errors import UnsupportedRoute
 from gateway.kvcache.prefix import NO_PROMPT, prompt_of
@@ -9,7 +9,7 @@ from gateway.routing.target import Target
 
 
 class TargetResolver:
-    """Finds a request's model."""
+    """Finds models and adapters by name."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -28,7 +28,7 @@ class TargetResolver:
         return self._fleet.model(name)
 
     def target(self, request: InferenceRequest, name: str) -> Target:
-        """The request, where the model or adapter `name` is to answer it.
+        """The request, with the model or adapter `name` that is to answer it.
 
         Raises:
             ModelNotFound: there is no such model.

@@ -1,4 +1,4 @@
-"""One subscription to the telemetry of every replica in the fleet."""
+"""Client of all replicas' telemetry: one subscription to each replica in the fleet."""
 
 import asyncio
 import logging
@@ -6,64 +6,56 @@ import random
 from collections.abc import Callable
 
 from gateway.errors import UpstreamFailed
-from gateway.routing.fleet import Fleet, Replica, ServedModel
-from gateway.routing.schedulers import Schedulers
+from gateway.routing.fleet import Fleet, Replica
+from gateway.serving.pool import ModelPool, ModelPools
 from gateway.telemetry import TELEMETRY_PATH, Update, UpdateReader
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.headers import to_engine
 from gateway.upstream.response import EngineResponse
 
-FIRST_DELAY_S = 0.1
-LAST_DELAY_S = 5.0
+MIN_DELAY_S = 0.1
+MAX_DELAY_S = 5.0
 SILENCE_S = 4.0
-"""An engine has something to say every second, if only that it is there."""
+"""An engine sends something every second, if only that it is there."""
 GRACE_S = 1.0
-"""For what an engine said while it was us who did not listen."""
+"""For what an engine sent while it was this process that did not read."""
 STUCK_BACKOFF_S = 15.0
-"""How long others are preferred to one that is given up, unless it is heard again: longer than we
-take to ask."""
-LEAST_STALL_S = 10.0
-LONG_STEPS = 4.0
-"""Steps, as long as they get, without one that ends: then an engine is taken to be stuck."""
-MOST_PATIENCE = 64.0
+"""How long others are preferred to a stuck engine, unless its telemetry is back: longer than it
+takes to ask."""
 
 logger = logging.getLogger(__name__)
 
 
 class TelemetryClient:
-    """Follows the fleet's replicas as they come and go, from `start` to `close`.
+    """Subscribes to the fleet's replicas as they come and go, from `start` to `close`.
 
-    What they tell goes to the dispatcher of their model. A broken subscription is taken up again,
-    at once at first and then less and less often. An engine that falls silent, or gets no further
-    with its work, is given up: whoever waits for its answers may try elsewhere. Where no other
-    engine of the model is well, it is waited for.
+    Updates go to the scheduler of their model. A broken subscription is renewed, at once at first
+    and then less and less often. An engine that falls silent, or makes no progress, is given up:
+    requests that wait for its answers may try elsewhere. Where the model has no other healthy
+    engine, it is waited for. `relayed`: the connections that carry the requests.
     """
 
     def __init__(
         self,
         fleet: Fleet,
-        schedulers: Schedulers,
+        pools: ModelPools,
         relayed: UpstreamClient,
         now: Callable[[], float],
         rng: random.Random,
         silence_s: float = SILENCE_S,
     ) -> None:
         self._fleet = fleet
-        self._schedulers = schedulers
+        self._pools = pools
         self._relayed = relayed
-        """Carries the requests."""
         self._upstream = UpstreamClient()
         self._now = now
         self._rng = rng
         self._silence_s = silence_s
-        self._patience: dict[ServedModel, float] = {}
-        """How much longer than usual a model's steps may take: work that was given up once too
-        early would be given up again wherever it goes, and nothing be learned of it."""
         self._tasks: dict[Replica, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        """Follow the replicas there are, and all that come."""
+        """Subscribe to the replicas there are, and to all that come."""
         self._fleet.subscribe(self._sync)
         self._sync()
 
@@ -76,12 +68,11 @@ class TelemetryClient:
         await self._upstream.close()
 
     def _sync(self) -> None:
-        self._patience = {m: p for m, p in self._patience.items() if m in self._fleet.models}
         wanted = {r: model for model in self._fleet.models for r in model.replicas.values()}
         for replica in self._tasks.keys() - wanted.keys():
             self._end(replica)
         for replica in wanted.keys() - self._tasks.keys():
-            following = self._follow(wanted[replica], replica)
+            following = self._follow(self._pools.of(wanted[replica]), replica)
             self._tasks[replica] = asyncio.create_task(following, name=f"telemetry-{replica.id}")
 
     def _end(self, replica: Replica) -> None:
@@ -90,44 +81,44 @@ class TelemetryClient:
         task.add_done_callback(self._ending.discard)
         task.cancel()
 
-    async def _follow(self, model: ServedModel, replica: Replica) -> None:
-        delay_s = FIRST_DELAY_S
-        has_spoken = False
+    async def _follow(self, pool: ModelPool, replica: Replica) -> None:
+        delay_s = MIN_DELAY_S
+        was_heard = False
         while True:
-            has_heard = await self._listen(model, replica)
-            has_spoken = has_spoken or has_heard
-            self._schedulers.of(model).record_telemetry_lost(replica.id)
-            if has_spoken:
-                # It may be dead, and would look idle until Serve takes it out.
-                self._schedulers.of(model).replicas.back_off(replica)
-            delay_s = FIRST_DELAY_S if has_heard else min(LAST_DELAY_S, 2 * delay_s)
+            is_heard = await self._subscribe(pool, replica)
+            was_heard = was_heard or is_heard
+            pool.scheduler.record_telemetry_lost(replica.id)
+            if was_heard:
+                # It may be dead, and would look idle until Serve removes it.
+                pool.scheduler.replicas.back_off(replica)
+            delay_s = MIN_DELAY_S if is_heard else min(MAX_DELAY_S, 2 * delay_s)
             await asyncio.sleep(delay_s * self._rng.uniform(0.5, 1.0))
 
-    async def _listen(self, model: ServedModel, replica: Replica) -> bool:
-        """Take in a replica's telemetry until it breaks off; whether there was any."""
+    async def _subscribe(self, pool: ModelPool, replica: Replica) -> bool:
+        """Process a replica's telemetry until it breaks off; whether there was any."""
         response: EngineResponse | None = None
-        has_heard = False
+        is_heard = False
         try:
             response = await self._open(replica)
             reader = UpdateReader()
             while not response.is_finished:
                 data = await self._read(response)
                 for update in reader.feed(data):
-                    self._hear(model, replica, update)
-                    if not has_heard:
-                        has_heard = True
-                        self._schedulers.of(model).replicas.clear_backoff(replica)
+                    self._process(pool, replica, update)
+                    if not is_heard:
+                        is_heard = True
+                        pool.scheduler.replicas.clear_backoff(replica)
         except TimeoutError:
-            self._give_up(model, replica, "has fallen silent")
+            self._give_up(pool, replica, f"sent no telemetry for {self._silence_s:g} s")
         except (UpstreamFailed, ValueError) as error:
             logger.info("telemetry of replica %s broke off: %s", replica.id, error)
         except Exception:
-            # A defect of ours: without another try the replica would stay as it is known now.
-            logger.exception("telemetry of replica %s could not be taken in", replica.id)
+            # A defect of ours: without another try the replica's state would never change again.
+            logger.exception("telemetry of replica %s could not be processed", replica.id)
         finally:
             if response is not None:
                 response.close()
-        return has_heard
+        return is_heard
 
     async def _read(self, response: EngineResponse) -> bytes:
         try:
@@ -138,22 +129,22 @@ class TelemetryClient:
             async with asyncio.timeout(GRACE_S):
                 return await response.read()
 
-    def _hear(self, model: ServedModel, replica: Replica, update: Update) -> None:
-        scheduler = self._schedulers.of(model)
+    def _process(self, pool: ModelPool, replica: Replica, update: Update) -> None:
+        scheduler, limit = pool.scheduler, pool.stall_limit
         scheduler.record_update(replica.id, update)
         step_s = replica.metadata.facts.step_tokens * scheduler.cost_model.estimates.prefill_s
-        patience = self._patience.get(model, 1.0)
-        if update.stalled_s > patience * max(LEAST_STALL_S, LONG_STEPS * step_s):
-            self._give_up(model, replica, f"has not got on for {update.stalled_s:.0f} s")
-            self._patience[model] = min(2 * patience, MOST_PATIENCE)
-        elif patience > 1 and any(finished.prefill_s for finished in update.finished):
-            del self._patience[model]  # its speed is known now
+        if limit.is_exceeded(update.stalled_s, step_s):
+            self._give_up(pool, replica, f"has made no progress for {update.stalled_s:.0f} s")
+            limit.extend()
+        elif limit.is_extended and any(finished.prefill_s for finished in update.finished):
+            limit.reset()
 
-    def _give_up(self, model: ServedModel, replica: Replica, why: str) -> None:
-        scheduler = self._schedulers.of(model)
-        if scheduler.replicas.has_reachable_other(replica):
-            logger.warning("replica %s of %s %s; it is given up", replica.id, model.name, why)
-            scheduler.replicas.back_off(replica, STUCK_BACKOFF_S)
+    def _give_up(self, pool: ModelPool, replica: Replica, why: str) -> None:
+        if pool.scheduler.replicas.has_reachable_other(replica):
+            logger.warning(
+                "replica %s of %s %s; its requests go elsewhere", replica.id, pool.model.name, why
+            )
+            pool.scheduler.replicas.back_off(replica, STUCK_BACKOFF_S)
             self._relayed.drop(replica.address)
 
     async def _open(self, replica: Replica) -> EngineResponse:

@@ -1,4 +1,4 @@
-"""What the time of one request went into, told to its client in `Server-Timing`."""
+"""Timing of one request by step, told to its client in `Server-Timing`."""
 
 from collections.abc import Callable
 from types import TracebackType
@@ -7,7 +7,7 @@ from typing import Self
 from gateway.header_names import SERVER_TIMING
 
 Step = tuple[str, float, float]
-"""What was done, from when and until when."""
+"""Name of a step, its beginning and its end."""
 
 RECEIVE = "receive"
 """Reading the request's body, as fast as it comes."""
@@ -26,19 +26,19 @@ HEADER = (
     b"receive;dur=%.2f, queue;dur=%.2f, route;dur=%.2f, connect;dur=%.2f, engine;dur=%.2f,"
     b" first_event;dur=%.2f, gateway;dur=%.2f"
 )
-"""The steps' milliseconds, and what the gateway itself has added, routing included."""
+"""Milliseconds of the steps, and what the gateway itself has added, routing included."""
 
 
 class Timing:
-    """One request's steps, each of which may be taken several times; all in seconds.
+    """Steps of one request, each of which may be taken several times; all in seconds.
 
     `with timing.step(QUEUE): ...` is one; a step within another is taken out of that. `now` is a
     clock of any beginning.
     """
 
     __slots__ = (
-        *("_now", "_own_s", "_since_s", "_spent_s", "_under_way"),
-        *("began_s", "first_s", "replied_s", "steps"),
+        *("_now", "_overhead_s", "_since_s", "_spent_s", "_under_way"),
+        *("began_s", "first_event_s", "responded_s", "steps"),
     )
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -46,31 +46,35 @@ class Timing:
         self.began_s = self._since_s = now()
         self._spent_s = dict.fromkeys(STEPS, 0.0)
         self._under_way: list[str] = []
-        self._own_s = 0.0
+        self._overhead_s = 0.0
         self.steps: list[Step] | None = None
-        """All of them, where they are to be kept."""
-        self.replied_s: float | None = None
-        """When the answer began."""
-        self.first_s: float | None = None
+        """All steps, where they are recorded."""
+        self.responded_s: float | None = None
+        """When the response began."""
+        self.first_event_s: float | None = None
         """When the first event of a stream was sent."""
 
     def now(self) -> float:
-        """The time, by the clock."""
+        """Time now, by the clock."""
         return self._now()
+
+    def record_steps(self) -> None:
+        """Record each step from now on, with its beginning and end."""
+        self.steps = []
 
     def step(self, name: str) -> Self:
         """Begin a step, which ends with the context or with `end`."""
-        self._count()
+        self._add_elapsed()
         self._under_way.append(name)
         return self
 
     def end(self) -> None:
-        """The step that began last has ended."""
-        self._count()
+        """End the step that began last."""
+        self._add_elapsed()
         self._under_way.pop()
 
-    def leave(self, name: str) -> None:
-        """End the step of that name, if it is the one under way."""
+    def end_if(self, name: str) -> None:
+        """End the step that began last, if it is the one of that name."""
         if self._under_way and self._under_way[-1] == name:
             self.end()
 
@@ -86,34 +90,38 @@ class Timing:
         self.end()
 
     def split(self, name: str, first: str, first_s: float) -> None:
-        """Of the step that has just ended, the first part was a step of its own."""
+        """Count the first part of the step that has just ended as a step of its own."""
         self._spent_s[name] -= first_s
         self._spent_s[first] += first_s
         if self.steps:
             _, from_s, to_s = self.steps.pop()
             self.steps += [(first, from_s, from_s + first_s), (name, from_s + first_s, to_s)]
 
+    def mark_first_event(self) -> None:
+        """The first event of the stream is sent now."""
+        self.first_event_s = self._now()
+
     def spent_s(self, name: str) -> float:
-        """All the time that a step took."""
+        """Time that a step has taken, all its times together."""
         return self._spent_s[name]
 
-    def own_s(self) -> float:
-        """What the gateway itself has added until the answer began, or until now."""
-        if self.replied_s is not None:
-            return self._own_s
-        self._count()
+    def overhead_s(self) -> float:
+        """What the gateway itself has added until the response began, or until now."""
+        if self.responded_s is not None:
+            return self._overhead_s
+        self._add_elapsed()
         spent = self._spent_s
         return max(0.0, self._since_s - self.began_s - sum(spent.values()) + spent[ROUTE])
 
-    def reply(self) -> tuple[bytes, bytes]:
-        """The answer begins now: the header for it, in milliseconds."""
-        self._own_s = self.own_s()
-        self.replied_s = self._since_s
+    def header(self) -> tuple[bytes, bytes]:
+        """The header for the response, which begins now."""
+        self._overhead_s = self.overhead_s()
+        self.responded_s = self._since_s
         steps_ms = [1000 * seconds for seconds in self._spent_s.values()]
-        return SERVER_TIMING, HEADER % (*steps_ms, 1000 * self._own_s)
+        return SERVER_TIMING, HEADER % (*steps_ms, 1000 * self._overhead_s)
 
-    def _count(self) -> None:
-        """Count the time since the last look for the step that is under way."""
+    def _add_elapsed(self) -> None:
+        """Add the time since the last call to the step that is under way."""
         since_s, self._since_s = self._since_s, self._now()
         if self._under_way:
             name = self._under_way[-1]

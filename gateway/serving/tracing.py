@@ -1,8 +1,9 @@
-"""OpenTelemetry traces: a span for each request, and one below it for each step it took.
+"""OpenTelemetry traces: a span for each request, and one below it for each of its steps.
 
 On where OpenTelemetry's standard variables name an exporter (`OTEL_TRACES_EXPORTER`, or an
-`OTEL_EXPORTER_OTLP_ENDPOINT`), which also name the service, the sampler and the endpoint. Spans are
-written when a request has ended, from its `Timing`; off, nothing of OpenTelemetry is imported.
+`OTEL_EXPORTER_OTLP_ENDPOINT`), which also name the service, the sampler and the endpoint. Spans
+are written when a request has ended, from its `Timing`. Where tracing is off, nothing of
+OpenTelemetry is imported.
 """
 
 import asyncio
@@ -13,9 +14,9 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from gateway import header_names
 from gateway.asgi import Headers
 from gateway.errors import ConfigError
-from gateway.header_names import DECISION, TRACEPARENT, TRACESTATE
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.timing import ENGINE, Timing
 
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 SCOPE = "ray-llm-gateway"
-CONTEXT = (TRACEPARENT, TRACESTATE)
-"""The headers that carry a trace on."""
+TRACE_HEADERS = (header_names.TRACEPARENT, header_names.TRACESTATE)
+"""Headers that carry a trace's context."""
 OPERATIONS = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "text_completion",
@@ -35,12 +36,11 @@ OPERATIONS = {
     "/v1/messages": "chat",
     "/v1/responses": "chat",
 }
-"""What OpenTelemetry's conventions for generative AI call some of our routes."""
+"""Names of routes in OpenTelemetry's conventions for generative AI."""
 HEADER_PREFIX = b"x-gateway-"
-TOLD_ELSEWHERE = DECISION
 TRACESTATE_VALUE = re.compile(rb"[\x20-\x7e\t]{0,512}")
 MODEL_LIMIT = 256
-FAILURES = frozenset({"failed", "cut", "timeout"})
+FAILURES = frozenset({"failed", "truncated", "timeout"})
 NS = 1_000_000_000
 CLOSE_S = 5.0
 
@@ -51,7 +51,7 @@ def tracer_of(environ: Mapping[str, str]) -> "Tracer | None":
     """The tracer that the environment asks for; None if it asks for none.
 
     Raises:
-        ConfigError: it asks for an exporter that there is not.
+        ConfigError: it asks for an unknown exporter.
     """
     if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return None
@@ -72,7 +72,7 @@ def tracer_of(environ: Mapping[str, str]) -> "Tracer | None":
 
 def _exporting(wanted: str, environ: Mapping[str, str]) -> "Tracer":
     exporter = _exporter(wanted, environ)
-    # A fifth of a second of imports, for those who want it.
+    # A fifth of a second of imports, only where requests are traced.
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
@@ -109,7 +109,7 @@ class Tracer:
     """Makes a trace of every request that its provider samples."""
 
     def __init__(self, provider: "TracerProvider") -> None:
-        # Only here, so that nobody pays for it who does not trace.
+        # Only here, so that it costs nothing where nothing is traced.
         from opentelemetry import trace  # noqa: PLC0415
         from opentelemetry.trace.propagation.tracecontext import (  # noqa: PLC0415
             TraceContextTextMapPropagator,
@@ -126,7 +126,7 @@ class Tracer:
 
     async def close(self) -> None:
         """Export what is left, as far as `CLOSE_S` seconds are enough."""
-        # OpenTelemetry's own patience is half a minute; a daemon keeps nobody from ending.
+        # OpenTelemetry itself would wait half a minute; a daemon thread does not delay the exit.
         thread = threading.Thread(target=self._provider.shutdown, daemon=True)
         thread.start()
         await asyncio.to_thread(thread.join, CLOSE_S)
@@ -134,21 +134,21 @@ class Tracer:
             logger.warning("the last traces could not be exported within %g s", CLOSE_S)
 
 
-class End(NamedTuple):
-    """How a request ended."""
+class RequestEnd(NamedTuple):
+    """End of a request, as its span shows it."""
 
-    asked: str
-    """What its client calls the model."""
+    requested_model: str
+    """Name by which its client asked for the model."""
     model: str
-    """The one that answered, or was tried last."""
+    """The model that answered, or was tried last."""
     outcome: str
     """As `gateway.metrics.REQUESTS` has it."""
     status: int
-    """0 where the client was told none."""
+    """Status that the client was told; 0 where it was told none."""
 
 
 class Trace:
-    """One request's."""
+    """Trace of one request."""
 
     def __init__(
         self, tracer: Tracer, route: str, headers: Headers, request_id: bytes, timing: Timing
@@ -172,16 +172,16 @@ class Trace:
         )
         self._below = api.set_span_in_context(self._span)
         if self._span.is_recording():
-            timing.steps = []
+            timing.record_steps()
 
-    def passed_on(self, headers: Headers) -> Headers:
-        """The request's headers for an engine, whose spans come below ours."""
+    def propagated(self, headers: Headers) -> Headers:
+        """The request's headers for an engine, whose spans come below this request's."""
         carrier: dict[str, str] = {}
         self._tracer.propagator.inject(carrier, context=self._below)
         return untraced(headers) + [(n.encode(), v.encode()) for n, v in carrier.items()]
 
-    def end(self, end: End, reply: ClientResponse) -> None:
-        """The request has ended."""
+    def end(self, end: RequestEnd, reply: ClientResponse) -> None:
+        """Write the spans of a request that has ended."""
         ended_ns = self._ns(reply.timing.now())
         if self._span.is_recording():
             self._write_steps(reply.timing, ended_ns)
@@ -193,7 +193,7 @@ class Trace:
     def _write_steps(self, timing: Timing, ended_ns: int) -> None:
         kinds = self._tracer.api.SpanKind
         steps = [(n, self._ns(from_s), self._ns(to_s)) for n, from_s, to_s in timing.steps or ()]
-        if (from_s := timing.first_s or timing.replied_s) is not None:
+        if (from_s := timing.first_event_s or timing.responded_s) is not None:
             steps.append(("relay", self._ns(from_s), ended_ns))
         for name, from_ns, to_ns in steps:
             span = self._tracer.spans.start_span(
@@ -209,21 +209,21 @@ class Trace:
 
 
 def untraced(headers: Headers) -> Headers:
-    """The same without what ties them to a trace."""
-    return [header for header in headers if header[0] not in CONTEXT]
+    """The headers without those that carry a trace's context."""
+    return [header for header in headers if header[0] not in TRACE_HEADERS]
 
 
 def _carrier(headers: Headers) -> dict[str, str]:
-    """A client's trace context, as far as it may be one: what is not, OpenTelemetry would log."""
-    found = {name.decode(): value for name, value in headers if name in CONTEXT}
+    """A client's trace context, without what is not valid, which OpenTelemetry would log."""
+    found = {name.decode(): value for name, value in headers if name in TRACE_HEADERS}
     if not TRACESTATE_VALUE.fullmatch(found.get("tracestate", b"")):
         del found["tracestate"]
     return {name: value.decode("latin-1") for name, value in found.items()}
 
 
-def _attributes(end: End, headers: Headers) -> dict[str, str | int]:
+def _attributes(end: RequestEnd, headers: Headers) -> dict[str, str | int]:
     found: dict[str, str | int] = {
-        "gen_ai.request.model": end.asked[:MODEL_LIMIT],
+        "gen_ai.request.model": end.requested_model[:MODEL_LIMIT],
         "gen_ai.response.model": end.model,
         "gateway.outcome": end.outcome,
     }
@@ -232,7 +232,7 @@ def _attributes(end: End, headers: Headers) -> dict[str, str | int]:
     if end.outcome in FAILURES:
         found["error.type"] = end.outcome
     for name, value in headers:
-        if name.startswith(HEADER_PREFIX) and name != TOLD_ELSEWHERE:
+        if name.startswith(HEADER_PREFIX) and name != header_names.DECISION:
             key = name.removeprefix(HEADER_PREFIX).decode().replace("-", "_")
             found[f"gateway.{key}"] = int(value) if value.isdigit() else value.decode("latin-1")
     return found

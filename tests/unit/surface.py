@@ -2,59 +2,51 @@
 
 import asyncio
 import random
-import time
 from collections.abc import Awaitable, Callable
 
 import httpx
 
-from gateway.admission.admissions import Admissions
-from gateway.admission.cold_start import ColdStarts
 from gateway.asgi import App
-from gateway.http.app import create_app
+from gateway.assembly import RouterOptions, build_router
+from gateway.config.loader import parse_gateway
+from gateway.metrics import Recorder
 from gateway.routing.fleet import Fleet, ModelState, ServedModel
-from gateway.routing.schedulers import Schedulers
-from gateway.serving.attempts import RouterContext
-from gateway.serving.live_config import LiveConfig
-from gateway.serving.request_metrics import RequestMetrics
+from gateway.serving.tracing import Tracer
 from gateway.upstream.client import UpstreamClient
-from gateway.upstream.engine_call import EngineClient
 from tests.unit.conftest import FakeEngine, Visit
 
 CHAT = "/v1/chat/completions"
 
 
 class Surface:
-    """An application with its fleet, and what it did to them."""
+    """A router with its fleet, and what it has asked of Serve."""
 
     def __init__(
         self,
         upstream: UpstreamClient,
         *,
-        request_metrics: RequestMetrics | None = None,
+        recorder: Recorder | None = None,
+        tracer: Tracer | None = None,
+        is_local: bool = True,
     ) -> None:
         self.fleet = Fleet()
-        self.live_config = LiveConfig()
-        self.schedulers = Schedulers(self.fleet, random.Random(1), time.time)  # noqa: S311 - breaks ties only
         self.woken: list[str] = []
         self.wakes: list[int] = []
         self._loads: list[asyncio.Task[httpx.Response]] = []
-        self.context = RouterContext(
-            EngineClient(upstream),
-            self.schedulers,
-            Admissions(self.fleet, self.schedulers, time.monotonic),
-            ColdStarts(self.fleet, self.wake),
-        )
-        self.gateway = create_app(
-            self.fleet,
-            self.schedulers,
-            self.context,
-            live_config=self.live_config,
-            request_metrics=request_metrics,
-        )
-        self.app: App = self.gateway
+        rng = random.Random(1)  # noqa: S311 - it breaks ties only
+        options = RouterOptions(is_local=is_local, recorder=recorder, tracer=tracer, rng=rng)
+        self.router = build_router(self.fleet, self.wake, upstream=upstream, options=options)
+        self.pools = self.router.pools
+        self.context = self.router.context
+        self.live_config = self.router.live_config
+        self.app: App = self.router.app
+
+    def configure(self, **config: object) -> None:
+        """Go by this gateway config."""
+        self.live_config.apply(parse_gateway(config))
 
     def wake(self, model: ServedModel, waiting: int) -> None:
-        """Note who is waited for."""
+        """Note which model is waited for, and by how many requests."""
         self.wakes.append(waiting)
         if waiting:
             self.woken.append(model.name)

@@ -79,11 +79,11 @@ async def test_an_engine_knows_what_routers_hold_back_for_it(server: EngineServe
         DemandPublisher(lambda: held),
         DemandPublisher(lambda: {replica(server): Demand(requests=1)}),
     )
-    await one.tell()
-    await other.tell()
+    await one.publish()
+    await other.publish()
     both = server.demand
     held.clear()
-    await one.tell()
+    await one.publish()
     rest = server.demand
     await one.close()
     await other.close()
@@ -114,7 +114,7 @@ async def test_an_unreachable_engine_does_not_delay_the_others(server: EngineSer
     """The others hear, and nothing is raised."""
     gone, here = replica(server, port=1), replica(server)
     demand_publisher = DemandPublisher(lambda: {gone: SOME, here: SOME})
-    await demand_publisher.tell()
+    await demand_publisher.publish()
     await demand_publisher.close()
 
     assert server.demand.requests == 3
@@ -127,7 +127,7 @@ async def test_an_engine_that_does_not_answer_is_given_up(
     monkeypatch.setattr("gateway.serving.demand_publisher.TIMEOUT_S", 0.1)
     engine = await start_engine(_begin)
     demand_publisher = DemandPublisher(lambda: {engine.replica(): SOME})
-    await demand_publisher.tell()
+    await demand_publisher.publish()
 
     await asyncio.wait_for(engine.gone.wait(), 5)
     await demand_publisher.close()

@@ -132,7 +132,7 @@ def client(app: App) -> httpx.AsyncClient:
 @pytest.fixture
 def gateway(upstream: UpstreamClient) -> GatewayApp:
     """A gateway without models."""
-    return Surface(upstream).gateway
+    return Surface(upstream).router.app
 
 
 async def test_a_response_head_is_sent_with_the_first_body_bytes() -> None:
@@ -332,7 +332,7 @@ async def test_a_server_started_by_serve_uses_the_router_protocol(
     monkeypatch.setitem(HTTP_PROTOCOLS, DEFAULT_PROTOCOL, HTTP_PROTOCOLS[DEFAULT_PROTOCOL])
     surface = Surface(upstream)
     surface.add("m", await start_engine(script(STREAM)))
-    install_router_protocol(surface.gateway)
+    install_router_protocol(surface.router.app)
     replica = OneReplica()
     app = RequestIdMiddleware(replica._direct_ingress_asgi)
     config = uvicorn.Config(app, port=0, lifespan="off", log_config=None)

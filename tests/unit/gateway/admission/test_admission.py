@@ -1,8 +1,6 @@
-"""When requests are sent to their replicas, when they wait, and when they are turned away."""
+"""Admission: when requests are sent to their replicas, wait, or are rejected."""
 
 import asyncio
-import contextlib
-import dataclasses
 import random
 from array import array
 from collections.abc import AsyncIterator, Callable
@@ -12,10 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.admission.admission import PATIENCE, RECHOSEN, Admission
-from gateway.admission.admissions import Admissions
+from gateway.admission.admission import BYPASS_SHARE, RECHOICE_BATCH, RETRY_S, Admission
 from gateway.admission.eviction import EvictionIndex
-from gateway.admission.queue_limits import QUEUE_BYTES, RETRY_S
+from gateway.admission.queue_limits import WAITING_BYTES
 from gateway.admission.queued_request import AdmissionRequest, QueuedRequest
 from gateway.admission.recent_usage import KEPT_S
 from gateway.config.serving_options import QueueOptions, ServingOptions
@@ -23,9 +20,8 @@ from gateway.errors import ModelUnavailable, Overloaded
 from gateway.kvcache.prefix import Prompt
 from gateway.request.tenant import Tenant
 from gateway.routing.decision import Decision, DecisionLog
-from gateway.routing.fleet import Fleet, Replica, ServedModel
+from gateway.routing.fleet import Replica, ServedModel
 from gateway.routing.scheduler import Scheduler
-from gateway.routing.schedulers import Schedulers
 from gateway.telemetry import EngineFacts, Load, ReplicaMetadata, Update, pack_keys, pack_tokens
 from tests.unit.conftest import Clock
 from tests.unit.targets import target_of
@@ -63,8 +59,8 @@ class Scene:
         self.set_replicas(names)
         rng = random.Random(3)  # noqa: S311 - ids and ties, no secrets
         self.scheduler = Scheduler(self.model, DecisionLog(), rng, clock)
-        self.stock = EvictionIndex[QueuedRequest]()
-        self.admission = Admission(self.model, self.scheduler, self.stock, clock)
+        self.all_queued = EvictionIndex[QueuedRequest]()
+        self.admission = Admission(self.model, self.scheduler, self.all_queued, clock)
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.decisions: dict[str, Decision] = {}
         """Of the requests that have been sent, in that order."""
@@ -73,6 +69,11 @@ class Scene:
     def set_replicas(self, names: str) -> None:
         """Have these replicas, and no others."""
         self.model.replace_replicas([replica(name) for name in names])
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether the admission is told of changes to replicas."""
+        return bool(self.scheduler.replicas._listeners)
 
     @property
     def started(self) -> str:
@@ -86,6 +87,11 @@ class Scene:
     def request(self, prompt: Prompt = PROMPT, **fields: Any) -> AdmissionRequest:
         """A request for the model; `fields`: those of `target_of`."""
         return AdmissionRequest(target_of(prompt, model=self.model, **fields))
+
+    async def admit(self, request: AdmissionRequest) -> Decision:
+        """Have a request admitted, after its wait if it has to wait."""
+        admitted = self.admission.submit(request)
+        return await admitted.wait() if isinstance(admitted, QueuedRequest) else admitted
 
     async def come(
         self, names: str, tenant: str = "t", size: int = 0, prompt: Prompt = PROMPT
@@ -102,7 +108,7 @@ class Scene:
         await settle()
 
     async def _request(self, name: str, request: AdmissionRequest) -> None:
-        decision = await self.admission.admit(request)
+        decision = await self.admit(request)
         with self.scheduler.sending(decision, request.target):
             self.decisions[name] = decision
             self.answers[name] = asyncio.Event()
@@ -142,7 +148,7 @@ async def until(is_so: Callable[[], bool]) -> None:
 
 
 def names_of(count: int, prefix: str = "r") -> str:
-    """As many names."""
+    """That many names."""
     return " ".join(f"{prefix}{number}" for number in range(count))
 
 
@@ -168,16 +174,15 @@ async def stage(clock: Clock) -> AsyncIterator[Stage]:
 
 
 def test_where_there_is_room_nobody_waits(clock: Clock) -> None:
-    """The coroutine ends without having been suspended, and nobody is told any news."""
+    """The decision is returned at once, without an event loop, and no replica is watched."""
     scene = Scene(clock)
-    admitting = scene.admission.admit(scene.request())
-    with pytest.raises(StopIteration) as ended:
-        admitting.send(None)
-    assert ended.value.value.waited_s == 0
-    assert not scene.scheduler.replicas._listeners
+    admitted = scene.admission.submit(scene.request())
+    assert isinstance(admitted, Decision)
+    assert admitted.waited_s == 0
+    assert not scene.is_watching
 
 
-async def test_what_does_not_fit_waits_for_a_slot(stage: Stage) -> None:
+async def test_a_request_without_room_waits_for_a_slot(stage: Stage) -> None:
     """Each answer lets one go, in the order of their arrival; how long it waited is known."""
     scene = stage()
     await scene.come(FULL)
@@ -192,8 +197,8 @@ async def test_what_does_not_fit_waits_for_a_slot(stage: Stage) -> None:
     assert after_one == f"{FULL} x"
     assert scene.started == f"{FULL} x y z"
     assert scene.decisions["x"].waited_s == 2
-    assert scene.admission.held_interactive == 0
-    assert not scene.scheduler.replicas._listeners
+    assert scene.admission.queued_interactive == 0
+    assert not scene.is_watching
 
 
 async def test_a_newcomer_does_not_overtake(stage: Stage) -> None:
@@ -206,7 +211,7 @@ async def test_a_newcomer_does_not_overtake(stage: Stage) -> None:
     assert scene.started == f"{FULL} x"
 
 
-async def test_what_is_held_counts_where_it_waits(stage: Stage) -> None:
+async def test_queued_requests_count_as_load_of_their_replica(stage: Stage) -> None:
     """Later requests see a longer queue there, and go elsewhere if that is better."""
     scene = stage("ab")
     await scene.come(names_of(2 * ROOM))
@@ -214,19 +219,19 @@ async def test_what_is_held_counts_where_it_waits(stage: Stage) -> None:
     decision = scene.choose()
     assert [c.waiting for c in decision.candidates] == [1, 1]
     assert [c.pending_tokens for c in decision.candidates] == [pytest.approx(600)] * 2
-    assert {scene.admission.held_interactive, scene.admission.held_batch} == {2, 0}
+    assert {scene.admission.queued_interactive, scene.admission.queued_batch} == {2, 0}
 
 
-async def test_what_is_held_draws_what_is_alike(stage: Stage) -> None:
+async def test_queued_requests_attract_those_with_the_same_prefix(stage: Stage) -> None:
     """A prompt that begins the same goes where the first one waits: it will be cached there."""
     scene = stage("ab")
     await scene.come(names_of(2 * ROOM))
     await scene.come("x", prompt=LONG)
-    [held] = scene.admission._held
+    [queued] = scene.admission._queued
     alike = scene.choose(LONG)
     scene.tasks["x"].cancel()
     await settle()
-    assert alike.replica is held.decision.replica
+    assert alike.replica is queued.decision.replica
     assert alike.cached_tokens > 0
     assert scene.choose(LONG).cached_tokens == 0
 
@@ -239,12 +244,12 @@ async def test_batch_waits_for_all_others(stage: Stage) -> None:
     await scene.come("i0 i1 i2 i3")
     await scene.answer("b0~")
     with_others = scene.started
-    held = scene.admission.held_interactive, scene.admission.held_batch
+    queued = scene.admission.queued_interactive, scene.admission.queued_batch
     await scene.answer("b1~", "b2~", "i0")
 
     assert batch_alone == "b0~ b1~ b2~"
     assert with_others == f"{batch_alone} i0 i1 i2"
-    assert held == (1, 2)
+    assert queued == (1, 2)
     assert scene.started == f"{with_others} i3"
     await scene.answer("i1")
     assert scene.started == f"{with_others} i3 b3~"
@@ -284,7 +289,7 @@ async def test_one_that_floods_does_not_starve_another(stage: Stage) -> None:
     assert sum(isinstance(scene.error(name), Overloaded) for name in scene.tasks) > 500
 
 
-async def test_who_has_had_less_starts_at_once(stage: Stage) -> None:
+async def test_a_tenant_below_its_share_starts_at_once(stage: Stage) -> None:
     """Once another tenant is known, a slot is kept: for it, and for nobody who has had more."""
     scene = stage()
     await scene.come("s0", "small")
@@ -303,7 +308,7 @@ async def test_who_has_had_less_starts_at_once(stage: Stage) -> None:
     assert scene.started == f"{again} f3"
 
 
-async def test_one_that_is_alone_has_all_slots(stage: Stage) -> None:
+async def test_a_tenant_that_is_alone_may_use_all_slots(stage: Stage) -> None:
     """Nothing is kept for batch, nor for one that has stayed away."""
     scene = stage()
     await scene.come("b0~", "batch")
@@ -315,8 +320,8 @@ async def test_one_that_is_alone_has_all_slots(stage: Stage) -> None:
     assert scene.started == "b0~ s0 b1~ full0 full1 full2 full3"
 
 
-async def test_what_has_waited_counts_as_well(stage: Stage) -> None:
-    """A tenant whose requests were all held has had its share when they have been started."""
+async def test_queued_requests_count_as_usage_once_started(stage: Stage) -> None:
+    """A tenant whose requests were all queued has had its share when they have been started."""
     scene = stage()
     await scene.come(FULL, "flood")
     await scene.come("x0 x1 x2 x3 x4 x5", "other")
@@ -325,7 +330,7 @@ async def test_what_has_waited_counts_as_well(stage: Stage) -> None:
     assert scene.started == f"{FULL} x0 x1 x2 x3 x4"
 
 
-async def test_nobody_overtakes_their_own(stage: Stage) -> None:
+async def test_a_tenant_does_not_overtake_its_own_requests(stage: Stage) -> None:
     """A tenant that has had less waits behind what it has waiting."""
     scene = stage()
     await scene.come(FULL, "flood")
@@ -349,7 +354,7 @@ async def test_nobody_overtakes_their_own(stage: Stage) -> None:
 async def test_when_too_many_wait_the_largest_share_pays(
     stage: Stage, waiting: list[tuple[str, str]], newcomer: tuple[str, str], rejected: str
 ) -> None:
-    """Of four, three may wait: one gets to hear why, and when to come again."""
+    """Three of four may wait: the other one is told why, and when to retry."""
     scene = stage(max_requests=3)
     await scene.come(FULL)
     for names, tenant in waiting:
@@ -361,57 +366,57 @@ async def test_when_too_many_wait_the_largest_share_pays(
     assert isinstance(error, Overloaded)
     assert error.message == "The model `m` is overloaded: 3 requests are waiting."
     assert error.retry_after_s == RETRY_S
-    assert scene.admission.held_interactive + scene.admission.held_batch == 3
+    assert scene.admission.queued_interactive + scene.admission.queued_batch == 3
 
 
-async def test_a_model_may_let_nobody_wait(stage: Stage) -> None:
-    """What cannot be started at once is turned away."""
+async def test_a_model_may_have_no_queue(stage: Stage) -> None:
+    """A request that cannot be started at once is rejected."""
     scene = stage(max_requests=0)
     await scene.come(f"{FULL} x")
     assert scene.started == FULL
     assert "no request may wait" in str(scene.error("x"))
 
 
-async def test_the_bodies_that_wait_are_bounded(stage: Stage) -> None:
-    """Whoever has the most bytes pays, were it one request, and of another model."""
+async def test_the_bytes_of_queued_bodies_are_bounded(stage: Stage) -> None:
+    """The most bytes are rejected first, even one request, even of another model."""
     scene, other = stage(), stage()
-    scene.admission = Admission(scene.model, scene.scheduler, other.stock, scene.clock)
-    for crowded in (scene, other):
-        await crowded.come(FULL)
-    await other.come("large", "a", QUEUE_BYTES - 10)
+    scene.admission = Admission(scene.model, scene.scheduler, other.all_queued, scene.clock)
+    for each in (scene, other):
+        await each.come(FULL)
+    await other.come("large", "a", WAITING_BYTES - 10)
     await scene.come("small", "b", 20)
-    await scene.come("same", "b", QUEUE_BYTES)
+    await scene.come("same", "b", WAITING_BYTES)
     assert "256 MiB of requests are waiting" in str(other.error("large"))
     assert scene.error("small") is None
     assert isinstance(scene.error("same"), Overloaded)
-    assert other.stock.weight == 20
+    assert other.all_queued.weight == 20
 
 
 @pytest.mark.parametrize("is_released", [False, True])
-async def test_one_that_gives_up_leaves_nothing_behind(stage: Stage, is_released: bool) -> None:
+async def test_a_cancelled_request_leaves_nothing_behind(stage: Stage, is_released: bool) -> None:
     """Cancelled while it waits, or in the moment in which it is let go: the next one goes."""
     scene = stage()
     await scene.come(FULL)
     await scene.come("x y")
     if is_released:
         scene.answers.pop("full0").set()
-        await until(lambda: scene.admission.held_interactive == 1)
+        await until(lambda: scene.admission.queued_interactive == 1)
         scene.tasks["x"].cancel()
         await settle()
     else:
         scene.tasks["x"].cancel()
         await settle()
-        assert scene.admission.held_interactive == 1
+        assert scene.admission.queued_interactive == 1
         assert [c.waiting for c in scene.choose().candidates] == [1]
         await scene.answer("full0")
     assert scene.tasks["x"].cancelled()
     assert scene.started == f"{FULL} y"
     await scene.answer("y")
     assert [c.requests for c in scene.choose().candidates] == [ROOM - 1]
-    assert not scene.scheduler.replicas._listeners
+    assert not scene.is_watching
 
 
-async def test_cancelled_and_let_go_at_once(stage: Stage) -> None:
+async def test_a_slot_is_not_lost_on_a_request_cancelled_meanwhile(stage: Stage) -> None:
     """The slot that comes free in the same moment is not lost on it."""
     scene = stage()
     await scene.come(FULL)
@@ -421,13 +426,13 @@ async def test_cancelled_and_let_go_at_once(stage: Stage) -> None:
     assert scene.started == f"{FULL} y"
 
 
-async def test_cancelled_with_news_on_the_way(stage: Stage) -> None:
+async def test_a_request_may_be_cancelled_before_its_queue_is_served(stage: Stage) -> None:
     """Its lane is looked at before its caller has come to know."""
     scene = stage()
     await scene.come(FULL)
     await scene.come("x y")
     scene.answers.pop("full0").set()
-    await until(lambda: scene.admission._is_planned)
+    await until(lambda: scene.admission._is_scheduled)
     scene.tasks["x"].cancel()
     await settle()
     assert scene.tasks["x"].cancelled()
@@ -440,7 +445,7 @@ async def test_a_released_request_keeps_its_slot_until_it_is_sent(stage: Stage) 
     await scene.come(FULL)
     await scene.come("x y")
     scene.answers.pop("full0").set()
-    await until(lambda: scene.admission.held_interactive == 1)
+    await until(lambda: scene.admission.queued_interactive == 1)
     is_sent = "x" in scene.decisions
     has_room = scene.scheduler.has_room(scene.choose())
     await settle()
@@ -449,11 +454,11 @@ async def test_a_released_request_keeps_its_slot_until_it_is_sent(stage: Stage) 
     assert scene.started == f"{FULL} x"
 
 
-async def test_a_slot_that_is_not_used_goes_to_the_next(stage: Stage) -> None:
+async def test_an_unused_slot_goes_to_the_next_request(stage: Stage) -> None:
     """An admitted request may fail before it is sent."""
     scene = stage()
     await scene.come(FULL)
-    unused = asyncio.create_task(scene.admission.admit(scene.request(tenant=Tenant(b"t"))))
+    unused = asyncio.create_task(scene.admit(scene.request(tenant=Tenant(b"t"))))
     await settle()
     await scene.come("x")
     await scene.answer("full0")
@@ -462,29 +467,31 @@ async def test_a_slot_that_is_not_used_goes_to_the_next(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(("name", "limit"), [("x", "max_wait_s"), ("x~", "batch_max_wait_s")])
-async def test_who_has_waited_too_long_is_turned_away(stage: Stage, name: str, limit: str) -> None:
+async def test_a_request_that_has_waited_too_long_is_rejected(
+    stage: Stage, name: str, limit: str
+) -> None:
     """The limit is the model's, one for each priority."""
     scene = stage(**{"max_wait_s": 60, "batch_max_wait_s": 60, limit: 0.01})
     await scene.come(FULL)
     await scene.come(name)
     with pytest.raises(Overloaded, match=r"overloaded: the request waits longer than 0.01 s\."):
         await scene.tasks[name]
-    assert scene.stock.weight == 0
-    assert not scene.scheduler.replicas._listeners
+    assert scene.all_queued.weight == 0
+    assert not scene.is_watching
 
 
-async def test_the_limit_holds_for_the_wait_alone(stage: Stage) -> None:
+async def test_the_wait_limit_does_not_limit_the_answer(stage: Stage) -> None:
     """An answer may take as long as it takes."""
     scene = stage()
     await scene.come(FULL)
     await scene.come("x")
-    [held] = scene.admission._held
+    [queued] = scene.admission._queued
     await scene.answer("full0")
-    assert held.timer is not None
-    assert held.timer.cancelled()
+    assert queued.timer is not None
+    assert queued.timer.cancelled()
 
 
-async def test_who_would_wait_too_long_is_turned_away_at_once(stage: Stage) -> None:
+async def test_a_request_that_would_wait_too_long_is_rejected_at_once(stage: Stage) -> None:
     """At one start a second four wait; the sixth would wait for more than 80 % of the limit."""
     scene = stage(max_wait_s=6)
     await scene.come(f"{FULL} {names_of(8)}")
@@ -493,17 +500,17 @@ async def test_who_would_wait_too_long_is_turned_away_at_once(stage: Stage) -> N
         await scene.answer(f"full{number}")
     await scene.come("p0 p1 p2 p3", "t")
     errors = [scene.error(f"p{number}") for number in range(4)]
-    small = asyncio.create_task(scene.admission.admit(scene.request(tenant=Tenant(b"small"))))
+    small = asyncio.create_task(scene.admit(scene.request(tenant=Tenant(b"small"))))
     await settle()
 
     assert errors[:2] == [None, None]
     assert isinstance(errors[2], Overloaded)
     assert errors[2].retry_after_s == pytest.approx(5.5, abs=0.7)
-    assert scene.admission.held_interactive == 3 + errors.count(None) + 1
+    assert scene.admission.queued_interactive == 3 + errors.count(None) + 1
     small.cancel()
 
 
-async def test_who_has_no_time_left_to_wait_is_turned_away_at_once(stage: Stage) -> None:
+async def test_a_request_whose_deadline_is_too_near_is_rejected_at_once(stage: Stage) -> None:
     """Its own deadline is a limit as well: better now than when that has passed."""
     scene = stage(max_wait_s=60)
     await scene.come(f"{FULL} {names_of(4)}")
@@ -511,11 +518,9 @@ async def test_who_has_no_time_left_to_wait_is_turned_away_at_once(stage: Stage)
         scene.clock.now_s += 1
         await scene.answer(f"full{number}")
     await scene.come(names_of(3, "more"))
-    requests = [
-        dataclasses.replace(scene.request(tenant=Tenant(b"t")), limit_s=limit_s)
-        for limit_s in (1, 9)
-    ]
-    hurried, patient = (asyncio.create_task(scene.admission.admit(request)) for request in requests)
+    target = scene.request(tenant=Tenant(b"t")).target
+    requests = [AdmissionRequest(target, time_left_s=left_s) for left_s in (1, 9)]
+    hurried, patient = (asyncio.create_task(scene.admit(request)) for request in requests)
     await settle()
     is_done = patient.done()
     patient.cancel()
@@ -546,14 +551,14 @@ UNLIKE = Prompt(keys=(), size=LONG.size)
 """As long, and like no other."""
 
 
-async def test_a_large_one_does_not_idle_its_replica(stage: Stage) -> None:
+async def test_small_requests_pass_a_large_one_for_half_of_its_time(stage: Stage) -> None:
     """Smaller ones pass it, those already there and newcomers, for half of its time."""
     scene = stage(max_wait_s=10)
     with_facts(scene, kv_tokens=20_000)
     tell(scene, free_tokens=5000)
     await scene.come("large", prompt=UNLIKE)
     await scene.come("small0")
-    scene.clock.now_s += 10 * PATIENCE
+    scene.clock.now_s += 10 * BYPASS_SHARE
     await scene.come("small1")
     before = scene.started
     scene.clock.now_s += 0.1
@@ -568,7 +573,7 @@ async def test_a_large_one_does_not_idle_its_replica(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("max_model_len", "started"), [(4000, "bogus x"), (6000, ""), (10_000, "")]
 )
-async def test_what_will_be_refused_needs_no_room(
+async def test_a_prompt_that_the_engine_will_refuse_needs_no_room(
     stage: Stage, max_model_len: int, started: str
 ) -> None:
     """A prompt that is far too long takes a slot only, until its engine has said so."""
@@ -581,7 +586,7 @@ async def test_what_will_be_refused_needs_no_room(
 
 
 async def test_many_answers_take_as_many_slots_and_turns(stage: Stage) -> None:
-    """Of four slots three are for the answers of one request, and it costs as much as three."""
+    """One request with three answers takes three of four slots, and costs as much as three."""
     scene = stage()
     request = scene.request(tenant=Tenant(b"t"), sequences=3)
     scene.tasks["three"] = asyncio.create_task(scene._request("three", request))
@@ -593,8 +598,8 @@ async def test_many_answers_take_as_many_slots_and_turns(stage: Stage) -> None:
     assert scene.started == "three x y z"
 
 
-def test_all_prompts_cost() -> None:
-    """Of a list only the first one is looked at; of the others the length counts."""
+def test_all_prompts_of_a_list_count_as_cost() -> None:
+    """Only the first one is estimated by its prefix; the others count by their length."""
     scene = Scene(Clock())
     decision = scene.choose()
     few, many = (scene.request(prompts_bytes=size) for size in (300, 4400))
@@ -602,7 +607,7 @@ def test_all_prompts_cost() -> None:
     assert many.tokens(decision) == pytest.approx(1100 + decision.output_tokens)
 
 
-async def test_invented_keys_drive_out_nobody_else(stage: Stage) -> None:
+async def test_invented_keys_evict_no_other_address(stage: Stage) -> None:
     """A new key with each request is still the same address, which is the largest."""
     scene = stage(max_requests=6)
     await scene.come(FULL, "honest")
@@ -649,7 +654,7 @@ def eject(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("change", [come, leave, drain, back_off, eject])
-async def test_when_the_fleet_changes_the_held_choose_again(
+async def test_queued_requests_choose_again_when_the_fleet_changes(
     stage: Stage, change: Callable[[Scene], None]
 ) -> None:
     """They need not wait where they were bound; what they are, and since when, stays."""
@@ -659,7 +664,7 @@ async def test_when_the_fleet_changes_the_held_choose_again(
     arrived_s = scene.clock.now_s
     scene.clock.now_s += 1
     change(scene)
-    scene.admission.follow()
+    scene.admission.update()
     await settle()
     decisions = [scene.decisions[name] for name in ("x", "y~")]
     assert [d.replica.id for d in decisions] == ["b", "b"]
@@ -667,8 +672,8 @@ async def test_when_the_fleet_changes_the_held_choose_again(
     assert [d.is_batch for d in decisions] == [False, True]
 
 
-async def test_in_another_lane_other_things_count(stage: Stage) -> None:
-    """What the new replica holds of a prompt makes it a short one there."""
+async def test_a_rebound_request_is_ordered_by_its_cost_there(stage: Stage) -> None:
+    """A prompt that the new replica has cached is a short one there."""
     scene = stage("b")
     await scene.come(FULL)
     scene.set_replicas("ab")
@@ -684,7 +689,7 @@ async def test_in_another_lane_other_things_count(stage: Stage) -> None:
     scene.clock.now_s += 0.01
     await scene.come("long", prompt=LONG)
     scene.set_replicas("b")
-    scene.admission.follow()
+    scene.admission.update()
     await settle()
     await scene.answer("full0")
     after_one = scene.started
@@ -693,14 +698,14 @@ async def test_in_another_lane_other_things_count(stage: Stage) -> None:
     assert scene.started == f"{after_one} short"
 
 
-async def test_nothing_is_kept_of_replicas_that_have_gone(stage: Stage) -> None:
+async def test_queues_of_removed_replicas_are_dropped(stage: Stage) -> None:
     """They come and go as long as a router runs."""
     scene = stage()
     for name in "abcde":
         scene.set_replicas(name)
         await scene.come(names_of(ROOM + 1, name))
         await scene.answer(f"{name}0")
-    assert scene.admission._lanes.keys() == {"e"}
+    assert scene.admission._queues.keys() == {"e"}
 
 
 async def test_while_the_only_replica_drains_requests_wait_for_the_next(stage: Stage) -> None:
@@ -711,14 +716,14 @@ async def test_while_the_only_replica_drains_requests_wait_for_the_next(stage: S
     await scene.come("x")
     before = scene.started
     come(scene)
-    scene.admission.follow()
+    scene.admission.update()
     await settle()
     assert before == ""
     assert scene.decisions["x"].replica.id == "b"
 
 
 async def test_a_replica_that_comes_back_is_found_again(stage: Stage) -> None:
-    """Nothing reports the end of a backoff: the next news of any replica is enough."""
+    """Nothing says when its backoff is over: the next change of any replica is enough."""
     scene = stage("ab")
     scene.scheduler.replicas.back_off(scene.model.replicas["b"], 5)
     await scene.come(FULL)
@@ -729,20 +734,20 @@ async def test_a_replica_that_comes_back_is_found_again(stage: Stage) -> None:
     assert scene.decisions["x"].replica.id == "b"
 
 
-async def test_many_choose_again_without_a_detour(stage: Stage) -> None:
+async def test_many_requests_choose_again_in_batches(stage: Stage) -> None:
     """More than choose at one time: none is sent to the replica that has gone."""
     scene = stage()
     await scene.come(FULL)
-    names = names_of(3 * RECHOSEN)
+    names = names_of(3 * RECHOICE_BATCH)
     await scene.come(names)
     leave(scene)
-    scene.admission.follow()
+    scene.admission.update()
     await until(lambda: len(scene.admission._stale) > 0)
     cancelled = names.split()[-1]
     scene.tasks[cancelled].cancel()
     await settle()
     [candidate] = scene.choose().candidates
-    assert candidate.waiting == 3 * RECHOSEN - 1 - ROOM
+    assert candidate.waiting == 3 * RECHOICE_BATCH - 1 - ROOM
     for _ in names.split()[:-1]:
         await until(lambda: len(scene.answers) > ROOM)
         await scene.answer(next(name for name in scene.answers if name not in FULL))
@@ -750,20 +755,20 @@ async def test_many_choose_again_without_a_detour(stage: Stage) -> None:
     assert sent == {"b"}
 
 
-async def test_a_choice_that_fails_is_the_waiter_s(stage: Stage) -> None:
+async def test_an_error_of_choosing_again_reaches_the_waiting_request(stage: Stage) -> None:
     """The last replica has gone: whoever waits is told so, and all others too."""
     scene = stage()
     await scene.come(FULL)
     await scene.come("x y~")
     scene.set_replicas("")
-    scene.admission.follow()
+    scene.admission.update()
     await settle()
     assert isinstance(scene.error("x"), ModelUnavailable)
     assert isinstance(scene.error("y~"), ModelUnavailable)
-    assert scene.stock.weight == 0
+    assert scene.all_queued.weight == 0
 
 
-async def test_one_that_gives_up_as_its_model_goes(stage: Stage) -> None:
+async def test_a_request_may_be_cancelled_as_its_model_is_removed(stage: Stage) -> None:
     """There is nobody any more to be told."""
     scene = stage()
     await scene.come(FULL)
@@ -776,7 +781,7 @@ async def test_one_that_gives_up_as_its_model_goes(stage: Stage) -> None:
     assert scene.error("y") is not scene.error("z")
 
 
-async def test_telemetry_lets_requests_go(stage: Stage) -> None:
+async def test_telemetry_releases_queued_requests(stage: Stage) -> None:
     """A replica that others have filled starts ours as soon as it says that it has room."""
     scene = stage()
     busy = Load(running=SLOTS, waiting=1, pending_tokens=0, free_tokens=0)
@@ -791,38 +796,32 @@ async def test_telemetry_lets_requests_go(stage: Stage) -> None:
     assert scene.started == "x"
 
 
-async def test_a_model_keeps_its_admission_while_it_is_there(clock: Clock) -> None:
-    """When it goes, so do those who wait for it; when its replicas change, they choose again."""
-    fleet = Fleet()
-    rng = random.Random(1)  # noqa: S311 - breaks ties only
-    schedulers = Schedulers(fleet, rng, clock)
-    admissions = Admissions(fleet, schedulers, clock)
-    model = ServedModel("m", created_s=1)
-    fleet.add(model)
-    fleet.replace_replicas(model, [replica("a")])
-    admission, scheduler = admissions.of(model), schedulers.of(model)
-    target = target_of(PROMPT, model=model)
-    with contextlib.ExitStack() as sending:
-        for _ in range(ROOM):
-            sending.enter_context(scheduler.sending(scheduler.choose(target), target))
-        request = AdmissionRequest(target)
-        waiting = [asyncio.create_task(admission.admit(request)) for _ in range(ROOM + 1)]
-        await settle()
-        fleet.replace_replicas(model, [replica("a"), replica("b")])
-        await settle()
-        kept = admissions.of(model)
-        done = [task.done() for task in waiting]
-        fleet.remove(model)
-        await settle()
-
-    assert kept is admission
-    assert any(done)
-    assert not all(done)
-    assert list(admissions.all) == []
-    assert isinstance(waiting[-1].exception(), ModelUnavailable)
+async def test_the_wait_limit_holds_for_all_attempts(stage: Stage) -> None:
+    """Time that a request has waited before counts; one that has none left is rejected at once."""
+    scene = stage(max_wait_s=2)
+    await scene.come(FULL)
+    target = scene.request(tenant=Tenant(b"t")).target
+    almost, late = (AdmissionRequest(target, waited_s=waited_s) for waited_s in (1.99, 2))
+    waiting = scene.admission.submit(almost)
+    with pytest.raises(Overloaded, match=r"longer than 2 s\."):
+        scene.admission.submit(late)
+    assert isinstance(waiting, QueuedRequest)
+    with pytest.raises(Overloaded, match=r"longer than 2 s\."):
+        await waiting.wait()
 
 
-async def test_engines_learn_what_is_held_for_them(stage: Stage) -> None:
+async def test_a_request_that_waited_for_a_start_may_wait_on(stage: Stage) -> None:
+    """Its model's wait limit does not end it before the time that the start might have taken."""
+    scene = stage(max_wait_s=1)
+    await scene.come(FULL)
+    target = scene.request(tenant=Tenant(b"t")).target
+    queued = scene.admission.submit(AdmissionRequest(target, waited_s=1, min_wait_s=60))
+    assert isinstance(queued, QueuedRequest)
+    assert queued.limit_s == 60
+    scene.admission.remove(queued)
+
+
+async def test_demand_counts_what_waits_for_each_replica(stage: Stage) -> None:
     """Interactive and batch apart, with the tokens of the prompts; nothing once they are sent."""
     scene = stage()
     await scene.come(FULL)

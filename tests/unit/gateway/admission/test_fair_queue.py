@@ -1,4 +1,4 @@
-"""Who of those that wait is served next, against a queue that is fair by plain arithmetic."""
+"""The fair queue, against one that is fair by plain arithmetic."""
 
 import itertools
 from collections import deque
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gateway.admission.fair_queue import FairQueue, FairShareQueue, UrgencyQueue
 from gateway.admission.indexed_heap import SLACK
 from gateway.admission.queue_item import QueueItem
-from gateway.admission.virtual_clock import REMEMBERED
+from gateway.admission.virtual_clock import MAX_GONE
 from gateway.request.tenant import Tenant
 
 A, B, C = Tenant(b"a"), Tenant(b"b"), Tenant(b"c")
@@ -85,7 +85,7 @@ class Plain:
 
 @given(STEPS)
 def test_the_order_is_that_of_the_plain_queue(steps: list[tuple[str, Tenant, int, int]]) -> None:
-    """Whatever comes and goes, the same ones are served."""
+    """The same requests are served, whichever are added and removed."""
     queue, plain = FairQueue[QueueItem](), Plain()
     for number, (kind, tenant, tokens, due) in enumerate(steps):
         if kind == "add":
@@ -107,13 +107,13 @@ def test_the_order_is_that_of_the_plain_queue(steps: list[tuple[str, Tenant, int
 
 @pytest.mark.parametrize("pair", [(A, B), (A, A2)])
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=80), STEPS, st.integers(1, 5))
-def test_who_waits_all_the_time_is_served_as_much_as_another(
+def test_tenants_that_always_wait_are_served_the_same(
     pair: tuple[Tenant, Tenant],
     costs: list[int],
     steps: list[tuple[str, Tenant, int, int]],
     backlog: int,
 ) -> None:
-    """Whatever a third does, and though one has never more than a single request queued."""
+    """So are they whatever a third does, though one never has more than one request queued."""
     queue, numbers, served = FairQueue[QueueItem](), itertools.count(), dict.fromkeys(pair, 0.0)
     others: list[QueueItem] = []
     for tenant, count in zip(pair, (1, backlog), strict=True):
@@ -135,7 +135,7 @@ def test_who_waits_all_the_time_is_served_as_much_as_another(
 
 
 @pytest.mark.parametrize("other", [B, A2])
-def test_who_always_has_one_is_not_served_before_a_backlog(other: Tenant) -> None:
+def test_a_tenant_with_one_request_at_a_time_gets_no_more_than_a_backlog(other: Tenant) -> None:
     """With nothing queued for a moment, a tenant does not lose sight of what it has had."""
     queue, numbers = FairQueue[QueueItem](), itertools.count()
     for tenant in [other] * 400 + [A]:
@@ -149,7 +149,7 @@ def test_who_always_has_one_is_not_served_before_a_backlog(other: Tenant) -> Non
 
 
 @pytest.mark.parametrize("other", [B, A2])
-def test_sixteen_at_a_time_are_not_more_than_fifty(other: Tenant) -> None:
+def test_the_number_of_queued_requests_does_not_change_a_share(other: Tenant) -> None:
     """One keeps as many requests under way as there are slots, the other more: each has half."""
     queue, numbers = FairQueue[QueueItem](), itertools.count()
     running = deque(QueueItem(A, 1.0, 0.0, next(numbers)) for _ in range(16))
@@ -165,7 +165,7 @@ def test_sixteen_at_a_time_are_not_more_than_fifty(other: Tenant) -> None:
 
 
 @pytest.mark.parametrize("is_key", [True, False])
-def test_invented_names_hold_nobody_up_for_ever(is_key: bool) -> None:
+def test_invented_names_delay_others_only_so_long(is_key: bool) -> None:
     """Each request comes from another name: who waits is served now and then, nothing piles up."""
     queue = FairQueue[QueueItem]()
     for number in range(20):
@@ -176,12 +176,12 @@ def test_invented_names_hold_nobody_up_for_ever(is_key: bool) -> None:
         queue.serve()
     own = queue._queues[b"a"]
     assert isinstance(own, FairShareQueue)
-    assert len(own._queues[b""]) <= 20 - 980 // (REMEMBERED + 2)
-    turns = own._turns if is_key else queue._turns
-    assert len(turns._gone) <= REMEMBERED
+    assert len(own._queues[b""]) <= 20 - 980 // (MAX_GONE + 2)
+    turns = own._clock if is_key else queue._clock
+    assert len(turns._gone) <= MAX_GONE
 
 
-def test_invented_keys_are_one_address() -> None:
+def test_invented_keys_share_one_address() -> None:
     """However many keys it comes with, an address is served no more than another."""
     queue = FairQueue[QueueItem]()
     for number in range(100):
@@ -192,7 +192,7 @@ def test_invented_keys_are_one_address() -> None:
 
 
 @given(st.lists(st.tuples(TENANTS, st.integers(0, 5)), min_size=1, max_size=40), st.data())
-def test_how_many_are_ahead_is_told_about_right(
+def test_the_estimate_of_requests_ahead_is_about_right(
     queued: list[tuple[Tenant, int]], data: st.DataObject
 ) -> None:
     """Up to one of each other key or address, where all requests cost the same."""
@@ -218,7 +218,9 @@ def test_how_many_are_ahead_is_told_about_right(
         ([("a1", 1, 0.0)] * 2 + [("a2", 1, 0.0), ("b", 1, 0.0)], [0, 3, 2, 1]),  # key by key
     ],
 )
-def test_order(places: list[tuple[str, float, float]], order: list[int]) -> None:
+def test_requests_are_ordered_by_turn_and_urgency(
+    places: list[tuple[str, float, float]], order: list[int]
+) -> None:
     """Inside a tenant by due time, among tenants by what they have been served."""
     queue = FairQueue[QueueItem]()
     for number, (name, tokens, due_s) in enumerate(places):
@@ -243,8 +245,8 @@ def test_a_tenant_that_comes_back_has_no_credit() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_those_that_go_leave_no_more_behind_than_wait(count: int) -> None:
-    """What has been taken out is swept away, at the latest when it is the larger part."""
+def test_removed_requests_leave_no_garbage(count: int) -> None:
+    """Removed requests are swept away, at the latest when they are the larger part."""
     queue = FairQueue[QueueItem]()
     for number in range(1000 * count):
         place = QueueItem(A, 1.0, float(number), number)
@@ -256,4 +258,4 @@ def test_those_that_go_leave_no_more_behind_than_wait(count: int) -> None:
     assert isinstance(own, FairShareQueue)
     queued = own._queues[b""]
     assert isinstance(queued, UrgencyQueue)
-    assert len(queued._places._heap) <= 2 * len(queue) + SLACK
+    assert len(queued._items._heap) <= 2 * len(queue) + SLACK

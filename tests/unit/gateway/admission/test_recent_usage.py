@@ -1,11 +1,11 @@
-"""Which tenants have had their share of a model lately."""
+"""Recent usage: which tenants are over their fair share of a model."""
 
 import pytest
 
 from gateway.admission.recent_usage import (
     KEPT_S,
-    LARGEST_EXPONENT,
-    REMEMBERED,
+    MAX_EXPONENT,
+    MAX_PARTS,
     WINDOW_S,
     RecentUsage,
 )
@@ -31,68 +31,68 @@ A1, A2 = Tenant(b"a", b"1"), Tenant(b"a", b"2")
         ([(A1, 6.0), (A2, 5.0), (B, 99.0)], {A1, B}),
     ],
 )
-def test_who_has_had_the_mean_or_more(
+def test_a_part_with_the_mean_or_more_is_over_its_share(
     clock: Clock, started: list[tuple[Tenant, float]], have_had: set[Tenant]
 ) -> None:
     """Alone nobody has, nor has one that nothing was started for."""
-    shares = RecentUsage(clock)
+    usage = RecentUsage(clock)
     for tenant, tokens in started:
-        shares.start(tenant, tokens)
+        usage.record(tenant, tokens)
     known = {tenant for tenant, _ in started}
-    assert {tenant for tenant in known | {C, NEW} if shares.has_had(tenant)} == have_had
+    assert {tenant for tenant in known | {C, NEW} if usage.is_over_fair_share(tenant)} == have_had
 
 
-def test_what_is_long_past_counts_less(clock: Clock) -> None:
-    """As many tokens of a while ago are a smaller share than those of now."""
-    shares = RecentUsage(clock)
-    shares.start(A, 10)
+def test_old_usage_counts_less(clock: Clock) -> None:
+    """The same tokens of a while ago are a smaller share than those of now."""
+    usage = RecentUsage(clock)
+    usage.record(A, 10)
     clock.now_s += WINDOW_S / 2
-    shares.start(A, 0)
-    shares.start(B, 7)
-    assert not shares.has_had(A)
-    assert shares.has_had(B)
+    usage.record(A, 0)
+    usage.record(B, 7)
+    assert not usage.is_over_fair_share(A)
+    assert usage.is_over_fair_share(B)
 
 
-def test_who_stays_away_is_forgotten(clock: Clock) -> None:
+def test_a_tenant_that_stays_away_is_dropped(clock: Clock) -> None:
     """The others are alone then, and nothing is kept of it."""
-    shares = RecentUsage(clock)
-    shares.start(B, 1)
+    usage = RecentUsage(clock)
+    usage.record(B, 1)
     clock.now_s += KEPT_S / 2
-    shares.start(A, 9)
-    before = shares.has_had(A)
+    usage.record(A, 9)
+    before = usage.is_over_fair_share(A)
     clock.now_s += KEPT_S / 2
     assert before
-    assert not shares.has_had(A)
-    shares.start(C, 9.1)
-    assert [shares.has_had(tenant) for tenant in (A, B, C)] == [False, False, True]
+    assert not usage.is_over_fair_share(A)
+    usage.record(C, 9.1)
+    assert [usage.is_over_fair_share(tenant) for tenant in (A, B, C)] == [False, False, True]
 
 
-def test_invented_names_are_not_all_remembered(clock: Clock) -> None:
+def test_the_number_of_remembered_names_is_bounded(clock: Clock) -> None:
     """The oldest ones count no more; another key makes no other address."""
-    shares = RecentUsage(clock)
-    shares.start(B, 1)
-    for number in range(2 * REMEMBERED):
-        shares.start(Tenant(b"a", b"%d" % number), 1)
-        shares.start(Tenant(b"%d" % number), 1)
-    assert len(shares._addresses.parts) == REMEMBERED
-    assert len(shares._addresses.parts[b"a"].parts) == REMEMBERED
-    assert shares._addresses.all == pytest.approx(3 * REMEMBERED - 1)
-    assert shares.has_had(Tenant(b"a", b"new"))
+    usage = RecentUsage(clock)
+    usage.record(B, 1)
+    for number in range(2 * MAX_PARTS):
+        usage.record(Tenant(b"a", b"%d" % number), 1)
+        usage.record(Tenant(b"%d" % number), 1)
+    assert len(usage._addresses.parts) == MAX_PARTS
+    assert len(usage._addresses.parts[b"a"].parts) == MAX_PARTS
+    assert usage._addresses.all_tokens == pytest.approx(3 * MAX_PARTS - 1)
+    assert usage.is_over_fair_share(Tenant(b"a", b"new"))
 
 
-def test_shares_are_told_apart_after_any_time(clock: Clock) -> None:
-    """What a token counts for does not grow beyond what can be computed."""
-    shares = RecentUsage(clock)
-    shares.start(A, 9)
+def test_shares_stay_distinct_after_any_time(clock: Clock) -> None:
+    """The scale of new tokens does not grow beyond what can be computed."""
+    usage = RecentUsage(clock)
+    usage.record(A, 9)
     for _ in range(100):
-        clock.now_s += LARGEST_EXPONENT * WINDOW_S / 3 + KEPT_S
-        shares.start(A, 5)
-        shares.start(B, 9)
+        clock.now_s += MAX_EXPONENT * WINDOW_S / 3 + KEPT_S
+        usage.record(A, 5)
+        usage.record(B, 9)
         clock.now_s += 1
-        assert [shares.has_had(tenant) for tenant in (A, B)] == [False, True]
-    clock.now_s += LARGEST_EXPONENT * WINDOW_S - KEPT_S * 50
+        assert [usage.is_over_fair_share(tenant) for tenant in (A, B)] == [False, True]
+    clock.now_s += MAX_EXPONENT * WINDOW_S - KEPT_S * 50
     for _ in range(60):
         clock.now_s += KEPT_S / 2
-        shares.start(A, 5)
-        shares.start(B, 9)
-        assert [shares.has_had(tenant) for tenant in (A, B)] == [False, True]
+        usage.record(A, 5)
+        usage.record(B, 9)
+        assert [usage.is_over_fair_share(tenant) for tenant in (A, B)] == [False, True]

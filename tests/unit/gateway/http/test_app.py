@@ -12,7 +12,7 @@ import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.admission.cold_start import LEAST_PAUSE_S
+from gateway.admission.cold_start import MIN_BACKOFF_S
 from gateway.asgi import App, Message
 from gateway.config.serving_options import QueueOptions, ServingOptions
 from gateway.request.routes import FORM_ROUTES, JSON_ROUTES
@@ -68,7 +68,7 @@ async def test_form_routes_reach_the_models_engine(
     assert request.headers["content-type"].encode() in engine.requests[0]
 
 
-async def test_a_busy_replica_is_left_alone(start_engine: StartEngine, surface: Surface) -> None:
+async def test_requests_avoid_a_busy_replica(start_engine: StartEngine, surface: Surface) -> None:
     """While one replica works for this router, the other gets what comes."""
     thinking, go_on = asyncio.Event(), asyncio.Event()
 
@@ -150,7 +150,7 @@ async def test_options_names_the_methods(surface: Surface) -> None:
 async def test_unsupported_route_names_those_there_are(
     start_engine: StartEngine, surface: Surface
 ) -> None:
-    """Who asks an embedding model to chat learns what it can do."""
+    """A client that asks an embedding model to chat is told what it can do."""
     engine = await start_engine(script(answer(b"ok")))
     surface.add("e", engine, routes=("/v1/embeddings", "/tokenize"))
     async with surface.client() as client:
@@ -165,7 +165,7 @@ async def test_unsupported_route_names_those_there_are(
     [
         (ModelState.STARTING, "because, for longer than 0.1 s", "13"),
         (ModelState.SCALED_TO_ZERO, "because, for longer than 0.1 s", "13"),
-        (ModelState.UNHEALTHY, "because", str(round(LEAST_PAUSE_S))),
+        (ModelState.UNHEALTHY, "because", str(round(MIN_BACKOFF_S))),
     ],
 )
 async def test_model_without_engine_is_unavailable_with_its_reason(
@@ -217,7 +217,7 @@ async def test_defect_gives_500_without_internals(
 
 async def test_body_over_the_limit_is_refused_unread(surface: Surface) -> None:
     """An announced length over the limit is answered without a byte of the body being read."""
-    surface.live_config.limits.max_body_mb = 1
+    surface.configure(max_body_mb=1)
 
     async def receive() -> Message:
         raise AssertionError("the body was read")
@@ -228,7 +228,7 @@ async def test_body_over_the_limit_is_refused_unread(surface: Surface) -> None:
 
 async def test_unannounced_body_is_counted(surface: Surface) -> None:
     """A chunked body is refused as soon as it passes the limit, not when it ends."""
-    surface.live_config.limits.max_body_mb = 1
+    surface.configure(max_body_mb=1)
     read = 0
 
     async def receive() -> Message:
@@ -245,10 +245,10 @@ async def test_limit_changes_while_running(start_engine: StartEngine, surface: S
     engine = await start_engine(script(answer(b"ok")))
     surface.add("m", engine)
     content = b'{"model":"m"}'.ljust(1 << 20)
-    surface.live_config.limits.max_body_mb = 1
+    surface.configure(max_body_mb=1)
     async with surface.client() as client:
         assert (await client.post(CHAT, content=content)).status_code == 200
-        surface.live_config.limits.max_body_mb = 0.5
+        surface.configure(max_body_mb=0.5)
         response = await client.post(CHAT, content=content)
     assert error_of(response) == (413, "body_too_large", None)
     assert response.headers["connection"] == "close"
@@ -267,7 +267,7 @@ async def test_senseless_length_is_a_client_error(surface: Surface, length: byte
 
 
 async def test_client_that_leaves_before_its_body_gets_nothing(surface: Surface) -> None:
-    """Nobody is there to be answered."""
+    """No client is left to be answered."""
 
     async def receive() -> Message:
         return {"type": "http.disconnect"}
@@ -294,7 +294,7 @@ async def raw_post(
 @settings(deadline=None, max_examples=50)
 @given(st.binary(max_size=50), st.sampled_from([*JSON_ROUTES, *FORM_ROUTES]))
 def test_no_body_gives_500(content: bytes, path: str) -> None:
-    """Whatever is posted to any route, the answer is a client error."""
+    """Any bytes posted to any route are answered with a client error."""
 
     async def run() -> int:
         async with Surface(UpstreamClient()).client() as client:
@@ -326,7 +326,7 @@ async def test_server_in_front_may_return_the_request_id(
 ) -> None:
     """Where Serve adds the header, we do not, but the engine still gets it."""
     surface = Surface(upstream)
-    surface.app = surface.gateway.without_ids()
+    surface.app = surface.router.app.without_ids()
     engine = await start_engine(script(answer(b"ok")))
     surface.add("m", engine)
     async with surface.client() as client:
@@ -389,7 +389,7 @@ async def test_head_is_get_without_a_body(surface: Surface) -> None:
 
 
 async def test_openapi_describes_the_inference_routes(surface: Surface) -> None:
-    """What the dispatcher takes before FastAPI is documented all the same."""
+    """Routes that never reach FastAPI are documented all the same."""
     async with surface.client() as client:
         paths = (await client.get("/openapi.json")).json()["paths"]
     for routes, kind in ((JSON_ROUTES, "application/json"), (FORM_ROUTES, "multipart/form-data")):
@@ -487,7 +487,7 @@ async def test_client_that_leaves_frees_the_engine(
         await asyncio.wait_for(thinking.wait(), PATIENCE_S)
         writer.close()
         await asyncio.wait_for(engine.gone.wait(), PATIENCE_S)
-    (candidate,) = surface.schedulers.of(model).choose(target_of(model=model)).candidates
+    (candidate,) = surface.pools.of(model).scheduler.choose(target_of(model=model)).candidates
     assert candidate.requests == 0
 
 

@@ -1,26 +1,18 @@
-"""The operators' routes, and what every answer says of the decision behind it."""
+"""The operators' routes, and the headers that explain decisions."""
 
 import random
-import time
 from typing import Any
 
 import httpx
 import pytest
 
-from gateway.admission.admissions import Admissions
-from gateway.admission.cold_start import ColdStarts
-from gateway.asgi import App
+from gateway.assembly import RouterOptions, build_router
 from gateway.config.gateway import GatewayConfig
 from gateway.config.serving_options import ServingOptions
-from gateway.http.app import create_app
 from gateway.routing.fleet import Fleet, ModelState, ServedModel
-from gateway.routing.schedulers import Schedulers
-from gateway.serving.attempts import RouterContext
-from gateway.serving.live_config import LiveConfig, RejectedConfig
-from gateway.serving.operator_access import OperatorAccess
+from gateway.serving.live_config import LiveConfig
 from gateway.telemetry import DISPATCH, Dispatch, Finished, Update
 from gateway.upstream.client import UpstreamClient
-from gateway.upstream.engine_call import EngineClient
 from tests.unit.conftest import StartEngine, Visit, answer
 
 CHAT = "/v1/chat/completions"
@@ -31,16 +23,23 @@ BODY = {"model": "m", "messages": [{"role": "user", "content": "x" * 1000}]}
 class Stand:
     """A gateway with two engines that answer everything."""
 
-    def __init__(
-        self, app: App, schedulers: Schedulers, model: ServedModel, live_config: LiveConfig
-    ) -> None:
-        self.schedulers = schedulers
-        self.model = model
-        self.live_config = live_config
-        self.access = live_config.access
-        self.tracked_requests: list[bytes] = []
+    def __init__(self, upstream: UpstreamClient, *, is_local: bool) -> None:
         self.woken: list[str] = []
-        self._transport = httpx.ASGITransport(app)
+        self.tracked_requests: list[bytes] = []
+        self.live_config = LiveConfig()
+        self.model = ServedModel("m", created_s=1, state=ModelState.READY)
+        fleet = Fleet()
+        fleet.add(self.model)
+        options = RouterOptions(
+            is_local=is_local,
+            time_of_day=lambda: 1000.0,
+            rng=random.Random(1),  # noqa: S311 - it breaks ties only
+        )
+        router = build_router(
+            fleet, self._wake, live_config=self.live_config, upstream=upstream, options=options
+        )
+        self.pools = router.pools
+        self._transport = httpx.ASGITransport(router.app)
 
     def client(self, **headers: str) -> httpx.AsyncClient:
         """A client that sends `headers`."""
@@ -48,40 +47,33 @@ class Stand:
             transport=self._transport, base_url="http://gateway", headers=headers
         )
 
-
-@pytest.fixture
-async def stand(start_engine: StartEngine, upstream: UpstreamClient) -> Stand:
-    """A gateway that listens on loopback and has no admin key."""
-    tracked_requests: list[bytes] = []
-    woken: list[str] = []
-
-    async def script(tracked: Visit) -> None:
-        tracked_requests.append(tracked.request)
+    async def run_engine(self, tracked: Visit) -> None:
+        """Answer a request, and keep it."""
+        self.tracked_requests.append(tracked.request)
         await tracked.send(answer(b"{}"))
 
-    fleet, live_config = Fleet(), LiveConfig(access=OperatorAccess(is_local=True))
-    schedulers = Schedulers(fleet, random.Random(1), lambda: 1000.0)  # noqa: S311 - breaks ties only
-    model = ServedModel("m", created_s=1, state=ModelState.READY)
-    fleet.add(model)
-    fleet.replace_replicas(model, [(await start_engine(script)).replica() for _ in range(2)])
-    app = create_app(
-        fleet,
-        schedulers,
-        RouterContext(
-            EngineClient(upstream),
-            schedulers,
-            Admissions(fleet, schedulers, time.monotonic),
-            ColdStarts(fleet, lambda model, waiting: woken.extend([model.name] * waiting)),
-        ),
-        live_config=live_config,
+    def _wake(self, model: ServedModel, waiting: int) -> None:
+        self.woken += [model.name] * waiting
+
+
+@pytest.fixture
+def is_local() -> bool:
+    """Whether the gateway listens on loopback only."""
+    return True
+
+
+@pytest.fixture
+async def stand(start_engine: StartEngine, upstream: UpstreamClient, is_local: bool) -> Stand:
+    """A gateway without an admin key."""
+    stand = Stand(upstream, is_local=is_local)
+    stand.model.replace_replicas(
+        [(await start_engine(stand.run_engine)).replica() for _ in range(2)]
     )
-    stand = Stand(app, schedulers, model, live_config)
-    stand.tracked_requests, stand.woken = tracked_requests, woken
     return stand
 
 
 def dispatch_in(request: bytes) -> Dispatch:
-    """What the router told the engine."""
+    """The dispatch in a request to an engine."""
     for line in request.split(b"\r\n"):
         name, _, value = line.partition(b": ")
         if name == DISPATCH:
@@ -123,7 +115,7 @@ async def test_a_decision_explains_itself_in_a_header(stand: Stand) -> None:
     assert decision["candidates"][0]["replica"] == decision["replica"]
 
 
-async def test_the_engine_hears_what_the_router_knows(stand: Stand) -> None:
+async def test_the_dispatch_header_carries_the_prompts_keys(stand: Stand) -> None:
     """The keys of the prompt go along, in place of whatever a client sends under that name."""
     async with stand.client(**{"x-gateway-dispatch": "forged"}) as client:
         await client.post(CHAT, json=BODY)
@@ -164,7 +156,7 @@ async def test_a_dry_run_fails_as_the_request_would(
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
 
 
-async def test_decisions_are_kept_and_completed(stand: Stand) -> None:
+async def test_decisions_are_kept_with_their_outcomes(stand: Stand) -> None:
     """Newest first, with what the engine told of the requests it has finished."""
     async with stand.client() as client:
         for number in range(3):
@@ -182,7 +174,7 @@ async def test_decisions_are_kept_and_completed(stand: Stand) -> None:
             running=1.0,
         )
         replica = next(iter(stand.model.replicas))
-        stand.schedulers.of(stand.model).record_update(replica, Update(finished=[finished]))
+        stand.pools.of(stand.model).scheduler.record_update(replica, Update(finished=[finished]))
         decisions = (await client.get("/gateway/decisions")).json()["data"]
         limited = (await client.get("/gateway/decisions?limit=1")).json()["data"]
 
@@ -204,11 +196,11 @@ async def test_decisions_are_kept_and_completed(stand: Stand) -> None:
         (False, KEY, f"Bearer {KEY}", 200),
     ],
 )
-async def test_only_operators_come_in(
-    stand: Stand, is_local: bool, admin_key: str | None, sent: str, status: int
+async def test_only_operators_are_let_in(
+    stand: Stand, admin_key: str | None, sent: str, status: int
 ) -> None:
     """With the key; without one only where nobody else can reach the gateway."""
-    stand.access.is_local, stand.access.admin_key = is_local, admin_key
+    stand.live_config.apply(GatewayConfig(admin_key=admin_key))
 
     async with stand.client(authorization=sent) as client:
         answers = [
@@ -221,16 +213,17 @@ async def test_only_operators_come_in(
 
 
 async def test_the_config_in_force_is_shown_without_secrets(stand: Stand) -> None:
-    """Names and limits, what was refused since, and never the operators' key."""
-    stand.access.admin_key = KEY
-    stand.live_config.config = GatewayConfig(aliases={"x": "m"}, admin_key=KEY)
-    stand.live_config.refusal = RejectedConfig(("a line",), 7.0)
+    """Names and limits are shown, and what was rejected since; never the operators' key."""
+    await stand.live_config.adopt({"aliases": {"x": "m"}, "admin_key": KEY})
+    await stand.live_config.adopt({"aliases": {"x": "x"}})
 
     async with stand.client(authorization=f"Bearer {KEY}") as client:
         response = await client.get("/gateway/config")
 
     assert response.json()["config"]["aliases"] == {"x": "m"}
-    assert response.json()["refused"] == {"problems": ["a line"], "refused_s": 7.0}
+    assert response.json()["refused"]["problems"] == [
+        "gateway: aliases.x: resolves to itself: x -> x"
+    ]
     assert KEY not in response.text
 
 
@@ -251,7 +244,7 @@ async def test_a_session_prefers_its_replica(stand: Stand) -> None:
     assert set.union(*replicas.values()) == set(stand.model.replicas)
 
 
-async def test_a_dry_run_wakes_nobody(stand: Stand) -> None:
+async def test_a_dry_run_starts_no_engine(stand: Stand) -> None:
     """Asking where a request would go starts no engine; sending one does."""
     stand.model.replace_replicas([])
     stand.model.state = ModelState.SCALED_TO_ZERO

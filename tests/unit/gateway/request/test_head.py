@@ -1,4 +1,4 @@
-"""The head of a request: what is read from any body, and what is said of bad ones."""
+"""The head of a request: read from any body, with errors that name what is wrong."""
 
 import contextlib
 import json
@@ -74,7 +74,7 @@ def test_a_stream_is_asked_for_with_true(value: str, is_stream: bool) -> None:
 @pytest.mark.parametrize("name", ["messages", "system", "prompt", "input", "instructions"])
 @pytest.mark.parametrize("value", [b'"x"', b"[1,\t2]", b'{"a": 1e999999}', b"null", b"7"])
 def test_prompt_is_kept_as_it_was_written(name: str, value: bytes) -> None:
-    """Whatever kind of value a prompt is, its bytes are kept and nothing is said about them."""
+    """A prompt of any kind of value is kept as bytes and not judged."""
     parts = parse_json(b'{"model":"m","%b":%b}' % (name.encode(), value)).prompt
     assert bytes(getattr(parts, name)) == value
     assert parts == replace(PromptParts(), **{name: Raw(value)})
@@ -183,12 +183,12 @@ def test_the_length_of_all_prompts_is_known(fields: bytes, size: int) -> None:
         (b'"user":"\xff","safety_identifier":"ann"', "ann"),
     ],
 )
-def test_whom_a_request_is_for(fields: bytes, user: str) -> None:
+def test_the_user_is_read_from_the_first_field_that_names_one(fields: bytes, user: str) -> None:
     """By the first field that names somebody; what names nobody is passed over."""
     assert parse_json(b'{"model":"m",%b}' % fields).user == user.encode()
 
 
-def test_a_long_name_of_a_user_is_cut() -> None:
+def test_a_long_user_name_is_truncated() -> None:
     """Behind what counts of it."""
     head = parse_json(b'{"model":"m","user":"%b"}' % (b"x" * 2 * USER_LIMIT))
     assert head.user == b"x" * USER_LIMIT
@@ -230,7 +230,7 @@ def test_bad_json_is_named(body: bytes, error: type[GatewayError], words: str) -
     st.integers(0, 10**6),
 )
 def test_any_object_gives_its_model(fields: dict[str, object], model: str, limit: int) -> None:
-    """Whatever else an object holds, its model and limit come out."""
+    """The model and the limit are found in an object with any other fields."""
     body = json.dumps({**fields, "model": model, "max_tokens": limit}, ensure_ascii=False)
     head = parse_json(body.encode())
     assert (head.model, head.max_tokens) == (model, limit)

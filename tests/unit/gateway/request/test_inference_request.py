@@ -1,13 +1,16 @@
-"""What clients may ask for in headers, and what they get for nonsense."""
+"""Requests parsed from headers: what clients may ask for, and errors for the rest."""
 
 import pytest
 
 from gateway.errors import InvalidRequest
 from gateway.request.head import parse_json
 from gateway.request.inference_request import (
+    SESSION_LIMIT,
     InferenceRequest,
+    asks_for_batch,
     is_batch,
     is_resumable,
+    parse_request,
     timeout_s,
 )
 
@@ -16,7 +19,7 @@ from gateway.request.inference_request import (
     ("value", "expected"),
     [(None, False), (b"interactive", False), (b"batch", True), (b" Batch ", True)],
 )
-def test_priority(value: bytes | None, expected: bool) -> None:
+def test_priority_is_interactive_by_default(value: bytes | None, expected: bool) -> None:
     """Requests are interactive unless they say otherwise."""
     headers = {} if value is None else {b"x-gateway-priority": value}
     assert is_batch(headers) is expected
@@ -25,7 +28,7 @@ def test_priority(value: bytes | None, expected: bool) -> None:
 @pytest.mark.parametrize(
     ("value", "expected"), [(None, True), (b"on", True), (b"off", False), (b"OFF", False)]
 )
-def test_resume(value: bytes | None, expected: bool) -> None:
+def test_streams_are_resumable_by_default(value: bytes | None, expected: bool) -> None:
     """Streams are carried on unless the client does not want it."""
     headers = {} if value is None else {b"x-gateway-resume": value}
     assert is_resumable(headers) is expected
@@ -34,7 +37,7 @@ def test_resume(value: bytes | None, expected: bool) -> None:
 @pytest.mark.parametrize(
     ("value", "expected"), [(None, None), (b"1", 1.0), (b"0.25", 0.25), (b"86400", 86400.0)]
 )
-def test_timeout(value: bytes | None, expected: float | None) -> None:
+def test_a_timeout_is_a_number_of_seconds(value: bytes | None, expected: float | None) -> None:
     """A number of seconds, whole or not."""
     headers = {} if value is None else {b"x-request-timeout-s": value}
     assert timeout_s(headers) == expected
@@ -43,7 +46,7 @@ def test_timeout(value: bytes | None, expected: float | None) -> None:
 @pytest.mark.parametrize(
     "value", [b"", b"0", b"-1", b"nan", b"inf", b"86401", b"5s", b"1e999", b"\xff"]
 )
-def test_a_timeout_that_is_none_is_refused(value: bytes) -> None:
+def test_an_invalid_timeout_is_rejected(value: bytes) -> None:
     """The error names the header."""
     with pytest.raises(InvalidRequest, match="x-request-timeout-s") as caught:
         timeout_s({b"x-request-timeout-s": value})
@@ -51,7 +54,7 @@ def test_a_timeout_that_is_none_is_refused(value: bytes) -> None:
 
 
 @pytest.mark.parametrize("value", [b"", b"urgent", b"0", b"\xff\xfe"])
-def test_words_that_are_none_are_refused(value: bytes) -> None:
+def test_unknown_words_are_rejected(value: bytes) -> None:
     """The error names the header and the words it takes."""
     with pytest.raises(InvalidRequest, match="`interactive` or `batch`"):
         is_batch({b"x-gateway-priority": value})
@@ -70,8 +73,39 @@ def test_words_that_are_none_are_refused(value: bytes) -> None:
         (b"", b'"user":""', b"id"),
     ],
 )
-def test_what_requests_share(session: bytes, field: bytes, key: bytes) -> None:
+def test_the_sticky_key_is_the_session_the_user_or_the_request(
+    session: bytes, field: bytes, key: bytes
+) -> None:
     """A session, or else a user; nobody is no user whom all the others are, too."""
     body = b'{"model":"m",%b}' % field
     request = InferenceRequest(head=parse_json(body), request_id=b"id", session=session)
     assert request.sticky_key == key
+
+
+def test_a_request_is_parsed_from_its_body_and_headers() -> None:
+    """Engines get the headers that are for them; the rest become fields."""
+    fields = {
+        b"x-session-id": b"s" * 999,
+        b"x-gateway-priority": b"batch",
+        b"x-gateway-resume": b"off",
+        b"x-gateway-explain": b"1",
+        b"x-request-timeout-s": b"2.5",
+    }
+    headers = [(b"accept", b"*/*")]
+    body = b'{"model":"m"}'
+    request = parse_request("/v1/completions", body, fields, headers=headers, request_id=b"id")
+
+    assert (request.head.model, request.path, request.body) == ("m", "/v1/completions", body)
+    assert (request.headers, request.request_id) == (headers, b"id")
+    assert request.session == b"s" * SESSION_LIMIT
+    assert (request.is_batch, request.is_resumable, request.is_explained) == (True, False, True)
+    assert request.timeout_s == 2.5
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(None, False), (b"interactive", False), (b" Batch", True), (b"x", False)],
+)
+def test_the_priority_label_is_known_of_any_request(value: bytes | None, expected: bool) -> None:
+    """A request that is rejected for its priority is counted as interactive."""
+    assert asks_for_batch({} if value is None else {b"x-gateway-priority": value}) is expected

@@ -554,9 +554,8 @@ def test_a_decision_is_explained_with_its_outcome() -> None:
 def test_the_log_keeps_the_latest_decisions_and_all_in_flight() -> None:
     """Reports are matched with decisions in flight and with recently ended ones, no others."""
     scene = Scene("a")
-    log = DecisionLog(size=2)
     reported: list[Decision] = []
-    log.subscribe(lambda decision, _: reported.append(decision))
+    log = DecisionLog(size=2, observer=lambda decision, _: reported.append(decision))
     decisions = [scene.scheduler.choose(target_of(TEN)) for _ in range(3)]
     late, *_ = others = [scene.scheduler.choose(target_of(TEN)) for _ in range(4)]
     for decision in (*decisions, *others):

@@ -1,23 +1,21 @@
-"""One request's way to an answer, past engines that fail in every way there is."""
+"""Attempts at answering a request, with engines that fail in every way there is."""
 
 import asyncio
 import json
-import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
 import pytest
 
-from gateway.admission.admissions import Admissions
-from gateway.admission.cold_start import ColdStarts
+from gateway.assembly import build_router
 from gateway.config.serving_options import QueueOptions, ServingOptions
 from gateway.errors import (
     NO_RETRY,
     DeadlineExceeded,
     GatewayError,
     ModelUnavailable,
+    Overloaded,
     UpstreamFailed,
 )
 from gateway.faults import Action
@@ -25,13 +23,12 @@ from gateway.request.inference_request import InferenceRequest
 from gateway.request.routes import parse_head
 from gateway.routing.fleet import Fleet, Replica, ServedModel
 from gateway.routing.outlier_detector import CONSECUTIVE_FAILURES
-from gateway.routing.schedulers import Schedulers
-from gateway.serving.attempts import RETRIES, VICTIMS, RouterContext
 from gateway.serving.fallback import FallbackChain
 from gateway.serving.retry_budget import RESERVE
+from gateway.serving.retry_policy import RetryPolicy
 from gateway.serving.target_resolver import TargetResolver
+from gateway.telemetry import Update
 from gateway.upstream.client import UpstreamClient
-from gateway.upstream.engine_call import EngineClient
 from tests.unit.conftest import (
     PATIENCE_S,
     Client,
@@ -48,6 +45,7 @@ ROUTES = (CHAT, "/v1/completions", "/v1/messages", "/v1/responses", "/v1/embeddi
 EVENTS = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
 DONE = b"data: [DONE]\n\n"
+LIMITS = RetryPolicy()
 SORRY = answer(b'{"error":"mine"}', status=b"500 Internal Server Error")
 
 
@@ -74,7 +72,7 @@ FINISH = chunk({}, "stop")
 
 
 def text_of(stream: bytes) -> str:
-    """What a chat's stream says."""
+    """The text of a chat's stream."""
     events = [e.removeprefix(b"data: ") for e in stream.split(b"\n\n") if e.startswith(b"data: {")]
     choices = [choice for e in events for choice in json.loads(e).get("choices", [])]
     return "".join(choice["delta"].get("content", "") for choice in choices)
@@ -91,18 +89,14 @@ class Stand:
 
     def __post_init__(self) -> None:
         self.fleet = Fleet()
-        self.schedulers = Schedulers(self.fleet, random.Random(1), time.time)  # noqa: S311 - breaks ties only
         self.model = ServedModel("m", created_s=1)
         self.model.options = ServingOptions(
             queue=QueueOptions(max_wait_s=0.2), cold_start_timeout_s=0.2
         )
         self.fleet.add(self.model)
-        self.context = RouterContext(
-            EngineClient(self.upstream),
-            self.schedulers,
-            Admissions(self.fleet, self.schedulers, time.monotonic),
-            ColdStarts(self.fleet, lambda *_: None),
-        )
+        router = build_router(self.fleet, lambda *_: None, upstream=self.upstream)
+        self.context = router.context
+        self.pool = router.pools.of(self.model)
 
     async def has(self, *scripts: Script) -> list[Replica]:
         """Engines that answer so."""
@@ -111,8 +105,8 @@ class Stand:
         self.fleet.replace_replicas(self.model, replicas)
         return replicas
 
-    async def deliver(self, sent: InferenceRequest | None = None) -> None:
-        """Deliver one request."""
+    async def answer(self, sent: InferenceRequest | None = None) -> None:
+        """Have one request answered."""
         sent = sent or request()
         resolver = TargetResolver(self.fleet)
         await FallbackChain(sent, ("m",), resolver, self.context, self.client.reply).run()
@@ -152,7 +146,7 @@ def stand(upstream: UpstreamClient, start_engine: StartEngine) -> Stand:
 async def test_an_answer_passes_with_status_and_headers(stand: Stand) -> None:
     """An engine's refusal passes through unchanged, in one message, under the gateway's id."""
     await stand.has(script(answer(b"{}", b"server: e", b"x-a: 1", status=b"422 Unprocessable")))
-    await stand.deliver()
+    await stand.answer()
     start, body = stand.client.messages
     assert start["status"] == 422
     headers = dict(start["headers"])
@@ -174,7 +168,7 @@ async def test_a_stream_passes_as_it_comes(stand: Stand) -> None:
         await tracked.send(chunked(b"data: 2\n\n") + END)
 
     await stand.has(wait_between)
-    await stand.deliver(request(stream=True))
+    await stand.answer(request(stream=True))
     assert stand.client.body == b"data: 1\n\ndata: 2\n\n"
     assert stand.client.is_complete
 
@@ -207,7 +201,7 @@ async def test_a_failure_before_the_first_byte_is_not_seen(stand: Stand, failure
     """The request goes to the other engine, under the same id, and its client is told that."""
     run, tracked_requests = failing_first(FAILURES[failure], script(answer(b'"fine"')))
     await stand.has(run, run)
-    await stand.deliver()
+    await stand.answer()
     assert (stand.client.status, stand.client.body) == (200, b'"fine"')
     assert stand.client.headers[b"x-gateway-retries"] == b"1"
     assert stand.tracked_requests == [1, 1]
@@ -215,34 +209,34 @@ async def test_a_failure_before_the_first_byte_is_not_seen(stand: Stand, failure
     assert [action for _, action in stand.faults] == [Action.RETRIED]
 
 
-async def test_an_engine_that_is_not_there_is_passed_over(stand: Stand) -> None:
-    """Refused connections cost no retry of the budget, and the replica is in backoff."""
+async def test_an_unreachable_engine_is_skipped_at_no_cost(stand: Stand) -> None:
+    """Refused connections cost no retry of the budget, and others are preferred to the replica."""
     await stand.has(script(answer(b'"fine"')), script(answer(b'"fine"')))
     dead, _ = stand.model.replicas.values()
     await stand.engines[0].stop()
     for _ in range(4 * int(RESERVE)):
         stand.client = Client()
-        stand.schedulers.of(stand.model).replicas.clear_backoff(dead)
-        await stand.deliver()
+        stand.pool.scheduler.replicas.clear_backoff(dead)
+        await stand.answer()
         assert stand.client.status == 200
-    assert stand.context.budgets["m"].spend()
+    assert stand.pool.retry_budget(request()).spend()
 
 
-async def test_attempts_are_limited(stand: Stand) -> None:
+async def test_a_request_gets_a_limited_number_of_attempts(stand: Stand) -> None:
     """Where all engines fail, the last one's own answer is what the client gets."""
     await stand.has(*[script(SORRY)] * 5)
-    await stand.deliver()
-    assert sum(stand.tracked_requests) == 1 + RETRIES
+    await stand.answer()
+    assert sum(stand.tracked_requests) == 1 + LIMITS.max_retries
     assert max(stand.tracked_requests) == 1
     assert (stand.client.status, stand.client.body) == (500, b'{"error":"mine"}')
     assert stand.faults[("answered_5xx", Action.FAILED)] == 1
 
 
 @pytest.mark.parametrize("status", [b"400 Bad Request", b"404 Not Found", b"422 Unprocessable"])
-async def test_a_refusal_is_an_answer(stand: Stand, status: bytes) -> None:
-    """What is wrong with a request is wrong everywhere."""
+async def test_a_client_error_is_not_retried(stand: Stand, status: bytes) -> None:
+    """A wrong request is wrong on every engine."""
     await stand.has(*[script(answer(b"{}", status=status))] * 2)
-    await stand.deliver()
+    await stand.answer()
     assert sum(stand.tracked_requests) == 1
     assert stand.client.status == int(status[:3])
 
@@ -253,17 +247,17 @@ async def test_retries_do_not_multiply_an_outage(stand: Stand) -> None:
     count = 100
     for _ in range(count):
         stand.client = Client()
-        await stand.deliver()
+        await stand.answer()
     assert sum(stand.tracked_requests) <= count * 1.2 + RESERVE
 
 
-async def test_an_outlier_is_left_alone(stand: Stand) -> None:
+async def test_an_engine_that_always_fails_is_ejected(stand: Stand) -> None:
     """An engine that always fails gets no more requests than it takes to find out."""
     run = script(SORRY)
     await stand.has(run, script(answer(b"{}")), script(answer(b"{}")))
     for _ in range(20 * CONSECUTIVE_FAILURES):
         stand.client = Client()
-        await stand.deliver()
+        await stand.answer()
         assert stand.client.status == 200
     assert stand.tracked_requests[0] == CONSECUTIVE_FAILURES
     assert stand.faults[("answered_5xx", Action.EJECTED)] == 1
@@ -278,7 +272,7 @@ async def test_a_model_that_lost_its_last_engine_is_unavailable(stand: Stand) ->
 
     await stand.has(vanish)
     with pytest.raises(ModelUnavailable):
-        await stand.deliver()
+        await stand.answer()
     assert stand.client.messages == []
 
 
@@ -288,7 +282,7 @@ async def test_a_successor_is_waited_for(stand: Stand) -> None:
     stand.model.options = ServingOptions(
         queue=QueueOptions(max_wait_s=PATIENCE_S), cold_start_timeout_s=PATIENCE_S
     )
-    task = asyncio.create_task(stand.deliver())
+    task = asyncio.create_task(stand.answer())
     async with asyncio.timeout(PATIENCE_S):
         while not stand.engines[0].requests:  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.01)
@@ -300,37 +294,56 @@ async def test_a_successor_is_waited_for(stand: Stand) -> None:
     assert stand.tracked_requests == [1]
 
 
+async def test_the_wait_limit_holds_for_a_request_and_all_its_retries(stand: Stand) -> None:
+    """Waiting for a successor and then in its queue takes no longer than either may alone."""
+    (first,) = await stand.has(FAILURES["draining"])
+    limit_s = 1.0
+    stand.model.options = ServingOptions(queue=QueueOptions(max_wait_s=limit_s))
+    began_s = asyncio.get_running_loop().time()
+    task = asyncio.create_task(stand.answer())
+    await asyncio.sleep(0.6 * limit_s)
+    successor = (await stand.start_engine(script(answer(b'"fine"')))).replica(ROUTES)
+    stand.fleet.replace_replicas(stand.model, [first, successor])
+    for replica in (first, successor):
+        stand.pool.scheduler.record_update(replica.id, Update(is_snapshot=True, is_draining=True))
+    with pytest.raises(Overloaded, match=rf"longer than {limit_s:g} s"):
+        await asyncio.wait_for(task, PATIENCE_S)
+    assert asyncio.get_running_loop().time() - began_s < 1.4 * limit_s
+
+
 async def test_a_request_that_kills_engines_is_not_tried_on_all(stand: Stand) -> None:
     """Two may die under it by chance; a third does not get it."""
     await stand.has(*[FAILURES["broke_off"]] * 5)
     with pytest.raises(UpstreamFailed) as failure:
-        await stand.deliver()
-    assert sum(stand.tracked_requests) == VICTIMS
+        await stand.answer()
+    assert sum(stand.tracked_requests) == LIMITS.max_deaths
     assert failure.value.headers == [NO_RETRY]
 
 
-async def test_a_stream_that_gets_no_further_is_given_up(stand: Stand) -> None:
+async def test_a_stream_that_makes_no_progress_is_given_up(stand: Stand) -> None:
     """Attempts that bring the client nothing new are few, however many engines there are."""
     failed = b'data: {"error": {"message": "EngineCore died", "code": 500}}\n\n'
     await stand.has(*[script(EVENTS + chunked(ROLE + failed + DONE) + END)] * 6)
-    await stand.deliver(request(stream=True))
-    assert sum(stand.tracked_requests) == 1 + RETRIES
-    assert stand.schedulers.of(stand.model).replicas.health_counts()["backoff"] == 0
+    await stand.answer(request(stream=True))
+    assert sum(stand.tracked_requests) == 1 + LIMITS.max_retries
+    assert stand.pool.scheduler.replicas.health_counts()["backoff"] == 0
     assert stand.client.body.endswith(DONE)
 
 
-async def test_what_an_engine_cannot_do_is_no_fault_of_its(stand: Stand) -> None:
+async def test_a_501_is_passed_on_and_not_counted_against_the_engine(stand: Stand) -> None:
     """501 is for what a client asks: passed on, not retried, and nobody is blamed."""
     await stand.has(*[script(answer(b"{}", status=b"501 Not Implemented"))] * 2)
     for _ in range(2 * CONSECUTIVE_FAILURES):
         stand.client = Client()
-        await stand.deliver()
+        await stand.answer()
         assert stand.client.status == 501
     assert sum(stand.tracked_requests) == 2 * CONSECUTIVE_FAILURES
     assert stand.faults == {}
 
 
-async def test_a_stuck_engine_is_given_up(stand: Stand, upstream: UpstreamClient) -> None:
+async def test_a_request_leaves_an_engine_that_is_stuck(
+    stand: Stand, upstream: UpstreamClient
+) -> None:
     """A request that waits for headers goes elsewhere as soon as its engine is known to hang."""
     waiting = asyncio.Event()
 
@@ -340,7 +353,7 @@ async def test_a_stuck_engine_is_given_up(stand: Stand, upstream: UpstreamClient
 
     run, _ = failing_first(hang, script(answer(b'"fine"')))
     await stand.has(run, run)
-    task = asyncio.create_task(stand.deliver())
+    task = asyncio.create_task(stand.answer())
     await asyncio.wait_for(waiting.wait(), PATIENCE_S)
     stuck = next(engine for engine in stand.engines if engine.requests)
     upstream.drop(stuck.address)
@@ -354,13 +367,13 @@ async def test_a_broken_body_is_not_ended_as_if_it_were_whole(stand: Stand) -> N
     begun = b"HTTP/1.1 200 OK\r\ncontent-length: 9000000\r\n\r\n" + b"x" * 3_000_000
     await stand.has(*[script(begun, closes=True)] * 2)
     with pytest.raises(UpstreamFailed):
-        await stand.deliver()
+        await stand.answer()
     assert stand.client.reply.has_begun
     assert not stand.client.is_complete
     assert sum(stand.tracked_requests) == 1
 
 
-async def test_a_broken_stream_is_carried_on(stand: Stand) -> None:
+async def test_a_broken_stream_is_resumed_on_another_engine(stand: Stand) -> None:
     """Another engine gives the rest, and the client sees one answer."""
     words = ["one ", "two ", "three ", "four "]
     before = [ROLE, *(chunk({"content": word}) for word in words[:2])]
@@ -374,7 +387,7 @@ async def test_a_broken_stream_is_carried_on(stand: Stand) -> None:
 
     run, _ = failing_first(script(EVENTS + chunked(b"".join(before)), closes=True), go_on)
     await stand.has(run, run)
-    await stand.deliver(request(stream=True, temperature=0))
+    await stand.answer(request(stream=True, temperature=0))
     assert text_of(stand.client.body) == "".join(words)
     assert stand.client.body.count(b'"role"') == 1
     assert stand.client.body.count(DONE) == 1
@@ -382,12 +395,12 @@ async def test_a_broken_stream_is_carried_on(stand: Stand) -> None:
     assert stand.faults == {("broke_off", Action.RESUMED): 1}
 
 
-async def test_a_stream_that_has_said_nothing_starts_again(stand: Stand) -> None:
+async def test_a_stream_without_events_is_retried_from_the_start(stand: Stand) -> None:
     """Headers alone commit to nothing."""
     fine = script(EVENTS + chunked(ROLE + chunk({"content": "hi"}) + FINISH + DONE) + END)
     run, _ = failing_first(script(EVENTS, closes=True), fine)
     await stand.has(run, run)
-    await stand.deliver(request(stream=True, n=3))
+    await stand.answer(request(stream=True, n=3))
     assert text_of(stand.client.body) == "hi"
     assert stand.faults == {("broke_off", Action.RETRIED): 1}
 
@@ -399,22 +412,22 @@ async def test_a_stream_that_cannot_go_on_ends_with_an_error_event(
     """Half an event is dropped, an error event follows, and the answer ends properly."""
     sent = EVENTS + chunked(chunk({"content": "a"}) + b'data: {"ha')
     await stand.has(*[script(sent, closes=True)] * 2)
-    await stand.deliver(request(path, stream=True, n=2))
+    await stand.answer(request(path, stream=True, n=2))
     first, error, *rest = stand.client.body.split(b"\n\n")
     assert first + b"\n\n" == chunk({"content": "a"})
     body = json.loads(error.rpartition(b"data: ")[2])
     assert body["error"]["code"] in {"stream_lost", "upstream_failed"}
     assert rest == end
     assert stand.client.is_complete
-    assert Action.CUT in {action for _, action in stand.faults}
+    assert Action.TRUNCATED in {action for _, action in stand.faults}
 
 
-async def test_a_client_may_refuse_to_be_carried_on(stand: Stand) -> None:
+async def test_a_client_may_refuse_resumption(stand: Stand) -> None:
     """With `x-gateway-resume: off` a broken stream is a broken stream."""
     sent = EVENTS + chunked(ROLE + chunk({"content": "a"}))
     await stand.has(*[script(sent, closes=True)] * 2)
     resumable = request(stream=True, temperature=0)
-    await stand.deliver(msgspec.structs.replace(resumable, is_resumable=False))
+    await stand.answer(msgspec.structs.replace(resumable, is_resumable=False))
     assert b'"upstream_failed"' in stand.client.body
     assert stand.client.body.endswith(DONE)
     assert sum(stand.tracked_requests) == 1
@@ -431,7 +444,7 @@ async def test_a_deadline_ends_the_wait(stand: Stand, is_models: bool) -> None:
     await stand.has(never)
     stand.model.options = ServingOptions(timeout_s=0.05 if is_models else None)
     with pytest.raises(DeadlineExceeded) as failure:
-        await stand.deliver(request(timeout_s=None if is_models else 0.05))
+        await stand.answer(request(timeout_s=None if is_models else 0.05))
     assert failure.value.headers == [NO_RETRY]
     await asyncio.wait_for(stand.engines[0].gone.wait(), PATIENCE_S)
     assert stand.faults == {("timeout", Action.FAILED): 1}
@@ -442,18 +455,18 @@ async def test_the_shorter_deadline_counts(stand: Stand) -> None:
     await stand.has(never)
     stand.model.options = ServingOptions(timeout_s=0.05)
     with pytest.raises(DeadlineExceeded, match=r"0\.05 s"):
-        await stand.deliver(request(timeout_s=3600))
+        await stand.answer(request(timeout_s=3600))
 
 
 async def test_a_deadline_in_a_stream_is_an_event(stand: Stand) -> None:
-    """What has come stays, and the end says why."""
+    """The client keeps what has come, and the last event says why there is no more."""
 
     async def stop_half_way(tracked: Visit) -> None:
         await tracked.send(EVENTS + chunked(ROLE + chunk({"content": "a"})))
         await tracked.until_gone()
 
     await stand.has(stop_half_way)
-    await stand.deliver(request(stream=True, timeout_s=0.2))
+    await stand.answer(request(stream=True, timeout_s=0.2))
     assert b'"code":"timeout"' in stand.client.body
     assert stand.client.body.endswith(DONE)
     assert stand.client.is_complete
@@ -463,7 +476,7 @@ async def test_an_error_is_not_raised_twice(stand: Stand) -> None:
     """Any error a client can be told before the first byte reaches the caller, once."""
     await stand.has(FAILURES["garbage"])
     with pytest.raises(GatewayError) as caught:
-        await stand.deliver()
+        await stand.answer()
     assert caught.value.status == 502
     assert stand.client.messages == []
 
@@ -471,7 +484,7 @@ async def test_an_error_is_not_raised_twice(stand: Stand) -> None:
 async def test_cancelling_drops_the_engine_s_connection(stand: Stand) -> None:
     """A client that goes away takes the engine's work with it, in the middle of a stream."""
     await stand.has(script(EVENTS + chunked(b"data: 1\n\n")))
-    task = asyncio.create_task(stand.deliver(request(stream=True)))
+    task = asyncio.create_task(stand.answer(request(stream=True)))
     await asyncio.wait_for(stand.client.has_bytes.wait(), PATIENCE_S)
     task.cancel()
     await asyncio.wait_for(stand.engines[0].gone.wait(), PATIENCE_S)

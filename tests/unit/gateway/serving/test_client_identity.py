@@ -1,4 +1,4 @@
-"""Who a request comes from, for the sake of fairness."""
+"""The identity of clients, for the sake of fairness."""
 
 import pytest
 
@@ -10,7 +10,7 @@ FORWARDED = {b"x-forwarded-for": b"203.0.113.9"}
 
 
 @pytest.mark.parametrize("header", [b"authorization", b"x-api-key"])
-def test_a_key_is_one_wherever_it_stands(header: bytes) -> None:
+def test_a_key_is_the_same_in_either_header(header: bytes) -> None:
     """The same key has the same name, another key another; neither can be read from it."""
     here = tenant_of({header: b"Bearer secret"}, SCOPE, is_forwarded=False)
     there = tenant_of({header: b"Bearer secret"} | FORWARDED, {}, is_forwarded=True)
@@ -31,14 +31,14 @@ def test_a_client_cannot_choose_its_address() -> None:
     assert tenant_of(FORWARDED, SCOPE, is_forwarded=False) == Tenant(b"10.0.0.1")
 
 
-def test_names_are_short() -> None:
+def test_tenant_names_are_bounded() -> None:
     """They are kept as long as the tenant waits."""
     for address in (b"x" * 10_000, b":" * 10_000):
         long = {b"x-forwarded-for": address}
         assert len(tenant_of(long, SCOPE, is_forwarded=True).address) == ADDRESS_LIMIT
 
 
-def test_nobody_is_a_tenant_too() -> None:
+def test_clients_without_an_address_share_one_tenant() -> None:
     """A server that does not tell the address has all its clients share."""
     assert tenant_of({}, {}, is_forwarded=True) == ANONYMOUS
 

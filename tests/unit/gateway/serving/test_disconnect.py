@@ -1,4 +1,4 @@
-"""Noticing that a client has gone, without mistaking anything else for it."""
+"""Detection of clients that disconnect, and of nothing else."""
 
 import asyncio
 
@@ -30,7 +30,7 @@ async def work(server: Server, done: asyncio.Event) -> str:
     return "worked"
 
 
-async def test_work_ends_when_the_client_goes() -> None:
+async def test_work_ends_when_the_client_disconnects() -> None:
     """The work is interrupted, and who asked for it learns why."""
     server = Server()
     task = asyncio.create_task(work(server, asyncio.Event()))
@@ -40,7 +40,7 @@ async def test_work_ends_when_the_client_goes() -> None:
         await asyncio.wait_for(task, PATIENCE_S)
 
 
-async def test_after_the_answer_a_client_may_go() -> None:
+async def test_a_disconnect_after_the_response_is_ignored() -> None:
     """Servers say so at the end of every answer, also of clients that are still there."""
     server, done = Server(), asyncio.Event()
     task = asyncio.create_task(work(server, done))
@@ -64,7 +64,7 @@ async def test_work_ends_when_the_server_fails() -> None:
 
 
 async def test_cancellation_from_outside_stays_one() -> None:
-    """Who cancels the task gets a cancelled task, even if the client goes at the same time."""
+    """A task that is cancelled ends so, even if the client disconnects at the same time."""
     server = Server()
     until = UntilDisconnect(server.receive, server.reply)
 
@@ -74,14 +74,14 @@ async def test_cancellation_from_outside_stays_one() -> None:
 
     task = asyncio.create_task(wait())
     server.message.set_result({"type": "http.disconnect"})
-    while not until._has_gone:  # noqa: ASYNC110 - both must happen in the same turn of the loop
+    while not until._has_disconnected:  # noqa: ASYNC110 - both must happen in the same turn of the loop
         await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
 
-async def test_work_that_ends_first_is_left_alone() -> None:
+async def test_a_disconnect_after_the_work_is_ignored() -> None:
     """After the work a client may go, and nothing is cancelled any more."""
     server = Server()
     done = asyncio.Event()
@@ -110,7 +110,7 @@ async def test_other_messages_do_not_end_the_work() -> None:
 
 
 async def test_errors_of_the_work_pass() -> None:
-    """What the work raises comes out as it is."""
+    """Exceptions of the work come out unchanged."""
     with pytest.raises(ZeroDivisionError):
         async with UntilDisconnect(Server().receive, Server().reply):
             raise ZeroDivisionError

@@ -1,4 +1,4 @@
-"""Tests of the fallback chain: which model answers, and what is told of one that has to start."""
+"""The fallback chain: which model answers, and what clients are told while one starts."""
 
 import asyncio
 import json
@@ -7,9 +7,7 @@ import time
 import httpx
 import pytest
 
-from gateway.admission.cold_start import LOOK_S
-from gateway.config.loader import parse_gateway
-from gateway.config.model_names import ModelNames
+from gateway.admission.cold_start import CHECK_S
 from gateway.config.serving_options import Adapter, QueueOptions, ServingOptions
 from gateway.faults import Action
 from gateway.routing.fleet import ModelState
@@ -35,13 +33,8 @@ NOTHING = ServingOptions(queue=QueueOptions(max_requests=0))
 def surface(upstream: UpstreamClient) -> Surface:
     """A surface without models, where `a` falls back to `b` and then `c`."""
     surface = Surface(upstream)
-    named(surface, fallbacks={"a": ["b", "c"]})
+    surface.configure(fallbacks={"a": ["b", "c"]})
     return surface
-
-
-def named(surface: Surface, **config: object) -> None:
-    """Have names stand for models."""
-    surface.live_config.names = ModelNames(parse_gateway(config))
 
 
 async def asked(surface: Surface, model: str, **more: object) -> httpx.Response:
@@ -51,7 +44,7 @@ async def asked(surface: Surface, model: str, **more: object) -> httpx.Response:
 
 
 def dispatch_of(engine: FakeEngine) -> Dispatch:
-    """What the router told the engine beside its last request."""
+    """The dispatch that came with the engine's last request."""
     lines = engine.requests[-1].split(b"\r\n")
     (value,) = [x.partition(b": ")[2] for x in lines if x.lower().startswith(DISPATCH + b":")]
     return Dispatch.decode(value)
@@ -63,7 +56,7 @@ async def test_an_alias_is_answered_by_what_it_stands_for(
     """The body goes as it came; the engine is told who it is, and the client who answered."""
     engine = await start_engine(script(answer(b"{}")))
     surface.add("org/real", engine)
-    named(surface, aliases={"nick": "org/real"})
+    surface.configure(aliases={"nick": "org/real"})
     response = await asked(surface, "nick")
     await asked(surface, "org/real")
 
@@ -80,7 +73,7 @@ async def test_an_alias_shares_its_models_cache(
     """A prompt has the same keys whatever the client calls the model."""
     engine = await start_engine(script(answer(b"{}")))
     surface.add("real", engine)
-    named(surface, aliases={"nick": "real"})
+    surface.configure(aliases={"nick": "real"})
     keys = []
     for name in ("nick", "real", "other"):
         surface.add("other", engine)
@@ -149,7 +142,7 @@ async def forever(tracked: Visit) -> None:
     await asyncio.sleep(60)
 
 
-async def test_what_is_the_clients_fault_is_told(
+async def test_a_client_error_does_not_fall_back(
     start_engine: StartEngine, surface: Surface
 ) -> None:
     """A request that an engine refuses is no reason to ask another model."""
@@ -161,7 +154,7 @@ async def test_what_is_the_clients_fault_is_told(
     assert (response.status_code, second.requests) == (400, [])
 
 
-async def test_the_last_of_the_chain_has_the_last_word(
+async def test_the_client_gets_the_error_of_the_last_model(
     start_engine: StartEngine, surface: Surface
 ) -> None:
     """Where none can answer, the client is told why the last one cannot."""
@@ -176,7 +169,7 @@ async def test_the_last_of_the_chain_has_the_last_word(
 async def test_a_stream_that_has_begun_does_not_change_its_model(
     start_engine: StartEngine, surface: Surface
 ) -> None:
-    """What the client has read of one model is not followed by another's."""
+    """A stream of one model is not carried on by another."""
 
     async def break_off(tracked: Visit) -> None:
         await tracked.send(EVENTS + chunked(b'data: {"choices":[{"delta":{}}]}\n\n'))
@@ -202,11 +195,11 @@ async def test_a_request_waits_for_a_model_that_starts(
     model.state = ModelState.SCALED_TO_ZERO
     asking = [asyncio.create_task(asked(surface, "m")) for _ in range(3)]
     await asyncio.sleep(0.2)
-    waiting = surface.context.cold_starts.waiting(model)
+    waiting = surface.pools.of(model).cold_start.waiting
     surface.fleet.replace_replicas(model, [engine.replica((CHAT,))])
     answers = await asyncio.gather(*asking)
 
-    await asyncio.sleep(2 * LOOK_S)
+    await asyncio.sleep(2 * CHECK_S)
 
     assert waiting == 3 == max(surface.wakes)
     assert surface.wakes[-1] == 0
@@ -233,8 +226,8 @@ async def test_a_stream_is_told_that_its_model_starts(
     assert response.text.endswith('data: {"choices":[]}\n\ndata: [DONE]\n\n')
 
 
-async def test_a_start_that_fails_is_told_and_not_tried_at_once_again(surface: Surface) -> None:
-    """Whoever waits learns why; whoever comes soon after does so without another start."""
+async def test_a_failed_start_is_reported_and_backs_off(surface: Surface) -> None:
+    """Clients that wait learn why; so do those that come soon after, without another start."""
     model = surface.add("m")
     model.state = ModelState.STARTING
     asking = asyncio.create_task(asked(surface, "m"))
@@ -256,7 +249,7 @@ async def test_a_start_that_fails_is_told_and_not_tried_at_once_again(surface: S
 async def test_a_model_that_is_deployed_again_is_tried_again(
     start_engine: StartEngine, surface: Surface
 ) -> None:
-    """What has failed before is forgotten with the entry that failed."""
+    """A failure is forgotten with the entry that failed."""
     model = surface.add("m")
     model.state, model.reason = ModelState.UNHEALTHY, "no such weights"
     failed = await asked(surface, "m")
@@ -269,19 +262,19 @@ async def test_a_model_that_is_deployed_again_is_tried_again(
     assert (failed.status_code, (await asking).status_code) == (503, 200)
 
 
-async def test_a_start_goes_on_for_a_while_without_those_who_wanted_it(surface: Surface) -> None:
+async def test_a_start_stays_wanted_for_a_while_after_clients_give_up(surface: Surface) -> None:
     """A client that gives up soon, and comes again, finds the model further on its way."""
     model = surface.add("m")
     model.options = ServingOptions(cold_start_timeout_s=0.05)
     await asked(surface, "m")
     wakes = len(surface.wakes)
-    await asyncio.sleep(4 * LOOK_S)
+    await asyncio.sleep(4 * CHECK_S)
 
     assert len(surface.wakes) > wakes
     assert 0 not in surface.wakes
 
 
-async def test_no_more_wait_for_a_start_than_may_wait(surface: Surface) -> None:
+async def test_requests_that_wait_for_a_start_are_limited(surface: Surface) -> None:
     """The next one is told to come again."""
     model = surface.add("m")
     model.options = ServingOptions(queue=QueueOptions(max_requests=2), cold_start_timeout_s=0.5)
@@ -293,7 +286,7 @@ async def test_no_more_wait_for_a_start_than_may_wait(surface: Surface) -> None:
     assert error_of(third)[:2] == (429, "overloaded")
 
 
-async def test_a_model_that_is_taken_away_is_not_waited_for(surface: Surface) -> None:
+async def test_removing_a_model_ends_the_wait_for_its_start(surface: Surface) -> None:
     """It will have no engine."""
     model = surface.add("m")
     asking = asyncio.create_task(asked(surface, "m"))
@@ -311,7 +304,7 @@ async def test_a_shadow_gets_copies_that_nobody_sees(
     shadow = await start_engine(script(answer(b'"shadow"')))
     surface.add("m", mine)
     surface.add("s", shadow)
-    named(surface, splits={"n": {"models": {"m": 1}, "shadow": {"model": "s", "fraction": 1}}})
+    surface.configure(splits={"n": {"models": {"m": 1}, "shadow": {"model": "s", "fraction": 1}}})
     answers = [await asked(surface, "n") for _ in range(3)]
     await seen(surface, ANSWERED, 3)
     (record,) = (await shadows(surface))["data"]
@@ -330,7 +323,7 @@ async def test_a_shadow_that_does_not_run_is_not_started(
     """A copy is worth no engine, and no request waits for one."""
     surface.add("m", await start_engine(script(answer(b'"mine"'))))
     surface.add("s").state = ModelState.SCALED_TO_ZERO
-    named(surface, splits={"n": {"models": {"m": 1}, "shadow": {"model": "s", "fraction": 1}}})
+    surface.configure(splits={"n": {"models": {"m": 1}, "shadow": {"model": "s", "fraction": 1}}})
     response = await asked(surface, "n")
 
     assert response.text == '"mine"'
@@ -339,8 +332,7 @@ async def test_a_shadow_that_does_not_run_is_not_started(
 
 
 async def shadows(surface: Surface) -> Document:
-    """What operators see of shadows."""
-    surface.live_config.access.is_local = True
+    """The operators' view of shadows."""
     async with surface.client() as client:
         found: Document = (await client.get("/gateway/shadows")).json()
     return found
@@ -356,13 +348,15 @@ async def seen(surface: Surface, outcome: str, count: int) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_names_are_listed_as_models(start_engine: StartEngine, surface: Surface) -> None:
+async def test_aliases_and_splits_are_listed_as_models(
+    start_engine: StartEngine, surface: Surface
+) -> None:
     """An alias stands as its model, a split as the first of its own that is ready."""
     surface.add("cold").state = ModelState.SCALED_TO_ZERO
     engine = await start_engine(script(answer(b"{}")))
     surface.add("warm", engine)
     splits = {"both": {"models": {"cold": 1, "warm": 3}}}
-    named(surface, aliases={"nick": "cold", "lost": "nowhere"}, splits=splits)
+    surface.configure(aliases={"nick": "cold", "lost": "nowhere"}, splits=splits)
     async with surface.client() as client:
         listing = (await client.get("/v1/models")).json()["data"]
         alone = await client.get("/v1/models/both")
@@ -384,7 +378,7 @@ async def test_a_name_hides_the_model_of_that_name(
     surface.add("new", await start_engine(script(answer(b'"new"'))))
     surface.add("old").state = ModelState.SCALED_TO_ZERO
     surface.add("lost", await start_engine(script(answer(b'"lost"'))))
-    named(surface, aliases={"old": "new", "lost": "nowhere"})
+    surface.configure(aliases={"old": "new", "lost": "nowhere"})
     async with surface.client() as client:
         listing = (await client.get("/v1/models")).json()["data"]
         alone = (await client.get("/v1/models/old")).json()
@@ -405,8 +399,7 @@ async def test_a_dry_run_goes_where_the_request_would(
     surface.add("a").state = ModelState.SCALED_TO_ZERO
     engine = await start_engine(script(answer(b"{}")))
     surface.add("c", engine)
-    named(surface, aliases={"nick": "a"}, fallbacks={"a": ["b", "c"]})
-    surface.live_config.access.is_local = True
+    surface.configure(aliases={"nick": "a"}, fallbacks={"a": ["b", "c"]})
     async with surface.client() as client:
         response = await client.post("/gateway/route", json={"model": "nick"})
 
@@ -420,7 +413,7 @@ async def test_a_session_keeps_its_arm_of_a_split(
     """By the session's header, or else by the user the body names."""
     for name in ("x", "y"):
         surface.add(name, await start_engine(script(answer(b"{}"))))
-    named(surface, splits={"n": {"models": {"x": 1, "y": 1}}})
+    surface.configure(splits={"n": {"models": {"x": 1, "y": 1}}})
     seen: dict[str, set[str]] = {}
     async with surface.client() as client:
         for number in range(48):
@@ -439,7 +432,7 @@ async def test_a_session_keeps_its_arm_of_a_split(
 async def test_a_model_that_loses_its_last_engine_falls_back_at_once(
     start_engine: StartEngine, surface: Surface
 ) -> None:
-    """Nobody waits for another engine to start where another model can answer."""
+    """A request does not wait for another engine to start where another model can answer."""
 
     async def go(tracked: Visit) -> None:
         surface.fleet.replace_replicas(model, [])
@@ -455,7 +448,7 @@ async def test_a_model_that_loses_its_last_engine_falls_back_at_once(
     assert time.monotonic() - began_s < model.options.cold_start_timeout_s / 2
 
 
-async def test_who_answered_is_told_also_where_the_first_died_after_its_head(
+async def test_the_answering_model_is_named_after_the_first_one_died(
     start_engine: StartEngine, surface: Surface
 ) -> None:
     """The client's answer does not begin before it is known whose it is."""
@@ -473,10 +466,10 @@ async def test_who_answered_is_told_also_where_the_first_died_after_its_head(
     assert response.text.endswith("data: [DONE]\n\n")
 
 
-async def test_a_fallback_that_cannot_help_is_not_the_one_to_tell_of(
+async def test_a_permanent_error_does_not_hide_one_worth_retrying(
     start_engine: StartEngine, surface: Surface
 ) -> None:
-    """What may answer another time is told rather than what is unknown, or never will."""
+    """An error that another try might change is told rather than that a model is unknown."""
     surface.add("a", await start_engine(script(BROKEN)))
     alone = await asked(surface, "a")
     surface.add("c", await start_engine(script(STREAM)), routes=("/v1/embeddings",))
@@ -486,7 +479,7 @@ async def test_a_fallback_that_cannot_help_is_not_the_one_to_tell_of(
     assert error_of(with_other)[:2] == (502, "upstream_failed")
 
 
-async def test_a_model_that_does_not_serve_the_route_is_passed_over(
+async def test_a_model_that_does_not_serve_the_route_is_skipped(
     start_engine: StartEngine, surface: Surface
 ) -> None:
     """One of the chain that does answers."""
@@ -496,7 +489,7 @@ async def test_a_model_that_does_not_serve_the_route_is_passed_over(
     assert (await asked(surface, "a")).text == '"second"'
 
 
-async def test_who_waits_most_makes_room_for_others(
+async def test_the_largest_share_of_waiting_requests_is_rejected_first(
     start_engine: StartEngine, surface: Surface
 ) -> None:
     """One client cannot keep another from waiting for a model to start, nor can batch."""
@@ -522,7 +515,7 @@ async def test_who_waits_most_makes_room_for_others(
 
 
 async def test_a_deadline_does_not_hide_that_a_model_is_cold(surface: Surface) -> None:
-    """Who has less time than the start takes is told when to come again."""
+    """A client with less time than the start takes is told when to retry."""
     model = surface.add("m")
     model.start_s, model.options = 12.5, ServingOptions(timeout_s=0.1)
     response = await asked(surface, "m")
@@ -565,7 +558,7 @@ async def test_a_shadow_that_breaks_off_has_not_answered(
     surface.add("s", await start_engine(break_off)).options = ServingOptions(
         queue=QueueOptions(max_wait_s=0.1)
     )
-    named(surface, splits={"n": {"models": {"m": 1}, "shadow": {"model": "s", "fraction": 1}}})
+    surface.configure(splits={"n": {"models": {"m": 1}, "shadow": {"model": "s", "fraction": 1}}})
     await asked(surface, "n", stream=True)
     await seen(surface, "model_unavailable", 1)
     (record,) = (await shadows(surface))["data"]
@@ -585,7 +578,7 @@ async def test_a_shadow_that_is_full_delays_nobody(
     for _ in range(replica.metadata.facts.max_sequences + 1):
         surface.load("s")
     await asyncio.sleep(0.1)
-    named(surface, splits={"n": {"models": {"m": 1}, "shadow": {"model": "s", "fraction": 1}}})
+    surface.configure(splits={"n": {"models": {"m": 1}, "shadow": {"model": "s", "fraction": 1}}})
     await asked(surface, "n")
     await seen(surface, "overloaded", 1)
 

@@ -1,4 +1,4 @@
-"""How models, replicas and queues stand, as gauges."""
+"""Gauges of models, replicas and queues."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ from tests.unit.surface import Surface, script
 
 @pytest.fixture
 def recorder() -> KeptRecorder:
-    """What is told."""
+    """Where metrics go."""
     return KeptRecorder()
 
 
@@ -28,16 +28,13 @@ def surface(upstream: UpstreamClient) -> Surface:
 @pytest.fixture
 def gauges(surface: Surface, recorder: KeptRecorder) -> Gauges:
     """Its gauges."""
-    context = surface.context
-    return Gauges(
-        surface.fleet, surface.schedulers, context.admissions, context.cold_starts, recorder
-    )
+    return Gauges(surface.pools, recorder)
 
 
-async def test_requests_are_told_where_they_are(
+async def test_requests_are_gauged_where_they_are(
     surface: Surface, recorder: KeptRecorder, gauges: Gauges, start_engine: StartEngine
 ) -> None:
-    """In an engine, held back, or waiting for an engine to start."""
+    """They are in an engine, in a queue, or waiting for an engine to start."""
     go_on = asyncio.Event()
 
     async def run(tracked: Visit) -> None:
@@ -53,7 +50,7 @@ async def test_requests_are_told_where_they_are(
     while not (engine.requests and surface.woken):  # noqa: ASYNC110 - no event of ours
         await asyncio.sleep(0.005)
 
-    gauges.tell()
+    gauges.publish()
     go_on.set()
 
     stands = recorder.gauges
@@ -66,13 +63,13 @@ async def test_requests_are_told_where_they_are(
     assert stands["gateway_awaiting_start", ("m",)] == 0
 
 
-async def test_replicas_are_told_by_how_they_stand(
+async def test_replicas_are_gauged_by_state(
     surface: Surface, recorder: KeptRecorder, gauges: Gauges, start_engine: StartEngine
 ) -> None:
-    """Each in one state only; a state that none is in any more stands at 0."""
+    """Each is in one state only; a state that none is in any more is 0."""
     engines = [await start_engine(script(answer(b"{}"))) for _ in range(4)]
     model = surface.add("m", *engines)
-    scheduler = surface.schedulers.of(model)
+    scheduler = surface.pools.of(model).scheduler
     ready, draining, unreachable, failing = model.replicas.values()
     idle = Load(running=0, waiting=0, pending_tokens=0, free_tokens=1024)
     scheduler.record_update(ready.id, Update(is_snapshot=True, load=idle))
@@ -81,35 +78,37 @@ async def test_replicas_are_told_by_how_they_stand(
     for _ in range(CONSECUTIVE_FAILURES):
         scheduler.replicas.record_failure(failing)
 
-    gauges.tell()
+    gauges.publish()
 
     states = {k[1][1]: n for k, n in recorder.gauges.items() if k[0] == "gateway_replicas"}
     assert states == {"ready": 1, "draining": 1, "backoff": 1, "ejected": 1}
 
     surface.fleet.replace_replicas(model, [ready])
-    gauges.tell()
+    gauges.publish()
 
     states = {k[1][1]: n for k, n in recorder.gauges.items() if k[0] == "gateway_replicas"}
     assert states == {"ready": 1, "draining": 0, "backoff": 0, "ejected": 0}
 
 
-async def test_a_model_that_is_gone_stands_at_nothing(
+async def test_gauges_of_a_removed_model_go_to_zero(
     surface: Surface, recorder: KeptRecorder, gauges: Gauges, start_engine: StartEngine
 ) -> None:
     """All its gauges, those of what was learned too; other models' stay."""
     gone = surface.add("gone", await start_engine(script(answer(b"{}"))))
     surface.add("stays", await start_engine(script(answer(b"{}"))))
-    gauges.tell()
+    gauges.publish()
     assert recorder.gauges["gateway_learned_step_seconds", ("gone",)] > 0
 
     surface.fleet.remove(gone)
-    gauges.tell()
+    gauges.publish()
 
     assert {n for k, n in recorder.gauges.items() if k[1][0] == "gone"} == {0.0}
     assert recorder.gauges["gateway_learned_step_seconds", ("stays",)] > 0
 
 
-async def test_what_was_counted_is_passed_on(recorder: KeptRecorder, gauges: Gauges) -> None:
+async def test_counts_are_exported_every_period_and_at_the_end(
+    recorder: KeptRecorder, gauges: Gauges
+) -> None:
     """At the start of every period, and at last when it closes."""
     gauges.start()
     await asyncio.sleep(0)

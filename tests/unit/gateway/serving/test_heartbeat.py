@@ -1,4 +1,4 @@
-"""Signs of life for clients of silent streams."""
+"""The heartbeat of silent streams."""
 
 import asyncio
 from collections.abc import Callable
@@ -34,8 +34,8 @@ class Client:
 
 
 def beating(reply: ClientResponse, is_between: Callable[[], bool] = lambda: True) -> Heartbeat:
-    """Signs of life for a reply that begins as a stream of events."""
-    writer = ResponseWriter("/v1/chat/completions", reply, is_journaled=False)
+    """A heartbeat for a response that begins as a stream of events."""
+    writer = ResponseWriter("/v1/chat/completions", reply, is_resumable=False)
     return Heartbeat(reply, writer.begin, is_between, PERIOD_S)
 
 
@@ -64,7 +64,7 @@ async def test_a_stream_that_has_begun_gets_comments_between_its_events() -> Non
     assert client.messages[2]["body"] == COMMENT
 
 
-async def test_nothing_is_said_inside_an_event() -> None:
+async def test_no_comment_is_sent_inside_an_event() -> None:
     """Where the stream stands in the middle of an event, a comment would be part of it."""
     client = Client()
     looks = asyncio.Event()
@@ -82,7 +82,7 @@ async def test_nothing_is_said_inside_an_event() -> None:
     assert client.messages == []
 
 
-async def test_nothing_is_said_after_the_end() -> None:
+async def test_no_comment_is_sent_after_the_end() -> None:
     """A reply that has ended stays as it is, also while its request goes on."""
     client = Client()
     async with beating(client.reply):

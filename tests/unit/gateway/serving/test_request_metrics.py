@@ -1,4 +1,4 @@
-"""What becomes of requests, as metrics and as `Server-Timing`."""
+"""Metrics of requests, and their `Server-Timing`."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,6 @@ from gateway.metrics import NO_MODEL
 from gateway.routing.decision import LOG_SIZE
 from gateway.routing.fleet import ModelState
 from gateway.serving.fallback import COLD_COMMENT_S
-from gateway.serving.request_metrics import RequestMetrics
 from gateway.telemetry import Finished, Update
 from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import FakeEngine, StartEngine, Visit, answer, chunked
@@ -30,14 +29,14 @@ STEPS = ["receive", "queue", "route", "connect", "engine", "first_event", "gatew
 
 @pytest.fixture
 def recorder() -> KeptRecorder:
-    """What is told."""
+    """Where metrics go."""
     return KeptRecorder()
 
 
 @pytest.fixture
 def surface(upstream: UpstreamClient, recorder: KeptRecorder) -> Surface:
-    """An application whose accounts are kept."""
-    return Surface(upstream, request_metrics=RequestMetrics(recorder))
+    """An application whose metrics are kept."""
+    return Surface(upstream, recorder=recorder)
 
 
 def outcomes(recorder: KeptRecorder) -> dict[tuple[str, ...], int]:
@@ -50,7 +49,7 @@ def timing_ms(header: str) -> dict[str, float]:
     return {name: float(ms) for name, ms in re.findall(r"(\w+);dur=([\d.]+)", header)}
 
 
-async def test_an_answered_request_is_accounted_for(
+async def test_an_answered_request_is_counted_and_timed(
     surface: Surface, recorder: KeptRecorder, start_engine: StartEngine
 ) -> None:
     """Its labels say what it was, its histograms where its time went."""
@@ -70,7 +69,7 @@ async def test_an_answered_request_is_accounted_for(
     }
 
 
-async def test_a_stream_has_a_first_event(
+async def test_time_to_first_event_is_observed_for_streams(
     surface: Surface, recorder: KeptRecorder, start_engine: StartEngine
 ) -> None:
     """TTFT is observed of streams, and is no more than the whole."""
@@ -95,17 +94,17 @@ async def test_a_stream_has_a_first_event(
     [
         (answer(b"{}", status=b"400 Bad Request"), "refused"),
         (answer(b"{}", status=b"500 Internal Server Error"), "failed"),
-        (EVENTS + chunked(b"data: {}\n\n"), "cut"),
+        (EVENTS + chunked(b"data: {}\n\n"), "truncated"),
     ],
 )
-async def test_outcomes_of_answers(
+async def test_outcomes_follow_from_the_engines_answer(
     surface: Surface,
     recorder: KeptRecorder,
     start_engine: StartEngine,
     reply: bytes,
     outcome: str,
 ) -> None:
-    """What the engine made of it is told apart."""
+    """Refusals, failures and truncated streams are told apart."""
 
     async def run(tracked: Visit) -> None:
         await tracked.send(reply)
@@ -122,7 +121,7 @@ async def test_outcomes_of_answers(
 
 
 @pytest.mark.parametrize("body", [b"{", b'{"model": "invented"}'])
-async def test_what_clients_invent_is_no_label(
+async def test_invented_model_names_are_no_labels(
     surface: Surface, recorder: KeptRecorder, body: bytes
 ) -> None:
     """Unknown models and broken bodies are counted under no name."""
@@ -156,14 +155,14 @@ async def test_a_stream_begins_with_its_first_event(
 
     assert failed.status_code == 503
     steps = timing_ms(answered.headers["server-timing"])
-    assert steps["first_event"] >= 49
+    assert steps["first_event"] >= 40
     assert steps["gateway"] < steps["first_event"]
 
 
-async def test_a_stream_without_signs_of_life_begins_at_once(
+async def test_a_stream_without_a_heartbeat_begins_at_once(
     surface: Surface, start_engine: StartEngine
 ) -> None:
-    """What only the engine takes for a stream has its head before its first event."""
+    """A response that only the engine takes for a stream has its head before its first event."""
     seen: list[bool] = []
 
     async def think(tracked: Visit) -> None:
@@ -191,7 +190,7 @@ async def test_a_stream_without_signs_of_life_begins_at_once(
     assert seen == [True, False]
 
 
-async def test_a_request_that_is_turned_away_is_shed(
+async def test_a_rejected_request_counts_as_shed(
     surface: Surface, recorder: KeptRecorder, start_engine: StartEngine
 ) -> None:
     """Where nobody may wait, what finds no room is shed."""
@@ -212,7 +211,7 @@ async def test_a_request_that_is_turned_away_is_shed(
     assert outcomes(recorder)[shed] == before + 1
 
 
-async def test_a_deadline_that_passes_is_a_timeout(
+async def test_a_missed_deadline_counts_as_timeout(
     surface: Surface, recorder: KeptRecorder, start_engine: StartEngine
 ) -> None:
     """It is told apart from failures."""
@@ -226,10 +225,10 @@ async def test_a_deadline_that_passes_is_a_timeout(
     assert outcomes(recorder) == {("m", CHAT, "address", "interactive", "timeout"): 1}
 
 
-async def test_a_client_that_goes_has_left(
+async def test_a_disconnected_client_counts_as_client_cancelled(
     surface: Surface, recorder: KeptRecorder, start_engine: StartEngine
 ) -> None:
-    """As the server around us cancels the request."""
+    """The server around the gateway cancels its request."""
     engine, forever = await _busy_engine(start_engine)
     surface.add("m", engine)
 
@@ -241,10 +240,10 @@ async def test_a_client_that_goes_has_left(
             await asking
     forever.set()
 
-    assert outcomes(recorder) == {("m", CHAT, "address", "interactive", "left"): 1}
+    assert outcomes(recorder) == {("m", CHAT, "address", "interactive", "client_cancelled"): 1}
 
 
-async def test_server_timing_tells_where_the_time_went(
+async def test_server_timing_splits_the_time_by_step(
     surface: Surface, start_engine: StartEngine
 ) -> None:
     """The engine's time is the engine's, and all steps together are no more than the whole."""
@@ -270,7 +269,7 @@ async def test_server_timing_tells_where_the_time_went(
 
 @pytest.mark.parametrize("path", ["/healthz", "/v1/models", "/nowhere"])
 async def test_every_reply_has_a_server_timing(surface: Surface, path: str) -> None:
-    """Also those that no engine has to do with."""
+    """Replies without any engine have it, too."""
     async with surface.client() as client:
         response = await client.get(path)
 
@@ -279,9 +278,7 @@ async def test_every_reply_has_a_server_timing(surface: Surface, path: str) -> N
     assert steps["engine"] == 0
 
 
-async def test_waiting_is_told_apart_from_choosing(
-    surface: Surface, start_engine: StartEngine
-) -> None:
+async def test_queue_time_is_not_gateway_time(surface: Surface, start_engine: StartEngine) -> None:
     """A request that is held back has waited, which is not the gateway's own time."""
     engine, go_on = await _busy_engine(start_engine)
     surface.add("m", engine)
@@ -299,7 +296,7 @@ async def test_waiting_is_told_apart_from_choosing(
     assert steps["gateway"] < steps["queue"]
 
 
-async def test_who_waits_in_vain_has_waited(
+async def test_a_wait_that_ends_in_a_timeout_is_observed(
     surface: Surface, recorder: KeptRecorder, start_engine: StartEngine
 ) -> None:
     """A deadline that passes in the queue: the wait is observed, and not the gateway's own."""
@@ -322,7 +319,7 @@ async def test_who_waits_in_vain_has_waited(
     assert [s for s in recorder.observations["gateway_queue_wait_seconds", ("m",)] if s >= 0.045]
 
 
-async def test_waiting_for_a_successor_is_no_time_of_the_gateways(
+async def test_waiting_for_a_successor_is_queue_time(
     surface: Surface, start_engine: StartEngine
 ) -> None:
     """While the only engine has died and another one is awaited, the request waits."""
@@ -357,7 +354,7 @@ async def test_waiting_for_a_successor_is_no_time_of_the_gateways(
         ([answer(b"{}", status=b"400 Oh")], "refused"),
     ],
 )
-async def test_after_signs_of_life_the_outcome_is_the_engines(
+async def test_after_comments_the_outcome_is_the_engines(
     surface: Surface,
     recorder: KeptRecorder,
     start_engine: StartEngine,
@@ -382,7 +379,7 @@ async def test_after_signs_of_life_the_outcome_is_the_engines(
     assert (outcome == "answered") == bool(recorder.observations["gateway_e2e_seconds", ("m",)])
 
 
-async def test_a_recorder_that_fails_is_no_matter_of_requests(
+async def test_a_failing_recorder_does_not_affect_requests(
     upstream: UpstreamClient, start_engine: StartEngine
 ) -> None:
     """They are answered as without it."""
@@ -391,7 +388,7 @@ async def test_a_recorder_that_fails_is_no_matter_of_requests(
         def count(self, *_: object) -> None:
             raise RuntimeError("no")
 
-    surface = Surface(upstream, request_metrics=RequestMetrics(Failing()))
+    surface = Surface(upstream, recorder=Failing())
     surface.add("m", await start_engine(script(answer(b"{}"))))
 
     async with surface.client() as client:
@@ -401,7 +398,7 @@ async def test_a_recorder_that_fails_is_no_matter_of_requests(
     assert (answered.status_code, unknown.status_code) == (200, 404)
 
 
-async def test_what_an_engine_tells_is_counted(
+async def test_tokens_are_counted_as_the_engine_reports_them(
     surface: Surface, recorder: KeptRecorder, start_engine: StartEngine
 ) -> None:
     """Tokens as it counts them, what was predicted, and the mean gap between tokens."""
@@ -409,12 +406,12 @@ async def test_what_an_engine_tells_is_counted(
     model = surface.add("m", engine)
     async with surface.client() as client:
         await client.post(CHAT, json={"model": "m"})
-    (logged,) = surface.schedulers.log.latest()
+    (logged,) = surface.pools.decisions.latest()
     chosen = structs.replace(logged.decision.candidates[0], cached_tokens=48.0)
     decision = structs.replace(logged.decision, id=1, candidates=[chosen])
-    surface.schedulers.log.record_sent(decision)
-    for number in range(LOG_SIZE):  # later ones are decided while it runs
-        surface.schedulers.log.record_sent(structs.replace(decision, id=100 + number))
+    surface.pools.decisions.record_sent(decision)
+    for number in range(1, LOG_SIZE + 1):  # later ones are decided while it runs
+        surface.pools.decisions.record_sent(structs.replace(decision, id=100 + number))
     finished = Finished(
         id=decision.id,
         prompt_tokens=100,
@@ -430,7 +427,7 @@ async def test_what_an_engine_tells_is_counted(
         **{f: getattr(finished, f) for f in finished.__struct_fields__} | {"id": 7}
     )
 
-    scheduler = surface.schedulers.of(model)
+    scheduler = surface.pools.of(model).scheduler
     scheduler.record_update(engine.replica().id, Update(finished=[finished, strangers]))
 
     tokens = {key[0]: n for key, n in recorder.counts.items() if key[1] == ("m",)}

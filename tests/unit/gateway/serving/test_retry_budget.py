@@ -1,6 +1,6 @@
 """The retry budget: a share of the requests, and no more."""
 
-from gateway.serving.retry_budget import MOST, RESERVE, SHARE, RetryBudget
+from gateway.serving.retry_budget import MAX_SAVED, RESERVE, SHARE, RetryBudget
 
 
 def spent(budget: RetryBudget) -> int:
@@ -27,9 +27,9 @@ def test_retries_are_a_share_of_the_requests() -> None:
     assert abs(retries - 1000 * SHARE) <= 1
 
 
-def test_savings_are_limited() -> None:
+def test_saved_retries_are_limited() -> None:
     """Long good times do not pay for a storm of retries."""
     budget = RetryBudget()
     for _ in range(100_000):
         budget.earn()
-    assert spent(budget) == MOST
+    assert spent(budget) == MAX_SAVED

@@ -1,4 +1,4 @@
-"""Following the telemetry of engines, over real sockets."""
+"""The telemetry client, over real sockets."""
 
 import asyncio
 import random
@@ -12,11 +12,13 @@ from gateway.kvcache.prefix import Prompt
 from gateway.routing.fleet import Fleet, Replica, ServedModel
 from gateway.routing.policy import Candidate
 from gateway.routing.replica_health import HealthState
-from gateway.routing.schedulers import Schedulers
-from gateway.serving.telemetry_client import LEAST_STALL_S, SILENCE_S, TelemetryClient
+from gateway.serving.pool import ModelPools
+from gateway.serving.stall_limit import MIN_STALL_S
+from gateway.serving.telemetry_client import SILENCE_S, TelemetryClient
 from gateway.telemetry import Load, Update, encode_update, pack_keys, pack_tokens
 from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import PATIENCE_S, FakeEngine, StartEngine, Visit, answer, chunked
+from tests.unit.pools import shared_state
 from tests.unit.targets import target_of
 
 HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -31,16 +33,16 @@ SNAPSHOT = Update(
 
 
 class Stand:
-    """A router's picture of one model, kept by subscriptions."""
+    """A router's view of one model, kept up to date by telemetry."""
 
     def __init__(self, upstream: UpstreamClient, silence_s: float = SILENCE_S) -> None:
         rng = random.Random(1)  # noqa: S311 - it breaks ties only
         self.fleet = Fleet()
-        self.schedulers = Schedulers(self.fleet, rng, lambda: 1000.0)
+        self.pools = ModelPools(self.fleet, shared_state(rng=rng, time_of_day=lambda: 1000.0))
         self.model = ServedModel("m", created_s=1)
         self.fleet.add(self.model)
         self.telemetry_client = TelemetryClient(
-            self.fleet, self.schedulers, upstream, lambda: 1000.0, rng, silence_s
+            self.fleet, self.pools, upstream, lambda: 1000.0, rng, silence_s
         )
 
     def has(self, *engines: FakeEngine) -> None:
@@ -49,7 +51,11 @@ class Stand:
 
     def is_in_backoff(self, replica: Replica) -> bool:
         """Whether others are preferred to a replica because it could not be reached."""
-        return self.schedulers.of(self.model).replicas.health(replica) is HealthState.BACKOFF
+        return self.pools.of(self.model).scheduler.replicas.health(replica) is HealthState.BACKOFF
+
+    def clear_backoff(self, replica: Replica) -> None:
+        """Let a replica count as reached."""
+        self.pools.of(self.model).scheduler.replicas.clear_backoff(replica)
 
     @property
     def candidate(self) -> Candidate:
@@ -59,7 +65,8 @@ class Stand:
     @property
     def candidates(self) -> Sequence[Candidate]:
         """How the replicas stand that may be chosen."""
-        return self.schedulers.of(self.model).choose(target_of(PROMPT, model=self.model)).candidates
+        scheduler = self.pools.of(self.model).scheduler
+        return scheduler.choose(target_of(PROMPT, model=self.model)).candidates
 
 
 @pytest.fixture
@@ -89,7 +96,9 @@ async def live(tracked: Visit) -> None:
     await tracked.until_gone()
 
 
-async def test_what_an_engine_tells_is_known(start_engine: StartEngine, stand: Stand) -> None:
+async def test_telemetry_updates_the_schedulers_view(
+    start_engine: StartEngine, stand: Stand
+) -> None:
     """First the snapshot, then the changes, also where a frame comes in pieces."""
     frame = encode_update(Update(added=pack_keys(KEYS[2:]), added_tokens=pack_tokens([190])))
     go_on = asyncio.Event()
@@ -114,10 +123,10 @@ async def test_what_an_engine_tells_is_known(start_engine: StartEngine, stand: S
 
 
 @pytest.mark.parametrize("ending", [b"", chunked(b"\xff\xff\xff\xff no telemetry")])
-async def test_a_broken_subscription_is_taken_up_again(
+async def test_a_broken_subscription_is_renewed(
     start_engine: StartEngine, stand: Stand, ending: bytes
 ) -> None:
-    """After a cut or garbage nothing old is believed, and a new snapshot counts."""
+    """After an end or garbage nothing old is believed, and a new snapshot counts."""
     again = asyncio.Event()
 
     async def script(tracked: Visit) -> None:
@@ -142,7 +151,7 @@ async def test_a_broken_subscription_is_taken_up_again(
     assert not stand.is_in_backoff(between.replica), "it has been reached again"
 
 
-async def test_a_replica_that_fell_silent_is_in_backoff(
+async def test_others_are_preferred_to_a_replica_without_telemetry(
     start_engine: StartEngine, stand: Stand
 ) -> None:
     """A subscription that breaks off is the first sign of a dead engine."""
@@ -161,7 +170,7 @@ async def test_a_replica_that_fell_silent_is_in_backoff(
     await until(lambda: stand.is_in_backoff(replica))
 
     assert stand.candidate.running == 0
-    stand.schedulers.of(stand.model).replicas.clear_backoff(replica)
+    stand.clear_backoff(replica)
     await until(lambda: stand.is_in_backoff(replica))  # as long as it is not heard again
 
 
@@ -200,8 +209,8 @@ async def stuck(start_engine: StartEngine, upstream: UpstreamClient) -> AsyncIte
     await stand.telemetry_client.close()
 
 
-async def test_an_engine_that_falls_silent_is_given_up(stuck: Stuck) -> None:
-    """Whoever waits for its answer is told, and others are preferred to it."""
+async def test_a_silent_engine_is_given_up(stuck: Stuck) -> None:
+    """Requests that wait for its answer fail, and others are preferred to it."""
     with pytest.raises(UpstreamFailed) as caught:
         await asyncio.wait_for(stuck.request, PATIENCE_S)
     assert caught.value.reason == "stuck"
@@ -218,16 +227,16 @@ async def test_the_only_engine_of_a_model_is_waited_for(stuck: Stuck) -> None:
     assert not stuck.request.done()
 
 
-async def test_an_engine_that_does_not_get_on_is_given_up(
+async def test_a_stalled_engine_is_given_up(
     start_engine: StartEngine, upstream: UpstreamClient, stand: Stand
 ) -> None:
     """One that still speaks, but whose step takes far longer than any should."""
 
     async def stalled(tracked: Visit) -> None:
         if b"POST" not in tracked.request:
-            await tell(tracked, SNAPSHOT, Update(stalled_s=LEAST_STALL_S - 1))
+            await tell(tracked, SNAPSHOT, Update(stalled_s=MIN_STALL_S - 1))
             await until(lambda: len(engine.requests) == 2)
-            await tracked.send(chunked(encode_update(Update(stalled_s=LEAST_STALL_S + 1))))
+            await tracked.send(chunked(encode_update(Update(stalled_s=MIN_STALL_S + 1))))
         await tracked.until_gone()
 
     engine, other = await start_engine(stalled), await start_engine(live)
@@ -238,11 +247,11 @@ async def test_an_engine_that_does_not_get_on_is_given_up(
     assert caught.value.reason == "stuck"
 
 
-async def test_patience_grows_with_each_engine_given_up(
+async def test_the_stall_limit_doubles_with_each_engine_given_up(
     start_engine: StartEngine, upstream: UpstreamClient, stand: Stand
 ) -> None:
     """Steps that are longer than thought are not given up again and again, and never end."""
-    stalls = iter([LEAST_STALL_S + 1, 2 * LEAST_STALL_S - 1, 2 * LEAST_STALL_S + 1])
+    stalls = iter([MIN_STALL_S + 1, 2 * MIN_STALL_S - 1, 2 * MIN_STALL_S + 1])
     say = asyncio.Event()
 
     async def stalled(tracked: Visit) -> None:
@@ -268,11 +277,11 @@ async def test_patience_grows_with_each_engine_given_up(
     say.set()
     assert await asyncio.wait_for(first, PATIENCE_S) == "stuck"
     for replica in stand.model.replicas.values():
-        stand.schedulers.of(stand.model).replicas.clear_backoff(replica)
+        stand.clear_backoff(replica)
     second = asyncio.create_task(ask())
     await until(lambda: len(engine.requests) == 3)
     say.set()
-    await until(lambda: 2 * LEAST_STALL_S - 1 in [c.running for c in stand.candidates])
+    await until(lambda: 2 * MIN_STALL_S - 1 in [c.running for c in stand.candidates])
     assert not second.done()
     say.set()
     assert await asyncio.wait_for(second, PATIENCE_S) == "stuck"
@@ -281,7 +290,7 @@ async def test_patience_grows_with_each_engine_given_up(
 async def test_an_engine_without_telemetry_is_a_candidate(
     start_engine: StartEngine, stand: Stand
 ) -> None:
-    """It is asked again now and then, and never put in backoff for it."""
+    """It is asked again now and then, and no other is preferred to it for that."""
 
     async def script(tracked: Visit) -> None:
         await tracked.send(answer(b"", status=b"404 Not Found"))

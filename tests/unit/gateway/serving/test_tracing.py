@@ -13,7 +13,6 @@ from opentelemetry.trace import SpanKind, StatusCode, TraceFlags
 
 from gateway.config.serving_options import ServingOptions
 from gateway.errors import ConfigError
-from gateway.serving.request_metrics import RequestMetrics
 from gateway.serving.tracing import Tracer, tracer_of
 from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import StartEngine, answer
@@ -48,7 +47,7 @@ async def test_a_request_is_a_span_with_its_steps_below(
     upstream: UpstreamClient, start_engine: StartEngine, tracer: Tracer, spans: InMemorySpanExporter
 ) -> None:
     """Below the client's own span; the steps lie within the request."""
-    surface = Surface(upstream, request_metrics=RequestMetrics(tracer=tracer))
+    surface = Surface(upstream, tracer=tracer)
     engine = await start_engine(script(answer(b"{}")))
     surface.add("m", engine)
 
@@ -79,11 +78,11 @@ async def test_a_request_is_a_span_with_its_steps_below(
         assert times_ns == sorted(times_ns, key=lambda time_ns: time_ns or 0)
 
 
-async def test_the_engine_hears_of_the_trace(
+async def test_the_trace_context_reaches_the_engine(
     upstream: UpstreamClient, start_engine: StartEngine, tracer: Tracer, spans: InMemorySpanExporter
 ) -> None:
     """Its spans come below ours, not beside."""
-    surface = Surface(upstream, request_metrics=RequestMetrics(tracer=tracer))
+    surface = Surface(upstream, tracer=tracer)
     engine = await start_engine(script(answer(b"{}")))
     surface.add("m", engine)
 
@@ -99,11 +98,11 @@ async def test_the_engine_hears_of_the_trace(
     assert b"tracestate: a=b\r\n" in request
 
 
-async def test_a_failure_shows(
+async def test_a_failed_request_marks_its_span(
     upstream: UpstreamClient, start_engine: StartEngine, tracer: Tracer, spans: InMemorySpanExporter
 ) -> None:
     """An error of the engine's marks the span."""
-    surface = Surface(upstream, request_metrics=RequestMetrics(tracer=tracer))
+    surface = Surface(upstream, tracer=tracer)
     surface.add("m", await start_engine(script(answer(b"{}", status=b"500 Oh"))))
 
     async with surface.client() as client:
@@ -118,11 +117,11 @@ async def test_a_failure_shows(
 @pytest.mark.parametrize(
     ("model", "status"), [("unknown", 404), ("none", 503)], ids=["refused", "failed"]
 )
-async def test_an_error_has_its_status(
+async def test_the_span_of_an_error_has_its_status(
     upstream: UpstreamClient, tracer: Tracer, spans: InMemorySpanExporter, model: str, status: int
 ) -> None:
-    """Also one that is answered after the span has been written."""
-    surface = Surface(upstream, request_metrics=RequestMetrics(tracer=tracer))
+    """So has one that is answered after the span has been written."""
+    surface = Surface(upstream, tracer=tracer)
     surface.add("none").options = ServingOptions(cold_start_timeout_s=0.05)
 
     async with surface.client() as client:
@@ -134,15 +133,15 @@ async def test_an_error_has_its_status(
 
 
 @pytest.mark.parametrize("state", ["x" * 4000, "=,=\x7f"], ids=["long", "strange"])
-async def test_what_is_no_trace_state_is_left_out(
+async def test_an_invalid_trace_state_is_dropped(
     upstream: UpstreamClient,
     start_engine: StartEngine,
     tracer: Tracer,
     caplog: pytest.LogCaptureFixture,
     state: str,
 ) -> None:
-    """It does not get into the log, where a client could write what it likes."""
-    surface = Surface(upstream, request_metrics=RequestMetrics(tracer=tracer))
+    """It is not logged: a client could write anything there."""
+    surface = Surface(upstream, tracer=tracer)
     surface.add("m", await start_engine(script(answer(b"{}"))))
 
     async with surface.client() as client:
@@ -153,13 +152,13 @@ async def test_what_is_no_trace_state_is_left_out(
     assert not caplog.records
 
 
-async def test_what_is_not_sampled_is_not_written(
+async def test_requests_that_are_not_sampled_write_no_spans(
     upstream: UpstreamClient, start_engine: StartEngine, spans: InMemorySpanExporter
 ) -> None:
     """The engine is told so, and answers all the same."""
     provider = TracerProvider(sampler=ALWAYS_OFF)
     provider.add_span_processor(SimpleSpanProcessor(spans))
-    surface = Surface(upstream, request_metrics=RequestMetrics(tracer=Tracer(provider)))
+    surface = Surface(upstream, tracer=Tracer(provider))
     engine = await start_engine(script(answer(b"{}")))
     surface.add("m", engine)
 
@@ -218,14 +217,14 @@ async def test_the_standard_variables_turn_it_on(environ: dict[str, str]) -> Non
         ),
     ],
 )
-def test_what_cannot_be_is_named(environ: dict[str, str], words: str) -> None:
+def test_invalid_variables_are_named(environ: dict[str, str], words: str) -> None:
     """The variable, its value and what it may be."""
     with pytest.raises(ConfigError, match=words):
         tracer_of(environ)
 
 
-def test_off_it_imports_nothing() -> None:
-    """Who does not trace does not pay for it."""
+def test_tracing_that_is_off_imports_nothing() -> None:
+    """A router that traces nothing does not pay for it."""
     code = (
         "import sys; from gateway.serving.tracing import tracer_of; assert tracer_of({}) is None;"
         "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"

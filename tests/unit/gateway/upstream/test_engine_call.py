@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from gateway.errors import UpstreamFailed
-from gateway.serving.response_writer import pass_bytes
+from gateway.serving.response_writer import forward_bytes
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.engine_call import (
     TOKENIZE,
@@ -113,7 +113,7 @@ async def test_a_long_response_is_forwarded_in_parts(
     first = await read_whole(response)
     assert len(first) < len(body)
     await client.reply.begin(200, [])
-    await pass_bytes(response, first, client.reply)
+    await forward_bytes(response, first, client.reply)
     assert client.body == body
     assert client.is_complete
 

@@ -1,0 +1,140 @@
+"""Assembly of a router: the one place where its parts are made and joined."""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gateway.admission.cold_start import Wake
+from gateway.faults import Faults
+from gateway.http.app import GatewayApp, create_app
+from gateway.http.health import health_router
+from gateway.http.models import models_router
+from gateway.http.operators import operators_router
+from gateway.metrics import Recorder
+from gateway.routing.decision import DecisionLog
+from gateway.routing.fleet import Fleet
+from gateway.serving.attempts import RouterContext
+from gateway.serving.demand_publisher import DemandPublisher
+from gateway.serving.gauges import Gauges
+from gateway.serving.handler import InferenceHandler
+from gateway.serving.live_config import LiveConfig
+from gateway.serving.operator_access import OperatorAccess
+from gateway.serving.pool import ModelPools, SharedState
+from gateway.serving.request_metrics import RequestMetrics
+from gateway.serving.shadow import ShadowTraffic
+from gateway.serving.target_resolver import TargetResolver
+from gateway.serving.telemetry_client import TelemetryClient
+from gateway.serving.tracing import Tracer
+from gateway.upstream.client import UpstreamClient
+from gateway.upstream.engine_call import EngineClient
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterOptions:
+    """Settings of a router that are fixed at its start."""
+
+    is_local: bool = False
+    """The gateway can be reached from this machine only: operators need no key."""
+    is_forwarded: bool = False
+    """A proxy of the gateway's own names the client in `x-forwarded-for`."""
+    recorder: Recorder | None = None
+    """Where metrics go, if anywhere."""
+    tracer: Tracer | None = None
+    """Where requests are traced, if anywhere."""
+    time_of_day: Callable[[], float] = time.time
+    """Seconds since the epoch."""
+    rng: random.Random = field(default_factory=random.Random)
+    """Breaks ties and keeps no secret."""
+
+
+class AssembledRouter:
+    """Parts of one router, joined; its background work runs from `start` to `close`."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        wake: Wake,
+        live_config: LiveConfig,
+        upstream: UpstreamClient,
+        options: RouterOptions,
+    ) -> None:
+        self.fleet = fleet
+        self.live_config = live_config
+        self.request_metrics = RequestMetrics(options.recorder, options.tracer)
+        recorder = self.request_metrics.recorder
+        self.pools = ModelPools(
+            fleet,
+            SharedState(
+                decisions=DecisionLog(observer=self.request_metrics.record_outcome),
+                rng=options.rng,
+                time_of_day=options.time_of_day,
+                monotonic=time.monotonic,
+                wake=wake,
+            ),
+        )
+        self.context = RouterContext(
+            EngineClient(upstream),
+            self.pools,
+            Faults(recorder),
+            is_forwarded=options.is_forwarded,
+        )
+        resolver = TargetResolver(fleet)
+        self._shadows = ShadowTraffic(resolver, self.context, recorder)
+        self._access = OperatorAccess(live_config, is_local=options.is_local)
+        self._telemetry_client = TelemetryClient(
+            fleet, self.pools, upstream, options.time_of_day, options.rng
+        )
+        self._demand_publisher = DemandPublisher(lambda: self.pools.demands)
+        self.gauges = Gauges(self.pools, recorder)
+        self.app = self._app(resolver)
+
+    def start(self) -> None:
+        """Begin to follow engines, to tell them the demand and to publish gauges."""
+        self._telemetry_client.start()
+        self._demand_publisher.start()
+        self.gauges.start()
+
+    async def close(self) -> None:
+        """End all background work, and export the last metrics and traces."""
+        await self._demand_publisher.close()
+        await self._telemetry_client.close()
+        self.pools.close()
+        await self.gauges.close()  # after all that counts
+        if (tracer := self.request_metrics.tracer) is not None:
+            await tracer.close()
+
+    def _app(self, resolver: TargetResolver) -> GatewayApp:
+        context, live_config, shadows = self.context, self.live_config, self._shadows
+        inference = InferenceHandler(resolver, context, shadows, live_config, self.request_metrics)
+        routers = (
+            models_router(self.fleet, live_config),
+            health_router(self.fleet),
+            operators_router(
+                resolver, self.pools, context.faults, shadows, live_config, self._access
+            ),
+        )
+        return create_app(inference, routers, self._shut_down)
+
+    async def _shut_down(self) -> None:
+        """Drop all that is under way: the server of the application shuts down."""
+        await self._shadows.close()
+        await self.context.engines.close()
+
+
+def build_router(
+    fleet: Fleet,
+    wake: Wake,
+    *,
+    live_config: LiveConfig | None = None,
+    upstream: UpstreamClient | None = None,
+    options: RouterOptions | None = None,
+) -> AssembledRouter:
+    """A router for the models in `fleet`; `wake` has engines started for models that have none."""
+    return AssembledRouter(
+        fleet,
+        wake,
+        live_config or LiveConfig(),
+        upstream or UpstreamClient(),
+        options or RouterOptions(),
+    )

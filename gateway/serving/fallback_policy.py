@@ -1,0 +1,55 @@
+"""Fallback policy: the step after the failure of one model of a chain, as a pure function."""
+
+from enum import Enum, auto
+
+from gateway.errors import (
+    AdapterBroken,
+    ContextExceeded,
+    GatewayError,
+    ModelNotFound,
+    ModelUnavailable,
+    Overloaded,
+    UnsupportedRoute,
+    UpstreamFailed,
+)
+
+PERMANENT = (ModelNotFound, UnsupportedRoute)
+"""Errors that would be the same at another time."""
+FALLS_BACK = (
+    *PERMANENT,
+    *(ModelUnavailable, AdapterBroken, Overloaded, UpstreamFailed, ContextExceeded),
+)
+"""Errors for which another model may answer."""
+
+
+class FallbackStep(Enum):
+    """Step that follows the failure of a model."""
+
+    NEXT_MODEL = auto()
+    """Let the next model of the chain answer."""
+    RAISE = auto()
+    """Tell the client of this error."""
+    RAISE_EARLIER = auto()
+    """Tell the client of the last error that another try might change."""
+
+
+def next_step(
+    error: GatewayError, *, is_last: bool, has_begun: bool, has_earlier: bool
+) -> FallbackStep:
+    """The step after the error of a model; pure.
+
+    `is_last`: no other model may answer. `has_begun`: the client has some of an answer already.
+    `has_earlier`: an earlier model of the chain failed with an error that is not permanent.
+    """
+    if has_begun or not isinstance(error, FALLS_BACK):
+        return FallbackStep.RAISE
+    if not is_last:
+        return FallbackStep.NEXT_MODEL
+    if is_permanent(error) and has_earlier:
+        return FallbackStep.RAISE_EARLIER
+    return FallbackStep.RAISE
+
+
+def is_permanent(error: GatewayError) -> bool:
+    """Whether the error would be the same at another time."""
+    return isinstance(error, PERMANENT)

@@ -1,0 +1,101 @@
+"""Retry policy: the step after a failed attempt, from its failure, the progress and the budget.
+
+Until its client has been sent any of the answer, a request is retried on another replica, within
+the model's retry budget. A stream that breaks later is resumed on another replica, where it can be.
+
+A request may itself be what makes replicas fail. So each has few attempts that bring its client
+nothing new, and one under which two replicas have died gets no third.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from gateway.errors import Reason
+
+FREE = frozenset({Reason.UNREACHABLE, Reason.DRAINING, Reason.STUCK})
+"""Reasons of failures after which no engine goes on working for the request."""
+
+
+class NextStep(Enum):
+    """Step that follows a failed attempt."""
+
+    RETRY = auto()
+    """Send the request to another replica; its client has been sent nothing."""
+    RESUME = auto()
+    """Have another replica carry the stream on."""
+    GIVE_UP = auto()
+    """Tell the client, or let another model answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Failure of one attempt."""
+
+    reason: Reason
+    has_died: bool = False
+    """The replica has died under the request."""
+
+    @property
+    def is_free(self) -> bool:
+        """Whether another attempt costs no retry: no engine still works for this one."""
+        return self.has_died or self.reason in FREE
+
+
+@dataclass(slots=True)
+class Progress:
+    """Attempts at one request so far, and what its client has been sent."""
+
+    parts: int = 0
+    """Parts of a stream that the client had been sent when the last attempt failed."""
+    is_committed: bool = False
+    """An answer has begun that is no stream: it can be neither taken back nor carried on."""
+    is_resumable: bool = False
+    """What the client has been sent is known, and may be carried on."""
+    retries: int = 0
+    """Further attempts since one brought the client anything new."""
+    deaths: int = 0
+    """Replicas that have died under the request since then."""
+    resumes: int = 0
+    """How often the stream has been resumed."""
+
+    def record_failure(
+        self, failure: Failure, parts: int, *, is_committed: bool, is_resumable: bool
+    ) -> None:
+        """Take note of a failed attempt, after which the client had been sent so many parts."""
+        if parts > self.parts:
+            self.parts, self.retries, self.deaths = parts, 0, 0
+        self.deaths += failure.has_died
+        self.is_committed, self.is_resumable = is_committed, is_resumable
+
+    def record_step(self, step: NextStep) -> None:
+        """Take note of another attempt."""
+        self.retries += 1
+        self.resumes += step is NextStep.RESUME
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Limits on the attempts at one request."""
+
+    max_retries: int = 2
+    """Attempts beside the first one, and beside each that has brought the client something new."""
+    max_resumes: int = 8
+    """How often one stream is resumed."""
+    max_deaths: int = 2
+    """Replicas that may die under one request before it is taken to be the cause."""
+
+    def next(self, failure: Failure, progress: Progress, *, has_budget: bool) -> NextStep:
+        """The step after a failure, which `progress` counts already; pure.
+
+        `has_budget`: whether the model's retry budget pays for another attempt.
+        """
+        if progress.is_committed or progress.retries >= self.max_retries or self.is_final(progress):
+            return NextStep.GIVE_UP
+        if progress.parts:
+            can_resume = progress.is_resumable and progress.resumes < self.max_resumes
+            return NextStep.RESUME if can_resume else NextStep.GIVE_UP
+        return NextStep.RETRY if failure.is_free or has_budget else NextStep.GIVE_UP
+
+    def is_final(self, progress: Progress) -> bool:
+        """Whether the request is taken to be what replicas die of: nobody should retry it."""
+        return progress.deaths >= self.max_deaths

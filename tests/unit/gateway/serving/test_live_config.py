@@ -1,0 +1,113 @@
+"""The live config: a wrong gateway config never takes the place of a good one."""
+
+import logging
+
+import pytest
+
+from gateway.errors import ConfigError
+from gateway.serving.live_config import LiveConfig, RejectedConfig
+
+KEY = "k" * 16
+GOOD = {"aliases": {"x": "m"}, "max_body_mb": 2}
+WRONG = {"aliases": {"x": "x"}, "max_body_mb": 3}
+LINE = "gateway: aliases.x: resolves to itself: x -> x"
+
+
+class MemoryStore:
+    """A config store in memory."""
+
+    def __init__(self) -> None:
+        self.config: bytes | None = None
+
+    async def keep(self, config: bytes) -> None:
+        """Keep this config."""
+        self.config = config
+
+    async def recall(self) -> bytes | None:
+        """The config that was kept last."""
+        return self.config
+
+
+def lines(rejected: RejectedConfig | None) -> tuple[str, ...]:
+    """Problems of a config that was rejected, if one was."""
+    return rejected.problems if rejected else ()
+
+
+async def test_a_good_config_is_adopted() -> None:
+    """Names, limits and access are those of the config, and operators can see it."""
+    live_config = LiveConfig(MemoryStore(), {"KEY": KEY})
+    await live_config.adopt({**GOOD, "admin_key": "env:KEY"})
+    assert live_config.names.route("x", b"").models == ("m",)
+    assert (live_config.config.max_body_mb, live_config.admin_key) == (2, KEY)
+    report = live_config.report()
+    assert report["refused"] is None
+    assert report["config"] == {
+        "aliases": {"x": "m"},
+        "splits": {},
+        "fallbacks": {},
+        "max_body_mb": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        (WRONG, LINE),
+        ({"max_body_mb": 3, "admin_key": "env:NONE"}, "gateway: admin_key: "),
+        (["max_body_mb"], "gateway: should be a mapping, found a list"),
+        ({"aliases": {"x": object()}}, "gateway: aliases.x: should be text, found "),
+    ],
+)
+async def test_a_wrong_config_leaves_the_previous_one_in_force(
+    wrong: object, line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing of it takes effect; what is wrong is logged and shown to operators."""
+    store = MemoryStore()
+    live_config = LiveConfig(store)
+    await live_config.adopt(GOOD)
+    kept, before = store.config, (live_config.config, live_config.names)
+    with caplog.at_level(logging.ERROR):
+        await live_config.adopt(wrong)
+    assert (live_config.config, live_config.names) == before
+    assert live_config.config.max_body_mb == 2
+    assert store.config == kept
+    assert lines(live_config.rejected)[0].startswith(line)
+    assert line in caplog.text
+
+
+async def test_a_good_config_clears_the_rejection() -> None:
+    """Problems of an earlier config are no longer shown."""
+    live_config = LiveConfig(MemoryStore())
+    await live_config.adopt(GOOD)
+    await live_config.adopt(WRONG)
+    await live_config.adopt({})
+    assert live_config.rejected is None
+    assert live_config.names.route("x", b"").models == ("x",)
+
+
+async def test_a_router_that_starts_with_a_wrong_config_restores_the_kept_one() -> None:
+    """A router that has had no config of its own goes by the one that another one kept."""
+    store = MemoryStore()
+    live_config = LiveConfig(store)
+    await LiveConfig(store).adopt(GOOD)
+    await live_config.adopt(WRONG)
+    assert live_config.names.route("x", b"").models == ("m",)
+    assert lines(live_config.rejected) == (LINE,)
+
+
+async def test_a_first_config_that_is_wrong_stops_the_start() -> None:
+    """Where none was kept, the error reaches Serve, and `serve status` with it."""
+    store = MemoryStore()
+    live_config = LiveConfig(store)
+    with pytest.raises(ConfigError, match="resolves to itself"):
+        await live_config.adopt(WRONG)
+    assert store.config is None
+    assert live_config.rejected is None
+
+
+async def test_an_unreadable_kept_config_is_ignored() -> None:
+    """A kept config that this version rejects does not hide what is wrong with the new one."""
+    store = MemoryStore()
+    store.config = b'{"of_another_version": 1}'
+    with pytest.raises(ConfigError, match="resolves to itself"):
+        await LiveConfig(store).adopt(WRONG)

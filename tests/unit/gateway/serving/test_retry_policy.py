@@ -1,0 +1,74 @@
+"""The retry policy: what follows each kind of failure."""
+
+import pytest
+
+from gateway.errors import Reason
+from gateway.serving.retry_policy import FREE, Failure, NextStep, Progress, RetryPolicy
+
+POLICY = RetryPolicy(max_retries=2, max_resumes=3, max_deaths=2)
+COSTLY = Failure(Reason.ANSWERED_5XX)
+DIED = Failure(Reason.BROKE_OFF, has_died=True)
+RETRY, RESUME, GIVE_UP = NextStep.RETRY, NextStep.RESUME, NextStep.GIVE_UP
+
+
+@pytest.mark.parametrize(
+    ("failure", "progress", "has_budget", "step"),
+    [
+        # before the client has been sent anything: within retries and budget
+        (COSTLY, Progress(), True, RETRY),
+        (COSTLY, Progress(), False, GIVE_UP),
+        (COSTLY, Progress(retries=1), True, RETRY),
+        (COSTLY, Progress(retries=2), True, GIVE_UP),
+        # no engine works on for these: they cost no budget
+        (Failure(Reason.UNREACHABLE), Progress(), False, RETRY),
+        (Failure(Reason.DRAINING), Progress(), False, RETRY),
+        (Failure(Reason.STUCK), Progress(retries=1), False, RETRY),
+        (Failure(Reason.STUCK), Progress(retries=2), False, GIVE_UP),
+        (DIED, Progress(deaths=1), False, RETRY),
+        # a request under which replicas die gets no third
+        (DIED, Progress(deaths=2), True, GIVE_UP),
+        (DIED, Progress(parts=5, is_resumable=True, deaths=2), True, GIVE_UP),
+        # an answer that is no stream can be neither taken back nor carried on
+        (COSTLY, Progress(is_committed=True), True, GIVE_UP),
+        (DIED, Progress(is_committed=True), True, GIVE_UP),
+        # a stream that has begun is resumed, whatever the budget, where it may be
+        (COSTLY, Progress(parts=5, is_resumable=True), False, RESUME),
+        (DIED, Progress(parts=5, is_resumable=True, retries=1), False, RESUME),
+        (DIED, Progress(parts=5, is_resumable=True, retries=2), True, GIVE_UP),
+        (DIED, Progress(parts=5, is_resumable=True, resumes=2), True, RESUME),
+        (DIED, Progress(parts=5, is_resumable=True, resumes=3), True, GIVE_UP),
+        (COSTLY, Progress(parts=5), True, GIVE_UP),
+    ],
+)
+def test_the_next_step_follows_from_failure_progress_and_budget(
+    failure: Failure, progress: Progress, has_budget: bool, step: NextStep
+) -> None:
+    """One row for each rule."""
+    assert POLICY.next(failure, progress, has_budget=has_budget) is step
+
+
+def test_only_failures_after_which_an_engine_works_on_cost_a_retry() -> None:
+    """All others, and deaths, are free."""
+    assert {reason for reason in Reason if Failure(reason).is_free} == FREE
+    assert all(Failure(reason, has_died=True).is_free for reason in Reason)
+
+
+def test_progress_starts_retries_and_deaths_anew() -> None:
+    """But not the number of resumes, which bounds the whole stream."""
+    progress = Progress()
+    progress.record_failure(DIED, parts=3, is_committed=False, is_resumable=True)
+    progress.record_step(RESUME)
+    before = (progress.retries, progress.deaths, progress.resumes)
+    progress.record_failure(DIED, parts=3, is_committed=False, is_resumable=True)
+    without_news = (progress.retries, progress.deaths, progress.resumes)
+    progress.record_failure(COSTLY, parts=4, is_committed=False, is_resumable=True)
+
+    assert before == (1, 1, 1)
+    assert without_news == (1, 2, 1)
+    assert (progress.parts, progress.retries, progress.deaths, progress.resumes) == (4, 0, 0, 1)
+
+
+@pytest.mark.parametrize(("deaths", "is_final"), [(0, False), (1, False), (2, True)])
+def test_a_request_that_kills_replicas_is_final(deaths: int, is_final: bool) -> None:
+    """Its client is told not to retry it."""
+    assert POLICY.is_final(Progress(deaths=deaths)) is is_final
