@@ -95,7 +95,7 @@ class EngineReplica:
         """Load of this replica, on which `deployments.autoscaling` scales."""
         stats = engine_stats(
             self._engine.facts,
-            self._engine.report,
+            self._engine.tracker,
             in_flight=self._server.in_flight,
             held=self._server.demand,
             start_s=self._start_s,

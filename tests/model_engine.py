@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway.upstream.sse import payload, split
+from gateway.upstream.sse import event_data, split_events
 
 Body = dict[str, Any]
 Token = tuple[str, str]
@@ -171,12 +171,12 @@ class Summary:
 def summary(stream: bytes) -> Summary:
     """What a client makes of a whole stream."""
     seen = Summary()
-    for event in split(stream):
+    for event in split_events(stream):
         assert seen.dones == 0, "nothing comes after the end"
-        if payload(event) == b"[DONE]":
+        if event_data(event) == b"[DONE]":
             seen.dones += 1
             continue
-        chunk = json.loads(payload(event))
+        chunk = json.loads(event_data(event))
         seen.ids.add(f"{chunk['id']} {chunk['created']} {chunk['model']}")
         if not chunk["choices"]:
             seen.usages.append(chunk["usage"])

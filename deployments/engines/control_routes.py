@@ -30,7 +30,7 @@ _demand_decoder = msgspec.json.Decoder(Demand)
 class ControlRoutes:
     """An engine's application, and beside it the routes by which routers and engine coordinate.
 
-    `TELEMETRY_PATH` streams what the engine's report has to say: each subscriber gets a snapshot
+    `TELEMETRY_PATH` streams what the engine's tracker has to say: each subscriber gets a snapshot
     and then every change. One task makes the frames for all, from the first subscriber to `close`.
     `DEMAND_PATH` receives what routers hold back for the engine. A drain waits for neither.
     """
@@ -38,13 +38,13 @@ class ControlRoutes:
     def __init__(
         self,
         app: App,
-        report: EngineTracker,
+        tracker: EngineTracker,
         now: Callable[[], float] = time.monotonic,
         keep_alive_s: float = KEEP_ALIVE_S,
         backlog_bytes: int = BACKLOG_BYTES,
     ) -> None:
         self._app = app
-        self._report = report
+        self._tracker = tracker
         self._demands = RouterDemand(now)
         self._keep_alive_s = keep_alive_s
         self._backlog_bytes = backlog_bytes
@@ -52,7 +52,7 @@ class ControlRoutes:
         self._changed = asyncio.Event()
         self._sender: asyncio.Task[None] | None = None
         self._is_closed = False
-        report.watch(self._on_change)
+        tracker.add_listener(self._on_change)
 
     @property
     def demand(self) -> Demand:
@@ -76,14 +76,14 @@ class ControlRoutes:
 
     def drain(self) -> None:
         """Tell every subscriber, at once, that the engine accepts no more requests."""
-        self._report.drain()
+        self._tracker.record_draining()
         self._publish()
 
     async def close(self) -> None:
         """End all subscriptions; later ones are rejected."""
         if not self._is_closed:
             self._is_closed = True
-            self._report.unwatch(self._on_change)
+            self._tracker.remove_listener(self._on_change)
             self._publish()
         for subscriber in self._subscribers:
             subscriber.end()
@@ -96,7 +96,7 @@ class ControlRoutes:
         if body is None:
             return
         try:
-            self._demands.hear(_demand_decoder.decode(body))
+            self._demands.record(_demand_decoder.decode(body))
         except msgspec.MsgspecError as error:
             await send_error(send, InvalidRequest(f"This is no demand: {error}."))
         else:
@@ -106,7 +106,7 @@ class ControlRoutes:
         headers = [(b"content-type", b"application/octet-stream"), (b"cache-control", b"no-store")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         self._publish()  # pending changes are in the new subscriber's snapshot
-        subscriber = _Subscriber(encode_update(self._report.snapshot()), self._backlog_bytes)
+        subscriber = _Subscriber(encode_update(self._tracker.snapshot()), self._backlog_bytes)
         self._add(subscriber)
         try:
             await while_connected(receive, subscriber.send_frames(send))
@@ -124,7 +124,7 @@ class ControlRoutes:
         if self._subscribers:
             self._changed.set()
         else:
-            self._report.take()  # or it would pile up
+            self._tracker.pop_update()  # or it would pile up
 
     async def _send_changes(self) -> None:
         while True:
@@ -132,14 +132,14 @@ class ControlRoutes:
                 async with asyncio.timeout(self._keep_alive_s):
                     await self._changed.wait()
             except TimeoutError:
-                self._broadcast(self._report.beat())
+                self._broadcast(self._tracker.heartbeat())
                 continue
             self._publish()
             await asyncio.sleep(FRAME_PERIOD_S)
 
     def _publish(self) -> None:
         self._changed.clear()
-        if update := self._report.take():
+        if update := self._tracker.pop_update():
             self._broadcast(update)
 
     def _broadcast(self, update: Update) -> None:

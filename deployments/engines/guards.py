@@ -70,11 +70,11 @@ class DeadEngineGuard:
     """
 
     def __init__(
-        self, app: App, check: Callable[[], Awaitable[None]], report: EngineTracker
+        self, app: App, check: Callable[[], Awaitable[None]], tracker: EngineTracker
     ) -> None:
         self._app = app
         self._check = check
-        self._report = report
+        self._tracker = tracker
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Have the engine answer, or reject the request if the engine is dead."""
@@ -93,7 +93,7 @@ class DeadEngineGuard:
 
     async def reject(self, send: Send) -> None:
         """Answer that another engine must, and let all routers know."""
-        self._report.drain()
+        self._tracker.record_draining()
         await send_error(send, EngineDraining("This engine has died."))
 
     async def is_dead(self) -> bool:

@@ -20,7 +20,7 @@ START_POLL_S = 0.005
 
 
 class RunningEngine(Protocol):
-    """An engine that has started and can answer; it feeds `report` with every request it runs."""
+    """An engine that has started and can answer; it feeds `tracker` with every request it runs."""
 
     @property
     def app(self) -> App:
@@ -31,7 +31,7 @@ class RunningEngine(Protocol):
         """Facts that do not change while it runs."""
 
     @property
-    def report(self) -> EngineTracker:
+    def tracker(self) -> EngineTracker:
         """What routers learn about its requests, cache and adapters."""
 
     async def check(self) -> None:
@@ -61,9 +61,9 @@ class EngineServer:
         self.key = secrets.token_urlsafe(32)
         self.host = host
         self.port = 0
-        app = DeadEngineGuard(engine.app, engine.check, engine.report)
+        app = DeadEngineGuard(engine.app, engine.check, engine.tracker)
         self._control = ControlRoutes(
-            app, engine.report, keep_alive_s=keep_alive_s, backlog_bytes=backlog_bytes
+            app, engine.tracker, keep_alive_s=keep_alive_s, backlog_bytes=backlog_bytes
         )
         self._guard = EngineGuard(self._control, self.key)
         self._uvicorn = EmbeddedServer(server_config(self._guard))

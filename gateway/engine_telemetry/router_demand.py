@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from gateway.telemetry import Demand
 
-MEMORY_S = 5.0
+EXPIRY_S = 5.0
 """Routers report every second. One that is silent for this long is gone, and so is its demand."""
 
 
@@ -16,14 +16,14 @@ class RouterDemand:
         self._reports: dict[str, tuple[float, Demand]] = {}
         """Time and content of each router's latest report."""
 
-    def hear(self, demand: Demand) -> None:
+    def record(self, demand: Demand) -> None:
         """Replace the demand of the router that sent this report."""
         self._reports[demand.router] = self._now(), demand
 
     @property
     def total(self) -> Demand:
         """Sum over all routers with a recent report."""
-        oldest_s = self._now() - MEMORY_S
+        oldest_s = self._now() - EXPIRY_S
         self._reports = {
             router: report for router, report in self._reports.items() if report[0] >= oldest_s
         }

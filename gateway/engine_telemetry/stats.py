@@ -59,7 +59,7 @@ def engine_stats(
     The tracker may know fewer requests: those that generate no tokens may never reach it.
     """
     load, meter = tracker.load, tracker.meter
-    prompts, prompt_tokens = tracker.backlog
+    prompts, prompt_tokens = tracker.prefill_backlog
     return EngineStats(
         running=load.running,
         waiting=max(load.waiting, in_flight - load.running),
@@ -68,7 +68,7 @@ def engine_stats(
         kv_used_tokens=facts.kv_tokens - load.free_tokens if facts.kv_tokens else 0,
         prompts=prompts,
         prefill_backlog_s=prompt_tokens * meter.prefill_s,
-        prefill_s_per_s=meter.arriving,
+        prefill_s_per_s=meter.prefill_s_per_s,
         service_s=meter.service_s,
         held=held.requests,
         held_prefill_s=held.prefill_tokens * meter.prefill_s,

@@ -27,18 +27,18 @@ class EngineTracker:
 
     Every kind of engine must feed its tracker, all from one thread:
 
-    - `arrive` when a request has reached it and the length of its prompt is known;
-    - `start` at a request's first token;
-    - `finish` at its last token, and also if it is aborted or fails at any time before;
-    - `pool` instead of these two, for a request without tokens (an embedding);
-    - `progress` whenever a step has ended, so that an engine that is stuck is noticed;
-    - `notify` when `waiting` or `free_tokens` give another value than before;
-    - `note_adapters` when LoRA adapters are loaded, evicted or found to be broken;
-    - `forget` when it has emptied its prefix cache;
-    - `drain` when it accepts no more requests.
+    - `record_arrival` when a request has reached it and the length of its prompt is known;
+    - `record_first_token` at a request's first token;
+    - `record_finished` at its last token, and also if it is aborted or fails at any time before;
+    - `record_pooled` instead of these two, for a request without tokens (an embedding);
+    - `record_progress` whenever a step has ended, so that an engine that is stuck is noticed;
+    - `record_load_change` when `waiting` or `free_tokens` give another value than before;
+    - `record_adapters` when LoRA adapters are loaded, evicted or found to be broken;
+    - `record_cache_reset` when it has emptied its prefix cache;
+    - `record_draining` when it accepts no more requests.
 
-    The server sends each new router a `snapshot`. It sends all routers what `take` returns
-    whenever a listener is called, or what `beat` returns if nothing has changed for a while.
+    The server sends each new router a `snapshot`. It sends all routers what `pop_update` returns
+    whenever a listener is called, or what `heartbeat` returns if nothing has changed for a while.
 
     `now`: the engine's clock, in seconds.
     `waiting`: number of requests that arrived but are not scheduled yet, if the engine knows.
@@ -96,7 +96,7 @@ class EngineTracker:
         )
 
     @property
-    def backlog(self) -> tuple[int, int]:
+    def prefill_backlog(self) -> tuple[int, int]:
         """Prompts ahead of a new interactive request, and their tokens still to be computed."""
         passes = self._facts.supports_priority
         pending = [
@@ -111,24 +111,24 @@ class EngineTracker:
         """Seconds since the engine last made progress; 0 if it has no work."""
         return max(0.0, self._now() - self._progressed_s) if self._requests else 0.0
 
-    def watch(self, listener: Callable[[], None]) -> None:
+    def add_listener(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever there may be an update to send."""
         self._listeners.append(listener)
 
-    def unwatch(self, listener: Callable[[], None]) -> None:
+    def remove_listener(self, listener: Callable[[], None]) -> None:
         """Stop calling `listener`."""
         self._listeners.remove(listener)
 
-    def notify(self) -> None:
+    def record_load_change(self) -> None:
         """Record that the number of waiting requests or of free tokens has changed."""
         self._integrate_running()
         self._call_listeners()
 
-    def progress(self) -> None:
+    def record_progress(self) -> None:
         """Record that the engine has made progress."""
         self._progressed_s = self._now()
 
-    def arrive(self, dispatch: Dispatch | None, prompt_tokens: int) -> TrackedRequest:
+    def record_arrival(self, dispatch: Dispatch | None, prompt_tokens: int) -> TrackedRequest:
         """Record a request that has reached the engine.
 
         `dispatch`: None if no router sent the request.
@@ -157,7 +157,7 @@ class EngineTracker:
         self._call_listeners()
         return tracked
 
-    def start(
+    def record_first_token(
         self,
         tracked: TrackedRequest,
         cached_tokens: int,
@@ -189,7 +189,7 @@ class EngineTracker:
         self._settle_prefill(tracked, cached_tokens)
         self._call_listeners()
 
-    def finish(
+    def record_finished(
         self,
         tracked: TrackedRequest,
         completion_tokens: int,
@@ -238,31 +238,31 @@ class EngineTracker:
         )
         self._call_listeners()
 
-    def pool(self, tracked: TrackedRequest, cached_tokens: int) -> None:
+    def record_pooled(self, tracked: TrackedRequest, cached_tokens: int) -> None:
         """Record the end of a request whose result is not made of tokens, such as an embedding."""
         if tracked in self._requests:
-            self.progress()
+            self.record_progress()
             new_tokens = tracked.prompt_tokens - cached_tokens
             self.meter.record_prefill(new_tokens, tracked.arrived_s, self._now())
             self._settle_prefill(tracked, cached_tokens)
-            self.finish(tracked, 0)
+            self.record_finished(tracked, 0)
 
-    def note_adapters(self, state: AdapterState) -> None:
+    def record_adapters(self, state: AdapterState) -> None:
         """Record the current state of the engine's adapters."""
         self._adapters = state
-        self.notify()
+        self.record_load_change()
 
-    def forget(self) -> None:
+    def record_cache_reset(self) -> None:
         """Record that the engine has emptied its cache."""
         self._shadow_cache.clear()
-        self.notify()
+        self.record_load_change()
 
-    def drain(self) -> None:
+    def record_draining(self) -> None:
         """Record that the engine accepts no more requests."""
         self._is_draining = True
-        self.notify()
+        self.record_load_change()
 
-    def take(self) -> Update | None:
+    def pop_update(self) -> Update | None:
         """Return what has changed since the last call; None if nothing has."""
         load = self.load
         added, dropped = self._shadow_cache.take_changes()
@@ -282,14 +282,14 @@ class EngineTracker:
         self._is_draining_sent, self._sent_adapters = self._is_draining, self._adapters
         return None if update == unchanged else update
 
-    def beat(self) -> Update:
+    def heartbeat(self) -> Update:
         """Return what has changed since the last update, or an empty update: a sign of life."""
-        return self.take() or Update(is_draining=self._is_draining, stalled_s=self.stalled_s)
+        return self.pop_update() or Update(is_draining=self._is_draining, stalled_s=self.stalled_s)
 
     def snapshot(self) -> Update:
         """Return the whole state, for a new router.
 
-        Send the other routers what `take` returns first: a snapshot does not mark it as sent.
+        Send the other routers what `pop_update` returns first: a snapshot does not mark it as sent.
         """
         held = self._shadow_cache.held
         return Update(

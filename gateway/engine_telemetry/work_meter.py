@@ -43,7 +43,7 @@ class WorkMeter:
         return self._service_s.value
 
     @property
-    def arriving(self) -> float:
+    def prefill_s_per_s(self) -> float:
         """Seconds of prefill that arrive per second; an engine can do less than one."""
         return self._decayed_rate() * self.prefill_s
 

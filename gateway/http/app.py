@@ -15,7 +15,7 @@ from gateway.request.routes import ROUTES
 from gateway.serving.body import ClientDisconnected
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.handler import InferenceHandler
-from gateway.upstream.headers import CLOSE, sound_request_id
+from gateway.upstream.headers import CONNECTION_CLOSE, ensure_request_id
 
 BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 """Headers of which every request with a body has one."""
@@ -105,7 +105,7 @@ class GatewayApp:
 
 
 def _request_id(scope: Scope) -> bytes:
-    return sound_request_id(header(scope["headers"], REQUEST_ID, b""))
+    return ensure_request_id(header(scope["headers"], REQUEST_ID, b""))
 
 
 def _for_fastapi(
@@ -126,7 +126,7 @@ def _for_fastapi(
 
     async def send(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = message["headers"] if is_read else [*message["headers"], CLOSE]
+            headers = message["headers"] if is_read else [*message["headers"], CONNECTION_CLOSE]
             await reply.begin(message["status"], headers)
             return
         body = b"" if is_head else message.get("body", b"")

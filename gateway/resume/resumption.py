@@ -35,7 +35,7 @@ REPLACEMENT_CHARACTER = "\ufffd"
 CANNOT_COUNT = "The engine cannot count the answer's tokens."
 
 
-class Resumption(msgspec.Struct, frozen=True):
+class ResumptionPlan(msgspec.Struct, frozen=True):
     """Plan for the rest of a stream."""
 
     path: str
@@ -45,7 +45,7 @@ class Resumption(msgspec.Struct, frozen=True):
     """Turns the engine's events into the rest of the stream."""
     answered_bytes: int = 0
     """Bytes of the answer at the end of the prompt; four for each token id."""
-    ending: bytes = b""
+    final_events: bytes = b""
     """Rest of the stream, if no engine is needed."""
 
 
@@ -80,9 +80,9 @@ class _BrokenStream(msgspec.Struct, frozen=True):
         return usage
 
 
-async def resumption(
+async def plan_resumption(
     path: str, body: bytes, stream_log: StreamLog, tokenize: Tokenize
-) -> Resumption:
+) -> ResumptionPlan:
     """Plan the rest of the response to `body`, whose events so far are in `stream_log`.
 
     Raises:
@@ -92,7 +92,7 @@ async def resumption(
     if not transcript.is_empty:
         _check_resumable(path, transcript)
     if not transcript.has_output:
-        return Resumption(path, body, Splice(transcript))
+        return ResumptionPlan(path, body, Splice(transcript))
     broken = _BrokenStream(path, body, *parse_params(body), transcript)
     if broken.is_finished and (broken.known_usage or not broken.lacks_usage):
         return _without_engine(broken, broken.known_usage)
@@ -100,7 +100,7 @@ async def resumption(
         return await _continue(broken, tokenize)
     except Unresumable:
         if broken.params.is_deterministic:
-            return Resumption(path, body, Splice(transcript))
+            return ResumptionPlan(path, body, Splice(transcript))
         if broken.is_finished:
             return _without_engine(broken)
         raise
@@ -125,7 +125,7 @@ def cut_at_word_end(text: str) -> str:
     return ""
 
 
-async def _continue(broken: _BrokenStream, tokenize: Tokenize) -> Resumption:
+async def _continue(broken: _BrokenStream, tokenize: Tokenize) -> ResumptionPlan:
     params = broken.params
     check_continuable(params, broken.fields)
     text = _resumable_text(broken.transcript)
@@ -140,7 +140,7 @@ async def _continue(broken: _BrokenStream, tokenize: Tokenize) -> Resumption:
         return _with_engine(broken, continuation, make_overlap)
     if params.is_greedy:
         raise Unresumable("There is no whole word to continue from.")
-    return Resumption(broken.path, broken.body, Splice(broken.transcript, make_overlap))
+    return ResumptionPlan(broken.path, broken.body, Splice(broken.transcript, make_overlap))
 
 
 def _resumable_text(transcript: Transcript) -> str:
@@ -159,7 +159,7 @@ def _with_engine(
     broken: _BrokenStream,
     continuation: Continuation,
     make_overlap: Callable[[ChoiceTranscript], ChoiceOverlap],
-) -> Resumption:
+) -> ResumptionPlan:
     params, transcript = broken.params, broken.transcript
     kept_tokens = continuation.kept_tokens or 0
     limits = token_limits(broken.path, params, broken.fields, kept_tokens)
@@ -178,17 +178,19 @@ def _with_engine(
     # `/tokenize` may render a conversation incompletely, but never a text.
     prompt_tokens = continuation.prompt_tokens if broken.path == COMPLETIONS else None
     splice = Splice(transcript, make_overlap, kept_tokens, prompt_tokens)
-    return Resumption(broken.path, body, splice, continuation.kept_bytes)
+    return ResumptionPlan(broken.path, body, splice, continuation.kept_bytes)
 
 
-def _finish_at_limit(broken: _BrokenStream, limit: int, prompt_tokens: int | None) -> Resumption:
+def _finish_at_limit(
+    broken: _BrokenStream, limit: int, prompt_tokens: int | None
+) -> ResumptionPlan:
     """End an answer that has all the tokens it may have, and lacks only its finish."""
     is_counted = broken.lacks_usage and prompt_tokens is not None
     usage = TokenUsage(prompt_tokens or 0, limit) if is_counted else None
     return _without_engine(broken, usage, is_out_of_tokens=True)
 
 
-async def _count_usage(broken: _BrokenStream, text: str, tokenize: Tokenize) -> Resumption:
+async def _count_usage(broken: _BrokenStream, text: str, tokenize: Tokenize) -> ResumptionPlan:
     """End a finished answer with the usage, counted by an engine's tokenizer."""
     choice = broken.transcript.choices[0]
     stop = choice.stop_reason if isinstance(choice.stop_reason, str) else ""
@@ -208,6 +210,6 @@ async def _count_usage(broken: _BrokenStream, text: str, tokenize: Tokenize) -> 
 
 def _without_engine(
     broken: _BrokenStream, usage: TokenUsage | None = None, *, is_out_of_tokens: bool = False
-) -> Resumption:
+) -> ResumptionPlan:
     events = final_events(broken.path, broken.transcript, usage, is_out_of_tokens=is_out_of_tokens)
-    return Resumption(broken.path, None, Splice(broken.transcript), ending=events)
+    return ResumptionPlan(broken.path, None, Splice(broken.transcript), final_events=events)

@@ -17,7 +17,7 @@ from gateway.upstream.completion_chunk import (
     TokenUsage,
     logprobs_count,
 )
-from gateway.upstream.sse import DONE, DONE_DATA, payload, split
+from gateway.upstream.sse import DONE, DONE_DATA, event_data, split_events
 
 _fields = msgspec.json.Decoder(RawObject)
 _choices = msgspec.json.Decoder(list[RawObject])
@@ -26,7 +26,7 @@ _token_ids = msgspec.json.Decoder(list[msgspec.Raw])
 _logprobs = msgspec.json.Decoder(LogProbs)
 
 
-class Diverged(Exception):
+class StreamDiverged(Exception):
     """The other engine's answer contradicts what the client was sent."""
 
 
@@ -59,7 +59,7 @@ class TextOverlap:
             self._position += len(known)
             return text[len(known) :]
         if not self._is_lenient:
-            raise Diverged("The other engine's answer differs from what was sent.")
+            raise StreamDiverged("The other engine's answer differs from what was sent.")
         self._position = len(self._text)
         pairs = zip(known, text, strict=False)
         return text[next(i for i, (old, new) in enumerate(pairs) if old != new) :]
@@ -107,7 +107,7 @@ class ChoiceOverlap:
             Diverged: the text contradicts what the client has.
         """
         if text and channel == self.forbidden:
-            raise Diverged("The other engine treats the rest of the answer as reasoning.")
+            raise StreamDiverged("The other engine treats the rest of the answer as reasoning.")
         overlap = self.texts.get(channel)
         return text if overlap is None else overlap.remove_from(text)
 
@@ -145,12 +145,12 @@ class Splice:
         if self._is_first:
             return events
         try:
-            return b"".join(self._splice_event(event) for event in split(events))
+            return b"".join(self._splice_event(event) for event in split_events(events))
         except (msgspec.MsgspecError, ValueError, RecursionError):
-            raise Diverged("The other engine's events cannot be parsed.") from None
+            raise StreamDiverged("The other engine's events cannot be parsed.") from None
 
     def _splice_event(self, event: bytes) -> bytes:
-        data = payload(event)
+        data = event_data(event)
         if not data:
             return event + b"\n\n"
         if self._is_done:
@@ -221,9 +221,9 @@ class Splice:
 
 def _check_overlap(overlap: ChoiceOverlap, *, has_text: bool, is_end: bool) -> None:
     if (has_text or is_end) and not overlap.is_repeated:
-        raise Diverged("The other engine's answer has less than what was sent.")
+        raise StreamDiverged("The other engine's answer has less than what was sent.")
     if has_text and overlap.is_finished:
-        raise Diverged("The other engine's answer has more than what was sent.")
+        raise StreamDiverged("The other engine's answer has more than what was sent.")
 
 
 def _rewrite_role(delta: RawObject, overlap: ChoiceOverlap) -> bool:

@@ -24,7 +24,7 @@ class StreamLog:
         self._compressed: list[bytes] = []
         self._transcript = Transcript()
 
-    def add(self, events: bytes) -> None:
+    def append(self, events: bytes) -> None:
         """Append a run of whole events."""
         raw = self._raw
         raw += events

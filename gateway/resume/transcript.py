@@ -11,7 +11,7 @@ from gateway.upstream.completion_chunk import (
     TokenUsage,
     logprobs_count,
 )
-from gateway.upstream.sse import DONE_DATA, payload, split
+from gateway.upstream.sse import DONE_DATA, event_data, split_events
 
 IDENTITY_FIELDS = ("id", "created", "model")
 """Fields that are the same in all chunks of one response."""
@@ -87,8 +87,8 @@ class Transcript:
 
     def add_events(self, events: bytes) -> None:
         """Add whole events."""
-        for event in split(events):
-            data = payload(event)
+        for event in split_events(events):
+            data = event_data(event)
             if data == DONE_DATA:
                 self.is_done = True
             elif data:

@@ -17,7 +17,7 @@ from gateway.asgi import Headers
 from gateway.errors import GatewayError, ModelUnavailable, Reason, StreamLost, UpstreamFailed
 from gateway.faults import Action, Faults
 from gateway.resume.completion_params import Unresumable
-from gateway.resume.resumption import Resumption, resumption
+from gateway.resume.resumption import ResumptionPlan, plan_resumption
 from gateway.routing.decision import Decision
 from gateway.routing.fleet import Replica
 from gateway.routing.target import Target
@@ -242,7 +242,7 @@ class Attempts:
         with self._pool.scheduler.sending(decision, self._target) as dispatch:
             rest = await self._resume(replica) if writer.has_sent else None
             if rest is not None and rest.body is None:
-                await writer.finish(rest.ending)
+                await writer.finish(rest.final_events)
                 self._failures.recovered()
                 return
             response = await self._open(self._call(dispatch, rest), replica)
@@ -261,7 +261,7 @@ class Attempts:
         else:
             self._pool.scheduler.replicas.record_success(replica)
 
-    def _call(self, dispatch: Dispatch, rest: Resumption | None) -> EngineCall:
+    def _call(self, dispatch: Dispatch, rest: ResumptionPlan | None) -> EngineCall:
         request = self._request
         path, body = request.path, request.body
         if rest is not None and rest.body is not None:
@@ -271,12 +271,12 @@ class Attempts:
 
     async def _open(self, call: EngineCall, replica: Replica) -> EngineResponse:
         with self._timing.step(ENGINE):
-            response = await self._context.engines.open(call, replica)
+            response = await self._context.engines.send(call, replica)
         if response.connect_s:
             self._timing.split(ENGINE, CONNECT, response.connect_s)
         return response
 
-    async def _resume(self, replica: Replica) -> Resumption:
+    async def _resume(self, replica: Replica) -> ResumptionPlan:
         request, stream_log = self._request, self._writer.stream_log
         if stream_log is None:
             raise StreamLost("The engine broke off before its answer was complete.")
@@ -288,7 +288,7 @@ class Attempts:
             return self._context.engines.tokenize(call, replica)
 
         try:
-            return await resumption(request.path, request.body, stream_log, tokenize)
+            return await plan_resumption(request.path, request.body, stream_log, tokenize)
         except Unresumable as error:
             raise StreamLost(f"The engine broke off before the end. {error}") from None
 

@@ -16,7 +16,7 @@ from gateway.routing.fleet import Replica
 from gateway.serving.periodic import Periodic
 from gateway.telemetry import DEMAND_PATH, Demand
 from gateway.upstream.client import UpstreamClient
-from gateway.upstream.headers import to_engine
+from gateway.upstream.headers import engine_headers
 
 PERIOD_S = 1.0
 TIMEOUT_S = 2.0
@@ -58,7 +58,7 @@ class DemandPublisher:
 
     async def _put(self, replica: Replica, demand: Demand) -> None:
         body = msgspec.json.encode(msgspec.structs.replace(demand, router=self._router))
-        headers = to_engine((), replica.metadata.key, b"demand")
+        headers = engine_headers((), replica.metadata.key, b"demand")
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 response = await self._upstream.request(

@@ -17,7 +17,7 @@ from gateway.serving.request_metrics import ClientLabels, RequestMetrics
 from gateway.serving.shadow import ShadowTraffic
 from gateway.serving.target_resolver import TargetResolver
 from gateway.serving.timing import RECEIVE
-from gateway.upstream.headers import CLOSE
+from gateway.upstream.headers import CONNECTION_CLOSE
 
 ALLOW = "POST, OPTIONS"
 
@@ -92,7 +92,7 @@ class InferenceHandler:
 
 async def _answer_other_method(scope: Scope, reply: ClientResponse) -> None:
     if scope["method"] != "OPTIONS":
-        reply.annotate([CLOSE])  # the request may have a body, which nobody reads
+        reply.annotate([CONNECTION_CLOSE])  # the request may have a body, which nobody reads
         raise MethodNotAllowed(
             f"Not allowed to {scope['method']} on {scope['path']}. (HINT: Use POST.)", ALLOW
         )

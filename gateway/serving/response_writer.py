@@ -5,16 +5,16 @@ from collections.abc import Awaitable
 from gateway.asgi import Headers, header
 from gateway.errors import ContextExceeded, GatewayError, StreamLost
 from gateway.request.routes import RESUMABLE_ROUTES
-from gateway.resume.resumption import Resumption
-from gateway.resume.splice import Diverged
+from gateway.resume.resumption import ResumptionPlan
+from gateway.resume.splice import StreamDiverged
 from gateway.resume.stream_log import StreamLog
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.timing import FIRST_EVENT
-from gateway.upstream.engine_call import WHOLE_LIMIT, read_whole
-from gateway.upstream.event_stream import pass_events
-from gateway.upstream.headers import to_client
+from gateway.upstream.engine_call import BUFFER_LIMIT, read_all
+from gateway.upstream.event_stream import forward_events
+from gateway.upstream.headers import client_headers
 from gateway.upstream.response import EngineResponse
-from gateway.upstream.sse import WholeEvents, error_event, late_answer
+from gateway.upstream.sse import EventBuffer, error_event, response_events
 
 TOO_LONG = (b"maximum context length", b"maximum model length")
 """Words of engines' refusals of a prompt that is too long; the first ones are OpenAI's own."""
@@ -42,11 +42,11 @@ class ResponseWriter:
         """Parts of a stream that the client has been sent."""
         self.is_committed = False
         """An answer that is no stream has begun: it can be neither taken back nor carried on."""
-        self._resumption: Resumption | None = None
+        self._resumption: ResumptionPlan | None = None
         """How the rest of a stream is made from what an engine sends now."""
         self._head = EVENT_STREAM
         self._path = path
-        self._events = WholeEvents()
+        self._events = EventBuffer()
         self._last = b""
 
     @property
@@ -57,12 +57,12 @@ class ResponseWriter:
     @property
     def is_between_events(self) -> bool:
         """Whether a comment may be put into the stream now."""
-        return not self.is_committed and not self._events.is_torn
+        return not self.is_committed and not self._events.is_mid_event
 
     async def forward(
         self,
         response: EngineResponse,
-        resumption: Resumption | None = None,
+        resumption: ResumptionPlan | None = None,
         *,
         has_alternative: bool = False,
     ) -> None:
@@ -86,11 +86,11 @@ class ResponseWriter:
             body = await read_answer(response, LATE_LIMIT, has_alternative=has_alternative)
             if not response.is_finished:
                 raise StreamLost("The engine's answer is no stream, and too long for an event.")
-            await self.reply.finish(late_answer(body, self._path), status=response.status)
+            await self.reply.finish(response_events(body, self._path), status=response.status)
         else:
             first = await read_answer(response, has_alternative=has_alternative)
             self.is_committed = True
-            await self.reply.begin(response.status, to_client(response.headers))
+            await self.reply.begin(response.status, client_headers(response.headers))
             await forward_bytes(response, first, self.reply)
 
     async def begin(self) -> None:
@@ -104,13 +104,15 @@ class ResponseWriter:
 
     async def fail(self, error: GatewayError) -> None:
         """End a stream that has begun with an error event."""
-        await self.reply.finish(self._events.cut() + error_event(error, self._path, self._last))
+        await self.reply.finish(
+            self._events.discard_partial() + error_event(error, self._path, self._last)
+        )
 
     async def _forward_stream(self, response: EngineResponse, *, has_alternative: bool) -> None:
-        self._head = to_client(response.headers)
+        self._head = client_headers(response.headers)
         if not (self._has_heartbeat or has_alternative):
             await self.begin()
-        self._events = WholeEvents()
+        self._events = EventBuffer()
         timing = self.reply.timing
         if not self.parts:
             timing.step(FIRST_EVENT)
@@ -121,10 +123,10 @@ class ResponseWriter:
 
     async def _forward_events(self, response: EngineResponse) -> None:
         try:
-            last = await pass_events(response, self._events, self._send)
+            last = await forward_events(response, self._events, self._send)
             if self._resumption is not None:
                 last = self._resumption.splice.feed(last)
-        except Diverged:
+        except StreamDiverged:
             raise StreamLost("The engine broke off, and another gave a different answer.") from None
         await self.begin()
         if last and not self.parts:
@@ -142,7 +144,7 @@ class ResponseWriter:
         await self.begin()
         await self._send_part(events)
 
-    async def _send_spliced(self, events: bytes, resumption: Resumption) -> None:
+    async def _send_spliced(self, events: bytes, resumption: ResumptionPlan) -> None:
         if chunk := resumption.splice.feed(events):
             await self._send_part(chunk)
 
@@ -152,7 +154,7 @@ class ResponseWriter:
         self.parts += 1
         self._last = events
         if self.stream_log is not None:
-            self.stream_log.add(events)
+            self.stream_log.append(events)
         return self.reply.part(events)
 
     def _mark_first_event(self) -> None:
@@ -166,7 +168,7 @@ def _is_event_stream(response: EngineResponse) -> bool:
 
 
 async def read_answer(
-    response: EngineResponse, limit: int = WHOLE_LIMIT, *, has_alternative: bool
+    response: EngineResponse, limit: int = BUFFER_LIMIT, *, has_alternative: bool
 ) -> bytes:
     """An engine's whole answer, or more than `limit` bytes of it.
 
@@ -174,7 +176,7 @@ async def read_answer(
         UpstreamFailed: it broke off.
         ContextExceeded: the prompt is too long for the model, and there is another one.
     """
-    body = await read_whole(response, limit)
+    body = await read_all(response, limit)
     is_refusal = has_alternative and response.status == 400
     if is_refusal and any(words in body for words in TOO_LONG):
         raise ContextExceeded("The prompt is longer than the model's context.")

@@ -10,7 +10,7 @@ from gateway.routing.fleet import Fleet, Replica
 from gateway.serving.pool import ModelPool, ModelPools
 from gateway.telemetry import TELEMETRY_PATH, Update, UpdateReader
 from gateway.upstream.client import UpstreamClient
-from gateway.upstream.headers import to_engine
+from gateway.upstream.headers import engine_headers
 from gateway.upstream.response import EngineResponse
 
 MIN_DELAY_S = 0.1
@@ -145,10 +145,10 @@ class TelemetryClient:
                 "replica %s of %s %s; its requests go elsewhere", replica.id, pool.model.name, why
             )
             pool.scheduler.replicas.back_off(replica, STUCK_BACKOFF_S)
-            self._relayed.drop(replica.address)
+            self._relayed.abort_connections(replica.address)
 
     async def _open(self, replica: Replica) -> EngineResponse:
-        headers = to_engine((), replica.metadata.key, b"telemetry")
+        headers = engine_headers((), replica.metadata.key, b"telemetry")
         async with asyncio.timeout(self._silence_s):
             response = await self._upstream.request(replica.address, "GET", TELEMETRY_PATH, headers)
         if response.status != 200:

@@ -16,11 +16,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gateway.simulation.cache import BlockCache
+from gateway.simulation.block_cache import BlockCache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineSpeeds:
+class EngineProfile:
     """Speed and size of a replica."""
 
     kv_blocks: int
@@ -34,24 +34,24 @@ class EngineSpeeds:
 
 
 @dataclass(slots=True, eq=False)
-class Run:
+class SimulatedSequence:
     """One sequence in a replica: a prompt and its answer."""
 
-    hashes: Sequence[int]
+    block_hashes: Sequence[int]
     """Content hashes of the prompt's full blocks; each includes all blocks before it."""
     prompt_tokens: int
     output_tokens: int
-    answer_hashes: Sequence[int] = ()
+    output_block_hashes: Sequence[int] = ()
     """Hashes of the blocks that the answer fills; they are cached once it is finished."""
     priority: float = 0.0
     """Lower values start first; equal ones in order of arrival."""
     cached_tokens: int = 0
     computed_tokens: int = 0
     """Prompt tokens, cached ones included."""
-    made_tokens: int = 0
+    generated_tokens: int = 0
     """Answer tokens so far."""
     is_running: bool = False
-    is_over: bool = False
+    is_finished: bool = False
     pinned_blocks: int = 0
     """Number of blocks with a hash that it uses."""
     reserved_blocks: int = 0
@@ -67,27 +67,27 @@ class Run:
 class StepResult:
     """Result of a step, or of several merged steps."""
 
-    started: list[Run] = field(default_factory=list)
+    started: list[SimulatedSequence] = field(default_factory=list)
     """Sequences whose first token is ready."""
-    ended: list[Run] = field(default_factory=list)
+    finished: list[SimulatedSequence] = field(default_factory=list)
     """Sequences whose last token is ready."""
 
 
 class BatchingReplica:
-    """One replica. Call `begin` and `end` in turn, `submit` and `abort` at any time."""
+    """One replica. Call `begin_step` and `end_step` in turn, `submit` and `abort` at any time."""
 
-    def __init__(self, profile: EngineSpeeds) -> None:
+    def __init__(self, profile: EngineProfile) -> None:
         self.profile = profile
         self.cache = BlockCache(profile.kv_blocks)
-        self._waiting: list[tuple[float, int, Run]] = []
+        self._waiting: list[tuple[float, int, SimulatedSequence]] = []
         self._serial = itertools.count()
-        self._prefilling: list[Run] = []
-        self._decoding: dict[Run, None] = {}
-        self._last_steps: list[tuple[int, int, Run]] = []
+        self._prefilling: list[SimulatedSequence] = []
+        self._decoding: dict[SimulatedSequence, None] = {}
+        self._last_steps: list[tuple[int, int, SimulatedSequence]] = []
         """Heap of the step in which each decoding sequence generates its last token."""
         self._step = 0
-        self._planned: list[tuple[Run, int]] = []
-        self._admitted: list[Run] = []
+        self._planned: list[tuple[SimulatedSequence, int]] = []
+        self._admitted: list[SimulatedSequence] = []
         self._planned_steps = 0
         self._step_duration_s = 0.0
         self.pending_tokens = 0
@@ -101,8 +101,8 @@ class BatchingReplica:
         return len(self._prefilling) + len(self._decoding)
 
     @property
-    def admitted(self) -> Sequence[Run]:
-        """Sequences that the last `begin` started."""
+    def admitted(self) -> Sequence[SimulatedSequence]:
+        """Sequences that the last `begin_step` started."""
         return self._admitted
 
     @property
@@ -115,21 +115,21 @@ class BatchingReplica:
         """Whether there is nothing to do."""
         return not (self._prefilling or self._decoding or self.waiting)
 
-    def can_ever_run(self, sequence: Run) -> bool:
+    def fits(self, sequence: SimulatedSequence) -> bool:
         """Return whether a sequence fits into an empty replica."""
         return self._total_blocks(sequence) <= self.profile.kv_blocks
 
-    def submit(self, sequence: Run) -> None:
-        """Add a sequence for which `can_ever_run` is true."""
+    def submit(self, sequence: SimulatedSequence) -> None:
+        """Add a sequence for which `fits` is true."""
         self.pending_tokens += sequence.prompt_tokens
         self.waiting += 1
         heapq.heappush(self._waiting, (sequence.priority, next(self._serial), sequence))
 
-    def abort(self, sequence: Run) -> None:
+    def abort(self, sequence: SimulatedSequence) -> None:
         """Remove a sequence, whatever its state."""
-        if sequence.is_over:
+        if sequence.is_finished:
             return
-        sequence.is_over = True
+        sequence.is_finished = True
         self.pending_tokens -= sequence.prompt_tokens - min(
             sequence.computed_tokens, sequence.prompt_tokens
         )
@@ -138,7 +138,7 @@ class BatchingReplica:
         else:
             self.waiting -= 1
 
-    def begin(self, max_steps: int = 1) -> float | None:
+    def begin_step(self, max_steps: int = 1) -> float | None:
         """Plan the next step; return its duration in seconds, or None if there is nothing to do.
 
         Up to `max_steps` steps that only decode the same sequences are merged into one.
@@ -158,39 +158,39 @@ class BatchingReplica:
             self._planned_steps = max(1, min(max_steps, self._steps_to_next_finish()))
         return self._planned_steps * self._step_duration_s
 
-    def cut(self, elapsed_s: float) -> float:
+    def shorten_steps(self, elapsed_s: float) -> float:
         """Shorten merged steps: stop after the step that runs at `elapsed_s`.
 
-        Returns when that step ends. Times are seconds since `begin`; `end` must follow.
+        Returns when that step ends. Times are seconds since `begin_step`; `end_step` must follow.
         """
         current = max(1, math.ceil(elapsed_s / self._step_duration_s))
         self._planned_steps = min(self._planned_steps, current)
         return self._planned_steps * self._step_duration_s
 
-    def end(self) -> StepResult:
+    def end_step(self) -> StepResult:
         """Complete the planned step."""
         result = StepResult()
         self._step += self._planned_steps
         for sequence in self._decoding:
-            sequence.made_tokens += self._planned_steps
+            sequence.generated_tokens += self._planned_steps
         while self._last_steps and self._last_steps[0][0] <= self._step:
             _, _, sequence = heapq.heappop(self._last_steps)
-            if not sequence.is_over:
+            if not sequence.is_finished:
                 del self._decoding[sequence]
                 self._finish(sequence, result)
         for sequence, chunk in self._planned:
-            if not sequence.is_over:
+            if not sequence.is_finished:
                 self._compute(sequence, chunk, result)
         self._planned = []
         return result
 
-    def _compute(self, sequence: Run, chunk: int, result: StepResult) -> None:
+    def _compute(self, sequence: SimulatedSequence, chunk: int, result: StepResult) -> None:
         sequence.computed_tokens += chunk
         self.pending_tokens -= chunk
         if sequence.computed_tokens < sequence.prompt_tokens:
             return
         self._prefilling.remove(sequence)
-        sequence.made_tokens = 1
+        sequence.generated_tokens = 1
         result.started.append(sequence)
         if sequence.output_tokens <= 1:
             self._finish(sequence, result)
@@ -206,37 +206,37 @@ class BatchingReplica:
             budget -= self._plan_chunk(sequence, budget)
         while budget > 0 and self._waiting and self.running < self.profile.max_running:
             sequence = self._waiting[0][2]
-            if not sequence.is_over:
+            if not sequence.is_finished:
                 if not self._has_free_blocks(sequence):
                     break
                 self._start(sequence)
                 budget -= self._plan_chunk(sequence, budget)
             heapq.heappop(self._waiting)
-        while self._waiting and self._waiting[0][2].is_over:
+        while self._waiting and self._waiting[0][2].is_finished:
             heapq.heappop(self._waiting)
 
-    def _plan_chunk(self, sequence: Run, budget: int) -> int:
+    def _plan_chunk(self, sequence: SimulatedSequence, budget: int) -> int:
         chunk = min(budget, sequence.prompt_tokens - sequence.computed_tokens)
         if chunk <= 0:
             return 0
         self._planned.append((sequence, chunk))
         # As in vLLM, the blocks count as cached from now on: the next step finds them.
         whole = (sequence.computed_tokens + chunk) // self.profile.block_size
-        whole = min(whole, len(sequence.hashes))
+        whole = min(whole, len(sequence.block_hashes))
         if whole > sequence.pinned_blocks:
             self.cache.reserve(sequence.pinned_blocks - whole)
             sequence.reserved_blocks -= whole - sequence.pinned_blocks
-            self.cache.pin(sequence.hashes[sequence.pinned_blocks : whole])
+            self.cache.pin(sequence.block_hashes[sequence.pinned_blocks : whole])
             sequence.pinned_blocks = whole
         return chunk
 
-    def _start(self, sequence: Run) -> None:
+    def _start(self, sequence: SimulatedSequence) -> None:
         sequence.pinned_blocks = self.cache.match(self._reusable_hashes(sequence))
         sequence.cached_tokens = sequence.computed_tokens = (
             sequence.pinned_blocks * self.profile.block_size
         )
         self.pending_tokens -= sequence.cached_tokens
-        self.cache.pin(sequence.hashes[: sequence.pinned_blocks])
+        self.cache.pin(sequence.block_hashes[: sequence.pinned_blocks])
         sequence.reserved_blocks = self._total_blocks(sequence) - sequence.pinned_blocks
         self.cache.reserve(sequence.reserved_blocks)
         sequence.is_running = True
@@ -244,42 +244,42 @@ class BatchingReplica:
         self._admitted.append(sequence)
         self._prefilling.append(sequence)
 
-    def _has_free_blocks(self, sequence: Run) -> bool:
+    def _has_free_blocks(self, sequence: SimulatedSequence) -> bool:
         # Blocks that other sequences use need no room of their own.
         return (
             self._total_blocks(sequence) - self.cache.match_pinned(self._reusable_hashes(sequence))
             <= self.cache.free
         )
 
-    def _reusable_hashes(self, sequence: Run) -> Sequence[int]:
+    def _reusable_hashes(self, sequence: SimulatedSequence) -> Sequence[int]:
         # The last token of a prompt is always computed: its output is the first answer token.
-        return sequence.hashes[: (sequence.prompt_tokens - 1) // self.profile.block_size]
+        return sequence.block_hashes[: (sequence.prompt_tokens - 1) // self.profile.block_size]
 
-    def _total_blocks(self, sequence: Run) -> int:
+    def _total_blocks(self, sequence: SimulatedSequence) -> int:
         return math.ceil(
             (sequence.prompt_tokens + sequence.output_tokens) / self.profile.block_size
         )
 
-    def _finish(self, sequence: Run, result: StepResult) -> None:
-        sequence.is_over = True
-        result.ended.append(sequence)
-        self._free_blocks(sequence, sequence.answer_hashes)
+    def _finish(self, sequence: SimulatedSequence, result: StepResult) -> None:
+        sequence.is_finished = True
+        result.finished.append(sequence)
+        self._free_blocks(sequence, sequence.output_block_hashes)
 
-    def _remove(self, sequence: Run) -> None:
+    def _remove(self, sequence: SimulatedSequence) -> None:
         if sequence in self._decoding:
             del self._decoding[sequence]
         elif sequence in self._prefilling:
             self._prefilling.remove(sequence)
         self._free_blocks(sequence)
 
-    def _free_blocks(self, sequence: Run, filled_hashes: Sequence[int] = ()) -> None:
+    def _free_blocks(self, sequence: SimulatedSequence, filled_hashes: Sequence[int] = ()) -> None:
         sequence.is_running = False
         self.cache.reserve(-sequence.reserved_blocks)
-        self.cache.keep(filled_hashes)
-        self.cache.unpin(sequence.hashes[: sequence.pinned_blocks])
+        self.cache.insert(filled_hashes)
+        self.cache.unpin(sequence.block_hashes[: sequence.pinned_blocks])
         sequence.reserved_blocks = sequence.pinned_blocks = 0
 
     def _steps_to_next_finish(self) -> int:
-        while self._last_steps and self._last_steps[0][2].is_over:
+        while self._last_steps and self._last_steps[0][2].is_finished:
             heapq.heappop(self._last_steps)
         return self._last_steps[0][0] - self._step if self._last_steps else 1

@@ -11,11 +11,11 @@ from rich.console import Console
 from gateway.config.config_errors import suggestion
 from gateway.config.policy_names import policy_names
 from gateway.errors import ConfigError
-from gateway.simulation.batching import EngineSpeeds
+from gateway.simulation.batching import EngineProfile
 from gateway.simulation.comparison import Comparison
-from gateway.simulation.setting import LabSettings
+from gateway.simulation.settings import SimulationSettings
 from gateway.simulation.trace import BLOCK_TOKENS, Workload, read_trace
-from gateway.simulation.workloads import GENERATORS, REQUESTS, generated
+from gateway.simulation.workloads import DEFAULT_REQUESTS, GENERATORS, generate_workload
 
 PLOT_FORMATS = (".png", ".svg", ".pdf")
 
@@ -91,7 +91,7 @@ def command(  # noqa: PLR0913 - each is an option of the command
             _check_plot(plot)
         workload = _workload(trace, limit).at_speed(speed)
         workload = workload.spread() if spread else workload
-        engine = EngineSpeeds(
+        engine = EngineProfile(
             kv_blocks=kv_tokens // BLOCK_TOKENS,
             block_size=BLOCK_TOKENS,
             max_running=max_running,
@@ -100,7 +100,7 @@ def command(  # noqa: PLR0913 - each is an option of the command
             step_s_per_prefill_token=prefill_ms / 1000,
             step_s_per_sequence=sequence_ms / 1000,
         )
-        settings = LabSettings(
+        settings = SimulationSettings(
             replicas=replicas,
             engine=engine,
             routers=routers,
@@ -135,7 +135,7 @@ def _policies(names: str) -> list[str]:
 
 def _workload(trace: str, limit: int | None) -> Workload:
     if trace in GENERATORS:
-        return generated(trace, limit or REQUESTS)
+        return generate_workload(trace, limit or DEFAULT_REQUESTS)
     path = Path(trace)
     if not path.exists():
         raise ConfigError(

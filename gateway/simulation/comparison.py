@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from rich.console import Console
 from rich.table import Table
 
-from gateway.simulation.scores import PolicyResult, infinite_cache_hit_rate
-from gateway.simulation.setting import LabSettings
+from gateway.simulation.results import PolicyResult, infinite_cache_hit_rate
+from gateway.simulation.settings import SimulationSettings
 from gateway.simulation.simulator import simulate
 from gateway.simulation.trace import Workload
 
@@ -25,7 +25,9 @@ class Comparison:
     results: Sequence[PolicyResult]
 
     @classmethod
-    def of(cls, workload: Workload, policies: Iterable[str], settings: LabSettings) -> "Comparison":
+    def of(
+        cls, workload: Workload, policies: Iterable[str], settings: SimulationSettings
+    ) -> "Comparison":
         """Simulate a workload under each policy.
 
         Raises:
@@ -75,7 +77,7 @@ class Comparison:
         console.print("imbalance: tokens the busiest replica computed, over the mean of all")
 
 
-def _headline(workload: Workload, settings: LabSettings) -> str:
+def _headline(workload: Workload, settings: SimulationSettings) -> str:
     requests, last_s = len(workload.requests), workload.requests[-1].arrived_s
     rate = f" at {requests / last_s:.3g}/s" if last_s else ""
     replicas = f"{settings.replicas} replica{'s'[: settings.replicas > 1]}"

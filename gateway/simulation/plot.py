@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gateway.simulation.comparison import Comparison
-from gateway.simulation.scores import PolicyResult
+from gateway.simulation.results import PolicyResult
 
 COLOUR = "#4878a8"
 BEST = "#2e7d4f"

@@ -22,14 +22,14 @@ from gateway.routing.fleet import Replica, ServedModel
 from gateway.routing.scheduler import Scheduler
 from gateway.routing.target import Target
 from gateway.simulation.batching import BatchingReplica
-from gateway.simulation.engine import LabEngine, Outcome, simulated_sequence
-from gateway.simulation.setting import LabSettings
+from gateway.simulation.settings import SimulationSettings
 from gateway.simulation.timeline import Timeline
 from gateway.simulation.trace import TraceRequest, Workload
+from gateway.simulation.virtual_engine import RequestOutcome, VirtualEngine, simulated_sequence
 from gateway.telemetry import ReplicaMetadata, Update
 
 
-def simulate(workload: Workload, policy: str, settings: LabSettings) -> list[Outcome]:
+def simulate(workload: Workload, policy: str, settings: SimulationSettings) -> list[RequestOutcome]:
     """Send each request of a workload where `policy` chooses; return the outcomes in order.
 
     Raises:
@@ -45,7 +45,7 @@ COMMON_REQUEST = InferenceRequest(head=RequestHead(MODEL))
 
 
 class _Simulation:
-    def __init__(self, policy: str, settings: LabSettings) -> None:
+    def __init__(self, policy: str, settings: SimulationSettings) -> None:
         self._timeline = Timeline()
         metadata = ReplicaMetadata(model=MODEL, host="", port=0, key="", facts=settings.facts)
         options = ServingOptions.model_validate({"routing": {"policy": policy}})
@@ -58,19 +58,19 @@ class _Simulation:
         ]
         self._positions = {name: position for position, name in enumerate(names)}
         self._engines = [
-            LabEngine(settings, self._timeline, partial(self._publish, name)) for name in names
+            VirtualEngine(settings, self._timeline, partial(self._publish, name)) for name in names
         ]
         for name, engine in zip(names, self._engines, strict=True):
-            self._publish(name, engine.report.snapshot())
+            self._publish(name, engine.tracker.snapshot())
 
-    def run(self, workload: Workload) -> list[Outcome]:
+    def run(self, workload: Workload) -> list[RequestOutcome]:
         """Run until all requests have arrived and finished."""
-        outcomes: list[Outcome] = []
+        outcomes: list[RequestOutcome] = []
         arrivals = zip(workload.requests, itertools.cycle(self._routers), strict=False)
 
         def schedule_next() -> None:
             if pair := next(arrivals, None):
-                self._timeline.at(pair[0].arrived_s, partial(arrive, *pair))
+                self._timeline.call_at(pair[0].arrived_s, partial(arrive, *pair))
 
         def arrive(request: TraceRequest, router: Scheduler) -> None:
             outcomes.append(self._send(request, router))
@@ -80,13 +80,13 @@ class _Simulation:
         self._timeline.run()
         return outcomes
 
-    def _send(self, request: TraceRequest, router: Scheduler) -> Outcome:
+    def _send(self, request: TraceRequest, router: Scheduler) -> RequestOutcome:
         target = Target(COMMON_REQUEST, self._model, self._model.name, request.prompt)
         decision = router.choose(target)
-        outcome = Outcome(request, self._positions[decision.replica.id])
+        outcome = RequestOutcome(request, self._positions[decision.replica.id])
         in_flight = contextlib.ExitStack()
         dispatch = in_flight.enter_context(router.sending(decision, target))
-        self._engines[outcome.replica].take(dispatch, outcome, in_flight.close)
+        self._engines[outcome.replica].submit(dispatch, outcome, in_flight.close)
         return outcome
 
     def _publish(self, replica: str, update: Update) -> None:
@@ -94,10 +94,10 @@ class _Simulation:
             router.record_update(replica, update)
 
 
-def _check_sizes(workload: Workload, settings: LabSettings) -> None:
+def _check_sizes(workload: Workload, settings: SimulationSettings) -> None:
     replica = BatchingReplica(settings.engine)
     for position, request in enumerate(workload.requests, start=1):
-        if not replica.can_ever_run(simulated_sequence(request)):
+        if not replica.fits(simulated_sequence(request)):
             raise ConfigError(
                 f"{workload.name}: request {position} takes {request.prompt_tokens} prompt and "
                 f"{request.output_tokens} answer tokens, more than the {settings.kv_tokens} "

@@ -17,7 +17,7 @@ class Timeline:
         """Return the current time."""
         return self._now_s
 
-    def at(self, time_s: float, event: Callable[[], None]) -> None:
+    def call_at(self, time_s: float, event: Callable[[], None]) -> None:
         """Schedule an event; events of the same time run in the order of these calls."""
         heapq.heappush(self._events, (time_s, next(self._serial), event))
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 
 from gateway.simulation.trace import BLOCK_TOKENS, TraceRequest, Workload, trace_request
 
-REQUESTS = 5000
-TENANTS = 150
+DEFAULT_REQUESTS = 5000
+TENANT_COUNT = 150
 PREFIX_BLOCKS = 12
 """Blocks of a shared prefix: 6k tokens."""
-LONGEST_TOKENS = 120_000
+MAX_PROMPT_TOKENS = 120_000
 
 
 @dataclass(slots=True)
@@ -49,10 +49,10 @@ class _Sampler:
 class ConversationProfile:
     """Turns of a conversation; lengths are (median, sigma, maximum) in tokens."""
 
-    answer: tuple[float, float, int]
-    addition: tuple[float, float, int]
+    answer_tokens: tuple[float, float, int]
+    added_tokens: tuple[float, float, int]
     """Tokens that each turn adds to the prompt, besides the last answer."""
-    least_pause_s: float
+    min_pause_s: float
     mean_pause_s: float
 
     def turns(
@@ -61,19 +61,22 @@ class ConversationProfile:
         """Yield endless turns; each prompt begins with the one before and its answer."""
         while True:
             ids = sampler.extended(ids, tokens)
-            answer = sampler.tokens(*self.answer)
+            answer = sampler.tokens(*self.answer_tokens)
             yield trace_request(start_s, tokens, answer, ids)
             ids = ids[: tokens // BLOCK_TOKENS]
-            tokens = min(tokens + answer + sampler.tokens(*self.addition), LONGEST_TOKENS)
-            pause_s = self.mean_pause_s - self.least_pause_s
-            start_s += self.least_pause_s + sampler.rng.expovariate(1 / pause_s)
+            tokens = min(tokens + answer + sampler.tokens(*self.added_tokens), MAX_PROMPT_TOKENS)
+            pause_s = self.mean_pause_s - self.min_pause_s
+            start_s += self.min_pause_s + sampler.rng.expovariate(1 / pause_s)
 
 
-TALK = ConversationProfile(
-    answer=(300, 0.8, 2000), addition=(1000, 1.3, 60_000), least_pause_s=10.0, mean_pause_s=70.0
+CHAT_PROFILE = ConversationProfile(
+    answer_tokens=(300, 0.8, 2000),
+    added_tokens=(1000, 1.3, 60_000),
+    min_pause_s=10.0,
+    mean_pause_s=70.0,
 )
-TOOL_USE = ConversationProfile(
-    answer=(110, 0.6, 600), addition=(500, 0.8, 4000), least_pause_s=2.0, mean_pause_s=6.0
+TOOL_USE_PROFILE = ConversationProfile(
+    answer_tokens=(110, 0.6, 600), added_tokens=(500, 0.8, 4000), min_pause_s=2.0, mean_pause_s=6.0
 )
 
 Session = Iterable[TraceRequest]
@@ -81,8 +84,8 @@ Session = Iterable[TraceRequest]
 
 def _tenants(sampler: _Sampler) -> Iterator[Session]:
     """Yield requests of tenants with a prefix each; a few tenants send most of them."""
-    prefixes = [sampler.new_blocks(PREFIX_BLOCKS) for _ in range(TENANTS)]
-    weights = [1 / (10 + rank) for rank in range(TENANTS)]
+    prefixes = [sampler.new_blocks(PREFIX_BLOCKS) for _ in range(TENANT_COUNT)]
+    weights = [1 / (10 + rank) for rank in range(TENANT_COUNT)]
     for time_s in sampler.times_s(16.0):
         prefix = sampler.rng.choices(prefixes, weights)[0]
         yield [_single_turn(sampler, time_s, prefix, 260)]
@@ -117,7 +120,7 @@ def _agents(sampler: _Sampler) -> Iterator[Session]:
     for start_s in sampler.times_s(0.65):
         kind = sampler.rng.choice(kinds)
         task = sampler.tokens(1500, 0.6, 8000)
-        turns = TOOL_USE.turns(sampler, start_s, kind, len(kind) * BLOCK_TOKENS + task)
+        turns = TOOL_USE_PROFILE.turns(sampler, start_s, kind, len(kind) * BLOCK_TOKENS + task)
         yield itertools.islice(turns, sampler.rng.randint(5, 25))
 
 
@@ -125,11 +128,11 @@ def _conversation(sampler: _Sampler) -> Iterator[Session]:
     """Yield chats: long first prompts, 2.5 turns on average, a minute between them."""
     system = sampler.new_blocks(1)
     for start_s in sampler.times_s(1.8):
-        tokens = BLOCK_TOKENS + sampler.tokens(5500, 1.1, LONGEST_TOKENS - BLOCK_TOKENS)
+        tokens = BLOCK_TOKENS + sampler.tokens(5500, 1.1, MAX_PROMPT_TOKENS - BLOCK_TOKENS)
         count = 1
         while sampler.rng.random() < 0.6:
             count += 1
-        yield itertools.islice(TALK.turns(sampler, start_s, system, tokens), count)
+        yield itertools.islice(CHAT_PROFILE.turns(sampler, start_s, system, tokens), count)
 
 
 GENERATORS: Mapping[str, Callable[[_Sampler], Iterator[Session]]] = {
@@ -141,7 +144,7 @@ GENERATORS: Mapping[str, Callable[[_Sampler], Iterator[Session]]] = {
 }
 
 
-def generated(name: str, count: int = REQUESTS) -> Workload:
+def generate_workload(name: str, count: int = DEFAULT_REQUESTS) -> Workload:
     """Return the first `count` requests of one of `GENERATORS`."""
     sampler = _Sampler(random.Random(f"workload {name}"))  # noqa: S311 - keeps no secret
     return Workload(name, list(itertools.islice(_by_arrival(GENERATORS[name](sampler)), count)))

@@ -61,7 +61,7 @@ class UpstreamClient:
         response.connect_s = connect_s
         return response
 
-    def drop(self, address: Address) -> None:
+    def abort_connections(self, address: Address) -> None:
         """Abort all connections to an engine that is stuck; their readers get an error."""
         for connection in [c for c in self._connections if c.address == address]:
             connection.abort(UpstreamFailed("The engine stopped responding.", Reason.STUCK))

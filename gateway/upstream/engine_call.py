@@ -8,10 +8,10 @@ from gateway.asgi import Headers
 from gateway.errors import DRAINING, Reason, UpstreamFailed
 from gateway.routing.fleet import Replica
 from gateway.upstream.client import UpstreamClient
-from gateway.upstream.headers import to_engine
+from gateway.upstream.headers import engine_headers
 from gateway.upstream.response import EngineResponse
 
-WHOLE_LIMIT = 1 << 20
+BUFFER_LIMIT = 1 << 20
 """Bytes of a response without streaming that are buffered before any are forwarded."""
 TOKENIZE = "/tokenize"
 TOKENIZE_TIMEOUT_S = 10.0
@@ -33,7 +33,7 @@ class EngineCall(msgspec.Struct, frozen=True):
     """The client's headers, complete."""
     body: bytes
     request_id: bytes
-    dispatch: Headers
+    dispatch_headers: Headers
     """Headers from the router itself."""
 
 
@@ -43,7 +43,7 @@ class EngineClient:
     def __init__(self, upstream: UpstreamClient) -> None:
         self._upstream = upstream
 
-    async def open(self, call: EngineCall, replica: Replica) -> EngineResponse:
+    async def send(self, call: EngineCall, replica: Replica) -> EngineResponse:
         """Send `call` to `replica`; return its response, which the caller must `close()`.
 
         Raises:
@@ -51,8 +51,8 @@ class EngineClient:
                 another replica may respond.
         """
         metadata = replica.metadata
-        headers = to_engine(call.headers, metadata.key, call.request_id)
-        headers += call.dispatch
+        headers = engine_headers(call.headers, metadata.key, call.request_id)
+        headers += call.dispatch_headers
         response = await self._upstream.request(
             replica.address, "POST", call.path, headers, call.body
         )
@@ -77,9 +77,9 @@ class EngineClient:
             return None
         try:
             async with asyncio.timeout(TOKENIZE_TIMEOUT_S):
-                response = await self.open(call, replica)
+                response = await self.send(call, replica)
                 try:
-                    body = await read_whole(response, TOKENIZE_LIMIT)
+                    body = await read_all(response, TOKENIZE_LIMIT)
                 finally:
                     response.close()
         except TimeoutError:
@@ -97,7 +97,7 @@ class EngineClient:
         await self._upstream.close()
 
 
-async def read_whole(response: EngineResponse, limit: int = WHOLE_LIMIT) -> bytes:
+async def read_all(response: EngineResponse, limit: int = BUFFER_LIMIT) -> bytes:
     """Read a response to its end, or until there are more than `limit` bytes.
 
     Raises:

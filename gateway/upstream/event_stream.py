@@ -6,7 +6,7 @@ import msgspec
 
 from gateway.errors import Reason, UpstreamFailed
 from gateway.upstream.response import EngineResponse
-from gateway.upstream.sse import WholeEvents
+from gateway.upstream.sse import EventBuffer
 
 _ERROR = b'data: {"error"'
 _ERROR_AFTER_EVENT = b"\n\n" + _ERROR
@@ -27,8 +27,8 @@ class _EngineErrorEvent(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_EngineErrorEvent)
 
 
-async def pass_events(
-    response: EngineResponse, buffer: WholeEvents, forward: Callable[[bytes], Awaitable[None]]
+async def forward_events(
+    response: EngineResponse, buffer: EventBuffer, forward: Callable[[bytes], Awaitable[None]]
 ) -> bytes:
     """Forward every run of whole events except the last, which is returned.
 

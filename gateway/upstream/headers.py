@@ -41,13 +41,13 @@ NOT_FORWARDED_TO_CLIENT = frozenset(
     }
 )
 """Headers of an engine that concern only its connection, or that the gateway sets itself."""
-CLOSE = (b"connection", b"close")
+CONNECTION_CLOSE = (b"connection", b"close")
 """Header that closes a connection on which the rest of a request may still arrive."""
 REQUEST_ID_LIMIT = 128
 _VISIBLE_ASCII = bytes(range(0x21, 0x7F))
 
 
-def to_engine(headers: Iterable[tuple[bytes, bytes]], key: str, request_id: bytes) -> Headers:
+def engine_headers(headers: Iterable[tuple[bytes, bytes]], key: str, request_id: bytes) -> Headers:
     """Return the headers for an engine: the client's allowed ones, the engine's key, the id."""
     forwarded = [
         h
@@ -58,7 +58,7 @@ def to_engine(headers: Iterable[tuple[bytes, bytes]], key: str, request_id: byte
     return forwarded
 
 
-def to_client(headers: Headers) -> Headers:
+def client_headers(headers: Headers) -> Headers:
     """Return the headers of an engine's response that its client gets."""
     forwarded = [header for header in headers if header[0] not in NOT_FORWARDED_TO_CLIENT]
     for name, value in headers:
@@ -68,7 +68,7 @@ def to_client(headers: Headers) -> Headers:
     return forwarded
 
 
-def sound_request_id(offered: bytes | None) -> bytes:
+def ensure_request_id(offered: bytes | None) -> bytes:
     """Return the client's request id if it can be forwarded and logged, otherwise a new one."""
     if offered and len(offered) <= REQUEST_ID_LIMIT and not offered.translate(None, _VISIBLE_ASCII):
         return offered

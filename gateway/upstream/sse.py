@@ -15,7 +15,7 @@ _sequence_number = re.compile(rb'"sequence_number":\s*(\d{1,18})')
 _empty_line = re.compile(rb"\r?\n\r?\n")
 
 
-class WholeEvents:
+class EventBuffer:
     """Buffer that releases whole events only, so that an error event never lands inside another.
 
     The beginning of an event is useless to a client, so this delays nothing. Linear in the bytes;
@@ -29,7 +29,7 @@ class WholeEvents:
         self._is_mid_event = False
 
     @property
-    def is_torn(self) -> bool:
+    def is_mid_event(self) -> bool:
         """Whether the released bytes end inside an event."""
         return self._is_mid_event
 
@@ -55,7 +55,7 @@ class WholeEvents:
         self._partial.clear()
         return rest
 
-    def cut(self) -> bytes:
+    def discard_partial(self) -> bytes:
         """Drop the buffered bytes; return what ends the event that was released in part, if any."""
         self._partial.clear()
         return b"\n\n" if self._is_mid_event else b""
@@ -65,13 +65,13 @@ class WholeEvents:
         return self.flush()
 
 
-def split(events: bytes) -> list[bytes]:
+def split_events(events: bytes) -> list[bytes]:
     """Split whole events, without the empty lines between them."""
     parts = _empty_line.split(events) if b"\r" in events else events.split(b"\n\n")
     return [event for event in parts if event]
 
 
-def payload(event: bytes) -> bytes:
+def event_data(event: bytes) -> bytes:
     """Return the data of one event; empty if it has none, such as a comment."""
     if event.startswith(b"data: ") and b"\n" not in event:
         return event[6:]
@@ -92,7 +92,7 @@ def error_event(error: GatewayError, path: str, last: bytes) -> bytes:
     return b"data: %b\n\n%b" % (error.body(), DONE)
 
 
-def late_answer(body: bytes, path: str) -> bytes:
+def response_events(body: bytes, path: str) -> bytes:
     """Return the events that end a stream with `body`, a response that is no stream.
 
     The client got the head of a stream and heartbeats before the engine responded.

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from gateway.errors import ConfigError
-from gateway.simulation.scores import percentile
+from gateway.simulation.results import percentile
 from loadtests import targets
 from loadtests.comparison.path_report import PathLoad, PathReport, Sample, Samples, draw, goals
 from loadtests.comparison.shared import (

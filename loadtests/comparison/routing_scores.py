@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from gateway.simulation.scores import percentile
+from gateway.simulation.results import percentile
 from loadtests.comparison.trace_slices import TIME_SCALE, TOKEN_SCALE
 from loadtests.loadgen.outcome import RequestOutcome, answered
 from loadtests.loadgen.summary import Spread

@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.errors import ConfigError
 from gateway.simulation.trace import TraceRequest, Workload, read_trace
-from gateway.simulation.workloads import REQUESTS, generated
+from gateway.simulation.workloads import DEFAULT_REQUESTS, generate_workload
 from loadtests.workloads.texts import BYTES_PER_TOKEN
 
 TIME_SCALE = 8
@@ -34,8 +34,10 @@ class SlicedWorkload:
     @classmethod
     def generated(cls, name: str, until_s: float) -> "SlicedWorkload":
         """A generated workload that lasts until then."""
-        count = REQUESTS
-        while (made := generated(name, count)).requests[-1].arrived_s < until_s * TIME_SCALE:
+        count = DEFAULT_REQUESTS
+        while (made := generate_workload(name, count)).requests[
+            -1
+        ].arrived_s < until_s * TIME_SCALE:
             count *= 2
         return cls(name, _scaled_until(made, until_s))
 

@@ -7,7 +7,7 @@ from typing import Self
 
 import msgspec
 
-from gateway.simulation.scores import percentile
+from gateway.simulation.results import percentile
 from loadtests.loadgen.outcome import RequestOutcome, Status, answered, with_status
 
 

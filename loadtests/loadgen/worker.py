@@ -17,7 +17,7 @@ import msgspec
 import psutil
 import uvloop
 
-from gateway.simulation.scores import percentile
+from gateway.simulation.results import percentile
 from loadtests.loadgen.client import CHAT_PATH, Client, chat_body
 from loadtests.loadgen.connection import EVENT, LAST_EVENT, Connection, Response, http_post
 from loadtests.loadgen.loops import open_loop

@@ -7,7 +7,13 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from gateway.simulation.trace import BLOCK_TOKENS
-from gateway.simulation.workloads import LONGEST_TOKENS, PREFIX_BLOCKS, TALK, TENANTS, TOOL_USE
+from gateway.simulation.workloads import (
+    CHAT_PROFILE,
+    MAX_PROMPT_TOKENS,
+    PREFIX_BLOCKS,
+    TENANT_COUNT,
+    TOOL_USE_PROFILE,
+)
 from loadtests.workloads.sizes import Sizes
 from loadtests.workloads.texts import text_of, unique_text
 from loadtests.workloads.turn import (
@@ -20,7 +26,7 @@ from loadtests.workloads.turn import (
     Turn,
 )
 
-OPENING = (5500.0, 1.1, LONGEST_TOKENS)
+OPENING = (5500.0, 1.1, MAX_PROMPT_TOKENS)
 CONTINUE_PROBABILITY = 0.6
 """Of a chat: two and a half turns on average."""
 
@@ -33,7 +39,7 @@ TOOLS = ("read_file", "search", "run_command", "edit_file")
 
 TENANT_QUESTION = (400.0, 0.8, 4000)
 TENANT_ANSWER = (260.0, 0.7, 2000)
-TENANT_WEIGHTS = [1 / (10 + rank) for rank in range(TENANTS)]
+TENANT_WEIGHTS = [1 / (10 + rank) for rank in range(TENANT_COUNT)]
 
 PASSAGES = 2000
 PASSAGES_A_PROMPT = (6, 12)
@@ -60,10 +66,10 @@ class Chat:
         said_tokens = sizes.tokens(rng, OPENING)
         while True:
             history.add(Message("user", unique_text(rng, said_tokens)))
-            answer_tokens = sizes.answer_tokens(rng, TALK.answer)
-            pause_s = sizes.pause_s(rng, TALK.mean_pause_s, TALK.least_pause_s)
+            answer_tokens = sizes.answer_tokens(rng, CHAT_PROFILE.answer_tokens)
+            pause_s = sizes.pause_s(rng, CHAT_PROFILE.mean_pause_s, CHAT_PROFILE.min_pause_s)
             history.add(Message("assistant", (yield history.turn(answer_tokens, pause_s))))
-            said_tokens = sizes.tokens(rng, TALK.addition)
+            said_tokens = sizes.tokens(rng, CHAT_PROFILE.added_tokens)
             if rng.random() >= CONTINUE_PROBABILITY or said_tokens > history.room_tokens:
                 return
 
@@ -84,12 +90,14 @@ class Agents:
         history = History(sizes, instructions)
         history.add(Message("user", unique_text(rng, sizes.tokens(rng, TASK))))
         for _ in range(rng.randint(*AGENT_TURNS)):
-            answer_tokens = sizes.answer_tokens(rng, TOOL_USE.answer)
-            pause_s = sizes.pause_s(rng, TOOL_USE.mean_pause_s, TOOL_USE.least_pause_s)
+            answer_tokens = sizes.answer_tokens(rng, TOOL_USE_PROFILE.answer_tokens)
+            pause_s = sizes.pause_s(
+                rng, TOOL_USE_PROFILE.mean_pause_s, TOOL_USE_PROFILE.min_pause_s
+            )
             answer = yield history.turn(answer_tokens, pause_s)
             call = _tool_call(rng)
             history.add(Message("assistant", answer, (call,)))
-            result_tokens = sizes.tokens(rng, TOOL_USE.addition)
+            result_tokens = sizes.tokens(rng, TOOL_USE_PROFILE.added_tokens)
             if result_tokens > history.room_tokens:
                 return
             history.add(Message("tool", unique_text(rng, result_tokens), tool_call_id=call.id))
@@ -109,7 +117,7 @@ class Tenants:
 
     def session(self, rng: random.Random) -> Session:
         """One question to one tenant's assistant."""
-        tenant = rng.choices(range(TENANTS), TENANT_WEIGHTS)[0]
+        tenant = rng.choices(range(TENANT_COUNT), TENANT_WEIGHTS)[0]
         shared_tokens = self.sizes.shared_tokens(PREFIX_BLOCKS * BLOCK_TOKENS)
         system = text_of(f"{self.seed} tenant {tenant}", shared_tokens)
         question = unique_text(rng, self.sizes.tokens(rng, TENANT_QUESTION))

@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 from typing import Self
 
-from gateway.simulation.workloads import LONGEST_TOKENS
+from gateway.simulation.workloads import MAX_PROMPT_TOKENS
 
 Length = tuple[float, float, int]
 """Tokens: median, sigma (two in three are within a factor `e ** sigma`), maximum."""
@@ -22,16 +22,16 @@ class Sizes:
 
     scale: float = 1.0
     think_scale: float = 1.0
-    longest_prompt_tokens: int = LONGEST_TOKENS
-    longest_answer_tokens: int = LONGEST_TOKENS
+    longest_prompt_tokens: int = MAX_PROMPT_TOKENS
+    longest_answer_tokens: int = MAX_PROMPT_TOKENS
 
     @classmethod
     def fitting(
         cls, context_tokens: int | None, *, most_tokens: int, scale: float, think_scale: float
     ) -> Self:
         """Sizes that fit a context length, if known; 0 tokens or a scale of 0 mean the default."""
-        context = context_tokens or round(LONGEST_TOKENS / PROMPT_SHARE)
-        prompt = min(most_tokens or LONGEST_TOKENS, max(1, int(context * PROMPT_SHARE)))
+        context = context_tokens or round(MAX_PROMPT_TOKENS / PROMPT_SHARE)
+        prompt = min(most_tokens or MAX_PROMPT_TOKENS, max(1, int(context * PROMPT_SHARE)))
         return cls(
             scale=scale or min(1.0, prompt / ROOMY_TOKENS),
             think_scale=think_scale,

@@ -12,14 +12,14 @@ from typing import Any
 from deployments.autoscaling import LOOK_BACK_S, EngineScalingPolicy
 from gateway.engine_telemetry.stats import EngineStats, engine_stats
 from gateway.routing.engine_limits import BATCH_RESERVE, ENGINE_QUEUE_SHARE
-from gateway.simulation.batching import EngineSpeeds
-from gateway.simulation.engine import LabEngine, Outcome
-from gateway.simulation.setting import LabSettings
+from gateway.simulation.batching import EngineProfile
+from gateway.simulation.settings import SimulationSettings
 from gateway.simulation.timeline import Timeline
 from gateway.simulation.trace import TraceRequest, trace_request
+from gateway.simulation.virtual_engine import RequestOutcome, VirtualEngine
 from gateway.telemetry import Demand, Dispatch
 
-FIGURES = EngineSpeeds(
+FIGURES = EngineProfile(
     kv_blocks=8192,
     block_size=16,
     max_running=16,
@@ -28,7 +28,7 @@ FIGURES = EngineSpeeds(
     step_s_per_prefill_token=0.0001,
     step_s_per_sequence=0.0002,
 )
-SETTING = LabSettings(replicas=1, engine=FIGURES)
+SETTING = SimulationSettings(replicas=1, engine=FIGURES)
 QUEUE_S = 5.0
 """How long an interactive request may be held."""
 TICK_S = 1.0
@@ -47,12 +47,12 @@ class Want:
 
 @dataclass(slots=True, eq=False)
 class _Replica:
-    engine: LabEngine
+    engine: VirtualEngine
     held: deque[Want] = field(default_factory=deque)
     told: deque[EngineStats] = field(default_factory=lambda: deque(maxlen=int(LOOK_BACK_S)))
 
     def has_room(self, *, is_batch: bool) -> bool:
-        load, slots = self.engine.report.load, FIGURES.max_running
+        load, slots = self.engine.tracker.load, FIGURES.max_running
         most = slots * (1 - BATCH_RESERVE) if is_batch else slots * (1 + ENGINE_QUEUE_SHARE)
         return load.running + load.waiting < most and not load.waiting
 
@@ -63,7 +63,7 @@ class _Replica:
             prefill_tokens=sum(want.prompt_tokens for want in others),
             batch_requests=len(self.held) - len(others),
         )
-        return engine_stats(SETTING.facts, self.engine.report, 0, held, start_s)
+        return engine_stats(SETTING.facts, self.engine.tracker, 0, held, start_s)
 
 
 class ScaledModel:
@@ -107,10 +107,10 @@ class ScaledModel:
 
         def await_next() -> None:
             if (want := next(load, None)) and want.arrived_s < until_s:
-                self._timeline.at(want.arrived_s, partial(arrive, want))
+                self._timeline.call_at(want.arrived_s, partial(arrive, want))
 
         await_next()
-        self._timeline.at(self._timeline() + TICK_S, self._tick)
+        self._timeline.call_at(self._timeline() + TICK_S, self._tick)
         self._timeline.run()
 
     def target_at(self, time_s: float) -> int:
@@ -134,7 +134,7 @@ class ScaledModel:
         ]
 
     def _replica(self) -> _Replica:
-        replica = _Replica(LabEngine(SETTING, self._timeline, lambda _: self._release(replica)))
+        replica = _Replica(VirtualEngine(SETTING, self._timeline, lambda _: self._release(replica)))
         return replica
 
     def _take(self, want: Want) -> None:
@@ -151,7 +151,7 @@ class ScaledModel:
         now_s = self._timeline()
         request: TraceRequest = trace_request(now_s, want.prompt_tokens, want.output_tokens, ids)
         dispatch = Dispatch(id=self._serial, is_batch=want.is_batch)
-        replica.engine.take(dispatch, Outcome(request, 0), lambda: None)
+        replica.engine.submit(dispatch, RequestOutcome(request, 0), lambda: None)
 
     def _release(self, replica: _Replica) -> None:
         while replica.held and replica.has_room(is_batch=replica.held[0].is_batch):
@@ -167,7 +167,7 @@ class ScaledModel:
             replica.told.append(replica.stats(self._start_s))
         self._scale(self._policy(self._context())[0])
         if now_s < self._until_s:
-            self._timeline.at(now_s + TICK_S, self._tick)
+            self._timeline.call_at(now_s + TICK_S, self._tick)
 
     def _scale(self, target: int) -> None:
         if target == self._target:
@@ -175,7 +175,7 @@ class ScaledModel:
         now_s = self._timeline()
         for _ in range(target - max(self._target, len(self._replicas) + self._coming)):
             self._coming += 1
-            self._timeline.at(now_s + self._start_s, self._come)
+            self._timeline.call_at(now_s + self._start_s, self._come)
         leaving, self._replicas = self._replicas[target:], self._replicas[:target]
         self._target = target
         self.targets.append((now_s, target))
@@ -224,9 +224,9 @@ def poisson(
 
 
 def _pending(replica: _Replica) -> int:
-    return replica.engine.report.load.pending_tokens
+    return replica.engine.tracker.load.pending_tokens
 
 
 def _requests(replica: _Replica) -> int:
-    load = replica.engine.report.load
+    load = replica.engine.tracker.load
     return load.running + load.waiting

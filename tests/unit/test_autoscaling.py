@@ -256,24 +256,24 @@ def test_an_entry_says_what_is_wanted_and_no_mechanics() -> None:
 
 def test_an_engine_reports_its_load(clock: Clock) -> None:
     """Running and waiting, what prompts are still to be read, what is held for it."""
-    report = EngineTracker(FACTS, clock, waiting=lambda: 1)
-    started = report.arrive(Dispatch(id=1), 100)
-    report.arrive(Dispatch(id=2), 300)
-    report.arrive(Dispatch(id=3, is_batch=True), 500)
+    tracker = EngineTracker(FACTS, clock, waiting=lambda: 1)
+    started = tracker.record_arrival(Dispatch(id=1), 100)
+    tracker.record_arrival(Dispatch(id=2), 300)
+    tracker.record_arrival(Dispatch(id=3, is_batch=True), 500)
     clock.now_s += 1
-    report.start(started, 0)
+    tracker.record_first_token(started, 0)
     held = Demand(router="r", requests=4, prefill_tokens=50, batch_requests=6)
 
-    stats = engine_stats(FACTS, report, in_flight=3, held=held, start_s=7)
+    stats = engine_stats(FACTS, tracker, in_flight=3, held=held, start_s=7)
 
     assert (stats.running, stats.waiting, stats.slots) == (2, 1, 10)
     assert (stats.kv_tokens, stats.kv_used_tokens) == (1000, 900)
     assert stats.prompts == 1  # the batch one goes behind all others
-    assert stats.prefill_backlog_s == pytest.approx(300 * report.meter.prefill_s)
-    assert stats.prefill_s_per_s == pytest.approx(report.meter.arriving)
+    assert stats.prefill_backlog_s == pytest.approx(300 * tracker.meter.prefill_s)
+    assert stats.prefill_s_per_s == pytest.approx(tracker.meter.prefill_s_per_s)
     assert stats.prefill_s_per_s > 0
     assert (stats.held, stats.held_batch, stats.start_s) == (4, 6, 7)
-    assert stats.held_prefill_s == pytest.approx(50 * report.meter.prefill_s)
+    assert stats.held_prefill_s == pytest.approx(50 * tracker.meter.prefill_s)
     assert read_stats({k: {"a": v} for k, v in stats.as_metrics().items()}) == {"a": stats}
 
 
@@ -288,19 +288,19 @@ def test_where_batch_requests_are_not_passed_their_prompts_are_in_the_way(clock:
     facts = EngineFacts(
         engine="fake", routes=(), kv_tokens=0, block_size=0, max_sequences=1, max_model_len=1
     )
-    report = EngineTracker(facts, clock)
-    report.arrive(Dispatch(id=3, is_batch=True), 500)
-    assert report.backlog == (1, 500)
+    tracker = EngineTracker(facts, clock)
+    tracker.record_arrival(Dispatch(id=3, is_batch=True), 500)
+    assert tracker.prefill_backlog == (1, 500)
 
 
 def test_finished_requests_are_measured(clock: Clock) -> None:
     """The time that it had its slot, also where it was cut off."""
-    report = EngineTracker(FACTS, clock)
+    tracker = EngineTracker(FACTS, clock)
     for is_aborted in (False, True):
-        tracked = report.arrive(Dispatch(id=1), 100)
+        tracked = tracker.record_arrival(Dispatch(id=1), 100)
         clock.now_s += 1
-        report.start(tracked, 0)
+        tracker.record_first_token(tracked, 0)
         clock.now_s += 4 * (1 + is_aborted)
-        report.finish(tracked, 10, is_aborted=is_aborted)
+        tracker.record_finished(tracked, 10, is_aborted=is_aborted)
 
-    assert report.meter.service_s == pytest.approx(7, rel=0.01)
+    assert tracker.meter.service_s == pytest.approx(7, rel=0.01)

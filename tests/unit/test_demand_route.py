@@ -11,7 +11,7 @@ import pytest
 from deployments.engines.asgi import send_json
 from deployments.engines.server import EngineServer
 from gateway.asgi import Receive, Scope, Send
-from gateway.engine_telemetry.router_demand import MEMORY_S, RouterDemand
+from gateway.engine_telemetry.router_demand import EXPIRY_S, RouterDemand
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.routing.fleet import Replica
 from gateway.serving.demand_publisher import DemandPublisher
@@ -30,7 +30,7 @@ class FakeEngine:
     facts = FACTS
 
     def __init__(self) -> None:
-        self.report = EngineTracker(FACTS, time.monotonic)
+        self.tracker = EngineTracker(FACTS, time.monotonic)
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with nothing."""
@@ -151,13 +151,13 @@ async def test_an_invalid_demand_is_rejected(server: EngineServer) -> None:
 def test_a_silent_router_s_demand_expires(clock: Clock) -> None:
     """What it held went with it."""
     demands = RouterDemand(clock)
-    demands.hear(msgspec.structs.replace(SOME, router="a"))
-    clock.now_s += MEMORY_S - 1
-    demands.hear(msgspec.structs.replace(SOME, router="b"))
+    demands.record(msgspec.structs.replace(SOME, router="a"))
+    clock.now_s += EXPIRY_S - 1
+    demands.record(msgspec.structs.replace(SOME, router="b"))
     both = demands.total.requests
     clock.now_s += 2
     one = demands.total.requests
-    clock.now_s += MEMORY_S
+    clock.now_s += EXPIRY_S
     none = demands.total.requests
 
     assert (both, one, none) == (6, 3, 0)

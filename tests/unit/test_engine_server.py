@@ -34,7 +34,7 @@ class FakeEngine:
     facts = FACTS
 
     def __init__(self) -> None:
-        self.report = EngineTracker(FACTS, time.monotonic)
+        self.tracker = EngineTracker(FACTS, time.monotonic)
         self.failure: Exception | None = None
         self.is_dead = False
         self.release = asyncio.Event()

@@ -50,7 +50,7 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.report = EngineTracker(FACTS, self.clock)
+        self.tracker = EngineTracker(FACTS, self.clock)
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -70,9 +70,9 @@ class FakeEngine:
 
     def serve(self, number: int, *keys: int) -> None:
         """Take and finish a request."""
-        tracked = self.report.arrive(dispatch(number, *keys), 10)
-        self.report.start(tracked, 0)
-        self.report.finish(tracked, 1)
+        tracked = self.tracker.record_arrival(dispatch(number, *keys), 10)
+        self.tracker.record_first_token(tracked, 0)
+        self.tracker.record_finished(tracked, 1)
 
 
 class Listener:
@@ -224,7 +224,7 @@ async def test_only_keep_alives_are_sent_without_changes() -> None:
         listener = await this.listen()
         await listener.hear()
         assert [await listener.hear() for _ in range(3)] == [Update()] * 3
-        this.engine.report.drain()
+        this.engine.tracker.record_draining()
         assert [await listener.hear() for _ in range(3)] == [Update(is_draining=True)] * 3
 
 
@@ -233,11 +233,11 @@ async def test_a_stall_shows_while_nothing_happens() -> None:
     async with served(keep_alive_s=0.01) as this:
         listener = await this.listen()
         await listener.hear()
-        this.engine.report.arrive(dispatch(1), 10)
+        this.engine.tracker.record_arrival(dispatch(1), 10)
         this.engine.clock.now_s += 30
         while (await listener.hear()).stalled_s != 30:
             pass
-        this.engine.report.progress()
+        this.engine.tracker.record_progress()
         while (await listener.hear()).stalled_s:
             pass
 
@@ -284,7 +284,9 @@ async def test_a_subscriber_that_does_not_read_is_disconnected(
             while not any("does not read" in record.message for record in caplog.records):
                 number += 1
                 keys = range(number * 100_000, number * 100_000 + 20_000)
-                this.engine.report.finish(this.engine.report.arrive(dispatch(number, *keys), 9), 1)
+                this.engine.tracker.record_finished(
+                    this.engine.tracker.record_arrival(dispatch(number, *keys), 9), 1
+                )
                 await good.hear_finished(1)
         await slow.read_to_the_break()
         this.engine.serve(7)
@@ -325,7 +327,7 @@ async def test_changes_do_not_pile_up_without_subscribers() -> None:
     async with served() as this:
         for number in range(100):
             this.engine.serve(number + 1)
-        assert this.engine.report.take() is None
+        assert this.engine.tracker.pop_update() is None
         snapshot = await (await this.listen()).hear()
         assert snapshot.is_snapshot
         assert snapshot.finished == []
@@ -395,17 +397,17 @@ PROMPT = {"type": "token", "prompt_token_ids": list(range(100))}
 
 
 @pytest.fixture
-def report(clock: Clock) -> EngineTracker:
+def tracker(clock: Clock) -> EngineTracker:
     """The report that is told."""
-    report = EngineTracker(FACTS, clock)
-    report.take()
-    return report
+    tracker = EngineTracker(FACTS, clock)
+    tracker.pop_update()
+    return tracker
 
 
 @pytest.fixture
-def observer(report: EngineTracker) -> RequestObserver:
+def observer(tracker: EngineTracker) -> RequestObserver:
     """The observer under test."""
-    return RequestObserver(report)
+    return RequestObserver(tracker)
 
 
 Call = Callable[[], Coroutine[None, None, None]]
@@ -435,16 +437,16 @@ async def answered(
     return [output async for output in calls]
 
 
-def told(report: EngineTracker) -> Update:
+def told(tracker: EngineTracker) -> Update:
     """What the report has to tell; there must be something."""
-    update = report.take()
+    update = tracker.pop_update()
     assert update is not None
     return update
 
 
-def finished(report: EngineTracker) -> Finished:
+def finished(tracker: EngineTracker) -> Finished:
     """The one request that has finished."""
-    (request_,) = told(report).finished
+    (request_,) = told(tracker).finished
     return request_
 
 
@@ -456,7 +458,7 @@ async def test_outputs_pass_unchanged(observer: RequestObserver) -> None:
 
 @pytest.mark.parametrize("is_delta", [True, False])
 async def test_an_answer_s_text_is_collected(
-    observer: RequestObserver, report: EngineTracker, is_delta: bool
+    observer: RequestObserver, tracker: EngineTracker, is_delta: bool
 ) -> None:
     """Whether outputs are pieces or the whole so far, the answer's text follows the prompt."""
     text = "the answer to all of the questions, all"
@@ -467,7 +469,7 @@ async def test_an_answer_s_text_is_collected(
         await answered(observer, *outputs, is_delta=is_delta)
 
     await request(call, dispatch(3, 1))
-    update = told(report)
+    update = told(tracker)
     assert set(unpack_keys(update.added)) == {1, *extend(1, b"|" + text.encode(), KEY_BYTES)}
     assert update.finished == [
         Finished(
@@ -485,7 +487,7 @@ async def test_an_answer_s_text_is_collected(
 
 
 async def test_several_answers_are_collected_apart(
-    observer: RequestObserver, report: EngineTracker
+    observer: RequestObserver, tracker: EngineTracker
 ) -> None:
     """Pieces of different answers come mixed; each is put together by its index."""
     one, two = "1" * 39, "2" * 39
@@ -497,14 +499,14 @@ async def test_several_answers_are_collected_apart(
         await answered(observer, delta(one[:-1]), delta(two[:-1], index=1), last)
 
     await request(call, dispatch(3, 1))
-    update = told(report)
+    update = told(tracker)
     expected = [extend(1, b"|" + text.encode(), KEY_BYTES)[0] for text in (one, two)]
     assert set(unpack_keys(update.added)) == {1, *expected}
     assert update.finished[0].completion_tokens == 78
 
 
 async def test_an_answer_s_token_ids_are_collected(
-    observer: RequestObserver, report: EngineTracker
+    observer: RequestObserver, tracker: EngineTracker
 ) -> None:
     """Where the prompt came as token ids, the answer's ids follow it, four bytes each."""
     sent = Dispatch(
@@ -517,11 +519,11 @@ async def test_an_answer_s_token_ids_are_collected(
 
     await request(call, sent)
     ids = array("I", list(b"abcdefghij")).tobytes()
-    assert list(unpack_keys(told(report).added)) == list(extend(7, ids, KEY_BYTES))
+    assert list(unpack_keys(told(tracker).added)) == list(extend(7, ids, KEY_BYTES))
 
 
 async def test_the_dispatch_goes_to_the_first_call(
-    observer: RequestObserver, report: EngineTracker
+    observer: RequestObserver, tracker: EngineTracker
 ) -> None:
     """Of several calls in a request the first is the router's prompt; the rest have no id."""
     priorities = []
@@ -536,16 +538,16 @@ async def test_the_dispatch_goes_to_the_first_call(
         priorities.append(observer.priority)
 
     await request(call, dispatch(8))
-    assert [request.id for request in told(report).finished] == [0, 8]
+    assert [request.id for request in told(tracker).finished] == [0, 8]
     assert priorities == [1008, 1008]
     await request(call)
-    assert [request.id for request in told(report).finished] == [0, 0]
+    assert [request.id for request in told(tracker).finished] == [0, 0]
     assert priorities[2:] == [0, 0]
     assert observer.priority == 0
 
 
 async def test_requests_at_once_keep_their_dispatches(
-    observer: RequestObserver, report: EngineTracker
+    observer: RequestObserver, tracker: EngineTracker
 ) -> None:
     """Each request's calls are told with its own dispatch."""
 
@@ -554,11 +556,11 @@ async def test_requests_at_once_keep_their_dispatches(
         await answered(observer, delta("x", last="stop"))
 
     await asyncio.gather(*(request(call, dispatch(n)) for n in range(1, 9)))
-    assert {request.id for request in told(report).finished} == set(range(1, 9))
+    assert {request.id for request in told(tracker).finished} == set(range(1, 9))
 
 
 async def test_a_call_closed_early_is_aborted(
-    observer: RequestObserver, report: EngineTracker
+    observer: RequestObserver, tracker: EngineTracker
 ) -> None:
     """A call that is closed before its last output was aborted, and closes the engine's."""
     outputs = Outputs([delta("a"), delta("b", last="stop")])
@@ -566,43 +568,43 @@ async def test_a_call_closed_early_is_aborted(
     await anext(call)
     await call.aclose()
     assert outputs.is_closed
-    request_ = finished(report)
+    request_ = finished(tracker)
     assert request_.is_aborted
     assert request_.completion_tokens == 1
 
 
 async def test_the_last_output_finishes_a_request(
-    observer: RequestObserver, report: EngineTracker
+    observer: RequestObserver, tracker: EngineTracker
 ) -> None:
     """The last output is the end, also for those who do not ask whether there is another."""
     call = observer.generate(
         Outputs([delta("a", last="stop")]).run(), PROMPT, "request", is_delta=True
     )
     await anext(call)
-    assert not finished(report).is_aborted
+    assert not finished(tracker).is_aborted
     await call.aclose()
-    assert report.take() is None
+    assert tracker.pop_update() is None
 
 
 async def test_an_engine_s_error_is_passed_on_and_aborts(
-    observer: RequestObserver, report: EngineTracker
+    observer: RequestObserver, tracker: EngineTracker
 ) -> None:
     """Its error reaches the caller, and the request counts as aborted."""
     with pytest.raises(RuntimeError, match="no memory"):
         await answered(observer, RuntimeError("no memory"))
-    assert finished(report).is_aborted
+    assert finished(tracker).is_aborted
 
 
 async def test_an_output_that_says_abort_counts_as_aborted(
-    observer: RequestObserver, report: EngineTracker
+    observer: RequestObserver, tracker: EngineTracker
 ) -> None:
     """A last output that says so is no whole answer."""
     await answered(observer, delta("a"), delta("", last="abort"))
-    assert finished(report).is_aborted
+    assert finished(tracker).is_aborted
 
 
 async def test_vllms_own_times_are_used(
-    observer: RequestObserver, report: EngineTracker, clock: Clock
+    observer: RequestObserver, tracker: EngineTracker, clock: Clock
 ) -> None:
     """Where the engine says when it began and had a token, this is what counts."""
 
@@ -613,12 +615,12 @@ async def test_vllms_own_times_are_used(
 
     async for _ in observer.generate(outputs(), PROMPT, "request", is_delta=False):
         pass
-    request_ = finished(report)
+    request_ = finished(tracker)
     assert (request_.queue_s, request_.prefill_s, request_.decode_s) == (1.0, 2.0, 7.0)
 
 
 async def test_a_request_without_output_is_seen_to_start(
-    observer: RequestObserver, report: EngineTracker
+    observer: RequestObserver, tracker: EngineTracker
 ) -> None:
     """A request without output before its end is no pending prefill once it decodes."""
     asked: list[str] = []
@@ -630,38 +632,38 @@ async def test_a_request_without_output_is_seen_to_start(
     async def outputs() -> AsyncGenerator[FakeOutput, None]:
         for pending in (100, 0, 0):
             observer.record_step(0, 0.0, find)
-            assert report.load.pending_tokens == pending
+            assert tracker.load.pending_tokens == pending
         yield delta("x", last="stop")
 
     async for _ in observer.generate(outputs(), PROMPT, "mine", is_delta=False):
         pass
     observer.record_step(0, 0.0, find)
     assert asked == ["mine", "mine"]
-    assert finished(report).cached_tokens == 48
+    assert finished(tracker).cached_tokens == 48
 
 
-def test_a_changed_queue_is_reported(observer: RequestObserver, report: EngineTracker) -> None:
+def test_a_changed_queue_is_reported(observer: RequestObserver, tracker: EngineTracker) -> None:
     """After a step of the engine, listeners are told if another number of requests waits."""
     heard: list[None] = []
-    report.watch(lambda: heard.append(None))
+    tracker.add_listener(lambda: heard.append(None))
     for waiting in (0, 0, 2, 2, 0):
         observer.record_step(waiting, 0.0, lambda _: None)
     assert len(heard) == 2
 
 
 def test_a_notable_change_of_the_cache_is_reported(
-    observer: RequestObserver, report: EngineTracker
+    observer: RequestObserver, tracker: EngineTracker
 ) -> None:
     """After a step of the engine, listeners are told if notably more or less of it is in use."""
     heard: list[None] = []
-    report.watch(lambda: heard.append(None))
+    tracker.add_listener(lambda: heard.append(None))
     for used_share in (0.0, 0.01, 0.02, 0.03, 0.04, 0.06, 0.5, 0.02):
         observer.record_step(0, used_share, lambda _: None)
     assert len(heard) == 3
 
 
 async def test_steps_and_outputs_are_progress(
-    observer: RequestObserver, report: EngineTracker, clock: Clock
+    observer: RequestObserver, tracker: EngineTracker, clock: Clock
 ) -> None:
     """An engine that steps, or gives any output, gets on with its work."""
     stalls: list[float] = []
@@ -671,18 +673,18 @@ async def test_steps_and_outputs_are_progress(
             clock.now_s += 5
             yield delta(text)
         clock.now_s += 5
-        stalls.append(report.stalled_s)
+        stalls.append(tracker.stalled_s)
         observer.record_step(0, 0.0, lambda _: None)
-        stalls.append(report.stalled_s)
+        stalls.append(tracker.stalled_s)
 
     async for output in observer.generate(outputs(), PROMPT, "request", is_delta=True):
         assert output.outputs
-        stalls.append(report.stalled_s)
+        stalls.append(tracker.stalled_s)
     assert stalls == [0, 0, 0, 5, 0]
 
 
 async def test_a_pooling_request_is_reported(
-    observer: RequestObserver, report: EngineTracker
+    observer: RequestObserver, tracker: EngineTracker
 ) -> None:
     """A pooled request is told with its prompt and cached tokens."""
 
@@ -694,7 +696,7 @@ async def test_a_pooling_request_is_reported(
         assert passed == [FakePooled()]
 
     await request(call, dispatch(4, 1, 2))
-    update = told(report)
+    update = told(tracker)
     assert set(unpack_keys(update.added)) == {1, 2}
     (request_,) = update.finished
     assert (request_.id, request_.prompt_tokens, request_.cached_tokens) == (4, 100, 16)
@@ -702,7 +704,7 @@ async def test_a_pooling_request_is_reported(
 
 
 async def test_a_pooling_request_without_output_is_aborted(
-    observer: RequestObserver, report: EngineTracker
+    observer: RequestObserver, tracker: EngineTracker
 ) -> None:
     """A pooled request that ends without its vector was aborted."""
 
@@ -713,13 +715,13 @@ async def test_a_pooling_request_without_output_is_aborted(
 
     with pytest.raises(ValueError, match="too long"):
         await anext(observer.encode(outputs(), PROMPT))
-    assert finished(report).is_aborted
+    assert finished(tracker).is_aborted
 
 
 class BrokenReport(EngineTracker):
     """Fails at everything."""
 
-    def arrive(self, dispatch: Dispatch | None, prompt_tokens: int) -> TrackedRequest:
+    def record_arrival(self, dispatch: Dispatch | None, prompt_tokens: int) -> TrackedRequest:
         """Fail, the first time."""
         raise RuntimeError("broken")
 
@@ -727,11 +729,11 @@ class BrokenReport(EngineTracker):
 class FinallyBrokenReport(EngineTracker):
     """Fails when something has been done."""
 
-    def start(self, *_: object) -> None:
+    def record_first_token(self, *_: object) -> None:
         """Fail."""
         raise RuntimeError("broken")
 
-    def finish(self, *_: object, **__: object) -> None:
+    def record_finished(self, *_: object, **__: object) -> None:
         """Fail."""
         raise RuntimeError("broken")
 

@@ -327,7 +327,7 @@ async def test_a_client_that_leaves_frees_its_cache(stream: bool, leaves_queue: 
     assert alone.running + alone.waiting == 1
     assert alone.free_tokens == (1024 - 208 if leaves_queue else 1024)
     await time.pass_s(2)
-    assert engine.report.load == Load(
+    assert engine.tracker.load == Load(
         running=1, waiting=0, pending_tokens=0, free_tokens=1024 - 208
     )
     await engine.stop()
@@ -343,7 +343,7 @@ async def test_free_tokens_count_what_is_shared_once() -> None:
     for _ in range(2):
         Exchange(engine, COMPLETIONS, body, time)
         await time.pass_s(1.5)
-        free.append(engine.report.load.free_tokens)
+        free.append(engine.tracker.load.free_tokens)
     # The last block of the prompt is computed again, and the answer has one of its own.
     assert free == [1024 - 176, 1024 - 176 - 16]
     await engine.stop()
@@ -356,11 +356,11 @@ async def test_a_connection_that_closes_ends_the_work(stream: bool) -> None:
     server = EngineServer(engine, "127.0.0.1")
     await server.start()
     news = asyncio.Event()
-    engine.report.watch(news.set)
+    engine.tracker.add_listener(news.set)
 
     async def until(requests: int) -> None:
         async with asyncio.timeout(PATIENCE_S):
-            while engine.report.load.running + engine.report.load.waiting != requests:
+            while engine.tracker.load.running + engine.tracker.load.waiting != requests:
                 news.clear()
                 await news.wait()
 
@@ -376,7 +376,7 @@ async def test_a_connection_that_closes_ends_the_work(stream: bool) -> None:
                 await (await task).close()
             task.cancel()
             await until(len(calls) - left)
-    assert engine.report.load.free_tokens == engine.facts.kv_tokens
+    assert engine.tracker.load.free_tokens == engine.facts.kv_tokens
     await server.stop()
     await engine.stop()
 
@@ -387,13 +387,13 @@ async def test_a_step_is_progress() -> None:
     engine = engine_with(time, max_sequences=1, **PLAIN_STEPS)
     exchange = Exchange(engine, COMPLETIONS, completion("abcd", max_tokens=99), time)
     await time.pass_s(20.5)
-    assert engine.report.stalled_s == 0.5
+    assert engine.tracker.stalled_s == 0.5
     await engine.stop()
     await time.pass_s(10)
-    assert engine.report.stalled_s == 10.5
+    assert engine.tracker.stalled_s == 10.5
     exchange.leave()
     await exchange.finish()
-    assert engine.report.stalled_s == 0
+    assert engine.tracker.stalled_s == 0
 
 
 async def test_a_client_may_leave_the_queue() -> None:
@@ -547,7 +547,7 @@ async def test_a_request_larger_than_the_cache_is_rejected() -> None:
 
 def told(engine: SimulatedEngine) -> tuple[list[int], list[Finished], Load | None]:
     """What the engine tells of since it was last asked."""
-    update = engine.report.take()
+    update = engine.tracker.pop_update()
     return (update.accepted, update.finished, update.load) if update else ([], [], None)
 
 
@@ -611,8 +611,8 @@ async def test_the_start_of_a_waiting_request_is_reported() -> None:
     time = FakeTime()
     engine = engine_with(time, max_sequences=1, **PLAIN_STEPS)
     news: list[tuple[float, int, int]] = []
-    engine.report.watch(
-        lambda: news.append((time.now_s, engine.report.load.running, engine.report.load.waiting))
+    engine.tracker.add_listener(
+        lambda: news.append((time.now_s, engine.tracker.load.running, engine.tracker.load.waiting))
     )
     body = completion("abcd", max_tokens=2)
     exchanges = [Exchange(engine, COMPLETIONS, body, time) for _ in range(2)]
@@ -640,7 +640,7 @@ async def test_an_instant_engine_reports_its_requests() -> None:
     body = chat("x" * 400, max_tokens=20)
     for _ in range(2):
         await Exchange(engine, CHAT, body, headers=[header]).finish()
-    update = engine.report.take()
+    update = engine.tracker.pop_update()
     assert update is not None
     assert [one.cached_tokens for one in update.finished] == [0, 96]
     assert {one.completion_tokens for one in update.finished} == {20}

@@ -98,7 +98,7 @@ async def test_an_adapter_is_loaded_when_it_is_first_used() -> None:
         await Exchange(engine, COMPLETIONS, body, time).finish()
         took_s.append(time.now_s - began_s)
         began_s = time.now_s
-    state = engine.report.snapshot().adapters
+    state = engine.tracker.snapshot().adapters
     await engine.stop()
 
     assert took_s == [LOAD_S + 1, 1, LOAD_S + 1]
@@ -122,17 +122,17 @@ async def test_adapters_share_no_cache() -> None:
 async def test_a_change_of_adapters_is_reported_once() -> None:
     """Telemetry says what is loaded when that has changed, and in every snapshot."""
     engine = engine_with(1)
-    engine.report.take()
+    engine.tracker.pop_update()
     body = chat(max_tokens=1) | {"model": "b"}
     await Exchange(engine, CHAT, body).finish()
 
-    told = engine.report.take()
+    told = engine.tracker.pop_update()
     await Exchange(engine, CHAT, body).finish()
-    again = engine.report.take()
+    again = engine.tracker.pop_update()
 
     assert told is not None
     assert told.adapters is not None
     assert told.adapters.loaded == ["b"]
     assert again is not None
     assert again.adapters is None
-    assert engine.report.snapshot().adapters == told.adapters
+    assert engine.tracker.snapshot().adapters == told.adapters

@@ -79,7 +79,7 @@ async def test_resets_happen_at_every_position(stream: bool, is_paced: bool) -> 
         lengths.append(len(exchange.body))
         silent += exchange.status == 0
         assert len((await again(number, body)).body) == lengths[-1]
-        assert engine.report.load.running == 0
+        assert engine.tracker.load.running == 0
     assert 10 < silent < 45
     assert max(lengths) < len(whole)
     assert len(set(lengths)) > 15 or not stream
@@ -99,7 +99,7 @@ async def test_a_hanging_request_is_work_without_progress(is_paced: bool) -> Non
     exchange = Exchange(engine, CHAT, chat(stream=True), time, headers=[dispatched(7)])
     await time.pass_s(30)
     assert (exchange.status, exchange.task.done()) == (0, False)
-    snapshot = engine.report.snapshot()
+    snapshot = engine.tracker.snapshot()
     assert snapshot.accepted == [7]
     assert snapshot.load is not None
     assert snapshot.load.running == 1
@@ -107,7 +107,7 @@ async def test_a_hanging_request_is_work_without_progress(is_paced: bool) -> Non
         assert snapshot.stalled_s == 30
     exchange.leave()
     await exchange.finish()
-    update = engine.report.take()
+    update = engine.tracker.pop_update()
     assert update is not None
     assert [one.is_aborted for one in update.finished] == [True]
     assert update.stalled_s == 0

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gateway.simulation.scores import infinite_cache_hit_rate
-from gateway.simulation.workloads import GENERATORS, PREFIX_BLOCKS, TENANTS, generated
+from gateway.simulation.results import infinite_cache_hit_rate
+from gateway.simulation.workloads import GENERATORS, PREFIX_BLOCKS, TENANT_COUNT, generate_workload
 
 COUNT = 600
 
@@ -11,22 +11,22 @@ COUNT = 600
 @pytest.mark.parametrize("name", GENERATORS)
 def test_a_name_always_gives_the_same_requests_in_order(name: str) -> None:
     """Twice the same, fewer are the beginning of more, and times never go back."""
-    requests = generated(name, COUNT).requests
+    requests = generate_workload(name, COUNT).requests
     times_s = [request.arrived_s for request in requests]
 
     assert len(requests) == COUNT
     assert times_s == sorted(times_s)
-    assert generated(name, COUNT // 3).requests == requests[: COUNT // 3]
+    assert generate_workload(name, COUNT // 3).requests == requests[: COUNT // 3]
 
 
 def test_nothing_is_shared_in_none() -> None:
     """No cache of any size helps."""
-    assert infinite_cache_hit_rate(generated("none", COUNT)) == 0
+    assert infinite_cache_hit_rate(generate_workload("none", COUNT)) == 0
 
 
 def test_all_prompts_begin_alike_in_hot() -> None:
     """The prefix is everybody's, what follows is not."""
-    prompts = [request.prompt for request in generated("hot", COUNT).requests]
+    prompts = [request.prompt for request in generate_workload("hot", COUNT).requests]
     assert len({tuple(prompt.keys[:PREFIX_BLOCKS]) for prompt in prompts}) == 1
     longer = [prompt.keys[PREFIX_BLOCKS] for prompt in prompts if len(prompt.keys) > PREFIX_BLOCKS]
     assert len(set(longer)) == len(longer) > 0
@@ -34,12 +34,12 @@ def test_all_prompts_begin_alike_in_hot() -> None:
 
 def test_each_tenant_has_its_prefix() -> None:
     """There are many prefixes, each of several requests, some of many more than others."""
-    prompts = [request.prompt for request in generated("tenants", 5000).requests]
+    prompts = [request.prompt for request in generate_workload("tenants", 5000).requests]
     counts: dict[tuple[int, ...], int] = {}
     for prompt in prompts:
         prefix = tuple(prompt.keys[:PREFIX_BLOCKS])
         counts[prefix] = counts.get(prefix, 0) + 1
-    assert len(counts) == TENANTS
+    assert len(counts) == TENANT_COUNT
     assert max(counts.values()) > 5 * min(counts.values()) > 5
 
 
@@ -48,7 +48,7 @@ def test_a_turn_begins_with_the_whole_blocks_of_the_turn_before(name: str) -> No
     """Most prompts continue one that came earlier, and are longer than it."""
     seen: dict[tuple[int, ...], int] = {}
     continued = 0
-    for request in generated(name, COUNT).requests:
+    for request in generate_workload(name, COUNT).requests:
         keys = tuple(request.prompt.keys)
         ends = [n for n in range(3, len(keys) + 1) if keys[:n] in seen]
         if ends:

@@ -8,8 +8,13 @@ from typing import Protocol
 
 from gateway.engine_telemetry.tracked_request import TrackedRequest
 from gateway.engine_telemetry.tracker import EngineTracker
-from gateway.simulation.batching import BatchingReplica, EngineSpeeds, Run, StepResult
-from gateway.simulation.cache import BlockCache
+from gateway.simulation.batching import (
+    BatchingReplica,
+    EngineProfile,
+    SimulatedSequence,
+    StepResult,
+)
+from gateway.simulation.block_cache import BlockCache
 
 CATCH_UP_STEPS = 32
 """Overdue steps made up for before other tasks of the event loop run."""
@@ -27,11 +32,11 @@ class Clock:
 class GenerationJob:
     """Generation of one completion."""
 
-    run: Run
+    run: SimulatedSequence
     tracked: TrackedRequest
-    """Its handle in the engine's report."""
+    """Its handle in the engine's tracker."""
     completions: Sequence[bytes]
-    """Its text, for the report, if a later prompt can contain it."""
+    """Its text, for the tracker, if a later prompt can contain it."""
     scheduled_s: float = 0.0
     """Time of its first step."""
     _awaited_tokens: int = 0
@@ -39,16 +44,16 @@ class GenerationJob:
 
     async def wait_for(self, tokens: int) -> int:
         """Wait for the first `tokens` tokens; the number of tokens by then."""
-        while self.run.made_tokens < tokens:
+        while self.run.generated_tokens < tokens:
             self._awaited_tokens = tokens
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
-        return self.run.made_tokens
+        return self.run.generated_tokens
 
     def notify(self) -> None:
         """Resume `wait_for`, if its tokens are ready."""
         waiter = self._waiter
-        if waiter is not None and self.run.made_tokens >= self._awaited_tokens:
+        if waiter is not None and self.run.generated_tokens >= self._awaited_tokens:
             self._waiter = None
             if not waiter.done():
                 waiter.set_result(None)
@@ -76,22 +81,22 @@ class InstantCore:
     The cache fills and hits as usual; only no time passes.
     """
 
-    def __init__(self, estimates: EngineSpeeds, report: EngineTracker) -> None:
+    def __init__(self, estimates: EngineProfile, tracker: EngineTracker) -> None:
         self._cache = BlockCache(estimates.kv_blocks)
         self._block_size = estimates.block_size
-        self._report = report
+        self._tracker = tracker
 
     def submit(self, job: GenerationJob) -> None:
         """Complete a job."""
         run = job.run
         # The last token of a prompt is always computed.
-        whole = run.hashes[: (run.prompt_tokens - 1) // self._block_size]
+        whole = run.block_hashes[: (run.prompt_tokens - 1) // self._block_size]
         run.cached_tokens = self._cache.match(whole) * self._block_size
-        self._cache.keep([*run.hashes, *run.answer_hashes])
-        run.computed_tokens, run.made_tokens = run.prompt_tokens, run.output_tokens
-        run.is_over = True
-        self._report.start(job.tracked, run.cached_tokens)
-        self._report.finish(job.tracked, run.made_tokens, job.completions)
+        self._cache.insert([*run.block_hashes, *run.output_block_hashes])
+        run.computed_tokens, run.generated_tokens = run.prompt_tokens, run.output_tokens
+        run.is_finished = True
+        self._tracker.record_first_token(job.tracked, run.cached_tokens)
+        self._tracker.record_finished(job.tracked, run.generated_tokens, job.completions)
 
     def abort(self, job: GenerationJob) -> None:
         """Do nothing: every job is complete."""
@@ -111,14 +116,18 @@ class PacedCore:
     """
 
     def __init__(
-        self, replica: BatchingReplica, report: EngineTracker, clock: Clock, time_scale: float = 1.0
+        self,
+        replica: BatchingReplica,
+        tracker: EngineTracker,
+        clock: Clock,
+        time_scale: float = 1.0,
     ) -> None:
         self._replica = replica
-        self._report = report
+        self._tracker = tracker
         self._clock = clock
         self._time_scale = time_scale
-        self._jobs: dict[Run, GenerationJob] = {}
-        self._decoding: dict[Run, GenerationJob] = {}
+        self._jobs: dict[SimulatedSequence, GenerationJob] = {}
+        self._decoding: dict[SimulatedSequence, GenerationJob] = {}
         self._has_jobs = asyncio.Event()
         self._steps: asyncio.Task[None] | None = None
 
@@ -136,7 +145,7 @@ class PacedCore:
             return
         self._decoding.pop(job.run, None)
         self._replica.abort(job.run)
-        self._report.finish(job.tracked, job.run.made_tokens, is_aborted=True)
+        self._tracker.record_finished(job.tracked, job.run.generated_tokens, is_aborted=True)
 
     def check(self) -> None:
         """Raise the error that has ended the steps, if any."""
@@ -153,7 +162,7 @@ class PacedCore:
         step_ends_s = self._clock.now()
         overdue_steps = 0
         while True:
-            duration_s = self._replica.begin()
+            duration_s = self._replica.begin_step()
             if duration_s is None:
                 self._has_jobs.clear()
                 await self._has_jobs.wait()
@@ -165,22 +174,22 @@ class PacedCore:
             overdue_steps = overdue_steps + 1 if delay_s <= 0 else 0
             if delay_s > 0 or overdue_steps % CATCH_UP_STEPS == 0:
                 await self._clock.sleep(max(0.0, delay_s))
-            self._record_step(self._replica.end(), step_ends_s)
+            self._record_step(self._replica.end_step(), step_ends_s)
 
     def _record_admitted(self, now_s: float) -> None:
         for run in self._replica.admitted:
             self._jobs[run].scheduled_s = now_s
         if self._replica.admitted:
-            self._report.notify()
+            self._tracker.record_load_change()
 
     def _record_step(self, result: StepResult, now_s: float) -> None:
-        self._report.progress()
+        self._tracker.record_progress()
         for run in result.started:
             job = self._decoding[run] = self._jobs[run]
-            self._report.start(job.tracked, run.cached_tokens, job.scheduled_s, now_s)
+            self._tracker.record_first_token(job.tracked, run.cached_tokens, job.scheduled_s, now_s)
         for job in self._decoding.values():
             job.notify()
-        for run in result.ended:
+        for run in result.finished:
             job = self._jobs.pop(run)
             del self._decoding[run]
-            self._report.finish(job.tracked, run.made_tokens, job.completions)
+            self._tracker.record_finished(job.tracked, run.generated_tokens, job.completions)

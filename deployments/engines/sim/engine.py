@@ -93,7 +93,7 @@ class SimulatedEngine:
         self.facts = engine_facts(entry, (*ROUTES, TOKENIZE))
         clock, estimates = clock or Clock(), engine_figures(entry.simulation)
         batching = BatchingReplica(estimates)
-        self.report = EngineTracker(
+        self.tracker = EngineTracker(
             self.facts,
             clock.now,
             lambda: batching.waiting,
@@ -101,9 +101,9 @@ class SimulatedEngine:
         )
         """What routers learn about its requests, cache and adapters."""
         self._core = (
-            InstantCore(estimates, self.report)
+            InstantCore(estimates, self.tracker)
             if entry.simulation.instant
-            else PacedCore(batching, self.report, clock, entry.simulation.time_scale)
+            else PacedCore(batching, self.tracker, clock, entry.simulation.time_scale)
         )
 
         loader = _SimulatedLoader(entry.simulation, clock)
@@ -111,7 +111,7 @@ class SimulatedEngine:
             self.facts.adapters,
             entry.loaded_adapters_limit,
             loader,
-            self.report.note_adapters,
+            self.tracker.record_adapters,
             clock.now,
         )
 
@@ -257,11 +257,11 @@ class SimulatedEngine:
     async def _hang(
         self, sequence: OutputSequence, dispatch: Dispatch | None, receive: Receive
     ) -> None:
-        tracked = self.report.arrive(dispatch, sequence.prompt.tokens)
+        tracked = self.tracker.record_arrival(dispatch, sequence.prompt.tokens)
         try:
             await while_connected(receive, wait_forever())
         finally:
-            self.report.finish(tracked, 0, is_aborted=True)
+            self.tracker.record_finished(tracked, 0, is_aborted=True)
 
     def _submit(
         self, parsed: ParsedRequest, sequences: list[OutputSequence], dispatch: Dispatch | None
@@ -273,7 +273,7 @@ class SimulatedEngine:
         for sequence in sequences:
             run = sequence.run(blocks[sequence.index // parsed.n], block_size, priority)
             # The router's `Dispatch` describes the first prompt.
-            tracked = self.report.arrive(None if jobs else dispatch, run.prompt_tokens)
+            tracked = self.tracker.record_arrival(None if jobs else dispatch, run.prompt_tokens)
             jobs.append(ChoiceJob(sequence, GenerationJob(run, tracked, sequence.completions)))
             self._core.submit(jobs[-1].job)
         return jobs

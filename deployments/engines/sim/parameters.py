@@ -1,13 +1,13 @@
 """Parameters of a simulated engine, from its model's entry."""
 
 from gateway.config.sim import SimEntry, Simulation
-from gateway.simulation.batching import EngineSpeeds
+from gateway.simulation.batching import EngineProfile
 from gateway.telemetry import EngineFacts
 
 
-def engine_figures(simulation: Simulation) -> EngineSpeeds:
+def engine_figures(simulation: Simulation) -> EngineProfile:
     """Sizes and speeds of the modelled replica."""
-    return EngineSpeeds(
+    return EngineProfile(
         kv_blocks=simulation.kv_tokens // simulation.block_size,
         block_size=simulation.block_size,
         max_running=simulation.max_sequences,

@@ -16,7 +16,7 @@ from xxhash import xxh3_64_intdigest, xxh32_intdigest
 
 from deployments.engines.sim.words import answer_words, count_answer_words, words
 from gateway.kvcache.prefix import extend
-from gateway.simulation.batching import Run
+from gateway.simulation.batching import SimulatedSequence
 
 BYTES_PER_TOKEN = 4
 """Mean of English text in common tokenizers, and the size of a stored token id."""
@@ -157,12 +157,12 @@ class OutputSequence:
         """The text, for prompts that continue with it; empty if none can."""
         return [] if self.prompt.frame is None else [self.text.encode()]
 
-    def run(self, blocks: "array[int]", block_size: int, priority: float) -> Run:
+    def run(self, blocks: "array[int]", block_size: int, priority: float) -> SimulatedSequence:
         """The run that generates it in a replica; `blocks` are its prompt's."""
-        return Run(
-            hashes=blocks,
+        return SimulatedSequence(
+            block_hashes=blocks,
             prompt_tokens=self.prompt.tokens,
             output_tokens=max(1, len(self.words)),  # an empty completion takes a token, too
-            answer_hashes=self.prompt.answer_blocks(blocks, self.text, block_size),
+            output_block_hashes=self.prompt.answer_blocks(blocks, self.text, block_size),
             priority=priority,
         )

@@ -56,14 +56,14 @@ class VllmEngine:
         llm: "_ObservedLLM",
         app: App,
         facts: EngineFacts,
-        report: EngineTracker,
+        tracker: EngineTracker,
         adapters: AdapterCache,
     ) -> None:
         self._llm = llm
         self._adapters = adapters
         self.app = app
         self.facts = facts
-        self.report = report
+        self.tracker = tracker
 
     @classmethod
     async def start(
@@ -107,24 +107,24 @@ class VllmEngine:
     ) -> Self:
         """The engine around a running vLLM, which reports every request from here on."""
         facts = _facts(llm, app.routes, [each.name for each in files])
-        report = EngineTracker(
+        tracker = EngineTracker(
             facts,
             time.monotonic,  # vLLM's engine core stamps its requests with the same clock
             lambda: scheduler.waiting,
             lambda: round((1 - scheduler.used_share) * facts.kv_tokens),
             holds_prefixes=_holds_prefixes(llm),
         )
-        observer = RequestObserver(report)
+        observer = RequestObserver(tracker)
         loaded = LoadedLoras()
         loader = LoraLoader(llm, files, loaded)
-        adapters = AdapterCache(facts.adapters, most_adapters, loader, report.note_adapters)
+        adapters = AdapterCache(facts.adapters, most_adapters, loader, tracker.record_adapters)
         llm.attach(observer, adapters)
         scheduler.subscribe(
             lambda: observer.record_step(scheduler.waiting, scheduler.used_share, llm.first_token)
         )
         AliasedModels.adopt(app.state.openai_serving_models, loaded, adapters)
         await adapters.load_first()
-        return cls(llm, with_call_context(app), facts, report, adapters)
+        return cls(llm, with_call_context(app), facts, tracker, adapters)
 
     async def check(self) -> None:
         """Raise vLLM's `EngineDeadError` if the engine core or a worker has died."""

@@ -98,10 +98,10 @@ _P = TypeVar("_P", bound=PoolingOutput)
 
 
 class RequestObserver:
-    """Observes an engine client, and reports its requests to `report`."""
+    """Observes an engine client, and reports its requests to `tracker`."""
 
-    def __init__(self, report: EngineTracker) -> None:
-        self._report = report
+    def __init__(self, tracker: EngineTracker) -> None:
+        self._tracker = tracker
         self._waiting, self._used_share = 0, 0.0
         """As last reported."""
         self._without_output: dict[_ObservedRequest, str] = {}
@@ -121,17 +121,17 @@ class RequestObserver:
         `is_delta`: each output has the latest part of a completion, and not all of it.
         """
         return self._generate(
-            outputs, _ObservedRequest(self._report, prompt, is_delta=is_delta), request_id
+            outputs, _ObservedRequest(self._tracker, prompt, is_delta=is_delta), request_id
         )
 
     def encode(self, outputs: AsyncGenerator[_P, None], prompt: object) -> AsyncGenerator[_P, None]:
         """Outputs of a pooling call, observed as they pass."""
-        return self._encode(outputs, _ObservedRequest(self._report, prompt, is_delta=False))
+        return self._encode(outputs, _ObservedRequest(self._tracker, prompt, is_delta=False))
 
     def record_cache_reset(self) -> None:
         """Report that the engine has emptied its cache."""
         with _logged_only():
-            self._report.forget()
+            self._tracker.record_cache_reset()
 
     def record_step(
         self, waiting: int, used_share: float, find: Callable[[str], FirstToken | None]
@@ -140,11 +140,11 @@ class RequestObserver:
 
         `used_share`: of the KV cache; `find` looks up a request's first token by its id.
         """
-        self._report.progress()
+        self._tracker.record_progress()
         is_changed = abs(used_share - self._used_share) > REPORTED_CHANGE
         if is_changed or waiting != self._waiting:
             self._waiting, self._used_share = waiting, used_share
-            self._report.notify()
+            self._tracker.record_load_change()
         for request, request_id in list(self._without_output.items()):
             if first := find(request_id):
                 del self._without_output[request]
@@ -205,10 +205,10 @@ class _CompletionText:
 class _ObservedRequest:
     """One call of the engine client. Its methods never raise: errors are logged."""
 
-    def __init__(self, report: EngineTracker, prompt: object, *, is_delta: bool) -> None:
+    def __init__(self, tracker: EngineTracker, prompt: object, *, is_delta: bool) -> None:
         call = current_call()
         self._dispatch = call.claim_dispatch() if call else None
-        self._report = report
+        self._tracker = tracker
         self._prompt = prompt
         self._is_delta = is_delta
         self._tracked: TrackedRequest | None = None
@@ -218,7 +218,9 @@ class _ObservedRequest:
     def record_arrival(self) -> None:
         """Report that the engine gets the request now."""
         with _logged_only():
-            self._tracked = self._report.arrive(self._dispatch, prompt_tokens(self._prompt))
+            self._tracked = self._tracker.record_arrival(
+                self._dispatch, prompt_tokens(self._prompt)
+            )
         self._prompt = None  # it may be large
 
     def record_first_token(self, cached_tokens: int, times: RequestTimes | None) -> None:
@@ -228,14 +230,16 @@ class _ObservedRequest:
             if self._tracked is not None:
                 scheduled_s = (times.scheduled_ts or None) if times else None
                 first_token_s = (times.first_token_ts or None) if times else None
-                self._report.start(self._tracked, cached_tokens, scheduled_s, first_token_s)
+                self._tracker.record_first_token(
+                    self._tracked, cached_tokens, scheduled_s, first_token_s
+                )
 
     def record_output(self, output: EngineOutput) -> None:
         """Report an output of the request."""
         if self._tracked is None or self._is_over:
             return
         with _logged_only():
-            self._report.progress()
+            self._tracker.record_progress()
             if not self._has_first_token:
                 self.record_first_token(output.num_cached_tokens or 0, output.metrics)
             self._collect(output.outputs)
@@ -247,7 +251,7 @@ class _ObservedRequest:
         with _logged_only():
             if self._tracked is not None and output.finished and not self._is_over:
                 self._is_over = True
-                self._report.pool(self._tracked, output.num_cached_tokens)
+                self._tracker.record_pooled(self._tracked, output.num_cached_tokens)
 
     def record_end(self) -> None:
         """Report the request as aborted, unless it has finished."""
@@ -265,7 +269,7 @@ class _ObservedRequest:
             return
         self._is_over = True
         texts = self._completions.values()
-        self._report.finish(
+        self._tracker.record_finished(
             self._tracked,
             sum(text.tokens for text in texts),
             [text.canonical for text in texts],

@@ -32,7 +32,7 @@ NO_CHANGE = None
 def tracker(clock: Clock) -> EngineTracker:
     """Tracker of an idle engine, with nothing left to send."""
     tracker = EngineTracker(FACTS, clock)
-    tracker.take()
+    tracker.pop_update()
     return tracker
 
 
@@ -50,7 +50,7 @@ def dispatch(number: int, *keys: int, rest: bytes | None = None) -> Dispatch:
 
 def sent(tracker: EngineTracker) -> Update:
     """The update that is due; there must be one."""
-    update = tracker.take()
+    update = tracker.pop_update()
     assert update is not None
     return update
 
@@ -63,21 +63,21 @@ def finished(tracker: EngineTracker) -> Finished:
 
 def test_an_update_holds_only_changes_and_each_once(tracker: EngineTracker) -> None:
     """Without a change there is no update."""
-    assert tracker.take() is NO_CHANGE
-    tracker.arrive(None, 10)
+    assert tracker.pop_update() is NO_CHANGE
+    tracker.record_arrival(None, 10)
     assert sent(tracker) == Update(
         load=Load(running=1, waiting=0, pending_tokens=10, free_tokens=990)
     )
-    assert tracker.take() is NO_CHANGE
+    assert tracker.pop_update() is NO_CHANGE
 
 
 def test_free_tokens_come_from_the_engine_while_it_has_requests(clock: Clock) -> None:
     """An idle engine has all its tokens free, whatever its own count says."""
     tracker = EngineTracker(FACTS, clock, lambda: 0, lambda: 640)
     assert tracker.load.free_tokens == 1000
-    tracked = tracker.arrive(None, 10)
+    tracked = tracker.record_arrival(None, 10)
     assert tracker.load.free_tokens == 640
-    tracker.finish(tracked, 1)
+    tracker.record_finished(tracked, 1)
     assert tracker.load.free_tokens == 1000
 
 
@@ -87,51 +87,51 @@ def test_a_stall_lasts_from_the_last_progress_while_there_is_work(
     """Time without progress counts from the first request and ends with the last."""
     clock.now_s += 50
     assert tracker.stalled_s == 0
-    tracked = tracker.arrive(None, 10)
+    tracked = tracker.record_arrival(None, 10)
     clock.now_s += 2
-    tracker.arrive(None, 10)
+    tracker.record_arrival(None, 10)
     assert tracker.stalled_s == 2
-    tracker.progress()
+    tracker.record_progress()
     assert tracker.stalled_s == 0
     clock.now_s += 3
-    tracker.start(tracked, 0)
+    tracker.record_first_token(tracked, 0)
     assert tracker.stalled_s == 0
     clock.now_s += 4
-    tracker.finish(tracked, 1, is_aborted=True)
+    tracker.record_finished(tracked, 1, is_aborted=True)
     assert tracker.stalled_s == 4
     clock.now_s += 1
-    pooled = tracker.arrive(None, 10)
-    tracker.pool(pooled, 0)
+    pooled = tracker.record_arrival(None, 10)
+    tracker.record_pooled(pooled, 0)
     assert tracker.stalled_s == 0
 
 
 def test_a_stall_alone_causes_no_update(tracker: EngineTracker, clock: Clock) -> None:
     """Every update says how long the engine has stalled, but a longer stall is no change."""
-    tracked = tracker.arrive(None, 10)
+    tracked = tracker.record_arrival(None, 10)
     assert sent(tracker).stalled_s == 0
     clock.now_s += 7
-    assert tracker.take() is NO_CHANGE
-    assert tracker.beat() == Update(stalled_s=7)
+    assert tracker.pop_update() is NO_CHANGE
+    assert tracker.heartbeat() == Update(stalled_s=7)
     assert tracker.snapshot().stalled_s == 7
     clock.now_s += 1
-    tracker.arrive(None, 10)
+    tracker.record_arrival(None, 10)
     assert sent(tracker).stalled_s == 8
-    tracker.start(tracked, 0)
-    tracker.drain()
+    tracker.record_first_token(tracked, 0)
+    tracker.record_draining()
     sent(tracker)
-    assert tracker.beat() == Update(is_draining=True)
+    assert tracker.heartbeat() == Update(is_draining=True)
 
 
 def test_a_heartbeat_contains_pending_changes(tracker: EngineTracker) -> None:
     """It sends changes at once, and they are not sent again."""
-    tracker.arrive(dispatch(5), 10)
-    assert tracker.beat().accepted == [5]
-    assert tracker.take() is NO_CHANGE
+    tracker.record_arrival(dispatch(5), 10)
+    assert tracker.heartbeat().accepted == [5]
+    assert tracker.pop_update() is NO_CHANGE
 
 
 def test_an_arrival_adds_load_and_prefix_keys(tracker: EngineTracker) -> None:
     """A request counts from its arrival: its tokens as pending, its keys as cached."""
-    tracker.arrive(dispatch(5, 1, 2), 100)
+    tracker.record_arrival(dispatch(5, 1, 2), 100)
     update = sent(tracker)
     assert update.accepted == [5]
     assert update.load == Load(running=1, waiting=0, pending_tokens=100, free_tokens=900)
@@ -141,14 +141,14 @@ def test_an_arrival_adds_load_and_prefix_keys(tracker: EngineTracker) -> None:
 
 def test_cached_tokens_are_not_pending(tracker: EngineTracker) -> None:
     """Only the uncached rest of a prompt is pending, until the first token."""
-    first = tracker.arrive(dispatch(1, 1, 2), 100)
-    tracker.start(first, 0)
-    second = tracker.arrive(dispatch(2, 1, 2, 3), 150)
+    first = tracker.record_arrival(dispatch(1, 1, 2), 100)
+    tracker.record_first_token(first, 0)
+    second = tracker.record_arrival(dispatch(2, 1, 2, 3), 150)
     assert tracker.load.pending_tokens == 50
-    tracker.start(second, 96)
+    tracker.record_first_token(second, 96)
     assert tracker.load.pending_tokens == 0
-    tracker.finish(first, 1)
-    tracker.finish(second, 1)
+    tracker.record_finished(first, 1)
+    tracker.record_finished(second, 1)
     assert tracker.load == Load(running=0, waiting=0, pending_tokens=0, free_tokens=1000)
 
 
@@ -157,7 +157,7 @@ def test_waiting_requests_do_not_count_as_running(clock: Clock) -> None:
     waiting = 0
     tracker = EngineTracker(FACTS, clock, lambda: waiting)
     for _ in range(3):
-        tracker.arrive(None, 10)
+        tracker.record_arrival(None, 10)
     waiting = 2
     assert (tracker.load.running, tracker.load.waiting) == (1, 2)
     waiting = 9  # the engine's count is older than the latest departures
@@ -166,11 +166,11 @@ def test_waiting_requests_do_not_count_as_running(clock: Clock) -> None:
 
 def test_queue_prefill_and_decode_times_are_recorded(tracker: EngineTracker, clock: Clock) -> None:
     """The three follow each other without a gap."""
-    tracked = tracker.arrive(dispatch(9, 1, 2), 100)
+    tracked = tracker.record_arrival(dispatch(9, 1, 2), 100)
     clock.now_s = 103.0
-    tracker.start(tracked, 48, scheduled_s=101.0)
+    tracker.record_first_token(tracked, 48, scheduled_s=101.0)
     clock.now_s = 107.0
-    tracker.finish(tracked, 20)
+    tracker.record_finished(tracked, 20)
     assert finished(tracker) == Finished(
         id=9,
         prompt_tokens=100,
@@ -186,10 +186,10 @@ def test_queue_prefill_and_decode_times_are_recorded(tracker: EngineTracker, clo
 
 def test_a_first_token_may_be_recorded_late(tracker: EngineTracker, clock: Clock) -> None:
     """An engine without output before the end reports the first token's time at the end."""
-    tracked = tracker.arrive(None, 100)
+    tracked = tracker.record_arrival(None, 100)
     clock.now_s = 110.0
-    tracker.start(tracked, 0, scheduled_s=101.0, first_token_s=104.0)
-    tracker.finish(tracked, 20)
+    tracker.record_first_token(tracked, 0, scheduled_s=101.0, first_token_s=104.0)
+    tracker.record_finished(tracked, 20)
     request = finished(tracker)
     assert (request.queue_s, request.prefill_s, request.decode_s) == (1.0, 3.0, 6.0)
     assert request.running == pytest.approx(1.0)
@@ -197,10 +197,10 @@ def test_a_first_token_may_be_recorded_late(tracker: EngineTracker, clock: Clock
 
 def test_times_from_another_clock_are_kept_in_order(tracker: EngineTracker, clock: Clock) -> None:
     """A skewed clock causes no negative durations."""
-    tracked = tracker.arrive(None, 100)
+    tracked = tracker.record_arrival(None, 100)
     clock.now_s = 101.0
-    tracker.start(tracked, 0, scheduled_s=99.0, first_token_s=200.0)
-    tracker.finish(tracked, 1)
+    tracker.record_first_token(tracked, 0, scheduled_s=99.0, first_token_s=200.0)
+    tracker.record_finished(tracked, 1)
     request = finished(tracker)
     assert (request.queue_s, request.prefill_s, request.decode_s) == (0.0, 1.0, 0.0)
 
@@ -209,28 +209,28 @@ def test_running_is_the_mean_number_of_requests_during_decode(clock: Clock) -> N
     """Each other request counts for as long as it ran; waiting requests do not count."""
     waiting = 0
     tracker = EngineTracker(FACTS, clock, lambda: waiting)
-    tracked = tracker.arrive(dispatch(1), 10)
-    tracker.start(tracked, 0)
+    tracked = tracker.record_arrival(dispatch(1), 10)
+    tracker.record_first_token(tracked, 0)
     clock.now_s = 102.0  # two seconds alone
-    other = tracker.arrive(None, 10)
-    tracker.start(other, 0)
+    other = tracker.record_arrival(None, 10)
+    tracker.record_first_token(other, 0)
     clock.now_s = 106.0  # four seconds of two
     waiting = 1
-    late = tracker.arrive(None, 10)
+    late = tracker.record_arrival(None, 10)
     clock.now_s = 108.0  # and two more, in which a third waits
-    tracker.finish(tracked, 5)
-    tracker.finish(other, 5)
-    tracker.finish(late, 0, is_aborted=True)
+    tracker.record_finished(tracked, 5)
+    tracker.record_finished(other, 5)
+    tracker.record_finished(late, 0, is_aborted=True)
     assert sent(tracker).finished[0].running == pytest.approx((2 * 1 + 4 * 2 + 2 * 2) / 8)
 
 
 def test_an_answer_extends_the_cached_prompt(tracker: EngineTracker) -> None:
     """A finished answer adds the keys of the conversation's next turn."""
-    tracked = tracker.arrive(dispatch(1, 1, 2, rest=b"tail" + b"|"), 100)
-    tracker.start(tracked, 0)
+    tracked = tracker.record_arrival(dispatch(1, 1, 2, rest=b"tail" + b"|"), 100)
+    tracker.record_first_token(tracked, 0)
     sent(tracker)
     reply = b"x" * 95
-    tracker.finish(tracked, 19, [reply])
+    tracker.record_finished(tracked, 19, [reply])
     update = sent(tracker)
     expected = extend(2, b"tail|" + reply, KEY_BYTES)
     assert len(expected) == 2
@@ -241,18 +241,18 @@ def test_an_answer_extends_the_cached_prompt(tracker: EngineTracker) -> None:
 
 def test_an_answer_to_a_prompt_without_keys_starts_at_its_seed(tracker: EngineTracker) -> None:
     """If the prompt fills no block, the chain of keys starts at the seed."""
-    tracked = tracker.arrive(dispatch(1, rest=b"hi|"), 10)
-    tracker.finish(tracked, 10, [b"y" * 50])
+    tracked = tracker.record_arrival(dispatch(1, rest=b"hi|"), 10)
+    tracker.record_finished(tracked, 10, [b"y" * 50])
     assert list(unpack_keys(sent(tracker).added)) == list(extend(7, b"hi|" + b"y" * 37, KEY_BYTES))
 
 
 def test_several_answers_each_extend_the_prompt(tracker: EngineTracker) -> None:
     """The answers of one request do not follow each other."""
-    tracked = tracker.arrive(dispatch(1, 1, rest=b""), 50)
-    tracker.start(tracked, 0)
+    tracked = tracker.record_arrival(dispatch(1, 1, rest=b""), 50)
+    tracker.record_first_token(tracked, 0)
     sent(tracker)
     replies = [b"a" * 80, b"b" * 40]
-    tracker.finish(tracked, 24, replies)
+    tracker.record_finished(tracked, 24, replies)
     update = sent(tracker)
     tokens = dict(zip(unpack_keys(update.added), unpack_tokens(update.added_tokens), strict=True))
     first, second = (extend(1, reply, KEY_BYTES) for reply in replies)
@@ -261,18 +261,18 @@ def test_several_answers_each_extend_the_prompt(tracker: EngineTracker) -> None:
 
 def test_an_answer_without_a_place_in_the_prompt_adds_no_keys(tracker: EngineTracker) -> None:
     """Without `reply_start` nothing is known of the next turn's prompt."""
-    tracked = tracker.arrive(dispatch(1, 1), 50)
-    tracker.start(tracked, 0)
+    tracked = tracker.record_arrival(dispatch(1, 1), 50)
+    tracker.record_first_token(tracked, 0)
     sent(tracker)
-    tracker.finish(tracked, 24, [b"a" * 80])
+    tracker.record_finished(tracked, 24, [b"a" * 80])
     assert sent(tracker).added == b""
 
 
 def test_an_abort_before_the_first_token_removes_its_keys(tracker: EngineTracker) -> None:
     """Its prompt was never computed, and its durations are unknown."""
-    tracked = tracker.arrive(dispatch(3, 1, 2), 100)
+    tracked = tracker.record_arrival(dispatch(3, 1, 2), 100)
     sent(tracker)
-    tracker.finish(tracked, 0, is_aborted=True)
+    tracker.record_finished(tracked, 0, is_aborted=True)
     update = sent(tracker)
     assert set(unpack_keys(update.dropped)) == {1, 2}
     (request,) = update.finished
@@ -282,10 +282,10 @@ def test_an_abort_before_the_first_token_removes_its_keys(tracker: EngineTracker
 
 def test_an_abort_after_the_first_token_keeps_its_keys(tracker: EngineTracker) -> None:
     """The computed prompt stays in the cache."""
-    tracked = tracker.arrive(dispatch(3, 1, 2), 100)
-    tracker.start(tracked, 0)
+    tracked = tracker.record_arrival(dispatch(3, 1, 2), 100)
+    tracker.record_first_token(tracked, 0)
     sent(tracker)
-    tracker.finish(tracked, 3, is_aborted=True)
+    tracker.record_finished(tracked, 3, is_aborted=True)
     update = sent(tracker)
     assert update.dropped == b""
     assert update.finished[0].is_aborted
@@ -293,9 +293,9 @@ def test_an_abort_after_the_first_token_keeps_its_keys(tracker: EngineTracker) -
 
 def test_a_pooled_request_leaves_its_prompt_in_the_cache(tracker: EngineTracker) -> None:
     """An embedding has neither tokens nor durations."""
-    tracked = tracker.arrive(dispatch(3, 1, 2), 100)
+    tracked = tracker.record_arrival(dispatch(3, 1, 2), 100)
     sent(tracker)
-    tracker.pool(tracked, 16)
+    tracker.record_pooled(tracked, 16)
     update = sent(tracker)
     assert update.dropped == b""
     assert update.load == Load(running=0, waiting=0, pending_tokens=0, free_tokens=1000)
@@ -306,23 +306,23 @@ def test_a_pooled_request_leaves_its_prompt_in_the_cache(tracker: EngineTracker)
 
 def test_only_the_first_end_of_a_request_counts(tracker: EngineTracker) -> None:
     """Nothing recorded after a request's end has an effect."""
-    tracked = tracker.arrive(None, 10)
-    tracker.start(tracked, 0)
-    tracker.start(tracked, 5)
-    tracker.finish(tracked, 1)
+    tracked = tracker.record_arrival(None, 10)
+    tracker.record_first_token(tracked, 0)
+    tracker.record_first_token(tracked, 5)
+    tracker.record_finished(tracked, 1)
     sent(tracker)
-    tracker.finish(tracked, 1)
-    tracker.start(tracked, 0)
-    tracker.pool(tracked, 0)
-    assert tracker.take() is NO_CHANGE
+    tracker.record_finished(tracked, 1)
+    tracker.record_first_token(tracked, 0)
+    tracker.record_pooled(tracked, 0)
+    assert tracker.pop_update() is NO_CHANGE
 
 
 def test_a_snapshot_holds_the_whole_state_and_leaves_changes_pending(
     tracker: EngineTracker,
 ) -> None:
     """It has keys, requests and load; the next update still holds the changes."""
-    tracker.arrive(dispatch(5, 1, 2), 100)
-    tracker.arrive(None, 10)
+    tracker.record_arrival(dispatch(5, 1, 2), 100)
+    tracker.record_arrival(None, 10)
     snapshot = tracker.snapshot()
     assert snapshot.is_snapshot
     assert set(unpack_keys(snapshot.added)) == {1, 2}
@@ -333,19 +333,19 @@ def test_a_snapshot_holds_the_whole_state_and_leaves_changes_pending(
 
 def test_an_emptied_cache_drops_keys_not_in_use(tracker: EngineTracker) -> None:
     """Only the keys of running requests stay."""
-    tracker.finish(tracker.arrive(dispatch(1, 1, 2), 100), 1)
+    tracker.record_finished(tracker.record_arrival(dispatch(1, 1, 2), 100), 1)
     sent(tracker)
-    tracker.arrive(dispatch(2, 1), 50)
-    tracker.forget()
+    tracker.record_arrival(dispatch(2, 1), 50)
+    tracker.record_cache_reset()
     assert set(unpack_keys(sent(tracker).dropped)) == {2}
 
 
 def test_an_engine_without_prefix_cache_holds_no_keys(clock: Clock) -> None:
     """The size of the KV cache does not matter then."""
     tracker = EngineTracker(FACTS, clock, holds_prefixes=False)
-    tracked = tracker.arrive(dispatch(1, 1, 2, rest=b""), 100)
-    tracker.start(tracked, 0)
-    tracker.finish(tracked, 20, [b"z" * 100])
+    tracked = tracker.record_arrival(dispatch(1, 1, 2, rest=b""), 100)
+    tracker.record_first_token(tracked, 0)
+    tracker.record_finished(tracked, 20, [b"z" * 100])
     update = sent(tracker)
     assert (update.added, update.dropped) == (b"", b"")
     assert tracker.snapshot().added == b""
@@ -353,10 +353,10 @@ def test_an_engine_without_prefix_cache_holds_no_keys(clock: Clock) -> None:
 
 def test_draining_causes_one_update_and_stays_in_all_later_ones(tracker: EngineTracker) -> None:
     """The start of the drain is a change; every later update repeats it."""
-    tracker.drain()
+    tracker.record_draining()
     assert sent(tracker) == Update(is_draining=True)
-    assert tracker.take() is NO_CHANGE
-    tracker.arrive(None, 1)
+    assert tracker.pop_update() is NO_CHANGE
+    tracker.record_arrival(None, 1)
     assert sent(tracker).is_draining
 
 
@@ -368,27 +368,27 @@ def test_listeners_are_called_at_every_change(tracker: EngineTracker) -> None:
     def listener() -> None:
         calls.append(step)
 
-    tracker.watch(listener)
+    tracker.add_listener(listener)
     step = "arrive"
-    tracked = tracker.arrive(None, 1)
+    tracked = tracker.record_arrival(None, 1)
     step = "start"
-    tracker.start(tracked, 0)
+    tracker.record_first_token(tracked, 0)
     step = "finish"
-    tracker.finish(tracked, 1)
+    tracker.record_finished(tracked, 1)
     step = "notify"
-    tracker.notify()
+    tracker.record_load_change()
     step = "forget"
-    tracker.forget()
+    tracker.record_cache_reset()
     step = "drain"
-    tracker.drain()
+    tracker.record_draining()
     assert calls == ["arrive", "start", "finish", "notify", "forget", "drain"]
-    tracker.unwatch(listener)
-    tracker.arrive(None, 1)
+    tracker.remove_listener(listener)
+    tracker.record_arrival(None, 1)
     assert calls[-1] == "drain"
 
 
 def test_invalid_keys_are_rejected(tracker: EngineTracker) -> None:
     """Half a key is an error and leaves no request behind."""
     with pytest.raises(ValueError, match="multiple of item size"):
-        tracker.arrive(Dispatch(id=1, keys=b"1234567", key_bytes=1, prompt_bytes=1), 5)
+        tracker.record_arrival(Dispatch(id=1, keys=b"1234567", key_bytes=1, prompt_bytes=1), 5)
     assert tracker.load.running == 0

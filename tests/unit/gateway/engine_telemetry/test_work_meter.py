@@ -49,11 +49,11 @@ def test_arriving_work_is_a_rate_that_decays(clock: Clock) -> None:
     for _ in range(100):
         clock.now_s += 1
         meter.record_arrival(1000)
-    steady = meter.arriving
+    steady = meter.prefill_s_per_s
     clock.now_s += 5 * MEMORY_S
 
     assert steady == pytest.approx(1000 * PRIOR_PREFILL_S, rel=0.05)
-    assert meter.arriving < 0.01 * steady
+    assert meter.prefill_s_per_s < 0.01 * steady
 
 
 def test_service_time_is_a_mean_that_favours_recent_requests(clock: Clock) -> None:

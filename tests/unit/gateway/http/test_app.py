@@ -18,13 +18,13 @@ from gateway.config.serving_options import QueueOptions, ServingOptions
 from gateway.request.routes import FORM_ROUTES, JSON_ROUTES
 from gateway.routing.fleet import ModelState
 from gateway.upstream.client import UpstreamClient
-from gateway.upstream.engine_call import WHOLE_LIMIT
+from gateway.upstream.engine_call import BUFFER_LIMIT
 from tests.unit.conftest import PATIENCE_S, StartEngine, Visit, answer, chunked
 from tests.unit.surface import CHAT, Surface, error_of, script
 from tests.unit.targets import target_of
 
 EVENTS = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-HALF = b"half" * (WHOLE_LIMIT // 3)
+HALF = b"half" * (BUFFER_LIMIT // 3)
 """Of an answer that is too long to be held until it is whole."""
 
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from gateway.resume.completion_params import Unresumable
-from gateway.resume.resumption import Resumption, cut_at_word_end, resumption
+from gateway.resume.resumption import ResumptionPlan, cut_at_word_end, plan_resumption
 from gateway.resume.stream_log import StreamLog
-from gateway.upstream.sse import payload, split
+from gateway.upstream.sse import event_data, split_events
 from tests.model_engine import CHAT, COMPLETIONS, Body, ModelEngine, Summary, Token, said, summary
 
 TEXT = said("The naïve café has 日本 tea.\n\n  It costs  3 €, friend 😀 ok. Come \t in ")
@@ -97,25 +97,25 @@ ALL = pytest.mark.parametrize(("path", "request_body", "answer"), CASES.values()
 
 async def resume(
     path: str, body: bytes, stream_log: StreamLog, engine: ModelEngine
-) -> tuple[Resumption, list[bytes]]:
+) -> tuple[ResumptionPlan, list[bytes]]:
     """Return the plan, and what the client gets from `engine`, event by event."""
-    plan = await resumption(path, body, stream_log, engine.tokenize)
+    plan = await plan_resumption(path, body, stream_log, engine.tokenize)
     if plan.body is None:
-        return plan, split_whole(plan.ending)
+        return plan, split_whole(plan.final_events)
     events = await engine.stream(plan.path, plan.body)
     return plan, [plan.splice.feed(event) for event in events]
 
 
 def split_whole(events: bytes) -> list[bytes]:
     """Split events, keeping their ends."""
-    return [event + b"\n\n" for event in split(events)]
+    return [event + b"\n\n" for event in split_events(events)]
 
 
 def log_of(*events: bytes) -> StreamLog:
     """Build a log of sent events."""
     stream_log = StreamLog()
     for event in events:
-        stream_log.add(event)
+        stream_log.append(event)
     return stream_log
 
 
@@ -202,7 +202,7 @@ async def test_a_text_is_continued_and_other_answers_are_repeated(
     body = json.dumps(request_body).encode()
     engine = ModelEngine(answer)
     sent = (await engine.stream(path, body))[: len(answer) + (path == CHAT) - 1]
-    plan = await resumption(path, body, log_of(*sent), engine.tokenize)
+    plan = await plan_resumption(path, body, log_of(*sent), engine.tokenize)
     assert plan.body is not None
     request = json.loads(plan.body)
     assert plan.path == path
@@ -215,7 +215,7 @@ async def test_token_ids_of_an_answer_count_four_bytes_each() -> None:
     body = json.dumps({"prompt": IDS, "max_tokens": 9}).encode()
     engine = ModelEngine(ANSWER)
     sent = (await engine.stream(COMPLETIONS, body))[:3]
-    plan = await resumption(COMPLETIONS, body, log_of(*sent), engine.tokenize)
+    plan = await plan_resumption(COMPLETIONS, body, log_of(*sent), engine.tokenize)
     assert plan.body is not None
     assert len(json.loads(plan.body)["prompt"]) == len(IDS) + 3
     assert plan.answered_bytes == 4 * 3
@@ -227,7 +227,7 @@ async def test_a_greedy_text_is_continued_from_the_end_of_a_word(more: Body) -> 
     request = {**SAMPLED, **more, "max_tokens": 20, "min_tokens": 5, "user": "x"}
     body = json.dumps(request).encode()
     sent = (await ModelEngine(TEXT).stream(CHAT, body))[:6]
-    plan = await resumption(CHAT, body, log_of(*sent), ModelEngine(TEXT).tokenize)
+    plan = await plan_resumption(CHAT, body, log_of(*sent), ModelEngine(TEXT).tokenize)
     assert plan.body is not None
     kept = "The naïve café has"
     assert json.loads(plan.body) == {
@@ -305,7 +305,7 @@ async def test_a_stream_that_cannot_be_resumed_says_why(
     sent = (await ModelEngine(answer).stream(stream_path, json.dumps(SAMPLED).encode()))[:-2]
     body = json.dumps({**SAMPLED, **more}).encode()
     with pytest.raises(Unresumable, match=f"^{re.escape(reason)}"):
-        await resumption(path, body, log_of(*sent), ModelEngine(answer).tokenize)
+        await plan_resumption(path, body, log_of(*sent), ModelEngine(answer).tokenize)
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ async def test_a_stream_that_cannot_be_resumed_says_why(
 async def test_a_stream_with_an_unknown_event_is_not_resumed(event: bytes) -> None:
     """Nothing is known of what follows an event that cannot be parsed."""
     with pytest.raises(Unresumable, match="The events sent so far cannot be parsed"):
-        await resumption(CHAT, b"{}", log_of(event), ModelEngine([]).tokenize)
+        await plan_resumption(CHAT, b"{}", log_of(event), ModelEngine([]).tokenize)
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/responses", "/v1/messages"])
@@ -328,7 +328,7 @@ async def test_a_stream_without_data_is_requested_again(path: str) -> None:
     """Comments are no output: on any route the other stream is forwarded unchanged."""
     body = b"not even JSON"
     stream_log = log_of(b": still working\n\n")
-    plan = await resumption(path, body, stream_log, ModelEngine([]).tokenize)
+    plan = await plan_resumption(path, body, stream_log, ModelEngine([]).tokenize)
     events = b"event: ping\ndata: {}\n\n"
     assert (plan.path, plan.body, plan.splice.feed(events)) == (path, body, events)
 
@@ -340,11 +340,11 @@ async def test_a_template_that_renders_another_prompt_is_not_continued(request_b
     body = json.dumps(request_body).encode()
     stream_log = log_of(*(await engine.stream(CHAT, body))[:4])
     if request_body is GREEDY:
-        plan = await resumption(CHAT, body, stream_log, engine.tokenize)
+        plan = await plan_resumption(CHAT, body, stream_log, engine.tokenize)
         assert plan.body == body
     else:
         with pytest.raises(Unresumable, match="chat template"):
-            await resumption(CHAT, body, stream_log, engine.tokenize)
+            await plan_resumption(CHAT, body, stream_log, engine.tokenize)
 
 
 @pytest.mark.parametrize(
@@ -358,11 +358,11 @@ async def test_without_a_tokenizer_only_uncounted_answers_are_continued(
     body = json.dumps({**SAMPLED, **more}).encode()
     stream_log = log_of(*(await engine.stream(CHAT, body))[:4])
     if is_sound:
-        plan = await resumption(CHAT, body, stream_log, engine.tokenize)
+        plan = await plan_resumption(CHAT, body, stream_log, engine.tokenize)
         assert plan.answered_bytes == len("Well, here")
     else:
         with pytest.raises(Unresumable, match="count"):
-            await resumption(CHAT, body, stream_log, engine.tokenize)
+            await plan_resumption(CHAT, body, stream_log, engine.tokenize)
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
@@ -376,12 +376,12 @@ async def test_an_answer_at_its_token_limit_is_finished_without_an_engine(
     engine = ModelEngine(ANSWER, finishes_late=True)
     unbroken = await engine.stream(path, body)
     position = 3 + (path == CHAT)
-    plan = await resumption(path, body, log_of(*unbroken[:position]), engine.tokenize)
+    plan = await plan_resumption(path, body, log_of(*unbroken[:position]), engine.tokenize)
     assert plan.body is None
-    finish, *rest = split_whole(plan.ending)
-    expected = json.loads(payload(unbroken[position]))
+    finish, *rest = split_whole(plan.final_events)
+    expected = json.loads(event_data(unbroken[position]))
     del expected["system_fingerprint"]
-    assert json.loads(payload(finish)) == {**json.loads(payload(finish)), **expected}
+    assert json.loads(event_data(finish)) == {**json.loads(event_data(finish)), **expected}
     assert summary(b"".join(rest)).usages == summary(b"".join(unbroken[position:])).usages
 
 
@@ -394,7 +394,7 @@ async def test_tokens_are_counted_from_the_text_if_tokenize_takes_no_messages() 
 
     body = json.dumps({**SAMPLED, **USAGE, "max_tokens": 9}).encode()
     unbroken = await engine.stream(CHAT, body)
-    plan = await resumption(CHAT, body, log_of(*unbroken[:4]), tokenize)
+    plan = await plan_resumption(CHAT, body, log_of(*unbroken[:4]), tokenize)
     assert plan.body is not None
     rest = plan.splice.feed(b"".join(await engine.stream(CHAT, plan.body)))
     assert summary(b"".join(unbroken[:4]) + rest) == summary(b"".join(unbroken))
@@ -404,7 +404,7 @@ async def test_an_answer_that_exceeds_its_limit_when_recounted_is_repeated() -> 
     """The text may have other tokens than were generated."""
     body = json.dumps({**GREEDY, "max_tokens": 2}).encode()
     stream_log = log_of(content("One two three"))
-    assert (await resumption(CHAT, body, stream_log, ModelEngine([]).tokenize)).body == body
+    assert (await plan_resumption(CHAT, body, stream_log, ModelEngine([]).tokenize)).body == body
 
 
 async def test_an_unrequested_usage_is_continued() -> None:
@@ -413,16 +413,16 @@ async def test_an_unrequested_usage_is_continued() -> None:
     engine = ModelEngine(ANSWER)
     unbroken = await engine.stream(CHAT, counted)
     body = json.dumps(SAMPLED).encode()
-    plan = await resumption(CHAT, body, log_of(*unbroken[:-2]), engine.tokenize)
-    assert split_whole(plan.ending)[-1] == unbroken[-1]
-    assert summary(plan.ending).usages == summary(b"".join(unbroken)).usages
+    plan = await plan_resumption(CHAT, body, log_of(*unbroken[:-2]), engine.tokenize)
+    assert split_whole(plan.final_events)[-1] == unbroken[-1]
+    assert summary(plan.final_events).usages == summary(b"".join(unbroken)).usages
 
 
 async def test_a_completion_is_finished_only_with_a_finish_for_each_prompt() -> None:
     """A text completion has one choice per prompt."""
     body = json.dumps({"prompt": ["A", "B"], "temperature": 0}).encode()
     sent = (await ModelEngine(ANSWER).stream(COMPLETIONS, body))[:-1]
-    plan = await resumption(COMPLETIONS, body, log_of(*sent), ModelEngine([]).tokenize)
+    plan = await plan_resumption(COMPLETIONS, body, log_of(*sent), ModelEngine([]).tokenize)
     assert plan.body == body
 
 
@@ -432,25 +432,25 @@ async def test_a_finished_answer_needs_no_engine(more: Body) -> None:
     answer = CALLS if "tools" in more else ANSWER
     body = json.dumps({**SAMPLED, **more}).encode()
     unbroken = await ModelEngine(answer).stream(CHAT, body)
-    plan = await resumption(CHAT, body, log_of(*unbroken[:-1]), ModelEngine([]).tokenize)
-    assert (plan.body, plan.ending) == (None, b"data: [DONE]\n\n")
+    plan = await plan_resumption(CHAT, body, log_of(*unbroken[:-1]), ModelEngine([]).tokenize)
+    assert (plan.body, plan.final_events) == (None, b"data: [DONE]\n\n")
 
 
 async def test_the_usage_of_the_finish_is_the_final_usage() -> None:
     """If every chunk has a usage, a finished answer needs no engine, whatever it contains."""
     body = json.dumps({**SAMPLED, **TOOLS, **ALWAYS}).encode()
     unbroken = await ModelEngine(CALLS).stream(CHAT, body)
-    plan = await resumption(CHAT, body, log_of(*unbroken[:-2]), ModelEngine([]).tokenize)
+    plan = await plan_resumption(CHAT, body, log_of(*unbroken[:-2]), ModelEngine([]).tokenize)
     assert plan.body is None
-    assert summary(plan.ending).usages == summary(b"".join(unbroken)).usages
+    assert summary(plan.final_events).usages == summary(b"".join(unbroken)).usages
 
 
 async def test_a_finished_answer_ends_without_a_usage_that_cannot_be_counted() -> None:
     """The answer is whole, so the stream is no failure."""
     body = json.dumps({**SAMPLED, **TOOLS, **USAGE}).encode()
     unbroken = await ModelEngine(CALLS).stream(CHAT, body)
-    plan = await resumption(CHAT, body, log_of(*unbroken[:-2]), ModelEngine([]).tokenize)
-    assert (plan.body, plan.ending) == (None, b"data: [DONE]\n\n")
+    plan = await plan_resumption(CHAT, body, log_of(*unbroken[:-2]), ModelEngine([]).tokenize)
+    assert (plan.body, plan.final_events) == (None, b"data: [DONE]\n\n")
 
 
 @pytest.mark.parametrize("stop_reason", [None, "!", 151645])
@@ -461,15 +461,15 @@ async def test_the_token_that_ended_an_answer_is_counted(stop_reason: int | str 
     *sent, finish, _, _ = await engine.stream(CHAT, body)
     ended = finish.replace(b'"finish_reason"', b'"stop_reason": %b, "finish_reason"')
     sent.append(ended % json.dumps(stop_reason).encode())
-    plan = await resumption(CHAT, body, log_of(*sent), engine.tokenize)
-    assert summary(plan.ending).usages[0]["completion_tokens"] == 4 + 1
+    plan = await plan_resumption(CHAT, body, log_of(*sent), engine.tokenize)
+    assert summary(plan.final_events).usages[0]["completion_tokens"] == 4 + 1
 
 
 async def test_the_last_of_two_fields_with_one_name_counts() -> None:
     """The engine does the same; the new request has one of them."""
     body = b'{"temperature": 1, "max_tokens": 3, "messages": [], "temperature": 0, "max_tokens": 9}'
     stream_log = log_of(content("One two"))
-    plan = await resumption(CHAT, body, stream_log, ModelEngine([]).tokenize)
+    plan = await plan_resumption(CHAT, body, stream_log, ModelEngine([]).tokenize)
     assert plan.body is not None
     assert plan.body.count(b"max_tokens") == plan.body.count(b"temperature") == 1
     assert json.loads(plan.body)["max_tokens"] == 8
@@ -481,7 +481,7 @@ async def test_the_last_of_two_fields_with_one_name_counts() -> None:
 async def test_hostile_bodies_are_not_resumed(body: bytes) -> None:
     """Any body gives a plan or a reason."""
     with pytest.raises(Unresumable, match="cannot be read"):
-        await resumption(CHAT, body, log_of(content("One two")), ModelEngine([]).tokenize)
+        await plan_resumption(CHAT, body, log_of(content("One two")), ModelEngine([]).tokenize)
 
 
 def content(text: str) -> bytes:

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from gateway.resume.splice import ChoiceOverlap, Diverged, Splice
+from gateway.resume.splice import ChoiceOverlap, Splice, StreamDiverged
 from gateway.resume.stream_log import StreamLog
 from gateway.resume.transcript import Transcript
 
@@ -26,9 +26,9 @@ def data(**chunk: object) -> bytes:
 def transcript(*deltas: object, **more: object) -> Transcript:
     """Build the transcript of these deltas."""
     stream_log = StreamLog()
-    stream_log.add(event({"role": "assistant", "content": ""}).replace(b"new", b"old"))
+    stream_log.append(event({"role": "assistant", "content": ""}).replace(b"new", b"old"))
     for delta in deltas:
-        stream_log.add(event(delta, **more))
+        stream_log.append(event(delta, **more))
     return stream_log.transcript
 
 
@@ -60,7 +60,7 @@ OTHER_CALL = CALL | {"id": "b", "function": {"name": "g", "arguments": "{"}}
 def test_an_answer_that_differs_is_rejected(sent: list[object], incoming: list[bytes]) -> None:
     """Less text than was sent, or other text, cannot be the same answer."""
     splice = Splice(transcript(*sent))
-    with pytest.raises(Diverged):
+    with pytest.raises(StreamDiverged):
         splice.feed(b"".join(incoming))
 
 
@@ -68,14 +68,14 @@ def test_text_after_the_finish_is_rejected() -> None:
     """If the finish was sent, more text means another answer."""
     splice = Splice(transcript(SENT, finish_reason="stop"))
     assert splice.feed(event({"content": "One two"}, finish_reason="length")) == b""
-    with pytest.raises(Diverged, match="more"):
+    with pytest.raises(StreamDiverged, match="more"):
         splice.feed(event({"content": "!"}))
 
 
 def test_reasoning_after_a_text_is_rejected() -> None:
     """The engine mistook the end of the prompt for the start of reasoning."""
     splice = Splice(transcript(SENT), partial(ChoiceOverlap.tail, text="", is_lenient=False))
-    with pytest.raises(Diverged, match="reasoning"):
+    with pytest.raises(StreamDiverged, match="reasoning"):
         splice.feed(event({"reasoning": "three"}))
 
 
@@ -142,7 +142,7 @@ def test_parallel_lists_of_a_text_completion_continue_together() -> None:
     lists = {"tokens": ["a", "b"], "top_logprobs": ["c", "d"]}
     stream_log = StreamLog()
     sent = {"index": 0, "text": "a", "logprobs": {name: v[:1] for name, v in lists.items()}}
-    stream_log.add(data(id="old", created=2, model="n", choices=[sent]))
+    stream_log.append(data(id="old", created=2, model="n", choices=[sent]))
     splice = Splice(stream_log.transcript)
     incoming = {"index": 0, "text": "ab", "logprobs": lists}
     left = {"index": 0, "text": "b", "logprobs": {name: v[1:] for name, v in lists.items()}}

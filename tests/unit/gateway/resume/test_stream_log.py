@@ -66,7 +66,7 @@ def test_parsing_early_changes_nothing(size: int) -> None:
     events = stream(3000)
     stream_log = StreamLog()
     for start in range(0, len(events), size):
-        stream_log.add(b"".join(events[start : start + size]))
+        stream_log.append(b"".join(events[start : start + size]))
     assert facts(stream_log.transcript) == Facts(
         texts={
             ("reasoning", 0): "".join(f"für {n}" for n in range(3000)),
@@ -92,7 +92,7 @@ def test_memory_is_bounded_by_the_text() -> None:
     tracemalloc.start()
     stream_log = StreamLog()
     for _ in range(count):
-        stream_log.add(token)
+        stream_log.append(token)
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept < 2 * len("word ") * count + 4 * RAW_LIMIT
@@ -103,7 +103,7 @@ def test_adding_does_not_parse() -> None:
     """Events are not parsed until they are needed, however many they are."""
     stream_log = StreamLog()
     for _ in range(RAW_LIMIT):
-        stream_log.add(b"data: this is no JSON\n\n")
+        stream_log.append(b"data: this is no JSON\n\n")
     assert stream_log._transcript.is_readable
     assert not stream_log.transcript.is_readable
 
@@ -131,7 +131,7 @@ def test_roles_and_empty_deltas_are_no_output(
 ) -> None:
     """An event that is not understood may have output."""
     stream_log = StreamLog()
-    stream_log.add(events)
+    stream_log.append(events)
     assert (stream_log.transcript.is_empty, stream_log.transcript.has_output) == (
         is_empty,
         has_output,

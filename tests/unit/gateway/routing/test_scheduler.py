@@ -75,7 +75,7 @@ class Scene:
 
     def report(self, name: str) -> None:
         """Send an engine's changes to the scheduler."""
-        if update := self.engines[name].take():
+        if update := self.engines[name].pop_update():
             self.send(name, update)
 
     def send(self, name: str, update: Update) -> None:
@@ -110,11 +110,11 @@ class Scene:
         """Have a replica answer a prompt, and report on it."""
         engine = self.engines[name]
         with self.sending(name, sent) as dispatch:
-            tracked = engine.arrive(dispatch, tokens)
+            tracked = engine.record_arrival(dispatch, tokens)
             self.now_s += 0.25
-            engine.start(tracked, cached_tokens=0)
+            engine.record_first_token(tracked, cached_tokens=0)
             self.now_s += 0.5
-            engine.finish(tracked, completion_tokens=11)
+            engine.record_finished(tracked, completion_tokens=11)
             self.report(name)
         return self.log.latest()[0]
 
@@ -157,12 +157,12 @@ def test_keys_confirmed_after_the_answer_are_dropped_with_the_engines() -> None:
     scene = Scene("a")
     scene.follow()
     with scene.sending("a") as dispatch:
-        tracked = scene.engines["a"].arrive(dispatch, 640)
-        scene.engines["a"].start(tracked, cached_tokens=0)
-        scene.engines["a"].finish(tracked, completion_tokens=1)
+        tracked = scene.engines["a"].record_arrival(dispatch, 640)
+        scene.engines["a"].record_first_token(tracked, cached_tokens=0)
+        scene.engines["a"].record_finished(tracked, completion_tokens=1)
     scene.report("a")
     held = scene.candidates()["a"].cached_keys
-    scene.engines["a"].forget()
+    scene.engines["a"].record_cache_reset()
     scene.report("a")
     assert held == 10
     assert scene.candidates()["a"].cached_keys == 0
@@ -182,7 +182,7 @@ def test_a_confirmed_request_is_counted_once() -> None:
     scene = Scene("a")
     scene.follow()
     with scene.sending("a") as dispatch:
-        scene.engines["a"].arrive(dispatch, 700)
+        scene.engines["a"].record_arrival(dispatch, 700)
         scene.report("a")
         seen = scene.candidates()["a"]
     assert (seen.running, seen.pending_tokens) == (1, 700)
@@ -196,7 +196,7 @@ def test_requests_of_other_routers_are_known_from_telemetry() -> None:
     scene, other = Scene("a"), Scene("a")
     scene.follow()
     with other.sending("a") as dispatch:
-        scene.engines["a"].arrive(dispatch, 640)
+        scene.engines["a"].record_arrival(dispatch, 640)
         scene.report("a")
     seen = scene.candidates()["a"]
     assert (seen.running, seen.cached_keys, seen.cached_tokens) == (1, 10, 624)
@@ -207,7 +207,7 @@ def test_requests_missing_from_a_snapshot_still_count() -> None:
     scene = Scene("a")
     scene.follow()
     with scene.sending("a") as arrived, scene.sending("a", prompt(11)):
-        scene.engines["a"].arrive(arrived, 640)
+        scene.engines["a"].record_arrival(arrived, 640)
         scene.report("a")
         scene.follow()
         assert scene.candidates()["a"].running == 2
@@ -264,10 +264,10 @@ def test_draining_replicas_are_avoided() -> None:
     """They are candidates only if all replicas drain."""
     scene = Scene("ab")
     scene.follow()
-    scene.engines["a"].drain()
+    scene.engines["a"].record_draining()
     scene.report("a")
     assert scene.candidates().keys() == {"b"}
-    scene.engines["b"].drain()
+    scene.engines["b"].record_draining()
     scene.report("b")
     assert scene.candidates().keys() == {"a", "b"}
 
@@ -305,7 +305,7 @@ def test_candidates_are_the_replicas_in_the_best_health(
     scene = Scene("abcd")
     scene.follow()
     for name in draining:
-        scene.engines[name].drain()
+        scene.engines[name].record_draining()
         scene.report(name)
     for name in backoff:
         scene.back_off(name)
@@ -368,17 +368,17 @@ def test_a_slot_is_free_when_its_answer_ends(is_reported_first: bool) -> None:
     with contextlib.ExitStack() as others:
         with scene.sending("a") as dispatch:
             engine = scene.engines["a"]
-            tracked = engine.arrive(dispatch, 640)
+            tracked = engine.record_arrival(dispatch, 640)
             for number in range(8):
-                engine.arrive(others.enter_context(scene.sending("a", prompt(number))), 64)
+                engine.record_arrival(others.enter_context(scene.sending("a", prompt(number))), 64)
             scene.report("a")
             full = scene.scheduler.has_room(scene.scheduler.choose(target_of(prompt(99))))
-            engine.finish(tracked, completion_tokens=1)
+            engine.record_finished(tracked, completion_tokens=1)
             if is_reported_first:
-                engine.arrive(Dispatch(id=77), 64)
+                engine.record_arrival(Dispatch(id=77), 64)
                 scene.report("a")
         ended = scene.scheduler.has_room(scene.scheduler.choose(target_of(prompt(99))))
-        engine.arrive(Dispatch(id=78), 64)
+        engine.record_arrival(Dispatch(id=78), 64)
         scene.report("a")
         taken = scene.scheduler.has_room(scene.scheduler.choose(target_of(prompt(99))))
     assert not full
@@ -468,7 +468,7 @@ def test_after_telemetry_is_lost_only_own_requests_are_known() -> None:
     scene.follow()
     scene.answer("a", prompt(50, 51))
     with scene.sending("a") as dispatch:
-        scene.engines["a"].arrive(dispatch, 640)
+        scene.engines["a"].record_arrival(dispatch, 640)
         scene.report("a")
         scene.scheduler.record_telemetry_lost("a")
         lost = scene.candidates()["a"]
@@ -640,7 +640,7 @@ def test_health_of_each_replica_is_counted() -> None:
     """Metrics show how many replicas are in each state."""
     scene = Scene("abcde")
     scene.follow("a", "b", "c")
-    scene.engines["a"].drain()
+    scene.engines["a"].record_draining()
     scene.report("a")
     scene.back_off("b")
     scene.eject("c")

@@ -356,7 +356,7 @@ async def test_a_request_leaves_an_engine_that_is_stuck(
     task = asyncio.create_task(stand.answer())
     await asyncio.wait_for(waiting.wait(), PATIENCE_S)
     stuck = next(engine for engine in stand.engines if engine.requests)
-    upstream.drop(stuck.address)
+    upstream.abort_connections(stuck.address)
     await asyncio.wait_for(task, PATIENCE_S)
     assert stand.client.body == b'"fine"'
     assert stand.faults == {("stuck", Action.RETRIED): 1}

@@ -8,9 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.simulation.batching import BatchingReplica, EngineSpeeds, Run, StepResult
+from gateway.simulation.batching import (
+    BatchingReplica,
+    EngineProfile,
+    SimulatedSequence,
+    StepResult,
+)
 
-PROFILE = EngineSpeeds(
+PROFILE = EngineProfile(
     kv_blocks=20,
     block_size=4,
     max_running=3,
@@ -19,7 +24,7 @@ PROFILE = EngineSpeeds(
     step_s_per_prefill_token=0.25,
     step_s_per_sequence=0.5,
 )
-UNLIMITED = EngineSpeeds(kv_blocks=1000, block_size=4, step_tokens=1000, step_s=1.0)
+UNLIMITED = EngineProfile(kv_blocks=1000, block_size=4, step_tokens=1000, step_s=1.0)
 
 
 def make_sequence(
@@ -29,18 +34,18 @@ def make_sequence(
     prompt: int = 0,
     answer_hashes: tuple[int, ...] = (),
     priority: float = 0.0,
-) -> Run:
+) -> SimulatedSequence:
     """Make a sequence whose blocks equal those of every other sequence of the same `prompt`."""
     hashes = [1000 * prompt + position for position in range(prompt_tokens // 4)]
-    return Run(hashes, prompt_tokens, output_tokens, answer_hashes, priority)
+    return SimulatedSequence(hashes, prompt_tokens, output_tokens, answer_hashes, priority)
 
 
 def run_to_end(replica: BatchingReplica) -> float:
     """Step until there is nothing left to do; return the seconds that takes."""
     total_s = 0.0
-    while (duration_s := replica.begin()) is not None:
+    while (duration_s := replica.begin_step()) is not None:
         total_s += duration_s
-        replica.end()
+        replica.end_step()
     return total_s
 
 
@@ -72,9 +77,9 @@ ARRIVALS = st.lists(
 )
 
 
-def check_counts(replica: BatchingReplica, sequences: list[Run]) -> None:
+def check_counts(replica: BatchingReplica, sequences: list[SimulatedSequence]) -> None:
     """Compare the counts of the replica with a count of the sequences."""
-    alive = [sequence for sequence in sequences if not sequence.is_over]
+    alive = [sequence for sequence in sequences if not sequence.is_finished]
     assert replica.waiting == sum(not sequence.is_running for sequence in alive)
     assert replica.running == sum(sequence.is_running for sequence in alive) <= PROFILE.max_running
     assert replica.decoding == sum(sequence.is_decoding for sequence in alive)
@@ -90,7 +95,7 @@ def check_counts(replica: BatchingReplica, sequences: list[Run]) -> None:
 def test_no_sequence_is_lost_and_no_limit_exceeded(arrivals: list[Arrival]) -> None:
     """Whatever arrives and leaves, all counts are right in every step and nothing is leaked."""
     replica = BatchingReplica(PROFILE)
-    sequences: dict[Arrival, Run] = {}
+    sequences: dict[Arrival, SimulatedSequence] = {}
     for step in itertools.count():
         for arrival in (arrival for arrival in arrivals if arrival.step == step):
             sequences[arrival] = sequence = make_sequence(
@@ -101,7 +106,7 @@ def test_no_sequence_is_lost_and_no_limit_exceeded(arrivals: list[Arrival]) -> N
                 priority=arrival.priority,
             )
             replica.submit(sequence)
-        duration_s = replica.begin()
+        duration_s = replica.begin_step()
         check_counts(replica, list(sequences.values()))
         for arrival, sequence in sequences.items():
             if (
@@ -110,7 +115,7 @@ def test_no_sequence_is_lost_and_no_limit_exceeded(arrivals: list[Arrival]) -> N
             ):
                 replica.abort(sequence)
         if duration_s is not None:
-            replica.end()
+            replica.end_step()
         check_counts(replica, list(sequences.values()))
         if replica.is_idle and step > 12:
             break
@@ -118,17 +123,18 @@ def test_no_sequence_is_lost_and_no_limit_exceeded(arrivals: list[Arrival]) -> N
     assert replica.cache.free == PROFILE.kv_blocks
     for arrival, sequence in sequences.items():
         assert (
-            sequence.made_tokens == sequence.output_tokens or arrival.abort_after_steps is not None
+            sequence.generated_tokens == sequence.output_tokens
+            or arrival.abort_after_steps is not None
         )
 
 
-def reference_times(sequences: list[Run]) -> list[tuple[float, float]]:
+def reference_times(sequences: list[SimulatedSequence]) -> list[tuple[float, float]]:
     """Return the times of each sequence's first and last token, without a cache."""
     queue = sorted(sequences, key=lambda sequence: sequence.priority)
     left = {sequence: sequence.prompt_tokens for sequence in sequences}
     made = dict.fromkeys(sequences, 0)
-    times: dict[Run, list[float]] = {sequence: [] for sequence in sequences}
-    running: list[Run] = []
+    times: dict[SimulatedSequence, list[float]] = {sequence: [] for sequence in sequences}
+    running: list[SimulatedSequence] = []
     now_s = 0.0
     while queue or running:
         decoding = [sequence for sequence in running if not left[sequence]]
@@ -161,20 +167,22 @@ def test_steps_equal_those_of_a_reference_scheduler(
 ) -> None:
     """First and last tokens have the same times, also where several steps are merged."""
     sequences = [
-        Run(hashes=(), prompt_tokens=prompt, output_tokens=output, priority=priority)
+        SimulatedSequence(
+            block_hashes=(), prompt_tokens=prompt, output_tokens=output, priority=priority
+        )
         for prompt, output, priority in sizes
     ]
     replica = BatchingReplica(dataclasses.replace(PROFILE, kv_blocks=1000))
     for sequence in sequences:
         replica.submit(sequence)
-    started: dict[Run, float] = {}
-    ended: dict[Run, float] = {}
+    started: dict[SimulatedSequence, float] = {}
+    ended: dict[SimulatedSequence, float] = {}
     now_s = 0.0
-    while (duration_s := replica.begin(max_steps)) is not None:
+    while (duration_s := replica.begin_step(max_steps)) is not None:
         now_s += duration_s
-        result = replica.end()
+        result = replica.end_step()
         started |= dict.fromkeys(result.started, now_s)
-        ended |= dict.fromkeys(result.ended, now_s)
+        ended |= dict.fromkeys(result.finished, now_s)
     assert [(started[sequence], ended[sequence]) for sequence in sequences] == reference_times(
         sequences
     )
@@ -185,44 +193,44 @@ def test_steps_equal_those_of_a_reference_scheduler(
 )
 def test_merged_steps_can_be_shortened(elapsed_s: float, steps: int) -> None:
     """They end with the running step, and the remaining steps follow later."""
-    profile = EngineSpeeds(kv_blocks=9, block_size=4, step_s=1, step_s_per_sequence=0.2)
+    profile = EngineProfile(kv_blocks=9, block_size=4, step_s=1, step_s_per_sequence=0.2)
     replica = BatchingReplica(profile)
     sequence = make_sequence(1, 6)
     replica.submit(sequence)
-    replica.begin()
-    replica.end()
-    assert replica.begin(max_steps=99) == pytest.approx(5 * 1.2)
-    assert replica.cut(elapsed_s) == pytest.approx(steps * 1.2)
-    replica.end()
-    assert sequence.made_tokens == 1 + steps
+    replica.begin_step()
+    replica.end_step()
+    assert replica.begin_step(max_steps=99) == pytest.approx(5 * 1.2)
+    assert replica.shorten_steps(elapsed_s) == pytest.approx(steps * 1.2)
+    replica.end_step()
+    assert sequence.generated_tokens == 1 + steps
     assert run_to_end(replica) == pytest.approx((5 - steps) * 1.2)
-    assert sequence.is_over
+    assert sequence.is_finished
 
 
 def test_an_aborted_sequence_does_not_limit_merged_steps() -> None:
     """Only sequences that still decode limit how many steps are alike."""
-    replica = BatchingReplica(EngineSpeeds(kv_blocks=9, block_size=4, step_s_per_sequence=0))
+    replica = BatchingReplica(EngineProfile(kv_blocks=9, block_size=4, step_s_per_sequence=0))
     short, long = make_sequence(1, 3), make_sequence(1, 9)
     replica.submit(short)
     replica.submit(long)
-    replica.begin()
-    replica.end()
+    replica.begin_step()
+    replica.end_step()
     replica.abort(short)
-    assert replica.begin(max_steps=99) == pytest.approx(8 * 0.012)
-    replica.end()
-    assert long.is_over
+    assert replica.begin_step(max_steps=99) == pytest.approx(8 * 0.012)
+    replica.end_step()
+    assert long.is_finished
 
 
 def test_sequences_start_by_priority_then_by_arrival() -> None:
     """Lower priorities start first, equal ones in order of arrival."""
-    replica = BatchingReplica(EngineSpeeds(kv_blocks=9, block_size=4, max_running=1))
+    replica = BatchingReplica(EngineProfile(kv_blocks=9, block_size=4, max_running=1))
     sequences = [make_sequence(1, prompt=number, priority=number % 2) for number in range(6)]
     for sequence in sequences:
         replica.submit(sequence)
-    order: list[Run] = []
-    while replica.begin() is not None:
+    order: list[SimulatedSequence] = []
+    while replica.begin_step() is not None:
         order += replica.admitted
-        replica.end()
+        replica.end_step()
     assert [sequences.index(sequence) for sequence in order] == [0, 2, 4, 1, 3, 5]
 
 
@@ -234,11 +242,11 @@ def test_prompts_are_computed_in_chunks() -> None:
     replica.submit(short)
     progress = []
     for _ in range(3):
-        replica.begin()
-        replica.end()
+        replica.begin_step()
+        replica.end_step()
         progress.append((long.computed_tokens, short.computed_tokens, replica.pending_tokens))
     assert progress == [(8, 0, 13), (16, 0, 5), (18, 3, 0)]
-    assert (long.made_tokens, short.made_tokens) == (1, 1)
+    assert (long.generated_tokens, short.generated_tokens) == (1, 1)
 
 
 def test_a_cached_prompt_costs_only_its_last_block() -> None:
@@ -255,11 +263,14 @@ def test_a_cached_prompt_costs_only_its_last_block() -> None:
 def test_the_next_turn_finds_the_blocks_of_the_answer() -> None:
     """The blocks that an answer fills are cached once it is finished, not before."""
     replica = BatchingReplica(UNLIMITED)
-    first = Run([1, 2], 9, 5, answer_hashes=[3, 4])
+    first = SimulatedSequence([1, 2], 9, 5, output_block_hashes=[3, 4])
     replica.submit(first)
-    replica.begin()
-    early, late = Run([1, 2, 3, 4, 5], 20, 1), Run([1, 2, 3, 4, 6], 20, 1)
-    replica.end()
+    replica.begin_step()
+    early, late = (
+        SimulatedSequence([1, 2, 3, 4, 5], 20, 1),
+        SimulatedSequence([1, 2, 3, 4, 6], 20, 1),
+    )
+    replica.end_step()
     replica.submit(early)
     run_to_end(replica)
     replica.submit(late)
@@ -273,9 +284,9 @@ def test_prompts_of_one_step_share_their_blocks() -> None:
     sequences = [make_sequence(8, 8, prompt=1), make_sequence(8, 8, prompt=1)]
     for sequence in sequences:
         replica.submit(sequence)
-    replica.begin()
-    replica.end()
-    replica.begin()
+    replica.begin_step()
+    replica.end_step()
+    replica.begin_step()
     assert [sequence.cached_tokens for sequence in sequences] == [0, 4]
     # Two blocks of the prompt, and two for each of the answers.
     assert replica.cache.free == 20 - 2 - 2 * 2
@@ -291,34 +302,34 @@ def test_a_sequence_that_does_not_fit_waits() -> None:
     )
     for sequence in (large, larger, small):
         replica.submit(sequence)
-    replica.begin()
+    replica.begin_step()
     assert (replica.running, replica.waiting, replica.cache.free) == (1, 2, 5)
     replica.abort(large)
-    replica.end()
-    replica.begin()
+    replica.end_step()
+    replica.begin_step()
     assert larger.is_running
     run_to_end(replica)
-    assert small.is_over
+    assert small.is_finished
 
 
 def test_an_equal_prompt_needs_room_for_its_last_block() -> None:
     """The block that is computed again for its output cannot be shared before it exists."""
-    replica = BatchingReplica(EngineSpeeds(kv_blocks=4, block_size=4, step_tokens=3))
+    replica = BatchingReplica(EngineProfile(kv_blocks=4, block_size=4, step_tokens=3))
     first, second = make_sequence(8, 4), make_sequence(8, 4)
     replica.submit(first)
-    while not first.made_tokens:
-        replica.begin()
-        replica.end()
+    while not first.generated_tokens:
+        replica.begin_step()
+        replica.end_step()
     replica.submit(second)
-    replica.begin()
+    replica.begin_step()
     assert (replica.waiting, replica.cache.used) == (1, 3)
 
 
 def test_a_sequence_larger_than_the_cache_can_never_run() -> None:
     """Prompt and answer together must fit into the whole cache."""
     replica = BatchingReplica(PROFILE)
-    assert replica.can_ever_run(make_sequence(40, 40))
-    assert not replica.can_ever_run(make_sequence(40, 41))
+    assert replica.fits(make_sequence(40, 40))
+    assert not replica.fits(make_sequence(40, 41))
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 5])
@@ -329,18 +340,18 @@ def test_an_abort_frees_everything(steps: int, is_in_step: bool) -> None:
     sequence = make_sequence(20, 9)
     replica.submit(sequence)
     for _ in range(steps):
-        replica.begin()
-        replica.end()
+        replica.begin_step()
+        replica.end_step()
     if is_in_step:
-        replica.begin()
+        replica.begin_step()
     replica.abort(sequence)
     replica.abort(sequence)
     if is_in_step:
-        assert replica.end() == StepResult()
+        assert replica.end_step() == StepResult()
     assert (replica.pending_tokens, replica.waiting, replica.running) == (0, 0, 0)
     assert replica.cache.free == PROFILE.kv_blocks
     assert replica.is_idle
-    assert replica.begin() is None
+    assert replica.begin_step() is None
 
 
 def test_blocks_computed_before_an_abort_stay_cached() -> None:
@@ -348,8 +359,8 @@ def test_blocks_computed_before_an_abort_stay_cached() -> None:
     replica = BatchingReplica(PROFILE)
     first, second = make_sequence(20), make_sequence(20)
     replica.submit(first)
-    replica.begin()
-    replica.end()
+    replica.begin_step()
+    replica.end_step()
     replica.abort(first)
     replica.submit(second)
     run_to_end(replica)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.simulation.cache import BlockCache
+from gateway.simulation.block_cache import BlockCache
 
 CAPACITY = 6
 CHAINS = [(1, 2, 3), (1, 2, 4, 5), (6, 7), (8,)]
@@ -70,7 +70,7 @@ def perform(action: Action, cache: BlockCache, oracle: Oracle) -> None:
         cache.reserve(-choice)
         oracle.reserved -= choice
     elif kind == "keep":
-        cache.keep(chain)
+        cache.insert(chain)
         oracle.touch(tuple(block for block in chain if block not in oracle.pinned))
 
 
@@ -91,7 +91,7 @@ def test_a_match_ends_at_the_first_missing_block() -> None:
     """Blocks after a gap do not count, pinned or not."""
     cache = BlockCache(9)
     cache.pin([1, 2, 4])
-    cache.keep([5])
+    cache.insert([5])
     assert (cache.match([1, 2, 3, 4]), cache.match_pinned([1, 2, 3, 4])) == (2, 2)
     assert (cache.match([4, 5, 6]), cache.match_pinned([4, 5, 6])) == (2, 1)
     assert cache.match([]) == cache.match_pinned([]) == 0

@@ -16,14 +16,14 @@ from typer.testing import CliRunner, Result
 from gateway.cli import app
 from gateway.config.policy_names import policy_names
 from gateway.errors import ConfigError
-from gateway.simulation.batching import EngineSpeeds
-from gateway.simulation.engine import Outcome
-from gateway.simulation.scores import PolicyResult, infinite_cache_hit_rate, percentile
-from gateway.simulation.setting import LabSettings
+from gateway.simulation.batching import EngineProfile
+from gateway.simulation.results import PolicyResult, infinite_cache_hit_rate, percentile
+from gateway.simulation.settings import SimulationSettings
 from gateway.simulation.simulator import simulate
 from gateway.simulation.timeline import Timeline
 from gateway.simulation.trace import BLOCK_TOKENS, TraceRequest, Workload, trace_request
-from gateway.simulation.workloads import generated
+from gateway.simulation.virtual_engine import RequestOutcome
+from gateway.simulation.workloads import generate_workload
 
 ROOT = Path(__file__).parents[4]
 COUNT = 1200
@@ -31,13 +31,15 @@ COUNT = 1200
 
 def settings(
     replicas: int = 8, blocks: int = 600, routers: int = 1, *, is_priority: bool = True
-) -> LabSettings:
+) -> SimulationSettings:
     """Make settings with the default profile of engines."""
-    engine = EngineSpeeds(kv_blocks=blocks, block_size=BLOCK_TOKENS)
-    return LabSettings(replicas=replicas, engine=engine, routers=routers, is_priority=is_priority)
+    engine = EngineProfile(kv_blocks=blocks, block_size=BLOCK_TOKENS)
+    return SimulationSettings(
+        replicas=replicas, engine=engine, routers=routers, is_priority=is_priority
+    )
 
 
-def result(workload: Workload, policy: str, settings: LabSettings) -> PolicyResult:
+def result(workload: Workload, policy: str, settings: SimulationSettings) -> PolicyResult:
     """Simulate one policy."""
     return PolicyResult.of(policy, simulate(workload, policy, settings), settings.replicas)
 
@@ -75,7 +77,7 @@ def test_a_burst_is_spread_although_no_telemetry_has_arrived() -> None:
 
 def test_every_request_has_one_outcome_in_order() -> None:
     """Each outcome belongs to its request and follows the arrival."""
-    requests = generated("agents", 400)
+    requests = generate_workload("agents", 400)
     outcomes = simulate(requests, "least-pending", settings(replicas=2, routers=3))
     assert [o.request for o in outcomes] == list(requests.requests)
     assert all(o.request.arrived_s < o.first_token_s <= o.finished_s for o in outcomes)
@@ -83,13 +85,15 @@ def test_every_request_has_one_outcome_in_order() -> None:
 
 def test_the_same_arguments_give_the_same_figures() -> None:
     """They depend neither on the time of day nor on chance."""
-    first, second = (result(generated("tenants", 300), "marginal", settings()) for _ in range(2))
+    first, second = (
+        result(generate_workload("tenants", 300), "marginal", settings()) for _ in range(2)
+    )
     assert first == second
 
 
 def test_marginal_sends_tenants_where_their_prefixes_are() -> None:
     """Its hit rate is close to an infinite cache, and far above a policy that sees only load."""
-    tenants = generated("tenants", COUNT)
+    tenants = generate_workload("tenants", COUNT)
     marginal = result(tenants, "marginal", settings())
     least_pending = result(tenants, "least-pending", settings())
     assert marginal.hit_rate > 0.98 * infinite_cache_hit_rate(tenants)
@@ -99,7 +103,7 @@ def test_marginal_sends_tenants_where_their_prefixes_are() -> None:
 
 def test_marginal_spreads_a_hot_prefix() -> None:
     """Soon all replicas have it, so that affinity overloads none."""
-    hot = result(generated("hot", COUNT), "marginal", settings())
+    hot = result(generate_workload("hot", COUNT), "marginal", settings())
     assert hot.imbalance < 1.1
     assert hot.hit_rate > 0.9
     assert hot.ttft_p99_s < 1.0
@@ -107,7 +111,7 @@ def test_marginal_spreads_a_hot_prefix() -> None:
 
 def test_four_routers_route_as_well_as_one() -> None:
     """Telemetry shows each router what the others did."""
-    agents = generated("agents", COUNT)
+    agents = generate_workload("agents", COUNT)
     one, four = (result(agents, "marginal", settings(routers=n)) for n in (1, 4))
     assert four.hit_rate > one.hit_rate - 0.02
 
@@ -171,8 +175,12 @@ def test_infinite_cache_hit_rate_equals_comparing_all_prompts(
 def test_figures_are_computed_from_outcomes() -> None:
     """The figures of two requests are easily checked."""
     outcomes = [
-        Outcome(trace_request(0.0, 1000, 11, [1, 2]), 0, 512, first_token_s=1.0, finished_s=3.0),
-        Outcome(trace_request(5.0, 1000, 1, [1, 2]), 1, 0, first_token_s=8.0, finished_s=8.0),
+        RequestOutcome(
+            trace_request(0.0, 1000, 11, [1, 2]), 0, 512, first_token_s=1.0, finished_s=3.0
+        ),
+        RequestOutcome(
+            trace_request(5.0, 1000, 1, [1, 2]), 1, 0, first_token_s=8.0, finished_s=8.0
+        ),
     ]
     figures = PolicyResult.of("p", outcomes, replicas=4)
     assert figures.hit_rate == 0.256
@@ -195,9 +203,9 @@ def test_percentiles_are_interpolated(values: list[float], share: float, expecte
 def test_events_run_by_time_and_then_in_the_order_scheduled() -> None:
     """An event may schedule others."""
     timeline, seen = Timeline(), list[tuple[str, float]]()
-    timeline.at(2, lambda: seen.append(("c", timeline())))
-    timeline.at(1, lambda: timeline.at(2, lambda: seen.append(("d", timeline()))))
-    timeline.at(1, lambda: seen.append(("b", timeline())))
+    timeline.call_at(2, lambda: seen.append(("c", timeline())))
+    timeline.call_at(1, lambda: timeline.call_at(2, lambda: seen.append(("d", timeline()))))
+    timeline.call_at(1, lambda: seen.append(("b", timeline())))
     timeline.run()
     assert seen == [("b", 1), ("c", 2), ("d", 2)]
 

@@ -10,11 +10,11 @@ from gateway.errors import UpstreamFailed
 from gateway.serving.response_writer import forward_bytes
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.engine_call import (
+    BUFFER_LIMIT,
     TOKENIZE,
-    WHOLE_LIMIT,
     EngineCall,
     EngineClient,
-    read_whole,
+    read_all,
 )
 from tests.unit.conftest import PATIENCE_S, Client, StartEngine, Visit, answer
 
@@ -28,7 +28,9 @@ def call(path: str = CHAT, body: bytes = b"{}") -> EngineCall:
         (b"authorization", b"Bearer client-key"),
         (b"x-vllm-priority", b"-100"),
     ]
-    return EngineCall(path, headers, body, b"id", dispatch=[(b"x-gateway-dispatch", b"dispatch")])
+    return EngineCall(
+        path, headers, body, b"id", dispatch_headers=[(b"x-gateway-dispatch", b"dispatch")]
+    )
 
 
 def script(*parts: bytes, closes: bool = False) -> Callable[[Visit], Awaitable[None]]:
@@ -47,7 +49,7 @@ async def test_an_engine_gets_its_own_key_and_not_the_clients(
 ) -> None:
     """The client's key and engine controls are dropped; the replica's key, id and body arrive."""
     engine = await start_engine(script(answer(b"ok")))
-    await EngineClient(upstream).open(call(body=b'{"a":1}'), engine.replica())
+    await EngineClient(upstream).send(call(body=b'{"a":1}'), engine.replica())
     head, _, body = engine.requests[0].partition(b"\r\n\r\n")
     lines = head.split(b"\r\n")
     assert lines[0] == b"POST /v1/chat/completions HTTP/1.1"
@@ -76,7 +78,7 @@ async def test_a_failed_call_has_a_reason(
     """The reason of a failure is used by metrics and retries."""
     engine = await start_engine(script(sent, closes=True))
     with pytest.raises(UpstreamFailed) as caught:
-        await EngineClient(upstream).open(call(), engine.replica())
+        await EngineClient(upstream).send(call(), engine.replica())
     assert caught.value.reason == reason
 
 
@@ -88,7 +90,7 @@ async def test_a_stopped_engine_is_unreachable(
     replica = engine.replica()
     await engine.stop()
     with pytest.raises(UpstreamFailed) as caught:
-        await EngineClient(upstream).open(call(), replica)
+        await EngineClient(upstream).send(call(), replica)
     assert caught.value.reason == "unreachable"
 
 
@@ -98,8 +100,8 @@ async def test_a_response_is_read_to_its_end(
     """The pieces of a response are joined."""
     head = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n"
     engine = await start_engine(script(head, b"ab", b"cd", b"ef"))
-    response = await EngineClient(upstream).open(call(), engine.replica())
-    assert await read_whole(response) == b"abcdef"
+    response = await EngineClient(upstream).send(call(), engine.replica())
+    assert await read_all(response) == b"abcdef"
     assert response.is_finished
 
 
@@ -107,10 +109,10 @@ async def test_a_long_response_is_forwarded_in_parts(
     start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
     """Bytes beyond the limit are forwarded as they arrive, in order and once."""
-    body, client = b"0123456789" * (WHOLE_LIMIT // 3), Client()
+    body, client = b"0123456789" * (BUFFER_LIMIT // 3), Client()
     engine = await start_engine(script(answer(body)))
-    response = await EngineClient(upstream).open(call(), engine.replica())
-    first = await read_whole(response)
+    response = await EngineClient(upstream).send(call(), engine.replica())
+    first = await read_all(response)
     assert len(first) < len(body)
     await client.reply.begin(200, [])
     await forward_bytes(response, first, client.reply)
@@ -124,9 +126,9 @@ async def test_a_response_that_breaks_off_is_an_error(
     """Half a response is not returned."""
     begun = b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nhalf"
     engine = await start_engine(script(begun, closes=True))
-    response = await EngineClient(upstream).open(call(), engine.replica())
+    response = await EngineClient(upstream).send(call(), engine.replica())
     with pytest.raises(UpstreamFailed):
-        await read_whole(response)
+        await read_all(response)
 
 
 async def test_tokenize_asks_the_engine(
@@ -167,8 +169,8 @@ async def test_close_closes_the_connections(start_engine: StartEngine) -> None:
     """Closing the client closes the pooled connections."""
     client = EngineClient(UpstreamClient())
     engine = await start_engine(script(answer(b"ok")))
-    response = await client.open(call(), engine.replica())
-    await read_whole(response)
+    response = await client.send(call(), engine.replica())
+    await read_all(response)
     assert not engine.gone.is_set()
     await client.close()
     await asyncio.wait_for(engine.gone.wait(), PATIENCE_S)

@@ -6,8 +6,8 @@ import pytest
 
 from gateway.errors import UpstreamFailed
 from gateway.upstream.client import UpstreamClient
-from gateway.upstream.event_stream import pass_events
-from gateway.upstream.sse import WholeEvents
+from gateway.upstream.event_stream import forward_events
+from gateway.upstream.sse import EventBuffer
 from tests.unit.conftest import StartEngine, Visit, chunked
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -36,7 +36,7 @@ class Forwarding:
         """Forward what an engine sends in these segments; return all of it."""
         engine = await self._start_engine(_script(*sent))
         response = await self._upstream.request(engine.address, "POST", "/", [])
-        last = await pass_events(response, WholeEvents(), self.record)
+        last = await forward_events(response, EventBuffer(), self.record)
         return b"".join(self.parts) + last
 
 

@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.upstream.headers import FORWARDED_TO_ENGINE, sound_request_id, to_client, to_engine
+from gateway.upstream.headers import (
+    FORWARDED_TO_ENGINE,
+    client_headers,
+    engine_headers,
+    ensure_request_id,
+)
 
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1, max_size=20).map(str.encode)
 HEADERS = st.lists(
@@ -17,7 +22,7 @@ HEADERS = st.lists(
 @given(HEADERS)
 def test_an_engine_gets_only_allowed_headers(headers: list[tuple[bytes, bytes]]) -> None:
     """It gets the allowed ones without line breaks, and the gateway's own."""
-    forwarded = to_engine(headers, "key", b"id")
+    forwarded = engine_headers(headers, "key", b"id")
     assert forwarded[-2:] == [(b"authorization", b"Bearer key"), (b"x-request-id", b"id")]
     assert forwarded[:-2] == [
         (name, value)
@@ -45,7 +50,7 @@ def test_an_engine_gets_only_allowed_headers(headers: list[tuple[bytes, bytes]])
 )
 def test_a_client_cannot_control_an_engine_by_headers(name: bytes) -> None:
     """Headers that control an engine or its connection are not forwarded."""
-    assert (name, b"1") not in to_engine([(name, b"1")], "key", b"id")
+    assert (name, b"1") not in engine_headers([(name, b"1")], "key", b"id")
 
 
 def test_headers_of_the_engines_connection_are_not_forwarded() -> None:
@@ -60,18 +65,18 @@ def test_headers_of_the_engines_connection_are_not_forwarded() -> None:
         (b"x-request-id", b"engine's"),
         (b"x-kept", b"1"),
     ]
-    assert to_client(headers) == [(b"content-type", b"application/json"), (b"x-kept", b"1")]
+    assert client_headers(headers) == [(b"content-type", b"application/json"), (b"x-kept", b"1")]
 
 
 @pytest.mark.parametrize("offered", [b"a", b"req_1-2/3:4", b"x" * 128])
 def test_a_valid_request_id_is_kept(offered: bytes) -> None:
     """Short, visible ASCII is valid."""
-    assert sound_request_id(offered) == offered
+    assert ensure_request_id(offered) == offered
 
 
 @pytest.mark.parametrize("offered", [None, b"", b"x" * 129, b"a b", b"a\n", b"\xc3\xa9", b"\x00"])
 def test_an_invalid_request_id_is_replaced(offered: bytes | None) -> None:
     """Each missing or unloggable id is replaced by a new one."""
-    made = sound_request_id(offered)
+    made = ensure_request_id(offered)
     assert re.fullmatch(rb"[0-9a-f]{32}", made)
-    assert made != sound_request_id(offered)
+    assert made != ensure_request_id(offered)

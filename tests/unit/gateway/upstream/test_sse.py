@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import UpstreamFailed
-from gateway.upstream.sse import EVENT_LIMIT, WholeEvents, error_event, payload, split
+from gateway.upstream.sse import EVENT_LIMIT, EventBuffer, error_event, event_data, split_events
 
 BROKEN = UpstreamFailed("The engine broke off.")
 
@@ -21,7 +21,7 @@ def test_only_whole_events_are_released_unchanged(pieces: list[bytes], cuts: set
     """However a stream is split, released bytes end with an event; none are lost or added."""
     raw = b"".join(pieces)
     edges = [0, *sorted(cut for cut in cuts if cut < len(raw)), len(raw)]
-    buffer = WholeEvents()
+    buffer = EventBuffer()
     released = [buffer.feed(raw[start:end]) for start, end in pairwise(edges)]
     assert all(part == b"" or part.endswith((b"\n\n", b"\r\n\r\n")) for part in released)
     buffered = buffer.flush()
@@ -32,20 +32,20 @@ def test_only_whole_events_are_released_unchanged(pieces: list[bytes], cuts: set
 
 def test_discarding_drops_half_an_event() -> None:
     """After a break within an event, a new event may follow at once."""
-    buffer = WholeEvents()
+    buffer = EventBuffer()
     assert buffer.feed(b'data: 1\n\ndata: {"half') == b"data: 1\n\n"
-    assert buffer.cut() == b""
+    assert buffer.discard_partial() == b""
     assert buffer.flush() == b""
 
 
 def test_an_oversized_event_is_released_in_pieces_and_ended_when_discarded() -> None:
     """An event over the limit is not buffered for ever; if it breaks, it is ended first."""
-    buffer = WholeEvents()
+    buffer = EventBuffer()
     huge = b"data: " + b"x" * EVENT_LIMIT
     assert buffer.feed(huge) == huge
-    assert buffer.cut() == b"\n\n"
+    assert buffer.discard_partial() == b"\n\n"
     assert buffer.feed(b"\n\n") == b"\n\n"
-    assert buffer.cut() == b""
+    assert buffer.discard_partial() == b""
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
@@ -101,4 +101,4 @@ def test_a_broken_response_ends_with_a_numbered_error_event(last: bytes, number:
 )
 def test_events_are_split_and_their_data_extracted(events: bytes, payloads: list[bytes]) -> None:
     """All kinds of line ends are understood."""
-    assert [payload(event) for event in split(events)] == payloads
+    assert [event_data(event) for event in split_events(events)] == payloads

@@ -10,8 +10,8 @@ from functools import partial
 
 from gateway.engine_telemetry.tracked_request import TrackedRequest
 from gateway.engine_telemetry.tracker import EngineTracker
-from gateway.simulation.batching import BatchingReplica, Run
-from gateway.simulation.setting import LabSettings
+from gateway.simulation.batching import BatchingReplica, SimulatedSequence
+from gateway.simulation.settings import SimulationSettings
 from gateway.simulation.timeline import Timeline
 from gateway.simulation.trace import TraceRequest
 from gateway.telemetry import Dispatch, Update
@@ -20,7 +20,7 @@ UNLIMITED_STEPS = 1 << 30
 
 
 @dataclass(slots=True, eq=False)
-class Outcome:
+class RequestOutcome:
     """Outcome of one request."""
 
     request: TraceRequest
@@ -32,24 +32,24 @@ class Outcome:
 
 @dataclass(slots=True, eq=False)
 class _RunningRequest:
-    outcome: Outcome
+    outcome: RequestOutcome
     tracked: TrackedRequest
     on_finished: Callable[[], None]
     scheduled_s: float = 0.0
 
 
-class LabEngine:
+class VirtualEngine:
     """One engine; `publish` delivers its telemetry to the routers."""
 
     def __init__(
-        self, settings: LabSettings, timeline: Timeline, publish: Callable[[Update], None]
+        self, settings: SimulationSettings, timeline: Timeline, publish: Callable[[Update], None]
     ) -> None:
         self._batching = BatchingReplica(settings.engine)
         self._settings = settings
         self._timeline = timeline
         self._publish = publish
-        self._requests: dict[Run, _RunningRequest] = {}
-        self._queue: dict[Run, None] = {}
+        self._requests: dict[SimulatedSequence, _RunningRequest] = {}
+        self._queue: dict[SimulatedSequence, None] = {}
         """Sequences that wait for their first step."""
         self._step_start_s = self._step_end_s = 0.0
         self._is_stepping = False
@@ -57,18 +57,22 @@ class LabEngine:
         """Number of the latest scheduled end of a step; earlier ones are void."""
         self._published_s = -settings.telemetry_every_s
         self._is_publishing = False
-        self.report = EngineTracker(settings.facts, timeline, lambda: len(self._queue))
+        self.tracker = EngineTracker(settings.facts, timeline, lambda: len(self._queue))
 
-    def take(self, dispatch: Dispatch, outcome: Outcome, on_finished: Callable[[], None]) -> None:
+    def submit(
+        self, dispatch: Dispatch, outcome: RequestOutcome, on_finished: Callable[[], None]
+    ) -> None:
         """Start a request; call `on_finished` at its last token."""
         sequence = simulated_sequence(outcome.request)
         sequence.priority = dispatch.priority if self._settings.is_priority else 0
-        tracked = self.report.arrive(dispatch, sequence.prompt_tokens)
+        tracked = self.tracker.record_arrival(dispatch, sequence.prompt_tokens)
         self._requests[sequence] = _RunningRequest(outcome, tracked, on_finished)
         self._queue[sequence] = None
         self._batching.submit(sequence)
         if self._is_stepping:
-            end_s = self._step_start_s + self._batching.cut(self._timeline() - self._step_start_s)
+            end_s = self._step_start_s + self._batching.shorten_steps(
+                self._timeline() - self._step_start_s
+            )
             if end_s < self._step_end_s:
                 self._schedule_step_end(end_s)
         else:
@@ -76,7 +80,7 @@ class LabEngine:
         self._schedule_publishing()
 
     def _begin_step(self) -> None:
-        duration_s = self._batching.begin(UNLIMITED_STEPS)
+        duration_s = self._batching.begin_step(UNLIMITED_STEPS)
         self._is_stepping = duration_s is not None
         if duration_s is None:
             return
@@ -89,22 +93,24 @@ class LabEngine:
     def _schedule_step_end(self, end_s: float) -> None:
         self._end_number += 1
         self._step_end_s = end_s
-        self._timeline.at(end_s, partial(self._end_step, self._end_number))
+        self._timeline.call_at(end_s, partial(self._end_step, self._end_number))
 
     def _end_step(self, number: int) -> None:
         if number != self._end_number:
             return
         now_s = self._timeline()
-        result = self._batching.end()
+        result = self._batching.end_step()
         for sequence in result.started:
             request = self._requests[sequence]
             request.outcome.cached_tokens = sequence.cached_tokens
             request.outcome.first_token_s = now_s
-            self.report.start(request.tracked, sequence.cached_tokens, request.scheduled_s)
-        for sequence in result.ended:
+            self.tracker.record_first_token(
+                request.tracked, sequence.cached_tokens, request.scheduled_s
+            )
+        for sequence in result.finished:
             request = self._requests.pop(sequence)
             request.outcome.finished_s = now_s
-            self.report.finish(request.tracked, sequence.output_tokens)
+            self.tracker.record_finished(request.tracked, sequence.output_tokens)
             request.on_finished()
         self._begin_step()
         self._schedule_publishing()
@@ -113,16 +119,16 @@ class LabEngine:
         if not self._is_publishing:
             self._is_publishing = True
             due_s = self._published_s + self._settings.telemetry_every_s
-            self._timeline.at(max(self._timeline(), due_s), self._publish_update)
+            self._timeline.call_at(max(self._timeline(), due_s), self._publish_update)
 
     def _publish_update(self) -> None:
         self._is_publishing = False
-        if update := self.report.take():
+        if update := self.tracker.pop_update():
             self._published_s = self._timeline()
             arrives_s = self._published_s + self._settings.telemetry_delay_s
-            self._timeline.at(arrives_s, partial(self._publish, update))
+            self._timeline.call_at(arrives_s, partial(self._publish, update))
 
 
-def simulated_sequence(request: TraceRequest) -> Run:
+def simulated_sequence(request: TraceRequest) -> SimulatedSequence:
     """Make the sequence of a request."""
-    return Run(request.prompt.keys, request.prompt_tokens, request.output_tokens)
+    return SimulatedSequence(request.prompt.keys, request.prompt_tokens, request.output_tokens)

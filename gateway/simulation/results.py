@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from gateway.simulation.engine import Outcome
 from gateway.simulation.trace import BLOCK_TOKENS, Workload
+from gateway.simulation.virtual_engine import RequestOutcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class PolicyResult:
     by the mean of all replicas; 1 is perfect."""
 
     @classmethod
-    def of(cls, policy: str, outcomes: Sequence[Outcome], replicas: int) -> "PolicyResult":
+    def of(cls, policy: str, outcomes: Sequence[RequestOutcome], replicas: int) -> "PolicyResult":
         """Compute the figures from the outcomes of all requests, at least one."""
         ttft = sorted(o.first_token_s - o.request.arrived_s for o in outcomes)
         tpot = sorted(
@@ -77,7 +77,7 @@ def infinite_cache_hit_rate(workload: Workload) -> float:
     return cached / sum(request.prompt_tokens for request in workload.requests)
 
 
-def _imbalance(outcomes: Sequence[Outcome], replicas: int) -> float:
+def _imbalance(outcomes: Sequence[RequestOutcome], replicas: int) -> float:
     computed = [0] * replicas
     for o in outcomes:
         new_tokens = o.request.prompt_tokens - o.cached_tokens

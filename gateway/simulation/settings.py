@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass
 
-from gateway.simulation.batching import EngineSpeeds
+from gateway.simulation.batching import EngineProfile
 from gateway.telemetry import EngineFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LabSettings:
+class SimulationSettings:
     """Settings of a simulation."""
 
     replicas: int
-    engine: EngineSpeeds
+    engine: EngineProfile
     routers: int = 1
     is_priority: bool = True
     """Whether waiting requests start in order of priority; otherwise in order of arrival."""

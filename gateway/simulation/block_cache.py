@@ -57,7 +57,7 @@ class BlockCache:
         self._unhashed += blocks
         self._evict()
 
-    def keep(self, hashes: Sequence[int]) -> None:
+    def insert(self, hashes: Sequence[int]) -> None:
         """Add unused blocks, as if just unpinned, as far as there is room."""
         for block in reversed(hashes):
             if block not in self._pin_counts:
