@@ -60,9 +60,9 @@ class ClusterGateway(GatewayProcess):
         """What another shell has to export."""
         return os.environ | {"RAY_AUTH_MODE": "token", "RAY_DASHBOARD_ADDRESS": self._dashboard}
 
-    def deploy(self, document: Document) -> None:
-        """`serve deploy`; the nodes have one address, so that only the head can have a proxy."""
-        super().deploy({"proxy_location": "HeadOnly", **document})
+    def _complete(self, document: Document) -> Document:
+        """The nodes have one address, so that only the head can have a proxy."""
+        return {"proxy_location": "HeadOnly", **super()._complete(document)}
 
     def add_node(self, gpus: int, type_: str | None = None, cpus: int = 1) -> Any:
         """Add a node with logical GPUs of a type."""

@@ -8,14 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.gateway_process import (
-    Document,
-    GatewayProcess,
-    document,
-    gateway_application,
-    model_application,
-    wait_for,
-)
+from tests.gateway_process import Document, GatewayProcess, model_application, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -36,10 +29,9 @@ def sim(name: str, **simulation: object) -> Document:
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+def gateway(shared: GatewayProcess) -> Iterator[GatewayProcess]:
     """A gateway with two models."""
-    models = document(gateway_application(), sim("brief", max_sequences=8), sim("wordy"))
-    with GatewayProcess(models, tmp_path_factory.mktemp("autoscaling")) as running:
+    with shared.models(sim("brief", max_sequences=8), sim("wordy")) as running:
         yield running
 
 

@@ -13,14 +13,7 @@ import psutil
 import pytest
 
 from deployments.local import ROUTER_PORTS
-from tests.gateway_process import (
-    Document,
-    GatewayProcess,
-    document,
-    gateway_application,
-    model_application,
-    wait_for,
-)
+from tests.gateway_process import Document, GatewayProcess, model_application, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -35,12 +28,9 @@ MODEL = model_application(
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    """The gateway, with two routers."""
-    front = gateway_application()
-    front["deployments"][0]["num_replicas"] = 2
-    config = document(front, MODEL)
-    with GatewayProcess(config, tmp_path_factory.mktemp("routing")) as running:
+def gateway(shared: GatewayProcess) -> Iterator[GatewayProcess]:
+    """The gateway, whose routers both know eight engines."""
+    with shared.models(MODEL) as running:
         wait_for(lambda: [router.replicas for router in routers(running)] == [REPLICAS] * 2)
         yield running
 
@@ -63,7 +53,7 @@ class RouterAt:
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
             connection.request("GET", "/v1/models")
             listing = json.loads(connection.getresponse().read())
-        return sum(model["replicas"] for model in listing["data"])
+        return sum(model["replicas"] for model in listing["data"] if model["id"] == "m")
 
     def predicted_tokens(self, body: Document) -> int:
         """What this router takes the replica it would choose to hold of a prompt."""
