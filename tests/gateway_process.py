@@ -212,7 +212,7 @@ class GatewayProcess:
         connection = http.client.HTTPConnection(host, timeout=DASHBOARD_TIMEOUT_S)
         headers = {"authorization": f"Bearer {ray_token()}", "content-type": "application/json"}
         try:
-            connection.request(method, APPLICATIONS, body and json.dumps(body), headers)
+            connection.request(method, APPLICATIONS, json.dumps(body) if body else None, headers)
             with connection.getresponse() as response:
                 return response.status, response.read().decode()
         finally:

@@ -22,10 +22,7 @@ from gateway.telemetry import EngineFacts, ReplicaMetadata
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
 
-ON_BOTH_LOOPS = frozenset(
-    {"test_upstream.py", "test_relay.py", "test_api.py", "test_disconnect.py"}
-    | {"test_subscriptions.py", "test_delivery.py"}
-)
+ON_BOTH_LOOPS = frozenset({"test_upstream.py", "test_relay.py"})
 """Tests of sockets: Serve runs uvloop, and asyncio's own loop is what everybody else has."""
 PATIENCE_S = 20
 """How long a test waits for what must happen."""

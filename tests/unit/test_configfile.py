@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ray.serve import schema
 
 from gateway.configfile import (
     DECIDED_BY_ENTRY,
@@ -864,21 +863,6 @@ def test_anything_is_read_or_refused_in_lines(args: dict[str, object], engine: s
             except ConfigError as error:
                 lines += error.message.splitlines()
     assert all(": " in line for line in lines)
-
-
-@pytest.mark.parametrize(
-    ("kind", "model"),
-    [
-        ("file", schema.ServeDeploySchema),
-        ("http_options", schema.HTTPOptionsSchema),
-        ("application", schema.ServeApplicationSchema),
-        ("deployment", schema.DeploymentSchema),
-        ("ray_actor_options", schema.RayActorOptionsSchema),
-    ],
-)
-def test_serve_fields_are_serves(kind: str, model: type[schema.BaseModel]) -> None:
-    """The fields we take for Serve's are those of the installed Ray."""
-    assert set(SERVE_FIELDS[kind].split()) == set(model.model_fields)
 
 
 def test_fields_decided_by_the_entry_exist() -> None:

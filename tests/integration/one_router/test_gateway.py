@@ -22,8 +22,10 @@ pytestmark = pytest.mark.integration
 DECODE_STEP_S = 0.05
 ONE_AT_A_TIME = {"step_s": DECODE_STEP_S, "step_s_per_sequence": 0, "max_sequences": 1}
 CHAT = "/v1/chat/completions"
-LONG = 300
-"""Tokens of an answer that takes fifteen seconds."""
+LONG = 100
+"""Tokens of an answer that takes five seconds."""
+DEPLOYING = 500
+"""Tokens of an answer that takes longer than a deploy: 25 seconds."""
 
 
 def sim(name: str, **more: object) -> Document:
@@ -130,7 +132,7 @@ def test_models_come_and_go_while_a_stream_of_another_runs(redeployable: Gateway
     gateway = redeployable
     engines, router = pids(gateway, "pair"), pids(gateway, "gateway", "Router")
 
-    with gateway.stream("pair", "tell me", 800) as stream:
+    with gateway.stream("pair", "tell me", DEPLOYING) as stream:
         began_s = time.monotonic()
         next(stream)
         gateway.deploy_by_command(gateway.beside_resident(PAIR, sim("added"), max_body_mb=1))
@@ -139,10 +141,10 @@ def test_models_come_and_go_while_a_stream_of_another_runs(redeployable: Gateway
         deployed_s = time.monotonic() - began_s
         words = text_of(stream).split()
 
-    assert deployed_s < DECODE_STEP_S * 800, "the stream was over before the deploy was"
+    assert deployed_s < DECODE_STEP_S * DEPLOYING, "the stream was over before the deploy was"
     assert added[0] == 200
     assert (removed[0], removed[1]["error"]["code"]) == (404, "model_not_found")
-    assert len(words) >= 798
+    assert len(words) >= DEPLOYING - 2
     assert pids(gateway, "pair") == engines
     assert pids(gateway, "gateway", "Router") == router
 

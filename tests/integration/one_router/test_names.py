@@ -97,6 +97,7 @@ def test_names_are_listed(gateway: GatewayProcess) -> None:
 def test_a_split_is_sticky_and_its_shadow_measured(gateway: GatewayProcess) -> None:
     """Sessions keep their model, both get some, and copies are counted."""
     split = {"models": {"first": 1, "second": 1}, "shadow": {"model": "sleepy", "fraction": 1}}
+    wait_for(lambda: replica_states(gateway, "sleepy") == {}, STARTING_S)
     gateway.deploy_models(*MODELS, splits={"both": split})
     wait_for(lambda: gateway.chat("both", max_tokens=1)[0] == 200)
     sessions = [str(number) for number in range(12)]

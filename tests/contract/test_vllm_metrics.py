@@ -1,9 +1,13 @@
-"""Tests of how deployments.engines.vllm has vLLM tell its metrics: with vLLM, without an engine."""
+"""vLLM's metrics: how its engines tell them here, and those that docs/metrics.md recommends."""
 
+import re
 import subprocess
 import sys
 
 import pytest
+
+from gateway.metrics_page import FIRST_OF_ENGINES, QUERIES
+from tests.prometheus import labels_in, metrics_in, series_of_gateway, series_of_vllm
 
 SCRIPT = """
 from vllm.v1.metrics.buckets import histogram_buckets
@@ -47,3 +51,24 @@ def test_metrics_that_go_wrong_leave_the_engine_alone(said: list[str]) -> None:
 def test_models_of_any_length_have_the_same_buckets(said: list[str]) -> None:
     """Ray's agent drops what has other buckets than the first engine on its node."""
     assert said[-1] == "the same"
+
+
+def test_vllm_has_the_metrics_that_the_page_recommends() -> None:
+    """The installed vLLM declares each, of that kind."""
+    series = series_of_vllm()
+    for name, kind, _ in FIRST_OF_ENGINES:
+        suffix = "_bucket" if kind == "histogram" else ""
+        assert f"ray_vllm_{name}{suffix}" in series
+
+
+def test_queries_ask_for_what_there_is() -> None:
+    """Every metric exists, and has the labels it is selected or grouped by."""
+    series = series_of_gateway() | series_of_vllm()
+    queries = re.findall(r"\n\n((?:    .*\n)+)", QUERIES)
+    assert len(queries) >= 10
+    for query in queries:
+        assert metrics_in(query)
+        for metric in metrics_in(query):
+            assert metric in series
+        for line in query.splitlines():
+            assert all(labels_in(line) <= series[metric] for metric in metrics_in(line))

@@ -1,0 +1,30 @@
+"""Ray's own names that configs may use: fields of Serve's schema, types of accelerators."""
+
+import pytest
+from ray.serve import schema
+from ray.util import accelerators
+
+from gateway.configfile import SERVE_FIELDS
+from gateway.registry.hardware import ACCELERATOR_TYPES
+
+
+@pytest.mark.parametrize(
+    ("kind", "model"),
+    [
+        ("file", schema.ServeDeploySchema),
+        ("http_options", schema.HTTPOptionsSchema),
+        ("application", schema.ServeApplicationSchema),
+        ("deployment", schema.DeploymentSchema),
+        ("ray_actor_options", schema.RayActorOptionsSchema),
+    ],
+)
+def test_serve_fields_are_serves(kind: str, model: type[schema.BaseModel]) -> None:
+    """The fields we take for Serve's are those of the installed Ray."""
+    assert set(SERVE_FIELDS[kind].split()) == set(model.model_fields)
+
+
+def test_accelerator_types_are_rays() -> None:
+    """Every Nvidia type that Ray knows by name may be written as a shorthand."""
+    nvidia = {value for name, value in vars(accelerators).items() if name.startswith("NVIDIA_")}
+    assert nvidia
+    assert nvidia <= ACCELERATOR_TYPES
