@@ -2,6 +2,8 @@
 
 import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -10,7 +12,7 @@ from ray import serve
 from ray.cluster_utils import Cluster
 
 from deployments.processes import free_port
-from tests.gateway_process import Document, GatewayProcess
+from tests.gateway_process import Document, GatewayProcess, wait_for
 
 OBJECT_STORE_BYTES = 80 * 1024 * 1024
 
@@ -72,6 +74,19 @@ class ClusterGateway(GatewayProcess):
             resources={f"accelerator_type:{type_}": 1} if type_ else {},
             object_store_memory=OBJECT_STORE_BYTES,
         )
+
+    @contextmanager
+    def more_nodes(self, gpus: int, type_: str) -> Iterator[Self]:
+        """Have one more node; in the end all that were added meanwhile go, models first."""
+        before = self._cluster.list_all_nodes()
+        self.add_node(gpus, type_)
+        yield self
+        self.deploy(self.document)
+        names = {application["name"] for application in self.document["applications"]}
+        wait_for(lambda: self.status()["applications"].keys() == names)
+        for node in self._cluster.list_all_nodes():
+            if node not in before:
+                self.kill_node(node)
 
     def kill_node(self, node: Any) -> None:
         """End a node at once, with all that runs on it."""

@@ -19,6 +19,7 @@ from tests.gateway_process import (
     model_application,
     wait_for,
 )
+from tests.integration.many_nodes.conftest import SMALL
 
 pytestmark = [
     pytest.mark.integration,
@@ -43,7 +44,6 @@ def model(name: str, type_: str | None = None, **fields: object) -> Document:
     )
 
 
-SMALL = model("small", replicas=1)
 STAGED = model("staged", "H100", parallelism={"tensor": 4, "pipeline": 2})
 HALVES = model("halves", "L4", gpu_fraction=0.5, replicas=3)
 LATE = [
@@ -55,12 +55,9 @@ LATE = [
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterGateway]:
+def gateway(shared: ClusterGateway) -> Iterator[ClusterGateway]:
     """A head node, two nodes of four H100, one of two L4, and a model that needs no GPU."""
-    config = document(gateway_application(), SMALL)
-    with ClusterGateway(config, tmp_path_factory.mktemp("cluster")) as running:
-        for gpus, type_ in ((4, "H100"), (4, "H100"), (2, "L4")):
-            running.add_node(gpus, type_)
+    with shared.more_nodes(2, "L4") as running:
         await_replicas(running, "small", 1)
         yield running
 
