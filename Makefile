@@ -1,4 +1,4 @@
-# make setup | serve | stop | observe | lint | test | loadtest | clean. Everything is installed into .venv on first use.
+# make setup | serve | stop | observe | lint | test | test-unit | loadtest | clean. Everything is installed into .venv on first use.
 
 CONFIG ?= configs/dev.yaml
 PORT   ?=
@@ -22,7 +22,7 @@ READY := $(VENV)/.ready-$(ENGINE)
 TORCH_CPU       := torch==2.13.0+cpu
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup serve stop observe lint test loadtest clean
+.PHONY: setup serve stop observe lint test test-unit loadtest clean
 
 setup: $(READY)
 
@@ -52,8 +52,11 @@ lint: setup
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 
-test: setup
-	$(BIN)/pytest
+test: test-unit
+	$(BIN)/python -m pytest --ignore tests/unit
+
+test-unit: setup
+	$(BIN)/python -m pytest tests/unit -p tests.without_ray
 
 loadtest: setup
 	@$(BIN)/python -m loadtests.locust_run --workload $(WORKLOAD) --shape $(SHAPE) \

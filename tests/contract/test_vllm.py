@@ -1,15 +1,23 @@
-"""vLLM's metrics: how its engines tell them here, and those that docs/metrics.md recommends."""
+"""The installed vLLM, without an engine: its metrics, its arguments, and what we make of them."""
 
+import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from gateway.configfile import load_config
 from gateway.metrics_page import FIRST_OF_ENGINES, QUERIES
+from gateway.registry.vllm import VllmEntry
 from tests.prometheus import labels_in, metrics_in, series_of_gateway, series_of_vllm
 
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 SCRIPT = """
+import dataclasses, json
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.cli_args import FrontendArgs
 from vllm.v1.metrics.buckets import histogram_buckets
 from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
 from vllm.v1.metrics.stats import IterationStats
@@ -29,6 +37,9 @@ short, long = (
     for length in (1000, 100_000)
 )
 print("the same" if list(short) == list(long) else "not the same")
+
+names = [f.name for c in (AsyncEngineArgs, FrontendArgs) for f in dataclasses.fields(c)]
+print("NAMES" + json.dumps(names))
 """
 
 
@@ -50,7 +61,16 @@ def test_metrics_that_go_wrong_leave_the_engine_alone(said: list[str]) -> None:
 
 def test_models_of_any_length_have_the_same_buckets(said: list[str]) -> None:
     """Ray's agent drops what has other buckets than the first engine on its node."""
-    assert said[-1] == "the same"
+    assert "the same" in said
+
+
+def test_engine_args_are_vllms(said: list[str]) -> None:
+    """Every engine argument in the configs is one that the installed vLLM has."""
+    known = set(json.loads(said[-1].removeprefix("NAMES")))
+    entries = [model.entry for path in CONFIGS for model in load_config(path).models]
+    used = {arg for e in entries if isinstance(e, VllmEntry) for arg in e.engine_args}
+    assert used
+    assert used <= known
 
 
 def test_vllm_has_the_metrics_that_the_page_recommends() -> None:
