@@ -2,8 +2,6 @@
 
 import gc
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -12,9 +10,14 @@ from ray import serve
 from ray.cluster_utils import Cluster
 
 from deployments.processes import free_port
-from tests.gateway_process import Document, GatewayProcess, wait_for
+from tests.gateway_process import Document, GatewayProcess
 
 OBJECT_STORE_BYTES = 80 * 1024 * 1024
+VARIABLES = {
+    "RAY_SERVE_SLOW_STARTUP_WARNING_S": "5",
+    "RAY_SERVE_SLOW_STARTUP_WARNING_PERIOD_S": "5",
+}
+"""When Serve says what a replica waits for; half a minute otherwise."""
 
 
 @dataclass
@@ -29,6 +32,7 @@ class ClusterGateway(GatewayProcess):
     def __enter__(self) -> Self:
         """Start the head node and deploy."""
         dashboard_port = free_port()
+        os.environ |= VARIABLES  # the cluster's processes have this one's environment
         self._cluster = Cluster()
         self._cluster.add_node(
             num_cpus=self.head_cpus,
@@ -74,19 +78,6 @@ class ClusterGateway(GatewayProcess):
             resources={f"accelerator_type:{type_}": 1} if type_ else {},
             object_store_memory=OBJECT_STORE_BYTES,
         )
-
-    @contextmanager
-    def more_nodes(self, gpus: int, type_: str) -> Iterator[Self]:
-        """Have one more node; in the end all that were added meanwhile go, models first."""
-        before = self._cluster.list_all_nodes()
-        self.add_node(gpus, type_)
-        yield self
-        self.deploy(self.document)
-        names = {application["name"] for application in self.document["applications"]}
-        wait_for(lambda: self.status()["applications"].keys() == names)
-        for node in self._cluster.list_all_nodes():
-            if node not in before:
-                self.kill_node(node)
 
     def kill_node(self, node: Any) -> None:
         """End a node at once, with all that runs on it."""

@@ -3,7 +3,8 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -55,11 +56,11 @@ LATE = [
 
 
 @pytest.fixture(scope="module")
-def gateway(shared: ClusterGateway) -> Iterator[ClusterGateway]:
+def gateway(shared: ClusterGateway) -> ClusterGateway:
     """A head node, two nodes of four H100, one of two L4, and a model that needs no GPU."""
-    with shared.more_nodes(2, "L4") as running:
-        await_replicas(running, "small", 1)
-        yield running
+    shared.add_node(2, "L4")
+    await_replicas(shared, "small", 1)
+    return shared
 
 
 def deploy(gateway: ClusterGateway, *models: Document) -> None:
@@ -205,39 +206,56 @@ def test_a_changed_model_takes_over_beside_the_old(gateway: ClusterGateway) -> N
     assert min(replicas) >= 1
 
 
-def test_a_changed_model_without_room_says_so_and_waits_for_the_old(
-    gateway: ClusterGateway,
-) -> None:
-    """The only place is the old engine's: it finishes, stops, and the new one takes it."""
+@dataclass(frozen=True)
+class Change:
+    """What was seen while models changed that fill all places there are for them."""
+
+    tally: Tally
+    reasons: list[str]
+    """Of the one whose entry has changed."""
+
+
+@pytest.fixture(scope="module")
+def change(gateway: ClusterGateway) -> Change:
+    """One model with another entry, and one as it was with a release of the code, at once."""
     fields = {"parallelism": {"tensor": 2}, "replicas": 1}
-    deploy(gateway, SMALL, model("full", "L4", **fields))
+    released = model("released", "H100", parallelism={"tensor": 4}, replicas=2)
+    deploy(gateway, SMALL, model("full", "L4", **fields), released)
     await_replicas(gateway, "full", 1)
+    await_replicas(gateway, "released", 2)
     [old] = holdings("full")
+    old_releases = holdings("released")
     changed = model("full", "L4", simulation={"output_tokens": 32}, **fields)
+    release = released | {"runtime_env": {"env_vars": {"RELEASE": "2"}}}
     reasons: list[str] = []
 
-    async def change() -> None:
-        await asyncio.to_thread(deploy, gateway, SMALL, changed)
+    async def happen() -> None:
+        await asyncio.to_thread(deploy, gateway, SMALL, changed, release)
         await asyncio.to_thread(wait_for, is_new, PATIENCE_S)
 
     def is_new() -> bool:
         reasons.append(gateway.card("full").get("reason", ""))
         return has_changed("full", old)
 
-    assert_nothing_lost(under_load(gateway, "full", change))
+    tally = under_load(gateway, "full", happen)
+    wait_for(lambda: all(has_changed("released", each) for each in old_releases), PATIENCE_S)
+    return Change(tally, reasons)
+
+
+def test_a_changed_model_without_room_says_so_and_waits_for_the_old(change: Change) -> None:
+    """The only place is the old engine's: it finishes, stops, and the new one takes it."""
+    assert_nothing_lost(change.tally)
     needs = "a changed engine needs 2 GPUs of type L4 on one node; none is free"
+    reasons = change.reasons
     assert any(reason.startswith(f"{needs}; unless that changes") for reason in reasons), reasons
 
 
-def test_a_release_of_the_code_changes_engines_without_room_too(gateway: ClusterGateway) -> None:
+def test_a_release_of_the_code_changes_engines_without_room_too(
+    gateway: ClusterGateway, change: Change
+) -> None:
     """The entry is as it was; Serve replaces the engines all the same, and so they make room."""
-    full = model("full", "L4", parallelism={"tensor": 2}, replicas=1)
-    deploy(gateway, SMALL, full)
-    await_replicas(gateway, "full", 1)
-    [old] = holdings("full")
-    deploy(gateway, SMALL, full | {"runtime_env": {"env_vars": {"RELEASE": "2"}}})
-
-    wait_for(lambda: has_changed("full", old), PATIENCE_S)
+    await_replicas(gateway, "released", 2)
+    assert gateway.chat("released")[0] == 200
 
 
 def test_a_change_that_can_never_fit_leaves_the_old_alone(gateway: ClusterGateway) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -16,6 +16,7 @@ from gateway.configfile import parse_entry
 from gateway.placement import place
 from gateway.registry.vllm import VllmEntry
 from tests.cluster_gateway import ClusterGateway
+from tests.gateway_process import wait_for
 
 pytestmark = [
     pytest.mark.integration,
@@ -33,19 +34,21 @@ HALF = {
     "name": "m",
     "source": "s",
     "cpus_per_worker": CPUS,
-    "accelerator": "L4",
+    "accelerator": "T4",
     "gpu_fraction": 0.5,
 }
 
 
 @pytest.fixture(scope="module")
-def cluster(shared: ClusterGateway) -> Iterator[ClusterGateway]:
-    """Two nodes of four H100 and one of four L4."""
-    with shared.more_nodes(GPUS_PER_NODE, "L4") as running:
-        yield running
+def cluster(shared: ClusterGateway) -> ClusterGateway:
+    """Two nodes of four H100 and one of four T4, on none of which a model runs."""
+    shared.deploy(shared.document)
+    shared.add_node(GPUS_PER_NODE, "T4")
+    wait_for(lambda: ray.available_resources().get("accelerator_type:H100", 0) >= 2)
+    return shared
 
 
-def vllm(tensor: int, pipeline: int = 1, type_: str | None = "H100") -> VllmEntry:
+def vllm(tensor: int, pipeline: int = 1, type_: str = "H100") -> VllmEntry:
     """A vLLM entry for nodes of four GPUs."""
     entry = parse_entry(
         {
@@ -110,7 +113,7 @@ async def test_workers_that_fit_one_node_share_it(cluster: ClusterGateway) -> No
 
 async def test_two_replicas_never_share_a_gpu(cluster: ClusterGateway) -> None:
     """Two replicas of two workers on one node see different GPUs."""
-    entry = vllm(tensor=2, type_="L4")
+    entry = vllm(tensor=2, type_="T4")
     async with reserved(entry) as one, reserved(entry) as other:
         assert one is not None
         assert other is not None
@@ -159,8 +162,9 @@ async def test_the_replica_leaves_the_gpus_to_the_workers(cluster: ClusterGatewa
 
 async def test_a_torn_stage_does_not_start(cluster: ClusterGateway) -> None:
     """On nodes partly taken, where Ray splits a stage, the replica refuses with the reason."""
-    entry = vllm(tensor=2, pipeline=3, type_=None)
-    blocker = placement_group([{"GPU": 3}, {"GPU": 1}, {"GPU": 1}], strategy="STRICT_SPREAD")
+    entry = vllm(tensor=2, pipeline=3)
+    taken = {"GPU": 1, "accelerator_type:H100": 0.001}
+    blocker = placement_group([taken, taken], strategy="STRICT_SPREAD")
     try:
         assert await asyncio.to_thread(blocker.wait, 20)
         async with reserved(entry) as group:
@@ -174,7 +178,7 @@ async def test_a_torn_stage_does_not_start(cluster: ClusterGateway) -> None:
 
 async def test_what_does_not_fit_waits(cluster: ClusterGateway) -> None:
     """A replica for which there are not enough GPUs of its type stays pending, holding none."""
-    async with reserved(vllm(tensor=4, pipeline=2, type_="L4"), within_s=3) as group:
+    async with reserved(vllm(tensor=4, pipeline=2, type_="T4"), within_s=3) as group:
         assert group is None
-        async with reserved(vllm(tensor=4, type_="L4")) as other:
+        async with reserved(vllm(tensor=4, type_="T4")) as other:
             assert other is not None

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pytest
 
@@ -60,16 +61,28 @@ def load(gateway: GatewayProcess, model: str, words: int) -> Iterator[None]:
         sending.join()
 
 
-def test_prompts_of_the_same_rate_scale_out_where_they_are_long(gateway: GatewayProcess) -> None:
-    """Two requests a second each: the model whose prompts are long grows, and shrinks again."""
+@dataclass(frozen=True)
+class Grown:
+    """Engines while both models got as many requests a second."""
+
+    wordy: Document
+    """What `serve status` said of those whose prompts are long."""
+    brief: int
+
+
+@pytest.fixture(scope="module")
+def grown(gateway: GatewayProcess) -> Grown:
+    """Two requests a second for each model, until one has grown."""
     with load(gateway, "brief", SHORT), load(gateway, "wordy", LONG):
         wait_for(lambda: replicas(gateway, "wordy") == 2)
-        engine = gateway.status()["applications"]["wordy"]["deployments"]["Engine"]
-        brief = replicas(gateway, "brief")
-    wait_for(lambda: replicas(gateway, "wordy") == 1)
+        wordy = gateway.status()["applications"]["wordy"]["deployments"]["Engine"]
+        return Grown(wordy, replicas(gateway, "brief"))
 
-    assert brief == 1
-    assert sum(engine["replica_states"].values()) == 2
+
+def test_prompts_of_the_same_rate_scale_out_where_they_are_long(grown: Grown) -> None:
+    """The model whose prompts are long has grown, and not the other one."""
+    assert grown.brief == 1
+    assert sum(grown.wordy["replica_states"].values()) == 2
 
 
 def test_a_batch_backlog_that_no_engine_may_take_adds_a_replica(gateway: GatewayProcess) -> None:
@@ -78,6 +91,12 @@ def test_a_batch_backlog_that_no_engine_may_take_adds_a_replica(gateway: Gateway
         for _ in range(60):
             pool.submit(_batch, gateway)
         wait_for(lambda: replicas(gateway, "brief") == 2)
+
+
+def test_a_model_shrinks_when_its_load_is_over(gateway: GatewayProcess, grown: Grown) -> None:
+    """The engine that long prompts have added goes when there are none."""
+    del grown
+    wait_for(lambda: replicas(gateway, "wordy") == 1)
 
 
 def _batch(gateway: GatewayProcess) -> None:
