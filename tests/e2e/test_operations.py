@@ -54,7 +54,7 @@ def deployed(gateway: GatewayProcess, dev_config: Document) -> Iterator[Document
     The first test deploys it; after the last one there are the development config's models.
     """
     if TWINS not in states(gateway):
-        deploy_twins(gateway, dev_config, None)
+        deploy_twins(gateway, dev_config, 1)
     parallel = demo("parallel", parallelism={"tensor": 2})
     yield {**dev_config, "applications": [*dev_config["applications"], parallel]}
     gateway.deploy(dev_config)
@@ -69,7 +69,7 @@ def test_models_come_and_go_while_a_stream_runs(
     untouched = engines(gateway, "demo")
     endless = {"model": "demo", "prompt": "1, 2, 3,", "ignore_eos": True, "stream": True}
 
-    with gateway.open("POST", "/v1/completions", {**endless, "max_tokens": 8000}) as response:
+    with gateway.open("POST", "/v1/completions", {**endless, "max_tokens": 4000}) as response:
         stream = events(response)
         next(stream)
         gateway.deploy(deployed)

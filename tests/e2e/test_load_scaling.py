@@ -46,6 +46,7 @@ def test_a_second_engine_comes_with_the_load_and_goes_after_it(
         replicas: int = engine["replica_states"].get("RUNNING", 0)
         return replicas
 
+    deploy_twins(gateway, dev_config, 1)
     deploy_twins(gateway, dev_config, None)
     before, statuses = running(), list[int]()
     with load(gateway, statuses):
