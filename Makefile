@@ -5,6 +5,9 @@ PORT   ?=
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ENGINE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 
+# make test: processes that share the tests which start no cluster
+WORKERS ?= 2
+
 # make loadtest: what is sent (loadtests/README.md), how many users when; by default to configs/sim.yaml
 WORKLOAD ?= chat
 SHAPE    ?= steady
@@ -18,6 +21,10 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 PIP   := $(BIN)/python -m pip --disable-pip-version-check --quiet
 READY := $(VENV)/.ready-$(ENGINE)
+
+# Unit tests that need Ray: those of the load tests, which start what they measure.
+NEED_RAY := $(wildcard tests/unit/loadtests $(patsubst %,tests/unit/test_%.py,comparison_path \
+	comparison_vllm launch overload routing_comparison scaling_load stream_client))
 
 TORCH_CPU       := torch==2.13.0+cpu
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
@@ -53,10 +60,11 @@ lint: setup
 	$(BIN)/hadolint Dockerfile
 
 test: test-unit
-	$(BIN)/python -m pytest --ignore tests/unit
+	$(BIN)/python -m pytest -n $(WORKERS) $(NEED_RAY) tests/contract
+	$(BIN)/python -m pytest tests/integration tests/e2e
 
 test-unit: setup
-	$(BIN)/python -m pytest tests/unit -p tests.without_ray
+	$(BIN)/python -m pytest -n $(WORKERS) -p tests.without_ray tests/unit $(NEED_RAY:%=--ignore=%)
 
 loadtest: setup
 	@$(BIN)/python -m loadtests.locust_run --workload $(WORKLOAD) --shape $(SHAPE) \
