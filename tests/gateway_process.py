@@ -127,7 +127,8 @@ class GatewayProcess:
     def models(self, *models: Document, **user_config: object) -> Iterator[Self]:
         """Have more models, and a config of the gateway, until this is left.
 
-        What is resident is not touched by that: its engines are the same ones in the end.
+        What is resident is not touched by that: its engines are the same ones in the end. The
+        engines of the others may still be stopping then: no two modules have models of one name.
         """
         resident = [app["args"]["name"] for app in self.document["applications"][1:]]
         before = [self.replica_processes(name) for name in resident]
@@ -135,9 +136,13 @@ class GatewayProcess:
         wait_for(lambda: self._serves(models, user_config), START_TIMEOUT_S)
         yield self
         self.deploy(self.document)
-        wait_for(lambda: self.status()["applications"].keys() == {"gateway", *resident})
-        wait_for(lambda: self._serves((), {}))
+        wait_for(lambda: self._serves((), {}) and self._listed == set(resident))
         assert [self.replica_processes(name) for name in resident] == before
+
+    @property
+    def _listed(self) -> set[str]:
+        _, listing = self.request("GET", "/v1/models")
+        return {card["id"] for card in listing["data"]}
 
     def _serves(self, models: Sequence[Document], user_config: Document) -> bool:
         """Whether these models are up, or sleep, and the gateway goes by this config."""

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 REPLICAS = 8
 BLOCK_TOKENS = 16
 MODEL = model_application(
-    name="m",
+    name="eight",
     engine="sim",
     replicas=REPLICAS,
     simulation={"block_size": BLOCK_TOKENS, "kv_tokens": 65_536, "step_s": 0.01},
@@ -53,7 +53,7 @@ class RouterAt:
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
             connection.request("GET", "/v1/models")
             listing = json.loads(connection.getresponse().read())
-        return sum(model["replicas"] for model in listing["data"] if model["id"] == "m")
+        return sum(model["replicas"] for model in listing["data"] if model["id"] == "eight")
 
     def predicted_tokens(self, body: Document) -> int:
         """What this router takes the replica it would choose to hold of a prompt."""
@@ -86,7 +86,7 @@ def listening(process: psutil.Process) -> list[Any]:
 def chat(text: str, **more: object) -> Document:
     """The body of a chat completion."""
     messages = [{"role": "user", "content": text}]
-    return {"model": "m", "messages": messages, "max_tokens": 32, **more}
+    return {"model": "eight", "messages": messages, "max_tokens": 32, **more}
 
 
 def ask(gateway: GatewayProcess, body: Document) -> tuple[str, int, Document]:
@@ -191,4 +191,4 @@ def test_a_router_that_restarts_has_all_holdings_back(gateway: GatewayProcess) -
     ]
     wait_for(lambda: successor.predicted_tokens(body) > 900)
 
-    assert gateway.chat("m", max_tokens=2)[0] == 200
+    assert gateway.chat("eight", max_tokens=2)[0] == 200
