@@ -1,12 +1,12 @@
-# The gateway on vLLM's own image, which brings CUDA, PyTorch and vLLM.
+# The gateway on top of vLLM's own image, which brings CUDA, PyTorch and vLLM.
 ARG VLLM_IMAGE=vllm/vllm-openai:v0.32.0
 FROM ${VLLM_IMAGE}
 
 ARG RAY_VERSION=2.60.0
 ARG UID=1000
 
-# What the gateway needs beside vLLM. The image's own packages stay as they are: where the two do not
-# agree the build fails here, not the engine later.
+# Installs the gateway and what it needs besides vLLM. The image's own packages are pinned: a conflict
+# fails the build here, not an engine later.
 WORKDIR /app
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway gateway
@@ -18,8 +18,7 @@ RUN python3 -m pip list --format=freeze > constraints.txt \
     && test -x /usr/local/bin/gateway-haproxy \
     && useradd --uid "${UID}" --non-unique --create-home gateway
 
-# Serve's fast path: HAProxy in front (started so that no client leaves unnoticed, patient with answers
-# and not with clients: deployments/haproxy.py says why), our code and Serve's on one event loop.
+# The variables that `gateway env` prints (docs/reference.md says what each does); a test compares them.
 ENV RAY_SERVE_ENABLE_HA_PROXY=1 \
     RAY_SERVE_THROUGHPUT_OPTIMIZED=1 \
     RAY_SERVE_HAPROXY_BINARY_PATH=/usr/local/bin/gateway-haproxy \

@@ -1,4 +1,4 @@
-# make setup | serve | stop | observe | lint | test | test-unit | loadtest | clean. Everything is installed into .venv on first use.
+# make setup | serve | stop | observe | lint | test | test-unit | loadtest | docs | clean. Everything is installed into .venv on first use.
 
 CONFIG ?= configs/dev.yaml
 PORT   ?=
@@ -29,7 +29,7 @@ NEED_RAY := $(wildcard tests/unit/loadtests $(patsubst %,tests/unit/test_%.py,co
 TORCH_CPU       := torch==2.13.0+cpu
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup serve stop observe lint test test-unit loadtest clean
+.PHONY: setup serve stop observe lint test test-unit loadtest docs clean
 
 setup: $(READY)
 
@@ -70,6 +70,14 @@ loadtest: setup
 	@$(BIN)/python -m loadtests.locust_run --workload $(WORKLOAD) --shape $(SHAPE) \
 		$(if $(USERS),--users $(USERS)) $(if $(SECONDS),--run-time $(SECONDS)s) \
 		$(if $(URL),--url $(URL)) $(if $(WEB),--web) $(LOCUST)
+
+# What the site shows, by links, so that its layout is the repository's (mkdocs.yml).
+PAGES := README.md CONTRIBUTING.md CHANGELOG.md docs configs loadtests/README.md loadtests/results
+
+docs: setup
+	@rm -rf build/pages && mkdir -p build/pages/loadtests
+	@for page in $(PAGES); do ln -s "$(CURDIR)/$$page" "build/pages/$$page"; done
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean: stop
 	rm -rf $(VENV) .venv-* build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,4 +1,4 @@
-"""The applications a Serve config names: `model` and `gateway`. The only module that wires parts.
+"""The applications a Serve config names: `model` and `gateway`.
 
 applications:
   - {name: qwen3-8b, import_path: deployments.app:model, route_prefix: null, args: {...}}
@@ -18,9 +18,9 @@ from deployments.engine import Engine, Model
 from deployments.placement import serve_options
 from deployments.request_router import FleetRequestRouter
 from deployments.router import Router
-from gateway.configfile import parse_entry
-from gateway.registry.model import ModelEntry
-from gateway.rollover import SURGE_PERCENT
+from gateway.cluster.rollover import SURGE_PERCENT
+from gateway.config.loader import parse_entry
+from gateway.config.model import ModelEntry
 
 UNLIMITED = 1_000_000
 """Requests a deployment takes at a time: admission is the gateway's own work, not Serve's."""

@@ -18,11 +18,11 @@ from typing import Any
 
 from ray.serve.config import AutoscalingContext
 
-from gateway.scaling.governor import Governor, Situation
-from gateway.scaling.hearing import Hearing
-from gateway.scaling.need import NOTHING, Goals, Need, need
-from gateway.scaling.patience import Patience
-from gateway.scaling.stats import EngineStats, read_stats
+from gateway.autoscaling.desired_replicas import NOTHING, DesiredReplicas, ScalingTargets, need
+from gateway.autoscaling.stabilizer import ScalingInput, Stabilizer
+from gateway.autoscaling.staleness import Staleness
+from gateway.autoscaling.wake_timeout import WakeTimeout
+from gateway.engine_telemetry.stats import EngineStats, read_stats
 
 TELLING_S = 1.0
 """How often replicas tell their load."""
@@ -48,10 +48,10 @@ class EnginePolicy:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._now = now
-        self._goals = Goals(target_utilization, max_wait_s)
-        self._governor = Governor(scale_down_delay_s)
-        self._patience = Patience(scale_down_delay_s)
-        self._hearing: Hearing[Hashable] = Hearing()
+        self._goals = ScalingTargets(target_utilization, max_wait_s)
+        self._governor = Stabilizer(scale_down_delay_s)
+        self._patience = WakeTimeout(scale_down_delay_s)
+        self._hearing: Staleness[Hashable] = Staleness()
         self._start_s = 0.0
         self._next_s = -math.inf
 
@@ -73,14 +73,14 @@ class EnginePolicy:
         stats = self._stats(ctx)
         load = need(stats, self._goals) if stats else NOTHING
         if ctx.total_queued_requests and not load.total:
-            load = Need(sequences=1.0, lasting=1.0)
+            load = DesiredReplicas(sequences=1.0, lasting=1.0)
         self._start_s = max((each.start_s for each in stats), default=self._start_s)
         if self._gives_up(ctx):
             logger.info("%s: no replica runs, and nobody waits for one any more", ctx.app_name)
             return 0
         target: int = ctx.target_num_replicas
         decided = self._governor.decide(
-            Situation(
+            ScalingInput(
                 now_s=self._now(),
                 need=load,
                 is_known=len(stats) == len(running) and (bool(running) or not target),

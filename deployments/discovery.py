@@ -28,8 +28,8 @@ from deployments import broadcasts
 from deployments.failures import start_failure
 from deployments.shortage import UNEXPLAINED
 from deployments.statuses import application_statuses
-from gateway.registry.terms import Terms
-from gateway.routing.fleet import Fleet, Model, ModelState, Replica
+from gateway.config.serving_options import ServingOptions
+from gateway.routing.fleet import Fleet, ModelState, Replica, ServedModel
 from gateway.telemetry import ReplicaMetadata
 
 ANY = "0.0.0.0"  # noqa: S104 - Serve's own default
@@ -55,7 +55,7 @@ class _Application:
     name: str
     ingress: DeploymentHandle
     engine: DeploymentHandle
-    model: Model
+    model: ServedModel
     deployed_s: float = 0.0
     """The deployment whose entry `model` has; 0 while that may still change."""
     running: Sequence[RunningReplica] = ()
@@ -142,7 +142,7 @@ class Discovery:
         unread = (o.status for name, o in found.items() if name not in self._applications)
         self._fleet.is_settled = _COMING_UP.isdisjoint(unread)
 
-    def wake(self, model: Model, waiting: int) -> None:
+    def wake(self, model: ServedModel, waiting: int) -> None:
         """Have Serve start an engine while requests wait for one of a model.
 
         One call that waits in Serve is enough: at zero it starts one engine, whatever waits.
@@ -177,9 +177,9 @@ class Discovery:
         if entry["name"] != app.model.name:
             _let_sleep(app)
             self._fleet.remove(app.model)
-            app.model = Model(entry["name"], created_s=int(overview.last_deployed_time_s))
+            app.model = ServedModel(entry["name"], created_s=int(overview.last_deployed_time_s))
         app.model.deployed_s = overview.last_deployed_time_s
-        app.model.terms = Terms.model_validate(entry)
+        app.model.terms = ServingOptions.model_validate(entry)
         if name not in self._applications:
             self._applications[name] = app
             self._listen(app)
@@ -192,7 +192,7 @@ class Discovery:
             name=name,
             ingress=await asyncio.to_thread(serve.get_app_handle, name),
             engine=await asyncio.to_thread(serve.get_deployment_handle, ENGINE_DEPLOYMENT, name),
-            model=Model("", created_s=int(overview.last_deployed_time_s)),
+            model=ServedModel("", created_s=int(overview.last_deployed_time_s)),
         )
 
     def _listen(self, app: _Application) -> None:

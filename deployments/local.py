@@ -27,9 +27,10 @@ import yaml
 from ray import serve as ray_serve
 from ray.serve.schema import ApplicationStatusOverview
 
-from deployments import haproxy, processes
+from deployments import processes
 from deployments.discovery import ANY
-from gateway.configfile import load_config
+from gateway import environment as variables
+from gateway.config.loader import load_config
 from gateway.errors import ConfigError
 
 NOTES = Path(__file__).resolve().parent.parent / ".run"
@@ -120,24 +121,16 @@ def environment() -> dict[str, str]:
     # With Serve's own ports, two clusters on one machine would use each other's routers.
     routers = processes.free_ports(*ROUTER_PORTS, size=PORTS_EACH)
     return {
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(processes.free_port()),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(routers[0]),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(routers[-1]),
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        haproxy.BINARY_PATH: str(Path(sys.executable).with_name("gateway-haproxy")),
-        **haproxy.VARIABLES,
-        # Otherwise Serve keeps a thousand log lines back, and a killed process's for ever.
-        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
+        **variables.recommended(variables.installed_haproxy()),
+        variables.FALLBACK_PROXY_PORT: str(processes.free_port()),
+        variables.ROUTER_MIN_PORT: str(routers[0]),
+        variables.ROUTER_MAX_PORT: str(routers[-1]),
         # Serve's four threads would fight over fewer cores, with the router and with each other.
-        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, max(1, (os.cpu_count() or 1) // 2))),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(processes.free_port()),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(processes.free_port()),
-        # Nobody but this cluster's own HAProxy has to learn that a router goes away.
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        # Ray's switch, despite its name, for a cluster of one machine that stays on its loopback.
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        variables.HAPROXY_THREADS: str(min(4, max(1, (os.cpu_count() or 1) // 2))),
+        variables.HAPROXY_METRICS_PORT: str(processes.free_port()),
+        variables.HAPROXY_STATS_PORT: str(processes.free_port()),
+        variables.ROUTER_MIN_DRAINING: "3",
+        variables.CLUSTER_ON_LOOPBACK: "0",
     }
 
 

@@ -6,10 +6,10 @@ from typing import Any
 import ray
 from ray.util import get_current_placement_group, placement_group_table
 
-from gateway.placement import Placement, Resources, place, rank_order
-from gateway.registry.hardware import Cpu, Placed
-from gateway.registry.model import ModelEntry
-from gateway.registry.vllm import VllmEntry
+from gateway.cluster.placement import Placement, Resources, place, rank_order
+from gateway.config.hardware import Cpu, Placed
+from gateway.config.model import ModelEntry
+from gateway.config.vllm import VllmEntry
 
 THREADS_BIND, UNBOUND = "VLLM_CPU_OMP_THREADS_BIND", "nobind"
 THREADS = "OMP_NUM_THREADS"

@@ -25,10 +25,10 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import DeploymentStatusOverview, ReplicaState
 
 from deployments.shortage import UNEXPLAINED, read_cluster, unplaced
-from gateway.configfile import parse_entry
-from gateway.placement import place
-from gateway.rollover import Holder, yielding
-from gateway.shortage import Cluster, shortage
+from gateway.cluster.placement import place
+from gateway.cluster.rollover import Holder, yielding
+from gateway.cluster.shortage import Cluster, shortage
+from gateway.config.loader import parse_entry
 
 PERIOD_S = 2.0
 PATIENCE_S = 15.0
@@ -191,14 +191,14 @@ class Rollover:
 
     async def _situation(self, cluster: Cluster, is_loading: bool) -> _Situation:
         answers = await self._ask_all("holding")
-        holdings = [answer for answer in answers if not isinstance(answer, Exception)]
-        old = [holding for holding in holdings if holding.get("version") != self._version]
+        prefix_index = [answer for answer in answers if not isinstance(answer, Exception)]
+        old = [holding for holding in prefix_index if holding.get("version") != self._version]
         return _Situation(
             cluster=cluster,
             is_loading=is_loading,
             old=[Holder(holding["replica"], holding["reserved"]) for holding in old],
-            mute=len(answers) - len(holdings),
-            changed=len(holdings) - len(old),
+            mute=len(answers) - len(prefix_index),
+            changed=len(prefix_index) - len(old),
         )
 
     async def _ask_all(self, method: str, *args: object) -> Sequence[Any]:

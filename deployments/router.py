@@ -16,25 +16,25 @@ from deployments.logs import log_with_serve
 from deployments.metrics import RayRecorder
 from deployments.server import serve_directly
 from gateway.admission.admissions import Admissions
-from gateway.api.access import Access
-from gateway.api.accounts import Accounts
-from gateway.api.adoption import Adoption
-from gateway.api.app import create_app
-from gateway.api.cold import ColdStarts
-from gateway.api.controls import Controls
-from gateway.api.delivery import Means
-from gateway.api.gauges import Gauges
+from gateway.admission.cold_start import ColdStarts
+from gateway.asgi import App
+from gateway.environment import Settings
 from gateway.errors import ConfigError
 from gateway.faults import Faults
-from gateway.relay.asgi import App
-from gateway.relay.notices import Notices
-from gateway.relay.relay import Relay
-from gateway.relay.subscriptions import Subscriptions
-from gateway.relay.upstream import Upstream
-from gateway.routing.dispatchers import Dispatchers
+from gateway.http.app import create_app
 from gateway.routing.fleet import Fleet
-from gateway.settings import Settings
-from gateway.tracing import Tracer, tracer_of
+from gateway.routing.schedulers import Schedulers
+from gateway.serving.attempts import RouterContext
+from gateway.serving.config_adoption import ConfigAdoption
+from gateway.serving.demand_publisher import DemandPublisher
+from gateway.serving.gauges import Gauges
+from gateway.serving.live_config import LiveConfig
+from gateway.serving.operator_access import OperatorAccess
+from gateway.serving.request_metrics import RequestMetrics
+from gateway.serving.telemetry_client import TelemetryClient
+from gateway.serving.tracing import Tracer, tracer_of
+from gateway.upstream.client import UpstreamClient
+from gateway.upstream.engine_call import EngineClient
 
 CATCH_UP_S = 10.0
 """How long a new router keeps clients waiting to learn of all engines."""
@@ -48,8 +48,8 @@ class Router:
     async def __init__(self) -> None:  # type: ignore[misc] # Serve awaits this constructor
         log_with_serve()
         is_local = await asyncio.to_thread(listens_on_loopback)
-        self._controls = Controls(access=Access(is_local=is_local))
-        self._adoption = Adoption(self._controls, LastConfig(), os.environ)
+        self._live_config = LiveConfig(access=OperatorAccess(is_local=is_local))
+        self._adoption = ConfigAdoption(self._live_config, LastConfig(), os.environ)
         self._fleet = Fleet()
         self._fleet.is_settled = False
         rng = random.Random()  # noqa: S311 - it breaks ties and keeps no secret
@@ -59,24 +59,24 @@ class Router:
             """The time of day, but for what it was set back or forth since the start."""
             return started_s + time.monotonic()
 
-        self._dispatchers = Dispatchers(self._fleet, rng, now)
-        self._upstream = Upstream()
-        self._subscriptions = Subscriptions(
-            self._fleet, self._dispatchers, self._upstream, now, rng
+        self._schedulers = Schedulers(self._fleet, rng, now)
+        self._upstream = UpstreamClient()
+        self._telemetry_client = TelemetryClient(
+            self._fleet, self._schedulers, self._upstream, now, rng
         )
-        self._subscriptions.start()
-        self._admissions = Admissions(self._fleet, self._dispatchers, time.monotonic)
-        self._notices = Notices(lambda: self._admissions.demands)
-        self._notices.start()
+        self._telemetry_client.start()
+        self._admissions = Admissions(self._fleet, self._schedulers, time.monotonic)
+        self._demand_publisher = DemandPublisher(lambda: self._admissions.demands)
+        self._demand_publisher.start()
         self._discovery = Discovery(self._fleet)
         self._cold_starts = ColdStarts(self._fleet, self._discovery.wake)
-        self._accounts = Accounts(RayRecorder(), _tracer())
+        self._request_metrics = RequestMetrics(RayRecorder(), _tracer())
         self._gauges = Gauges(
             self._fleet,
-            self._dispatchers,
+            self._schedulers,
             self._admissions,
             self._cold_starts,
-            self._accounts.recorder,
+            self._request_metrics.recorder,
         )
         self._gauges.start()
         # Serve sends requests from here on, also to a router that replaces another under load.
@@ -104,16 +104,17 @@ class Router:
         """Serve's call for the HTTP application, once the constructor is done."""
         gateway = create_app(
             self._fleet,
-            self._dispatchers,
-            Means(
-                Relay(self._upstream),
+            self._schedulers,
+            RouterContext(
+                EngineClient(self._upstream),
+                self._schedulers,
                 self._admissions,
                 self._cold_starts,
-                Faults(self._accounts.recorder),
+                Faults(self._request_metrics.recorder),
                 is_forwarded=self._settings.names_clients,
             ),
-            controls=self._controls,
-            accounts=self._accounts,
+            live_config=self._live_config,
+            request_metrics=self._request_metrics,
         )
         if self._settings.names_clients:  # otherwise it is Serve's server that finds out
             serve_directly(gateway)
@@ -130,10 +131,10 @@ class Router:
             self._following.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._following
-            await self._notices.close()
-            await self._subscriptions.close()
+            await self._demand_publisher.close()
+            await self._telemetry_client.close()
             await self._gauges.close()  # after all that counts
-            if (tracer := self._accounts.tracer) is not None:
+            if (tracer := self._request_metrics.tracer) is not None:
                 await tracer.close()
 
 

@@ -15,8 +15,8 @@ from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from deployments.shortcut import shortened
-from gateway.api.app import Gateway
-from gateway.relay.asgi import App
+from gateway.asgi import App
+from gateway.http.app import GatewayApp
 
 BY_DEFAULT = "auto"
 """The name by which servers find their protocol that are told of none, as Serve's are."""
@@ -24,7 +24,7 @@ HEAD, INTERIM = b"HTTP/1.1 ", b"HTTP/1.1 1"
 """How replies begin, and how answers that come before them, for which clients wait."""
 
 
-def serve_directly(gateway: Gateway) -> None:
+def serve_directly(gateway: GatewayApp) -> None:
     """Have the server that Serve starts in this process take inference requests to `gateway`."""
 
     @cache

@@ -11,7 +11,7 @@ from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.serve.schema import ReplicaState
 
 from deployments.statuses import application_details
-from gateway.shortage import Cluster, Node
+from gateway.cluster.shortage import Cluster, Node
 
 GROUP = "_group_"
 """In the names of what placement groups have reserved, which stand beside the nodes' own."""

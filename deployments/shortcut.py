@@ -16,10 +16,10 @@ from ray.serve._private.replica import Replica
 from ray.serve._private.tracing_utils import is_tracing_enabled
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from gateway.api.app import Gateway
-from gateway.api.routes import ROUTES
+from gateway.asgi import App, Receive, Scope, Send
 from gateway.errors import GatewayError
-from gateway.relay.asgi import App, Receive, Scope, Send
+from gateway.http.app import GatewayApp
+from gateway.request.routes import ROUTES
 
 UNDER_WAY = RequestMetadata(
     request_id="",
@@ -32,7 +32,7 @@ UNDER_WAY = RequestMetadata(
 logger = logging.getLogger(__name__)
 
 
-def shortened(serve: App, gateway: Gateway) -> App:
+def shortened(serve: App, gateway: GatewayApp) -> App:
     """The application with the shortcut, if that leaves out nothing operators have asked for."""
     replica = _replica_behind(serve)
     if replica is None or _is_asked_for_more(replica):
@@ -44,7 +44,7 @@ def shortened(serve: App, gateway: Gateway) -> App:
 class Shortcut:
     """Serve's application, but for inference requests, which go to the gateway at once."""
 
-    def __init__(self, serve: App, gateway: Gateway, replica: Replica) -> None:
+    def __init__(self, serve: App, gateway: GatewayApp, replica: Replica) -> None:
         self._serve = serve
         self._gateway = gateway
         self._under_way = replica._start_request

@@ -1,9 +1,9 @@
 """The `gateway` command."""
 
 import json
+import shlex
 import sys
 from dataclasses import asdict
-from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -12,20 +12,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gateway.configfile import load_config
+from gateway.cluster.plan import NamePlan, Plan
+from gateway.config.loader import load_config
+from gateway.environment import installed_haproxy, recommended
 from gateway.errors import ConfigError
-from gateway.handbook import handbook
-from gateway.metrics_page import metrics_page
-from gateway.plan import NamePlan, Plan
+from gateway.reference.pages import Topic, filled, printed
 from gateway.simulation.command import command as simulate
-
-
-class Page(StrEnum):
-    """A page of docs/ that is written from the code."""
-
-    MODELS = "models"
-    METRICS = "metrics"
-
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -69,12 +61,31 @@ def check(
 
 @app.command()
 def docs(
-    page: Annotated[
-        Page, typer.Argument(help="All that a deployment's file may say, or all that is measured.")
-    ] = Page.MODELS,
+    topic: Annotated[Topic, typer.Argument(help="Which tables to print.")] = Topic.CONFIG,
+    *,
+    update: Annotated[
+        Path | None,
+        typer.Option(help="Instead of printing, fill the tables into the pages of this folder."),
+    ] = None,
 ) -> None:
-    """Print a page of the reference, as Markdown."""
-    sys.stdout.write(handbook() if page is Page.MODELS else metrics_page())
+    """Print reference tables as Markdown, or bring pages up to date with them."""
+    if update is None:
+        sys.stdout.write(printed(topic))
+        return
+    for path in sorted(update.glob("*.md")):
+        path.write_text(filled(path.read_text()))
+
+
+@app.command()
+def env() -> None:
+    """Print the variables to set before Ray starts, for `eval "$(gateway env)"`."""
+    try:
+        variables = recommended(installed_haproxy())
+    except FileNotFoundError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    for name, value in variables.items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
 
 
 app.command("simulate")(simulate)

@@ -28,13 +28,17 @@ from enum import StrEnum
 
 import msgspec
 
+from gateway import header_names
+
+URL_SHOWN = 200
+"""Characters of a client's path that an error repeats."""
 MODEL_NAME_SHOWN = 200
 """Characters of a client's model name that an error repeats."""
 
 
-DRAINING = (b"x-engine-draining", b"1")
+DRAINING = (header_names.DRAINING, b"1")
 """The response header by which a router knows that an engine is going away."""
-NO_RETRY = (b"x-should-retry", b"false")
+NO_RETRY = (header_names.SHOULD_RETRY, b"false")
 """The response header that keeps OpenAI's and Anthropic's clients from sending a request again."""
 
 
@@ -85,7 +89,9 @@ class AnthropicErrorBody(msgspec.Struct, frozen=True, tag="error"):
 
 
 class GatewayError(Exception):
-    """An error a client may see; `message` must hold no internals.
+    """A defect of the gateway itself; its log has the details.
+
+    Base class of all errors that a client may see: `message` must hold no internals.
 
     Every argument is passed on to `Exception`: instances survive pickling between processes.
     """
@@ -131,7 +137,7 @@ class PlacementFailed(GatewayError):
 
 
 class InvalidRequest(GatewayError):
-    """The client sent something the gateway cannot accept."""
+    """The gateway cannot accept a header, a parameter or the form of the body."""
 
     status = 400
     type = "invalid_request_error"
@@ -139,19 +145,19 @@ class InvalidRequest(GatewayError):
 
 
 class InvalidJSON(InvalidRequest):
-    """The body is not the JSON object it should be."""
+    """The body is not a JSON object."""
 
     code = "invalid_json"
 
 
 class MissingParameter(InvalidRequest):
-    """A field every request needs is absent."""
+    """A field that every request needs is missing, such as `model`."""
 
     code = "missing_required_parameter"
 
 
 class AdapterBroken(InvalidRequest):
-    """An adapter that an engine cannot load; `reason` says why, in words for clients."""
+    """The engine cannot load the adapter; the message says why."""
 
     code = "adapter_broken"
 
@@ -162,34 +168,42 @@ class AdapterBroken(InvalidRequest):
 
 
 class ContextExceeded(InvalidRequest):
-    """A prompt that is too long for the model, which another one may take."""
+    """The prompt is longer than the model's context; a fallback may take it."""
 
     code = "context_length_exceeded"
 
 
 class InvalidKey(InvalidRequest):
-    """No API key came with the request, or a wrong one."""
+    """The API key is missing or wrong: the admin key under `/gateway`, an engine's own key."""
 
     status = 401
     code = "invalid_api_key"
 
 
 class UnknownRoute(InvalidRequest):
-    """No such URL."""
+    """The URL does not exist."""
 
     status = 404
     code = "unknown_url"
 
+    @classmethod
+    def for_url(cls, method: str, path: str) -> "UnknownRoute":
+        """The error for a method and a path, of which it shows the beginning."""
+        return cls(
+            f"Unknown request URL: {method} {path[:URL_SHOWN]}."
+            " Please check the URL for typos, or see the docs at /docs."
+        )
+
 
 class UnsupportedRoute(InvalidRequest):
-    """The URL exists, but this model's engine does not serve it."""
+    """The URL exists, but the model's engine does not serve it."""
 
     status = 404
     code = "unsupported_route"
 
 
 class ModelNotFound(InvalidRequest):
-    """No model of that name."""
+    """No model, adapter, alias or split has that name."""
 
     status = 404
     code = "model_not_found"
@@ -204,7 +218,7 @@ class ModelNotFound(InvalidRequest):
 
 
 class MethodNotAllowed(InvalidRequest):
-    """The URL exists, but not for this HTTP method."""
+    """The URL does not support this HTTP method; `Allow` lists those that it does."""
 
     status = 405
     code = "method_not_allowed"
@@ -217,7 +231,7 @@ class MethodNotAllowed(InvalidRequest):
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         """What is allowed."""
-        return [(b"allow", self.allow.encode())]
+        return [(header_names.ALLOW, self.allow.encode())]
 
 
 class _BodyUnread(InvalidRequest):
@@ -230,21 +244,24 @@ class _BodyUnread(InvalidRequest):
 
 
 class BodyTooSlow(_BodyUnread):
-    """The body does not come, or comes too slowly."""
+    """The request's body did not arrive in time."""
 
     status = 408
     code = "body_timeout"
 
 
 class BodyTooLarge(_BodyUnread):
-    """The body exceeds `max_body_mb`."""
+    """The body is larger than `max_body_mb`."""
 
     status = 413
     code = "body_too_large"
 
 
 class Overloaded(GatewayError):
-    """The model has more requests than it can start in time; the message says which limit."""
+    """The model has more requests than it can start in time; comes with `Retry-After`.
+
+    The message names the limit that was reached.
+    """
 
     status = 429
     type = "rate_limit_error"
@@ -262,7 +279,7 @@ class Overloaded(GatewayError):
 
 
 class UpstreamFailed(GatewayError):
-    """The engine could not be reached, or broke off before its answer was complete."""
+    """The engine could not be reached, or failed before its answer was complete."""
 
     status = 502
     code = "upstream_failed"
@@ -281,14 +298,14 @@ class UpstreamFailed(GatewayError):
 
 
 class StreamLost(GatewayError):
-    """A stream broke off, and no other engine can carry it on."""
+    """A stream broke, and no other engine can continue it."""
 
     status = 502
     code = "stream_lost"
 
 
 class EngineDraining(GatewayError):
-    """The engine finishes what it has and takes nothing new; another one may."""
+    """The engine is shutting down and accepts no new requests; comes with `Retry-After`."""
 
     status = 503
     code = "draining"
@@ -296,11 +313,11 @@ class EngineDraining(GatewayError):
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         """When to try again, should there be no other engine."""
-        return [(b"retry-after", b"1"), DRAINING]
+        return [(header_names.RETRY_AFTER, b"1"), DRAINING]
 
 
 class ModelUnavailable(GatewayError):
-    """The model exists, but no engine of it can take a request now."""
+    """The model exists, but no engine can take the request now; comes with `Retry-After`."""
 
     status = 503
     code = "model_unavailable"
@@ -317,7 +334,7 @@ class ModelUnavailable(GatewayError):
 
 
 class DeadlineExceeded(GatewayError):
-    """The request's time is over: its own `x-request-timeout-s`, or the model's `timeout_s`."""
+    """The deadline has passed: the request's `x-request-timeout-s` or the model's `timeout_s`."""
 
     status = 504
     type = "timeout_error"
@@ -330,4 +347,4 @@ class DeadlineExceeded(GatewayError):
 
 
 def _retry_after(seconds: float) -> tuple[bytes, bytes]:
-    return b"retry-after", b"%d" % max(1, math.ceil(seconds))
+    return header_names.RETRY_AFTER, b"%d" % max(1, math.ceil(seconds))

@@ -91,104 +91,106 @@ REQUESTS = Counter(
     name="gateway_requests",
     labels=("model", "route", "tenant_class", "priority", "outcome"),
     meaning=(
-        "Requests that have ended. `tenant_class`: `key` or `address`, by what the client is told"
-        " from others. `outcome`: `answered`; `refused` (the client's own mistake), `shed` (turned"
-        " away, to come again), `failed` (an error), `cut` (a stream that ended with an error"
-        " event), `timeout` (its deadline passed) or `left` (the client did not wait)."
+        "Finished requests. `tenant_class`: what tells the client apart from others, `key` or"
+        " `address`. `outcome`: `answered`; `refused` (the client's mistake); `shed` (rejected,"
+        " may be sent again later); `failed` (an error); `truncated` (a stream ended with an error"
+        " event); `timeout` (its deadline passed); `client_cancelled` (the client disconnected)."
     ),
 )
 FAULTS = Counter(
     name="gateway_faults",
     labels=("model", "reason", "action"),
     meaning=(
-        "What went wrong with requests, and what was done about it: `retried`, `resumed`,"
-        " `fell back`, `shed`, `failed`, `cut`, or, of a replica, `ejected`."
+        "Faults of requests, and what was done about each: `retried`, `resumed`, `fell back`,"
+        " `shed`, `failed`, `truncated`; and, for a replica, `ejected`."
     ),
 )
 TTFT = Histogram(
     name="gateway_ttft_seconds",
-    meaning="From a streamed request's arrival to the first event of its answer.",
+    meaning="Time from a streamed request's arrival to the first event of its answer.",
     bounds=(*_UNTIL_A_SECOND[2:], *_UNTIL_MINUTES),
 )
 INTER_TOKEN = Histogram(
     name="gateway_inter_token_seconds",
-    meaning="Between two tokens of an answer: each request's mean, as its engine tells.",
+    meaning="Time between two tokens: the mean of each answer, measured by its engine.",
     bounds=(0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.5, 1.0),
 )
 E2E = Histogram(
     name="gateway_e2e_seconds",
-    meaning="From a request's arrival to the end of its answer.",
+    meaning="Time from a request's arrival to the end of its answer.",
     bounds=(*_UNTIL_A_SECOND[3:], *_UNTIL_MINUTES, 900.0, 3600.0),
 )
 QUEUE_WAIT = Histogram(
     name="gateway_queue_wait_seconds",
-    meaning="What a request waited in the gateway for an engine to start it, or to be started.",
+    meaning="Time a request waited in the gateway, for an engine to have room or to start.",
     bounds=(*_UNTIL_A_SECOND, *_UNTIL_MINUTES),
 )
 ROUTING = Histogram(
     name="gateway_routing_seconds",
-    meaning="What admitting a request and choosing its replica took, without its wait.",
+    meaning="Time to admit a request and choose its replica, without its wait.",
     bounds=_SHORT,
 )
 OVERHEAD = Histogram(
     name="gateway_overhead_seconds",
     meaning=(
-        "What the gateway itself added to a request until its answer began: all but the wait,"
-        " connecting to the engine and the engine's own time. Routing is part of it."
+        "Time that the gateway itself added before the answer began: everything except waiting,"
+        " connecting to the engine, and the engine's own time. Routing is part of it."
     ),
     bounds=_SHORT,
 )
 PROMPT_TOKENS = Counter(
-    name="gateway_prompt_tokens", meaning="Prompt tokens of requests, as engines count them."
+    name="gateway_prompt_tokens", meaning="Prompt tokens of requests, counted by the engines."
 )
 CACHED_TOKENS = Counter(
     name="gateway_cached_tokens",
-    meaning="Of these, those that were found in the chosen engine's KV cache.",
+    meaning="Prompt tokens found in the chosen engine's KV cache.",
 )
 PREDICTED_CACHED_TOKENS = Counter(
     name="gateway_predicted_cached_tokens",
-    meaning="Of these, those that the router thought to be there when it chose the engine.",
+    meaning="Prompt tokens that the router expected in that KV cache when it chose the engine.",
 )
-COMPLETION_TOKENS = Counter(name="gateway_completion_tokens", meaning="Tokens of answers.")
+COMPLETION_TOKENS = Counter(
+    name="gateway_completion_tokens", meaning="Tokens of answers, counted by the engines."
+)
 SHADOWED = Counter(
     name="gateway_shadow_copies",
     labels=("name", "model", "outcome"),
     meaning=(
-        "Copies of requests for `name` that the shadow `model` was sent: `answered`, `skipped`"
-        " (it had no room), or the code or status of the error."
+        "Copies of requests for `name` sent to the shadow `model`. `outcome`: `answered`, `skipped`"
+        " (no room), or the code or status of the error."
     ),
 )
-IN_FLIGHT = Gauge(name="gateway_in_flight", meaning="Requests that engines are answering.")
+IN_FLIGHT = Gauge(name="gateway_in_flight", meaning="Requests being answered by engines.")
 QUEUED = Gauge(
     name="gateway_queued",
     labels=("model", "priority"),
-    meaning="Requests that are held back until an engine can start them.",
+    meaning="Requests waiting in a router until an engine has room.",
 )
 AWAITING_START = Gauge(
-    name="gateway_awaiting_start", meaning="Requests that wait for an engine to be started."
+    name="gateway_awaiting_start", meaning="Requests waiting for an engine to start."
 )
 REPLICAS = Gauge(
     name="gateway_replicas",
     labels=("model", "state"),
     meaning=(
-        "Engines: `ready`, `draining`, `ejected` (failed too often), `shunned` (could not be"
-        " reached just now) or `unheard` (without telemetry, but used)."
+        "Replicas by `state`: `ready`, `draining`, `ejected` (failed too often), `backoff` (could"
+        " not be reached just now), `no_telemetry` (in use without telemetry)."
     ),
 )
 PREFILL = Gauge(
     name="gateway_learned_prefill_seconds_per_token",
-    meaning="What a prompt token that is not cached takes, as learned.",
+    meaning="Learned time to compute an uncached prompt token.",
 )
-STEP = Gauge(name="gateway_learned_step_seconds", meaning="What a decode step takes, as learned.")
+STEP = Gauge(name="gateway_learned_step_seconds", meaning="Learned time of a decode step.")
 SEQUENCE = Gauge(
     name="gateway_learned_step_seconds_per_sequence",
-    meaning="What one more sequence adds to a decode step, as learned.",
+    meaning="Learned time that one more sequence adds to a decode step.",
 )
 TOKENS_PER_BYTE = Gauge(
-    name="gateway_learned_tokens_per_byte", meaning="Tokens in a byte of prompt, as learned."
+    name="gateway_learned_tokens_per_byte", meaning="Learned number of tokens per byte of prompt."
 )
 OUTPUT_TOKENS = Gauge(
-    name="gateway_learned_output_tokens", meaning="The mean length of an answer, as learned."
+    name="gateway_learned_output_tokens", meaning="Learned mean length of an answer, in tokens."
 )
 
 METRICS: tuple[Metric, ...] = (

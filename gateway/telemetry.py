@@ -4,6 +4,8 @@ import binascii
 
 import msgspec
 
+from gateway import header_names
+
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What does not change while an engine runs."""
@@ -47,7 +49,7 @@ KEY_SIZE = 8
 """Bytes of a prefix key."""
 DEMAND_PATH = "/engine/demand"
 """Where routers tell an engine, by PUT, what they hold back for it: a `Demand`, in JSON."""
-DISPATCH = b"x-gateway-dispatch"
+DISPATCH = header_names.DISPATCH
 """The header in which a router sends an engine the `Dispatch` of a request."""
 
 

@@ -16,12 +16,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gateway.request import parse_json
+from gateway.kvcache.prefix import Prompt, prompt_of
+from gateway.kvcache.prefix_index import PrefixIndex, packed, packed_tokens, unpacked
+from gateway.request.head import parse_json
+from gateway.request.inference_request import InferenceRequest
 from gateway.routing.decision import DecisionLog
-from gateway.routing.dispatcher import Dispatcher
-from gateway.routing.fleet import Model, Replica
-from gateway.routing.holdings import Holdings, packed, packed_tokens, unpacked
-from gateway.routing.prefix import Prompt, prompt_of
+from gateway.routing.fleet import Replica, ServedModel
+from gateway.routing.scheduler import Scheduler
+from gateway.routing.target import Target
 from gateway.telemetry import EngineFacts, Load, ReplicaMetadata, Update
 from loadtests.measurement import Spread
 
@@ -39,14 +41,16 @@ def main(
     body = _body(prompt_bytes)
     head = parse_json(body)
     prompt = prompt_of(head)
-    dispatcher = _dispatcher(replicas, prompt)
+    scheduler = _scheduler(replicas, prompt)
+    request = InferenceRequest(head=head)
+    target = Target(request, ServedModel(head.model, created_s=0), head.model, prompt)
     table = Table(title=f"{prompt_bytes:,} bytes of prompt, {replicas} replicas", show_lines=True)
     for heading in ("", "p50", "least", "most"):
         table.add_column(heading, justify="right" if heading else "left")
     for name, work in (
         ("read the request's head, µs", lambda: parse_json(body)),
         ("prefix keys, µs", lambda: prompt_of(head)),
-        ("walk the keys and choose, µs", lambda: dispatcher.choose(prompt)),
+        ("walk the keys and choose, µs", lambda: scheduler.choose(target)),
     ):
         taken = _microseconds(work, repeats)
         table.add_row(name, f"{taken.median:.0f}", f"{taken.least:.0f}", f"{taken.most:.0f}")
@@ -63,7 +67,7 @@ def _body(prompt_bytes: int) -> bytes:
     return json.dumps({"model": "m", "messages": messages}).encode()
 
 
-def _dispatcher(replicas: int, prompt: Prompt) -> Dispatcher:
+def _scheduler(replicas: int, prompt: Prompt) -> Scheduler:
     """A dispatcher whose replicas hold more and more of the prompt."""
     facts = EngineFacts(
         engine="sim",
@@ -73,13 +77,13 @@ def _dispatcher(replicas: int, prompt: Prompt) -> Dispatcher:
         max_sequences=64,
         max_model_len=131_072,
     )
-    model = Model("m", created_s=0)
+    model = ServedModel("m", created_s=0)
     model.replace_replicas(
         Replica(f"r{number}", ReplicaMetadata(model="m", host="h", port=1, key="k", facts=facts))
         for number in range(replicas)
     )
     rng = random.Random(1)  # noqa: S311 - it breaks ties only
-    dispatcher = Dispatcher(model, DecisionLog(), rng, time.time)
+    scheduler = Scheduler(model, DecisionLog(), rng, time.time)
     for number in range(replicas):
         keys = prompt.keys[: len(prompt.keys) * number // replicas]
         snapshot = Update(
@@ -88,8 +92,8 @@ def _dispatcher(replicas: int, prompt: Prompt) -> Dispatcher:
             added_tokens=packed_tokens(TOKENS_PER_KEY * (i + 1) for i in range(len(keys))),
             load=Load(running=number, waiting=0, pending_tokens=100 * number, free_tokens=1000),
         )
-        dispatcher.hear(f"r{number}", snapshot)
-    return dispatcher
+        scheduler.hear(f"r{number}", snapshot)
+    return scheduler
 
 
 def _microseconds(work: Callable[[], object], repeats: int) -> Spread:
@@ -108,17 +112,17 @@ def _memory() -> tuple[str, str, str]:
     tokens = array("I", range(TOKENS_PER_KEY, TOKENS_PER_KEY * (count + 1), TOKENS_PER_KEY))
     process = psutil.Process()
     before = process.memory_info().rss
-    holdings = Holdings()
+    prefix_index = PrefixIndex()
     add_ms = []
     for number in range(MEMORY_REPLICAS):
-        holdings.join(f"r{number}")
+        prefix_index.join(f"r{number}")
         keys = unpacked(rng.randbytes(8 * count))
         start_s = time.perf_counter()
-        holdings.add(f"r{number}", keys, tokens)
+        prefix_index.add(f"r{number}", keys, tokens)
         add_ms.append(1e3 * (time.perf_counter() - start_s))
     megabytes = (process.memory_info().rss - before) / 1e6
     start_s = time.perf_counter()
-    holdings.leave("r0")
+    prefix_index.leave("r0")
     leave_ms = 1e3 * (time.perf_counter() - start_s)
     return f"{megabytes:.0f}", f"{statistics.median(add_ms):.0f}", f"{leave_ms:.0f}"
 

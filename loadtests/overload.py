@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments import processes
-from gateway.registry.terms import Queue
+from gateway.config.serving_options import QueueOptions
 from loadtests.launch import HOST, MODEL
 from loadtests.open_loop import Client, Outcome, Sender, answered, quantile
 from loadtests.targets import local_gateway, serve_config
@@ -162,7 +162,7 @@ async def _surge(port: int, seed: int, capacity_per_s: float, alone: Latency) ->
         end_s = time.monotonic()
         after = await own.at_random(PROBE_RATE, AFTER_S)
         outcomes, probes = await surging, await probing
-    limit_s = Queue().max_wait_s
+    limit_s = QueueOptions().max_wait_s
     return Surge(
         capacity_per_s=capacity_per_s,
         sent=len(outcomes),
@@ -288,7 +288,7 @@ def _surge_table(surge: Surge) -> Table:
         ("turned away late", f"{surge.late}"),
         ("flaws", f"{len(surge.flaws)} {surge.flaws[:1] or ''}"),
         ("TTFT p99 of the answered", f"{surge.ttft_p99_s:.2f} s of {surge.limit_s:.2f} s"),
-        ("most waiting at a time", f"{surge.most_waiting} of {Queue().max_requests}"),
+        ("most waiting at a time", f"{surge.most_waiting} of {QueueOptions().max_requests}"),
         ("another client's TTFT p50", f"{1000 * surge.others.ttft_p50_s:.0f} ms"),
         ("TTFT normal again for others", f"{surge.others_back_s:.1f} s after"),
         ("and for the one itself", f"{surge.own_back_s:.1f} s after"),

@@ -11,16 +11,16 @@ import uvicorn
 
 from deployments.engines.sim import SimulatedEngine
 from gateway.admission.admissions import Admissions
-from gateway.api.app import create_app
-from gateway.api.cold import ColdStarts
-from gateway.api.controls import Controls
-from gateway.api.delivery import Means
-from gateway.registry.sim import SimEntry
-from gateway.relay.relay import Relay
-from gateway.relay.upstream import Upstream
-from gateway.routing.dispatchers import Dispatchers
-from gateway.routing.fleet import Fleet, Model, Replica
+from gateway.admission.cold_start import ColdStarts
+from gateway.config.sim import SimEntry
+from gateway.http.app import create_app
+from gateway.routing.fleet import Fleet, Replica, ServedModel
+from gateway.routing.schedulers import Schedulers
+from gateway.serving.attempts import RouterContext
+from gateway.serving.live_config import LiveConfig
 from gateway.telemetry import ReplicaMetadata
+from gateway.upstream.client import UpstreamClient
+from gateway.upstream.engine_call import EngineClient
 from loadtests.launch import HOST, MODEL
 
 
@@ -29,7 +29,7 @@ def fleet_of_one(engine_port: int) -> Fleet:
     facts = SimulatedEngine(SimEntry(name=MODEL, engine="sim")).facts
     metadata = ReplicaMetadata(model=MODEL, host=HOST, port=engine_port, key="none", facts=facts)
     fleet = Fleet()
-    fleet.add(Model(MODEL, created_s=0))
+    fleet.add(ServedModel(MODEL, created_s=0))
     fleet.model(MODEL).replace_replicas([Replica("engine", metadata)])
     return fleet
 
@@ -39,16 +39,17 @@ def main() -> None:
     port, engine_port = int(sys.argv[1]), int(sys.argv[2])
     fleet = fleet_of_one(engine_port)
     rng = random.Random()  # noqa: S311 - breaks ties, keeps no secret
-    dispatchers = Dispatchers(fleet, rng, time.time)
+    schedulers = Schedulers(fleet, rng, time.time)
     app = create_app(
         fleet,
-        dispatchers,
-        Means(
-            Relay(Upstream()),
-            Admissions(fleet, dispatchers, time.monotonic),
+        schedulers,
+        RouterContext(
+            EngineClient(UpstreamClient()),
+            schedulers,
+            Admissions(fleet, schedulers, time.monotonic),
             ColdStarts(fleet, lambda *_: None),
         ),
-        controls=Controls(),
+        live_config=LiveConfig(),
     )
     uvicorn.run(app, port=port, access_log=False, log_level="warning", http="httptools")
 

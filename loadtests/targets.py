@@ -17,7 +17,7 @@ import yaml
 
 from deployments import processes
 from deployments.local import NOTES
-from gateway.configfile import load_config
+from gateway.config.loader import load_config
 from gateway.errors import ConfigError
 from loadtests import launch
 from loadtests.cpu_time import Processes

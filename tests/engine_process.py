@@ -18,7 +18,7 @@ from typing import Any
 
 from deployments.engine import start_engine
 from deployments.engines.server import EngineServer
-from gateway.configfile import parse_entry
+from gateway.config.loader import parse_entry
 from gateway.telemetry import DISPATCH, TELEMETRY_PATH, Dispatch, Update, UpdateReader
 
 ROOT = Path(__file__).resolve().parent.parent

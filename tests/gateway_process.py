@@ -20,7 +20,7 @@ import psutil
 import yaml
 
 from deployments.processes import Session, free_port
-from gateway.registry.gateway import GatewayConfig
+from gateway.config.gateway import GatewayConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 240

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway.relay.sse import payload, split
+from gateway.upstream.sse import payload, split
 
 Body = dict[str, Any]
 Token = tuple[str, str]

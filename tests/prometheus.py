@@ -109,8 +109,8 @@ def labels_in(query: str) -> set[str]:
 
 
 def _selected(query: str) -> Iterator[str]:
-    for selector in re.findall(r"\{([^}]*)\}", query):
-        yield from re.findall(r"(\w+)\s*(?:=~|!~|!=|=)\s*\"", selector)
+    for resolver in re.findall(r"\{([^}]*)\}", query):
+        yield from re.findall(r"(\w+)\s*(?:=~|!~|!=|=)\s*\"", resolver)
 
 
 def _grouped(query: str) -> Iterator[str]:

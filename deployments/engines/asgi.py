@@ -5,8 +5,8 @@ import contextlib
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
+from gateway.asgi import Receive, Scope, Send
 from gateway.errors import GatewayError
-from gateway.relay.asgi import Receive, Scope, Send
 from gateway.telemetry import DISPATCH, Dispatch
 
 Headers = Iterable[tuple[bytes, bytes]]

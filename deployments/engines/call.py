@@ -4,7 +4,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from deployments.engines.asgi import dispatch_of
-from gateway.relay.asgi import App, Receive, Scope, Send
+from gateway.asgi import App, Receive, Scope, Send
 from gateway.telemetry import Dispatch
 
 

@@ -5,8 +5,8 @@ import contextlib
 import secrets
 
 from deployments.engines.asgi import send_error
+from gateway.asgi import App, Receive, Scope, Send
 from gateway.errors import EngineDraining, InvalidKey
-from gateway.relay.asgi import App, Receive, Scope, Send
 
 
 class Gate:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import msgspec
 
 from deployments.engines.asgi import read_body, send_error, send_json
+from gateway.asgi import App, Receive, Scope, Send
+from gateway.engine_telemetry.router_demand import RouterDemand
 from gateway.errors import InvalidRequest, MethodNotAllowed
-from gateway.relay.asgi import App, Receive, Scope, Send
-from gateway.scaling.demands import Demands
 from gateway.telemetry import DEMAND_PATH, Demand
 
 _demands = msgspec.json.Decoder(Demand)
@@ -22,7 +22,7 @@ class Inbox:
 
     def __init__(self, app: App, now: Callable[[], float] = time.monotonic) -> None:
         self._app = app
-        self._demands = Demands(now)
+        self._demands = RouterDemand(now)
 
     @property
     def held(self) -> Demand:

@@ -3,9 +3,9 @@
 from collections.abc import Awaitable, Callable
 
 from deployments.engines.asgi import send_error
+from gateway.asgi import App, Message, Receive, Scope, Send
+from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.errors import EngineDraining
-from gateway.relay.asgi import App, Message, Receive, Scope, Send
-from gateway.routing.report import Report
 
 
 class LastWords:
@@ -15,7 +15,9 @@ class LastWords:
     the idlest of all, and use up on it the retries that they allow themselves.
     """
 
-    def __init__(self, app: App, check: Callable[[], Awaitable[None]], report: Report) -> None:
+    def __init__(
+        self, app: App, check: Callable[[], Awaitable[None]], report: EngineTracker
+    ) -> None:
         self._app = app
         self._check = check
         self._report = report

@@ -1,4 +1,4 @@
-"""What an engine like vLLM lets see of its requests, told to a `Report`.
+"""What an engine like vLLM lets see of its requests, told to a `EngineTracker`.
 
 An engine client's `generate` and `encode` are watched from outside: the calls, which belong to the
 HTTP request they are made in, and the outputs that come. Nothing is changed on the way, and nothing
@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from deployments.engines.call import current_call
-from gateway.routing.report import Report
-from gateway.routing.visit import Visit
+from gateway.engine_telemetry.tracked_request import TrackedRequest
+from gateway.engine_telemetry.tracker import EngineTracker
 
 NOTABLE_SHARE = 1 / 32
 """Of the KV cache: where so much more or less of it is in use, listeners are told."""
@@ -101,7 +101,7 @@ _P = TypeVar("_P", bound=Pooled)
 class Observer:
     """Watches an engine client on behalf of `report`."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: EngineTracker) -> None:
         self._report = report
         self._waiting, self._used_share = 0, 0.0
         """As listeners were told."""
@@ -204,34 +204,34 @@ class _Answer:
 class _Watch:
     """One call to the engine. It never raises: what goes wrong ends the watch, not the request."""
 
-    def __init__(self, report: Report, prompt: object, *, is_delta: bool) -> None:
+    def __init__(self, report: EngineTracker, prompt: object, *, is_delta: bool) -> None:
         call = current_call()
         self._dispatch = call.take() if call else None
         self._report = report
         self._prompt = prompt
         self._is_delta = is_delta
-        self._visit: Visit | None = None
+        self._tracked: TrackedRequest | None = None
         self._has_begun = self._is_over = False
         self._answers: dict[int, _Answer] = {}
 
     def arrive(self) -> None:
         """The engine gets the request now."""
         with _harmless():
-            self._visit = self._report.arrive(self._dispatch, prompt_tokens(self._prompt))
+            self._tracked = self._report.arrive(self._dispatch, prompt_tokens(self._prompt))
         self._prompt = None  # it may be large
 
     def begin(self, cached_tokens: int, times: Times | None) -> None:
         """It has its first token."""
         self._has_begun = True
         with _harmless():
-            if self._visit is not None:
+            if self._tracked is not None:
                 scheduled_s = (times.scheduled_ts or None) if times else None
                 first_token_s = (times.first_token_ts or None) if times else None
-                self._report.start(self._visit, cached_tokens, scheduled_s, first_token_s)
+                self._report.start(self._tracked, cached_tokens, scheduled_s, first_token_s)
 
     def see(self, output: Output) -> None:
         """Some of its answers, or the last of them."""
-        if self._visit is None or self._is_over:
+        if self._tracked is None or self._is_over:
             return
         with _harmless():
             self._report.progress()
@@ -244,9 +244,9 @@ class _Watch:
     def see_pooled(self, output: Pooled) -> None:
         """Its vector."""
         with _harmless():
-            if self._visit is not None and output.finished and not self._is_over:
+            if self._tracked is not None and output.finished and not self._is_over:
                 self._is_over = True
-                self._report.pool(self._visit, output.num_cached_tokens)
+                self._report.pool(self._tracked, output.num_cached_tokens)
 
     def leave(self) -> None:
         """There will be no more of it."""
@@ -260,12 +260,12 @@ class _Watch:
             answer.add(completion, is_delta=self._is_delta, is_ids=is_ids)
 
     def _finish(self, *, is_aborted: bool) -> None:
-        if self._visit is None or self._is_over:
+        if self._tracked is None or self._is_over:
             return
         self._is_over = True
         answers = self._answers.values()
         self._report.finish(
-            self._visit,
+            self._tracked,
             sum(answer.tokens for answer in answers),
             [answer.canonical for answer in answers],
             is_aborted=is_aborted,

@@ -16,8 +16,8 @@ from deployments.engines.gate import Gate
 from deployments.engines.inbox import Inbox
 from deployments.engines.last_words import LastWords
 from deployments.engines.telemetry import Telemetry
-from gateway.relay.asgi import App
-from gateway.routing.report import Report
+from gateway.asgi import App
+from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.telemetry import Demand, EngineFacts
 
 KEEP_ALIVE_S = 75
@@ -39,7 +39,7 @@ class RunningEngine(Protocol):
         """What the routers need to know."""
 
     @property
-    def report(self) -> Report:
+    def report(self) -> EngineTracker:
         """What the routers need to know of what it does."""
 
     async def check(self) -> None:

@@ -47,11 +47,11 @@ from deployments.engines.sim_requests import (
     parse,
 )
 from deployments.engines.sim_sequences import Sequence
+from gateway.asgi import Receive, Scope, Send
+from gateway.config.sim import SimEntry, Simulation
+from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.errors import GatewayError, MethodNotAllowed, ModelNotFound, UnknownRoute
-from gateway.registry.sim import SimEntry, Simulation
-from gateway.relay.asgi import Receive, Scope, Send
-from gateway.routing.report import Report
-from gateway.simulation.batching import BatchingReplica, EngineFigures
+from gateway.simulation.batching import BatchingReplica, EngineSpeeds
 from gateway.telemetry import Dispatch, EngineFacts
 
 
@@ -92,17 +92,17 @@ class SimulatedEngine:
         self._simulation = entry.simulation
         self._created = int(time.time())
         self.facts = _facts(entry)
-        clock, figures = clock or Clock(), _figures(entry.simulation)
-        batching = BatchingReplica(figures)
-        self.report = Report(
+        clock, estimates = clock or Clock(), _estimates(entry.simulation)
+        batching = BatchingReplica(estimates)
+        self.report = EngineTracker(
             self.facts,
             clock.now,
             lambda: batching.waiting,
-            lambda: batching.cache.free * figures.block_size,
+            lambda: batching.cache.free * estimates.block_size,
         )
         """What its routers have to hear."""
         self._core = (
-            InstantCore(figures, self.report)
+            InstantCore(estimates, self.report)
             if entry.simulation.instant
             else PacedCore(batching, self.report, clock, entry.simulation.time_scale)
         )
@@ -248,11 +248,11 @@ class SimulatedEngine:
             answer.abort()
 
     async def _hang(self, sequence: Sequence, dispatch: Dispatch | None, receive: Receive) -> None:
-        visit = self.report.arrive(dispatch, sequence.prompt.tokens)
+        tracked = self.report.arrive(dispatch, sequence.prompt.tokens)
         try:
             await while_connected(receive, for_ever())
         finally:
-            self.report.finish(visit, 0, is_aborted=True)
+            self.report.finish(tracked, 0, is_aborted=True)
 
     def _submit(
         self, task: Task, sequences: list[Sequence], dispatch: Dispatch | None
@@ -264,14 +264,14 @@ class SimulatedEngine:
         for sequence in sequences:
             run = sequence.run(blocks[sequence.index // task.n], block_size, priority)
             # What the router says of the request counts once.
-            visit = self.report.arrive(None if parts else dispatch, run.prompt_tokens)
-            parts.append(Part(sequence, Job(run, visit, sequence.reply)))
+            tracked = self.report.arrive(None if parts else dispatch, run.prompt_tokens)
+            parts.append(Part(sequence, Job(run, tracked, sequence.reply)))
             self._core.submit(parts[-1].job)
         return parts
 
 
-def _figures(simulation: Simulation) -> EngineFigures:
-    return EngineFigures(
+def _estimates(simulation: Simulation) -> EngineSpeeds:
+    return EngineSpeeds(
         kv_blocks=simulation.kv_tokens // simulation.block_size,
         block_size=simulation.block_size,
         max_running=simulation.max_sequences,

@@ -9,7 +9,7 @@ from deployments.engines.asgi import send_json
 from deployments.engines.sim_core import Core, Job
 from deployments.engines.sim_replies import CachedTokens, Reply, Usage
 from deployments.engines.sim_sequences import Sequence
-from gateway.relay.asgi import Send
+from gateway.asgi import Send
 
 MARK = (b"x-simulated", b"1")
 """On every response, errors included."""

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.routing.report import Report
-from gateway.routing.visit import Visit
-from gateway.simulation.batching import BatchingReplica, EngineFigures, Run, StepResult
+from gateway.engine_telemetry.tracked_request import TrackedRequest
+from gateway.engine_telemetry.tracker import EngineTracker
+from gateway.simulation.batching import BatchingReplica, EngineSpeeds, Run, StepResult
 from gateway.simulation.cache import BlockCache
 
 CATCH_UP_STEPS = 32
@@ -28,7 +28,7 @@ class Job:
     """One answer on its way through a core."""
 
     run: Run
-    visit: Visit
+    tracked: TrackedRequest
     """What the engine's report knows it by."""
     reply: Sequence[bytes]
     """What the report has to know of the answer's text."""
@@ -76,9 +76,9 @@ class InstantCore:
     The cache fills and hits as it would; only time does not pass.
     """
 
-    def __init__(self, figures: EngineFigures, report: Report) -> None:
-        self._cache = BlockCache(figures.kv_blocks)
-        self._block_size = figures.block_size
+    def __init__(self, estimates: EngineSpeeds, report: EngineTracker) -> None:
+        self._cache = BlockCache(estimates.kv_blocks)
+        self._block_size = estimates.block_size
         self._report = report
 
     def submit(self, job: Job) -> None:
@@ -90,8 +90,8 @@ class InstantCore:
         self._cache.keep([*run.hashes, *run.answer_hashes])
         run.computed_tokens, run.made_tokens = run.prompt_tokens, run.output_tokens
         run.is_over = True
-        self._report.start(job.visit, run.cached_tokens)
-        self._report.finish(job.visit, run.made_tokens, job.reply)
+        self._report.start(job.tracked, run.cached_tokens)
+        self._report.finish(job.tracked, run.made_tokens, job.reply)
 
     def abort(self, job: Job) -> None:
         """Nothing: it is complete."""
@@ -112,7 +112,7 @@ class PacedCore:
     """
 
     def __init__(
-        self, replica: BatchingReplica, report: Report, clock: Clock, time_scale: float = 1.0
+        self, replica: BatchingReplica, report: EngineTracker, clock: Clock, time_scale: float = 1.0
     ) -> None:
         self._replica = replica
         self._report = report
@@ -137,7 +137,7 @@ class PacedCore:
             return
         self._decoding.pop(job.run, None)
         self._replica.abort(job.run)
-        self._report.finish(job.visit, job.run.made_tokens, is_aborted=True)
+        self._report.finish(job.tracked, job.run.made_tokens, is_aborted=True)
 
     def check(self) -> None:
         """Raise what has ended the steps."""
@@ -178,10 +178,10 @@ class PacedCore:
         self._report.progress()
         for run in result.started:
             job = self._decoding[run] = self._jobs[run]
-            self._report.start(job.visit, run.cached_tokens, job.scheduled_s, now_s)
+            self._report.start(job.tracked, run.cached_tokens, job.scheduled_s, now_s)
         for job in self._decoding.values():
             job.tell()
         for run in result.ended:
             job = self._jobs.pop(run)
             del self._decoding[run]
-            self._report.finish(job.visit, run.made_tokens, job.reply)
+            self._report.finish(job.tracked, run.made_tokens, job.reply)

@@ -8,9 +8,9 @@ from typing import NoReturn
 
 import xxhash
 
+from gateway.asgi import Message, Send
+from gateway.config.sim import Simulation
 from gateway.errors import GatewayError
-from gateway.registry.sim import Simulation
-from gateway.relay.asgi import Message, Send
 
 SILENT_SHARE = 0.25
 """Of the answers that break off: those that do so before their first byte."""

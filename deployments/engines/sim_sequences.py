@@ -15,7 +15,7 @@ from typing import Literal, Self
 from xxhash import xxh3_64_intdigest, xxh32_intdigest
 
 from deployments.engines.sim_words import said_words, spoken, words
-from gateway.routing.prefix import extend
+from gateway.kvcache.prefix import extend
 from gateway.simulation.batching import Run
 
 BYTES_PER_TOKEN = 4

@@ -4,9 +4,9 @@ import asyncio
 import logging
 
 from deployments.engines.asgi import send_error, while_connected
+from gateway.asgi import App, Receive, Scope, Send
+from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.errors import EngineDraining, MethodNotAllowed
-from gateway.relay.asgi import App, Receive, Scope, Send
-from gateway.routing.report import Report
 from gateway.telemetry import TELEMETRY_PATH, Update, encode_update
 
 PERIOD_S = 0.05
@@ -26,7 +26,7 @@ class Telemetry:
     them, from the first listener to `close`.
     """
 
-    def __init__(self, app: App, report: Report) -> None:
+    def __init__(self, app: App, report: EngineTracker) -> None:
         self._app = app
         self._report = report
         self._keep_alive_s = KEEP_ALIVE_S

@@ -40,9 +40,9 @@ from deployments.engines.adapters import Adapters
 from deployments.engines.call import inside_calls
 from deployments.engines.observer import Beginning, Observer
 from deployments.engines.vllm_adapters import Loras, Names, kept
+from gateway.asgi import App
+from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.errors import ConfigError
-from gateway.relay.asgi import App
-from gateway.routing.report import Report
 from gateway.telemetry import EngineFacts
 
 TOKEN_BUCKETS: list[JsonValue] = [*(m * 10**e for e in range(6) for m in (1, 2, 5)), 10**6]
@@ -66,7 +66,12 @@ class VllmEngine:
     """
 
     def __init__(
-        self, llm: "_ObservedLLM", app: App, facts: EngineFacts, report: Report, adapters: Adapters
+        self,
+        llm: "_ObservedLLM",
+        app: App,
+        facts: EngineFacts,
+        report: EngineTracker,
+        adapters: Adapters,
     ) -> None:
         self._llm = llm
         self._adapters = adapters
@@ -105,7 +110,7 @@ class VllmEngine:
             llm.shutdown()
             raise
         facts = _facts(llm, app.routes, [each.name for each in files])
-        report = Report(
+        report = EngineTracker(
             facts,
             time.monotonic,  # vLLM's engine core stamps its requests with the same clock
             lambda: scheduler.waiting,

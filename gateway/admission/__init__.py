@@ -1,1 +1,1 @@
-"""Whether a request is taken, and when its replica starts it."""
+"""Admission control: whether a request is accepted, and when it is sent to its replica."""

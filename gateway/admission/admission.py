@@ -1,13 +1,13 @@
 """When a request is sent to its replica: at once, when the replica has room, or not at all.
 
 Method: a request is bound to the replica that costs least as soon as it comes, and held back in
-that replica's lane only while the replica cannot start it (`Dispatcher.has_room`): handed to
+that replica's lane only while the replica cannot start it (`Scheduler.has_room`): handed to
 whichever came free, it would lose the cache. What is held counts in the costs of later choices.
 When a replica comes, goes, drains or falls out of favour, all that are held choose again, some at a
 time. A lane is looked at when its replica has news, so that nothing is done while nobody is held.
 
-Tenants that have had their share lately (`Shares`) leave a little of every replica free: whoever
-has had less starts at once there, however many of the others' wait.
+Tenants that have had their share lately (`RecentUsage`) leave a little of every replica free:
+whoever has had less starts at once there, however many of the others' wait.
 
 Who would wait too long, by the lane's own rate, is turned away at once; who has waited too long,
 then. Where too many wait, or too many bytes of them, the newest of whoever has the most goes.
@@ -20,14 +20,14 @@ import asyncio
 import itertools
 from collections.abc import Callable
 
-from gateway.admission.crowd import Crowd
-from gateway.admission.held import Held, Wish, demand
-from gateway.admission.lane import Lane
-from gateway.admission.limits import Limits, too_long
-from gateway.admission.shares import Shares
+from gateway.admission.eviction import EvictionIndex
+from gateway.admission.queue_limits import QueueLimits, too_long
+from gateway.admission.queued_request import AdmissionRequest, QueuedRequest, demand
+from gateway.admission.recent_usage import RecentUsage
+from gateway.admission.replica_queue import ReplicaQueue
 from gateway.routing.decision import Decision
-from gateway.routing.dispatcher import Dispatcher
-from gateway.routing.fleet import Model, Replica
+from gateway.routing.fleet import Replica, ServedModel
+from gateway.routing.scheduler import Scheduler
 from gateway.telemetry import Demand
 
 LOOK_S = 0.1
@@ -42,21 +42,25 @@ class Admission:
     """One model's. `stock`: all bodies that this router holds; `now` is in seconds."""
 
     def __init__(
-        self, model: Model, dispatcher: Dispatcher, stock: Crowd[Held], now: Callable[[], float]
+        self,
+        model: ServedModel,
+        scheduler: Scheduler,
+        stock: EvictionIndex[QueuedRequest],
+        now: Callable[[], float],
     ) -> None:
-        self._limits = Limits(model, stock)
-        self._dispatcher = dispatcher
+        self._limits = QueueLimits(model, stock)
+        self._scheduler = scheduler
         self._now = now
-        self._lanes: dict[str, Lane[Held]] = {}
-        self._held: dict[Held, None] = {}
-        self._shares = Shares(now)
+        self._lanes: dict[str, ReplicaQueue[QueuedRequest]] = {}
+        self._held: dict[QueuedRequest, None] = {}
+        self._shares = RecentUsage(now)
         self._numbers = itertools.count()
         self._sound: set[str] = set()
         """Replicas of good standing, when last looked at."""
         self._looked_s = 0.0
         self._news: set[str] = set()
         """Replicas whose lanes are to be looked at."""
-        self._stale: dict[Held, None] = {}
+        self._stale: dict[QueuedRequest, None] = {}
         """Those who are to choose again."""
         self._is_planned = False
 
@@ -73,12 +77,12 @@ class Admission:
     @property
     def demands(self) -> dict[Replica, Demand]:
         """What is held back for each replica, for its engine to know; O(held)."""
-        held: dict[Replica, list[Held]] = {}
+        held: dict[Replica, list[QueuedRequest]] = {}
         for each in self._held:
             held.setdefault(each.decision.replica, []).append(each)
         return {replica: demand(waiting) for replica, waiting in held.items()}
 
-    async def admit(self, wish: Wish) -> Decision:
+    async def admit(self, request: AdmissionRequest) -> Decision:
         """Wait until the request's replica can start it.
 
         The caller sends it there without awaiting anything else before: from here on it is not
@@ -86,130 +90,130 @@ class Admission:
 
         Raises:
             Overloaded: it would wait too long, has waited too long, or too many wait.
-            GatewayError: what `wish.choose` raises, now or when it has to choose again.
+            GatewayError: what choosing a replica raises, now or when it has to choose again.
         """
-        decision = wish.decide()
-        if self._may_pass(wish, decision) and self._has_room(wish, decision):
-            self._count(wish, decision)
+        decision = self._scheduler.choose(request.target, request.avoid)
+        if self._may_pass(request, decision) and self._has_room(request, decision):
+            self._count(request, decision)
             return decision
-        held = self._bind(wish, decision)
+        held = self._bind(request, decision)
         self._limits.make_room(held, self._lane(held).wait_s(held))
         self._hold(held)
         try:
-            with wish.held():
+            with request.held():
                 return await held.admitted
         finally:
             self._leave(held)
 
-    def admit_at_once(self, wish: Wish) -> Decision:
+    def admit_at_once(self, request: AdmissionRequest) -> Decision:
         """The same for a request that is not to wait, nor to have any other go.
 
         Raises:
             Overloaded: its replica cannot start it now.
-            GatewayError: what `wish.choose` raises.
+            GatewayError: what choosing a replica raises.
         """
-        decision = wish.decide()
-        if not (self._may_pass(wish, decision) and self._has_room(wish, decision)):
+        decision = self._scheduler.choose(request.target, request.avoid)
+        if not (self._may_pass(request, decision) and self._has_room(request, decision)):
             raise self._limits.overloaded("its engines are busy", None)
-        self._count(wish, decision)
+        self._count(request, decision)
         return decision
 
     def follow(self) -> None:
         """The fleet has changed: those who are held may have to choose again."""
         if self._held:
-            self._dispatcher.sync()
+            self._scheduler.sync()
 
     def close(self, error: Callable[[], Exception]) -> None:
         """The model is no more: end the wait of all, each with an error of its own."""
         for held in list(self._held):
             self._end(held, error())
 
-    def _reject(self, held: Held, reason: str) -> None:
+    def _reject(self, held: QueuedRequest, reason: str) -> None:
         """Turn away one that waits; `reason` is for the client."""
         wait_s = self._lane(held).clear_s(is_batch=held.is_batch)
         self._end(held, self._limits.overloaded(reason, wait_s))
 
-    def _may_pass(self, wish: Wish, decision: Decision) -> bool:
+    def _may_pass(self, request: AdmissionRequest, decision: Decision) -> bool:
         """Whether a newcomer need not wait for those who are held."""
         lane = self._lanes.get(decision.replica.id)
-        if lane is None or lane.is_free(is_batch=wish.is_batch):
+        if lane is None or lane.is_free(is_batch=request.is_batch):
             return True
-        is_first = not self._limits.has(wish.tenant)
-        return not wish.is_batch and is_first and not self._shares.has_had(wish.tenant)
+        is_first = not self._limits.has(request.tenant)
+        return not request.is_batch and is_first and not self._shares.has_had(request.tenant)
 
-    def _has_room(self, wish: Wish, decision: Decision) -> bool:
-        return self._dispatcher.has_room(decision, is_spared=self._is_spared(wish))
+    def _has_room(self, request: AdmissionRequest, decision: Decision) -> bool:
+        return self._scheduler.has_room(decision, is_spared=self._is_spared(request))
 
-    def _is_spared(self, wish: Wish) -> bool:
+    def _is_spared(self, request: AdmissionRequest) -> bool:
         """Whether it leaves something free for those who have had less."""
-        return not wish.is_batch and self._shares.has_had(wish.tenant)
+        return not request.is_batch and self._shares.has_had(request.tenant)
 
-    def _count(self, wish: Wish, decision: Decision) -> None:
-        if not wish.is_batch:
-            self._shares.start(wish.tenant, wish.tokens(decision))
+    def _count(self, request: AdmissionRequest, decision: Decision) -> None:
+        if not request.is_batch:
+            self._shares.start(request.tenant, request.tokens(decision))
 
-    def _bind(self, wish: Wish, decision: Decision) -> Held:
-        limit_s = self._wait_s(wish)
-        return Held(
-            tenant=wish.tenant,
-            tokens=wish.tokens(decision),
-            due_s=self._dispatcher.due_s(decision),
+    def _bind(self, request: AdmissionRequest, decision: Decision) -> QueuedRequest:
+        limit_s = self._wait_s(request)
+        return QueuedRequest(
+            tenant=request.tenant,
+            tokens=request.tokens(decision),
+            due_s=self._scheduler.due_s(decision),
             number=next(self._numbers),
-            is_batch=wish.is_batch,
+            is_batch=request.is_batch,
             reject=self._reject,
-            wish=wish,
+            request=request,
             decision=decision,
             since_s=self._now(),
-            limit_s=limit_s if wish.limit_s is None else min(limit_s, wish.limit_s),
+            limit_s=limit_s if request.limit_s is None else min(limit_s, request.limit_s),
         )
 
-    def _wait_s(self, wish: Wish) -> float:
-        return max(wish.patience_s, self._limits.wait_s(is_batch=wish.is_batch))
+    def _wait_s(self, request: AdmissionRequest) -> float:
+        return max(request.patience_s, self._limits.wait_s(is_batch=request.is_batch))
 
-    def _lane(self, held: Held) -> Lane[Held]:
+    def _lane(self, held: QueuedRequest) -> ReplicaQueue[QueuedRequest]:
         name = held.decision.replica.id
         lane = self._lanes.get(name)
         if lane is None:
-            lane = self._lanes[name] = Lane(self._now)
+            lane = self._lanes[name] = ReplicaQueue(self._now)
         return lane
 
-    def _hold(self, held: Held) -> None:
+    def _hold(self, held: QueuedRequest) -> None:
         if not self._held:
             self._look()
-            self._dispatcher.watcher = self._plan
+            self._scheduler.watcher = self._plan
         self._held[held] = None
         self._limits.add(held)
         self._lane(held).add(held)
-        self._dispatcher.hold(held.decision, held.wish.prompt)
+        self._scheduler.hold(held.decision, held.request.target)
         held.is_waiting = True
-        limit_s = self._wait_s(held.wish)
+        limit_s = self._wait_s(held.request)
         loop = held.admitted.get_loop()
         held.timer = loop.call_later(limit_s, self._reject, held, too_long(limit_s))
         self._plan(held.decision.replica.id)  # those before it may let it pass
 
-    def _leave(self, held: Held) -> None:
+    def _leave(self, held: QueuedRequest) -> None:
         """Its caller goes on, or has gone: whatever is left of it is taken away."""
         if held.is_waiting:
             self._lane(held).remove(held)
             self._forget(held)
-        self._dispatcher.drop(held.decision)
+        self._scheduler.drop(held.decision)
         self._plan(held.decision.replica.id)
 
-    def _end(self, held: Held, error: Exception) -> None:
+    def _end(self, held: QueuedRequest, error: Exception) -> None:
         self._lane(held).remove(held)
         self._forget(held)
-        self._dispatcher.drop(held.decision)
+        self._scheduler.drop(held.decision)
         if not held.admitted.done():
             held.admitted.set_exception(error)
 
-    def _release(self, held: Held) -> None:
+    def _release(self, held: QueuedRequest) -> None:
         self._forget(held)
-        self._count(held.wish, held.decision)
+        self._count(held.request, held.decision)
         held.decision.waited_s = self._now() - held.since_s
-        self._dispatcher.release(held.decision)
+        self._scheduler.release(held.decision)
         held.admitted.set_result(held.decision)
 
-    def _forget(self, held: Held) -> None:
+    def _forget(self, held: QueuedRequest) -> None:
         """Count one no more that has been taken out of its lane."""
         held.is_waiting = False
         del self._held[held]
@@ -218,7 +222,7 @@ class Admission:
         if held.timer is not None:
             held.timer.cancel()
         if not self._held:
-            self._dispatcher.watcher = None
+            self._scheduler.watcher = None
 
     def _plan(self, replica: str) -> None:
         """Have a replica's lane looked at when whatever is going on has come to its end."""
@@ -230,7 +234,7 @@ class Admission:
     def _take_news(self) -> None:
         self._is_planned = False
         news, self._news = self._news, set()
-        is_known = all(self._dispatcher.is_sound(name) == (name in self._sound) for name in news)
+        is_known = all(self._scheduler.is_sound(name) == (name in self._sound) for name in news)
         is_recent = self._now() < self._looked_s + LOOK_S
         if not (is_known and is_recent) and self._look():
             self._stale = dict(self._held)
@@ -243,12 +247,12 @@ class Admission:
 
     def _look(self) -> bool:
         """Look at the standing of all replicas; whether that of any has changed."""
-        known, self._sound = self._sound, self._dispatcher.sound
+        known, self._sound = self._sound, self._scheduler.sound
         self._looked_s = self._now()
         self._lanes = {n: lane for n, lane in self._lanes.items() if lane or n in self._sound}
         return known != self._sound
 
-    def _start(self, lane: Lane[Held]) -> None:
+    def _start(self, lane: ReplicaQueue[QueuedRequest]) -> None:
         """Release those that their replica can start."""
         while held := lane.take(self._fits, self._can_wait):
             if held.admitted.done():
@@ -256,23 +260,23 @@ class Admission:
             else:
                 self._release(held)
 
-    def _fits(self, held: Held) -> bool:
+    def _fits(self, held: QueuedRequest) -> bool:
         if held in self._stale:
             return False
-        return held.admitted.done() or self._has_room(held.wish, held.decision)
+        return held.admitted.done() or self._has_room(held.request, held.decision)
 
-    def _can_wait(self, held: Held) -> bool:
+    def _can_wait(self, held: QueuedRequest) -> bool:
         """Whether one that does not fit lets others pass, of which some may."""
         if held in self._stale or self._now() - held.since_s > PATIENCE * held.limit_s:
             return False
-        return self._dispatcher.has_slot(held.decision, is_spared=self._is_spared(held.wish))
+        return self._scheduler.has_slot(held.decision, is_spared=self._is_spared(held.request))
 
     def _choose_again(self) -> None:
         for held in list(itertools.islice(self._stale, RECHOSEN)):
             del self._stale[held]
-            self._dispatcher.drop(held.decision)  # it must not stand in its own way
+            self._scheduler.drop(held.decision)  # it must not stand in its own way
             try:
-                decision = held.wish.decide()
+                decision = self._scheduler.choose(held.request.target, held.request.avoid)
             except Exception as error:  # noqa: BLE001 - it is the one's who waits for it
                 self._end(held, error)
                 continue
@@ -280,13 +284,13 @@ class Admission:
         if self._stale:
             self._plan("")
 
-    def _rebind(self, held: Held, decision: Decision) -> None:
+    def _rebind(self, held: QueuedRequest, decision: Decision) -> None:
         decision.decided_s = held.decision.decided_s  # it has been waiting since
         if decision.replica is held.decision.replica:
             held.decision = decision
         else:
             self._lane(held).remove(held)
             held.decision = decision
-            held.tokens, held.due_s = held.wish.tokens(decision), self._dispatcher.due_s(decision)
+            held.tokens, held.due_s = held.request.tokens(decision), self._scheduler.due_s(decision)
             self._lane(held).add(held)
-        self._dispatcher.hold(decision, held.wish.prompt)
+        self._scheduler.hold(decision, held.request.target)

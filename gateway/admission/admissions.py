@@ -4,11 +4,11 @@ from collections.abc import Callable, Collection
 from functools import partial
 
 from gateway.admission.admission import Admission
-from gateway.admission.crowd import Crowd
-from gateway.admission.held import Held
+from gateway.admission.eviction import EvictionIndex
+from gateway.admission.queued_request import QueuedRequest
 from gateway.errors import ModelUnavailable
-from gateway.routing.dispatchers import Dispatchers
-from gateway.routing.fleet import Fleet, Model, Replica
+from gateway.routing.fleet import Fleet, Replica, ServedModel
+from gateway.routing.schedulers import Schedulers
 from gateway.telemetry import Demand
 
 GONE_RETRY_S = 1.0
@@ -18,12 +18,12 @@ GONE_RETRY_S = 1.0
 class Admissions:
     """Makes a model's admission when it is first asked for; it goes when the model leaves."""
 
-    def __init__(self, fleet: Fleet, dispatchers: Dispatchers, now: Callable[[], float]) -> None:
+    def __init__(self, fleet: Fleet, schedulers: Schedulers, now: Callable[[], float]) -> None:
         self._fleet = fleet
-        self._dispatchers = dispatchers
+        self._schedulers = schedulers
         self._now = now
-        self._stock: Crowd[Held] = Crowd()
-        self._admissions: dict[Model, Admission] = {}
+        self._stock: EvictionIndex[QueuedRequest] = EvictionIndex()
+        self._admissions: dict[ServedModel, Admission] = {}
         fleet.watch(self._follow)
 
     @property
@@ -39,12 +39,12 @@ class Admissions:
             demands |= admission.demands
         return demands
 
-    def of(self, model: Model) -> Admission:
+    def of(self, model: ServedModel) -> Admission:
         """The admission of a model."""
         admission = self._admissions.get(model)
         if admission is None:
-            dispatcher = self._dispatchers.of(model)
-            admission = Admission(model, dispatcher, self._stock, self._now)
+            scheduler = self._schedulers.of(model)
+            admission = Admission(model, scheduler, self._stock, self._now)
             self._admissions[model] = admission
         return admission
 

@@ -1,9 +1,10 @@
 """Requests in the order in which they are served: fair among tenants, then by urgency.
 
-Method: a queue of queues. Addresses take turns (`Turns`), then the keys of an address, and of a
-key's requests the one that is due first is next. So whatever the others queue, any two addresses
-that have something queued are served the same tokens, and any two keys of one address, give or take
-a request of each. Of an address with nothing queued nothing is kept but where it had come to.
+Method: a queue of queues. Addresses take turns (`VirtualClock`), then the keys of an address, and
+of a key's requests the one that is due first is next. So whatever the others queue, any two
+addresses that have something queued are served the same tokens, and any two keys of one address,
+give or take a request of each. Of an address with nothing queued nothing is kept but where it had
+come to.
 
 Cost: O(log tenants + log requests), amortised, for a request that comes or goes; O(addresses + keys
 of the address + requests of the key) to tell how many are ahead of one.
@@ -12,11 +13,11 @@ of the address + requests of the key) to tell how many are ahead of one.
 from collections.abc import Callable
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from gateway.admission.place import Place
-from gateway.admission.ranking import Ranking
-from gateway.admission.turns import Turns
+from gateway.admission.indexed_heap import IndexedHeap
+from gateway.admission.queue_item import QueueItem
+from gateway.admission.virtual_clock import VirtualClock
 
-P = TypeVar("P", bound=Place)
+P = TypeVar("P", bound=QueueItem)
 
 
 class Backlog(NamedTuple):
@@ -26,7 +27,7 @@ class Backlog(NamedTuple):
     tokens: float
 
 
-class Queue(Protocol[P]):
+class QueueDiscipline(Protocol[P]):
     """Those that wait, none of them twice."""
 
     tokens: float
@@ -52,11 +53,11 @@ class Queue(Protocol[P]):
         """About what would be served before `place`, which may be in the queue or not yet."""
 
 
-class Urgency(Generic[P]):
+class UrgencyQueue(Generic[P]):
     """Those of one tenant: the one that is due first is the first."""
 
     def __init__(self) -> None:
-        self._places: Ranking[P] = Ranking()
+        self._places: IndexedHeap[P] = IndexedHeap()
         self.tokens = 0.0
 
     def __len__(self) -> int:
@@ -93,14 +94,14 @@ class Urgency(Generic[P]):
         return Backlog(len(before), sum(before))
 
 
-class Fairness(Generic[P]):
+class FairShareQueue(Generic[P]):
     """Queues that take turns: each has those of one name."""
 
-    def __init__(self, name: Callable[[P], bytes], queue: Callable[[], Queue[P]]) -> None:
+    def __init__(self, name: Callable[[P], bytes], queue: Callable[[], QueueDiscipline[P]]) -> None:
         self._name = name
         self._make_queue = queue
-        self._queues: dict[bytes, Queue[P]] = {}
-        self._turns = Turns()
+        self._queues: dict[bytes, QueueDiscipline[P]] = {}
+        self._turns = VirtualClock()
         self._length = 0
         self.tokens = 0.0
 
@@ -166,16 +167,16 @@ class Fairness(Generic[P]):
         self.tokens += tokens
 
 
-class FairQueue(Fairness[P]):
+class FairQueue(FairShareQueue[P]):
     """Fair among addresses, and then among the keys of an address."""
 
     def __init__(self) -> None:
-        super().__init__(_address, lambda: Fairness(_key, Urgency))
+        super().__init__(_address, lambda: FairShareQueue(_key, UrgencyQueue))
 
 
-def _address(place: Place) -> bytes:
+def _address(place: QueueItem) -> bytes:
     return place.tenant.address
 
 
-def _key(place: Place) -> bytes:
+def _key(place: QueueItem) -> bytes:
     return place.tenant.key

@@ -1,1 +1,1 @@
-"""Who can take a request, and who should."""
+"""Replica selection: the fleet, the state of each replica, and the routing policies."""

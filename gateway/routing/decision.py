@@ -5,9 +5,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from gateway.routing.cost_model import CostEstimates
 from gateway.routing.fleet import Replica
-from gateway.routing.latency import Figures
-from gateway.routing.policy import Candidate
+from gateway.routing.policies.policy import Candidate
 from gateway.telemetry import Finished
 
 HEADER_CANDIDATES = 32
@@ -35,7 +35,7 @@ class Decision:
     output_tokens: float
     ttft_s: float
     """Predicted time to first token, from the engine's door on."""
-    figures: Figures
+    estimates: CostEstimates
     """What had been learned of the engines: with the candidates, all that costs come from."""
     has_session: bool
     """The request named a session, whose replica was preferred."""
@@ -84,8 +84,8 @@ class Decision:
             "output_tokens": round(self.output_tokens),
             "cached_tokens": self.cached_tokens,
             "ttft_s": round(self.ttft_s, 6),
-            "prefill_s": round(self.figures.prefill_s, 9),
-            "sequence_s": round(self.figures.sequence_s, 9),
+            "prefill_s": round(self.estimates.prefill_s, 9),
+            "sequence_s": round(self.estimates.sequence_s, 9),
             "has_session": self.has_session,
             "is_batch": self.is_batch,
             "waited_s": round(self.waited_s, 6),

@@ -5,8 +5,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from gateway.config.serving_options import ServingOptions
 from gateway.errors import ModelNotFound, ModelUnavailable
-from gateway.registry.terms import Terms
 from gateway.telemetry import AdapterState, ReplicaMetadata
 
 SETTLING_RETRY_S = 2.0
@@ -44,14 +44,14 @@ class Replica:
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
-class Model:
+class ServedModel:
     """One model: how it stands and who runs it."""
 
     name: str
     created_s: int
     deployed_s: float = 0.0
     """When its entry was deployed last, by the controller's clock."""
-    terms: Terms = field(default_factory=Terms)
+    terms: ServingOptions = field(default_factory=ServingOptions)
     """How requests reach its replicas."""
     state: ModelState = ModelState.STARTING
     reason: str = "its engine is starting"
@@ -68,6 +68,17 @@ class Model:
     def max_model_len(self) -> int | None:
         """Tokens of prompt and answer together; unknown while no engine runs."""
         return max((r.metadata.facts.max_model_len for r in self.replicas.values()), default=None)
+
+    def check_available(self) -> None:
+        """Make sure that it has replicas.
+
+        Raises:
+            ModelUnavailable: it has none now.
+        """
+        if not self.replicas:
+            raise ModelUnavailable(
+                f"The model `{self.name}` is {self.condition}: {self.reason}", self.start_s
+            )
 
     def broken(self, adapter: str) -> str:
         """Why no replica can load an adapter; empty where one may."""
@@ -92,8 +103,8 @@ class Fleet:
     """
 
     def __init__(self) -> None:
-        self._models: dict[str, Model] = {}
-        self._adapters: dict[str, Model] = {}
+        self._models: dict[str, ServedModel] = {}
+        self._adapters: dict[str, ServedModel] = {}
         self._clashes: set[tuple[str, str]] = set()
         """Models and those of their adapters whose name is somebody else's."""
         self._watchers: list[Callable[[], None]] = []
@@ -101,12 +112,12 @@ class Fleet:
         """Whether all models are known: while that is not so, an unknown name may yet be one."""
 
     @property
-    def models(self) -> Collection[Model]:
+    def models(self) -> Collection[ServedModel]:
         """All models, in the order they were found."""
         return self._models.values()
 
     @property
-    def adapters(self) -> Mapping[str, Model]:
+    def adapters(self) -> Mapping[str, ServedModel]:
         """The models of all adapters, by the adapters' names."""
         return self._adapters
 
@@ -123,7 +134,7 @@ class Fleet:
         """Whether there is a model of that name."""
         return name in self._models
 
-    def model(self, name: str) -> Model:
+    def model(self, name: str) -> ServedModel:
         """The model of that name, or with an adapter of that name.
 
         Raises:
@@ -137,18 +148,18 @@ class Fleet:
             raise ModelNotFound(name)
         raise ModelUnavailable("Models are still being deployed.", SETTLING_RETRY_S)
 
-    def add(self, model: Model) -> None:
+    def add(self, model: ServedModel) -> None:
         """Make a model known, or replace the one of its name."""
         self._models[model.name] = model
         self._tell()
 
-    def remove(self, model: Model) -> None:
+    def remove(self, model: ServedModel) -> None:
         """Forget a model, unless its name is another's; requests in flight keep their `Replica`."""
         if self._models.get(model.name) is model:
             del self._models[model.name]
             self._tell()
 
-    def replace_replicas(self, model: Model, replicas: Iterable[Replica]) -> None:
+    def replace_replicas(self, model: ServedModel, replicas: Iterable[Replica]) -> None:
         """Set a model's replicas; the ones already known stay the same objects."""
         model.replace_replicas(replicas)
         self._tell()

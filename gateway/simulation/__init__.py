@@ -1,1 +1,1 @@
-"""Simulated replicas: the model of a vLLM engine, and the lab that compares routing policies."""
+"""Discrete-event simulation of the gateway in front of simulated engines."""

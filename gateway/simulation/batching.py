@@ -20,7 +20,7 @@ from gateway.simulation.cache import BlockCache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineFigures:
+class EngineSpeeds:
     """How fast and how large a replica is."""
 
     kv_blocks: int
@@ -76,9 +76,9 @@ class StepResult:
 class BatchingReplica:
     """The replica; `begin` and `end` take turns, `submit` and `abort` may come at any time."""
 
-    def __init__(self, figures: EngineFigures) -> None:
-        self.figures = figures
-        self.cache = BlockCache(figures.kv_blocks)
+    def __init__(self, estimates: EngineSpeeds) -> None:
+        self.estimates = estimates
+        self.cache = BlockCache(estimates.kv_blocks)
         self._waiting: list[tuple[float, int, Run]] = []
         self._order = itertools.count()
         self._prefilling: list[Run] = []
@@ -117,7 +117,7 @@ class BatchingReplica:
 
     def can_ever_run(self, run: Run) -> bool:
         """Whether it fits into an empty replica."""
-        return self._blocks(run) <= self.figures.kv_blocks
+        return self._blocks(run) <= self.estimates.kv_blocks
 
     def submit(self, run: Run) -> None:
         """Take a sequence, which `can_ever_run`."""
@@ -145,11 +145,11 @@ class BatchingReplica:
         tokens = sum(chunk for _, chunk in self._planned)
         if not self._planned and not self._decoding:
             return None
-        figures = self.figures
+        estimates = self.estimates
         self._step_duration_s = (
-            figures.step_s
-            + figures.step_s_per_prefill_token * tokens
-            + figures.step_s_per_sequence * len(self._decoding)
+            estimates.step_s
+            + estimates.step_s_per_prefill_token * tokens
+            + estimates.step_s_per_sequence * len(self._decoding)
         )
         self._planned_steps = 1
         if not self._planned and most_steps > 1:
@@ -199,10 +199,10 @@ class BatchingReplica:
 
     def _admit_and_plan(self) -> None:
         self._admitted = []
-        budget = self.figures.step_tokens - len(self._decoding)
+        budget = self.estimates.step_tokens - len(self._decoding)
         for run in self._prefilling:
             budget -= self._plan(run, budget)
-        while budget > 0 and self._waiting and self.running < self.figures.max_running:
+        while budget > 0 and self._waiting and self.running < self.estimates.max_running:
             run = self._waiting[0][2]
             if not run.is_over:
                 if not self._has_room(run):
@@ -219,7 +219,7 @@ class BatchingReplica:
             return 0
         self._planned.append((run, chunk))
         # The blocks count as cached from here on, as in vLLM: the next step finds them.
-        whole = (run.computed_tokens + chunk) // self.figures.block_size
+        whole = (run.computed_tokens + chunk) // self.estimates.block_size
         whole = min(whole, len(run.hashes))
         if whole > run.pinned:
             self.cache.reserve(run.pinned - whole)
@@ -230,7 +230,7 @@ class BatchingReplica:
 
     def _start(self, run: Run) -> None:
         run.pinned = self.cache.match(self._reusable(run))
-        run.cached_tokens = run.computed_tokens = run.pinned * self.figures.block_size
+        run.cached_tokens = run.computed_tokens = run.pinned * self.estimates.block_size
         self.pending_tokens -= run.cached_tokens
         self.cache.pin(run.hashes[: run.pinned])
         run.reserved = self._blocks(run) - run.pinned
@@ -246,10 +246,10 @@ class BatchingReplica:
 
     def _reusable(self, run: Run) -> Sequence[int]:
         # The last token of a prompt is always computed: its output is the first of the answer.
-        return run.hashes[: (run.prompt_tokens - 1) // self.figures.block_size]
+        return run.hashes[: (run.prompt_tokens - 1) // self.estimates.block_size]
 
     def _blocks(self, run: Run) -> int:
-        return math.ceil((run.prompt_tokens + run.output_tokens) / self.figures.block_size)
+        return math.ceil((run.prompt_tokens + run.output_tokens) / self.estimates.block_size)
 
     def _complete(self, run: Run, result: StepResult) -> None:
         run.is_over = True

@@ -8,19 +8,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from gateway.config.config_errors import nearest
 from gateway.errors import ConfigError
-from gateway.problems import nearest
-from gateway.routing.policies import POLICIES
-from gateway.simulation.batching import EngineFigures
+from gateway.routing.policies.registry import POLICIES
+from gateway.simulation.batching import EngineSpeeds
 from gateway.simulation.comparison import Comparison
-from gateway.simulation.setting import Setting
+from gateway.simulation.setting import LabSettings
 from gateway.simulation.trace import BLOCK_TOKENS, Workload, read_trace
 from gateway.simulation.workloads import GENERATORS, REQUESTS, generated
 
 PLOT_FORMATS = (".png", ".svg", ".pdf")
 
 
-class Order(StrEnum):
+class SimulateOptions(StrEnum):
     """In which order an engine starts the requests that wait."""
 
     PRIORITY = "priority"
@@ -60,8 +60,8 @@ def command(  # noqa: PLR0913 - each is an option of the command
         ),
     ] = True,
     order: Annotated[
-        Order, typer.Option(help="In which order an engine starts waiting requests.")
-    ] = Order.PRIORITY,
+        SimulateOptions, typer.Option(help="In which order an engine starts waiting requests.")
+    ] = SimulateOptions.PRIORITY,
     step_ms: Annotated[float, typer.Option(min=0.001, help="An engine's step, bare.")] = 12.0,
     prefill_ms: Annotated[float, typer.Option(min=0, help="More for each prompt token.")] = 0.1,
     sequence_ms: Annotated[
@@ -87,7 +87,7 @@ def command(  # noqa: PLR0913 - each is an option of the command
             _check_plot(plot)
         workload = _workload(trace, limit).at_speed(speed)
         workload = workload.spread() if spread else workload
-        engine = EngineFigures(
+        engine = EngineSpeeds(
             kv_blocks=kv_tokens // BLOCK_TOKENS,
             block_size=BLOCK_TOKENS,
             max_running=max_running,
@@ -96,11 +96,11 @@ def command(  # noqa: PLR0913 - each is an option of the command
             step_s_per_prefill_token=prefill_ms / 1000,
             step_s_per_sequence=sequence_ms / 1000,
         )
-        setting = Setting(
+        setting = LabSettings(
             replicas=replicas,
             engine=engine,
             routers=routers,
-            is_priority=order is Order.PRIORITY,
+            is_priority=order is SimulateOptions.PRIORITY,
             telemetry_every_s=telemetry_ms / 1000,
         )
         comparison = Comparison.of(workload, policies, setting)

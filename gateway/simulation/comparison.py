@@ -9,7 +9,7 @@ from rich.table import Table
 
 from gateway.simulation.lab import simulate
 from gateway.simulation.scores import Score, infinite_cache_hit_rate
-from gateway.simulation.setting import Setting
+from gateway.simulation.setting import LabSettings
 from gateway.simulation.trace import Workload
 
 TIMES = ("TTFT mean", "p50", "p90", "p99", "TPOT p90", "e2e mean")
@@ -25,7 +25,7 @@ class Comparison:
     scores: Sequence[Score]
 
     @classmethod
-    def of(cls, workload: Workload, policies: Iterable[str], setting: Setting) -> "Comparison":
+    def of(cls, workload: Workload, policies: Iterable[str], setting: LabSettings) -> "Comparison":
         """Simulate a workload under each policy.
 
         Raises:
@@ -67,7 +67,7 @@ class Comparison:
         console.print("imbalance: tokens the busiest replica computed, over the mean of all")
 
 
-def _headline(workload: Workload, setting: Setting) -> str:
+def _headline(workload: Workload, setting: LabSettings) -> str:
     requests, last_s = len(workload.requests), workload.requests[-1].arrived_s
     rate = f" at {requests / last_s:.3g}/s" if last_s else ""
     replicas = f"{setting.replicas} replica{'s'[: setting.replicas > 1]}"

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from gateway.routing.report import Report
-from gateway.routing.visit import Visit
+from gateway.engine_telemetry.tracked_request import TrackedRequest
+from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.simulation.batching import BatchingReplica, Run
-from gateway.simulation.setting import Setting
+from gateway.simulation.setting import LabSettings
 from gateway.simulation.timeline import Timeline
 from gateway.simulation.trace import TraceRequest
 from gateway.telemetry import Dispatch, Update
@@ -33,7 +33,7 @@ class Outcome:
 @dataclass(slots=True, eq=False)
 class _Job:
     outcome: Outcome
-    visit: Visit
+    tracked: TrackedRequest
     finish: Callable[[], None]
     scheduled_s: float = 0.0
 
@@ -42,7 +42,7 @@ class LabEngine:
     """One replica; `publish` takes its telemetry to the routers."""
 
     def __init__(
-        self, setting: Setting, timeline: Timeline, publish: Callable[[Update], None]
+        self, setting: LabSettings, timeline: Timeline, publish: Callable[[Update], None]
     ) -> None:
         self._batching = BatchingReplica(setting.engine)
         self._setting = setting
@@ -57,14 +57,14 @@ class LabEngine:
         """Number of the latest planned end of a step; earlier ones are void."""
         self._told_s = -setting.telemetry_every_s
         self._is_telling = False
-        self.report = Report(setting.facts, timeline, lambda: len(self._queue))
+        self.report = EngineTracker(setting.facts, timeline, lambda: len(self._queue))
 
     def take(self, dispatch: Dispatch, outcome: Outcome, finish: Callable[[], None]) -> None:
         """Begin to answer a request; calls `finish` with its last token."""
         run = run_of(outcome.request)
         run.priority = dispatch.priority if self._setting.is_priority else 0
-        visit = self.report.arrive(dispatch, run.prompt_tokens)
-        self._jobs[run] = _Job(outcome, visit, finish)
+        tracked = self.report.arrive(dispatch, run.prompt_tokens)
+        self._jobs[run] = _Job(outcome, tracked, finish)
         self._queue[run] = None
         self._batching.submit(run)
         if self._is_stepping:
@@ -100,11 +100,11 @@ class LabEngine:
             job = self._jobs[run]
             job.outcome.cached_tokens = run.cached_tokens
             job.outcome.first_token_s = now_s
-            self.report.start(job.visit, run.cached_tokens, job.scheduled_s)
+            self.report.start(job.tracked, run.cached_tokens, job.scheduled_s)
         for run in result.ended:
             job = self._jobs.pop(run)
             job.outcome.ended_s = now_s
-            self.report.finish(job.visit, run.output_tokens)
+            self.report.finish(job.tracked, run.output_tokens)
             job.finish()
         self._begin()
         self._tell_soon()

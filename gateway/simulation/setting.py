@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass
 
-from gateway.simulation.batching import EngineFigures
+from gateway.simulation.batching import EngineSpeeds
 from gateway.telemetry import EngineFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class LabSettings:
     """Replicas, routers, and what lies between them."""
 
     replicas: int
-    engine: EngineFigures
+    engine: EngineSpeeds
     routers: int = 1
     is_priority: bool = True
     """Waiting requests start in the order of their dispatches' priority; otherwise, of arrival."""

@@ -19,7 +19,7 @@ import msgspec
 from xxhash import xxh3_64_intdigest
 
 from gateway.errors import ConfigError
-from gateway.routing.prefix import TOKEN_ID_BYTES, Prompt
+from gateway.kvcache.prefix import TOKEN_ID_BYTES, Prompt
 
 BLOCK_TOKENS = 512
 """Prompt tokens that an id of the trace stands for."""

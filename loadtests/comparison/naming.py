@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from gateway.config.config_errors import nearest
 from gateway.errors import ConfigError
-from gateway.problems import nearest
 
 
 def named(asked: str, known: Sequence[str], option: str) -> list[str]:

@@ -18,7 +18,7 @@ from ray.llm._internal.serve.core.engine.protocol import LLMEngine  # Ray 2.60: 
 from deployments.engines.sim import SimulatedEngine
 from deployments.engines.sim_replies import ChatStyle, Reply
 from deployments.engines.sim_words import words
-from gateway.registry.sim import SimEntry, Simulation
+from gateway.config.sim import SimEntry, Simulation
 from loadtests.peers.ray_llm import PACE
 from loadtests.targets import pace
 

@@ -10,16 +10,16 @@ from types import SimpleNamespace
 from typing import Any
 
 from deployments.autoscaling import LOOK_BACK_S, EnginePolicy
-from gateway.routing.desk import HEADROOM, RESERVE
-from gateway.scaling.stats import EngineStats, engine_stats
-from gateway.simulation.batching import EngineFigures
+from gateway.engine_telemetry.stats import EngineStats, engine_stats
+from gateway.routing.replica_state import HEADROOM, RESERVE
+from gateway.simulation.batching import EngineSpeeds
 from gateway.simulation.engine import LabEngine, Outcome
-from gateway.simulation.setting import Setting
+from gateway.simulation.setting import LabSettings
 from gateway.simulation.timeline import Timeline
 from gateway.simulation.trace import TraceRequest, trace_request
 from gateway.telemetry import Demand, Dispatch
 
-FIGURES = EngineFigures(
+FIGURES = EngineSpeeds(
     kv_blocks=8192,
     block_size=16,
     max_running=16,
@@ -28,7 +28,7 @@ FIGURES = EngineFigures(
     step_s_per_prefill_token=0.0001,
     step_s_per_sequence=0.0002,
 )
-SETTING = Setting(replicas=1, engine=FIGURES)
+SETTING = LabSettings(replicas=1, engine=FIGURES)
 QUEUE_S = 5.0
 """How long an interactive request may be held."""
 TICK_S = 1.0

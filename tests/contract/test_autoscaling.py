@@ -12,9 +12,9 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
 from deployments.app import scale
 from deployments.autoscaling import EnginePolicy
-from gateway.configfile import parse_entry
-from gateway.routing.report import Report
-from gateway.scaling.stats import EngineStats, engine_stats, read_stats
+from gateway.config.loader import parse_entry
+from gateway.engine_telemetry.stats import EngineStats, engine_stats, read_stats
+from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.telemetry import Demand, Dispatch, EngineFacts
 from tests.unit.conftest import Clock
 
@@ -256,7 +256,7 @@ def test_an_entry_says_what_is_wanted_and_no_mechanics() -> None:
 
 def test_an_engine_tells_its_load(clock: Clock) -> None:
     """Running and waiting, what prompts are still to be read, what is held for it."""
-    report = Report(FACTS, clock, waiting=lambda: 1)
+    report = EngineTracker(FACTS, clock, waiting=lambda: 1)
     started = report.arrive(Dispatch(id=1), 100)
     report.arrive(Dispatch(id=2), 300)
     report.arrive(Dispatch(id=3, is_batch=True), 500)
@@ -279,7 +279,7 @@ def test_an_engine_tells_its_load(clock: Clock) -> None:
 
 def test_work_that_the_report_does_not_see_counts(clock: Clock) -> None:
     """Requests that make no tokens are in flight all the same."""
-    stats = engine_stats(FACTS, Report(FACTS, clock), in_flight=3, held=Demand(), start_s=1)
+    stats = engine_stats(FACTS, EngineTracker(FACTS, clock), in_flight=3, held=Demand(), start_s=1)
     assert stats.running + stats.waiting == 3
 
 
@@ -288,19 +288,19 @@ def test_where_batch_requests_are_not_passed_their_prompts_are_in_the_way(clock:
     facts = EngineFacts(
         engine="fake", routes=(), kv_tokens=0, block_size=0, max_sequences=1, max_model_len=1
     )
-    report = Report(facts, clock)
+    report = EngineTracker(facts, clock)
     report.arrive(Dispatch(id=3, is_batch=True), 500)
     assert report.backlog == (1, 500)
 
 
 def test_what_a_finished_request_took_is_measured(clock: Clock) -> None:
     """The time that it had its slot, also where it was cut off."""
-    report = Report(FACTS, clock)
+    report = EngineTracker(FACTS, clock)
     for is_aborted in (False, True):
-        visit = report.arrive(Dispatch(id=1), 100)
+        tracked = report.arrive(Dispatch(id=1), 100)
         clock.now_s += 1
-        report.start(visit, 0)
+        report.start(tracked, 0)
         clock.now_s += 4 * (1 + is_aborted)
-        report.finish(visit, 10, is_aborted=is_aborted)
+        report.finish(tracked, 10, is_aborted=is_aborted)
 
     assert report.meter.service_s == pytest.approx(7, rel=0.01)

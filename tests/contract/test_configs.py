@@ -6,8 +6,8 @@ import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from gateway.configfile import load_config
-from gateway.plan import Plan
+from gateway.cluster.plan import Plan
+from gateway.config.loader import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(CONFIGS.glob("*.yaml"))

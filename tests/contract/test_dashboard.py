@@ -58,7 +58,7 @@ def test_queries_keep_to_the_chosen_models_and_data_source() -> None:
     """The two variables at the top of the page rule all panels."""
     for title, target in TARGETS:
         selectors = re.findall(r"ray_\w+(\{[^}]*\})?", target["expr"])
-        assert all('=~"$model"' in selector for selector in selectors), title
+        assert all('=~"$model"' in resolver for resolver in selectors), title
         assert target["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
     source, model = PAGE["templating"]["list"]
     assert (source["name"], source["type"], source["query"]) == (

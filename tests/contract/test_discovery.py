@@ -13,7 +13,7 @@ from deployments import broadcasts, discovery
 from deployments.broadcasts import ReplicaBroadcasts
 from deployments.discovery import Discovery, is_loopback, model_state
 from deployments.shortage import UNEXPLAINED
-from gateway.registry.terms import Queue, Terms
+from gateway.config.serving_options import QueueOptions, ServingOptions
 from gateway.routing.fleet import Fleet, ModelState
 from tests.unit.conftest import PATIENCE_S
 
@@ -180,8 +180,8 @@ async def test_a_model_is_run_as_its_entry_says(serve: FakeServe) -> None:
     serve.applications["app"] = FakeApplication("x", deployed_s=2)
     await follower.refresh()
 
-    assert said_of_x == ["round-robin", Queue(max_requests=7), 90]
-    assert [model.terms for model in (x, y)] == [Terms()] * 2
+    assert said_of_x == ["round-robin", QueueOptions(max_requests=7), 90]
+    assert [model.terms for model in (x, y)] == [ServingOptions()] * 2
 
 
 async def test_a_look_that_misses_an_application_is_not_believed(serve: FakeServe) -> None:

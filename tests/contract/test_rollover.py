@@ -19,10 +19,10 @@ from deployments.rollover import (
     Rollover,
 )
 from deployments.shortage import UNEXPLAINED
-from gateway.configfile import parse_entry
-from gateway.placement import place
-from gateway.rollover import surge
-from gateway.shortage import Cluster, Node
+from gateway.cluster.placement import place
+from gateway.cluster.rollover import surge
+from gateway.cluster.shortage import Cluster, Node
+from gateway.config.loader import parse_entry
 
 OLD, NEW = "old code", "new code"
 ENTRY = {"engine": "sim", "name": "m", "accelerator": "gpu", "parallelism": {"tensor": 2}}

@@ -5,9 +5,9 @@ from ray import serve
 
 from deployments.engine import vllm_arguments
 from deployments.placement import IN_CORE, serve_options
-from gateway.configfile import parse_entry
-from gateway.placement import place
-from gateway.registry.vllm import VllmEntry
+from gateway.cluster.placement import place
+from gateway.config.loader import parse_entry
+from gateway.config.vllm import VllmEntry
 
 
 def test_cpu_engines_are_not_bound_to_cores() -> None:

@@ -19,9 +19,9 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from deployments.server import BY_DEFAULT, Gathering, serve_directly
 from deployments.shortcut import UNDER_WAY, Shortcut, shortened
-from gateway.api.app import Gateway
-from gateway.relay.asgi import App, Message, Receive, Scope, Send
-from gateway.relay.upstream import Upstream
+from gateway.asgi import App, Message, Receive, Scope, Send
+from gateway.http.app import GatewayApp
+from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import StartEngine, chunked
 from tests.unit.surface import Surface, script
 
@@ -68,13 +68,13 @@ class Counts:
         self.requests: list[dict[str, object]] = []
         self.replies: list[dict[str, object]] = []
 
-    def record_request_metrics(self, **figures: object) -> None:
+    def record_request_metrics(self, **estimates: object) -> None:
         """Count a request."""
-        self.requests.append(figures)
+        self.requests.append(estimates)
 
-    def record_ingress_request_metrics(self, **figures: object) -> None:
+    def record_ingress_request_metrics(self, **estimates: object) -> None:
         """Count a reply."""
-        self.replies.append(figures)
+        self.replies.append(estimates)
 
 
 class OneReplica(Replica):  # type: ignore[misc] # Ray tells no types
@@ -126,7 +126,7 @@ def client(app: App) -> httpx.AsyncClient:
 
 
 @pytest.fixture
-def gateway(upstream: Upstream) -> Gateway:
+def gateway(upstream: UpstreamClient) -> GatewayApp:
     """A gateway without models."""
     return Surface(upstream).gateway
 
@@ -184,7 +184,7 @@ async def test_nothing_is_written_to_a_closed_connection() -> None:
     assert wire.writes == []
 
 
-async def test_inference_takes_the_shortcut(gateway: Gateway) -> None:
+async def test_inference_takes_the_shortcut(gateway: GatewayApp) -> None:
     """The gateway answers, with the request's id; Serve counts it all the same."""
     replica = OneReplica()
     async with client(shortened(behind(replica), gateway)) as http:
@@ -200,7 +200,7 @@ async def test_inference_takes_the_shortcut(gateway: Gateway) -> None:
     assert (reply["status_code"], reply["is_error"], reply["method"]) == ("404", True, "POST")
 
 
-async def test_all_else_takes_serves_way(gateway: Gateway) -> None:
+async def test_all_else_takes_serves_way(gateway: GatewayApp) -> None:
     """Its health checks first of all."""
     replica = OneReplica()
     async with client(shortened(behind(replica), gateway)) as http:
@@ -222,7 +222,9 @@ async def test_all_else_takes_serves_way(gateway: Gateway) -> None:
     ],
     ids=["timeout", "thread", "access log", "queue", "middleware"],
 )
-async def test_there_is_no_way_around_what_operators_asked_for(gateway: Gateway, app: App) -> None:
+async def test_there_is_no_way_around_what_operators_asked_for(
+    gateway: GatewayApp, app: App
+) -> None:
     """Serve's limits, another thread for our code, Serve's own log, another middleware."""
     assert shortened(app, gateway) is app
 
@@ -246,7 +248,7 @@ def test_serve_takes_what_it_is_told() -> None:
     )
 
 
-async def test_a_client_that_leaves_is_no_error(gateway: Gateway) -> None:
+async def test_a_client_that_leaves_is_no_error(gateway: GatewayApp) -> None:
     """Serve counts the request, and no reply."""
     replica = OneReplica()
 
@@ -264,7 +266,7 @@ async def test_a_client_that_leaves_is_no_error(gateway: Gateway) -> None:
 
 
 async def test_a_reply_that_breaks_off_is_an_error(
-    gateway: Gateway, caplog: pytest.LogCaptureFixture
+    gateway: GatewayApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Serve counts it, the log has it, and the server gets it, which cuts the connection."""
     replica = OneReplica()
@@ -288,7 +290,7 @@ async def test_a_reply_that_breaks_off_is_an_error(
 
 
 async def test_a_server_started_by_serve_has_it(
-    upstream: Upstream, start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
+    upstream: UpstreamClient, start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """uvicorn takes the protocol, told of none, and answers over a socket: streams and the rest."""
     monkeypatch.setitem(HTTP_PROTOCOLS, BY_DEFAULT, HTTP_PROTOCOLS[BY_DEFAULT])

@@ -16,10 +16,10 @@ from ray.autoscaler.v2.schema import (
 from ray.autoscaler.v2.schema import ResourceUsage as Usage
 
 from deployments.shortage import cluster_of
-from gateway.configfile import parse_entry
-from gateway.placement import Placement, place
-from gateway.rollover import Holder, yielding
-from gateway.shortage import Cluster, Node, shortage
+from gateway.cluster.placement import Placement, place
+from gateway.cluster.rollover import Holder, yielding
+from gateway.cluster.shortage import Cluster, Node, shortage
+from gateway.config.loader import parse_entry
 
 
 def placed(type_: str | None = None, fields: dict[str, object] | None = None) -> Placement:

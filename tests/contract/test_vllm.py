@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from gateway.configfile import load_config
-from gateway.metrics_page import FIRST_OF_ENGINES, QUERIES
-from gateway.registry.vllm import VllmEntry
+from gateway.config.loader import load_config
+from gateway.config.vllm import VllmEntry
+from gateway.reference.metrics_tables import VLLM_FIRST
 from tests.prometheus import labels_in, metrics_in, series_of_gateway, series_of_vllm
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+PROJECT = Path(__file__).parents[2]
+CONFIGS = sorted((PROJECT / "configs").glob("*.yaml"))
+PAGE = (PROJECT / "docs" / "metrics.md").read_text()
+QUERIES = PAGE.partition("## Queries")[2].partition("## Server-Timing")[0]
 SCRIPT = """
 import dataclasses, json
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -76,7 +79,7 @@ def test_engine_args_are_vllms(said: list[str]) -> None:
 def test_vllm_has_the_metrics_that_the_page_recommends() -> None:
     """The installed vLLM declares each, of that kind."""
     series = series_of_vllm()
-    for name, kind, _ in FIRST_OF_ENGINES:
+    for name, kind, _ in VLLM_FIRST:
         suffix = "_bucket" if kind == "histogram" else ""
         assert f"ray_vllm_{name}{suffix}" in series
 

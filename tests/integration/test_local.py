@@ -77,7 +77,7 @@ class Terminal:
 @pytest.fixture(scope="module")
 def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
     """A gateway with a model for GPUs that this machine does not have."""
-    large = model_application(name="large", engine="sim", accelerator="H100")
+    large = model_application(name="large", engine="sim", accelerator="H100", drain_timeout_s=1)
     directory = tmp_path_factory.mktemp("terminal")
     config, log = directory / "config.yaml", directory / "log"
     config.write_text(yaml.safe_dump(document(gateway_application(), SIM, large)))

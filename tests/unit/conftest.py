@@ -12,17 +12,17 @@ import pytest
 import uvloop
 from hypothesis import settings
 
-from gateway.relay.asgi import Message
-from gateway.relay.reply import Reply
-from gateway.relay.upstream import Upstream
+from gateway.asgi import Message
 from gateway.routing.fleet import Replica
+from gateway.serving.client_response import ClientResponse
 from gateway.telemetry import EngineFacts, ReplicaMetadata
+from gateway.upstream.client import UpstreamClient
 
 # The same examples every time, however long they take: a run says something of the code alone.
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
 
-ON_BOTH_LOOPS = frozenset({"test_upstream.py", "test_relay.py"})
+ON_BOTH_LOOPS = frozenset({"test_upstream_client.py", "test_engine_call.py"})
 """Tests of sockets: Serve runs uvloop, and asyncio's own loop is what everybody else has."""
 PATIENCE_S = 20
 """How long a test waits for what must happen."""
@@ -73,7 +73,7 @@ class Client:
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.has_bytes = asyncio.Event()
-        self.reply = Reply(self.send, [(b"x-request-id", b"id")])
+        self.reply = ClientResponse(self.send, [(b"x-request-id", b"id")])
 
     async def send(self, message: Message) -> None:
         """Take a message."""
@@ -115,7 +115,7 @@ class FakeEngine:
         self.gone = asyncio.Event()
         """A client has closed a connection."""
         self._script = script
-        self._visits: set[asyncio.Task[None]] = set()
+        self._tracked_requests: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server
 
     @property
@@ -130,9 +130,9 @@ class FakeEngine:
     async def stop(self) -> None:
         """Stop listening and drop all visitors."""
         self._server.close()
-        for visit in self._visits:
-            visit.cancel()
-        await asyncio.gather(*self._visits, return_exceptions=True)
+        for tracked in self._tracked_requests:
+            tracked.cancel()
+        await asyncio.gather(*self._tracked_requests, return_exceptions=True)
 
     def replica(self, routes: tuple[str, ...] = ("/v1/chat/completions",)) -> Replica:
         """This engine as a router sees it."""
@@ -150,10 +150,10 @@ class FakeEngine:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        visit = asyncio.create_task(self._serve(reader, writer))
-        self._visits.add(visit)
+        tracked = asyncio.create_task(self._serve(reader, writer))
+        self._tracked_requests.add(tracked)
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait([visit])
+            await asyncio.wait([tracked])
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number = 0
@@ -206,9 +206,9 @@ async def start_engine() -> AsyncIterator[StartEngine]:
 
 
 @pytest.fixture
-async def upstream() -> AsyncIterator[Upstream]:
+async def upstream() -> AsyncIterator[UpstreamClient]:
     """The client under test, closed after the test."""
-    client = Upstream(connect_timeout_s=PATIENCE_S)
+    client = UpstreamClient(connect_timeout_s=PATIENCE_S)
     yield client
     await client.close()
 

@@ -11,8 +11,8 @@ import msgspec
 from deployments.engines.asgi import BREAK_OFF
 from deployments.engines.sim import SimulatedEngine
 from deployments.engines.sim_core import Clock
-from gateway.registry.sim import SimEntry, Simulation
-from gateway.relay.asgi import Message
+from gateway.asgi import Message
+from gateway.config.sim import SimEntry, Simulation
 from gateway.telemetry import DISPATCH, Dispatch
 
 CHAT = "/v1/chat/completions"

@@ -8,16 +8,16 @@ from collections.abc import Awaitable, Callable
 import httpx
 
 from gateway.admission.admissions import Admissions
-from gateway.api.accounts import Accounts
-from gateway.api.app import create_app
-from gateway.api.cold import ColdStarts
-from gateway.api.controls import Controls
-from gateway.api.delivery import Means
-from gateway.relay.asgi import App
-from gateway.relay.relay import Relay
-from gateway.relay.upstream import Upstream
-from gateway.routing.dispatchers import Dispatchers
-from gateway.routing.fleet import Fleet, Model, ModelState
+from gateway.admission.cold_start import ColdStarts
+from gateway.asgi import App
+from gateway.http.app import create_app
+from gateway.routing.fleet import Fleet, ModelState, ServedModel
+from gateway.routing.schedulers import Schedulers
+from gateway.serving.attempts import RouterContext
+from gateway.serving.live_config import LiveConfig
+from gateway.serving.request_metrics import RequestMetrics
+from gateway.upstream.client import UpstreamClient
+from gateway.upstream.engine_call import EngineClient
 from tests.unit.conftest import FakeEngine, Visit
 
 CHAT = "/v1/chat/completions"
@@ -28,39 +28,42 @@ class Surface:
 
     def __init__(
         self,
-        upstream: Upstream,
+        upstream: UpstreamClient,
         *,
-        accounts: Accounts | None = None,
+        request_metrics: RequestMetrics | None = None,
     ) -> None:
         self.fleet = Fleet()
-        self.controls = Controls()
-        self.dispatchers = Dispatchers(self.fleet, random.Random(1), time.time)  # noqa: S311 - breaks ties only
+        self.live_config = LiveConfig()
+        self.schedulers = Schedulers(self.fleet, random.Random(1), time.time)  # noqa: S311 - breaks ties only
         self.woken: list[str] = []
         self.wakes: list[int] = []
         self._loads: list[asyncio.Task[httpx.Response]] = []
-        self.means = Means(
-            Relay(upstream),
-            Admissions(self.fleet, self.dispatchers, time.monotonic),
+        self.context = RouterContext(
+            EngineClient(upstream),
+            self.schedulers,
+            Admissions(self.fleet, self.schedulers, time.monotonic),
             ColdStarts(self.fleet, self.wake),
         )
         self.gateway = create_app(
             self.fleet,
-            self.dispatchers,
-            self.means,
-            controls=self.controls,
-            accounts=accounts,
+            self.schedulers,
+            self.context,
+            live_config=self.live_config,
+            request_metrics=request_metrics,
         )
         self.app: App = self.gateway
 
-    def wake(self, model: Model, waiting: int) -> None:
+    def wake(self, model: ServedModel, waiting: int) -> None:
         """Note who is waited for."""
         self.wakes.append(waiting)
         if waiting:
             self.woken.append(model.name)
 
-    def add(self, name: str, *engines: FakeEngine, routes: tuple[str, ...] = (CHAT,)) -> Model:
+    def add(
+        self, name: str, *engines: FakeEngine, routes: tuple[str, ...] = (CHAT,)
+    ) -> ServedModel:
         """Make a model known, ready if it has engines."""
-        model = Model(name, created_s=7)
+        model = ServedModel(name, created_s=7)
         self.fleet.add(model)
         if engines:
             model.state = ModelState.READY
@@ -80,8 +83,8 @@ class Surface:
 def script(*parts: bytes) -> Callable[[Visit], Awaitable[None]]:
     """Answer every request with `parts`."""
 
-    async def run(visit: Visit) -> None:
-        await visit.send(*parts)
+    async def run(tracked: Visit) -> None:
+        await tracked.send(*parts)
 
     return run
 

@@ -3,7 +3,7 @@
 import asyncio
 
 from deployments.engines.call import Call, current_call, inside_calls
-from gateway.relay.asgi import Message, Receive, Scope, Send
+from gateway.asgi import Message, Receive, Scope, Send
 from gateway.telemetry import DISPATCH, Dispatch
 
 

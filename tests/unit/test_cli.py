@@ -1,6 +1,7 @@
 """Tests of the `gateway` command."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from gateway.cli import app
+from gateway.environment import HAPROXY_BINARY, recommended
+from gateway.reference.error_tables import error_tables
 
 CONFIG = """\
 applications:
@@ -148,6 +151,35 @@ def test_check_prints_each_mistake_on_one_line(config: Path) -> None:
     ]
     assert result.stdout == ""
     assert result.exit_code == 1
+
+
+def test_env_prints_what_a_shell_can_evaluate() -> None:
+    """`eval "$(gateway env)"` sets every recommended variable, spaces and all."""
+    script = gateway("env").stdout + "env -0"
+    printed = subprocess.check_output(["/bin/sh", "-c", script], env={}, text=True)
+    variables = dict(line.split("=", 1) for line in printed.split("\0") if "=" in line)
+    binary = variables[HAPROXY_BINARY]
+    assert recommended(binary).items() <= variables.items()
+    assert os.access(binary, os.X_OK)
+
+
+def test_docs_prints_the_tables_of_a_topic() -> None:
+    """Each table of a topic comes below its name."""
+    assert gateway("docs", "errors").stdout.startswith("## gateway\n\n| status | `code` |")
+    assert "\n## Autoscaling\n" in gateway("docs").stdout
+
+
+def test_docs_updates_the_pages_of_a_folder(tmp_path: Path) -> None:
+    """Between its marks a page gets the table as it is now; all else stays."""
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- table: errors gateway -->\nold\n<!-- end of table -->\nafter\n")
+    result = gateway("docs", "--update", str(tmp_path))
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert page.read_text() == (
+        "before\n<!-- table: errors gateway -->\n\n"
+        + error_tables()["gateway"]
+        + "\n\n<!-- end of table -->\nafter\n"
+    )
 
 
 def test_version() -> None:

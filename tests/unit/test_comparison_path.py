@@ -19,7 +19,7 @@ from rich.console import Console
 
 from deployments import local
 from deployments.processes import free_port
-from gateway.registry.sim import Simulation
+from gateway.config.sim import Simulation
 from loadtests import launch, targets
 from loadtests.comparison.machine import Machine
 from loadtests.comparison.path.command import Turns

@@ -13,9 +13,9 @@ import pytest
 
 from deployments.engines.asgi import send_json
 from deployments.engines.server import EngineServer, ServerDied
+from gateway.asgi import Receive, Scope, Send
+from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.errors import ErrorBody
-from gateway.relay.asgi import Receive, Scope, Send
-from gateway.routing.report import Report
 from gateway.telemetry import TELEMETRY_PATH, EngineFacts, Update, UpdateReader
 
 FACTS = EngineFacts(
@@ -34,7 +34,7 @@ class FakeEngine:
     facts = FACTS
 
     def __init__(self) -> None:
-        self.report = Report(FACTS, time.monotonic)
+        self.report = EngineTracker(FACTS, time.monotonic)
         self.failure: Exception | None = None
         self.is_dead = False
         self.release = asyncio.Event()

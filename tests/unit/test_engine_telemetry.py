@@ -15,11 +15,11 @@ from deployments.engines.call import inside_calls
 from deployments.engines.observer import Beginning, Observer, prompt_tokens
 from deployments.engines.server import EngineServer
 from deployments.engines.telemetry import BACKLOG_BYTES, KEEP_ALIVE_S
-from gateway.relay.asgi import Message, Receive, Scope, Send
-from gateway.routing.holdings import packed, unpacked
-from gateway.routing.prefix import extend
-from gateway.routing.report import Report
-from gateway.routing.visit import Visit
+from gateway.asgi import Message, Receive, Scope, Send
+from gateway.engine_telemetry.tracked_request import TrackedRequest
+from gateway.engine_telemetry.tracker import EngineTracker
+from gateway.kvcache.prefix import extend
+from gateway.kvcache.prefix_index import packed, unpacked
 from gateway.telemetry import (
     DISPATCH,
     TELEMETRY_PATH,
@@ -49,7 +49,7 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.report = Report(FACTS, self.clock)
+        self.report = EngineTracker(FACTS, self.clock)
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -69,9 +69,9 @@ class FakeEngine:
 
     def serve(self, number: int, *keys: int) -> None:
         """Take and finish a request."""
-        visit = self.report.arrive(dispatch(number, *keys), 10)
-        self.report.start(visit, 0)
-        self.report.finish(visit, 1)
+        tracked = self.report.arrive(dispatch(number, *keys), 10)
+        self.report.start(tracked, 0)
+        self.report.finish(tracked, 1)
 
 
 class Listener:
@@ -396,15 +396,15 @@ PROMPT = {"type": "token", "prompt_token_ids": list(range(100))}
 
 
 @pytest.fixture
-def report(clock: Clock) -> Report:
+def report(clock: Clock) -> EngineTracker:
     """The report that is told."""
-    report = Report(FACTS, clock)
+    report = EngineTracker(FACTS, clock)
     report.take()
     return report
 
 
 @pytest.fixture
-def observer(report: Report) -> Observer:
+def observer(report: EngineTracker) -> Observer:
     """The observer under test."""
     return Observer(report)
 
@@ -436,14 +436,14 @@ async def answered(
     return [output async for output in calls]
 
 
-def told(report: Report) -> Update:
+def told(report: EngineTracker) -> Update:
     """What the report has to tell; there must be something."""
     update = report.take()
     assert update is not None
     return update
 
 
-def finished(report: Report) -> Finished:
+def finished(report: EngineTracker) -> Finished:
     """The one request that has finished."""
     (request_,) = told(report).finished
     return request_
@@ -456,7 +456,9 @@ async def test_outputs_pass_unchanged(observer: Observer) -> None:
 
 
 @pytest.mark.parametrize("is_delta", [True, False])
-async def test_an_answer_is_collected(observer: Observer, report: Report, is_delta: bool) -> None:
+async def test_an_answer_is_collected(
+    observer: Observer, report: EngineTracker, is_delta: bool
+) -> None:
     """Whether outputs are pieces or the whole so far, the answer's text follows the prompt."""
     text = "the answer to all of the questions, all"
     pieces = [text[:10], text[10:39]] if is_delta else [text[:10], text]
@@ -483,7 +485,9 @@ async def test_an_answer_is_collected(observer: Observer, report: Report, is_del
     ]
 
 
-async def test_several_answers_are_collected_apart(observer: Observer, report: Report) -> None:
+async def test_several_answers_are_collected_apart(
+    observer: Observer, report: EngineTracker
+) -> None:
     """Pieces of different answers come mixed; each is put together by its index."""
     one, two = "1" * 39, "2" * 39
     last = FakeOutput(
@@ -500,7 +504,7 @@ async def test_several_answers_are_collected_apart(observer: Observer, report: R
     assert update.finished[0].completion_tokens == 78
 
 
-async def test_an_answer_in_token_ids(observer: Observer, report: Report) -> None:
+async def test_an_answer_in_token_ids(observer: Observer, report: EngineTracker) -> None:
     """Where the prompt came as token ids, the answer's ids follow it, four bytes each."""
     sent = Dispatch(
         id=3, key_bytes=KEY_BYTES, prompt_bytes=400, seed=7, reply_start=b"", is_token_ids=True
@@ -515,7 +519,9 @@ async def test_an_answer_in_token_ids(observer: Observer, report: Report) -> Non
     assert list(unpacked(told(report).added)) == list(extend(7, ids, KEY_BYTES))
 
 
-async def test_the_dispatch_goes_to_the_first_call(observer: Observer, report: Report) -> None:
+async def test_the_dispatch_goes_to_the_first_call(
+    observer: Observer, report: EngineTracker
+) -> None:
     """Of several calls in a request the first is the router's prompt; the rest have no id."""
     priorities = []
 
@@ -537,7 +543,9 @@ async def test_the_dispatch_goes_to_the_first_call(observer: Observer, report: R
     assert observer.priority == 0
 
 
-async def test_requests_at_once_keep_their_dispatches(observer: Observer, report: Report) -> None:
+async def test_requests_at_once_keep_their_dispatches(
+    observer: Observer, report: EngineTracker
+) -> None:
     """Each request's calls are told with its own dispatch."""
 
     async def call() -> None:
@@ -548,7 +556,7 @@ async def test_requests_at_once_keep_their_dispatches(observer: Observer, report
     assert {request.id for request in told(report).finished} == set(range(1, 9))
 
 
-async def test_a_client_that_leaves(observer: Observer, report: Report) -> None:
+async def test_a_client_that_leaves(observer: Observer, report: EngineTracker) -> None:
     """A call that is closed before its last output was aborted, and closes the engine's."""
     outputs = Outputs([delta("a"), delta("b", last="stop")])
     call = observer.generate(outputs.run(), PROMPT, "request", is_delta=True)
@@ -561,7 +569,7 @@ async def test_a_client_that_leaves(observer: Observer, report: Report) -> None:
 
 
 async def test_a_client_that_is_content_with_the_last_output(
-    observer: Observer, report: Report
+    observer: Observer, report: EngineTracker
 ) -> None:
     """The last output is the end, also for those who do not ask whether there is another."""
     call = observer.generate(
@@ -573,20 +581,22 @@ async def test_a_client_that_is_content_with_the_last_output(
     assert report.take() is None
 
 
-async def test_an_engine_that_fails(observer: Observer, report: Report) -> None:
+async def test_an_engine_that_fails(observer: Observer, report: EngineTracker) -> None:
     """Its error reaches the caller, and the request counts as aborted."""
     with pytest.raises(RuntimeError, match="no memory"):
         await answered(observer, RuntimeError("no memory"))
     assert finished(report).is_aborted
 
 
-async def test_an_engine_that_aborts(observer: Observer, report: Report) -> None:
+async def test_an_engine_that_aborts(observer: Observer, report: EngineTracker) -> None:
     """A last output that says so is no whole answer."""
     await answered(observer, delta("a"), delta("", last="abort"))
     assert finished(report).is_aborted
 
 
-async def test_vllms_own_times_are_used(observer: Observer, report: Report, clock: Clock) -> None:
+async def test_vllms_own_times_are_used(
+    observer: Observer, report: EngineTracker, clock: Clock
+) -> None:
     """Where the engine says when it began and had a token, this is what counts."""
 
     async def outputs() -> AsyncGenerator[FakeOutput, None]:
@@ -600,7 +610,7 @@ async def test_vllms_own_times_are_used(observer: Observer, report: Report, cloc
     assert (request_.queue_s, request_.prefill_s, request_.decode_s) == (1.0, 2.0, 7.0)
 
 
-async def test_a_silent_request_is_seen_to_begin(observer: Observer, report: Report) -> None:
+async def test_a_silent_request_is_seen_to_begin(observer: Observer, report: EngineTracker) -> None:
     """A request without output before its end is no pending prefill once it decodes."""
     asked: list[str] = []
 
@@ -621,7 +631,7 @@ async def test_a_silent_request_is_seen_to_begin(observer: Observer, report: Rep
     assert finished(report).cached_tokens == 48
 
 
-def test_a_longer_queue_is_news(observer: Observer, report: Report) -> None:
+def test_a_longer_queue_is_news(observer: Observer, report: EngineTracker) -> None:
     """After a step of the engine, listeners are told if another number of requests waits."""
     heard: list[None] = []
     report.watch(lambda: heard.append(None))
@@ -630,7 +640,7 @@ def test_a_longer_queue_is_news(observer: Observer, report: Report) -> None:
     assert len(heard) == 2
 
 
-def test_a_fuller_cache_is_news(observer: Observer, report: Report) -> None:
+def test_a_fuller_cache_is_news(observer: Observer, report: EngineTracker) -> None:
     """After a step of the engine, listeners are told if notably more or less of it is in use."""
     heard: list[None] = []
     report.watch(lambda: heard.append(None))
@@ -640,7 +650,7 @@ def test_a_fuller_cache_is_news(observer: Observer, report: Report) -> None:
 
 
 async def test_steps_and_outputs_are_progress(
-    observer: Observer, report: Report, clock: Clock
+    observer: Observer, report: EngineTracker, clock: Clock
 ) -> None:
     """An engine that steps, or gives any output, gets on with its work."""
     stalls: list[float] = []
@@ -660,7 +670,7 @@ async def test_steps_and_outputs_are_progress(
     assert stalls == [0, 0, 0, 5, 0]
 
 
-async def test_an_embedding(observer: Observer, report: Report) -> None:
+async def test_an_embedding(observer: Observer, report: EngineTracker) -> None:
     """A pooled request is told with its prompt and cached tokens."""
 
     async def outputs() -> AsyncGenerator[FakePooled, None]:
@@ -678,7 +688,7 @@ async def test_an_embedding(observer: Observer, report: Report) -> None:
     assert not request_.is_aborted
 
 
-async def test_an_embedding_nobody_waits_for(observer: Observer, report: Report) -> None:
+async def test_an_embedding_nobody_waits_for(observer: Observer, report: EngineTracker) -> None:
     """A pooled request that ends without its vector was aborted."""
 
     async def outputs() -> AsyncGenerator[FakePooled, None]:
@@ -691,15 +701,15 @@ async def test_an_embedding_nobody_waits_for(observer: Observer, report: Report)
     assert finished(report).is_aborted
 
 
-class BrokenReport(Report):
+class BrokenReport(EngineTracker):
     """Fails at everything."""
 
-    def arrive(self, dispatch: Dispatch | None, prompt_tokens: int) -> Visit:
+    def arrive(self, dispatch: Dispatch | None, prompt_tokens: int) -> TrackedRequest:
         """Fail, the first time."""
         raise RuntimeError("broken")
 
 
-class FinallyBrokenReport(Report):
+class FinallyBrokenReport(EngineTracker):
     """Fails when something has been done."""
 
     def start(self, *_: object) -> None:
@@ -713,7 +723,7 @@ class FinallyBrokenReport(Report):
 
 @pytest.mark.parametrize("kind", [BrokenReport, FinallyBrokenReport])
 async def test_no_request_dies_of_telemetry(
-    kind: type[Report], caplog: pytest.LogCaptureFixture
+    kind: type[EngineTracker], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever goes wrong in the report is logged, and the answer comes all the same."""
     observer = Observer(kind(FACTS, Clock()))

@@ -10,11 +10,11 @@ import pytest
 
 from deployments.engines.asgi import send_json
 from deployments.engines.server import EngineServer
-from gateway.relay.asgi import Receive, Scope, Send
-from gateway.relay.notices import Notices
+from gateway.asgi import Receive, Scope, Send
+from gateway.engine_telemetry.router_demand import MEMORY_S, RouterDemand
+from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.routing.fleet import Replica
-from gateway.routing.report import Report
-from gateway.scaling.demands import MEMORY_S, Demands
+from gateway.serving.demand_publisher import DemandPublisher
 from gateway.telemetry import DEMAND_PATH, Demand, EngineFacts, ReplicaMetadata
 from tests.unit.conftest import Clock, StartEngine, Visit
 
@@ -30,7 +30,7 @@ class FakeEngine:
     facts = FACTS
 
     def __init__(self) -> None:
-        self.report = Report(FACTS, time.monotonic)
+        self.report = EngineTracker(FACTS, time.monotonic)
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with nothing."""
@@ -75,7 +75,10 @@ async def put(server: EngineServer, body: bytes, method: str = "PUT") -> int:
 async def test_an_engine_hears_what_routers_hold_for_it(server: EngineServer) -> None:
     """Of all of them; one that holds nothing more says so once, and is silent then."""
     held = {replica(server): SOME}
-    one, other = Notices(lambda: held), Notices(lambda: {replica(server): Demand(requests=1)})
+    one, other = (
+        DemandPublisher(lambda: held),
+        DemandPublisher(lambda: {replica(server): Demand(requests=1)}),
+    )
     await one.tell()
     await other.tell()
     both = server.held
@@ -99,20 +102,20 @@ async def test_it_is_told_again_and_again(server: EngineServer) -> None:
         return {here: Demand(requests=number)}
 
     here = replica(server)
-    notices = Notices(held, period_s=0.01)
-    notices.start()
+    demand_publisher = DemandPublisher(held, period_s=0.01)
+    demand_publisher.start()
     while server.held.requests < 3:
         assert number < 1000
         await asyncio.sleep(0.01)
-    await notices.close()
+    await demand_publisher.close()
 
 
 async def test_one_engine_that_is_gone_keeps_nobody_from_hearing(server: EngineServer) -> None:
     """The others hear, and nothing is raised."""
     gone, here = replica(server, port=1), replica(server)
-    notices = Notices(lambda: {gone: SOME, here: SOME})
-    await notices.tell()
-    await notices.close()
+    demand_publisher = DemandPublisher(lambda: {gone: SOME, here: SOME})
+    await demand_publisher.tell()
+    await demand_publisher.close()
 
     assert server.held.requests == 3
 
@@ -121,18 +124,18 @@ async def test_an_engine_that_does_not_finish_its_answer_is_left(
     start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its connection is closed: no more than one is ever open."""
-    monkeypatch.setattr("gateway.relay.notices.TIMEOUT_S", 0.1)
+    monkeypatch.setattr("gateway.serving.demand_publisher.TIMEOUT_S", 0.1)
     engine = await start_engine(_begin)
-    notices = Notices(lambda: {engine.replica(): SOME})
-    await notices.tell()
+    demand_publisher = DemandPublisher(lambda: {engine.replica(): SOME})
+    await demand_publisher.tell()
 
     await asyncio.wait_for(engine.gone.wait(), 5)
-    await notices.close()
+    await demand_publisher.close()
 
 
-async def _begin(visit: Visit) -> None:
-    await visit.send(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n")
-    await visit.until_gone()
+async def _begin(tracked: Visit) -> None:
+    await tracked.send(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n")
+    await tracked.until_gone()
 
 
 async def test_what_is_no_demand_is_refused(server: EngineServer) -> None:
@@ -147,7 +150,7 @@ async def test_what_is_no_demand_is_refused(server: EngineServer) -> None:
 
 def test_a_router_that_is_silent_is_forgotten(clock: Clock) -> None:
     """What it held went with it."""
-    demands = Demands(clock)
+    demands = RouterDemand(clock)
     demands.hear(msgspec.structs.replace(SOME, router="a"))
     clock.now_s += MEMORY_S - 1
     demands.hear(msgspec.structs.replace(SOME, router="b"))

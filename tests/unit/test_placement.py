@@ -1,4 +1,4 @@
-"""Tests of gateway.placement."""
+"""Tests of gateway.cluster.placement."""
 
 import pickle
 from dataclasses import replace
@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.configfile import parse_entry
+from gateway.cluster.placement import Placement, place, rank_order
+from gateway.config.loader import parse_entry
+from gateway.config.model import ModelEntry
 from gateway.errors import PlacementFailed
-from gateway.placement import Placement, place, rank_order
-from gateway.registry.model import ModelEntry
 
 H100 = "accelerator_type:H100"
 

@@ -14,7 +14,7 @@ from deployments.engines.server import EngineServer
 from deployments.engines.sim import SimulatedEngine
 from deployments.engines.sim_core import Clock
 from deployments.engines.sim_words import words
-from gateway.registry.sim import SimEntry, Simulation
+from gateway.config.sim import SimEntry, Simulation
 from gateway.telemetry import Finished, Load
 from tests.unit.conftest import PATIENCE_S
 from tests.unit.simulated import (

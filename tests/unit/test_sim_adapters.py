@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from deployments.engines.sim import SimulatedEngine
-from gateway.registry.sim import SimEntry, Simulation
-from gateway.registry.terms import Adapter
+from gateway.config.serving_options import Adapter
+from gateway.config.sim import SimEntry, Simulation
 from tests.unit.simulated import (
     CHAT,
     COMPLETIONS,

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from deployments.engines.server import EngineServer
 from deployments.engines.sim import SimulatedEngine
-from gateway.registry.sim import Simulation
+from gateway.config.sim import Simulation
 from tests.unit.simulated import (
     CHAT,
     COMPLETIONS,

@@ -12,9 +12,9 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from deployments.placement import actor_options, rank_environment
-from gateway.configfile import parse_entry
-from gateway.placement import place
-from gateway.registry.vllm import VllmEntry
+from gateway.cluster.placement import place
+from gateway.config.loader import parse_entry
+from gateway.config.vllm import VllmEntry
 from tests.cluster_gateway import ClusterGateway
 from tests.gateway_process import wait_for
 

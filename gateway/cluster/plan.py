@@ -1,0 +1,133 @@
+"""What a deployment's file would run, and which names would lead to it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gateway.cluster.placement import place
+from gateway.cluster.rollover import surge
+from gateway.config.gateway import GatewayConfig
+from gateway.config.hardware import Gpu
+from gateway.config.loader import DeploymentFile, ModelApplication
+from gateway.config.model import ModelEntry
+from gateway.config.sim import SimEntry
+from gateway.config.vllm import VllmEntry
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlan:
+    """What one model takes, per replica and at its least and most replicas."""
+
+    model: str
+    application: str
+    engine: str
+    source: str | None
+    min_replicas: int
+    max_replicas: int
+    workers: int
+    gpus: float
+    cpus: float
+    accelerator: str | None
+    executor: str | None
+    placement: str | None
+    surge_replicas: int
+    """Replicas that start beside the old ones when the entry changes, if there is room."""
+
+    @classmethod
+    def of(cls, application: ModelApplication) -> "ModelPlan":
+        """The plan of a model's application."""
+        entry = application.entry
+        placement = place(entry)
+        return cls(
+            model=entry.name,
+            application=application.name,
+            engine=entry.engine,
+            source=entry.source if isinstance(entry, VllmEntry) else None,
+            min_replicas=entry.min_replicas,
+            max_replicas=entry.max_replicas,
+            workers=placement.workers,
+            gpus=placement.gpus,
+            cpus=placement.cpus,
+            accelerator=_accelerator(entry),
+            executor=placement.executor,
+            placement=placement.strategy,
+            surge_replicas=surge(entry.max_replicas),
+        )
+
+
+def _accelerator(entry: ModelEntry) -> str | None:
+    """The GPU's type, or `gpu` for any, or `cpu`; None for an engine that uses neither."""
+    if isinstance(entry.accelerator, Gpu):
+        return entry.accelerator.type or "gpu"
+    return None if isinstance(entry, SimEntry) else "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class NamePlan:
+    """A name beside those of the models, or a model's with what takes its place."""
+
+    name: str
+    kind: str
+    """`model`, `adapter`, `alias` or `split`."""
+    shares: dict[str, float]
+    """Of its requests, by what they go to first: an adapter's base model, an alias's target, a
+    split's models."""
+    fallbacks: list[str]
+    shadow: dict[str, float]
+    """The share that is copied, by what gets the copies."""
+
+    @classmethod
+    def all_of(cls, deployment: DeploymentFile) -> "Iterator[NamePlan]":
+        """The names that a file deploys."""
+        config = deployment.gateway
+        for entry in (application.entry for application in deployment.models):
+            if entry.name in config.fallbacks:
+                yield cls._of(entry.name, "model", {}, config)
+            for adapter in entry.adapters:
+                yield cls._of(adapter.name, "adapter", {entry.name: 1.0}, config)
+        for name, target in config.aliases.items():
+            yield cls._of(name, "alias", {target: 1.0}, config)
+        for name, split in config.splits.items():
+            yield cls._of(name, "split", split.shares, config)
+
+    @classmethod
+    def _of(
+        cls, name: str, kind: str, shares: dict[str, float], config: GatewayConfig
+    ) -> "NamePlan":
+        split = config.splits.get(name)
+        shadow = split.shadow if split else None
+        return cls(
+            name=name,
+            kind=kind,
+            shares=shares,
+            fallbacks=[*config.fallbacks.get(name, ())],
+            shadow={shadow.model: shadow.fraction} if shadow else {},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a file deploys, and what all of its engines take together."""
+
+    models: list[ModelPlan]
+    names: list[NamePlan]
+    min_gpus: float
+    max_gpus: float
+    min_cpus: float
+    max_cpus: float
+    surge_gpus: float
+    surge_cpus: float
+
+    @classmethod
+    def of(cls, deployment: DeploymentFile) -> "Plan":
+        """The plan of a deployment's file."""
+        models = [ModelPlan.of(application) for application in deployment.models]
+        return cls(
+            models=models,
+            names=list(NamePlan.all_of(deployment)),
+            min_gpus=round(sum(m.min_replicas * m.gpus for m in models), 4),
+            max_gpus=round(sum(m.max_replicas * m.gpus for m in models), 4),
+            min_cpus=round(sum(m.min_replicas * m.cpus for m in models), 4),
+            max_cpus=round(sum(m.max_replicas * m.cpus for m in models), 4),
+            surge_gpus=round(sum(m.surge_replicas * m.gpus for m in models), 4),
+            surge_cpus=round(sum(m.surge_replicas * m.cpus for m in models), 4),
+        )

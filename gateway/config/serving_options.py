@@ -1,0 +1,60 @@
+"""The part of a model entry that routers use."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field
+
+from gateway.config.strict import Strict, check_name
+
+Name = Annotated[str, Field(max_length=256), AfterValidator(check_name)]
+"""What clients send as `model`."""
+
+
+class RoutingOptions(Strict):
+    """How requests are spread over a model's replicas."""
+
+    policy: Literal[
+        "marginal", "least-pending", "round-robin", "prefix-affinity", "cache-aware"
+    ] = "marginal"
+    """Use the default; the others are for comparison. `prefix-affinity` and `cache-aware` remember
+    what they sent, which takes up to 100 MB per replica in each router."""
+
+
+class QueueOptions(Strict):
+    """How many requests wait in a router while no engine has room for them, and how long."""
+
+    max_wait_s: float = Field(default=5, gt=0)
+    """Seconds a request may wait; a request that would wait longer is rejected."""
+    batch_max_wait_s: float = Field(default=600, gt=0)
+    """The same limit for requests with `x-gateway-priority: batch`."""
+    max_requests: int = Field(default=1000, ge=0)
+    """Requests that may wait in one router at the same time; with 0, none waits."""
+
+
+class Adapter(Strict):
+    """A LoRA adapter: a model of its own for clients, run by the base model's engines."""
+
+    name: Name
+    """What clients send as `model`."""
+    source: str = Field(min_length=1)
+    """Name on the model hub, or path."""
+
+
+class ServingOptions(Strict):
+    """How requests reach a model's replicas: the fields that routers read."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    routing: RoutingOptions = RoutingOptions()
+    """How a replica is chosen for each request."""
+    timeout_s: float | None = Field(default=None, gt=0)
+    """Seconds that a whole answer may take, from the request's arrival; no limit if unset."""
+    queue: QueueOptions = QueueOptions()
+    """How requests wait when all engines are full."""
+    adapters: list[Adapter] = Field(default_factory=list)
+    """LoRA adapters of the model, each with its own name."""
+    cold_start_timeout_s: float = Field(default=300, gt=0)
+    """Seconds that a request waits for an engine to start when none is running."""
+    when_cold: Literal["hold", "fallback"] = "hold"
+    """When no engine is running: `hold` requests until one is, or start one and send requests to
+    the model's fallbacks meanwhile (`fallback`)."""

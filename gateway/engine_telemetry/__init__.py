@@ -1,0 +1,1 @@
+"""What runs inside an engine replica: it tracks requests, cache and load for the routers."""

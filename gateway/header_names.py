@@ -1,0 +1,146 @@
+"""Every HTTP header that clients and the gateway exchange beside those of HTTP itself."""
+
+import msgspec
+
+REQUEST_ID = b"x-request-id"
+AUTHORIZATION = b"authorization"
+API_KEY = b"x-api-key"
+PRIORITY = b"x-gateway-priority"
+TIMEOUT = b"x-request-timeout-s"
+RESUME = b"x-gateway-resume"
+EXPLAIN = b"x-gateway-explain"
+SESSION = b"x-session-id"
+TRACEPARENT = b"traceparent"
+TRACESTATE = b"tracestate"
+FORWARDED_FOR = b"x-forwarded-for"
+
+MODEL = b"x-gateway-model"
+REPLICA = b"x-gateway-replica"
+CACHED_TOKENS = b"x-gateway-cached-tokens"
+RETRIES = b"x-gateway-retries"
+DECISION = b"x-gateway-decision"
+STATE = b"x-gateway-state"
+EXPECTED_START = b"x-gateway-expected-start-s"
+COLD_START = b"x-gateway-cold-start-s"
+SERVER_TIMING = b"server-timing"
+RETRY_AFTER = b"retry-after"
+SHOULD_RETRY = b"x-should-retry"
+ALLOW = b"allow"
+SIMULATED = b"x-simulated"
+
+DISPATCH = b"x-gateway-dispatch"
+DRAINING = b"x-engine-draining"
+
+
+class Header(msgspec.Struct, frozen=True):
+    """A header, what its value may be, and what it means."""
+
+    name: bytes
+    value: str
+    meaning: str
+
+
+REQUEST_HEADERS = (
+    Header(
+        REQUEST_ID,
+        "at most 128 visible characters",
+        "Names the request in logs, traces and the engine. The gateway makes one up if it is"
+        " missing or malformed.",
+    ),
+    Header(
+        AUTHORIZATION,
+        "`Bearer KEY`",
+        "Tells the clients of one address apart in the queues. The key is not checked, except under"
+        " `/gateway`, where it must be the `admin_key`. Engines never see it.",
+    ),
+    Header(API_KEY, "a key", "The same, as Anthropic's clients send it."),
+    Header(
+        PRIORITY,
+        "`interactive` (default) or `batch`",
+        "Batch requests wait for all others.",
+    ),
+    Header(
+        TIMEOUT,
+        "seconds, above 0 and at most 86400",
+        "Deadline for the whole answer, if it is sooner than the model's `timeout_s`.",
+    ),
+    Header(
+        RESUME,
+        "`on` (default) or `off`",
+        "`off` disables stream resumption: a stream that breaks ends with an error event.",
+    ),
+    Header(
+        SESSION,
+        "any text; 256 bytes count",
+        "Requests of a session prefer one replica, as far as that costs little, and stay with one"
+        " model of a split.",
+    ),
+    Header(EXPLAIN, "`1`", "Asks for `x-gateway-decision` in the answer."),
+    Header(
+        TRACEPARENT,
+        "W3C trace context",
+        "The trace that the request's spans join. The engine is sent one too.",
+    ),
+    Header(TRACESTATE, "W3C trace context", "Passed on with `traceparent`."),
+    Header(
+        FORWARDED_FOR,
+        "an address",
+        "Set by `gateway-haproxy` to the client's address, whatever the client sends.",
+    ),
+)
+"""What clients may send."""
+
+RESPONSE_HEADERS = (
+    Header(REQUEST_ID, "text", "The request's name; on every response."),
+    Header(MODEL, "a model or adapter", "Which model answered, after aliases, splits, fallbacks."),
+    Header(REPLICA, "a replica's id", "Which replica answered."),
+    Header(
+        CACHED_TOKENS,
+        "tokens",
+        "How much of the prompt the router expected to find in that replica's KV cache.",
+    ),
+    Header(RETRIES, "a number", "How many attempts failed before this one; absent if none did."),
+    Header(
+        DECISION,
+        "JSON",
+        "Why the request went there: all candidates with their costs. Only with"
+        " `x-gateway-explain: 1`.",
+    ),
+    Header(
+        STATE,
+        "a model's state",
+        "On a stream that began while the model was starting, instead of `x-gateway-model`.",
+    ),
+    Header(EXPECTED_START, "seconds", "On the same streams: how long the last start took."),
+    Header(
+        COLD_START,
+        "seconds",
+        "How long the request waited for an engine to start; absent if it did not.",
+    ),
+    Header(
+        SERVER_TIMING,
+        "steps with milliseconds",
+        "What the time until the first byte was spent on. See [Server-Timing](metrics.md"
+        "#server-timing).",
+    ),
+    Header(RETRY_AFTER, "seconds", "With 429 and 503: when to try again."),
+    Header(
+        SHOULD_RETRY,
+        "`false`",
+        "Keeps OpenAI's and Anthropic's clients from repeating the request. With 504, and where"
+        " engines died under the request.",
+    ),
+    Header(SIMULATED, "`1`", "The answer comes from an engine of `engine: sim`."),
+    Header(ALLOW, "methods", "With 405, and in answer to `OPTIONS`: the methods that are allowed."),
+)
+"""What clients may receive."""
+
+ENGINE_HEADERS = (
+    Header(
+        DISPATCH,
+        "msgpack, base64",
+        "What the router tells the engine about a request: prefix keys, priority, target.",
+    ),
+    Header(DRAINING, "`1`", "On an engine's 503: it is shutting down; ask another one."),
+)
+"""What routers and engines exchange; clients never see it."""

@@ -1,0 +1,1 @@
+"""The HTTP surface: the ASGI application and all that imports FastAPI."""

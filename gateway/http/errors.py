@@ -1,0 +1,62 @@
+"""Errors as responses, everywhere in the same shape."""
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from gateway.errors import (
+    URL_SHOWN,
+    GatewayError,
+    InvalidRequest,
+    MethodNotAllowed,
+    UnknownRoute,
+)
+from gateway.serving.client_response import ClientResponse
+
+
+async def send_error(error: GatewayError, path: str, reply: ClientResponse) -> None:
+    """Answer with `error`, in the shape the API at `path` has."""
+    body = error.body(is_anthropic=path.startswith("/v1/messages"))
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await reply.begin(error.status, headers + error.headers)
+    await reply.finish(body)
+
+
+def internal_error() -> GatewayError:
+    """What a client learns of a defect of ours."""
+    return GatewayError("The gateway had an internal error; its log has the details.")
+
+
+def handle_errors(app: FastAPI) -> None:
+    """Give all errors of `app`, FastAPI's own included, OpenAI's shape."""
+    app.add_exception_handler(GatewayError, _answer)
+    app.add_exception_handler(HTTPException, _answer)
+    app.add_exception_handler(RequestValidationError, _answer)
+    app.add_exception_handler(Exception, _answer)
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    known = _translate(request, error)
+    response = Response(
+        known.body(is_anthropic=request.url.path.startswith("/v1/messages")),
+        status_code=known.status,
+        media_type="application/json",
+    )
+    response.raw_headers += known.headers
+    return response
+
+
+def _translate(request: Request, error: Exception) -> GatewayError:
+    if isinstance(error, GatewayError):
+        return error
+    if isinstance(error, RequestValidationError):
+        return InvalidRequest("; ".join(str(e["msg"]) for e in error.errors()))
+    if not isinstance(error, HTTPException):
+        return internal_error()
+    path = request.url.path[:URL_SHOWN]
+    if error.status_code == 404:
+        return UnknownRoute.for_url(request.method, path)
+    if error.status_code == 405:
+        allow = (error.headers or {}).get("Allow", "")
+        return MethodNotAllowed(f"Not allowed to {request.method} on {path}.", allow)
+    return InvalidRequest(str(error.detail))

@@ -1,0 +1,1 @@
+"""Prefix keys, and which replica's KV cache holds which of them."""

@@ -1,0 +1,1 @@
+"""Reference tables for the documentation, generated from the code that they describe."""

@@ -1,1 +1,0 @@
-"""Bytes from an engine to a client."""

@@ -1,0 +1,17 @@
+"""Among whom a model's time is shared out."""
+
+from typing import NamedTuple
+
+
+class Tenant(NamedTuple):
+    """An API key, if there is one, at a client's address.
+
+    Fairness is between addresses first, then between the keys of an address: keys can be invented.
+    """
+
+    address: bytes = b""
+    key: bytes = b""
+
+
+ANONYMOUS = Tenant()
+"""All those of whom nothing is known."""

@@ -1,0 +1,1 @@
+"""Resuming a broken stream on another replica."""

@@ -1,0 +1,1 @@
+"""Routing policies: pure functions of a request and its candidate replicas."""

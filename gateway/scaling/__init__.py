@@ -1,1 +1,0 @@
-"""How many replicas a model should have: what its load asks for, and when that is followed."""

@@ -1,0 +1,52 @@
+"""Finds the model that a name stands for; the same for all requests and for dry runs."""
+
+from gateway.errors import UnsupportedRoute
+from gateway.kvcache.prefix import NO_PROMPT, prompt_of
+from gateway.request.inference_request import InferenceRequest
+from gateway.request.routes import PROMPT_ROUTES, ROUTES
+from gateway.routing.fleet import Fleet, ServedModel
+from gateway.routing.target import Target
+
+
+class TargetResolver:
+    """Finds a request's model."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    def knows(self, name: str) -> bool:
+        """Whether there is a model or an adapter of that name."""
+        return self._fleet.has(name)
+
+    def model(self, name: str) -> ServedModel:
+        """The model of that name, or whose adapter has it.
+
+        Raises:
+            ModelNotFound: there is none.
+            ModelUnavailable: there is none yet, but not all models are known.
+        """
+        return self._fleet.model(name)
+
+    def target(self, request: InferenceRequest, name: str) -> Target:
+        """The request, where the model or adapter `name` is to answer it.
+
+        Raises:
+            ModelNotFound: there is no such model.
+            ModelUnavailable: it has no replica now.
+            UnsupportedRoute: its engines do not serve the request's path.
+        """
+        model = self._fleet.model(name)
+        model.check_available()
+        _check_route(model, request.path)
+        prompt = prompt_of(request.head, name) if request.path in PROMPT_ROUTES else NO_PROMPT
+        return Target(request, model, name, prompt)
+
+
+def _check_route(model: ServedModel, path: str) -> None:
+    # All replicas run the same engine.
+    routes = next(iter(model.replicas.values())).metadata.facts.routes
+    if path not in routes:
+        served = ", ".join(route for route in routes if route in ROUTES)
+        raise UnsupportedRoute(
+            f"The model `{model.name}` does not serve {path}; it serves {served}."
+        )

@@ -1,0 +1,238 @@
+"""OpenTelemetry traces: a span for each request, and one below it for each step it took.
+
+On where OpenTelemetry's standard variables name an exporter (`OTEL_TRACES_EXPORTER`, or an
+`OTEL_EXPORTER_OTLP_ENDPOINT`), which also name the service, the sampler and the endpoint. Spans are
+written when a request has ended, from its `Timing`; off, nothing of OpenTelemetry is imported.
+"""
+
+import asyncio
+import logging
+import re
+import threading
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from gateway.asgi import Headers
+from gateway.errors import ConfigError
+from gateway.header_names import DECISION, TRACEPARENT, TRACESTATE
+from gateway.serving.client_response import ClientResponse
+from gateway.serving.timing import ENGINE, Timing
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+SCOPE = "ray-llm-gateway"
+CONTEXT = (TRACEPARENT, TRACESTATE)
+"""The headers that carry a trace on."""
+OPERATIONS = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "text_completion",
+    "/v1/embeddings": "embeddings",
+    "/v1/messages": "chat",
+    "/v1/responses": "chat",
+}
+"""What OpenTelemetry's conventions for generative AI call some of our routes."""
+HEADER_PREFIX = b"x-gateway-"
+TOLD_ELSEWHERE = DECISION
+TRACESTATE_VALUE = re.compile(rb"[\x20-\x7e\t]{0,512}")
+MODEL_LIMIT = 256
+FAILURES = frozenset({"failed", "cut", "timeout"})
+NS = 1_000_000_000
+CLOSE_S = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+def tracer_of(environ: Mapping[str, str]) -> "Tracer | None":
+    """The tracer that the environment asks for; None if it asks for none.
+
+    Raises:
+        ConfigError: it asks for an exporter that there is not.
+    """
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return None
+    wanted = environ.get("OTEL_TRACES_EXPORTER", "").strip()
+    if not wanted and any(environ.get(name) for name in ENDPOINTS):
+        wanted = "otlp"
+    if wanted in {"", "none"}:
+        return None
+    try:
+        return _exporting(wanted, environ)
+    except ImportError as error:
+        raise ConfigError(
+            f"OTEL_TRACES_EXPORTER: `{wanted}` needs the extra `tracing` ({error})"
+        ) from None
+    except ValueError as error:  # of a variable that OpenTelemetry reads by itself
+        raise ConfigError(f"OpenTelemetry's variables: {error}") from None
+
+
+def _exporting(wanted: str, environ: Mapping[str, str]) -> "Tracer":
+    exporter = _exporter(wanted, environ)
+    # A fifth of a second of imports, for those who want it.
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
+    name = environ.get("OTEL_SERVICE_NAME") or SCOPE
+    resource = Resource.create({"service.name": name})
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    return Tracer(provider)
+
+
+def _exporter(wanted: str, environ: Mapping[str, str]) -> "SpanExporter":
+    variable = next((name for name in PROTOCOLS if environ.get(name)), "")
+    protocol = environ.get(variable, "http/protobuf")
+    match wanted, protocol:
+        case "console", _:
+            from opentelemetry.sdk.trace.export import ConsoleSpanExporter  # noqa: PLC0415
+
+            return ConsoleSpanExporter()
+        case "otlp", "grpc":
+            from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc  # noqa: PLC0415
+
+            return grpc.OTLPSpanExporter()
+        case "otlp", "http/protobuf":
+            from opentelemetry.exporter.otlp.proto.http import trace_exporter as http  # noqa: PLC0415
+
+            return http.OTLPSpanExporter()
+        case "otlp", _:
+            raise ConfigError(f"{variable}: `{protocol}` is not grpc or http/protobuf")
+    raise ConfigError(f"OTEL_TRACES_EXPORTER: `{wanted}` is not otlp, console or none")
+
+
+class Tracer:
+    """Makes a trace of every request that its provider samples."""
+
+    def __init__(self, provider: "TracerProvider") -> None:
+        # Only here, so that nobody pays for it who does not trace.
+        from opentelemetry import trace  # noqa: PLC0415
+        from opentelemetry.trace.propagation.tracecontext import (  # noqa: PLC0415
+            TraceContextTextMapPropagator,
+        )
+
+        self._provider = provider
+        self.api = trace
+        self.spans = provider.get_tracer(SCOPE)
+        self.propagator = TraceContextTextMapPropagator()
+
+    def begin(self, route: str, headers: Headers, request_id: bytes, timing: Timing) -> "Trace":
+        """The trace of a request that has just arrived, and may belong to its client's."""
+        return Trace(self, route, headers, request_id, timing)
+
+    async def close(self) -> None:
+        """Export what is left, as far as `CLOSE_S` seconds are enough."""
+        # OpenTelemetry's own patience is half a minute; a daemon keeps nobody from ending.
+        thread = threading.Thread(target=self._provider.shutdown, daemon=True)
+        thread.start()
+        await asyncio.to_thread(thread.join, CLOSE_S)
+        if thread.is_alive():
+            logger.warning("the last traces could not be exported within %g s", CLOSE_S)
+
+
+class End(NamedTuple):
+    """How a request ended."""
+
+    asked: str
+    """What its client calls the model."""
+    model: str
+    """The one that answered, or was tried last."""
+    outcome: str
+    """As `gateway.metrics.REQUESTS` has it."""
+    status: int
+    """0 where the client was told none."""
+
+
+class Trace:
+    """One request's."""
+
+    def __init__(
+        self, tracer: Tracer, route: str, headers: Headers, request_id: bytes, timing: Timing
+    ) -> None:
+        self._tracer = tracer
+        self._zero_ns = time.time_ns() - int(timing.now() * NS)
+        """Where `timing`'s clock began, since the epoch."""
+        api = tracer.api
+        self._span = tracer.spans.start_span(
+            f"POST {route}",
+            context=tracer.propagator.extract(_carrier(headers)),
+            kind=api.SpanKind.SERVER,
+            attributes={
+                "http.request.method": "POST",
+                "http.route": route,
+                "gen_ai.operation.name": OPERATIONS.get(route, route),
+                "gen_ai.provider.name": SCOPE,
+                "gateway.request_id": request_id.decode(),
+            },
+            start_time=self._ns(timing.began_s),
+        )
+        self._below = api.set_span_in_context(self._span)
+        if self._span.is_recording():
+            timing.steps = []
+
+    def passed_on(self, headers: Headers) -> Headers:
+        """The request's headers for an engine, whose spans come below ours."""
+        carrier: dict[str, str] = {}
+        self._tracer.propagator.inject(carrier, context=self._below)
+        return untraced(headers) + [(n.encode(), v.encode()) for n, v in carrier.items()]
+
+    def end(self, end: End, reply: ClientResponse) -> None:
+        """The request has ended."""
+        ended_ns = self._ns(reply.timing.now())
+        if self._span.is_recording():
+            self._write_steps(reply.timing, ended_ns)
+            self._span.set_attributes(_attributes(end, reply.headers))
+            if end.outcome in FAILURES:
+                self._span.set_status(self._tracer.api.StatusCode.ERROR, end.outcome)
+        self._span.end(ended_ns)
+
+    def _write_steps(self, timing: Timing, ended_ns: int) -> None:
+        kinds = self._tracer.api.SpanKind
+        steps = [(n, self._ns(from_s), self._ns(to_s)) for n, from_s, to_s in timing.steps or ()]
+        if (from_s := timing.first_s or timing.replied_s) is not None:
+            steps.append(("relay", self._ns(from_s), ended_ns))
+        for name, from_ns, to_ns in steps:
+            span = self._tracer.spans.start_span(
+                name,
+                context=self._below,
+                kind=kinds.CLIENT if name == ENGINE else kinds.INTERNAL,
+                start_time=from_ns,
+            )
+            span.end(to_ns)
+
+    def _ns(self, at_s: float) -> int:
+        return self._zero_ns + int(at_s * NS)
+
+
+def untraced(headers: Headers) -> Headers:
+    """The same without what ties them to a trace."""
+    return [header for header in headers if header[0] not in CONTEXT]
+
+
+def _carrier(headers: Headers) -> dict[str, str]:
+    """A client's trace context, as far as it may be one: what is not, OpenTelemetry would log."""
+    found = {name.decode(): value for name, value in headers if name in CONTEXT}
+    if not TRACESTATE_VALUE.fullmatch(found.get("tracestate", b"")):
+        del found["tracestate"]
+    return {name: value.decode("latin-1") for name, value in found.items()}
+
+
+def _attributes(end: End, headers: Headers) -> dict[str, str | int]:
+    found: dict[str, str | int] = {
+        "gen_ai.request.model": end.asked[:MODEL_LIMIT],
+        "gen_ai.response.model": end.model,
+        "gateway.outcome": end.outcome,
+    }
+    if end.status:
+        found["http.response.status_code"] = end.status
+    if end.outcome in FAILURES:
+        found["error.type"] = end.outcome
+    for name, value in headers:
+        if name.startswith(HEADER_PREFIX) and name != TOLD_ELSEWHERE:
+            key = name.removeprefix(HEADER_PREFIX).decode().replace("-", "_")
+            found[f"gateway.{key}"] = int(value) if value.isdigit() else value.decode("latin-1")
+    return found

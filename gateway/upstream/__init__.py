@@ -1,0 +1,1 @@
+"""HTTP to engines: connections, requests, responses and their events."""

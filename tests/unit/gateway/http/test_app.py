@@ -1,0 +1,547 @@
+"""The HTTP surface: which request goes where, and what every kind of error looks like."""
+
+import asyncio
+import contextlib
+import logging
+import re
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+import uvicorn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.admission.cold_start import LEAST_PAUSE_S
+from gateway.asgi import App, Message
+from gateway.config.serving_options import QueueOptions, ServingOptions
+from gateway.request.routes import FORM_ROUTES, JSON_ROUTES
+from gateway.routing.fleet import ModelState
+from gateway.upstream.client import UpstreamClient
+from gateway.upstream.engine_call import WHOLE_LIMIT
+from tests.unit.conftest import PATIENCE_S, StartEngine, Visit, answer, chunked
+from tests.unit.surface import CHAT, Surface, error_of, script
+from tests.unit.targets import target_of
+
+EVENTS = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+HALF = b"half" * (WHOLE_LIMIT // 3)
+"""Of an answer that is too long to be held until it is whole."""
+
+
+@pytest.fixture
+def surface(upstream: UpstreamClient) -> Surface:
+    """A surface without models."""
+    return Surface(upstream)
+
+
+@pytest.mark.parametrize("path", JSON_ROUTES)
+async def test_json_routes_reach_the_models_engine(
+    start_engine: StartEngine, surface: Surface, path: str
+) -> None:
+    """Each route is relayed under its own path to an engine of the model the body names."""
+    other = await start_engine(script(answer(b'"other"')))
+    engine = await start_engine(script(answer(b'"mine"')))
+    surface.add("other", other, routes=tuple(JSON_ROUTES))
+    surface.add("org/mine", engine, routes=tuple(JSON_ROUTES))
+    async with surface.client() as client:
+        response = await client.post(path + "?beta=true", json={"model": "org/mine"})
+    assert (response.status_code, response.text) == (200, '"mine"')
+    assert engine.requests[0].startswith(b"POST %b HTTP/1.1\r\n" % path.encode())
+    assert other.requests == []
+
+
+@pytest.mark.parametrize("path", FORM_ROUTES)
+async def test_form_routes_reach_the_models_engine(
+    start_engine: StartEngine, surface: Surface, path: str
+) -> None:
+    """An upload goes to the engine of the model its form names, byte for byte."""
+    engine = await start_engine(script(answer(b"words")))
+    surface.add("whisper", engine, routes=tuple(FORM_ROUTES))
+    async with surface.client() as client:
+        request = client.build_request(
+            "POST", path, data={"model": "whisper"}, files={"file": ("a.wav", b"\x00RIFF")}
+        )
+        content = await request.aread()
+        response = await client.send(request)
+    assert response.text == "words"
+    assert engine.requests[0].endswith(b"\r\n\r\n" + content)
+    assert request.headers["content-type"].encode() in engine.requests[0]
+
+
+async def test_a_busy_replica_is_left_alone(start_engine: StartEngine, surface: Surface) -> None:
+    """While one replica works for this router, the other gets what comes."""
+    thinking, go_on = asyncio.Event(), asyncio.Event()
+
+    async def think(tracked: Visit) -> None:
+        if b"slow" in tracked.request:
+            thinking.set()
+            await go_on.wait()
+        await tracked.send(answer(b"ok"))
+
+    engines = [await start_engine(think) for _ in range(2)]
+    surface.add("m", *engines)
+    async with surface.client() as client:
+        slow = asyncio.create_task(client.post(CHAT, json={"model": "m", "user": "slow"}))
+        await asyncio.wait_for(thinking.wait(), PATIENCE_S)
+        for _ in range(4):
+            await client.post(CHAT, json={"model": "m"})
+        go_on.set()
+        await slow
+    assert sorted(len(engine.requests) for engine in engines) == [1, 4]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content", "error"),
+    [
+        ("POST", CHAT, b"{", (400, "invalid_json", None)),
+        ("POST", CHAT, b"[]", (400, "invalid_json", None)),
+        ("POST", CHAT, b"{}", (400, "missing_required_parameter", "model")),
+        ("POST", CHAT, b'{"model":1}', (400, "invalid_value", "model")),
+        ("POST", CHAT, b'{"model":"x"}', (404, "model_not_found", "model")),
+        ("POST", "/v1/embeddings", b'{"model":"m"}', (404, "unsupported_route", None)),
+        ("POST", "/v1/audio/translations", b"{}", (400, "invalid_value", None)),
+        ("GET", CHAT, b"", (405, "method_not_allowed", None)),
+        ("DELETE", "/v1/models", b"", (405, "method_not_allowed", None)),
+        ("GET", "/v1/models/x/y", b"", (404, "model_not_found", "model")),
+        ("POST", "/v1/nothing", b"{}", (404, "unknown_url", None)),
+        ("POST", CHAT + "/", b"{}", (404, "unknown_url", None)),
+        ("GET", "/v1/\N{SNOWMAN}", b"", (404, "unknown_url", None)),
+    ],
+)
+async def test_errors_have_openais_shape(
+    start_engine: StartEngine,
+    surface: Surface,
+    method: str,
+    path: str,
+    content: bytes,
+    error: tuple[int, str, str | None],
+) -> None:
+    """Every error, ours or FastAPI's, has the same shape, a code and a request id."""
+    engine = await start_engine(script(answer(b"ok")))
+    surface.add("m", engine)
+    async with surface.client() as client:
+        response = await client.request(method, path, content=content)
+    assert error_of(response) == error
+    assert engine.requests == []
+
+
+async def test_errors_on_messages_have_anthropics_shape_too(surface: Surface) -> None:
+    """Anthropic's SDK finds `"type": "error"` at the top."""
+    async with surface.client() as client:
+        response = await client.post("/v1/messages", json={"model": "x"})
+    assert response.json()["type"] == "error"
+    assert error_of(response) == (404, "model_not_found", "model")
+
+
+async def test_wrong_method_is_told_the_right_one(surface: Surface) -> None:
+    """405 comes with `Allow`, on both kinds of routes."""
+    async with surface.client() as client:
+        assert (await client.put(CHAT)).headers["allow"] == "POST, OPTIONS"
+        assert (await client.put("/healthz")).headers["allow"] == "GET"
+
+
+async def test_options_names_the_methods(surface: Surface) -> None:
+    """OPTIONS on an inference route is answered without a body."""
+    async with surface.client() as client:
+        response = await client.options(CHAT)
+    assert (response.status_code, response.headers["allow"]) == (204, "POST, OPTIONS")
+
+
+async def test_unsupported_route_names_those_there_are(
+    start_engine: StartEngine, surface: Surface
+) -> None:
+    """Who asks an embedding model to chat learns what it can do."""
+    engine = await start_engine(script(answer(b"ok")))
+    surface.add("e", engine, routes=("/v1/embeddings", "/tokenize"))
+    async with surface.client() as client:
+        response = await client.post(CHAT, json={"model": "e"})
+    assert response.json()["error"]["message"] == (
+        "The model `e` does not serve /v1/chat/completions; it serves /v1/embeddings, /tokenize."
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "retry_s"),
+    [
+        (ModelState.STARTING, "because, for longer than 0.1 s", "13"),
+        (ModelState.SCALED_TO_ZERO, "because, for longer than 0.1 s", "13"),
+        (ModelState.UNHEALTHY, "because", str(round(LEAST_PAUSE_S))),
+    ],
+)
+async def test_model_without_engine_is_unavailable_with_its_reason(
+    surface: Surface, state: ModelState, reason: str, retry_s: str
+) -> None:
+    """503 says why, and when to come back; an engine is wanted, and waited for if one may come."""
+    model = surface.add("m")
+    model.state, model.reason, model.start_s = state, "because", 12.5
+    model.terms = ServingOptions(cold_start_timeout_s=0.1)
+    async with surface.client() as client:
+        response = await client.post(CHAT, json={"model": "m"})
+    assert error_of(response) == (503, "model_unavailable", "model")
+    assert response.json()["error"]["message"] == f"The model `m` is {model.condition}: {reason}"
+    assert response.headers["retry-after"] == retry_s
+    assert set(surface.woken) == {"m"}
+
+
+async def test_a_model_whose_engine_is_gone_is_unavailable(
+    start_engine: StartEngine, surface: Surface
+) -> None:
+    """A successor is waited for as long as requests wait, and then it is 503 in our words."""
+    engine = await start_engine(script(b""))
+    surface.add("m", engine).terms = ServingOptions(
+        queue=QueueOptions(max_wait_s=0.1), cold_start_timeout_s=0.1
+    )
+    await engine.stop()
+    async with surface.client() as client:
+        response = await client.post(CHAT, json={"model": "m"})
+    assert error_of(response) == (503, "model_unavailable", "model")
+    assert int(response.headers["retry-after"]) >= 1
+
+
+async def test_defect_gives_500_without_internals(
+    surface: Surface, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An exception nobody expects is logged with the request id and told without details."""
+    model = surface.add("m")
+    model.replicas = 1  # type: ignore[assignment]
+    async with surface.client() as client:
+        for method, path in (("POST", CHAT), ("GET", "/v1/models")):
+            response = await client.request(
+                method, path, json={"model": "m"}, headers={"x-request-id": "req-7"}
+            )
+            assert error_of(response) == (500, "internal_error", None)
+            assert "object" not in response.text
+    assert caplog.text.count("request req-7") == 2
+    assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
+
+
+async def test_body_over_the_limit_is_refused_unread(surface: Surface) -> None:
+    """An announced length over the limit is answered without a byte of the body being read."""
+    surface.live_config.limits.max_body_mb = 1
+
+    async def receive() -> Message:
+        raise AssertionError("the body was read")
+
+    status, body = await raw_post(surface.app, receive, [(b"content-length", b"1048577")])
+    assert (status, b"body_too_large" in body) == (413, True)
+
+
+async def test_unannounced_body_is_counted(surface: Surface) -> None:
+    """A chunked body is refused as soon as it passes the limit, not when it ends."""
+    surface.live_config.limits.max_body_mb = 1
+    read = 0
+
+    async def receive() -> Message:
+        nonlocal read
+        read += 1
+        return {"type": "http.request", "body": b" " * 262_144, "more_body": True}
+
+    status, body = await raw_post(surface.app, receive, [])
+    assert (status, b"body_too_large" in body, read) == (413, True, 5)
+
+
+async def test_limit_changes_while_running(start_engine: StartEngine, surface: Surface) -> None:
+    """A body at the limit passes, and a new limit counts from the next request on."""
+    engine = await start_engine(script(answer(b"ok")))
+    surface.add("m", engine)
+    content = b'{"model":"m"}'.ljust(1 << 20)
+    surface.live_config.limits.max_body_mb = 1
+    async with surface.client() as client:
+        assert (await client.post(CHAT, content=content)).status_code == 200
+        surface.live_config.limits.max_body_mb = 0.5
+        response = await client.post(CHAT, content=content)
+    assert error_of(response) == (413, "body_too_large", None)
+    assert response.headers["connection"] == "close"
+    assert "0.5 MiB" in response.text
+
+
+@pytest.mark.parametrize("length", [b"-1", b"abc", b"1" * 5000])
+async def test_senseless_length_is_a_client_error(surface: Surface, length: bytes) -> None:
+    """A length that is no number never reaches `int()`."""
+
+    async def receive() -> Message:
+        raise AssertionError("the body was read")
+
+    status, _ = await raw_post(surface.app, receive, [(b"content-length", length)])
+    assert status == 400
+
+
+async def test_client_that_leaves_before_its_body_gets_nothing(surface: Surface) -> None:
+    """Nobody is there to be answered."""
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    with pytest.raises(ValueError, match="not enough values"):
+        await raw_post(surface.app, receive, [])
+
+
+async def raw_post(
+    app: App, receive: Callable[[], Awaitable[Message]], headers: list[tuple[bytes, bytes]]
+) -> tuple[int, bytes]:
+    """Post to the chat route in plain ASGI."""
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": headers}
+    await app(scope, receive, send)
+    start, *bodies = sent
+    return start["status"], b"".join(message["body"] for message in bodies)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.binary(max_size=50), st.sampled_from([*JSON_ROUTES, *FORM_ROUTES]))
+def test_no_body_gives_500(content: bytes, path: str) -> None:
+    """Whatever is posted to any route, the answer is a client error."""
+
+    async def run() -> int:
+        async with Surface(UpstreamClient()).client() as client:
+            return (await client.post(path, content=content)).status_code
+
+    assert asyncio.run(run()) in (400, 404)
+
+
+async def test_request_id_is_taken_passed_on_and_returned(
+    start_engine: StartEngine, surface: Surface
+) -> None:
+    """A sound id of the client goes to the engine and comes back once; an engine's own does not."""
+    engine = await start_engine(script(answer(b"ok", b"x-request-id: engine")))
+    surface.add("m", engine)
+    async with surface.client() as client:
+        given_id = await client.post(CHAT, json={"model": "m"}, headers={"x-request-id": "abc"})
+        made_id = await client.post(CHAT, json={"model": "m"}, headers={"x-request-id": "a b"})
+        health = await client.get("/healthz", headers={"x-request-id": "abc"})
+    assert given_id.headers.get_list("x-request-id") == ["abc"]
+    assert health.headers.get_list("x-request-id") == ["abc"]
+    (made,) = made_id.headers.get_list("x-request-id")
+    assert len(made) == 32
+    assert b"\r\nx-request-id: abc\r\n" in engine.requests[0]
+    assert b"\r\nx-request-id: %b\r\n" % made.encode() in engine.requests[1]
+
+
+async def test_server_in_front_may_return_the_request_id(
+    start_engine: StartEngine, upstream: UpstreamClient
+) -> None:
+    """Where Serve adds the header, we do not, but the engine still gets it."""
+    surface = Surface(upstream)
+    surface.app = surface.gateway.without_ids()
+    engine = await start_engine(script(answer(b"ok")))
+    surface.add("m", engine)
+    async with surface.client() as client:
+        for path in (CHAT, "/healthz", "/nothing"):
+            response = await client.post(path, json={"model": "m"}, headers={"x-request-id": "a"})
+            assert "x-request-id" not in response.headers
+    assert b"\r\nx-request-id: a\r\n" in engine.requests[0]
+
+
+async def test_models_are_listed_with_their_state(
+    start_engine: StartEngine, surface: Surface
+) -> None:
+    """The list has OpenAI's shape, and says how each model stands and why."""
+    engine = await start_engine(script(b""))
+    surface.add("org/up", engine)
+    surface.add("down").reason = "no GPU is free"
+    up = {
+        "id": "org/up",
+        "object": "model",
+        "created": 7,
+        "owned_by": "ray-llm-gateway",
+        "state": "ready",
+        "replicas": 1,
+        "max_model_len": 512,
+    }
+    down = {
+        "id": "down",
+        "object": "model",
+        "created": 7,
+        "owned_by": "ray-llm-gateway",
+        "state": "starting",
+        "reason": "no GPU is free",
+        "replicas": 0,
+    }
+    async with surface.client() as client:
+        assert (await client.get("/v1/models")).json() == {"object": "list", "data": [up, down]}
+        assert (await client.get("/v1/models/org/up")).json() == up
+
+
+async def test_ready_means_that_a_model_can_answer(
+    start_engine: StartEngine, surface: Surface
+) -> None:
+    """`/readyz` gives reasons until the first model is ready; `/healthz` is always well."""
+    surface.add("m").reason = "its weights are loading"
+    async with surface.client() as client:
+        response = await client.get("/readyz")
+        assert response.status_code == 503
+        assert response.json()["reasons"] == {"m": "starting: its weights are loading"}
+        assert (await client.get("/healthz")).status_code == 200
+        surface.add("n", await start_engine(script(b"")))
+        assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_head_is_get_without_a_body(surface: Surface) -> None:
+    """Probes with HEAD get GET's status and headers."""
+    async with surface.client() as client:
+        response = await client.head("/healthz")
+    assert (response.status_code, response.content) == (200, b"")
+    assert int(response.headers["content-length"]) > 0
+
+
+async def test_openapi_describes_the_inference_routes(surface: Surface) -> None:
+    """What the dispatcher takes before FastAPI is documented all the same."""
+    async with surface.client() as client:
+        paths = (await client.get("/openapi.json")).json()["paths"]
+    for routes, kind in ((JSON_ROUTES, "application/json"), (FORM_ROUTES, "multipart/form-data")):
+        for path in routes:
+            schema = paths[path]["post"]["requestBody"]["content"][kind]["schema"]
+            assert "model" in schema["required"]
+
+
+async def test_the_docs_page_lists_the_routes_without_the_internet(surface: Surface) -> None:
+    """Every route is there, and the page loads nothing from anywhere else."""
+    async with surface.client() as client:
+        page = (await client.get("/docs")).text
+        paths = (await client.get("/openapi.json")).json()["paths"]
+    assert all(f"<code>{path}</code>" in page for path in paths)
+    assert "<script" not in page
+    assert re.findall(r'(?:src|href)="([^"]*)"', page) == ["openapi.json"]
+
+
+async def test_websockets_are_refused(surface: Surface) -> None:
+    """A websocket is closed before it opens."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await surface.app({"type": "websocket", "path": "/", "headers": []}, receive, send)
+    assert [message["type"] for message in sent] == ["websocket.close"]
+
+
+async def test_shutdown_closes_the_connections_to_engines(
+    start_engine: StartEngine, surface: Surface
+) -> None:
+    """The application's lifespan ends with the relay closed."""
+    engine = await start_engine(script(answer(b"ok")))
+    surface.add("m", engine)
+    async with serving(surface.app) as port:
+        await exchange(port, b'{"model":"m"}')
+        assert not engine.gone.is_set()
+    await asyncio.wait_for(engine.gone.wait(), PATIENCE_S)
+
+
+@contextlib.asynccontextmanager
+async def serving(app: App) -> AsyncIterator[int]:
+    """Serve `app` on a free port with the server that Ray Serve uses."""
+    config = uvicorn.Config(app, lifespan="on", log_config=None, timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        task = asyncio.create_task(server.serve(sockets=[sock]))
+        yield sock.getsockname()[1]
+        server.should_exit = True
+        await task
+
+
+def request_bytes(body: bytes, *headers: bytes) -> bytes:
+    """A chat request on the wire."""
+    lines = [b"POST " + CHAT.encode() + b" HTTP/1.1", b"host: x", *headers]
+    return b"\r\n".join([*lines, b"content-length: %d" % len(body)]) + b"\r\n\r\n" + body
+
+
+async def exchange(port: int, body: bytes) -> bytes:
+    """Send a request and read until the server closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request_bytes(body, b"connection: close"))
+    received = await asyncio.wait_for(reader.read(), PATIENCE_S)
+    writer.close()
+    return received
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", EVENTS + chunked(b"data: 1\n\n")], ids=["while thinking", "while streaming"]
+)
+async def test_client_that_leaves_frees_the_engine(
+    start_engine: StartEngine, surface: Surface, sent: bytes
+) -> None:
+    """When a client goes, the engine's connection closes, under a server that only tells us so."""
+    thinking = asyncio.Event()
+
+    async def think(tracked: Visit) -> None:
+        await tracked.send(sent)
+        thinking.set()
+        await tracked.until_gone()
+        engine.gone.set()
+
+    engine = await start_engine(think)
+    model = surface.add("m", engine)
+    async with serving(surface.app) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request_bytes(b'{"model":"m","stream":true}'))
+        if sent:
+            await asyncio.wait_for(reader.readuntil(b"data: 1\n\n"), PATIENCE_S)
+        await asyncio.wait_for(thinking.wait(), PATIENCE_S)
+        writer.close()
+        await asyncio.wait_for(engine.gone.wait(), PATIENCE_S)
+    (candidate,) = surface.schedulers.of(model).choose(target_of(model=model)).candidates
+    assert candidate.requests == 0
+
+
+async def test_cancelled_request_frees_the_engine(
+    start_engine: StartEngine, surface: Surface
+) -> None:
+    """Serve's own way to tell that a client is gone, cancelling, works as well and stays one."""
+    thinking = asyncio.Event()
+
+    async def think(tracked: Visit) -> None:
+        thinking.set()
+        await tracked.until_gone()
+        engine.gone.set()
+
+    engine = await start_engine(think)
+    surface.add("m", engine)
+    async with surface.client() as client:
+        task = asyncio.create_task(client.post(CHAT, json={"model": "m"}))
+        await asyncio.wait_for(thinking.wait(), PATIENCE_S)
+        task.cancel()
+        await asyncio.wait_for(engine.gone.wait(), PATIENCE_S)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_broken_body_is_cut_at_the_client(
+    start_engine: StartEngine, surface: Surface
+) -> None:
+    """An answer that cannot be completed ends before its length, and its connection with it."""
+
+    async def break_off(tracked: Visit) -> None:
+        await tracked.send(b"HTTP/1.1 200 OK\r\ncontent-length: 9999999\r\n\r\n", HALF)
+        tracked.writer.close()
+
+    engine = await start_engine(break_off)
+    surface.add("m", engine)
+    async with serving(surface.app) as port:
+        received = await exchange(port, b'{"model":"m"}')
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"content-length: 9999999" in head
+    assert body == HALF
+
+
+async def test_broken_chunked_body_has_no_end_at_the_client(
+    start_engine: StartEngine, surface: Surface
+) -> None:
+    """Without a length the missing last chunk tells a client that something is missing."""
+
+    async def break_off(tracked: Visit) -> None:
+        await tracked.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", chunked(HALF))
+        tracked.writer.close()
+
+    engine = await start_engine(break_off)
+    surface.add("m", engine)
+    async with serving(surface.app) as port:
+        received = await exchange(port, b'{"model":"m"}')
+    assert received.endswith(b"half\r\n")

@@ -1,0 +1,264 @@
+"""The operators' routes, and what every answer says of the decision behind it."""
+
+import random
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.admission.admissions import Admissions
+from gateway.admission.cold_start import ColdStarts
+from gateway.asgi import App
+from gateway.config.gateway import GatewayConfig
+from gateway.config.serving_options import ServingOptions
+from gateway.http.app import create_app
+from gateway.routing.fleet import Fleet, ModelState, ServedModel
+from gateway.routing.schedulers import Schedulers
+from gateway.serving.attempts import RouterContext
+from gateway.serving.live_config import LiveConfig, RejectedConfig
+from gateway.serving.operator_access import OperatorAccess
+from gateway.telemetry import DISPATCH, Dispatch, Finished, Update
+from gateway.upstream.client import UpstreamClient
+from gateway.upstream.engine_call import EngineClient
+from tests.unit.conftest import StartEngine, Visit, answer
+
+CHAT = "/v1/chat/completions"
+KEY = "an operator's long key"
+BODY = {"model": "m", "messages": [{"role": "user", "content": "x" * 1000}]}
+
+
+class Stand:
+    """A gateway with two engines that answer everything."""
+
+    def __init__(
+        self, app: App, schedulers: Schedulers, model: ServedModel, live_config: LiveConfig
+    ) -> None:
+        self.schedulers = schedulers
+        self.model = model
+        self.live_config = live_config
+        self.access = live_config.access
+        self.tracked_requests: list[bytes] = []
+        self.woken: list[str] = []
+        self._transport = httpx.ASGITransport(app)
+
+    def client(self, **headers: str) -> httpx.AsyncClient:
+        """A client that sends `headers`."""
+        return httpx.AsyncClient(
+            transport=self._transport, base_url="http://gateway", headers=headers
+        )
+
+
+@pytest.fixture
+async def stand(start_engine: StartEngine, upstream: UpstreamClient) -> Stand:
+    """A gateway that listens on loopback and has no admin key."""
+    tracked_requests: list[bytes] = []
+    woken: list[str] = []
+
+    async def script(tracked: Visit) -> None:
+        tracked_requests.append(tracked.request)
+        await tracked.send(answer(b"{}"))
+
+    fleet, live_config = Fleet(), LiveConfig(access=OperatorAccess(is_local=True))
+    schedulers = Schedulers(fleet, random.Random(1), lambda: 1000.0)  # noqa: S311 - breaks ties only
+    model = ServedModel("m", created_s=1, state=ModelState.READY)
+    fleet.add(model)
+    fleet.replace_replicas(model, [(await start_engine(script)).replica() for _ in range(2)])
+    app = create_app(
+        fleet,
+        schedulers,
+        RouterContext(
+            EngineClient(upstream),
+            schedulers,
+            Admissions(fleet, schedulers, time.monotonic),
+            ColdStarts(fleet, lambda model, waiting: woken.extend([model.name] * waiting)),
+        ),
+        live_config=live_config,
+    )
+    stand = Stand(app, schedulers, model, live_config)
+    stand.tracked_requests, stand.woken = tracked_requests, woken
+    return stand
+
+
+def dispatch_in(request: bytes) -> Dispatch:
+    """What the router told the engine."""
+    for line in request.split(b"\r\n"):
+        name, _, value = line.partition(b": ")
+        if name == DISPATCH:
+            return Dispatch.decode(value)
+    raise AssertionError("no dispatch")
+
+
+async def test_an_answer_names_its_replica(stand: Stand) -> None:
+    """And how much of the prompt it was thought to hold: nothing, the first time."""
+    async with stand.client() as client:
+        response = await client.post(CHAT, json=BODY)
+
+    assert response.headers["x-gateway-replica"] in stand.model.replicas
+    assert response.headers["x-gateway-cached-tokens"] == "0"
+    assert "x-gateway-decision" not in response.headers
+
+
+async def test_the_second_request_goes_where_its_prefix_is(stand: Stand) -> None:
+    """Without telemetry the router's own books know what the first has left there."""
+    async with stand.client() as client:
+        first = await client.post(CHAT, json=BODY)
+        second = await client.post(CHAT, json=BODY)
+
+    assert second.headers["x-gateway-replica"] == first.headers["x-gateway-replica"]
+    assert int(second.headers["x-gateway-cached-tokens"]) > 100
+
+
+async def test_a_decision_explains_itself_in_a_header(stand: Stand) -> None:
+    """All candidates with what they would have cost, the chosen one first."""
+    async with stand.client(**{"x-gateway-explain": "1"}) as client:
+        response = await client.post(CHAT, json=BODY)
+    decision = httpx.Response(200, content=response.headers["x-gateway-decision"]).json()
+
+    assert decision["model"] == "m"
+    assert decision["policy"] == "marginal"
+    assert decision["request_id"] == response.headers["x-request-id"]
+    assert decision["replica"] == response.headers["x-gateway-replica"]
+    assert {c["replica"] for c in decision["candidates"]} == stand.model.replicas.keys()
+    assert decision["candidates"][0]["replica"] == decision["replica"]
+
+
+async def test_the_engine_hears_what_the_router_knows(stand: Stand) -> None:
+    """The keys of the prompt go along, in place of whatever a client sends under that name."""
+    async with stand.client(**{"x-gateway-dispatch": "forged"}) as client:
+        await client.post(CHAT, json=BODY)
+
+    dispatch = dispatch_in(stand.tracked_requests[0])
+    assert dispatch.id
+    assert len(dispatch.keys) == 3 * 8
+    assert dispatch.prompt_bytes > 1000
+    assert b"forged" not in stand.tracked_requests[0]
+
+
+async def test_a_dry_run_sends_nothing(stand: Stand) -> None:
+    """`/gateway/route` answers with the decision for any inference body."""
+    async with stand.client() as client:
+        response = await client.post("/gateway/route", json=BODY)
+
+    assert response.json()["replica"] in stand.model.replicas
+    assert response.json()["actual"] is None
+    assert stand.tracked_requests == []
+
+
+@pytest.mark.parametrize(
+    ("url", "body", "status", "code"),
+    [
+        ("/gateway/route", {"model": "absent"}, 404, "model_not_found"),
+        ("/gateway/route", {}, 400, "missing_required_parameter"),
+        ("/gateway/route?path=/nowhere", BODY, 400, "invalid_value"),
+        ("/gateway/route?path=/v1/embeddings", BODY, 404, "unsupported_route"),
+    ],
+)
+async def test_a_dry_run_fails_as_the_request_would(
+    stand: Stand, url: str, body: dict[str, Any], status: int, code: str
+) -> None:
+    """The same errors, in the same shape."""
+    async with stand.client() as client:
+        response = await client.post(url, json=body)
+
+    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+
+
+async def test_decisions_are_kept_and_completed(stand: Stand) -> None:
+    """Newest first, with what the engine told of the requests it has finished."""
+    async with stand.client() as client:
+        for number in range(3):
+            await client.post(CHAT, json=BODY, headers={"x-request-id": f"number-{number}"})
+        dispatch = dispatch_in(stand.tracked_requests[1])
+        finished = Finished(
+            id=dispatch.id,
+            prompt_tokens=300,
+            cached_tokens=256,
+            completion_tokens=7,
+            prompt_bytes=dispatch.prompt_bytes,
+            queue_s=0.25,
+            prefill_s=0.5,
+            decode_s=1.0,
+            running=1.0,
+        )
+        replica = next(iter(stand.model.replicas))
+        stand.schedulers.of(stand.model).hear(replica, Update(finished=[finished]))
+        decisions = (await client.get("/gateway/decisions")).json()["data"]
+        limited = (await client.get("/gateway/decisions?limit=1")).json()["data"]
+
+    assert [d["request_id"] for d in decisions] == ["number-2", "number-1", "number-0"]
+    assert decisions[0]["actual"] is None
+    assert decisions[1]["actual"]["cached_tokens"] == 256
+    assert decisions[1]["actual"]["ttft_s"] == 0.75
+    assert limited == decisions[:1]
+
+
+@pytest.mark.parametrize(
+    ("is_local", "admin_key", "sent", "status"),
+    [
+        (True, None, "", 200),
+        (False, None, "", 404),
+        (False, None, f"Bearer {KEY}", 404),
+        (True, KEY, "", 401),
+        (True, KEY, "Bearer wrong", 401),
+        (False, KEY, f"Bearer {KEY}", 200),
+    ],
+)
+async def test_only_operators_come_in(
+    stand: Stand, is_local: bool, admin_key: str | None, sent: str, status: int
+) -> None:
+    """With the key; without one only where nobody else can reach the gateway."""
+    stand.access.is_local, stand.access.admin_key = is_local, admin_key
+
+    async with stand.client(authorization=sent) as client:
+        answers = [
+            await client.get("/gateway/decisions"),
+            await client.get("/gateway/config"),
+            await client.post("/gateway/route", json=BODY),
+        ]
+
+    assert [answer.status_code for answer in answers] == [status] * 3
+
+
+async def test_the_config_in_force_is_shown_without_secrets(stand: Stand) -> None:
+    """Names and limits, what was refused since, and never the operators' key."""
+    stand.access.admin_key = KEY
+    stand.live_config.config = GatewayConfig(aliases={"x": "m"}, admin_key=KEY)
+    stand.live_config.refusal = RejectedConfig(("a line",), 7.0)
+
+    async with stand.client(authorization=f"Bearer {KEY}") as client:
+        response = await client.get("/gateway/config")
+
+    assert response.json()["config"]["aliases"] == {"x": "m"}
+    assert response.json()["refused"] == {"problems": ["a line"], "refused_s": 7.0}
+    assert KEY not in response.text
+
+
+async def test_a_session_prefers_its_replica(stand: Stand) -> None:
+    """Where nothing else speaks for either, `x-session-id` does, in a dry run as well."""
+    replicas: dict[str, set[str]] = {}
+    async with stand.client() as client:
+        for number in range(60):
+            session = f"session-\u00fc-{number % 30}".encode("latin-1")
+            headers = {b"x-session-id": session}
+            text = {"messages": [{"role": "user", "content": str(number)}]}
+            dry = await client.post("/gateway/route", json=BODY | text, headers=headers)
+            sent = await client.post(CHAT, json=BODY | text, headers=headers)
+            found = replicas.setdefault(str(number % 30), set())
+            found |= {dry.json()["replica"], sent.headers["x-gateway-replica"]}
+
+    assert [len(found) for found in replicas.values()] == [1] * 30
+    assert set.union(*replicas.values()) == set(stand.model.replicas)
+
+
+async def test_a_dry_run_wakes_nobody(stand: Stand) -> None:
+    """Asking where a request would go starts no engine; sending one does."""
+    stand.model.replace_replicas([])
+    stand.model.state = ModelState.SCALED_TO_ZERO
+    stand.model.terms = ServingOptions(cold_start_timeout_s=0.01)
+    async with stand.client() as client:
+        dry = await client.post("/gateway/route", json=BODY)
+        woken = list(stand.woken)
+        await client.post(CHAT, json=BODY)
+
+    assert (dry.status_code, woken, set(stand.woken)) == (503, [], {"m"})

@@ -1,0 +1,107 @@
+"""Signs of life for clients of silent streams."""
+
+import asyncio
+from collections.abc import Callable
+
+from gateway.asgi import Message
+from gateway.serving.client_response import ClientResponse
+from gateway.serving.heartbeat import COMMENT, Heartbeat
+from gateway.serving.response_writer import ResponseWriter
+from tests.unit.conftest import PATIENCE_S
+
+PERIOD_S = 0.01
+
+
+class Client:
+    """An ASGI `send` that can be waited on."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self._arrived = asyncio.Event()
+        self.reply = ClientResponse(self.send, [(b"x-request-id", b"id")])
+
+    async def send(self, message: Message) -> None:
+        """Take a message."""
+        self.messages.append(message)
+        self._arrived.set()
+
+    async def until(self, count: int) -> None:
+        """Wait for that many messages."""
+        async with asyncio.timeout(PATIENCE_S):
+            while len(self.messages) < count:
+                self._arrived.clear()
+                await self._arrived.wait()
+
+
+def beating(reply: ClientResponse, is_between: Callable[[], bool] = lambda: True) -> Heartbeat:
+    """Signs of life for a reply that begins as a stream of events."""
+    writer = ResponseWriter("/v1/chat/completions", reply, is_journaled=False)
+    return Heartbeat(reply, writer.begin, is_between, PERIOD_S)
+
+
+async def test_a_silent_stream_begins_with_a_comment() -> None:
+    """The reply begins as a stream of events, under its own headers."""
+    client = Client()
+    async with beating(client.reply):
+        await client.until(3)
+    start, *parts = client.messages
+    assert start["status"] == 200
+    assert (b"content-type", b"text/event-stream; charset=utf-8") in start["headers"]
+    assert (b"x-request-id", b"id") in start["headers"]
+    assert {part["body"] for part in parts} == {COMMENT}
+    assert all(part["more_body"] for part in parts)
+
+
+async def test_a_stream_that_has_begun_gets_comments_between_its_events() -> None:
+    """A comment comes after what was sent; there is only one beginning."""
+    client = Client()
+    async with beating(client.reply):
+        await client.reply.begin(200, [])
+        await client.reply.part(b"data: 1\n\n")
+        await client.until(3)
+    kinds = [message["type"] for message in client.messages]
+    assert kinds.count("http.response.start") == 1
+    assert client.messages[2]["body"] == COMMENT
+
+
+async def test_nothing_is_said_inside_an_event() -> None:
+    """Where the stream stands in the middle of an event, a comment would be part of it."""
+    client = Client()
+    looks = asyncio.Event()
+    count = 0
+
+    def is_between() -> bool:
+        nonlocal count
+        count += 1
+        if count > 1:
+            looks.set()
+        return False
+
+    async with beating(client.reply, is_between), asyncio.timeout(PATIENCE_S):
+        await looks.wait()
+    assert client.messages == []
+
+
+async def test_nothing_is_said_after_the_end() -> None:
+    """A reply that has ended stays as it is, also while its request goes on."""
+    client = Client()
+    async with beating(client.reply):
+        await client.reply.begin(200, [])
+        await client.reply.finish(b"")
+        await asyncio.sleep(5 * PERIOD_S)
+    assert [message.get("body") for message in client.messages] == [None, b""]
+
+
+async def test_a_client_that_does_not_read_gets_one_comment_at_a_time() -> None:
+    """Comments do not pile up behind each other, and the last is given up at the end."""
+    sends = 0
+    stuck = asyncio.Event()
+
+    async def send(_: Message) -> None:
+        nonlocal sends
+        sends += 1
+        await stuck.wait()
+
+    async with beating(ClientResponse(send, [])):
+        await asyncio.sleep(10 * PERIOD_S)
+    assert sends == 1

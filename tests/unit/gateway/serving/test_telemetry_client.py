@@ -1,0 +1,313 @@
+"""Following the telemetry of engines, over real sockets."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from gateway.errors import UpstreamFailed
+from gateway.kvcache.prefix import Prompt
+from gateway.kvcache.prefix_index import packed, packed_tokens
+from gateway.routing.fleet import Fleet, ServedModel
+from gateway.routing.policies.policy import Candidate
+from gateway.routing.schedulers import Schedulers
+from gateway.serving.telemetry_client import LEAST_STALL_S, SILENCE_S, TelemetryClient
+from gateway.telemetry import Load, Update, encode_update
+from gateway.upstream.client import UpstreamClient
+from tests.unit.conftest import PATIENCE_S, FakeEngine, StartEngine, Visit, answer, chunked
+from tests.unit.targets import target_of
+
+HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+KEYS = (11, 22, 33)
+PROMPT = Prompt(KEYS, size=3 * 256)
+SNAPSHOT = Update(
+    is_snapshot=True,
+    added=packed(KEYS[:2]),
+    added_tokens=packed_tokens([64, 128]),
+    load=Load(running=5, waiting=1, pending_tokens=700, free_tokens=10),
+)
+
+
+class Stand:
+    """A router's picture of one model, kept by subscriptions."""
+
+    def __init__(self, upstream: UpstreamClient, silence_s: float = SILENCE_S) -> None:
+        rng = random.Random(1)  # noqa: S311 - it breaks ties only
+        self.fleet = Fleet()
+        self.schedulers = Schedulers(self.fleet, rng, lambda: 1000.0)
+        self.model = ServedModel("m", created_s=1)
+        self.fleet.add(self.model)
+        self.telemetry_client = TelemetryClient(
+            self.fleet, self.schedulers, upstream, lambda: 1000.0, rng, silence_s
+        )
+
+    def has(self, *engines: FakeEngine) -> None:
+        """These engines are the model's replicas now."""
+        self.fleet.replace_replicas(self.model, [engine.replica() for engine in engines])
+
+    @property
+    def candidate(self) -> Candidate:
+        """How the first replica stands."""
+        return self.candidates[0]
+
+    @property
+    def candidates(self) -> Sequence[Candidate]:
+        """How the replicas stand that may be chosen."""
+        return self.schedulers.of(self.model).choose(target_of(PROMPT, model=self.model)).candidates
+
+
+@pytest.fixture
+async def stand(upstream: UpstreamClient) -> AsyncIterator[Stand]:
+    """A stand that listens."""
+    stand = Stand(upstream)
+    stand.telemetry_client.start()
+    yield stand
+    await stand.telemetry_client.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something has become true."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.01)
+
+
+async def tell(tracked: Visit, *updates: Update) -> None:
+    """Send frames of telemetry, the first with the head of the answer."""
+    await tracked.send(HEAD + chunked(*map(encode_update, updates)))
+
+
+async def live(tracked: Visit) -> None:
+    """Tell once, and stay."""
+    await tell(tracked, SNAPSHOT)
+    await tracked.until_gone()
+
+
+async def test_what_an_engine_tells_is_known(start_engine: StartEngine, stand: Stand) -> None:
+    """First the snapshot, then the changes, also where a frame comes in pieces."""
+    frame = encode_update(Update(added=packed(KEYS[2:]), added_tokens=packed_tokens([190])))
+    go_on = asyncio.Event()
+
+    async def script(tracked: Visit) -> None:
+        await tell(tracked, SNAPSHOT)
+        await go_on.wait()
+        await tracked.send(chunked(frame[:3]), chunked(frame[3:]))
+        await tracked.until_gone()
+
+    engine = await start_engine(script)
+    stand.has(engine)
+    await until(lambda: stand.candidate.running == 5)
+    first = stand.candidate
+    go_on.set()
+    await until(lambda: stand.candidate.cached_keys == 3)
+
+    assert (first.waiting, first.pending_tokens, first.cached_keys) == (1, 700, 2)
+    assert first.cached_tokens == 128
+    assert b"GET /engine/telemetry " in engine.requests[0]
+    assert b"Bearer engine-key" in engine.requests[0]
+
+
+@pytest.mark.parametrize("ending", [b"", chunked(b"\xff\xff\xff\xff no telemetry")])
+async def test_a_broken_subscription_is_taken_up_again(
+    start_engine: StartEngine, stand: Stand, ending: bytes
+) -> None:
+    """After a cut or garbage nothing old is believed, and a new snapshot counts."""
+    again = asyncio.Event()
+
+    async def script(tracked: Visit) -> None:
+        if engine.connections == 1:
+            await tell(tracked, SNAPSHOT)
+            await until(lambda: stand.candidate.running == 5)
+            await tracked.send(ending)
+            tracked.writer.close()
+            return
+        await again.wait()
+        await tell(tracked, SNAPSHOT)
+        await tracked.until_gone()
+
+    engine = await start_engine(script)
+    stand.has(engine)
+    await until(lambda: engine.connections == 2)
+    between = stand.candidate
+    again.set()
+    await until(lambda: stand.candidate.running == 5)
+
+    assert (between.running, between.cached_keys) == (0, 0)
+    assert between.replica.shunned_until_s == 0.0, "it is back, so it is not shunned any more"
+
+
+async def test_a_replica_that_fell_silent_is_shunned(
+    start_engine: StartEngine, stand: Stand
+) -> None:
+    """A subscription that breaks off is the first sign of a dead engine."""
+
+    async def dying(tracked: Visit) -> None:
+        if engine.connections > 1:
+            tracked.writer.close()
+            return
+        await tell(tracked, SNAPSHOT)
+        await until(lambda: stand.candidate.running == 5)
+        tracked.writer.close()
+
+    engine = await start_engine(dying)
+    stand.has(engine)
+    (replica,) = stand.model.replicas.values()
+    await until(lambda: replica.shunned_until_s > 1000.0)
+
+    assert stand.candidate.running == 0
+    replica.shunned_until_s = 0.0
+    await until(lambda: replica.shunned_until_s > 1000.0)  # as long as it is not heard again
+
+
+@dataclass
+class Stuck:
+    """Two engines of one model, one of which stops in the middle of its work."""
+
+    stand: Stand
+    upstream: UpstreamClient
+    hung: FakeEngine
+    request: "asyncio.Task[object]"
+
+
+@pytest.fixture
+async def stuck(start_engine: StartEngine, upstream: UpstreamClient) -> AsyncIterator[Stuck]:
+    """A request waits for the engine that is about to stop."""
+    stand = Stand(upstream, silence_s=0.2)
+    stand.telemetry_client.start()
+
+    async def hang(tracked: Visit) -> None:
+        if b"POST" not in tracked.request:
+            await tell(tracked, SNAPSHOT)
+        await tracked.until_gone()
+
+    async def live(tracked: Visit) -> None:
+        await tell(tracked, SNAPSHOT)
+        while not tracked.writer.is_closing():
+            await tracked.send(chunked(encode_update(Update())))
+            await asyncio.sleep(0.02)
+
+    hung, well = await start_engine(hang), await start_engine(live)
+    stand.has(hung, well)
+    request = asyncio.create_task(upstream.request(hung.address, "POST", "/", []))
+    yield Stuck(stand, upstream, hung, request)
+    request.cancel()
+    await stand.telemetry_client.close()
+
+
+async def test_an_engine_that_falls_silent_is_given_up(stuck: Stuck) -> None:
+    """Whoever waits for its answer is told, and others are preferred to it."""
+    with pytest.raises(UpstreamFailed) as caught:
+        await asyncio.wait_for(stuck.request, PATIENCE_S)
+    assert caught.value.reason == "stuck"
+    hung, well = stuck.stand.model.replicas.values()
+    assert hung.shunned_until_s > 1000.0
+    assert well.shunned_until_s == 0.0
+
+
+async def test_the_only_engine_of_a_model_is_waited_for(stuck: Stuck) -> None:
+    """There is nowhere else to go, and it may yet answer."""
+    hung, _ = stuck.stand.model.replicas.values()
+    stuck.stand.fleet.replace_replicas(stuck.stand.model, [hung])
+    await until(lambda: hung.shunned_until_s > 1000.0)  # its telemetry has been given up
+    assert not stuck.request.done()
+
+
+async def test_an_engine_that_does_not_get_on_is_given_up(
+    start_engine: StartEngine, upstream: UpstreamClient, stand: Stand
+) -> None:
+    """One that still speaks, but whose step takes far longer than any should."""
+
+    async def stalled(tracked: Visit) -> None:
+        if b"POST" not in tracked.request:
+            await tell(tracked, SNAPSHOT, Update(stalled_s=LEAST_STALL_S - 1))
+            await until(lambda: len(engine.requests) == 2)
+            await tracked.send(chunked(encode_update(Update(stalled_s=LEAST_STALL_S + 1))))
+        await tracked.until_gone()
+
+    engine, other = await start_engine(stalled), await start_engine(live)
+    stand.has(engine, other)
+    await until(lambda: len(engine.requests) == 1)
+    with pytest.raises(UpstreamFailed) as caught:
+        await asyncio.wait_for(upstream.request(engine.address, "POST", "/", []), PATIENCE_S)
+    assert caught.value.reason == "stuck"
+
+
+async def test_patience_grows_with_each_engine_given_up(
+    start_engine: StartEngine, upstream: UpstreamClient, stand: Stand
+) -> None:
+    """Steps that are longer than thought are not given up again and again, and never end."""
+    stalls = iter([LEAST_STALL_S + 1, 2 * LEAST_STALL_S - 1, 2 * LEAST_STALL_S + 1])
+    say = asyncio.Event()
+
+    async def stalled(tracked: Visit) -> None:
+        if b"POST" not in tracked.request:
+            await tell(tracked, SNAPSHOT)
+            for stall_s in stalls:
+                await say.wait()
+                say.clear()
+                load = Load(running=int(stall_s), waiting=0, pending_tokens=0, free_tokens=0)
+                await tracked.send(chunked(encode_update(Update(stalled_s=stall_s, load=load))))
+        await tracked.until_gone()
+
+    async def ask() -> str:
+        with pytest.raises(UpstreamFailed) as caught:
+            await upstream.request(engine.address, "POST", "/", [])
+        return caught.value.reason
+
+    engine, other = await start_engine(stalled), await start_engine(live)
+    stand.has(engine, other)
+    await until(lambda: len(engine.requests) == 1)
+    first = asyncio.create_task(ask())
+    await until(lambda: len(engine.requests) == 2)
+    say.set()
+    assert await asyncio.wait_for(first, PATIENCE_S) == "stuck"
+    for replica in stand.model.replicas.values():
+        replica.shunned_until_s = 0.0
+    second = asyncio.create_task(ask())
+    await until(lambda: len(engine.requests) == 3)
+    say.set()
+    await until(lambda: 2 * LEAST_STALL_S - 1 in [c.running for c in stand.candidates])
+    assert not second.done()
+    say.set()
+    assert await asyncio.wait_for(second, PATIENCE_S) == "stuck"
+
+
+async def test_an_engine_without_telemetry_is_a_candidate(
+    start_engine: StartEngine, stand: Stand
+) -> None:
+    """It is asked again now and then, and never shunned for it."""
+
+    async def script(tracked: Visit) -> None:
+        await tracked.send(answer(b"", status=b"404 Not Found"))
+
+    engine = await start_engine(script)
+    stand.has(engine)
+    await until(lambda: len(engine.requests) >= 2)
+
+    assert stand.candidate.replica.shunned_until_s == 0.0
+
+
+async def test_subscriptions_end_with_their_replicas(
+    start_engine: StartEngine, stand: Stand
+) -> None:
+    """One that goes away is left alone; the one that stays goes on being followed."""
+
+    async def script(tracked: Visit) -> None:
+        await tell(tracked, SNAPSHOT)
+        await tracked.until_gone()
+        raise ConnectionError  # which the engine notes as a client that is gone
+
+    stays, goes = await start_engine(script), await start_engine(script)
+    stand.has(stays, goes)
+    await until(lambda: stand.candidate.running == 5)
+    stand.has(stays)
+    await asyncio.wait_for(goes.gone.wait(), PATIENCE_S)
+    is_still_followed = not stays.gone.is_set()
+    await stand.telemetry_client.close()
+    await asyncio.wait_for(stays.gone.wait(), PATIENCE_S)
+
+    assert is_still_followed
+    assert stays.connections == 1
+    stand.telemetry_client.start()

@@ -1,0 +1,233 @@
+"""Traces: what spans a request makes, and how the environment turns them on."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.trace import SpanKind, StatusCode, TraceFlags
+
+from gateway.config.serving_options import ServingOptions
+from gateway.errors import ConfigError
+from gateway.serving.request_metrics import RequestMetrics
+from gateway.serving.tracing import Tracer, tracer_of
+from gateway.upstream.client import UpstreamClient
+from tests.unit.conftest import StartEngine, answer
+from tests.unit.surface import CHAT, Surface, script
+
+TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
+PARENT = f"00-{TRACE_ID}-b7ad6b7169203331-01"
+
+
+@pytest.fixture
+def spans() -> InMemorySpanExporter:
+    """Where spans end."""
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def tracer(spans: InMemorySpanExporter) -> Iterator[Tracer]:
+    """A tracer that exports at once."""
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    tracer = Tracer(provider)
+    yield tracer
+    provider.shutdown()
+
+
+def by_name(spans: InMemorySpanExporter) -> dict[str, ReadableSpan]:
+    """All that have ended."""
+    return {span.name: span for span in spans.get_finished_spans()}
+
+
+async def test_a_request_is_a_span_with_its_steps_below(
+    upstream: UpstreamClient, start_engine: StartEngine, tracer: Tracer, spans: InMemorySpanExporter
+) -> None:
+    """Below the client's own span; the steps lie within the request."""
+    surface = Surface(upstream, request_metrics=RequestMetrics(tracer=tracer))
+    engine = await start_engine(script(answer(b"{}")))
+    surface.add("m", engine)
+
+    async with surface.client() as client:
+        headers = {"traceparent": PARENT, "tracestate": "a=b", "x-request-id": "mine"}
+        await client.post(CHAT, json={"model": "m"}, headers=headers)
+
+    found = by_name(spans)
+    root = found.pop(f"POST {CHAT}")
+    assert set(found) == {"receive", "route", "connect", "engine", "relay"}
+    assert root.kind is SpanKind.SERVER
+    assert format(root.context.trace_id, "032x") == TRACE_ID
+    assert root.parent
+    assert format(root.parent.span_id, "016x") == "b7ad6b7169203331"
+    assert root.attributes
+    assert root.attributes["gen_ai.operation.name"] == "chat"
+    assert root.attributes["gen_ai.request.model"] == "m"
+    assert root.attributes["gen_ai.response.model"] == "m"
+    assert root.attributes["http.response.status_code"] == 200
+    assert root.attributes["gateway.cached_tokens"] == 0
+    assert root.attributes["gateway.request_id"] == "mine"
+    assert root.attributes["gateway.outcome"] == "answered"
+    assert root.attributes["gateway.replica"] == engine.replica().id
+    for span in found.values():
+        assert span.parent
+        assert span.parent.span_id == root.context.span_id
+        times_ns = [root.start_time, span.start_time, span.end_time, root.end_time]
+        assert times_ns == sorted(times_ns, key=lambda time_ns: time_ns or 0)
+
+
+async def test_the_engine_hears_of_the_trace(
+    upstream: UpstreamClient, start_engine: StartEngine, tracer: Tracer, spans: InMemorySpanExporter
+) -> None:
+    """Its spans come below ours, not beside."""
+    surface = Surface(upstream, request_metrics=RequestMetrics(tracer=tracer))
+    engine = await start_engine(script(answer(b"{}")))
+    surface.add("m", engine)
+
+    async with surface.client() as client:
+        headers = {"traceparent": PARENT, "tracestate": "a=b"}
+        await client.post(CHAT, json={"model": "m"}, headers=headers)
+
+    root = by_name(spans)[f"POST {CHAT}"]
+    (request,) = engine.requests
+    wanted = f"traceparent: 00-{TRACE_ID}-{root.context.span_id:016x}-01\r\n".encode()
+    assert wanted in request
+    assert request.count(b"traceparent:") == 1
+    assert b"tracestate: a=b\r\n" in request
+
+
+async def test_a_failure_shows(
+    upstream: UpstreamClient, start_engine: StartEngine, tracer: Tracer, spans: InMemorySpanExporter
+) -> None:
+    """An error of the engine's marks the span."""
+    surface = Surface(upstream, request_metrics=RequestMetrics(tracer=tracer))
+    surface.add("m", await start_engine(script(answer(b"{}", status=b"500 Oh"))))
+
+    async with surface.client() as client:
+        await client.post(CHAT, json={"model": "m"})
+
+    root = by_name(spans)[f"POST {CHAT}"]
+    assert root.status.status_code is StatusCode.ERROR
+    assert root.attributes
+    assert root.attributes["http.response.status_code"] == 500
+
+
+@pytest.mark.parametrize(
+    ("model", "status"), [("unknown", 404), ("none", 503)], ids=["refused", "failed"]
+)
+async def test_an_error_has_its_status(
+    upstream: UpstreamClient, tracer: Tracer, spans: InMemorySpanExporter, model: str, status: int
+) -> None:
+    """Also one that is answered after the span has been written."""
+    surface = Surface(upstream, request_metrics=RequestMetrics(tracer=tracer))
+    surface.add("none").terms = ServingOptions(cold_start_timeout_s=0.05)
+
+    async with surface.client() as client:
+        response = await client.post(CHAT, json={"model": model})
+
+    (root,) = spans.get_finished_spans()[-1:]
+    assert root.attributes
+    assert root.attributes["http.response.status_code"] == response.status_code == status
+
+
+@pytest.mark.parametrize("state", ["x" * 4000, "=,=\x7f"], ids=["long", "strange"])
+async def test_what_is_no_trace_state_is_left_out(
+    upstream: UpstreamClient,
+    start_engine: StartEngine,
+    tracer: Tracer,
+    caplog: pytest.LogCaptureFixture,
+    state: str,
+) -> None:
+    """It does not get into the log, where a client could write what it likes."""
+    surface = Surface(upstream, request_metrics=RequestMetrics(tracer=tracer))
+    surface.add("m", await start_engine(script(answer(b"{}"))))
+
+    async with surface.client() as client:
+        headers = {"traceparent": PARENT, "tracestate": state}
+        response = await client.post(CHAT, json={"model": "m"}, headers=headers)
+
+    assert response.status_code == 200
+    assert not caplog.records
+
+
+async def test_what_is_not_sampled_is_not_written(
+    upstream: UpstreamClient, start_engine: StartEngine, spans: InMemorySpanExporter
+) -> None:
+    """The engine is told so, and answers all the same."""
+    provider = TracerProvider(sampler=ALWAYS_OFF)
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    surface = Surface(upstream, request_metrics=RequestMetrics(tracer=Tracer(provider)))
+    engine = await start_engine(script(answer(b"{}")))
+    surface.add("m", engine)
+
+    async with surface.client() as client:
+        response = await client.post(CHAT, json={"model": "m"})
+
+    assert response.status_code == 200
+    assert not spans.get_finished_spans()
+    parent = engine.requests[0].partition(b"traceparent: ")[2].partition(b"\r\n")[0]
+    assert not int(parent.split(b"-")[3], 16) & TraceFlags.SAMPLED
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"},
+        {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_SDK_DISABLED": "true"},
+        {"OTEL_METRICS_EXPORTER": "otlp"},
+    ],
+)
+def test_nothing_is_traced_unless_asked_for(environ: dict[str, str]) -> None:
+    """Without the standard variables, or with those that say no."""
+    assert tracer_of(environ) is None
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"OTEL_TRACES_EXPORTER": "console"},
+        {"OTEL_TRACES_EXPORTER": "otlp"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"},
+        {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:1/v1/traces"},
+        {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+    ],
+)
+async def test_the_standard_variables_turn_it_on(environ: dict[str, str]) -> None:
+    """An exporter by name, or an endpoint."""
+    tracer = tracer_of(environ)
+
+    assert tracer is not None
+    await tracer.close()
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER: `zipkin`"),
+        (
+            {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "x"},
+            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: `x`",
+        ),
+        (
+            {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
+            "OTEL_EXPORTER_OTLP_PROTOCOL: `http/json`",
+        ),
+    ],
+)
+def test_what_cannot_be_is_named(environ: dict[str, str], words: str) -> None:
+    """The variable, its value and what it may be."""
+    with pytest.raises(ConfigError, match=words):
+        tracer_of(environ)
+
+
+def test_off_it_imports_nothing() -> None:
+    """Who does not trace does not pay for it."""
+    code = (
+        "import sys; from gateway.serving.tracing import tracer_of; assert tracer_of({}) is None;"
+        "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

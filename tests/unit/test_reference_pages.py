@@ -1,0 +1,72 @@
+"""The reference tables, and the pages of docs/ that show them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from gateway.header_names import ENGINE_HEADERS, REQUEST_HEADERS, RESPONSE_HEADERS
+from gateway.reference.error_tables import INTERNAL, client_errors, error_tables
+from gateway.reference.markdown import table
+from gateway.reference.pages import TABLES, Topic, filled, marked, printed
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+HEADER = re.compile(rb'b"(x-[a-z][a-z-]*[a-z]|traceparent|tracestate)"')
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_a_page_is_up_to_date(path: Path) -> None:
+    """Its tables are those that the code gives now."""
+    page = path.read_text()
+    assert filled(page) == page, "run: gateway docs --update docs"
+
+
+def test_every_table_is_on_a_page() -> None:
+    """No table is generated for nobody."""
+    shown = {mark for path in PAGES for mark in marked(path.read_text())}
+    assert shown == {(topic.value, name) for topic, tables in TABLES.items() for name in tables()}
+
+
+def test_an_unknown_table_is_an_error() -> None:
+    """A page that marks a table nobody generates is not passed over."""
+    with pytest.raises(KeyError):
+        filled("<!-- table: errors haproxy -->\n<!-- end of table -->")
+    with pytest.raises(ValueError, match="nothing"):
+        filled("<!-- table: nothing gateway -->\n<!-- end of table -->")
+
+
+@pytest.mark.parametrize("topic", TABLES)
+def test_a_topic_prints_all_its_tables(topic: Topic) -> None:
+    """Each table has a name above it."""
+    names = re.findall(r"(?m)^## (.*)$", printed(topic))
+    assert names == list(TABLES[topic]())
+
+
+def test_a_cell_stays_in_its_row() -> None:
+    """Line breaks and bars do not break a table."""
+    text = table(("a", "b"), [("one\n  two", "x | y")])
+    assert text == "| a | b |\n| --- | --- |\n| one two | x \\| y |"
+
+
+def test_every_error_that_a_client_may_see_has_its_row() -> None:
+    """Status, type and code of each class, and a meaning."""
+    rows = error_tables()["gateway"].splitlines()[2:]
+    for error in client_errors():
+        start = f"| {error.status} | `{error.code}` | `{error.type}` | "
+        (row,) = (row for row in rows if row.startswith(start))
+        assert len(row) > len(start) + 5
+    assert not any(error.code in row for error in INTERNAL for row in rows)
+
+
+def test_every_header_in_the_code_is_in_the_catalogue() -> None:
+    """The gateway names its headers in one module, and engines use no others."""
+    known = {each.name for each in (*REQUEST_HEADERS, *RESPONSE_HEADERS, *ENGINE_HEADERS)}
+    elsewhere = {
+        path.relative_to(ROOT).as_posix(): names
+        for package in ("gateway", "deployments")
+        for path in (ROOT / package).rglob("*.py")
+        if path.name != "header_names.py" and (names := HEADER.findall(path.read_bytes()))
+    }
+    assert {path for path in elsewhere if path.startswith("gateway/")} == set()
+    assert {name for names in elsewhere.values() for name in names} <= known
