@@ -26,7 +26,7 @@ def gateway(
 
     An engine takes long to start: modules share these, and the last that needs the twins ends them.
     """
-    with GatewayProcess(with_twins(dev_config, 2), tmp_path_factory.mktemp("gateway")) as running:
+    with GatewayProcess(with_twins(dev_config), tmp_path_factory.mktemp("gateway")) as running:
         yield running
 
 
