@@ -18,7 +18,7 @@ from deployments.engine import Engine, Model
 from deployments.placement import serve_options
 from deployments.request_router import FleetRequestRouter
 from deployments.router import Router
-from gateway.cluster.rollover import SURGE_PERCENT
+from gateway.cluster.rollover import MAX_SURGE_PERCENT
 from gateway.config.loader import parse_entry
 from gateway.config.model import ModelEntry
 
@@ -42,7 +42,7 @@ def gateway(args: dict[str, JsonValue]) -> serve.Application:
         ray_actor_options={"num_cpus": 0.2},
         health_check_period_s=2,
         graceful_shutdown_timeout_s=600,
-        max_surge_percent=SURGE_PERCENT,
+        max_surge_percent=MAX_SURGE_PERCENT,
         # A line per request is a tenth of what a router costs; HAProxy and the gateway count them.
         logging_config=LoggingConfig(enable_access_log=False),
     ).bind()
@@ -58,7 +58,7 @@ def model(args: dict[str, JsonValue]) -> serve.Application:
         health_check_period_s=2,
         graceful_shutdown_timeout_s=entry.drain_timeout_s + STOP_MARGIN_S,
         max_constructor_retry_count=START_ATTEMPTS,
-        max_surge_percent=SURGE_PERCENT,
+        max_surge_percent=MAX_SURGE_PERCENT,
         request_router_config=RequestRouterConfig(request_router_class=FleetRequestRouter),
         **scale(entry),
         **serve_options(entry),

@@ -18,8 +18,13 @@ from typing import Any
 
 from ray.serve.config import AutoscalingContext
 
-from gateway.autoscaling.desired_replicas import NOTHING, DesiredReplicas, ScalingTargets, need
-from gateway.autoscaling.stabilizer import ScalingInput, Stabilizer
+from gateway.autoscaling.desired_replicas import (
+    NO_REPLICAS,
+    DesiredReplicas,
+    ScalingTargets,
+    desired_replicas,
+)
+from gateway.autoscaling.stabilizer import ScalingSnapshot, Stabilizer
 from gateway.autoscaling.staleness import Staleness
 from gateway.autoscaling.wake_timeout import WakeTimeout
 from gateway.engine_telemetry.stats import EngineStats, read_stats
@@ -71,45 +76,45 @@ class EnginePolicy:
     def _look(self, ctx: AutoscalingContext) -> int:
         running = ctx.running_replicas
         stats = self._stats(ctx)
-        load = need(stats, self._goals) if stats else NOTHING
+        load = desired_replicas(stats, self._goals) if stats else NO_REPLICAS
         if ctx.total_queued_requests and not load.total:
-            load = DesiredReplicas(sequences=1.0, lasting=1.0)
+            load = DesiredReplicas(sequences=1.0, without_backlog=1.0)
         self._start_s = max((each.start_s for each in stats), default=self._start_s)
         if self._gives_up(ctx):
             logger.info("%s: no replica runs, and nobody waits for one any more", ctx.app_name)
             return 0
         target: int = ctx.target_num_replicas
         decided = self._governor.decide(
-            ScalingInput(
+            ScalingSnapshot(
                 now_s=self._now(),
-                need=load,
-                is_known=len(stats) == len(running) and (bool(running) or not target),
+                desired=load,
+                is_complete=len(stats) == len(running) and (bool(running) or not target),
                 running=len(running),
                 target=target,
                 start_s=self._start_s,
-                least=ctx.capacity_adjusted_min_replicas,
-                most=ctx.capacity_adjusted_max_replicas,
+                min_replicas=ctx.capacity_adjusted_min_replicas,
+                max_replicas=ctx.capacity_adjusted_max_replicas,
             )
         )
         if decided != target:
             message = "%s: %d replicas instead of %d: its load needs %.2f, by its %s"
-            logger.info(message, ctx.app_name, decided, target, load.total, load.cause)
+            logger.info(message, ctx.app_name, decided, target, load.total, load.bottleneck)
         return decided
 
     def _stats(self, ctx: AutoscalingContext) -> list[EngineStats]:
         """Of the replicas that run and have told their load lately."""
         series = (ctx.raw_metrics or {}).get("slots", {})
         told_s = {replica: points[-1].timestamp for replica, points in series.items() if points}
-        heard = self._hearing.hear(self._now(), told_s)
+        heard = self._hearing.update(self._now(), told_s)
         told = read_stats(ctx.aggregated_metrics or {})
         return [told[r] for r in ctx.running_replicas if r in told and r in heard]
 
     def _gives_up(self, ctx: AutoscalingContext) -> bool:
         """Whether a model that may sleep does so although its replica has not come."""
-        is_over = self._patience.is_over(
+        is_over = self._patience.has_expired(
             self._now(),
             self._start_s,
             is_starting=ctx.target_num_replicas > 0 and not ctx.running_replicas,
-            is_waited=bool(ctx.total_queued_requests),
+            is_awaited=bool(ctx.total_queued_requests),
         )
         return is_over and ctx.capacity_adjusted_min_replicas == 0

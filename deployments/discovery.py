@@ -179,7 +179,7 @@ class Discovery:
             self._fleet.remove(app.model)
             app.model = ServedModel(entry["name"], created_s=int(overview.last_deployed_time_s))
         app.model.deployed_s = overview.last_deployed_time_s
-        app.model.terms = ServingOptions.model_validate(entry)
+        app.model.options = ServingOptions.model_validate(entry)
         if name not in self._applications:
             self._applications[name] = app
             self._listen(app)

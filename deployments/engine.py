@@ -182,7 +182,7 @@ async def start_engine(entry: ModelEntry) -> RunningEngine:
             from deployments.engines.vllm import VllmEngine  # noqa: PLC0415
 
             return await VllmEngine.start(
-                vllm_arguments(entry), adapter_files(entry), entry.most_loaded_adapters
+                vllm_arguments(entry), adapter_files(entry), entry.loaded_adapters_limit
             )
 
 

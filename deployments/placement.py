@@ -6,8 +6,8 @@ from typing import Any
 import ray
 from ray.util import get_current_placement_group, placement_group_table
 
-from gateway.cluster.placement import Placement, Resources, place, rank_order
-from gateway.config.hardware import Cpu, Placed
+from gateway.cluster.placement import Placement, Resources, plan_placement, rank_order
+from gateway.config.hardware import Cpu, PlacedEntry
 from gateway.config.model import ModelEntry
 from gateway.config.vllm import VllmEntry
 
@@ -19,7 +19,7 @@ IN_CORE = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 
 def serve_options(entry: ModelEntry) -> dict[str, Any]:
     """The deployment options that place the engines of an entry."""
-    placement = place(entry)
+    placement = plan_placement(entry)
     env = environment(entry)
     options: dict[str, Any] = {"ray_actor_options": actor_options(placement, env)}
     if placement.bundles:
@@ -47,7 +47,7 @@ def executor(entry: VllmEntry) -> str | None:
     none are bound such a process does harm: it and the engine core spin while they wait for each
     other, on cores that other engines could use.
     """
-    backend = place(entry).executor
+    backend = plan_placement(entry).executor
     is_unbound = isinstance(entry.accelerator, Cpu) and environment(entry)[THREADS_BIND] == UNBOUND
     return IN_CORE if backend == "uni" and is_unbound else backend
 
@@ -63,7 +63,7 @@ def actor_options(placement: Placement, env: dict[str, str]) -> dict[str, Any]:
     return options
 
 
-def rank_environment(entry: Placed) -> dict[str, str]:
+def rank_environment(entry: PlacedEntry) -> dict[str, str]:
     """The variables by which vLLM puts its ranks where this replica's bundles lie.
 
     Called in the replica, before its engine starts; empty where no worker has its own bundle.
@@ -71,7 +71,7 @@ def rank_environment(entry: Placed) -> dict[str, str]:
     Raises:
         PlacementFailed: a pipeline stage would span two nodes.
     """
-    if place(entry).strategy != "PACK":
+    if plan_placement(entry).strategy != "PACK":
         return {}
     nodes = placement_group_table(get_current_placement_group())["bundles_to_node_id"]
     order = rank_order(
@@ -82,11 +82,11 @@ def rank_environment(entry: Placed) -> dict[str, str]:
     return {"VLLM_RAY_BUNDLE_INDICES": ",".join(map(str, order))}
 
 
-def reserved(entry: Placed) -> dict[str, Resources]:
+def reserved(entry: PlacedEntry) -> dict[str, Resources]:
     """What this replica of the entry's model has reserved on each node, by the node's id."""
     group = get_current_placement_group()
     if group is None:
-        return {ray.get_runtime_context().get_node_id(): place(entry).actor}
+        return {ray.get_runtime_context().get_node_id(): plan_placement(entry).actor}
     table = placement_group_table(group)
     amounts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for bundle, node in table["bundles_to_node_id"].items():

@@ -1,6 +1,6 @@
 """A model's changed engines replace its old ones, also where there is no room for both.
 
-Serve starts changed engines beside the old ones (`SURGE_PERCENT` of them at a time, at least one)
+Serve starts changed engines beside the old ones (`MAX_SURGE_PERCENT` of them at once, at least one)
 and stops an old one only when a changed one runs. Where the cluster has no room beside the old
 engines, that would wait for ever: then as many old ones stop as it takes. Each finishes what it has
 taken; requests that no engine takes meanwhile wait in the routers. An engine that is asked to yield
@@ -25,9 +25,9 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import DeploymentStatusOverview, ReplicaState
 
 from deployments.shortage import UNEXPLAINED, read_cluster, unplaced
-from gateway.cluster.placement import place
-from gateway.cluster.rollover import Holder, yielding
-from gateway.cluster.shortage import Cluster, shortage
+from gateway.cluster.placement import plan_placement
+from gateway.cluster.rollover import ReplicaReservation, replicas_to_stop
+from gateway.cluster.shortage import Cluster, explain_shortage
 from gateway.config.loader import parse_entry
 
 PERIOD_S = 2.0
@@ -53,7 +53,7 @@ class _Situation:
     cluster: Cluster
     is_loading: bool
     """Whether another changed engine has a place, and starts there."""
-    old: Sequence[Holder]
+    old: Sequence[ReplicaReservation]
     mute: int
     """Engines that answer with an error, taken for old ones; nothing else is known of them."""
     changed: int
@@ -74,7 +74,7 @@ class Rollover:
         self._entry = entry
         self._version = version
         self._engine = engine
-        self._placement = place(parse_entry(entry))
+        self._placement = plan_placement(parse_entry(entry))
         self._looks_in_vain = 0
         self._looks_for_nodes = 0
         self._asked: Sequence[str] = ()
@@ -110,13 +110,13 @@ class Rollover:
         return f"a changed engine {self._shortage(cluster) or _UNEXPLAINED_CHANGE}; {self._plan}"
 
     def _shortage(self, cluster: Cluster) -> str | None:
-        return shortage(self._placement, cluster)
+        return explain_shortage(self._placement, cluster)
 
     def _waiting(self) -> tuple[int, Cluster | None]:
         """How many engines are on no node yet, and the cluster if Ray seeks a place for one."""
         count = unplaced(self._engine.app_name, self._engine.deployment_name)
         cluster = read_cluster() if count else None
-        return count, cluster if cluster and cluster.is_seeking(self._placement) else None
+        return count, cluster if cluster and cluster.has_demand_for(self._placement) else None
 
     async def _look(self, overview: DeploymentStatusOverview) -> None:
         states = overview.replica_states
@@ -134,13 +134,13 @@ class Rollover:
         await self._decide(now)
 
     async def _decide(self, now: _Situation) -> None:
-        if now.cluster.coming and self._looks_for_nodes * PERIOD_S < PATIENCE_WITH_NODES_S:
+        if now.cluster.pending_nodes and self._looks_for_nodes * PERIOD_S < PATIENCE_WITH_NODES_S:
             self._looks_for_nodes += 1
             self._say(
                 f"old engines go on meanwhile, {PATIENCE_WITH_NODES_S / 60:g} minutes at most", now
             )
             return
-        leaving = yielding(self._placement, now.cluster, now.old)
+        leaving = replicas_to_stop(self._placement, now.cluster, now.old)
         if not now.old:
             self._say("its old engines do not answer, and go on as they are", now)
         elif leaving is None:
@@ -196,7 +196,7 @@ class Rollover:
         return _Situation(
             cluster=cluster,
             is_loading=is_loading,
-            old=[Holder(holding["replica"], holding["reserved"]) for holding in old],
+            old=[ReplicaReservation(holding["replica"], holding["reserved"]) for holding in old],
             mute=len(answers) - len(prefix_index),
             changed=len(prefix_index) - len(old),
         )

@@ -43,8 +43,9 @@ def cluster_of(status: ClusterStatus) -> Cluster:
     """Ray's own description of the cluster, as far as it decides where replicas go."""
     return Cluster(
         nodes=[_node(node) for node in (*status.active_nodes, *status.idle_nodes)],
-        coming=len(status.pending_nodes) + sum(launch.count for launch in status.pending_launches),
-        sought=_sought(status.resource_demands),
+        pending_nodes=len(status.pending_nodes)
+        + sum(launch.count for launch in status.pending_launches),
+        pending_demands=_sought(status.resource_demands),
     )
 
 

@@ -43,11 +43,11 @@ def main(
 
 @app.command()
 def check(
-    file: Annotated[Path, typer.Argument(help="A deployment's YAML file.")],
+    file: Annotated[Path, typer.Argument(help="YAML file of a deployment.")],
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
-    """Validate a deployment's file and print what it would run; starts nothing."""
+    """Validate a deployment file and print what it would run, without starting anything."""
     try:
         plan = Plan.of(load_config(file))
     except ConfigError as error:
@@ -92,22 +92,22 @@ app.command("simulate")(simulate)
 
 
 def _print_plan(file: Path, plan: Plan) -> None:
-    # A pipe or a file has no width to fit: leave lines whole there.
+    # Pipes and files have no width: do not wrap lines there.
     console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 240)
-    console.print(_models(plan))
-    console.print("workers, GPUs and CPUs are those of one replica")
+    console.print(_model_table(plan))
+    console.print("workers, GPUs and CPUs are per replica")
     console.print(f"at min replicas: {plan.min_gpus:g} GPUs, {plan.min_cpus:g} CPUs")
     console.print(f"at max replicas: {plan.max_gpus:g} GPUs, {plan.max_cpus:g} CPUs")
     console.print(
-        f"while entries change: {plan.surge_gpus:g} GPUs, {plan.surge_cpus:g} CPUs more;"
-        " where there is no room for a changed replica, old ones stop first"
+        f"while entries change: {plan.surge_gpus:g} more GPUs, {plan.surge_cpus:g} more CPUs;"
+        " if there is no room for a changed replica, old ones stop first"
     )
     if plan.names:
-        console.print(_names(plan.names))
+        console.print(_name_table(plan.names))
     console.print(f"{file}: OK")
 
 
-def _models(plan: Plan) -> Table:
+def _model_table(plan: Plan) -> Table:
     table = Table("model", "engine", "source", "replicas", "workers", "GPUs", "CPUs")
     table.add_column("executor")
     table.add_column("placement")
@@ -121,7 +121,7 @@ def _models(plan: Plan) -> Table:
     return table
 
 
-def _names(names: list[NamePlan]) -> Table:
+def _name_table(names: list[NamePlan]) -> Table:
     table = Table("name", "kind", "goes to", "falls back to", "copies go to")
     for n in names:
         goes_to = _shares(n.shares) if n.kind == "split" else ", ".join(n.shares)

@@ -1,4 +1,4 @@
-"""Every error of the gateway, with its HTTP status and OpenAI's `type` and `code` for it.
+"""All errors of the gateway, with their HTTP status and OpenAI's `type` and `code`.
 
 GatewayError                    500  api_error
 ├── ConfigError                      (never reaches a client: stops the start)
@@ -30,45 +30,45 @@ import msgspec
 
 from gateway import header_names
 
-URL_SHOWN = 200
+MAX_SHOWN_PATH = 200
 """Characters of a client's path that an error repeats."""
-MODEL_NAME_SHOWN = 200
+MAX_SHOWN_MODEL = 200
 """Characters of a client's model name that an error repeats."""
 
 
 DRAINING = (header_names.DRAINING, b"1")
-"""The response header by which a router knows that an engine is going away."""
+"""Response header that tells a router that an engine is shutting down."""
 NO_RETRY = (header_names.SHOULD_RETRY, b"false")
-"""The response header that keeps OpenAI's and Anthropic's clients from sending a request again."""
+"""Response header that keeps OpenAI's and Anthropic's clients from sending a request again."""
 
 
 class Reason(StrEnum):
-    """Why an engine's answer did not come: words for metrics, not for clients."""
+    """Why an engine did not answer: a label for metrics and logs, not shown to clients."""
 
     UNREACHABLE = "unreachable"
-    """No connection; the engine has noticed nothing of the request."""
+    """No connection could be made; the request never reached the engine."""
     BROKE_OFF = "broke_off"
-    """A connection that ended before the answer did."""
+    """The connection ended before the answer did."""
     STUCK = "stuck"
-    """It was given up, silent or getting no further."""
+    """The engine stopped making progress, and its connection was closed."""
     DRAINING = "draining"
-    """It takes nothing new."""
+    """The engine is shutting down and accepts no new requests."""
     ANSWERED_5XX = "answered_5xx"
-    """It answered that the fault is its own."""
+    """The engine answered with a 5xx status."""
     ENGINE_ERROR = "engine_error"
-    """It ended a stream with an error of its own."""
+    """The engine ended a stream with an error event."""
     INVALID = "invalid"
-    """What came was no HTTP."""
+    """The engine's bytes were not valid HTTP."""
     KEY = "key"
-    """It does not accept the gateway's key."""
+    """The engine rejected the gateway's key."""
     SILENT = "silent"
-    """It did not say in time what it was asked beside the answer itself."""
+    """An auxiliary request, such as tokenization, timed out."""
     CLOSING = "closing"
-    """The gateway itself is ending."""
+    """The gateway is shutting down."""
 
 
 class ErrorDetail(msgspec.Struct, frozen=True):
-    """The inside of an OpenAI error object."""
+    """Content of an OpenAI error object."""
 
     message: str
     type: str
@@ -83,7 +83,7 @@ class ErrorBody(msgspec.Struct, frozen=True):
 
 
 class AnthropicErrorBody(msgspec.Struct, frozen=True, tag="error"):
-    """Anthropic's error envelope, for its SDK; what OpenAI's has more does not disturb it."""
+    """Anthropic's error envelope; its SDK ignores OpenAI's extra fields."""
 
     error: ErrorDetail
 
@@ -112,11 +112,11 @@ class GatewayError(Exception):
 
     @property
     def detail(self) -> ErrorDetail:
-        """The error in OpenAI's words."""
+        """The error as OpenAI's error object."""
         return ErrorDetail(self.message, self.type, self.param, self.code)
 
     def body(self, *, is_anthropic: bool = False) -> bytes:
-        """The error as OpenAI's JSON, UTF-8; `is_anthropic` makes it Anthropic's as well."""
+        """Encode the error as OpenAI's JSON; `is_anthropic` makes it valid for Anthropic too."""
         envelope = AnthropicErrorBody if is_anthropic else ErrorBody
         return msgspec.json.encode(envelope(self.detail))
 
@@ -125,13 +125,13 @@ class GatewayError(Exception):
 
 
 class ConfigError(GatewayError):
-    """A configuration that cannot be run; the message names the file and the place in it."""
+    """The configuration is invalid; the message names the file, the line and the field."""
 
     code = "invalid_configuration"
 
 
 class PlacementFailed(GatewayError):
-    """A replica's workers came to lie where they cannot work together."""
+    """Ray placed a replica's workers on nodes where they cannot work together."""
 
     code = "placement_failed"
 
@@ -188,9 +188,9 @@ class UnknownRoute(InvalidRequest):
 
     @classmethod
     def for_url(cls, method: str, path: str) -> "UnknownRoute":
-        """The error for a method and a path, of which it shows the beginning."""
+        """Make the error for a method and a path; a long path is cut."""
         return cls(
-            f"Unknown request URL: {method} {path[:URL_SHOWN]}."
+            f"Unknown request URL: {method} {path[:MAX_SHOWN_PATH]}."
             " Please check the URL for typos, or see the docs at /docs."
         )
 
@@ -209,11 +209,11 @@ class ModelNotFound(InvalidRequest):
     code = "model_not_found"
 
     def __init__(self, model: str, param: str | None = "model") -> None:
-        shown = model if len(model) <= MODEL_NAME_SHOWN else model[:MODEL_NAME_SHOWN] + "..."
+        shown = model if len(model) <= MAX_SHOWN_MODEL else model[:MAX_SHOWN_MODEL] + "..."
         super().__init__(
             f"The model `{shown}` does not exist or you do not have access to it.", param
         )
-        # `Exception.__reduce__` calls the class with `args`: keep them our own.
+        # Unpickling calls the class with `args`, so they must be its own arguments.
         self.args = (model, param)
 
 
@@ -230,42 +230,35 @@ class MethodNotAllowed(InvalidRequest):
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """What is allowed."""
+        """The allowed methods."""
         return [(header_names.ALLOW, self.allow.encode())]
 
 
-class _BodyUnread(InvalidRequest):
-    """The rest of the body is not read."""
+class _UnreadBody(InvalidRequest):
+    """The rest of the request's body is not read, so the connection must close."""
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """The connection cannot go on: what follows on it is still this request."""
+        """Close the connection: its next bytes would still belong to this request."""
         return [(b"connection", b"close")]
 
 
-class BodyTooSlow(_BodyUnread):
+class BodyTooSlow(_UnreadBody):
     """The request's body did not arrive in time."""
 
     status = 408
     code = "body_timeout"
 
 
-class BodyTooLarge(_BodyUnread):
+class BodyTooLarge(_UnreadBody):
     """The body is larger than `max_body_mb`."""
 
     status = 413
     code = "body_too_large"
 
 
-class Overloaded(GatewayError):
-    """The model has more requests than it can start in time; comes with `Retry-After`.
-
-    The message names the limit that was reached.
-    """
-
-    status = 429
-    type = "rate_limit_error"
-    code = "overloaded"
+class _RetryLater(GatewayError):
+    """The model cannot take the request now; `retry_after_s` says when it should be able to."""
 
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message, "model")
@@ -274,8 +267,19 @@ class Overloaded(GatewayError):
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """When there should be room again."""
-        return [_retry_after(self.retry_after_s)]
+        """When to retry, in whole seconds."""
+        return [(header_names.RETRY_AFTER, b"%d" % max(1, math.ceil(self.retry_after_s)))]
+
+
+class Overloaded(_RetryLater):
+    """The model has more requests than it can start in time; comes with `Retry-After`.
+
+    The message names the limit that was reached.
+    """
+
+    status = 429
+    type = "rate_limit_error"
+    code = "overloaded"
 
 
 class UpstreamFailed(GatewayError):
@@ -289,11 +293,11 @@ class UpstreamFailed(GatewayError):
         self.args = (message, reason)
         self.reason = reason
         self.is_final = False
-        """Engines have died under the request, which is not to be sent again."""
+        """Several engines died under the request, so it must not be sent again."""
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """Whether not to try again."""
+        """Ask clients not to retry a final failure."""
         return [NO_RETRY] if self.is_final else []
 
 
@@ -312,25 +316,15 @@ class EngineDraining(GatewayError):
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """When to try again, should there be no other engine."""
+        """When to retry if there is no other engine."""
         return [(header_names.RETRY_AFTER, b"1"), DRAINING]
 
 
-class ModelUnavailable(GatewayError):
+class ModelUnavailable(_RetryLater):
     """The model exists, but no engine can take the request now; comes with `Retry-After`."""
 
     status = 503
     code = "model_unavailable"
-
-    def __init__(self, message: str, retry_after_s: float) -> None:
-        super().__init__(message, "model")
-        self.args = (message, retry_after_s)
-        self.retry_after_s = retry_after_s
-
-    @property
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        """When to try again."""
-        return [_retry_after(self.retry_after_s)]
 
 
 class DeadlineExceeded(GatewayError):
@@ -342,9 +336,5 @@ class DeadlineExceeded(GatewayError):
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """Not to begin again what nobody waits for."""
+        """Ask clients not to retry: the deadline has passed."""
         return [NO_RETRY]
-
-
-def _retry_after(seconds: float) -> tuple[bytes, bytes]:
-    return header_names.RETRY_AFTER, b"%d" % max(1, math.ceil(seconds))

@@ -1,4 +1,4 @@
-"""What goes wrong on the way to an answer, and what was done about it: counted and logged."""
+"""Counts and logs the faults of requests, and what was done about each."""
 
 import logging
 from collections import Counter
@@ -6,36 +6,36 @@ from enum import StrEnum
 
 import msgspec
 
-from gateway.metrics import FAULTS, Recorder, Unrecorded
+from gateway.metrics import FAULTS, NullRecorder, Recorder
 
 logger = logging.getLogger(__name__)
 
 
 class Action(StrEnum):
-    """What became of the request, or the replica."""
+    """What was done about a fault."""
 
     RETRIED = "retried"
-    """Sent to another replica; its client notices nothing."""
+    """The request was sent to another replica; its client notices nothing."""
     RESUMED = "resumed"
-    """Its stream was carried on by another replica."""
+    """Another replica continued the stream; its client notices nothing."""
     FAILED = "failed"
-    """Its client got an error instead of an answer."""
+    """The client got an error instead of an answer."""
     CUT = "cut"
-    """Its stream ended with an error event."""
+    """The stream ended with an error event."""
     SHED = "shed"
-    """Turned away, to come again later."""
+    """The request was rejected; its client may retry later."""
     FELL_BACK = "fell back"
-    """Sent to another model; its client notices by a header only."""
+    """The request was sent to another model; only a response header shows it."""
     EJECTED = "ejected"
     """The replica gets no requests for a while."""
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """One thing that went wrong."""
+    """Kind of fault: the labels of its counter."""
 
     model: str
     reason: str
-    """A word from a small set: it is a label of the counter."""
+    """One of a small set of words, because it is a label."""
     action: Action
 
 
@@ -43,19 +43,21 @@ class Faults:
     """Counts faults and logs each."""
 
     def __init__(self, recorder: Recorder | None = None) -> None:
-        self._recorder = recorder or Unrecorded()
+        self._recorder = recorder or NullRecorder()
         self._counts: Counter[Fault] = Counter()
 
     @property
     def counts(self) -> list[tuple[Fault, int]]:
-        """Each fault and how often it was noted, the most frequent first."""
+        """Each kind of fault and its count, the most frequent first."""
         return self._counts.most_common()
 
-    def note(self, fault: Fault, *, request_id: str = "-", replica: str = "-", why: str) -> None:
-        """Count a fault, and log it with whom it concerned and `why`, in words."""
+    def record(
+        self, fault: Fault, *, request_id: str = "-", replica: str = "-", message: str
+    ) -> None:
+        """Count a fault, and log it with the request, the replica and a message."""
         self._counts[fault] += 1
         self._recorder.count(FAULTS, (fault.model, fault.reason, fault.action.value))
         logger.warning(
             "request %s: model %s: replica %s: %s (%s): %s",
-            *(request_id, fault.model, replica, fault.reason, why, fault.action),
+            *(request_id, fault.model, replica, fault.reason, message, fault.action),
         )

@@ -1,18 +1,18 @@
-"""Every metric of the gateway's own, with its labels: the one place that names them.
+"""Catalogue of the gateway's own metrics and their labels.
 
-Whoever has something to tell gives it to a `Recorder`; Ray's metrics agent exports what Ray's
-recorder is told (`deployments.metrics`). The values of all labels come from small sets: names that
-the configuration has, or words of ours; never what a client invents.
+Metrics are recorded through a `Recorder`; the one in `deployments.metrics` passes them to Ray's
+metrics agent, which exports them. Label values come from small sets: names in the configuration,
+or fixed words; never anything that a client can invent.
 """
 
 from dataclasses import dataclass
 from typing import Protocol
 
 Labels = tuple[str, ...]
-"""The values of a metric's labels, in their order."""
+"""Values of a metric's labels, in order."""
 
 NO_MODEL = "-"
-"""Stands for the model of a request that names none there is."""
+"""Label value for the model of a request that names no known model."""
 
 _UNTIL_A_SECOND = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 _UNTIL_MINUTES = (2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -21,7 +21,7 @@ _SHORT = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Metric:
-    """What is told, and by which labels."""
+    """Name, labels and meaning of a metric."""
 
     name: str
     labels: tuple[str, ...] = ("model",)
@@ -29,62 +29,62 @@ class Metric:
 
     @property
     def exported_name(self) -> str:
-        """Its name at Prometheus, where Ray's agent puts it."""
+        """Name in Prometheus, as Ray's agent exports it."""
         return f"ray_{self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Counter(Metric):
-    """Something that only grows."""
+    """Value that only grows."""
 
     @property
     def exported_name(self) -> str:
-        """Its name at Prometheus."""
+        """Name in Prometheus."""
         return f"ray_{self.name}_total"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Gauge(Metric):
-    """How something stands now, as each router sees it."""
+    """Current value, as each router sees it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Histogram(Metric):
-    """How something is distributed; `bounds`: the upper ends of its buckets."""
+    """Distribution of a value; `bounds` are the upper bounds of its buckets."""
 
     bounds: tuple[float, ...]
 
 
 class Recorder(Protocol):
-    """Takes what there is to tell."""
+    """Interface that records metrics."""
 
     def count(self, metric: Counter, labels: Labels, amount: float = 1.0) -> None:
-        """Let a counter grow."""
+        """Increase a counter."""
 
     def set(self, metric: Gauge, labels: Labels, value: float) -> None:
-        """Say how a gauge stands."""
+        """Set a gauge."""
 
     def observe(self, metric: Histogram, labels: Labels, value: float) -> None:
-        """Add one observation."""
+        """Add an observation to a histogram."""
 
     def flush(self) -> None:
-        """Pass on what was only noted so far; to be called every few seconds."""
+        """Pass on buffered values; to be called every few seconds."""
 
 
-class Unrecorded:
-    """A recorder where nobody asks."""
+class NullRecorder:
+    """Recorder that discards everything."""
 
     def count(self, metric: Counter, labels: Labels, amount: float = 1.0) -> None:
-        """Forget it."""
+        """Discard it."""
 
     def set(self, metric: Gauge, labels: Labels, value: float) -> None:
-        """Forget it."""
+        """Discard it."""
 
     def observe(self, metric: Histogram, labels: Labels, value: float) -> None:
-        """Forget it."""
+        """Discard it."""
 
     def flush(self) -> None:
-        """There is nothing."""
+        """Do nothing."""
 
 
 REQUESTS = Counter(
@@ -199,4 +199,4 @@ METRICS: tuple[Metric, ...] = (
     *(IN_FLIGHT, QUEUED, AWAITING_START, REPLICAS),
     *(PREFILL, STEP, SEQUENCE, TOKENS_PER_BYTE, OUTPUT_TOKENS),
 )
-"""All of them."""
+"""All metrics, in the order of the docs."""

@@ -112,7 +112,7 @@ class Adapters:
         return AdapterState(
             loaded=[stay.name for stay in self._loaded if stay.closed is None],
             broken={name: failure.reason for name, failure in self._failures.items()},
-            most=self._most,
+            max_loaded=self._most,
             load_s=self._load_s,
         )
 

@@ -110,7 +110,7 @@ class SimulatedEngine:
         loader = _Loader(entry.simulation, clock)
         self._adapters = Adapters(
             self.facts.adapters,
-            entry.most_loaded_adapters,
+            entry.loaded_adapters_limit,
             loader,
             self.report.note_adapters,
             clock.now,
@@ -313,7 +313,7 @@ def _facts(entry: SimEntry) -> EngineFacts:
         max_sequences=simulation.max_sequences,
         # What is longer would wait for room in the cache for ever.
         max_model_len=min(simulation.max_model_len, whole_blocks),
-        takes_priority=True,
+        supports_priority=True,
         step_tokens=simulation.step_tokens,
         adapters=tuple(adapter.name for adapter in entry.adapters),
     )

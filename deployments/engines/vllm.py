@@ -371,7 +371,7 @@ def _facts(llm: AsyncLLM, routes: Iterable[object], adapters: Iterable[str]) -> 
         block_size=cache.block_size,
         max_sequences=config.scheduler_config.max_num_seqs,
         max_model_len=config.model_config.max_model_len,
-        takes_priority=config.scheduler_config.policy == "priority",
+        supports_priority=config.scheduler_config.policy == "priority",
         step_tokens=config.scheduler_config.max_num_batched_tokens,
         adapters=tuple(adapters),
     )

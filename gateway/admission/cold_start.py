@@ -68,7 +68,7 @@ class ColdStarts:
         """
         self._check_failure(model)
         loop = asyncio.get_running_loop()
-        limit_s = model.terms.cold_start_timeout_s
+        limit_s = model.options.cold_start_timeout_s
         if due_s is not None:
             limit_s = max(0.0, min(limit_s, due_s - loop.time() - MARGIN_S))
         waiting = _Waiting.of(request, self._cold_start(model).crowd)
@@ -89,7 +89,7 @@ class ColdStarts:
         if self._pause_s(model) > 0:
             return
         cold_start = self._cold_start(model)
-        end_s = asyncio.get_running_loop().time() + model.terms.cold_start_timeout_s
+        end_s = asyncio.get_running_loop().time() + model.options.cold_start_timeout_s
         cold_start.end_s = max(cold_start.end_s, end_s)
 
     async def close(self) -> None:
@@ -134,7 +134,7 @@ class ColdStarts:
         Raises:
             Overloaded: it is the newcomer who has to go.
         """
-        most = max(1, model.terms.queue.max_requests)
+        most = max(1, model.options.queue.max_requests)
         reason = f"{most} requests are waiting for it to start"
         if not self._clear(newcomer.crowd, newcomer, 1, most):
             raise self._overloaded(model, reason)

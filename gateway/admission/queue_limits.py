@@ -24,7 +24,7 @@ class QueueLimits:
 
     def wait_s(self, *, is_batch: bool) -> float:
         """How long a request may wait."""
-        queue = self._model.terms.queue
+        queue = self._model.options.queue
         return queue.batch_max_wait_s if is_batch else queue.max_wait_s
 
     def held(self, *, is_batch: bool) -> int:
@@ -55,7 +55,7 @@ class QueueLimits:
         """
         if wait_s is not None and wait_s > FORESEEN * held.limit_s:
             raise self.overloaded(too_long(held.limit_s), wait_s)
-        most = self._model.terms.queue.max_requests
+        most = self._model.options.queue.max_requests
         reason = f"{most} requests are waiting" if most else "no request may wait for it"
         if not _clear(self._crowd, held, 1, most, reason):
             raise self.overloaded(reason, wait_s)

@@ -1,1 +1,1 @@
-"""Autoscaling decisions: how many replicas a model needs, and when to change the number."""
+"""Autoscaling: how many replicas a model needs, and when to change their number."""

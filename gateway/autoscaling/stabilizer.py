@@ -1,15 +1,15 @@
-"""When a need for more or fewer replicas is followed.
+"""Decides when a change of the desired number of replicas is followed.
 
-Method: up, once the need has been higher than what there is for a short while, to its mean of that
-while; down, once it has been lower for a long while and by a margin, to the most that it was. So a
-load that varies about a boundary stays on its upper side.
+Method: scale up once the need has exceeded the target for a short while, to its mean over that
+while. Scale down once the need has been lower, by a margin, for a long while, to its highest value
+over that while. A load that varies around a boundary therefore stays on its upper side.
 
-- While replicas that were asked for are still to come, work piles up that they will do: only a need
-  that lasts (`DesiredReplicas.lasting`) asks for more then.
-- A replica is kept for at least twice as long as its start took, and for a minute, unless there is
-  nothing to do at all; for a minute after one was taken away, only an urgent need brings it back.
-- Where a replica has not told its load, nothing is taken away.
-- The last one goes by itself, at the look after the others.
+- While replicas are starting, work queues up that they will do: only the need without that backlog
+  (`DesiredReplicas.without_backlog`) asks for more of them.
+- A replica is kept for at least twice the time its start took, and for a minute, unless the model
+  is idle. For a minute after a replica was removed, only an urgent need brings it back.
+- While a running replica does not report its load, no replica is removed.
+- The last replica is removed on its own, one decision after the others.
 """
 
 import math
@@ -17,107 +17,138 @@ from collections import deque
 from dataclasses import dataclass
 
 from gateway.autoscaling.desired_replicas import DesiredReplicas
-from gateway.autoscaling.stabilization_window import StabilizationWindow
 
-RISE_SHARE = 0.1
-"""Of the time that a start takes, how long a need must last to be worth one."""
-LEAST_RISE_S, MOST_RISE_S = 2.0, 10.0
-MARGIN = 1.15
-"""How much more than the present load those must be able to do that are left."""
-STARTS = 2.0
-"""A replica is kept for as long as so many starts take."""
-STEADY_S = 60.0
-"""Between one change of direction and the next, at least, under a steady load."""
-SETTLING_S = 10.0
-"""From when the last one has come until what had piled up by then is out of all figures."""
+SCALE_UP_DELAY_STARTS = 0.1
+"""How long a need must last before it is followed, as a share of the time a start takes."""
+MIN_SCALE_UP_DELAY_S, MAX_SCALE_UP_DELAY_S = 2.0, 10.0
+SCALE_DOWN_MARGIN = 1.15
+"""Capacity that must remain after a scale-down, as a multiple of the need."""
+KEEP_STARTS = 2.0
+"""How long a replica is kept, as a multiple of the time a start takes."""
+DIRECTION_CHANGE_S = 60.0
+"""Least time between two changes of direction under a steady load."""
+SETTLE_S = 10.0
+"""Time from the last replica's arrival until the backlog from its start has left all statistics."""
 URGENT = 1.4
-"""Of what there is, a need that must not wait: where 0.7 is to be used, all is."""
+"""Urgent need, as a multiple of the target: at a utilization of 0.7, engines are full."""
 ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScalingInput:
-    """What there is to decide from."""
+class ScalingSnapshot:
+    """State of one model's replicas when a decision is made."""
 
     now_s: float
-    need: DesiredReplicas
-    is_known: bool
-    """Whether all replicas that run have told their load."""
+    desired: DesiredReplicas
+    is_complete: bool
+    """Whether all running replicas have reported their load."""
     running: int
-    """Replicas that can work."""
+    """Replicas that are ready to work."""
     target: int
-    """Replicas there are to be, as decided before."""
+    """Replicas that the last decision asked for."""
     start_s: float
-    """What a start takes."""
-    least: int = 0
-    most: int = 1_000_000
+    """Seconds that a start takes."""
+    min_replicas: int = 0
+    max_replicas: int = 1_000_000
+
+
+class StabilizationWindow:
+    """Maximum of the recent values of an integer; times are in seconds."""
+
+    def __init__(self) -> None:
+        self._peaks: deque[tuple[float, int]] = deque()
+        """Values that no later one has reached, with their times."""
+        self._since_s: float | None = None
+
+    def reset(self) -> None:
+        """Forget all values."""
+        self._peaks.clear()
+        self._since_s = None
+
+    def add(self, now_s: float, value: int) -> None:
+        """Record the present value."""
+        if self._since_s is None:
+            self._since_s = now_s
+        while self._peaks and self._peaks[-1][1] <= value:
+            self._peaks.pop()
+        self._peaks.append((now_s, value))
+
+    def peak(self, now_s: float, span_s: float) -> int | None:
+        """Highest value of the last `span_s` seconds; None if the window is shorter than that."""
+        if self._since_s is None or now_s - self._since_s < span_s:
+            return None
+        recent = (value for time_s, value in self._peaks if time_s >= now_s - span_s)
+        return next(recent, self._peaks[-1][1])
 
 
 class Stabilizer:
-    """Decides for one model."""
+    """Chooses the target number of replicas for one model."""
 
     def __init__(self, scale_down_delay_s: float) -> None:
-        self._delay_s = scale_down_delay_s
+        self._scale_down_delay_s = scale_down_delay_s
         self._needs: deque[tuple[float, float]] = deque()
-        """Those that may ask for more, with their times."""
-        self._enough = StabilizationWindow()
+        """Needs that may ask for more replicas, with their times."""
+        self._sufficient = StabilizationWindow()
         """Replicas that would have been enough."""
         self._target: int | None = None
-        self._lowered_s = self._short_s = -math.inf
-        """When replicas were last taken away, and when there were last fewer than there are to be.
-        """
+        """The last decision."""
+        self._last_scale_down_s = -math.inf
+        self._last_short_s = -math.inf
+        """When fewer replicas than the target were last running."""
 
-    def decide(self, situation: ScalingInput) -> int:
-        """How many replicas there are to be from now on."""
-        if self._target is not None and situation.target > self._target:
-            self._begin()  # somebody else, such as Serve at zero, has asked for more
-        self._note(situation)
-        decided = max(self._raised(situation), self._lowered(situation))
-        target = max(situation.least, min(situation.most, decided))
-        if not target and situation.target > 1:
-            target = 1  # Serve takes the last one away only by itself
-        if target > situation.target:
-            self._begin()
-        elif target < situation.target:
-            self._lowered_s = situation.now_s
+    def decide(self, snapshot: ScalingSnapshot) -> int:
+        """Return the new target number of replicas."""
+        if self._target is not None and snapshot.target > self._target:
+            self._reset_windows()  # something else, such as Serve at zero, has asked for more
+        self._record(snapshot)
+        decided = max(self._scale_up_target(snapshot), self._scale_down_target(snapshot))
+        target = max(snapshot.min_replicas, min(snapshot.max_replicas, decided))
+        if not target and snapshot.target > 1:
+            target = 1  # Serve removes the last replica only on its own
+        if target > snapshot.target:
+            self._reset_windows()
+        elif target < snapshot.target:
+            self._last_scale_down_s = snapshot.now_s
         self._target = target
         return target
 
-    def _begin(self) -> None:
+    def _reset_windows(self) -> None:
         self._needs.clear()
-        self._enough.reset()
+        self._sufficient.reset()
 
-    def _note(self, situation: ScalingInput) -> None:
-        now_s, need = situation.now_s, situation.need
-        if situation.running < situation.target:
-            self._short_s = now_s
-        is_settled = now_s - self._short_s >= SETTLING_S
-        self._needs.append((now_s, need.total if is_settled else need.lasting))
-        enough = _rounded(MARGIN * need.total) if situation.is_known else situation.target
-        self._enough.add(now_s, enough)
+    def _record(self, snapshot: ScalingSnapshot) -> None:
+        now_s, desired = snapshot.now_s, snapshot.desired
+        if snapshot.running < snapshot.target:
+            self._last_short_s = now_s
+        is_settled = now_s - self._last_short_s >= SETTLE_S
+        self._needs.append((now_s, desired.total if is_settled else desired.without_backlog))
+        sufficient = _rounded_up(SCALE_DOWN_MARGIN * desired.total)
+        self._sufficient.add(now_s, sufficient if snapshot.is_complete else snapshot.target)
 
-    def _raised(self, situation: ScalingInput) -> int:
-        """What the need has come to, where that is more than there is; otherwise 0."""
-        now_s, target = situation.now_s, situation.target
-        rise_s = min(max(RISE_SHARE * situation.start_s, LEAST_RISE_S), MOST_RISE_S)
-        while len(self._needs) > 1 and self._needs[1][0] <= now_s - rise_s:
+    def _scale_up_target(self, snapshot: ScalingSnapshot) -> int:
+        """Mean of a need that has lasted long enough and exceeds the target; otherwise 0."""
+        now_s, target = snapshot.now_s, snapshot.target
+        delay_s = SCALE_UP_DELAY_STARTS * snapshot.start_s
+        delay_s = min(max(delay_s, MIN_SCALE_UP_DELAY_S), MAX_SCALE_UP_DELAY_S)
+        while len(self._needs) > 1 and self._needs[1][0] <= now_s - delay_s:
             self._needs.popleft()
-        is_short = now_s - self._needs[0][0] < rise_s
+        is_brief = now_s - self._needs[0][0] < delay_s
         needs = [need for _, need in self._needs]
-        worth = target * (URGENT if now_s - self._lowered_s < STEADY_S else 1.0)
-        if is_short or min(needs) <= worth + ROUNDING:
+        has_just_shrunk = now_s - self._last_scale_down_s < DIRECTION_CHANGE_S
+        threshold = target * (URGENT if has_just_shrunk else 1.0)
+        if is_brief or min(needs) <= threshold + ROUNDING:
             return 0
-        return _rounded(sum(needs) / len(needs))
+        return _rounded_up(sum(needs) / len(needs))
 
-    def _lowered(self, situation: ScalingInput) -> int:
-        """What has been enough for long, where that is less than there is; otherwise the target."""
-        now_s, target = situation.now_s, situation.target
-        span_s = max(self._delay_s, STARTS * situation.start_s)
-        if self._enough.peak(now_s, span_s) == 0:
+    def _scale_down_target(self, snapshot: ScalingSnapshot) -> int:
+        """Replicas that have long been enough, if fewer than the target; otherwise the target."""
+        now_s, target = snapshot.now_s, snapshot.target
+        span_s = max(self._scale_down_delay_s, KEEP_STARTS * snapshot.start_s)
+        if self._sufficient.peak(now_s, span_s) == 0:
             return 0
-        enough = self._enough.peak(now_s, max(span_s, STEADY_S))
-        return target if enough is None else min(target, enough)
+        sufficient = self._sufficient.peak(now_s, max(span_s, DIRECTION_CHANGE_S))
+        return target if sufficient is None else min(target, sufficient)
 
 
-def _rounded(replicas: float) -> int:
+def _rounded_up(replicas: float) -> int:
     return math.ceil(replicas - ROUNDING)

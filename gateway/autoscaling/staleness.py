@@ -1,31 +1,36 @@
-"""Which replicas still tell their load: what one that hangs told last is kept for ever."""
+"""Detects replicas whose load reports are stale: Serve keeps a hung replica's last report for ever.
+
+Method: a report counts as new when its timestamp differs from the one before. Timestamps come from
+the replicas' clocks and are never compared with the local clock, so skew does not matter.
+"""
 
 from collections.abc import Hashable, Mapping
 from typing import Generic, TypeVar
 
 R = TypeVar("R", bound=Hashable)
 
-MEMORY_S = 10.0
-"""Replicas tell it every second: who has told nothing new for longer hangs."""
+STALE_AFTER_S = 10.0
+"""Replicas report every second: one without a new report for longer is hung."""
 
 
 class Staleness(Generic[R]):
-    """One model's; it compares what replicas' clocks say only with what they said before."""
+    """Tracks when each replica of one model last sent a new report."""
 
     def __init__(self) -> None:
-        self._heard: dict[R, tuple[float, float]] = {}
+        self._last_new: dict[R, tuple[float, float]] = {}
+        """The last report's timestamp by the replica's clock, and when it was first seen."""
 
-    def hear(self, now_s: float, told_s: Mapping[R, float]) -> set[R]:
-        """Those that have told something new lately; `told_s`: each one's last word, by its clock.
+    def update(self, now_s: float, reported_s: Mapping[R, float]) -> set[R]:
+        """Record each replica's latest report, by its timestamp, and return the fresh replicas.
 
-        Of one that is seen for the first time, all is new.
+        The first report of a replica is new.
         """
-        last = self._heard
-        self._heard = {
+        last = self._last_new
+        self._last_new = {
             replica: last[replica]
             if replica in last and last[replica][0] == time_s
             else (time_s, now_s)
-            for replica, time_s in told_s.items()
+            for replica, time_s in reported_s.items()
         }
-        oldest_s = now_s - MEMORY_S
-        return {replica for replica, (_, heard_s) in self._heard.items() if heard_s >= oldest_s}
+        oldest_s = now_s - STALE_AFTER_S
+        return {replica for replica, (_, new_s) in self._last_new.items() if new_s >= oldest_s}

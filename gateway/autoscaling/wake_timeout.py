@@ -1,38 +1,45 @@
-"""How long a start goes on that nobody waits for any more.
+"""Decides when to give up starting a sleeping model that no request waits for any more.
 
-Of a model that may sleep, nothing runs and one replica is wanted: it is starting, finds no room, or
-fails again and again. While a request waits for it, Serve keeps it going and does not ask; so what
-is seen here of those who wait is the time between two looks. Whoever has given up may come back: a
-start goes on for a while, and until it should be done, as far as is known what one takes.
+A model at zero that was woken has a target of one and nothing running: its replica is starting,
+finds no room, or fails again and again. While a request waits for the model, Serve keeps the start
+going and does not call the policy, so a waiting request is recognized by the gap between two polls.
+Clients that gave up may come back: the start goes on for a grace period, and for as long as a start
+is known to take.
 
-To give up is also what ends a start that fails: at zero, Serve forgets how often it did.
+Giving up also ends a start that keeps failing: at zero, Serve forgets how often it failed.
 """
 
 import math
 
-LEAST_S, MOST_S = 30.0, 60.0
-"""Of `scale_down_delay_s`, how much a start is given that nobody waits for; and replicas that run,
-until a controller that has restarted has found them again."""
-GAP_S = 5.0
-"""Between looks there is less while nobody waits."""
+MIN_TIMEOUT_S, MAX_TIMEOUT_S = 30.0, 60.0
+"""Bounds of the grace period, which is otherwise `scale_down_delay_s`. The lower bound also gives a
+restarted controller the time to find replicas that run."""
+POLL_GAP_S = 5.0
+"""Polls are closer together than this while no request waits."""
 
 
 class WakeTimeout:
-    """With one model's starts."""
+    """Grace period of one model's starts."""
 
     def __init__(self, scale_down_delay_s: float) -> None:
-        self._patience_s = min(max(scale_down_delay_s, LEAST_S), MOST_S)
-        self._looked_s = self._began_s = self._alone_s = -math.inf
-        """When it was looked last, when something ran or nothing was wanted, when somebody waited.
-        """
+        self._timeout_s = min(max(scale_down_delay_s, MIN_TIMEOUT_S), MAX_TIMEOUT_S)
+        self._last_poll_s = -math.inf
+        self._start_began_s = -math.inf
+        self._last_awaited_s = -math.inf
 
-    def is_over(self, now_s: float, start_s: float, *, is_starting: bool, is_waited: bool) -> bool:
-        """Whether to give up, at this look; `start_s`: what a start takes, 0 where unknown."""
-        has_waited = is_waited or now_s - self._looked_s > GAP_S
-        self._looked_s = now_s
+    def has_expired(
+        self, now_s: float, start_s: float, *, is_starting: bool, is_awaited: bool
+    ) -> bool:
+        """Record a poll and return whether to give up the start.
+
+        `start_s`: seconds that a start takes, 0 if unknown. `is_starting`: a replica is wanted and
+        none runs. `is_awaited`: a request waits for it.
+        """
+        was_awaited = is_awaited or now_s - self._last_poll_s > POLL_GAP_S
+        self._last_poll_s = now_s
         if not is_starting:
-            self._began_s = now_s
-        if has_waited or not is_starting:
-            self._alone_s = now_s
-        is_late = now_s - self._began_s >= start_s
-        return is_late and now_s - self._alone_s >= self._patience_s
+            self._start_began_s = now_s
+        if was_awaited or not is_starting:
+            self._last_awaited_s = now_s
+        is_late = now_s - self._start_began_s >= start_s
+        return is_late and now_s - self._last_awaited_s >= self._timeout_s

@@ -1,1 +1,1 @@
-"""The cluster as the planner sees it: placement, shortages, rollovers and the plan of a file."""
+"""Cluster planning: placement of replicas, shortages, rollovers, and the plan of a file."""

@@ -1,12 +1,11 @@
-"""Where the workers of one replica run: what they reserve, how close together, and who starts them.
+"""Plans where the workers of one replica run: their resources, their nodes and their executor.
 
-All workers of a replica that fit one node share one bundle there, which the replica reserves
-whole: Ray then shows it exactly those GPUs, and vLLM starts the workers itself (`mp`). Otherwise
-each worker has a bundle of one GPU, because vLLM's `ray` executor takes no other, and Ray packs the
-bundles onto as few nodes as it can. Packing alone may tear a pipeline stage apart where nodes are
-partly taken, and no shape of bundles prevents that; so the replica orders its ranks by where the
-bundles came to lie (`rank_order`), and where that cannot keep every stage on one node it does not
-start.
+If all workers fit on one node, they share one bundle there, which the replica reserves as a whole:
+Ray then shows the replica exactly those GPUs, and vLLM starts the workers itself (`mp`). Otherwise
+each worker has a bundle of one GPU, because vLLM's `ray` executor accepts no other, and Ray packs
+the bundles onto as few nodes as it can. On partly used nodes, packing alone may split a pipeline
+stage between nodes, and no shape of bundles prevents that. So the replica orders its ranks by the
+nodes of its bundles (`rank_order`), and refuses to start if some stage would still be split.
 """
 
 from collections import defaultdict
@@ -14,56 +13,56 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gateway.config.hardware import Gpu, Placed
+from gateway.config.hardware import Gpu, PlacedEntry
 from gateway.config.vllm import VllmEntry
 from gateway.errors import PlacementFailed
 
 Resources = dict[str, float]
 Executor = Literal["uni", "mp", "ray"]
 
-ACCELERATOR_TYPE = "accelerator_type:"
-"""What the name of the resource begins with that a node has of its GPUs' type."""
+ACCELERATOR_TYPE_PREFIX = "accelerator_type:"
+"""Start of the name of the resource by which Ray marks a node with its GPU type."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """What one replica reserves; amounts are Ray's logical resources."""
+    """Reservation of one replica; amounts are Ray's logical resources."""
 
     actor: Resources
-    """What the replica's own actor reserves; part of the first bundle where there are bundles."""
+    """Resources of the replica's own actor; part of the first bundle if there are bundles."""
     executor: Executor | None = None
-    """How vLLM runs its workers; None for an engine that is not vLLM."""
+    """vLLM's executor backend; None for other engines."""
     workers: int = 1
-    """How many run the model together."""
+    """Workers that run the model together."""
     gpus_per_worker: float = 0
-    """GPUs of one worker: one, a part of one, or none."""
+    """GPUs of one worker: one, a fraction of one, or none."""
     bundles: Sequence[Resources] = field(default=())
-    """The placement group's bundles; none where the actor alone reserves everything."""
+    """Bundles of the placement group; empty if the actor alone reserves everything."""
     strategy: Literal["STRICT_PACK", "PACK"] | None = None
-    """How the bundles lie: on one node, or on as few as possible; None without bundles."""
+    """On one node, or on as few as possible; None without bundles."""
 
     @property
     def gpus(self) -> float:
         """GPUs of one replica."""
-        return _exact(self.workers * self.gpus_per_worker)
+        return _rounded(self.workers * self.gpus_per_worker)
 
     @property
     def cpus(self) -> float:
         """Logical CPUs of one replica."""
-        return _exact(sum(bundle["CPU"] for bundle in self.bundles or (self.actor,)))
+        return _rounded(sum(bundle["CPU"] for bundle in self.bundles or (self.actor,)))
 
 
-def place(entry: Placed) -> Placement:
-    """How a replica of the entry's model is placed; a simulated one just as vLLM's would be."""
+def plan_placement(entry: PlacedEntry) -> Placement:
+    """Plan the placement of one replica; a simulated replica is placed as vLLM's would be."""
     workers, accelerator = entry.parallelism.workers, entry.accelerator
     is_vllm = isinstance(entry, VllmEntry)
     gpus_per_worker = entry.gpu_fraction if isinstance(accelerator, Gpu) else 0
     if workers == 1:
-        # A group of one bundle would reserve just what the actor reserves itself.
-        return Placement(_reserved(entry, 1), "uni" if is_vllm else None, 1, gpus_per_worker)
+        # A group of one bundle would reserve what the actor already reserves.
+        return Placement(_reservation(entry, 1), "uni" if is_vllm else None, 1, gpus_per_worker)
     if isinstance(accelerator, Gpu) and workers > accelerator.per_node:
-        bundle = _reserved(entry, 1)
-        # The GPU of the first bundle is for the first worker, which is an actor of its own.
+        bundle = _reservation(entry, 1)
+        # The first bundle's GPU belongs to the first worker, which is a separate actor.
         return Placement(
             actor={"CPU": bundle["CPU"]},
             executor="ray" if is_vllm else None,
@@ -72,7 +71,7 @@ def place(entry: Placed) -> Placement:
             bundles=(bundle,) * workers,
             strategy="PACK",
         )
-    whole = _reserved(entry, workers)
+    whole = _reservation(entry, workers)
     return Placement(
         actor=whole,
         executor="mp" if is_vllm else None,
@@ -83,40 +82,39 @@ def place(entry: Placed) -> Placement:
     )
 
 
-def _reserved(entry: Placed, workers: int) -> Resources:
-    """What so many workers on one node reserve."""
-    resources: Resources = {"CPU": _exact(workers * entry.cpus_per_worker)}
+def _reservation(entry: PlacedEntry, workers: int) -> Resources:
+    """Resources that this many workers on one node reserve."""
+    resources: Resources = {"CPU": _rounded(workers * entry.cpus_per_worker)}
     if isinstance(entry.accelerator, Gpu):
-        resources["GPU"] = _exact(workers * entry.gpu_fraction)
+        resources["GPU"] = _rounded(workers * entry.gpu_fraction)
         if entry.accelerator.type is not None:
-            # The trace amount by which Ray itself asks for a node with that type of GPU.
-            resources[ACCELERATOR_TYPE + entry.accelerator.type] = 0.001
+            # The trace amount that Ray itself uses to ask for a node with this GPU type.
+            resources[ACCELERATOR_TYPE_PREFIX + entry.accelerator.type] = 0.001
     return resources
 
 
-def _exact(amount: float) -> float:
-    """Round to the ten-thousandths that Ray counts in."""
+def _rounded(amount: float) -> float:
+    """Round to ten-thousandths, the unit in which Ray counts resources."""
     return round(amount, 4)
 
 
 def rank_order(bundle_nodes: Sequence[str], tensor: int, first_node: str) -> list[int]:
-    """The bundle for each of vLLM's ranks, stage by stage, so that no stage spans two nodes.
+    """Bundle index for each of vLLM's ranks, ordered so that no pipeline stage spans two nodes.
 
-    vLLM numbers ranks by pipeline stage, then within it. `bundle_nodes` is the node each bundle
-    lies on, `tensor` the ranks of one stage; stages on `first_node`, where the replica runs, come
-    first.
+    vLLM numbers ranks stage by stage. `bundle_nodes` is the node of each bundle, `tensor` the
+    number of ranks in a stage; stages on `first_node`, where the replica runs, come first.
 
     Raises:
-        PlacementFailed: some node holds bundles that make up no whole stage.
+        PlacementFailed: the bundles on some node do not make up whole stages.
     """
-    on_node: defaultdict[str, list[int]] = defaultdict(list)
+    bundles_on: defaultdict[str, list[int]] = defaultdict(list)
     for bundle, node in enumerate(bundle_nodes):
-        on_node[node].append(bundle)
-    counts = [len(bundles) for bundles in on_node.values()]
+        bundles_on[node].append(bundle)
+    counts = [len(bundles) for bundles in bundles_on.values()]
     if any(count % tensor for count in counts):
         raise PlacementFailed(
-            f"each pipeline stage needs {tensor} GPUs on one node, but the free GPUs Ray found lie"
+            f"each pipeline stage needs {tensor} GPUs on one node, but Ray placed the workers"
             f" {' + '.join(map(str, counts))} on {len(counts)} nodes"
         )
-    nodes = sorted(on_node, key=lambda node: node != first_node)
-    return [bundle for node in nodes for bundle in on_node[node]]
+    nodes = sorted(bundles_on, key=lambda node: node != first_node)
+    return [bundle for node in nodes for bundle in bundles_on[node]]

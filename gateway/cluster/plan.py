@@ -1,10 +1,10 @@
-"""What a deployment's file would run, and which names would lead to it."""
+"""Plan of a deployment file: the models it runs, their resources, and the names clients may use."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gateway.cluster.placement import place
-from gateway.cluster.rollover import surge
+from gateway.cluster.placement import plan_placement
+from gateway.cluster.rollover import max_surge
 from gateway.config.gateway import GatewayConfig
 from gateway.config.hardware import Gpu
 from gateway.config.loader import DeploymentFile, ModelApplication
@@ -15,7 +15,7 @@ from gateway.config.vllm import VllmEntry
 
 @dataclass(frozen=True, slots=True)
 class ModelPlan:
-    """What one model takes, per replica and at its least and most replicas."""
+    """One model: its replica counts, and the resources of one replica."""
 
     model: str
     application: str
@@ -30,13 +30,13 @@ class ModelPlan:
     executor: str | None
     placement: str | None
     surge_replicas: int
-    """Replicas that start beside the old ones when the entry changes, if there is room."""
+    """Changed replicas that start beside the old ones after a change, if there is room."""
 
     @classmethod
     def of(cls, application: ModelApplication) -> "ModelPlan":
-        """The plan of a model's application."""
+        """Plan a model's application."""
         entry = application.entry
-        placement = place(entry)
+        placement = plan_placement(entry)
         return cls(
             model=entry.name,
             application=application.name,
@@ -50,12 +50,12 @@ class ModelPlan:
             accelerator=_accelerator(entry),
             executor=placement.executor,
             placement=placement.strategy,
-            surge_replicas=surge(entry.max_replicas),
+            surge_replicas=max_surge(entry.max_replicas),
         )
 
 
 def _accelerator(entry: ModelEntry) -> str | None:
-    """The GPU's type, or `gpu` for any, or `cpu`; None for an engine that uses neither."""
+    """GPU type, `gpu` for any type, or `cpu`; None for an engine that uses neither."""
     if isinstance(entry.accelerator, Gpu):
         return entry.accelerator.type or "gpu"
     return None if isinstance(entry, SimEntry) else "cpu"
@@ -63,21 +63,21 @@ def _accelerator(entry: ModelEntry) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class NamePlan:
-    """A name beside those of the models, or a model's with what takes its place."""
+    """A name that leads to other models: an adapter, alias or split, or a model with fallbacks."""
 
     name: str
     kind: str
     """`model`, `adapter`, `alias` or `split`."""
     shares: dict[str, float]
-    """Of its requests, by what they go to first: an adapter's base model, an alias's target, a
+    """Share of its requests by first destination: an adapter's base model, an alias's target, a
     split's models."""
     fallbacks: list[str]
     shadow: dict[str, float]
-    """The share that is copied, by what gets the copies."""
+    """Share of its requests that is copied, by the model that gets the copies."""
 
     @classmethod
-    def all_of(cls, deployment: DeploymentFile) -> "Iterator[NamePlan]":
-        """The names that a file deploys."""
+    def of_deployment(cls, deployment: DeploymentFile) -> "Iterator[NamePlan]":
+        """Plan the names of a deployment file."""
         config = deployment.gateway
         for entry in (application.entry for application in deployment.models):
             if entry.name in config.fallbacks:
@@ -106,7 +106,7 @@ class NamePlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a file deploys, and what all of its engines take together."""
+    """All models and names of a deployment file, and the resources of all engines together."""
 
     models: list[ModelPlan]
     names: list[NamePlan]
@@ -119,11 +119,11 @@ class Plan:
 
     @classmethod
     def of(cls, deployment: DeploymentFile) -> "Plan":
-        """The plan of a deployment's file."""
+        """Plan a deployment file."""
         models = [ModelPlan.of(application) for application in deployment.models]
         return cls(
             models=models,
-            names=list(NamePlan.all_of(deployment)),
+            names=list(NamePlan.of_deployment(deployment)),
             min_gpus=round(sum(m.min_replicas * m.gpus for m in models), 4),
             max_gpus=round(sum(m.max_replicas * m.gpus for m in models), 4),
             min_cpus=round(sum(m.min_replicas * m.cpus for m in models), 4),

@@ -1,1 +1,1 @@
-"""The deployment file: model entries, the gateway config, and their validation."""
+"""Deployment file: model entries, the gateway config, and their validation."""

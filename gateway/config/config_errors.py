@@ -1,9 +1,8 @@
-"""What is wrong with a configuration, and where: a line of plain words for each mistake."""
+"""Translates pydantic's validation errors into one plain line per mistake, with its path."""
 
 import difflib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, TypeGuard, get_args, get_origin
 
@@ -13,20 +12,17 @@ from pydantic_core import ErrorDetails
 from gateway.config.gateway import GatewayConfig
 from gateway.config.hardware import ACCELERATOR_TYPES, Cpu, Gpu
 from gateway.config.sim import SimEntry
-from gateway.config.strict import Flaw
+from gateway.config.strict import ConfigPath, FieldError
 from gateway.config.vllm import VllmEntry
 
-ConfigPath = tuple[int | str, ...]
-"""The keys and positions that lead to a value in a document."""
-
-# Pydantic puts the chosen member of a union into its paths; these are ours.
-_MEMBERS: dict[object, type[BaseModel]] = {
+# Pydantic adds the chosen member of a union to its paths; these are our unions' members.
+_UNION_MEMBERS: dict[object, type[BaseModel]] = {
     "vllm": VllmEntry,
     "sim": SimEntry,
     "gpu": Gpu,
     "cpu": Cpu,
 }
-_PHRASES = {
+_PLAIN_MESSAGES = {
     "should be a valid integer": "should be a whole number",
     "should be a valid string": "should be text",
     "should be a valid boolean": "should be true or false",
@@ -36,48 +32,40 @@ _PHRASES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigProblem:
-    """Something wrong in a document."""
-
-    at: ConfigPath
-    text: str
-
-
-def problems(error: ValidationError) -> Iterator[ConfigProblem]:
-    """All that pydantic found wrong with a model entry or a gateway config."""
+def plain_errors(error: ValidationError) -> Iterator[FieldError]:
+    """Translate all that pydantic found wrong with a model entry or a gateway config."""
     for detail in error.errors(include_url=False):
         location = detail["loc"]
-        place = tuple(
+        path = tuple(
             str(step) if location[i + 1 : i + 2] == ("[key]",) else step
             for i, step in enumerate(location)
-            if not _is_member(location, i) and step != "[key]"
+            if not _is_union_member(location, i) and step != "[key]"
         )
-        for inner, text in _explanations(detail):
-            yield ConfigProblem((*place, *inner), text)
+        for rest, message in _explanations(detail):
+            yield FieldError((*path, *rest), message)
 
 
-def _is_member(location: ConfigPath, i: int) -> bool:
-    return location[i] in _MEMBERS and (i == 0 or location[i - 1] == "accelerator")
+def _is_union_member(location: ConfigPath, i: int) -> bool:
+    return location[i] in _UNION_MEMBERS and (i == 0 or location[i - 1] == "accelerator")
 
 
-def _explanations(detail: ErrorDetails) -> Sequence[Flaw]:
-    """What pydantic found, in our words; before it, the rest of the path where that is known."""
+def _explanations(detail: ErrorDetails) -> Sequence[FieldError]:
+    """Messages for one of pydantic's errors; each path is relative to that error's location."""
     context = detail.get("ctx", {})
     match detail["type"]:
-        case "conflict":
-            flaws: Sequence[Flaw] = context["flaws"]
-            return flaws
+        case "field_errors":
+            errors: Sequence[FieldError] = context["errors"]
+            return errors
         case "union_tag_invalid" | "union_tag_not_found":
             return [_unknown_member(detail["loc"], context.get("tag"))]
         case "extra_forbidden":
-            return [((), f"unknown field{_nearest_field(detail['loc'])}")]
+            return [FieldError((), f"unknown field{_suggested_field(detail['loc'])}")]
         case _:
-            return [((), _explanation(detail))]
+            return [FieldError((), _explanation(detail))]
 
 
 def _explanation(detail: ErrorDetails) -> str:
-    found = shown(detail["input"])
+    found = format_value(detail["input"])
     match detail["type"]:
         case "value_error":
             return str(detail["ctx"]["error"])
@@ -87,32 +75,33 @@ def _explanation(detail: ErrorDetails) -> str:
             return "must not be empty"
         case "string_type" if isinstance(detail["input"], int | float):
             return f'should be text, found {found} (put it in quotes: "{found}")'
-    said = detail["msg"].removeprefix("Input ").split(" or instance of")[0]
-    return f"{_PHRASES.get(said, said)}, found {found}"
+    message = detail["msg"].removeprefix("Input ").split(" or instance of")[0]
+    return f"{_PLAIN_MESSAGES.get(message, message)}, found {found}"
 
 
-def _nearest_field(location: ConfigPath) -> str:
-    """A suggestion from the fields of the model that refused one."""
-    found: object = GatewayConfig
+def _suggested_field(location: ConfigPath) -> str:
+    """Suggestion from the fields of the model that rejected the last step of the path."""
+    model: object = GatewayConfig
     for i, step in enumerate(location[:-1]):
-        found = _MEMBERS[step] if _is_member(location, i) else _inside(found, step)
-    fields = found.model_fields if _is_model(found) else ()
-    return nearest(location[-1], fields)
+        is_member = _is_union_member(location, i)
+        model = _UNION_MEMBERS[step] if is_member else _type_at(model, step)
+    fields = model.model_fields if _is_model(model) else ()
+    return suggestion(location[-1], fields)
 
 
-def _inside(annotation: object, step: int | str) -> object:
-    """The type of what stands at `step` in a value of the type `annotation`."""
+def _type_at(annotation: object, step: int | str) -> object:
+    """Type of the value at `step` inside a value of the type `annotation`."""
     if _is_model(annotation):
-        return _plain(annotation.model_fields[str(step)].annotation)
-    return _plain(get_args(annotation)[-1])  # what a list or a mapping holds
+        return _unwrapped(annotation.model_fields[str(step)].annotation)
+    return _unwrapped(get_args(annotation)[-1])  # the items of a list, or the values of a mapping
 
 
-def _plain(annotation: object) -> object:
-    """A type without its constraints, and without the None beside it."""
+def _unwrapped(annotation: object) -> object:
+    """Type without its constraints and without an optional None."""
     while get_origin(annotation) in (Annotated, UnionType):
         first, *others = get_args(annotation)
         if get_origin(annotation) is UnionType and others != [NoneType]:
-            break  # the next step says which
+            break  # the next step names the member
         annotation = first
     return annotation
 
@@ -121,20 +110,20 @@ def _is_model(annotation: object) -> TypeGuard[type[BaseModel]]:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def _unknown_member(location: ConfigPath, tag: str | None) -> tuple[ConfigPath, str]:
-    """No such engine, or no such accelerator: the choices that decide which fields there are."""
+def _unknown_member(location: ConfigPath, tag: str | None) -> FieldError:
+    """Error for an unknown engine or accelerator, which decide what other fields there are."""
     if location:
         names = ["cpu", "gpu", *sorted(ACCELERATOR_TYPES)]
-        longer = f" (a GPU type not listed is written {{kind: gpu, type: {tag}}})"
-        return (), f"found {shown(tag)}{nearest(tag, names)}{longer}"
+        hint = f" (write a GPU type that is not listed as {{kind: gpu, type: {tag}}})"
+        return FieldError((), f"found {format_value(tag)}{suggestion(tag, names)}{hint}")
     engines = ["vllm", "sim"]
     if tag is None:
-        return ("engine",), f"is missing; known: {', '.join(engines)}"
-    return ("engine",), f"found {shown(tag)}{nearest(tag, engines)}"
+        return FieldError(("engine",), f"is missing; known: {', '.join(engines)}")
+    return FieldError(("engine",), f"found {format_value(tag)}{suggestion(tag, engines)}")
 
 
-def nearest(name: object, known: Iterable[str]) -> str:
-    """The end of a line: the nearest of the known names, or all of them where none is near."""
+def suggestion(name: object, known: Iterable[str]) -> str:
+    """End of an error line: the nearest of the known names, or all of them if none is near."""
     by_lower = {each.lower(): each for each in known}
     close = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
     if close:
@@ -142,8 +131,8 @@ def nearest(name: object, known: Iterable[str]) -> str:
     return f"; known: {', '.join(by_lower.values())}"
 
 
-def shown(value: object) -> str:
-    """A value as YAML writes it, on one line; of a collection only what it is."""
+def format_value(value: object) -> str:
+    """Value as YAML writes it, on one line; for a collection, only its kind."""
     match value:
         case dict():
             return "a mapping"
@@ -155,13 +144,13 @@ def shown(value: object) -> str:
             return str(value)
 
 
-def path_of(place: Iterable[int | str]) -> str:
-    """`("a", 0, "b")` as `a[0].b`."""
-    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in place)
+def format_path(path: Iterable[int | str]) -> str:
+    """Write `("a", 0, "b")` as `a[0].b`."""
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
     return "".join(steps).removeprefix(".")
 
 
 def one_line(parts: Iterable[str]) -> str:
-    """Place and text together, with what would break the line or not be seen written as escapes."""
+    """Join path and message; line breaks and invisible characters become escapes."""
     text = ": ".join(filter(None, parts))
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -6,10 +6,10 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from gateway.config.scaling import Autoscaling
-from gateway.config.serving_options import Name, ServingOptions
-from gateway.config.strict import conflict
+from gateway.config.serving_options import ModelName, ServingOptions
+from gateway.config.strict import field_error
 
-MOST_LOADED_ADAPTERS = 8
+DEFAULT_LOADED_ADAPTERS = 8
 """Default limit: engines reserve memory for each loaded adapter, used or not."""
 
 RESERVED_ENV: Mapping[str, str] = {
@@ -18,7 +18,7 @@ RESERVED_ENV: Mapping[str, str] = {
     "ROCR_VISIBLE_DEVICES": "is set by Ray",
     "RAY_ADDRESS": "is set by Ray",
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "is set by the replica, which loads its `adapters` itself",
-    "VLLM_API_KEY": "is set by the replica, which makes its own key",
+    "VLLM_API_KEY": "is set by the replica, which generates its own key",
     "VLLM_HOST_IP": "differs from node to node",
     "VLLM_RAY_BUNDLE_INDICES": "is set from the replica's placement",
     "VLLM_RAY_PER_WORKER_GPUS": "is set from the replica's placement",
@@ -29,9 +29,9 @@ RESERVED_ENV: Mapping[str, str] = {
 
 def _env_name(name: str) -> str:
     if name in RESERVED_ENV:
-        raise ValueError(f"{RESERVED_ENV[name]}: take it out of `env`")
+        raise ValueError(f"{RESERVED_ENV[name]}: remove it from `env`")
     if not name.isidentifier() or not name.isascii():
-        raise ValueError("is no name of an environment variable")
+        raise ValueError("is not a valid environment variable name")
     return name
 
 
@@ -40,14 +40,14 @@ class Entry(ServingOptions):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Name
+    name: ModelName
     """What clients send as `model`."""
     autoscaling: Autoscaling = Autoscaling()
     """The range of replicas, and how readily their number changes; excludes `replicas`."""
     replicas: int | None = Field(default=None, ge=1)
     """Fixed number of replicas; excludes `autoscaling`."""
     env: dict[Annotated[str, AfterValidator(_env_name)], str] = Field(default_factory=dict)
-    """The engine's environment variables."""
+    """Environment variables of the engine."""
     drain_timeout_s: float = Field(default=300, gt=0)
     """Seconds that a stopping replica gives its running requests to finish."""
     max_loaded_adapters: int | None = Field(default=None, ge=1)
@@ -55,44 +55,46 @@ class Entry(ServingOptions):
     unloads the least recently used."""
 
     @model_validator(mode="after")
-    def _one_size(self) -> Self:
+    def _has_one_size(self) -> Self:
         if self.replicas is not None and "autoscaling" in self.model_fields_set:
-            raise conflict("excludes `autoscaling`: keep one of them", "replicas")
+            raise field_error(
+                "cannot be combined with `autoscaling`: remove one of them", "replicas"
+            )
         return self
 
     @model_validator(mode="after")
-    def _waits_are_seen(self) -> Self:
-        wanted_s, longest_s = self.autoscaling.max_wait_s, self.queue.max_wait_s
+    def _scales_before_it_rejects(self) -> Self:
+        target_s, limit_s = self.autoscaling.max_wait_s, self.queue.max_wait_s
         adds_replicas = self.max_replicas > max(1, self.min_replicas)
-        if adds_replicas and self.queue.max_requests and wanted_s > longest_s:
-            limit = f"`queue.max_wait_s` {longest_s:g}"
-            message = f"{wanted_s:g} is more than {limit}, so that no wait would add a replica"
-            raise conflict(message, "autoscaling", "max_wait_s")
+        if adds_replicas and self.queue.max_requests and target_s > limit_s:
+            limit = f"`queue.max_wait_s` {limit_s:g}"
+            message = f"{target_s:g} is more than {limit}, so no wait would ever add a replica"
+            raise field_error(message, "autoscaling", "max_wait_s")
         return self
 
     @model_validator(mode="after")
-    def _adapters_are_known_apart(self) -> Self:
+    def _has_distinct_adapters(self) -> Self:
         seen = {self.name: "the model's own name"}
         for i, adapter in enumerate(self.adapters):
             if adapter.name in seen:
                 message = f"`{adapter.name}` is {seen[adapter.name]}"
-                raise conflict(message, "adapters", i, "name")
-            seen[adapter.name] = f"the name of adapters[{i}] too"
+                raise field_error(message, "adapters", i, "name")
+            seen[adapter.name] = f"also the name of adapters[{i}]"
         if self.max_loaded_adapters is not None and not self.adapters:
-            raise conflict("means nothing without `adapters`", "max_loaded_adapters")
+            raise field_error("has no effect without `adapters`", "max_loaded_adapters")
         return self
 
     @property
-    def most_loaded_adapters(self) -> int:
-        """Adapters that a replica keeps loaded."""
-        return min(len(self.adapters), self.max_loaded_adapters or MOST_LOADED_ADAPTERS)
+    def loaded_adapters_limit(self) -> int:
+        """Number of adapters that a replica keeps loaded."""
+        return min(len(self.adapters), self.max_loaded_adapters or DEFAULT_LOADED_ADAPTERS)
 
     @property
     def min_replicas(self) -> int:
-        """Replicas that always run."""
+        """Minimum number of replicas."""
         return self.autoscaling.min if self.replicas is None else self.replicas
 
     @property
     def max_replicas(self) -> int:
-        """Replicas at most."""
+        """Maximum number of replicas."""
         return self.autoscaling.max if self.replicas is None else self.replicas

@@ -1,22 +1,22 @@
-"""How requests reach the models: the Router's `user_config`."""
+"""Gateway config: names, limits and access, in the Router's `user_config`."""
 
 from collections.abc import Mapping
 from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from gateway.config.naming import Naming
-from gateway.config.strict import conflicts
+from gateway.config.strict import field_errors
+from gateway.config.traffic_rules import TrafficRules
 from gateway.errors import ConfigError
 
-KEY_LENGTH = 16
-"""Characters of an access key at least."""
-REFERENCE = "env:"
-"""What a key begins with that stands in an environment variable."""
+MIN_KEY_LENGTH = 16
+"""Least number of characters in an access key."""
+ENV_PREFIX = "env:"
+"""Start of a key that names an environment variable instead."""
 
 
-class GatewayConfig(Naming):
-    """How requests reach the models; changed in place by `serve deploy`."""
+class GatewayConfig(TrafficRules):
+    """How requests reach the models; `serve deploy` applies changes without a restart."""
 
     max_body_mb: float = Field(default=32, gt=0)
     """Maximum size of a request body, in megabytes (2**20 bytes)."""
@@ -27,27 +27,27 @@ class GatewayConfig(Naming):
 
     @field_validator("admin_key")
     @classmethod
-    def _sound(cls, admin_key: str | None) -> str | None:
-        if admin_key is not None and not admin_key.startswith(REFERENCE):
+    def _is_strong(cls, admin_key: str | None) -> str | None:
+        if admin_key is not None and not admin_key.startswith(ENV_PREFIX):
             _check_key(admin_key)
         return admin_key
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if found := list(self.flaws()):
-            raise conflicts(found)
+        if errors := list(self.contradictions()):
+            raise field_errors(errors)
         return self
 
     def resolved_admin_key(self, environ: Mapping[str, str]) -> str | None:
-        """The key itself, from `environ` where it is a reference.
+        """Return the key, read from `environ` if the config names an environment variable.
 
         Raises:
-            ConfigError: the variable it names holds no sound key.
+            ConfigError: the variable is unset, or its key is too short or not printable ASCII.
         """
         key = self.admin_key
-        if key is None or not key.startswith(REFERENCE):
+        if key is None or not key.startswith(ENV_PREFIX):
             return key
-        name = key.removeprefix(REFERENCE)
+        name = key.removeprefix(ENV_PREFIX)
         try:
             return _check_key(environ.get(name, ""))
         except ValueError as error:
@@ -57,8 +57,8 @@ class GatewayConfig(Naming):
 
 
 def _check_key(key: str) -> str:
-    if len(key) < KEY_LENGTH:
-        raise ValueError(f"must have at least {KEY_LENGTH} characters")
+    if len(key) < MIN_KEY_LENGTH:
+        raise ValueError(f"must have at least {MIN_KEY_LENGTH} characters")
     if not (key.isascii() and key.isprintable()):
-        raise ValueError("must be printable ASCII, as HTTP headers are")
+        raise ValueError("must be printable ASCII, because it is sent in an HTTP header")
     return key

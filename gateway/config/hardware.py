@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from gateway.config.entry import Entry
-from gateway.config.strict import Strict, conflict
+from gateway.config.strict import Strict, field_error
 
 ACCELERATOR_TYPES = frozenset(
     {"A10", "A100", "A100-40G", "A100-80G", "A10G", "B200", "B300", "GB200", "GB300", "GH200"}
@@ -13,7 +13,7 @@ ACCELERATOR_TYPES = frozenset(
     | {"AMD-Instinct-MI100", "AMD-Instinct-MI210", "AMD-Instinct-MI250X"}
     | {"AMD-Instinct-MI250X-MI250", "AMD-Instinct-MI300X-OAM"}
 )
-"""GPU types as Ray spells them: a node has the resource `accelerator_type:<type>` of its GPUs."""
+"""GPU types as Ray spells them: nodes have the resource `accelerator_type:<type>`."""
 
 
 class Parallelism(Strict):
@@ -46,19 +46,19 @@ class Gpu(Strict):
         spelling = {known.lower(): known for known in ACCELERATOR_TYPES}
         known = spelling.get((type_ or "").lower(), type_)
         if known != type_:
-            raise ValueError(f"is spelled `{known}`")
+            raise ValueError(f"should be spelled `{known}`")
         return type_
 
 
 class Cpu(Strict):
-    """Workers run on the CPU."""
+    """Runs the workers on CPUs."""
 
     kind: Literal["cpu"] = "cpu"
     """Kind of device."""
 
 
 def _expanded(accelerator: object) -> object:
-    """`cpu`, `gpu` and a GPU type's name stand for the mapping they abbreviate."""
+    """Expand the shorthands `cpu`, `gpu` and a GPU type to the mapping they stand for."""
     if isinstance(accelerator, dict):
         return {"kind": "gpu", **accelerator}
     if isinstance(accelerator, str) and accelerator in ACCELERATOR_TYPES:
@@ -69,8 +69,8 @@ def _expanded(accelerator: object) -> object:
 Accelerator = Annotated[Gpu | Cpu, Field(discriminator="kind"), BeforeValidator(_expanded)]
 
 
-class Placed(Entry):
-    """An entry whose engines need a place on the cluster."""
+class PlacedEntry(Entry):
+    """Entry whose engines reserve resources of the cluster."""
 
     parallelism: Parallelism = Parallelism()
     """Number of workers of a replica."""
@@ -82,22 +82,22 @@ class Placed(Entry):
     """Logical CPUs reserved for each worker."""
 
     @model_validator(mode="after")
-    def _placeable(self) -> Self:
-        """Refuse what cannot run: the workers of one stage never lie on different nodes."""
+    def _can_be_placed(self) -> Self:
+        """Reject what cannot run: the workers of one stage are never on different nodes."""
         if isinstance(self.accelerator, Gpu):
             self._check_nodes(self.accelerator.per_node)
         elif self.parallelism.pipeline > 1:
-            raise conflict("needs GPUs, not `accelerator: cpu`", "parallelism", "pipeline")
+            raise field_error("needs GPUs, not `accelerator: cpu`", "parallelism", "pipeline")
         if self.gpu_fraction < 1:
-            self._check_share()
+            self._check_gpu_fraction()
         return self
 
-    def _check_share(self) -> None:
+    def _check_gpu_fraction(self) -> None:
         if not isinstance(self.accelerator, Gpu):
-            raise conflict("needs a GPU, not `accelerator: cpu`", "gpu_fraction")
+            raise field_error("needs a GPU, not `accelerator: cpu`", "gpu_fraction")
         if self.parallelism.workers > 1:
-            raise conflict(
-                f"{self.gpu_fraction:g} is for one worker, `parallelism` asks for"
+            raise field_error(
+                f"{self.gpu_fraction:g} allows one worker, but `parallelism` asks for"
                 f" {self.parallelism.workers}",
                 "gpu_fraction",
             )
@@ -105,16 +105,16 @@ class Placed(Entry):
     def _check_nodes(self, per_node: int) -> None:
         tensor, workers = self.parallelism.tensor, self.parallelism.workers
         if tensor > per_node:
-            raise conflict(
-                f"{tensor} needs {tensor} GPUs on one node, `accelerator.per_node` is {per_node};"
-                " use `parallelism.pipeline` to go over several nodes",
+            raise field_error(
+                f"{tensor} needs {tensor} GPUs on one node, but `accelerator.per_node` is"
+                f" {per_node}; use `parallelism.pipeline` to span several nodes",
                 "parallelism",
                 "tensor",
             )
         if workers > per_node and per_node % tensor:
-            raise conflict(
-                f"{tensor} does not divide `accelerator.per_node` {per_node}, so that {workers}"
-                " workers on several nodes would tear a pipeline stage apart",
+            raise field_error(
+                f"{tensor} does not divide `accelerator.per_node` {per_node}, so {workers} workers"
+                " on several nodes would split a pipeline stage",
                 "parallelism",
                 "tensor",
             )

@@ -1,9 +1,9 @@
-"""Reads a deployment's YAML file and says, in one line for each, everything that is wrong with it.
+"""Reads a deployment's YAML file and reports every mistake in it, one line each.
 
-The file is Ray Serve's config: a list of applications, of which `deployments.app:model` (its `args`
-are a model entry) and `deployments.app:gateway` (its Router's `user_config` is the gateway config)
-are ours. Serve ignores a field it does not know, so that a misspelled one would do nothing: the
-names of Serve's own fields are checked here too, their values are left to Serve.
+The file is Ray Serve's config: a list of applications. Those with the import path
+`deployments.app:model` (its `args` are a model entry) and `deployments.app:gateway` (its Router's
+`user_config` is the gateway config) are ours. Serve silently ignores unknown fields, so the names
+of Serve's own fields are checked here as well; their values are left to Serve.
 """
 
 import difflib
@@ -15,17 +15,16 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.config.config_errors import (
-    ConfigPath,
-    ConfigProblem,
-    nearest,
+    format_path,
+    format_value,
     one_line,
-    path_of,
-    problems,
-    shown,
+    plain_errors,
+    suggestion,
 )
+from gateway.config.cross_checks import lacks_fallback, wrong_names
 from gateway.config.gateway import GatewayConfig
 from gateway.config.model import ModelEntry
-from gateway.config.name_checks import stray_names
+from gateway.config.strict import ConfigPath, FieldError
 from gateway.config.yamlfile import YamlFile
 from gateway.errors import ConfigError
 
@@ -50,23 +49,23 @@ SERVE_FIELDS = {
     "ray_actor_options": "runtime_env num_cpus num_gpus memory resources accelerator_type"
     " label_selector fallback_strategy",
 }
-"""The fields Serve knows, by where they stand; a test compares them with the installed Ray's."""
+"""Fields that Serve knows, by part of the file; a test compares them with the installed Ray."""
 
-DECIDED_BY_ENTRY = (
+SET_BY_ENTRY = (
     "num_replicas autoscaling_config user_config ray_actor_options placement_group_bundles"
     " placement_group_strategy placement_group_bundle_label_selector max_replicas_per_node"
     " graceful_shutdown_timeout_s request_router_config gang_scheduling_config"
 )
-"""Fields of a model's deployments that would contradict its entry."""
+"""Fields that a model's deployments must not set, because its entry sets them."""
 
 T = TypeVar("T")
 _Owners = dict[str, tuple[ConfigPath, str]]
-"""Where each name is given, and what it is a name of."""
+"""Path of each name, and what it names."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelApplication:
-    """A model's Serve application."""
+    """Serve application of a model."""
 
     name: str
     entry: ModelEntry
@@ -74,72 +73,73 @@ class ModelApplication:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentFile:
-    """What a file deploys, checked."""
+    """Validated content of a deployment file."""
 
     models: tuple[ModelApplication, ...]
     gateway: GatewayConfig
 
 
 def load_config(path: str | Path) -> DeploymentFile:
-    """Read and check a deployment's file.
+    """Read and validate a deployment file.
 
     Raises:
-        ConfigError: with one line for each problem: file, line, place, what is wrong.
+        ConfigError: with one line for each mistake: file, line, path, and what is wrong.
     """
     file = YamlFile.read(Path(path))
-    reading = _Reading()
-    reading.problems.extend(ConfigProblem(at, "appears twice") for at in file.repeated_keys())
-    reading.read(file.content)
-    if reading.problems:
+    reader = _DocumentReader()
+    reader.errors.extend(FieldError(key, "appears twice") for key in file.repeated_keys())
+    reader.read(file.content)
+    if reader.errors:
         lines = [
-            f"{path}:{file.line(problem.at)}: {_described(file.content, problem)}"
-            for problem in reading.problems
+            f"{path}:{file.line(error.path)}: {_with_application(file.content, error)}"
+            for error in reader.errors
         ]
         raise ConfigError("\n".join(lines))
-    return DeploymentFile(tuple(reading.models), reading.gateways[0])
+    return DeploymentFile(tuple(reader.models), reader.gateways[0])
 
 
 def parse_entry(args: Mapping[str, object]) -> ModelEntry:
-    """The model entry in an application's `args`.
+    """Validate the model entry in an application's `args`.
 
     Raises:
-        ConfigError: with one line for each problem: model, place, what is wrong.
+        ConfigError: with one line for each mistake: model, path, and what is wrong.
     """
     adapter: TypeAdapter[ModelEntry] = TypeAdapter(ModelEntry)
     try:
         return adapter.validate_python(args)
     except ValidationError as error:
-        label = f"model {shown(args['name'])}" if "name" in args else "model"
-        raise ConfigError(_lines(label, error)) from None
+        label = f"model {format_value(args['name'])}" if "name" in args else "model"
+        raise ConfigError(_error_lines(label, error)) from None
 
 
 def parse_gateway(user_config: object) -> GatewayConfig:
-    """The gateway config in the Router's `user_config`.
+    """Validate the gateway config in the Router's `user_config`.
 
     Raises:
-        ConfigError: with one line for each problem: place, what is wrong.
+        ConfigError: with one line for each mistake: path, and what is wrong.
     """
     try:
         return GatewayConfig.model_validate(user_config)
     except ValidationError as error:
-        raise ConfigError(_lines("gateway", error)) from None
+        raise ConfigError(_error_lines("gateway", error)) from None
 
 
-class _Reading:
-    """One pass over a document, gathering what it deploys and what is wrong with it."""
+class _DocumentReader:
+    """Goes over a document once and collects its models, its gateways and its mistakes."""
 
     def __init__(self) -> None:
-        self.problems: list[ConfigProblem] = []
+        self.errors: list[FieldError] = []
         self.models: list[ModelApplication] = []
         self.gateways: list[GatewayConfig] = []
-        self._config_at: ConfigPath = ()
-        self._applications: _Owners = {}
-        self._names: _Owners = {}
-        self._cold: list[tuple[ModelEntry, ConfigPath]] = []
-        self._missing = {MODEL_IMPORT, GATEWAY_IMPORT}
+        self._config_path: ConfigPath = ()
+        self._application_owners: _Owners = {}
+        self._name_owners: _Owners = {}
+        self._when_cold: list[tuple[ModelEntry, ConfigPath]] = []
+        """Entries, with the path of their `when_cold`."""
+        self._missing_imports = {MODEL_IMPORT, GATEWAY_IMPORT}
 
     def read(self, document: object) -> None:
-        """Go over the whole document."""
+        """Read the whole document."""
         top = self._fields(document, "file", ())
         if "http_options" in top:
             self._fields(top["http_options"], "http_options", ("http_options",))
@@ -147,131 +147,134 @@ class _Reading:
             applications = self._list(top["applications"], ("applications",))
             for i, app in enumerate(applications):
                 self._read_application(app, ("applications", i))
-            for import_path in sorted(self._missing):
-                self._wrong(("applications",), f"none has `import_path: {import_path}`")
+            for import_path in sorted(self._missing_imports):
+                self._report(("applications",), f"no application has `import_path: {import_path}`")
             for gateway in self.gateways[:1]:
                 self._cross_check(gateway)
-        elif not self.problems:
-            self._wrong((), "`applications` is missing")
+        elif not self.errors:
+            self._report((), "`applications` is missing")
 
-    def _read_application(self, document: object, at: ConfigPath) -> None:
-        app = self._fields(document, "application", at)
+    def _read_application(self, document: object, path: ConfigPath) -> None:
+        app = self._fields(document, "application", path)
         if not app:
             return
         name = str(app.get("name", "default"))
-        self._unique(name, self._applications, "the name", (*at, "name"))
+        self._check_unique(name, self._application_owners, "the name", (*path, "name"))
         import_path = app.get("import_path")
-        intended = _intended(import_path)
-        self._missing.discard(intended)
+        builder = _nearest_builder(import_path)
+        self._missing_imports.discard(builder)
         if not import_path:
-            self._missing.clear()  # it may have been meant as either
-            self._wrong((*at, "import_path"), "is missing")
-        elif import_path != intended != "":
-            self._wrong((*at, "import_path"), f"no such builder, did you mean `{intended}`?")
-        elif intended == MODEL_IMPORT:
-            self._read_model(app, name, at)
-        elif intended == GATEWAY_IMPORT:
-            self._read_gateway(app, at)
+            self._missing_imports.clear()  # it may have been meant to be either
+            self._report((*path, "import_path"), "is missing")
+        elif import_path != builder != "":
+            self._report((*path, "import_path"), f"unknown builder, did you mean `{builder}`?")
+        elif builder == MODEL_IMPORT:
+            self._read_model(app, name, path)
+        elif builder == GATEWAY_IMPORT:
+            self._read_gateway(app, path)
 
-    def _read_model(self, app: Mapping[str, Any], name: str, at: ConfigPath) -> None:
+    def _read_model(self, app: Mapping[str, Any], name: str, path: ConfigPath) -> None:
         if app.get("route_prefix", "/") is not None:
-            self._wrong(
-                (*at, "route_prefix"), "must be null: clients reach a model through the gateway"
-            )
-        for i, deployment in self._deployments(app, at, MODEL_DEPLOYMENTS):
-            for field in sorted(deployment.keys() & set(DECIDED_BY_ENTRY.split())):
-                self._wrong((*at, "deployments", i, field), "is decided by the entry in `args`")
+            message = "must be null: clients reach a model through the gateway"
+            self._report((*path, "route_prefix"), message)
+        for i, deployment in self._deployments(app, path, MODEL_DEPLOYMENTS):
+            for field in sorted(deployment.keys() & set(SET_BY_ENTRY.split())):
+                message = "is set by the entry in `args`: remove it"
+                self._report((*path, "deployments", i, field), message)
         args = app.get("args", {})
-        for taken, noun, inner in _named(args):
-            self._unique(taken, self._names, noun, (*at, "args", *inner))
+        for model_name, noun, inner in _declared_names(args):
+            self._check_unique(model_name, self._name_owners, noun, (*path, "args", *inner))
         adapter: TypeAdapter[ModelEntry] = TypeAdapter(ModelEntry)
-        if entry := self._validated(adapter, args, (*at, "args")):
+        if entry := self._validate(adapter, args, (*path, "args")):
             self.models.append(ModelApplication(name, entry))
-            if entry.when_cold == "fallback":
-                self._cold.append((entry, (*at, "args", "when_cold")))
+            self._when_cold.append((entry, (*path, "args", "when_cold")))
 
-    def _read_gateway(self, app: Mapping[str, Any], at: ConfigPath) -> None:
+    def _read_gateway(self, app: Mapping[str, Any], path: ConfigPath) -> None:
         if app.get("route_prefix", "/") != "/":
-            self._wrong((*at, "route_prefix"), f'must be "/", found {shown(app["route_prefix"])}')
+            message = f'must be "/", found {format_value(app["route_prefix"])}'
+            self._report((*path, "route_prefix"), message)
         if app.get("args"):
-            self._wrong((*at, "args"), "must be empty: its settings are the Router's `user_config`")
+            message = "must be empty: move its settings to the Router's `user_config`"
+            self._report((*path, "args"), message)
         if self.gateways:
-            self._wrong(at, "is a second gateway; there can be only one")
+            self._report(path, "is a second gateway; there can be only one")
         config: Any = None
-        place = at
-        for i, router in self._deployments(app, at, (ROUTER_DEPLOYMENT,)):
-            config, place = router.get("user_config"), (*at, "deployments", i, "user_config")
+        config_path = path
+        for i, router in self._deployments(app, path, (ROUTER_DEPLOYMENT,)):
+            config = router.get("user_config")
+            config_path = (*path, "deployments", i, "user_config")
         config = {} if config is None else config
-        if gateway := self._validated(TypeAdapter(GatewayConfig), config, place):
+        if gateway := self._validate(TypeAdapter(GatewayConfig), config, config_path):
             self.gateways.append(gateway)
-            self._config_at = self._config_at or place
+            self._config_path = self._config_path or config_path
 
     def _cross_check(self, gateway: GatewayConfig) -> None:
-        """What is wrong with the gateway config and the models together."""
-        owners = {name: owner for name, (_, owner) in self._names.items()}
-        for inner, text in stray_names(gateway, owners):
-            self._wrong((*self._config_at, *inner), text)
-        for entry, at in self._cold:
-            names = (entry.name, *(adapter.name for adapter in entry.adapters))
-            if not any(gateway.has_fallback(name) for name in names):
-                text = f"needs a chain for {shown(entry.name)} in the gateway's `fallbacks`"
-                self._wrong(at, text)
+        """Check the gateway config and the models against each other."""
+        owners = {name: owner for name, (_, owner) in self._name_owners.items()}
+        for inner, message in wrong_names(gateway, owners):
+            self._report((*self._config_path, *inner), message)
+        for entry, path in self._when_cold:
+            if lacks_fallback(gateway, entry):
+                name = format_value(entry.name)
+                self._report(path, f"needs a chain for {name} in the gateway's `fallbacks`")
 
     def _deployments(
-        self, app: Mapping[str, Any], at: ConfigPath, names: Sequence[str]
+        self, app: Mapping[str, Any], path: ConfigPath, names: Sequence[str]
     ) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        for i, document in enumerate(self._list(app.get("deployments", []), (*at, "deployments"))):
-            place = (*at, "deployments", i)
-            deployment = self._fields(document, "deployment", place)
+        documents = self._list(app.get("deployments", []), (*path, "deployments"))
+        for i, document in enumerate(documents):
+            deployment_path = (*path, "deployments", i)
+            deployment = self._fields(document, "deployment", deployment_path)
             if "ray_actor_options" in deployment:
                 options = deployment["ray_actor_options"]
-                self._fields(options, "ray_actor_options", (*place, "ray_actor_options"))
+                self._fields(options, "ray_actor_options", (*deployment_path, "ray_actor_options"))
             name = deployment.get("name")
             if name in names:
                 yield i, deployment
             else:
-                self._wrong((*place, "name"), f"found {shown(name)}{nearest(name, names)}")
+                message = f"found {format_value(name)}{suggestion(name, names)}"
+                self._report((*deployment_path, "name"), message)
 
-    def _validated(self, adapter: TypeAdapter[T], value: object, at: ConfigPath) -> T | None:
+    def _validate(self, adapter: TypeAdapter[T], value: object, path: ConfigPath) -> T | None:
         try:
             return adapter.validate_python(value)
         except ValidationError as error:
-            self.problems.extend(ConfigProblem((*at, *p.at), p.text) for p in problems(error))
+            self.errors.extend(FieldError((*path, *e.path), e.message) for e in plain_errors(error))
             return None
 
-    def _unique(self, name: str, seen: _Owners, noun: str, at: ConfigPath) -> None:
-        first, owner = seen.setdefault(name, (at, f"{noun} of {path_of(at[:2])}"))
-        if first[:2] != at[:2]:  # an entry checks its own names itself
-            self._wrong(at, f"{shown(name)} is already {owner}")
+    def _check_unique(self, name: str, owners: _Owners, noun: str, path: ConfigPath) -> None:
+        first, owner = owners.setdefault(name, (path, f"{noun} of {format_path(path[:2])}"))
+        if first[:2] != path[:2]:  # an entry checks its own names itself
+            self._report(path, f"{format_value(name)} is already {owner}")
 
-    def _fields(self, value: object, kind: str, at: ConfigPath) -> Mapping[str, Any]:
+    def _fields(self, value: object, kind: str, path: ConfigPath) -> Mapping[str, Any]:
         if not isinstance(value, dict):
-            self._wrong(at, f"should be a mapping, found {shown(value)}")
+            self._report(path, f"should be a mapping, found {format_value(value)}")
             return {}
         known = SERVE_FIELDS[kind].split()
         for key in value:
             if key not in known:
-                self._wrong((*at, str(key)), f"unknown field{nearest(key, known)}")
+                self._report((*path, str(key)), f"unknown field{suggestion(key, known)}")
         return value
 
-    def _list(self, value: object, at: ConfigPath) -> list[object]:
+    def _list(self, value: object, path: ConfigPath) -> list[object]:
         if isinstance(value, list):
             return value
-        self._wrong(at, f"should be a list, found {shown(value)}")
+        self._report(path, f"should be a list, found {format_value(value)}")
         return []
 
-    def _wrong(self, at: ConfigPath, text: str) -> None:
-        self.problems.append(ConfigProblem(at, text))
+    def _report(self, path: ConfigPath, message: str) -> None:
+        self.errors.append(FieldError(path, message))
 
 
-def _intended(import_path: object) -> str:
-    """Which of our builders an import path names or nearly names; empty for other people's."""
+def _nearest_builder(import_path: object) -> str:
+    """Our builder that an import path names, or nearly names; empty for any other application."""
     ours = (MODEL_IMPORT, GATEWAY_IMPORT)
     return next(iter(difflib.get_close_matches(str(import_path), ours, n=1, cutoff=0.85)), "")
 
 
-def _named(args: object) -> Iterator[tuple[str, str, ConfigPath]]:
-    """The names that an entry gives, also one that is refused, what they name, and where."""
+def _declared_names(args: object) -> Iterator[tuple[str, str, ConfigPath]]:
+    """Names that an entry declares, even an invalid one: the name, what it names, and its path."""
     match args:
         case {"name": str(name)}:
             yield name, "the model", ("name",)
@@ -283,16 +286,16 @@ def _named(args: object) -> Iterator[tuple[str, str, ConfigPath]]:
                         yield name, "an adapter", ("adapters", i, "name")
 
 
-def _lines(label: str, error: ValidationError) -> str:
-    return "\n".join(one_line((label, path_of(p.at), p.text)) for p in problems(error))
+def _error_lines(label: str, error: ValidationError) -> str:
+    return "\n".join(one_line((label, format_path(e.path), e.message)) for e in plain_errors(error))
 
 
-def _described(document: object, problem: ConfigProblem) -> str:
-    """Place and text, with the name of the application that the place is in."""
-    parts = [path_of(problem.at), problem.text]
-    match problem.at, document:
+def _with_application(document: object, error: FieldError) -> str:
+    """Path and message, with the name of the application that the path is in."""
+    parts = [format_path(error.path), error.message]
+    match error.path, document:
         case ("applications", int(i), *inner), {"applications": apps}:
             match apps[i]:
                 case {"name": name}:
-                    parts[:1] = [f"applications[{i}] {shown(name)}", path_of(inner)]
+                    parts[:1] = [f"applications[{i}] {format_value(name)}", format_path(inner)]
     return one_line(parts)

@@ -1,4 +1,4 @@
-"""Entries of models: one kind for each engine."""
+"""Model entry: one kind for each engine."""
 
 from typing import Annotated
 

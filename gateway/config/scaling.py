@@ -1,10 +1,10 @@
-"""How many replicas a model has."""
+"""Autoscaling settings of a model."""
 
 from typing import Self
 
 from pydantic import Field, model_validator
 
-from gateway.config.strict import Strict, conflict
+from gateway.config.strict import Strict, field_error
 
 
 class Autoscaling(Strict):
@@ -25,5 +25,5 @@ class Autoscaling(Strict):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.min > self.max:
-            raise conflict(f"{self.min} is more than `max` {self.max}", "min")
+            raise field_error(f"{self.min} is more than `max` {self.max}", "min")
         return self

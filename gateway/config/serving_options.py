@@ -4,14 +4,21 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from gateway.config.strict import Strict, check_name
+from gateway.config.strict import Strict
 
-Name = Annotated[str, Field(max_length=256), AfterValidator(check_name)]
+
+def _printable_without_spaces(name: str) -> str:
+    if not name or not name.isprintable() or any(c.isspace() for c in name):
+        raise ValueError("must be non-empty, without spaces or control characters")
+    return name
+
+
+ModelName = Annotated[str, Field(max_length=256), AfterValidator(_printable_without_spaces)]
 """What clients send as `model`."""
 
 
 class RoutingOptions(Strict):
-    """How requests are spread over a model's replicas."""
+    """How requests are distributed over a model's replicas."""
 
     policy: Literal[
         "marginal", "least-pending", "round-robin", "prefix-affinity", "cache-aware"
@@ -34,7 +41,7 @@ class QueueOptions(Strict):
 class Adapter(Strict):
     """A LoRA adapter: a model of its own for clients, run by the base model's engines."""
 
-    name: Name
+    name: ModelName
     """What clients send as `model`."""
     source: str = Field(min_length=1)
     """Name on the model hub, or path."""

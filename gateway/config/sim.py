@@ -4,8 +4,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from gateway.config.hardware import Accelerator, Cpu, Placed
-from gateway.config.strict import Strict, conflict
+from gateway.config.hardware import Accelerator, Cpu, PlacedEntry
+from gateway.config.strict import Strict, field_error
 
 
 class Simulation(Strict):
@@ -52,24 +52,26 @@ class Simulation(Strict):
     """Share of requests that never get a byte; chosen as for `error_rate`."""
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _is_consistent(self) -> Self:
         for field in ("block_size", "max_model_len"):
             if getattr(self, field) > self.kv_tokens:
-                raise conflict(
+                raise field_error(
                     f"{getattr(self, field)} is more than `kv_tokens` {self.kv_tokens}", field
                 )
         if round(self.error_rate + self.reset_rate + self.hang_rate, 9) > 1:
-            raise conflict("is more than `error_rate` and `reset_rate` leave", "hang_rate")
+            raise field_error(
+                "`error_rate`, `reset_rate` and `hang_rate` together exceed 1", "hang_rate"
+            )
         if self.step_tokens < self.max_sequences:
-            raise conflict(
+            raise field_error(
                 f"{self.step_tokens} is less than `max_sequences` {self.max_sequences}, each of"
-                " which takes a token of every step",
+                " which needs one token per step",
                 "step_tokens",
             )
         return self
 
 
-class SimEntry(Placed):
+class SimEntry(PlacedEntry):
     """A simulated model, to rehearse routing, scaling and failures without weights.
 
     It is placed as a vLLM model would be, but runs no workers: logical GPUs are enough.

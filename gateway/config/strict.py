@@ -1,16 +1,24 @@
-"""What all parts of a configuration have in common."""
+"""Base class of all config models, and the error that several fields cause together."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
 
-Flaw = tuple[tuple[str | int, ...], str]
-"""Where in a part something is wrong, and what."""
+ConfigPath = tuple[int | str, ...]
+"""Keys and positions that lead to a value in a document."""
+
+
+class FieldError(NamedTuple):
+    """A mistake in a config: the path to it, and what is wrong."""
+
+    path: ConfigPath
+    message: str
 
 
 class Strict(BaseModel):
-    """Frozen, takes no field it does not know, and turns no value into another type."""
+    """Frozen model that accepts no unknown field and converts no value to another type."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -21,23 +29,12 @@ class Strict(BaseModel):
     )
 
 
-def conflict(message: str, *at: int | str) -> PydanticCustomError:
-    """Make the error of several fields together, reported at the one named by `at`."""
-    return conflicts([(at, message)])
+def field_error(message: str, *path: int | str) -> PydanticCustomError:
+    """Make the validation error for a combination of fields, reported at one of them."""
+    return field_errors([FieldError(path, message)])
 
 
-def conflicts(flaws: Sequence[Flaw]) -> PydanticCustomError:
-    """Make the error of all that several fields together have wrong."""
-    message = "; ".join(text for _, text in flaws)
-    return PydanticCustomError("conflict", "{message}", {"message": message, "flaws": flaws})
-
-
-def check_name(name: str) -> str:
-    """A name that clients can write.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if not name or not name.isprintable() or any(c.isspace() for c in name):
-        raise ValueError("must be non-empty, without spaces or control characters")
-    return name
+def field_errors(errors: Sequence[FieldError]) -> PydanticCustomError:
+    """Make one validation error of several; `config_errors` takes them apart again."""
+    message = "; ".join(error.message for error in errors)
+    return PydanticCustomError("field_errors", "{message}", {"message": message, "errors": errors})

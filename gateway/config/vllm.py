@@ -1,4 +1,4 @@
-"""Entries of models that vLLM runs."""
+"""Entry of a model that vLLM runs."""
 
 import json
 from fnmatch import fnmatchcase
@@ -6,14 +6,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
-from gateway.config.hardware import Placed
-from gateway.config.strict import conflict
+from gateway.config.hardware import PlacedEntry
+from gateway.config.strict import field_error
 
-MEMORY_SHARE = 0.92
-"""How much of its part of a GPU's memory an engine takes: what vLLM takes of a whole GPU."""
+MEMORY_UTILIZATION = 0.92
+"""Share of its fraction of GPU memory that an engine uses: vLLM's default for a whole GPU."""
 
-_PLACED = "is chosen from `parallelism` and `accelerator`"
-_SERVED = "is decided by the replica's own HTTP server"
+_SET_BY_PLACEMENT = "is chosen from `parallelism` and `accelerator`"
+_SET_BY_SERVER = "is decided by the replica's own HTTP server"
 _RESERVED_ARGS = {
     "model": "is set by `source`",
     "served_model_name": "is set by `name`",
@@ -24,9 +24,9 @@ _RESERVED_ARGS = {
     "prefill_context_parallel_size": "needs GPUs that `parallelism` does not count",
     **dict.fromkeys(
         ["distributed_executor_backend", "nnodes", "node_rank", "master_addr", "master_port"],
-        _PLACED,
+        _SET_BY_PLACEMENT,
     ),
-    "device_ids": "is Ray's to choose",
+    "device_ids": "is chosen by Ray",
     "enable_lora": "is decided by `adapters`",
     "lora_modules": "is what `adapters` is for",
     "default_mm_loras": "is what `adapters` is for",
@@ -34,7 +34,7 @@ _RESERVED_ARGS = {
     "max_cpu_loras": "is set by `max_loaded_adapters`",
     **dict.fromkeys(
         ["host", "port", "uds", "api_key", "root_path", "ssl_*", "api_server_count", "headless"],
-        _SERVED,
+        _SET_BY_SERVER,
     ),
 }
 
@@ -43,14 +43,14 @@ def _engine_arg(name: str) -> str:
     plain = name.strip("-").replace("-", "_")
     for pattern, why in _RESERVED_ARGS.items():
         if fnmatchcase(plain, pattern):
-            raise ValueError(f"{why}: take it out of `engine_args`")
+            raise ValueError(f"{why}: remove it from `engine_args`")
     if plain != name:
-        raise ValueError(f"is written `{plain}` here")
+        raise ValueError(f"should be written `{plain}`")
     return name
 
 
-class VllmEntry(Placed):
-    """A model that vLLM runs."""
+class VllmEntry(PlacedEntry):
+    """Model that vLLM runs."""
 
     engine: Literal["vllm"]
     """The engine that runs the model."""
@@ -64,10 +64,10 @@ class VllmEntry(Placed):
     """Any other vLLM argument, under vLLM's name with underscores."""
 
     @model_validator(mode="after")
-    def _in_its_share(self) -> Self:
+    def _fits_gpu_fraction(self) -> Self:
         share = self.engine_args.get("gpu_memory_utilization", 0)
         if isinstance(share, bool) or not isinstance(share, int | float):
-            raise conflict(
+            raise field_error(
                 f"should be a number, found {json.dumps(share)}",
                 *("engine_args", "gpu_memory_utilization"),
             )
@@ -77,20 +77,20 @@ class VllmEntry(Placed):
 
     def _check_memory(self, share: float) -> None:
         if share > self.gpu_fraction:
-            raise conflict(
+            raise field_error(
                 f"{share:g} is more than `gpu_fraction` {self.gpu_fraction:g}",
                 *("engine_args", "gpu_memory_utilization"),
             )
         if "kv_cache_memory_bytes" in self.engine_args:
-            raise conflict(
-                "makes vLLM disregard its share of the memory, which `gpu_fraction`"
-                f" {self.gpu_fraction:g} sets: use `gpu_memory_utilization`",
+            raise field_error(
+                "makes vLLM ignore the memory limit set by `gpu_fraction`"
+                f" {self.gpu_fraction:g}: use `gpu_memory_utilization` instead",
                 *("engine_args", "kv_cache_memory_bytes"),
             )
 
     @property
     def gpu_memory_utilization(self) -> float | None:
-        """The share of a GPU's memory that vLLM may take by default; None leaves it to vLLM."""
+        """Share of a GPU's memory that vLLM uses by default; None leaves it to vLLM."""
         if self.gpu_fraction == 1:
             return None
-        return round(self.gpu_fraction * MEMORY_SHARE, 4)
+        return round(self.gpu_fraction * MEMORY_UTILIZATION, 4)

@@ -1,30 +1,33 @@
-"""What routers hold back for one engine, as they last said."""
+"""Demand that routers hold back for one engine, from their latest reports."""
 
 from collections.abc import Callable
 
 from gateway.telemetry import Demand
 
 MEMORY_S = 5.0
-"""Routers say it every second: who is silent for longer has gone, and what it held with it."""
+"""Routers report every second. One that is silent for this long is gone, and so is its demand."""
 
 
 class RouterDemand:
-    """One engine's; `now` is its clock, in seconds."""
+    """Latest demand of every router for one engine; `now` is the engine's clock, in seconds."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._heard: dict[str, tuple[float, Demand]] = {}
+        self._reports: dict[str, tuple[float, Demand]] = {}
+        """Time and content of each router's latest report."""
 
     def hear(self, demand: Demand) -> None:
-        """What a router holds now, in the place of what it held."""
-        self._heard[demand.router] = self._now(), demand
+        """Replace the demand of the router that sent this report."""
+        self._reports[demand.router] = self._now(), demand
 
     @property
     def total(self) -> Demand:
-        """Of all routers that have been heard lately."""
+        """Sum over all routers with a recent report."""
         oldest_s = self._now() - MEMORY_S
-        self._heard = {name: said for name, said in self._heard.items() if said[0] >= oldest_s}
-        demands = [demand for _, demand in self._heard.values()]
+        self._reports = {
+            router: report for router, report in self._reports.items() if report[0] >= oldest_s
+        }
+        demands = [demand for _, demand in self._reports.values()]
         return Demand(
             requests=sum(demand.requests for demand in demands),
             prefill_tokens=sum(demand.prefill_tokens for demand in demands),

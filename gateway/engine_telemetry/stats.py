@@ -1,4 +1,4 @@
-"""What an engine says of its load to whoever decides how many of them there are."""
+"""Load of an engine, as it reports it to the autoscaling policy through Ray Serve."""
 
 from collections.abc import Hashable, Mapping
 from typing import TypeVar
@@ -12,54 +12,54 @@ R = TypeVar("R", bound=Hashable)
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
-    """One engine's load."""
+    """Load of one engine."""
 
     running: float
     """Sequences that have started."""
     waiting: float
-    """Sequences that have not."""
+    """Sequences that have not started."""
     slots: float
-    """Sequences it may run at the same time."""
+    """Most sequences that may run at the same time."""
     kv_tokens: float
-    """Tokens its KV cache has room for; 0 where it has none."""
+    """Tokens that fit into its KV cache; 0 if it has none."""
     kv_used_tokens: float
-    """Tokens of those that running sequences use."""
+    """Tokens of the KV cache that running sequences use."""
     prompts: float
-    """Prompts that are not computed yet, those of batch requests left out that others pass."""
+    """Prompts not computed yet. Batch prompts are left out if interactive ones overtake them."""
     prefill_backlog_s: float
-    """Seconds of prefill left to do for these."""
+    """Seconds of prefill left to do for these prompts."""
     prefill_s_per_s: float
-    """Seconds of prefill that arrive in a second."""
+    """Seconds of prefill that arrive per second."""
     service_s: float
-    """Seconds that a request has its slot, on average; 0: not known."""
+    """Mean seconds that a request occupies its slot; 0 if unknown."""
     held: float
     """Interactive sequences that routers hold back for this engine."""
     held_prefill_s: float
-    """Seconds of prefill they will take."""
+    """Seconds of prefill that those will take."""
     held_batch: float
     """Batch sequences that routers hold back for it."""
     start_s: float
-    """Seconds its start took."""
+    """Seconds that its start took."""
 
     @property
     def is_busy(self) -> bool:
-        """Whether there is anything to do, here or in a router."""
+        """Whether the engine has work, or a router holds some back for it."""
         return bool(self.running or self.waiting or self.held or self.held_batch)
 
     def as_metrics(self) -> dict[str, float]:
-        """As Serve carries them."""
+        """Metrics by name, the form in which Serve collects them."""
         return msgspec.structs.asdict(self)
 
 
 def engine_stats(
-    facts: EngineFacts, report: EngineTracker, in_flight: int, held: Demand, start_s: float
+    facts: EngineFacts, tracker: EngineTracker, in_flight: int, held: Demand, start_s: float
 ) -> EngineStats:
-    """The stats of an engine that works on `in_flight` HTTP requests.
+    """Make the stats of an engine that works on `in_flight` HTTP requests.
 
-    Not all of them are in its report: what makes no tokens may pass it by.
+    The tracker may know fewer requests: those that generate no tokens may never reach it.
     """
-    load, meter = report.load, report.meter
-    prompts, prompt_tokens = report.backlog
+    load, meter = tracker.load, tracker.meter
+    prompts, prompt_tokens = tracker.backlog
     return EngineStats(
         running=load.running,
         waiting=max(load.waiting, in_flight - load.running),
@@ -78,15 +78,18 @@ def engine_stats(
 
 
 def read_stats(metrics: Mapping[str, Mapping[R, float]]) -> dict[R, EngineStats]:
-    """The stats of each replica that has told all of them; `metrics`: by name, then by replica."""
+    """Return the stats of each replica that reported all of them.
+
+    `metrics`: values by metric name, then by replica.
+    """
     replicas = metrics.get("slots", {}).keys()
-    told = {
+    reported = {
         replica: {name: metrics[name][replica] for name in _FIELDS if replica in metrics[name]}
         for replica in (replicas if metrics.keys() >= _FIELDS else ())
     }
     return {
         replica: EngineStats(**values)
-        for replica, values in told.items()
+        for replica, values in reported.items()
         if len(values) == len(_FIELDS)
     }
 

@@ -1,4 +1,4 @@
-"""One request at an engine, as its report keeps account of it."""
+"""One request at an engine, as the engine's tracker follows it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,29 +14,31 @@ class TrackedRequest:
     """One request at an engine."""
 
     dispatch: Dispatch
-    holding: CachedPrompt
+    cached_prompt: CachedPrompt
+    """Its prompt in the shadow of the engine's cache."""
     prompt_tokens: int
     arrived_s: float
-    work_before: float
-    """The integral of running requests over time, when it arrived; then, when it made a token."""
+    request_s_before: float
+    """Time integral of the number of running requests: until it arrived, later until its first
+    token."""
     pending_tokens: int = 0
-    """Of its prompt, still to be computed."""
+    """Prompt tokens still to be computed."""
     scheduled_s: float | None = None
     first_token_s: float | None = None
     cached_tokens: int = 0
 
     @property
     def text_bytes(self) -> int:
-        """What its tokens were made of, in bytes of canonical prompt; 0 where that is not known."""
+        """Bytes of canonical prompt that became its tokens; 0 where that is unknown."""
         is_all_text = not (self.dispatch.is_token_ids or self.dispatch.has_media)
         return self.dispatch.prompt_bytes if is_all_text else 0
 
     def answers(self, completion_tokens: int, replies: Sequence[bytes]) -> list[CachedAnswer]:
-        """What its answers, texts or token ids, add to the prompt in the cache."""
-        dispatch, keys = self.dispatch, self.holding.keys
+        """Return the cache entries that its answers (texts or token ids) append to the prompt."""
+        dispatch, keys = self.dispatch, self.cached_prompt.keys
         size = sum(map(len, replies))
-        is_held = bool(keys) or not dispatch.keys
-        if dispatch.reply_start is None or dispatch.key_bytes <= 0 or not (size and is_held):
+        has_prompt = bool(keys) or not dispatch.keys
+        if dispatch.reply_start is None or dispatch.key_bytes <= 0 or not (size and has_prompt):
             return []
         last = keys[-1] if keys else dispatch.seed
         tokens_per_byte = completion_tokens / size
@@ -53,10 +55,10 @@ class TrackedRequest:
 
 
 def dispatched_prompt(dispatch: Dispatch) -> Prompt:
-    """The prompt that a dispatch speaks of.
+    """Return the prompt that a dispatch describes.
 
     Raises:
-        ValueError: its keys are none.
+        ValueError: its keys are invalid.
     """
     return Prompt(
         keys=unpacked(dispatch.keys),

@@ -1,8 +1,6 @@
-"""An engine's side of the telemetry: what its requests did to its cache and its load.
+"""Tracks an engine's requests and collects what routers must know: cache, load, finished requests.
 
-An engine tells its `EngineTracker` of every request: `arrive` when the prompt's length is known,
-`start` with the first token, `finish` with the last. What routers have to hear is collected until
-it is taken.
+One tracker runs in each engine process. The engine feeds it, the replica's HTTP server reads it.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,11 +15,27 @@ NO_DISPATCH = Dispatch(id=0)
 
 
 class EngineTracker:
-    """What one engine has to tell; `now` is its clock, in seconds.
+    """State of one engine's requests, and the changes that routers have not been sent yet.
 
-    `waiting`: how many of the requests that arrived have not been started, where the engine knows.
-    `free_tokens`: what of the KV cache no running request uses, where the engine knows.
-    `holds_prefixes`: whether it keeps what it computed of prompts, for others that begin the same.
+    Every kind of engine must feed its tracker, all from one thread:
+
+    - `arrive` when a request has reached it and the length of its prompt is known;
+    - `start` at a request's first token;
+    - `finish` at its last token, and also if it is aborted or fails at any time before;
+    - `pool` instead of these two, for a request without tokens (an embedding);
+    - `progress` whenever a step has ended, so that an engine that is stuck is noticed;
+    - `notify` when `waiting` or `free_tokens` give another value than before;
+    - `note_adapters` when LoRA adapters are loaded, evicted or found to be broken;
+    - `forget` when it has emptied its prefix cache;
+    - `drain` when it accepts no more requests.
+
+    The server sends each new router a `snapshot`. It sends all routers what `take` returns
+    whenever a listener is called, or what `beat` returns if nothing has changed for a while.
+
+    `now`: the engine's clock, in seconds.
+    `waiting`: number of requests that arrived but are not scheduled yet, if the engine knows.
+    `free_tokens`: tokens of the KV cache that no running request uses, if the engine knows.
+    `holds_prefixes`: whether the engine has a prefix cache.
     """
 
     def __init__(
@@ -36,96 +50,101 @@ class EngineTracker:
         self._facts = facts
         self._now = now
         self._waiting = waiting
-        self._free_tokens = free_tokens or self._beside_prompts
+        self._free_tokens = free_tokens or self._tokens_beside_prompts
         self.meter = WorkMeter(now)
-        """How much work comes, and what it takes."""
-        self._ledger = ShadowCache(facts.kv_tokens if holds_prefixes else 0)
+        """Rate of arriving work, and its cost."""
+        self._shadow_cache = ShadowCache(facts.kv_tokens if holds_prefixes else 0)
         self._listeners: list[Callable[[], None]] = []
-        self._tracked_requests: dict[TrackedRequest, None] = {}
+        self._requests: dict[TrackedRequest, None] = {}
         self._pending_tokens = 0
-        self._used_tokens = 0
-        self._work = 0.0
-        self._work_until_s = self._progressed_s = now()
+        self._prompt_tokens = 0
+        self._request_s = 0.0
+        """Time integral of the number of running requests, until `_integrated_until_s`."""
+        self._integrated_until_s = self._progressed_s = now()
         self._running = 0
-        """Since `_work_until_s`."""
+        """Number of running requests since `_integrated_until_s`."""
         self._accepted: list[int] = []
         self._finished: list[Finished] = []
-        self._told: Load | None = None
+        self._sent_load: Load | None = None
         self._adapters = AdapterState()
-        self._told_adapters = self._adapters
-        self._is_draining = self._is_known_draining = False
+        self._sent_adapters = self._adapters
+        self._is_draining = self._is_draining_sent = False
 
     @property
     def is_draining(self) -> bool:
-        """Whether the engine takes no more requests."""
+        """Whether the engine accepts no more requests."""
         return self._is_draining
 
     @property
     def load(self) -> Load:
-        """How busy the engine is."""
-        waiting = min(self._waiting(), len(self._tracked_requests))
+        """Current load of the engine."""
+        waiting = min(self._waiting(), len(self._requests))
         return Load(
-            running=len(self._tracked_requests) - waiting,
+            running=len(self._requests) - waiting,
             waiting=waiting,
             pending_tokens=self._pending_tokens,
-            # What the engine said last may be older than the end of all there was.
-            free_tokens=self._free_tokens() if self._tracked_requests else self._facts.kv_tokens,
+            # The engine's own count may be older than the end of its last request.
+            free_tokens=self._free_tokens() if self._requests else self._facts.kv_tokens,
         )
 
     @property
     def backlog(self) -> tuple[int, int]:
-        """Prompts that an interactive request finds before it, and their tokens to be computed."""
-        passes = self._facts.takes_priority
+        """Prompts ahead of a new interactive request, and their tokens still to be computed."""
+        passes = self._facts.supports_priority
         pending = [
             tracked.pending_tokens
-            for tracked in self._tracked_requests
+            for tracked in self._requests
             if tracked.pending_tokens and not (passes and tracked.dispatch.is_batch)
         ]
         return len(pending), sum(pending)
 
     @property
     def stalled_s(self) -> float:
-        """Seconds since the engine last got on with its work, while it has some."""
-        return max(0.0, self._now() - self._progressed_s) if self._tracked_requests else 0.0
+        """Seconds since the engine last made progress; 0 if it has no work."""
+        return max(0.0, self._now() - self._progressed_s) if self._requests else 0.0
 
     def watch(self, listener: Callable[[], None]) -> None:
-        """Have `listener` called whenever there may be something to take."""
+        """Call `listener` whenever there may be an update to send."""
         self._listeners.append(listener)
 
     def unwatch(self, listener: Callable[[], None]) -> None:
-        """Call `listener` no more."""
+        """Stop calling `listener`."""
         self._listeners.remove(listener)
 
     def notify(self) -> None:
-        """Tell the listeners; for an engine whose number of waiting requests has changed."""
-        self._count()
-        self._tell()
+        """Record that the number of waiting requests or of free tokens has changed."""
+        self._integrate_running()
+        self._call_listeners()
 
     def progress(self) -> None:
-        """The engine has got on with its work."""
+        """Record that the engine has made progress."""
         self._progressed_s = self._now()
 
     def arrive(self, dispatch: Dispatch | None, prompt_tokens: int) -> TrackedRequest:
-        """A request has reached the engine; `dispatch` is None for one not sent by a router.
+        """Record a request that has reached the engine.
+
+        `dispatch`: None if no router sent the request.
 
         Raises:
-            ValueError: the dispatch's keys are none.
+            ValueError: the dispatch's keys are invalid.
         """
         dispatch = dispatch or NO_DISPATCH
-        self._count()
-        holding = self._ledger.begin(dispatched_prompt(dispatch), prompt_tokens)
-        tracked = TrackedRequest(dispatch, holding, prompt_tokens, self._now(), self._work)
-        if not self._tracked_requests:
+        self._integrate_running()
+        cached_prompt = self._shadow_cache.begin(dispatched_prompt(dispatch), prompt_tokens)
+        tracked = TrackedRequest(
+            dispatch, cached_prompt, prompt_tokens, self._now(), self._request_s
+        )
+        if not self._requests:
             self._progressed_s = tracked.arrived_s
-        tracked.cached_tokens = min(round(holding.matched_tokens), prompt_tokens)
+        tracked.cached_tokens = min(round(cached_prompt.matched_tokens), prompt_tokens)
         tracked.pending_tokens = prompt_tokens - tracked.cached_tokens
         self._pending_tokens += tracked.pending_tokens
-        self._used_tokens += prompt_tokens
-        self.meter.arrive(tracked.pending_tokens)
-        self._tracked_requests[tracked] = None
+        self._prompt_tokens += prompt_tokens
+        self.meter.record_arrival(tracked.pending_tokens)
+        self._requests[tracked] = None
         if dispatch.id:
             self._accepted.append(dispatch.id)
-        self._tell()
+        self._call_listeners()
         return tracked
 
     def start(
@@ -135,14 +154,15 @@ class EngineTracker:
         scheduled_s: float | None = None,
         first_token_s: float | None = None,
     ) -> None:
-        """Its first token is there; the engine had `cached_tokens` of its prompt in its cache.
+        """Record a request's first token.
 
-        `scheduled_s`: when the engine began with its prompt; on arrival, if not known.
-        `first_token_s`: when it made the token, if that was before now.
+        `cached_tokens`: prompt tokens that the engine found in its cache.
+        `scheduled_s`: when the engine began to compute the prompt; by default, on arrival.
+        `first_token_s`: when the token was generated, if that was before now.
         """
-        if tracked not in self._tracked_requests or tracked.first_token_s is not None:
+        if tracked not in self._requests or tracked.first_token_s is not None:
             return
-        self._count()
+        self._integrate_running()
         now_s = self._now()
         arrived_s = tracked.arrived_s
         first_s = now_s if first_token_s is None else min(max(first_token_s, arrived_s), now_s)
@@ -150,13 +170,14 @@ class EngineTracker:
         tracked.scheduled_s = (
             arrived_s if scheduled_s is None else min(max(scheduled_s, arrived_s), first_s)
         )
-        # What has run since a token that we hear of late is a share of what has run since arrival.
+        # For a token reported late, the integral is interpolated between arrival and now.
         share = (first_s - arrived_s) / (now_s - arrived_s) if first_s < now_s else 1.0
-        tracked.work_before += share * (self._work - tracked.work_before)
+        tracked.request_s_before += share * (self._request_s - tracked.request_s_before)
         self._progressed_s = now_s
-        self.meter.prefill(tracked.prompt_tokens - cached_tokens, tracked.scheduled_s, first_s)
-        self._settle(tracked, cached_tokens)
-        self._tell()
+        new_tokens = tracked.prompt_tokens - cached_tokens
+        self.meter.record_prefill(new_tokens, tracked.scheduled_s, first_s)
+        self._settle_prefill(tracked, cached_tokens)
+        self._call_listeners()
 
     def finish(
         self,
@@ -166,12 +187,15 @@ class EngineTracker:
         *,
         is_aborted: bool = False,
     ) -> None:
-        """It has ended, or was aborted; `replies`: the text of each answer, or its token ids."""
-        if tracked not in self._tracked_requests:
+        """Record the end of a request, complete or aborted.
+
+        `replies`: the text of each answer, or its token ids.
+        """
+        if tracked not in self._requests:
             return
-        self._count()
-        del self._tracked_requests[tracked]
-        self._used_tokens -= tracked.prompt_tokens
+        self._integrate_running()
+        del self._requests[tracked]
+        self._prompt_tokens -= tracked.prompt_tokens
         now_s = self._now()
         self._pending_tokens -= tracked.pending_tokens
         if tracked.first_token_s is None:
@@ -181,12 +205,13 @@ class EngineTracker:
             queue_s = scheduled_s - tracked.arrived_s
             prefill_s = tracked.first_token_s - scheduled_s
             decode_s = now_s - tracked.first_token_s
-            self.meter.serve(prefill_s + decode_s)
+            self.meter.record_service_time(prefill_s + decode_s)
         if tracked.first_token_s is None and is_aborted:
-            self._ledger.cancel(tracked.holding)
+            self._shadow_cache.cancel(tracked.cached_prompt)
         else:
-            self._ledger.end(tracked.holding, tracked.answers(completion_tokens, replies))
-        running = (self._work - tracked.work_before) / decode_s if decode_s > 0 else 1.0
+            answers = tracked.answers(completion_tokens, replies)
+            self._shadow_cache.end(tracked.cached_prompt, answers)
+        running = (self._request_s - tracked.request_s_before) / decode_s if decode_s > 0 else 1.0
         self._finished.append(
             Finished(
                 id=tracked.dispatch.id,
@@ -201,88 +226,90 @@ class EngineTracker:
                 is_aborted=is_aborted,
             )
         )
-        self._tell()
+        self._call_listeners()
 
     def pool(self, tracked: TrackedRequest, cached_tokens: int) -> None:
-        """It has ended with a vector, or anything else that is not made of tokens."""
-        if tracked in self._tracked_requests:
+        """Record the end of a request whose result is not made of tokens, such as an embedding."""
+        if tracked in self._requests:
             self.progress()
             new_tokens = tracked.prompt_tokens - cached_tokens
-            self.meter.prefill(new_tokens, tracked.arrived_s, self._now())
-            self._settle(tracked, cached_tokens)
+            self.meter.record_prefill(new_tokens, tracked.arrived_s, self._now())
+            self._settle_prefill(tracked, cached_tokens)
             self.finish(tracked, 0)
 
     def note_adapters(self, state: AdapterState) -> None:
-        """The engine's adapters stand like this now."""
+        """Record the current state of the engine's adapters."""
         self._adapters = state
         self.notify()
 
     def forget(self) -> None:
-        """The engine has emptied its cache."""
-        self._ledger.clear()
+        """Record that the engine has emptied its cache."""
+        self._shadow_cache.clear()
         self.notify()
 
     def drain(self) -> None:
-        """The engine takes no more requests."""
+        """Record that the engine accepts no more requests."""
         self._is_draining = True
         self.notify()
 
     def take(self) -> Update | None:
-        """What has changed since the last call; None if nothing has."""
+        """Return what has changed since the last call; None if nothing has."""
         load = self.load
-        added, dropped = self._ledger.take_changes()
+        added, dropped = self._shadow_cache.take_changes()
         update = Update(
             added=packed(added),
             added_tokens=packed_tokens(added.values()),
             dropped=packed(dropped),
             accepted=self._accepted,
             finished=self._finished,
-            load=None if load == self._told else load,
+            load=None if load == self._sent_load else load,
             is_draining=self._is_draining,
             stalled_s=self.stalled_s,
-            adapters=None if self._adapters == self._told_adapters else self._adapters,
+            adapters=None if self._adapters == self._sent_adapters else self._adapters,
         )
-        is_news = update != Update(is_draining=self._is_known_draining, stalled_s=update.stalled_s)
-        self._accepted, self._finished, self._told = [], [], load
-        self._is_known_draining, self._told_adapters = self._is_draining, self._adapters
-        return update if is_news else None
+        unchanged = Update(is_draining=self._is_draining_sent, stalled_s=update.stalled_s)
+        self._accepted, self._finished, self._sent_load = [], [], load
+        self._is_draining_sent, self._sent_adapters = self._is_draining, self._adapters
+        return None if update == unchanged else update
 
     def beat(self) -> Update:
-        """What has changed since the last call of `take`, or that nothing has."""
+        """Return what has changed since the last update, or an empty update: a sign of life."""
         return self.take() or Update(is_draining=self._is_draining, stalled_s=self.stalled_s)
 
     def snapshot(self) -> Update:
-        """All that a new listener has to know; `take` what has changed before, for the others."""
-        held = self._ledger.held
+        """Return the whole state, for a new router.
+
+        Send the other routers what `take` returns first: a snapshot does not mark it as sent.
+        """
+        held = self._shadow_cache.held
         return Update(
             is_snapshot=True,
             added=packed(held),
             added_tokens=packed_tokens(held.values()),
-            accepted=[
-                tracked.dispatch.id for tracked in self._tracked_requests if tracked.dispatch.id
-            ],
+            accepted=[tracked.dispatch.id for tracked in self._requests if tracked.dispatch.id],
             load=self.load,
             is_draining=self._is_draining,
             stalled_s=self.stalled_s,
             adapters=self._adapters,
         )
 
-    def _beside_prompts(self) -> int:
-        return max(0, self._facts.kv_tokens - self._used_tokens)
+    def _tokens_beside_prompts(self) -> int:
+        return max(0, self._facts.kv_tokens - self._prompt_tokens)
 
-    def _settle(self, tracked: TrackedRequest, cached_tokens: int) -> None:
+    def _settle_prefill(self, tracked: TrackedRequest, cached_tokens: int) -> None:
         tracked.cached_tokens = cached_tokens
         self._pending_tokens -= tracked.pending_tokens
         tracked.pending_tokens = 0
-        self._ledger.settle(tracked.holding, cached_tokens, max(self._facts.block_size, 1))
+        block_size = max(self._facts.block_size, 1)
+        self._shadow_cache.settle(tracked.cached_prompt, cached_tokens, block_size)
 
-    def _count(self) -> None:
+    def _integrate_running(self) -> None:
         now_s = self._now()
-        self._work += self._running * (now_s - self._work_until_s)
-        self._work_until_s = now_s
+        self._request_s += self._running * (now_s - self._integrated_until_s)
+        self._integrated_until_s = now_s
 
-    def _tell(self) -> None:
-        tracked_requests = len(self._tracked_requests)
-        self._running = tracked_requests - min(self._waiting(), tracked_requests)
+    def _call_listeners(self) -> None:
+        requests = len(self._requests)
+        self._running = requests - min(self._waiting(), requests)
         for listener in self._listeners:
             listener()

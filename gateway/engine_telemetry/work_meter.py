@@ -1,75 +1,77 @@
-"""How much work an engine gets, and what it takes it: what the number of its replicas rests on.
+"""Measures how much work reaches an engine and what it costs; autoscaling is based on it.
 
-Method: prompts that are read at the same time share the engine's steps, so that the seconds of each
-say nothing of what its tokens cost. Prefills that overlap are therefore taken as one stretch of
-work, and the engine's seconds per token are the slope of a line over the stretches (`RobustLine`).
-Prompt tokens that arrive are counted with an exponential memory, which is what arrives in a second.
-O(1) a request.
+Method: prompts computed at the same time share the engine's steps, so the seconds of one prompt do
+not tell what its tokens cost. Prefills that overlap are therefore merged into one busy period, and
+the engine's seconds per token are the slope of a line through the busy periods (`RobustLine`).
+Arriving prompt tokens are counted with exponential decay, which gives a rate per second.
+O(1) per request.
 """
 
 import math
 from collections.abc import Callable
 
-from gateway.routing.cost_model import PRIOR_PREFILL_S, PRIOR_STEP_S, RobustLine
+from gateway.decaying_mean import DecayingMean
+from gateway.regression import RobustLine
+from gateway.routing.cost_model import PRIOR_PREFILL_S, PRIOR_STEP_S
 
 MEMORY_S = 15.0
-"""How long an arrival counts: a burst of a second or two is no rate."""
-STRETCH_S = 1.0
-"""A stretch that goes on for longer is told in parts."""
-MEAN_MEMORY = 0.95
+"""Time constant of the decay: longer than a burst of a second or two."""
+BUSY_PERIOD_S = 1.0
+"""Busy periods longer than this are split, so that a loaded engine is measured, too."""
+MEAN_DECAY = 0.95
+"""Weight of the earlier service times at each new one."""
 
 
 class WorkMeter:
-    """One engine's; `now` is its clock, in seconds."""
+    """Work of one engine; `now` is the engine's clock, in seconds."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._tokens_per_s, self._counted_s = 0.0, now()
+        self._tokens_per_s, self._decayed_until_s = 0.0, now()
         self._line = RobustLine(PRIOR_STEP_S, PRIOR_PREFILL_S)
-        self._stretch_tokens, self._stretch_began_s, self._stretch_ended_s = 0, 0.0, -math.inf
-        self._service_s, self._services = 0.0, 0.0
+        self._busy_tokens, self._busy_from_s, self._busy_until_s = 0, 0.0, -math.inf
+        self._service_s = DecayingMean(MEAN_DECAY)
 
     @property
     def prefill_s(self) -> float:
-        """Seconds that the engine needs for a prompt token that is not cached."""
+        """Seconds that the engine needs for one prompt token that is not cached."""
         return self._line.slope
 
     @property
     def service_s(self) -> float:
-        """Seconds that a request has its slot, on average; 0: none has ended yet."""
-        return self._service_s / self._services if self._services else 0.0
+        """Mean seconds that a request occupies its slot; 0 until one has finished."""
+        return self._service_s.value
 
     @property
     def arriving(self) -> float:
-        """Seconds of prefill that arrive in a second; an engine can do less than one."""
-        return self._decayed() * self.prefill_s
+        """Seconds of prefill that arrive per second; an engine can do less than one."""
+        return self._decayed_rate() * self.prefill_s
 
-    def arrive(self, new_tokens: int) -> None:
-        """A prompt has come, of which so many tokens have to be computed."""
-        self._tokens_per_s = self._decayed() + new_tokens / MEMORY_S
-        self._counted_s = self._now()
+    def record_arrival(self, new_tokens: int) -> None:
+        """Count an arriving prompt with `new_tokens` tokens to compute."""
+        self._tokens_per_s = self._decayed_rate() + new_tokens / MEMORY_S
+        self._decayed_until_s = self._now()
 
-    def prefill(self, new_tokens: int, began_s: float, ended_s: float) -> None:
-        """So many tokens of a prompt were computed in that time, perhaps beside others."""
+    def record_prefill(self, new_tokens: int, from_s: float, until_s: float) -> None:
+        """Count `new_tokens` prompt tokens computed in that time, perhaps beside other prompts."""
         if new_tokens <= 0:
             return
-        last_s = self._stretch_ended_s
-        is_long = last_s - self._stretch_began_s > STRETCH_S
-        if began_s >= last_s or (is_long and ended_s > last_s):
-            self._tell()
-            self._stretch_tokens, self._stretch_began_s = 0, max(began_s, last_s)
-        self._stretch_tokens += new_tokens
-        self._stretch_ended_s = max(ended_s, last_s)
+        last_s = self._busy_until_s
+        is_long = last_s - self._busy_from_s > BUSY_PERIOD_S
+        if from_s >= last_s or (is_long and until_s > last_s):
+            self._end_busy_period()
+            self._busy_tokens, self._busy_from_s = 0, max(from_s, last_s)
+        self._busy_tokens += new_tokens
+        self._busy_until_s = max(until_s, last_s)
 
-    def serve(self, service_s: float) -> None:
-        """A request has had its slot for so long."""
-        self._service_s = MEAN_MEMORY * self._service_s + service_s
-        self._services = MEAN_MEMORY * self._services + 1
+    def record_service_time(self, service_s: float) -> None:
+        """Count the seconds that a finished request occupied its slot."""
+        self._service_s.observe(service_s)
 
-    def _tell(self) -> None:
-        seconds = self._stretch_ended_s - self._stretch_began_s
-        if self._stretch_tokens and seconds > 0:
-            self._line.observe(self._stretch_tokens, seconds)
+    def _end_busy_period(self) -> None:
+        seconds = self._busy_until_s - self._busy_from_s
+        if self._busy_tokens and seconds > 0:
+            self._line.observe(self._busy_tokens, seconds)
 
-    def _decayed(self) -> float:
-        return self._tokens_per_s * math.exp((self._counted_s - self._now()) / MEMORY_S)
+    def _decayed_rate(self) -> float:
+        return self._tokens_per_s * math.exp((self._decayed_until_s - self._now()) / MEMORY_S)

@@ -5,7 +5,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from gateway.errors import (
-    URL_SHOWN,
+    MAX_SHOWN_PATH,
     GatewayError,
     InvalidRequest,
     MethodNotAllowed,
@@ -53,7 +53,7 @@ def _translate(request: Request, error: Exception) -> GatewayError:
         return InvalidRequest("; ".join(str(e["msg"]) for e in error.errors()))
     if not isinstance(error, HTTPException):
         return internal_error()
-    path = request.url.path[:URL_SHOWN]
+    path = request.url.path[:MAX_SHOWN_PATH]
     if error.status_code == 404:
         return UnknownRoute.for_url(request.method, path)
     if error.status_code == 405:

@@ -51,7 +51,7 @@ class ServedModel:
     created_s: int
     deployed_s: float = 0.0
     """When its entry was deployed last, by the controller's clock."""
-    terms: ServingOptions = field(default_factory=ServingOptions)
+    options: ServingOptions = field(default_factory=ServingOptions)
     """How requests reach its replicas."""
     state: ModelState = ModelState.STARTING
     reason: str = "its engine is starting"
@@ -181,7 +181,7 @@ class Fleet:
         self._adapters = {}
         clashes: set[tuple[str, str]] = set()
         for model in self._models.values():
-            for adapter in model.terms.adapters:
+            for adapter in model.options.adapters:
                 name = adapter.name
                 if name in self._models or self._adapters.setdefault(name, model) is not model:
                     clashes.add((model.name, name))

@@ -103,7 +103,7 @@ class ReplicaState:
         if adapter in state.broken or adapter not in self.replica.metadata.facts.adapters:
             return BROKEN_S
         cost_s = state.load_s or LOAD_S
-        is_full = len(state.loaded) >= state.most > 0
+        is_full = len(state.loaded) >= state.max_loaded > 0
         return 2 * cost_s if is_full and copies[state.loaded[0]] == 1 else cost_s
 
     def want(self, adapter: str) -> None:

@@ -61,7 +61,7 @@ class Scheduler:
         self._log = log
         self._rng = rng
         self._now = now
-        self._policy: RoutingPolicy = make_policy(model.terms.routing.policy, rng)
+        self._policy: RoutingPolicy = make_policy(model.options.routing.policy, rng)
         self._states: dict[str, ReplicaState] = {}
 
     def choose(self, target: Target, avoid: Collection[str] = ()) -> Decision:
@@ -75,7 +75,7 @@ class Scheduler:
         self._model.check_available()
         request, prompt, adapter = target.request, target.prompt, target.adapter
         self.sync()
-        policy = self._model.terms.routing.policy
+        policy = self._model.options.routing.policy
         if self._policy.name != policy:
             self._policy = make_policy(policy, self._rng)
         estimates = self.latency.estimates

@@ -178,7 +178,7 @@ class Attempts:
             ModelUnavailable: none has come.
         """
         model, loop = self._target.model, asyncio.get_running_loop()
-        end_s = loop.time() + model.terms.queue.max_wait_s
+        end_s = loop.time() + model.options.queue.max_wait_s
         while all(replica in self._tried for replica in model.replicas):
             if not model.replicas:
                 await self._start()
@@ -288,7 +288,7 @@ class Attempts:
 def patience_s(request: InferenceRequest, model: ServedModel) -> float:
     """How long a request that its model had to start for may still wait."""
     now_s = asyncio.get_running_loop().time()
-    return max(0.0, request.arrived_s + model.terms.cold_start_timeout_s - now_s)
+    return max(0.0, request.arrived_s + model.options.cold_start_timeout_s - now_s)
 
 
 def _answered(status: int) -> UpstreamFailed:

@@ -88,9 +88,9 @@ class FailureReporter:
             self._note(error.reason, Action.EJECTED, replica, "it failed again and again")
 
     def _note(self, reason: str, action: Action, replica: Replica | None, why: str) -> None:
-        self._faults.note(
+        self._faults.record(
             Fault(self._target.model.name, reason, action),
             request_id=self._target.request.request_id.decode(),
             replica=replica.id if replica else "-",
-            why=why,
+            message=why,
         )

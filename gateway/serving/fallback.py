@@ -119,7 +119,7 @@ class FallbackChain:
 
     def _timeout_s(self) -> float | None:
         first, resolver = self._route[0], self._resolver
-        models_s = resolver.model(first).terms.timeout_s if resolver.knows(first) else None
+        models_s = resolver.model(first).options.timeout_s if resolver.knows(first) else None
         limits = (self._request.timeout_s, models_s)
         return min((limit for limit in limits if limit is not None), default=None)
 
@@ -173,7 +173,7 @@ class FallbackChain:
         """
         cold_starts = self._context.cold_starts
         is_failing = model.state is ModelState.UNHEALTHY
-        if has_alternative and (is_failing or model.terms.when_cold == "fallback"):
+        if has_alternative and (is_failing or model.options.when_cold == "fallback"):
             cold_starts.ask(model)
             message = f"The model `{model.name}` is {model.condition}: {model.reason}"
             raise ModelUnavailable(message, cold_starts.expected_s(model))
@@ -220,4 +220,4 @@ class FallbackChain:
         model = self._resolver.model(self._name).name if is_known else NO_MODEL
         request_id = self._request.request_id.decode()
         fault = Fault(model, error.code, action)
-        self._context.faults.note(fault, request_id=request_id, why=str(error))
+        self._context.faults.record(fault, request_id=request_id, message=str(error))

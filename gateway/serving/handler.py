@@ -96,7 +96,7 @@ class InferenceHandler:
             arrived_s=arrived_s,
         )
         names = self._live_config.names
-        key = request.sticky_key if names.is_drawn(head.model) else b""
+        key = request.sticky_key if names.depends_on_key(head.model) else b""
         route = names.route(head.model, key)
         chain = FallbackChain(request, route.models, self._resolver, self._context, reply)
         record.chain = chain

@@ -20,8 +20,8 @@ from gateway.metrics import (
     REQUESTS,
     ROUTING,
     TTFT,
+    NullRecorder,
     Recorder,
-    Unrecorded,
 )
 from gateway.request.tenant import ANONYMOUS, Tenant
 from gateway.routing.decision import Decision
@@ -41,7 +41,7 @@ class RequestMetrics:
     """Those of one router; `tracer`: where requests are traced."""
 
     def __init__(self, recorder: Recorder | None = None, tracer: Tracer | None = None) -> None:
-        self.recorder = recorder or Unrecorded()
+        self.recorder = recorder or NullRecorder()
         self.tracer = tracer
 
     def open(

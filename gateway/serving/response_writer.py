@@ -11,7 +11,7 @@ from gateway.resume.stream_log import StreamLog
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.timing import FIRST_EVENT
 from gateway.upstream.engine_call import WHOLE_LIMIT, read_whole
-from gateway.upstream.events import pass_events
+from gateway.upstream.event_stream import pass_events
 from gateway.upstream.headers import to_client
 from gateway.upstream.response import EngineResponse
 from gateway.upstream.sse import WholeEvents, error_event, late_answer

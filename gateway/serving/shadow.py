@@ -15,7 +15,7 @@ import msgspec
 from gateway.asgi import Message
 from gateway.errors import GatewayError
 from gateway.faults import Faults
-from gateway.metrics import SHADOWED, Recorder, Unrecorded
+from gateway.metrics import SHADOWED, NullRecorder, Recorder
 from gateway.request.inference_request import InferenceRequest
 from gateway.request.tenant import ANONYMOUS
 from gateway.serving.attempts import RouterContext
@@ -100,7 +100,7 @@ class ShadowTraffic:
         self, resolver: TargetResolver, context: RouterContext, recorder: Recorder | None = None
     ) -> None:
         self._resolver = resolver
-        self._recorder = recorder or Unrecorded()
+        self._recorder = recorder or NullRecorder()
         # What happens to copies is no fault that a client has seen, and uses up no retries.
         self._context = replace(context, faults=Faults(), budgets=defaultdict(RetryBudget))
         self._bytes = 0

@@ -1,13 +1,13 @@
-"""A model of one vLLM replica: continuous batching, chunked prefill, an LRU block cache.
+"""Model of one vLLM replica: continuous batching, chunked prefill, an LRU block cache.
 
-One step computes a token for every sequence that decodes and, within a budget of tokens, chunks of
+One step computes a token for every decoding sequence and, within a budget of tokens, chunks of
 prompts; it takes `base + per prefill token + per decoding sequence` seconds. Waiting sequences
 start in the order of their priority while there are slots and KV blocks; their cached blocks are
-not computed again. Time is the caller's: this module neither sleeps nor reads a clock.
+not computed again. The caller owns time: this module neither sleeps nor reads a clock.
 
-Left out of vLLM's behaviour: preemption (room for the answer is reserved at the start), and copies
-of a block that sequences compute at the same time (they share one). Cost: O(decoding sequences) a
-step, O(blocks) a sequence.
+Not modelled: preemption (blocks for the answer are reserved at the start), and copies of a block
+that several sequences compute at the same time (they share one). Cost: O(decoding sequences) per
+step, O(blocks) per sequence.
 """
 
 import heapq
@@ -21,13 +21,13 @@ from gateway.simulation.cache import BlockCache
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpeeds:
-    """How fast and how large a replica is."""
+    """Speed and size of a replica."""
 
     kv_blocks: int
     block_size: int
     max_running: int = 64
     step_tokens: int = 4096
-    """Tokens of prompts and answers that one step computes at most."""
+    """Most tokens of prompts and answers that one step computes."""
     step_s: float = 0.012
     step_s_per_prefill_token: float = 0.0001
     step_s_per_sequence: float = 0.0002
@@ -35,79 +35,79 @@ class EngineSpeeds:
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """One sequence on its way through a replica."""
+    """One sequence in a replica: a prompt and its answer."""
 
     hashes: Sequence[int]
-    """Content hashes of the prompt's whole blocks, each standing for all before it too."""
+    """Content hashes of the prompt's full blocks; each includes all blocks before it."""
     prompt_tokens: int
     output_tokens: int
     answer_hashes: Sequence[int] = ()
-    """Of the blocks that the answer completes; they stay in the cache once it is over."""
+    """Hashes of the blocks that the answer fills; they are cached once it is finished."""
     priority: float = 0.0
-    """Lower starts sooner; equal ones in the order of their arrival."""
+    """Lower values start first; equal ones in order of arrival."""
     cached_tokens: int = 0
     computed_tokens: int = 0
-    """Of the prompt, cached ones included."""
+    """Prompt tokens, cached ones included."""
     made_tokens: int = 0
-    """Of the answer."""
+    """Answer tokens so far."""
     is_running: bool = False
     is_over: bool = False
-    pinned: int = 0
-    """Blocks with a hash that it uses."""
-    reserved: int = 0
-    """Blocks without one."""
+    pinned_blocks: int = 0
+    """Number of blocks with a hash that it uses."""
+    reserved_blocks: int = 0
+    """Number of blocks without a hash that it uses."""
 
     @property
     def is_decoding(self) -> bool:
-        """Whether the whole prompt has been read."""
+        """Whether the whole prompt has been computed."""
         return self.is_running and self.computed_tokens >= self.prompt_tokens
 
 
 @dataclass(slots=True)
 class StepResult:
-    """What one step, or several alike, brought."""
+    """Result of a step, or of several merged steps."""
 
     started: list[Run] = field(default_factory=list)
-    """Whose first token is ready."""
+    """Sequences whose first token is ready."""
     ended: list[Run] = field(default_factory=list)
-    """Whose last token is ready."""
+    """Sequences whose last token is ready."""
 
 
 class BatchingReplica:
-    """The replica; `begin` and `end` take turns, `submit` and `abort` may come at any time."""
+    """One replica. Call `begin` and `end` in turn, `submit` and `abort` at any time."""
 
-    def __init__(self, estimates: EngineSpeeds) -> None:
-        self.estimates = estimates
-        self.cache = BlockCache(estimates.kv_blocks)
+    def __init__(self, profile: EngineSpeeds) -> None:
+        self.profile = profile
+        self.cache = BlockCache(profile.kv_blocks)
         self._waiting: list[tuple[float, int, Run]] = []
-        self._order = itertools.count()
+        self._serial = itertools.count()
         self._prefilling: list[Run] = []
         self._decoding: dict[Run, None] = {}
-        self._ends: list[tuple[int, int, Run]] = []
-        """Heap of the step in which each decoding run makes its last token."""
+        self._last_steps: list[tuple[int, int, Run]] = []
+        """Heap of the step in which each decoding sequence generates its last token."""
         self._step = 0
         self._planned: list[tuple[Run, int]] = []
         self._admitted: list[Run] = []
         self._planned_steps = 0
         self._step_duration_s = 0.0
         self.pending_tokens = 0
-        """Prompt tokens taken and not computed yet; cached ones count until their run starts."""
+        """Prompt tokens not computed yet; cached ones count until their sequence starts."""
         self.waiting = 0
-        """Sequences that have not started."""
+        """Number of sequences that have not started."""
 
     @property
     def running(self) -> int:
-        """Sequences that have started."""
+        """Number of sequences that have started."""
         return len(self._prefilling) + len(self._decoding)
 
     @property
     def admitted(self) -> Sequence[Run]:
-        """Sequences that the last `begin` has started."""
+        """Sequences that the last `begin` started."""
         return self._admitted
 
     @property
     def decoding(self) -> int:
-        """Sequences that make a token in every step."""
+        """Number of sequences that generate a token in every step."""
         return len(self._decoding)
 
     @property
@@ -115,162 +115,171 @@ class BatchingReplica:
         """Whether there is nothing to do."""
         return not (self._prefilling or self._decoding or self.waiting)
 
-    def can_ever_run(self, run: Run) -> bool:
-        """Whether it fits into an empty replica."""
-        return self._blocks(run) <= self.estimates.kv_blocks
+    def can_ever_run(self, sequence: Run) -> bool:
+        """Return whether a sequence fits into an empty replica."""
+        return self._total_blocks(sequence) <= self.profile.kv_blocks
 
-    def submit(self, run: Run) -> None:
-        """Take a sequence, which `can_ever_run`."""
-        self.pending_tokens += run.prompt_tokens
+    def submit(self, sequence: Run) -> None:
+        """Add a sequence for which `can_ever_run` is true."""
+        self.pending_tokens += sequence.prompt_tokens
         self.waiting += 1
-        heapq.heappush(self._waiting, (run.priority, next(self._order), run))
+        heapq.heappush(self._waiting, (sequence.priority, next(self._serial), sequence))
 
-    def abort(self, run: Run) -> None:
-        """Drop a sequence, wherever it stands."""
-        if run.is_over:
+    def abort(self, sequence: Run) -> None:
+        """Remove a sequence, whatever its state."""
+        if sequence.is_over:
             return
-        run.is_over = True
-        self.pending_tokens -= run.prompt_tokens - min(run.computed_tokens, run.prompt_tokens)
-        if run.is_running:
-            self._leave(run)
+        sequence.is_over = True
+        self.pending_tokens -= sequence.prompt_tokens - min(
+            sequence.computed_tokens, sequence.prompt_tokens
+        )
+        if sequence.is_running:
+            self._remove(sequence)
         else:
             self.waiting -= 1
 
-    def begin(self, most_steps: int = 1) -> float | None:
-        """Plan the next step; how many seconds it takes, None if there is nothing to do.
+    def begin(self, max_steps: int = 1) -> float | None:
+        """Plan the next step; return its duration in seconds, or None if there is nothing to do.
 
-        Up to `most_steps` steps that only decode the same sequences are taken as one.
+        Up to `max_steps` steps that only decode the same sequences are merged into one.
         """
-        self._admit_and_plan()
+        self._schedule()
         tokens = sum(chunk for _, chunk in self._planned)
         if not self._planned and not self._decoding:
             return None
-        estimates = self.estimates
+        profile = self.profile
         self._step_duration_s = (
-            estimates.step_s
-            + estimates.step_s_per_prefill_token * tokens
-            + estimates.step_s_per_sequence * len(self._decoding)
+            profile.step_s
+            + profile.step_s_per_prefill_token * tokens
+            + profile.step_s_per_sequence * len(self._decoding)
         )
         self._planned_steps = 1
-        if not self._planned and most_steps > 1:
-            self._planned_steps = max(1, min(most_steps, self._steps_to_next_end()))
+        if not self._planned and max_steps > 1:
+            self._planned_steps = max(1, min(max_steps, self._steps_to_next_finish()))
         return self._planned_steps * self._step_duration_s
 
     def cut(self, elapsed_s: float) -> float:
-        """End several steps taken as one with the step that is under way `elapsed_s` after `begin`.
+        """Shorten merged steps: stop after the step that runs at `elapsed_s`.
 
-        Returns how many seconds after `begin` that is; call `begin` no more before `end`.
+        Returns when that step ends. Times are seconds since `begin`; `end` must follow.
         """
-        under_way = max(1, math.ceil(elapsed_s / self._step_duration_s))
-        self._planned_steps = min(self._planned_steps, under_way)
+        current = max(1, math.ceil(elapsed_s / self._step_duration_s))
+        self._planned_steps = min(self._planned_steps, current)
         return self._planned_steps * self._step_duration_s
 
     def end(self) -> StepResult:
-        """Complete what `begin` planned."""
+        """Complete the planned step."""
         result = StepResult()
         self._step += self._planned_steps
-        for run in self._decoding:
-            run.made_tokens += self._planned_steps
-        while self._ends and self._ends[0][0] <= self._step:
-            _, _, run = heapq.heappop(self._ends)
-            if not run.is_over:
-                del self._decoding[run]
-                self._complete(run, result)
-        for run, chunk in self._planned:
-            if not run.is_over:
-                self._compute(run, chunk, result)
+        for sequence in self._decoding:
+            sequence.made_tokens += self._planned_steps
+        while self._last_steps and self._last_steps[0][0] <= self._step:
+            _, _, sequence = heapq.heappop(self._last_steps)
+            if not sequence.is_over:
+                del self._decoding[sequence]
+                self._finish(sequence, result)
+        for sequence, chunk in self._planned:
+            if not sequence.is_over:
+                self._compute(sequence, chunk, result)
         self._planned = []
         return result
 
-    def _compute(self, run: Run, chunk: int, result: StepResult) -> None:
-        run.computed_tokens += chunk
+    def _compute(self, sequence: Run, chunk: int, result: StepResult) -> None:
+        sequence.computed_tokens += chunk
         self.pending_tokens -= chunk
-        if run.computed_tokens < run.prompt_tokens:
+        if sequence.computed_tokens < sequence.prompt_tokens:
             return
-        self._prefilling.remove(run)
-        run.made_tokens = 1
-        result.started.append(run)
-        if run.output_tokens <= 1:
-            self._complete(run, result)
+        self._prefilling.remove(sequence)
+        sequence.made_tokens = 1
+        result.started.append(sequence)
+        if sequence.output_tokens <= 1:
+            self._finish(sequence, result)
             return
-        self._decoding[run] = None
-        last_step = self._step + run.output_tokens - 1
-        heapq.heappush(self._ends, (last_step, next(self._order), run))
+        self._decoding[sequence] = None
+        last_step = self._step + sequence.output_tokens - 1
+        heapq.heappush(self._last_steps, (last_step, next(self._serial), sequence))
 
-    def _admit_and_plan(self) -> None:
+    def _schedule(self) -> None:
         self._admitted = []
-        budget = self.estimates.step_tokens - len(self._decoding)
-        for run in self._prefilling:
-            budget -= self._plan(run, budget)
-        while budget > 0 and self._waiting and self.running < self.estimates.max_running:
-            run = self._waiting[0][2]
-            if not run.is_over:
-                if not self._has_room(run):
+        budget = self.profile.step_tokens - len(self._decoding)
+        for sequence in self._prefilling:
+            budget -= self._plan_chunk(sequence, budget)
+        while budget > 0 and self._waiting and self.running < self.profile.max_running:
+            sequence = self._waiting[0][2]
+            if not sequence.is_over:
+                if not self._has_free_blocks(sequence):
                     break
-                self._start(run)
-                budget -= self._plan(run, budget)
+                self._start(sequence)
+                budget -= self._plan_chunk(sequence, budget)
             heapq.heappop(self._waiting)
         while self._waiting and self._waiting[0][2].is_over:
             heapq.heappop(self._waiting)
 
-    def _plan(self, run: Run, budget: int) -> int:
-        chunk = min(budget, run.prompt_tokens - run.computed_tokens)
+    def _plan_chunk(self, sequence: Run, budget: int) -> int:
+        chunk = min(budget, sequence.prompt_tokens - sequence.computed_tokens)
         if chunk <= 0:
             return 0
-        self._planned.append((run, chunk))
-        # The blocks count as cached from here on, as in vLLM: the next step finds them.
-        whole = (run.computed_tokens + chunk) // self.estimates.block_size
-        whole = min(whole, len(run.hashes))
-        if whole > run.pinned:
-            self.cache.reserve(run.pinned - whole)
-            run.reserved -= whole - run.pinned
-            self.cache.pin(run.hashes[run.pinned : whole])
-            run.pinned = whole
+        self._planned.append((sequence, chunk))
+        # As in vLLM, the blocks count as cached from now on: the next step finds them.
+        whole = (sequence.computed_tokens + chunk) // self.profile.block_size
+        whole = min(whole, len(sequence.hashes))
+        if whole > sequence.pinned_blocks:
+            self.cache.reserve(sequence.pinned_blocks - whole)
+            sequence.reserved_blocks -= whole - sequence.pinned_blocks
+            self.cache.pin(sequence.hashes[sequence.pinned_blocks : whole])
+            sequence.pinned_blocks = whole
         return chunk
 
-    def _start(self, run: Run) -> None:
-        run.pinned = self.cache.match(self._reusable(run))
-        run.cached_tokens = run.computed_tokens = run.pinned * self.estimates.block_size
-        self.pending_tokens -= run.cached_tokens
-        self.cache.pin(run.hashes[: run.pinned])
-        run.reserved = self._blocks(run) - run.pinned
-        self.cache.reserve(run.reserved)
-        run.is_running = True
+    def _start(self, sequence: Run) -> None:
+        sequence.pinned_blocks = self.cache.match(self._reusable_hashes(sequence))
+        sequence.cached_tokens = sequence.computed_tokens = (
+            sequence.pinned_blocks * self.profile.block_size
+        )
+        self.pending_tokens -= sequence.cached_tokens
+        self.cache.pin(sequence.hashes[: sequence.pinned_blocks])
+        sequence.reserved_blocks = self._total_blocks(sequence) - sequence.pinned_blocks
+        self.cache.reserve(sequence.reserved_blocks)
+        sequence.is_running = True
         self.waiting -= 1
-        self._admitted.append(run)
-        self._prefilling.append(run)
+        self._admitted.append(sequence)
+        self._prefilling.append(sequence)
 
-    def _has_room(self, run: Run) -> bool:
-        # Blocks that others use already do not have to be taken again.
-        return self._blocks(run) - self.cache.pinned(self._reusable(run)) <= self.cache.free
+    def _has_free_blocks(self, sequence: Run) -> bool:
+        # Blocks that other sequences use need no room of their own.
+        return (
+            self._total_blocks(sequence) - self.cache.match_pinned(self._reusable_hashes(sequence))
+            <= self.cache.free
+        )
 
-    def _reusable(self, run: Run) -> Sequence[int]:
-        # The last token of a prompt is always computed: its output is the first of the answer.
-        return run.hashes[: (run.prompt_tokens - 1) // self.estimates.block_size]
+    def _reusable_hashes(self, sequence: Run) -> Sequence[int]:
+        # The last token of a prompt is always computed: its output is the first answer token.
+        return sequence.hashes[: (sequence.prompt_tokens - 1) // self.profile.block_size]
 
-    def _blocks(self, run: Run) -> int:
-        return math.ceil((run.prompt_tokens + run.output_tokens) / self.estimates.block_size)
+    def _total_blocks(self, sequence: Run) -> int:
+        return math.ceil(
+            (sequence.prompt_tokens + sequence.output_tokens) / self.profile.block_size
+        )
 
-    def _complete(self, run: Run, result: StepResult) -> None:
-        run.is_over = True
-        result.ended.append(run)
-        self._give_back(run, run.answer_hashes)
+    def _finish(self, sequence: Run, result: StepResult) -> None:
+        sequence.is_over = True
+        result.ended.append(sequence)
+        self._free_blocks(sequence, sequence.answer_hashes)
 
-    def _leave(self, run: Run) -> None:
-        if run in self._decoding:
-            del self._decoding[run]
-        elif run in self._prefilling:
-            self._prefilling.remove(run)
-        self._give_back(run)
+    def _remove(self, sequence: Run) -> None:
+        if sequence in self._decoding:
+            del self._decoding[sequence]
+        elif sequence in self._prefilling:
+            self._prefilling.remove(sequence)
+        self._free_blocks(sequence)
 
-    def _give_back(self, run: Run, completed: Sequence[int] = ()) -> None:
-        run.is_running = False
-        self.cache.reserve(-run.reserved)
-        self.cache.keep(completed)
-        self.cache.unpin(run.hashes[: run.pinned])
-        run.reserved = run.pinned = 0
+    def _free_blocks(self, sequence: Run, filled_hashes: Sequence[int] = ()) -> None:
+        sequence.is_running = False
+        self.cache.reserve(-sequence.reserved_blocks)
+        self.cache.keep(filled_hashes)
+        self.cache.unpin(sequence.hashes[: sequence.pinned_blocks])
+        sequence.reserved_blocks = sequence.pinned_blocks = 0
 
-    def _steps_to_next_end(self) -> int:
-        while self._ends and self._ends[0][2].is_over:
-            heapq.heappop(self._ends)
-        return self._ends[0][0] - self._step if self._ends else 1
+    def _steps_to_next_finish(self) -> int:
+        while self._last_steps and self._last_steps[0][2].is_over:
+            heapq.heappop(self._last_steps)
+        return self._last_steps[0][0] - self._step if self._last_steps else 1

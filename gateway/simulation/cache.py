@@ -1,8 +1,8 @@
-"""The KV cache of a simulated replica: blocks with a content hash, shared, least recently used out.
+"""KV cache of a simulated replica: shared blocks with content hashes and LRU eviction.
 
-As in vLLM: blocks of running sequences are pinned, blocks nobody uses stay until their room is
-wanted, and a sequence's blocks are given back last block first, so that the beginning of a prompt
-outlives its end. O(1) a block.
+As in vLLM, blocks of running sequences are pinned, and unused blocks stay until their room is
+needed. A sequence's blocks are unpinned last block first, so that the beginning of a prompt
+outlives its end. O(1) per block.
 """
 
 from collections import OrderedDict
@@ -10,71 +10,71 @@ from collections.abc import Sequence
 
 
 class BlockCache:
-    """A cache of `capacity` blocks."""
+    """Cache of `capacity` blocks."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self._pins: dict[int, int] = {}
-        """How many sequences use a block."""
+        self._pin_counts: dict[int, int] = {}
+        """Number of sequences that use each pinned block."""
         self._idle: OrderedDict[int, None] = OrderedDict()
-        """Blocks nobody uses, least recently used first."""
-        self._unnamed = 0
-        """Pinned blocks without a hash: partly filled ones, and room for an answer."""
+        """Unused blocks, least recently used first."""
+        self._unhashed = 0
+        """Number of pinned blocks without a hash: partly filled ones, and room for answers."""
 
     @property
     def used(self) -> int:
-        """Blocks with something in them, or taken for it."""
-        return len(self._pins) + self._unnamed + len(self._idle)
+        """Number of blocks that are pinned or hold cached content."""
+        return len(self._pin_counts) + self._unhashed + len(self._idle)
 
     @property
     def free(self) -> int:
-        """Blocks that could be taken now."""
-        return self.capacity - len(self._pins) - self._unnamed
+        """Number of blocks that could be pinned now."""
+        return self.capacity - len(self._pin_counts) - self._unhashed
 
     def match(self, hashes: Sequence[int]) -> int:
-        """How many of the first blocks are here."""
+        """Return how many of the first blocks are cached."""
         for count, block in enumerate(hashes):
-            if block not in self._pins and block not in self._idle:
+            if block not in self._pin_counts and block not in self._idle:
                 return count
         return len(hashes)
 
-    def pinned(self, hashes: Sequence[int]) -> int:
-        """How many of the first blocks are in use."""
+    def match_pinned(self, hashes: Sequence[int]) -> int:
+        """Return how many of the first blocks are pinned."""
         for count, block in enumerate(hashes):
-            if block not in self._pins:
+            if block not in self._pin_counts:
                 return count
         return len(hashes)
 
     def pin(self, hashes: Sequence[int]) -> None:
-        """Use blocks, those here and those about to be computed."""
+        """Pin blocks, both cached ones and ones about to be computed."""
         for block in hashes:
             self._idle.pop(block, None)
-            self._pins[block] = self._pins.get(block, 0) + 1
-        self._make_room()
+            self._pin_counts[block] = self._pin_counts.get(block, 0) + 1
+        self._evict()
 
     def reserve(self, blocks: int) -> None:
-        """Use `blocks` blocks without a hash; negative: give them back."""
-        self._unnamed += blocks
-        self._make_room()
+        """Pin `blocks` blocks without a hash; a negative number unpins them."""
+        self._unhashed += blocks
+        self._evict()
 
     def keep(self, hashes: Sequence[int]) -> None:
-        """Have blocks that nobody uses, as if just given back, as far as there is room."""
+        """Add unused blocks, as if just unpinned, as far as there is room."""
         for block in reversed(hashes):
-            if block not in self._pins:
+            if block not in self._pin_counts:
                 self._idle[block] = None
                 self._idle.move_to_end(block)
-        self._make_room()
+        self._evict()
 
     def unpin(self, hashes: Sequence[int]) -> None:
-        """Give blocks back; they stay until their room is wanted."""
+        """Unpin blocks; they stay cached until their room is needed."""
         for block in reversed(hashes):
-            left = self._pins.get(block, 0) - 1
-            if left > 0:
-                self._pins[block] = left
+            users = self._pin_counts.get(block, 0) - 1
+            if users > 0:
+                self._pin_counts[block] = users
             else:
-                self._pins.pop(block, None)
+                self._pin_counts.pop(block, None)
                 self._idle[block] = None
 
-    def _make_room(self) -> None:
+    def _evict(self) -> None:
         while self._idle and self.used > self.capacity:
             self._idle.popitem(last=False)

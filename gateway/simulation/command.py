@@ -1,4 +1,4 @@
-"""`gateway simulate`: how routing policies compare on a workload, without a cluster."""
+"""`gateway simulate`: compares routing policies on a workload, without a cluster."""
 
 import sys
 from enum import StrEnum
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from gateway.config.config_errors import nearest
+from gateway.config.config_errors import suggestion
 from gateway.errors import ConfigError
 from gateway.routing.policies.registry import POLICIES
 from gateway.simulation.batching import EngineSpeeds
@@ -20,8 +20,8 @@ from gateway.simulation.workloads import GENERATORS, REQUESTS, generated
 PLOT_FORMATS = (".png", ".svg", ".pdf")
 
 
-class SimulateOptions(StrEnum):
-    """In which order an engine starts the requests that wait."""
+class StartOrder(StrEnum):
+    """Order in which an engine starts waiting requests."""
 
     PRIORITY = "priority"
     FIFO = "fifo"
@@ -40,46 +40,50 @@ def command(  # noqa: PLR0913 - each is an option of the command
     kv_tokens: Annotated[
         int, typer.Option(min=BLOCK_TOKENS, help="Tokens in a replica's KV cache: blocks of 512.")
     ] = 600 * BLOCK_TOKENS,
-    policy: Annotated[str, typer.Option(help="Policies to compare, with commas.")] = ",".join(
-        POLICIES
-    ),
+    policy: Annotated[
+        str, typer.Option(help="Policies to compare, separated by commas.")
+    ] = ",".join(POLICIES),
     routers: Annotated[
-        int, typer.Option(min=1, help="Router replicas; requests are dealt to them in turn.")
+        int, typer.Option(min=1, help="Router replicas; requests go to them in turn.")
     ] = 1,
     speed: Annotated[
-        float, typer.Option(min=0.001, help="How many times as fast the requests arrive.")
+        float, typer.Option(min=0.001, help="Factor by which requests arrive faster.")
     ] = 1.0,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many requests.")] = (
-        None
-    ),
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Simulate only this many requests, from the start.")
+    ] = (None),
     spread: Annotated[
         bool,
         typer.Option(
-            help="Spread requests of one timestamp up to the next, as a trace's clock is coarse,"
-            " or have them all arrive in the same instant.",
+            help="Spread requests with one timestamp evenly up to the next, as traces have coarse "
+            "clocks, or let them all arrive at once.",
         ),
     ] = True,
     order: Annotated[
-        SimulateOptions, typer.Option(help="In which order an engine starts waiting requests.")
-    ] = SimulateOptions.PRIORITY,
-    step_ms: Annotated[float, typer.Option(min=0.001, help="An engine's step, bare.")] = 12.0,
-    prefill_ms: Annotated[float, typer.Option(min=0, help="More for each prompt token.")] = 0.1,
+        StartOrder, typer.Option(help="Order in which an engine starts waiting requests.")
+    ] = StartOrder.PRIORITY,
+    step_ms: Annotated[
+        float, typer.Option(min=0.001, help="Base duration of an engine's step.")
+    ] = 12.0,
+    prefill_ms: Annotated[
+        float, typer.Option(min=0, help="Additional time per prompt token.")
+    ] = 0.1,
     sequence_ms: Annotated[
-        float, typer.Option(min=0, help="More for each sequence that decodes.")
+        float, typer.Option(min=0, help="Additional time per decoding sequence.")
     ] = 0.2,
-    step_tokens: Annotated[int, typer.Option(min=1, help="Tokens in one step at most.")] = 4096,
-    max_running: Annotated[int, typer.Option(min=1, help="Sequences in a replica at most.")] = 64,
+    step_tokens: Annotated[int, typer.Option(min=1, help="Most tokens in one step.")] = 4096,
+    max_running: Annotated[int, typer.Option(min=1, help="Most sequences in a replica.")] = 64,
     telemetry_ms: Annotated[
-        float, typer.Option(min=0, help="Time between two reports of a replica, at least.")
+        float, typer.Option(min=0, help="Least time between two telemetry updates of a replica.")
     ] = 50.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw them into this file (.png, .svg or .pdf).")
+        Path | None, typer.Option(help="Plot the figures into this file (.png, .svg or .pdf).")
     ] = None,
 ) -> None:
-    """Compare routing policies on a workload: the gateway's own code, simulated engines.
+    """Compare routing policies on a workload: the gateway's own code with simulated engines.
 
-    Time is virtual: nothing is started, and the same command always gives the same figures.
+    Time is virtual: nothing is started, and the same command always prints the same figures.
     """
     try:
         policies = _policies(policy)
@@ -96,16 +100,16 @@ def command(  # noqa: PLR0913 - each is an option of the command
             step_s_per_prefill_token=prefill_ms / 1000,
             step_s_per_sequence=sequence_ms / 1000,
         )
-        setting = LabSettings(
+        settings = LabSettings(
             replicas=replicas,
             engine=engine,
             routers=routers,
-            is_priority=order is SimulateOptions.PRIORITY,
+            is_priority=order is StartOrder.PRIORITY,
             telemetry_every_s=telemetry_ms / 1000,
         )
-        comparison = Comparison.of(workload, policies, setting)
+        comparison = Comparison.of(workload, policies, settings)
         if plot is not None:
-            _draw(plot, comparison)
+            _plot(plot, comparison)
     except ConfigError as error:
         typer.echo(error.message, err=True)
         raise typer.Exit(1) from None
@@ -118,14 +122,14 @@ def command(  # noqa: PLR0913 - each is an option of the command
 
 
 def _policies(names: str) -> list[str]:
-    """The policies that were asked for, each once, in that order."""
-    asked = [name.strip() for name in names.split(",") if name.strip()]
-    for name in asked:
+    """Parse the list of policies; drop repeated ones."""
+    requested = [name.strip() for name in names.split(",") if name.strip()]
+    for name in requested:
         if name not in POLICIES:
-            raise ConfigError(f"--policy: unknown policy `{name}`{nearest(name, POLICIES)}")
-    if not asked:
+            raise ConfigError(f"--policy: unknown policy `{name}`{suggestion(name, POLICIES)}")
+    if not requested:
         raise ConfigError(f"--policy: name at least one; known: {', '.join(POLICIES)}")
-    return list(dict.fromkeys(asked))
+    return list(dict.fromkeys(requested))
 
 
 def _workload(trace: str, limit: int | None) -> Workload:
@@ -134,24 +138,24 @@ def _workload(trace: str, limit: int | None) -> Workload:
     path = Path(trace)
     if not path.exists():
         raise ConfigError(
-            f"{trace}: no such file or generated workload{nearest(trace, GENERATORS)}"
+            f"{trace}: no such file or generated workload{suggestion(trace, GENERATORS)}"
         )
     return read_trace(path, limit)
 
 
 def _check_plot(path: Path) -> None:
-    """Find out before the work is done whether a picture can be drawn."""
+    """Check, before the simulation runs, that the plot can be written."""
     if path.suffix not in PLOT_FORMATS:
         raise ConfigError(f"--plot: {path} must end in one of {', '.join(PLOT_FORMATS)}")
     if not path.absolute().parent.is_dir():
-        raise ConfigError(f"--plot: {path.parent} is no directory")
+        raise ConfigError(f"--plot: {path.parent} is not a directory")
     try:
         import matplotlib  # noqa: F401, ICN001, PLC0415 - optional, and slow to import
     except ModuleNotFoundError:
         raise ConfigError("--plot needs matplotlib: pip install 'ray-llm-gateway[plot]'") from None
 
 
-def _draw(path: Path, comparison: Comparison) -> None:
+def _plot(path: Path, comparison: Comparison) -> None:
     from gateway.simulation.plot import draw  # noqa: PLC0415 - needs matplotlib, which is optional
 
     try:

@@ -1,7 +1,7 @@
-"""A replica of the lab: a batching engine on the lab's clock, and the telemetry it sends.
+"""Engine in virtual time: the model of a replica, and the telemetry that it sends.
 
-Steps that only decode are taken as one, and cut where a request arrives: the result is the same as
-step by step, at a small part of the cost.
+Steps that only decode are merged, and shortened when a request arrives: the result is the
+same as step by step, at a small part of the cost.
 """
 
 from collections.abc import Callable
@@ -16,113 +16,113 @@ from gateway.simulation.timeline import Timeline
 from gateway.simulation.trace import TraceRequest
 from gateway.telemetry import Dispatch, Update
 
-MANY_STEPS = 1 << 30
+UNLIMITED_STEPS = 1 << 30
 
 
 @dataclass(slots=True, eq=False)
 class Outcome:
-    """What became of one request."""
+    """Outcome of one request."""
 
     request: TraceRequest
     replica: int
     cached_tokens: int = 0
     first_token_s: float = 0.0
-    ended_s: float = 0.0
+    finished_s: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
-class _Job:
+class _RunningRequest:
     outcome: Outcome
     tracked: TrackedRequest
-    finish: Callable[[], None]
+    on_finished: Callable[[], None]
     scheduled_s: float = 0.0
 
 
 class LabEngine:
-    """One replica; `publish` takes its telemetry to the routers."""
+    """One engine; `publish` delivers its telemetry to the routers."""
 
     def __init__(
-        self, setting: LabSettings, timeline: Timeline, publish: Callable[[Update], None]
+        self, settings: LabSettings, timeline: Timeline, publish: Callable[[Update], None]
     ) -> None:
-        self._batching = BatchingReplica(setting.engine)
-        self._setting = setting
+        self._batching = BatchingReplica(settings.engine)
+        self._settings = settings
         self._timeline = timeline
         self._publish = publish
-        self._jobs: dict[Run, _Job] = {}
+        self._requests: dict[Run, _RunningRequest] = {}
         self._queue: dict[Run, None] = {}
-        """Runs that wait for their first step."""
-        self._began_s = self._ends_s = 0.0
+        """Sequences that wait for their first step."""
+        self._step_start_s = self._step_end_s = 0.0
         self._is_stepping = False
-        self._plan = 0
-        """Number of the latest planned end of a step; earlier ones are void."""
-        self._told_s = -setting.telemetry_every_s
-        self._is_telling = False
-        self.report = EngineTracker(setting.facts, timeline, lambda: len(self._queue))
+        self._end_number = 0
+        """Number of the latest scheduled end of a step; earlier ones are void."""
+        self._published_s = -settings.telemetry_every_s
+        self._is_publishing = False
+        self.report = EngineTracker(settings.facts, timeline, lambda: len(self._queue))
 
-    def take(self, dispatch: Dispatch, outcome: Outcome, finish: Callable[[], None]) -> None:
-        """Begin to answer a request; calls `finish` with its last token."""
-        run = run_of(outcome.request)
-        run.priority = dispatch.priority if self._setting.is_priority else 0
-        tracked = self.report.arrive(dispatch, run.prompt_tokens)
-        self._jobs[run] = _Job(outcome, tracked, finish)
-        self._queue[run] = None
-        self._batching.submit(run)
+    def take(self, dispatch: Dispatch, outcome: Outcome, on_finished: Callable[[], None]) -> None:
+        """Start a request; call `on_finished` at its last token."""
+        sequence = simulated_sequence(outcome.request)
+        sequence.priority = dispatch.priority if self._settings.is_priority else 0
+        tracked = self.report.arrive(dispatch, sequence.prompt_tokens)
+        self._requests[sequence] = _RunningRequest(outcome, tracked, on_finished)
+        self._queue[sequence] = None
+        self._batching.submit(sequence)
         if self._is_stepping:
-            end_s = self._began_s + self._batching.cut(self._timeline() - self._began_s)
-            if end_s < self._ends_s:
-                self._plan_end(end_s)
+            end_s = self._step_start_s + self._batching.cut(self._timeline() - self._step_start_s)
+            if end_s < self._step_end_s:
+                self._schedule_step_end(end_s)
         else:
-            self._begin()
-        self._tell_soon()
+            self._begin_step()
+        self._schedule_publishing()
 
-    def _begin(self) -> None:
-        duration_s = self._batching.begin(MANY_STEPS)
+    def _begin_step(self) -> None:
+        duration_s = self._batching.begin(UNLIMITED_STEPS)
         self._is_stepping = duration_s is not None
         if duration_s is None:
             return
-        self._began_s = self._timeline()
-        for run in [run for run in self._queue if run.is_running]:
-            del self._queue[run]
-            self._jobs[run].scheduled_s = self._began_s
-        self._plan_end(self._began_s + duration_s)
+        self._step_start_s = self._timeline()
+        for sequence in [sequence for sequence in self._queue if sequence.is_running]:
+            del self._queue[sequence]
+            self._requests[sequence].scheduled_s = self._step_start_s
+        self._schedule_step_end(self._step_start_s + duration_s)
 
-    def _plan_end(self, end_s: float) -> None:
-        self._plan += 1
-        self._ends_s = end_s
-        self._timeline.at(end_s, partial(self._end, self._plan))
+    def _schedule_step_end(self, end_s: float) -> None:
+        self._end_number += 1
+        self._step_end_s = end_s
+        self._timeline.at(end_s, partial(self._end_step, self._end_number))
 
-    def _end(self, plan: int) -> None:
-        if plan != self._plan:
+    def _end_step(self, number: int) -> None:
+        if number != self._end_number:
             return
         now_s = self._timeline()
         result = self._batching.end()
-        for run in result.started:
-            job = self._jobs[run]
-            job.outcome.cached_tokens = run.cached_tokens
-            job.outcome.first_token_s = now_s
-            self.report.start(job.tracked, run.cached_tokens, job.scheduled_s)
-        for run in result.ended:
-            job = self._jobs.pop(run)
-            job.outcome.ended_s = now_s
-            self.report.finish(job.tracked, run.output_tokens)
-            job.finish()
-        self._begin()
-        self._tell_soon()
+        for sequence in result.started:
+            request = self._requests[sequence]
+            request.outcome.cached_tokens = sequence.cached_tokens
+            request.outcome.first_token_s = now_s
+            self.report.start(request.tracked, sequence.cached_tokens, request.scheduled_s)
+        for sequence in result.ended:
+            request = self._requests.pop(sequence)
+            request.outcome.finished_s = now_s
+            self.report.finish(request.tracked, sequence.output_tokens)
+            request.on_finished()
+        self._begin_step()
+        self._schedule_publishing()
 
-    def _tell_soon(self) -> None:
-        if not self._is_telling:
-            self._is_telling = True
-            due_s = self._told_s + self._setting.telemetry_every_s
-            self._timeline.at(max(self._timeline(), due_s), self._tell)
+    def _schedule_publishing(self) -> None:
+        if not self._is_publishing:
+            self._is_publishing = True
+            due_s = self._published_s + self._settings.telemetry_every_s
+            self._timeline.at(max(self._timeline(), due_s), self._publish_update)
 
-    def _tell(self) -> None:
-        self._is_telling = False
+    def _publish_update(self) -> None:
+        self._is_publishing = False
         if update := self.report.take():
-            self._told_s = self._timeline()
-            arrives_s = self._told_s + self._setting.telemetry_delay_s
+            self._published_s = self._timeline()
+            arrives_s = self._published_s + self._settings.telemetry_delay_s
             self._timeline.at(arrives_s, partial(self._publish, update))
 
 
-def run_of(request: TraceRequest) -> Run:
-    """A request as the batching engine takes it."""
+def simulated_sequence(request: TraceRequest) -> Run:
+    """Make the sequence of a request."""
     return Run(request.prompt.keys, request.prompt_tokens, request.output_tokens)

@@ -1,4 +1,4 @@
-"""Draws how policies compare on a workload; the only module that needs matplotlib."""
+"""Plots a comparison of policies; the only module that needs matplotlib."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,33 +7,39 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gateway.simulation.comparison import Comparison
-from gateway.simulation.scores import Score
+from gateway.simulation.scores import PolicyResult
 
 COLOUR = "#4878a8"
 BEST = "#2e7d4f"
 
 
 def draw(path: Path, comparison: Comparison) -> None:
-    """Write a picture of a comparison; its format is that of the path's suffix.
+    """Write a plot of a comparison, in the format of the path's suffix.
 
     Raises:
-        OSError: it cannot be written there.
+        OSError: the file cannot be written.
     """
-    scores, infinite = comparison.scores, comparison.infinite_cache_hit_rate
-    figure = Figure(figsize=(13, 2.2 + 0.45 * len(scores)), layout="constrained")
+    results, infinite = comparison.results, comparison.infinite_cache_hit_rate
+    figure = Figure(figsize=(13, 2.2 + 0.45 * len(results)), layout="constrained")
     figure.suptitle(comparison.headline)
     hits, ttft, tpot, e2e = figure.subplots(1, 4, sharey=True)
-    _bars(hits, "prefix hit rate\n(more is better)", scores, lambda s: s.hit_rate, max)
+    _bars(hits, "prefix hit rate\n(more is better)", results, lambda result: result.hit_rate, max)
     hits.axvline(infinite, color="black", linestyle=":")
     hits.set_xlim(0, max(1.3 * infinite, 0.1))
     hits.set_xlabel(f"dotted: one infinite cache, {infinite:.3f}", fontsize=9)
-    _bars(ttft, "time to first token, s\n(less is better)", scores, lambda s: s.ttft_mean_s, min)
+    _bars(
+        ttft,
+        "time to first token, s\n(less is better)",
+        results,
+        lambda result: result.ttft_mean_s,
+        min,
+    )
     ttft.set_xlabel("mean", fontsize=9)
-    _bars(tpot, "time per output token, ms\n(less is better)", scores, _tpot_ms, min)
+    _bars(tpot, "time per output token, ms\n(less is better)", results, _tpot_ms, min)
     tpot.set_xlabel("90th percentile", fontsize=9)
-    _bars(e2e, "end to end, s\n(less is better)", scores, lambda s: s.e2e_mean_s, min)
+    _bars(e2e, "end to end, s\n(less is better)", results, lambda result: result.e2e_mean_s, min)
     e2e.set_xlabel("mean", fontsize=9)
-    hits.set_yticks(range(len(scores)), [score.policy for score in scores])
+    hits.set_yticks(range(len(results)), [result.policy for result in results])
     hits.invert_yaxis()
     figure.supxlabel("green: the best, or within 1 % of it", fontsize=9)
     figure.savefig(path, dpi=120)
@@ -42,12 +48,12 @@ def draw(path: Path, comparison: Comparison) -> None:
 def _bars(
     axes: Axes,
     title: str,
-    scores: Sequence[Score],
-    value: Callable[[Score], float],
+    results: Sequence[PolicyResult],
+    value: Callable[[PolicyResult], float],
     best: Callable[[Sequence[float]], float],
 ) -> None:
-    """A bar for each policy, those that come within 1 % of the best in green."""
-    values = [value(score) for score in scores]
+    """Draw a bar for each policy, in green if it is within 1 % of the best."""
+    values = [value(result) for result in results]
     top = best(values)
     colours = [BEST if abs(each - top) <= 0.01 * top else COLOUR for each in values]
     bars = axes.barh(range(len(values)), values, color=colours)
@@ -58,5 +64,5 @@ def _bars(
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _tpot_ms(score: Score) -> float:
-    return 1000 * score.tpot_p90_s
+def _tpot_ms(result: PolicyResult) -> float:
+    return 1000 * result.tpot_p90_s

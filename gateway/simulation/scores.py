@@ -1,4 +1,4 @@
-"""What a simulation is judged by."""
+"""Figures of a simulation: hit rate, latencies, balance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from gateway.simulation.trace import BLOCK_TOKENS, Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
-    """One policy's figures over one workload."""
+class PolicyResult:
+    """Figures of one policy on one workload."""
 
     policy: str
     hit_rate: float
-    """Prompt tokens that were in the chosen replica's cache, of all prompt tokens."""
+    """Share of prompt tokens that were in the chosen replica's cache."""
     ttft_mean_s: float
     """From a request's arrival at a router to its first token."""
     ttft_p50_s: float
@@ -25,15 +25,15 @@ class Score:
     e2e_mean_s: float
     """From a request's arrival at a router to its last token."""
     imbalance: float
-    """Tokens (prompt tokens not cached, and answer tokens) that the busiest replica computed, over
-    the mean of all replicas; 1 is perfect."""
+    """Tokens (uncached prompt tokens and answer tokens) that the busiest replica computed, divided
+    by the mean of all replicas; 1 is perfect."""
 
     @classmethod
-    def of(cls, policy: str, outcomes: Sequence[Outcome], replicas: int) -> "Score":
-        """The score of a policy whose requests came out like this; there is at least one."""
+    def of(cls, policy: str, outcomes: Sequence[Outcome], replicas: int) -> "PolicyResult":
+        """Compute the figures from the outcomes of all requests, at least one."""
         ttft = sorted(o.first_token_s - o.request.arrived_s for o in outcomes)
         tpot = sorted(
-            (o.ended_s - o.first_token_s) / (o.request.output_tokens - 1)
+            (o.finished_s - o.first_token_s) / (o.request.output_tokens - 1)
             for o in outcomes
             if o.request.output_tokens > 1
         )
@@ -46,13 +46,13 @@ class Score:
             ttft_p90_s=percentile(ttft, 0.9),
             ttft_p99_s=percentile(ttft, 0.99),
             tpot_p90_s=percentile(tpot, 0.9),
-            e2e_mean_s=fmean(o.ended_s - o.request.arrived_s for o in outcomes),
+            e2e_mean_s=fmean(o.finished_s - o.request.arrived_s for o in outcomes),
             imbalance=_imbalance(outcomes, replicas),
         )
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """The value below which `share` of the ordered values lie, interpolated; 0 of none."""
+    """Return the value below which `share` of the ordered values lie, interpolated; 0 if none."""
     if not ordered:
         return 0.0
     position = share * (len(ordered) - 1)
@@ -62,17 +62,17 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 
 def infinite_cache_hit_rate(workload: Workload) -> float:
-    """The hit rate of one cache that all requests share and that forgets nothing.
+    """Return the hit rate of a single cache that all requests share and that evicts nothing.
 
-    As in an engine, only whole blocks are found, and never the last token of a prompt.
+    As in an engine, only full blocks match, and never the last token of a prompt.
     """
     seen: set[int] = set()
     cached = 0
     for request in workload.requests:
         keys = request.prompt.keys
-        most = (request.prompt_tokens - 1) // BLOCK_TOKENS
-        found = next((i for i, key in enumerate(keys) if key not in seen), len(keys))
-        cached += min(found, most) * BLOCK_TOKENS
+        reusable = (request.prompt_tokens - 1) // BLOCK_TOKENS
+        matched = next((i for i, key in enumerate(keys) if key not in seen), len(keys))
+        cached += min(matched, reusable) * BLOCK_TOKENS
         seen.update(keys)
     return cached / sum(request.prompt_tokens for request in workload.requests)
 

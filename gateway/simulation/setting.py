@@ -1,4 +1,4 @@
-"""What the lab runs a workload on."""
+"""Settings of a simulation: replicas, routers and telemetry."""
 
 from dataclasses import dataclass
 
@@ -8,26 +8,26 @@ from gateway.telemetry import EngineFacts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabSettings:
-    """Replicas, routers, and what lies between them."""
+    """Settings of a simulation."""
 
     replicas: int
     engine: EngineSpeeds
     routers: int = 1
     is_priority: bool = True
-    """Waiting requests start in the order of their dispatches' priority; otherwise, of arrival."""
+    """Whether waiting requests start in order of priority; otherwise in order of arrival."""
     telemetry_every_s: float = 0.05
-    """Time between two frames of a replica, at least."""
+    """Least time between two updates of a replica."""
     telemetry_delay_s: float = 0.002
-    """Until a frame is with the routers."""
+    """Time that an update takes to the routers."""
 
     @property
     def kv_tokens(self) -> int:
-        """Tokens that the KV cache of one replica has room for."""
+        """Tokens that fit into the KV cache of one replica."""
         return self.engine.kv_blocks * self.engine.block_size
 
     @property
     def facts(self) -> EngineFacts:
-        """What the replicas publish about themselves."""
+        """Facts that each replica publishes about itself."""
         return EngineFacts(
             engine="sim",
             routes=(),
@@ -35,6 +35,6 @@ class LabSettings:
             block_size=self.engine.block_size,
             max_sequences=self.engine.max_running,
             max_model_len=self.kv_tokens,
-            takes_priority=self.is_priority,
+            supports_priority=self.is_priority,
             step_tokens=self.engine.step_tokens,
         )

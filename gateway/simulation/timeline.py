@@ -1,4 +1,4 @@
-"""Virtual time: what happens when, one event after the other."""
+"""Virtual time: events that happen one after the other, without waiting."""
 
 import heapq
 import itertools
@@ -6,23 +6,23 @@ from collections.abc import Callable
 
 
 class Timeline:
-    """A clock that jumps from event to event; called, it gives its time in seconds."""
+    """Clock that jumps from event to event; calling it returns its time in seconds."""
 
     def __init__(self) -> None:
         self._now_s = 0.0
-        self._order = itertools.count()
+        self._serial = itertools.count()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
 
     def __call__(self) -> float:
-        """The time now."""
+        """Return the current time."""
         return self._now_s
 
     def at(self, time_s: float, event: Callable[[], None]) -> None:
-        """Let something happen; events of one time happen in the order they were given."""
-        heapq.heappush(self._events, (time_s, next(self._order), event))
+        """Schedule an event; events of the same time run in the order of these calls."""
+        heapq.heappush(self._events, (time_s, next(self._serial), event))
 
     def run(self) -> None:
-        """Let everything happen, until nothing is left."""
+        """Run all events, also those that events schedule, until none is left."""
         while self._events:
             self._now_s, _, event = heapq.heappop(self._events)
             event()

@@ -1,8 +1,8 @@
-"""Workloads in Mooncake's trace format: one JSON object a line, plain or gzipped.
+"""Reads workloads in Mooncake's trace format: one JSON object per line, plain or gzipped.
 
-`timestamp` (milliseconds), `input_length`, `output_length` (tokens) and `hash_ids`: an id for each
-block of 512 prompt tokens, the last of which may be only partly filled. Two prompts share their
-first n blocks exactly when their first n ids are equal; keys are chained from the ids accordingly.
+Fields: `timestamp` (milliseconds), `input_length`, `output_length` (tokens) and `hash_ids`, an id
+for each block of 512 prompt tokens; the last block may be partly filled. Two prompts share their
+first n blocks exactly if their first n ids are equal; prefix keys are chained from the ids, too.
 """
 
 import gzip
@@ -22,12 +22,12 @@ from gateway.errors import ConfigError
 from gateway.kvcache.prefix import TOKEN_ID_BYTES, Prompt
 
 BLOCK_TOKENS = 512
-"""Prompt tokens that an id of the trace stands for."""
+"""Prompt tokens per id of a trace."""
 
 
 @dataclass(frozen=True, slots=True)
 class TraceRequest:
-    """One request: when it comes, what its prompt shares with others', how long its answer is."""
+    """One request of a workload: arrival time, prompt and length of the answer."""
 
     arrived_s: float
     prompt: Prompt
@@ -37,20 +37,20 @@ class TraceRequest:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Requests, at least one, in the order of their arrival."""
+    """Requests in order of arrival, at least one."""
 
     name: str
     requests: Sequence[TraceRequest]
 
     def at_speed(self, speed: float) -> "Workload":
-        """The same requests, arriving `speed` times as fast."""
+        """Return the same requests, arriving `speed` times as fast."""
         requests = [replace(r, arrived_s=r.arrived_s / speed) for r in self.requests]
         return Workload(self.name, requests)
 
     def spread(self) -> "Workload":
-        """Requests of one time spread evenly up to the next time: for traces with coarse clocks.
+        """Return the requests with those of equal time spread evenly up to the next time.
 
-        Those of the last time stay where they are.
+        This is for traces with coarse clocks. Requests of the last time are not moved.
         """
         groups = itertools.groupby(self.requests, attrgetter("arrived_s"))
         batches = [(time_s, list(batch)) for time_s, batch in groups]
@@ -63,21 +63,21 @@ class Workload:
         return Workload(self.name, requests)
 
 
-class _Line(msgspec.Struct):
+class _TraceRow(msgspec.Struct):
     timestamp: Annotated[float, msgspec.Meta(ge=0)]
     input_length: Annotated[int, msgspec.Meta(ge=1)]
     output_length: Annotated[int, msgspec.Meta(ge=1)]
     hash_ids: list[int]
 
 
-_lines = msgspec.json.Decoder(_Line)
+_row_decoder = msgspec.json.Decoder(_TraceRow)
 
 
 def read_trace(path: Path, limit: int | None = None) -> Workload:
-    """The requests on the first `limit` lines of a trace's file, on all without one.
+    """Read the requests of a trace file, at most `limit` if that is given.
 
     Raises:
-        ConfigError: it cannot be read; the message says where and why.
+        ConfigError: the file cannot be read; the message says where and why.
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
@@ -88,18 +88,18 @@ def read_trace(path: Path, limit: int | None = None) -> Workload:
     except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     if not requests:
-        raise ConfigError(f"{path}: there are no requests in it")
+        raise ConfigError(f"{path}: the file has no requests")
     requests.sort(key=attrgetter("arrived_s"))
     return Workload(path.name.removesuffix(".gz").removesuffix(".jsonl"), requests)
 
 
 def trace_request(
-    arrived_s: float, prompt_tokens: int, output_tokens: int, ids: Iterable[int]
+    arrived_s: float, prompt_tokens: int, output_tokens: int, block_ids: Iterable[int]
 ) -> TraceRequest:
-    """A request whose prompt's blocks have these ids; a last block that is not full has no key."""
-    whole = itertools.islice(ids, prompt_tokens // BLOCK_TOKENS)
+    """Make a request from the ids of its prompt's blocks; a partly filled block gets no key."""
+    full_blocks = itertools.islice(block_ids, prompt_tokens // BLOCK_TOKENS)
     prompt = Prompt(
-        keys=array("Q", _chain(whole)),
+        keys=array("Q", _chained_keys(full_blocks)),
         size=prompt_tokens * TOKEN_ID_BYTES,
         is_token_ids=True,
         key_bytes=BLOCK_TOKENS * TOKEN_ID_BYTES,
@@ -107,29 +107,29 @@ def trace_request(
     return TraceRequest(arrived_s, prompt, prompt_tokens, output_tokens)
 
 
-def _chain(ids: Iterable[int]) -> Iterator[int]:
+def _chained_keys(block_ids: Iterable[int]) -> Iterator[int]:
     key = 0
-    for id_ in ids:
-        key = xxh3_64_intdigest(id_.to_bytes(8, "little", signed=True), key)
+    for block_id in block_ids:
+        key = xxh3_64_intdigest(block_id.to_bytes(8, "little", signed=True), key)
         yield key
 
 
 def _request(path: Path, number: int, line: bytes) -> TraceRequest:
     try:
-        read = _read(line)
+        row = _parse_row(line)
         return trace_request(
-            read.timestamp / 1000, read.input_length, read.output_length, read.hash_ids
+            row.timestamp / 1000, row.input_length, row.output_length, row.hash_ids
         )
     except (msgspec.MsgspecError, ValueError, OverflowError) as error:
         raise ConfigError(f"{path}:{number}: {error}") from None
 
 
-def _read(line: bytes) -> _Line:
-    read = _lines.decode(line)
-    whole, rest = divmod(read.input_length, BLOCK_TOKENS)
-    if not whole <= len(read.hash_ids) <= whole + bool(rest):
+def _parse_row(line: bytes) -> _TraceRow:
+    row = _row_decoder.decode(line)
+    whole, rest = divmod(row.input_length, BLOCK_TOKENS)
+    if not whole <= len(row.hash_ids) <= whole + bool(rest):
         raise ValueError(
-            f"an input_length of {read.input_length} takes {whole + bool(rest)} hash_ids "
-            f"(one for each {BLOCK_TOKENS} tokens), found {len(read.hash_ids)}"
+            f"an input_length of {row.input_length} needs {whole + bool(rest)} hash_ids "
+            f"(one for each {BLOCK_TOKENS} tokens), found {len(row.hash_ids)}"
         )
-    return read
+    return row

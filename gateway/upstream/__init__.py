@@ -1,1 +1,1 @@
-"""HTTP to engines: connections, requests, responses and their events."""
+"""HTTP client for engines: connections, requests, responses and event streams."""

@@ -1,7 +1,8 @@
 """One HTTP/1.1 connection to an engine: an `asyncio.Protocol` around httptools' parser.
 
-What one read of the socket brings, and whatever else arrives while the reader is busy, becomes one
-chunk; no task and no copy per chunk of the engine. Cost: one future per wait of the reader.
+Everything that one read of the socket returns, and all that arrives while the reader is busy,
+becomes one chunk. There is no task and no copy per chunk of the engine. Cost: one future each time
+the reader waits.
 """
 
 import asyncio
@@ -14,36 +15,36 @@ from gateway.errors import Reason, UpstreamFailed
 from gateway.upstream.response import EngineResponse
 
 Address = tuple[str, int]
-"""Host (a name, IPv4 or IPv6) and port."""
+"""Host (name, IPv4 or IPv6) and port."""
 HEAD_LIMIT = 256 * 1024
-"""Bytes an engine may send before its answer's headers are complete."""
+"""Most bytes that an engine may send before the headers of its response are complete."""
 SMALL_BODY = 64 * 1024
-"""Bodies up to this size are copied behind their head, to leave in one write."""
+"""Bodies up to this many bytes are appended to their head, so that one write sends both."""
 
 
 class StaleConnection(Exception):
-    """A kept connection was closed before it brought any of the answer."""
+    """The engine closed a pooled connection before it sent any byte of the response."""
 
 
-class Connection(asyncio.Protocol):
-    """A connection that carries one exchange after the other.
+class UpstreamConnection(asyncio.Protocol):
+    """UpstreamConnection to an engine that carries one request at a time.
 
-    `released` is called when an exchange is complete and another one may begin, `lost` when the
-    connection is gone.
+    `on_released` is called when a response is complete and another request may be sent, `on_lost`
+    when the connection is closed.
     """
 
     def __init__(
         self,
         address: Address,
-        released: Callable[["Connection"], None],
-        lost: Callable[["Connection"], None],
+        on_released: Callable[["UpstreamConnection"], None],
+        on_lost: Callable[["UpstreamConnection"], None],
     ) -> None:
         self.address = address
         self._loop = asyncio.get_running_loop()
         self.closed = self._loop.create_future()
         self.idle_since_s = 0.0
-        self._released = released
-        self._lost = lost
+        self._on_released = on_released
+        self._on_lost = on_lost
         self._transport: asyncio.Transport
         self._parser = httptools.HttpResponseParser(self)
         self._response: EngineResponse | None = None
@@ -53,11 +54,11 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_usable(self) -> bool:
-        """Whether another exchange may begin."""
+        """Whether a request may be sent."""
         return self._response is None and not self._transport.is_closing()
 
     def send(self, head: bytes, body: bytes) -> EngineResponse:
-        """Begin an exchange, which must not be of a method (HEAD) whose answer has no body."""
+        """Send a request. HEAD is not supported: its response has a length but no body."""
         response = self._response = EngineResponse(self, self._loop)
         self._head_bytes = 0
         if len(body) <= SMALL_BODY:
@@ -67,65 +68,69 @@ class Connection(asyncio.Protocol):
         return response
 
     def abort(self, failure: UpstreamFailed | None = None) -> None:
-        """Drop the connection at once, and what it carries, whose reader gets `failure`."""
-        self._fail(failure or UpstreamFailed("The engine's answer was dropped.", Reason.CLOSING))
+        """Close the connection at once; the reader of its response, if any, gets `failure`."""
+        self._fail(
+            failure or UpstreamFailed("The connection to the engine was closed.", Reason.CLOSING)
+        )
 
-    def resume(self) -> None:
-        """Read from the engine again: the reader has caught up."""
+    def resume_reading(self) -> None:
+        """Read from the engine again, as the reader has caught up."""
         if self._is_paused:
             self._is_paused = False
             self._transport.resume_reading()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport from asyncio."""
+        """Keep the transport (called by asyncio)."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Take what one read of the socket brought from asyncio."""
+        """Parse what one read of the socket returned (called by asyncio)."""
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._fail(UpstreamFailed("The engine's answer was not valid HTTP.", Reason.INVALID))
+            self._fail(UpstreamFailed("The engine's response is not valid HTTP.", Reason.INVALID))
             return
         response = self._response
         if response is None:
             return
-        if not response.has_begun:
+        if not response.has_head:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_LIMIT:
                 self._fail(
-                    UpstreamFailed("The engine's answer had too large a head.", Reason.INVALID)
+                    UpstreamFailed(
+                        "The headers of the engine's response are too large.", Reason.INVALID
+                    )
                 )
-        response.wake()
+        response.wake_reader()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Hear from asyncio that the connection is gone."""
+        """End the response, if any, as the connection is closed (called by asyncio)."""
         response = self._response
         if response is not None:
             self._response = None
-            response.finish(self._loss(response, exc))
+            response.finish(self._error_at_close(response, exc))
         if not self.closed.done():
             self.closed.set_result(None)
-        self._lost(self)
+        self._on_lost(self)
 
     def on_message_begin(self) -> None:
-        """Hear from the parser that an answer starts."""
+        """Check that a response is expected (called by the parser)."""
         if self._response is None:
-            # Raised into the parser: the engine sent more than it was asked for.
-            raise UpstreamFailed("The engine sent bytes that belong to no request.")
+            # The parser turns this into its own error: the engine sent more than one response.
+            raise UpstreamFailed("The engine sent a response without a request.")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header, or trailer, from the parser."""
+        """Store a header; ignore trailers (called by the parser)."""
         response = self._response
-        if response is None or response.has_begun:
-            return  # trailers
+        if response is None or response.has_head:
+            return  # a trailer
         name = name.lower()
         if name in (b"content-length", b"transfer-encoding"):
             response.is_framed = True
         response.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Hear from the parser that the head is complete."""
+        """Set the status, unless it is informational (called by the parser)."""
         response = self._response
         if response is None:
             return
@@ -135,30 +140,30 @@ class Connection(asyncio.Protocol):
             response.is_framed = False
             return
         response.status = status
-        response.has_begun = True
+        response.has_head = True
 
     def on_body(self, data: bytes) -> None:
-        """Take a piece of the body from the parser."""
+        """Add a piece of the body (called by the parser)."""
         response = self._response
         if response is not None and response.feed(data) and not self._is_paused:
             self._is_paused = True
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
-        """Hear from the parser that the answer is complete."""
-        if self._response is not None and self._response.has_begun:
-            # An answer given before the whole request was taken leaves the connection unusable.
+        """Finish the response (called by the parser)."""
+        if self._response is not None and self._response.has_head:
+            # The engine may respond before it has read the whole request: do not reuse that.
             is_all_sent = self._transport.get_write_buffer_size() == 0
-            self._complete(can_go_on=is_all_sent and self._parser.should_keep_alive())
+            self._complete(is_reusable=is_all_sent and self._parser.should_keep_alive())
 
-    def _complete(self, *, can_go_on: bool) -> None:
+    def _complete(self, *, is_reusable: bool) -> None:
         response, self._response = self._response, None
         if response is not None:
             response.finish()
-        self.resume()
+        self.resume_reading()
         self._is_reused = True
-        if can_go_on:
-            self._released(self)
+        if is_reusable:
+            self._on_released(self)
         else:
             self._transport.abort()
 
@@ -168,9 +173,9 @@ class Connection(asyncio.Protocol):
             response.finish(failure)
         self._transport.abort()
 
-    def _loss(self, response: EngineResponse, exc: Exception | None) -> Exception | None:
-        if response.has_begun and not response.is_framed and exc is None:
-            return None  # an answer without a length ends with its connection
-        if self._is_reused and not self._head_bytes and not response.has_begun:
+    def _error_at_close(self, response: EngineResponse, exc: Exception | None) -> Exception | None:
+        if response.has_head and not response.is_framed and exc is None:
+            return None  # a response without a length ends with its connection
+        if self._is_reused and not self._head_bytes and not response.has_head:
             return StaleConnection()
-        return UpstreamFailed("The engine broke off before its answer was complete.")
+        return UpstreamFailed("The engine closed the connection before its response was complete.")

@@ -1,4 +1,4 @@
-"""Calls to engines, and what an answer is made into for its client: bytes, as they come."""
+"""Calls to engines: an API request with the gateway's key and headers, and `/tokenize`."""
 
 import asyncio
 
@@ -12,42 +12,43 @@ from gateway.upstream.headers import to_engine
 from gateway.upstream.response import EngineResponse
 
 WHOLE_LIMIT = 1 << 20
-"""Bytes of an answer without streaming that are waited for before any of it is passed on."""
+"""Bytes of a response without streaming that are buffered before any are forwarded."""
 TOKENIZE = "/tokenize"
 TOKENIZE_TIMEOUT_S = 10.0
 TOKENIZE_LIMIT = 64 << 20
-"""Bytes of what an engine says of a prompt's tokens: millions of them."""
+"""Most bytes of a `/tokenize` response, enough for millions of tokens."""
 
 
-class _Tokens(msgspec.Struct):
-    """What `/tokenize` answers."""
+class _TokenizeResponse(msgspec.Struct):
+    """Response of `/tokenize`."""
 
     tokens: list[int]
 
 
 class EngineCall(msgspec.Struct, frozen=True):
-    """A request as it goes to engines."""
+    """Request to an engine."""
 
     path: str
     headers: Headers
-    """The client's, all of them."""
+    """The client's headers, complete."""
     body: bytes
     request_id: bytes
     dispatch: Headers
-    """What the router itself has to say to the engine."""
+    """Headers from the router itself."""
 
 
 class EngineClient:
-    """Carries calls to engines."""
+    """Sends calls to engines."""
 
     def __init__(self, upstream: UpstreamClient) -> None:
         self._upstream = upstream
 
     async def open(self, call: EngineCall, replica: Replica) -> EngineResponse:
-        """Send `call` to `replica` and wait for its answer, whose owner must `close()` it.
+        """Send `call` to `replica`; return its response, which the caller must `close()`.
 
         Raises:
-            UpstreamFailed: the engine gave no answer, or not to us; another one may.
+            UpstreamFailed: the engine did not respond, drains or rejects the gateway's key;
+                another replica may respond.
         """
         metadata = replica.metadata
         headers = to_engine(call.headers, metadata.key, call.request_id)
@@ -60,15 +61,17 @@ class EngineClient:
             raise UpstreamFailed("The engine is shutting down.", Reason.DRAINING)
         if response.status == 401:
             response.close()
-            # The client's own key never gets here, so this is not the client's mistake.
-            raise UpstreamFailed("The engine does not accept the gateway's key.", Reason.KEY)
+            # The client's own key is never sent to engines: this is not the client's mistake.
+            raise UpstreamFailed("The engine rejected the gateway's key.", Reason.KEY)
         return response
 
     async def tokenize(self, call: EngineCall, replica: Replica) -> list[int] | None:
-        """The tokens of a prompt, as `/tokenize` takes it; None where they cannot be told.
+        """Return the token ids of the prompt in a `/tokenize` call.
+
+        None if the engine lacks the route or rejects the call.
 
         Raises:
-            UpstreamFailed: the engine gave no answer.
+            UpstreamFailed: the engine did not respond.
         """
         if TOKENIZE not in replica.metadata.facts.routes:
             return None
@@ -76,25 +79,29 @@ class EngineClient:
             async with asyncio.timeout(TOKENIZE_TIMEOUT_S):
                 response = await self.open(call, replica)
                 try:
-                    answer = await read_whole(response, TOKENIZE_LIMIT)
+                    body = await read_whole(response, TOKENIZE_LIMIT)
                 finally:
                     response.close()
         except TimeoutError:
-            raise UpstreamFailed("The engine does not answer.", Reason.SILENT) from None
+            raise UpstreamFailed("The engine does not respond.", Reason.SILENT) from None
         if response.status >= 500:
-            raise UpstreamFailed("The engine cannot answer.", Reason.ANSWERED_5XX)
-        return msgspec.json.decode(answer, type=_Tokens).tokens if response.status == 200 else None
+            raise UpstreamFailed("The engine responded with a server error.", Reason.ANSWERED_5XX)
+        return (
+            msgspec.json.decode(body, type=_TokenizeResponse).tokens
+            if response.status == 200
+            else None
+        )
 
     async def close(self) -> None:
-        """Drop all connections to engines."""
+        """Abort all connections to engines."""
         await self._upstream.close()
 
 
 async def read_whole(response: EngineResponse, limit: int = WHOLE_LIMIT) -> bytes:
-    """All of an answer, or more than `limit` bytes of it.
+    """Read a response to its end, or until there are more than `limit` bytes.
 
     Raises:
-        UpstreamFailed: it broke off; nothing of it is of use.
+        UpstreamFailed: the response broke off.
     """
     chunks: list[bytes] = []
     size = 0

@@ -1,4 +1,4 @@
-"""Which headers cross the gateway, and which end at it."""
+"""Headers that the gateway forwards to engines and to clients."""
 
 import uuid
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from gateway.asgi import Headers
 from gateway.header_names import AUTHORIZATION, REQUEST_ID, TRACEPARENT, TRACESTATE
 
-TO_ENGINE = frozenset(
+FORWARDED_TO_ENGINE = frozenset(
     {
         b"accept",
         b"anthropic-beta",
@@ -18,12 +18,12 @@ TO_ENGINE = frozenset(
         b"user-agent",
     }
 )
-"""All that an engine may see of a client's headers.
+"""Headers of a client that an engine may see.
 
-A list of what is allowed, because engines take orders from headers (vLLM: priority, data-parallel
-rank, session), and new ones come with every release.
+An allow list, because headers control engines (vLLM: priority, data-parallel rank, session), and
+each release adds new ones.
 """
-NOT_TO_CLIENT = frozenset(
+NOT_FORWARDED_TO_CLIENT = frozenset(
     {
         b"connection",
         b"date",
@@ -40,32 +40,36 @@ NOT_TO_CLIENT = frozenset(
         REQUEST_ID,
     }
 )
-"""What concerns only the connection to the engine, or is set by the gateway."""
+"""Headers of an engine that concern only its connection, or that the gateway sets itself."""
 CLOSE = (b"connection", b"close")
-"""What ends a connection on which the rest of a request may still come."""
+"""Header that closes a connection on which the rest of a request may still arrive."""
 REQUEST_ID_LIMIT = 128
-_VISIBLE = bytes(range(0x21, 0x7F))
+_VISIBLE_ASCII = bytes(range(0x21, 0x7F))
 
 
 def to_engine(headers: Iterable[tuple[bytes, bytes]], key: str, request_id: bytes) -> Headers:
-    """The headers an engine gets: what it may see of the client's, its own key, the id."""
-    passed = [h for h in headers if h[0] in TO_ENGINE and b"\n" not in h[1] and b"\r" not in h[1]]
-    passed += ((AUTHORIZATION, b"Bearer " + key.encode()), (REQUEST_ID, request_id))
-    return passed
+    """Return the headers for an engine: the client's allowed ones, the engine's key, the id."""
+    forwarded = [
+        h
+        for h in headers
+        if h[0] in FORWARDED_TO_ENGINE and b"\n" not in h[1] and b"\r" not in h[1]
+    ]
+    forwarded += ((AUTHORIZATION, b"Bearer " + key.encode()), (REQUEST_ID, request_id))
+    return forwarded
 
 
 def to_client(headers: Headers) -> Headers:
-    """What a client gets of an engine's headers."""
-    passed = [header for header in headers if header[0] not in NOT_TO_CLIENT]
+    """Return the headers of an engine's response that its client gets."""
+    forwarded = [header for header in headers if header[0] not in NOT_FORWARDED_TO_CLIENT]
     for name, value in headers:
         if name == b"connection" and value.lower() not in (b"close", b"keep-alive"):
             named = {token.strip().lower() for token in value.split(b",")}
-            passed = [header for header in passed if header[0] not in named]
-    return passed
+            forwarded = [header for header in forwarded if header[0] not in named]
+    return forwarded
 
 
 def sound_request_id(offered: bytes | None) -> bytes:
-    """The client's request id if it can be passed on and logged, otherwise a new one."""
-    if offered and len(offered) <= REQUEST_ID_LIMIT and not offered.translate(None, _VISIBLE):
+    """Return the client's request id if it can be forwarded and logged, otherwise a new one."""
+    if offered and len(offered) <= REQUEST_ID_LIMIT and not offered.translate(None, _VISIBLE_ASCII):
         return offered
     return uuid.uuid4().hex.encode()

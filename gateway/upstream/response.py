@@ -1,4 +1,4 @@
-"""An engine's answer, as its reader sees it."""
+"""Response of an engine: its head, and its body chunk by chunk."""
 
 import asyncio
 from typing import Protocol
@@ -7,21 +7,21 @@ from gateway.asgi import Headers
 from gateway.errors import UpstreamFailed
 
 HIGH_WATER = 256 * 1024
-"""Unread bytes of one answer above which the engine is made to wait."""
+"""Unread bytes of one response above which reading from the engine is paused."""
 
 
-class Exchange(Protocol):
-    """What an answer asks of the connection it comes over."""
+class ConnectionControl(Protocol):
+    """The part of a connection that a response uses."""
 
     def abort(self) -> None:
-        """Drop the connection."""
+        """Close the connection at once."""
 
-    def resume(self) -> None:
-        """Read again what the engine sends."""
+    def resume_reading(self) -> None:
+        """Read from the engine again."""
 
 
 class EngineResponse:
-    """An engine's answer; `status` and `headers` are set once it is handed out."""
+    """Response of an engine; `status` and `headers` are set once `wait_for_head` returns."""
 
     __slots__ = (
         "_chunks",
@@ -32,21 +32,22 @@ class EngineResponse:
         "_size",
         "_waiter",
         "connect_s",
-        "has_begun",
+        "has_head",
         "headers",
         "is_framed",
         "status",
     )
 
-    def __init__(self, connection: Exchange, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop  # kept, because asking for the running one costs a system call
+    def __init__(self, connection: ConnectionControl, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop  # stored: looking up the running loop costs a system call
         self.status = 0
         self.connect_s = 0.0
-        """What connecting to the engine took; nothing where a connection was kept."""
+        """Seconds that connecting to the engine took; 0 for a pooled connection."""
         self.headers: Headers = []
-        self.has_begun = False
+        self.has_head = False
         self.is_framed = False
-        self._connection: Exchange | None = connection
+        """Whether its headers say where the body ends."""
+        self._connection: ConnectionControl | None = connection
         self._chunks: list[bytes] = []
         self._size = 0
         self._failure: Exception | None = None
@@ -55,69 +56,69 @@ class EngineResponse:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the whole answer has arrived and been read."""
+        """Whether the whole response has arrived and been read."""
         return self._connection is None and not self._chunks and not self._has_failed
 
-    async def begin(self) -> None:
+    async def wait_for_head(self) -> None:
         """Wait for status and headers.
 
         Raises:
-            StaleConnection: nothing came of it, and a new connection may do better.
-            UpstreamFailed: the engine sent no valid answer.
+            StaleConnection: a pooled connection was closed; the request may be sent over another.
+            UpstreamFailed: the engine sent no valid response.
         """
-        while not self.has_begun and self._connection is not None:
+        while not self.has_head and self._connection is not None:
             await self._wait()
-        if not self.has_begun and self._has_failed:
-            raise self._take_failure()
+        if not self.has_head and self._has_failed:
+            raise self._pop_failure()
 
     async def read(self) -> bytes:
-        """All that has arrived since the last call, at least one byte; empty at the end.
+        """Return all that has arrived since the last call, at least one byte; empty at the end.
 
         Raises:
-            UpstreamFailed: the answer ends here but is not complete.
+            UpstreamFailed: the response ended before it was complete.
         """
         while not self._chunks and self._connection is not None:
             await self._wait()
         chunks = self._chunks
         if not chunks:
             if self._has_failed:
-                raise self._take_failure()
+                raise self._pop_failure()
             return b""
         chunk = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._chunks = []
         self._size = 0
         if self._connection is not None:
-            self._connection.resume()
+            self._connection.resume_reading()
         return chunk
 
     def close(self) -> None:
-        """Drop what has not arrived, and with it the connection; nothing if all has arrived."""
+        """Close the connection, unless the whole response has arrived."""
         if self._connection is not None:
             self._connection.abort()
 
     def feed(self, data: bytes) -> bool:
-        """Take bytes of the body; whether there are too many unread now."""
+        """Add bytes of the body; return whether too many are unread now."""
         self._chunks.append(data)
         self._size += len(data)
         return self._size > HIGH_WATER
 
     def finish(self, failure: Exception | None = None) -> None:
-        """Nothing more will arrive, because it is complete or because of `failure`."""
+        """Mark the end of the response: complete, or broken by `failure`."""
         self._connection = None
         self._failure = failure
         self._has_failed = failure is not None
-        self.wake()
+        self.wake_reader()
 
-    def wake(self) -> None:
-        """Let the reader go on."""
+    def wake_reader(self) -> None:
+        """Let the waiting reader, if any, continue."""
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    def _take_failure(self) -> Exception:
-        # Kept here, it would keep through its traceback whatever waits for this, the body included.
+    def _pop_failure(self) -> Exception:
+        # If it were kept, its traceback would keep the reader's frames alive, and the body in them.
         failure, self._failure = self._failure, None
-        return failure or UpstreamFailed("The engine's answer broke off.")
+        return failure or UpstreamFailed("The engine's response ended early.")
 
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()

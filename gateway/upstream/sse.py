@@ -1,4 +1,4 @@
-"""Server-sent events: keeping them whole, and the events that end a broken stream."""
+"""Server-sent events: buffering, parsing, and the events that end a broken stream."""
 
 import re
 
@@ -7,70 +7,72 @@ import msgspec
 from gateway.errors import ErrorDetail, GatewayError
 
 EVENT_LIMIT = 1 << 20
-"""Bytes of one event above which it is passed on in pieces."""
+"""Bytes of one event above which it is forwarded in pieces."""
+DONE_DATA = b"[DONE]"
+"""Data of the event that ends a stream of completions."""
 DONE = b"data: [DONE]\n\n"
 _sequence_number = re.compile(rb'"sequence_number":\s*(\d{1,18})')
 _empty_line = re.compile(rb"\r?\n\r?\n")
 
 
 class WholeEvents:
-    """Passes on whole events only, so that an error event never lands inside another one.
+    """Buffer that releases whole events only, so that an error event never lands inside another.
 
-    The beginning of an event is of no use to a client, hence nothing is delayed. Linear in the
-    bytes; holds at most `EVENT_LIMIT` of them.
+    The beginning of an event is useless to a client, so this delays nothing. Linear in the bytes;
+    holds at most `EVENT_LIMIT` of them.
     """
 
-    __slots__ = ("_held", "_is_torn")
+    __slots__ = ("_is_mid_event", "_partial")
 
     def __init__(self) -> None:
-        self._held = bytearray()
-        self._is_torn = False
+        self._partial = bytearray()
+        self._is_mid_event = False
 
     @property
     def is_torn(self) -> bool:
-        """Whether what has been passed on ends inside an event."""
-        return self._is_torn
+        """Whether the released bytes end inside an event."""
+        return self._is_mid_event
 
     def feed(self, chunk: bytes) -> bytes:
-        """The bytes that may go on now, perhaps none."""
-        if not self._held and chunk.endswith(b"\n\n"):
-            self._is_torn = False
+        """Add a chunk; return the bytes that may be forwarded now, perhaps none."""
+        if not self._partial and chunk.endswith(b"\n\n"):
+            self._is_mid_event = False
             return chunk
-        held = self._held
-        seen = max(0, len(held) - 3)
-        held += chunk
-        end = max(_end(held, b"\n\n", seen), _end(held, b"\r\n\r\n", seen))
+        partial = self._partial
+        searched = max(0, len(partial) - 3)
+        partial += chunk
+        end = max(_last_end(partial, b"\n\n", searched), _last_end(partial, b"\r\n\r\n", searched))
         if end == 0:
-            return self._give_up() if len(held) > EVENT_LIMIT else b""
-        self._is_torn = False
-        whole = bytes(held[:end])
-        del held[:end]
+            return self._flush_oversized() if len(partial) > EVENT_LIMIT else b""
+        self._is_mid_event = False
+        whole = bytes(partial[:end])
+        del partial[:end]
         return whole
 
     def flush(self) -> bytes:
-        """What is held back, for a stream that has come to its proper end."""
-        rest = bytes(self._held)
-        self._held.clear()
+        """Return the buffered bytes, as the stream has ended properly."""
+        rest = bytes(self._partial)
+        self._partial.clear()
         return rest
 
     def cut(self) -> bytes:
-        """What must be sent so that a new event can begin; what is held back is dropped."""
-        self._held.clear()
-        return b"\n\n" if self._is_torn else b""
+        """Drop the buffered bytes; return what ends the event that was released in part, if any."""
+        self._partial.clear()
+        return b"\n\n" if self._is_mid_event else b""
 
-    def _give_up(self) -> bytes:
-        self._is_torn = True
+    def _flush_oversized(self) -> bytes:
+        self._is_mid_event = True
         return self.flush()
 
 
 def split(events: bytes) -> list[bytes]:
-    """Whole events one by one, without the empty lines between them."""
+    """Split whole events, without the empty lines between them."""
     parts = _empty_line.split(events) if b"\r" in events else events.split(b"\n\n")
     return [event for event in parts if event]
 
 
 def payload(event: bytes) -> bytes:
-    """The data of one event; empty if it has none, as a comment."""
+    """Return the data of one event; empty if it has none, such as a comment."""
     if event.startswith(b"data: ") and b"\n" not in event:
         return event[6:]
     lines = event.splitlines()
@@ -78,9 +80,9 @@ def payload(event: bytes) -> bytes:
 
 
 def error_event(error: GatewayError, path: str, last: bytes) -> bytes:
-    """The end of a stream that `error` has broken, in the words of the API at `path`.
+    """Return the events that end a stream because of `error`, as the API at `path` has them.
 
-    `last`: the latest bytes of the stream, where `/v1/responses` numbers its events.
+    `last`: latest bytes of the stream; in `/v1/responses` they hold the number of an event.
     """
     detail = error.detail
     if path.startswith("/v1/messages"):
@@ -91,7 +93,10 @@ def error_event(error: GatewayError, path: str, last: bytes) -> bytes:
 
 
 def late_answer(body: bytes, path: str) -> bytes:
-    """The end of a stream that began before its engine had answered, with `body` and no stream."""
+    """Return the events that end a stream with `body`, a response that is no stream.
+
+    The client got the head of a stream and heartbeats before the engine responded.
+    """
     data = b"".join(body.splitlines())
     if path.startswith("/v1/messages") or path == "/v1/responses":
         return b"event: error\ndata: %b\n\n" % data
@@ -99,7 +104,7 @@ def late_answer(body: bytes, path: str) -> bytes:
 
 
 class _ResponsesError(msgspec.Struct, tag="error"):
-    """OpenAI's `ResponseErrorEvent`; its SDK raises for `error` and ignores the event without."""
+    """OpenAI's `ResponseErrorEvent`. Its SDK raises for `error`, and ignores the event without."""
 
     code: str | None
     message: str
@@ -116,6 +121,6 @@ def _responses_error(detail: ErrorDetail, last: bytes) -> bytes:
     )
 
 
-def _end(data: bytearray, separator: bytes, start: int) -> int:
+def _last_end(data: bytearray, separator: bytes, start: int) -> int:
     position = data.rfind(separator, start)
     return 0 if position < 0 else position + len(separator)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gateway.config.config_errors import nearest
+from gateway.config.config_errors import suggestion
 from gateway.errors import ConfigError
 
 
@@ -15,7 +15,7 @@ def named(asked: str, known: Sequence[str], option: str) -> list[str]:
     names = list(dict.fromkeys(name.strip() for name in asked.split(",") if name.strip()))
     for name in names:
         if name not in known:
-            raise ConfigError(f"{option}: unknown `{name}`{nearest(name, known)}")
+            raise ConfigError(f"{option}: unknown `{name}`{suggestion(name, known)}")
     if not names:
         raise ConfigError(f"{option}: name at least one; known: {', '.join(known)}")
     return names

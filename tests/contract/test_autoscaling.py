@@ -25,7 +25,7 @@ FACTS = EngineFacts(
     block_size=16,
     max_sequences=10,
     max_model_len=1000,
-    takes_priority=True,
+    supports_priority=True,
 )
 SERVE_CONFIG = AutoscalingConfig(
     min_replicas=0, max_replicas=10, upscale_delay_s=0, downscale_delay_s=0

@@ -176,12 +176,12 @@ async def test_a_model_is_run_as_its_entry_says(serve: FakeServe) -> None:
     serve.applications = {"app": FakeApplication("x", fields=said), "b": FakeApplication("y")}
     await follower.refresh()
     x, y = fleet.model("x"), fleet.model("y")
-    said_of_x = [x.terms.routing.policy, x.terms.queue, x.terms.timeout_s]
+    said_of_x = [x.options.routing.policy, x.options.queue, x.options.timeout_s]
     serve.applications["app"] = FakeApplication("x", deployed_s=2)
     await follower.refresh()
 
     assert said_of_x == ["round-robin", QueueOptions(max_requests=7), 90]
-    assert [model.terms for model in (x, y)] == [ServingOptions()] * 2
+    assert [model.options for model in (x, y)] == [ServingOptions()] * 2
 
 
 async def test_a_look_that_misses_an_application_is_not_believed(serve: FakeServe) -> None:

@@ -18,13 +18,13 @@ from gateway.config.loader import SERVE_FIELDS
         ("ray_actor_options", schema.RayActorOptionsSchema),
     ],
 )
-def test_serve_fields_are_serves(kind: str, model: type[schema.BaseModel]) -> None:
-    """The fields we take for Serve's are those of the installed Ray."""
+def test_serve_fields_match_ray(kind: str, model: type[schema.BaseModel]) -> None:
+    """The listed fields of Serve are those of the installed Ray."""
     assert set(SERVE_FIELDS[kind].split()) == set(model.model_fields)
 
 
 def test_accelerator_types_are_rays() -> None:
-    """Every Nvidia type that Ray knows by name may be written as a shorthand."""
+    """Every Nvidia type that Ray knows by name is a shorthand."""
     nvidia = {value for name, value in vars(accelerators).items() if name.startswith("NVIDIA_")}
     assert nvidia
     assert nvidia <= ACCELERATOR_TYPES

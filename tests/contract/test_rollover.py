@@ -19,8 +19,7 @@ from deployments.rollover import (
     Rollover,
 )
 from deployments.shortage import UNEXPLAINED
-from gateway.cluster.placement import place
-from gateway.cluster.rollover import surge
+from gateway.cluster.placement import plan_placement
 from gateway.cluster.shortage import Cluster, Node
 from gateway.config.loader import parse_entry
 
@@ -84,7 +83,8 @@ class FakeEngines:
         other = {"CPU": 1.0, "GPU": 8.0}
         sizes = (ENTRY, LARGER) if self.is_sought else ()
         return replace(
-            self.cluster, sought=[[other], *([place(parse_entry(e)).actor] for e in sizes)]
+            self.cluster,
+            pending_demands=[[other], *([plan_placement(parse_entry(e)).actor] for e in sizes)],
         )
 
 
@@ -133,7 +133,7 @@ async def test_an_old_engine_makes_room_when_patience_is_at_its_end(engines: Fak
 
 async def test_nodes_on_their_way_are_waited_for_but_not_for_ever(engines: FakeEngines) -> None:
     """The autoscaler makes room without an old engine having to go; a node may never come."""
-    engines.cluster = replace(engines.cluster, coming=1)
+    engines.cluster = replace(engines.cluster, pending_nodes=1)
     change = following(engines)
     await look(change, LOOKS_FOR_NODES)
     waiting, early = await change.lack(), list(engines.asked_to_go)
@@ -280,9 +280,3 @@ async def test_it_ends_with_the_change(
     await following(engines).run()
 
     assert next(statuses, "asked no more") == "asked no more"
-
-
-@pytest.mark.parametrize(("replicas", "more"), [(1, 1), (4, 1), (5, 2), (16, 4)])
-def test_a_quarter_starts_beside_the_old(replicas: int, more: int) -> None:
-    """At least one, so that a model of one engine has no gap."""
-    assert surge(replicas) == more

@@ -5,7 +5,7 @@ from ray import serve
 
 from deployments.engine import vllm_arguments
 from deployments.placement import IN_CORE, serve_options
-from gateway.cluster.placement import place
+from gateway.cluster.placement import plan_placement
 from gateway.config.loader import parse_entry
 from gateway.config.vllm import VllmEntry
 
@@ -106,8 +106,8 @@ def test_serve_accepts_the_options(fields: dict[str, object]) -> None:
     deployment = serve.deployment(type("Engine", (), {}), **serve_options(entry))
     options = deployment.ray_actor_options
     assert options is not None
-    assert options["num_cpus"] == place(entry).actor["CPU"]
-    assert options["num_gpus"] == place(entry).actor.get("GPU", 0)
+    assert options["num_cpus"] == plan_placement(entry).actor["CPU"]
+    assert options["num_gpus"] == plan_placement(entry).actor.get("GPU", 0)
 
 
 def test_the_environment_reaches_the_actor() -> None:

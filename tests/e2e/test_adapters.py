@@ -107,7 +107,7 @@ def test_an_adapter_makes_room_for_another(engine: EngineProcess) -> None:
 
         assert text(answer).startswith(PIRATES)
         assert adapters(engine).loaded == [name]
-    assert adapters(engine).most == 1
+    assert adapters(engine).max_loaded == 1
     assert adapters(engine).load_s > 0
 
 

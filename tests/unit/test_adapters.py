@@ -110,7 +110,7 @@ async def test_as_many_as_fit_are_loaded_at_first(clock: Clock) -> None:
 
     await scene.adapters.load_first()
 
-    assert scene.told == AdapterState(loaded=["b", "c"], broken={"a": "it is bent"}, most=2)
+    assert scene.told == AdapterState(loaded=["b", "c"], broken={"a": "it is bent"}, max_loaded=2)
 
 
 async def test_the_least_recently_used_makes_room(clock: Clock) -> None:

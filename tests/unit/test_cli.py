@@ -36,7 +36,7 @@ applications:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """A valid file with a model over two nodes and a simulated one."""
+    """Valid file with a model over two nodes and a simulated model."""
     path = tmp_path / "config.yaml"
     path.write_text(CONFIG)
     return path
@@ -48,12 +48,12 @@ def gateway(*arguments: str) -> Result:
 
 
 def cells(line: str) -> list[str]:
-    """The cells of a line of a printed table."""
+    """Cells of one line of a printed table."""
     return [cell.strip() for cell in line.strip("│").split("│")]
 
 
 def test_check_prints_the_plan(config: Path) -> None:
-    """The table has a row for each model, and the sums follow."""
+    """The table has a row for each model; the totals follow."""
     result = gateway("check", str(config))
     rows = [cells(line) for line in result.stdout.splitlines() if line.startswith("│")]
     assert rows == [
@@ -62,12 +62,12 @@ def test_check_prints_the_plan(config: Path) -> None:
     ]
     assert "at min replicas: 0 GPUs, 0.3 CPUs" in result.stdout
     assert "at max replicas: 24 GPUs, 48.3 CPUs" in result.stdout
-    assert "while entries change: 8 GPUs, 16.1 CPUs more" in result.stdout
+    assert "while entries change: 8 more GPUs, 16.1 more CPUs" in result.stdout
     assert result.exit_code == 0
 
 
 def test_check_prints_json(config: Path) -> None:
-    """The plan as JSON holds the same figures."""
+    """The plan as JSON has the same numbers."""
     result = gateway("check", str(config), "--json")
     plan = json.loads(result.stdout)
     assert (plan["min_gpus"], plan["max_gpus"]) == (0, 24)
@@ -102,7 +102,7 @@ NAMED = """\
 
 @pytest.fixture
 def named(config: Path) -> Path:
-    """The file with a name of every kind."""
+    """The file with names of every kind."""
     one_line = "{name: gateway, import_path: deployments.app:gateway}\n"
     lines = "name: gateway\n    import_path: deployments.app:gateway\n" + NAMED
     adapters = ", adapters: [{name: legal, source: x}]}"
@@ -111,7 +111,7 @@ def named(config: Path) -> Path:
 
 
 def test_check_prints_the_names(named: Path) -> None:
-    """Adapters, aliases, splits and what falls back follow the models, each with where it goes."""
+    """Models with fallbacks, adapters, aliases and splits are listed with their targets."""
     result = gateway("check", str(named))
     rows = [cells(line) for line in result.stdout.splitlines() if line.startswith("│")]
     assert rows[2:] == [
@@ -123,7 +123,7 @@ def test_check_prints_the_names(named: Path) -> None:
 
 
 def test_check_prints_the_names_as_json(named: Path) -> None:
-    """The same in the plan as JSON."""
+    """The plan as JSON has the same names."""
     names = json.loads(gateway("check", str(named), "--json").stdout)["names"]
     assert [name["kind"] for name in names] == ["model", "adapter", "alias", "split"]
     assert names[0]["fallbacks"] == ["little", "legal"]
@@ -137,7 +137,7 @@ def test_check_prints_the_names_as_json(named: Path) -> None:
 
 
 def test_check_prints_each_mistake_on_one_line(config: Path) -> None:
-    """Errors go to stderr, unwrapped however long, and nothing is printed as a plan."""
+    """Errors go to stderr, unwrapped however long, and no plan is printed."""
     name = "[bold]" + "x" * 200
     wrong = CONFIG.replace("engine: vllm", "enjine: vllm").replace("name: large", f"name: '{name}'")
     config.write_text(wrong.replace("replicas: 3", "replicas: 0"))
@@ -182,15 +182,15 @@ def test_docs_updates_the_pages_of_a_folder(tmp_path: Path) -> None:
     )
 
 
-def test_version() -> None:
-    """`--version` names the package and a version."""
+def test_version_is_printed() -> None:
+    """`--version` prints the package and its version."""
     name, number = gateway("--version").stdout.split()
     assert name == "ray-llm-gateway"
     assert number.count(".") == 2
 
 
-def test_the_command_starts_without_the_heavy_imports() -> None:
-    """Neither Ray nor vLLM nor torch is imported, so that a check takes no time."""
+def test_the_command_starts_without_heavy_imports() -> None:
+    """Neither Ray nor vLLM nor torch is imported, so a check is fast."""
     code = "import gateway.cli, sys; print({'ray', 'vllm', 'torch'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.cluster.placement import Placement, place, rank_order
+from gateway.cluster.placement import Placement, plan_placement, rank_order
 from gateway.config.loader import parse_entry
 from gateway.config.model import ModelEntry
 from gateway.errors import PlacementFailed
@@ -63,9 +63,11 @@ def vllm(**fields: object) -> ModelEntry:
         ),
     ],
 )
-def test_placement(entry: ModelEntry, placement: Placement) -> None:
-    """What fits one node is one bundle there; what does not is a bundle for each worker."""
-    assert place(entry) == placement
+def test_workers_share_a_bundle_if_they_fit_on_one_node(
+    entry: ModelEntry, placement: Placement
+) -> None:
+    """Workers that fit on one node share one bundle; otherwise each has its own."""
+    assert plan_placement(entry) == placement
 
 
 @pytest.mark.parametrize(
@@ -78,17 +80,17 @@ def test_placement(entry: ModelEntry, placement: Placement) -> None:
     ],
 )
 def test_a_simulated_model_is_placed_like_a_real_one(fields: dict[str, object]) -> None:
-    """The same fields reserve the same on the same nodes; only no worker is started."""
+    """The same fields give the same placement, except that there is no executor."""
     simulated = parse_entry({"engine": "sim", "name": "m", "cpus_per_worker": 1, **fields})
 
-    assert place(simulated) == replace(place(vllm(**fields)), executor=None)
+    assert plan_placement(simulated) == replace(plan_placement(vllm(**fields)), executor=None)
 
 
-def test_totals_of_a_replica() -> None:
-    """GPUs and CPUs count all workers, wherever they are."""
-    over_nodes = place(vllm(parallelism={"tensor": 8, "pipeline": 2}, cpus_per_worker=1.5))
+def test_totals_count_all_workers() -> None:
+    """GPUs and CPUs are summed over all nodes of a replica."""
+    over_nodes = plan_placement(vllm(parallelism={"tensor": 8, "pipeline": 2}, cpus_per_worker=1.5))
     assert (over_nodes.gpus, over_nodes.cpus) == (16, 24)
-    alone = place(vllm(accelerator="cpu", cpus_per_worker=0.5))
+    alone = plan_placement(vllm(accelerator="cpu", cpus_per_worker=0.5))
     assert (alone.gpus, alone.cpus) == (0, 0.5)
 
 
@@ -103,14 +105,16 @@ def test_totals_of_a_replica() -> None:
         ("ab", 1, [0, 1]),
     ],
 )
-def test_ranks_follow_the_bundles(nodes: str, tensor: int, order: list[int]) -> None:
-    """The replica's own node comes first, and the bundles of a node follow each other."""
+def test_ranks_are_ordered_by_the_nodes_of_their_bundles(
+    nodes: str, tensor: int, order: list[int]
+) -> None:
+    """The replica's own node comes first, and bundles on one node are adjacent."""
     assert rank_order(nodes, tensor, first_node="a") == order
 
 
 @given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=32), st.sampled_from([1, 2, 4, 8]))
 def test_a_stage_never_spans_nodes(nodes: list[str], tensor: int) -> None:
-    """Either every stage lies on one node, or whole stages cannot be made and none starts."""
+    """Every stage is on one node; if that is impossible, the order is refused."""
     possible = all(nodes.count(node) % tensor == 0 for node in nodes)
     if not possible:
         with pytest.raises(PlacementFailed):
@@ -122,12 +126,11 @@ def test_a_stage_never_spans_nodes(nodes: list[str], tensor: int) -> None:
     assert all(len({nodes[bundle] for bundle in stage}) == 1 for stage in stages)
 
 
-def test_a_torn_stage_is_explained() -> None:
-    """The error says what is needed and what was found, and crosses processes."""
+def test_a_split_stage_is_explained() -> None:
+    """The error says what is needed and what Ray placed, and survives pickling."""
     with pytest.raises(PlacementFailed) as caught:
         rank_order("aaabbbbb", 4, "a")
     assert str(caught.value) == (
-        "each pipeline stage needs 4 GPUs on one node,"
-        " but the free GPUs Ray found lie 3 + 5 on 2 nodes"
+        "each pipeline stage needs 4 GPUs on one node, but Ray placed the workers 3 + 5 on 2 nodes"
     )
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301

@@ -704,7 +704,7 @@ async def test_facts_come_from_the_entry() -> None:
     facts = engine_with(kv_tokens=4096, block_size=32, max_sequences=3, max_model_len=99).facts
     assert facts.step_tokens == 4096
     assert (facts.engine, facts.kv_tokens, facts.block_size) == ("sim", 4096, 32)
-    assert (facts.max_sequences, facts.max_model_len, facts.takes_priority) == (3, 99, True)
+    assert (facts.max_sequences, facts.max_model_len, facts.supports_priority) == (3, 99, True)
     assert set(facts.routes) == {CHAT, COMPLETIONS, "/tokenize"}
 
 

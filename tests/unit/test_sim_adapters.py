@@ -103,7 +103,7 @@ async def test_an_adapter_is_loaded_when_it_is_first_used() -> None:
 
     assert took_s == [LOAD_S + 1, 1, LOAD_S + 1]
     assert state is not None
-    assert (state.loaded, state.most, state.load_s) == (["b"], 1, LOAD_S)
+    assert (state.loaded, state.max_loaded, state.load_s) == (["b"], 1, LOAD_S)
 
 
 async def test_adapters_share_no_cache() -> None:

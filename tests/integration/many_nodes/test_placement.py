@@ -12,7 +12,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from deployments.placement import actor_options, rank_environment
-from gateway.cluster.placement import place
+from gateway.cluster.placement import plan_placement
 from gateway.config.loader import parse_entry
 from gateway.config.vllm import VllmEntry
 from tests.cluster_gateway import ClusterGateway
@@ -67,7 +67,7 @@ def vllm(tensor: int, pipeline: int = 1, type_: str = "H100") -> VllmEntry:
 @asynccontextmanager
 async def reserved(entry: VllmEntry, within_s: float = 20) -> AsyncIterator[PlacementGroup | None]:
     """The placement group of one replica; None where it is still pending after `within_s`."""
-    placement = place(entry)
+    placement = plan_placement(entry)
     group = placement_group([dict(b) for b in placement.bundles], strategy=placement.strategy)
     try:
         yield group if await asyncio.to_thread(group.wait, within_s) else None
@@ -97,7 +97,7 @@ def start(entry: VllmEntry, group: PlacementGroup) -> "ray.actor.ActorHandle[Rep
     """A replica's actor in the first bundle, with what Serve would reserve for it."""
     remote = ray.remote(Replica)
     return remote.options(
-        **actor_options(place(entry), entry.env),
+        **actor_options(plan_placement(entry), entry.env),
         scheduling_strategy=PlacementGroupSchedulingStrategy(group, 0),
     ).remote()
 
@@ -128,7 +128,7 @@ async def test_parts_of_a_gpu_lie_on_one(cluster: ClusterGateway) -> None:
     whole = parse_entry(HALF | {"gpu_fraction": 1})
     remote = ray.remote(Replica)
     replicas = [
-        remote.options(**actor_options(place(entry), {})).remote()
+        remote.options(**actor_options(plan_placement(entry), {})).remote()
         for entry in (half, half, half, whole)
     ]
 

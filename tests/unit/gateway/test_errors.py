@@ -1,4 +1,4 @@
-"""Errors: their shape for both families of SDKs, and their way between processes."""
+"""Errors: their shape for OpenAI's and Anthropic's clients, and pickling between processes."""
 
 import json
 import pickle
@@ -16,8 +16,8 @@ from gateway.errors import (
 
 CLASSES = [
     kind
-    for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, GatewayError)
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, GatewayError) and not name.startswith("_")
 ]
 ARGUMENTS: dict[type[GatewayError], tuple[object, ...]] = {
     ModelNotFound: ("m", None),
@@ -28,13 +28,13 @@ ARGUMENTS: dict[type[GatewayError], tuple[object, ...]] = {
 
 
 def instance(kind: type[GatewayError]) -> GatewayError:
-    """One error of that class."""
-    return kind(*ARGUMENTS.get(kind, ("words", "a parameter")))  # type: ignore[arg-type]
+    """An error of that class."""
+    return kind(*ARGUMENTS.get(kind, ("message", "parameter")))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_errors_survive_pickling(kind: type[GatewayError]) -> None:
-    """An error that crosses a process arrives as it left."""
+    """An unpickled error has the same type, body, status, headers and text."""
     error = instance(kind)
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
     assert type(copy) is kind
@@ -43,7 +43,7 @@ def test_errors_survive_pickling(kind: type[GatewayError]) -> None:
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_body_has_openais_shape(kind: type[GatewayError]) -> None:
+def test_the_body_has_openais_shape(kind: type[GatewayError]) -> None:
     """The body is `{"error": {message, type, param, code}}` and nothing else."""
     error = instance(kind)
     assert json.loads(error.body()) == {
@@ -56,21 +56,21 @@ def test_body_has_openais_shape(kind: type[GatewayError]) -> None:
     }
 
 
-def test_body_for_anthropic_has_both_shapes() -> None:
-    """On Anthropic's routes the body says `"type": "error"` as well."""
+def test_the_body_for_anthropic_has_both_shapes() -> None:
+    """On Anthropic's routes the body also has `"type": "error"`."""
     body = json.loads(instance(ModelNotFound).body(is_anthropic=True))
     assert body["type"] == "error"
     assert body["error"]["code"] == "model_not_found"
 
 
-def test_unknown_model_has_openais_words() -> None:
-    """Clients that look for OpenAI's sentence find it."""
+def test_an_unknown_model_gives_openais_message() -> None:
+    """Clients that match OpenAI's sentence find it."""
     message = "The model `gpt-9` does not exist or you do not have access to it."
     assert ModelNotFound("gpt-9").message == message
 
 
-def test_long_model_name_is_not_echoed_whole() -> None:
-    """A model name of megabytes does not come back."""
+def test_a_long_model_name_is_cut() -> None:
+    """A model name of megabytes is not repeated in the error."""
     assert len(ModelNotFound("x" * 10_000_000).message) < 400
 
 

@@ -1,4 +1,4 @@
-"""Faults: counted by their labels, logged with whom they concern."""
+"""Faults: counted by their labels, and logged with their request and replica."""
 
 import logging
 
@@ -11,12 +11,12 @@ RESET = Fault("m", "broke_off", Action.RETRIED)
 
 
 def test_faults_are_counted_by_their_labels() -> None:
-    """Each distinct fault has a count of its own, also as a metric."""
+    """Each kind of fault has its own count, and its own metric."""
     recorder = KeptRecorder()
     faults = Faults(recorder)
     shed = Fault("m", "overloaded", Action.SHED)
     for fault in (RESET, shed, RESET):
-        faults.note(fault, why="it did")
+        faults.record(fault, message="it did")
     assert faults.counts == [(RESET, 2), (shed, 1)]
     assert recorder.counts == {
         ("gateway_faults", ("m", "broke_off", "retried")): 2,
@@ -24,10 +24,10 @@ def test_faults_are_counted_by_their_labels() -> None:
     }
 
 
-def test_a_log_line_says_who_and_what(caplog: pytest.LogCaptureFixture) -> None:
-    """An operator reads request, model, replica, reason and what was done on one line."""
+def test_a_fault_is_one_log_line(caplog: pytest.LogCaptureFixture) -> None:
+    """The line names request, model, replica, reason and action."""
     with caplog.at_level(logging.WARNING):
-        Faults().note(RESET, request_id="r1", replica="x#2", why="It broke off.")
+        Faults().record(RESET, request_id="r1", replica="x#2", message="It broke off.")
     assert caplog.messages == [
         "request r1: model m: replica x#2: broke_off (It broke off.): retried"
     ]

@@ -1,4 +1,4 @@
-"""The words between engines and routers, as bytes."""
+"""Wire format between engines and routers: dispatches and telemetry frames."""
 
 import contextlib
 
@@ -62,8 +62,8 @@ DISPATCHES = st.builds(
 
 
 @given(DISPATCHES)
-def test_a_dispatch_arrives_as_it_was_sent(dispatch: Dispatch) -> None:
-    """What a router says of a request, an engine reads, and it may stand in a header."""
+def test_a_dispatch_survives_encoding(dispatch: Dispatch) -> None:
+    """The engine decodes what the router encoded, and the value is valid in a header."""
     header = dispatch.encode()
     assert Dispatch.decode(header) == dispatch
     assert header.isascii()
@@ -71,28 +71,28 @@ def test_a_dispatch_arrives_as_it_was_sent(dispatch: Dispatch) -> None:
 
 
 @given(st.binary(max_size=60))
-def test_a_header_that_is_no_dispatch(value: bytes) -> None:
-    """Anything else in the header is a ValueError, or happens to be a dispatch."""
+def test_any_header_value_is_decoded_or_a_value_error(value: bytes) -> None:
+    """Arbitrary bytes raise ValueError, unless they happen to be a dispatch."""
     with contextlib.suppress(ValueError):
         assert isinstance(Dispatch.decode(value), Dispatch)
 
 
 @pytest.mark.parametrize("value", [b"", b"AAAA", b"not base64!", b"\xff\xff", b"kwE="])
-def test_these_are_no_dispatches(value: bytes) -> None:
-    """Nothing, nulls, other text, bytes that no header has, and a list too short."""
+def test_an_invalid_dispatch_is_a_value_error(value: bytes) -> None:
+    """Empty values, nulls, other text, invalid header bytes and short lists are rejected."""
     with pytest.raises(ValueError, match=r"."):
         Dispatch.decode(value)
 
 
-def test_half_a_key_is_no_dispatch() -> None:
-    """Keys come whole."""
+def test_an_incomplete_key_is_a_value_error() -> None:
+    """The keys' length must be a multiple of the key size."""
     with pytest.raises(ValueError, match="key"):
         Dispatch.decode(Dispatch(id=1, keys=b"1234567").encode())
 
 
 @given(st.lists(UPDATES, max_size=4), st.data())
 def test_frames_survive_any_split(updates: list[Update], data: st.DataObject) -> None:
-    """However the bytes of a stream are cut, the same frames come out, each as soon as it can."""
+    """However a stream is cut, the same frames come out, each as soon as it is complete."""
     stream = b"".join(map(encode_update, updates))
     cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=12).map(sorted))
     reader, read = UpdateReader(), []
@@ -102,7 +102,7 @@ def test_frames_survive_any_split(updates: list[Update], data: st.DataObject) ->
 
 
 def test_frames_survive_every_split_in_two() -> None:
-    """At every place of a stream, also inside a frame's length."""
+    """A stream may be cut anywhere, even inside a frame's length."""
     load = Load(running=1, waiting=2, pending_tokens=3, free_tokens=4)
     updates = [Update(is_snapshot=True, added=b"12345678"), Update(), Update(load=load)]
     stream = b"".join(map(encode_update, updates))
@@ -111,8 +111,8 @@ def test_frames_survive_every_split_in_two() -> None:
         assert reader.feed(stream[:cut]) + reader.feed(stream[cut:]) == updates
 
 
-def test_frames_survive_byte_by_byte() -> None:
-    """A frame is there with its last byte and not before."""
+def test_frames_may_arrive_byte_by_byte() -> None:
+    """A frame is returned with its last byte and not before."""
     frame = encode_update(Update(accepted=[1, 2, 3]))
     reader = UpdateReader()
     *early, last = [reader.feed(frame[i : i + 1]) for i in range(len(frame))]
@@ -120,15 +120,15 @@ def test_frames_survive_byte_by_byte() -> None:
     assert last == [Update(accepted=[1, 2, 3])]
 
 
-def test_a_frame_longer_than_any() -> None:
-    """A length that no engine would send is refused before it is waited for."""
+def test_an_oversized_frame_is_rejected() -> None:
+    """A length that no engine would send is rejected without waiting for its bytes."""
     with pytest.raises(ValueError, match="bytes"):
         UpdateReader().feed((FRAME_LIMIT + 1).to_bytes(4))
 
 
 @given(st.binary(min_size=1, max_size=64))
-def test_a_frame_of_garbage(body: bytes) -> None:
-    """What is no update is a ValueError, whatever it is."""
+def test_a_frame_of_garbage_is_a_value_error(body: bytes) -> None:
+    """Arbitrary bytes in a frame raise ValueError, unless they happen to be an update."""
     frame = len(body).to_bytes(4) + body
     with contextlib.suppress(ValueError):
         assert all(isinstance(update, Update) for update in UpdateReader().feed(frame))
@@ -137,14 +137,14 @@ def test_a_frame_of_garbage(body: bytes) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"\xc1", b"\xc0", b"\x80", b"\x91\x05", b"\x91\xc3\x00", b"HTTP/1.1 200 OK\r\n"]
 )
-def test_these_are_no_updates(body: bytes) -> None:
-    """Nothing, other types, fields of other types, and more than one value in a frame."""
+def test_an_invalid_update_is_a_value_error(body: bytes) -> None:
+    """Empty frames, other types, wrong field types and several values are rejected."""
     with pytest.raises(ValueError, match="not an update"):
         UpdateReader().feed(len(body).to_bytes(4) + body)
 
 
-def test_fields_of_later_versions_are_left_alone() -> None:
-    """A frame with more fields, or with fewer, than we know is read as far as we know it."""
+def test_fields_of_later_versions_are_ignored() -> None:
+    """A frame with additional or missing fields is decoded as far as it is known."""
     longer = b"\x9b\xc3\xc4\x00\xc4\x00\xc4\x00\x90\x90\xc0\xc2\x00\xc0\x07"
     shorter = b"\x91\xc3"
     for body in (longer, shorter):

@@ -59,7 +59,7 @@ class Scene:
     def __init__(self, clock: Clock, names: str = "a", queue: QueueOptions | None = None) -> None:
         self.clock = clock
         self.model = ServedModel(
-            "m", created_s=1, terms=ServingOptions(queue=queue or QueueOptions())
+            "m", created_s=1, options=ServingOptions(queue=queue or QueueOptions())
         )
         self.set_replicas(names)
         rng = random.Random(3)  # noqa: S311 - ids and ties, no secrets

@@ -1,14 +1,14 @@
-"""How many replicas a load needs."""
+"""Number of replicas that a load needs."""
 
 from dataclasses import dataclass
 
 import msgspec
 import pytest
 
-from gateway.autoscaling.desired_replicas import ScalingTargets, need
+from gateway.autoscaling.desired_replicas import ScalingTargets, desired_replicas
 from gateway.engine_telemetry.stats import EngineStats
 
-GOALS = ScalingTargets(target_utilization=0.5, max_wait_s=2)
+TARGETS = ScalingTargets(target_utilization=0.5, max_wait_s=2)
 IDLE = EngineStats(
     running=0,
     waiting=0,
@@ -27,34 +27,36 @@ IDLE = EngineStats(
 
 
 def engine(**load: float) -> EngineStats:
-    """An engine of ten slots with a load; it works on one sequence where nothing else is said."""
+    """An engine of ten slots with a load; one running sequence unless `load` says otherwise."""
     return msgspec.structs.replace(IDLE, **{"running": 1.0, **load})
 
 
 @dataclass(frozen=True)
 class Case:
-    """A load and what it needs."""
+    """A load and the replicas it needs."""
 
     name: str
     engines: list[EngineStats]
     total: float
-    cause: str
-    lasting: float
+    bottleneck: str
+    without_backlog: float
 
 
 CASES = [
     Case("idle", [IDLE], 0, "sequences", 0),
-    Case("idle lately", [msgspec.structs.replace(IDLE, prefill_s_per_s=2)], 0, "sequences", 0),
+    Case(
+        "idle, busy lately", [msgspec.structs.replace(IDLE, prefill_s_per_s=2)], 0, "sequences", 0
+    ),
     Case("half full", [engine(running=5)], 1, "sequences", 1),
     Case("full", [engine(running=10)], 2, "sequences", 2),
     Case("two full", [engine(running=10), engine(running=10)], 4, "sequences", 4),
     Case("one of two", [engine(running=10), IDLE], 2, "sequences", 2),
-    Case("what waits in the engine", [engine(running=10, waiting=5)], 3, "sequences", 2),
+    Case("waiting in the engine", [engine(running=10, waiting=5)], 3, "sequences", 2),
     Case("KV cache", [engine(kv_used_tokens=800)], 1.6, "KV cache", 1.6),
     Case("no KV cache", [engine(kv_tokens=0)], 0.2, "sequences", 0.2),
     Case("arriving prefill", [engine(prefill_s_per_s=0.9)], 1.8, "arriving prefill", 1.8),
     Case("backlog", [engine(prompts=9, prefill_backlog_s=8)], 4, "wait", 0.2),
-    Case("one prompt is not shared", [engine(prompts=1, prefill_backlog_s=8)], 2, "wait", 0.2),
+    Case("one prompt is not split", [engine(prompts=1, prefill_backlog_s=8)], 2, "wait", 0.2),
     Case(
         "done before a start",
         [engine(prompts=9, prefill_backlog_s=8, start_s=80)],
@@ -81,10 +83,10 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_the_scarcest_of_all_decides(case: Case) -> None:
-    """Each term alone, and what of it lasts."""
-    found = need(case.engines, GOALS)
+def test_the_scarcest_resource_decides(case: Case) -> None:
+    """Each term alone sets the total, the bottleneck and the need without backlog."""
+    desired = desired_replicas(case.engines, TARGETS)
 
-    assert found.total == pytest.approx(case.total)
-    assert found.cause == case.cause
-    assert found.lasting == pytest.approx(case.lasting)
+    assert desired.total == pytest.approx(case.total)
+    assert desired.bottleneck == case.bottleneck
+    assert desired.without_backlog == pytest.approx(case.without_backlog)

@@ -1,4 +1,4 @@
-"""Tests of gateway.registry: what entries say when little is written."""
+"""Model entries and the gateway config: defaults, shorthands and limits."""
 
 import pytest
 from pydantic import ValidationError
@@ -15,20 +15,20 @@ SIM = {"engine": "sim", "name": "m"}
 
 
 def vllm(**fields: object) -> VllmEntry:
-    """A vLLM entry with these fields besides the required ones."""
+    """A vLLM entry with these fields and the required ones."""
     entry = parse_entry(VLLM | fields)
     assert isinstance(entry, VllmEntry)
     return entry
 
 
-def test_engine_tells_the_entries_apart() -> None:
-    """The field `engine` decides which entry is made."""
+def test_the_engine_decides_the_kind_of_entry() -> None:
+    """`engine: vllm` and `engine: sim` make different entries."""
     assert isinstance(parse_entry(VLLM), VllmEntry)
     assert isinstance(parse_entry(SIM), SimEntry)
 
 
 def test_a_short_entry_runs_one_worker_on_one_gpu() -> None:
-    """Only name, engine and source have to be written."""
+    """Only name, engine and source are required."""
     entry = vllm()
     assert (entry.min_replicas, entry.max_replicas) == (1, 1)
     assert entry.parallelism.workers == 1
@@ -46,14 +46,16 @@ def test_a_short_entry_runs_one_worker_on_one_gpu() -> None:
         ({"autoscaling": {"min": 2, "max": 2}}, (2, 2)),
     ],
 )
-def test_replicas_from_either_field(fields: dict[str, object], replicas: tuple[int, int]) -> None:
-    """A fixed number and a range are both seen through min and max."""
+def test_replicas_come_from_either_field(
+    fields: dict[str, object], replicas: tuple[int, int]
+) -> None:
+    """A fixed number and a range both give a minimum and a maximum."""
     entry = parse_entry(SIM | fields)
     assert (entry.min_replicas, entry.max_replicas) == replicas
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"),
+    ("written", "expanded"),
     [
         ("cpu", Cpu()),
         ("gpu", Gpu(type=None, per_node=8)),
@@ -63,9 +65,9 @@ def test_replicas_from_either_field(fields: dict[str, object], replicas: tuple[i
         ({"kind": "cpu"}, Cpu()),
     ],
 )
-def test_accelerator_shorthands(written: object, meant: Gpu | Cpu) -> None:
-    """A word stands for the mapping it abbreviates; the long form takes any GPU type."""
-    assert vllm(accelerator=written).accelerator == meant
+def test_accelerator_shorthands_are_expanded(written: object, expanded: Gpu | Cpu) -> None:
+    """A shorthand stands for its mapping; the mapping accepts any GPU type."""
+    assert vllm(accelerator=written).accelerator == expanded
 
 
 @pytest.mark.parametrize(
@@ -77,10 +79,10 @@ def test_accelerator_shorthands(written: object, meant: Gpu | Cpu) -> None:
         ({"gpu_fraction": 0.25}, 0.23),
     ],
 )
-def test_a_part_of_a_gpu_is_a_part_of_its_memory(
+def test_a_fraction_of_a_gpu_is_a_fraction_of_its_memory(
     fields: dict[str, object], share: float | None
 ) -> None:
-    """What vLLM may take by itself stays within the fraction; of a whole GPU vLLM decides."""
+    """vLLM's default memory use stays within the fraction; for a whole GPU, vLLM decides."""
     assert vllm(**fields).gpu_memory_utilization == share
 
 
@@ -88,7 +90,9 @@ def test_a_part_of_a_gpu_is_a_part_of_its_memory(
     ("fraction", "share", "fits"),
     [(0.5, 0.5, True), (0.5, 0.51, False), (0.5, 1, False), (1, 0.95, True)],
 )
-def test_memory_asked_for_is_within_the_fraction(fraction: float, share: float, fits: bool) -> None:
+def test_configured_memory_must_be_within_the_fraction(
+    fraction: float, share: float, fits: bool
+) -> None:
     """An engine with half of a GPU cannot ask for more than half of its memory."""
     fields = {"gpu_fraction": fraction, "engine_args": {"gpu_memory_utilization": share}}
     if fits:
@@ -100,26 +104,26 @@ def test_memory_asked_for_is_within_the_fraction(fraction: float, share: float, 
 
 
 @pytest.mark.parametrize("name", ["", "two words", "tab\there", "line\n", "bell\x07", "x" * 257])
-def test_names_that_cannot_be_named(name: str) -> None:
-    """A model's name is printable and without spaces."""
+def test_unprintable_names_are_rejected(name: str) -> None:
+    """A model's name is printable and has no spaces."""
     with pytest.raises(ConfigError, match="name: "):
         parse_entry(SIM | {"name": name})
 
 
-def test_names_with_slashes_are_names() -> None:
-    """Model hubs' names are taken as they are."""
+def test_names_with_slashes_are_accepted() -> None:
+    """Names from a model hub are valid model names."""
     assert parse_entry(SIM | {"name": "Qwen/Qwen3-8B"}).name == "Qwen/Qwen3-8B"
 
 
-def test_entries_do_not_change() -> None:
-    """An entry that was checked stays as it was checked."""
+def test_entries_are_frozen() -> None:
+    """A validated entry cannot be changed."""
     entry = vllm()
     with pytest.raises(ValidationError, match="frozen"):
         entry.name = "other"
 
 
-def test_an_entry_survives_its_own_json() -> None:
-    """An entry written out and read back is the same entry."""
+def test_an_entry_survives_a_round_trip() -> None:
+    """An entry that is dumped and parsed again is equal."""
     entry = vllm(accelerator="H100", parallelism={"tensor": 2}, engine_args={"seed": 1})
     assert parse_entry(entry.model_dump(exclude_unset=True)) == entry
 
@@ -137,8 +141,10 @@ def test_an_entry_survives_its_own_json() -> None:
         (6, 2, 8, False),
     ],
 )
-def test_stages_must_fit_nodes(tensor: int, pipeline: int, per_node: int, runs: bool) -> None:
-    """More workers than a node has GPUs are taken only if whole stages fill the nodes."""
+def test_pipeline_stages_must_fit_on_nodes(
+    tensor: int, pipeline: int, per_node: int, runs: bool
+) -> None:
+    """More workers than a node has GPUs are accepted only if whole stages fill the nodes."""
     fields = {
         "parallelism": {"tensor": tensor, "pipeline": pipeline},
         "accelerator": {"per_node": per_node},
@@ -150,14 +156,14 @@ def test_stages_must_fit_nodes(tensor: int, pipeline: int, per_node: int, runs: 
             vllm(**fields)
 
 
-def test_the_gateway_needs_no_settings() -> None:
-    """An empty `user_config` is the default gateway."""
+def test_the_gateway_config_may_be_empty() -> None:
+    """An empty `user_config` gives the defaults."""
     assert parse_gateway({}).max_body_mb == 32
     assert parse_gateway({"max_body_mb": 0.5}).max_body_mb == 0.5
 
 
 def test_every_policy_can_be_chosen() -> None:
-    """A model's `routing.policy` takes the names of all policies there are, and no other."""
+    """A model's `routing.policy` accepts the name of every policy, and no other."""
     for name in POLICIES:
         assert vllm(routing={"policy": name}).routing.policy == name
     with pytest.raises(ConfigError, match="should be 'marginal', 'least-pending'"):
@@ -165,14 +171,14 @@ def test_every_policy_can_be_chosen() -> None:
 
 
 @pytest.mark.parametrize("key", ["short", "sixteen letters\n", "sechzehn Zeichen\u00fc"])
-def test_an_admin_key_is_long_and_can_be_sent(key: str) -> None:
-    """What guards the operators' routes is no toy, and fits into a header."""
+def test_a_weak_admin_key_is_rejected(key: str) -> None:
+    """The key must be long enough, and printable ASCII so that it fits into a header."""
     with pytest.raises(ConfigError, match="admin_key"):
         parse_gateway({"admin_key": key})
 
 
-def test_an_admin_key_is_taken_as_written_or_from_the_environment() -> None:
-    """So that secrets need not stand in a file that is shared."""
+def test_an_admin_key_is_written_or_read_from_the_environment() -> None:
+    """Secrets can be kept out of a shared file."""
     environ = {"ADMIN": "a key from elsewhere"}
 
     assert parse_gateway({}).resolved_admin_key(environ) is None
@@ -185,14 +191,14 @@ def test_an_admin_key_is_taken_as_written_or_from_the_environment() -> None:
 
 
 @pytest.mark.parametrize("environ", [{}, {"ADMIN": ""}, {"ADMIN": "short"}])
-def test_a_referenced_key_is_as_sound_as_a_written_one(environ: dict[str, str]) -> None:
-    """No key, or one that is quickly guessed, would be no protection."""
+def test_a_weak_admin_key_in_the_environment_is_rejected(environ: dict[str, str]) -> None:
+    """A missing or short key would be no protection."""
     with pytest.raises(ConfigError, match="'ADMIN': must have at least 16"):
         parse_gateway({"admin_key": "env:ADMIN"}).resolved_admin_key(environ)
 
 
-def test_requests_wait_for_a_while_where_nothing_is_said() -> None:
-    """A short queue for interactive requests, a long one for batch, and no end of an answer."""
+def test_default_waits_are_short_for_interactive_and_long_for_batch() -> None:
+    """The default queue has a short and a long limit; answers have no deadline."""
     entry = parse_entry(SIM)
     queue = entry.queue
     assert (queue.max_wait_s, queue.batch_max_wait_s, queue.max_requests) == (5, 600, 1000)
@@ -209,7 +215,7 @@ def test_requests_wait_for_a_while_where_nothing_is_said() -> None:
         {"queue": {"max_requests": -1}},
     ],
 )
-def test_times_to_wait_are_more_than_none(fields: dict[str, object]) -> None:
-    """A limit that nothing could keep is a mistake."""
+def test_waits_must_be_positive(fields: dict[str, object]) -> None:
+    """A limit that no request could meet is a mistake."""
     with pytest.raises(ConfigError, match="should be greater than"):
         parse_entry(SIM | fields)

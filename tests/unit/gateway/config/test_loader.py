@@ -1,4 +1,4 @@
-"""Tests of gateway.config.loader: every mistake gives one clear line with its place."""
+"""Tests of gateway.config.loader: every mistake is one clear line with its path."""
 
 import pickle
 from pathlib import Path
@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from gateway.config.gateway import GatewayConfig
 from gateway.config.loader import (
-    DECIDED_BY_ENTRY,
     SERVE_FIELDS,
+    SET_BY_ENTRY,
     load_config,
     parse_entry,
     parse_gateway,
@@ -125,14 +125,14 @@ WRONG = [
         "deployments.app:gateway",
         "deployments.app:gatway",
         (
-            '5: applications[0] "gateway": import_path: no such builder,'
+            '5: applications[0] "gateway": import_path: unknown builder,'
             " did you mean `deployments.app:gateway`?"
         ),
     ),
     (
         "import_path: deployments.app:gateway",
         "import_path: other.app:builder",
-        "3: applications: none has `import_path: deployments.app:gateway`",
+        "3: applications: no application has `import_path: deployments.app:gateway`",
     ),
     (
         "    import_path: deployments.app:gateway\n",
@@ -144,7 +144,7 @@ WRONG = [
         "    route_prefix: /\n    args: {max_body_mb: 8}\n",
         (
             '7: applications[0] "gateway": args: must be empty:'
-            " its settings are the Router's `user_config`"
+            " move its settings to the Router's `user_config`"
         ),
     ),
     # The gateway config
@@ -169,12 +169,12 @@ WRONG = [
         MAX_BODY,
         "aliases: {gpt: org/bog}",
         (
-            f'{CONFIG}.aliases.gpt: no model, adapter, alias or split is called "org/bog",'
+            f'{CONFIG}.aliases.gpt: no model, adapter, alias or split is named "org/bog",'
             " did you mean `org/big`?"
         ),
     ),
-    (MAX_BODY, "aliases: {a: b, b: a}", f"{CONFIG}.aliases.a: stands for itself: a -> b -> a"),
-    (MAX_BODY, "aliases: {a: a}", f"{CONFIG}.aliases.a: stands for itself: a -> a"),
+    (MAX_BODY, "aliases: {a: b, b: a}", f"{CONFIG}.aliases.a: resolves to itself: a -> b -> a"),
+    (MAX_BODY, "aliases: {a: a}", f"{CONFIG}.aliases.a: resolves to itself: a -> a"),
     (
         MAX_BODY,
         "aliases: {pretend: org/big}",
@@ -208,13 +208,13 @@ WRONG = [
         "splits: {chat: {models: {pretend: 9, org/bug: 1}}}",
         (
             f"{CONFIG}.splits.chat.models.org/bug: no model, adapter, alias or split is"
-            ' called "org/bug", did you mean `org/big`?'
+            ' named "org/bug", did you mean `org/big`?'
         ),
     ),
     (
         MAX_BODY,
         "splits: {chat: {models: {pretend: 1, chat: 1}}}",
-        f"{CONFIG}.splits.chat: stands for itself: chat -> chat",
+        f"{CONFIG}.splits.chat: resolves to itself: chat -> chat",
     ),
     (
         MAX_BODY,
@@ -247,25 +247,25 @@ WRONG = [
     (
         MAX_BODY,
         "splits: {chat: {models: {pretend: 1}, shadow: {model: pretend, fraction: 1}}}",
-        (f"{CONFIG}.splits.chat.shadow.model: `pretend` would shadow itself: the split goes to it"),
+        (f"{CONFIG}.splits.chat.shadow.model: the split itself sends requests to `pretend`"),
     ),
     (
         MAX_BODY,
         "splits: {chat: {models: {pretend: 1}, shadow: {model: pretendr, fraction: 1}}}",
         (
-            f"{CONFIG}.splits.chat.shadow.model: no model, adapter, alias or split is called"
+            f"{CONFIG}.splits.chat.shadow.model: no model, adapter, alias or split is named"
             ' "pretendr", did you mean `pretend`?'
         ),
     ),
     (
         MAX_BODY,
         "{splits: {chat: {models: {pretend: 1}}}, aliases: {chat: pretend}}",
-        f"{CONFIG}.splits.chat: is an alias too",
+        f"{CONFIG}.splits.chat: is also an alias",
     ),
     (
         MAX_BODY,
         "{splits: {chat: {models: {gpt: 1}}}, aliases: {gpt: chat}}",
-        f"{CONFIG}.aliases.gpt: stands for itself: gpt -> chat -> gpt",
+        f"{CONFIG}.aliases.gpt: resolves to itself: gpt -> chat -> gpt",
     ),
     (MAX_BODY, "fallbacks: {pretend: []}", f"{CONFIG}.fallbacks.pretend: must not be empty"),
     (
@@ -302,7 +302,7 @@ WRONG = [
     (
         MAX_BODY,
         "fallbacks: {pretend: [org/big, org/big]}",
-        f"{CONFIG}.fallbacks.pretend[1]: `org/big` comes twice",
+        f"{CONFIG}.fallbacks.pretend[1]: `org/big` appears twice",
     ),
     (
         MAX_BODY,
@@ -313,7 +313,7 @@ WRONG = [
         MAX_BODY,
         "fallbacks: {pretend: [org/bik]}",
         (
-            f"{CONFIG}.fallbacks.pretend[0]: no model, adapter, alias or split is called"
+            f"{CONFIG}.fallbacks.pretend[0]: no model, adapter, alias or split is named"
             ' "org/bik", did you mean `org/big`?'
         ),
     ),
@@ -321,7 +321,7 @@ WRONG = [
         MAX_BODY,
         "fallbacks: {pretned: [org/big]}",
         (
-            f"{CONFIG}.fallbacks.pretned: no model, adapter, alias or split is called"
+            f"{CONFIG}.fallbacks.pretned: no model, adapter, alias or split is named"
             ' "pretned", did you mean `pretend`?'
         ),
     ),
@@ -368,7 +368,7 @@ WRONG = [
     (
         "replicas: 2\n      p",
         "replicas: 2\n      autoscaling: {max: 3}\n      p",
-        '20: applications[1] "big": args.replicas: excludes `autoscaling`: keep one of them',
+        f"20: {BIG}.replicas: cannot be combined with `autoscaling`: remove one of them",
     ),
     (
         "{tensor: 4}",
@@ -393,7 +393,7 @@ WRONG = [
         "{tensor: 16}",
         (
             '21: applications[1] "big": args.parallelism.tensor: 16 needs 16 GPUs on one node,'
-            " `accelerator.per_node` is 8; use `parallelism.pipeline` to go over several nodes"
+            " but `accelerator.per_node` is 8; use `parallelism.pipeline` to span several nodes"
         ),
     ),
     (
@@ -401,8 +401,7 @@ WRONG = [
         "{tensor: 3, pipeline: 3}",
         (
             '21: applications[1] "big": args.parallelism.tensor: 3 does not divide'
-            " `accelerator.per_node` 8, so that 9 workers on several nodes would tear a pipeline"
-            " stage apart"
+            " `accelerator.per_node` 8, so 9 workers on several nodes would split a pipeline stage"
         ),
     ),
     (
@@ -415,13 +414,13 @@ WRONG = [
         "accelerator: h100",
         (
             '22: applications[1] "big": args.accelerator: found "h100", did you mean `H100`?'
-            " (a GPU type not listed is written {kind: gpu, type: h100})"
+            " (write a GPU type that is not listed as {kind: gpu, type: h100})"
         ),
     ),
     (
         "accelerator: H100",
         "accelerator: {type: h100}",
-        '22: applications[1] "big": args.accelerator.type: is spelled `H100`',
+        '22: applications[1] "big": args.accelerator.type: should be spelled `H100`',
     ),
     (
         "accelerator: H100",
@@ -452,20 +451,20 @@ WRONG = [
         'CUDA_VISIBLE_DEVICES: "0"',
         (
             '25: applications[1] "big": args.env.CUDA_VISIBLE_DEVICES: is set by Ray:'
-            " take it out of `env`"
+            " remove it from `env`"
         ),
     ),
     (
         "NCCL_DEBUG: INFO",
         "NCCL-DEBUG: INFO",
-        '25: applications[1] "big": args.env.NCCL-DEBUG: is no name of an environment variable',
+        '25: applications[1] "big": args.env.NCCL-DEBUG: is not a valid environment variable name',
     ),
     (
         "seed: 1",
         "tensor_parallel_size: 2",
         (
             '27: applications[1] "big": args.engine_args.tensor_parallel_size:'
-            " is set by `parallelism.tensor`: take it out of `engine_args`"
+            " is set by `parallelism.tensor`: remove it from `engine_args`"
         ),
     ),
     (
@@ -473,7 +472,7 @@ WRONG = [
         "served-model-name: x",
         (
             '27: applications[1] "big": args.engine_args.served-model-name:'
-            " is set by `name`: take it out of `engine_args`"
+            " is set by `name`: remove it from `engine_args`"
         ),
     ),
     (
@@ -481,13 +480,13 @@ WRONG = [
         "ssl_keyfile: x",
         (
             '27: applications[1] "big": args.engine_args.ssl_keyfile:'
-            " is decided by the replica's own HTTP server: take it out of `engine_args`"
+            " is decided by the replica's own HTTP server: remove it from `engine_args`"
         ),
     ),
     (
         "seed: 1",
         "max-num-seqs: 4",
-        '27: applications[1] "big": args.engine_args.max-num-seqs: is written `max_num_seqs` here',
+        f"27: {BIG}.engine_args.max-num-seqs: should be written `max_num_seqs`",
     ),
     (
         "name: pretend\n      e",
@@ -536,7 +535,7 @@ WRONG = [
         ),
         (
             '31: applications[2] "pretend": deployments[0].num_replicas:'
-            " is decided by the entry in `args`"
+            " is set by the entry in `args`: remove it"
         ),
     ),
     # Adapters, shares of a GPU, waits
@@ -563,7 +562,7 @@ WRONG = [
     (
         ENGINE_SIM,
         ENGINE_SIM + "      adapters: [{name: legal, source: x}, {name: legal, source: y}]\n",
-        f"34: {SIM}.adapters[1].name: `legal` is the name of adapters[0] too",
+        f"34: {SIM}.adapters[1].name: `legal` is also the name of adapters[0]",
     ),
     (
         ENGINE_SIM,
@@ -588,7 +587,7 @@ WRONG = [
     (
         ENGINE_SIM,
         ENGINE_SIM + "      max_loaded_adapters: 2\n",
-        f"34: {SIM}.max_loaded_adapters: means nothing without `adapters`",
+        f"34: {SIM}.max_loaded_adapters: has no effect without `adapters`",
     ),
     (
         "{tensor: 4}\n      accelerator: H100",
@@ -609,14 +608,14 @@ WRONG = [
         GOOD[GOOD.index("{tensor: 4}") : GOOD.index("  - name: pretend")],
         "{tensor: 1}\n      gpu_fraction: 0.5\n      engine_args: {kv_cache_memory_bytes: 1}\n",
         (
-            f"23: {BIG}.engine_args.kv_cache_memory_bytes: makes vLLM disregard its share of the"
-            " memory, which `gpu_fraction` 0.5 sets: use `gpu_memory_utilization`"
+            f"23: {BIG}.engine_args.kv_cache_memory_bytes: makes vLLM ignore the memory limit set"
+            " by `gpu_fraction` 0.5: use `gpu_memory_utilization` instead"
         ),
     ),
     (
         "{tensor: 4}\n      accelerator: H100",
         "{tensor: 2}\n      gpu_fraction: 0.5",
-        f"22: {BIG}.gpu_fraction: 0.5 is for one worker, `parallelism` asks for 2",
+        f"22: {BIG}.gpu_fraction: 0.5 allows one worker, but `parallelism` asks for 2",
     ),
     (
         "{tensor: 4}\n      accelerator: H100",
@@ -633,7 +632,7 @@ WRONG = [
         "{min: 1, max: 3, max_wait_s: 6}",
         (
             f"34: {SIM}.autoscaling.max_wait_s: 6 is more than `queue.max_wait_s` 5,"
-            " so that no wait would add a replica"
+            " so no wait would ever add a replica"
         ),
     ),
     (
@@ -669,8 +668,8 @@ WRONG = [
 ]
 
 
-def refusal(path: Path, text: str) -> str:
-    """The message of the error that loading the text gives, without the file's name."""
+def rejection(path: Path, text: str) -> str:
+    """Error message for the text as a file, without the file's name."""
     path.write_text(text)
     with pytest.raises(ConfigError) as caught:
         load_config(path)
@@ -680,14 +679,14 @@ def refusal(path: Path, text: str) -> str:
 
 
 @pytest.mark.parametrize(("good", "wrong", "line"), WRONG, ids=[wrong for _, wrong, _ in WRONG])
-def test_a_mistake_gives_one_line(tmp_path: Path, good: str, wrong: str, line: str) -> None:
-    """One wrong field, value or combination is one line: line number, place, what was found."""
+def test_a_mistake_is_one_line(tmp_path: Path, good: str, wrong: str, line: str) -> None:
+    """A wrong field, value or combination is one line: line number, path, what is wrong."""
     assert GOOD.count(good) >= 1
-    assert refusal(tmp_path / "wrong.yaml", GOOD.replace(good, wrong, 1)) == line
+    assert rejection(tmp_path / "wrong.yaml", GOOD.replace(good, wrong, 1)) == line
 
 
 def test_a_good_file_is_read(tmp_path: Path) -> None:
-    """The file that the mistakes are made in is valid itself."""
+    """The file in which the mistakes are made is itself valid."""
     path = tmp_path / "good.yaml"
     path.write_text(GOOD)
     deployment = load_config(path)
@@ -698,8 +697,8 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
     assert deployment.gateway.max_body_mb == 8
 
 
-def test_other_applications_may_stand_beside_ours(tmp_path: Path) -> None:
-    """An application of somebody else's is left to Serve."""
+def test_other_applications_are_ignored(tmp_path: Path) -> None:
+    """An application with another import path is left to Serve."""
     other = "  - {name: other, import_path: their.module:app, route_prefix: /other}\n"
     path = tmp_path / "good.yaml"
     path.write_text(GOOD + other)
@@ -709,7 +708,7 @@ def test_other_applications_may_stand_beside_ours(tmp_path: Path) -> None:
 def test_every_mistake_is_reported(tmp_path: Path) -> None:
     """Three mistakes in one file are three lines."""
     text = GOOD.replace("  host:", "  hots:").replace("{tensor: 4}", "{tensor: x, pipelin: 2}")
-    assert refusal(tmp_path / "wrong.yaml", text).splitlines() == [
+    assert rejection(tmp_path / "wrong.yaml", text).splitlines() == [
         "2: http_options.hots: unknown field, did you mean `host`?",
         '21: applications[1] "big": args.parallelism.tensor: should be a whole number, found "x"',
         (
@@ -720,39 +719,39 @@ def test_every_mistake_is_reported(tmp_path: Path) -> None:
 
 
 def test_every_wrong_name_is_reported(tmp_path: Path) -> None:
-    """All that contradicts itself in the gateway config, or else all that the models show."""
+    """All contradictions in the gateway config are reported, or else all unknown names."""
     names = """aliases: {a: b, b: a, c: c}
           splits: {s: {models: {m: 1}, shadow: {model: m, fraction: 1}}}
           fallbacks: {s: [m, m]}"""
-    assert refusal(tmp_path / "wrong.yaml", GOOD.replace(MAX_BODY, names)).splitlines() == [
-        f"{CONFIG}.aliases.a: stands for itself: a -> b -> a",
-        f"{CONFIG}.aliases.c: stands for itself: c -> c",
-        f"12{CONFIG[2:]}.splits.s.shadow.model: `m` would shadow itself: the split goes to it",
-        f"13{CONFIG[2:]}.fallbacks.s[1]: `m` comes twice",
+    assert rejection(tmp_path / "wrong.yaml", GOOD.replace(MAX_BODY, names)).splitlines() == [
+        f"{CONFIG}.aliases.a: resolves to itself: a -> b -> a",
+        f"{CONFIG}.aliases.c: resolves to itself: c -> c",
+        (f"12{CONFIG[2:]}.splits.s.shadow.model: the split itself sends requests to `m`"),
+        f"13{CONFIG[2:]}.fallbacks.s[1]: `m` appears twice",
     ]
     names = """aliases: {a: m, legal: pretend}
           fallbacks: {a: [n, pretend]}"""
     adapter = "      adapters: [{name: legal, source: x}]\n"
     text = GOOD.replace(MAX_BODY, names).replace(ENGINE_SIM, ENGINE_SIM + adapter)
-    called = "no model, adapter, alias or split is called"
+    called = "no model, adapter, alias or split is named"
     known = "; known: org/big, pretend, legal, a"
-    assert refusal(tmp_path / "wrong.yaml", text).splitlines() == [
+    assert rejection(tmp_path / "wrong.yaml", text).splitlines() == [
         f'{CONFIG}.aliases.legal: "legal" is already an adapter of applications[2]',
         f'{CONFIG}.aliases.a: {called} "m"{known}',
         f'12{CONFIG[2:]}.fallbacks.a[0]: {called} "n"{known}',
     ]
 
 
-def test_names_of_a_refused_model_are_known(tmp_path: Path) -> None:
-    """A mistake in an entry does not make the names that lead to it mistakes as well."""
+def test_names_of_an_invalid_model_are_known(tmp_path: Path) -> None:
+    """A mistake in an entry does not turn the names that lead to it into mistakes."""
     text = GOOD.replace(MAX_BODY, "aliases: {gpt: pretend}").replace("instant: true", "instant: 1")
-    assert refusal(tmp_path / "wrong.yaml", text) == (
+    assert rejection(tmp_path / "wrong.yaml", text) == (
         f"36: {SIM}.simulation.instant: should be true or false, found 1"
     )
 
 
-def test_a_model_that_is_cold_falls_back_by_any_name(tmp_path: Path) -> None:
-    """`when_cold: fallback` is content with a chain of an alias, a split or an adapter."""
+def test_a_cold_model_may_fall_back_under_any_of_its_names(tmp_path: Path) -> None:
+    """For `when_cold: fallback`, the chain of an alias, a split or an adapter is enough."""
     path = tmp_path / "good.yaml"
     entry = ENGINE_SIM + "      when_cold: fallback\n      adapters: [{name: l, source: x}]\n"
     for names in (
@@ -779,13 +778,13 @@ def test_a_model_that_is_cold_falls_back_by_any_name(tmp_path: Path) -> None:
         ("a: 1\n---\nb: 2\n", "2:1: not YAML: but found another document"),
     ],
 )
-def test_a_file_that_is_no_deployment(tmp_path: Path, text: str, line: str) -> None:
-    """Something else altogether is refused with the place where it stops making sense."""
-    assert refusal(tmp_path / "wrong.yaml", text).splitlines()[0] == line
+def test_a_file_that_is_not_a_deployment_is_rejected(tmp_path: Path, text: str, line: str) -> None:
+    """Any other content is rejected with the line where it goes wrong."""
+    assert rejection(tmp_path / "wrong.yaml", text).splitlines()[0] == line
 
 
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    """A missing file, a directory and bytes that are no text are named with the reason."""
+def test_a_file_that_cannot_be_read_is_rejected(tmp_path: Path) -> None:
+    """A missing file, a directory and binary content are reported with the reason."""
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match=r"none\.yaml: No such file or directory"):
@@ -796,16 +795,16 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         load_config(binary)
 
 
-def test_aliases_are_followed_once(tmp_path: Path) -> None:
-    """A file whose aliases point back into themselves does not hang the check."""
+def test_circular_yaml_aliases_end(tmp_path: Path) -> None:
+    """A file whose YAML aliases contain themselves does not hang the check."""
     path = tmp_path / "loop.yaml"
     path.write_text("a: &a [*a]\napplications: []\n")
     with pytest.raises(ConfigError, match=r"loop\.yaml:1: a: unknown field"):
         load_config(path)
 
 
-def test_args_alone_are_reported_by_model() -> None:
-    """Where only `args` are known, the line names the model, and crosses processes."""
+def test_mistakes_in_args_alone_name_the_model() -> None:
+    """If only `args` are known, the line names the model; the error survives pickling."""
     with pytest.raises(ConfigError) as caught:
         parse_entry({"engine": "sim", "name": "m", "replica": 2})
     assert str(caught.value) == 'model "m": replica: unknown field, did you mean `replicas`?'
@@ -815,7 +814,7 @@ def test_args_alone_are_reported_by_model() -> None:
 
 
 def test_a_name_cannot_break_the_line() -> None:
-    """Line breaks and what cannot be seen are shown as escapes."""
+    """Line breaks and invisible characters are written as escapes."""
     with pytest.raises(ConfigError) as caught:
         parse_gateway({"aliases": {"a\nb": "m"}, "x\u2028\x1b[0m": 1})
     assert str(caught.value).splitlines() == [
@@ -824,13 +823,13 @@ def test_a_name_cannot_break_the_line() -> None:
     ]
 
 
-def test_user_config_alone_is_reported() -> None:
-    """Where only the Router's `user_config` is known, the line names the gateway."""
+def test_mistakes_in_user_config_alone_name_the_gateway() -> None:
+    """If only the Router's `user_config` is known, the line begins with `gateway`."""
     with pytest.raises(
         ConfigError, match=r"^gateway: max_body_mb: should be a number, found \"x\"$"
     ):
         parse_gateway({"max_body_mb": "x"})
-    with pytest.raises(ConfigError, match=r"^gateway: aliases\.a: stands for itself: a -> a$"):
+    with pytest.raises(ConfigError, match=r"^gateway: aliases\.a: resolves to itself: a -> a$"):
         parse_gateway({"aliases": {"a": "a"}})
     with pytest.raises(ConfigError, match=r"^gateway: should be a mapping, found a list$"):
         parse_gateway([])
@@ -852,8 +851,10 @@ ARGS = st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=3), VALUES, ma
 
 @settings(deadline=None)
 @given(args=ARGS, engine=st.sampled_from(["vllm", "sim"]))
-def test_anything_is_read_or_refused_in_lines(args: dict[str, object], engine: str) -> None:
-    """Whatever stands in a file, it is taken or answered with lines that name a place."""
+def test_any_content_is_accepted_or_rejected_with_paths(
+    args: dict[str, object], engine: str
+) -> None:
+    """Whatever a file contains, it is accepted, or rejected with lines that name a path."""
     wanted = {"name": "m", "engine": engine, "source": "s"}
     lines: list[str] = []
     for parse in (parse_gateway, parse_entry):
@@ -865,6 +866,6 @@ def test_anything_is_read_or_refused_in_lines(args: dict[str, object], engine: s
     assert all(": " in line for line in lines)
 
 
-def test_fields_decided_by_the_entry_exist() -> None:
-    """The fields refused in a model's deployments are fields that Serve would take."""
-    assert set(DECIDED_BY_ENTRY.split()) <= set(SERVE_FIELDS["deployment"].split())
+def test_fields_set_by_the_entry_exist_in_serve() -> None:
+    """The fields rejected in a model's deployments are fields that Serve would accept."""
+    assert set(SET_BY_ENTRY.split()) <= set(SERVE_FIELDS["deployment"].split())

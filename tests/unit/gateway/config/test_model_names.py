@@ -16,22 +16,22 @@ KEYS = [b"session-%d" % i for i in range(20_000)]
 
 
 def names(**config: object) -> ModelNames:
-    """The names of a gateway config."""
+    """Names of a gateway config."""
     return ModelNames(GatewayConfig.model_validate(config))
 
 
 def split(weights: dict[str, float], **more: object) -> ModelNames:
-    """The names of a config with nothing but one split, `chat`."""
+    """Names of a config with a single split, `chat`."""
     return names(splits={"chat": {"models": weights, **more}})
 
 
-def arms(of: ModelNames, name: str = "chat") -> list[str]:
-    """Where each of the keys goes first."""
+def drawn_models(of: ModelNames, name: str = "chat") -> list[str]:
+    """First model for each of the keys."""
     return [of.route(name, key).models[0] for key in KEYS]
 
 
 def assert_share(count: int, share: float, of: int = len(KEYS)) -> None:
-    """Within five standard deviations of what independent draws would give."""
+    """Assert a count within five standard deviations of independent draws."""
     assert abs(count - share * of) < 5 * math.sqrt(of * share * (1 - share)), (count, share * of)
 
 
@@ -62,13 +62,13 @@ def assert_share(count: int, share: float, of: int = len(KEYS)) -> None:
         ({"aliases": {"x": "a"}, "splits": {"s": {"models": {"x": 1}}}}, "s", "a"),
     ],
 )
-def test_a_name_leads_to_models(config: dict[str, object], name: str, models: str) -> None:
-    """What a name stands for comes first, then the fallbacks, as far as chains lead."""
+def test_a_name_resolves_to_models(config: dict[str, object], name: str, models: str) -> None:
+    """The target of a name comes first, then its fallbacks, to the end of the chains."""
     assert names(**config).route(name, b"key") == ModelRoute(tuple(models.split()))
 
 
-def test_long_chains_are_walked() -> None:
-    """A thousand aliases and a thousand fallbacks in a row are no matter of recursion."""
+def test_long_chains_are_followed() -> None:
+    """Chains of two thousand aliases and fallbacks do not exceed the recursion limit."""
     aliases = {f"n{i}": f"n{i + 1}" for i in range(2000)}
     found = names(aliases=aliases, fallbacks={f"m{i}": [f"m{i + 1}"] for i in range(2000)})
     assert found.route("n0", b"").models == ("n2000",)
@@ -79,17 +79,17 @@ def test_long_chains_are_walked() -> None:
 @pytest.mark.parametrize(
     "weights", [{"a": 90, "b": 10}, {"a": 1, "b": 1, "c": 2}, {"a": 0.3, "b": 1e-3}]
 )
-def test_a_split_shares_out_by_weight(weights: dict[str, float]) -> None:
-    """Each model gets its weight's part of the keys."""
-    counts = Counter(arms(split(weights)))
+def test_a_split_divides_requests_by_weight(weights: dict[str, float]) -> None:
+    """Each model gets its weight's share of the keys."""
+    counts = Counter(drawn_models(split(weights)))
     for model, weight in weights.items():
         assert_share(counts[model], weight / sum(weights.values()))
 
 
-def test_weights_may_be_far_apart() -> None:
-    """Weights at the ends of what a number can be neither fail nor upset the order."""
+def test_extreme_weights_are_accepted() -> None:
+    """The largest and smallest floats as weights neither fail nor change the order."""
     extreme = split({"a": 1e308, "b": 1e308, "c": 5e-324})
-    counts = Counter(arms(extreme))
+    counts = Counter(drawn_models(extreme))
     assert_share(counts["a"], 0.5)
     assert counts["c"] == 0
     assert extreme.listed[0].shares == {"a": 0.5, "b": 0.5, "c": 0.0}
@@ -122,8 +122,8 @@ def test_a_key_stays_with_its_model() -> None:
 def test_few_keys_move_when_weights_change(
     before: dict[str, float], after: dict[str, float]
 ) -> None:
-    """Keys leave models whose share shrinks for models whose share grows, and no others move."""
-    old, new = arms(split(before)), arms(split(after))
+    """Keys move only from models whose share shrinks, or to models whose share grows."""
+    old, new = drawn_models(split(before)), drawn_models(split(after))
     gains = [
         after.get(m, 0) / sum(after.values()) - before.get(m, 0) / sum(before.values())
         for m in {**before, **after}
@@ -136,25 +136,25 @@ def test_few_keys_move_when_weights_change(
 
 
 def test_splits_are_drawn_independently() -> None:
-    """Who gets the canary of one split is no likelier than others to get that of another."""
+    """A key in one split's canary is no likelier to be in another split's canary."""
     weights = {"a": 90, "b": 10}
     both = names(splits={"one": {"models": weights}, "two": {"models": weights}})
-    pairs = Counter(zip(arms(both, "one"), arms(both, "two"), strict=True))
+    pairs = Counter(zip(drawn_models(both, "one"), drawn_models(both, "two"), strict=True))
     assert_share(pairs["b", "b"], 0.01)
 
 
-def test_a_split_in_a_split_shares_out_its_part() -> None:
-    """A split may be one of another's models: the shares multiply."""
+def test_nested_splits_multiply_their_shares() -> None:
+    """A split that is a model of another split divides that model's share."""
     nested = names(
         splits={"outer": {"models": {"inner": 1, "c": 1}}, "inner": {"models": {"a": 3, "b": 1}}}
     )
-    counts = Counter(arms(nested, "outer"))
+    counts = Counter(drawn_models(nested, "outer"))
     for model, share in {"a": 0.375, "b": 0.125, "c": 0.5}.items():
         assert_share(counts[model], share)
 
 
-def test_each_arm_has_its_own_fallbacks() -> None:
-    """The canary falls back to the model it is to replace, and both to what the split names."""
+def test_each_model_of_a_split_has_its_own_fallbacks() -> None:
+    """The canary falls back to the old model, and both to the split's own fallback."""
     found = names(
         splits={"chat": {"models": {"old": 1, "new": 1}}},
         fallbacks={"new": ["old"], "chat": ["last"]},
@@ -166,18 +166,18 @@ def test_each_arm_has_its_own_fallbacks() -> None:
 
 
 def test_a_shadow_gets_its_fraction() -> None:
-    """The fraction is copied, the same keys every time, as many of each arm."""
+    """The fraction is copied: always the same keys, equally from each model."""
     found = split({"a": 1, "b": 1}, shadow={"model": "c", "fraction": 0.1})
-    courses = [found.route("chat", key) for key in KEYS]
-    assert courses == [found.route("chat", key) for key in KEYS]
-    counts = Counter((route.models[0], route.shadow) for route in courses)
+    routes = [found.route("chat", key) for key in KEYS]
+    assert routes == [found.route("chat", key) for key in KEYS]
+    counts = Counter((route.models[0], route.shadow) for route in routes)
     assert_share(counts["a", "c"], 0.05)
     assert_share(counts["b", "c"], 0.05)
     assert {shadow for _, shadow in counts} == {"c", None}
 
 
-def test_a_larger_fraction_keeps_what_was_copied() -> None:
-    """Keys whose requests were copied go on being copied when the fraction grows."""
+def test_a_larger_fraction_still_copies_the_same_keys() -> None:
+    """Keys whose requests were copied are still copied when the fraction grows."""
     copied = []
     for fraction in (0.1, 0.3):
         found = split({"a": 1}, shadow={"model": "c", "fraction": fraction})
@@ -186,7 +186,7 @@ def test_a_larger_fraction_keeps_what_was_copied() -> None:
 
 
 def test_a_shadow_belongs_to_its_split() -> None:
-    """Requests that come to the split by an alias are copied, those falling back to it are not."""
+    """Requests that reach the split by an alias are copied; those that fall back to it are not."""
     found = names(
         aliases={"x": "chat", "pale": "c"},
         splits={"chat": {"models": {"a": 1}, "shadow": {"model": "pale", "fraction": 1}}},
@@ -197,19 +197,21 @@ def test_a_shadow_belongs_to_its_split() -> None:
     assert found.route("a", b"key") == ModelRoute(("a",))
 
 
-def test_what_is_drawn_depends_on_the_key() -> None:
-    """Only names on whose way there is a split: for all others nobody has to look for a key."""
+def test_only_names_with_a_split_on_their_way_depend_on_the_key() -> None:
+    """For all other names no key has to be computed."""
     found = names(
         aliases={"x": "chat", "y": "a"},
         splits={"chat": {"models": {"a": 1, "b": 1}}},
         fallbacks={"c": ["chat"], "d": ["a"]},
     )
-    drawn = {name for name in ("x", "y", "chat", "a", "b", "c", "d", "e") if found.is_drawn(name)}
+    drawn = {
+        name for name in ("x", "y", "chat", "a", "b", "c", "d", "e") if found.depends_on_key(name)
+    }
     assert drawn == {"x", "chat", "c"}
 
 
 def test_names_are_listed() -> None:
-    """Aliases and splits are listed with the models they stand for in the end."""
+    """Aliases and splits are listed with the models they finally lead to."""
     found = names(
         aliases={"x": "chat", "y": "a"},
         splits={"chat": {"models": {"y": 9, "b": 1}, "shadow": {"model": "c", "fraction": 1}}},
@@ -232,13 +234,13 @@ NAME = st.sampled_from("abcdefg")
     fallbacks=st.dictionaries(NAME, st.lists(NAME, min_size=1, max_size=3), max_size=4),
     key=st.binary(max_size=4),
 )
-def test_every_accepted_config_leads_somewhere(
+def test_every_accepted_config_leads_to_models(
     aliases: dict[str, str],
     splits: dict[str, set[str]],
     fallbacks: dict[str, list[str]],
     key: bytes,
 ) -> None:
-    """What is not refused goes, for every name, to models only and to each of them once."""
+    """In an accepted config every name leads to models only, and to each of them once."""
     try:
         config = GatewayConfig.model_validate(
             {
@@ -258,13 +260,13 @@ def test_every_accepted_config_leads_somewhere(
 
 
 def expected(config: GatewayConfig, found: ModelNames, name: str, key: bytes) -> tuple[str, ...]:
-    """The course by plain recursion, taking from `found` only which model a split chooses."""
+    """Route by plain recursion; only the model that a split chooses is taken from `found`."""
     if name in config.splits:
-        stands_for: str | None = found._splits[name].model(key)
+        target: str | None = found._splits[name].model(key)
     else:
-        stands_for = config.aliases.get(name)
-    ways = [stands_for] if stands_for else []
-    first = () if stands_for else (name,)
+        target = config.aliases.get(name)
+    ways = [target] if target else []
+    first = () if target else (name,)
     ways += config.fallbacks.get(name, [])
     later = [model for way in ways for model in expected(config, found, way, key)]
     return tuple(dict.fromkeys([*first, *later]))
@@ -273,7 +275,7 @@ def expected(config: GatewayConfig, found: ModelNames, name: str, key: bytes) ->
 def contradicts_itself(
     aliases: dict[str, str], splits: dict[str, set[str]], fallbacks: dict[str, list[str]]
 ) -> bool:
-    """Whether following names can come back to one, or a chain names something twice."""
+    """Whether some name leads back to itself, or a chain repeats a name."""
     if aliases.keys() & splits.keys():
         return True
     follow = {n: {aliases[n]} if n in aliases else splits.get(n, set()) for n in "abcdefg"}
@@ -285,11 +287,14 @@ def contradicts_itself(
     if any(n in r for n, r in reached.items()):
         return True
 
-    def meant(name: str) -> str:
-        return meant(aliases[name]) if name in aliases else name
+    def alias_target(name: str) -> str:
+        return alias_target(aliases[name]) if name in aliases else name
 
     return any(
-        len({meant(each) for each in chain} | ({meant(name)} if name in aliases else set()))
+        len(
+            {alias_target(each) for each in chain}
+            | ({alias_target(name)} if name in aliases else set())
+        )
         < len(chain) + (name in aliases)
         for name, chain in fallbacks.items()
     )

@@ -1,4 +1,4 @@
-"""An engine's account of its requests: load, what they left in the cache, what they came to."""
+"""An engine's tracker: load, cache contents and finished requests."""
 
 import pytest
 
@@ -17,19 +17,19 @@ FACTS = EngineFacts(
     max_model_len=1000,
 )
 KEY_BYTES = 40
-NOTHING_NEW = None
+NO_CHANGE = None
 
 
 @pytest.fixture
-def report(clock: Clock) -> EngineTracker:
-    """The report of an engine with nothing to do."""
-    report = EngineTracker(FACTS, clock)
-    report.take()
-    return report
+def tracker(clock: Clock) -> EngineTracker:
+    """Tracker of an idle engine, with nothing left to send."""
+    tracker = EngineTracker(FACTS, clock)
+    tracker.take()
+    return tracker
 
 
 def dispatch(number: int, *keys: int, rest: bytes | None = None) -> Dispatch:
-    """A request's, whose canonical prompt has 40 bytes a key."""
+    """Dispatch of a request with 40 bytes of canonical prompt per key."""
     return Dispatch(
         id=number,
         keys=packed(keys),
@@ -40,128 +40,130 @@ def dispatch(number: int, *keys: int, rest: bytes | None = None) -> Dispatch:
     )
 
 
-def taken(report: EngineTracker) -> Update:
-    """What the report has to tell; there must be something."""
-    update = report.take()
+def sent(tracker: EngineTracker) -> Update:
+    """The update that is due; there must be one."""
+    update = tracker.take()
     assert update is not None
     return update
 
 
-def finished(report: EngineTracker) -> Finished:
-    """The one request that has finished."""
-    (request,) = taken(report).finished
+def finished(tracker: EngineTracker) -> Finished:
+    """The only finished request."""
+    (request,) = sent(tracker).finished
     return request
 
 
-def test_nothing_happens_nothing_is_told(report: EngineTracker) -> None:
-    """Only changes are told, and each of them once."""
-    assert report.take() is NOTHING_NEW
-    report.arrive(None, 10)
-    assert taken(report) == Update(
+def test_an_update_holds_only_changes_and_each_once(tracker: EngineTracker) -> None:
+    """Without a change there is no update."""
+    assert tracker.take() is NO_CHANGE
+    tracker.arrive(None, 10)
+    assert sent(tracker) == Update(
         load=Load(running=1, waiting=0, pending_tokens=10, free_tokens=990)
     )
-    assert report.take() is NOTHING_NEW
+    assert tracker.take() is NO_CHANGE
 
 
-def test_free_tokens_are_the_engines_word(clock: Clock) -> None:
-    """What the engine says counts, as long as it has a request; then everything is free."""
-    report = EngineTracker(FACTS, clock, lambda: 0, lambda: 640)
-    assert report.load.free_tokens == 1000
-    tracked = report.arrive(None, 10)
-    assert report.load.free_tokens == 640
-    report.finish(tracked, 1)
-    assert report.load.free_tokens == 1000
+def test_free_tokens_come_from_the_engine_while_it_has_requests(clock: Clock) -> None:
+    """An idle engine has all its tokens free, whatever its own count says."""
+    tracker = EngineTracker(FACTS, clock, lambda: 0, lambda: 640)
+    assert tracker.load.free_tokens == 1000
+    tracked = tracker.arrive(None, 10)
+    assert tracker.load.free_tokens == 640
+    tracker.finish(tracked, 1)
+    assert tracker.load.free_tokens == 1000
 
 
-def test_work_that_does_not_get_on(report: EngineTracker, clock: Clock) -> None:
-    """Time without progress counts from the first request, and ends with the last."""
+def test_a_stall_lasts_from_the_last_progress_while_there_is_work(
+    tracker: EngineTracker, clock: Clock
+) -> None:
+    """Time without progress counts from the first request and ends with the last."""
     clock.now_s += 50
-    assert report.stalled_s == 0
-    tracked = report.arrive(None, 10)
+    assert tracker.stalled_s == 0
+    tracked = tracker.arrive(None, 10)
     clock.now_s += 2
-    report.arrive(None, 10)
-    assert report.stalled_s == 2
-    report.progress()
-    assert report.stalled_s == 0
+    tracker.arrive(None, 10)
+    assert tracker.stalled_s == 2
+    tracker.progress()
+    assert tracker.stalled_s == 0
     clock.now_s += 3
-    report.start(tracked, 0)
-    assert report.stalled_s == 0
+    tracker.start(tracked, 0)
+    assert tracker.stalled_s == 0
     clock.now_s += 4
-    report.finish(tracked, 1, is_aborted=True)
-    assert report.stalled_s == 4
+    tracker.finish(tracked, 1, is_aborted=True)
+    assert tracker.stalled_s == 4
     clock.now_s += 1
-    pooled = report.arrive(None, 10)
-    report.pool(pooled, 0)
-    assert report.stalled_s == 0
+    pooled = tracker.arrive(None, 10)
+    tracker.pool(pooled, 0)
+    assert tracker.stalled_s == 0
 
 
-def test_a_stall_is_told_but_no_news(report: EngineTracker, clock: Clock) -> None:
-    """Every frame says how long, and none is sent for its sake."""
-    tracked = report.arrive(None, 10)
-    assert taken(report).stalled_s == 0
+def test_a_stall_alone_causes_no_update(tracker: EngineTracker, clock: Clock) -> None:
+    """Every update says how long the engine has stalled, but a longer stall is no change."""
+    tracked = tracker.arrive(None, 10)
+    assert sent(tracker).stalled_s == 0
     clock.now_s += 7
-    assert report.take() is NOTHING_NEW
-    assert report.beat() == Update(stalled_s=7)
-    assert report.snapshot().stalled_s == 7
+    assert tracker.take() is NO_CHANGE
+    assert tracker.beat() == Update(stalled_s=7)
+    assert tracker.snapshot().stalled_s == 7
     clock.now_s += 1
-    report.arrive(None, 10)
-    assert taken(report).stalled_s == 8
-    report.start(tracked, 0)
-    report.drain()
-    taken(report)
-    assert report.beat() == Update(is_draining=True)
+    tracker.arrive(None, 10)
+    assert sent(tracker).stalled_s == 8
+    tracker.start(tracked, 0)
+    tracker.drain()
+    sent(tracker)
+    assert tracker.beat() == Update(is_draining=True)
 
 
-def test_a_beat_has_what_is_new(report: EngineTracker) -> None:
-    """Nothing that has changed waits for another frame, and all is told once."""
-    report.arrive(dispatch(5), 10)
-    assert report.beat().accepted == [5]
-    assert report.take() is NOTHING_NEW
+def test_a_heartbeat_contains_pending_changes(tracker: EngineTracker) -> None:
+    """It sends changes at once, and they are not sent again."""
+    tracker.arrive(dispatch(5), 10)
+    assert tracker.beat().accepted == [5]
+    assert tracker.take() is NO_CHANGE
 
 
-def test_an_arrival_is_load_and_holdings(report: EngineTracker) -> None:
-    """A request counts from its arrival: its tokens as pending, its keys as held."""
-    report.arrive(dispatch(5, 1, 2), 100)
-    update = taken(report)
+def test_an_arrival_adds_load_and_prefix_keys(tracker: EngineTracker) -> None:
+    """A request counts from its arrival: its tokens as pending, its keys as cached."""
+    tracker.arrive(dispatch(5, 1, 2), 100)
+    update = sent(tracker)
     assert update.accepted == [5]
     assert update.load == Load(running=1, waiting=0, pending_tokens=100, free_tokens=900)
     assert list(unpacked(update.added)) == [2, 1]
     assert list(unpacked_tokens(update.added_tokens)) == [100, 50]
 
 
-def test_cached_tokens_are_not_pending(report: EngineTracker) -> None:
-    """A prompt whose beginning is held waits for the rest of it only, until its first token."""
-    first = report.arrive(dispatch(1, 1, 2), 100)
-    report.start(first, 0)
-    second = report.arrive(dispatch(2, 1, 2, 3), 150)
-    assert report.load.pending_tokens == 50
-    report.start(second, 96)
-    assert report.load.pending_tokens == 0
-    report.finish(first, 1)
-    report.finish(second, 1)
-    assert report.load == Load(running=0, waiting=0, pending_tokens=0, free_tokens=1000)
+def test_cached_tokens_are_not_pending(tracker: EngineTracker) -> None:
+    """Only the uncached rest of a prompt is pending, until the first token."""
+    first = tracker.arrive(dispatch(1, 1, 2), 100)
+    tracker.start(first, 0)
+    second = tracker.arrive(dispatch(2, 1, 2, 3), 150)
+    assert tracker.load.pending_tokens == 50
+    tracker.start(second, 96)
+    assert tracker.load.pending_tokens == 0
+    tracker.finish(first, 1)
+    tracker.finish(second, 1)
+    assert tracker.load == Load(running=0, waiting=0, pending_tokens=0, free_tokens=1000)
 
 
-def test_waiting_requests_do_not_run(clock: Clock) -> None:
-    """What the engine says of its queue divides the requests into waiting and running."""
+def test_waiting_requests_do_not_count_as_running(clock: Clock) -> None:
+    """The engine's count of its queue divides requests into waiting and running."""
     waiting = 0
-    report = EngineTracker(FACTS, clock, lambda: waiting)
+    tracker = EngineTracker(FACTS, clock, lambda: waiting)
     for _ in range(3):
-        report.arrive(None, 10)
+        tracker.arrive(None, 10)
     waiting = 2
-    assert (report.load.running, report.load.waiting) == (1, 2)
-    waiting = 9  # the engine's count is older than what has left since
-    assert (report.load.running, report.load.waiting) == (0, 3)
+    assert (tracker.load.running, tracker.load.waiting) == (1, 2)
+    waiting = 9  # the engine's count is older than the latest departures
+    assert (tracker.load.running, tracker.load.waiting) == (0, 3)
 
 
-def test_the_times_of_a_request(report: EngineTracker, clock: Clock) -> None:
-    """Queue, prefill and decode follow each other without a gap."""
-    tracked = report.arrive(dispatch(9, 1, 2), 100)
+def test_queue_prefill_and_decode_times_are_recorded(tracker: EngineTracker, clock: Clock) -> None:
+    """The three follow each other without a gap."""
+    tracked = tracker.arrive(dispatch(9, 1, 2), 100)
     clock.now_s = 103.0
-    report.start(tracked, 48, scheduled_s=101.0)
+    tracker.start(tracked, 48, scheduled_s=101.0)
     clock.now_s = 107.0
-    report.finish(tracked, 20)
-    assert finished(report) == Finished(
+    tracker.finish(tracked, 20)
+    assert finished(tracker) == Finished(
         id=9,
         prompt_tokens=100,
         cached_tokens=48,
@@ -174,54 +176,54 @@ def test_the_times_of_a_request(report: EngineTracker, clock: Clock) -> None:
     )
 
 
-def test_a_first_token_may_be_heard_of_late(report: EngineTracker, clock: Clock) -> None:
-    """An engine that gives no output before the end says then when the first token came."""
-    tracked = report.arrive(None, 100)
+def test_a_first_token_may_be_recorded_late(tracker: EngineTracker, clock: Clock) -> None:
+    """An engine without output before the end reports the first token's time at the end."""
+    tracked = tracker.arrive(None, 100)
     clock.now_s = 110.0
-    report.start(tracked, 0, scheduled_s=101.0, first_token_s=104.0)
-    report.finish(tracked, 20)
-    request = finished(report)
+    tracker.start(tracked, 0, scheduled_s=101.0, first_token_s=104.0)
+    tracker.finish(tracked, 20)
+    request = finished(tracker)
     assert (request.queue_s, request.prefill_s, request.decode_s) == (1.0, 3.0, 6.0)
     assert request.running == pytest.approx(1.0)
 
 
-def test_times_from_another_clock_are_kept_in_order(report: EngineTracker, clock: Clock) -> None:
-    """A clock that is off makes no negative durations."""
-    tracked = report.arrive(None, 100)
+def test_times_from_another_clock_are_kept_in_order(tracker: EngineTracker, clock: Clock) -> None:
+    """A skewed clock causes no negative durations."""
+    tracked = tracker.arrive(None, 100)
     clock.now_s = 101.0
-    report.start(tracked, 0, scheduled_s=99.0, first_token_s=200.0)
-    report.finish(tracked, 1)
-    request = finished(report)
+    tracker.start(tracked, 0, scheduled_s=99.0, first_token_s=200.0)
+    tracker.finish(tracked, 1)
+    request = finished(tracker)
     assert (request.queue_s, request.prefill_s, request.decode_s) == (0.0, 1.0, 0.0)
 
 
-def test_running_is_the_mean_over_the_decode(clock: Clock) -> None:
-    """Who ran beside a request counts for as long as it did; who waited does not."""
+def test_running_is_the_mean_number_of_requests_during_decode(clock: Clock) -> None:
+    """Each other request counts for as long as it ran; waiting requests do not count."""
     waiting = 0
-    report = EngineTracker(FACTS, clock, lambda: waiting)
-    tracked = report.arrive(dispatch(1), 10)
-    report.start(tracked, 0)
+    tracker = EngineTracker(FACTS, clock, lambda: waiting)
+    tracked = tracker.arrive(dispatch(1), 10)
+    tracker.start(tracked, 0)
     clock.now_s = 102.0  # two seconds alone
-    other = report.arrive(None, 10)
-    report.start(other, 0)
+    other = tracker.arrive(None, 10)
+    tracker.start(other, 0)
     clock.now_s = 106.0  # four seconds of two
     waiting = 1
-    late = report.arrive(None, 10)
+    late = tracker.arrive(None, 10)
     clock.now_s = 108.0  # and two more, in which a third waits
-    report.finish(tracked, 5)
-    report.finish(other, 5)
-    report.finish(late, 0, is_aborted=True)
-    assert taken(report).finished[0].running == pytest.approx((2 * 1 + 4 * 2 + 2 * 2) / 8)
+    tracker.finish(tracked, 5)
+    tracker.finish(other, 5)
+    tracker.finish(late, 0, is_aborted=True)
+    assert sent(tracker).finished[0].running == pytest.approx((2 * 1 + 4 * 2 + 2 * 2) / 8)
 
 
-def test_the_answer_extends_the_prompt(report: EngineTracker) -> None:
-    """A finished answer adds the keys that the next turn of the conversation will have."""
-    tracked = report.arrive(dispatch(1, 1, 2, rest=b"tail" + b"|"), 100)
-    report.start(tracked, 0)
-    taken(report)
+def test_an_answer_extends_the_cached_prompt(tracker: EngineTracker) -> None:
+    """A finished answer adds the keys of the conversation's next turn."""
+    tracked = tracker.arrive(dispatch(1, 1, 2, rest=b"tail" + b"|"), 100)
+    tracker.start(tracked, 0)
+    sent(tracker)
     reply = b"x" * 95
-    report.finish(tracked, 19, [reply])
-    update = taken(report)
+    tracker.finish(tracked, 19, [reply])
+    update = sent(tracker)
     expected = extend(2, b"tail|" + reply, KEY_BYTES)
     assert len(expected) == 2
     assert set(unpacked(update.added)) == set(expected)
@@ -229,64 +231,64 @@ def test_the_answer_extends_the_prompt(report: EngineTracker) -> None:
     assert sorted(unpacked_tokens(update.added_tokens)) == [107, 115]
 
 
-def test_an_answer_to_a_short_prompt_has_keys_too(report: EngineTracker) -> None:
-    """Where the prompt fills no block, the chain begins at its seed."""
-    tracked = report.arrive(dispatch(1, rest=b"hi|"), 10)
-    report.finish(tracked, 10, [b"y" * 50])
-    assert list(unpacked(taken(report).added)) == list(extend(7, b"hi|" + b"y" * 37, KEY_BYTES))
+def test_an_answer_to_a_prompt_without_keys_starts_at_its_seed(tracker: EngineTracker) -> None:
+    """If the prompt fills no block, the chain of keys starts at the seed."""
+    tracked = tracker.arrive(dispatch(1, rest=b"hi|"), 10)
+    tracker.finish(tracked, 10, [b"y" * 50])
+    assert list(unpacked(sent(tracker).added)) == list(extend(7, b"hi|" + b"y" * 37, KEY_BYTES))
 
 
-def test_several_answers_all_begin_at_the_prompt(report: EngineTracker) -> None:
-    """Each of the answers is a continuation of its own."""
-    tracked = report.arrive(dispatch(1, 1, rest=b""), 50)
-    report.start(tracked, 0)
-    taken(report)
+def test_several_answers_each_extend_the_prompt(tracker: EngineTracker) -> None:
+    """The answers of one request do not follow each other."""
+    tracked = tracker.arrive(dispatch(1, 1, rest=b""), 50)
+    tracker.start(tracked, 0)
+    sent(tracker)
     replies = [b"a" * 80, b"b" * 40]
-    report.finish(tracked, 24, replies)
-    update = taken(report)
+    tracker.finish(tracked, 24, replies)
+    update = sent(tracker)
     tokens = dict(zip(unpacked(update.added), unpacked_tokens(update.added_tokens), strict=True))
     first, second = (extend(1, reply, KEY_BYTES) for reply in replies)
     assert tokens == {first[0]: 58, first[1]: 66, second[0]: 58}
 
 
-def test_a_prompt_that_no_answer_follows(report: EngineTracker) -> None:
-    """Without a place for the reply, it leaves no keys."""
-    tracked = report.arrive(dispatch(1, 1), 50)
-    report.start(tracked, 0)
-    taken(report)
-    report.finish(tracked, 24, [b"a" * 80])
-    assert taken(report).added == b""
+def test_an_answer_without_a_place_in_the_prompt_adds_no_keys(tracker: EngineTracker) -> None:
+    """Without `reply_start` nothing is known of the next turn's prompt."""
+    tracked = tracker.arrive(dispatch(1, 1), 50)
+    tracker.start(tracked, 0)
+    sent(tracker)
+    tracker.finish(tracked, 24, [b"a" * 80])
+    assert sent(tracker).added == b""
 
 
-def test_an_abort_before_the_first_token(report: EngineTracker) -> None:
-    """What it brought is not there; its durations are not known."""
-    tracked = report.arrive(dispatch(3, 1, 2), 100)
-    taken(report)
-    report.finish(tracked, 0, is_aborted=True)
-    update = taken(report)
+def test_an_abort_before_the_first_token_removes_its_keys(tracker: EngineTracker) -> None:
+    """Its prompt was never computed, and its durations are unknown."""
+    tracked = tracker.arrive(dispatch(3, 1, 2), 100)
+    sent(tracker)
+    tracker.finish(tracked, 0, is_aborted=True)
+    update = sent(tracker)
     assert set(unpacked(update.dropped)) == {1, 2}
     (request,) = update.finished
     assert request.is_aborted
     assert (request.queue_s, request.prefill_s, request.decode_s) == (0, 0, 0)
 
 
-def test_an_abort_after_the_first_token(report: EngineTracker) -> None:
-    """What was computed stays in the cache."""
-    tracked = report.arrive(dispatch(3, 1, 2), 100)
-    report.start(tracked, 0)
-    taken(report)
-    report.finish(tracked, 3, is_aborted=True)
-    update = taken(report)
+def test_an_abort_after_the_first_token_keeps_its_keys(tracker: EngineTracker) -> None:
+    """The computed prompt stays in the cache."""
+    tracked = tracker.arrive(dispatch(3, 1, 2), 100)
+    tracker.start(tracked, 0)
+    sent(tracker)
+    tracker.finish(tracked, 3, is_aborted=True)
+    update = sent(tracker)
     assert update.dropped == b""
     assert update.finished[0].is_aborted
 
 
-def test_a_pooled_request_leaves_its_prompt(report: EngineTracker) -> None:
-    """An embedding has no tokens, no durations, and its prompt in the cache."""
-    tracked = report.arrive(dispatch(3, 1, 2), 100)
-    taken(report)
-    report.pool(tracked, 16)
-    update = taken(report)
+def test_a_pooled_request_leaves_its_prompt_in_the_cache(tracker: EngineTracker) -> None:
+    """An embedding has neither tokens nor durations."""
+    tracked = tracker.arrive(dispatch(3, 1, 2), 100)
+    sent(tracker)
+    tracker.pool(tracked, 16)
+    update = sent(tracker)
     assert update.dropped == b""
     assert update.load == Load(running=0, waiting=0, pending_tokens=0, free_tokens=1000)
     (request,) = update.finished
@@ -294,89 +296,91 @@ def test_a_pooled_request_leaves_its_prompt(report: EngineTracker) -> None:
     assert not request.is_aborted
 
 
-def test_an_end_counts_once(report: EngineTracker) -> None:
-    """Whatever is told of a request after its end changes nothing."""
-    tracked = report.arrive(None, 10)
-    report.start(tracked, 0)
-    report.start(tracked, 5)
-    report.finish(tracked, 1)
-    taken(report)
-    report.finish(tracked, 1)
-    report.start(tracked, 0)
-    report.pool(tracked, 0)
-    assert report.take() is NOTHING_NEW
+def test_only_the_first_end_of_a_request_counts(tracker: EngineTracker) -> None:
+    """Nothing recorded after a request's end has an effect."""
+    tracked = tracker.arrive(None, 10)
+    tracker.start(tracked, 0)
+    tracker.start(tracked, 5)
+    tracker.finish(tracked, 1)
+    sent(tracker)
+    tracker.finish(tracked, 1)
+    tracker.start(tracked, 0)
+    tracker.pool(tracked, 0)
+    assert tracker.take() is NO_CHANGE
 
 
-def test_a_snapshot_is_all_there_is_to_know(report: EngineTracker) -> None:
-    """It has the keys, the requests and the load, and leaves the changes to be taken."""
-    report.arrive(dispatch(5, 1, 2), 100)
-    report.arrive(None, 10)
-    snapshot = report.snapshot()
+def test_a_snapshot_holds_the_whole_state_and_leaves_changes_pending(
+    tracker: EngineTracker,
+) -> None:
+    """It has keys, requests and load; the next update still holds the changes."""
+    tracker.arrive(dispatch(5, 1, 2), 100)
+    tracker.arrive(None, 10)
+    snapshot = tracker.snapshot()
     assert snapshot.is_snapshot
     assert set(unpacked(snapshot.added)) == {1, 2}
     assert snapshot.accepted == [5]
-    assert snapshot.load == report.load
-    assert taken(report).accepted == [5]
+    assert snapshot.load == tracker.load
+    assert sent(tracker).accepted == [5]
 
 
-def test_an_emptied_cache_is_told(report: EngineTracker) -> None:
-    """What no running request uses is gone."""
-    report.finish(report.arrive(dispatch(1, 1, 2), 100), 1)
-    taken(report)
-    report.arrive(dispatch(2, 1), 50)
-    report.forget()
-    assert set(unpacked(taken(report).dropped)) == {2}
+def test_an_emptied_cache_drops_keys_not_in_use(tracker: EngineTracker) -> None:
+    """Only the keys of running requests stay."""
+    tracker.finish(tracker.arrive(dispatch(1, 1, 2), 100), 1)
+    sent(tracker)
+    tracker.arrive(dispatch(2, 1), 50)
+    tracker.forget()
+    assert set(unpacked(sent(tracker).dropped)) == {2}
 
 
-def test_an_engine_that_keeps_no_prefixes(clock: Clock) -> None:
-    """Without a prefix cache nothing is ever held, whatever the size of the KV cache."""
-    report = EngineTracker(FACTS, clock, holds_prefixes=False)
-    tracked = report.arrive(dispatch(1, 1, 2, rest=b""), 100)
-    report.start(tracked, 0)
-    report.finish(tracked, 20, [b"z" * 100])
-    update = taken(report)
+def test_an_engine_without_prefix_cache_holds_no_keys(clock: Clock) -> None:
+    """The size of the KV cache does not matter then."""
+    tracker = EngineTracker(FACTS, clock, holds_prefixes=False)
+    tracked = tracker.arrive(dispatch(1, 1, 2, rest=b""), 100)
+    tracker.start(tracked, 0)
+    tracker.finish(tracked, 20, [b"z" * 100])
+    update = sent(tracker)
     assert (update.added, update.dropped) == (b"", b"")
-    assert report.snapshot().added == b""
+    assert tracker.snapshot().added == b""
 
 
-def test_draining_is_told_once_and_for_ever(report: EngineTracker) -> None:
-    """The drain is news when it begins; every later frame says it again."""
-    report.drain()
-    assert taken(report) == Update(is_draining=True)
-    assert report.take() is NOTHING_NEW
-    report.arrive(None, 1)
-    assert taken(report).is_draining
+def test_draining_causes_one_update_and_stays_in_all_later_ones(tracker: EngineTracker) -> None:
+    """The start of the drain is a change; every later update repeats it."""
+    tracker.drain()
+    assert sent(tracker) == Update(is_draining=True)
+    assert tracker.take() is NO_CHANGE
+    tracker.arrive(None, 1)
+    assert sent(tracker).is_draining
 
 
-def test_listeners_hear_of_every_change(report: EngineTracker) -> None:
-    """A listener is called for each step of a request, the drain and the rest, until it leaves."""
-    heard: list[str] = []
+def test_listeners_are_called_at_every_change(tracker: EngineTracker) -> None:
+    """A listener is called for each step of a request, a drain and so on, until removed."""
+    calls: list[str] = []
     step = ""
 
     def listener() -> None:
-        heard.append(step)
+        calls.append(step)
 
-    report.watch(listener)
+    tracker.watch(listener)
     step = "arrive"
-    tracked = report.arrive(None, 1)
+    tracked = tracker.arrive(None, 1)
     step = "start"
-    report.start(tracked, 0)
+    tracker.start(tracked, 0)
     step = "finish"
-    report.finish(tracked, 1)
+    tracker.finish(tracked, 1)
     step = "notify"
-    report.notify()
+    tracker.notify()
     step = "forget"
-    report.forget()
+    tracker.forget()
     step = "drain"
-    report.drain()
-    assert heard == ["arrive", "start", "finish", "notify", "forget", "drain"]
-    report.unwatch(listener)
-    report.arrive(None, 1)
-    assert heard[-1] == "drain"
+    tracker.drain()
+    assert calls == ["arrive", "start", "finish", "notify", "forget", "drain"]
+    tracker.unwatch(listener)
+    tracker.arrive(None, 1)
+    assert calls[-1] == "drain"
 
 
-def test_keys_that_are_none_are_refused(report: EngineTracker) -> None:
-    """Half a key is an error, and leaves no request behind."""
+def test_invalid_keys_are_rejected(tracker: EngineTracker) -> None:
+    """Half a key is an error and leaves no request behind."""
     with pytest.raises(ValueError, match="multiple of item size"):
-        report.arrive(Dispatch(id=1, keys=b"1234567", key_bytes=1, prompt_bytes=1), 5)
-    assert report.load.running == 0
+        tracker.arrive(Dispatch(id=1, keys=b"1234567", key_bytes=1, prompt_bytes=1), 5)
+    assert tracker.load.running == 0

@@ -1,4 +1,4 @@
-"""How much work an engine gets, and what it takes it."""
+"""Work that reaches an engine, and its cost."""
 
 import pytest
 
@@ -9,46 +9,46 @@ from tests.unit.conftest import Clock
 TOKEN_S = 0.002
 
 
-def test_what_a_token_takes_is_learned_from_prompts_one_by_one(clock: Clock) -> None:
-    """Its slope, without what every step costs."""
+def test_cost_per_token_is_learned_from_consecutive_prompts(clock: Clock) -> None:
+    """The slope is found without the fixed cost of a step."""
     meter = WorkMeter(clock)
     assert meter.prefill_s == PRIOR_PREFILL_S
     for number in range(40):
         tokens = 100 + 40 * (number % 7)
-        meter.prefill(tokens, 10.0 * number, 10.0 * number + 0.01 + TOKEN_S * tokens)
+        meter.record_prefill(tokens, 10.0 * number, 10.0 * number + 0.01 + TOKEN_S * tokens)
 
     assert meter.prefill_s == pytest.approx(TOKEN_S, rel=0.1)
 
 
-def test_prompts_that_share_their_time_share_its_cost(clock: Clock) -> None:
-    """Ten that are read together take as long as one of ten times the length."""
+def test_overlapping_prompts_share_the_time(clock: Clock) -> None:
+    """Ten prompts computed together take as long as one ten times as long."""
     meter = WorkMeter(clock)
     for number in range(40):
         tokens, began_s = 20 + 10 * (number % 5), 10.0 * number
         for _ in range(10):
-            meter.prefill(tokens, began_s, began_s + 0.01 + TOKEN_S * 10 * tokens)
+            meter.record_prefill(tokens, began_s, began_s + 0.01 + TOKEN_S * 10 * tokens)
 
     assert meter.prefill_s == pytest.approx(TOKEN_S, rel=0.1)
 
 
-def test_an_engine_that_never_rests_is_measured_too(clock: Clock) -> None:
-    """Each prompt waits for the one before it, and begins while that one ends."""
+def test_an_engine_that_is_never_idle_is_measured(clock: Clock) -> None:
+    """Each prompt starts before the previous one ends."""
     meter, now_s = WorkMeter(clock), 0.0
     for number in range(200):
         tokens = 100 + 40 * (number % 7)
         end_s = now_s + TOKEN_S * tokens
-        meter.prefill(tokens, max(0.0, now_s - 0.1), end_s)
+        meter.record_prefill(tokens, max(0.0, now_s - 0.1), end_s)
         now_s = end_s
 
     assert meter.prefill_s == pytest.approx(TOKEN_S, rel=0.15)
 
 
-def test_what_arrives_is_told_in_seconds_a_second(clock: Clock) -> None:
-    """A thousand tokens every second, at what a token is thought to take; then nothing more."""
+def test_arriving_work_is_a_rate_that_decays(clock: Clock) -> None:
+    """A thousand tokens arrive every second, at the assumed cost per token; then none."""
     meter = WorkMeter(clock)
     for _ in range(100):
         clock.now_s += 1
-        meter.arrive(1000)
+        meter.record_arrival(1000)
     steady = meter.arriving
     clock.now_s += 5 * MEMORY_S
 
@@ -56,12 +56,12 @@ def test_what_arrives_is_told_in_seconds_a_second(clock: Clock) -> None:
     assert meter.arriving < 0.01 * steady
 
 
-def test_how_long_requests_take_is_their_mean(clock: Clock) -> None:
-    """Not known before the first; the latest count most."""
+def test_service_time_is_a_mean_that_favours_recent_requests(clock: Clock) -> None:
+    """It is unknown before the first request."""
     meter = WorkMeter(clock)
     before = meter.service_s
     for seconds in [2.0] * 100 + [4.0] * 100:
-        meter.serve(seconds)
+        meter.record_service_time(seconds)
 
     assert before == 0
     assert meter.service_s == pytest.approx(4, rel=0.01)

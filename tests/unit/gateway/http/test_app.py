@@ -174,7 +174,7 @@ async def test_model_without_engine_is_unavailable_with_its_reason(
     """503 says why, and when to come back; an engine is wanted, and waited for if one may come."""
     model = surface.add("m")
     model.state, model.reason, model.start_s = state, "because", 12.5
-    model.terms = ServingOptions(cold_start_timeout_s=0.1)
+    model.options = ServingOptions(cold_start_timeout_s=0.1)
     async with surface.client() as client:
         response = await client.post(CHAT, json={"model": "m"})
     assert error_of(response) == (503, "model_unavailable", "model")
@@ -188,7 +188,7 @@ async def test_a_model_whose_engine_is_gone_is_unavailable(
 ) -> None:
     """A successor is waited for as long as requests wait, and then it is 503 in our words."""
     engine = await start_engine(script(b""))
-    surface.add("m", engine).terms = ServingOptions(
+    surface.add("m", engine).options = ServingOptions(
         queue=QueueOptions(max_wait_s=0.1), cold_start_timeout_s=0.1
     )
     await engine.stop()

@@ -255,7 +255,7 @@ async def test_a_dry_run_wakes_nobody(stand: Stand) -> None:
     """Asking where a request would go starts no engine; sending one does."""
     stand.model.replace_replicas([])
     stand.model.state = ModelState.SCALED_TO_ZERO
-    stand.model.terms = ServingOptions(cold_start_timeout_s=0.01)
+    stand.model.options = ServingOptions(cold_start_timeout_s=0.01)
     async with stand.client() as client:
         dry = await client.post("/gateway/route", json=BODY)
         woken = list(stand.woken)

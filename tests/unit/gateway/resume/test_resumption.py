@@ -1,4 +1,4 @@
-"""Broken streams, carried on by another engine: one whole stream for the client."""
+"""Broken streams, resumed by another engine: one whole stream for the client."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.resume.completion_params import Unresumable
-from gateway.resume.resumption import Resumption, cut, resumption
+from gateway.resume.resumption import Resumption, cut_at_word_end, resumption
 from gateway.resume.stream_log import StreamLog
 from gateway.upstream.sse import payload, split
 from tests.model_engine import CHAT, COMPLETIONS, Body, ModelEngine, Summary, Token, said, summary
@@ -33,7 +33,7 @@ IDS = [7, 8, 9]
 
 
 def prefilled(content: object) -> Body:
-    """A request whose answer the client has begun itself."""
+    """Build a request whose answer the client has begun itself."""
     return {
         "messages": [*USER, {"role": "assistant", "content": content}],
         "continue_final_message": True,
@@ -95,24 +95,24 @@ CASES: dict[str, tuple[str, Body, list[Token]]] = {
 ALL = pytest.mark.parametrize(("path", "request_body", "answer"), CASES.values(), ids=CASES.keys())
 
 
-async def carry_on(
+async def resume(
     path: str, body: bytes, stream_log: StreamLog, engine: ModelEngine
 ) -> tuple[Resumption, list[bytes]]:
-    """What the client gets of `engine`, event by event."""
+    """Return the plan, and what the client gets from `engine`, event by event."""
     plan = await resumption(path, body, stream_log, engine.tokenize)
     if plan.body is None:
-        return plan, split_again(plan.ending)
+        return plan, split_whole(plan.ending)
     events = await engine.stream(plan.path, plan.body)
     return plan, [plan.splice.feed(event) for event in events]
 
 
-def split_again(events: bytes) -> list[bytes]:
-    """Events with their ends."""
+def split_whole(events: bytes) -> list[bytes]:
+    """Split events, keeping their ends."""
     return [event + b"\n\n" for event in split(events)]
 
 
-def journal_of(*events: bytes) -> StreamLog:
-    """A journal of what was sent."""
+def log_of(*events: bytes) -> StreamLog:
+    """Build a log of sent events."""
     stream_log = StreamLog()
     for event in events:
         stream_log.add(event)
@@ -120,7 +120,7 @@ def journal_of(*events: bytes) -> StreamLog:
 
 
 def assert_same(sent: list[bytes], rest: list[bytes], whole: Summary, where: object) -> None:
-    """A mended stream is the unbroken one; a call that had not begun has an id of its own."""
+    """Check that a resumed stream equals the unbroken one, except for ids of later calls."""
     client = summary(b"".join(sent + rest))
     assert client.call_ids.keys() == whole.call_ids.keys()
     assert client.call_ids.items() >= summary(b"".join(sent)).call_ids.items()
@@ -129,107 +129,105 @@ def assert_same(sent: list[bytes], rest: list[bytes], whole: Summary, where: obj
 
 @ALL
 @pytest.mark.parametrize(("chunk_tokens", "finishes_late"), [(1, False), (3, False), (1, True)])
-async def test_stream_broken_anywhere_ends_as_the_unbroken_one(
+async def test_a_stream_broken_anywhere_ends_as_the_unbroken_one(
     path: str,
     request_body: Body,
     answer: list[Token],
     chunk_tokens: int,
     finishes_late: bool,
 ) -> None:
-    """After every event of every kind of stream: the same texts, ids, finish, usage and end."""
+    """Broken after any event, any stream has the same texts, ids, finish, usage and end."""
     body = json.dumps(request_body).encode()
     unbroken = await ModelEngine(answer, finishes_late=finishes_late).stream(path, body)
     whole = summary(b"".join(unbroken))
     for position in range(1, len(unbroken) + 1):
         sent = unbroken[:position]
         other = ModelEngine(answer, "b", chunk_tokens)
-        _, rest = await carry_on(path, body, journal_of(*sent), other)
+        _, rest = await resume(path, body, log_of(*sent), other)
         assert_same(sent, rest, whole, position)
 
 
 @ALL
-async def test_stream_broken_twice_ends_as_the_unbroken_one(
+async def test_a_stream_broken_twice_ends_as_the_unbroken_one(
     path: str, request_body: Body, answer: list[Token]
 ) -> None:
-    """What the second engine sent counts as sent when it breaks, too."""
+    """Events of the second engine count as sent when it breaks, too."""
     body = json.dumps(request_body).encode()
     unbroken = await ModelEngine(answer).stream(path, body)
     whole = summary(b"".join(unbroken))
     for first in range(1, len(unbroken), 3):
-        _, second = await carry_on(
-            path, body, journal_of(*unbroken[:first]), ModelEngine(answer, "b", 2)
-        )
+        _, second = await resume(path, body, log_of(*unbroken[:first]), ModelEngine(answer, "b", 2))
         for position in range(len(second) + 1):
             sent = unbroken[:first] + second[:position]
-            _, rest = await carry_on(path, body, journal_of(*sent), ModelEngine(answer, "c", 1))
+            _, rest = await resume(path, body, log_of(*sent), ModelEngine(answer, "c", 1))
             assert_same(sent, rest, whole, (first, position))
 
 
-SENT = said("Well, here it is")
-CONTINUED = {"messages", "add_generation_prompt", "continue_final_message"}
+ANSWER = said("Well, here it is")
+CONTINUED_FIELDS = {"messages", "add_generation_prompt", "continue_final_message"}
 
 
 @pytest.mark.parametrize(
     ("path", "request_body", "answer", "changed"),
     [
-        (CHAT, GREEDY, SENT, CONTINUED),
-        (CHAT, SAMPLED, SENT, CONTINUED),
-        (CHAT, {**SAMPLED, "temperature": 0.5}, SENT, CONTINUED),
-        (CHAT, {**GREEDY, "presence_penalty": 0.0, "stop": ["x"]}, SENT, CONTINUED),
-        (CHAT, {**SAMPLED, **TOOLS, "tool_choice": "auto"}, SENT, CONTINUED),
-        (CHAT, {**SAMPLED, **TOOLS, "tool_choice": "none"}, SENT, CONTINUED),
-        (CHAT, {**SAMPLED, "response_format": {"type": "text"}}, SENT, CONTINUED),
-        (CHAT, {**SAMPLED, "max_tokens": 50}, SENT, {*CONTINUED, "max_tokens"}),
-        (CHAT, {**SAMPLED, "min_tokens": 3}, SENT, {*CONTINUED, "min_tokens"}),
-        (CHAT, {**SAMPLED, "include_stop_str_in_output": True}, SENT, CONTINUED),
-        (COMPLETIONS, {"prompt": "A"}, SENT, {"prompt", "max_tokens"}),
-        (COMPLETIONS, {"prompt": ["A:"], "temperature": 0}, SENT, {"prompt", "max_tokens"}),
-        (COMPLETIONS, {"prompt": "A", "max_tokens": None}, SENT, {"prompt"}),
-        (COMPLETIONS, {"prompt": "A"}, SENT * 5, {"prompt"}),
+        (CHAT, GREEDY, ANSWER, CONTINUED_FIELDS),
+        (CHAT, SAMPLED, ANSWER, CONTINUED_FIELDS),
+        (CHAT, {**SAMPLED, "temperature": 0.5}, ANSWER, CONTINUED_FIELDS),
+        (CHAT, {**GREEDY, "presence_penalty": 0.0, "stop": ["x"]}, ANSWER, CONTINUED_FIELDS),
+        (CHAT, {**SAMPLED, **TOOLS, "tool_choice": "auto"}, ANSWER, CONTINUED_FIELDS),
+        (CHAT, {**SAMPLED, **TOOLS, "tool_choice": "none"}, ANSWER, CONTINUED_FIELDS),
+        (CHAT, {**SAMPLED, "response_format": {"type": "text"}}, ANSWER, CONTINUED_FIELDS),
+        (CHAT, {**SAMPLED, "max_tokens": 50}, ANSWER, {*CONTINUED_FIELDS, "max_tokens"}),
+        (CHAT, {**SAMPLED, "min_tokens": 3}, ANSWER, {*CONTINUED_FIELDS, "min_tokens"}),
+        (CHAT, {**SAMPLED, "include_stop_str_in_output": True}, ANSWER, CONTINUED_FIELDS),
+        (COMPLETIONS, {"prompt": "A"}, ANSWER, {"prompt", "max_tokens"}),
+        (COMPLETIONS, {"prompt": ["A:"], "temperature": 0}, ANSWER, {"prompt", "max_tokens"}),
+        (COMPLETIONS, {"prompt": "A", "max_tokens": None}, ANSWER, {"prompt"}),
+        (COMPLETIONS, {"prompt": "A"}, ANSWER * 5, {"prompt"}),
         (CHAT, SAMPLED, [], set()),
         (CHAT, SAMPLED, said("\n "), set()),
-        (CHAT, {**SAMPLED, "seed": 0}, SENT, set()),
+        (CHAT, {**SAMPLED, "seed": 0}, ANSWER, set()),
         (CHAT, GREEDY, said("Well,"), set()),
         (CHAT, GREEDY, said("\n\nWell, well, well"), set()),
         (CHAT, {**GREEDY, **TOOLS}, CALLS, set()),
-        (CHAT, {**GREEDY, "include_reasoning": False}, SENT, set()),
+        (CHAT, {**GREEDY, "include_reasoning": False}, ANSWER, set()),
         (COMPLETIONS, {"prompt": "A wor", "temperature": 0}, said("ld is here"), set()),
-        (COMPLETIONS, {"prompt": ["A", "B"], "temperature": 0}, SENT, set()),
+        (COMPLETIONS, {"prompt": ["A", "B"], "temperature": 0}, ANSWER, set()),
     ],
 )
-async def test_only_sound_requests_are_continued(
+async def test_a_text_is_continued_and_other_answers_are_repeated(
     path: str, request_body: Body, answer: list[Token], changed: set[str]
 ) -> None:
-    """A text goes on; whatever else can be had again is asked for as it was."""
+    """A repeated answer is requested with the original body."""
     body = json.dumps(request_body).encode()
     engine = ModelEngine(answer)
     sent = (await engine.stream(path, body))[: len(answer) + (path == CHAT) - 1]
-    plan = await resumption(path, body, journal_of(*sent), engine.tokenize)
+    plan = await resumption(path, body, log_of(*sent), engine.tokenize)
     assert plan.body is not None
-    asked = json.loads(plan.body)
+    request = json.loads(plan.body)
     assert plan.path == path
-    assert {name for name in asked if asked[name] != request_body.get(name)} == changed
+    assert {name for name in request if request[name] != request_body.get(name)} == changed
     assert (plan.answered_bytes > 0) == bool(changed)
 
 
 async def test_token_ids_of_an_answer_count_four_bytes_each() -> None:
-    """As everywhere in the router; the engine is told where in the prompt the answer begins."""
+    """The engine is told where in the prompt the answer begins."""
     body = json.dumps({"prompt": IDS, "max_tokens": 9}).encode()
-    engine = ModelEngine(SENT)
+    engine = ModelEngine(ANSWER)
     sent = (await engine.stream(COMPLETIONS, body))[:3]
-    plan = await resumption(COMPLETIONS, body, journal_of(*sent), engine.tokenize)
+    plan = await resumption(COMPLETIONS, body, log_of(*sent), engine.tokenize)
     assert plan.body is not None
     assert len(json.loads(plan.body)["prompt"]) == len(IDS) + 3
     assert plan.answered_bytes == 4 * 3
 
 
 @pytest.mark.parametrize("more", [{"temperature": 0}, {"temperature": 1e-6}, {"top_k": 1}])
-async def test_a_text_is_asked_for_from_where_a_word_ends(more: Body) -> None:
-    """If no chance is involved, the last word is said again; prompt and allowance say so."""
+async def test_a_greedy_text_is_continued_from_the_end_of_a_word(more: Body) -> None:
+    """The engine repeats the last word; prompt and token limit allow for it."""
     request = {**SAMPLED, **more, "max_tokens": 20, "min_tokens": 5, "user": "x"}
     body = json.dumps(request).encode()
     sent = (await ModelEngine(TEXT).stream(CHAT, body))[:6]
-    plan = await resumption(CHAT, body, journal_of(*sent), ModelEngine(TEXT).tokenize)
+    plan = await resumption(CHAT, body, log_of(*sent), ModelEngine(TEXT).tokenize)
     assert plan.body is not None
     kept = "The naïve café has"
     assert json.loads(plan.body) == {
@@ -257,52 +255,57 @@ async def test_a_text_is_asked_for_from_where_a_word_ends(more: Body) -> None:
     ],
 )
 def test_cut_ends_where_a_token_ends(text: str, kept: str) -> None:
-    """Before a space upon something else, and nowhere else."""
-    assert cut(text) == kept
+    """A token ends for sure only before a space after another character."""
+    assert cut_at_word_end(text) == kept
 
 
-CONCERNS = "concerns the answer as a whole"
+WHOLE = "concerns the answer as a whole"
 
 
 @pytest.mark.parametrize(
     ("path", "more", "answer", "reason"),
     [
-        ("/v1/responses", {}, SENT, "Streams of this route"),
-        (CHAT, {"n": 2}, SENT, f"`n` {CONCERNS}"),
-        (CHAT, {"logprobs": True}, SENT, f"`logprobs` {CONCERNS}"),
-        (CHAT, {"presence_penalty": 0.1}, SENT, f"`presence_penalty` {CONCERNS}"),
-        (CHAT, {"frequency_penalty": -1}, SENT, f"`frequency_penalty` {CONCERNS}"),
-        (CHAT, {"guided_regex": "a+"}, SENT, f"`guided_regex` {CONCERNS}"),
-        (CHAT, {"structured_outputs": {"json": {}}}, SENT, f"`structured_outputs` {CONCERNS}"),
-        (CHAT, {"response_format": {"type": "json_object"}}, SENT, "`response_format`"),
-        (CHAT, {**TOOLS, "tool_choice": "required"}, SENT, f"`tool_choice` {CONCERNS}"),
-        (CHAT, {"stop": "x", "include_stop_str_in_output": True}, SENT, "`include_stop_str"),
-        (CHAT, {"add_generation_prompt": False}, SENT, f"`add_generation_prompt` {CONCERNS}"),
-        (CHAT, {"include_reasoning": False}, SENT, f"`include_reasoning` {CONCERNS}"),
-        (CHAT, {"return_token_ids": True}, SENT, f"`return_token_ids` {CONCERNS}"),
-        (CHAT, {"temperature": [1]}, SENT, "The request cannot be read."),
-        (CHAT, {"messages": 3}, SENT, "The prompt cannot be read."),
-        (CHAT, prefilled([{"type": "image"}]), SENT, "The last message has no text"),
+        ("/v1/responses", {}, ANSWER, "Streams of this route"),
+        (CHAT, {"n": 2}, ANSWER, f"`n` {WHOLE}"),
+        (CHAT, {"logprobs": True}, ANSWER, f"`logprobs` {WHOLE}"),
+        (CHAT, {"presence_penalty": 0.1}, ANSWER, f"`presence_penalty` {WHOLE}"),
+        (CHAT, {"frequency_penalty": -1}, ANSWER, f"`frequency_penalty` {WHOLE}"),
+        (CHAT, {"guided_regex": "a+"}, ANSWER, f"`guided_regex` {WHOLE}"),
+        (CHAT, {"structured_outputs": {"json": {}}}, ANSWER, f"`structured_outputs` {WHOLE}"),
+        (CHAT, {"response_format": {"type": "json_object"}}, ANSWER, "`response_format`"),
+        (CHAT, {**TOOLS, "tool_choice": "required"}, ANSWER, f"`tool_choice` {WHOLE}"),
+        (CHAT, {"stop": "x", "include_stop_str_in_output": True}, ANSWER, "`include_stop_str"),
+        (CHAT, {"add_generation_prompt": False}, ANSWER, f"`add_generation_prompt` {WHOLE}"),
+        (CHAT, {"include_reasoning": False}, ANSWER, f"`include_reasoning` {WHOLE}"),
+        (CHAT, {"return_token_ids": True}, ANSWER, f"`return_token_ids` {WHOLE}"),
+        (CHAT, {"temperature": [1]}, ANSWER, "The request cannot be read."),
+        (CHAT, {"messages": 3}, ANSWER, "The prompt cannot be read."),
+        (CHAT, prefilled([{"type": "image"}]), ANSWER, "The last message has no text"),
         (CHAT, {}, said("It is \ufffd now"), "The answer has bytes that are no text."),
-        (CHAT, TOOLS, CALLS, "The answer has a tool call beside its text."),
-        (CHAT, {}, THOUGHT, "The answer has reasoning beside its text."),
-        (COMPLETIONS, {"prompt": "A", "best_of": 2}, SENT, f"`best_of` {CONCERNS}"),
-        (COMPLETIONS, {"prompt": "A", "echo": True}, SENT, f"`echo` {CONCERNS}"),
-        (COMPLETIONS, {"prompt": "A", "suffix": "B"}, SENT, f"`suffix` {CONCERNS}"),
-        (COMPLETIONS, {"prompt": "A", "logprobs": 0}, SENT, f"`logprobs` {CONCERNS}"),
-        (COMPLETIONS, {"prompt": ["A", "B"]}, SENT, "There are several prompts."),
-        (COMPLETIONS, {"prompt": []}, SENT, "There are several prompts."),
+        (CHAT, TOOLS, CALLS, "The answer has a tool call besides its text."),
+        (CHAT, {}, THOUGHT, "The answer has reasoning besides its text."),
+        (COMPLETIONS, {"prompt": "A", "best_of": 2}, ANSWER, f"`best_of` {WHOLE}"),
+        (COMPLETIONS, {"prompt": "A", "echo": True}, ANSWER, f"`echo` {WHOLE}"),
+        (COMPLETIONS, {"prompt": "A", "suffix": "B"}, ANSWER, f"`suffix` {WHOLE}"),
+        (COMPLETIONS, {"prompt": "A", "logprobs": 0}, ANSWER, f"`logprobs` {WHOLE}"),
+        (
+            COMPLETIONS,
+            {"prompt": ["A", "B"]},
+            ANSWER,
+            "The request does not have exactly one prompt.",
+        ),
+        (COMPLETIONS, {"prompt": []}, ANSWER, "The request does not have exactly one prompt."),
     ],
 )
-async def test_what_cannot_be_carried_on_says_why(
+async def test_a_stream_that_cannot_be_resumed_says_why(
     path: str, more: Body, answer: list[Token], reason: str
 ) -> None:
-    """A sampled answer of which the rest depends on more than its text is given up."""
+    """The rest of a sampled answer must depend on nothing but its text."""
     stream_path = CHAT if path == "/v1/responses" else path
     sent = (await ModelEngine(answer).stream(stream_path, json.dumps(SAMPLED).encode()))[:-2]
     body = json.dumps({**SAMPLED, **more}).encode()
     with pytest.raises(Unresumable, match=f"^{re.escape(reason)}"):
-        await resumption(path, body, journal_of(*sent), ModelEngine(answer).tokenize)
+        await resumption(path, body, log_of(*sent), ModelEngine(answer).tokenize)
 
 
 @pytest.mark.parametrize(
@@ -314,28 +317,28 @@ async def test_what_cannot_be_carried_on_says_why(
         b'data: {"choices": [{"delta": {"function_call": {"name": "a"}}}]}\n\n',
     ],
 )
-async def test_what_was_not_understood_is_not_carried_on(event: bytes) -> None:
-    """Nobody knows what follows upon an event that cannot be read."""
-    with pytest.raises(Unresumable, match="What was sent cannot be read"):
-        await resumption(CHAT, b"{}", journal_of(event), ModelEngine([]).tokenize)
+async def test_a_stream_with_an_unknown_event_is_not_resumed(event: bytes) -> None:
+    """Nothing is known of what follows an event that cannot be parsed."""
+    with pytest.raises(Unresumable, match="The events sent so far cannot be parsed"):
+        await resumption(CHAT, b"{}", log_of(event), ModelEngine([]).tokenize)
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/responses", "/v1/messages"])
-async def test_a_stream_without_events_begins_again(path: str) -> None:
-    """Comments are no answer: the other engine's stream passes as it is, whatever the route."""
+async def test_a_stream_without_data_is_requested_again(path: str) -> None:
+    """Comments are no output: on any route the other stream is forwarded unchanged."""
     body = b"not even JSON"
-    stream_log = journal_of(b": still working\n\n")
+    stream_log = log_of(b": still working\n\n")
     plan = await resumption(path, body, stream_log, ModelEngine([]).tokenize)
     events = b"event: ping\ndata: {}\n\n"
     assert (plan.path, plan.body, plan.splice.feed(events)) == (path, body, events)
 
 
 @pytest.mark.parametrize("request_body", [GREEDY, SAMPLED])
-async def test_a_template_that_writes_another_prompt_is_not_continued(request_body: Body) -> None:
-    """If the new prompt does not begin with the old one, only a repetition is sound."""
-    engine = ModelEngine(SENT, template="<assistant><think>")
+async def test_a_template_that_renders_another_prompt_is_not_continued(request_body: Body) -> None:
+    """If the new prompt does not begin with the old one, the answer can only be repeated."""
+    engine = ModelEngine(ANSWER, template="<assistant><think>")
     body = json.dumps(request_body).encode()
-    stream_log = journal_of(*(await engine.stream(CHAT, body))[:4])
+    stream_log = log_of(*(await engine.stream(CHAT, body))[:4])
     if request_body is GREEDY:
         plan = await resumption(CHAT, body, stream_log, engine.tokenize)
         assert plan.body == body
@@ -347,13 +350,13 @@ async def test_a_template_that_writes_another_prompt_is_not_continued(request_bo
 @pytest.mark.parametrize(
     ("more", "is_sound"), [({}, True), ({"max_tokens": 9}, False), (USAGE, False)]
 )
-async def test_without_a_tokenizer_only_what_is_not_counted_goes_on(
+async def test_without_a_tokenizer_only_uncounted_answers_are_continued(
     more: Body, is_sound: bool
 ) -> None:
-    """Where tokens cannot be counted, neither an allowance nor a usage can be right."""
-    engine = ModelEngine(SENT, has_tokenizer=False)
+    """If tokens cannot be counted, neither a limit nor a usage can be right."""
+    engine = ModelEngine(ANSWER, has_tokenizer=False)
     body = json.dumps({**SAMPLED, **more}).encode()
-    stream_log = journal_of(*(await engine.stream(CHAT, body))[:4])
+    stream_log = log_of(*(await engine.stream(CHAT, body))[:4])
     if is_sound:
         plan = await resumption(CHAT, body, stream_log, engine.tokenize)
         assert plan.answered_bytes == len("Well, here")
@@ -364,106 +367,108 @@ async def test_without_a_tokenizer_only_what_is_not_counted_goes_on(
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 @pytest.mark.parametrize("options", [{}, USAGE, ALWAYS])
-async def test_an_answer_without_tokens_left_is_ended(path: str, options: Body) -> None:
-    """If only the finish is missing because the allowance is used up, no engine is asked."""
+async def test_an_answer_at_its_token_limit_is_finished_without_an_engine(
+    path: str, options: Body
+) -> None:
+    """Only the finish is missing then."""
     prompt = {"prompt": "Once"} if path == COMPLETIONS else SAMPLED
     body = json.dumps({**prompt, **options, "max_tokens": 3}).encode()
-    engine = ModelEngine(SENT, finishes_late=True)
+    engine = ModelEngine(ANSWER, finishes_late=True)
     unbroken = await engine.stream(path, body)
     position = 3 + (path == CHAT)
-    plan = await resumption(path, body, journal_of(*unbroken[:position]), engine.tokenize)
+    plan = await resumption(path, body, log_of(*unbroken[:position]), engine.tokenize)
     assert plan.body is None
-    finish, *rest = split_again(plan.ending)
+    finish, *rest = split_whole(plan.ending)
     expected = json.loads(payload(unbroken[position]))
     del expected["system_fingerprint"]
     assert json.loads(payload(finish)) == {**json.loads(payload(finish)), **expected}
     assert summary(b"".join(rest)).usages == summary(b"".join(unbroken[position:])).usages
 
 
-async def test_an_engine_that_renders_no_conversation_counts_the_text() -> None:
-    """Where `/tokenize` takes only texts, the tokens of the answer are still right."""
-    engine = ModelEngine(SENT)
+async def test_tokens_are_counted_from_the_text_if_tokenize_takes_no_messages() -> None:
+    """The token counts are still right."""
+    engine = ModelEngine(ANSWER)
 
     async def tokenize(body: bytes, answered_bytes: int) -> list[int] | None:
         return None if b"messages" in body else await engine.tokenize(body, answered_bytes)
 
     body = json.dumps({**SAMPLED, **USAGE, "max_tokens": 9}).encode()
     unbroken = await engine.stream(CHAT, body)
-    plan = await resumption(CHAT, body, journal_of(*unbroken[:4]), tokenize)
+    plan = await resumption(CHAT, body, log_of(*unbroken[:4]), tokenize)
     assert plan.body is not None
     rest = plan.splice.feed(b"".join(await engine.stream(CHAT, plan.body)))
     assert summary(b"".join(unbroken[:4]) + rest) == summary(b"".join(unbroken))
 
 
-async def test_an_allowance_counted_in_two_ways_is_left_to_the_engine() -> None:
-    """Where the text has more tokens than there were, the whole answer is asked for again."""
+async def test_an_answer_that_exceeds_its_limit_when_recounted_is_repeated() -> None:
+    """The text may have other tokens than were generated."""
     body = json.dumps({**GREEDY, "max_tokens": 2}).encode()
-    stream_log = journal_of(content("One two three"))
+    stream_log = log_of(content("One two three"))
     assert (await resumption(CHAT, body, stream_log, ModelEngine([]).tokenize)).body == body
 
 
-async def test_usage_that_nobody_asked_for_goes_on() -> None:
-    """An engine may count in every chunk by its own rules; then the last one counts, too."""
+async def test_an_unrequested_usage_is_continued() -> None:
+    """An engine may report usage in every chunk by itself; the last chunk then has it, too."""
     counted = json.dumps({**SAMPLED, **ALWAYS}).encode()
-    engine = ModelEngine(SENT)
+    engine = ModelEngine(ANSWER)
     unbroken = await engine.stream(CHAT, counted)
     body = json.dumps(SAMPLED).encode()
-    plan = await resumption(CHAT, body, journal_of(*unbroken[:-2]), engine.tokenize)
-    assert split_again(plan.ending)[-1] == unbroken[-1]
+    plan = await resumption(CHAT, body, log_of(*unbroken[:-2]), engine.tokenize)
+    assert split_whole(plan.ending)[-1] == unbroken[-1]
     assert summary(plan.ending).usages == summary(b"".join(unbroken)).usages
 
 
-async def test_a_prompt_without_its_end_is_not_finished() -> None:
-    """A text completion has a choice for every prompt."""
+async def test_a_completion_is_finished_only_with_a_finish_for_each_prompt() -> None:
+    """A text completion has one choice per prompt."""
     body = json.dumps({"prompt": ["A", "B"], "temperature": 0}).encode()
-    sent = (await ModelEngine(SENT).stream(COMPLETIONS, body))[:-1]
-    plan = await resumption(COMPLETIONS, body, journal_of(*sent), ModelEngine([]).tokenize)
+    sent = (await ModelEngine(ANSWER).stream(COMPLETIONS, body))[:-1]
+    plan = await resumption(COMPLETIONS, body, log_of(*sent), ModelEngine([]).tokenize)
     assert plan.body == body
 
 
 @pytest.mark.parametrize("more", [{}, {"seed": 1}, {**TOOLS}])
 async def test_a_finished_answer_needs_no_engine(more: Body) -> None:
-    """After the finish only the end is missing, if nobody asked for the usage."""
-    answer = CALLS if "tools" in more else SENT
+    """After the finish only `[DONE]` is missing, unless the client wants the usage."""
+    answer = CALLS if "tools" in more else ANSWER
     body = json.dumps({**SAMPLED, **more}).encode()
     unbroken = await ModelEngine(answer).stream(CHAT, body)
-    plan = await resumption(CHAT, body, journal_of(*unbroken[:-1]), ModelEngine([]).tokenize)
+    plan = await resumption(CHAT, body, log_of(*unbroken[:-1]), ModelEngine([]).tokenize)
     assert (plan.body, plan.ending) == (None, b"data: [DONE]\n\n")
 
 
-async def test_a_usage_that_came_with_the_finish_is_the_last() -> None:
-    """If every chunk has counted, the answer is ended without an engine, whatever is in it."""
+async def test_the_usage_of_the_finish_is_the_final_usage() -> None:
+    """If every chunk has a usage, a finished answer needs no engine, whatever it contains."""
     body = json.dumps({**SAMPLED, **TOOLS, **ALWAYS}).encode()
     unbroken = await ModelEngine(CALLS).stream(CHAT, body)
-    plan = await resumption(CHAT, body, journal_of(*unbroken[:-2]), ModelEngine([]).tokenize)
+    plan = await resumption(CHAT, body, log_of(*unbroken[:-2]), ModelEngine([]).tokenize)
     assert plan.body is None
     assert summary(plan.ending).usages == summary(b"".join(unbroken)).usages
 
 
-async def test_a_finished_answer_is_not_lost_with_its_usage() -> None:
-    """A usage that cannot be counted is left out: the answer is whole."""
+async def test_a_finished_answer_ends_without_a_usage_that_cannot_be_counted() -> None:
+    """The answer is whole, so the stream is no failure."""
     body = json.dumps({**SAMPLED, **TOOLS, **USAGE}).encode()
     unbroken = await ModelEngine(CALLS).stream(CHAT, body)
-    plan = await resumption(CHAT, body, journal_of(*unbroken[:-2]), ModelEngine([]).tokenize)
+    plan = await resumption(CHAT, body, log_of(*unbroken[:-2]), ModelEngine([]).tokenize)
     assert (plan.body, plan.ending) == (None, b"data: [DONE]\n\n")
 
 
 @pytest.mark.parametrize("stop_reason", [None, "!", 151645])
 async def test_the_token_that_ended_an_answer_is_counted(stop_reason: int | str | None) -> None:
-    """An end token has no text, and a stop string is cut off, but both were generated."""
+    """End token and stop string are not in the text, but were generated."""
     body = json.dumps({**SAMPLED, **USAGE}).encode()
     engine = ModelEngine(said("Well, here it"), finishes_late=True)
     *sent, finish, _, _ = await engine.stream(CHAT, body)
     ended = finish.replace(b'"finish_reason"', b'"stop_reason": %b, "finish_reason"')
     sent.append(ended % json.dumps(stop_reason).encode())
-    plan = await resumption(CHAT, body, journal_of(*sent), engine.tokenize)
+    plan = await resumption(CHAT, body, log_of(*sent), engine.tokenize)
     assert summary(plan.ending).usages[0]["completion_tokens"] == 4 + 1
 
 
-async def test_the_last_of_two_equal_fields_counts() -> None:
-    """As for an engine; the request that goes on has one of them."""
+async def test_the_last_of_two_fields_with_one_name_counts() -> None:
+    """The engine does the same; the new request has one of them."""
     body = b'{"temperature": 1, "max_tokens": 3, "messages": [], "temperature": 0, "max_tokens": 9}'
-    stream_log = journal_of(content("One two"))
+    stream_log = log_of(content("One two"))
     plan = await resumption(CHAT, body, stream_log, ModelEngine([]).tokenize)
     assert plan.body is not None
     assert plan.body.count(b"max_tokens") == plan.body.count(b"temperature") == 1
@@ -473,13 +478,13 @@ async def test_the_last_of_two_equal_fields_counts() -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b"{}", b'{"messages": ' + b"[" * 100_000, b'{"n": "x"}', b'{"n": "\xff"}']
 )
-async def test_hostile_bodies_are_given_up(body: bytes) -> None:
-    """Whatever a body is, it ends in an answer or a reason."""
+async def test_hostile_bodies_are_not_resumed(body: bytes) -> None:
+    """Any body gives a plan or a reason."""
     with pytest.raises(Unresumable, match="cannot be read"):
-        await resumption(CHAT, body, journal_of(content("One two")), ModelEngine([]).tokenize)
+        await resumption(CHAT, body, log_of(content("One two")), ModelEngine([]).tokenize)
 
 
 def content(text: str) -> bytes:
-    """A chunk with text."""
+    """Build a chunk with text."""
     choice = {"index": 0, "delta": {"role": "assistant", "content": text}}
     return b"data: %b\n\n" % json.dumps({"id": "i", "choices": [choice]}).encode()

@@ -1,11 +1,11 @@
-"""Another engine's events, made into the rest of a stream."""
+"""Another engine's events, turned into the rest of a stream."""
 
 import json
 from functools import partial
 
 import pytest
 
-from gateway.resume.splice import Diverged, Overlaps, Splice
+from gateway.resume.splice import ChoiceOverlap, Diverged, Splice
 from gateway.resume.stream_log import StreamLog
 from gateway.resume.transcript import Transcript
 
@@ -13,18 +13,18 @@ DONE = b"data: [DONE]\n\n"
 
 
 def event(delta: object = None, **more: object) -> bytes:
-    """A chunk of a chat."""
+    """Build a chat chunk."""
     choice = {"index": 0, "delta": delta or {}, "finish_reason": None, **more}
     return data(id="new", created=2, model="n", choices=[choice])
 
 
 def data(**chunk: object) -> bytes:
-    """An event."""
+    """Build an event."""
     return b"data: %b\n\n" % json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def transcript(*deltas: object, **more: object) -> Transcript:
-    """What a client has that was sent these."""
+    """Build the transcript of these deltas."""
     stream_log = StreamLog()
     stream_log.add(event({"role": "assistant", "content": ""}).replace(b"new", b"old"))
     for delta in deltas:
@@ -33,7 +33,7 @@ def transcript(*deltas: object, **more: object) -> Transcript:
 
 
 def old(events: bytes) -> bytes:
-    """The same events under the identity of the old stream."""
+    """Give events the identity of the old stream."""
     return events.replace(b'"new"', b'"old"')
 
 
@@ -43,7 +43,7 @@ OTHER_CALL = CALL | {"id": "b", "function": {"name": "g", "arguments": "{"}}
 
 
 @pytest.mark.parametrize(
-    ("sent", "come"),
+    ("sent", "incoming"),
     [
         ([SENT], [event({"content": "One too"})]),
         ([SENT], [event({"content": "one"})]),
@@ -57,49 +57,49 @@ OTHER_CALL = CALL | {"id": "b", "function": {"name": "g", "arguments": "{"}}
         ([SENT], [data(choices=7)]),
     ],
 )
-def test_an_answer_that_differs_is_refused(sent: list[object], come: list[bytes]) -> None:
-    """Less than what was sent, or something else, cannot be the same answer."""
+def test_an_answer_that_differs_is_rejected(sent: list[object], incoming: list[bytes]) -> None:
+    """Less text than was sent, or other text, cannot be the same answer."""
     splice = Splice(transcript(*sent))
     with pytest.raises(Diverged):
-        splice.feed(b"".join(come))
+        splice.feed(b"".join(incoming))
 
 
-def test_nothing_follows_upon_a_finish() -> None:
-    """If what was sent has its finish, more text is another answer."""
+def test_text_after_the_finish_is_rejected() -> None:
+    """If the finish was sent, more text means another answer."""
     splice = Splice(transcript(SENT, finish_reason="stop"))
     assert splice.feed(event({"content": "One two"}, finish_reason="length")) == b""
     with pytest.raises(Diverged, match="more"):
         splice.feed(event({"content": "!"}))
 
 
-def test_reasoning_cannot_follow_upon_a_text() -> None:
-    """An engine that takes the prompt's end for the start of a thought has lost the thread."""
-    splice = Splice(transcript(SENT), partial(Overlaps.tail, text="", is_lenient=False))
+def test_reasoning_after_a_text_is_rejected() -> None:
+    """The engine mistook the end of the prompt for the start of reasoning."""
+    splice = Splice(transcript(SENT), partial(ChoiceOverlap.tail, text="", is_lenient=False))
     with pytest.raises(Diverged, match="reasoning"):
         splice.feed(event({"reasoning": "three"}))
 
 
 @pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
-def test_both_names_of_reasoning_are_one_text(name: str) -> None:
-    """Engines of two releases name it differently."""
+def test_both_field_names_of_reasoning_are_one_text(name: str) -> None:
+    """Two releases of an engine may name it differently."""
     splice = Splice(transcript({"reasoning": "Hm, "}))
     assert splice.feed(event({name: "Hm, well"})) == old(event({name: "well"}))
 
 
-def test_a_call_is_begun_once() -> None:
-    """The id that the client has stays, and what it has of the call does not come again."""
+def test_a_tool_call_is_started_once() -> None:
+    """The client keeps the id it has, and gets nothing of the call twice."""
     splice = Splice(transcript({"tool_calls": [CALL]}))
     again = CALL | {"id": "x", "function": {"name": "f", "arguments": '{"a"'}}
     more = {"index": 0, "function": {"arguments": ": 1}"}}
     new_call = OTHER_CALL | {"index": 1}
-    come = [event({"tool_calls": [call]}) for call in (again, more, new_call)]
+    incoming = [event({"tool_calls": [call]}) for call in (again, more, new_call)]
     rest = {"index": 0, "function": {"arguments": '"a"'}}
     expected = [event({"tool_calls": [call]}) for call in (rest, more, new_call)]
-    assert splice.feed(b"".join(come)) == old(b"".join(expected))
+    assert splice.feed(b"".join(incoming)) == old(b"".join(expected))
 
 
 @pytest.mark.parametrize(
-    ("sent", "come", "new"),
+    ("sent", "incoming", "new"),
     [
         ("\n", "\n", " bar"),
         ("\n", "\n\nfoo", "\nfoo bar"),
@@ -108,44 +108,46 @@ def test_a_call_is_begun_once() -> None:
         (" ", "", "bar"),
     ],
 )
-def test_a_sampled_answer_may_go_on_in_another_way(sent: str, come: str, new: str) -> None:
-    """White space that comes again is dropped, and none is missed."""
-    overlaps = partial(Overlaps.tail, text=sent, is_lenient=True)
-    splice = Splice(transcript({"content": f"One{sent}"}), overlaps)
-    rest = splice.feed(event({"content": come})) + splice.feed(event({"content": " bar"}))
+def test_repeated_white_space_of_a_sampled_answer_is_dropped(
+    sent: str, incoming: str, new: str
+) -> None:
+    """The new text may differ, and no white space is lost."""
+    make_overlap = partial(ChoiceOverlap.tail, text=sent, is_lenient=True)
+    splice = Splice(transcript({"content": f"One{sent}"}), make_overlap)
+    rest = splice.feed(event({"content": incoming})) + splice.feed(event({"content": " bar"}))
     pieces = [json.loads(part)["choices"][0] for part in rest.split(b"data: ") if part]
     assert "".join(piece["delta"]["content"] for piece in pieces) == new
 
 
-def test_the_role_is_given_once() -> None:
-    """Also by an engine that gives it together with text."""
+def test_the_role_is_sent_once() -> None:
+    """This holds for an engine that sends it with text, too."""
     splice = Splice(transcript(SENT))
-    come = event({"role": "assistant", "content": "One two!"})
-    assert splice.feed(come) == old(event({"content": "!"}))
+    incoming = event({"role": "assistant", "content": "One two!"})
+    assert splice.feed(incoming) == old(event({"content": "!"}))
 
 
-def test_lists_go_on_where_they_ended() -> None:
-    """Token ids and probabilities are passed on from the first that the client does not have."""
+def test_token_lists_continue_where_they_ended() -> None:
+    """Token ids and log probabilities start with the first that the client does not have."""
     sent = {"token_ids": [1, 2], "logprobs": {"content": [{"token": "a"}], "refusal": None}}
     splice = Splice(transcript({"content": "ab"}, **sent))
     entries = [{"token": "a"}, {"token": "b"}]
-    come = {"token_ids": [1, 2, 3], "logprobs": {"content": entries, "refusal": None}}
+    incoming = {"token_ids": [1, 2, 3], "logprobs": {"content": entries, "refusal": None}}
     left = {"token_ids": [3], "logprobs": {"content": entries[1:], "refusal": None}}
     expected = old(event({"content": "c"}, **left))
-    assert splice.feed(event({"content": "abc"}, **come)) == expected
+    assert splice.feed(event({"content": "abc"}, **incoming)) == expected
 
 
-def test_lists_of_a_text_completion_go_on_together() -> None:
-    """Its probabilities are lists side by side."""
+def test_parallel_lists_of_a_text_completion_continue_together() -> None:
+    """Its log probabilities are parallel lists."""
     lists = {"tokens": ["a", "b"], "top_logprobs": ["c", "d"]}
     stream_log = StreamLog()
     sent = {"index": 0, "text": "a", "logprobs": {name: v[:1] for name, v in lists.items()}}
     stream_log.add(data(id="old", created=2, model="n", choices=[sent]))
     splice = Splice(stream_log.transcript)
-    come = {"index": 0, "text": "ab", "logprobs": lists}
+    incoming = {"index": 0, "text": "ab", "logprobs": lists}
     left = {"index": 0, "text": "b", "logprobs": {name: v[1:] for name, v in lists.items()}}
     expected = data(id="old", created=2, model="n", choices=[left])
-    assert splice.feed(data(id="new", created=1, model="o", choices=[come])) == expected
+    assert splice.feed(data(id="new", created=1, model="o", choices=[incoming])) == expected
 
 
 @pytest.mark.parametrize(
@@ -170,19 +172,19 @@ def test_lists_of_a_text_completion_go_on_together() -> None:
         ),
     ],
 )
-def test_kept_tokens_are_tokens_of_the_answer(usage: object, expected: object) -> None:
-    """What the other engine counts as prompt was generated by the first."""
+def test_kept_tokens_count_as_tokens_of_the_answer(usage: object, expected: object) -> None:
+    """The other engine counts them as prompt, but the first one generated them."""
     splice = Splice(
-        transcript(SENT), partial(Overlaps.tail, text="", is_lenient=False), kept_tokens=3
+        transcript(SENT), partial(ChoiceOverlap.tail, text="", is_lenient=False), kept_tokens=3
     )
     for choices in ([{"index": 0, "delta": {"content": "x"}}], []):
-        come = data(id="new", choices=choices, usage=usage)
-        chunk = json.loads(splice.feed(come).removeprefix(b"data: "))
+        incoming = data(id="new", choices=choices, usage=usage)
+        chunk = json.loads(splice.feed(incoming).removeprefix(b"data: "))
         assert chunk["usage"] == expected
 
 
-def test_a_stream_ends_once() -> None:
-    """One finish, one usage, one end, whatever comes."""
+def test_a_stream_has_one_finish_one_usage_and_one_end() -> None:
+    """Repeated ones are dropped."""
     splice = Splice(transcript(SENT))
     finish = event({"content": "One two"}, finish_reason="stop")
     usage = data(choices=[], usage={"prompt_tokens": 1})
@@ -196,15 +198,15 @@ def test_a_stream_ends_once() -> None:
     assert passed.count(DONE) == 1
 
 
-def test_what_is_not_known_passes() -> None:
-    """Comments, errors and fields that nobody knows go to the client as they are."""
+def test_unknown_events_and_fields_are_forwarded() -> None:
+    """Comments, errors and unknown fields reach the client unchanged."""
     splice = Splice(transcript(SENT))
     assert splice.feed(b": alive\n\n") == b": alive\n\n"
     error = data(error={"message": "no", "code": 400})
     assert splice.feed(error) == error
-    come = data(id="new", created=9, model="x", choices=[_piece("One two!")], odd={"a": [1]})
+    incoming = data(id="new", created=9, model="x", choices=[_piece("One two!")], odd={"a": [1]})
     expected = data(id="old", created=2, model="n", choices=[_piece("!")], odd={"a": [1]})
-    assert splice.feed(come) == expected
+    assert splice.feed(incoming) == expected
 
 
 def _piece(text: str) -> object:

@@ -1,4 +1,4 @@
-"""What a client was sent, kept in little memory."""
+"""Log of sent events, kept in little memory."""
 
 import json
 import tracemalloc
@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import pytest
 
 from gateway.resume.stream_log import RAW_LIMIT, StreamLog
-from gateway.resume.transcript import CONTENT, Channel, Transcript
+from gateway.resume.transcript import Transcript
+from gateway.upstream.completion_chunk import CONTENT, Channel
 
 
 @dataclass
 class Facts:
-    """All that a transcript says of a stream with one choice."""
+    """Contents of a transcript with one choice."""
 
     texts: dict[Channel, str]
     identity: dict[str, bytes]
@@ -25,29 +26,29 @@ class Facts:
 
 
 def facts(transcript: Transcript) -> Facts:
-    """What a transcript says."""
-    said = transcript.choices[0]
+    """Return the contents of a transcript."""
+    choice = transcript.choices[0]
     return Facts(
-        said.texts,
+        choice.texts,
         {name: bytes(value) for name, value in transcript.identity.items()},
-        said.logprobs,
-        said.token_ids,
-        said.finish_reason,
-        said.has_role,
+        choice.logprobs,
+        choice.token_ids,
+        choice.finish_reason,
+        choice.has_role,
         transcript.has_usage,
         transcript.is_done,
     )
 
 
 def event(delta: object, **more: object) -> bytes:
-    """A chunk of a chat."""
+    """Build a chat chunk."""
     choice = {"index": 0, "delta": delta, "finish_reason": None, **more}
     chunk = {"id": "x", "created": 5, "model": "m", "choices": [choice]}
     return b"data: %b\n\n" % json.dumps(chunk, ensure_ascii=False).encode()
 
 
 def stream(tokens: int) -> list[bytes]:
-    """A stream with something of everything."""
+    """Build a stream with all kinds of events."""
     call = {"index": 0, "function": {"name": "look", "arguments": "{"}}
     return [
         event({"role": "assistant", "content": ""}),
@@ -60,8 +61,8 @@ def stream(tokens: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("size", [1, 7, 5000])
-def test_reading_early_changes_nothing(size: int) -> None:
-    """However much is added at once, and read in between, a transcript says the same."""
+def test_parsing_early_changes_nothing(size: int) -> None:
+    """However events are grouped and parsed in between, the transcript is the same."""
     events = stream(3000)
     stream_log = StreamLog()
     for start in range(0, len(events), size):
@@ -85,7 +86,7 @@ def test_reading_early_changes_nothing(size: int) -> None:
 
 
 def test_memory_is_bounded_by_the_text() -> None:
-    """Of twenty megabytes of events little more is kept than their text."""
+    """Twenty megabytes of events take little more memory than their text."""
     token = event({"content": "word "})
     count = 20_000_000 // len(token)
     tracemalloc.start()
@@ -98,8 +99,8 @@ def test_memory_is_bounded_by_the_text() -> None:
     assert stream_log.transcript.choices[0].texts == {CONTENT: "word " * count}
 
 
-def test_adding_does_not_read() -> None:
-    """What is sent is not parsed until it is needed, however much it is."""
+def test_adding_does_not_parse() -> None:
+    """Events are not parsed until they are needed, however many they are."""
     stream_log = StreamLog()
     for _ in range(RAW_LIMIT):
         stream_log.add(b"data: this is no JSON\n\n")
@@ -108,25 +109,30 @@ def test_adding_does_not_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("events", "is_empty", "is_blank"),
+    ("events", "is_empty", "has_output"),
     [
-        (b"", True, True),
-        (b": comment\n\n", True, True),
-        (event({"role": "assistant", "content": ""}), False, True),
-        (event({"content": None, "reasoning": ""}), False, True),
-        (event({"content": " "}), False, False),
-        (event({"reasoning_content": "a"}), False, False),
-        (event({"refusal": "a"}), False, False),
-        (event({"tool_calls": [{"index": 0, "id": "a"}]}), False, False),
-        (event({}, token_ids=[1]), False, False),
-        (event({}, finish_reason="stop"), False, False),
-        (event({"audio": {"id": "a"}}), False, False),
-        (b'data: {"choices": [{"index": 0, "text": "a"}]}\r\n\r\n', False, False),
-        (b"data: {}\n\n", False, False),
+        (b"", True, False),
+        (b": comment\n\n", True, False),
+        (event({"role": "assistant", "content": ""}), False, False),
+        (event({"content": None, "reasoning": ""}), False, False),
+        (event({"content": " "}), False, True),
+        (event({"reasoning_content": "a"}), False, True),
+        (event({"refusal": "a"}), False, True),
+        (event({"tool_calls": [{"index": 0, "id": "a"}]}), False, True),
+        (event({}, token_ids=[1]), False, True),
+        (event({}, finish_reason="stop"), False, True),
+        (event({"audio": {"id": "a"}}), False, True),
+        (b'data: {"choices": [{"index": 0, "text": "a"}]}\r\n\r\n', False, True),
+        (b"data: {}\n\n", False, True),
     ],
 )
-def test_blank_is_what_can_be_said_again(events: bytes, is_empty: bool, is_blank: bool) -> None:
-    """Roles and empty deltas are no answer; whatever is not understood may be one."""
+def test_roles_and_empty_deltas_are_no_output(
+    events: bytes, is_empty: bool, has_output: bool
+) -> None:
+    """An event that is not understood may have output."""
     stream_log = StreamLog()
     stream_log.add(events)
-    assert (stream_log.transcript.is_empty, stream_log.transcript.is_blank) == (is_empty, is_blank)
+    assert (stream_log.transcript.is_empty, stream_log.transcript.has_output) == (
+        is_empty,
+        has_output,
+    )

@@ -30,7 +30,7 @@ def model(name: str = "m", *adapters: str, policy: str = "marginal") -> ServedMo
         "adapters": [{"name": adapter, "source": "x"} for adapter in adapters],
         "routing": {"policy": policy},
     }
-    return ServedModel(name, created_s=1, terms=ServingOptions.model_validate(entry))
+    return ServedModel(name, created_s=1, options=ServingOptions.model_validate(entry))
 
 
 class Scene:
@@ -67,8 +67,8 @@ class Scene:
 def test_the_replica_that_has_it_is_preferred(policy: str) -> None:
     """Although it is busier."""
     scene = Scene(policy)
-    scene.tell("a", loaded=["x"], most=2, running=1)
-    scene.tell("b", loaded=["y"], most=2, load_s=0.5)
+    scene.tell("a", loaded=["x"], max_loaded=2, running=1)
+    scene.tell("b", loaded=["y"], max_loaded=2, load_s=0.5)
 
     with_adapter = scene.scheduler.choose(target_of(TEN, adapter="x"))
     without = scene.scheduler.choose(target_of(TEN))
@@ -79,8 +79,8 @@ def test_the_replica_that_has_it_is_preferred(policy: str) -> None:
 def test_enough_load_outweighs_it() -> None:
     """Loading takes a second or so: waiting behind many others would take longer."""
     scene = Scene()
-    scene.tell("a", loaded=["x"], most=2, running=1000)
-    scene.tell("b", loaded=[], most=2, load_s=0.01)
+    scene.tell("a", loaded=["x"], max_loaded=2, running=1000)
+    scene.tell("b", loaded=[], max_loaded=2, load_s=0.01)
 
     assert scene.scheduler.choose(target_of(TEN, adapter="x")).replica.id == "b"
 
@@ -90,15 +90,15 @@ def test_what_loading_costs() -> None:
     scene = Scene()
     assert scene.load_s() == {"a": LOAD_S, "b": LOAD_S}
 
-    scene.tell("a", loaded=["y"], most=2, load_s=0.25)
-    scene.tell("b", loaded=["z", "y"], most=2, load_s=0.25)
+    scene.tell("a", loaded=["y"], max_loaded=2, load_s=0.25)
+    scene.tell("b", loaded=["z", "y"], max_loaded=2, load_s=0.25)
     assert scene.load_s() == {"a": 0.25, "b": 0.5}
 
-    scene.tell("b", loaded=["y", "z"], most=2, load_s=0.25)
+    scene.tell("b", loaded=["y", "z"], max_loaded=2, load_s=0.25)
     assert scene.load_s() == {"a": 0.25, "b": 0.25}, "y is loaded on a, too"
 
-    scene.tell("a", broken={"x": "it is bent"}, most=2)
-    scene.tell("b", loaded=["x"], most=2)
+    scene.tell("a", broken={"x": "it is bent"}, max_loaded=2)
+    scene.tell("b", loaded=["x"], max_loaded=2)
     assert scene.load_s() == {"a": BROKEN_S, "b": 0.0}
     assert scene.load_s("") == {"a": 0.0, "b": 0.0}
 
@@ -106,7 +106,7 @@ def test_what_loading_costs() -> None:
 def test_a_replica_of_an_older_entry_is_avoided() -> None:
     """It does not know the adapter, and would answer that there is none."""
     scene = Scene()
-    scene.tell("a", loaded=["y", "z"], most=2, running=5)
+    scene.tell("a", loaded=["y", "z"], max_loaded=2, running=5)
     scene.model.replace_replicas([*scene.model.replicas.values(), Replica("old", METADATA)])
 
     assert scene.load_s("x")["old"] == BROKEN_S
@@ -116,7 +116,7 @@ def test_it_is_expected_where_a_request_for_it_was_sent() -> None:
     """Those that come at the same time go there too, before the replica has told anything."""
     scene = Scene()
     for replica in "ab":
-        scene.tell(replica, most=2)
+        scene.tell(replica, max_loaded=2)
     with scene.sending() as (first, _), scene.sending() as (second, _):
         assert second == first
         assert scene.load_s()[first] == 0.0
@@ -140,7 +140,7 @@ def test_it_is_expected_until_the_last_request_for_it_has_ended() -> None:
     """Those for other adapters, or for none, do not count."""
     scene = Scene()
     for replica in "ab":
-        scene.tell(replica, loaded=["z"], most=2)
+        scene.tell(replica, loaded=["z"], max_loaded=2)
     with scene.sending() as (first, _):
         with scene.sending() as (second, _), scene.sending(""):
             assert second == first
@@ -166,7 +166,7 @@ def test_a_replica_that_came_back_owes_nothing() -> None:
 def test_an_update_without_news_changes_nothing() -> None:
     """What was told before still holds."""
     scene = Scene()
-    scene.tell("a", loaded=["x"], most=2)
+    scene.tell("a", loaded=["x"], max_loaded=2)
 
     scene.scheduler.hear("a", Update())
 
@@ -176,8 +176,8 @@ def test_an_update_without_news_changes_nothing() -> None:
 def test_a_decision_explains_what_loading_costs() -> None:
     """In seconds, part of the cost, and of the predicted time to first token."""
     scene = Scene()
-    scene.tell("a", loaded=["x"], most=1, running=2)
-    scene.tell("b", loaded=["y"], most=1, load_s=0.25, running=2)
+    scene.tell("a", loaded=["x"], max_loaded=1, running=2)
+    scene.tell("b", loaded=["y"], max_loaded=1, load_s=0.25, running=2)
     decision = scene.scheduler.choose(target_of(NO_PROMPT, adapter="x"))
     said = decision.explanation()
     candidates = said["candidates"]
@@ -216,7 +216,7 @@ def test_changed_terms_change_the_adapters() -> None:
     """An entry that was edited and deployed again."""
     fleet, base = Fleet(), model("m", "x")
     fleet.add(base)
-    base.terms = model("m", "y").terms
+    base.options = model("m", "y").options
 
     fleet.replace_replicas(base, [])
 
@@ -245,7 +245,7 @@ def test_of_equal_names_the_first_counts(caplog: pytest.LogCaptureFixture) -> No
 def test_an_adapters_card() -> None:
     """It stands as its model does, which it names."""
     scene = Scene()
-    scene.tell("a", loaded=["x"], most=1)
+    scene.tell("a", loaded=["x"], max_loaded=1)
     card, base = adapter_card(scene.model, "x"), model_card(scene.model)
 
     assert (card.id, card.parent, card.loaded_replicas) == ("x", "m", 1)
@@ -256,10 +256,10 @@ def test_an_adapters_card() -> None:
 def test_a_broken_adapters_card() -> None:
     """It says why, once no replica can load it; its model goes on."""
     scene = Scene()
-    scene.tell("a", broken={"x": "it is bent"}, most=1)
+    scene.tell("a", broken={"x": "it is bent"}, max_loaded=1)
     assert adapter_card(scene.model, "x").state is ModelState.READY
 
-    scene.tell("b", broken={"x": "it is bent"}, most=1)
+    scene.tell("b", broken={"x": "it is bent"}, max_loaded=1)
     card = adapter_card(scene.model, "x")
 
     assert card.state is ModelState.UNHEALTHY

@@ -2,19 +2,18 @@
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.routing.cost_model import OUTLIER, CostModel, RobustLine
+from gateway.routing.cost_model import CostModel
 from gateway.telemetry import Finished
 
 PREFILL_S = 1e-4
 SEQUENCE_S = 2e-4
 STEP_S = 0.012
-POSITIVE = st.floats(1e-6, 1e6)
 
 
 def random_numbers() -> random.Random:
@@ -54,22 +53,6 @@ def noises(numbers: random.Random, outliers: float) -> Iterator[float]:
         yield 20.0 if numbers.random() < outliers else numbers.gauss(1, 0.1)
 
 
-@pytest.mark.parametrize("slowness", [1.0, 4.0, 0.25])
-@pytest.mark.parametrize("outliers", [0.0, 0.03])
-@pytest.mark.parametrize("draw", [lambda n: n.uniform(10, 8000), lambda _: 2000.0, lambda _: 50.0])
-def test_another_engine_is_known_within_50_requests(
-    slowness: float, outliers: float, draw: Callable[[random.Random], float]
-) -> None:
-    """A line is followed to within a quarter, with noise and outliers, where x is constant too."""
-    line, numbers = RobustLine(STEP_S, PREFILL_S), random_numbers()
-    noise = noises(numbers, outliers)
-    xs = [draw(numbers) for _ in range(50)]
-    for x in xs:
-        line.observe(x, slowness * (STEP_S + PREFILL_S * x) * next(noise))
-    usual = sum(xs) / len(xs)
-    assert line.at(usual) == pytest.approx(slowness * (STEP_S + PREFILL_S * usual), rel=0.25)
-
-
 @pytest.mark.parametrize("most_new", [6000, 1000, 801])
 def test_a_slow_engines_figures_are_known_within_50_requests(most_new: int) -> None:
     """Four times slower than the prior, with prompts that vary much, little, and not at all."""
@@ -90,30 +73,6 @@ def test_a_slow_engines_figures_are_known_within_50_requests(most_new: int) -> N
     assert estimates.prefill_s == pytest.approx(4 * PREFILL_S, rel=0.25)
     assert estimates.sequence_s == pytest.approx(4 * SEQUENCE_S, rel=0.25)
     assert estimates.step_s + 30 * estimates.sequence_s == pytest.approx(4 * 0.018, rel=0.25)
-
-
-def test_one_outlier_moves_little() -> None:
-    """A straggler a thousand times as slow counts like one that is three times as slow."""
-    line, capped, numbers = RobustLine(STEP_S, PREFILL_S), RobustLine(STEP_S, PREFILL_S), [1, 2, 3]
-    for x in numbers * 10:
-        for each in (line, capped):
-            each.observe(1000 * x, STEP_S + PREFILL_S * 1000 * x)
-    before = line.at(2000)
-    line.observe(2000, 1000 * before)
-    capped.observe(2000, OUTLIER * before)
-    assert line.at(2000) == capped.at(2000)
-    assert before < line.at(2000) < 1.2 * before
-
-
-@given(st.lists(st.tuples(POSITIVE | st.just(0.0), POSITIVE | st.just(0.0))))
-def test_more_never_costs_nothing(observations: list[tuple[float, float]]) -> None:
-    """Whatever is observed, slopes stay above zero and intercepts at or above it."""
-    line = RobustLine(STEP_S, PREFILL_S)
-    for x, y in observations:
-        line.observe(x, y)
-        assert line.slope > 0
-        assert line.intercept >= 0
-        assert math.isfinite(line.at(1e6))
 
 
 @given(

@@ -65,7 +65,7 @@ class Scene:
 
     def __init__(self, names: Iterable[str], policy: str = "marginal") -> None:
         self.now_s = 1000.0
-        self.model = ServedModel("m", created_s=1, terms=routed_by(policy))
+        self.model = ServedModel("m", created_s=1, options=routed_by(policy))
         self.model.replace_replicas([Replica(name, METADATA) for name in names])
         self.log = DecisionLog()
         rng = random.Random(3)  # noqa: S311 - ids and ties, no secrets
@@ -743,5 +743,5 @@ def test_a_changed_policy_is_followed() -> None:
     """The configuration of a running model may change."""
     scene = Scene("ab", policy="round-robin")
     assert [scene.scheduler.choose(target_of(TEN)).replica.id for _ in range(4)] == ["a", "b"] * 2
-    scene.model.terms = routed_by("least-pending")
+    scene.model.options = routed_by("least-pending")
     assert scene.scheduler.choose(target_of(TEN)).policy == "least-pending"

@@ -93,7 +93,7 @@ class Stand:
         self.fleet = Fleet()
         self.schedulers = Schedulers(self.fleet, random.Random(1), time.time)  # noqa: S311 - breaks ties only
         self.model = ServedModel("m", created_s=1)
-        self.model.terms = ServingOptions(
+        self.model.options = ServingOptions(
             queue=QueueOptions(max_wait_s=0.2), cold_start_timeout_s=0.2
         )
         self.fleet.add(self.model)
@@ -285,7 +285,7 @@ async def test_a_model_that_lost_its_last_engine_is_unavailable(stand: Stand) ->
 async def test_a_successor_is_waited_for(stand: Stand) -> None:
     """The only engine drains while its successor starts: the client waits, and is answered."""
     await stand.has(FAILURES["draining"])
-    stand.model.terms = ServingOptions(
+    stand.model.options = ServingOptions(
         queue=QueueOptions(max_wait_s=PATIENCE_S), cold_start_timeout_s=PATIENCE_S
     )
     task = asyncio.create_task(stand.deliver())
@@ -429,7 +429,7 @@ async def never(tracked: Visit) -> None:
 async def test_a_deadline_ends_the_wait(stand: Stand, is_models: bool) -> None:
     """The client's own or the model's: 504, and the engine's work ends."""
     await stand.has(never)
-    stand.model.terms = ServingOptions(timeout_s=0.05 if is_models else None)
+    stand.model.options = ServingOptions(timeout_s=0.05 if is_models else None)
     with pytest.raises(DeadlineExceeded) as failure:
         await stand.deliver(request(timeout_s=None if is_models else 0.05))
     assert failure.value.headers == [NO_RETRY]
@@ -440,7 +440,7 @@ async def test_a_deadline_ends_the_wait(stand: Stand, is_models: bool) -> None:
 async def test_the_shorter_deadline_counts(stand: Stand) -> None:
     """A client cannot wait longer than the model allows, but less long."""
     await stand.has(never)
-    stand.model.terms = ServingOptions(timeout_s=0.05)
+    stand.model.options = ServingOptions(timeout_s=0.05)
     with pytest.raises(DeadlineExceeded, match=r"0\.05 s"):
         await stand.deliver(request(timeout_s=3600))
 

@@ -11,7 +11,7 @@ from gateway.serving.live_config import LiveConfig, RejectedConfig
 KEY = "k" * 16
 SOUND = {"aliases": {"x": "m"}, "max_body_mb": 2}
 WRONG = {"aliases": {"x": "x"}, "max_body_mb": 3}
-LINE = "gateway: aliases.x: stands for itself: x -> x"
+LINE = "gateway: aliases.x: resolves to itself: x -> x"
 
 
 class Drawer:
@@ -101,7 +101,7 @@ async def test_a_router_that_starts_with_a_wrong_config_takes_the_one_before() -
 async def test_a_first_config_that_is_wrong_stops_the_start() -> None:
     """Where there is none to go back to, the error reaches Serve, and `serve status` with it."""
     live_config, drawer = LiveConfig(), Drawer()
-    with pytest.raises(ConfigError, match="stands for itself"):
+    with pytest.raises(ConfigError, match="resolves to itself"):
         await ConfigAdoption(live_config, drawer, {}).adopt(WRONG)
     assert drawer.config is None
     assert live_config.refusal is None
@@ -111,5 +111,5 @@ async def test_an_unreadable_keepsake_is_no_config() -> None:
     """A kept config that this version refuses does not hide what is wrong with the new one."""
     drawer = Drawer()
     drawer.config = b'{"of_another_version": 1}'
-    with pytest.raises(ConfigError, match="stands for itself"):
+    with pytest.raises(ConfigError, match="resolves to itself"):
         await ConfigAdoption(LiveConfig(), drawer, {}).adopt(WRONG)

@@ -124,7 +124,7 @@ async def trouble_of(name: str, trouble: str, start_engine: StartEngine, surface
         return
     if trouble == "broken adapter":
         base = surface.add("base", await start_engine(script(answer(b'"base"'))))
-        base.terms = ServingOptions(adapters=[Adapter(name=name, source="gone")])
+        base.options = ServingOptions(adapters=[Adapter(name=name, source="gone")])
         for replica in base.replicas.values():
             replica.adapters = AdapterState(broken={name: "it is gone"})
         return
@@ -132,7 +132,7 @@ async def trouble_of(name: str, trouble: str, start_engine: StartEngine, surface
     if run := scripts.get(trouble):
         model = surface.add(name, await start_engine(run))
         if trouble == "overloaded":
-            model.terms = NOTHING
+            model.options = NOTHING
             (replica,) = model.replicas.values()
             for _ in range(replica.metadata.facts.max_sequences + 1):
                 surface.load(name)
@@ -141,7 +141,7 @@ async def trouble_of(name: str, trouble: str, start_engine: StartEngine, surface
     model = surface.add(name)
     is_cold = trouble == "cold"
     model.state = ModelState.SCALED_TO_ZERO if is_cold else ModelState.UNHEALTHY
-    model.terms = ServingOptions(when_cold="fallback" if is_cold else "hold")
+    model.options = ServingOptions(when_cold="fallback" if is_cold else "hold")
 
 
 async def forever(tracked: Visit) -> None:
@@ -182,7 +182,7 @@ async def test_a_stream_that_has_begun_does_not_change_its_model(
         await tracked.send(EVENTS + chunked(b'data: {"choices":[{"delta":{}}]}\n\n'))
         tracked.writer.close()
 
-    surface.add("a", await start_engine(break_off)).terms = ServingOptions(
+    surface.add("a", await start_engine(break_off)).options = ServingOptions(
         queue=QueueOptions(max_wait_s=0.1), cold_start_timeout_s=0.1
     )
     second = await start_engine(script(STREAM))
@@ -272,7 +272,7 @@ async def test_a_model_that_is_deployed_again_is_tried_again(
 async def test_a_start_goes_on_for_a_while_without_those_who_wanted_it(surface: Surface) -> None:
     """A client that gives up soon, and comes again, finds the model further on its way."""
     model = surface.add("m")
-    model.terms = ServingOptions(cold_start_timeout_s=0.05)
+    model.options = ServingOptions(cold_start_timeout_s=0.05)
     await asked(surface, "m")
     wakes = len(surface.wakes)
     await asyncio.sleep(4 * LOOK_S)
@@ -284,7 +284,7 @@ async def test_a_start_goes_on_for_a_while_without_those_who_wanted_it(surface: 
 async def test_no_more_wait_for_a_start_than_may_wait(surface: Surface) -> None:
     """The next one is told to come again."""
     model = surface.add("m")
-    model.terms = ServingOptions(queue=QueueOptions(max_requests=2), cold_start_timeout_s=0.5)
+    model.options = ServingOptions(queue=QueueOptions(max_requests=2), cold_start_timeout_s=0.5)
     asking = [asyncio.create_task(asked(surface, "m")) for _ in range(2)]
     await asyncio.sleep(0.1)
     third = await asked(surface, "m")
@@ -446,13 +446,13 @@ async def test_a_model_that_loses_its_last_engine_falls_back_at_once(
         tracked.writer.close()
 
     model = surface.add("a", await start_engine(go))
-    model.terms = ServingOptions(cold_start_timeout_s=30)
+    model.options = ServingOptions(cold_start_timeout_s=30)
     surface.add("b", await start_engine(script(answer(b'"second"'))))
     began_s = time.monotonic()
     response = await asked(surface, "a")
 
     assert response.text == '"second"'
-    assert time.monotonic() - began_s < model.terms.cold_start_timeout_s / 2
+    assert time.monotonic() - began_s < model.options.cold_start_timeout_s / 2
 
 
 async def test_who_answered_is_told_also_where_the_first_died_after_its_head(
@@ -501,7 +501,7 @@ async def test_who_waits_most_makes_room_for_others(
 ) -> None:
     """One client cannot keep another from waiting for a model to start, nor can batch."""
     model = surface.add("m")
-    model.terms = ServingOptions(queue=QueueOptions(max_requests=3), cold_start_timeout_s=5)
+    model.options = ServingOptions(queue=QueueOptions(max_requests=3), cold_start_timeout_s=5)
 
     async def ask(key: str, **headers: str) -> httpx.Response:
         async with surface.client() as client:
@@ -524,7 +524,7 @@ async def test_who_waits_most_makes_room_for_others(
 async def test_a_deadline_does_not_hide_that_a_model_is_cold(surface: Surface) -> None:
     """Who has less time than the start takes is told when to come again."""
     model = surface.add("m")
-    model.start_s, model.terms = 12.5, ServingOptions(timeout_s=0.1)
+    model.start_s, model.options = 12.5, ServingOptions(timeout_s=0.1)
     response = await asked(surface, "m")
 
     assert error_of(response)[:2] == (503, "model_unavailable")
@@ -562,7 +562,7 @@ async def test_a_shadow_that_breaks_off_has_not_answered(
         tracked.writer.close()
 
     surface.add("m", await start_engine(script(STREAM)))
-    surface.add("s", await start_engine(break_off)).terms = ServingOptions(
+    surface.add("s", await start_engine(break_off)).options = ServingOptions(
         queue=QueueOptions(max_wait_s=0.1)
     )
     named(surface, splits={"n": {"models": {"m": 1}, "shadow": {"model": "s", "fraction": 1}}})

@@ -148,7 +148,7 @@ async def test_a_stream_begins_with_its_first_event(
         await tracked.send(*STREAM[1:])
 
     fails = surface.add("fails", await start_engine(fail))
-    fails.terms = ServingOptions(queue=QueueOptions(max_wait_s=0.05))
+    fails.options = ServingOptions(queue=QueueOptions(max_wait_s=0.05))
     surface.add("thinks", await start_engine(think))
 
     async with surface.client() as client:
@@ -198,7 +198,7 @@ async def test_a_request_that_is_turned_away_is_shed(
     """Where nobody may wait, what finds no room is shed."""
     engine, forever = await _busy_engine(start_engine)
     model = surface.add("m", engine)
-    model.terms = ServingOptions(queue=QueueOptions(max_requests=0))
+    model.options = ServingOptions(queue=QueueOptions(max_requests=0))
     for _ in range(20):
         surface.load("m")
     await _until(lambda: len(engine.requests) >= 8)

@@ -123,7 +123,7 @@ async def test_an_error_has_its_status(
 ) -> None:
     """Also one that is answered after the span has been written."""
     surface = Surface(upstream, request_metrics=RequestMetrics(tracer=tracer))
-    surface.add("none").terms = ServingOptions(cold_start_timeout_s=0.05)
+    surface.add("none").options = ServingOptions(cold_start_timeout_s=0.05)
 
     async with surface.client() as client:
         response = await client.post(CHAT, json={"model": model})

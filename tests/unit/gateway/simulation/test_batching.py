@@ -1,4 +1,4 @@
-"""The model of a replica: invariants under any load, and a scheduler written out step by step."""
+"""Model of a replica: invariants under any load, and a reference scheduler, step by step."""
 
 import dataclasses
 import itertools
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.simulation.batching import BatchingReplica, EngineSpeeds, Run, StepResult
 
-FIGURES = EngineSpeeds(
+PROFILE = EngineSpeeds(
     kv_blocks=20,
     block_size=4,
     max_running=3,
@@ -22,7 +22,7 @@ FIGURES = EngineSpeeds(
 UNLIMITED = EngineSpeeds(kv_blocks=1000, block_size=4, step_tokens=1000, step_s=1.0)
 
 
-def run_of(
+def make_sequence(
     prompt_tokens: int,
     output_tokens: int = 1,
     *,
@@ -30,30 +30,30 @@ def run_of(
     answer_hashes: tuple[int, ...] = (),
     priority: float = 0.0,
 ) -> Run:
-    """A run whose blocks are those of every other run of the same `prompt`."""
+    """Make a sequence whose blocks equal those of every other sequence of the same `prompt`."""
     hashes = [1000 * prompt + position for position in range(prompt_tokens // 4)]
     return Run(hashes, prompt_tokens, output_tokens, answer_hashes, priority)
 
 
-def finish(replica: BatchingReplica) -> float:
-    """Step until there is nothing left to do; the seconds it took."""
-    passed_s = 0.0
+def run_to_end(replica: BatchingReplica) -> float:
+    """Step until there is nothing left to do; return the seconds that takes."""
+    total_s = 0.0
     while (duration_s := replica.begin()) is not None:
-        passed_s += duration_s
+        total_s += duration_s
         replica.end()
-    return passed_s
+    return total_s
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """A run that comes before a step, and may be aborted before a later one."""
+    """A sequence that arrives before a step and may be aborted before a later one."""
 
     step: int
     prompt_tokens: int
     output_tokens: int
     prompt: int
     priority: int
-    patience: int | None = None
+    abort_after_steps: int | None = None
     """Steps until it is aborted."""
 
 
@@ -65,186 +65,195 @@ ARRIVALS = st.lists(
         output_tokens=st.integers(1, 12),
         prompt=st.integers(0, 3),
         priority=st.integers(-1, 1),
-        patience=st.none() | st.integers(0, 10),
+        abort_after_steps=st.none() | st.integers(0, 10),
     ),
     max_size=12,
     unique=True,
 )
 
 
-def check_counts(replica: BatchingReplica, runs: list[Run]) -> None:
-    """Compare what the replica counts along the way with a count of the runs."""
-    alive = [run for run in runs if not run.is_over]
-    assert replica.waiting == sum(not run.is_running for run in alive)
-    assert replica.running == sum(run.is_running for run in alive) <= FIGURES.max_running
-    assert replica.decoding == sum(run.is_decoding for run in alive)
-    assert replica.pending_tokens == sum(run.prompt_tokens - run.computed_tokens for run in alive)
+def check_counts(replica: BatchingReplica, sequences: list[Run]) -> None:
+    """Compare the counts of the replica with a count of the sequences."""
+    alive = [sequence for sequence in sequences if not sequence.is_over]
+    assert replica.waiting == sum(not sequence.is_running for sequence in alive)
+    assert replica.running == sum(sequence.is_running for sequence in alive) <= PROFILE.max_running
+    assert replica.decoding == sum(sequence.is_decoding for sequence in alive)
+    assert replica.pending_tokens == sum(
+        sequence.prompt_tokens - sequence.computed_tokens for sequence in alive
+    )
     assert replica.is_idle == (not alive)
-    assert replica.cache.used <= FIGURES.kv_blocks
+    assert replica.cache.used <= PROFILE.kv_blocks
     assert replica.cache.free >= 0
 
 
 @given(arrivals=ARRIVALS)
-def test_nothing_is_lost_and_no_limit_exceeded(arrivals: list[Arrival]) -> None:
-    """Whatever comes and goes, the counts are right in every step and nothing stays behind."""
-    replica = BatchingReplica(FIGURES)
-    runs: dict[Arrival, Run] = {}
+def test_no_sequence_is_lost_and_no_limit_exceeded(arrivals: list[Arrival]) -> None:
+    """Whatever arrives and leaves, all counts are right in every step and nothing is leaked."""
+    replica = BatchingReplica(PROFILE)
+    sequences: dict[Arrival, Run] = {}
     for step in itertools.count():
         for arrival in (arrival for arrival in arrivals if arrival.step == step):
-            runs[arrival] = run = run_of(
+            sequences[arrival] = sequence = make_sequence(
                 arrival.prompt_tokens,
                 arrival.output_tokens,
                 prompt=arrival.prompt,
                 answer_hashes=tuple(range(-5 * (arrival.prompt + 1), -5 * arrival.prompt)),
                 priority=arrival.priority,
             )
-            replica.submit(run)
+            replica.submit(sequence)
         duration_s = replica.begin()
-        check_counts(replica, list(runs.values()))
-        for arrival, run in runs.items():
-            if arrival.patience is not None and step - arrival.step == arrival.patience:
-                replica.abort(run)
+        check_counts(replica, list(sequences.values()))
+        for arrival, sequence in sequences.items():
+            if (
+                arrival.abort_after_steps is not None
+                and step - arrival.step == arrival.abort_after_steps
+            ):
+                replica.abort(sequence)
         if duration_s is not None:
             replica.end()
-        check_counts(replica, list(runs.values()))
+        check_counts(replica, list(sequences.values()))
         if replica.is_idle and step > 12:
             break
     assert replica.pending_tokens == replica.running == replica.waiting == 0
-    assert replica.cache.free == FIGURES.kv_blocks
-    for arrival, run in runs.items():
-        assert run.made_tokens == run.output_tokens or arrival.patience is not None
+    assert replica.cache.free == PROFILE.kv_blocks
+    for arrival, sequence in sequences.items():
+        assert (
+            sequence.made_tokens == sequence.output_tokens or arrival.abort_after_steps is not None
+        )
 
 
-def written_out(runs: list[Run]) -> list[tuple[float, float]]:
-    """When each run's first and last token is there, without a cache, token by token."""
-    queue = sorted(runs, key=lambda run: run.priority)
-    left = {run: run.prompt_tokens for run in runs}
-    made = dict.fromkeys(runs, 0)
-    times: dict[Run, list[float]] = {run: [] for run in runs}
+def reference_times(sequences: list[Run]) -> list[tuple[float, float]]:
+    """Return the times of each sequence's first and last token, without a cache."""
+    queue = sorted(sequences, key=lambda sequence: sequence.priority)
+    left = {sequence: sequence.prompt_tokens for sequence in sequences}
+    made = dict.fromkeys(sequences, 0)
+    times: dict[Run, list[float]] = {sequence: [] for sequence in sequences}
     running: list[Run] = []
     now_s = 0.0
     while queue or running:
-        decoding = [run for run in running if not left[run]]
-        budget = FIGURES.step_tokens - len(decoding)
-        read = 0
-        for run in [*running, *queue]:
-            if run not in running:
-                if len(running) == FIGURES.max_running or read == budget:
+        decoding = [sequence for sequence in running if not left[sequence]]
+        budget = PROFILE.step_tokens - len(decoding)
+        prefilled = 0
+        for sequence in [*running, *queue]:
+            if sequence not in running:
+                if len(running) == PROFILE.max_running or prefilled == budget:
                     break
-                running.append(run)
-                queue.remove(run)
-            while left[run] and read < budget:
-                left[run] -= 1
-                read += 1
-        now_s += 1.0 + 0.25 * read + 0.5 * len(decoding)
-        for run in running:
-            if not left[run]:
-                made[run] += 1
-                times[run].append(now_s)
-        running = [run for run in running if made[run] < run.output_tokens]
-    return [(times[run][0], times[run][-1]) for run in runs]
+                running.append(sequence)
+                queue.remove(sequence)
+            while left[sequence] and prefilled < budget:
+                left[sequence] -= 1
+                prefilled += 1
+        now_s += 1.0 + 0.25 * prefilled + 0.5 * len(decoding)
+        for sequence in running:
+            if not left[sequence]:
+                made[sequence] += 1
+                times[sequence].append(now_s)
+        running = [sequence for sequence in running if made[sequence] < sequence.output_tokens]
+    return [(times[sequence][0], times[sequence][-1]) for sequence in sequences]
 
 
 @given(
     sizes=st.lists(st.tuples(st.integers(1, 20), st.integers(1, 9), st.integers(0, 2)), max_size=8),
-    most_steps=st.sampled_from([1, 3, 1000]),
+    max_steps=st.sampled_from([1, 3, 1000]),
 )
-def test_steps_are_those_of_a_scheduler_written_out(
-    sizes: list[tuple[int, int, int]], most_steps: int
+def test_steps_equal_those_of_a_reference_scheduler(
+    sizes: list[tuple[int, int, int]], max_steps: int
 ) -> None:
-    """First and last tokens come when they should, also where several steps are taken as one."""
-    runs = [
+    """First and last tokens have the same times, also where several steps are merged."""
+    sequences = [
         Run(hashes=(), prompt_tokens=prompt, output_tokens=output, priority=priority)
         for prompt, output, priority in sizes
     ]
-    replica = BatchingReplica(dataclasses.replace(FIGURES, kv_blocks=1000))
-    for run in runs:
-        replica.submit(run)
+    replica = BatchingReplica(dataclasses.replace(PROFILE, kv_blocks=1000))
+    for sequence in sequences:
+        replica.submit(sequence)
     started: dict[Run, float] = {}
     ended: dict[Run, float] = {}
     now_s = 0.0
-    while (duration_s := replica.begin(most_steps)) is not None:
+    while (duration_s := replica.begin(max_steps)) is not None:
         now_s += duration_s
         result = replica.end()
         started |= dict.fromkeys(result.started, now_s)
         ended |= dict.fromkeys(result.ended, now_s)
-    assert [(started[run], ended[run]) for run in runs] == written_out(runs)
+    assert [(started[sequence], ended[sequence]) for sequence in sequences] == reference_times(
+        sequences
+    )
 
 
 @pytest.mark.parametrize(
     ("elapsed_s", "steps"), [(0.0, 1), (0.4, 1), (1.2, 1), (1.3, 2), (2.4, 2), (99.0, 5)]
 )
-def test_steps_taken_as_one_can_be_cut(elapsed_s: float, steps: int) -> None:
-    """An arrival ends them with the step under way, and the rest are made afterwards."""
-    estimates = EngineSpeeds(kv_blocks=9, block_size=4, step_s=1, step_s_per_sequence=0.2)
-    replica = BatchingReplica(estimates)
-    run = run_of(1, 6)
-    replica.submit(run)
+def test_merged_steps_can_be_shortened(elapsed_s: float, steps: int) -> None:
+    """They end with the running step, and the remaining steps follow later."""
+    profile = EngineSpeeds(kv_blocks=9, block_size=4, step_s=1, step_s_per_sequence=0.2)
+    replica = BatchingReplica(profile)
+    sequence = make_sequence(1, 6)
+    replica.submit(sequence)
     replica.begin()
     replica.end()
-    assert replica.begin(most_steps=99) == pytest.approx(5 * 1.2)
+    assert replica.begin(max_steps=99) == pytest.approx(5 * 1.2)
     assert replica.cut(elapsed_s) == pytest.approx(steps * 1.2)
     replica.end()
-    assert run.made_tokens == 1 + steps
-    assert finish(replica) == pytest.approx((5 - steps) * 1.2)
-    assert run.is_over
+    assert sequence.made_tokens == 1 + steps
+    assert run_to_end(replica) == pytest.approx((5 - steps) * 1.2)
+    assert sequence.is_over
 
 
-def test_an_aborted_run_ends_no_steps_taken_as_one() -> None:
-    """Only those that still decode say how many steps are alike."""
+def test_an_aborted_sequence_does_not_limit_merged_steps() -> None:
+    """Only sequences that still decode limit how many steps are alike."""
     replica = BatchingReplica(EngineSpeeds(kv_blocks=9, block_size=4, step_s_per_sequence=0))
-    short, long = run_of(1, 3), run_of(1, 9)
+    short, long = make_sequence(1, 3), make_sequence(1, 9)
     replica.submit(short)
     replica.submit(long)
     replica.begin()
     replica.end()
     replica.abort(short)
-    assert replica.begin(most_steps=99) == pytest.approx(8 * 0.012)
+    assert replica.begin(max_steps=99) == pytest.approx(8 * 0.012)
     replica.end()
     assert long.is_over
 
 
-def test_priorities_before_arrival() -> None:
-    """Lower priorities start first, equal ones in the order in which they came."""
+def test_sequences_start_by_priority_then_by_arrival() -> None:
+    """Lower priorities start first, equal ones in order of arrival."""
     replica = BatchingReplica(EngineSpeeds(kv_blocks=9, block_size=4, max_running=1))
-    runs = [run_of(1, prompt=number, priority=number % 2) for number in range(6)]
-    for run in runs:
-        replica.submit(run)
+    sequences = [make_sequence(1, prompt=number, priority=number % 2) for number in range(6)]
+    for sequence in sequences:
+        replica.submit(sequence)
     order: list[Run] = []
     while replica.begin() is not None:
         order += replica.admitted
         replica.end()
-    assert [runs.index(run) for run in order] == [0, 2, 4, 1, 3, 5]
+    assert [sequences.index(sequence) for sequence in order] == [0, 2, 4, 1, 3, 5]
 
 
-def test_prompts_are_read_in_chunks() -> None:
-    """A step reads what its tokens allow: of the first prompt first, then of the next."""
-    replica = BatchingReplica(FIGURES)
-    long, short = run_of(18, 2, prompt=1), run_of(3, 2, prompt=2)
+def test_prompts_are_computed_in_chunks() -> None:
+    """A step spends its tokens on the first prompt, then on the next."""
+    replica = BatchingReplica(PROFILE)
+    long, short = make_sequence(18, 2, prompt=1), make_sequence(3, 2, prompt=2)
     replica.submit(long)
     replica.submit(short)
-    read = []
+    progress = []
     for _ in range(3):
         replica.begin()
         replica.end()
-        read.append((long.computed_tokens, short.computed_tokens, replica.pending_tokens))
-    assert read == [(8, 0, 13), (16, 0, 5), (18, 3, 0)]
+        progress.append((long.computed_tokens, short.computed_tokens, replica.pending_tokens))
+    assert progress == [(8, 0, 13), (16, 0, 5), (18, 3, 0)]
     assert (long.made_tokens, short.made_tokens) == (1, 1)
 
 
-def test_a_cached_prompt_costs_its_last_block_only() -> None:
-    """The blocks of an earlier prompt are not read again, but for the one of the last token."""
+def test_a_cached_prompt_costs_only_its_last_block() -> None:
+    """Cached blocks are not computed again, except the one with the last token."""
     replica = BatchingReplica(UNLIMITED)
     for prompt_tokens, cached_tokens in [(40, 0), (40, 36), (41, 40), (43, 40), (80, 40)]:
-        run = run_of(prompt_tokens)
-        replica.submit(run)
-        duration_s = finish(replica)
-        assert run.cached_tokens == cached_tokens
+        sequence = make_sequence(prompt_tokens)
+        replica.submit(sequence)
+        duration_s = run_to_end(replica)
+        assert sequence.cached_tokens == cached_tokens
         assert duration_s == pytest.approx(1.0 + 0.0001 * (prompt_tokens - cached_tokens))
 
 
-def test_a_next_turn_finds_the_answer() -> None:
-    """The blocks that an answer completes are cached when it is over, and not before."""
+def test_the_next_turn_finds_the_blocks_of_the_answer() -> None:
+    """The blocks that an answer fills are cached once it is finished, not before."""
     replica = BatchingReplica(UNLIMITED)
     first = Run([1, 2], 9, 5, answer_hashes=[3, 4])
     replica.submit(first)
@@ -252,46 +261,50 @@ def test_a_next_turn_finds_the_answer() -> None:
     early, late = Run([1, 2, 3, 4, 5], 20, 1), Run([1, 2, 3, 4, 6], 20, 1)
     replica.end()
     replica.submit(early)
-    finish(replica)
+    run_to_end(replica)
     replica.submit(late)
-    finish(replica)
+    run_to_end(replica)
     assert (early.cached_tokens, late.cached_tokens) == (8, 16)
 
 
 def test_prompts_of_one_step_share_their_blocks() -> None:
-    """Of two equal prompts that come together, one is read, and both take its room once."""
-    replica = BatchingReplica(FIGURES)
-    runs = [run_of(8, 8, prompt=1), run_of(8, 8, prompt=1)]
-    for run in runs:
-        replica.submit(run)
+    """If two equal prompts arrive together, one is computed, and its blocks count once."""
+    replica = BatchingReplica(PROFILE)
+    sequences = [make_sequence(8, 8, prompt=1), make_sequence(8, 8, prompt=1)]
+    for sequence in sequences:
+        replica.submit(sequence)
     replica.begin()
     replica.end()
     replica.begin()
-    assert [run.cached_tokens for run in runs] == [0, 4]
+    assert [sequence.cached_tokens for sequence in sequences] == [0, 4]
     # Two blocks of the prompt, and two for each of the answers.
     assert replica.cache.free == 20 - 2 - 2 * 2
 
 
-def test_who_does_not_fit_waits_for_room() -> None:
-    """A run starts once its prompt and its whole answer fit, and nobody overtakes it."""
-    replica = BatchingReplica(FIGURES)
-    large, larger, small = run_of(32, 28), run_of(36, 12, prompt=1), run_of(4, prompt=2)
-    for run in (large, larger, small):
-        replica.submit(run)
+def test_a_sequence_that_does_not_fit_waits() -> None:
+    """A sequence starts once prompt and whole answer fit, and none overtakes it."""
+    replica = BatchingReplica(PROFILE)
+    large, larger, small = (
+        make_sequence(32, 28),
+        make_sequence(36, 12, prompt=1),
+        make_sequence(4, prompt=2),
+    )
+    for sequence in (large, larger, small):
+        replica.submit(sequence)
     replica.begin()
     assert (replica.running, replica.waiting, replica.cache.free) == (1, 2, 5)
     replica.abort(large)
     replica.end()
     replica.begin()
     assert larger.is_running
-    finish(replica)
+    run_to_end(replica)
     assert small.is_over
 
 
 def test_an_equal_prompt_needs_room_for_its_last_block() -> None:
-    """What is computed again, because its output is wanted, cannot be shared before it is there."""
+    """The block that is computed again for its output cannot be shared before it exists."""
     replica = BatchingReplica(EngineSpeeds(kv_blocks=4, block_size=4, step_tokens=3))
-    first, second = run_of(8, 4), run_of(8, 4)
+    first, second = make_sequence(8, 4), make_sequence(8, 4)
     replica.submit(first)
     while not first.made_tokens:
         replica.begin()
@@ -301,43 +314,43 @@ def test_an_equal_prompt_needs_room_for_its_last_block() -> None:
     assert (replica.waiting, replica.cache.used) == (1, 3)
 
 
-def test_what_can_never_fit() -> None:
-    """Prompt and answer together are measured against the whole cache."""
-    replica = BatchingReplica(FIGURES)
-    assert replica.can_ever_run(run_of(40, 40))
-    assert not replica.can_ever_run(run_of(40, 41))
+def test_a_sequence_larger_than_the_cache_can_never_run() -> None:
+    """Prompt and answer together must fit into the whole cache."""
+    replica = BatchingReplica(PROFILE)
+    assert replica.can_ever_run(make_sequence(40, 40))
+    assert not replica.can_ever_run(make_sequence(40, 41))
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 5])
 @pytest.mark.parametrize("is_in_step", [False, True])
 def test_an_abort_frees_everything(steps: int, is_in_step: bool) -> None:
-    """Waiting, in its prompt or in its answer, between steps or in one: nothing stays taken."""
-    replica = BatchingReplica(FIGURES)
-    run = run_of(20, 9)
-    replica.submit(run)
+    """In any state, between steps or within one, no block stays pinned."""
+    replica = BatchingReplica(PROFILE)
+    sequence = make_sequence(20, 9)
+    replica.submit(sequence)
     for _ in range(steps):
         replica.begin()
         replica.end()
     if is_in_step:
         replica.begin()
-    replica.abort(run)
-    replica.abort(run)
+    replica.abort(sequence)
+    replica.abort(sequence)
     if is_in_step:
         assert replica.end() == StepResult()
     assert (replica.pending_tokens, replica.waiting, replica.running) == (0, 0, 0)
-    assert replica.cache.free == FIGURES.kv_blocks
+    assert replica.cache.free == PROFILE.kv_blocks
     assert replica.is_idle
     assert replica.begin() is None
 
 
-def test_what_was_read_before_an_abort_stays_cached() -> None:
-    """The next one with the same prompt does not read those blocks again."""
-    replica = BatchingReplica(FIGURES)
-    first, second = run_of(20), run_of(20)
+def test_blocks_computed_before_an_abort_stay_cached() -> None:
+    """The next sequence with the same prompt does not compute them again."""
+    replica = BatchingReplica(PROFILE)
+    first, second = make_sequence(20), make_sequence(20)
     replica.submit(first)
     replica.begin()
     replica.end()
     replica.abort(first)
     replica.submit(second)
-    finish(replica)
+    run_to_end(replica)
     assert second.cached_tokens == 8

@@ -15,18 +15,18 @@ GOOD = {"timestamp": 1500, "input_length": 1030, "output_length": 7, "hash_ids":
 
 
 def write(path: Path, *lines: object) -> Path:
-    """A file of these lines; what is not text is written as JSON."""
+    """Write a file of these lines; values other than strings become JSON."""
     texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
     path.write_text("".join(f"{text}\n" for text in texts))
     return path
 
 
 def test_a_line_becomes_a_request(tmp_path: Path) -> None:
-    """Times are seconds, and the block that is only partly filled has no key."""
-    workload = read_trace(write(tmp_path / "talk.jsonl", GOOD))
+    """Times become seconds, and the partly filled block gets no key."""
+    workload = read_trace(write(tmp_path / "chat.jsonl", GOOD))
 
     (request,) = workload.requests
-    assert workload.name == "talk"
+    assert workload.name == "chat"
     assert (request.arrived_s, request.prompt_tokens, request.output_tokens) == (1.5, 1030, 7)
     assert len(request.prompt.keys) == 2
     assert request.prompt.size == 4 * 1030
@@ -35,25 +35,25 @@ def test_a_line_becomes_a_request(tmp_path: Path) -> None:
 
 
 def test_gzip_blank_lines_unknown_fields_and_disorder_are_read(tmp_path: Path) -> None:
-    """Requests come in the order of their times, whatever else stands in the file."""
-    path = tmp_path / "talk.jsonl.gz"
+    """Requests are sorted by time, whatever else the file contains."""
+    path = tmp_path / "chat.jsonl.gz"
     early = GOOD | {"timestamp": 0, "note": "x"}
     path.write_bytes(gzip.compress(f"{json.dumps(GOOD)}\n\n{json.dumps(early)}\n".encode()))
 
     workload = read_trace(path)
 
-    assert workload.name == "talk"
+    assert workload.name == "chat"
     assert [request.arrived_s for request in workload.requests] == [0, 1.5]
 
 
-def test_limit_stops_reading(tmp_path: Path) -> None:
-    """What comes after the first lines is not even looked at."""
+def test_reading_stops_at_the_limit(tmp_path: Path) -> None:
+    """Later lines are not even parsed."""
     path = write(tmp_path / "t.jsonl", GOOD, GOOD, "broken")
     assert len(read_trace(path, limit=2).requests) == 2
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("{", "truncated"),
         ("[]", "Expected `object`"),
@@ -61,25 +61,25 @@ def test_limit_stops_reading(tmp_path: Path) -> None:
         (GOOD | {"input_length": 0}, "input_length"),
         (GOOD | {"output_length": "x"}, "output_length"),
         (GOOD | {"timestamp": -1}, "timestamp"),
-        (GOOD | {"hash_ids": [4]}, "takes 3 hash_ids (one for each 512 tokens), found 1"),
+        (GOOD | {"hash_ids": [4]}, "needs 3 hash_ids (one for each 512 tokens), found 1"),
         (GOOD | {"hash_ids": [1, 2, 3, 4]}, "found 4"),
         (GOOD | {"hash_ids": [2**63, 2, 3]}, "too big"),
     ],
 )
-def test_a_broken_line_is_named(tmp_path: Path, line: object, said: str) -> None:
-    """The error gives the file, the line and what is wrong with it."""
+def test_a_broken_line_is_named(tmp_path: Path, line: object, message: str) -> None:
+    """The error names the file, the line and the problem."""
     path = write(tmp_path / "t.jsonl", GOOD, line)
     with pytest.raises(ConfigError) as caught:
         read_trace(path)
     assert caught.value.message.startswith(f"{path}:2: ")
-    assert said in caught.value.message
+    assert message in caught.value.message
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    """A missing file, an empty one, one that is not what its name says, and half of one."""
+    """They are missing, empty, of the wrong type or truncated."""
     half = tmp_path / "half.jsonl.gz"
     half.write_bytes(gzip.compress(json.dumps(GOOD).encode())[:-9])
-    for path, said in (
+    for path, message in (
         (tmp_path / "missing.jsonl", "No such file"),
         (write(tmp_path / "empty.jsonl"), "no requests"),
         (write(tmp_path / "text.jsonl.gz", GOOD), "Not a gzipped file"),
@@ -88,15 +88,15 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as caught:
             read_trace(path)
         assert caught.value.message.startswith(f"{path}: ")
-        assert said in caught.value.message
+        assert message in caught.value.message
 
 
 ids = st.lists(st.integers(-1, 3), max_size=6)
 
 
 @given(ids, ids)
-def test_keys_are_shared_exactly_as_far_as_ids_are(first: list[int], second: list[int]) -> None:
-    """Two prompts have their first n keys in common when, and only when, their first n ids are."""
+def test_prompts_share_keys_exactly_as_far_as_ids(first: list[int], second: list[int]) -> None:
+    """The first n keys are equal if, and only if, the first n ids are."""
     keys = [
         list(trace_request(0, len(ids) * BLOCK_TOKENS, 1, ids).prompt.keys)
         for ids in (first, second)
@@ -106,16 +106,16 @@ def test_keys_are_shared_exactly_as_far_as_ids_are(first: list[int], second: lis
 
 
 def workload(*times_s: float) -> Workload:
-    """Requests that come at these times."""
+    """Make a workload of requests at these times."""
     return Workload("w", [trace_request(time_s, 1, 1, []) for time_s in times_s])
 
 
-def test_speed_divides_the_times() -> None:
-    """At twice the speed requests come in half the time."""
+def test_speed_divides_arrival_times() -> None:
+    """At twice the speed, requests arrive in half the time."""
     assert [r.arrived_s for r in workload(0, 3, 8).at_speed(2).requests] == [0, 1.5, 4]
 
 
 def test_spreading_fills_the_gaps_of_a_coarse_clock() -> None:
-    """Requests of one time are dealt evenly up to the next; the last ones stay."""
+    """Requests with one time are spread evenly up to the next; the last ones stay."""
     spread = workload(0, 0, 0, 3, 3, 4, 4).spread()
     assert [r.arrived_s for r in spread.requests] == [0, 1, 2, 3, 3.5, 4, 4]

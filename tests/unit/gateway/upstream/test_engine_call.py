@@ -1,4 +1,4 @@
-"""The relay: calls to engines, and answers that are no streams."""
+"""Calls to engines, and responses that are no streams."""
 
 import asyncio
 import json
@@ -22,30 +22,30 @@ CHAT = "/v1/chat/completions"
 
 
 def call(path: str = CHAT, body: bytes = b"{}") -> EngineCall:
-    """A call with headers of all kinds."""
+    """Build a call with all kinds of headers."""
     headers = [
         (b"content-type", b"application/json"),
         (b"authorization", b"Bearer client-key"),
         (b"x-vllm-priority", b"-100"),
     ]
-    return EngineCall(path, headers, body, b"id", dispatch=[(b"x-gateway-dispatch", b"word")])
+    return EngineCall(path, headers, body, b"id", dispatch=[(b"x-gateway-dispatch", b"dispatch")])
 
 
 def script(*parts: bytes, closes: bool = False) -> Callable[[Visit], Awaitable[None]]:
-    """Answer with `parts`."""
+    """Respond with `parts`."""
 
-    async def run(tracked: Visit) -> None:
-        await tracked.send(*parts)
+    async def run(visit: Visit) -> None:
+        await visit.send(*parts)
         if closes:
-            tracked.writer.close()
+            visit.writer.close()
 
     return run
 
 
-async def test_engine_gets_its_key_and_not_the_clients(
+async def test_an_engine_gets_its_own_key_and_not_the_clients(
     start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
-    """The client's key and orders stay outside; the replica's key, id and body arrive."""
+    """The client's key and engine controls are dropped; the replica's key, id and body arrive."""
     engine = await start_engine(script(answer(b"ok")))
     await EngineClient(upstream).open(call(body=b'{"a":1}'), engine.replica())
     head, _, body = engine.requests[0].partition(b"\r\n\r\n")
@@ -55,7 +55,7 @@ async def test_engine_gets_its_key_and_not_the_clients(
         b"content-type: application/json",
         b"authorization: Bearer engine-key",
         b"x-request-id: id",
-        b"x-gateway-dispatch: word",
+        b"x-gateway-dispatch: dispatch",
         b"content-length: 7",
     }
     assert body == b'{"a":1}'
@@ -70,20 +70,20 @@ async def test_engine_gets_its_key_and_not_the_clients(
         (answer(b"{}", b"x-engine-draining: 1", status=b"503 Service Unavailable"), "draining"),
     ],
 )
-async def test_no_answer_has_a_reason(
+async def test_a_failed_call_has_a_reason(
     start_engine: StartEngine, upstream: UpstreamClient, sent: bytes, reason: str
 ) -> None:
-    """What is no answer to the client is an error that says why, for metrics and for retries."""
+    """The reason of a failure is used by metrics and retries."""
     engine = await start_engine(script(sent, closes=True))
     with pytest.raises(UpstreamFailed) as caught:
         await EngineClient(upstream).open(call(), engine.replica())
     assert caught.value.reason == reason
 
 
-async def test_an_engine_that_is_not_there_is_unreachable(
+async def test_a_stopped_engine_is_unreachable(
     start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
-    """Nobody has begun any work then."""
+    """The reason says that no engine has begun any work."""
     engine = await start_engine(script(b""))
     replica = engine.replica()
     await engine.stop()
@@ -92,10 +92,10 @@ async def test_an_engine_that_is_not_there_is_unreachable(
     assert caught.value.reason == "unreachable"
 
 
-async def test_an_answer_is_read_to_its_end(
+async def test_a_response_is_read_to_its_end(
     start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
-    """An answer in pieces is one once it is read."""
+    """The pieces of a response are joined."""
     head = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n"
     engine = await start_engine(script(head, b"ab", b"cd", b"ef"))
     response = await EngineClient(upstream).open(call(), engine.replica())
@@ -103,10 +103,10 @@ async def test_an_answer_is_read_to_its_end(
     assert response.is_finished
 
 
-async def test_a_long_answer_is_not_held(
+async def test_a_long_response_is_forwarded_in_parts(
     start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
-    """Beyond a limit bytes pass as they come, in order and once."""
+    """Bytes beyond the limit are forwarded as they arrive, in order and once."""
     body, client = b"0123456789" * (WHOLE_LIMIT // 3), Client()
     engine = await start_engine(script(answer(body)))
     response = await EngineClient(upstream).open(call(), engine.replica())
@@ -118,8 +118,10 @@ async def test_a_long_answer_is_not_held(
     assert client.is_complete
 
 
-async def test_half_an_answer_is_none(start_engine: StartEngine, upstream: UpstreamClient) -> None:
-    """An answer that breaks off while it is read raises."""
+async def test_a_response_that_breaks_off_is_an_error(
+    start_engine: StartEngine, upstream: UpstreamClient
+) -> None:
+    """Half a response is not returned."""
     begun = b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nhalf"
     engine = await start_engine(script(begun, closes=True))
     response = await EngineClient(upstream).open(call(), engine.replica())
@@ -127,10 +129,10 @@ async def test_half_an_answer_is_none(start_engine: StartEngine, upstream: Upstr
         await read_whole(response)
 
 
-async def test_tokens_are_asked_of_the_engine(
+async def test_tokenize_asks_the_engine(
     start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
-    """The engine's own count, under the gateway's key and the request's id."""
+    """The call has the gateway's key and the request's id."""
     body = json.dumps({"count": 2, "max_model_len": 9, "tokens": [7, 8]}).encode()
     engine = await start_engine(script(answer(body)))
     replica = engine.replica((CHAT, TOKENIZE))
@@ -143,30 +145,30 @@ async def test_tokens_are_asked_of_the_engine(
 
 
 @pytest.mark.parametrize("routes", [(CHAT,), (CHAT, TOKENIZE)])
-async def test_tokens_of_an_engine_that_cannot_tell(
+async def test_tokenize_returns_none_if_the_engine_cannot(
     start_engine: StartEngine, upstream: UpstreamClient, routes: tuple[str, ...]
 ) -> None:
-    """An engine without the route, or one that refuses, gives none."""
+    """It lacks the route, or rejects the call."""
     engine = await start_engine(script(answer(b"{}", status=b"400 Bad Request")))
     assert await EngineClient(upstream).tokenize(call(TOKENIZE), engine.replica(routes)) is None
     assert len(engine.requests) == (TOKENIZE in routes)
 
 
-async def test_tokens_of_an_engine_that_fails(
+async def test_tokenize_raises_if_the_engine_fails(
     start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
-    """Another engine may do better."""
+    """Another engine may succeed."""
     engine = await start_engine(script(answer(b"{}", status=b"500 Oh")))
     with pytest.raises(UpstreamFailed):
         await EngineClient(upstream).tokenize(call(TOKENIZE), engine.replica((TOKENIZE,)))
 
 
 async def test_close_closes_the_connections(start_engine: StartEngine) -> None:
-    """The relay's owner gets rid of kept connections through it."""
-    relay = EngineClient(UpstreamClient())
+    """Closing the client closes the pooled connections."""
+    client = EngineClient(UpstreamClient())
     engine = await start_engine(script(answer(b"ok")))
-    response = await relay.open(call(), engine.replica())
+    response = await client.open(call(), engine.replica())
     await read_whole(response)
     assert not engine.gone.is_set()
-    await relay.close()
+    await client.close()
     await asyncio.wait_for(engine.gone.wait(), PATIENCE_S)

@@ -1,4 +1,4 @@
-"""Server-sent events: kept whole, and ended in each API's own words."""
+"""Server-sent events: buffered until whole, and ended as each API does."""
 
 import json
 from itertools import pairwise
@@ -17,46 +17,46 @@ BROKEN = UpstreamFailed("The engine broke off.")
     st.lists(st.sampled_from([b"data: x", b"\n", b"\r", b"\r\n", b"\n\n", b"\r\n\r\n", b":"])),
     st.sets(st.integers(0, 100)),
 )
-def test_events_pass_whole_and_unchanged(pieces: list[bytes], cuts: set[int]) -> None:
-    """However a stream is cut, what passes ends with an event, and nothing is lost or added."""
+def test_only_whole_events_are_released_unchanged(pieces: list[bytes], cuts: set[int]) -> None:
+    """However a stream is split, released bytes end with an event; none are lost or added."""
     raw = b"".join(pieces)
     edges = [0, *sorted(cut for cut in cuts if cut < len(raw)), len(raw)]
-    events = WholeEvents()
-    passed = [events.feed(raw[start:end]) for start, end in pairwise(edges)]
-    assert all(part == b"" or part.endswith((b"\n\n", b"\r\n\r\n")) for part in passed)
-    held = events.flush()
-    assert b"".join(passed) + held == raw
-    assert b"\n\n" not in held
-    assert b"\r\n\r\n" not in held
+    buffer = WholeEvents()
+    released = [buffer.feed(raw[start:end]) for start, end in pairwise(edges)]
+    assert all(part == b"" or part.endswith((b"\n\n", b"\r\n\r\n")) for part in released)
+    buffered = buffer.flush()
+    assert b"".join(released) + buffered == raw
+    assert b"\n\n" not in buffered
+    assert b"\r\n\r\n" not in buffered
 
 
-def test_cut_drops_the_beginning_of_an_event() -> None:
-    """After a break in the middle of an event, a new event can follow at once."""
-    events = WholeEvents()
-    assert events.feed(b'data: 1\n\ndata: {"half') == b"data: 1\n\n"
-    assert events.cut() == b""
-    assert events.flush() == b""
+def test_discarding_drops_half_an_event() -> None:
+    """After a break within an event, a new event may follow at once."""
+    buffer = WholeEvents()
+    assert buffer.feed(b'data: 1\n\ndata: {"half') == b"data: 1\n\n"
+    assert buffer.cut() == b""
+    assert buffer.flush() == b""
 
 
-def test_huge_event_passes_in_pieces_and_is_closed_when_cut() -> None:
-    """An event over the limit is not held for ever; when it breaks, it is ended first."""
-    events = WholeEvents()
+def test_an_oversized_event_is_released_in_pieces_and_ended_when_discarded() -> None:
+    """An event over the limit is not buffered for ever; if it breaks, it is ended first."""
+    buffer = WholeEvents()
     huge = b"data: " + b"x" * EVENT_LIMIT
-    assert events.feed(huge) == huge
-    assert events.cut() == b"\n\n"
-    assert events.feed(b"\n\n") == b"\n\n"
-    assert events.cut() == b""
+    assert buffer.feed(huge) == huge
+    assert buffer.cut() == b"\n\n"
+    assert buffer.feed(b"\n\n") == b"\n\n"
+    assert buffer.cut() == b""
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
-def test_broken_completion_ends_with_an_error_and_done(path: str) -> None:
+def test_a_broken_completion_ends_with_an_error_and_done(path: str) -> None:
     """OpenAI's streams get the error as data, and then their usual end."""
     data, done, rest = error_event(BROKEN, path, b"").split(b"\n\n")
     assert json.loads(data.removeprefix(b"data: ")) == json.loads(BROKEN.body())
     assert (done, rest) == (b"data: [DONE]", b"")
 
 
-def test_broken_message_ends_with_anthropics_error_event() -> None:
+def test_a_broken_message_ends_with_anthropics_error_event() -> None:
     """Anthropic's streams get an event of the name and shape its SDK raises for."""
     event, data, end = error_event(BROKEN, "/v1/messages", b"").split(b"\n", 2)
     assert (event, end) == (b"event: error", b"\n")
@@ -72,7 +72,7 @@ def test_broken_message_ends_with_anthropics_error_event() -> None:
         (b'data: {"sequence_number":3,"delta":"\\"sequence_number\\":99"}\n\n', 4),
     ],
 )
-def test_broken_response_ends_with_a_numbered_error_event(last: bytes, number: int) -> None:
+def test_a_broken_response_ends_with_a_numbered_error_event(last: bytes, number: int) -> None:
     """The Responses API's error event continues the numbering of the stream."""
     event, data, end = error_event(BROKEN, "/v1/responses", last).split(b"\n", 2)
     assert (event, end) == (b"event: error", b"\n")
@@ -99,6 +99,6 @@ def test_broken_response_ends_with_a_numbered_error_event(last: bytes, number: i
         (b": comment\n\nevent: e\n\n", [b"", b""]),
     ],
 )
-def test_events_are_taken_apart(events: bytes, payloads: list[bytes]) -> None:
-    """Whatever their lines end with, each gives its data."""
+def test_events_are_split_and_their_data_extracted(events: bytes, payloads: list[bytes]) -> None:
+    """All kinds of line ends are understood."""
     assert [payload(event) for event in split(events)] == payloads

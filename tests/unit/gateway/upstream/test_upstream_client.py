@@ -1,4 +1,4 @@
-"""The HTTP client of engines: what it makes of good, strange and broken answers."""
+"""The HTTP client for engines: valid, unusual and broken responses."""
 
 import asyncio
 import socket
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import UpstreamFailed
 from gateway.upstream.client import UpstreamClient
-from gateway.upstream.connection import Connection
+from gateway.upstream.connection import UpstreamConnection
 from gateway.upstream.response import HIGH_WATER, EngineResponse
 from tests.unit.conftest import PATIENCE_S, StartEngine, Visit, answer, chunked
 
@@ -20,26 +20,26 @@ END = b"0\r\n\r\n"
 
 
 def script(*parts: bytes) -> Callable[[Visit], Awaitable[None]]:
-    """Answer every request with `parts` and keep the connection."""
+    """Respond to every request with `parts` and keep the connection."""
 
-    async def run(tracked: Visit) -> None:
-        await tracked.send(*parts)
+    async def run(visit: Visit) -> None:
+        await visit.send(*parts)
 
     return run
 
 
 def closing_script(*parts: bytes) -> Callable[[Visit], Awaitable[None]]:
-    """Answer with `parts` and close."""
+    """Respond with `parts` and close the connection."""
 
-    async def run(tracked: Visit) -> None:
-        await tracked.send(*parts)
-        tracked.writer.close()
+    async def run(visit: Visit) -> None:
+        await visit.send(*parts)
+        visit.writer.close()
 
     return run
 
 
 async def read_all(response: EngineResponse) -> bytes:
-    """The whole body."""
+    """Read the whole body."""
     chunks = []
     while chunk := await response.read():
         chunks.append(chunk)
@@ -53,7 +53,7 @@ async def post(
     return await upstream.request(address, "POST", "/x", [(b"a", b"b")], body)
 
 
-async def test_request_reaches_the_engine_as_written(
+async def test_a_request_reaches_the_engine_as_written(
     start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
     """Method, target, host, headers, length and body arrive in one valid request."""
@@ -83,14 +83,14 @@ async def test_request_reaches_the_engine_as_written(
         (tuple(bytes([b]) for b in CHUNKED + chunked(b"tri", b"ckle") + END), 200, b"trickle"),
     ],
 )
-async def test_answer_is_read_and_its_connection_kept(
+async def test_a_response_is_read_and_its_connection_reused(
     start_engine: StartEngine,
     upstream: UpstreamClient,
     parts: tuple[bytes, ...],
     status: int,
     body: bytes,
 ) -> None:
-    """Every way to end an answer is understood, and the next request takes the same connection."""
+    """Every way to end a response is understood, and the next request reuses the connection."""
     engine = await start_engine(script(*parts))
     for _ in range(2):
         response = await post(upstream, engine.address)
@@ -99,10 +99,10 @@ async def test_answer_is_read_and_its_connection_kept(
     assert engine.connections == 1
 
 
-async def test_informational_headers_are_not_the_answers(
+async def test_informational_headers_are_dropped(
     start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
-    """The headers of a 103 do not end up in the final answer."""
+    """The headers of a 103 do not appear in the final response."""
     early = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"
     engine = await start_engine(script(early + answer(b"")))
     response = await post(upstream, engine.address)
@@ -112,37 +112,37 @@ async def test_informational_headers_are_not_the_answers(
 async def test_trailers_are_not_headers(
     start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
-    """What comes behind the body does not change headers that may have been passed on."""
+    """Trailers do not change headers that may have been forwarded."""
     engine = await start_engine(script(CHUNKED + chunked(b"a"), b"0\r\nx-trailer: 1\r\n\r\n"))
     response = await post(upstream, engine.address)
     assert await read_all(response) == b"a"
     assert response.headers == [(b"transfer-encoding", b"chunked")]
 
 
-async def test_answer_without_length_ends_with_its_connection(
+async def test_a_response_without_length_ends_with_its_connection(
     start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
-    """HTTP/1.0's way is understood, and is not an error."""
+    """This is how HTTP/1.0 works, and no error."""
     engine = await start_engine(closing_script(b"HTTP/1.1 200 OK\r\n\r\n", b"all of", b" it"))
     response = await post(upstream, engine.address)
     assert await read_all(response) == b"all of it"
     assert response.is_finished
 
 
-async def test_connection_close_is_obeyed(
+async def test_connection_close_is_honoured(
     start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
-    """A connection the engine wants closed is not used again."""
+    """A connection that the engine wants closed is not reused."""
     engine = await start_engine(script(answer(b"ok", b"connection: close")))
     for _ in range(2):
         assert await read_all(await post(upstream, engine.address)) == b"ok"
     assert engine.connections == 2
 
 
-async def test_unfinished_answer_costs_its_connection(
+async def test_closing_an_unfinished_response_closes_its_connection(
     start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
-    """Closing an answer early makes the engine notice, and its connection is never reused."""
+    """The engine notices, and the connection is not reused."""
     engine = await start_engine(script(CHUNKED + chunked(b"first")))
     response = await post(upstream, engine.address)
     assert await response.read() == b"first"
@@ -152,10 +152,10 @@ async def test_unfinished_answer_costs_its_connection(
     assert engine.connections == 2
 
 
-async def test_closing_a_finished_answer_keeps_its_connection(
+async def test_closing_a_finished_response_keeps_its_connection(
     start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
-    """`close()` after the end is harmless."""
+    """`close()` after the end has no effect."""
     engine = await start_engine(script(answer(b"ok")))
     for _ in range(2):
         response = await post(upstream, engine.address)
@@ -164,16 +164,16 @@ async def test_closing_a_finished_answer_keeps_its_connection(
     assert engine.connections == 1
 
 
-async def test_stale_connection_is_replaced(
+async def test_a_stale_connection_is_replaced(
     start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
-    """A kept connection that closes before any answer costs nothing: a fresh one is tried."""
+    """If a pooled connection closes before any response, a new one is tried."""
 
-    async def only_one_each(tracked: Visit) -> None:
-        if tracked.number == 0:
-            await tracked.send(answer(b"ok"))
+    async def only_one_each(visit: Visit) -> None:
+        if visit.number == 0:
+            await visit.send(answer(b"ok"))
         else:
-            tracked.writer.close()
+            visit.writer.close()
 
     engine = await start_engine(only_one_each)
     for _ in range(2):
@@ -182,17 +182,17 @@ async def test_stale_connection_is_replaced(
 
 
 @pytest.mark.parametrize("on_reused", [b"", b"HTTP/1.1 200 OK\r\n"])
-async def test_request_is_not_repeated_more_than_once(
+async def test_a_request_is_repeated_at_most_once(
     start_engine: StartEngine, upstream: UpstreamClient, on_reused: bytes
 ) -> None:
-    """Neither after a byte of an answer nor on a fresh connection is a request sent again."""
+    """It is not repeated after a byte of a response, nor over a new connection."""
 
-    async def run(tracked: Visit) -> None:
+    async def run(visit: Visit) -> None:
         if len(engine.requests) == 1:
-            await tracked.send(answer(b"ok"))
+            await visit.send(answer(b"ok"))
         else:
-            await tracked.send(on_reused)
-            tracked.writer.close()
+            await visit.send(on_reused)
+            visit.writer.close()
 
     engine = await start_engine(run)
     await read_all(await post(upstream, engine.address))
@@ -201,18 +201,18 @@ async def test_request_is_not_repeated_more_than_once(
     assert len(engine.requests) == (2 if on_reused else 3)
 
 
-async def test_fresh_connection_that_closes_is_a_failure(
+async def test_a_new_connection_that_closes_is_a_failure(
     start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
-    """A request whose first connection closes without an answer is not sent twice."""
+    """A request whose first connection is new and closes is not sent twice."""
     engine = await start_engine(closing_script())
     with pytest.raises(UpstreamFailed):
         await post(upstream, engine.address)
     assert len(engine.requests) == 1
 
 
-async def test_refused_connection_is_a_failure(upstream: UpstreamClient) -> None:
-    """Nobody listening: a failure without internals."""
+async def test_a_refused_connection_is_a_failure(upstream: UpstreamClient) -> None:
+    """The message has no internals."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
@@ -222,7 +222,7 @@ async def test_refused_connection_is_a_failure(upstream: UpstreamClient) -> None
 
 @pytest.mark.asyncio(loop_factories=["asyncio"])  # uvloop's methods cannot be replaced
 async def test_connecting_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An address that never answers fails after the connect timeout."""
+    """Connecting to an address that never responds fails after the timeout."""
 
     async def never(*_: object, **__: object) -> None:
         await asyncio.Event().wait()
@@ -242,15 +242,15 @@ async def test_connecting_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 @pytest.mark.parametrize("is_reset", [False, True])
-async def test_broken_answer_yields_what_came_and_then_fails(
+async def test_a_broken_response_yields_what_arrived_and_then_fails(
     start_engine: StartEngine, upstream: UpstreamClient, sent: bytes, is_reset: bool
 ) -> None:
-    """What arrived before the break is delivered; the end is an error, never a silent one."""
+    """The reader gets the bytes before the break, then an error: no break is silent."""
 
-    async def run(tracked: Visit) -> None:
-        await tracked.send(sent)
-        await (tracked.reset() if is_reset else asyncio.sleep(0.01))
-        tracked.writer.close()
+    async def run(visit: Visit) -> None:
+        await visit.send(sent)
+        await (visit.reset() if is_reset else asyncio.sleep(0.01))
+        visit.writer.close()
 
     engine = await start_engine(run)
     response = await post(upstream, engine.address)
@@ -274,16 +274,16 @@ async def test_broken_answer_yields_what_came_and_then_fails(
 async def test_garbage_is_a_failure_without_internals(
     start_engine: StartEngine, upstream: UpstreamClient, garbage: bytes
 ) -> None:
-    """What is not HTTP becomes our own error, in our own words."""
+    """Bytes that are not HTTP become the gateway's own error."""
     engine = await start_engine(script(garbage))
-    with pytest.raises(UpstreamFailed, match=r"^The engine's answer was not valid HTTP\.$"):
+    with pytest.raises(UpstreamFailed, match=r"^The engine's response is not valid HTTP\.$"):
         await post(upstream, engine.address)
 
 
 async def test_garbage_inside_a_body_is_a_failure(
     start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
-    """A chunk without a length ends the answer with an error, after what was good."""
+    """A chunk without a length is an error, after the bytes before it."""
     engine = await start_engine(script(CHUNKED + chunked(b"good"), b"zz\r\n"))
     response = await post(upstream, engine.address)
     assert await response.read() == b"good"
@@ -291,40 +291,40 @@ async def test_garbage_inside_a_body_is_a_failure(
         await response.read()
 
 
-async def test_endless_head_is_a_failure(
+async def test_an_endless_head_is_a_failure(
     start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
-    """An engine cannot fill our memory with headers."""
+    """An engine cannot fill the memory with headers."""
 
-    async def run(tracked: Visit) -> None:
-        await tracked.send(b"HTTP/1.1 200 OK\r\n")
-        while not tracked.writer.is_closing():
-            await tracked.send(b"x: " + b"y" * 65536 + b"\r\n")
+    async def run(visit: Visit) -> None:
+        await visit.send(b"HTTP/1.1 200 OK\r\n")
+        while not visit.writer.is_closing():
+            await visit.send(b"x: " + b"y" * 65536 + b"\r\n")
 
     engine = await start_engine(run)
-    with pytest.raises(UpstreamFailed, match="too large a head"):
+    with pytest.raises(UpstreamFailed, match=r"headers of the engine.s response are too large"):
         await asyncio.wait_for(post(upstream, engine.address), PATIENCE_S)
 
 
 @pytest.mark.parametrize("surplus", [answer(b"smuggled"), b"garbage"])
-async def test_surplus_bytes_never_answer_another_request(
+async def test_surplus_bytes_never_become_another_response(
     start_engine: StartEngine, upstream: UpstreamClient, surplus: bytes
 ) -> None:
-    """A connection on which more came than was asked for is dropped."""
+    """A connection with bytes after the response is closed."""
     engine = await start_engine(script(answer(b"ok") + surplus))
     for _ in range(2):
         assert await read_all(await post(upstream, engine.address)) == b"ok"
     assert engine.connections == 2
 
 
-async def test_early_answer_is_read_while_the_body_is_being_sent(
+async def test_an_early_response_is_read_while_the_body_is_being_sent(
     start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
-    """An engine that refuses a large body is heard, and its connection is not reused."""
+    """The response of an engine that rejects a large body is read; its connection is not reused."""
 
-    async def refuse(tracked: Visit) -> None:
-        await tracked.send(answer(b"too large", status=b"413 Content Too Large"))
-        await tracked.until_gone()
+    async def refuse(visit: Visit) -> None:
+        await visit.send(answer(b"too large", status=b"413 Content Too Large"))
+        await visit.until_gone()
 
     engine = await start_engine(refuse)
     for _ in range(2):
@@ -335,39 +335,39 @@ async def test_early_answer_is_read_while_the_body_is_being_sent(
     assert engine.connections == 2
 
 
-async def test_large_body_arrives_whole(
+async def test_a_large_body_arrives_whole(
     start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
-    """A body above the size that is copied behind its head arrives unchanged."""
+    """A body too large to be appended to its head arrives unchanged."""
     body = bytes(range(256)) * 8192
     engine = await start_engine(script(answer(b"ok")))
     await read_all(await post(upstream, engine.address, body))
     assert engine.requests[0].partition(b"\r\n\r\n")[2] == body
 
 
-async def test_what_has_arrived_comes_as_one_chunk(
+async def test_chunks_that_arrived_are_read_as_one(
     start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
-    """Chunks that pile up while the reader is busy are joined."""
+    """Chunks that arrive while the reader is busy are joined."""
     all_sent = asyncio.Event()
 
-    async def pile_up(tracked: Visit) -> None:
-        await tracked.send(CHUNKED, *(chunked(b"%02d" % i) for i in range(50)), END)
+    async def pile_up(visit: Visit) -> None:
+        await visit.send(CHUNKED, *(chunked(b"%02d" % i) for i in range(50)), END)
         all_sent.set()
 
     engine = await start_engine(pile_up)
     response = await post(upstream, engine.address)
     await asyncio.wait_for(all_sent.wait(), PATIENCE_S)
-    while response._connection is not None:  # noqa: ASYNC110 - nothing tells, and no one reads
+    while response._connection is not None:  # noqa: ASYNC110 - there is no event to wait for
         await asyncio.sleep(0.001)
     assert await response.read() == b"".join(b"%02d" % i for i in range(50))
     assert response.is_finished
 
 
-async def test_slow_reader_gets_everything(
+async def test_a_slow_reader_gets_everything(
     start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
-    """An engine held back by a slow reader goes on when there is room again."""
+    """An engine paused for a slow reader is read again when there is room."""
     body = bytes(range(256)) * (64 * HIGH_WATER // 256)
     engine = await start_engine(script(answer(body)))
     response = await post(upstream, engine.address)
@@ -378,15 +378,15 @@ async def test_slow_reader_gets_everything(
     assert engine.connections == 1
 
 
-async def test_cancelled_request_is_dropped_at_the_engine(
+async def test_a_cancelled_request_closes_its_connection(
     start_engine: StartEngine, upstream: UpstreamClient
 ) -> None:
-    """Cancelling while the engine thinks closes the connection at once."""
+    """Cancelling before the response begins closes the connection at once."""
     thinking = asyncio.Event()
 
-    async def think(tracked: Visit) -> None:
+    async def think(visit: Visit) -> None:
         thinking.set()
-        await tracked.until_gone()
+        await visit.until_gone()
         engine.gone.set()
 
     engine = await start_engine(think)
@@ -399,7 +399,7 @@ async def test_cancelled_request_is_dropped_at_the_engine(
 
 
 async def test_idle_connections_are_closed(start_engine: StartEngine) -> None:
-    """A connection nobody uses is closed by us before the engine does it."""
+    """The client closes an unused connection before the engine does."""
     client = UpstreamClient(idle_s=0.03)
     engine = await start_engine(script(answer(b"ok")))
     await read_all(await post(client, engine.address))
@@ -408,14 +408,14 @@ async def test_idle_connections_are_closed(start_engine: StartEngine) -> None:
     await client.close()
 
 
-async def test_no_more_than_max_idle_are_kept(start_engine: StartEngine) -> None:
-    """Connections above the bound are closed when their answers are complete."""
+async def test_at_most_max_idle_connections_are_kept(start_engine: StartEngine) -> None:
+    """Connections above the limit are closed when their responses are complete."""
     client = UpstreamClient(max_idle=1)
-    everyone = asyncio.Barrier(3)
+    all_requests = asyncio.Barrier(3)
 
-    async def together(tracked: Visit) -> None:
-        await everyone.wait()
-        await tracked.send(answer(b"ok"))
+    async def together(visit: Visit) -> None:
+        await all_requests.wait()
+        await visit.send(answer(b"ok"))
 
     engine = await start_engine(together)
     for response in await asyncio.gather(*(post(client, engine.address) for _ in range(3))):
@@ -425,8 +425,8 @@ async def test_no_more_than_max_idle_are_kept(start_engine: StartEngine) -> None
     await client.close()
 
 
-async def test_close_drops_everything(start_engine: StartEngine) -> None:
-    """After `close()` no answer goes on and no request is taken."""
+async def test_close_aborts_responses_and_rejects_requests(start_engine: StartEngine) -> None:
+    """After `close()` no response continues and no request is accepted."""
     client = UpstreamClient()
     engine = await start_engine(script(CHUNKED))
     response = await post(client, engine.address)
@@ -438,8 +438,10 @@ async def test_close_drops_everything(start_engine: StartEngine) -> None:
     await asyncio.wait_for(engine.gone.wait(), PATIENCE_S)
 
 
-async def test_ipv6_host_is_bracketed(start_engine: StartEngine, upstream: UpstreamClient) -> None:
-    """An IPv6 address is connected to, and named as RFC 9110 wants it."""
+async def test_an_ipv6_host_is_bracketed(
+    start_engine: StartEngine, upstream: UpstreamClient
+) -> None:
+    """The client connects to an IPv6 address and names it as RFC 9110 requires."""
     try:
         engine = await start_engine(script(answer(b"ok")), host="::1")
     except OSError:
@@ -449,17 +451,17 @@ async def test_ipv6_host_is_bracketed(start_engine: StartEngine, upstream: Upstr
 
 
 class FakeTransport(asyncio.Transport):
-    """Records what a connection asks of its transport."""
+    """Transport that records the calls of its connection."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[str] = []
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Drop it."""
+        """Discard the data."""
 
     def get_write_buffer_size(self) -> int:
-        """Nothing waits."""
+        """Report an empty buffer."""
         return 0
 
     def is_closing(self) -> bool:
@@ -467,21 +469,21 @@ class FakeTransport(asyncio.Transport):
         return "abort" in self.calls
 
     def abort(self) -> None:
-        """Remember it."""
+        """Record the call."""
         self.calls.append("abort")
 
     def pause_reading(self) -> None:
-        """Remember it."""
+        """Record the call."""
         self.calls.append("pause")
 
     def resume_reading(self) -> None:
-        """Remember it."""
+        """Record the call."""
         self.calls.append("resume")
 
 
-def wired() -> tuple[Connection, FakeTransport, EngineResponse]:
-    """A connection on a fake transport, with a request sent."""
-    connection = Connection(("h", 1), lambda _: None, lambda _: None)
+def connected() -> tuple[UpstreamConnection, FakeTransport, EngineResponse]:
+    """Return a connection on a fake transport, with a request sent."""
+    connection = UpstreamConnection(("h", 1), lambda _: None, lambda _: None)
     transport = FakeTransport()
     connection.connection_made(transport)
     return connection, transport, connection.send(b"", b"")
@@ -493,19 +495,19 @@ def wired() -> tuple[Connection, FakeTransport, EngineResponse]:
     cuts=st.sets(st.integers(0, 400)),
     is_chunked=st.booleans(),
 )
-def test_any_segmentation_gives_the_same_answer(
+def test_any_segmentation_gives_the_same_response(
     chunks: list[bytes], cuts: set[int], is_chunked: bool
 ) -> None:
-    """However TCP cuts the bytes, status and body come out the same and the connection is free."""
+    """However TCP splits the bytes, status and body are the same and the connection is free."""
     body = b"".join(chunks)
     raw = CHUNKED + chunked(*chunks) + END if is_chunked else answer(body)
     edges = [0, *sorted(cut for cut in cuts if cut < len(raw)), len(raw)]
 
     async def run() -> tuple[int, bytes, bool]:
-        connection, _, response = wired()
+        connection, _, response = connected()
         for start, end in pairwise(edges):
             connection.data_received(raw[start:end])
-        await response.begin()
+        await response.wait_for_head()
         return response.status, await read_all(response), connection.is_usable
 
     assert asyncio.run(run()) == (200, body, True)
@@ -513,15 +515,15 @@ def test_any_segmentation_gives_the_same_answer(
 
 @settings(deadline=None)
 @given(st.binary(max_size=200))
-def test_any_bytes_are_an_answer_or_a_failure(raw: bytes) -> None:
-    """Whatever an engine sends before it closes, nothing but our own error comes out."""
+def test_any_bytes_are_a_response_or_a_failure(raw: bytes) -> None:
+    """Whatever an engine sends before it closes, only the gateway's own error is raised."""
 
     async def run() -> None:
-        connection, _, response = wired()
+        connection, _, response = connected()
         connection.data_received(b"HTTP/1.1 200 OK\r\n" + raw)
         connection.connection_lost(None)
         try:
-            await response.begin()
+            await response.wait_for_head()
             await read_all(response)
         except UpstreamFailed:
             assert not response.is_finished
@@ -529,9 +531,9 @@ def test_any_bytes_are_an_answer_or_a_failure(raw: bytes) -> None:
     asyncio.run(run())
 
 
-async def test_engine_is_paused_at_high_water_and_resumed_by_reading() -> None:
-    """Unread bytes above the mark stop the reading of the socket, and reading starts it again."""
-    connection, transport, response = wired()
+async def test_reading_from_the_engine_pauses_at_high_water() -> None:
+    """Unread bytes above the mark pause the socket, and reading resumes it."""
+    connection, transport, response = connected()
     connection.data_received(b"HTTP/1.1 200 OK\r\ncontent-length: 999999999\r\n\r\n")
     connection.data_received(b"x" * HIGH_WATER)
     assert transport.calls == []

@@ -1,4 +1,4 @@
-"""The lab: routing policies over workloads, on simulated engines in virtual time."""
+"""Simulation of routing policies on workloads, with engines in virtual time."""
 
 import json
 import os
@@ -18,9 +18,9 @@ from gateway.errors import ConfigError
 from gateway.routing.policies.registry import POLICIES
 from gateway.simulation.batching import EngineSpeeds
 from gateway.simulation.engine import Outcome
-from gateway.simulation.lab import simulate
-from gateway.simulation.scores import Score, infinite_cache_hit_rate, percentile
+from gateway.simulation.scores import PolicyResult, infinite_cache_hit_rate, percentile
 from gateway.simulation.setting import LabSettings
+from gateway.simulation.simulator import simulate
 from gateway.simulation.timeline import Timeline
 from gateway.simulation.trace import BLOCK_TOKENS, TraceRequest, Workload, trace_request
 from gateway.simulation.workloads import generated
@@ -29,111 +29,111 @@ ROOT = Path(__file__).parents[4]
 COUNT = 1200
 
 
-def setting(
+def settings(
     replicas: int = 8, blocks: int = 600, routers: int = 1, *, is_priority: bool = True
 ) -> LabSettings:
-    """Replicas with the default figures."""
+    """Make settings with the default profile of engines."""
     engine = EngineSpeeds(kv_blocks=blocks, block_size=BLOCK_TOKENS)
     return LabSettings(replicas=replicas, engine=engine, routers=routers, is_priority=is_priority)
 
 
-def score(workload: Workload, policy: str, on: LabSettings) -> Score:
-    """A policy's figures."""
-    return Score.of(policy, simulate(workload, policy, on), on.replicas)
+def result(workload: Workload, policy: str, settings: LabSettings) -> PolicyResult:
+    """Simulate one policy."""
+    return PolicyResult.of(policy, simulate(workload, policy, settings), settings.replicas)
 
 
 def workload(*requests: TraceRequest) -> Workload:
-    """These requests."""
+    """Make a workload of these requests."""
     return Workload("w", requests)
 
 
-def test_one_request_takes_the_time_its_steps_take() -> None:
-    """Three steps read 10,000 tokens, nine more make the rest of the answer."""
+def test_one_request_takes_as_long_as_its_steps() -> None:
+    """Three steps compute 10,000 tokens, nine more the rest of the answer."""
     (outcome,) = simulate(
-        workload(trace_request(1.0, 10_000, 10, range(20))), "marginal", setting()
+        workload(trace_request(1.0, 10_000, 10, range(20))), "marginal", settings()
     )
     assert outcome.first_token_s == pytest.approx(1.0 + 3 * 0.012 + 10_000 * 0.0001)
-    assert outcome.ended_s == pytest.approx(outcome.first_token_s + 9 * (0.012 + 0.0002))
+    assert outcome.finished_s == pytest.approx(outcome.first_token_s + 9 * (0.012 + 0.0002))
     assert outcome.cached_tokens == 0
 
 
-def test_the_second_of_two_equal_prompts_finds_the_first_ones_blocks() -> None:
-    """It goes to the same replica, and computes only what is not a whole block there."""
+def test_the_second_of_two_equal_prompts_finds_cached_blocks() -> None:
+    """It goes to the same replica and computes only its last block."""
     first = trace_request(0.0, 5000, 5, range(10))
     second = trace_request(9.0, 5000, 5, range(10))
-    outcomes = simulate(workload(first, second), "marginal", setting())
+    outcomes = simulate(workload(first, second), "marginal", settings())
     assert outcomes[0].replica == outcomes[1].replica
     assert outcomes[1].cached_tokens == 9 * BLOCK_TOKENS
 
 
 def test_a_burst_is_spread_although_no_telemetry_has_arrived() -> None:
-    """A router counts what it has just sent itself."""
+    """A router counts the requests that it has just sent."""
     burst = [trace_request(0.0, 3000, 5, [6 * i + j for j in range(6)]) for i in range(8)]
-    outcomes = simulate(workload(*burst), "marginal", setting())
+    outcomes = simulate(workload(*burst), "marginal", settings())
     assert sorted(o.replica for o in outcomes) == list(range(8))
 
 
-def test_every_request_is_answered_once_and_in_order() -> None:
-    """Outcomes belong to the requests, and nobody is done before having come."""
+def test_every_request_has_one_outcome_in_order() -> None:
+    """Each outcome belongs to its request and follows the arrival."""
     requests = generated("agents", 400)
-    outcomes = simulate(requests, "least-pending", setting(replicas=2, routers=3))
+    outcomes = simulate(requests, "least-pending", settings(replicas=2, routers=3))
     assert [o.request for o in outcomes] == list(requests.requests)
-    assert all(o.request.arrived_s < o.first_token_s <= o.ended_s for o in outcomes)
+    assert all(o.request.arrived_s < o.first_token_s <= o.finished_s for o in outcomes)
 
 
 def test_the_same_arguments_give_the_same_figures() -> None:
-    """Nothing depends on the time of day or on chance."""
-    first, second = (score(generated("tenants", 300), "marginal", setting()) for _ in range(2))
+    """They depend neither on the time of day nor on chance."""
+    first, second = (result(generated("tenants", 300), "marginal", settings()) for _ in range(2))
     assert first == second
 
 
-def test_marginal_keeps_tenants_where_their_prefixes_are() -> None:
-    """It comes close to one infinite cache, and far beyond a policy that sees load only."""
+def test_marginal_sends_tenants_where_their_prefixes_are() -> None:
+    """Its hit rate is close to an infinite cache, and far above a policy that sees only load."""
     tenants = generated("tenants", COUNT)
-    marginal = score(tenants, "marginal", setting())
-    least_pending = score(tenants, "least-pending", setting())
+    marginal = result(tenants, "marginal", settings())
+    least_pending = result(tenants, "least-pending", settings())
     assert marginal.hit_rate > 0.98 * infinite_cache_hit_rate(tenants)
     assert marginal.hit_rate > 2 * least_pending.hit_rate
     assert marginal.e2e_mean_s < 0.5 * least_pending.e2e_mean_s
 
 
 def test_marginal_spreads_a_hot_prefix() -> None:
-    """All have it before long: affinity makes no crowd."""
-    hot = score(generated("hot", COUNT), "marginal", setting())
+    """Soon all replicas have it, so that affinity overloads none."""
+    hot = result(generated("hot", COUNT), "marginal", settings())
     assert hot.imbalance < 1.1
     assert hot.hit_rate > 0.9
     assert hot.ttft_p99_s < 1.0
 
 
-def test_four_routers_know_as_much_as_one() -> None:
-    """Telemetry tells each what the others did."""
+def test_four_routers_route_as_well_as_one() -> None:
+    """Telemetry shows each router what the others did."""
     agents = generated("agents", COUNT)
-    one, four = (score(agents, "marginal", setting(routers=n)) for n in (1, 4))
+    one, four = (result(agents, "marginal", settings(routers=n)) for n in (1, 4))
     assert four.hit_rate > one.hit_rate - 0.02
 
 
-def test_priorities_let_short_prompts_pass_long_ones() -> None:
-    """Of those that wait, the one with little to compute starts first."""
+def test_priorities_let_short_prompts_overtake_long_ones() -> None:
+    """The waiting request with the least to compute starts first."""
     long = [trace_request(0.0, 20_000, 2, [100 * i + j for j in range(40)]) for i in range(5)]
     short = trace_request(0.1, 200, 2, [])
     ordered, fifo = (
-        simulate(workload(*long, short), "marginal", setting(1, is_priority=is_priority))
+        simulate(workload(*long, short), "marginal", settings(1, is_priority=is_priority))
         for is_priority in (True, False)
     )
     assert ordered[-1].first_token_s < ordered[-2].first_token_s
     assert fifo[-1].first_token_s >= fifo[-2].first_token_s
 
 
-def test_a_request_that_never_fits_is_refused_before_anything_runs() -> None:
-    """The error names the request, its size and the room there is."""
+def test_a_request_that_never_fits_is_rejected_at_the_start() -> None:
+    """The error names the request, its size and the size of the cache."""
     fits, larger = trace_request(0, 4000, 96, range(8)), trace_request(0, 4000, 97, range(8))
-    assert simulate(workload(fits), "marginal", setting(blocks=8))
+    assert simulate(workload(fits), "marginal", settings(blocks=8))
     with pytest.raises(ConfigError, match=r"request 2 takes 4000 prompt and 97 answer .* 4096"):
-        simulate(workload(fits, larger), "marginal", setting(blocks=8))
+        simulate(workload(fits, larger), "marginal", settings(blocks=8))
 
 
 def brute_force_hit_rate(requests: Sequence[TraceRequest]) -> float:
-    """For each prompt the longest beginning that any earlier prompt has, in whole blocks."""
+    """Find the longest shared beginning for each prompt by comparing it with all earlier ones."""
     cached = 0
     for position, request in enumerate(requests):
         best = 0
@@ -160,27 +160,27 @@ prompts = st.lists(
 
 
 @given(prompts)
-def test_infinite_cache_agrees_with_comparing_all_prompts(
+def test_infinite_cache_hit_rate_equals_comparing_all_prompts(
     prompts: list[tuple[list[int], int]],
 ) -> None:
-    """One walk with a set finds what comparing each prompt with all earlier ones finds."""
+    """One pass with a set gives the same as comparing all pairs of prompts."""
     requests = [trace_request(0, len(ids) * BLOCK_TOKENS + rest, 1, ids) for ids, rest in prompts]
     assert infinite_cache_hit_rate(workload(*requests)) == brute_force_hit_rate(requests)
 
 
-def test_scores_are_what_they_say() -> None:
-    """Two requests whose figures are easily told."""
+def test_figures_are_computed_from_outcomes() -> None:
+    """The figures of two requests are easily checked."""
     outcomes = [
-        Outcome(trace_request(0.0, 1000, 11, [1, 2]), 0, 512, first_token_s=1.0, ended_s=3.0),
-        Outcome(trace_request(5.0, 1000, 1, [1, 2]), 1, 0, first_token_s=8.0, ended_s=8.0),
+        Outcome(trace_request(0.0, 1000, 11, [1, 2]), 0, 512, first_token_s=1.0, finished_s=3.0),
+        Outcome(trace_request(5.0, 1000, 1, [1, 2]), 1, 0, first_token_s=8.0, finished_s=8.0),
     ]
-    result = Score.of("p", outcomes, replicas=4)
-    assert result.hit_rate == 0.256
-    assert (result.ttft_mean_s, result.ttft_p50_s) == (2.0, 2.0)
-    assert result.ttft_p90_s == pytest.approx(2.8)
-    assert result.tpot_p90_s == pytest.approx(0.2)
-    assert result.e2e_mean_s == 3.0
-    assert result.imbalance == pytest.approx(1001 / (1500 / 4))
+    figures = PolicyResult.of("p", outcomes, replicas=4)
+    assert figures.hit_rate == 0.256
+    assert (figures.ttft_mean_s, figures.ttft_p50_s) == (2.0, 2.0)
+    assert figures.ttft_p90_s == pytest.approx(2.8)
+    assert figures.tpot_p90_s == pytest.approx(0.2)
+    assert figures.e2e_mean_s == 3.0
+    assert figures.imbalance == pytest.approx(1001 / (1500 / 4))
 
 
 @pytest.mark.parametrize(
@@ -188,12 +188,12 @@ def test_scores_are_what_they_say() -> None:
     [([], 0.5, 0), ([7], 0.99, 7), ([1, 2, 3], 0.5, 2), ([0, 10], 0.9, 9), ([0, 10], 1, 10)],
 )
 def test_percentiles_are_interpolated(values: list[float], share: float, expected: float) -> None:
-    """Between the two nearest values, in proportion."""
+    """The value lies between the two nearest ones, in proportion."""
     assert percentile(values, share) == pytest.approx(expected)
 
 
-def test_events_happen_by_time_and_then_in_the_order_given() -> None:
-    """An event may bring about others."""
+def test_events_run_by_time_and_then_in_the_order_scheduled() -> None:
+    """An event may schedule others."""
     timeline, seen = Timeline(), list[tuple[str, float]]()
     timeline.at(2, lambda: seen.append(("c", timeline())))
     timeline.at(1, lambda: timeline.at(2, lambda: seen.append(("d", timeline()))))
@@ -203,12 +203,12 @@ def test_events_happen_by_time_and_then_in_the_order_given() -> None:
 
 
 def run(*arguments: str) -> Result:
-    """`gateway simulate` with these arguments."""
+    """Run `gateway simulate` with these arguments."""
     return CliRunner().invoke(app, ["simulate", *arguments])
 
 
 def test_the_command_prints_a_row_for_each_policy() -> None:
-    """And what the figures are measured against."""
+    """It prints the hit rate of an infinite cache, too."""
     result = run("hot", "--limit", "50")
     assert result.exit_code == 0
     for name in POLICIES:
@@ -218,7 +218,7 @@ def test_the_command_prints_a_row_for_each_policy() -> None:
 
 
 def test_the_command_prints_json(tmp_path: Path) -> None:
-    """One object, with the figures of the policies in the order they were asked for."""
+    """It has the figures of the policies in the requested order."""
     trace = tmp_path / "mine.jsonl"
     line = {"timestamp": 0, "input_length": 600, "output_length": 3, "hash_ids": [1, 2]}
     trace.write_text(f"{json.dumps(line)}\n{json.dumps(line | {'timestamp': 1e5})}\n")
@@ -230,30 +230,30 @@ def test_the_command_prints_json(tmp_path: Path) -> None:
     assert document["infinite_cache_hit_rate"] == pytest.approx(512 / 1200)
     assert [each["policy"] for each in document["policies"]] == ["round-robin", "marginal"]
     assert [each["hit_rate"] for each in document["policies"]] == [0, pytest.approx(512 / 1200)]
-    assert list(document["policies"][0]) == [field.name for field in fields(Score)]
+    assert list(document["policies"][0]) == [field.name for field in fields(PolicyResult)]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["tenant"], "no such file or generated workload, did you mean `tenants`?"),
         (["hot", "--policy", "marginl"], "unknown policy `marginl`, did you mean `marginal`?"),
         (["hot", "--policy", ","], "name at least one"),
         (["none", "--limit", "9", "--kv-tokens", "1000"], "more than the 512 of a replica"),
         (["hot", "--plot", "x.txt"], "must end in one of .png"),
-        (["hot", "--plot", "nowhere/x.png"], "nowhere is no directory"),
+        (["hot", "--plot", "nowhere/x.png"], "nowhere is not a directory"),
     ],
 )
-def test_mistakes_are_explained(arguments: list[str], said: str) -> None:
-    """One line on stderr, and status 1."""
+def test_wrong_arguments_are_explained(arguments: list[str], message: str) -> None:
+    """The command prints one line on stderr and exits with status 1."""
     result = run(*arguments)
     assert result.exit_code == 1
-    assert said in result.stderr
+    assert message in result.stderr
     assert result.stdout == ""
 
 
-def test_figures_are_drawn(tmp_path: Path) -> None:
-    """The picture is a PNG of a readable size."""
+def test_figures_are_plotted(tmp_path: Path) -> None:
+    """The plot is a PNG of a readable size."""
     path = tmp_path / "x.png"
     result = run("hot", "--limit", "30", "--plot", str(path))
     assert result.exit_code == 0
@@ -261,8 +261,8 @@ def test_figures_are_drawn(tmp_path: Path) -> None:
     assert int.from_bytes(path.read_bytes()[16:20]) > 1000
 
 
-def test_drawing_without_matplotlib_says_what_to_install(tmp_path: Path) -> None:
-    """It is found out before the simulation runs."""
+def test_plotting_without_matplotlib_says_what_to_install(tmp_path: Path) -> None:
+    """The command fails before the simulation runs."""
     (tmp_path / "matplotlib.py").write_text("raise ModuleNotFoundError('matplotlib')")
     code = "from gateway.cli import app; app()"
     result = subprocess.run(

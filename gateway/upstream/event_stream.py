@@ -1,0 +1,77 @@
+"""Forwards an engine's event stream, up to its end or to the error that breaks it."""
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from gateway.errors import Reason, UpstreamFailed
+from gateway.upstream.response import EngineResponse
+from gateway.upstream.sse import WholeEvents
+
+_ERROR = b'data: {"error"'
+_ERROR_AFTER_EVENT = b"\n\n" + _ERROR
+
+
+class _EngineErrorDetail(msgspec.Struct):
+    """The part of an engine's error that says whose fault it is."""
+
+    code: int | str | None = None
+
+
+class _EngineErrorEvent(msgspec.Struct):
+    """Event with which an engine ends a stream that it cannot continue."""
+
+    error: _EngineErrorDetail
+
+
+_decoder = msgspec.json.Decoder(_EngineErrorEvent)
+
+
+async def pass_events(
+    response: EngineResponse, buffer: WholeEvents, forward: Callable[[bytes], Awaitable[None]]
+) -> bytes:
+    """Forward every run of whole events except the last, which is returned.
+
+    Raises:
+        UpstreamFailed: the stream broke, or the engine ended it with an error of its own. The
+            events before that have been forwarded.
+    """
+    chunk = buffer.feed(await response.read())
+    while not response.is_finished:
+        if chunk:
+            if _ERROR in chunk:
+                await _forward_until_error(chunk, forward)
+            else:
+                await forward(chunk)
+        chunk = buffer.feed(await response.read())
+    chunk += buffer.flush()
+    if _ERROR in chunk and _engine_error_position(chunk) >= 0:
+        await _forward_until_error(chunk, forward)
+    return chunk
+
+
+async def _forward_until_error(chunk: bytes, forward: Callable[[bytes], Awaitable[None]]) -> None:
+    position = _engine_error_position(chunk)
+    if position:
+        await forward(chunk[:position] if position > 0 else chunk)
+    if position >= 0:
+        raise UpstreamFailed(
+            "The engine failed before its response was complete.", Reason.ENGINE_ERROR
+        )
+
+
+def _engine_error_position(events: bytes) -> int:
+    """Return where the event with an error of the engine's own begins; -1 if there is none."""
+    if events.startswith(_ERROR):
+        start = 0
+    else:
+        # No line within an event is empty: JSON has no bare line breaks.
+        start = events.find(_ERROR_AFTER_EVENT) + 2
+        if start < 2:
+            return -1
+    event = events[start + len(b"data: ") :].partition(b"\n")[0]
+    try:
+        code = _decoder.decode(event).error.code
+    except msgspec.MsgspecError:
+        return -1
+    return start if isinstance(code, int) and code >= 500 else -1
