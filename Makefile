@@ -22,9 +22,8 @@ BIN   := $(VENV)/bin
 PIP   := $(BIN)/python -m pip --disable-pip-version-check --quiet
 READY := $(VENV)/.ready-$(ENGINE)
 
-# Unit tests that need Ray: those of the load tests, which start what they measure.
-NEED_RAY := $(wildcard tests/unit/loadtests $(patsubst %,tests/unit/test_%.py,comparison_path \
-	comparison_vllm launch overload routing_comparison scaling_load stream_client))
+# The load tests' own tests need Ray: they start what they measure.
+STARTING := tests/unit/loadtests
 
 TORCH_CPU       := torch==2.13.0+cpu
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
@@ -49,7 +48,7 @@ stop:
 	@if test -x $(BIN)/python; then $(BIN)/python -m deployments.local stop; fi
 
 observe: setup
-	@$(BIN)/python -m deployments.observe
+	@$(BIN)/python -m deployments.local.observe
 
 lint: setup
 	$(BIN)/ruff check .
@@ -60,11 +59,11 @@ lint: setup
 	$(BIN)/hadolint Dockerfile
 
 test: test-unit
-	$(BIN)/python -m pytest -n $(WORKERS) $(NEED_RAY) tests/contract
+	$(BIN)/python -m pytest -n $(WORKERS) tests/contract $(STARTING)
 	$(BIN)/python -m pytest tests/integration tests/e2e
 
 test-unit: setup
-	$(BIN)/python -m pytest -n $(WORKERS) -p tests.without_ray tests/unit $(NEED_RAY:%=--ignore=%)
+	$(BIN)/python -m pytest -n $(WORKERS) -p tests.without_ray tests/unit --ignore $(STARTING)
 
 loadtest: setup
 	@$(BIN)/python -m loadtests.locust_run --workload $(WORKLOAD) --shape $(SHAPE) \

@@ -1,13 +1,14 @@
-"""How many replicas a model has: Serve's autoscaling policy over what its engines report.
+"""Autoscaling of a model's engines: a Serve policy over the load that they report.
 
-Requests do not pass through Serve's handles, so that Serve's own policy, which counts those, would
-see an idle model. Engines report their load, and what routers hold back for them, themselves
-(`Engine.record_autoscaling_stats`); `gateway.scaling` says what that needs and when it is followed.
+Requests do not pass through Serve's handles, so Serve's own policy, which counts those, would see
+an idle model. Engines report their load, and the requests that routers hold back for them,
+themselves (`EngineReplica.record_autoscaling_stats`); `gateway.autoscaling` computes how many
+replicas that load needs and when the number changes.
 
 Serve calls a policy ten times a second and keeps the object until the deployment changes or the
-controller restarts: then nothing is taken away before the whole delay has passed again. A request
-for a model at zero is a control call that waits in a handle; Serve starts one replica for it
-without asking the policy, and asks again once that replica runs or nobody waits any more.
+controller restarts: then no replica is removed before the whole delay has passed again. A request
+for a model at zero replicas is a control call that waits in a handle; Serve starts one replica for
+it without asking the policy, and asks again once that replica runs or no call waits any longer.
 """
 
 import logging
@@ -29,21 +30,21 @@ from gateway.autoscaling.staleness import Staleness
 from gateway.autoscaling.wake_timeout import WakeTimeout
 from gateway.engine_telemetry.stats import EngineStats, read_stats
 
-TELLING_S = 1.0
-"""How often replicas tell their load."""
+REPORT_PERIOD_S = 1.0
+"""How often replicas report their load."""
 LOOK_BACK_S = 5.0
-"""Over how much of it the mean is taken."""
-LOOK_S = 1.0
-"""How often something is decided."""
+"""Time over which the mean of the reports is taken."""
+DECISION_PERIOD_S = 1.0
+"""How often the number of replicas is decided."""
 
 logger = logging.getLogger("ray.serve")
 
-Answer = tuple[int, dict[str, Any]]
-"""Replicas, and what Serve keeps for the next call: nothing."""
+ScalingDecision = tuple[int, dict[str, Any]]
+"""Number of replicas, and the state that Serve keeps for the next call: none."""
 
 
-class EnginePolicy:
-    """One model's; `now` is in seconds, and no time of day, which may be set back."""
+class EngineScalingPolicy:
+    """Autoscaling policy of one model; `now` is a monotonic clock in seconds."""
 
     def __init__(
         self,
@@ -54,26 +55,28 @@ class EnginePolicy:
     ) -> None:
         self._now = now
         self._goals = ScalingTargets(target_utilization, max_wait_s)
-        self._governor = Stabilizer(scale_down_delay_s)
-        self._patience = WakeTimeout(scale_down_delay_s)
-        self._hearing: Staleness[Hashable] = Staleness()
+        self._stabilizer = Stabilizer(scale_down_delay_s)
+        self._wake_timeout = WakeTimeout(scale_down_delay_s)
+        self._staleness: Staleness[Hashable] = Staleness()
         self._start_s = 0.0
         self._next_s = -math.inf
 
-    def __call__(self, ctx: AutoscalingContext) -> Answer:
+    def __call__(self, ctx: AutoscalingContext) -> ScalingDecision:
         """Serve's call: the wanted number of replicas."""
         target: int = ctx.target_num_replicas
         if self._now() < self._next_s:
             return target, {}
-        self._next_s = self._now() + LOOK_S
+        self._next_s = self._now() + DECISION_PERIOD_S
         try:
-            return self._look(ctx), {}
+            return self._decide(ctx), {}
         except Exception:
-            # It would keep the controller from looking after every application.
-            logger.exception("%s stays at %d replicas", ctx.app_name, target)
+            # What is raised here would keep the controller from managing every application.
+            logger.exception(
+                "application %s: autoscaling failed, keeping %d replicas", ctx.app_name, target
+            )
             return target, {}
 
-    def _look(self, ctx: AutoscalingContext) -> int:
+    def _decide(self, ctx: AutoscalingContext) -> int:
         running = ctx.running_replicas
         stats = self._stats(ctx)
         load = desired_replicas(stats, self._goals) if stats else NO_REPLICAS
@@ -81,10 +84,13 @@ class EnginePolicy:
             load = DesiredReplicas(sequences=1.0, without_backlog=1.0)
         self._start_s = max((each.start_s for each in stats), default=self._start_s)
         if self._gives_up(ctx):
-            logger.info("%s: no replica runs, and nobody waits for one any more", ctx.app_name)
+            logger.info(
+                "application %s: scaled to zero, no replica came up and no request waits",
+                ctx.app_name,
+            )
             return 0
         target: int = ctx.target_num_replicas
-        decided = self._governor.decide(
+        decided = self._stabilizer.decide(
             ScalingSnapshot(
                 now_s=self._now(),
                 desired=load,
@@ -97,21 +103,21 @@ class EnginePolicy:
             )
         )
         if decided != target:
-            message = "%s: %d replicas instead of %d: its load needs %.2f, by its %s"
+            message = "application %s: %d replicas instead of %d: its load needs %.2f, by its %s"
             logger.info(message, ctx.app_name, decided, target, load.total, load.bottleneck)
         return decided
 
     def _stats(self, ctx: AutoscalingContext) -> list[EngineStats]:
-        """Of the replicas that run and have told their load lately."""
+        """Load of the running replicas that have reported it lately."""
         series = (ctx.raw_metrics or {}).get("slots", {})
-        told_s = {replica: points[-1].timestamp for replica, points in series.items() if points}
-        heard = self._hearing.update(self._now(), told_s)
-        told = read_stats(ctx.aggregated_metrics or {})
-        return [told[r] for r in ctx.running_replicas if r in told and r in heard]
+        reported_s = {replica: points[-1].timestamp for replica, points in series.items() if points}
+        recent = self._staleness.update(self._now(), reported_s)
+        stats = read_stats(ctx.aggregated_metrics or {})
+        return [stats[r] for r in ctx.running_replicas if r in stats and r in recent]
 
     def _gives_up(self, ctx: AutoscalingContext) -> bool:
-        """Whether a model that may sleep does so although its replica has not come."""
-        is_over = self._patience.has_expired(
+        """Whether to scale to zero although the replica that was started has not come up."""
+        is_over = self._wake_timeout.has_expired(
             self._now(),
             self._start_s,
             is_starting=ctx.target_num_replicas > 0 and not ctx.running_replicas,

@@ -1,4 +1,4 @@
-"""A placement as Ray Serve and vLLM take it."""
+"""Placement of an entry's engines, as options of Ray Serve and of vLLM."""
 
 from collections import Counter, defaultdict
 from typing import Any
@@ -14,11 +14,11 @@ from gateway.config.vllm import VllmEntry
 THREADS_BIND, UNBOUND = "VLLM_CPU_OMP_THREADS_BIND", "nobind"
 THREADS = "OMP_NUM_THREADS"
 IN_CORE = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
-"""What vLLM (0.32) itself calls `uni`, by its import path, which it does not take for `mp`."""
+"""Import path of what vLLM (0.32) calls `uni`: by its path vLLM does not replace it by `mp`."""
 
 
 def serve_options(entry: ModelEntry) -> dict[str, Any]:
-    """The deployment options that place the engines of an entry."""
+    """Options of Serve that place the engines of an entry."""
     placement = plan_placement(entry)
     env = environment(entry)
     options: dict[str, Any] = {"ray_actor_options": actor_options(placement, env)}
@@ -29,23 +29,23 @@ def serve_options(entry: ModelEntry) -> dict[str, Any]:
 
 
 def environment(entry: ModelEntry) -> dict[str, str]:
-    """The environment of an entry's engines: its own, and what running beside others asks for."""
+    """Environment of an entry's engines: the entry's own, and settings for sharing a machine."""
     if isinstance(entry, VllmEntry) and isinstance(entry.accelerator, Cpu):
-        # By itself vLLM binds every engine of a machine to the same cores, and wants a NUMA node
-        # for each worker. Unbound, each would have the threads of all that Ray has reserved for the
-        # replica.
+        # By default vLLM binds every engine of a machine to the same cores, and needs a NUMA node
+        # for each worker. Unbound, each worker would have threads for all that Ray has reserved for
+        # the replica.
         threads = str(max(1, int(entry.cpus_per_worker)))
         return {THREADS_BIND: UNBOUND, THREADS: threads, **entry.env}
     return entry.env
 
 
 def executor(entry: VllmEntry) -> str | None:
-    """How vLLM runs the entry's workers, as its `distributed_executor_backend`.
+    """How vLLM runs the entry's workers: its `distributed_executor_backend`.
 
-    A single worker runs inside the engine core. On a CPU vLLM takes `uni` for `mp` nevertheless,
-    because only in a process of its own a worker's threads can be bound before they start. Where
-    none are bound such a process does harm: it and the engine core spin while they wait for each
-    other, on cores that other engines could use.
+    A single worker runs inside the engine core. On a CPU vLLM replaces `uni` by `mp`, because only
+    in a process of its own can a worker's threads be bound before they start. Where none are bound,
+    such a process does harm: it and the engine core spin while they wait for each other, on cores
+    that other engines could use.
     """
     backend = plan_placement(entry).executor
     is_unbound = isinstance(entry.accelerator, Cpu) and environment(entry)[THREADS_BIND] == UNBOUND
@@ -53,7 +53,7 @@ def executor(entry: VllmEntry) -> str | None:
 
 
 def actor_options(placement: Placement, env: dict[str, str]) -> dict[str, Any]:
-    """What the replica's actor reserves, and its environment."""
+    """Options of the replica's actor: what it reserves, and its environment."""
     named = dict(placement.actor)
     options: dict[str, Any] = {"num_cpus": named.pop("CPU"), "num_gpus": named.pop("GPU", 0)}
     if named:
@@ -64,7 +64,7 @@ def actor_options(placement: Placement, env: dict[str, str]) -> dict[str, Any]:
 
 
 def rank_environment(entry: PlacedEntry) -> dict[str, str]:
-    """The variables by which vLLM puts its ranks where this replica's bundles lie.
+    """Environment variables that place vLLM's ranks on this replica's bundles.
 
     Called in the replica, before its engine starts; empty where no worker has its own bundle.
 
@@ -83,7 +83,7 @@ def rank_environment(entry: PlacedEntry) -> dict[str, str]:
 
 
 def reserved(entry: PlacedEntry) -> dict[str, Resources]:
-    """What this replica of the entry's model has reserved on each node, by the node's id."""
+    """Resources that this replica of the entry's model has reserved, by the node's id."""
     group = get_current_placement_group()
     if group is None:
         return {ray.get_runtime_context().get_node_id(): plan_placement(entry).actor}

@@ -1,8 +1,8 @@
 """Catalogue of the gateway's own metrics and their labels.
 
-Metrics are recorded through a `Recorder`; the one in `deployments.metrics` passes them to Ray's
-metrics agent, which exports them. Label values come from small sets: names in the configuration,
-or fixed words; never anything that a client can invent.
+Metrics are recorded through a `Recorder`; the one in `deployments.serve_internals.metrics` passes
+them to Ray's metrics agent, which exports them. Label values come from small sets: names in the
+configuration, or fixed words; never anything that a client can invent.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,8 @@
 """Wire format between routers and engine replicas: dispatch, demand and telemetry."""
 
 import binascii
+from array import array
+from collections.abc import Iterable
 
 import msgspec
 
@@ -228,6 +230,38 @@ def encode_update(update: Update) -> bytes:
     """Encode a frame with its length."""
     body = _update_encoder.encode(update)
     return len(body).to_bytes(_LENGTH_BYTES) + body
+
+
+def pack_keys(keys: Iterable[int]) -> bytes:
+    """Encode prefix keys: eight bytes each, in the machine's byte order."""
+    return array("Q", keys).tobytes()
+
+
+def unpack_keys(data: bytes) -> "array[int]":
+    """Decode prefix keys.
+
+    Raises:
+        ValueError: `data` is not a whole number of keys.
+    """
+    keys = array("Q")
+    keys.frombytes(data)
+    return keys
+
+
+def pack_tokens(tokens: Iterable[int]) -> bytes:
+    """Encode token counts: four bytes each, in the machine's byte order."""
+    return array("I", tokens).tobytes()
+
+
+def unpack_tokens(data: bytes) -> "array[int]":
+    """Decode token counts.
+
+    Raises:
+        ValueError: `data` is not a whole number of counts.
+    """
+    tokens = array("I")
+    tokens.frombytes(data)
+    return tokens
 
 
 _update_encoder = msgspec.msgpack.Encoder()

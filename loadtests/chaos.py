@@ -2,31 +2,28 @@
 
     python -m loadtests.chaos --seconds 120 --seed 7
 
-starts a gateway with simulated engines, sends requests whose answers are known, makes trouble at
+starts a gateway with simulated engines, sends requests whose answers are known, injects faults at
 random, and ends with status 1 if any answer was lost: cut without an error event, wrong, or an
-error that is none of OpenAI's. What was done about each fault is the gateway's own count.
+error that is none of OpenAI's. How the gateway handled the faults is its own count.
 """
 
-import argparse
 import asyncio
 import random
-import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import httpx
 import msgspec
 import psutil
-import yaml
+import typer
 
-from deployments import processes
-from loadtests.targets import local_gateway, serve_config
-from loadtests.trouble import Document, Trouble
-from loadtests.verified import Tally, VerifiedLoad
+from deployments.local import processes
+from loadtests.checked_load import CheckedLoad, Counts
+from loadtests.fault_injection import FaultInjector
+from loadtests.targets import Document, local_gateway, serve_config
 
 MODEL = "sim"
 CLIENTS = 24
@@ -40,24 +37,25 @@ class Gateway(Protocol):
 
     @property
     def url(self) -> str:
-        """Where clients find it."""
+        """Its address."""
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What `serve` needs to find its cluster."""
+        """Variables that `serve` needs to find its cluster."""
 
     def replica_processes(self, app: str) -> list[psutil.Process]:
         """The processes of a model's engines."""
 
 
-class Outcome(msgspec.Struct):
-    """What a run came to."""
+class Result(msgspec.Struct, rename={"injected": "trouble"}):
+    """Result of a run."""
 
     seconds: float
-    requests: Tally
-    trouble: Counter[str]
+    requests: Counts
+    injected: Counter[str]
+    """Injected faults by kind."""
     faults: list[dict[str, object]]
-    """The routers' own counts."""
+    """The routers' own counts of how they handled faults."""
 
     @property
     def is_good(self) -> bool:
@@ -66,7 +64,7 @@ class Outcome(msgspec.Struct):
 
 
 def config(port: int, replicas: int = REPLICAS) -> Document:
-    """What is deployed."""
+    """The config of the gateway and its engines."""
     entry = {
         "name": MODEL,
         "engine": "sim",
@@ -77,61 +75,57 @@ def config(port: int, replicas: int = REPLICAS) -> Document:
     return serve_config(port, entry)
 
 
-async def rehearse(gateway: Gateway, document: Document, seconds: float, seed: int) -> Outcome:
-    """Load and trouble for `seconds`, and then the last answers without trouble."""
+async def run(gateway: Gateway, document: Document, seconds: float, seed: int) -> Result:
+    """Load and faults for `seconds`, and then the last answers without faults."""
     rng = random.Random(seed)  # noqa: S311 - a seed makes it repeatable
-    load = VerifiedLoad(gateway.url, MODEL, random.Random(seed + 1))  # noqa: S311 - likewise
-    trouble = Trouble(
+    load = CheckedLoad(gateway.url, MODEL, random.Random(seed + 1))  # noqa: S311 - likewise
+    injector = FaultInjector(
         lambda: gateway.replica_processes(MODEL), REPLICAS, document, gateway.environment, rng
     )
     end_s = time.monotonic() + seconds
-    making = asyncio.create_task(trouble.run())
+    injecting = asyncio.create_task(injector.run())
     await load.run(CLIENTS, lambda: time.monotonic() > end_s)
-    making.cancel()
-    await asyncio.gather(making, return_exceptions=True)
+    injecting.cancel()
+    await asyncio.gather(injecting, return_exceptions=True)
     async with httpx.AsyncClient(base_url=gateway.url) as http:
         faults = (await http.get("/gateway/faults")).json()["data"]
-    return Outcome(seconds, load.tally, trouble.counts, faults)
+    return Result(seconds, load.counts, injector.counts, faults)
 
 
-def report(outcome: Outcome) -> str:
-    """The outcome in words."""
-    tally = outcome.requests
-    made = ", ".join(f"{count} {kind}" for kind, count in sorted(outcome.trouble.items()))
-    done = Counter[str]()
-    for fault in outcome.faults:
-        done[str(fault["action"])] += int(str(fault["count"]))
-    lines = [
-        f"trouble    {made or 'none'}, beside {ERROR_RATE:.0%} errors and {RESET_RATE:.0%} resets",
-        f"sent       {tally.sent}",
-        f"succeeded  {tally.succeeded}",
-        f"shed       {tally.shed}",
-        f"told       {sum(tally.told.values())} {dict(tally.told) or ''}",
-        f"lost       {sum(tally.lost.values())} {dict(tally.lost) or ''}",
-        "the gateway " + ", ".join(f"{action} {count}" for action, count in done.items()),
-    ]
-    return "\n".join(lines)
+def report(result: Result) -> str:
+    """The result in words."""
+    counts = result.requests
+    injected = ", ".join(f"{count} {kind}" for kind, count in sorted(result.injected.items()))
+    handled = Counter[str]()
+    for fault in result.faults:
+        handled[str(fault["action"])] += int(str(fault["count"]))
+    return "\n".join(
+        [
+            f"injected   {injected or 'none'}; {ERROR_RATE:.0%} errors, {RESET_RATE:.0%} resets",
+            f"sent       {counts.sent}",
+            f"succeeded  {counts.succeeded}",
+            f"shed       {counts.shed}",
+            f"errors     {counts.errors.total()} {dict(counts.errors) or ''}",
+            f"lost       {counts.lost.total()} {dict(counts.lost) or ''}",
+            "gateway    " + ", ".join(f"{action} {count}" for action, count in handled.items()),
+        ]
+    )
 
 
-def main() -> None:
-    """Run, and say how it went."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=120)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json", type=Path, help="where to write the outcome")
-    args = parser.parse_args()
-    port = processes.free_port()
-    document = config(port)
-    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        file = Path(folder, "chaos.yaml")
-        file.write_text(yaml.safe_dump(document))
-        with local_gateway(file, port) as gateway:
-            outcome = asyncio.run(rehearse(gateway, document, args.seconds, args.seed))
-    sys.stdout.write(report(outcome) + "\n")
-    if args.json:
-        args.json.write_bytes(msgspec.json.format(msgspec.json.encode(outcome)))
-    sys.exit(not outcome.is_good)
+def main(
+    seconds: float = 120,
+    seed: int = 1,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Where to write it.")] = None,
+) -> None:
+    """Load a gateway while its engines fail; status 1 if an answer was lost."""
+    document = config(processes.free_port())
+    with local_gateway(document) as gateway:
+        result = asyncio.run(run(gateway, document, seconds, seed))
+    typer.echo(report(result))
+    if json_file:
+        json_file.write_bytes(msgspec.json.format(msgspec.json.encode(result)))
+    raise typer.Exit(0 if result.is_good else 1)
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

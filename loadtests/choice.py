@@ -1,4 +1,4 @@
-"""What a choice costs a router: prefix keys, the choice itself, and the memory of what it knows.
+"""Cost of a routing decision: prefix keys, the decision itself, memory of the prefix index.
 
 `python -m loadtests.choice` prints a table; nothing is started.
 """
@@ -17,15 +17,23 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.kvcache.prefix import Prompt, prompt_of
-from gateway.kvcache.prefix_index import PrefixIndex, packed, packed_tokens, unpacked
+from gateway.kvcache.prefix_index import PrefixIndex
 from gateway.request.head import parse_json
 from gateway.request.inference_request import InferenceRequest
 from gateway.routing.decision import DecisionLog
 from gateway.routing.fleet import Replica, ServedModel
 from gateway.routing.scheduler import Scheduler
 from gateway.routing.target import Target
-from gateway.telemetry import EngineFacts, Load, ReplicaMetadata, Update
-from loadtests.measurement import Spread
+from gateway.telemetry import (
+    EngineFacts,
+    Load,
+    ReplicaMetadata,
+    Update,
+    pack_keys,
+    pack_tokens,
+    unpack_keys,
+)
+from loadtests.loadgen.summary import Spread
 
 TOKENS_PER_KEY = 64
 KV_TOKENS = 1_000_000
@@ -33,11 +41,11 @@ MEMORY_REPLICAS = 64
 
 
 def main(
-    replicas: Annotated[int, typer.Option(min=1, help="That the router chooses among.")] = 16,
+    replicas: Annotated[int, typer.Option(min=1, help="Candidates of each decision.")] = 16,
     prompt_bytes: Annotated[int, typer.Option(min=1)] = 32 * 1024,
     repeats: Annotated[int, typer.Option(min=10)] = 1000,
 ) -> None:
-    """Measure what a choice costs."""
+    """Measure what a routing decision costs."""
     body = _body(prompt_bytes)
     head = parse_json(body)
     prompt = prompt_of(head)
@@ -68,7 +76,7 @@ def _body(prompt_bytes: int) -> bytes:
 
 
 def _scheduler(replicas: int, prompt: Prompt) -> Scheduler:
-    """A dispatcher whose replicas hold more and more of the prompt."""
+    """A dispatcher whose replicas hold increasing parts of the prompt."""
     facts = EngineFacts(
         engine="sim",
         routes=(),
@@ -88,11 +96,11 @@ def _scheduler(replicas: int, prompt: Prompt) -> Scheduler:
         keys = prompt.keys[: len(prompt.keys) * number // replicas]
         snapshot = Update(
             is_snapshot=True,
-            added=packed(keys),
-            added_tokens=packed_tokens(TOKENS_PER_KEY * (i + 1) for i in range(len(keys))),
+            added=pack_keys(keys),
+            added_tokens=pack_tokens(TOKENS_PER_KEY * (i + 1) for i in range(len(keys))),
             load=Load(running=number, waiting=0, pending_tokens=100 * number, free_tokens=1000),
         )
-        scheduler.hear(f"r{number}", snapshot)
+        scheduler.record_update(f"r{number}", snapshot)
     return scheduler
 
 
@@ -106,7 +114,7 @@ def _microseconds(work: Callable[[], object], repeats: int) -> Spread:
 
 
 def _memory() -> tuple[str, str, str]:
-    """Megabytes of an index where no two replicas hold the same, and what changing it takes."""
+    """Megabytes of an index of replicas with nothing in common, and times to change it."""
     rng = random.Random(1)  # noqa: S311 - any keys will do
     count = KV_TOKENS // TOKENS_PER_KEY
     tokens = array("I", range(TOKENS_PER_KEY, TOKENS_PER_KEY * (count + 1), TOKENS_PER_KEY))
@@ -115,14 +123,14 @@ def _memory() -> tuple[str, str, str]:
     prefix_index = PrefixIndex()
     add_ms = []
     for number in range(MEMORY_REPLICAS):
-        prefix_index.join(f"r{number}")
-        keys = unpacked(rng.randbytes(8 * count))
+        prefix_index.add_replica(f"r{number}")
+        keys = unpack_keys(rng.randbytes(8 * count))
         start_s = time.perf_counter()
         prefix_index.add(f"r{number}", keys, tokens)
         add_ms.append(1e3 * (time.perf_counter() - start_s))
     megabytes = (process.memory_info().rss - before) / 1e6
     start_s = time.perf_counter()
-    prefix_index.leave("r0")
+    prefix_index.remove_replica("r0")
     leave_ms = 1e3 * (time.perf_counter() - start_s)
     return f"{megabytes:.0f}", f"{statistics.median(add_ms):.0f}", f"{leave_ms:.0f}"
 

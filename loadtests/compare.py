@@ -7,9 +7,7 @@
 
 import typer
 
-from loadtests.comparison.path import command as path
-from loadtests.comparison.routing import command as routing
-from loadtests.comparison.vllm import command as vllm
+from loadtests.comparison import path, routing, vllm
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.command("path")(path.main)

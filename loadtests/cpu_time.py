@@ -1,4 +1,4 @@
-"""CPU time that processes take from now on, while some of them end and others begin."""
+"""CPU time of a changing set of processes."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -7,11 +7,11 @@ import psutil
 from loadtests.launch import has_ended
 
 Processes = Callable[[], Sequence[psutil.Process]]
-"""Processes as they are when one asks."""
+"""Returns the processes that run now."""
 
 
 class CpuTime:
-    """Counts process by process: one that has ended takes none of the others' time with it."""
+    """CPU time from now on, counted process by process, as some may end and others start."""
 
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
@@ -19,21 +19,18 @@ class CpuTime:
 
     @property
     def spent_s(self) -> float:
-        """User and system time since; all of it where a process has begun since.
-
-        What a process took that has ended is not known any more, and not in it.
-        """
+        """User and system time since then, without that of processes that have ended."""
         now_s = _taken_s(self._processes())
         return sum(taken_s - self._before_s.get(each, 0.0) for each, taken_s in now_s.items())
 
     @property
     def ended(self) -> list[int]:
-        """Ids of processes that were there at first and have ended."""
+        """Ids of processes that have ended since."""
         return [process.pid for process in self._before_s if has_ended(process)]
 
 
 def _taken_s(processes: Iterable[psutil.Process]) -> dict[psutil.Process, float]:
-    """Since the start of each; those that have just gone are left out."""
+    """CPU time of each since its start; a process that has just ended is left out."""
     taken_s: dict[psutil.Process, float] = {}
     for process in processes:
         try:

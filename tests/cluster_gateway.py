@@ -9,7 +9,7 @@ import ray
 from ray import serve
 from ray.cluster_utils import Cluster
 
-from deployments.processes import free_port
+from deployments.local.processes import free_port
 from tests.gateway_process import Document, GatewayProcess
 
 OBJECT_STORE_BYTES = 80 * 1024 * 1024

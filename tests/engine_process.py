@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deployments.engine import start_engine
+from deployments.engine_kinds import start_engine
 from deployments.engines.server import EngineServer
 from gateway.config.loader import parse_entry
 from gateway.telemetry import DISPATCH, TELEMETRY_PATH, Dispatch, Update, UpdateReader

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import psutil
 import yaml
 
-from deployments.processes import Session, free_port
+from deployments.local.processes import Session, free_port
 from gateway.config.gateway import GatewayConfig
 
 ROOT = Path(__file__).resolve().parent.parent

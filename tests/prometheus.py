@@ -8,8 +8,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from deployments.processes import Session
-from deployments.scraping import agents_of, lists_of
+from deployments.local.processes import Session
+from deployments.local.scrape_targets import agents_of, lists_of
 from gateway.metrics import METRICS, Histogram
 
 DASHBOARD = Path(__file__).parents[1] / "configs" / "grafana" / "gateway.json"

@@ -1,1 +1,1 @@
-"""What can run behind the gateway."""
+"""Engines that can run behind the gateway, and the HTTP server in front of one."""

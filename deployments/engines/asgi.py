@@ -1,4 +1,4 @@
-"""What an engine's server does with ASGI, without a framework."""
+"""ASGI for an engine's server without a framework: headers, bodies, responses, disconnects."""
 
 import asyncio
 import contextlib
@@ -11,16 +11,18 @@ from gateway.telemetry import DISPATCH, Dispatch
 
 Headers = Iterable[tuple[bytes, bytes]]
 
-BREAK_OFF = "gateway.break_off"
-"""The ASGI extension of an engine's server that breaks a request's connection off: call `now`."""
+
+def header(scope: Scope, name: bytes) -> bytes | None:
+    """Value of a request header, the first of several; `name` is in lower case."""
+    return next((value for each, value in scope["headers"] if each == name), None)
 
 
 def dispatch_of(scope: Scope) -> Dispatch | None:
-    """What a router says of the request; None where it came from somebody else, or is unsound."""
-    for name, value in scope["headers"]:
-        if name == DISPATCH:
-            with contextlib.suppress(ValueError):
-                return Dispatch.decode(value)
+    """The router's `Dispatch` in the request; None if it has none, or it cannot be decoded."""
+    value = header(scope, DISPATCH)
+    if value is not None:
+        with contextlib.suppress(ValueError):
+            return Dispatch.decode(value)
     return None
 
 
@@ -33,7 +35,7 @@ async def accept_lifespan(receive: Receive, send: Send) -> None:
 
 
 async def read_body(receive: Receive) -> bytes | None:
-    """Return the request's whole body, or None if the client left before its end."""
+    """The request's whole body, or None if the client left before its end."""
     parts: list[bytes] = []
     while True:
         message = await receive()
@@ -45,7 +47,7 @@ async def read_body(receive: Receive) -> bytes | None:
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Do `work`, unless and until the client leaves; the request's body must have been read."""
+    """Run `work`, and cancel it if the client leaves; the request's body must have been read."""
     working = asyncio.create_task(work)
     leaving = asyncio.create_task(_disconnect(receive))
     try:

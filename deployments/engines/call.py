@@ -1,4 +1,4 @@
-"""The HTTP request in which an engine is called: known to all that is done for it."""
+"""Context of the HTTP request in which an engine is called, for everything done on its behalf."""
 
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -9,50 +9,50 @@ from gateway.telemetry import Dispatch
 
 
 @dataclass(slots=True)
-class Call:
-    """The HTTP request in which an engine is called, and what a router says of it."""
+class CallContext:
+    """The HTTP request in which an engine is called, and its router's `Dispatch`."""
 
     dispatch: Dispatch | None
-    _is_taken: bool = False
-    _name: str = ""
+    _is_claimed: bool = False
+    _client_name: str = ""
 
-    def take(self) -> Dispatch | None:
-        """The dispatch, for the first call in the request: it speaks of the first prompt."""
-        dispatch = None if self._is_taken else self.dispatch
-        self._is_taken = True
+    def claim_dispatch(self) -> Dispatch | None:
+        """The dispatch, for the first engine call of the request: it describes the first prompt."""
+        dispatch = None if self._is_claimed else self.dispatch
+        self._is_claimed = True
         return dispatch
 
-    def target(self, name: str) -> str:
-        """The model or adapter that answers a client who asks for `name`."""
+    def resolve(self, name: str) -> str:
+        """The model or adapter that answers a client's request for `name`."""
         if self.dispatch is None or not self.dispatch.model:
             return name
-        self._name = name
+        self._client_name = name
         return self.dispatch.model
 
-    def shown(self, target: str) -> str:
-        """The name under which a reply shows the model or adapter that answers: the client's."""
-        return self._name or target
+    def client_name(self, resolved: str) -> str:
+        """The name that responses show for the model or adapter that answers: the client's."""
+        return self._client_name or resolved
 
 
-_call: ContextVar[Call | None] = ContextVar("engine-call", default=None)
+_context: ContextVar[CallContext | None] = ContextVar("engine-call", default=None)
 
 
-def current_call() -> Call | None:
-    """The request that is being worked on here."""
-    return _call.get()
+def current_call() -> CallContext | None:
+    """Context of the request that is being worked on here."""
+    return _context.get()
 
 
-def inside_calls(app: App) -> App:
-    """The application, whose requests are known to all that is done for them."""
+def with_call_context(app: App) -> App:
+    """The application, with a `CallContext` for each request."""
 
-    async def known(scope: Scope, receive: Receive, send: Send) -> None:
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
-        token = _call.set(Call(dispatch_of(scope)))
+        token = _context.set(CallContext(dispatch_of(scope)))
         try:
             await app(scope, receive, send)
         finally:
-            _call.reset(token)
+            _context.reset(token)
 
-    return known
+    return wrapped

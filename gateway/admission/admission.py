@@ -121,7 +121,7 @@ class Admission:
     def follow(self) -> None:
         """The fleet has changed: those who are held may have to choose again."""
         if self._held:
-            self._scheduler.sync()
+            self._scheduler.replicas.sync()
 
     def close(self, error: Callable[[], Exception]) -> None:
         """The model is no more: end the wait of all, each with an error of its own."""
@@ -142,7 +142,7 @@ class Admission:
         return not request.is_batch and is_first and not self._shares.has_had(request.tenant)
 
     def _has_room(self, request: AdmissionRequest, decision: Decision) -> bool:
-        return self._scheduler.has_room(decision, is_spared=self._is_spared(request))
+        return self._scheduler.has_room(decision, is_over_share=self._is_spared(request))
 
     def _is_spared(self, request: AdmissionRequest) -> bool:
         """Whether it leaves something free for those who have had less."""
@@ -180,7 +180,7 @@ class Admission:
     def _hold(self, held: QueuedRequest) -> None:
         if not self._held:
             self._look()
-            self._scheduler.watcher = self._plan
+            self._scheduler.replicas.subscribe(self._plan)
         self._held[held] = None
         self._limits.add(held)
         self._lane(held).add(held)
@@ -196,22 +196,21 @@ class Admission:
         if held.is_waiting:
             self._lane(held).remove(held)
             self._forget(held)
-        self._scheduler.drop(held.decision)
+        self._scheduler.discard(held.decision)
         self._plan(held.decision.replica.id)
 
     def _end(self, held: QueuedRequest, error: Exception) -> None:
         self._lane(held).remove(held)
         self._forget(held)
-        self._scheduler.drop(held.decision)
+        self._scheduler.discard(held.decision)
         if not held.admitted.done():
             held.admitted.set_exception(error)
 
     def _release(self, held: QueuedRequest) -> None:
         self._forget(held)
         self._count(held.request, held.decision)
-        held.decision.waited_s = self._now() - held.since_s
         self._scheduler.release(held.decision)
-        held.admitted.set_result(held.decision)
+        held.admitted.set_result(held.decision.after_waiting(self._now() - held.since_s))
 
     def _forget(self, held: QueuedRequest) -> None:
         """Count one no more that has been taken out of its lane."""
@@ -222,7 +221,7 @@ class Admission:
         if held.timer is not None:
             held.timer.cancel()
         if not self._held:
-            self._scheduler.watcher = None
+            self._scheduler.replicas.unsubscribe(self._plan)
 
     def _plan(self, replica: str) -> None:
         """Have a replica's lane looked at when whatever is going on has come to its end."""
@@ -234,7 +233,9 @@ class Admission:
     def _take_news(self) -> None:
         self._is_planned = False
         news, self._news = self._news, set()
-        is_known = all(self._scheduler.is_sound(name) == (name in self._sound) for name in news)
+        is_known = all(
+            self._scheduler.replicas.is_healthy(name) == (name in self._sound) for name in news
+        )
         is_recent = self._now() < self._looked_s + LOOK_S
         if not (is_known and is_recent) and self._look():
             self._stale = dict(self._held)
@@ -247,7 +248,7 @@ class Admission:
 
     def _look(self) -> bool:
         """Look at the standing of all replicas; whether that of any has changed."""
-        known, self._sound = self._sound, self._scheduler.sound
+        known, self._sound = self._sound, self._scheduler.replicas.healthy()
         self._looked_s = self._now()
         self._lanes = {n: lane for n, lane in self._lanes.items() if lane or n in self._sound}
         return known != self._sound
@@ -269,14 +270,16 @@ class Admission:
         """Whether one that does not fit lets others pass, of which some may."""
         if held in self._stale or self._now() - held.since_s > PATIENCE * held.limit_s:
             return False
-        return self._scheduler.has_slot(held.decision, is_spared=self._is_spared(held.request))
+        return self._scheduler.has_slot(held.decision, is_over_share=self._is_spared(held.request))
 
     def _choose_again(self) -> None:
         for held in list(itertools.islice(self._stale, RECHOSEN)):
             del self._stale[held]
-            self._scheduler.drop(held.decision)  # it must not stand in its own way
+            self._scheduler.discard(held.decision)  # it must not stand in its own way
             try:
-                decision = self._scheduler.choose(held.request.target, held.request.avoid)
+                decision = self._scheduler.choose(
+                    held.request.target, held.request.avoid, decided_s=held.decision.decided_s
+                )
             except Exception as error:  # noqa: BLE001 - it is the one's who waits for it
                 self._end(held, error)
                 continue
@@ -285,7 +288,6 @@ class Admission:
             self._plan("")
 
     def _rebind(self, held: QueuedRequest, decision: Decision) -> None:
-        decision.decided_s = held.decision.decided_s  # it has been waiting since
         if decision.replica is held.decision.replica:
             held.decision = decision
         else:

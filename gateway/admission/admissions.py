@@ -24,7 +24,7 @@ class Admissions:
         self._now = now
         self._stock: EvictionIndex[QueuedRequest] = EvictionIndex()
         self._admissions: dict[ServedModel, Admission] = {}
-        fleet.watch(self._follow)
+        fleet.subscribe(self._follow)
 
     @property
     def all(self) -> Collection[Admission]:

@@ -43,7 +43,7 @@ class ColdStarts:
         self._failures: WeakKeyDictionary[ServedModel, _FailedStart] = WeakKeyDictionary()
         self._stock: EvictionIndex[_Waiting] = EvictionIndex()
         """All that wait, by their bytes."""
-        fleet.watch(self._forget_failures)
+        fleet.subscribe(self._forget_failures)
 
     def waiting(self, model: ServedModel) -> int:
         """How many requests wait for an engine of the model."""
@@ -94,7 +94,7 @@ class ColdStarts:
 
     async def close(self) -> None:
         """Wait for nothing any more."""
-        self._fleet.unwatch(self._forget_failures)
+        self._fleet.unsubscribe(self._forget_failures)
         tasks = [cold_start.task for cold_start in self._cold_starts.values() if cold_start.task]
         for task in tasks:
             task.cancel()

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from gateway.admission.queue_item import QueueItem
 from gateway.request.tenant import Tenant
 from gateway.routing.decision import Decision
-from gateway.routing.replica_state import prefill_tokens
 from gateway.routing.target import Target
 from gateway.telemetry import Demand
 
@@ -45,7 +44,7 @@ class AdmissionRequest:
     def tokens(self, decision: Decision) -> float:
         """What it costs a replica, estimated."""
         target = self.target
-        tokens = prefill_tokens(decision) + target.sequences * decision.output_tokens
+        tokens = decision.prefill_tokens + target.sequences * decision.output_tokens
         if target.prompts_bytes > target.prompt.size:
             others_bytes = target.prompts_bytes - target.prompt.size
             tokens += others_bytes * decision.estimates.tokens_per_byte
@@ -76,6 +75,6 @@ def demand(held: Collection[QueuedRequest]) -> Demand:
     others = [each for each in held if not each.is_batch]
     return Demand(
         requests=sum(each.request.target.sequences for each in others),
-        prefill_tokens=sum(prefill_tokens(each.decision) for each in others),
+        prefill_tokens=sum(each.decision.prefill_tokens for each in others),
         batch_requests=sum(each.request.target.sequences for each in held if each.is_batch),
     )

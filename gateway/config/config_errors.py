@@ -73,6 +73,8 @@ def _explanation(detail: ErrorDetails) -> str:
             return "is missing"
         case "too_short" | "string_too_short":
             return "must not be empty"
+        case "unknown_name":
+            return f"found {found}{suggestion(detail['input'], detail['ctx']['known'])}"
         case "string_type" if isinstance(detail["input"], int | float):
             return f'should be text, found {found} (put it in quotes: "{found}")'
     message = detail["msg"].removeprefix("Input ").split(" or instance of")[0]

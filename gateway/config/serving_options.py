@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
+from gateway.config.policy_names import DEFAULT_POLICY, PolicyName
 from gateway.config.strict import Strict
 
 
@@ -20,9 +21,7 @@ ModelName = Annotated[str, Field(max_length=256), AfterValidator(_printable_with
 class RoutingOptions(Strict):
     """How requests are distributed over a model's replicas."""
 
-    policy: Literal[
-        "marginal", "least-pending", "round-robin", "prefix-affinity", "cache-aware"
-    ] = "marginal"
+    policy: PolicyName = DEFAULT_POLICY
     """Use the default; the others are for comparison. `prefix-affinity` and `cache-aware` remember
     what they sent, which takes up to 100 MB per replica in each router."""
 

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.kvcache.prefix import KEY_BYTES, Prompt, extend
-from gateway.kvcache.prefix_index import unpacked
 from gateway.kvcache.shadow_cache import CachedAnswer, CachedPrompt
-from gateway.telemetry import Dispatch
+from gateway.telemetry import Dispatch, unpack_keys
 
 
 @dataclass(slots=True, eq=False)
@@ -61,7 +60,7 @@ def dispatched_prompt(dispatch: Dispatch) -> Prompt:
         ValueError: its keys are invalid.
     """
     return Prompt(
-        keys=unpacked(dispatch.keys),
+        keys=unpack_keys(dispatch.keys),
         size=dispatch.prompt_bytes,
         is_token_ids=dispatch.is_token_ids,
         key_bytes=dispatch.key_bytes or KEY_BYTES,

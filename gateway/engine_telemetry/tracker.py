@@ -7,9 +7,17 @@ from collections.abc import Callable, Sequence
 
 from gateway.engine_telemetry.tracked_request import TrackedRequest, dispatched_prompt
 from gateway.engine_telemetry.work_meter import WorkMeter
-from gateway.kvcache.prefix_index import packed, packed_tokens
 from gateway.kvcache.shadow_cache import ShadowCache
-from gateway.telemetry import AdapterState, Dispatch, EngineFacts, Finished, Load, Update
+from gateway.telemetry import (
+    AdapterState,
+    Dispatch,
+    EngineFacts,
+    Finished,
+    Load,
+    Update,
+    pack_keys,
+    pack_tokens,
+)
 
 NO_DISPATCH = Dispatch(id=0)
 
@@ -130,7 +138,9 @@ class EngineTracker:
         """
         dispatch = dispatch or NO_DISPATCH
         self._integrate_running()
-        cached_prompt = self._shadow_cache.begin(dispatched_prompt(dispatch), prompt_tokens)
+        cached_prompt = self._shadow_cache.record_arrival(
+            dispatched_prompt(dispatch), prompt_tokens
+        )
         tracked = TrackedRequest(
             dispatch, cached_prompt, prompt_tokens, self._now(), self._request_s
         )
@@ -207,10 +217,10 @@ class EngineTracker:
             decode_s = now_s - tracked.first_token_s
             self.meter.record_service_time(prefill_s + decode_s)
         if tracked.first_token_s is None and is_aborted:
-            self._shadow_cache.cancel(tracked.cached_prompt)
+            self._shadow_cache.record_cancellation(tracked.cached_prompt)
         else:
             answers = tracked.answers(completion_tokens, replies)
-            self._shadow_cache.end(tracked.cached_prompt, answers)
+            self._shadow_cache.record_end(tracked.cached_prompt, answers)
         running = (self._request_s - tracked.request_s_before) / decode_s if decode_s > 0 else 1.0
         self._finished.append(
             Finished(
@@ -257,9 +267,9 @@ class EngineTracker:
         load = self.load
         added, dropped = self._shadow_cache.take_changes()
         update = Update(
-            added=packed(added),
-            added_tokens=packed_tokens(added.values()),
-            dropped=packed(dropped),
+            added=pack_keys(added),
+            added_tokens=pack_tokens(added.values()),
+            dropped=pack_keys(dropped),
             accepted=self._accepted,
             finished=self._finished,
             load=None if load == self._sent_load else load,
@@ -284,8 +294,8 @@ class EngineTracker:
         held = self._shadow_cache.held
         return Update(
             is_snapshot=True,
-            added=packed(held),
-            added_tokens=packed_tokens(held.values()),
+            added=pack_keys(held),
+            added_tokens=pack_tokens(held.values()),
             accepted=[tracked.dispatch.id for tracked in self._requests if tracked.dispatch.id],
             load=self.load,
             is_draining=self._is_draining,
@@ -301,7 +311,7 @@ class EngineTracker:
         self._pending_tokens -= tracked.pending_tokens
         tracked.pending_tokens = 0
         block_size = max(self._facts.block_size, 1)
-        self._shadow_cache.settle(tracked.cached_prompt, cached_tokens, block_size)
+        self._shadow_cache.record_prefill(tracked.cached_prompt, cached_tokens, block_size)
 
     def _integrate_running(self) -> None:
         now_s = self._now()

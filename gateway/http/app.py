@@ -47,7 +47,7 @@ def create_app(
     `live_config` may be changed in place. `request_metrics`: where each request's end is noted.
     """
     request_metrics = request_metrics or RequestMetrics()
-    schedulers.log.observer = request_metrics.note_finished
+    schedulers.log.subscribe(request_metrics.note_finished)
     resolver = TargetResolver(fleet)
     shadows = ShadowTraffic(resolver, context, request_metrics.recorder)
     rest = _everything_else(context, shadows)

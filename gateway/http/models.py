@@ -96,7 +96,7 @@ def name_cards(names: ModelNames, cards: Mapping[str, ModelCard]) -> Iterator[Mo
 def adapter_card(model: ServedModel, adapter: str) -> ModelCard:
     """An adapter stands as its model does, unless no engine can load it."""
     states = [replica.adapters for replica in model.replicas.values()]
-    broken = model.broken(adapter)
+    broken = model.adapter_error(adapter)
     card = model_card(model)
     return card.model_copy(
         update={

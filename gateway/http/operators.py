@@ -10,7 +10,7 @@ from gateway.faults import Faults
 from gateway.header_names import SESSION
 from gateway.request.inference_request import SESSION_LIMIT, InferenceRequest
 from gateway.request.routes import ROUTES, parse_head
-from gateway.routing.decision import KEPT, Decision
+from gateway.routing.decision import LOG_SIZE, Decision
 from gateway.routing.schedulers import Schedulers
 from gateway.serving.body import read_body
 from gateway.serving.live_config import LiveConfig
@@ -56,9 +56,9 @@ def operators_router(
     router.add_api_route("/config", live_config.report)
 
     @router.get("/decisions")
-    async def decisions(limit: int = KEPT, model: str | None = None) -> dict[str, object]:
+    async def decisions(limit: int = LOG_SIZE, model: str | None = None) -> dict[str, object]:
         """The last decisions, newest first, and how they turned out."""
-        found = [d for d in schedulers.log.latest() if model in (None, d.model)]
+        found = [d for d in schedulers.log.latest() if model in (None, d.decision.model)]
         return {"object": "list", "data": [d.explanation() for d in found[: max(0, limit)]]}
 
     @router.get("/faults")

@@ -1,1 +1,1 @@
-"""Prefix keys, and which replica's KV cache holds which of them."""
+"""Prefix keys of prompts, and which replica's KV cache holds which keys."""

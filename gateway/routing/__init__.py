@@ -1,1 +1,1 @@
-"""Replica selection: the fleet, the state of each replica, and the routing policies."""
+"""Routing: the fleet, the state of each replica, and the choice of a replica for each request."""

@@ -1,4 +1,4 @@
-"""What a model's engines need for their work, learned from the requests they finish.
+"""Cost model: how long a model's engines take for their work, learned from finished requests.
 
 Method: two lines fitted by robust regression (`gateway.regression`). Prefill seconds are a line
 over new prompt tokens (its slope is what a token costs), seconds per output token a line over the
@@ -18,7 +18,7 @@ PRIOR_PREFILL_S = 1e-4
 PRIOR_SEQUENCE_S = 2e-4
 """Seconds that one more sequence adds to a decode step."""
 PRIOR_STEP_S = 0.012
-"""Seconds of a step with nothing in it."""
+"""Seconds of an empty step."""
 PRIOR_TOKENS_PER_BYTE = 0.25
 PRIOR_OUTPUT_TOKENS = 256.0
 MEAN_MEMORY = 0.98
@@ -26,21 +26,21 @@ MEAN_MEMORY = 0.98
 
 
 class CostEstimates(msgspec.Struct, frozen=True):
-    """What is known of a model's engines now."""
+    """Current estimates of what work costs a model's engines."""
 
     prefill_s: float
     """Seconds per prompt token that is not cached."""
     sequence_s: float
     """Seconds that each running sequence adds to a decode step."""
     step_s: float
-    """Seconds of a decode step beside those."""
+    """Seconds of a decode step apart from those."""
     tokens_per_byte: float
     output_tokens: float
-    """Of an answer, on average."""
+    """Mean length of an answer."""
 
 
 class CostModel:
-    """Learns one model's figures."""
+    """Cost model of one model's engines."""
 
     def __init__(self) -> None:
         self._prefill = RobustLine(PRIOR_STEP_S, PRIOR_PREFILL_S)
@@ -50,10 +50,10 @@ class CostModel:
             MEAN_MEMORY, prior_bytes * PRIOR_TOKENS_PER_BYTE, prior_bytes
         )
         self._output_tokens = DecayingMean(MEAN_MEMORY, PRIOR_OUTPUT_TOKENS, 1.0)
-        self.estimates = self._read()
+        self.estimates = self._estimate()
 
     def learn(self, finished: Finished) -> None:
-        """Take a finished request into account."""
+        """Learn from a finished request."""
         if finished.prompt_bytes and finished.prompt_tokens:
             self._tokens_per_byte.observe(finished.prompt_tokens, finished.prompt_bytes)
         new = finished.prompt_tokens - finished.cached_tokens
@@ -64,13 +64,13 @@ class CostModel:
             self._decode.observe(finished.running, per_token)
         if not finished.is_aborted and finished.completion_tokens:
             self._output_tokens.observe(finished.completion_tokens)
-        self.estimates = self._read()
+        self.estimates = self._estimate()
 
     def output_tokens(self, max_tokens: int | None) -> float:
-        """Tokens that an answer is likely to have."""
+        """Return the expected length of an answer, limited by the client's `max_tokens`."""
         return min(self.estimates.output_tokens, math.inf if max_tokens is None else max_tokens)
 
-    def _read(self) -> CostEstimates:
+    def _estimate(self) -> CostEstimates:
         return CostEstimates(
             prefill_s=self._prefill.slope,
             sequence_s=self._decode.slope,

@@ -1,27 +1,31 @@
-"""Decisions: which replica takes a request, why, and how it turned out."""
+"""Routing decisions: which replica a request was sent to, why, and how it turned out."""
 
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from gateway.routing.cost_model import CostEstimates
 from gateway.routing.fleet import Replica
-from gateway.routing.policies.policy import Candidate
+from gateway.routing.policy import Candidate
 from gateway.telemetry import Finished
 
 HEADER_CANDIDATES = 32
-"""Candidates in a header: proxies take headers of some kilobytes only."""
-KEPT = 1000
-"""Decisions that are remembered."""
+"""Candidates listed in a header: proxies limit headers to a few kilobytes."""
+LOG_SIZE = 1000
+"""Decisions that are kept."""
+REFUSAL_FACTOR = 2.0
+"""Estimated prompt length, in multiples of the engine's limit, that is surely rejected."""
+
+DecisionListener = Callable[["Decision", Finished], None]
 
 
-@dataclass(slots=True, eq=False)
-class Decision:
-    """One choice; all times are seconds, all lengths tokens."""
+class Decision(msgspec.Struct, frozen=True, eq=False, kw_only=True):
+    """Choice of a replica for one request; times are seconds, lengths are tokens."""
 
     id: int
-    """Of the `Dispatch` that goes with the request."""
+    """Id of the request's `Dispatch`."""
     request_id: str
     model: str
     policy: str
@@ -30,34 +34,32 @@ class Decision:
     candidates: Sequence[Candidate]
     costs: Sequence[float]
     index: int
-    """Of the chosen candidate."""
+    """Index of the chosen candidate."""
     prompt_tokens: float
     output_tokens: float
     ttft_s: float
-    """Predicted time to first token, from the engine's door on."""
+    """Predicted time to first token, counted from the request's arrival at the engine."""
     estimates: CostEstimates
-    """What had been learned of the engines: with the candidates, all that costs come from."""
+    """What had been learned about the engines; with the candidates, it explains all costs."""
     has_session: bool
-    """The request named a session, whose replica was preferred."""
+    """Whether the request named a session, whose replica was preferred."""
     adapter: str = ""
-    """The adapter of the model that answers."""
+    """Adapter that answers; empty if the model itself does."""
     is_batch: bool = False
-    """The request may wait for all others."""
+    """Whether the request may wait for all interactive ones."""
     sequences: int = 1
-    """What the engine makes of the request: its answers, for each of its prompts."""
+    """Sequences that the engine makes of the request: its answers, for each of its prompts."""
     waited_s: float = 0.0
-    """How long it was held back in this router until its replica could start it."""
-    finished: Finished | None = None
-    """How it turned out, once the engine has told."""
+    """How long the request waited in this router until its replica could start it."""
 
     @property
     def replica(self) -> Replica:
-        """The chosen one."""
+        """The chosen replica."""
         return self.candidates[self.index].replica
 
     @property
     def cached_tokens(self) -> int:
-        """Tokens of the prompt that the chosen replica is thought to hold."""
+        """Tokens of the prompt that the chosen replica is believed to hold."""
         return int(self.candidates[self.index].cached_tokens)
 
     @property
@@ -65,12 +67,32 @@ class Decision:
         """Tokens of the prompt that the chosen replica has to compute."""
         return max(0.0, self.prompt_tokens - self.cached_tokens)
 
-    def explanation(self, most: int | None = None) -> dict[str, object]:
-        """The decision as JSON has it: the chosen candidate, then the others by their cost.
+    @property
+    def prefill_tokens(self) -> float:
+        """New tokens of the prompt, estimated, but no more than the engine can take."""
+        tokens, facts = self.new_tokens, self.replica.metadata.facts
+        if tokens > facts.max_model_len > 0:
+            tokens = facts.max_model_len
+        return facts.kv_tokens if tokens > facts.kv_tokens > 0 else tokens
 
-        `most`: as many of them at most.
+    @property
+    def kv_demand_tokens(self) -> float:
+        """New tokens of the prompt that need KV cache: none if the engine will surely reject it."""
+        refused_above = REFUSAL_FACTOR * self.replica.metadata.facts.max_model_len
+        return 0.0 if self.prompt_tokens > refused_above > 0 else self.prefill_tokens
+
+    def after_waiting(self, waited_s: float) -> "Decision":
+        """Return the same decision for a request that has waited so long in this router."""
+        return msgspec.structs.replace(self, waited_s=waited_s)
+
+    def explanation(
+        self, most: int | None = None, finished: Finished | None = None
+    ) -> dict[str, object]:
+        """Return the decision as JSON shows it: the chosen candidate first, then by cost.
+
+        `most`: maximum number of candidates listed. `finished`: the engine's report, if there is
+        one.
         """
-        finished = self.finished
         others = sorted(set(range(len(self.costs))) - {self.index}, key=self.costs.__getitem__)
         ranked = [(self.costs[i], self.candidates[i]) for i in (self.index, *others)]
         return {
@@ -98,7 +120,7 @@ class Decision:
                     "running": candidate.running,
                     "waiting": candidate.waiting,
                     "pending_tokens": round(candidate.pending_tokens),
-                    "load_s": round(candidate.load_s, 6),
+                    "load_s": round(candidate.adapter_load_s, 6),
                 }
                 for cost, candidate in ranked[:most]
             ],
@@ -113,47 +135,63 @@ class Decision:
         }
 
     def encode(self) -> bytes:
-        """The explanation on one line of ASCII, fit for a header."""
+        """Return the explanation on one line of ASCII, as the value of a header."""
         return json.dumps(self.explanation(HEADER_CANDIDATES), separators=(",", ":")).encode(
             "ascii"
         )
 
 
+class LoggedDecision(msgspec.Struct, frozen=True):
+    """Decision in the log, with the engine's report once there is one."""
+
+    decision: Decision
+    finished: Finished | None = None
+
+    def explanation(self) -> dict[str, object]:
+        """Return the decision and its outcome as JSON shows them."""
+        return self.decision.explanation(finished=self.finished)
+
+
 class DecisionLog:
-    """The last decisions, in which engines' reports find the ones they belong to."""
+    """Latest decisions, matched with the engines' reports on their requests."""
 
-    def __init__(self, size: int = KEPT) -> None:
+    def __init__(self, size: int = LOG_SIZE) -> None:
         self._size = size
-        self.observer: Callable[[Decision], None] | None = None
-        """Told of every decision of which is known how it turned out."""
-        self._decisions: OrderedDict[int, Decision] = OrderedDict()
-        self._under_way: dict[int, Decision] = {}
+        self._listeners: list[DecisionListener] = []
+        self._logged: OrderedDict[int, LoggedDecision] = OrderedDict()
+        self._in_flight: dict[int, Decision] = {}
         self._ended: OrderedDict[int, Decision] = OrderedDict()
-        """Those whose answer has ended, of which an engine may still tell."""
+        """Decisions whose answer has ended, on which an engine may still report."""
 
-    def add(self, decision: Decision) -> None:
-        """Remember a decision whose request is sent, and forget the oldest of too many."""
-        self._under_way[decision.id] = decision
-        self._decisions[decision.id] = decision
-        if len(self._decisions) > self._size:
-            self._decisions.popitem(last=False)
+    def subscribe(self, listener: DecisionListener) -> None:
+        """Have `listener` called with every decision on whose request an engine has reported."""
+        self._listeners.append(listener)
 
-    def end(self, decision: Decision) -> None:
-        """The request is under way no more; its engine tells of that soon, if it does."""
-        if self._under_way.pop(decision.id, None) is not None:
+    def record_sent(self, decision: Decision) -> None:
+        """Keep a decision whose request is sent; the oldest of too many is dropped."""
+        self._in_flight[decision.id] = decision
+        self._logged[decision.id] = LoggedDecision(decision)
+        if len(self._logged) > self._size:
+            self._logged.popitem(last=False)
+
+    def record_ended(self, decision: Decision) -> None:
+        """Record the end of a request's answer; its engine may still report on it."""
+        if self._in_flight.pop(decision.id, None) is not None:
             self._ended[decision.id] = decision
             if len(self._ended) > self._size:
                 self._ended.popitem(last=False)
 
-    def finish(self, finished: Finished) -> None:
-        """Note how a request turned out, if it is one of these."""
+    def record_finished(self, finished: Finished) -> None:
+        """Add an engine's report to the decision that it belongs to, if that is one of these."""
         id_ = finished.id
-        decision = self._under_way.pop(id_, None) or self._ended.pop(id_, None)
-        if decision is not None:
-            decision.finished = finished
-            if self.observer is not None:
-                self.observer(decision)
+        decision = self._in_flight.pop(id_, None) or self._ended.pop(id_, None)
+        if decision is None:
+            return
+        if id_ in self._logged:
+            self._logged[id_] = LoggedDecision(decision, finished)
+        for listener in self._listeners:
+            listener(decision, finished)
 
-    def latest(self) -> list[Decision]:
-        """All that are remembered, newest first."""
-        return list(reversed(self._decisions.values()))
+    def latest(self) -> list[LoggedDecision]:
+        """Return all decisions that are kept, the newest first."""
+        return list(reversed(self._logged.values()))

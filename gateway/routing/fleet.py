@@ -1,4 +1,4 @@
-"""The fleet: this router's picture of all models and their replicas."""
+"""Fleet: all models and their replicas, as this router sees them."""
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -10,14 +10,15 @@ from gateway.errors import ModelNotFound, ModelUnavailable
 from gateway.telemetry import AdapterState, ReplicaMetadata
 
 SETTLING_RETRY_S = 2.0
-START_S = 30.0
-"""What an engine's start is taken to last before one has been seen."""
+"""Retry-After while not all models are known yet."""
+DEFAULT_START_S = 30.0
+"""How long an engine's start is assumed to take before one has been observed."""
 
 logger = logging.getLogger(__name__)
 
 
 class ModelState(StrEnum):
-    """How a model stands, as `/v1/models` shows it."""
+    """State of a model, as `/v1/models` shows it."""
 
     READY = "ready"
     STARTING = "starting"
@@ -32,20 +33,26 @@ class Replica:
     id: str
     metadata: ReplicaMetadata
     node_id: str = ""
-    shunned_until_s: float = 0.0
-    """Time of day until which others are preferred, because it could not be reached."""
-    adapters: AdapterState = field(default_factory=AdapterState)
-    """How its adapters stand, as its telemetry told last."""
+    _adapters: AdapterState = field(default_factory=AdapterState)
 
     @property
     def address(self) -> tuple[str, int]:
         """Host and port of its HTTP server."""
         return self.metadata.host, self.metadata.port
 
+    @property
+    def adapters(self) -> AdapterState:
+        """State of its adapters, as it reported last."""
+        return self._adapters
+
+    def record_adapters(self, adapters: AdapterState) -> None:
+        """Record the state of its adapters, as its telemetry reports it."""
+        self._adapters = adapters
+
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class ServedModel:
-    """One model: how it stands and who runs it."""
+    """One model: its state, its options and the replicas that run it."""
 
     name: str
     created_s: int
@@ -55,61 +62,63 @@ class ServedModel:
     """How requests reach its replicas."""
     state: ModelState = ModelState.STARTING
     reason: str = "its engine is starting"
-    start_s: float = START_S
-    """What an engine's start takes, as the last ones told."""
+    start_s: float = DEFAULT_START_S
+    """How long an engine's start takes, as its running replicas reported."""
     replicas: dict[str, Replica] = field(default_factory=dict)
 
     @property
     def condition(self) -> str:
-        """How a model without replicas stands, in words."""
+        """State of a model without replicas, in words."""
         return self.state.value.replace("_", " ")
 
     @property
     def max_model_len(self) -> int | None:
-        """Tokens of prompt and answer together; unknown while no engine runs."""
+        """Limit of prompt and answer together, in tokens; None while no engine runs."""
         return max((r.metadata.facts.max_model_len for r in self.replicas.values()), default=None)
 
     def check_available(self) -> None:
-        """Make sure that it has replicas.
+        """Make sure that the model has replicas.
 
         Raises:
-            ModelUnavailable: it has none now.
+            ModelUnavailable: it has none.
         """
         if not self.replicas:
             raise ModelUnavailable(
                 f"The model `{self.name}` is {self.condition}: {self.reason}", self.start_s
             )
 
-    def broken(self, adapter: str) -> str:
-        """Why no replica can load an adapter; empty where one may."""
+    def adapter_error(self, adapter: str) -> str:
+        """Return why no replica can load an adapter; empty if one may."""
         reasons = [r.adapters.broken.get(adapter, "") for r in self.replicas.values()]
         return reasons[0] if reasons and all(reasons) else ""
 
     def replace_replicas(self, replicas: Iterable[Replica]) -> None:
-        """Set the replicas; the ones already known stay the same objects."""
+        """Set the replicas; those already known stay the same objects."""
         known = self.replicas
         self.replicas = {r.id: known.get(r.id, r) for r in replicas}
         if self.replicas:
             self.state, self.reason = ModelState.READY, ""
-            self.start_s = max(r.metadata.start_s for r in self.replicas.values()) or START_S
+            self.start_s = (
+                max(r.metadata.start_s for r in self.replicas.values()) or DEFAULT_START_S
+            )
         elif self.state is ModelState.READY:
             self.state, self.reason = ModelState.STARTING, "its last engine is gone"
 
 
 class Fleet:
-    """All models, by the names clients use: their own, and their adapters'.
+    """All models, by the names that clients use: the models' own and those of their adapters.
 
-    Of several adapters of one name, the first model's counts; none where a model has that name.
+    A name belongs to a model before any adapter, and to the adapter of the first model that has it.
     """
 
     def __init__(self) -> None:
         self._models: dict[str, ServedModel] = {}
         self._adapters: dict[str, ServedModel] = {}
         self._clashes: set[tuple[str, str]] = set()
-        """Models and those of their adapters whose name is somebody else's."""
-        self._watchers: list[Callable[[], None]] = []
+        """Models and their adapters whose name belongs to something else."""
+        self._listeners: list[Callable[[], None]] = []
         self.is_settled = True
-        """Whether all models are known: while that is not so, an unknown name may yet be one."""
+        """Whether all models are known; until then, an unknown name may still become known."""
 
     @property
     def models(self) -> Collection[ServedModel]:
@@ -118,7 +127,7 @@ class Fleet:
 
     @property
     def adapters(self) -> Mapping[str, ServedModel]:
-        """The models of all adapters, by the adapters' names."""
+        """Adapter name -> model that has the adapter."""
         return self._adapters
 
     @property
@@ -127,19 +136,19 @@ class Fleet:
         return any(model.replicas for model in self._models.values())
 
     def has(self, name: str) -> bool:
-        """Whether there is a model or an adapter of that name."""
+        """Whether a model or an adapter has that name."""
         return name in self._models or name in self._adapters
 
     def has_model(self, name: str) -> bool:
-        """Whether there is a model of that name."""
+        """Whether a model, and not only an adapter, has that name."""
         return name in self._models
 
     def model(self, name: str) -> ServedModel:
-        """The model of that name, or with an adapter of that name.
+        """Return the model that has that name, or an adapter of that name.
 
         Raises:
             ModelNotFound: there is none.
-            ModelUnavailable: there is none yet, but not all models are known.
+            ModelUnavailable: there is none so far, but not all models are known.
         """
         model = self._models.get(name) or self._adapters.get(name)
         if model is not None:
@@ -149,33 +158,33 @@ class Fleet:
         raise ModelUnavailable("Models are still being deployed.", SETTLING_RETRY_S)
 
     def add(self, model: ServedModel) -> None:
-        """Make a model known, or replace the one of its name."""
+        """Add a model, or replace the one with its name."""
         self._models[model.name] = model
-        self._tell()
+        self._publish()
 
     def remove(self, model: ServedModel) -> None:
-        """Forget a model, unless its name is another's; requests in flight keep their `Replica`."""
+        """Remove a model, unless another has its name; requests in flight keep their `Replica`."""
         if self._models.get(model.name) is model:
             del self._models[model.name]
-            self._tell()
+            self._publish()
 
     def replace_replicas(self, model: ServedModel, replicas: Iterable[Replica]) -> None:
         """Set a model's replicas; the ones already known stay the same objects."""
         model.replace_replicas(replicas)
-        self._tell()
+        self._publish()
 
-    def watch(self, watcher: Callable[[], None]) -> None:
-        """Have `watcher` called after every change of models or replicas."""
-        self._watchers.append(watcher)
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """Have `listener` called after every change of models or replicas."""
+        self._listeners.append(listener)
 
-    def unwatch(self, watcher: Callable[[], None]) -> None:
-        """Call it no more."""
-        self._watchers.remove(watcher)
+    def unsubscribe(self, listener: Callable[[], None]) -> None:
+        """Stop calling `listener`."""
+        self._listeners.remove(listener)
 
-    def _tell(self) -> None:
+    def _publish(self) -> None:
         self._find_adapters()
-        for watcher in self._watchers:
-            watcher()
+        for listener in self._listeners:
+            listener()
 
     def _find_adapters(self) -> None:
         self._adapters = {}
@@ -187,6 +196,9 @@ class Fleet:
                     clashes.add((model.name, name))
         for model_name, name in clashes - self._clashes:
             logger.warning(
-                "the adapter %s of %s is left out: that name is taken already", name, model_name
+                "adapter %s of model %s is ignored: its name is taken; give it another name in"
+                " the model's entry",
+                name,
+                model_name,
             )
         self._clashes = clashes

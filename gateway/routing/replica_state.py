@@ -1,166 +1,304 @@
-"""What a router knows of one replica, and whether the replica can start one more request now."""
+"""State of one replica, as this router sees it: its load, this router's requests, its health.
 
-import math
+The load comes from the replica's telemetry. Requests of this router that the telemetry does not
+include yet are added to it. Without telemetry, a shadow cache of this router's own requests takes
+the place of the cache that the replica would report. The state owns the replica's entries in the
+model's prefix index.
+"""
+
 from collections import Counter
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 
 from gateway.kvcache.prefix import Prompt
+from gateway.kvcache.prefix_index import PrefixIndex, PrefixMatch
 from gateway.kvcache.shadow_cache import ShadowCache
 from gateway.routing.decision import Decision
+from gateway.routing.engine_limits import engine_limits
 from gateway.routing.fleet import Replica
-from gateway.telemetry import Load, Update
+from gateway.routing.policy import Candidate, RequestProfile
+from gateway.routing.replica_health import ReplicaHealth
+from gateway.telemetry import Load, Update, unpack_keys, unpack_tokens
 
-HEADROOM = 1 / 16
-"""Of an engine's slots, how many requests may wait in it, so that none idles for a round trip."""
-RESERVE = 1 / 4
-"""Of an engine's slots and KV cache, what batch requests leave free."""
-SPARE = 1 / 32
-"""Of the same, what those leave free who have had their share."""
-REFUSED = 2.0
-"""Times the engine's limit that a prompt is thought to have, so that it will surely be refused."""
-LOAD_S = 1.0
-"""What loading an adapter is taken to cost before a replica has told what it takes."""
-BROKEN_S = 3600.0
-"""What an adapter is taken to cost where it cannot be loaded, or is none: more than all else."""
-IDLE = Load(running=0, waiting=0, pending_tokens=0, free_tokens=0)
-"""Stands for the load of a replica that has not told it."""
-
-
-def prefill_tokens(decision: Decision) -> float:
-    """New tokens of a request, estimated, but no more than its engine can take."""
-    tokens, facts = decision.new_tokens, decision.replica.metadata.facts
-    if tokens > facts.max_model_len > 0:
-        tokens = facts.max_model_len
-    return facts.kv_tokens if tokens > facts.kv_tokens > 0 else tokens
-
-
-def room_tokens(decision: Decision) -> float:
-    """New tokens of a request that need room: none, where its engine will refuse it."""
-    most = REFUSED * decision.replica.metadata.facts.max_model_len
-    return 0.0 if decision.prompt_tokens > most > 0 else prefill_tokens(decision)
+DEFAULT_ADAPTER_LOAD_S = 1.0
+"""Time to load an adapter, before the replica has reported how long it takes."""
+UNLOADABLE_S = 3600.0
+"""Cost of an adapter that the replica cannot load: more than any other cost."""
+CONFIRMATION_S = 0.5
+"""How long an ended request's keys stay expected; telemetry takes a tenth of that."""
+NO_LOAD = Load(running=0, waiting=0, pending_tokens=0, free_tokens=0)
+"""Stands for the load of a replica that has not reported it."""
 
 
 @dataclass(slots=True, eq=False)
-class SentRequest:
-    """A request of this router's on its way to, or in, an engine."""
+class AssignedRequest:
+    """A request of this router that is queued for, on its way to, or in a replica."""
 
     decision: Decision
     prompt: Prompt
     new_tokens: float
-    """Those that need room."""
+    """New tokens of its prompt that need KV cache."""
     is_expected: bool = True
-    """Its keys are expected at the replica and not confirmed."""
+    """Whether its keys are expected at the replica and not confirmed."""
     is_answered: bool = False
     is_finished: bool = False
-    """Telemetry has told of its end."""
+    """Whether the replica's telemetry has reported its end."""
 
 
-@dataclass(slots=True, eq=False)
 class ReplicaState:
-    """One replica, as this router sees it."""
+    """One replica, as this router sees it; `now` is in seconds."""
 
-    replica: Replica
-    load: Load = IDLE
-    is_followed: bool = False
-    """Its telemetry arrives."""
-    is_draining: bool = False
-    sent: dict[int, SentRequest] = field(default_factory=dict)
-    """This router's requests there, by the ids of their dispatches."""
-    unconfirmed: dict[int, SentRequest] = field(default_factory=dict)
-    """Those that its telemetry has not accounted for."""
-    ended: dict[int, tuple[float, SentRequest]] = field(default_factory=dict)
-    """Those answered before its telemetry spoke of them, and until when it may."""
-    ended_since: int = 0
-    """Requests in `load` that this router has seen the end of."""
-    held: dict[int, SentRequest] = field(default_factory=dict)
-    """Requests that this router holds back until it can start them."""
-    released: dict[int, SentRequest] = field(default_factory=dict)
-    """Those of them that are about to be sent."""
-    wanted: Counter[str] = field(default_factory=Counter)
-    """How many of those sent, held and released are for each adapter."""
-    books: ShadowCache | None = None
-    """Our own idea of its cache, while there is no telemetry."""
+    __slots__ = (
+        *("_adapter_requests", "_ended", "_ended_since_load", "_now", "_prefix_index", "_queued"),
+        *("_released", "_sent", "_shadow_cache", "_unconfirmed", "health", "load", "replica"),
+    )
 
-    def take(self, update: Update) -> None:
-        """The replica says how it stands."""
-        self.is_draining = update.is_draining
-        self.ended_since = 0
+    def __init__(
+        self, replica: Replica, prefix_index: PrefixIndex, now: Callable[[], float]
+    ) -> None:
+        self.replica = replica
+        self.health = ReplicaHealth()
+        self.load = NO_LOAD
+        self._prefix_index = prefix_index
+        self._now = now
+        self._sent: dict[int, AssignedRequest] = {}
+        """Requests at the replica, by the ids of their decisions."""
+        self._unconfirmed: dict[int, AssignedRequest] = {}
+        """Those of them that its telemetry does not include yet."""
+        self._ended: dict[int, tuple[float, AssignedRequest]] = {}
+        """Requests answered before telemetry included them, and until when it may; in order."""
+        self._ended_since_load = 0
+        """Requests in `load` that have ended since it was reported."""
+        self._queued: dict[int, AssignedRequest] = {}
+        """Requests that wait in this router until the replica can start them."""
+        self._released: dict[int, AssignedRequest] = {}
+        """Requests that have waited and are about to be sent."""
+        self._adapter_requests: Counter[str] = Counter()
+        """Number of requests sent, queued and released for each adapter."""
+        self._shadow_cache: ShadowCache | None = self._empty_shadow_cache()
+        """Stands in for the replica's cache while there is no telemetry."""
+        prefix_index.add_replica(replica.id)
+
+    @property
+    def requests_sent(self) -> int:
+        """Number of this router's requests at the replica."""
+        return len(self._sent)
+
+    @property
+    def sequences(self) -> int:
+        """Sequences that the replica has, and those on their way to it."""
+        here = max(0, self.load.running + self.load.waiting - self._ended_since_load)
+        coming = self._coming
+        return here + (sum([request.decision.sequences for request in coming]) if coming else 0)
+
+    def close(self) -> None:
+        """Remove the replica from the prefix index."""
+        self._prefix_index.remove_replica(self.replica.id)
+
+    def hold(self, request: AssignedRequest) -> None:
+        """Record a request that waits until the replica can start it."""
+        self._queued[request.decision.id] = request
+        self._count_adapter(request.decision.adapter)
+        self._prefix_index.add_expected(self.replica.id, request.prompt.keys)
+
+    def release(self, id_: int) -> None:
+        """Record that a waiting request is about to be sent."""
+        if request := self._queued.pop(id_, None):
+            self._released[id_] = request
+
+    def discard(self, id_: int) -> None:
+        """Forget a waiting or released request: it is sent now, or never."""
+        if request := self._queued.pop(id_, None) or self._released.pop(id_, None):
+            self._discount_adapter(request.decision.adapter)
+            self._stop_expecting(request)
+
+    def record_sent(self, request: AssignedRequest) -> None:
+        """Record a request that is sent to the replica."""
+        id_ = request.decision.id
+        self._prefix_index.add_expected(self.replica.id, request.prompt.keys)
+        self.health.outlier_detector.record_sent(self._now())
+        self._sent[id_] = self._unconfirmed[id_] = request
+        self._count_adapter(request.decision.adapter)
+
+    def record_ended(self, request: AssignedRequest) -> None:
+        """Record the end of a request that was sent to the replica."""
+        id_ = request.decision.id
+        self._forget_overdue()
+        if self._sent.pop(id_, None):
+            self._discount_adapter(request.decision.adapter)
+        is_unconfirmed = self._unconfirmed.pop(id_, None) is not None
+        if not (is_unconfirmed or request.is_finished):
+            self._ended_since_load += 1
+        if is_unconfirmed and self.health.has_telemetry and request.is_answered:
+            self._ended[id_] = (self._now() + CONFIRMATION_S, request)
+        else:
+            self._stop_expecting(request)
+        if self._shadow_cache is not None and request.is_answered:
+            self._add_to_shadow(self._shadow_cache, request)
+
+    def record_update(self, update: Update) -> None:
+        """Record a frame of the replica's telemetry.
+
+        Raises:
+            ValueError: the frame is malformed.
+        """
+        name, index = self.replica.id, self._prefix_index
+        keys, tokens = unpack_keys(update.added), unpack_tokens(update.added_tokens)
+        if len(keys) != len(tokens):
+            raise ValueError("keys without tokens")
+        if update.is_snapshot:
+            self._shadow_cache = None
+            self.health.has_telemetry = True
+            self._unconfirmed.update(self._sent)
+            index.replace(name, keys, tokens)
+        else:
+            index.add(name, keys, tokens)
+            index.remove(name, unpack_keys(update.dropped))
+        self.health.is_draining = update.is_draining
+        self._ended_since_load = 0
         if update.load is not None:
             self.load = update.load
         if update.adapters is not None:
-            self.replica.adapters = update.adapters
+            self.replica.record_adapters(update.adapters)
+        for id_ in update.accepted:
+            self._confirm(id_)
+        for finished in update.finished:
+            self._confirm(finished.id)
+            if (request := self._sent.get(finished.id)) is not None:
+                request.is_finished = True
+        self._forget_overdue()
 
-    def load_s(self, adapter: str, copies: Mapping[str, int]) -> float:
-        """What having an adapter loaded costs: nothing where it is, or is about to be.
+    def lose_telemetry(self) -> None:
+        """Go on without telemetry: by this router's own requests, and a shadow of the cache."""
+        self.health.has_telemetry = False
+        self.load = NO_LOAD
+        self._unconfirmed.update(self._sent)
+        self._prefix_index.replace(self.replica.id, (), ())
+        self._shadow_cache = self._empty_shadow_cache()
 
-        `copies`: on how many replicas each is loaded. Where the last copy of another one has to go,
-        that will have to be loaded again: twice as much.
+    def candidate(
+        self,
+        request: RequestProfile,
+        match: PrefixMatch,
+        tokens_per_byte: float,
+        loaded_copies: Mapping[str, int],
+    ) -> Candidate:
+        """Return the replica as a candidate for a request.
+
+        `match`: the part of the prompt that the replica holds. `tokens_per_byte`: of this prompt.
+        `loaded_copies`: on how many replicas each adapter is loaded.
         """
-        state = self.replica.adapters
-        if adapter in state.loaded or self.wanted[adapter]:
-            return 0.0
-        if adapter in state.broken or adapter not in self.replica.metadata.facts.adapters:
-            return BROKEN_S
-        cost_s = state.load_s or LOAD_S
-        is_full = len(state.loaded) >= state.max_loaded > 0
-        return 2 * cost_s if is_full and copies[state.loaded[0]] == 1 else cost_s
-
-    def want(self, adapter: str) -> None:
-        """A request for it is sent there, or waits to be."""
-        if adapter:
-            self.wanted[adapter] += 1
-
-    def want_no_more(self, adapter: str) -> None:
-        """It is not, any more."""
-        if adapter and (left := self.wanted[adapter] - 1) > 0:
-            self.wanted[adapter] = left
-        elif adapter:
-            del self.wanted[adapter]
-
-    @property
-    def requests(self) -> int:
-        """Sequences that it has, and those on their way there."""
-        here = max(0, self.load.running + self.load.waiting - self.ended_since)
-        coming = self._coming
-        return here + (sum([sent.decision.sequences for sent in coming]) if coming else 0)
-
-    @property
-    def coming_tokens(self) -> float:
-        """New tokens of what is on its way there."""
-        return sum([sent.new_tokens for sent in self._coming])
-
-    @property
-    def _coming(self) -> Collection[SentRequest]:
-        if not self.released:
-            return self.unconfirmed.values()
-        return [*self.unconfirmed.values(), *self.released.values()]
+        load = self.load
+        pending: float = load.pending_tokens
+        if self._unconfirmed or self._released:
+            pending += self._coming_tokens
+        if self._queued:
+            pending += sum([queued.new_tokens for queued in self._queued.values()])
+        block_size = self.replica.metadata.facts.block_size
+        cached = 0.0
+        if match.keys and block_size:
+            # Engines cache whole blocks, and always compute the last token of a prompt.
+            known = match.tokens or match.keys * request.prompt.key_bytes * tokens_per_byte
+            most = min(known, request.prompt_tokens - 1)
+            cached = max(0.0, most // block_size * block_size)
+        adapter = request.adapter
+        return Candidate(
+            replica=self.replica,
+            cached_keys=match.keys,
+            cached_tokens=cached,
+            running=load.running + len(self._unconfirmed) + len(self._released),
+            waiting=load.waiting + len(self._queued),
+            pending_tokens=pending,
+            free_tokens=load.free_tokens,
+            adapter_load_s=self._adapter_load_s(adapter, loaded_copies) if adapter else 0.0,
+        )
 
     def has_room(
-        self, new_tokens: float, *, sequences: int = 1, is_batch: bool, is_spared: bool = False
+        self, new_tokens: float, *, sequences: int = 1, is_batch: bool, is_over_share: bool = False
     ) -> bool:
         """Whether a request with so many new tokens would start without waiting for others.
 
-        `is_spared`: it leaves something free for those who have had less. One with more sequences
-        than the engine can run takes all of it.
+        `sequences`: of the request; one with more than the engine can run takes the whole engine.
+        `is_over_share`: its tenant has had its share, and leaves something free for the others.
         """
-        if self.is_draining:
-            return False  # it refuses all that is new; another may come in its place
-        requests = self.requests
-        if not requests:
+        if self.health.is_draining:
+            return False  # it rejects new requests; another replica may take its place
+        present = self.sequences
+        if not present:
             return True
         facts, load = self.replica.metadata.facts, self.load
-        if is_batch or is_spared:
-            reserve = RESERVE if is_batch else SPARE
-            slots = max(1, facts.max_sequences - math.ceil(reserve * facts.max_sequences))
-            may_wait, spare = 1, reserve * facts.kv_tokens
-        else:
-            may_wait, spare = max(1, int(HEADROOM * facts.max_sequences)), 0.0
-            slots = facts.max_sequences + may_wait
-        taken = min(sequences, facts.max_sequences, slots) if sequences > 1 else 1
-        if requests + taken > slots or load.waiting >= may_wait:
+        limits = engine_limits(facts, is_batch=is_batch, is_over_share=is_over_share)
+        needed = min(sequences, facts.max_sequences, limits.slots) if sequences > 1 else 1
+        if present + needed > limits.slots or load.waiting >= limits.waiting:
             return False
         if not facts.kv_tokens:
             return True
-        free_tokens = facts.kv_tokens if load is IDLE else load.free_tokens
-        return self.coming_tokens + new_tokens <= free_tokens - spare
+        free_tokens = facts.kv_tokens if load is NO_LOAD else load.free_tokens
+        return self._coming_tokens + new_tokens <= free_tokens - limits.reserved_tokens
+
+    @property
+    def _coming(self) -> Collection[AssignedRequest]:
+        """Requests on their way to the replica that its load does not include."""
+        if not self._released:
+            return self._unconfirmed.values()
+        return [*self._unconfirmed.values(), *self._released.values()]
+
+    @property
+    def _coming_tokens(self) -> float:
+        return sum([request.new_tokens for request in self._coming])
+
+    def _adapter_load_s(self, adapter: str, loaded_copies: Mapping[str, int]) -> float:
+        """Time to load an adapter: none if it is loaded, or about to be.
+
+        Twice the time if the last loaded copy of another adapter has to be unloaded, because that
+        one will have to be loaded again.
+        """
+        state = self.replica.adapters
+        if adapter in state.loaded or self._adapter_requests[adapter]:
+            return 0.0
+        if adapter in state.broken or adapter not in self.replica.metadata.facts.adapters:
+            return UNLOADABLE_S
+        load_s = state.load_s or DEFAULT_ADAPTER_LOAD_S
+        is_full = len(state.loaded) >= state.max_loaded > 0
+        return 2 * load_s if is_full and loaded_copies[state.loaded[0]] == 1 else load_s
+
+    def _count_adapter(self, adapter: str) -> None:
+        if adapter:
+            self._adapter_requests[adapter] += 1
+
+    def _discount_adapter(self, adapter: str) -> None:
+        if adapter and (remaining := self._adapter_requests[adapter] - 1) > 0:
+            self._adapter_requests[adapter] = remaining
+        elif adapter:
+            del self._adapter_requests[adapter]
+
+    def _confirm(self, id_: int) -> None:
+        request = self._unconfirmed.pop(id_, None) or self._ended.pop(id_, (0.0, None))[1]
+        if request is not None:
+            self._stop_expecting(request)
+
+    def _stop_expecting(self, request: AssignedRequest) -> None:
+        if request.is_expected:
+            request.is_expected = False
+            self._prefix_index.remove_expected(self.replica.id, request.prompt.keys)
+
+    def _forget_overdue(self) -> None:
+        """Stop expecting the keys of ended requests that telemetry should have included by now."""
+        now_s = self._now()
+        while self._ended:
+            id_ = next(iter(self._ended))
+            until_s, request = self._ended[id_]
+            if until_s > now_s:
+                return
+            del self._ended[id_]
+            self._stop_expecting(request)
+
+    def _empty_shadow_cache(self) -> ShadowCache:
+        return ShadowCache(self.replica.metadata.facts.kv_tokens)
+
+    def _add_to_shadow(self, shadow: ShadowCache, request: AssignedRequest) -> None:
+        cached_prompt = shadow.record_arrival(request.prompt, round(request.decision.prompt_tokens))
+        shadow.record_end(cached_prompt)
+        added, evicted = shadow.take_changes()
+        self._prefix_index.add(self.replica.id, list(added), list(added.values()))
+        self._prefix_index.remove(self.replica.id, evicted)

@@ -1,4 +1,4 @@
-"""A dispatcher for each model, and the decisions of all of them."""
+"""Schedulers of all models, and the log of their decisions."""
 
 import random
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from gateway.routing.scheduler import Scheduler
 
 
 class Schedulers:
-    """Makes a model's dispatcher when it is first asked for; it goes when the model leaves."""
+    """Makes the scheduler of a model on first use, and drops it with the model."""
 
     def __init__(self, fleet: Fleet, rng: random.Random, now: Callable[[], float]) -> None:
         self.log = DecisionLog()
@@ -17,14 +17,14 @@ class Schedulers:
         self._rng = rng
         self._now = now
         self._schedulers: dict[ServedModel, Scheduler] = {}
-        fleet.watch(self._forget_gone)
+        fleet.subscribe(self._forget_gone)
 
     def __len__(self) -> int:
-        """How many models have one."""
+        """Number of models that have a scheduler."""
         return len(self._schedulers)
 
     def of(self, model: ServedModel) -> Scheduler:
-        """The dispatcher of a model."""
+        """Return the scheduler of a model."""
         scheduler = self._schedulers.get(model)
         if scheduler is None:
             scheduler = Scheduler(model, self.log, self._rng, self._now)

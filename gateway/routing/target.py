@@ -1,4 +1,4 @@
-"""A request together with the model or adapter that is to answer it."""
+"""Target of a request: the model or adapter that is to answer it."""
 
 from urllib.parse import quote
 
@@ -11,32 +11,32 @@ from gateway.routing.fleet import ServedModel
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What a replica is chosen for: a request, as one model or adapter is to answer it."""
+    """A request with the model or adapter that is to answer it, and the prompt for that one."""
 
     request: InferenceRequest
     model: ServedModel
     name: str
-    """The model's name, or the name of the adapter that answers."""
+    """Name of the model, or of the adapter that answers."""
     prompt: Prompt = NO_PROMPT
 
     @property
     def adapter(self) -> str:
-        """The adapter that answers; empty where the model itself does."""
+        """Adapter that answers; empty if the model itself does."""
         return "" if self.name == self.model.name else self.name
 
     @property
     def renamed(self) -> str:
-        """The name that answers, where the client used another one; otherwise empty."""
+        """Name that answers, if the client used another one; otherwise empty."""
         return "" if self.name == self.request.head.model else self.name
 
     @property
     def header(self) -> bytes:
-        """The name that answers, as the value of a header."""
+        """Name that answers, as the value of a header."""
         return self.name.encode() if self.name.isascii() else quote(self.name).encode()
 
     @property
     def has_prompt(self) -> bool:
-        """Whether its prompt goes through the model."""
+        """Whether the model processes the prompt."""
         return self.request.path in PROMPT_ROUTES
 
     @property
@@ -46,5 +46,5 @@ class Target(msgspec.Struct, frozen=True):
 
     @property
     def prompts_bytes(self) -> int:
-        """Bytes of all its prompts, where these are a list; otherwise 0."""
+        """Bytes of all its prompts, if they are a list; otherwise 0."""
         return self.request.head.prompts_bytes if self.has_prompt else 0

@@ -218,7 +218,7 @@ class Attempts:
             await self._failures.blame(replica, _answered(response.status))
             self._failures.told(replica, _answered(response.status), is_cut=False)
         else:
-            self._scheduler.outliers.succeed(replica.id)
+            self._scheduler.replicas.record_success(replica)
 
     async def _open(self, call: EngineCall, replica: Replica) -> EngineResponse:
         with self._timing.step(ENGINE):

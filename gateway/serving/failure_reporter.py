@@ -38,11 +38,11 @@ class FailureReporter:
         if error.reason in ITS_OWN_WORDS:
             self._count_failure(replica, error)
             return False
-        scheduler.shun(replica)
+        scheduler.replicas.back_off(replica)
         if error.reason == Reason.BROKE_OFF:
             await asyncio.sleep(LAST_WORDS_S)
         is_cut_off = error.reason in {Reason.BROKE_OFF, Reason.UNREACHABLE}
-        has_died = is_cut_off and not scheduler.follows(replica.id)
+        has_died = is_cut_off and not scheduler.replicas.has_telemetry(replica.id)
         # One death or halt, seen by many requests, is no row of failures.
         if not has_died and error.reason != Reason.STUCK:
             self._count_failure(replica, error)
@@ -81,10 +81,7 @@ class FailureReporter:
             self._note(reason, Action.CUT if is_cut else Action.FAILED, replica, str(error))
 
     def _count_failure(self, replica: Replica, error: UpstreamFailed) -> None:
-        replicas = self._target.model.replicas
-        if replica.id not in replicas:
-            return
-        if self._scheduler.outliers.fail(replica.id, len(replicas)):
+        if self._scheduler.replicas.record_failure(replica):
             self._note(error.reason, Action.EJECTED, replica, "it failed again and again")
 
     def _note(self, reason: str, action: Action, replica: Replica | None, why: str) -> None:

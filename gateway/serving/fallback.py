@@ -150,7 +150,7 @@ class FallbackChain:
         was_cold = not model.replicas
         if was_cold:
             await self._warm(model, has_alternative=has_alternative)
-        if has_alternative and (reason := model.broken(name)):
+        if has_alternative and (reason := model.adapter_error(name)):
             raise AdapterBroken(name, reason)
         self._writer.has_alternative = has_alternative
         with self._writer.reply.timing.step(ROUTE):

@@ -90,9 +90,9 @@ class Gauges:
         yield QUEUED, (*labels, "interactive"), admission.held_interactive
         yield QUEUED, (*labels, "batch"), admission.held_batch
         yield AWAITING_START, labels, self._cold_starts.waiting(model)
-        for state, count in scheduler.standings.items():
+        for state, count in scheduler.replicas.health_counts().items():
             yield REPLICAS, (*labels, state), count
-        estimates = scheduler.latency.estimates
+        estimates = scheduler.cost_model.estimates
         yield PREFILL, labels, estimates.prefill_s
         yield STEP, labels, estimates.step_s
         yield SEQUENCE, labels, estimates.sequence_s

@@ -30,6 +30,7 @@ from gateway.serving.client_response import ClientResponse
 from gateway.serving.fallback import FallbackChain
 from gateway.serving.timing import ENGINE, QUEUE, ROUTE
 from gateway.serving.tracing import End, Trace, Tracer
+from gateway.telemetry import Finished
 
 ANSWERED = "answered"
 WRONG = "a request could not be accounted for"  # which is no matter of the request's own
@@ -56,17 +57,14 @@ class RequestMetrics:
                 logger.exception(WRONG)
         return RequestRecord(self.recorder, route, headers, reply, trace)
 
-    def note_finished(self, decision: Decision) -> None:
-        """An engine has told how a request of ours turned out."""
+    def note_finished(self, decision: Decision, finished: Finished) -> None:
+        """Count the tokens of a request on which its engine has reported."""
         try:
-            self._count_tokens(decision)
+            self._count_tokens(decision, finished)
         except Exception:
             logger.exception(WRONG)
 
-    def _count_tokens(self, decision: Decision) -> None:
-        finished = decision.finished
-        if finished is None:
-            return
+    def _count_tokens(self, decision: Decision, finished: Finished) -> None:
         recorder, labels = self.recorder, (decision.adapter or decision.model,)
         recorder.count(PROMPT_TOKENS, labels, finished.prompt_tokens)
         recorder.count(CACHED_TOKENS, labels, finished.cached_tokens)

@@ -19,7 +19,7 @@ SILENCE_S = 4.0
 """An engine has something to say every second, if only that it is there."""
 GRACE_S = 1.0
 """For what an engine said while it was us who did not listen."""
-STUCK_SHUN_S = 15.0
+STUCK_BACKOFF_S = 15.0
 """How long others are preferred to one that is given up, unless it is heard again: longer than we
 take to ask."""
 LEAST_STALL_S = 10.0
@@ -64,12 +64,12 @@ class TelemetryClient:
 
     def start(self) -> None:
         """Follow the replicas there are, and all that come."""
-        self._fleet.watch(self._sync)
+        self._fleet.subscribe(self._sync)
         self._sync()
 
     async def close(self) -> None:
         """End all subscriptions."""
-        self._fleet.unwatch(self._sync)
+        self._fleet.unsubscribe(self._sync)
         for replica in list(self._tasks):
             self._end(replica)
         await asyncio.gather(*self._ending, return_exceptions=True)
@@ -96,10 +96,10 @@ class TelemetryClient:
         while True:
             has_heard = await self._listen(model, replica)
             has_spoken = has_spoken or has_heard
-            self._schedulers.of(model).lose(replica.id)
+            self._schedulers.of(model).record_telemetry_lost(replica.id)
             if has_spoken:
                 # It may be dead, and would look idle until Serve takes it out.
-                self._schedulers.of(model).shun(replica)
+                self._schedulers.of(model).replicas.back_off(replica)
             delay_s = FIRST_DELAY_S if has_heard else min(LAST_DELAY_S, 2 * delay_s)
             await asyncio.sleep(delay_s * self._rng.uniform(0.5, 1.0))
 
@@ -115,7 +115,8 @@ class TelemetryClient:
                 for update in reader.feed(data):
                     self._hear(model, replica, update)
                     if not has_heard:
-                        has_heard, replica.shunned_until_s = True, 0.0
+                        has_heard = True
+                        self._schedulers.of(model).replicas.clear_backoff(replica)
         except TimeoutError:
             self._give_up(model, replica, "has fallen silent")
         except (UpstreamFailed, ValueError) as error:
@@ -139,8 +140,8 @@ class TelemetryClient:
 
     def _hear(self, model: ServedModel, replica: Replica, update: Update) -> None:
         scheduler = self._schedulers.of(model)
-        scheduler.hear(replica.id, update)
-        step_s = replica.metadata.facts.step_tokens * scheduler.latency.estimates.prefill_s
+        scheduler.record_update(replica.id, update)
+        step_s = replica.metadata.facts.step_tokens * scheduler.cost_model.estimates.prefill_s
         patience = self._patience.get(model, 1.0)
         if update.stalled_s > patience * max(LEAST_STALL_S, LONG_STEPS * step_s):
             self._give_up(model, replica, f"has not got on for {update.stalled_s:.0f} s")
@@ -149,11 +150,10 @@ class TelemetryClient:
             del self._patience[model]  # its speed is known now
 
     def _give_up(self, model: ServedModel, replica: Replica, why: str) -> None:
-        now_s = self._now()
-        replicas = model.replicas.values()
-        if any(r.shunned_until_s <= now_s for r in replicas if r is not replica):
+        scheduler = self._schedulers.of(model)
+        if scheduler.replicas.has_reachable_other(replica):
             logger.warning("replica %s of %s %s; it is given up", replica.id, model.name, why)
-            self._schedulers.of(model).shun(replica, STUCK_SHUN_S)
+            scheduler.replicas.back_off(replica, STUCK_BACKOFF_S)
             self._relayed.drop(replica.address)
 
     async def _open(self, replica: Replica) -> EngineResponse:

@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 
 from gateway.config.config_errors import suggestion
+from gateway.config.policy_names import policy_names
 from gateway.errors import ConfigError
-from gateway.routing.policies.registry import POLICIES
 from gateway.simulation.batching import EngineSpeeds
 from gateway.simulation.comparison import Comparison
 from gateway.simulation.setting import LabSettings
@@ -42,7 +42,7 @@ def command(  # noqa: PLR0913 - each is an option of the command
     ] = 600 * BLOCK_TOKENS,
     policy: Annotated[
         str, typer.Option(help="Policies to compare, separated by commas.")
-    ] = ",".join(POLICIES),
+    ] = ",".join(policy_names()),
     routers: Annotated[
         int, typer.Option(min=1, help="Router replicas; requests go to them in turn.")
     ] = 1,
@@ -124,11 +124,12 @@ def command(  # noqa: PLR0913 - each is an option of the command
 def _policies(names: str) -> list[str]:
     """Parse the list of policies; drop repeated ones."""
     requested = [name.strip() for name in names.split(",") if name.strip()]
+    known = policy_names()
     for name in requested:
-        if name not in POLICIES:
-            raise ConfigError(f"--policy: unknown policy `{name}`{suggestion(name, POLICIES)}")
+        if name not in known:
+            raise ConfigError(f"--policy: unknown policy `{name}`{suggestion(name, known)}")
     if not requested:
-        raise ConfigError(f"--policy: name at least one; known: {', '.join(POLICIES)}")
+        raise ConfigError(f"--policy: name at least one; known: {', '.join(known)}")
     return list(dict.fromkeys(requested))
 
 

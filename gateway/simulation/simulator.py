@@ -91,7 +91,7 @@ class _Simulation:
 
     def _publish(self, replica: str, update: Update) -> None:
         for router in self._routers:
-            router.hear(replica, update)
+            router.record_update(replica, update)
 
 
 def _check_sizes(workload: Workload, settings: LabSettings) -> None:

@@ -1,1 +1,1 @@
-"""Other gateways, each in a module: started in front of given engines, stopped for certain."""
+"""Other gateways, started in front of given engines and stopped for certain."""

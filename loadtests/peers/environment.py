@@ -1,4 +1,4 @@
-"""The virtual environments of peers, apart from ours and from each other."""
+"""Virtual environments of peers, separate from ours and from each other."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ class Environment:
     folder: Path = PEERS
 
     def tool(self, name: str) -> Path:
-        """A program that comes with the package.
+        """A program of the package.
 
         Raises:
             Unavailable: it cannot be installed here.
@@ -37,7 +37,7 @@ class Environment:
 
     @property
     def described(self) -> str:
-        """What is installed, in words."""
+        """Package and version."""
         return f"{self.package} {self.version}"
 
     @property
@@ -51,8 +51,8 @@ class Environment:
 
 
 @dataclass(frozen=True, slots=True)
-class Addition:
-    """A package that a peer needs beside what our own environment has, in a folder of its own."""
+class ExtraPackage:
+    """A package that a peer needs in addition to our own environment, in a folder of its own."""
 
     peer: str
     package: str
@@ -60,7 +60,7 @@ class Addition:
     folder: Path = PEERS
 
     def path(self) -> Path:
-        """What to put on the peer's `PYTHONPATH`.
+        """The folder to put on the peer's `PYTHONPATH`.
 
         Raises:
             Unavailable: it cannot be installed here.
@@ -76,10 +76,10 @@ class Addition:
 
 
 def run_installer(command: Sequence[str], requirement: str) -> None:
-    """Run a command that installs something.
+    """Run an installer.
 
     Raises:
-        Unavailable: it failed, or took too long.
+        Unavailable: it failed or took too long.
     """
     try:
         done = subprocess.run(
@@ -88,5 +88,5 @@ def run_installer(command: Sequence[str], requirement: str) -> None:
     except (subprocess.TimeoutExpired, OSError) as error:
         raise Unavailable(f"{requirement}: {error}") from None
     if done.returncode:
-        said = done.stderr.strip() or done.stdout.strip() or f"status {done.returncode}"
-        raise Unavailable(f"{requirement}: {said.splitlines()[-1]}")
+        output = done.stderr.strip() or done.stdout.strip() or f"status {done.returncode}"
+        raise Unavailable(f"{requirement}: {output.splitlines()[-1]}")

@@ -8,23 +8,23 @@ from pathlib import Path
 
 import yaml
 
-from deployments import processes
-from loadtests.launch import HOST, MODEL, await_answer, family, running
+from deployments.local import processes
+from loadtests.launch import HOST, MODEL, await_answer, process_tree, running
 from loadtests.peers.environment import Environment
-from loadtests.targets import Target
+from loadtests.targets import LoadTarget
 
 ENVIRONMENT = Environment("litellm", "1.106.2", extra="[proxy]")
 VARIABLES = {
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # it would fetch the list of prices at its start
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # it would download the list of prices
     "LITELLM_LOG": "ERROR",
     "LITELLM_MODE": "PRODUCTION",
-    # Nobody else here has keys to check.
+    # Without a master key: no other contender checks one either.
     "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
 }
 
 
 @contextmanager
-def litellm(engine_port: int) -> Iterator[Target]:
+def litellm(engine_port: int) -> Iterator[LoadTarget]:
     """The proxy in front of one engine.
 
     Raises:
@@ -40,7 +40,9 @@ def litellm(engine_port: int) -> Iterator[Target]:
         ]
         with running([str(word) for word in command], VARIABLES) as process:
             await_answer(port, process)
-            yield Target("litellm", port, lambda: family(process), version=ENVIRONMENT.described)
+            yield LoadTarget(
+                "litellm", port, lambda: process_tree(process), version=ENVIRONMENT.described
+            )
 
 
 def _config(engine_port: int) -> dict[str, object]:

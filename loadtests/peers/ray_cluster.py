@@ -1,6 +1,6 @@
-"""Holds a Ray cluster with one application of Ray Serve LLM until told to end.
+"""Runs a Ray cluster with one application of Ray Serve LLM until a signal comes.
 
-`python -m loadtests.peers.ray_cluster app.json` is run by `ray_llm`, as the leader of a session.
+`python -m loadtests.peers.ray_cluster app.json` is started by `ray_llm` as the leader of a session.
 """
 
 import os
@@ -33,33 +33,35 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def main() -> None:
-    """Hold it until a signal comes, or whoever started us is gone."""
+    """Run until a signal comes or the process that started this one has ended."""
     app = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=App)
-    told = threading.Event()
-    threading.Thread(target=_until_orphaned, args=(told,), daemon=True).start()
+    stopping = threading.Event()
+    threading.Thread(target=_until_orphaned, args=(stopping,), daemon=True).start()
     ray.init(
         address="local",
         num_cpus=LOGICAL_CPUS,
         include_dashboard=False,
-        log_to_driver=False,  # as where `serve deploy` has left: nobody reads a line per request
+        log_to_driver=False,  # as after `serve deploy`, where nobody reads a line per request
         logging_level="warning",
     )
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told.set())  # after Ray, which sets its own
+        signal.signal(number, lambda *_: stopping.set())  # after Ray, which sets its own
     wanted = {"llm_configs": [app.llm_config]}
     try:
         serve.start(http_options={"host": app.host, "port": app.port})
         serve.run(build_openai_app(wanted))  # returns once all replicas run
         typer.echo(DEPLOYED)
-        while not told.wait(POLL_S):  # a signal that another thread takes does not wake this one
+        while not stopping.wait(
+            POLL_S
+        ):  # a signal that another thread takes does not wake this one
             pass
     finally:
-        ray.shutdown()  # nothing has to be drained; what is left is ended with the session
+        ray.shutdown()  # nothing has to be drained; the session ends what is left
 
 
-def _until_orphaned(told: threading.Event) -> None:
+def _until_orphaned(stopping: threading.Event) -> None:
     os.read(sys.stdin.fileno(), 1)
-    told.set()
+    stopping.set()
 
 
 if __name__ == "__main__":

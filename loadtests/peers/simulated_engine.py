@@ -1,7 +1,7 @@
-"""An engine for Ray Serve LLM that says the words of our simulated one, at once or at its pace.
+"""Simulated engine for Ray Serve LLM, instant or with a time per token.
 
-Ray's replicas take its class from the environment (`RAYLLM_VLLM_ENGINE_CLS`), as Ray's tests
-do; all else, from Ray's ingress to its `LLMServer`, is what `build_openai_app` deploys.
+Ray's replicas read its class from the environment (`RAYLLM_VLLM_ENGINE_CLS`), as in its tests;
+everything else, from Ray's ingress to its `LLMServer`, is what `build_openai_app` deploys.
 """
 
 import asyncio
@@ -15,24 +15,24 @@ from typing import Protocol
 from fastapi import FastAPI
 from ray.llm._internal.serve.core.engine.protocol import LLMEngine  # Ray 2.60: no public name
 
-from deployments.engines.sim import SimulatedEngine
-from deployments.engines.sim_replies import ChatStyle, Reply
-from deployments.engines.sim_words import words
+from deployments.engines.sim.engine import SimulatedEngine
+from deployments.engines.sim.responses import ChatFormatter, ResponseEncoder
+from deployments.engines.sim.words import words
 from gateway.config.sim import SimEntry, Simulation
 from loadtests.peers.ray_llm import PACE
-from loadtests.targets import pace
+from loadtests.targets import engine_speed
 
 SEED = 7
 
 
 class Config(Protocol):
-    """What we need of Ray's `LLMConfig`."""
+    """The part of Ray's `LLMConfig` that is used here."""
 
     model_id: str
 
 
-class Request(Protocol):
-    """What we need of a chat request."""
+class ChatRequestFields(Protocol):
+    """The part of a chat request that is used here."""
 
     max_tokens: int
 
@@ -45,24 +45,24 @@ class SimulatedLLMEngine(LLMEngine):
         self._token_ms = float(os.environ[PACE])
 
     async def start(self) -> None:
-        """Nothing: it is ready."""
+        """Do nothing: it is ready."""
 
     def routing_stats(self) -> dict[str, object]:
-        """Nothing: it holds no prefixes."""
+        """Return nothing: it holds no prefixes."""
         return {}
 
     async def resolve_lora(self, lora_model: object) -> None:
-        """Nothing: it has no adapters."""
+        """Do nothing: it has no adapters."""
 
     async def reset_prefix_cache(self) -> None:
-        """Nothing: it has no cache."""
+        """Do nothing: it has no cache."""
 
     async def chat(
-        self, request: Request, raw_request_info: object = None
+        self, request: ChatRequestFields, raw_request_info: object = None
     ) -> AsyncGenerator[str, None]:
-        """An event for every word and three around them, each a piece of its own."""
-        reply = Reply(
-            style=ChatStyle(),
+        """One chunk for every word, and three around them."""
+        reply = ResponseEncoder(
+            formatter=ChatFormatter(),
             id=f"chatcmpl-{uuid.uuid4().hex}",
             created=int(time.time()),
             model=self._model,
@@ -72,7 +72,7 @@ class SimulatedLLMEngine(LLMEngine):
         began_s = time.monotonic()
         yield reply.opening(0).decode()
         for number, word in enumerate(itertools.islice(words(SEED), request.max_tokens), start=1):
-            if self._token_ms:  # a token that comes late makes the next ones none the later
+            if self._token_ms:  # a late token does not delay the next ones
                 due_s = began_s + number * self._token_ms / 1000
                 await asyncio.sleep(due_s - time.monotonic())
             yield (before + word.encode() + after).decode()
@@ -80,14 +80,14 @@ class SimulatedLLMEngine(LLMEngine):
         yield "data: [DONE]\n\n"
 
     async def completions(self, request: object, raw_request_info: object = None) -> None:
-        """Not among what is compared."""
+        """Not supported: not compared."""
         raise NotImplementedError
 
     embeddings = transcriptions = completions
 
     async def build_asgi_app(self) -> FastAPI:
-        """What answers where Ray streams from replicas directly: our simulated engine."""
-        simulation = Simulation.model_validate(pace(self._token_ms))
+        """The HTTP application for direct streaming: our simulated engine's."""
+        simulation = Simulation.model_validate(engine_speed(self._token_ms))
         engine = SimulatedEngine(SimEntry(name=self._model, engine="sim", simulation=simulation))
         app = FastAPI()
         app.mount("/", engine.app)

@@ -1,7 +1,7 @@
-"""A trace in Mooncake's format as requests with a time of their own.
+"""Trace replay: the requests of a Mooncake trace with their times.
 
-Equal ids give equal text within a seed, and no text in common with another seed's: whoever sends a
-trace again does not find it in the caches.
+Equal ids give equal text within a seed and nothing in common with another seed, so a second replay
+finds nothing in the caches.
 """
 
 from array import array
@@ -13,14 +13,14 @@ import msgspec
 from xxhash import xxh3_64_intdigest
 
 from gateway.simulation.trace import BLOCK_TOKENS, TraceRequest, Workload, read_trace
-from loadtests.texts import BYTES_PER_TOKEN, text
 from loadtests.workloads.sizes import Sizes
+from loadtests.workloads.texts import BYTES_PER_TOKEN, prompt_text
 from loadtests.workloads.turn import Message, Turn
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """The requests of a trace, sent when the trace says, whether or not answers come."""
+    """Requests of a trace."""
 
     trace: Workload
     sizes: Sizes
@@ -28,24 +28,26 @@ class Replay:
 
     @classmethod
     def read(cls, path: Path, speed: float, sizes: Sizes, seed: str) -> "Replay":
-        """A file, `speed` times as fast; requests of one time are spread up to the next.
+        """Read a file, `speed` times as fast; requests of one time are spread up to the next.
 
         Raises:
-            ConfigError: it cannot be read; the message says where and why.
+            ConfigError: it cannot be read.
         """
         return cls(read_trace(path).spread().at_speed(speed), sizes, seed)
 
     @property
     def count(self) -> int:
-        """How many requests there are."""
+        """Number of requests."""
         return len(self.trace.requests)
 
     def timed(self) -> Iterator[tuple[float, Turn]]:
-        """Seconds from the first request, and the request."""
+        """Seconds since the first request, and the request."""
         requests = self.trace.requests
         most_bytes = self.sizes.longest_prompt_tokens * BYTES_PER_TOKEN
         for number, request in enumerate(requests):
-            content = text(self._own(request), f"request {number} of {self.seed}")[:most_bytes]
+            content = prompt_text(self._scaled(request), f"request {number} of {self.seed}")[
+                :most_bytes
+            ]
             wanted_tokens = self.sizes.scaled(request.output_tokens)
             turn = Turn(
                 messages=(Message("user", content),),
@@ -53,8 +55,8 @@ class Replay:
             )
             yield request.arrived_s - requests[0].arrived_s, turn
 
-    def _own(self, request: TraceRequest) -> TraceRequest:
-        """The same blocks, each shorter and of this seed: prompts still share what they share."""
+    def _scaled(self, request: TraceRequest) -> TraceRequest:
+        """The same request with this seed's blocks, scaled; prompts share what they shared."""
         block_tokens = self.sizes.scaled(BLOCK_TOKENS)
         salt = xxh3_64_intdigest(self.seed.encode())
         prompt = msgspec.structs.replace(

@@ -1,4 +1,4 @@
-"""How long prompts, answers and pauses are: log-normal as in production, scaled and bounded."""
+"""Lengths of prompts, answers and pauses: log-normal as in production, scaled and bounded."""
 
 import random
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ from typing import Self
 from gateway.simulation.workloads import LONGEST_TOKENS
 
 Length = tuple[float, float, int]
-"""Tokens: the median, sigma (two in three are within a factor `e ** sigma`), the most."""
+"""Tokens: median, sigma (two in three are within a factor `e ** sigma`), maximum."""
 
 PROMPT_SHARE = 0.6
 """Of a model's context: a small model's tokenizer makes a third more tokens than we count."""
 ANSWER_SHARE = 0.125
 ROOMY_TOKENS = 16_000
-"""Prompts of at least this length are what production's figures need."""
+"""Shortest prompt limit at which production's lengths need no scaling."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """A scale for all lengths, one for all pauses, and the longest prompt and answer."""
+    """Scales of lengths and of pauses, and the longest prompt and answer."""
 
     scale: float = 1.0
     think_scale: float = 1.0
@@ -29,7 +29,7 @@ class Sizes:
     def fitting(
         cls, context_tokens: int | None, *, most_tokens: int, scale: float, think_scale: float
     ) -> Self:
-        """For a model of such a context, if known; a limit or a scale of 0 is chosen to fit it."""
+        """Sizes that fit a context length, if known; 0 tokens or a scale of 0 mean the default."""
         context = context_tokens or round(LONGEST_TOKENS / PROMPT_SHARE)
         prompt = min(most_tokens or LONGEST_TOKENS, max(1, int(context * PROMPT_SHARE)))
         return cls(
@@ -40,22 +40,22 @@ class Sizes:
         )
 
     def scaled(self, tokens: float) -> int:
-        """A length that production has, in this load test."""
+        """A production length in this load test."""
         return max(1, round(tokens * self.scale))
 
     def shared_tokens(self, tokens: int) -> int:
-        """The length of what several prompts begin with: at most half of a prompt."""
+        """Length of a shared prefix: at most half of a prompt."""
         return max(1, min(self.scaled(tokens), self.longest_prompt_tokens // 2))
 
     def tokens(self, rng: random.Random, length: Length) -> int:
-        """The length of some text."""
+        """A random text length."""
         median, sigma, most = length
         return self.scaled(min(median * rng.lognormvariate(0, sigma), most))
 
     def answer_tokens(self, rng: random.Random, length: Length) -> int:
-        """The length of an answer."""
+        """A random answer length."""
         return min(self.tokens(rng, length), self.longest_answer_tokens)
 
     def pause_s(self, rng: random.Random, mean_s: float, least_s: float = 0.0) -> float:
-        """How long somebody thinks."""
+        """A random think time."""
         return (least_s + rng.expovariate(1 / (mean_s - least_s))) * self.think_scale

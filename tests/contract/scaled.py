@@ -9,9 +9,9 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from deployments.autoscaling import LOOK_BACK_S, EnginePolicy
+from deployments.autoscaling import LOOK_BACK_S, EngineScalingPolicy
 from gateway.engine_telemetry.stats import EngineStats, engine_stats
-from gateway.routing.replica_state import HEADROOM, RESERVE
+from gateway.routing.engine_limits import BATCH_RESERVE, ENGINE_QUEUE_SHARE
 from gateway.simulation.batching import EngineSpeeds
 from gateway.simulation.engine import LabEngine, Outcome
 from gateway.simulation.setting import LabSettings
@@ -53,7 +53,7 @@ class _Replica:
 
     def has_room(self, *, is_batch: bool) -> bool:
         load, slots = self.engine.report.load, FIGURES.max_running
-        most = slots * (1 - RESERVE) if is_batch else slots * (1 + HEADROOM)
+        most = slots * (1 - BATCH_RESERVE) if is_batch else slots * (1 + ENGINE_QUEUE_SHARE)
         return load.running + load.waiting < most and not load.waiting
 
     def stats(self, start_s: float) -> EngineStats:
@@ -79,7 +79,9 @@ class ScaledModel:
         scale_down_delay_s: float = 300.0,
     ) -> None:
         self._timeline = Timeline()
-        self._policy = EnginePolicy(target_utilization, 2.0, scale_down_delay_s, self._timeline)
+        self._policy = EngineScalingPolicy(
+            target_utilization, 2.0, scale_down_delay_s, self._timeline
+        )
         self._start_s, self._least, self._most = start_s, least, most
         self._target = least
         self._replicas = [self._replica() for _ in range(least)]

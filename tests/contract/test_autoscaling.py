@@ -11,7 +11,7 @@ from ray.serve.autoscaling_policy import _apply_autoscaling_config
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
 from deployments.app import scale
-from deployments.autoscaling import EnginePolicy
+from deployments.autoscaling import EngineScalingPolicy
 from gateway.config.loader import parse_entry
 from gateway.engine_telemetry.stats import EngineStats, engine_stats, read_stats
 from gateway.engine_telemetry.tracker import EngineTracker
@@ -36,7 +36,7 @@ class Controller:
     """What Serve's controller does with a policy: asks it often, and does as it says."""
 
     def __init__(self, target: int, **loads: float) -> None:
-        self.policy = EnginePolicy(0.5, 2, scale_down_delay_s=30, now=lambda: self.now_s)
+        self.policy = EngineScalingPolicy(0.5, 2, scale_down_delay_s=30, now=lambda: self.now_s)
         self.loads = loads
         """Sequences that each replica has told; those that have told nothing are `silent`."""
         self.silent: list[str] = []
@@ -117,7 +117,7 @@ def test_the_load_of_all_replicas_counts() -> None:
     assert Controller(2, a=10, b=10).pass_s(5) == 4
 
 
-def test_an_idle_model_goes_to_sleep_after_its_delay() -> None:
+def test_an_idle_model_scales_to_zero_after_its_delay() -> None:
     """And no sooner."""
     controller = Controller(1, a=0)
     assert controller.pass_s(29) == 1
@@ -125,14 +125,14 @@ def test_an_idle_model_goes_to_sleep_after_its_delay() -> None:
 
 
 @pytest.mark.parametrize("silent", [["b"], ["b", "c", "d"]])
-def test_a_replica_that_has_told_nothing_is_not_taken_for_idle(silent: list[str]) -> None:
+def test_a_replica_without_a_report_does_not_count_as_idle(silent: list[str]) -> None:
     """One that has just started, or hangs: nothing is taken away for as long as it is silent."""
     controller = Controller(1 + len(silent), a=0)
     controller.silent = silent
     assert controller.pass_s(300) == 1 + len(silent)
 
 
-def test_where_no_replica_runs_yet_what_was_decided_stays() -> None:
+def test_a_decision_stands_until_a_replica_runs() -> None:
     """The controller has restarted, or all are still to come, of a model that may not sleep."""
     controller = Controller(5)
     controller.least = 1
@@ -140,14 +140,14 @@ def test_where_no_replica_runs_yet_what_was_decided_stays() -> None:
     assert Controller(0).pass_s(300) == 0
 
 
-def test_a_control_call_that_waits_wants_one_replica() -> None:
+def test_a_waiting_control_call_needs_one_replica() -> None:
     """As one does that a router makes for a model at zero."""
     controller = Controller(0)
     controller.queued = 3
     assert controller.pass_s(4) == 1
 
 
-def test_a_start_that_nobody_waits_for_is_given_up() -> None:
+def test_a_start_without_waiting_requests_is_given_up() -> None:
     """It fails or finds no room: at zero again, the model can be woken anew, and is."""
     serve = Serve(0)
     serve.pass_s(60)
@@ -159,7 +159,7 @@ def test_a_start_that_nobody_waits_for_is_given_up() -> None:
     assert serve.target == 1
 
 
-def test_a_start_goes_on_while_somebody_waits() -> None:
+def test_a_start_continues_while_a_request_waits() -> None:
     """Another client comes before the time is up, again and again."""
     serve = Serve(0)
     for _ in range(10):
@@ -168,7 +168,7 @@ def test_a_start_goes_on_while_somebody_waits() -> None:
     assert serve.pass_s(10) == 0
 
 
-def test_a_start_goes_on_until_it_should_be_done() -> None:
+def test_a_start_continues_for_its_usual_duration() -> None:
     """Clients are told how long it takes, and come back then."""
     serve = Serve(1, a=0)
     serve.start_s = 200
@@ -181,7 +181,7 @@ def test_a_start_goes_on_until_it_should_be_done() -> None:
     assert serve.pass_s(10) == 0
 
 
-def test_a_replica_that_has_died_is_replaced_only_if_somebody_waits() -> None:
+def test_a_dead_replica_is_replaced_only_if_a_request_waits() -> None:
     """Where the model may sleep; the delay is as long as for one that never came."""
     serve = Serve(1, a=5)
     serve.pass_s(100)
@@ -190,14 +190,14 @@ def test_a_replica_that_has_died_is_replaced_only_if_somebody_waits() -> None:
     assert serve.pass_s(5) == 0
 
 
-def test_several_replicas_go_to_sleep_after_one_delay() -> None:
+def test_several_replicas_scale_to_zero_after_one_delay() -> None:
     """Serve keeps one back: it goes at once, and not after another delay."""
     serve = Serve(3, a=0, b=0, c=0)
     assert serve.pass_s(29) == 3
     assert serve.pass_s(4) == 0
 
 
-def test_a_replica_that_hangs_is_not_taken_for_idle() -> None:
+def test_a_hanging_replica_does_not_count_as_idle() -> None:
     """Serve keeps its last word for ever, by a clock that may be another."""
     controller = Controller(2, a=0, b=0)
     controller.hung = {"b": 7.0}
@@ -207,7 +207,7 @@ def test_a_replica_that_hangs_is_not_taken_for_idle() -> None:
     assert controller.pass_s(4) == 0
 
 
-def test_news_that_cannot_be_read_changes_nothing() -> None:
+def test_unreadable_reports_change_nothing() -> None:
     """A defect here would keep the controller from looking after every other application."""
     controller = Controller(3, a=0)
     context = controller._context()
@@ -215,7 +215,7 @@ def test_news_that_cannot_be_read_changes_nothing() -> None:
     assert controller.policy(context) == (3, {})
 
 
-def test_metrics_of_an_engine_of_another_version_are_left_alone() -> None:
+def test_reports_of_another_version_are_ignored() -> None:
     """One that tells less than it should has told nothing."""
     assert read_stats({"slots": {"a": 1.0}}) == {}
     assert read_stats({}) == {}
@@ -227,7 +227,7 @@ def test_metrics_of_an_engine_of_another_version_are_left_alone() -> None:
 def test_the_policy_reaches_the_controller_by_pickle() -> None:
     """Serve sends its class by value, and its settings as JSON."""
     policy = AutoscalingPolicy(
-        policy_function=EnginePolicy,
+        policy_function=EngineScalingPolicy,
         policy_kwargs={"target_utilization": 0.5, "max_wait_s": 2, "scale_down_delay_s": 0},
     )
     config = pickle.loads(cloudpickle.dumps(AutoscalingConfig(policy=policy)))  # noqa: S301 - ours
@@ -254,7 +254,7 @@ def test_an_entry_says_what_is_wanted_and_no_mechanics() -> None:
     assert scale(parse_entry({"name": "m", "engine": "sim", "replicas": 3})) == {"num_replicas": 3}
 
 
-def test_an_engine_tells_its_load(clock: Clock) -> None:
+def test_an_engine_reports_its_load(clock: Clock) -> None:
     """Running and waiting, what prompts are still to be read, what is held for it."""
     report = EngineTracker(FACTS, clock, waiting=lambda: 1)
     started = report.arrive(Dispatch(id=1), 100)
@@ -293,7 +293,7 @@ def test_where_batch_requests_are_not_passed_their_prompts_are_in_the_way(clock:
     assert report.backlog == (1, 500)
 
 
-def test_what_a_finished_request_took_is_measured(clock: Clock) -> None:
+def test_finished_requests_are_measured(clock: Clock) -> None:
     """The time that it had its slot, also where it was cut off."""
     report = EngineTracker(FACTS, clock)
     for is_aborted in (False, True):

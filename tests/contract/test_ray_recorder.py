@@ -6,7 +6,7 @@ import pytest
 import ray
 from ray.util import metrics as ray_metrics
 
-from deployments.metrics import RayRecorder
+from deployments.serve_internals.metrics import RayRecorder
 from gateway.metrics import IN_FLIGHT, METRICS, REQUESTS, ROUTING, Histogram
 
 Told = dict[tuple[str, tuple[str, ...]], float]
@@ -34,7 +34,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
     assert not ray.is_initialized()
 
 
-def test_counters_grow_by_what_was_counted_since(told: Told) -> None:
+def test_a_flush_increases_counters_by_what_was_counted_since(told: Told) -> None:
     """Each flush tells what is new; nothing is told twice."""
     recorder, labels = RayRecorder(), ("m", "/v1", "key", "batch", "answered")
     recorder.count(REQUESTS, labels)
@@ -48,7 +48,7 @@ def test_counters_grow_by_what_was_counted_since(told: Told) -> None:
     assert told == {("gateway_requests", labels): 4}
 
 
-def test_a_histogram_is_told_as_prometheus_knows_it(told: Told) -> None:
+def test_a_histogram_is_exported_as_prometheus_has_it(told: Told) -> None:
     """Buckets hold all that is not above their end; sum and count are exact."""
     recorder = RayRecorder()
     values = [ROUTING.bounds[0], ROUTING.bounds[0] + 1e-6, 1000.0]
@@ -63,7 +63,7 @@ def test_a_histogram_is_told_as_prometheus_knows_it(told: Told) -> None:
     assert told["gateway_routing_seconds_sum", ("m",)] == pytest.approx(sum(values))
 
 
-def test_a_gauge_is_told_at_once(told: Told) -> None:
+def test_a_gauge_is_exported_at_once(told: Told) -> None:
     """It is what it is set to."""
     RayRecorder().set(IN_FLIGHT, ("m",), 3.0)
 

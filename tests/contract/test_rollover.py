@@ -12,13 +12,13 @@ from ray.serve.schema import DeploymentStatusOverview
 
 from deployments import rollover
 from deployments.rollover import (
-    PATIENCE_S,
-    PATIENCE_WITH_NODES_S,
-    PATIENCE_WITH_RAY_S,
-    PERIOD_S,
+    POLL_PERIOD_S,
+    RETIRE_AFTER_S,
+    RETIRE_WITH_NODES_AFTER_S,
+    RETIRE_WITH_ROOM_AFTER_S,
     Rollover,
 )
-from deployments.shortage import UNEXPLAINED
+from deployments.serve_internals.cluster_state import UNEXPLAINED_WAIT
 from gateway.cluster.placement import plan_placement
 from gateway.cluster.shortage import Cluster, Node
 from gateway.config.loader import parse_entry
@@ -32,10 +32,10 @@ ROOMY = replace(FULL, nodes=[Node("x", {"CPU": 8, "GPU": 4}, {"CPU": 8, "GPU": 2
 """Two halves free of two GPUs: a sum that Ray cannot use."""
 NEEDS = "a changed engine needs 2 GPUs on one node; none is free"
 IF_IT_FAILS = "stop to make room, and are missing if it then fails to start"
-LOOKS = round(PATIENCE_S / PERIOD_S + 0.5)
+LOOKS = round(RETIRE_AFTER_S / POLL_PERIOD_S + 0.5)
 """As many as it takes to lose patience."""
-LOOKS_WITH_RAY = round(PATIENCE_WITH_RAY_S / PERIOD_S + 0.5)
-LOOKS_FOR_NODES = round(PATIENCE_WITH_NODES_S / PERIOD_S + 0.5)
+LOOKS_WITH_RAY = round(RETIRE_WITH_ROOM_AFTER_S / POLL_PERIOD_S + 0.5)
+LOOKS_FOR_NODES = round(RETIRE_WITH_NODES_AFTER_S / POLL_PERIOD_S + 0.5)
 
 
 @dataclass
@@ -56,14 +56,14 @@ class FakeEngines:
     def broadcast(self, method: str, *args: Sequence[str]) -> "FakeEngines":
         """A call of all replicas."""
         self._answers: list[Any] = [None]
-        if method == "make_room":
+        if method == "retire":
             self.asked_to_go.extend(args[0])
         else:
             gone = [DeploymentUnavailableError("one that has just gone"), ActorDiedError()]
-            self._answers = [*map(self._holding, self.versions), *gone]
+            self._answers = [*map(self._reservation, self.versions), *gone]
         return self
 
-    def _holding(self, name: str) -> object:
+    def _reservation(self, name: str) -> object:
         version = self.versions[name]
         if version is None:
             return RuntimeError("what does this ask?")
@@ -92,7 +92,7 @@ class FakeEngines:
 def engines(monkeypatch: pytest.MonkeyPatch) -> FakeEngines:
     """One old engine, whose GPUs the changed one needs."""
     fake = FakeEngines()
-    monkeypatch.setattr(rollover, "unplaced", lambda _app, _deployment: fake.unplaced)
+    monkeypatch.setattr(rollover, "unplaced_replicas", lambda _app, _deployment: fake.unplaced)
     monkeypatch.setattr(rollover, "read_cluster", fake.read_cluster)
     return fake
 
@@ -111,41 +111,41 @@ def following(engines: Any, entry: Any = ENTRY) -> Rollover:
 async def look(change: Rollover, times: int, **replicas: int) -> None:
     """Look so often."""
     for _ in range(times):
-        await change._look(overview("UPDATING", replicas or {"RUNNING": 1, "STARTING": 1}))
+        await change._advance(overview("UPDATING", replicas or {"RUNNING": 1, "STARTING": 1}))
 
 
-async def test_an_old_engine_makes_room_when_patience_is_at_its_end(engines: FakeEngines) -> None:
+async def test_an_old_engine_is_retired_after_the_announced_wait(engines: FakeEngines) -> None:
     """Until then it is announced; then it is asked, once."""
     change = following(engines)
     await look(change, LOOKS - 1)
-    announced, early = await change.lack(), list(engines.asked_to_go)
+    announced, early = await change.wait_reason(), list(engines.asked_to_go)
     await look(change, 2)
-    done = await change.lack()
+    done = await change.wait_reason()
     await look(change, LOOKS, STARTING=1, STOPPING=1)
 
     assert (
         announced == f"{NEEDS}; unless that changes within 15 s, 1 of 1 old engines {IF_IT_FAILS}"
     )
     assert early == []
-    assert done == f"{NEEDS}; 1 of 1 old engines finish what they have and stop to make room"
+    assert done == f"{NEEDS}; 1 of 1 old engines finish their requests and stop to make room"
     assert set(engines.asked_to_go) == {"old"}
 
 
-async def test_nodes_on_their_way_are_waited_for_but_not_for_ever(engines: FakeEngines) -> None:
+async def test_nodes_being_added_are_waited_for_within_a_limit(engines: FakeEngines) -> None:
     """The autoscaler makes room without an old engine having to go; a node may never come."""
     engines.cluster = replace(engines.cluster, pending_nodes=1)
     change = following(engines)
     await look(change, LOOKS_FOR_NODES)
-    waiting, early = await change.lack(), list(engines.asked_to_go)
+    waiting, early = await change.wait_reason(), list(engines.asked_to_go)
     await look(change, LOOKS)
 
     being_added = f"{NEEDS}; 1 node is being added"
-    assert waiting == f"{being_added}; old engines go on meanwhile, 5 minutes at most"
+    assert waiting == f"{being_added}; old engines keep running meanwhile, for 5 minutes at most"
     assert early == []
     assert engines.asked_to_go == ["old"]
 
 
-async def test_room_that_goes_to_somebody_else_is_made_once(engines: FakeEngines) -> None:
+async def test_room_taken_by_another_model_is_made_only_once(engines: FakeEngines) -> None:
     """A model without room does not give away all its engines to another, quicker one."""
     engines.versions = dict.fromkeys(["a", "b", "c"], OLD)
     change = following(engines)
@@ -155,30 +155,32 @@ async def test_room_that_goes_to_somebody_else_is_made_once(engines: FakeEngines
     await look(change, 10 * LOOKS, RUNNING=2, STARTING=1)
 
     assert engines.asked_to_go == ["a"]
-    assert await change.lack() == (
+    assert await change.wait_reason() == (
         f"{NEEDS}; the room made for it went to another model; no more old engines stop"
     )
 
 
-async def test_the_next_makes_room_when_a_changed_one_runs(engines: FakeEngines) -> None:
+async def test_the_next_engine_is_retired_when_a_changed_one_runs(engines: FakeEngines) -> None:
     """One by one, also where several may start at a time: a broken entry costs no more than one."""
     engines.versions = dict.fromkeys(["a", "b", "c"], OLD)
     change = following(engines)
     await look(change, LOOKS)
     engines.go()
     await look(change, 2 * LOOKS, RUNNING=2, STARTING=2)
-    loading, early = await change.lack(), list(engines.asked_to_go)
+    loading, early = await change.wait_reason(), list(engines.asked_to_go)
     engines.versions["n"] = NEW
     await look(change, LOOKS - 1, RUNNING=3, STARTING=1)
     patient = list(engines.asked_to_go)
     await look(change, 1, RUNNING=3, STARTING=1)
 
-    assert loading == f"{NEEDS}; old engines go on until the changed one that is starting runs"
+    assert (
+        loading == f"{NEEDS}; old engines keep running until the changed one that is starting runs"
+    )
     assert early == patient == ["a"]
     assert engines.asked_to_go == ["a", "b"]
 
 
-async def test_an_engine_that_did_not_hear_is_asked_again(engines: FakeEngines) -> None:
+async def test_an_engine_that_missed_the_call_is_retired_again(engines: FakeEngines) -> None:
     """It is the same that goes, and no other one."""
     engines.versions = {"a": OLD, "b": OLD}
     change = following(engines)
@@ -188,14 +190,14 @@ async def test_an_engine_that_did_not_hear_is_asked_again(engines: FakeEngines) 
     assert set(engines.asked_to_go) == {"a"}
 
 
-async def test_where_ray_finds_no_place_in_room_enough_one_engine_goes(
+async def test_one_engine_is_retired_where_ray_finds_no_place_in_enough_room(
     engines: FakeEngines,
 ) -> None:
     """Parts of several GPUs are no whole one: after a while an old engine makes a whole one."""
     engines.cluster, engines.versions = ROOMY, {"a": OLD, "b": OLD}
     change = following(engines)
     await look(change, LOOKS)
-    announced, early = await change.lack(), list(engines.asked_to_go)
+    announced, early = await change.wait_reason(), list(engines.asked_to_go)
     await look(change, LOOKS_WITH_RAY)
     engines.go()
     await look(change, 2 * LOOKS_WITH_RAY, RUNNING=1, STARTING=1)
@@ -206,47 +208,47 @@ async def test_where_ray_finds_no_place_in_room_enough_one_engine_goes(
     )
     assert early == []
     assert set(engines.asked_to_go) == {"a"}
-    assert await change.lack() == (
+    assert await change.wait_reason() == (
         f"{waits}; Ray finds no place although room was made for it; no more old engines stop"
     )
 
 
-async def test_engines_that_cannot_say_what_they_are_count_as_old(engines: FakeEngines) -> None:
+async def test_engines_that_answer_with_an_error_count_as_old(engines: FakeEngines) -> None:
     """They run an older release; it is said that they stand in the way."""
     engines.versions = {"a": None}
     change = following(engines)
     await look(change, 3 * LOOKS)
-    alone = await change.lack()
+    alone = await change.wait_reason()
     engines.versions = {"a": None, "b": OLD}
     await look(change, 1)
 
-    assert alone == f"{NEEDS}; its old engines do not answer, and go on as they are"
-    assert "1 of 2 old engines stop" in await change.lack()
+    assert alone == f"{NEEDS}; its old engines do not answer, and keep running"
+    assert "1 of 2 old engines stop" in await change.wait_reason()
 
 
-async def test_nothing_stops_in_vain(engines: FakeEngines) -> None:
+async def test_no_engine_is_retired_if_the_changed_one_would_not_fit(engines: FakeEngines) -> None:
     """A changed engine that fits nowhere leaves the old ones alone, and that is said."""
     change = following(engines, LARGER)
     await look(change, 3 * LOOKS)
 
     assert engines.asked_to_go == []
-    assert await change.lack() == (
+    assert await change.wait_reason() == (
         "a changed engine needs 4 GPUs on one node; the largest node has 2;"
-        " it would not fit without the old ones either, which go on as they are"
+        " it would not fit without the old ones either, which keep running"
     )
 
 
-async def test_engines_of_the_same_version_are_not_asked_to_go(engines: FakeEngines) -> None:
+async def test_engines_of_the_same_version_are_not_retired(engines: FakeEngines) -> None:
     """One more engine than fits is no change: it waits, and says why."""
     engines.versions = {"a": NEW}
     change = following(engines)
     await look(change, 3 * LOOKS)
-    explained = await change.lack()
+    explained = await change.wait_reason()
     engines.cluster = ROOMY
 
     assert engines.asked_to_go == []
     assert explained == "needs 2 GPUs on one node; none is free"
-    assert await change.lack() == UNEXPLAINED
+    assert await change.wait_reason() == UNEXPLAINED_WAIT
 
 
 @pytest.mark.parametrize("fields", [{"unplaced": 0}, {"is_sought": False}])
@@ -260,10 +262,10 @@ async def test_an_engine_that_starts_needs_no_room(
     await look(change, 3 * LOOKS)
 
     assert engines.asked_to_go == []
-    assert await change.lack() == ""
+    assert await change.wait_reason() == ""
 
 
-async def test_it_ends_with_the_change(
+async def test_a_rollover_ends_when_the_deployment_is_healthy(
     engines: FakeEngines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Serve is asked until all engines are new, also where it does not know for a moment."""
@@ -276,7 +278,7 @@ async def test_it_ends_with_the_change(
         return SimpleNamespace(applications=known)
 
     monkeypatch.setattr(rollover, "serve", SimpleNamespace(status=status))
-    monkeypatch.setattr(rollover, "PERIOD_S", 0.001)
+    monkeypatch.setattr(rollover, "POLL_PERIOD_S", 0.001)
     await following(engines).run()
 
     assert next(statuses, "asked no more") == "asked no more"

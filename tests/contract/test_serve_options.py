@@ -3,7 +3,7 @@
 import pytest
 from ray import serve
 
-from deployments.engine import vllm_arguments
+from deployments.engine_kinds import vllm_arguments
 from deployments.placement import IN_CORE, serve_options
 from gateway.cluster.placement import plan_placement
 from gateway.config.loader import parse_entry

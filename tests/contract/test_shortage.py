@@ -12,7 +12,7 @@ from ray.autoscaler.v2.schema import (
 )
 from ray.autoscaler.v2.schema import ResourceUsage as Usage
 
-from deployments.shortage import cluster_of
+from deployments.serve_internals.cluster_state import cluster_of
 
 
 def test_rays_cluster_status_is_read() -> None:

@@ -19,14 +19,19 @@ PAGE = (PROJECT / "docs" / "metrics.md").read_text()
 QUERIES = PAGE.partition("## Queries")[2].partition("## Server-Timing")[0]
 SCRIPT = """
 import dataclasses, json
+import types
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import FrontendArgs
 from vllm.v1.metrics.buckets import histogram_buckets
 from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
 from vllm.v1.metrics.stats import IterationStats
-from deployments.engines.vllm import DEFAULTS, _Metrics, parse_arguments
+from deployments.engines.vllm.arguments import DEFAULTS, parse_arguments
+from deployments.engines.vllm.engine import first_token_of
+from deployments.engines.vllm.stats import RayMetricsLogger
+from deployments.engines.vllm.lora import AliasedModels, LoadedLoras
+from deployments.engines.vllm.version import UnsupportedVersion
 
-broken = object.__new__(_Metrics)  # has nothing that it would record with
+broken = object.__new__(RayMetricsLogger)  # has nothing that it would record with
 try:
     RayPrometheusStatLogger.record(broken, None, IterationStats())
 except AttributeError:
@@ -41,6 +46,12 @@ short, long = (
 )
 print("the same" if list(short) == list(long) else "not the same")
 
+print("first token:", first_token_of(object(), "x"))
+try:
+    AliasedModels.adopt(types.SimpleNamespace(lora_requests={}), LoadedLoras(), None)
+except UnsupportedVersion as error:
+    print(error)
+
 names = [f.name for c in (AsyncEngineArgs, FrontendArgs) for f in dataclasses.fields(c)]
 print("NAMES" + json.dumps(names))
 """
@@ -54,7 +65,7 @@ def said() -> list[str]:
     return ended.stdout.splitlines()
 
 
-def test_metrics_that_go_wrong_leave_the_engine_alone(said: list[str]) -> None:
+def test_errors_of_vllm_s_metrics_do_not_reach_the_engine(said: list[str]) -> None:
     """What vLLM's logger raises, and would end vLLM's output loop, ends in ours."""
     assert [line for line in said if line in {"vLLM's own raises", "ours goes on"}] == [
         "vLLM's own raises",
@@ -65,6 +76,17 @@ def test_metrics_that_go_wrong_leave_the_engine_alone(said: list[str]) -> None:
 def test_models_of_any_length_have_the_same_buckets(said: list[str]) -> None:
     """Ray's agent drops what has other buckets than the first engine on its node."""
     assert "the same" in said
+
+
+def test_without_vllm_s_request_states_a_first_token_is_unknown(said: list[str]) -> None:
+    """Routers then learn of a request without streaming at its end."""
+    assert "first token: None" in said
+
+
+def test_models_that_cannot_be_adopted_name_what_is_missing(said: list[str]) -> None:
+    """A start with another version of vLLM says which attribute it lacks, and what is supported."""
+    text = "\n".join(said)
+    assert "has no `is_base_model`: this gateway supports vLLM 0.32" in text
 
 
 def test_engine_args_are_vllms(said: list[str]) -> None:

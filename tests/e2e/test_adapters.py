@@ -142,7 +142,7 @@ def test_adapters_share_no_prefix(engine: EngineProcess) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("gone", "its files are not there"),
+        ("gone", "its files do not exist"),
         ("torn", "header"),
         ("other", "size of tensor"),
     ],

@@ -42,12 +42,15 @@ def test_a_second_engine_comes_with_the_load_and_goes_after_it(
     """One, two, and one again in `serve status`, and every request is answered."""
 
     def running() -> int:
-        engine = gateway.status()["applications"][TWINS]["deployments"]["Engine"]
-        replicas: int = engine["replica_states"].get("RUNNING", 0)
+        deployments = gateway.status()["applications"][TWINS]["deployments"]
+        if "Engine" not in deployments:
+            return 0  # Serve is still reading the config
+        replicas: int = deployments["Engine"]["replica_states"].get("RUNNING", 0)
         return replicas
 
     deploy_twins(gateway, dev_config, 1)
     deploy_twins(gateway, dev_config, None)
+    wait_for(lambda: running() == 1)
     before, statuses = running(), list[int]()
     with load(gateway, statuses):
         wait_for(lambda: running() == 2, 180)

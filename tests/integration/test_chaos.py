@@ -1,11 +1,11 @@
-"""A short rehearsal of `loadtests.chaos`: all faults at once, and not an answer lost."""
+"""A short run of `loadtests.chaos`: all faults at once, and not an answer lost."""
 
 import asyncio
 from pathlib import Path
 
 import pytest
 
-from deployments.processes import free_port
+from deployments.local.processes import free_port
 from loadtests import chaos
 from tests.gateway_process import GatewayProcess
 
@@ -16,14 +16,14 @@ SEED = 5
 
 
 def test_nothing_is_lost_in_chaos(tmp_path: Path) -> None:
-    """Engines are killed, hung, slowed and drained; every answer is whole or says why not."""
+    """Engines are killed, hung, slowed and drained; every answer is whole or an error."""
     port = free_port()
     document = chaos.config(port)
     with GatewayProcess(document, tmp_path, port) as gateway:
-        outcome = asyncio.run(chaos.rehearse(gateway, document, SECONDS, SEED))
-    assert outcome.trouble.total() > 2, "there was trouble"
-    assert outcome.requests.lost == {}
-    assert outcome.requests.told.total() <= outcome.requests.sent / 50
-    assert outcome.is_good
-    actions = {fault["action"] for fault in outcome.faults}
+        result = asyncio.run(chaos.run(gateway, document, SECONDS, SEED))
+    assert result.injected.total() > 2, "there were faults"
+    assert result.requests.lost == {}
+    assert result.requests.errors.total() <= result.requests.sent / 50
+    assert result.is_good
+    actions = {fault["action"] for fault in result.faults}
     assert {"retried", "resumed"} <= actions

@@ -1,4 +1,4 @@
-"""The locust load test as a user runs it: against an engine by itself, and a broken server."""
+"""The locust load test as a user runs it: against an engine alone, and a broken server."""
 
 import http.client
 import http.server
@@ -14,9 +14,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from deployments import processes
+from deployments.local import processes
+from loadtests.locust_users.results import Results
 from loadtests.targets import engine
-from loadtests.users.results import Results
 from tests.gateway_process import ROOT, wait_for
 from tests.http_server import Handler, serving
 
@@ -59,7 +59,7 @@ def loaded(host: str, folder: Path, *options: str) -> tuple[int, Results, str]:
 
 
 def test_a_load_test_measures_an_engine(host: str, tmp_path: Path) -> None:
-    """Every answer is whole, its tokens are counted, what is shared is found again; a picture."""
+    """Answers are whole, tokens are counted, shared prefixes are cached; there is a picture."""
     options = ["--workload", "agents", "--users", "3", "--scale", "0.2"]
     status, results, said = loaded(host, tmp_path, *options)
 
@@ -82,8 +82,8 @@ def test_a_load_test_measures_an_engine(host: str, tmp_path: Path) -> None:
         assert int(row[1]) > 1
 
 
-def test_the_command_tells_what_came_of_it(host: str) -> None:
-    """`make loadtest` with a URL: a table, and where all the rest is."""
+def test_the_command_prints_a_table_and_keeps_files(host: str) -> None:
+    """`make loadtest` with a URL; what it keeps is in one folder."""
     command = [sys.executable, "-m", "loadtests.locust_run", "--url", host, "--users", "2"]
     done = subprocess.run(
         [*command, "--workload", "none", "--run-time", f"{SECONDS}s"],
@@ -103,7 +103,7 @@ def test_the_command_tells_what_came_of_it(host: str) -> None:
 
 
 def test_a_trace_is_sent_at_its_times(host: str, tmp_path: Path) -> None:
-    """All of it, whether or not answers come, and then the test is over."""
+    """All of it; then the test is over."""
     trace = tmp_path / "trace.jsonl"
     line = {"timestamp": 0, "input_length": 1024, "output_length": 8, "hash_ids": [1, 2]}
     lines = [json.dumps(line | {"timestamp": 100 * number}) for number in range(20)]
@@ -123,7 +123,7 @@ def test_a_trace_is_sent_at_its_times(host: str, tmp_path: Path) -> None:
 
 
 def test_a_test_without_answers_fails(tmp_path: Path) -> None:
-    """What is cut at the end is counted, what was not due by then as well, and the status is 1."""
+    """Requests cut at the end are counted, and so are those not yet due; the status is 1."""
     trace = tmp_path / "trace.jsonl"
     line = {"timestamp": 0, "input_length": 512, "output_length": 8, "hash_ids": [1]}
     times = (0, 100, 200, 60_000)
@@ -144,8 +144,8 @@ def test_a_test_without_answers_fails(tmp_path: Path) -> None:
     assert "no request was answered" in said
 
 
-def test_what_is_not_whole_is_a_failure(tmp_path: Path) -> None:
-    """With its reason, and locust ends with it; a rejection is none, and the user comes again."""
+def test_answers_that_are_not_whole_are_failures(tmp_path: Path) -> None:
+    """With their reasons; a rejection is none, and the user retries."""
     with serving(Broken) as port:
         options = ["--users", "1", "--model", "any"]
         status, results, said = loaded(f"http://127.0.0.1:{port}", tmp_path, *options)
@@ -159,8 +159,8 @@ def test_what_is_not_whole_is_a_failure(tmp_path: Path) -> None:
     assert re.search(rf"^REJECTED +any +{total.rejected} ", said, re.MULTILINE), said
 
 
-def test_the_page_offers_the_choices(host: str) -> None:
-    """On the address that was asked for, without any load until somebody starts it."""
+def test_the_web_page_offers_workloads_and_shapes(host: str) -> None:
+    """On its own address, without any load until somebody starts it."""
     port = processes.free_port()
     page = subprocess.Popen(
         [*LOCUST, "--host", host, "--web-host", "127.0.0.1", "--web-port", str(port)],

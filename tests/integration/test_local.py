@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deployments.processes import Session, free_port
+from deployments.local.processes import Session, free_port
 from tests.gateway_process import (
     ROOT,
     START_TIMEOUT_S,
@@ -45,7 +45,7 @@ def test_a_taken_port_is_named_with_its_holder(tmp_path: Path) -> None:
 
         said = failed_start(document(gateway_application(), SIM), tmp_path, port)
 
-    assert f"port {port} is taken by process" in said
+    assert f"port {port} is in use by process" in said
     assert "PORT=" in said
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from deployments.engines.asgi import BREAK_OFF
-from deployments.engines.sim import SimulatedEngine
-from deployments.engines.sim_core import Clock
+from deployments.engines.sim.core import Clock
+from deployments.engines.sim.engine import SimulatedEngine
+from deployments.serve_internals.uvicorn_server import RESET_CONNECTION
 from gateway.asgi import Message
 from gateway.config.sim import SimEntry, Simulation
 from gateway.telemetry import DISPATCH, Dispatch
@@ -90,7 +90,7 @@ class Exchange:
             "path": path,
             "method": method,
             "headers": list(headers),
-            "extensions": {BREAK_OFF: {"now": self._break_off}},
+            "extensions": {RESET_CONNECTION: {"now": self._break_off}},
         }
         self.task = asyncio.ensure_future(engine.app(scope, self._receive, self._send))
 

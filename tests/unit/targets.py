@@ -1,4 +1,4 @@
-"""Requests as schedulers take them, made from a prompt alone."""
+"""Targets for schedulers, made from a prompt alone."""
 
 from gateway.kvcache.prefix import NO_PROMPT, Prompt
 from gateway.request.head import RequestHead
@@ -25,7 +25,7 @@ def target_of(
     is_batch: bool = False,
     body: bytes = b"",
 ) -> Target:
-    """A chat request with this prompt; `asked`: the name that its client uses."""
+    """A chat request with this prompt; `asked`: the model name that its client uses."""
     name = adapter or model.name
     head = RequestHead(
         asked or name, max_tokens=max_tokens, sequences=sequences, prompts_bytes=prompts_bytes

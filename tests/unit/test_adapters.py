@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.engines.adapter_files import USUAL_RANK, AdapterFiles
-from deployments.engines.adapters import PROMISE_S, RETRY_S, Adapters
+from deployments.engines.adapters import RESERVATION_S, RETRY_S, AdapterCache
+from deployments.engines.weights import USUAL_RANK, AdapterFiles
 from gateway.errors import AdapterBroken
 from gateway.telemetry import AdapterState
 from tests.unit.conftest import Clock
@@ -63,12 +63,12 @@ LONG_S = 1000.0
 
 
 class Scene:
-    """Adapters `a` to `d`, and what their engine has told of them last."""
+    """AdapterCache `a` to `d`, and what their engine has told of them last."""
 
     def __init__(self, most: int, clock: Callable[[], float], patience_s: float = LONG_S) -> None:
         self.loader = FakeLoader()
         self.told = AdapterState()
-        self.adapters = Adapters("abcd", most, self.loader, self._hear, clock, patience_s)
+        self.adapters = AdapterCache("abcd", most, self.loader, self._hear, clock, patience_s)
 
     def _hear(self, state: AdapterState) -> None:
         self.told = state
@@ -81,12 +81,12 @@ class Scene:
 class Use:
     """Somebody who uses an adapter until told to stop."""
 
-    def __init__(self, adapters: Adapters, name: str) -> None:
+    def __init__(self, adapters: AdapterCache, name: str) -> None:
         self._end = asyncio.Event()
         self.has_it = False
         self.task = asyncio.create_task(self._use(adapters, name))
 
-    async def _use(self, adapters: Adapters, name: str) -> None:
+    async def _use(self, adapters: AdapterCache, name: str) -> None:
         async with adapters.using(name):
             self.has_it = True
             await self._end.wait()
@@ -113,7 +113,7 @@ async def test_as_many_as_fit_are_loaded_at_first(clock: Clock) -> None:
     assert scene.told == AdapterState(loaded=["b", "c"], broken={"a": "it is bent"}, max_loaded=2)
 
 
-async def test_the_least_recently_used_makes_room(clock: Clock) -> None:
+async def test_the_least_recently_used_adapter_is_evicted(clock: Clock) -> None:
     """Whoever has been used since stays."""
     scene = Scene(2, clock)
     await scene.adapters.load_first()
@@ -126,7 +126,7 @@ async def test_the_least_recently_used_makes_room(clock: Clock) -> None:
     assert scene.loader.calls == ["+a", "+b", "+c", "-b"]
 
 
-async def test_what_is_loaded_is_not_loaded_again(clock: Clock) -> None:
+async def test_a_loaded_adapter_is_not_loaded_again(clock: Clock) -> None:
     """However many ask for it, also while it is being loaded."""
     scene = Scene(1, clock)
     scene.loader.held["a"] = asyncio.Event()
@@ -143,7 +143,7 @@ async def test_what_is_loaded_is_not_loaded_again(clock: Clock) -> None:
         await use.end()
 
 
-async def test_one_in_use_stays_until_it_is_not(clock: Clock) -> None:
+async def test_an_adapter_in_use_is_not_evicted(clock: Clock) -> None:
     """An idle one goes before it; if there is none, one more is loaded, and the next one waits."""
     scene = Scene(2, clock)
     first, second = scene.start("a"), scene.start("b")
@@ -167,7 +167,7 @@ async def test_one_in_use_stays_until_it_is_not(clock: Clock) -> None:
         await use.end()
 
 
-async def test_whoever_is_idle_first_makes_room(clock: Clock) -> None:
+async def test_the_first_idle_adapter_is_evicted(clock: Clock) -> None:
     """One that is in use for long, though it was used longest ago, keeps nobody waiting."""
     scene = Scene(2, clock)
     long, short, third = scene.start("a"), scene.start("b"), scene.start("c")
@@ -185,7 +185,7 @@ async def test_whoever_is_idle_first_makes_room(clock: Clock) -> None:
         await use.end()
 
 
-async def test_without_an_idle_one_the_least_recently_used_takes_no_users(clock: Clock) -> None:
+async def test_without_an_idle_one_the_least_recently_used_is_closed(clock: Clock) -> None:
     """Once patience has ended: who wants it again waits until it is loaded once more."""
     scene = Scene(1, clock, patience_s=0)
     first, second = scene.start("a"), scene.start("b")
@@ -209,7 +209,7 @@ async def test_without_an_idle_one_the_least_recently_used_takes_no_users(clock:
     await again.end()
 
 
-async def test_one_that_need_not_go_takes_users_again(clock: Clock) -> None:
+async def test_an_adapter_that_is_not_evicted_opens_again(clock: Clock) -> None:
     """Another one became idle before it: who has waited for it has it, without a load."""
     scene = Scene(1, clock, patience_s=0)
     first, second = scene.start("a"), scene.start("b")
@@ -231,7 +231,7 @@ async def test_one_that_need_not_go_takes_users_again(clock: Clock) -> None:
         await use.end()
 
 
-async def test_what_was_made_ready_is_kept_for_a_moment(clock: Clock) -> None:
+async def test_a_prepared_adapter_is_kept_for_a_moment(clock: Clock) -> None:
     """Whoever had it loaded comes to use it; if nobody does, it makes room like any other."""
     scene = Scene(1, clock)
     first = scene.start("a")
@@ -241,7 +241,7 @@ async def test_what_was_made_ready_is_kept_for_a_moment(clock: Clock) -> None:
     await settle()
     assert scene.loader.inside == {"a", "b"}
 
-    clock.now_s += PROMISE_S
+    clock.now_s += RESERVATION_S
     user = scene.start("b")
     await settle()
     assert user.has_it
@@ -270,9 +270,11 @@ async def test_files_are_fetched_while_others_are_loaded(clock: Clock) -> None:
     await near.end()
 
 
-async def test_a_start_waits_only_so_long(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_start_waits_for_adapters_within_a_limit(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is not there by then is loaded when it is wanted."""
-    monkeypatch.setattr("deployments.engines.adapters.START_S", 0.01)
+    monkeypatch.setattr("deployments.engines.adapters.START_TIMEOUT_S", 0.01)
     scene = Scene(2, clock)
     scene.loader.remote["b"] = asyncio.Event()
 
@@ -284,22 +286,22 @@ async def test_a_start_waits_only_so_long(clock: Clock, monkeypatch: pytest.Monk
     assert scene.told.loaded == ["a", "b"]
 
 
-async def test_a_failed_unload_is_nobodys_fault(
+async def test_a_failed_unload_fails_no_request(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The log has it; whoever needed the room gets its adapter."""
     scene = Scene(1, clock)
     scene.loader.sticking = {"a"}
     await scene.adapters.prepare("a")
-    clock.now_s += PROMISE_S
+    clock.now_s += RESERVATION_S
 
     await scene.adapters.prepare("b")
 
     assert scene.told.loaded == ["b"]
-    assert "the adapter a could not be unloaded" in caplog.text
+    assert "adapter a could not be unloaded" in caplog.text
 
 
-async def test_whoever_leaves_does_not_end_the_load(clock: Clock) -> None:
+async def test_a_cancelled_request_does_not_cancel_the_load(clock: Clock) -> None:
     """The others that wait for it get it; and who left is no user of it."""
     scene = Scene(1, clock)
     scene.loader.held["a"] = asyncio.Event()
@@ -317,7 +319,7 @@ async def test_whoever_leaves_does_not_end_the_load(clock: Clock) -> None:
     assert scene.loader.inside == {"b"}
 
 
-async def test_what_nobody_waits_for_any_more_is_not_loaded(clock: Clock) -> None:
+async def test_an_adapter_without_requests_is_not_loaded(clock: Clock) -> None:
     """All who wanted it left while others were being loaded."""
     scene = Scene(1, clock)
     scene.loader.held["a"] = asyncio.Event()
@@ -334,7 +336,7 @@ async def test_what_nobody_waits_for_any_more_is_not_loaded(clock: Clock) -> Non
     assert scene.loader.calls == ["+a", "+b", "-a"]
 
 
-async def test_a_broken_one_harms_nobody(clock: Clock) -> None:
+async def test_a_broken_adapter_affects_no_other(clock: Clock) -> None:
     """Its users are told why, again and again without a new attempt; what is loaded stays."""
     scene = Scene(1, clock)
     scene.loader.broken = {"b"}
@@ -349,7 +351,7 @@ async def test_a_broken_one_harms_nobody(clock: Clock) -> None:
     assert scene.told.broken == {"b": "it is bent"}
 
 
-async def test_a_broken_one_is_tried_again(clock: Clock) -> None:
+async def test_a_broken_adapter_is_retried_later(clock: Clock) -> None:
     """After a while: its files may have come."""
     scene = Scene(1, clock)
     scene.loader.broken = {"b"}
@@ -364,7 +366,7 @@ async def test_a_broken_one_is_tried_again(clock: Clock) -> None:
     assert scene.told.broken == {}
 
 
-async def test_what_a_load_takes_is_told(clock: Clock) -> None:
+async def test_the_duration_of_a_load_is_reported(clock: Clock) -> None:
     """The routers want to know."""
     scene = Scene(2, clock)
     scene.loader.held["a"] = asyncio.Event()
@@ -378,7 +380,7 @@ async def test_what_a_load_takes_is_told(clock: Clock) -> None:
     assert scene.told.load_s == 4
 
 
-async def test_a_stop_ends_what_is_being_loaded(clock: Clock) -> None:
+async def test_a_stop_cancels_loads(clock: Clock) -> None:
     """Nobody waits for it any longer."""
     scene = Scene(1, clock)
     scene.loader.held["a"] = asyncio.Event()
@@ -405,7 +407,9 @@ class Step(Enum):
     patience_s=st.sampled_from([0.0, LONG_S]),
     steps=st.lists(st.tuples(st.sampled_from(Step), st.sampled_from("abcd"))),
 )
-def test_whatever_users_do(most: int, patience_s: float, steps: list[tuple[Step, str]]) -> None:
+def test_invariants_hold_for_any_sequence_of_requests(
+    most: int, patience_s: float, steps: list[tuple[Step, str]]
+) -> None:
     """Who has an adapter has it loaded, one too many at most is, and all get theirs in the end."""
     asyncio.run(_play(Scene(most, Clock(), patience_s), most, steps))
 
@@ -433,7 +437,7 @@ async def _play(scene: Scene, most: int, steps: list[tuple[Step, str]]) -> None:
     assert scene.loader.most_inside <= most + 1
 
 
-def test_the_rank_of_an_adapter(tmp_path: Path) -> None:
+def test_an_adapter_s_rank_is_its_largest(tmp_path: Path) -> None:
     """The largest, where layers differ."""
     config = {"r": 8, "rank_pattern": {"q_proj": 32}, "peft_type": "LORA"}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
@@ -442,7 +446,7 @@ def test_the_rank_of_an_adapter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "{}", '{"r": "many"}', "no JSON"])
-def test_what_is_no_adapter(text: str | None, tmp_path: Path) -> None:
+def test_files_of_no_adapter_are_broken(text: str | None, tmp_path: Path) -> None:
     """The reason says so, and nothing of paths."""
     if text is not None:
         (tmp_path / "adapter_config.json").write_text(text)
@@ -465,7 +469,7 @@ def test_an_adapter_of_the_hub_is_downloaded(tmp_path: Path) -> None:
     assert asked == ["owner/adapter"]
 
 
-async def test_the_rank_of_an_adapter_of_the_hub(tmp_path: Path) -> None:
+async def test_a_hub_adapter_s_rank_needs_only_its_configuration(tmp_path: Path) -> None:
     """Only its configuration is asked for."""
     config = tmp_path / "adapter_config.json"
     config.write_text('{"r": 64}')
@@ -473,7 +477,7 @@ async def test_the_rank_of_an_adapter_of_the_hub(tmp_path: Path) -> None:
     assert await AdapterFiles("a", "owner/adapter").first_rank(lambda _: str(config), 5) == 64
 
 
-async def test_the_rank_of_an_adapter_on_this_node(tmp_path: Path) -> None:
+async def test_a_local_adapter_s_rank_is_read(tmp_path: Path) -> None:
     """The hub is not asked; an adapter that is not there has none."""
     (tmp_path / "adapter_config.json").write_text('{"r": 64}')
 
@@ -481,7 +485,7 @@ async def test_the_rank_of_an_adapter_on_this_node(tmp_path: Path) -> None:
     assert await AdapterFiles("a", "./none", (tmp_path,)).first_rank(_fail, 5) == 0
 
 
-async def test_a_hub_that_does_not_tell_a_rank() -> None:
+async def test_an_unknown_rank_is_assumed() -> None:
     """A usual one is taken, whether it fails or is silent."""
     silence = threading.Event()
 
@@ -505,15 +509,15 @@ def _shrug(source: str) -> str:
 
 
 @pytest.mark.parametrize("download", [_fail, _shrug])
-def test_a_download_that_fails(download: Callable[[str], str]) -> None:
+def test_a_failed_download_is_a_broken_adapter(download: Callable[[str], str]) -> None:
     """The adapter is broken, and nothing else."""
     with pytest.raises(AdapterBroken, match="could not be downloaded"):
         AdapterFiles("a", "owner/adapter").folder(download)
 
 
-def test_a_path_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_path_is_a_broken_adapter(tmp_path: Path) -> None:
     """Clients learn nothing of paths."""
     with pytest.raises(AdapterBroken) as caught:
         AdapterFiles("a", "./none", (tmp_path,)).folder(_fail)
 
-    assert caught.value.reason == "its files are not there"
+    assert caught.value.reason == "its files do not exist"

@@ -2,14 +2,14 @@
 
 import asyncio
 
-from deployments.engines.call import Call, current_call, inside_calls
+from deployments.engines.call import CallContext, current_call, with_call_context
 from gateway.asgi import Message, Receive, Scope, Send
 from gateway.telemetry import DISPATCH, Dispatch
 
 
-async def passed(dispatch: Dispatch | None) -> Call | None:
+async def passed(dispatch: Dispatch | None) -> CallContext | None:
     """The call that work in a request knows of, done in a context of its own."""
-    known: list[Call | None] = []
+    known: list[CallContext | None] = []
 
     async def work() -> None:
         known.append(current_call())
@@ -24,30 +24,30 @@ async def passed(dispatch: Dispatch | None) -> Call | None:
         """Nobody listens."""
 
     headers = [(DISPATCH, dispatch.encode())] if dispatch else []
-    await inside_calls(app)({"type": "http", "headers": headers}, receive, send)
+    await with_call_context(app)({"type": "http", "headers": headers}, receive, send)
     return known[0]
 
 
-async def test_a_router_says_what_answers() -> None:
+async def test_a_dispatch_names_the_model_that_answers() -> None:
     """Replies show the name that was asked for."""
     call = await passed(Dispatch(id=1, model="qwen"))
     assert call is not None
 
-    assert call.target("gpt-4o") == "qwen"
-    assert call.shown("qwen") == "gpt-4o"
+    assert call.resolve("gpt-4o") == "qwen"
+    assert call.client_name("qwen") == "gpt-4o"
 
 
-async def test_without_a_routers_word_a_name_is_itself() -> None:
+async def test_without_a_dispatch_a_name_resolves_to_itself() -> None:
     """Whoever calls an engine directly gets no other names, nor does a request for the model."""
     for dispatch in (None, Dispatch(id=1)):
         call = await passed(dispatch)
         assert call is not None
 
-        assert call.target("gpt-4o") == "gpt-4o"
-        assert call.shown("qwen") == "qwen"
+        assert call.resolve("gpt-4o") == "gpt-4o"
+        assert call.client_name("qwen") == "qwen"
 
 
-async def test_outside_of_requests_there_is_no_call() -> None:
+async def test_outside_of_requests_there_is_no_call_context() -> None:
     """Neither before nor after one."""
     await passed(None)
 

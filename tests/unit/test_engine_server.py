@@ -136,7 +136,7 @@ def error_code(body: bytes) -> str | None:
     return msgspec.json.decode(body, type=ErrorBody).error.code
 
 
-async def test_the_key_opens_the_engine() -> None:
+async def test_requests_with_the_key_are_answered() -> None:
     """A request with the replica's key reaches the engine's application."""
     async with served(FakeEngine()) as (_, client):
         assert await client.call("POST", "/v1/x") == (200, b"/v1/x", None)
@@ -144,7 +144,7 @@ async def test_the_key_opens_the_engine() -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("authorization", ["Bearer wrong", "Bearer ", "{key}", "Basic {key}"])
-async def test_without_the_key_nothing_answers(method: str, authorization: str) -> None:
+async def test_requests_with_a_wrong_key_are_rejected(method: str, authorization: str) -> None:
     """Any other authorization gets 401 in OpenAI's shape, whatever the method."""
     async with served(FakeEngine()) as (server, client):
         for path in ("/v1/x", TELEMETRY_PATH):
@@ -152,7 +152,7 @@ async def test_without_the_key_nothing_answers(method: str, authorization: str) 
             assert (status, error_code(body)) == (401, "invalid_api_key")
 
 
-async def test_no_authorization_at_all() -> None:
+async def test_requests_without_a_key_are_rejected() -> None:
     """A request without the header gets 401 as well."""
     async with served(FakeEngine()) as (server, _):
         reader, writer = await asyncio.open_connection(server.host, server.port)
@@ -190,7 +190,7 @@ async def test_a_drain_finishes_what_is_in_flight() -> None:
         assert (await slow)[0] == 200
 
 
-async def test_a_drain_does_not_wait_for_listeners() -> None:
+async def test_a_drain_does_not_wait_for_telemetry_subscribers() -> None:
     """Who listens to the telemetry hears of the drain, and is no work in flight."""
     async with served(FakeEngine()) as (server, client):
         async with client.listen() as frames:
@@ -212,7 +212,7 @@ async def test_a_stop_ends_the_telemetry() -> None:
     assert asyncio.all_tasks() == tasks_before
 
 
-async def test_a_drain_gives_up_in_time() -> None:
+async def test_a_drain_ends_at_its_timeout() -> None:
     """What is still in flight when the time is over is counted, and cut off by the stop."""
     engine = FakeEngine()
     async with served(engine) as (server, client):
@@ -251,7 +251,7 @@ async def test_signals_stay_with_their_owner() -> None:
         assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
-async def test_check_tells_of_a_dead_server() -> None:
+async def test_check_raises_for_a_server_that_has_ended() -> None:
     """A server is healthy from its start to its end, and not before or after."""
     server = EngineServer(FakeEngine(), "127.0.0.1")
     with pytest.raises(ServerDied):
@@ -263,7 +263,7 @@ async def test_check_tells_of_a_dead_server() -> None:
         server.check()
 
 
-async def test_a_server_that_breaks_tells_why() -> None:
+async def test_the_cause_of_a_broken_server_is_raised() -> None:
     """When the server ends by itself, `check` raises with the reason as its cause."""
     async with served(FakeEngine()) as (server, _):
         await break_server(server)
@@ -274,7 +274,7 @@ async def test_a_server_that_breaks_tells_why() -> None:
         await asyncio.open_connection(server.host, server.port)
 
 
-async def test_an_application_that_fails_to_start() -> None:
+async def test_an_application_that_fails_to_start_fails_the_server() -> None:
     """A failed startup raises from `start` instead of ending the process, and frees the port."""
     engine = FakeEngine()
     engine.failure = RuntimeError("no weights")

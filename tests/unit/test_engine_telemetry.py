@@ -11,15 +11,14 @@ from dataclasses import dataclass, field
 import pytest
 
 from deployments.engines.asgi import send_json
-from deployments.engines.call import inside_calls
-from deployments.engines.observer import Beginning, Observer, prompt_tokens
+from deployments.engines.call import with_call_context
+from deployments.engines.control_routes import BACKLOG_BYTES, KEEP_ALIVE_S
 from deployments.engines.server import EngineServer
-from deployments.engines.telemetry import BACKLOG_BYTES, KEEP_ALIVE_S
+from deployments.engines.vllm.observer import FirstToken, RequestObserver, prompt_tokens
 from gateway.asgi import Message, Receive, Scope, Send
 from gateway.engine_telemetry.tracked_request import TrackedRequest
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.kvcache.prefix import extend
-from gateway.kvcache.prefix_index import packed, unpacked
 from gateway.telemetry import (
     DISPATCH,
     TELEMETRY_PATH,
@@ -28,6 +27,8 @@ from gateway.telemetry import (
     Finished,
     Update,
     UpdateReader,
+    pack_keys,
+    unpack_keys,
 )
 from tests.unit.conftest import Clock
 
@@ -156,9 +157,7 @@ async def served(
 ) -> AsyncIterator[Served]:
     """A running server of a fake engine."""
     engine = FakeEngine()
-    server = EngineServer(engine, "127.0.0.1")
-    server._telemetry._keep_alive_s = keep_alive_s
-    server._telemetry._backlog_bytes = backlog_bytes
+    server = EngineServer(engine, "127.0.0.1", keep_alive_s, backlog_bytes)
     await server.start()
     this = Served(engine, server)
     try:
@@ -173,7 +172,7 @@ def dispatch(number: int, *keys: int) -> Dispatch:
     """A request's, whose prompt has 40 bytes a key."""
     return Dispatch(
         id=number,
-        keys=packed(keys),
+        keys=pack_keys(keys),
         key_bytes=KEY_BYTES,
         prompt_bytes=len(keys) * KEY_BYTES,
         seed=7,
@@ -182,7 +181,7 @@ def dispatch(number: int, *keys: int) -> Dispatch:
     )
 
 
-async def test_a_snapshot_first_and_then_what_changes() -> None:
+async def test_a_subscriber_gets_a_snapshot_and_then_changes() -> None:
     """A listener learns what was before it came, and then of every change, once."""
     async with served() as this:
         this.engine.serve(1, 11)
@@ -193,18 +192,18 @@ async def test_a_snapshot_first_and_then_what_changes() -> None:
 
         snapshot = await listener.hear()
         assert snapshot.is_snapshot
-        assert list(unpacked(snapshot.added)) == [11]
+        assert list(unpack_keys(snapshot.added)) == [11]
         assert snapshot.finished == []
 
         this.engine.serve(2, 12)
         update = await listener.hear()
         assert not update.is_snapshot
-        assert list(unpacked(update.added)) == [12]
+        assert list(unpack_keys(update.added)) == [12]
         assert update.accepted == [2]
         assert [request.id for request in update.finished] == [2]
 
 
-async def test_frames_keep_their_distance() -> None:
+async def test_frames_are_a_period_apart() -> None:
     """Changes in quick succession share a frame: the first is sent at once, the others together."""
     async with served() as this:
         listener = await this.listen()
@@ -219,7 +218,7 @@ async def test_frames_keep_their_distance() -> None:
         assert [request.id for request in second.finished] == [2, 3, 4, 5]
 
 
-async def test_nothing_is_said_while_nothing_happens() -> None:
+async def test_only_keep_alives_are_sent_without_changes() -> None:
     """In a quiet time there are empty frames only, so that a dead peer is noticed."""
     async with served(keep_alive_s=0.01) as this:
         listener = await this.listen()
@@ -243,7 +242,7 @@ async def test_a_stall_shows_while_nothing_happens() -> None:
             pass
 
 
-async def test_a_second_listener_opens_no_gap_for_the_first() -> None:
+async def test_a_second_subscriber_causes_no_gap_for_the_first() -> None:
     """Its snapshot has what the first is told in a frame; both hear the same from then on."""
     async with served() as this:
         first = await this.listen()
@@ -253,14 +252,14 @@ async def test_a_second_listener_opens_no_gap_for_the_first() -> None:
         second = await this.listen()
         snapshot = await second.hear()
         assert snapshot.is_snapshot
-        assert set(unpacked(snapshot.added)) == set(range(1, 20))
+        assert set(unpack_keys(snapshot.added)) == set(range(1, 20))
         this.engine.serve(20, 20)
 
         assert await first.hear_finished(20) == list(range(1, 21))
         assert await second.hear_finished(1) == [20]
 
 
-async def test_a_listener_that_leaves_costs_the_others_nothing() -> None:
+async def test_a_subscriber_that_leaves_does_not_affect_the_others() -> None:
     """The stream goes on for those who stay, and begins anew for those who come back."""
     async with served() as this:
         first, second = await this.listen(), await this.listen()
@@ -272,7 +271,7 @@ async def test_a_listener_that_leaves_costs_the_others_nothing() -> None:
         assert (await (await this.listen()).hear()).is_snapshot
 
 
-async def test_a_listener_that_does_not_read_is_cut_off(
+async def test_a_subscriber_that_does_not_read_is_disconnected(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """What piles up for it is bounded; the others are told everything all the same."""
@@ -292,7 +291,7 @@ async def test_a_listener_that_does_not_read_is_cut_off(
         assert await good.hear_finished(1) == [7]
 
 
-async def test_a_drain_is_heard_at_once() -> None:
+async def test_a_drain_is_published_at_once() -> None:
     """Every listener is told, before the drain has an end."""
     async with served() as this:
         listener = await this.listen()
@@ -313,7 +312,7 @@ async def test_a_stop_ends_the_stream() -> None:
         await listener.hear_end()
 
 
-async def test_only_get_subscribes() -> None:
+async def test_telemetry_takes_get_only() -> None:
     """Another method gets 405, and is told which one to take."""
     async with served() as this:
         listener = await this.listen("POST")
@@ -321,7 +320,7 @@ async def test_only_get_subscribes() -> None:
         assert b"allow: get" in listener.head
 
 
-async def test_nothing_piles_up_while_nobody_listens() -> None:
+async def test_changes_do_not_pile_up_without_subscribers() -> None:
     """What no router wanted to know is not kept for the first that comes."""
     async with served() as this:
         for number in range(100):
@@ -404,9 +403,9 @@ def report(clock: Clock) -> EngineTracker:
 
 
 @pytest.fixture
-def observer(report: EngineTracker) -> Observer:
+def observer(report: EngineTracker) -> RequestObserver:
     """The observer under test."""
-    return Observer(report)
+    return RequestObserver(report)
 
 
 Call = Callable[[], Coroutine[None, None, None]]
@@ -425,11 +424,11 @@ async def request(call: Call, sent: Dispatch | None = None) -> None:
     async def send(message: Message) -> None:
         """Nobody listens."""
 
-    await inside_calls(app)({"type": "http", "headers": headers}, receive, send)
+    await with_call_context(app)({"type": "http", "headers": headers}, receive, send)
 
 
 async def answered(
-    observer: Observer, *items: FakeOutput | Exception, is_delta: bool = True
+    observer: RequestObserver, *items: FakeOutput | Exception, is_delta: bool = True
 ) -> list[FakeOutput]:
     """Take everything that a watched call yields."""
     calls = observer.generate(Outputs(items).run(), PROMPT, "request", is_delta=is_delta)
@@ -449,15 +448,15 @@ def finished(report: EngineTracker) -> Finished:
     return request_
 
 
-async def test_outputs_pass_unchanged(observer: Observer) -> None:
+async def test_outputs_pass_unchanged(observer: RequestObserver) -> None:
     """Whoever called the engine gets what it yields, the same objects in the same order."""
     outputs = [delta("a"), delta("b"), delta("", last="stop")]
     assert await answered(observer, *outputs) == outputs
 
 
 @pytest.mark.parametrize("is_delta", [True, False])
-async def test_an_answer_is_collected(
-    observer: Observer, report: EngineTracker, is_delta: bool
+async def test_an_answer_s_text_is_collected(
+    observer: RequestObserver, report: EngineTracker, is_delta: bool
 ) -> None:
     """Whether outputs are pieces or the whole so far, the answer's text follows the prompt."""
     text = "the answer to all of the questions, all"
@@ -469,7 +468,7 @@ async def test_an_answer_is_collected(
 
     await request(call, dispatch(3, 1))
     update = told(report)
-    assert set(unpacked(update.added)) == {1, *extend(1, b"|" + text.encode(), KEY_BYTES)}
+    assert set(unpack_keys(update.added)) == {1, *extend(1, b"|" + text.encode(), KEY_BYTES)}
     assert update.finished == [
         Finished(
             id=3,
@@ -486,7 +485,7 @@ async def test_an_answer_is_collected(
 
 
 async def test_several_answers_are_collected_apart(
-    observer: Observer, report: EngineTracker
+    observer: RequestObserver, report: EngineTracker
 ) -> None:
     """Pieces of different answers come mixed; each is put together by its index."""
     one, two = "1" * 39, "2" * 39
@@ -500,11 +499,13 @@ async def test_several_answers_are_collected_apart(
     await request(call, dispatch(3, 1))
     update = told(report)
     expected = [extend(1, b"|" + text.encode(), KEY_BYTES)[0] for text in (one, two)]
-    assert set(unpacked(update.added)) == {1, *expected}
+    assert set(unpack_keys(update.added)) == {1, *expected}
     assert update.finished[0].completion_tokens == 78
 
 
-async def test_an_answer_in_token_ids(observer: Observer, report: EngineTracker) -> None:
+async def test_an_answer_s_token_ids_are_collected(
+    observer: RequestObserver, report: EngineTracker
+) -> None:
     """Where the prompt came as token ids, the answer's ids follow it, four bytes each."""
     sent = Dispatch(
         id=3, key_bytes=KEY_BYTES, prompt_bytes=400, seed=7, reply_start=b"", is_token_ids=True
@@ -516,11 +517,11 @@ async def test_an_answer_in_token_ids(observer: Observer, report: EngineTracker)
 
     await request(call, sent)
     ids = array("I", list(b"abcdefghij")).tobytes()
-    assert list(unpacked(told(report).added)) == list(extend(7, ids, KEY_BYTES))
+    assert list(unpack_keys(told(report).added)) == list(extend(7, ids, KEY_BYTES))
 
 
 async def test_the_dispatch_goes_to_the_first_call(
-    observer: Observer, report: EngineTracker
+    observer: RequestObserver, report: EngineTracker
 ) -> None:
     """Of several calls in a request the first is the router's prompt; the rest have no id."""
     priorities = []
@@ -544,7 +545,7 @@ async def test_the_dispatch_goes_to_the_first_call(
 
 
 async def test_requests_at_once_keep_their_dispatches(
-    observer: Observer, report: EngineTracker
+    observer: RequestObserver, report: EngineTracker
 ) -> None:
     """Each request's calls are told with its own dispatch."""
 
@@ -556,7 +557,9 @@ async def test_requests_at_once_keep_their_dispatches(
     assert {request.id for request in told(report).finished} == set(range(1, 9))
 
 
-async def test_a_client_that_leaves(observer: Observer, report: EngineTracker) -> None:
+async def test_a_call_closed_early_is_aborted(
+    observer: RequestObserver, report: EngineTracker
+) -> None:
     """A call that is closed before its last output was aborted, and closes the engine's."""
     outputs = Outputs([delta("a"), delta("b", last="stop")])
     call = observer.generate(outputs.run(), PROMPT, "request", is_delta=True)
@@ -568,8 +571,8 @@ async def test_a_client_that_leaves(observer: Observer, report: EngineTracker) -
     assert request_.completion_tokens == 1
 
 
-async def test_a_client_that_is_content_with_the_last_output(
-    observer: Observer, report: EngineTracker
+async def test_the_last_output_finishes_a_request(
+    observer: RequestObserver, report: EngineTracker
 ) -> None:
     """The last output is the end, also for those who do not ask whether there is another."""
     call = observer.generate(
@@ -581,21 +584,25 @@ async def test_a_client_that_is_content_with_the_last_output(
     assert report.take() is None
 
 
-async def test_an_engine_that_fails(observer: Observer, report: EngineTracker) -> None:
+async def test_an_engine_s_error_is_passed_on_and_aborts(
+    observer: RequestObserver, report: EngineTracker
+) -> None:
     """Its error reaches the caller, and the request counts as aborted."""
     with pytest.raises(RuntimeError, match="no memory"):
         await answered(observer, RuntimeError("no memory"))
     assert finished(report).is_aborted
 
 
-async def test_an_engine_that_aborts(observer: Observer, report: EngineTracker) -> None:
+async def test_an_output_that_says_abort_counts_as_aborted(
+    observer: RequestObserver, report: EngineTracker
+) -> None:
     """A last output that says so is no whole answer."""
     await answered(observer, delta("a"), delta("", last="abort"))
     assert finished(report).is_aborted
 
 
 async def test_vllms_own_times_are_used(
-    observer: Observer, report: EngineTracker, clock: Clock
+    observer: RequestObserver, report: EngineTracker, clock: Clock
 ) -> None:
     """Where the engine says when it began and had a token, this is what counts."""
 
@@ -610,47 +617,51 @@ async def test_vllms_own_times_are_used(
     assert (request_.queue_s, request_.prefill_s, request_.decode_s) == (1.0, 2.0, 7.0)
 
 
-async def test_a_silent_request_is_seen_to_begin(observer: Observer, report: EngineTracker) -> None:
+async def test_a_request_without_output_is_seen_to_start(
+    observer: RequestObserver, report: EngineTracker
+) -> None:
     """A request without output before its end is no pending prefill once it decodes."""
     asked: list[str] = []
 
-    def find(request_id: str) -> Beginning | None:
+    def find(request_id: str) -> FirstToken | None:
         asked.append(request_id)
-        return Beginning(48, None) if len(asked) > 1 else None
+        return FirstToken(48, None) if len(asked) > 1 else None
 
     async def outputs() -> AsyncGenerator[FakeOutput, None]:
         for pending in (100, 0, 0):
-            observer.look(0, 0.0, find)
+            observer.record_step(0, 0.0, find)
             assert report.load.pending_tokens == pending
         yield delta("x", last="stop")
 
     async for _ in observer.generate(outputs(), PROMPT, "mine", is_delta=False):
         pass
-    observer.look(0, 0.0, find)
+    observer.record_step(0, 0.0, find)
     assert asked == ["mine", "mine"]
     assert finished(report).cached_tokens == 48
 
 
-def test_a_longer_queue_is_news(observer: Observer, report: EngineTracker) -> None:
+def test_a_changed_queue_is_reported(observer: RequestObserver, report: EngineTracker) -> None:
     """After a step of the engine, listeners are told if another number of requests waits."""
     heard: list[None] = []
     report.watch(lambda: heard.append(None))
     for waiting in (0, 0, 2, 2, 0):
-        observer.look(waiting, 0.0, lambda _: None)
+        observer.record_step(waiting, 0.0, lambda _: None)
     assert len(heard) == 2
 
 
-def test_a_fuller_cache_is_news(observer: Observer, report: EngineTracker) -> None:
+def test_a_notable_change_of_the_cache_is_reported(
+    observer: RequestObserver, report: EngineTracker
+) -> None:
     """After a step of the engine, listeners are told if notably more or less of it is in use."""
     heard: list[None] = []
     report.watch(lambda: heard.append(None))
     for used_share in (0.0, 0.01, 0.02, 0.03, 0.04, 0.06, 0.5, 0.02):
-        observer.look(0, used_share, lambda _: None)
+        observer.record_step(0, used_share, lambda _: None)
     assert len(heard) == 3
 
 
 async def test_steps_and_outputs_are_progress(
-    observer: Observer, report: EngineTracker, clock: Clock
+    observer: RequestObserver, report: EngineTracker, clock: Clock
 ) -> None:
     """An engine that steps, or gives any output, gets on with its work."""
     stalls: list[float] = []
@@ -661,7 +672,7 @@ async def test_steps_and_outputs_are_progress(
             yield delta(text)
         clock.now_s += 5
         stalls.append(report.stalled_s)
-        observer.look(0, 0.0, lambda _: None)
+        observer.record_step(0, 0.0, lambda _: None)
         stalls.append(report.stalled_s)
 
     async for output in observer.generate(outputs(), PROMPT, "request", is_delta=True):
@@ -670,7 +681,9 @@ async def test_steps_and_outputs_are_progress(
     assert stalls == [0, 0, 0, 5, 0]
 
 
-async def test_an_embedding(observer: Observer, report: EngineTracker) -> None:
+async def test_a_pooling_request_is_reported(
+    observer: RequestObserver, report: EngineTracker
+) -> None:
     """A pooled request is told with its prompt and cached tokens."""
 
     async def outputs() -> AsyncGenerator[FakePooled, None]:
@@ -682,13 +695,15 @@ async def test_an_embedding(observer: Observer, report: EngineTracker) -> None:
 
     await request(call, dispatch(4, 1, 2))
     update = told(report)
-    assert set(unpacked(update.added)) == {1, 2}
+    assert set(unpack_keys(update.added)) == {1, 2}
     (request_,) = update.finished
     assert (request_.id, request_.prompt_tokens, request_.cached_tokens) == (4, 100, 16)
     assert not request_.is_aborted
 
 
-async def test_an_embedding_nobody_waits_for(observer: Observer, report: EngineTracker) -> None:
+async def test_a_pooling_request_without_output_is_aborted(
+    observer: RequestObserver, report: EngineTracker
+) -> None:
     """A pooled request that ends without its vector was aborted."""
 
     async def outputs() -> AsyncGenerator[FakePooled, None]:
@@ -722,17 +737,17 @@ class FinallyBrokenReport(EngineTracker):
 
 
 @pytest.mark.parametrize("kind", [BrokenReport, FinallyBrokenReport])
-async def test_no_request_dies_of_telemetry(
+async def test_errors_of_telemetry_do_not_reach_requests(
     kind: type[EngineTracker], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever goes wrong in the report is logged, and the answer comes all the same."""
-    observer = Observer(kind(FACTS, Clock()))
+    observer = RequestObserver(kind(FACTS, Clock()))
     outputs = [delta("a"), delta("b", last="stop")]
     assert await answered(observer, *outputs) == outputs
-    assert "telemetry went wrong" in caplog.text
+    assert "engine telemetry failed" in caplog.text
 
 
-async def test_what_is_no_request_passes() -> None:
+async def test_other_scopes_have_no_call_context() -> None:
     """The server's start and end reach the application as they are."""
     seen: list[str] = []
 
@@ -742,7 +757,7 @@ async def test_what_is_no_request_passes() -> None:
     async def nothing(*_: object) -> Message:
         return {}
 
-    await inside_calls(app)({"type": "lifespan"}, nothing, nothing)  # type: ignore[arg-type]
+    await with_call_context(app)({"type": "lifespan"}, nothing, nothing)  # type: ignore[arg-type]
     assert seen == ["lifespan"]
 
 
@@ -757,6 +772,6 @@ async def test_what_is_no_request_passes() -> None:
         (None, 0),
     ],
 )
-def test_the_length_of_a_prompt(prompt: object, tokens: int) -> None:
+def test_a_prompt_s_length_is_known_in_every_form(prompt: object, tokens: int) -> None:
     """In every form in which vLLM hands prompts over; 0 where it cannot be told."""
     assert prompt_tokens(prompt) == tokens

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deployments import processes
-from deployments.processes import Session
+from deployments.local import processes
+from deployments.local.processes import Session
 
 CHILD = "import time; time.sleep(600)"
 LEADER = f"""
@@ -45,7 +45,7 @@ def test_a_session_has_its_leader_and_its_members(leader: subprocess.Popen[bytes
     assert os.getpid() not in {process.pid for process in session.members}
 
 
-def test_what_outlives_its_leader_is_found_and_ended(
+def test_members_that_outlive_their_leader_are_ended(
     leader: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
     """After a crash the note that was left is enough to find the others and end them."""
@@ -83,7 +83,7 @@ def test_a_taken_port_names_its_holder() -> None:
     assert processes.port_holder("127.0.0.1", port) is None
 
 
-def test_free_ports_leave_out_what_is_taken() -> None:
+def test_free_ports_skip_ports_in_use() -> None:
     """Two clusters on one machine get ports of their own."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -96,7 +96,7 @@ def test_free_ports_leave_out_what_is_taken() -> None:
             processes.free_ports(port, port + 9, size=10)
 
 
-def test_a_free_port_is_none_that_a_connection_may_be_given() -> None:
+def test_a_free_port_is_outside_the_kernel_s_range() -> None:
     """Nobody who connects somewhere can take it before our server does."""
     first, _ = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
 

@@ -11,9 +11,9 @@ import pytest
 from pydantic import ValidationError
 
 from deployments.engines.server import EngineServer
-from deployments.engines.sim import SimulatedEngine
-from deployments.engines.sim_core import Clock
-from deployments.engines.sim_words import words
+from deployments.engines.sim.core import Clock
+from deployments.engines.sim.engine import SimulatedEngine
+from deployments.engines.sim.words import words
 from gateway.config.sim import SimEntry, Simulation
 from gateway.telemetry import Finished, Load
 from tests.unit.conftest import PATIENCE_S
@@ -86,7 +86,7 @@ async def test_usage_in_a_stream_on_request() -> None:
     }
 
 
-async def test_a_whole_reply() -> None:
+async def test_a_response_that_is_not_streamed_is_whole() -> None:
     """Without `stream` the reply is one JSON object that says that it is simulated."""
     exchange = await ask(CHAT, chat(max_tokens=4))
     reply = exchange.json
@@ -115,7 +115,9 @@ async def test_a_whole_reply() -> None:
         ({"max_tokens": None}, 8, "stop"),
     ],
 )
-async def test_how_long_an_answer_is(fields: dict[str, Any], length: int, reason: str) -> None:
+async def test_an_answer_has_the_requested_length(
+    fields: dict[str, Any], length: int, reason: str
+) -> None:
     """The client's limit is the length; without one it is the entry's, and ends by itself."""
     reply = (await ask(CHAT, chat(**fields), output_tokens=8)).json
     assert reply["usage"]["completion_tokens"] == length
@@ -191,7 +193,7 @@ async def test_content_parts_are_text_like_any_other() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_several_choices(stream: bool) -> None:
+async def test_n_choices_are_generated(stream: bool) -> None:
     """`n` answers to each prompt differ, are numbered through, and are counted in the usage."""
     body = completion(["a", "b"], n=2, max_tokens=9, stream=stream)
     body["stream_options"] = {"include_usage": True}
@@ -239,7 +241,7 @@ async def test_time_may_run_faster_than_the_clock() -> None:
     assert exchange.writes_s[:3] == [0.1, 0.2, 0.3]
 
 
-async def test_a_step_has_room_for_all() -> None:
+async def test_a_step_decodes_every_sequence() -> None:
     """Two requests at once are read in one step and then get their tokens together."""
     time = FakeTime()
     engine = engine_with(time, **PLAIN_STEPS)
@@ -289,7 +291,9 @@ async def test_the_routers_priority_goes_first() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("patience_s", "freed_s"), [(0.5, 1.0), (3.5, 4.0)])
-async def test_who_leaves_frees_its_slot(stream: bool, patience_s: float, freed_s: float) -> None:
+async def test_a_client_that_leaves_frees_its_slot(
+    stream: bool, patience_s: float, freed_s: float
+) -> None:
     """A client that leaves, in the prefill or later, ends its work with the step under way."""
     time = FakeTime()
     engine = engine_with(time, max_sequences=1, **PLAIN_STEPS)
@@ -305,7 +309,7 @@ async def test_who_leaves_frees_its_slot(stream: bool, patience_s: float, freed_
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("leaves_queue", [False, True])
-async def test_who_leaves_frees_the_cache(stream: bool, leaves_queue: bool) -> None:
+async def test_a_client_that_leaves_frees_its_cache(stream: bool, leaves_queue: bool) -> None:
     """Its tokens are free, and routers told so, with no time passing; those of others are not."""
     time = FakeTime()
     engine = engine_with(time, max_sequences=1, kv_tokens=1024, max_model_len=1024, **PLAIN_STEPS)
@@ -392,7 +396,7 @@ async def test_a_step_is_progress() -> None:
     assert engine.report.stalled_s == 0
 
 
-async def test_who_leaves_the_queue_is_not_missed() -> None:
+async def test_a_client_may_leave_the_queue() -> None:
     """A client that leaves before its turn is skipped."""
     time = FakeTime()
     engine = engine_with(time, max_sequences=1, **PLAIN_STEPS)
@@ -405,7 +409,7 @@ async def test_who_leaves_the_queue_is_not_missed() -> None:
     assert [first.writes_s, second.writes_s, third.writes_s] == [[2.0], [], [4.0]]
 
 
-async def test_being_woken_late_costs_no_time() -> None:
+async def test_a_late_wake_up_delays_no_later_step() -> None:
     """Tokens that fell due while the process was busy come together; later ones are on time."""
     time = FakeTime()
     engine = engine_with(time, **PLAIN_STEPS)
@@ -442,7 +446,7 @@ async def test_a_stopped_engine_makes_no_steps() -> None:
     await engine_with(time).stop()
 
 
-async def test_a_broken_simulation_is_not_well() -> None:
+async def test_a_broken_simulation_fails_its_check() -> None:
     """An engine whose steps have ended says so when it is asked."""
     time = FakeTime()
     engine = engine_with(time)
@@ -481,7 +485,7 @@ async def test_a_next_turn_finds_the_conversation_in_the_cache() -> None:
     assert cached_tokens(second) == before // 16 * 4
 
 
-async def test_a_text_goes_on_in_the_cache() -> None:
+async def test_a_continued_text_is_found_in_the_cache() -> None:
     """A completion's text is cached as what follows its prompt."""
     engine = engine_with(block_size=4)
     first = await Exchange(engine, COMPLETIONS, completion("x" * 37)).finish()
@@ -531,7 +535,7 @@ async def test_usage_in_a_stream_counts_the_cache() -> None:
     assert usages == [{"cached_tokens": 0}, {"cached_tokens": 16}]
 
 
-async def test_what_can_never_fit_the_cache_is_refused() -> None:
+async def test_a_request_larger_than_the_cache_is_rejected() -> None:
     """The context is no longer than the whole blocks of the cache."""
     engine = engine_with(kv_tokens=30, block_size=16, max_model_len=30)
     fits = await Exchange(engine, COMPLETIONS, completion([1] * 10, max_tokens=6)).finish()
@@ -547,7 +551,7 @@ def told(engine: SimulatedEngine) -> tuple[list[int], list[Finished], Load | Non
     return (update.accepted, update.finished, update.load) if update else ([], [], None)
 
 
-async def test_routers_hear_of_every_request() -> None:
+async def test_every_request_is_reported() -> None:
     """The report has its tokens, and its seconds by the clock, whatever the time scale."""
     time = FakeTime()
     speeds = {"step_s": 2, "step_s_per_prefill_token": 0.2, "step_s_per_sequence": 0}
@@ -584,7 +588,7 @@ async def test_routers_hear_of_every_request() -> None:
     assert seconds == pytest.approx((6.0, 1.4, 3.0))
 
 
-async def test_routers_hear_who_left() -> None:
+async def test_aborted_requests_are_reported() -> None:
     """A request whose client leaves is reported as aborted, with the tokens it got."""
     time = FakeTime()
     engine = engine_with(time, **PLAIN_STEPS)
@@ -602,7 +606,7 @@ async def test_routers_hear_who_left() -> None:
     assert load == Load(running=0, waiting=0, pending_tokens=0, free_tokens=65_536)
 
 
-async def test_routers_hear_when_a_waiting_request_starts() -> None:
+async def test_the_start_of_a_waiting_request_is_reported() -> None:
     """A place that is taken is news at once, not only with the first token."""
     time = FakeTime()
     engine = engine_with(time, max_sequences=1, **PLAIN_STEPS)
@@ -617,7 +621,7 @@ async def test_routers_hear_when_a_waiting_request_starts() -> None:
     assert [one for one in news if one[0] == 2.0] == [(2.0, 0, 1), (2.0, 1, 0)]
 
 
-async def test_being_woken_late_is_no_prefill() -> None:
+async def test_a_late_wake_up_does_not_count_as_prefill() -> None:
     """A first token was there when its step was over, whenever that was noticed."""
     time = FakeTime()
     engine = engine_with(time, **PLAIN_STEPS)
@@ -629,7 +633,7 @@ async def test_being_woken_late_is_no_prefill() -> None:
     assert (finished.prefill_s, finished.decode_s) == (1.0, 8.0)
 
 
-async def test_routers_hear_of_an_instant_engine_too() -> None:
+async def test_an_instant_engine_reports_its_requests() -> None:
     """Without time, tokens are counted all the same, and answers are held for the next turn."""
     engine = engine_with()
     header = dispatched(7, key_bytes=64, prompt_bytes=8, seed=3, reply_start=b"a question")
@@ -668,14 +672,16 @@ async def test_routers_hear_of_an_instant_engine_too() -> None:
         ("/v1/embeddings", completion("a"), 404, "unknown_url"),
     ],
 )
-async def test_what_is_refused(path: str, body: object, status: int, code: str) -> None:
+async def test_invalid_requests_are_rejected(
+    path: str, body: object, status: int, code: str
+) -> None:
     """Bad requests get OpenAI's error shape, and the mark of a simulation all the same."""
     exchange = await ask(path, body)
     assert (exchange.status, exchange.error_code) == (status, code)
     assert exchange.headers[b"x-simulated"] == b"1"
 
 
-async def test_a_context_that_just_fits() -> None:
+async def test_a_context_filled_to_its_last_token_is_accepted() -> None:
     """Prompt and answer may fill the context to its last token."""
     reply = (await ask(CHAT, chat(max_tokens=7), max_model_len=10)).json
     assert reply["usage"]["total_tokens"] == 10
@@ -685,7 +691,7 @@ async def test_a_context_that_just_fits() -> None:
     ("path", "method", "allowed"),
     [(CHAT, "GET", b"POST"), ("/v1/models", "POST", b"GET"), ("/health", "POST", b"GET")],
 )
-async def test_wrong_methods(path: str, method: str, allowed: bytes) -> None:
+async def test_wrong_methods_are_rejected(path: str, method: str, allowed: bytes) -> None:
     """A known path with another method says which one it takes."""
     exchange = await Exchange(engine_with(), path, method=method).finish()
     assert (exchange.status, exchange.error_code) == (405, "method_not_allowed")
@@ -715,7 +721,7 @@ def test_a_step_has_a_token_for_every_sequence() -> None:
         Simulation(step_tokens=7, max_sequences=8)
 
 
-async def test_one_by_itself(unused_tcp_port: int) -> None:
+async def test_the_simulator_runs_as_a_command(unused_tcp_port: int) -> None:
     """`python -m deployments.engines.sim` answers who has the key, until it is told to stop."""
     arguments = ["--port", str(unused_tcp_port), "--instant", "--key", "k"]
     process = await asyncio.create_subprocess_exec(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from deployments.engines.sim import SimulatedEngine
+from deployments.engines.sim.engine import SimulatedEngine
 from gateway.config.serving_options import Adapter
 from gateway.config.sim import SimEntry, Simulation
 from tests.unit.simulated import (
@@ -40,7 +40,7 @@ def cached_tokens(exchange: Exchange) -> int:
     return int(exchange.json["usage"]["prompt_tokens_details"]["cached_tokens"])
 
 
-async def test_an_adapter_answers_in_its_own_name() -> None:
+async def test_an_adapter_answers_under_its_own_name() -> None:
     """It is a model like any other to clients."""
     engine = engine_with()
     body = chat(max_tokens=1) | {"model": "a"}
@@ -68,7 +68,7 @@ async def test_the_reply_has_the_clients_name(target: str, is_stream: bool) -> N
 
 
 @pytest.mark.parametrize("headers", [[], [dispatched(1)], [dispatched(1, model="c")]])
-async def test_only_a_router_gives_other_names(headers: list[tuple[bytes, bytes]]) -> None:
+async def test_only_a_router_may_use_other_names(headers: list[tuple[bytes, bytes]]) -> None:
     """The name must be the engine's own, or stand for one that is."""
     body = chat() | {"model": "gpt-4o"}
     exchange = await Exchange(engine_with(), CHAT, body, headers=headers).finish()
@@ -119,7 +119,7 @@ async def test_adapters_share_no_cache() -> None:
     assert cached["a"][0] == 0 < cached["a"][1]
 
 
-async def test_what_changes_is_told_once() -> None:
+async def test_a_change_of_adapters_is_reported_once() -> None:
     """Telemetry says what is loaded when that has changed, and in every snapshot."""
     engine = engine_with(1)
     engine.report.take()

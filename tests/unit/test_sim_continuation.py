@@ -114,7 +114,7 @@ async def test_token_ids_go_on_too(count: int) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 6, OUTPUT_TOKENS])
-async def test_what_was_said_has_the_tokens_it_was_made_of(count: int) -> None:
+async def test_an_answer_s_start_has_the_tokens_it_was_generated_with(count: int) -> None:
     """`/tokenize` counts the words of a part as the engine did when it said them."""
     whole = await ask(CHAT, chat("Tell me more."))
     part = " ".join(whole.text.split(" ")[:count])
@@ -155,7 +155,7 @@ async def test_prompts_are_counted_alike(path: str, body: dict[str, Any]) -> Non
     assert await tokens(body) == (await ask(path, body)).prompt_tokens
 
 
-async def test_an_answer_of_which_all_is_said() -> None:
+async def test_a_complete_answer_continues_with_nothing() -> None:
     """There is nothing left but the end, which counts no token and still takes its step."""
     whole = await ask(CHAT, chat("Tell me more."))
     rest = await ask(CHAT, continued_chat(whole.text))
@@ -170,7 +170,7 @@ async def test_an_answer_of_which_all_is_said() -> None:
 
 
 @pytest.mark.parametrize("said", ["Something else", "\N{WHITE SMILING FACE}"])
-async def test_what_the_engine_would_not_have_said(said: str) -> None:
+async def test_text_the_engine_would_not_generate_is_prompt(said: str) -> None:
     """A beginning that is not the answer's own is a prompt like any other."""
     body = continued_chat(said)
     plain = {"model": "m", "messages": body["messages"]}
@@ -181,7 +181,7 @@ async def test_what_the_engine_would_not_have_said(said: str) -> None:
     assert await ask(COMPLETIONS, text, 1000) == await ask(COMPLETIONS, text)
 
 
-async def test_what_a_client_began_goes_on_too() -> None:
+async def test_an_answer_that_a_client_started_continues() -> None:
     """Where the client wrote the beginning itself, the answer to that is carried on."""
     whole = await ask(CHAT, continued_chat("As I said, "))
     part = whole.text[:30]
@@ -191,7 +191,7 @@ async def test_what_a_client_began_goes_on_too() -> None:
     assert rest.completion_tokens < whole.completion_tokens
 
 
-async def test_without_a_part_a_prompt_is_a_prompt() -> None:
+async def test_without_answered_bytes_nothing_is_continued() -> None:
     """A text is no answer because it could be the answer to nothing."""
     said = (await ask(COMPLETIONS, completion(""))).text
     again = await ask(COMPLETIONS, completion(said))
@@ -205,7 +205,7 @@ async def test_a_users_last_message_is_no_answer() -> None:
     assert await ask(CHAT, chat("Hello", **fields)) == await ask(CHAT, chat("Hello"))
 
 
-async def test_one_does_not_begin_what_goes_on() -> None:
+async def test_a_generation_prompt_excludes_a_continuation() -> None:
     """As in vLLM, to go on with a message and to begin one is a contradiction."""
     for body in (chat(continue_final_message=True), {**continued_chat("A"), "n": 2}):
         body["add_generation_prompt"] = True
@@ -214,7 +214,7 @@ async def test_one_does_not_begin_what_goes_on() -> None:
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
-async def test_the_rest_finds_its_prompt_in_the_cache(path: str) -> None:
+async def test_a_continuation_finds_its_prompt_in_the_cache(path: str) -> None:
     """On the replica that began the answer, and on one that has seen only the prompt before."""
     text = "x" * 400
     first = chat(text) if path == CHAT else completion(text)
@@ -233,7 +233,7 @@ async def test_the_rest_finds_its_prompt_in_the_cache(path: str) -> None:
     assert rest.cached_tokens >= whole.prompt_tokens - 4
 
 
-async def test_a_next_turn_finds_an_answer_that_was_carried_on() -> None:
+async def test_a_next_turn_finds_a_continued_answer_in_the_cache() -> None:
     """An answer leaves the same blocks whether it was made at once or in two parts."""
     whole = (await ask(CHAT, chat("Tell me more."))).text
     engine = engine_with(block_size=4, output_tokens=OUTPUT_TOKENS)
@@ -257,7 +257,7 @@ async def test_a_next_turn_finds_an_answer_that_was_carried_on() -> None:
         ({"prompt": "a", "model": "other"}, 404, "model_not_found"),
     ],
 )
-async def test_what_cannot_be_tokenized(body: object, status: int, code: str) -> None:
+async def test_invalid_tokenize_requests_are_rejected(body: object, status: int, code: str) -> None:
     """Bad requests get OpenAI's error shape."""
     exchange = await Exchange(engine_with(), TOKENIZE, body).finish()
     assert (exchange.status, exchange.error_code) == (status, code)

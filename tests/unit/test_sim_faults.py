@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from deployments.engines.server import EngineServer
-from deployments.engines.sim import SimulatedEngine
+from deployments.engines.sim.engine import SimulatedEngine
 from gateway.config.sim import Simulation
 from tests.unit.simulated import (
     CHAT,
@@ -64,7 +64,7 @@ async def test_a_failure_has_openais_shape() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("is_paced", [False, True])
-async def test_answers_break_off_everywhere(stream: bool, is_paced: bool) -> None:
+async def test_resets_happen_at_every_position(stream: bool, is_paced: bool) -> None:
     """Some before the first byte, others in the middle, none at the end; always at one place."""
     time = FakeTime() if is_paced else None
     body = completion("abcd", stream=stream, max_tokens=20)
@@ -136,7 +136,9 @@ async def test_faults_do_not_overlap() -> None:
 def test_rates_are_shares_of_a_whole() -> None:
     """All requests may fail, and no more."""
     assert Simulation(error_rate=0.7, reset_rate=0.2, hang_rate=0.1).hang_rate == 0.1
-    with pytest.raises(ValidationError, match="more than `error_rate` and `reset_rate` leave"):
+    with pytest.raises(
+        ValidationError, match="`error_rate`, `reset_rate` and `hang_rate` together exceed 1"
+    ):
         Simulation(error_rate=0.7, reset_rate=0.2, hang_rate=0.2)
 
 
@@ -150,7 +152,7 @@ async def broken_server() -> AsyncIterator[EngineServer]:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_sees_the_connection_break(
+async def test_a_client_sees_the_connection_reset(
     broken_server: EngineServer, stream: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Over a real connection an answer without its end is an error, and no log tells of a bug."""

@@ -1,13 +1,15 @@
-"""The default policy: the replica where a request costs least, itself and the others there.
+"""Default policy: the replica where a request's own time and the delay of others are least.
 
-    new  = prompt tokens - tokens cached there
-    cost = load + (pending + new) * prefill_s                           its own time to first token
-         + WEIGHT * requests
-           * (load + new * prefill_s + output * sequence_s)             the delay it adds to theirs
+    new  = prompt tokens - tokens cached at the replica
+    cost = load + (pending + new) * prefill_s                           own time to first token
+         + OTHERS_WEIGHT * requests
+           * (load + new * prefill_s + output * sequence_s)             delay of the others there
 
-All terms are seconds; `load` is what loading its adapter takes, during which an engine stands
-still; `prefill_s` and `sequence_s` are learned (`gateway.routing.cost_model`). How it
-compares with other policies, and what else was tried: docs/routing.md. O(candidates).
+All terms are seconds. `load` is the time to load the request's adapter, during which an engine
+stands still; `prefill_s` and `sequence_s` are learned (`gateway.routing.cost_model`). Comparison
+with other policies, and variants that were tried: docs/routing.md.
+
+Cost: O(candidates).
 """
 
 import random
@@ -16,12 +18,12 @@ from collections.abc import Sequence
 from xxhash import xxh3_64_intdigest
 
 from gateway.routing.cost_model import CostEstimates
-from gateway.routing.policies.policy import Candidate, PolicyChoice, RequestProfile
+from gateway.routing.policy import Candidate, PolicyChoice, RequestProfile
 
-WEIGHT = 0.5
-"""How much the others' delay counts beside one's own."""
+OTHERS_WEIGHT = 0.5
+"""Weight of the others' delay against the request's own time."""
 SESSION_SHARE = 0.1
-"""Of the prompt's whole prefill: what leaving its session's replica is taken to cost."""
+"""Cost of leaving a session's replica, as a share of the whole prompt's prefill."""
 
 
 class Marginal:
@@ -35,16 +37,17 @@ class Marginal:
     def choose(
         self, request: RequestProfile, candidates: Sequence[Candidate], estimates: CostEstimates
     ) -> PolicyChoice:
-        """The least cost, in seconds."""
+        """Choose the candidate with the least cost; costs are seconds."""
         decode_s = request.output_tokens * estimates.sequence_s
         costs = []
         for candidate in candidates:
             new_s = (request.prompt_tokens - candidate.cached_tokens) * estimates.prefill_s
-            own_s = candidate.load_s + new_s
+            own_s = candidate.adapter_load_s + new_s
             others_s = candidate.requests * (own_s + decode_s)
-            costs.append(candidate.pending_tokens * estimates.prefill_s + own_s + WEIGHT * others_s)
+            pending_s = candidate.pending_tokens * estimates.prefill_s
+            costs.append(pending_s + own_s + OTHERS_WEIGHT * others_s)
         if request.session:
-            home = _home(request.session, candidates)
+            home = _session_home(request.session, candidates)
             away_s = SESSION_SHARE * request.prompt_tokens * estimates.prefill_s
             costs = [cost if i == home else cost + away_s for i, cost in enumerate(costs)]
         least = min(costs)
@@ -55,8 +58,8 @@ class Marginal:
         return PolicyChoice(best[0] if len(best) == 1 else self._rng.choice(best), costs)
 
 
-def _home(session: bytes, candidates: Sequence[Candidate]) -> int:
-    """The session's replica, the same for every router: rendezvous hashing."""
+def _session_home(session: bytes, candidates: Sequence[Candidate]) -> int:
+    """Index of the session's replica, the same for every router: rendezvous hashing."""
     seed = xxh3_64_intdigest(session)
     return max(
         range(len(candidates)),

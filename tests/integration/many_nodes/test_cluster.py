@@ -11,7 +11,7 @@ import pytest
 from ray import serve
 from ray.serve.exceptions import DeploymentUnavailableError
 
-from loadtests.verified import Tally, VerifiedLoad
+from loadtests.checked_load import CheckedLoad, Counts
 from tests.cluster_gateway import ClusterGateway
 from tests.gateway_process import (
     Document,
@@ -104,11 +104,11 @@ def has_changed(name: str, old: dict[str, Any]) -> bool:
 
 def under_load(
     gateway: ClusterGateway, name: str, happening: Callable[[], Awaitable[None]]
-) -> Tally:
+) -> Counts:
     """What became of requests before, during and after something that happens."""
 
-    async def run() -> Tally:
-        load = VerifiedLoad(gateway.url, name, random.Random(1))  # noqa: S311 - makes requests
+    async def run() -> Counts:
+        load = CheckedLoad(gateway.url, name, random.Random(1))  # noqa: S311 - makes requests
         is_over = asyncio.Event()
         loading = asyncio.create_task(load.run(CLIENTS, is_over.is_set))
         await asyncio.sleep(AFTER_S)
@@ -118,15 +118,15 @@ def under_load(
         finally:
             is_over.set()
             await loading
-        return load.tally
+        return load.counts
 
     return asyncio.run(run())
 
 
-def assert_nothing_lost(tally: Tally) -> None:
+def assert_nothing_lost(counts: Counts) -> None:
     """Every request was answered, in full and rightly."""
-    assert (tally.lost, tally.told, tally.shed) == ({}, {}, 0)
-    assert tally.succeeded == tally.sent > CLIENTS
+    assert (counts.lost, counts.errors, counts.shed) == ({}, {}, 0)
+    assert counts.succeeded == counts.sent > CLIENTS
 
 
 def test_models_lie_where_their_entries_say(gateway: ClusterGateway) -> None:
@@ -210,7 +210,7 @@ def test_a_changed_model_takes_over_beside_the_old(gateway: ClusterGateway) -> N
 class Change:
     """What was seen while models changed that fill all places there are for them."""
 
-    tally: Tally
+    counts: Counts
     reasons: list[str]
     """Of the one whose entry has changed."""
 
@@ -236,14 +236,14 @@ def change(gateway: ClusterGateway) -> Change:
         reasons.append(gateway.card("full").get("reason", ""))
         return has_changed("full", old)
 
-    tally = under_load(gateway, "full", happen)
+    counts = under_load(gateway, "full", happen)
     wait_for(lambda: has_changed("released", old_release), PATIENCE_S)
-    return Change(tally, reasons)
+    return Change(counts, reasons)
 
 
 def test_a_changed_model_without_room_says_so_and_waits_for_the_old(change: Change) -> None:
     """The only place is the old engine's: it finishes, stops, and the new one takes it."""
-    assert_nothing_lost(change.tally)
+    assert_nothing_lost(change.counts)
     needs = "a changed engine needs 2 GPUs of type L4 on one node; none is free"
     reasons = change.reasons
     assert any(reason.startswith(f"{needs}; unless that changes") for reason in reasons), reasons

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from loadtests.open_loop import flaw_of
+from loadtests.loadgen.client import rejection_flaw
+from loadtests.loadgen.connection import LAST_EVENT
 from tests.gateway_process import Document, GatewayProcess, model_application, wait_for
 
 pytestmark = pytest.mark.integration
@@ -74,9 +75,12 @@ async def send(
 ) -> int:
     """The status of an answer that is whole, or of a rejection that says why and until when."""
     response = await http.post(CHAT, json=body(max_tokens), headers=headers)
-    assert (
-        flaw_of(response.status_code, response.headers.get("retry-after"), response.content) == ""
-    )
+    if response.status_code == 200:
+        assert response.content.endswith(LAST_EVENT)
+        assert b'"error"' not in response.content
+    else:
+        assert response.status_code == 429
+        assert rejection_flaw(response.headers.get("retry-after"), response.content) == ""
     return response.status_code
 
 

@@ -10,7 +10,7 @@ import httpx
 import psutil
 import pytest
 
-from loadtests.verified import Tally, VerifiedLoad
+from loadtests.checked_load import CheckedLoad, Counts
 from tests.gateway_process import (
     Document,
     GatewayProcess,
@@ -43,11 +43,11 @@ def gateway(shared: GatewayProcess) -> Iterator[GatewayProcess]:
         yield running
 
 
-def under_load(gateway: GatewayProcess, happening: Callable[[], Awaitable[None]]) -> Tally:
+def under_load(gateway: GatewayProcess, happening: Callable[[], Awaitable[None]]) -> Counts:
     """What became of requests before, during and after something that happens."""
 
-    async def run() -> Tally:
-        load = VerifiedLoad(gateway.url, "m", random.Random(1))  # noqa: S311 - makes requests
+    async def run() -> Counts:
+        load = CheckedLoad(gateway.url, "m", random.Random(1))  # noqa: S311 - makes requests
         is_over = asyncio.Event()
         loading = asyncio.create_task(load.run(CLIENTS, is_over.is_set))
         await asyncio.sleep(BEFORE_S)
@@ -55,15 +55,15 @@ def under_load(gateway: GatewayProcess, happening: Callable[[], Awaitable[None]]
         await asyncio.sleep(AFTER_S)
         is_over.set()
         await loading
-        return load.tally
+        return load.counts
 
     return asyncio.run(run())
 
 
-def assert_nothing_lost(tally: Tally) -> None:
+def assert_nothing_lost(counts: Counts) -> None:
     """Every request was answered, in full and rightly."""
-    assert (tally.lost, tally.told, tally.shed) == ({}, {}, 0)
-    assert tally.succeeded == tally.sent > CLIENTS
+    assert (counts.lost, counts.errors, counts.shed) == ({}, {}, 0)
+    assert counts.succeeded == counts.sent > CLIENTS
 
 
 def engines(gateway: GatewayProcess) -> list[psutil.Process]:

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from deployments.local import ROUTER_PORTS
+from deployments.local.run import ROUTER_PORTS
 from tests.gateway_process import Document, GatewayProcess, model_application, wait_for
 
 pytestmark = pytest.mark.integration

@@ -14,6 +14,10 @@ from gateway.telemetry import (
     Update,
     UpdateReader,
     encode_update,
+    pack_keys,
+    pack_tokens,
+    unpack_keys,
+    unpack_tokens,
 )
 
 KEYS = st.binary(max_size=40)
@@ -149,3 +153,18 @@ def test_fields_of_later_versions_are_ignored() -> None:
     shorter = b"\x91\xc3"
     for body in (longer, shorter):
         assert UpdateReader().feed(len(body).to_bytes(4) + body) == [Update(is_snapshot=True)]
+
+
+@given(st.lists(st.integers(0, 2**64 - 1)), st.lists(st.integers(0, 2**32 - 1)))
+def test_packed_keys_and_tokens_unpack_to_the_same(keys: list[int], tokens: list[int]) -> None:
+    """Keys of 64 bits and token counts of 32 bits survive a round trip."""
+    assert list(unpack_keys(pack_keys(keys))) == keys
+    assert list(unpack_tokens(pack_tokens(tokens))) == tokens
+
+
+def test_a_truncated_key_or_token_count_is_rejected() -> None:
+    """Bytes that are not a whole number of items raise."""
+    with pytest.raises(ValueError, match="multiple"):
+        unpack_keys(b"1234567")
+    with pytest.raises(ValueError, match="multiple"):
+        unpack_tokens(b"123")

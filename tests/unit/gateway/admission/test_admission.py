@@ -21,13 +21,12 @@ from gateway.admission.recent_usage import KEPT_S
 from gateway.config.serving_options import QueueOptions, ServingOptions
 from gateway.errors import ModelUnavailable, Overloaded
 from gateway.kvcache.prefix import Prompt
-from gateway.kvcache.prefix_index import packed, packed_tokens
 from gateway.request.tenant import Tenant
 from gateway.routing.decision import Decision, DecisionLog
 from gateway.routing.fleet import Fleet, Replica, ServedModel
 from gateway.routing.scheduler import Scheduler
 from gateway.routing.schedulers import Schedulers
-from gateway.telemetry import EngineFacts, Load, ReplicaMetadata, Update
+from gateway.telemetry import EngineFacts, Load, ReplicaMetadata, Update, pack_keys, pack_tokens
 from tests.unit.conftest import Clock
 from tests.unit.targets import target_of
 
@@ -175,7 +174,7 @@ def test_where_there_is_room_nobody_waits(clock: Clock) -> None:
     with pytest.raises(StopIteration) as ended:
         admitting.send(None)
     assert ended.value.value.waited_s == 0
-    assert scene.scheduler.watcher is None
+    assert not scene.scheduler.replicas._listeners
 
 
 async def test_what_does_not_fit_waits_for_a_slot(stage: Stage) -> None:
@@ -194,7 +193,7 @@ async def test_what_does_not_fit_waits_for_a_slot(stage: Stage) -> None:
     assert scene.started == f"{FULL} x y z"
     assert scene.decisions["x"].waited_s == 2
     assert scene.admission.held_interactive == 0
-    assert scene.scheduler.watcher is None
+    assert not scene.scheduler.replicas._listeners
 
 
 async def test_a_newcomer_does_not_overtake(stage: Stage) -> None:
@@ -409,7 +408,7 @@ async def test_one_that_gives_up_leaves_nothing_behind(stage: Stage, is_released
     assert scene.started == f"{FULL} y"
     await scene.answer("y")
     assert [c.requests for c in scene.choose().candidates] == [ROOM - 1]
-    assert scene.scheduler.watcher is None
+    assert not scene.scheduler.replicas._listeners
 
 
 async def test_cancelled_and_let_go_at_once(stage: Stage) -> None:
@@ -471,7 +470,7 @@ async def test_who_has_waited_too_long_is_turned_away(stage: Stage, name: str, l
     with pytest.raises(Overloaded, match=r"overloaded: the request waits longer than 0.01 s\."):
         await scene.tasks[name]
     assert scene.stock.weight == 0
-    assert scene.scheduler.watcher is None
+    assert not scene.scheduler.replicas._listeners
 
 
 async def test_the_limit_holds_for_the_wait_alone(stage: Stage) -> None:
@@ -529,8 +528,8 @@ async def test_who_has_no_time_left_to_wait_is_turned_away_at_once(stage: Stage)
 def tell(scene: Scene, free_tokens: int) -> None:
     """Have the replica tell that it runs one request, and how much KV cache is free."""
     load = Load(running=1, waiting=0, pending_tokens=0, free_tokens=free_tokens)
-    scene.scheduler.sync()
-    scene.scheduler.hear("a", Update(is_snapshot=True, load=load))
+    scene.scheduler.replicas.sync()
+    scene.scheduler.record_update("a", Update(is_snapshot=True, load=load))
 
 
 def with_facts(scene: Scene, **facts: int) -> None:
@@ -630,26 +629,26 @@ def leave(scene: Scene) -> None:
 def drain(scene: Scene) -> None:
     """It takes no more."""
     come(scene)
-    scene.scheduler.hear("a", Update(is_draining=True))
+    scene.scheduler.record_update("a", Update(is_draining=True))
 
 
-def shun(scene: Scene) -> None:
+def back_off(scene: Scene) -> None:
     """It cannot be reached."""
     come(scene)
-    scene.model.replicas["a"].shunned_until_s = scene.clock.now_s + 60
-    scene.scheduler.hear("a", Update())
+    scene.scheduler.replicas.back_off(scene.model.replicas["a"], 60)
+    scene.scheduler.record_update("a", Update())
 
 
 def eject(scene: Scene) -> None:
     """It has failed too often."""
     come(scene)
-    scene.scheduler.sync()
-    while not scene.scheduler.outliers.is_out("a"):
-        scene.scheduler.outliers.fail("a", among=2)
-    scene.scheduler.hear("a", Update())
+    scene.scheduler.replicas.sync()
+    while not scene.scheduler.replicas.record_failure(scene.model.replicas["a"]):
+        pass
+    scene.scheduler.record_update("a", Update())
 
 
-@pytest.mark.parametrize("change", [come, leave, drain, shun, eject])
+@pytest.mark.parametrize("change", [come, leave, drain, back_off, eject])
 async def test_when_the_fleet_changes_the_held_choose_again(
     stage: Stage, change: Callable[[Scene], None]
 ) -> None:
@@ -673,11 +672,13 @@ async def test_in_another_lane_other_things_count(stage: Stage) -> None:
     scene = stage("b")
     await scene.come(FULL)
     scene.set_replicas("ab")
-    keys, tokens = packed(LONG.keys), packed_tokens(range(1250, 10_001, 1250))
-    scene.scheduler.sync()
+    keys, tokens = pack_keys(LONG.keys), pack_tokens(range(1250, 10_001, 1250))
+    scene.scheduler.replicas.sync()
     load = Load(running=0, waiting=0, pending_tokens=0, free_tokens=0)
-    scene.scheduler.hear("b", Update(is_snapshot=True, added=keys, added_tokens=tokens, load=load))
-    scene.model.replicas["b"].shunned_until_s = scene.clock.now_s + 60
+    scene.scheduler.record_update(
+        "b", Update(is_snapshot=True, added=keys, added_tokens=tokens, load=load)
+    )
+    scene.scheduler.replicas.back_off(scene.model.replicas["b"], 60)
     await scene.come(names_of(ROOM))
     await scene.come("short")
     scene.clock.now_s += 0.01
@@ -705,8 +706,8 @@ async def test_nothing_is_kept_of_replicas_that_have_gone(stage: Stage) -> None:
 async def test_while_the_only_replica_drains_requests_wait_for_the_next(stage: Stage) -> None:
     """It has a slot, but would refuse them: a rollout loses nothing that can wait for it."""
     scene = stage()
-    scene.scheduler.sync()
-    scene.scheduler.hear("a", Update(is_snapshot=True, is_draining=True))
+    scene.scheduler.replicas.sync()
+    scene.scheduler.record_update("a", Update(is_snapshot=True, is_draining=True))
     await scene.come("x")
     before = scene.started
     come(scene)
@@ -717,13 +718,13 @@ async def test_while_the_only_replica_drains_requests_wait_for_the_next(stage: S
 
 
 async def test_a_replica_that_comes_back_is_found_again(stage: Stage) -> None:
-    """Nobody tells when it is shunned no more: the next news of any replica is enough."""
+    """Nothing reports the end of a backoff: the next news of any replica is enough."""
     scene = stage("ab")
-    scene.model.replicas["b"].shunned_until_s = scene.clock.now_s + 5
+    scene.scheduler.replicas.back_off(scene.model.replicas["b"], 5)
     await scene.come(FULL)
     await scene.come("x")
     scene.clock.now_s += 5
-    scene.scheduler.hear("a", Update())
+    scene.scheduler.record_update("a", Update())
     await settle()
     assert scene.decisions["x"].replica.id == "b"
 
@@ -779,12 +780,12 @@ async def test_telemetry_lets_requests_go(stage: Stage) -> None:
     """A replica that others have filled starts ours as soon as it says that it has room."""
     scene = stage()
     busy = Load(running=SLOTS, waiting=1, pending_tokens=0, free_tokens=0)
-    scene.scheduler.sync()
-    scene.scheduler.hear("a", Update(is_snapshot=True, load=busy))
+    scene.scheduler.replicas.sync()
+    scene.scheduler.record_update("a", Update(is_snapshot=True, load=busy))
     await scene.come("x y")
     before = scene.started
     free = Load(running=SLOTS, waiting=0, pending_tokens=0, free_tokens=0)
-    scene.scheduler.hear("a", Update(load=free))
+    scene.scheduler.record_update("a", Update(load=free))
     await settle()
     assert before == ""
     assert scene.started == "x"

@@ -4,8 +4,16 @@ import pytest
 
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.kvcache.prefix import extend
-from gateway.kvcache.prefix_index import packed, unpacked, unpacked_tokens
-from gateway.telemetry import Dispatch, EngineFacts, Finished, Load, Update
+from gateway.telemetry import (
+    Dispatch,
+    EngineFacts,
+    Finished,
+    Load,
+    Update,
+    pack_keys,
+    unpack_keys,
+    unpack_tokens,
+)
 from tests.unit.conftest import Clock
 
 FACTS = EngineFacts(
@@ -32,7 +40,7 @@ def dispatch(number: int, *keys: int, rest: bytes | None = None) -> Dispatch:
     """Dispatch of a request with 40 bytes of canonical prompt per key."""
     return Dispatch(
         id=number,
-        keys=packed(keys),
+        keys=pack_keys(keys),
         key_bytes=KEY_BYTES,
         prompt_bytes=len(keys) * KEY_BYTES,
         seed=7,
@@ -127,8 +135,8 @@ def test_an_arrival_adds_load_and_prefix_keys(tracker: EngineTracker) -> None:
     update = sent(tracker)
     assert update.accepted == [5]
     assert update.load == Load(running=1, waiting=0, pending_tokens=100, free_tokens=900)
-    assert list(unpacked(update.added)) == [2, 1]
-    assert list(unpacked_tokens(update.added_tokens)) == [100, 50]
+    assert list(unpack_keys(update.added)) == [2, 1]
+    assert list(unpack_tokens(update.added_tokens)) == [100, 50]
 
 
 def test_cached_tokens_are_not_pending(tracker: EngineTracker) -> None:
@@ -226,16 +234,16 @@ def test_an_answer_extends_the_cached_prompt(tracker: EngineTracker) -> None:
     update = sent(tracker)
     expected = extend(2, b"tail|" + reply, KEY_BYTES)
     assert len(expected) == 2
-    assert set(unpacked(update.added)) == set(expected)
+    assert set(unpack_keys(update.added)) == set(expected)
     # five bytes of the first block are the prompt's; an answer's token has five
-    assert sorted(unpacked_tokens(update.added_tokens)) == [107, 115]
+    assert sorted(unpack_tokens(update.added_tokens)) == [107, 115]
 
 
 def test_an_answer_to_a_prompt_without_keys_starts_at_its_seed(tracker: EngineTracker) -> None:
     """If the prompt fills no block, the chain of keys starts at the seed."""
     tracked = tracker.arrive(dispatch(1, rest=b"hi|"), 10)
     tracker.finish(tracked, 10, [b"y" * 50])
-    assert list(unpacked(sent(tracker).added)) == list(extend(7, b"hi|" + b"y" * 37, KEY_BYTES))
+    assert list(unpack_keys(sent(tracker).added)) == list(extend(7, b"hi|" + b"y" * 37, KEY_BYTES))
 
 
 def test_several_answers_each_extend_the_prompt(tracker: EngineTracker) -> None:
@@ -246,7 +254,7 @@ def test_several_answers_each_extend_the_prompt(tracker: EngineTracker) -> None:
     replies = [b"a" * 80, b"b" * 40]
     tracker.finish(tracked, 24, replies)
     update = sent(tracker)
-    tokens = dict(zip(unpacked(update.added), unpacked_tokens(update.added_tokens), strict=True))
+    tokens = dict(zip(unpack_keys(update.added), unpack_tokens(update.added_tokens), strict=True))
     first, second = (extend(1, reply, KEY_BYTES) for reply in replies)
     assert tokens == {first[0]: 58, first[1]: 66, second[0]: 58}
 
@@ -266,7 +274,7 @@ def test_an_abort_before_the_first_token_removes_its_keys(tracker: EngineTracker
     sent(tracker)
     tracker.finish(tracked, 0, is_aborted=True)
     update = sent(tracker)
-    assert set(unpacked(update.dropped)) == {1, 2}
+    assert set(unpack_keys(update.dropped)) == {1, 2}
     (request,) = update.finished
     assert request.is_aborted
     assert (request.queue_s, request.prefill_s, request.decode_s) == (0, 0, 0)
@@ -317,7 +325,7 @@ def test_a_snapshot_holds_the_whole_state_and_leaves_changes_pending(
     tracker.arrive(None, 10)
     snapshot = tracker.snapshot()
     assert snapshot.is_snapshot
-    assert set(unpacked(snapshot.added)) == {1, 2}
+    assert set(unpack_keys(snapshot.added)) == {1, 2}
     assert snapshot.accepted == [5]
     assert snapshot.load == tracker.load
     assert sent(tracker).accepted == [5]
@@ -329,7 +337,7 @@ def test_an_emptied_cache_drops_keys_not_in_use(tracker: EngineTracker) -> None:
     sent(tracker)
     tracker.arrive(dispatch(2, 1), 50)
     tracker.forget()
-    assert set(unpacked(sent(tracker).dropped)) == {2}
+    assert set(unpack_keys(sent(tracker).dropped)) == {2}
 
 
 def test_an_engine_without_prefix_cache_holds_no_keys(clock: Clock) -> None:

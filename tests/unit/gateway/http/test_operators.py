@@ -182,7 +182,7 @@ async def test_decisions_are_kept_and_completed(stand: Stand) -> None:
             running=1.0,
         )
         replica = next(iter(stand.model.replicas))
-        stand.schedulers.of(stand.model).hear(replica, Update(finished=[finished]))
+        stand.schedulers.of(stand.model).record_update(replica, Update(finished=[finished]))
         decisions = (await client.get("/gateway/decisions")).json()["data"]
         limited = (await client.get("/gateway/decisions?limit=1")).json()["data"]
 

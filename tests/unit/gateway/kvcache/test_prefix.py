@@ -1,4 +1,4 @@
-"""A prompt's prefix keys: alike for prompts that begin alike, and for any request at all."""
+"""Tests of prefix keys: shared by prompts that begin alike, and computed for any request."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidRequest
-from gateway.kvcache.prefix import KEY_BYTES, MAX_ELEMENTS, MAX_KEYS, Prompt, extend, prompt_of
+from gateway.kvcache.prefix import KEY_BYTES, MAX_COMMAS, MAX_KEYS, Prompt, extend, prompt_of
 from gateway.request.head import parse_json
 
 JSON_VALUES = st.recursive(
@@ -37,42 +37,42 @@ Fields = Mapping[str, object]
 
 
 def read(fields: Fields, model: str = "m") -> Prompt:
-    """The prompt of a request with these fields."""
+    """Return the prompt of a request with these fields."""
     return prompt_of(parse_json(json.dumps({"model": model, **fields}).encode()))
 
 
 def keys(fields: Fields, model: str = "m") -> list[int]:
-    """Its keys."""
+    """Return the keys of that prompt."""
     return list(read(fields, model).keys)
 
 
 def chat(*messages: Fields) -> Fields:
-    """A chat."""
+    """A chat with these messages."""
     return {"messages": list(messages)}
 
 
 def said(content: object, role: str = "user") -> Fields:
-    """A message."""
+    """A message with this content."""
     return {"role": role, "content": content}
 
 
 def text(value: str) -> Fields:
-    """A part of a message."""
+    """A text part of a message."""
     return {"type": "text", "text": value}
 
 
 def image(url: str) -> Fields:
-    """A part that is no text."""
+    """An image part of a message."""
     return {"type": "image_url", "image_url": {"url": url}}
 
 
 def audio(data: str) -> Fields:
-    """Another."""
+    """An audio part of a message."""
     return {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
 
 
 def called(arguments: str) -> Fields:
-    """What an assistant says that calls a tool."""
+    """An assistant message that calls a tool."""
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
     return {"role": "assistant", "content": None, "tool_calls": [call]}
 
@@ -144,7 +144,7 @@ DIFFERENT: list[tuple[str, Fields, Fields]] = [
     ("one", "other"), [row[1:] for row in DIFFERENT], ids=[row[0] for row in DIFFERENT]
 )
 def test_different_prompts_have_different_keys(one: Fields, other: Fields) -> None:
-    """Whatever a prompt consists of counts, from its first key on where it begins differently."""
+    """Every part of a prompt counts: prompts that begin differently differ in their first key."""
     assert keys(one)
     assert keys(one) == keys(dict(one))
     assert keys(one)[0] != keys(other)[0]
@@ -167,8 +167,8 @@ SAME: list[tuple[Fields, Fields]] = [
 
 
 @pytest.mark.parametrize(("one", "other"), SAME)
-def test_one_prompt_in_two_spellings_has_the_same_keys(one: Fields, other: Fields) -> None:
-    """What an engine renders alike is alike: parts or a text, null or left out."""
+def test_equivalent_spellings_of_a_prompt_have_the_same_keys(one: Fields, other: Fields) -> None:
+    """Text or parts, null or absent: an engine renders both alike, so they share their keys."""
     assert keys(one)
     assert keys(one) == keys(other)
 
@@ -190,13 +190,13 @@ def test_one_prompt_in_two_spellings_has_the_same_keys(one: Fields, other: Field
     ],
 )
 @pytest.mark.parametrize("prompt", [chat(said(LONG)), {"prompt": LONG}, {"prompt": [1] * 99}])
-def test_what_changes_a_prompts_beginning_changes_all_keys(prompt: Fields, extra: Fields) -> None:
-    """Salts and arguments of the template stand before everything else."""
+def test_salts_and_template_arguments_change_all_keys(prompt: Fields, extra: Fields) -> None:
+    """Fields that change how a prompt begins are part of the seed of the first key."""
     assert not set(keys(prompt)) & set(keys({**prompt, **extra}))
 
 
-def test_tools_stand_before_a_conversation() -> None:
-    """Other tools, other keys; and a long list of them is a prefix that requests can share."""
+def test_tools_come_before_the_conversation() -> None:
+    """Other tools give other keys, and a long list of tools is a prefix that requests can share."""
     tools = [{"type": "function", "function": {"name": f"f{i}", "description": LONG}} for i in "12"]
     without, one, both = (keys({**chat(said("hi")), "tools": t}) for t in ([], tools[:1], tools))
     other = keys({**chat(said("something else")), "tools": tools})
@@ -205,22 +205,22 @@ def test_tools_stand_before_a_conversation() -> None:
     assert len(set(both) & set(other)) >= len(both) - 1
 
 
-def test_media_are_told_apart_from_text() -> None:
-    """So that nobody learns how many tokens a byte has from what is not in the text."""
+def test_prompts_with_media_are_marked() -> None:
+    """Tokens per byte must not be learned from prompts that are only partly text."""
     assert read(chat(said([image("data:image/png;base64,A")]))).has_media
     assert not read(chat(said(LONG))).has_media
     assert not read({"prompt": [0x1C1C1C1C] * 99}).has_media
 
 
-def test_models_share_nothing() -> None:
-    """The same text is something else to another model, or to an adapter of it."""
+def test_models_share_no_keys() -> None:
+    """The same text has different keys for another model and for an adapter."""
     prompt = chat(said(LONG))
     assert not set(keys(prompt, "m")) & set(keys(prompt, "m:adapter"))
 
 
 @given(st.lists(st.tuples(st.sampled_from(["user", "assistant"]), st.text(max_size=400))))
 def test_a_longer_conversation_extends_a_shorter_one(turns: Sequence[tuple[str, str]]) -> None:
-    """What was said before keeps its keys: that is what makes a cache useful."""
+    """Adding messages leaves the keys of the earlier messages as they were."""
     messages = [said(content, role) for role, content in turns]
     for end in range(len(messages)):
         shorter, longer = keys(chat(*messages[:end])), keys(chat(*messages))
@@ -229,7 +229,7 @@ def test_a_longer_conversation_extends_a_shorter_one(turns: Sequence[tuple[str, 
 
 @given(st.binary(max_size=2000), st.integers(0, 2000))
 def test_keys_are_shared_up_to_the_first_difference(data: bytes, position: int) -> None:
-    """A change leaves the keys of the blocks before it, and only those."""
+    """A changed byte changes the key of its block and all later keys, and no earlier one."""
     changed = data[:position] + b"!" + data[position + 1 :]
     shared = [a == b for a, b in zip(extend(7, data), extend(7, changed), strict=False)]
     first = next((i for i, (a, b) in enumerate(zip(data, changed, strict=False)) if a != b), None)
@@ -238,31 +238,33 @@ def test_keys_are_shared_up_to_the_first_difference(data: bytes, position: int) 
 
 
 @given(st.text(max_size=900), st.text(max_size=900), st.text(max_size=300))
-def test_a_reply_continues_the_chain(question: str, reply: str, next_question: str) -> None:
-    """An engine tells from a reply's text the keys that the next turn will ask for."""
+def test_a_chat_reply_extends_the_keys_of_its_prompt(
+    question: str, reply: str, next_question: str
+) -> None:
+    """An engine can compute from a reply's text the keys that the next turn will have."""
     prompt = read(chat(said(question)))
     assert prompt.reply_start is not None
     last = prompt.keys[-1] if prompt.keys else prompt.seed
 
-    told = extend(last, prompt.reply_start + reply.encode())
+    reply_keys = extend(last, prompt.reply_start + reply.encode())
 
     answered = [said(question), said(reply, "assistant")]
-    assert [*prompt.keys, *told] == keys(chat(*answered))
+    assert [*prompt.keys, *reply_keys] == keys(chat(*answered))
     following = keys(chat(*answered, said(next_question)))
-    assert following[: len(prompt.keys) + len(told)] == [*prompt.keys, *told]
+    assert following[: len(prompt.keys) + len(reply_keys)] == [*prompt.keys, *reply_keys]
 
 
-def test_a_completions_reply_continues_its_text() -> None:
-    """There are no messages: the reply follows the prompt as it is."""
+def test_a_completion_extends_the_keys_of_its_prompt() -> None:
+    """A completion has no messages: the reply follows the prompt directly."""
     prompt = read({"prompt": LONG})
     assert prompt.reply_start is not None
-    told = extend(prompt.keys[-1], prompt.reply_start + OTHER.encode())
-    assert [*prompt.keys, *told] == keys({"prompt": LONG + OTHER})
+    reply_keys = extend(prompt.keys[-1], prompt.reply_start + OTHER.encode())
+    assert [*prompt.keys, *reply_keys] == keys({"prompt": LONG + OTHER})
 
 
 @pytest.mark.parametrize("place", range(3))
-def test_anthropics_cache_marks_count_for_nothing(place: int) -> None:
-    """They move from turn to turn, between blocks that stay what they are."""
+def test_anthropic_cache_marks_do_not_change_keys(place: int) -> None:
+    """`cache_control` moves from turn to turn while the blocks stay the same."""
     contents = [text(LONG), text(OTHER), {"type": "tool_result", "content": LONG}]
     marked = list(contents)
     marked[place] = {**contents[place], "cache_control": {"type": "ephemeral"}}
@@ -298,13 +300,13 @@ def test_anthropics_cache_marks_count_for_nothing(place: int) -> None:
         {"query": "a", "documents": ["b"]},
     ],
 )
-def test_a_prompt_that_cannot_be_read_is_routed_without_keys(fields: Fields) -> None:
-    """A request may be empty or wrong: the engine will say so, the router goes by load."""
+def test_a_prompt_that_cannot_be_read_has_no_keys(fields: Fields) -> None:
+    """The engine rejects an invalid request; the router only has to route it, by load."""
     assert not read(fields).keys
 
 
-def test_a_message_that_cannot_be_read_leaves_the_others_their_keys() -> None:
-    """A new kind of content counts as a whole, and does not cost the conversation its cache."""
+def test_a_message_that_cannot_be_read_keeps_the_keys_of_the_others() -> None:
+    """An unknown kind of content is hashed as a whole, so earlier messages keep their keys."""
     strange: Fields = {"role": "user", "content": {"new": True}}
     odd_part: Fields = {"type": "new_result", "content": {"new": True}}
     before = keys(chat(said(LONG)))
@@ -312,8 +314,8 @@ def test_a_message_that_cannot_be_read_leaves_the_others_their_keys() -> None:
     assert keys(chat(said(LONG), said([odd_part, text(OTHER)])))[: len(before)] == before
 
 
-def test_results_within_results_are_not_entered() -> None:
-    """However deep a client nests them, a prompt is read once."""
+def test_nested_tool_results_are_not_parsed() -> None:
+    """However deeply a client nests them, the prompt is parsed once."""
     inner: Fields = text(LONG)
     for _ in range(200):
         inner = {"type": "tool_result", "tool_use_id": "1", "content": [inner]}
@@ -324,29 +326,29 @@ def test_results_within_results_are_not_entered() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"messages": [0] * (MAX_ELEMENTS + 2)},
-        {"messages": [said([0] * (MAX_ELEMENTS + 2))]},
-        {"system": [text("")] * (MAX_ELEMENTS + 2), **chat(said(LONG))},
-        {"input": [0] * (MAX_ELEMENTS + 2)},
+        {"messages": [0] * (MAX_COMMAS + 2)},
+        {"messages": [said([0] * (MAX_COMMAS + 2))]},
+        {"system": [text("")] * (MAX_COMMAS + 2), **chat(said(LONG))},
+        {"input": [0] * (MAX_COMMAS + 2)},
     ],
 )
-def test_a_prompt_of_countless_parts_is_not_entered(fields: Fields) -> None:
-    """Reading it would take seconds, in which nobody else is served: it is routed by load."""
+def test_a_prompt_with_too_many_elements_is_not_parsed(fields: Fields) -> None:
+    """Parsing it would block the event loop for seconds, so it is routed by load."""
     prompt = read(fields)
     assert not prompt.keys
-    assert prompt.size > MAX_ELEMENTS, "how long it is still counts"
+    assert prompt.size > MAX_COMMAS, "its length still counts"
 
 
-def test_of_endless_token_ids_the_beginning_counts() -> None:
-    """Sixteen million of them are as many as fit a body; keys stand for half a million."""
+def test_only_the_beginning_of_a_huge_list_of_token_ids_has_keys() -> None:
+    """A body can hold sixteen million ids; the keys stand for half a million."""
     for prompt in ([7] * 3_000_000, [[7] * 3_000_000, [8]]):
         found = read({"prompt": prompt})
         assert len(found.keys) == MAX_KEYS
         assert found.is_token_ids
 
 
-def test_images_alone_make_a_prompt() -> None:
-    """Each counts by its content, however long that is."""
+def test_a_prompt_of_images_alone_has_keys() -> None:
+    """Each image counts by the hash of its content."""
     many = [image(f"data:image/png;base64,{i}{LONG}") for i in range(50)]
     prompt = read(chat(said(many)))
     assert prompt.keys
@@ -354,16 +356,16 @@ def test_images_alone_make_a_prompt() -> None:
     assert list(prompt.keys) != keys(chat(said(many[::-1])))
 
 
-def test_token_ids_count_four_bytes_each() -> None:
-    """Routers tell tokens from bytes by this."""
+def test_token_ids_count_as_four_bytes_each() -> None:
+    """The size of a prompt of token ids gives its exact number of tokens."""
     prompt = read({"prompt": list(range(200))})
     assert prompt.is_token_ids
     assert (prompt.size, len(prompt.keys)) == (800, 3)
     assert not read({"prompt": LONG}).is_token_ids
 
 
-def test_of_an_endless_prompt_the_beginning_counts() -> None:
-    """Ten megabytes give the most keys there are, and no place for a reply."""
+def test_only_the_beginning_of_a_huge_prompt_has_keys() -> None:
+    """Ten megabytes give the maximum number of keys, which no reply can extend."""
     prompt = read(chat(said("x" * 10_000_000)))
     assert len(prompt.keys) == MAX_KEYS
     assert prompt.size > 10_000_000
@@ -371,15 +373,15 @@ def test_of_an_endless_prompt_the_beginning_counts() -> None:
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON_VALUES), st.text(min_size=1, max_size=5))
-def test_any_request_gives_a_chain(fields: dict[str, object], model: str) -> None:
-    """Arbitrary values under the known names never raise."""
+def test_any_request_has_a_prompt(fields: dict[str, object], model: str) -> None:
+    """Arbitrary values in the known fields never raise."""
     prompt = read(fields, model)
     assert len(prompt.keys) <= prompt.size / KEY_BYTES
 
 
 @given(st.sampled_from(FIELDS), st.binary(max_size=60))
-def test_any_bytes_give_a_chain_or_a_client_error(name: str, value: bytes) -> None:
-    """What is no JSON is refused with its head; what is, has keys or none."""
+def test_any_bytes_give_a_prompt_or_a_client_error(name: str, value: bytes) -> None:
+    """Invalid JSON is rejected when the head is parsed; any valid JSON has a prompt."""
     try:
         head = parse_json(b'{"model":"m","%b":%b}' % (name.encode(), value))
     except InvalidRequest:

@@ -1,4 +1,4 @@
-"""What is learned of engines from the requests they finish."""
+"""Tests of the cost model: what is learned about engines from the requests they finish."""
 
 import math
 import random
@@ -17,7 +17,7 @@ STEP_S = 0.012
 
 
 def random_numbers() -> random.Random:
-    """Always the same ones."""
+    """Return a random generator with a fixed seed."""
     return random.Random(7)  # noqa: S311 - noise, keeps no secret
 
 
@@ -32,7 +32,7 @@ def finished(
     running: float = 8.0,
     is_aborted: bool = False,
 ) -> Finished:
-    """A request as an engine reports it."""
+    """An engine's report on a finished request."""
     return Finished(
         id=1,
         prompt_tokens=prompt_tokens,
@@ -48,19 +48,19 @@ def finished(
 
 
 def noises(numbers: random.Random, outliers: float) -> Iterator[float]:
-    """Factors around 1: 10 % of noise, and now and then twenty times as much."""
+    """Yield factors around 1 with 10 % of noise, and now and then a factor of 20."""
     while True:
         yield 20.0 if numbers.random() < outliers else numbers.gauss(1, 0.1)
 
 
 @pytest.mark.parametrize("most_new", [6000, 1000, 801])
-def test_a_slow_engines_figures_are_known_within_50_requests(most_new: int) -> None:
-    """Four times slower than the prior, with prompts that vary much, little, and not at all."""
-    latency, numbers = CostModel(), random_numbers()
+def test_the_costs_of_a_slow_engine_are_learned_within_50_requests(most_new: int) -> None:
+    """It is four times slower than the prior; prompts vary much, little, or not at all."""
+    cost_model, numbers = CostModel(), random_numbers()
     noise = noises(numbers, 0.03)
     for _ in range(50):
         new, running = numbers.randrange(800, most_new), numbers.uniform(1, 60)
-        latency.learn(
+        cost_model.learn(
             finished(
                 prompt_tokens=new + 512,
                 cached_tokens=512,
@@ -69,7 +69,7 @@ def test_a_slow_engines_figures_are_known_within_50_requests(most_new: int) -> N
                 running=running,
             )
         )
-    estimates = latency.estimates
+    estimates = cost_model.estimates
     assert estimates.prefill_s == pytest.approx(4 * PREFILL_S, rel=0.25)
     assert estimates.sequence_s == pytest.approx(4 * SEQUENCE_S, rel=0.25)
     assert estimates.step_s + 30 * estimates.sequence_s == pytest.approx(4 * 0.018, rel=0.25)
@@ -90,27 +90,27 @@ def test_a_slow_engines_figures_are_known_within_50_requests(most_new: int) -> N
         )
     )
 )
-def test_any_report_leaves_usable_figures(reports: list[Finished]) -> None:
-    """Costs are made of them: they are finite and none is negative."""
-    latency = CostModel()
+def test_any_report_leaves_usable_estimates(reports: list[Finished]) -> None:
+    """Costs are computed from them, so they stay finite and are never negative."""
+    cost_model = CostModel()
     for report in reports:
-        latency.learn(report)
-    estimates = latency.estimates
+        cost_model.learn(report)
+    estimates = cost_model.estimates
     positive = (estimates.prefill_s, estimates.sequence_s, estimates.tokens_per_byte)
     assert all(0 < figure < math.inf for figure in positive)
     assert estimates.step_s >= 0
     assert estimates.output_tokens >= 0
 
 
-def test_text_density_and_length_of_answers_are_learned() -> None:
-    """A language of two bytes a token, and answers of 40 tokens."""
-    latency = CostModel()
+def test_tokens_per_byte_and_answer_length_are_learned() -> None:
+    """Both follow a language of two bytes a token, and answers of 40 tokens."""
+    cost_model = CostModel()
     for _ in range(200):
-        latency.learn(finished(prompt_tokens=2000, prompt_bytes=4000, completion_tokens=40))
-    assert latency.estimates.tokens_per_byte == pytest.approx(0.5, rel=0.1)
-    assert latency.estimates.output_tokens == pytest.approx(40, rel=0.1)
-    assert latency.output_tokens(None) == latency.estimates.output_tokens
-    assert latency.output_tokens(7) == 7
+        cost_model.learn(finished(prompt_tokens=2000, prompt_bytes=4000, completion_tokens=40))
+    assert cost_model.estimates.tokens_per_byte == pytest.approx(0.5, rel=0.1)
+    assert cost_model.estimates.output_tokens == pytest.approx(40, rel=0.1)
+    assert cost_model.output_tokens(None) == cost_model.estimates.output_tokens
+    assert cost_model.output_tokens(7) == 7
 
 
 @pytest.mark.parametrize(
@@ -121,9 +121,9 @@ def test_text_density_and_length_of_answers_are_learned() -> None:
         finished(prompt_bytes=0, prefill_s=0, decode_s=0, completion_tokens=9, is_aborted=True),
     ],
 )
-def test_what_is_not_known_is_not_learned(report: Finished) -> None:
-    """Token ids have no density, cached prompts no prefill, aborted answers no length."""
-    latency = CostModel()
-    before = latency.estimates
-    latency.learn(report)
-    assert latency.estimates == before
+def test_reports_without_a_quantity_do_not_change_its_estimate(report: Finished) -> None:
+    """Token ids have no bytes, cached prompts no prefill, aborted answers no length."""
+    cost_model = CostModel()
+    before = cost_model.estimates
+    cost_model.learn(report)
+    assert cost_model.estimates == before

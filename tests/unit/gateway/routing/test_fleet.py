@@ -1,4 +1,4 @@
-"""The fleet: what it knows of models and replicas, and what it keeps when they change."""
+"""Tests of the fleet: which models and replicas it has, and what stays when they change."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from gateway.telemetry import EngineFacts, ReplicaMetadata
 
 
 def replica(name: str, max_model_len: int = 512) -> Replica:
-    """A replica of that id."""
+    """A replica with that id."""
     facts = EngineFacts(
         engine="fake",
         routes=("/v1/completions",),
@@ -28,16 +28,16 @@ def fleet_with_model() -> tuple[Fleet, ServedModel]:
     return fleet, model
 
 
-def test_model_is_found_by_its_name_only() -> None:
-    """A known name gives the model, any other OpenAI's error."""
+def test_a_model_is_found_by_its_name_only() -> None:
+    """A known name gives the model; any other name raises."""
     fleet, model = fleet_with_model()
     assert fleet.model("m") is model
     with pytest.raises(ModelNotFound):
         fleet.model("M")
 
 
-def test_removed_model_is_gone_and_removing_twice_is_harmless() -> None:
-    """After `remove` nobody finds the model."""
+def test_a_removed_model_is_not_found() -> None:
+    """Removing a model twice is harmless."""
     fleet, model = fleet_with_model()
     fleet.remove(model)
     fleet.remove(model)
@@ -46,7 +46,7 @@ def test_removed_model_is_gone_and_removing_twice_is_harmless() -> None:
 
 
 def test_known_replicas_stay_when_the_set_changes() -> None:
-    """A replica that stays is the same object, so whoever holds it goes on with it."""
+    """A replica that stays is the same object, so requests that hold it are not affected."""
     fleet, model = fleet_with_model()
     fleet.model("m").replace_replicas([replica("a"), replica("b")])
     stays = model.replicas["a"]
@@ -55,8 +55,8 @@ def test_known_replicas_stay_when_the_set_changes() -> None:
     assert model.replicas["a"] is stays
 
 
-def test_a_name_taken_over_is_not_removed_with_its_former_model() -> None:
-    """An application that is renamed exists twice for a while: the old one takes nothing along."""
+def test_removing_a_replaced_model_keeps_its_successor() -> None:
+    """A renamed application exists twice for a while; removing the old one keeps the new one."""
     fleet, former = fleet_with_model()
     later = ServedModel("m", created_s=2)
     fleet.add(later)
@@ -64,24 +64,24 @@ def test_a_name_taken_over_is_not_removed_with_its_former_model() -> None:
     assert fleet.model("m") is later
 
 
-def test_an_unknown_name_may_yet_become_known() -> None:
-    """While models are being deployed a client is told to come back, not that there is none."""
+def test_an_unknown_name_is_unavailable_until_all_models_are_known() -> None:
+    """While models are being deployed, clients are told to retry."""
     fleet = Fleet()
     fleet.is_settled = False
     with pytest.raises(ModelUnavailable):
         fleet.model("m")
 
 
-def test_fleet_is_ready_with_the_first_replica() -> None:
-    """One replica of one model makes the gateway useful."""
+def test_a_fleet_is_ready_with_its_first_replica() -> None:
+    """One replica of one model is enough."""
     fleet, _ = fleet_with_model()
     assert not fleet.is_ready
     fleet.model("m").replace_replicas([replica("a")])
     assert fleet.is_ready
 
 
-def test_context_is_known_while_an_engine_runs() -> None:
-    """The longest context of the replicas is the model's; without replicas there is none."""
+def test_the_context_length_is_known_while_an_engine_runs() -> None:
+    """The longest context of the replicas counts; without replicas there is none."""
     fleet, model = fleet_with_model()
     assert model.max_model_len is None
     fleet.model("m").replace_replicas([replica("a", 100), replica("b", 200)])
@@ -96,13 +96,13 @@ def test_context_is_known_while_an_engine_runs() -> None:
         (ModelState.UNHEALTHY, "unhealthy"),
     ],
 )
-def test_condition_is_in_words(state: ModelState, words: str) -> None:
-    """What a client is told about a model without replicas reads as a sentence."""
+def test_the_condition_of_a_model_is_in_words(state: ModelState, words: str) -> None:
+    """Clients are told the state of a model without replicas in plain words."""
     assert ServedModel("m", created_s=1, state=state).condition == words
 
 
 def test_a_model_is_ready_from_its_first_replica_to_its_last() -> None:
-    """Replicas come and go faster than Serve's status is read: the state follows them at once."""
+    """The state follows replicas at once, before Serve's status is polled again."""
     fleet = Fleet()
     fleet.add(ServedModel("m", created_s=1))
 

@@ -1,4 +1,4 @@
-"""The policies to compare with, and the names of all."""
+"""Tests of the policies to compare with, and of the registry of all policies."""
 
 import random
 from collections import Counter
@@ -8,40 +8,41 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.config.policy_names import policy_names
 from gateway.config.serving_options import RoutingOptions
 from gateway.kvcache.prefix import KEY_BYTES, Prompt
 from gateway.routing.cost_model import CostEstimates
 from gateway.routing.fleet import Replica
 from gateway.routing.policies.cache_aware import CacheAware
-from gateway.routing.policies.policy import Candidate, RequestProfile, RoutingPolicy
 from gateway.routing.policies.prefix_affinity import PrefixAffinity
-from gateway.routing.policies.registry import POLICIES, make_policy
-from gateway.routing.policies.sent_prefixes import SentPrefixes
+from gateway.routing.policy import Candidate, RequestProfile, RoutingPolicy
+from gateway.routing.policy_registry import make_policy
+from gateway.routing.sent_prefixes import SentPrefixes
 from gateway.telemetry import EngineFacts, ReplicaMetadata
 
 FACTS = EngineFacts(
     engine="fake", routes=(), kv_tokens=1, block_size=1, max_sequences=1, max_model_len=1
 )
 METADATA = ReplicaMetadata(model="m", host="h", port=1, key="k", facts=FACTS)
-FIGURES = CostEstimates(
+ESTIMATES = CostEstimates(
     prefill_s=1e-4, sequence_s=2e-4, step_s=0.012, tokens_per_byte=0.25, output_tokens=100
 )
 KEYS = st.lists(st.integers(0, 9), max_size=6, unique=True)
 
 
 def rng(seed: int = 1) -> random.Random:
-    """Reproducible ties."""
+    """Return a random generator with a fixed seed."""
     return random.Random(seed)  # noqa: S311 - breaks ties, keeps no secret
 
 
 def request(keys: Sequence[int] = ()) -> RequestProfile:
-    """A prompt of these keys, 64 tokens each."""
+    """A request whose prompt has these keys, 64 tokens each."""
     prompt = Prompt(keys, size=KEY_BYTES * len(keys))
     return RequestProfile(prompt, prompt_tokens=64 * len(keys), output_tokens=100)
 
 
 def candidates(*requests: int, pending: Sequence[float] = ()) -> list[Candidate]:
-    """Replicas `0`, `1` and so on with so many requests, and pending tokens, each."""
+    """Replicas `0`, `1` and so on with these numbers of requests and pending tokens."""
     return [
         Candidate(
             replica=Replica(str(i), METADATA),
@@ -57,34 +58,34 @@ def candidates(*requests: int, pending: Sequence[float] = ()) -> list[Candidate]
 
 
 def choose(policy: RoutingPolicy, keys: Sequence[int], among: Sequence[Candidate]) -> str:
-    """The id of the replica that a policy chooses."""
-    return among[policy.choose(request(keys), among, FIGURES).index].replica.id
+    """Return the id of the replica that a policy chooses."""
+    return among[policy.choose(request(keys), among, ESTIMATES).index].replica.id
 
 
-@pytest.mark.parametrize("name", POLICIES)
-def test_every_policy_goes_by_its_name(name: str) -> None:
-    """A configuration names it, a decision tells it, and they are the same."""
+@pytest.mark.parametrize("name", policy_names())
+def test_every_policy_has_the_name_that_configurations_use(name: str) -> None:
+    """The name in a configuration makes the policy, and decisions show the same name."""
     assert make_policy(name, rng()).name == name
     assert RoutingOptions.model_validate({"policy": name}).policy == name
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", policy_names())
 @given(data=st.data(), prompts=st.lists(KEYS, max_size=5))
 def test_every_policy_chooses_a_candidate(
     name: str, data: st.DataObject, prompts: list[list[int]]
 ) -> None:
-    """For any load and prompts, with replicas that come and go, also on the same object."""
+    """Any load and prompts give a valid choice, also after replicas have come and gone."""
     policy = make_policy(name, rng())
     for keys in prompts:
         loads = data.draw(st.lists(st.integers(0, 99), min_size=1, max_size=5))
         first = data.draw(st.integers(0, len(loads) - 1))
-        choice = policy.choose(request(keys), candidates(*loads)[first:], FIGURES)
+        choice = policy.choose(request(keys), candidates(*loads)[first:], ESTIMATES)
         assert 0 <= choice.index < len(loads) - first
         assert len(choice.costs) == len(loads) - first
 
 
-def test_round_robin_takes_turns() -> None:
-    """One after the other, whatever they have to do."""
+def test_round_robin_chooses_in_turn() -> None:
+    """Load does not matter: candidates are chosen one after the other."""
     policy = make_policy("round-robin", rng())
     assert [choose(policy, [], candidates(9, 0, 5)) for _ in range(7)] == list("0120120")
 
@@ -99,22 +100,24 @@ def test_round_robin_takes_turns() -> None:
         ([7], [0], "0"),
     ],
 )
-def test_least_pending_wins(requests: list[int], pending: list[float], chosen: str) -> None:
-    """Prompt tokens to compute and answers to make count together."""
+def test_least_pending_chooses_the_fewest_tokens(
+    requests: list[int], pending: list[float], chosen: str
+) -> None:
+    """Pending prompt tokens and expected answer tokens count together."""
     policy = make_policy("least-pending", rng())
     assert choose(policy, [1], candidates(*requests, pending=pending)) == chosen
 
 
-def test_least_pending_spreads_ties() -> None:
-    """Among equals every one is chosen about equally often."""
+def test_least_pending_breaks_ties_at_random() -> None:
+    """Equal candidates are chosen about equally often."""
     policy = make_policy("least-pending", rng())
     chosen = Counter(choose(policy, [], candidates(1, 0, 0, 0)) for _ in range(3000))
     assert chosen.keys() == set("123")
     assert min(chosen.values()) > 900
 
 
-def test_prefix_affinity_collapses_on_one_hot_prefix() -> None:
-    """As known of Ray's policy: it has no load term, so that one replica gets everything."""
+def test_prefix_affinity_sends_a_hot_prefix_to_one_replica() -> None:
+    """Like Ray's policy, it has no load term by default, so one replica gets everything."""
     policy, loads = PrefixAffinity(rng()), [0] * 8
     for number in range(400):
         chosen = choose(policy, [*range(20), 1000 + number], candidates(*loads))
@@ -122,8 +125,8 @@ def test_prefix_affinity_collapses_on_one_hot_prefix() -> None:
     assert sorted(loads) == [0] * 7 + [400]
 
 
-def test_prefix_affinity_sends_new_text_where_the_least_was_sent() -> None:
-    """Prompts of which nobody has a tenth are spread by the size of the records."""
+def test_prefix_affinity_sends_new_text_to_the_smallest_record() -> None:
+    """Prompts of which no replica has a tenth are spread by the size of the records."""
     policy = PrefixAffinity(rng())
     four = candidates(0, 0, 0, 0)
     chosen = [choose(policy, range(100 * n, 100 * n + 50), four) for n in range(4)]
@@ -133,16 +136,16 @@ def test_prefix_affinity_sends_new_text_where_the_least_was_sent() -> None:
 
 
 @pytest.mark.parametrize(("shared", "is_like"), [(1, False), (2, True), (20, True)])
-def test_prefix_affinity_wants_a_tenth_of_the_prompt(shared: int, is_like: bool) -> None:
-    """Less in common is as good as nothing: the emptiest record has it."""
+def test_prefix_affinity_needs_a_tenth_of_the_prompt(shared: int, is_like: bool) -> None:
+    """With less in common, the smallest record is chosen."""
     policy, two = PrefixAffinity(rng()), candidates(0, 0)
     first = choose(policy, range(20), two)
     keys = [*range(shared), *range(100, 120 - shared)]
     assert (choose(policy, keys, two) == first) is is_like
 
 
-def test_prefix_affinity_takes_the_shorter_queue_of_equals() -> None:
-    """Where two have the same, the one with fewer requests has it."""
+def test_prefix_affinity_breaks_ties_by_queue_length() -> None:
+    """Of two replicas with the same match, the one with fewer requests is chosen."""
     policy = PrefixAffinity(rng(), imbalance_threshold=10)
     assert choose(policy, [1], candidates(0, 99)) == "0"
     assert choose(policy, [1], candidates(99, 0)) == "1"
@@ -150,8 +153,8 @@ def test_prefix_affinity_takes_the_shorter_queue_of_equals() -> None:
     assert choose(policy, [1], candidates(4, 5)) == "0"
 
 
-def test_prefix_affinity_forgets_the_oldest_down_to_its_target() -> None:
-    """A record beyond its threshold loses what was used least recently."""
+def test_prefix_affinity_evicts_the_oldest_keys_down_to_its_target() -> None:
+    """A record above its threshold loses its least recently used keys."""
     policy = PrefixAffinity(
         rng(), eviction_threshold_bytes=30 * KEY_BYTES, eviction_target_bytes=12 * KEY_BYTES
     )
@@ -161,13 +164,13 @@ def test_prefix_affinity_forgets_the_oldest_down_to_its_target() -> None:
     choose(policy, range(900, 950), two)
     assert choose(policy, range(300, 310), two) == "0"
     assert choose(policy, range(10), two) == "0"
-    assert policy._routed.match(range(100, 110)) == {}
-    assert policy._routed.size("1") == 12
+    assert policy._sent.match(range(100, 110)) == {}
+    assert policy._sent.size("1") == 12
 
 
-def test_cache_aware_spreads_a_hot_prefix_once_the_load_is_imbalanced() -> None:
-    """One replica gets all, until it has 64 more than another; then all have the prefix."""
-    policy, loads = CacheAware(), [0] * 4
+def test_cache_aware_spreads_a_hot_prefix_once_load_is_imbalanced() -> None:
+    """One replica gets all requests until it has 64 more than another; then all get some."""
+    policy, loads = CacheAware(rng()), [0] * 4
     for number in range(1000):
         chosen = choose(policy, [*range(20), 1000 + number], candidates(*loads))
         loads[int(chosen)] += 1
@@ -186,25 +189,27 @@ def test_cache_aware_spreads_a_hot_prefix_once_the_load_is_imbalanced() -> None:
         pytest.param((301, 200), "1", id="more than half as many again"),
     ],
 )
-def test_cache_aware_switches_to_balance(loads: tuple[int, int], chosen: str) -> None:
-    """Both the difference and the ratio have to be large."""
-    policy = CacheAware()
+def test_cache_aware_balances_load_beyond_both_thresholds(
+    loads: tuple[int, int], chosen: str
+) -> None:
+    """Load decides only if both the difference and the ratio are large."""
+    policy = CacheAware(rng())
     choose(policy, range(10), candidates(0, 0))
     assert choose(policy, range(10), candidates(*loads)) == chosen
 
 
 @pytest.mark.parametrize(("shared", "is_like"), [(3, False), (4, True), (10, True)])
-def test_cache_aware_wants_more_than_three_tenths(shared: int, is_like: bool) -> None:
-    """Less in common is as good as nothing: the emptiest record has it."""
-    policy, two = CacheAware(), candidates(0, 0)
+def test_cache_aware_needs_more_than_three_tenths_of_the_prompt(shared: int, is_like: bool) -> None:
+    """With less in common, the smallest record is chosen."""
+    policy, two = CacheAware(rng()), candidates(0, 0)
     assert choose(policy, range(10), two) == "0"
     keys = [*range(shared), *range(100, 110 - shared)]
     assert (choose(policy, keys, two) == "0") is is_like
 
 
-def test_cache_aware_prefers_the_last_holder_and_forgets_the_oldest() -> None:
-    """Of two that were sent the same prompt the later one has it; records end at their size."""
-    policy = CacheAware(max_tree_bytes=10 * KEY_BYTES)
+def test_cache_aware_prefers_the_last_replica_and_evicts_the_oldest_keys() -> None:
+    """Of two replicas that were sent a prompt, the later one is chosen; records have a limit."""
+    policy = CacheAware(rng(), max_tree_bytes=10 * KEY_BYTES)
     choose(policy, range(10), candidates(0, 99))
     choose(policy, range(10), candidates(99, 0))
     assert choose(policy, range(10), candidates(0, 0)) == "1"
@@ -212,30 +217,32 @@ def test_cache_aware_prefers_the_last_holder_and_forgets_the_oldest() -> None:
     assert choose(policy, range(10), candidates(0, 0)) == "0"
 
 
-@pytest.mark.parametrize("policy", [PrefixAffinity(rng()), CacheAware()], ids=["ray", "sglang"])
-def test_records_of_replicas_that_left_are_forgotten(policy: PrefixAffinity | CacheAware) -> None:
-    """A replica that comes back begins anew."""
+@pytest.mark.parametrize(
+    "policy", [PrefixAffinity(rng()), CacheAware(rng())], ids=["ray", "sglang"]
+)
+def test_records_of_removed_replicas_are_forgotten(policy: PrefixAffinity | CacheAware) -> None:
+    """A replica that returns starts with an empty record."""
     before = candidates(0, 0)
     holder = choose(policy, range(10), before)
     stays = [candidate for candidate in before if candidate.replica.id != holder]
     choose(policy, range(50, 60), stays)
     assert choose(policy, range(10), before) == holder
-    assert policy._routed.size(holder) == 10
+    assert policy._sent.size(holder) == 10
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), KEYS, st.integers(0, 8))), KEYS)
-def test_routed_is_a_least_recently_used_set_for_each_replica(
-    sent: list[tuple[str, list[int], int]], prompt: list[int]
+def test_sent_prefixes_are_an_lru_set_for_each_replica(
+    calls: list[tuple[str, list[int], int]], prompt: list[int]
 ) -> None:
-    """Against plain lists: what is sent moves to the end, deepest key first; the front goes."""
-    routed, lists = SentPrefixes(), dict[str, list[int]](a=[], b=[])
-    routed.follow("ab")
-    for name, keys, size in sent:
-        routed.add(name, keys)
-        routed.shrink(name, size)
+    """The records equal plain lists in which sent keys move to the end, deepest first."""
+    sent, lists = SentPrefixes(), dict[str, list[int]](a=[], b=[])
+    sent.set_replicas("ab")
+    for name, keys, size in calls:
+        sent.add(name, keys)
+        sent.shrink(name, size)
         kept = [key for key in lists[name] if key not in keys] + keys[::-1]
         lists[name] = kept[len(kept) - size :] if len(kept) > size else kept
     for name, kept in lists.items():
-        assert routed.size(name) == len(kept)
+        assert sent.size(name) == len(kept)
         length = next((i for i, key in enumerate(prompt) if key not in kept), len(prompt))
-        assert routed.match(prompt).get(name, 0) == length
+        assert sent.match(prompt).get(name, 0) == length

@@ -1,4 +1,4 @@
-"""A dispatcher for each model, for as long as there is the model."""
+"""Tests that each model has one scheduler, for as long as the model exists."""
 
 import random
 
@@ -6,8 +6,8 @@ from gateway.routing.fleet import Fleet, ServedModel
 from gateway.routing.schedulers import Schedulers
 
 
-def test_a_model_keeps_its_dispatcher_while_it_is_there() -> None:
-    """No other model has it, though it be of the same name, and what is gone takes no memory."""
+def test_a_model_keeps_its_scheduler_while_it_exists() -> None:
+    """A model of the same name gets another one, and removed models take no memory."""
     fleet = Fleet()
     schedulers = Schedulers(fleet, random.Random(1), lambda: 0.0)  # noqa: S311 - breaks ties only
     model, namesake = ServedModel("m", created_s=1), ServedModel("m", created_s=2)

@@ -24,7 +24,7 @@ from gateway.faults import Action
 from gateway.request.inference_request import InferenceRequest
 from gateway.request.routes import parse_head
 from gateway.routing.fleet import Fleet, Replica, ServedModel
-from gateway.routing.outliers import IN_A_ROW
+from gateway.routing.outlier_detector import CONSECUTIVE_FAILURES
 from gateway.routing.schedulers import Schedulers
 from gateway.serving.attempts import RETRIES, VICTIMS, RouterContext
 from gateway.serving.fallback import FallbackChain
@@ -216,13 +216,13 @@ async def test_a_failure_before_the_first_byte_is_not_seen(stand: Stand, failure
 
 
 async def test_an_engine_that_is_not_there_is_passed_over(stand: Stand) -> None:
-    """Refused connections cost no retry of the budget, and the replica is shunned."""
+    """Refused connections cost no retry of the budget, and the replica is in backoff."""
     await stand.has(script(answer(b'"fine"')), script(answer(b'"fine"')))
     dead, _ = stand.model.replicas.values()
     await stand.engines[0].stop()
     for _ in range(4 * int(RESERVE)):
         stand.client = Client()
-        dead.shunned_until_s = 0.0
+        stand.schedulers.of(stand.model).replicas.clear_backoff(dead)
         await stand.deliver()
         assert stand.client.status == 200
     assert stand.context.budgets["m"].spend()
@@ -261,11 +261,11 @@ async def test_an_outlier_is_left_alone(stand: Stand) -> None:
     """An engine that always fails gets no more requests than it takes to find out."""
     run = script(SORRY)
     await stand.has(run, script(answer(b"{}")), script(answer(b"{}")))
-    for _ in range(20 * IN_A_ROW):
+    for _ in range(20 * CONSECUTIVE_FAILURES):
         stand.client = Client()
         await stand.deliver()
         assert stand.client.status == 200
-    assert stand.tracked_requests[0] == IN_A_ROW
+    assert stand.tracked_requests[0] == CONSECUTIVE_FAILURES
     assert stand.faults[("answered_5xx", Action.EJECTED)] == 1
 
 
@@ -315,18 +315,18 @@ async def test_a_stream_that_gets_no_further_is_given_up(stand: Stand) -> None:
     await stand.has(*[script(EVENTS + chunked(ROLE + failed + DONE) + END)] * 6)
     await stand.deliver(request(stream=True))
     assert sum(stand.tracked_requests) == 1 + RETRIES
-    assert all(r.shunned_until_s == 0.0 for r in stand.model.replicas.values())
+    assert stand.schedulers.of(stand.model).replicas.health_counts()["backoff"] == 0
     assert stand.client.body.endswith(DONE)
 
 
 async def test_what_an_engine_cannot_do_is_no_fault_of_its(stand: Stand) -> None:
     """501 is for what a client asks: passed on, not retried, and nobody is blamed."""
     await stand.has(*[script(answer(b"{}", status=b"501 Not Implemented"))] * 2)
-    for _ in range(2 * IN_A_ROW):
+    for _ in range(2 * CONSECUTIVE_FAILURES):
         stand.client = Client()
         await stand.deliver()
         assert stand.client.status == 501
-    assert sum(stand.tracked_requests) == 2 * IN_A_ROW
+    assert sum(stand.tracked_requests) == 2 * CONSECUTIVE_FAILURES
     assert stand.faults == {}
 
 

@@ -126,7 +126,7 @@ async def trouble_of(name: str, trouble: str, start_engine: StartEngine, surface
         base = surface.add("base", await start_engine(script(answer(b'"base"'))))
         base.options = ServingOptions(adapters=[Adapter(name=name, source="gone")])
         for replica in base.replicas.values():
-            replica.adapters = AdapterState(broken={name: "it is gone"})
+            replica.record_adapters(AdapterState(broken={name: "it is gone"}))
         return
     scripts = {"failing": script(BROKEN), "too long": script(TOO_LONG), "overloaded": forever}
     if run := scripts.get(trouble):

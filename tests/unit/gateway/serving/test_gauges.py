@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.routing.outliers import IN_A_ROW
+from gateway.routing.outlier_detector import CONSECUTIVE_FAILURES
 from gateway.serving.gauges import Gauges
 from gateway.telemetry import Load, Update
 from gateway.upstream.client import UpstreamClient
@@ -73,24 +73,24 @@ async def test_replicas_are_told_by_how_they_stand(
     engines = [await start_engine(script(answer(b"{}"))) for _ in range(4)]
     model = surface.add("m", *engines)
     scheduler = surface.schedulers.of(model)
-    ready, draining, shunned, failing = model.replicas.values()
+    ready, draining, unreachable, failing = model.replicas.values()
     idle = Load(running=0, waiting=0, pending_tokens=0, free_tokens=1024)
-    scheduler.hear(ready.id, Update(is_snapshot=True, load=idle))
-    scheduler.hear(draining.id, Update(is_snapshot=True, load=idle, is_draining=True))
-    scheduler.shun(shunned)
-    for _ in range(IN_A_ROW):
-        scheduler.outliers.fail(failing.id, len(model.replicas))
+    scheduler.record_update(ready.id, Update(is_snapshot=True, load=idle))
+    scheduler.record_update(draining.id, Update(is_snapshot=True, load=idle, is_draining=True))
+    scheduler.replicas.back_off(unreachable)
+    for _ in range(CONSECUTIVE_FAILURES):
+        scheduler.replicas.record_failure(failing)
 
     gauges.tell()
 
     states = {k[1][1]: n for k, n in recorder.gauges.items() if k[0] == "gateway_replicas"}
-    assert states == {"ready": 1, "draining": 1, "shunned": 1, "ejected": 1}
+    assert states == {"ready": 1, "draining": 1, "backoff": 1, "ejected": 1}
 
     surface.fleet.replace_replicas(model, [ready])
     gauges.tell()
 
     states = {k[1][1]: n for k, n in recorder.gauges.items() if k[0] == "gateway_replicas"}
-    assert states == {"ready": 1, "draining": 0, "shunned": 0, "ejected": 0}
+    assert states == {"ready": 1, "draining": 0, "backoff": 0, "ejected": 0}
 
 
 async def test_a_model_that_is_gone_stands_at_nothing(

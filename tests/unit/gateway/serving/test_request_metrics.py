@@ -5,7 +5,6 @@ import contextlib
 import re
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import httpx
 import pytest
@@ -14,7 +13,7 @@ from msgspec import structs
 from gateway.asgi import Message, Receive, Scope, Send
 from gateway.config.serving_options import QueueOptions, ServingOptions
 from gateway.metrics import NO_MODEL
-from gateway.routing.decision import KEPT
+from gateway.routing.decision import LOG_SIZE
 from gateway.routing.fleet import ModelState
 from gateway.serving.fallback import COLD_COMMENT_S
 from gateway.serving.request_metrics import RequestMetrics
@@ -410,11 +409,12 @@ async def test_what_an_engine_tells_is_counted(
     model = surface.add("m", engine)
     async with surface.client() as client:
         await client.post(CHAT, json={"model": "m"})
-    (decision,) = surface.schedulers.log.latest()
-    chosen = structs.replace(decision.candidates[0], cached_tokens=48.0)
-    decision.candidates = [chosen]
-    for _ in range(KEPT):  # later ones are decided while it runs
-        surface.schedulers.log.add(replace(decision, id=surface.schedulers.log.latest()[0].id + 1))
+    (logged,) = surface.schedulers.log.latest()
+    chosen = structs.replace(logged.decision.candidates[0], cached_tokens=48.0)
+    decision = structs.replace(logged.decision, id=1, candidates=[chosen])
+    surface.schedulers.log.record_sent(decision)
+    for number in range(LOG_SIZE):  # later ones are decided while it runs
+        surface.schedulers.log.record_sent(structs.replace(decision, id=100 + number))
     finished = Finished(
         id=decision.id,
         prompt_tokens=100,
@@ -431,7 +431,7 @@ async def test_what_an_engine_tells_is_counted(
     )
 
     scheduler = surface.schedulers.of(model)
-    scheduler.hear(engine.replica().id, Update(finished=[finished, strangers]))
+    scheduler.record_update(engine.replica().id, Update(finished=[finished, strangers]))
 
     tokens = {key[0]: n for key, n in recorder.counts.items() if key[1] == ("m",)}
     assert tokens == {

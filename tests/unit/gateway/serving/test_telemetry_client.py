@@ -9,12 +9,12 @@ import pytest
 
 from gateway.errors import UpstreamFailed
 from gateway.kvcache.prefix import Prompt
-from gateway.kvcache.prefix_index import packed, packed_tokens
-from gateway.routing.fleet import Fleet, ServedModel
-from gateway.routing.policies.policy import Candidate
+from gateway.routing.fleet import Fleet, Replica, ServedModel
+from gateway.routing.policy import Candidate
+from gateway.routing.replica_health import HealthState
 from gateway.routing.schedulers import Schedulers
 from gateway.serving.telemetry_client import LEAST_STALL_S, SILENCE_S, TelemetryClient
-from gateway.telemetry import Load, Update, encode_update
+from gateway.telemetry import Load, Update, encode_update, pack_keys, pack_tokens
 from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import PATIENCE_S, FakeEngine, StartEngine, Visit, answer, chunked
 from tests.unit.targets import target_of
@@ -24,8 +24,8 @@ KEYS = (11, 22, 33)
 PROMPT = Prompt(KEYS, size=3 * 256)
 SNAPSHOT = Update(
     is_snapshot=True,
-    added=packed(KEYS[:2]),
-    added_tokens=packed_tokens([64, 128]),
+    added=pack_keys(KEYS[:2]),
+    added_tokens=pack_tokens([64, 128]),
     load=Load(running=5, waiting=1, pending_tokens=700, free_tokens=10),
 )
 
@@ -46,6 +46,10 @@ class Stand:
     def has(self, *engines: FakeEngine) -> None:
         """These engines are the model's replicas now."""
         self.fleet.replace_replicas(self.model, [engine.replica() for engine in engines])
+
+    def is_in_backoff(self, replica: Replica) -> bool:
+        """Whether others are preferred to a replica because it could not be reached."""
+        return self.schedulers.of(self.model).replicas.health(replica) is HealthState.BACKOFF
 
     @property
     def candidate(self) -> Candidate:
@@ -87,7 +91,7 @@ async def live(tracked: Visit) -> None:
 
 async def test_what_an_engine_tells_is_known(start_engine: StartEngine, stand: Stand) -> None:
     """First the snapshot, then the changes, also where a frame comes in pieces."""
-    frame = encode_update(Update(added=packed(KEYS[2:]), added_tokens=packed_tokens([190])))
+    frame = encode_update(Update(added=pack_keys(KEYS[2:]), added_tokens=pack_tokens([190])))
     go_on = asyncio.Event()
 
     async def script(tracked: Visit) -> None:
@@ -135,10 +139,10 @@ async def test_a_broken_subscription_is_taken_up_again(
     await until(lambda: stand.candidate.running == 5)
 
     assert (between.running, between.cached_keys) == (0, 0)
-    assert between.replica.shunned_until_s == 0.0, "it is back, so it is not shunned any more"
+    assert not stand.is_in_backoff(between.replica), "it has been reached again"
 
 
-async def test_a_replica_that_fell_silent_is_shunned(
+async def test_a_replica_that_fell_silent_is_in_backoff(
     start_engine: StartEngine, stand: Stand
 ) -> None:
     """A subscription that breaks off is the first sign of a dead engine."""
@@ -154,11 +158,11 @@ async def test_a_replica_that_fell_silent_is_shunned(
     engine = await start_engine(dying)
     stand.has(engine)
     (replica,) = stand.model.replicas.values()
-    await until(lambda: replica.shunned_until_s > 1000.0)
+    await until(lambda: stand.is_in_backoff(replica))
 
     assert stand.candidate.running == 0
-    replica.shunned_until_s = 0.0
-    await until(lambda: replica.shunned_until_s > 1000.0)  # as long as it is not heard again
+    stand.schedulers.of(stand.model).replicas.clear_backoff(replica)
+    await until(lambda: stand.is_in_backoff(replica))  # as long as it is not heard again
 
 
 @dataclass
@@ -202,15 +206,15 @@ async def test_an_engine_that_falls_silent_is_given_up(stuck: Stuck) -> None:
         await asyncio.wait_for(stuck.request, PATIENCE_S)
     assert caught.value.reason == "stuck"
     hung, well = stuck.stand.model.replicas.values()
-    assert hung.shunned_until_s > 1000.0
-    assert well.shunned_until_s == 0.0
+    assert stuck.stand.is_in_backoff(hung)
+    assert not stuck.stand.is_in_backoff(well)
 
 
 async def test_the_only_engine_of_a_model_is_waited_for(stuck: Stuck) -> None:
     """There is nowhere else to go, and it may yet answer."""
     hung, _ = stuck.stand.model.replicas.values()
     stuck.stand.fleet.replace_replicas(stuck.stand.model, [hung])
-    await until(lambda: hung.shunned_until_s > 1000.0)  # its telemetry has been given up
+    await until(lambda: stuck.stand.is_in_backoff(hung))  # its telemetry has been given up
     assert not stuck.request.done()
 
 
@@ -264,7 +268,7 @@ async def test_patience_grows_with_each_engine_given_up(
     say.set()
     assert await asyncio.wait_for(first, PATIENCE_S) == "stuck"
     for replica in stand.model.replicas.values():
-        replica.shunned_until_s = 0.0
+        stand.schedulers.of(stand.model).replicas.clear_backoff(replica)
     second = asyncio.create_task(ask())
     await until(lambda: len(engine.requests) == 3)
     say.set()
@@ -277,7 +281,7 @@ async def test_patience_grows_with_each_engine_given_up(
 async def test_an_engine_without_telemetry_is_a_candidate(
     start_engine: StartEngine, stand: Stand
 ) -> None:
-    """It is asked again now and then, and never shunned for it."""
+    """It is asked again now and then, and never put in backoff for it."""
 
     async def script(tracked: Visit) -> None:
         await tracked.send(answer(b"", status=b"404 Not Found"))
@@ -286,7 +290,7 @@ async def test_an_engine_without_telemetry_is_a_candidate(
     stand.has(engine)
     await until(lambda: len(engine.requests) >= 2)
 
-    assert stand.candidate.replica.shunned_until_s == 0.0
+    assert not stand.is_in_backoff(stand.candidate.replica)
 
 
 async def test_subscriptions_end_with_their_replicas(

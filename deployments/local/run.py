@@ -1,0 +1,239 @@
+"""Gateway on this machine: a small Ray cluster of its own, started, watched and stopped as a whole.
+
+    python -m deployments.local serve configs/dev.yaml --port 8000
+    python -m deployments.local stop
+
+`serve` is two processes. The outer one stays in the terminal. The inner one (`hold`) leads a
+session of its own, so that Ctrl-C reaches only the outer one, and holds the cluster. When either
+ends, for whatever reason, the other stops the cluster; processes that outlive both are ended by
+`stop`, which finds the sessions of this checkout by their files in `.run`.
+"""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import ray
+import typer
+import yaml
+from ray import serve as ray_serve
+from ray.serve.schema import ApplicationStatusOverview
+
+from deployments.local import processes
+from deployments.serve_internals.http_options import ANY_HOST
+from deployments.serve_internals.local_cluster import start_cluster
+from gateway import environment as variables
+from gateway.config.loader import load_config
+from gateway.errors import ConfigError
+
+RUN_DIRECTORY = Path(__file__).resolve().parents[2] / ".run"
+STOP_TIMEOUT_S = 60
+LEFTOVER_TIMEOUT_S = 5
+POLL_S = 0.5
+ROUTER_PORTS = (30_000, 31_000)
+"""Ports from which Serve assigns the HTTP servers of its ingress replicas."""
+PORTS_PER_CLUSTER = 50
+
+Address = tuple[str, int]
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+
+@app.command()
+def serve(
+    config: Annotated[Path, typer.Argument(help="A Serve config, such as configs/dev.yaml.")],
+    port: Annotated[int | None, typer.Option(help="Port to use instead of the config's.")] = None,
+) -> None:
+    """Start the gateway on this machine; Ctrl-C stops it."""
+    try:
+        load_config(config)
+    except ConfigError as error:
+        raise SystemExit(str(error)) from None
+    document = yaml.safe_load(config.read_text())
+    options = document.setdefault("http_options", {})
+    host = options.get("host", ANY_HOST)
+    port = options["port"] = port or options.get("port", 8000)
+    if (holder := processes.port_holder(host, port)) is not None:
+        raise SystemExit(
+            f"port {port} is in use by {holder}: end it (`make stop`, if it is this gateway),"
+            " or choose another port with `make serve PORT=8001`"
+        )
+    raise SystemExit(_run(document))
+
+
+@app.command()
+def stop() -> None:
+    """Stop every gateway started from this checkout, and what a crash has left of one."""
+    count = 0
+    for file in RUN_DIRECTORY.glob("*.json"):
+        session = processes.Session.read(file)
+        count += len(session.members)
+        if session.leader is not None:
+            processes.end([session.leader], STOP_TIMEOUT_S)
+        processes.end(session.members, LEFTOVER_TIMEOUT_S)
+        _remove(file)
+    typer.echo(f"stopped {count} processes" if count else "nothing was running")
+
+
+@app.command(hidden=True)
+def hold(config: Path) -> None:
+    """Hold a cluster with the gateway until a signal, or until the outer process has ended."""
+    stopped = threading.Event()
+    threading.Thread(target=_wait_for_orphaning, args=(stopped.set,), daemon=True).start()
+    dashboard = start_cluster(processes.free_port())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    try:
+        _deploy(config, dashboard)
+        models = [model.entry.name for model in load_config(config).models]
+        address = _gateway_address(yaml.safe_load(config.read_text())["http_options"])
+        code = _watch(models, address, stopped)
+        if code == 0:
+            typer.echo(welcome(models, address, dashboard))
+            while not stopped.wait(POLL_S):  # not for ever: a signal may arrive in another thread
+                pass
+    finally:
+        typer.echo("stopping")
+        ray_serve.shutdown()
+        ray.shutdown()
+        _remove(config.with_suffix(".json"))  # the outer process may have ended
+    raise SystemExit(code)
+
+
+def environment() -> dict[str, str]:
+    """Environment that makes Serve fast, and separates it from other clusters on this machine."""
+    # With Serve's own ports, two clusters on one machine would use each other's routers.
+    routers = processes.free_ports(*ROUTER_PORTS, size=PORTS_PER_CLUSTER)
+    return {
+        **variables.recommended(variables.installed_haproxy()),
+        variables.FALLBACK_PROXY_PORT: str(processes.free_port()),
+        variables.ROUTER_MIN_PORT: str(routers[0]),
+        variables.ROUTER_MAX_PORT: str(routers[-1]),
+        # Serve's four threads would fight over fewer cores, with the router and with each other.
+        variables.HAPROXY_THREADS: str(min(4, max(1, (os.cpu_count() or 1) // 2))),
+        variables.HAPROXY_METRICS_PORT: str(processes.free_port()),
+        variables.HAPROXY_STATS_PORT: str(processes.free_port()),
+        variables.ROUTER_MIN_DRAINING: "3",
+        variables.CLUSTER_ON_LOOPBACK: "0",
+    }
+
+
+def _run(document: dict[str, object]) -> int:
+    """Run the inner process on a config, end what it leaves, and return its exit code."""
+    RUN_DIRECTORY.mkdir(exist_ok=True)
+    file = RUN_DIRECTORY / f"{os.getpid()}.json"
+    config = file.with_suffix(".yaml")
+    config.write_text(yaml.safe_dump(document))
+    leader = processes.spawn_leader("deployments.local", ["hold", str(config)], environment())
+    session = processes.Session.led_by(leader.pid)
+    session.write(file)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: leader.terminate())
+    try:
+        return leader.wait()
+    finally:
+        processes.end(session.members, LEFTOVER_TIMEOUT_S)
+        _remove(file)
+
+
+def _remove(file: Path) -> None:
+    file.unlink(missing_ok=True)
+    file.with_suffix(".yaml").unlink(missing_ok=True)
+
+
+def _wait_for_orphaning(then: Callable[[], None]) -> None:
+    os.read(sys.stdin.fileno(), 1)
+    then()
+
+
+def _deploy(config: Path, dashboard: str) -> None:
+    tool = str(Path(sys.executable).with_name("serve"))
+    command = [tool, "deploy", str(config), "--address", dashboard]
+    result = subprocess.run(command, check=False, capture_output=True, text=True)
+    if result.returncode:
+        raise SystemExit(f"Serve rejected the config {config}:\n{result.stderr}")
+
+
+def _gateway_address(http_options: dict[str, Any]) -> Address:
+    """Address of the gateway for a client on this machine."""
+    host = http_options.get("host", ANY_HOST)
+    return {ANY_HOST: "127.0.0.1", "::": "::1"}.get(host, host), http_options["port"]
+
+
+def _watch(models: list[str], address: Address, stopped: threading.Event) -> int:
+    """Print the progress of all applications; 0 once all models answer, 1 if one fails."""
+    progress = _Progress()
+    while not stopped.wait(POLL_S):
+        applications = ray_serve.status().applications
+        progress.show({name: o.status.lower() for name, o in applications.items()})
+        if failed := {n: o for n, o in applications.items() if o.status == "DEPLOY_FAILED"}:
+            typer.echo("\n".join(f"{name}: {reason(o)}" for name, o in failed.items()), err=True)
+            return 1
+        cards = _cards(address)
+        progress.show({f"model {c['id']}": c["reason"] for c in cards if c["state"] == "starting"})
+        up = {card["id"] for card in cards if card["state"] in {"ready", "scaled_to_zero"}}
+        if up.issuperset(models):
+            return 0
+    return 1
+
+
+class _Progress:
+    """Progress as printed so far."""
+
+    def __init__(self) -> None:
+        self._printed: dict[str, str] = {}
+        self._started_s = time.monotonic()
+
+    def show(self, states: dict[str, str]) -> None:
+        """Print changed states, with the seconds since the start."""
+        elapsed_s = time.monotonic() - self._started_s
+        for name, state in states.items():
+            if self._printed.get(name) != state:
+                self._printed[name] = state
+                typer.echo(f"{elapsed_s:6.1f} s  {name}: {state}")
+
+
+def _cards(address: Address) -> list[dict[str, Any]]:
+    """Model cards from the gateway's `/v1/models`; none while it does not answer."""
+    connection = http.client.HTTPConnection(*address, timeout=POLL_S)
+    try:
+        connection.request("GET", "/v1/models")
+        listing = json.loads(connection.getresponse().read())
+        return list(listing["data"])
+    except (OSError, http.client.HTTPException, KeyError, ValueError):
+        return []
+    finally:
+        connection.close()
+
+
+def reason(overview: ApplicationStatusOverview) -> str:
+    """Reason why an application failed: the last line of the innermost error that Serve reports."""
+    messages = [deployment.message for deployment in overview.deployments.values()]
+    text = "\n".join([overview.message, *messages])
+    lines = [line.strip() for line in text.splitlines() if ": " in line]
+    errors = [line for line in lines if "Error: " in line.partition(" ")[0] + " "]
+    return (errors or lines or [text])[-1]
+
+
+def welcome(models: list[str], address: Address, dashboard: str) -> str:
+    """Instructions to print once the gateway is ready."""
+    host, port = address
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    body = {"model": models[0], "messages": [{"role": "user", "content": "Who are you?"}]}
+    return f"""
+The gateway is ready: {url}/v1  (models: {", ".join(models)})
+Try it:
+  curl {url}/v1/chat/completions -H 'content-type: application/json' \\
+    -d '{json.dumps(body)}'
+Ctrl-C stops it. From another shell:
+  export RAY_AUTH_MODE=token RAY_DASHBOARD_ADDRESS={dashboard}
+  .venv/bin/serve status
+"""

@@ -1,0 +1,1 @@
+"""Everything that depends on internals of Ray Serve, Ray or uvicorn."""

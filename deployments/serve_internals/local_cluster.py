@@ -1,0 +1,29 @@
+"""Start of a Ray cluster on this machine, with the port of its metrics agent chosen by us."""
+
+from collections.abc import Callable
+from typing import Any
+
+import ray
+
+from deployments.serve_internals.fallback import warn_once
+
+
+def start_cluster(metrics_port: int, init: Callable[..., Any] = ray.init) -> str:
+    """Start a Ray cluster in this process; the URL of its dashboard.
+
+    A metrics port of Ray's own choice may be given to one of its connections before it is used.
+    """
+    options = {
+        "address": "local",
+        "namespace": "serve",
+        "log_to_driver": False,
+        "logging_level": "warning",
+    }
+    try:
+        context = init(**options, _metrics_export_port=metrics_port)
+    except (RuntimeError, TypeError) as error:
+        if "_metrics_export_port" not in str(error):
+            raise
+        warn_once("ray.init's `_metrics_export_port`", "Ray chooses the port", repr(error))
+        context = init(**options)
+    return f"http://{context.dashboard_url}"

@@ -1,0 +1,104 @@
+"""HTTP protocol of a router's replica: uvicorn's, as Serve starts it, but for two things.
+
+Inference requests take the direct way to the gateway (`direct_ingress`).
+
+And uvicorn writes the head of a response by itself, which uvloop (from 0.22 on) sends at once. A
+stream that begins with its first event would cost two packets instead of one, and its readers,
+HAProxy first of all, would be woken twice.
+"""
+
+import asyncio
+from functools import cache
+from typing import Any, cast
+
+from deployments.serve_internals.direct_ingress import CONSEQUENCE, with_direct_ingress
+from deployments.serve_internals.fallback import GONE, warn_once
+from gateway.asgi import App
+from gateway.http.app import GatewayApp
+
+DEFAULT_PROTOCOL = "auto"
+"""Name of the protocol that servers use by default, such as Serve's."""
+HEAD, INTERIM_HEAD = b"HTTP/1.1 ", b"HTTP/1.1 1"
+"""First bytes of responses, and of interim responses, which clients wait for."""
+
+
+def install_router_protocol(gateway: GatewayApp) -> None:
+    """Have the server that Serve starts in this process send inference requests to `gateway`.
+
+    If this version of uvicorn lacks a name that this needs, its own protocol stays.
+    """
+    try:
+        from uvicorn.config import HTTP_PROTOCOLS
+
+        if DEFAULT_PROTOCOL not in HTTP_PROTOCOLS:
+            raise KeyError(DEFAULT_PROTOCOL)
+        HTTP_PROTOCOLS[DEFAULT_PROTOCOL] = _router_protocol(gateway)
+    except GONE as error:
+        warn_once("uvicorn's HTTP protocol", CONSEQUENCE, repr(error))
+
+
+def _router_protocol(gateway: GatewayApp) -> Any:  # noqa: ANN401 - uvicorn takes a class, too
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    @cache
+    def with_direct_ingress_once(serve_app: App) -> App:
+        return with_direct_ingress(serve_app, gateway)
+
+    class RouterProtocol(HttpToolsProtocol):
+        """uvicorn's protocol, with another application and another transport.
+
+        If an attribute is gone, a connection is served as uvicorn does it, and never fails.
+        """
+
+        def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - as uvicorn has it
+            super().__init__(*args, **options)
+            try:
+                self.app = with_direct_ingress_once(self.app)
+            except GONE as error:
+                warn_once("the application of uvicorn's protocol", CONSEQUENCE, repr(error))
+
+        def connection_made(  # type: ignore[override] # as uvicorn has it
+            self, transport: asyncio.Transport
+        ) -> None:
+            """Take the transport from asyncio."""
+            loop = getattr(self, "loop", None) or asyncio.get_running_loop()
+            coalescing = HeadCoalescingTransport(transport, loop)
+            super().connection_made(cast("asyncio.Transport", coalescing))
+
+    return RouterProtocol
+
+
+class HeadCoalescingTransport:
+    """A transport that holds a head back until more is written, or its turn of the loop ends."""
+
+    __slots__ = ("_head", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head = b""
+
+    def __getattr__(self, name: str) -> object:
+        """Everything else is the transport's own."""
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Write, or hold back."""
+        if self._head:
+            self._transport.writelines((self._head, data))
+            self._head = b""
+        elif data.startswith(HEAD) and not data.startswith(INTERIM_HEAD):
+            self._head = data
+            self._loop.call_soon(self._flush)
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Write what is held back, and close."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        head, self._head = self._head, b""
+        if head and not self._transport.is_closing():
+            self._transport.write(head)

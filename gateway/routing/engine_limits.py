@@ -1,0 +1,39 @@
+"""Limits up to which requests are sent to an engine, so that each starts without waiting long."""
+
+import math
+from typing import NamedTuple
+
+from gateway.telemetry import EngineFacts
+
+ENGINE_QUEUE_SHARE = 1 / 16
+"""Requests that may wait in an engine, as a share of its slots, so that no slot idles."""
+BATCH_RESERVE = 1 / 4
+"""Share of an engine's slots and KV cache that batch requests leave free."""
+FAIRNESS_RESERVE = 1 / 32
+"""Share of the same that tenants leave free which have had their fair share."""
+
+
+class EngineLimits(NamedTuple):
+    """Limits for one kind of request."""
+
+    slots: int
+    """Sequences in the engine, running and waiting."""
+    waiting: int
+    """Sequences waiting in the engine: with this many, no more are sent."""
+    reserved_tokens: float
+    """Tokens of the KV cache that stay free."""
+
+
+def engine_limits(facts: EngineFacts, *, is_batch: bool, is_over_share: bool) -> EngineLimits:
+    """Return the limits for batch requests, for tenants that have had their share, or for others.
+
+    `is_over_share`: the tenant has had its share, and leaves something free for the others.
+    """
+    slots = facts.max_sequences
+    if is_batch or is_over_share:
+        reserve = BATCH_RESERVE if is_batch else FAIRNESS_RESERVE
+        return EngineLimits(
+            max(1, slots - math.ceil(reserve * slots)), 1, reserve * facts.kv_tokens
+        )
+    waiting = max(1, int(ENGINE_QUEUE_SHARE * slots))
+    return EngineLimits(slots + waiting, waiting, 0.0)

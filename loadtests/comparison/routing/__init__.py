@@ -1,1 +1,0 @@
-"""Routing: where each router sends requests, with simulated engines in real time."""

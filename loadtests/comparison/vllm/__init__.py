@@ -1,1 +1,0 @@
-"""Real vLLM on the CPU, beside Ray Serve LLM."""

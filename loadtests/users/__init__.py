@@ -1,1 +1,0 @@
-"""Users that speak OpenAI's API, what they measure, and how it is reported."""

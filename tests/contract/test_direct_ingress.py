@@ -1,0 +1,366 @@
+"""The server inside a router's replica: what it writes at once, and what takes the shortcut."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import cast
+
+import httpx
+import pytest
+import uvicorn
+from ray.serve._private.http_util import RequestIdMiddleware
+from ray.serve._private.replica import Replica
+from starlette.middleware.gzip import GZipMiddleware
+from uvicorn.config import HTTP_PROTOCOLS
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from deployments.serve_internals.direct_ingress import DirectIngress, with_direct_ingress
+from deployments.serve_internals.router_protocol import (
+    DEFAULT_PROTOCOL,
+    HeadCoalescingTransport,
+    install_router_protocol,
+)
+from gateway.asgi import App, Message, Receive, Scope, Send
+from gateway.http.app import GatewayApp
+from gateway.upstream.client import UpstreamClient
+from tests.unit.conftest import StartEngine, chunked
+from tests.unit.surface import Surface, script
+
+CHAT = "/v1/chat/completions"
+SCOPE: Scope = {"type": "http", "path": CHAT, "method": "POST", "headers": []}
+STREAM = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    + chunked(b"data: {}\n\n", b"data: [DONE]\n\n")
+    + b"0\r\n\r\n"
+)
+HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
+
+
+class Wire:
+    """A transport that keeps what is written, write by write."""
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+        self.is_closed = False
+
+    def write(self, data: bytes) -> None:
+        """Take one write."""
+        self.writes.append(data)
+
+    def writelines(self, parts: tuple[bytes, ...]) -> None:
+        """Take several as one."""
+        self.writes.append(b"".join(parts))
+
+    def is_closing(self) -> bool:
+        """Whether it is closed."""
+        return self.is_closed
+
+    def close(self) -> None:
+        """Close it."""
+        self.is_closed = True
+
+
+class Counts:
+    """What Serve's replica counts."""
+
+    def __init__(self) -> None:
+        self.under_way = 0
+        self.most = 0
+        self.requests: list[dict[str, object]] = []
+        self.replies: list[dict[str, object]] = []
+
+    def record_request_metrics(self, **estimates: object) -> None:
+        """Count a request."""
+        self.requests.append(estimates)
+
+    def record_ingress_request_metrics(self, **estimates: object) -> None:
+        """Count a reply."""
+        self.replies.append(estimates)
+
+
+class OneReplica(Replica):  # type: ignore[misc] # Ray tells no types
+    """As much of Serve's replica as the server sees; all that Serve's own way gets is noted."""
+
+    def __init__(
+        self,
+        *,
+        timeout_s: float | None = None,
+        has_thread: bool = False,
+        has_access_log: bool = False,
+        max_queued_requests: int = -1,
+    ) -> None:
+        self.counts = Counts()
+        self.taken: list[str] = []
+        self._metrics_manager = cast("object", self.counts)
+        self._deployment_id = SimpleNamespace(app_name="gateway", name="Router")
+        self._route_prefix = "/"
+        self._http_options = SimpleNamespace(request_timeout_s=timeout_s)
+        self._user_callable_wrapper = SimpleNamespace(_run_user_code_in_separate_thread=has_thread)
+        self._deployment_config = SimpleNamespace(
+            logging_config={"enable_access_log": has_access_log},
+            max_queued_requests=max_queued_requests,
+        )
+
+    @asynccontextmanager
+    async def _start_request(self, _: object) -> AsyncIterator[None]:
+        self.counts.under_way += 1
+        self.counts.most = max(self.counts.most, self.counts.under_way)
+        try:
+            yield
+        finally:
+            self.counts.under_way -= 1
+
+    async def _direct_ingress_asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.taken.append(scope["path"])
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def behind(replica: OneReplica) -> App:
+    """The application that Serve gives its server."""
+    return cast("App", ProxyHeadersMiddleware(RequestIdMiddleware(replica._direct_ingress_asgi)))
+
+
+def client(app: App) -> httpx.AsyncClient:
+    """A client of an application."""
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
+
+
+@pytest.fixture
+def gateway(upstream: UpstreamClient) -> GatewayApp:
+    """A gateway without models."""
+    return Surface(upstream).gateway
+
+
+async def test_a_response_head_is_sent_with_the_first_body_bytes() -> None:
+    """Both in one write; what comes after is written as it comes."""
+    wire = Wire()
+    transport = HeadCoalescingTransport(cast("asyncio.Transport", wire), asyncio.get_running_loop())
+
+    transport.write(HEAD)
+    assert wire.writes == []
+    transport.write(b"first")
+    transport.write(b"second")
+    await asyncio.sleep(0)
+
+    assert wire.writes == [HEAD + b"first", b"second"]
+
+
+async def test_a_head_without_a_body_is_sent_in_the_same_turn_of_the_loop() -> None:
+    """It leaves when its turn of the loop ends, or with the connection."""
+    wire = Wire()
+    transport = HeadCoalescingTransport(cast("asyncio.Transport", wire), asyncio.get_running_loop())
+
+    transport.write(HEAD)
+    await asyncio.sleep(0)
+    assert wire.writes == [HEAD]
+    transport.write(HEAD)
+    transport.close()
+
+    assert wire.writes == [HEAD, HEAD]
+    assert wire.is_closed
+    await asyncio.sleep(0)
+    assert wire.writes == [HEAD, HEAD]
+
+
+async def test_an_interim_response_is_sent_at_once() -> None:
+    """An interim answer is no head."""
+    wire = Wire()
+    transport = HeadCoalescingTransport(cast("asyncio.Transport", wire), asyncio.get_running_loop())
+
+    transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    assert wire.writes == [b"HTTP/1.1 100 Continue\r\n\r\n"]
+
+
+async def test_nothing_is_written_to_a_closed_connection() -> None:
+    """Its transport would raise."""
+    wire = Wire()
+    transport = HeadCoalescingTransport(cast("asyncio.Transport", wire), asyncio.get_running_loop())
+
+    transport.write(HEAD)
+    wire.close()
+    await asyncio.sleep(0)
+
+    assert wire.writes == []
+
+
+async def test_inference_requests_bypass_serve(gateway: GatewayApp) -> None:
+    """The gateway answers, with the request's id; Serve counts it all the same."""
+    replica = OneReplica()
+    async with client(with_direct_ingress(behind(replica), gateway)) as http:
+        answer = await http.post(CHAT, json={"model": "none"}, headers={"x-request-id": "abc"})
+
+    assert answer.status_code == 404
+    assert answer.headers.get_list("x-request-id") == ["abc"]
+    counts = replica.counts
+    assert replica.taken == []
+    assert (counts.most, counts.under_way) == (1, 0)
+    (request,), (reply,) = counts.requests, counts.replies
+    assert (request["route"], request["is_error"]) == ("/", False)
+    assert (reply["status_code"], reply["is_error"], reply["method"]) == ("404", True, "POST")
+
+
+async def test_other_requests_pass_through_serve(gateway: GatewayApp) -> None:
+    """Its health checks first of all."""
+    replica = OneReplica()
+    async with client(with_direct_ingress(behind(replica), gateway)) as http:
+        for path in ("/-/healthz", "/v1/models"):
+            assert (await http.get(path)).status_code == 204
+
+    assert replica.taken == ["/-/healthz", "/v1/models"]
+    assert replica.counts.most == 0
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        behind(OneReplica(timeout_s=5.0)),
+        behind(OneReplica(has_thread=True)),
+        behind(OneReplica(has_access_log=True)),
+        behind(OneReplica(max_queued_requests=9)),
+        cast("App", GZipMiddleware(behind(OneReplica()))),
+    ],
+    ids=["timeout", "thread", "access log", "queue", "middleware"],
+)
+async def test_nothing_bypasses_what_operators_configured(gateway: GatewayApp, app: App) -> None:
+    """Serve's limits, another thread for our code, Serve's own log, another middleware."""
+    assert with_direct_ingress(app, gateway) is app
+
+
+def lacking(name: str) -> OneReplica:
+    """Serve's replica in a version that has another name for an attribute."""
+    replica = OneReplica()
+    delattr(replica, name)
+    return replica
+
+
+class OtherCounts(Counts):
+    """Serve's metrics in a version that has other parameters."""
+
+    def record_request_metrics(self, *, duration_s: float) -> None:  # type: ignore[override]
+        """Count a request."""
+
+
+def recording_otherwise() -> OneReplica:
+    """Serve's replica with other metrics."""
+    replica = OneReplica()
+    replica._metrics_manager = OtherCounts()
+    return replica
+
+
+@pytest.mark.parametrize(
+    "replica",
+    [
+        *map(lacking, ("_metrics_manager", "_deployment_id", "_route_prefix", "_http_options")),
+        *map(lacking, ("_user_callable_wrapper", "_deployment_config")),
+        recording_otherwise(),
+    ],
+    ids=["metrics", "id", "route", "options", "wrapper", "config", "parameters"],
+)
+async def test_requests_pass_through_serve_if_an_internal_name_is_gone(
+    gateway: GatewayApp, replica: OneReplica, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No connection fails: requests are answered as without us, and the log says why."""
+    app = with_direct_ingress(behind(replica), gateway)
+    async with client(app) as http:
+        assert (await http.post(CHAT, json={})).status_code == 204
+
+    assert replica.taken == [CHAT]
+    assert "no direct ingress" in caplog.text
+
+
+async def test_requests_pass_through_serve_if_an_internal_module_is_gone(
+    gateway: GatewayApp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A module that has moved is a warning, too."""
+    monkeypatch.setitem(sys.modules, "ray.serve._private.tracing_utils", None)
+    app = behind(OneReplica())
+
+    assert with_direct_ingress(app, gateway) is app
+    assert "no direct ingress" in caplog.text
+
+
+async def test_a_client_that_leaves_does_not_count_as_an_error(gateway: GatewayApp) -> None:
+    """Serve counts the request, and no reply."""
+    replica = OneReplica()
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(_: Message) -> None:
+        raise AssertionError("nobody is there")
+
+    await with_direct_ingress(behind(replica), gateway)(SCOPE, receive, send)
+
+    (request,) = replica.counts.requests
+    assert not request["is_error"]
+    assert replica.counts.replies == []
+
+
+async def test_a_broken_response_counts_as_an_error(
+    gateway: GatewayApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Serve counts it, the log has it, and the server gets it, which cuts the connection."""
+    replica = OneReplica()
+    app = with_direct_ingress(behind(replica), gateway)
+    assert isinstance(app, DirectIngress)
+
+    async def receive() -> Message:
+        raise OSError("gone")
+
+    async def send(_: Message) -> None:
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        await app(SCOPE, receive, send)
+
+    (request,) = replica.counts.requests
+    assert (request["is_error"], request["exception_type"]) == (True, "OSError")
+    assert "/v1/chat/completions failed" in caplog.text
+    assert replica.counts.replies == []
+    assert replica.counts.under_way == 0
+
+
+async def test_a_server_started_by_serve_uses_the_router_protocol(
+    upstream: UpstreamClient, start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvicorn takes the protocol, told of none, and answers over a socket: streams and the rest."""
+    monkeypatch.setitem(HTTP_PROTOCOLS, DEFAULT_PROTOCOL, HTTP_PROTOCOLS[DEFAULT_PROTOCOL])
+    surface = Surface(upstream)
+    surface.add("m", await start_engine(script(STREAM)))
+    install_router_protocol(surface.gateway)
+    replica = OneReplica()
+    app = RequestIdMiddleware(replica._direct_ingress_asgi)
+    config = uvicorn.Config(app, port=0, lifespan="off", log_config=None)
+    async with running(uvicorn.Server(config)) as url, httpx.AsyncClient(base_url=url) as http:
+        stream = await http.post(CHAT, json={"model": "m", "stream": True})
+        refusal = await http.post(CHAT, json={"model": "none"})
+        head = await http.head(CHAT)
+        closed = await http.post(
+            CHAT, json={"model": "m", "stream": True}, headers={"connection": "close"}
+        )
+        other = await http.get("/v1/models")
+
+    assert (stream.status_code, stream.content) == (200, b"data: {}\n\ndata: [DONE]\n\n")
+    assert (closed.status_code, closed.content) == (200, stream.content)
+    assert (refusal.status_code, head.status_code, other.status_code) == (404, 405, 204)
+    assert replica.taken == ["/v1/models"]
+
+
+@asynccontextmanager
+async def running(server: uvicorn.Server) -> AsyncIterator[str]:
+    """A server's address, while it runs."""
+    serving: Awaitable[None] = asyncio.ensure_future(server.serve())
+    try:
+        while not server.started:  # noqa: ASYNC110 - it has no event for that
+            await asyncio.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
