@@ -59,7 +59,7 @@ lint: setup
 	$(BIN)/hadolint Dockerfile
 
 test: test-unit
-	$(BIN)/python -m pytest -n $(WORKERS) tests/contract $(STARTING)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/contract $(STARTING)
 	$(BIN)/python -m pytest tests/integration tests/e2e
 
 test-unit: setup
