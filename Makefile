@@ -1,9 +1,12 @@
-# make setup | serve | stop | observe | lint | test | loadtest | docs | clean. Everything is installed into .venv on first use.
+# make setup | serve | stop | observe | lint | test | test-unit | loadtest | docs | clean. Everything is installed into .venv on first use.
 
 CONFIG ?= configs/dev.yaml
 PORT   ?=
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ENGINE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+
+# make test: processes that share the tests which start no cluster
+WORKERS ?= 2
 
 # make loadtest: what is sent (loadtests/README.md), how many users when; by default to configs/sim.yaml
 WORKLOAD ?= chat
@@ -19,10 +22,13 @@ BIN   := $(VENV)/bin
 PIP   := $(BIN)/python -m pip --disable-pip-version-check --quiet
 READY := $(VENV)/.ready-$(ENGINE)
 
+# The load tests' own tests need Ray: they start what they measure.
+STARTING := tests/unit/loadtests
+
 TORCH_CPU       := torch==2.13.0+cpu
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup serve stop observe lint test loadtest docs clean
+.PHONY: setup serve stop observe lint test test-unit loadtest docs clean
 
 setup: $(READY)
 
@@ -52,8 +58,12 @@ lint: setup
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 
-test: setup
-	$(BIN)/pytest
+test: test-unit
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/contract $(STARTING)
+	$(BIN)/python -m pytest tests/integration tests/e2e
+
+test-unit: setup
+	$(BIN)/python -m pytest -n $(WORKERS) -p tests.without_ray tests/unit --ignore $(STARTING)
 
 loadtest: setup
 	@$(BIN)/python -m loadtests.locust_run --workload $(WORKLOAD) --shape $(SHAPE) \

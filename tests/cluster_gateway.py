@@ -13,6 +13,11 @@ from deployments.local.processes import free_port
 from tests.gateway_process import Document, GatewayProcess
 
 OBJECT_STORE_BYTES = 80 * 1024 * 1024
+VARIABLES = {
+    "RAY_SERVE_SLOW_STARTUP_WARNING_S": "5",
+    "RAY_SERVE_SLOW_STARTUP_WARNING_PERIOD_S": "5",
+}
+"""When Serve says what a replica waits for; half a minute otherwise."""
 
 
 @dataclass
@@ -27,6 +32,7 @@ class ClusterGateway(GatewayProcess):
     def __enter__(self) -> Self:
         """Start the head node and deploy."""
         dashboard_port = free_port()
+        os.environ |= VARIABLES  # the cluster's processes have this one's environment
         self._cluster = Cluster()
         self._cluster.add_node(
             num_cpus=self.head_cpus,
@@ -60,9 +66,9 @@ class ClusterGateway(GatewayProcess):
         """What another shell has to export."""
         return os.environ | {"RAY_AUTH_MODE": "token", "RAY_DASHBOARD_ADDRESS": self._dashboard}
 
-    def deploy(self, document: Document) -> None:
-        """`serve deploy`; the nodes have one address, so that only the head can have a proxy."""
-        super().deploy({"proxy_location": "HeadOnly", **document})
+    def _complete(self, document: Document) -> Document:
+        """The nodes have one address, so that only the head can have a proxy."""
+        return {"proxy_location": "HeadOnly", **super()._complete(document)}
 
     def add_node(self, gpus: int, type_: str | None = None, cpus: int = 1) -> Any:
         """Add a node with logical GPUs of a type."""

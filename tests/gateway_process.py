@@ -1,5 +1,6 @@
 """A gateway started the way a user starts it, for the tests that need a running one."""
 
+import copy
 import http.client
 import json
 import os
@@ -7,21 +8,29 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import psutil
 import yaml
 
 from deployments.local.processes import Session, free_port
+from gateway.config.gateway import GatewayConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 240
 STOP_TIMEOUT_S = 60
+DASHBOARD_TIMEOUT_S = 60
+APPLICATIONS = "/api/serve/applications/"
+"""Where the dashboard takes and tells what `serve deploy` and `serve status` do."""
 PAUSE_S = 0.1
+SETTLED = {"ready", "scaled_to_zero"}
+"""The states of a model that has been deployed."""
 
 Document = dict[str, Any]
 
@@ -85,12 +94,71 @@ class GatewayProcess:
         return os.environ | dict(word.split("=", 1) for word in line.split()[1:])
 
     def deploy(self, document: Document) -> None:
-        """`serve deploy` of an edited config."""
-        config = self._write({**document, "http_options": self._http_options})
-        self._serve("deploy", str(config))
+        """Deploy an edited config, as `serve deploy` does: by the dashboard's REST API."""
+        status, said = self._ask_dashboard("PUT", self._complete(document))
+        assert status == 200, said
 
     def status(self) -> Document:
-        """`serve status`, parsed."""
+        """Applications, deployments and replicas, in the words and shape of `serve status`.
+
+        Serve's controller may be restarting: then it is asked again.
+        """
+        answers: list[str] = []
+
+        def is_told() -> bool:
+            status, said = self._ask_dashboard("GET")
+            answers.append(said)
+            return status == 200
+
+        wait_for(is_told)
+        return status_of(json.loads(answers[-1]))
+
+    def deploy_models(self, *models: Document, **user_config: object) -> None:
+        """Deploy these models beside the resident ones, and no others; and the gateway's config."""
+        self.deploy(self.beside_resident(*models, **user_config))
+
+    def beside_resident(self, *models: Document, **user_config: object) -> Document:
+        """What it has been started with, and these models; with this config of the gateway."""
+        front, *resident = copy.deepcopy(self.document["applications"])
+        front["deployments"][0]["user_config"] = user_config
+        return {**self.document, "applications": [front, *resident, *models]}
+
+    @contextmanager
+    def models(self, *models: Document, **user_config: object) -> Iterator[Self]:
+        """Have more models, and a config of the gateway, until this is left.
+
+        What is resident is not touched by that: its engines are the same ones in the end. The
+        engines of the others may still be stopping then: no two modules have models of one name.
+        """
+        resident = [app["args"]["name"] for app in self.document["applications"][1:]]
+        before = [self.replica_processes(name) for name in resident]
+        self.deploy_models(*models, **user_config)
+        wait_for(lambda: self._serves(models, user_config), START_TIMEOUT_S)
+        yield self
+        self.deploy(self.document)
+        wait_for(lambda: self._serves((), {}) and self._listed == set(resident))
+        assert [self.replica_processes(name) for name in resident] == before
+
+    @property
+    def _listed(self) -> set[str]:
+        _, listing = self.request("GET", "/v1/models")
+        return {card["id"] for card in listing["data"]}
+
+    def _serves(self, models: Sequence[Document], user_config: Document) -> bool:
+        """Whether these models are up, or sleep, and the gateway goes by this config."""
+        _, listing = self.request("GET", "/v1/models")
+        up = {card["id"] for card in listing["data"] if card["state"] in SETTLED}
+        _, told = self.request("GET", "/gateway/config")
+        wanted = GatewayConfig(**user_config).model_dump(mode="json")
+        is_adopted = all(wanted[field] == value for field, value in told["config"].items())
+        return is_adopted and up >= {model["name"] for model in models}
+
+    def deploy_by_command(self, document: Document) -> None:
+        """Run `serve deploy` on an edited config."""
+        self._serve("deploy", str(self._write(self._complete(document))))
+
+    def status_by_command(self) -> Document:
+        """Run `serve status`; what it prints, parsed."""
         status: Document = yaml.safe_load(self._serve("status"))
         return status
 
@@ -140,9 +208,20 @@ class GatewayProcess:
             assert response.status == 200, response.read()
             yield events(response)
 
-    @property
-    def _http_options(self) -> Document:
-        return {**self.document.get("http_options", {}), "port": self.port}
+    def _complete(self, document: Document) -> Document:
+        http_options = {**self.document.get("http_options", {}), "port": self.port}
+        return {**document, "http_options": http_options}
+
+    def _ask_dashboard(self, method: str, body: Document | None = None) -> tuple[int, str]:
+        host = urlsplit(self.environment["RAY_DASHBOARD_ADDRESS"]).netloc
+        connection = http.client.HTTPConnection(host, timeout=DASHBOARD_TIMEOUT_S)
+        headers = {"authorization": f"Bearer {ray_token()}", "content-type": "application/json"}
+        try:
+            connection.request(method, APPLICATIONS, json.dumps(body) if body else None, headers)
+            with connection.getresponse() as response:
+                return response.status, response.read().decode()
+        finally:
+            connection.close()
 
     def _write(self, document: Document) -> Path:
         config = self.directory / "config.yaml"
@@ -156,6 +235,32 @@ class GatewayProcess:
         )
         assert result.returncode == 0, result.stderr
         return result.stdout
+
+
+def ray_token() -> str:
+    """The token that Ray makes for all clusters of a user."""
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
+    return os.environ.get("RAY_AUTH_TOKEN") or file.read_text().strip()
+
+
+def status_of(details: Document) -> Document:
+    """What `serve status` makes of the dashboard's details: replicas counted by their states."""
+    applications = {
+        name: {
+            "status": application["status"],
+            "message": application["message"],
+            "deployments": {
+                deployment: {
+                    "status": each["status"],
+                    "message": each["message"],
+                    "replica_states": dict(Counter(r["state"] for r in each["replicas"])),
+                }
+                for deployment, each in application["deployments"].items()
+            },
+        }
+        for name, application in details["applications"].items()
+    }
+    return {"applications": applications}
 
 
 def command_line(process: psutil.Process) -> str:
@@ -214,3 +319,7 @@ def gateway_application(**user_config: object) -> Document:
 def document(*applications: Document) -> Document:
     """A Serve config for this machine."""
     return {"http_options": {"host": "127.0.0.1"}, "applications": list(applications)}
+
+
+RESIDENT = model_application(name="resident", engine="sim", simulation={"instant": True})
+"""A model that a gateway is started with to which others are added: it always has one."""

@@ -20,7 +20,7 @@ _WORDS = """
     began below beside better between beyond bridge bright carry castle circle clear close cloud
     colour corner could country cover crossed dark deep distant early earth east evening every
     farther field figure first follow forest found garden gather given grass green ground harbour
-    heard heavy hidden house island journey kept known ladder large later learn leave letter light
+    heard heavy hidden house island jungle kept known ladder large later learn leave letter light
     little longer made many market meadow measure middle might morning mountain moved narrow never
     north nothing often older once open order other paper passed path people place plain point quiet
     rain reach read river road round season second seemed several shadow shore short silver simple

@@ -15,20 +15,15 @@ import httpx
 import psutil
 import pytest
 
-from tests.gateway_process import (
-    Document,
-    GatewayProcess,
-    command_line,
-    model_application,
-    wait_for,
-)
+from tests.e2e.twins import TWINS, deploy_twins, running, with_twins
+from tests.gateway_process import Document, GatewayProcess, command_line, wait_for
 
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.timeout(900),  # engines are started and replaced before a test begins
 ]
 
-MODEL = "pair"
+MODEL = TWINS
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
 STORY = "Tell me a story."
@@ -184,21 +179,13 @@ class Break:
 
 
 @pytest.fixture(scope="module")
-def pair(gateway: GatewayProcess, dev_config: Document) -> Iterator[Document]:
-    """The demo model with two engines, beside the other models: what is deployed."""
-    (demo,) = [app for app in dev_config["applications"] if app["name"] == "demo"]
-    twice = {**demo["args"], "name": MODEL, "replicas": 2, "cpus_per_worker": 0.25}
-    applications = [*dev_config["applications"], model_application(**twice)]
-    deployed = {**dev_config, "applications": applications}
-    gateway.deploy(deployed)
-    wait_for(lambda: running(gateway) == 2, REPLACED_TIMEOUT_S)
-    yield deployed
-    gateway.deploy(dev_config)
-    wait_for(lambda: not gateway.replica_processes(MODEL))
+def pair(gateway: GatewayProcess, dev_config: Document) -> None:
+    """The twins with two engines, beside the other models."""
+    deploy_twins(gateway, dev_config, 2)
 
 
 @pytest.fixture(scope="module")
-def unbroken(gateway: GatewayProcess, pair: Document) -> dict[str, Stream]:
+def unbroken(gateway: GatewayProcess, pair: None) -> dict[str, Stream]:
     """What clients get while nothing happens."""
 
     async def ask_all(http: httpx.AsyncClient) -> dict[str, Stream]:
@@ -376,12 +363,6 @@ def is_complete(gateway: GatewayProcess) -> bool:
     return is_there and loads(gateway) == [0, 0]
 
 
-def running(gateway: GatewayProcess) -> int:
-    """How many engines the model has, as the gateway sees it."""
-    _, listing = gateway.request("GET", "/v1/models")
-    return sum(card["replicas"] for card in listing["data"] if card["id"] == MODEL)
-
-
 def loads(gateway: GatewayProcess) -> list[int]:
     """How many requests each engine has that a request may go to now."""
     return [one["running"] + one["waiting"] for one in candidates(gateway)]
@@ -459,7 +440,7 @@ def test_requests_of_a_killed_engine_are_answered_by_another(
 
 @pytest.mark.parametrize("is_stream", [True, False])
 def test_a_client_that_leaves_frees_the_engine(
-    gateway: GatewayProcess, pair: Document, is_stream: bool
+    gateway: GatewayProcess, pair: None, is_stream: bool
 ) -> None:
     """What nobody reads is aborted, long before its end, with and without streaming."""
     body = {"model": MODEL, "prompt": STORY, "ignore_eos": True, "stream": is_stream}
@@ -497,14 +478,13 @@ def outcome(gateway: GatewayProcess, request_id: str) -> Document:
 
 
 def test_what_goes_finishes_what_it_has(
-    gateway: GatewayProcess, pair: Document, unbroken: dict[str, Stream]
+    gateway: GatewayProcess, dev_config: Document, unbroken: dict[str, Stream]
 ) -> None:
-    """`serve deploy` takes an engine away and replaces the router: no stream is cut."""
+    """A deploy takes an engine away and replaces the router: no stream is cut."""
     wait_for(lambda: is_complete(gateway), REPLACED_TIMEOUT_S)
-    changed = copy.deepcopy(pair)
-    front, *_, model = changed["applications"]
+    changed = copy.deepcopy(with_twins(dev_config, 1))
+    front = changed["applications"][0]
     front["deployments"][0]["ray_actor_options"] = {"num_cpus": 0.21}
-    model["deployments"] = [{"name": "Engine", "num_replicas": 1}]
     replaced = routers(gateway)
 
     async def update(http: httpx.AsyncClient) -> list[Stream]:

@@ -335,11 +335,12 @@ def test_a_model_asked_for_what_it_does_not_serve(client: openai.OpenAI) -> None
     assert "/v1/chat/completions" in error.value.message
 
 
-def test_the_models_are_listed(client: openai.OpenAI) -> None:
+def test_the_models_are_listed(client: openai.OpenAI, gateway: GatewayProcess) -> None:
     """The list has every model and how it stands."""
     models = {model.id: model.to_dict() for model in client.models.list()}
 
-    assert models.keys() == {"demo", "demo-embed"}
+    assert {"demo", "demo-embed"} <= models.keys()
+    assert {"gateway", *models} == gateway.status()["applications"].keys()
     assert {model["state"] for model in models.values()} == {"ready"}
     assert client.models.retrieve("demo").id == "demo"
 

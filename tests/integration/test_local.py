@@ -4,18 +4,19 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
 
-from deployments.local.processes import free_port
+from deployments.local.processes import Session, free_port
 from tests.gateway_process import (
     ROOT,
     START_TIMEOUT_S,
     STOP_TIMEOUT_S,
     Document,
-    GatewayProcess,
     document,
     gateway_application,
     model_application,
@@ -60,10 +61,25 @@ def test_a_wrong_config_stops_the_start(tmp_path: Path) -> None:
     assert "replicas" in line
 
 
-def test_a_model_without_a_place_says_why(tmp_path: Path) -> None:
-    """A model for GPUs that this machine does not have waits, and the terminal shows the reason."""
-    large = model_application(name="large", engine="sim", accelerator="H100")
-    config, log = tmp_path / "config.yaml", tmp_path / "log"
+@dataclass(frozen=True)
+class Terminal:
+    """A terminal in which the local runner has been started, and what it shows."""
+
+    process: subprocess.Popen[str]
+    log: Path
+
+    @property
+    def session(self) -> Session:
+        """All that has been started from it."""
+        return Session.read(ROOT / ".run" / f"{self.process.pid}.json")
+
+
+@pytest.fixture(scope="module")
+def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
+    """A gateway with a model for GPUs that this machine does not have."""
+    large = model_application(name="large", engine="sim", accelerator="H100", drain_timeout_s=1)
+    directory = tmp_path_factory.mktemp("terminal")
+    config, log = directory / "config.yaml", directory / "log"
     config.write_text(yaml.safe_dump(document(gateway_application(), SIM, large)))
     command = [sys.executable, "-m", "deployments.local", "serve", str(config)]
     with log.open("w") as output:
@@ -71,26 +87,35 @@ def test_a_model_without_a_place_says_why(tmp_path: Path) -> None:
             [*command, "--port", str(free_port())],
             stdout=output,
             stderr=subprocess.STDOUT,
+            text=True,
             cwd=ROOT,
             start_new_session=True,
         )
     try:
-        wait_for(
-            lambda: "model large: needs 1 GPU of type H100; no node has a GPU" in log.read_text(),
-            START_TIMEOUT_S,
-        )
+        yield Terminal(process, log)
     finally:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)  # nothing, if it has been killed
         process.wait(STOP_TIMEOUT_S)
 
 
-def test_nothing_outlives_a_killed_terminal(tmp_path: Path) -> None:
-    """The outer process is killed without a chance to clean up: the cluster ends by itself."""
-    with GatewayProcess(document(gateway_application(), SIM), tmp_path) as gateway:
-        members = gateway.session.members
-        gateway.process.kill()
-        gateway.process.wait()
+def test_a_model_without_a_place_says_why(terminal: Terminal) -> None:
+    """The model waits, and the terminal shows the reason."""
+    wait_for(
+        lambda: (
+            "model large: needs 1 GPU of type H100; no node has a GPU" in terminal.log.read_text()
+        ),
+        START_TIMEOUT_S,
+    )
 
-        wait_for(lambda: not gateway.session.members)
+
+def test_nothing_outlives_a_killed_terminal(terminal: Terminal) -> None:
+    """The outer process is killed without a chance to clean up: the cluster ends by itself."""
+    wait_for(lambda: "sim: running" in terminal.log.read_text(), START_TIMEOUT_S)
+    session = terminal.session
+    members = session.members
+    terminal.process.kill()
+    terminal.process.wait()
+
+    wait_for(lambda: not session.members)
 
     assert len(members) > 5

@@ -22,10 +22,7 @@ from gateway.upstream.client import UpstreamClient
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
 
-ON_BOTH_LOOPS = frozenset(
-    {"test_upstream_client.py", "test_engine_call.py", "test_app.py", "test_disconnect.py"}
-    | {"test_telemetry_client.py", "test_attempts.py"}
-)
+ON_BOTH_LOOPS = frozenset({"test_upstream_client.py", "test_engine_call.py"})
 """Tests of sockets: Serve runs uvloop, and asyncio's own loop is what everybody else has."""
 PATIENCE_S = 20
 """How long a test waits for what must happen."""

@@ -1,4 +1,4 @@
-"""Tests of gateway.cluster.placement and of the Serve options made from it."""
+"""Tests of gateway.cluster.placement."""
 
 import pickle
 from dataclasses import replace
@@ -6,9 +6,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ray import serve
 
-from deployments.placement import serve_options
 from gateway.cluster.placement import Placement, plan_placement, rank_order
 from gateway.config.loader import parse_entry
 from gateway.config.model import ModelEntry
@@ -94,34 +92,6 @@ def test_totals_count_all_workers() -> None:
     assert (over_nodes.gpus, over_nodes.cpus) == (16, 24)
     alone = plan_placement(vllm(accelerator="cpu", cpus_per_worker=0.5))
     assert (alone.gpus, alone.cpus) == (0, 0.5)
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {},
-        {"accelerator": "cpu"},
-        {"accelerator": "H100", "parallelism": {"tensor": 4}},
-        {"accelerator": "H100", "parallelism": {"tensor": 8, "pipeline": 2}},
-        {"env": {"VLLM_CPU_KVCACHE_SPACE": "1"}},
-    ],
-)
-def test_serve_accepts_the_options(fields: dict[str, object]) -> None:
-    """Serve's own checks pass, among them that the actor's share is part of the first bundle."""
-    entry = vllm(**fields)
-    deployment = serve.deployment(type("Engine", (), {}), **serve_options(entry))
-    options = deployment.ray_actor_options
-    assert options is not None
-    assert options["num_cpus"] == plan_placement(entry).actor["CPU"]
-    assert options["num_gpus"] == plan_placement(entry).actor.get("GPU", 0)
-
-
-def test_the_environment_reaches_the_actor() -> None:
-    """The entry's `env` is the replica process's environment."""
-    options = serve_options(vllm(env={"NCCL_SOCKET_IFNAME": "eth0"}))
-    assert options["ray_actor_options"]["runtime_env"] == {
-        "env_vars": {"NCCL_SOCKET_IFNAME": "eth0"}
-    }
 
 
 @pytest.mark.parametrize(

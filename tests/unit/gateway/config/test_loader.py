@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ray.serve import schema
 
 from gateway.config.gateway import GatewayConfig
 from gateway.config.loader import (
@@ -865,21 +864,6 @@ def test_any_content_is_accepted_or_rejected_with_paths(
             except ConfigError as error:
                 lines += error.message.splitlines()
     assert all(": " in line for line in lines)
-
-
-@pytest.mark.parametrize(
-    ("kind", "model"),
-    [
-        ("file", schema.ServeDeploySchema),
-        ("http_options", schema.HTTPOptionsSchema),
-        ("application", schema.ServeApplicationSchema),
-        ("deployment", schema.DeploymentSchema),
-        ("ray_actor_options", schema.RayActorOptionsSchema),
-    ],
-)
-def test_serve_fields_match_ray(kind: str, model: type[schema.BaseModel]) -> None:
-    """The listed fields of Serve are those of the installed Ray."""
-    assert set(SERVE_FIELDS[kind].split()) == set(model.model_fields)
 
 
 def test_fields_set_by_the_entry_exist_in_serve() -> None:

@@ -10,14 +10,7 @@ import pytest
 
 from loadtests.loadgen.client import rejection_flaw
 from loadtests.loadgen.connection import LAST_EVENT
-from tests.gateway_process import (
-    Document,
-    GatewayProcess,
-    document,
-    gateway_application,
-    model_application,
-    wait_for,
-)
+from tests.gateway_process import Document, GatewayProcess, model_application, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -40,10 +33,9 @@ SMALL = model_application(
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+def gateway(shared: GatewayProcess) -> Iterator[GatewayProcess]:
     """A gateway with one engine of a few slots."""
-    config = document(gateway_application(), SMALL)
-    with GatewayProcess(config, tmp_path_factory.mktemp("overload")) as running:
+    with shared.models(SMALL) as running:
         yield running
 
 

@@ -10,13 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway_process import (
-    GatewayProcess,
-    document,
-    gateway_application,
-    model_application,
-    wait_for,
-)
+from tests.gateway_process import GatewayProcess, model_application, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -34,18 +28,17 @@ MODEL = model_application(
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+def gateway(shared: GatewayProcess) -> Iterator[GatewayProcess]:
     """A model on four replicas, with room for all of its adapters together."""
-    config = document(gateway_application(), MODEL)
-    with GatewayProcess(config, tmp_path_factory.mktemp("adapters")) as running:
+    with shared.models(MODEL) as running:
         wait_for(lambda: cards(running)["base"]["replicas"] == REPLICAS)
         yield running
 
 
 def cards(gateway: GatewayProcess) -> dict[str, Any]:
-    """What `/v1/models` says of each model."""
+    """What `/v1/models` says of the model and of each of its adapters."""
     _, listing = gateway.request("GET", "/v1/models")
-    return {card["id"]: card for card in listing["data"]}
+    return {card["id"]: card for card in listing["data"] if card["id"] in {"base", *ADAPTERS}}
 
 
 def ask(gateway: GatewayProcess, model: str) -> tuple[str, str]:

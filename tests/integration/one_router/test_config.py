@@ -5,15 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.gateway_process import (
-    Document,
-    GatewayProcess,
-    document,
-    gateway_application,
-    model_application,
-    text_of,
-    wait_for,
-)
+from tests.gateway_process import GatewayProcess, model_application, text_of, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -24,15 +16,10 @@ RESTART_S = 120
 LINE = "gateway: max_bodi_mb: unknown field, did you mean `max_body_mb`?"
 
 
-def with_config(**user_config: object) -> Document:
-    """A deployment with this gateway config."""
-    return document(gateway_application(**user_config), MODEL)
-
-
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+def gateway(shared: GatewayProcess) -> Iterator[GatewayProcess]:
     """A gateway that knows the model by another name."""
-    with GatewayProcess(with_config(aliases={"x": "m"}), tmp_path_factory.mktemp("g")) as running:
+    with shared.models(MODEL, aliases={"x": "m"}) as running:
         yield running
 
 
@@ -53,7 +40,7 @@ def test_a_wrong_config_changes_nothing(gateway: GatewayProcess) -> None:
     (router,) = gateway.replica_processes("gateway", "Router")
     with gateway.stream("m", "Tell me a story", LONG) as stream:
         next(stream)
-        gateway.deploy(with_config(max_bodi_mb=8))
+        gateway.deploy_models(MODEL, max_bodi_mb=8)
         wait_for(lambda: refused(gateway) == [LINE])
         assert text_of(stream)
     assert gateway.replica_processes("gateway", "Router") == [router]
@@ -65,16 +52,16 @@ def test_a_wrong_config_changes_nothing(gateway: GatewayProcess) -> None:
     wait_for(lambda: refused(gateway) == [LINE], RESTART_S)
     wait_for(lambda: gateway.chat("x")[0] == 200)
 
-    gateway.deploy(with_config(aliases={"y": "m"}))
+    gateway.deploy_models(MODEL, aliases={"y": "m"})
     wait_for(lambda: refused(gateway) == [] and gateway.chat("y")[0] == 200)
     assert gateway.chat("x")[0] == 404
 
 
 def test_no_config_is_one_without_settings(gateway: GatewayProcess) -> None:
     """A file from which the config has been taken out takes effect too."""
-    gateway.deploy(with_config(aliases={"z": "m"}))
+    gateway.deploy_models(MODEL, aliases={"z": "m"})
     wait_for(lambda: gateway.chat("z")[0] == 200)
-    bare = with_config()
+    bare = gateway.beside_resident(MODEL)
     del bare["applications"][0]["deployments"][0]["user_config"]
     gateway.deploy(bare)
     wait_for(lambda: gateway.chat("z")[0] == 404)

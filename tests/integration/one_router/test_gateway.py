@@ -8,10 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.gateway_process import (
+    RESIDENT,
     Document,
     GatewayProcess,
-    document,
-    gateway_application,
     model_application,
     text_of,
     wait_for,
@@ -23,8 +22,10 @@ pytestmark = pytest.mark.integration
 DECODE_STEP_S = 0.05
 ONE_AT_A_TIME = {"step_s": DECODE_STEP_S, "step_s_per_sequence": 0, "max_sequences": 1}
 CHAT = "/v1/chat/completions"
-LONG = 300
-"""Tokens of an answer that takes fifteen seconds."""
+LONG = 100
+"""Tokens of an answer that takes five seconds."""
+DEPLOYING = 500
+"""Tokens of an answer that takes longer than a deploy: 25 seconds."""
 
 
 def sim(name: str, **more: object) -> Document:
@@ -34,13 +35,12 @@ def sim(name: str, **more: object) -> Document:
 
 PAIR = sim("pair", replicas=2)
 SINGLE = sim("single")
-TWO_MODELS = document(gateway_application(max_body_mb=1), PAIR, SINGLE)
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+def gateway(shared: GatewayProcess) -> Iterator[GatewayProcess]:
     """A gateway with two models."""
-    with GatewayProcess(TWO_MODELS, tmp_path_factory.mktemp("gateway")) as running:
+    with shared.models(PAIR, SINGLE, max_body_mb=1) as running:
         yield running
 
 
@@ -48,14 +48,14 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
 def redeployable(gateway: GatewayProcess) -> Iterator[GatewayProcess]:
     """The gateway, for a test that changes its config; put back as it was."""
     yield gateway
-    gateway.deploy(TWO_MODELS)
+    gateway.deploy_models(PAIR, SINGLE, max_body_mb=1)
     wait_for(lambda: states(gateway) == {"pair": "ready", "single": "ready"})
 
 
 def states(gateway: GatewayProcess) -> dict[str, str]:
-    """The state of every model."""
+    """The state of every model but the resident one."""
     _, listing = gateway.request("GET", "/v1/models")
-    return {model["id"]: model["state"] for model in listing["data"]}
+    return {m["id"]: m["state"] for m in listing["data"] if m["id"] != RESIDENT["name"]}
 
 
 def pids(gateway: GatewayProcess, app: str, deployment: str = "Engine") -> set[int]:
@@ -73,14 +73,17 @@ def test_each_model_answers_as_itself(gateway: GatewayProcess) -> None:
 
 def test_serve_status_shows_every_model_and_its_replicas(gateway: GatewayProcess) -> None:
     """Serve's own tools tell the operator what runs."""
-    applications = gateway.status()["applications"]
+    applications = gateway.status_by_command()["applications"]
 
     running = {
         name: app["deployments"]["Engine"]["replica_states"]["RUNNING"]
         for name, app in applications.items()
         if name != "gateway"
     }
-    assert running == {"pair": 2, "single": 1}
+    assert running == {"resident": 1, "pair": 2, "single": 1}
+    assert {name: app["status"] for name, app in applications.items()} == {
+        name: app["status"] for name, app in gateway.status()["applications"].items()
+    }
 
 
 def test_a_second_stream_goes_to_the_idle_replica(gateway: GatewayProcess) -> None:
@@ -129,19 +132,19 @@ def test_models_come_and_go_while_a_stream_of_another_runs(redeployable: Gateway
     gateway = redeployable
     engines, router = pids(gateway, "pair"), pids(gateway, "gateway", "Router")
 
-    with gateway.stream("pair", "tell me", 800) as stream:
+    with gateway.stream("pair", "tell me", DEPLOYING) as stream:
         began_s = time.monotonic()
         next(stream)
-        gateway.deploy(document(gateway_application(max_body_mb=1), PAIR, sim("added")))
+        gateway.deploy_by_command(gateway.beside_resident(PAIR, sim("added"), max_body_mb=1))
         wait_for(lambda: states(gateway) == {"pair": "ready", "added": "ready"})
         added, removed = gateway.chat("added", max_tokens=2), gateway.chat("single", max_tokens=2)
         deployed_s = time.monotonic() - began_s
         words = text_of(stream).split()
 
-    assert deployed_s < DECODE_STEP_S * 800, "the stream was over before the deploy was"
+    assert deployed_s < DECODE_STEP_S * DEPLOYING, "the stream was over before the deploy was"
     assert added[0] == 200
     assert (removed[0], removed[1]["error"]["code"]) == (404, "model_not_found")
-    assert len(words) >= 798
+    assert len(words) >= DEPLOYING - 2
     assert pids(gateway, "pair") == engines
     assert pids(gateway, "gateway", "Router") == router
 
@@ -152,7 +155,7 @@ def test_a_removed_model_finishes_what_it_has_begun(redeployable: GatewayProcess
 
     with gateway.stream("single", "last words", 150) as stream:
         next(stream)
-        gateway.deploy(document(gateway_application(max_body_mb=1), PAIR))
+        gateway.deploy_models(PAIR, max_body_mb=1)
         words = text_of(stream).split()
 
     assert len(words) >= 149
@@ -166,7 +169,7 @@ def test_the_gateway_config_changes_in_place(redeployable: GatewayProcess) -> No
     long_text = "x" * 2**20
     before = gateway.chat("pair", long_text)
 
-    gateway.deploy(document(gateway_application(max_body_mb=4), PAIR, SINGLE))
+    gateway.deploy_models(PAIR, SINGLE, max_body_mb=4)
     wait_for(lambda: gateway.chat("pair", long_text)[1]["error"]["code"] != "body_too_large")
     after = gateway.chat("pair", long_text)
 
@@ -180,7 +183,7 @@ def test_a_wrong_entry_fails_alone_and_says_why(redeployable: GatewayProcess) ->
     gateway = redeployable
     wrong = sim("wrong", replics=2)
 
-    gateway.deploy(document(gateway_application(max_body_mb=1), PAIR, SINGLE, wrong))
+    gateway.deploy_models(PAIR, SINGLE, wrong, max_body_mb=1)
     wait_for(lambda: gateway.status()["applications"]["wrong"]["status"] == "DEPLOY_FAILED")
 
     assert "replics" in gateway.status()["applications"]["wrong"]["message"]
@@ -191,7 +194,7 @@ def test_a_model_at_zero_is_woken_by_a_request(redeployable: GatewayProcess) -> 
     """An engine starts also for a client that does not wait for it; a later one is answered."""
     gateway = redeployable
     sleeper = sim("sleeper", autoscaling={"min": 0, "max": 1}, cold_start_timeout_s=0.2)
-    gateway.deploy(document(gateway_application(max_body_mb=1), PAIR, SINGLE, sleeper))
+    gateway.deploy_models(PAIR, SINGLE, sleeper, max_body_mb=1)
     wait_for(lambda: states(gateway).get("sleeper") == "scaled_to_zero")
 
     asleep = gateway.chat("sleeper", max_tokens=2)
@@ -206,7 +209,7 @@ def test_a_loaded_model_grows(redeployable: GatewayProcess) -> None:
     """More requests in flight than one replica should have: Serve starts another one."""
     gateway = redeployable
     growing = sim("growing", autoscaling={"min": 1, "max": 2})
-    gateway.deploy(document(gateway_application(max_body_mb=1), PAIR, growing))
+    gateway.deploy_models(PAIR, growing, max_body_mb=1)
     wait_for(lambda: states(gateway) == {"pair": "ready", "growing": "ready"})
 
     with (
@@ -221,8 +224,8 @@ def test_a_scrape_holds_what_the_dashboard_asks_for(redeployable: GatewayProcess
     """Ray's agent exports, after some requests, all our metrics with all their labels."""
     gateway = redeployable
     shadowed = {"both": {"models": {"pair": 1}, "shadow": {"model": "single", "fraction": 1}}}
-    config = gateway_application(max_body_mb=4, splits=shadowed, fallbacks={"single": ["pair"]})
-    gateway.deploy(document(config, PAIR, SINGLE))
+    names = {"splits": shadowed, "fallbacks": {"single": ["pair"]}}
+    gateway.deploy_models(PAIR, SINGLE, max_body_mb=4, **names)
     wait_for(lambda: "both" in states(gateway))
     wanted = on_dashboard(series_of_gateway())
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.scaled import ScaledModel, Want, poisson
+from tests.contract.scaled import ScaledModel, Want, poisson
 
 
 def steady(rate: float) -> Callable[[float], float]:

@@ -1,9 +1,11 @@
 """What Serve is told about a model's engines."""
 
 import pytest
+from ray import serve
 
 from deployments.engine_kinds import vllm_arguments
 from deployments.placement import IN_CORE, serve_options
+from gateway.cluster.placement import plan_placement
 from gateway.config.loader import parse_entry
 from gateway.config.vllm import VllmEntry
 
@@ -86,3 +88,32 @@ def test_engines_on_one_gpu_share_its_memory(
 
     assert serve_options(entry)["ray_actor_options"]["num_gpus"] == entry.gpu_fraction
     assert vllm_arguments(entry)["gpu_memory_utilization"] == share
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"accelerator": "cpu"},
+        {"accelerator": "H100", "parallelism": {"tensor": 4}},
+        {"accelerator": "H100", "parallelism": {"tensor": 8, "pipeline": 2}},
+        {"env": {"VLLM_CPU_KVCACHE_SPACE": "1"}},
+    ],
+)
+def test_serve_accepts_the_options(fields: dict[str, object]) -> None:
+    """Serve's own checks pass, among them that the actor's share is part of the first bundle."""
+    entry = parse_entry({"name": "m", "engine": "vllm", "source": "m", **fields})
+    deployment = serve.deployment(type("Engine", (), {}), **serve_options(entry))
+    options = deployment.ray_actor_options
+    assert options is not None
+    assert options["num_cpus"] == plan_placement(entry).actor["CPU"]
+    assert options["num_gpus"] == plan_placement(entry).actor.get("GPU", 0)
+
+
+def test_the_environment_reaches_the_actor() -> None:
+    """The entry's `env` is the replica process's environment."""
+    entry = {"name": "m", "engine": "vllm", "source": "m"}
+    options = serve_options(parse_entry({**entry, "env": {"NCCL_SOCKET_IFNAME": "eth0"}}))
+    assert options["ray_actor_options"]["runtime_env"] == {
+        "env_vars": {"NCCL_SOCKET_IFNAME": "eth0"}
+    }

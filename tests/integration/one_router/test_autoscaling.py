@@ -5,17 +5,11 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pytest
 
-from tests.gateway_process import (
-    Document,
-    GatewayProcess,
-    document,
-    gateway_application,
-    model_application,
-    wait_for,
-)
+from tests.gateway_process import Document, GatewayProcess, model_application, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -36,10 +30,9 @@ def sim(name: str, **simulation: object) -> Document:
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+def gateway(shared: GatewayProcess) -> Iterator[GatewayProcess]:
     """A gateway with two models."""
-    models = document(gateway_application(), sim("brief", max_sequences=8), sim("wordy"))
-    with GatewayProcess(models, tmp_path_factory.mktemp("autoscaling")) as running:
+    with shared.models(sim("brief", max_sequences=8), sim("wordy")) as running:
         yield running
 
 
@@ -68,16 +61,28 @@ def load(gateway: GatewayProcess, model: str, words: int) -> Iterator[None]:
         sending.join()
 
 
-def test_prompts_of_the_same_rate_scale_out_where_they_are_long(gateway: GatewayProcess) -> None:
-    """Two requests a second each: the model whose prompts are long grows, and shrinks again."""
+@dataclass(frozen=True)
+class Grown:
+    """Engines while both models got as many requests a second."""
+
+    wordy: Document
+    """What `serve status` said of those whose prompts are long."""
+    brief: int
+
+
+@pytest.fixture(scope="module")
+def grown(gateway: GatewayProcess) -> Grown:
+    """Two requests a second for each model, until one has grown."""
     with load(gateway, "brief", SHORT), load(gateway, "wordy", LONG):
         wait_for(lambda: replicas(gateway, "wordy") == 2)
-        engine = gateway.status()["applications"]["wordy"]["deployments"]["Engine"]
-        brief = replicas(gateway, "brief")
-    wait_for(lambda: replicas(gateway, "wordy") == 1)
+        wordy = gateway.status()["applications"]["wordy"]["deployments"]["Engine"]
+        return Grown(wordy, replicas(gateway, "brief"))
 
-    assert brief == 1
-    assert sum(engine["replica_states"].values()) == 2
+
+def test_prompts_of_the_same_rate_scale_out_where_they_are_long(grown: Grown) -> None:
+    """The model whose prompts are long has grown, and not the other one."""
+    assert grown.brief == 1
+    assert sum(grown.wordy["replica_states"].values()) == 2
 
 
 def test_a_batch_backlog_that_no_engine_may_take_adds_a_replica(gateway: GatewayProcess) -> None:
@@ -86,6 +91,12 @@ def test_a_batch_backlog_that_no_engine_may_take_adds_a_replica(gateway: Gateway
         for _ in range(60):
             pool.submit(_batch, gateway)
         wait_for(lambda: replicas(gateway, "brief") == 2)
+
+
+def test_a_model_shrinks_when_its_load_is_over(gateway: GatewayProcess, grown: Grown) -> None:
+    """The engine that long prompts have added goes when there are none."""
+    del grown
+    wait_for(lambda: replicas(gateway, "wordy") == 1)
 
 
 def _batch(gateway: GatewayProcess) -> None:

@@ -3,7 +3,8 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from tests.gateway_process import (
     model_application,
     wait_for,
 )
+from tests.integration.many_nodes.conftest import SMALL
 
 pytestmark = [
     pytest.mark.integration,
@@ -43,7 +45,6 @@ def model(name: str, type_: str | None = None, **fields: object) -> Document:
     )
 
 
-SMALL = model("small", replicas=1)
 STAGED = model("staged", "H100", parallelism={"tensor": 4, "pipeline": 2})
 HALVES = model("halves", "L4", gpu_fraction=0.5, replicas=3)
 LATE = [
@@ -55,14 +56,11 @@ LATE = [
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterGateway]:
+def gateway(shared: ClusterGateway) -> ClusterGateway:
     """A head node, two nodes of four H100, one of two L4, and a model that needs no GPU."""
-    config = document(gateway_application(), SMALL)
-    with ClusterGateway(config, tmp_path_factory.mktemp("cluster")) as running:
-        for gpus, type_ in ((4, "H100"), (4, "H100"), (2, "L4")):
-            running.add_node(gpus, type_)
-        await_replicas(running, "small", 1)
-        yield running
+    shared.add_node(2, "L4")
+    await_replicas(shared, "small", 1)
+    return shared
 
 
 def deploy(gateway: ClusterGateway, *models: Document) -> None:
@@ -80,7 +78,7 @@ def await_reason(gateway: ClusterGateway, name: str, part: str) -> None:
     wait_for(lambda: part in gateway.card(name).get("reason", ""), PATIENCE_S)
 
 
-def prefix_index(name: str) -> list[dict[str, Any]]:
+def reservations(name: str) -> list[dict[str, Any]]:
     """What the engines of a model say they have reserved, by node."""
     answers = serve.get_deployment_handle("Engine", name).broadcast("holding")
     try:
@@ -94,13 +92,13 @@ def gpus_by_node(name: str) -> list[Counter[str]]:
     """The GPUs that each engine of a model has reserved, by node."""
     return [
         Counter({node: amounts["GPU"] for node, amounts in holding["reserved"].items()})
-        for holding in prefix_index(name)
+        for holding in reservations(name)
     ]
 
 
 def has_changed(name: str, old: dict[str, Any]) -> bool:
     """Whether other engines of a model run than the old one."""
-    now = {holding["replica"] for holding in prefix_index(name)}
+    now = {holding["replica"] for holding in reservations(name)}
     return now != set() and old["replica"] not in now
 
 
@@ -193,7 +191,7 @@ def test_a_lost_node_loses_no_request(gateway: ClusterGateway) -> None:
 def test_a_changed_model_takes_over_beside_the_old(gateway: ClusterGateway) -> None:
     """With room for one more engine, there is one at any time, and no request is lost."""
     changed = model("small", replicas=1, simulation={"output_tokens": 32})
-    [old] = prefix_index("small")
+    [old] = reservations("small")
     replicas: list[int] = []
 
     async def change() -> None:
@@ -208,45 +206,63 @@ def test_a_changed_model_takes_over_beside_the_old(gateway: ClusterGateway) -> N
     assert min(replicas) >= 1
 
 
-def test_a_changed_model_without_room_says_so_and_waits_for_the_old(
-    gateway: ClusterGateway,
-) -> None:
-    """The only place is the old engine's: it finishes, stops, and the new one takes it."""
+@dataclass(frozen=True)
+class Change:
+    """What was seen while models changed that fill all places there are for them."""
+
+    counts: Counts
+    reasons: list[str]
+    """Of the one whose entry has changed."""
+
+
+@pytest.fixture(scope="module")
+def change(gateway: ClusterGateway) -> Change:
+    """One model with another entry, and one as it was with a release of the code, at once."""
     fields = {"parallelism": {"tensor": 2}, "replicas": 1}
-    deploy(gateway, SMALL, model("full", "L4", **fields))
+    released = model("released", "H100", parallelism={"tensor": 4, "pipeline": 2}, replicas=1)
+    deploy(gateway, SMALL, model("full", "L4", **fields), released)
     await_replicas(gateway, "full", 1)
-    [old] = prefix_index("full")
+    await_replicas(gateway, "released", 1)
+    [old], [old_release] = reservations("full"), reservations("released")
     changed = model("full", "L4", simulation={"output_tokens": 32}, **fields)
+    release = released | {"runtime_env": {"env_vars": {"RELEASE": "2"}}}
     reasons: list[str] = []
 
-    async def change() -> None:
-        await asyncio.to_thread(deploy, gateway, SMALL, changed)
+    async def happen() -> None:
+        await asyncio.to_thread(deploy, gateway, SMALL, changed, release)
         await asyncio.to_thread(wait_for, is_new, PATIENCE_S)
 
     def is_new() -> bool:
         reasons.append(gateway.card("full").get("reason", ""))
         return has_changed("full", old)
 
-    assert_nothing_lost(under_load(gateway, "full", change))
+    counts = under_load(gateway, "full", happen)
+    wait_for(lambda: has_changed("released", old_release), PATIENCE_S)
+    return Change(counts, reasons)
+
+
+def test_a_changed_model_without_room_says_so_and_waits_for_the_old(change: Change) -> None:
+    """The only place is the old engine's: it finishes, stops, and the new one takes it."""
+    assert_nothing_lost(change.counts)
     needs = "a changed engine needs 2 GPUs of type L4 on one node; none is free"
+    reasons = change.reasons
     assert any(reason.startswith(f"{needs}; unless that changes") for reason in reasons), reasons
 
 
-def test_a_release_of_the_code_changes_engines_without_room_too(gateway: ClusterGateway) -> None:
+def test_a_release_of_the_code_changes_engines_without_room_too(
+    gateway: ClusterGateway, change: Change
+) -> None:
     """The entry is as it was; Serve replaces the engines all the same, and so they make room."""
-    full = model("full", "L4", parallelism={"tensor": 2}, replicas=1)
-    deploy(gateway, SMALL, full)
-    await_replicas(gateway, "full", 1)
-    [old] = prefix_index("full")
-    deploy(gateway, SMALL, full | {"runtime_env": {"env_vars": {"RELEASE": "2"}}})
-
-    wait_for(lambda: has_changed("full", old), PATIENCE_S)
+    await_replicas(gateway, "released", 1)
+    assert gateway.chat("released")[0] == 200
 
 
 def test_a_change_that_can_never_fit_leaves_the_old_alone(gateway: ClusterGateway) -> None:
     """More GPUs than any node has: the old engine goes on, and the reason says so."""
     fields = {"simulation": {"output_tokens": 32}, "replicas": 1}
-    deploy(gateway, SMALL, model("full", "L4", parallelism={"tensor": 4}, **fields))
+    full = model("full", "L4", parallelism={"tensor": 4}, **fields)
+    full["args"]["drain_timeout_s"] = 1  # Serve waits as long for an engine that has no place yet
+    deploy(gateway, SMALL, full)
 
     await_reason(gateway, "full", "it would not fit without the old ones either")
     assert gateway.card("full")["state"] == "ready"

@@ -1,14 +1,12 @@
 """Placements put onto a Ray cluster of several nodes with logical GPUs."""
 
 import asyncio
-import gc
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 import ray
-from ray.cluster_utils import Cluster
 from ray.util import placement_group_table
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -17,6 +15,8 @@ from deployments.placement import actor_options, rank_environment
 from gateway.cluster.placement import plan_placement
 from gateway.config.loader import parse_entry
 from gateway.config.vllm import VllmEntry
+from tests.cluster_gateway import ClusterGateway
+from tests.gateway_process import wait_for
 
 pytestmark = [
     pytest.mark.integration,
@@ -27,41 +27,35 @@ pytestmark = [
 ]
 
 GPUS_PER_NODE = 4
+CPUS = 0.1
+"""Of each worker: all fit on nodes of one CPU."""
 HALF = {
     "engine": "vllm",
     "name": "m",
     "source": "s",
-    "accelerator": "L4",
+    "cpus_per_worker": CPUS,
+    "accelerator": "T4",
     "gpu_fraction": 0.5,
 }
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """Two nodes of four H100 and one of four L4, as far as Ray's bookkeeping goes."""
-    cluster = Cluster()
-    for type_ in ("H100", "H100", "L4"):
-        cluster.add_node(
-            num_cpus=8,
-            num_gpus=GPUS_PER_NODE,
-            resources={f"accelerator_type:{type_}": 1},
-            include_dashboard=False,
-            object_store_memory=80 * 1024 * 1024,
-        )
-    ray.init(address=cluster.address, log_to_driver=False)
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
-    gc.collect()  # see the filter above: here, not in another module's test
+def cluster(shared: ClusterGateway) -> ClusterGateway:
+    """Two nodes of four H100 and one of four T4, on none of which a model runs."""
+    shared.deploy(shared.document)
+    shared.add_node(GPUS_PER_NODE, "T4")
+    wait_for(lambda: ray.available_resources().get("accelerator_type:H100", 0) >= 2)
+    return shared
 
 
-def vllm(tensor: int, pipeline: int = 1, type_: str | None = "H100") -> VllmEntry:
+def vllm(tensor: int, pipeline: int = 1, type_: str = "H100") -> VllmEntry:
     """A vLLM entry for nodes of four GPUs."""
     entry = parse_entry(
         {
             "engine": "vllm",
             "name": "m",
             "source": "s",
+            "cpus_per_worker": CPUS,
             "parallelism": {"tensor": tensor, "pipeline": pipeline},
             "accelerator": {"type": type_, "per_node": GPUS_PER_NODE},
         }
@@ -108,7 +102,7 @@ def start(entry: VllmEntry, group: PlacementGroup) -> "ray.actor.ActorHandle[Rep
     ).remote()
 
 
-async def test_workers_that_fit_one_node_share_it(cluster: Cluster) -> None:
+async def test_workers_that_fit_one_node_share_it(cluster: ClusterGateway) -> None:
     """Four tensor workers get one bundle on one H100 node, and the replica sees all four GPUs."""
     entry = vllm(tensor=4)
     async with reserved(entry) as group:
@@ -117,9 +111,9 @@ async def test_workers_that_fit_one_node_share_it(cluster: Cluster) -> None:
         assert len(await start(entry, group).gpus.remote()) == 4
 
 
-async def test_two_replicas_never_share_a_gpu(cluster: Cluster) -> None:
+async def test_two_replicas_never_share_a_gpu(cluster: ClusterGateway) -> None:
     """Two replicas of two workers on one node see different GPUs."""
-    entry = vllm(tensor=2, type_="L4")
+    entry = vllm(tensor=2, type_="T4")
     async with reserved(entry) as one, reserved(entry) as other:
         assert one is not None
         assert other is not None
@@ -128,7 +122,7 @@ async def test_two_replicas_never_share_a_gpu(cluster: Cluster) -> None:
         assert len({gpu for some in gpus for gpu in some}) == 4
 
 
-async def test_parts_of_a_gpu_lie_on_one(cluster: Cluster) -> None:
+async def test_parts_of_a_gpu_lie_on_one(cluster: ClusterGateway) -> None:
     """Two engines of half a GPU see the same one, a third another, as does one of a whole GPU."""
     half = parse_entry(HALF)
     whole = parse_entry(HALF | {"gpu_fraction": 1})
@@ -144,7 +138,7 @@ async def test_parts_of_a_gpu_lie_on_one(cluster: Cluster) -> None:
     assert len({*one, *three, *four}) == 3
 
 
-async def test_stages_lie_on_nodes_of_their_own(cluster: Cluster) -> None:
+async def test_stages_lie_on_nodes_of_their_own(cluster: ClusterGateway) -> None:
     """Two stages of four go to the two H100 nodes, and vLLM's ranks follow the stages."""
     entry = vllm(tensor=4, pipeline=2)
     async with reserved(entry) as group:
@@ -158,7 +152,7 @@ async def test_stages_lie_on_nodes_of_their_own(cluster: Cluster) -> None:
         assert nodes[order[0]] == nodes[0]
 
 
-async def test_the_replica_leaves_the_gpus_to_the_workers(cluster: Cluster) -> None:
+async def test_the_replica_leaves_the_gpus_to_the_workers(cluster: ClusterGateway) -> None:
     """Where vLLM's workers are actors of their own, the replica itself holds no GPU."""
     entry = vllm(tensor=4, pipeline=2)
     async with reserved(entry) as group:
@@ -166,10 +160,11 @@ async def test_the_replica_leaves_the_gpus_to_the_workers(cluster: Cluster) -> N
         assert await start(entry, group).gpus.remote() == []
 
 
-async def test_a_torn_stage_does_not_start(cluster: Cluster) -> None:
+async def test_a_torn_stage_does_not_start(cluster: ClusterGateway) -> None:
     """On nodes partly taken, where Ray splits a stage, the replica refuses with the reason."""
-    entry = vllm(tensor=2, pipeline=3, type_=None)
-    blocker = placement_group([{"GPU": 3}, {"GPU": 1}, {"GPU": 1}], strategy="STRICT_SPREAD")
+    entry = vllm(tensor=2, pipeline=3)
+    taken = {"GPU": 1, "accelerator_type:H100": 0.001}
+    blocker = placement_group([taken, taken], strategy="STRICT_SPREAD")
     try:
         assert await asyncio.to_thread(blocker.wait, 20)
         async with reserved(entry) as group:
@@ -181,9 +176,9 @@ async def test_a_torn_stage_does_not_start(cluster: Cluster) -> None:
         remove_placement_group(blocker)
 
 
-async def test_what_does_not_fit_waits(cluster: Cluster) -> None:
+async def test_what_does_not_fit_waits(cluster: ClusterGateway) -> None:
     """A replica for which there are not enough GPUs of its type stays pending, holding none."""
-    async with reserved(vllm(tensor=4, pipeline=2, type_="L4"), within_s=3) as group:
+    async with reserved(vllm(tensor=4, pipeline=2, type_="T4"), within_s=3) as group:
         assert group is None
-        async with reserved(vllm(tensor=4, type_="L4")) as other:
+        async with reserved(vllm(tensor=4, type_="T4")) as other:
             assert other is not None

@@ -15,8 +15,6 @@ from tests.gateway_process import (
     Document,
     GatewayProcess,
     command_line,
-    document,
-    gateway_application,
     model_application,
     wait_for,
 )
@@ -39,12 +37,9 @@ SMALL = model_application(
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    """Two routers, a model of three engines, and a small one."""
-    front = gateway_application()
-    front["deployments"][0]["num_replicas"] = 2
-    config = document(front, MODEL, SMALL)
-    with GatewayProcess(config, tmp_path_factory.mktemp("faults")) as running:
+def gateway(shared: GatewayProcess) -> Iterator[GatewayProcess]:
+    """A model of three engines, and a small one."""
+    with shared.models(MODEL, SMALL) as running:
         yield running
 
 
@@ -124,10 +119,11 @@ def test_a_rolling_update_cuts_nothing(gateway: GatewayProcess) -> None:
     routers = {p.pid for p in gateway.replica_processes("gateway", "Router")}
 
     async def deploy() -> None:
-        changed = copy.deepcopy(gateway.document)
-        front, model, _ = changed["applications"]
-        front["deployments"][0]["ray_actor_options"] = {"num_cpus": 0.21}
+        model = copy.deepcopy(MODEL)
         model["args"]["simulation"] = {"max_sequences": 63}
+        changed = gateway.beside_resident(model, SMALL)
+        front = changed["applications"][0]
+        front["deployments"][0]["ray_actor_options"] = {"num_cpus": 0.21}
         await asyncio.to_thread(gateway.deploy, changed)
         await until(lambda: is_running(gateway))
         await until(lambda: replaced.isdisjoint({p.pid for p in engines(gateway)}))
@@ -143,7 +139,8 @@ def test_a_rolling_update_cuts_nothing(gateway: GatewayProcess) -> None:
 def is_running(gateway: GatewayProcess) -> bool:
     """Whether Serve has finished deploying."""
     applications: Document = gateway.status()["applications"]
-    return all(application["status"] == "RUNNING" for application in applications.values())
+    statuses = {application["status"] for application in applications.values()}
+    return statuses == {"RUNNING"}
 
 
 def test_a_dead_controller_is_not_missed(gateway: GatewayProcess) -> None:

@@ -13,21 +13,14 @@ import psutil
 import pytest
 
 from deployments.local.run import ROUTER_PORTS
-from tests.gateway_process import (
-    Document,
-    GatewayProcess,
-    document,
-    gateway_application,
-    model_application,
-    wait_for,
-)
+from tests.gateway_process import Document, GatewayProcess, model_application, wait_for
 
 pytestmark = pytest.mark.integration
 
 REPLICAS = 8
 BLOCK_TOKENS = 16
 MODEL = model_application(
-    name="m",
+    name="eight",
     engine="sim",
     replicas=REPLICAS,
     simulation={"block_size": BLOCK_TOKENS, "kv_tokens": 65_536, "step_s": 0.01},
@@ -35,12 +28,9 @@ MODEL = model_application(
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    """The gateway, with two routers."""
-    front = gateway_application()
-    front["deployments"][0]["num_replicas"] = 2
-    config = document(front, MODEL)
-    with GatewayProcess(config, tmp_path_factory.mktemp("routing")) as running:
+def gateway(shared: GatewayProcess) -> Iterator[GatewayProcess]:
+    """The gateway, whose routers both know eight engines."""
+    with shared.models(MODEL) as running:
         wait_for(lambda: [router.replicas for router in routers(running)] == [REPLICAS] * 2)
         yield running
 
@@ -63,7 +53,7 @@ class RouterAt:
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
             connection.request("GET", "/v1/models")
             listing = json.loads(connection.getresponse().read())
-        return sum(model["replicas"] for model in listing["data"])
+        return sum(model["replicas"] for model in listing["data"] if model["id"] == "eight")
 
     def predicted_tokens(self, body: Document) -> int:
         """What this router takes the replica it would choose to hold of a prompt."""
@@ -96,7 +86,7 @@ def listening(process: psutil.Process) -> list[Any]:
 def chat(text: str, **more: object) -> Document:
     """The body of a chat completion."""
     messages = [{"role": "user", "content": text}]
-    return {"model": "m", "messages": messages, "max_tokens": 32, **more}
+    return {"model": "eight", "messages": messages, "max_tokens": 32, **more}
 
 
 def ask(gateway: GatewayProcess, body: Document) -> tuple[str, int, Document]:
@@ -201,4 +191,4 @@ def test_a_router_that_restarts_has_all_holdings_back(gateway: GatewayProcess) -
     ]
     wait_for(lambda: successor.predicted_tokens(body) > 900)
 
-    assert gateway.chat("m", max_tokens=2)[0] == 200
+    assert gateway.chat("eight", max_tokens=2)[0] == 200

@@ -8,9 +8,7 @@ import pytest
 from tests.gateway_process import (
     Document,
     GatewayProcess,
-    document,
     events,
-    gateway_application,
     model_application,
     wait_for,
 )
@@ -42,16 +40,10 @@ MODELS = [
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+def gateway(shared: GatewayProcess) -> Iterator[GatewayProcess]:
     """A gateway with models that run, one that sleeps, and one that will not start."""
-    deployed = document(gateway_application(**NAMES), *MODELS)
-    with GatewayProcess(deployed, tmp_path_factory.mktemp("gateway")) as running:
+    with shared.models(*MODELS, **NAMES) as running:
         yield running
-
-
-def deploy_names(gateway: GatewayProcess, **user_config: object) -> None:
-    """Change the gateway config and nothing else."""
-    gateway.deploy(document(gateway_application(**user_config), *MODELS))
 
 
 def answering(gateway: GatewayProcess, name: str, **headers: str) -> str | None:
@@ -78,10 +70,10 @@ def test_names_change_in_place(gateway: GatewayProcess) -> None:
     with gateway.open("POST", CHAT, {**body, "stream": True, "max_tokens": LONG}) as response:
         said = events(response)
         first = next(said)
-        deploy_names(gateway, aliases={"nick": "second"})
+        gateway.deploy_models(*MODELS, aliases={"nick": "second"})
         wait_for(lambda: answering(gateway, "nick") == "second")
         rest = list(said)
-    deploy_names(gateway, **NAMES)
+    gateway.deploy_models(*MODELS, **NAMES)
     wait_for(lambda: answering(gateway, "nick") == "first")
 
     assert before == "first"
@@ -105,7 +97,8 @@ def test_names_are_listed(gateway: GatewayProcess) -> None:
 def test_a_split_is_sticky_and_its_shadow_measured(gateway: GatewayProcess) -> None:
     """Sessions keep their model, both get some, and copies are counted."""
     split = {"models": {"first": 1, "second": 1}, "shadow": {"model": "sleepy", "fraction": 1}}
-    deploy_names(gateway, splits={"both": split})
+    wait_for(lambda: replica_states(gateway, "sleepy") == {}, STARTING_S)
+    gateway.deploy_models(*MODELS, splits={"both": split})
     wait_for(lambda: gateway.chat("both", max_tokens=1)[0] == 200)
     sessions = [str(number) for number in range(12)]
     rounds = [
@@ -113,13 +106,14 @@ def test_a_split_is_sticky_and_its_shadow_measured(gateway: GatewayProcess) -> N
         for _ in range(2)
     ]
     _, shadows = gateway.request("GET", "/gateway/shadows")
-    deploy_names(gateway, **NAMES)
+    gateway.deploy_models(*MODELS, **NAMES)
     wait_for(lambda: gateway.chat("both", max_tokens=1)[0] == 404)
 
     assert rounds[0] == rounds[1]
     assert set(rounds[0]) == {"first", "second"}
     # Nobody waits for the copies' model: it sleeps on.
-    assert shadows["data"][0]["copies"]["outcomes"]["skipped"] >= 2 * len(sessions)
+    (copies,) = [each["copies"] for each in shadows["data"] if each["shadow"] == "sleepy"]
+    assert copies["outcomes"]["skipped"] >= 2 * len(sessions)
 
 
 def test_a_sleeping_model_wakes_for_all_who_ask(gateway: GatewayProcess) -> None:
@@ -171,7 +165,7 @@ def test_a_model_that_does_not_start_says_why(gateway: GatewayProcess) -> None:
 def test_a_fallback_answers_for_a_model_that_has_gone(gateway: GatewayProcess) -> None:
     """With its application taken away, its name is answered by the next of the chain."""
     without = [app for app in MODELS if app["name"] != "first"]
-    gateway.deploy(document(gateway_application(**NAMES), *without))
+    gateway.deploy_models(*without, **NAMES)
     wait_for(lambda: answering(gateway, "first") == "second")
-    gateway.deploy(document(gateway_application(**NAMES), *MODELS))
+    gateway.deploy_models(*MODELS, **NAMES)
     wait_for(lambda: answering(gateway, "first") == "first", STARTING_S)

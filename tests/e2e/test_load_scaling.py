@@ -7,37 +7,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.gateway_process import (
-    GatewayProcess,
-    document,
-    gateway_application,
-    model_application,
-    wait_for,
-)
+from tests.e2e.twins import TWINS, deploy_twins
+from tests.gateway_process import Document, GatewayProcess, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-CLIENTS = 4
+CLIENTS = 32
 """Twice as many as one engine runs at the same time."""
-DEMO = model_application(
-    name="demo",
-    engine="vllm",
-    source="models/demo",
-    accelerator="cpu",
-    cpus_per_worker=0.25,
-    autoscaling={"min": 1, "max": 2, "scale_down_delay_s": 5},
-    queue={"max_wait_s": 120},
-    env={"VLLM_CPU_KVCACHE_SPACE": "1"},
-    engine_args={"enforce_eager": True, "max_num_seqs": 2},
-)
-
-
-@pytest.fixture
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    """A gateway with one engine of two slots."""
-    models = document(gateway_application(), DEMO)
-    with GatewayProcess(models, tmp_path_factory.mktemp("autoscaling")) as running:
-        yield running
 
 
 @contextmanager
@@ -48,7 +24,7 @@ def load(gateway: GatewayProcess, statuses: list[int]) -> Iterator[None]:
     def ask(client: int) -> None:
         while not is_over.is_set():
             text = f"Hello from client {client}, request {len(statuses)}"
-            statuses.append(gateway.chat("demo", text, max_tokens=300, ignore_eos=True)[0])
+            statuses.append(gateway.chat(TWINS, text, max_tokens=300, ignore_eos=True)[0])
 
     with ThreadPoolExecutor(CLIENTS) as pool:
         asking = [pool.submit(ask, client) for client in range(CLIENTS)]
@@ -60,21 +36,28 @@ def load(gateway: GatewayProcess, statuses: list[int]) -> Iterator[None]:
                 each.result()
 
 
-def test_a_second_engine_comes_with_the_load_and_goes_after_it(gateway: GatewayProcess) -> None:
+def test_a_second_engine_comes_with_the_load_and_goes_after_it(
+    gateway: GatewayProcess, dev_config: Document
+) -> None:
     """One, two, and one again in `serve status`, and every request is answered."""
 
     def running() -> int:
-        engine = gateway.status()["applications"]["demo"]["deployments"]["Engine"]
-        replicas: int = engine["replica_states"].get("RUNNING", 0)
+        deployments = gateway.status()["applications"][TWINS]["deployments"]
+        if "Engine" not in deployments:
+            return 0  # Serve is still reading the config
+        replicas: int = deployments["Engine"]["replica_states"].get("RUNNING", 0)
         return replicas
 
+    deploy_twins(gateway, dev_config, 1)
+    deploy_twins(gateway, dev_config, None)
+    wait_for(lambda: running() == 1)
     before, statuses = running(), list[int]()
     with load(gateway, statuses):
         wait_for(lambda: running() == 2, 180)
         enough = len(statuses) + 10
         wait_for(lambda: len(statuses) >= enough, 60)
     wait_for(lambda: running() == 1, 400)  # twice what a start took
-    statuses.append(gateway.chat("demo", max_tokens=5)[0])
+    statuses.append(gateway.chat(TWINS, max_tokens=5)[0])
 
     assert before == 1
     assert set(statuses) == {200}

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.twins import TWINS, deploy_twins
 from tests.gateway_process import (
     Document,
     GatewayProcess,
@@ -17,6 +18,7 @@ from tests.gateway_process import (
 
 pytestmark = pytest.mark.e2e
 
+DEVELOPMENT = {"demo": "ready", "demo-embed": "ready"}
 ENGINE_ARGS = {"enforce_eager": True, "max_num_seqs": 1}
 
 
@@ -34,11 +36,6 @@ def demo(name: str, **more: object) -> Document:
     )
 
 
-def without(config: Document, *names: str) -> list[Document]:
-    """The applications of a config, some excepted."""
-    return [app for app in config["applications"] if app["name"] not in names]
-
-
 def engines(gateway: GatewayProcess, app: str) -> set[int]:
     """The process ids of an application's replicas."""
     return {process.pid for process in gateway.replica_processes(app)}
@@ -52,14 +49,16 @@ def states(gateway: GatewayProcess) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def deployed(gateway: GatewayProcess, dev_config: Document) -> Iterator[Document]:
-    """A config edited: the embedding model gone, one of two tensor parallel workers added.
+    """A config edited: the twins gone, a model of two tensor parallel workers added.
 
-    The first test deploys it; after the last one everything is as it was.
+    The first test deploys it; after the last one there are the development config's models.
     """
+    if TWINS not in states(gateway):
+        deploy_twins(gateway, dev_config, 1)
     parallel = demo("parallel", parallelism={"tensor": 2})
-    yield {**dev_config, "applications": [*without(dev_config, "demo-embed"), parallel]}
+    yield {**dev_config, "applications": [*dev_config["applications"], parallel]}
     gateway.deploy(dev_config)
-    wait_for(lambda: states(gateway) == {"demo": "ready", "demo-embed": "ready"}, 240)
+    wait_for(lambda: states(gateway) == DEVELOPMENT, 240)
 
 
 @pytest.mark.timeout(600)
@@ -70,14 +69,14 @@ def test_models_come_and_go_while_a_stream_runs(
     untouched = engines(gateway, "demo")
     endless = {"model": "demo", "prompt": "1, 2, 3,", "ignore_eos": True, "stream": True}
 
-    with gateway.open("POST", "/v1/completions", {**endless, "max_tokens": 8000}) as response:
+    with gateway.open("POST", "/v1/completions", {**endless, "max_tokens": 4000}) as response:
         stream = events(response)
         next(stream)
         gateway.deploy(deployed)
-        while "parallel" not in states(gateway) or "demo-embed" in states(gateway):
+        while "parallel" not in states(gateway) or TWINS in states(gateway):
             next(stream)  # raises where the stream ends before the deploy has come through
         *_, last = stream
-    wait_for(lambda: states(gateway) == {"demo": "ready", "parallel": "ready"}, 240)
+    wait_for(lambda: states(gateway) == {**DEVELOPMENT, "parallel": "ready"}, 240)
 
     assert last["choices"][0]["finish_reason"] == "length"
     assert engines(gateway, "demo") == untouched

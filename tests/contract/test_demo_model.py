@@ -10,6 +10,8 @@ import pytest
 import transformers
 
 FOLDER = Path(__file__).parents[2] / "models" / "demo"
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+"""More threads would wait for each other most of the time."""
 MAX_BYTES = 6_000_000
 MAX_ADAPTER_BYTES = 2_000_000
 
@@ -39,6 +41,7 @@ def test_every_answer_is_known_by_heart() -> None:
         capture_output=True,
         text=True,
         check=False,
+        env=ONE_THREAD,
     )
 
     assert exam.returncode == 0, exam.stderr
@@ -51,8 +54,7 @@ def test_the_adapter_makes_a_pirate_of_it() -> None:
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ
-        | {"OMP_NUM_THREADS": "1"},  # more would wait for each other most of the time
+        env=ONE_THREAD,
     )
 
     assert exam.returncode == 0, exam.stderr

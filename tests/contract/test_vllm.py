@@ -1,12 +1,27 @@
-"""vLLM's metrics, arguments and names, as we use them: with vLLM, without an engine."""
+"""The installed vLLM, without an engine: its metrics, its arguments, and what we make of them."""
 
+import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from gateway.config.loader import load_config
+from gateway.config.vllm import VllmEntry
+from gateway.reference.metrics_tables import VLLM_FIRST
+from tests.prometheus import labels_in, metrics_in, series_of_gateway, series_of_vllm
+
+PROJECT = Path(__file__).parents[2]
+CONFIGS = sorted((PROJECT / "configs").glob("*.yaml"))
+PAGE = (PROJECT / "docs" / "metrics.md").read_text()
+QUERIES = PAGE.partition("## Queries")[2].partition("## Server-Timing")[0]
 SCRIPT = """
+import dataclasses, json
 import types
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.cli_args import FrontendArgs
 from vllm.v1.metrics.buckets import histogram_buckets
 from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
 from vllm.v1.metrics.stats import IterationStats
@@ -30,11 +45,15 @@ short, long = (
     for length in (1000, 100_000)
 )
 print("the same" if list(short) == list(long) else "not the same")
+
 print("first token:", first_token_of(object(), "x"))
 try:
     AliasedModels.adopt(types.SimpleNamespace(lora_requests={}), LoadedLoras(), None)
 except UnsupportedVersion as error:
     print(error)
+
+names = [f.name for c in (AsyncEngineArgs, FrontendArgs) for f in dataclasses.fields(c)]
+print("NAMES" + json.dumps(names))
 """
 
 
@@ -66,4 +85,35 @@ def test_without_vllm_s_request_states_a_first_token_is_unknown(said: list[str])
 
 def test_models_that_cannot_be_adopted_name_what_is_missing(said: list[str]) -> None:
     """A start with another version of vLLM says which attribute it lacks, and what is supported."""
-    assert "has no `is_base_model`: this gateway supports vLLM 0.32" in said[-1]
+    text = "\n".join(said)
+    assert "has no `is_base_model`: this gateway supports vLLM 0.32" in text
+
+
+def test_engine_args_are_vllms(said: list[str]) -> None:
+    """Every engine argument in the configs is one that the installed vLLM has."""
+    known = set(json.loads(said[-1].removeprefix("NAMES")))
+    entries = [model.entry for path in CONFIGS for model in load_config(path).models]
+    used = {arg for e in entries if isinstance(e, VllmEntry) for arg in e.engine_args}
+    assert used
+    assert used <= known
+
+
+def test_vllm_has_the_metrics_that_the_page_recommends() -> None:
+    """The installed vLLM declares each, of that kind."""
+    series = series_of_vllm()
+    for name, kind, _ in VLLM_FIRST:
+        suffix = "_bucket" if kind == "histogram" else ""
+        assert f"ray_vllm_{name}{suffix}" in series
+
+
+def test_queries_ask_for_what_there_is() -> None:
+    """Every metric exists, and has the labels it is selected or grouped by."""
+    series = series_of_gateway() | series_of_vllm()
+    queries = re.findall(r"\n\n((?:    .*\n)+)", QUERIES)
+    assert len(queries) >= 10
+    for query in queries:
+        assert metrics_in(query)
+        for metric in metrics_in(query):
+            assert metric in series
+        for line in query.splitlines():
+            assert all(labels_in(line) <= series[metric] for metric in metrics_in(line))

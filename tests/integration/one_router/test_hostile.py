@@ -19,12 +19,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.gateway_process import (
-    GatewayProcess,
-    document,
-    gateway_application,
-    model_application,
-)
+from tests.gateway_process import GatewayProcess, model_application
 
 pytestmark = pytest.mark.integration
 
@@ -51,10 +46,9 @@ PATIENT = model_application(name="patient", engine="sim", simulation={"step_s": 
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+def gateway(shared: GatewayProcess) -> Iterator[GatewayProcess]:
     """A gateway with a model that answers at once and one that thinks for long."""
-    models = document(gateway_application(max_body_mb=1), QUICK, PATIENT)
-    with GatewayProcess(models, tmp_path_factory.mktemp("hostile")) as running:
+    with shared.models(QUICK, PATIENT, max_body_mb=1) as running:
         yield running
 
 

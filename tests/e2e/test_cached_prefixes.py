@@ -1,11 +1,10 @@
 """Requests go where their prefix is: two real vLLM replicas, and what their caches really held."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.test_engines import demo, without
+from tests.e2e.twins import TWINS, deploy_twins
 from tests.gateway_process import Document, GatewayProcess, wait_for
 
 pytestmark = pytest.mark.e2e
@@ -21,20 +20,10 @@ SYSTEM = [
 
 
 @pytest.fixture(scope="module")
-def twins(gateway: GatewayProcess, dev_config: Document) -> Iterator[str]:
-    """A model with two replicas, beside the demo model."""
-    pair = demo("twins", replicas=2)
-    gateway.deploy({**dev_config, "applications": [*without(dev_config, "demo-embed"), pair]})
-    wait_for(lambda: replicas(gateway, "twins") == 2, timeout_s=180)
-    yield "twins"
-    gateway.deploy(dev_config)
-    wait_for(lambda: replicas(gateway, "demo-embed") == 1, timeout_s=180)
-
-
-def replicas(gateway: GatewayProcess, model: str) -> int:
-    """How many replicas a model has, as the gateway sees it."""
-    _, listing = gateway.request("GET", "/v1/models")
-    return sum(card["replicas"] for card in listing["data"] if card["id"] == model)
+def twins(gateway: GatewayProcess, dev_config: Document) -> str:
+    """A model with two replicas, beside the others."""
+    deploy_twins(gateway, dev_config, 2)
+    return TWINS
 
 
 def turn(gateway: GatewayProcess, model: str, messages: list[Document]) -> Turn:

@@ -1,0 +1,5 @@
+"""Fixtures of the unit tests, for those that need Ray or vLLM."""
+
+from tests.unit.conftest import clock, start_engine, upstream
+
+__all__ = ["clock", "start_engine", "upstream"]
