@@ -170,7 +170,7 @@ def _gateway_address(http_options: dict[str, Any]) -> Address:
 
 def _watch(models: list[str], address: Address, stopped: threading.Event) -> int:
     """Print the progress of all applications; 0 once all models answer, 1 if one fails."""
-    progress = _Progress()
+    progress = _StartProgress()
     while not stopped.wait(POLL_S):
         applications = ray_serve.status().applications
         progress.show({name: o.status.lower() for name, o in applications.items()})
@@ -185,7 +185,7 @@ def _watch(models: list[str], address: Address, stopped: threading.Event) -> int
     return 1
 
 
-class _Progress:
+class _StartProgress:
     """Progress as printed so far."""
 
     def __init__(self) -> None:

@@ -35,7 +35,7 @@ def _env_name(name: str) -> str:
     return name
 
 
-class Entry(ServingOptions):
+class BaseEntry(ServingOptions):
     """Fields of every model entry, whatever its engine."""
 
     model_config = ConfigDict(extra="forbid")

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from gateway.config.entry import Entry
+from gateway.config.entry import BaseEntry
 from gateway.config.strict import Strict, field_error
 
 ACCELERATOR_TYPES = frozenset(
@@ -69,7 +69,7 @@ def _expanded(accelerator: object) -> object:
 Accelerator = Annotated[Gpu | Cpu, Field(discriminator="kind"), BeforeValidator(_expanded)]
 
 
-class PlacedEntry(Entry):
+class PlacedEntry(BaseEntry):
     """Entry whose engines reserve resources of the cluster."""
 
     parallelism: Parallelism = Parallelism()

@@ -21,7 +21,7 @@ _EMPTY = (ABSENT, msgspec.Raw(b"null"), msgspec.Raw(b"[]"))
 """The ways in which clients write fields that they do not use."""
 
 
-class _Message(msgspec.Struct):
+class _PromptMessage(msgspec.Struct):
     role: str = ""
     content: str | list[msgspec.Raw] | None = None
     name: msgspec.Raw = ABSENT
@@ -41,7 +41,7 @@ class _Part(msgspec.Struct):
 
 _content_decoder = msgspec.json.Decoder(str | list[msgspec.Raw])
 _list_decoder = msgspec.json.Decoder(list[msgspec.Raw])
-_message_decoder = msgspec.json.Decoder(_Message)
+_message_decoder = msgspec.json.Decoder(_PromptMessage)
 _part_decoder = msgspec.json.Decoder(_Part)
 
 

@@ -25,7 +25,7 @@ MAX_CORRECTION = 0.25
 
 
 @dataclass(slots=True)
-class _Entry:
+class _CachedKey:
     """One key in the cache."""
 
     tokens: float
@@ -73,7 +73,7 @@ class ShadowCache:
         self._capacity = capacity
         self._tokens = 0.0
         self._clock = 0
-        self._entries: dict[int, _Entry] = {}
+        self._entries: dict[int, _CachedKey] = {}
         """Least recently touched first."""
         self._added: dict[int, None] = {}
         self._evicted: dict[int, None] = {}
@@ -176,7 +176,7 @@ class ShadowCache:
             entry = entries.pop(key, None)
             if entry is None:
                 end_tokens = start_tokens + (position + 1) * per_key
-                entry = _Entry(end_tokens, max(per_key, MIN_KEY_TOKENS))
+                entry = _CachedKey(end_tokens, max(per_key, MIN_KEY_TOKENS))
                 self._tokens += entry.weight
                 if self._evicted.pop(key, key) is not None:
                     self._added[key] = None

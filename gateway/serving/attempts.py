@@ -24,7 +24,7 @@ from gateway.routing.target import Target
 from gateway.serving.failure_reporter import FailureReporter
 from gateway.serving.pool import ModelPools
 from gateway.serving.response_writer import ResponseWriter
-from gateway.serving.retry_policy import Failure, NextStep, Progress, RetryPolicy
+from gateway.serving.retry_policy import AttemptProgress, Failure, NextStep, RetryPolicy
 from gateway.serving.timing import CONNECT, ENGINE, QUEUE, ROUTE
 from gateway.telemetry import DISPATCH, Dispatch
 from gateway.upstream.engine_call import TOKENIZE, EngineCall, EngineClient
@@ -85,7 +85,7 @@ class Attempts:
         self._timing = writer.reply.timing
         self._replica: Replica | None = None
         self._tried: set[str] = set()
-        self._progress = Progress()
+        self._progress = AttemptProgress()
 
     async def run(self) -> None:
         """Have the request answered.

@@ -29,7 +29,7 @@ from gateway.serving.body import ClientDisconnected
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.fallback import FallbackChain
 from gateway.serving.timing import ENGINE, QUEUE, ROUTE
-from gateway.serving.tracing import RequestEnd, Trace, Tracer
+from gateway.serving.tracing import SpanEnd, Trace, Tracer
 from gateway.telemetry import Finished
 
 ANSWERED = "answered"
@@ -147,7 +147,7 @@ class RequestRecord:
         finally:
             if self._trace is not None:
                 requested = "" if chain is None else chain.requested_model
-                self._trace.end(RequestEnd(requested, model, outcome, status), self._reply)
+                self._trace.end(SpanEnd(requested, model, outcome, status), self._reply)
 
     def _observe(self, model: str, outcome: str) -> None:
         timing, recorder = self._reply.timing, self._recorder

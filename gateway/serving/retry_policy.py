@@ -42,7 +42,7 @@ class Failure:
 
 
 @dataclass(slots=True)
-class Progress:
+class AttemptProgress:
     """Attempts at one request so far, and what its client has been sent."""
 
     parts: int = 0
@@ -84,7 +84,7 @@ class RetryPolicy:
     max_deaths: int = 2
     """Replicas that may die under one request before it is taken to be the cause."""
 
-    def next(self, failure: Failure, progress: Progress, *, has_budget: bool) -> NextStep:
+    def next(self, failure: Failure, progress: AttemptProgress, *, has_budget: bool) -> NextStep:
         """The step after a failure, which `progress` counts already; pure.
 
         `has_budget`: whether the model's retry budget pays for another attempt.
@@ -96,6 +96,6 @@ class RetryPolicy:
             return NextStep.RESUME if can_resume else NextStep.GIVE_UP
         return NextStep.RETRY if failure.is_free or has_budget else NextStep.GIVE_UP
 
-    def is_final(self, progress: Progress) -> bool:
+    def is_final(self, progress: AttemptProgress) -> bool:
         """Whether the request is taken to be what replicas die of: nobody should retry it."""
         return progress.deaths >= self.max_deaths

@@ -134,7 +134,7 @@ class Tracer:
             logger.warning("the last traces could not be exported within %g s", CLOSE_S)
 
 
-class RequestEnd(NamedTuple):
+class SpanEnd(NamedTuple):
     """End of a request, as its span shows it."""
 
     requested_model: str
@@ -180,7 +180,7 @@ class Trace:
         self._tracer.propagator.inject(carrier, context=self._below)
         return untraced(headers) + [(n.encode(), v.encode()) for n, v in carrier.items()]
 
-    def end(self, end: RequestEnd, reply: ClientResponse) -> None:
+    def end(self, end: SpanEnd, reply: ClientResponse) -> None:
         """Write the spans of a request that has ended."""
         ended_ns = self._ns(reply.timing.now())
         if self._span.is_recording():
@@ -221,7 +221,7 @@ def _carrier(headers: Headers) -> dict[str, str]:
     return {name: value.decode("latin-1") for name, value in found.items()}
 
 
-def _attributes(end: RequestEnd, headers: Headers) -> dict[str, str | int]:
+def _attributes(end: SpanEnd, headers: Headers) -> dict[str, str | int]:
     found: dict[str, str | int] = {
         "gen_ai.request.model": end.requested_model[:MODEL_LIMIT],
         "gen_ai.response.model": end.model,

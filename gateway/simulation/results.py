@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from gateway.simulation.trace import BLOCK_TOKENS, Workload
-from gateway.simulation.virtual_engine import RequestOutcome
+from gateway.simulation.virtual_engine import SimulatedOutcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class PolicyResult:
     by the mean of all replicas; 1 is perfect."""
 
     @classmethod
-    def of(cls, policy: str, outcomes: Sequence[RequestOutcome], replicas: int) -> "PolicyResult":
+    def of(cls, policy: str, outcomes: Sequence[SimulatedOutcome], replicas: int) -> "PolicyResult":
         """Compute the figures from the outcomes of all requests, at least one."""
         ttft = sorted(o.first_token_s - o.request.arrived_s for o in outcomes)
         tpot = sorted(
@@ -77,7 +77,7 @@ def infinite_cache_hit_rate(workload: Workload) -> float:
     return cached / sum(request.prompt_tokens for request in workload.requests)
 
 
-def _imbalance(outcomes: Sequence[RequestOutcome], replicas: int) -> float:
+def _imbalance(outcomes: Sequence[SimulatedOutcome], replicas: int) -> float:
     computed = [0] * replicas
     for o in outcomes:
         new_tokens = o.request.prompt_tokens - o.cached_tokens

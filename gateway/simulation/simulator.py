@@ -25,18 +25,20 @@ from gateway.simulation.batching import BatchingReplica
 from gateway.simulation.settings import SimulationSettings
 from gateway.simulation.timeline import Timeline
 from gateway.simulation.trace import TraceRequest, Workload
-from gateway.simulation.virtual_engine import RequestOutcome, VirtualEngine, simulated_sequence
+from gateway.simulation.virtual_engine import SimulatedOutcome, VirtualEngine, simulated_sequence
 from gateway.telemetry import ReplicaMetadata, Update
 
 
-def simulate(workload: Workload, policy: str, settings: SimulationSettings) -> list[RequestOutcome]:
+def simulate(
+    workload: Workload, policy: str, settings: SimulationSettings
+) -> list[SimulatedOutcome]:
     """Send each request of a workload where `policy` chooses; return the outcomes in order.
 
     Raises:
         ConfigError: a request does not fit into a replica.
     """
     _check_sizes(workload, settings)
-    return _Simulation(policy, settings).run(workload)
+    return _FleetSimulation(policy, settings).run(workload)
 
 
 MODEL = "simulated"
@@ -44,7 +46,7 @@ COMMON_REQUEST = InferenceRequest(head=RequestHead(MODEL))
 """The part that all requests share: everything but their prompts."""
 
 
-class _Simulation:
+class _FleetSimulation:
     def __init__(self, policy: str, settings: SimulationSettings) -> None:
         self._timeline = Timeline()
         metadata = ReplicaMetadata(model=MODEL, host="", port=0, key="", facts=settings.facts)
@@ -63,9 +65,9 @@ class _Simulation:
         for name, engine in zip(names, self._engines, strict=True):
             self._publish(name, engine.tracker.snapshot())
 
-    def run(self, workload: Workload) -> list[RequestOutcome]:
+    def run(self, workload: Workload) -> list[SimulatedOutcome]:
         """Run until all requests have arrived and finished."""
-        outcomes: list[RequestOutcome] = []
+        outcomes: list[SimulatedOutcome] = []
         arrivals = zip(workload.requests, itertools.cycle(self._routers), strict=False)
 
         def schedule_next() -> None:
@@ -80,10 +82,10 @@ class _Simulation:
         self._timeline.run()
         return outcomes
 
-    def _send(self, request: TraceRequest, router: Scheduler) -> RequestOutcome:
+    def _send(self, request: TraceRequest, router: Scheduler) -> SimulatedOutcome:
         target = Target(COMMON_REQUEST, self._model, self._model.name, request.prompt)
         decision = router.choose(target)
-        outcome = RequestOutcome(request, self._positions[decision.replica.id])
+        outcome = SimulatedOutcome(request, self._positions[decision.replica.id])
         in_flight = contextlib.ExitStack()
         dispatch = in_flight.enter_context(router.sending(decision, target))
         self._engines[outcome.replica].submit(dispatch, outcome, in_flight.close)

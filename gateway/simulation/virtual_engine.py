@@ -20,7 +20,7 @@ UNLIMITED_STEPS = 1 << 30
 
 
 @dataclass(slots=True, eq=False)
-class RequestOutcome:
+class SimulatedOutcome:
     """Outcome of one request."""
 
     request: TraceRequest
@@ -32,7 +32,7 @@ class RequestOutcome:
 
 @dataclass(slots=True, eq=False)
 class _RunningRequest:
-    outcome: RequestOutcome
+    outcome: SimulatedOutcome
     tracked: TrackedRequest
     on_finished: Callable[[], None]
     scheduled_s: float = 0.0
@@ -60,7 +60,7 @@ class VirtualEngine:
         self.tracker = EngineTracker(settings.facts, timeline, lambda: len(self._queue))
 
     def submit(
-        self, dispatch: Dispatch, outcome: RequestOutcome, on_finished: Callable[[], None]
+        self, dispatch: Dispatch, outcome: SimulatedOutcome, on_finished: Callable[[], None]
     ) -> None:
         """Start a request; call `on_finished` at its last token."""
         sequence = simulated_sequence(outcome.request)

@@ -56,7 +56,7 @@ def _system(topic: str, seed: int, rng: random.Random) -> str:
     return f"House {seed} guides guests through {topic}. {' '.join(rules)}"
 
 
-class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
+class MeasuredRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request as the report keeps it."""
 
     ttft_s: float = 0
@@ -66,7 +66,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     failure: str = ""
 
     @classmethod
-    def of(cls, outcome: RequestOutcome) -> "RequestRecord":
+    def of(cls, outcome: RequestOutcome) -> "MeasuredRequest":
         """A request that was sent."""
         is_whole = outcome.is_answered and outcome.prompt_tokens and outcome.ttft_s is not None
         if not is_whole:
@@ -83,7 +83,7 @@ class RoundResult(msgspec.Struct, frozen=True):
     """All requests of one contender in one round."""
 
     elapsed_s: float
-    asked: list[RequestRecord]
+    asked: list[MeasuredRequest]
 
     def __str__(self) -> str:
         """The round in a few words."""
@@ -96,7 +96,7 @@ async def run_conversations(
 ) -> RoundResult:
     """Run all conversations, `concurrency` at a time."""
     waiting = iter(held)
-    requests: list[RequestRecord] = []
+    requests: list[MeasuredRequest] = []
     start_s = time.monotonic()
     async with Client(HOST, port, timeout_s=REQUEST_TIMEOUT_S) as client:
 
@@ -108,16 +108,16 @@ async def run_conversations(
     return RoundResult(time.monotonic() - start_s, requests)
 
 
-async def _run(client: Client, model: str, conversation: Conversation) -> list[RequestRecord]:
+async def _run(client: Client, model: str, conversation: Conversation) -> list[MeasuredRequest]:
     """One conversation; after a failure its other requests cannot be sent, and have failed too."""
     messages: list[Mapping[str, str]] = [{"role": "system", "content": conversation.system}]
-    found: list[RequestRecord] = []
+    found: list[MeasuredRequest] = []
     for question in conversation.questions:
         messages.append({"role": "user", "content": question})
         body = chat_body(model, messages, ANSWER_TOKENS, temperature=0, ignore_eos=True)
         outcome, text = await client.chat(client.encoded(CHAT_PATH, body))
-        found.append(RequestRecord.of(outcome))
+        found.append(MeasuredRequest.of(outcome))
         if found[-1].failure:
             break
         messages.append({"role": "assistant", "content": text})
-    return found + [RequestRecord(failure=NOT_SENT)] * (len(conversation.questions) - len(found))
+    return found + [MeasuredRequest(failure=NOT_SENT)] * (len(conversation.questions) - len(found))

@@ -9,7 +9,7 @@ import msgspec
 
 from loadtests.loadgen.connection import Connection, Response, http_post
 from loadtests.loadgen.outcome import RequestEnd, RequestOutcome, Status
-from loadtests.loadgen.sse import BrokenStream, ChatStream
+from loadtests.loadgen.sse import ChatStream, IncompleteStream
 
 CHAT_PATH = "/v1/chat/completions"
 
@@ -122,7 +122,7 @@ def chat_outcome(response: Response, due_s: float) -> tuple[RequestOutcome, str]
     if response.status == 200:
         try:
             read_chunks(stream, response)
-        except BrokenStream as error:
+        except IncompleteStream as error:
             end = RequestEnd(Status.FAILED, 200, str(error))
     else:
         end = RequestEnd.of_response(response.status, response.body)
@@ -147,7 +147,7 @@ def read_chunks(stream: ChatStream, response: Response) -> None:
     stream.require_end()
 
 
-class _Error(msgspec.Struct):
+class _ErrorReply(msgspec.Struct):
     message: str
     code: str
     type: str
@@ -155,7 +155,7 @@ class _Error(msgspec.Struct):
 
 
 class _Rejection(msgspec.Struct):
-    error: _Error
+    error: _ErrorReply
 
 
 def rejection_flaw(retry_after: str | None, body: bytes) -> str:

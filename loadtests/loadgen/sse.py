@@ -9,22 +9,22 @@ DONE = b"[DONE]"
 MAX_REASON_LENGTH = 160
 
 
-class BrokenStream(Exception):
+class IncompleteStream(Exception):
     """The stream is not the answer that was asked for; the message says why."""
 
 
-class PromptTokensDetails(msgspec.Struct):
+class CachedTokensDetails(msgspec.Struct):
     """OpenAI's `usage.prompt_tokens_details`."""
 
     cached_tokens: int | None = None
 
 
-class TokenUsage(msgspec.Struct):
+class ReportedUsage(msgspec.Struct):
     """OpenAI's `usage`."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    prompt_tokens_details: PromptTokensDetails | None = None
+    prompt_tokens_details: CachedTokensDetails | None = None
 
     @property
     def cached_tokens(self) -> int:
@@ -46,18 +46,18 @@ class _Choice(msgspec.Struct):
 
 class _Event(msgspec.Struct):
     choices: list[_Choice] = []
-    usage: TokenUsage | None = None
+    usage: ReportedUsage | None = None
     error: msgspec.Raw = msgspec.Raw(b"")
 
 
-class _Error(msgspec.Struct):
+class _ErrorEvent(msgspec.Struct):
     message: str = ""
     type: str | None = None
     code: str | int | None = None
 
 
-class _ErrorBody(msgspec.Struct):
-    error: _Error
+class _ErrorFields(msgspec.Struct):
+    error: _ErrorEvent
 
 
 _events = msgspec.json.Decoder(_Event)
@@ -67,7 +67,7 @@ class ChatStream:
     """What has arrived of a streamed chat; times are those of the caller's clock."""
 
     def __init__(self) -> None:
-        self.usage = TokenUsage()
+        self.usage = ReportedUsage()
         self.first_token_s: float | None = None
         self.last_token_s = 0.0
         self.is_done = False
@@ -103,9 +103,9 @@ class ChatStream:
         try:
             read = _events.decode(data)
         except msgspec.DecodeError as error:
-            raise BrokenStream(f"malformed event: {error}") from None
+            raise IncompleteStream(f"malformed event: {error}") from None
         if bytes(read.error) not in {b"", b"null"}:
-            raise BrokenStream(f"error event: {error_reason(data)}")
+            raise IncompleteStream(f"error event: {error_reason(data)}")
         for choice in read.choices:
             self._read_delta(choice.delta, now_s)
         self.usage = read.usage or self.usage
@@ -117,7 +117,7 @@ class ChatStream:
             BrokenStream: `[DONE]` has not arrived.
         """
         if not self.is_done:
-            raise BrokenStream("the stream ended without [DONE]")
+            raise IncompleteStream("the stream ended without [DONE]")
 
     def _read_delta(self, delta: _Delta, now_s: float) -> None:
         if delta.content:
@@ -130,7 +130,7 @@ class ChatStream:
 def error_reason(body: bytes) -> str:
     """An OpenAI error as one line; the beginning of anything else."""
     try:
-        error = msgspec.json.decode(body, type=_ErrorBody).error
+        error = msgspec.json.decode(body, type=_ErrorFields).error
     except msgspec.DecodeError:
         text = body.decode(errors="replace")
     else:

@@ -12,8 +12,8 @@ from geventhttpclient.response import HTTPSocketPoolResponse
 
 from loadtests.loadgen.client import CHAT_PATH
 from loadtests.loadgen.outcome import RequestEnd, RequestOutcome, Status
-from loadtests.loadgen.sse import BrokenStream, ChatStream
-from loadtests.workloads.turn import Message, Turn
+from loadtests.loadgen.sse import ChatStream, IncompleteStream
+from loadtests.workloads.turn import DialogueMessage, Turn
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 300.0
@@ -23,16 +23,16 @@ DEFAULT_RETRY_AFTER_S = 1.0
 MIN_RETRY_AFTER_S = 0.1
 
 
-class _StreamOptions(msgspec.Struct, frozen=True):
+class _UsageOptions(msgspec.Struct, frozen=True):
     include_usage: bool = True
 
 
 class _Body(msgspec.Struct, frozen=True, kw_only=True):
     model: str
-    messages: list[Message]
+    messages: list[DialogueMessage]
     max_tokens: int
     stream: bool = True
-    stream_options: _StreamOptions = _StreamOptions()
+    stream_options: _UsageOptions = _UsageOptions()
 
 
 class ChatReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,7 +92,7 @@ class ChatClient:
         stream, end, retry_after_s = ChatStream(), RequestEnd(Status.CUT), 0.0
         try:
             end, retry_after_s = self._exchange(model, turn, stream)
-        except BrokenStream as error:
+        except IncompleteStream as error:
             end = RequestEnd(Status.FAILED, 200, str(error))
         except (OSError, HTTPException) as error:
             end = RequestEnd.of_error(error)

@@ -17,10 +17,10 @@ from gateway.simulation.workloads import (
 from loadtests.workloads.sizes import Sizes
 from loadtests.workloads.texts import text_of, unique_text
 from loadtests.workloads.turn import (
+    DialogueMessage,
     ConversationSource,
     Function,
     History,
-    Message,
     Session,
     ToolCall,
     Turn,
@@ -62,13 +62,13 @@ class Chat:
         """One conversation, as long as there is room."""
         sizes = self.sizes
         system = text_of(f"{self.seed} system", sizes.shared_tokens(BLOCK_TOKENS))
-        history = History(sizes, Message("system", system))
+        history = History(sizes, DialogueMessage("system", system))
         said_tokens = sizes.tokens(rng, OPENING)
         while True:
-            history.add(Message("user", unique_text(rng, said_tokens)))
+            history.add(DialogueMessage("user", unique_text(rng, said_tokens)))
             answer_tokens = sizes.answer_tokens(rng, CHAT_PROFILE.answer_tokens)
             pause_s = sizes.pause_s(rng, CHAT_PROFILE.mean_pause_s, CHAT_PROFILE.min_pause_s)
-            history.add(Message("assistant", (yield history.turn(answer_tokens, pause_s))))
+            history.add(DialogueMessage("assistant", (yield history.turn(answer_tokens, pause_s))))
             said_tokens = sizes.tokens(rng, CHAT_PROFILE.added_tokens)
             if rng.random() >= CONTINUE_PROBABILITY or said_tokens > history.room_tokens:
                 return
@@ -86,9 +86,11 @@ class Agents:
         sizes = self.sizes
         kind = rng.randrange(AGENT_KINDS)
         shared_tokens = sizes.shared_tokens(INSTRUCTION_BLOCKS * BLOCK_TOKENS)
-        instructions = Message("system", text_of(f"{self.seed} agent {kind}", shared_tokens))
+        instructions = DialogueMessage(
+            "system", text_of(f"{self.seed} agent {kind}", shared_tokens)
+        )
         history = History(sizes, instructions)
-        history.add(Message("user", unique_text(rng, sizes.tokens(rng, TASK))))
+        history.add(DialogueMessage("user", unique_text(rng, sizes.tokens(rng, TASK))))
         for _ in range(rng.randint(*AGENT_TURNS)):
             answer_tokens = sizes.answer_tokens(rng, TOOL_USE_PROFILE.answer_tokens)
             pause_s = sizes.pause_s(
@@ -96,11 +98,13 @@ class Agents:
             )
             answer = yield history.turn(answer_tokens, pause_s)
             call = _tool_call(rng)
-            history.add(Message("assistant", answer, (call,)))
+            history.add(DialogueMessage("assistant", answer, (call,)))
             result_tokens = sizes.tokens(rng, TOOL_USE_PROFILE.added_tokens)
             if result_tokens > history.room_tokens:
                 return
-            history.add(Message("tool", unique_text(rng, result_tokens), tool_call_id=call.id))
+            history.add(
+                DialogueMessage("tool", unique_text(rng, result_tokens), tool_call_id=call.id)
+            )
 
 
 def _tool_call(rng: random.Random) -> ToolCall:
@@ -178,8 +182,8 @@ def _single(
     sizes: Sizes, rng: random.Random, answer: tuple[float, float, int], system: str, user: str
 ) -> Turn:
     """A conversation's only turn."""
-    history = History(sizes, *([Message("system", system)] if system else []))
-    history.add(Message("user", user))
+    history = History(sizes, *([DialogueMessage("system", system)] if system else []))
+    history.add(DialogueMessage("user", user))
     answer_tokens = sizes.answer_tokens(rng, answer)
     return history.turn(answer_tokens, sizes.pause_s(rng, MEAN_PAUSE_S))
 

@@ -15,7 +15,7 @@ from xxhash import xxh3_64_intdigest
 from gateway.simulation.trace import BLOCK_TOKENS, TraceRequest, Workload, read_trace
 from loadtests.workloads.sizes import Sizes
 from loadtests.workloads.texts import BYTES_PER_TOKEN, prompt_text
-from loadtests.workloads.turn import Message, Turn
+from loadtests.workloads.turn import DialogueMessage, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Replay:
             ]
             wanted_tokens = self.sizes.scaled(request.output_tokens)
             turn = Turn(
-                messages=(Message("user", content),),
+                messages=(DialogueMessage("user", content),),
                 answer_tokens=min(wanted_tokens, self.sizes.longest_answer_tokens),
             )
             yield request.arrived_s - requests[0].arrived_s, turn

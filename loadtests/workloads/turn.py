@@ -29,7 +29,7 @@ class ToolCall(msgspec.Struct, frozen=True):
     type: Literal["function"] = "function"
 
 
-class Message(msgspec.Struct, frozen=True, omit_defaults=True):
+class DialogueMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     """OpenAI's chat message."""
 
     role: str
@@ -42,7 +42,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
 class Turn:
     """A request: all messages so far, the answer's length limit, and the think time before it."""
 
-    messages: Sequence[Message]
+    messages: Sequence[DialogueMessage]
     answer_tokens: int
     pause_s: float = 0.0
     is_batch: bool = False
@@ -67,7 +67,7 @@ class ConversationSource(Protocol):
 class History:
     """Messages of a conversation so far, never longer than the longest prompt."""
 
-    def __init__(self, sizes: Sizes, *messages: Message) -> None:
+    def __init__(self, sizes: Sizes, *messages: DialogueMessage) -> None:
         self._max_bytes = sizes.longest_prompt_tokens * BYTES_PER_TOKEN
         self._messages = list(messages)
 
@@ -77,7 +77,7 @@ class History:
         used = sum(_size(message) for message in self._messages)
         return max(0, self._max_bytes - used) // BYTES_PER_TOKEN
 
-    def add(self, message: Message) -> None:
+    def add(self, message: DialogueMessage) -> None:
         """Append a message, cut to the room that is left."""
         content = message.content[: self.room_tokens * BYTES_PER_TOKEN]
         self._messages.append(msgspec.structs.replace(message, content=content))
@@ -87,6 +87,6 @@ class History:
         return Turn(messages=(*self._messages,), answer_tokens=answer_tokens, pause_s=pause_s)
 
 
-def _size(message: Message) -> int:
+def _size(message: DialogueMessage) -> int:
     calls = [len(call.function.name + call.function.arguments) for call in message.tool_calls]
     return len(message.content) + sum(calls) + FRAME_BYTES * (1 + len(calls))

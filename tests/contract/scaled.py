@@ -16,7 +16,7 @@ from gateway.simulation.batching import EngineProfile
 from gateway.simulation.settings import SimulationSettings
 from gateway.simulation.timeline import Timeline
 from gateway.simulation.trace import TraceRequest, trace_request
-from gateway.simulation.virtual_engine import RequestOutcome, VirtualEngine
+from gateway.simulation.virtual_engine import SimulatedOutcome, VirtualEngine
 from gateway.telemetry import Demand, Dispatch
 
 FIGURES = EngineProfile(
@@ -151,7 +151,7 @@ class ScaledModel:
         now_s = self._timeline()
         request: TraceRequest = trace_request(now_s, want.prompt_tokens, want.output_tokens, ids)
         dispatch = Dispatch(id=self._serial, is_batch=want.is_batch)
-        replica.engine.submit(dispatch, RequestOutcome(request, 0), lambda: None)
+        replica.engine.submit(dispatch, SimulatedOutcome(request, 0), lambda: None)
 
     def _release(self, replica: _Replica) -> None:
         while replica.held and replica.has_room(is_batch=replica.held[0].is_batch):

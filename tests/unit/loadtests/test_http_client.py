@@ -15,14 +15,14 @@ import pytest
 
 from loadtests.loadgen.outcome import RequestOutcome, Status
 from loadtests.locust_users.http_client import ChatClient, ChatReply
-from loadtests.workloads.turn import Function, Message, ToolCall, Turn
+from loadtests.workloads.turn import DialogueMessage, Function, ToolCall, Turn
 from tests.http_server import Handler, serving
 
 TURN = Turn(
     messages=(
-        Message("user", "What is the weather like?"),
-        Message("assistant", "", (ToolCall("call_1", Function("look", '{"at": "sky"}')),)),
-        Message("tool", "blue", tool_call_id="call_1"),
+        DialogueMessage("user", "What is the weather like?"),
+        DialogueMessage("assistant", "", (ToolCall("call_1", Function("look", '{"at": "sky"}')),)),
+        DialogueMessage("tool", "blue", tool_call_id="call_1"),
     ),
     answer_tokens=7,
     is_batch=True,

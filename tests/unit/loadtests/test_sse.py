@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from loadtests.loadgen.sse import BrokenStream, ChatStream, error_reason
+from loadtests.loadgen.sse import ChatStream, IncompleteStream, error_reason
 
 
 def event(document: object) -> bytes:
@@ -65,7 +65,7 @@ def test_usage_may_be_missing_or_shorter() -> None:
     stream.read(event({"choices": [], "usage": usage}), 9.0)
     assert stream.itl_s is None
     assert stream.usage.cached_tokens == 0
-    with pytest.raises(BrokenStream, match=r"without \[DONE\]"):
+    with pytest.raises(IncompleteStream, match=r"without \[DONE\]"):
         stream.require_end()
 
 
@@ -78,7 +78,7 @@ def test_usage_may_be_missing_or_shorter() -> None:
 )
 def test_an_error_event_or_half_an_event_breaks_a_stream(broken: bytes, reason: str) -> None:
     """The reason is kept."""
-    with pytest.raises(BrokenStream, match=reason):
+    with pytest.raises(IncompleteStream, match=reason):
         read(chunk(content="a"), broken)
 
 

@@ -13,7 +13,7 @@ from loadtests.comparison.shared import Machine
 from loadtests.comparison.vllm import PREFIX_ROUTER, ConversationRounds, gateway_entry, ray_variants
 from loadtests.comparison.vllm_conversations import (
     NOT_SENT,
-    RequestRecord,
+    MeasuredRequest,
     RoundResult,
     conversations,
     run_conversations,
@@ -44,9 +44,9 @@ def test_rounds_share_no_prefix() -> None:
     assert common < 16
 
 
-def request(ttft_s: float, cached_tokens: int) -> RequestRecord:
+def request(ttft_s: float, cached_tokens: int) -> MeasuredRequest:
     """An answered request with a prompt of 100 tokens."""
-    return RequestRecord(
+    return MeasuredRequest(
         ttft_s=ttft_s, e2e_s=2 * ttft_s, prompt_tokens=100, cached_tokens=cached_tokens
     )
 
@@ -54,14 +54,14 @@ def request(ttft_s: float, cached_tokens: int) -> RequestRecord:
 def test_failures_count_as_nothing_else() -> None:
     """Not as fast requests, not as misses; a round in which all failed has figures of zero."""
     figures = Figures.of(
-        RoundResult(2.0, [request(0.1, 80), request(0.3, 0), RequestRecord(failure="x")])
+        RoundResult(2.0, [request(0.1, 80), request(0.3, 0), MeasuredRequest(failure="x")])
     )
     assert figures.requests_per_s == 1
     assert figures.hit_rate == pytest.approx(0.4)
     assert figures.e2e_mean_ms == pytest.approx(400)
     assert (figures.failures, figures.asked) == (1, 3)
 
-    nothing = Figures.of(RoundResult(2.0, [RequestRecord(failure="500: no")]))
+    nothing = Figures.of(RoundResult(2.0, [MeasuredRequest(failure="500: no")]))
     assert (nothing.requests_per_s, nothing.ttft_p50_ms, nothing.failures) == (0, 0, 1)
     assert faster([nothing], [nothing]).median == 0
 
@@ -70,8 +70,8 @@ def test_failures_are_listed_with_their_reasons() -> None:
     """The most frequent first; contenders without failures are left out."""
     broken = [
         request(0.1, 0),
-        *[RequestRecord(failure="500: no")] * 2,
-        RequestRecord(failure=NOT_SENT),
+        *[MeasuredRequest(failure="500: no")] * 2,
+        MeasuredRequest(failure=NOT_SENT),
     ]
     good = [RoundResult(1.0, [request(0.1, 0)])]
     block = {"gateway": good, "ray-serve-llm": [RoundResult(1.0, broken)]}
@@ -125,7 +125,7 @@ def test_a_contender_that_fails_ends_the_block(engine: LoadTarget, broken: str) 
 def test_the_table_has_ratios_failures_and_the_missing() -> None:
     """For a pair that took turns; reports of earlier runs can be read."""
     ours = RoundResult(1.0, [request(0.1, 50)])
-    theirs = RoundResult(1.0, [request(0.25, 50), RequestRecord(failure="500: [no]")])
+    theirs = RoundResult(1.0, [request(0.25, 50), MeasuredRequest(failure="500: [no]")])
     report = VllmReport(
         machine=MACHINE,
         workload="few conversations",

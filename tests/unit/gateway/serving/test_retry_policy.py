@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.errors import Reason
-from gateway.serving.retry_policy import FREE, Failure, NextStep, Progress, RetryPolicy
+from gateway.serving.retry_policy import FREE, AttemptProgress, Failure, NextStep, RetryPolicy
 
 POLICY = RetryPolicy(max_retries=2, max_resumes=3, max_deaths=2)
 COSTLY = Failure(Reason.ANSWERED_5XX)
@@ -15,33 +15,33 @@ RETRY, RESUME, GIVE_UP = NextStep.RETRY, NextStep.RESUME, NextStep.GIVE_UP
     ("failure", "progress", "has_budget", "step"),
     [
         # before the client has been sent anything: within retries and budget
-        (COSTLY, Progress(), True, RETRY),
-        (COSTLY, Progress(), False, GIVE_UP),
-        (COSTLY, Progress(retries=1), True, RETRY),
-        (COSTLY, Progress(retries=2), True, GIVE_UP),
+        (COSTLY, AttemptProgress(), True, RETRY),
+        (COSTLY, AttemptProgress(), False, GIVE_UP),
+        (COSTLY, AttemptProgress(retries=1), True, RETRY),
+        (COSTLY, AttemptProgress(retries=2), True, GIVE_UP),
         # no engine works on for these: they cost no budget
-        (Failure(Reason.UNREACHABLE), Progress(), False, RETRY),
-        (Failure(Reason.DRAINING), Progress(), False, RETRY),
-        (Failure(Reason.STUCK), Progress(retries=1), False, RETRY),
-        (Failure(Reason.STUCK), Progress(retries=2), False, GIVE_UP),
-        (DIED, Progress(deaths=1), False, RETRY),
+        (Failure(Reason.UNREACHABLE), AttemptProgress(), False, RETRY),
+        (Failure(Reason.DRAINING), AttemptProgress(), False, RETRY),
+        (Failure(Reason.STUCK), AttemptProgress(retries=1), False, RETRY),
+        (Failure(Reason.STUCK), AttemptProgress(retries=2), False, GIVE_UP),
+        (DIED, AttemptProgress(deaths=1), False, RETRY),
         # a request under which replicas die gets no third
-        (DIED, Progress(deaths=2), True, GIVE_UP),
-        (DIED, Progress(parts=5, is_resumable=True, deaths=2), True, GIVE_UP),
+        (DIED, AttemptProgress(deaths=2), True, GIVE_UP),
+        (DIED, AttemptProgress(parts=5, is_resumable=True, deaths=2), True, GIVE_UP),
         # an answer that is no stream can be neither taken back nor carried on
-        (COSTLY, Progress(is_committed=True), True, GIVE_UP),
-        (DIED, Progress(is_committed=True), True, GIVE_UP),
+        (COSTLY, AttemptProgress(is_committed=True), True, GIVE_UP),
+        (DIED, AttemptProgress(is_committed=True), True, GIVE_UP),
         # a stream that has begun is resumed, whatever the budget, where it may be
-        (COSTLY, Progress(parts=5, is_resumable=True), False, RESUME),
-        (DIED, Progress(parts=5, is_resumable=True, retries=1), False, RESUME),
-        (DIED, Progress(parts=5, is_resumable=True, retries=2), True, GIVE_UP),
-        (DIED, Progress(parts=5, is_resumable=True, resumes=2), True, RESUME),
-        (DIED, Progress(parts=5, is_resumable=True, resumes=3), True, GIVE_UP),
-        (COSTLY, Progress(parts=5), True, GIVE_UP),
+        (COSTLY, AttemptProgress(parts=5, is_resumable=True), False, RESUME),
+        (DIED, AttemptProgress(parts=5, is_resumable=True, retries=1), False, RESUME),
+        (DIED, AttemptProgress(parts=5, is_resumable=True, retries=2), True, GIVE_UP),
+        (DIED, AttemptProgress(parts=5, is_resumable=True, resumes=2), True, RESUME),
+        (DIED, AttemptProgress(parts=5, is_resumable=True, resumes=3), True, GIVE_UP),
+        (COSTLY, AttemptProgress(parts=5), True, GIVE_UP),
     ],
 )
 def test_the_next_step_follows_from_failure_progress_and_budget(
-    failure: Failure, progress: Progress, has_budget: bool, step: NextStep
+    failure: Failure, progress: AttemptProgress, has_budget: bool, step: NextStep
 ) -> None:
     """One row for each rule."""
     assert POLICY.next(failure, progress, has_budget=has_budget) is step
@@ -55,7 +55,7 @@ def test_only_failures_after_which_an_engine_works_on_cost_a_retry() -> None:
 
 def test_progress_starts_retries_and_deaths_anew() -> None:
     """But not the number of resumes, which bounds the whole stream."""
-    progress = Progress()
+    progress = AttemptProgress()
     progress.record_failure(DIED, parts=3, is_committed=False, is_resumable=True)
     progress.record_step(RESUME)
     before = (progress.retries, progress.deaths, progress.resumes)
@@ -71,4 +71,4 @@ def test_progress_starts_retries_and_deaths_anew() -> None:
 @pytest.mark.parametrize(("deaths", "is_final"), [(0, False), (1, False), (2, True)])
 def test_a_request_that_kills_replicas_is_final(deaths: int, is_final: bool) -> None:
     """Its client is told not to retry it."""
-    assert POLICY.is_final(Progress(deaths=deaths)) is is_final
+    assert POLICY.is_final(AttemptProgress(deaths=deaths)) is is_final

@@ -22,7 +22,7 @@ from gateway.simulation.settings import SimulationSettings
 from gateway.simulation.simulator import simulate
 from gateway.simulation.timeline import Timeline
 from gateway.simulation.trace import BLOCK_TOKENS, TraceRequest, Workload, trace_request
-from gateway.simulation.virtual_engine import RequestOutcome
+from gateway.simulation.virtual_engine import SimulatedOutcome
 from gateway.simulation.workloads import generate_workload
 
 ROOT = Path(__file__).parents[4]
@@ -175,10 +175,10 @@ def test_infinite_cache_hit_rate_equals_comparing_all_prompts(
 def test_figures_are_computed_from_outcomes() -> None:
     """The figures of two requests are easily checked."""
     outcomes = [
-        RequestOutcome(
+        SimulatedOutcome(
             trace_request(0.0, 1000, 11, [1, 2]), 0, 512, first_token_s=1.0, finished_s=3.0
         ),
-        RequestOutcome(
+        SimulatedOutcome(
             trace_request(5.0, 1000, 1, [1, 2]), 1, 0, first_token_s=8.0, finished_s=8.0
         ),
     ]
