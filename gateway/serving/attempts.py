@@ -80,7 +80,8 @@ class Attempts:
         self._starting_s = cold_start_s or 0.0
         """How long the request has waited for the model to start."""
         self._queued_s = 0.0
-        """How long it has waited for a replica, in all attempts."""
+        """How long it has waited for a replica; as the time above, in all attempts since one
+        brought its client anything new."""
         self._failures = FailureReporter(target, self._pool.scheduler, context.faults)
         self._timing = writer.reply.timing
         self._replica: Replica | None = None
@@ -167,14 +168,18 @@ class Attempts:
     async def _wait_for_successor(self) -> None:
         """Wait for a replica that has not been tried, as long as the request may wait.
 
+        Batch requests wait no longer than interactive ones: a successor comes soon or not at all.
+
         Raises:
             ModelUnavailable: none has come.
         """
         model, timing = self._target.model, self._timing
+        max_wait_s = self._pool.admission.max_wait_s(self._admission_request())
+        end_s = timing.now() + min(max_wait_s, model.options.queue.max_wait_s)
         while all(replica in self._tried for replica in model.replicas):
             if not model.replicas:
                 await self._wait_for_start()
-            elif self._queued_s >= model.options.queue.max_wait_s:
+            elif timing.now() >= end_s:
                 message = f"The model `{model.name}` has lost its engine; another one has to start."
                 raise ModelUnavailable(message, model.start_s)
             else:
@@ -217,6 +222,8 @@ class Attempts:
 
     def _next_step(self, failure: Failure) -> NextStep:
         writer, progress = self._writer, self._progress
+        if writer.parts > progress.parts:
+            self._queued_s = self._starting_s = 0.0  # its waits have brought the client something
         progress.record_failure(
             failure,
             writer.parts,
