@@ -61,11 +61,13 @@ def parse_request(  # noqa: PLR0913 - one for each source of a request
     headers: Headers,
     request_id: bytes,
     tenant: Tenant = ANONYMOUS,
+    is_batch: bool = False,
     arrived_s: float = 0.0,
 ) -> InferenceRequest:
     """Parse a request to `path`, one of `gateway.request.routes`.
 
-    `fields`: the client's headers by name. `headers`: those that engines may get.
+    `fields`: the client's headers by name. `headers`: those that engines may get. `is_batch`: its
+    priority, which is known before its body (`parse_is_batch`).
 
     Raises:
         InvalidRequest: its body or one of its headers is wrong.
@@ -79,9 +81,9 @@ def parse_request(  # noqa: PLR0913 - one for each source of a request
         tenant=tenant,
         session=fields.get(SESSION, b"")[:SESSION_LIMIT],
         is_explained=fields.get(EXPLAIN) == b"1",
-        is_batch=is_batch(fields),
-        is_resumable=is_resumable(fields),
-        timeout_s=timeout_s(fields),
+        is_batch=is_batch,
+        is_resumable=parse_is_resumable(fields),
+        timeout_s=parse_timeout_s(fields),
         arrived_s=arrived_s,
     )
 
@@ -91,7 +93,7 @@ def asks_for_batch(headers: Mapping[bytes, bytes]) -> bool:
     return PRIORITY in headers and _BATCH.get(headers[PRIORITY].strip().lower(), False)
 
 
-def is_batch(headers: Mapping[bytes, bytes]) -> bool:
+def parse_is_batch(headers: Mapping[bytes, bytes]) -> bool:
     """Whether the request may wait for all interactive ones.
 
     Raises:
@@ -100,7 +102,7 @@ def is_batch(headers: Mapping[bytes, bytes]) -> bool:
     return PRIORITY in headers and _choice(headers[PRIORITY], _BATCH, PRIORITY)
 
 
-def is_resumable(headers: Mapping[bytes, bytes]) -> bool:
+def parse_is_resumable(headers: Mapping[bytes, bytes]) -> bool:
     """Whether the stream may be resumed on another replica.
 
     Raises:
@@ -109,7 +111,7 @@ def is_resumable(headers: Mapping[bytes, bytes]) -> bool:
     return RESUME not in headers or _choice(headers[RESUME], _RESUME, RESUME)
 
 
-def timeout_s(headers: Mapping[bytes, bytes]) -> float | None:
+def parse_timeout_s(headers: Mapping[bytes, bytes]) -> float | None:
     """How long the client waits for the answer; None if it does not say.
 
     Raises:

@@ -1,11 +1,15 @@
 """Handler of all inference routes; pure ASGI, because every request pays for it."""
 
 import asyncio
-from collections.abc import Mapping
 
 from gateway.asgi import Receive, Scope
 from gateway.errors import MethodNotAllowed
-from gateway.request.inference_request import InferenceRequest, asks_for_batch, parse_request
+from gateway.request.inference_request import (
+    InferenceRequest,
+    asks_for_batch,
+    parse_is_batch,
+    parse_request,
+)
 from gateway.serving.attempts import RouterContext
 from gateway.serving.body import read_body
 from gateway.serving.client_identity import tenant_of
@@ -59,8 +63,10 @@ class InferenceHandler:
         )
         with record:
             arrived_s = asyncio.get_running_loop().time()
+            is_batch = parse_is_batch(fields)  # a wrong priority is rejected before the body comes
             with reply.timing.step(RECEIVE):
-                body = await self._read(receive, fields)
+                max_body_mb = self._live_config.config.max_body_mb
+                body = await read_body(receive, fields.get(b"content-length"), max_body_mb)
             request = parse_request(
                 scope["path"],
                 body,
@@ -68,16 +74,13 @@ class InferenceHandler:
                 headers=record.headers,
                 request_id=request_id,
                 tenant=tenant,
+                is_batch=is_batch,
                 arrived_s=arrived_s,
             )
             chain = self._resolve(request, reply)
             record.answered_by(chain)
             async with UntilDisconnect(receive, reply):
                 await chain.run()
-
-    async def _read(self, receive: Receive, fields: Mapping[bytes, bytes]) -> bytes:
-        max_body_mb = self._live_config.config.max_body_mb
-        return await read_body(receive, fields.get(b"content-length"), max_body_mb)
 
     def _resolve(self, request: InferenceRequest, reply: ClientResponse) -> FallbackChain:
         """The models that the requested name stands for, as a chain that answers to `reply`."""

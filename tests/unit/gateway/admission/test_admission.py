@@ -811,7 +811,7 @@ async def test_the_wait_limit_holds_for_all_attempts(stage: Stage) -> None:
 
 
 async def test_a_passed_deadline_is_no_overload(stage: Stage) -> None:
-    """Where no rate is known the request is queued, and its caller ends it as one that timed out."""
+    """Where no rate is known the request is queued, and its caller ends it as a timeout."""
     scene = stage(max_wait_s=2)
     await scene.come(FULL)
     queued = scene.admission.submit(AdmissionRequest(scene.request().target, time_left_s=-0.01))
