@@ -43,10 +43,10 @@ class AdmissionRequest:
 
     def tokens(self, decision: Decision) -> float:
         """Estimated cost of the request for a replica."""
-        target = self.target
-        tokens = decision.prefill_tokens + target.sequences * decision.output_tokens
-        if target.prompts_bytes > target.prompt.size:
-            others_bytes = target.prompts_bytes - target.prompt.size
+        head, prompt = self.target.request.head, self.target.prompt
+        tokens = decision.prefill_tokens + head.sequences * decision.output_tokens
+        if head.prompts_bytes > prompt.size:
+            others_bytes = head.prompts_bytes - prompt.size
             tokens += others_bytes * decision.estimates.tokens_per_byte
         return max(1.0, tokens)
 
@@ -107,7 +107,7 @@ def demand(queued: Collection[QueuedRequest]) -> Demand:
     """Load that these requests bring to the engine they wait for."""
     interactive = [each for each in queued if not each.is_batch]
     return Demand(
-        requests=sum(each.request.target.sequences for each in interactive),
+        requests=sum(each.decision.sequences for each in interactive),
         prefill_tokens=sum(each.decision.prefill_tokens for each in interactive),
-        batch_requests=sum(each.request.target.sequences for each in queued if each.is_batch),
+        batch_requests=sum(each.decision.sequences for each in queued if each.is_batch),
     )

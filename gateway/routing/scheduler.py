@@ -80,7 +80,7 @@ class Scheduler:
             has_session=bool(request.session),
             adapter=profile.adapter,
             is_batch=request.is_batch,
-            sequences=target.sequences,
+            sequences=request.head.sequences,
         )
 
     @contextlib.contextmanager
@@ -89,18 +89,18 @@ class Scheduler:
 
         Yields the dispatch that goes to the engine with the request.
         """
-        request = _assigned(decision, target)
+        request, replica = _assigned(decision, target), decision.replica.id
         self._log.record_sent(decision)
-        if state := self.replicas.get(decision.replica.id):
+        if state := self.replicas.get(replica):
             state.record_sent(request)
         try:
             yield self._dispatch(request, target.renamed)
             request.is_answered = True
         finally:
             self._log.record_ended(decision)
-            if state := self.replicas.get(decision.replica.id):
+            if state := self.replicas.get(replica):
                 state.record_ended(request)
-                self.replicas.publish(decision.replica.id)
+                self.replicas.publish(replica)
 
     def has_room(self, decision: Decision, *, is_over_share: bool = False) -> bool:
         """Whether the chosen replica can start the request now.
