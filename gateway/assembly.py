@@ -82,9 +82,7 @@ class AssembledRouter:
         resolver = TargetResolver(fleet)
         self._shadows = ShadowTraffic(resolver, self.context, recorder)
         self._access = OperatorAccess(live_config, is_local=options.is_local)
-        self._telemetry_client = TelemetryClient(
-            fleet, self.pools, upstream, options.time_of_day, options.rng
-        )
+        self._telemetry_client = TelemetryClient(fleet, self.pools, upstream, options.rng)
         self._demand_publisher = DemandPublisher(lambda: self.pools.demands)
         self.gauges = Gauges(self.pools, recorder)
         self.app = self._app(resolver)

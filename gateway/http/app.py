@@ -85,7 +85,7 @@ class GatewayApp:
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> int:
         """Answer an HTTP request; returns the status that its client was told, 0 if none."""
-        request_id = _request_id(scope)
+        request_id = ensure_request_id(header(scope["headers"], REQUEST_ID, b""))
         reply = ClientResponse(send, [(REQUEST_ID, request_id)] if self._returns_ids else [])
         try:
             await self._dispatch(scope, receive, reply, request_id)
@@ -102,10 +102,6 @@ class GatewayApp:
             elif not reply.has_ended:  # as it has where FastAPI answers before it raises
                 raise
         return reply.status
-
-
-def _request_id(scope: Scope) -> bytes:
-    return ensure_request_id(header(scope["headers"], REQUEST_ID, b""))
 
 
 def _for_fastapi(

@@ -63,14 +63,13 @@ class Decision(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         return int(self.candidates[self.index].cached_tokens)
 
     @property
-    def new_tokens(self) -> float:
-        """Tokens of the prompt that the chosen replica has to compute."""
-        return max(0.0, self.prompt_tokens - self.cached_tokens)
-
-    @property
     def prefill_tokens(self) -> float:
-        """New tokens of the prompt, estimated, but no more than the engine can take."""
-        tokens, facts = self.new_tokens, self.replica.metadata.facts
+        """New tokens of the prompt, which the chosen replica has to compute: an estimate.
+
+        No more than the engine can take.
+        """
+        tokens = max(0.0, self.prompt_tokens - self.cached_tokens)
+        facts = self.replica.metadata.facts
         if tokens > facts.max_model_len > 0:
             tokens = facts.max_model_len
         return facts.kv_tokens if tokens > facts.kv_tokens > 0 else tokens

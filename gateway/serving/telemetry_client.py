@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable
 
 from gateway.errors import UpstreamFailed
 from gateway.routing.fleet import Fleet, Replica
@@ -40,7 +39,6 @@ class TelemetryClient:
         fleet: Fleet,
         pools: ModelPools,
         relayed: UpstreamClient,
-        now: Callable[[], float],
         rng: random.Random,
         silence_s: float = SILENCE_S,
     ) -> None:
@@ -48,7 +46,6 @@ class TelemetryClient:
         self._pools = pools
         self._relayed = relayed
         self._upstream = UpstreamClient()
-        self._now = now
         self._rng = rng
         self._silence_s = silence_s
         self._tasks: dict[Replica, asyncio.Task[None]] = {}
