@@ -1,4 +1,4 @@
-"""Admission of requests to one model: a request is sent to its replica at once, or it waits.
+"""Admission of requests to one model: each is sent to its replica at once, waits, or is rejected.
 
 Method: a request is bound to the replica that costs least as soon as it arrives, and waits in the
 queue of that replica only while the replica cannot start it (`Scheduler.has_room`): handed to
@@ -131,7 +131,7 @@ class Admission:
         return max(request.min_wait_s, limit_s - request.waited_s)
 
     def update(self) -> None:
-        """Take note of changes to the fleet: queued requests may have to choose again."""
+        """Follow a change of the fleet: queued requests may have to choose again."""
         if self._queued:
             self._scheduler.replicas.sync()
 
@@ -146,7 +146,7 @@ class Admission:
         self._fail(queued, self._limits.overloaded(reason, drain_s or RETRY_S))
 
     def remove(self, queued: QueuedRequest) -> None:
-        """Drop all that is left of a request whose caller goes on, or has gone."""
+        """Forget a request whose caller no longer waits for it."""
         if queued.is_waiting:
             self._queue(queued).remove(queued)
             self._uncount(queued)
@@ -284,7 +284,7 @@ class Admission:
                 self._serve(queue)
 
     def _check_health(self) -> bool:
-        """Check the health of all replicas; whether that of any has changed."""
+        """Check the health of all replicas; return whether that of any has changed."""
         known, self._healthy = self._healthy, self._scheduler.replicas.healthy()
         self._checked_s = self._now()
         self._queues = {

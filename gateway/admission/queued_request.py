@@ -1,4 +1,4 @@
-"""Requests on their way through admission: the question, and a request that has to wait."""
+"""Requests in admission: those that ask to be admitted, and those that wait."""
 
 import asyncio
 from collections.abc import Collection
@@ -38,7 +38,7 @@ class AdmissionRequest:
 
     @property
     def size_bytes(self) -> int:
-        """Memory that it takes while it is queued."""
+        """Bytes of memory that it takes while it is queued."""
         return len(self.target.request.body)
 
     def tokens(self, decision: Decision) -> float:
@@ -58,7 +58,7 @@ class AdmissionQueue(Protocol):
         """End the wait of a request with an error; `reason` is for the client."""
 
     def remove(self, queued: "QueuedRequest") -> None:
-        """Drop all that is left of a request whose caller goes on, or has gone."""
+        """Forget a request whose caller no longer waits for it."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -70,7 +70,7 @@ class QueuedRequest(QueueItem):
     decision: Decision
     since_s: float
     limit_s: float
-    """How long it may wait, and has any use of waiting."""
+    """How long it may wait: up to its model's limit or its own deadline."""
     admitted: asyncio.Future[Decision] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -80,7 +80,7 @@ class QueuedRequest(QueueItem):
 
     @property
     def size_bytes(self) -> int:
-        """Memory that it takes."""
+        """Bytes of memory that it takes."""
         return self.request.size_bytes
 
     def reject(self, reason: str) -> None:
@@ -91,7 +91,7 @@ class QueuedRequest(QueueItem):
         """Wait until the replica can start the request; to be awaited as soon as it is queued.
 
         The caller sends the request without awaiting anything else before: until then the replica's
-        room is kept free only for this turn of the event loop. Cancelled, it leaves nothing behind.
+        room is kept free only for this turn of the event loop. If cancelled, it leaves the queue.
 
         Raises:
             Overloaded: it has waited too long, or too many requests wait.

@@ -1,4 +1,4 @@
-"""An inference request: what its body and headers say, parsed once."""
+"""Inference request: its body and headers, parsed once."""
 
 import math
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     is_resumable: bool = True
     """Its stream may be resumed on another replica."""
     is_copy: bool = False
-    """Shadow traffic: nobody waits for its answer, so it starts no engine and delays nobody."""
+    """Shadow traffic: no client waits for its answer, so it starts no engine and delays no one."""
     timeout_s: float | None = None
     """How long the client waits for the end of the answer."""
     arrived_s: float = 0.0
@@ -89,7 +89,7 @@ def parse_request(  # noqa: PLR0913 - one for each source of a request
 
 
 def asks_for_batch(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether the request asks for batch priority; no where its priority is none there is."""
+    """Whether the request asks for batch priority; False if its priority is invalid."""
     return PRIORITY in headers and _BATCH.get(headers[PRIORITY].strip().lower(), False)
 
 
@@ -112,7 +112,7 @@ def parse_is_resumable(headers: Mapping[bytes, bytes]) -> bool:
 
 
 def parse_timeout_s(headers: Mapping[bytes, bytes]) -> float | None:
-    """How long the client waits for the answer; None if it does not say.
+    """Seconds that the client waits for the answer; None if it does not say.
 
     Raises:
         InvalidRequest: the header is no number of seconds.

@@ -155,7 +155,7 @@ class DecisionLog:
     """Latest decisions, matched with the engines' reports on their requests."""
 
     def __init__(self, size: int = LOG_SIZE, observer: DecisionListener | None = None) -> None:
-        """`observer`: called with every decision on whose request an engine has reported."""
+        """`observer`: called with each decision, and its engine's report, once that has come."""
         self._size = size
         self._observer = observer
         self._logged: OrderedDict[int, LoggedDecision] = OrderedDict()

@@ -121,7 +121,7 @@ class Stand:
         """Have one request answered."""
         sent = sent or request()
         resolver = TargetResolver(self.fleet)
-        await FallbackChain(sent, ("m",), resolver, self.context, self.client.reply).run()
+        await FallbackChain(sent, ("m",), resolver, self.context, self.client.response).run()
 
     def set_draining(self, replica: Replica, *, is_draining: bool) -> None:
         """Have a replica report whether it drains: while it does, requests queue for it."""
@@ -419,7 +419,7 @@ async def test_a_broken_body_is_not_ended_as_if_it_were_whole(stand: Stand) -> N
     await stand.has(*[script(begun, closes=True)] * 2)
     with pytest.raises(UpstreamFailed):
         await stand.answer()
-    assert stand.client.reply.has_begun
+    assert stand.client.response.has_begun
     assert not stand.client.is_complete
     assert sum(stand.tracked_requests) == 1
 
