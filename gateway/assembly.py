@@ -14,7 +14,6 @@ from gateway.http.operators import operators_router
 from gateway.metrics import Recorder
 from gateway.routing.decision import DecisionLog
 from gateway.routing.fleet import Fleet
-from gateway.serving.attempts import RouterContext
 from gateway.serving.demand_publisher import DemandPublisher
 from gateway.serving.gauges import Gauges
 from gateway.serving.handler import InferenceHandler
@@ -22,6 +21,7 @@ from gateway.serving.live_config import LiveConfig
 from gateway.serving.operator_access import OperatorAccess
 from gateway.serving.pool import ModelPools, SharedState
 from gateway.serving.request_metrics import RequestMetrics
+from gateway.serving.router_context import RouterContext
 from gateway.serving.shadow import ShadowTraffic
 from gateway.serving.target_resolver import TargetResolver
 from gateway.serving.telemetry_client import TelemetryClient

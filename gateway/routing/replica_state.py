@@ -40,7 +40,6 @@ class AssignedRequest:
     """New tokens of its prompt that need KV cache."""
     is_expected: bool = True
     """Whether its keys are expected at the replica and not confirmed."""
-    is_answered: bool = False
     is_finished: bool = False
     """Whether the replica's telemetry has reported its end."""
 
@@ -120,8 +119,11 @@ class ReplicaState:
         self._sent[id_] = self._unconfirmed[id_] = request
         self._count_adapter(request.decision.adapter)
 
-    def record_ended(self, request: AssignedRequest) -> None:
-        """Record the end of a request that was sent to the replica."""
+    def record_ended(self, request: AssignedRequest, *, is_answered: bool) -> None:
+        """Record the end of a request that was sent to the replica.
+
+        `is_answered`: the answer came to its end, so its keys are in the replica's cache.
+        """
         id_ = request.decision.id
         self._forget_overdue()
         if self._sent.pop(id_, None):
@@ -129,11 +131,11 @@ class ReplicaState:
         is_unconfirmed = self._unconfirmed.pop(id_, None) is not None
         if not (is_unconfirmed or request.is_finished):
             self._ended_since_load += 1
-        if is_unconfirmed and self.health.has_telemetry and request.is_answered:
+        if is_unconfirmed and self.health.has_telemetry and is_answered:
             self._ended[id_] = (self._now() + CONFIRMATION_S, request)
         else:
             self._stop_expecting(request)
-        if self._shadow_cache is not None and request.is_answered:
+        if self._shadow_cache is not None and is_answered:
             self._add_to_shadow(self._shadow_cache, request)
 
     def record_update(self, update: Update) -> None:

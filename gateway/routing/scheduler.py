@@ -93,13 +93,14 @@ class Scheduler:
         self._log.record_sent(decision)
         if state := self.replicas.get(replica):
             state.record_sent(request)
+        is_answered = False
         try:
             yield self._dispatch(request, target.renamed)
-            request.is_answered = True
+            is_answered = True
         finally:
             self._log.record_ended(decision)
             if state := self.replicas.get(replica):
-                state.record_ended(request)
+                state.record_ended(request, is_answered=is_answered)
                 self.replicas.publish(replica)
 
     def has_room(self, decision: Decision, *, is_over_share: bool = False) -> bool:

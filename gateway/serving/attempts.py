@@ -7,7 +7,6 @@ raised.
 
 import asyncio
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -15,19 +14,19 @@ from gateway import header_names
 from gateway.admission.queued_request import AdmissionRequest, QueuedRequest
 from gateway.asgi import Headers
 from gateway.errors import GatewayError, ModelUnavailable, Reason, StreamLost, UpstreamFailed
-from gateway.faults import Action, Faults
+from gateway.faults import Action
 from gateway.resume.completion_params import Unresumable
 from gateway.resume.resumption import ResumptionPlan, plan_resumption
 from gateway.routing.decision import Decision
 from gateway.routing.fleet import Replica
 from gateway.routing.target import Target
 from gateway.serving.failure_reporter import FailureReporter
-from gateway.serving.pool import ModelPools
 from gateway.serving.response_writer import ResponseWriter
-from gateway.serving.retry_policy import AttemptProgress, Failure, NextStep, RetryPolicy
+from gateway.serving.retry_policy import AttemptProgress, Failure, NextStep
+from gateway.serving.router_context import RouterContext
 from gateway.serving.timing import CONNECT, ENGINE, QUEUE, ROUTE
 from gateway.telemetry import DISPATCH, Dispatch
-from gateway.upstream.engine_call import TOKENIZE, EngineCall, EngineClient
+from gateway.upstream.engine_call import TOKENIZE, EngineCall
 from gateway.upstream.response import EngineResponse
 
 MAX_STARTS = 8
@@ -36,18 +35,6 @@ CHECK_S = 0.05
 """How often the model's replicas are checked for one that has not been tried."""
 ENGINE_FAULTS = frozenset({500, 502, 503, 504})
 """Statuses that mean a fault of the engine; 501 is the client's mistake."""
-
-
-@dataclass(frozen=True, slots=True)
-class RouterContext:
-    """Collaborators that the requests of one router share."""
-
-    engines: EngineClient
-    pools: ModelPools
-    faults: Faults = field(default_factory=Faults)
-    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
-    is_forwarded: bool = False
-    """A proxy of the gateway's own names the client in `x-forwarded-for`."""
 
 
 class Attempts:

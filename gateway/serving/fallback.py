@@ -24,11 +24,12 @@ from gateway.metrics import NO_MODEL
 from gateway.request.inference_request import InferenceRequest
 from gateway.request.routes import STREAMED
 from gateway.routing.fleet import ModelState, ServedModel
-from gateway.serving.attempts import Attempts, RouterContext
+from gateway.serving.attempts import Attempts
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.fallback_policy import FallbackStep, is_permanent, next_step
 from gateway.serving.heartbeat import Heartbeat
 from gateway.serving.response_writer import ResponseWriter
+from gateway.serving.router_context import RouterContext
 from gateway.serving.target_resolver import TargetResolver
 from gateway.serving.timing import QUEUE, ROUTE
 

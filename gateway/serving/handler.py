@@ -10,7 +10,6 @@ from gateway.request.inference_request import (
     parse_is_batch,
     parse_request,
 )
-from gateway.serving.attempts import RouterContext
 from gateway.serving.body import read_body
 from gateway.serving.client_identity import tenant_of
 from gateway.serving.client_response import ClientResponse
@@ -18,6 +17,7 @@ from gateway.serving.disconnect import UntilDisconnect
 from gateway.serving.fallback import FallbackChain
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.request_metrics import ClientLabels, RequestMetrics
+from gateway.serving.router_context import RouterContext
 from gateway.serving.shadow import ShadowTraffic
 from gateway.serving.target_resolver import TargetResolver
 from gateway.serving.timing import RECEIVE

@@ -18,9 +18,9 @@ from gateway.faults import Faults
 from gateway.metrics import SHADOWED, NullRecorder, Recorder
 from gateway.request.inference_request import InferenceRequest
 from gateway.request.tenant import ANONYMOUS
-from gateway.serving.attempts import RouterContext
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.fallback import FallbackChain
+from gateway.serving.router_context import RouterContext
 from gateway.serving.target_resolver import TargetResolver
 from gateway.serving.tracing import untraced
 

@@ -149,7 +149,7 @@ def test_ended_requests_are_not_subtracted_from_a_load_that_is_lost() -> None:
     ids = [request.decision.id for request in requests]
     scene.state.record_update(Update(is_snapshot=True, load=load(3), accepted=ids))
     for request in requests:
-        scene.state.record_ended(request)
+        scene.state.record_ended(request, is_answered=True)
     before = scene.state.sequences
     scene.state.lose_telemetry()
     scene.release()

@@ -1,0 +1,20 @@
+"""Context of requests: the collaborators that all requests of one router share."""
+
+from dataclasses import dataclass, field
+
+from gateway.faults import Faults
+from gateway.serving.pool import ModelPools
+from gateway.serving.retry_policy import RetryPolicy
+from gateway.upstream.engine_call import EngineClient
+
+
+@dataclass(frozen=True, slots=True)
+class RouterContext:
+    """Collaborators of the requests of one router."""
+
+    engines: EngineClient
+    pools: ModelPools
+    faults: Faults = field(default_factory=Faults)
+    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
+    is_forwarded: bool = False
+    """A proxy of the gateway's own names the client in `x-forwarded-for`."""
