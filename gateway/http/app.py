@@ -126,6 +126,6 @@ def _for_fastapi(
             await response.begin(message["status"], headers)
             return
         body = b"" if is_head else message.get("body", b"")
-        await (response.part(body) if message.get("more_body") else response.finish(body))
+        await (response.send_part(body) if message.get("more_body") else response.finish(body))
 
     return (dict(scope, method="GET") if is_head else scope), receive_noting, send

@@ -92,11 +92,11 @@ class Attempts:
 
     def report_failure(self, error: GatewayError) -> None:
         """Report the error that the client gets."""
-        self._failures.failed(self._replica, error, has_begun=self._writer.has_sent)
+        self._failures.report_failure(self._replica, error, has_begun=self._writer.has_sent)
 
     def report_fallback(self, error: GatewayError) -> None:
         """Report the error because of which another model answers."""
-        self._failures.fell_back(self._replica, error)
+        self._failures.report_fallback(self._replica, error)
 
     async def _admit(self) -> Decision:
         for _ in range(MAX_STARTS):
@@ -237,7 +237,7 @@ class Attempts:
             rest = await self._resume(replica) if writer.has_sent else None
             if rest is not None and rest.body is None:
                 await writer.finish(rest.final_events)
-                self._failures.recovered()
+                self._failures.report_recovery()
                 return
             response = await self._open(self._call(dispatch, rest), replica)
             try:
@@ -245,13 +245,13 @@ class Attempts:
                 if is_fault and self._can_try_elsewhere:
                     raise _answered(response.status)
                 self._annotate(decision)
-                self._failures.recovered()
+                self._failures.report_recovery()
                 await writer.forward(response, rest, has_alternative=self._has_alternative)
             finally:
                 response.close()
         if is_fault:
             await self._failures.blame(replica, _answered(response.status))
-            self._failures.failed(replica, _answered(response.status), has_begun=False)
+            self._failures.report_failure(replica, _answered(response.status), has_begun=False)
         else:
             self._pool.scheduler.replicas.record_success(replica)
 

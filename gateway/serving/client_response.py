@@ -60,7 +60,7 @@ class ClientResponse:
         headers = [*headers, *self._headers, *self._annotations.items(), self.timing.header()]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
-    def part(self, body: bytes) -> Awaitable[None]:
+    def send_part(self, body: bytes) -> Awaitable[None]:
         """Send a part of the body after which more follows."""
         self.parts += 1
         return self._send({"type": "http.response.body", "body": body, "more_body": True})

@@ -48,23 +48,25 @@ class FailureReporter:
         self, replica: Replica | None, error: UpstreamFailed, action: Action
     ) -> None:
         """Keep a failure, from which another attempt is to recover by `action`."""
-        self.recovered()
+        self.report_recovery()
         self._pending = replica, error, action
 
-    def recovered(self) -> None:
+    def report_recovery(self) -> None:
         """Report a failure from which another attempt has recovered: the client sees none of it."""
         if self._pending is not None:
             replica, error, action = self._pending
             self._pending = None
             self._record(error.reason, action, replica, str(error))
 
-    def fell_back(self, replica: Replica | None, error: GatewayError) -> None:
+    def report_fallback(self, replica: Replica | None, error: GatewayError) -> None:
         """Report an error because of which another model answers."""
         self._pending = None
         reason = error.reason if isinstance(error, UpstreamFailed) else error.code
         self._record(reason, Action.FELL_BACK, replica, str(error))
 
-    def failed(self, replica: Replica | None, error: GatewayError, *, has_begun: bool) -> None:
+    def report_failure(
+        self, replica: Replica | None, error: GatewayError, *, has_begun: bool
+    ) -> None:
         """Report an error that the client gets, within its stream if that has begun."""
         action = Action.TRUNCATED if has_begun else Action.FAILED
         if self._pending is not None and not isinstance(error, UpstreamFailed):
@@ -72,7 +74,7 @@ class FailureReporter:
             self._pending = None
             self._record(cause.reason, action, replica, str(error))
             return
-        self.recovered()
+        self.report_recovery()
         if isinstance(error, Overloaded):
             self._record(error.code, Action.SHED, None, str(error))
         elif error.status >= 500:

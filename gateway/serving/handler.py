@@ -78,7 +78,7 @@ class InferenceHandler:
                 arrived_s=arrived_s,
             )
             chain = self._resolve(request, response)
-            record.answered_by(chain)
+            record.record_chain(chain)
             async with UntilDisconnect(receive, response):
                 await chain.run()
 

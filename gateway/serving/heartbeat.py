@@ -88,4 +88,4 @@ class Heartbeat:
         if not self._is_between_events():
             return  # not any more
         await self._begin()
-        await self._response.part(self._comment)
+        await self._response.send_part(self._comment)

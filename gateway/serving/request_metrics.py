@@ -133,7 +133,7 @@ class RequestRecord:
         except Exception:
             logger.exception(NOT_RECORDED)
 
-    def answered_by(self, chain: FallbackChain) -> None:
+    def record_chain(self, chain: FallbackChain) -> None:
         """The request has been parsed, and `chain` is to answer it."""
         self._chain = chain
 

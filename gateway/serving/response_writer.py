@@ -162,7 +162,7 @@ class ResponseWriter:
         self._last = events
         if self.stream_log is not None:
             self.stream_log.append(events)
-        return self.client_response.part(events)
+        return self.client_response.send_part(events)
 
     def _mark_first_event(self) -> None:
         timing = self.client_response.timing
@@ -200,6 +200,6 @@ async def forward_bytes(
     """
     chunk = first
     while not response.is_finished:
-        await client_response.part(chunk)
+        await client_response.send_part(chunk)
         chunk = await response.read()
     await client_response.finish(chunk)

@@ -57,7 +57,7 @@ async def test_a_stream_that_has_begun_gets_comments_between_its_events() -> Non
     client = Client()
     async with beating(client.response):
         await client.response.begin(200, [])
-        await client.response.part(b"data: 1\n\n")
+        await client.response.send_part(b"data: 1\n\n")
         await client.until(3)
     kinds = [message["type"] for message in client.messages]
     assert kinds.count("http.response.start") == 1
