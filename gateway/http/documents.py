@@ -69,7 +69,7 @@ def _describe(router: APIRouter, routes: Mapping[str, str], kind: str, schema: S
     for path, summary in routes.items():
         router.add_api_route(
             path,
-            _taken_before,
+            _unreachable,
             methods=["POST"],
             summary=summary,
             name=path,
@@ -123,5 +123,5 @@ def _rows(paths: Schema) -> Iterator[str]:
             yield "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
-async def _taken_before() -> None:
+async def _unreachable() -> None:
     raise RuntimeError("requests to inference routes must not reach FastAPI")
