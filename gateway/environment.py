@@ -100,7 +100,7 @@ RECOMMENDED = (
     ),
     Variable("RAY_USAGE_STATS_ENABLED", "Ray sends no usage statistics to its makers.", "0"),
 )
-"""What to set before Ray starts, on every node."""
+"""Variables to set before Ray starts, on every node."""
 
 OPTIONAL = (
     Variable(
@@ -137,7 +137,7 @@ OPTIONAL = (
         " as `request_timeout_s` in `http_options` does.",
     ),
 )
-"""What an operator may want to set."""
+"""Variables that an operator may want to set."""
 
 TRACING = (
     Variable(
@@ -173,7 +173,7 @@ LOCAL = (
         "0: despite its name, this keeps Ray's cluster on the machine's loopback interface.",
     ),
 )
-"""What `make serve` sets besides, for a cluster of its own on one machine."""
+"""Variables that `make serve` sets as well, for a cluster of its own on one machine."""
 
 
 def recommended(haproxy_binary: str) -> dict[str, str]:

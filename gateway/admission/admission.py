@@ -38,7 +38,7 @@ HEALTH_CHECK_S = 0.1
 RECHOICE_BATCH = 32
 """Queued requests that choose a replica again before the event loop runs anything else."""
 BYPASS_SHARE = 0.5
-"""Share of its wait limit for which a request that does not fit lets smaller ones pass."""
+"""Share of its wait limit during which a request that does not fit lets smaller ones pass."""
 PREDICTED_SHARE = 0.8
 """Share of its wait limit that a request's predicted wait may have: predictions err, and a request
 that is rejected late has waited in vain."""

@@ -87,7 +87,7 @@ class UrgencyQueue(Generic[Q]):
         self.tokens -= item.tokens
 
     def ahead(self, item: Q) -> Backlog:
-        """What would be served before `item`."""
+        """Requests that would be served before `item`."""
         ranks = self._items.ranks
         before = [other.tokens for other, rank in ranks.items() if rank < item.rank]
         return Backlog(len(before), sum(before))

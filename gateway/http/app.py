@@ -18,7 +18,7 @@ from gateway.serving.handler import InferenceHandler
 from gateway.upstream.headers import CONNECTION_CLOSE, ensure_request_id
 
 BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
-"""Headers of which every request with a body has one."""
+"""Headers that announce a body: every request with a body has one of them."""
 
 logger = logging.getLogger(__name__)
 

@@ -35,7 +35,7 @@ ERROR: Schema = {
 }
 """Description of an error, also for the routes that FastAPI answers."""
 _ANSWER: Schema = {
-    "description": "The engine's answer, as it comes",
+    "description": "The engine's answer, unchanged",
     "content": {
         "application/json": {"schema": {}},
         "text/event-stream": {"schema": {"type": "string"}},

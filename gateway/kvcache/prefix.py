@@ -113,7 +113,7 @@ def _read(head: RequestHead, model: str) -> Prompt:
 
 
 def _without_keys(parts: PromptParts) -> Prompt:
-    """A prompt of which only the length is known."""
+    """A prompt without keys, only with a length."""
     raws = (parts.messages, parts.system, parts.prompt, parts.input, parts.instructions)
     return Prompt(NO_PROMPT.keys, size=sum(len(bytes(raw)) for raw in raws if raw is not ABSENT))
 

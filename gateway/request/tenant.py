@@ -14,4 +14,4 @@ class Tenant(NamedTuple):
 
 
 ANONYMOUS = Tenant()
-"""Tenant of all clients of which nothing is known."""
+"""Tenant of all clients without an address or a key."""

@@ -22,7 +22,7 @@ PRIOR_STEP_S = 0.012
 PRIOR_TOKENS_PER_BYTE = 0.25
 PRIOR_OUTPUT_TOKENS = 256.0
 MEAN_MEMORY = 0.98
-"""What an observation counts for after one more: the length of answers varies much."""
+"""Weight of earlier observations at each new one; near 1, because answers vary much in length."""
 
 
 class CostEstimates(msgspec.Struct, frozen=True):

@@ -40,7 +40,7 @@ class Decision(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     ttft_s: float
     """Predicted time to first token, counted from the request's arrival at the engine."""
     estimates: CostEstimates
-    """What had been learned about the engines; with the candidates, it explains all costs."""
+    """Estimates at the time of the decision; with the candidates, they explain all costs."""
     has_session: bool
     """Whether the request named a session, whose replica was preferred."""
     adapter: str = ""

@@ -63,7 +63,7 @@ class ReplicaState:
         self._sent: dict[int, AssignedRequest] = {}
         """Requests at the replica, by the ids of their decisions."""
         self._unconfirmed: dict[int, AssignedRequest] = {}
-        """Those of them that its telemetry does not include yet."""
+        """The sent requests that its telemetry does not include yet."""
         self._ended: dict[int, tuple[float, AssignedRequest]] = {}
         """Requests answered before telemetry included them, and until when it may; in order."""
         self._ended_since_load = 0

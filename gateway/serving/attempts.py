@@ -95,7 +95,7 @@ class Attempts:
         self._failures.report_failure(self._replica, error, has_begun=self._writer.has_sent)
 
     def report_fallback(self, error: GatewayError) -> None:
-        """Report the error because of which another model answers."""
+        """Report the error that makes another model answer."""
         self._failures.report_fallback(self._replica, error)
 
     async def _admit(self) -> Decision:
@@ -175,7 +175,7 @@ class Attempts:
                 self._queued_s += timing.now() - began_s
 
     async def _succeeds(self, decision: Decision) -> bool:
-        """Make an attempt; False if there is to be another."""
+        """Make an attempt; return False if another one must follow."""
         try:
             await self._attempt(decision)
         except UpstreamFailed as error:
@@ -187,7 +187,7 @@ class Attempts:
         """Prepare another attempt.
 
         Raises:
-            UpstreamFailed: there is to be none; it is `error`.
+            UpstreamFailed: it is `error`, which no other attempt follows.
             ModelUnavailable: no replica has come that has not been tried.
         """
         self._tried.add(replica.id)

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 class DemandPublisher:
     """Publishes `demands`, by replica, every `period_s` seconds, from `start` to `close`.
 
-    An engine for which nothing waits any more gets one last report that says so.
+    When no request waits for an engine any longer, it gets one last, empty report.
     """
 
     def __init__(
@@ -45,12 +45,12 @@ class DemandPublisher:
         self._periodic.start()
 
     async def close(self) -> None:
-        """Publish no more."""
+        """Stop publishing."""
         await self._periodic.close()
         await self._upstream.close()
 
     async def publish(self) -> None:
-        """Report to all engines for which requests wait, or no longer do."""
+        """Report to all engines that requests wait for, or no longer wait for."""
         demands = self._demands()
         news = {r: demands.get(r, Demand()) for r in self._informed | demands.keys()}
         self._informed = set(demands)

@@ -59,7 +59,7 @@ class FailureReporter:
             self._record(error.reason, action, replica, str(error))
 
     def report_fallback(self, replica: Replica | None, error: GatewayError) -> None:
-        """Report an error because of which another model answers."""
+        """Report an error that makes another model answer."""
         self._pending = None
         reason = error.reason if isinstance(error, UpstreamFailed) else error.code
         self._record(reason, Action.FELL_BACK, replica, str(error))

@@ -21,7 +21,7 @@ class Periodic:
         self._task = asyncio.create_task(self._run(), name=self._name)
 
     async def close(self) -> None:
-        """Cancel the call under way, and make no more."""
+        """Cancel the current call, and make no others."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])

@@ -193,7 +193,7 @@ async def read_answer(
 async def forward_bytes(
     response: EngineResponse, first: bytes, client_response: ClientResponse
 ) -> None:
-    """Forward an answer that is no stream of events, of which `first` has been read.
+    """Forward an answer that is not a stream of events; `first`: what has been read of it.
 
     Raises:
         UpstreamFailed: it broke off.

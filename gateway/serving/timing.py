@@ -10,7 +10,7 @@ Step = tuple[str, float, float]
 """Name of a step, its beginning and its end."""
 
 RECEIVE = "receive"
-"""Reading the request's body, as fast as it comes."""
+"""Reading the request's body, as fast as it arrives."""
 QUEUE = "queue"
 """Waiting for an engine: to start the request, or to be started itself."""
 ROUTE = "route"
