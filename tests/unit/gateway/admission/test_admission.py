@@ -183,7 +183,7 @@ def test_where_there_is_room_nobody_waits(clock: Clock) -> None:
 
 
 async def test_a_request_without_room_waits_for_a_slot(stage: Stage) -> None:
-    """Each answer lets one go, in the order of their arrival; how long it waited is known."""
+    """Each answer starts one request, in order of arrival; its decision has the time it waited."""
     scene = stage()
     await scene.come(FULL)
     await scene.come("x y z")
@@ -202,7 +202,7 @@ async def test_a_request_without_room_waits_for_a_slot(stage: Stage) -> None:
 
 
 async def test_a_newcomer_does_not_overtake(stage: Stage) -> None:
-    """A slot that has just come free is for those who wait, though nobody has told them yet."""
+    """A slot that was freed just now is for queued requests, even before their queue is served."""
     scene = stage()
     await scene.come(FULL)
     await scene.come("x")
@@ -212,7 +212,7 @@ async def test_a_newcomer_does_not_overtake(stage: Stage) -> None:
 
 
 async def test_queued_requests_count_as_load_of_their_replica(stage: Stage) -> None:
-    """Later requests see a longer queue there, and go elsewhere if that is better."""
+    """Later requests see a longer queue there, and another replica may be better."""
     scene = stage("ab")
     await scene.come(names_of(2 * ROOM))
     await scene.come("x y")
@@ -223,7 +223,7 @@ async def test_queued_requests_count_as_load_of_their_replica(stage: Stage) -> N
 
 
 async def test_queued_requests_attract_those_with_the_same_prefix(stage: Stage) -> None:
-    """A prompt that begins the same goes where the first one waits: it will be cached there."""
+    """A prompt with the same beginning joins the first one's queue: it will be cached there."""
     scene = stage("ab")
     await scene.come(names_of(2 * ROOM))
     await scene.come("x", prompt=LONG)
@@ -237,7 +237,7 @@ async def test_queued_requests_attract_those_with_the_same_prefix(stage: Stage) 
 
 
 async def test_batch_waits_for_all_others(stage: Stage) -> None:
-    """Interactive requests that came later go first, and find slots that batch must not take."""
+    """Interactive requests that arrive later start first, in slots that batch must not use."""
     scene = stage()
     await scene.come("b0~ b1~ b2~ b3~ b4~")
     batch_alone = scene.started
@@ -256,7 +256,7 @@ async def test_batch_waits_for_all_others(stage: Stage) -> None:
 
 
 async def test_the_order_is_that_of_tokens_and_urgency(stage: Stage) -> None:
-    """A tenant's short prompts go first, and as many tokens of another's as of its long ones."""
+    """A tenant's short prompts start first, and two tenants get the same number of tokens."""
     scene = stage()
     await scene.come(FULL)
     await scene.come("long0 long1", prompt=Prompt(keys=(), size=LONG.size))
@@ -269,7 +269,7 @@ async def test_the_order_is_that_of_tokens_and_urgency(stage: Stage) -> None:
 
 
 async def test_one_that_floods_does_not_starve_another(stage: Stage) -> None:
-    """At fifty times the load of a small tenant, the small one waits a service time at most."""
+    """Beside a tenant with fifty times its load, a small one waits one service time at most."""
     scene = stage(max_requests=60)
     waits, service_s, step_s = [], 1.0, 0.02
     ends: dict[str, float] = {}
@@ -290,7 +290,7 @@ async def test_one_that_floods_does_not_starve_another(stage: Stage) -> None:
 
 
 async def test_a_tenant_below_its_share_starts_at_once(stage: Stage) -> None:
-    """Once another tenant is known, a slot is kept: for it, and for nobody who has had more."""
+    """Once another tenant is known, a slot is kept free for tenants below their share."""
     scene = stage()
     await scene.come("s0", "small")
     await scene.come("f0 f1 f2 f3 f4", "flood")
@@ -309,7 +309,7 @@ async def test_a_tenant_below_its_share_starts_at_once(stage: Stage) -> None:
 
 
 async def test_a_tenant_that_is_alone_may_use_all_slots(stage: Stage) -> None:
-    """Nothing is kept for batch, nor for one that has stayed away."""
+    """No slot is kept for batch requests, nor for a tenant that has sent nothing lately."""
     scene = stage()
     await scene.come("b0~", "batch")
     await scene.come("s0", "small")
@@ -331,7 +331,7 @@ async def test_queued_requests_count_as_usage_once_started(stage: Stage) -> None
 
 
 async def test_a_tenant_does_not_overtake_its_own_requests(stage: Stage) -> None:
-    """A tenant that has had less waits behind what it has waiting."""
+    """A tenant below its share waits behind its own queued requests."""
     scene = stage()
     await scene.come(FULL, "flood")
     await scene.come("f5", "flood")
@@ -354,7 +354,7 @@ async def test_a_tenant_does_not_overtake_its_own_requests(stage: Stage) -> None
 async def test_when_too_many_wait_the_largest_share_pays(
     stage: Stage, waiting: list[tuple[str, str]], newcomer: tuple[str, str], rejected: str
 ) -> None:
-    """Three of four may wait: the other one is told why, and when to retry."""
+    """Three of four may wait; the error of the fourth says why, and when to retry."""
     scene = stage(max_requests=3)
     await scene.come(FULL)
     for names, tenant in waiting:
@@ -378,7 +378,7 @@ async def test_a_model_may_have_no_queue(stage: Stage) -> None:
 
 
 async def test_the_bytes_of_queued_bodies_are_bounded(stage: Stage) -> None:
-    """The most bytes are rejected first, even one request, even of another model."""
+    """The largest share of bytes is rejected first, even a single request of another model."""
     scene, other = stage(), stage()
     scene.admission = Admission(scene.model, scene.scheduler, other.all_queued, scene.clock)
     for each in (scene, other):
@@ -394,7 +394,7 @@ async def test_the_bytes_of_queued_bodies_are_bounded(stage: Stage) -> None:
 
 @pytest.mark.parametrize("is_released", [False, True])
 async def test_a_cancelled_request_leaves_nothing_behind(stage: Stage, is_released: bool) -> None:
-    """Cancelled while it waits, or in the moment in which it is let go: the next one goes."""
+    """If it is cancelled while it waits, or just as it is released, the next one starts."""
     scene = stage()
     await scene.come(FULL)
     await scene.come("x y")
@@ -417,7 +417,7 @@ async def test_a_cancelled_request_leaves_nothing_behind(stage: Stage, is_releas
 
 
 async def test_a_slot_is_not_lost_on_a_request_cancelled_meanwhile(stage: Stage) -> None:
-    """The slot that comes free in the same moment is not lost on it."""
+    """A slot that is freed at the same moment goes to the next request."""
     scene = stage()
     await scene.come(FULL)
     await scene.come("x y")
@@ -427,7 +427,7 @@ async def test_a_slot_is_not_lost_on_a_request_cancelled_meanwhile(stage: Stage)
 
 
 async def test_a_request_may_be_cancelled_before_its_queue_is_served(stage: Stage) -> None:
-    """Its lane is looked at before its caller has come to know."""
+    """Its queue may be served before its caller has handled the cancellation."""
     scene = stage()
     await scene.come(FULL)
     await scene.come("x y")
@@ -440,7 +440,7 @@ async def test_a_request_may_be_cancelled_before_its_queue_is_served(stage: Stag
 
 
 async def test_a_released_request_keeps_its_slot_until_it_is_sent(stage: Stage) -> None:
-    """Two wait for one slot: the news that come before the first is sent do not free it twice."""
+    """Two wait for one slot: telemetry that arrives before the first is sent frees it once."""
     scene = stage()
     await scene.come(FULL)
     await scene.come("x y")
@@ -492,7 +492,7 @@ async def test_the_wait_limit_does_not_limit_the_answer(stage: Stage) -> None:
 
 
 async def test_a_request_that_would_wait_too_long_is_rejected_at_once(stage: Stage) -> None:
-    """At one start a second four wait; the sixth would wait for more than 80 % of the limit."""
+    """At one start a second and with four queued, the sixth would exceed 80 % of the limit."""
     scene = stage(max_wait_s=6)
     await scene.come(f"{FULL} {names_of(8)}")
     for number in range(ROOM):
@@ -552,7 +552,7 @@ UNLIKE = Prompt(keys=(), size=LONG.size)
 
 
 async def test_small_requests_pass_a_large_one_for_half_of_its_time(stage: Stage) -> None:
-    """Smaller ones pass it, those already there and newcomers, for half of its time."""
+    """Queued and new requests that are smaller pass it, for half of the time that it may wait."""
     scene = stage(max_wait_s=10)
     with_facts(scene, kv_tokens=20_000)
     tell(scene, free_tokens=5000)
@@ -599,7 +599,7 @@ async def test_many_answers_take_as_many_slots_and_turns(stage: Stage) -> None:
 
 
 def test_all_prompts_of_a_list_count_as_cost() -> None:
-    """Only the first one is estimated by its prefix; the others count by their length."""
+    """The first is estimated by its prefix, the others by their length."""
     scene = Scene(Clock())
     decision = scene.choose()
     few, many = (scene.request(prompts_bytes=size) for size in (300, 4400))
@@ -657,7 +657,7 @@ def eject(scene: Scene) -> None:
 async def test_queued_requests_choose_again_when_the_fleet_changes(
     stage: Stage, change: Callable[[Scene], None]
 ) -> None:
-    """They need not wait where they were bound; what they are, and since when, stays."""
+    """They may move to another queue, and keep their priority and the time of their arrival."""
     scene = stage()
     await scene.come(FULL)
     await scene.come("x y~")
@@ -699,7 +699,7 @@ async def test_a_rebound_request_is_ordered_by_its_cost_there(stage: Stage) -> N
 
 
 async def test_queues_of_removed_replicas_are_dropped(stage: Stage) -> None:
-    """They come and go as long as a router runs."""
+    """Replicas come and go for as long as a router runs."""
     scene = stage()
     for name in "abcde":
         scene.set_replicas(name)
@@ -735,7 +735,7 @@ async def test_a_replica_that_comes_back_is_found_again(stage: Stage) -> None:
 
 
 async def test_many_requests_choose_again_in_batches(stage: Stage) -> None:
-    """More than choose at one time: none is sent to the replica that has gone."""
+    """Even if there are more than one batch, none is sent to the replica that is gone."""
     scene = stage()
     await scene.come(FULL)
     names = names_of(3 * RECHOICE_BATCH)
@@ -756,7 +756,7 @@ async def test_many_requests_choose_again_in_batches(stage: Stage) -> None:
 
 
 async def test_an_error_of_choosing_again_reaches_the_waiting_request(stage: Stage) -> None:
-    """The last replica has gone: whoever waits is told so, and all others too."""
+    """When the last replica is gone, every waiting request fails with that error."""
     scene = stage()
     await scene.come(FULL)
     await scene.come("x y~")
@@ -769,7 +769,7 @@ async def test_an_error_of_choosing_again_reaches_the_waiting_request(stage: Sta
 
 
 async def test_a_request_may_be_cancelled_as_its_model_is_removed(stage: Stage) -> None:
-    """There is nobody any more to be told."""
+    """Its caller is gone, so no error is set."""
     scene = stage()
     await scene.come(FULL)
     await scene.come("x y z")
@@ -820,7 +820,7 @@ async def test_a_passed_deadline_is_no_overload(stage: Stage) -> None:
 
 
 async def test_a_request_that_waited_for_a_start_may_wait_on(stage: Stage) -> None:
-    """Its model's wait limit does not end it before the time that the start might have taken."""
+    """Its model's wait limit does not end it before `cold_start_timeout_s` has passed."""
     scene = stage(max_wait_s=1)
     await scene.come(FULL)
     target = scene.request(tenant=Tenant(b"t")).target

@@ -37,14 +37,14 @@ def taken(queue: BypassQueue[QueueItem], room: int, patient: bool = True) -> lis
 def test_small_requests_pass_a_large_one(
     tokens: list[int], room: int, patient: bool, started: list[int]
 ) -> None:
-    """They may as long as those before them let them, and not too many of these do."""
+    """They may for as long as the large ones let them, of which only a few can step aside."""
     queue = queue_of(tokens)
     assert taken(queue, room, patient) == started
     assert len(queue) == len(tokens) - len(started)
 
 
 def test_requests_that_stepped_aside_are_checked_first() -> None:
-    """They go in the order in which they were first; none passes one that lets none pass."""
+    """They keep their order, and none passes a request that lets no others pass."""
     queue = queue_of([50, 60, 1])
     assert taken(queue, 9) == [2]
     queue.add(QueueItem(Tenant(), 2, -1.0, 3))

@@ -82,7 +82,7 @@ def test_waiting_requests_are_found_by_tenant_and_priority() -> None:
 
 
 def test_a_share_is_measured_by_weight() -> None:
-    """One large body goes before many small ones; what goes weighs no more."""
+    """One large body is rejected before many small ones, and then no longer counts."""
     index = EvictionIndex[Waiter]()
     large, small, other = place("a", 1), place("b", 2), place("b", 3)
     index.add(large, 100)
@@ -100,7 +100,7 @@ def test_a_share_is_measured_by_weight() -> None:
 
 @pytest.mark.parametrize(("limit", "fits", "rejected"), [(5, True, 0), (3, True, 2), (1, False, 3)])
 def test_requests_are_rejected_until_a_newcomer_fits(limit: int, fits: bool, rejected: int) -> None:
-    """No more are rejected than it takes, all for one reason; or the newcomer has to be."""
+    """Only as many as necessary are rejected, all for one reason, or else the newcomer is."""
     index = EvictionIndex[Waiter]()
     waiting = [place("a", number) for number in range(4)]
     for request in waiting:

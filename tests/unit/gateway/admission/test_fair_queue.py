@@ -113,7 +113,7 @@ def test_tenants_that_always_wait_are_served_the_same(
     steps: list[tuple[str, Tenant, int, int]],
     backlog: int,
 ) -> None:
-    """So are they whatever a third does, though one never has more than one request queued."""
+    """A third tenant does not matter, nor that one has only one request queued at a time."""
     queue, numbers, served = FairQueue[QueueItem](), itertools.count(), dict.fromkeys(pair, 0.0)
     others: list[QueueItem] = []
     for tenant, count in zip(pair, (1, backlog), strict=True):
@@ -136,7 +136,7 @@ def test_tenants_that_always_wait_are_served_the_same(
 
 @pytest.mark.parametrize("other", [B, A2])
 def test_a_tenant_with_one_request_at_a_time_gets_no_more_than_a_backlog(other: Tenant) -> None:
-    """With nothing queued for a moment, a tenant does not lose sight of what it has had."""
+    """A tenant with nothing queued for a moment keeps its virtual time."""
     queue, numbers = FairQueue[QueueItem](), itertools.count()
     for tenant in [other] * 400 + [A]:
         queue.add(QueueItem(tenant, 1.0, 0.0, next(numbers)))
@@ -150,7 +150,7 @@ def test_a_tenant_with_one_request_at_a_time_gets_no_more_than_a_backlog(other: 
 
 @pytest.mark.parametrize("other", [B, A2])
 def test_the_number_of_queued_requests_does_not_change_a_share(other: Tenant) -> None:
-    """One keeps as many requests under way as there are slots, the other more: each has half."""
+    """One keeps as many requests in flight as there are slots, the other more: each gets half."""
     queue, numbers = FairQueue[QueueItem](), itertools.count()
     running = deque(QueueItem(A, 1.0, 0.0, next(numbers)) for _ in range(16))
     for _ in range(50):
@@ -166,7 +166,7 @@ def test_the_number_of_queued_requests_does_not_change_a_share(other: Tenant) ->
 
 @pytest.mark.parametrize("is_key", [True, False])
 def test_invented_names_delay_others_only_so_long(is_key: bool) -> None:
-    """Each request comes from another name: who waits is served now and then, nothing piles up."""
+    """If each request has a new name, the others are still served, and memory is bounded."""
     queue = FairQueue[QueueItem]()
     for number in range(20):
         queue.add(QueueItem(A, 1.0, 0.0, number))
@@ -182,7 +182,7 @@ def test_invented_names_delay_others_only_so_long(is_key: bool) -> None:
 
 
 def test_invented_keys_share_one_address() -> None:
-    """However many keys it comes with, an address is served no more than another."""
+    """An address gets no more than another one, however many keys it uses."""
     queue = FairQueue[QueueItem]()
     for number in range(100):
         queue.add(QueueItem(B, 1.0, 0.0, number))
@@ -195,7 +195,7 @@ def test_invented_keys_share_one_address() -> None:
 def test_the_estimate_of_requests_ahead_is_about_right(
     queued: list[tuple[Tenant, int]], data: st.DataObject
 ) -> None:
-    """Up to one of each other key or address, where all requests cost the same."""
+    """It is off by at most one for each other key or address, if all requests cost the same."""
     queue = FairQueue[QueueItem]()
     for number, (tenant, due) in enumerate(queued):
         queue.add(QueueItem(tenant, 4.0, float(due), number))
@@ -221,7 +221,7 @@ def test_the_estimate_of_requests_ahead_is_about_right(
 def test_requests_are_ordered_by_turn_and_urgency(
     places: list[tuple[str, float, float]], order: list[int]
 ) -> None:
-    """Inside a tenant by due time, among tenants by what they have been served."""
+    """Within a tenant by due time, among tenants by the tokens that they were served."""
     queue = FairQueue[QueueItem]()
     for number, (name, tokens, due_s) in enumerate(places):
         tenant = Tenant(name[:1].encode(), name[1:].encode())

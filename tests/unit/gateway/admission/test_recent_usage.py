@@ -34,7 +34,7 @@ A1, A2 = Tenant(b"a", b"1"), Tenant(b"a", b"2")
 def test_a_part_with_the_mean_or_more_is_over_its_share(
     clock: Clock, started: list[tuple[Tenant, float]], have_had: set[Tenant]
 ) -> None:
-    """Alone nobody has, nor has one that nothing was started for."""
+    """A part that is alone is not, nor is one for which nothing was started."""
     usage = RecentUsage(clock)
     for tenant, tokens in started:
         usage.record(tenant, tokens)
@@ -68,7 +68,7 @@ def test_a_tenant_that_stays_away_is_dropped(clock: Clock) -> None:
 
 
 def test_the_number_of_remembered_names_is_bounded(clock: Clock) -> None:
-    """The oldest ones count no more; another key makes no other address."""
+    """The oldest are dropped; a new key does not make a new address."""
     usage = RecentUsage(clock)
     usage.record(B, 1)
     for number in range(2 * MAX_PARTS):

@@ -42,7 +42,7 @@ def test_batch_comes_after_all_others(clock: Clock) -> None:
 def test_new_requests_pass_those_of_lower_priority(
     clock: Clock, queued: list[bool], interactive_passes: bool, batch_passes: bool
 ) -> None:
-    """Queued batch requests are in nobody's way."""
+    """Queued batch requests do not delay interactive ones."""
     queue = ReplicaQueue[QueueItem](clock)
     for number, is_batch in enumerate(queued):
         queue.add(place("a", number, is_batch=is_batch))
@@ -97,7 +97,7 @@ def test_too_few_starts_give_no_estimate(clock: Clock) -> None:
 
 
 def test_a_queue_without_starts_has_a_falling_rate(clock: Clock) -> None:
-    """Time without a start counts; time with nobody waiting does not."""
+    """Time without a start counts, unless no request waits."""
     slow, idle = DrainRate(clock), DrainRate(clock)
     for rate in (slow, idle):
         rate.resume()

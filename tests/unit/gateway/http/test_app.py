@@ -69,7 +69,7 @@ async def test_form_routes_reach_the_models_engine(
 
 
 async def test_requests_avoid_a_busy_replica(start_engine: StartEngine, surface: Surface) -> None:
-    """While one replica works for this router, the other gets what comes."""
+    """While one replica works for this router, new requests go to the other."""
     thinking, go_on = asyncio.Event(), asyncio.Event()
 
     async def think(tracked: Visit) -> None:
@@ -150,7 +150,7 @@ async def test_options_names_the_methods(surface: Surface) -> None:
 async def test_unsupported_route_names_those_there_are(
     start_engine: StartEngine, surface: Surface
 ) -> None:
-    """A client that asks an embedding model to chat is told what it can do."""
+    """The error for a chat with an embedding model lists the routes that it serves."""
     engine = await start_engine(script(answer(b"ok")))
     surface.add("e", engine, routes=("/v1/embeddings", "/tokenize"))
     async with surface.client() as client:
@@ -171,7 +171,7 @@ async def test_unsupported_route_names_those_there_are(
 async def test_model_without_engine_is_unavailable_with_its_reason(
     surface: Surface, state: ModelState, reason: str, retry_s: str
 ) -> None:
-    """503 says why, and when to come back; an engine is wanted, and waited for if one may come."""
+    """503 says why, and when to retry; an engine is requested, and awaited if one may start."""
     model = surface.add("m")
     model.state, model.reason, model.start_s = state, "because", 12.5
     model.options = ServingOptions(cold_start_timeout_s=0.1)
@@ -201,7 +201,7 @@ async def test_a_model_whose_engine_is_gone_is_unavailable(
 async def test_defect_gives_500_without_internals(
     surface: Surface, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An exception nobody expects is logged with the request id and told without details."""
+    """An unexpected exception is logged with the request id; the client sees no details."""
     model = surface.add("m")
     model.replicas = 1  # type: ignore[assignment]
     async with surface.client() as client:
@@ -316,7 +316,7 @@ def test_no_body_gives_500(content: bytes, path: str) -> None:
 async def test_request_id_is_taken_passed_on_and_returned(
     start_engine: StartEngine, surface: Surface
 ) -> None:
-    """A sound id of the client goes to the engine and comes back once; an engine's own does not."""
+    """A valid id of the client reaches the engine and returns once; an engine's id does not."""
     engine = await start_engine(script(answer(b"ok", b"x-request-id: engine")))
     surface.add("m", engine)
     async with surface.client() as client:
@@ -349,7 +349,7 @@ async def test_server_in_front_may_return_the_request_id(
 async def test_models_are_listed_with_their_state(
     start_engine: StartEngine, surface: Surface
 ) -> None:
-    """The list has OpenAI's shape, and says how each model stands and why."""
+    """The list has OpenAI's shape, with each model's state and the reason for it."""
     engine = await start_engine(script(b""))
     surface.add("org/up", engine)
     surface.add("down").reason = "no GPU is free"
@@ -478,7 +478,7 @@ async def exchange(port: int, body: bytes) -> bytes:
 async def test_client_that_leaves_frees_the_engine(
     start_engine: StartEngine, surface: Surface, sent: bytes
 ) -> None:
-    """When a client goes, the engine's connection closes, under a server that only tells us so."""
+    """When a client leaves, the engine's connection closes, under a server that only reports it."""
     thinking = asyncio.Event()
 
     async def think(tracked: Visit) -> None:
@@ -504,7 +504,7 @@ async def test_client_that_leaves_frees_the_engine(
 async def test_cancelled_request_frees_the_engine(
     start_engine: StartEngine, surface: Surface
 ) -> None:
-    """Serve's own way to tell that a client is gone, cancelling, works as well and stays one."""
+    """Serve cancels the request of a client that has left, and it stays a cancellation."""
     thinking = asyncio.Event()
 
     async def think(tracked: Visit) -> None:
@@ -544,7 +544,7 @@ async def test_broken_body_is_cut_at_the_client(
 async def test_broken_chunked_body_has_no_end_at_the_client(
     start_engine: StartEngine, surface: Surface
 ) -> None:
-    """Without a length the missing last chunk tells a client that something is missing."""
+    """Without a length, the missing last chunk shows the client that the body is incomplete."""
 
     async def break_off(tracked: Visit) -> None:
         await tracked.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", chunked(HALF))

@@ -92,7 +92,7 @@ async def test_an_answer_names_its_replica(stand: Stand) -> None:
 
 
 async def test_the_second_request_goes_where_its_prefix_is(stand: Stand) -> None:
-    """Without telemetry the router's own books know what the first has left there."""
+    """Without telemetry, the router predicts that the first request's prefix is cached there."""
     async with stand.client() as client:
         first = await client.post(CHAT, json=BODY)
         second = await client.post(CHAT, json=BODY)
@@ -102,7 +102,7 @@ async def test_the_second_request_goes_where_its_prefix_is(stand: Stand) -> None
 
 
 async def test_a_decision_explains_itself_in_a_header(stand: Stand) -> None:
-    """All candidates with what they would have cost, the chosen one first."""
+    """It lists all candidates with their costs, the chosen one first."""
     async with stand.client(**{"x-gateway-explain": "1"}) as client:
         response = await client.post(CHAT, json=BODY)
     decision = httpx.Response(200, content=response.headers["x-gateway-decision"]).json()
@@ -116,7 +116,7 @@ async def test_a_decision_explains_itself_in_a_header(stand: Stand) -> None:
 
 
 async def test_the_dispatch_header_carries_the_prompts_keys(stand: Stand) -> None:
-    """The keys of the prompt go along, in place of whatever a client sends under that name."""
+    """The engine gets the keys of the prompt, whatever the client sends under that name."""
     async with stand.client(**{"x-gateway-dispatch": "forged"}) as client:
         await client.post(CHAT, json=BODY)
 
@@ -157,7 +157,7 @@ async def test_a_dry_run_fails_as_the_request_would(
 
 
 async def test_decisions_are_kept_with_their_outcomes(stand: Stand) -> None:
-    """Newest first, with what the engine told of the requests it has finished."""
+    """The newest is first; finished requests have their engine's report."""
     async with stand.client() as client:
         for number in range(3):
             await client.post(CHAT, json=BODY, headers={"x-request-id": f"number-{number}"})
@@ -199,7 +199,7 @@ async def test_decisions_are_kept_with_their_outcomes(stand: Stand) -> None:
 async def test_only_operators_are_let_in(
     stand: Stand, admin_key: str | None, sent: str, status: int
 ) -> None:
-    """With the key; without one only where nobody else can reach the gateway."""
+    """They need the key, unless the gateway can only be reached from its own machine."""
     stand.live_config.apply(GatewayConfig(admin_key=admin_key))
 
     async with stand.client(authorization=sent) as client:
@@ -213,7 +213,7 @@ async def test_only_operators_are_let_in(
 
 
 async def test_the_config_in_force_is_shown_without_secrets(stand: Stand) -> None:
-    """Names and limits are shown, and what was rejected since; never the operators' key."""
+    """It shows names, limits and a config rejected since, but never the operators' key."""
     await stand.live_config.adopt({"aliases": {"x": "m"}, "admin_key": KEY})
     await stand.live_config.adopt({"aliases": {"x": "x"}})
 

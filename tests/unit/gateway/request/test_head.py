@@ -82,7 +82,7 @@ def test_prompt_is_kept_as_it_was_written(name: str, value: bytes) -> None:
 
 
 def test_all_that_changes_a_prompts_beginning_is_kept_apart() -> None:
-    """Each of these fields stands at a place of its own, and an absent one is empty."""
+    """Each of these fields has its own place, which is empty if the field is absent."""
     found = []
     for name in SEED_NAMES:
         seeds = parse_json(b'{"model":"m","%b":5,"seed":6}' % name).prompt.seeds
@@ -109,7 +109,7 @@ def test_all_that_changes_a_prompts_beginning_is_kept_apart() -> None:
     ],
 )
 def test_limit_of_an_answer_is_read_where_it_is_a_number(fields: bytes, limit: int | None) -> None:
-    """Each API has a name for it; a wrong one is the engine's to complain about."""
+    """Each API has its own name for it; the engine reports a wrong value."""
     assert parse_json(b'{"model":"m",%b}' % fields).max_tokens == limit
 
 
@@ -185,12 +185,12 @@ def test_the_length_of_all_prompts_is_known(fields: bytes, size: int) -> None:
     ],
 )
 def test_the_user_is_read_from_the_first_field_that_names_one(fields: bytes, user: str) -> None:
-    """By the first field that names somebody; what names nobody is passed over."""
+    """Fields without a name are skipped."""
     assert parse_json(b'{"model":"m",%b}' % fields).user == user.encode()
 
 
 def test_a_long_user_name_is_truncated() -> None:
-    """Behind what counts of it."""
+    """Only its first bytes count."""
     head = parse_json(b'{"model":"m","user":"%b"}' % (b"x" * 2 * USER_LIMIT))
     assert head.user == b"x" * USER_LIMIT
 
@@ -218,7 +218,7 @@ def test_a_long_user_name_is_truncated() -> None:
     ],
 )
 def test_bad_json_is_named(body: bytes, error: type[GatewayError], words: str) -> None:
-    """Each kind of bad body has its own error, which says what is wrong."""
+    """Each kind of bad body has its own error."""
     with pytest.raises(error, match=words) as raised:
         parse_json(body)
     assert type(raised.value) is error
@@ -278,7 +278,7 @@ def test_head_is_read_from_a_form(body: bytes) -> None:
     ],
 )
 def test_bad_form_is_named(body: bytes, content_type: bytes, error: type[GatewayError]) -> None:
-    """A form without a model, and what is no form, are told apart."""
+    """A form without a model and a body that is no form have different errors."""
     with pytest.raises(error) as raised:
         parse_form(body, content_type)
     assert type(raised.value) is error

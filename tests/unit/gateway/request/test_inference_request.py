@@ -76,7 +76,7 @@ def test_unknown_words_are_rejected(value: bytes) -> None:
 def test_the_sticky_key_is_the_session_the_user_or_the_request(
     session: bytes, field: bytes, key: bytes
 ) -> None:
-    """A session, or else a user; nobody is no user whom all the others are, too."""
+    """The session, or else the user; requests without either have no key in common."""
     body = b'{"model":"m",%b}' % field
     request = InferenceRequest(head=parse_json(body), request_id=b"id", session=session)
     assert request.sticky_key == key

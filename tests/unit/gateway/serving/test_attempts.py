@@ -215,7 +215,7 @@ def failing_first(failure: Script, success: Script) -> tuple[Script, Callable[[]
 
 @pytest.mark.parametrize("failure", FAILURES)
 async def test_a_failure_before_the_first_byte_is_not_seen(stand: Stand, failure: str) -> None:
-    """The request goes to the other engine, under the same id, and its client is told that."""
+    """The request goes to the other engine under the same id; a header shows the retry."""
     run, tracked_requests = failing_first(FAILURES[failure], script(answer(b'"fine"')))
     await stand.has(run, run)
     await stand.answer()
@@ -240,7 +240,7 @@ async def test_an_unreachable_engine_is_skipped_at_no_cost(stand: Stand) -> None
 
 
 async def test_a_request_gets_a_limited_number_of_attempts(stand: Stand) -> None:
-    """Where all engines fail, the last one's own answer is what the client gets."""
+    """If all engines fail, the client gets the answer of the last one."""
     await stand.has(*[script(SORRY)] * 5)
     await stand.answer()
     assert sum(stand.tracked_requests) == 1 + LIMITS.max_retries
@@ -269,7 +269,7 @@ async def test_retries_do_not_multiply_an_outage(stand: Stand) -> None:
 
 
 async def test_an_engine_that_always_fails_is_ejected(stand: Stand) -> None:
-    """An engine that always fails gets no more requests than it takes to find out."""
+    """After a few failures it gets no more requests."""
     run = script(SORRY)
     await stand.has(run, script(answer(b"{}")), script(answer(b"{}")))
     for _ in range(20 * CONSECUTIVE_FAILURES):
@@ -281,7 +281,7 @@ async def test_an_engine_that_always_fails_is_ejected(stand: Stand) -> None:
 
 
 async def test_a_model_that_lost_its_last_engine_is_unavailable(stand: Stand) -> None:
-    """There is nobody to try, and the client learns when to come back."""
+    """No engine is left to try, and the client learns when to retry."""
 
     async def vanish(tracked: Visit) -> None:
         stand.fleet.replace_replicas(stand.model, [])
@@ -382,7 +382,7 @@ async def test_a_stream_that_makes_no_progress_is_given_up(stand: Stand) -> None
 
 
 async def test_a_501_is_passed_on_and_not_counted_against_the_engine(stand: Stand) -> None:
-    """501 is for what a client asks: passed on, not retried, and nobody is blamed."""
+    """501 depends on the request: it is forwarded, not retried, and no fault is counted."""
     await stand.has(*[script(answer(b"{}", status=b"501 Not Implemented"))] * 2)
     for _ in range(2 * CONSECUTIVE_FAILURES):
         stand.client = Client()
@@ -414,7 +414,7 @@ async def test_a_request_leaves_an_engine_that_is_stuck(
 
 
 async def test_a_broken_body_is_not_ended_as_if_it_were_whole(stand: Stand) -> None:
-    """Where no error can be told any more, the answer stays incomplete and an error is raised."""
+    """When it is too late for an error response, the answer stays incomplete, and the error raises."""
     begun = b"HTTP/1.1 200 OK\r\ncontent-length: 9000000\r\n\r\n" + b"x" * 3_000_000
     await stand.has(*[script(begun, closes=True)] * 2)
     with pytest.raises(UpstreamFailed):
@@ -505,7 +505,7 @@ async def test_the_shorter_deadline_counts(stand: Stand) -> None:
 
 
 async def test_a_deadline_in_a_stream_is_an_event(stand: Stand) -> None:
-    """The client keeps what has come, and the last event says why there is no more."""
+    """The client keeps the events so far, and the last event says why the stream ends."""
 
     async def stop_half_way(tracked: Visit) -> None:
         await tracked.send(EVENTS + chunked(ROLE + chunk({"content": "a"})))
@@ -519,7 +519,7 @@ async def test_a_deadline_in_a_stream_is_an_event(stand: Stand) -> None:
 
 
 async def test_an_error_is_not_raised_twice(stand: Stand) -> None:
-    """Any error a client can be told before the first byte reaches the caller, once."""
+    """An error before the first byte reaches the caller once."""
     await stand.has(FAILURES["garbage"])
     with pytest.raises(GatewayError) as caught:
         await stand.answer()
@@ -528,7 +528,7 @@ async def test_an_error_is_not_raised_twice(stand: Stand) -> None:
 
 
 async def test_cancelling_drops_the_engine_s_connection(stand: Stand) -> None:
-    """A client that goes away takes the engine's work with it, in the middle of a stream."""
+    """When a client leaves in the middle of a stream, its engine stops working for it."""
     await stand.has(script(EVENTS + chunked(b"data: 1\n\n")))
     task = asyncio.create_task(stand.answer(request(stream=True)))
     await asyncio.wait_for(stand.client.has_bytes.wait(), PATIENCE_S)

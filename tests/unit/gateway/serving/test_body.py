@@ -76,7 +76,7 @@ def test_parts_of_a_body_are_joined() -> None:
 
 
 def test_a_body_that_stops_is_too_slow() -> None:
-    """Half of it came and the client keeps the connection: it is not waited for."""
+    """After half of the body the client sends nothing more: the gateway stops waiting."""
     with pytest.raises(BodyTooSlow, match="3 bytes"):
         run(read_body(client(b"abc", is_complete=False), b"6", LIMIT_MB))
 
@@ -94,7 +94,7 @@ def test_a_byte_a_second_is_too_slow() -> None:
 
 
 def test_a_large_body_has_the_time_it_takes() -> None:
-    """At the least pace a body of any size is taken, long after the first seconds are over."""
+    """A body of any size is accepted at the minimum pace, long after the first seconds."""
     part = bytes(PACE_BYTES_PER_S)
     count = int(4 * GRACE_S)
 
@@ -115,7 +115,7 @@ def test_a_fast_beginning_earns_no_extra_time() -> None:
 
 
 def test_an_announced_length_earns_no_extra_time() -> None:
-    """Only bytes that came bring time, not those that `content-length` promises."""
+    """Only bytes that arrive extend the time, not those that `content-length` announces."""
     with pytest.raises(BodyTooSlow):
         run(read_body(client(b"x", b"x", every_s=GRACE_S * 0.6), b"%d" % MIB, LIMIT_MB))
 
@@ -131,7 +131,7 @@ def test_an_announced_length_over_the_limit_is_refused_unread() -> None:
 
 
 def test_a_body_without_end_is_refused_at_the_limit() -> None:
-    """A chunked body announces nothing: it is counted as it comes."""
+    """A chunked body announces no length, so its bytes are counted as they arrive."""
     endless = client(*[bytes(MIB)] * 3, is_complete=False)
 
     with pytest.raises(BodyTooLarge):
@@ -140,13 +140,13 @@ def test_a_body_without_end_is_refused_at_the_limit() -> None:
 
 @pytest.mark.parametrize("length", [b"-1", b"1e3", b"0x10", b"", b"9" * 5000, b"\xd9\xa1"])
 def test_a_length_that_is_no_number_is_refused(length: bytes) -> None:
-    """So is one of so many digits that Python would take long to read it."""
+    """So is one with so many digits that Python would take long to parse it."""
     with pytest.raises(InvalidRequest, match="content-length"):
         run(read_body(client(b"x"), length, LIMIT_MB))
 
 
 def test_a_client_that_disconnects_is_not_reported_as_slow() -> None:
-    """No client is left to be told of a timeout."""
+    """No client is left to get an error."""
 
     async def receive() -> Message:
         return {"type": "http.disconnect"}

@@ -21,7 +21,7 @@ def test_a_key_is_the_same_in_either_header(header: bytes) -> None:
 
 
 def test_without_a_key_the_address_counts() -> None:
-    """The connection's own, unless a proxy of ours stands between."""
+    """It is the connection's address, unless the gateway's own proxy is in between."""
     assert tenant_of({}, SCOPE, is_forwarded=False) == Tenant(b"10.0.0.1")
     assert tenant_of(FORWARDED, SCOPE, is_forwarded=True) == Tenant(b"203.0.113.9")
 
@@ -39,7 +39,7 @@ def test_tenant_names_are_bounded() -> None:
 
 
 def test_clients_without_an_address_share_one_tenant() -> None:
-    """A server that does not tell the address has all its clients share."""
+    """If the server does not report addresses, all clients share."""
     assert tenant_of({}, {}, is_forwarded=True) == ANONYMOUS
 
 
@@ -57,7 +57,7 @@ def test_clients_without_an_address_share_one_tenant() -> None:
     ],
 )
 def test_a_network_of_ipv6_is_one_address(one: str, other: str, is_same: bool) -> None:
-    """A client has 2**64 addresses there; what is no address stands for itself."""
+    """A client has 2**64 addresses in its network; text that is no address is used as it is."""
     first, second = (
         tenant_of({}, {"client": (address, 1)}, is_forwarded=False) for address in (one, other)
     )

@@ -31,7 +31,7 @@ async def work(server: Server, done: asyncio.Event) -> str:
 
 
 async def test_work_ends_when_the_client_disconnects() -> None:
-    """The work is interrupted, and who asked for it learns why."""
+    """The work is interrupted, and its caller gets the reason."""
     server = Server()
     task = asyncio.create_task(work(server, asyncio.Event()))
     await asyncio.sleep(0)
@@ -82,7 +82,7 @@ async def test_cancellation_from_outside_stays_one() -> None:
 
 
 async def test_a_disconnect_after_the_work_is_ignored() -> None:
-    """After the work a client may go, and nothing is cancelled any more."""
+    """When the work is done a client may leave, and nothing is cancelled."""
     server = Server()
     done = asyncio.Event()
 
@@ -110,7 +110,7 @@ async def test_other_messages_do_not_end_the_work() -> None:
 
 
 async def test_errors_of_the_work_pass() -> None:
-    """Exceptions of the work come out unchanged."""
+    """Exceptions of the work are raised unchanged."""
     with pytest.raises(ZeroDivisionError):
         async with UntilDisconnect(Server().receive, Server().response):
             raise ZeroDivisionError

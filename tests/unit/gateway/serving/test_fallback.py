@@ -53,7 +53,7 @@ def dispatch_of(engine: FakeEngine) -> Dispatch:
 async def test_an_alias_is_answered_by_what_it_stands_for(
     start_engine: StartEngine, surface: Surface
 ) -> None:
-    """The body goes as it came; the engine is told who it is, and the client who answered."""
+    """The body is unchanged; the engine gets its own name, and the client a header with it."""
     engine = await start_engine(script(answer(b"{}")))
     surface.add("org/real", engine)
     surface.configure(aliases={"nick": "org/real"})
@@ -98,7 +98,7 @@ async def test_an_alias_shares_its_models_cache(
 async def test_another_model_answers_for_one_that_cannot(
     start_engine: StartEngine, surface: Surface, trouble: str, reason: str
 ) -> None:
-    """The client gets the fallback's answer, and is told whose it is; the reason is counted."""
+    """The client gets the fallback's answer with its name; the reason is counted."""
     second = await start_engine(script(answer(b'"second"')))
     await trouble_of("a", trouble, start_engine, surface)
     surface.add("b", second)
@@ -157,7 +157,7 @@ async def test_a_client_error_does_not_fall_back(
 async def test_the_client_gets_the_error_of_the_last_model(
     start_engine: StartEngine, surface: Surface
 ) -> None:
-    """Where none can answer, the client is told why the last one cannot."""
+    """If no model can answer, the error says why the last one cannot."""
     surface.add("a", await start_engine(script(BROKEN)))
     surface.add("c", await start_engine(script(TOO_LONG)))
     response = await asked(surface, "a")
@@ -169,7 +169,7 @@ async def test_the_client_gets_the_error_of_the_last_model(
 async def test_a_stream_that_has_begun_does_not_change_its_model(
     start_engine: StartEngine, surface: Surface
 ) -> None:
-    """A stream of one model is not carried on by another."""
+    """A stream of one model is not resumed by another."""
 
     async def break_off(tracked: Visit) -> None:
         await tracked.send(EVENTS + chunked(b'data: {"choices":[{"delta":{}}]}\n\n'))
@@ -189,7 +189,7 @@ async def test_a_stream_that_has_begun_does_not_change_its_model(
 async def test_a_request_waits_for_a_model_that_starts(
     start_engine: StartEngine, surface: Surface
 ) -> None:
-    """All that come meanwhile are answered once an engine runs, and told what they waited for."""
+    """All are answered once an engine runs, with a header for the time they waited."""
     engine = await start_engine(script(answer(b"{}")))
     model = surface.add("m")
     model.state = ModelState.SCALED_TO_ZERO
@@ -210,7 +210,7 @@ async def test_a_request_waits_for_a_model_that_starts(
 async def test_a_stream_is_told_that_its_model_starts(
     start_engine: StartEngine, surface: Surface, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Comments and headers say so until the answer comes."""
+    """Comments and headers say so until the answer begins."""
     monkeypatch.setattr("gateway.serving.fallback.COLD_COMMENT_S", 0.05)
     engine = await start_engine(script(STREAM))
     model = surface.add("m")
@@ -227,7 +227,7 @@ async def test_a_stream_is_told_that_its_model_starts(
 
 
 async def test_a_failed_start_is_reported_and_backs_off(surface: Surface) -> None:
-    """Clients that wait learn why; so do those that come soon after, without another start."""
+    """Waiting clients get the reason, as do those that come soon after, without another start."""
     model = surface.add("m")
     model.state = ModelState.STARTING
     asking = asyncio.create_task(asked(surface, "m"))
@@ -263,7 +263,7 @@ async def test_a_model_that_is_deployed_again_is_tried_again(
 
 
 async def test_a_start_stays_wanted_for_a_while_after_clients_give_up(surface: Surface) -> None:
-    """A client that gives up soon, and comes again, finds the model further on its way."""
+    """A client that gives up and comes back soon finds the model closer to ready."""
     model = surface.add("m")
     model.options = ServingOptions(cold_start_timeout_s=0.05)
     await asked(surface, "m")
@@ -275,7 +275,7 @@ async def test_a_start_stays_wanted_for_a_while_after_clients_give_up(surface: S
 
 
 async def test_requests_that_wait_for_a_start_are_limited(surface: Surface) -> None:
-    """The next one is told to come again."""
+    """The next one gets an error and a time to retry."""
     model = surface.add("m")
     model.options = ServingOptions(queue=QueueOptions(max_requests=2), cold_start_timeout_s=0.5)
     asking = [asyncio.create_task(asked(surface, "m")) for _ in range(2)]
@@ -351,7 +351,7 @@ async def seen(surface: Surface, outcome: str, count: int) -> None:
 async def test_aliases_and_splits_are_listed_as_models(
     start_engine: StartEngine, surface: Surface
 ) -> None:
-    """An alias stands as its model, a split as the first of its own that is ready."""
+    """An alias has the state of its model, a split that of its first ready model."""
     surface.add("cold").state = ModelState.SCALED_TO_ZERO
     engine = await start_engine(script(answer(b"{}")))
     surface.add("warm", engine)
@@ -374,7 +374,7 @@ async def test_aliases_and_splits_are_listed_as_models(
 async def test_a_name_hides_the_model_of_that_name(
     start_engine: StartEngine, surface: Surface
 ) -> None:
-    """Requests and the card are those of what it stands for; a name of nothing has none."""
+    """Requests and the card are those of its target; a name without a target has no card."""
     surface.add("new", await start_engine(script(answer(b'"new"'))))
     surface.add("old").state = ModelState.SCALED_TO_ZERO
     surface.add("lost", await start_engine(script(answer(b'"lost"'))))
@@ -469,7 +469,7 @@ async def test_the_answering_model_is_named_after_the_first_one_died(
 async def test_a_permanent_error_does_not_hide_one_worth_retrying(
     start_engine: StartEngine, surface: Surface
 ) -> None:
-    """An error that another try might change is told rather than that a model is unknown."""
+    """The client gets an error that a retry might change rather than that a model is unknown."""
     surface.add("a", await start_engine(script(BROKEN)))
     alone = await asked(surface, "a")
     surface.add("c", await start_engine(script(STREAM)), routes=("/v1/embeddings",))
@@ -482,7 +482,7 @@ async def test_a_permanent_error_does_not_hide_one_worth_retrying(
 async def test_a_model_that_does_not_serve_the_route_is_skipped(
     start_engine: StartEngine, surface: Surface
 ) -> None:
-    """One of the chain that does answers."""
+    """The next model of the chain that serves it answers."""
     surface.add("a", await start_engine(script(STREAM)), routes=("/v1/completions",))
     surface.add("b", await start_engine(script(answer(b'"second"'))))
 
@@ -492,7 +492,7 @@ async def test_a_model_that_does_not_serve_the_route_is_skipped(
 async def test_the_largest_share_of_waiting_requests_is_rejected_first(
     start_engine: StartEngine, surface: Surface
 ) -> None:
-    """One client cannot keep another from waiting for a model to start, nor can batch."""
+    """Neither one client nor batch requests can take all places while a model starts."""
     model = surface.add("m")
     model.options = ServingOptions(queue=QueueOptions(max_requests=3), cold_start_timeout_s=5)
 
@@ -515,7 +515,7 @@ async def test_the_largest_share_of_waiting_requests_is_rejected_first(
 
 
 async def test_a_deadline_does_not_hide_that_a_model_is_cold(surface: Surface) -> None:
-    """A client with less time than the start takes is told when to retry."""
+    """A client with less time than the start takes learns when to retry."""
     model = surface.add("m")
     model.start_s, model.options = 12.5, ServingOptions(timeout_s=0.1)
     response = await asked(surface, "m")
@@ -527,7 +527,7 @@ async def test_a_deadline_does_not_hide_that_a_model_is_cold(surface: Surface) -
 async def test_a_stream_whose_model_was_up_soon_begins_with_its_answer(
     start_engine: StartEngine, surface: Surface, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No comment comes before an answer that takes its time, and so it has all its headers."""
+    """No comment precedes a slow answer, so it has all its headers."""
     monkeypatch.setattr("gateway.serving.fallback.COLD_COMMENT_S", 0.2)
 
     async def think(tracked: Visit) -> None:
@@ -571,7 +571,7 @@ async def test_a_shadow_that_breaks_off_has_not_answered(
 async def test_a_shadow_that_is_full_delays_nobody(
     start_engine: StartEngine, surface: Surface
 ) -> None:
-    """A copy waits in no queue, and has nobody go from one."""
+    """A copy waits in no queue, and no queued request is rejected for it."""
     surface.add("m", await start_engine(script(answer(b'"mine"'))))
     shadow = surface.add("s", await start_engine(forever))
     (replica,) = shadow.replicas.values()

@@ -66,7 +66,7 @@ async def test_requests_are_gauged_where_they_are(
 async def test_replicas_are_gauged_by_state(
     surface: Surface, recorder: KeptRecorder, gauges: Gauges, start_engine: StartEngine
 ) -> None:
-    """Each is in one state only; a state that none is in any more is 0."""
+    """Each replica counts in one state; a state without replicas is 0."""
     engines = [await start_engine(script(answer(b"{}"))) for _ in range(4)]
     model = surface.add("m", *engines)
     scheduler = surface.pools.of(model).scheduler
@@ -93,7 +93,7 @@ async def test_replicas_are_gauged_by_state(
 async def test_gauges_of_a_removed_model_go_to_zero(
     surface: Surface, recorder: KeptRecorder, gauges: Gauges, start_engine: StartEngine
 ) -> None:
-    """All its gauges, those of what was learned too; other models' stay."""
+    """All its gauges do, also those of learned values; those of other models stay."""
     gone = surface.add("gone", await start_engine(script(answer(b"{}"))))
     surface.add("stays", await start_engine(script(answer(b"{}"))))
     gauges.publish()

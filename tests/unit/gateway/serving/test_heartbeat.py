@@ -53,7 +53,7 @@ async def test_a_silent_stream_begins_with_a_comment() -> None:
 
 
 async def test_a_stream_that_has_begun_gets_comments_between_its_events() -> None:
-    """A comment comes after what was sent; there is only one beginning."""
+    """A comment follows the last event; the response begins only once."""
     client = Client()
     async with beating(client.response):
         await client.response.begin(200, [])
@@ -65,7 +65,7 @@ async def test_a_stream_that_has_begun_gets_comments_between_its_events() -> Non
 
 
 async def test_no_comment_is_sent_inside_an_event() -> None:
-    """Where the stream stands in the middle of an event, a comment would be part of it."""
+    """In the middle of an event, a comment would become part of it."""
     client = Client()
     looks = asyncio.Event()
     count = 0
@@ -83,7 +83,7 @@ async def test_no_comment_is_sent_inside_an_event() -> None:
 
 
 async def test_no_comment_is_sent_after_the_end() -> None:
-    """A response that has ended stays as it is, also while its request goes on."""
+    """Nothing is added to a response that has ended, even if its request is still handled."""
     client = Client()
     async with beating(client.response):
         await client.response.begin(200, [])

@@ -61,7 +61,7 @@ async def test_a_good_config_is_adopted() -> None:
 async def test_a_wrong_config_leaves_the_previous_one_in_force(
     wrong: object, line: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing of it takes effect; what is wrong is logged and shown to operators."""
+    """Nothing of it takes effect; its mistakes are logged and shown to operators."""
     store = MemoryStore()
     live_config = LiveConfig(store)
     await live_config.adopt(GOOD)
@@ -86,7 +86,7 @@ async def test_a_good_config_clears_the_rejection() -> None:
 
 
 async def test_a_router_that_starts_with_a_wrong_config_restores_the_kept_one() -> None:
-    """A router that has had no config of its own goes by the one that another one kept."""
+    """A router without a config of its own uses the one that another router has kept."""
     store = MemoryStore()
     live_config = LiveConfig(store)
     await LiveConfig(store).adopt(GOOD)
@@ -106,7 +106,7 @@ async def test_a_first_config_that_is_wrong_stops_the_start() -> None:
 
 
 async def test_an_unreadable_kept_config_is_ignored() -> None:
-    """A kept config that this version rejects does not hide what is wrong with the new one."""
+    """A kept config that this version rejects does not hide the mistakes of the new one."""
     store = MemoryStore()
     store.config = b'{"of_another_version": 1}'
     with pytest.raises(ConfigError, match="resolves to itself"):

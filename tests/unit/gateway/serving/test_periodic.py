@@ -10,7 +10,7 @@ from tests.unit.conftest import PATIENCE_S
 
 
 async def test_a_call_that_fails_is_logged_and_repeated(caplog: pytest.LogCaptureFixture) -> None:
-    """The log names what failed, and the next call is made all the same."""
+    """The log names what failed, and the next call is made nevertheless."""
     calls = 0
     again = asyncio.Event()
 
@@ -31,7 +31,7 @@ async def test_a_call_that_fails_is_logged_and_repeated(caplog: pytest.LogCaptur
 
 
 async def test_closing_cancels_the_call_under_way() -> None:
-    """No call is made after it, and one that hangs does not hold it up."""
+    """No call is made afterwards, and a hanging call does not delay it."""
     calls = 0
 
     async def hang() -> None:

@@ -71,7 +71,7 @@ async def test_queued_requests_follow_their_model() -> None:
 
 @pytest.mark.parametrize("is_removed", [True, False], ids=["removed", "router closed"])
 async def test_a_closed_pool_wants_no_engine(is_removed: bool) -> None:
-    """Requests that wait for a start fail, Serve is told that none waits, and none may start it."""
+    """Waiting requests fail, Serve learns that none waits, and no request can start it again."""
     wakes: list[int] = []
     fleet = Fleet()
     pools = ModelPools(fleet, shared_state(wake=lambda _, waiting: wakes.append(waiting)))

@@ -52,7 +52,7 @@ def timing_ms(header: str) -> dict[str, float]:
 async def test_an_answered_request_is_counted_and_timed(
     surface: Surface, recorder: KeptRecorder, start_engine: StartEngine
 ) -> None:
-    """Its labels say what it was, its histograms where its time went."""
+    """Labels describe the request, and histograms have the time of its steps."""
     surface.add("m", await start_engine(script(answer(b"{}"))))
 
     async with surface.client() as client:
@@ -72,7 +72,7 @@ async def test_an_answered_request_is_counted_and_timed(
 async def test_time_to_first_event_is_observed_for_streams(
     surface: Surface, recorder: KeptRecorder, start_engine: StartEngine
 ) -> None:
-    """TTFT is observed of streams, and is no more than the whole."""
+    """TTFT is observed for streams, and is at most the whole time."""
 
     async def run(tracked: Visit) -> None:
         await tracked.send(*STREAM[:2])
@@ -104,7 +104,7 @@ async def test_outcomes_follow_from_the_engines_answer(
     engine_answer: bytes,
     outcome: str,
 ) -> None:
-    """Refusals, failures and truncated streams are told apart."""
+    """Refusals, failures and truncated streams have different outcomes."""
 
     async def run(tracked: Visit) -> None:
         await tracked.send(engine_answer)
@@ -134,7 +134,7 @@ async def test_invented_model_names_are_no_labels(
 async def test_a_stream_begins_with_its_first_event(
     surface: Surface, start_engine: StartEngine
 ) -> None:
-    """An engine that has only said 200 has promised nothing: its failure is told by a status."""
+    """If an engine fails after its 200 and before any event, the client gets the error's status."""
 
     async def fail(tracked: Visit) -> None:
         await tracked.send(EVENTS)
@@ -193,7 +193,7 @@ async def test_a_stream_without_a_heartbeat_begins_at_once(
 async def test_a_rejected_request_counts_as_shed(
     surface: Surface, recorder: KeptRecorder, start_engine: StartEngine
 ) -> None:
-    """Where nobody may wait, what finds no room is shed."""
+    """If no request may wait, one without room is shed."""
     engine, forever = await _busy_engine(start_engine)
     model = surface.add("m", engine)
     model.options = ServingOptions(queue=QueueOptions(max_requests=0))
@@ -214,7 +214,7 @@ async def test_a_rejected_request_counts_as_shed(
 async def test_a_missed_deadline_counts_as_timeout(
     surface: Surface, recorder: KeptRecorder, start_engine: StartEngine
 ) -> None:
-    """It is told apart from failures."""
+    """It does not count as a failure."""
     engine, forever = await _busy_engine(start_engine)
     surface.add("m", engine)
 
@@ -246,7 +246,7 @@ async def test_a_disconnected_client_counts_as_client_cancelled(
 async def test_server_timing_splits_the_time_by_step(
     surface: Surface, start_engine: StartEngine
 ) -> None:
-    """The engine's time is the engine's, and all steps together are no more than the whole."""
+    """The engine's time has its own step, and all steps add up to at most the whole."""
 
     async def run(tracked: Visit) -> None:
         await asyncio.sleep(0.05)
@@ -279,7 +279,7 @@ async def test_every_reply_has_a_server_timing(surface: Surface, path: str) -> N
 
 
 async def test_queue_time_is_not_gateway_time(surface: Surface, start_engine: StartEngine) -> None:
-    """A request that is held back has waited, which is not the gateway's own time."""
+    """Time in a queue is not time that the gateway itself has added."""
     engine, go_on = await _busy_engine(start_engine)
     surface.add("m", engine)
     for _ in range(12):
@@ -322,7 +322,7 @@ async def test_a_wait_that_ends_in_a_timeout_is_observed(
 async def test_waiting_for_a_successor_is_queue_time(
     surface: Surface, start_engine: StartEngine
 ) -> None:
-    """While the only engine has died and another one is awaited, the request waits."""
+    """After the only engine has died, the wait for another one is queue time."""
 
     async def die(tracked: Visit) -> None:
         tracked.writer.close()
@@ -401,7 +401,7 @@ async def test_a_failing_recorder_does_not_affect_requests(
 async def test_tokens_are_counted_as_the_engine_reports_them(
     surface: Surface, recorder: KeptRecorder, start_engine: StartEngine
 ) -> None:
-    """Tokens as it counts them, what was predicted, and the mean gap between tokens."""
+    """It counts prompt, cached and answer tokens, the prediction, and the mean gap of tokens."""
     engine = await start_engine(script(answer(b"{}")))
     model = surface.add("m", engine)
     async with surface.client() as client:

@@ -17,7 +17,7 @@ def test_an_idle_model_has_a_reserve() -> None:
 
 
 def test_retries_are_a_share_of_the_requests() -> None:
-    """Where every request wants a retry, a fifth of them gets one, beside the reserve."""
+    """If every request needs a retry, a fifth of them get one, plus the reserve."""
     budget = RetryBudget()
     spent(budget)
     retries = 0

@@ -70,5 +70,5 @@ def test_progress_starts_retries_and_deaths_anew() -> None:
 
 @pytest.mark.parametrize(("deaths", "is_final"), [(0, False), (1, False), (2, True)])
 def test_a_request_that_kills_replicas_is_final(deaths: int, is_final: bool) -> None:
-    """Its client is told not to retry it."""
+    """Clients must not retry it."""
     assert POLICY.is_final(AttemptProgress(deaths=deaths)) is is_final

@@ -97,7 +97,7 @@ async def live(tracked: Visit) -> None:
 async def test_telemetry_updates_the_schedulers_view(
     start_engine: StartEngine, stand: Stand
 ) -> None:
-    """First the snapshot, then the changes, also where a frame comes in pieces."""
+    """The snapshot counts, then the changes, even if a frame arrives in pieces."""
     frame = encode_update(Update(added=pack_keys(KEYS[2:]), added_tokens=pack_tokens([190])))
     go_on = asyncio.Event()
 
@@ -218,7 +218,7 @@ async def test_a_silent_engine_is_given_up(stuck: Stuck) -> None:
 
 
 async def test_the_only_engine_of_a_model_is_waited_for(stuck: Stuck) -> None:
-    """There is nowhere else to go, and it may yet answer."""
+    """No other engine could answer, and this one still may."""
     hung, _ = stuck.stand.model.replicas.values()
     stuck.stand.fleet.replace_replicas(stuck.stand.model, [hung])
     await until(lambda: stuck.stand.is_in_backoff(hung))  # its telemetry has been given up
@@ -228,7 +228,7 @@ async def test_the_only_engine_of_a_model_is_waited_for(stuck: Stuck) -> None:
 async def test_a_stalled_engine_is_given_up(
     start_engine: StartEngine, upstream: UpstreamClient, stand: Stand
 ) -> None:
-    """One that still speaks, but whose step takes far longer than any should."""
+    """It still sends telemetry, but its step takes far longer than any should."""
 
     async def stalled(tracked: Visit) -> None:
         if b"POST" not in tracked.request:
@@ -303,7 +303,7 @@ async def test_an_engine_without_telemetry_is_a_candidate(
 async def test_subscriptions_end_with_their_replicas(
     start_engine: StartEngine, stand: Stand
 ) -> None:
-    """One that goes away is left alone; the one that stays goes on being followed."""
+    """The subscription to a removed replica ends; that to another one continues."""
 
     async def script(tracked: Visit) -> None:
         await tell(tracked, SNAPSHOT)

@@ -81,7 +81,7 @@ async def test_a_request_is_a_span_with_its_steps_below(
 async def test_the_trace_context_reaches_the_engine(
     upstream: UpstreamClient, start_engine: StartEngine, tracer: Tracer, spans: InMemorySpanExporter
 ) -> None:
-    """Its spans come below ours, not beside."""
+    """Its spans are children of the gateway's."""
     surface = Surface(upstream, tracer=tracer)
     engine = await start_engine(script(answer(b"{}")))
     surface.add("m", engine)
@@ -155,7 +155,7 @@ async def test_an_invalid_trace_state_is_dropped(
 async def test_requests_that_are_not_sampled_write_no_spans(
     upstream: UpstreamClient, start_engine: StartEngine, spans: InMemorySpanExporter
 ) -> None:
-    """The engine is told so, and answers all the same."""
+    """The engine gets that decision, and answers nevertheless."""
     provider = TracerProvider(sampler=ALWAYS_OFF)
     provider.add_span_processor(SimpleSpanProcessor(spans))
     surface = Surface(upstream, tracer=Tracer(provider))
@@ -181,7 +181,7 @@ async def test_requests_that_are_not_sampled_write_no_spans(
     ],
 )
 def test_nothing_is_traced_unless_asked_for(environ: dict[str, str]) -> None:
-    """Without the standard variables, or with those that say no."""
+    """Tracing is off without the standard variables, and if they say so."""
     assert tracer_of(environ) is None
 
 
@@ -218,7 +218,7 @@ async def test_the_standard_variables_turn_it_on(environ: dict[str, str]) -> Non
     ],
 )
 def test_invalid_variables_are_named(environ: dict[str, str], words: str) -> None:
-    """The variable, its value and what it may be."""
+    """The error has the variable, its value and the valid values."""
     with pytest.raises(ConfigError, match=words):
         tracer_of(environ)
 
