@@ -1,4 +1,4 @@
-"""A fake engine on a real socket, a router's picture of it, and a clock that stands still."""
+"""Fixtures of unit tests: fake engines on real sockets, a client, and a clock that tests set."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
 
 ON_BOTH_LOOPS = frozenset({"test_upstream_client.py", "test_engine_call.py"})
-"""Tests of sockets: Serve runs uvloop, and asyncio's own loop is what everybody else has."""
+"""Event loops for tests of sockets: Serve's, and asyncio's own."""
 PATIENCE_S = 20
 """How long a test waits for what must happen."""
 
@@ -42,7 +42,7 @@ class Visit:
     """One request that reached a fake engine, and the way to answer it."""
 
     number: int
-    """Counts the requests on this connection from 0."""
+    """Number of the request on its connection, from 0."""
     request: bytes
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -55,7 +55,7 @@ class Visit:
             await asyncio.sleep(0)
 
     async def reset(self) -> None:
-        """Break off with a TCP reset, once what was sent has had time to arrive."""
+        """Close with a TCP reset, once the bytes sent have had time to arrive."""
         await asyncio.sleep(0.05)
         sock = self.writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -68,7 +68,7 @@ class Visit:
 
 
 class Client:
-    """An ASGI `send` that remembers."""
+    """A client that records all ASGI messages sent to it."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -76,7 +76,7 @@ class Client:
         self.response = ClientResponse(self.send, [(b"x-request-id", b"id")])
 
     async def send(self, message: Message) -> None:
-        """Take a message."""
+        """Record a message."""
         self.messages.append(message)
         if message.get("body"):
             self.has_bytes.set()
@@ -98,7 +98,7 @@ class Client:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the answer has come to its end."""
+        """Whether the answer is complete."""
         return self.messages[-1].get("more_body") is False
 
 
@@ -106,7 +106,7 @@ Script = Callable[[Visit], Awaitable[None]]
 
 
 class FakeEngine:
-    """Answers each request as its script says; a script that closes its writer ends the visit."""
+    """Fake engine that answers each request by its script, which may close the connection."""
 
     def __init__(self, script: Script, host: str) -> None:
         self.host = host
@@ -128,7 +128,7 @@ class FakeEngine:
         self._server = await asyncio.start_server(self._accept, self.host, 0)
 
     async def stop(self) -> None:
-        """Stop listening and drop all visitors."""
+        """Stop listening, and close all connections."""
         self._server.close()
         for tracked in self._tracked_requests:
             tracked.cancel()
@@ -185,7 +185,7 @@ def answer(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:
 
 
 def chunked(*chunks: bytes) -> bytes:
-    """The chunks in HTTP's chunked coding, without the end."""
+    """The chunks in HTTP's chunked encoding, without the end."""
     return b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
 
 
@@ -214,7 +214,7 @@ async def upstream() -> AsyncIterator[UpstreamClient]:
 
 
 class Clock:
-    """Seconds, as the test says."""
+    """Clock that a test sets, in seconds."""
 
     def __init__(self) -> None:
         self.now_s = 100.0
@@ -226,5 +226,5 @@ class Clock:
 
 @pytest.fixture
 def clock() -> Clock:
-    """A clock that stands still."""
+    """A clock that moves only when the test sets it."""
     return Clock()

@@ -1,4 +1,4 @@
-"""A recorder that keeps what it is told."""
+"""Recorder of metrics that keeps all values."""
 
 from collections import Counter as Tally
 from collections import defaultdict
@@ -10,7 +10,7 @@ Key = tuple[str, tuple[str, ...]]
 
 
 class KeptRecorder:
-    """What counters have come to, how gauges stand, and all observations."""
+    """Values of counters and gauges, and all observations."""
 
     def __init__(self) -> None:
         self.counts: Tally[Key] = Tally()
@@ -19,11 +19,11 @@ class KeptRecorder:
         self.observations: dict[Key, list[float]] = defaultdict(list)
 
     def count(self, metric: Counter, labels: Labels, amount: float = 1.0) -> None:
-        """Let a counter grow."""
+        """Increase a counter."""
         self.counts[_key(metric, labels)] += amount  # type: ignore[assignment] # of a float
 
     def set(self, metric: Gauge, labels: Labels, value: float) -> None:
-        """Say how a gauge stands."""
+        """Set a gauge."""
         self.gauges[_key(metric, labels)] = value
 
     def observe(self, metric: Histogram, labels: Labels, value: float) -> None:
@@ -31,7 +31,7 @@ class KeptRecorder:
         self.observations[_key(metric, labels)].append(value)
 
     def flush(self) -> None:
-        """Note that it was asked for."""
+        """Count the call."""
         self.flushes += 1
 
 

@@ -1,4 +1,4 @@
-"""The gateway's application as its clients see it, without a server between, over fake engines."""
+"""The gateway's application over fake engines, called directly, without a server."""
 
 import asyncio
 import random
@@ -19,7 +19,7 @@ CHAT = "/v1/chat/completions"
 
 
 class Surface:
-    """A router with its fleet, and what it has asked of Serve."""
+    """A router with its fleet, and the starts that it has requested."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Surface:
         self.live_config.apply(parse_gateway(config))
 
     def wake(self, model: ServedModel, waiting: int) -> None:
-        """Note which model is waited for, and by how many requests."""
+        """Record a requested start: the model, and how many requests wait for it."""
         self.wakes.append(waiting)
         if waiting:
             self.woken.append(model.name)
@@ -54,7 +54,7 @@ class Surface:
     def add(
         self, name: str, *engines: FakeEngine, routes: tuple[str, ...] = (CHAT,)
     ) -> ServedModel:
-        """Make a model known, ready if it has engines."""
+        """Add a model, ready if it has engines."""
         model = ServedModel(name, created_s=7)
         self.fleet.add(model)
         if engines:
@@ -63,7 +63,7 @@ class Surface:
         return model
 
     def load(self, name: str) -> None:
-        """Send a request whose answer nobody waits for."""
+        """Send a request without waiting for its answer."""
         self._loads.append(asyncio.create_task(self.client().post(CHAT, json={"model": name})))
 
     def client(self) -> httpx.AsyncClient:

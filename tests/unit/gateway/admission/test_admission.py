@@ -72,7 +72,7 @@ class Scene:
 
     @property
     def is_watching(self) -> bool:
-        """Whether the admission is told of changes to replicas."""
+        """Whether the admission is subscribed to changes of replicas."""
         return bool(self.scheduler.replicas._listeners)
 
     @property
@@ -133,13 +133,13 @@ class Scene:
 
 
 async def settle() -> None:
-    """Let everybody on the event loop have several turns."""
+    """Let every task on the event loop run several times."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
 async def until(is_so: Callable[[], bool]) -> None:
-    """Let the event loop go on until something is so, and no further."""
+    """Run the event loop until a condition holds, and no further."""
     for _ in range(1000):
         if is_so():
             return

@@ -20,7 +20,7 @@ KEY = "an operator's long key"
 BODY = {"model": "m", "messages": [{"role": "user", "content": "x" * 1000}]}
 
 
-class Stand:
+class Bench:
     """A gateway with two engines that answer everything."""
 
     def __init__(self, upstream: UpstreamClient, *, is_local: bool) -> None:
@@ -63,13 +63,13 @@ def is_local() -> bool:
 
 
 @pytest.fixture
-async def stand(start_engine: StartEngine, upstream: UpstreamClient, is_local: bool) -> Stand:
+async def bench(start_engine: StartEngine, upstream: UpstreamClient, is_local: bool) -> Bench:
     """A gateway without an admin key."""
-    stand = Stand(upstream, is_local=is_local)
-    stand.model.replace_replicas(
-        [(await start_engine(stand.run_engine)).replica() for _ in range(2)]
+    bench = Bench(upstream, is_local=is_local)
+    bench.model.replace_replicas(
+        [(await start_engine(bench.run_engine)).replica() for _ in range(2)]
     )
-    return stand
+    return bench
 
 
 def dispatch_in(request: bytes) -> Dispatch:
@@ -81,19 +81,19 @@ def dispatch_in(request: bytes) -> Dispatch:
     raise AssertionError("no dispatch")
 
 
-async def test_an_answer_names_its_replica(stand: Stand) -> None:
+async def test_an_answer_names_its_replica(bench: Bench) -> None:
     """And how much of the prompt it was thought to hold: nothing, the first time."""
-    async with stand.client() as client:
+    async with bench.client() as client:
         response = await client.post(CHAT, json=BODY)
 
-    assert response.headers["x-gateway-replica"] in stand.model.replicas
+    assert response.headers["x-gateway-replica"] in bench.model.replicas
     assert response.headers["x-gateway-cached-tokens"] == "0"
     assert "x-gateway-decision" not in response.headers
 
 
-async def test_the_second_request_goes_where_its_prefix_is(stand: Stand) -> None:
+async def test_the_second_request_goes_where_its_prefix_is(bench: Bench) -> None:
     """Without telemetry, the router predicts that the first request's prefix is cached there."""
-    async with stand.client() as client:
+    async with bench.client() as client:
         first = await client.post(CHAT, json=BODY)
         second = await client.post(CHAT, json=BODY)
 
@@ -101,9 +101,9 @@ async def test_the_second_request_goes_where_its_prefix_is(stand: Stand) -> None
     assert int(second.headers["x-gateway-cached-tokens"]) > 100
 
 
-async def test_a_decision_explains_itself_in_a_header(stand: Stand) -> None:
+async def test_a_decision_explains_itself_in_a_header(bench: Bench) -> None:
     """It lists all candidates with their costs, the chosen one first."""
-    async with stand.client(**{"x-gateway-explain": "1"}) as client:
+    async with bench.client(**{"x-gateway-explain": "1"}) as client:
         response = await client.post(CHAT, json=BODY)
     decision = httpx.Response(200, content=response.headers["x-gateway-decision"]).json()
 
@@ -111,30 +111,30 @@ async def test_a_decision_explains_itself_in_a_header(stand: Stand) -> None:
     assert decision["policy"] == "marginal"
     assert decision["request_id"] == response.headers["x-request-id"]
     assert decision["replica"] == response.headers["x-gateway-replica"]
-    assert {c["replica"] for c in decision["candidates"]} == stand.model.replicas.keys()
+    assert {c["replica"] for c in decision["candidates"]} == bench.model.replicas.keys()
     assert decision["candidates"][0]["replica"] == decision["replica"]
 
 
-async def test_the_dispatch_header_carries_the_prompts_keys(stand: Stand) -> None:
+async def test_the_dispatch_header_carries_the_prompts_keys(bench: Bench) -> None:
     """The engine gets the keys of the prompt, whatever the client sends under that name."""
-    async with stand.client(**{"x-gateway-dispatch": "forged"}) as client:
+    async with bench.client(**{"x-gateway-dispatch": "forged"}) as client:
         await client.post(CHAT, json=BODY)
 
-    dispatch = dispatch_in(stand.tracked_requests[0])
+    dispatch = dispatch_in(bench.tracked_requests[0])
     assert dispatch.id
     assert len(dispatch.keys) == 3 * 8
     assert dispatch.prompt_bytes > 1000
-    assert b"forged" not in stand.tracked_requests[0]
+    assert b"forged" not in bench.tracked_requests[0]
 
 
-async def test_a_dry_run_sends_nothing(stand: Stand) -> None:
+async def test_a_dry_run_sends_nothing(bench: Bench) -> None:
     """`/gateway/route` answers with the decision for any inference body."""
-    async with stand.client() as client:
+    async with bench.client() as client:
         response = await client.post("/gateway/route", json=BODY)
 
-    assert response.json()["replica"] in stand.model.replicas
+    assert response.json()["replica"] in bench.model.replicas
     assert response.json()["actual"] is None
-    assert stand.tracked_requests == []
+    assert bench.tracked_requests == []
 
 
 @pytest.mark.parametrize(
@@ -147,21 +147,21 @@ async def test_a_dry_run_sends_nothing(stand: Stand) -> None:
     ],
 )
 async def test_a_dry_run_fails_as_the_request_would(
-    stand: Stand, url: str, body: dict[str, Any], status: int, code: str
+    bench: Bench, url: str, body: dict[str, Any], status: int, code: str
 ) -> None:
     """The same errors, in the same shape."""
-    async with stand.client() as client:
+    async with bench.client() as client:
         response = await client.post(url, json=body)
 
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
 
 
-async def test_decisions_are_kept_with_their_outcomes(stand: Stand) -> None:
+async def test_decisions_are_kept_with_their_outcomes(bench: Bench) -> None:
     """The newest is first; finished requests have their engine's report."""
-    async with stand.client() as client:
+    async with bench.client() as client:
         for number in range(3):
             await client.post(CHAT, json=BODY, headers={"x-request-id": f"number-{number}"})
-        dispatch = dispatch_in(stand.tracked_requests[1])
+        dispatch = dispatch_in(bench.tracked_requests[1])
         finished = Finished(
             id=dispatch.id,
             prompt_tokens=300,
@@ -173,8 +173,8 @@ async def test_decisions_are_kept_with_their_outcomes(stand: Stand) -> None:
             decode_s=1.0,
             running=1.0,
         )
-        replica = next(iter(stand.model.replicas))
-        stand.pools.of(stand.model).scheduler.record_update(replica, Update(finished=[finished]))
+        replica = next(iter(bench.model.replicas))
+        bench.pools.of(bench.model).scheduler.record_update(replica, Update(finished=[finished]))
         decisions = (await client.get("/gateway/decisions")).json()["data"]
         limited = (await client.get("/gateway/decisions?limit=1")).json()["data"]
 
@@ -197,12 +197,12 @@ async def test_decisions_are_kept_with_their_outcomes(stand: Stand) -> None:
     ],
 )
 async def test_only_operators_are_let_in(
-    stand: Stand, admin_key: str | None, sent: str, status: int
+    bench: Bench, admin_key: str | None, sent: str, status: int
 ) -> None:
     """They need the key, unless the gateway can only be reached from its own machine."""
-    stand.live_config.apply(GatewayConfig(admin_key=admin_key))
+    bench.live_config.apply(GatewayConfig(admin_key=admin_key))
 
-    async with stand.client(authorization=sent) as client:
+    async with bench.client(authorization=sent) as client:
         answers = [
             await client.get("/gateway/decisions"),
             await client.get("/gateway/config"),
@@ -212,12 +212,12 @@ async def test_only_operators_are_let_in(
     assert [answer.status_code for answer in answers] == [status] * 3
 
 
-async def test_the_config_in_force_is_shown_without_secrets(stand: Stand) -> None:
+async def test_the_config_in_force_is_shown_without_secrets(bench: Bench) -> None:
     """It shows names, limits and a config rejected since, but never the operators' key."""
-    await stand.live_config.adopt({"aliases": {"x": "m"}, "admin_key": KEY})
-    await stand.live_config.adopt({"aliases": {"x": "x"}})
+    await bench.live_config.adopt({"aliases": {"x": "m"}, "admin_key": KEY})
+    await bench.live_config.adopt({"aliases": {"x": "x"}})
 
-    async with stand.client(authorization=f"Bearer {KEY}") as client:
+    async with bench.client(authorization=f"Bearer {KEY}") as client:
         response = await client.get("/gateway/config")
 
     assert response.json()["config"]["aliases"] == {"x": "m"}
@@ -227,10 +227,10 @@ async def test_the_config_in_force_is_shown_without_secrets(stand: Stand) -> Non
     assert KEY not in response.text
 
 
-async def test_a_session_prefers_its_replica(stand: Stand) -> None:
+async def test_a_session_prefers_its_replica(bench: Bench) -> None:
     """Where nothing else speaks for either, `x-session-id` does, in a dry run as well."""
     replicas: dict[str, set[str]] = {}
-    async with stand.client() as client:
+    async with bench.client() as client:
         for number in range(60):
             session = f"session-\u00fc-{number % 30}".encode("latin-1")
             headers = {b"x-session-id": session}
@@ -241,17 +241,17 @@ async def test_a_session_prefers_its_replica(stand: Stand) -> None:
             found |= {dry.json()["replica"], sent.headers["x-gateway-replica"]}
 
     assert [len(found) for found in replicas.values()] == [1] * 30
-    assert set.union(*replicas.values()) == set(stand.model.replicas)
+    assert set.union(*replicas.values()) == set(bench.model.replicas)
 
 
-async def test_a_dry_run_starts_no_engine(stand: Stand) -> None:
+async def test_a_dry_run_starts_no_engine(bench: Bench) -> None:
     """Asking where a request would go starts no engine; sending one does."""
-    stand.model.replace_replicas([])
-    stand.model.state = ModelState.SCALED_TO_ZERO
-    stand.model.options = ServingOptions(cold_start_timeout_s=0.01)
-    async with stand.client() as client:
+    bench.model.replace_replicas([])
+    bench.model.state = ModelState.SCALED_TO_ZERO
+    bench.model.options = ServingOptions(cold_start_timeout_s=0.01)
+    async with bench.client() as client:
         dry = await client.post("/gateway/route", json=BODY)
-        woken = list(stand.woken)
+        woken = list(bench.woken)
         await client.post(CHAT, json=BODY)
 
-    assert (dry.status_code, woken, set(stand.woken)) == (503, [], {"m"})
+    assert (dry.status_code, woken, set(bench.woken)) == (503, [], {"m"})

@@ -1,4 +1,4 @@
-"""Tests of what a router knows about its replicas, and of the decisions it makes by it."""
+"""The scheduler: state of the replicas, and the decisions that follow from it."""
 
 import contextlib
 import json
@@ -57,7 +57,7 @@ def routed_by(policy: str) -> ServingOptions:
 
 
 class Scene:
-    """A scheduler for replicas `a`, `b`..., their engines, and a clock that stands still."""
+    """A scheduler for replicas `a`, `b`..., their engines, and a clock that tests set."""
 
     def __init__(self, names: Iterable[str], policy: str = "marginal") -> None:
         self.now_s = 1000.0

@@ -91,7 +91,7 @@ def continuing(text: str) -> Script:
 
 
 @dataclass
-class Stand:
+class Bench:
     """A model whose engines the test plays."""
 
     upstream: UpstreamClient
@@ -155,39 +155,39 @@ def request(path: str = CHAT, timeout_s: float | None = None, **fields: object) 
 
 
 @pytest.fixture
-def stand(upstream: UpstreamClient, start_engine: StartEngine) -> Stand:
+def bench(upstream: UpstreamClient, start_engine: StartEngine) -> Bench:
     """A model without engines."""
-    return Stand(upstream, start_engine)
+    return Bench(upstream, start_engine)
 
 
-async def test_an_answer_passes_with_status_and_headers(stand: Stand) -> None:
+async def test_an_answer_passes_with_status_and_headers(bench: Bench) -> None:
     """An engine's refusal passes through unchanged, in one message, under the gateway's id."""
-    await stand.has(script(answer(b"{}", b"server: e", b"x-a: 1", status=b"422 Unprocessable")))
-    await stand.answer()
-    start, body = stand.client.messages
+    await bench.has(script(answer(b"{}", b"server: e", b"x-a: 1", status=b"422 Unprocessable")))
+    await bench.answer()
+    start, body = bench.client.messages
     assert start["status"] == 422
     headers = dict(start["headers"])
     assert (headers[b"content-length"], headers[b"x-a"], headers[b"x-request-id"]) == (
         *(b"2", b"1", b"id"),
     )
     assert b"server" not in headers
-    assert headers[b"x-gateway-replica"] == next(iter(stand.model.replicas)).encode()
+    assert headers[b"x-gateway-replica"] == next(iter(bench.model.replicas)).encode()
     assert body == {"type": "http.response.body", "body": b"{}", "more_body": False}
-    assert stand.faults == {}
+    assert bench.faults == {}
 
 
-async def test_a_stream_passes_as_it_comes(stand: Stand) -> None:
+async def test_a_stream_passes_as_it_comes(bench: Bench) -> None:
     """The first event is at the client before the engine sends the second."""
 
     async def wait_between(tracked: Visit) -> None:
         await tracked.send(EVENTS + chunked(b"data: 1\n\n"))
-        await asyncio.wait_for(stand.client.has_bytes.wait(), PATIENCE_S)
+        await asyncio.wait_for(bench.client.has_bytes.wait(), PATIENCE_S)
         await tracked.send(chunked(b"data: 2\n\n") + END)
 
-    await stand.has(wait_between)
-    await stand.answer(request(stream=True))
-    assert stand.client.body == b"data: 1\n\ndata: 2\n\n"
-    assert stand.client.is_complete
+    await bench.has(wait_between)
+    await bench.answer(request(stream=True))
+    assert bench.client.body == b"data: 1\n\ndata: 2\n\n"
+    assert bench.client.is_complete
 
 
 FAILURES = {
@@ -214,186 +214,186 @@ def failing_first(failure: Script, success: Script) -> tuple[Script, Callable[[]
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-async def test_a_failure_before_the_first_byte_is_not_seen(stand: Stand, failure: str) -> None:
+async def test_a_failure_before_the_first_byte_is_not_seen(bench: Bench, failure: str) -> None:
     """The request goes to the other engine under the same id; a header shows the retry."""
     run, tracked_requests = failing_first(FAILURES[failure], script(answer(b'"fine"')))
-    await stand.has(run, run)
-    await stand.answer()
-    assert (stand.client.status, stand.client.body) == (200, b'"fine"')
-    assert stand.client.headers[b"x-gateway-retries"] == b"1"
-    assert stand.tracked_requests == [1, 1]
+    await bench.has(run, run)
+    await bench.answer()
+    assert (bench.client.status, bench.client.body) == (200, b'"fine"')
+    assert bench.client.headers[b"x-gateway-retries"] == b"1"
+    assert bench.tracked_requests == [1, 1]
     assert all(b"x-request-id: id\r\n" in tracked.request for tracked in tracked_requests())
-    assert [action for _, action in stand.faults] == [Action.RETRIED]
+    assert [action for _, action in bench.faults] == [Action.RETRIED]
 
 
-async def test_an_unreachable_engine_is_skipped_at_no_cost(stand: Stand) -> None:
+async def test_an_unreachable_engine_is_skipped_at_no_cost(bench: Bench) -> None:
     """Refused connections cost no retry of the budget, and others are preferred to the replica."""
-    await stand.has(script(answer(b'"fine"')), script(answer(b'"fine"')))
-    dead, _ = stand.model.replicas.values()
-    await stand.engines[0].stop()
+    await bench.has(script(answer(b'"fine"')), script(answer(b'"fine"')))
+    dead, _ = bench.model.replicas.values()
+    await bench.engines[0].stop()
     for _ in range(4 * int(RESERVE)):
-        stand.client = Client()
-        stand.pool.scheduler.replicas.clear_backoff(dead)
-        await stand.answer()
-        assert stand.client.status == 200
-    assert stand.pool.retry_budget(request()).spend()
+        bench.client = Client()
+        bench.pool.scheduler.replicas.clear_backoff(dead)
+        await bench.answer()
+        assert bench.client.status == 200
+    assert bench.pool.retry_budget(request()).spend()
 
 
-async def test_a_request_gets_a_limited_number_of_attempts(stand: Stand) -> None:
+async def test_a_request_gets_a_limited_number_of_attempts(bench: Bench) -> None:
     """If all engines fail, the client gets the answer of the last one."""
-    await stand.has(*[script(SORRY)] * 5)
-    await stand.answer()
-    assert sum(stand.tracked_requests) == 1 + LIMITS.max_retries
-    assert max(stand.tracked_requests) == 1
-    assert (stand.client.status, stand.client.body) == (500, b'{"error":"mine"}')
-    assert stand.faults[("answered_5xx", Action.FAILED)] == 1
+    await bench.has(*[script(SORRY)] * 5)
+    await bench.answer()
+    assert sum(bench.tracked_requests) == 1 + LIMITS.max_retries
+    assert max(bench.tracked_requests) == 1
+    assert (bench.client.status, bench.client.body) == (500, b'{"error":"mine"}')
+    assert bench.faults[("answered_5xx", Action.FAILED)] == 1
 
 
 @pytest.mark.parametrize("status", [b"400 Bad Request", b"404 Not Found", b"422 Unprocessable"])
-async def test_a_client_error_is_not_retried(stand: Stand, status: bytes) -> None:
+async def test_a_client_error_is_not_retried(bench: Bench, status: bytes) -> None:
     """A wrong request is wrong on every engine."""
-    await stand.has(*[script(answer(b"{}", status=status))] * 2)
-    await stand.answer()
-    assert sum(stand.tracked_requests) == 1
-    assert stand.client.status == int(status[:3])
+    await bench.has(*[script(answer(b"{}", status=status))] * 2)
+    await bench.answer()
+    assert sum(bench.tracked_requests) == 1
+    assert bench.client.status == int(status[:3])
 
 
-async def test_retries_do_not_multiply_an_outage(stand: Stand) -> None:
+async def test_retries_do_not_multiply_an_outage(bench: Bench) -> None:
     """Once the budget is spent, a failing model costs little more than its requests."""
-    await stand.has(*[script(SORRY)] * 4)
+    await bench.has(*[script(SORRY)] * 4)
     count = 100
     for _ in range(count):
-        stand.client = Client()
-        await stand.answer()
-    assert sum(stand.tracked_requests) <= count * 1.2 + RESERVE
+        bench.client = Client()
+        await bench.answer()
+    assert sum(bench.tracked_requests) <= count * 1.2 + RESERVE
 
 
-async def test_an_engine_that_always_fails_is_ejected(stand: Stand) -> None:
+async def test_an_engine_that_always_fails_is_ejected(bench: Bench) -> None:
     """After a few failures it gets no more requests."""
     run = script(SORRY)
-    await stand.has(run, script(answer(b"{}")), script(answer(b"{}")))
+    await bench.has(run, script(answer(b"{}")), script(answer(b"{}")))
     for _ in range(20 * CONSECUTIVE_FAILURES):
-        stand.client = Client()
-        await stand.answer()
-        assert stand.client.status == 200
-    assert stand.tracked_requests[0] == CONSECUTIVE_FAILURES
-    assert stand.faults[("answered_5xx", Action.EJECTED)] == 1
+        bench.client = Client()
+        await bench.answer()
+        assert bench.client.status == 200
+    assert bench.tracked_requests[0] == CONSECUTIVE_FAILURES
+    assert bench.faults[("answered_5xx", Action.EJECTED)] == 1
 
 
-async def test_a_model_that_lost_its_last_engine_is_unavailable(stand: Stand) -> None:
+async def test_a_model_that_lost_its_last_engine_is_unavailable(bench: Bench) -> None:
     """No engine is left to try, and the client learns when to retry."""
 
     async def vanish(tracked: Visit) -> None:
-        stand.fleet.replace_replicas(stand.model, [])
+        bench.fleet.replace_replicas(bench.model, [])
         tracked.writer.close()
 
-    await stand.has(vanish)
+    await bench.has(vanish)
     with pytest.raises(ModelUnavailable):
-        await stand.answer()
-    assert stand.client.messages == []
+        await bench.answer()
+    assert bench.client.messages == []
 
 
-async def test_a_successor_is_waited_for(stand: Stand) -> None:
+async def test_a_successor_is_waited_for(bench: Bench) -> None:
     """The only engine drains while its successor starts: the client waits, and is answered."""
-    await stand.has(FAILURES["draining"])
-    stand.model.options = ServingOptions(
+    await bench.has(FAILURES["draining"])
+    bench.model.options = ServingOptions(
         queue=QueueOptions(max_wait_s=PATIENCE_S), cold_start_timeout_s=PATIENCE_S
     )
-    task = asyncio.create_task(stand.answer())
+    task = asyncio.create_task(bench.answer())
     async with asyncio.timeout(PATIENCE_S):
-        while not stand.engines[0].requests:  # noqa: ASYNC110 - what is waited for has no event
+        while not bench.engines[0].requests:  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.01)
-    successor = await stand.start_engine(script(answer(b'"fine"')))
-    replicas = [*stand.model.replicas.values(), successor.replica(ROUTES)]
-    stand.fleet.replace_replicas(stand.model, replicas)
+    successor = await bench.start_engine(script(answer(b'"fine"')))
+    replicas = [*bench.model.replicas.values(), successor.replica(ROUTES)]
+    bench.fleet.replace_replicas(bench.model, replicas)
     await asyncio.wait_for(task, PATIENCE_S)
-    assert (stand.client.status, stand.client.body) == (200, b'"fine"')
-    assert stand.tracked_requests == [1]
+    assert (bench.client.status, bench.client.body) == (200, b'"fine"')
+    assert bench.tracked_requests == [1]
 
 
-async def test_the_wait_limit_holds_for_a_request_and_all_its_retries(stand: Stand) -> None:
+async def test_the_wait_limit_holds_for_a_request_and_all_its_retries(bench: Bench) -> None:
     """Waiting for a successor and then in its queue takes no longer than either may alone."""
-    (first,) = await stand.has(FAILURES["draining"])
+    (first,) = await bench.has(FAILURES["draining"])
     limit_s = 1.0
-    stand.model.options = ServingOptions(queue=QueueOptions(max_wait_s=limit_s))
+    bench.model.options = ServingOptions(queue=QueueOptions(max_wait_s=limit_s))
     began_s = asyncio.get_running_loop().time()
-    task = asyncio.create_task(stand.answer())
+    task = asyncio.create_task(bench.answer())
     await asyncio.sleep(0.6 * limit_s)
-    successor = (await stand.start_engine(script(answer(b'"fine"')))).replica(ROUTES)
-    stand.fleet.replace_replicas(stand.model, [first, successor])
+    successor = (await bench.start_engine(script(answer(b'"fine"')))).replica(ROUTES)
+    bench.fleet.replace_replicas(bench.model, [first, successor])
     for replica in (first, successor):
-        stand.set_draining(replica, is_draining=True)
+        bench.set_draining(replica, is_draining=True)
     with pytest.raises(Overloaded, match=rf"longer than {limit_s:g} s"):
         await asyncio.wait_for(task, PATIENCE_S)
     assert asyncio.get_running_loop().time() - began_s < 1.4 * limit_s
 
 
-async def test_a_batch_request_that_has_queued_for_long_waits_for_a_successor(stand: Stand) -> None:
+async def test_a_batch_request_that_has_queued_for_long_waits_for_a_successor(bench: Bench) -> None:
     """Its own limit holds for all its waits, not that of interactive requests."""
-    (first,) = await stand.has(FAILURES["draining"])
-    stand.model.options = ServingOptions(queue=QueueOptions(max_wait_s=0.4, batch_max_wait_s=60))
-    stand.set_draining(first, is_draining=True)
-    task = asyncio.create_task(stand.answer(msgspec.structs.replace(request(), is_batch=True)))
+    (first,) = await bench.has(FAILURES["draining"])
+    bench.model.options = ServingOptions(queue=QueueOptions(max_wait_s=0.4, batch_max_wait_s=60))
+    bench.set_draining(first, is_draining=True)
+    task = asyncio.create_task(bench.answer(msgspec.structs.replace(request(), is_batch=True)))
     await asyncio.sleep(0.5)
-    stand.set_draining(first, is_draining=False)
+    bench.set_draining(first, is_draining=False)
     await asyncio.sleep(0.1)
-    successor = (await stand.start_engine(script(answer(b'"fine"')))).replica(ROUTES)
-    stand.fleet.replace_replicas(stand.model, [first, successor])
+    successor = (await bench.start_engine(script(answer(b'"fine"')))).replica(ROUTES)
+    bench.fleet.replace_replicas(bench.model, [first, successor])
     await asyncio.wait_for(task, PATIENCE_S)
-    assert (stand.client.status, stand.client.body) == (200, b'"fine"')
-    assert stand.tracked_requests == [1]
+    assert (bench.client.status, bench.client.body) == (200, b'"fine"')
+    assert bench.tracked_requests == [1]
 
 
-async def test_a_stream_has_its_whole_wait_again_when_it_breaks(stand: Stand) -> None:
+async def test_a_stream_has_its_whole_wait_again_when_it_breaks(bench: Bench) -> None:
     """The queue before its first event does not shorten the wait for an engine to resume it on."""
     broken = script(EVENTS + chunked(ROLE + chunk({"content": "one "})), closes=True)
-    (first,) = await stand.has(broken)
-    stand.model.options = ServingOptions(queue=QueueOptions(max_wait_s=0.5))
-    stand.set_draining(first, is_draining=True)
-    task = asyncio.create_task(stand.answer(request(stream=True, temperature=0)))
+    (first,) = await bench.has(broken)
+    bench.model.options = ServingOptions(queue=QueueOptions(max_wait_s=0.5))
+    bench.set_draining(first, is_draining=True)
+    task = asyncio.create_task(bench.answer(request(stream=True, temperature=0)))
     await asyncio.sleep(0.4)
-    stand.set_draining(first, is_draining=False)
-    stand.pool.scheduler.record_telemetry_lost(first.id)
+    bench.set_draining(first, is_draining=False)
+    bench.pool.scheduler.record_telemetry_lost(first.id)
     await asyncio.sleep(0.25)
-    successor = (await stand.start_engine(continuing("one two"))).replica(ROUTES)
-    stand.fleet.replace_replicas(stand.model, [first, successor])
+    successor = (await bench.start_engine(continuing("one two"))).replica(ROUTES)
+    bench.fleet.replace_replicas(bench.model, [first, successor])
     await asyncio.wait_for(task, PATIENCE_S)
-    assert text_of(stand.client.body) == "one two"
-    assert stand.faults == {("broke_off", Action.RESUMED): 1}
+    assert text_of(bench.client.body) == "one two"
+    assert bench.faults == {("broke_off", Action.RESUMED): 1}
 
 
-async def test_a_request_that_kills_engines_is_not_tried_on_all(stand: Stand) -> None:
+async def test_a_request_that_kills_engines_is_not_tried_on_all(bench: Bench) -> None:
     """Two may die under it by chance; a third does not get it."""
-    await stand.has(*[FAILURES["broke_off"]] * 5)
+    await bench.has(*[FAILURES["broke_off"]] * 5)
     with pytest.raises(UpstreamFailed) as failure:
-        await stand.answer()
-    assert sum(stand.tracked_requests) == LIMITS.max_deaths
+        await bench.answer()
+    assert sum(bench.tracked_requests) == LIMITS.max_deaths
     assert failure.value.headers == [NO_RETRY]
 
 
-async def test_a_stream_that_makes_no_progress_is_given_up(stand: Stand) -> None:
+async def test_a_stream_that_makes_no_progress_is_given_up(bench: Bench) -> None:
     """Attempts that bring the client nothing new are few, however many engines there are."""
     failed = b'data: {"error": {"message": "EngineCore died", "code": 500}}\n\n'
-    await stand.has(*[script(EVENTS + chunked(ROLE + failed + DONE) + END)] * 6)
-    await stand.answer(request(stream=True))
-    assert sum(stand.tracked_requests) == 1 + LIMITS.max_retries
-    assert stand.pool.scheduler.replicas.health_counts()["backoff"] == 0
-    assert stand.client.body.endswith(DONE)
+    await bench.has(*[script(EVENTS + chunked(ROLE + failed + DONE) + END)] * 6)
+    await bench.answer(request(stream=True))
+    assert sum(bench.tracked_requests) == 1 + LIMITS.max_retries
+    assert bench.pool.scheduler.replicas.health_counts()["backoff"] == 0
+    assert bench.client.body.endswith(DONE)
 
 
-async def test_a_501_is_passed_on_and_not_counted_against_the_engine(stand: Stand) -> None:
+async def test_a_501_is_passed_on_and_not_counted_against_the_engine(bench: Bench) -> None:
     """501 depends on the request: it is forwarded, not retried, and no fault is counted."""
-    await stand.has(*[script(answer(b"{}", status=b"501 Not Implemented"))] * 2)
+    await bench.has(*[script(answer(b"{}", status=b"501 Not Implemented"))] * 2)
     for _ in range(2 * CONSECUTIVE_FAILURES):
-        stand.client = Client()
-        await stand.answer()
-        assert stand.client.status == 501
-    assert sum(stand.tracked_requests) == 2 * CONSECUTIVE_FAILURES
-    assert stand.faults == {}
+        bench.client = Client()
+        await bench.answer()
+        assert bench.client.status == 501
+    assert sum(bench.tracked_requests) == 2 * CONSECUTIVE_FAILURES
+    assert bench.faults == {}
 
 
 async def test_a_request_leaves_an_engine_that_is_stuck(
-    stand: Stand, upstream: UpstreamClient
+    bench: Bench, upstream: UpstreamClient
 ) -> None:
     """A request that waits for headers goes elsewhere as soon as its engine is known to hang."""
     waiting = asyncio.Event()
@@ -403,28 +403,28 @@ async def test_a_request_leaves_an_engine_that_is_stuck(
         await tracked.until_gone()
 
     run, _ = failing_first(hang, script(answer(b'"fine"')))
-    await stand.has(run, run)
-    task = asyncio.create_task(stand.answer())
+    await bench.has(run, run)
+    task = asyncio.create_task(bench.answer())
     await asyncio.wait_for(waiting.wait(), PATIENCE_S)
-    stuck = next(engine for engine in stand.engines if engine.requests)
+    stuck = next(engine for engine in bench.engines if engine.requests)
     upstream.abort_connections(stuck.address)
     await asyncio.wait_for(task, PATIENCE_S)
-    assert stand.client.body == b'"fine"'
-    assert stand.faults == {("stuck", Action.RETRIED): 1}
+    assert bench.client.body == b'"fine"'
+    assert bench.faults == {("stuck", Action.RETRIED): 1}
 
 
-async def test_a_broken_body_is_not_ended_as_if_it_were_whole(stand: Stand) -> None:
-    """When it is too late for an error response, the answer stays incomplete, and the error raises."""
+async def test_a_broken_body_is_not_ended_as_if_it_were_whole(bench: Bench) -> None:
+    """Too late for an error response: the answer stays incomplete, and the error is raised."""
     begun = b"HTTP/1.1 200 OK\r\ncontent-length: 9000000\r\n\r\n" + b"x" * 3_000_000
-    await stand.has(*[script(begun, closes=True)] * 2)
+    await bench.has(*[script(begun, closes=True)] * 2)
     with pytest.raises(UpstreamFailed):
-        await stand.answer()
-    assert stand.client.response.has_begun
-    assert not stand.client.is_complete
-    assert sum(stand.tracked_requests) == 1
+        await bench.answer()
+    assert bench.client.response.has_begun
+    assert not bench.client.is_complete
+    assert sum(bench.tracked_requests) == 1
 
 
-async def test_a_broken_stream_is_resumed_on_another_engine(stand: Stand) -> None:
+async def test_a_broken_stream_is_resumed_on_another_engine(bench: Bench) -> None:
     """Another engine gives the rest, and the client sees one answer."""
     words = ["one ", "two ", "three ", "four "]
     before = [ROLE, *(chunk({"content": word}) for word in words[:2])]
@@ -432,51 +432,51 @@ async def test_a_broken_stream_is_resumed_on_another_engine(stand: Stand) -> Non
     run, _ = failing_first(
         script(EVENTS + chunked(b"".join(before)), closes=True), continuing("".join(words))
     )
-    await stand.has(run, run)
-    await stand.answer(request(stream=True, temperature=0))
-    assert text_of(stand.client.body) == "".join(words)
-    assert stand.client.body.count(b'"role"') == 1
-    assert stand.client.body.count(DONE) == 1
-    assert stand.client.is_complete
-    assert stand.faults == {("broke_off", Action.RESUMED): 1}
+    await bench.has(run, run)
+    await bench.answer(request(stream=True, temperature=0))
+    assert text_of(bench.client.body) == "".join(words)
+    assert bench.client.body.count(b'"role"') == 1
+    assert bench.client.body.count(DONE) == 1
+    assert bench.client.is_complete
+    assert bench.faults == {("broke_off", Action.RESUMED): 1}
 
 
-async def test_a_stream_without_events_is_retried_from_the_start(stand: Stand) -> None:
+async def test_a_stream_without_events_is_retried_from_the_start(bench: Bench) -> None:
     """Headers alone commit to nothing."""
     fine = script(EVENTS + chunked(ROLE + chunk({"content": "hi"}) + FINISH + DONE) + END)
     run, _ = failing_first(script(EVENTS, closes=True), fine)
-    await stand.has(run, run)
-    await stand.answer(request(stream=True, n=3))
-    assert text_of(stand.client.body) == "hi"
-    assert stand.faults == {("broke_off", Action.RETRIED): 1}
+    await bench.has(run, run)
+    await bench.answer(request(stream=True, n=3))
+    assert text_of(bench.client.body) == "hi"
+    assert bench.faults == {("broke_off", Action.RETRIED): 1}
 
 
 @pytest.mark.parametrize(("path", "end"), [(CHAT, [b"data: [DONE]", b""]), ("/v1/messages", [b""])])
 async def test_a_stream_that_cannot_go_on_ends_with_an_error_event(
-    stand: Stand, path: str, end: list[bytes]
+    bench: Bench, path: str, end: list[bytes]
 ) -> None:
     """Half an event is dropped, an error event follows, and the answer ends properly."""
     sent = EVENTS + chunked(chunk({"content": "a"}) + b'data: {"ha')
-    await stand.has(*[script(sent, closes=True)] * 2)
-    await stand.answer(request(path, stream=True, n=2))
-    first, error, *rest = stand.client.body.split(b"\n\n")
+    await bench.has(*[script(sent, closes=True)] * 2)
+    await bench.answer(request(path, stream=True, n=2))
+    first, error, *rest = bench.client.body.split(b"\n\n")
     assert first + b"\n\n" == chunk({"content": "a"})
     body = json.loads(error.rpartition(b"data: ")[2])
     assert body["error"]["code"] in {"stream_lost", "upstream_failed"}
     assert rest == end
-    assert stand.client.is_complete
-    assert Action.TRUNCATED in {action for _, action in stand.faults}
+    assert bench.client.is_complete
+    assert Action.TRUNCATED in {action for _, action in bench.faults}
 
 
-async def test_a_client_may_refuse_resumption(stand: Stand) -> None:
+async def test_a_client_may_refuse_resumption(bench: Bench) -> None:
     """With `x-gateway-resume: off` a broken stream is a broken stream."""
     sent = EVENTS + chunked(ROLE + chunk({"content": "a"}))
-    await stand.has(*[script(sent, closes=True)] * 2)
+    await bench.has(*[script(sent, closes=True)] * 2)
     resumable = request(stream=True, temperature=0)
-    await stand.answer(msgspec.structs.replace(resumable, is_resumable=False))
-    assert b'"upstream_failed"' in stand.client.body
-    assert stand.client.body.endswith(DONE)
-    assert sum(stand.tracked_requests) == 1
+    await bench.answer(msgspec.structs.replace(resumable, is_resumable=False))
+    assert b'"upstream_failed"' in bench.client.body
+    assert bench.client.body.endswith(DONE)
+    assert sum(bench.tracked_requests) == 1
 
 
 async def never(tracked: Visit) -> None:
@@ -485,55 +485,55 @@ async def never(tracked: Visit) -> None:
 
 
 @pytest.mark.parametrize("is_models", [False, True])
-async def test_a_deadline_ends_the_wait(stand: Stand, is_models: bool) -> None:
+async def test_a_deadline_ends_the_wait(bench: Bench, is_models: bool) -> None:
     """The client's own or the model's: 504, and the engine's work ends."""
-    await stand.has(never)
-    stand.model.options = ServingOptions(timeout_s=0.05 if is_models else None)
+    await bench.has(never)
+    bench.model.options = ServingOptions(timeout_s=0.05 if is_models else None)
     with pytest.raises(DeadlineExceeded) as failure:
-        await stand.answer(request(timeout_s=None if is_models else 0.05))
+        await bench.answer(request(timeout_s=None if is_models else 0.05))
     assert failure.value.headers == [NO_RETRY]
-    await asyncio.wait_for(stand.engines[0].gone.wait(), PATIENCE_S)
-    assert stand.faults == {("timeout", Action.FAILED): 1}
+    await asyncio.wait_for(bench.engines[0].gone.wait(), PATIENCE_S)
+    assert bench.faults == {("timeout", Action.FAILED): 1}
 
 
-async def test_the_shorter_deadline_counts(stand: Stand) -> None:
+async def test_the_shorter_deadline_counts(bench: Bench) -> None:
     """A client cannot wait longer than the model allows, but less long."""
-    await stand.has(never)
-    stand.model.options = ServingOptions(timeout_s=0.05)
+    await bench.has(never)
+    bench.model.options = ServingOptions(timeout_s=0.05)
     with pytest.raises(DeadlineExceeded, match=r"0\.05 s"):
-        await stand.answer(request(timeout_s=3600))
+        await bench.answer(request(timeout_s=3600))
 
 
-async def test_a_deadline_in_a_stream_is_an_event(stand: Stand) -> None:
+async def test_a_deadline_in_a_stream_is_an_event(bench: Bench) -> None:
     """The client keeps the events so far, and the last event says why the stream ends."""
 
     async def stop_half_way(tracked: Visit) -> None:
         await tracked.send(EVENTS + chunked(ROLE + chunk({"content": "a"})))
         await tracked.until_gone()
 
-    await stand.has(stop_half_way)
-    await stand.answer(request(stream=True, timeout_s=0.2))
-    assert b'"code":"timeout"' in stand.client.body
-    assert stand.client.body.endswith(DONE)
-    assert stand.client.is_complete
+    await bench.has(stop_half_way)
+    await bench.answer(request(stream=True, timeout_s=0.2))
+    assert b'"code":"timeout"' in bench.client.body
+    assert bench.client.body.endswith(DONE)
+    assert bench.client.is_complete
 
 
-async def test_an_error_is_not_raised_twice(stand: Stand) -> None:
+async def test_an_error_is_not_raised_twice(bench: Bench) -> None:
     """An error before the first byte reaches the caller once."""
-    await stand.has(FAILURES["garbage"])
+    await bench.has(FAILURES["garbage"])
     with pytest.raises(GatewayError) as caught:
-        await stand.answer()
+        await bench.answer()
     assert caught.value.status == 502
-    assert stand.client.messages == []
+    assert bench.client.messages == []
 
 
-async def test_cancelling_drops_the_engine_s_connection(stand: Stand) -> None:
+async def test_cancelling_drops_the_engine_s_connection(bench: Bench) -> None:
     """When a client leaves in the middle of a stream, its engine stops working for it."""
-    await stand.has(script(EVENTS + chunked(b"data: 1\n\n")))
-    task = asyncio.create_task(stand.answer(request(stream=True)))
-    await asyncio.wait_for(stand.client.has_bytes.wait(), PATIENCE_S)
+    await bench.has(script(EVENTS + chunked(b"data: 1\n\n")))
+    task = asyncio.create_task(bench.answer(request(stream=True)))
+    await asyncio.wait_for(bench.client.has_bytes.wait(), PATIENCE_S)
     task.cancel()
-    await asyncio.wait_for(stand.engines[0].gone.wait(), PATIENCE_S)
+    await asyncio.wait_for(bench.engines[0].gone.wait(), PATIENCE_S)
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert stand.faults == {}
+    assert bench.faults == {}

@@ -1,4 +1,4 @@
-"""The fallback chain: which model answers, and what clients are told while one starts."""
+"""The fallback chain: which model answers, and what clients see while one starts."""
 
 import asyncio
 import json
@@ -299,7 +299,7 @@ async def test_removing_a_model_ends_the_wait_for_its_start(surface: Surface) ->
 async def test_a_shadow_gets_copies_that_nobody_sees(
     start_engine: StartEngine, surface: Surface
 ) -> None:
-    """The client has its answer from its model; the shadow's is dropped, and its time noted."""
+    """The client gets its own model's answer; the shadow's is dropped, and its time recorded."""
     mine = await start_engine(script(answer(b'"mine"')))
     shadow = await start_engine(script(answer(b'"shadow"')))
     surface.add("m", mine)
@@ -451,7 +451,7 @@ async def test_a_model_that_loses_its_last_engine_falls_back_at_once(
 async def test_the_answering_model_is_named_after_the_first_one_died(
     start_engine: StartEngine, surface: Surface
 ) -> None:
-    """The client's answer does not begin before it is known whose it is."""
+    """The response does not begin before it is known which model answers."""
 
     async def begin_and_die(tracked: Visit) -> None:
         await tracked.send(EVENTS)

@@ -32,7 +32,7 @@ SNAPSHOT = Update(
 )
 
 
-class Stand:
+class Bench:
     """A router's view of one model, kept up to date by telemetry."""
 
     def __init__(self, upstream: UpstreamClient, silence_s: float = SILENCE_S) -> None:
@@ -52,28 +52,28 @@ class Stand:
         return self.pools.of(self.model).scheduler.replicas.health(replica) is HealthState.BACKOFF
 
     def clear_backoff(self, replica: Replica) -> None:
-        """Let a replica count as reached."""
+        """End a replica's backoff."""
         self.pools.of(self.model).scheduler.replicas.clear_backoff(replica)
 
     @property
     def candidate(self) -> Candidate:
-        """How the first replica stands."""
+        """The first replica as a candidate."""
         return self.candidates[0]
 
     @property
     def candidates(self) -> Sequence[Candidate]:
-        """How the replicas stand that may be chosen."""
+        """The replicas that may be chosen, as candidates."""
         scheduler = self.pools.of(self.model).scheduler
         return scheduler.choose(target_of(PROMPT, model=self.model)).candidates
 
 
 @pytest.fixture
-async def stand(upstream: UpstreamClient) -> AsyncIterator[Stand]:
-    """A stand that listens."""
-    stand = Stand(upstream)
-    stand.telemetry_client.start()
-    yield stand
-    await stand.telemetry_client.close()
+async def bench(upstream: UpstreamClient) -> AsyncIterator[Bench]:
+    """A running telemetry client."""
+    bench = Bench(upstream)
+    bench.telemetry_client.start()
+    yield bench
+    await bench.telemetry_client.close()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -95,7 +95,7 @@ async def live(tracked: Visit) -> None:
 
 
 async def test_telemetry_updates_the_schedulers_view(
-    start_engine: StartEngine, stand: Stand
+    start_engine: StartEngine, bench: Bench
 ) -> None:
     """The snapshot counts, then the changes, even if a frame arrives in pieces."""
     frame = encode_update(Update(added=pack_keys(KEYS[2:]), added_tokens=pack_tokens([190])))
@@ -108,11 +108,11 @@ async def test_telemetry_updates_the_schedulers_view(
         await tracked.until_gone()
 
     engine = await start_engine(script)
-    stand.has(engine)
-    await until(lambda: stand.candidate.running == 5)
-    first = stand.candidate
+    bench.has(engine)
+    await until(lambda: bench.candidate.running == 5)
+    first = bench.candidate
     go_on.set()
-    await until(lambda: stand.candidate.cached_keys == 3)
+    await until(lambda: bench.candidate.cached_keys == 3)
 
     assert (first.waiting, first.pending_tokens, first.cached_keys) == (1, 700, 2)
     assert first.cached_tokens == 128
@@ -122,7 +122,7 @@ async def test_telemetry_updates_the_schedulers_view(
 
 @pytest.mark.parametrize("ending", [b"", chunked(b"\xff\xff\xff\xff no telemetry")])
 async def test_a_broken_subscription_is_renewed(
-    start_engine: StartEngine, stand: Stand, ending: bytes
+    start_engine: StartEngine, bench: Bench, ending: bytes
 ) -> None:
     """After an end or garbage nothing old is believed, and a new snapshot counts."""
     again = asyncio.Event()
@@ -130,7 +130,7 @@ async def test_a_broken_subscription_is_renewed(
     async def script(tracked: Visit) -> None:
         if engine.connections == 1:
             await tell(tracked, SNAPSHOT)
-            await until(lambda: stand.candidate.running == 5)
+            await until(lambda: bench.candidate.running == 5)
             await tracked.send(ending)
             tracked.writer.close()
             return
@@ -139,18 +139,18 @@ async def test_a_broken_subscription_is_renewed(
         await tracked.until_gone()
 
     engine = await start_engine(script)
-    stand.has(engine)
+    bench.has(engine)
     await until(lambda: engine.connections == 2)
-    between = stand.candidate
+    between = bench.candidate
     again.set()
-    await until(lambda: stand.candidate.running == 5)
+    await until(lambda: bench.candidate.running == 5)
 
     assert (between.running, between.cached_keys) == (0, 0)
-    assert not stand.is_in_backoff(between.replica), "it has been reached again"
+    assert not bench.is_in_backoff(between.replica), "it has been reached again"
 
 
 async def test_others_are_preferred_to_a_replica_without_telemetry(
-    start_engine: StartEngine, stand: Stand
+    start_engine: StartEngine, bench: Bench
 ) -> None:
     """A subscription that breaks off is the first sign of a dead engine."""
 
@@ -159,24 +159,24 @@ async def test_others_are_preferred_to_a_replica_without_telemetry(
             tracked.writer.close()
             return
         await tell(tracked, SNAPSHOT)
-        await until(lambda: stand.candidate.running == 5)
+        await until(lambda: bench.candidate.running == 5)
         tracked.writer.close()
 
     engine = await start_engine(dying)
-    stand.has(engine)
-    (replica,) = stand.model.replicas.values()
-    await until(lambda: stand.is_in_backoff(replica))
+    bench.has(engine)
+    (replica,) = bench.model.replicas.values()
+    await until(lambda: bench.is_in_backoff(replica))
 
-    assert stand.candidate.running == 0
-    stand.clear_backoff(replica)
-    await until(lambda: stand.is_in_backoff(replica))  # as long as it is not heard again
+    assert bench.candidate.running == 0
+    bench.clear_backoff(replica)
+    await until(lambda: bench.is_in_backoff(replica))  # as long as it is not heard again
 
 
 @dataclass
 class Stuck:
     """Two engines of one model, one of which stops in the middle of its work."""
 
-    stand: Stand
+    bench: Bench
     upstream: UpstreamClient
     hung: FakeEngine
     request: "asyncio.Task[object]"
@@ -185,8 +185,8 @@ class Stuck:
 @pytest.fixture
 async def stuck(start_engine: StartEngine, upstream: UpstreamClient) -> AsyncIterator[Stuck]:
     """A request waits for the engine that is about to stop."""
-    stand = Stand(upstream, silence_s=0.2)
-    stand.telemetry_client.start()
+    bench = Bench(upstream, silence_s=0.2)
+    bench.telemetry_client.start()
 
     async def hang(tracked: Visit) -> None:
         if b"POST" not in tracked.request:
@@ -200,11 +200,11 @@ async def stuck(start_engine: StartEngine, upstream: UpstreamClient) -> AsyncIte
             await asyncio.sleep(0.02)
 
     hung, well = await start_engine(hang), await start_engine(live)
-    stand.has(hung, well)
+    bench.has(hung, well)
     request = asyncio.create_task(upstream.request(hung.address, "POST", "/", []))
-    yield Stuck(stand, upstream, hung, request)
+    yield Stuck(bench, upstream, hung, request)
     request.cancel()
-    await stand.telemetry_client.close()
+    await bench.telemetry_client.close()
 
 
 async def test_a_silent_engine_is_given_up(stuck: Stuck) -> None:
@@ -212,21 +212,21 @@ async def test_a_silent_engine_is_given_up(stuck: Stuck) -> None:
     with pytest.raises(UpstreamFailed) as caught:
         await asyncio.wait_for(stuck.request, PATIENCE_S)
     assert caught.value.reason == "stuck"
-    hung, well = stuck.stand.model.replicas.values()
-    assert stuck.stand.is_in_backoff(hung)
-    assert not stuck.stand.is_in_backoff(well)
+    hung, well = stuck.bench.model.replicas.values()
+    assert stuck.bench.is_in_backoff(hung)
+    assert not stuck.bench.is_in_backoff(well)
 
 
 async def test_the_only_engine_of_a_model_is_waited_for(stuck: Stuck) -> None:
     """No other engine could answer, and this one still may."""
-    hung, _ = stuck.stand.model.replicas.values()
-    stuck.stand.fleet.replace_replicas(stuck.stand.model, [hung])
-    await until(lambda: stuck.stand.is_in_backoff(hung))  # its telemetry has been given up
+    hung, _ = stuck.bench.model.replicas.values()
+    stuck.bench.fleet.replace_replicas(stuck.bench.model, [hung])
+    await until(lambda: stuck.bench.is_in_backoff(hung))  # its telemetry has been given up
     assert not stuck.request.done()
 
 
 async def test_a_stalled_engine_is_given_up(
-    start_engine: StartEngine, upstream: UpstreamClient, stand: Stand
+    start_engine: StartEngine, upstream: UpstreamClient, bench: Bench
 ) -> None:
     """It still sends telemetry, but its step takes far longer than any should."""
 
@@ -238,7 +238,7 @@ async def test_a_stalled_engine_is_given_up(
         await tracked.until_gone()
 
     engine, other = await start_engine(stalled), await start_engine(live)
-    stand.has(engine, other)
+    bench.has(engine, other)
     await until(lambda: len(engine.requests) == 1)
     with pytest.raises(UpstreamFailed) as caught:
         await asyncio.wait_for(upstream.request(engine.address, "POST", "/", []), PATIENCE_S)
@@ -246,7 +246,7 @@ async def test_a_stalled_engine_is_given_up(
 
 
 async def test_the_stall_limit_doubles_with_each_engine_given_up(
-    start_engine: StartEngine, upstream: UpstreamClient, stand: Stand
+    start_engine: StartEngine, upstream: UpstreamClient, bench: Bench
 ) -> None:
     """Steps that are longer than thought are not given up again and again, and never end."""
     stalls = iter([MIN_STALL_S + 1, 2 * MIN_STALL_S - 1, 2 * MIN_STALL_S + 1])
@@ -268,25 +268,25 @@ async def test_the_stall_limit_doubles_with_each_engine_given_up(
         return caught.value.reason
 
     engine, other = await start_engine(stalled), await start_engine(live)
-    stand.has(engine, other)
+    bench.has(engine, other)
     await until(lambda: len(engine.requests) == 1)
     first = asyncio.create_task(ask())
     await until(lambda: len(engine.requests) == 2)
     say.set()
     assert await asyncio.wait_for(first, PATIENCE_S) == "stuck"
-    for replica in stand.model.replicas.values():
-        stand.clear_backoff(replica)
+    for replica in bench.model.replicas.values():
+        bench.clear_backoff(replica)
     second = asyncio.create_task(ask())
     await until(lambda: len(engine.requests) == 3)
     say.set()
-    await until(lambda: 2 * MIN_STALL_S - 1 in [c.running for c in stand.candidates])
+    await until(lambda: 2 * MIN_STALL_S - 1 in [c.running for c in bench.candidates])
     assert not second.done()
     say.set()
     assert await asyncio.wait_for(second, PATIENCE_S) == "stuck"
 
 
 async def test_an_engine_without_telemetry_is_a_candidate(
-    start_engine: StartEngine, stand: Stand
+    start_engine: StartEngine, bench: Bench
 ) -> None:
     """It is asked again now and then, and no other is preferred to it for that."""
 
@@ -294,14 +294,14 @@ async def test_an_engine_without_telemetry_is_a_candidate(
         await tracked.send(answer(b"", status=b"404 Not Found"))
 
     engine = await start_engine(script)
-    stand.has(engine)
+    bench.has(engine)
     await until(lambda: len(engine.requests) >= 2)
 
-    assert not stand.is_in_backoff(stand.candidate.replica)
+    assert not bench.is_in_backoff(bench.candidate.replica)
 
 
 async def test_subscriptions_end_with_their_replicas(
-    start_engine: StartEngine, stand: Stand
+    start_engine: StartEngine, bench: Bench
 ) -> None:
     """The subscription to a removed replica ends; that to another one continues."""
 
@@ -311,14 +311,14 @@ async def test_subscriptions_end_with_their_replicas(
         raise ConnectionError  # which the engine notes as a client that is gone
 
     stays, goes = await start_engine(script), await start_engine(script)
-    stand.has(stays, goes)
-    await until(lambda: stand.candidate.running == 5)
-    stand.has(stays)
+    bench.has(stays, goes)
+    await until(lambda: bench.candidate.running == 5)
+    bench.has(stays)
     await asyncio.wait_for(goes.gone.wait(), PATIENCE_S)
     is_still_followed = not stays.gone.is_set()
-    await stand.telemetry_client.close()
+    await bench.telemetry_client.close()
     await asyncio.wait_for(stays.gone.wait(), PATIENCE_S)
 
     assert is_still_followed
     assert stays.connections == 1
-    stand.telemetry_client.start()
+    bench.telemetry_client.start()
