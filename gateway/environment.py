@@ -205,7 +205,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     has_haproxy: bool
     """Serve puts HAProxy in front of the routers."""
     is_throughput_optimized: bool
-    """Serve runs its own parts and ours on one event loop."""
+    """Serve runs its own parts and the router on one event loop."""
     is_hardened: bool
     """That HAProxy was started by `gateway-haproxy`, which passes on the client's address."""
 

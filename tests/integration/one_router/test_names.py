@@ -129,7 +129,7 @@ def test_a_sleeping_model_wakes_for_all_who_ask(gateway: GatewayProcess) -> None
     assert gateway.request("GET", "/v1/models/sleepy")[1]["state"] == "scaled_to_zero"
 
 
-def test_a_stream_is_told_that_its_model_starts(gateway: GatewayProcess) -> None:
+def test_a_stream_shows_that_its_model_is_starting(gateway: GatewayProcess) -> None:
     """Comments come before the answer, which is whole."""
     wait_for(lambda: replica_states(gateway, "sleepy") == {}, STARTING_S)
     body = {"model": "sleepy", "messages": [{"role": "user", "content": "hi"}], "stream": True}

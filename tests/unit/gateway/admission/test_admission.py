@@ -173,7 +173,7 @@ async def stage(clock: Clock) -> AsyncIterator[Stage]:
     assert errors == []
 
 
-def test_where_there_is_room_nobody_waits(clock: Clock) -> None:
+def test_a_request_with_room_does_not_wait(clock: Clock) -> None:
     """The decision is returned at once, without an event loop, and no replica is watched."""
     scene = Scene(clock)
     admitted = scene.admission.submit(scene.request())
@@ -268,7 +268,7 @@ async def test_the_order_is_that_of_tokens_and_urgency(stage: Stage) -> None:
     assert scene.started == f"{FULL} short o0 long0 o1 o2 long1"
 
 
-async def test_one_that_floods_does_not_starve_another(stage: Stage) -> None:
+async def test_a_flood_does_not_starve_other_tenants(stage: Stage) -> None:
     """Beside a tenant with fifty times its load, a small one waits one service time at most."""
     scene = stage(max_requests=60)
     waits, service_s, step_s = [], 1.0, 0.02
@@ -830,7 +830,7 @@ async def test_a_request_that_waited_for_a_start_may_wait_on(stage: Stage) -> No
     scene.admission.remove(queued)
 
 
-async def test_demand_counts_what_waits_for_each_replica(stage: Stage) -> None:
+async def test_demand_counts_the_requests_queued_for_each_replica(stage: Stage) -> None:
     """Interactive and batch apart, with the tokens of the prompts; nothing once they are sent."""
     scene = stage()
     await scene.come(FULL)

@@ -133,7 +133,7 @@ async def test_errors_on_messages_have_anthropics_shape_too(surface: Surface) ->
     assert error_of(response) == (404, "model_not_found", "model")
 
 
-async def test_wrong_method_is_told_the_right_one(surface: Surface) -> None:
+async def test_a_wrong_method_gets_the_allowed_ones(surface: Surface) -> None:
     """405 comes with `Allow`, on both kinds of routes."""
     async with surface.client() as client:
         assert (await client.put(CHAT)).headers["allow"] == "POST, OPTIONS"
@@ -147,7 +147,7 @@ async def test_options_names_the_methods(surface: Surface) -> None:
     assert (response.status_code, response.headers["allow"]) == (204, "POST, OPTIONS")
 
 
-async def test_unsupported_route_names_those_there_are(
+async def test_an_unsupported_route_lists_the_supported_ones(
     start_engine: StartEngine, surface: Surface
 ) -> None:
     """The error for a chat with an embedding model lists the routes that it serves."""
@@ -266,7 +266,7 @@ async def test_limit_changes_while_running(start_engine: StartEngine, surface: S
 
 
 @pytest.mark.parametrize("length", [b"-1", b"abc", b"1" * 5000])
-async def test_senseless_length_is_a_client_error(surface: Surface, length: bytes) -> None:
+async def test_an_invalid_length_is_a_client_error(surface: Surface, length: bytes) -> None:
     """A length that is no number never reaches `int()`."""
 
     async def receive() -> Message:
@@ -313,7 +313,7 @@ def test_no_body_gives_500(content: bytes, path: str) -> None:
     assert asyncio.run(run()) in (400, 404)
 
 
-async def test_request_id_is_taken_passed_on_and_returned(
+async def test_a_request_id_is_forwarded_and_returned(
     start_engine: StartEngine, surface: Surface
 ) -> None:
     """A valid id of the client reaches the engine and returns once; an engine's id does not."""

@@ -160,7 +160,7 @@ def bench(upstream: UpstreamClient, start_engine: StartEngine) -> Bench:
     return Bench(upstream, start_engine)
 
 
-async def test_an_answer_passes_with_status_and_headers(bench: Bench) -> None:
+async def test_an_answer_is_forwarded_with_status_and_headers(bench: Bench) -> None:
     """An engine's refusal passes through unchanged, in one message, under the gateway's id."""
     await bench.has(script(answer(b"{}", b"server: e", b"x-a: 1", status=b"422 Unprocessable")))
     await bench.answer()
@@ -176,7 +176,7 @@ async def test_an_answer_passes_with_status_and_headers(bench: Bench) -> None:
     assert bench.faults == {}
 
 
-async def test_a_stream_passes_as_it_comes(bench: Bench) -> None:
+async def test_a_stream_is_forwarded_as_it_arrives(bench: Bench) -> None:
     """The first event is at the client before the engine sends the second."""
 
     async def wait_between(tracked: Visit) -> None:
@@ -413,7 +413,7 @@ async def test_a_request_leaves_an_engine_that_is_stuck(
     assert bench.faults == {("stuck", Action.RETRIED): 1}
 
 
-async def test_a_broken_body_is_not_ended_as_if_it_were_whole(bench: Bench) -> None:
+async def test_a_broken_body_is_not_ended_as_if_complete(bench: Bench) -> None:
     """Too late for an error response: the answer stays incomplete, and the error is raised."""
     begun = b"HTTP/1.1 200 OK\r\ncontent-length: 9000000\r\n\r\n" + b"x" * 3_000_000
     await bench.has(*[script(begun, closes=True)] * 2)
@@ -452,7 +452,7 @@ async def test_a_stream_without_events_is_retried_from_the_start(bench: Bench) -
 
 
 @pytest.mark.parametrize(("path", "end"), [(CHAT, [b"data: [DONE]", b""]), ("/v1/messages", [b""])])
-async def test_a_stream_that_cannot_go_on_ends_with_an_error_event(
+async def test_a_stream_that_cannot_be_resumed_ends_with_an_error_event(
     bench: Bench, path: str, end: list[bytes]
 ) -> None:
     """Half an event is dropped, an error event follows, and the answer ends properly."""

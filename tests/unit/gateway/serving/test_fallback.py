@@ -50,7 +50,7 @@ def dispatch_of(engine: FakeEngine) -> Dispatch:
     return Dispatch.decode(value)
 
 
-async def test_an_alias_is_answered_by_what_it_stands_for(
+async def test_an_alias_is_answered_by_its_target(
     start_engine: StartEngine, surface: Surface
 ) -> None:
     """The body is unchanged; the engine gets its own name, and the client a header with it."""
@@ -207,7 +207,7 @@ async def test_a_request_waits_for_a_model_that_starts(
     assert all(float(a.headers["x-gateway-cold-start-s"]) >= 0.1 for a in answers)
 
 
-async def test_a_stream_is_told_that_its_model_starts(
+async def test_a_stream_shows_that_its_model_is_starting(
     start_engine: StartEngine, surface: Surface, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Comments and headers say so until the answer begins."""

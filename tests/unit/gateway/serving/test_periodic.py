@@ -48,7 +48,7 @@ async def test_closing_cancels_the_call_under_way() -> None:
     assert calls == 1
 
 
-async def test_closing_what_never_started_does_nothing() -> None:
+async def test_closing_without_a_start_does_nothing() -> None:
     """A router may fail before its tasks have begun."""
 
     async def call() -> None:
