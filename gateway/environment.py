@@ -51,8 +51,8 @@ RECOMMENDED = (
         "Full path of `gateway-haproxy`, which starts HAProxy with `-dS` and adds to its"
         " configuration: a limit on how long a request may take to arrive, the client's true"
         " address, and errors in OpenAI's shape. Without it, HAProxy 2.8 often misses a client that"
-        " disconnects while it waits for an unstreamed answer, and the engine finishes that answer"
-        " for nobody.",
+        " disconnects while it waits for an unstreamed answer, and the engine finishes an answer"
+        " that nobody reads.",
     ),
     Variable(
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S",
