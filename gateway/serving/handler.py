@@ -1,7 +1,6 @@
 """Handler of all inference routes; pure ASGI, because every request pays for it."""
 
 import asyncio
-from collections.abc import Mapping
 
 from gateway.asgi import Receive, Scope
 from gateway.errors import MethodNotAllowed
@@ -13,7 +12,7 @@ from gateway.serving.client_response import ClientResponse
 from gateway.serving.disconnect import UntilDisconnect
 from gateway.serving.fallback import FallbackChain
 from gateway.serving.live_config import LiveConfig
-from gateway.serving.request_metrics import ClientLabels, RequestMetrics
+from gateway.serving.request_metrics import RequestMetrics, client_labels
 from gateway.serving.shadow import ShadowTraffic
 from gateway.serving.target_resolver import TargetResolver
 from gateway.serving.timing import RECEIVE
@@ -53,14 +52,15 @@ class InferenceHandler:
             return
         fields = dict(scope["headers"])
         tenant = tenant_of(fields, scope, is_forwarded=self._context.is_forwarded)
-        client = ClientLabels.of(tenant, is_batch=asks_for_batch(fields))
+        client = client_labels(tenant, is_batch=asks_for_batch(fields))
         record = self._request_metrics.open(
             scope["path"], scope["headers"], reply, request_id, client
         )
         with record:
             arrived_s = asyncio.get_running_loop().time()
             with reply.timing.step(RECEIVE):
-                body = await self._read(receive, fields)
+                max_body_mb = self._live_config.config.max_body_mb
+                body = await read_body(receive, fields.get(b"content-length"), max_body_mb)
             request = parse_request(
                 scope["path"],
                 body,
@@ -74,10 +74,6 @@ class InferenceHandler:
             record.answered_by(chain)
             async with UntilDisconnect(receive, reply):
                 await chain.run()
-
-    async def _read(self, receive: Receive, fields: Mapping[bytes, bytes]) -> bytes:
-        max_body_mb = self._live_config.config.max_body_mb
-        return await read_body(receive, fields.get(b"content-length"), max_body_mb)
 
     def _resolve(self, request: InferenceRequest, reply: ClientResponse) -> FallbackChain:
         """The models that the requested name stands for, as a chain that answers to `reply`."""

@@ -17,8 +17,8 @@ from gateway.simulation.workloads import (
 from loadtests.workloads.sizes import Sizes
 from loadtests.workloads.texts import text_of, unique_text
 from loadtests.workloads.turn import (
-    DialogueMessage,
     ConversationSource,
+    DialogueMessage,
     Function,
     History,
     Session,
