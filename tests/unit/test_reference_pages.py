@@ -49,6 +49,22 @@ def test_a_cell_stays_in_its_row() -> None:
     assert text == "| a | b |\n| --- | --- |\n| one two | x \\| y |"
 
 
+@pytest.mark.parametrize(
+    ("page", "phrase"),
+    [
+        ("operations.md", "slower than necessary"),
+        ("operations.md", "no direct ingress"),
+        ("autoscaling.md", "replicas instead of"),
+        ("placement.md", "its engine waits for Ray to place it"),
+        ("placement.md", "the room made for it went to another model"),
+    ],
+)
+def test_a_log_line_that_a_page_quotes_is_written(page: str, phrase: str) -> None:
+    """Operators search for what the pages quote."""
+    assert phrase in (ROOT / "docs" / page).read_text()
+    assert any(phrase in path.read_text() for path in (ROOT / "deployments").rglob("*.py"))
+
+
 def test_every_error_that_a_client_may_see_has_its_row() -> None:
     """Status, type and code of each class, and a meaning."""
     rows = error_tables()["gateway"].splitlines()[2:]
