@@ -1,4 +1,4 @@
-"""Assembly of a router: the one place where its parts are made and joined."""
+"""Assembly of a router: the one place where its parts are made and connected."""
 
 import random
 import time
@@ -39,9 +39,9 @@ class RouterOptions:
     is_forwarded: bool = False
     """A proxy of the gateway's own names the client in `x-forwarded-for`."""
     recorder: Recorder | None = None
-    """Where metrics go, if anywhere."""
+    """Recorder of metrics; none are recorded without one."""
     tracer: Tracer | None = None
-    """Where requests are traced, if anywhere."""
+    """Tracer of requests; none are traced without one."""
     time_of_day: Callable[[], float] = time.time
     """Seconds since the epoch."""
     rng: random.Random = field(default_factory=random.Random)
@@ -49,7 +49,7 @@ class RouterOptions:
 
 
 class AssembledRouter:
-    """Parts of one router, joined; its background work runs from `start` to `close`."""
+    """Parts of one router, connected; its background work runs from `start` to `close`."""
 
     def __init__(
         self,
@@ -82,15 +82,13 @@ class AssembledRouter:
         resolver = TargetResolver(fleet)
         self._shadows = ShadowTraffic(resolver, self.context, recorder)
         self._access = OperatorAccess(live_config, is_local=options.is_local)
-        self._telemetry_client = TelemetryClient(
-            fleet, self.pools, upstream, options.time_of_day, options.rng
-        )
+        self._telemetry_client = TelemetryClient(fleet, self.pools, upstream, options.rng)
         self._demand_publisher = DemandPublisher(lambda: self.pools.demands)
         self.gauges = Gauges(self.pools, recorder)
         self.app = self._app(resolver)
 
     def start(self) -> None:
-        """Begin to follow engines, to tell them the demand and to publish gauges."""
+        """Start to receive telemetry, and to publish demand and gauges."""
         self._telemetry_client.start()
         self._demand_publisher.start()
         self.gauges.start()
@@ -117,7 +115,7 @@ class AssembledRouter:
         return create_app(inference, routers, self._shut_down)
 
     async def _shut_down(self) -> None:
-        """Drop all that is under way: the server of the application shuts down."""
+        """Cancel copies and close connections: the server of the application shuts down."""
         await self._shadows.close()
         await self.context.engines.close()
 
@@ -130,7 +128,7 @@ def build_router(
     upstream: UpstreamClient | None = None,
     options: RouterOptions | None = None,
 ) -> AssembledRouter:
-    """A router for the models in `fleet`; `wake` has engines started for models that have none."""
+    """A router for the models in `fleet`; `wake` requests engines for models that have none."""
     return AssembledRouter(
         fleet,
         wake,

@@ -1,4 +1,4 @@
-"""Every environment variable that matters where Ray starts, and what the gateway reads of them."""
+"""All environment variables for the shell that starts Ray, and the settings read from them."""
 
 import os
 import shutil
@@ -27,12 +27,12 @@ CLUSTER_ON_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
 class Variable(msgspec.Struct, frozen=True):
-    """An environment variable, and what it is for."""
+    """An environment variable and its purpose."""
 
     name: str
     meaning: str
     value: str | None = None
-    """What the gateway recommends; None where there is nothing to recommend."""
+    """Recommended value; None where there is none."""
 
 
 RECOMMENDED = (
@@ -200,7 +200,7 @@ def installed_haproxy() -> str:
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the process's environment says about how Ray Serve runs."""
+    """Settings of Ray Serve, read from the process's environment."""
 
     has_haproxy: bool
     """Serve puts HAProxy in front of the routers."""

@@ -258,7 +258,7 @@ class BodyTooLarge(_UnreadBody):
 
 
 class _RetryLater(GatewayError):
-    """The model cannot take the request now; `retry_after_s` says when it should be able to."""
+    """The model cannot take the request now, but may in `retry_after_s` seconds."""
 
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message, "model")

@@ -1,4 +1,4 @@
-"""Counts and logs the faults of requests, and what was done about each."""
+"""Counts and logs the faults of requests, each with the action that was taken."""
 
 import logging
 from collections import Counter
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 class Action(StrEnum):
-    """What was done about a fault."""
+    """Action that was taken on a fault."""
 
     RETRIED = "retried"
     """The request was sent to another replica; its client notices nothing."""

@@ -33,7 +33,7 @@ DRAINING = b"x-engine-draining"
 
 
 class Header(msgspec.Struct, frozen=True):
-    """A header, what its value may be, and what it means."""
+    """A header, its possible values and its meaning."""
 
     name: bytes
     value: str
@@ -88,7 +88,7 @@ REQUEST_HEADERS = (
         "Set by `gateway-haproxy` to the client's address, whatever the client sends.",
     ),
 )
-"""What clients may send."""
+"""Headers that clients may send."""
 
 RESPONSE_HEADERS = (
     Header(REQUEST_ID, "text", "The request's name; on every response."),
@@ -111,7 +111,7 @@ RESPONSE_HEADERS = (
         "a model's state",
         "On a stream that began while the model was starting, instead of `x-gateway-model`.",
     ),
-    Header(EXPECTED_START, "seconds", "On the same streams: how long the last start took."),
+    Header(EXPECTED_START, "seconds", "On the same streams: time until the start should be done."),
     Header(
         COLD_START,
         "seconds",
@@ -133,7 +133,7 @@ RESPONSE_HEADERS = (
     Header(SIMULATED, "`1`", "The answer comes from an engine of `engine: sim`."),
     Header(ALLOW, "methods", "With 405, and in answer to `OPTIONS`: the methods that are allowed."),
 )
-"""What clients may receive."""
+"""Headers that clients may receive."""
 
 ENGINE_HEADERS = (
     Header(
@@ -143,4 +143,4 @@ ENGINE_HEADERS = (
     ),
     Header(DRAINING, "`1`", "On an engine's 503: it is shutting down; ask another one."),
 )
-"""What routers and engines exchange; clients never see it."""
+"""Headers between routers and engines; clients never see them."""

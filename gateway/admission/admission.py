@@ -1,4 +1,4 @@
-"""Admission of requests to one model: a request is sent to its replica at once, or it waits.
+"""Admission of requests to one model: each is sent to its replica at once, waits, or is rejected.
 
 Method: a request is bound to the replica that costs least as soon as it arrives, and waits in the
 queue of that replica only while the replica cannot start it (`Scheduler.has_room`): handed to
@@ -124,8 +124,14 @@ class Admission:
             raise self._limits.overloaded("its engines are busy", RETRY_S)
         return decision
 
+    def max_wait_s(self, request: AdmissionRequest) -> float:
+        """How long a request may wait from now on; 0 where it has waited too long."""
+        limits = self._model.options.queue
+        limit_s = limits.batch_max_wait_s if request.is_batch else limits.max_wait_s
+        return max(request.min_wait_s, limit_s - request.waited_s)
+
     def update(self) -> None:
-        """Take note of changes to the fleet: queued requests may have to choose again."""
+        """Follow a change of the fleet: queued requests may have to choose again."""
         if self._queued:
             self._scheduler.replicas.sync()
 
@@ -140,7 +146,7 @@ class Admission:
         self._fail(queued, self._limits.overloaded(reason, drain_s or RETRY_S))
 
     def remove(self, queued: QueuedRequest) -> None:
-        """Drop all that is left of a request whose caller goes on, or has gone."""
+        """Forget a request whose caller no longer waits for it."""
         if queued.is_waiting:
             self._queue(queued).remove(queued)
             self._uncount(queued)
@@ -175,7 +181,7 @@ class Admission:
             self._usage.record(request.tenant, request.tokens(decision))
 
     def _bind(self, request: AdmissionRequest, decision: Decision) -> QueuedRequest:
-        limit_s = self._max_wait_s(request)
+        limit_s = self.max_wait_s(request)
         time_left_s = request.time_left_s
         return QueuedRequest(
             tenant=request.tenant,
@@ -189,11 +195,6 @@ class Admission:
             since_s=self._now(),
             limit_s=limit_s if time_left_s is None else min(limit_s, time_left_s),
         )
-
-    def _max_wait_s(self, request: AdmissionRequest) -> float:
-        limits = self._model.options.queue
-        limit_s = limits.batch_max_wait_s if request.is_batch else limits.max_wait_s
-        return max(request.min_wait_s, limit_s - request.waited_s)
 
     def _queue(self, queued: QueuedRequest) -> ReplicaQueue[QueuedRequest]:
         name = queued.decision.replica.id
@@ -209,7 +210,8 @@ class Admission:
             Overloaded: it is this request that is rejected.
         """
         wait_s, limit_s = self._queue(queued).wait_s(queued), queued.limit_s
-        if limit_s <= 0 or (wait_s is not None and wait_s > PREDICTED_SHARE * limit_s):
+        has_waited_too_long = self.max_wait_s(queued.request) <= 0
+        if has_waited_too_long or (wait_s is not None and wait_s > PREDICTED_SHARE * limit_s):
             raise self._too_long(queued.request, limit_s, wait_s)
         self._limits.make_room(queued, self._model.options.queue.max_requests, wait_s or RETRY_S)
 
@@ -228,7 +230,7 @@ class Admission:
         self._queue(queued).add(queued)
         self._scheduler.hold(queued.decision, queued.request.target)
         queued.is_waiting = True
-        limit_s = self._max_wait_s(queued.request)
+        limit_s = self.max_wait_s(queued.request)
         reason = _too_long(limit_s + queued.request.waited_s)
         loop = queued.admitted.get_loop()
         queued.timer = loop.call_later(limit_s, self.reject, queued, reason)
@@ -282,7 +284,7 @@ class Admission:
                 self._serve(queue)
 
     def _check_health(self) -> bool:
-        """Check the health of all replicas; whether that of any has changed."""
+        """Check the health of all replicas; return whether that of any has changed."""
         known, self._healthy = self._healthy, self._scheduler.replicas.healthy()
         self._checked_s = self._now()
         self._queues = {

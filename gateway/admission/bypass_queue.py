@@ -2,7 +2,7 @@
 
 Method: the first request, where it does not fit though a smaller one would, steps aside. It pays
 its cost, and is checked before all others from then on. Requests behind it pass it for as long as
-it lets them; then they wait, too, and what ends makes room for it.
+it lets them; then they wait, too, and requests that end make room for it.
 """
 
 from collections.abc import Callable

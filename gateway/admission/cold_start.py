@@ -1,7 +1,7 @@
 """Cold start of a model without engines: asks for an engine, and holds requests until one runs.
 
-While a start is wanted, Serve is told how many requests wait for it, and the model is checked every
-`CHECK_S` seconds: all requests go on as soon as an engine runs, and fail as soon as none will.
+While a start is wanted, Serve knows how many requests wait for it, and the model is checked every
+`CHECK_S` seconds: all requests go on as soon as an engine runs, and fail once none will.
 """
 
 import asyncio
@@ -16,13 +16,13 @@ from gateway.request.tenant import Tenant
 from gateway.routing.fleet import ModelState, ServedModel
 
 CHECK_S = 0.05
-"""How often a model is checked whose start is wanted."""
+"""How often a model is checked while its start is wanted."""
 LINGER_S = 10.0
 """How long a start is still wanted after the last client that waited for it has given up."""
 RECOVERY_S = 10.0
-"""How long a model whose last start failed may look unhealthy before the next start shows."""
+"""How long a model may look unhealthy from a failed start after another one was requested."""
 MARGIN_S = 0.02
-"""How long before its deadline a request stops waiting, to be told more than that it has passed."""
+"""How long before its deadline a request stops waiting: its error can then say why it waited."""
 MIN_RETRY_S = 1.0
 MIN_BACKOFF_S = 60.0
 """Pause after a failed start in which no request triggers another one; doubled each time."""
@@ -45,7 +45,7 @@ class StartingRequest:
 
     @property
     def tenant(self) -> Tenant:
-        """Whose request it is."""
+        """Tenant that sent the request."""
         return self.request.tenant
 
     @property
@@ -55,7 +55,7 @@ class StartingRequest:
 
     @property
     def size_bytes(self) -> int:
-        """Memory that it takes."""
+        """Bytes of memory that it takes."""
         return len(self.request.body)
 
     def reject(self, reason: str) -> None:
@@ -102,7 +102,7 @@ class ColdStart:
 
     @property
     def expected_s(self) -> float:
-        """What is left of the start, as far as is known; of one that is overdue, all of it."""
+        """Estimated seconds until the start is done; if it is overdue, those of a whole start."""
         since_s = self._since_s
         elapsed_s = 0.0 if since_s is None else asyncio.get_running_loop().time() - since_s
         left_s = self._model.start_s - elapsed_s
@@ -158,7 +158,7 @@ class ColdStart:
             waiting.ready.set_exception(self._limits.overloaded(reason, self.expected_s))
 
     def update(self) -> None:
-        """Take note of changes to the model: a start that has succeeded ends all backoff."""
+        """Follow a change of the model: a start that has succeeded ends the backoff."""
         if self._model.replicas:
             self._failure = None
 
@@ -185,7 +185,7 @@ class ColdStart:
             self._end()
 
     def _is_over(self) -> bool:
-        """Let all requests go on if an engine runs, or fail if none will; whether either is so."""
+        """Settle the wait if an engine runs or none will; return whether it is over."""
         model, reason = self._model, ""
         if not model.replicas:
             if model.state is not ModelState.UNHEALTHY or self._may_recover():
@@ -206,7 +206,7 @@ class ColdStart:
                 waiting.ready.set_result(None)
 
     def _end(self) -> None:
-        """Want no start any more."""
+        """Stop asking for an engine."""
         self._since_s = None
         if self._timer is not None:
             self._timer.cancel()
@@ -242,7 +242,7 @@ class ColdStart:
             raise ModelUnavailable(message, backoff_s)
 
     def _record_failure(self) -> None:
-        """A start has failed: the next one is put off, longer each time."""
+        """Postpone the next start after one that has failed, longer each time."""
         last = self._last_failure
         backoff_s = min(MAX_BACKOFF_S, 2 * last.backoff_s) if last else MIN_BACKOFF_S
         until_s = asyncio.get_running_loop().time() + backoff_s

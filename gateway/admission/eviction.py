@@ -1,4 +1,4 @@
-"""Index of waiting requests by address and key, which says which of them to reject first."""
+"""Index of waiting requests by address and key, to find the one to reject first."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ class Evictable(Protocol):
 
     @property
     def tenant(self) -> Tenant:
-        """Whose request it is."""
+        """Tenant that sent the request."""
 
     @property
     def is_batch(self) -> bool:

@@ -6,7 +6,7 @@ something queued are served the same tokens, and any two keys of one address, gi
 of each. Of an address with nothing queued only its virtual time is kept.
 
 Cost: O(log tenants + log requests), amortised, for a request that is added or removed; O(addresses
-+ keys of the address + requests of the key) to tell how many are ahead of one.
++ keys of the address + requests of the key) to count the requests ahead of one.
 """
 
 from collections.abc import Callable

@@ -12,7 +12,7 @@ WAITING_BYTES = 256 << 20
 
 
 class SizedRequest(Evictable, Protocol):
-    """A waiting request whose body takes memory."""
+    """A waiting request with the size of its body."""
 
     @property
     def size_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""Requests on their way through admission: the question, and a request that has to wait."""
+"""Requests in admission: those that ask to be admitted, and those that wait."""
 
 import asyncio
 from collections.abc import Collection
@@ -38,15 +38,15 @@ class AdmissionRequest:
 
     @property
     def size_bytes(self) -> int:
-        """Memory that it takes while it is queued."""
+        """Bytes of memory that it takes while it is queued."""
         return len(self.target.request.body)
 
     def tokens(self, decision: Decision) -> float:
         """Estimated cost of the request for a replica."""
-        target = self.target
-        tokens = decision.prefill_tokens + target.sequences * decision.output_tokens
-        if target.prompts_bytes > target.prompt.size:
-            others_bytes = target.prompts_bytes - target.prompt.size
+        head, prompt = self.target.request.head, self.target.prompt
+        tokens = decision.prefill_tokens + head.sequences * decision.output_tokens
+        if head.prompts_bytes > prompt.size:
+            others_bytes = head.prompts_bytes - prompt.size
             tokens += others_bytes * decision.estimates.tokens_per_byte
         return max(1.0, tokens)
 
@@ -58,7 +58,7 @@ class AdmissionQueue(Protocol):
         """End the wait of a request with an error; `reason` is for the client."""
 
     def remove(self, queued: "QueuedRequest") -> None:
-        """Drop all that is left of a request whose caller goes on, or has gone."""
+        """Forget a request whose caller no longer waits for it."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -70,7 +70,7 @@ class QueuedRequest(QueueItem):
     decision: Decision
     since_s: float
     limit_s: float
-    """How long it may wait, and has any use of waiting."""
+    """How long it may wait: up to its model's limit or its own deadline."""
     admitted: asyncio.Future[Decision] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -80,7 +80,7 @@ class QueuedRequest(QueueItem):
 
     @property
     def size_bytes(self) -> int:
-        """Memory that it takes."""
+        """Bytes of memory that it takes."""
         return self.request.size_bytes
 
     def reject(self, reason: str) -> None:
@@ -91,7 +91,7 @@ class QueuedRequest(QueueItem):
         """Wait until the replica can start the request; to be awaited as soon as it is queued.
 
         The caller sends the request without awaiting anything else before: until then the replica's
-        room is kept free only for this turn of the event loop. Cancelled, it leaves nothing behind.
+        room is kept free only for this turn of the event loop. If cancelled, it leaves the queue.
 
         Raises:
             Overloaded: it has waited too long, or too many requests wait.
@@ -107,7 +107,7 @@ def demand(queued: Collection[QueuedRequest]) -> Demand:
     """Load that these requests bring to the engine they wait for."""
     interactive = [each for each in queued if not each.is_batch]
     return Demand(
-        requests=sum(each.request.target.sequences for each in interactive),
+        requests=sum(each.decision.sequences for each in interactive),
         prefill_tokens=sum(each.decision.prefill_tokens for each in interactive),
-        batch_requests=sum(each.request.target.sequences for each in queued if each.is_batch),
+        batch_requests=sum(each.decision.sequences for each in queued if each.is_batch),
     )

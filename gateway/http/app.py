@@ -77,43 +77,39 @@ class GatewayApp:
             await self._rest(scope, receive, send)
 
     def _dispatch(
-        self, scope: Scope, receive: Receive, reply: ClientResponse, request_id: bytes
+        self, scope: Scope, receive: Receive, response: ClientResponse, request_id: bytes
     ) -> Awaitable[None]:
         if scope["path"] in ROUTES:
-            return self._inference(scope, receive, reply, request_id)
-        return self._rest(*_for_fastapi(scope, receive, reply))
+            return self._inference(scope, receive, response, request_id)
+        return self._rest(*_for_fastapi(scope, receive, response))
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> int:
-        """Answer an HTTP request; returns the status that its client was told, 0 if none."""
-        request_id = _request_id(scope)
-        reply = ClientResponse(send, [(REQUEST_ID, request_id)] if self._returns_ids else [])
+        """Answer an HTTP request; return the status that its client got, 0 if none."""
+        request_id = ensure_request_id(header(scope["headers"], REQUEST_ID, b""))
+        response = ClientResponse(send, [(REQUEST_ID, request_id)] if self._returns_ids else [])
         try:
-            await self._dispatch(scope, receive, reply, request_id)
+            await self._dispatch(scope, receive, response, request_id)
         except ClientDisconnected:
             pass
         except GatewayError as error:
-            if reply.has_begun:
-                raise  # the server closes the connection: nothing else tells the client
-            await send_error(error, scope["path"], reply)
+            if response.has_begun:
+                raise  # the server closes the connection, so that the client notices
+            await send_error(error, scope["path"], response)
         except Exception:
             logger.exception("request %s: %s failed", request_id.decode(), scope["path"])
-            if not reply.has_begun:
-                await send_error(internal_error(), scope["path"], reply)
-            elif not reply.has_ended:  # as it has where FastAPI answers before it raises
+            if not response.has_begun:
+                await send_error(internal_error(), scope["path"], response)
+            elif not response.has_ended:  # as it has where FastAPI answers before it raises
                 raise
-        return reply.status
-
-
-def _request_id(scope: Scope) -> bytes:
-    return ensure_request_id(header(scope["headers"], REQUEST_ID, b""))
+        return response.status
 
 
 def _for_fastapi(
-    scope: Scope, receive: Receive, reply: ClientResponse
+    scope: Scope, receive: Receive, response: ClientResponse
 ) -> tuple[Scope, Receive, Send]:
-    """Adds the headers of `reply`, and answers HEAD as GET without its body.
+    """Adds the headers of `response`, and answers HEAD as GET without its body.
 
-    A connection cannot be used again on which a body has not been read to its end.
+    A connection on which a body has not been read to its end cannot be reused.
     """
     is_head = scope["method"] == "HEAD"
     is_read = not any(name in BODY_HEADERS for name, _ in scope["headers"])
@@ -127,9 +123,9 @@ def _for_fastapi(
     async def send(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = message["headers"] if is_read else [*message["headers"], CONNECTION_CLOSE]
-            await reply.begin(message["status"], headers)
+            await response.begin(message["status"], headers)
             return
         body = b"" if is_head else message.get("body", b"")
-        await (reply.part(body) if message.get("more_body") else reply.finish(body))
+        await (response.part(body) if message.get("more_body") else response.finish(body))
 
     return (dict(scope, method="GET") if is_head else scope), receive_noting, send

@@ -1,4 +1,4 @@
-"""What `/openapi.json` says of the inference routes, which bypass FastAPI, and the page `/docs`."""
+"""Descriptions of the inference routes, which bypass FastAPI, for `/openapi.json` and `/docs`."""
 
 from collections.abc import Iterator, Mapping
 from html import escape
@@ -124,4 +124,4 @@ def _rows(paths: Schema) -> Iterator[str]:
 
 
 async def _taken_before() -> None:
-    raise RuntimeError("the dispatcher in front of FastAPI takes the inference routes")
+    raise RuntimeError("requests to inference routes must not reach FastAPI")

@@ -14,12 +14,12 @@ from gateway.errors import (
 from gateway.serving.client_response import ClientResponse
 
 
-async def send_error(error: GatewayError, path: str, reply: ClientResponse) -> None:
+async def send_error(error: GatewayError, path: str, response: ClientResponse) -> None:
     """Answer with `error`, in the shape the API at `path` has."""
     body = error.body(is_anthropic=path.startswith("/v1/messages"))
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await reply.begin(error.status, headers + error.headers)
-    await reply.finish(body)
+    await response.begin(error.status, headers + error.headers)
+    await response.finish(body)
 
 
 def internal_error() -> GatewayError:

@@ -53,7 +53,7 @@ def operators_router(
 
     @router.get("/faults")
     async def fault_counts() -> dict[str, object]:
-        """Faults since the router's start, and what was done about them."""
+        """Faults since the router's start, and the action taken on each."""
         found = [
             {"model": fault.model, "reason": fault.reason, "action": fault.action, "count": count}
             for fault, count in faults.counts
@@ -85,7 +85,7 @@ def _decide(
     request: InferenceRequest,
     names: Sequence[str],
 ) -> Decision:
-    """The decision for the first of the models that can be chosen for, or the last one's error."""
+    """The decision for the first of the models that is available, or the error of the last one."""
     *others, last = names
     for name in others:
         with contextlib.suppress(ModelNotFound, ModelUnavailable, UnsupportedRoute):

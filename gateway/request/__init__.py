@@ -1,1 +1,1 @@
-"""The parsed request: what the gateway reads of a body and its headers, and who sent it."""
+"""The parsed request: fields of its body and headers that the gateway reads, and its tenant."""

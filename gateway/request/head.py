@@ -50,7 +50,7 @@ class RequestHead(msgspec.Struct, frozen=True):
     model: str
     prompt: PromptParts = PromptParts()
     max_tokens: int | None = None
-    """Tokens an answer may have, where the client says."""
+    """Limit of an answer in tokens, if the client sets one."""
     is_stream: bool = False
     """The answer is to come as a stream of events."""
     sequences: int = 1

@@ -1,4 +1,4 @@
-"""An inference request: what its body and headers say, parsed once."""
+"""Inference request: its body and headers, parsed once."""
 
 import math
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     is_resumable: bool = True
     """Its stream may be resumed on another replica."""
     is_copy: bool = False
-    """Shadow traffic: nobody waits for its answer, so it starts no engine and delays nobody."""
+    """Shadow traffic: no client waits for its answer, so it starts no engine and delays no one."""
     timeout_s: float | None = None
     """How long the client waits for the end of the answer."""
     arrived_s: float = 0.0
@@ -61,11 +61,13 @@ def parse_request(  # noqa: PLR0913 - one for each source of a request
     headers: Headers,
     request_id: bytes,
     tenant: Tenant = ANONYMOUS,
+    is_batch: bool = False,
     arrived_s: float = 0.0,
 ) -> InferenceRequest:
     """Parse a request to `path`, one of `gateway.request.routes`.
 
-    `fields`: the client's headers by name. `headers`: those that engines may get.
+    `fields`: the client's headers by name. `headers`: those that engines may get. `is_batch`: its
+    priority, which is known before its body (`parse_is_batch`).
 
     Raises:
         InvalidRequest: its body or one of its headers is wrong.
@@ -79,19 +81,19 @@ def parse_request(  # noqa: PLR0913 - one for each source of a request
         tenant=tenant,
         session=fields.get(SESSION, b"")[:SESSION_LIMIT],
         is_explained=fields.get(EXPLAIN) == b"1",
-        is_batch=is_batch(fields),
-        is_resumable=is_resumable(fields),
-        timeout_s=timeout_s(fields),
+        is_batch=is_batch,
+        is_resumable=parse_is_resumable(fields),
+        timeout_s=parse_timeout_s(fields),
         arrived_s=arrived_s,
     )
 
 
 def asks_for_batch(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether the request asks for batch priority; no where its priority is none there is."""
+    """Whether the request asks for batch priority; False if its priority is invalid."""
     return PRIORITY in headers and _BATCH.get(headers[PRIORITY].strip().lower(), False)
 
 
-def is_batch(headers: Mapping[bytes, bytes]) -> bool:
+def parse_is_batch(headers: Mapping[bytes, bytes]) -> bool:
     """Whether the request may wait for all interactive ones.
 
     Raises:
@@ -100,7 +102,7 @@ def is_batch(headers: Mapping[bytes, bytes]) -> bool:
     return PRIORITY in headers and _choice(headers[PRIORITY], _BATCH, PRIORITY)
 
 
-def is_resumable(headers: Mapping[bytes, bytes]) -> bool:
+def parse_is_resumable(headers: Mapping[bytes, bytes]) -> bool:
     """Whether the stream may be resumed on another replica.
 
     Raises:
@@ -109,8 +111,8 @@ def is_resumable(headers: Mapping[bytes, bytes]) -> bool:
     return RESUME not in headers or _choice(headers[RESUME], _RESUME, RESUME)
 
 
-def timeout_s(headers: Mapping[bytes, bytes]) -> float | None:
-    """How long the client waits for the answer; None if it does not say.
+def parse_timeout_s(headers: Mapping[bytes, bytes]) -> float | None:
+    """Seconds that the client waits for the answer; None if it does not say.
 
     Raises:
         InvalidRequest: the header is no number of seconds.

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 
-from gateway.request.head import RequestHead, parse_form, parse_json
+import msgspec
+
+from gateway.request.head import PromptParts, RequestHead, parse_form, parse_json
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
@@ -40,7 +42,13 @@ ROUTES = frozenset(JSON_ROUTES) | frozenset(FORM_ROUTES)
 
 
 def parse_head(path: str, body: bytes, content_type: bytes) -> RequestHead:
-    """The head of a body sent to `path`, which must be one of the routes above."""
+    """The head of a body sent to `path`, which must be one of the routes above.
+
+    It has a prompt only if that goes through the model.
+    """
     if path in FORM_ROUTES:
         return parse_form(body, content_type)
-    return parse_json(body)
+    head = parse_json(body)
+    if path in PROMPT_ROUTES:
+        return head
+    return msgspec.structs.replace(head, prompt=PromptParts(), sequences=1, prompts_bytes=0)

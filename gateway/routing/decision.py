@@ -63,14 +63,13 @@ class Decision(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         return int(self.candidates[self.index].cached_tokens)
 
     @property
-    def new_tokens(self) -> float:
-        """Tokens of the prompt that the chosen replica has to compute."""
-        return max(0.0, self.prompt_tokens - self.cached_tokens)
-
-    @property
     def prefill_tokens(self) -> float:
-        """New tokens of the prompt, estimated, but no more than the engine can take."""
-        tokens, facts = self.new_tokens, self.replica.metadata.facts
+        """New tokens of the prompt, which the chosen replica has to compute: an estimate.
+
+        No more than the engine can take.
+        """
+        tokens = max(0.0, self.prompt_tokens - self.cached_tokens)
+        facts = self.replica.metadata.facts
         if tokens > facts.max_model_len > 0:
             tokens = facts.max_model_len
         return facts.kv_tokens if tokens > facts.kv_tokens > 0 else tokens
@@ -156,7 +155,7 @@ class DecisionLog:
     """Latest decisions, matched with the engines' reports on their requests."""
 
     def __init__(self, size: int = LOG_SIZE, observer: DecisionListener | None = None) -> None:
-        """`observer`: called with every decision on whose request an engine has reported."""
+        """`observer`: called with each decision, and its engine's report, once that has come."""
         self._size = size
         self._observer = observer
         self._logged: OrderedDict[int, LoggedDecision] = OrderedDict()

@@ -10,7 +10,7 @@ ENGINE_QUEUE_SHARE = 1 / 16
 BATCH_RESERVE = 1 / 4
 """Share of an engine's slots and KV cache that batch requests leave free."""
 FAIRNESS_RESERVE = 1 / 32
-"""Share of the same that tenants leave free which have had their fair share."""
+"""Share of the same that tenants above their fair share leave free."""
 
 
 class EngineLimits(NamedTuple):
@@ -25,9 +25,9 @@ class EngineLimits(NamedTuple):
 
 
 def engine_limits(facts: EngineFacts, *, is_batch: bool, is_over_share: bool) -> EngineLimits:
-    """Return the limits for batch requests, for tenants that have had their share, or for others.
+    """Return the limits for batch requests, for tenants above their fair share, or for others.
 
-    `is_over_share`: the tenant has had its share, and leaves something free for the others.
+    `is_over_share`: the tenant is above its fair share, and leaves something free for the others.
     """
     slots = facts.max_sequences
     if is_batch or is_over_share:

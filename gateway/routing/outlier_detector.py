@@ -1,4 +1,4 @@
-"""Outlier detection: takes a replica that fails too often out of use for a while.
+"""Outlier detection: ejects a replica that fails too often for a while.
 
 Method: Envoy's outlier detection with a probe. A replica is ejected after `CONSECUTIVE_FAILURES`,
 or when more than half of its last `WINDOW` requests failed: for `FIRST_EJECTION_S` seconds, and

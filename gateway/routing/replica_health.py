@@ -1,4 +1,4 @@
-"""Health of a replica: whether other replicas are preferred to it, and why."""
+"""Health of a replica, which decides whether other replicas are preferred to it."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -32,7 +32,7 @@ USABLE_TIERS = (HEALTHY, (EJECTED,), (BACKOFF,))
 
 @dataclass(slots=True, eq=False)
 class ReplicaHealth:
-    """Everything that says whether a replica is well; times are seconds."""
+    """Health of one replica: telemetry, draining, ejection and backoff; times are seconds."""
 
     has_telemetry: bool = False
     """Whether its telemetry arrives."""

@@ -1,4 +1,4 @@
-"""Replicas of one model, as this router sees them: which there are, and how well each is."""
+"""Replicas of one model, as this router sees them, with the state and health of each."""
 
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -16,7 +16,7 @@ BACKOFF_S = 5.0
 class ReplicaSet:
     """States of one model's replicas, and the index of the prefixes that they hold.
 
-    `now` is in seconds. Methods that get a replica that is not there do nothing.
+    `now` is in seconds. Methods do nothing for a replica that is not there.
     """
 
     def __init__(self, model: ServedModel, now: Callable[[], float]) -> None:

@@ -25,7 +25,7 @@ DEFAULT_ADAPTER_LOAD_S = 1.0
 UNLOADABLE_S = 3600.0
 """Cost of an adapter that the replica cannot load: more than any other cost."""
 CONFIRMATION_S = 0.5
-"""How long an ended request's keys stay expected; telemetry takes a tenth of that."""
+"""How long an ended request's keys stay expected; telemetry needs a tenth of that."""
 NO_LOAD = Load(running=0, waiting=0, pending_tokens=0, free_tokens=0)
 """Stands for the load of a replica that has not reported it."""
 
@@ -219,7 +219,7 @@ class ReplicaState:
         """Whether a request with so many new tokens would start without waiting for others.
 
         `sequences`: of the request; one with more than the engine can run takes the whole engine.
-        `is_over_share`: its tenant has had its share, and leaves something free for the others.
+        `is_over_share`: its tenant is above its fair share, and leaves something free for others.
         """
         if self.health.is_draining:
             return False  # it rejects new requests; another replica may take its place

@@ -80,7 +80,7 @@ class Scheduler:
             has_session=bool(request.session),
             adapter=profile.adapter,
             is_batch=request.is_batch,
-            sequences=target.sequences,
+            sequences=request.head.sequences,
         )
 
     @contextlib.contextmanager
@@ -89,23 +89,23 @@ class Scheduler:
 
         Yields the dispatch that goes to the engine with the request.
         """
-        request = _assigned(decision, target)
+        request, replica = _assigned(decision, target), decision.replica.id
         self._log.record_sent(decision)
-        if state := self.replicas.get(decision.replica.id):
+        if state := self.replicas.get(replica):
             state.record_sent(request)
         try:
             yield self._dispatch(request, target.renamed)
             request.is_answered = True
         finally:
             self._log.record_ended(decision)
-            if state := self.replicas.get(decision.replica.id):
+            if state := self.replicas.get(replica):
                 state.record_ended(request)
-                self.replicas.publish(decision.replica.id)
+                self.replicas.publish(replica)
 
     def has_room(self, decision: Decision, *, is_over_share: bool = False) -> bool:
         """Whether the chosen replica can start the request now.
 
-        `is_over_share`: its tenant has had its share, and leaves something free for others.
+        `is_over_share`: its tenant is above its fair share, and leaves something free for others.
         """
         state = self.replicas.get(decision.replica.id)
         return state is None or state.has_room(
@@ -179,7 +179,7 @@ class Scheduler:
     def _policy_input(
         self, target: Target, avoid: Collection[str]
     ) -> tuple[RequestProfile, Sequence[Candidate]]:
-        """Return what the policy chooses by."""
+        """Return the input of the policy: the request's profile and the candidates."""
         prompt, request, adapter = target.prompt, target.request, target.adapter
         tokens_per_byte = (
             1 / TOKEN_ID_BYTES if prompt.is_token_ids else self.cost_model.estimates.tokens_per_byte
@@ -224,7 +224,7 @@ def _assigned(decision: Decision, target: Target) -> AssignedRequest:
 def _prompt_tokens(
     prompt: Prompt, matches: Mapping[str, PrefixMatch], tokens_per_byte: float
 ) -> float:
-    """Return what engines have counted of the prompt's beginning, plus an estimate of the rest."""
+    """Return the tokens that engines counted of its beginning, plus an estimate of the rest."""
     if not matches:
         return prompt.size * tokens_per_byte
     longest = max(matches.values(), key=lambda match: match.keys)

@@ -6,7 +6,6 @@ import msgspec
 
 from gateway.kvcache.prefix import NO_PROMPT, Prompt
 from gateway.request.inference_request import InferenceRequest
-from gateway.request.routes import PROMPT_ROUTES
 from gateway.routing.fleet import ServedModel
 
 
@@ -33,18 +32,3 @@ class Target(msgspec.Struct, frozen=True):
     def header(self) -> bytes:
         """Name that answers, as the value of a header."""
         return self.name.encode() if self.name.isascii() else quote(self.name).encode()
-
-    @property
-    def has_prompt(self) -> bool:
-        """Whether the model processes the prompt."""
-        return self.request.path in PROMPT_ROUTES
-
-    @property
-    def sequences(self) -> int:
-        """Sequences that an engine makes of it: its answers, for each of its prompts."""
-        return self.request.head.sequences if self.has_prompt else 1
-
-    @property
-    def prompts_bytes(self) -> int:
-        """Bytes of all its prompts, if they are a list; otherwise 0."""
-        return self.request.head.prompts_bytes if self.has_prompt else 0

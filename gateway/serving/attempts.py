@@ -1,7 +1,7 @@
 """Attempts at having one model answer a request: admitted, sent, retried or resumed elsewhere.
 
 `RetryPolicy` decides what follows a failed attempt. Where the model has no replica left, the
-request waits for one as it would have at first. A failure that no other attempt makes good is
+request waits for one as it would have at first. A failure from which no other attempt recovers is
 raised.
 """
 
@@ -35,7 +35,7 @@ MAX_STARTS = 8
 CHECK_S = 0.05
 """How often the model's replicas are checked for one that has not been tried."""
 ENGINE_FAULTS = frozenset({500, 502, 503, 504})
-"""Statuses by which an engine says that the fault is its own; 501 is the client's."""
+"""Statuses that mean a fault of the engine; 501 is the client's mistake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +80,10 @@ class Attempts:
         self._starting_s = cold_start_s or 0.0
         """How long the request has waited for the model to start."""
         self._queued_s = 0.0
-        """How long it has waited for a replica, in all attempts."""
+        """How long it has waited for a replica; as the time above, in all attempts since one
+        brought its client anything new."""
         self._failures = FailureReporter(target, self._pool.scheduler, context.faults)
-        self._timing = writer.reply.timing
+        self._timing = writer.client_response.timing
         self._replica: Replica | None = None
         self._tried: set[str] = set()
         self._progress = NO_PROGRESS
@@ -103,7 +104,7 @@ class Attempts:
             )
 
     def report_failure(self, error: GatewayError) -> None:
-        """Report the error that the client is told."""
+        """Report the error that the client gets."""
         self._failures.failed(self._replica, error, has_begun=self._writer.has_sent)
 
     def report_fallback(self, error: GatewayError) -> None:
@@ -167,14 +168,18 @@ class Attempts:
     async def _wait_for_successor(self) -> None:
         """Wait for a replica that has not been tried, as long as the request may wait.
 
+        Batch requests wait no longer than interactive ones: a successor comes soon or not at all.
+
         Raises:
             ModelUnavailable: none has come.
         """
         model, timing = self._target.model, self._timing
+        max_wait_s = self._pool.admission.max_wait_s(self._admission_request())
+        end_s = timing.now() + min(max_wait_s, model.options.queue.max_wait_s)
         while all(replica in self._tried for replica in model.replicas):
             if not model.replicas:
                 await self._wait_for_start()
-            elif self._queued_s >= model.options.queue.max_wait_s:
+            elif timing.now() >= end_s:
                 message = f"The model `{model.name}` has lost its engine; another one has to start."
                 raise ModelUnavailable(message, model.start_s)
             else:
@@ -199,7 +204,7 @@ class Attempts:
             ModelUnavailable: no replica has come that has not been tried.
         """
         self._tried.add(replica.id)
-        with self._timing.step(ENGINE):  # whether it has died is part of its answer
+        with self._timing.step(ENGINE):  # waiting for news of its death is waiting for the engine
             has_died = await self._failures.blame(replica, error)
         failure = Failure(error.reason, has_died)
         step = self._next_step(failure)
@@ -217,6 +222,8 @@ class Attempts:
 
     def _next_step(self, failure: Failure) -> NextStep:
         writer = self._writer
+        if writer.parts > self._progress.parts:
+            self._queued_s = self._starting_s = 0.0  # its waits have brought the client something
         self._progress = self._progress.after_failure(
             failure,
             writer.parts,
@@ -228,7 +235,7 @@ class Attempts:
 
     @property
     def _can_try_elsewhere(self) -> bool:
-        """Whether an engine's answer that the fault is its own need not be the client's."""
+        """Whether the client need not get an engine's answer that reports a fault of its own."""
         if self._writer.has_sent or self._has_alternative:
             return True
         policy, failure = self._context.retry_policy, Failure(Reason.ANSWERED_5XX)
@@ -302,7 +309,7 @@ class Attempts:
             headers.append((header_names.RETRIES, b"%d" % self._progress.retries))
         if self._request.is_explained:
             headers.append((header_names.DECISION, decision.encode()))
-        self._writer.reply.annotate(headers)
+        self._writer.client_response.annotate(headers)
 
 
 def _answered(status: int) -> UpstreamFailed:
@@ -310,7 +317,7 @@ def _answered(status: int) -> UpstreamFailed:
 
 
 def _resuming(dispatch: Dispatch, answered_bytes: int) -> Dispatch:
-    """A dispatch of which the engine learns nothing: its prompt is longer than the keys' own."""
+    """A dispatch from which the engine learns nothing: its prompt is longer than the keys say."""
     return msgspec.structs.replace(
         dispatch, answered_bytes=answered_bytes, prompt_bytes=0, reply_start=None
     )

@@ -20,10 +20,10 @@ async def read_body(receive: Receive, content_length: bytes | None, max_body_mb:
     """The whole body, of at most `max_body_mb` MiB.
 
     Raises:
-        BodyTooLarge: it is, or says it will be, over the limit; the rest has not been read.
-        BodyTooSlow: it does not come, or comes too slowly.
+        BodyTooLarge: it is over the limit, or announced to be; the rest has not been read.
+        BodyTooSlow: it does not arrive, or too slowly.
         InvalidRequest: its length is no number.
-        ClientDisconnected: it never came.
+        ClientDisconnected: the client has left.
     """
     limit_bytes = int(max_body_mb * MIB)
     if content_length is not None and _length(content_length) > limit_bytes:
@@ -55,7 +55,7 @@ async def read_body(receive: Receive, content_length: bytes | None, max_body_mb:
 
 
 def _length(content_length: bytes) -> int:
-    # More digits than any length has would take Python long to turn into a number.
+    # Python takes long to parse a number of very many digits.
     if not content_length.isdigit() or len(content_length) > 18:
         raise InvalidRequest("The header `content-length` must be a number of bytes.")
     return int(content_length)

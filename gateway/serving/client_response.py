@@ -8,7 +8,7 @@ from gateway.serving.timing import Timing
 
 
 class ClientResponse:
-    """Response to one request; once it has begun nothing can be taken back.
+    """Response to one request; nothing can be withdrawn once it has begun.
 
     `headers`: carried by every response to this request.
     """
@@ -24,7 +24,7 @@ class ClientResponse:
         self._annotations: Headers = []
         self.timing = timing or Timing(time.perf_counter)
         self.status = 0
-        """Status that the client was told; 0 until then."""
+        """Status that was sent to the client; 0 until then."""
         self.has_begun = False
         self.has_ended = False
         self.parts = 0
@@ -71,7 +71,7 @@ class ClientResponse:
     async def finish(self, body: bytes = b"", *, status: int | None = None) -> None:
         """Send the last, or only, part of the body.
 
-        `status`: the real one, where the client is told in the body because the response had begun.
+        `status`: the real one, if the response had begun with another and the body has to say so.
         """
         self.has_ended = True
         if status is not None:

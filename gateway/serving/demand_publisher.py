@@ -1,4 +1,4 @@
-"""Publisher of this router's demand: tells engines what waits for them here.
+"""Publisher of demand: reports to each engine the requests that wait for it in this router.
 
 An engine that is full cannot know how many requests wait for it, since they wait in routers. It
 passes the demand on to the autoscaler, which decides how many engines there are.
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 class DemandPublisher:
     """Publishes `demands`, by replica, every `period_s` seconds, from `start` to `close`.
 
-    Once nothing more waits for an engine it is told so, and then no more.
+    An engine for which nothing waits any more gets one last report that says so.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class DemandPublisher:
         self._router = uuid.uuid4().hex
         self._upstream = UpstreamClient()
         self._informed: set[Replica] = set()
-        """Replicas whose engines were told last that something waits for them."""
+        """Replicas to which the last report was of waiting requests."""
         self._periodic = Periodic("publishing demand", period_s, self.publish)
 
     def start(self) -> None:
@@ -50,7 +50,7 @@ class DemandPublisher:
         await self._upstream.close()
 
     async def publish(self) -> None:
-        """Tell all engines for which requests wait, or no longer do."""
+        """Report to all engines for which requests wait, or no longer do."""
         demands = self._demands()
         news = {r: demands.get(r, Demand()) for r in self._informed | demands.keys()}
         self._informed = set(demands)

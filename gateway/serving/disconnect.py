@@ -17,11 +17,11 @@ class UntilDisconnect:
     cancellation turned into the exception.
     """
 
-    __slots__ = ("_has_disconnected", "_receive", "_reply", "_task", "_watch")
+    __slots__ = ("_has_disconnected", "_receive", "_response", "_task", "_watch")
 
-    def __init__(self, receive: Receive, reply: ClientResponse) -> None:
+    def __init__(self, receive: Receive, response: ClientResponse) -> None:
         self._receive = receive
-        self._reply = reply
+        self._response = response
         self._has_disconnected = False
 
     async def __aenter__(self) -> None:
@@ -46,11 +46,11 @@ class UntilDisconnect:
             raise ClientDisconnected from error
 
     def _disconnect(self, watch: asyncio.Future[Message]) -> None:
-        # A server that fails has lost its client, too. After the end of the response servers say
-        # the same of clients that are still there.
+        # A server that fails has lost its client, too. After the end of the response, servers
+        # report a disconnect even of clients that are still connected.
         if (
             watch.cancelled()
-            or self._reply.has_ended
+            or self._response.has_ended
             or (watch.exception() is None and watch.result()["type"] != "http.disconnect")
         ):
             return

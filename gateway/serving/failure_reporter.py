@@ -27,7 +27,7 @@ class FailureReporter:
         """Failure of the last attempt, until the next one has been made."""
 
     async def blame(self, replica: Replica, error: UpstreamFailed) -> bool:
-        """Have others preferred to a replica that has failed; whether it has died."""
+        """Count a failure against its replica; return whether the replica has died."""
         if error.reason in INNOCENT:
             return False
         scheduler = self._scheduler
@@ -47,12 +47,12 @@ class FailureReporter:
     def expect_recovery(
         self, replica: Replica | None, error: UpstreamFailed, action: Action
     ) -> None:
-        """Keep a failure that another attempt is to make good, by `action`."""
+        """Keep a failure, from which another attempt is to recover by `action`."""
         self.recovered()
         self._pending = replica, error, action
 
     def recovered(self) -> None:
-        """Report the failure that another attempt has made good: the client sees nothing of it."""
+        """Report a failure from which another attempt has recovered: the client sees none of it."""
         if self._pending is not None:
             replica, error, action = self._pending
             self._pending = None
@@ -65,7 +65,7 @@ class FailureReporter:
         self._record(reason, Action.FELL_BACK, replica, str(error))
 
     def failed(self, replica: Replica | None, error: GatewayError, *, has_begun: bool) -> None:
-        """Report an error that the client is told, within its stream if that has begun."""
+        """Report an error that the client gets, within its stream if that has begun."""
         action = Action.TRUNCATED if has_begun else Action.FAILED
         if self._pending is not None and not isinstance(error, UpstreamFailed):
             replica, cause, _ = self._pending

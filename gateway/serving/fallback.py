@@ -1,11 +1,11 @@
 """Fallback chain of one request: the models that may answer it, tried in order.
 
 The first model of the route is tried, and then each of its fallbacks, until one has begun to
-answer. A model is skipped that is unknown, unavailable, cold (where its entry says so) or
-overloaded beyond its wait limit, that fails in spite of retries, or whose context is too short.
+answer. A model is skipped if it is unknown, unavailable, cold (and its entry says so), overloaded
+beyond its wait limit, or failing in spite of retries, or if its context is too short.
 
-A request waits for a model without engines to start. The client of a stream is told so meanwhile,
-in headers and comments.
+A request waits for a model without engines to start. Meanwhile, headers and comments inform the
+client of a stream.
 """
 
 import asyncio
@@ -33,15 +33,15 @@ from gateway.serving.target_resolver import TargetResolver
 from gateway.serving.timing import QUEUE, ROUTE
 
 COLD_COMMENT_S = 1.0
-"""Silence after which the client of a stream is told that an engine starts: until then an error can
-still be told by its status."""
+"""Silence after which the client of a stream is informed that an engine starts. Until then, the
+response has not begun, and an error can still have its own status."""
 COLD_COMMENT = b": the model is starting\n\n"
 
 
 class FallbackChain:
     """Has one request answered by the first model of its route that can; `route`: names of models.
 
-    The answer goes to `reply`.
+    The answer goes to `response`.
     """
 
     def __init__(
@@ -50,22 +50,22 @@ class FallbackChain:
         route: tuple[str, ...],
         resolver: TargetResolver,
         context: RouterContext,
-        reply: ClientResponse,
+        response: ClientResponse,
     ) -> None:
         self._request = request
         self._route = route
         self._resolver = resolver
         self._context = context
-        self._reply = reply
+        self._response = response
         self._is_stream = request.head.is_stream and request.path in STREAMED
         self._writer = ResponseWriter(
             request.path,
-            reply,
+            response,
             is_resumable=request.head.is_stream and request.is_resumable,
             has_heartbeat=self._is_stream,
         )
         self.failure: GatewayError | None = None
-        """What the client was told in place of an answer, or of its end."""
+        """Error that the client got in place of an answer, or of its end."""
         self._name = route[0]
         """Name of the model that is tried now."""
         self._attempts: Attempts | None = None
@@ -86,12 +86,14 @@ class FallbackChain:
         """Have the request answered.
 
         Raises:
-            GatewayError: the client has not been told yet; where `reply` has begun, it cannot be.
+            GatewayError: the client does not know of it yet, and cannot if `response` has begun.
         """
         writer = self._writer
         try:
             if self._is_stream:
-                heartbeat = Heartbeat(self._reply, writer.begin, lambda: writer.is_between_events)
+                heartbeat = Heartbeat(
+                    self._response, writer.begin, lambda: writer.is_between_events
+                )
                 async with heartbeat as self._heartbeat:
                     await self._run_until_deadline()
             else:
@@ -99,7 +101,7 @@ class FallbackChain:
         except GatewayError as error:
             self.failure = error
             self._report_failure(error)
-            if not self._reply.has_begun or writer.is_committed:
+            if not self._response.has_begun or writer.is_committed:
                 raise
             await writer.fail(error)
 
@@ -139,7 +141,7 @@ class FallbackChain:
     def _check_fallback(
         self, error: GatewayError, earlier: GatewayError | None, *, is_last: bool
     ) -> None:
-        """Report that the next model answers, or raise the error that the client is told."""
+        """Report that the next model answers, or raise the error for the client."""
         step = next_step(
             error,
             is_last=is_last,
@@ -157,14 +159,14 @@ class FallbackChain:
 
     async def _try_model(self, name: str, *, has_alternative: bool) -> None:
         self._attempts = None
-        self._reply.clear_annotations()
+        self._response.clear_annotations()
         model = self._resolver.model(name)
         cold_start_s = None
         if not model.replicas:
             cold_start_s = await self._start(model, has_alternative=has_alternative)
         if has_alternative and (reason := model.adapter_error(name)):
             raise AdapterBroken(name, reason)
-        with self._reply.timing.step(ROUTE):
+        with self._response.timing.step(ROUTE):
             target = self._resolver.target(self._request, name)
         self._attempts = Attempts(
             target,
@@ -189,28 +191,28 @@ class FallbackChain:
             cold_start.request_start()
             message = f"The model `{model.name}` is {model.condition}: {model.reason}"
             raise ModelUnavailable(message, cold_start.expected_s)
-        timing = self._reply.timing
+        timing = self._response.timing
         began_s = timing.now()
         self._announce_start(model, cold_start.expected_s)
         try:
             with timing.step(QUEUE):
                 await cold_start.wait(self._request, due_s=self._due_s)
         finally:
-            self._reply.clear_annotations()
+            self._response.clear_annotations()
             if self._heartbeat is not None:
                 self._heartbeat.resume()
         waited_s = timing.now() - began_s
-        self._reply.annotate([(header_names.COLD_START, b"%.1f" % waited_s)])
+        self._response.annotate([(header_names.COLD_START, b"%.1f" % waited_s)])
         return waited_s
 
     def _announce_start(self, model: ServedModel, expected_s: float) -> None:
-        """Tell the client of a stream that its model starts, should it begin before the answer."""
+        """Prepare the headers and comments of a stream that begins before its model has started."""
         if self._heartbeat is not None:
             headers: Headers = [
                 (header_names.STATE, model.state.encode()),
                 (header_names.EXPECTED_START, b"%.1f" % expected_s),
             ]
-            self._reply.annotate(headers)
+            self._response.annotate(headers)
             self._heartbeat.announce(COLD_COMMENT, COLD_COMMENT_S)
 
     def _report_failure(self, error: GatewayError) -> None:

@@ -28,9 +28,9 @@ class FallbackStep(Enum):
     NEXT_MODEL = auto()
     """Let the next model of the chain answer."""
     RAISE = auto()
-    """Tell the client of this error."""
+    """Send the client this error."""
     RAISE_EARLIER = auto()
-    """Tell the client of the last error that another try might change."""
+    """Send the client the last error that is not permanent."""
 
 
 def next_step(

@@ -1,6 +1,6 @@
 """Gauges of the router's models, replicas and queues, published as metrics every few seconds.
 
-What has been counted meanwhile is exported at the same time.
+Values that were counted meanwhile are exported at the same time.
 """
 
 from collections.abc import Iterator
@@ -41,12 +41,12 @@ class Gauges:
         self._periodic.start()
 
     async def close(self) -> None:
-        """Export what has been counted, and publish no more."""
+        """Stop publishing, and export the last counts."""
         await self._periodic.close()
         self._recorder.flush()
 
     def publish(self) -> None:
-        """Publish once; what is no longer there is 0 from now on."""
+        """Publish once; gauges of what no longer exists are 0 from now on."""
         readings = [reading for pool in self._pools for reading in _readings(pool)]
         present = {(gauge, labels) for gauge, labels, _ in readings}
         for gauge, labels, value in readings:

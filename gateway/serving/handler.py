@@ -4,7 +4,12 @@ import asyncio
 
 from gateway.asgi import Receive, Scope
 from gateway.errors import MethodNotAllowed
-from gateway.request.inference_request import InferenceRequest, asks_for_batch, parse_request
+from gateway.request.inference_request import (
+    InferenceRequest,
+    asks_for_batch,
+    parse_is_batch,
+    parse_request,
+)
 from gateway.serving.attempts import RouterContext
 from gateway.serving.body import read_body
 from gateway.serving.client_identity import tenant_of
@@ -39,26 +44,27 @@ class InferenceHandler:
         self._live_config = live_config
 
     async def __call__(
-        self, scope: Scope, receive: Receive, reply: ClientResponse, request_id: bytes
+        self, scope: Scope, receive: Receive, response: ClientResponse, request_id: bytes
     ) -> None:
         """Answer the request in `scope`, whose path must be one of `gateway.request.routes`.
 
         Raises:
-            GatewayError: `reply` has not begun; or `UpstreamFailed` in the middle of an answer.
-            ClientDisconnected: nobody waits for an answer any more.
+            GatewayError: `response` has not begun; or `UpstreamFailed` in the middle of an answer.
+            ClientDisconnected: the client has left.
         """
         if scope["method"] != "POST":
-            await _answer_other_method(scope, reply)
+            await _answer_other_method(scope, response)
             return
         fields = dict(scope["headers"])
         tenant = tenant_of(fields, scope, is_forwarded=self._context.is_forwarded)
         client = client_labels(tenant, is_batch=asks_for_batch(fields))
         record = self._request_metrics.open(
-            scope["path"], scope["headers"], reply, request_id, client
+            scope["path"], scope["headers"], response, request_id, client
         )
         with record:
             arrived_s = asyncio.get_running_loop().time()
-            with reply.timing.step(RECEIVE):
+            is_batch = parse_is_batch(fields)  # a wrong priority is rejected before the body comes
+            with response.timing.step(RECEIVE):
                 max_body_mb = self._live_config.config.max_body_mb
                 body = await read_body(receive, fields.get(b"content-length"), max_body_mb)
             request = parse_request(
@@ -68,29 +74,30 @@ class InferenceHandler:
                 headers=record.headers,
                 request_id=request_id,
                 tenant=tenant,
+                is_batch=is_batch,
                 arrived_s=arrived_s,
             )
-            chain = self._resolve(request, reply)
+            chain = self._resolve(request, response)
             record.answered_by(chain)
-            async with UntilDisconnect(receive, reply):
+            async with UntilDisconnect(receive, response):
                 await chain.run()
 
-    def _resolve(self, request: InferenceRequest, reply: ClientResponse) -> FallbackChain:
-        """The models that the requested name stands for, as a chain that answers to `reply`."""
+    def _resolve(self, request: InferenceRequest, response: ClientResponse) -> FallbackChain:
+        """Chain of the models that the requested name stands for; it answers to `response`."""
         names, requested = self._live_config.names, request.head.model
         key = request.sticky_key if names.depends_on_key(requested) else b""
         route = names.route(requested, key)
-        chain = FallbackChain(request, route.models, self._resolver, self._context, reply)
+        chain = FallbackChain(request, route.models, self._resolver, self._context, response)
         if route.shadow is not None:
-            self._shadows.mirror(request, route.shadow, reply, chain)
+            self._shadows.mirror(request, route.shadow, response, chain)
         return chain
 
 
-async def _answer_other_method(scope: Scope, reply: ClientResponse) -> None:
+async def _answer_other_method(scope: Scope, response: ClientResponse) -> None:
     if scope["method"] != "OPTIONS":
-        reply.annotate([CONNECTION_CLOSE])  # the request may have a body, which nobody reads
+        response.annotate([CONNECTION_CLOSE])  # the request may have a body, which nobody reads
         raise MethodNotAllowed(
             f"Not allowed to {scope['method']} on {scope['path']}. (HINT: Use POST.)", ALLOW
         )
-    await reply.begin(204, [(b"allow", ALLOW.encode())])
-    await reply.finish()
+    await response.begin(204, [(b"allow", ALLOW.encode())])
+    await response.finish()

@@ -25,17 +25,17 @@ class Heartbeat:
 
     __slots__ = (
         *("_begin", "_comment", "_sending", "_is_between_events", "_loop", "_period_s"),
-        *("_reply", "_seen_parts", "_timer"),
+        *("_response", "_seen_parts", "_timer"),
     )
 
     def __init__(
         self,
-        reply: ClientResponse,
+        response: ClientResponse,
         begin: Callable[[], Awaitable[None]],
         is_between_events: Callable[[], bool],
         period_s: float = PERIOD_S,
     ) -> None:
-        self._reply = reply
+        self._response = response
         self._begin = begin
         self._is_between_events = is_between_events
         self._period_s = period_s
@@ -68,7 +68,7 @@ class Heartbeat:
         self._timer.cancel()
         if self._sending is not None:
             self._sending.cancel()
-            # It may be too late, or its client may have gone: nobody else needs to know.
+            # It fails if the client has left or the response has ended, which does not matter here.
             await asyncio.gather(self._sending, return_exceptions=True)
 
     def _restart(self, delay_s: float) -> None:
@@ -76,16 +76,16 @@ class Heartbeat:
         self._timer = self._loop.call_later(delay_s, self._check)
 
     def _check(self) -> None:
-        reply = self._reply
+        response = self._response
         is_idle = self._sending is None or self._sending.done()
-        is_silent = reply.parts == self._seen_parts and not reply.has_ended
+        is_silent = response.parts == self._seen_parts and not response.has_ended
         if is_silent and is_idle and self._is_between_events():
             self._sending = self._loop.create_task(self._send_comment())
-        self._seen_parts = reply.parts
+        self._seen_parts = response.parts
         self._timer = self._loop.call_later(self._period_s, self._check)
 
     async def _send_comment(self) -> None:
         if not self._is_between_events():
             return  # not any more
         await self._begin()
-        await self._reply.part(self._comment)
+        await self._response.part(self._comment)

@@ -33,7 +33,7 @@ class RejectedConfig:
     """A config that was not adopted."""
 
     problems: tuple[str, ...]
-    """What is wrong with it: one line each."""
+    """Its mistakes, one line each."""
     refused_s: float
     """When it was rejected, in Unix time."""
 
@@ -64,7 +64,7 @@ class LiveConfig:
 
     @property
     def names(self) -> ModelNames:
-        """What the names that clients use stand for."""
+        """Models that the names in requests stand for."""
         return self._names
 
     @property
@@ -106,7 +106,7 @@ class LiveConfig:
                 await self._store.keep(json.dumps(user_config).encode())
 
     def report(self) -> dict[str, object]:
-        """The config in force, and what is wrong with one that was rejected."""
+        """The config in force, and the problems of one that was rejected."""
         return {
             "object": "gateway.config",
             "config": self._config.model_dump(mode="json", include=SHOWN),

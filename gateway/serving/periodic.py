@@ -32,6 +32,6 @@ class Periodic:
             try:
                 await self._call()
             except Exception:
-                # A defect of ours: the next call may succeed.
+                # A defect of the gateway: the next call may succeed.
                 logger.exception("%s failed; trying again in %g s", self._name, self._period_s)
             await asyncio.sleep(self._period_s)

@@ -1,4 +1,4 @@
-"""Pools: all that one router keeps for a model, made and closed with the model."""
+"""Model pools: the state that one router keeps for a model, made and closed with the model."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -55,7 +55,7 @@ class ModelPool:
         return self._shadow_retry_budget if request.is_copy else self._retry_budget
 
     def update(self) -> None:
-        """Take note of changes to the fleet."""
+        """Follow a change of the fleet."""
         self.cold_start.update()
         self.admission.update()
 

@@ -1,4 +1,4 @@
-"""Metrics of each inference request: how it ended, and what its time went into."""
+"""Metrics of each inference request: its outcome, and the time that each step took."""
 
 import asyncio
 import logging
@@ -60,7 +60,7 @@ class RequestMetrics:
         self,
         route: str,
         headers: Headers,
-        reply: ClientResponse,
+        response: ClientResponse,
         request_id: bytes,
         client: tuple[str, str],
     ) -> "RequestRecord":
@@ -71,13 +71,13 @@ class RequestMetrics:
         trace: Trace | None = None
         if self.tracer is not None:
             try:
-                trace = self.tracer.begin(route, headers, request_id, reply.timing)
+                trace = self.tracer.begin(route, headers, request_id, response.timing)
             except Exception:
                 logger.exception(NOT_RECORDED)
-        return RequestRecord(self.recorder, (route, *client), headers, reply, trace)
+        return RequestRecord(self.recorder, (route, *client), headers, response, trace)
 
     def record_outcome(self, decision: Decision, finished: Finished) -> None:
-        """Count the tokens of a request whose engine has told its outcome."""
+        """Count the tokens of a request whose outcome its engine has reported."""
         try:
             self._count_tokens(decision, finished)
         except Exception:
@@ -97,22 +97,22 @@ class RequestMetrics:
 class RequestRecord:
     """Record of one request, as a context; `labels`: its route, tenant class and priority."""
 
-    __slots__ = ("_chain", "_labels", "_recorder", "_reply", "_trace", "headers")
+    __slots__ = ("_chain", "_labels", "_recorder", "_response", "_trace", "headers")
 
     def __init__(
         self,
         recorder: Recorder,
         labels: tuple[str, ...],
         headers: Headers,
-        reply: ClientResponse,
+        response: ClientResponse,
         trace: Trace | None,
     ) -> None:
         self._recorder = recorder
         self._labels = labels
-        self._reply = reply
+        self._response = response
         self._trace = trace
         self.headers = headers if trace is None else trace.propagated(headers)
-        """The client's; where the request is traced, they tell engines of the trace."""
+        """Headers of the client; if the request is traced, with the trace's context for engines."""
         self._chain: FallbackChain | None = None
 
     def __enter__(self) -> Self:
@@ -143,10 +143,10 @@ class RequestRecord:
         finally:
             if self._trace is not None:
                 requested = "" if chain is None else chain.requested_model
-                self._trace.end(SpanEnd(requested, model, outcome, status), self._reply)
+                self._trace.end(SpanEnd(requested, model, outcome, status), self._response)
 
     def _observe(self, model: str, outcome: str) -> None:
-        timing, recorder = self._reply.timing, self._recorder
+        timing, recorder = self._response.timing, self._recorder
         recorder.count(REQUESTS, (model, *self._labels, outcome))
         labels = (model,)
         if timing.spent_s(ROUTE) or timing.spent_s(QUEUE):  # otherwise it was for no model
@@ -160,8 +160,8 @@ class RequestRecord:
             recorder.observe(TTFT, labels, timing.first_event_s - timing.began_s)
 
     def _outcome(self, failure: BaseException | None) -> tuple[str, int]:
-        """How the request ended, and the status that its client was told; 0 where it was none."""
-        status = self._reply.status
+        """Outcome of the request, and the status that its client got; 0 if it got none."""
+        status = self._response.status
         match failure:
             case None:
                 outcome = FAILED if status >= 500 else REFUSED if status >= 400 else ANSWERED

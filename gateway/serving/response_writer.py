@@ -1,4 +1,4 @@
-"""Writer of a response: what the client has been sent, whichever engines it came from."""
+"""Writer of one response, which may come from several engines."""
 
 from collections.abc import Awaitable
 
@@ -32,18 +32,23 @@ class ResponseWriter:
     """
 
     def __init__(
-        self, path: str, reply: ClientResponse, *, is_resumable: bool, has_heartbeat: bool = True
+        self,
+        path: str,
+        client_response: ClientResponse,
+        *,
+        is_resumable: bool,
+        has_heartbeat: bool = True,
     ) -> None:
-        self.reply = reply
+        self.client_response = client_response
         self._has_heartbeat = has_heartbeat
         self.stream_log = StreamLog() if is_resumable and path in RESUMABLE_ROUTES else None
-        """What the client has been sent of a stream, where that may be resumed."""
+        """Events that the client has been sent, if the stream may be resumed."""
         self.parts = 0
         """Parts of a stream that the client has been sent."""
         self.is_committed = False
-        """An answer that is no stream has begun: it can be neither taken back nor carried on."""
+        """An answer that is no stream has begun, so it can be neither withdrawn nor resumed."""
         self._resumption: ResumptionPlan | None = None
-        """How the rest of a stream is made from what an engine sends now."""
+        """Plan by which the engine's events become the rest of a broken stream."""
         self._head = EVENT_STREAM
         self._path = path
         self._events = EventBuffer()
@@ -68,12 +73,12 @@ class ResponseWriter:
     ) -> None:
         """Send the client an engine's answer, or the rest of one where there is a `resumption`.
 
-        `has_alternative`: another model may take the request.
+        `has_alternative`: another model may answer the request.
 
         Raises:
-            UpstreamFailed: it broke off; `has_sent` and `is_committed` tell what can be done.
-            StreamLost: it is not the rest of what the client has been sent.
-            ContextExceeded: the prompt is too long for the model, and there is another one.
+            UpstreamFailed: the answer broke off; see `has_sent` and `is_committed`.
+            StreamLost: the answer does not continue what the client has been sent.
+            ContextExceeded: the prompt is too long for this model, and there is another one.
         """
         self._resumption = resumption
         if response.status == 200 and _is_event_stream(response):
@@ -82,29 +87,31 @@ class ResponseWriter:
             raise StreamLost(
                 f"The engine broke off, and another refused to go on ({response.status})."
             )
-        elif self.reply.has_begun:
+        elif self.client_response.has_begun:
             body = await read_answer(response, LATE_LIMIT, has_alternative=has_alternative)
             if not response.is_finished:
                 raise StreamLost("The engine's answer is no stream, and too long for an event.")
-            await self.reply.finish(response_events(body, self._path), status=response.status)
+            await self.client_response.finish(
+                response_events(body, self._path), status=response.status
+            )
         else:
             first = await read_answer(response, has_alternative=has_alternative)
             self.is_committed = True
-            await self.reply.begin(response.status, client_headers(response.headers))
-            await forward_bytes(response, first, self.reply)
+            await self.client_response.begin(response.status, client_headers(response.headers))
+            await forward_bytes(response, first, self.client_response)
 
     async def begin(self) -> None:
         """Begin a stream, if it has not begun yet."""
-        if not self.reply.has_begun:
-            await self.reply.begin(200, self._head)
+        if not self.client_response.has_begun:
+            await self.client_response.begin(200, self._head)
 
     async def finish(self, ending: bytes) -> None:
         """End a stream whose rest needs no engine."""
-        await self.reply.finish(ending)
+        await self.client_response.finish(ending)
 
     async def fail(self, error: GatewayError) -> None:
         """End a stream that has begun with an error event."""
-        await self.reply.finish(
+        await self.client_response.finish(
             self._events.discard_partial() + error_event(error, self._path, self._last)
         )
 
@@ -113,7 +120,7 @@ class ResponseWriter:
         if not (self._has_heartbeat or has_alternative):
             await self.begin()
         self._events = EventBuffer()
-        timing = self.reply.timing
+        timing = self.client_response.timing
         if not self.parts:
             timing.step(FIRST_EVENT)
         try:
@@ -131,12 +138,12 @@ class ResponseWriter:
         await self.begin()
         if last and not self.parts:
             self._mark_first_event()
-        await self.reply.finish(last)
+        await self.client_response.finish(last)
 
     def _send(self, events: bytes) -> Awaitable[None]:
         if self._resumption is not None:
             return self._send_spliced(events, self._resumption)
-        if not self.reply.has_begun:
+        if not self.client_response.has_begun:
             return self._send_first(events)
         return self._send_part(events)
 
@@ -155,10 +162,10 @@ class ResponseWriter:
         self._last = events
         if self.stream_log is not None:
             self.stream_log.append(events)
-        return self.reply.part(events)
+        return self.client_response.part(events)
 
     def _mark_first_event(self) -> None:
-        timing = self.reply.timing
+        timing = self.client_response.timing
         timing.mark_first_event()
         timing.end_if(FIRST_EVENT)
 
@@ -183,7 +190,9 @@ async def read_answer(
     return body
 
 
-async def forward_bytes(response: EngineResponse, first: bytes, reply: ClientResponse) -> None:
+async def forward_bytes(
+    response: EngineResponse, first: bytes, client_response: ClientResponse
+) -> None:
     """Forward an answer that is no stream of events, of which `first` has been read.
 
     Raises:
@@ -191,6 +200,6 @@ async def forward_bytes(response: EngineResponse, first: bytes, reply: ClientRes
     """
     chunk = first
     while not response.is_finished:
-        await reply.part(chunk)
+        await client_response.part(chunk)
         chunk = await response.read()
-    await reply.finish(chunk)
+    await client_response.finish(chunk)

@@ -22,9 +22,9 @@ class NextStep(Enum):
     RETRY = auto()
     """Send the request to another replica; its client has been sent nothing."""
     RESUME = auto()
-    """Have another replica carry the stream on."""
+    """Have another replica continue the stream."""
     GIVE_UP = auto()
-    """Tell the client, or let another model answer."""
+    """Send the client the error, or let another model answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,9 @@ class AttemptProgress:
     parts: int = 0
     """Parts of a stream that the client had been sent when the last attempt failed."""
     is_committed: bool = False
-    """An answer has begun that is no stream: it can be neither taken back nor carried on."""
+    """An answer that is no stream has begun, so it can be neither withdrawn nor resumed."""
     is_resumable: bool = False
-    """What the client has been sent is known, and may be carried on."""
+    """All that the client has been sent is known, and the client allows resumption."""
     retries: int = 0
     """Further attempts since one brought the client anything new."""
     deaths: int = 0
@@ -91,7 +91,7 @@ class RetryPolicy:
     max_resumes: int = 8
     """How often one stream is resumed."""
     max_deaths: int = 2
-    """Replicas that may die under one request before it is taken to be the cause."""
+    """Replicas that may die under one request before it is considered the cause."""
 
     def next(self, failure: Failure, progress: AttemptProgress, *, has_budget: bool) -> NextStep:
         """The step after a failure, which `progress` counts already; pure.
@@ -106,5 +106,5 @@ class RetryPolicy:
         return NextStep.RETRY if failure.is_free or has_budget else NextStep.GIVE_UP
 
     def is_final(self, progress: AttemptProgress) -> bool:
-        """Whether the request is taken to be what replicas die of: nobody should retry it."""
+        """Whether the request itself seems to kill replicas, so that nobody should retry it."""
         return progress.deaths >= self.max_deaths

@@ -1,4 +1,4 @@
-"""Shadow traffic: copies of requests that another model answers for nobody, to compare it.
+"""Shadow traffic: copies of requests, sent to another model only to compare its answers.
 
 A copy is sent only where its model has an engine with room for one more batch request: it starts no
 engine, waits for none and delays no other request. Its answer is read to the end and dropped.
@@ -29,7 +29,7 @@ MAX_COPIES = 64
 MAX_BYTES = 64 << 20
 """Bytes of the bodies of copies under way."""
 KEPT_TIMES = 1000
-"""Answers of each model whose times are kept."""
+"""Number of answers of each model whose times are kept."""
 TIMEOUT_S = 600.0
 """How long a copy may take."""
 COMMENT = b":"
@@ -39,7 +39,7 @@ SKIPPED = "skipped"
 
 
 class ResponseTimer:
-    """Observer of a response that notes when it comes: in seconds from now."""
+    """Observer of a response that records when it comes, in seconds from now."""
 
     def __init__(self) -> None:
         self._now_s = asyncio.get_running_loop().time
@@ -51,7 +51,7 @@ class ResponseTimer:
         """Until the last byte."""
 
     def observe(self, message: Message) -> None:
-        """Note one ASGI message of the response."""
+        """Record one ASGI message of the response."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             return
@@ -100,7 +100,7 @@ class ShadowTraffic:
     ) -> None:
         self._resolver = resolver
         self._recorder = recorder or NullRecorder()
-        # Faults of copies are none that a client has seen.
+        # No client sees the faults of copies.
         self._context = replace(context, faults=Faults())
         self._bytes = 0
         self._copies: set[asyncio.Task[None]] = set()
@@ -112,12 +112,12 @@ class ShadowTraffic:
         self,
         request: InferenceRequest,
         name: str,
-        reply: ClientResponse,
+        response: ClientResponse,
         chain: FallbackChain,
     ) -> None:
         """Have the model `name` answer a copy of the request.
 
-        To compare, `reply` is observed, and how its `chain` ends.
+        For comparison, `response` is observed, and the outcome of its `chain`.
         """
         requested = request.head.model
         own, copied = self._stats.setdefault((requested, name), (ShadowStats(), ShadowStats()))
@@ -133,7 +133,7 @@ class ShadowTraffic:
             if timer.whole_s is not None:
                 own.record(timer, chain.failure)
 
-        reply.observe(observe)
+        response.observe(observe)
         task = asyncio.create_task(self._send(request, name, copied))
         self._copies.add(task)
         task.add_done_callback(self._copies.discard)
@@ -167,9 +167,9 @@ class ShadowTraffic:
             arrived_s=asyncio.get_running_loop().time(),
         )
         timer = ResponseTimer()
-        reply = ClientResponse(_drop, [])
-        reply.observe(timer.observe)
-        chain = FallbackChain(copy, (name,), self._resolver, self._context, reply)
+        response = ClientResponse(_drop, [])
+        response.observe(timer.observe)
+        chain = FallbackChain(copy, (name,), self._resolver, self._context, response)
         self._bytes += len(copy.body)
         failure: GatewayError | None = None
         try:

@@ -1,4 +1,4 @@
-"""Limit on how long an engine may make no progress before it is taken to be stuck."""
+"""Limit on how long an engine may make no progress before it counts as stuck."""
 
 MIN_STALL_S = 10.0
 LONG_STEPS = 4.0
@@ -18,13 +18,13 @@ class StallLimit:
 
     @property
     def is_extended(self) -> bool:
-        """Whether an engine has been given up and the model's speed is not known since."""
+        """Whether an engine has been given up, without the speed having been measured since."""
         return self._factor > 1
 
     def is_exceeded(self, stalled_s: float, step_s: float) -> bool:
-        """Whether an engine is stuck that has made no progress for so long.
+        """Whether an engine that has made no progress for so long is stuck.
 
-        `step_s`: what its longest step takes, as learned.
+        `step_s`: learned time of its longest step.
         """
         return stalled_s > self._factor * max(MIN_STALL_S, LONG_STEPS * step_s)
 

@@ -1,9 +1,9 @@
 """Resolver of the models that requests name; the same for all requests and for dry runs."""
 
 from gateway.errors import UnsupportedRoute
-from gateway.kvcache.prefix import NO_PROMPT, prompt_of
+from gateway.kvcache.prefix import prompt_of
 from gateway.request.inference_request import InferenceRequest
-from gateway.request.routes import PROMPT_ROUTES, ROUTES
+from gateway.request.routes import ROUTES
 from gateway.routing.fleet import Fleet, ServedModel
 from gateway.routing.target import Target
 
@@ -38,8 +38,7 @@ class TargetResolver:
         model = self._fleet.model(name)
         model.check_available()
         _check_route(model, request.path)
-        prompt = prompt_of(request.head, name) if request.path in PROMPT_ROUTES else NO_PROMPT
-        return Target(request, model, name, prompt)
+        return Target(request, model, name, prompt_of(request.head, name))
 
 
 def _check_route(model: ServedModel, path: str) -> None:

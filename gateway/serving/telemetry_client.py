@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable
 
 from gateway.errors import UpstreamFailed
 from gateway.routing.fleet import Fleet, Replica
@@ -18,10 +17,10 @@ MAX_DELAY_S = 5.0
 SILENCE_S = 4.0
 """An engine sends something every second, if only that it is there."""
 GRACE_S = 1.0
-"""For what an engine sent while it was this process that did not read."""
+"""Extra time to read what an engine sent while this process was too busy to read."""
 STUCK_BACKOFF_S = 15.0
-"""How long others are preferred to a stuck engine, unless its telemetry is back: longer than it
-takes to ask."""
+"""How long others are preferred to a stuck engine, unless its telemetry is back: longer than a new
+subscription takes."""
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +39,6 @@ class TelemetryClient:
         fleet: Fleet,
         pools: ModelPools,
         relayed: UpstreamClient,
-        now: Callable[[], float],
         rng: random.Random,
         silence_s: float = SILENCE_S,
     ) -> None:
@@ -48,7 +46,6 @@ class TelemetryClient:
         self._pools = pools
         self._relayed = relayed
         self._upstream = UpstreamClient()
-        self._now = now
         self._rng = rng
         self._silence_s = silence_s
         self._tasks: dict[Replica, asyncio.Task[None]] = {}
@@ -95,7 +92,7 @@ class TelemetryClient:
             await asyncio.sleep(delay_s * self._rng.uniform(0.5, 1.0))
 
     async def _subscribe(self, pool: ModelPool, replica: Replica) -> bool:
-        """Process a replica's telemetry until it breaks off; whether there was any."""
+        """Process a replica's telemetry until it breaks off; return whether there was any."""
         response: EngineResponse | None = None
         is_heard = False
         try:
@@ -113,7 +110,7 @@ class TelemetryClient:
         except (UpstreamFailed, ValueError) as error:
             logger.info("telemetry of replica %s broke off: %s", replica.id, error)
         except Exception:
-            # A defect of ours: without another try the replica's state would never change again.
+            # A defect of the gateway: without another try the replica's state would never change.
             logger.exception("telemetry of replica %s could not be processed", replica.id)
         finally:
             if response is not None:
@@ -125,7 +122,7 @@ class TelemetryClient:
             async with asyncio.timeout(self._silence_s):
                 return await response.read()
         except TimeoutError:
-            # A busy or halted machine finds the time over before it has looked at what came.
+            # After a halt of this process the timer may fire before data that has arrived is read.
             async with asyncio.timeout(GRACE_S):
                 return await response.read()
 

@@ -1,4 +1,4 @@
-"""Timing of one request by step, told to its client in `Server-Timing`."""
+"""Timing of one request by step, reported to its client in `Server-Timing`."""
 
 from collections.abc import Callable
 from types import TracebackType
@@ -26,14 +26,14 @@ HEADER = (
     b"receive;dur=%.2f, queue;dur=%.2f, route;dur=%.2f, connect;dur=%.2f, engine;dur=%.2f,"
     b" first_event;dur=%.2f, gateway;dur=%.2f"
 )
-"""Milliseconds of the steps, and what the gateway itself has added, routing included."""
+"""Milliseconds of the steps, and those that the gateway itself has added, routing included."""
 
 
 class Timing:
     """Steps of one request, each of which may be taken several times; all in seconds.
 
-    `with timing.step(QUEUE): ...` is one; a step within another is taken out of that. `now` is a
-    clock of any beginning.
+    `with timing.step(QUEUE): ...` is one; the time of a step within another does not count for the
+    outer one. `now`: seconds, from any beginning.
     """
 
     __slots__ = (
@@ -102,11 +102,11 @@ class Timing:
         self.first_event_s = self._now()
 
     def spent_s(self, name: str) -> float:
-        """Time that a step has taken, all its times together."""
+        """Total time of a step."""
         return self._spent_s[name]
 
     def overhead_s(self) -> float:
-        """What the gateway itself has added until the response began, or until now."""
+        """Time that the gateway itself has added until the response began, or until now."""
         if self.responded_s is not None:
             return self._overhead_s
         self._add_elapsed()

@@ -125,7 +125,7 @@ class Tracer:
         return Trace(self, route, headers, request_id, timing)
 
     async def close(self) -> None:
-        """Export what is left, as far as `CLOSE_S` seconds are enough."""
+        """Export the remaining spans, for at most `CLOSE_S` seconds."""
         # OpenTelemetry itself would wait half a minute; a daemon thread does not delay the exit.
         thread = threading.Thread(target=self._provider.shutdown, daemon=True)
         thread.start()
@@ -144,7 +144,7 @@ class SpanEnd(NamedTuple):
     outcome: str
     """As `gateway.metrics.REQUESTS` has it."""
     status: int
-    """Status that the client was told; 0 where it was told none."""
+    """Status that the client got; 0 if it got none."""
 
 
 class Trace:
@@ -180,12 +180,12 @@ class Trace:
         self._tracer.propagator.inject(carrier, context=self._below)
         return untraced(headers) + [(n.encode(), v.encode()) for n, v in carrier.items()]
 
-    def end(self, end: SpanEnd, reply: ClientResponse) -> None:
+    def end(self, end: SpanEnd, response: ClientResponse) -> None:
         """Write the spans of a request that has ended."""
-        ended_ns = self._ns(reply.timing.now())
+        ended_ns = self._ns(response.timing.now())
         if self._span.is_recording():
-            self._write_steps(reply.timing, ended_ns)
-            self._span.set_attributes(_attributes(end, reply.headers))
+            self._write_steps(response.timing, ended_ns)
+            self._span.set_attributes(_attributes(end, response.headers))
             if end.outcome in FAILURES:
                 self._span.set_status(self._tracer.api.StatusCode.ERROR, end.outcome)
         self._span.end(ended_ns)
@@ -214,7 +214,7 @@ def untraced(headers: Headers) -> Headers:
 
 
 def _carrier(headers: Headers) -> dict[str, str]:
-    """A client's trace context, without what is not valid, which OpenTelemetry would log."""
+    """A client's trace context, without invalid parts, which OpenTelemetry would log."""
     found = {name.decode(): value for name, value in headers if name in TRACE_HEADERS}
     if not TRACESTATE_VALUE.fullmatch(found.get("tracestate", b"")):
         del found["tracestate"]

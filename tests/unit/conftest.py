@@ -73,7 +73,7 @@ class Client:
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.has_bytes = asyncio.Event()
-        self.reply = ClientResponse(self.send, [(b"x-request-id", b"id")])
+        self.response = ClientResponse(self.send, [(b"x-request-id", b"id")])
 
     async def send(self, message: Message) -> None:
         """Take a message."""

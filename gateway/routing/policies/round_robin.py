@@ -1,4 +1,4 @@
-"""Policy that looks at nothing, to compare with: the candidates in turn.
+"""Policy that chooses the candidates in turn, whatever their state, to compare with.
 
 Cost: O(candidates).
 """

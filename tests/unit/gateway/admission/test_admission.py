@@ -810,6 +810,15 @@ async def test_the_wait_limit_holds_for_all_attempts(stage: Stage) -> None:
         await waiting.wait()
 
 
+async def test_a_passed_deadline_is_no_overload(stage: Stage) -> None:
+    """Where no rate is known the request is queued, and its caller ends it as a timeout."""
+    scene = stage(max_wait_s=2)
+    await scene.come(FULL)
+    queued = scene.admission.submit(AdmissionRequest(scene.request().target, time_left_s=-0.01))
+    assert isinstance(queued, QueuedRequest)
+    scene.admission.remove(queued)
+
+
 async def test_a_request_that_waited_for_a_start_may_wait_on(stage: Stage) -> None:
     """Its model's wait limit does not end it before the time that the start might have taken."""
     scene = stage(max_wait_s=1)

@@ -226,6 +226,16 @@ async def test_body_over_the_limit_is_refused_unread(surface: Surface) -> None:
     assert (status, b"body_too_large" in body) == (413, True)
 
 
+async def test_a_wrong_priority_is_rejected_before_the_body_is_read(surface: Surface) -> None:
+    """The headers are enough to know that the request is wrong."""
+
+    async def receive() -> Message:
+        raise AssertionError("the body was read")
+
+    status, body = await raw_post(surface.app, receive, [(b"x-gateway-priority", b"high")])
+    assert (status, b"x-gateway-priority" in body) == (400, True)
+
+
 async def test_unannounced_body_is_counted(surface: Surface) -> None:
     """A chunked body is refused as soon as it passes the limit, not when it ends."""
     surface.configure(max_body_mb=1)

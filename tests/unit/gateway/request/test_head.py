@@ -19,6 +19,7 @@ from gateway.request.head import (
     parse_form,
     parse_json,
 )
+from gateway.request.routes import parse_head
 
 FORM = b"multipart/form-data; boundary=XX"
 SEED_NAMES = [
@@ -293,3 +294,15 @@ def test_any_form_bytes_are_a_head_or_a_client_error(
     for content_type in (FORM, b"multipart/form-data; boundary=" + boundary):
         with contextlib.suppress(InvalidRequest):
             assert parse_form(start + body, content_type).model
+
+
+@pytest.mark.parametrize(
+    ("path", "has_prompt"),
+    [("/v1/embeddings", True), ("/tokenize", False), ("/v1/messages/count_tokens", False)],
+)
+def test_only_a_prompt_that_goes_through_the_model_is_one(path: str, has_prompt: bool) -> None:
+    """Texts that are only turned into tokens need no KV cache, and no more than one slot."""
+    head = parse_head(path, b'{"model":"m","prompt":["a", "b"],"user":"u"}', b"")
+    parsed = (bytes(head.prompt.prompt), head.sequences, head.prompts_bytes)
+    assert parsed == ((b'["a", "b"]', 2, 10) if has_prompt else (b"", 1, 0))
+    assert head.user == b"u"

@@ -8,10 +8,10 @@ from gateway.request.inference_request import (
     SESSION_LIMIT,
     InferenceRequest,
     asks_for_batch,
-    is_batch,
-    is_resumable,
+    parse_is_batch,
+    parse_is_resumable,
     parse_request,
-    timeout_s,
+    parse_timeout_s,
 )
 
 
@@ -22,7 +22,7 @@ from gateway.request.inference_request import (
 def test_priority_is_interactive_by_default(value: bytes | None, expected: bool) -> None:
     """Requests are interactive unless they say otherwise."""
     headers = {} if value is None else {b"x-gateway-priority": value}
-    assert is_batch(headers) is expected
+    assert parse_is_batch(headers) is expected
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_priority_is_interactive_by_default(value: bytes | None, expected: bool)
 def test_streams_are_resumable_by_default(value: bytes | None, expected: bool) -> None:
     """Streams are carried on unless the client does not want it."""
     headers = {} if value is None else {b"x-gateway-resume": value}
-    assert is_resumable(headers) is expected
+    assert parse_is_resumable(headers) is expected
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_streams_are_resumable_by_default(value: bytes | None, expected: bool) -
 def test_a_timeout_is_a_number_of_seconds(value: bytes | None, expected: float | None) -> None:
     """A number of seconds, whole or not."""
     headers = {} if value is None else {b"x-request-timeout-s": value}
-    assert timeout_s(headers) == expected
+    assert parse_timeout_s(headers) == expected
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_timeout_is_a_number_of_seconds(value: bytes | None, expected: float |
 def test_an_invalid_timeout_is_rejected(value: bytes) -> None:
     """The error names the header."""
     with pytest.raises(InvalidRequest, match="x-request-timeout-s") as caught:
-        timeout_s({b"x-request-timeout-s": value})
+        parse_timeout_s({b"x-request-timeout-s": value})
     assert caught.value.param == "x-request-timeout-s"
 
 
@@ -57,9 +57,9 @@ def test_an_invalid_timeout_is_rejected(value: bytes) -> None:
 def test_unknown_words_are_rejected(value: bytes) -> None:
     """The error names the header and the words it takes."""
     with pytest.raises(InvalidRequest, match="`interactive` or `batch`"):
-        is_batch({b"x-gateway-priority": value})
+        parse_is_batch({b"x-gateway-priority": value})
     with pytest.raises(InvalidRequest, match="`on` or `off`"):
-        is_resumable({b"x-gateway-resume": value})
+        parse_is_resumable({b"x-gateway-resume": value})
 
 
 @pytest.mark.parametrize(
@@ -86,14 +86,15 @@ def test_a_request_is_parsed_from_its_body_and_headers() -> None:
     """Engines get the headers that are for them; the rest become fields."""
     fields = {
         b"x-session-id": b"s" * 999,
-        b"x-gateway-priority": b"batch",
         b"x-gateway-resume": b"off",
         b"x-gateway-explain": b"1",
         b"x-request-timeout-s": b"2.5",
     }
     headers = [(b"accept", b"*/*")]
     body = b'{"model":"m"}'
-    request = parse_request("/v1/completions", body, fields, headers=headers, request_id=b"id")
+    request = parse_request(
+        "/v1/completions", body, fields, headers=headers, request_id=b"id", is_batch=True
+    )
 
     assert (request.head.model, request.path, request.body) == ("m", "/v1/completions", body)
     assert (request.headers, request.request_id) == (headers, b"id")

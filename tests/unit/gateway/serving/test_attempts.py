@@ -78,6 +78,18 @@ def text_of(stream: bytes) -> str:
     return "".join(choice["delta"].get("content", "") for choice in choices)
 
 
+def continuing(text: str) -> Script:
+    """Answer a chat with what is missing from the text."""
+
+    async def run(tracked: Visit) -> None:
+        body = json.loads(tracked.request.partition(b"\r\n\r\n")[2])
+        sent = body["messages"][-1]["content"] if len(body["messages"]) > 1 else ""
+        events = [ROLE, chunk({"content": text[len(sent) :]}), FINISH, DONE]
+        await tracked.send(EVENTS + chunked(b"".join(events)) + END)
+
+    return run
+
+
 @dataclass
 class Stand:
     """A model whose engines the test plays."""
@@ -109,7 +121,12 @@ class Stand:
         """Have one request answered."""
         sent = sent or request()
         resolver = TargetResolver(self.fleet)
-        await FallbackChain(sent, ("m",), resolver, self.context, self.client.reply).run()
+        await FallbackChain(sent, ("m",), resolver, self.context, self.client.response).run()
+
+    def set_draining(self, replica: Replica, *, is_draining: bool) -> None:
+        """Have a replica report whether it drains: while it does, requests queue for it."""
+        update = Update(is_snapshot=True, is_draining=is_draining)
+        self.pool.scheduler.record_update(replica.id, update)
 
     @property
     def tracked_requests(self) -> list[int]:
@@ -305,10 +322,44 @@ async def test_the_wait_limit_holds_for_a_request_and_all_its_retries(stand: Sta
     successor = (await stand.start_engine(script(answer(b'"fine"')))).replica(ROUTES)
     stand.fleet.replace_replicas(stand.model, [first, successor])
     for replica in (first, successor):
-        stand.pool.scheduler.record_update(replica.id, Update(is_snapshot=True, is_draining=True))
+        stand.set_draining(replica, is_draining=True)
     with pytest.raises(Overloaded, match=rf"longer than {limit_s:g} s"):
         await asyncio.wait_for(task, PATIENCE_S)
     assert asyncio.get_running_loop().time() - began_s < 1.4 * limit_s
+
+
+async def test_a_batch_request_that_has_queued_for_long_waits_for_a_successor(stand: Stand) -> None:
+    """Its own limit holds for all its waits, not that of interactive requests."""
+    (first,) = await stand.has(FAILURES["draining"])
+    stand.model.options = ServingOptions(queue=QueueOptions(max_wait_s=0.4, batch_max_wait_s=60))
+    stand.set_draining(first, is_draining=True)
+    task = asyncio.create_task(stand.answer(msgspec.structs.replace(request(), is_batch=True)))
+    await asyncio.sleep(0.5)
+    stand.set_draining(first, is_draining=False)
+    await asyncio.sleep(0.1)
+    successor = (await stand.start_engine(script(answer(b'"fine"')))).replica(ROUTES)
+    stand.fleet.replace_replicas(stand.model, [first, successor])
+    await asyncio.wait_for(task, PATIENCE_S)
+    assert (stand.client.status, stand.client.body) == (200, b'"fine"')
+    assert stand.tracked_requests == [1]
+
+
+async def test_a_stream_has_its_whole_wait_again_when_it_breaks(stand: Stand) -> None:
+    """The queue before its first event does not shorten the wait for an engine to resume it on."""
+    broken = script(EVENTS + chunked(ROLE + chunk({"content": "one "})), closes=True)
+    (first,) = await stand.has(broken)
+    stand.model.options = ServingOptions(queue=QueueOptions(max_wait_s=0.5))
+    stand.set_draining(first, is_draining=True)
+    task = asyncio.create_task(stand.answer(request(stream=True, temperature=0)))
+    await asyncio.sleep(0.4)
+    stand.set_draining(first, is_draining=False)
+    stand.pool.scheduler.record_telemetry_lost(first.id)
+    await asyncio.sleep(0.25)
+    successor = (await stand.start_engine(continuing("one two"))).replica(ROUTES)
+    stand.fleet.replace_replicas(stand.model, [first, successor])
+    await asyncio.wait_for(task, PATIENCE_S)
+    assert text_of(stand.client.body) == "one two"
+    assert stand.faults == {("broke_off", Action.RESUMED): 1}
 
 
 async def test_a_request_that_kills_engines_is_not_tried_on_all(stand: Stand) -> None:
@@ -368,7 +419,7 @@ async def test_a_broken_body_is_not_ended_as_if_it_were_whole(stand: Stand) -> N
     await stand.has(*[script(begun, closes=True)] * 2)
     with pytest.raises(UpstreamFailed):
         await stand.answer()
-    assert stand.client.reply.has_begun
+    assert stand.client.response.has_begun
     assert not stand.client.is_complete
     assert sum(stand.tracked_requests) == 1
 
@@ -378,14 +429,9 @@ async def test_a_broken_stream_is_resumed_on_another_engine(stand: Stand) -> Non
     words = ["one ", "two ", "three ", "four "]
     before = [ROLE, *(chunk({"content": word}) for word in words[:2])]
 
-    async def go_on(tracked: Visit) -> None:
-        body = json.loads(tracked.request.partition(b"\r\n\r\n")[2])
-        said = body["messages"][-1]["content"] if len(body["messages"]) > 1 else ""
-        rest = "".join(words)[len(said) :]
-        events = [ROLE, chunk({"content": rest}), FINISH, DONE]
-        await tracked.send(EVENTS + chunked(b"".join(events)) + END)
-
-    run, _ = failing_first(script(EVENTS + chunked(b"".join(before)), closes=True), go_on)
+    run, _ = failing_first(
+        script(EVENTS + chunked(b"".join(before)), closes=True), continuing("".join(words))
+    )
     await stand.has(run, run)
     await stand.answer(request(stream=True, temperature=0))
     assert text_of(stand.client.body) == "".join(words)

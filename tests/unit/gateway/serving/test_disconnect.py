@@ -16,7 +16,7 @@ class Server:
 
     def __init__(self) -> None:
         self.message: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self.reply = ClientResponse(Client().send, [])
+        self.response = ClientResponse(Client().send, [])
 
     async def receive(self) -> Message:
         """Wait for the message."""
@@ -25,7 +25,7 @@ class Server:
 
 async def work(server: Server, done: asyncio.Event) -> str:
     """Something that takes until `done`."""
-    async with UntilDisconnect(server.receive, server.reply):
+    async with UntilDisconnect(server.receive, server.response):
         await done.wait()
     return "worked"
 
@@ -45,8 +45,8 @@ async def test_a_disconnect_after_the_response_is_ignored() -> None:
     server, done = Server(), asyncio.Event()
     task = asyncio.create_task(work(server, done))
     await asyncio.sleep(0)
-    await server.reply.begin(200, [])
-    await server.reply.finish()
+    await server.response.begin(200, [])
+    await server.response.finish()
     server.message.set_result({"type": "http.disconnect"})
     await asyncio.sleep(0.01)
     done.set()
@@ -66,7 +66,7 @@ async def test_work_ends_when_the_server_fails() -> None:
 async def test_cancellation_from_outside_stays_one() -> None:
     """A task that is cancelled ends so, even if the client disconnects at the same time."""
     server = Server()
-    until = UntilDisconnect(server.receive, server.reply)
+    until = UntilDisconnect(server.receive, server.response)
 
     async def wait() -> None:
         async with until:
@@ -112,5 +112,5 @@ async def test_other_messages_do_not_end_the_work() -> None:
 async def test_errors_of_the_work_pass() -> None:
     """Exceptions of the work come out unchanged."""
     with pytest.raises(ZeroDivisionError):
-        async with UntilDisconnect(Server().receive, Server().reply):
+        async with UntilDisconnect(Server().receive, Server().response):
             raise ZeroDivisionError

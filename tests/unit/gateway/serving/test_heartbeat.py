@@ -18,7 +18,7 @@ class Client:
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self._arrived = asyncio.Event()
-        self.reply = ClientResponse(self.send, [(b"x-request-id", b"id")])
+        self.response = ClientResponse(self.send, [(b"x-request-id", b"id")])
 
     async def send(self, message: Message) -> None:
         """Take a message."""
@@ -33,16 +33,16 @@ class Client:
                 await self._arrived.wait()
 
 
-def beating(reply: ClientResponse, is_between: Callable[[], bool] = lambda: True) -> Heartbeat:
+def beating(response: ClientResponse, is_between: Callable[[], bool] = lambda: True) -> Heartbeat:
     """A heartbeat for a response that begins as a stream of events."""
-    writer = ResponseWriter("/v1/chat/completions", reply, is_resumable=False)
-    return Heartbeat(reply, writer.begin, is_between, PERIOD_S)
+    writer = ResponseWriter("/v1/chat/completions", response, is_resumable=False)
+    return Heartbeat(response, writer.begin, is_between, PERIOD_S)
 
 
 async def test_a_silent_stream_begins_with_a_comment() -> None:
-    """The reply begins as a stream of events, under its own headers."""
+    """The response begins as a stream of events, under its own headers."""
     client = Client()
-    async with beating(client.reply):
+    async with beating(client.response):
         await client.until(3)
     start, *parts = client.messages
     assert start["status"] == 200
@@ -55,9 +55,9 @@ async def test_a_silent_stream_begins_with_a_comment() -> None:
 async def test_a_stream_that_has_begun_gets_comments_between_its_events() -> None:
     """A comment comes after what was sent; there is only one beginning."""
     client = Client()
-    async with beating(client.reply):
-        await client.reply.begin(200, [])
-        await client.reply.part(b"data: 1\n\n")
+    async with beating(client.response):
+        await client.response.begin(200, [])
+        await client.response.part(b"data: 1\n\n")
         await client.until(3)
     kinds = [message["type"] for message in client.messages]
     assert kinds.count("http.response.start") == 1
@@ -77,17 +77,17 @@ async def test_no_comment_is_sent_inside_an_event() -> None:
             looks.set()
         return False
 
-    async with beating(client.reply, is_between), asyncio.timeout(PATIENCE_S):
+    async with beating(client.response, is_between), asyncio.timeout(PATIENCE_S):
         await looks.wait()
     assert client.messages == []
 
 
 async def test_no_comment_is_sent_after_the_end() -> None:
-    """A reply that has ended stays as it is, also while its request goes on."""
+    """A response that has ended stays as it is, also while its request goes on."""
     client = Client()
-    async with beating(client.reply):
-        await client.reply.begin(200, [])
-        await client.reply.finish(b"")
+    async with beating(client.response):
+        await client.response.begin(200, [])
+        await client.response.finish(b"")
         await asyncio.sleep(5 * PERIOD_S)
     assert [message.get("body") for message in client.messages] == [None, b""]
 

@@ -90,7 +90,7 @@ async def test_time_to_first_event_is_observed_for_streams(
 
 
 @pytest.mark.parametrize(
-    ("reply", "outcome"),
+    ("engine_answer", "outcome"),
     [
         (answer(b"{}", status=b"400 Bad Request"), "refused"),
         (answer(b"{}", status=b"500 Internal Server Error"), "failed"),
@@ -101,13 +101,13 @@ async def test_outcomes_follow_from_the_engines_answer(
     surface: Surface,
     recorder: KeptRecorder,
     start_engine: StartEngine,
-    reply: bytes,
+    engine_answer: bytes,
     outcome: str,
 ) -> None:
     """Refusals, failures and truncated streams are told apart."""
 
     async def run(tracked: Visit) -> None:
-        await tracked.send(reply)
+        await tracked.send(engine_answer)
         tracked.writer.close()
 
     surface.add("m", await start_engine(run))
@@ -347,7 +347,7 @@ async def test_waiting_for_a_successor_is_queue_time(
 
 
 @pytest.mark.parametrize(
-    ("reply", "outcome"),
+    ("engine_answer", "outcome"),
     [
         ([b"".join(STREAM)], "answered"),
         ([answer(b"{}", status=b"500 Oh")], "failed"),
@@ -358,11 +358,11 @@ async def test_after_comments_the_outcome_is_the_engines(
     surface: Surface,
     recorder: KeptRecorder,
     start_engine: StartEngine,
-    reply: list[bytes],
+    engine_answer: list[bytes],
     outcome: str,
 ) -> None:
     """A model that had to start: its client was sent comments before it was answered."""
-    engine = await start_engine(script(*reply))
+    engine = await start_engine(script(*engine_answer))
     model = surface.add("m")
 
     async with surface.client() as client:

@@ -41,9 +41,7 @@ class Stand:
         self.pools = ModelPools(self.fleet, shared_state(rng=rng, time_of_day=lambda: 1000.0))
         self.model = ServedModel("m", created_s=1)
         self.fleet.add(self.model)
-        self.telemetry_client = TelemetryClient(
-            self.fleet, self.pools, upstream, lambda: 1000.0, rng, silence_s
-        )
+        self.telemetry_client = TelemetryClient(self.fleet, self.pools, upstream, rng, silence_s)
 
     def has(self, *engines: FakeEngine) -> None:
         """These engines are the model's replicas now."""

@@ -114,8 +114,8 @@ async def test_a_long_response_is_forwarded_in_parts(
     response = await EngineClient(upstream).send(call(), engine.replica())
     first = await read_all(response)
     assert len(first) < len(body)
-    await client.reply.begin(200, [])
-    await forward_bytes(response, first, client.reply)
+    await client.response.begin(200, [])
+    await forward_bytes(response, first, client.response)
     assert client.body == body
     assert client.is_complete
 
