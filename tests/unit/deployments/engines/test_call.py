@@ -52,3 +52,17 @@ async def test_outside_of_requests_there_is_no_call_context() -> None:
     await passed(None)
 
     assert current_call() is None
+
+
+async def test_other_scopes_have_no_call_context() -> None:
+    """The server's start and end reach the application as they are."""
+    seen: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["type"])
+
+    async def nothing(*_: object) -> Message:
+        return {}
+
+    await with_call_context(app)({"type": "lifespan"}, nothing, nothing)  # type: ignore[arg-type]
+    assert seen == ["lifespan"]
