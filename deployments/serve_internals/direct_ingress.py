@@ -58,7 +58,7 @@ class ServeReplica:
         """The parts of a `ray.serve._private.replica.Replica`.
 
         Raises:
-            AttributeError, ImportError, TypeError: this version of Ray differs.
+            AttributeError, ImportError, TypeError, ValueError: this version of Ray differs.
         """
         from ray.serve._private.common import RequestMetadata, RequestProtocol
 
@@ -78,8 +78,10 @@ class ServeReplica:
         }
         record_request = metrics.record_request_metrics
         record_ingress = metrics.record_ingress_request_metrics
-        # A request must not be the first to find out that a parameter has gone.
+        # Checked here, because a request must not be the first to fail.
         inspect.signature(start).bind(metadata)
+        if not isinstance(start(metadata), AbstractAsyncContextManager):
+            raise TypeError("`Replica._start_request` does not return a context manager")
         inspect.signature(record_request).bind(
             route=route, latency_ms=1.0, is_error=False, exception_type=None
         )
@@ -88,8 +90,8 @@ class ServeReplica:
         )
         return cls(
             count_in_flight=lambda: start(metadata),
-            record_request=lambda **estimates: record_request(route=route, **estimates),
-            record_reply=lambda **estimates: record_ingress(**labels, **estimates),
+            record_request=lambda **values: record_request(route=route, **values),
+            record_reply=lambda **values: record_ingress(**labels, **values),
         )
 
 

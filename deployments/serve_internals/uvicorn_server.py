@@ -75,12 +75,10 @@ class EmbeddedServer(uvicorn.Server):
         for server in getattr(self, "servers", ()):  # set once it listens
             server.close()
         try:
-            connections = list(self.server_state.connections)
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
         except GONE as error:
             warn_once("uvicorn's list of connections", "they end when they are idle", repr(error))
-            return
-        for connection in connections:
-            connection.transport.abort()
 
     def _tasks(self) -> list[Awaitable[None]]:
         try:
