@@ -1,4 +1,4 @@
-"""Every environment variable that matters where Ray starts, and what the gateway reads of them."""
+"""Environment variables that matter where Ray starts, and the settings that a router reads."""
 
 import os
 import shutil
@@ -27,12 +27,12 @@ CLUSTER_ON_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
 class Variable(msgspec.Struct, frozen=True):
-    """An environment variable, and what it is for."""
+    """An environment variable and its purpose."""
 
     name: str
     meaning: str
     value: str | None = None
-    """What the gateway recommends; None where there is nothing to recommend."""
+    """The recommended value, if there is one for every installation."""
 
 
 RECOMMENDED = (
@@ -100,7 +100,7 @@ RECOMMENDED = (
     ),
     Variable("RAY_USAGE_STATS_ENABLED", "Ray sends no usage statistics to its makers.", "0"),
 )
-"""What to set before Ray starts, on every node."""
+"""Variables to set on every node before Ray starts."""
 
 OPTIONAL = (
     Variable(
@@ -137,7 +137,7 @@ OPTIONAL = (
         " as `request_timeout_s` in `http_options` does.",
     ),
 )
-"""What an operator may want to set."""
+"""Variables that an operator may want to set."""
 
 TRACING = (
     Variable(
@@ -157,7 +157,7 @@ TRACING = (
     Variable("OTEL_SERVICE_NAME", "The service's name in traces; `ray-llm-gateway` if unset."),
     Variable("OTEL_SDK_DISABLED", "`true` turns tracing off."),
 )
-"""OpenTelemetry's standard variables, as far as a router reads them itself."""
+"""OpenTelemetry's standard variables that a router reads itself."""
 
 LOCAL = (
     Variable(FALLBACK_PROXY_PORT, "A free port, so that two clusters fit on one machine."),
@@ -173,7 +173,7 @@ LOCAL = (
         "0: despite its name, this keeps Ray's cluster on the machine's loopback interface.",
     ),
 )
-"""What `make serve` sets besides, for a cluster of its own on one machine."""
+"""Variables that `make serve` sets as well, for a cluster of its own on one machine."""
 
 
 def recommended(haproxy_binary: str) -> dict[str, str]:
@@ -200,14 +200,14 @@ def installed_haproxy() -> str:
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the process's environment says about how Ray Serve runs."""
+    """Settings of Ray Serve, read from the process's environment."""
 
     has_haproxy: bool
     """Serve puts HAProxy in front of the routers."""
     is_throughput_optimized: bool
     """Serve runs its own parts and ours on one event loop."""
     is_hardened: bool
-    """That HAProxy was started by `gateway-haproxy`, which passes on the client's address."""
+    """`gateway-haproxy` starts HAProxy, which passes on the client's address."""
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Settings":

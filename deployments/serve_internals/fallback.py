@@ -9,7 +9,7 @@ GONE = (ImportError, AttributeError, KeyError, TypeError, ValueError)
 logger = logging.getLogger(__name__)
 
 
-@cache  # a status is read every two seconds: one warning a process is enough
+@cache  # a status is read every two seconds: one warning per process is enough
 def warn_once(what: str, consequence: str, error: str) -> None:
     """Log, once in this process, that `what` is not available, and the consequence."""
     logger.warning(

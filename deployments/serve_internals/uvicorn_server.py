@@ -19,7 +19,7 @@ from deployments.serve_internals.fallback import GONE, warn_once
 RESET_CONNECTION = "gateway.reset_connection"
 """The ASGI extension that resets a request's connection: call `now`."""
 GRACE_S = 1
-"""How long connections that are open when the server stops have left: a drain came before."""
+"""Time that open connections have left when the server stops; a drain came before."""
 
 logger = logging.getLogger(__name__)
 

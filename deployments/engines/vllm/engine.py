@@ -75,7 +75,7 @@ class VllmEngine:
     ) -> Self:
         """Start vLLM with `arguments` by vLLM's own names; this takes seconds to minutes.
 
-        `files`: those of its adapters, of which `most_adapters` are loaded at a time.
+        `files`: files of its adapters; at most `most_adapters` are loaded at a time.
 
         The event loop is blocked while vLLM loads the weights, as in vLLM's own server: its client
         must be made in the loop that will serve it.
@@ -229,7 +229,7 @@ def first_token_of(processor: Any, request_id: str) -> FirstToken | None:  # noq
     return None
 
 
-@cache  # it is looked up after every step: one warning a process is enough
+@cache  # called after every step: one warning per process is enough
 def _warn_without_request_states(error: str) -> None:
     logger.warning(
         "vLLM's OutputProcessor has changed (%s; this gateway supports vLLM %s): routers learn of"
