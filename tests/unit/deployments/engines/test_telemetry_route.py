@@ -16,28 +16,18 @@ from gateway.asgi import Receive, Scope, Send
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.telemetry import (
     TELEMETRY_PATH,
-    Dispatch,
-    EngineFacts,
     Update,
     UpdateReader,
-    pack_keys,
     unpack_keys,
 )
 from tests.unit.conftest import Clock
+from tests.unit.tracked import dispatch, engine_facts
 
-FACTS = EngineFacts(
-    engine="fake",
-    routes=(),
-    kv_tokens=100_000,
-    block_size=16,
-    max_sequences=8,
-    max_model_len=1000,
-)
-KEY_BYTES = 40
+FACTS = engine_facts(100_000)
 
 
 class FakeEngine:
-    """Answers everything with its path; what it tells is the test's to say."""
+    """Answers every request with its path; the test decides what it reports."""
 
     facts = FACTS
 
@@ -120,7 +110,7 @@ class Listener:
 
 @dataclass
 class Served:
-    """An engine with its server, and those who listen to it."""
+    """An engine with its server and its subscribers."""
 
     engine: FakeEngine
     server: EngineServer
@@ -161,21 +151,8 @@ async def served(
         await server.stop()
 
 
-def dispatch(number: int, *keys: int) -> Dispatch:
-    """A request's, whose prompt has 40 bytes a key."""
-    return Dispatch(
-        id=number,
-        keys=pack_keys(keys),
-        key_bytes=KEY_BYTES,
-        prompt_bytes=len(keys) * KEY_BYTES,
-        seed=7,
-        reply_start=b"|",
-        priority=1000 + number,
-    )
-
-
 async def test_a_subscriber_gets_a_snapshot_and_then_changes() -> None:
-    """A listener learns what was before it came, and then of every change, once."""
+    """The state before it subscribed, and then every change once."""
     async with served() as this:
         this.engine.serve(1, 11)
         listener = await this.listen()
@@ -197,7 +174,7 @@ async def test_a_subscriber_gets_a_snapshot_and_then_changes() -> None:
 
 
 async def test_frames_are_a_period_apart() -> None:
-    """Changes in quick succession share a frame: the first is sent at once, the others together."""
+    """The first change is sent at once; those that follow quickly share a frame."""
     async with served() as this:
         listener = await this.listen()
         await listener.hear()
@@ -212,7 +189,7 @@ async def test_frames_are_a_period_apart() -> None:
 
 
 async def test_only_keep_alives_are_sent_without_changes() -> None:
-    """In a quiet time there are empty frames only, so that a dead peer is noticed."""
+    """Empty frames, so that a dead peer is noticed."""
     async with served(keep_alive_s=0.01) as this:
         listener = await this.listen()
         await listener.hear()
@@ -222,7 +199,7 @@ async def test_only_keep_alives_are_sent_without_changes() -> None:
 
 
 async def test_a_stall_shows_while_nothing_happens() -> None:
-    """Frames without news say how long the engine has not got on with its work."""
+    """Empty frames say for how long the engine has made no progress."""
     async with served(keep_alive_s=0.01) as this:
         listener = await this.listen()
         await listener.hear()
@@ -236,7 +213,7 @@ async def test_a_stall_shows_while_nothing_happens() -> None:
 
 
 async def test_a_second_subscriber_causes_no_gap_for_the_first() -> None:
-    """Its snapshot has what the first is told in a frame; both hear the same from then on."""
+    """Changes in its snapshot are sent to the first as a frame; then both get the same."""
     async with served() as this:
         first = await this.listen()
         await first.hear()
@@ -253,7 +230,7 @@ async def test_a_second_subscriber_causes_no_gap_for_the_first() -> None:
 
 
 async def test_a_subscriber_that_leaves_does_not_affect_the_others() -> None:
-    """The stream goes on for those who stay, and begins anew for those who come back."""
+    """Their streams continue; a subscriber that returns gets a new one."""
     async with served() as this:
         first, second = await this.listen(), await this.listen()
         await first.hear()
@@ -267,7 +244,7 @@ async def test_a_subscriber_that_leaves_does_not_affect_the_others() -> None:
 async def test_a_subscriber_that_does_not_read_is_disconnected(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What piles up for it is bounded; the others are told everything all the same."""
+    """Its backlog is bounded, and the others get every frame."""
     async with served(backlog_bytes=1_000_000) as this:
         slow, good = await this.listen(), await this.listen()
         await slow.hear()
@@ -287,7 +264,7 @@ async def test_a_subscriber_that_does_not_read_is_disconnected(
 
 
 async def test_a_drain_is_published_at_once() -> None:
-    """Every listener is told, before the drain has an end."""
+    """Every subscriber learns of it before the drain has ended."""
     async with served() as this:
         listener = await this.listen()
         await listener.hear()
@@ -297,7 +274,7 @@ async def test_a_drain_is_published_at_once() -> None:
 
 
 async def test_a_stop_ends_the_stream() -> None:
-    """The listeners get what there still was to tell, and a proper end of the stream."""
+    """Subscribers get the pending changes and a proper end of the stream."""
     async with served() as this:
         listener = await this.listen()
         await listener.hear()
@@ -308,7 +285,7 @@ async def test_a_stop_ends_the_stream() -> None:
 
 
 async def test_telemetry_takes_get_only() -> None:
-    """Another method gets 405, and is told which one to take."""
+    """Another method gets a 405 that names GET."""
     async with served() as this:
         listener = await this.listen("POST")
         assert b"405" in listener.head.split(b"\r\n")[0]
@@ -316,7 +293,7 @@ async def test_telemetry_takes_get_only() -> None:
 
 
 async def test_changes_do_not_pile_up_without_subscribers() -> None:
-    """What no router wanted to know is not kept for the first that comes."""
+    """They are dropped, as the first subscriber gets a snapshot."""
     async with served() as this:
         for number in range(100):
             this.engine.serve(number + 1)

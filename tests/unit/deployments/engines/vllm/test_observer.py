@@ -1,4 +1,4 @@
-"""What the observer of vLLM's requests records in the engine's tracker."""
+"""The observer of vLLM's requests, and what it records in the engine's tracker."""
 
 import asyncio
 from array import array
@@ -16,41 +16,18 @@ from gateway.kvcache.prefix import extend
 from gateway.telemetry import (
     DISPATCH,
     Dispatch,
-    EngineFacts,
     Finished,
-    Update,
-    pack_keys,
     unpack_keys,
 )
 from tests.unit.conftest import Clock
+from tests.unit.tracked import KEY_BYTES, dispatch, engine_facts, finished, sent
 
-FACTS = EngineFacts(
-    engine="fake",
-    routes=(),
-    kv_tokens=100_000,
-    block_size=16,
-    max_sequences=8,
-    max_model_len=1000,
-)
-KEY_BYTES = 40
-
-
-def dispatch(number: int, *keys: int) -> Dispatch:
-    """A request's, whose prompt has 40 bytes a key."""
-    return Dispatch(
-        id=number,
-        keys=pack_keys(keys),
-        key_bytes=KEY_BYTES,
-        prompt_bytes=len(keys) * KEY_BYTES,
-        seed=7,
-        reply_start=b"|",
-        priority=1000 + number,
-    )
+FACTS = engine_facts(100_000)
 
 
 @dataclass
 class FakeTimes:
-    """When vLLM did what."""
+    """Times of vLLM's events."""
 
     scheduled_ts: float = 0.0
     first_token_ts: float = 0.0
@@ -58,7 +35,7 @@ class FakeTimes:
 
 @dataclass
 class FakeCompletion:
-    """An answer, or a part of it."""
+    """A completion, or a part of it."""
 
     text: str
     token_ids: Sequence[int] = ()
@@ -68,7 +45,7 @@ class FakeCompletion:
 
 @dataclass
 class FakeOutput:
-    """What vLLM yields."""
+    """An output of vLLM."""
 
     outputs: list[FakeCompletion]
     finished: bool = False
@@ -78,7 +55,7 @@ class FakeOutput:
 
 @dataclass
 class FakePooled:
-    """What vLLM yields for an embedding."""
+    """An output of vLLM for an embedding."""
 
     finished: bool = True
     num_cached_tokens: int = 16
@@ -86,7 +63,7 @@ class FakePooled:
 
 @dataclass
 class Outputs:
-    """What a call yields, and what becomes of it."""
+    """Outputs of a call, and whether it was closed."""
 
     items: Sequence[FakeOutput | Exception]
     is_closed: bool = False
@@ -103,7 +80,7 @@ class Outputs:
 
 
 def delta(text: str, *, last: str | None = None, index: int = 0) -> FakeOutput:
-    """A piece of an answer, a token for each letter; `last`: why it ended."""
+    """A part of a completion, a token for each letter; `last`: its finish reason."""
     ids = [ord(letter) for letter in text]
     return FakeOutput([FakeCompletion(text, ids, index, last)], finished=last is not None)
 
@@ -113,7 +90,7 @@ PROMPT = {"type": "token", "prompt_token_ids": list(range(100))}
 
 @pytest.fixture
 def tracker(clock: Clock) -> EngineTracker:
-    """The report that is told."""
+    """The tracker that is fed."""
     tracker = EngineTracker(FACTS, clock)
     tracker.pop_update()
     return tracker
@@ -128,9 +105,9 @@ def observer(tracker: EngineTracker) -> RequestObserver:
 Call = Callable[[], Coroutine[None, None, None]]
 
 
-async def request(call: Call, sent: Dispatch | None = None) -> None:
-    """Have `call` made in an HTTP request that comes with the dispatch."""
-    headers = [(DISPATCH, sent.encode())] if sent else []
+async def request(call: Call, routed: Dispatch | None = None) -> None:
+    """Make `call` in an HTTP request with that dispatch."""
+    headers = [(DISPATCH, routed.encode())] if routed else []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.create_task(call())  # as frameworks do: in a context of its own
@@ -147,26 +124,13 @@ async def request(call: Call, sent: Dispatch | None = None) -> None:
 async def answered(
     observer: RequestObserver, *items: FakeOutput | Exception, is_delta: bool = True
 ) -> list[FakeOutput]:
-    """Take everything that a watched call yields."""
+    """All outputs of an observed call."""
     calls = observer.generate(Outputs(items).run(), PROMPT, "request", is_delta=is_delta)
     return [output async for output in calls]
 
 
-def told(tracker: EngineTracker) -> Update:
-    """What the report has to tell; there must be something."""
-    update = tracker.pop_update()
-    assert update is not None
-    return update
-
-
-def finished(tracker: EngineTracker) -> Finished:
-    """The one request that has finished."""
-    (request_,) = told(tracker).finished
-    return request_
-
-
 async def test_outputs_pass_unchanged(observer: RequestObserver) -> None:
-    """Whoever called the engine gets what it yields, the same objects in the same order."""
+    """Callers get the same objects in the same order."""
     outputs = [delta("a"), delta("b"), delta("", last="stop")]
     assert await answered(observer, *outputs) == outputs
 
@@ -175,7 +139,7 @@ async def test_outputs_pass_unchanged(observer: RequestObserver) -> None:
 async def test_an_answer_s_text_is_collected(
     observer: RequestObserver, tracker: EngineTracker, is_delta: bool
 ) -> None:
-    """Whether outputs are pieces or the whole so far, the answer's text follows the prompt."""
+    """Whether outputs are parts or the whole so far; it follows the prompt in the cache."""
     text = "the answer to all of the questions, all"
     pieces = [text[:10], text[10:39]] if is_delta else [text[:10], text]
     outputs = [delta(pieces[0]), delta(pieces[1], last="stop")]
@@ -183,8 +147,8 @@ async def test_an_answer_s_text_is_collected(
     async def call() -> None:
         await answered(observer, *outputs, is_delta=is_delta)
 
-    await request(call, dispatch(3, 1))
-    update = told(tracker)
+    await request(call, dispatch(3, 1, reply_start=b"|"))
+    update = sent(tracker)
     assert set(unpack_keys(update.added)) == {1, *extend(1, b"|" + text.encode(), KEY_BYTES)}
     assert update.finished == [
         Finished(
@@ -204,7 +168,7 @@ async def test_an_answer_s_text_is_collected(
 async def test_several_answers_are_collected_apart(
     observer: RequestObserver, tracker: EngineTracker
 ) -> None:
-    """Pieces of different answers come mixed; each is put together by its index."""
+    """Parts of several completions come mixed, and are joined by index."""
     one, two = "1" * 39, "2" * 39
     last = FakeOutput(
         [FakeCompletion("1", [1], 0, "stop"), FakeCompletion("2", [2], 1, "stop")], finished=True
@@ -213,8 +177,8 @@ async def test_several_answers_are_collected_apart(
     async def call() -> None:
         await answered(observer, delta(one[:-1]), delta(two[:-1], index=1), last)
 
-    await request(call, dispatch(3, 1))
-    update = told(tracker)
+    await request(call, dispatch(3, 1, reply_start=b"|"))
+    update = sent(tracker)
     expected = [extend(1, b"|" + text.encode(), KEY_BYTES)[0] for text in (one, two)]
     assert set(unpack_keys(update.added)) == {1, *expected}
     assert update.finished[0].completion_tokens == 78
@@ -223,8 +187,8 @@ async def test_several_answers_are_collected_apart(
 async def test_an_answer_s_token_ids_are_collected(
     observer: RequestObserver, tracker: EngineTracker
 ) -> None:
-    """Where the prompt came as token ids, the answer's ids follow it, four bytes each."""
-    sent = Dispatch(
+    """If the prompt came as token ids, the answer's ids follow it, four bytes each."""
+    of_ids = Dispatch(
         id=3, key_bytes=KEY_BYTES, prompt_bytes=400, seed=7, reply_start=b"", is_token_ids=True
     )
     first, second = delta("abcde"), delta("fghij", last="length")
@@ -232,15 +196,15 @@ async def test_an_answer_s_token_ids_are_collected(
     async def call() -> None:
         await answered(observer, first, second)
 
-    await request(call, sent)
+    await request(call, of_ids)
     ids = array("I", list(b"abcdefghij")).tobytes()
-    assert list(unpack_keys(told(tracker).added)) == list(extend(7, ids, KEY_BYTES))
+    assert list(unpack_keys(sent(tracker).added)) == list(extend(7, ids, KEY_BYTES))
 
 
 async def test_the_dispatch_goes_to_the_first_call(
     observer: RequestObserver, tracker: EngineTracker
 ) -> None:
-    """Of several calls in a request the first is the router's prompt; the rest have no id."""
+    """Of several calls in a request, only the first has the router's dispatch."""
     priorities = []
 
     async def call() -> None:
@@ -253,10 +217,10 @@ async def test_the_dispatch_goes_to_the_first_call(
         priorities.append(observer.priority)
 
     await request(call, dispatch(8))
-    assert [request.id for request in told(tracker).finished] == [0, 8]
+    assert [request.id for request in sent(tracker).finished] == [0, 8]
     assert priorities == [1008, 1008]
     await request(call)
-    assert [request.id for request in told(tracker).finished] == [0, 0]
+    assert [request.id for request in sent(tracker).finished] == [0, 0]
     assert priorities[2:] == [0, 0]
     assert observer.priority == 0
 
@@ -264,20 +228,20 @@ async def test_the_dispatch_goes_to_the_first_call(
 async def test_requests_at_once_keep_their_dispatches(
     observer: RequestObserver, tracker: EngineTracker
 ) -> None:
-    """Each request's calls are told with its own dispatch."""
+    """Concurrent requests do not mix them up."""
 
     async def call() -> None:
         await asyncio.sleep(0)
         await answered(observer, delta("x", last="stop"))
 
     await asyncio.gather(*(request(call, dispatch(n)) for n in range(1, 9)))
-    assert {request.id for request in told(tracker).finished} == set(range(1, 9))
+    assert {request.id for request in sent(tracker).finished} == set(range(1, 9))
 
 
 async def test_a_call_closed_early_is_aborted(
     observer: RequestObserver, tracker: EngineTracker
 ) -> None:
-    """A call that is closed before its last output was aborted, and closes the engine's."""
+    """A call closed before its last output counts as aborted, and closes the engine's."""
     outputs = Outputs([delta("a"), delta("b", last="stop")])
     call = observer.generate(outputs.run(), PROMPT, "request", is_delta=True)
     await anext(call)
@@ -291,7 +255,7 @@ async def test_a_call_closed_early_is_aborted(
 async def test_the_last_output_finishes_a_request(
     observer: RequestObserver, tracker: EngineTracker
 ) -> None:
-    """The last output is the end, also for those who do not ask whether there is another."""
+    """Even if the caller does not ask for another."""
     call = observer.generate(
         Outputs([delta("a", last="stop")]).run(), PROMPT, "request", is_delta=True
     )
@@ -304,7 +268,7 @@ async def test_the_last_output_finishes_a_request(
 async def test_an_engine_s_error_is_passed_on_and_aborts(
     observer: RequestObserver, tracker: EngineTracker
 ) -> None:
-    """Its error reaches the caller, and the request counts as aborted."""
+    """The caller gets it, and the request counts as aborted."""
     with pytest.raises(RuntimeError, match="no memory"):
         await answered(observer, RuntimeError("no memory"))
     assert finished(tracker).is_aborted
@@ -313,7 +277,7 @@ async def test_an_engine_s_error_is_passed_on_and_aborts(
 async def test_an_output_that_says_abort_counts_as_aborted(
     observer: RequestObserver, tracker: EngineTracker
 ) -> None:
-    """A last output that says so is no whole answer."""
+    """Its last output is not a whole answer."""
     await answered(observer, delta("a"), delta("", last="abort"))
     assert finished(tracker).is_aborted
 
@@ -321,7 +285,7 @@ async def test_an_output_that_says_abort_counts_as_aborted(
 async def test_vllms_own_times_are_used(
     observer: RequestObserver, tracker: EngineTracker, clock: Clock
 ) -> None:
-    """Where the engine says when it began and had a token, this is what counts."""
+    """The start and the first token have the times that vLLM reports."""
 
     async def outputs() -> AsyncGenerator[FakeOutput, None]:
         clock.now_s = 110.0
@@ -337,7 +301,7 @@ async def test_vllms_own_times_are_used(
 async def test_a_request_without_output_is_seen_to_start(
     observer: RequestObserver, tracker: EngineTracker
 ) -> None:
-    """A request without output before its end is no pending prefill once it decodes."""
+    """Once it decodes, its prefill is no longer pending, even without streaming."""
     asked: list[str] = []
 
     def find(request_id: str) -> FirstToken | None:
@@ -358,7 +322,7 @@ async def test_a_request_without_output_is_seen_to_start(
 
 
 def test_a_changed_queue_is_reported(observer: RequestObserver, tracker: EngineTracker) -> None:
-    """After a step of the engine, listeners are told if another number of requests waits."""
+    """After a step in which another number of requests waits."""
     heard: list[None] = []
     tracker.add_listener(lambda: heard.append(None))
     for waiting in (0, 0, 2, 2, 0):
@@ -369,7 +333,7 @@ def test_a_changed_queue_is_reported(observer: RequestObserver, tracker: EngineT
 def test_a_notable_change_of_the_cache_is_reported(
     observer: RequestObserver, tracker: EngineTracker
 ) -> None:
-    """After a step of the engine, listeners are told if notably more or less of it is in use."""
+    """After a step in which notably more or less of it is in use."""
     heard: list[None] = []
     tracker.add_listener(lambda: heard.append(None))
     for used_share in (0.0, 0.01, 0.02, 0.03, 0.04, 0.06, 0.5, 0.02):
@@ -380,7 +344,7 @@ def test_a_notable_change_of_the_cache_is_reported(
 async def test_steps_and_outputs_are_progress(
     observer: RequestObserver, tracker: EngineTracker, clock: Clock
 ) -> None:
-    """An engine that steps, or gives any output, gets on with its work."""
+    """An engine that steps or gives an output has not stalled."""
     stalls: list[float] = []
 
     async def outputs() -> AsyncGenerator[FakeOutput, None]:
@@ -401,7 +365,7 @@ async def test_steps_and_outputs_are_progress(
 async def test_a_pooling_request_is_reported(
     observer: RequestObserver, tracker: EngineTracker
 ) -> None:
-    """A pooled request is told with its prompt and cached tokens."""
+    """With its prompt tokens and its cached tokens."""
 
     async def outputs() -> AsyncGenerator[FakePooled, None]:
         yield FakePooled()
@@ -410,8 +374,8 @@ async def test_a_pooling_request_is_reported(
         passed = [output async for output in observer.encode(outputs(), PROMPT)]
         assert passed == [FakePooled()]
 
-    await request(call, dispatch(4, 1, 2))
-    update = told(tracker)
+    await request(call, dispatch(4, 1, 2, reply_start=b"|"))
+    update = sent(tracker)
     assert set(unpack_keys(update.added)) == {1, 2}
     (request_,) = update.finished
     assert (request_.id, request_.prompt_tokens, request_.cached_tokens) == (4, 100, 16)
@@ -421,7 +385,7 @@ async def test_a_pooling_request_is_reported(
 async def test_a_pooling_request_without_output_is_aborted(
     observer: RequestObserver, tracker: EngineTracker
 ) -> None:
-    """A pooled request that ends without its vector was aborted."""
+    """It ended without its vector."""
 
     async def outputs() -> AsyncGenerator[FakePooled, None]:
         for vector in list[FakePooled]():
@@ -434,7 +398,7 @@ async def test_a_pooling_request_without_output_is_aborted(
 
 
 class BrokenReport(EngineTracker):
-    """Fails at everything."""
+    """Tracker that fails at an arrival."""
 
     def record_arrival(self, dispatch: Dispatch | None, prompt_tokens: int) -> TrackedRequest:
         """Fail, the first time."""
@@ -442,7 +406,7 @@ class BrokenReport(EngineTracker):
 
 
 class FinallyBrokenReport(EngineTracker):
-    """Fails when something has been done."""
+    """Tracker that fails at the first token and at the end."""
 
     def record_first_token(self, *_: object) -> None:
         """Fail."""
@@ -457,7 +421,7 @@ class FinallyBrokenReport(EngineTracker):
 async def test_errors_of_telemetry_do_not_reach_requests(
     kind: type[EngineTracker], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever goes wrong in the report is logged, and the answer comes all the same."""
+    """They are logged, and the answer is complete."""
     observer = RequestObserver(kind(FACTS, Clock()))
     outputs = [delta("a"), delta("b", last="stop")]
     assert await answered(observer, *outputs) == outputs
@@ -476,5 +440,5 @@ async def test_errors_of_telemetry_do_not_reach_requests(
     ],
 )
 def test_a_prompt_s_length_is_known_in_every_form(prompt: object, tokens: int) -> None:
-    """In every form in which vLLM hands prompts over; 0 where it cannot be told."""
+    """In every form in which vLLM passes prompts on; 0 if it is unknown."""
     assert prompt_tokens(prompt) == tokens
