@@ -31,11 +31,11 @@ from gateway.autoscaling.wake_timeout import WakeTimeout
 from gateway.engine_telemetry.stats import EngineStats, read_stats
 
 REPORT_PERIOD_S = 1.0
-"""How often replicas report their load."""
+"""Time between two reports of a replica's load."""
 LOOK_BACK_S = 5.0
 """Time over which the mean of the reports is taken."""
 DECISION_PERIOD_S = 1.0
-"""How often the number of replicas is decided."""
+"""Time between two decisions on the number of replicas."""
 
 logger = logging.getLogger("ray.serve")
 

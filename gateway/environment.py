@@ -32,7 +32,7 @@ class Variable(msgspec.Struct, frozen=True):
     name: str
     meaning: str
     value: str | None = None
-    """Recommended value; None where there is none."""
+    """The recommended value, if there is one for every installation."""
 
 
 RECOMMENDED = (
@@ -100,7 +100,7 @@ RECOMMENDED = (
     ),
     Variable("RAY_USAGE_STATS_ENABLED", "Ray sends no usage statistics to its makers.", "0"),
 )
-"""What to set before Ray starts, on every node."""
+"""Variables to set on every node before Ray starts."""
 
 OPTIONAL = (
     Variable(
@@ -137,7 +137,7 @@ OPTIONAL = (
         " as `request_timeout_s` in `http_options` does.",
     ),
 )
-"""What an operator may want to set."""
+"""Variables that an operator may want to set."""
 
 TRACING = (
     Variable(
@@ -157,7 +157,7 @@ TRACING = (
     Variable("OTEL_SERVICE_NAME", "The service's name in traces; `ray-llm-gateway` if unset."),
     Variable("OTEL_SDK_DISABLED", "`true` turns tracing off."),
 )
-"""OpenTelemetry's standard variables, as far as a router reads them itself."""
+"""OpenTelemetry's standard variables that a router reads itself."""
 
 LOCAL = (
     Variable(FALLBACK_PROXY_PORT, "A free port, so that two clusters fit on one machine."),
@@ -173,7 +173,7 @@ LOCAL = (
         "0: despite its name, this keeps Ray's cluster on the machine's loopback interface.",
     ),
 )
-"""What `make serve` sets besides, for a cluster of its own on one machine."""
+"""Variables that `make serve` sets as well, for a cluster of its own on one machine."""
 
 
 def recommended(haproxy_binary: str) -> dict[str, str]:
@@ -207,7 +207,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     is_throughput_optimized: bool
     """Serve runs its own parts and ours on one event loop."""
     is_hardened: bool
-    """That HAProxy was started by `gateway-haproxy`, which passes on the client's address."""
+    """`gateway-haproxy` starts HAProxy, which passes on the client's address."""
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Settings":

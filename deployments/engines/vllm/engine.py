@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, Self, TypeVar
 
 from pydantic import JsonValue
@@ -74,7 +75,7 @@ class VllmEngine:
     ) -> Self:
         """Start vLLM with `arguments` by vLLM's own names; this takes seconds to minutes.
 
-        `files`: those of its adapters, of which `most_adapters` are loaded at a time.
+        `files`: files of its adapters; at most `most_adapters` are loaded at a time.
 
         The event loop is blocked while vLLM loads the weights, as in vLLM's own server: its client
         must be made in the loop that will serve it.
@@ -148,12 +149,6 @@ class _ObservedLLM(AsyncLLM):
     def attach(self, observer: RequestObserver, adapters: AdapterCache) -> None:
         """Observe all requests; called before the first one, and after vLLM has started."""
         self._observer, self._adapters = observer, adapters
-        if _lacks_request_states(getattr(self, "output_processor", None)):
-            logger.warning(
-                "vLLM's OutputProcessor has no `external_req_ids` or `request_states` (this gateway"
-                " supports vLLM %s): routers learn of requests without streaming only at their end",
-                SUPPORTED,
-            )
 
     def generate(
         self, prompt: object, sampling_params: SamplingParams, request_id: str, **options: object
@@ -220,18 +215,27 @@ class _ObservedLLM(AsyncLLM):
 
 
 def first_token_of(processor: Any, request_id: str) -> FirstToken | None:  # noqa: ANN401 - vLLM's
-    """The first token of a request in vLLM's `OutputProcessor`; None if it has none yet."""
-    if _lacks_request_states(processor):
-        return None
-    for internal_id in processor.external_req_ids.get(request_id, ()):
-        state = processor.request_states.get(internal_id)
-        if state is not None and not state.is_prefilling:
-            return FirstToken(state.num_cached_tokens, state.stats)
+    """The first token of a request in vLLM's `OutputProcessor`; None if it has none yet.
+
+    None, and a warning, also if this version of vLLM keeps its requests in another way.
+    """
+    try:
+        for internal_id in processor.external_req_ids.get(request_id, ()):
+            state = processor.request_states.get(internal_id)
+            if state is not None and not state.is_prefilling:
+                return FirstToken(state.num_cached_tokens, state.stats)
+    except (AttributeError, TypeError) as error:
+        _warn_without_request_states(repr(error))
     return None
 
 
-def _lacks_request_states(processor: object) -> bool:
-    return not (hasattr(processor, "external_req_ids") and hasattr(processor, "request_states"))
+@cache  # called after every step: one warning per process is enough
+def _warn_without_request_states(error: str) -> None:
+    logger.warning(
+        "vLLM's OutputProcessor has changed (%s; this gateway supports vLLM %s): routers learn of"
+        " requests without streaming only at their end",
+        *(error, SUPPORTED),
+    )
 
 
 def _launch(args: argparse.Namespace, scheduler: StepStatistics) -> "_ObservedLLM":

@@ -26,11 +26,11 @@ class RequestTimes(Protocol):
 
     @property
     def scheduled_ts(self) -> float:
-        """When the engine began with the prompt."""
+        """Time when the engine began with the prompt."""
 
     @property
     def first_token_ts(self) -> float:
-        """When it had the first token."""
+        """Time of the first token."""
 
 
 class Completion(Protocol):
@@ -103,7 +103,7 @@ class RequestObserver:
     def __init__(self, tracker: EngineTracker) -> None:
         self._tracker = tracker
         self._waiting, self._used_share = 0, 0.0
-        """As last reported."""
+        """Values that were reported last."""
         self._without_output: dict[_ObservedRequest, str] = {}
         """Requests that have given no output yet, and their ids, which clients choose."""
 

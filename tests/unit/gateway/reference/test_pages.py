@@ -10,7 +10,7 @@ from gateway.reference.error_tables import INTERNAL, client_errors, error_tables
 from gateway.reference.markdown import table
 from gateway.reference.pages import TABLES, Topic, filled, marked, printed
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 HEADER = re.compile(rb'b"(x-[a-z][a-z-]*[a-z]|traceparent|tracestate)"')
 
