@@ -86,13 +86,13 @@ class VllmEngine:
         if files:
             arguments = {**await lora_arguments(files, most_adapters, arguments), **arguments}
         args = parse_arguments({**DEFAULTS, **arguments})
-        scheduler = StepStatistics()
-        llm = _launch(args, scheduler)
+        step_statistics = StepStatistics()
+        llm = _launch(args, step_statistics)
         try:
             tasks = await llm.get_supported_tasks()
             app = build_app(args, tasks, llm.model_config)
             await init_app_state(llm, app.state, args, tasks)
-            return await cls._observed(llm, app, scheduler, files, most_adapters)
+            return await cls._observed(llm, app, step_statistics, files, most_adapters)
         except BaseException:
             llm.shutdown()
             raise
@@ -102,7 +102,7 @@ class VllmEngine:
         cls,
         llm: "_ObservedLLM",
         app: Any,  # noqa: ANN401 - vLLM's FastAPI application
-        scheduler: StepStatistics,
+        step_statistics: StepStatistics,
         files: Sequence[AdapterFiles],
         most_adapters: int,
     ) -> Self:
@@ -111,8 +111,8 @@ class VllmEngine:
         tracker = EngineTracker(
             facts,
             time.monotonic,  # vLLM's engine core stamps its requests with the same clock
-            lambda: scheduler.waiting,
-            lambda: round((1 - scheduler.used_share) * facts.kv_tokens),
+            lambda: step_statistics.waiting,
+            lambda: round((1 - step_statistics.used_share) * facts.kv_tokens),
             holds_prefixes=_holds_prefixes(llm),
         )
         observer = RequestObserver(tracker)
@@ -120,8 +120,10 @@ class VllmEngine:
         loader = LoraLoader(llm, files, loaded)
         adapters = AdapterCache(facts.adapters, most_adapters, loader, tracker.record_adapters)
         llm.attach(observer, adapters)
-        scheduler.subscribe(
-            lambda: observer.record_step(scheduler.waiting, scheduler.used_share, llm.first_token)
+        step_statistics.subscribe(
+            lambda: observer.record_step(
+                step_statistics.waiting, step_statistics.used_share, llm.first_token
+            )
         )
         AliasedModels.adopt(app.state.openai_serving_models, loaded, adapters)
         await adapters.load_first()
@@ -238,9 +240,9 @@ def _warn_without_request_states(error: str) -> None:
     )
 
 
-def _launch(args: argparse.Namespace, scheduler: StepStatistics) -> "_ObservedLLM":
+def _launch(args: argparse.Namespace, step_statistics: StepStatistics) -> "_ObservedLLM":
     engine_args = AsyncEngineArgs.from_cli_args(args)
-    stat_loggers: list[StatLoggerFactory] = [scheduler.logger]
+    stat_loggers: list[StatLoggerFactory] = [step_statistics.logger]
     if not engine_args.disable_log_stats:
         stat_loggers.append(RayMetricsLogger)
     llm: _ObservedLLM = _ObservedLLM.from_vllm_config(

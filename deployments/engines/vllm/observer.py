@@ -1,4 +1,4 @@
-"""Observer of an engine client like vLLM's, which reports its requests to a `EngineTracker`.
+"""Observer of an engine client like vLLM's, which reports its requests to an `EngineTracker`.
 
 The client's `generate` and `encode` are observed from outside: the calls, each made inside an HTTP
 request, and the outputs. Nothing is changed on the way, and no error here reaches a request.

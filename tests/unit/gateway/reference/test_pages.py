@@ -54,7 +54,7 @@ def test_a_cell_stays_in_its_row() -> None:
     [
         ("operations.md", "slower than necessary"),
         ("operations.md", "no direct ingress"),
-        ("autoscaling.md", "replicas instead of"),
+        ("autoscaling.md", "its load needs"),
         ("placement.md", "its engine waits for Ray to place it"),
         ("placement.md", "the room made for it went to another model"),
     ],
