@@ -50,7 +50,7 @@ stop:
 observe: setup
 	@$(BIN)/python -m deployments.local.observe
 
-lint: setup
+lint: setup docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -31,11 +31,11 @@ from gateway.autoscaling.wake_timeout import WakeTimeout
 from gateway.engine_telemetry.stats import EngineStats, read_stats
 
 REPORT_PERIOD_S = 1.0
-"""How often replicas report their load."""
+"""Time between two reports of a replica's load."""
 LOOK_BACK_S = 5.0
 """Time over which the mean of the reports is taken."""
 DECISION_PERIOD_S = 1.0
-"""How often the number of replicas is decided."""
+"""Time between two decisions on the number of replicas."""
 
 logger = logging.getLogger("ray.serve")
 
@@ -54,7 +54,7 @@ class EngineScalingPolicy:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._now = now
-        self._goals = ScalingTargets(target_utilization, max_wait_s)
+        self._targets = ScalingTargets(target_utilization, max_wait_s)
         self._stabilizer = Stabilizer(scale_down_delay_s)
         self._wake_timeout = WakeTimeout(scale_down_delay_s)
         self._staleness: Staleness[Hashable] = Staleness()
@@ -79,7 +79,7 @@ class EngineScalingPolicy:
     def _decide(self, ctx: AutoscalingContext) -> int:
         running = ctx.running_replicas
         stats = self._stats(ctx)
-        load = desired_replicas(stats, self._goals) if stats else NO_REPLICAS
+        load = desired_replicas(stats, self._targets) if stats else NO_REPLICAS
         if ctx.total_queued_requests and not load.total:
             load = DesiredReplicas(sequences=1.0, without_backlog=1.0)
         self._start_s = max((each.start_s for each in stats), default=self._start_s)
@@ -103,8 +103,10 @@ class EngineScalingPolicy:
             )
         )
         if decided != target:
-            message = "application %s: %d replicas instead of %d: its load needs %.2f, by its %s"
-            logger.info(message, ctx.app_name, decided, target, load.total, load.bottleneck)
+            message = (
+                "application %s: scaling from %d to %d replicas: its load needs %.2f, by its %s"
+            )
+            logger.info(message, ctx.app_name, target, decided, load.total, load.bottleneck)
         return decided
 
     def _stats(self, ctx: AutoscalingContext) -> list[EngineStats]:

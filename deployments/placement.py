@@ -40,7 +40,7 @@ def environment(entry: ModelEntry) -> dict[str, str]:
 
 
 def executor(entry: VllmEntry) -> str | None:
-    """How vLLM runs the entry's workers: its `distributed_executor_backend`.
+    """vLLM's `distributed_executor_backend` for the entry: how it runs the workers.
 
     A single worker runs inside the engine core. On a CPU vLLM replaces `uni` by `mp`, because only
     in a process of its own can a worker's threads be bound before they start. Where none are bound,

@@ -2,10 +2,10 @@
 
 Serve starts changed engines beside the old ones (`MAX_SURGE_PERCENT` of them at once, at least one)
 and stops an old one only when a changed one runs. Where the cluster has no room beside the old
-engines, that would wait for ever: then as many old ones as necessary stop. Each finishes the
+engines, that would take for ever: then as many old ones as necessary stop. Each finishes the
 requests it has; requests that no engine accepts meanwhile wait in the routers. An engine that is
 retired fails its health check, upon which Serve 2.60 stops it gracefully and leaves the
-deployment's health as it is: Serve has no other way to say which replica is to stop.
+deployment's health as it is: Serve has no other way to choose the replica that stops.
 
 The room made may go to another model, and a changed engine may fail in it. So old engines are
 retired once for each changed one that comes to run: whatever happens, the others stay in service.
@@ -33,12 +33,12 @@ from gateway.config.loader import parse_entry
 
 POLL_PERIOD_S = 2.0
 RETIRE_AFTER_S = 15.0
-"""How long a changed engine waits before old ones are retired for it: in that time the autoscaler
-has said that it adds a node, and what has just been stopped is gone."""
+"""Time that a changed engine waits before old ones are retired for it: by then the autoscaler has
+reported any node that it adds, and engines that were just stopped are gone."""
 RETIRE_WITH_ROOM_AFTER_S = 60.0
-"""The same where there should be room, and only Ray knows why it finds none."""
+"""That time if there should be room, and only Ray knows why it finds none."""
 RETIRE_WITH_NODES_AFTER_S = 300.0
-"""The same while nodes are being added: some never come."""
+"""That time while nodes are being added: some never come."""
 CALL_TIMEOUT_S = 10.0
 _FINISHED = {"HEALTHY", "DEPLOY_FAILED"}
 _GONE = (RayActorError, DeploymentUnavailableError)
@@ -176,7 +176,7 @@ class Rollover:
         await self._call_all("retire", leaving)
 
     async def _follow_up(self, now: _Blocked) -> None:
-        """See to room that has been made, and in which no changed engine runs so far."""
+        """Handle a rollover that has made room in which no changed engine runs yet."""
         if not now.ids.isdisjoint(self._retired):
             await self._call_all("retire", self._retired)  # the call may have been lost
             return

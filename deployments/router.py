@@ -23,7 +23,7 @@ from gateway.serving.live_config import LiveConfig
 from gateway.serving.tracing import Tracer, tracer_of
 
 DISCOVERY_TIMEOUT_S = 10.0
-"""How long a new router lets clients wait until it knows all engines."""
+"""Time that a new router lets clients wait until it knows all engines."""
 
 logger = logging.getLogger("ray.serve")
 

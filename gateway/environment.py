@@ -32,7 +32,7 @@ class Variable(msgspec.Struct, frozen=True):
     name: str
     meaning: str
     value: str | None = None
-    """Recommended value; None where there is none."""
+    """The recommended value, if there is one for every installation."""
 
 
 RECOMMENDED = (
@@ -51,8 +51,8 @@ RECOMMENDED = (
         "Full path of `gateway-haproxy`, which starts HAProxy with `-dS` and adds to its"
         " configuration: a limit on how long a request may take to arrive, the client's true"
         " address, and errors in OpenAI's shape. Without it, HAProxy 2.8 often misses a client that"
-        " disconnects while it waits for an unstreamed answer, and the engine finishes that answer"
-        " for nobody.",
+        " disconnects while it waits for an unstreamed answer, and the engine finishes an answer"
+        " that nobody reads.",
     ),
     Variable(
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S",
@@ -100,7 +100,7 @@ RECOMMENDED = (
     ),
     Variable("RAY_USAGE_STATS_ENABLED", "Ray sends no usage statistics to its makers.", "0"),
 )
-"""Variables to set before Ray starts, on every node."""
+"""Variables to set on every node before Ray starts."""
 
 OPTIONAL = (
     Variable(
@@ -157,7 +157,7 @@ TRACING = (
     Variable("OTEL_SERVICE_NAME", "The service's name in traces; `ray-llm-gateway` if unset."),
     Variable("OTEL_SDK_DISABLED", "`true` turns tracing off."),
 )
-"""OpenTelemetry's standard variables, as far as a router reads them itself."""
+"""OpenTelemetry's standard variables that a router reads itself."""
 
 LOCAL = (
     Variable(FALLBACK_PROXY_PORT, "A free port, so that two clusters fit on one machine."),
@@ -207,7 +207,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     is_throughput_optimized: bool
     """Serve runs its own parts and the router on one event loop."""
     is_hardened: bool
-    """That HAProxy was started by `gateway-haproxy`, which passes on the client's address."""
+    """`gateway-haproxy` starts HAProxy, which passes on the client's address."""
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Settings":

@@ -4,7 +4,7 @@
 
 starts a gateway with simulated engines, sends requests whose answers are known, injects faults at
 random, and ends with status 1 if any answer was lost: cut without an error event, wrong, or an
-error that is none of OpenAI's. How the gateway handled the faults is its own count.
+error of another shape than OpenAI's. The report ends with the gateway's own counts of faults.
 """
 
 import asyncio

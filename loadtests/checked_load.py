@@ -17,11 +17,11 @@ from loadtests.loadgen.connection import Response
 
 COMPLETIONS_PATH = "/v1/completions"
 REQUEST_TIMEOUT_S = 120.0
-"""Longer than any answer takes, also one that is retried and resumed several times."""
+"""More than any answer takes, even if it is retried and resumed several times."""
 SHED_PAUSE_S = 1.0
 MAX_MODEL_LEN = 1 << 30
 DEFAULT_TOKENS = 64
-"""The simulator's own."""
+"""The simulator's own default."""
 
 Body = dict[str, Any]
 

@@ -19,7 +19,7 @@ class CpuTime:
 
     @property
     def spent_s(self) -> float:
-        """User and system time since then, without that of processes that have ended."""
+        """User and system time since then, without processes that have ended."""
         now_s = _taken_s(self._processes())
         return sum(taken_s - self._before_s.get(each, 0.0) for each, taken_s in now_s.items())
 

@@ -1,7 +1,7 @@
 """Fault injection: kills, hangs, slows and drains engines of a local cluster at random.
 
-All of it comes from outside, by signals and `serve deploy`; errors and resets of the engines' own
-making are configured in `simulation.error_rate` and `reset_rate`.
+Faults are injected from outside, by signals and `serve deploy`; the engines' own errors and resets
+are configured by `simulation.error_rate` and `reset_rate`.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ import yaml
 from loadtests.targets import Document
 
 PAUSE_S = (1.0, 3.0)
-"""Between one fault and the next."""
+"""Range of the time between two faults."""
 HANG_S = (3.0, 12.0)
 SLOW_S = (2.0, 6.0)
 SLICE_S = 0.05
-"""A slowed engine is stopped for every other one of these."""
+"""Time slice of a slowed engine, which is stopped for every other one."""
 DRAIN_S = (3.0, 8.0)
 REPLACED_S = 30.0
-"""Until Serve has started another engine in place of a killed one."""
+"""Time until Serve has replaced a killed engine."""
 
 
 class FaultInjector:

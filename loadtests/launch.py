@@ -1,4 +1,4 @@
-"""Processes that serve a port: started, awaited until ready, stopped for certain."""
+"""Processes that serve a port: started, awaited until ready, and stopped reliably."""
 
 import http.client
 import json
@@ -25,7 +25,7 @@ START_TIMEOUT_S = 360
 STOP_TIMEOUT_S = 60
 SWEEP_TIMEOUT_S = 5
 LOG_TAIL_CHARACTERS = 2000
-"""Of a failed process's output, shown as the reason."""
+"""End of a failed process's output that is shown as the reason."""
 
 
 class Unavailable(Exception):
@@ -57,7 +57,7 @@ def session_leader(
 ) -> Iterator[tuple[psutil.Process, processes.Session, IO[bytes]]]:
     """A process with its output, as the leader of a session that ends after it.
 
-    The leader's standard input closes when this process ends, however it ends.
+    The leader's standard input closes when this process ends, for whatever reason.
     """
     with logged(command, environment, leads=True) as (process, log):
         session = processes.Session.led_by(process.pid)
@@ -72,7 +72,7 @@ def session_leader(
 def logged(
     command: Sequence[str], environment: Mapping[str, str] | None = None, *, leads: bool = False
 ) -> Iterator[tuple[psutil.Process, IO[bytes]]]:
-    """The same as `running`, with the file that holds its output."""
+    """A process as in `running`, and the file with its output."""
     with tempfile.TemporaryFile() as log:
         process = psutil.Popen(
             command,
@@ -125,7 +125,7 @@ def _is_titled(process: psutil.Process, titles: Sequence[str]) -> bool:
 
 
 def log_lines(log: IO[bytes]) -> Iterator[str]:
-    """The output so far."""
+    """Lines of the output so far."""
     # Without seeking: the writer shares the file offset, and would write on from there.
     output = os.pread(log.fileno(), os.fstat(log.fileno()).st_size, 0)
     return iter(output.decode(errors="replace").splitlines())
@@ -170,7 +170,7 @@ def await_answer(
 def await_line(
     beginning: str, log: IO[bytes], process: psutil.Process, timeout_s: float = START_TIMEOUT_S
 ) -> str:
-    """Wait for the first line of the output that begins so.
+    """Wait for the first line of the output with this beginning.
 
     Raises:
         Unavailable: the process ended or took too long.
@@ -191,7 +191,7 @@ def pause() -> None:
 
 
 def chat_failure(port: int, model: str) -> str:
-    """What a model answers instead of a 200; empty if it answers."""
+    """Error with which a model answers a chat request; empty if it answers with a 200."""
     messages = [{"role": "user", "content": "x"}]
     body = json.dumps({"model": model, "messages": messages, "max_tokens": 1})
     connection = http.client.HTTPConnection(HOST, port, timeout=5)

@@ -1,4 +1,4 @@
-"""A locust test from start to end: a gateway of its own, locust, figures and a picture.
+"""A locust test from start to end: its own gateway, locust, figures and a picture.
 
 `make loadtest WORKLOAD=chat` is `python -m loadtests.locust_run --workload chat`; with `--url` the
 load goes to a running server.
@@ -24,7 +24,7 @@ CONFIG = PROJECT_ROOT / "configs" / "sim.yaml"
 RESULTS = PROJECT_ROOT / "build" / "loadtests"
 LOCUSTFILE = PROJECT_ROOT / "loadtests" / "locustfile.py"
 SHOWN_LOG_LINES = 30
-"""Of locust's log, where it ends without results."""
+"""Last lines of locust's log that are shown if it ends without results."""
 
 
 @contextlib.contextmanager
@@ -66,7 +66,10 @@ def main(
     context: typer.Context,
     url: Annotated[str, typer.Option(help="A running server.")] = "",
     config: Annotated[
-        Path, typer.Option(exists=True, dir_okay=False, help="Of the gateway started otherwise.")
+        Path,
+        typer.Option(
+            exists=True, dir_okay=False, help="Config of the gateway that is started without --url."
+        ),
     ] = CONFIG,
     web: Annotated[bool, typer.Option("--web", help="Start locust's page, not the load.")] = False,
 ) -> None:

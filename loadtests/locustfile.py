@@ -31,13 +31,13 @@ class TraceUser(ReplayUser):
 
 
 class Shape(LoadTestShape):
-    """As many users as the chosen shape wants."""
+    """Number of users over time, by the chosen shape."""
 
     use_common_options = True
     test: ClassVar[LoadTest] = TEST
 
     def tick(self) -> tuple[int, float, list[type[User]]] | None:
-        """Users, how many start a second, and their class; None at the end."""
+        """Users, their spawn rate and class; None at the end."""
         users = self.test.users()
         if users is None:
             return None

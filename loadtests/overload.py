@@ -3,7 +3,7 @@
 `python -m loadtests.overload` starts a gateway, measures its capacity and then
 
 - *surge*: sends five times as much at random times (Poisson), and watches how it recovers;
-- *flood*: one client sends fifty times as much as another, told apart by key and by address;
+- *flood*: one client sends fifty times as much as another, identified by key or by address;
 - *batch*: fills the model with batch requests while interactive ones come.
 
 All compare with the same light load alone, within the run.
@@ -43,7 +43,7 @@ LIGHT_RATE = 2.0
 """Requests a second of a light load."""
 LIGHT_S = 15.0
 FILL_S = 3.0
-"""From the start of the other load until a light one starts beside it."""
+"""Time from the start of the other load until a light one starts beside it."""
 PROBE_RATE = 2.0
 """Requests a second, of either client, by which recovery is measured."""
 WINDOW = 5
@@ -51,7 +51,7 @@ WINDOW = 5
 NORMAL = 2.0
 """A TTFT is normal up to this many times its median alone."""
 POLL_S = 0.2
-"""Between two reads of the queue's length."""
+"""Time between two reads of the queue's length."""
 
 SURGING = Identity(name="surging")
 PROBING = Identity(name="probing")
@@ -99,7 +99,7 @@ class Surge(msgspec.Struct, frozen=True, kw_only=True):
     sent: int
     answered: int
     late: int
-    """Rejected only after half of the longest wait, or more."""
+    """Requests that were rejected after half of the longest wait, or more."""
     flaws: list[str]
     """Failures, rejections without a reason or a `Retry-After` included."""
     ttft_p99_s: float
@@ -107,15 +107,15 @@ class Surge(msgspec.Struct, frozen=True, kw_only=True):
     """Limit of the 99th percentile: the longest wait and the normal TTFT."""
     most_waiting: int
     others: Latency
-    """Of another client meanwhile."""
+    """Latency of another client during the surge."""
     others_back_s: float
-    """From the end of the surge until another client's TTFT is normal."""
+    """Time from the end of the surge until another client's TTFT is normal."""
     own_back_s: float
-    """Likewise for the client whose surge it was."""
+    """That time for the client that surged."""
     others_after: list[tuple[float, float]]
-    """The other client's probes after the surge: when they were due, and their TTFT."""
+    """The other client's probes after the surge: due times and TTFT; infinite if rejected."""
     own_after: list[tuple[float, float]]
-    """Likewise of the client whose surge it was; infinite where rejected."""
+    """Those of the client that surged."""
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,14 +212,14 @@ async def _most_waiting(port: int) -> int:
 
 
 async def _engine_ttft_s(port: int) -> dict[str, float]:
-    """By request id, of the latest requests."""
+    """TTFT in the engine of the latest requests, by request id."""
     async with httpx.AsyncClient(base_url=f"http://{HOST}:{port}") as http:
         decisions = (await http.get("/gateway/decisions")).json()["data"]
     return {d["request_id"]: d["actual"]["ttft_s"] for d in decisions if d["actual"]}
 
 
 def ttfts_after(probes: Sequence[RequestOutcome], end_s: float) -> list[tuple[float, float]]:
-    """When probes were due after `end_s`, and their TTFT; infinite if rejected."""
+    """Due times of the probes after `end_s`, and their TTFT; infinite if rejected."""
     return [
         (probe.due_s - end_s, (probe.ttft_s or 0.0) if probe.is_answered else math.inf)
         for probe in probes
@@ -228,7 +228,7 @@ def ttfts_after(probes: Sequence[RequestOutcome], end_s: float) -> list[tuple[fl
 
 
 def recovery_s(probes: Sequence[tuple[float, float]], normal_s: float) -> float:
-    """When the first window of probes with a normal median starts; infinite if there is none."""
+    """Start of the first window of probes with a normal median; infinite if there is none."""
     for first in range(len(probes) - WINDOW + 1):
         window = probes[first : first + WINDOW]
         if statistics.median(ttft_s for _, ttft_s in window) <= NORMAL * normal_s:

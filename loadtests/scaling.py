@@ -38,9 +38,9 @@ PEAK_RATE = 9.0
 BASE_RATE = 0.5
 UP_S, TOP_S, DOWN_S, IDLE_S = 100.0, 20.0, 200.0, 60.0
 STEP_LENGTH_S = 5.0
-"""The rate is constant for this long."""
+"""Time for which the rate is constant."""
 POLL_S = 5.0
-"""Between two reads of `serve status`."""
+"""Time between two reads of `serve status`."""
 ROW_S = 20.0
 
 
@@ -63,7 +63,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     looks: list[ReplicaStates]
     requests: list[tuple[float, int, float, str]]
-    """When each was due, its HTTP status, its TTFT, and why it failed."""
+    """For each its due time, HTTP status, TTFT, and the reason if it failed."""
 
 
 class ScalingRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +79,7 @@ class ScalingRun(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def record(self) -> Record:
-        """What is kept of it."""
+        """The parts that are kept as JSON."""
         requests = [
             (round(o.due_s, 2), o.http_status, round(o.ttft_s or 0.0, 3), _failure(o))
             for o in self.outcomes
@@ -88,7 +88,7 @@ class ScalingRun(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def direction_changes(self) -> int:
-        """How often the number of running replicas started to fall, or to rise again."""
+        """Number of times that the running replicas started to fall, or to rise again."""
         counts = [look.running for look in self.looks]
         steps = [b - a for a, b in itertools.pairwise(counts) if a != b]
         return sum((a > 0) != (b > 0) for a, b in itertools.pairwise(steps))
@@ -124,7 +124,7 @@ async def ramp(gateway: LocalGateway, seed: int) -> ScalingRun:
     await asyncio.sleep(start_s + load_s + IDLE_S - time.monotonic())
     polling.cancel()
     with contextlib.suppress(asyncio.CancelledError):
-        await polling  # raises what made it fail
+        await polling  # raises its error, if it failed
     since = [msgspec.structs.replace(o, due_s=o.due_s - start_s) for o in outcomes]
     return ScalingRun(looks=looks, outcomes=sorted(since, key=lambda o: o.due_s))
 

@@ -13,19 +13,19 @@ from loadtests.loadgen.loops import closed_loop, open_loop, poisson_arrivals
 from loadtests.loadgen.outcome import RequestOutcome
 
 TIMEOUT_S = 60
-"""Longer than any request waits and is answered."""
+"""More than any request takes, its wait included."""
 WORD = "lorem "
 PROMPT_BYTES = 400
 OUTPUT_TOKENS = (32, 96)
-"""Fewest and most: answers of one length would end together, and free no slots in between."""
+"""Range: answers of one length would end together, and free no slots in between."""
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """Who sends; identities of one name send the same requests at the same times."""
+    """Identity of a client; the same name sends the same requests at the same times."""
 
     name: str
     has_key: bool = True
-    """Its API key is its name; without one, the gateway tells it by its address."""
+    """Its API key is its name; without a key, the gateway identifies it by its address."""
     address: str = HOST
     is_batch: bool = False
 

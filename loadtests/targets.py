@@ -1,4 +1,4 @@
-"""Targets of load tests: engines and gateways, with the processes that CPU time is counted of."""
+"""Targets of load tests: engines and gateways, and the processes whose CPU time is counted."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from loadtests.launch import HOST, MODEL, Unavailable
 from loadtests.locust_users.models import NothingToTest, Server
 
 ENGINE_TITLE = ":Engine"
-"""In Ray's title of an engine replica's process, `ray::ServeReplica:<application>:Engine`."""
+"""End of Ray's title of an engine replica's process, `ray::ServeReplica:<application>:Engine`."""
 PATH_TITLES = ("haproxy", "ServeReplica:gateway:Router")
 """Processes of a deployed gateway that carry requests."""
 Document = dict[str, Any]
@@ -36,21 +36,21 @@ MAX_CLIENTS = 256
 
 @dataclass(frozen=True, slots=True)
 class LoadTarget:
-    """A server on a port of this machine, and its processes by what they do."""
+    """A server on a port of this machine, and its processes by their role."""
 
     name: str
     port: int
     path_processes: Processes
     """Processes that carry requests, without the engine's."""
     other_processes: Processes = tuple
-    """The rest of a Ray cluster, busy whatever the load."""
+    """The rest of a Ray cluster, which is busy even without load."""
     engine_processes: Processes = tuple
     """Its own engine's processes, not counted as its CPU time."""
     version: str = ""
-    """Name and version of what is not this checkout."""
+    """Names and versions of software other than this checkout."""
     model: str = MODEL
     is_started_here: bool = True
-    """Whether it may be stopped: not if it was running before."""
+    """Whether it may be suspended and stopped: not if it was running before."""
 
 
 def engine_speed(token_ms: float) -> dict[str, object]:
@@ -85,7 +85,7 @@ def router(engine_port: int) -> Iterator[LoadTarget]:
 
 @contextmanager
 def gateway(url: str | None, token_ms: float = 0) -> Iterator[LoadTarget]:
-    """The gateway as it is deployed: HAProxy, Ray Serve, and an engine replica of its own.
+    """The deployed gateway: HAProxy, Ray Serve, and an engine replica of its own.
 
     The engine is the same simulator, inside a Ray Serve replica whose key only routers have. With
     `url` it is a running gateway, started by `make serve`.

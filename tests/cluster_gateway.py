@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Self
 
+import pytest
 import ray
 from ray import serve
 from ray.cluster_utils import Cluster
@@ -32,16 +33,18 @@ class ClusterGateway(GatewayProcess):
     def __enter__(self) -> Self:
         """Start the head node and deploy."""
         dashboard_port = free_port()
-        os.environ |= VARIABLES  # the cluster's processes have this one's environment
         self._cluster = Cluster()
-        self._cluster.add_node(
-            num_cpus=self.head_cpus,
-            num_gpus=0,
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
-            dashboard_port=dashboard_port,
-            object_store_memory=OBJECT_STORE_BYTES,
-        )
+        with pytest.MonkeyPatch.context() as patch:  # its processes inherit the environment
+            for name, value in VARIABLES.items():
+                patch.setenv(name, value)
+            self._cluster.add_node(
+                num_cpus=self.head_cpus,
+                num_gpus=0,
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                dashboard_port=dashboard_port,
+                object_store_memory=OBJECT_STORE_BYTES,
+            )
         self._dashboard = f"http://127.0.0.1:{dashboard_port}"
         ray.init(address=self._cluster.address, namespace="serve", log_to_driver=False)
         try:

@@ -21,11 +21,11 @@ from gateway.telemetry import AdapterState
 RETRY_S = 60.0
 """Time before an adapter that could not be loaded is tried again."""
 CLOSE_AFTER_S = 3.0
-"""How long a load waits for any adapter to become idle before one is closed to new requests."""
+"""Time that a load waits for an idle adapter before one is closed to new requests."""
 RESERVATION_S = 1.0
-"""How long an adapter that was prepared for a request is kept for it."""
+"""Time that an adapter is kept for the request that it was prepared for."""
 START_TIMEOUT_S = 60.0
-"""How long a start waits for its adapters; the others are loaded with the first request."""
+"""Time that a start waits for its adapters; the others are loaded with their first request."""
 SMOOTHING = 0.3
 """Weight of the last load in the mean duration of a load."""
 

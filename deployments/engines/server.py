@@ -32,7 +32,7 @@ class RunningEngine(Protocol):
 
     @property
     def tracker(self) -> EngineTracker:
-        """What routers learn about its requests, cache and adapters."""
+        """State of its requests, cache and adapters, for routers."""
 
     async def check(self) -> None:
         """Raise if the engine cannot serve, now or ever again."""

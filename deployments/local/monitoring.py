@@ -11,7 +11,7 @@ import yaml
 
 HOST = "127.0.0.1"
 SCRAPE_INTERVAL = "10s"
-"""As often as Ray's processes report to their agent."""
+"""Ray's processes report to their agent as often."""
 USUAL_DIRECTORIES = ("/usr/sbin", "/usr/local/bin", "/usr/share/grafana/bin", "/opt/homebrew/bin")
 DASHBOARD = Path(__file__).resolve().parents[2] / "configs" / "grafana" / "gateway.json"
 DATASOURCE = "prometheus"

@@ -1,4 +1,4 @@
-"""State of the Ray cluster as far as it decides where replicas go: nodes, and unmet demands.
+"""State of the Ray cluster that decides where replicas go: nodes, and unmet demands.
 
 All of this blocks: call it off the event loop, and only while an engine is starting.
 """
@@ -21,7 +21,7 @@ UNEXPLAINED_WAIT = "its engine waits for Ray to place it"
 
 
 def read_cluster() -> Cluster | None:
-    """State of the cluster at the moment; None if this version of Ray does not have it."""
+    """Current state of the cluster; None if this version of Ray does not report it."""
     # No public name in Ray 2.60 gives the free resources of a node; `ray status` reads these.
     try:
         from ray.autoscaler.v2.sdk import get_cluster_status
@@ -37,7 +37,7 @@ def read_cluster() -> Cluster | None:
 
 
 def cluster_of(status: "ClusterStatus") -> Cluster:
-    """Ray's own description of the cluster, as far as it decides where replicas go."""
+    """The parts of Ray's own cluster status that decide where replicas go."""
     return Cluster(
         nodes=[_node(node) for node in (*status.active_nodes, *status.idle_nodes)],
         pending_nodes=len(status.pending_nodes)

@@ -36,8 +36,8 @@ def with_direct_ingress(serve_app: App, gateway: GatewayApp) -> App:
         if replica is None:
             logger.warning("no direct ingress, Serve has added middleware: %s", CONSEQUENCE)
             return serve_app
-        if asked := _asked_for(replica):
-            logger.warning("no direct ingress because of %s: %s", asked, CONSEQUENCE)
+        if obstacle := _obstacle(replica):
+            logger.warning("no direct ingress because of %s: %s", obstacle, CONSEQUENCE)
             return serve_app
         return DirectIngress(serve_app, gateway, ServeReplica.of(replica))
     except GONE as error:
@@ -58,7 +58,7 @@ class ServeReplica:
         """The parts of a `ray.serve._private.replica.Replica`.
 
         Raises:
-            AttributeError, ImportError, TypeError: this version of Ray differs.
+            AttributeError, ImportError, TypeError, ValueError: this version of Ray differs.
         """
         from ray.serve._private.common import RequestMetadata, RequestProtocol
 
@@ -78,8 +78,10 @@ class ServeReplica:
         }
         record_request = metrics.record_request_metrics
         record_ingress = metrics.record_ingress_request_metrics
-        # A request must not be the first to find out that a parameter has gone.
+        # Checked here, because a request must not be the first to fail.
         inspect.signature(start).bind(metadata)
+        if not isinstance(start(metadata), AbstractAsyncContextManager):
+            raise TypeError("`Replica._start_request` does not return a context manager")
         inspect.signature(record_request).bind(
             route=route, latency_ms=1.0, is_error=False, exception_type=None
         )
@@ -88,8 +90,8 @@ class ServeReplica:
         )
         return cls(
             count_in_flight=lambda: start(metadata),
-            record_request=lambda **estimates: record_request(route=route, **estimates),
-            record_reply=lambda **estimates: record_ingress(**labels, **estimates),
+            record_request=lambda **values: record_request(route=route, **values),
+            record_reply=lambda **values: record_ingress(**labels, **values),
         )
 
 
@@ -149,12 +151,12 @@ def _replica_behind(serve_app: App) -> Any:  # noqa: ANN401 - Ray has no types
     return replica if isinstance(replica, Replica) else None
 
 
-def _asked_for(replica: Any) -> str:  # noqa: ANN401 - Ray has no types
-    """What Serve is configured to do that the direct way leaves out; empty if nothing."""
+def _obstacle(replica: Any) -> str:  # noqa: ANN401 - Ray has no types
+    """A feature that Serve is configured with and the direct way leaves out; empty if none."""
     from ray.serve._private.tracing_utils import is_tracing_enabled
 
     options, logging_config = replica._http_options, replica._deployment_config.logging_config
-    asked = {
+    obstacles = {
         "missing HTTP options": options is None,
         "`request_timeout_s`": options is not None and options.request_timeout_s is not None,
         "`max_queued_requests`": replica.max_queued_requests != -1,
@@ -165,4 +167,4 @@ def _asked_for(replica: Any) -> str:  # noqa: ANN401 - Ray has no types
             replica._user_callable_wrapper._run_user_code_in_separate_thread
         ),
     }
-    return next((name for name, is_asked in asked.items() if is_asked), "")
+    return next((name for name, is_there in obstacles.items() if is_there), "")

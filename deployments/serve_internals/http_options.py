@@ -1,4 +1,4 @@
-"""Host that Serve's HTTP servers listen on, for which Ray 2.60 has no public name in a replica."""
+"""Host that Serve's HTTP servers listen on; in a replica, Ray 2.60 has no public name for it."""
 
 import ipaddress
 
@@ -10,7 +10,7 @@ ANY_HOST = "0.0.0.0"  # noqa: S104 - Serve's own default
 def listens_on_loopback() -> bool:
     """Whether Serve's HTTP servers can be reached from this machine only.
 
-    False where that cannot be found out: operators' routes then need a token.
+    False if that is unknown: operators' routes then need a token.
     """
     try:
         from ray.serve.context import _get_global_client

@@ -32,7 +32,7 @@ class ReplicaFeed:
                 listener(replicas)
 
     def subscribe(self, app: str, listener: Listener) -> None:
-        """Call `listener` with what is known now, if anything, and with every change."""
+        """Call `listener` with the latest replicas, if any are known, and with every change."""
         with self._lock:
             self._listeners[app] = listener
             if app in self._latest:

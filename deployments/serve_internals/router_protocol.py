@@ -1,10 +1,9 @@
-"""HTTP protocol of a router's replica: uvicorn's, as Serve starts it, but for two things.
+"""HTTP protocol of a router's replica: uvicorn's, as Serve starts it, with two changes.
 
-Inference requests take the direct way to the gateway (`direct_ingress`).
-
-And uvicorn writes the head of a response by itself, which uvloop (from 0.22 on) sends at once. A
-stream that begins with its first event would cost two packets instead of one, and its readers,
-HAProxy first of all, would be woken twice.
+1. Inference requests take the direct way to the gateway (`direct_ingress`).
+2. The head of a response is sent together with the first bytes of its body. uvicorn writes it by
+   itself, which uvloop (from 0.22 on) sends at once: each stream would start with two packets
+   instead of one, and wake its readers, HAProxy first of all, twice.
 """
 
 import asyncio
@@ -60,7 +59,7 @@ def _router_protocol(gateway: GatewayApp) -> Any:  # noqa: ANN401 - uvicorn take
         def connection_made(  # type: ignore[override] # as uvicorn has it
             self, transport: asyncio.Transport
         ) -> None:
-            """Take the transport from asyncio."""
+            """Wrap the transport (called by asyncio)."""
             loop = getattr(self, "loop", None) or asyncio.get_running_loop()
             coalescing = HeadCoalescingTransport(transport, loop)
             super().connection_made(cast("asyncio.Transport", coalescing))
@@ -69,7 +68,7 @@ def _router_protocol(gateway: GatewayApp) -> Any:  # noqa: ANN401 - uvicorn take
 
 
 class HeadCoalescingTransport:
-    """A transport that holds a head back until more is written, or its turn of the loop ends."""
+    """Transport that holds back a response's head until more is written or the loop's turn ends."""
 
     __slots__ = ("_head", "_loop", "_transport")
 
@@ -79,11 +78,11 @@ class HeadCoalescingTransport:
         self._head = b""
 
     def __getattr__(self, name: str) -> object:
-        """Everything else is the transport's own."""
+        """Any other attribute of the transport."""
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Write, or hold back."""
+        """Write the bytes, or hold them back if they are a head."""
         if self._head:
             self._transport.writelines((self._head, data))
             self._head = b""

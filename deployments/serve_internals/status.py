@@ -66,7 +66,7 @@ def overviews(applications: Mapping[str, Any]) -> dict[str, ApplicationStatusOve
 
 
 def start_failure(message: str) -> str:
-    """The error that the last replica failed to start with, without traceback; empty if none did.
+    """Error of the last replica that failed to start, without traceback; empty if none failed.
 
     `message` is Serve's for a deployment: it ends with the traceback that the replica raised.
     """

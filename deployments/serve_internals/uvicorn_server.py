@@ -19,7 +19,7 @@ from deployments.serve_internals.fallback import GONE, warn_once
 RESET_CONNECTION = "gateway.reset_connection"
 """The ASGI extension that resets a request's connection: call `now`."""
 GRACE_S = 1
-"""How long connections that are open when the server stops have left: a drain came before."""
+"""Time that open connections have left when the server stops; a drain came before."""
 
 logger = logging.getLogger(__name__)
 
@@ -75,12 +75,10 @@ class EmbeddedServer(uvicorn.Server):
         for server in getattr(self, "servers", ()):  # set once it listens
             server.close()
         try:
-            connections = list(self.server_state.connections)
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
         except GONE as error:
             warn_once("uvicorn's list of connections", "they end when they are idle", repr(error))
-            return
-        for connection in connections:
-            connection.transport.abort()
 
     def _tasks(self) -> list[Awaitable[None]]:
         try:

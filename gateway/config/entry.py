@@ -41,7 +41,7 @@ class BaseEntry(ServingOptions):
     model_config = ConfigDict(extra="forbid")
 
     name: ModelName
-    """What clients send as `model`."""
+    """Name that clients send as `model`."""
     autoscaling: Autoscaling = Autoscaling()
     """The range of replicas, and how readily their number changes; excludes `replicas`."""
     replicas: int | None = Field(default=None, ge=1)

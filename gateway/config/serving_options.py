@@ -15,7 +15,7 @@ def _printable_without_spaces(name: str) -> str:
 
 
 ModelName = Annotated[str, Field(max_length=256), AfterValidator(_printable_without_spaces)]
-"""What clients send as `model`."""
+"""Name that clients send as `model`."""
 
 
 class RoutingOptions(Strict):
@@ -41,7 +41,7 @@ class Adapter(Strict):
     """A LoRA adapter: a model of its own for clients, run by the base model's engines."""
 
     name: ModelName
-    """What clients send as `model`."""
+    """Name that clients send as `model`."""
     source: str = Field(min_length=1)
     """Name on the model hub, or path."""
 

@@ -37,7 +37,7 @@ WHOLE_ANSWER_FIELDS = frozenset(
         "vllm_xargs",
     }
 )
-"""RawObject that tie an answer's end to its beginning, which an engine would take for prompt."""
+"""Fields that tie an answer's end to its beginning, which an engine would take for prompt."""
 _UNUSED = frozenset({b"", b"null", b"false", b"0", b"0.0", b'""', b"[]", b"{}"})
 """Values that mean that a field is not used."""
 

@@ -22,7 +22,7 @@ from gateway.routing.fleet import Replica
 from gateway.routing.target import Target
 from gateway.serving.failure_reporter import FailureReporter
 from gateway.serving.response_writer import ResponseWriter
-from gateway.serving.retry_policy import AttemptProgress, Failure, NextStep
+from gateway.serving.retry_policy import NO_PROGRESS, Failure, NextStep
 from gateway.serving.router_context import RouterContext
 from gateway.serving.timing import CONNECT, ENGINE, QUEUE, ROUTE
 from gateway.telemetry import DISPATCH, Dispatch
@@ -73,7 +73,7 @@ class Attempts:
         self._timing = writer.client_response.timing
         self._replica: Replica | None = None
         self._tried: set[str] = set()
-        self._progress = AttemptProgress()
+        self._progress = NO_PROGRESS
 
     async def run(self) -> None:
         """Have the request answered.
@@ -200,7 +200,7 @@ class Attempts:
             raise error
         if step is NextStep.RETRY and not failure.is_free:
             self._budget.spend()
-        self._progress.record_step(step)
+        self._progress = self._progress.after_step(step)
         action = Action.RESUMED if step is NextStep.RESUME else Action.RETRIED
         self._failures.expect_recovery(self._replica, error, action)
         if failure.is_free:
@@ -208,17 +208,17 @@ class Attempts:
                 await self._wait_for_successor()
 
     def _next_step(self, failure: Failure) -> NextStep:
-        writer, progress = self._writer, self._progress
-        if writer.parts > progress.parts:
+        writer = self._writer
+        if writer.parts > self._progress.parts:
             self._queued_s = self._starting_s = 0.0  # its waits have brought the client something
-        progress.record_failure(
+        self._progress = self._progress.after_failure(
             failure,
             writer.parts,
             is_committed=writer.is_committed,
             is_resumable=writer.stream_log is not None,
         )
         policy = self._context.retry_policy
-        return policy.next(failure, progress, has_budget=self._budget.is_left)
+        return policy.next(failure, self._progress, has_budget=self._budget.is_left)
 
     @property
     def _can_try_elsewhere(self) -> bool:

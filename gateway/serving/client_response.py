@@ -21,7 +21,7 @@ class ClientResponse:
     def __init__(self, send: Send, headers: Headers, timing: Timing | None = None) -> None:
         self._send = send
         self._headers = headers
-        self._annotations: dict[bytes, bytes] = {}
+        self._annotations: Headers = []
         self.timing = timing or Timing(time.perf_counter)
         self.status = 0
         """Status that was sent to the client; 0 until then."""
@@ -33,15 +33,18 @@ class ClientResponse:
     @property
     def headers(self) -> Headers:
         """Headers of the gateway's own, as they are now."""
-        return [*self._headers, *self._annotations.items()]
+        return [*self._headers, *self._annotations]
 
     def annotate(self, headers: Headers) -> None:
         """Add headers that say how the request is answered, or replace those of the same names."""
-        self._annotations.update(headers)
+        if self._annotations:
+            names = {name for name, _ in headers}
+            headers = [*(h for h in self._annotations if h[0] not in names), *headers]
+        self._annotations = headers
 
     def clear_annotations(self) -> None:
         """Drop the headers that were added."""
-        self._annotations.clear()
+        self._annotations = []
 
     def observe(self, observer: Callable[[Message], None]) -> None:
         """Call `observer` with all that is sent from now on."""
@@ -57,7 +60,7 @@ class ClientResponse:
         """Send status and headers."""
         self.has_begun = True
         self.status = status
-        headers = [*headers, *self._headers, *self._annotations.items(), self.timing.header()]
+        headers = [*headers, *self._headers, *self._annotations, self.timing.header()]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     def send_part(self, body: bytes) -> Awaitable[None]:

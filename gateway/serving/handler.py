@@ -16,7 +16,7 @@ from gateway.serving.client_response import ClientResponse
 from gateway.serving.disconnect import UntilDisconnect
 from gateway.serving.fallback import FallbackChain
 from gateway.serving.live_config import LiveConfig
-from gateway.serving.request_metrics import ClientLabels, RequestMetrics
+from gateway.serving.request_metrics import RequestMetrics, client_labels
 from gateway.serving.router_context import RouterContext
 from gateway.serving.shadow import ShadowTraffic
 from gateway.serving.target_resolver import TargetResolver
@@ -57,7 +57,7 @@ class InferenceHandler:
             return
         fields = dict(scope["headers"])
         tenant = tenant_of(fields, scope, is_forwarded=self._context.is_forwarded)
-        client = ClientLabels.of(tenant, is_batch=asks_for_batch(fields))
+        client = client_labels(tenant, is_batch=asks_for_batch(fields))
         record = self._request_metrics.open(
             scope["path"], scope["headers"], response, request_id, client
         )

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 from gateway.asgi import Headers
 from gateway.errors import DeadlineExceeded, GatewayError, Overloaded
@@ -44,16 +44,9 @@ NOT_RECORDED = "metrics of a request could not be recorded"  # which must not co
 logger = logging.getLogger(__name__)
 
 
-class ClientLabels(NamedTuple):
-    """Labels that describe the client of a request."""
-
-    tenant_class: str
-    priority: str
-
-    @classmethod
-    def of(cls, tenant: Tenant, *, is_batch: bool) -> "ClientLabels":
-        """Labels of a tenant's request."""
-        return cls("key" if tenant.key else "address", "batch" if is_batch else "interactive")
+def client_labels(tenant: Tenant, *, is_batch: bool) -> tuple[str, str]:
+    """The labels `tenant_class` and `priority` of a request."""
+    return "key" if tenant.key else "address", "batch" if is_batch else "interactive"
 
 
 class RequestMetrics:
@@ -69,9 +62,12 @@ class RequestMetrics:
         headers: Headers,
         response: ClientResponse,
         request_id: bytes,
-        client: "ClientLabels",
+        client: tuple[str, str],
     ) -> "RequestRecord":
-        """The record of a request; entered as a context, it ends with the request."""
+        """The record of a request; entered as a context, it ends with the request.
+
+        `client`: its `client_labels`.
+        """
         trace: Trace | None = None
         if self.tracer is not None:
             try:

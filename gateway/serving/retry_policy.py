@@ -7,7 +7,7 @@ A request may itself be what makes replicas fail. So each has few attempts that 
 nothing new, and one under which two replicas have died gets no third.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from gateway.errors import Reason
@@ -41,9 +41,9 @@ class Failure:
         return self.has_died or self.reason in FREE
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class AttemptProgress:
-    """Attempts at one request so far, and what its client has been sent."""
+    """Attempts at one request so far, and what its client has been sent; a value."""
 
     parts: int = 0
     """Parts of a stream that the client had been sent when the last attempt failed."""
@@ -58,19 +58,28 @@ class AttemptProgress:
     resumes: int = 0
     """How often the stream has been resumed."""
 
-    def record_failure(
+    def after_failure(
         self, failure: Failure, parts: int, *, is_committed: bool, is_resumable: bool
-    ) -> None:
-        """Record a failed attempt; `parts`: all that the client has been sent so far."""
-        if parts > self.parts:
-            self.parts, self.retries, self.deaths = parts, 0, 0
-        self.deaths += failure.has_died
-        self.is_committed, self.is_resumable = is_committed, is_resumable
+    ) -> "AttemptProgress":
+        """Return the progress after a failure; `parts`: parts that the client has been sent."""
+        is_new = parts > self.parts
+        return AttemptProgress(
+            parts=max(parts, self.parts),
+            is_committed=is_committed,
+            is_resumable=is_resumable,
+            retries=0 if is_new else self.retries,
+            deaths=(0 if is_new else self.deaths) + failure.has_died,
+            resumes=self.resumes,
+        )
 
-    def record_step(self, step: NextStep) -> None:
-        """Record the step that follows a failure."""
-        self.retries += 1
-        self.resumes += step is NextStep.RESUME
+    def after_step(self, step: NextStep) -> "AttemptProgress":
+        """Return the progress once the step has been taken."""
+        resumes = self.resumes + (step is NextStep.RESUME)
+        return replace(self, retries=self.retries + 1, resumes=resumes)
+
+
+NO_PROGRESS = AttemptProgress()
+"""Before the first attempt."""
 
 
 @dataclass(frozen=True, slots=True)

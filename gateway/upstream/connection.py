@@ -27,7 +27,7 @@ class StaleConnection(Exception):
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """UpstreamConnection to an engine that carries one request at a time.
+    """Connection to an engine that carries one request at a time.
 
     `on_released` is called when a response is complete and another request may be sent, `on_lost`
     when the connection is closed.

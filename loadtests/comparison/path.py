@@ -1,4 +1,4 @@
-"""Comparison of the data path: what gateways cost in front of an engine that may answer at once.
+"""Comparison of the data path: the cost of gateways in front of a fast simulated engine.
 
 All contenders are measured in turn, round after round, so that whatever else happens on the machine
 happens to all; the others are suspended meanwhile. loadtests/README.md explains the figures.
@@ -28,7 +28,7 @@ from loadtests.comparison.shared import (
     write_atomically,
     write_json,
 )
-from loadtests.comparison.suspend import resumed, suspended
+from loadtests.comparison.suspend import resumed, start_suspended
 from loadtests.cpu_time import CpuTime, Processes
 from loadtests.launch import HOST, MODEL, Unavailable, exit_on_signals
 from loadtests.loadgen.worker import SaturationJob, SaturationResult, WorkerFailed, saturate
@@ -39,24 +39,29 @@ from loadtests.targets import LoadTarget
 
 WARM_UP = PathLoad(seconds=1)
 UNLIMITED = 1_000_000
-"""Requests: more than any target answers in the time."""
+"""More requests than any target answers in the time."""
 SINGLE_REQUESTS = 400
-"""Requests of the one client whose times to first token are taken, as far as there is time."""
+"""Most requests of the single client, whose TTFTs are measured."""
 
 Start = Callable[[], AbstractContextManager[LoadTarget]]
 
 
 def main(  # noqa: PLR0913 - each is an option of the command
     *,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each target is measured.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Measurements of each target.")] = 5,
     minutes: Minutes = 9.5,
     clients: Annotated[int, typer.Option(min=1, max=targets.MAX_CLIENTS)] = 16,
-    seconds: Annotated[float, typer.Option(min=0.5, max=60, help="Of load, per round.")] = 2,
+    seconds: Annotated[
+        float, typer.Option(min=0.5, max=60, help="Seconds of load in each round.")
+    ] = 2,
     token_ms: Annotated[
-        float, typer.Option(min=0, max=400, help="Of an engine; 0: it answers at once.")
+        float,
+        typer.Option(
+            min=0, max=400, help="Time of the engines for a token; 0: they answer at once."
+        ),
     ] = 0,
     only: Annotated[str, typer.Option(help="Contenders by name, with commas; else all.")] = "",
-    gateway_url: Annotated[str | None, typer.Option(help="A running one, on loopback.")] = None,
+    gateway_url: Annotated[str | None, typer.Option(help="A running gateway on loopback.")] = None,
     json_file: JsonFile = None,
     plot: Plot = None,
 ) -> None:
@@ -85,7 +90,7 @@ def main(  # noqa: PLR0913 - each is an option of the command
         versions={target.name: target.version for target in started if target.version},
         samples=samples,
         missing=missing | dropped,
-        bars=[] if token_ms else goals(samples),  # they are of an engine that costs no time
+        bars=[] if token_ms else goals(samples),  # which are for an instant engine
     )
     report.print(Console(width=TABLE_WIDTH))
     if json_file:
@@ -111,18 +116,13 @@ def contenders(engine_port: int, gateway_url: str | None, token_ms: float) -> di
 def start(
     stack: ExitStack, wanted: Mapping[str, Start], progress: Console
 ) -> tuple[list[LoadTarget], dict[str, str]]:
-    """Contenders that start here, suspended, and why the others do not."""
+    """Contenders that start here, suspended, and the reasons why the others do not."""
     started: list[LoadTarget] = []
     missing: dict[str, str] = {}
     for name, contender in wanted.items():
         progress.print(f"starting {name}", style="dim")
-        try:
-            target = stack.enter_context(contender())
-        except Unavailable as error:
-            missing[name] = str(error)
-            continue
-        stack.enter_context(suspended(target))
-        started.append(target)
+        if target := start_suspended(stack, name, contender, missing):
+            started.append(target)
     return started, missing
 
 

@@ -49,22 +49,22 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     cpu_s_per_1000: float
     """CPU seconds of the processes that carry requests, per 1,000 requests."""
     engine_cpu_s_per_1000: float
-    """The same of the engine, which is not counted as the target's."""
+    """CPU seconds of the engine, which do not count as the target's."""
     client_cpu_s_per_1000: float
-    """The same of the load generator, which shares the machine."""
+    """CPU seconds of the load generator, which shares the machine."""
     beside_cpus: float
     """CPUs kept busy by the target's other processes meanwhile."""
     ttft_p50_ms: float
-    """With one client and answers of one token, like p99."""
+    """Measured with one client and answers of one token, like p99."""
     ttft_p99_ms: float
 
     def __str__(self) -> str:
-        """The most important ones."""
+        """The most important figures."""
         return f"{self.requests_per_s:,.0f} requests/s, {self.cpu_s_per_1000:.2f} CPU s per 1,000"
 
 
 Samples = dict[str, list[Sample]]
-"""By target, one a round."""
+"""Samples by target, one per round."""
 
 
 class Goal(msgspec.Struct, frozen=True):
@@ -89,7 +89,7 @@ def throughput_ratio(ours: Sequence[Sample], theirs: Sequence[Sample]) -> Spread
 
 
 def goals(samples: Samples) -> list[Goal]:
-    """The deployed gateway's goals, as far as there is something to compare it with."""
+    """The deployed gateway's goals for which there is a contender to compare it with."""
     ours = samples.get(OURS)
     if ours is None:
         return []
@@ -139,7 +139,7 @@ class PathReport(msgspec.Struct, frozen=True, kw_only=True):
     bars: list[Goal]
 
     def print(self, console: Console) -> None:
-        """Print all figures, the goals, and who is missing."""
+        """Print all figures, the goals, and the missing contenders."""
         console.print(self._figures())
         if self.bars:
             console.print(self._goals())

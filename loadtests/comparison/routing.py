@@ -35,7 +35,7 @@ from loadtests.launch import exit_on_signals
 TABLE_WIDTH = 190
 """Columns, also where the terminal has fewer."""
 LEAD_SHARE = 1 / 3
-"""Part of a slice that is not scored, of the part that is."""
+"""Length of a slice's unscored lead, as a share of its scored part."""
 
 RunSlice = Callable[[Contender, Sequence[TraceRequest], str, float], RoutingRun]
 """`routing_run.run_slice`."""
@@ -44,13 +44,15 @@ RunSlice = Callable[[Contender, Sequence[TraceRequest], str, float], RoutingRun]
 def main(  # noqa: PLR0913 - each is an option of the command
     *,
     workloads: Annotated[
-        str, typer.Option(help=f"Generated ones, with commas: {', '.join(GENERATORS)}.")
+        str, typer.Option(help=f"Generated workloads, with commas: {', '.join(GENERATORS)}.")
     ] = "tenants,agents,hot,none",
     trace: Annotated[
         Path | None, typer.Option(help="A file in Mooncake's format, to be sent as well.")
     ] = None,
-    trace_speed: Annotated[float, typer.Option(min=0.1, help="How many times as fast.")] = 2.0,
-    contenders: Annotated[str, typer.Option(help="By name, with commas.")] = ",".join(
+    trace_speed: Annotated[
+        float, typer.Option(min=0.1, help="Speed of the trace: 2 is twice as fast.")
+    ] = 2.0,
+    contenders: Annotated[str, typer.Option(help="Contenders by name, with commas.")] = ",".join(
         (*POLICIES, *PEERS)
     ),
     rounds: Annotated[int, typer.Option(min=1, max=20)] = 5,
@@ -95,7 +97,7 @@ def main(  # noqa: PLR0913 - each is an option of the command
 
 
 def _write(report: RoutingReport, json_file: Path | None, plot: Path | None) -> None:
-    """Write what there is so far: the command may be ended before it is over."""
+    """Write the results so far: the command may be ended early."""
     if json_file:
         write_json(json_file, report)
     if plot and report.turns:

@@ -16,7 +16,7 @@ from loadtests.targets import LoadTarget, local_gateway, serve_config
 
 ENGINES = 8
 KV_BLOCKS = 1000
-"""Of the workload's, in each engine."""
+"""KV cache of each engine, in the workload's blocks."""
 SIMULATION: Mapping[str, float] = {
     "step_s": 0.012 * TOKEN_SCALE,
     "step_s_per_prefill_token": 0.0001 * TOKEN_SCALE,
@@ -32,10 +32,10 @@ SIMULATION: Mapping[str, float] = {
 The number of tokens in a step is not scaled: steps of a few tokens would be mostly overhead.
 """
 REQUEST_TIMEOUT_S = 15.0
-"""By the clock, and also `queue.max_wait_s`: no other router rejects requests before."""
+"""Seconds of the clock; `queue.max_wait_s` is as long, as no other router rejects requests."""
 
 POLICIES = ("marginal", "least-pending", "round-robin", "prefix-affinity")
-"""Of this gateway, each with a model of its own."""
+"""Policies of this gateway, each with a model of its own."""
 PEERS: Mapping[str, Callable[[str, Sequence[int]], AbstractContextManager[LoadTarget]]] = {
     "vllm-router": vllm_router,
     "smg": smg,
@@ -81,7 +81,7 @@ class Contenders:
             self.running.append(Contender(name, target.port, MODEL, version))
 
     def _started(self, names: Sequence[str], starting: AbstractContextManager[T]) -> T | None:
-        """Something that some contenders need; None if it does not start."""
+        """Start something that some contenders need; None if it does not start."""
         try:
             return self._stack.enter_context(starting)
         except Unavailable as error:

@@ -51,7 +51,7 @@ PANELS: Sequence[Panel] = [
 """Title, figure, format, and whether more of it is better."""
 
 Runs = dict[str, list[RoutingRun]]
-"""Runs on one workload by contender, one a round."""
+"""Runs on one workload by contender, one per round."""
 
 
 class RoutingReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,11 +59,11 @@ class RoutingReport(msgspec.Struct, frozen=True, kw_only=True):
 
     machine: Machine
     seconds: float
-    """Scored in each run, by the clock."""
+    """Seconds of the clock that are scored in each run."""
     versions: dict[str, str]
     missing: dict[str, str]
     turns: dict[str, Runs]
-    """By workload."""
+    """Runs by workload."""
 
     @property
     def doubts(self) -> dict[str, str]:
@@ -95,7 +95,7 @@ class RoutingReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def scores(runs: Runs) -> dict[str, list[Score]]:
-    """Scores by contender, one a round."""
+    """Scores by contender, one per round."""
     return {name: [run.score for run in rounds] for name, rounds in runs.items()}
 
 

@@ -32,7 +32,7 @@ class RoutingRun(msgspec.Struct, frozen=True, kw_only=True):
     """99th percentile of how late the load generator sent."""
     client_cpus: float
     busy_share: float
-    """Of all the machine's CPUs, whatever kept them busy while requests were sent."""
+    """Share of the machine's CPUs that were busy, for whatever reason, while requests were sent."""
     doubt: str
     """Why not to trust it; empty if there is no reason."""
     flaws: list[str]

@@ -20,7 +20,7 @@ from loadtests.launch import Unavailable
 from loadtests.loadgen.summary import Spread
 
 TABLE_WIDTH = 170
-"""Columns, also where the terminal has fewer."""
+"""Columns, even if the terminal has fewer."""
 T = TypeVar("T")
 C = TypeVar("C")
 R = TypeVar("R")
@@ -28,7 +28,7 @@ R = TypeVar("R")
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Where to write all figures.")]
 Plot = Annotated[Path | None, typer.Option(help="Where to draw them (.png, .svg).")]
 Minutes = Annotated[
-    float, typer.Option(min=1, max=60, help="No round begins that would end later.")
+    float, typer.Option(min=1, max=60, help="Time limit: no round starts that would end later.")
 ]
 
 
@@ -59,7 +59,7 @@ class Rounds(Generic[C, R]):
         self._progress = progress
         self._tries = tries
         self.results: dict[str, list[R]] = {name: [] for name in contenders}
-        """By contender, also of those that were dropped; one a round."""
+        """Results by contender, dropped ones included; one per round."""
         self.dropped: dict[str, str] = {}
         """Contenders that were dropped, and why."""
 
@@ -72,9 +72,9 @@ class Rounds(Generic[C, R]):
     ) -> dict[str, list[R]]:
         """Warm up, then play as many rounds as there is time for until `end_s`, at least one.
 
-        `measure` is given the number of the round, from 1 on, and 0 to warm up. The rounds end if
-        a required contender is dropped. The result has the whole rounds of those that are left, and
-        of the required.
+        `measure` gets the number of the round, from 1 on, and 0 to warm up. The rounds end if a
+        required contender is dropped. The result has the whole rounds of the remaining contenders
+        and of the required ones.
         """
         number = 0
 
@@ -99,7 +99,7 @@ class Rounds(Generic[C, R]):
         return {name: self.results[name][:complete] for name in kept}
 
     def play(self, number: int, title: str, measure: Callable[[C, str], R]) -> None:
-        """Play a round; `measure` is given the contender and a title, and raises `Unavailable`."""
+        """Play a round; `measure` gets the contender and a title, and raises `Unavailable`."""
         names = [name for name in self._contenders if name not in self.dropped]
         for name in rotated(names, number):
             self._play_one(name, f"{title}, {name}", measure)

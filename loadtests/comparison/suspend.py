@@ -1,9 +1,9 @@
-"""Contenders that are not being measured are suspended (SIGSTOP).
+"""Suspends contenders that are not being measured (SIGSTOP).
 
 A Ray cluster keeps a tenth of a core busy even without requests. With all contenders but one
-suspended, each is measured with its own background work and nobody else's. They do not notice the
-pause: what they wait for is suspended with them, and timers that became due meanwhile fire once,
-before anything is measured. Targets that were running before are never suspended.
+suspended, each is measured with its own background work only. Contenders do not notice the pause:
+everything that they wait for is suspended with them, and timers that became due meanwhile fire
+once, before the measurement. Targets that were running before are never suspended.
 
 A suspended process cannot notice that the command that suspended it was killed. So a `Watchdog` in
 a session of its own then resumes and ends it; `python -m loadtests.comparison.suspend` is its
@@ -14,8 +14,8 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import msgspec
 import psutil
@@ -25,7 +25,7 @@ from loadtests.launch import PROJECT_ROOT, STOP_TIMEOUT_S, Unavailable, await_an
 from loadtests.targets import LoadTarget
 
 SETTLE_S = 1.0
-"""For timers that have become due meanwhile."""
+"""Time for timers that became due during the pause."""
 RESUME_TIMEOUT_S = 30.0
 
 
@@ -42,12 +42,28 @@ def suspended(target: LoadTarget) -> Iterator[None]:
     watchdog = Watchdog()
     try:
         watchdog.watch(processes_of(target))
-        _suspend(target)  # within: a signal may end this process in the middle of it
+        _suspend(target)  # in here: a signal may end this process halfway
         yield
     finally:
         _resume(target)
-        _settle()  # a signal to end would go to whichever thread runs first, not to the main one
+        _settle()  # SIGTERM would go to whichever thread runs first, not to the main one
         watchdog.dismiss()
+
+
+def start_suspended(
+    stack: ExitStack,
+    name: str,
+    contender: Callable[[], AbstractContextManager[LoadTarget]],
+    missing: dict[str, str],
+) -> LoadTarget | None:
+    """Start a contender and suspend it; None, and a reason in `missing`, if it does not start."""
+    try:
+        target = stack.enter_context(contender())
+    except Unavailable as error:
+        missing[name] = str(error)
+        return None
+    stack.enter_context(suspended(target))
+    return target
 
 
 @contextmanager
@@ -55,7 +71,7 @@ def resumed(target: LoadTarget) -> Iterator[None]:
     """Let a suspended target run, once it answers.
 
     Raises:
-        Unavailable: it does not answer any more.
+        Unavailable: it no longer answers.
     """
     _resume(target)
     try:
@@ -107,7 +123,7 @@ class Watchdog:
             [sys.executable, "-m", "loadtests.comparison.suspend"],
             cwd=PROJECT_ROOT,
             stdin=subprocess.PIPE,
-            start_new_session=True,  # a signal to end may go to all of the command's session
+            start_new_session=True,  # a signal may end all of the command's session
         )
 
     def watch(self, watched: Iterable[psutil.Process]) -> None:
@@ -126,7 +142,7 @@ class Watchdog:
     def _send(self, watched: list[_WatchedProcess]) -> None:
         if self._process.stdin is None:
             return
-        with contextlib.suppress(BrokenPipeError):  # somebody has ended it
+        with contextlib.suppress(BrokenPipeError):  # it was ended from outside
             self._process.stdin.write(msgspec.json.encode(watched) + b"\n")
             self._process.stdin.flush()
 

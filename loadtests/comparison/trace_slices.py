@@ -20,7 +20,7 @@ from loadtests.workloads.texts import BYTES_PER_TOKEN
 TIME_SCALE = 8
 TOKEN_SCALE = 16
 SKIPPED_S = 20.0
-"""By the clock, of the beginning: until agents' sessions have become as many as later on."""
+"""Seconds of the clock that are skipped: at first there are fewer sessions of agents."""
 TRACE = "trace"
 
 
@@ -89,7 +89,7 @@ def scaled(request: TraceRequest) -> TraceRequest:
 
 
 def salted(requests: Iterable[TraceRequest], salt: int) -> list[TraceRequest]:
-    """The same requests with other content, which no cache can hold."""
+    """These requests with other content, which is in no cache."""
     return [
         replace(
             request,

@@ -7,8 +7,9 @@ ways to route, in turn within a round, while the other one of the pair is suspen
 import asyncio
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
@@ -24,7 +25,7 @@ from loadtests.comparison.shared import (
     Rounds,
     write_json,
 )
-from loadtests.comparison.suspend import resumed, suspended
+from loadtests.comparison.suspend import resumed, start_suspended
 from loadtests.comparison.vllm_conversations import (
     ANSWER_TOKENS,
     RoundResult,
@@ -32,13 +33,13 @@ from loadtests.comparison.vllm_conversations import (
     run_conversations,
 )
 from loadtests.comparison.vllm_report import OURS, VllmReport
-from loadtests.launch import Unavailable, exit_on_signals
+from loadtests.launch import exit_on_signals
 from loadtests.peers.ray_llm import THROUGHPUT_SWITCHES, Variant, ray_llm
 from loadtests.targets import LoadTarget
 
 MODEL = "demo"
 ENGINE_ARGS: dict[str, Any] = {"enforce_eager": True, "max_num_seqs": 16}
-"""As in configs/dev.yaml, for all."""
+"""Arguments of all engines, as in configs/dev.yaml."""
 VARIABLES = {
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # as the gateway sets it: else all bind the same core
@@ -48,12 +49,16 @@ PREFIX_ROUTER = "ray.serve.llm.request_router.PrefixCacheAffinityRouter"
 
 def main(  # noqa: PLR0913 - each is an option of the command
     *,
-    rounds: Annotated[int, typer.Option(min=1, help="Of each pair.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each pair.")] = 5,
     minutes: Minutes = 11,
     guests: Annotated[int, typer.Option(min=1, max=64, help="Conversations at a time.")] = 8,
     count: Annotated[int, typer.Option(min=1, help="Conversations in each round.")] = 24,
-    questions: Annotated[int, typer.Option(min=1, max=20, help="Of each conversation.")] = 4,
-    replicas: Annotated[int, typer.Option(min=1, help="Of each contender; up to 3 GB each.")] = 2,
+    questions: Annotated[
+        int, typer.Option(min=1, max=20, help="Questions in each conversation.")
+    ] = 4,
+    replicas: Annotated[
+        int, typer.Option(min=1, help="Replicas of each contender; up to 3 GB each.")
+    ] = 2,
     json_file: JsonFile = None,
 ) -> None:
     """Compare with Ray Serve LLM, with real vLLM engines on the CPU."""
@@ -66,14 +71,16 @@ def main(  # noqa: PLR0913 - each is an option of the command
     missing: dict[str, str] = {}
     with ExitStack() as stack:
         progress.print("starting all contenders, one after the other", style="dim")
-        ours = started(stack, OURS, targets.deployed(gateway_entry(replicas)), missing)
+        ours = start_suspended(
+            stack, OURS, partial(targets.deployed, gateway_entry(replicas)), missing
+        )
         peers = ray_variants(replicas)
         for number, theirs in enumerate(peers):
             if ours is None or OURS in missing:
-                break  # there is nobody to compare with
+                break  # there is nothing to compare with
             end_s = start_s + 60 * minutes * (number + 1) / len(peers)
             with ExitStack() as block:
-                target = started(block, theirs.name, ray_llm(theirs), missing)
+                target = start_suspended(block, theirs.name, partial(ray_llm, theirs), missing)
                 if target is None:
                     continue
                 versions |= {each.name: each.version for each in (ours, target)}
@@ -128,22 +135,6 @@ def ray_variants(replicas: int) -> list[Variant]:
     ]
 
 
-def started(
-    stack: ExitStack,
-    name: str,
-    contender: AbstractContextManager[LoadTarget],
-    missing: dict[str, str],
-) -> LoadTarget | None:
-    """A contender, suspended; None, and a reason in `missing`, if it does not start."""
-    try:
-        target = stack.enter_context(contender)
-    except Unavailable as error:
-        missing[name] = str(error)
-        return None
-    stack.enter_context(suspended(target))
-    return target
-
-
 @dataclass(frozen=True, slots=True)
 class ConversationRounds:
     """Parameters of the conversations of each round."""
@@ -160,18 +151,18 @@ class ConversationRounds:
         block: int,
         progress: Console,
     ) -> tuple[dict[str, list[RoundResult]], dict[str, str]]:
-        """Results of as many rounds as there is time for, and who failed, which ends them.
+        """Results of as many rounds as there is time for, and the contenders that failed.
 
-        A round counts only if both have played it.
+        A failure ends the rounds. A round counts only if both have played it.
         """
         played: Rounds[LoadTarget, RoundResult] = Rounds(pair, progress)
         first_seed = 1000 * (block + 1)
 
         def measure(target: LoadTarget, number: int) -> RoundResult:
-            held = conversations(self.count, self.questions, first_seed + number)
+            scripts = conversations(self.count, self.questions, first_seed + number)
             with resumed(target):
                 return asyncio.run(
-                    run_conversations(target.port, target.model, held, self.concurrency)
+                    run_conversations(target.port, target.model, scripts, self.concurrency)
                 )
 
         return played.run(measure, rounds, end_s, required=pair), played.dropped

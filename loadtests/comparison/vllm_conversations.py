@@ -23,7 +23,7 @@ NOT_SENT = "not asked: the answer before it had failed"
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A system prompt, and questions that are sent one after the other's answer."""
+    """A system prompt and questions, each sent after the answer to the one before."""
 
     system: str
     questions: tuple[str, ...]
@@ -52,7 +52,7 @@ def _system(topic: str, seed: int, rng: random.Random) -> str:
         f" the {rng.choice(ASPECTS)} first."
         for number in range(RULES)
     )
-    # What differs comes first, so that no cache holds anything of an earlier round.
+    # The difference comes first, so that no cache holds any part of it from an earlier round.
     return f"House {seed} guides guests through {topic}. {' '.join(rules)}"
 
 
@@ -92,10 +92,10 @@ class RoundResult(msgspec.Struct, frozen=True):
 
 
 async def run_conversations(
-    port: int, model: str, held: Sequence[Conversation], concurrency: int
+    port: int, model: str, scripts: Sequence[Conversation], concurrency: int
 ) -> RoundResult:
     """Run all conversations, `concurrency` at a time."""
-    waiting = iter(held)
+    waiting = iter(scripts)
     requests: list[MeasuredRequest] = []
     start_s = time.monotonic()
     async with Client(HOST, port, timeout_s=REQUEST_TIMEOUT_S) as client:
@@ -109,7 +109,7 @@ async def run_conversations(
 
 
 async def _run(client: Client, model: str, conversation: Conversation) -> list[MeasuredRequest]:
-    """One conversation; after a failure its other requests cannot be sent, and have failed too."""
+    """One conversation; after a failure its remaining requests count as failed, too."""
     messages: list[Mapping[str, str]] = [{"role": "system", "content": conversation.system}]
     found: list[MeasuredRequest] = []
     for question in conversation.questions:

@@ -54,7 +54,7 @@ COLUMNS: Sequence[tuple[str, Callable[[Figures], float], int]] = [
 ]
 
 Block = Mapping[str, Sequence[RoundResult]]
-"""Rounds of two contenders that took turns, by name."""
+"""Rounds of two contenders, by name."""
 
 
 class VllmReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +67,7 @@ class VllmReport(msgspec.Struct, frozen=True, kw_only=True):
     blocks: list[dict[str, list[RoundResult]]]
 
     def print(self, console: Console) -> None:
-        """Print a table for each block, and who is missing."""
+        """Print a table for each block, and the missing contenders."""
         for block in self.blocks:
             console.print(self._table(block))
             for line in failures(block):

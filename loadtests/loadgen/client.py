@@ -1,4 +1,4 @@
-"""Client for streamed chat completions over as many kept connections as it needs at a time."""
+"""HTTP client for streamed chat completions, with a pool of connections."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ CHAT_PATH = "/v1/chat/completions"
 class Client:
     """Sends POSTs to one server; `timeout_s` bounds each, from when it was due.
 
-    With `is_strict`, a rejection that does not say why and when to retry is a failure.
+    With `is_strict`, a rejection without a reason and a time to retry is a failure.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ def read_chunks(stream: ChatStream, response: Response) -> None:
     """Read a whole streamed response.
 
     Raises:
-        BrokenStream: it is no whole answer.
+        IncompleteStream: it is not a whole answer.
     """
     rest = b""
     for chunk, at_s in zip(response.chunks, response.times_s, strict=True):
@@ -159,7 +159,7 @@ class _Rejection(msgspec.Struct):
 
 
 def rejection_flaw(retry_after: str | None, body: bytes) -> str:
-    """What a 429 of this gateway lacks: a usable `Retry-After`, or a reason; empty if nothing."""
+    """Flaw of a 429 of this gateway: no usable `Retry-After`, or no reason; empty if none."""
     if retry_after is None or not retry_after.isdecimal() or int(retry_after) < 1:
         return f"429 with retry-after {retry_after}"
     try:

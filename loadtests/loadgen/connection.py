@@ -20,30 +20,30 @@ class Response(msgspec.Struct):
     """An HTTP response; times are those of `time.monotonic`."""
 
     status: int = 0
-    """0 where the connection ended before the response did."""
+    """0 if the connection ended before the response did."""
     headers: list[tuple[bytes, bytes]] = msgspec.field(default_factory=list)
     sent_s: float = 0.0
     end_s: float = 0.0
     chunks: list[bytes] = msgspec.field(default_factory=list)
     times_s: list[float] = msgspec.field(default_factory=list)
-    """When each chunk arrived."""
+    """Arrival time of each chunk."""
     error: str = ""
-    """Why the connection ended before the response did."""
+    """Reason why the connection ended before the response did, if it did."""
 
     @property
     def body(self) -> bytes:
-        """All chunks."""
+        """All chunks, joined."""
         return b"".join(self.chunks)
 
     def header(self, name: str) -> str | None:
-        """The value of a header; None if it is not there."""
+        """The value of a header; None without it."""
         wanted = name.lower().encode()
         found = (value.decode("latin-1") for key, value in self.headers if key.lower() == wanted)
         return next(found, None)
 
 
 class Connection(asyncio.Protocol):
-    """Kept open between requests."""
+    """A connection, which stays open between requests."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport
@@ -58,7 +58,7 @@ class Connection(asyncio.Protocol):
         """Connect.
 
         Raises:
-            OSError: nobody listens there.
+            OSError: the server cannot be reached.
         """
         local = (local_address, 0) if local_address else None
         loop = asyncio.get_running_loop()
@@ -66,7 +66,7 @@ class Connection(asyncio.Protocol):
         return connection
 
     def send(self, request: bytes, on_end: Callable[[Response], object]) -> None:
-        """Send a whole request and have `on_end` called with the response, be it cut short."""
+        """Send a whole request; call `on_end` with the response, even if it was cut off."""
         self._on_end = on_end
         self._parser = httptools.HttpResponseParser(self)
         self._response = Response(sent_s=time.monotonic())
@@ -91,11 +91,11 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport; asyncio calls this."""
+        """Keep the transport (called by asyncio)."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Parse; httptools calls the `on_...` methods."""
+        """Parse received bytes; httptools calls the `on_...` methods."""
         self._parser.feed_data(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -106,16 +106,16 @@ class Connection(asyncio.Protocol):
         self._end()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header."""
+        """Store a header (called by the parser)."""
         self._response.headers.append((name, value))
 
     def on_body(self, body: bytes) -> None:
-        """Keep a chunk and its time."""
+        """Store a chunk and its time (called by the parser)."""
         self._response.chunks.append(body)
         self._response.times_s.append(time.monotonic())
 
     def on_message_complete(self) -> None:
-        """End the request."""
+        """End the request (called by the parser)."""
         self._response.status = self._parser.get_status_code()
         self.is_open = self.is_open and self._parser.should_keep_alive()
         self._end()

@@ -1,4 +1,4 @@
-"""Arrival processes: open loops send at given times, closed loops when the last answer has come."""
+"""Arrival processes: open loops send at given times, closed loops after each answer."""
 
 import asyncio
 import random
@@ -28,7 +28,7 @@ async def open_loop(
 ) -> list[T]:
     """Send each request at its time, whether or not answers come, and wait for all answers.
 
-    `send` is given the request's number and when it was due.
+    `send` gets the request's number and the time when it was due.
     """
     async with asyncio.TaskGroup() as group:
         tasks = []

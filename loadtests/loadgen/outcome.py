@@ -1,4 +1,4 @@
-"""Outcome of one request: how it ended, how long it took, how many tokens it had."""
+"""Outcome of one request: its status, durations and tokens."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -9,23 +9,23 @@ from loadtests.loadgen.sse import ChatStream, error_reason
 
 
 class Status(StrEnum):
-    """How a request ended."""
+    """Status of a request at its end."""
 
     ANSWERED = "answered"
-    """With a whole stream."""
+    """It got a whole stream."""
     REJECTED = "rejected"
-    """With a 429, which is load shedding and no failure."""
+    """It got a 429, which is load shedding and no failure."""
     FAILED = "failed"
     CUT = "cut"
     """It was still in flight when the test ended."""
 
 
 class RequestEnd(msgspec.Struct, frozen=True):
-    """How a request ended, and why."""
+    """Status of a request at its end, and the reason."""
 
     status: Status
     http_status: int = 0
-    """0 where no response came."""
+    """0 without a response."""
     reason: str = ""
 
     @classmethod
@@ -41,17 +41,17 @@ class RequestEnd(msgspec.Struct, frozen=True):
 
 
 class RequestOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How a request ended; durations count from when it was due, in seconds."""
+    """Outcome of a request; durations are in seconds, from the time when it was due."""
 
     model: str = ""
     request_id: str = ""
     due_s: float
-    """By the clock of the load generator."""
+    """Time when it was due, by the load generator's clock."""
     late_s: float = 0.0
-    """Delay from then until it was sent, which is the load generator's own fault."""
+    """Delay until it was sent, caused by the load generator itself."""
     status: Status
     http_status: int = 0
-    """0 where no response came."""
+    """0 without a response."""
     reason: str = ""
     """Why it was rejected or failed."""
     e2e_s: float = 0.0
@@ -98,5 +98,5 @@ def answered(outcomes: Iterable[RequestOutcome]) -> list[RequestOutcome]:
 
 
 def with_status(outcomes: Iterable[RequestOutcome], status: Status) -> list[RequestOutcome]:
-    """Requests that ended in one way."""
+    """Requests that ended with this status."""
     return [outcome for outcome in outcomes if outcome.status is status]

@@ -10,7 +10,7 @@ MAX_REASON_LENGTH = 160
 
 
 class IncompleteStream(Exception):
-    """The stream is not the answer that was asked for; the message says why."""
+    """The stream is not a whole answer; the message says why."""
 
 
 class CachedTokensDetails(msgspec.Struct):
@@ -64,7 +64,7 @@ _events = msgspec.json.Decoder(_Event)
 
 
 class ChatStream:
-    """What has arrived of a streamed chat; times are those of the caller's clock."""
+    """Streamed chat as received so far; times are those of the caller's clock."""
 
     def __init__(self) -> None:
         self.usage = ReportedUsage()
@@ -91,7 +91,7 @@ class ChatStream:
         """Read the next event, or the next line, as every event has one line of data.
 
         Raises:
-            BrokenStream: it is an error event, or cannot be parsed.
+            IncompleteStream: it is an error event, or cannot be parsed.
         """
         data = event.strip()
         if not data.startswith(DATA):
@@ -111,10 +111,10 @@ class ChatStream:
         self.usage = read.usage or self.usage
 
     def require_end(self) -> None:
-        """Check that the stream has ended as it should.
+        """Check that the stream is complete.
 
         Raises:
-            BrokenStream: `[DONE]` has not arrived.
+            IncompleteStream: `[DONE]` has not arrived.
         """
         if not self.is_done:
             raise IncompleteStream("the stream ended without [DONE]")

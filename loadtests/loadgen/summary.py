@@ -23,7 +23,7 @@ class Distribution(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Self | None:
-        """The distribution of finite values; None of no values."""
+        """The distribution of finite values; None without values."""
         found = sorted(values)
         if not found:
             return None
@@ -35,7 +35,7 @@ class Distribution(msgspec.Struct, frozen=True, kw_only=True):
 NO_VALUES = Distribution(
     **dict.fromkeys(("mean", "p50", "p90", "p95", "p99", "most"), float("nan"))
 )
-"""Distribution of nothing, where a table or a JSON file needs numbers."""
+"""Distribution without values, for tables and JSON files that need numbers."""
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -107,12 +107,12 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int
     completion_tokens: int
     hit_rate: float | None
-    """Cached tokens of all prompt tokens."""
+    """Share of the prompt tokens that were cached."""
     ttft_s: Distribution | None
     itl_s: Distribution | None
     e2e_s: Distribution | None
     tokens_per_s: Distribution | None
-    """Of each request."""
+    """Output speed of each request."""
     over_all: Rates | None = None
     """From the start to the end of the last answer."""
     at_peak: Rates | None = None

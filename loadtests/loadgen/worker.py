@@ -1,7 +1,7 @@
 """Load generator in a process of its own: one job on standard input, its result on standard output.
 
-Its CPU time is then apart from everybody else's, and the garbage of the command that started it
-delays no request. `python -m loadtests.loadgen.worker HOST PORT < job` is that process.
+Its CPU time is then counted apart from all others, and garbage collection in the command that
+started it delays no request. `python -m loadtests.loadgen.worker HOST PORT < job` is that process.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ from loadtests.loadgen.loops import open_loop
 from loadtests.loadgen.outcome import RequestOutcome, Status
 
 GRACE_S = 30.0
-"""Longer than a request that is in flight at the end of a saturation job takes."""
+"""More than the last requests of a saturation job take."""
 START_S = 0.2
-"""From when all requests of a schedule are encoded until the first could be due."""
+"""Time between encoding a schedule's requests and the first possible due time."""
 PROCESS_GRACE_S = 60.0
-"""Longer than the process takes to start, to encode requests and to write its result."""
+"""More than the process takes to start, to encode requests and to write its result."""
 
 
 R = TypeVar("R", "SaturationResult", "ScheduleResult")
@@ -55,7 +55,7 @@ class SaturationJob(msgspec.Struct, frozen=True, kw_only=True, tag="saturation")
 
 
 class SaturationResult(msgspec.Struct, frozen=True, kw_only=True, tag="saturation"):
-    """What came back."""
+    """Counts and times of the answers."""
 
     requests: int
     events: int
@@ -63,7 +63,7 @@ class SaturationResult(msgspec.Struct, frozen=True, kw_only=True, tag="saturatio
     cpu_s: float
     """CPU time of the load generator itself."""
     ttft_s: list[float]
-    """Per request, from its first byte sent to the first byte of the answer's body."""
+    """For each request, from its sending to the first byte of the answer's body."""
 
 
 class ScheduledRequest(msgspec.Struct, frozen=True, array_like=True):
@@ -96,7 +96,7 @@ class ScheduleResult(msgspec.Struct, frozen=True, kw_only=True, tag="schedule"):
     cpus: float
     """CPUs that the load generator kept busy."""
     busy_share: float
-    """Of all the machine's CPUs, whatever kept them busy while requests were sent."""
+    """Share of the machine's CPUs that were busy, for whatever reason, while requests were sent."""
 
 
 class _Saturation:
@@ -150,7 +150,7 @@ async def run_saturation(host: str, port: int, job: SaturationJob) -> Saturation
     """
     start_s, start_cpu_s = time.monotonic(), time.process_time()
     body = chat_body(job.model, "Say something about bridges.", job.chunks)
-    del body["stream_options"]  # nobody reads the usage
+    del body["stream_options"]  # the usage is not read
     saturation = _Saturation(job, http_post(host, port, CHAT_PATH, msgspec.json.encode(body)))
     async with asyncio.timeout(job.timeout_s):
         clients = [saturation.run_client(host, port) for _ in range(job.clients)]

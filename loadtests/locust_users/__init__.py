@@ -1,1 +1,1 @@
-"""Locust users that speak OpenAI's API, what they measure and how it is reported."""
+"""Locust users that speak OpenAI's API, their measurements and the report."""

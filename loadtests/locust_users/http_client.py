@@ -19,7 +19,7 @@ CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 300.0
 """The longest wait for another byte of an answer."""
 DEFAULT_RETRY_AFTER_S = 1.0
-"""For a 429 without a `Retry-After`."""
+"""Pause after a 429 without a `Retry-After`."""
 MIN_RETRY_AFTER_S = 0.1
 
 
@@ -96,7 +96,7 @@ class ChatClient:
             end = RequestEnd(Status.FAILED, 200, str(error))
         except (OSError, HTTPException) as error:
             end = RequestEnd.of_error(error)
-        finally:  # also where the test ends and this user is killed
+        finally:  # also if the test ends and this user is killed
             end_s = time.perf_counter()
             outcome = RequestOutcome.of(end, stream, due_s=due_s, sent_s=sent_s, end_s=end_s)
             outcome = msgspec.structs.replace(outcome, model=model, due_s=due_at_s)

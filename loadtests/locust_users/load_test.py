@@ -34,7 +34,7 @@ from loadtests.workloads.turn import ConversationSource
 
 DEFAULT_HOST = "http://127.0.0.1:8000"
 OBSERVE_S = 2.0
-"""Between two reads of the server's `/v1/models`."""
+"""Time between two reads of the server's `/v1/models`."""
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +50,9 @@ class LoadTest:
         self.models: list[str] = []
         self.replay: Replay
         self.outcomes: list[RequestOutcome] = []
-        """In the order of their ends."""
+        """Outcomes in the order in which requests ended."""
         self.stopping = Event()
-        """Set when nothing more is to be sent."""
+        """Set when no more requests are to be sent."""
         self.is_over = False
         """Whether a trace has been sent and answered."""
         self.unsent = 0
@@ -64,7 +64,7 @@ class LoadTest:
         self._user_seeds = (str(number) for number in itertools.count())
         self._stopped_sending_s = 0.0
         self._setting: Setting | None = None
-        """Of the test that is running."""
+        """Setting of the running test."""
         self._observations: list[Observation] = []
         self._observer: gevent.Greenlet | None = None
 
@@ -73,7 +73,7 @@ class LoadTest:
 
         Raises:
             SystemExit: locust is to run several processes, whose outcomes would be lost in part:
-                its workers report nothing more once they are told to stop.
+                its workers report nothing more once they stop.
         """
         if not isinstance(environment.runner, LocalRunner):
             raise SystemExit("One process sends all the load: no --processes, --master, --worker.")
@@ -84,7 +84,7 @@ class LoadTest:
         gevent.signal_handler(signal.SIGTERM, environment.runner.quit)  # locust's: with a page only
 
     def users(self) -> int | None:
-        """Users that there should be now; None if the test is over. The first call starts it."""
+        """Number of users wanted now; None if the test is over. The first call starts it."""
         try:
             setting = self._setting or self._start()
         except NothingToTest as error:
@@ -112,7 +112,7 @@ class LoadTest:
         return Dialogue(self._workload, self.models, random.Random(seed))  # noqa: S311 - load
 
     def stop_sending(self) -> None:
-        """Send nothing more."""
+        """Stop sending requests."""
         if not self.stopping.is_set():
             self._stopped_sending_s = time.time()
             self.stopping.set()

@@ -128,7 +128,7 @@ class Plot:
         axes.set_ylim(top=axes.get_ylim()[1] + 1)
 
     def _step(self, axes: "Axes", seen: Mapping[float, int], colour: str, label: str) -> None:
-        """Whole numbers over time, the last one up to the end."""
+        """Draw whole numbers over time, the last one up to the end."""
         from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - as above
 
         times = [*(at_s - self._start_s for at_s in seen), self._results.seconds]

@@ -17,7 +17,7 @@ HEADINGS = (
     *("TTFT p50/p99, s", "ITL p50, ms", "E2E p50/p99, s", "tokens/s", "at peak", "hit rate"),
 )
 SHOWN_REASONS = 10
-"""Some servers put something new into each error message."""
+"""Limit for servers whose every error message is different."""
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,13 +26,13 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     at_s: float
     users: int
     replicas: Mapping[str, int]
-    """By model, where the server reports them."""
+    """Replicas by model, if the server reports them."""
 
 
 def peak_of(
     setting: Setting, observations: Sequence[Observation], stopped_sending_s: float
 ) -> TimeSpan | None:
-    """When all users were there and sending; of a trace, while it was sent."""
+    """Time span in which all users were sending; of a trace, in which it was sent."""
 
     def is_peak(observation: Observation) -> bool:
         at_s = min(observation.at_s - setting.begun_s, math.nextafter(setting.run_time_s, 0))
@@ -56,11 +56,11 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     """From the start to the end of the last answer."""
     peak: TimeSpan | None
-    """When all users were there; of a trace, while it was sent."""
+    """Time span in which all users were there; of a trace, in which it was sent."""
     unsent: int
     """Requests of a trace that were not due before the end."""
     late_s: Distribution | None
-    """How late the requests of a trace were sent."""
+    """Delay with which the requests of a trace were sent."""
     total: Summary
     models: Mapping[str, Summary]
     looks: Sequence[Observation]
@@ -127,7 +127,7 @@ def _percentiles(values: Distribution | None) -> str:
 
 
 def remarks(results: Results) -> Iterator[str]:
-    """What else to know, above all what went wrong, one line each."""
+    """Remarks below the table, above all failures, one line each."""
     total = results.total
     if not total.answered:
         yield "no request was answered"

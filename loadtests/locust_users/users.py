@@ -13,7 +13,7 @@ from loadtests.locust_users.load_test import LoadTest
 from loadtests.workloads.turn import Turn
 
 FAILURE_PAUSE_S = 1.0
-"""At least, or a user whose requests fail at once would do nothing but retry."""
+"""Least pause, or a user whose requests fail at once would do nothing but retry."""
 REPLAY_CONNECTIONS = 10_000
 """More than any trace has in flight at a time."""
 

@@ -1,1 +1,1 @@
-"""Other gateways, started in front of given engines and stopped for certain."""
+"""Other gateways, started in front of given engines and stopped reliably."""

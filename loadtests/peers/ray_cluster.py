@@ -24,12 +24,12 @@ LOGICAL_CPUS = 8
 
 
 class App(msgspec.Struct, frozen=True, kw_only=True):
-    """What to deploy."""
+    """The application to deploy."""
 
     host: str
     port: int
     llm_config: dict[str, Any]
-    """As Ray's `LLMConfig` takes it."""
+    """Fields of Ray's `LLMConfig`."""
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
         address="local",
         num_cpus=LOGICAL_CPUS,
         include_dashboard=False,
-        log_to_driver=False,  # as after `serve deploy`, where nobody reads a line per request
+        log_to_driver=False,  # as after `serve deploy`
         logging_level="warning",
     )
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -51,12 +51,10 @@ def main() -> None:
         serve.start(http_options={"host": app.host, "port": app.port})
         serve.run(build_openai_app(wanted))  # returns once all replicas run
         typer.echo(DEPLOYED)
-        while not stopping.wait(
-            POLL_S
-        ):  # a signal that another thread takes does not wake this one
+        while not stopping.wait(POLL_S):  # not for ever: a signal may arrive in another thread
             pass
     finally:
-        ray.shutdown()  # nothing has to be drained; the session ends what is left
+        ray.shutdown()  # without a drain; the session's end stops the rest
 
 
 def _until_orphaned(stopping: threading.Event) -> None:

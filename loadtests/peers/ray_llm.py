@@ -14,6 +14,7 @@ import msgspec
 
 from deployments.local import processes
 from deployments.local import run as local
+from gateway import environment as variables
 from loadtests import launch
 from loadtests.launch import HOST, MODEL, PROJECT_ROOT, processes_titled
 from loadtests.peers.environment import ExtraPackage
@@ -26,7 +27,7 @@ SIMULATED = {ENGINE_CLASS: "loadtests.peers.simulated_engine.SimulatedLLMEngine"
 """Our simulated engine instead of vLLM."""
 PACE = "SIMULATED_ENGINE_TOKEN_MS"
 """Variable with the time that engine takes for a token."""
-THROUGHPUT_SWITCHES = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_HA_PROXY": "1"}
+THROUGHPUT_SWITCHES = {variables.IS_THROUGHPUT_OPTIMIZED: "1", variables.HAS_HAPROXY: "1"}
 DIRECT_SWITCHES = {**THROUGHPUT_SWITCHES, "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1"}
 
 DEPLOYED = "all replicas run"
@@ -34,14 +35,14 @@ DEPLOYED = "all replicas run"
 DEMO_MODEL = PROJECT_ROOT / "models" / "demo"
 
 CLUSTER_VARIABLES = (
-    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
-    "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT",
-    "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT",
-    "RAY_SERVE_HAPROXY_METRICS_PORT",
-    "RAY_SERVE_HAPROXY_STATS_PORT",
-    "RAY_SERVE_HAPROXY_NBTHREAD",
+    variables.FALLBACK_PROXY_PORT,
+    variables.ROUTER_MIN_PORT,
+    variables.ROUTER_MAX_PORT,
+    variables.HAPROXY_METRICS_PORT,
+    variables.HAPROXY_STATS_PORT,
+    variables.HAPROXY_THREADS,
     "RAY_USAGE_STATS_ENABLED",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER",
+    variables.CLUSTER_ON_LOOPBACK,
 )
 """Variables that separate a cluster from others on this machine; all else is Ray's default."""
 
@@ -61,7 +62,7 @@ class Variant:
     model: str = MODEL
 
     def with_token_ms(self, token_ms: float) -> "Variant":
-        """The same with a slower engine."""
+        """This variant with a slower engine."""
         return replace(self, variables={**self.variables, PACE: str(token_ms)})
 
 

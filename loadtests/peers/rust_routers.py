@@ -1,4 +1,4 @@
-"""Routers in Rust with their own defaults but for the policy: vLLM's, and SGLang's (smg)."""
+"""Routers in Rust, with their own defaults except for the policy: vLLM's, and SGLang's (smg)."""
 
 import http.client
 import json

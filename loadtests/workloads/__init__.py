@@ -1,1 +1,1 @@
-"""What load tests send, drawn from a seed: conversations, and replays of traces."""
+"""Workloads of load tests, drawn from a seed: conversations, and replays of traces."""

@@ -28,7 +28,7 @@ from loadtests.workloads.turn import (
 
 OPENING = (5500.0, 1.1, MAX_PROMPT_TOKENS)
 CONTINUE_PROBABILITY = 0.6
-"""Of a chat: two and a half turns on average."""
+"""Probability of another turn in a chat: two and a half turns on average."""
 
 AGENT_KINDS = 4
 INSTRUCTION_BLOCKS = 8
@@ -218,7 +218,7 @@ WORKLOADS: Mapping[str, Callable[[Sizes, str], ConversationSource]] = {
     "batch": Batch,
     MIXED: mixed,
 }
-"""By name, made of sizes and of a seed that all text depends on."""
+"""Workloads by name, made from sizes and from a seed that determines all text."""
 
 
 class Dialogue:

@@ -56,7 +56,7 @@ class Replay:
             yield request.arrived_s - requests[0].arrived_s, turn
 
     def _scaled(self, request: TraceRequest) -> TraceRequest:
-        """The same request with this seed's blocks, scaled; prompts share what they shared."""
+        """The request with this seed's blocks, scaled; prompts still share the same blocks."""
         block_tokens = self.sizes.scaled(BLOCK_TOKENS)
         salt = xxh3_64_intdigest(self.seed.encode())
         prompt = msgspec.structs.replace(

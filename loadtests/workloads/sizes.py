@@ -10,7 +10,7 @@ Length = tuple[float, float, int]
 """Tokens: median, sigma (two in three are within a factor `e ** sigma`), maximum."""
 
 PROMPT_SHARE = 0.6
-"""Of a model's context: a small model's tokenizer makes a third more tokens than we count."""
+"""Share of a model's context: a small model's tokenizer makes a third more tokens than we count."""
 ANSWER_SHARE = 0.125
 ROOMY_TOKENS = 16_000
 """Shortest prompt limit at which production's lengths need no scaling."""

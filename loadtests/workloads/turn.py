@@ -11,7 +11,7 @@ from loadtests.workloads.sizes import Sizes
 from loadtests.workloads.texts import BYTES_PER_TOKEN
 
 FRAME_BYTES = 24
-"""What a chat template puts around a message, and around each of its tool calls."""
+"""Bytes that a chat template puts around a message, and around each of its tool calls."""
 
 
 class Function(msgspec.Struct, frozen=True):

@@ -72,13 +72,13 @@ class Counts:
         self.requests: list[dict[str, object]] = []
         self.replies: list[dict[str, object]] = []
 
-    def record_request_metrics(self, **estimates: object) -> None:
+    def record_request_metrics(self, **values: object) -> None:
         """Count a request."""
-        self.requests.append(estimates)
+        self.requests.append(values)
 
-    def record_ingress_request_metrics(self, **estimates: object) -> None:
+    def record_ingress_request_metrics(self, **values: object) -> None:
         """Count a reply."""
-        self.replies.append(estimates)
+        self.replies.append(values)
 
 
 class OneReplica(Replica):  # type: ignore[misc] # Ray tells no types
@@ -252,14 +252,22 @@ def recording_otherwise() -> OneReplica:
     return replica
 
 
+class UncountedReplica(OneReplica):
+    """Serve's replica in a version that counts requests without a context manager."""
+
+    def _start_request(self, _: object) -> object:  # type: ignore[override]
+        return object()
+
+
 @pytest.mark.parametrize(
     "replica",
     [
         *map(lacking, ("_metrics_manager", "_deployment_id", "_route_prefix", "_http_options")),
         *map(lacking, ("_user_callable_wrapper", "_deployment_config")),
         recording_otherwise(),
+        UncountedReplica(),
     ],
-    ids=["metrics", "id", "route", "options", "wrapper", "config", "parameters"],
+    ids=["metrics", "id", "route", "options", "wrapper", "config", "parameters", "counting"],
 )
 async def test_requests_pass_through_serve_if_an_internal_name_is_gone(
     gateway: GatewayApp, replica: OneReplica, caplog: pytest.LogCaptureFixture

@@ -197,3 +197,15 @@ def test_a_server_without_its_lists_still_closes(warnings: pytest.LogCaptureFixt
 
     assert closed == [True]
     assert "list of connections" in warnings.text
+
+
+def test_a_server_whose_connections_have_no_transport_still_closes(
+    warnings: pytest.LogCaptureFixture,
+) -> None:
+    """uvicorn's protocols are as undocumented as its list of them."""
+    server = object.__new__(uvicorn_server.EmbeddedServer)
+    server.server_state = cast("Any", SimpleNamespace(connections=[object()]))
+
+    server.close()
+
+    assert "list of connections" in warnings.text

@@ -46,7 +46,12 @@ short, long = (
 )
 print("the same" if list(short) == list(long) else "not the same")
 
-print("first token:", first_token_of(object(), "x"))
+state = types.SimpleNamespace(is_prefilling=False, num_cached_tokens=32, stats=None)
+processor = types.SimpleNamespace(external_req_ids={"x": ["x-1"]}, request_states={"x-1": state})
+print("first token:", first_token_of(processor, "x"))
+print("without states:", first_token_of(object(), "x"))
+del state.num_cached_tokens
+print("without tokens:", first_token_of(processor, "x"))
 try:
     AliasedModels.adopt(types.SimpleNamespace(lora_requests={}), LoadedLoras(), None)
 except UnsupportedVersion as error:
@@ -80,7 +85,8 @@ def test_models_of_any_length_have_the_same_buckets(said: list[str]) -> None:
 
 def test_without_vllm_s_request_states_a_first_token_is_unknown(said: list[str]) -> None:
     """Routers then learn of a request without streaming at its end."""
-    assert "first token: None" in said
+    assert "first token: FirstToken(cached_tokens=32, times=None)" in said
+    assert {"without states: None", "without tokens: None"} <= set(said)
 
 
 def test_models_that_cannot_be_adopted_name_what_is_missing(said: list[str]) -> None:

@@ -37,9 +37,18 @@ def deploy_twins(gateway: GatewayProcess, dev_config: Document, replicas: int | 
     gateway.deploy(with_twins(dev_config, replicas))
     wanted = replicas or 1
     wait_for(
-        lambda: running(gateway) == wanted == len(gateway.replica_processes(TWINS)),
+        lambda: (
+            is_deployed(gateway)
+            and running(gateway) == wanted == len(gateway.replica_processes(TWINS))
+        ),
         START_TIMEOUT_S,
     )
+
+
+def is_deployed(gateway: GatewayProcess) -> bool:
+    """Whether Serve is done with the last deploy; another one just then may be lost on it."""
+    status: str = gateway.status()["applications"][TWINS]["status"]
+    return status == "RUNNING"
 
 
 def running(gateway: GatewayProcess) -> int:

@@ -1,4 +1,4 @@
-"""docs/architecture.md is a complete map of gateway/ and deployments/."""
+"""docs/architecture.md is a complete map of gateway/ and deployments/, and names what there is."""
 
 import re
 from collections.abc import Iterator
@@ -8,8 +8,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
+GUIDE = (ROOT / "CONTRIBUTING.md").read_text()
 ROW = re.compile(r"(?m)^\| `([\w/]+(?:\.py)?/?)` \| \S")
 FILE = re.compile(r"`([\w/]+\.py)`")
+NAME = re.compile(r"`([A-Z][a-z]+[A-Z]?\w*)[`.(]")
+CLASS = re.compile(r"(?m)^class (\w+)")
+EXAMPLE = "gateway/routing/policies/zone.py"
 
 
 def chapter(root: str) -> str:
@@ -33,11 +37,24 @@ def test_every_module_is_on_the_map(root: str) -> None:
     assert list(unnamed(ROOT / root, chapter(root))) == []
 
 
-def test_every_file_that_the_page_names_exists() -> None:
+@pytest.mark.parametrize("page", [PAGE, GUIDE], ids=["architecture", "contributing"])
+def test_every_file_that_a_page_names_exists(page: str) -> None:
     """Paths are from gateway/, from the chapter's own root, or from the repository's."""
     roots = [ROOT, ROOT / "gateway", ROOT / "deployments"]
-    named = set(FILE.findall(PAGE)) - {"app.py"}
+    named = set(FILE.findall(page)) - {"app.py", EXAMPLE}
+    assert named
     assert {name for name in named if not any((root / name).exists() for root in roots)} == set()
+
+
+@pytest.mark.parametrize("page", [PAGE, GUIDE], ids=["architecture", "contributing"])
+def test_every_class_that_a_page_names_exists(page: str) -> None:
+    """The pages keep up when a class gets another name."""
+    sources = [path for root in ("gateway", "deployments") for path in (ROOT / root).rglob("*.py")]
+    known = {name for path in sources for name in CLASS.findall(path.read_text())}
+    known |= {"Literal"}
+    named = set(NAME.findall(page))
+    assert named
+    assert named - known == set()
 
 
 def test_a_module_without_a_row_is_found(tmp_path: Path) -> None:

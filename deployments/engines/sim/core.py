@@ -81,9 +81,9 @@ class InstantCore:
     The cache fills and hits as usual; only no time passes.
     """
 
-    def __init__(self, estimates: EngineProfile, tracker: EngineTracker) -> None:
-        self._cache = BlockCache(estimates.kv_blocks)
-        self._block_size = estimates.block_size
+    def __init__(self, profile: EngineProfile, tracker: EngineTracker) -> None:
+        self._cache = BlockCache(profile.kv_blocks)
+        self._block_size = profile.block_size
         self._tracker = tracker
 
     def submit(self, job: GenerationJob) -> None:

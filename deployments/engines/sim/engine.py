@@ -28,7 +28,7 @@ from deployments.engines.sim.faults import (
     fault_for,
     wait_forever,
 )
-from deployments.engines.sim.parameters import engine_facts, engine_figures
+from deployments.engines.sim.parameters import engine_facts, engine_profile
 from deployments.engines.sim.requests import (
     ChatRequest,
     CompletionRequest,
@@ -91,17 +91,17 @@ class SimulatedEngine:
         self._simulation = entry.simulation
         self._created = int(time.time())
         self.facts = engine_facts(entry, (*ROUTES, TOKENIZE))
-        clock, estimates = clock or Clock(), engine_figures(entry.simulation)
-        batching = BatchingReplica(estimates)
+        clock, profile = clock or Clock(), engine_profile(entry.simulation)
+        batching = BatchingReplica(profile)
         self.tracker = EngineTracker(
             self.facts,
             clock.now,
             lambda: batching.waiting,
-            lambda: batching.cache.free * estimates.block_size,
+            lambda: batching.cache.free * profile.block_size,
         )
-        """What routers learn about its requests, cache and adapters."""
+        """State of its requests, cache and adapters, for routers."""
         self._core = (
-            InstantCore(estimates, self.tracker)
+            InstantCore(profile, self.tracker)
             if entry.simulation.instant
             else PacedCore(batching, self.tracker, clock, entry.simulation.time_scale)
         )

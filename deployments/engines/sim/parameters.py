@@ -5,7 +5,7 @@ from gateway.simulation.batching import EngineProfile
 from gateway.telemetry import EngineFacts
 
 
-def engine_figures(simulation: Simulation) -> EngineProfile:
+def engine_profile(simulation: Simulation) -> EngineProfile:
     """Sizes and speeds of the modelled replica."""
     return EngineProfile(
         kv_blocks=simulation.kv_tokens // simulation.block_size,

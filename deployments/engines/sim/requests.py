@@ -54,7 +54,7 @@ class ParsedRequest:
         ]
 
     def for_adapter(self, adapter: str) -> "ParsedRequest":
-        """The same request to an adapter, which shares no block of the KV cache with others."""
+        """This request for an adapter, which shares no block of the KV cache with others."""
         salt = xxhash.xxh3_64_intdigest(adapter.encode())
         prompts = [replace(prompt, salt=prompt.salt ^ salt) for prompt in self.prompts]
         return replace(self, prompts=prompts)

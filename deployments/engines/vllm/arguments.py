@@ -16,8 +16,8 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from gateway.errors import ConfigError
 
 TOKEN_BUCKETS: list[JsonValue] = [*(m * 10**e for e in range(6) for m in (1, 2, 5)), 10**6]
-"""The same for all models: vLLM's own end at the model's length, and Ray's agent accepts only one
-set of buckets from all engines of a node."""
+"""Buckets for all models: vLLM's own end at each model's length, but Ray's agent accepts only one
+set from all engines of a node."""
 
 DEFAULTS: Mapping[str, JsonValue] = {
     "enable_prompt_tokens_details": True,  # for clients and routers

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, Self, TypeVar
 
 from pydantic import JsonValue
@@ -74,7 +75,7 @@ class VllmEngine:
     ) -> Self:
         """Start vLLM with `arguments` by vLLM's own names; this takes seconds to minutes.
 
-        `files`: those of its adapters, of which `most_adapters` are loaded at a time.
+        `files`: files of its adapters; at most `most_adapters` are loaded at a time.
 
         The event loop is blocked while vLLM loads the weights, as in vLLM's own server: its client
         must be made in the loop that will serve it.
@@ -85,13 +86,13 @@ class VllmEngine:
         if files:
             arguments = {**await lora_arguments(files, most_adapters, arguments), **arguments}
         args = parse_arguments({**DEFAULTS, **arguments})
-        scheduler = StepStatistics()
-        llm = _launch(args, scheduler)
+        step_statistics = StepStatistics()
+        llm = _launch(args, step_statistics)
         try:
             tasks = await llm.get_supported_tasks()
             app = build_app(args, tasks, llm.model_config)
             await init_app_state(llm, app.state, args, tasks)
-            return await cls._observed(llm, app, scheduler, files, most_adapters)
+            return await cls._observed(llm, app, step_statistics, files, most_adapters)
         except BaseException:
             llm.shutdown()
             raise
@@ -101,7 +102,7 @@ class VllmEngine:
         cls,
         llm: "_ObservedLLM",
         app: Any,  # noqa: ANN401 - vLLM's FastAPI application
-        scheduler: StepStatistics,
+        step_statistics: StepStatistics,
         files: Sequence[AdapterFiles],
         most_adapters: int,
     ) -> Self:
@@ -110,8 +111,8 @@ class VllmEngine:
         tracker = EngineTracker(
             facts,
             time.monotonic,  # vLLM's engine core stamps its requests with the same clock
-            lambda: scheduler.waiting,
-            lambda: round((1 - scheduler.used_share) * facts.kv_tokens),
+            lambda: step_statistics.waiting,
+            lambda: round((1 - step_statistics.used_share) * facts.kv_tokens),
             holds_prefixes=_holds_prefixes(llm),
         )
         observer = RequestObserver(tracker)
@@ -119,8 +120,10 @@ class VllmEngine:
         loader = LoraLoader(llm, files, loaded)
         adapters = AdapterCache(facts.adapters, most_adapters, loader, tracker.record_adapters)
         llm.attach(observer, adapters)
-        scheduler.subscribe(
-            lambda: observer.record_step(scheduler.waiting, scheduler.used_share, llm.first_token)
+        step_statistics.subscribe(
+            lambda: observer.record_step(
+                step_statistics.waiting, step_statistics.used_share, llm.first_token
+            )
         )
         AliasedModels.adopt(app.state.openai_serving_models, loaded, adapters)
         await adapters.load_first()
@@ -148,12 +151,6 @@ class _ObservedLLM(AsyncLLM):
     def attach(self, observer: RequestObserver, adapters: AdapterCache) -> None:
         """Observe all requests; called before the first one, and after vLLM has started."""
         self._observer, self._adapters = observer, adapters
-        if _lacks_request_states(getattr(self, "output_processor", None)):
-            logger.warning(
-                "vLLM's OutputProcessor has no `external_req_ids` or `request_states` (this gateway"
-                " supports vLLM %s): routers learn of requests without streaming only at their end",
-                SUPPORTED,
-            )
 
     def generate(
         self, prompt: object, sampling_params: SamplingParams, request_id: str, **options: object
@@ -220,23 +217,32 @@ class _ObservedLLM(AsyncLLM):
 
 
 def first_token_of(processor: Any, request_id: str) -> FirstToken | None:  # noqa: ANN401 - vLLM's
-    """The first token of a request in vLLM's `OutputProcessor`; None if it has none yet."""
-    if _lacks_request_states(processor):
-        return None
-    for internal_id in processor.external_req_ids.get(request_id, ()):
-        state = processor.request_states.get(internal_id)
-        if state is not None and not state.is_prefilling:
-            return FirstToken(state.num_cached_tokens, state.stats)
+    """The first token of a request in vLLM's `OutputProcessor`; None if it has none yet.
+
+    None, and a warning, also if this version of vLLM keeps its requests in another way.
+    """
+    try:
+        for internal_id in processor.external_req_ids.get(request_id, ()):
+            state = processor.request_states.get(internal_id)
+            if state is not None and not state.is_prefilling:
+                return FirstToken(state.num_cached_tokens, state.stats)
+    except (AttributeError, TypeError) as error:
+        _warn_without_request_states(repr(error))
     return None
 
 
-def _lacks_request_states(processor: object) -> bool:
-    return not (hasattr(processor, "external_req_ids") and hasattr(processor, "request_states"))
+@cache  # called after every step: one warning per process is enough
+def _warn_without_request_states(error: str) -> None:
+    logger.warning(
+        "vLLM's OutputProcessor has changed (%s; this gateway supports vLLM %s): routers learn of"
+        " requests without streaming only at their end",
+        *(error, SUPPORTED),
+    )
 
 
-def _launch(args: argparse.Namespace, scheduler: StepStatistics) -> "_ObservedLLM":
+def _launch(args: argparse.Namespace, step_statistics: StepStatistics) -> "_ObservedLLM":
     engine_args = AsyncEngineArgs.from_cli_args(args)
-    stat_loggers: list[StatLoggerFactory] = [scheduler.logger]
+    stat_loggers: list[StatLoggerFactory] = [step_statistics.logger]
     if not engine_args.disable_log_stats:
         stat_loggers.append(RayMetricsLogger)
     llm: _ObservedLLM = _ObservedLLM.from_vllm_config(

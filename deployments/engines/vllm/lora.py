@@ -41,7 +41,7 @@ always empty. In a batch with any adapter, vLLM 0.32's CPU kernels (`torch_ops/l
 the -1 that stands for no adapter as an index, and so apply the last slot's to requests without."""
 
 RANK_TIMEOUT_S = 20.0
-"""How long a start waits for the adapters' configurations from the model hub."""
+"""Time that a start waits for the adapters' configurations from the model hub."""
 
 _NOTHING: Mapping[str, JsonValue] = {}
 _O = TypeVar("_O")
@@ -150,7 +150,7 @@ class LoraLoader:
             logger.exception("adapter %s: could not be unloaded after a failed load", name)
 
     def _path(self, name: str, folder: Path) -> str:
-        """Where the workers find an adapter that is in `folder` on this node."""
+        """Path or name by which the workers find an adapter that is in `folder` on this node."""
         backend = self._llm.vllm_config.parallel_config.distributed_executor_backend
         files = self._files[name]
         # Ray's workers may be on nodes that have not downloaded it: with its name, each one does.

@@ -1,4 +1,4 @@
-"""Observer of an engine client like vLLM's, which reports its requests to a `EngineTracker`.
+"""Observer of an engine client like vLLM's, which reports its requests to an `EngineTracker`.
 
 The client's `generate` and `encode` are observed from outside: the calls, each made inside an HTTP
 request, and the outputs. Nothing is changed on the way, and no error here reaches a request.
@@ -26,11 +26,11 @@ class RequestTimes(Protocol):
 
     @property
     def scheduled_ts(self) -> float:
-        """When the engine began with the prompt."""
+        """Time when the engine began with the prompt."""
 
     @property
     def first_token_ts(self) -> float:
-        """When it had the first token."""
+        """Time of the first token."""
 
 
 class Completion(Protocol):
@@ -103,7 +103,7 @@ class RequestObserver:
     def __init__(self, tracker: EngineTracker) -> None:
         self._tracker = tracker
         self._waiting, self._used_share = 0, 0.0
-        """As last reported."""
+        """Values that were reported last."""
         self._without_output: dict[_ObservedRequest, str] = {}
         """Requests that have given no output yet, and their ids, which clients choose."""
 

@@ -6,25 +6,16 @@ from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.kvcache.prefix import extend
 from gateway.telemetry import (
     Dispatch,
-    EngineFacts,
     Finished,
     Load,
     Update,
-    pack_keys,
     unpack_keys,
     unpack_tokens,
 )
 from tests.unit.conftest import Clock
+from tests.unit.tracked import KEY_BYTES, dispatch, engine_facts, finished, sent
 
-FACTS = EngineFacts(
-    engine="fake",
-    routes=(),
-    kv_tokens=1000,
-    block_size=16,
-    max_sequences=8,
-    max_model_len=1000,
-)
-KEY_BYTES = 40
+FACTS = engine_facts(1000)
 NO_CHANGE = None
 
 
@@ -34,31 +25,6 @@ def tracker(clock: Clock) -> EngineTracker:
     tracker = EngineTracker(FACTS, clock)
     tracker.pop_update()
     return tracker
-
-
-def dispatch(number: int, *keys: int, rest: bytes | None = None) -> Dispatch:
-    """Dispatch of a request with 40 bytes of canonical prompt per key."""
-    return Dispatch(
-        id=number,
-        keys=pack_keys(keys),
-        key_bytes=KEY_BYTES,
-        prompt_bytes=len(keys) * KEY_BYTES,
-        seed=7,
-        reply_start=rest,
-    )
-
-
-def sent(tracker: EngineTracker) -> Update:
-    """The update that is due; there must be one."""
-    update = tracker.pop_update()
-    assert update is not None
-    return update
-
-
-def finished(tracker: EngineTracker) -> Finished:
-    """The only finished request."""
-    (request,) = sent(tracker).finished
-    return request
 
 
 def test_an_update_holds_only_changes_and_each_once(tracker: EngineTracker) -> None:
@@ -226,7 +192,7 @@ def test_running_is_the_mean_number_of_requests_during_decode(clock: Clock) -> N
 
 def test_an_answer_extends_the_cached_prompt(tracker: EngineTracker) -> None:
     """A finished answer adds the keys of the conversation's next turn."""
-    tracked = tracker.record_arrival(dispatch(1, 1, 2, rest=b"tail" + b"|"), 100)
+    tracked = tracker.record_arrival(dispatch(1, 1, 2, reply_start=b"tail" + b"|"), 100)
     tracker.record_first_token(tracked, 0)
     sent(tracker)
     reply = b"x" * 95
@@ -241,14 +207,14 @@ def test_an_answer_extends_the_cached_prompt(tracker: EngineTracker) -> None:
 
 def test_an_answer_to_a_prompt_without_keys_starts_at_its_seed(tracker: EngineTracker) -> None:
     """If the prompt fills no block, the chain of keys starts at the seed."""
-    tracked = tracker.record_arrival(dispatch(1, rest=b"hi|"), 10)
+    tracked = tracker.record_arrival(dispatch(1, reply_start=b"hi|"), 10)
     tracker.record_finished(tracked, 10, [b"y" * 50])
     assert list(unpack_keys(sent(tracker).added)) == list(extend(7, b"hi|" + b"y" * 37, KEY_BYTES))
 
 
 def test_several_answers_each_extend_the_prompt(tracker: EngineTracker) -> None:
     """The answers of one request do not follow each other."""
-    tracked = tracker.record_arrival(dispatch(1, 1, rest=b""), 50)
+    tracked = tracker.record_arrival(dispatch(1, 1, reply_start=b""), 50)
     tracker.record_first_token(tracked, 0)
     sent(tracker)
     replies = [b"a" * 80, b"b" * 40]
@@ -343,7 +309,7 @@ def test_an_emptied_cache_drops_keys_not_in_use(tracker: EngineTracker) -> None:
 def test_an_engine_without_prefix_cache_holds_no_keys(clock: Clock) -> None:
     """The size of the KV cache does not matter then."""
     tracker = EngineTracker(FACTS, clock, holds_prefixes=False)
-    tracked = tracker.record_arrival(dispatch(1, 1, 2, rest=b""), 100)
+    tracked = tracker.record_arrival(dispatch(1, 1, 2, reply_start=b""), 100)
     tracker.record_first_token(tracked, 0)
     tracker.record_finished(tracked, 20, [b"z" * 100])
     update = sent(tracker)

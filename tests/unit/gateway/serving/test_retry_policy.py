@@ -3,7 +3,14 @@
 import pytest
 
 from gateway.errors import Reason
-from gateway.serving.retry_policy import FREE, AttemptProgress, Failure, NextStep, RetryPolicy
+from gateway.serving.retry_policy import (
+    FREE,
+    NO_PROGRESS,
+    AttemptProgress,
+    Failure,
+    NextStep,
+    RetryPolicy,
+)
 
 POLICY = RetryPolicy(max_retries=2, max_resumes=3, max_deaths=2)
 COSTLY = Failure(Reason.ANSWERED_5XX)
@@ -55,17 +62,19 @@ def test_only_failures_after_which_an_engine_works_on_cost_a_retry() -> None:
 
 def test_progress_starts_retries_and_deaths_anew() -> None:
     """But not the number of resumes, which bounds the whole stream."""
-    progress = AttemptProgress()
-    progress.record_failure(DIED, parts=3, is_committed=False, is_resumable=True)
-    progress.record_step(RESUME)
-    before = (progress.retries, progress.deaths, progress.resumes)
-    progress.record_failure(DIED, parts=3, is_committed=False, is_resumable=True)
-    without_news = (progress.retries, progress.deaths, progress.resumes)
-    progress.record_failure(COSTLY, parts=4, is_committed=False, is_resumable=True)
 
-    assert before == (1, 1, 1)
-    assert without_news == (1, 2, 1)
-    assert (progress.parts, progress.retries, progress.deaths, progress.resumes) == (4, 0, 0, 1)
+    def failed(progress: AttemptProgress, failure: Failure, parts: int) -> AttemptProgress:
+        return progress.after_failure(failure, parts, is_committed=False, is_resumable=True)
+
+    first = failed(NO_PROGRESS, DIED, 3).after_step(RESUME)
+    without_news = failed(first, DIED, 3)
+    with_news = failed(without_news, COSTLY, 4)
+
+    assert first == AttemptProgress(parts=3, is_resumable=True, retries=1, deaths=1, resumes=1)
+    assert without_news == AttemptProgress(
+        parts=3, is_resumable=True, retries=1, deaths=2, resumes=1
+    )
+    assert with_news == AttemptProgress(parts=4, is_resumable=True, retries=0, deaths=0, resumes=1)
 
 
 @pytest.mark.parametrize(("deaths", "is_final"), [(0, False), (1, False), (2, True)])

@@ -1,4 +1,4 @@
-"""The simulated engine: OpenAI's shapes, deterministic words, time that can be calculated."""
+"""The simulated engine: OpenAI's shapes, deterministic words, predictable timing."""
 
 import asyncio
 import itertools
@@ -17,7 +17,7 @@ from deployments.engines.sim.words import words
 from gateway.config.sim import SimEntry, Simulation
 from gateway.telemetry import Finished, Load
 from tests.unit.conftest import PATIENCE_S
-from tests.unit.simulated import (
+from tests.unit.deployments.engines.sim.simulated import (
     CHAT,
     COMPLETIONS,
     PLAIN_STEPS,
@@ -31,17 +31,17 @@ from tests.unit.simulated import (
 
 
 async def ask(path: str, body: object, **simulation: float) -> Exchange:
-    """What an instant engine answers."""
+    """The answer of an instant engine."""
     return await Exchange(engine_with(None, **simulation), path, body).finish()
 
 
 async def texts(body: dict[str, Any]) -> list[str]:
-    """The texts of a completion's choices."""
+    """Texts of a completion's choices."""
     return [choice["text"] for choice in (await ask(COMPLETIONS, body)).json["choices"]]
 
 
 async def test_a_chat_stream_has_openais_chunks() -> None:
-    """A role, a delta per token, an empty delta with the reason, and the end mark."""
+    """A role, one delta per token, an empty delta with the finish reason, and `[DONE]`."""
     chunks = (await ask(CHAT, chat(stream=True, max_tokens=2))).chunks
     whole = (await ask(CHAT, chat(max_tokens=2))).json["choices"][0]["message"]["content"]
     first, second = whole.split(" ")
@@ -63,7 +63,7 @@ async def test_a_chat_stream_has_openais_chunks() -> None:
 
 
 async def test_a_completion_stream_has_openais_chunks() -> None:
-    """A text per token, then an empty one with the reason."""
+    """One text per token, then an empty one with the finish reason."""
     chunks = (await ask(COMPLETIONS, completion("x", stream=True, max_tokens=2))).chunks
     [whole] = await texts(completion("x", max_tokens=2))
     assert {chunk["object"] for chunk in chunks} == {"text_completion"}
@@ -73,7 +73,7 @@ async def test_a_completion_stream_has_openais_chunks() -> None:
 
 
 async def test_usage_in_a_stream_on_request() -> None:
-    """With `include_usage` a last chunk without choices carries it, and all others a null."""
+    """With `include_usage` the last chunk has it, and all others have null."""
     body = chat(stream=True, max_tokens=3, stream_options={"include_usage": True})
     *others, last = (await ask(CHAT, body)).chunks
     assert {chunk["usage"] for chunk in others} == {None}
@@ -87,7 +87,7 @@ async def test_usage_in_a_stream_on_request() -> None:
 
 
 async def test_a_response_that_is_not_streamed_is_whole() -> None:
-    """Without `stream` the reply is one JSON object that says that it is simulated."""
+    """Without `stream` it is one JSON object, marked as simulated."""
     exchange = await ask(CHAT, chat(max_tokens=4))
     reply = exchange.json
     content = reply["choices"][0]["message"].pop("content")
@@ -118,14 +118,14 @@ async def test_a_response_that_is_not_streamed_is_whole() -> None:
 async def test_an_answer_has_the_requested_length(
     fields: dict[str, Any], length: int, reason: str
 ) -> None:
-    """The client's limit is the length; without one it is the entry's, and ends by itself."""
+    """The client's limit is its length; without one the entry's is, and it ends with `stop`."""
     reply = (await ask(CHAT, chat(**fields), output_tokens=8)).json
     assert reply["usage"]["completion_tokens"] == length
     assert reply["choices"][0]["finish_reason"] == reason
 
 
 async def test_an_answer_ends_where_the_context_does() -> None:
-    """Without a limit of the client's, the answer takes the room that is left."""
+    """Without a limit, the answer takes the room that is left."""
     reply = (await ask(CHAT, chat(), output_tokens=64, max_model_len=10)).json
     assert reply["usage"] == {**reply["usage"], "prompt_tokens": 3, "completion_tokens": 7}
     assert reply["choices"][0]["finish_reason"] == "length"
@@ -144,13 +144,13 @@ async def test_an_answer_ends_where_the_context_does() -> None:
     ],
 )
 async def test_prompt_tokens_are_estimated_from_bytes(prompt: object, tokens: int) -> None:
-    """Four bytes of UTF-8 are a token, rounded up for every prompt; ids are counted."""
+    """Four bytes of UTF-8 are a token, rounded up for each prompt; token ids are counted."""
     reply = (await ask(COMPLETIONS, completion(prompt, max_tokens=1))).json
     assert reply["usage"]["prompt_tokens"] == tokens
 
 
 async def test_the_same_prompt_has_the_same_answer() -> None:
-    """What is said follows from the prompt alone: in a list, another engine, or as a stream."""
+    """In a list, in another engine and as a stream."""
     [one] = await texts(completion("one", max_tokens=10))
     [two] = await texts(completion("two", max_tokens=10))
     assert one != two
@@ -166,12 +166,12 @@ async def test_the_same_prompt_has_the_same_answer() -> None:
     ],
 )
 async def test_another_prompt_has_another_answer(one: object, other: object) -> None:
-    """Texts and token ids alike decide what is said."""
+    """Whether it is text or token ids."""
     assert await texts(completion(one)) != await texts(completion(other))
 
 
 async def test_a_conversation_is_more_than_its_last_message() -> None:
-    """Roles, earlier messages, content parts and tools all change what is said."""
+    """Roles, earlier messages, content parts and tools all change the answer."""
     hello = {"role": "user", "content": "Hello"}
     bodies: list[dict[str, Any]] = [
         {"messages": [hello]},
@@ -185,7 +185,7 @@ async def test_a_conversation_is_more_than_its_last_message() -> None:
 
 
 async def test_content_parts_are_text_like_any_other() -> None:
-    """A message in parts is answered as the same message in one string."""
+    """A message in parts gets the same answer as one string."""
     parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]
     body = {"model": "m", "messages": [{"role": "user", "content": parts}]}
     in_parts, in_one = (await ask(CHAT, body)).json, (await ask(CHAT, chat("Hello"))).json
@@ -194,7 +194,7 @@ async def test_content_parts_are_text_like_any_other() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_n_choices_are_generated(stream: bool) -> None:
-    """`n` answers to each prompt differ, are numbered through, and are counted in the usage."""
+    """The `n` choices of each prompt differ, are numbered, and count in the usage."""
     body = completion(["a", "b"], n=2, max_tokens=9, stream=stream)
     body["stream_options"] = {"include_usage": True}
     exchange = await ask(COMPLETIONS, body)
@@ -211,7 +211,7 @@ async def test_n_choices_are_generated(stream: bool) -> None:
 
 
 def test_answers_are_sentences() -> None:
-    """Every sentence begins with a capital and ends with a full stop, five words on."""
+    """Every sentence starts with a capital and ends with a full stop after five words."""
     text = "".join(itertools.islice(words(seed=1), 40))
     sentences = text.split(". ")
     assert len(sentences) == 8
@@ -223,7 +223,7 @@ def test_answers_are_sentences() -> None:
 
 
 async def test_tokens_come_on_the_clock() -> None:
-    """The first token is there when the prompt is read, each other one a step later."""
+    """The first token is ready after the prompt, each further one a step later."""
     time = FakeTime()
     speeds = {"step_s": 0.5, "step_s_per_prefill_token": 0.01, "step_s_per_sequence": 0.25}
     body = completion("x" * 400, stream=True, max_tokens=4)
@@ -233,7 +233,7 @@ async def test_tokens_come_on_the_clock() -> None:
 
 
 async def test_time_may_run_faster_than_the_clock() -> None:
-    """At a time scale of ten, all takes a tenth of the clock's time."""
+    """At a time scale of ten, everything takes a tenth of the time."""
     time = FakeTime()
     engine = engine_with(time, time_scale=10, **PLAIN_STEPS)
     body = completion("abcd", stream=True, max_tokens=3)
@@ -242,7 +242,7 @@ async def test_time_may_run_faster_than_the_clock() -> None:
 
 
 async def test_a_step_decodes_every_sequence() -> None:
-    """Two requests at once are read in one step and then get their tokens together."""
+    """Two requests at once are prefilled in one step and get their tokens together."""
     time = FakeTime()
     engine = engine_with(time, **PLAIN_STEPS)
     body = completion("abcd", stream=True, max_tokens=2)
@@ -253,7 +253,7 @@ async def test_a_step_decodes_every_sequence() -> None:
 
 
 async def test_long_prompts_are_read_in_chunks() -> None:
-    """A prompt beyond a step's tokens takes several, and who decodes goes on meanwhile."""
+    """A prompt larger than a step's budget takes several; other sequences decode meanwhile."""
     time = FakeTime()
     engine = engine_with(time, step_tokens=10, max_sequences=2, **PLAIN_STEPS)
     short = Exchange(engine, COMPLETIONS, completion("abcd", stream=True, max_tokens=5), time)
@@ -266,7 +266,7 @@ async def test_long_prompts_are_read_in_chunks() -> None:
 
 
 async def test_sequences_wait_for_a_slot_in_order() -> None:
-    """What does not fit waits, and is taken first come first served."""
+    """Those that do not fit wait, first come first served."""
     time = FakeTime()
     engine = engine_with(time, max_sequences=1, **PLAIN_STEPS)
     body = completion("abcd", max_tokens=2)
@@ -277,7 +277,7 @@ async def test_sequences_wait_for_a_slot_in_order() -> None:
 
 
 async def test_the_routers_priority_goes_first() -> None:
-    """Who waits starts in the order that routers ask for."""
+    """Waiting requests start in the order of their routers' priorities."""
     time = FakeTime()
     engine = engine_with(time, max_sequences=1, **PLAIN_STEPS)
     exchanges = [
@@ -294,7 +294,7 @@ async def test_the_routers_priority_goes_first() -> None:
 async def test_a_client_that_leaves_frees_its_slot(
     stream: bool, patience_s: float, freed_s: float
 ) -> None:
-    """A client that leaves, in the prefill or later, ends its work with the step under way."""
+    """Its work ends with the current step, in the prefill or later."""
     time = FakeTime()
     engine = engine_with(time, max_sequences=1, **PLAIN_STEPS)
     first = Exchange(engine, COMPLETIONS, completion("abcd", max_tokens=99, stream=stream), time)
@@ -310,19 +310,19 @@ async def test_a_client_that_leaves_frees_its_slot(
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("leaves_queue", [False, True])
 async def test_a_client_that_leaves_frees_its_cache(stream: bool, leaves_queue: bool) -> None:
-    """Its tokens are free, and routers told so, with no time passing; those of others are not."""
+    """Its tokens are free at once, and routers learn so; those of others are not."""
     time = FakeTime()
     engine = engine_with(time, max_sequences=1, kv_tokens=1024, max_model_len=1024, **PLAIN_STEPS)
     body = completion("x" * 400, max_tokens=99, stream=stream)
     running, queued = (Exchange(engine, COMPLETIONS, body, time) for _ in range(2))
     await time.pass_s(2.5)
-    both = told(engine)[2]
+    both = latest_update(engine)[2]
     assert both == Load(running=1, waiting=1, pending_tokens=100, free_tokens=1024 - 208)
     leaver = queued if leaves_queue else running
     leaver.leave()
     await leaver.finish()
     assert time.now_s == 2.5
-    alone = told(engine)[2]
+    alone = latest_update(engine)[2]
     assert alone is not None
     assert alone.running + alone.waiting == 1
     assert alone.free_tokens == (1024 - 208 if leaves_queue else 1024)
@@ -334,7 +334,7 @@ async def test_a_client_that_leaves_frees_its_cache(stream: bool, leaves_queue: 
 
 
 async def test_free_tokens_count_what_is_shared_once() -> None:
-    """Requests that begin alike use the same tokens; cached ones that nobody uses are free."""
+    """Requests with the same prefix share its tokens; unused cached ones are free."""
     time = FakeTime()
     engine = engine_with(time, kv_tokens=1024, max_model_len=1024, **PLAIN_STEPS)
     body = completion("x" * 640, max_tokens=9)
@@ -351,7 +351,7 @@ async def test_free_tokens_count_what_is_shared_once() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_connection_that_closes_ends_the_work(stream: bool) -> None:
-    """Over a real connection too, running or queued, streaming or not."""
+    """Over a real connection, running or queued, streaming or not."""
     engine = engine_with(FakeTime(), max_sequences=1)
     server = EngineServer(engine, "127.0.0.1")
     await server.start()
@@ -382,7 +382,7 @@ async def test_a_connection_that_closes_ends_the_work(stream: bool) -> None:
 
 
 async def test_a_step_is_progress() -> None:
-    """However long an answer takes, an engine that steps does not stall; one that cannot does."""
+    """An engine that steps does not stall, however long an answer takes; one that cannot does."""
     time = FakeTime()
     engine = engine_with(time, max_sequences=1, **PLAIN_STEPS)
     exchange = Exchange(engine, COMPLETIONS, completion("abcd", max_tokens=99), time)
@@ -410,7 +410,7 @@ async def test_a_client_may_leave_the_queue() -> None:
 
 
 async def test_a_late_wake_up_delays_no_later_step() -> None:
-    """Tokens that fell due while the process was busy come together; later ones are on time."""
+    """Overdue tokens come together; later ones are on time."""
     time = FakeTime()
     engine = engine_with(time, **PLAIN_STEPS)
     body = completion("abcd", stream=True, max_tokens=6)
@@ -422,7 +422,7 @@ async def test_a_late_wake_up_delays_no_later_step() -> None:
 
 
 async def test_an_idle_engine_sleeps_until_it_is_needed() -> None:
-    """Between requests nothing waits for time to pass, and the next one starts at once."""
+    """Between requests no timer runs, and the next request starts at once."""
     time = FakeTime()
     engine = engine_with(time, **PLAIN_STEPS)
     body = completion("abcd", max_tokens=1)
@@ -433,7 +433,7 @@ async def test_an_idle_engine_sleeps_until_it_is_needed() -> None:
 
 
 async def test_a_stopped_engine_makes_no_steps() -> None:
-    """Stopping ends what runs; an engine that never ran can be stopped as well."""
+    """Stopping ends running requests; an engine without requests can be stopped, too."""
     time = FakeTime()
     engine = engine_with(time, **PLAIN_STEPS)
     exchange = Exchange(engine, COMPLETIONS, completion("abcd", stream=True), time)
@@ -447,7 +447,7 @@ async def test_a_stopped_engine_makes_no_steps() -> None:
 
 
 async def test_a_broken_simulation_fails_its_check() -> None:
-    """An engine whose steps have ended says so when it is asked."""
+    """`check` raises the error that ended the steps."""
     time = FakeTime()
     engine = engine_with(time)
     await engine.check()
@@ -467,13 +467,13 @@ async def test_a_broken_simulation_fails_its_check() -> None:
 
 
 def cached_tokens(exchange: Exchange) -> int:
-    """What the usage says came from the cache."""
+    """Cached prompt tokens, by the usage."""
     count: int = exchange.json["usage"]["prompt_tokens_details"]["cached_tokens"]
     return count
 
 
 async def test_a_next_turn_finds_the_conversation_in_the_cache() -> None:
-    """Prompt and answer of a turn are cached for the next one, but for its new tokens."""
+    """All but its new tokens are cached: the prompt and the answer of the turn before."""
     engine = engine_with(block_size=4, output_tokens=30)
     question = [{"role": "user", "content": "Tell me about clouds and rivers."}]
     first = await Exchange(engine, CHAT, {"model": "m", "messages": question}).finish()
@@ -486,7 +486,7 @@ async def test_a_next_turn_finds_the_conversation_in_the_cache() -> None:
 
 
 async def test_a_continued_text_is_found_in_the_cache() -> None:
-    """A completion's text is cached as what follows its prompt."""
+    """A completion's text is cached as the continuation of its prompt."""
     engine = engine_with(block_size=4)
     first = await Exchange(engine, COMPLETIONS, completion("x" * 37)).finish()
     prompt = "x" * 37 + first.json["choices"][0]["text"]
@@ -509,14 +509,14 @@ async def test_a_continued_text_is_found_in_the_cache() -> None:
     ],
 )
 async def test_equal_prefixes_share_blocks(first: object, second: object, cached: int) -> None:
-    """Whole blocks of the same beginning are cached; the last token is always computed."""
+    """Whole blocks of the same prefix are cached; the last token is always computed."""
     engine = engine_with(block_size=4)
     await Exchange(engine, COMPLETIONS, first).finish()
     assert cached_tokens(await Exchange(engine, COMPLETIONS, second).finish()) == cached
 
 
 async def test_choices_of_a_prompt_read_it_once() -> None:
-    """Of several choices all but the first find the prompt's blocks."""
+    """All choices but the first find the prompt's blocks."""
     time = FakeTime()
     engine = engine_with(time, **{**PLAIN_STEPS, "step_s_per_prefill_token": 1})
     body = completion("x" * 132, n=3, max_tokens=1)
@@ -527,7 +527,7 @@ async def test_choices_of_a_prompt_read_it_once() -> None:
 
 
 async def test_usage_in_a_stream_counts_the_cache() -> None:
-    """The last chunk of a stream says what came from the cache as well."""
+    """The last chunk has the cached tokens, too."""
     engine = engine_with(block_size=4)
     body = completion("x" * 65, stream=True, stream_options={"include_usage": True})
     exchanges = [await Exchange(engine, COMPLETIONS, body).finish() for _ in range(2)]
@@ -545,14 +545,14 @@ async def test_a_request_larger_than_the_cache_is_rejected() -> None:
     assert engine.facts.max_model_len == 16
 
 
-def told(engine: SimulatedEngine) -> tuple[list[int], list[Finished], Load | None]:
-    """What the engine tells of since it was last asked."""
+def latest_update(engine: SimulatedEngine) -> tuple[list[int], list[Finished], Load | None]:
+    """The engine's update since the last one."""
     update = engine.tracker.pop_update()
     return (update.accepted, update.finished, update.load) if update else ([], [], None)
 
 
 async def test_every_request_is_reported() -> None:
-    """The report has its tokens, and its seconds by the clock, whatever the time scale."""
+    """With its tokens, and its times by the clock, whatever the time scale."""
     time = FakeTime()
     speeds = {"step_s": 2, "step_s_per_prefill_token": 0.2, "step_s_per_sequence": 0}
     engine = engine_with(time, time_scale=2, max_sequences=1, **speeds)
@@ -560,14 +560,14 @@ async def test_every_request_is_reported() -> None:
     headers = [dispatched(7, prompt_bytes=80, is_token_ids=True)]
     exchanges = [Exchange(engine, COMPLETIONS, body, time, headers=sent) for sent in (headers, [])]
     await time.pass_s(0.5)
-    assert told(engine) == (
+    assert latest_update(engine) == (
         [7],
         [],
         Load(running=1, waiting=1, pending_tokens=40, free_tokens=65_536 - 32),
     )
     for exchange in exchanges:
         await exchange.finish()
-    accepted, finished, load = told(engine)
+    accepted, finished, load = latest_update(engine)
     assert accepted == []
     assert load == Load(running=0, waiting=0, pending_tokens=0, free_tokens=65_536)
     first, second = finished
@@ -589,7 +589,7 @@ async def test_every_request_is_reported() -> None:
 
 
 async def test_aborted_requests_are_reported() -> None:
-    """A request whose client leaves is reported as aborted, with the tokens it got."""
+    """A request whose client leaves counts as aborted, with the tokens it had."""
     time = FakeTime()
     engine = engine_with(time, **PLAIN_STEPS)
     body = completion("abcd", max_tokens=99, n=2)
@@ -597,7 +597,7 @@ async def test_aborted_requests_are_reported() -> None:
     await time.pass_s(3.5)
     exchange.leave()
     await exchange.finish()
-    accepted, finished, load = told(engine)
+    accepted, finished, load = latest_update(engine)
     assert accepted == [7]
     assert [(one.id, one.completion_tokens, one.is_aborted) for one in finished] == [
         (7, 3, True),
@@ -607,7 +607,7 @@ async def test_aborted_requests_are_reported() -> None:
 
 
 async def test_the_start_of_a_waiting_request_is_reported() -> None:
-    """A place that is taken is news at once, not only with the first token."""
+    """At once, not only with the first token."""
     time = FakeTime()
     engine = engine_with(time, max_sequences=1, **PLAIN_STEPS)
     news: list[tuple[float, int, int]] = []
@@ -622,19 +622,19 @@ async def test_the_start_of_a_waiting_request_is_reported() -> None:
 
 
 async def test_a_late_wake_up_does_not_count_as_prefill() -> None:
-    """A first token was there when its step was over, whenever that was noticed."""
+    """A first token has the time of the end of its step, however late that was noticed."""
     time = FakeTime()
     engine = engine_with(time, **PLAIN_STEPS)
     exchange = Exchange(engine, COMPLETIONS, completion("abcd", max_tokens=9), time)
     await time.pass_s(0.5)
     time.asleep_until_s = 4.5
     await exchange.finish()
-    [finished] = told(engine)[1]
+    [finished] = latest_update(engine)[1]
     assert (finished.prefill_s, finished.decode_s) == (1.0, 8.0)
 
 
 async def test_an_instant_engine_reports_its_requests() -> None:
-    """Without time, tokens are counted all the same, and answers are held for the next turn."""
+    """Without timing, tokens are counted as usual, and answers are cached for the next turn."""
     engine = engine_with()
     header = dispatched(7, key_bytes=64, prompt_bytes=8, seed=3, reply_start=b"a question")
     body = chat("x" * 400, max_tokens=20)
@@ -675,14 +675,14 @@ async def test_an_instant_engine_reports_its_requests() -> None:
 async def test_invalid_requests_are_rejected(
     path: str, body: object, status: int, code: str
 ) -> None:
-    """Bad requests get OpenAI's error shape, and the mark of a simulation all the same."""
+    """Errors have OpenAI's shape, and the mark of a simulation."""
     exchange = await ask(path, body)
     assert (exchange.status, exchange.error_code) == (status, code)
     assert exchange.headers[b"x-simulated"] == b"1"
 
 
 async def test_a_context_filled_to_its_last_token_is_accepted() -> None:
-    """Prompt and answer may fill the context to its last token."""
+    """Prompt and answer may fill the context exactly."""
     reply = (await ask(CHAT, chat(max_tokens=7), max_model_len=10)).json
     assert reply["usage"]["total_tokens"] == 10
 
@@ -692,21 +692,21 @@ async def test_a_context_filled_to_its_last_token_is_accepted() -> None:
     [(CHAT, "GET", b"POST"), ("/v1/models", "POST", b"GET"), ("/health", "POST", b"GET")],
 )
 async def test_wrong_methods_are_rejected(path: str, method: str, allowed: bytes) -> None:
-    """A known path with another method says which one it takes."""
+    """A 405 says which method the path takes."""
     exchange = await Exchange(engine_with(), path, method=method).finish()
     assert (exchange.status, exchange.error_code) == (405, "method_not_allowed")
     assert exchange.headers[b"allow"] == allowed
 
 
 async def test_the_model_is_listed() -> None:
-    """`/v1/models` names the one model there is; `/health` is well."""
+    """`/v1/models` has the one model; `/health` succeeds."""
     listed = await Exchange(engine_with(), "/v1/models", method="GET").finish()
     assert [card["id"] for card in listed.json["data"]] == ["m"]
     assert (await Exchange(engine_with(), "/health", method="GET").finish()).status == 200
 
 
 async def test_facts_come_from_the_entry() -> None:
-    """What routers are told is what the entry says, and the routes it names are answered."""
+    """Routers get the values of the entry, and the engine answers the routes they name."""
     facts = engine_with(kv_tokens=4096, block_size=32, max_sequences=3, max_model_len=99).facts
     assert facts.step_tokens == 4096
     assert (facts.engine, facts.kv_tokens, facts.block_size) == ("sim", 4096, 32)
@@ -715,14 +715,14 @@ async def test_facts_come_from_the_entry() -> None:
 
 
 def test_a_step_has_a_token_for_every_sequence() -> None:
-    """An engine whose sequences could not all go on in one step is refused."""
+    """An entry whose sequences could not all decode in one step is rejected."""
     assert Simulation(step_tokens=8, max_sequences=8).step_tokens == 8
     with pytest.raises(ValidationError, match=r"7 is less than `max_sequences` 8"):
         Simulation(step_tokens=7, max_sequences=8)
 
 
 async def test_the_simulator_runs_as_a_command(unused_tcp_port: int) -> None:
-    """`python -m deployments.engines.sim` answers who has the key, until it is told to stop."""
+    """`python -m deployments.engines.sim` answers clients with the key, until it is ended."""
     arguments = ["--port", str(unused_tcp_port), "--instant", "--key", "k"]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "deployments.engines.sim", *arguments, stderr=asyncio.subprocess.PIPE
@@ -743,7 +743,7 @@ async def test_the_simulator_runs_as_a_command(unused_tcp_port: int) -> None:
 
 @pytest.fixture
 async def client() -> AsyncIterator[openai.AsyncOpenAI]:
-    """OpenAI's own SDK, speaking to a simulated engine over HTTP."""
+    """OpenAI's SDK, connected to a simulated engine over HTTP."""
     server = EngineServer(engine_with(), "127.0.0.1")
     await server.start()
     url = f"http://{server.host}:{server.port}/v1"
@@ -753,7 +753,7 @@ async def client() -> AsyncIterator[openai.AsyncOpenAI]:
 
 
 async def test_openais_sdk_understands_it(client: openai.AsyncOpenAI) -> None:
-    """The SDK reads replies, streams and errors of the engine behind its real server."""
+    """The SDK parses responses, streams and errors of the engine behind its real server."""
     messages: Any = [{"role": "user", "content": "Hello"}]
     whole = await client.chat.completions.create(model="m", messages=messages, max_tokens=6)
     stream = await client.chat.completions.create(

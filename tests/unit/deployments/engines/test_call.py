@@ -1,4 +1,4 @@
-"""The HTTP request in which an engine is called: what answers, and what replies call it."""
+"""Context of the HTTP request in which an engine is called: resolved names and dispatches."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from gateway.telemetry import DISPATCH, Dispatch
 
 
 async def passed(dispatch: Dispatch | None) -> CallContext | None:
-    """The call that work in a request knows of, done in a context of its own."""
+    """The call context that a request sees, in a context of its own."""
     known: list[CallContext | None] = []
 
     async def work() -> None:
@@ -29,7 +29,7 @@ async def passed(dispatch: Dispatch | None) -> CallContext | None:
 
 
 async def test_a_dispatch_names_the_model_that_answers() -> None:
-    """Replies show the name that was asked for."""
+    """Responses show the name that the client asked for."""
     call = await passed(Dispatch(id=1, model="qwen"))
     assert call is not None
 
@@ -38,7 +38,7 @@ async def test_a_dispatch_names_the_model_that_answers() -> None:
 
 
 async def test_without_a_dispatch_a_name_resolves_to_itself() -> None:
-    """Whoever calls an engine directly gets no other names, nor does a request for the model."""
+    """Direct calls get no other names, nor does a request for the model's own name."""
     for dispatch in (None, Dispatch(id=1)):
         call = await passed(dispatch)
         assert call is not None
@@ -52,3 +52,17 @@ async def test_outside_of_requests_there_is_no_call_context() -> None:
     await passed(None)
 
     assert current_call() is None
+
+
+async def test_other_scopes_have_no_call_context() -> None:
+    """`lifespan` reaches the application unchanged."""
+    seen: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["type"])
+
+    async def nothing(*_: object) -> Message:
+        return {}
+
+    await with_call_context(app)({"type": "lifespan"}, nothing, nothing)  # type: ignore[arg-type]
+    assert seen == ["lifespan"]

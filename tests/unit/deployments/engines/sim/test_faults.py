@@ -1,4 +1,4 @@
-"""The faults of a simulated engine: which requests they meet, and what the client sees of them."""
+"""Faults of the simulated engine: which requests get them, and what clients see."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from deployments.engines.server import EngineServer
 from deployments.engines.sim.engine import SimulatedEngine
 from gateway.config.sim import Simulation
-from tests.unit.simulated import (
+from tests.unit.deployments.engines.sim.simulated import (
     CHAT,
     COMPLETIONS,
     PLAIN_STEPS,
@@ -28,12 +28,12 @@ REQUESTS = 400
 
 
 def numbered(number: int) -> list[tuple[bytes, bytes]]:
-    """The headers of the request of that number."""
+    """Headers of the request with that number."""
     return [(b"x-request-id", b"%d" % number)]
 
 
 async def statuses(engine: SimulatedEngine) -> list[int]:
-    """What becomes of the first requests; 0 where the connection breaks before anything comes."""
+    """Statuses of the first requests; 0 if the connection breaks before any byte."""
     exchanges = [
         Exchange(engine, CHAT, chat(max_tokens=1), headers=numbered(number))
         for number in range(REQUESTS)
@@ -43,7 +43,7 @@ async def statuses(engine: SimulatedEngine) -> list[int]:
 
 
 async def test_a_share_of_requests_fails() -> None:
-    """As many as asked for fail: on the same replica the same ones, on another one others."""
+    """The configured share: the same requests on one replica, others on another."""
     first = await statuses(engine_with(error_rate=0.3))
     assert 90 < first.count(500) < 150
     assert first.count(200) + first.count(500) == REQUESTS
@@ -56,7 +56,7 @@ async def test_a_share_of_requests_fails() -> None:
 
 
 async def test_a_failure_has_openais_shape() -> None:
-    """The error says what it is, and that it is simulated."""
+    """The error names its cause, and says that it is simulated."""
     exchange = await Exchange(engine_with(error_rate=1), CHAT, chat()).finish()
     assert (exchange.status, exchange.error_code) == (500, "simulated_failure")
     assert exchange.headers[b"x-simulated"] == b"1"
@@ -65,7 +65,7 @@ async def test_a_failure_has_openais_shape() -> None:
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("is_paced", [False, True])
 async def test_resets_happen_at_every_position(stream: bool, is_paced: bool) -> None:
-    """Some before the first byte, others in the middle, none at the end; always at one place."""
+    """Before the first byte or in the middle, never at the end; fixed for each request."""
     time = FakeTime() if is_paced else None
     body = completion("abcd", stream=stream, max_tokens=20)
     whole = (await Exchange(engine_with(), COMPLETIONS, body).finish()).body
@@ -93,7 +93,7 @@ async def again(number: int, body: dict[str, Any]) -> Exchange:
 
 @pytest.mark.parametrize("is_paced", [False, True])
 async def test_a_hanging_request_is_work_without_progress(is_paced: bool) -> None:
-    """It gets no byte, counts as work that does not get on, and ends when its client leaves."""
+    """It gets no byte, counts as stalled work, and ends when its client leaves."""
     time = FakeTime()
     engine = engine_with(time if is_paced else None, hang_rate=1)
     exchange = Exchange(engine, CHAT, chat(stream=True), time, headers=[dispatched(7)])
@@ -114,7 +114,7 @@ async def test_a_hanging_request_is_work_without_progress(is_paced: bool) -> Non
 
 
 async def test_faults_do_not_overlap() -> None:
-    """Each kind gets the share asked for, and what is left over is answered."""
+    """Each kind gets its share, and the remaining requests are answered."""
     engine = engine_with(error_rate=0.25, reset_rate=0.25, hang_rate=0.25)
     exchanges = [
         Exchange(engine, CHAT, chat(max_tokens=1), headers=numbered(number))
@@ -134,7 +134,7 @@ async def test_faults_do_not_overlap() -> None:
 
 
 def test_rates_are_shares_of_a_whole() -> None:
-    """All requests may fail, and no more."""
+    """The rates may add up to one, and no more."""
     assert Simulation(error_rate=0.7, reset_rate=0.2, hang_rate=0.1).hang_rate == 0.1
     with pytest.raises(
         ValidationError, match="`error_rate`, `reset_rate` and `hang_rate` together exceed 1"
@@ -144,7 +144,7 @@ def test_rates_are_shares_of_a_whole() -> None:
 
 @pytest.fixture
 async def broken_server() -> AsyncIterator[EngineServer]:
-    """A real server of an engine all of whose answers break off."""
+    """A real server whose every response is reset."""
     server = EngineServer(engine_with(reset_rate=1), "127.0.0.1")
     await server.start()
     yield server
@@ -155,7 +155,7 @@ async def broken_server() -> AsyncIterator[EngineServer]:
 async def test_a_client_sees_the_connection_reset(
     broken_server: EngineServer, stream: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Over a real connection an answer without its end is an error, and no log tells of a bug."""
+    """A response without its end is an error for the client, and no error in the log."""
     url = f"http://{broken_server.host}:{broken_server.port}{CHAT}"
     headers = {"authorization": f"Bearer {broken_server.key}"}
     kinds: set[type[Exception]] = set()

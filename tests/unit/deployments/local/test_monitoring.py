@@ -1,4 +1,4 @@
-"""Prometheus and Grafana beside a local gateway, with programs that stand in for both."""
+"""Prometheus and Grafana for a local gateway, with fake programs in their place."""
 
 import json
 import os
@@ -33,7 +33,7 @@ http.server.HTTPServer(("127.0.0.1", int(port)), Healthy).serve_forever()
 
 @pytest.fixture
 def programs(tmp_path: Path) -> Path:
-    """A directory with something to start in the place of either."""
+    """A directory with a fake Prometheus and a fake Grafana."""
     home = tmp_path / "grafana-home"
     (home / "bin").mkdir(parents=True)
     (home / "conf").mkdir()
@@ -46,7 +46,7 @@ def programs(tmp_path: Path) -> Path:
 
 
 def test_prometheus_scrapes_the_agents(programs: Path, tmp_path: Path) -> None:
-    """Its config names the file that `write_agents` writes, in Prometheus's format for it."""
+    """Its config names the file that `write_agents` writes, in Prometheus's format."""
     observer = prometheus(tmp_path, 9090, str(programs))
     write_agents(tmp_path, ["127.0.0.1:2", "127.0.0.1:1", "127.0.0.1:2"])
 
@@ -60,7 +60,7 @@ def test_prometheus_scrapes_the_agents(programs: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool, of Prometheus")
 def test_prometheus_accepts_its_config(programs: Path, tmp_path: Path) -> None:
-    """Prometheus's own check of config and list has nothing to say."""
+    """Prometheus's own check of the config and the list passes."""
     prometheus(tmp_path, 9090, str(programs))
     write_agents(tmp_path, ["127.0.0.1:1"])
 
@@ -75,7 +75,7 @@ def test_prometheus_accepts_its_config(programs: Path, tmp_path: Path) -> None:
 
 
 def test_grafana_finds_its_data_source_and_dashboard(programs: Path, tmp_path: Path) -> None:
-    """What is provisioned is in Grafana's format and leads to Prometheus and to the kept file."""
+    """The provisioned files have Grafana's format, and name Prometheus and the dashboard."""
     observer = grafana(tmp_path, 3000, str(programs), "http://127.0.0.1:9090")
 
     assert observer
@@ -97,7 +97,7 @@ def test_grafana_finds_its_data_source_and_dashboard(programs: Path, tmp_path: P
 
 @pytest.mark.skipif(Path("/usr/share/grafana").exists(), reason="has Grafana where packages put it")
 def test_a_grafana_without_its_files_is_not_used(tmp_path: Path) -> None:
-    """A Grafana without its own files cannot be started."""
+    """It could not start."""
     (tmp_path / "grafana").write_text(STAND_IN)
     (tmp_path / "grafana").chmod(0o755)
 
@@ -105,7 +105,7 @@ def test_a_grafana_without_its_files_is_not_used(tmp_path: Path) -> None:
 
 
 def test_missing_agent_lists_are_skipped(tmp_path: Path) -> None:
-    """Agents are those of all lists that can be read."""
+    """The agents are those of all lists that can be read."""
     (tmp_path / "one").write_text('[{"labels": {"job": "ray"}, "targets": ["a:1", "b:2"]}]')
     (tmp_path / "two").write_text('[{"labels": {"job": "ray"}, "targets": ["c:3"]}]')
     (tmp_path / "half").write_text('[{"labels"')
@@ -116,7 +116,7 @@ def test_missing_agent_lists_are_skipped(tmp_path: Path) -> None:
 
 
 def test_only_complete_session_files_are_read(tmp_path: Path) -> None:
-    """A note that is being written or removed counts as none."""
+    """A file that is being written or removed is skipped."""
     Session(7, 1.5).write(tmp_path / "7.json")
     (tmp_path / "8.json").write_text('{"id": 8')
 
@@ -124,7 +124,7 @@ def test_only_complete_session_files_are_read(tmp_path: Path) -> None:
 
 
 def test_both_are_started_and_ended(programs: Path, tmp_path: Path) -> None:
-    """The command says where they are, follows the list, and takes both down when it is told."""
+    """The command prints their addresses, follows the list, and ends both on a signal."""
     agents = tmp_path / "list.json"
     agents.write_text('[{"targets": ["127.0.0.1:1"]}]')
     directory, said = tmp_path / "files", tmp_path / "said"
@@ -160,7 +160,7 @@ def test_both_are_started_and_ended(programs: Path, tmp_path: Path) -> None:
 
 
 def test_without_prometheus_the_command_says_how_to_get_it(tmp_path: Path) -> None:
-    """One line, and the exit status of a failure."""
+    """In one line, with the exit status of a failure."""
     if prometheus(tmp_path, 9090, ""):
         pytest.skip("Prometheus is where every PATH finds it")
 

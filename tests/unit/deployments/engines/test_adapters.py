@@ -1,4 +1,4 @@
-"""Which adapters a replica keeps loaded, who waits for them, and what becomes of broken ones."""
+"""The cache of adapters: which stay loaded, which requests wait, and handling of broken ones."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from tests.unit.conftest import Clock
 
 
 class FakeLoader:
-    """Loads at once, or, of what is in `held`, when told to; fetches what is in `remote` so."""
+    """Loads at once, or on demand the adapters in `held`; fetches those in `remote` likewise."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -63,7 +63,7 @@ LONG_S = 1000.0
 
 
 class Scene:
-    """AdapterCache `a` to `d`, and what their engine has told of them last."""
+    """A cache of the adapters `a` to `d`, and its engine's last report of them."""
 
     def __init__(self, most: int, clock: Callable[[], float], patience_s: float = LONG_S) -> None:
         self.loader = FakeLoader()
@@ -79,7 +79,7 @@ class Scene:
 
 
 class Use:
-    """Somebody who uses an adapter until told to stop."""
+    """A request that uses an adapter until it is ended."""
 
     def __init__(self, adapters: AdapterCache, name: str) -> None:
         self._end = asyncio.Event()
@@ -98,13 +98,13 @@ class Use:
 
 
 async def settle() -> None:
-    """Let everybody go on who can."""
+    """Let all tasks run that can."""
     for _ in range(20):
         await asyncio.sleep(0)
 
 
 async def test_as_many_as_fit_are_loaded_at_first(clock: Clock) -> None:
-    """In their order; a broken one leaves its place to the next."""
+    """In their order; a broken one is skipped."""
     scene = Scene(2, clock)
     scene.loader.broken = {"a"}
 
@@ -114,7 +114,7 @@ async def test_as_many_as_fit_are_loaded_at_first(clock: Clock) -> None:
 
 
 async def test_the_least_recently_used_adapter_is_evicted(clock: Clock) -> None:
-    """Whoever has been used since stays."""
+    """Adapters that were used since then stay."""
     scene = Scene(2, clock)
     await scene.adapters.load_first()
     await scene.adapters.prepare("a")
@@ -127,7 +127,7 @@ async def test_the_least_recently_used_adapter_is_evicted(clock: Clock) -> None:
 
 
 async def test_a_loaded_adapter_is_not_loaded_again(clock: Clock) -> None:
-    """However many ask for it, also while it is being loaded."""
+    """However many requests use it, also while it is being loaded."""
     scene = Scene(1, clock)
     scene.loader.held["a"] = asyncio.Event()
     uses = [scene.start("a") for _ in range(3)]
@@ -144,7 +144,7 @@ async def test_a_loaded_adapter_is_not_loaded_again(clock: Clock) -> None:
 
 
 async def test_an_adapter_in_use_is_not_evicted(clock: Clock) -> None:
-    """An idle one goes before it; if there is none, one more is loaded, and the next one waits."""
+    """An idle one is evicted first; without one, one more is loaded, and the next one waits."""
     scene = Scene(2, clock)
     first, second = scene.start("a"), scene.start("b")
     await settle()
@@ -168,7 +168,7 @@ async def test_an_adapter_in_use_is_not_evicted(clock: Clock) -> None:
 
 
 async def test_the_first_idle_adapter_is_evicted(clock: Clock) -> None:
-    """One that is in use for long, though it was used longest ago, keeps nobody waiting."""
+    """An adapter in long use delays no load, even if it is the least recently used."""
     scene = Scene(2, clock)
     long, short, third = scene.start("a"), scene.start("b"), scene.start("c")
     await settle()
@@ -186,7 +186,7 @@ async def test_the_first_idle_adapter_is_evicted(clock: Clock) -> None:
 
 
 async def test_without_an_idle_one_the_least_recently_used_is_closed(clock: Clock) -> None:
-    """Once patience has ended: who wants it again waits until it is loaded once more."""
+    """After the delay: requests for it then wait until it has been loaded again."""
     scene = Scene(1, clock, patience_s=0)
     first, second = scene.start("a"), scene.start("b")
     await settle()
@@ -210,7 +210,7 @@ async def test_without_an_idle_one_the_least_recently_used_is_closed(clock: Cloc
 
 
 async def test_an_adapter_that_is_not_evicted_opens_again(clock: Clock) -> None:
-    """Another one became idle before it: who has waited for it has it, without a load."""
+    """Another one became idle first: waiting requests use it without a load."""
     scene = Scene(1, clock, patience_s=0)
     first, second = scene.start("a"), scene.start("b")
     await settle()
@@ -232,7 +232,7 @@ async def test_an_adapter_that_is_not_evicted_opens_again(clock: Clock) -> None:
 
 
 async def test_a_prepared_adapter_is_kept_for_a_moment(clock: Clock) -> None:
-    """Whoever had it loaded comes to use it; if nobody does, it makes room like any other."""
+    """Its request uses it; if none comes, it is evicted like any other."""
     scene = Scene(1, clock)
     first = scene.start("a")
     await settle()
@@ -255,7 +255,7 @@ async def test_a_prepared_adapter_is_kept_for_a_moment(clock: Clock) -> None:
 
 
 async def test_files_are_fetched_while_others_are_loaded(clock: Clock) -> None:
-    """A slow hub holds up nobody else."""
+    """A slow hub delays no other adapter."""
     scene = Scene(2, clock)
     scene.loader.remote["a"] = asyncio.Event()
     far, near = scene.start("a"), scene.start("b")
@@ -273,7 +273,7 @@ async def test_files_are_fetched_while_others_are_loaded(clock: Clock) -> None:
 async def test_a_start_waits_for_adapters_within_a_limit(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is not there by then is loaded when it is wanted."""
+    """Adapters that take longer are loaded with their first request."""
     monkeypatch.setattr("deployments.engines.adapters.START_TIMEOUT_S", 0.01)
     scene = Scene(2, clock)
     scene.loader.remote["b"] = asyncio.Event()
@@ -289,7 +289,7 @@ async def test_a_start_waits_for_adapters_within_a_limit(
 async def test_a_failed_unload_fails_no_request(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The log has it; whoever needed the room gets its adapter."""
+    """It is logged, and the request that needed the room gets its adapter."""
     scene = Scene(1, clock)
     scene.loader.sticking = {"a"}
     await scene.adapters.prepare("a")
@@ -302,7 +302,7 @@ async def test_a_failed_unload_fails_no_request(
 
 
 async def test_a_cancelled_request_does_not_cancel_the_load(clock: Clock) -> None:
-    """The others that wait for it get it; and who left is no user of it."""
+    """Other waiting requests get the adapter, and the cancelled one does not count as a user."""
     scene = Scene(1, clock)
     scene.loader.held["a"] = asyncio.Event()
     leaver, other = scene.start("a"), scene.start("a")
@@ -320,7 +320,7 @@ async def test_a_cancelled_request_does_not_cancel_the_load(clock: Clock) -> Non
 
 
 async def test_an_adapter_without_requests_is_not_loaded(clock: Clock) -> None:
-    """All who wanted it left while others were being loaded."""
+    """All its requests left while other adapters were being loaded."""
     scene = Scene(1, clock)
     scene.loader.held["a"] = asyncio.Event()
     first, leaver = scene.start("a"), scene.start("b")
@@ -337,7 +337,7 @@ async def test_an_adapter_without_requests_is_not_loaded(clock: Clock) -> None:
 
 
 async def test_a_broken_adapter_affects_no_other(clock: Clock) -> None:
-    """Its users are told why, again and again without a new attempt; what is loaded stays."""
+    """Its requests get the reason, without a new attempt; loaded adapters stay."""
     scene = Scene(1, clock)
     scene.loader.broken = {"b"}
     await scene.adapters.prepare("a")
@@ -352,7 +352,7 @@ async def test_a_broken_adapter_affects_no_other(clock: Clock) -> None:
 
 
 async def test_a_broken_adapter_is_retried_later(clock: Clock) -> None:
-    """After a while: its files may have come."""
+    """After a while, as its files may have arrived."""
     scene = Scene(1, clock)
     scene.loader.broken = {"b"}
     with pytest.raises(AdapterBroken):
@@ -367,7 +367,7 @@ async def test_a_broken_adapter_is_retried_later(clock: Clock) -> None:
 
 
 async def test_the_duration_of_a_load_is_reported(clock: Clock) -> None:
-    """The routers want to know."""
+    """Routers weigh it against waiting."""
     scene = Scene(2, clock)
     scene.loader.held["a"] = asyncio.Event()
     use = scene.start("a")
@@ -381,7 +381,7 @@ async def test_the_duration_of_a_load_is_reported(clock: Clock) -> None:
 
 
 async def test_a_stop_cancels_loads(clock: Clock) -> None:
-    """Nobody waits for it any longer."""
+    """No request waits for them any longer."""
     scene = Scene(1, clock)
     scene.loader.held["a"] = asyncio.Event()
     use = scene.start("a")
@@ -394,7 +394,7 @@ async def test_a_stop_cancels_loads(clock: Clock) -> None:
 
 
 class Step(Enum):
-    """What somebody does with an adapter."""
+    """Action of a request on an adapter."""
 
     START = "start"
     END = "end"
@@ -410,7 +410,7 @@ class Step(Enum):
 def test_invariants_hold_for_any_sequence_of_requests(
     most: int, patience_s: float, steps: list[tuple[Step, str]]
 ) -> None:
-    """Who has an adapter has it loaded, one too many at most is, and all get theirs in the end."""
+    """Adapters in use are loaded, at most one too many, and every request gets its own."""
     asyncio.run(_play(Scene(most, Clock(), patience_s), most, steps))
 
 
@@ -438,7 +438,7 @@ async def _play(scene: Scene, most: int, steps: list[tuple[Step, str]]) -> None:
 
 
 def test_an_adapter_s_rank_is_its_largest(tmp_path: Path) -> None:
-    """The largest, where layers differ."""
+    """If layers have different ranks, it is the largest."""
     config = {"r": 8, "rank_pattern": {"q_proj": 32}, "peft_type": "LORA"}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
 
@@ -447,7 +447,7 @@ def test_an_adapter_s_rank_is_its_largest(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", [None, "{}", '{"r": "many"}', "no JSON"])
 def test_files_of_no_adapter_are_broken(text: str | None, tmp_path: Path) -> None:
-    """The reason says so, and nothing of paths."""
+    """The reason says so, and names no path."""
     if text is not None:
         (tmp_path / "adapter_config.json").write_text(text)
 
@@ -458,7 +458,7 @@ def test_files_of_no_adapter_are_broken(text: str | None, tmp_path: Path) -> Non
 
 
 def test_an_adapter_of_the_hub_is_downloaded(tmp_path: Path) -> None:
-    """A source that is no path is a hub's name."""
+    """A source that is not a path is a name on the hub."""
     asked: list[str] = []
 
     def download(source: str) -> str:
@@ -470,7 +470,7 @@ def test_an_adapter_of_the_hub_is_downloaded(tmp_path: Path) -> None:
 
 
 async def test_a_hub_adapter_s_rank_needs_only_its_configuration(tmp_path: Path) -> None:
-    """Only its configuration is asked for."""
+    """Nothing else is downloaded."""
     config = tmp_path / "adapter_config.json"
     config.write_text('{"r": 64}')
 
@@ -478,7 +478,7 @@ async def test_a_hub_adapter_s_rank_needs_only_its_configuration(tmp_path: Path)
 
 
 async def test_a_local_adapter_s_rank_is_read(tmp_path: Path) -> None:
-    """The hub is not asked; an adapter that is not there has none."""
+    """Without the hub; an adapter that does not exist has rank 0."""
     (tmp_path / "adapter_config.json").write_text('{"r": 64}')
 
     assert await AdapterFiles("a", str(tmp_path)).first_rank(_fail, 5) == 64
@@ -486,7 +486,7 @@ async def test_a_local_adapter_s_rank_is_read(tmp_path: Path) -> None:
 
 
 async def test_an_unknown_rank_is_assumed() -> None:
-    """A usual one is taken, whether it fails or is silent."""
+    """The usual one, if the hub fails or does not answer."""
     silence = threading.Event()
 
     def wait(source: str) -> str:
@@ -516,7 +516,7 @@ def test_a_failed_download_is_a_broken_adapter(download: Callable[[str], str]) -
 
 
 def test_a_missing_path_is_a_broken_adapter(tmp_path: Path) -> None:
-    """Clients learn nothing of paths."""
+    """Clients learn no path."""
     with pytest.raises(AdapterBroken) as caught:
         AdapterFiles("a", "./none", (tmp_path,)).folder(_fail)
 

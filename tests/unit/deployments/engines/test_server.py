@@ -1,4 +1,4 @@
-"""The engine replica's HTTP server: who gets in, what a drain waits for, what a stop leaves."""
+"""HTTP server of an engine replica: access key, drain, stop."""
 
 import asyncio
 import signal
@@ -29,7 +29,7 @@ FACTS = EngineFacts(
 
 
 class FakeEngine:
-    """Answers at once, or, at `/slow`, when told to."""
+    """Answers at once, or on demand at `/slow`."""
 
     facts = FACTS
 
@@ -76,7 +76,7 @@ class FakeEngine:
 
 
 class Client:
-    """One connection's worth of calls to a server."""
+    """Requests to a server."""
 
     def __init__(self, server: EngineServer, session: aiohttp.ClientSession) -> None:
         self._server = server
@@ -120,7 +120,7 @@ async def served(engine: FakeEngine) -> AsyncIterator[tuple[EngineServer, Client
 
 
 async def break_server(server: EngineServer) -> None:
-    """Have the server's loop fail as if the machine had run out of file descriptors."""
+    """Make the server's loop fail, as if the machine had run out of file descriptors."""
 
     async def tick(counter: int) -> bool:
         raise OSError("too many open files")
@@ -132,7 +132,7 @@ async def break_server(server: EngineServer) -> None:
 
 
 def error_code(body: bytes) -> str | None:
-    """The code of an error in OpenAI's shape."""
+    """Code of an error in OpenAI's shape."""
     return msgspec.json.decode(body, type=ErrorBody).error.code
 
 
@@ -145,7 +145,7 @@ async def test_requests_with_the_key_are_answered() -> None:
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("authorization", ["Bearer wrong", "Bearer ", "{key}", "Basic {key}"])
 async def test_requests_with_a_wrong_key_are_rejected(method: str, authorization: str) -> None:
-    """Any other authorization gets 401 in OpenAI's shape, whatever the method."""
+    """Any other authorization gets a 401 in OpenAI's shape, whatever the method."""
     async with served(FakeEngine()) as (server, client):
         for path in ("/v1/x", TELEMETRY_PATH):
             status, body, _ = await client.call(method, path, authorization.format(key=server.key))
@@ -153,7 +153,7 @@ async def test_requests_with_a_wrong_key_are_rejected(method: str, authorization
 
 
 async def test_requests_without_a_key_are_rejected() -> None:
-    """A request without the header gets 401 as well."""
+    """A request without the header gets a 401, too."""
     async with served(FakeEngine()) as (server, _):
         reader, writer = await asyncio.open_connection(server.host, server.port)
         writer.write(b"GET /v1/x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
@@ -171,7 +171,7 @@ async def test_every_server_has_its_own_key() -> None:
 
 
 async def test_a_drain_finishes_what_is_in_flight() -> None:
-    """While draining, new work gets 503, questions are answered, and old work runs to its end."""
+    """In a drain, new POSTs get a 503, GETs are answered, and running requests finish."""
     engine = FakeEngine()
     async with served(engine) as (server, client):
         slow = asyncio.create_task(client.call("POST", "/slow"))
@@ -191,7 +191,7 @@ async def test_a_drain_finishes_what_is_in_flight() -> None:
 
 
 async def test_a_drain_does_not_wait_for_telemetry_subscribers() -> None:
-    """Who listens to the telemetry hears of the drain, and is no work in flight."""
+    """Subscribers learn of the drain, and do not count as in flight."""
     async with served(FakeEngine()) as (server, client):
         async with client.listen() as frames:
             assert (await anext(frames)).is_snapshot
@@ -203,7 +203,7 @@ async def test_a_drain_does_not_wait_for_telemetry_subscribers() -> None:
 
 
 async def test_a_stop_ends_the_telemetry() -> None:
-    """Listeners get a proper end of their stream, and the stop leaves no task behind."""
+    """Streams end properly, and no task is left."""
     tasks_before = asyncio.all_tasks()
     async with served(FakeEngine()) as (server, client), client.listen() as frames:
         assert (await anext(frames)).is_snapshot
@@ -213,7 +213,7 @@ async def test_a_stop_ends_the_telemetry() -> None:
 
 
 async def test_a_drain_ends_at_its_timeout() -> None:
-    """What is still in flight when the time is over is counted, and cut off by the stop."""
+    """Requests still in flight then are counted, and the stop cuts them off."""
     engine = FakeEngine()
     async with served(engine) as (server, client):
         slow = asyncio.create_task(client.call("POST", "/slow"))
@@ -227,7 +227,7 @@ async def test_a_drain_ends_at_its_timeout() -> None:
 
 
 async def test_an_idle_server_drains_at_once() -> None:
-    """With nothing in flight a drain does not wait, also when called twice."""
+    """Without requests in flight a drain does not wait, even the second time."""
     async with served(FakeEngine()) as (server, client):
         await client.call("POST", "/v1/x")
         assert await server.drain(timeout_s=0) == 0
@@ -235,7 +235,7 @@ async def test_an_idle_server_drains_at_once() -> None:
 
 
 async def test_stop_leaves_nothing_behind() -> None:
-    """After a stop the port is free, the tasks are gone and idle connections are closed."""
+    """The port is free, tasks have ended and idle connections are closed."""
     tasks_before = asyncio.all_tasks()
     async with served(FakeEngine()) as (server, client):
         await client.call("POST", "/v1/x")
@@ -252,7 +252,7 @@ async def test_signals_stay_with_their_owner() -> None:
 
 
 async def test_check_raises_for_a_server_that_has_ended() -> None:
-    """A server is healthy from its start to its end, and not before or after."""
+    """And for one that has not started."""
     server = EngineServer(FakeEngine(), "127.0.0.1")
     with pytest.raises(ServerDied):
         server.check()
@@ -264,7 +264,7 @@ async def test_check_raises_for_a_server_that_has_ended() -> None:
 
 
 async def test_the_cause_of_a_broken_server_is_raised() -> None:
-    """When the server ends by itself, `check` raises with the reason as its cause."""
+    """If the server dies, `check` raises with its error as the cause."""
     async with served(FakeEngine()) as (server, _):
         await break_server(server)
         with pytest.raises(ServerDied) as raised:
@@ -275,7 +275,7 @@ async def test_the_cause_of_a_broken_server_is_raised() -> None:
 
 
 async def test_an_application_that_fails_to_start_fails_the_server() -> None:
-    """A failed startup raises from `start` instead of ending the process, and frees the port."""
+    """`start` raises instead of ending the process, and the port is free."""
     engine = FakeEngine()
     engine.failure = RuntimeError("no weights")
     server = EngineServer(engine, "127.0.0.1")
@@ -286,7 +286,7 @@ async def test_an_application_that_fails_to_start_fails_the_server() -> None:
 
 
 async def test_a_dead_engine_sends_requests_elsewhere() -> None:
-    """Those it had and those that come are declined as in a drain, and routers are told of it."""
+    """Running and new requests are rejected as in a drain, and routers learn of it."""
     engine = FakeEngine()
     async with served(engine) as (_, client), client.listen() as updates:
         await anext(updates)

@@ -1,4 +1,4 @@
-"""The simulated engine's adapters, and the other names by which it is asked."""
+"""Adapters of the simulated engine, and the other names that clients use for it."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 from deployments.engines.sim.engine import SimulatedEngine
 from gateway.config.serving_options import Adapter
 from gateway.config.sim import SimEntry, Simulation
-from tests.unit.simulated import (
+from tests.unit.deployments.engines.sim.simulated import (
     CHAT,
     COMPLETIONS,
     PLAIN_STEPS,
@@ -36,12 +36,12 @@ def engine_with(most: int | None = None, time: FakeTime | None = None) -> Simula
 
 
 def cached_tokens(exchange: Exchange) -> int:
-    """Of the prompt, as the reply says."""
+    """Cached prompt tokens, by the usage in the response."""
     return int(exchange.json["usage"]["prompt_tokens_details"]["cached_tokens"])
 
 
 async def test_an_adapter_answers_under_its_own_name() -> None:
-    """It is a model like any other to clients."""
+    """To clients it is a model like any other."""
     engine = engine_with()
     body = chat(max_tokens=1) | {"model": "a"}
     listing = (await Exchange(engine, "/v1/models", method="GET").finish()).json["data"]
@@ -58,7 +58,7 @@ async def test_an_adapter_answers_under_its_own_name() -> None:
 @pytest.mark.parametrize("target", ["m", "b"])
 @pytest.mark.parametrize("is_stream", [False, True])
 async def test_the_reply_has_the_clients_name(target: str, is_stream: bool) -> None:
-    """A router says who answers, where a client has another name for it."""
+    """The response shows the name that the client used, whatever the router resolved it to."""
     body = chat(max_tokens=2, stream=is_stream) | {"model": "gpt-4o"}
     headers = [dispatched(1, model=target)]
     exchange = await Exchange(engine_with(), CHAT, body, headers=headers).finish()
@@ -69,7 +69,7 @@ async def test_the_reply_has_the_clients_name(target: str, is_stream: bool) -> N
 
 @pytest.mark.parametrize("headers", [[], [dispatched(1)], [dispatched(1, model="c")]])
 async def test_only_a_router_may_use_other_names(headers: list[tuple[bytes, bytes]]) -> None:
-    """The name must be the engine's own, or stand for one that is."""
+    """Without a dispatch only the engine's own names are accepted."""
     body = chat() | {"model": "gpt-4o"}
     exchange = await Exchange(engine_with(), CHAT, body, headers=headers).finish()
 
@@ -78,7 +78,7 @@ async def test_only_a_router_may_use_other_names(headers: list[tuple[bytes, byte
 
 
 async def test_a_tokenizer_answers_to_every_name() -> None:
-    """A stream that is carried on asks for tokens in the client's name."""
+    """A resumed stream is tokenized under the client's name."""
     body = {"model": "gpt-4o", "prompt": "Hello"}
     headers = [dispatched(1, model="a")]
 
@@ -89,7 +89,7 @@ async def test_a_tokenizer_answers_to_every_name() -> None:
 
 
 async def test_an_adapter_is_loaded_when_it_is_first_used() -> None:
-    """The first request waits for it, the next does not, until another one takes its place."""
+    """The first request waits for the load; the next does not, until the adapter is evicted."""
     time = FakeTime()
     engine = engine_with(1, time)
     began_s, took_s = 0.0, []
@@ -107,7 +107,7 @@ async def test_an_adapter_is_loaded_when_it_is_first_used() -> None:
 
 
 async def test_adapters_share_no_cache() -> None:
-    """What one has computed of a prompt is of no use to another one, or to the model."""
+    """A prompt computed for one adapter is not cached for another, nor for the model."""
     engine = engine_with()
     cached: dict[str, list[int]] = {}
     for name in ("m", "a", "b", "a"):
@@ -120,7 +120,7 @@ async def test_adapters_share_no_cache() -> None:
 
 
 async def test_a_change_of_adapters_is_reported_once() -> None:
-    """Telemetry says what is loaded when that has changed, and in every snapshot."""
+    """Telemetry has the loaded adapters after a change, and in every snapshot."""
     engine = engine_with(1)
     engine.tracker.pop_update()
     body = chat(max_tokens=1) | {"model": "b"}

@@ -14,7 +14,7 @@ from gateway.config.vllm import VllmEntry
 from gateway.reference.config_tables import config_tables
 from gateway.reference.pages import marked
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 PAGE = (ROOT / "docs" / "models.md").read_text()
 MODELS: list[type[BaseModel]] = [VllmEntry, SimEntry, GatewayConfig]
 FILE, VLLM, SIM, GATEWAY = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)

@@ -10,7 +10,7 @@ from gateway.reference.error_tables import INTERNAL, client_errors, error_tables
 from gateway.reference.markdown import table
 from gateway.reference.pages import TABLES, Topic, filled, marked, printed
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 HEADER = re.compile(rb'b"(x-[a-z][a-z-]*[a-z]|traceparent|tracestate)"')
 
@@ -47,6 +47,22 @@ def test_a_cell_stays_in_its_row() -> None:
     """Line breaks and bars do not break a table."""
     text = table(("a", "b"), [("one\n  two", "x | y")])
     assert text == "| a | b |\n| --- | --- |\n| one two | x \\| y |"
+
+
+@pytest.mark.parametrize(
+    ("page", "phrase"),
+    [
+        ("operations.md", "slower than necessary"),
+        ("operations.md", "no direct ingress"),
+        ("autoscaling.md", "its load needs"),
+        ("placement.md", "its engine waits for Ray to place it"),
+        ("placement.md", "the room made for it went to another model"),
+    ],
+)
+def test_a_log_line_that_a_page_quotes_is_written(page: str, phrase: str) -> None:
+    """Operators search for what the pages quote."""
+    assert phrase in (ROOT / "docs" / page).read_text()
+    assert any(phrase in path.read_text() for path in (ROOT / "deployments").rglob("*.py"))
 
 
 def test_every_error_that_a_client_may_see_has_its_row() -> None:

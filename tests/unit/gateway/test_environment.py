@@ -13,7 +13,7 @@ from gateway.environment import (
     recommended,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 READ_BY_US = re.compile(r'"((?:RAY_SERVE|OTEL)_[A-Z_]+)"')
 
 

@@ -7,7 +7,7 @@ from gateway.metrics import METRICS, Histogram
 from gateway.reference.metrics_tables import metrics_tables
 from gateway.serving.timing import HEADER
 
-PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+PAGE = (Path(__file__).parents[4] / "docs" / "metrics.md").read_text()
 
 
 def test_every_metric_has_its_row() -> None:

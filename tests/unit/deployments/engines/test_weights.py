@@ -1,4 +1,4 @@
-"""Where a model's weights are looked for."""
+"""Lookup of a model's weights."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from gateway.errors import ConfigError
 
 
 def test_a_relative_path_is_found_under_the_first_root_that_has_it(tmp_path: Path) -> None:
-    """A replica may run in any working directory; the project's own folder is the last resort."""
+    """A replica may run in any working directory; the project's folder comes last."""
     (tmp_path / "project" / "models" / "demo").mkdir(parents=True)
     roots = (tmp_path / "elsewhere", tmp_path / "project")
 
@@ -19,12 +19,12 @@ def test_a_relative_path_is_found_under_the_first_root_that_has_it(tmp_path: Pat
 
 
 def test_other_names_are_hub_names(tmp_path: Path) -> None:
-    """`owner/model` looks like a path, but there is none."""
+    """`owner/model` looks like a path, but no such directory exists."""
     assert resolve_source("Qwen/Qwen3-8B", (tmp_path,)) == "Qwen/Qwen3-8B"
 
 
 @pytest.mark.parametrize("source", ["./models/none", "../none", "/none/at/all"])
 def test_a_path_must_exist(source: str, tmp_path: Path) -> None:
-    """A path that is not there is a mistake, not a hub name."""
+    """A path that does not exist is an error, not a name on the hub."""
     with pytest.raises(ConfigError, match="no model directory"):
         resolve_source(source, (tmp_path,))

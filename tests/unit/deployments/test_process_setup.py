@@ -1,4 +1,4 @@
-"""Our log lines in Serve's log."""
+"""The gateway's log records in Serve's log."""
 
 import logging
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from deployments.process_setup import OURS, SERVE, log_with_serve
 
 @pytest.fixture
 def serve_s_log() -> Iterator[list[str]]:
-    """What arrives at Serve's logger, which is left as it was."""
+    """Records that reach Serve's logger, which is restored afterwards."""
     lines: list[str] = []
 
     class Handler(logging.Handler):
@@ -31,7 +31,7 @@ def serve_s_log() -> Iterator[list[str]]:
 
 
 def test_our_lines_are_in_serve_s_log_once(serve_s_log: list[str]) -> None:
-    """Whatever the module, and however often it was asked for."""
+    """From any module, however often logging was set up."""
     log_with_serve()
     log_with_serve()
     logging.getLogger("gateway.faults").warning("request %s: retried", "r1")
@@ -41,7 +41,7 @@ def test_our_lines_are_in_serve_s_log_once(serve_s_log: list[str]) -> None:
 
 
 def test_serve_s_log_level_applies(serve_s_log: list[str]) -> None:
-    """An operator who asks Serve for warnings only gets no more of us."""
+    """An operator who wants only warnings from Serve gets only warnings from the gateway."""
     log_with_serve()
     SERVE.setLevel(logging.WARNING)
     logging.getLogger("gateway.relay").info("quiet")

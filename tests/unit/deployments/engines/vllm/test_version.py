@@ -1,4 +1,4 @@
-"""Errors of a vLLM that the gateway does not support."""
+"""Errors for versions of vLLM that the gateway does not support."""
 
 import pytest
 
@@ -18,6 +18,6 @@ def test_a_name_that_another_version_lacks_is_explained_by_the_version() -> None
 
 @pytest.mark.parametrize("error", [AttributeError("a defect"), ImportError("a dependency")])
 def test_errors_of_the_supported_version_are_not_explained_away(error: Exception) -> None:
-    """Something else is wrong, and the version must not hide it."""
+    """Something else is wrong, and the message must not blame the version."""
     with pytest.raises(type(error), match=str(error)), supported_version(f"{SUPPORTED}.1"):
         raise error

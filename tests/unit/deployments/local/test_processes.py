@@ -1,4 +1,4 @@
-"""Sessions of processes, ended whatever became of their leader; ports, and who has them."""
+"""Sessions of processes, ended reliably; ports and their holders."""
 
 import os
 import socket
@@ -24,7 +24,7 @@ time.sleep(600)
 
 @pytest.fixture
 def leader() -> Iterator[subprocess.Popen[bytes]]:
-    """The leader of a session with one more member."""
+    """Leader of a session with one more member."""
     process = subprocess.Popen(
         [sys.executable, "-c", LEADER], start_new_session=True, stdout=subprocess.PIPE
     )
@@ -37,7 +37,7 @@ def leader() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_a_session_has_its_leader_and_its_members(leader: subprocess.Popen[bytes]) -> None:
-    """Both processes are found, and this one is not among them."""
+    """Both processes are found, and the test process is not among them."""
     session = Session.led_by(leader.pid)
 
     assert session.leader == psutil.Process(leader.pid)
@@ -48,7 +48,7 @@ def test_a_session_has_its_leader_and_its_members(leader: subprocess.Popen[bytes
 def test_members_that_outlive_their_leader_are_ended(
     leader: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    """After a crash the note that was left is enough to find the others and end them."""
+    """After a crash the session file is enough to find and end them."""
     note = tmp_path / "note.json"
     Session.led_by(leader.pid).write(note)
     leader.kill()
@@ -64,7 +64,7 @@ def test_members_that_outlive_their_leader_are_ended(
 
 
 def test_a_process_id_used_again_is_not_the_session(leader: subprocess.Popen[bytes]) -> None:
-    """A note from long ago names an id that another process has by now: nobody is touched."""
+    """An old session file names an id that another process has now: no process is ended."""
     stale = Session(leader.pid, created_s=0.0)
 
     assert stale.leader is None
@@ -72,7 +72,7 @@ def test_a_process_id_used_again_is_not_the_session(leader: subprocess.Popen[byt
 
 
 def test_a_taken_port_names_its_holder() -> None:
-    """The operator learns which process is in the way."""
+    """The operator learns which process has the port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
@@ -84,7 +84,7 @@ def test_a_taken_port_names_its_holder() -> None:
 
 
 def test_free_ports_skip_ports_in_use() -> None:
-    """Two clusters on one machine get ports of their own."""
+    """Two clusters on one machine get different ports."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
@@ -97,7 +97,7 @@ def test_free_ports_skip_ports_in_use() -> None:
 
 
 def test_a_free_port_is_outside_the_kernel_s_range() -> None:
-    """Nobody who connects somewhere can take it before our server does."""
+    """No other connection can get it before our server binds it."""
     first, _ = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
 
     with socket.create_server(("", processes.free_port())) as listener:

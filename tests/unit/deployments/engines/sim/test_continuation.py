@@ -1,4 +1,4 @@
-"""A simulated answer that is carried on from a part of it: the rest is what it would have been."""
+"""Continued answers of the simulated engine: the rest is what it would have generated anyway."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.simulated import (
+from tests.unit.deployments.engines.sim.simulated import (
     CHAT,
     COMPLETIONS,
     PLAIN_STEPS,
@@ -25,7 +25,7 @@ OUTPUT_TOKENS = 12
 
 @dataclass(frozen=True)
 class Answered:
-    """What an engine answered, and what it counted."""
+    """An engine's answer and its token counts."""
 
     text: str
     finish_reason: str
@@ -35,14 +35,14 @@ class Answered:
 
 
 async def ask(path: str, body: dict[str, Any], answered_bytes: int = 0) -> Answered:
-    """What a fresh engine answers."""
+    """The answer of a fresh engine."""
     engine = engine_with(output_tokens=OUTPUT_TOKENS)
     headers = [dispatched(1, answered_bytes=answered_bytes)]
     return read(await Exchange(engine, path, body, headers=headers).finish())
 
 
 def read(exchange: Exchange) -> Answered:
-    """An answer in one piece."""
+    """A whole answer from a response."""
     [choice], usage = exchange.json["choices"], exchange.json["usage"]
     return Answered(
         choice["text"] if "text" in choice else choice["message"]["content"],
@@ -54,7 +54,7 @@ def read(exchange: Exchange) -> Answered:
 
 
 async def tokens(body: dict[str, Any], answered_bytes: int = 0) -> int:
-    """How many tokens `/tokenize` finds."""
+    """Number of tokens that `/tokenize` finds."""
     headers = [dispatched(1, answered_bytes=answered_bytes)]
     reply = (await Exchange(engine_with(), TOKENIZE, body, headers=headers).finish()).json
     assert len(reply["tokens"]) == reply["count"]
@@ -63,7 +63,7 @@ async def tokens(body: dict[str, Any], answered_bytes: int = 0) -> int:
 
 
 def continued_chat(said: str, **fields: object) -> dict[str, Any]:
-    """The body of a chat whose answer has begun."""
+    """Body of a chat request whose answer has begun."""
     body = chat("Tell me more.", **fields)
     body["messages"].append({"role": "assistant", "content": said})
     return {**body, "continue_final_message": True, "add_generation_prompt": False}
@@ -74,7 +74,7 @@ LIMITS = st.none() | st.integers(1, 20)
 
 @given(limit=LIMITS, cut=st.integers(0, 200))
 async def test_a_chat_goes_on_by_the_byte(limit: int | None, cut: int) -> None:
-    """Part and rest are the whole answer in text, end and tokens, wherever it was cut."""
+    """The part and the rest are the whole answer in text, end and tokens, at any cut."""
     whole = await ask(CHAT, chat("Tell me more.", max_tokens=limit))
     part = whole.text[: cut % len(whole.text)]
     said = await tokens(continued_chat(part)) - whole.prompt_tokens
@@ -88,7 +88,7 @@ async def test_a_chat_goes_on_by_the_byte(limit: int | None, cut: int) -> None:
 
 @given(limit=LIMITS, cut=st.integers(0, 200))
 async def test_a_text_goes_on_by_the_byte(limit: int | None, cut: int) -> None:
-    """The same for a completion, whose router says how much of the prompt is answer."""
+    """A completion is continued likewise; the router says how much of the prompt is answer."""
     whole = await ask(COMPLETIONS, completion("Once upon", max_tokens=limit))
     part = whole.text[: cut % len(whole.text)]
     prompt, size = "Once upon" + part, len(part)
@@ -103,7 +103,7 @@ async def test_a_text_goes_on_by_the_byte(limit: int | None, cut: int) -> None:
 
 @pytest.mark.parametrize("count", [1, 5, 6, OUTPUT_TOKENS - 1])
 async def test_token_ids_go_on_too(count: int) -> None:
-    """A prompt of token ids ends with those that `/tokenize` has for the text said."""
+    """A prompt of token ids ends with the ids that `/tokenize` gives for the sent text."""
     whole = await ask(COMPLETIONS, completion([5, 6, 7]))
     part = " ".join(whole.text.split(" ")[:count])
     engine = engine_with()
@@ -115,7 +115,7 @@ async def test_token_ids_go_on_too(count: int) -> None:
 
 @pytest.mark.parametrize("count", [1, 4, 5, 6, OUTPUT_TOKENS])
 async def test_an_answer_s_start_has_the_tokens_it_was_generated_with(count: int) -> None:
-    """`/tokenize` counts the words of a part as the engine did when it said them."""
+    """`/tokenize` counts one token per word, as in generation."""
     whole = await ask(CHAT, chat("Tell me more."))
     part = " ".join(whole.text.split(" ")[:count])
     assert await tokens({"prompt": part, "add_special_tokens": False}) == count
@@ -126,7 +126,7 @@ async def test_an_answer_s_start_has_the_tokens_it_was_generated_with(count: int
 
 @given(text=st.text(st.characters(codec="ascii"), max_size=30), count=st.integers(1, 8))
 async def test_a_continued_chat_begins_with_the_tokens_of_the_chat(text: str, count: int) -> None:
-    """Wherever the last token of the conversation ends, the answer's come after it."""
+    """The answer's tokens follow the conversation's, wherever the last of those ends."""
     body = chat(text)
     said = " ".join((await ask(CHAT, body)).text.split(" ")[:count])
     grown = {**body, "messages": [*body["messages"], {"role": "assistant", "content": said}]}
@@ -151,12 +151,12 @@ async def test_a_continued_chat_begins_with_the_tokens_of_the_chat(text: str, co
     ],
 )
 async def test_prompts_are_counted_alike(path: str, body: dict[str, Any]) -> None:
-    """`/tokenize` finds as many tokens as the usage of an answer tells."""
+    """`/tokenize` and the usage of an answer agree."""
     assert await tokens(body) == (await ask(path, body)).prompt_tokens
 
 
 async def test_a_complete_answer_continues_with_nothing() -> None:
-    """There is nothing left but the end, which counts no token and still takes its step."""
+    """Only the end is left, which counts no token but takes a step."""
     whole = await ask(CHAT, chat("Tell me more."))
     rest = await ask(CHAT, continued_chat(whole.text))
     assert (rest.text, rest.finish_reason, rest.completion_tokens) == ("", "stop", 0)
@@ -171,7 +171,7 @@ async def test_a_complete_answer_continues_with_nothing() -> None:
 
 @pytest.mark.parametrize("said", ["Something else", "\N{WHITE SMILING FACE}"])
 async def test_text_the_engine_would_not_generate_is_prompt(said: str) -> None:
-    """A beginning that is not the answer's own is a prompt like any other."""
+    """A start that is not that of the answer counts as prompt."""
     body = continued_chat(said)
     plain = {"model": "m", "messages": body["messages"]}
     assert await ask(CHAT, body) == await ask(CHAT, plain)
@@ -182,7 +182,7 @@ async def test_text_the_engine_would_not_generate_is_prompt(said: str) -> None:
 
 
 async def test_an_answer_that_a_client_started_continues() -> None:
-    """Where the client wrote the beginning itself, the answer to that is carried on."""
+    """If the client wrote the start itself, the answer to that is continued."""
     whole = await ask(CHAT, continued_chat("As I said, "))
     part = whole.text[:30]
     rest = await ask(CHAT, continued_chat("As I said, " + part), len(part))
@@ -192,7 +192,7 @@ async def test_an_answer_that_a_client_started_continues() -> None:
 
 
 async def test_without_answered_bytes_nothing_is_continued() -> None:
-    """A text is no answer because it could be the answer to nothing."""
+    """A text is not taken for an answer only because it could be one."""
     said = (await ask(COMPLETIONS, completion(""))).text
     again = await ask(COMPLETIONS, completion(said))
     assert again.prompt_tokens == await tokens({"prompt": said}) == OUTPUT_TOKENS
@@ -200,13 +200,13 @@ async def test_without_answered_bytes_nothing_is_continued() -> None:
 
 
 async def test_a_users_last_message_is_no_answer() -> None:
-    """Only what the assistant said is carried on."""
+    """Only the assistant's message is continued."""
     fields = {"continue_final_message": True, "add_generation_prompt": False}
     assert await ask(CHAT, chat("Hello", **fields)) == await ask(CHAT, chat("Hello"))
 
 
 async def test_a_generation_prompt_excludes_a_continuation() -> None:
-    """As in vLLM, to go on with a message and to begin one is a contradiction."""
+    """As in vLLM, a request cannot both continue a message and start one."""
     for body in (chat(continue_final_message=True), {**continued_chat("A"), "n": 2}):
         body["add_generation_prompt"] = True
         exchange = await Exchange(engine_with(), CHAT, body).finish()
@@ -215,7 +215,7 @@ async def test_a_generation_prompt_excludes_a_continuation() -> None:
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 async def test_a_continuation_finds_its_prompt_in_the_cache(path: str) -> None:
-    """On the replica that began the answer, and on one that has seen only the prompt before."""
+    """On the replica that began the answer, and on one that only had the prompt."""
     text = "x" * 400
     first = chat(text) if path == CHAT else completion(text)
     engine = engine_with(block_size=4, output_tokens=OUTPUT_TOKENS)
@@ -234,7 +234,7 @@ async def test_a_continuation_finds_its_prompt_in_the_cache(path: str) -> None:
 
 
 async def test_a_next_turn_finds_a_continued_answer_in_the_cache() -> None:
-    """An answer leaves the same blocks whether it was made at once or in two parts."""
+    """An answer leaves the same blocks whether it was generated at once or in two parts."""
     whole = (await ask(CHAT, chat("Tell me more."))).text
     engine = engine_with(block_size=4, output_tokens=OUTPUT_TOKENS)
     part = " ".join(whole.split(" ")[:6])
@@ -258,6 +258,6 @@ async def test_a_next_turn_finds_a_continued_answer_in_the_cache() -> None:
     ],
 )
 async def test_invalid_tokenize_requests_are_rejected(body: object, status: int, code: str) -> None:
-    """Bad requests get OpenAI's error shape."""
+    """Errors have OpenAI's shape."""
     exchange = await Exchange(engine_with(), TOKENIZE, body).finish()
     assert (exchange.status, exchange.error_code) == (status, code)

@@ -1,4 +1,4 @@
-"""What routers tell an engine they hold back for it."""
+"""Routers' demand for an engine: sent by them, received and summed up by its server."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ SOME = Demand(requests=3, prefill_tokens=900, batch_requests=2)
 
 
 class FakeEngine:
-    """Answers anything."""
+    """Engine that answers any request."""
 
     facts = FACTS
 
@@ -46,7 +46,7 @@ class FakeEngine:
 
 @pytest.fixture
 async def server() -> AsyncIterator[EngineServer]:
-    """An engine's server that listens."""
+    """A running engine's server."""
     server = EngineServer(FakeEngine(), "127.0.0.1")
     await server.start()
     yield server
@@ -62,7 +62,7 @@ def replica(server: EngineServer, port: int = 0) -> Replica:
 
 
 async def put(server: EngineServer, body: bytes, method: str = "PUT") -> int:
-    """The status of a request to the inbox."""
+    """Status of a request to the demand route."""
     url = f"http://{server.host}:{server.port}{DEMAND_PATH}"
     headers = {"authorization": f"Bearer {server.key}"}
     async with (
@@ -73,7 +73,7 @@ async def put(server: EngineServer, body: bytes, method: str = "PUT") -> int:
 
 
 async def test_an_engine_knows_what_routers_hold_back_for_it(server: EngineServer) -> None:
-    """Of all of them; one that holds nothing more says so once, and is silent then."""
+    """Summed over routers; one that holds nothing any longer says so once."""
     held = {replica(server): SOME}
     one, other = (
         DemandPublisher(lambda: held),
@@ -93,7 +93,7 @@ async def test_an_engine_knows_what_routers_hold_back_for_it(server: EngineServe
 
 
 async def test_demand_is_sent_periodically(server: EngineServer) -> None:
-    """From the start to the end."""
+    """From `start` to `close`."""
     number = 0
 
     def held() -> dict[Replica, Demand]:
@@ -111,7 +111,7 @@ async def test_demand_is_sent_periodically(server: EngineServer) -> None:
 
 
 async def test_an_unreachable_engine_does_not_delay_the_others(server: EngineServer) -> None:
-    """The others hear, and nothing is raised."""
+    """They get their demand, and no error is raised."""
     gone, here = replica(server, port=1), replica(server)
     demand_publisher = DemandPublisher(lambda: {gone: SOME, here: SOME})
     await demand_publisher.publish()
@@ -123,7 +123,7 @@ async def test_an_unreachable_engine_does_not_delay_the_others(server: EngineSer
 async def test_an_engine_that_does_not_answer_is_given_up(
     start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its connection is closed: no more than one is ever open."""
+    """Its connection is closed: at most one is open at a time."""
     monkeypatch.setattr("gateway.serving.demand_publisher.TIMEOUT_S", 0.1)
     engine = await start_engine(_begin)
     demand_publisher = DemandPublisher(lambda: {engine.replica(): SOME})
@@ -139,7 +139,7 @@ async def _begin(tracked: Visit) -> None:
 
 
 async def test_an_invalid_demand_is_rejected(server: EngineServer) -> None:
-    """And changes nothing; neither is it work that a drain waits for."""
+    """It changes nothing, and a drain does not wait for it."""
     assert await put(server, b'{"requests": "many"}') == 400
     assert await put(server, msgspec.json.encode(SOME), "GET") == 405
     assert server.demand == Demand()
@@ -149,7 +149,7 @@ async def test_an_invalid_demand_is_rejected(server: EngineServer) -> None:
 
 
 def test_a_silent_router_s_demand_expires(clock: Clock) -> None:
-    """What it held went with it."""
+    """Requests of a router that died no longer count."""
     demands = RouterDemand(clock)
     demands.record(msgspec.structs.replace(SOME, router="a"))
     clock.now_s += EXPIRY_S - 1
