@@ -51,7 +51,7 @@ def command(  # noqa: PLR0913 - each is an option of the command
     ] = 1.0,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Simulate only this many requests, from the start.")
-    ] = (None),
+    ] = None,
     spread: Annotated[
         bool,
         typer.Option(

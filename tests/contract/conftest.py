@@ -1,4 +1,4 @@
-"""Fixtures of the unit tests, for those that need Ray or vLLM."""
+"""Fixtures of the unit tests, for tests that need Ray or vLLM."""
 
 from tests.unit.conftest import clock, start_engine, upstream
 

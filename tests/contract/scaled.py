@@ -1,4 +1,4 @@
-"""A model that is scaled, in virtual time: simulated replicas, a queue, the policy itself."""
+"""An autoscaled model in virtual time: simulated replicas, a queue, the real policy."""
 
 import itertools
 import random
@@ -36,7 +36,7 @@ TICK_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """A request as it comes."""
+    """A request that arrives."""
 
     arrived_s: float
     prompt_tokens: int = 200
@@ -67,7 +67,7 @@ class _Replica:
 
 
 class ScaledModel:
-    """One model under a load; `targets` and `running` tell how many replicas there were when."""
+    """One model under load; `targets` and `running` record its numbers of replicas."""
 
     def __init__(
         self,
@@ -216,7 +216,7 @@ class ScaledModel:
 def poisson(
     rate: Callable[[float], float], make: Callable[[float], Want], seed: int = 1
 ) -> Iterator[Want]:
-    """Requests at random times, `rate(time)` of them a second."""
+    """Requests at random times, `rate(time)` per second."""
     rng, time_s = random.Random(seed), 0.0  # noqa: S311 - load, not secrets
     while True:
         time_s += rng.expovariate(max(rate(time_s), 1e-3))

@@ -1,4 +1,4 @@
-"""Serve's side of the scaling: what the policy is asked, and what it makes of missing news."""
+"""Serve's side of autoscaling: calls of the policy, and decisions without complete reports."""
 
 import math
 import pickle
@@ -33,7 +33,7 @@ SERVE_CONFIG = AutoscalingConfig(
 
 
 class Controller:
-    """What Serve's controller does with a policy: asks it often, and does as it says."""
+    """Serve's controller, as far as a policy sees it: calls it often, and applies its decisions."""
 
     def __init__(self, target: int, **loads: float) -> None:
         self.policy = EngineScalingPolicy(0.5, 2, scale_down_delay_s=30, now=lambda: self.now_s)
@@ -89,7 +89,7 @@ class Controller:
 
 
 class Serve(Controller):
-    """The same with Serve's own rules around the policy: at zero, and on the way to it."""
+    """A controller with Serve's own rules for a model at zero replicas, or on its way there."""
 
     def __init__(self, target: int, **loads: float) -> None:
         super().__init__(target, **loads)
@@ -118,7 +118,7 @@ def test_the_load_of_all_replicas_counts() -> None:
 
 
 def test_an_idle_model_scales_to_zero_after_its_delay() -> None:
-    """And no sooner."""
+    """Not earlier."""
     controller = Controller(1, a=0)
     assert controller.pass_s(29) == 1
     assert controller.pass_s(4) == 0
@@ -126,14 +126,14 @@ def test_an_idle_model_scales_to_zero_after_its_delay() -> None:
 
 @pytest.mark.parametrize("silent", [["b"], ["b", "c", "d"]])
 def test_a_replica_without_a_report_does_not_count_as_idle(silent: list[str]) -> None:
-    """One that has just started, or hangs: nothing is taken away for as long as it is silent."""
+    """It has just started, or hangs: no replica is removed until it reports."""
     controller = Controller(1 + len(silent), a=0)
     controller.silent = silent
     assert controller.pass_s(300) == 1 + len(silent)
 
 
 def test_a_decision_stands_until_a_replica_runs() -> None:
-    """The controller has restarted, or all are still to come, of a model that may not sleep."""
+    """After a restart of the controller, or while all replicas of a model are starting."""
     controller = Controller(5)
     controller.least = 1
     assert controller.pass_s(300) == 5
@@ -141,14 +141,14 @@ def test_a_decision_stands_until_a_replica_runs() -> None:
 
 
 def test_a_waiting_control_call_needs_one_replica() -> None:
-    """As one does that a router makes for a model at zero."""
+    """A router makes one for a model at zero."""
     controller = Controller(0)
     controller.queued = 3
     assert controller.pass_s(4) == 1
 
 
 def test_a_start_without_waiting_requests_is_given_up() -> None:
-    """It fails or finds no room: at zero again, the model can be woken anew, and is."""
+    """It fails or finds no room; a model at zero can be started again."""
     serve = Serve(0)
     serve.pass_s(60)
     serve.wake(300)
@@ -160,7 +160,7 @@ def test_a_start_without_waiting_requests_is_given_up() -> None:
 
 
 def test_a_start_continues_while_a_request_waits() -> None:
-    """Another client comes before the time is up, again and again."""
+    """Whenever another client comes in time."""
     serve = Serve(0)
     for _ in range(10):
         serve.wake(20)
@@ -169,7 +169,7 @@ def test_a_start_continues_while_a_request_waits() -> None:
 
 
 def test_a_start_continues_for_its_usual_duration() -> None:
-    """Clients are told how long it takes, and come back then."""
+    """Clients learn the duration, and retry then."""
     serve = Serve(1, a=0)
     serve.start_s = 200
     serve.pass_s(500)
@@ -182,7 +182,7 @@ def test_a_start_continues_for_its_usual_duration() -> None:
 
 
 def test_a_dead_replica_is_replaced_only_if_a_request_waits() -> None:
-    """Where the model may sleep; the delay is as long as for one that never came."""
+    """If the model may scale to zero; the delay is that of a start that fails."""
     serve = Serve(1, a=5)
     serve.pass_s(100)
     serve.become()
@@ -191,14 +191,14 @@ def test_a_dead_replica_is_replaced_only_if_a_request_waits() -> None:
 
 
 def test_several_replicas_scale_to_zero_after_one_delay() -> None:
-    """Serve keeps one back: it goes at once, and not after another delay."""
+    """Serve keeps one back, which goes at once, without another delay."""
     serve = Serve(3, a=0, b=0, c=0)
     assert serve.pass_s(29) == 3
     assert serve.pass_s(4) == 0
 
 
 def test_a_hanging_replica_does_not_count_as_idle() -> None:
-    """Serve keeps its last word for ever, by a clock that may be another."""
+    """Serve keeps its last report for ever, with the time of another clock."""
     controller = Controller(2, a=0, b=0)
     controller.hung = {"b": 7.0}
     assert controller.pass_s(300) == 2
@@ -208,7 +208,7 @@ def test_a_hanging_replica_does_not_count_as_idle() -> None:
 
 
 def test_unreadable_reports_change_nothing() -> None:
-    """A defect here would keep the controller from looking after every other application."""
+    """An error here would keep the controller from managing all applications."""
     controller = Controller(3, a=0)
     context = controller._context()
     context.aggregated_metrics = {"slots": None}
@@ -216,7 +216,7 @@ def test_unreadable_reports_change_nothing() -> None:
 
 
 def test_reports_of_another_version_are_ignored() -> None:
-    """One that tells less than it should has told nothing."""
+    """A report that lacks a field does not count."""
     assert read_stats({"slots": {"a": 1.0}}) == {}
     assert read_stats({}) == {}
     whole = {name: {"a": 1.0, "b": 2.0} for name in EngineStats.__struct_fields__}
@@ -238,8 +238,8 @@ def test_the_policy_reaches_the_controller_by_pickle() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The .metrics_interval_s. field:DeprecationWarning")
-def test_an_entry_says_what_is_wanted_and_no_mechanics() -> None:
-    """Serve's own delays are off: the policy has its own."""
+def test_serve_s_own_scaling_delays_are_off() -> None:
+    """Serve's own delays are off, as the policy has its own."""
     wishes = {"min": 0, "max": 4, "max_wait_s": 3.0, "scale_down_delay_s": 77.0}
     entry = parse_entry({"name": "m", "engine": "sim", "autoscaling": wishes})
     config = scale(entry)["autoscaling_config"]
@@ -255,7 +255,7 @@ def test_an_entry_says_what_is_wanted_and_no_mechanics() -> None:
 
 
 def test_an_engine_reports_its_load(clock: Clock) -> None:
-    """Running and waiting, what prompts are still to be read, what is held for it."""
+    """Running and waiting requests, pending prefill, and requests held for it."""
     tracker = EngineTracker(FACTS, clock, waiting=lambda: 1)
     started = tracker.record_arrival(Dispatch(id=1), 100)
     tracker.record_arrival(Dispatch(id=2), 300)
@@ -278,13 +278,13 @@ def test_an_engine_reports_its_load(clock: Clock) -> None:
 
 
 def test_work_that_the_report_does_not_see_counts(clock: Clock) -> None:
-    """Requests that make no tokens are in flight all the same."""
+    """Requests without tokens are in flight, too."""
     stats = engine_stats(FACTS, EngineTracker(FACTS, clock), in_flight=3, held=Demand(), start_s=1)
     assert stats.running + stats.waiting == 3
 
 
-def test_where_batch_requests_are_not_passed_their_prompts_are_in_the_way(clock: Clock) -> None:
-    """An engine that takes no priorities reads them first."""
+def test_without_priorities_batch_prompts_count_as_backlog(clock: Clock) -> None:
+    """An engine without priorities computes them first."""
     facts = EngineFacts(
         engine="fake", routes=(), kv_tokens=0, block_size=0, max_sequences=1, max_model_len=1
     )
@@ -294,7 +294,7 @@ def test_where_batch_requests_are_not_passed_their_prompts_are_in_the_way(clock:
 
 
 def test_finished_requests_are_measured(clock: Clock) -> None:
-    """The time that it had its slot, also where it was cut off."""
+    """By the time that each had its slot, even if it was cut off."""
     tracker = EngineTracker(FACTS, clock)
     for is_aborted in (False, True):
         tracked = tracker.record_arrival(Dispatch(id=1), 100)

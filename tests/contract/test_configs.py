@@ -1,4 +1,4 @@
-"""Tests of configs/*.yaml: each deploys what its comments promise."""
+"""configs/*.yaml: each deploys what its comments promise."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ FILES = sorted(CONFIGS.glob("*.yaml"))
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_every_config_is_valid(path: Path) -> None:
-    """Ours and Serve's own schema both take the file."""
+    """Our schema and Serve's accept the file."""
     models = load_config(path).models
     schema = ServeDeploySchema.model_validate(yaml.safe_load(path.read_text()))
     assert {app.name for app in schema.applications} == {"gateway"} | {m.name for m in models}
@@ -23,7 +23,7 @@ def test_every_config_is_valid(path: Path) -> None:
 
 
 def test_dev_fits_a_small_machine() -> None:
-    """The development config needs no GPU, two CPUs, and listens on this machine only."""
+    """The development config needs no GPU and two CPUs, and listens on this machine only."""
     plan = Plan.of(load_config(CONFIGS / "dev.yaml"))
     document = yaml.safe_load((CONFIGS / "dev.yaml").read_text())
     router = document["applications"][0]["deployments"][0]
@@ -34,14 +34,14 @@ def test_dev_fits_a_small_machine() -> None:
 
 
 def test_adapters_are_beside_their_model() -> None:
-    """One engine on the CPU answers under two names."""
+    """One engine on the CPU answers to two names."""
     (model,) = load_config(CONFIGS / "adapters.yaml").models
     assert [adapter.name for adapter in model.entry.adapters] == ["demo-pirate"]
     assert (CONFIGS.parent / model.entry.adapters[0].source / "adapter_config.json").exists()
 
 
 def test_sim_runs_several_replicas_of_two_models() -> None:
-    """The simulated config needs next to nothing and has replicas to choose among."""
+    """The simulated config needs hardly any resources, and has several replicas to route to."""
     plan = Plan.of(load_config(CONFIGS / "sim.yaml"))
     assert {model.engine for model in plan.models} == {"sim"}
     assert all(model.min_replicas >= 2 for model in plan.models)
@@ -49,7 +49,7 @@ def test_sim_runs_several_replicas_of_two_models() -> None:
 
 
 def test_prod_is_a_realistic_deployment() -> None:
-    """A large model over four GPUs, a small one that scales to 16, and an embedding model."""
+    """A large model on four GPUs, a small one that scales to 16, and an embedding model."""
     large, small, embedding = Plan.of(load_config(CONFIGS / "prod.yaml")).models
     document = yaml.safe_load((CONFIGS / "prod.yaml").read_text())
     assert (large.gpus, large.placement, large.executor) == (4, "STRICT_PACK", "mp")

@@ -1,4 +1,4 @@
-"""Tests of configs/grafana/gateway.json: its panels show what there is, and all that there is."""
+"""configs/grafana/gateway.json: its panels show every metric, and only metrics that exist."""
 
 import itertools
 import json
@@ -23,8 +23,8 @@ COLUMNS = 24
 
 
 @pytest.mark.parametrize(("title", "target"), TARGETS, ids=lambda each: str(each)[:40])
-def test_a_query_asks_for_what_there_is(title: str, target: dict[str, Any]) -> None:
-    """Every metric exists, and has all labels that the query and its legend name."""
+def test_a_query_names_existing_metrics_and_labels(title: str, target: dict[str, Any]) -> None:
+    """Every metric exists, with all labels of the query and its legend."""
     query = target["expr"]
     named = labels_in(query) | set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
     assert metrics_in(query)
@@ -35,7 +35,7 @@ def test_a_query_asks_for_what_there_is(title: str, target: dict[str, Any]) -> N
 
 @pytest.mark.parametrize(("title", "target"), TARGETS, ids=lambda each: str(each)[:40])
 def test_a_legend_tells_its_lines_apart(title: str, target: dict[str, Any]) -> None:
-    """Whatever a query groups by is in the legend."""
+    """It has every label by which the query groups."""
     groups = re.findall(r"\bby \(([^)]*)\)", target["expr"])
     grouped = set(re.findall(r"\w+", groups[0])) - {"le"} if groups else set()
     legend = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
@@ -44,7 +44,7 @@ def test_a_legend_tells_its_lines_apart(title: str, target: dict[str, Any]) -> N
 
 
 def test_every_metric_is_shown() -> None:
-    """None of our metrics is missing."""
+    """Each metric of the gateway is in a query."""
     shown = set().union(*(metrics_in(target["expr"]) for _, target in TARGETS))
     missing = {
         metric.exported_name
@@ -55,7 +55,7 @@ def test_every_metric_is_shown() -> None:
 
 
 def test_queries_keep_to_the_chosen_models_and_data_source() -> None:
-    """The two variables at the top of the page rule all panels."""
+    """The two variables at the top of the page apply to all panels."""
     for title, target in TARGETS:
         selectors = re.findall(r"ray_\w+(\{[^}]*\})?", target["expr"])
         assert all('=~"$model"' in resolver for resolver in selectors), title
@@ -71,7 +71,7 @@ def test_queries_keep_to_the_chosen_models_and_data_source() -> None:
 
 
 def test_every_panel_says_what_it_shows() -> None:
-    """A title of its own, a description, a unit."""
+    """It has its own title, a description and a unit."""
     titles = [panel["title"] for panel in PANELS]
     assert len(set(titles)) == len(titles)
     for panel in PANELS:
@@ -80,7 +80,7 @@ def test_every_panel_says_what_it_shows() -> None:
 
 
 def test_panels_fill_the_grid_and_do_not_overlap() -> None:
-    """Every line of panels is as wide as the page; rows have their titles."""
+    """Every line of panels has the full width; rows have titles."""
     ids = [panel["id"] for panel in PAGE["panels"]]
     assert len(set(ids)) == len(ids)
     places = [panel["gridPos"] for panel in PAGE["panels"]]
@@ -101,16 +101,16 @@ RARE = ("gateway_faults", "num_preemptions", "shadow_copies", "outcome=~", "by (
 
 
 @pytest.mark.parametrize(("title", "target"), TARGETS, ids=lambda each: str(each)[:40])
-def test_what_is_rare_is_seen_from_the_first_time_on(title: str, target: dict[str, Any]) -> None:
-    """Its counter is born with that event, which neither `rate` nor `increase` sees."""
+def test_the_first_of_rare_events_is_counted(title: str, target: dict[str, Any]) -> None:
+    """Its counter starts with the first event, which neither `rate` nor `increase` sees."""
     if any(words in target["expr"] for words in RARE):
         assert "rate(" not in target["expr"], title
         assert target["expr"].count("unless") == target["expr"].count("increase("), title
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool, of Prometheus")
-def test_prometheus_takes_every_query(tmp_path: Path) -> None:
-    """Prometheus's own parser reads them all."""
+def test_prometheus_accepts_every_query(tmp_path: Path) -> None:
+    """Prometheus's own parser accepts them all."""
     rules = [
         {"record": f"panel:query_{number}", "expr": within_a_minute(target["expr"])}
         for number, (_, target) in enumerate(TARGETS)
@@ -124,7 +124,7 @@ def test_prometheus_takes_every_query(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool, of Prometheus")
 def test_prometheus_counts_the_first_fault(tmp_path: Path) -> None:
-    """Of a counter that is born with it, once, beside what an older one grows by."""
+    """Once for a new counter, beside the increase of an older one."""
     (query,) = [target["expr"] for title, target in TARGETS if title.startswith("Faults by reason")]
     born = 'ray_gateway_faults_total{model="m", reason="lost", action="failed", WorkerId="1"}'
     older = born.replace("failed", "retried")
@@ -154,7 +154,7 @@ def test_prometheus_counts_the_first_fault(tmp_path: Path) -> None:
 
 
 def within_a_minute(query: str) -> str:
-    """A query with the variables that Grafana fills in."""
+    """A query with Grafana's variables filled in."""
     for name, value in (
         ("$__rate_interval_ms", "60000"),
         ("$__rate_interval", "1m"),
@@ -165,7 +165,7 @@ def within_a_minute(query: str) -> str:
 
 
 def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """What Prometheus's own tool says."""
+    """Output of Prometheus's own tool."""
     return subprocess.run(
         ["promtool", *arguments],  # noqa: S607 - wherever it is installed
         capture_output=True,

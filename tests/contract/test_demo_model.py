@@ -1,4 +1,4 @@
-"""The demo model: its size, its chat template, and that it knows its dialogues by heart."""
+"""The demo model: its size, its chat template, and its memorized dialogues."""
 
 import os
 import subprocess
@@ -34,8 +34,8 @@ def test_the_folder_is_small_enough_for_a_repository() -> None:
     assert sum(path.stat().st_size for path in files) <= MAX_BYTES
 
 
-def test_every_answer_is_known_by_heart() -> None:
-    """The training script's own exam, over every wording of every question."""
+def test_every_dialogue_is_memorized() -> None:
+    """The check of the training script passes for every wording of every question."""
     exam = subprocess.run(
         [sys.executable, FOLDER / "train.py", "--only-examine"],
         capture_output=True,
@@ -47,8 +47,8 @@ def test_every_answer_is_known_by_heart() -> None:
     assert exam.returncode == 0, exam.stderr
 
 
-def test_the_adapter_makes_a_pirate_of_it() -> None:
-    """The adapter's own exam, over every wording of every question."""
+def test_the_adapter_answers_as_a_pirate() -> None:
+    """The check of the adapter's training passes for every wording of every question."""
     exam = subprocess.run(
         [sys.executable, FOLDER / "train_adapter.py", "--only-examine"],
         capture_output=True,
@@ -61,21 +61,21 @@ def test_the_adapter_makes_a_pirate_of_it() -> None:
 
 
 def test_the_adapter_is_small() -> None:
-    """A few hundred kilobytes: it lives in the repository too."""
+    """A few hundred kilobytes, as it is in the repository, too."""
     sizes = [path.stat().st_size for path in (FOLDER / "pirate").iterdir()]
 
     assert sum(sizes) <= MAX_ADAPTER_BYTES
 
 
 def test_any_text_can_be_written(tokenizer: Any) -> None:
-    """The tokenizer is byte-level: what the model has never seen comes back unchanged."""
+    """The tokenizer is byte-level: text that the model has never seen comes back unchanged."""
     text = "Grüße, 世界! 🚀\n\ttabs, \x07 and <|im_start|> in the middle"
 
     assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
 
 
 def test_parts_of_a_content_are_joined(tokenizer: Any) -> None:
-    """Content as a list of text parts reads as the text."""
+    """Text parts are rendered like a single text."""
     parts = [{"type": "text", "text": "Say "}, {"type": "text", "text": "hello."}]
 
     listed = rendered(tokenizer, [{"role": "user", "content": parts}])

@@ -1,4 +1,4 @@
-"""The server inside a router's replica: what it writes at once, and what takes the shortcut."""
+"""The HTTP server of a router's replica: its writes, and requests that bypass Serve."""
 
 import asyncio
 import contextlib
@@ -40,7 +40,7 @@ HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 
 
 class Wire:
-    """A transport that keeps what is written, write by write."""
+    """Transport that records every write."""
 
     def __init__(self) -> None:
         self.writes: list[bytes] = []
@@ -64,7 +64,7 @@ class Wire:
 
 
 class Counts:
-    """What Serve's replica counts."""
+    """Counts of Serve's replica."""
 
     def __init__(self) -> None:
         self.under_way = 0
@@ -82,7 +82,7 @@ class Counts:
 
 
 class OneReplica(Replica):  # type: ignore[misc] # Ray tells no types
-    """As much of Serve's replica as the server sees; all that Serve's own way gets is noted."""
+    """The parts of Serve's replica that the server uses; records requests that Serve handles."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ def gateway(upstream: UpstreamClient) -> GatewayApp:
 
 
 async def test_a_response_head_is_sent_with_the_first_body_bytes() -> None:
-    """Both in one write; what comes after is written as it comes."""
+    """In one write; later bytes are written as they come."""
     wire = Wire()
     transport = HeadCoalescingTransport(cast("asyncio.Transport", wire), asyncio.get_running_loop())
 
@@ -150,7 +150,7 @@ async def test_a_response_head_is_sent_with_the_first_body_bytes() -> None:
 
 
 async def test_a_head_without_a_body_is_sent_in_the_same_turn_of_the_loop() -> None:
-    """It leaves when its turn of the loop ends, or with the connection."""
+    """At the end of the turn, or when the connection closes."""
     wire = Wire()
     transport = HeadCoalescingTransport(cast("asyncio.Transport", wire), asyncio.get_running_loop())
 
@@ -167,7 +167,7 @@ async def test_a_head_without_a_body_is_sent_in_the_same_turn_of_the_loop() -> N
 
 
 async def test_an_interim_response_is_sent_at_once() -> None:
-    """An interim answer is no head."""
+    """Clients wait for it."""
     wire = Wire()
     transport = HeadCoalescingTransport(cast("asyncio.Transport", wire), asyncio.get_running_loop())
 
@@ -189,7 +189,7 @@ async def test_nothing_is_written_to_a_closed_connection() -> None:
 
 
 async def test_inference_requests_bypass_serve(gateway: GatewayApp) -> None:
-    """The gateway answers, with the request's id; Serve counts it all the same."""
+    """The gateway answers with the request's id, and Serve still counts the request."""
     replica = OneReplica()
     async with client(with_direct_ingress(behind(replica), gateway)) as http:
         answer = await http.post(CHAT, json={"model": "none"}, headers={"x-request-id": "abc"})
@@ -205,7 +205,7 @@ async def test_inference_requests_bypass_serve(gateway: GatewayApp) -> None:
 
 
 async def test_other_requests_pass_through_serve(gateway: GatewayApp) -> None:
-    """Its health checks first of all."""
+    """Above all its health checks."""
     replica = OneReplica()
     async with client(with_direct_ingress(behind(replica), gateway)) as http:
         for path in ("/-/healthz", "/v1/models"):
@@ -227,12 +227,12 @@ async def test_other_requests_pass_through_serve(gateway: GatewayApp) -> None:
     ids=["timeout", "thread", "access log", "queue", "middleware"],
 )
 async def test_nothing_bypasses_what_operators_configured(gateway: GatewayApp, app: App) -> None:
-    """Serve's limits, another thread for our code, Serve's own log, another middleware."""
+    """Serve's limits, a thread for user code, Serve's access log, other middleware."""
     assert with_direct_ingress(app, gateway) is app
 
 
 def lacking(name: str) -> OneReplica:
-    """Serve's replica in a version that has another name for an attribute."""
+    """Serve's replica in a version that lacks an attribute."""
     replica = OneReplica()
     delattr(replica, name)
     return replica
@@ -272,7 +272,7 @@ class UncountedReplica(OneReplica):
 async def test_requests_pass_through_serve_if_an_internal_name_is_gone(
     gateway: GatewayApp, replica: OneReplica, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No connection fails: requests are answered as without us, and the log says why."""
+    """No connection fails: Serve answers, and the log has the reason."""
     app = with_direct_ingress(behind(replica), gateway)
     async with client(app) as http:
         assert (await http.post(CHAT, json={})).status_code == 204
@@ -284,7 +284,7 @@ async def test_requests_pass_through_serve_if_an_internal_name_is_gone(
 async def test_requests_pass_through_serve_if_an_internal_module_is_gone(
     gateway: GatewayApp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A module that has moved is a warning, too."""
+    """It is a warning, too."""
     monkeypatch.setitem(sys.modules, "ray.serve._private.tracing_utils", None)
     app = behind(OneReplica())
 
@@ -312,7 +312,7 @@ async def test_a_client_that_leaves_does_not_count_as_an_error(gateway: GatewayA
 async def test_a_broken_response_counts_as_an_error(
     gateway: GatewayApp, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Serve counts it, the log has it, and the server gets it, which cuts the connection."""
+    """Serve counts it, it is logged, and the server closes the connection."""
     replica = OneReplica()
     app = with_direct_ingress(behind(replica), gateway)
     assert isinstance(app, DirectIngress)
@@ -336,7 +336,7 @@ async def test_a_broken_response_counts_as_an_error(
 async def test_a_server_started_by_serve_uses_the_router_protocol(
     upstream: UpstreamClient, start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """uvicorn takes the protocol, told of none, and answers over a socket: streams and the rest."""
+    """uvicorn uses the protocol by default, and answers over a socket, streaming or not."""
     monkeypatch.setitem(HTTP_PROTOCOLS, DEFAULT_PROTOCOL, HTTP_PROTOCOLS[DEFAULT_PROTOCOL])
     surface = Surface(upstream)
     surface.add("m", await start_engine(script(STREAM)))

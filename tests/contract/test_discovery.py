@@ -1,4 +1,4 @@
-"""What a router makes of Serve's status and broadcasts."""
+"""Discovery of models and replicas from Serve's status and the replica feed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -32,7 +32,7 @@ FACTS = {
 
 @dataclass
 class FakeApplication:
-    """A model application as Serve tells of it."""
+    """A model's application, as Serve reports it."""
 
     model: str
     status: str = "RUNNING"
@@ -91,7 +91,7 @@ class FakeApplication:
 
 @dataclass
 class FakeServe:
-    """What discovery asks of `ray.serve`."""
+    """The parts of `ray.serve` that discovery uses."""
 
     applications: dict[str, FakeApplication] = field(default_factory=dict)
 
@@ -117,7 +117,7 @@ class FakeServe:
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> FakeServe:
-    """Serve, with no application yet."""
+    """Serve without applications."""
     fake = FakeServe()
     monkeypatch.setattr(discovery, "serve", fake)
     monkeypatch.setattr(discovery, "application_statuses", fake.statuses)
@@ -126,7 +126,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> FakeServe:
 
 
 def running(name: str, model: str) -> Any:
-    """A replica as Serve broadcasts it."""
+    """A running replica, as Serve reports it."""
     metadata = {"model": model, "host": "h", "port": 1, "key": "k", "facts": FACTS}
     return SimpleNamespace(
         replica_id=SimpleNamespace(unique_id=name), replica_metadata=metadata, node_id="n"
@@ -153,7 +153,7 @@ async def test_a_model_moves_to_another_application(serve: FakeServe) -> None:
 
 
 async def test_a_model_is_renamed_inside_its_application(serve: FakeServe) -> None:
-    """While Serve deploys, the old entry may still answer; the new one is asked for again."""
+    """During a deploy the old entry may still answer; it is read again."""
     fleet = Fleet()
     follower = Discovery(fleet)
     serve.applications = {"app": FakeApplication("x")}
@@ -171,8 +171,8 @@ async def test_a_model_is_renamed_inside_its_application(serve: FakeServe) -> No
     assert list(fleet.model("y").replicas) == ["r2"]
 
 
-async def test_a_model_is_run_as_its_entry_says(serve: FakeServe) -> None:
-    """How requests are spread, wait and end: as written, and as every entry where it is not."""
+async def test_a_model_has_the_options_of_its_entry(serve: FakeServe) -> None:
+    """Routing, queue and timeout are those of the entry, or the defaults."""
     fleet = Fleet()
     follower = Discovery(fleet)
     said = {"routing": {"policy": "round-robin"}, "queue": {"max_requests": 7}, "timeout_s": 90}
@@ -188,7 +188,7 @@ async def test_a_model_is_run_as_its_entry_says(serve: FakeServe) -> None:
 
 
 async def test_an_application_missing_from_one_status_is_kept(serve: FakeServe) -> None:
-    """A controller that restarts shows nothing for a moment; what stays away is gone."""
+    """A restarting controller leaves some out once; those still missing are removed."""
     fleet = Fleet()
     follower = Discovery(fleet)
     app = FakeApplication("x")
@@ -205,7 +205,7 @@ async def test_an_application_missing_from_one_status_is_kept(serve: FakeServe) 
 
 
 async def test_one_unreadable_application_does_not_affect_the_others(serve: FakeServe) -> None:
-    """An entry that cannot be had is asked for again; the models after it are followed."""
+    """Its entry is read again at the next poll; the other models are followed."""
     fleet = Fleet()
     follower = Discovery(fleet)
     serve.applications = {"bad": FakeApplication("x", fails=True), "good": FakeApplication("y")}
@@ -220,7 +220,7 @@ async def test_one_unreadable_application_does_not_affect_the_others(serve: Fake
 
 
 async def test_a_replica_with_unreadable_metadata_is_ignored(serve: FakeServe) -> None:
-    """The others of its model are taken over."""
+    """Other replicas of its model are used."""
     fleet = Fleet()
     follower = Discovery(fleet)
     serve.applications = {"app": FakeApplication("x")}
@@ -234,7 +234,7 @@ async def test_a_replica_with_unreadable_metadata_is_ignored(serve: FakeServe) -
 
 
 async def test_an_unknown_name_waits_for_models_being_deployed(serve: FakeServe) -> None:
-    """An application that is coming up and could not be asked yet may have any name."""
+    """An application whose entry cannot be read yet may have any name."""
     fleet = Fleet()
     follower = Discovery(fleet)
     serve.applications = {"app": FakeApplication("x", status="DEPLOYING", fails=True)}
@@ -248,7 +248,7 @@ async def test_an_unknown_name_waits_for_models_being_deployed(serve: FakeServe)
 
 
 async def test_a_model_is_known_while_it_is_updated(serve: FakeServe) -> None:
-    """A router that starts in the middle of a rolling update needs not wait for its end."""
+    """A router that starts during a rolling update does not wait for its end."""
     fleet = Fleet()
     serve.applications = {"app": FakeApplication("x", status="DEPLOYING", model_status="UPDATING")}
     await Discovery(fleet).refresh()
@@ -258,7 +258,7 @@ async def test_a_model_is_known_while_it_is_updated(serve: FakeServe) -> None:
 
 
 async def test_a_new_router_waits_for_the_engines_that_run(serve: FakeServe) -> None:
-    """It is ready when it knows the engines that run; of those that do not, it expects nothing."""
+    """It is ready when it knows them; engines that do not run are not awaited."""
     fleet = Fleet()
     serve.applications = {"app": FakeApplication("x", engines=1), "idle": FakeApplication("y")}
     catching_up = asyncio.create_task(Discovery(fleet).wait_until_complete(PATIENCE_S))
@@ -272,13 +272,13 @@ async def test_a_new_router_waits_for_the_engines_that_run(serve: FakeServe) -> 
 
 
 async def test_a_new_router_does_not_wait_for_ever(serve: FakeServe) -> None:
-    """An engine that is never told of keeps the others waiting for a while only."""
+    """An engine that is never reported delays it for a limited time only."""
     serve.applications = {"app": FakeApplication("x", engines=1)}
     await asyncio.wait_for(Discovery(Fleet()).wait_until_complete(0.05), PATIENCE_S)
 
 
 def engine(status: str, message: str = "", **replicas: int) -> DeploymentStatusOverview:
-    """Serve's word on an engine deployment."""
+    """Serve's status of an engine deployment."""
     overview: Any = DeploymentStatusOverview
     return overview(status=status, status_trigger="", replica_states=replicas, message=message)
 
@@ -300,12 +300,12 @@ def engine(status: str, message: str = "", **replicas: int) -> DeploymentStatusO
 def test_a_model_s_state_follows_serve_s_status(
     has_replicas: bool, application: str, overview: DeploymentStatusOverview, state: ModelState
 ) -> None:
-    """Serve's states of application, deployment and replicas become one word."""
+    """The statuses of application, deployment and replicas give one state."""
     assert model_state(has_replicas, ApplicationStatus(application), overview)[0] is state
 
 
 def test_a_failed_engine_that_is_being_replaced_says_so() -> None:
-    """A client learns whether it is worth while to come back."""
+    """Clients learn whether to retry."""
     _, replaced = model_state(False, ApplicationStatus.UNHEALTHY, engine("UNHEALTHY", STARTING=1))
     _, failed = model_state(False, ApplicationStatus.DEPLOY_FAILED, engine("DEPLOY_FAILED"))
 
@@ -350,7 +350,7 @@ FAILED_START = "The deployment failed to start 1 times. Error:\nRuntimeError: no
 async def test_a_model_whose_engine_waits_for_resources_has_the_reason(
     serve: FakeServe, fields: dict[str, Any], state: ModelState, reason: str
 ) -> None:
-    """Why no engine comes up is the reason of its model; nobody is asked who cannot answer."""
+    """Models are asked for it only if they can answer."""
     fleet = Fleet()
     follower = Discovery(fleet)
     app = FakeApplication("x", starting=1)
@@ -364,7 +364,7 @@ async def test_a_model_whose_engine_waits_for_resources_has_the_reason(
 
 
 async def test_a_serving_model_says_what_another_engine_waits_for(serve: FakeServe) -> None:
-    """One engine more that finds no place, or a changed one, is no secret; in the end it is."""
+    """Until the last engine has been placed."""
     fleet = Fleet()
     follower = Discovery(fleet)
     app = FakeApplication("x", engines=1, starting=1, wait_reason=LACK)
@@ -382,7 +382,7 @@ async def test_a_serving_model_says_what_another_engine_waits_for(serve: FakeSer
 
 
 async def test_all_models_are_asked_for_their_reasons_concurrently(serve: FakeServe) -> None:
-    """One that takes its time to tell keeps no other waiting."""
+    """A slow answer delays no other model."""
     fleet = Fleet()
     all_asked = asyncio.Barrier(3)
     for name in "abc":
@@ -394,7 +394,7 @@ async def test_all_models_are_asked_for_their_reasons_concurrently(serve: FakeSe
 
 
 async def test_an_engine_that_comes_up_while_reasons_are_read_counts(serve: FakeServe) -> None:
-    """A model's state is that of the moment when it is known why another engine waits."""
+    """A model's state is that of the moment when its reason is known."""
     fleet = Fleet()
 
     async def come_up() -> None:
@@ -408,7 +408,7 @@ async def test_an_engine_that_comes_up_while_reasons_are_read_counts(serve: Fake
 
 
 def test_a_new_listener_gets_the_latest_replicas() -> None:
-    """Serve may tell of replicas before the router has subscribed: nothing is lost."""
+    """Serve may report replicas before the router has subscribed."""
     broadcasts, heard = ReplicaFeed(), list[Sequence[Any]]()
     first, second = [object()], [object(), object()]
     replicas: Any = broadcasts
@@ -431,5 +431,5 @@ def test_a_new_listener_gets_the_latest_replicas() -> None:
     ],
 )
 def test_only_loopback_addresses_count_as_local(host: str, is_local: bool) -> None:
-    """A name that may mean any address counts as reachable, and stops nothing."""
+    """A name that may mean any address counts as reachable."""
     assert is_loopback(host) == is_local

@@ -29,7 +29,7 @@ APPLICATION = SimpleNamespace(deployments={"Engine": ENGINE})
 
 @pytest.fixture(autouse=True)
 def warnings(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """What is logged, with nothing warned of before."""
+    """The captured log, with no earlier warnings."""
     warn_once.cache_clear()
     caplog.set_level(logging.WARNING)
     yield caplog
@@ -44,12 +44,12 @@ def no_client(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
-    """Let a module be one that cannot be imported."""
+    """Make a module impossible to import."""
     monkeypatch.setitem(sys.modules, module, cast("ModuleType", None))
 
 
 def test_a_warning_is_logged_once(warnings: pytest.LogCaptureFixture) -> None:
-    """A status is read every two seconds; the warning says what is gone and what that costs."""
+    """It names what is missing, and the consequence; a status is read every two seconds."""
     for _ in range(3):
         warn_once("Ray's thing", "it is slower", "AttributeError('thing')")
 
@@ -62,7 +62,7 @@ def test_a_warning_is_logged_once(warnings: pytest.LogCaptureFixture) -> None:
 def test_without_serve_s_client_the_public_status_is_read(
     warnings: pytest.LogCaptureFixture,
 ) -> None:
-    """It is slower, and says the same."""
+    """It is slower, and has the same content."""
     assert status.application_statuses() == {"m": APPLICATION}
     assert "serve.status() is used" in warnings.text
 
@@ -74,12 +74,12 @@ def test_without_serve_s_client_the_public_status_is_read(
 def test_without_serve_s_client_every_starting_replica_is_unplaced(
     app: str, deployment: str, count: int
 ) -> None:
-    """Serve's public status does not tell which of them has a node."""
+    """Serve's public status does not say which of them has a node."""
     assert status.unplaced_replicas(app, deployment) == count
 
 
 def test_details_of_another_shape_count_as_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key that the controller no longer sends is as good as a missing attribute."""
+    """A missing key is treated like a missing attribute."""
     client = SimpleNamespace(get_serve_details=lambda: {"apps": {}})
     monkeypatch.setattr("ray.serve.context._get_global_client", lambda: client)
     monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications={"m": APPLICATION}))
@@ -91,7 +91,7 @@ def test_details_of_another_shape_count_as_gone(monkeypatch: pytest.MonkeyPatch)
 def test_without_serve_s_client_the_address_counts_as_reachable(
     warnings: pytest.LogCaptureFixture,
 ) -> None:
-    """So that operators' routes need a token."""
+    """Operators' routes then need a token."""
     assert not http_options.listens_on_loopback()
     assert "reachable from outside" in warnings.text
 
@@ -99,7 +99,7 @@ def test_without_serve_s_client_the_address_counts_as_reachable(
 def test_without_ray_s_cluster_status_the_cluster_is_unknown(
     monkeypatch: pytest.MonkeyPatch, warnings: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing is said of what an engine waits for, and no old engine stops for it."""
+    """No reason is given for a wait, and no old engine stops."""
     without(monkeypatch, "ray.autoscaler.v2.sdk")
 
     assert cluster_state.read_cluster() is None
@@ -109,7 +109,7 @@ def test_without_ray_s_cluster_status_the_cluster_is_unknown(
 async def test_without_ray_s_store_no_config_is_kept(
     monkeypatch: pytest.MonkeyPatch, warnings: pytest.LogCaptureFixture
 ) -> None:
-    """The router starts, and takes its config, all the same."""
+    """The router still starts, and adopts its config."""
     context = SimpleNamespace(app_name="gateway")
     monkeypatch.setattr(serve, "get_replica_context", lambda: context)
     monkeypatch.delattr("ray.experimental.internal_kv._internal_kv_put")
@@ -125,7 +125,7 @@ async def test_without_ray_s_store_no_config_is_kept(
 def test_ray_chooses_the_metrics_port_where_it_takes_none(
     warnings: pytest.LogCaptureFixture,
 ) -> None:
-    """A cluster starts without the private parameter; other errors are the caller's."""
+    """A cluster starts without the private parameter; other errors are raised."""
     calls: list[dict[str, Any]] = []
 
     def init(**options: object) -> object:
@@ -148,7 +148,7 @@ def test_ray_chooses_the_metrics_port_where_it_takes_none(
 def test_without_uvicorn_s_protocol_a_router_keeps_the_default(
     monkeypatch: pytest.MonkeyPatch, warnings: pytest.LogCaptureFixture, gone: str
 ) -> None:
-    """A module that has moved is a warning, and no router that does not start."""
+    """A module that has moved is a warning, and the router starts."""
     without(monkeypatch, gone)
 
     router_protocol.install_router_protocol(NO_GATEWAY)
@@ -159,7 +159,7 @@ def test_without_uvicorn_s_protocol_a_router_keeps_the_default(
 def test_a_protocol_without_our_attributes_still_connects(
     monkeypatch: pytest.MonkeyPatch, warnings: pytest.LogCaptureFixture
 ) -> None:
-    """A connection is uvicorn's alone where its protocol has no `app` to replace."""
+    """If the protocol has no `app` to replace, uvicorn serves the connection."""
 
     class Protocol:
         def __init__(self) -> None:
@@ -180,7 +180,7 @@ def test_a_protocol_without_our_attributes_still_connects(
 def test_without_uvicorn_s_protocol_an_engine_serves_by_the_default(
     monkeypatch: pytest.MonkeyPatch, warnings: pytest.LogCaptureFixture
 ) -> None:
-    """Only the simulator's resets are missing then."""
+    """Only the resets of the simulator are missing."""
     without(monkeypatch, "uvicorn.protocols.http.httptools_impl")
 
     assert uvicorn_server.http_protocol() == "auto"
@@ -188,7 +188,7 @@ def test_without_uvicorn_s_protocol_an_engine_serves_by_the_default(
 
 
 def test_a_server_without_its_lists_still_closes(warnings: pytest.LogCaptureFixture) -> None:
-    """It stops listening; connections end by themselves."""
+    """It stops listening; connections end when they are idle."""
     closed: list[bool] = []
     server = object.__new__(uvicorn_server.EmbeddedServer)
     server.servers = [SimpleNamespace(close=lambda: closed.append(True))]  # type: ignore[list-item]

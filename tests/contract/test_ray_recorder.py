@@ -1,4 +1,4 @@
-"""What Ray is told of metrics: sums, when they are flushed."""
+"""Metrics passed on to Ray: sums since the last flush."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ Told = dict[tuple[str, tuple[str, ...]], float]
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
-    """What Ray's metrics came to, by name and the values of labels."""
+    """Values of Ray's metrics, by name and label values."""
     told: Told = {}
 
     class Fake:
@@ -35,7 +35,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
 
 
 def test_a_flush_increases_counters_by_what_was_counted_since(told: Told) -> None:
-    """Each flush tells what is new; nothing is told twice."""
+    """No count is passed on twice."""
     recorder, labels = RayRecorder(), ("m", "/v1", "key", "batch", "answered")
     recorder.count(REQUESTS, labels)
     recorder.count(REQUESTS, labels, 2)
@@ -49,7 +49,7 @@ def test_a_flush_increases_counters_by_what_was_counted_since(told: Told) -> Non
 
 
 def test_a_histogram_is_exported_as_prometheus_has_it(told: Told) -> None:
-    """Buckets hold all that is not above their end; sum and count are exact."""
+    """Cumulative buckets, sum and count are exact."""
     recorder = RayRecorder()
     values = [ROUTING.bounds[0], ROUTING.bounds[0] + 1e-6, 1000.0]
     for value in values:
@@ -64,7 +64,7 @@ def test_a_histogram_is_exported_as_prometheus_has_it(told: Told) -> None:
 
 
 def test_a_gauge_is_exported_at_once(told: Told) -> None:
-    """It is what it is set to."""
+    """Without a flush."""
     RayRecorder().set(IN_FLIGHT, ("m",), 3.0)
 
     assert told == {("gateway_in_flight", ("m",)): 3.0}

@@ -1,4 +1,4 @@
-"""When old engines make room for changed ones, and what is said meanwhile."""
+"""Rollover: when old engines stop for changed ones, and the reasons that are given."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -98,24 +98,24 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> FakeEngines:
 
 
 def overview(status: str, replicas: dict[str, int]) -> DeploymentStatusOverview:
-    """Serve's word on the engines."""
+    """Serve's status of the engines."""
     make: Any = DeploymentStatusOverview
     return make(status=status, status_trigger="", replica_states=replicas, message="")
 
 
 def following(engines: Any, entry: Any = ENTRY) -> Rollover:
-    """What follows the change of a model's engines to the new version, and maybe another entry."""
+    """A rollover of the model's engines to the new version, optionally with another entry."""
     return Rollover(entry, NEW, engines)
 
 
 async def look(change: Rollover, times: int, **replicas: int) -> None:
-    """Look so often."""
+    """Poll this many times."""
     for _ in range(times):
         await change._advance(overview("UPDATING", replicas or {"RUNNING": 1, "STARTING": 1}))
 
 
 async def test_an_old_engine_is_retired_after_the_announced_wait(engines: FakeEngines) -> None:
-    """Until then it is announced; then it is asked, once."""
+    """Until then it is only announced; then it is called once."""
     change = following(engines)
     await look(change, LOOKS - 1)
     announced, early = await change.wait_reason(), list(engines.asked_to_go)
@@ -132,7 +132,7 @@ async def test_an_old_engine_is_retired_after_the_announced_wait(engines: FakeEn
 
 
 async def test_nodes_being_added_are_waited_for_within_a_limit(engines: FakeEngines) -> None:
-    """The autoscaler makes room without an old engine having to go; a node may never come."""
+    """The autoscaler may make room without stopping an engine, but a node may never come."""
     engines.cluster = replace(engines.cluster, pending_nodes=1)
     change = following(engines)
     await look(change, LOOKS_FOR_NODES)
@@ -146,7 +146,7 @@ async def test_nodes_being_added_are_waited_for_within_a_limit(engines: FakeEngi
 
 
 async def test_room_taken_by_another_model_is_made_only_once(engines: FakeEngines) -> None:
-    """A model without room does not give away all its engines to another, quicker one."""
+    """A model does not lose all its engines to another one that is faster."""
     engines.versions = dict.fromkeys(["a", "b", "c"], OLD)
     change = following(engines)
     await look(change, LOOKS)
@@ -161,7 +161,7 @@ async def test_room_taken_by_another_model_is_made_only_once(engines: FakeEngine
 
 
 async def test_the_next_engine_is_retired_when_a_changed_one_runs(engines: FakeEngines) -> None:
-    """One by one, also where several may start at a time: a broken entry costs no more than one."""
+    """One by one, even if several may start at once: a broken entry costs at most one."""
     engines.versions = dict.fromkeys(["a", "b", "c"], OLD)
     change = following(engines)
     await look(change, LOOKS)
@@ -181,7 +181,7 @@ async def test_the_next_engine_is_retired_when_a_changed_one_runs(engines: FakeE
 
 
 async def test_an_engine_that_missed_the_call_is_retired_again(engines: FakeEngines) -> None:
-    """It is the same that goes, and no other one."""
+    """The same engine is called again, and no other."""
     engines.versions = {"a": OLD, "b": OLD}
     change = following(engines)
     await look(change, 3 * LOOKS)
@@ -193,7 +193,7 @@ async def test_an_engine_that_missed_the_call_is_retired_again(engines: FakeEngi
 async def test_one_engine_is_retired_where_ray_finds_no_place_in_enough_room(
     engines: FakeEngines,
 ) -> None:
-    """Parts of several GPUs are no whole one: after a while an old engine makes a whole one."""
+    """Parts of several GPUs do not make a whole one: after a while an old engine frees one."""
     engines.cluster, engines.versions = ROOMY, {"a": OLD, "b": OLD}
     change = following(engines)
     await look(change, LOOKS)
@@ -214,7 +214,7 @@ async def test_one_engine_is_retired_where_ray_finds_no_place_in_enough_room(
 
 
 async def test_engines_that_answer_with_an_error_count_as_old(engines: FakeEngines) -> None:
-    """They run an older release; it is said that they stand in the way."""
+    """They run an older release; the reason says that they do not answer."""
     engines.versions = {"a": None}
     change = following(engines)
     await look(change, 3 * LOOKS)
@@ -227,7 +227,7 @@ async def test_engines_that_answer_with_an_error_count_as_old(engines: FakeEngin
 
 
 async def test_no_engine_is_retired_if_the_changed_one_would_not_fit(engines: FakeEngines) -> None:
-    """A changed engine that fits nowhere leaves the old ones alone, and that is said."""
+    """If it fits nowhere, old engines keep running, and the reason says so."""
     change = following(engines, LARGER)
     await look(change, 3 * LOOKS)
 
@@ -239,7 +239,7 @@ async def test_no_engine_is_retired_if_the_changed_one_would_not_fit(engines: Fa
 
 
 async def test_engines_of_the_same_version_are_not_retired(engines: FakeEngines) -> None:
-    """One more engine than fits is no change: it waits, and says why."""
+    """An additional engine without room waits, and gives its reason."""
     engines.versions = {"a": NEW}
     change = following(engines)
     await look(change, 3 * LOOKS)
@@ -255,7 +255,7 @@ async def test_engines_of_the_same_version_are_not_retired(engines: FakeEngines)
 async def test_an_engine_that_starts_needs_no_room(
     engines: FakeEngines, fields: dict[str, Any]
 ) -> None:
-    """It has its place: however long its process or its weights take, the old one stays."""
+    """It has its resources: the old engine stays, however long the start takes."""
     for name, value in fields.items():
         setattr(engines, name, value)
     change = following(engines)
@@ -268,7 +268,7 @@ async def test_an_engine_that_starts_needs_no_room(
 async def test_a_rollover_ends_when_the_deployment_is_healthy(
     engines: FakeEngines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Serve is asked until all engines are new, also where it does not know for a moment."""
+    """Until then it polls, even if Serve has no status for a moment."""
     statuses = iter(["UPDATING", None, "UPDATING", "HEALTHY"])
 
     def status() -> Any:

@@ -1,4 +1,4 @@
-"""What Serve is told about a model's engines."""
+"""Options of Serve for a model's engines."""
 
 import pytest
 from ray import serve
@@ -11,7 +11,7 @@ from gateway.config.vllm import VllmEntry
 
 
 def test_cpu_engines_are_not_bound_to_cores() -> None:
-    """Several engines share a machine: each would bind itself to the same cores."""
+    """By default, each of several engines on a machine would be bound to the same cores."""
     entry = {"name": "m", "engine": "vllm", "source": "m", "accelerator": "cpu"}
 
     options = serve_options(parse_entry({**entry, "env": {"OTHER": "1"}}))
@@ -35,7 +35,7 @@ def test_cpu_engines_are_not_bound_to_cores() -> None:
 def test_a_cpu_worker_has_the_threads_of_its_own_cpus(
     fields: dict[str, object], threads: str
 ) -> None:
-    """Not those of all that is reserved for the replica, as Ray would have it."""
+    """By default, Ray would count all CPUs reserved for the replica."""
     entry = {"name": "m", "engine": "vllm", "source": "m", "accelerator": "cpu", **fields}
 
     options = serve_options(parse_entry(entry))
@@ -56,7 +56,7 @@ def test_a_cpu_worker_has_the_threads_of_its_own_cpus(
 def test_a_cpu_engine_of_one_worker_runs_it_in_its_core(
     fields: dict[str, object], executor: str
 ) -> None:
-    """Unless vLLM is to bind the worker's threads, for which it needs a process for it."""
+    """Unless vLLM binds the worker's threads, which needs a process of its own."""
     entry = parse_entry({"name": "m", "engine": "vllm", "source": "m", **fields})
     assert isinstance(entry, VllmEntry)
 
@@ -64,7 +64,7 @@ def test_a_cpu_engine_of_one_worker_runs_it_in_its_core(
 
 
 def test_gpu_engines_have_their_entry_s_environment_only() -> None:
-    """What is set for CPUs stays away from GPUs."""
+    """Settings for CPUs do not apply."""
     options = serve_options(parse_entry({"name": "m", "engine": "vllm", "source": "m"}))
 
     assert "runtime_env" not in options["ray_actor_options"]
@@ -82,7 +82,7 @@ def test_gpu_engines_have_their_entry_s_environment_only() -> None:
 def test_engines_on_one_gpu_share_its_memory(
     fields: dict[str, object], share: float | None
 ) -> None:
-    """vLLM is told to keep to the fraction, unless the entry says itself what to take."""
+    """vLLM gets the fraction as its limit, unless the entry sets another."""
     entry = parse_entry({"name": "m", "engine": "vllm", "source": "m", **fields})
     assert isinstance(entry, VllmEntry)
 
@@ -101,7 +101,7 @@ def test_engines_on_one_gpu_share_its_memory(
     ],
 )
 def test_serve_accepts_the_options(fields: dict[str, object]) -> None:
-    """Serve's own checks pass, among them that the actor's share is part of the first bundle."""
+    """Serve's own checks pass, also that the first bundle includes the actor's share."""
     entry = parse_entry({"name": "m", "engine": "vllm", "source": "m", **fields})
     deployment = serve.deployment(type("Engine", (), {}), **serve_options(entry))
     options = deployment.ray_actor_options

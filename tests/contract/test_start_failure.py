@@ -1,4 +1,4 @@
-"""Tests of deployments.serve_internals.status: the error of a start, found in what Serve says."""
+"""The error of a failed start, extracted from Serve's messages."""
 
 import pytest
 from ray.serve.schema import ApplicationStatus, DeploymentStatusOverview, ReplicaState
@@ -40,12 +40,12 @@ RETRYING = "A replica failed to start with exception. Retrying. Error:\n" + TRAC
     ],
 )
 def test_a_start_failure_is_the_error_without_its_traceback(message: str, failure: str) -> None:
-    """In one line, without the name of its class and however many lines it had."""
+    """In one line, without its class name, however many lines it had."""
     assert start_failure(message) == failure
 
 
 def test_a_model_that_does_not_start_says_why() -> None:
-    """While Serve tries again, and once it has given up; not any more when it is at rest."""
+    """While Serve retries and after it has given up, but not once it is at rest."""
     message = RETRYING + "ValueError: no such weights"
     words = "its engine does not start: no such weights"
     starting = {ReplicaState.STARTING: 1}

@@ -1,4 +1,4 @@
-"""What is made of the details that Serve's controller answers with."""
+"""Statuses of applications from the details of Serve's controller."""
 
 from ray.serve.schema import ApplicationStatusOverview, DeploymentStatusOverview, ReplicaState
 
@@ -6,7 +6,7 @@ from deployments.serve_internals.status import overviews
 
 
 def test_replicas_are_counted_by_their_state() -> None:
-    """The same as `serve.status()` says: nothing is told of single replicas."""
+    """As `serve.status()` does: single replicas are left out."""
     engine = {
         "status": "UPSCALING",
         "status_trigger": "AUTOSCALING",

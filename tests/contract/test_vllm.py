@@ -1,4 +1,4 @@
-"""The installed vLLM, without an engine: its metrics, its arguments, and what we make of them."""
+"""The installed vLLM, without an engine: its metrics and arguments, and our extensions."""
 
 import json
 import re
@@ -64,14 +64,14 @@ print("NAMES" + json.dumps(names))
 
 @pytest.fixture(scope="module")
 def said() -> list[str]:
-    """What the script says, in a process of its own: importing vLLM changes much."""
+    """Output of the script, run in a process of its own: importing vLLM changes much."""
     command = [sys.executable, "-c", SCRIPT]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
     return ended.stdout.splitlines()
 
 
 def test_errors_of_vllm_s_metrics_do_not_reach_the_engine(said: list[str]) -> None:
-    """What vLLM's logger raises, and would end vLLM's output loop, ends in ours."""
+    """An error of vLLM's logger would end its output loop; ours only logs it."""
     assert [line for line in said if line in {"vLLM's own raises", "ours goes on"}] == [
         "vLLM's own raises",
         "ours goes on",
@@ -79,18 +79,18 @@ def test_errors_of_vllm_s_metrics_do_not_reach_the_engine(said: list[str]) -> No
 
 
 def test_models_of_any_length_have_the_same_buckets(said: list[str]) -> None:
-    """Ray's agent drops what has other buckets than the first engine on its node."""
+    """Ray's agent drops metrics with other buckets than the first engine of its node."""
     assert "the same" in said
 
 
 def test_without_vllm_s_request_states_a_first_token_is_unknown(said: list[str]) -> None:
-    """Routers then learn of a request without streaming at its end."""
+    """Routers then learn of a request without streaming only at its end."""
     assert "first token: FirstToken(cached_tokens=32, times=None)" in said
     assert {"without states: None", "without tokens: None"} <= set(said)
 
 
 def test_models_that_cannot_be_adopted_name_what_is_missing(said: list[str]) -> None:
-    """A start with another version of vLLM says which attribute it lacks, and what is supported."""
+    """The error names the missing attribute and the supported version."""
     text = "\n".join(said)
     assert "has no `is_base_model`: this gateway supports vLLM 0.32" in text
 
@@ -105,15 +105,15 @@ def test_engine_args_are_vllms(said: list[str]) -> None:
 
 
 def test_vllm_has_the_metrics_that_the_page_recommends() -> None:
-    """The installed vLLM declares each, of that kind."""
+    """The installed vLLM declares each, with that kind."""
     series = series_of_vllm()
     for name, kind, _ in VLLM_FIRST:
         suffix = "_bucket" if kind == "histogram" else ""
         assert f"ray_vllm_{name}{suffix}" in series
 
 
-def test_queries_ask_for_what_there_is() -> None:
-    """Every metric exists, and has the labels it is selected or grouped by."""
+def test_queries_name_existing_metrics_and_labels() -> None:
+    """Every metric exists, with the labels that are selected or grouped by."""
     series = series_of_gateway() | series_of_vllm()
     queries = re.findall(r"\n\n((?:    .*\n)+)", QUERIES)
     assert len(queries) >= 10

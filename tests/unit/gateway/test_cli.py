@@ -164,13 +164,13 @@ def test_env_prints_what_a_shell_can_evaluate() -> None:
 
 
 def test_docs_prints_the_tables_of_a_topic() -> None:
-    """Each table of a topic comes below its name."""
+    """Each table is below its name."""
     assert gateway("docs", "errors").stdout.startswith("## gateway\n\n| status | `code` |")
     assert "\n## Autoscaling\n" in gateway("docs").stdout
 
 
 def test_docs_updates_the_pages_of_a_folder(tmp_path: Path) -> None:
-    """Between its marks a page gets the table as it is now; all else stays."""
+    """The current table replaces the one between its marks; everything else stays."""
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- table: errors gateway -->\nold\n<!-- end of table -->\nafter\n")
     result = gateway("docs", "--update", str(tmp_path))

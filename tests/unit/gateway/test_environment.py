@@ -1,4 +1,4 @@
-"""Environment variables: one catalogue, and what the gateway reads of them."""
+"""Environment variables: one catalogue, and the settings that a router reads."""
 
 import re
 from pathlib import Path
@@ -17,24 +17,24 @@ ROOT = Path(__file__).parents[3]
 READ_BY_US = re.compile(r'"((?:RAY_SERVE|OTEL)_[A-Z_]+)"')
 
 
-def test_both_variables_are_missed_where_they_are_not_set() -> None:
-    """The router's log names what to set."""
+def test_missing_variables_are_named() -> None:
+    """The router's log names the variables to set."""
     assert Settings.read({}).missing == [
         "RAY_SERVE_ENABLE_HA_PROXY",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED",
     ]
 
 
-def test_nothing_is_missed_where_both_are_on() -> None:
-    """Only `1` turns a variable on, as in Serve itself."""
+def test_only_1_turns_a_variable_on() -> None:
+    """Any other value than `1` is off, as in Serve itself."""
     on = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
 
     assert Settings.read(on).missing == []
     assert Settings.read({**on, "RAY_SERVE_ENABLE_HA_PROXY": "0"}).missing
 
 
-def test_only_our_own_proxy_is_believed_about_clients() -> None:
-    """Without `gateway-haproxy` in front a client can write what it likes into the header."""
+def test_client_addresses_are_trusted_only_behind_gateway_haproxy() -> None:
+    """Without `gateway-haproxy` in front, clients can write anything into the header."""
     named = {"RAY_SERVE_HAPROXY_BINARY_PATH": "/usr/local/bin/gateway-haproxy"}
     on = {"RAY_SERVE_ENABLE_HA_PROXY": "1"}
 
@@ -57,7 +57,7 @@ def test_the_image_sets_what_is_recommended() -> None:
 
 
 def test_every_variable_that_the_code_names_is_in_the_catalogue() -> None:
-    """No other module makes up a variable of Serve's or OpenTelemetry's."""
+    """No other module names a variable of Serve's or OpenTelemetry's."""
     known = {each.name for each in (*RECOMMENDED, *OPTIONAL, *TRACING, *LOCAL)}
     found = {
         name

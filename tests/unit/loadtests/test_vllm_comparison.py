@@ -51,7 +51,7 @@ def request(ttft_s: float, cached_tokens: int) -> MeasuredRequest:
     )
 
 
-def test_failures_count_as_nothing_else() -> None:
+def test_failed_requests_count_only_as_failures() -> None:
     """Not as fast requests, not as misses; a round in which all failed has figures of zero."""
     figures = Figures.of(
         RoundResult(2.0, [request(0.1, 80), request(0.3, 0), MeasuredRequest(failure="x")])

@@ -446,7 +446,9 @@ def test_an_adapter_s_rank_is_its_largest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "{}", '{"r": "many"}', "no JSON"])
-def test_files_of_no_adapter_are_broken(text: str | None, tmp_path: Path) -> None:
+def test_files_without_a_lora_configuration_are_a_broken_adapter(
+    text: str | None, tmp_path: Path
+) -> None:
     """The reason says so, and names no path."""
     if text is not None:
         (tmp_path / "adapter_config.json").write_text(text)

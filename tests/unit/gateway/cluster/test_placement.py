@@ -1,4 +1,4 @@
-"""Tests of gateway.cluster.placement."""
+"""Placement of workers on nodes, and the order of their ranks."""
 
 import pickle
 from dataclasses import replace

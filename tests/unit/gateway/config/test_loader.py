@@ -1,4 +1,4 @@
-"""Tests of gateway.config.loader: every mistake is one clear line with its path."""
+"""Serve configs as files: every mistake is one clear line with its path."""
 
 import pickle
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tests of gateway.config.model_names: aliases, splits, shadows and fallback chains."""
+"""Names that clients use: aliases, splits, shadows and fallback chains."""
 
 import math
 import subprocess

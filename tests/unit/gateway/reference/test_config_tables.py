@@ -1,4 +1,4 @@
-"""The configuration reference is complete, right, and what docs/models.md shows."""
+"""The tables of config fields are complete, correct, and the ones in docs/models.md."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ FILE, VLLM, SIM, GATEWAY = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 
 
 def test_every_field_has_its_row() -> None:
-    """All fields of entries and the gateway config stand in a table, with what they mean."""
+    """Every field of the entries and the gateway config is in a table, with its meaning."""
     lines = "\n".join(config_tables().values()).splitlines()
     rows = [line.split(" | ") for line in lines if line.startswith("| `")]
     found = {row[0].strip("|` ") for row in rows}
@@ -32,13 +32,13 @@ def test_every_field_has_its_row() -> None:
 
 
 def test_the_page_has_all_tables_in_order() -> None:
-    """docs/models.md marks each table once, nested ones after what holds them."""
+    """docs/models.md marks each table once, nested ones after their parents."""
     assert [topic for topic, _ in marked(PAGE)] == ["config"] * len(config_tables())
     assert sorted(name for _, name in marked(PAGE)) == sorted(config_tables())
 
 
 def test_nested_fields_have_their_sections() -> None:
-    """Every link inside the page leads to a section, and nested settings are among them."""
+    """Every link within the page leads to a section, also those of nested settings."""
     headings = {
         line.strip("# ").lower().replace(" ", "-") for line in PAGE.splitlines() if line[:2] == "##"
     }
@@ -47,8 +47,8 @@ def test_nested_fields_have_their_sections() -> None:
     assert {"autoscaling", "simulation", "adapter", "split", "shadow"} <= links
 
 
-def test_values_are_told_in_words() -> None:
-    """Types, ranges, choices and defaults are what a reader would say."""
+def test_values_are_described_in_plain_words() -> None:
+    """Types, ranges, choices and defaults are in plain words."""
     lines = "\n".join(config_tables().values()).splitlines()
     rows = {line.split(" | ")[0]: line for line in lines}
     assert rows["| `name`"].startswith("| `name` | text | required |")
@@ -63,14 +63,14 @@ def test_values_are_told_in_words() -> None:
     ("model", "example"), [(VllmEntry, VLLM), (SimEntry, SIM), (GatewayConfig, GATEWAY)]
 )
 def test_an_example_is_valid(model: type[BaseModel], example: str) -> None:
-    """The YAML that a section shows passes validation."""
+    """The YAML in a section passes validation."""
     model.model_validate(yaml.safe_load(example))
 
 
 @pytest.mark.parametrize(
     ("shown", "models"), [(FILE, ["qwen3-8b"]), (MINIMAL, ["qwen3-8b", "embed"])]
 )
-def test_a_file_shown_is_valid(tmp_path: Path, shown: str, models: list[str]) -> None:
+def test_a_whole_file_is_valid(tmp_path: Path, shown: str, models: list[str]) -> None:
     """The whole files at the top of the page and in the README pass the check."""
     path = tmp_path / "file.yaml"
     path.write_text(shown)

@@ -1,4 +1,4 @@
-"""The tables of metrics are complete, and what docs/metrics.md says of metrics is right."""
+"""The tables of metrics are complete, and docs/metrics.md describes metrics correctly."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ PAGE = (Path(__file__).parents[4] / "docs" / "metrics.md").read_text()
 
 
 def test_every_metric_has_its_row() -> None:
-    """Name, kind, labels and meaning of all metrics; of histograms also the buckets."""
+    """Name, kind, labels and meaning of every metric; for histograms also the buckets."""
     tables = metrics_tables()
     for metric in METRICS:
         kind = type(metric).__name__.lower()

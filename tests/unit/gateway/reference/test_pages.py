@@ -1,4 +1,4 @@
-"""The reference tables, and the pages of docs/ that show them."""
+"""The reference tables and the pages of docs/ that have them."""
 
 import re
 from pathlib import Path
@@ -17,19 +17,19 @@ HEADER = re.compile(rb'b"(x-[a-z][a-z-]*[a-z]|traceparent|tracestate)"')
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_a_page_is_up_to_date(path: Path) -> None:
-    """Its tables are those that the code gives now."""
+    """Its tables are those that the code generates now."""
     page = path.read_text()
     assert filled(page) == page, "run: gateway docs --update docs"
 
 
 def test_every_table_is_on_a_page() -> None:
-    """No table is generated for nobody."""
+    """No table is generated without a page for it."""
     shown = {mark for path in PAGES for mark in marked(path.read_text())}
     assert shown == {(topic.value, name) for topic, tables in TABLES.items() for name in tables()}
 
 
 def test_an_unknown_table_is_an_error() -> None:
-    """A page that marks a table nobody generates is not passed over."""
+    """A page must not mark a table that is not generated."""
     with pytest.raises(KeyError):
         filled("<!-- table: errors haproxy -->\n<!-- end of table -->")
     with pytest.raises(ValueError, match="nothing"):
@@ -38,7 +38,7 @@ def test_an_unknown_table_is_an_error() -> None:
 
 @pytest.mark.parametrize("topic", TABLES)
 def test_a_topic_prints_all_its_tables(topic: Topic) -> None:
-    """Each table has a name above it."""
+    """Each table below its name."""
     names = re.findall(r"(?m)^## (.*)$", printed(topic))
     assert names == list(TABLES[topic]())
 

@@ -1,4 +1,4 @@
-"""Generated workloads: what each shares, and that it is always the same."""
+"""Generated workloads: the prefixes that each shares, and that they never change."""
 
 import pytest
 
@@ -10,7 +10,7 @@ COUNT = 600
 
 @pytest.mark.parametrize("name", GENERATORS)
 def test_a_name_always_gives_the_same_requests_in_order(name: str) -> None:
-    """Twice the same, fewer are the beginning of more, and times never go back."""
+    """The same twice, a smaller count is a prefix of a larger, and times never decrease."""
     requests = generate_workload(name, COUNT).requests
     times_s = [request.arrived_s for request in requests]
 
@@ -20,12 +20,12 @@ def test_a_name_always_gives_the_same_requests_in_order(name: str) -> None:
 
 
 def test_nothing_is_shared_in_none() -> None:
-    """No cache of any size helps."""
+    """A cache of any size has no hits."""
     assert infinite_cache_hit_rate(generate_workload("none", COUNT)) == 0
 
 
 def test_all_prompts_begin_alike_in_hot() -> None:
-    """The prefix is everybody's, what follows is not."""
+    """They share one prefix; the rest is different."""
     prompts = [request.prompt for request in generate_workload("hot", COUNT).requests]
     assert len({tuple(prompt.keys[:PREFIX_BLOCKS]) for prompt in prompts}) == 1
     longer = [prompt.keys[PREFIX_BLOCKS] for prompt in prompts if len(prompt.keys) > PREFIX_BLOCKS]
@@ -45,7 +45,7 @@ def test_each_tenant_has_its_prefix() -> None:
 
 @pytest.mark.parametrize("name", ["agents", "conversation"])
 def test_a_turn_begins_with_the_whole_blocks_of_the_turn_before(name: str) -> None:
-    """Most prompts continue one that came earlier, and are longer than it."""
+    """Most prompts continue an earlier one, and are longer."""
     seen: dict[tuple[int, ...], int] = {}
     continued = 0
     for request in generate_workload(name, COUNT).requests:

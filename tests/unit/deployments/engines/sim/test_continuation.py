@@ -73,7 +73,7 @@ LIMITS = st.none() | st.integers(1, 20)
 
 
 @given(limit=LIMITS, cut=st.integers(0, 200))
-async def test_a_chat_goes_on_by_the_byte(limit: int | None, cut: int) -> None:
+async def test_a_chat_is_continued_at_any_byte(limit: int | None, cut: int) -> None:
     """The part and the rest are the whole answer in text, end and tokens, at any cut."""
     whole = await ask(CHAT, chat("Tell me more.", max_tokens=limit))
     part = whole.text[: cut % len(whole.text)]
@@ -87,7 +87,7 @@ async def test_a_chat_goes_on_by_the_byte(limit: int | None, cut: int) -> None:
 
 
 @given(limit=LIMITS, cut=st.integers(0, 200))
-async def test_a_text_goes_on_by_the_byte(limit: int | None, cut: int) -> None:
+async def test_a_text_is_continued_at_any_byte(limit: int | None, cut: int) -> None:
     """A completion is continued likewise; the router says how much of the prompt is answer."""
     whole = await ask(COMPLETIONS, completion("Once upon", max_tokens=limit))
     part = whole.text[: cut % len(whole.text)]
@@ -102,7 +102,7 @@ async def test_a_text_goes_on_by_the_byte(limit: int | None, cut: int) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 5, 6, OUTPUT_TOKENS - 1])
-async def test_token_ids_go_on_too(count: int) -> None:
+async def test_token_ids_are_continued(count: int) -> None:
     """A prompt of token ids ends with the ids that `/tokenize` gives for the sent text."""
     whole = await ask(COMPLETIONS, completion([5, 6, 7]))
     part = " ".join(whole.text.split(" ")[:count])
@@ -150,7 +150,7 @@ async def test_a_continued_chat_begins_with_the_tokens_of_the_chat(text: str, co
         (COMPLETIONS, completion("Am")),
     ],
 )
-async def test_prompts_are_counted_alike(path: str, body: dict[str, Any]) -> None:
+async def test_tokenize_counts_prompts_as_the_usage_does(path: str, body: dict[str, Any]) -> None:
     """`/tokenize` and the usage of an answer agree."""
     assert await tokens(body) == (await ask(path, body)).prompt_tokens
 

@@ -72,7 +72,7 @@ async def test_a_completion_stream_has_openais_chunks() -> None:
     assert "".join(choice["text"] for choice in choices) == whole
 
 
-async def test_usage_in_a_stream_on_request() -> None:
+async def test_a_stream_has_usage_on_request() -> None:
     """With `include_usage` the last chunk has it, and all others have null."""
     body = chat(stream=True, max_tokens=3, stream_options={"include_usage": True})
     *others, last = (await ask(CHAT, body)).chunks
@@ -170,7 +170,7 @@ async def test_another_prompt_has_another_answer(one: object, other: object) -> 
     assert await texts(completion(one)) != await texts(completion(other))
 
 
-async def test_a_conversation_is_more_than_its_last_message() -> None:
+async def test_the_whole_conversation_determines_the_answer() -> None:
     """Roles, earlier messages, content parts and tools all change the answer."""
     hello = {"role": "user", "content": "Hello"}
     bodies: list[dict[str, Any]] = [
@@ -222,7 +222,7 @@ def test_answers_are_sentences() -> None:
         assert sentence.removesuffix(".").replace(" ", "").isalpha()
 
 
-async def test_tokens_come_on_the_clock() -> None:
+async def test_tokens_are_ready_at_the_times_of_the_model() -> None:
     """The first token is ready after the prompt, each further one a step later."""
     time = FakeTime()
     speeds = {"step_s": 0.5, "step_s_per_prefill_token": 0.01, "step_s_per_sequence": 0.25}
@@ -276,7 +276,7 @@ async def test_sequences_wait_for_a_slot_in_order() -> None:
     assert [exchange.writes_s for exchange in exchanges] == [[2.0], [4.0], [6.0]]
 
 
-async def test_the_routers_priority_goes_first() -> None:
+async def test_waiting_requests_start_by_priority() -> None:
     """Waiting requests start in the order of their routers' priorities."""
     time = FakeTime()
     engine = engine_with(time, max_sequences=1, **PLAIN_STEPS)
@@ -752,7 +752,7 @@ async def client() -> AsyncIterator[openai.AsyncOpenAI]:
     await server.stop()
 
 
-async def test_openais_sdk_understands_it(client: openai.AsyncOpenAI) -> None:
+async def test_openais_sdk_parses_responses_and_errors(client: openai.AsyncOpenAI) -> None:
     """The SDK parses responses, streams and errors of the engine behind its real server."""
     messages: Any = [{"role": "user", "content": "Hello"}]
     whole = await client.chat.completions.create(model="m", messages=messages, max_tokens=6)
