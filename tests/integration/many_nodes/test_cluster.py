@@ -80,7 +80,7 @@ def await_reason(gateway: ClusterGateway, name: str, part: str) -> None:
 
 def reservations(name: str) -> list[dict[str, Any]]:
     """What the engines of a model say they have reserved, by node."""
-    answers = serve.get_deployment_handle("Engine", name).broadcast("holding")
+    answers = serve.get_deployment_handle("Engine", name).broadcast("reservation")
     try:
         every = answers.results(timeout_s=PATIENCE_S, return_exceptions=True)
     except DeploymentUnavailableError:
@@ -153,8 +153,8 @@ def test_serve_says_what_is_required(gateway: ClusterGateway) -> None:
     """`serve status` shows what a model waits for, in Serve's words."""
 
     def message() -> str:
-        engine = gateway.status()["applications"]["pair"]["deployments"]["Engine"]
-        return str(engine["message"])
+        deployments = gateway.status()["applications"]["pair"]["deployments"]
+        return str(deployments.get("Engine", {}).get("message", ""))
 
     wait_for(lambda: '"GPU": 4.0, "accelerator_type:L4"' in message(), PATIENCE_S)
 
