@@ -48,9 +48,9 @@ def observe(
         list[Path] | None,
         typer.Argument(help="Ray's lists of agents, instead of those of this checkout's gateways."),
     ] = None,
-    prometheus_port: Annotated[int, typer.Option(help="Where Prometheus listens.")] = 9090,
-    grafana_port: Annotated[int, typer.Option(help="Where Grafana listens.")] = 3000,
-    directory: Annotated[Path, typer.Option(help="Where their files are.")] = FILES,
+    prometheus_port: Annotated[int, typer.Option(help="Port of Prometheus.")] = 9090,
+    grafana_port: Annotated[int, typer.Option(help="Port of Grafana.")] = 3000,
+    directory: Annotated[Path, typer.Option(help="Directory of their files.")] = FILES,
 ) -> None:
     """Start Prometheus and Grafana for the gateways on this machine; Ctrl-C stops both."""
     directory = directory.resolve()
