@@ -34,6 +34,7 @@ INSTALL_GRAFANA = (
 )
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20
+FILES = RUN_DIRECTORY / "observe"
 POLL_S = 0.2
 REFRESH_S = 5.0
 """Ray writes its lists as often."""
@@ -47,10 +48,9 @@ def observe(
         list[Path] | None,
         typer.Argument(help="Ray's lists of agents, instead of those of this checkout's gateways."),
     ] = None,
-    prometheus_port: Annotated[int, typer.Option(help="Where Prometheus listens.")] = 9090,
-    grafana_port: Annotated[int, typer.Option(help="Where Grafana listens.")] = 3000,
-    directory: Annotated[Path, typer.Option(help="Where their files are.")] = RUN_DIRECTORY
-    / "observe",
+    prometheus_port: Annotated[int, typer.Option(help="Port of Prometheus.")] = 9090,
+    grafana_port: Annotated[int, typer.Option(help="Port of Grafana.")] = 3000,
+    directory: Annotated[Path, typer.Option(help="Directory of their files.")] = FILES,
 ) -> None:
     """Start Prometheus and Grafana for the gateways on this machine; Ctrl-C stops both."""
     directory = directory.resolve()

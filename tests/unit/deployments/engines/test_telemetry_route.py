@@ -72,7 +72,7 @@ class Listener:
         """Take the response's head."""
         self.head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
 
-    async def hear(self) -> Update:
+    async def next_update(self) -> Update:
         """The next frame."""
         while not self._frames:
             self._frames += self._updates.feed(await self._chunk())
@@ -82,7 +82,7 @@ class Listener:
         """The ids of the next requests that have finished."""
         ids: list[int] = []
         while len(ids) < count:
-            ids += [request.id for request in (await self.hear()).finished]
+            ids += [request.id for request in (await self.next_update()).finished]
         return ids
 
     async def hear_end(self) -> None:
@@ -160,13 +160,13 @@ async def test_a_subscriber_gets_a_snapshot_and_then_changes() -> None:
         assert b"content-type: application/octet-stream" in listener.head
         assert b"transfer-encoding: chunked" in listener.head
 
-        snapshot = await listener.hear()
+        snapshot = await listener.next_update()
         assert snapshot.is_snapshot
         assert list(unpack_keys(snapshot.added)) == [11]
         assert snapshot.finished == []
 
         this.engine.serve(2, 12)
-        update = await listener.hear()
+        update = await listener.next_update()
         assert not update.is_snapshot
         assert list(unpack_keys(update.added)) == [12]
         assert update.accepted == [2]
@@ -177,14 +177,14 @@ async def test_frames_are_a_period_apart() -> None:
     """The first change is sent at once; those that follow quickly share a frame."""
     async with served() as this:
         listener = await this.listen()
-        await listener.hear()
+        await listener.next_update()
         this.engine.serve(1)
-        first = await listener.hear()
+        first = await listener.next_update()
         assert [request.id for request in first.finished] == [1]
         for number in range(2, 6):
             this.engine.serve(number)
             await asyncio.sleep(0)
-        second = await listener.hear()
+        second = await listener.next_update()
         assert [request.id for request in second.finished] == [2, 3, 4, 5]
 
 
@@ -192,23 +192,23 @@ async def test_only_keep_alives_are_sent_without_changes() -> None:
     """Empty frames, so that a dead peer is noticed."""
     async with served(keep_alive_s=0.01) as this:
         listener = await this.listen()
-        await listener.hear()
-        assert [await listener.hear() for _ in range(3)] == [Update()] * 3
+        await listener.next_update()
+        assert [await listener.next_update() for _ in range(3)] == [Update()] * 3
         this.engine.tracker.record_draining()
-        assert [await listener.hear() for _ in range(3)] == [Update(is_draining=True)] * 3
+        assert [await listener.next_update() for _ in range(3)] == [Update(is_draining=True)] * 3
 
 
 async def test_a_stall_shows_while_nothing_happens() -> None:
     """Empty frames say for how long the engine has made no progress."""
     async with served(keep_alive_s=0.01) as this:
         listener = await this.listen()
-        await listener.hear()
+        await listener.next_update()
         this.engine.tracker.record_arrival(dispatch(1), 10)
         this.engine.clock.now_s += 30
-        while (await listener.hear()).stalled_s != 30:
+        while (await listener.next_update()).stalled_s != 30:
             pass
         this.engine.tracker.record_progress()
-        while (await listener.hear()).stalled_s:
+        while (await listener.next_update()).stalled_s:
             pass
 
 
@@ -216,11 +216,11 @@ async def test_a_second_subscriber_causes_no_gap_for_the_first() -> None:
     """Changes in its snapshot are sent to the first as a frame; then both get the same."""
     async with served() as this:
         first = await this.listen()
-        await first.hear()
+        await first.next_update()
         for number in range(1, 20):
             this.engine.serve(number, number)
         second = await this.listen()
-        snapshot = await second.hear()
+        snapshot = await second.next_update()
         assert snapshot.is_snapshot
         assert set(unpack_keys(snapshot.added)) == set(range(1, 20))
         this.engine.serve(20, 20)
@@ -233,12 +233,12 @@ async def test_a_subscriber_that_leaves_does_not_affect_the_others() -> None:
     """Their streams continue; a subscriber that returns gets a new one."""
     async with served() as this:
         first, second = await this.listen(), await this.listen()
-        await first.hear()
-        await second.hear()
+        await first.next_update()
+        await second.next_update()
         await first.leave()
         this.engine.serve(1)
         assert await second.hear_finished(1) == [1]
-        assert (await (await this.listen()).hear()).is_snapshot
+        assert (await (await this.listen()).next_update()).is_snapshot
 
 
 async def test_a_subscriber_that_does_not_read_is_disconnected(
@@ -247,8 +247,8 @@ async def test_a_subscriber_that_does_not_read_is_disconnected(
     """Its backlog is bounded, and the others get every frame."""
     async with served(backlog_bytes=1_000_000) as this:
         slow, good = await this.listen(), await this.listen()
-        await slow.hear()
-        await good.hear()
+        await slow.next_update()
+        await good.next_update()
         number = 0
         with caplog.at_level(logging.WARNING):
             while not any("does not read" in record.message for record in caplog.records):
@@ -267,17 +267,17 @@ async def test_a_drain_is_published_at_once() -> None:
     """Every subscriber learns of it before the drain has ended."""
     async with served() as this:
         listener = await this.listen()
-        await listener.hear()
+        await listener.next_update()
         assert await this.server.drain(timeout_s=1) == 0
-        assert (await listener.hear()).is_draining
-        assert (await (await this.listen()).hear()).is_draining
+        assert (await listener.next_update()).is_draining
+        assert (await (await this.listen()).next_update()).is_draining
 
 
 async def test_a_stop_ends_the_stream() -> None:
     """Subscribers get the pending changes and a proper end of the stream."""
     async with served() as this:
         listener = await this.listen()
-        await listener.hear()
+        await listener.next_update()
         this.engine.serve(1)
         await this.server.stop()
         assert await listener.hear_finished(1) == [1]
@@ -298,6 +298,6 @@ async def test_changes_do_not_pile_up_without_subscribers() -> None:
         for number in range(100):
             this.engine.serve(number + 1)
         assert this.engine.tracker.pop_update() is None
-        snapshot = await (await this.listen()).hear()
+        snapshot = await (await this.listen()).next_update()
         assert snapshot.is_snapshot
         assert snapshot.finished == []
