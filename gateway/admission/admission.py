@@ -186,7 +186,7 @@ class Admission:
         return QueuedRequest(
             tenant=request.tenant,
             tokens=request.tokens(decision),
-            due_s=self._scheduler.due_s(decision),
+            priority_s=self._scheduler.priority_s(decision),
             number=next(self._numbers),
             is_batch=request.is_batch,
             queue=self,
@@ -336,7 +336,7 @@ class Admission:
             self._queue(queued).remove(queued)
             queued.decision = decision
             queued.tokens = queued.request.tokens(decision)
-            queued.due_s = self._scheduler.due_s(decision)
+            queued.priority_s = self._scheduler.priority_s(decision)
             self._queue(queued).add(queued)
         self._scheduler.hold(decision, queued.request.target)
 

@@ -109,9 +109,9 @@ class ColdStart:
         return max(MIN_RETRY_S, left_s if left_s > 0 else self._model.start_s)
 
     async def wait(
-        self, request: InferenceRequest, *, waited_s: float = 0.0, due_s: float | None = None
+        self, request: InferenceRequest, *, waited_s: float = 0.0, deadline_s: float | None = None
     ) -> None:
-        """Ask for an engine, and wait until one runs, but not beyond `due_s`.
+        """Ask for an engine, and wait until one runs, but not beyond `deadline_s`.
 
         `waited_s`: how long the request has waited for earlier starts, which counts.
 
@@ -125,8 +125,8 @@ class ColdStart:
         now_s = asyncio.get_running_loop().time()
         timeout_s = self._model.options.cold_start_timeout_s
         limit_s = max(0.0, timeout_s - waited_s)
-        if due_s is not None:
-            limit_s = max(0.0, min(limit_s, due_s - now_s - MARGIN_S))
+        if deadline_s is not None:
+            limit_s = max(0.0, min(limit_s, deadline_s - now_s - MARGIN_S))
         waiting = StartingRequest(request, self)
         self._want_start(now_s)
         self._limits.make_room(

@@ -26,7 +26,7 @@ E = TypeVar("E", bound=Evictable)
 
 
 @dataclass(slots=True, eq=False)
-class _Group(Generic[E]):
+class _Key(Generic[E]):
     """Requests of one key at one address, of one priority."""
 
     weights: dict[E, int] = field(default_factory=dict)
@@ -35,25 +35,25 @@ class _Group(Generic[E]):
 
 
 @dataclass(slots=True, eq=False)
-class _Site(Generic[E]):
+class _Address(Generic[E]):
     """Requests of one address, of one priority."""
 
-    groups: dict[bytes, _Group[E]] = field(default_factory=dict)
+    groups: dict[bytes, _Key[E]] = field(default_factory=dict)
     """By key."""
     weight: int = 0
 
 
 @dataclass(slots=True, eq=False)
-class _Side(Generic[E]):
+class _Priority(Generic[E]):
     """All requests of one priority."""
 
-    sites: dict[bytes, _Site[E]] = field(default_factory=dict)
+    sites: dict[bytes, _Address[E]] = field(default_factory=dict)
     """By address."""
     weight: int = 0
 
     def add(self, request: E, weight: int) -> None:
-        site = self.sites.setdefault(request.tenant.address, _Site())
-        group = site.groups.setdefault(request.tenant.key, _Group())
+        site = self.sites.setdefault(request.tenant.address, _Address())
+        group = site.groups.setdefault(request.tenant.key, _Key())
         group.weights[request] = weight
         self._count(site, group, weight)
 
@@ -67,7 +67,7 @@ class _Side(Generic[E]):
         if not site.groups:
             del self.sites[address]
 
-    def _count(self, site: _Site[E], group: _Group[E], weight: int) -> None:
+    def _count(self, site: _Address[E], group: _Key[E], weight: int) -> None:
         self.weight += weight
         site.weight += weight
         group.weight += weight
@@ -77,8 +77,8 @@ class EvictionIndex(Generic[E]):
     """Waiting requests with weights: 1 each to bound their number, bytes to bound memory."""
 
     def __init__(self) -> None:
-        self._interactive: _Side[E] = _Side()
-        self._batch: _Side[E] = _Side()
+        self._interactive: _Priority[E] = _Priority()
+        self._batch: _Priority[E] = _Priority()
 
     @property
     def weight(self) -> int:
@@ -139,20 +139,20 @@ class EvictionIndex(Generic[E]):
         wanted = weight + (own.groups[key].weight if key in own.groups else 0)
         return _last(_largest(group for group in own.groups.values() if group.weight >= wanted))
 
-    def _side(self, *, is_batch: bool) -> _Side[E]:
+    def _side(self, *, is_batch: bool) -> _Priority[E]:
         return self._batch if is_batch else self._interactive
 
 
-G = TypeVar("G", _Group, _Site)  # type: ignore[type-arg]
+G = TypeVar("G", _Key, _Address)  # type: ignore[type-arg]
 
 
 def _largest(groups: Iterable[G]) -> G | None:
     return max(groups, key=lambda group: group.weight, default=None)
 
 
-def _newest(site: _Site[E] | None) -> E | None:
+def _newest(site: _Address[E] | None) -> E | None:
     return _last(_largest(site.groups.values())) if site else None
 
 
-def _last(group: _Group[E] | None) -> E | None:
+def _last(group: _Key[E] | None) -> E | None:
     return next(reversed(group.weights)) if group else None

@@ -13,7 +13,7 @@ class QueueItem:
     tenant: Tenant
     tokens: float
     """Cost of serving it."""
-    due_s: float
+    priority_s: float
     """When it is due: of a tenant's requests the one due first is served first."""
     number: int
     """Order of arrival, which decides between requests due at the same time."""
@@ -23,4 +23,4 @@ class QueueItem:
     @property
     def rank(self) -> Rank:
         """Key by which a tenant's requests are ordered."""
-        return self.due_s, self.number
+        return self.priority_s, self.number

@@ -123,7 +123,7 @@ class Scheduler:
             0.0, is_batch=decision.is_batch, is_over_share=is_over_share
         )
 
-    def due_s(self, decision: Decision) -> float:
+    def priority_s(self, decision: Decision) -> float:
         """Return the position of a waiting request among others: the least starts first."""
         prefill_s = decision.prefill_tokens * self.cost_model.estimates.prefill_s
         return prefill_s + AGING_WEIGHT * decision.decided_s
@@ -212,7 +212,7 @@ class Scheduler:
             reply_start=prompt.reply_start,
             is_token_ids=prompt.is_token_ids,
             has_media=prompt.has_media,
-            priority=round(1000 * self.due_s(decision)) + BATCH_DELAY_MS * decision.is_batch,
+            priority=round(1000 * self.priority_s(decision)) + BATCH_DELAY_MS * decision.is_batch,
             model=model,
             is_batch=decision.is_batch,
         )

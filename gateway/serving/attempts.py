@@ -22,7 +22,7 @@ from gateway.routing.fleet import Replica
 from gateway.routing.target import Target
 from gateway.serving.failure_reporter import FailureReporter
 from gateway.serving.response_writer import ResponseWriter
-from gateway.serving.retry_policy import NO_PROGRESS, Failure, NextStep
+from gateway.serving.retry_policy import NO_PROGRESS, Failure, RetryDecision
 from gateway.serving.router_context import RouterContext
 from gateway.serving.timing import CONNECT, ENGINE, QUEUE, ROUTE
 from gateway.telemetry import DISPATCH, Dispatch
@@ -40,7 +40,7 @@ ENGINE_FAULTS = frozenset({500, 502, 503, 504})
 class Attempts:
     """Attempts at having one model answer a request.
 
-    `has_alternative`: another model may answer in its place. `due_s`: when the answer must be
+    `has_alternative`: another model may answer in its place. `deadline_s`: when the answer must be
     there, by the event loop's clock. `cold_start_s`: how long the request has waited for the model
     to start, where it had to.
     """
@@ -52,7 +52,7 @@ class Attempts:
         writer: ResponseWriter,
         *,
         has_alternative: bool = False,
-        due_s: float | None = None,
+        deadline_s: float | None = None,
         cold_start_s: float | None = None,
     ) -> None:
         self._request = target.request
@@ -62,7 +62,7 @@ class Attempts:
         self._context = context
         self._writer = writer
         self._has_alternative = has_alternative
-        self._due_s = due_s
+        self._deadline_s = deadline_s
         self._has_started = cold_start_s is not None
         self._starting_s = cold_start_s or 0.0
         """How long the request has waited for the model to start."""
@@ -83,7 +83,7 @@ class Attempts:
         """
         decision = await self._admit()
         self._budget.earn()
-        while not await self._succeeds(decision):
+        while not await self._try_once(decision):
             decision = (
                 self._pool.scheduler.choose(self._target, self._tried)
                 if self._writer.has_sent
@@ -128,7 +128,7 @@ class Attempts:
             self._tried,
             waited_s=self._queued_s,
             min_wait_s=min_wait_s,
-            time_left_s=None if self._due_s is None else self._due_s - now_s,
+            time_left_s=None if self._deadline_s is None else self._deadline_s - now_s,
         )
 
     async def _wait_in_queue(self, queued: QueuedRequest) -> Decision:
@@ -147,7 +147,7 @@ class Attempts:
         try:
             with self._timing.step(QUEUE):
                 await self._pool.cold_start.wait(
-                    self._request, waited_s=self._starting_s, due_s=self._due_s
+                    self._request, waited_s=self._starting_s, deadline_s=self._deadline_s
                 )
         finally:
             self._starting_s += self._timing.now() - began_s
@@ -174,7 +174,7 @@ class Attempts:
                 await asyncio.sleep(CHECK_S)
                 self._queued_s += timing.now() - began_s
 
-    async def _succeeds(self, decision: Decision) -> bool:
+    async def _try_once(self, decision: Decision) -> bool:
         """Make an attempt; return False if another one must follow."""
         try:
             await self._attempt(decision)
@@ -194,20 +194,20 @@ class Attempts:
         with self._timing.step(ENGINE):  # waiting for news of its death is waiting for the engine
             has_died = await self._failures.blame(replica, error)
         failure = Failure(error.reason, has_died)
-        step = self._next_step(failure)
+        step = self._retry_decision(failure)
         error.is_final = self._context.retry_policy.is_final(self._progress)
-        if step is NextStep.GIVE_UP:
+        if step is RetryDecision.GIVE_UP:
             raise error
-        if step is NextStep.RETRY and not failure.is_free:
+        if step is RetryDecision.RETRY and not failure.is_free:
             self._budget.spend()
         self._progress = self._progress.after_step(step)
-        action = Action.RESUMED if step is NextStep.RESUME else Action.RETRIED
+        action = Action.RESUMED if step is RetryDecision.RESUME else Action.RETRIED
         self._failures.expect_recovery(self._replica, error, action)
         if failure.is_free:
             with self._timing.step(QUEUE):
                 await self._wait_for_successor()
 
-    def _next_step(self, failure: Failure) -> NextStep:
+    def _retry_decision(self, failure: Failure) -> RetryDecision:
         writer = self._writer
         if writer.parts > self._progress.parts:
             self._queued_s = self._starting_s = 0.0  # its waits have brought the client something
@@ -227,7 +227,7 @@ class Attempts:
             return True
         policy, failure = self._context.retry_policy, Failure(Reason.ANSWERED_5XX)
         step = policy.next(failure, self._progress, has_budget=self._budget.is_left)
-        return step is NextStep.RETRY
+        return step is RetryDecision.RETRY
 
     async def _attempt(self, decision: Decision) -> None:
         """Send the request, or the rest of it, to a replica, and forward its answer."""

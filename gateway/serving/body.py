@@ -29,11 +29,11 @@ async def read_body(receive: Receive, content_length: bytes | None, max_body_mb:
     if content_length is not None and _length(content_length) > limit_bytes:
         raise _too_large(max_body_mb)
     loop = asyncio.get_running_loop()
-    due_s = loop.time() + GRACE_S
+    deadline_s = loop.time() + GRACE_S
     parts: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout_at(due_s) as timeout:
+        async with asyncio.timeout_at(deadline_s) as timeout:
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -46,8 +46,8 @@ async def read_body(receive: Receive, content_length: bytes | None, max_body_mb:
                 if not message.get("more_body", False):
                     return parts[0] if len(parts) == 1 else b"".join(parts)
                 # No credit for haste: megabytes that came at once must not be held for an hour.
-                due_s = min(due_s + len(part) / PACE_BYTES_PER_S, loop.time() + GRACE_S)
-                timeout.reschedule(due_s)
+                deadline_s = min(deadline_s + len(part) / PACE_BYTES_PER_S, loop.time() + GRACE_S)
+                timeout.reschedule(deadline_s)
     except TimeoutError:
         raise BodyTooSlow(
             f"The request body did not arrive in time: {size} bytes of it came."

@@ -26,7 +26,7 @@ from gateway.request.routes import STREAMED
 from gateway.routing.fleet import ModelState, ServedModel
 from gateway.serving.attempts import Attempts
 from gateway.serving.client_response import ClientResponse
-from gateway.serving.fallback_policy import FallbackStep, is_permanent, next_step
+from gateway.serving.fallback_policy import FallbackDecision, fallback_decision, is_permanent
 from gateway.serving.heartbeat import Heartbeat
 from gateway.serving.response_writer import ResponseWriter
 from gateway.serving.router_context import RouterContext
@@ -71,7 +71,7 @@ class FallbackChain:
         """Name of the model that is tried now."""
         self._attempts: Attempts | None = None
         self._heartbeat: Heartbeat | None = None
-        self._due_s: float | None = None
+        self._deadline_s: float | None = None
 
     @property
     def requested_model(self) -> str:
@@ -111,9 +111,9 @@ class FallbackChain:
         if timeout_s is None:
             await self._try_models()
             return
-        self._due_s = self._request.arrived_s + timeout_s
+        self._deadline_s = self._request.arrived_s + timeout_s
         try:
-            async with asyncio.timeout_at(self._due_s):
+            async with asyncio.timeout_at(self._deadline_s):
                 await self._try_models()
         except TimeoutError:
             raise DeadlineExceeded(f"The answer took longer than {timeout_s:g} s.") from None
@@ -143,15 +143,15 @@ class FallbackChain:
         self, error: GatewayError, earlier: GatewayError | None, *, is_last: bool
     ) -> None:
         """Report that the next model answers, or raise the error for the client."""
-        step = next_step(
+        step = fallback_decision(
             error,
             is_last=is_last,
             has_begun=self._writer.has_sent or self._writer.is_committed,
             has_earlier=earlier is not None,
         )
-        if step is FallbackStep.RAISE_EARLIER and earlier is not None:
+        if step is FallbackDecision.RAISE_EARLIER and earlier is not None:
             raise earlier from None
-        if step is not FallbackStep.NEXT_MODEL:
+        if step is not FallbackDecision.NEXT_MODEL:
             raise error
         if self._attempts is not None:
             self._attempts.report_fallback(error)
@@ -174,7 +174,7 @@ class FallbackChain:
             self._context,
             self._writer,
             has_alternative=has_alternative,
-            due_s=self._due_s,
+            deadline_s=self._deadline_s,
             cold_start_s=cold_start_s,
         )
         await self._attempts.run()
@@ -197,7 +197,7 @@ class FallbackChain:
         self._announce_start(model, cold_start.expected_s)
         try:
             with timing.step(QUEUE):
-                await cold_start.wait(self._request, due_s=self._due_s)
+                await cold_start.wait(self._request, deadline_s=self._deadline_s)
         finally:
             self._response.clear_annotations()
             if self._heartbeat is not None:

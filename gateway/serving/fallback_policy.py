@@ -22,7 +22,7 @@ FALLS_BACK = (
 """Errors for which another model may answer."""
 
 
-class FallbackStep(Enum):
+class FallbackDecision(Enum):
     """Step that follows the failure of a model."""
 
     NEXT_MODEL = auto()
@@ -33,21 +33,21 @@ class FallbackStep(Enum):
     """Send the client the last error that is not permanent."""
 
 
-def next_step(
+def fallback_decision(
     error: GatewayError, *, is_last: bool, has_begun: bool, has_earlier: bool
-) -> FallbackStep:
+) -> FallbackDecision:
     """The step after the error of a model; pure.
 
     `is_last`: no other model may answer. `has_begun`: the client has some of an answer already.
     `has_earlier`: an earlier model of the chain failed with an error that is not permanent.
     """
     if has_begun or not isinstance(error, FALLS_BACK):
-        return FallbackStep.RAISE
+        return FallbackDecision.RAISE
     if not is_last:
-        return FallbackStep.NEXT_MODEL
+        return FallbackDecision.NEXT_MODEL
     if is_permanent(error) and has_earlier:
-        return FallbackStep.RAISE_EARLIER
-    return FallbackStep.RAISE
+        return FallbackDecision.RAISE_EARLIER
+    return FallbackDecision.RAISE
 
 
 def is_permanent(error: GatewayError) -> bool:

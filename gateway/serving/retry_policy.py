@@ -16,7 +16,7 @@ FREE = frozenset({Reason.UNREACHABLE, Reason.DRAINING, Reason.STUCK})
 """Reasons of failures after which no engine goes on working for the request."""
 
 
-class NextStep(Enum):
+class RetryDecision(Enum):
     """Step that follows a failed attempt."""
 
     RETRY = auto()
@@ -72,9 +72,9 @@ class AttemptProgress:
             resumes=self.resumes,
         )
 
-    def after_step(self, step: NextStep) -> "AttemptProgress":
+    def after_step(self, step: RetryDecision) -> "AttemptProgress":
         """Return the progress once the step has been taken."""
-        resumes = self.resumes + (step is NextStep.RESUME)
+        resumes = self.resumes + (step is RetryDecision.RESUME)
         return replace(self, retries=self.retries + 1, resumes=resumes)
 
 
@@ -93,17 +93,19 @@ class RetryPolicy:
     max_deaths: int = 2
     """Replicas that may die under one request before it is considered the cause."""
 
-    def next(self, failure: Failure, progress: AttemptProgress, *, has_budget: bool) -> NextStep:
+    def next(
+        self, failure: Failure, progress: AttemptProgress, *, has_budget: bool
+    ) -> RetryDecision:
         """The step after a failure, which `progress` counts already; pure.
 
         `has_budget`: whether the model's retry budget pays for another attempt.
         """
         if progress.is_committed or progress.retries >= self.max_retries or self.is_final(progress):
-            return NextStep.GIVE_UP
+            return RetryDecision.GIVE_UP
         if progress.parts:
             can_resume = progress.is_resumable and progress.resumes < self.max_resumes
-            return NextStep.RESUME if can_resume else NextStep.GIVE_UP
-        return NextStep.RETRY if failure.is_free or has_budget else NextStep.GIVE_UP
+            return RetryDecision.RESUME if can_resume else RetryDecision.GIVE_UP
+        return RetryDecision.RETRY if failure.is_free or has_budget else RetryDecision.GIVE_UP
 
     def is_final(self, progress: AttemptProgress) -> bool:
         """Whether the request itself seems to kill replicas, so that nobody should retry it."""

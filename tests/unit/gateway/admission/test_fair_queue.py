@@ -223,9 +223,9 @@ def test_requests_are_ordered_by_turn_and_urgency(
 ) -> None:
     """Within a tenant by due time, among tenants by the tokens that they were served."""
     queue = FairQueue[QueueItem]()
-    for number, (name, tokens, due_s) in enumerate(places):
+    for number, (name, tokens, priority_s) in enumerate(places):
         tenant = Tenant(name[:1].encode(), name[1:].encode())
-        queue.add(QueueItem(tenant, tokens, due_s, number))
+        queue.add(QueueItem(tenant, tokens, priority_s, number))
     assert [queue.serve().number for _ in places] == order
 
 

@@ -15,9 +15,13 @@ from gateway.errors import (
     UnsupportedRoute,
     UpstreamFailed,
 )
-from gateway.serving.fallback_policy import FallbackStep, is_permanent, next_step
+from gateway.serving.fallback_policy import FallbackDecision, fallback_decision, is_permanent
 
-NEXT, RAISE, EARLIER = FallbackStep.NEXT_MODEL, FallbackStep.RAISE, FallbackStep.RAISE_EARLIER
+NEXT, RAISE, EARLIER = (
+    FallbackDecision.NEXT_MODEL,
+    FallbackDecision.RAISE,
+    FallbackDecision.RAISE_EARLIER,
+)
 UNKNOWN = ModelNotFound("m")
 ROUTE = UnsupportedRoute("not served")
 BROKEN = AdapterBroken("a", "gone")
@@ -51,10 +55,10 @@ LONG = ContextExceeded("long")
     ],
 )
 def test_the_next_step_follows_from_the_error_and_the_chain(
-    error: GatewayError, is_last: bool, has_begun: bool, has_earlier: bool, step: FallbackStep
+    error: GatewayError, is_last: bool, has_begun: bool, has_earlier: bool, step: FallbackDecision
 ) -> None:
     """One row for each rule."""
-    found = next_step(error, is_last=is_last, has_begun=has_begun, has_earlier=has_earlier)
+    found = fallback_decision(error, is_last=is_last, has_begun=has_begun, has_earlier=has_earlier)
     assert found is step
 
 

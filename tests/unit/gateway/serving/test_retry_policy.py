@@ -8,14 +8,14 @@ from gateway.serving.retry_policy import (
     NO_PROGRESS,
     AttemptProgress,
     Failure,
-    NextStep,
+    RetryDecision,
     RetryPolicy,
 )
 
 POLICY = RetryPolicy(max_retries=2, max_resumes=3, max_deaths=2)
 COSTLY = Failure(Reason.ANSWERED_5XX)
 DIED = Failure(Reason.BROKE_OFF, has_died=True)
-RETRY, RESUME, GIVE_UP = NextStep.RETRY, NextStep.RESUME, NextStep.GIVE_UP
+RETRY, RESUME, GIVE_UP = RetryDecision.RETRY, RetryDecision.RESUME, RetryDecision.GIVE_UP
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ RETRY, RESUME, GIVE_UP = NextStep.RETRY, NextStep.RESUME, NextStep.GIVE_UP
     ],
 )
 def test_the_next_step_follows_from_failure_progress_and_budget(
-    failure: Failure, progress: AttemptProgress, has_budget: bool, step: NextStep
+    failure: Failure, progress: AttemptProgress, has_budget: bool, step: RetryDecision
 ) -> None:
     """One row for each rule."""
     assert POLICY.next(failure, progress, has_budget=has_budget) is step
