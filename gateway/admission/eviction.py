@@ -38,7 +38,7 @@ class _Key(Generic[E]):
 class _Address(Generic[E]):
     """Requests of one address, of one priority."""
 
-    groups: dict[bytes, _Key[E]] = field(default_factory=dict)
+    keys: dict[bytes, _Key[E]] = field(default_factory=dict)
     """By key."""
     weight: int = 0
 
@@ -47,30 +47,30 @@ class _Address(Generic[E]):
 class _Priority(Generic[E]):
     """All requests of one priority."""
 
-    sites: dict[bytes, _Address[E]] = field(default_factory=dict)
+    addresses: dict[bytes, _Address[E]] = field(default_factory=dict)
     """By address."""
     weight: int = 0
 
     def add(self, request: E, weight: int) -> None:
-        site = self.sites.setdefault(request.tenant.address, _Address())
-        group = site.groups.setdefault(request.tenant.key, _Key())
-        group.weights[request] = weight
-        self._count(site, group, weight)
+        address_entry = self.addresses.setdefault(request.tenant.address, _Address())
+        key_entry = address_entry.keys.setdefault(request.tenant.key, _Key())
+        key_entry.weights[request] = weight
+        self._count(address_entry, key_entry, weight)
 
     def remove(self, request: E) -> None:
         address, key = request.tenant
-        site = self.sites[address]
-        group = site.groups[key]
-        self._count(site, group, -group.weights.pop(request))
-        if not group.weights:
-            del site.groups[key]
-        if not site.groups:
-            del self.sites[address]
+        address_entry = self.addresses[address]
+        key_entry = address_entry.keys[key]
+        self._count(address_entry, key_entry, -key_entry.weights.pop(request))
+        if not key_entry.weights:
+            del address_entry.keys[key]
+        if not address_entry.keys:
+            del self.addresses[address]
 
-    def _count(self, site: _Address[E], group: _Key[E], weight: int) -> None:
+    def _count(self, address_entry: _Address[E], key_entry: _Key[E], weight: int) -> None:
         self.weight += weight
-        site.weight += weight
-        group.weight += weight
+        address_entry.weight += weight
+        key_entry.weight += weight
 
 
 class EvictionIndex(Generic[E]):
@@ -87,26 +87,28 @@ class EvictionIndex(Generic[E]):
 
     def weight_of(self, *, is_batch: bool) -> int:
         """Weight of all requests of one priority."""
-        return self._side(is_batch=is_batch).weight
+        return self._priority(is_batch=is_batch).weight
 
     def __iter__(self) -> Iterator[E]:
         """All requests that wait now; the index may change during the iteration."""
-        sites = [*self._interactive.sites.values(), *self._batch.sites.values()]
-        groups = [group for site in sites for group in site.groups.values()]
-        return iter([request for group in groups for request in group.weights])
+        addresses = [*self._interactive.addresses.values(), *self._batch.addresses.values()]
+        keys = [
+            key_entry for address_entry in addresses for key_entry in address_entry.keys.values()
+        ]
+        return iter([request for key_entry in keys for request in key_entry.weights])
 
     def add(self, request: E, weight: int = 1) -> None:
         """Add a request that waits from now on."""
-        self._side(is_batch=request.is_batch).add(request, weight)
+        self._priority(is_batch=request.is_batch).add(request, weight)
 
     def remove(self, request: E) -> None:
         """Remove a request that no longer waits."""
-        self._side(is_batch=request.is_batch).remove(request)
+        self._priority(is_batch=request.is_batch).remove(request)
 
     def has(self, tenant: Tenant, *, is_batch: bool) -> bool:
         """Whether the tenant has a request of this priority waiting."""
-        site = self._side(is_batch=is_batch).sites.get(tenant.address)
-        return site is not None and tenant.key in site.groups
+        address_entry = self._priority(is_batch=is_batch).addresses.get(tenant.address)
+        return address_entry is not None and tenant.key in address_entry.keys
 
     def make_room(self, newcomer: E, weight: int, limit: int, reason: str) -> bool:
         """Reject requests, for `reason`, until a newcomer of that weight fits within `limit`.
@@ -126,33 +128,37 @@ class EvictionIndex(Generic[E]):
         The largest share is that of the address with the most weight, and there of the key with the
         most. None where the newcomer's own share would then be the largest.
         """
-        if self._batch.sites and not newcomer.is_batch:
-            return _newest(_largest(self._batch.sites.values()))
+        if self._batch.addresses and not newcomer.is_batch:
+            return _newest(_largest(self._batch.addresses.values()))
         address, key = newcomer.tenant
-        sites = self._side(is_batch=newcomer.is_batch).sites
-        own = sites.get(address)
+        addresses = self._priority(is_batch=newcomer.is_batch).addresses
+        own = addresses.get(address)
         wanted = weight + (own.weight if own else 0)
-        if largest := _largest(site for site in sites.values() if site.weight >= wanted):
+        if largest := _largest(
+            address_entry for address_entry in addresses.values() if address_entry.weight >= wanted
+        ):
             return _newest(largest)
         if own is None:
             return None
-        wanted = weight + (own.groups[key].weight if key in own.groups else 0)
-        return _last(_largest(group for group in own.groups.values() if group.weight >= wanted))
+        wanted = weight + (own.keys[key].weight if key in own.keys else 0)
+        return _last(
+            _largest(key_entry for key_entry in own.keys.values() if key_entry.weight >= wanted)
+        )
 
-    def _side(self, *, is_batch: bool) -> _Priority[E]:
+    def _priority(self, *, is_batch: bool) -> _Priority[E]:
         return self._batch if is_batch else self._interactive
 
 
 G = TypeVar("G", _Key, _Address)  # type: ignore[type-arg]
 
 
-def _largest(groups: Iterable[G]) -> G | None:
-    return max(groups, key=lambda group: group.weight, default=None)
+def _largest(keys: Iterable[G]) -> G | None:
+    return max(keys, key=lambda key_entry: key_entry.weight, default=None)
 
 
-def _newest(site: _Address[E] | None) -> E | None:
-    return _last(_largest(site.groups.values())) if site else None
+def _newest(address_entry: _Address[E] | None) -> E | None:
+    return _last(_largest(address_entry.keys.values())) if address_entry else None
 
 
-def _last(group: _Key[E] | None) -> E | None:
-    return next(reversed(group.weights)) if group else None
+def _last(key_entry: _Key[E] | None) -> E | None:
+    return next(reversed(key_entry.weights)) if key_entry else None
