@@ -34,7 +34,8 @@ class QueueOptions(Strict):
     batch_max_wait_s: float = Field(default=600, gt=0)
     """The same limit for requests with `x-gateway-priority: batch`."""
     max_requests: int = Field(default=1000, ge=0)
-    """Requests that may wait in one router at the same time; with 0, none waits."""
+    """Requests that may wait in one router at the same time; with 0, none waits for room, and one
+    may wait for a model to start."""
 
 
 class Adapter(Strict):

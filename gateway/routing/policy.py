@@ -1,4 +1,4 @@
-"""Interface of routing policies: a pure choice among candidates, with the cost of each."""
+"""Interface of routing policies: a synchronous choice among candidates, with the cost of each."""
 
 import random
 from collections.abc import Sequence
