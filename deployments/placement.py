@@ -6,6 +6,7 @@ from typing import Any
 import ray
 from ray.util import get_current_placement_group, placement_group_table
 
+from deployments.engines.vllm.executor import IN_CORE
 from gateway.cluster.placement import Placement, Resources, plan_placement, rank_order
 from gateway.config.hardware import Cpu, PlacedEntry
 from gateway.config.model import ModelEntry
@@ -13,8 +14,6 @@ from gateway.config.vllm import VllmEntry
 
 THREADS_BIND, UNBOUND = "VLLM_CPU_OMP_THREADS_BIND", "nobind"
 THREADS = "OMP_NUM_THREADS"
-IN_CORE = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
-"""Import path of what vLLM (0.32) calls `uni`: by its path vLLM does not replace it by `mp`."""
 
 
 def serve_options(entry: ModelEntry) -> dict[str, Any]:

@@ -4,7 +4,8 @@ import pytest
 from ray import serve
 
 from deployments.engine_kinds import vllm_arguments
-from deployments.placement import IN_CORE, serve_options
+from deployments.engines.vllm.executor import IN_CORE
+from deployments.placement import serve_options
 from gateway.cluster.placement import plan_placement
 from gateway.config.loader import parse_entry
 from gateway.config.vllm import VllmEntry
