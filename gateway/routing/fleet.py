@@ -50,7 +50,7 @@ class Replica:
         self._adapters = adapters
 
 
-@dataclass(slots=True, eq=False, weakref_slot=True)
+@dataclass(slots=True, eq=False)
 class ServedModel:
     """One model: its state, its options and the replicas that run it."""
 

@@ -50,8 +50,8 @@ class StepStatistics:
 class _StepLogger(StatLoggerBase):
     """Stat logger that feeds `StepStatistics`; an error would end vLLM's output loop."""
 
-    def __init__(self, scheduler: StepStatistics, engine: int) -> None:
-        self._scheduler = scheduler
+    def __init__(self, statistics: StepStatistics, engine: int) -> None:
+        self._statistics = statistics
         self._engine = engine
 
     def record(
@@ -62,7 +62,7 @@ class _StepLogger(StatLoggerBase):
         engine_idx: int = 0,
     ) -> None:
         try:
-            self._scheduler.record(self._engine, scheduler_stats)
+            self._statistics.record(self._engine, scheduler_stats)
         except Exception:
             logger.exception("engine telemetry failed for one step; requests are not affected")
 
