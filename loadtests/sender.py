@@ -39,7 +39,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 class Sender:
     """Sends requests over as many connections as they need, to a gateway on this machine."""
 
-    def __init__(self, identity: Identity, port: int, seed: int) -> None:
+    def __init__(self, identity: Identity, port: int, seed: int, model: str = MODEL) -> None:
+        self._model = model
         self._rng = random.Random(f"{seed} {identity.name}")  # noqa: S311 - load, not secrets
         self._client = Client(
             HOST,
@@ -71,6 +72,6 @@ class Sender:
     async def send(self, due_s: float | None = None) -> RequestOutcome:
         """Send a request."""
         prompt = (f"{self._rng.random()} " + WORD * PROMPT_BYTES)[:PROMPT_BYTES]
-        body = chat_body(MODEL, prompt, self._rng.randint(*OUTPUT_TOKENS))
+        body = chat_body(self._model, prompt, self._rng.randint(*OUTPUT_TOKENS))
         outcome, _ = await self._client.chat(self._client.encoded(CHAT_PATH, body), due_s)
         return outcome

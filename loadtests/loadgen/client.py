@@ -51,7 +51,12 @@ class Client:
 
     def encoded(self, path: str, body: object, headers: Mapping[str, str] | None = None) -> bytes:
         """A request as it goes over the wire; can be made before it is due."""
-        content = msgspec.json.encode(body)
+        return self.encoded_bytes(path, msgspec.json.encode(body), headers)
+
+    def encoded_bytes(
+        self, path: str, content: bytes, headers: Mapping[str, str] | None = None
+    ) -> bytes:
+        """A request with a body that is JSON already, or never will be."""
         return http_post(
             self._host, self._port, path, content, {**self._headers, **(headers or {})}
         )
