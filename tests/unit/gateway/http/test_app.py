@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 import logging
 import re
 import socket
@@ -224,6 +225,65 @@ async def test_body_over_the_limit_is_refused_unread(surface: Surface) -> None:
 
     status, body = await raw_post(surface.app, receive, [(b"content-length", b"1048577")])
     assert (status, b"body_too_large" in body) == (413, True)
+
+
+async def test_a_body_without_room_is_refused_unread(surface: Surface) -> None:
+    """A body for which the budget has no room is answered 429 at once, and small ones go on."""
+    surface.configure(max_body_mb=32, max_bodies_mb=128)
+    uploads = [asyncio.create_task(stuck_upload(surface.app, 15 << 20)) for _ in range(2)]
+    await asyncio.sleep(0)
+
+    async def receive() -> Message:
+        raise AssertionError("the body was read")
+
+    status, body = await raw_post(surface.app, receive, [(b"content-length", b"%d" % (15 << 20))])
+    assert (status, b"body_budget_exceeded" in body) == (429, True)
+    async with surface.client() as client:
+        response = await client.post(CHAT, json={"model": "x"})
+    assert error_of(response) == (404, "model_not_found", "model")
+    for upload in uploads:
+        upload.cancel()
+    await asyncio.gather(*uploads, return_exceptions=True)
+
+
+async def stuck_upload(app: App, size: int) -> None:
+    """Send a body of that many bytes, but not its end."""
+    parts = [bytes(size)]
+
+    async def receive() -> Message:
+        if not parts:
+            await asyncio.get_running_loop().create_future()
+        return {"type": "http.request", "body": parts.pop(), "more_body": True}
+
+    await raw_post(app, receive, [])
+
+
+@pytest.mark.parametrize("encoding", ["gzip", " GZIP", "identity, gzip"])
+async def test_an_engine_gets_the_decoded_body(
+    start_engine: StartEngine, surface: Surface, encoding: str
+) -> None:
+    """A compressed body reaches the engine as it was before, with its length and no encoding."""
+    engine = await start_engine(script(answer(b"ok")))
+    surface.add("m", engine)
+    async with surface.client() as client:
+        response = await client.post(
+            CHAT, content=gzip.compress(b'{"model":"m"}'), headers={"content-encoding": encoding}
+        )
+    assert response.text == "ok"
+    head, _, body = engine.requests[0].partition(b"\r\n\r\n")
+    assert body == b'{"model":"m"}'
+    assert b"content-length: 13" in head
+    assert b"encoding" not in head
+
+
+async def test_an_unsupported_encoding_is_refused_unread(surface: Surface) -> None:
+    """The client learns what it may send instead, before its body is read."""
+
+    async def receive() -> Message:
+        raise AssertionError("the body was read")
+
+    status, body = await raw_post(surface.app, receive, [(b"content-encoding", b"br")])
+    assert (status, b"unsupported_content_encoding" in body) == (415, True)
 
 
 async def test_a_wrong_priority_is_rejected_before_the_body_is_read(surface: Surface) -> None:
