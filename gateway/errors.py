@@ -290,6 +290,16 @@ class UpgradeRefused(InvalidRequest):
     status = 426
     code = "upgrade_refused"
 
+    @classmethod
+    def to_websocket(cls) -> "UpgradeRefused":
+        """Make the error for a WebSocket's handshake."""
+        return cls("This gateway has no WebSockets. (HINT: Use POST, with `stream` for events.)")
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What the gateway speaks instead, as HTTP asks for."""
+        return [(b"upgrade", b"HTTP/1.1"), (b"connection", b"upgrade, close")]
+
 
 class _RetryLater(GatewayError):
     """The model cannot take the request now, but may in `retry_after_s` seconds."""

@@ -27,6 +27,7 @@ RETRY_AFTER = b"retry-after"
 CONTENT_ENCODING = b"content-encoding"
 ACCEPT_ENCODING = b"accept-encoding"
 ORIGIN = b"origin"
+ACCEL_BUFFERING = b"x-accel-buffering"
 SHOULD_RETRY = b"x-should-retry"
 ALLOW = b"allow"
 SIMULATED = b"x-simulated"
@@ -139,6 +140,7 @@ RESPONSE_HEADERS = (
         "Keeps OpenAI's and Anthropic's clients from repeating the request. With 504, and where"
         " engines died under the request.",
     ),
+    Header(ACCEL_BUFFERING, "`no`", "On streams, with `cache-control: no-cache`: for proxies."),
     Header(SIMULATED, "`1`", "The answer comes from an engine of `engine: sim`."),
     Header(ACCEPT_ENCODING, "encodings", "With 415: the content encodings that are supported."),
     Header(ALLOW, "methods", "With 405, and in answer to `OPTIONS`: the methods that are allowed."),

@@ -6,9 +6,11 @@ own. The event loop gets its turn after every `WINDOW` bytes.
 """
 
 import asyncio
+import contextlib
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from importlib import import_module
+from typing import Any, Protocol
 
 from gateway.asgi import Headers
 from gateway.errors import BodyTooLarge, InvalidEncoding, UnsupportedEncoding
@@ -16,10 +18,11 @@ from gateway.header_names import CONTENT_ENCODING
 from gateway.serving.body import body_too_large
 from gateway.serving.body_budget import MIB, HeldBody
 
-try:
-    from backports import zstd
-except ImportError:  # as in an environment that was made for an earlier version
-    zstd = None
+zstd: Any = None
+"""Python's own module of that name from 3.14 on; absent from environments made for earlier versions
+of the gateway."""
+with contextlib.suppress(ImportError):
+    zstd = import_module("backports.zstd")
 
 WINDOW = 256 * 1024
 """Bytes that are decoded at a time."""
@@ -86,12 +89,12 @@ class Zstd:
     @property
     def eof(self) -> bool:
         """Whether the frame has come to its end."""
-        return self._stream.eof
+        return bool(self._stream.eof)
 
     @property
     def unused_data(self) -> bytes:
         """Bytes after that end."""
-        return self._stream.unused_data
+        return bytes(self._stream.unused_data)
 
     def parts(self, data: bytes) -> Iterator[bytes]:
         """What `data` stands for."""

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Mapping
 
-from gateway.asgi import Headers, Receive, Scope
-from gateway.errors import MethodNotAllowed
+from gateway.asgi import Headers, Receive, Scope, header
+from gateway.errors import MethodNotAllowed, UpgradeRefused
 from gateway.header_names import CONTENT_ENCODING
 from gateway.request.inference_request import (
     InferenceRequest,
@@ -112,6 +112,8 @@ async def _read_body(
 
 
 async def _answer_other_method(scope: Scope, response: ClientResponse) -> None:
+    if header(scope["headers"], b"upgrade", b"").lower() == b"websocket":
+        raise UpgradeRefused.to_websocket()
     if scope["method"] != "OPTIONS":
         response.annotate([CONNECTION_CLOSE])  # the request may have a body, which nobody reads
         raise MethodNotAllowed(

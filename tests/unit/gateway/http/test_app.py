@@ -478,8 +478,29 @@ async def test_the_docs_page_lists_the_routes_without_the_internet(surface: Surf
     assert re.findall(r'(?:src|href)="([^"]*)"', page) == ["openapi.json"]
 
 
-async def test_websockets_are_refused(surface: Surface) -> None:
-    """A websocket is closed before it opens."""
+async def test_websockets_are_closed(surface: Surface) -> None:
+    """A websocket is closed before it opens, under a server that can do no more."""
+    sent = await handshake(surface.app, CHAT, {})
+    assert [message["type"] for message in sent] == ["websocket.close"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [(CHAT, 426, b"upgrade_refused"), ("/v1/realtime", 404, b"unknown_url")],
+)
+async def test_websockets_are_answered_with_an_error(
+    surface: Surface, path: str, status: int, code: bytes
+) -> None:
+    """Where the server can, the handshake gets an error in the shape of all others."""
+    sent = await handshake(surface.app, path, {"websocket.http.response": {}})
+    start, body = sent
+    assert start["type"] == "websocket.http.response.start"
+    assert (start["status"], code in body["body"]) == (status, True)
+    assert (b"content-type", b"application/json") in start["headers"]
+
+
+async def handshake(app: App, path: str, extensions: dict[str, object]) -> list[Message]:
+    """All that is sent for a WebSocket's handshake."""
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -488,8 +509,33 @@ async def test_websockets_are_refused(surface: Surface) -> None:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    await surface.app({"type": "websocket", "path": "/", "headers": []}, receive, send)
-    assert [message["type"] for message in sent] == ["websocket.close"]
+    scope = {"type": "websocket", "path": path, "headers": [], "extensions": extensions}
+    await app(scope, receive, send)
+    return sent
+
+
+async def test_a_websocket_s_request_is_refused(surface: Surface) -> None:
+    """A server without WebSockets hands the handshake on as an ordinary request."""
+    async with surface.client() as client:
+        response = await client.get(CHAT, headers={"upgrade": "WebSocket"})
+    assert error_of(response) == (426, "upgrade_refused", None)
+    assert response.headers["upgrade"] == "HTTP/1.1"
+
+
+async def test_streams_are_not_held_back(start_engine: StartEngine, surface: Surface) -> None:
+    """Proxies let the events of a stream through; other answers say nothing of it."""
+    events = EVENTS.replace(b"\r\n\r\n", b"\r\ncache-control: private\r\n\r\n")
+    surface.add("s", await start_engine(script(events, chunked(b"data: 1\n\n"), b"0\r\n\r\n")))
+    surface.add("m", await start_engine(script(answer(b"{}"))))
+    async with surface.client() as client:
+        stream = await client.post(CHAT, json={"model": "s", "stream": True})
+        whole = await client.post(CHAT, json={"model": "m", "stream": True})
+        missing = await client.post(CHAT, json={"model": "x", "stream": True})
+    assert stream.headers.get_list("cache-control") == ["no-cache"]
+    assert stream.headers["x-accel-buffering"] == "no"
+    for other in (whole, missing):
+        assert "x-accel-buffering" not in other.headers
+        assert "cache-control" not in other.headers
 
 
 async def test_shutdown_closes_the_connections_to_engines(

@@ -32,7 +32,7 @@ def raw_deflate(data: bytes) -> bytes:
 
 def zstd_compress(data: bytes) -> bytes:
     """One zstd frame."""
-    return zstd.compress(data)
+    return bytes(zstd.compress(data))
 
 
 ENCODERS = [
