@@ -82,5 +82,6 @@ def _translate(request: Request, error: Exception) -> GatewayError:
         return UnknownRoute.for_url(request.method, path)
     if error.status_code == 405:
         allow = (error.headers or {}).get("Allow", "")
+        allow += ", HEAD" if "GET" in allow else ""
         return MethodNotAllowed(f"Not allowed to {request.method} on {path}.", allow)
     return InvalidRequest(str(error.detail))

@@ -450,6 +450,37 @@ async def test_ready_means_that_a_model_can_answer(
         assert (await client.get("/readyz")).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/health"), ("HEAD", "/health"), ("GET", "/ping"), ("POST", "/ping")],
+)
+async def test_vllms_probes_are_answered(surface: Surface, method: str, path: str) -> None:
+    """Clients that ask vLLM whether it is up get the empty answer that vLLM gives."""
+    async with surface.client() as client:
+        response = await client.request(method, path)
+    assert (response.status_code, response.content) == (200, b"")
+
+
+async def test_the_version_has_vllms_shape(surface: Surface) -> None:
+    """`/version` is an object with one text."""
+    async with surface.client() as client:
+        version = (await client.get("/version")).json()
+    assert list(version) == ["version"]
+    assert isinstance(version["version"], str)
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/m", "/healthz", "/version", "/docs"])
+async def test_every_get_route_answers_head(surface: Surface, path: str) -> None:
+    """HEAD has GET's status and length, and no body; 405 names it."""
+    surface.add("m")
+    async with surface.client() as client:
+        get, head = await client.get(path), await client.head(path)
+        wrong = await client.delete(path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert head.headers["content-length"] == get.headers["content-length"]
+    assert wrong.headers["allow"] == "GET, HEAD"
+
+
 async def test_head_is_get_without_a_body(surface: Surface) -> None:
     """Probes with HEAD get GET's status and headers."""
     async with surface.client() as client:
