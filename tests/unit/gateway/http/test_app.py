@@ -138,7 +138,7 @@ async def test_a_wrong_method_gets_the_allowed_ones(surface: Surface) -> None:
     """405 comes with `Allow`, on both kinds of routes."""
     async with surface.client() as client:
         assert (await client.put(CHAT)).headers["allow"] == "POST, OPTIONS"
-        assert (await client.put("/healthz")).headers["allow"] == "GET"
+        assert (await client.put("/healthz")).headers["allow"] == "GET, HEAD"
 
 
 async def test_options_names_the_methods(surface: Surface) -> None:
