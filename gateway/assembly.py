@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from gateway.admission.cold_start import Wake
 from gateway.faults import Faults
 from gateway.http.app import GatewayApp, create_app
+from gateway.http.cors import SharedOrigins
 from gateway.http.health import health_router
 from gateway.http.models import models_router
 from gateway.http.operators import operators_router
@@ -112,7 +113,12 @@ class AssembledRouter:
                 resolver, self.pools, context.faults, shadows, live_config, self._access
             ),
         )
-        return create_app(inference, routers, self._shut_down)
+        return create_app(inference, routers, self._shut_down, self._shared_origins)
+
+    def _shared_origins(self) -> SharedOrigins | None:
+        """The web pages that may use the gateway, by the config in force."""
+        cors = self.live_config.config.cors
+        return None if cors is None else SharedOrigins(cors)
 
     async def _shut_down(self) -> None:
         """Cancel copies and close connections: the server of the application shuts down."""

@@ -13,9 +13,13 @@ GatewayError                    500  api_error
 │   ├── UnsupportedRoute        404  unsupported_route
 │   ├── ModelNotFound           404  model_not_found
 │   ├── MethodNotAllowed        405  method_not_allowed
+│   ├── InvalidEncoding              invalid_content_encoding
 │   ├── BodyTooSlow             408  body_timeout
-│   └── BodyTooLarge            413  body_too_large
+│   ├── BodyTooLarge            413  body_too_large
+│   ├── UnsupportedEncoding     415  unsupported_content_encoding
+│   └── UpgradeRefused          426  upgrade_refused
 ├── Overloaded                  429  overloaded (type rate_limit_error)
+│   └── BodyBudgetExceeded           body_budget_exceeded
 ├── UpstreamFailed              502  upstream_failed
 ├── StreamLost                  502  stream_lost
 ├── EngineDraining              503  draining
@@ -257,6 +261,46 @@ class BodyTooLarge(_UnreadBody):
     code = "body_too_large"
 
 
+class InvalidEncoding(InvalidRequest):
+    """The body is not what its `content-encoding` says: it is damaged, or incomplete."""
+
+    code = "invalid_content_encoding"
+
+
+class UnsupportedEncoding(_UnreadBody):
+    """The gateway cannot decode the body; `Accept-Encoding` lists what it can."""
+
+    status = 415
+    code = "unsupported_content_encoding"
+
+    def __init__(self, message: str, supported: str) -> None:
+        super().__init__(message)
+        self.args = (message, supported)
+        self.supported = supported
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The encodings that are supported."""
+        return [*super().headers, (header_names.ACCEPT_ENCODING, self.supported.encode())]
+
+
+class UpgradeRefused(InvalidRequest):
+    """The client wants another protocol, such as WebSocket; the gateway speaks HTTP only."""
+
+    status = 426
+    code = "upgrade_refused"
+
+    @classmethod
+    def to_websocket(cls) -> "UpgradeRefused":
+        """Make the error for a WebSocket's handshake."""
+        return cls("This gateway has no WebSockets. (HINT: Use POST, with `stream` for events.)")
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What the gateway speaks instead, as HTTP asks for."""
+        return [(b"upgrade", b"HTTP/1.1"), (b"connection", b"upgrade, close")]
+
+
 class _RetryLater(GatewayError):
     """The model cannot take the request now, but may in `retry_after_s` seconds."""
 
@@ -280,6 +324,24 @@ class Overloaded(_RetryLater):
     status = 429
     type = "rate_limit_error"
     code = "overloaded"
+
+
+class BodyBudgetExceeded(Overloaded):
+    """The bodies of requests under way leave no room for this one; comes with `Retry-After`.
+
+    The share of the client's address is used up, or the router's `max_bodies_mb`.
+    """
+
+    code = "body_budget_exceeded"
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message, retry_after_s)
+        self.param = None
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """When to retry; the rest of the body is not read, so the connection must close."""
+        return [*super().headers, (b"connection", b"close")]
 
 
 class UpstreamFailed(GatewayError):

@@ -24,6 +24,10 @@ EXPECTED_START = b"x-gateway-expected-start-s"
 COLD_START = b"x-gateway-cold-start-s"
 SERVER_TIMING = b"server-timing"
 RETRY_AFTER = b"retry-after"
+CONTENT_ENCODING = b"content-encoding"
+ACCEPT_ENCODING = b"accept-encoding"
+ORIGIN = b"origin"
+ACCEL_BUFFERING = b"x-accel-buffering"
 SHOULD_RETRY = b"x-should-retry"
 ALLOW = b"allow"
 SIMULATED = b"x-simulated"
@@ -75,6 +79,12 @@ REQUEST_HEADERS = (
         "Requests of a session prefer one replica, as far as that costs little, and stay with one"
         " model of a split.",
     ),
+    Header(
+        CONTENT_ENCODING,
+        "`gzip`, `deflate`, `zstd` or `identity`; several, in the order applied",
+        "How the body is compressed. The gateway decodes it; its limits hold for the result.",
+    ),
+    Header(ORIGIN, "an origin", "Set by browsers; answered only as the gateway's `cors` allows."),
     Header(EXPLAIN, "`1`", "Asks for `x-gateway-decision` in the answer."),
     Header(
         TRACEPARENT,
@@ -130,7 +140,9 @@ RESPONSE_HEADERS = (
         "Keeps OpenAI's and Anthropic's clients from repeating the request. With 504, and where"
         " engines died under the request.",
     ),
+    Header(ACCEL_BUFFERING, "`no`", "On streams, with `cache-control: no-cache`: for proxies."),
     Header(SIMULATED, "`1`", "The answer comes from an engine of `engine: sim`."),
+    Header(ACCEPT_ENCODING, "encodings", "With 415: the content encodings that are supported."),
     Header(ALLOW, "methods", "With 405, and in answer to `OPTIONS`: the methods that are allowed."),
 )
 """Headers that clients may receive."""

@@ -65,6 +65,8 @@ ERRORS: Mapping[int, GatewayError] = {
     504: UpstreamFailed("The answer did not come in time."),
 }
 """Errors that HAProxy answers itself."""
+NO_PATH = InvalidRequest("The target of the request must be a path: this gateway has no `*`.")
+"""Error for requests that no router could be given."""
 
 
 def run() -> None:
@@ -118,6 +120,7 @@ def _replaced(arrival_s: float, *, has_one_loop: bool) -> dict[str, str]:
     frontend = _lines(
         "option disable-h2-upgrade",
         "http-request set-header x-forwarded-for %[src]",
+        f"http-request return {_json(400, NO_PATH)} if !{{ path -m beg / }}",
         # Serve treats an underscore as a dash: a header must not have two names.
         "http-request del-header _ -m sub",
         *(f"http-request del-header {name}" for name in FROM_CLIENT_TO_SERVE),
@@ -148,6 +151,10 @@ def _lines(*directives: str) -> str:
 
 def _error(status: int, error: GatewayError) -> str:
     retry = " hdr retry-after 1" if status == 503 else ""
+    return f"http-error {_json(status, error)}{retry}"
+
+
+def _json(status: int, error: GatewayError) -> str:
     # HAProxy takes text in single quotes literally; none of our bodies may contain one.
     body = f"'{error.body().decode()}'"
-    return f"http-error status {status} content-type application/json string {body}{retry}"
+    return f"status {status} content-type application/json string {body}"

@@ -1,9 +1,13 @@
-"""HTTP protocol of a router's replica: uvicorn's, as Serve starts it, with two changes.
+"""HTTP protocol of a router's replica: uvicorn's, as Serve starts it, with four changes.
 
 1. Inference requests take the direct way to the gateway (`direct_ingress`).
 2. The head of a response is sent together with the first bytes of its body. uvicorn writes it by
    itself, which uvloop (from 0.22 on) sends at once: each stream would start with two packets
    instead of one, and wake its readers, HAProxy first of all, twice.
+3. HTTP/1.0 gets no chunks, which it does not know (RFC 9112, 6.1): an answer without a length ends
+   with its connection. HAProxy passes the version on, and the chunks back.
+4. Requests to switch to another protocol, WebSocket above all, are answered as if they did not ask,
+   and requests that cannot be parsed in the shape of all other errors.
 """
 
 import asyncio
@@ -12,7 +16,8 @@ from typing import Any, cast
 
 from deployments.serve_internals.direct_ingress import CONSEQUENCE, with_direct_ingress
 from deployments.serve_internals.fallback import GONE, warn_once
-from gateway.asgi import App
+from gateway.asgi import App, Message
+from gateway.errors import InvalidRequest
 from gateway.http.app import GatewayApp
 
 DEFAULT_PROTOCOL = "auto"
@@ -43,7 +48,7 @@ def _router_protocol(gateway: GatewayApp) -> Any:  # noqa: ANN401 - uvicorn take
     def with_direct_ingress_once(serve_app: App) -> App:
         return with_direct_ingress(serve_app, gateway)
 
-    class RouterProtocol(HttpToolsProtocol):
+    class RouterProtocol(PlainHttp, HttpToolsProtocol):
         """uvicorn's protocol, with another application and another transport.
 
         If an attribute is gone, a connection is served as uvicorn does it, and never fails.
@@ -65,6 +70,54 @@ def _router_protocol(gateway: GatewayApp) -> Any:  # noqa: ANN401 - uvicorn take
             super().connection_made(cast("asyncio.Transport", coalescing))
 
     return RouterProtocol
+
+
+class PlainHttp:
+    """Mixin for uvicorn's protocol: no upgrades, no chunks for HTTP/1.0, and errors as JSON."""
+
+    cycle: Any
+    parser: Any
+    scope: Any
+    transport: Any
+
+    def on_headers_complete(self) -> None:
+        """Begin a request (called by the parser)."""
+        super().on_headers_complete()  # type: ignore[misc]
+        if self.parser.should_upgrade():
+            self.cycle.keep_alive = False  # the parser reads no further
+        if self.scope["http_version"] == "1.0":
+            end_by_close(self.cycle)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP (called by uvicorn)."""
+        self.transport.write(response_to_invalid(msg))
+        self.transport.close()
+
+    def _should_upgrade(self) -> bool:
+        return False
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """A client's mistake needs no line in the log."""
+
+
+def response_to_invalid(message: str) -> bytes:
+    """Response to a request that cannot be parsed."""
+    body = InvalidRequest(message).body()
+    head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
+    return head + b"content-length: %d\r\n\r\n" % len(body) + body
+
+
+def end_by_close(cycle: Any) -> None:  # noqa: ANN401 - uvicorn's cycle of a request
+    """Have a response written without chunks; the server closes an HTTP/1.0 connection anyway."""
+    send = cycle.send
+    cycle.chunked_encoding = False
+
+    async def send_unframed(message: Message) -> None:
+        # uvicorn compares the length to what it was told, which was nothing.
+        cycle.expected_content_length = len(message.get("body", b""))
+        await send(message)
+
+    cycle.send = send_unframed
 
 
 class HeadCoalescingTransport:

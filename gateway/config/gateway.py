@@ -1,11 +1,12 @@
 """Gateway config: names, limits and access, in the Router's `user_config`."""
 
+import re
 from collections.abc import Mapping
 from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from gateway.config.strict import field_errors
+from gateway.config.strict import FieldError, Strict, field_errors
 from gateway.config.traffic_rules import TrafficRules
 from gateway.errors import ConfigError
 
@@ -13,6 +14,35 @@ MIN_KEY_LENGTH = 16
 """Least number of characters in an access key."""
 ENV_PREFIX = "env:"
 """Start of a key that names an environment variable instead."""
+DEFAULT_BODIES_MB = 512.0
+ANY_ORIGIN = "*"
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
+
+
+class Cors(Strict):
+    """Cross-origin resource sharing: which web pages may use the gateway from a browser.
+
+    Nothing under `/gateway` is shared.
+    """
+
+    origins: list[str] = Field(min_length=1)
+    """Origins of the pages, such as `https://chat.example.com`, or `["*"]` for all. The gateway
+    does not authenticate clients: `*` lets any page use a gateway that its visitor can reach."""
+    max_age_s: int = Field(default=600, ge=0)
+    """How long browsers may remember the answer to a preflight request."""
+
+    @field_validator("origins")
+    @classmethod
+    def _are_origins(cls, origins: list[str]) -> list[str]:
+        if ANY_ORIGIN in origins and len(origins) > 1:
+            raise ValueError(f"`{ANY_ORIGIN}` allows all origins and must stand alone")
+        for origin in origins:
+            if origin != ANY_ORIGIN and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is no origin: it must be scheme://host or scheme://host:port, in"
+                    " lower case, without a path"
+                )
+        return origins
 
 
 class GatewayConfig(TrafficRules):
@@ -20,6 +50,13 @@ class GatewayConfig(TrafficRules):
 
     max_body_mb: float = Field(default=32, gt=0)
     """Maximum size of a request body, in megabytes (2**20 bytes)."""
+    max_bodies_mb: float | None = Field(default=None, gt=0)
+    """Memory of one router for the bodies of all requests under way, in megabytes; at least four
+    times `max_body_mb`. A client's address may hold as much as is free, so at most half of it; a
+    third of that may be in bodies that still arrive. Requests beyond that get 429. Default: 512, or
+    16 times `max_body_mb` if that is more."""
+    cors: Cors | None = None
+    """Web pages that may use the gateway from a browser. Default: none."""
     admin_key: str | None = None
     """Bearer token for the routes under `/gateway`, or `env:NAME` to read it from that environment
     variable of the Router. If unset, these routes exist only while the gateway listens on loopback
@@ -34,9 +71,19 @@ class GatewayConfig(TrafficRules):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if errors := list(self.contradictions()):
+        errors = list(self.contradictions())
+        if self.max_bodies_mb is not None and self.max_bodies_mb < 4 * self.max_body_mb:
+            message = f"must be at least 4 times `max_body_mb`, which is {self.max_body_mb:g}"
+            errors.append(FieldError(("max_bodies_mb",), message))
+        if errors:
             raise field_errors(errors)
         return self
+
+    @property
+    def bodies_bytes(self) -> int:
+        """Bytes that the bodies of all requests under way may take."""
+        default_mb = max(DEFAULT_BODIES_MB, 16 * self.max_body_mb)
+        return int((self.max_bodies_mb or default_mb) * 2**20)
 
     def resolved_admin_key(self, environ: Mapping[str, str]) -> str | None:
         """Return the key, read from `environ` if the config names an environment variable.

@@ -9,8 +9,9 @@ from fastapi import APIRouter, FastAPI
 from gateway.asgi import App, Message, Receive, Scope, Send, header
 from gateway.errors import GatewayError
 from gateway.header_names import REQUEST_ID
+from gateway.http.cors import SharedOrigins
 from gateway.http.documents import add_docs_page, inference_documents
-from gateway.http.errors import handle_errors, internal_error, send_error
+from gateway.http.errors import handle_errors, internal_error, refuse_websocket, send_error
 from gateway.request.routes import ROUTES
 from gateway.serving.body import ClientDisconnected
 from gateway.serving.client_response import ClientResponse
@@ -27,10 +28,12 @@ def create_app(
     inference: InferenceHandler,
     routers: Iterable[APIRouter],
     on_shutdown: Callable[[], Awaitable[None]],
+    shared_origins: Callable[[], SharedOrigins | None] = lambda: None,
 ) -> "GatewayApp":
     """The gateway as an ASGI application.
 
     `routers`: all routes but those of inference. `on_shutdown`: called when the server shuts down.
+    `shared_origins`: the web pages that may use it now, if any.
     """
 
     @asynccontextmanager
@@ -50,29 +53,37 @@ def create_app(
     handle_errors(other)
     for router in (inference_documents(), *routers):
         other.include_router(router)
-    return GatewayApp(other, inference)
+    return GatewayApp(other, inference, shared_origins)
 
 
 class GatewayApp:
     """Sends each request to its handler, and answers with the errors that they raise."""
 
-    def __init__(self, rest: App, inference: InferenceHandler, *, returns_ids: bool = True) -> None:
+    def __init__(
+        self,
+        rest: App,
+        inference: InferenceHandler,
+        shared_origins: Callable[[], SharedOrigins | None] = lambda: None,
+        *,
+        returns_ids: bool = True,
+    ) -> None:
         self._rest = rest
         self._inference = inference
+        self._shared_origins = shared_origins
         self._returns_ids = returns_ids
 
     def without_ids(self) -> "GatewayApp":
         """The same, for a server that puts `x-request-id` into every response by itself."""
-        return GatewayApp(self._rest, self._inference, returns_ids=False)
+        return GatewayApp(self._rest, self._inference, self._shared_origins, returns_ids=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve ASGI: HTTP and lifespan; websockets are closed at once."""
+        """Serve ASGI: HTTP and lifespan; WebSockets are refused."""
         kind = scope["type"]
         if kind == "http":
             await self.answer(scope, receive, send)
         elif kind == "websocket":
             await receive()  # its `websocket.connect`
-            await send({"type": "websocket.close", "code": 1000})
+            await refuse_websocket(scope, send)
         else:
             await self._rest(scope, receive, send)
 
@@ -86,7 +97,22 @@ class GatewayApp:
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> int:
         """Answer an HTTP request; return the status that its client got, 0 if none."""
         request_id = ensure_request_id(header(scope["headers"], REQUEST_ID, b""))
-        response = ClientResponse(send, [(REQUEST_ID, request_id)] if self._returns_ids else [])
+        headers = [(REQUEST_ID, request_id)] if self._returns_ids else []
+        origins = self._shared_origins()
+        if origins is not None:
+            headers += origins.headers(scope)
+        response = ClientResponse(send, headers)
+        allowed = None if origins is None else origins.preflight(scope)
+        if allowed is None:
+            await self._answer(scope, receive, response, request_id)
+        else:
+            await response.begin(204, allowed)
+            await response.finish()
+        return response.status
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, response: ClientResponse, request_id: bytes
+    ) -> None:
         try:
             await self._dispatch(scope, receive, response, request_id)
         except ClientDisconnected:
@@ -101,7 +127,6 @@ class GatewayApp:
                 await send_error(internal_error(), scope["path"], response)
             elif not response.has_ended:  # as it has where FastAPI answers before it raises
                 raise
-        return response.status
 
 
 def _for_fastapi(

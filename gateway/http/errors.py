@@ -1,17 +1,25 @@
 """Errors as HTTP responses, in OpenAI's or Anthropic's shape."""
 
+from functools import partial
+
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from gateway.asgi import Message, Scope, Send
 from gateway.errors import (
     MAX_SHOWN_PATH,
     GatewayError,
     InvalidRequest,
     MethodNotAllowed,
     UnknownRoute,
+    UpgradeRefused,
 )
+from gateway.request.routes import ROUTES
 from gateway.serving.client_response import ClientResponse
+
+WEBSOCKET_RESPONSE = "websocket.http.response"
+"""Extension of servers that can answer a WebSocket's handshake with a response of HTTP."""
 
 
 async def send_error(error: GatewayError, path: str, response: ClientResponse) -> None:
@@ -20,6 +28,22 @@ async def send_error(error: GatewayError, path: str, response: ClientResponse) -
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await response.begin(error.status, headers + error.headers)
     await response.finish(body)
+
+
+async def refuse_websocket(scope: Scope, send: Send) -> None:
+    """Answer a WebSocket's handshake with an error, or close it if the server cannot do that."""
+    if WEBSOCKET_RESPONSE not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close", "code": 1000})
+        return
+    path = scope["path"]
+    is_known = path in ROUTES
+    error = UpgradeRefused.to_websocket() if is_known else UnknownRoute.for_url("GET", path)
+    response = ClientResponse(partial(_send_for_websocket, send), [])
+    await send_error(error, path, response)
+
+
+async def _send_for_websocket(send: Send, message: Message) -> None:
+    await send(dict(message, type=f"websocket.{message['type']}"))
 
 
 def internal_error() -> GatewayError:
@@ -58,5 +82,6 @@ def _translate(request: Request, error: Exception) -> GatewayError:
         return UnknownRoute.for_url(request.method, path)
     if error.status_code == 405:
         allow = (error.headers or {}).get("Allow", "")
+        allow += ", HEAD" if "GET" in allow else ""
         return MethodNotAllowed(f"Not allowed to {request.method} on {path}.", allow)
     return InvalidRequest(str(error.detail))

@@ -1,9 +1,13 @@
-"""`/healthz` and `/readyz`, for load balancers and operators."""
+"""`/healthz` and `/readyz`, for load balancers and operators; and the probes that vLLM answers."""
+
+from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
 from gateway.routing.fleet import Fleet
+
+DISTRIBUTION = "ray-llm-gateway"
 
 
 class Health(BaseModel):
@@ -14,9 +18,16 @@ class Health(BaseModel):
     """Why models cannot answer, by name."""
 
 
+class Version(BaseModel):
+    """Version of the gateway."""
+
+    version: str
+
+
 def health_router(fleet: Fleet) -> APIRouter:
     """The routes that tell whether the gateway is up, and whether it can answer."""
     router = APIRouter(tags=["health"])
+    installed = _installed_version()
 
     @router.get("/healthz")
     async def healthz() -> Health:
@@ -32,4 +43,23 @@ def health_router(fleet: Fleet) -> APIRouter:
         response.status_code = 503
         return Health(status="not ready", reasons=reasons)
 
+    @router.get("/health", response_class=Response)
+    @router.get("/ping", response_class=Response)
+    @router.post("/ping", response_class=Response)
+    async def ping() -> Response:
+        """The process is up, as clients and probes ask vLLM."""
+        return Response()
+
+    @router.get("/version")
+    async def gateway_version() -> Version:
+        """The version of the gateway, not of its engines."""
+        return Version(version=installed)
+
     return router
+
+
+def _installed_version() -> str:
+    try:
+        return version(DISTRIBUTION)
+    except PackageNotFoundError:  # it runs from a folder of its source
+        return "unknown"

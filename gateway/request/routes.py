@@ -23,6 +23,8 @@ JSON_ROUTES: Mapping[str, str] = {
     "/rerank": "Rank documents for a query",
     "/v1/rerank": "Rank documents for a query",
     "/v2/rerank": "Rank documents for a query",
+    "/v2/embed": "Embed texts (Cohere's API)",
+    "/generative_scoring": "Score texts by the likelihood of an answer about them",
     "/pooling": "Pool hidden states",
     "/classify": "Classify texts",
 }

@@ -1,57 +1,81 @@
 """Reader of request bodies, which limits how large they are and how slowly they come."""
 
 import asyncio
+import sys
 
 from gateway.asgi import Receive
-from gateway.errors import BodyTooLarge, BodyTooSlow, InvalidRequest
+from gateway.errors import BodyBudgetExceeded, BodyTooLarge, BodyTooSlow, InvalidRequest
+from gateway.serving.body_budget import MIB, RETRY_AFTER_S, BodyBudget, HeldBody
 
 GRACE_S = 25.0
 """Seconds that a body may fall behind its pace: enough for a connection to come back."""
 PACE_BYTES_PER_S = 8 * 1024
 """Pace at which a body must come: an upload over a poor mobile connection is faster."""
-MIB = 1024 * 1024
+LARGE_BODY = MIB
+LARGE_PACE_BYTES_PER_S = 64 * 1024
+"""Pace of what comes after the first `LARGE_BODY` bytes: nobody holds megabytes for an hour."""
 
 
 class ClientDisconnected(Exception):
     """The client left before its response was complete."""
 
 
-async def read_body(receive: Receive, content_length: bytes | None, max_body_mb: float) -> bytes:
-    """The whole body, of at most `max_body_mb` MiB.
+async def read_body(
+    receive: Receive,
+    content_length: bytes | None,
+    max_body_mb: float,
+    held: HeldBody | None = None,
+) -> bytes:
+    """The whole body, of at most `max_body_mb` MiB; it counts as `held` from now on.
 
     Raises:
         BodyTooLarge: it is over the limit, or announced to be; the rest has not been read.
         BodyTooSlow: it does not arrive, or too slowly.
+        BodyBudgetExceeded: the budget has no room for it.
         InvalidRequest: its length is no number.
         ClientDisconnected: the client has left.
     """
-    limit_bytes = int(max_body_mb * MIB)
-    if content_length is not None and _length(content_length) > limit_bytes:
-        raise _too_large(max_body_mb)
+    held = BodyBudget(lambda: sys.maxsize).open(b"") if held is None else held
+    if content_length is not None:
+        length = _length(content_length)
+        if length > max_body_mb * MIB:
+            raise body_too_large(max_body_mb)
+        held.expect(length)
+    try:
+        return await _read_parts(receive, max_body_mb, held)
+    except TimeoutError:
+        if held.is_given_up:
+            raise BodyBudgetExceeded(
+                "The request body came slowly, and newer ones from your address needed its room.",
+                RETRY_AFTER_S,
+            ) from None
+        raise BodyTooSlow(
+            f"The request body did not arrive in time: {held.size} bytes of it came."
+        ) from None
+
+
+async def _read_parts(receive: Receive, max_body_mb: float, held: HeldBody) -> bytes:
     loop = asyncio.get_running_loop()
     deadline_s = loop.time() + GRACE_S
     parts: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout_at(deadline_s) as timeout:
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnected
-                part = message.get("body", b"")
-                size += len(part)
-                if size > limit_bytes:
-                    raise _too_large(max_body_mb)
-                parts.append(part)
-                if not message.get("more_body", False):
-                    return parts[0] if len(parts) == 1 else b"".join(parts)
-                # No credit for haste: megabytes that came at once must not be held for an hour.
-                deadline_s = min(deadline_s + len(part) / PACE_BYTES_PER_S, loop.time() + GRACE_S)
-                timeout.reschedule(deadline_s)
-    except TimeoutError:
-        raise BodyTooSlow(
-            f"The request body did not arrive in time: {size} bytes of it came."
-        ) from None
+    async with asyncio.timeout_at(deadline_s) as timeout:
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnected
+            part = message.get("body", b"")
+            if held.size + len(part) > max_body_mb * MIB:
+                raise body_too_large(max_body_mb)
+            parts.append(part)
+            if not message.get("more_body", False):
+                held.grow(len(part))
+                held.complete()
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+            held.arrive(len(part), timeout)
+            # No credit for haste: megabytes that came at once must not be held for an hour.
+            pace = PACE_BYTES_PER_S if held.size <= LARGE_BODY else LARGE_PACE_BYTES_PER_S
+            deadline_s = min(deadline_s + len(part) / pace, loop.time() + GRACE_S)
+            timeout.reschedule(deadline_s)
 
 
 def _length(content_length: bytes) -> int:
@@ -61,5 +85,6 @@ def _length(content_length: bytes) -> int:
     return int(content_length)
 
 
-def _too_large(max_body_mb: float) -> BodyTooLarge:
+def body_too_large(max_body_mb: float) -> BodyTooLarge:
+    """The error for a body over the limit."""
     return BodyTooLarge(f"The request body is larger than the {max_body_mb:g} MiB allowed.")

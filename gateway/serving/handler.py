@@ -1,9 +1,11 @@
 """Handler of all inference routes; pure ASGI, because every request pays for it."""
 
 import asyncio
+from collections.abc import Mapping
 
-from gateway.asgi import Receive, Scope
-from gateway.errors import MethodNotAllowed
+from gateway.asgi import Headers, Receive, Scope, header
+from gateway.errors import MethodNotAllowed, UpgradeRefused
+from gateway.header_names import CONTENT_ENCODING
 from gateway.request.inference_request import (
     InferenceRequest,
     asks_for_batch,
@@ -11,8 +13,10 @@ from gateway.request.inference_request import (
     parse_request,
 )
 from gateway.serving.body import read_body
+from gateway.serving.body_budget import BodyBudget, HeldBody
 from gateway.serving.client_identity import tenant_of
 from gateway.serving.client_response import ClientResponse
+from gateway.serving.content_encoding import decode_body, parse_encodings
 from gateway.serving.disconnect import UntilDisconnect
 from gateway.serving.fallback import FallbackChain
 from gateway.serving.live_config import LiveConfig
@@ -42,6 +46,7 @@ class InferenceHandler:
         self._context = context
         self._shadows = shadows
         self._live_config = live_config
+        self._bodies = BodyBudget(lambda: live_config.config.bodies_bytes)
 
     async def __call__(
         self, scope: Scope, receive: Receive, response: ClientResponse, request_id: bytes
@@ -61,12 +66,12 @@ class InferenceHandler:
         record = self._request_metrics.open(
             scope["path"], scope["headers"], response, request_id, client
         )
-        with record:
+        with record, self._bodies.open(tenant.address) as held:
             arrived_s = asyncio.get_running_loop().time()
             is_batch = parse_is_batch(fields)  # a wrong priority is rejected before the body comes
             with response.timing.step(RECEIVE):
                 max_body_mb = self._live_config.config.max_body_mb
-                body = await read_body(receive, fields.get(b"content-length"), max_body_mb)
+                body = await _read_body(receive, scope["headers"], fields, max_body_mb, held)
             request = parse_request(
                 scope["path"],
                 body,
@@ -93,7 +98,22 @@ class InferenceHandler:
         return chain
 
 
+async def _read_body(
+    receive: Receive,
+    headers: Headers,
+    fields: Mapping[bytes, bytes],
+    max_body_mb: float,
+    held: HeldBody,
+) -> bytes:
+    """The body as an engine gets it: complete, and not compressed."""
+    encodings = parse_encodings(headers) if CONTENT_ENCODING in fields else ()
+    body = await read_body(receive, fields.get(b"content-length"), max_body_mb, held)
+    return await decode_body(body, encodings, max_body_mb, held) if encodings else body
+
+
 async def _answer_other_method(scope: Scope, response: ClientResponse) -> None:
+    if header(scope["headers"], b"upgrade", b"").lower() == b"websocket":
+        raise UpgradeRefused.to_websocket()
     if scope["method"] != "OPTIONS":
         response.annotate([CONNECTION_CLOSE])  # the request may have a body, which nobody reads
         raise MethodNotAllowed(

@@ -12,13 +12,13 @@ from gateway.serving.client_response import ClientResponse
 from gateway.serving.timing import FIRST_EVENT
 from gateway.upstream.engine_call import BUFFER_LIMIT, read_all
 from gateway.upstream.event_stream import forward_events
-from gateway.upstream.headers import client_headers
+from gateway.upstream.headers import UNBUFFERED, client_headers, stream_headers
 from gateway.upstream.response import EngineResponse
 from gateway.upstream.sse import EventBuffer, error_event, response_events
 
 TOO_LONG = (b"maximum context length", b"maximum model length")
 """Words of engines' refusals of a prompt that is too long; the first ones are OpenAI's own."""
-EVENT_STREAM: Headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+EVENT_STREAM: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"), *UNBUFFERED]
 """Headers of a stream that begins before any engine has answered."""
 LATE_LIMIT = 64 << 20
 """Bytes of an answer that is no stream, for a client whose stream has begun already."""
@@ -116,7 +116,7 @@ class ResponseWriter:
         )
 
     async def _forward_stream(self, response: EngineResponse, *, has_alternative: bool) -> None:
-        self._head = client_headers(response.headers)
+        self._head = stream_headers(response.headers)
         if not (self._has_heartbeat or has_alternative):
             await self.begin()
         self._events = EventBuffer()

@@ -26,7 +26,7 @@ from deployments.serve_internals.router_protocol import (
 from gateway.asgi import App, Message, Receive, Scope, Send
 from gateway.http.app import GatewayApp
 from gateway.upstream.client import UpstreamClient
-from tests.unit.conftest import StartEngine, chunked
+from tests.unit.conftest import PATIENCE_S, StartEngine, chunked
 from tests.unit.surface import Surface, script
 
 CHAT = "/v1/chat/completions"
@@ -357,6 +357,68 @@ async def test_a_server_started_by_serve_uses_the_router_protocol(
     assert (closed.status_code, closed.content) == (200, stream.content)
     assert (refusal.status_code, head.status_code, other.status_code) == (404, 405, 204)
     assert replica.taken == ["/v1/models"]
+
+
+async def test_http_1_0_gets_no_chunks(
+    upstream: UpstreamClient, start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream to HTTP/1.0 ends with its connection; answers of known length are as ever."""
+    monkeypatch.setitem(HTTP_PROTOCOLS, DEFAULT_PROTOCOL, HTTP_PROTOCOLS[DEFAULT_PROTOCOL])
+    surface = Surface(upstream)
+    surface.add("m", await start_engine(script(STREAM)))
+    install_router_protocol(surface.router.app)
+    app = RequestIdMiddleware(OneReplica()._direct_ingress_asgi)
+    config = uvicorn.Config(app, port=0, lifespan="off", log_config=None)
+    async with running(uvicorn.Server(config)) as url:
+        stream = await talk(url, post(b'{"model":"m","stream":true}'))
+        kept = await talk(url, post(b'{"model":"m","stream":true}', b"connection: keep-alive\r\n"))
+        refusal = await talk(url, post(b'{"model":"none"}'))
+
+    for said in (stream, kept):
+        head, _, body = said.partition(b"\r\n\r\n")
+        assert b"transfer-encoding" not in head
+        assert b"connection: close" in head
+        assert body == b"data: {}\n\ndata: [DONE]\n\n"
+    assert b"content-length" in refusal
+    assert refusal.endswith(b"}}")
+
+
+async def test_upgrades_and_what_is_no_http_get_json(
+    upstream: UpstreamClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No request opens a WebSocket, and the connection of one that tried is not used again."""
+    monkeypatch.setitem(HTTP_PROTOCOLS, DEFAULT_PROTOCOL, HTTP_PROTOCOLS[DEFAULT_PROTOCOL])
+    install_router_protocol(Surface(upstream).router.app)
+    app = RequestIdMiddleware(OneReplica()._direct_ingress_asgi)
+    config = uvicorn.Config(app, port=0, lifespan="off", log_config=None)
+    upgrade = (
+        b"GET /v1/responses HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+        b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    async with running(uvicorn.Server(config)) as url:
+        refused = await talk(url, upgrade)
+        invalid = await talk(url, b"PLAY /v1/models HTTP/1.1\r\nhost: x\r\n\r\n")
+
+    assert refused.startswith(b"HTTP/1.1 426 ")
+    assert b'"code":"upgrade_refused"' in refused
+    assert invalid.startswith(b"HTTP/1.1 400 ")
+    assert b'"code":"invalid_value"' in invalid
+
+
+def post(body: bytes, more: bytes = b"") -> bytes:
+    """A request of HTTP/1.0."""
+    head = b"POST %b HTTP/1.0\r\n%bcontent-length: %d\r\n\r\n" % (CHAT.encode(), more, len(body))
+    return head + body
+
+
+async def talk(url: str, request: bytes) -> bytes:
+    """All that comes back until the server closes the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+    writer.write(request)
+    async with asyncio.timeout(PATIENCE_S):
+        said = await reader.read()
+    writer.close()
+    return said
 
 
 @asynccontextmanager

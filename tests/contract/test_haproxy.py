@@ -1,6 +1,7 @@
 """The script that starts HAProxy, run as Serve runs it."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -322,6 +323,16 @@ async def test_haproxy_s_own_errors_have_openai_s_shape(front: Front, router: Fa
 
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
     assert response.json()["error"]["code"] == "upstream_failed"
+
+
+@pytest.mark.parametrize("target", [b"OPTIONS *", b"CONNECT a:80"])
+async def test_a_target_without_a_path_gets_json(front: Front, target: bytes) -> None:
+    """Serve's own answer would be text, and name a route of its own."""
+    said = await front.talk(target + b" HTTP/1.1\r\nhost: a:80\r\nconnection: close\r\n\r\n")
+    head, _, body = said.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"application/json" in head
+    assert json.loads(body)["error"]["code"] == "invalid_value"
 
 
 async def test_a_router_s_error_passes_unchanged(start_engine: StartEngine, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from gateway.config.loader import load_config
 from gateway.config.vllm import VllmEntry
 from gateway.reference.metrics_tables import VLLM_FIRST
+from gateway.request.routes import ROUTES
 from tests.prometheus import labels_in, metrics_in, series_of_gateway, series_of_vllm
 
 PROJECT = Path(__file__).parents[2]
@@ -22,6 +23,8 @@ import dataclasses, json
 import types
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import FrontendArgs
+from vllm.entrypoints.launchers.app import build_app
+from vllm.tasks import FRONTEND_TASKS, GENERATION_TASKS, POOLING_TASKS
 from vllm.v1.metrics.buckets import histogram_buckets
 from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
 from vllm.v1.metrics.stats import IterationStats
@@ -56,6 +59,26 @@ try:
     AliasedModels.adopt(types.SimpleNamespace(lora_requests={}), LoadedLoras(), None)
 except UnsupportedVersion as error:
     print(error)
+
+def paths_of(routes):
+    for route in routes:
+        if hasattr(route, "original_router"):
+            yield from paths_of(route.original_router.routes)
+        elif hasattr(route, "path"):
+            yield route.path
+
+def pooling_task(tasks):
+    return next((task for task in tasks if task in POOLING_TASKS), None)
+
+hf_config = types.SimpleNamespace(num_labels=1)
+config = types.SimpleNamespace(get_pooling_task=pooling_task, hf_config=hf_config)
+arguments = parse_arguments(DEFAULTS)
+routes = {
+    path
+    for task in (*GENERATION_TASKS, *POOLING_TASKS, *FRONTEND_TASKS)
+    for path in paths_of(build_app(arguments, (task,), config).routes)
+}
+print("ROUTES" + json.dumps(sorted(routes)))
 
 names = [f.name for c in (AsyncEngineArgs, FrontendArgs) for f in dataclasses.fields(c)]
 print("NAMES" + json.dumps(names))
@@ -102,6 +125,22 @@ def test_engine_args_are_vllms(said: list[str]) -> None:
     used = {arg for e in entries if isinstance(e, VllmEntry) for arg in e.engine_args}
     assert used
     assert used <= known
+
+
+def test_every_route_of_vllm_is_relayed_or_documented(said: list[str]) -> None:
+    """A route that a new version brings must be taken up, or listed with the reason why not."""
+    (line,) = [line for line in said if line.startswith("ROUTES")]
+    routes = set(json.loads(line.removeprefix("ROUTES")))
+    page = (PROJECT / "docs" / "reference.md").read_text()
+    section = page.partition("## Routes")[2].partition("\n## ")[0]
+    relayed, _, others = section.partition("are not relayed")
+    answered = ROUTES | set(re.findall(r"`(?:GET )?(/[^` ]*)`", relayed))
+    names = [row.split("|")[1] for row in others.splitlines() if row.startswith("| `")]
+    refused = set(re.findall(r"`(/[^` ]*)`", "".join(names)))
+    assert {"/v1/realtime", "/v2/embed", "/classify", "/v1/score"} <= routes
+    assert routes <= answered | refused
+    assert not ROUTES & refused
+    assert routes >= ROUTES
 
 
 def test_vllm_has_the_metrics_that_the_page_recommends() -> None:

@@ -177,6 +177,39 @@ def test_a_weak_admin_key_is_rejected(key: str) -> None:
         parse_gateway({"admin_key": key})
 
 
+def test_the_budget_for_bodies_has_room_for_the_largest() -> None:
+    """It grows with `max_body_mb` by default, and may not be set below four times that."""
+    assert parse_gateway({}).bodies_bytes == 512 << 20
+    assert parse_gateway({"max_body_mb": 100}).bodies_bytes == 1600 << 20
+    assert parse_gateway({"max_body_mb": 1, "max_bodies_mb": 4}).bodies_bytes == 4 << 20
+    with pytest.raises(ConfigError, match=r"max_bodies_mb: must be at least 4 times"):
+        parse_gateway({"max_bodies_mb": 100})
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        *([], ["*", "https://a.example"], ["https://a.example/"], ["a.example"], ["null"]),
+        *(["https://A.example"], ["https://a.example/x"], [""], ["https://*.example"]),
+        *(["https://a\r\nx: y"], ["https://user@a.example"]),
+    ],
+)
+def test_a_wrong_origin_is_rejected(origins: list[str]) -> None:
+    """An origin that no browser sends is a mistake."""
+    with pytest.raises(ConfigError, match=r"cors\.origins"):
+        parse_gateway({"cors": {"origins": origins}})
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "https://a.example", "http://localhost:3000", "http://[::1]:80", "app://x"]
+)
+def test_an_origin_is_accepted(origin: str) -> None:
+    """Web pages, local ones, and applications with a scheme of their own."""
+    cors = parse_gateway({"cors": {"origins": [origin]}}).cors
+    assert cors is not None
+    assert cors.origins == [origin]
+
+
 def test_an_admin_key_is_written_or_read_from_the_environment() -> None:
     """Secrets can be kept out of a shared file."""
     environ = {"ADMIN": "a key from elsewhere"}

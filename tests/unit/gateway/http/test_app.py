@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 import logging
 import re
 import socket
@@ -137,7 +138,7 @@ async def test_a_wrong_method_gets_the_allowed_ones(surface: Surface) -> None:
     """405 comes with `Allow`, on both kinds of routes."""
     async with surface.client() as client:
         assert (await client.put(CHAT)).headers["allow"] == "POST, OPTIONS"
-        assert (await client.put("/healthz")).headers["allow"] == "GET"
+        assert (await client.put("/healthz")).headers["allow"] == "GET, HEAD"
 
 
 async def test_options_names_the_methods(surface: Surface) -> None:
@@ -224,6 +225,65 @@ async def test_body_over_the_limit_is_refused_unread(surface: Surface) -> None:
 
     status, body = await raw_post(surface.app, receive, [(b"content-length", b"1048577")])
     assert (status, b"body_too_large" in body) == (413, True)
+
+
+async def test_a_body_without_room_is_refused_unread(surface: Surface) -> None:
+    """A body for which the budget has no room is answered 429 at once, and small ones go on."""
+    surface.configure(max_body_mb=32, max_bodies_mb=128)
+    uploads = [asyncio.create_task(stuck_upload(surface.app, 15 << 20)) for _ in range(2)]
+    await asyncio.sleep(0)
+
+    async def receive() -> Message:
+        raise AssertionError("the body was read")
+
+    status, body = await raw_post(surface.app, receive, [(b"content-length", b"%d" % (15 << 20))])
+    assert (status, b"body_budget_exceeded" in body) == (429, True)
+    async with surface.client() as client:
+        response = await client.post(CHAT, json={"model": "x"})
+    assert error_of(response) == (404, "model_not_found", "model")
+    for upload in uploads:
+        upload.cancel()
+    await asyncio.gather(*uploads, return_exceptions=True)
+
+
+async def stuck_upload(app: App, size: int) -> None:
+    """Send a body of that many bytes, but not its end."""
+    parts = [bytes(size)]
+
+    async def receive() -> Message:
+        if not parts:
+            await asyncio.get_running_loop().create_future()
+        return {"type": "http.request", "body": parts.pop(), "more_body": True}
+
+    await raw_post(app, receive, [])
+
+
+@pytest.mark.parametrize("encoding", ["gzip", " GZIP", "identity, gzip"])
+async def test_an_engine_gets_the_decoded_body(
+    start_engine: StartEngine, surface: Surface, encoding: str
+) -> None:
+    """A compressed body reaches the engine as it was before, with its length and no encoding."""
+    engine = await start_engine(script(answer(b"ok")))
+    surface.add("m", engine)
+    async with surface.client() as client:
+        response = await client.post(
+            CHAT, content=gzip.compress(b'{"model":"m"}'), headers={"content-encoding": encoding}
+        )
+    assert response.text == "ok"
+    head, _, body = engine.requests[0].partition(b"\r\n\r\n")
+    assert body == b'{"model":"m"}'
+    assert b"content-length: 13" in head
+    assert b"encoding" not in head
+
+
+async def test_an_unsupported_encoding_is_refused_unread(surface: Surface) -> None:
+    """The client learns what it may send instead, before its body is read."""
+
+    async def receive() -> Message:
+        raise AssertionError("the body was read")
+
+    status, body = await raw_post(surface.app, receive, [(b"content-encoding", b"br")])
+    assert (status, b"unsupported_content_encoding" in body) == (415, True)
 
 
 async def test_a_wrong_priority_is_rejected_before_the_body_is_read(surface: Surface) -> None:
@@ -390,6 +450,37 @@ async def test_ready_means_that_a_model_can_answer(
         assert (await client.get("/readyz")).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/health"), ("HEAD", "/health"), ("GET", "/ping"), ("POST", "/ping")],
+)
+async def test_vllms_probes_are_answered(surface: Surface, method: str, path: str) -> None:
+    """Clients that ask vLLM whether it is up get the empty answer that vLLM gives."""
+    async with surface.client() as client:
+        response = await client.request(method, path)
+    assert (response.status_code, response.content) == (200, b"")
+
+
+async def test_the_version_has_vllms_shape(surface: Surface) -> None:
+    """`/version` is an object with one text."""
+    async with surface.client() as client:
+        version = (await client.get("/version")).json()
+    assert list(version) == ["version"]
+    assert isinstance(version["version"], str)
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/m", "/healthz", "/version", "/docs"])
+async def test_every_get_route_answers_head(surface: Surface, path: str) -> None:
+    """HEAD has GET's status and length, and no body; 405 names it."""
+    surface.add("m")
+    async with surface.client() as client:
+        get, head = await client.get(path), await client.head(path)
+        wrong = await client.delete(path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert head.headers["content-length"] == get.headers["content-length"]
+    assert wrong.headers["allow"] == "GET, HEAD"
+
+
 async def test_head_is_get_without_a_body(surface: Surface) -> None:
     """Probes with HEAD get GET's status and headers."""
     async with surface.client() as client:
@@ -418,8 +509,29 @@ async def test_the_docs_page_lists_the_routes_without_the_internet(surface: Surf
     assert re.findall(r'(?:src|href)="([^"]*)"', page) == ["openapi.json"]
 
 
-async def test_websockets_are_refused(surface: Surface) -> None:
-    """A websocket is closed before it opens."""
+async def test_websockets_are_closed(surface: Surface) -> None:
+    """A websocket is closed before it opens, under a server that can do no more."""
+    sent = await handshake(surface.app, CHAT, {})
+    assert [message["type"] for message in sent] == ["websocket.close"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [(CHAT, 426, b"upgrade_refused"), ("/v1/realtime", 404, b"unknown_url")],
+)
+async def test_websockets_are_answered_with_an_error(
+    surface: Surface, path: str, status: int, code: bytes
+) -> None:
+    """Where the server can, the handshake gets an error in the shape of all others."""
+    sent = await handshake(surface.app, path, {"websocket.http.response": {}})
+    start, body = sent
+    assert start["type"] == "websocket.http.response.start"
+    assert (start["status"], code in body["body"]) == (status, True)
+    assert (b"content-type", b"application/json") in start["headers"]
+
+
+async def handshake(app: App, path: str, extensions: dict[str, object]) -> list[Message]:
+    """All that is sent for a WebSocket's handshake."""
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -428,8 +540,33 @@ async def test_websockets_are_refused(surface: Surface) -> None:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    await surface.app({"type": "websocket", "path": "/", "headers": []}, receive, send)
-    assert [message["type"] for message in sent] == ["websocket.close"]
+    scope = {"type": "websocket", "path": path, "headers": [], "extensions": extensions}
+    await app(scope, receive, send)
+    return sent
+
+
+async def test_a_websocket_s_request_is_refused(surface: Surface) -> None:
+    """A server without WebSockets hands the handshake on as an ordinary request."""
+    async with surface.client() as client:
+        response = await client.get(CHAT, headers={"upgrade": "WebSocket"})
+    assert error_of(response) == (426, "upgrade_refused", None)
+    assert response.headers["upgrade"] == "HTTP/1.1"
+
+
+async def test_streams_are_not_held_back(start_engine: StartEngine, surface: Surface) -> None:
+    """Proxies let the events of a stream through; other answers say nothing of it."""
+    events = EVENTS.replace(b"\r\n\r\n", b"\r\ncache-control: private\r\n\r\n")
+    surface.add("s", await start_engine(script(events, chunked(b"data: 1\n\n"), b"0\r\n\r\n")))
+    surface.add("m", await start_engine(script(answer(b"{}"))))
+    async with surface.client() as client:
+        stream = await client.post(CHAT, json={"model": "s", "stream": True})
+        whole = await client.post(CHAT, json={"model": "m", "stream": True})
+        missing = await client.post(CHAT, json={"model": "x", "stream": True})
+    assert stream.headers.get_list("cache-control") == ["no-cache"]
+    assert stream.headers["x-accel-buffering"] == "no"
+    for other in (whole, missing):
+        assert "x-accel-buffering" not in other.headers
+        assert "cache-control" not in other.headers
 
 
 async def test_shutdown_closes_the_connections_to_engines(

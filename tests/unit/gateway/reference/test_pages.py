@@ -9,6 +9,7 @@ from gateway.header_names import ENGINE_HEADERS, REQUEST_HEADERS, RESPONSE_HEADE
 from gateway.reference.error_tables import INTERNAL, client_errors, error_tables
 from gateway.reference.markdown import table
 from gateway.reference.pages import TABLES, Topic, filled, marked, printed
+from gateway.request.routes import ROUTES
 
 ROOT = Path(__file__).parents[4]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -86,3 +87,10 @@ def test_every_header_in_the_code_is_in_the_catalogue() -> None:
     }
     assert {path for path in elsewhere if path.startswith("gateway/")} == set()
     assert {name for names in elsewhere.values() for name in names} <= known
+
+
+def test_every_inference_route_is_documented() -> None:
+    """The page of reference lists all routes, with their methods."""
+    page = (ROOT / "docs" / "reference.md").read_text()
+    routes = page.partition("## Routes")[2].partition("are not relayed")[0]
+    assert set(re.findall(r"`(?:POST )?(/[^` ]*)`", routes)) >= ROUTES
