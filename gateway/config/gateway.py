@@ -20,6 +20,9 @@ class GatewayConfig(TrafficRules):
 
     max_body_mb: float = Field(default=32, gt=0)
     """Maximum size of a request body, in megabytes (2**20 bytes)."""
+    max_text_body_mb: float = Field(default=16, gt=0)
+    """The same limit for routes whose bodies are texts, such as `/v1/completions`, `/v1/embeddings`
+    and `/tokenize`; no more than `max_body_mb`."""
     admin_key: str | None = None
     """Bearer token for the routes under `/gateway`, or `env:NAME` to read it from that environment
     variable of the Router. If unset, these routes exist only while the gateway listens on loopback

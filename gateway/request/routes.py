@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from gateway.config.gateway import GatewayConfig
 from gateway.request.head import PromptParts, RequestHead, parse_form, parse_json
 
 CHAT = "/v1/chat/completions"
@@ -38,7 +39,18 @@ RESUMABLE_ROUTES = frozenset({CHAT, COMPLETIONS})
 """Routes whose streams may be resumed on another engine."""
 STREAMED = RESUMABLE_ROUTES | {"/v1/messages", "/v1/responses"}
 """Routes that answer with a stream of events where they are asked to."""
+MEDIA_ROUTES = frozenset(
+    {CHAT, "/v1/responses", "/v1/messages", "/v1/messages/count_tokens", *FORM_ROUTES}
+)
+"""Routes whose bodies commonly hold images or audio; all others carry texts."""
 ROUTES = frozenset(JSON_ROUTES) | frozenset(FORM_ROUTES)
+
+
+def body_limit_mb(path: str, config: GatewayConfig) -> float:
+    """Megabytes (2**20 bytes) that a body sent to `path` may have."""
+    if path in MEDIA_ROUTES:
+        return config.max_body_mb
+    return min(config.max_text_body_mb, config.max_body_mb)
 
 
 def parse_head(path: str, body: bytes, content_type: bytes) -> RequestHead:

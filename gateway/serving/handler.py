@@ -10,6 +10,7 @@ from gateway.request.inference_request import (
     parse_is_batch,
     parse_request,
 )
+from gateway.request.routes import body_limit_mb
 from gateway.serving.body import read_body
 from gateway.serving.client_identity import tenant_of
 from gateway.serving.client_response import ClientResponse
@@ -65,8 +66,8 @@ class InferenceHandler:
             arrived_s = asyncio.get_running_loop().time()
             is_batch = parse_is_batch(fields)  # a wrong priority is rejected before the body comes
             with response.timing.step(RECEIVE):
-                max_body_mb = self._live_config.config.max_body_mb
-                body = await read_body(receive, fields.get(b"content-length"), max_body_mb)
+                limit_mb = body_limit_mb(scope["path"], self._live_config.config)
+                body = await read_body(receive, fields.get(b"content-length"), limit_mb)
             request = parse_request(
                 scope["path"],
                 body,

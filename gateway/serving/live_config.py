@@ -12,7 +12,7 @@ from gateway.config.loader import parse_gateway
 from gateway.config.model_names import ModelNames
 from gateway.errors import ConfigError
 
-SHOWN = {"aliases", "splits", "fallbacks", "max_body_mb"}
+SHOWN = {"aliases", "splits", "fallbacks", "max_body_mb", "max_text_body_mb"}
 """Fields of a config that operators may see: none that holds a secret."""
 
 logger = logging.getLogger(__name__)
