@@ -255,7 +255,7 @@ class BodyTooSlow(_UnreadBody):
 
 
 class BodyTooLarge(_UnreadBody):
-    """The body is larger than `max_body_mb`."""
+    """The body is larger than `max_body_mb`, or than `max_text_body_mb` on a route for texts."""
 
     status = 413
     code = "body_too_large"

@@ -50,6 +50,9 @@ class GatewayConfig(TrafficRules):
 
     max_body_mb: float = Field(default=32, gt=0)
     """Maximum size of a request body, in megabytes (2**20 bytes)."""
+    max_text_body_mb: float = Field(default=16, gt=0)
+    """The same limit for routes whose bodies are texts, such as `/v1/completions`, `/v1/embeddings`
+    and `/tokenize`; no more than `max_body_mb`."""
     max_bodies_mb: float | None = Field(default=None, gt=0)
     """Memory of one router for the bodies of all requests under way, in megabytes; at least four
     times `max_body_mb`. A client's address may hold as much as is free, so at most half of it; a

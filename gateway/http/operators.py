@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from fastapi import APIRouter, Depends, Request
 
 from gateway.asgi import header
+from gateway.config.gateway import GatewayConfig
 from gateway.errors import InvalidRequest, ModelNotFound, ModelUnavailable, UnsupportedRoute
 from gateway.faults import Faults
 from gateway.request.inference_request import InferenceRequest, parse_request
-from gateway.request.routes import CHAT, ROUTES
+from gateway.request.routes import CHAT, ROUTES, body_limit_mb
 from gateway.routing.decision import LOG_SIZE, Decision
 from gateway.serving.body import read_body
 from gateway.serving.live_config import LiveConfig
@@ -39,7 +40,7 @@ def operators_router(
     @router.post("/route")
     async def route(request: Request, path: str = CHAT) -> dict[str, object]:
         """Decision for a request with this body, sent to `path` now; it is not sent."""
-        inference = await _dry_run(request, path, live_config.config.max_body_mb)
+        inference = await _dry_run(request, path, live_config.config)
         names = live_config.names.route(inference.head.model, inference.sticky_key).models
         return _decide(resolver, pools, inference, names).explanation()
 
@@ -68,14 +69,14 @@ def operators_router(
     return router
 
 
-async def _dry_run(request: Request, path: str, max_body_mb: float) -> InferenceRequest:
+async def _dry_run(request: Request, path: str, config: GatewayConfig) -> InferenceRequest:
     """The inference request that this one describes."""
     if path not in ROUTES:
         known = ", ".join(sorted(ROUTES))
         raise InvalidRequest(f"`path` must be one of {known}.", "path")
     headers = request.headers.raw
     length = header(headers, b"content-length", b"")
-    body = await read_body(request.receive, length or None, max_body_mb)
+    body = await read_body(request.receive, length or None, body_limit_mb(path, config))
     return parse_request(path, body, dict(headers), headers=[], request_id=b"dry-run")
 
 

@@ -1,6 +1,5 @@
 """The head of an inference request, read from the raw body in one pass; the body stays bytes."""
 
-import re
 from collections.abc import Mapping
 
 import msgspec
@@ -8,26 +7,22 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from gateway.errors import InvalidJSON, InvalidRequest, MissingParameter
+from gateway.request.encoding import check_encoding, check_surrogates
+from gateway.request.lax_json import is_true, read_bool, read_int
+from gateway.request.raw_fields import ABSENT, RawFields
+from gateway.request.sequences import answers
 
 FORM_WINDOW = 1 << 16
 """Bytes of a form that are parsed at a time: fields commonly stand before the file."""
+FORM_FIELDS = frozenset({b"model", b"stream"})
 FIELD_LIMIT = 4096
 """Bytes of a form's field that are kept."""
 PARTS_LIMIT = 256
 """Parts of a form that are parsed; megabytes of tiny ones would delay all other requests."""
-LIMIT_DIGITS = 10
-"""More digits than any number of tokens has."""
+MAX_TOKENS = 10**9
+"""More tokens than any answer has: no limit at all."""
 USER_LIMIT = 256
 """Bytes of a user's name that count."""
-ANSWERS_DIGITS = 3
-"""Digits of a number of answers; engines refuse more."""
-SEQUENCES_LIMIT = 10_000
-"""Sequences of a request that are counted; more than any engine runs."""
-_PROMPTS = re.compile(rb'\[\s*["[]')
-_LISTS = re.compile(rb"\[\s*\[")
-
-ABSENT = msgspec.Raw()
-"""Value of a field that the request does not have."""
 
 
 class PromptParts(msgspec.Struct, frozen=True):
@@ -59,6 +54,10 @@ class RequestHead(msgspec.Struct, frozen=True):
     """Bytes of the JSON of all its prompts; 0 where it has no list of them."""
     users: tuple[msgspec.Raw, ...] = ()
     """Fields that may name the user it is for, the first choice first."""
+    fields: RawFields = RawFields()
+    """All fields of its JSON that the gateway reads, as they were written."""
+    prompts: int = 1
+    """Prompts that it has: texts to complete or embed, documents to rank."""
 
     @property
     def user(self) -> bytes:
@@ -72,86 +71,12 @@ class _Metadata(msgspec.Struct):
     user_id: str | None = None
 
 
-class _RawHead(msgspec.Struct):
-    """All fields but the model as they were written: the engine rejects those of a wrong type."""
-
-    model: str | None = None
-    messages: msgspec.Raw = ABSENT
-    system: msgspec.Raw = ABSENT
-    prompt: msgspec.Raw = ABSENT
-    input: msgspec.Raw = ABSENT
-    instructions: msgspec.Raw = ABSENT
-    cache_salt: msgspec.Raw = ABSENT
-    tools: msgspec.Raw = ABSENT
-    documents: msgspec.Raw = ABSENT
-    chat_template: msgspec.Raw = ABSENT
-    chat_template_kwargs: msgspec.Raw = ABSENT
-    reasoning_effort: msgspec.Raw = ABSENT
-    reasoning: msgspec.Raw = ABSENT
-    thinking: msgspec.Raw = ABSENT
-    previous_response_id: msgspec.Raw = ABSENT
-    add_special_tokens: msgspec.Raw = ABSENT
-    truncate_prompt_tokens: msgspec.Raw = ABSENT
-    mm_processor_kwargs: msgspec.Raw = ABSENT
-    max_tokens: msgspec.Raw = ABSENT
-    max_completion_tokens: msgspec.Raw = ABSENT
-    max_output_tokens: msgspec.Raw = ABSENT
-    stream: msgspec.Raw = ABSENT
-    user: msgspec.Raw = ABSENT
-    safety_identifier: msgspec.Raw = ABSENT
-    prompt_cache_key: msgspec.Raw = ABSENT
-    metadata: msgspec.Raw = ABSENT
-    n: msgspec.Raw = ABSENT
-    best_of: msgspec.Raw = ABSENT
-
-    @property
-    def parts(self) -> PromptParts:
-        seeds = (
-            *(self.cache_salt, self.documents, self.chat_template, self.chat_template_kwargs),
-            *(self.reasoning_effort, self.reasoning, self.thinking, self.add_special_tokens),
-            *(self.truncate_prompt_tokens, self.mm_processor_kwargs, self.previous_response_id),
-        )
-        is_plain = all(seed is ABSENT for seed in seeds)
-        return PromptParts(
-            *(self.messages, self.system, self.prompt, self.input, self.instructions, self.tools),
-            () if is_plain else seeds,
-        )
-
-    @property
-    def limit(self) -> int | None:
-        for limit in (self.max_completion_tokens, self.max_tokens, self.max_output_tokens):
-            text = bytes(limit)
-            if text.isdigit() and len(text) < LIMIT_DIGITS:
-                return int(text)
-        return None
-
-    @property
-    def users(self) -> tuple[msgspec.Raw, ...]:
-        if self.user is self.safety_identifier is self.prompt_cache_key is self.metadata is ABSENT:
-            return ()
-        return (self.user, self.safety_identifier, self.prompt_cache_key, self.metadata)
-
-    @property
-    def answers(self) -> int:
-        texts = [bytes(raw) for raw in (self.n, self.best_of) if raw is not ABSENT]
-        counts = [int(text) for text in texts if text.isdigit() and len(text) <= ANSWERS_DIGITS]
-        return max(1, *counts) if counts else 1
-
-    @property
-    def prompts(self) -> bytes:
-        """The list of its prompts, as JSON; empty where it has none."""
-        for raw in (self.prompt, self.input):
-            if raw is not ABSENT and _PROMPTS.match(text := bytes(raw)):
-                return text
-        return b""
-
-
-_decoder = msgspec.json.Decoder(_RawHead)
+_decoder = msgspec.json.Decoder(RawFields)
 _user_decoder = msgspec.json.Decoder(str | _Metadata | None)
 
 
 def parse_json(body: bytes) -> RequestHead:
-    """The head of a JSON body; O(length), nothing but the head is kept.
+    """The head of a JSON body with one prompt; O(length), nothing is copied.
 
     Raises:
         InvalidJSON: the body is not one JSON object.
@@ -165,22 +90,24 @@ def parse_json(body: bytes) -> RequestHead:
             raise InvalidRequest("`model` must be a string.", "model") from None
         raise InvalidJSON(f"The request body must be a JSON object: {error}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        check_surrogates(body)  # the parser rejects some of them in words of its own
         raise InvalidJSON(
             f"We could not parse the JSON body of your request: {_reason(error)}."
         ) from None
     except RecursionError:
         raise InvalidJSON("The JSON body of your request is nested too deeply.") from None
-    is_stream = bytes(head.stream) == b"true"
-    prompts = head.prompts
-    sequences = head.answers * (_count(prompts) if prompts else 1)
+    check_encoding(body)
     return RequestHead(
-        *(_checked_model(head.model), head.parts, head.limit, is_stream),
-        *(min(sequences, SEQUENCES_LIMIT), len(prompts), head.users),
+        *(_checked_model(head.model), _parts(head), _max_tokens(head)),
+        is_stream=head.stream is not ABSENT and read_bool(head.stream),
+        sequences=answers(head),
+        users=_users(head),
+        fields=head,
     )
 
 
 def parse_form(body: bytes, content_type: bytes) -> RequestHead:
-    """The head of a `multipart/form-data` body, which is searched up to its `model` field.
+    """The head of a `multipart/form-data` body, searched up to the last field that matters.
 
     Raises:
         InvalidRequest: the body is no such form.
@@ -190,19 +117,19 @@ def parse_form(body: bytes, content_type: bytes) -> RequestHead:
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
         raise InvalidRequest("The request body must be multipart/form-data with a boundary.")
-    search = _ModelSearch()
+    search = _FieldSearch()
     view = memoryview(body)
+    wanted = 2 if b"stream" in body else 1
     try:
         parser = MultipartParser(boundary, search.callbacks)  # type: ignore[arg-type]
         for start in range(0, len(body), FORM_WINDOW):
             parser.write(bytes(view[start : start + FORM_WINDOW]))
-            if search.model is not None or search.parts > PARTS_LIMIT:
+            if len(search.found) == wanted or search.parts > PARTS_LIMIT:
                 break
     except FormParserError:
         raise InvalidRequest("The request body is not valid multipart/form-data.") from None
-    if search.model is None:
-        return RequestHead(_checked_model(None))
-    return RequestHead(_checked_model(search.model.decode(errors="replace")))
+    model = search.found.get(b"model", b"").decode(errors="replace")
+    return RequestHead(_checked_model(model), is_stream=is_true(search.found.get(b"stream", b"")))
 
 
 def _user(raw: msgspec.Raw) -> bytes:
@@ -217,12 +144,30 @@ def _user(raw: msgspec.Raw) -> bytes:
     return (name or "").encode()[:USER_LIMIT]
 
 
-def _count(prompts: bytes) -> int:
-    """How many texts, or lists of token ids, a list has; nothing is parsed for it."""
-    if _LISTS.match(prompts):
-        return prompts.count(b"[") - 1
-    text = prompts.replace(rb"\\", b"")
-    return (text.count(b'"') - text.count(rb"\"")) // 2
+def _parts(fields: RawFields) -> PromptParts:
+    seeds = (
+        *(fields.cache_salt, fields.documents, fields.chat_template, fields.chat_template_kwargs),
+        *(fields.reasoning_effort, fields.reasoning, fields.thinking, fields.add_special_tokens),
+        *(fields.truncate_prompt_tokens, fields.mm_processor_kwargs, fields.previous_response_id),
+    )
+    is_plain = all(seed is ABSENT for seed in seeds)
+    return PromptParts(
+        *(fields.messages, fields.system, fields.prompt, fields.input, fields.instructions),
+        fields.tools,
+        () if is_plain else seeds,
+    )
+
+
+def _max_tokens(fields: RawFields) -> int | None:
+    for raw in (fields.max_completion_tokens, fields.max_tokens, fields.max_output_tokens):
+        if raw is not ABSENT and (limit := read_int(raw)) is not None and 0 <= limit < MAX_TOKENS:
+            return limit
+    return None
+
+
+def _users(fields: RawFields) -> tuple[msgspec.Raw, ...]:
+    users = (fields.user, fields.safety_identifier, fields.prompt_cache_key, fields.metadata)
+    return () if all(user is ABSENT for user in users) else users
 
 
 def _checked_model(model: str | None) -> str:
@@ -237,17 +182,19 @@ def _reason(error: msgspec.DecodeError | UnicodeDecodeError) -> str:
     return str(error).removeprefix("JSON is malformed: ")
 
 
-class _ModelSearch:
-    """Callbacks of the form parser that keep the value of the field `model` and nothing else."""
+class _FieldSearch:
+    """Callbacks of the form parser that keep the fields `model` and `stream`, and nothing else."""
 
     def __init__(self) -> None:
-        self.model: bytes | None = None
+        self.found: dict[bytes, bytes] = {}
+        """The first value of each field."""
         self.parts = 0
         self._header = b""
         self._value = b""
         self._disposition = b""
         self._field = bytearray()
-        self._is_wanted = False
+        self._name = b""
+        """The field that is read now, if it is wanted."""
 
     @property
     def callbacks(self) -> Mapping[str, object]:
@@ -265,7 +212,7 @@ class _ModelSearch:
         self.parts += 1
         self._disposition = b""
         self._field.clear()
-        self._is_wanted = False
+        self._name = b""
 
     def _extend_header(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
@@ -280,12 +227,14 @@ class _ModelSearch:
 
     def _end_headers(self) -> None:
         _, options = parse_options_header(self._disposition)
-        self._is_wanted = options.get(b"name") == b"model" and b"filename" not in options
+        name = options.get(b"name", b"")
+        if name in FORM_FIELDS and b"filename" not in options:
+            self._name = name
 
     def _extend_field(self, data: bytes, start: int, end: int) -> None:
-        if self._is_wanted and len(self._field) < FIELD_LIMIT:
+        if self._name and len(self._field) < FIELD_LIMIT:
             self._field += data[start:end]
 
     def _end_part(self) -> None:
-        if self._is_wanted and self.model is None:
-            self.model = bytes(self._field)
+        if self._name:
+            self.found.setdefault(self._name, bytes(self._field))

@@ -8,6 +8,7 @@ import msgspec
 from gateway.asgi import Headers
 from gateway.errors import InvalidRequest
 from gateway.header_names import EXPLAIN, PRIORITY, RESUME, SESSION, TIMEOUT
+from gateway.request.encoding import without_mark
 from gateway.request.head import RequestHead
 from gateway.request.routes import CHAT, parse_head
 from gateway.request.tenant import ANONYMOUS, Tenant
@@ -72,6 +73,7 @@ def parse_request(  # noqa: PLR0913 - one for each source of a request
     Raises:
         InvalidRequest: its body or one of its headers is wrong.
     """
+    body = without_mark(body)
     return InferenceRequest(
         head=parse_head(path, body, fields.get(b"content-type", b"")),
         path=path,

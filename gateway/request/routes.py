@@ -4,7 +4,9 @@ from collections.abc import Mapping
 
 import msgspec
 
+from gateway.config.gateway import GatewayConfig
 from gateway.request.head import PromptParts, RequestHead, parse_form, parse_json
+from gateway.request.sequences import pair_count, prompt_count
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
@@ -36,11 +38,28 @@ FORM_ROUTES: Mapping[str, str] = {
 """Routes with a multipart body, and what each does."""
 PROMPT_ROUTES = frozenset(JSON_ROUTES) - {"/v1/messages/count_tokens", "/tokenize", "/detokenize"}
 """Routes whose prompt goes through the model, and so through its KV cache."""
+CONVERSATION_ROUTES = frozenset({CHAT, "/v1/responses", "/v1/messages"})
+"""Routes with one prompt for each request."""
+PAIR_ROUTES = frozenset({"/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank"})
+"""Routes that compare texts with others, each pair in a sequence of its own."""
+ANSWER_ROUTES = frozenset({CHAT, COMPLETIONS})
+"""Routes that give several answers to a prompt where a request has an `n`; others ignore it."""
 RESUMABLE_ROUTES = frozenset({CHAT, COMPLETIONS})
 """Routes whose streams may be resumed on another engine."""
 STREAMED = RESUMABLE_ROUTES | {"/v1/messages", "/v1/responses"}
 """Routes that answer with a stream of events where they are asked to."""
+MEDIA_ROUTES = frozenset(
+    {CHAT, "/v1/responses", "/v1/messages", "/v1/messages/count_tokens", *FORM_ROUTES}
+)
+"""Routes whose bodies commonly hold images or audio; all others carry texts."""
 ROUTES = frozenset(JSON_ROUTES) | frozenset(FORM_ROUTES)
+
+
+def body_limit_mb(path: str, config: GatewayConfig) -> float:
+    """Megabytes (2**20 bytes) that a body sent to `path` may have."""
+    if path in MEDIA_ROUTES:
+        return config.max_body_mb
+    return min(config.max_text_body_mb, config.max_body_mb)
 
 
 def parse_head(path: str, body: bytes, content_type: bytes) -> RequestHead:
@@ -51,6 +70,15 @@ def parse_head(path: str, body: bytes, content_type: bytes) -> RequestHead:
     if path in FORM_ROUTES:
         return parse_form(body, content_type)
     head = parse_json(body)
-    if path in PROMPT_ROUTES:
+    if path in CONVERSATION_ROUTES and not head.sequences > 1:
         return head
-    return msgspec.structs.replace(head, prompt=PromptParts(), sequences=1, prompts_bytes=0)
+    if path not in PROMPT_ROUTES:
+        return msgspec.structs.replace(head, prompt=PromptParts(), sequences=1)
+    count = pair_count(head.fields) if path in PAIR_ROUTES else prompt_count(head.fields)
+    answers = head.sequences if path in ANSWER_ROUTES else 1
+    if answers * count == head.sequences == 1:
+        return head
+    prompts_bytes = sum(map(len, head.fields.prompts.values())) if count > 1 else 0
+    return msgspec.structs.replace(
+        head, sequences=answers * count, prompts=count, prompts_bytes=prompts_bytes
+    )

@@ -12,6 +12,7 @@ from gateway.request.inference_request import (
     parse_is_batch,
     parse_request,
 )
+from gateway.request.routes import body_limit_mb
 from gateway.serving.body import read_body
 from gateway.serving.body_budget import BodyBudget, HeldBody
 from gateway.serving.client_identity import tenant_of
@@ -70,8 +71,8 @@ class InferenceHandler:
             arrived_s = asyncio.get_running_loop().time()
             is_batch = parse_is_batch(fields)  # a wrong priority is rejected before the body comes
             with response.timing.step(RECEIVE):
-                max_body_mb = self._live_config.config.max_body_mb
-                body = await _read_body(receive, scope["headers"], fields, max_body_mb, held)
+                limit_mb = body_limit_mb(scope["path"], self._live_config.config)
+                body = await _read_body(receive, scope["headers"], fields, limit_mb, held)
             request = parse_request(
                 scope["path"],
                 body,

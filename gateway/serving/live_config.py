@@ -12,7 +12,15 @@ from gateway.config.loader import parse_gateway
 from gateway.config.model_names import ModelNames
 from gateway.errors import ConfigError
 
-SHOWN = {"aliases", "splits", "fallbacks", "max_body_mb", "max_bodies_mb", "cors"}
+SHOWN = {
+    "aliases",
+    "splits",
+    "fallbacks",
+    "max_body_mb",
+    "max_text_body_mb",
+    "max_bodies_mb",
+    "cors",
+}
 """Fields of a config that operators may see: none that holds a secret."""
 
 logger = logging.getLogger(__name__)

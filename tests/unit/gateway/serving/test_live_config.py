@@ -46,6 +46,7 @@ async def test_a_good_config_is_adopted() -> None:
         "splits": {},
         "fallbacks": {},
         "max_body_mb": 2,
+        "max_text_body_mb": 16,
         "max_bodies_mb": None,
         "cors": None,
     }

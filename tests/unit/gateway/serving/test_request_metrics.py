@@ -183,7 +183,7 @@ async def test_a_stream_without_a_heartbeat_begins_at_once(
 
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-        await client.post(CHAT, json={"model": "m", "stream": 1})
+        await client.post(CHAT, json={"model": "m", "stream": "?"})
         has_begun.clear()
         await client.post(CHAT, json={"model": "m", "stream": True})
 
