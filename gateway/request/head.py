@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from operator import attrgetter
 
 import msgspec
 from python_multipart.exceptions import FormParserError
@@ -28,6 +29,19 @@ _LISTS = re.compile(rb"\[\s*\[")
 
 ABSENT = msgspec.Raw()
 """Value of a field that the request does not have."""
+SEED_FIELDS = (
+    *("cache_salt", "documents", "chat_template", "chat_template_kwargs", "reasoning_effort"),
+    *("reasoning", "thinking", "add_special_tokens", "truncate_prompt_tokens"),
+    *("mm_processor_kwargs", "previous_response_id"),
+)
+"""Fields that change how a prompt begins."""
+OPTION_FIELDS = (
+    *("output_config", "truncation", "truncation_side", "media_io_kwargs", "suffix"),
+    *("prompt_embeds", "kv_transfer_params", "continue_final_message", "add_generation_prompt"),
+)
+"""Fields of the same kind that are rarely sent, and two that change how a prompt ends."""
+_NO_SEEDS = (ABSENT,) * len(SEED_FIELDS)
+_NO_OPTIONS = (ABSENT,) * len(OPTION_FIELDS)
 
 
 class PromptParts(msgspec.Struct, frozen=True):
@@ -40,8 +54,10 @@ class PromptParts(msgspec.Struct, frozen=True):
     instructions: msgspec.Raw = ABSENT
     tools: msgspec.Raw = ABSENT
     seeds: tuple[msgspec.Raw, ...] = ()
-    """Fields that change how the prompt begins once the engine has rendered it; empty where there
-    are none."""
+    """Fields that change how the prompt begins once the engine has rendered it, `SEED_FIELDS`;
+    empty where there are none."""
+    options: tuple[tuple[str, msgspec.Raw], ...] = ()
+    """Those of `OPTION_FIELDS` that the request has, by name."""
 
 
 class RequestHead(msgspec.Struct, frozen=True):
@@ -90,6 +106,15 @@ class _RawHead(msgspec.Struct):
     reasoning: msgspec.Raw = ABSENT
     thinking: msgspec.Raw = ABSENT
     previous_response_id: msgspec.Raw = ABSENT
+    output_config: msgspec.Raw = ABSENT
+    truncation: msgspec.Raw = ABSENT
+    truncation_side: msgspec.Raw = ABSENT
+    media_io_kwargs: msgspec.Raw = ABSENT
+    suffix: msgspec.Raw = ABSENT
+    prompt_embeds: msgspec.Raw = ABSENT
+    kv_transfer_params: msgspec.Raw = ABSENT
+    continue_final_message: msgspec.Raw = ABSENT
+    add_generation_prompt: msgspec.Raw = ABSENT
     add_special_tokens: msgspec.Raw = ABSENT
     truncate_prompt_tokens: msgspec.Raw = ABSENT
     mm_processor_kwargs: msgspec.Raw = ABSENT
@@ -106,15 +131,12 @@ class _RawHead(msgspec.Struct):
 
     @property
     def parts(self) -> PromptParts:
-        seeds = (
-            *(self.cache_salt, self.documents, self.chat_template, self.chat_template_kwargs),
-            *(self.reasoning_effort, self.reasoning, self.thinking, self.add_special_tokens),
-            *(self.truncate_prompt_tokens, self.mm_processor_kwargs, self.previous_response_id),
-        )
-        is_plain = all(seed is ABSENT for seed in seeds)
+        seeds = _seeds_of(self)
+        options = _options_of(self)
         return PromptParts(
             *(self.messages, self.system, self.prompt, self.input, self.instructions, self.tools),
-            () if is_plain else seeds,
+            () if seeds == _NO_SEEDS else seeds,
+            () if options == _NO_OPTIONS else _named(options),
         )
 
     @property
@@ -146,6 +168,8 @@ class _RawHead(msgspec.Struct):
         return b""
 
 
+_seeds_of = attrgetter(*SEED_FIELDS)
+_options_of = attrgetter(*OPTION_FIELDS)
 _decoder = msgspec.json.Decoder(_RawHead)
 _user_decoder = msgspec.json.Decoder(str | _Metadata | None)
 
@@ -203,6 +227,11 @@ def parse_form(body: bytes, content_type: bytes) -> RequestHead:
     if search.model is None:
         return RequestHead(_checked_model(None))
     return RequestHead(_checked_model(search.model.decode(errors="replace")))
+
+
+def _named(options: tuple[msgspec.Raw, ...]) -> tuple[tuple[str, msgspec.Raw], ...]:
+    pairs = zip(OPTION_FIELDS, options, strict=True)
+    return tuple((name, raw) for name, raw in pairs if raw is not ABSENT)
 
 
 def _user(raw: msgspec.Raw) -> bytes:
