@@ -3,10 +3,35 @@
 import binascii
 from array import array
 from collections.abc import Iterable
+from typing import Literal
 
 import msgspec
 
 from gateway import header_names
+
+
+class PromptLayout(msgspec.Struct, frozen=True, kw_only=True):
+    """How an engine's chat template renders a conversation, as far as prefix keys depend on it.
+
+    The defaults are those of an unknown template: whatever some template renders counts.
+    """
+
+    has_tools_first: bool = False
+    """The tools come before the system message, and not after it."""
+    separator: str = ""
+    """Text between the text parts of one message."""
+    has_names: bool = True
+    """Names of speakers are rendered."""
+    has_call_ids: bool = True
+    """Ids of tool calls are rendered."""
+    has_hermes_calls: bool = False
+    """Tool calls are rendered as Hermes models write them, `<tool_call>{...}</tool_call>`."""
+    reasoning: Literal["always", "until_user", "never"] = "always"
+    """Whether earlier reasoning is rendered; perhaps only as long as the user has not answered."""
+    merges_system: bool = False
+    """System messages within a conversation are joined to the first one."""
+    arguments: tuple[str, ...] | None = None
+    """Arguments that the template reads; None if they are not known."""
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +55,8 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Maximum tokens per step, prompt and output together; 0 if unknown."""
     adapters: tuple[str, ...] = ()
     """Names of its adapters, loaded or not."""
+    layout: PromptLayout = PromptLayout()
+    """How it renders conversations."""
 
 
 class ReplicaMetadata(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,120 +1,178 @@
-"""Canonical text of a conversation: its parts in the order in which a chat template renders them.
+"""Canonical text of a conversation: what an engine renders of it, in the order of rendering.
 
-Roles, contents and other fields are told apart by control characters. Parts that are not text
-(images, audio, unknown kinds) are represented by the hash of their JSON.
+Its parts are told apart by bytes that no UTF-8 text has, so that no text can pass for another
+conversation. Parts that are not text (images, audio, unknown kinds) are represented by a hash.
+
+Source: vLLM 0.32 (`vllm/renderers/chat_utils.py`), and the chat template's `PromptLayout`.
 """
 
 import msgspec
-from xxhash import xxh3_64_intdigest
 
-from gateway.request.head import ABSENT
+from gateway.telemetry import PromptLayout
 
-_ROLE = "\x1e"
-_CONTENT = "\x1f"
-_EXTRA = "\x1d"
-_HASHED = "\x1c"
-REPLY_START = f"{_ROLE}assistant{_CONTENT}".encode()
+MAX_ELEMENTS = 16_384
+"""Messages and parts of messages that are read; what follows has no keys."""
+_ROLE = b"\xff"
+_CONTENT = b"\xfe"
+_FIELD = b"\xfd"
+_HASHED = b"\xfc"
+_CALL = b"\xfb"
+_REASONING = b"\xfa"
+_TOOLS = b"\xf9"
+_ASSISTANT = _ROLE + b"assistant"
+_RESULT = _ROLE + b"tool"
+_SYSTEM_START = _ROLE + b"system" + _CONTENT
+REPLY_START = _ASSISTANT + _CONTENT
 """Canonical text between a conversation and the assistant's reply."""
-HASH_MARK = _HASHED.encode()
-"""Byte that stands before the hash of a part that is not text."""
-_EMPTY = (ABSENT, msgspec.Raw(b"null"), msgspec.Raw(b"[]"))
-"""The ways in which clients write fields that they do not use."""
+_SYSTEM = ("system", "developer")
 
 
-class _PromptMessage(msgspec.Struct):
-    role: str = ""
-    content: str | list[msgspec.Raw] | None = None
-    name: msgspec.Raw = ABSENT
-    tool_calls: msgspec.Raw = ABSENT
-    tool_call_id: msgspec.Raw = ABSENT
+class ToolCall(msgspec.Struct, frozen=True):
+    """A call of a tool; `arguments` are JSON in normal form."""
+
+    id: str
+    name: str
+    arguments: bytes
 
 
-class _Part(msgspec.Struct):
-    type: str = ""
-    text: str | None = None
-    content: str | list[msgspec.Raw] | None = None
-    tool_use_id: str = ""
-    id: str = ""
+class Answer(msgspec.Struct):
+    """A message of the assistant."""
+
+    text: bytes = b""
+    reasoning: bytes = b""
+    calls: list[ToolCall] = []
     name: str = ""
-    input: msgspec.Raw = ABSENT
 
 
-_content_decoder = msgspec.json.Decoder(str | list[msgspec.Raw])
-_list_decoder = msgspec.json.Decoder(list[msgspec.Raw])
-_message_decoder = msgspec.json.Decoder(_PromptMessage)
-_part_decoder = msgspec.json.Decoder(_Part)
+class CanonicalText:
+    """Canonical text of one conversation, written message by message.
 
+    `tools`: canonical text of its tools. `size`: bytes of text that have keys.
+    """
 
-def is_given(raw: msgspec.Raw) -> bool:
-    """Whether a request's field says anything: it is neither absent nor null nor empty."""
-    return raw is not ABSENT and raw not in _EMPTY
-
-
-def messages_text(raw: msgspec.Raw) -> str:
-    """Canonical text of a JSON list of messages."""
-    return "".join(map(_message, _list_decoder.decode(raw)))
-
-
-def message_text(role: str, raw: msgspec.Raw) -> str:
-    """Canonical text of a message with this role and the JSON of its content."""
-    return f"{_ROLE}{role}{_CONTENT}{_content(_content_decoder.decode(raw))}"
-
-
-def tools_text(raw: msgspec.Raw) -> str:
-    """Canonical text of a request's tools: their JSON as it was sent."""
-    return f"{_ROLE}tools{_CONTENT}{bytes(raw).decode()}"
-
-
-def encode(text: str) -> bytes:
-    """Canonical text as bytes; lone surrogates, which JSON allows, included."""
-    return text.encode(errors="surrogatepass")
-
-
-def _message(raw: msgspec.Raw) -> str:
-    if not _is_object(raw):
-        return _hashed(raw)
-    try:
-        message = _message_decoder.decode(raw)
-    except msgspec.ValidationError:
-        return _hashed(raw)
-    if not message.role:
-        return _hashed(raw)
-    extras = "".join(
-        _EXTRA + bytes(extra).decode()
-        for extra in (message.name, message.tool_call_id, message.tool_calls)
-        if is_given(extra)
+    __slots__ = (
+        *("_front", "_is_begun", "_pieces", "_reasoning", "_system_end", "_tools", "elements_left"),
+        *("has_media", "layout", "left", "skipped", "tool_changes"),
     )
-    return f"{_ROLE}{message.role}{extras}{_CONTENT}{_content(message.content)}"
 
+    def __init__(self, layout: PromptLayout, tools: bytes, size: int) -> None:
+        self.layout = layout
+        self.left = size
+        """Bytes of text that are still of use."""
+        self.elements_left = MAX_ELEMENTS
+        self.skipped = 0
+        """Bytes of the request that were left out because text so far behind has no keys."""
+        self.has_media = False
+        self.tool_changes = b""
+        """Stand-ins for parts that change the tools, which are rendered before them."""
+        self._tools = _TOOLS + tools if tools else b""
+        self._pieces: list[bytes] = []
+        self._is_begun = False
+        self._system_end = 0
+        """Number of pieces up to the end of the leading system message."""
+        self._reasoning: list[int] = []
+        """Pieces that are not rendered once the user has answered."""
+        if layout.has_tools_first:
+            self._write_tools()
+        self._front = len(self._pieces)
 
-def _content(content: str | list[msgspec.Raw] | None, *, is_inner: bool = False) -> str:
-    if isinstance(content, str):
-        return content
-    return "".join(_part(raw, is_inner) for raw in content or ())
+    @property
+    def is_full(self) -> bool:
+        """Whether all further text is of no use."""
+        return self.left <= 0 or self.elements_left <= 0
 
+    def finish(self) -> bytes:
+        """Return the whole text."""
+        self._write_tools()
+        return b"".join(self._pieces)
 
-def _part(raw: msgspec.Raw, is_inner: bool) -> str:
-    if not _is_object(raw):
-        return _hashed(raw)
-    try:
-        part = _part_decoder.decode(raw)
-    except msgspec.ValidationError:
-        return _hashed(raw)
-    if part.type.endswith("text") and part.text is not None:
-        return part.text
-    # Results nested in results mean nothing, and each level would be parsed once more than the
-    # level around it.
-    if part.type == "tool_result" and not is_inner:
-        return f"{_EXTRA}{part.tool_use_id}{_EXTRA}{_content(part.content, is_inner=True)}"
-    if part.type == "tool_use":
-        return f"{_EXTRA}{part.id}{_EXTRA}{part.name}{_EXTRA}{bytes(part.input).decode()}"
-    return _hashed(raw)
+    def write_message(self, role: str, content: bytes, name: str = "") -> None:
+        """Write a message of anyone but the assistant."""
+        if role in _SYSTEM and self._is_first_or_merged(content):
+            return
+        self._begin()
+        if role == "user" and self._reasoning:
+            self._forget_reasoning()
+        marked = _FIELD + name.encode() if name and self.layout.has_names else b""
+        self._write(_ROLE + role.encode() + marked + _CONTENT, content)
 
+    def write_tool_result(self, call_id: str, content: bytes) -> None:
+        """Write the result of a tool call."""
+        self._begin()
+        marked = _FIELD + call_id.encode() if call_id and self.layout.has_call_ids else b""
+        self._write(_RESULT + marked + _CONTENT, content)
 
-def _is_object(raw: msgspec.Raw) -> bool:
-    return bytes(raw).startswith(b"{")
+    def write_answer(self, answer: Answer) -> None:
+        """Write a message of the assistant: reasoning, text, tool calls."""
+        self._begin()
+        layout, text = self.layout, answer.text
+        marked = _FIELD + answer.name.encode() if answer.name and layout.has_names else b""
+        self._pieces.append(_ASSISTANT + marked + _CONTENT)
+        if answer.reasoning and layout.reasoning != "never":
+            if layout.reasoning == "until_user":
+                self._reasoning.append(len(self._pieces))
+            self._write(_REASONING + answer.reasoning, _CONTENT)
+        if text:
+            self._write(b"", text)
+        for call in answer.calls:
+            self._write_call(call, is_inside=bool(text) or call is not answer.calls[0])
 
+    def write_stand_in(self, digest: int) -> None:
+        """Write a stand-in for a message that cannot be read."""
+        self._begin()
+        self._write(b"", self.stand_in(digest))
 
-def _hashed(raw: msgspec.Raw) -> str:
-    """Stand-in for something that is not text."""
-    return f"{_HASHED}{xxh3_64_intdigest(bytes(raw)):016x}"
+    def stand_in(self, digest: int) -> bytes:
+        """Return a stand-in for something that is not text."""
+        self.has_media = True
+        return b"%b%016x" % (_HASHED, digest)
+
+    def _begin(self) -> None:
+        if self._tools:
+            self._write_tools()
+        self._is_begun = True
+
+    def _is_first_or_merged(self, content: bytes) -> bool:
+        """Write a system message that comes first, or is part of the one that does."""
+        if not self._is_begun:
+            # The tools follow it, unless they are there already.
+            self._write(_SYSTEM_START, content)
+            self._is_begun = True
+            self._system_end = len(self._pieces)
+            return True
+        if self.layout.merges_system:
+            self._merge_system(content)
+        return self.layout.merges_system
+
+    def _merge_system(self, content: bytes) -> None:
+        if not self._system_end:
+            content = _SYSTEM_START + content
+            self._system_end = self._front
+        self._pieces.insert(self._system_end, content)
+        self._system_end += 1
+        self._reasoning = [position + 1 for position in self._reasoning]
+        self.left -= len(content)
+
+    def _write_tools(self) -> None:
+        tools, self._tools = self._tools, b""
+        if tools:
+            self._write(b"", tools)
+
+    def _write_call(self, call: ToolCall, *, is_inside: bool) -> None:
+        name = call.name.encode()
+        if self.layout.has_hermes_calls:
+            arguments = msgspec.json.format(call.arguments, indent=0)
+            text = b'<tool_call>\n{"name": "%b", "arguments": %b}\n</tool_call>' % (name, arguments)
+            self._write(b"\n" if is_inside else b"", text)
+        else:
+            id_ = call.id.encode() if self.layout.has_call_ids else b""
+            self._write(_CALL + id_ + _FIELD + name + _FIELD, call.arguments)
+
+    def _forget_reasoning(self) -> None:
+        for position in self._reasoning:
+            self._pieces[position] = b""
+        self._reasoning.clear()
+
+    def _write(self, mark: bytes, text: bytes) -> None:
+        self._pieces += mark, text
+        self.left -= len(mark) + len(text)

@@ -1,45 +1,43 @@
 """Prefix keys of a prompt: a chain of hashes, one for every 256 bytes of its canonical text.
 
-Method: what the client sent is written out as one canonical text in the order in which a chat
-template renders it, and hashed block by block: `key[i] = xxh3_64(block[i], seed=key[i - 1])`. Two
-prompts share their first n keys exactly when they share their first n blocks and everything that
-changes how a prompt begins (model, salt, tools, template arguments...). vLLM's block hashes have
-the same property; these keys need no tokenizer.
+Method: what the engine will render is written out as one canonical text, in the order of rendering,
+and hashed block by block: `key[i] = xxh3_64(block[i], seed=key[i - 1])`. Two prompts share their
+first n keys exactly when they share their first n blocks and everything that changes how a prompt
+begins (model, salt, template arguments...). vLLM's block hashes have the same property; these keys
+need no tokenizer.
 
-Cost: O(length), without copying the body.
+Cost: O(length) up to the end of the text that has keys, without copying the body. Bytes behind it
+are counted, never decoded.
 """
 
 import re
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 from xxhash import xxh3_64_intdigest
 
-from gateway.kvcache.canonical_text import (
-    HASH_MARK,
-    REPLY_START,
-    encode,
-    is_given,
-    message_text,
-    messages_text,
-    tools_text,
-)
-from gateway.request.head import ABSENT, PromptParts, RequestHead
+from gateway.kvcache.canonical_text import REPLY_START, CanonicalText
+from gateway.kvcache.conversation import Conversation
+from gateway.kvcache.json_text import MAX_COMMAS, decode_string, first_byte, is_too_costly
+from gateway.kvcache.response_items import ResponseItems
+from gateway.kvcache.template_arguments import is_given, layout_of, seed_of
+from gateway.kvcache.tool_definitions import tools_text
+from gateway.request.head import PromptParts, RequestHead
+from gateway.request.raw_fields import ABSENT
+from gateway.telemetry import PromptLayout
 
 KEY_BYTES = 256
 """Bytes of canonical text that a key stands for."""
 MAX_KEYS = 8192
 """Keys of a prompt at most, for 2 MiB of text; text beyond that has no keys."""
-MAX_COMMAS = 100_000
-"""Commas in JSON that is parsed; megabytes of tiny elements would block the event loop."""
+MAX_TEXT = MAX_KEYS * KEY_BYTES
 MAX_IDS_TEXT = 5_000_000
 """Bytes of JSON that hold at least as many token ids as `MAX_KEYS` keys stand for."""
 TOKEN_ID_BYTES = 4
 
 _FIRST_ELEMENT = re.compile(rb"\[\s*(.)", re.DOTALL)
-_string_decoder = msgspec.json.Decoder(str)
-_strings_decoder = msgspec.json.Decoder(list[str])
+_FIRST_STRING = re.compile(rb'\[\s*("(?:[^"\\]++|\\.)*+")', re.DOTALL)
 _ids_decoder = msgspec.json.Decoder(list[int])
 
 
@@ -63,107 +61,155 @@ class Prompt(msgspec.Struct, frozen=True):
 NO_PROMPT = Prompt(keys=array("Q"))
 
 
-def prompt_of(head: RequestHead, model: str = "") -> Prompt:
+def prompt_of(
+    head: RequestHead,
+    model: str = "",
+    layout: PromptLayout = PromptLayout(),  # noqa: B008 - it is frozen
+    read_tools: Callable[[msgspec.Raw], bytes] = tools_text,
+) -> Prompt:
     """Compute the prompt of an inference request; one that cannot be read has no keys.
 
-    `model`: the model or adapter that answers, if the client calls it by another name. Never
-    raises: the engine reports what is wrong with a request.
+    `model`: the model or adapter that answers, if the client calls it by another name. `layout`:
+    how its engines render conversations. `read_tools`: `tools_text`, or a cache of it.
+
+    Never raises: the engine reports what is wrong with a request.
     """
+    parts = head.prompt
+    if is_too_costly(_fields(parts)):
+        return _without_keys(parts)
     try:
-        return _read(head, model)
+        layout = layout_of(parts, layout)
+        seed = seed_of(parts, model or head.model, layout)
+        if is_given(parts.prompt) and not is_given(parts.messages):
+            return _completion(parts.prompt, seed)
+        if is_given(parts.messages) or is_given(parts.input):
+            return _conversation(parts, seed, layout, read_tools)
     except (msgspec.MsgspecError, RecursionError, ValueError, OverflowError):
-        return _without_keys(head.prompt)
+        return _without_keys(parts)
+    return NO_PROMPT
 
 
 def extend(key: int, text: bytes, key_bytes: int = KEY_BYTES) -> "array[int]":
     """Compute the keys that follow `key` when `text` follows its block; whole blocks only."""
-    keys = array("Q")
+    keys = []
+    append, digest = keys.append, xxh3_64_intdigest  # local names: this runs for all text
     for start in range(0, len(text) - key_bytes + 1, key_bytes):
-        key = xxh3_64_intdigest(text[start : start + key_bytes], key)
-        keys.append(key)
-    return keys
-
-
-def _chain(text: bytes, seed: int, *, reply: bytes = b"", is_token_ids: bool = False) -> Prompt:
-    keys = extend(seed, text[: MAX_KEYS * KEY_BYTES])
-    return Prompt(
-        keys,
-        size=len(text),
-        seed=seed,
-        reply_start=text[len(keys) * KEY_BYTES :] + reply if len(keys) < MAX_KEYS else None,
-        is_token_ids=is_token_ids,
-        has_media=not is_token_ids and HASH_MARK in text,
-    )
-
-
-def _read(head: RequestHead, model: str) -> Prompt:
-    parts = head.prompt
-    if any(map(_has_too_many_elements, (parts.messages, parts.system, parts.input))):
-        return _without_keys(parts)
-    seeds = [bytes(raw) if is_given(raw) else b"" for raw in parts.seeds]
-    name = (model or head.model).encode()
-    seed = xxh3_64_intdigest(b"\0".join((name, *seeds)) if any(seeds) else name)
-    if is_given(parts.messages):
-        return _chat(parts, parts.system, messages_text(parts.messages), seed)
-    if is_given(parts.prompt):
-        return _completion(bytes(parts.prompt), seed)
-    if is_given(parts.input):
-        return _input(parts, seed)
-    return NO_PROMPT
+        key = digest(text[start : start + key_bytes], key)
+        append(key)
+    return array("Q", keys)
 
 
 def _without_keys(parts: PromptParts) -> Prompt:
     """A prompt without keys, only with a length."""
-    raws = (parts.messages, parts.system, parts.prompt, parts.input, parts.instructions)
-    return Prompt(NO_PROMPT.keys, size=sum(len(bytes(raw)) for raw in raws if raw is not ABSENT))
+    return Prompt(NO_PROMPT.keys, size=sum(map(len, _texts(parts))))
 
 
-def _has_too_many_elements(raw: msgspec.Raw) -> bool:
-    return raw is not ABSENT and bytes(raw).count(b",") > MAX_COMMAS
+def _texts(parts: PromptParts) -> tuple[msgspec.Raw, ...]:
+    return (parts.messages, parts.system, parts.prompt, parts.input, parts.instructions)
 
 
-def _input(parts: PromptParts, seed: int) -> Prompt:
-    """Prompt in OpenAI's `input`: text or items (responses), text, ids or lists (embeddings)."""
-    raw = bytes(parts.input)
-    is_items = _first_byte(raw) == b"{"
-    if not (is_given(parts.instructions) or is_items):
-        return _completion(raw, seed)
-    text = messages_text(parts.input) if is_items else message_text("user", parts.input)
-    return _chat(parts, parts.instructions, text, seed)
+def _fields(parts: PromptParts) -> tuple[msgspec.Raw, ...]:
+    """All fields that are read for the keys."""
+    options = [raw for _, raw in parts.options]
+    return (*_texts(parts), parts.tools, *parts.seeds, *options)
 
 
-def _chat(parts: PromptParts, system: msgspec.Raw, text: str, seed: int) -> Prompt:
-    """Prompt of a conversation. Tools come first, because templates render them at the start."""
+def _conversation(
+    parts: PromptParts,
+    seed: int,
+    layout: PromptLayout,
+    read_tools: Callable[[msgspec.Raw], bytes],
+) -> Prompt:
+    """Prompt of a chat, or what OpenAI calls `input`: text or items, or texts to embed."""
+    is_chat = is_given(parts.messages)
+    raw = parts.input
+    is_items = not is_chat and _first_byte(raw) == b"{"
+    system = parts.system if is_chat else parts.instructions
+    if not (is_chat or is_items or is_given(system) or is_given(parts.tools)):
+        return _completion(raw, seed, MAX_COMMAS)
+    tools = read_tools(parts.tools) if is_given(parts.tools) else b""
+    text = CanonicalText(layout, tools, MAX_TEXT)
+    conversation = Conversation(text)
     if is_given(system):
-        text = message_text("system", system) + text
-    if is_given(parts.tools):
-        text = tools_text(parts.tools) + text
-    return _chain(encode(text), seed, reply=REPLY_START)
+        conversation.add_system(system)
+    reply = _reply(parts)
+    if is_items:
+        items = ResponseItems(text)
+        items.add(parts.input)
+        reply = b"" if items.is_continued else reply
+    elif is_chat:
+        conversation.add_messages(parts.messages)
+    else:
+        conversation.add_user(parts.input)
+    if text.tool_changes:
+        seed = xxh3_64_intdigest(text.tool_changes, seed)
+    return _chain(text.finish(), seed, reply=reply, skipped=text.skipped, has_media=text.has_media)
 
 
-def _completion(raw: bytes, seed: int) -> Prompt:
+def _reply(parts: PromptParts) -> bytes | None:
+    """Canonical text between a conversation and the reply; None if no reply can follow."""
+    options = dict(parts.options)
+    if bytes(options.get("continue_final_message", ABSENT)) == b"true":
+        return b""
+    if bytes(options.get("add_generation_prompt", ABSENT)) == b"false":
+        return None
+    return REPLY_START
+
+
+def _completion(raw: msgspec.Raw, seed: int, max_ids: int = MAX_IDS_TEXT) -> Prompt:
     """Prompt that is a text, token ids, or a list of either; of a list, the first one counts."""
     first = _first_byte(raw)
     if first == b'"':
-        if raw[:1] == b'"':
-            return _chain(encode(_string_decoder.decode(raw)), seed)
-        if raw.count(b",") > MAX_COMMAS:
-            return Prompt(NO_PROMPT.keys, size=len(raw))
-        return _chain(encode(_strings_decoder.decode(raw)[0]), seed)
+        return _text(raw, seed)
+    start = bytes(memoryview(raw)[:MAX_IDS_TEXT])
     if first == b"[":
-        inner = raw[raw.index(b"[", 1) :]
-        return _token_ids(inner[: inner.index(b"]") + 1], seed)
-    return NO_PROMPT if first == b"]" else _token_ids(raw, seed)
+        start = start[start.index(b"[", 1) :]
+        start = start[: start.find(b"]") + 1] or start
+    if first == b"]":
+        return NO_PROMPT
+    if not start.endswith(b"]"):
+        start = start[: start.rindex(b",")] + b"]"
+    if start.count(b",") > max_ids:
+        return Prompt(NO_PROMPT.keys, size=len(raw))
+    return _token_ids(start, seed)
+
+
+def _text(raw: msgspec.Raw, seed: int) -> Prompt:
+    """Prompt that is a text, or the first text of a list."""
+    view = memoryview(raw)
+    if first_byte(raw) == b"[" and (match := _FIRST_STRING.match(view)):
+        view = view[match.start(1) : match.end(1)]
+    text = decode_string(view, MAX_TEXT + 1).encode()
+    return _chain(text, seed, skipped=max(0, len(view) - MAX_TEXT - 2))
 
 
 def _token_ids(raw: bytes, seed: int) -> Prompt:
-    if len(raw) > MAX_IDS_TEXT:
-        raw = raw[: raw.rindex(b",", 0, MAX_IDS_TEXT)] + b"]"
     ids = array("I", _ids_decoder.decode(raw)).tobytes()
     return _chain(ids, ~seed & 0xFFFF_FFFF_FFFF_FFFF, is_token_ids=True)
 
 
-def _first_byte(raw: bytes) -> bytes:
+def _chain(
+    text: bytes,
+    seed: int,
+    *,
+    reply: bytes | None = b"",
+    skipped: int = 0,
+    is_token_ids: bool = False,
+    has_media: bool = False,
+) -> Prompt:
+    keys = extend(seed, text[:MAX_TEXT])
+    can_follow = reply is not None and not skipped and len(keys) < MAX_KEYS
+    return Prompt(
+        keys,
+        size=len(text) + skipped,
+        seed=seed,
+        reply_start=text[len(keys) * KEY_BYTES :] + (reply or b"") if can_follow else None,
+        is_token_ids=is_token_ids,
+        has_media=has_media,
+    )
+
+
+def _first_byte(raw: msgspec.Raw) -> bytes:
     """First byte of a JSON value, or of the first element if it is a list."""
-    match = _FIRST_ELEMENT.match(raw)
-    return match[1] if match else raw[:1]
+    match = _FIRST_ELEMENT.match(memoryview(raw))
+    return bytes(match[1]) if match else first_byte(raw)

@@ -1,6 +1,7 @@
 """The head of an inference request, read from the raw body in one pass; the body stays bytes."""
 
 from collections.abc import Mapping
+from operator import attrgetter
 
 import msgspec
 from python_multipart.exceptions import FormParserError
@@ -23,6 +24,19 @@ MAX_TOKENS = 10**9
 """More tokens than any answer has: no limit at all."""
 USER_LIMIT = 256
 """Bytes of a user's name that count."""
+SEED_FIELDS = (
+    *("cache_salt", "documents", "chat_template", "chat_template_kwargs", "reasoning_effort"),
+    *("reasoning", "thinking", "add_special_tokens", "truncate_prompt_tokens"),
+    *("mm_processor_kwargs", "previous_response_id"),
+)
+"""Fields that change how a prompt begins."""
+OPTION_FIELDS = (
+    *("output_config", "truncation", "truncation_side", "media_io_kwargs", "suffix"),
+    *("prompt_embeds", "kv_transfer_params", "continue_final_message", "add_generation_prompt"),
+)
+"""Fields of the same kind that are rarely sent, and two that change how a prompt ends."""
+_NO_SEEDS = (ABSENT,) * len(SEED_FIELDS)
+_NO_OPTIONS = (ABSENT,) * len(OPTION_FIELDS)
 
 
 class PromptParts(msgspec.Struct, frozen=True):
@@ -35,8 +49,10 @@ class PromptParts(msgspec.Struct, frozen=True):
     instructions: msgspec.Raw = ABSENT
     tools: msgspec.Raw = ABSENT
     seeds: tuple[msgspec.Raw, ...] = ()
-    """Fields that change how the prompt begins once the engine has rendered it; empty where there
-    are none."""
+    """Fields that change how the prompt begins once the engine has rendered it, `SEED_FIELDS`;
+    empty where there are none."""
+    options: tuple[tuple[str, msgspec.Raw], ...] = ()
+    """Those of `OPTION_FIELDS` that the request has, by name."""
 
 
 class RequestHead(msgspec.Struct, frozen=True):
@@ -71,6 +87,8 @@ class _Metadata(msgspec.Struct):
     user_id: str | None = None
 
 
+_seeds_of = attrgetter(*SEED_FIELDS)
+_options_of = attrgetter(*OPTION_FIELDS)
 _decoder = msgspec.json.Decoder(RawFields)
 _user_decoder = msgspec.json.Decoder(str | _Metadata | None)
 
@@ -132,6 +150,11 @@ def parse_form(body: bytes, content_type: bytes) -> RequestHead:
     return RequestHead(_checked_model(model), is_stream=is_true(search.found.get(b"stream", b"")))
 
 
+def _named(options: tuple[msgspec.Raw, ...]) -> tuple[tuple[str, msgspec.Raw], ...]:
+    pairs = zip(OPTION_FIELDS, options, strict=True)
+    return tuple((name, raw) for name, raw in pairs if raw is not ABSENT)
+
+
 def _user(raw: msgspec.Raw) -> bytes:
     """The user that a field names; empty where it names none."""
     if raw is ABSENT:
@@ -145,16 +168,12 @@ def _user(raw: msgspec.Raw) -> bytes:
 
 
 def _parts(fields: RawFields) -> PromptParts:
-    seeds = (
-        *(fields.cache_salt, fields.documents, fields.chat_template, fields.chat_template_kwargs),
-        *(fields.reasoning_effort, fields.reasoning, fields.thinking, fields.add_special_tokens),
-        *(fields.truncate_prompt_tokens, fields.mm_processor_kwargs, fields.previous_response_id),
-    )
-    is_plain = all(seed is ABSENT for seed in seeds)
+    seeds, options = _seeds_of(fields), _options_of(fields)
     return PromptParts(
         *(fields.messages, fields.system, fields.prompt, fields.input, fields.instructions),
         fields.tools,
-        () if is_plain else seeds,
+        () if seeds == _NO_SEEDS else seeds,
+        () if options == _NO_OPTIONS else _named(options),
     )
 
 

@@ -2,10 +2,12 @@
 
 from gateway.errors import UnsupportedRoute
 from gateway.kvcache.prefix import prompt_of
+from gateway.kvcache.tool_definitions import ToolTexts
 from gateway.request.inference_request import InferenceRequest
 from gateway.request.routes import ROUTES
 from gateway.routing.fleet import Fleet, ServedModel
 from gateway.routing.target import Target
+from gateway.telemetry import EngineFacts
 
 
 class TargetResolver:
@@ -13,6 +15,7 @@ class TargetResolver:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
+        self._tool_texts = ToolTexts()
 
     def knows(self, name: str) -> bool:
         """Whether there is a model or an adapter of that name."""
@@ -37,15 +40,16 @@ class TargetResolver:
         """
         model = self._fleet.model(name)
         model.check_available()
-        _check_route(model, request.path)
-        return Target(request, model, name, prompt_of(request.head, name))
+        # All replicas run the same engine.
+        facts = next(iter(model.replicas.values())).metadata.facts
+        _check_route(model, facts, request.path)
+        prompt = prompt_of(request.head, name, facts.layout, self._tool_texts.read)
+        return Target(request, model, name, prompt)
 
 
-def _check_route(model: ServedModel, path: str) -> None:
-    # All replicas run the same engine.
-    routes = next(iter(model.replicas.values())).metadata.facts.routes
-    if path not in routes:
-        served = ", ".join(route for route in routes if route in ROUTES)
+def _check_route(model: ServedModel, facts: EngineFacts, path: str) -> None:
+    if path not in facts.routes:
+        served = ", ".join(route for route in facts.routes if route in ROUTES)
         raise UnsupportedRoute(
             f"The model `{model.name}` does not serve {path}; it serves {served}."
         )

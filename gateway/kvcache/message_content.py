@@ -1,0 +1,217 @@
+"""Content of messages: text, reasoning, tool calls, and results of tools.
+
+Source: vLLM 0.32, `vllm/entrypoints/anthropic/serving.py`, `vllm/renderers/chat_utils.py`.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from gateway.kvcache.canonical_text import CanonicalText, ToolCall
+from gateway.kvcache.json_text import decode_list, decode_string, digest_of, first_byte
+from gateway.kvcache.media import media_digest
+from gateway.kvcache.tool_definitions import normal_arguments
+from gateway.request.raw_fields import ABSENT
+
+BILLING_HEADER = "x-anthropic-billing-header"
+"""Start of a line in Claude Code's system prompt that changes all the time; vLLM leaves it out."""
+LARGE_BYTES = 1 << 18
+"""A larger message or part is not decoded at once."""
+_RESULT_SEPARATOR = b"\n"
+"""Text between the text parts of a tool's result, in vLLM."""
+_TEXTS = frozenset({"text", "input_text", "output_text"})
+_TOOL_CHANGES = frozenset({"tool_addition", "tool_removal"})
+_FEW = 1000
+_SHORTEST = 2
+"""Bytes of the shortest part and its comma."""
+
+
+class _Part(msgspec.Struct):
+    type: str = ""
+    text: str | None = None
+    thinking: str | None = None
+    refusal: str | None = None
+    id: str | None = None
+    name: str | None = None
+    tool_use_id: str | None = None
+    input: msgspec.Raw = ABSENT
+    content: msgspec.Raw = ABSENT
+
+
+class _LargePart(msgspec.Struct):
+    type: str = ""
+    text: msgspec.Raw = ABSENT
+    tool_use_id: str | None = None
+    content: msgspec.Raw = ABSENT
+
+
+_part_decoder = msgspec.json.Decoder(_Part)
+_large_part_decoder = msgspec.json.Decoder(_LargePart)
+
+
+class Content(msgspec.Struct):
+    """What a message's content consists of."""
+
+    texts: list[bytes] = []
+    """Its text, in pieces."""
+    reasoning: list[str] = []
+    calls: list[ToolCall] = []
+    has_results: bool = False
+    """Results of tools were written as messages of their own."""
+    is_text_last: bool = False
+
+    @property
+    def text(self) -> bytes:
+        """The whole text."""
+        return self.texts[0] if len(self.texts) == 1 else b"".join(self.texts)
+
+    def add_text(self, text: bytes, separator: bytes) -> None:
+        """Add a text part."""
+        if separator and self.is_text_last:
+            self.texts.append(separator)
+        self.texts.append(text)
+        self.is_text_last = True
+
+    def add_stand_in(self, stand_in: bytes) -> None:
+        """Add a stand-in for a part that is not text."""
+        self.texts.append(stand_in)
+        self.is_text_last = False
+
+
+_NOTHING = Content()
+
+
+class ContentReader:
+    """Reads contents of the messages of one conversation."""
+
+    __slots__ = ("_separator", "_text")
+
+    def __init__(self, text: CanonicalText) -> None:
+        self._text = text
+        self._separator = text.layout.separator.encode()
+
+    def read(self, raws: str | Sequence[msgspec.Raw] | None, role: str) -> Content:
+        """Read a message's content; results of tools are written at once, as vLLM does."""
+        if not raws:
+            return _NOTHING
+        if isinstance(raws, str):
+            text = _without_billing_header(raws) if role == "system" else raws
+            return Content([text.encode()])
+        content = Content()
+        for raw in self._useful(raws):
+            self._add_part(content, raw, role)
+        return content
+
+    def read_large(self, raw: msgspec.Raw, role: str) -> Content:
+        """Read a content that is too large to be decoded at once."""
+        first = first_byte(raw)
+        if first == b'"':
+            return self.read(self.decode(raw), role)
+        return self.read(decode_list(raw) if first == b"[" else None, role)
+
+    def system_prompt(self, raw: msgspec.Raw) -> bytes:
+        """Read a system prompt that is a field of its own.
+
+        Only its texts are rendered, without the block that has the billing header.
+        """
+        if first_byte(raw) != b"[":
+            return _without_billing_header(self.decode(raw)).encode()
+        return b"".join(map(self._system_block, self._useful(decode_list(raw))))
+
+    def decode(self, raw: msgspec.Raw) -> str:
+        """Decode a string, up to the end of what has keys."""
+        left = max(0, self._text.left)
+        self._text.skipped += max(0, len(raw) - left - 2)
+        return decode_string(raw, left + 1)
+
+    def _useful(self, raws: Sequence[msgspec.Raw]) -> Iterator[msgspec.Raw]:
+        """Yield parts until no more of them have keys."""
+        for position, raw in enumerate(raws):
+            if self._text.is_full:
+                rest = raws[position : position + _FEW]
+                self._text.skipped += sum(len(each) for each in rest)
+                self._text.skipped += _SHORTEST * max(0, len(raws) - position - _FEW)
+                return
+            self._text.elements_left -= 1
+            yield raw
+
+    def _add_part(self, content: Content, raw: msgspec.Raw, role: str) -> None:
+        try:
+            part = self._part(raw)
+        except msgspec.ValidationError:
+            content.add_stand_in(self._text.stand_in(digest_of(raw)))
+            return
+        text = part.refusal if part.type == "refusal" else part.text
+        if text is not None and (part.type in _TEXTS or part.type == "refusal"):
+            if role == "system":
+                text = _without_billing_header(text)
+            if text:
+                separator = _RESULT_SEPARATOR if role == "tool" else self._separator
+                content.add_text(text.encode(), separator)
+        elif not self._add_block(content, part, role):
+            stand_in = self._text.stand_in(media_digest(raw))
+            content.add_stand_in(stand_in)
+            if part.type in _TOOL_CHANGES:
+                self._text.tool_changes += stand_in
+
+    def _add_block(self, content: Content, part: _Part, role: str) -> bool:
+        """Add a block of Anthropic's API; return whether it is one that this role can have."""
+        is_answer = role == "assistant"
+        match part.type:
+            case "thinking" if is_answer:
+                content.reasoning.append(part.thinking or "")
+            case "redacted_thinking":
+                pass
+            case "tool_use" if is_answer:
+                arguments = normal_arguments(part.input)
+                content.calls.append(ToolCall(part.id or "", part.name or "", arguments))
+            case "tool_result":
+                content.has_results = True
+                self._write_result(part)
+            case _:
+                return False
+        return True
+
+    def _write_result(self, part: _Part) -> None:
+        """Write a tool's result; its images become a message of the user."""
+        texts, images = [], []
+        first = first_byte(part.content)
+        if first == b'"':
+            texts.append(self.decode(part.content).encode())
+        elif first == b"[":
+            for raw in self._useful(decode_list(part.content)):
+                text = self._text_of(raw)
+                if text is not None:
+                    texts.append(text.encode())
+                else:
+                    images.append(self._text.stand_in(media_digest(raw)))
+        self._text.write_tool_result(part.tool_use_id or "", _RESULT_SEPARATOR.join(texts))
+        if images:
+            self._text.write_message("user", b"".join(images))
+
+    def _system_block(self, raw: msgspec.Raw) -> bytes:
+        text = self._text_of(raw)
+        return b"" if text is None or text.startswith(BILLING_HEADER) else text.encode()
+
+    def _text_of(self, raw: msgspec.Raw) -> str | None:
+        """Text of a part; None if it is no text."""
+        try:
+            part = _large_part_decoder.decode(raw)
+            is_text = part.type in _TEXTS and part.text is not ABSENT
+            return self.decode(part.text) if is_text else None
+        except msgspec.ValidationError:
+            return None
+
+    def _part(self, raw: msgspec.Raw) -> _Part:
+        if len(raw) <= LARGE_BYTES:
+            return _part_decoder.decode(raw)
+        part = _large_part_decoder.decode(raw)
+        if part.text is not ABSENT:
+            return _Part(part.type, self.decode(part.text))
+        # A call as large as this is told from others by a hash.
+        kind = "" if part.type == "tool_use" else part.type
+        return _Part(kind, tool_use_id=part.tool_use_id, content=part.content)
+
+
+def _without_billing_header(text: str) -> str:
+    return text.partition("\n")[2] if text.startswith(BILLING_HEADER) else text

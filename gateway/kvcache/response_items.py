@@ -1,0 +1,144 @@
+"""Input items of OpenAI's Responses API: several of them may be one message of the assistant.
+
+Source: vLLM 0.32, `vllm/entrypoints/openai/responses/utils.py`.
+"""
+
+import msgspec
+
+from gateway.kvcache.canonical_text import Answer, CanonicalText, ToolCall
+from gateway.kvcache.conversation import Conversation
+from gateway.kvcache.json_text import decode_list, digest_of, first_byte, normal_json
+from gateway.kvcache.message_content import ContentReader
+from gateway.kvcache.tool_definitions import normal_arguments
+from gateway.request.raw_fields import ABSENT
+
+_OUTPUTS = frozenset({"function_call_output", "custom_tool_call_output"})
+_OPEN = frozenset({"in_progress", "incomplete"})
+
+
+class _Item(msgspec.Struct):
+    type: str = "message"
+    role: str = ""
+    status: str | None = None
+    content: msgspec.Raw = ABSENT
+    summary: msgspec.Raw = ABSENT
+    call_id: str | None = None
+    name: str = ""
+    namespace: str | None = None
+    arguments: msgspec.Raw = ABSENT
+    input: msgspec.Raw = ABSENT
+    output: msgspec.Raw = ABSENT
+
+
+class _Part(msgspec.Struct):
+    text: msgspec.Raw = ABSENT
+
+
+class _OpenAnswer(msgspec.Struct):
+    """A message of the assistant to which further items may belong."""
+
+    text: bytes | None = None
+    reasoning: bytes | None = None
+    calls: list[ToolCall] = []
+
+
+_item_decoder = msgspec.json.Decoder(_Item)
+_part_decoder = msgspec.json.Decoder(_Part)
+
+
+class ResponseItems:
+    """Writes input items to a canonical text."""
+
+    def __init__(self, text: CanonicalText) -> None:
+        self._text = text
+        self._conversation = Conversation(text)
+        self._contents = ContentReader(text)
+        self._answer: _OpenAnswer | None = None
+        self.is_continued = False
+        """Whether the reply goes on with the last item."""
+
+    def add(self, raw: msgspec.Raw) -> None:
+        """Add a JSON list of items.
+
+        Raises:
+            msgspec.MsgspecError: it is no list.
+            ValueError: it has too many elements.
+        """
+        rest = len(raw)
+        for item in decode_list(raw):
+            if self._text.is_full:
+                self._text.skipped += rest
+                break
+            rest -= len(item)
+            self._text.elements_left -= 1
+            try:
+                self._add(item)
+            except msgspec.ValidationError:
+                self._close()
+                self._text.write_stand_in(digest_of(item))
+        self._close()
+
+    def _add(self, raw: msgspec.Raw) -> None:
+        item = _item_decoder.decode(raw)
+        self.is_continued = False
+        match item.type:
+            case "message":
+                self._add_message(item, raw)
+            case "reasoning":
+                self._add_reasoning(item)
+            case "function_call" | "custom_tool_call":
+                self._add_call(item)
+            case kind if kind in _OUTPUTS:
+                self._close()
+                content = self._contents.read_large(item.output, "tool")
+                self._text.write_tool_result(item.call_id or "", content.text)
+            case _:
+                self._close()
+                self._text.write_stand_in(digest_of(raw))
+
+    def _add_message(self, item: _Item, raw: msgspec.Raw) -> None:
+        text = self._first_text(item.content) if item.role == "assistant" else None
+        if text is None:
+            self._close()
+            self._conversation.add_message(raw)
+            return
+        if self._answer is None or self._answer.text is not None:
+            self._close()
+            self._answer = _OpenAnswer()
+        self._answer.text = text
+        self.is_continued = item.status in _OPEN
+
+    def _add_reasoning(self, item: _Item) -> None:
+        reasoning = self._first_text(item.content)
+        if reasoning is None:
+            reasoning = self._first_text(item.summary) or b""
+        if self._answer is None or self._answer.reasoning is not None:
+            self._close()
+            self._answer = _OpenAnswer()
+        self._answer.reasoning = reasoning
+        self.is_continued = item.status in _OPEN
+
+    def _add_call(self, item: _Item) -> None:
+        if self._answer is None:
+            self._answer = _OpenAnswer()
+        if item.type == "function_call":
+            arguments = normal_arguments(item.arguments)
+        else:
+            arguments = normal_json(msgspec.json.encode({"input": item.input}))
+        name = f"{item.namespace}__{item.name}" if item.namespace else item.name
+        self._answer.calls.append(ToolCall(item.call_id or "", name, arguments))
+
+    def _close(self) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            self._text.write_answer(
+                Answer(answer.text or b"", answer.reasoning or b"", answer.calls)
+            )
+
+    def _first_text(self, raw: msgspec.Raw) -> bytes | None:
+        """Text of a content, or of its first part, which is all that vLLM renders of it."""
+        first = first_byte(raw)
+        if first == b"[" and (parts := decode_list(raw)):
+            raw = _part_decoder.decode(parts[0]).text
+            first = first_byte(raw)
+        return self._contents.decode(raw).encode() if first == b'"' else None
