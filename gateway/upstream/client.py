@@ -1,6 +1,7 @@
 """HTTP/1.1 client for engines with a connection pool, built for many small chunks."""
 
 import asyncio
+import errno
 import socket
 import time
 from collections.abc import Iterable
@@ -9,6 +10,11 @@ from gateway.errors import Reason, UpstreamFailed
 from gateway.upstream.connection import Address, StaleConnection, UpstreamConnection
 from gateway.upstream.response import EngineResponse
 
+OWN_SHORTAGE = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
+)
+"""Errors of a connection that say nothing of the engine: files, ports or memory are used up here,
+which clients with many requests can bring about."""
 TCP_KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 """Probes that detect a dead node during a response that is silent for minutes."""
 
@@ -88,7 +94,10 @@ class UpstreamClient:
                     lambda: UpstreamConnection(address, self._release, self._remove), *address
                 )
             _enable_tcp_keepalive(transport.get_extra_info("socket"))
-        except (OSError, UnicodeError):  # `TimeoutError` is an OSError
+        except (OSError, UnicodeError) as error:  # `TimeoutError` is an OSError
+            if isinstance(error, OSError) and error.errno in OWN_SHORTAGE:
+                message = "The gateway could not connect to the engine."
+                raise UpstreamFailed(message, Reason.NO_SOCKET) from None
             raise UpstreamFailed("The engine could not be reached.", Reason.UNREACHABLE) from None
         self._connections.add(connection)
         return connection
