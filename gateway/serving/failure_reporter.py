@@ -73,8 +73,7 @@ class FailureReporter:
     async def _has_died(self, replica: Replica, reason: Reason) -> bool:
         """Whether the replica is not there any more; others are preferred to it then."""
         replicas = self._scheduler.replicas
-        if reason is Reason.BROKE_OFF:
-            replicas.back_off(replica, 2 * DEATH_NOTICE_S)
+        if reason is Reason.BROKE_OFF and replicas.has_telemetry(replica.id):
             await asyncio.sleep(DEATH_NOTICE_S)
         if replicas.has_telemetry(replica.id):
             return False

@@ -17,9 +17,9 @@ from gateway.request.tenant import Tenant
 
 SHARE = 0.2
 """Retries that each request earns."""
-RESERVE = 10.0
+RESERVE = 20.0
 """Retries that a model has from the start, however few its requests."""
-CLIENT_RESERVE = 5.0
+CLIENT_RESERVE = 10.0
 """Retries that one client has from the start: half of the model's."""
 MAX_SAVED = 100.0
 """Retries that can be saved up: the share of 500 requests."""
