@@ -51,6 +51,8 @@ class Reason(StrEnum):
 
     UNREACHABLE = "unreachable"
     """No connection could be made; the request never reached the engine."""
+    NO_SOCKET = "no_socket"
+    """The router itself could open no connection: too many are open."""
     BROKE_OFF = "broke_off"
     """The connection ended before the answer did."""
     STUCK = "stuck"
@@ -355,12 +357,39 @@ class UpstreamFailed(GatewayError):
         self.args = (message, reason)
         self.reason = reason
         self.is_final = False
-        """Several engines died under the request, so it must not be sent again."""
+        """It has been tried elsewhere in vain, so its client should not send it again."""
+        self.may_fall_back = True
+        """Another model may answer; not where the request may be what halts or kills engines."""
+        self.engine_status = 0
+        """Status with which the engine has answered; 0 if it has not."""
+        self.engine_body = b""
+        """The engine's own error, in JSON; empty if there is none."""
+
+    @classmethod
+    def from_answer(cls, status: int, body: bytes) -> "UpstreamFailed":
+        """Make the error for an engine's answer; its body counts if it is JSON with an `error`."""
+        error = cls(f"The engine answered {status}.", Reason.ANSWERED_5XX)
+        error.engine_status = status
+        try:
+            _error_decoder.decode(body)
+        except msgspec.MsgspecError:
+            return error
+        error.engine_body = body
+        return error
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Ask clients not to retry a final failure."""
         return [NO_RETRY] if self.is_final else []
+
+
+class _AnyError(msgspec.Struct):
+    """Body of an error of any shape."""
+
+    error: msgspec.Raw
+
+
+_error_decoder = msgspec.json.Decoder(_AnyError)
 
 
 class StreamLost(GatewayError):

@@ -26,6 +26,8 @@ class Action(StrEnum):
     """The request was rejected; its client may retry later."""
     FELL_BACK = "fell back"
     """The request was sent to another model; only a response header shows it."""
+    BLAMED = "blamed"
+    """The request fails wherever it is sent: its client got the error, no replica is at fault."""
     EJECTED = "ejected"
     """The replica gets no requests for a while."""
 
@@ -55,9 +57,13 @@ class Faults:
         self, fault: Fault, *, request_id: str = "-", replica: str = "-", message: str
     ) -> None:
         """Count a fault, and log it with the request, the replica and a message."""
-        self._counts[fault] += 1
-        self._recorder.count(FAULTS, (fault.model, fault.reason, fault.action.value))
+        self.count(fault)
         logger.warning(
             "request %s: model %s: replica %s: %s (%s): %s",
             *(request_id, fault.model, replica, fault.reason, message, fault.action),
         )
+
+    def count(self, fault: Fault) -> None:
+        """Count a fault of which another log line tells."""
+        self._counts[fault] += 1
+        self._recorder.count(FAULTS, (fault.model, fault.reason, fault.action.value))

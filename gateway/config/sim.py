@@ -50,6 +50,13 @@ class Simulation(Strict):
     as for `error_rate`."""
     hang_rate: float = Field(default=0.0, ge=0, le=1)
     """Share of requests that never get a byte; chosen as for `error_rate`."""
+    error_text: str = ""
+    """If set, requests whose body has this text are answered with a 500, on every replica."""
+    halt_text: str = ""
+    """If set, a request whose body has this text halts its replica for `halt_s` seconds: nothing
+    is answered or reported meanwhile."""
+    halt_s: float = Field(default=10.0, gt=0)
+    """Seconds of such a halt."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:

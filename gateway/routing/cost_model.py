@@ -24,6 +24,9 @@ PRIOR_OUTPUT_TOKENS = 256.0
 MEAN_MEMORY = 0.98
 """Weight of earlier observations at each new one; near 1, because answers vary much in length."""
 
+MAX_PROMPT_BYTES = 8000
+"""Bytes of one prompt that count for the tokens per byte: no single prompt decides for others."""
+
 
 class CostEstimates(msgspec.Struct, frozen=True):
     """Current estimates of what work costs a model's engines."""
@@ -55,7 +58,7 @@ class CostModel:
     def learn(self, finished: Finished) -> None:
         """Learn from a finished request."""
         if finished.prompt_bytes and finished.prompt_tokens:
-            self._tokens_per_byte.observe(finished.prompt_tokens, finished.prompt_bytes)
+            self._learn_length(finished.prompt_tokens, finished.prompt_bytes)
         new = finished.prompt_tokens - finished.cached_tokens
         if finished.prefill_s > 0 and new > 0:
             self._prefill.observe(new, finished.prefill_s)
@@ -69,6 +72,12 @@ class CostModel:
     def output_tokens(self, max_tokens: int | None) -> float:
         """Return the expected length of an answer, limited by the client's `max_tokens`."""
         return min(self.estimates.output_tokens, math.inf if max_tokens is None else max_tokens)
+
+    def _learn_length(self, prompt_tokens: int, prompt_bytes: int) -> None:
+        """Learn from a prompt's length; a token has a byte at least, apart from the template's."""
+        tokens_per_byte = min(1.0, prompt_tokens / prompt_bytes)
+        weight = min(prompt_bytes, MAX_PROMPT_BYTES)
+        self._tokens_per_byte.observe(tokens_per_byte * weight, weight)
 
     def _estimate(self) -> CostEstimates:
         return CostEstimates(

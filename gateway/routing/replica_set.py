@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Collection
 
 from gateway.kvcache.prefix_index import PrefixIndex
+from gateway.request.tenant import ANONYMOUS, Tenant
+from gateway.routing.decision import Decision
 from gateway.routing.fleet import Replica, ServedModel
 from gateway.routing.outlier_detector import may_eject
 from gateway.routing.replica_health import HEALTHY, USABLE_TIERS, HealthState
@@ -122,13 +124,16 @@ class ReplicaSet:
         if state := self._states.get(replica.id):
             state.health.clear_backoff()
 
-    def record_success(self, replica: Replica) -> None:
-        """Record that a replica has answered a request."""
+    def record_success(self, replica: Replica, client: Tenant = ANONYMOUS) -> None:
+        """Record that a replica has answered a client's request."""
         if state := self._states.get(replica.id):
-            state.health.outlier_detector.record_success(self._now())
+            state.health.outlier_detector.record_success(self._now(), client)
 
-    def record_failure(self, replica: Replica) -> bool:
-        """Record that a request failed at a replica; return whether that ejects the replica."""
+    def record_failure(self, replica: Replica, client: Tenant = ANONYMOUS) -> bool:
+        """Record that a client's request failed at a replica, and by the replica's fault.
+
+        Returns whether that ejects the replica.
+        """
         self.sync()
         if (state := self._states.get(replica.id)) is None:
             return False
@@ -136,5 +141,20 @@ class ReplicaSet:
         others = [each.health for each in self._states.values() if each is not state]
         ejected = sum(health.outlier_detector.excluded_until_s > now_s for health in others)
         return state.health.outlier_detector.record_failure(
-            now_s, may_eject=may_eject(ejected, len(self._states))
+            now_s, client, may_eject=may_eject(ejected, len(self._states))
         )
+
+    def is_suspect(self, replica: Replica) -> bool:
+        """Whether a replica has been failing: it last failed what another one could answer."""
+        state = self._states.get(replica.id)
+        return state is not None and state.health.outlier_detector.is_suspect
+
+    def record_silence(self, replica: Replica, stalled_s: float | None = None) -> None:
+        """Record that a replica is given up, as silent, or as stalled for so long."""
+        if state := self._states.get(replica.id):
+            state.record_silence(stalled_s)
+
+    def has_silenced(self, decision: Decision) -> bool:
+        """Whether a request came to its replica just before the replica fell silent."""
+        state = self._states.get(decision.replica.id)
+        return state is not None and state.has_silenced(decision.id)

@@ -26,6 +26,8 @@ UNLOADABLE_S = 3600.0
 """Cost of an adapter that the replica cannot load: more than any other cost."""
 CONFIRMATION_S = 0.5
 """How long an ended request's keys stay expected; telemetry needs a tenth of that."""
+SIGN_OF_LIFE_S = 1.1
+"""A replica in good order is heard once a second; and a little longer for the way."""
 NO_LOAD = Load(running=0, waiting=0, pending_tokens=0, free_tokens=0)
 """Stands for the load of a replica that has not reported it."""
 
@@ -42,6 +44,10 @@ class AssignedRequest:
     """Whether its keys are expected at the replica and not confirmed."""
     is_finished: bool = False
     """Whether the replica's telemetry has reported its end."""
+    sent_s: float = 0.0
+    """When it was sent."""
+    accepted_s: float = 0.0
+    """When the replica's telemetry included it; 0 until then."""
 
 
 class ReplicaState:
@@ -49,7 +55,8 @@ class ReplicaState:
 
     __slots__ = (
         *("_adapter_requests", "_ended", "_ended_since_load", "_now", "_prefix_index", "_queued"),
-        *("_released", "_sent", "_shadow_cache", "_unconfirmed", "health", "load", "replica"),
+        *("_heard_s", "_released", "_sent", "_shadow_cache", "_silenced_by", "_unconfirmed"),
+        *("health", "load", "replica"),
     )
 
     def __init__(
@@ -76,6 +83,10 @@ class ReplicaState:
         """Number of requests sent, queued and released for each adapter."""
         self._shadow_cache: ShadowCache | None = self._empty_shadow_cache()
         """Stands in for the replica's cache while there is no telemetry."""
+        self._heard_s = now()
+        """When its telemetry was heard last."""
+        self._silenced_by: frozenset[int] = frozenset()
+        """Requests that came to it just before it was given up."""
         prefix_index.add_replica(replica.id)
 
     @property
@@ -115,7 +126,8 @@ class ReplicaState:
         """Record a request that is sent to the replica."""
         id_ = request.decision.id
         self._prefix_index.add_expected(self.replica.id, request.prompt.keys)
-        self.health.outlier_detector.record_sent(self._now())
+        request.sent_s = self._now()
+        self.health.outlier_detector.record_sent(request.sent_s)
         self._sent[id_] = self._unconfirmed[id_] = request
         self._count_adapter(request.decision.adapter)
 
@@ -125,6 +137,7 @@ class ReplicaState:
         `is_answered`: the answer came to its end, so its keys are in the replica's cache.
         """
         id_ = request.decision.id
+        self.health.outlier_detector.release_probe()
         self._forget_overdue()
         if self._sent.pop(id_, None):
             self._discount_adapter(request.decision.adapter)
@@ -144,6 +157,7 @@ class ReplicaState:
         Raises:
             ValueError: the frame is malformed.
         """
+        self._heard_s = self._now()
         name, index = self.replica.id, self._prefix_index
         keys, tokens = unpack_keys(update.added), unpack_tokens(update.added_tokens)
         if len(keys) != len(tokens):
@@ -177,6 +191,29 @@ class ReplicaState:
         self._unconfirmed.update(self._sent)
         self._prefix_index.replace(self.replica.id, (), ())
         self._shadow_cache = self._empty_shadow_cache()
+
+    def record_silence(self, stalled_s: float | None = None) -> None:
+        """Record that the replica is given up, and which requests may be what halted it.
+
+        A replica that is silent (`stalled_s` is None) has halted before it took these in: they had
+        been sent by the time at which it should have been heard again. One that makes no progress
+        halted at the first step of these: they were accepted when its last step ended.
+        """
+        if stalled_s is None:
+            until_s = self._heard_s + SIGN_OF_LIFE_S
+            found = [id_ for id_, sent in self._unconfirmed.items() if sent.sent_s <= until_s]
+        else:
+            since_s = self._now() - stalled_s
+            found = [
+                id_
+                for id_, sent in self._sent.items()
+                if abs(sent.accepted_s - since_s) <= SIGN_OF_LIFE_S
+            ]
+        self._silenced_by = frozenset(found)
+
+    def has_silenced(self, id_: int) -> bool:
+        """Whether a request may be what halted the replica when it was given up last."""
+        return id_ in self._silenced_by
 
     def candidate(
         self,
@@ -277,6 +314,7 @@ class ReplicaState:
     def _confirm(self, id_: int) -> None:
         request = self._unconfirmed.pop(id_, None) or self._ended.pop(id_, (0.0, None))[1]
         if request is not None:
+            request.accepted_s = request.accepted_s or self._heard_s
             self._stop_expecting(request)
 
     def _stop_expecting(self, request: AssignedRequest) -> None:

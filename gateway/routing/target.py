@@ -6,6 +6,7 @@ import msgspec
 
 from gateway.kvcache.prefix import NO_PROMPT, Prompt
 from gateway.request.inference_request import InferenceRequest
+from gateway.request.tenant import Tenant
 from gateway.routing.fleet import ServedModel
 
 
@@ -22,6 +23,11 @@ class Target(msgspec.Struct, frozen=True):
     def adapter(self) -> str:
         """Adapter that answers; empty if the model itself does."""
         return "" if self.name == self.model.name else self.name
+
+    @property
+    def voter(self) -> Tenant:
+        """Client whose result this is: all requests to one adapter have one voice in its favour."""
+        return Tenant(b"adapter", self.adapter.encode()) if self.adapter else self.request.tenant
 
     @property
     def renamed(self) -> str:

@@ -13,7 +13,7 @@ import msgspec
 from gateway import header_names
 from gateway.admission.queued_request import AdmissionRequest, QueuedRequest
 from gateway.asgi import Headers
-from gateway.errors import GatewayError, ModelUnavailable, Reason, StreamLost, UpstreamFailed
+from gateway.errors import GatewayError, ModelUnavailable, StreamLost, UpstreamFailed
 from gateway.faults import Action
 from gateway.resume.completion_params import Unresumable
 from gateway.resume.resumption import ResumptionPlan, plan_resumption
@@ -26,7 +26,7 @@ from gateway.serving.retry_policy import NO_PROGRESS, Failure, RetryDecision
 from gateway.serving.router_context import RouterContext
 from gateway.serving.timing import CONNECT, ENGINE, QUEUE, ROUTE
 from gateway.telemetry import DISPATCH, Dispatch
-from gateway.upstream.engine_call import TOKENIZE, EngineCall
+from gateway.upstream.engine_call import TOKENIZE, EngineCall, read_all
 from gateway.upstream.response import EngineResponse
 
 MAX_STARTS = 8
@@ -174,38 +174,84 @@ class Attempts:
                 await asyncio.sleep(CHECK_S)
                 self._queued_s += timing.now() - began_s
 
+    async def _wait_for_return(self, replica: Replica, error: UpstreamFailed) -> None:
+        """Wait until a replica is back that fell silent when the request came to it.
+
+        The request may be the cause, so no other replica gets it.
+
+        Raises:
+            UpstreamFailed: it is `error`; the replica is not back in time, or is gone.
+        """
+        model, timing, replicas = self._target.model, self._timing, self._pool.scheduler.replicas
+        max_wait_s = self._pool.admission.max_wait_s(self._admission_request())
+        began_s = timing.now()
+        end_s = began_s + min(max_wait_s, model.options.queue.max_wait_s)
+        while not replicas.is_healthy(replica.id):
+            if replica.id not in model.replicas or timing.now() >= end_s:
+                error.is_final = True
+                raise error
+            await asyncio.sleep(CHECK_S)
+        self._queued_s += timing.now() - began_s
+        self._tried = model.replicas.keys() - {replica.id}
+
     async def _try_once(self, decision: Decision) -> bool:
         """Make an attempt; return False if another one must follow."""
         try:
             await self._attempt(decision)
         except UpstreamFailed as error:
-            await self._recover(decision.replica, error)
-            return False
+            return await self._recover(decision, error)
         return True
 
-    async def _recover(self, replica: Replica, error: UpstreamFailed) -> None:
-        """Prepare another attempt.
+    async def _recover(self, decision: Decision, error: UpstreamFailed) -> bool:
+        """Prepare another attempt; return True if the client has got the engine's own error.
 
         Raises:
             UpstreamFailed: it is `error`, which no other attempt follows.
             ModelUnavailable: no replica has come that has not been tried.
         """
+        replica = decision.replica
         self._tried.add(replica.id)
+        has_answered = self._writer.parts > self._progress.parts
         with self._timing.step(ENGINE):  # waiting for news of its death is waiting for the engine
-            has_died = await self._failures.blame(replica, error)
-        failure = Failure(error.reason, has_died)
+            failure = await self._failures.assess(decision, error, has_answered=has_answered)
         step = self._retry_decision(failure)
-        error.is_final = self._context.retry_policy.is_final(self._progress)
+        self._judge(error)
         if step is RetryDecision.GIVE_UP:
-            raise error
+            await self._give_up(decision, error)
+            return True
         if step is RetryDecision.RETRY and not failure.is_free:
             self._budget.spend()
         self._progress = self._progress.after_step(step)
         action = Action.RESUMED if step is RetryDecision.RESUME else Action.RETRIED
+        if step is RetryDecision.RETURN:
+            with self._timing.step(QUEUE):
+                await self._wait_for_return(replica, error)
         self._failures.expect_recovery(self._replica, error, action)
-        if failure.is_free:
+        if failure.is_free and step is not RetryDecision.RETURN:
             with self._timing.step(QUEUE):
                 await self._wait_for_successor()
+        return False
+
+    async def _give_up(self, decision: Decision, error: UpstreamFailed) -> None:
+        """Send the client the engine's own error, if it has answered with one.
+
+        Raises:
+            UpstreamFailed: it is `error`; there is no such answer, or another model may answer.
+        """
+        writer = self._writer
+        if self._has_alternative or writer.has_sent or not error.engine_status:
+            raise error
+        self._annotate(decision)
+        await writer.refuse(error)
+        self._failures.report_failure(decision.replica, error, has_begun=False)
+
+    def _judge(self, error: UpstreamFailed) -> None:
+        """Note on the error what it says of the request, for its client and other models."""
+        policy, progress = self._context.retry_policy, self._progress
+        error.is_final = policy.is_final(progress)
+        error.may_fall_back = not policy.is_harmful(progress)
+        if policy.blames(progress):
+            self._failures.blame_request()
 
     def _retry_decision(self, failure: Failure) -> RetryDecision:
         writer = self._writer
@@ -220,15 +266,6 @@ class Attempts:
         policy = self._context.retry_policy
         return policy.next(failure, self._progress, has_budget=self._budget.is_left)
 
-    @property
-    def _can_try_elsewhere(self) -> bool:
-        """Whether the client need not get an engine's answer that reports a fault of its own."""
-        if self._writer.has_sent or self._has_alternative:
-            return True
-        policy, failure = self._context.retry_policy, Failure(Reason.ANSWERED_5XX)
-        step = policy.next(failure, self._progress, has_budget=self._budget.is_left)
-        return step is RetryDecision.RETRY
-
     async def _attempt(self, decision: Decision) -> None:
         """Send the request, or the rest of it, to a replica, and forward its answer."""
         writer, replica = self._writer, decision.replica
@@ -241,19 +278,25 @@ class Attempts:
                 return
             response = await self._open(self._call(dispatch, rest), replica)
             try:
-                is_fault = response.status in ENGINE_FAULTS
-                if is_fault and self._can_try_elsewhere:
-                    raise _answered(response.status)
+                if response.status in ENGINE_FAULTS:
+                    raise UpstreamFailed.from_answer(response.status, await read_all(response))
                 self._annotate(decision)
                 self._failures.report_recovery()
+                if self._failures.is_unsettled and not writer.has_sent:
+                    # It has come further than the replica that failed, however long the stream is.
+                    writer.on_next_part = self._failures.settle
                 await writer.forward(response, rest, has_alternative=self._has_alternative)
             finally:
+                writer.on_next_part = None
                 response.close()
-        if is_fault:
-            await self._failures.blame(replica, _answered(response.status))
-            self._failures.report_failure(replica, _answered(response.status), has_begun=False)
-        else:
-            self._pool.scheduler.replicas.record_success(replica)
+        self._record_answer(replica, response.status)
+
+    def _record_answer(self, replica: Replica, status: int) -> None:
+        if status >= 400:  # a refusal says nothing of any replica, and nothing in its favour
+            self._failures.drop_unsettled()
+            return
+        self._failures.settle()
+        self._pool.scheduler.replicas.record_success(replica, self._target.voter)
 
     def _call(self, dispatch: Dispatch, rest: ResumptionPlan | None) -> EngineCall:
         request = self._request
@@ -297,10 +340,6 @@ class Attempts:
         if self._request.is_explained:
             headers.append((header_names.DECISION, decision.encode()))
         self._writer.client_response.annotate(headers)
-
-
-def _answered(status: int) -> UpstreamFailed:
-    return UpstreamFailed(f"The engine answered {status}.", Reason.ANSWERED_5XX)
 
 
 def _resuming(dispatch: Dispatch, answered_bytes: int) -> Dispatch:

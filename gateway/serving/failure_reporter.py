@@ -1,19 +1,26 @@
-"""Reporter of one request's failures: counts them against replicas, and as faults."""
+"""Reporter of one request's failures: counts them against replicas, and as faults.
+
+A failure that the request itself may have caused is not counted at once. It counts against its
+replica when another replica has answered the request. If the request fails in the same way there,
+is refused there, or is tried nowhere else, it counts against none: its client could cause it at
+will. Failures to connect and rejected keys are the replica's own, because the request has no part
+in them; a death or halt, seen by many requests, is no series of failures.
+"""
 
 import asyncio
 
 from gateway.errors import GatewayError, Overloaded, Reason, UpstreamFailed
 from gateway.faults import Action, Fault, Faults
+from gateway.routing.decision import Decision
 from gateway.routing.fleet import Replica
 from gateway.routing.scheduler import Scheduler
 from gateway.routing.target import Target
+from gateway.serving.retry_policy import REPORTED, Failure
 
 DEATH_NOTICE_S = 0.01
 """A replica that dies breaks all its connections off at once, that of its telemetry as well."""
-INNOCENT = frozenset({Reason.DRAINING, Reason.CLOSING})
+INNOCENT = frozenset({Reason.DRAINING, Reason.CLOSING, Reason.NO_SOCKET})
 """Reasons that say nothing against the replica."""
-REPORTED_BY_ENGINE = frozenset({Reason.ANSWERED_5XX, Reason.ENGINE_ERROR})
-"""Reasons where the replica could be reached."""
 
 
 class FailureReporter:
@@ -25,24 +32,68 @@ class FailureReporter:
         self._faults = faults
         self._pending: tuple[Replica | None, UpstreamFailed, Action] | None = None
         """Failure of the last attempt, until the next one has been made."""
+        self._unsettled: list[tuple[Replica, UpstreamFailed]] = []
+        """Failures that are the replica's fault if another one answers, and else the request's."""
+        self._failed_at: set[str] = set()
+        """Ids of the replicas where the request has failed."""
+        self._is_blamed = False
 
-    async def blame(self, replica: Replica, error: UpstreamFailed) -> bool:
-        """Count a failure against its replica; return whether the replica has died."""
-        if error.reason in INNOCENT:
-            return False
-        scheduler = self._scheduler
-        if error.reason in REPORTED_BY_ENGINE:
-            self._count_failure(replica, error)
-            return False
-        scheduler.replicas.back_off(replica)
-        if error.reason == Reason.BROKE_OFF:
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether an answer would show that a replica is at fault."""
+        return bool(self._unsettled)
+
+    async def assess(
+        self, decision: Decision, error: UpstreamFailed, *, has_answered: bool
+    ) -> Failure:
+        """What a failure says of its replica and of the request.
+
+        `has_answered`: the replica had sent some of the answer before.
+        """
+        replica, reason, replicas = decision.replica, error.reason, self._scheduler.replicas
+        if reason in INNOCENT:
+            return Failure(reason)
+        self._failed_at.add(replica.id)
+        if reason is Reason.STUCK:
+            replicas.back_off(replica)
+            has_silenced = not has_answered and replicas.has_silenced(decision)
+            return Failure(reason, has_silenced=has_silenced)
+        has_died = reason not in REPORTED and await self._has_died(replica, reason)
+        if reason in {Reason.UNREACHABLE, Reason.KEY}:
+            replicas.back_off(replica)
+            if not has_died:
+                self._count_failure(replica, error)
+            return Failure(reason)
+        if has_died:
+            return Failure(reason, has_died=reason is Reason.BROKE_OFF)
+        is_expected = replicas.is_suspect(replica)
+        self._unsettled.append((replica, error))
+        return Failure(reason, is_expected=is_expected)
+
+    async def _has_died(self, replica: Replica, reason: Reason) -> bool:
+        """Whether the replica is not there any more; others are preferred to it then."""
+        replicas = self._scheduler.replicas
+        if reason is Reason.BROKE_OFF and replicas.has_telemetry(replica.id):
             await asyncio.sleep(DEATH_NOTICE_S)
-        is_cut_off = error.reason in {Reason.BROKE_OFF, Reason.UNREACHABLE}
-        has_died = is_cut_off and not scheduler.replicas.has_telemetry(replica.id)
-        # One death or halt, seen by many requests, is no series of failures.
-        if not has_died and error.reason != Reason.STUCK:
+        if replicas.has_telemetry(replica.id):
+            return False
+        replicas.back_off(replica)
+        return reason in {Reason.BROKE_OFF, Reason.UNREACHABLE}
+
+    def settle(self) -> None:
+        """Count the failures against their replicas: another one has answered the request."""
+        unsettled, self._unsettled = self._unsettled, []
+        for replica, error in unsettled:
             self._count_failure(replica, error)
-        return has_died and error.reason == Reason.BROKE_OFF
+
+    def drop_unsettled(self) -> None:
+        """Forget the failures: the request has turned out to be wrong, or to fail everywhere."""
+        self._unsettled = []
+
+    def blame_request(self) -> None:
+        """Record that the request fails wherever it is sent, if there was more than one place."""
+        self.drop_unsettled()
+        self._is_blamed = len(self._failed_at) > 1
 
     def expect_recovery(
         self, replica: Replica | None, error: UpstreamFailed, action: Action
@@ -69,6 +120,9 @@ class FailureReporter:
     ) -> None:
         """Report an error that the client gets, within its stream if that has begun."""
         action = Action.TRUNCATED if has_begun else Action.FAILED
+        if self._is_blamed and isinstance(error, UpstreamFailed):
+            self._report_blamed(replica, error)
+            return
         if self._pending is not None and not isinstance(error, UpstreamFailed):
             replica, cause, _ = self._pending
             self._pending = None
@@ -81,8 +135,17 @@ class FailureReporter:
             reason = error.reason if isinstance(error, UpstreamFailed) else error.code
             self._record(reason, action, replica, str(error))
 
+    def _report_blamed(self, replica: Replica | None, error: UpstreamFailed) -> None:
+        """Report a request that fails everywhere, in one line for all of its attempts."""
+        if self._pending is not None:
+            _, cause, retried = self._pending
+            self._pending = None
+            self._faults.count(Fault(self._target.model.name, cause.reason, retried))
+        why = f"{error} It failed on {len(self._failed_at)} replicas, so the request is at fault."
+        self._record(error.reason, Action.BLAMED, replica, why)
+
     def _count_failure(self, replica: Replica, error: UpstreamFailed) -> None:
-        if self._scheduler.replicas.record_failure(replica):
+        if self._scheduler.replicas.record_failure(replica, self._target.voter):
             self._record(error.reason, Action.EJECTED, replica, "it failed again and again")
 
     def _record(self, reason: str, action: Action, replica: Replica | None, why: str) -> None:

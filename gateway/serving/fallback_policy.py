@@ -41,13 +41,19 @@ def fallback_decision(
     `is_last`: no other model may answer. `has_begun`: the client has some of an answer already.
     `has_earlier`: an earlier model of the chain failed with an error that is not permanent.
     """
-    if has_begun or not isinstance(error, FALLS_BACK):
+    if has_begun or not _may_fall_back(error):
         return FallbackDecision.RAISE
     if not is_last:
         return FallbackDecision.NEXT_MODEL
     if is_permanent(error) and has_earlier:
         return FallbackDecision.RAISE_EARLIER
     return FallbackDecision.RAISE
+
+
+def _may_fall_back(error: GatewayError) -> bool:
+    if isinstance(error, UpstreamFailed):
+        return error.may_fall_back
+    return isinstance(error, FALLS_BACK)
 
 
 def is_permanent(error: GatewayError) -> bool:

@@ -14,7 +14,7 @@ from gateway.request.inference_request import InferenceRequest
 from gateway.routing.decision import DecisionLog
 from gateway.routing.fleet import Fleet, Replica, ServedModel
 from gateway.routing.scheduler import Scheduler
-from gateway.serving.retry_budget import RetryBudget
+from gateway.serving.retry_budget import ClientRetryBudgets, RetryBudget
 from gateway.serving.stall_limit import StallLimit
 from gateway.telemetry import Demand
 
@@ -47,12 +47,17 @@ class ModelPool:
         self.admission = Admission(model, self.scheduler, shared.all_queued, shared.monotonic)
         self.cold_start = ColdStart(model, shared.wake, shared.all_starting)
         self.stall_limit = StallLimit()
-        self._retry_budget = RetryBudget()
+        self._retry_budgets = ClientRetryBudgets()
         self._shadow_retry_budget = RetryBudget()
 
     def retry_budget(self, request: InferenceRequest) -> RetryBudget:
-        """Budget that pays for a request's retries; copies of shadowed requests have their own."""
-        return self._shadow_retry_budget if request.is_copy else self._retry_budget
+        """Budget that pays for a request's retries: its client's, within that of the model.
+
+        Copies of shadowed requests have their own.
+        """
+        if request.is_copy:
+            return self._shadow_retry_budget
+        return self._retry_budgets.of(request.tenant)
 
     def update(self) -> None:
         """Follow a change of the fleet."""

@@ -1,9 +1,9 @@
 """Writer of one response, which may come from several engines."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from gateway.asgi import Headers, header
-from gateway.errors import ContextExceeded, GatewayError, StreamLost
+from gateway.errors import ContextExceeded, GatewayError, StreamLost, UpstreamFailed
 from gateway.request.routes import RESUMABLE_ROUTES
 from gateway.resume.resumption import ResumptionPlan
 from gateway.resume.splice import StreamDiverged
@@ -45,6 +45,8 @@ class ResponseWriter:
         """Events that the client has been sent, if the stream may be resumed."""
         self.parts = 0
         """Parts of a stream that the client has been sent."""
+        self.on_next_part: Callable[[], None] | None = None
+        """Called once, when the next part of a stream is sent."""
         self.is_committed = False
         """An answer that is no stream has begun, so it can be neither withdrawn nor resumed."""
         self._resumption: ResumptionPlan | None = None
@@ -105,6 +107,17 @@ class ResponseWriter:
         if not self.client_response.has_begun:
             await self.client_response.begin(200, self._head)
 
+    async def refuse(self, error: UpstreamFailed) -> None:
+        """Answer with an engine's own error, under its own status; nothing has been sent yet."""
+        status, is_anthropic = error.engine_status, self._path.startswith("/v1/messages")
+        body = error.engine_body or error.body(is_anthropic=is_anthropic)
+        if self.client_response.has_begun:
+            await self.client_response.finish(response_events(body, self._path), status=status)
+            return
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await self.client_response.begin(status, headers + error.headers)
+        await self.client_response.finish(body)
+
     async def finish(self, ending: bytes) -> None:
         """End a stream whose rest needs no engine."""
         await self.client_response.finish(ending)
@@ -158,6 +171,9 @@ class ResponseWriter:
     def _send_part(self, events: bytes) -> Awaitable[None]:
         if not self.parts:
             self._mark_first_event()
+        if self.on_next_part is not None:
+            self.on_next_part()
+            self.on_next_part = None
         self.parts += 1
         self._last = events
         if self.stream_log is not None:

@@ -131,17 +131,21 @@ class TelemetryClient:
         scheduler.record_update(replica.id, update)
         step_s = replica.metadata.facts.step_tokens * scheduler.cost_model.estimates.prefill_s
         if limit.is_exceeded(update.stalled_s, step_s):
-            self._give_up(pool, replica, f"has made no progress for {update.stalled_s:.0f} s")
+            why = f"has made no progress for {update.stalled_s:.0f} s"
+            self._give_up(pool, replica, why, update.stalled_s)
             limit.extend()
         elif limit.is_extended and any(finished.prefill_s for finished in update.finished):
             limit.reset()
 
-    def _give_up(self, pool: ModelPool, replica: Replica, why: str) -> None:
+    def _give_up(
+        self, pool: ModelPool, replica: Replica, why: str, stalled_s: float | None = None
+    ) -> None:
         if pool.scheduler.replicas.has_reachable_other(replica):
             logger.warning(
                 "replica %s of %s %s; its requests go elsewhere", replica.id, pool.model.name, why
             )
             pool.scheduler.replicas.back_off(replica, STUCK_BACKOFF_S)
+            pool.scheduler.replicas.record_silence(replica, stalled_s)
             self._relayed.abort_connections(replica.address)
 
     async def _open(self, replica: Replica) -> EngineResponse:

@@ -1,6 +1,7 @@
 """HTTP/1.1 client for engines with a connection pool, built for many small chunks."""
 
 import asyncio
+import errno
 import socket
 import time
 from collections.abc import Iterable
@@ -9,6 +10,11 @@ from gateway.errors import Reason, UpstreamFailed
 from gateway.upstream.connection import Address, StaleConnection, UpstreamConnection
 from gateway.upstream.response import EngineResponse
 
+OWN_SHORTAGE = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
+)
+"""Errors of a connection that say nothing of the engine: files, ports or memory are used up here,
+which clients with many requests can bring about."""
 TCP_KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 """Probes that detect a dead node during a response that is silent for minutes."""
 
@@ -45,17 +51,24 @@ class UpstreamClient:
         turns out to be closed, the request is sent once more, over a new one.
 
         Raises:
-            UpstreamFailed: the engine cannot be reached or sent no valid response.
+            UpstreamFailed: the engine cannot be reached, has died or sent no valid response.
         """
         head = _request_head(address, method, target, headers, len(body))
         connection = self._pop_idle(address)
+        is_stale = False
         if connection is not None:
             try:
                 return await _send(connection, head, body)
             except StaleConnection:
-                pass
+                is_stale = True
         started_s = time.perf_counter()
-        connection = await self._connect(address)
+        try:
+            connection = await self._connect(address)
+        except UpstreamFailed as error:
+            if is_stale and error.reason is Reason.UNREACHABLE:
+                # It was there until it got the request: it has died, perhaps because of that.
+                raise UpstreamFailed("The engine died.", Reason.BROKE_OFF) from None
+            raise
         connect_s = time.perf_counter() - started_s
         response = await _send(connection, head, body)
         response.connect_s = connect_s
@@ -88,8 +101,9 @@ class UpstreamClient:
                     lambda: UpstreamConnection(address, self._release, self._remove), *address
                 )
             _enable_tcp_keepalive(transport.get_extra_info("socket"))
-        except (OSError, UnicodeError):  # `TimeoutError` is an OSError
-            raise UpstreamFailed("The engine could not be reached.", Reason.UNREACHABLE) from None
+        except (OSError, UnicodeError) as error:  # `TimeoutError` is an OSError
+            message = "The engine could not be reached."
+            raise UpstreamFailed(message, connect_reason(error)) from None
         self._connections.add(connection)
         return connection
 
@@ -131,6 +145,12 @@ class UpstreamClient:
         self._idle_timer = (
             loop.call_later(self._idle_s / 3, self._close_idle) if self._idle else None
         )
+
+
+def connect_reason(error: Exception) -> Reason:
+    """Why no connection could be made: the engine is not there, or the router lacks a socket."""
+    is_own = isinstance(error, OSError) and error.errno in OWN_SHORTAGE
+    return Reason.NO_SOCKET if is_own else Reason.UNREACHABLE
 
 
 async def _send(connection: UpstreamConnection, head: bytes, body: bytes) -> EngineResponse:

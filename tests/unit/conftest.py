@@ -127,6 +127,10 @@ class FakeEngine:
         """Listen on a free port."""
         self._server = await asyncio.start_server(self._accept, self.host, 0)
 
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.close()
+
     async def stop(self) -> None:
         """Stop listening, and close all connections."""
         self._server.close()

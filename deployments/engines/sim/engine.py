@@ -25,6 +25,7 @@ from deployments.engines.sim.faults import (
     InjectedFault,
     SimulatedFailure,
     TruncatedSend,
+    apply_faulty_text,
     fault_for,
     wait_forever,
 )
@@ -209,6 +210,7 @@ class SimulatedEngine:
         body = await read_body(receive)
         if body is None:
             return
+        apply_faulty_text(self._simulation, body)
         dispatch = dispatch_of(scope)
         parsed = parse_request(body, route.request, dispatch.answered_bytes if dispatch else 0)
         adapter = self._resolved_adapter(parsed.model, dispatch)

@@ -1,6 +1,7 @@
 """Faults of a simulated engine: requests that fail, break off or hang."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -57,6 +58,18 @@ def fault_for(simulation: Simulation, replica: str, request_id: str) -> Injected
             return InjectedFault(kind, chance / rate)
         chance -= rate
     return None
+
+
+def apply_faulty_text(simulation: Simulation, body: bytes) -> None:
+    """Fail or halt, where the request has a text that the entry names.
+
+    Raises:
+        SimulatedFailure: the body has the entry's `error_text`.
+    """
+    if simulation.halt_text and simulation.halt_text.encode() in body:
+        time.sleep(simulation.halt_s)  # noqa: TID251 - nothing else is to run meanwhile
+    if simulation.error_text and simulation.error_text.encode() in body:
+        raise SimulatedFailure("This request failed because of its `error_text` (simulated).")
 
 
 class TruncatedSend:

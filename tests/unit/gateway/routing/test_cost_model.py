@@ -127,3 +127,13 @@ def test_reports_without_a_quantity_do_not_change_its_estimate(report: Finished)
     before = cost_model.estimates
     cost_model.learn(report)
     assert cost_model.estimates == before
+
+
+@pytest.mark.parametrize("prompt_bytes", [20, 1_000_000])
+def test_no_single_prompt_decides_how_long_those_of_others_are(prompt_bytes: int) -> None:
+    """A huge prompt of rare characters counts like others; a tiny one has a token for each byte."""
+    cost_model = CostModel()
+    for _ in range(50):
+        cost_model.learn(finished(prompt_tokens=1000, prompt_bytes=4000))
+    cost_model.learn(finished(prompt_tokens=max(60, prompt_bytes), prompt_bytes=prompt_bytes))
+    assert cost_model.estimates.tokens_per_byte == pytest.approx(0.25, rel=0.2)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from gateway.request.tenant import Tenant
 from gateway.routing.outlier_detector import (
     CONSECUTIVE_FAILURES,
     FIRST_EJECTION_S,
@@ -117,6 +118,41 @@ def test_a_lost_probe_does_not_eject_a_replica_for_ever(scene: Scene) -> None:
     scene.probe()
     scene.now_s += PROBE_S
     assert not scene.is_ejected()
+
+
+def test_a_probe_that_ends_without_a_result_makes_way_for_the_next(scene: Scene) -> None:
+    """A client that leaves, or is refused, does not keep the replica out of use."""
+    scene.eject()
+    scene.now_s += FIRST_EJECTION_S
+    scene.probe()
+    assert scene.is_ejected()
+    scene.detector.release_probe()
+    assert not scene.is_ejected()
+
+
+def test_one_client_s_failures_do_not_eject_a_replica_that_answers_another(scene: Scene) -> None:
+    """Whatever the one sends, and how often; with a second one that fails, they do."""
+    hostile, fine, other = Tenant(b"hostile"), Tenant(b"fine"), Tenant(b"other")
+    for _ in range(2 * WINDOW):
+        scene.detector.record_success(scene.now_s, fine)
+        for _ in range(2 * CONSECUTIVE_FAILURES):
+            assert not scene.detector.record_failure(scene.now_s, hostile, may_eject=True)
+    scene.detector.record_failure(scene.now_s, other, may_eject=True)
+    assert scene.is_ejected()
+
+
+def test_a_replica_is_suspect_until_it_succeeds(scene: Scene) -> None:
+    """Its last result counts."""
+    suspects = [scene.detector.is_suspect]
+    scene.fail()
+    suspects.append(scene.detector.is_suspect)
+    scene.succeed()
+    suspects.append(scene.detector.is_suspect)
+    scene.eject()
+    scene.now_s += FIRST_EJECTION_S
+    suspects.append(scene.detector.is_suspect)
+    scene.succeed()
+    assert [*suspects, scene.detector.is_suspect] == [False, True, False, True, False]
 
 
 def test_failed_probes_double_the_ejection_time(scene: Scene) -> None:

@@ -239,14 +239,18 @@ async def test_an_unreachable_engine_is_skipped_at_no_cost(bench: Bench) -> None
     assert bench.pool.retry_budget(request()).spend()
 
 
-async def test_a_request_gets_a_limited_number_of_attempts(bench: Bench) -> None:
-    """If all engines fail, the client gets the answer of the last one."""
+async def test_the_second_engine_that_reports_an_error_blames_the_request(bench: Bench) -> None:
+    """The client gets the answer of the second one, and is asked not to send it again."""
     await bench.has(*[script(SORRY)] * 5)
     await bench.answer()
-    assert sum(bench.tracked_requests) == 1 + LIMITS.max_retries
+    assert sum(bench.tracked_requests) == 2
     assert max(bench.tracked_requests) == 1
     assert (bench.client.status, bench.client.body) == (500, b'{"error":"mine"}')
-    assert bench.faults[("answered_5xx", Action.FAILED)] == 1
+    assert bench.client.headers[b"x-should-retry"] == b"false"
+    assert bench.faults == {
+        ("answered_5xx", Action.RETRIED): 1,
+        ("answered_5xx", Action.BLAMED): 1,
+    }
 
 
 @pytest.mark.parametrize("status", [b"400 Bad Request", b"404 Not Found", b"422 Unprocessable"])
@@ -372,11 +376,12 @@ async def test_a_request_that_kills_engines_is_not_tried_on_all(bench: Bench) ->
 
 
 async def test_a_stream_that_makes_no_progress_is_given_up(bench: Bench) -> None:
-    """Attempts that bring the client nothing new are few, however many engines there are."""
+    """The second engine that ends it with an error blames the request, not the engines."""
     failed = b'data: {"error": {"message": "EngineCore died", "code": 500}}\n\n'
     await bench.has(*[script(EVENTS + chunked(ROLE + failed + DONE) + END)] * 6)
     await bench.answer(request(stream=True))
-    assert sum(bench.tracked_requests) == 1 + LIMITS.max_retries
+    assert sum(bench.tracked_requests) == 2
+    assert bench.faults[("engine_error", Action.BLAMED)] == 1
     assert bench.pool.scheduler.replicas.health_counts()["backoff"] == 0
     assert bench.client.body.endswith(DONE)
 

@@ -12,10 +12,14 @@ from gateway.serving.retry_policy import (
     RetryPolicy,
 )
 
-POLICY = RetryPolicy(max_retries=2, max_resumes=3, max_deaths=2)
+POLICY = RetryPolicy(max_retries=2, max_resumes=3)
 COSTLY = Failure(Reason.ANSWERED_5XX)
 DIED = Failure(Reason.BROKE_OFF, has_died=True)
+CUT = Failure(Reason.BROKE_OFF)
+SILENT = Failure(Reason.STUCK)
+SUSPECT = Failure(Reason.STUCK, has_silenced=True)
 RETRY, RESUME, GIVE_UP = RetryDecision.RETRY, RetryDecision.RESUME, RetryDecision.GIVE_UP
+RETURN = RetryDecision.RETURN
 
 
 @pytest.mark.parametrize(
@@ -35,6 +39,16 @@ RETRY, RESUME, GIVE_UP = RetryDecision.RETRY, RetryDecision.RESUME, RetryDecisio
         # a request under which replicas die gets no third
         (DIED, AttemptProgress(deaths=2), True, GIVE_UP),
         (DIED, AttemptProgress(parts=5, is_resumable=True, deaths=2), True, GIVE_UP),
+        # the second failure of a kind blames the request, whatever is left of retries and budget
+        (COSTLY, AttemptProgress(retries=1, errors=2), True, GIVE_UP),
+        (COSTLY, AttemptProgress(parts=5, is_resumable=True, errors=2), True, GIVE_UP),
+        (CUT, AttemptProgress(retries=1, breaks=2), True, GIVE_UP),
+        (CUT, AttemptProgress(retries=1, breaks=1, errors=1), True, RETRY),
+        (SILENT, AttemptProgress(retries=1, silences=2), True, GIVE_UP),
+        (SILENT, AttemptProgress(parts=5, is_resumable=True, silences=2), True, GIVE_UP),
+        # what may have halted its replica goes to no other one
+        (SUSPECT, AttemptProgress(silences=1, is_suspect=True), False, RETURN),
+        (SUSPECT, AttemptProgress(silences=2, is_suspect=True), True, GIVE_UP),
         # an answer that is no stream can be neither taken back nor carried on
         (COSTLY, AttemptProgress(is_committed=True), True, GIVE_UP),
         (DIED, AttemptProgress(is_committed=True), True, GIVE_UP),
@@ -61,7 +75,7 @@ def test_only_failures_after_which_an_engine_works_on_cost_a_retry() -> None:
 
 
 def test_progress_starts_retries_and_deaths_anew() -> None:
-    """But not the number of resumes, which bounds the whole stream."""
+    """But not the number of resumes and of errors, which bound the whole stream."""
 
     def failed(progress: AttemptProgress, failure: Failure, parts: int) -> AttemptProgress:
         return progress.after_failure(failure, parts, is_committed=False, is_resumable=True)
@@ -74,10 +88,39 @@ def test_progress_starts_retries_and_deaths_anew() -> None:
     assert without_news == AttemptProgress(
         parts=3, is_resumable=True, retries=1, deaths=2, resumes=1
     )
-    assert with_news == AttemptProgress(parts=4, is_resumable=True, retries=0, deaths=0, resumes=1)
+    assert with_news == AttemptProgress(
+        parts=4, is_resumable=True, retries=0, deaths=0, errors=1, resumes=1
+    )
 
 
-@pytest.mark.parametrize(("deaths", "is_final"), [(0, False), (1, False), (2, True)])
-def test_a_request_that_kills_replicas_is_final(deaths: int, is_final: bool) -> None:
-    """Clients must not retry it."""
-    assert POLICY.is_final(AttemptProgress(deaths=deaths)) is is_final
+@pytest.mark.parametrize(
+    ("progress", "is_blamed", "is_final", "is_harmful"),
+    [
+        (AttemptProgress(deaths=1), False, False, False),
+        (AttemptProgress(deaths=1, retries=1), False, True, False),
+        (AttemptProgress(deaths=2), True, True, True),
+        (AttemptProgress(errors=1), False, False, False),
+        (AttemptProgress(errors=2, retries=1), True, True, False),
+        (AttemptProgress(breaks=2, retries=1), True, True, False),
+        (AttemptProgress(silences=1, retries=1), False, True, False),
+        (AttemptProgress(silences=1, is_suspect=True), False, False, True),
+        (AttemptProgress(silences=2), True, True, True),
+        (AttemptProgress(retries=2), False, False, False),
+    ],
+)
+def test_a_request_is_judged_by_its_failures(
+    progress: AttemptProgress, is_blamed: bool, is_final: bool, is_harmful: bool
+) -> None:
+    """Whether it is blamed, should not be sent again, and must not go to another model."""
+    assert POLICY.blames(progress) is is_blamed
+    assert POLICY.is_final(progress) is is_final
+    assert POLICY.is_harmful(progress) is is_harmful
+
+
+def test_a_replica_that_fails_others_is_no_evidence_against_a_request() -> None:
+    """Two such replicas, or one and another, do not blame it."""
+    progress = NO_PROGRESS
+    for reason in (Reason.ANSWERED_5XX, Reason.ENGINE_ERROR, Reason.BROKE_OFF, Reason.INVALID):
+        failure = Failure(reason, is_expected=True)
+        progress = progress.after_failure(failure, 0, is_committed=False, is_resumable=False)
+    assert not POLICY.blames(progress)

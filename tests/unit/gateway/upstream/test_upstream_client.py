@@ -1,6 +1,7 @@
 """The HTTP client for engines: valid, unusual and broken responses."""
 
 import asyncio
+import errno
 import socket
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
@@ -9,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.errors import UpstreamFailed
-from gateway.upstream.client import UpstreamClient
+from gateway.errors import Reason, UpstreamFailed
+from gateway.upstream.client import UpstreamClient, connect_reason
 from gateway.upstream.connection import UpstreamConnection
 from gateway.upstream.response import HIGH_WATER, EngineResponse
 from tests.unit.conftest import PATIENCE_S, StartEngine, Visit, answer, chunked
@@ -162,6 +163,39 @@ async def test_closing_a_finished_response_keeps_its_connection(
         await read_all(response)
         response.close()
     assert engine.connections == 1
+
+
+async def test_an_engine_that_dies_at_a_request_has_not_been_out_of_reach(
+    start_engine: StartEngine, upstream: UpstreamClient
+) -> None:
+    """It closes a kept connection at the request, and takes no other: that counts as its death."""
+
+    async def die_at_the_second(visit: Visit) -> None:
+        if visit.number:
+            engine.close()
+            visit.writer.close()
+            return
+        await visit.send(answer(b"{}"))
+
+    engine = await start_engine(die_at_the_second)
+    await read_all(await post(upstream, engine.address))
+    with pytest.raises(UpstreamFailed) as caught:
+        await post(upstream, engine.address)
+    assert caught.value.reason is Reason.BROKE_OFF
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.EMFILE, Reason.NO_SOCKET),
+        (errno.EADDRNOTAVAIL, Reason.NO_SOCKET),
+        (errno.ECONNREFUSED, Reason.UNREACHABLE),
+        (errno.EHOSTUNREACH, Reason.UNREACHABLE),
+    ],
+)
+def test_a_shortage_of_the_router_is_not_the_engine_s_fault(number: int, reason: Reason) -> None:
+    """Files and ports that clients have used up say nothing of the engine."""
+    assert connect_reason(OSError(number, "no")) is reason
 
 
 async def test_a_stale_connection_is_replaced(

@@ -1,6 +1,7 @@
 """Faults of the simulated engine: which requests get them, and what clients see."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -140,6 +141,20 @@ def test_rates_are_shares_of_a_whole() -> None:
         ValidationError, match="`error_rate`, `reset_rate` and `hang_rate` together exceed 1"
     ):
         Simulation(error_rate=0.7, reset_rate=0.2, hang_rate=0.2)
+
+
+async def test_a_text_fails_on_every_replica() -> None:
+    """Requests that have the entry's text get a 500 or halt everything; others are answered."""
+    for replica in ("one", "two"):
+        engine = replica_with(replica, error_text="poison", halt_text="stop", halt_s=0.3)
+        poisoned, plain = [
+            await Exchange(engine, CHAT, chat(text, max_tokens=1)).finish()
+            for text in ("the poison", "Hello")
+        ]
+        before_s = time.monotonic()
+        halting = await Exchange(engine, CHAT, chat("stop", max_tokens=1)).finish()
+        assert (poisoned.status, plain.status, halting.status) == (500, 200, 200)
+        assert time.monotonic() - before_s >= 0.3
 
 
 @pytest.fixture

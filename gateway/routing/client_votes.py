@@ -1,0 +1,52 @@
+"""Votes of clients on one replica: whether it fails for most of them, or for one of them only.
+
+Method: the last result of each client counts as its vote, however many requests it sends. Votes
+are grouped by address, because keys can be invented; where all come from one address, as behind a
+load balancer, each key has one. An address votes against the replica if all of its keys do. The
+replica is condemned if more vote against it than for it, or if nobody votes for it. So neither one
+client, whose requests fail by their own fault, nor one broken adapter takes a replica from others.
+
+Source: Envoy's outlier detection counts requests; here clients are counted, as quorum protocols do,
+because one client can send any number of requests. Cost: O(1) a result, O(clients) a question.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from gateway.request.tenant import Tenant
+
+MAX_CLIENTS = 64
+"""Clients whose votes are kept: those that were answered last."""
+VOTE_S = 30.0
+"""How long a vote counts."""
+
+
+@dataclass(slots=True, eq=False)
+class ClientVotes:
+    """Last result of each client at one replica; times are seconds."""
+
+    _votes: OrderedDict[Tenant, tuple[float, bool]] = field(default_factory=OrderedDict)
+    """When, and whether the request succeeded; the latest last."""
+
+    def record(self, client: Tenant, now_s: float, *, is_success: bool) -> None:
+        """Record the result of a client's request, which takes the place of its last one."""
+        votes = self._votes
+        votes[client] = now_s, is_success
+        votes.move_to_end(client)
+        if len(votes) > MAX_CLIENTS:
+            votes.popitem(last=False)
+
+    def condemn(self, now_s: float) -> bool:
+        """Whether the replica fails for more clients than it answers, or answers none."""
+        recent = {
+            client: is_success
+            for client, (voted_s, is_success) in self._votes.items()
+            if voted_s > now_s - VOTE_S
+        }
+        is_one_address = len({client.address for client in recent}) == 1
+        ballots: dict[bytes, bool] = {}
+        for client, is_success in recent.items():
+            name = client.key if is_one_address else client.address
+            ballots[name] = ballots.get(name, False) or is_success
+        in_favour = sum(ballots.values())
+        return not in_favour or 2 * in_favour < len(ballots)
