@@ -18,6 +18,7 @@ from gateway.asgi import App
 from gateway.assembly import RouterOptions, build_router
 from gateway.environment import Settings
 from gateway.errors import ConfigError
+from gateway.proxy_key import proxy_key
 from gateway.routing.fleet import Fleet
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.tracing import Tracer, tracer_of
@@ -47,6 +48,7 @@ class Router:
             options=RouterOptions(
                 is_local=is_local,
                 is_forwarded=self._settings.names_clients,
+                proxy_key=self._proxy_key(),
                 recorder=RayRecorder(),
                 tracer=_tracer(),
                 # The time of day, without any adjustment of the clock since the start.
@@ -63,6 +65,18 @@ class Router:
                 "this router is slower than necessary: set %s=1 where Ray starts",
                 "=1 and ".join(missing),
             )
+
+    def _proxy_key(self) -> str:
+        """Key of HAProxy, where it is in front; it and this process have the cluster's token."""
+        if not self._settings.names_clients:
+            return ""
+        key = proxy_key(os.environ)
+        if not key:
+            logger.warning(
+                "whoever reaches this router's port can send it requests, with any address as"
+                " client: set RAY_AUTH_MODE=token where Ray starts"
+            )
+        return key
 
     async def reconfigure(
         self,

@@ -31,6 +31,9 @@ SIMULATED = b"x-simulated"
 DISPATCH = b"x-gateway-dispatch"
 DRAINING = b"x-engine-draining"
 
+PROXY_PROOF = b"x-gateway-proxy-key"
+IS_TRUSTED_PROXY = b"x-gateway-trusted-proxy"
+
 
 class Header(msgspec.Struct, frozen=True):
     """A header, its possible values and its meaning."""
@@ -85,7 +88,8 @@ REQUEST_HEADERS = (
     Header(
         FORWARDED_FOR,
         "an address",
-        "Set by `gateway-haproxy` to the client's address, whatever the client sends.",
+        "`gateway-haproxy` adds a line with the address it was connected from. Lines that came with"
+        " the request count only if that address is one of the `trusted_proxies`.",
     ),
 )
 """Headers that clients may send."""
@@ -142,5 +146,15 @@ ENGINE_HEADERS = (
         "What the router tells the engine about a request: prefix keys, priority, target.",
     ),
     Header(DRAINING, "`1`", "On an engine's 503: it is shutting down; ask another one."),
+    Header(
+        PROXY_PROOF,
+        "a key, in hexadecimal",
+        "Proves to a router that a request came through `gateway-haproxy` of the same cluster.",
+    ),
+    Header(
+        IS_TRUSTED_PROXY,
+        "`1`",
+        "Tells HAProxy that a connection comes from a trusted proxy, which may have any number.",
+    ),
 )
-"""Headers between routers and engines; clients never see them."""
+"""Headers between HAProxy, routers and engines; clients never see them."""

@@ -4,6 +4,7 @@ import asyncio
 
 from gateway.asgi import Receive, Scope
 from gateway.errors import MethodNotAllowed
+from gateway.header_names import FORWARDED_FOR, IS_TRUSTED_PROXY
 from gateway.request.inference_request import (
     InferenceRequest,
     asks_for_batch,
@@ -56,7 +57,10 @@ class InferenceHandler:
             await _answer_other_method(scope, response)
             return
         fields = dict(scope["headers"])
-        tenant = tenant_of(fields, scope, is_forwarded=self._context.is_forwarded)
+        is_forwarded, proxies = self._context.is_forwarded, self._live_config.trusted_proxies
+        tenant = tenant_of(fields, scope, is_forwarded=is_forwarded, proxies=proxies)
+        if is_forwarded and fields.get(FORWARDED_FOR, b"") in proxies:
+            response.annotate([(IS_TRUSTED_PROXY, b"1")])
         client = client_labels(tenant, is_batch=asks_for_batch(fields))
         record = self._request_metrics.open(
             scope["path"], scope["headers"], response, request_id, client

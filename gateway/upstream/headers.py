@@ -4,7 +4,13 @@ import uuid
 from collections.abc import Iterable
 
 from gateway.asgi import Headers
-from gateway.header_names import AUTHORIZATION, REQUEST_ID, TRACEPARENT, TRACESTATE
+from gateway.header_names import (
+    AUTHORIZATION,
+    IS_TRUSTED_PROXY,
+    REQUEST_ID,
+    TRACEPARENT,
+    TRACESTATE,
+)
 
 FORWARDED_TO_ENGINE = frozenset(
     {
@@ -37,6 +43,7 @@ NOT_FORWARDED_TO_CLIENT = frozenset(
         b"trailers",
         b"transfer-encoding",
         b"upgrade",
+        IS_TRUSTED_PROXY,
         REQUEST_ID,
     }
 )

@@ -46,6 +46,8 @@ async def test_a_good_config_is_adopted() -> None:
         "splits": {},
         "fallbacks": {},
         "max_body_mb": 2,
+        "open_on_loopback": False,
+        "trusted_proxies": [],
     }
 
 
