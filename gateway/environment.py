@@ -94,6 +94,13 @@ RECOMMENDED = (
         "conn-failure empty-response",
     ),
     Variable(
+        "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT",
+        "A router that refuses a connection has died: requests go elsewhere at once, without one to"
+        " Serve's own proxy, where they wait for the next router. After more failures HAProxy has"
+        " no retries left, and closes a client's connection without an answer.",
+        "1",
+    ),
+    Variable(
         "RAY_SERVE_HAPROXY_METRICS_ENABLED",
         "Routers count requests for Serve's metrics themselves. Otherwise HAProxy logs a line per"
         " request for a Python process to read, which costs an eighth of a router's CPU.",

@@ -34,6 +34,26 @@ DRAINING = b"x-engine-draining"
 PROXY_PROOF = b"x-gateway-proxy-key"
 IS_TRUSTED_PROXY = b"x-gateway-trusted-proxy"
 
+FORWARDED_PREFIX = b"x-forwarded-"
+FORWARDING = frozenset(
+    {
+        b"cf-connecting-ip",
+        b"client-ip",
+        b"fastly-client-ip",
+        b"forwarded",
+        b"true-client-ip",
+        b"via",
+        b"x-client-ip",
+        b"x-cluster-client-ip",
+        b"x-envoy-external-address",
+        b"x-original-host",
+        b"x-original-url",
+        b"x-real-ip",
+        b"x-rewrite-url",
+    }
+)
+"""Headers that proxies add, besides those that begin with `FORWARDED_PREFIX`."""
+
 
 class Header(msgspec.Struct, frozen=True):
     """A header, its possible values and its meaning."""

@@ -114,6 +114,7 @@ def run() -> None:
     os.umask(0o077)
     # In place: Serve recognizes its HAProxy by this path among its arguments.
     config = Path(arguments[arguments.index("-f") + 1])
+    config.parent.chmod(0o700)  # Serve's own directory, with one for each node
     _harden(config)
     admin = admin_socket_in(config)
     command, takeover = _split(arguments, admin)

@@ -8,27 +8,9 @@ from collections.abc import Callable
 
 from gateway.asgi import Headers, Scope
 from gateway.errors import InvalidKey, UnknownRoute
-from gateway.header_names import AUTHORIZATION, FORWARDED_FOR
+from gateway.header_names import AUTHORIZATION, FORWARDED_FOR, FORWARDED_PREFIX, FORWARDING
 from gateway.serving.live_config import LiveConfig
 
-FORWARDING_HEADERS = frozenset(
-    {
-        b"cf-connecting-ip",
-        b"client-ip",
-        b"fastly-client-ip",
-        b"forwarded",
-        b"true-client-ip",
-        b"via",
-        b"x-client-ip",
-        b"x-cluster-client-ip",
-        b"x-envoy-external-address",
-        b"x-original-host",
-        b"x-original-url",
-        b"x-real-ip",
-        b"x-rewrite-url",
-    }
-)
-"""Headers that proxies add, besides those that begin with `x-forwarded-`."""
 LOG_PERIOD_S = 10.0
 """Wrong keys are logged at most this often, with their number."""
 
@@ -91,7 +73,7 @@ class OperatorAccess:
         found = [
             (name, value)
             for name, value in headers
-            if name in FORWARDING_HEADERS or name.startswith(b"x-forwarded-")
+            if name in FORWARDING or name.startswith(FORWARDED_PREFIX)
         ]
         if not self._is_forwarded:
             return bool(found)
