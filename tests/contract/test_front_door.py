@@ -20,9 +20,12 @@ from ray.serve.config import HTTPOptions
 
 from deployments.local.processes import free_port
 from deployments.serve_internals.haproxy_limits import ConnectionLimits
+from deployments.serve_internals.haproxy_report import HAProxyReport
 from deployments.serve_internals.haproxy_terminations import COUNTS_SUFFIX, read_counts, state_of
+from gateway.metrics import HAPROXY_CONNECTION_LIMIT, HAPROXY_CONNECTIONS, HAPROXY_CUT
 from gateway.proxy_key import proxy_key
 from tests.unit.conftest import PATIENCE_S, FakeEngine, StartEngine, Visit, answer
+from tests.unit.recorder import KeptRecorder
 
 SCRIPT = str(Path(sys.executable).with_name("gateway-haproxy"))
 TOKEN = "a cluster's token"  # noqa: S105 - of a test
@@ -513,6 +516,43 @@ async def test_counts_outlive_reloads(door: FrontDoor, router: FakeEngine) -> No
         assert await anext(parts) == b"first"
 
     await until(lambda: door.counts == {"CD": 2})
+
+
+async def test_one_router_of_a_node_publishes_what_haproxy_saw(
+    door: FrontDoor, router: FakeEngine, crowd: Crowd
+) -> None:
+    """When it is gone, the next one goes on with what has not been published."""
+    recorder = KeptRecorder()
+    first, second = (HAProxyReport(door.admin, "10.0.0.1", recorder) for _ in range(2))
+    crowd.join(3)
+    reading = await asyncio.to_thread(first.read)
+    assert reading is not None
+    first.publish(reading)
+    await router.stop()
+    async with door.client() as client:
+        await client.get("/v1/models")
+    await until(lambda: bool(door.counts))
+
+    assert second.read() is None
+    first.close()
+    left = await asyncio.to_thread(second.read)
+    assert left is not None
+    second.publish(left)
+    again = await asyncio.to_thread(second.read)
+    second.close()
+
+    assert (reading.events, left.events) == ({}, {"SC": 1})
+    assert again is not None
+    assert again.events == {}
+    assert recorder.gauges[HAPROXY_CONNECTIONS.name, ("10.0.0.1",)] >= 3
+    limit = recorder.gauges[HAPROXY_CONNECTION_LIMIT.name, ("10.0.0.1",)]
+    assert limit == ConnectionLimits.read({}).total
+    assert recorder.counts[HAPROXY_CUT.name, ("10.0.0.1", "SC")] == 1
+
+
+def test_without_haproxy_nothing_is_published(tmp_path: Path) -> None:
+    """As on a node where Serve runs none."""
+    assert HAProxyReport(tmp_path / "no" / "admin.sock", "10.0.0.1", KeptRecorder()).read() is None
 
 
 @pytest.mark.parametrize(
