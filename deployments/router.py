@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from deployments.discovery import Discovery
 from deployments.process_setup import collect_garbage_rarely, log_with_serve
 from deployments.serve_internals.config_store import ClusterConfigStore
+from deployments.serve_internals.haproxy_report import report_of_this_node
 from deployments.serve_internals.http_options import listens_on_loopback
 from deployments.serve_internals.metrics import RayRecorder
 from deployments.serve_internals.router_protocol import install_router_protocol
@@ -18,12 +19,15 @@ from gateway.asgi import App
 from gateway.assembly import RouterOptions, build_router
 from gateway.environment import Settings
 from gateway.errors import ConfigError
+from gateway.proxy_key import proxy_key
 from gateway.routing.fleet import Fleet
 from gateway.serving.live_config import LiveConfig
+from gateway.serving.periodic import Periodic
 from gateway.serving.tracing import Tracer, tracer_of
 
 DISCOVERY_TIMEOUT_S = 10.0
 """Time that a new router lets clients wait until it knows all engines."""
+HAPROXY_PERIOD_S = 5.0
 
 logger = logging.getLogger("ray.serve")
 
@@ -36,6 +40,7 @@ class Router:
         is_local = await asyncio.to_thread(listens_on_loopback)
         self._settings = Settings.read(os.environ)
         started_s = time.time() - time.monotonic()
+        recorder = RayRecorder()
         fleet = Fleet()
         fleet.is_settled = False
         self._live_config = LiveConfig(ClusterConfigStore(), os.environ)
@@ -47,12 +52,16 @@ class Router:
             options=RouterOptions(
                 is_local=is_local,
                 is_forwarded=self._settings.names_clients,
-                recorder=RayRecorder(),
+                proxy_key=self._proxy_key(),
+                recorder=recorder,
                 tracer=_tracer(),
                 # The time of day, without any adjustment of the clock since the start.
                 time_of_day=lambda: started_s + time.monotonic(),
             ),
         )
+        self._haproxy = report_of_this_node(recorder) if self._settings.names_clients else None
+        self._reporting = Periodic("reading HAProxy's counts", HAPROXY_PERIOD_S, self._report)
+        self._reporting.start()
         self._router.start()
         # Serve sends requests from here on, also to a router that replaces another under load.
         await self._discovery.wait_until_complete(DISCOVERY_TIMEOUT_S)
@@ -63,6 +72,18 @@ class Router:
                 "this router is slower than necessary: set %s=1 where Ray starts",
                 "=1 and ".join(missing),
             )
+
+    def _proxy_key(self) -> str:
+        """Key of HAProxy, where it is in front; it and this process have the cluster's token."""
+        if not self._settings.names_clients:
+            return ""
+        key = proxy_key(os.environ)
+        if not key:
+            logger.warning(
+                "whoever reaches this router's port can send it requests, with any address as"
+                " client: set RAY_AUTH_MODE=token where Ray starts"
+            )
+        return key
 
     async def reconfigure(
         self,
@@ -82,6 +103,12 @@ class Router:
             install_router_protocol(gateway)
         return gateway.without_ids()
 
+    async def _report(self) -> None:
+        if self._haproxy is not None:
+            reading = await asyncio.to_thread(self._haproxy.read)
+            if reading is not None:
+                self._haproxy.publish(reading)
+
     def check_health(self) -> None:
         """Serve's health check."""
         if self._discovering.done():
@@ -93,6 +120,9 @@ class Router:
             self._discovering.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._discovering
+            await self._reporting.close()
+            if self._haproxy is not None:
+                self._haproxy.close()
             await self._router.close()
 
 

@@ -36,9 +36,11 @@ class RouterOptions:
     """Settings of a router that are fixed at its start."""
 
     is_local: bool = False
-    """The gateway can be reached from this machine only: operators need no key."""
+    """The gateway can be reached from this machine only, so a config may open operators' routes."""
     is_forwarded: bool = False
     """A proxy of the gateway's own names the client in `x-forwarded-for`."""
+    proxy_key: str = ""
+    """Key that this proxy sends with each request; empty if requests may come without one."""
     recorder: Recorder | None = None
     """Recorder of metrics; none are recorded without one."""
     tracer: Tracer | None = None
@@ -82,7 +84,10 @@ class AssembledRouter:
         )
         resolver = TargetResolver(fleet)
         self._shadows = ShadowTraffic(resolver, self.context, recorder)
-        self._access = OperatorAccess(live_config, is_local=options.is_local)
+        self._proxy_key = options.proxy_key
+        self._access = OperatorAccess(
+            live_config, is_local=options.is_local, is_forwarded=options.is_forwarded
+        )
         self._telemetry_client = TelemetryClient(fleet, self.pools, upstream, options.rng)
         self._demand_publisher = DemandPublisher(lambda: self.pools.demands)
         self.gauges = Gauges(self.pools, recorder)
@@ -113,7 +118,9 @@ class AssembledRouter:
                 resolver, self.pools, context.faults, shadows, live_config, self._access
             ),
         )
-        return create_app(inference, routers, self._shut_down, self._shared_origins)
+        return create_app(
+            inference, routers, self._shut_down, self._shared_origins, self._proxy_key
+        )
 
     def _shared_origins(self) -> SharedOrigins | None:
         """The web pages that may use the gateway, by the config in force."""

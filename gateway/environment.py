@@ -14,6 +14,13 @@ HAPROXY_SCRIPT = "gateway-haproxy"
 """The command, installed with this package, that starts HAProxy in Serve's place."""
 HAPROXY_LOG_TARGET = "RAY_SERVE_HAPROXY_LOG_TARGET"
 HAPROXY_THREADS = "RAY_SERVE_HAPROXY_NBTHREAD"
+HAPROXY_MAXCONN = "RAY_SERVE_HAPROXY_MAXCONN"
+HAPROXY_LISTEN = "GATEWAY_HAPROXY_LISTEN"
+CONNECTIONS_PER_ADDRESS = "GATEWAY_CONNECTIONS_PER_ADDRESS"
+PROXY_KEY = "GATEWAY_PROXY_KEY"
+"""Set by `gateway-haproxy` for its HAProxy alone, so that the key stands in no file."""
+LOOPBACK = "127.0.0.1"
+AUTH_MODE = "RAY_AUTH_MODE"
 HAPROXY_METRICS_PORT = "RAY_SERVE_HAPROXY_METRICS_PORT"
 HAPROXY_STATS_PORT = "RAY_SERVE_HAPROXY_STATS_PORT"
 FALLBACK_PROXY_PORT = "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"
@@ -87,6 +94,13 @@ RECOMMENDED = (
         "conn-failure empty-response",
     ),
     Variable(
+        "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT",
+        "A router that refuses a connection has died: requests go elsewhere at once, without one to"
+        " Serve's own proxy, where they wait for the next router. After more failures HAProxy has"
+        " no retries left, and closes a client's connection without an answer.",
+        "1",
+    ),
+    Variable(
         "RAY_SERVE_HAPROXY_METRICS_ENABLED",
         "Routers count requests for Serve's metrics themselves. Otherwise HAProxy logs a line per"
         " request for a Python process to read, which costs an eighth of a router's CPU.",
@@ -97,6 +111,14 @@ RECOMMENDED = (
         "Log lines are written at once. Otherwise Serve holds back a thousand of them, and loses"
         " them if the process is killed.",
         "1",
+    ),
+    Variable(
+        AUTH_MODE,
+        "Ray's ports, and those of Serve's replicas, accept only processes that have the cluster's"
+        " token: `~/.ray/auth_token`, or what `RAY_AUTH_TOKEN_PATH` or `RAY_AUTH_TOKEN` name. Ray"
+        " itself would only warn on several machines, and whoever reaches a port could run any"
+        " code. HAProxy and routers derive the key from it by which they know each other.",
+        "token",
     ),
     Variable("RAY_USAGE_STATS_ENABLED", "Ray sends no usage statistics to its makers.", "0"),
 )
@@ -119,9 +141,24 @@ OPTIONAL = (
         "Seconds until `serve status` reports that an engine is still waiting for a place (30).",
     ),
     Variable(
-        "RAY_AUTH_MODE",
-        "`token` for shells that talk to a cluster with token authentication, which Ray 2.60 turns"
-        " on when it starts one. The token is in `~/.ray/auth_token`.",
+        HAPROXY_MAXCONN,
+        "Connections that each HAProxy accepts. Unset: as many as it may open files for"
+        " (`ulimit -Hn`, two for each connection), at most 65,536. When nearly all are in use, new"
+        " ones get 503 `too_many_connections` at once.",
+    ),
+    Variable(
+        CONNECTIONS_PER_ADDRESS,
+        "Connections that one client address may have at each HAProxy; more get 429"
+        " `too_many_connections`. Unset: half of all. `0`: any number. The `trusted_proxies` of the"
+        " gateway config may have any number.",
+    ),
+    Variable(
+        HAPROXY_LISTEN,
+        "Address that HAProxy's statistics page and Prometheus exporter listen on. Unset:"
+        " `127.0.0.1`. They show addresses of routers, and ask for no password.",
+    ),
+    Variable(
+        "RAY_AUTH_TOKEN_PATH", "File with the cluster's token, in place of `~/.ray/auth_token`."
     ),
     Variable(
         "RAY_DASHBOARD_ADDRESS", "The cluster that `serve deploy` and `serve status` talk to."

@@ -9,6 +9,7 @@ GatewayError                    500  api_error
 │   ├── AdapterBroken                adapter_broken
 │   ├── ContextExceeded              context_length_exceeded
 │   ├── InvalidKey              401  invalid_api_key
+│   ├── NotThroughProxy         403  not_through_proxy
 │   ├── UnknownRoute            404  unknown_url
 │   ├── UnsupportedRoute        404  unsupported_route
 │   ├── ModelNotFound           404  model_not_found
@@ -20,6 +21,7 @@ GatewayError                    500  api_error
 │   └── UpgradeRefused          426  upgrade_refused
 ├── Overloaded                  429  overloaded (type rate_limit_error)
 │   └── BodyBudgetExceeded           body_budget_exceeded
+├── TooManyConnections          429  too_many_connections (type rate_limit_error)
 ├── UpstreamFailed              502  upstream_failed
 ├── StreamLost                  502  stream_lost
 ├── EngineDraining              503  draining
@@ -186,6 +188,13 @@ class InvalidKey(InvalidRequest):
     code = "invalid_api_key"
 
 
+class NotThroughProxy(InvalidRequest):
+    """The request reached a router's own port without passing the gateway's HAProxy."""
+
+    status = 403
+    code = "not_through_proxy"
+
+
 class UnknownRoute(InvalidRequest):
     """The URL does not exist."""
 
@@ -344,6 +353,14 @@ class BodyBudgetExceeded(Overloaded):
     def headers(self) -> list[tuple[bytes, bytes]]:
         """When to retry; the rest of the body is not read, so the connection must close."""
         return [*super().headers, (b"connection", b"close")]
+
+
+class TooManyConnections(GatewayError):
+    """The client's address has too many open connections; with 503, all clients together have."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "too_many_connections"
 
 
 class UpstreamFailed(GatewayError):

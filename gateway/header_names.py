@@ -35,6 +35,29 @@ SIMULATED = b"x-simulated"
 DISPATCH = b"x-gateway-dispatch"
 DRAINING = b"x-engine-draining"
 
+PROXY_PROOF = b"x-gateway-proxy-key"
+IS_TRUSTED_PROXY = b"x-gateway-trusted-proxy"
+
+FORWARDED_PREFIX = b"x-forwarded-"
+FORWARDING = frozenset(
+    {
+        b"cf-connecting-ip",
+        b"client-ip",
+        b"fastly-client-ip",
+        b"forwarded",
+        b"true-client-ip",
+        b"via",
+        b"x-client-ip",
+        b"x-cluster-client-ip",
+        b"x-envoy-external-address",
+        b"x-original-host",
+        b"x-original-url",
+        b"x-real-ip",
+        b"x-rewrite-url",
+    }
+)
+"""Headers that proxies add, besides those that begin with `FORWARDED_PREFIX`."""
+
 
 class Header(msgspec.Struct, frozen=True):
     """A header, its possible values and its meaning."""
@@ -95,7 +118,8 @@ REQUEST_HEADERS = (
     Header(
         FORWARDED_FOR,
         "an address",
-        "Set by `gateway-haproxy` to the client's address, whatever the client sends.",
+        "`gateway-haproxy` adds a line with the address it was connected from. Lines that came with"
+        " the request count only if that address is one of the `trusted_proxies`.",
     ),
 )
 """Headers that clients may send."""
@@ -154,5 +178,15 @@ ENGINE_HEADERS = (
         "What the router tells the engine about a request: prefix keys, priority, target.",
     ),
     Header(DRAINING, "`1`", "On an engine's 503: it is shutting down; ask another one."),
+    Header(
+        PROXY_PROOF,
+        "a key, in hexadecimal",
+        "Proves to a router that a request came through `gateway-haproxy` of the same cluster.",
+    ),
+    Header(
+        IS_TRUSTED_PROXY,
+        "`1`",
+        "Tells HAProxy that a connection comes from a trusted proxy, which may have any number.",
+    ),
 )
-"""Headers between routers and engines; clients never see them."""
+"""Headers between HAProxy, routers and engines; clients never see them."""

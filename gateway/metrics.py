@@ -192,11 +192,36 @@ TOKENS_PER_BYTE = Gauge(
 OUTPUT_TOKENS = Gauge(
     name="gateway_learned_output_tokens", meaning="Learned mean length of an answer, in tokens."
 )
+HAPROXY_CONNECTIONS = Gauge(
+    name="gateway_haproxy_connections",
+    labels=("node",),
+    meaning="Connections of clients that HAProxy has open on a node.",
+)
+HAPROXY_CONNECTION_LIMIT = Gauge(
+    name="gateway_haproxy_connection_limit",
+    labels=("node",),
+    meaning=(
+        "Connections that HAProxy accepts on a node. Near it, new ones get 503"
+        " `too_many_connections`."
+    ),
+)
+HAPROXY_CUT = Counter(
+    name="gateway_haproxy_cut",
+    labels=("node", "state"),
+    meaning=(
+        "Requests that HAProxy saw end badly, by the first two letters of its termination state:"
+        " `SD`, `SH` (the router ended during, or before, its answer), `SC` (no router took the"
+        " connection), `CD`, `CH`, `CR` (the client left), `cD`, `cR`, `sD`, `sH` (the client or"
+        " the router was silent for too long), `PR` (refused by HAProxy). `restart`: HAProxy itself"
+        " was killed, with all its connections."
+    ),
+)
 
 METRICS: tuple[Metric, ...] = (
     *(REQUESTS, FAULTS, TTFT, INTER_TOKEN, E2E, QUEUE_WAIT, ROUTING, OVERHEAD),
     *(PROMPT_TOKENS, CACHED_TOKENS, PREDICTED_CACHED_TOKENS, COMPLETION_TOKENS, SHADOWED),
     *(IN_FLIGHT, QUEUED, AWAITING_START, REPLICAS),
     *(PREFILL, STEP, SEQUENCE, TOKENS_PER_BYTE, OUTPUT_TOKENS),
+    *(HAPROXY_CONNECTIONS, HAPROXY_CONNECTION_LIMIT, HAPROXY_CUT),
 )
 """All metrics, in the order of the docs."""

@@ -31,6 +31,8 @@ APPLICATIONS = "/api/serve/applications/"
 PAUSE_S = 0.1
 SETTLED = {"ready", "scaled_to_zero"}
 """The states of a model that has been deployed."""
+OPEN = {"open_on_loopback": True}
+"""Part of every gateway config here: the tests ask the operators' routes without a key."""
 
 Document = dict[str, Any]
 
@@ -120,7 +122,7 @@ class GatewayProcess:
     def beside_resident(self, *models: Document, **user_config: object) -> Document:
         """What it has been started with, and these models; with this config of the gateway."""
         front, *resident = copy.deepcopy(self.document["applications"])
-        front["deployments"][0]["user_config"] = user_config
+        front["deployments"][0]["user_config"] = {**OPEN, **user_config}
         return {**self.document, "applications": [front, *resident, *models]}
 
     @contextmanager
@@ -149,7 +151,7 @@ class GatewayProcess:
         _, listing = self.request("GET", "/v1/models")
         up = {card["id"] for card in listing["data"] if card["state"] in SETTLED}
         _, told = self.request("GET", "/gateway/config")
-        wanted = GatewayConfig(**user_config).model_dump(mode="json")
+        wanted = GatewayConfig(**{**OPEN, **user_config}).model_dump(mode="json")
         is_adopted = all(wanted[field] == value for field, value in told["config"].items())
         return is_adopted and up >= {model["name"] for model in models}
 
@@ -312,7 +314,7 @@ def gateway_application(**user_config: object) -> Document:
         "name": "gateway",
         "import_path": "deployments.app:gateway",
         "route_prefix": "/",
-        "deployments": [{"name": "Router", "user_config": user_config}],
+        "deployments": [{"name": "Router", "user_config": {**OPEN, **user_config}}],
     }
 
 

@@ -15,6 +15,8 @@ from typing import Self
 
 import psutil
 
+from deployments.local.private_files import write_private
+
 KILL_TIMEOUT_S = 10
 OWN_PORTS = range(20_000, 30_000)
 """Below the ports that kernels assign themselves (from 32768 by default)."""
@@ -45,7 +47,7 @@ class Session:
 
     def write(self, file: Path) -> None:
         """Write the session to a file, for cleaning up after a crash."""
-        file.write_text(json.dumps(asdict(self)))
+        write_private(file, json.dumps(asdict(self)))
 
     @property
     def leader(self) -> psutil.Process | None:

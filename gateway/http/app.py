@@ -1,14 +1,15 @@
 """ASGI application of the gateway: inference bypasses FastAPI, everything else goes through it."""
 
 import logging
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
 
 from gateway.asgi import App, Message, Receive, Scope, Send, header
-from gateway.errors import GatewayError
-from gateway.header_names import REQUEST_ID
+from gateway.errors import GatewayError, NotThroughProxy
+from gateway.header_names import PROXY_PROOF, REQUEST_ID
 from gateway.http.cors import SharedOrigins
 from gateway.http.documents import add_docs_page, inference_documents
 from gateway.http.errors import handle_errors, internal_error, refuse_websocket, send_error
@@ -29,11 +30,14 @@ def create_app(
     routers: Iterable[APIRouter],
     on_shutdown: Callable[[], Awaitable[None]],
     shared_origins: Callable[[], SharedOrigins | None] = lambda: None,
+    proxy_key: str = "",
 ) -> "GatewayApp":
     """The gateway as an ASGI application.
 
     `routers`: all routes but those of inference. `on_shutdown`: called when the server shuts down.
     `shared_origins`: the web pages that may use it now, if any.
+    `proxy_key`: if not empty, only requests are answered that carry it, as the gateway's HAProxy
+    sends them.
     """
 
     @asynccontextmanager
@@ -53,7 +57,7 @@ def create_app(
     handle_errors(other)
     for router in (inference_documents(), *routers):
         other.include_router(router)
-    return GatewayApp(other, inference, shared_origins)
+    return GatewayApp(other, inference, shared_origins, proxy_key=proxy_key.encode())
 
 
 class GatewayApp:
@@ -65,16 +69,24 @@ class GatewayApp:
         inference: InferenceHandler,
         shared_origins: Callable[[], SharedOrigins | None] = lambda: None,
         *,
+        proxy_key: bytes = b"",
         returns_ids: bool = True,
     ) -> None:
         self._rest = rest
         self._inference = inference
         self._shared_origins = shared_origins
+        self._proxy_key = proxy_key
         self._returns_ids = returns_ids
 
     def without_ids(self) -> "GatewayApp":
         """The same, for a server that puts `x-request-id` into every response by itself."""
-        return GatewayApp(self._rest, self._inference, self._shared_origins, returns_ids=False)
+        return GatewayApp(
+            self._rest,
+            self._inference,
+            self._shared_origins,
+            proxy_key=self._proxy_key,
+            returns_ids=False,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve ASGI: HTTP and lifespan; WebSockets are refused."""
@@ -90,6 +102,10 @@ class GatewayApp:
     def _dispatch(
         self, scope: Scope, receive: Receive, response: ClientResponse, request_id: bytes
     ) -> Awaitable[None]:
+        if self._proxy_key:
+            offered = header(scope["headers"], PROXY_PROOF, b"")
+            if not secrets.compare_digest(offered, self._proxy_key):
+                raise _not_through_proxy(scope)
         if scope["path"] in ROUTES:
             return self._inference(scope, receive, response, request_id)
         return self._rest(*_for_fastapi(scope, receive, response))
@@ -127,6 +143,14 @@ class GatewayApp:
                 await send_error(internal_error(), scope["path"], response)
             elif not response.has_ended:  # as it has where FastAPI answers before it raises
                 raise
+
+
+def _not_through_proxy(scope: Scope) -> NotThroughProxy:
+    address = (scope.get("client") or ("an unknown address",))[0]
+    logger.warning("refused a request from %s that did not come through HAProxy", address)
+    return NotThroughProxy(
+        "This port is for the gateway's own proxy. Send the request to the gateway's address."
+    )
 
 
 def _for_fastapi(

@@ -31,7 +31,7 @@ def operators_router(
     """The routes for operators."""
 
     def only_operators(request: Request) -> None:
-        access.check(request.method, request.url.path, request.headers)
+        access.check(request.scope)
 
     router = APIRouter(
         prefix="/gateway", include_in_schema=False, dependencies=[Depends(only_operators)]

@@ -8,6 +8,7 @@ from xxhash import xxh3_128_digest
 from gateway.asgi import Scope
 from gateway.header_names import API_KEY, AUTHORIZATION, FORWARDED_FOR
 from gateway.request.tenant import Tenant
+from gateway.serving.trusted_proxies import TrustedProxies
 
 KEY_HEADERS = (AUTHORIZATION, API_KEY)
 """Headers in which OpenAI's and Anthropic's clients send their key."""
@@ -15,20 +16,30 @@ ADDRESS_LIMIT = 64
 """Bytes of an address that count."""
 NETWORK_BYTES = 8
 """Bytes of an IPv6 address that name its network, in which a client has any address it wants."""
+NO_PROXIES = TrustedProxies()
 _IPV4 = bytes(10) + b"\xff\xff"
 """Beginning of an IPv6 address that stands for an IPv4 one."""
 
 
-def tenant_of(headers: Mapping[bytes, bytes], scope: Scope, *, is_forwarded: bool) -> Tenant:
+def tenant_of(
+    headers: Mapping[bytes, bytes],
+    scope: Scope,
+    *,
+    is_forwarded: bool,
+    proxies: TrustedProxies = NO_PROXIES,
+) -> Tenant:
     """The tenant of a request, by short names that do not give its key away.
 
-    `is_forwarded`: a proxy of the gateway's own names the client in `x-forwarded-for`; otherwise
-    that header is the client's to invent.
+    `headers`: those of `scope`; of several with one name, the last. `is_forwarded`: a proxy of the
+    gateway's own ends `x-forwarded-for` with the address it was connected from; otherwise that
+    header is the client's to invent. `proxies`: those that come from other proxies are believed.
     """
     address = headers.get(FORWARDED_FOR) if is_forwarded else None
     if not address:
         client = scope.get("client")
         address = client[0].encode() if client else b""
+    elif address in proxies:
+        address = proxies.client(address, scope["headers"])
     if b":" in address:
         address = _network(address[:ADDRESS_LIMIT])
     for name in KEY_HEADERS:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from gateway.asgi import Headers, Receive, Scope, header
 from gateway.errors import MethodNotAllowed, UpgradeRefused
-from gateway.header_names import CONTENT_ENCODING
+from gateway.header_names import CONTENT_ENCODING, FORWARDED_FOR, IS_TRUSTED_PROXY
 from gateway.request.inference_request import (
     InferenceRequest,
     asks_for_batch,
@@ -62,7 +62,10 @@ class InferenceHandler:
             await _answer_other_method(scope, response)
             return
         fields = dict(scope["headers"])
-        tenant = tenant_of(fields, scope, is_forwarded=self._context.is_forwarded)
+        is_forwarded, proxies = self._context.is_forwarded, self._live_config.trusted_proxies
+        tenant = tenant_of(fields, scope, is_forwarded=is_forwarded, proxies=proxies)
+        if is_forwarded and fields.get(FORWARDED_FOR, b"") in proxies:
+            response.annotate([(IS_TRUSTED_PROXY, b"1")])
         client = client_labels(tenant, is_batch=asks_for_batch(fields))
         record = self._request_metrics.open(
             scope["path"], scope["headers"], response, request_id, client

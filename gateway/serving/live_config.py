@@ -11,6 +11,7 @@ from gateway.config.gateway import GatewayConfig
 from gateway.config.loader import parse_gateway
 from gateway.config.model_names import ModelNames
 from gateway.errors import ConfigError
+from gateway.serving.trusted_proxies import TrustedProxies
 
 SHOWN = {
     "aliases",
@@ -20,6 +21,8 @@ SHOWN = {
     "max_text_body_mb",
     "max_bodies_mb",
     "cors",
+    "open_on_loopback",
+    "trusted_proxies",
 }
 """Fields of a config that operators may see: none that holds a secret."""
 
@@ -63,6 +66,7 @@ class LiveConfig:
         self._config = GatewayConfig()
         self._names = ModelNames(self._config)
         self._admin_key: str | None = None
+        self._trusted_proxies = TrustedProxies()
         self._rejected: RejectedConfig | None = None
 
     @property
@@ -81,6 +85,11 @@ class LiveConfig:
         return self._admin_key
 
     @property
+    def trusted_proxies(self) -> TrustedProxies:
+        """Proxies in front of the gateway that name the client."""
+        return self._trusted_proxies
+
+    @property
     def rejected(self) -> RejectedConfig | None:
         """The last config that was rejected, since the one in force was adopted."""
         return self._rejected
@@ -93,6 +102,7 @@ class LiveConfig:
         """
         admin_key, names = config.resolved_admin_key(self._environ), ModelNames(config)
         self._config, self._names, self._admin_key = config, names, admin_key
+        self._trusted_proxies = TrustedProxies(config.trusted_proxies)
 
     async def adopt(self, user_config: object) -> None:
         """Go by a config from now on; where it is wrong, by the last good one.

@@ -1,35 +1,113 @@
 """Access control of the operators' routes."""
 
+import ipaddress
+import logging
 import secrets
-from collections.abc import Mapping
+import time
+from collections.abc import Callable
 
+from gateway.asgi import Headers, Scope
 from gateway.errors import InvalidKey, UnknownRoute
+from gateway.header_names import AUTHORIZATION, FORWARDED_FOR, FORWARDED_PREFIX, FORWARDING
 from gateway.serving.live_config import LiveConfig
+
+LOG_PERIOD_S = 10.0
+"""Wrong keys are logged at most this often, with their number."""
+
+logger = logging.getLogger(__name__)
 
 
 class OperatorAccess:
     """Lets operators in that send the admin key of the config in force.
 
-    `is_local`: the gateway can be reached from this machine only; then no key is needed where the
-    config has none.
+    Without a key the routes exist only if the config opens them on loopback, and then only for
+    requests that certainly come from this machine. `is_local`: the gateway can be reached from this
+    machine only. `is_forwarded`: the gateway's own HAProxy adds a line of `x-forwarded-for`.
     """
 
-    def __init__(self, live_config: LiveConfig, *, is_local: bool = False) -> None:
+    def __init__(
+        self,
+        live_config: LiveConfig,
+        *,
+        is_local: bool = False,
+        is_forwarded: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._live_config = live_config
         self._is_local = is_local
+        self._is_forwarded = is_forwarded
+        self._clock = clock
+        self._wrong_keys = 0
+        self._logged_s = float("-inf")
 
-    def check(self, method: str, path: str, headers: Mapping[str, str]) -> None:
+    def check(self, scope: Scope) -> None:
         """Let an operator in.
 
         Raises:
             InvalidKey: the key is missing or wrong.
-            UnknownRoute: there are no such routes here, because no key is set.
+            UnknownRoute: there are no such routes for this client, or its path is written so that a
+                proxy's rules may have taken it for another one.
         """
+        raw = scope.get("raw_path")
+        is_plain = raw is None or raw.partition(b"?")[0] == scope["path"].encode()
         admin_key = self._live_config.admin_key
-        if admin_key is None:
-            if not self._is_local:
-                raise UnknownRoute.for_url(method, path)
-            return
-        offered = headers.get("authorization", "").encode()
+        if not is_plain or (admin_key is None and not self._is_open_to(scope["headers"])):
+            raise UnknownRoute.for_url(scope["method"], scope["path"])
+        if admin_key is not None:
+            self._check_key(admin_key, scope)
+
+    def _is_open_to(self, headers: Headers) -> bool:
+        if not (self._is_local and self._live_config.config.open_on_loopback):
+            return False
+        hosts = [value for name, value in headers if name == b"host"]
+        origins = [value for name, value in headers if name == b"origin"]
+        return (
+            len(hosts) == 1
+            and _is_loopback(hosts[0])
+            and all(_is_loopback(origin.partition(b"://")[2]) for origin in origins)
+            and not self._came_through_a_proxy(headers)
+        )
+
+    def _came_through_a_proxy(self, headers: Headers) -> bool:
+        """Whether another proxy than the gateway's own has passed the request on."""
+        found = [
+            (name, value)
+            for name, value in headers
+            if name in FORWARDING or name.startswith(FORWARDED_PREFIX)
+        ]
+        if not self._is_forwarded:
+            return bool(found)
+        return [name for name, _ in found] != [FORWARDED_FOR] or not _is_loopback(found[0][1])
+
+    def _check_key(self, admin_key: str, scope: Scope) -> None:
+        offered = dict(scope["headers"]).get(AUTHORIZATION, b"")
         if not secrets.compare_digest(offered, b"Bearer " + admin_key.encode()):
+            if offered:
+                self._log_wrong_key(scope)
             raise InvalidKey("The routes under /gateway need the admin key as bearer token.")
+
+    def _log_wrong_key(self, scope: Scope) -> None:
+        self._wrong_keys += 1
+        now_s = self._clock()
+        if now_s - self._logged_s < LOG_PERIOD_S:
+            return
+        address = dict(scope["headers"]).get(FORWARDED_FOR) if self._is_forwarded else None
+        shown = address.decode("latin-1") if address else (scope.get("client") or ("?",))[0]
+        logger.warning(
+            "wrong admin key for %s from %s; %d wrong keys since the last such line",
+            *(scope["path"][:100], shown, self._wrong_keys),
+        )
+        self._wrong_keys, self._logged_s = 0, now_s
+
+
+def _is_loopback(host: bytes) -> bool:
+    """Whether `host`, with or without a port, names this machine's loopback for certain."""
+    text = host.decode("latin-1").strip().lower()
+    if text.startswith("["):
+        name = text[1:].partition("]")[0]
+    else:
+        name = text if text.count(":") > 1 else text.partition(":")[0]
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

@@ -4,7 +4,14 @@ import uuid
 from collections.abc import Iterable
 
 from gateway.asgi import Headers
-from gateway.header_names import ACCEL_BUFFERING, AUTHORIZATION, REQUEST_ID, TRACEPARENT, TRACESTATE
+from gateway.header_names import (
+    ACCEL_BUFFERING,
+    AUTHORIZATION,
+    IS_TRUSTED_PROXY,
+    REQUEST_ID,
+    TRACEPARENT,
+    TRACESTATE,
+)
 
 FORWARDED_TO_ENGINE = frozenset(
     {
@@ -43,6 +50,7 @@ NOT_FORWARDED_TO_CLIENT = frozenset(
         b"trailers",
         b"transfer-encoding",
         b"upgrade",
+        IS_TRUSTED_PROXY,
         REQUEST_ID,
     }
 )

@@ -7,6 +7,7 @@ import pytest
 
 from gateway import errors
 from gateway.errors import (
+    BodyBudgetExceeded,
     GatewayError,
     MethodNotAllowed,
     ModelNotFound,
@@ -24,6 +25,7 @@ ARGUMENTS: dict[type[GatewayError], tuple[object, ...]] = {
     MethodNotAllowed: ("no", "GET"),
     ModelUnavailable: ("not yet", 2.5),
     Overloaded: ("too many", 2.5),
+    BodyBudgetExceeded: ("too many bytes", 2.5),
 }
 
 

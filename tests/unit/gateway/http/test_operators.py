@@ -1,6 +1,7 @@
 """The operators' routes, and the headers that explain decisions."""
 
 import random
+from contextlib import nullcontext
 from typing import Any
 
 import httpx
@@ -9,8 +10,10 @@ import pytest
 from gateway.assembly import RouterOptions, build_router
 from gateway.config.gateway import GatewayConfig
 from gateway.config.serving_options import ServingOptions
+from gateway.errors import InvalidKey, UnknownRoute
 from gateway.routing.fleet import Fleet, ModelState, ServedModel
 from gateway.serving.live_config import LiveConfig
+from gateway.serving.operator_access import LOG_PERIOD_S, OperatorAccess
 from gateway.telemetry import DISPATCH, Dispatch, Finished, Update
 from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import StartEngine, Visit, answer
@@ -27,6 +30,7 @@ class Bench:
         self.woken: list[str] = []
         self.tracked_requests: list[bytes] = []
         self.live_config = LiveConfig()
+        self.live_config.apply(GatewayConfig(open_on_loopback=True))
         self.model = ServedModel("m", created_s=1, state=ModelState.READY)
         fleet = Fleet()
         fleet.add(self.model)
@@ -44,7 +48,7 @@ class Bench:
     def client(self, **headers: str) -> httpx.AsyncClient:
         """A client that sends `headers`."""
         return httpx.AsyncClient(
-            transport=self._transport, base_url="http://gateway", headers=headers
+            transport=self._transport, base_url="http://localhost", headers=headers
         )
 
     async def run_engine(self, tracked: Visit) -> None:
@@ -200,7 +204,7 @@ async def test_only_operators_are_let_in(
     bench: Bench, admin_key: str | None, sent: str, status: int
 ) -> None:
     """They need the key, unless the gateway can only be reached from its own machine."""
-    bench.live_config.apply(GatewayConfig(admin_key=admin_key))
+    bench.live_config.apply(GatewayConfig(admin_key=admin_key, open_on_loopback=True))
 
     async with bench.client(authorization=sent) as client:
         answers = [
@@ -210,6 +214,122 @@ async def test_only_operators_are_let_in(
         ]
 
     assert [answer.status_code for answer in answers] == [status] * 3
+
+
+async def test_operators_without_a_key_are_let_in_only_if_the_config_says_so(bench: Bench) -> None:
+    """By default there are no such routes, on loopback either."""
+    bench.live_config.apply(GatewayConfig())
+
+    async with bench.client() as client:
+        response = await client.get("/gateway/config")
+
+    assert (response.status_code, response.json()["error"]["code"]) == (404, "unknown_url")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "127.0.0.1:8000"}, 200),
+        ({"host": "localhost"}, 200),
+        ({"host": "[::1]:8000"}, 200),
+        ({"host": "127.0.0.1", "origin": "http://localhost:3000"}, 200),
+        ({"host": "evil.example"}, 404),
+        ({"host": "127.0.0.1.evil.example:8000"}, 404),
+        ({"host": "localhost@evil.example"}, 404),
+        ({"host": ""}, 404),
+        ({"host": "localhost", "origin": "https://evil.example"}, 404),
+        ({"host": "localhost", "origin": "null"}, 404),
+        ({"host": "localhost", "x-forwarded-for": "203.0.113.9"}, 404),
+        ({"host": "localhost", "x-forwarded-for": "127.0.0.1"}, 404),
+        ({"host": "localhost", "x-forwarded-host": "api.example"}, 404),
+        ({"host": "localhost", "x-forwarded-proto": "https"}, 404),
+        ({"host": "localhost", "forwarded": "for=203.0.113.9"}, 404),
+        ({"host": "localhost", "x-real-ip": "203.0.113.9"}, 404),
+        ({"host": "localhost", "via": "1.1 proxy"}, 404),
+    ],
+)
+async def test_an_open_route_is_closed_to_whoever_may_not_be_on_this_machine(
+    bench: Bench, headers: dict[str, str], status: int
+) -> None:
+    """Another name for the machine, or a header of another proxy, closes it."""
+    async with bench.client() as client:
+        response = await client.get("/gateway/config", headers=headers)
+
+    assert response.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_open"),
+    [
+        (["127.0.0.1"], True),
+        (["::1"], True),
+        (["203.0.113.9", "127.0.0.1"], False),
+        (["203.0.113.9, 127.0.0.1"], False),
+        (["203.0.113.9"], False),
+        ([], False),
+    ],
+)
+def test_only_the_gateways_own_proxy_may_name_the_client(lines: list[str], is_open: bool) -> None:
+    """Behind it, there is one line of `x-forwarded-for`: its own, with a loopback address."""
+    live_config = LiveConfig()
+    live_config.apply(GatewayConfig(open_on_loopback=True))
+    access = OperatorAccess(live_config, is_local=True, is_forwarded=True)
+    headers = [(b"host", b"localhost"), *((b"x-forwarded-for", line.encode()) for line in lines)]
+    scope = {"method": "GET", "path": "/gateway/config", "headers": headers}
+
+    with nullcontext() if is_open else pytest.raises(UnknownRoute):
+        access.check(scope)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/%67ateway/config",
+        "/gateway%2Fconfig",
+        "/%2567ateway/config",
+        "//gateway/config",
+        "/gateway/config/",
+        "/gateway/config;a=b",
+        "/GATEWAY/config",
+        "/gateway/conf%69g?a=b",
+    ],
+)
+async def test_an_operators_route_has_one_spelling(bench: Bench, path: str) -> None:
+    """Rules of another proxy about `/gateway` cannot be passed by another way to write it."""
+    bench.live_config.apply(GatewayConfig(admin_key=KEY))
+
+    async with bench.client(authorization=f"Bearer {KEY}") as client:
+        other = await client.get(httpx.URL("http://localhost").copy_with(raw_path=path.encode()))
+        plain = await client.get("/gateway/config?a=b")
+
+    assert (other.status_code, plain.status_code) == (404, 200)
+
+
+def test_wrong_keys_are_logged_but_not_each_of_many(caplog: pytest.LogCaptureFixture) -> None:
+    """The log names the address, and how many there were."""
+    now_s = 0.0
+    live_config = LiveConfig()
+    live_config.apply(GatewayConfig(admin_key=KEY))
+    access = OperatorAccess(live_config, clock=lambda: now_s)
+    scope = {
+        "method": "GET",
+        "path": "/gateway/config",
+        "client": ("203.0.113.9", 1),
+        "headers": [(b"authorization", b"Bearer wrong")],
+    }
+
+    for _ in range(100):
+        with pytest.raises(InvalidKey):
+            access.check(scope)
+    now_s = LOG_PERIOD_S
+    with pytest.raises(InvalidKey):
+        access.check(scope)
+
+    assert [record.getMessage().partition(";")[2] for record in caplog.records] == [
+        " 1 wrong keys since the last such line",
+        " 100 wrong keys since the last such line",
+    ]
+    assert "from 203.0.113.9" in caplog.text
 
 
 async def test_the_config_in_force_is_shown_without_secrets(bench: Bench) -> None:

@@ -49,6 +49,8 @@ async def test_a_good_config_is_adopted() -> None:
         "max_text_body_mb": 16,
         "max_bodies_mb": None,
         "cors": None,
+        "open_on_loopback": False,
+        "trusted_proxies": [],
     }
 
 

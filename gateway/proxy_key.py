@@ -1,0 +1,34 @@
+"""Key by which routers know requests that came through the gateway's own HAProxy.
+
+Every process of a Ray cluster with token authentication has the cluster's token. HAProxy and the
+routers, on whatever node, derive the same key from it, so none has to be made, stored or sent.
+The token itself cannot be computed from the key.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from pathlib import Path
+
+TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 - a variable's name
+TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"  # noqa: S105 - a variable's name
+DEFAULT_TOKEN_PATH = Path(".ray") / "auth_token"
+"""Ray's own place for the token, below the home directory."""
+PURPOSE = b"ray-llm-gateway: from HAProxy to routers"
+
+
+def proxy_key(environ: Mapping[str, str], home: Path | None = None) -> str:
+    """The key in hexadecimal; empty if this process has no token of a Ray cluster."""
+    token = _token(environ, Path.home() if home is None else home)
+    return hmac.digest(token.encode(), PURPOSE, hashlib.sha256).hex() if token else ""
+
+
+def _token(environ: Mapping[str, str], home: Path) -> str:
+    """The cluster's token, found as Ray 2.60 finds it."""
+    if token := environ.get(TOKEN, "").strip():
+        return token
+    try:
+        path = Path(environ.get(TOKEN_PATH) or home / DEFAULT_TOKEN_PATH)
+        return path.expanduser().read_text().strip()
+    except (OSError, ValueError):
+        return ""

@@ -1,0 +1,29 @@
+"""The key that HAProxy and routers derive from the token of their cluster."""
+
+from pathlib import Path
+
+from gateway.proxy_key import proxy_key
+
+
+def test_the_key_is_derived_from_the_token_wherever_it_stands(tmp_path: Path) -> None:
+    """In the environment, in a file that it names, or in Ray's own place."""
+    token = "0123456789abcdef" * 4
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text(token + "\n")
+    (tmp_path / "elsewhere").write_text(token)
+
+    keys = {
+        proxy_key({"RAY_AUTH_TOKEN": token}, tmp_path / "nowhere"),
+        proxy_key({"RAY_AUTH_TOKEN_PATH": str(tmp_path / "elsewhere")}, tmp_path / "nowhere"),
+        proxy_key({}, tmp_path),
+    }
+
+    assert len(keys) == 1
+    assert token not in keys.pop()
+
+
+def test_clusters_with_other_tokens_have_other_keys(tmp_path: Path) -> None:
+    """And there is none without a token."""
+    assert proxy_key({"RAY_AUTH_TOKEN": "a"}) != proxy_key({"RAY_AUTH_TOKEN": "b"})
+    assert proxy_key({}, tmp_path) == ""
+    assert proxy_key({"RAY_AUTH_TOKEN_PATH": str(tmp_path)}, tmp_path) == ""
