@@ -93,7 +93,10 @@ class FallbackChain:
         try:
             if self._is_stream:
                 heartbeat = Heartbeat(
-                    self._response, writer.begin, lambda: writer.is_between_events
+                    self._response,
+                    writer.begin,
+                    lambda: writer.is_between_events,
+                    writer.signs_of_life.after,
                 )
                 async with heartbeat as self._heartbeat:
                     await self._run_until_deadline()

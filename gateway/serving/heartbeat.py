@@ -1,4 +1,4 @@
-"""Heartbeat of a silent stream: comments, which every reader of server-sent events skips.
+"""Heartbeat of a silent stream: signs that it lives, which change nothing for its reader.
 
 Proxies and clients give up on connections that carry nothing for some tens of seconds; an answer
 may need minutes before its first byte, or between two.
@@ -10,22 +10,23 @@ from types import TracebackType
 from typing import Self
 
 from gateway.serving.client_response import ClientResponse
+from gateway.serving.signs_of_life import COMMENT, NO_SIGNS
 
 PERIOD_S = 10.0
-"""A stream that is silent for one to two periods gets a comment."""
-COMMENT = b": still working\n\n"
+"""A stream that is silent for one to two periods gets a sign of life."""
 
 
 class Heartbeat:
     """Async context in which a response is not silent for long.
 
     `begin`: begins the response, if nothing else has for a period. `is_between_events`: whether the
-    stream stands between two events now. Costs one timer a request.
+    stream stands between two events now. `sign`: makes a sign of life with a comment at its
+    beginning. Costs one timer a request.
     """
 
     __slots__ = (
         *("_begin", "_comment", "_sending", "_is_between_events", "_loop", "_period_s"),
-        *("_response", "_seen_parts", "_timer"),
+        *("_response", "_seen_parts", "_sign", "_timer"),
     )
 
     def __init__(
@@ -33,11 +34,13 @@ class Heartbeat:
         response: ClientResponse,
         begin: Callable[[], Awaitable[None]],
         is_between_events: Callable[[], bool],
+        sign: Callable[[bytes], bytes] = NO_SIGNS.after,
         period_s: float = PERIOD_S,
     ) -> None:
         self._response = response
         self._begin = begin
         self._is_between_events = is_between_events
+        self._sign = sign
         self._period_s = period_s
         self._seen_parts = 0
         self._sending: asyncio.Task[None] | None = None
@@ -88,4 +91,4 @@ class Heartbeat:
         if not self._is_between_events():
             return  # not any more
         await self._begin()
-        await self._response.send_part(self._comment)
+        await self._response.send_part(self._sign(self._comment))

@@ -9,6 +9,7 @@ from gateway.resume.resumption import ResumptionPlan
 from gateway.resume.splice import StreamDiverged
 from gateway.resume.stream_log import StreamLog
 from gateway.serving.client_response import ClientResponse
+from gateway.serving.signs_of_life import NO_SIGNS, signs_of_life
 from gateway.serving.timing import FIRST_EVENT
 from gateway.upstream.engine_call import BUFFER_LIMIT, read_all
 from gateway.upstream.event_stream import forward_events
@@ -43,6 +44,8 @@ class ResponseWriter:
         self._has_heartbeat = has_heartbeat
         self.stream_log = StreamLog() if is_resumable and path in RESUMABLE_ROUTES else None
         """Events that the client has been sent, if the stream may be resumed."""
+        self.signs_of_life = signs_of_life(path) if has_heartbeat else NO_SIGNS
+        """What a silent stream is sent."""
         self.parts = 0
         """Parts of a stream that the client has been sent."""
         self.on_next_part: Callable[[], None] | None = None
@@ -176,6 +179,7 @@ class ResponseWriter:
             self.on_next_part = None
         self.parts += 1
         self._last = events
+        self.signs_of_life.observe(events)
         if self.stream_log is not None:
             self.stream_log.append(events)
         return self.client_response.send_part(events)

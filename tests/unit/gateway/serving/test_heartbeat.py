@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 from gateway.asgi import Message
 from gateway.serving.client_response import ClientResponse
-from gateway.serving.heartbeat import COMMENT, Heartbeat
+from gateway.serving.heartbeat import Heartbeat
 from gateway.serving.response_writer import ResponseWriter
+from gateway.serving.signs_of_life import COMMENT, PING
 from tests.unit.conftest import PATIENCE_S
 
 PERIOD_S = 0.01
@@ -36,7 +37,7 @@ class Client:
 def beating(response: ClientResponse, is_between: Callable[[], bool] = lambda: True) -> Heartbeat:
     """A heartbeat for a response that begins as a stream of events."""
     writer = ResponseWriter("/v1/chat/completions", response, is_resumable=False)
-    return Heartbeat(response, writer.begin, is_between, PERIOD_S)
+    return Heartbeat(response, writer.begin, is_between, period_s=PERIOD_S)
 
 
 async def test_a_silent_stream_begins_with_a_comment() -> None:
@@ -62,6 +63,16 @@ async def test_a_stream_that_has_begun_gets_comments_between_its_events() -> Non
     kinds = [message["type"] for message in client.messages]
     assert kinds.count("http.response.start") == 1
     assert client.messages[2]["body"] == COMMENT
+
+
+async def test_a_silent_stream_of_messages_gets_pings() -> None:
+    """Clients count them, also before the engine's first event."""
+    client = Client()
+    writer = ResponseWriter("/v1/messages", client.response, is_resumable=False)
+    sign = writer.signs_of_life.after
+    async with Heartbeat(client.response, writer.begin, lambda: True, sign, PERIOD_S):
+        await client.until(2)
+    assert client.messages[1]["body"] == COMMENT + PING
 
 
 async def test_no_comment_is_sent_inside_an_event() -> None:
