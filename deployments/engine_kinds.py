@@ -2,6 +2,7 @@
 
 import logging
 import os
+import traceback
 
 from pydantic import JsonValue
 
@@ -37,10 +38,13 @@ async def start_engine(entry: ModelEntry) -> RunningEngine:
         os.environ.update(rank_environment(resolved))
         os.environ.update(private_environment(entry, resolved))
         return await _start(resolved)
-    except Exception as error:
-        logger.exception("model %s: its engine does not start", entry.name)
+    except Exception as error:  # noqa: BLE001 - the edge at which any failure becomes a reason
         reason, is_final = explain_start_failure(error, output.cause())
-        raise EngineStartFailed(resolver.masked(reason), is_final) from None
+        reason = resolver.masked(reason)
+        # Only the frames: the messages of other errors may hold what references stood for.
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        logger.error("model %s: its engine does not start: %s\n%s", entry.name, reason, frames)  # noqa: TRY400
+        raise EngineStartFailed(reason, is_final) from None
 
 
 async def _start(entry: ModelEntry) -> RunningEngine:

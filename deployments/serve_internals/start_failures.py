@@ -3,7 +3,7 @@
 Serve (Ray 2.60) tries a constructor again however it failed: three times for a new deployment, and
 for ever, without a pause, once one replica has run. For an entry that is wrong each try would load
 vLLM anew. So a replica that fails for a reason that lies in the entry or in its node keeps the
-reason in Ray's key-value store. The next ones on that node raise it again, after a pause that grows,
+reason in Ray's key-value store. The next ones on that node raise it again, after a growing pause,
 until the application is deployed again or some minutes have passed. The store has no public
 interface; without it every try is a real one.
 """

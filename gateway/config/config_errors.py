@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 
 from gateway.config.gateway import GatewayConfig
 from gateway.config.hardware import ACCELERATOR_TYPES, Cpu, Gpu
-from gateway.config.references import KNOWN_BEFORE, Reference
+from gateway.config.references import KNOWN_BEFORE, MASK, Reference
 from gateway.config.secrets import shown
 from gateway.config.sim import SimEntry
 from gateway.config.strict import ConfigPath, FieldError, format_value, suggestion
@@ -37,12 +37,17 @@ def plain_errors(error: ValidationError) -> Iterator[FieldError]:
     for detail in error.errors(include_url=False):
         location = detail["loc"]
         path = tuple(
-            str(step) if location[i + 1 : i + 2] == ("[key]",) else step
+            _key(detail["input"]) if location[i + 1 : i + 2] == ("[key]",) else step
             for i, step in enumerate(location)
             if not _is_union_member(location, i) and step != "[key]"
         )
         for rest, message in _explanations(detail):
             yield FieldError((*path, *rest), message)
+
+
+def _key(key: object) -> str:
+    """A wrong key of a mapping, as a step of a path."""
+    return key if isinstance(key, str) else format_value(key)
 
 
 def _is_union_member(location: ConfigPath, i: int) -> bool:
@@ -76,7 +81,8 @@ def _explanation(detail: ErrorDetails) -> str:
         case "unknown_name":
             return f"found {found}{suggestion(detail['input'], detail['ctx']['known'])}"
         case "string_type" if isinstance(detail["input"], int | float):
-            return f'should be text, found {found} (put it in quotes: "{found}")'
+            hint = "" if found == MASK else f': "{found}"'
+            return f"should be text, found {found} (put it in quotes{hint})"
     message = detail["msg"].removeprefix("Input ").split(" or instance of")[0]
     return f"{_PLAIN_MESSAGES.get(message, message)}, found {found}"
 

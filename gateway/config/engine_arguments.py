@@ -44,6 +44,8 @@ class Argument(msgspec.Struct, frozen=True):
     is_many: bool = False
     """Whether it takes a list of such values."""
     choices: tuple[str | int, ...] = ()
+    fields: tuple[str, ...] = ()
+    """Names of the fields of a mapping, if vLLM accepts no others."""
     minimum: float = -math.inf
     maximum: float = math.inf
     above: float = -math.inf
@@ -66,7 +68,14 @@ class Argument(msgspec.Struct, frozen=True):
             return f"should be {words}{many}, found {format_value(value)}"
         if self.choices and str(value) not in map(str, self.choices):
             return f"found {format_value(value)}{suggestion(value, map(str, self.choices))}"
-        return self._out_of_range(value)
+        return self._unknown_field(value) or self._out_of_range(value)
+
+    def _unknown_field(self, value: JsonValue) -> str:
+        names = value if self.fields and isinstance(value, dict) else ()
+        unknown = next((name for name in names if name not in self.fields), None)
+        if unknown is None:
+            return ""
+        return f"unknown field `{unknown}`{suggestion(unknown, self.fields, shows_all=False)}"
 
     def _accepts(self, value: JsonValue) -> bool:
         kinds = _kinds(value)

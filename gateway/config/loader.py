@@ -7,7 +7,7 @@ of Serve's own fields are checked here as well, and the values that can be known
 """
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from gateway.config.model import ModelEntry
 from gateway.config.model_paths import source_roots, wrong_paths
 from gateway.config.serve_values import port_conflicts, wrong_scaling, wrong_values
 from gateway.config.strict import ConfigPath, FieldError, format_value, suggestion
+from gateway.config.vllm import VllmEntry
 from gateway.config.yamlfile import YamlFile
 from gateway.errors import ConfigError
 
@@ -58,6 +59,8 @@ SET_BY_ENTRY = (
 """Fields that a model's deployments must not set, because its entry sets them."""
 
 T = TypeVar("T")
+AskEngine = Callable[[Sequence[VllmEntry]], Sequence[FieldError | None]]
+"""What vLLM itself finds wrong with each entry: the path in it, and the mistake."""
 _Owners = dict[str, tuple[ConfigPath, str]]
 """Path of each name, and what it names."""
 
@@ -103,8 +106,10 @@ class DeploymentFile:
     """What is not wrong in itself, but may fail or do harm: file, line, path, and what it is."""
 
 
-def load_config(path: str | Path) -> DeploymentFile:
+def load_config(path: str | Path, ask_engine: AskEngine | None = None) -> DeploymentFile:
     """Read and validate a deployment file.
+
+    `ask_engine` says what vLLM itself finds wrong with entries, if nothing else is wrong.
 
     Raises:
         ConfigError: with one line for each mistake: file, line, path, and what is wrong.
@@ -113,6 +118,8 @@ def load_config(path: str | Path) -> DeploymentFile:
     reader = _DocumentReader()
     reader.errors.extend(file.mistakes)
     reader.read(file.content)
+    if ask_engine and not reader.errors:
+        reader.errors.extend(reader.engine_mistakes(ask_engine))
     if errors := list(_first_of_each(map(file.explained, reader.errors))):
         raise ConfigError("\n".join(_located_line(path, file, error) for error in errors))
     return DeploymentFile(
@@ -157,6 +164,7 @@ class _DocumentReader:
         self.models: list[ModelApplication] = []
         self.gateways: list[GatewayConfig] = []
         self.routers = RouterScale()
+        self._entries: list[tuple[ConfigPath, ModelEntry]] = []
         self._config_path: ConfigPath = ()
         self._application_owners: _Owners = {}
         self._name_owners: _Owners = {}
@@ -183,6 +191,15 @@ class _DocumentReader:
                 self._cross_check(gateway)
         elif not self.errors:
             self._report((), "`applications` is missing")
+
+    def engine_mistakes(self, ask_engine: AskEngine) -> Iterator[FieldError]:
+        """What vLLM itself finds wrong with the entries."""
+        entries = [(i, e) for i, e in self._entries if isinstance(e, VllmEntry)]
+        answers = ask_engine([entry for _, entry in entries])
+        for (path, entry), error in zip(entries, answers, strict=False):
+            if error:
+                known = error.path if error.path[-1:] and _has(entry, error.path) else ()
+                yield FieldError((*path, *known), error.message)
 
     def _read_application(self, document: object, path: ConfigPath) -> None:
         app = self._fields(document, "application", path)
@@ -218,6 +235,7 @@ class _DocumentReader:
         if entry := self._validate(adapter, args, (*path, "args")):
             for inner, message in wrong_paths(entry, source_roots()):
                 self._report((*path, "args", *inner), message)
+            self._entries.append(((*path, "args"), entry))
             self.models.append(ModelApplication(name, entry))
             self._when_cold.append((entry, (*path, "args", "when_cold")))
 
@@ -305,6 +323,11 @@ class _DocumentReader:
 
     def _report(self, path: ConfigPath, message: str) -> None:
         self.errors.append(FieldError(path, message))
+
+
+def _has(entry: VllmEntry, path: ConfigPath) -> bool:
+    """Whether the entry itself sets an argument, which vLLM might also have by default."""
+    return path[0] != "engine_args" or path[1:2] == () or path[1] in entry.engine_args
 
 
 def _first_of_each(errors: Iterable[FieldError]) -> Iterator[FieldError]:

@@ -160,7 +160,7 @@ def _nodes(root: yaml.Node | None) -> Iterator[tuple[ConfigPath, yaml.Node]]:
             continue
         seen.add(id(node))
         yield path, node
-        todo.extend(((*path, step), child) for step, child in _steps(node))
+        todo.extend(((*path, step), child) for step, child in reversed(_steps(node)))
 
 
 def _cycles(root: yaml.Node | None) -> Iterator[FieldError]:

@@ -6,6 +6,7 @@ Which values an argument accepts is found by trying one of each kind on vLLM's o
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ SAMPLES = {
 }
 """Kinds of values, and some of each as on the command line."""
 BOUNDS = {"gt": "above", "ge": "minimum", "lt": "below", "le": "maximum"}
+CONFIGS = {name.lower(): value for name, value in vars(vllm.config).items()}
+"""vLLM's configuration classes by the names of the arguments whose fields they define."""
 NOT_ARGUMENTS = {"help", "model_tag"}
 
 
@@ -52,9 +55,13 @@ def _argument(parser: argparse.ArgumentParser, action: argparse.Action) -> dict[
         return {"accepts": ["switch"]}
     optional = ["switch"] if action.nargs == "?" else []
     is_many = action.nargs in {"+", "*"} or isinstance(action, argparse._AppendAction)  # noqa: SLF001
-    described: dict[str, object] = {"accepts": optional + list(_accepted(parser, action))}
+    accepts = optional + list(_accepted(parser, action))
+    described: dict[str, object] = {"accepts": accepts}
     if is_many:
         described["is_many"] = True
+    config = CONFIGS.get(action.dest.replace("_", ""))
+    if "object" in accepts and dataclasses.is_dataclass(config):
+        described["fields"] = sorted(each.name for each in dataclasses.fields(config) if each.init)
     if action.choices is not None:
         described["choices"] = [choice for choice in action.choices if choice is not None]
     return described
