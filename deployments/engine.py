@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any, cast
@@ -14,12 +15,15 @@ from pydantic import JsonValue
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from deployments.engine_failure import EngineStartFailed
 from deployments.engine_kinds import start_engine
-from deployments.engines.server import EngineServer
+from deployments.engines.server import EngineServer, RunningEngine
 from deployments.placement import reserved
 from deployments.process_setup import collect_garbage_rarely, log_with_serve
 from deployments.rollover import Rollover
+from deployments.serve_internals.start_failures import StartFailures
 from gateway.config.loader import parse_entry
+from gateway.config.model import ModelEntry
 from gateway.engine_telemetry.stats import engine_stats
 from gateway.telemetry import ReplicaMetadata
 
@@ -70,9 +74,14 @@ class EngineReplica:
     ) -> None:
         began_s = time.monotonic()
         log_with_serve()
-        self._entry = parse_entry(entry)
         self._is_retired = False
-        self._engine = await start_engine(self._entry)
+        try:
+            self._entry = parse_entry(entry)
+            self._engine = await _start_once(self._entry)
+        except Exception:
+            # Serve shows the whole traceback as its message: this process ends, and the log has it.
+            sys.tracebacklimit = 0
+            raise
         self._server = EngineServer(self._engine, ray.util.get_node_ip_address())
         await self._server.start()
         self._start_s = time.monotonic() - began_s
@@ -158,6 +167,19 @@ class EngineReplica:
                 logger.exception("model %s: its engine died; this replica exits", self._entry.name)
                 await asyncio.sleep(EXIT_DELAY_S)
                 os._exit(1)
+
+
+async def _start_once(entry: ModelEntry) -> RunningEngine:
+    """Start an engine, or raise the reason for which the same start has failed before."""
+    failures = StartFailures()
+    if reason := await failures.repeated():
+        raise EngineStartFailed(reason, is_final=True)
+    try:
+        return await start_engine(entry)
+    except EngineStartFailed as error:
+        if error.is_final:
+            await failures.keep(error.reason)
+        raise
 
 
 def _replica_id() -> str:

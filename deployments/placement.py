@@ -10,16 +10,20 @@ from deployments.engines.vllm.executor import IN_CORE
 from gateway.cluster.placement import Placement, Resources, plan_placement, rank_order
 from gateway.config.hardware import Cpu, PlacedEntry
 from gateway.config.model import ModelEntry
+from gateway.config.references import Reference, unescaped
+from gateway.config.secrets import is_secret
 from gateway.config.vllm import VllmEntry
 
 THREADS_BIND, UNBOUND = "VLLM_CPU_OMP_THREADS_BIND", "nobind"
 THREADS = "OMP_NUM_THREADS"
+COPIED_TO_WORKERS = "VLLM_RAY_EXTRA_ENV_VARS_TO_COPY"
 
 
 def serve_options(entry: ModelEntry) -> dict[str, Any]:
     """Options of Serve that place the engines of an entry."""
     placement = plan_placement(entry)
-    env = environment(entry)
+    hidden = private_names(entry)
+    env = {n: unescaped(v) for n, v in environment(entry).items() if n not in hidden}
     options: dict[str, Any] = {"ray_actor_options": actor_options(placement, env)}
     if placement.bundles:
         options["placement_group_bundles"] = [dict(bundle) for bundle in placement.bundles]
@@ -36,6 +40,31 @@ def environment(entry: ModelEntry) -> dict[str, str]:
         threads = str(max(1, int(entry.cpus_per_worker)))
         return {THREADS_BIND: UNBOUND, THREADS: threads, **entry.env}
     return entry.env
+
+
+def private_names(entry: ModelEntry) -> set[str]:
+    """Variables of the entry that its engine's process sets itself.
+
+    Ray stores and logs the environment that it is given: secrets, and references to any, stay out.
+    """
+    return {
+        name
+        for name, value in entry.env.items()
+        if Reference.of(value) or is_secret(("env", name), value)
+    }
+
+
+def private_environment(entry: ModelEntry, resolved: ModelEntry) -> dict[str, str]:
+    """Values of the entry's private variables, `resolved` in this process.
+
+    vLLM copies them to workers on other nodes, if it is told their names.
+    """
+    hidden = sorted(private_names(entry))
+    values = {name: resolved.env[name] for name in hidden}
+    if hidden and isinstance(entry, VllmEntry):
+        named = resolved.env.get(COPIED_TO_WORKERS, "")
+        values[COPIED_TO_WORKERS] = ",".join(filter(None, [named, *hidden]))
+    return values
 
 
 def executor(entry: VllmEntry) -> str | None:

@@ -9,15 +9,20 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from gateway.cluster.plan import NamePlan, Plan
+from gateway.cluster.plan import ModelPlan, NamePlan, Plan, RouterPlan
+from gateway.config.engine_check import ask_vllm
 from gateway.config.loader import load_config
 from gateway.environment import installed_haproxy, recommended
 from gateway.errors import ConfigError
 from gateway.reference.pages import Topic, filled, printed
 from gateway.simulation.command import command as simulate
+
+MIN_WIDTH = 240
+"""Least width of tables in pipes and files."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -49,10 +54,13 @@ def check(
 ) -> None:
     """Validate a deployment file and print what it would run, without starting anything."""
     try:
-        plan = Plan.of(load_config(file))
+        deployment = load_config(file, lambda entries: ask_vllm(entries, _warn))
     except ConfigError as error:
         typer.echo(error.message, err=True)
         raise typer.Exit(1) from None
+    for warning in deployment.warnings:
+        _warn(warning)
+    plan = Plan.of(deployment)
     if as_json:
         typer.echo(json.dumps(asdict(plan), indent=2))
     else:
@@ -91,11 +99,17 @@ def env() -> None:
 app.command("simulate")(simulate)
 
 
+def _warn(message: str) -> None:
+    typer.echo(f"warning: {message}", err=True)
+
+
 def _print_plan(file: Path, plan: Plan) -> None:
-    # Pipes and files have no width: do not wrap lines there.
-    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 240)
+    # Pipes and files have no width: there, lines are as long as they need to be.
+    width = None if sys.stdout.isatty() else _width(plan)
+    console = Console(markup=False, highlight=False, width=width)
     console.print(_model_table(plan))
     console.print("workers, GPUs and CPUs are per replica")
+    console.print(f"routers: {_span(plan.routers)}, with {plan.routers.cpus:g} CPUs each")
     console.print(f"at min replicas: {plan.min_gpus:g} GPUs, {plan.min_cpus:g} CPUs")
     console.print(f"at max replicas: {plan.max_gpus:g} GPUs, {plan.max_cpus:g} CPUs")
     console.print(
@@ -108,21 +122,40 @@ def _print_plan(file: Path, plan: Plan) -> None:
 
 
 def _model_table(plan: Plan) -> Table:
-    table = Table("model", "engine", "source", "replicas", "workers", "GPUs", "CPUs")
-    table.add_column("executor")
-    table.add_column("placement")
+    headings = ("model", "engine", "source", "replicas", "workers", "GPUs", "CPUs")
+    table = _folding_table(*headings, "executor", "placement")
     for m in plan.models:
-        span = "" if m.max_replicas == m.min_replicas else f"-{m.max_replicas}"
         type_ = f" {m.accelerator}" if m.accelerator not in {None, "cpu", "gpu"} else ""
         table.add_row(
-            *(m.model, m.engine, m.source or "-", f"{m.min_replicas}{span}", f"{m.workers}"),
+            *(m.model, m.engine, m.source or "-", _span(m), f"{m.workers}"),
             *(f"{m.gpus:g}{type_}", f"{m.cpus:g}", m.executor or "-", m.placement or "-"),
         )
     return table
 
 
+def _folding_table(*headings: str) -> Table:
+    """Table that folds a long name into several lines, and cuts none."""
+    table = Table()
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
+
+
+def _span(plan: ModelPlan | RouterPlan) -> str:
+    """Numbers of replicas, at least and at most."""
+    least, most = plan.min_replicas, plan.max_replicas
+    return f"{least}" if least == most else f"{least}-{most}"
+
+
+def _width(plan: Plan) -> int:
+    """Width at which no name is folded."""
+    texts = [f"{m.model}{m.source or ''}" for m in plan.models]
+    texts += [f"{n.name}{_shares(n.shares)}{_shares(n.shadow)}{n.fallbacks}" for n in plan.names]
+    return max(MIN_WIDTH, *(cell_len(text) + MIN_WIDTH // 2 for text in texts), 0)
+
+
 def _name_table(names: list[NamePlan]) -> Table:
-    table = Table("name", "kind", "goes to", "falls back to", "copies go to")
+    table = _folding_table("name", "kind", "goes to", "falls back to", "copies go to")
     for n in names:
         goes_to = _shares(n.shares) if n.kind == "split" else ", ".join(n.shares)
         fallbacks = ", ".join(n.fallbacks)

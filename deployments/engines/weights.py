@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from gateway.config.model_paths import found_path, is_path, places
 from gateway.errors import AdapterBroken, ConfigError
 
 CONFIG = "adapter_config.json"
@@ -105,16 +106,14 @@ def resolve_source(source: str, roots: Iterable[Path]) -> str:
     """Absolute path of `source` under the first of `roots` that has it, else `source` itself.
 
     Raises:
-        ConfigError: `source` is a path (it starts with `.`, `/` or `~`) that does not exist.
+        ConfigError: `source` is a path (`is_path` says which are) that does not exist.
     """
-    path = Path(source).expanduser()
-    searched = [Path()] if path.is_absolute() else list(roots)
-    for root in searched:
-        if (found := root / path).is_dir():
-            return str(found.resolve())
-    if path.is_absolute() or source.startswith("."):
-        places = ", ".join(str((root / path).absolute()) for root in searched)
+    roots = list(roots)
+    if found := found_path(source, roots):
+        return str(found)
+    if is_path(source):
+        looked = ", ".join(map(str, places(source, roots)))
         raise ConfigError(
-            f"source: no model directory {source!r} on this node (looked at {places})"
+            f"source: no model directory {source!r} on this node (looked at {looked})"
         )
     return source

@@ -19,6 +19,7 @@ ERROR_LENGTH = 400
 """Characters of an error that are shown."""
 
 _FRAME = re.compile(r'^ {2}File "', re.MULTILINE)
+_HEADER = re.compile(r"^.*Traceback \(most recent call last\):$", re.MULTILINE)
 _ERROR_CLASS = re.compile(r"^(?:\w+\.)*\w+: ")
 
 
@@ -73,7 +74,7 @@ def start_failure(message: str) -> str:
     if "failed to start" not in message:
         return ""
     _, _, error = message.partition("Error:\n")
-    frames = list(_FRAME.finditer(error))
+    frames = list(_FRAME.finditer(error)) or list(_HEADER.finditer(error))
     lines = error[frames[-1].start() :].splitlines()[1:] if frames else error.splitlines()
     while lines and lines[0].startswith("    "):
         lines.pop(0)  # the code of the last frame

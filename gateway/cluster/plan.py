@@ -7,7 +7,7 @@ from gateway.cluster.placement import plan_placement
 from gateway.cluster.rollover import max_surge
 from gateway.config.gateway import GatewayConfig
 from gateway.config.hardware import Gpu
-from gateway.config.loader import DeploymentFile, ModelApplication
+from gateway.config.loader import DeploymentFile, ModelApplication, RouterScale
 from gateway.config.model import ModelEntry
 from gateway.config.sim import SimEntry
 from gateway.config.vllm import VllmEntry
@@ -62,6 +62,27 @@ def _accelerator(entry: ModelEntry) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
+class RouterPlan:
+    """The routers: their replica counts, and the logical CPUs of one.
+
+    Nothing else of the gateway reserves any: Serve's controller and proxies, HAProxy and the
+    replicas that hold the entries of models ask Ray for none.
+    """
+
+    min_replicas: int
+    max_replicas: int
+    cpus: float
+    surge_replicas: int
+    """Changed routers that start beside the old ones."""
+
+    @classmethod
+    def of(cls, scale: RouterScale) -> "RouterPlan":
+        """Plan the routers of a deployment file."""
+        most = scale.max_replicas
+        return cls(scale.min_replicas, most, scale.cpus, max_surge(most))
+
+
+@dataclass(frozen=True, slots=True)
 class NamePlan:
     """A name that leads to other models: an adapter, alias or split, or a model with fallbacks."""
 
@@ -106,9 +127,10 @@ class NamePlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All models and names of a deployment file, and the resources of all engines together."""
+    """All models and names of a deployment file, and the resources of engines and routers."""
 
     models: list[ModelPlan]
+    routers: RouterPlan
     names: list[NamePlan]
     min_gpus: float
     max_gpus: float
@@ -121,13 +143,15 @@ class Plan:
     def of(cls, deployment: DeploymentFile) -> "Plan":
         """Plan a deployment file."""
         models = [ModelPlan.of(application) for application in deployment.models]
+        routers = RouterPlan.of(deployment.routers)
         return cls(
             models=models,
+            routers=routers,
             names=list(NamePlan.of_deployment(deployment)),
             min_gpus=round(sum(m.min_replicas * m.gpus for m in models), 4),
             max_gpus=round(sum(m.max_replicas * m.gpus for m in models), 4),
-            min_cpus=round(sum(m.min_replicas * m.cpus for m in models), 4),
-            max_cpus=round(sum(m.max_replicas * m.cpus for m in models), 4),
+            min_cpus=round(sum(m.min_replicas * m.cpus for m in (*models, routers)), 4),
+            max_cpus=round(sum(m.max_replicas * m.cpus for m in (*models, routers)), 4),
             surge_gpus=round(sum(m.surge_replicas * m.gpus for m in models), 4),
-            surge_cpus=round(sum(m.surge_replicas * m.cpus for m in models), 4),
+            surge_cpus=round(sum(m.surge_replicas * m.cpus for m in (*models, routers)), 4),
         )

@@ -1,7 +1,5 @@
 """Translates pydantic's validation errors into one plain line per mistake, with its path."""
 
-import difflib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from types import NoneType, UnionType
 from typing import Annotated, TypeGuard, get_args, get_origin
@@ -11,8 +9,10 @@ from pydantic_core import ErrorDetails
 
 from gateway.config.gateway import GatewayConfig
 from gateway.config.hardware import ACCELERATOR_TYPES, Cpu, Gpu
+from gateway.config.references import KNOWN_BEFORE, MASK, Reference
+from gateway.config.secrets import shown
 from gateway.config.sim import SimEntry
-from gateway.config.strict import ConfigPath, FieldError
+from gateway.config.strict import ConfigPath, FieldError, format_value, suggestion
 from gateway.config.vllm import VllmEntry
 
 # Pydantic adds the chosen member of a union to its paths; these are our unions' members.
@@ -37,12 +37,17 @@ def plain_errors(error: ValidationError) -> Iterator[FieldError]:
     for detail in error.errors(include_url=False):
         location = detail["loc"]
         path = tuple(
-            str(step) if location[i + 1 : i + 2] == ("[key]",) else step
+            _key(detail["input"]) if location[i + 1 : i + 2] == ("[key]",) else step
             for i, step in enumerate(location)
             if not _is_union_member(location, i) and step != "[key]"
         )
         for rest, message in _explanations(detail):
             yield FieldError((*path, *rest), message)
+
+
+def _key(key: object) -> str:
+    """A wrong key of a mapping, as a step of a path."""
+    return key if isinstance(key, str) else format_value(key)
 
 
 def _is_union_member(location: ConfigPath, i: int) -> bool:
@@ -65,20 +70,25 @@ def _explanations(detail: ErrorDetails) -> Sequence[FieldError]:
 
 
 def _explanation(detail: ErrorDetails) -> str:
-    found = format_value(detail["input"])
+    found = shown(_names(detail["loc"]), detail["input"], format_value(detail["input"]))
     match detail["type"]:
         case "value_error":
             return str(detail["ctx"]["error"])
-        case "missing":
-            return "is missing"
-        case "too_short" | "string_too_short":
-            return "must not be empty"
+        case "missing" | "too_short" | "string_too_short" as kind:
+            return "is missing" if kind == "missing" else "must not be empty"
+        case _ if Reference.of(detail["input"]):
+            return KNOWN_BEFORE
         case "unknown_name":
             return f"found {found}{suggestion(detail['input'], detail['ctx']['known'])}"
         case "string_type" if isinstance(detail["input"], int | float):
-            return f'should be text, found {found} (put it in quotes: "{found}")'
+            hint = "" if found == MASK else f': "{found}"'
+            return f"should be text, found {found} (put it in quotes{hint})"
     message = detail["msg"].removeprefix("Input ").split(" or instance of")[0]
     return f"{_PLAIN_MESSAGES.get(message, message)}, found {found}"
+
+
+def _names(location: ConfigPath) -> ConfigPath:
+    return tuple(step for step in location if step != "[key]")
 
 
 def _suggested_field(location: ConfigPath) -> str:
@@ -124,32 +134,15 @@ def _unknown_member(location: ConfigPath, tag: str | None) -> FieldError:
     return FieldError(("engine",), f"found {format_value(tag)}{suggestion(tag, engines)}")
 
 
-def suggestion(name: object, known: Iterable[str]) -> str:
-    """End of an error line: the nearest of the known names, or all of them if none is near."""
-    by_lower = {each.lower(): each for each in known}
-    close = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
-    if close:
-        return f", did you mean `{by_lower[close[0]]}`?"
-    return f"; known: {', '.join(by_lower.values())}"
-
-
-def format_value(value: object) -> str:
-    """Value as YAML writes it, on one line; for a collection, only its kind."""
-    match value:
-        case dict():
-            return "a mapping"
-        case list():
-            return "a list"
-        case None | bool() | int() | float() | str():
-            return json.dumps(value, ensure_ascii=False)
-        case _:
-            return str(value)
-
-
 def format_path(path: Iterable[int | str]) -> str:
     """Write `("a", 0, "b")` as `a[0].b`."""
     steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
     return "".join(steps).removeprefix(".")
+
+
+def error_lines(label: str, error: ValidationError) -> str:
+    """One line for each mistake, with what the config is of."""
+    return "\n".join(one_line((label, format_path(e.path), e.message)) for e in plain_errors(error))
 
 
 def one_line(parts: Iterable[str]) -> str:

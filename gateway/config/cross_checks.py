@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 
-from gateway.config.config_errors import format_value, suggestion
 from gateway.config.gateway import GatewayConfig
 from gateway.config.model import ModelEntry
-from gateway.config.strict import ConfigPath, FieldError
+from gateway.config.strict import ConfigPath, FieldError, format_value, suggestion
 
 
 def wrong_names(config: GatewayConfig, owners: Mapping[str, str]) -> Iterator[FieldError]:

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, model_validator
 
-from gateway.config.scaling import Autoscaling
+from gateway.config.references import check_references
+from gateway.config.scaling import MAX_REPLICAS, Autoscaling
 from gateway.config.serving_options import ModelName, ServingOptions
 from gateway.config.strict import field_error
 
@@ -44,15 +45,20 @@ class BaseEntry(ServingOptions):
     """Name that clients send as `model`."""
     autoscaling: Autoscaling = Autoscaling()
     """The range of replicas, and how readily their number changes; excludes `replicas`."""
-    replicas: int | None = Field(default=None, ge=1)
+    replicas: int | None = Field(default=None, ge=1, le=MAX_REPLICAS)
     """Fixed number of replicas; excludes `autoscaling`."""
     env: dict[Annotated[str, AfterValidator(_env_name)], str] = Field(default_factory=dict)
-    """Environment variables of the engine."""
+    """Environment variables of the engine. Write secrets as `env:NAME` or `file:PATH`."""
     drain_timeout_s: float = Field(default=300, gt=0)
     """Seconds that a stopping replica gives its running requests to finish."""
     max_loaded_adapters: int | None = Field(default=None, ge=1)
     """Adapters that a replica keeps loaded; if unset, all of them, up to 8. Loading another one
     unloads the least recently used."""
+
+    @model_validator(mode="after")
+    def _has_valid_references(self, info: ValidationInfo) -> Self:
+        check_references(self.model_dump(), info)
+        return self
 
     @model_validator(mode="after")
     def _has_one_size(self) -> Self:

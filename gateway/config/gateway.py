@@ -1,20 +1,17 @@
 """Gateway config: names, limits and access, in the Router's `user_config`."""
 
 import re
-from collections.abc import Mapping
 from ipaddress import ip_network
 from typing import Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from gateway.config.references import Reference, check_references
 from gateway.config.strict import FieldError, Strict, field_errors
 from gateway.config.traffic_rules import TrafficRules
-from gateway.errors import ConfigError
 
 MIN_KEY_LENGTH = 16
 """Least number of characters in an access key."""
-ENV_PREFIX = "env:"
-"""Start of a key that names an environment variable instead."""
 DEFAULT_BODIES_MB = 512.0
 ANY_ORIGIN = "*"
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
@@ -61,9 +58,9 @@ class GatewayConfig(TrafficRules):
     16 times `max_body_mb` if that is more."""
     cors: Cors | None = None
     """Web pages that may use the gateway from a browser. Default: none."""
-    admin_key: str | None = None
-    """Bearer token for the routes under `/gateway`, or `env:NAME` to read it from that environment
-    variable of the Router. If unset, these routes do not exist, but for `open_on_loopback`."""
+    admin_key: str | None = Field(default=None, repr=False)
+    """Bearer token for the routes under `/gateway`; write it as `env:NAME` or `file:PATH`, which
+    each router reads. If unset, these routes exist only with `open_on_loopback`."""
     open_on_loopback: bool = False
     """Without an `admin_key`, opens the routes under `/gateway` to whoever is on the same machine:
     the gateway must listen on loopback alone, and a request must name it by a loopback address and
@@ -75,7 +72,7 @@ class GatewayConfig(TrafficRules):
     @field_validator("admin_key")
     @classmethod
     def _is_strong(cls, admin_key: str | None) -> str | None:
-        if admin_key is not None and not admin_key.startswith(ENV_PREFIX):
+        if admin_key is not None and not Reference.of(admin_key):
             _check_key(admin_key)
         return admin_key
 
@@ -92,6 +89,11 @@ class GatewayConfig(TrafficRules):
         return proxies
 
     @model_validator(mode="after")
+    def _has_valid_references(self, info: ValidationInfo) -> Self:
+        check_references(self.model_dump(), info)
+        return self
+
+    @model_validator(mode="after")
     def _consistent(self) -> Self:
         errors = list(self.contradictions())
         if self.max_bodies_mb is not None and self.max_bodies_mb < 4 * self.max_body_mb:
@@ -106,23 +108,6 @@ class GatewayConfig(TrafficRules):
         """Bytes that the bodies of all requests under way may take."""
         default_mb = max(DEFAULT_BODIES_MB, 16 * self.max_body_mb)
         return int((self.max_bodies_mb or default_mb) * 2**20)
-
-    def resolved_admin_key(self, environ: Mapping[str, str]) -> str | None:
-        """Return the key, read from `environ` if the config names an environment variable.
-
-        Raises:
-            ConfigError: the variable is unset, or its key is too short or not printable ASCII.
-        """
-        key = self.admin_key
-        if key is None or not key.startswith(ENV_PREFIX):
-            return key
-        name = key.removeprefix(ENV_PREFIX)
-        try:
-            return _check_key(environ.get(name, ""))
-        except ValueError as error:
-            raise ConfigError(
-                f"gateway: admin_key: environment variable {name!r}: {error}"
-            ) from None
 
 
 def _check_key(key: str) -> str:

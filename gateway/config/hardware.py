@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from gateway.config.entry import BaseEntry
+from gateway.config.references import KNOWN_BEFORE, Reference
 from gateway.config.strict import Strict, field_error
 
 ACCELERATOR_TYPES = frozenset(
@@ -43,6 +44,8 @@ class Gpu(Strict):
     @field_validator("type")
     @classmethod
     def _spelled_as_ray_does(cls, type_: str | None) -> str | None:
+        if Reference.of(type_):
+            raise ValueError(KNOWN_BEFORE)
         spelling = {known.lower(): known for known in ACCELERATOR_TYPES}
         known = spelling.get((type_ or "").lower(), type_)
         if known != type_:

@@ -3,28 +3,26 @@
 The file is Ray Serve's config: a list of applications. Those with the import path
 `deployments.app:model` (its `args` are a model entry) and `deployments.app:gateway` (its Router's
 `user_config` is the gateway config) are ours. Serve silently ignores unknown fields, so the names
-of Serve's own fields are checked here as well; their values are left to Serve.
+of Serve's own fields are checked here as well, and the values that can be known to be wrong.
 """
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.config.config_errors import (
-    format_path,
-    format_value,
-    one_line,
-    plain_errors,
-    suggestion,
-)
+from gateway.config.config_errors import error_lines, format_path, one_line, plain_errors
+from gateway.config.config_warnings import config_warnings
 from gateway.config.cross_checks import lacks_fallback, wrong_names
 from gateway.config.gateway import GatewayConfig
 from gateway.config.model import ModelEntry
-from gateway.config.strict import ConfigPath, FieldError
+from gateway.config.model_paths import source_roots, wrong_paths
+from gateway.config.serve_values import port_conflicts, wrong_scaling, wrong_values
+from gateway.config.strict import ConfigPath, FieldError, format_value, suggestion
+from gateway.config.vllm import VllmEntry
 from gateway.config.yamlfile import YamlFile
 from gateway.errors import ConfigError
 
@@ -32,6 +30,8 @@ MODEL_IMPORT = "deployments.app:model"
 GATEWAY_IMPORT = "deployments.app:gateway"
 ROUTER_DEPLOYMENT = "Router"
 MODEL_DEPLOYMENTS = ("Engine", "Model")
+ROUTER_CPUS = 0.2
+"""Logical CPUs of a router, unless the file says otherwise."""
 
 SERVE_FIELDS = {
     "file": "proxy_location http_options grpc_options controller_options logging_config"
@@ -59,6 +59,8 @@ SET_BY_ENTRY = (
 """Fields that a model's deployments must not set, because its entry sets them."""
 
 T = TypeVar("T")
+AskEngine = Callable[[Sequence[VllmEntry]], Sequence[FieldError | None]]
+"""What vLLM itself finds wrong with each entry: the path in it, and the mistake."""
 _Owners = dict[str, tuple[ConfigPath, str]]
 """Path of each name, and what it names."""
 
@@ -72,30 +74,60 @@ class ModelApplication:
 
 
 @dataclass(frozen=True, slots=True)
+class RouterScale:
+    """How many routers there are, and the logical CPUs of each."""
+
+    min_replicas: int = 1
+    max_replicas: int = 1
+    cpus: float = ROUTER_CPUS
+
+    @classmethod
+    def of(cls, router: Mapping[str, Any]) -> "RouterScale":
+        """Scale of the Router deployment as a valid file has it."""
+        options = router.get("ray_actor_options") or {}
+        cpus = options.get("num_cpus", ROUTER_CPUS)
+        scaling = router.get("autoscaling_config") or {}
+        if scaling or router.get("num_replicas") == "auto":
+            # Serve's `auto` means up to a hundred.
+            default = 100 if router.get("num_replicas") == "auto" else 1
+            return cls(scaling.get("min_replicas", 1), scaling.get("max_replicas", default), cpus)
+        count = router.get("num_replicas") or 1
+        return cls(count, count, cpus)
+
+
+@dataclass(frozen=True, slots=True)
 class DeploymentFile:
     """Validated content of a deployment file."""
 
     models: tuple[ModelApplication, ...]
     gateway: GatewayConfig
+    routers: RouterScale = RouterScale()
+    warnings: tuple[str, ...] = ()
+    """What is not wrong in itself, but may fail or do harm: file, line, path, and what it is."""
 
 
-def load_config(path: str | Path) -> DeploymentFile:
+def load_config(path: str | Path, ask_engine: AskEngine | None = None) -> DeploymentFile:
     """Read and validate a deployment file.
+
+    `ask_engine` says what vLLM itself finds wrong with entries, if nothing else is wrong.
 
     Raises:
         ConfigError: with one line for each mistake: file, line, path, and what is wrong.
     """
     file = YamlFile.read(Path(path))
     reader = _DocumentReader()
-    reader.errors.extend(FieldError(key, "appears twice") for key in file.repeated_keys())
+    reader.errors.extend(file.mistakes)
     reader.read(file.content)
-    if reader.errors:
-        lines = [
-            f"{path}:{file.line(error.path)}: {_with_application(file.content, error)}"
-            for error in reader.errors
-        ]
-        raise ConfigError("\n".join(lines))
-    return DeploymentFile(tuple(reader.models), reader.gateways[0])
+    if ask_engine and not reader.errors:
+        reader.errors.extend(reader.engine_mistakes(ask_engine))
+    if errors := list(_first_of_each(map(file.explained, reader.errors))):
+        raise ConfigError("\n".join(_located_line(path, file, error) for error in errors))
+    return DeploymentFile(
+        tuple(reader.models),
+        reader.gateways[0],
+        reader.routers,
+        tuple(_located_line(path, file, each) for each in config_warnings(file.content)),
+    )
 
 
 def parse_entry(args: Mapping[str, object]) -> ModelEntry:
@@ -109,7 +141,7 @@ def parse_entry(args: Mapping[str, object]) -> ModelEntry:
         return adapter.validate_python(args)
     except ValidationError as error:
         label = f"model {format_value(args['name'])}" if "name" in args else "model"
-        raise ConfigError(_error_lines(label, error)) from None
+        raise ConfigError(error_lines(label, error)) from None
 
 
 def parse_gateway(user_config: object) -> GatewayConfig:
@@ -121,7 +153,7 @@ def parse_gateway(user_config: object) -> GatewayConfig:
     try:
         return GatewayConfig.model_validate(user_config)
     except ValidationError as error:
-        raise ConfigError(_error_lines("gateway", error)) from None
+        raise ConfigError(error_lines("gateway", error)) from None
 
 
 class _DocumentReader:
@@ -131,6 +163,8 @@ class _DocumentReader:
         self.errors: list[FieldError] = []
         self.models: list[ModelApplication] = []
         self.gateways: list[GatewayConfig] = []
+        self.routers = RouterScale()
+        self._entries: list[tuple[ConfigPath, ModelEntry]] = []
         self._config_path: ConfigPath = ()
         self._application_owners: _Owners = {}
         self._name_owners: _Owners = {}
@@ -143,6 +177,10 @@ class _DocumentReader:
         top = self._fields(document, "file", ())
         if "http_options" in top:
             self._fields(top["http_options"], "http_options", ("http_options",))
+        if isinstance(top.get("grpc_options"), dict):
+            grpc_options = top["grpc_options"]
+            self.errors.extend(wrong_values("grpc_options", grpc_options, ("grpc_options",)))
+        self.errors.extend(port_conflicts(top))
         if "applications" in top:
             applications = self._list(top["applications"], ("applications",))
             for i, app in enumerate(applications):
@@ -153,6 +191,15 @@ class _DocumentReader:
                 self._cross_check(gateway)
         elif not self.errors:
             self._report((), "`applications` is missing")
+
+    def engine_mistakes(self, ask_engine: AskEngine) -> Iterator[FieldError]:
+        """What vLLM itself finds wrong with the entries."""
+        entries = [(i, e) for i, e in self._entries if isinstance(e, VllmEntry)]
+        answers = ask_engine([entry for _, entry in entries])
+        for (path, entry), error in zip(entries, answers, strict=False):
+            if error:
+                known = error.path if error.path[-1:] and _has(entry, error.path) else ()
+                yield FieldError((*path, *known), error.message)
 
     def _read_application(self, document: object, path: ConfigPath) -> None:
         app = self._fields(document, "application", path)
@@ -186,6 +233,9 @@ class _DocumentReader:
             self._check_unique(model_name, self._name_owners, noun, (*path, "args", *inner))
         adapter: TypeAdapter[ModelEntry] = TypeAdapter(ModelEntry)
         if entry := self._validate(adapter, args, (*path, "args")):
+            for inner, message in wrong_paths(entry, source_roots()):
+                self._report((*path, "args", *inner), message)
+            self._entries.append(((*path, "args"), entry))
             self.models.append(ModelApplication(name, entry))
             self._when_cold.append((entry, (*path, "args", "when_cold")))
 
@@ -202,6 +252,8 @@ class _DocumentReader:
         config_path = path
         for i, router in self._deployments(app, path, (ROUTER_DEPLOYMENT,)):
             config = router.get("user_config")
+            if not self.errors:
+                self.routers = RouterScale.of(router)
             config_path = (*path, "deployments", i, "user_config")
         config = {} if config is None else config
         if gateway := self._validate(TypeAdapter(GatewayConfig), config, config_path):
@@ -221,6 +273,7 @@ class _DocumentReader:
     def _deployments(
         self, app: Mapping[str, Any], path: ConfigPath, names: Sequence[str]
     ) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        seen: list[object] = []
         documents = self._list(app.get("deployments", []), (*path, "deployments"))
         for i, document in enumerate(documents):
             deployment_path = (*path, "deployments", i)
@@ -228,8 +281,12 @@ class _DocumentReader:
             if "ray_actor_options" in deployment:
                 options = deployment["ray_actor_options"]
                 self._fields(options, "ray_actor_options", (*deployment_path, "ray_actor_options"))
+            self.errors.extend(wrong_scaling(deployment, deployment_path))
             name = deployment.get("name")
-            if name in names:
+            if name in seen:
+                self._report((*deployment_path, "name"), f"{format_value(name)} appears twice")
+            elif name in names:
+                seen.append(name)
                 yield i, deployment
             else:
                 message = f"found {format_value(name)}{suggestion(name, names)}"
@@ -255,6 +312,7 @@ class _DocumentReader:
         for key in value:
             if key not in known:
                 self._report((*path, str(key)), f"unknown field{suggestion(key, known)}")
+        self.errors.extend(wrong_values(kind, value, path))
         return value
 
     def _list(self, value: object, path: ConfigPath) -> list[object]:
@@ -265,6 +323,27 @@ class _DocumentReader:
 
     def _report(self, path: ConfigPath, message: str) -> None:
         self.errors.append(FieldError(path, message))
+
+
+def _has(entry: VllmEntry, path: ConfigPath) -> bool:
+    """Whether the entry itself sets an argument, which vLLM might also have by default."""
+    return path[0] != "engine_args" or path[1:2] == () or path[1] in entry.engine_args
+
+
+def _first_of_each(errors: Iterable[FieldError]) -> Iterator[FieldError]:
+    """The first error at each path: a value that is wrong in two ways is mended once."""
+    seen: set[tuple[ConfigPath, str]] = set()
+    written: set[ConfigPath] = set()
+    for error in errors:
+        if error in seen or (error.path in written and error.message.startswith("should be")):
+            continue
+        seen.add(error)
+        written.add(error.path)
+        yield error
+
+
+def _located_line(path: str | Path, file: YamlFile, error: FieldError) -> str:
+    return f"{path}:{file.line(error.path)}: {_with_application(file.content, error)}"
 
 
 def _nearest_builder(import_path: object) -> str:
@@ -284,10 +363,6 @@ def _declared_names(args: object) -> Iterator[tuple[str, str, ConfigPath]]:
                 match adapter:
                     case {"name": str(name)}:
                         yield name, "an adapter", ("adapters", i, "name")
-
-
-def _error_lines(label: str, error: ValidationError) -> str:
-    return "\n".join(one_line((label, format_path(e.path), e.message)) for e in plain_errors(error))
 
 
 def _with_application(document: object, error: FieldError) -> str:

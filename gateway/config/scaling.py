@@ -6,13 +6,16 @@ from pydantic import Field, model_validator
 
 from gateway.config.strict import Strict, field_error
 
+MAX_REPLICAS = 10_000
+"""Replicas of one model: more are a slip of the keyboard."""
+
 
 class Autoscaling(Strict):
     """How many replicas a model has, and how readily that number changes."""
 
-    min: int = Field(default=1, ge=0)
+    min: int = Field(default=1, ge=0, le=MAX_REPLICAS)
     """Replicas that always run; with 0, the model scales to zero until a request starts it."""
-    max: int = Field(default=1, ge=1)
+    max: int = Field(default=1, ge=1, le=MAX_REPLICAS)
     """Maximum number of replicas."""
     target_utilization: float = Field(default=0.7, gt=0, le=1)
     """Utilization of a replica (sequences, KV cache, prefill) above which another one is added."""

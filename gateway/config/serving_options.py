@@ -5,10 +5,13 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ConfigDict, Field
 
 from gateway.config.policy_names import DEFAULT_POLICY, PolicyName
+from gateway.config.references import KNOWN_BEFORE, Reference
 from gateway.config.strict import Strict
 
 
 def _printable_without_spaces(name: str) -> str:
+    if Reference.of(name):
+        raise ValueError(KNOWN_BEFORE)
     if not name or not name.isprintable() or any(c.isspace() for c in name):
         raise ValueError("must be non-empty, without spaces or control characters")
     return name

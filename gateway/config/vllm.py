@@ -1,13 +1,14 @@
 """Entry of a model that vLLM runs."""
 
-import json
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, JsonValue, model_validator
+from pydantic import AfterValidator, Field, JsonValue, ValidationInfo, model_validator
 
+from gateway.config.engine_arguments import applicable_table, resolved_number
 from gateway.config.hardware import PlacedEntry
-from gateway.config.strict import field_error
+from gateway.config.references import RESOLVED, Reference
+from gateway.config.strict import FieldError, field_error, field_errors, format_value
 
 MEMORY_UTILIZATION = 0.92
 """Share of its fraction of GPU memory that an engine uses: vLLM's default for a whole GPU."""
@@ -64,15 +65,26 @@ class VllmEntry(PlacedEntry):
     """Any other vLLM argument, under vLLM's name with underscores."""
 
     @model_validator(mode="after")
-    def _fits_gpu_fraction(self) -> Self:
+    def _has_known_arguments(self) -> Self:
+        table = applicable_table()
+        found = table.mistakes(self.engine_args) if table else ()
+        if errors := [FieldError(("engine_args", *e.path), e.message) for e in found]:
+            raise field_errors(errors)
+        return self
+
+    @model_validator(mode="after")
+    def _fits_gpu_fraction(self, info: ValidationInfo) -> Self:
         share = self.engine_args.get("gpu_memory_utilization", 0)
-        if isinstance(share, bool) or not isinstance(share, int | float):
+        if Reference.of(share):
+            return self  # checked where it is resolved
+        number = resolved_number(share) if info.context == RESOLVED else share
+        if isinstance(number, bool) or not isinstance(number, int | float):
             raise field_error(
-                f"should be a number, found {json.dumps(share)}",
+                f"should be a number, found {format_value(share)}",
                 *("engine_args", "gpu_memory_utilization"),
             )
         if self.gpu_fraction < 1:
-            self._check_memory(share)
+            self._check_memory(number)
         return self
 
     def _check_memory(self, share: float) -> None:

@@ -10,6 +10,7 @@ from typing import Protocol
 from gateway.config.gateway import GatewayConfig
 from gateway.config.loader import parse_gateway
 from gateway.config.model_names import ModelNames
+from gateway.config.resolution import resolve_gateway
 from gateway.errors import ConfigError
 from gateway.serving.trusted_proxies import TrustedProxies
 
@@ -65,8 +66,9 @@ class LiveConfig:
         self._has_adopted = False
         self._config = GatewayConfig()
         self._names = ModelNames(self._config)
-        self._admin_key: str | None = None
         self._trusted_proxies = TrustedProxies()
+        self._written = self._config
+        """The config in force as it is written: with references in place of secrets."""
         self._rejected: RejectedConfig | None = None
 
     @property
@@ -82,7 +84,7 @@ class LiveConfig:
     @property
     def admin_key(self) -> str | None:
         """Bearer token that opens the operators' routes."""
-        return self._admin_key
+        return self._config.admin_key
 
     @property
     def trusted_proxies(self) -> TrustedProxies:
@@ -100,9 +102,9 @@ class LiveConfig:
         Raises:
             ConfigError: it cannot be used; then nothing has changed.
         """
-        admin_key, names = config.resolved_admin_key(self._environ), ModelNames(config)
-        self._config, self._names, self._admin_key = config, names, admin_key
-        self._trusted_proxies = TrustedProxies(config.trusted_proxies)
+        resolved, names = resolve_gateway(config, self._environ), ModelNames(config)
+        self._config, self._names, self._written = resolved, names, config
+        self._trusted_proxies = TrustedProxies(resolved.trusted_proxies)
 
     async def adopt(self, user_config: object) -> None:
         """Go by a config from now on; where it is wrong, by the last good one.
@@ -127,7 +129,7 @@ class LiveConfig:
         """The config in force, and the problems of one that was rejected."""
         return {
             "object": "gateway.config",
-            "config": self._config.model_dump(mode="json", include=SHOWN),
+            "config": self._written.model_dump(mode="json", include=SHOWN),
             "refused": asdict(self._rejected) if self._rejected else None,
         }
 

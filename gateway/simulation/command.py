@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from gateway.config.config_errors import suggestion
 from gateway.config.policy_names import policy_names
+from gateway.config.strict import suggestion
 from gateway.errors import ConfigError
 from gateway.simulation.batching import EngineProfile
 from gateway.simulation.comparison import Comparison

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gateway.config.config_errors import suggestion
+from gateway.config.strict import suggestion
 from gateway.errors import ConfigError
 from loadtests.launch import Unavailable
 from loadtests.loadgen.summary import Spread

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import json
+import re
 from collections.abc import Mapping
 from typing import NoReturn
 
@@ -27,12 +28,26 @@ DEFAULTS: Mapping[str, JsonValue] = {
 }
 
 
+_INPUT = re.compile(r" \[type=.*\]$")
+"""End of a line of pydantic's errors."""
+
+
 class _ArgumentParser(FlexibleArgumentParser):
     """vLLM's parser, which raises instead of ending the process."""
 
     def error(self, message: str) -> NoReturn:
         """Raise the message that argparse would have printed."""
-        raise ConfigError(f"engine_args: {message.splitlines()[0]}")
+        raise ConfigError(f"engine_args: {_without_input(message)}")
+
+
+def _without_input(message: str) -> str:
+    """An error on one line, where pydantic's text takes several and repeats the input."""
+    first, *lines = message.splitlines() or [""]
+    if "validation error" not in first:
+        return first
+    argument = first.rpartition(": ")[0]
+    problems = [_INPUT.sub("", line.strip()) for line in lines if "For further" not in line]
+    return f"{argument}: {': '.join(filter(None, problems))}"
 
 
 def parse_arguments(arguments: Mapping[str, JsonValue]) -> argparse.Namespace:
@@ -42,13 +57,14 @@ def parse_arguments(arguments: Mapping[str, JsonValue]) -> argparse.Namespace:
         ConfigError: an unknown name (with the nearest known one), or a value that vLLM rejects.
     """
     parser = make_arg_parser(_ArgumentParser())
-    known = {action.dest for action in parser._actions}  # noqa: SLF001 - argparse has no public list
+    actions = {action.dest: action for action in parser._actions}  # noqa: SLF001 - argparse has no public list
     for name in arguments:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+        if name not in actions:
+            near = difflib.get_close_matches(name, actions, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigError(f"engine_args.{name}: vLLM has no such argument{hint}")
-    args: argparse.Namespace = parser.parse_args(_argv(arguments))
+    argv = [part for name, value in arguments.items() for part in _argv(actions[name], value)]
+    args: argparse.Namespace = parser.parse_args(argv)
     try:
         validate_parsed_serve_args(args)
         _import_parser_plugins(args)
@@ -58,25 +74,21 @@ def parse_arguments(arguments: Mapping[str, JsonValue]) -> argparse.Namespace:
     return args
 
 
-def _argv(arguments: Mapping[str, JsonValue]) -> list[str]:
-    """`arguments` as on vLLM's command line."""
-    argv: list[str] = []
-    for name, value in arguments.items():
-        flag = "--" + name.replace("_", "-")
-        match value:
-            case None:
-                continue
-            case True:
-                argv.append(flag)
-            case False:
-                argv.append("--no-" + flag.removeprefix("--"))
-            case list() if all(isinstance(item, str | int | float) for item in value):
-                argv += [flag, *map(str, value)]
-            case list() | dict():
-                argv += [flag, json.dumps(value)]
-            case _:
-                argv.append(f"{flag}={value}")
-    return argv
+def _argv(action: argparse.Action, value: JsonValue) -> list[str]:
+    """One argument as on vLLM's command line."""
+    flag = next(each for each in action.option_strings if each.startswith("--"))
+    off = "--no-" + flag.removeprefix("--")
+    match value:
+        case None | []:
+            return []
+        case False:
+            return [off] if off in action.option_strings else []  # off is its default
+        case list() if isinstance(action, argparse._AppendAction):  # noqa: SLF001 - has no public name
+            return [f"{flag}={item}" for item in value]
+        case list() if action.nargs in {"+", "*"}:
+            return [flag, *(item if isinstance(item, str) else json.dumps(item) for item in value)]
+    plain = json.dumps(value) if isinstance(value, dict | list) else value
+    return [flag] if value is True else [f"{flag}={plain}"]
 
 
 def _import_parser_plugins(args: argparse.Namespace) -> None:

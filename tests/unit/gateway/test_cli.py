@@ -60,9 +60,9 @@ def test_check_prints_the_plan(config: Path) -> None:
         ["org/large", "vllm", "org/large-weights", "0-3", "8", "8 H100", "16", "ray", "PACK"],
         ["little", "sim", "-", "3", "1", "0", "0.1", "-", "-"],
     ]
-    assert "at min replicas: 0 GPUs, 0.3 CPUs" in result.stdout
-    assert "at max replicas: 24 GPUs, 48.3 CPUs" in result.stdout
-    assert "while entries change: 8 more GPUs, 16.1 more CPUs" in result.stdout
+    assert "at min replicas: 0 GPUs, 0.5 CPUs" in result.stdout
+    assert "at max replicas: 24 GPUs, 48.5 CPUs" in result.stdout
+    assert "while entries change: 8 more GPUs, 16.3 more CPUs" in result.stdout
     assert result.exit_code == 0
 
 
@@ -71,7 +71,7 @@ def test_check_prints_json(config: Path) -> None:
     result = gateway("check", str(config), "--json")
     plan = json.loads(result.stdout)
     assert (plan["min_gpus"], plan["max_gpus"]) == (0, 24)
-    assert (plan["min_cpus"], plan["max_cpus"]) == (0.3, 48.3)
+    assert (plan["min_cpus"], plan["max_cpus"]) == (0.5, 48.5)
     assert plan["models"][0] == {
         "model": "org/large",
         "application": "large",

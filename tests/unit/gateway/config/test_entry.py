@@ -6,6 +6,7 @@ from pydantic import ValidationError
 from gateway.config.hardware import Cpu, Gpu
 from gateway.config.loader import parse_entry, parse_gateway
 from gateway.config.policy_names import policy_names
+from gateway.config.resolution import resolve_gateway
 from gateway.config.sim import SimEntry
 from gateway.config.vllm import VllmEntry
 from gateway.errors import ConfigError
@@ -214,20 +215,28 @@ def test_an_admin_key_is_written_or_read_from_the_environment() -> None:
     """Secrets can be kept out of a shared file."""
     environ = {"ADMIN": "a key from elsewhere"}
 
-    assert parse_gateway({}).resolved_admin_key(environ) is None
-    assert parse_gateway({"admin_key": "a key as written"}).resolved_admin_key({}) == (
-        "a key as written"
-    )
-    assert parse_gateway({"admin_key": "env:ADMIN"}).resolved_admin_key(environ) == (
-        "a key from elsewhere"
-    )
+    def key(config: dict[str, str]) -> str | None:
+        return resolve_gateway(parse_gateway(config), environ).admin_key
+
+    assert key({}) is None
+    assert key({"admin_key": "a key as written"}) == "a key as written"
+    assert key({"admin_key": "env:ADMIN"}) == "a key from elsewhere"
 
 
-@pytest.mark.parametrize("environ", [{}, {"ADMIN": ""}, {"ADMIN": "short"}])
-def test_a_weak_admin_key_in_the_environment_is_rejected(environ: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("environ", "problem"),
+    [
+        ({}, "ADMIN is not set"),
+        ({"ADMIN": ""}, "ADMIN is empty"),
+        ({"ADMIN": "short"}, "must have at least 16"),
+    ],
+)
+def test_a_weak_admin_key_in_the_environment_is_rejected(
+    environ: dict[str, str], problem: str
+) -> None:
     """A missing or short key would be no protection."""
-    with pytest.raises(ConfigError, match="'ADMIN': must have at least 16"):
-        parse_gateway({"admin_key": "env:ADMIN"}).resolved_admin_key(environ)
+    with pytest.raises(ConfigError, match=f"^gateway: admin_key: {problem}"):
+        resolve_gateway(parse_gateway({"admin_key": "env:ADMIN"}), environ)
 
 
 def test_default_waits_are_short_for_interactive_and_long_for_batch() -> None:
