@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -13,7 +14,7 @@ from gateway.http.models import models_router
 from gateway.http.operators import operators_router
 from gateway.metrics import Recorder
 from gateway.routing.decision import DecisionLog
-from gateway.routing.fleet import Fleet
+from gateway.routing.fleet import Fleet, ServedModel
 from gateway.serving.demand_publisher import DemandPublisher
 from gateway.serving.gauges import Gauges
 from gateway.serving.handler import InferenceHandler
@@ -106,13 +107,16 @@ class AssembledRouter:
         context, live_config, shadows = self.context, self.live_config, self._shadows
         inference = InferenceHandler(resolver, context, shadows, live_config, self.request_metrics)
         routers = (
-            models_router(self.fleet, live_config),
-            health_router(self.fleet),
+            models_router(self.fleet, live_config, self._health_of),
+            health_router(self.fleet, self._health_of),
             operators_router(
                 resolver, self.pools, context.faults, shadows, live_config, self._access
             ),
         )
         return create_app(inference, routers, self._shut_down)
+
+    def _health_of(self, model: ServedModel) -> Counter[str]:
+        return self.pools.of(model).scheduler.replicas.health_counts()
 
     async def _shut_down(self) -> None:
         """Cancel copies and close connections: the server of the application shuts down."""
