@@ -7,6 +7,7 @@ import os
 import time
 
 from pydantic import JsonValue
+from ray import serve
 
 from deployments.discovery import Discovery
 from deployments.process_setup import collect_garbage_rarely, log_with_serve
@@ -14,6 +15,7 @@ from deployments.serve_internals.config_store import ClusterConfigStore
 from deployments.serve_internals.http_options import listens_on_loopback
 from deployments.serve_internals.metrics import RayRecorder
 from deployments.serve_internals.router_protocol import install_router_protocol
+from deployments.watchdog import Watchdog
 from gateway.asgi import App
 from gateway.assembly import RouterOptions, build_router
 from gateway.environment import Settings
@@ -24,6 +26,8 @@ from gateway.serving.tracing import Tracer, tracer_of
 
 DISCOVERY_TIMEOUT_S = 10.0
 """Time that a new router lets clients wait until it knows all engines."""
+HANG_TIMEOUT_S = 30.0
+"""Time after which a router that no longer responds is killed, and replaced."""
 
 logger = logging.getLogger("ray.serve")
 
@@ -58,6 +62,8 @@ class Router:
         await self._discovery.wait_until_complete(DISCOVERY_TIMEOUT_S)
         self._discovering = asyncio.create_task(self._discovery.run())
         collect_garbage_rarely()
+        replica = serve.get_replica_context().replica_id.unique_id
+        self._watchdog = Watchdog(f"router {replica}", HANG_TIMEOUT_S)
         if missing := self._settings.missing:
             logger.warning(
                 "this router is slower than necessary: set %s=1 where Ray starts",
@@ -94,6 +100,7 @@ class Router:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._discovering
             await self._router.close()
+            await self._watchdog.stop()
 
 
 def _tracer() -> Tracer | None:

@@ -30,7 +30,7 @@ class ModelCard(BaseModel):
     reason: str | None = None
     replicas: int
     replica_states: dict[str, int] | None = None
-    """Replicas by state, as the metric `gateway_replicas` counts them; only if some are not well."""
+    """Replicas by state, as `gateway_replicas` counts them; left out while all are well."""
     max_model_len: int | None = None
     parent: str | None = None
     """The model that an adapter belongs to."""
