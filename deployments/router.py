@@ -6,6 +6,7 @@ import logging
 import os
 import time
 
+import msgspec
 from pydantic import JsonValue
 from ray import serve
 
@@ -92,6 +93,15 @@ class Router:
         """Serve's health check."""
         if self._discovering.done():
             raise RuntimeError("discovery has ended: this router no longer learns of new replicas")
+
+    async def drain(self, timeout_s: float) -> int:
+        """End all requests within `timeout_s`: the whole gateway stops; how many were cut off."""
+        return await self._router.drain(timeout_s)
+
+    def report(self) -> dict[str, object]:
+        """This router's id, and its `RouterReport` as plain objects."""
+        report = msgspec.to_builtins(self._router.report())
+        return {"replica": serve.get_replica_context().replica_id.unique_id, "report": report}
 
     async def __del__(self) -> None:
         """Serve's graceful stop, once the requests in flight are done."""

@@ -10,9 +10,10 @@ from gateway.admission.cold_start import Wake
 from gateway.faults import Faults
 from gateway.http.app import GatewayApp, create_app
 from gateway.http.health import health_router
-from gateway.http.models import models_router
+from gateway.http.models import cards_of, models_router
 from gateway.http.operators import operators_router
 from gateway.metrics import Recorder
+from gateway.report import ModelReport, RouterReport
 from gateway.routing.decision import DecisionLog
 from gateway.routing.fleet import Fleet, ServedModel
 from gateway.serving.demand_publisher import DemandPublisher
@@ -93,6 +94,23 @@ class AssembledRouter:
         self._telemetry_client.start()
         self._demand_publisher.start()
         self.gauges.start()
+
+    async def drain(self, timeout_s: float) -> int:
+        """Reject new requests, and end all others within `timeout_s`; how many were cut off."""
+        return await self.context.drain.drain(timeout_s)
+
+    def report(self) -> RouterReport:
+        """How this router, its models and its config stand."""
+        return RouterReport(
+            models={
+                card.id: ModelReport(card.state, card.reason or "", card.replicas)
+                for card in cards_of(self.fleet, self.live_config.names, self._health_of).values()
+                if card.parent is None and card.stands_for is None
+            },
+            faults=[(f.model, f.reason, f.action, n) for f, n in self.context.faults.counts],
+            rejected=self.live_config.rejected.problems if self.live_config.rejected else (),
+            running=self.context.drain.running,
+        )
 
     async def close(self) -> None:
         """End all background work, and export the last metrics and traces."""
