@@ -20,7 +20,7 @@ from deployments.engines.server import EngineServer
 from deployments.placement import reserved
 from deployments.process_setup import collect_garbage_rarely, log_with_serve
 from deployments.rollover import Rollover
-from deployments.watchdog import Watchdog
+from deployments.watchdog import ReplicaWatchdog
 from gateway.config.loader import parse_entry
 from gateway.engine_telemetry.stats import engine_stats
 from gateway.telemetry import ReplicaMetadata
@@ -81,7 +81,7 @@ class EngineReplica:
         hang_timeout_s, name = self._entry.hang_timeout_s, self._entry.name
         self._liveness = EngineLiveness(self._engine, hang_timeout_s)
         # Until here the engine may block this process's event loop, and for long.
-        self._watchdog = Watchdog(f"model {name}: replica {_replica_id()}", hang_timeout_s)
+        self._watchdog = ReplicaWatchdog(f"model {name}: replica {_replica_id()}", hang_timeout_s)
         self._watch = asyncio.create_task(self._exit_when_dead())
         collect_garbage_rarely()
 

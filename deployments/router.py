@@ -16,7 +16,7 @@ from deployments.serve_internals.config_store import ClusterConfigStore
 from deployments.serve_internals.http_options import listens_on_loopback
 from deployments.serve_internals.metrics import RayRecorder
 from deployments.serve_internals.router_protocol import install_router_protocol
-from deployments.watchdog import Watchdog
+from deployments.watchdog import ReplicaWatchdog
 from gateway.asgi import App
 from gateway.assembly import RouterOptions, build_router
 from gateway.environment import Settings
@@ -64,7 +64,7 @@ class Router:
         self._discovering = asyncio.create_task(self._discovery.run())
         collect_garbage_rarely()
         replica = serve.get_replica_context().replica_id.unique_id
-        self._watchdog = Watchdog(f"router {replica}", HANG_TIMEOUT_S)
+        self._watchdog = ReplicaWatchdog(f"router {replica}", HANG_TIMEOUT_S)
         if missing := self._settings.missing:
             logger.warning(
                 "this router is slower than necessary: set %s=1 where Ray starts",

@@ -31,7 +31,7 @@ GRACE_S = 5
 """Time for the children of a replica that has ended, to end by themselves."""
 
 
-class Watchdog:
+class ReplicaWatchdog:
     """The watchdog of this process, until `stop`; `label` names the process in its message."""
 
     def __init__(self, label: str, limit_s: float) -> None:

@@ -4,13 +4,16 @@ The states are those that an operator could look up: Serve's own status, the rep
 (`/v1/models`, `/gateway/faults` and `/gateway/config` show the same), and the processes here.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from gateway.report import ModelReport, RouterReport
 
 FAULT_PERIOD_S = 30.0
 """Least time between two lines about the same kind of fault; the later line sums it up."""
+STOP_S = 1.8
+"""A replica that Serve stops takes longer, so one that is gone sooner has died."""
 STOPPING, RUNNING, STARTING = "STOPPING", "RUNNING", "STARTING"
 
 Fault = tuple[str, str, str]
@@ -38,6 +41,15 @@ class DeploymentView:
 
 
 @dataclass(frozen=True, slots=True)
+class HaproxyView:
+    """One HAProxy process."""
+
+    parent: int
+    replaces: frozenset[int] = frozenset()
+    """Processes that it tells to finish, at a reload."""
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayView:
     """A running gateway at one time."""
 
@@ -45,15 +57,18 @@ class GatewayView:
     """By the names of the application and the deployment."""
     reports: Mapping[str, RouterReport] = field(default_factory=dict)
     """By the id of the router."""
-    haproxies: Mapping[int, int] = field(default_factory=dict)
-    """Process of each HAProxy, by that of its parent."""
+    haproxies: Mapping[int, HaproxyView] = field(default_factory=dict)
+    """By process id."""
+    seen_s: float = 0.0
+    """When this was so, by a monotonic clock."""
 
 
 class Events:
-    """Lines about what has changed since the last view; `now` is a monotonic clock in seconds."""
+    """Lines about what has changed since the last view."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
+    def __init__(self) -> None:
+        self._missing: set[tuple[str, str]] = set()
+        """Deployments that were not in the last view."""
         self._last: GatewayView | None = None
         self._models: dict[str, ModelReport] = {}
         self._counts: dict[tuple[str, Fault], int] = {}
@@ -63,7 +78,8 @@ class Events:
 
     def lines(self, view: GatewayView) -> list[str]:
         """Lines about this view; none for the first one."""
-        last, self._last = self._last, view
+        last = self._last
+        view = self._last = view if last is None else self._completed(last, view)
         if last is None:
             self._count_faults(view)
             self._unsaid.clear()
@@ -71,6 +87,13 @@ class Events:
         if last is None:
             return []
         return [*_haproxies(last, view), *_deployments(last, view), *reported]
+
+    def _completed(self, last: GatewayView, view: GatewayView) -> GatewayView:
+        """The view with what may be missing by chance: Serve may leave out a deployment once."""
+        missing = last.deployments.keys() - view.deployments.keys()
+        carried = {key: last.deployments[key] for key in missing - self._missing}
+        self._missing = missing
+        return replace(view, deployments={**view.deployments, **carried})
 
     def _models_of(self, view: GatewayView) -> Iterator[str]:
         for _, report in sorted(view.reports.items())[:1]:
@@ -96,8 +119,8 @@ class Events:
     def _faults_of(self, view: GatewayView) -> Iterator[str]:
         self._count_faults(view)
         for fault in [*self._unsaid]:
-            if self._now() - self._said_s.get(fault, -FAULT_PERIOD_S) >= FAULT_PERIOD_S:
-                self._said_s[fault] = self._now()
+            if view.seen_s - self._said_s.get(fault, -math.inf) >= FAULT_PERIOD_S:
+                self._said_s[fault] = view.seen_s
                 model, reason, action = fault
                 yield f"model {model}: {_times(self._unsaid.pop(fault))} {reason}: {action}"
 
@@ -116,9 +139,15 @@ def _haproxies(last: GatewayView, view: GatewayView) -> Iterator[str]:
         yield "HAProxy is gone: no request gets in until it is back"
     if view.haproxies and not last.haproxies:
         yield "HAProxy is back"
-    for parent, pid in view.haproxies.items():
-        if last.haproxies.get(parent, pid) != pid:
-            yield f"HAProxy died (process {last.haproxies[parent]}), and runs again as {pid}"
+    replaced = {pid for each in view.haproxies.values() for pid in each.replaces}
+    for pid in last.haproxies.keys() - view.haproxies.keys() - replaced:
+        parent = last.haproxies[pid].parent
+        new = view.haproxies.keys() - last.haproxies.keys()
+        again = [p for p in new if view.haproxies[p].parent == parent]
+        if again:
+            yield f"HAProxy died (process {pid}), and runs again as {again[0]}"
+        elif view.haproxies:
+            yield f"an HAProxy ended (process {pid}); another one runs"
 
 
 def _deployments(last: GatewayView, view: GatewayView) -> Iterator[str]:
@@ -133,30 +162,39 @@ def _deployments(last: GatewayView, view: GatewayView) -> Iterator[str]:
             yield f"{_name(key)}: deployed anew"
         if now.target != before.target:
             yield f"{_name(key)}: scaling from {before.target} to {_replicas(now.target)}"
-        yield from _replica_lines(_name(key), before, now)
+        is_sudden = view.seen_s - last.seen_s < STOP_S
+        yield from _replica_lines(_name(key), before, now, is_sudden=is_sudden)
 
 
-def _replica_lines(name: str, before: DeploymentView, now: DeploymentView) -> Iterator[str]:
+def _replica_lines(
+    name: str, before: DeploymentView, now: DeploymentView, *, is_sudden: bool
+) -> Iterator[str]:
+    """Lines about a deployment's replicas; `is_sudden`: no stop fits between the two views."""
     for id_, replica in now.replicas.items():
         was = before.replicas.get(id_)
-        if was is None and replica.state == STARTING:
-            yield f"{name}: replica {id_} starts"
-        elif replica.state == RUNNING and (was is None or was.state != RUNNING):
-            yield f"{name}: replica {id_} runs (process {replica.pid})"
-        elif replica.state == STOPPING and was is not None and was.state != STOPPING:
-            yield _stop_line(name, id_, replica, was)
+        if replica.state != (was.state if was else ""):
+            yield from _step_lines(f"{name}: replica {id_}", replica, was, is_sudden=is_sudden)
     for id_ in before.replicas.keys() - now.replicas.keys():
         was = before.replicas[id_]
         if was.state != STOPPING:
-            yield f"{name}: replica {id_} died (process {was.pid})"
+            yield f"{name}: replica {id_} {'died' if is_sudden else 'ended'} (process {was.pid})"
 
 
-def _stop_line(name: str, id_: str, replica: ReplicaView, was: ReplicaView) -> str:
-    if was.state == RUNNING and not replica.is_alive:
-        return f"{name}: replica {id_} died (process {was.pid})"
-    if was.state == STARTING:
-        return f"{name}: replica {id_} did not start"
-    return f"{name}: replica {id_} stops, once its requests are finished"
+def _step_lines(
+    name: str, replica: ReplicaView, was: ReplicaView | None, *, is_sudden: bool
+) -> Iterator[str]:
+    """Lines about a replica that has changed its state."""
+    if replica.state == STARTING:
+        yield f"{name} starts"
+    elif replica.state == RUNNING:
+        yield f"{name} runs (process {replica.pid})"
+    elif replica.state == STOPPING and was is not None:
+        if was.state == STARTING:
+            yield f"{name} did not start"
+        elif is_sudden and not replica.is_alive:
+            yield f"{name} died (process {was.pid})"
+        else:
+            yield f"{name} stops, once its requests are finished"
 
 
 def _name(key: tuple[str, str]) -> str:

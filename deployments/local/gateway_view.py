@@ -1,16 +1,20 @@
 """Reads how a gateway on this machine stands, and drains its routers."""
 
+import asyncio
 import contextlib
+import itertools
 import os
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import psutil
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
-from deployments.local.events import DeploymentView, GatewayView, ReplicaView
+from deployments.local.events import DeploymentView, GatewayView, HaproxyView, ReplicaView
 from deployments.serve_internals.status import deployment_details
 from gateway.report import RouterReport
 
@@ -26,6 +30,10 @@ class RunningGateway:
 
     def __init__(self, application: str) -> None:
         self._application = application
+        self._routers: DeploymentHandle | None = None
+        # With Serve's throughput options, a handle works only in the event loop that uses it first.
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
 
     def view(self) -> GatewayView:
         """How everything stands now.
@@ -43,7 +51,7 @@ class RunningGateway:
             )
             for key, each in deployment_details().items()
         }
-        return GatewayView(deployments, self.reports(), _haproxies())
+        return GatewayView(deployments, self.reports(), _haproxies(), time.monotonic())
 
     def has_routers(self) -> bool:
         """Whether a router runs; false if the controller does not answer."""
@@ -76,10 +84,18 @@ class RunningGateway:
     def _call(self, timeout_s: float, method: str, *args: object) -> list[Any]:
         """Answers of the routers; none where they do not answer in time, or do not exist."""
         with contextlib.suppress(Exception):
-            handle = serve.get_deployment_handle(ROUTER_DEPLOYMENT, self._application)
-            response = handle.broadcast(method, *args)
-            return list(response.results(timeout_s=timeout_s, return_exceptions=True))
+            if self._routers is None:
+                self._routers = serve.get_deployment_handle(ROUTER_DEPLOYMENT, self._application)
+            asking = _ask(self._routers, timeout_s, method, args)
+            return asyncio.run_coroutine_threadsafe(asking, self._loop).result()
         return []
+
+
+async def _ask(
+    routers: DeploymentHandle, timeout_s: float, method: str, args: Sequence[object]
+) -> list[Any]:
+    response = routers.broadcast(method, *args)
+    return list(await response.results_async(timeout_s=timeout_s, return_exceptions=True))
 
 
 def _is_alive(pid: int | None) -> bool:
@@ -90,12 +106,18 @@ def _is_alive(pid: int | None) -> bool:
     return False
 
 
-def _haproxies() -> dict[int, int]:
-    """HAProxy processes of this session, by their parents."""
+def _haproxies() -> dict[int, HaproxyView]:
+    """HAProxy processes of this session."""
     found = {}
     session = os.getsid(0)
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, ProcessLookupError):
             if process.name() == "haproxy" and os.getsid(process.pid) == session:
-                found[process.ppid()] = process.pid
+                found[process.pid] = HaproxyView(process.ppid(), _replaced(process.cmdline()))
     return found
+
+
+def _replaced(command: list[str]) -> frozenset[int]:
+    """Processes that an HAProxy tells to finish: the numbers after `-sf`."""
+    after = command[command.index("-sf") + 1 :] if "-sf" in command else []
+    return frozenset(int(word) for word in itertools.takewhile(str.isdigit, after))

@@ -160,7 +160,7 @@ def say(text: str) -> None:
 
 def _follow(gateway: RunningGateway, stopped: threading.Event) -> None:
     """Print what happens, one line each, until the stop."""
-    events, is_lost = Events(time.monotonic), False
+    events, is_lost = Events(), False
     while not stopped.wait(EVENT_PERIOD_S):
         try:
             lines = events.lines(gateway.view())

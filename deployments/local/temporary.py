@@ -10,6 +10,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from gateway import environment
+
 PREFIX = "gw-"
 LOGS = "logs"
 """Directory, beside the files of running clusters, with the logs of the one that ended last."""
@@ -27,13 +29,13 @@ def variables(directory: Path) -> dict[str, str]:
     """Environment variables that keep temporary files in the directory."""
     haproxy = directory / "hp"
     return {
-        "TMPDIR": str(directory),
-        "RAY_TMPDIR": str(directory),
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
+        environment.TEMPORARY: str(directory),
+        environment.RAY_TEMPORARY: str(directory),
+        environment.HAPROXY_CONFIG_FILE: str(haproxy / "haproxy.cfg"),
+        environment.HAPROXY_SOCKET: str(haproxy / "admin.sock"),
+        environment.HAPROXY_METRICS_SOCKET: str(haproxy / "metrics.sock"),
+        environment.HAPROXY_STATE_BASE: str(haproxy),
+        environment.HAPROXY_STATE_FILE: str(haproxy / "server-state"),
     }
 
 

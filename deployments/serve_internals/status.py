@@ -96,7 +96,7 @@ def deployment_details() -> dict[tuple[str, str], DeploymentDetails]:
             (name, deployment): DeploymentDetails(
                 target=each["target_num_replicas"],
                 replicas=[
-                    ReplicaDetails(r["replica_id"], str(r["state"]), r.get("pid"))
+                    ReplicaDetails(r["replica_id"], ReplicaState(r["state"]).value, r.get("pid"))
                     for r in each["replicas"]
                 ],
                 deployed_s=application["last_deployed_time_s"],

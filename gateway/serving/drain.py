@@ -25,13 +25,13 @@ class Drain:
         """Number of requests that are being answered."""
         return len(self._tasks)
 
-    def request(self) -> "_RunningRequest":
+    def request(self) -> "_DrainedRequest":
         """Context of one request's answer.
 
         Raises:
             ShuttingDown: on entry, if a drain has begun; at the exit, if it ended the request.
         """
-        return _RunningRequest(self)
+        return _DrainedRequest(self)
 
     async def drain(self, timeout_s: float) -> int:
         """Reject new requests, wait for those that run, and end those that are left.
@@ -73,7 +73,7 @@ class Drain:
             return
 
 
-class _RunningRequest:
+class _DrainedRequest:
     """One request that is being answered, as a context, like `asyncio.timeout`."""
 
     __slots__ = ("_drain", "_task")

@@ -15,11 +15,11 @@ PATIENCE_S = 30.0
 LIMIT_S = 2.0
 REPLICA = """
 import asyncio, subprocess, sys, time
-from deployments.watchdog import Watchdog
+from deployments.watchdog import ReplicaWatchdog
 
 async def run(spins):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    watchdog = Watchdog("model m: replica r", LIMIT)
+    watchdog = ReplicaWatchdog("model m: replica r", LIMIT)
     print(child.pid, flush=True)
     if spins:
         time.sleep(600)

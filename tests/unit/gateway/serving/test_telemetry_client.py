@@ -233,7 +233,7 @@ async def test_the_only_engine_of_a_model_is_waited_for(stuck: Stuck) -> None:
 async def test_a_hang_is_logged_once_and_its_end_too(
     start_engine: StartEngine, bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """However often its subscription is given up, an engine's hang has one line, its end another."""
+    """However often its subscription is given up, a hang has one line, and its end another."""
     caplog.set_level("INFO", "gateway")
     is_awake = asyncio.Event()
 
