@@ -17,6 +17,7 @@ next start if everything has been killed.
 import contextlib
 import http.client
 import json
+import logging
 import math
 import os
 import signal
@@ -119,6 +120,8 @@ def hold(config: Path) -> None:
     threading.Thread(target=_wait_for_orphaning, args=(signals.stopped.set,), daemon=True).start()
     dashboard = start_cluster(processes.free_port())
     signals.install()
+    # Serve's own remarks on the handles of this process; its processes log to files.
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     gateway = RunningGateway(_gateway_application(config))
     try:
         _deploy(config, dashboard)

@@ -1,6 +1,7 @@
 """What happens to a running gateway, in lines."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ WELL = ReplicaView(RUNNING, 11, is_alive=True)
 READY = ModelReport("ready", "", 1)
 
 
-def view(*replicas: tuple[str, ReplicaView], target: int = 1, **more: object) -> GatewayView:
+def view(*replicas: tuple[str, ReplicaView], target: int = 1, **more: Any) -> GatewayView:
     """A gateway with these replicas of a model, and a report of its router."""
     engine = DeploymentView(target, dict(replicas), deployed_s=1.0)
     report = RouterReport({"m": READY}, faults=[])
