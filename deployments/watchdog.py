@@ -25,7 +25,7 @@ import psutil
 
 PERIOD_S = 1.0
 """Time between two signs of life."""
-LOOK_PERIODS = 3
+LOOK_PERIODS = 5
 """Periods between two looks at the child processes."""
 GRACE_S = 5
 """Time for the children of a replica that has ended, to end by themselves."""
