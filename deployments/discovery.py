@@ -21,6 +21,7 @@ from ray.serve.schema import (
     ReplicaState,
 )
 
+from deployments.change_log import ChangeLog
 from deployments.model_state import FAILING, model_state
 from deployments.serve_internals import replica_feed
 from deployments.serve_internals.cluster_state import UNEXPLAINED_WAIT
@@ -63,6 +64,7 @@ class Discovery:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._applications: dict[str, _Application] = {}
+        self._log = ChangeLog(logger)
         self._missing: set[str] = set()
         """Known applications that were not in the last status."""
         self._with_engines: set[str] = set()
@@ -90,10 +92,11 @@ class Discovery:
         """Poll once; False if Serve's status could not be read."""
         try:
             await self.refresh()
-        except Exception:
-            # The controller may be restarting: known replicas stay in service.
-            logger.exception("could not read Serve's status; keeping all known models and replicas")
+        except Exception as error:  # noqa: BLE001 - the controller may be restarting
+            line = f"cannot be read; all known models and replicas stay in service: {_brief(error)}"
+            self._log.record("Serve's status", line, logging.WARNING)
             return False
+        self._log.record_end("Serve's status", "can be read again")
         return True
 
     def _is_complete(self) -> bool:
@@ -127,11 +130,12 @@ class Discovery:
             try:
                 if app := await self._follow(name, overview):
                     followed.append((app, overview))
-            except Exception:
-                logger.exception(
-                    "could not read application %s; trying again at the next poll", name
-                )
-        await _update_states(followed)
+            except Exception as error:  # noqa: BLE001 - it may be about to be replaced
+                line = f"its entry cannot be read yet; trying again: {_brief(error)}"
+                self._log.record(f"application {name}", line, logging.WARNING)
+            else:
+                self._log.record_end(f"application {name}", "its entry has been read")
+        await self._update_states(followed)
         self._with_engines = {
             name for name, overview in found.items() if _runs(overview, ENGINE_DEPLOYMENT)
         }
@@ -204,16 +208,69 @@ class Discovery:
     def _apply_replicas(self, app: _Application, running: Sequence[RunningReplica]) -> None:
         """Update the fleet with the replicas that run the application's model under its name."""
         app.running = running
-        replicas = [replica for replica in map(_to_replica, running) if replica is not None]
+        replicas = [replica for replica in map(self._to_replica, running) if replica is not None]
         mine = [r for r in replicas if r.metadata.model == app.model.name]
+        known = app.model.replicas.keys()
         self._fleet.replace_replicas(app.model, mine)
-        logger.info("model %s has %d replicas", app.model.name, len(mine))
+        if app.model.replicas.keys() != known:
+            count = len(app.model.replicas)
+            logger.info("model %s: %d replica%s", app.model.name, count, "s" * (count != 1))
+
+    def _to_replica(self, running: RunningReplica) -> Replica | None:
+        """The replica as the fleet knows it; None, and a log line, if that cannot be read."""
+        name = running.replica_id.unique_id
+        try:
+            metadata = msgspec.convert(running.replica_metadata, ReplicaMetadata)
+        except msgspec.ValidationError as error:
+            line = f"ignored: its metadata is of another version of the gateway ({error})"
+            self._log.record(f"replica {name}", line, logging.WARNING)
+            return None
+        return Replica(id=name, metadata=metadata, node_id=running.node_id)
 
     def _forget(self, name: str) -> None:
         replica_feed.feed.unsubscribe(name)
         app = self._applications.pop(name)
         _cancel_start(app)
         self._fleet.remove(app.model)
+        self._log.forget(f"model {app.model.name}")
+        logger.info("model %s: gone", app.model.name)
+
+    async def _update_states(
+        self, followed: Sequence[tuple[_Application, ApplicationStatusOverview]]
+    ) -> None:
+        """Set each model's state; those with an engine that may wait for resources say why."""
+        asked = [(app, overview) for app, overview in followed if _may_wait(overview)]
+        for app, overview in followed:
+            if not _may_wait(overview):
+                self._set_state(app, overview)
+        reasons = await asyncio.gather(*(self._wait_reason(app) for app, _ in asked))
+        for (app, overview), wait_reason in zip(asked, reasons, strict=True):
+            self._set_state(app, overview, wait_reason)
+
+    def _set_state(
+        self, app: _Application, overview: ApplicationStatusOverview, wait_reason: str = ""
+    ) -> None:
+        """Set a model's state and its reason; a failure comes before what an engine waits for."""
+        model, engine = app.model, overview.deployments[ENGINE_DEPLOYMENT]
+        state, reason = model_state(bool(model.replicas), overview.status, engine)
+        has_failed = state is ModelState.UNHEALTHY or bool(reason and engine.status in FAILING)
+        if has_failed and wait_reason:
+            reason = reason if wait_reason == UNEXPLAINED_WAIT else f"{reason}; {wait_reason}"
+        model.state, model.reason = state, reason if has_failed else wait_reason or reason
+        line = f"{model.condition}: {model.reason}" if model.reason else model.condition
+        self._log.record(f"model {model.name}", line)
+
+    async def _wait_reason(self, app: _Application) -> str:
+        """Why an engine of the application waits for resources; empty also if unknown."""
+        thing = f"model {app.model.name}: why no engine starts"
+        try:
+            async with asyncio.timeout(WAIT_REASON_TIMEOUT_S):
+                reason = str(await app.ingress.wait_reason.remote())
+        except Exception as error:  # noqa: BLE001 - its Model replica may be restarting
+            self._log.record(thing, f"cannot be found out: {_brief(error)}", logging.WARNING)
+            return ""
+        self._log.record_end(thing, "can be found out again")
+        return reason
 
 
 async def _start_engine(app: _Application) -> None:
@@ -223,8 +280,11 @@ async def _start_engine(app: _Application) -> None:
     except asyncio.CancelledError:
         response.cancel()  # or it would go on waiting in Serve
         raise
-    except Exception:
-        logger.exception("model %s: could not start an engine; trying again", app.model.name)
+    except Exception as error:  # noqa: BLE001 - the controller may be restarting
+        logger.warning(
+            "model %s: no engine could be started; trying again: %s",
+            *(app.model.name, _brief(error)),
+        )
         await asyncio.sleep(POLL_PERIOD_S)
 
 
@@ -233,44 +293,9 @@ def _cancel_start(app: _Application) -> None:
         app.start_call.cancel()
 
 
-async def _update_states(
-    followed: Sequence[tuple[_Application, ApplicationStatusOverview]],
-) -> None:
-    """Set each model's state; models with an engine that may wait for resources are asked why."""
-    asked = [(app, overview) for app, overview in followed if _may_wait(overview)]
-    for app, overview in followed:
-        if not _may_wait(overview):
-            _set_state(app, overview)
-    reasons = await asyncio.gather(*(_wait_reason(app) for app, _ in asked))
-    for (app, overview), wait_reason in zip(asked, reasons, strict=True):
-        _set_state(app, overview, wait_reason)
-
-
 def _may_wait(overview: ApplicationStatusOverview) -> bool:
     is_starting = overview.deployments[ENGINE_DEPLOYMENT].replica_states.get(ReplicaState.STARTING)
     return bool(is_starting) and _runs(overview, MODEL_DEPLOYMENT)
-
-
-def _set_state(
-    app: _Application, overview: ApplicationStatusOverview, wait_reason: str = ""
-) -> None:
-    """Set a model's state and its reason; a failure comes before what an engine waits for."""
-    model, engine = app.model, overview.deployments[ENGINE_DEPLOYMENT]
-    state, reason = model_state(bool(model.replicas), overview.status, engine)
-    has_failed = state is ModelState.UNHEALTHY or bool(reason and engine.status in FAILING)
-    if has_failed and wait_reason:
-        reason = reason if wait_reason == UNEXPLAINED_WAIT else f"{reason}; {wait_reason}"
-    model.state, model.reason = state, reason if has_failed else wait_reason or reason
-
-
-async def _wait_reason(app: _Application) -> str:
-    """Why an engine of the application waits for resources; empty also if that is unknown."""
-    try:
-        async with asyncio.timeout(WAIT_REASON_TIMEOUT_S):
-            return str(await app.ingress.wait_reason.remote())
-    except Exception:
-        logger.exception("model %s: could not find out why no engine starts", app.model.name)
-        return ""
 
 
 def _runs(overview: ApplicationStatusOverview, deployment: str) -> bool:
@@ -278,15 +303,7 @@ def _runs(overview: ApplicationStatusOverview, deployment: str) -> bool:
     return count > 0
 
 
-def _to_replica(running: RunningReplica) -> Replica | None:
-    """The replica as the fleet knows it; None, and a log line, if its metadata cannot be read."""
-    name = running.replica_id.unique_id
-    try:
-        metadata = msgspec.convert(running.replica_metadata, ReplicaMetadata)
-    except msgspec.ValidationError as error:
-        logger.warning(
-            "replica %s is ignored: its metadata is of another version of the gateway (%s)",
-            *(name, error),
-        )
-        return None
-    return Replica(id=name, metadata=metadata, node_id=running.node_id)
+def _brief(error: Exception) -> str:
+    """An error in one line: Ray's hold the traceback of another process."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__

@@ -17,11 +17,13 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.engine_failure import EngineStartFailed
 from deployments.engine_kinds import start_engine
+from deployments.engines.liveness import EngineLiveness
 from deployments.engines.server import EngineServer, RunningEngine
 from deployments.placement import reserved
 from deployments.process_setup import collect_garbage_rarely, log_with_serve
 from deployments.rollover import Rollover
 from deployments.serve_internals.start_failures import StartFailures
+from deployments.watchdog import ReplicaWatchdog
 from gateway.config.loader import parse_entry
 from gateway.config.model import ModelEntry
 from gateway.engine_telemetry.stats import engine_stats
@@ -85,6 +87,10 @@ class EngineReplica:
         self._server = EngineServer(self._engine, ray.util.get_node_ip_address())
         await self._server.start()
         self._start_s = time.monotonic() - began_s
+        hang_timeout_s, name = self._entry.hang_timeout_s, self._entry.name
+        self._liveness = EngineLiveness(self._engine, hang_timeout_s)
+        # Until here the engine may block this process's event loop, and for long.
+        self._watchdog = ReplicaWatchdog(f"model {name}: replica {_replica_id()}", hang_timeout_s)
         self._watch = asyncio.create_task(self._exit_when_dead())
         collect_garbage_rarely()
 
@@ -122,6 +128,7 @@ class EngineReplica:
     async def _check(self) -> None:
         self._server.check()
         await self._engine.check()
+        self._liveness.check()
 
     def reservation(self) -> dict[str, Any]:
         """This replica's id, its version, and what it has reserved, by node: for `Rollover`."""
@@ -152,19 +159,26 @@ class EngineReplica:
                 *(self._entry.name, left, self._entry.drain_timeout_s),
             )
         await self._server.stop()
+        await self._liveness.stop()
         await self._engine.stop()
+        await self._watchdog.stop()
 
     async def _exit_when_dead(self) -> None:
-        """End this process soon after its engine died: Serve replaces a dead actor at once.
+        """End this process soon after its engine died or hangs: Serve replaces it at once.
 
-        A failing health check alone would leave the replica in service for three periods.
+        A failing health check alone would leave the replica in service for three periods, and its
+        graceful stop would wait for requests that the engine no longer works on. The watchdog ends
+        what is left of the engine.
         """
         while True:
             await asyncio.sleep(WATCH_PERIOD_S)
             try:
                 await self._check()
-            except Exception:
-                logger.exception("model %s: its engine died; this replica exits", self._entry.name)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the engine cannot go on
+                logger.error(  # noqa: TRY400 - the line says it all
+                    "model %s: replica %s exits, and Serve starts another: %s",
+                    *(self._entry.name, _replica_id(), str(error) or repr(error)),
+                )
                 await asyncio.sleep(EXIT_DELAY_S)
                 os._exit(1)
 

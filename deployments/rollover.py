@@ -24,6 +24,7 @@ from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import DeploymentStatusOverview, ReplicaState
 
+from deployments.change_log import ChangeLog
 from deployments.serve_internals.cluster_state import UNEXPLAINED_WAIT, read_cluster
 from deployments.serve_internals.status import unplaced_replicas
 from gateway.cluster.placement import plan_placement
@@ -86,6 +87,7 @@ class Rollover:
     async def run(self) -> None:
         """Poll until the rollover is finished; a failed poll is logged and repeated."""
         app, deployment = self._engine.app_name, self._engine.deployment_name
+        log = ChangeLog(logger)
         while True:
             await asyncio.sleep(POLL_PERIOD_S)
             try:
@@ -97,11 +99,9 @@ class Rollover:
                     self._plan = ""
                     return
                 await self._advance(overview)
-            except Exception:
-                logger.exception(
-                    "model %s: could not read the progress of its rollover; trying again",
-                    self._entry["name"],
-                )
+            except Exception as error:  # noqa: BLE001 - the controller may be restarting
+                line = f"its progress cannot be read; trying again: {error!r}"
+                log.record(f"model {self._entry['name']}: rollover", line, logging.WARNING)
 
     async def wait_reason(self) -> str:
         """Why an engine waits for resources, and what is done about it; empty if none waits."""

@@ -6,7 +6,9 @@ import logging
 import os
 import time
 
+import msgspec
 from pydantic import JsonValue
+from ray import serve
 
 from deployments.discovery import Discovery
 from deployments.process_setup import collect_garbage_rarely, log_with_serve
@@ -15,6 +17,7 @@ from deployments.serve_internals.haproxy_report import report_of_this_node
 from deployments.serve_internals.http_options import listens_on_loopback
 from deployments.serve_internals.metrics import RayRecorder
 from deployments.serve_internals.router_protocol import install_router_protocol
+from deployments.watchdog import ReplicaWatchdog
 from gateway.asgi import App
 from gateway.assembly import RouterOptions, build_router
 from gateway.environment import Settings
@@ -28,6 +31,8 @@ from gateway.serving.tracing import Tracer, tracer_of
 DISCOVERY_TIMEOUT_S = 10.0
 """Time that a new router lets clients wait until it knows all engines."""
 HAPROXY_PERIOD_S = 5.0
+HANG_TIMEOUT_S = 30.0
+"""Time after which a router that no longer responds is killed, and replaced."""
 
 logger = logging.getLogger("ray.serve")
 
@@ -67,6 +72,8 @@ class Router:
         await self._discovery.wait_until_complete(DISCOVERY_TIMEOUT_S)
         self._discovering = asyncio.create_task(self._discovery.run())
         collect_garbage_rarely()
+        replica = serve.get_replica_context().replica_id.unique_id
+        self._watchdog = ReplicaWatchdog(f"router {replica}", HANG_TIMEOUT_S)
         if missing := self._settings.missing:
             logger.warning(
                 "this router is slower than necessary: set %s=1 where Ray starts",
@@ -114,6 +121,15 @@ class Router:
         if self._discovering.done():
             raise RuntimeError("discovery has ended: this router no longer learns of new replicas")
 
+    async def drain(self, timeout_s: float) -> int:
+        """End all requests within `timeout_s`: the whole gateway stops; how many were cut off."""
+        return await self._router.drain(timeout_s)
+
+    def report(self) -> dict[str, object]:
+        """This router's id, and its `RouterReport` as plain objects."""
+        report = msgspec.to_builtins(self._router.report())
+        return {"replica": serve.get_replica_context().replica_id.unique_id, "report": report}
+
     async def __del__(self) -> None:
         """Serve's graceful stop, once the requests in flight are done."""
         if hasattr(self, "_discovering"):
@@ -124,6 +140,7 @@ class Router:
             if self._haproxy is not None:
                 self._haproxy.close()
             await self._router.close()
+            await self._watchdog.stop()
 
 
 def _tracer() -> Tracer | None:

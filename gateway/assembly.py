@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -10,11 +11,12 @@ from gateway.faults import Faults
 from gateway.http.app import GatewayApp, create_app
 from gateway.http.cors import SharedOrigins
 from gateway.http.health import health_router
-from gateway.http.models import models_router
+from gateway.http.models import cards_of, models_router
 from gateway.http.operators import operators_router
 from gateway.metrics import Recorder
+from gateway.report import ModelReport, RouterReport
 from gateway.routing.decision import DecisionLog
-from gateway.routing.fleet import Fleet
+from gateway.routing.fleet import Fleet, ServedModel
 from gateway.serving.demand_publisher import DemandPublisher
 from gateway.serving.gauges import Gauges
 from gateway.serving.handler import InferenceHandler
@@ -99,6 +101,23 @@ class AssembledRouter:
         self._demand_publisher.start()
         self.gauges.start()
 
+    async def drain(self, timeout_s: float) -> int:
+        """Reject new requests, and end all others within `timeout_s`; how many were cut off."""
+        return await self.context.drain.drain(timeout_s)
+
+    def report(self) -> RouterReport:
+        """How this router, its models and its config stand."""
+        return RouterReport(
+            models={
+                card.id: ModelReport(card.state, card.reason or "", card.replicas)
+                for card in cards_of(self.fleet, self.live_config.names, self._health_of).values()
+                if card.parent is None and card.stands_for is None
+            },
+            faults=[(f.model, f.reason, f.action, n) for f, n in self.context.faults.counts],
+            rejected=self.live_config.rejected.problems if self.live_config.rejected else (),
+            running=self.context.drain.running,
+        )
+
     async def close(self) -> None:
         """End all background work, and export the last metrics and traces."""
         await self._demand_publisher.close()
@@ -112,8 +131,8 @@ class AssembledRouter:
         context, live_config, shadows = self.context, self.live_config, self._shadows
         inference = InferenceHandler(resolver, context, shadows, live_config, self.request_metrics)
         routers = (
-            models_router(self.fleet, live_config),
-            health_router(self.fleet),
+            models_router(self.fleet, live_config, self._health_of),
+            health_router(self.fleet, self._health_of),
             operators_router(
                 resolver, self.pools, context.faults, shadows, live_config, self._access
             ),
@@ -126,6 +145,9 @@ class AssembledRouter:
         """The web pages that may use the gateway, by the config in force."""
         cors = self.live_config.config.cors
         return None if cors is None else SharedOrigins(cors)
+
+    def _health_of(self, model: ServedModel) -> Counter[str]:
+        return self.pools.of(model).scheduler.replicas.health_counts()
 
     async def _shut_down(self) -> None:
         """Cancel copies and close connections: the server of the application shuts down."""

@@ -23,6 +23,12 @@ LOOPBACK = "127.0.0.1"
 AUTH_MODE = "RAY_AUTH_MODE"
 HAPROXY_METRICS_PORT = "RAY_SERVE_HAPROXY_METRICS_PORT"
 HAPROXY_STATS_PORT = "RAY_SERVE_HAPROXY_STATS_PORT"
+HAPROXY_CONFIG_FILE = "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"
+HAPROXY_SOCKET = "RAY_SERVE_HAPROXY_SOCKET_PATH"
+HAPROXY_METRICS_SOCKET = "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH"
+HAPROXY_STATE_BASE = "RAY_SERVE_HAPROXY_SERVER_STATE_BASE"
+HAPROXY_STATE_FILE = "RAY_SERVE_HAPROXY_SERVER_STATE_FILE"
+TEMPORARY, RAY_TEMPORARY = "TMPDIR", "RAY_TMPDIR"
 FALLBACK_PROXY_PORT = "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"
 ROUTER_MIN_PORT = "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"
 ROUTER_MAX_PORT = "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT"
@@ -209,6 +215,13 @@ LOCAL = (
         CLUSTER_ON_LOOPBACK,
         "0: despite its name, this keeps Ray's cluster on the machine's loopback interface.",
     ),
+    Variable(TEMPORARY, "A directory of its own, removed in the end."),
+    Variable(RAY_TEMPORARY, "The same directory, for Ray's session."),
+    Variable(HAPROXY_CONFIG_FILE, "A file in that directory; Serve's default is in `/tmp`."),
+    Variable(HAPROXY_SOCKET, "A socket in that directory."),
+    Variable(HAPROXY_METRICS_SOCKET, "A socket in that directory."),
+    Variable(HAPROXY_STATE_BASE, "A folder in that directory."),
+    Variable(HAPROXY_STATE_FILE, "A file in that directory."),
 )
 """Variables that `make serve` sets as well, for a cluster of its own on one machine."""
 

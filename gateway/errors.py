@@ -435,6 +435,18 @@ class ModelUnavailable(_RetryLater):
     code = "model_unavailable"
 
 
+class ShuttingDown(GatewayError):
+    """The gateway is being stopped; comes with `Retry-After`."""
+
+    status = 503
+    code = "shutting_down"
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """When to retry, if another gateway takes its place."""
+        return [(header_names.RETRY_AFTER, b"5")]
+
+
 class DeadlineExceeded(GatewayError):
     """The deadline has passed: the request's `x-request-timeout-s` or the model's `timeout_s`."""
 

@@ -174,7 +174,8 @@ REPLICAS = Gauge(
     labels=("model", "state"),
     meaning=(
         "Replicas by `state`: `ready`, `draining`, `ejected` (failed too often), `backoff` (could"
-        " not be reached just now), `no_telemetry` (in use without telemetry)."
+        " not be reached just now), `not_responding` (hangs), `no_telemetry` (in use without"
+        " telemetry)."
     ),
 )
 PREFILL = Gauge(

@@ -1,10 +1,12 @@
-"""Load on a gateway whose engines are killed, hung, slowed, reset and drained while it runs.
+"""Load on a gateway whose engines, routers and HAProxy fail while it runs.
 
     python -m loadtests.chaos --seconds 120 --seed 7
 
 starts a gateway with simulated engines, sends requests whose answers are known, injects faults at
 random, and ends with status 1 if any answer was lost: cut without an error event, wrong, or an
-error of another shape than OpenAI's. The report ends with the gateway's own counts of faults.
+error of another shape than OpenAI's. Engines are killed, hung, slowed, reset and drained; routers
+and HAProxy are killed. Only the connections that such a kill breaks, and those refused in the
+seconds after it, count as cut, not as lost. The report ends with the gateway's counts of faults.
 """
 
 import asyncio
@@ -22,12 +24,15 @@ import typer
 
 from deployments.local import processes
 from loadtests.checked_load import CheckedLoad, Counts
-from loadtests.fault_injection import FaultInjector
+from loadtests.fault_injection import FRONT_DOOR, FaultInjector, FrontDoor
 from loadtests.targets import Document, local_gateway, serve_config
 
 MODEL = "sim"
 CLIENTS = 24
 REPLICAS = 8
+ROUTERS = 2
+CUT_PER_KILL = 2 * CLIENTS
+"""Most requests that the death of a router or HAProxy may cut off or refuse."""
 ERROR_RATE = 0.02
 RESET_RATE = 0.05
 
@@ -43,8 +48,11 @@ class Gateway(Protocol):
     def environment(self) -> Mapping[str, str]:
         """Variables that `serve` needs to find its cluster."""
 
-    def replica_processes(self, app: str) -> list[psutil.Process]:
-        """The processes of a model's engines."""
+    def replica_processes(self, app: str, deployment: str = "Engine") -> list[psutil.Process]:
+        """The processes of an application's replicas."""
+
+    def haproxies(self) -> list[psutil.Process]:
+        """The processes of HAProxy."""
 
 
 class Result(msgspec.Struct, rename={"injected": "trouble"}):
@@ -59,8 +67,11 @@ class Result(msgspec.Struct, rename={"injected": "trouble"}):
 
     @property
     def is_good(self) -> bool:
-        """Whether nothing was lost."""
-        return not self.requests.lost and self.requests.succeeded > 0
+        """Whether nothing was lost, and no more was cut than the deaths of front doors explain."""
+        kills = sum(self.injected[kind] for kind in FRONT_DOOR)
+        requests = self.requests
+        is_explained = requests.cut <= kills * CUT_PER_KILL
+        return not requests.lost and requests.succeeded > 0 and is_explained
 
 
 def config(port: int, replicas: int = REPLICAS) -> Document:
@@ -72,16 +83,29 @@ def config(port: int, replicas: int = REPLICAS) -> Document:
         "drain_timeout_s": 10,
         "simulation": {"error_rate": ERROR_RATE, "reset_rate": RESET_RATE, "max_sequences": 16},
     }
-    return serve_config(port, entry)
+    document = serve_config(port, entry)
+    document["applications"][0]["deployments"][0]["num_replicas"] = ROUTERS
+    return document
 
 
-async def run(gateway: Gateway, document: Document, seconds: float, seed: int) -> Result:
-    """Load and faults for `seconds`, and then the last answers without faults."""
+async def run(
+    gateway: Gateway, document: Document, seconds: float, seed: int, *, front_door: bool = True
+) -> Result:
+    """Load and faults for `seconds`, and then the last answers without faults.
+
+    `front_door`: whether routers and HAProxy are killed, too.
+    """
     rng = random.Random(seed)  # noqa: S311 - a seed makes it repeatable
-    load = CheckedLoad(gateway.url, MODEL, random.Random(seed + 1))  # noqa: S311 - likewise
     injector = FaultInjector(
-        lambda: gateway.replica_processes(MODEL), REPLICAS, document, gateway.environment, rng
+        lambda: gateway.replica_processes(MODEL),
+        REPLICAS,
+        document,
+        gateway.environment,
+        rng,
+        _front_door(gateway) if front_door else None,
     )
+    load_rng = random.Random(seed + 1)  # noqa: S311 - likewise
+    load = CheckedLoad(gateway.url, MODEL, load_rng, injector.may_be_cut)
     end_s = time.monotonic() + seconds
     injecting = asyncio.create_task(injector.run())
     await load.run(CLIENTS, lambda: time.monotonic() > end_s)
@@ -90,6 +114,10 @@ async def run(gateway: Gateway, document: Document, seconds: float, seed: int) -
     async with httpx.AsyncClient(base_url=gateway.url) as http:
         faults = (await http.get("/gateway/faults")).json()["data"]
     return Result(seconds, load.counts, injector.counts, faults)
+
+
+def _front_door(gateway: Gateway) -> FrontDoor:
+    return FrontDoor(lambda: gateway.replica_processes("gateway", "Router"), gateway.haproxies)
 
 
 def report(result: Result) -> str:
@@ -106,6 +134,7 @@ def report(result: Result) -> str:
             f"succeeded  {counts.succeeded}",
             f"shed       {counts.shed}",
             f"errors     {counts.errors.total()} {dict(counts.errors) or ''}",
+            f"cut        {counts.cut}",
             f"lost       {counts.lost.total()} {dict(counts.lost) or ''}",
             "gateway    " + ", ".join(f"{action} {count}" for action, count in handled.items()),
         ]
@@ -115,12 +144,15 @@ def report(result: Result) -> str:
 def main(
     seconds: float = 120,
     seed: int = 1,
+    front_door: Annotated[
+        bool, typer.Option(help="Whether routers and HAProxy are killed, too.")
+    ] = True,
     json_file: Annotated[Path | None, typer.Option("--json", help="Where to write it.")] = None,
 ) -> None:
-    """Load a gateway while its engines fail; status 1 if an answer was lost."""
+    """Load a gateway while its processes fail; status 1 if an answer was lost."""
     document = config(processes.free_port())
     with local_gateway(document) as gateway:
-        result = asyncio.run(run(gateway, document, seconds, seed))
+        result = asyncio.run(run(gateway, document, seconds, seed, front_door=front_door))
     typer.echo(report(result))
     if json_file:
         json_file.write_bytes(msgspec.json.format(msgspec.json.encode(result)))

@@ -19,6 +19,8 @@ COMPLETIONS_PATH = "/v1/completions"
 REQUEST_TIMEOUT_S = 120.0
 """More than any answer takes, even if it is retried and resumed several times."""
 SHED_PAUSE_S = 1.0
+CUT_PAUSE_S = 0.2
+"""Pause of a client whose connection broke off or was refused."""
 MAX_MODEL_LEN = 1 << 30
 DEFAULT_TOKENS = 64
 """The simulator's own default."""
@@ -36,6 +38,8 @@ class Counts(msgspec.Struct, rename={"errors": "told"}):
     """Succeeded requests that the gateway sent more than once, by its headers."""
     shed: int = 0
     """Rejected with a 429 and a `Retry-After`."""
+    cut: int = 0
+    """Broken off when the router or the HAProxy that carried them was killed."""
     errors: Counter[str] = msgspec.field(default_factory=Counter)
     """Answered with an OpenAI error, or ended with an error event, by its code."""
     lost: Counter[str] = msgspec.field(default_factory=Counter)
@@ -48,14 +52,29 @@ class Lost(Exception):
     """An answer that is neither right nor an error."""
 
 
+class CutOff(Lost):
+    """A stream that ends in its middle."""
+
+
 class ErrorResponse(Exception):
     """An answer that is an error in OpenAI's shape."""
 
 
 class CheckedLoad:
-    """Clients that send one request after the other and check every byte of the answers."""
+    """Clients that send one request after the other and check every byte of the answers.
 
-    def __init__(self, url: str, model: str, rng: random.Random) -> None:
+    `may_be_cut`: whether what carried a request may have been killed between two times of the
+    event loop's clock, which excuses a connection that breaks off, and nothing else.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        rng: random.Random,
+        may_be_cut: Callable[[float, float], bool] = lambda _began_s, _ended_s: False,
+    ) -> None:
+        self._may_be_cut = may_be_cut
         self._port = urlsplit(url).port or 80
         self._model = model
         self._rng = rng
@@ -75,6 +94,7 @@ class CheckedLoad:
             path, body, headers = self._request()
             headers["x-request-id"] = f"load-{self.counts.sent}"
             self.counts.sent += 1
+            began_s = asyncio.get_running_loop().time()
             try:
                 response = await client.post(client.encoded(path, body, headers))
                 if response.status == 429:
@@ -84,6 +104,11 @@ class CheckedLoad:
             except ErrorResponse as error:
                 self.counts.errors[str(error)] += 1
             except (Lost, OSError, ValueError) as error:  # a TimeoutError is an OSError
+                ended_s = asyncio.get_running_loop().time()
+                if isinstance(error, CutOff | OSError) and self._may_be_cut(began_s, ended_s):
+                    self.counts.cut += 1
+                    await asyncio.sleep(CUT_PAUSE_S)
+                    continue
                 self.counts.lost[f"{type(error).__name__}: {error}"[:200]] += 1
                 self.counts.lost_ids.append(headers["x-request-id"])
 
@@ -139,7 +164,7 @@ def _whole(answer: Body) -> tuple[str, Body]:
 def _streamed(content: bytes) -> tuple[str, Body]:
     *events, last, rest = content.decode().split("\n\n")
     if (last, rest) != ("data: [DONE]", ""):
-        raise Lost(f"a stream that ends with {content[-60:]!r}")
+        raise CutOff(f"a stream that ends with {content[-60:]!r}")
     chunks = [json.loads(e.removeprefix("data: ")) for e in events if e.startswith("data: ")]
     if errors := [chunk for chunk in chunks if "error" in chunk]:
         raise ErrorResponse(f"event {_error_code(errors[0])}")

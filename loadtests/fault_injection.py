@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -30,6 +31,20 @@ SLICE_S = 0.05
 DRAIN_S = (3.0, 8.0)
 REPLACED_S = 30.0
 """Time until Serve has replaced a killed engine."""
+FRONT_DOOR_S = 3.0
+"""Time in which connections may break or be refused after a router or HAProxy was killed."""
+FRONT_DOOR_PAUSE_S = 10.0
+"""Least time between two such kills."""
+KILL_ROUTER, KILL_HAPROXY = "kill router", "kill HAProxy"
+FRONT_DOOR = (KILL_ROUTER, KILL_HAPROXY)
+
+
+@dataclass(frozen=True, slots=True)
+class FrontDoor:
+    """What carries requests to engines; the only router is never killed."""
+
+    routers: Callable[[], Sequence[psutil.Process]]
+    haproxies: Callable[[], Sequence[psutil.Process]]
 
 
 class FaultInjector:
@@ -37,7 +52,7 @@ class FaultInjector:
 
     `engines` returns the processes of the running engines; at most half of `replicas` are faulty at
     the same time. `document` is the deployed config, `environment` what `serve` needs to find the
-    cluster.
+    cluster. `front_door`: spared if not given.
     """
 
     def __init__(
@@ -47,7 +62,11 @@ class FaultInjector:
         document: Document,
         environment: Mapping[str, str],
         rng: random.Random,
+        front_door: FrontDoor | None = None,
     ) -> None:
+        self._front_door = front_door
+        self._cuts_s: list[float] = []
+        """Times at which a router or HAProxy was killed."""
         self._engines = engines
         self._replicas = replicas
         self._document = document
@@ -70,6 +89,23 @@ class FaultInjector:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    def may_be_cut(self, began_s: float, ended_s: float) -> bool:
+        """Whether a router or HAProxy was killed during a request, or a moment before it."""
+        return any(began_s - FRONT_DOOR_S <= cut_s <= ended_s for cut_s in self._cuts_s)
+
+    def _kill_front_door(self, front_door: FrontDoor, kind: str) -> None:
+        is_router = kind == KILL_ROUTER
+        found = front_door.routers() if is_router else front_door.haproxies()
+        now_s = asyncio.get_running_loop().time()
+        is_early = bool(self._cuts_s) and now_s - self._cuts_s[-1] < FRONT_DOOR_PAUSE_S
+        if is_early or len(found) < (2 if is_router else 1):
+            return
+        victim = self._rng.choice(sorted(found, key=lambda process: process.pid))
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._cuts_s.append(now_s)
+            victim.kill()
+            self.counts[kind] += 1
+
     def _inject(self) -> None:
         self._faulty = {pid: task for pid, task in self._faulty.items() if not task.done()}
         kinds: dict[str, Callable[[psutil.Process], Awaitable[None]]] = {
@@ -77,7 +113,11 @@ class FaultInjector:
             "hang": self._hang,
             "slow": self._slow,
         }
-        kind = self._rng.choice([*kinds, "drain"])
+        front_door = self._front_door
+        kind = self._rng.choice([*kinds, "drain", *(FRONT_DOOR if front_door else ())])
+        if front_door and kind in FRONT_DOOR:
+            self._kill_front_door(front_door, kind)
+            return
         if kind == "drain":
             if self._drain is None or self._drain.done():
                 self._drain = asyncio.create_task(self._scale_in_and_out())

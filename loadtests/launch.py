@@ -1,5 +1,6 @@
 """Processes that serve a port: started, awaited until ready, and stopped reliably."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -114,6 +115,16 @@ def processes_titled(
 ) -> list[psutil.Process]:
     """Processes of a session with one of the titles in their command line; or those with none."""
     return [process for process in session.members if _is_titled(process, titles) is include]
+
+
+def processes_named(session: processes.Session, name: str) -> list[psutil.Process]:
+    """Processes of a session that run the program of that name."""
+    found = []
+    for process in session.members:
+        with contextlib.suppress(psutil.Error):
+            if process.name() == name:
+                found.append(process)
+    return found
 
 
 def _is_titled(process: psutil.Process, titles: Sequence[str]) -> bool:

@@ -26,6 +26,7 @@ from loadtests.locust_users.models import NothingToTest, Server
 
 ENGINE_TITLE = ":Engine"
 """End of Ray's title of an engine replica's process, `ray::ServeReplica:<application>:Engine`."""
+HAPROXY = "haproxy"
 PATH_TITLES = ("haproxy", "ServeReplica:gateway:Router")
 """Processes of a deployed gateway that carry requests."""
 Document = dict[str, Any]
@@ -130,6 +131,10 @@ class LocalGateway:
         """Processes of an application's replicas."""
         title = (f"ray::ServeReplica:{app}:{deployment}",)
         return launch.processes_titled(self.session, title)
+
+    def haproxies(self) -> list[psutil.Process]:
+        """Processes of HAProxy."""
+        return launch.processes_named(self.session, HAPROXY)
 
 
 @contextmanager

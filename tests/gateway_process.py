@@ -21,6 +21,8 @@ import yaml
 
 from deployments.local.processes import Session, free_port
 from gateway.config.gateway import GatewayConfig
+from loadtests.launch import processes_named
+from loadtests.targets import HAPROXY
 
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 240
@@ -168,6 +170,10 @@ class GatewayProcess:
         """The replicas' own processes."""
         name = f"ray::ServeReplica:{app}:{deployment}"
         return [p for p in self.session.members if name in command_line(p)]
+
+    def haproxies(self) -> list[psutil.Process]:
+        """The processes of HAProxy."""
+        return processes_named(self.session, HAPROXY)
 
     def request(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         """One JSON request: its status and parsed answer."""

@@ -37,6 +37,9 @@ class RunningEngine(Protocol):
     async def check(self) -> None:
         """Raise if the engine cannot serve, now or ever again."""
 
+    async def ping(self) -> None:
+        """Return once the engine has shown that it works; raise if it has died."""
+
     async def stop(self) -> None:
         """Release everything the engine holds."""
 

@@ -34,11 +34,13 @@ class Session:
     """Process id of the leader."""
     created_s: float
     """Start time of the leader, to distinguish it from a later process with the same id."""
+    directory: str = ""
+    """Directory of its temporary files."""
 
     @classmethod
-    def led_by(cls, leader: int) -> Self:
+    def led_by(cls, leader: int, directory: str = "") -> Self:
         """The session of a running leader."""
-        return cls(leader, psutil.Process(leader).create_time())
+        return cls(leader, psutil.Process(leader).create_time(), directory)
 
     @classmethod
     def read(cls, file: Path) -> Self:

@@ -7,27 +7,39 @@
 session of its own, so that Ctrl-C reaches only the outer one, and holds the cluster. When either
 ends, for whatever reason, the other stops the cluster; processes that outlive both are ended by
 `stop`, which finds the sessions of this checkout by their files in `.run`.
+
+A stop is a drain first: requests finish, or end with an error after `DRAIN_S`. Ctrl-C, SIGTERM, a
+closed terminal and `stop` are the same; the second one ends all requests at once. All temporary
+files are in one directory (`deployments.local.temporary`), which is removed in the end, or by the
+next start if everything has been killed.
 """
 
+import contextlib
 import http.client
 import json
+import logging
+import math
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import psutil
 import ray
 import typer
 import yaml
 from ray import serve as ray_serve
 from ray.serve.schema import ApplicationStatusOverview
 
-from deployments.local import processes
+from deployments.local import processes, temporary
+from deployments.local.events import Events
+from deployments.local.gateway_view import RunningGateway
 from deployments.local.private_files import ensure_token, write_private
 from deployments.serve_internals.http_options import ANY_HOST
 from deployments.serve_internals.local_cluster import start_cluster
@@ -36,7 +48,12 @@ from gateway.config.loader import load_config
 from gateway.errors import ConfigError
 
 RUN_DIRECTORY = Path(__file__).resolve().parents[2] / ".run"
-STOP_TIMEOUT_S = 60
+GATEWAY_IMPORT = "deployments.app:gateway"
+DRAIN_S = 30.0
+"""Time that running requests have to finish when the gateway is stopped."""
+STOP_TIMEOUT_S = 90.0
+"""Time for a whole stop, the drain included; what is left then is killed."""
+EVENT_PERIOD_S = 1.0
 LEFTOVER_TIMEOUT_S = 5
 POLL_S = 0.5
 ROUTER_PORTS = (30_000, 31_000)
@@ -58,6 +75,7 @@ def serve(
         load_config(config)
     except ConfigError as error:
         raise SystemExit(str(error)) from None
+    clean_up()
     document = yaml.safe_load(config.read_text())
     options = document.setdefault("http_options", {})
     host = options.get("host", ANY_HOST)
@@ -78,35 +96,109 @@ def stop() -> None:
         session = processes.Session.read(file)
         count += len(session.members)
         if session.leader is not None:
+            typer.echo(
+                f"stopping process {session.id}: requests have {DRAIN_S:g} s to finish;"
+                " `make stop` again ends them at once"
+            )
             processes.end([session.leader], STOP_TIMEOUT_S)
         processes.end(session.members, LEFTOVER_TIMEOUT_S)
-        _remove(file)
+        _remove(file, session)
     typer.echo(f"stopped {count} processes" if count else "nothing was running")
+
+
+def clean_up() -> None:
+    """Remove the files that gateways of this checkout left when they were killed."""
+    for file in RUN_DIRECTORY.glob("*.json"):
+        session = processes.Session.read(file)
+        if session.leader is None and not session.members:
+            _remove(file, session)
 
 
 @app.command(hidden=True)
 def hold(config: Path) -> None:
     """Hold a cluster with the gateway until a signal, or until the outer process has ended."""
-    stopped = threading.Event()
-    threading.Thread(target=_wait_for_orphaning, args=(stopped.set,), daemon=True).start()
+    signals = _Signals()
+    threading.Thread(target=_wait_for_orphaning, args=(signals.stopped.set,), daemon=True).start()
     dashboard = start_cluster(processes.free_port())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
+    signals.install()
+    # Serve's own remarks on the handles of this process; its processes log to files.
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    gateway = RunningGateway(_gateway_application(config))
     try:
         _deploy(config, dashboard)
         models = [model.entry.name for model in load_config(config).models]
         address = _gateway_address(yaml.safe_load(config.read_text())["http_options"])
-        code = _watch(models, address, stopped)
+        code = _watch(models, address, signals.stopped)
         if code == 0:
-            typer.echo(welcome(models, address, dashboard))
-            while not stopped.wait(POLL_S):  # not for ever: a signal may arrive in another thread
-                pass
+            say(welcome(models, address, dashboard))
+            _follow(gateway, signals.stopped)
     finally:
-        typer.echo("stopping")
+        _drain(gateway, signals)
         ray_serve.shutdown()
         ray.shutdown()
-        _remove(config.with_suffix(".json"))  # the outer process may have ended
+        _remove_as_orphan(config.with_suffix(".json"))
     raise SystemExit(code)
+
+
+class _Signals:
+    """Signals to stop: the first one lets requests finish, the second one does not."""
+
+    def __init__(self) -> None:
+        self.stopped = threading.Event()
+        self.hurried = threading.Event()
+
+    def install(self) -> None:
+        """Receive signals from here on."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._handle)
+
+    def _handle(self, *_: object) -> None:
+        (self.hurried if self.stopped.is_set() else self.stopped).set()
+
+
+def say(text: str) -> None:
+    """Print, also to a terminal that may have been closed."""
+    with contextlib.suppress(OSError):
+        typer.echo(text)
+
+
+def _follow(gateway: RunningGateway, stopped: threading.Event) -> None:
+    """Print what happens, one line each, until the stop."""
+    events, is_lost = Events(), False
+    while not stopped.wait(EVENT_PERIOD_S):
+        try:
+            lines = events.lines(gateway.view())
+        except Exception as error:  # noqa: BLE001 - the controller may be restarting
+            lines = [] if is_lost else [f"Serve's controller does not answer: {error!r:.200}"]
+            is_lost = True
+        else:
+            lines = ["Serve's controller answers again", *lines] if is_lost else lines
+            is_lost = False
+        for line in lines:
+            say(f"{time.strftime('%H:%M:%S')}  {line}")
+
+
+def _drain(gateway: RunningGateway, signals: _Signals) -> None:
+    """Let all requests finish, for `DRAIN_S` at most, and not after a second signal."""
+    if not gateway.has_routers():
+        say("stopping")
+        return
+    running = sum(report.running for report in gateway.reports().values())
+    if not running:
+        say("stopping")
+    else:
+        requests = "1 request has" if running == 1 else f"{running} requests have"
+        say(
+            f"stopping: {requests} {DRAIN_S:g} s to finish; Ctrl-C or `make stop` again ends"
+            f" {'it' if running == 1 else 'them'} at once"
+        )
+    gateway.drain(DRAIN_S, signals.hurried.is_set)
+
+
+def _gateway_application(config: Path) -> str:
+    """Name of the gateway's application."""
+    applications = yaml.safe_load(config.read_text())["applications"]
+    return next(str(a["name"]) for a in applications if a["import_path"] == GATEWAY_IMPORT)
 
 
 def environment() -> dict[str, str]:
@@ -134,21 +226,47 @@ def _run(document: dict[str, object]) -> int:
     file = RUN_DIRECTORY / f"{os.getpid()}.json"
     config = file.with_suffix(".yaml")
     write_private(config, yaml.safe_dump(document))
-    leader = processes.spawn_leader("deployments.local", ["hold", str(config)], environment())
-    session = processes.Session.led_by(leader.pid)
+    directory = temporary.make_directory()
+    env = environment() | temporary.variables(directory)
+    leader = processes.spawn_leader("deployments.local", ["hold", str(config)], env)
+    session = processes.Session.led_by(leader.pid, str(directory))
     session.write(file)
+    deadline_s = math.inf
+
+    def stop_leader(*_: object) -> None:
+        nonlocal deadline_s
+        deadline_s = min(deadline_s, time.monotonic() + STOP_TIMEOUT_S)
+        leader.terminate()
+
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: leader.terminate())
+        signal.signal(number, stop_leader)
     try:
-        return leader.wait()
+        while time.monotonic() < deadline_s:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return leader.wait(POLL_S)
+        say(f"it has not stopped within {STOP_TIMEOUT_S:g} s; killing what is left")
+        return 1
     finally:
         processes.end(session.members, LEFTOVER_TIMEOUT_S)
-        _remove(file)
+        _remove(file, session)
 
 
-def _remove(file: Path) -> None:
+def _remove(file: Path, session: processes.Session) -> None:
+    """Remove all files of a session that has ended."""
     file.unlink(missing_ok=True)
     file.with_suffix(".yaml").unlink(missing_ok=True)
+    if session.directory:
+        temporary.remove(Path(session.directory), RUN_DIRECTORY)
+
+
+def _remove_as_orphan(file: Path) -> None:
+    """Remove this session's files, unless the outer process lives, which will."""
+    if not file.exists() or psutil.pid_exists(int(file.stem)):
+        return
+    session = processes.Session.read(file)
+    others = [process for process in session.members if process.pid != os.getpid()]
+    processes.end(others, LEFTOVER_TIMEOUT_S)
+    _remove(file, session)
 
 
 def _wait_for_orphaning(then: Callable[[], None]) -> None:
@@ -177,7 +295,9 @@ def _watch(models: list[str], address: Address, stopped: threading.Event) -> int
         applications = ray_serve.status().applications
         progress.show({name: o.status.lower() for name, o in applications.items()})
         if failed := {n: o for n, o in applications.items() if o.status == "DEPLOY_FAILED"}:
-            typer.echo("\n".join(f"{name}: {reason(o)}" for name, o in failed.items()), err=True)
+            with contextlib.suppress(OSError):
+                lines = [f"{name}: {reason(o)}" for name, o in failed.items()]
+                typer.echo("\n".join(lines), err=True)
             return 1
         cards = _cards(address)
         progress.show({f"model {c['id']}": c["reason"] for c in cards if c["state"] == "starting"})
@@ -200,7 +320,7 @@ class _StartProgress:
         for name, state in states.items():
             if self._printed.get(name) != state:
                 self._printed[name] = state
-                typer.echo(f"{elapsed_s:6.1f} s  {name}: {state}")
+                say(f"{elapsed_s:6.1f} s  {name}: {state}")
 
 
 def _cards(address: Address) -> list[dict[str, Any]]:
@@ -235,7 +355,9 @@ The gateway is ready: {url}/v1  (models: {", ".join(models)})
 Try it:
   curl {url}/v1/chat/completions -H 'content-type: application/json' \\
     -d '{json.dumps(body)}'
-Ctrl-C stops it. From another shell:
+Ctrl-C stops it, once its requests have finished. What happens is shown here; the logs are in
+  {temporary.logs_in(Path(tempfile.gettempdir()))}
+From another shell:
   export RAY_AUTH_MODE=token RAY_DASHBOARD_ADDRESS={dashboard}
   .venv/bin/serve status
 """

@@ -7,7 +7,8 @@ process does little else.
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ray import serve
@@ -64,6 +65,49 @@ def overviews(applications: Mapping[str, Any]) -> dict[str, ApplicationStatusOve
         )
         for name, application in applications.items()
     }
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaDetails:
+    """One replica, as the controller has it."""
+
+    id: str
+    state: str
+    pid: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentDetails:
+    """One deployment, as the controller has it."""
+
+    target: int
+    """Number of replicas that it is to have."""
+    replicas: Sequence[ReplicaDetails]
+    deployed_s: float
+    """When its application was deployed last."""
+
+
+def deployment_details() -> dict[tuple[str, str], DeploymentDetails]:
+    """All deployments, by the names of their application and their own.
+
+    Empty if this version of Ray does not have them. Blocks until the controller has answered.
+    """
+    try:
+        return {
+            (name, deployment): DeploymentDetails(
+                target=each["target_num_replicas"],
+                replicas=[
+                    ReplicaDetails(r["replica_id"], ReplicaState(r["state"]).value, r.get("pid"))
+                    for r in each["replicas"]
+                ],
+                deployed_s=application["last_deployed_time_s"],
+            )
+            for name, application in _application_details().items()
+            for deployment, each in application["deployments"].items()
+        }
+    except GONE as error:
+        warn_once("the Serve controller's list of replicas", "it is not followed", repr(error))
+        return {}
 
 
 def start_failure(message: str) -> str:

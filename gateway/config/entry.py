@@ -51,6 +51,9 @@ class BaseEntry(ServingOptions):
     """Environment variables of the engine. Write secrets as `env:NAME` or `file:PATH`."""
     drain_timeout_s: float = Field(default=300, gt=0)
     """Seconds that a stopping replica gives its running requests to finish."""
+    hang_timeout_s: float = Field(default=30, ge=5)
+    """Seconds after which a replica that no longer responds is killed, and replaced. A step of the
+    engine may take longer, as far as its measured speed explains that."""
     max_loaded_adapters: int | None = Field(default=None, ge=1)
     """Adapters that a replica keeps loaded; if unset, all of them, up to 8. Loading another one
     unloads the least recently used."""

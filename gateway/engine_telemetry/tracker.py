@@ -31,7 +31,8 @@ class EngineTracker:
     - `record_first_token` at a request's first token;
     - `record_finished` at its last token, and also if it is aborted or fails at any time before;
     - `record_pooled` instead of these two, for a request without tokens (an embedding);
-    - `record_progress` whenever a step has ended, so that an engine that is stuck is noticed;
+    - `record_progress` whenever a step has ended, so that an engine that is stuck is noticed, and
+      `record_ping` when it has been asked for a sign of life;
     - `record_load_change` when `waiting` or `free_tokens` give another value than before;
     - `record_adapters` when LoRA adapters are loaded, evicted or found to be broken;
     - `record_cache_reset` when it has emptied its prefix cache;
@@ -69,6 +70,7 @@ class EngineTracker:
         self._request_s = 0.0
         """Time integral of the number of running requests, until `_integrated_until_s`."""
         self._integrated_until_s = self._progressed_s = now()
+        self._is_pinged = False
         self._running = 0
         """Number of running requests since `_integrated_until_s`."""
         self._accepted: list[int] = []
@@ -108,8 +110,14 @@ class EngineTracker:
 
     @property
     def stalled_s(self) -> float:
-        """Seconds since the engine last made progress; 0 if it has no work."""
-        return max(0.0, self._now() - self._progressed_s) if self._requests else 0.0
+        """Seconds since the engine last made progress; 0 if it has no work, not even a ping."""
+        has_work = self._requests or self._is_pinged
+        return max(0.0, self._now() - self._progressed_s) if has_work else 0.0
+
+    @property
+    def has_requests(self) -> bool:
+        """Whether the engine has requests."""
+        return bool(self._requests)
 
     def add_listener(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever there may be an update to send."""
@@ -127,6 +135,13 @@ class EngineTracker:
     def record_progress(self) -> None:
         """Record that the engine has made progress."""
         self._progressed_s = self._now()
+        self._is_pinged = False
+
+    def record_ping(self) -> None:
+        """Record that the engine has been asked for a sign of life: work until its progress."""
+        if not (self._requests or self._is_pinged):
+            self._progressed_s = self._now()
+        self._is_pinged = True
 
     def record_arrival(self, dispatch: Dispatch | None, prompt_tokens: int) -> TrackedRequest:
         """Record a request that has reached the engine.
@@ -144,7 +159,7 @@ class EngineTracker:
         tracked = TrackedRequest(
             dispatch, cached_prompt, prompt_tokens, self._now(), self._request_s
         )
-        if not self._requests:
+        if not (self._requests or self._is_pinged):
             self._progressed_s = tracked.arrived_s
         tracked.cached_tokens = min(round(cached_prompt.matched_tokens), prompt_tokens)
         tracked.pending_tokens = prompt_tokens - tracked.cached_tokens

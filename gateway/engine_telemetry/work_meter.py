@@ -28,9 +28,15 @@ class WorkMeter:
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._tokens_per_s, self._decayed_until_s = 0.0, now()
+        self._has_measured = False
         self._line = RobustLine(PRIOR_STEP_S, PRIOR_PREFILL_S)
         self._busy_tokens, self._busy_from_s, self._busy_until_s = 0, 0.0, -math.inf
         self._service_s = DecayingMean(MEAN_DECAY)
+
+    @property
+    def has_measured(self) -> bool:
+        """Whether the engine has computed prompts, so that its speed is known."""
+        return self._has_measured
 
     @property
     def prefill_s(self) -> float:
@@ -71,6 +77,7 @@ class WorkMeter:
     def _end_busy_period(self) -> None:
         seconds = self._busy_until_s - self._busy_from_s
         if self._busy_tokens and seconds > 0:
+            self._has_measured = True
             self._line.observe(self._busy_tokens, seconds)
 
     def _decayed_rate(self) -> float:

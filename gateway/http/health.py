@@ -5,7 +5,8 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
-from gateway.routing.fleet import Fleet
+from gateway.http.models import HealthOf, model_card
+from gateway.routing.fleet import Fleet, ModelState
 
 DISTRIBUTION = "ray-llm-gateway"
 
@@ -24,7 +25,7 @@ class Version(BaseModel):
     version: str
 
 
-def health_router(fleet: Fleet) -> APIRouter:
+def health_router(fleet: Fleet, health_of: HealthOf) -> APIRouter:
     """The routes that tell whether the gateway is up, and whether it can answer."""
     router = APIRouter(tags=["health"])
     installed = _installed_version()
@@ -37,8 +38,10 @@ def health_router(fleet: Fleet) -> APIRouter:
     @router.get("/readyz", responses={503: {"model": Health}})
     async def readyz(response: Response) -> Health:
         """At least one model can answer."""
-        reasons = {m.name: f"{m.condition}: {m.reason}" for m in fleet.models if not m.replicas}
-        if fleet.is_ready:
+        cards = [model_card(model, health_of(model)) for model in fleet.models]
+        silent = [c for c in cards if not c.replicas or c.state is ModelState.NOT_RESPONDING]
+        reasons = {card.id: f"{card.state.replace('_', ' ')}: {card.reason}" for card in silent}
+        if len(silent) < len(cards):
             return Health(status="ready", reasons=reasons)
         response.status_code = 503
         return Health(status="not ready", reasons=reasons)

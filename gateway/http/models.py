@@ -1,6 +1,7 @@
 """`/v1/models`: the models, with their states."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Literal
 
 from fastapi import APIRouter
@@ -10,7 +11,12 @@ from gateway.config.model_names import ModelNames
 from gateway.errors import ModelNotFound
 from gateway.http.documents import ERROR
 from gateway.routing.fleet import Fleet, ModelState, ServedModel
+from gateway.routing.replica_health import HEALTHY, HealthState
 from gateway.serving.live_config import LiveConfig
+
+UNKNOWN_HEALTH: Mapping[str, int] = MappingProxyType({})
+HealthOf = Callable[[ServedModel], Mapping[str, int]]
+"""Number of a model's replicas in each `HealthState`, as this router sees them."""
 
 
 class ModelCard(BaseModel):
@@ -23,6 +29,8 @@ class ModelCard(BaseModel):
     state: ModelState
     reason: str | None = None
     replicas: int
+    replica_states: dict[str, int] | None = None
+    """Replicas by state, as `gateway_replicas` counts them; left out while all are well."""
     max_model_len: int | None = None
     parent: str | None = None
     """The model that an adapter belongs to."""
@@ -39,19 +47,22 @@ class ModelList(BaseModel):
     data: list[ModelCard]
 
 
-def models_router(fleet: Fleet, live_config: LiveConfig) -> APIRouter:
+def models_router(fleet: Fleet, live_config: LiveConfig, health_of: HealthOf) -> APIRouter:
     """The routes that list and retrieve models."""
     router = APIRouter(tags=["models"])
+
+    def cards() -> dict[str, ModelCard]:
+        return cards_of(fleet, live_config.names, health_of)
 
     @router.get("/v1/models", response_model_exclude_none=True)
     async def list_models() -> ModelList:
         """List all models, adapters, aliases and splits."""
-        return ModelList(data=[*cards_of(fleet, live_config.names).values()])
+        return ModelList(data=[*cards().values()])
 
     @router.get("/v1/models/{model:path}", response_model_exclude_none=True, responses={404: ERROR})
     async def retrieve_model(model: str) -> ModelCard:
         """Retrieve one model; its name may hold slashes."""
-        card = cards_of(fleet, live_config.names).get(model)
+        card = cards().get(model)
         if card is None:
             raise ModelNotFound(model)
         return card
@@ -59,13 +70,14 @@ def models_router(fleet: Fleet, live_config: LiveConfig) -> APIRouter:
     return router
 
 
-def cards_of(fleet: Fleet, names: ModelNames) -> dict[str, ModelCard]:
+def cards_of(fleet: Fleet, names: ModelNames, health_of: HealthOf) -> dict[str, ModelCard]:
     """Cards by name of all that clients may ask for: models, adapters, aliases and splits.
 
     An alias or a split hides the model or adapter of its name.
     """
-    cards = {model.name: model_card(model) for model in fleet.models}
-    cards |= {name: adapter_card(model, name) for name, model in fleet.adapters.items()}
+    cards = {model.name: model_card(model, health_of(model)) for model in fleet.models}
+    for name, model in fleet.adapters.items():
+        cards[name] = adapter_card(model, name, health_of(model))
     named: dict[str, ModelCard | None] = dict.fromkeys(each.name for each in names.listed)
     named |= {card.id: card for card in name_cards(names, cards)}
     return {name: card for name, card in (cards | named).items() if card}
@@ -85,6 +97,7 @@ def name_cards(names: ModelNames, cards: Mapping[str, ModelCard]) -> Iterator[Mo
         update = {
             "id": listed.name,
             "replicas": sum(card.replicas for card in found),
+            "replica_states": None,
             "max_model_len": min(lengths, default=None),
             "parent": None,
             "loaded_replicas": None,
@@ -93,11 +106,13 @@ def name_cards(names: ModelNames, cards: Mapping[str, ModelCard]) -> Iterator[Mo
         yield best.model_copy(update=update)
 
 
-def adapter_card(model: ServedModel, adapter: str) -> ModelCard:
+def adapter_card(
+    model: ServedModel, adapter: str, health: Mapping[str, int] = UNKNOWN_HEALTH
+) -> ModelCard:
     """Card of an adapter, with the state of its model, unless no engine can load it."""
     states = [replica.adapters for replica in model.replicas.values()]
     broken = model.adapter_error(adapter)
-    card = model_card(model)
+    card = model_card(model, health)
     return card.model_copy(
         update={
             "id": adapter,
@@ -109,13 +124,25 @@ def adapter_card(model: ServedModel, adapter: str) -> ModelCard:
     )
 
 
-def model_card(model: ServedModel) -> ModelCard:
-    """Card of a model."""
+def model_card(model: ServedModel, health: Mapping[str, int] = UNKNOWN_HEALTH) -> ModelCard:
+    """Card of a model, whose replicas hang or not as `health` says."""
+    hanging, count = health.get(HealthState.NOT_RESPONDING, 0), len(model.replicas)
+    reasons = [model.reason, hanging_engines(hanging, count)]
     return ModelCard(
         id=model.name,
         created=model.created_s,
-        state=model.state,
-        reason=model.reason or None,
-        replicas=len(model.replicas),
+        state=ModelState.NOT_RESPONDING if hanging and hanging == count else model.state,
+        reason="; ".join(filter(None, reasons)) or None,
+        replicas=count,
+        replica_states=dict(health) if health.keys() - set(HEALTHY) else None,
         max_model_len=model.max_model_len,
     )
+
+
+def hanging_engines(hanging: int, count: int) -> str:
+    """Engines of a model that do not respond, in words; empty if all do."""
+    if not hanging:
+        return ""
+    if count == 1:
+        return "its engine does not respond, and is replaced unless it recovers"
+    return f"{hanging} of {count} engines do not respond; they are replaced unless they recover"

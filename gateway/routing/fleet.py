@@ -21,6 +21,8 @@ class ModelState(StrEnum):
     """State of a model, as `/v1/models` shows it."""
 
     READY = "ready"
+    NOT_RESPONDING = "not_responding"
+    """All its engines hang, and are about to be replaced."""
     STARTING = "starting"
     SCALED_TO_ZERO = "scaled_to_zero"
     UNHEALTHY = "unhealthy"
@@ -129,11 +131,6 @@ class Fleet:
     def adapters(self) -> Mapping[str, ServedModel]:
         """Adapter name -> model that has the adapter."""
         return self._adapters
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether at least one model can answer."""
-        return any(model.replicas for model in self._models.values())
 
     def has(self, name: str) -> bool:
         """Whether a model or an adapter has that name."""

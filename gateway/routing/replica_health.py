@@ -16,6 +16,8 @@ class HealthState(StrEnum):
     """It failed too often."""
     BACKOFF = "backoff"
     """It could not be reached just now."""
+    NOT_RESPONDING = "not_responding"
+    """It is silent, or makes no progress: it hangs, and is about to be replaced."""
     DRAINING = "draining"
     """It rejects new requests."""
 
@@ -23,10 +25,11 @@ class HealthState(StrEnum):
 # Looking up a member of an enum takes far longer than a global name.
 READY, NO_TELEMETRY = HealthState.READY, HealthState.NO_TELEMETRY
 EJECTED, BACKOFF, DRAINING = HealthState.EJECTED, HealthState.BACKOFF, HealthState.DRAINING
+NOT_RESPONDING = HealthState.NOT_RESPONDING
 
 HEALTHY = (READY, NO_TELEMETRY)
 """States of replicas to which no others are preferred."""
-USABLE_TIERS = (HEALTHY, (EJECTED,), (BACKOFF,))
+USABLE_TIERS = (HEALTHY, (EJECTED,), (BACKOFF,), (NOT_RESPONDING,))
 """States of replicas that accept requests, the preferred ones first."""
 
 
@@ -37,6 +40,8 @@ class ReplicaHealth:
     has_telemetry: bool = False
     """Whether its telemetry arrives."""
     is_draining: bool = False
+    is_responding: bool = True
+    """Whether it makes itself heard, and makes progress."""
     outlier_detector: OutlierDetector = field(default_factory=OutlierDetector)
     _backoff_until_s: float = 0.0
 
@@ -44,6 +49,8 @@ class ReplicaHealth:
         """Return the state; where several apply, the one that counts most against the replica."""
         if self.is_draining:
             return DRAINING
+        if not self.is_responding:
+            return NOT_RESPONDING
         if self._backoff_until_s > now_s:
             return BACKOFF
         if self.outlier_detector.excluded_until_s > now_s:

@@ -1,5 +1,6 @@
 """Replicas of one model, as this router sees them, with the state and health of each."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection
 
@@ -107,11 +108,11 @@ class ReplicaSet:
         return state is not None and state.health.has_telemetry
 
     def has_reachable_other(self, replica: Replica) -> bool:
-        """Whether another replica of the model is not in backoff."""
+        """Whether another replica of the model responds and is not in backoff."""
         self.sync()
         now_s = self._now()
         others = [state.health for name, state in self._states.items() if name != replica.id]
-        return any(not health.is_in_backoff(now_s) for health in others)
+        return any(each.is_responding and not each.is_in_backoff(now_s) for each in others)
 
     def back_off(self, replica: Replica, seconds: float = BACKOFF_S) -> None:
         """Prefer others to a replica for so long: it could not be reached, or broke off."""
@@ -123,6 +124,14 @@ class ReplicaSet:
         """End a replica's backoff: it has been reached."""
         if state := self._states.get(replica.id):
             state.health.clear_backoff()
+
+    def record_responding(self, replica: Replica, *, is_responding: bool) -> None:
+        """Record that a replica hangs, or responds again."""
+        self.sync()
+        state = self._states.get(replica.id)
+        if state is not None and state.health.is_responding != is_responding:
+            state.health.is_responding = is_responding
+            self.publish(replica.id)
 
     def record_success(self, replica: Replica, client: Tenant = ANONYMOUS) -> None:
         """Record that a replica has answered a client's request."""
@@ -149,7 +158,7 @@ class ReplicaSet:
         state = self._states.get(replica.id)
         return state is not None and state.health.outlier_detector.is_suspect
 
-    def record_silence(self, replica: Replica, stalled_s: float | None = None) -> None:
+    def record_silence(self, replica: Replica, stalled_s: float = math.inf) -> None:
         """Record that a replica is given up, as silent, or as stalled for so long."""
         if state := self._states.get(replica.id):
             state.record_silence(stalled_s)

@@ -6,6 +6,7 @@ the place of the cache that the replica would report. The state owns the replica
 model's prefix index.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -192,14 +193,14 @@ class ReplicaState:
         self._prefix_index.replace(self.replica.id, (), ())
         self._shadow_cache = self._empty_shadow_cache()
 
-    def record_silence(self, stalled_s: float | None = None) -> None:
+    def record_silence(self, stalled_s: float = math.inf) -> None:
         """Record that the replica is given up, and which requests may be what halted it.
 
-        A replica that is silent (`stalled_s` is None) has halted before it took these in: they had
-        been sent by the time at which it should have been heard again. One that makes no progress
-        halted at the first step of these: they were accepted when its last step ended.
+        A replica that is silent (`stalled_s` is infinite) has halted before it took these in: they
+        had been sent by the time at which it should have been heard again. One that makes no
+        progress halted at the first step of these: they were accepted when its last step ended.
         """
-        if stalled_s is None:
+        if math.isinf(stalled_s):
             until_s = self._heard_s + SIGN_OF_LIFE_S
             found = [id_ for id_, sent in self._unconfirmed.items() if sent.sent_s <= until_s]
         else:

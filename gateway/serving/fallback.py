@@ -91,23 +91,28 @@ class FallbackChain:
         """
         writer = self._writer
         try:
-            if self._is_stream:
-                heartbeat = Heartbeat(
-                    self._response,
-                    writer.begin,
-                    lambda: writer.is_between_events,
-                    writer.signs_of_life.after,
-                )
-                async with heartbeat as self._heartbeat:
-                    await self._run_until_deadline()
-            else:
-                await self._run_until_deadline()
+            with self._context.drain.request():
+                await self._run_with_heartbeat()
         except GatewayError as error:
             self.failure = error
             self._report_failure(error)
             if not self._response.has_begun or writer.is_committed:
                 raise
             await writer.fail(error)
+
+    async def _run_with_heartbeat(self) -> None:
+        if not self._is_stream:
+            await self._run_until_deadline()
+            return
+        writer = self._writer
+        heartbeat = Heartbeat(
+            self._response,
+            writer.begin,
+            lambda: writer.is_between_events,
+            writer.signs_of_life.after,
+        )
+        async with heartbeat as self._heartbeat:
+            await self._run_until_deadline()
 
     async def _run_until_deadline(self) -> None:
         timeout_s = self._timeout_s()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from gateway.faults import Faults
+from gateway.serving.drain import Drain
 from gateway.serving.pool import ModelPools
 from gateway.serving.retry_policy import RetryPolicy
 from gateway.upstream.engine_call import EngineClient
@@ -15,6 +16,7 @@ class RouterContext:
     engines: EngineClient
     pools: ModelPools
     faults: Faults = field(default_factory=Faults)
+    drain: Drain = field(default_factory=Drain)
     retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
     is_forwarded: bool = False
     """A proxy of the gateway's own names the client in `x-forwarded-for`."""

@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+import math
 import random
 
 from gateway.errors import UpstreamFailed
 from gateway.routing.fleet import Fleet, Replica
 from gateway.serving.pool import ModelPool, ModelPools
+from gateway.serving.responsiveness import Responsiveness
 from gateway.telemetry import TELEMETRY_PATH, Update, UpdateReader
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.headers import engine_headers
@@ -48,6 +50,9 @@ class TelemetryClient:
         self._upstream = UpstreamClient()
         self._rng = rng
         self._silence_s = silence_s
+        self._responsiveness = Responsiveness()
+        self._troubles: dict[Replica, str] = {}
+        """Why each subscription broke off last, as logged."""
         self._tasks: dict[Replica, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -74,6 +79,8 @@ class TelemetryClient:
 
     def _end(self, replica: Replica) -> None:
         task = self._tasks.pop(replica)
+        self._responsiveness.forget(replica)
+        self._troubles.pop(replica, None)
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
         task.cancel()
@@ -104,11 +111,12 @@ class TelemetryClient:
                     self._process(pool, replica, update)
                     if not is_heard:
                         is_heard = True
+                        self._troubles.pop(replica, None)
                         pool.scheduler.replicas.clear_backoff(replica)
         except TimeoutError:
             self._give_up(pool, replica, f"sent no telemetry for {self._silence_s:g} s")
         except (UpstreamFailed, ValueError) as error:
-            logger.info("telemetry of replica %s broke off: %s", replica.id, error)
+            self._log_trouble(replica, str(error))
         except Exception:
             # A defect of the gateway: without another try the replica's state would never change.
             logger.exception("telemetry of replica %s could not be processed", replica.id)
@@ -116,6 +124,12 @@ class TelemetryClient:
             if response is not None:
                 response.close()
         return is_heard
+
+    def _log_trouble(self, replica: Replica, why: str) -> None:
+        """Log why a subscription broke off, unless the last one broke off for the same reason."""
+        if self._troubles.get(replica) != why:
+            self._troubles[replica] = why
+            logger.info("telemetry of replica %s broke off: %s", replica.id, why)
 
     async def _read(self, response: EngineResponse) -> bytes:
         try:
@@ -129,6 +143,7 @@ class TelemetryClient:
     def _process(self, pool: ModelPool, replica: Replica, update: Update) -> None:
         scheduler, limit = pool.scheduler, pool.stall_limit
         scheduler.record_update(replica.id, update)
+        self._responsiveness.record_update(pool, replica, update.stalled_s)
         step_s = replica.metadata.facts.step_tokens * scheduler.cost_model.estimates.prefill_s
         if limit.is_exceeded(update.stalled_s, step_s):
             why = f"has made no progress for {update.stalled_s:.0f} s"
@@ -138,12 +153,10 @@ class TelemetryClient:
             limit.reset()
 
     def _give_up(
-        self, pool: ModelPool, replica: Replica, why: str, stalled_s: float | None = None
+        self, pool: ModelPool, replica: Replica, why: str, stalled_s: float = math.inf
     ) -> None:
+        self._responsiveness.record_hang(pool, replica, why, stalled_s)
         if pool.scheduler.replicas.has_reachable_other(replica):
-            logger.warning(
-                "replica %s of %s %s; its requests go elsewhere", replica.id, pool.model.name, why
-            )
             pool.scheduler.replicas.back_off(replica, STUCK_BACKOFF_S)
             pool.scheduler.replicas.record_silence(replica, stalled_s)
             self._relayed.abort_connections(replica.address)

@@ -1,5 +1,7 @@
 """The local runner: what it says when it cannot start, and that nothing outlives it."""
 
+import http.client
+import json
 import signal
 import socket
 import subprocess
@@ -25,7 +27,13 @@ from tests.gateway_process import (
 
 pytestmark = pytest.mark.integration
 
-SIM = model_application(name="sim", engine="sim", simulation={"instant": True})
+SIM = model_application(name="sim", engine="sim", simulation={"step_s": 0.05})
+LONG_ANSWER = {
+    "model": "sim",
+    "messages": [{"role": "user", "content": "Hello"}],
+    "max_tokens": 4000,
+    "stream": True,
+}
 
 
 def failed_start(config: Document, directory: Path, port: int) -> str:
@@ -67,6 +75,7 @@ class Terminal:
 
     process: subprocess.Popen[str]
     log: Path
+    port: int
 
     @property
     def session(self) -> Session:
@@ -82,9 +91,10 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
     config, log = directory / "config.yaml", directory / "log"
     config.write_text(yaml.safe_dump(document(gateway_application(), SIM, large)))
     command = [sys.executable, "-m", "deployments.local", "serve", str(config)]
+    port = free_port()
     with log.open("w") as output:
         process = subprocess.Popen(
-            [*command, "--port", str(free_port())],
+            [*command, "--port", str(port)],
             stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
@@ -92,7 +102,7 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
             start_new_session=True,
         )
     try:
-        yield Terminal(process, log)
+        yield Terminal(process, log, port)
     finally:
         process.send_signal(signal.SIGINT)  # nothing, if it has been killed
         process.wait(STOP_TIMEOUT_S)
@@ -109,13 +119,29 @@ def test_a_model_without_a_place_says_why(terminal: Terminal) -> None:
 
 
 def test_nothing_outlives_a_killed_terminal(terminal: Terminal) -> None:
-    """The outer process is killed without a chance to clean up: the cluster ends by itself."""
+    """The outer process is killed without a chance to clean up: the cluster ends by itself.
+
+    A stream gets time to finish; a second signal, as of `make stop`, ends it with an error event.
+    No temporary file is left.
+    """
     wait_for(lambda: "sim: running" in terminal.log.read_text(), START_TIMEOUT_S)
     session = terminal.session
     members = session.members
+    connection = http.client.HTTPConnection("127.0.0.1", terminal.port, timeout=STOP_TIMEOUT_S)
+    connection.request("POST", "/v1/chat/completions", json.dumps(LONG_ANSWER))
+    stream = connection.getresponse()
+    first = stream.readline()
     terminal.process.kill()
     terminal.process.wait()
+    wait_for(lambda: "1 request has 30 s to finish" in terminal.log.read_text())
+    later = stream.readline() + stream.readline()
+    assert session.leader is not None
+    session.leader.terminate()
+    rest = stream.read()
 
+    assert first.startswith(b"data: ")
+    assert b"data: " in later, "it goes on meanwhile"
+    assert b'"code":"shutting_down"' in rest
     wait_for(lambda: not session.members)
-
+    wait_for(lambda: not Path(session.directory).exists())
     assert len(members) > 5

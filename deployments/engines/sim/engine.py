@@ -91,6 +91,8 @@ class SimulatedEngine:
         self._replica = replica or uuid.uuid4().hex
         self._simulation = entry.simulation
         self._created = int(time.time())
+        self._hanging = 0
+        """Requests that hang."""
         self.facts = engine_facts(entry, (*ROUTES, TOKENIZE))
         clock, profile = clock or Clock(), engine_profile(entry.simulation)
         batching = BatchingReplica(profile)
@@ -119,6 +121,11 @@ class SimulatedEngine:
     async def check(self) -> None:
         """Raise the error that has ended the simulation, if any."""
         self._core.check()
+
+    async def ping(self) -> None:
+        """Return, unless a request makes the engine hang."""
+        if self._hanging:
+            await wait_forever()
 
     async def stop(self) -> None:
         """End the simulation, and all requests in it."""
@@ -260,9 +267,11 @@ class SimulatedEngine:
         self, sequence: OutputSequence, dispatch: Dispatch | None, receive: Receive
     ) -> None:
         tracked = self.tracker.record_arrival(dispatch, sequence.prompt.tokens)
+        self._hanging += 1
         try:
             await while_connected(receive, wait_forever())
         finally:
+            self._hanging -= 1
             self.tracker.record_finished(tracked, 0, is_aborted=True)
 
     def _submit(

@@ -133,6 +133,10 @@ class VllmEngine:
         """Raise vLLM's `EngineDeadError` if the engine core or a worker has died."""
         await self._llm.check_health()
 
+    async def ping(self) -> None:
+        """Return once the engine core has answered a call, which it does between two steps."""
+        await self._llm.is_sleeping()
+
     async def stop(self) -> None:
         """End the engine core and its workers; requests in flight are lost."""
         await self._adapters.stop()

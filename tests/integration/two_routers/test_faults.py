@@ -31,6 +31,7 @@ SMALL = model_application(
     engine="sim",
     replicas=1,
     timeout_s=30,
+    hang_timeout_s=8,
     queue={"max_wait_s": 1.0, "max_requests": 6},
     simulation={"max_sequences": 4, "step_s": 0.02},
 )
@@ -111,6 +112,27 @@ def test_a_hanging_engine_is_not_waited_for(gateway: GatewayProcess) -> None:
             victim.send_signal(signal.SIGCONT)
 
     assert_nothing_lost(under_load(gateway, hang))
+
+
+def test_a_hung_engine_is_shown_and_replaced(gateway: GatewayProcess) -> None:
+    """Its model is `not_responding` until Serve has another engine, and no process is left."""
+    (victim,) = gateway.replica_processes("small")
+    victim.send_signal(signal.SIGSTOP)
+
+    wait_for(lambda: card(gateway, "small")["state"] == "not_responding")
+    reason = card(gateway, "small")["reason"]
+    wait_for(lambda: not victim.is_running())
+    wait_for(lambda: card(gateway, "small")["state"] == "ready")
+
+    assert reason == "its engine does not respond, and is replaced unless it recovers"
+    assert gateway.chat("small", max_tokens=2)[0] == 200
+    wait_for(lambda: f"died (process {victim.pid})" in gateway.log)
+
+
+def card(gateway: GatewayProcess, model: str) -> Document:
+    """How a model stands, by one of the routers."""
+    found: Document = gateway.request("GET", f"/v1/models/{model}")[1]
+    return found
 
 
 def test_a_rolling_update_cuts_nothing(gateway: GatewayProcess) -> None:

@@ -40,6 +40,9 @@ class FakeEngine:
     async def check(self) -> None:
         """Be well."""
 
+    async def ping(self) -> None:
+        """It works."""
+
     async def stop(self) -> None:
         """Stop."""
 

@@ -62,6 +62,9 @@ class FakeEngine:
         if self.is_dead:
             raise RuntimeError("dead")
 
+    async def ping(self) -> None:
+        """It works."""
+
     async def stop(self) -> None:
         """Hold nothing, release nothing."""
 

@@ -71,6 +71,20 @@ def test_a_stall_lasts_from_the_last_progress_while_there_is_work(
     assert tracker.stalled_s == 0
 
 
+def test_a_ping_is_work_until_it_is_answered(tracker: EngineTracker, clock: Clock) -> None:
+    """So an idle engine that hangs stalls, and requests that come and go do not hide it."""
+    clock.now_s += 50
+    tracker.record_ping()
+    clock.now_s += 2
+    tracker.record_ping()
+    tracked = tracker.record_arrival(None, 10)
+    tracker.record_finished(tracked, 0, is_aborted=True)
+    assert tracker.stalled_s == 2
+    tracker.record_progress()
+    clock.now_s += 3
+    assert tracker.stalled_s == 0
+
+
 def test_a_stall_alone_causes_no_update(tracker: EngineTracker, clock: Clock) -> None:
     """Every update says how long the engine has stalled, but a longer stall is no change."""
     tracked = tracker.record_arrival(None, 10)

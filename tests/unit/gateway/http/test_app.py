@@ -436,6 +436,27 @@ async def test_models_are_listed_with_their_state(
         assert (await client.get("/v1/models/org/up")).json() == up
 
 
+async def test_a_model_whose_engines_hang_is_not_responding(
+    start_engine: StartEngine, surface: Surface
+) -> None:
+    """One hanging engine of two is mentioned; with both, the model is `not_responding`."""
+    engines = [await start_engine(script(b"")), await start_engine(script(b""))]
+    model = surface.add("m", *engines)
+    replicas = surface.router.pools.of(model).scheduler.replicas
+    cards = []
+    async with surface.client() as client:
+        for replica in model.replicas.values():
+            replicas.record_responding(replica, is_responding=False)
+            cards.append((await client.get("/v1/models/m")).json())
+        ready = await client.get("/readyz")
+
+    assert [card["state"] for card in cards] == ["ready", "not_responding"]
+    assert [card["replica_states"].get("not_responding") for card in cards] == [1, 2]
+    assert cards[0]["reason"].startswith("1 of 2 engines do not respond")
+    assert ready.status_code == 503
+    assert ready.json()["reasons"]["m"].startswith("not responding: 2 of 2 engines")
+
+
 async def test_ready_means_that_a_model_can_answer(
     start_engine: StartEngine, surface: Surface
 ) -> None:

@@ -72,14 +72,6 @@ def test_an_unknown_name_is_unavailable_until_all_models_are_known() -> None:
         fleet.model("m")
 
 
-def test_a_fleet_is_ready_with_its_first_replica() -> None:
-    """One replica of one model is enough."""
-    fleet, _ = fleet_with_model()
-    assert not fleet.is_ready
-    fleet.model("m").replace_replicas([replica("a")])
-    assert fleet.is_ready
-
-
 def test_the_context_length_is_known_while_an_engine_runs() -> None:
     """The longest context of the replicas counts; without replicas there is none."""
     fleet, model = fleet_with_model()

@@ -198,6 +198,8 @@ def test_the_state_that_counts_most_is_shown() -> None:
     states.append(health.state(1000.0))
     health.back_off(1001.0)
     states.append(health.state(1000.0))
+    health.is_responding = False
+    states.append(health.state(1000.0))
     health.is_draining = True
     states.append(health.state(1000.0))
 
@@ -206,6 +208,7 @@ def test_the_state_that_counts_most_is_shown() -> None:
         HealthState.READY,
         HealthState.EJECTED,
         HealthState.BACKOFF,
+        HealthState.NOT_RESPONDING,
         HealthState.DRAINING,
     ]
 

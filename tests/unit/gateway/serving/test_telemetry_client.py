@@ -51,6 +51,11 @@ class Bench:
         """Whether others are preferred to a replica because it could not be reached."""
         return self.pools.of(self.model).scheduler.replicas.health(replica) is HealthState.BACKOFF
 
+    def is_hanging(self, replica: Replica) -> bool:
+        """Whether a replica counts as not responding."""
+        health = self.pools.of(self.model).scheduler.replicas.health(replica)
+        return health is HealthState.NOT_RESPONDING
+
     def clear_backoff(self, replica: Replica) -> None:
         """End a replica's backoff."""
         self.pools.of(self.model).scheduler.replicas.clear_backoff(replica)
@@ -213,16 +218,78 @@ async def test_a_silent_engine_is_given_up(stuck: Stuck) -> None:
         await asyncio.wait_for(stuck.request, PATIENCE_S)
     assert caught.value.reason == "stuck"
     hung, well = stuck.bench.model.replicas.values()
-    assert stuck.bench.is_in_backoff(hung)
-    assert not stuck.bench.is_in_backoff(well)
+    assert stuck.bench.is_hanging(hung)
+    assert not stuck.bench.is_hanging(well)
 
 
 async def test_the_only_engine_of_a_model_is_waited_for(stuck: Stuck) -> None:
     """No other engine could answer, and this one still may."""
     hung, _ = stuck.bench.model.replicas.values()
     stuck.bench.fleet.replace_replicas(stuck.bench.model, [hung])
-    await until(lambda: stuck.bench.is_in_backoff(hung))  # its telemetry has been given up
+    await until(lambda: stuck.bench.is_hanging(hung))  # its telemetry has been given up
     assert not stuck.request.done()
+
+
+async def test_a_hang_is_logged_once_and_its_end_too(
+    start_engine: StartEngine, bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However often its subscription is given up, a hang has one line, and its end another."""
+    caplog.set_level("INFO", "gateway")
+    is_awake = asyncio.Event()
+
+    async def script(tracked: Visit) -> None:
+        if engine.connections > 2 and is_awake.is_set():
+            await tell(tracked, SNAPSHOT)
+        await tracked.until_gone()
+
+    engine = await start_engine(script)
+    await bench.telemetry_client.close()
+    bench.telemetry_client = TelemetryClient(
+        bench.fleet,
+        bench.pools,
+        UpstreamClient(),
+        random.Random(1),  # noqa: S311 - it spreads reconnections only
+        silence_s=0.05,
+    )
+    bench.telemetry_client.start()
+    bench.has(engine)
+    (replica,) = bench.model.replicas.values()
+    await until(lambda: engine.connections > 2)
+    was_hanging = bench.is_hanging(replica)
+    is_awake.set()
+    await until(lambda: not bench.is_hanging(replica))
+
+    assert was_hanging
+    lines = [record.getMessage() for record in caplog.records if replica.id in record.getMessage()]
+    assert [("does not respond" in line, "responds again" in line) for line in lines][:2] == [
+        (True, False),
+        (False, True),
+    ]
+
+
+async def test_a_stalled_engine_responds_again_after_its_step(
+    start_engine: StartEngine, bench: Bench
+) -> None:
+    """Signs of life during the same step are not enough; the end of the step is."""
+    say = asyncio.Event()
+
+    async def script(tracked: Visit) -> None:
+        await tell(tracked, SNAPSHOT, Update(stalled_s=MIN_STALL_S + 1))
+        await tracked.send(chunked(encode_update(Update(stalled_s=MIN_STALL_S + 2))))
+        await say.wait()
+        await tracked.send(chunked(encode_update(Update(stalled_s=0.5))))
+        await tracked.until_gone()
+
+    engine = await start_engine(script)
+    bench.has(engine)
+    (replica,) = bench.model.replicas.values()
+    await until(lambda: bench.is_hanging(replica))
+    await asyncio.sleep(0.05)
+    was_hanging = bench.is_hanging(replica)
+    say.set()
+    await until(lambda: not bench.is_hanging(replica))
+
+    assert was_hanging
 
 
 async def test_a_stalled_engine_is_given_up(
