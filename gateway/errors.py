@@ -18,7 +18,8 @@ GatewayError                    500  api_error
 │   ├── BodyTooSlow             408  body_timeout
 │   ├── BodyTooLarge            413  body_too_large
 │   ├── UnsupportedEncoding     415  unsupported_content_encoding
-│   └── UpgradeRefused          426  upgrade_refused
+│   ├── UpgradeRefused          426  upgrade_refused
+│   └── UnsupportedTransfer     501  unsupported_transfer_encoding
 ├── Overloaded                  429  overloaded (type rate_limit_error)
 │   └── BodyBudgetExceeded           body_budget_exceeded
 ├── TooManyConnections          429  too_many_connections (type rate_limit_error)
@@ -293,6 +294,19 @@ class UnsupportedEncoding(_UnreadBody):
     def headers(self) -> list[tuple[bytes, bytes]]:
         """The encodings that are supported."""
         return [*super().headers, (header_names.ACCEPT_ENCODING, self.supported.encode())]
+
+
+class UnsupportedTransfer(_UnreadBody):
+    """The body comes in a transfer encoding other than `chunked`."""
+
+    status = 501
+    code = "unsupported_transfer_encoding"
+
+    @classmethod
+    def of(cls, coding: bytes) -> "UnsupportedTransfer":
+        """Make the error for a header's value; a long one is cut."""
+        shown = coding[:100].decode(errors="replace")
+        return cls(f"The transfer encoding `{shown}` is not supported; only `chunked` is.")
 
 
 class UpgradeRefused(InvalidRequest):

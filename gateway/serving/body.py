@@ -40,7 +40,7 @@ async def read_body(
         length = _length(content_length)
         if length > max_body_mb * MIB:
             raise body_too_large(max_body_mb)
-        held.expect(length)
+        await held.expect(length)
     try:
         return await _read_parts(receive, max_body_mb, held)
     except TimeoutError:
@@ -50,7 +50,7 @@ async def read_body(
                 RETRY_AFTER_S,
             ) from None
         raise BodyTooSlow(
-            f"The request body did not arrive in time: {held.size} bytes of it came."
+            f"The request body did not arrive in time: {held.came} bytes of it came."
         ) from None
 
 
@@ -59,21 +59,21 @@ async def _read_parts(receive: Receive, max_body_mb: float, held: HeldBody) -> b
     deadline_s = loop.time() + GRACE_S
     parts: list[bytes] = []
     async with asyncio.timeout_at(deadline_s) as timeout:
+        held.begin(timeout)
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnected
             part = message.get("body", b"")
-            if held.size + len(part) > max_body_mb * MIB:
+            if held.came + len(part) > max_body_mb * MIB:
                 raise body_too_large(max_body_mb)
             parts.append(part)
             if not message.get("more_body", False):
-                held.grow(len(part))
-                held.complete()
+                held.complete(len(part))
                 return parts[0] if len(parts) == 1 else b"".join(parts)
-            held.arrive(len(part), timeout)
+            held.arrive(len(part))
             # No credit for haste: megabytes that came at once must not be held for an hour.
-            pace = PACE_BYTES_PER_S if held.size <= LARGE_BODY else LARGE_PACE_BYTES_PER_S
+            pace = PACE_BYTES_PER_S if held.came <= LARGE_BODY else LARGE_PACE_BYTES_PER_S
             deadline_s = min(deadline_s + len(part) / pace, loop.time() + GRACE_S)
             timeout.reschedule(deadline_s)
 

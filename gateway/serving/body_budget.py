@@ -1,13 +1,15 @@
 """Budget of a router for the bodies of requests: the bytes that all of them, and each client, hold.
 
-A body counts from its first byte to the end of its request: it may be needed for another attempt.
-The budget is shared by dynamic thresholds (Choudhury and Hahne, 1998): a client may hold as much as
-is free, so one alone takes at most half, two a third each, and whoever holds most is refused first.
-Bodies that still arrive may take a third of what a client could add: they are cheap to send again,
-and a client that wants to hold memory sends slowly. If a client's own uploads stand in the way of a
-newer one, the oldest of them is given up, so that slow ones block nobody behind the same address.
+A body counts to the end of its request: it may be needed for another attempt. The budget is shared
+by dynamic thresholds (Choudhury and Hahne, 1998): a client may hold as much as is free, so one
+alone takes at most half, two a third each, and whoever holds most is refused first. Bodies that
+still arrive may take a third of what a client could add: they are cheap to send again, and a client
+that wants to hold memory sends slowly.
 
-Small bodies are counted, but never refused: connections bound them.
+A body of known length takes its room before it is read, and waits a while for it: its sender is
+paused meanwhile, so that bursts cost nothing but time. If a client's own uploads stand in the way
+of a newer one, the oldest of them is given up, so that slow ones block nobody behind the same
+address. Small bodies are counted, but never refused: connections bound them.
 """
 
 import asyncio
@@ -23,6 +25,10 @@ ARRIVING_DIVISOR = 3
 """A client's bodies that arrive take at most this part of what it may hold."""
 STALE_S = 5.0
 """Seconds after which an upload may be given up for a newer one of the same client."""
+WAIT_S = 15.0
+"""How long a body waits for room."""
+CHECK_S = 0.1
+"""How often it is checked whether there is room."""
 RETRY_AFTER_S = 2.0
 MIB = 1024 * 1024
 
@@ -109,7 +115,7 @@ class HeldBody:
 
     __slots__ = (
         *("_arriving", "_began_s", "_budget", "_client", "_timeout"),
-        *("bodies", "is_given_up", "size"),
+        *("bodies", "came", "is_given_up", "size"),
     )
 
     def __init__(self, budget: BodyBudget, client: bytes, bodies: ClientBodies) -> None:
@@ -120,7 +126,9 @@ class HeldBody:
         self._arriving = 0
         self.bodies = bodies
         self.size = 0
-        """Bytes that it holds."""
+        """Bytes that it holds, or will hold."""
+        self.came = 0
+        """Bytes that have arrived."""
         self.is_given_up = False
         """Whether newer bodies of its client have taken its place."""
 
@@ -133,7 +141,7 @@ class HeldBody:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.complete()
+        self._leave()
         self.shrink(self.size)
         self._budget.close(self._client, self.bodies)
 
@@ -142,27 +150,31 @@ class HeldBody:
         """Whether it has been arriving for long."""
         return asyncio.get_running_loop().time() - self._began_s >= STALE_S
 
-    def expect(self, size: int) -> None:
-        """Check that there is room for a body of this size before any of it is read.
+    async def expect(self, size: int) -> None:
+        """Take the room for a body of this size before any of it is read, if it is large.
 
         Raises:
-            BodyBudgetExceeded: there is none.
+            BodyBudgetExceeded: there has been no room for it.
         """
-        if size > SMALL_BODY:
-            self._budget.make_room(self, size, is_arriving=True)
-
-    def grow(self, size: int, *, is_arriving: bool = False) -> None:
-        """Hold `size` more bytes.
-
-        Raises:
-            BodyBudgetExceeded: there is no room for them.
-        """
-        if self.size + size > SMALL_BODY:
-            self._budget.make_room(self, size, is_arriving=is_arriving)
+        if size <= SMALL_BODY:
+            return
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + WAIT_S
+        # Room comes from any request that ends, and with time.
+        while not self._has_room(size, is_last=loop.time() >= end_s):  # noqa: ASYNC110
+            await asyncio.sleep(CHECK_S)
         self._add(size)
+        self._arriving = size
+        self.bodies.arriving += size
 
-    def arrive(self, size: int, timeout: asyncio.Timeout) -> None:
-        """Hold `size` more bytes of a body that is not complete yet; `timeout`: of its arrival.
+    def begin(self, timeout: asyncio.Timeout) -> None:
+        """The body is read from now on, with this time limit."""
+        self._timeout = timeout
+        if self.size:
+            self._join()
+
+    def arrive(self, size: int) -> None:
+        """So many bytes have come, and more will follow.
 
         Raises:
             BodyBudgetExceeded: there is no room for them.
@@ -170,18 +182,27 @@ class HeldBody:
         """
         if self.is_given_up:
             raise TimeoutError
-        self.grow(size, is_arriving=True)
-        self._arriving += size
-        self.bodies.arriving += size
-        if self._timeout is None and self.size > SMALL_BODY:
-            self._timeout, self._began_s = timeout, asyncio.get_running_loop().time()
-            self.bodies.uploads[self] = None
+        self.came += size
+        more = self.came - self.size
+        if more > 0:
+            self.grow(more, is_arriving=True)
+            self._arriving += more
+            self.bodies.arriving += more
+            if self.size > SMALL_BODY:
+                self._join()
 
-    def complete(self) -> None:
-        """The body has come to its end, or will not."""
-        self.bodies.arriving -= self._arriving
-        self._arriving = 0
-        self.bodies.uploads.pop(self, None)
+    def complete(self, size: int) -> None:
+        """So many bytes have come, and they were the last.
+
+        Raises:
+            BodyBudgetExceeded: there is no room for them.
+            TimeoutError: it has been given up.
+        """
+        if self.is_given_up:
+            raise TimeoutError
+        self.came += size
+        self.grow(self.came - self.size)
+        self._leave()
 
     def shrink(self, size: int) -> None:
         """Hold `size` bytes less."""
@@ -190,12 +211,43 @@ class HeldBody:
     def give_up(self) -> None:
         """Stop the arrival: its reader raises `TimeoutError` and lets go of what has come."""
         self.is_given_up = True
-        self.complete()
+        self._leave()
         self.shrink(self.size)
         if self._timeout is not None and not self._timeout.expired():
             self._timeout.reschedule(asyncio.get_running_loop().time())
+
+    def _has_room(self, size: int, *, is_last: bool) -> bool:
+        try:
+            self._budget.make_room(self, size, is_arriving=True)
+        except BodyBudgetExceeded:
+            if is_last:
+                raise
+            return False
+        return True
+
+    def grow(self, size: int, *, is_arriving: bool = False) -> None:
+        """Hold `size` more bytes; `is_arriving`: the body is not complete with them.
+
+        Raises:
+            BodyBudgetExceeded: there is no room for them.
+        """
+        if self.size + size > SMALL_BODY and size > 0:
+            self._budget.make_room(self, size, is_arriving=is_arriving)
+        self._add(size)
 
     def _add(self, size: int) -> None:
         self.size += size
         self.bodies.held += size
         self._budget.held_bytes += size
+
+    def _join(self) -> None:
+        """Be among its client's uploads."""
+        if self not in self.bodies.uploads:
+            self._began_s = asyncio.get_running_loop().time()
+            self.bodies.uploads[self] = None
+
+    def _leave(self) -> None:
+        """Be no upload any more."""
+        self.bodies.arriving -= self._arriving
+        self._arriving = 0
+        self.bodies.uploads.pop(self, None)

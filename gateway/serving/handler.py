@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 
 from gateway.asgi import Headers, Receive, Scope, header
-from gateway.errors import MethodNotAllowed, UpgradeRefused
+from gateway.errors import MethodNotAllowed, UnsupportedTransfer, UpgradeRefused
 from gateway.header_names import CONTENT_ENCODING, FORWARDED_FOR, IS_TRUSTED_PROXY
 from gateway.request.inference_request import (
     InferenceRequest,
@@ -29,6 +29,7 @@ from gateway.serving.timing import RECEIVE
 from gateway.upstream.headers import CONNECTION_CLOSE
 
 ALLOW = "POST, OPTIONS"
+CHUNKED = b"chunked"
 
 
 class InferenceHandler:
@@ -110,6 +111,9 @@ async def _read_body(
     held: HeldBody,
 ) -> bytes:
     """The body as an engine gets it: complete, and not compressed."""
+    coding = fields.get(b"transfer-encoding", CHUNKED)
+    if coding.lower() != CHUNKED:
+        raise UnsupportedTransfer.of(coding)
     encodings = parse_encodings(headers) if CONTENT_ENCODING in fields else ()
     body = await read_body(receive, fields.get(b"content-length"), max_body_mb, held)
     return await decode_body(body, encodings, max_body_mb, held) if encodings else body

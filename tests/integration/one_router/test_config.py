@@ -13,7 +13,7 @@ MODEL = model_application(name="m", engine="sim", simulation={"step_s": 0.05, "i
 LONG = 100
 """Tokens of an answer that takes five seconds."""
 RESTART_S = 120
-LINE = "gateway: max_bodi_mb: unknown field, did you mean `max_body_mb`?"
+LINE = "gateway: max_bodi_mb: unknown field, did you mean `max_bodies_mb`?"
 
 
 @pytest.fixture(scope="module")

@@ -227,8 +227,11 @@ async def test_body_over_the_limit_is_refused_unread(surface: Surface) -> None:
     assert (status, b"body_too_large" in body) == (413, True)
 
 
-async def test_a_body_without_room_is_refused_unread(surface: Surface) -> None:
-    """A body for which the budget has no room is answered 429 at once, and small ones go on."""
+async def test_a_body_without_room_is_refused_unread(
+    surface: Surface, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A body for which the budget gets no room is answered 429, and small ones go on."""
+    monkeypatch.setattr("gateway.serving.body_budget.WAIT_S", 0.0)
     surface.configure(max_body_mb=32, max_bodies_mb=128)
     uploads = [asyncio.create_task(stuck_upload(surface.app, 15 << 20)) for _ in range(2)]
     await asyncio.sleep(0)
@@ -284,6 +287,16 @@ async def test_an_unsupported_encoding_is_refused_unread(surface: Surface) -> No
 
     status, body = await raw_post(surface.app, receive, [(b"content-encoding", b"br")])
     assert (status, b"unsupported_content_encoding" in body) == (415, True)
+
+
+async def test_an_unknown_transfer_encoding_is_refused_unread(surface: Surface) -> None:
+    """The parser undoes the chunks only: what is in them would be taken for JSON."""
+
+    async def receive() -> Message:
+        raise AssertionError("the body was read")
+
+    status, body = await raw_post(surface.app, receive, [(b"transfer-encoding", b"gzip, chunked")])
+    assert (status, b"unsupported_transfer_encoding" in body) == (501, True)
 
 
 async def test_a_wrong_priority_is_rejected_before_the_body_is_read(surface: Surface) -> None:

@@ -1,5 +1,7 @@
 """Which web pages may use the gateway: preflight requests, and the headers of every answer."""
 
+from collections.abc import Mapping
+
 import httpx
 import pytest
 
@@ -28,7 +30,8 @@ async def surface(upstream: UpstreamClient, start_engine: StartEngine) -> Surfac
 
 def shared_with(response: httpx.Response) -> str | None:
     """The origin that may read the answer."""
-    return response.headers.get("access-control-allow-origin")
+    headers: Mapping[str, str] = response.headers
+    return headers.get("access-control-allow-origin")
 
 
 def cors_headers(response: httpx.Response) -> list[str]:

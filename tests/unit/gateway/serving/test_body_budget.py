@@ -8,7 +8,7 @@ import pytest
 from gateway.asgi import Message
 from gateway.errors import BodyBudgetExceeded
 from gateway.serving.body import read_body
-from gateway.serving.body_budget import MIB, SMALL_BODY, STALE_S, BodyBudget
+from gateway.serving.body_budget import MIB, SMALL_BODY, STALE_S, WAIT_S, BodyBudget
 from tests.unit.gateway.serving.test_body import SkippingLoop
 
 LIMIT = 8 * MIB
@@ -37,7 +37,6 @@ def test_one_client_holds_at_most_half() -> None:
     bodies = budget()
     with bodies.open(b"a") as first, bodies.open(b"a") as second:
         first.grow(2 * MIB)
-        first.complete()
         second.grow(2 * MIB)
         with pytest.raises(BodyBudgetExceeded, match=r"hold 4\.0 MiB of the 8 MiB"):
             second.grow(1)
@@ -103,10 +102,51 @@ def test_an_announced_length_without_room_is_refused_unread() -> None:
         with bodies.open(b"a") as held:
             await read_body(receive, b"%d" % (5 * MIB), 32, held)
 
-    with pytest.raises(BodyBudgetExceeded) as refused, asyncio.Runner() as runner:
-        runner.run(read())
+    with asyncio.Runner(loop_factory=SkippingLoop) as runner:
+        with pytest.raises(BodyBudgetExceeded) as refused:
+            runner.run(read())
+        assert runner.get_loop().time() >= WAIT_S
     assert (b"connection", b"close") in refused.value.headers
     assert (b"retry-after", b"2") in refused.value.headers
+
+
+def test_a_body_waits_for_room() -> None:
+    """A burst of large bodies costs time and nothing else: each is read when there is room."""
+
+    async def run() -> None:
+        bodies = budget()
+        with bodies.open(b"a") as large:
+            large.grow(4 * MIB)
+            waiting = asyncio.create_task(whole(bodies, 3 * MIB // 2))
+            await asyncio.sleep(WAIT_S / 2)
+            assert bodies.held_bytes == 4 * MIB
+        assert await waiting == 3 * MIB // 2
+
+    async def whole(bodies: BodyBudget, size: int) -> int:
+        async def receive() -> Message:
+            return {"type": "http.request", "body": bytes(size), "more_body": False}
+
+        with bodies.open(b"a") as held:
+            return len(await read_body(receive, b"%d" % size, 32, held))
+
+    with asyncio.Runner(loop_factory=SkippingLoop) as runner:
+        runner.run(run())
+
+
+def test_an_announced_body_counts_before_it_comes() -> None:
+    """What has room is not refused in its middle; nor does it keep more than it needs."""
+
+    async def run() -> None:
+        bodies = budget()
+        with bodies.open(b"a") as first, bodies.open(b"a") as second:
+            await first.expect(MIB)
+            assert (bodies.held_bytes, first.bodies.arriving) == (MIB, MIB)
+            await second.expect(MIB // 2)
+            first.arrive(MIB - 1)
+            first.complete(1)
+            assert (bodies.held_bytes, first.bodies.arriving) == (3 * MIB // 2, MIB // 2)
+
+    asyncio.run(run())
 
 
 def test_slow_uploads_hold_a_part_of_the_share_only() -> None:
@@ -152,8 +192,10 @@ def test_a_fresh_upload_does_not_give_way() -> None:
         bodies = budget()
         first = asyncio.create_task(_upload(bodies, b"a", 2 * MIB))
         await asyncio.sleep(STALE_S / 2)
+        began_s = asyncio.get_running_loop().time()
         with pytest.raises(BodyBudgetExceeded, match="no room"):
             await _upload(bodies, b"a", MIB)
+        assert asyncio.get_running_loop().time() == began_s
         assert not first.done()
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)

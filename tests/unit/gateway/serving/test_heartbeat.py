@@ -8,6 +8,7 @@ from gateway.serving.client_response import ClientResponse
 from gateway.serving.heartbeat import Heartbeat
 from gateway.serving.response_writer import ResponseWriter
 from gateway.serving.signs_of_life import COMMENT, PING
+from gateway.upstream.response import EngineResponse
 from tests.unit.conftest import PATIENCE_S
 
 PERIOD_S = 0.01
@@ -73,6 +74,38 @@ async def test_a_silent_stream_of_messages_gets_pings() -> None:
     async with Heartbeat(client.response, writer.begin, lambda: True, sign, PERIOD_S):
         await client.until(2)
     assert client.messages[1]["body"] == COMMENT + PING
+
+
+async def test_a_silent_response_is_in_progress() -> None:
+    """After the engine's first events, clients of Responses get one that says nothing new."""
+    client = Client()
+    writer = ResponseWriter("/v1/responses", client.response, is_resumable=False)
+    data = b'{"type":"response.created","sequence_number":0,"response":{"id":"resp_1"}}'
+    events = b"event: response.created\ndata: %b\n\n" % data
+    response = EngineResponse(Nothing(), asyncio.get_running_loop())
+    response.status, response.headers = 200, [(b"content-type", b"text/event-stream")]
+    response.feed(events)
+    forwarding = asyncio.create_task(writer.forward(response))
+    sign = writer.signs_of_life.after
+    async with Heartbeat(client.response, writer.begin, lambda: True, sign, PERIOD_S):
+        await client.until(3)
+    forwarding.cancel()
+    await asyncio.gather(forwarding, return_exceptions=True)
+    assert client.messages[1]["body"] == events
+    assert client.messages[2]["body"].removeprefix(COMMENT) == (
+        b"event: response.in_progress\n"
+        b'data: {"type":"response.in_progress","sequence_number":0,"response":{"id":"resp_1"}}\n\n'
+    )
+
+
+class Nothing:
+    """A connection to an engine that does nothing."""
+
+    def abort(self) -> None:
+        """Close it."""
+
+    def resume_reading(self) -> None:
+        """Read on."""
 
 
 async def test_no_comment_is_sent_inside_an_event() -> None:
