@@ -7,9 +7,10 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from gateway.errors import InvalidJSON, InvalidRequest, MissingParameter
+from gateway.request import raw_fields
 from gateway.request.encoding import check_encoding, check_surrogates
 from gateway.request.lax_json import is_true, read_bool, read_int
-from gateway.request.raw_fields import ABSENT, RawFields
+from gateway.request.raw_fields import RawFields
 from gateway.request.sequences import answers
 
 FORM_WINDOW = 1 << 16
@@ -23,6 +24,10 @@ MAX_TOKENS = 10**9
 """More tokens than any answer has: no limit at all."""
 USER_LIMIT = 256
 """Bytes of a user's name that count."""
+
+
+ABSENT = raw_fields.ABSENT
+"""Value of a field that the request does not have."""
 
 
 class PromptParts(msgspec.Struct, frozen=True):
@@ -56,6 +61,8 @@ class RequestHead(msgspec.Struct, frozen=True):
     """Fields that may name the user it is for, the first choice first."""
     fields: RawFields = RawFields()
     """All fields of its JSON that the gateway reads, as they were written."""
+    size: int = 0
+    """Bytes of its JSON."""
     prompts: int = 1
     """Prompts that it has: texts to complete or embed, documents to rank."""
 
@@ -103,6 +110,7 @@ def parse_json(body: bytes) -> RequestHead:
         sequences=answers(head),
         users=_users(head),
         fields=head,
+        size=len(body),
     )
 
 
