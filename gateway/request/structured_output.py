@@ -18,6 +18,8 @@ from gateway.request.sequences import count_items
 
 SMALL_TOOLS = 1 << 14
 """Bytes of tools that are not looked into."""
+ITEM_BYTES = 2
+"""Bytes of an item in a list at least, with its comma."""
 _FREE_CHOICES = (ABSENT, msgspec.Raw(b'"auto"'), msgspec.Raw(b'"none"'), msgspec.Raw(b"null"))
 """Values of `tool_choice` that leave the arguments of tools free."""
 
@@ -67,10 +69,12 @@ def check_tools(fields: RawFields, limits: Limits) -> None:
     check_bytes("tools", raw, limits.tools_bytes, "tools_bytes")
     if len(raw) <= SMALL_TOOLS:
         return
-    check_count("tools", count_items(raw), limits.tools, "tools")
-    is_strict = fields.tool_choice not in _FREE_CHOICES or b'"strict"' in bytes(raw)
+    text = bytes(raw)
+    if text.count(b'"name"') > limits.tools:  # a tool has at least one
+        check_count("tools", count_items(raw), limits.tools, "tools")
+    is_strict = fields.tool_choice not in _FREE_CHOICES or b'"strict"' in text
     if is_strict and _may_exceed(raw, limits):
-        for i, tool in enumerate(_list_decoder.decode(raw)):
+        for i, tool in enumerate(_items(raw)):
             _check_schema(f"tools[{i}]", tool, limits)
 
 
@@ -92,6 +96,13 @@ def check_count(field: str, found: int, allowed: int, limit: str, unit: str = "i
     """
     if found > allowed:
         raise LimitExceeded.of(field, found, unit, allowed, limit)
+
+
+def _items(raw: msgspec.Raw) -> list[msgspec.Raw]:
+    try:
+        return _list_decoder.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return []
 
 
 def _constraints(raw: msgspec.Raw) -> _Constraints:
@@ -130,7 +141,7 @@ def _check_schema(field: str, raw: msgspec.Raw, limits: Limits) -> None:
 def _may_exceed(raw: msgspec.Raw, limits: Limits) -> bool:
     """Whether a schema has to be looked into, by the bytes that it consists of."""
     text = bytes(raw)
-    if len(text) > min(limits.regex_bytes, limits.choices, limits.choices_bytes):
+    if len(text) > min(limits.regex_bytes, ITEM_BYTES * limits.choices, limits.choices_bytes):
         return True
     is_deep = text.count(b"{") + text.count(b"[") > limits.schema_depth
     return is_deep or parse_cost(text) > limits.schema_values

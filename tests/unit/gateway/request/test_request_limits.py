@@ -79,6 +79,7 @@ def check_size(path: str, max_model_len: int = 2048, **fields: object) -> None:
         ("guided_json", json.dumps(WIDE), "schema_values"),
         ("tools", [{"description": "x" * 30_000}], "tools_bytes"),
         ("tools", [{"function": {"name": "x" * 400}}] * 41, "tools"),
+        ("tools", [{"name": "x" * 400, "input_schema": {}}] * 41, "tools"),
     ],
 )
 def test_each_field_has_a_limit(field: str, value: object, limit: str) -> None:
