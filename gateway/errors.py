@@ -6,6 +6,7 @@ GatewayError                    500  api_error
 ├── InvalidRequest              400  invalid_request_error
 │   ├── InvalidJSON                  invalid_json
 │   ├── MissingParameter             missing_required_parameter
+│   ├── LimitExceeded                limit_exceeded
 │   ├── AdapterBroken                adapter_broken
 │   ├── ContextExceeded              context_length_exceeded
 │   ├── InvalidKey              401  invalid_api_key
@@ -163,6 +164,21 @@ class MissingParameter(InvalidRequest):
     """A field that every request needs is missing, such as `model`."""
 
     code = "missing_required_parameter"
+
+
+class LimitExceeded(InvalidRequest):
+    """A field asks for more than the model's `limits` allow; the message names the limit."""
+
+    code = "limit_exceeded"
+
+    @classmethod
+    def of(cls, field: str, found: int, unit: str, allowed: int, limit: str) -> "LimitExceeded":
+        """Make the error for a field with `found` of a unit; `limit`: its name in the entry."""
+        return cls(
+            f"`{field}` has {found:,} {unit}, and at most {allowed:,} are allowed"
+            f" (`limits.{limit}` in the model's entry).",
+            field,
+        )
 
 
 class AdapterBroken(InvalidRequest):

@@ -160,6 +160,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     free_tokens: int
     """Tokens of the KV cache that no running request uses; cached tokens count as free. If the
     engine does not report it: the capacity less the prompts of its requests."""
+    yielding: int = 0
+    """The waiting sequences that let new requests pass: those of large requests, but the first."""
 
 
 class AdapterState(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
+from gateway.config.limits import Limits
 from gateway.config.policy_names import DEFAULT_POLICY, PolicyName
 from gateway.config.references import KNOWN_BEFORE, Reference
 from gateway.config.strict import Strict
@@ -57,10 +58,12 @@ class ServingOptions(Strict):
 
     routing: RoutingOptions = RoutingOptions()
     """How a replica is chosen for each request."""
-    timeout_s: float | None = Field(default=None, gt=0)
-    """Seconds that a whole answer may take, from the request's arrival; no limit if unset."""
+    timeout_s: float | None = Field(default=3600, gt=0)
+    """Seconds that a whole answer may take, from the request's arrival; `null` for no limit."""
     queue: QueueOptions = QueueOptions()
     """How requests wait when all engines are full."""
+    limits: Limits = Limits()
+    """What one request may ask for."""
     adapters: list[Adapter] = Field(default_factory=list)
     """LoRA adapters of the model, each with its own name."""
     cold_start_timeout_s: float = Field(default=300, gt=0)

@@ -25,6 +25,13 @@ class TrackedRequest:
     scheduled_s: float | None = None
     first_token_s: float | None = None
     cached_tokens: int = 0
+    sequences: int = 1
+    """Answers that it gives."""
+
+    @property
+    def further_sequences(self) -> int:
+        """Its sequences but the first one of the request that the router sent."""
+        return self.sequences - bool(self.dispatch.id)
 
     @property
     def text_bytes(self) -> int:

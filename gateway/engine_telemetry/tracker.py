@@ -67,6 +67,10 @@ class EngineTracker:
         self._requests: dict[TrackedRequest, None] = {}
         self._pending_tokens = 0
         self._prompt_tokens = 0
+        self._sequences = self._further_sequences = 0
+        """Sequences of all requests; those that are not the first of their requests."""
+        self._unstarted = 0
+        """Requests of routers without a first token."""
         self._request_s = 0.0
         """Time integral of the number of running requests, until `_integrated_until_s`."""
         self._integrated_until_s = self._progressed_s = now()
@@ -88,10 +92,11 @@ class EngineTracker:
     @property
     def load(self) -> Load:
         """Current load of the engine."""
-        waiting = min(self._waiting(), len(self._requests))
+        waiting = min(self._waiting(), self._sequences)
         return Load(
-            running=len(self._requests) - waiting,
+            running=self._sequences - waiting,
             waiting=waiting,
+            yielding=self._yielding(waiting),
             pending_tokens=self._pending_tokens,
             # The engine's own count may be older than the end of its last request.
             free_tokens=self._free_tokens() if self._requests else self._facts.kv_tokens,
@@ -143,10 +148,13 @@ class EngineTracker:
             self._progressed_s = self._now()
         self._is_pinged = True
 
-    def record_arrival(self, dispatch: Dispatch | None, prompt_tokens: int) -> TrackedRequest:
+    def record_arrival(
+        self, dispatch: Dispatch | None, prompt_tokens: int, sequences: int = 1
+    ) -> TrackedRequest:
         """Record a request that has reached the engine.
 
-        `dispatch`: None if no router sent the request.
+        `dispatch`: None if it is a further part of a request that a router sent, or if no router
+        sent it. `sequences`: its answers.
 
         Raises:
             ValueError: the dispatch's keys are invalid.
@@ -157,8 +165,12 @@ class EngineTracker:
             dispatched_prompt(dispatch), prompt_tokens
         )
         tracked = TrackedRequest(
-            dispatch, cached_prompt, prompt_tokens, self._now(), self._request_s
+            *(dispatch, cached_prompt, prompt_tokens, self._now(), self._request_s),
+            sequences=sequences,
         )
+        self._sequences += sequences
+        self._unstarted += bool(dispatch.id)
+        self._further_sequences += tracked.further_sequences
         if not (self._requests or self._is_pinged):
             self._progressed_s = tracked.arrived_s
         tracked.cached_tokens = min(round(cached_prompt.matched_tokens), prompt_tokens)
@@ -192,6 +204,7 @@ class EngineTracker:
         arrived_s = tracked.arrived_s
         first_s = now_s if first_token_s is None else min(max(first_token_s, arrived_s), now_s)
         tracked.first_token_s = first_s
+        self._unstarted -= bool(tracked.dispatch.id)
         tracked.scheduled_s = (
             arrived_s if scheduled_s is None else min(max(scheduled_s, arrived_s), first_s)
         )
@@ -220,10 +233,13 @@ class EngineTracker:
             return
         self._integrate_running()
         del self._requests[tracked]
+        self._sequences -= tracked.sequences
+        self._further_sequences -= tracked.further_sequences
         self._prompt_tokens -= tracked.prompt_tokens
         now_s = self._now()
         self._pending_tokens -= tracked.pending_tokens
         if tracked.first_token_s is None:
+            self._unstarted -= bool(tracked.dispatch.id)
             queue_s = prefill_s = decode_s = 0.0
         else:
             scheduled_s = tracked.arrived_s if tracked.scheduled_s is None else tracked.scheduled_s
@@ -318,6 +334,12 @@ class EngineTracker:
             adapters=self._adapters,
         )
 
+    def _yielding(self, waiting: int) -> int:
+        """Waiting sequences that let new requests pass, by their priority."""
+        if not (self._further_sequences and self._facts.supports_priority):
+            return 0
+        return min(self._further_sequences, max(0, waiting - self._unstarted))
+
     def _tokens_beside_prompts(self) -> int:
         return max(0, self._facts.kv_tokens - self._prompt_tokens)
 
@@ -334,7 +356,6 @@ class EngineTracker:
         self._integrated_until_s = now_s
 
     def _call_listeners(self) -> None:
-        requests = len(self._requests)
-        self._running = requests - min(self._waiting(), requests)
+        self._running = self._sequences - min(self._waiting(), self._sequences)
         for listener in self._listeners:
             listener()

@@ -22,6 +22,10 @@ PARTS_LIMIT = 256
 """Parts of a form that are parsed; megabytes of tiny ones would delay all other requests."""
 MAX_TOKENS = 10**9
 """More tokens than any answer has: no limit at all."""
+LARGE_BODY = 1 << 20
+"""Bytes of a body whose fields are counted before it is parsed."""
+MAX_FIELDS = 1_000_000
+"""Fields of a JSON body, nested ones included: its colons, which also stand in texts."""
 USER_LIMIT = 256
 """Bytes of a user's name that count."""
 SEED_FIELDS = (
@@ -72,6 +76,8 @@ class RequestHead(msgspec.Struct, frozen=True):
     """Fields that may name the user it is for, the first choice first."""
     fields: RawFields = RawFields()
     """All fields of its JSON that the gateway reads, as they were written."""
+    size: int = 0
+    """Bytes of its JSON."""
     prompts: int = 1
     """Prompts that it has: texts to complete or embed, documents to rank."""
 
@@ -99,8 +105,12 @@ def parse_json(body: bytes) -> RequestHead:
     Raises:
         InvalidJSON: the body is not one JSON object.
         MissingParameter: it names no model.
-        InvalidRequest: its model is not a string.
+        InvalidRequest: its model is not a string, or it has too many fields.
     """
+    if len(body) > LARGE_BODY and (fields := body.count(b":")) > MAX_FIELDS:
+        raise InvalidRequest(
+            f"The request body has {fields:,} fields or colons; at most {MAX_FIELDS:,} are allowed."
+        )
     try:
         head = _decoder.decode(body)
     except msgspec.ValidationError as error:
@@ -121,6 +131,7 @@ def parse_json(body: bytes) -> RequestHead:
         sequences=answers(head),
         users=_users(head),
         fields=head,
+        size=len(body),
     )
 
 

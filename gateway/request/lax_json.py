@@ -41,6 +41,7 @@ def _read(raw: msgspec.Raw) -> bool | int | float | str | None:
     if len(raw) > LONGEST_NUMBER + 2:
         return None
     try:
-        return _decoder.decode(raw)
+        value: bool | int | float | str | None = _decoder.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
         return None
+    return value

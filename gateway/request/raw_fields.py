@@ -85,7 +85,23 @@ class RawFields(msgspec.Struct, frozen=True):
     @property
     def prompts(self) -> dict[str, msgspec.Raw]:
         """The fields that the prompt is made of, by name."""
-        return {name: raw for name in PROMPT_FIELDS if (raw := getattr(self, name)) is not ABSENT}
+        return self._present(PROMPT_FIELDS)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the request has no field with a limit of its own, but for its prompt."""
+        return (
+            (self.n is self.best_of is self.tools is self.stop is self.stop_sequences is ABSENT)
+            and (self.bad_words is self.logit_bias is self.allowed_token_ids is ABSENT)
+            and (self.stop_token_ids is self.logprob_token_ids is self.logprobs is ABSENT)
+            and (self.top_logprobs is self.prompt_logprobs is self.response_format is ABSENT)
+            and (self.text is self.output_format is self.output_config is ABSENT)
+            and (self.structured_outputs is self.guided_json is self.guided_regex is ABSENT)
+            and (self.guided_choice is self.guided_grammar is ABSENT)
+        )
+
+    def _present(self, names: Sequence[str]) -> dict[str, msgspec.Raw]:
+        return {name: raw for name in names if (raw := getattr(self, name)) is not ABSENT}
 
 
 PROMPT_FIELDS: Sequence[str] = (

@@ -40,7 +40,12 @@ PROMPT_ROUTES = frozenset(JSON_ROUTES) - {"/v1/messages/count_tokens", "/tokeniz
 """Routes whose prompt goes through the model, and so through its KV cache."""
 CONVERSATION_ROUTES = frozenset({CHAT, "/v1/responses", "/v1/messages"})
 """Routes with one prompt for each request."""
-PAIR_ROUTES = frozenset({"/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank"})
+PAIR_ROUTES = frozenset(
+    {
+        *("/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank", "/v2/embed"),
+        "/generative_scoring",
+    }
+)
 """Routes that compare texts with others, each pair in a sequence of its own."""
 ANSWER_ROUTES = frozenset({CHAT, COMPLETIONS})
 """Routes that give several answers to a prompt where a request has an `n`; others ignore it."""
@@ -49,7 +54,7 @@ RESUMABLE_ROUTES = frozenset({CHAT, COMPLETIONS})
 STREAMED = RESUMABLE_ROUTES | {"/v1/messages", "/v1/responses"}
 """Routes that answer with a stream of events where they are asked to."""
 MEDIA_ROUTES = frozenset(
-    {CHAT, "/v1/responses", "/v1/messages", "/v1/messages/count_tokens", *FORM_ROUTES}
+    {CHAT, "/v1/responses", "/v1/messages", "/v1/messages/count_tokens", "/v2/embed", *FORM_ROUTES}
 )
 """Routes whose bodies commonly hold images or audio; all others carry texts."""
 ROUTES = frozenset(JSON_ROUTES) | frozenset(FORM_ROUTES)

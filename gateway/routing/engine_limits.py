@@ -11,6 +11,9 @@ BATCH_RESERVE = 1 / 4
 """Share of an engine's slots and KV cache that batch requests leave free."""
 FAIRNESS_RESERVE = 1 / 32
 """Share of the same that tenants above their fair share leave free."""
+LARGE_SHARE = 1 / 8
+"""Slots that must be free for a request of many sequences, as a share of all. The engine has the
+rest of them wait, and smaller requests pass them."""
 
 
 class EngineLimits(NamedTuple):
@@ -37,3 +40,11 @@ def engine_limits(facts: EngineFacts, *, is_batch: bool, is_over_share: bool) ->
         )
     waiting = max(1, int(ENGINE_QUEUE_SHARE * slots))
     return EngineLimits(slots + waiting, waiting, 0.0)
+
+
+def needed_slots(
+    sequences: int, facts: EngineFacts, limits: EngineLimits, *, is_batch: bool
+) -> int:
+    """Return the slots that must be free for a request of so many sequences."""
+    most = limits.slots if is_batch else math.ceil(LARGE_SHARE * facts.max_sequences)
+    return min(sequences, facts.max_sequences, most)

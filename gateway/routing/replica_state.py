@@ -15,7 +15,7 @@ from gateway.kvcache.prefix import Prompt
 from gateway.kvcache.prefix_index import PrefixIndex, PrefixMatch
 from gateway.kvcache.shadow_cache import ShadowCache
 from gateway.routing.decision import Decision
-from gateway.routing.engine_limits import engine_limits
+from gateway.routing.engine_limits import engine_limits, needed_slots
 from gateway.routing.fleet import Replica
 from gateway.routing.policy import Candidate, RequestProfile
 from gateway.routing.replica_health import ReplicaHealth
@@ -258,23 +258,37 @@ class ReplicaState:
     ) -> bool:
         """Whether a request with so many new tokens would start without waiting for others.
 
-        `sequences`: of the request; one with more than the engine can run takes the whole engine.
+        `sequences`: of the request. If it has many, only some of them need a slot at once.
         `is_over_share`: its tenant is above its fair share, and leaves something free for others.
         """
         if self.health.is_draining:
             return False  # it rejects new requests; another replica may take its place
-        present = self.sequences
+        facts, load = self.replica.metadata.facts, self.load
+        present = self._present(facts.max_sequences)
         if not present:
             return True
-        facts, load = self.replica.metadata.facts, self.load
         limits = engine_limits(facts, is_batch=is_batch, is_over_share=is_over_share)
-        needed = min(sequences, facts.max_sequences, limits.slots) if sequences > 1 else 1
-        if present + needed > limits.slots or load.waiting >= limits.waiting:
+        needed = needed_slots(sequences, facts, limits, is_batch=is_batch) if sequences > 1 else 1
+        if present + needed > limits.slots or load.waiting - load.yielding >= limits.waiting:
             return False
         if not facts.kv_tokens:
             return True
         free_tokens = facts.kv_tokens if load is NO_LOAD else load.free_tokens
         return self._coming_tokens + new_tokens <= free_tokens - limits.reserved_tokens
+
+    def _present(self, slots: int) -> int:
+        """Sequences that a new request would find before it.
+
+        Those of a large request that wait are not: it lets others pass. While it is on its way, one
+        slot is kept for them.
+        """
+        load = self.load
+        here = max(0, load.running + load.waiting - load.yielding - self._ended_since_load)
+        coming = self._coming
+        if not coming:
+            return here
+        most = max(1, slots - 1)
+        return here + sum([min(request.decision.sequences, most) for request in coming])
 
     @property
     def _coming(self) -> Collection[AssignedRequest]:

@@ -22,6 +22,11 @@ from gateway.telemetry import Dispatch, Update, pack_keys
 
 AGING_WEIGHT = 0.2
 """Seconds of prefill that one second of waiting is worth in the order of waiting requests."""
+SEQUENCE_YIELD_S = 0.05
+"""Seconds of prefill that each further sequence of a request counts for in that order: small
+requests pass large ones."""
+MAX_YIELD_S = 10.0
+"""The same for all of them: a large request is passed by those of the next 50 s only."""
 BATCH_DELAY_MS = 10**12
 """Priority offset of batch requests, in milliseconds: a century of waiting does not outweigh it."""
 NO_COPIES: Mapping[str, int] = {}
@@ -126,6 +131,8 @@ class Scheduler:
     def priority_s(self, decision: Decision) -> float:
         """Return the position of a waiting request among others: the least starts first."""
         prefill_s = decision.prefill_tokens * self.cost_model.estimates.prefill_s
+        if decision.sequences > 1:
+            prefill_s += min(MAX_YIELD_S, SEQUENCE_YIELD_S * (decision.sequences - 1))
         return prefill_s + AGING_WEIGHT * decision.decided_s
 
     def hold(self, decision: Decision, target: Target) -> None:

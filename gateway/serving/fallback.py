@@ -172,6 +172,7 @@ class FallbackChain:
         model = self._resolver.model(name)
         cold_start_s = None
         if not model.replicas:
+            self._resolver.check_limits(self._request, model)  # no engine starts in vain
             cold_start_s = await self._start(model, has_alternative=has_alternative)
         if has_alternative and (reason := model.adapter_error(name)):
             raise AdapterBroken(name, reason)

@@ -4,6 +4,7 @@ from gateway.errors import UnsupportedRoute
 from gateway.kvcache.prefix import prompt_of
 from gateway.kvcache.tool_definitions import ToolTexts
 from gateway.request.inference_request import InferenceRequest
+from gateway.request.request_limits import check_context, check_limits
 from gateway.request.routes import ROUTES
 from gateway.routing.fleet import Fleet, ServedModel
 from gateway.routing.target import Target
@@ -30,6 +31,14 @@ class TargetResolver:
         """
         return self._fleet.model(name)
 
+    def check_limits(self, request: InferenceRequest, model: ServedModel) -> None:
+        """Check a request against the model's limits, which are known before it has an engine.
+
+        Raises:
+            LimitExceeded: it asks for more than the model's entry allows.
+        """
+        check_limits(request.head, model.options.limits)
+
     def target(self, request: InferenceRequest, name: str) -> Target:
         """The request, with the model or adapter `name` that is to answer it.
 
@@ -37,12 +46,17 @@ class TargetResolver:
             ModelNotFound: there is no such model.
             ModelUnavailable: it has no replica now.
             UnsupportedRoute: its engines do not serve the request's path.
+            LimitExceeded: it asks for more than the model's entry allows.
+            ContextExceeded: its prompt cannot fit the model's context.
         """
         model = self._fleet.model(name)
+        self.check_limits(request, model)
         model.check_available()
         # All replicas run the same engine.
         facts = next(iter(model.replicas.values())).metadata.facts
         _check_route(model, facts, request.path)
+        limits, max_tokens = model.options.limits, model.max_model_len or 0
+        check_context(request.head, request.path, limits, max_tokens)
         prompt = prompt_of(request.head, name, facts.layout, self._tool_texts.read)
         return Target(request, model, name, prompt)
 

@@ -166,7 +166,9 @@ class _ObservedLLM(AsyncLLM):
         if self._observer is None:
             return outputs
         is_delta = sampling_params.output_kind == RequestOutputKind.DELTA
-        return self._observer.generate(outputs, prompt, request_id, is_delta=is_delta)
+        return self._observer.generate(
+            outputs, prompt, request_id, is_delta=is_delta, sequences=sampling_params.n
+        )
 
     def encode(
         self, prompt: object, pooling_params: PoolingParams, request_id: str, **options: object

@@ -114,15 +114,21 @@ class RequestObserver:
         return call.dispatch.priority if call and call.dispatch else 0
 
     def generate(
-        self, outputs: AsyncGenerator[_O, None], prompt: object, request_id: str, *, is_delta: bool
+        self,
+        outputs: AsyncGenerator[_O, None],
+        prompt: object,
+        request_id: str,
+        *,
+        is_delta: bool,
+        sequences: int = 1,
     ) -> AsyncGenerator[_O, None]:
         """Outputs of a call, observed as they pass.
 
-        `is_delta`: each output has the latest part of a completion, and not all of it.
+        `is_delta`: each output has the latest part of a completion, and not all of it. `sequences`:
+        completions of the prompt.
         """
-        return self._generate(
-            outputs, _ObservedRequest(self._tracker, prompt, is_delta=is_delta), request_id
-        )
+        request = _ObservedRequest(self._tracker, prompt, is_delta=is_delta, sequences=sequences)
+        return self._generate(outputs, request, request_id)
 
     def encode(self, outputs: AsyncGenerator[_P, None], prompt: object) -> AsyncGenerator[_P, None]:
         """Outputs of a pooling call, observed as they pass."""
@@ -205,12 +211,15 @@ class _CompletionText:
 class _ObservedRequest:
     """One call of the engine client. Its methods never raise: errors are logged."""
 
-    def __init__(self, tracker: EngineTracker, prompt: object, *, is_delta: bool) -> None:
+    def __init__(
+        self, tracker: EngineTracker, prompt: object, *, is_delta: bool, sequences: int = 1
+    ) -> None:
         call = current_call()
         self._dispatch = call.claim_dispatch() if call else None
         self._tracker = tracker
         self._prompt = prompt
         self._is_delta = is_delta
+        self._sequences = sequences
         self._tracked: TrackedRequest | None = None
         self._has_first_token = self._is_over = False
         self._completions: dict[int, _CompletionText] = {}
@@ -219,7 +228,7 @@ class _ObservedRequest:
         """Report that the engine gets the request now."""
         with _logged_only():
             self._tracked = self._tracker.record_arrival(
-                self._dispatch, prompt_tokens(self._prompt)
+                self._dispatch, prompt_tokens(self._prompt), self._sequences
             )
         self._prompt = None  # it may be large
 

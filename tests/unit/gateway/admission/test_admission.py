@@ -598,6 +598,21 @@ async def test_many_answers_take_as_many_slots_and_turns(stage: Stage) -> None:
     assert scene.started == "three x y z"
 
 
+async def test_a_large_request_starts_beside_small_ones_and_lets_them_pass(stage: Stage) -> None:
+    """It needs a part of the slots at first, and small ones start while the rest of it waits."""
+    scene = stage()
+    await scene.come("x y")
+    large = scene.request(tenant=Tenant(b"l"), sequences=999)
+    scene.tasks["large"] = asyncio.create_task(scene._request("large", large))
+    await settle()
+    assert scene.started == "x y large"
+    load = Load(running=SLOTS, waiting=997, yielding=997, pending_tokens=0, free_tokens=0)
+    accepted = [decision.id for decision in scene.decisions.values()]
+    scene.scheduler.record_update("a", Update(is_snapshot=True, load=load, accepted=accepted))
+    await scene.come("small")
+    assert scene.started == "x y large small"
+
+
 def test_all_prompts_of_a_list_count_as_cost() -> None:
     """The first is estimated by its prefix, the others by their length."""
     scene = Scene(Clock())

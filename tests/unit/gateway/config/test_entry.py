@@ -7,6 +7,7 @@ from gateway.config.hardware import Cpu, Gpu
 from gateway.config.loader import parse_entry, parse_gateway
 from gateway.config.policy_names import policy_names
 from gateway.config.resolution import resolve_gateway
+from gateway.config.serving_options import ServingOptions
 from gateway.config.sim import SimEntry
 from gateway.config.vllm import VllmEntry
 from gateway.errors import ConfigError
@@ -240,11 +241,10 @@ def test_a_weak_admin_key_in_the_environment_is_rejected(
 
 
 def test_default_waits_are_short_for_interactive_and_long_for_batch() -> None:
-    """The default queue has a short and a long limit; answers have no deadline."""
+    """The default queue has a short and a long limit."""
     entry = parse_entry(SIM)
     queue = entry.queue
     assert (queue.max_wait_s, queue.batch_max_wait_s, queue.max_requests) == (5, 600, 1000)
-    assert entry.timeout_s is None
     assert parse_entry(SIM | {"queue": {"max_requests": 0}}).queue.max_requests == 0
 
 
@@ -261,3 +261,9 @@ def test_waits_must_be_positive(fields: dict[str, object]) -> None:
     """A limit that no request could meet is a mistake."""
     with pytest.raises(ConfigError, match="should be greater than"):
         parse_entry(SIM | fields)
+
+
+def test_an_answer_takes_an_hour_at_most_unless_the_entry_says_otherwise() -> None:
+    """No request is held for ever; an entry may have no limit."""
+    assert ServingOptions().timeout_s == 3600
+    assert ServingOptions.model_validate({"timeout_s": None}).timeout_s is None

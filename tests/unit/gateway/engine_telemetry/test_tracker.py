@@ -1,5 +1,6 @@
 """An engine's tracker: load, cache contents and finished requests."""
 
+import msgspec
 import pytest
 
 from gateway.engine_telemetry.tracker import EngineTracker
@@ -45,6 +46,35 @@ def test_free_tokens_come_from_the_engine_while_it_has_requests(clock: Clock) ->
     assert tracker.load.free_tokens == 640
     tracker.record_finished(tracked, 1)
     assert tracker.load.free_tokens == 1000
+
+
+def test_the_further_sequences_of_a_request_let_others_pass(clock: Clock) -> None:
+    """Of what waits, only requests that have not started are before a new one."""
+    waiting = 0
+    facts = msgspec.structs.replace(FACTS, supports_priority=True)
+    tracker = EngineTracker(facts, clock, lambda: waiting)
+    large = tracker.record_arrival(dispatch(1), 10, sequences=100)
+    waiting = 92
+    assert (tracker.load.running, tracker.load.yielding) == (8, 91)
+    tracker.record_first_token(large, 0)
+    assert tracker.load.yielding == 92
+    small = tracker.record_arrival(dispatch(2), 10)
+    waiting = 93
+    assert (tracker.load.waiting, tracker.load.yielding) == (93, 92)
+    tracker.record_finished(small, 1)
+    tracker.record_arrival(None, 10)
+    assert tracker.load.yielding == 93
+    tracker.record_finished(large, 100)
+    waiting = 1
+    assert (tracker.load.running, tracker.load.yielding) == (0, 1)
+
+
+def test_nothing_passes_in_an_engine_that_goes_by_arrival(clock: Clock) -> None:
+    """Its load is what a new request waits for."""
+    tracker = EngineTracker(FACTS, clock, lambda: 92)
+    tracker.record_arrival(dispatch(1), 10, sequences=100)
+    assert not FACTS.supports_priority
+    assert (tracker.load.waiting, tracker.load.yielding) == (92, 0)
 
 
 def test_a_stall_lasts_from_the_last_progress_while_there_is_work(

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from gateway.errors import GatewayError, InvalidJSON, InvalidRequest, MissingParameter
 from gateway.request.head import (
     FORM_WINDOW,
+    MAX_FIELDS,
     USER_LIMIT,
     PromptParts,
     RequestHead,
@@ -198,6 +199,14 @@ def test_bad_json_is_named(body: bytes, error: type[GatewayError], words: str) -
         parse_json(body)
     assert type(raised.value) is error
     assert raised.value.param == (None if error is InvalidJSON else "model")
+
+
+@pytest.mark.parametrize("field", [b'"n":1', b'"":1', b'"model" :"m"', b'"metadata":{"a":{}}'])
+def test_a_body_of_nothing_but_fields_is_not_parsed(field: bytes) -> None:
+    """Each field takes time, known or not; ten thousand are parsed."""
+    assert parse_json(b'{"model":"m",' + b",".join([field] * 10_000) + b"}").model == "m"
+    with pytest.raises(InvalidRequest, match="at most 1,000,000"):
+        parse_json(b'{"model":"m",' + b",".join([field] * (MAX_FIELDS + 1)) + b"}")
 
 
 @given(

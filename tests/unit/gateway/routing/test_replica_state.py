@@ -80,25 +80,46 @@ def test_room_is_what_load_and_coming_requests_leave(
 @pytest.mark.parametrize(
     ("requests", "sequences", "interactive", "batch"),
     [
-        (1, 8, True, False),  # one of nine: one may wait in the engine
-        (2, 8, False, False),
-        (5, 4, True, False),
-        (6, 4, False, False),
+        (1, 8, True, False),
+        (8, 8, True, False),  # one of nine: one may wait in the engine
+        (9, 8, False, False),
         (2, 4, True, True),
         (3, 4, True, False),
         (0, 99, True, True),
-        (1, 99, True, False),  # more than it can run counts as all that it can run
-        (2, 99, False, False),
+        (8, 99, True, False),  # more than it can run counts as all that it can run
+        (9, 99, False, False),
     ],
 )
-def test_a_request_needs_a_slot_for_each_sequence(
+def test_a_large_request_needs_a_part_of_the_slots(
     requests: int, sequences: int, interactive: bool, batch: bool
 ) -> None:
-    """A request for several answers has room only if enough of the eight slots are free."""
+    """Of its sequences, an eighth of the slots must be free for some; batch needs all of them."""
     scene = Scene()
     scene.release(requests)
     assert scene.state.has_room(1, sequences=sequences, is_batch=False) == interactive
     assert scene.state.has_room(1, sequences=sequences, is_batch=True) == batch
+
+
+def test_small_requests_pass_the_waiting_sequences_of_large_ones() -> None:
+    """Of the load, only what a new request would wait for counts."""
+    scene = Scene()
+    full = Load(running=8, waiting=991, yielding=990, pending_tokens=0, free_tokens=9000)
+    scene.state.record_update(Update(is_snapshot=True, load=full))
+    assert not scene.state.has_room(1, is_batch=False)
+    full = msgspec.structs.replace(full, running=7, yielding=991)
+    scene.state.record_update(Update(load=full))
+    assert scene.state.has_room(1, is_batch=False)
+    assert scene.state.has_room(1, sequences=99, is_batch=False)
+    assert not scene.state.has_room(1, is_batch=True)
+
+
+def test_a_large_request_without_telemetry_leaves_a_slot() -> None:
+    """Where nothing is known of the engine, small requests are not turned away for its sake."""
+    scene = Scene()
+    scene.release(sequences=999)
+    assert scene.state.has_room(1, is_batch=False)
+    scene.release(2)
+    assert not scene.state.has_room(1, is_batch=False)
 
 
 def test_sequences_on_their_way_count_until_the_engine_counts_them() -> None:

@@ -447,6 +447,22 @@ def test_batch_requests_have_a_lower_priority_than_all_others() -> None:
         assert (first.is_batch, third.is_batch) == (True, False)
 
 
+def test_small_requests_go_before_large_ones_for_a_while() -> None:
+    """A request of many sequences lets others pass, but not for ever."""
+    scene = Scene("a")
+
+    def priority_s(sequences: int) -> float:
+        decision = scene.scheduler.choose(target_of(TEN, sequences=sequences))
+        return scene.scheduler.priority_s(decision)
+
+    large, huge = priority_s(100), priority_s(10_000)
+    assert priority_s(1) < priority_s(2) < large < huge
+    scene.now_s += 20
+    assert priority_s(1) < large
+    scene.now_s += 31
+    assert priority_s(1) > huge
+
+
 def test_without_telemetry_the_cache_is_predicted_from_own_requests() -> None:
     """Answered prompts count as cached, up to the capacity of the replica's cache."""
     scene = Scene("ab")
