@@ -128,7 +128,7 @@ RESPONSE_HEADERS = (
         SHOULD_RETRY,
         "`false`",
         "Keeps OpenAI's and Anthropic's clients from repeating the request. With 504, and where"
-        " engines died under the request.",
+        " other replicas have been tried in vain, or none should be.",
     ),
     Header(SIMULATED, "`1`", "The answer comes from an engine of `engine: sim`."),
     Header(ALLOW, "methods", "With 405, and in answer to `OPTIONS`: the methods that are allowed."),

@@ -42,15 +42,16 @@ FAILED = b'data: {"error": {"message": "no", "code": 500}}\n\n'
 ATTACKS = 40
 
 
-def poison(**fields: object) -> InferenceRequest:
+def poison(model: str = "m", *, stream: bool = False) -> InferenceRequest:
     """A request that fails everywhere, of a client who sends it again and again."""
     messages = [{"role": "user", "content": POISON}]
-    return msgspec.structs.replace(request(messages=messages, **fields), tenant=HOSTILE)
+    sent = request(model=model, messages=messages, stream=stream, temperature=0)
+    return msgspec.structs.replace(sent, tenant=HOSTILE)
 
 
-def plain(tenant: Tenant = BYSTANDER, **fields: object) -> InferenceRequest:
+def plain(*, stream: bool = False) -> InferenceRequest:
     """A request that is as good as any."""
-    return msgspec.structs.replace(request(**fields), tenant=tenant)
+    return msgspec.structs.replace(request(stream=stream), tenant=BYSTANDER)
 
 
 def poisoned_by(failure: Script, success: Script | None = None) -> Script:
@@ -107,7 +108,7 @@ async def test_what_a_client_can_cause_at_will_harms_nobody_else(bench: Bench, k
     for _ in range(ATTACKS):
         bench.client = Client()
         with contextlib.suppress(UpstreamFailed):
-            await bench.answer(poison(stream=is_stream, temperature=0))
+            await bench.answer(poison(stream=is_stream))
         assert (await answered(bench, plain())).body == b'"fine"'
         assert bench.client.headers.get(b"x-gateway-retries") is None
     assert {bench.pool.scheduler.replicas.health(r) for r in replicas} == {HealthState.READY}
