@@ -372,3 +372,31 @@ async def test_a_request_that_silences_a_replica_goes_to_no_other_model(halting:
     with pytest.raises(UpstreamFailed):
         await asyncio.wait_for(task, PATIENCE_S)
     assert engine.requests == []
+
+
+async def test_the_same_request_again_has_no_second_victim_either(halting: Halting) -> None:
+    """A client that repeats it at once gets the error again, and no replica gets the request."""
+    bench = halting.bench
+    task = asyncio.create_task(bench.answer(poison()))
+    halting.give_up(await halting.until_halted())
+    again = asyncio.create_task(bench.answer(poison()))
+    for each in (task, again):
+        with pytest.raises(UpstreamFailed) as caught:
+            await asyncio.wait_for(each, PATIENCE_S)
+        assert caught.value.headers == [NO_RETRY]
+    assert sum(halting.poisons) == 1
+    assert (await answered(bench, plain())).body == b'"fine"'
+
+
+async def test_what_has_killed_two_engines_is_not_sent_again(bench: Bench) -> None:
+    """The same request of the same client ends at once; another client's is sent."""
+    await bench.has(*[script(b"", closes=True)] * 4)
+    for _ in range(3):
+        with pytest.raises(UpstreamFailed) as caught:
+            await bench.answer(poison())
+        assert caught.value.headers == [NO_RETRY]
+    assert sum(bench.tracked_requests) == 2
+    assert bench.faults["quarantined", Action.FAILED] == 2
+    with pytest.raises(UpstreamFailed):
+        await bench.answer(plain())
+    assert sum(bench.tracked_requests) == 4
