@@ -233,6 +233,7 @@ class Attempts:
         step = self._retry_decision(failure)
         self._judge(error, replica if failure.has_silenced else None)
         if step is RetryDecision.GIVE_UP:
+            error.is_final = error.is_final or not self._budget.is_left
             await self._give_up(decision, error)
             return True
         if step is RetryDecision.RETRY and not failure.is_free:

@@ -95,7 +95,7 @@ def test_a_request_that_fails_everywhere_ejects_nobody(gateway: GatewayProcess) 
 
     assert {answer.status_code for answer in answers} == {500}
     assert {answer.json()["error"]["code"] for answer in answers} == {"simulated_failure"}
-    assert answers[0].headers["x-should-retry"] == "false"
+    assert {answer.headers["x-should-retry"] for answer in answers} == {"false"}
     assert max(attempts(gateway, answer) for answer in answers) == 2
     counted = faults(gateway)
     assert counted["answered_5xx", "blamed"] > 0

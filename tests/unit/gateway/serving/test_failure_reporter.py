@@ -228,6 +228,14 @@ async def test_a_client_s_retries_are_not_those_of_others(bench: Bench) -> None:
     assert (client.body, client.headers[b"x-gateway-retries"]) == (b'"fine"', b"1")
 
 
+async def test_a_client_without_retries_is_asked_not_to_retry_either(bench: Bench) -> None:
+    """Its library would otherwise send what fails three times, where the gateway sends it once."""
+    await start(bench, *[script(SORRY)] * 2)
+    asked = [(await answered(bench, poison())).headers[b"x-should-retry"] for _ in range(ATTACKS)]
+    assert asked == [b"false"] * ATTACKS
+    assert sum(bench.tracked_requests) < 1.5 * ATTACKS
+
+
 async def test_a_blamed_request_may_be_answered_by_another_model(bench: Bench) -> None:
     """A plain error of both replicas is no reason to keep the request from a fallback."""
     await start(bench, *[script(SORRY)] * 2)
