@@ -61,6 +61,8 @@ class Reason(StrEnum):
     """The connection ended before the answer did."""
     STUCK = "stuck"
     """The engine stopped making progress, and its connection was closed."""
+    QUARANTINED = "quarantined"
+    """The same request has halted or killed engines just now, so it was not sent."""
     DRAINING = "draining"
     """The engine is shutting down and accepts no new requests."""
     ANSWERED_5XX = "answered_5xx"

@@ -162,7 +162,7 @@ RESPONSE_HEADERS = (
         SHOULD_RETRY,
         "`false`",
         "Keeps OpenAI's and Anthropic's clients from repeating the request. With 504, and where"
-        " engines died under the request.",
+        " other replicas have been tried in vain, or none should be.",
     ),
     Header(ACCEL_BUFFERING, "`no`", "On streams, with `cache-control: no-cache`: for proxies."),
     Header(SIMULATED, "`1`", "The answer comes from an engine of `engine: sim`."),

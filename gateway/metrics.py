@@ -102,7 +102,8 @@ FAULTS = Counter(
     labels=("model", "reason", "action"),
     meaning=(
         "Faults of requests, and what was done about each: `retried`, `resumed`, `fell back`,"
-        " `shed`, `failed`, `truncated`; and, for a replica, `ejected`."
+        " `shed`, `failed`, `blamed` (it fails wherever it is sent), `truncated`; and, for a"
+        " replica, `ejected`."
     ),
 )
 TTFT = Histogram(

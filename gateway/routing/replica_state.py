@@ -202,7 +202,11 @@ class ReplicaState:
         """
         if math.isinf(stalled_s):
             until_s = self._heard_s + SIGN_OF_LIFE_S
-            found = [id_ for id_, sent in self._unconfirmed.items() if sent.sent_s <= until_s]
+            found = [
+                id_
+                for id_, sent in self._sent.items()
+                if sent.sent_s <= until_s and not sent.accepted_s
+            ]
         else:
             since_s = self._now() - stalled_s
             found = [

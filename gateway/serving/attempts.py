@@ -13,7 +13,7 @@ import msgspec
 from gateway import header_names
 from gateway.admission.queued_request import AdmissionRequest, QueuedRequest
 from gateway.asgi import Headers
-from gateway.errors import GatewayError, ModelUnavailable, StreamLost, UpstreamFailed
+from gateway.errors import GatewayError, ModelUnavailable, Reason, StreamLost, UpstreamFailed
 from gateway.faults import Action
 from gateway.resume.completion_params import Unresumable
 from gateway.resume.resumption import ResumptionPlan, plan_resumption
@@ -81,6 +81,7 @@ class Attempts:
         Raises:
             GatewayError: the model does not answer, or not to the end.
         """
+        await self._check_quarantine()
         decision = await self._admit()
         self._budget.earn()
         while not await self._try_once(decision):
@@ -97,6 +98,21 @@ class Attempts:
     def report_fallback(self, error: GatewayError) -> None:
         """Report the error that makes another model answer."""
         self._failures.report_fallback(self._replica, error)
+
+    async def _check_quarantine(self) -> None:
+        """Wait for the replica that the same request may have halted before.
+
+        Raises:
+            UpstreamFailed: that is not back in time, or engines have died under the request.
+        """
+        if (found := self._pool.quarantine.find(self._request)) is None:
+            return
+        error = UpstreamFailed("Engines stopped at the same request just now.", Reason.QUARANTINED)
+        error.may_fall_back, error.is_final = False, True
+        if found.victim is None:
+            raise error
+        with self._timing.step(QUEUE):
+            await self._wait_for_return(found.victim, error)
 
     async def _admit(self) -> Decision:
         for _ in range(MAX_STARTS):
@@ -215,8 +231,9 @@ class Attempts:
         with self._timing.step(ENGINE):  # waiting for news of its death is waiting for the engine
             failure = await self._failures.assess(decision, error, has_answered=has_answered)
         step = self._retry_decision(failure)
-        self._judge(error)
+        self._judge(error, replica if failure.has_silenced else None)
         if step is RetryDecision.GIVE_UP:
+            error.is_final = error.is_final or not self._budget.is_left
             await self._give_up(decision, error)
             return True
         if step is RetryDecision.RETRY and not failure.is_free:
@@ -245,13 +262,18 @@ class Attempts:
         await writer.refuse(error)
         self._failures.report_failure(decision.replica, error, has_begun=False)
 
-    def _judge(self, error: UpstreamFailed) -> None:
-        """Note on the error what it says of the request, for its client and other models."""
+    def _judge(self, error: UpstreamFailed, victim: Replica | None) -> None:
+        """Note what a failure says of the request: for its client, other models, and later ones.
+
+        `victim`: the replica that the request may have halted.
+        """
         policy, progress = self._context.retry_policy, self._progress
         error.is_final = policy.is_final(progress)
         error.may_fall_back = not policy.is_harmful(progress)
         if policy.blames(progress):
             self._failures.blame_request()
+        if victim is not None or (policy.blames(progress) and policy.is_harmful(progress)):
+            self._pool.quarantine.add(self._request, victim)
 
     def _retry_decision(self, failure: Failure) -> RetryDecision:
         writer = self._writer

@@ -14,6 +14,7 @@ from gateway.request.inference_request import InferenceRequest
 from gateway.routing.decision import DecisionLog
 from gateway.routing.fleet import Fleet, Replica, ServedModel
 from gateway.routing.scheduler import Scheduler
+from gateway.serving.quarantine import Quarantine
 from gateway.serving.retry_budget import ClientRetryBudgets, RetryBudget
 from gateway.serving.stall_limit import StallLimit
 from gateway.telemetry import Demand
@@ -47,6 +48,7 @@ class ModelPool:
         self.admission = Admission(model, self.scheduler, shared.all_queued, shared.monotonic)
         self.cold_start = ColdStart(model, shared.wake, shared.all_starting)
         self.stall_limit = StallLimit()
+        self.quarantine = Quarantine(shared.monotonic)
         self._retry_budgets = ClientRetryBudgets()
         self._shadow_retry_budget = RetryBudget()
 

@@ -18,6 +18,8 @@ MIN_DELAY_S = 0.1
 MAX_DELAY_S = 5.0
 SILENCE_S = 4.0
 """An engine sends something every second, if only that it is there."""
+LATE_SHARE = 0.6
+"""Share of that time after which others are preferred to an engine, which may only be late."""
 GRACE_S = 1.0
 """Extra time to read what an engine sent while this process was too busy to read."""
 STUCK_BACKOFF_S = 15.0
@@ -106,7 +108,7 @@ class TelemetryClient:
             response = await self._open(replica)
             reader = UpdateReader()
             while not response.is_finished:
-                data = await self._read(response)
+                data = await self._read(pool, replica, response)
                 for update in reader.feed(data):
                     self._process(pool, replica, update)
                     if not is_heard:
@@ -131,9 +133,20 @@ class TelemetryClient:
             self._troubles[replica] = why
             logger.info("telemetry of replica %s broke off: %s", replica.id, why)
 
-    async def _read(self, response: EngineResponse) -> bytes:
+    async def _read(self, pool: ModelPool, replica: Replica, response: EngineResponse) -> bytes:
+        late_s = LATE_SHARE * self._silence_s
         try:
-            async with asyncio.timeout(self._silence_s):
+            async with asyncio.timeout(late_s):
+                return await response.read()
+        except TimeoutError:
+            pool.scheduler.replicas.back_off(replica)
+        data = await self._read_late(response, self._silence_s - late_s)
+        pool.scheduler.replicas.clear_backoff(replica)
+        return data
+
+    async def _read_late(self, response: EngineResponse, timeout_s: float) -> bytes:
+        try:
+            async with asyncio.timeout(timeout_s):
                 return await response.read()
         except TimeoutError:
             # After a halt of this process the timer may fire before data that has arrived is read.

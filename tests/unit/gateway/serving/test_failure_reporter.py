@@ -42,15 +42,16 @@ FAILED = b'data: {"error": {"message": "no", "code": 500}}\n\n'
 ATTACKS = 40
 
 
-def poison(**fields: object) -> InferenceRequest:
+def poison(model: str = "m", *, stream: bool = False) -> InferenceRequest:
     """A request that fails everywhere, of a client who sends it again and again."""
     messages = [{"role": "user", "content": POISON}]
-    return msgspec.structs.replace(request(messages=messages, **fields), tenant=HOSTILE)
+    sent = request(model=model, messages=messages, stream=stream, temperature=0)
+    return msgspec.structs.replace(sent, tenant=HOSTILE)
 
 
-def plain(tenant: Tenant = BYSTANDER, **fields: object) -> InferenceRequest:
+def plain(*, stream: bool = False) -> InferenceRequest:
     """A request that is as good as any."""
-    return msgspec.structs.replace(request(**fields), tenant=tenant)
+    return msgspec.structs.replace(request(stream=stream), tenant=BYSTANDER)
 
 
 def poisoned_by(failure: Script, success: Script | None = None) -> Script:
@@ -107,7 +108,7 @@ async def test_what_a_client_can_cause_at_will_harms_nobody_else(bench: Bench, k
     for _ in range(ATTACKS):
         bench.client = Client()
         with contextlib.suppress(UpstreamFailed):
-            await bench.answer(poison(stream=is_stream, temperature=0))
+            await bench.answer(poison(stream=is_stream))
         assert (await answered(bench, plain())).body == b'"fine"'
         assert bench.client.headers.get(b"x-gateway-retries") is None
     assert {bench.pool.scheduler.replicas.health(r) for r in replicas} == {HealthState.READY}
@@ -225,6 +226,14 @@ async def test_a_client_s_retries_are_not_those_of_others(bench: Bench) -> None:
         await answered(bench, poison())
     client = await answered(bench, plain())
     assert (client.body, client.headers[b"x-gateway-retries"]) == (b'"fine"', b"1")
+
+
+async def test_a_client_without_retries_is_asked_not_to_retry_either(bench: Bench) -> None:
+    """Its library would otherwise send what fails three times, where the gateway sends it once."""
+    await start(bench, *[script(SORRY)] * 2)
+    asked = [(await answered(bench, poison())).headers[b"x-should-retry"] for _ in range(ATTACKS)]
+    assert asked == [b"false"] * ATTACKS
+    assert sum(bench.tracked_requests) < 1.5 * ATTACKS
 
 
 async def test_a_blamed_request_may_be_answered_by_another_model(bench: Bench) -> None:
@@ -371,3 +380,31 @@ async def test_a_request_that_silences_a_replica_goes_to_no_other_model(halting:
     with pytest.raises(UpstreamFailed):
         await asyncio.wait_for(task, PATIENCE_S)
     assert engine.requests == []
+
+
+async def test_the_same_request_again_has_no_second_victim_either(halting: Halting) -> None:
+    """A client that repeats it at once gets the error again, and no replica gets the request."""
+    bench = halting.bench
+    task = asyncio.create_task(bench.answer(poison()))
+    halting.give_up(await halting.until_halted())
+    again = asyncio.create_task(bench.answer(poison()))
+    for each in (task, again):
+        with pytest.raises(UpstreamFailed) as caught:
+            await asyncio.wait_for(each, PATIENCE_S)
+        assert caught.value.headers == [NO_RETRY]
+    assert sum(halting.poisons) == 1
+    assert (await answered(bench, plain())).body == b'"fine"'
+
+
+async def test_what_has_killed_two_engines_is_not_sent_again(bench: Bench) -> None:
+    """The same request of the same client ends at once; another client's is sent."""
+    await bench.has(*[script(b"", closes=True)] * 4)
+    for _ in range(3):
+        with pytest.raises(UpstreamFailed) as caught:
+            await bench.answer(poison())
+        assert caught.value.headers == [NO_RETRY]
+    assert sum(bench.tracked_requests) == 2
+    assert bench.faults["quarantined", Action.FAILED] == 2
+    with pytest.raises(UpstreamFailed):
+        await bench.answer(plain())
+    assert sum(bench.tracked_requests) == 4

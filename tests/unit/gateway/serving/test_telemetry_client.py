@@ -1,10 +1,12 @@
 """The telemetry client, over real sockets."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 
 from gateway.errors import UpstreamFailed
@@ -220,6 +222,55 @@ async def test_a_silent_engine_is_given_up(stuck: Stuck) -> None:
     hung, well = stuck.bench.model.replicas.values()
     assert stuck.bench.is_hanging(hung)
     assert not stuck.bench.is_hanging(well)
+
+
+async def test_others_are_preferred_to_an_engine_that_is_late(
+    start_engine: StartEngine, upstream: UpstreamClient
+) -> None:
+    """Before it is given up, it gets no more requests; and it does again when it is heard."""
+    go_on = asyncio.Event()
+
+    async def late(visit: Visit) -> None:
+        await tell(visit, SNAPSHOT)
+        await go_on.wait()
+        while not visit.writer.is_closing():
+            await visit.send(chunked(encode_update(Update())))
+            await asyncio.sleep(0.02)
+
+    bench = Bench(upstream, silence_s=2.0)
+    bench.telemetry_client.start()
+    engine = await start_engine(late)
+    bench.has(engine)
+    (replica,) = bench.model.replicas.values()
+    await until(lambda: bench.is_in_backoff(replica))
+    replicas = bench.pools.of(bench.model).scheduler.replicas
+    is_given_up = not replicas.has_telemetry(replica.id)
+    go_on.set()
+    await until(lambda: not bench.is_in_backoff(replica))
+    await bench.telemetry_client.close()
+
+    assert not is_given_up
+    assert engine.connections == 1
+
+
+async def test_an_engine_that_is_given_up_names_the_requests_that_may_have_halted_it(
+    stuck: Stuck,
+) -> None:
+    """The one that was sent last before it fell silent, and not the one that it had taken in."""
+    hung, _ = stuck.bench.model.replicas.values()
+    scheduler = stuck.bench.pools.of(stuck.bench.model).scheduler
+    await until(lambda: scheduler.replicas.has_telemetry(hung.id))
+    target = target_of(PROMPT, model=stuck.bench.model)
+    decisions = [scheduler.choose(target) for _ in range(2)]
+    chosen = [msgspec.structs.replace(d, candidates=d.candidates[:1], index=0) for d in decisions]
+    with contextlib.ExitStack() as sent:
+        for decision in chosen:
+            assert decision.replica is hung
+            sent.enter_context(scheduler.sending(decision, target))
+        scheduler.record_update(hung.id, Update(accepted=[chosen[0].id]))
+        with pytest.raises(UpstreamFailed):
+            await asyncio.wait_for(stuck.request, PATIENCE_S)
+    assert [scheduler.replicas.has_silenced(decision) for decision in chosen] == [False, True]
 
 
 async def test_the_only_engine_of_a_model_is_waited_for(stuck: Stuck) -> None:
