@@ -90,7 +90,7 @@ def prompt_of(
 
 def extend(key: int, text: bytes, key_bytes: int = KEY_BYTES) -> "array[int]":
     """Compute the keys that follow `key` when `text` follows its block; whole blocks only."""
-    keys = []
+    keys: list[int] = []
     append, digest = keys.append, xxh3_64_intdigest  # local names: this runs for all text
     for start in range(0, len(text) - key_bytes + 1, key_bytes):
         key = digest(text[start : start + key_bytes], key)
@@ -122,9 +122,11 @@ def _conversation(
     """Prompt of a chat, or what OpenAI calls `input`: text or items, or texts to embed."""
     is_chat = is_given(parts.messages)
     raw = parts.input
-    is_items = not is_chat and _first_byte(raw) == b"{"
+    first = b"" if is_chat else _first_byte(raw)
+    is_items = first == b"{"
+    is_text = first == first_byte(raw) == b'"'
     system = parts.system if is_chat else parts.instructions
-    if not (is_chat or is_items or is_given(system) or is_given(parts.tools)):
+    if not (is_chat or is_items or is_text):
         return _completion(raw, seed, MAX_COMMAS)
     tools = read_tools(parts.tools) if is_given(parts.tools) else b""
     text = CanonicalText(layout, tools, MAX_TEXT)

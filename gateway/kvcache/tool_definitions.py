@@ -12,7 +12,7 @@ from collections import OrderedDict
 import msgspec
 from xxhash import xxh3_128_digest
 
-from gateway.kvcache.json_text import SMALL_BYTES, decode_list, is_costly, normal_json
+from gateway.kvcache.json_text import decode_list, is_costly, normal_json
 from gateway.request.head import ABSENT
 
 MAX_TOOLS = 4096
@@ -87,12 +87,10 @@ def tools_text(raw: msgspec.Raw) -> bytes:
 
 def normal_arguments(raw: msgspec.Raw) -> bytes:
     """Arguments of a call, as an object or as its JSON in a string; whatever is neither is `{}`."""
-    text: bytes | str = bytes(raw)
+    text = bytes(raw)
     if text[:1] == b'"':
-        text = _text_decoder.decode(raw)
-    if len(text) > SMALL_BYTES and is_costly(
-        text := text.encode() if isinstance(text, str) else text
-    ):
+        text = _text_decoder.decode(raw).encode()
+    if is_costly(text):
         return text
     try:
         value = msgspec.json.decode(text)

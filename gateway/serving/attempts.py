@@ -244,6 +244,8 @@ class Attempts:
                 is_fault = response.status in ENGINE_FAULTS
                 if is_fault and self._can_try_elsewhere:
                     raise _answered(response.status)
+                if response.status >= 400:
+                    self._pool.scheduler.record_refused(decision)
                 self._annotate(decision)
                 self._failures.report_recovery()
                 await writer.forward(response, rest, has_alternative=self._has_alternative)
