@@ -177,7 +177,7 @@ class CanonicalText:
 
     def _forget_reasoning(self) -> None:
         for position in self._reasoning:
-            self._pieces[position] = b""
+            self._pieces[position] = self._pieces[position + 1] = b""
         self._reasoning.clear()
 
     def _write(self, mark: bytes, text: bytes) -> None:

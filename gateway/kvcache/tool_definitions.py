@@ -58,6 +58,10 @@ class ToolTexts:
     def __init__(self) -> None:
         self._texts: OrderedDict[bytes, bytes] = OrderedDict()
 
+    def __len__(self) -> int:
+        """Number of cached texts."""
+        return len(self._texts)
+
     def read(self, raw: msgspec.Raw) -> bytes:
         """Canonical text of a request's tools."""
         if len(raw) > CACHED_BYTES:
