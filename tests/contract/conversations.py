@@ -102,7 +102,8 @@ class Speaker:
         if kind < 0.7:
             id_ = f"call_{self._rng.randint(0, 9)}"
             value = self._rng.choice([1, 1.5, "x y", None, [1, "é\n"]])
-            call = (id_, self._rng.choice("fgh"), {self._rng.choice("abc"): value})
+            arguments: Fields = {self._rng.choice("abc"): value}
+            call = (id_, self._rng.choice("fgh"), arguments)
             parts = [self._text()] if self._rng.random() < 0.5 else []
             result = Turn("tool", [self._text()], call_id=id_)
             return [Turn("assistant", parts, call=call), result]
@@ -194,8 +195,8 @@ class Speaker:
             if turn.role == "assistant":
                 items += [{"role": "assistant", "content": part} for part in turn.parts]
             else:
-                content = self._content(turn.parts, "input_text")
-                items.append({"type": "message", "role": turn.role, "content": content})
+                said_ = self._content(turn.parts, "input_text")
+                items.append({"type": "message", "role": turn.role, "content": said_})
             if turn.call:
                 id_, name, arguments = turn.call
                 text = self.encode(arguments).decode()
