@@ -27,7 +27,7 @@ REPLY_START = _ASSISTANT + _CONTENT
 """Canonical text between a conversation and the assistant's reply."""
 
 
-class ToolCall(msgspec.Struct, frozen=True):
+class FunctionCall(msgspec.Struct, frozen=True):
     """A call of a tool; `arguments` are JSON in normal form."""
 
     id: str
@@ -40,7 +40,7 @@ class Answer(msgspec.Struct):
 
     text: bytes = b""
     reasoning: bytes = b""
-    calls: list[ToolCall] = []
+    calls: list[FunctionCall] = []
     name: str = ""
 
 
@@ -165,7 +165,7 @@ class CanonicalText:
         if tools:
             self._write(b"", tools)
 
-    def _write_call(self, call: ToolCall, *, is_inside: bool) -> None:
+    def _write_call(self, call: FunctionCall, *, is_inside: bool) -> None:
         name = call.name.encode()
         if self.layout.has_hermes_calls:
             arguments = msgspec.json.format(call.arguments, indent=0)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from gateway.kvcache.canonical_text import CanonicalText, ToolCall
+from gateway.kvcache.canonical_text import CanonicalText, FunctionCall
 from gateway.kvcache.json_text import decode_list, decode_string, digest_of, first_byte
 from gateway.kvcache.media import media_digest
 from gateway.kvcache.tool_definitions import normal_arguments
@@ -55,7 +55,7 @@ class Content(msgspec.Struct):
     texts: list[bytes] = []
     """Its text, in pieces."""
     reasoning: list[str] = []
-    calls: list[ToolCall] = []
+    calls: list[FunctionCall] = []
     has_results: bool = False
     """Results of tools were written as messages of their own."""
     is_text_last: bool = False
@@ -164,7 +164,7 @@ class ContentReader:
                 pass
             case "tool_use" if is_answer:
                 arguments = normal_arguments(part.input)
-                content.calls.append(ToolCall(part.id or "", part.name or "", arguments))
+                content.calls.append(FunctionCall(part.id or "", part.name or "", arguments))
             case "tool_result":
                 content.has_results = True
                 self._write_result(part)

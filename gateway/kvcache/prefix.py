@@ -18,7 +18,7 @@ import msgspec
 from xxhash import xxh3_64_intdigest
 
 from gateway.kvcache.canonical_text import REPLY_START, CanonicalText
-from gateway.kvcache.conversation import Conversation
+from gateway.kvcache.conversation import ConversationWriter
 from gateway.kvcache.json_text import MAX_COMMAS, decode_string, first_byte, is_too_costly
 from gateway.kvcache.response_items import ResponseItems
 from gateway.kvcache.template_arguments import is_given, layout_of, seed_of
@@ -130,7 +130,7 @@ def _conversation(
         return _completion(raw, seed, MAX_COMMAS)
     tools = read_tools(parts.tools) if is_given(parts.tools) else b""
     text = CanonicalText(layout, tools, MAX_TEXT)
-    conversation = Conversation(text)
+    conversation = ConversationWriter(text)
     if is_given(system):
         conversation.add_system(system)
     reply = _reply(parts)

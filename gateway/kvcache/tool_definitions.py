@@ -25,7 +25,7 @@ CACHED_BYTES = 1 << 20
 _NO_ARGUMENTS = b"{}"
 
 
-class _Function(msgspec.Struct):
+class _RenderedFunction(msgspec.Struct):
     name: str
     description: str | None = None
     parameters: msgspec.Raw = ABSENT
@@ -37,14 +37,14 @@ class _Tool(msgspec.Struct):
     """A tool in the form of any of the three APIs."""
 
     type: str | None = None
-    function: _Function | None = None
+    function: _RenderedFunction | None = None
     name: str = ""
     description: str | None = None
     parameters: msgspec.Raw = ABSENT
     input_schema: msgspec.Raw = ABSENT
     strict: bool | None = None
     defer_loading: bool | None = None
-    tools: list[_Function] = []
+    tools: list[_RenderedFunction] = []
 
 
 _tool_decoder = msgspec.json.Decoder(_Tool)
@@ -118,7 +118,7 @@ def _tool(raw: msgspec.Raw) -> bytes:
     return normal_json(raw) if tool.type is None else b""
 
 
-def _flat_function(tool: _Tool) -> _Function | None:
+def _flat_function(tool: _Tool) -> _RenderedFunction | None:
     """The function of a tool in Anthropic's form, or in that of OpenAI's Responses API."""
     if tool.input_schema is not ABSENT:
         parameters = _with_type(tool.input_schema)
@@ -126,10 +126,12 @@ def _flat_function(tool: _Tool) -> _Function | None:
         parameters = tool.parameters
     else:
         return None
-    return _Function(tool.name, tool.description, parameters, tool.strict)
+    return _RenderedFunction(tool.name, tool.description, parameters, tool.strict)
 
 
-def _function(function: _Function, *, prefix: str = "", defer_loading: bool | None = None) -> bytes:
+def _function(
+    function: _RenderedFunction, *, prefix: str = "", defer_loading: bool | None = None
+) -> bytes:
     parameters = b"null" if function.parameters is ABSENT else normal_json(function.parameters)
     if function.defer_loading is not None:
         defer_loading = function.defer_loading
