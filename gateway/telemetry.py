@@ -18,6 +18,8 @@ class PromptLayout(msgspec.Struct, frozen=True, kw_only=True):
 
     has_tools_first: bool = False
     """The tools come before the system message, and not after it."""
+    has_tools_always: bool = True
+    """Tools are rendered even if the client chooses that none is called."""
     separator: str = ""
     """Text between the text parts of one message."""
     developers: Literal["system", "joined", "own"] = "system"

@@ -19,7 +19,13 @@ from xxhash import xxh3_64_intdigest
 
 from gateway.kvcache.canonical_text import REPLY_START, CanonicalText
 from gateway.kvcache.conversation import ConversationWriter
-from gateway.kvcache.json_text import MAX_COMMAS, decode_string, first_byte, is_too_costly
+from gateway.kvcache.json_text import (
+    MAX_COMMAS,
+    decode_string,
+    first_byte,
+    is_too_costly,
+    normal_json,
+)
 from gateway.kvcache.response_items import ResponseItems
 from gateway.kvcache.template_arguments import is_given, layout_of, seed_of
 from gateway.kvcache.tool_definitions import tools_text
@@ -35,6 +41,7 @@ MAX_IDS_TEXT = 5_000_000
 """Bytes of JSON that hold at least as many token ids as `MAX_KEYS` keys stand for."""
 TOKEN_ID_BYTES = 4
 
+_NO_TOOLS = (b'"none"', b'{"type":"none"}')
 _FIRST_ELEMENT = re.compile(rb"\[\s*(.)", re.DOTALL)
 _FIRST_STRING = re.compile(rb'\[\s*("(?:[^"\\]++|\\.)*+")', re.DOTALL)
 _ids_decoder = msgspec.json.Decoder(list[int])
@@ -128,7 +135,7 @@ def _conversation(
     system = parts.system if is_chat else parts.instructions
     if not (is_chat or is_items or is_text):
         return _completion(raw, seed, MAX_COMMAS)
-    tools = read_tools(parts.tools) if is_given(parts.tools) else b""
+    tools = read_tools(parts.tools) if _renders_tools(parts, layout) else b""
     text = CanonicalText(layout, tools, MAX_TEXT)
     conversation = ConversationWriter(text)
     if is_given(system):
@@ -145,6 +152,15 @@ def _conversation(
     if text.tool_changes:
         seed = xxh3_64_intdigest(text.tool_changes, seed)
     return _chain(text.finish(), seed, reply=reply, skipped=text.skipped, has_media=text.has_media)
+
+
+def _renders_tools(parts: PromptParts, layout: PromptLayout) -> bool:
+    if not is_given(parts.tools):
+        return False
+    if layout.has_tools_always or not parts.options:
+        return True
+    choice = normal_json(dict(parts.options).get("tool_choice", ABSENT))
+    return choice not in _NO_TOOLS
 
 
 def _reply(parts: PromptParts) -> bytes | None:

@@ -35,6 +35,7 @@ async def find_prompt_layout(renderer: OnlineRenderer) -> PromptLayout:
     try:
         return PromptLayout(
             has_tools_first=await probes.has_tools_first(),
+            has_tools_always=not renderer.exclude_tools_when_tool_choice_none,
             separator=await probes.separator(),
             developers=await probes.developers(),
             has_names=await probes.has_names(),
@@ -106,9 +107,12 @@ class _Probes:
     async def _render(self, messages: Messages, tools: Sequence[object] = ()) -> str:
         """The prompt as text; empty if the template refuses the conversation."""
         try:
-            request = ChatCompletionRequest.model_validate(
-                {"messages": messages, "tool_choice": "none"} | ({"tools": tools} if tools else {})
-            )
+            fields: dict[str, object] = {"messages": messages}
+            if tools:
+                fields["tools"] = tools
+            if not self._renderer.exclude_tools_when_tool_choice_none:
+                fields["tool_choice"] = "none"  # without a parser, vLLM refuses all others
+            request = ChatCompletionRequest.model_validate(fields)
             rendered = await self._renderer.render_chat(request)
             if not isinstance(rendered, tuple):
                 return ""

@@ -184,6 +184,11 @@ SAME: list[tuple[str, Fields, Fields]] = [
         {"messages": [said(LONG)], "thinking": {"type": "adaptive"}, "output_config": {}},
     ),
     (
+        "a choice of tools",
+        {"messages": [said(LONG)], "tools": [CHAT_TOOL], "tool_choice": "none"},
+        {"messages": [said(LONG)], "tools": [CHAT_TOOL], "tool_choice": "auto"},
+    ),
+    (
         "the order of template arguments",
         {"messages": [said(LONG)], "chat_template_kwargs": {"a": 1, "b": 2}},
         {"messages": [said(LONG)], "chat_template_kwargs": {"b": 2, "a": 1}},
@@ -305,6 +310,12 @@ LAYOUTS: list[tuple[str, PromptLayout, Fields, Fields]] = [
         {"system": f"a{LONG}", "messages": [said("hi")]},
     ),
     (
+        "tools that are not to be called",
+        PromptLayout(has_tools_always=False),
+        {"messages": [said(LONG)], "tools": [CHAT_TOOL], "tool_choice": "none"},
+        {"messages": [said(LONG)]},
+    ),
+    (
         "developers",
         PromptLayout(),
         {"messages": [said(LONG, "developer")]},
@@ -382,8 +393,13 @@ def test_a_call_as_the_model_wrote_it_extends_the_prompt() -> None:
 )
 def test_the_reply_starts_where_the_client_says(more: Fields, start: bytes | None) -> None:
     """It may go on with the last message, and where it starts nowhere it extends no keys."""
-    found = read({"messages": [said("hi")], **more}).reply_start
-    assert found is None if start is None else found is not None and found.endswith(start)
+    plain, found = (
+        read({"messages": [said(LONG + "hi")]}),
+        read({"messages": [said(LONG + "hi")], **more}),
+    )
+    assert found.keys == plain.keys
+    reply = found.reply_start
+    assert reply is None if start is None else reply is not None and reply.endswith(start)
 
 
 def test_an_own_template_is_unknown() -> None:
