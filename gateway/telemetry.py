@@ -18,8 +18,13 @@ class PromptLayout(msgspec.Struct, frozen=True, kw_only=True):
 
     has_tools_first: bool = False
     """The tools come before the system message, and not after it."""
+    has_tools_always: bool = True
+    """Tools are rendered even if the client chooses that none is called."""
     separator: str = ""
     """Text between the text parts of one message."""
+    developers: Literal["system", "joined", "own"] = "system"
+    """A developer's message is rendered like a system message, or in its own way. `joined`: if
+    there is one, all system messages are joined."""
     has_names: bool = True
     """Names of speakers are rendered."""
     has_call_ids: bool = True
@@ -28,7 +33,7 @@ class PromptLayout(msgspec.Struct, frozen=True, kw_only=True):
     """Tool calls are rendered as Hermes models write them, `<tool_call>{...}</tool_call>`."""
     reasoning: Literal["always", "until_user", "never"] = "always"
     """Whether earlier reasoning is rendered; perhaps only as long as the user has not answered."""
-    merges_system: bool = False
+    joins_system: bool = False
     """System messages within a conversation are joined to the first one."""
     arguments: tuple[str, ...] | None = None
     """Arguments that the template reads; None if they are not known."""

@@ -22,12 +22,12 @@ _TOOLS = b"\xf9"
 _ASSISTANT = _ROLE + b"assistant"
 _RESULT = _ROLE + b"tool"
 _SYSTEM_START = _ROLE + b"system" + _CONTENT
+_DEVELOPER_START = _ROLE + b"developer" + _CONTENT
 REPLY_START = _ASSISTANT + _CONTENT
 """Canonical text between a conversation and the assistant's reply."""
-_SYSTEM = ("system", "developer")
 
 
-class ToolCall(msgspec.Struct, frozen=True):
+class FunctionCall(msgspec.Struct, frozen=True):
     """A call of a tool; `arguments` are JSON in normal form."""
 
     id: str
@@ -40,7 +40,7 @@ class Answer(msgspec.Struct):
 
     text: bytes = b""
     reasoning: bytes = b""
-    calls: list[ToolCall] = []
+    calls: list[FunctionCall] = []
     name: str = ""
 
 
@@ -51,8 +51,8 @@ class CanonicalText:
     """
 
     __slots__ = (
-        *("_front", "_is_begun", "_pieces", "_reasoning", "_system_end", "_tools", "elements_left"),
-        *("has_media", "layout", "left", "skipped", "tool_changes"),
+        *("_front", "_has_developer", "_is_begun", "_pieces", "_reasoning", "_systems", "_tools"),
+        *("elements_left", "has_media", "layout", "left", "skipped", "tool_changes"),
     )
 
     def __init__(self, layout: PromptLayout, tools: bytes, size: int) -> None:
@@ -68,8 +68,9 @@ class CanonicalText:
         self._tools = _TOOLS + tools if tools else b""
         self._pieces: list[bytes] = []
         self._is_begun = False
-        self._system_end = 0
-        """Number of pieces up to the end of the leading system message."""
+        self._systems: list[int] = []
+        """Where the system messages are in the pieces."""
+        self._has_developer = False
         self._reasoning: list[int] = []
         """Pieces that are not rendered once the user has answered."""
         if layout.has_tools_first:
@@ -84,11 +85,14 @@ class CanonicalText:
     def finish(self) -> bytes:
         """Return the whole text."""
         self._write_tools()
+        if self._systems:
+            self._join_systems()
         return b"".join(self._pieces)
 
     def write_message(self, role: str, content: bytes, name: str = "") -> None:
         """Write a message of anyone but the assistant."""
-        if role in _SYSTEM and self._is_first_or_merged(content):
+        if role == "system" or (role == "developer" and self.layout.developers != "own"):
+            self._write_system(role, content)
             return
         self._begin()
         if role == "user" and self._reasoning:
@@ -132,33 +136,36 @@ class CanonicalText:
             self._write_tools()
         self._is_begun = True
 
-    def _is_first_or_merged(self, content: bytes) -> bool:
-        """Write a system message that comes first, or is part of the one that does."""
-        if not self._is_begun:
-            # The tools follow it, unless they are there already.
-            self._write(_SYSTEM_START, content)
-            self._is_begun = True
-            self._system_end = len(self._pieces)
-            return True
-        if self.layout.merges_system:
-            self._merge_system(content)
-        return self.layout.merges_system
+    def _write_system(self, role: str, content: bytes) -> None:
+        if self._is_begun:
+            self._begin()
+        # Otherwise it is the first message; the tools follow it, unless they are there already.
+        self._is_begun = True
+        self._has_developer |= role == "developer"
+        self._systems.append(len(self._pieces))
+        is_own = role == "developer" and len(self._systems) > 1
+        self._write(_DEVELOPER_START if is_own else _SYSTEM_START, content)
 
-    def _merge_system(self, content: bytes) -> None:
-        if not self._system_end:
-            content = _SYSTEM_START + content
-            self._system_end = self._front
-        self._pieces.insert(self._system_end, content)
-        self._system_end += 1
-        self._reasoning = [position + 1 for position in self._reasoning]
-        self.left -= len(content)
+    def _join_systems(self) -> None:
+        """Join all system messages to one that comes first, as vLLM does for some templates."""
+        if self.layout.developers == "joined" and self._has_developer:
+            separator = b"\n\n"
+        elif self.layout.joins_system:
+            separator = b""
+        else:
+            return
+        texts = [self._pieces[position + 1] for position in self._systems]
+        for position in self._systems:
+            self._pieces[position] = self._pieces[position + 1] = b""
+        joined = separator.join(filter(None, texts))
+        self._pieces[self._front : self._front] = _SYSTEM_START, joined
 
     def _write_tools(self) -> None:
         tools, self._tools = self._tools, b""
         if tools:
             self._write(b"", tools)
 
-    def _write_call(self, call: ToolCall, *, is_inside: bool) -> None:
+    def _write_call(self, call: FunctionCall, *, is_inside: bool) -> None:
         name = call.name.encode()
         if self.layout.has_hermes_calls:
             arguments = msgspec.json.format(call.arguments, indent=0)
@@ -170,7 +177,7 @@ class CanonicalText:
 
     def _forget_reasoning(self) -> None:
         for position in self._reasoning:
-            self._pieces[position] = b""
+            self._pieces[position] = self._pieces[position + 1] = b""
         self._reasoning.clear()
 
     def _write(self, mark: bytes, text: bytes) -> None:

@@ -6,20 +6,20 @@ conversation has the same canonical text in every API and in every spelling.
 
 import msgspec
 
-from gateway.kvcache.canonical_text import Answer, CanonicalText, ToolCall
+from gateway.kvcache.canonical_text import Answer, CanonicalText, FunctionCall
 from gateway.kvcache.json_text import decode_list, digest_of, first_byte, is_costly
 from gateway.kvcache.message_content import LARGE_BYTES, Content, ContentReader
 from gateway.kvcache.tool_definitions import normal_arguments
 from gateway.request.raw_fields import ABSENT
 
 
-class _Function(msgspec.Struct):
+class _CalledFunction(msgspec.Struct):
     name: str = ""
     arguments: msgspec.Raw = ABSENT
 
 
 class _Call(msgspec.Struct):
-    function: _Function
+    function: _CalledFunction
     id: str | None = None
 
 
@@ -52,7 +52,7 @@ _large_message_decoder = msgspec.json.Decoder(_LargeMessage)
 _calls_decoder = msgspec.json.Decoder(list[_Call] | None)
 
 
-class Conversation:
+class ConversationWriter:
     """Writes the messages of a request to a canonical text."""
 
     def __init__(self, text: CanonicalText) -> None:
@@ -131,7 +131,7 @@ class Conversation:
         if message.tool_calls:
             self._text.elements_left -= len(message.tool_calls)
             calls = calls + [
-                ToolCall(
+                FunctionCall(
                     each.id or "", each.function.name, normal_arguments(each.function.arguments)
                 )
                 for each in message.tool_calls

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from gateway.kvcache.canonical_text import CanonicalText, ToolCall
+from gateway.kvcache.canonical_text import CanonicalText, FunctionCall
 from gateway.kvcache.json_text import decode_list, decode_string, digest_of, first_byte
 from gateway.kvcache.media import media_digest
 from gateway.kvcache.tool_definitions import normal_arguments
@@ -35,7 +35,7 @@ class _Part(msgspec.Struct):
     name: str | None = None
     tool_use_id: str | None = None
     input: msgspec.Raw = ABSENT
-    content: msgspec.Raw = ABSENT
+    content: str | list[msgspec.Raw] | None = None
 
 
 class _LargePart(msgspec.Struct):
@@ -55,7 +55,7 @@ class Content(msgspec.Struct):
     texts: list[bytes] = []
     """Its text, in pieces."""
     reasoning: list[str] = []
-    calls: list[ToolCall] = []
+    calls: list[FunctionCall] = []
     has_results: bool = False
     """Results of tools were written as messages of their own."""
     is_text_last: bool = False
@@ -137,49 +137,51 @@ class ContentReader:
 
     def _add_part(self, content: Content, raw: msgspec.Raw, role: str) -> None:
         try:
-            part = self._part(raw)
+            small = len(raw) <= LARGE_BYTES
+            part = _part_decoder.decode(raw) if small else self._large_part(raw)
         except msgspec.ValidationError:
             content.add_stand_in(self._text.stand_in(digest_of(raw)))
             return
-        text = part.refusal if part.type == "refusal" else part.text
-        if text is not None and (part.type in _TEXTS or part.type == "refusal"):
-            if role == "system":
-                text = _without_billing_header(text)
-            if text:
-                separator = _RESULT_SEPARATOR if role == "tool" else self._separator
-                content.add_text(text.encode(), separator)
+        kind, text = part.type, part.text
+        if kind in _TEXTS and text is not None:
+            self._add_text(content, text, role)
+        elif kind == "tool_result":
+            content.has_results = True
+            self._write_result(part)
         elif not self._add_block(content, part, role):
             stand_in = self._text.stand_in(media_digest(raw))
             content.add_stand_in(stand_in)
-            if part.type in _TOOL_CHANGES:
+            if kind in _TOOL_CHANGES:
                 self._text.tool_changes += stand_in
 
+    def _add_text(self, content: Content, text: str, role: str) -> None:
+        if role == "system":
+            text = _without_billing_header(text)
+        if text:
+            separator = _RESULT_SEPARATOR if role == "tool" else self._separator
+            content.add_text(text.encode(), separator)
+
     def _add_block(self, content: Content, part: _Part, role: str) -> bool:
-        """Add a block of Anthropic's API; return whether it is one that this role can have."""
-        is_answer = role == "assistant"
-        match part.type:
-            case "thinking" if is_answer:
-                content.reasoning.append(part.thinking or "")
-            case "redacted_thinking":
-                pass
-            case "tool_use" if is_answer:
-                arguments = normal_arguments(part.input)
-                content.calls.append(ToolCall(part.id or "", part.name or "", arguments))
-            case "tool_result":
-                content.has_results = True
-                self._write_result(part)
-            case _:
-                return False
+        """Add a part that becomes text or a field of the message; return whether it is one."""
+        if part.type == "refusal" and part.refusal is not None:
+            self._add_text(content, part.refusal, role)
+        elif part.type == "tool_use" and role == "assistant":
+            arguments = normal_arguments(part.input)
+            content.calls.append(FunctionCall(part.id or "", part.name or "", arguments))
+        elif part.type == "thinking" and role == "assistant":
+            content.reasoning.append(part.thinking or "")
+        else:
+            return part.type == "redacted_thinking"
         return True
 
     def _write_result(self, part: _Part) -> None:
         """Write a tool's result; its images become a message of the user."""
-        texts, images = [], []
-        first = first_byte(part.content)
-        if first == b'"':
-            texts.append(self.decode(part.content).encode())
-        elif first == b"[":
-            for raw in self._useful(decode_list(part.content)):
+        texts: list[bytes] = []
+        images: list[bytes] = []
+        if isinstance(part.content, str):
+            texts.append(part.content.encode())
+        else:
+            for raw in self._useful(part.content or ()):
                 text = self._text_of(raw)
                 if text is not None:
                     texts.append(text.encode())
@@ -202,15 +204,18 @@ class ContentReader:
         except msgspec.ValidationError:
             return None
 
-    def _part(self, raw: msgspec.Raw) -> _Part:
-        if len(raw) <= LARGE_BYTES:
-            return _part_decoder.decode(raw)
+    def _large_part(self, raw: msgspec.Raw) -> _Part:
         part = _large_part_decoder.decode(raw)
         if part.text is not ABSENT:
             return _Part(part.type, self.decode(part.text))
         # A call as large as this is told from others by a hash.
-        kind = "" if part.type == "tool_use" else part.type
-        return _Part(kind, tool_use_id=part.tool_use_id, content=part.content)
+        large = _Part("" if part.type == "tool_use" else part.type, tool_use_id=part.tool_use_id)
+        first = first_byte(part.content)
+        if first == b'"':
+            large.content = self.decode(part.content)
+        elif first == b"[":
+            large.content = decode_list(part.content)
+        return large
 
 
 def _without_billing_header(text: str) -> str:

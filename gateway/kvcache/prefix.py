@@ -18,8 +18,14 @@ import msgspec
 from xxhash import xxh3_64_intdigest
 
 from gateway.kvcache.canonical_text import REPLY_START, CanonicalText
-from gateway.kvcache.conversation import Conversation
-from gateway.kvcache.json_text import MAX_COMMAS, decode_string, first_byte, is_too_costly
+from gateway.kvcache.conversation import ConversationWriter
+from gateway.kvcache.json_text import (
+    MAX_COMMAS,
+    decode_string,
+    first_byte,
+    is_too_costly,
+    normal_json,
+)
 from gateway.kvcache.response_items import ResponseItems
 from gateway.kvcache.template_arguments import is_given, layout_of, seed_of
 from gateway.kvcache.tool_definitions import tools_text
@@ -36,6 +42,7 @@ MAX_IDS_TEXT = 5_000_000
 """Bytes of JSON that hold at least as many token ids as `MAX_KEYS` keys stand for."""
 TOKEN_ID_BYTES = 4
 
+_NO_TOOLS = (b'"none"', b'{"type":"none"}')
 _FIRST_ELEMENT = re.compile(rb"\[\s*(.)", re.DOTALL)
 _FIRST_STRING = re.compile(rb'\[\s*("(?:[^"\\]++|\\.)*+")', re.DOTALL)
 _ids_decoder = msgspec.json.Decoder(list[int])
@@ -91,7 +98,7 @@ def prompt_of(
 
 def extend(key: int, text: bytes, key_bytes: int = KEY_BYTES) -> "array[int]":
     """Compute the keys that follow `key` when `text` follows its block; whole blocks only."""
-    keys = []
+    keys: list[int] = []
     append, digest = keys.append, xxh3_64_intdigest  # local names: this runs for all text
     for start in range(0, len(text) - key_bytes + 1, key_bytes):
         key = digest(text[start : start + key_bytes], key)
@@ -123,13 +130,15 @@ def _conversation(
     """Prompt of a chat, or what OpenAI calls `input`: text or items, or texts to embed."""
     is_chat = is_given(parts.messages)
     raw = parts.input
-    is_items = not is_chat and _first_byte(raw) == b"{"
+    first = b"" if is_chat else _first_byte(raw)
+    is_items = first == b"{"
+    is_text = first == first_byte(raw) == b'"'
     system = parts.system if is_chat else parts.instructions
-    if not (is_chat or is_items or is_given(system) or is_given(parts.tools)):
+    if not (is_chat or is_items or is_text):
         return _completion(raw, seed, MAX_COMMAS)
-    tools = read_tools(parts.tools) if is_given(parts.tools) else b""
+    tools = read_tools(parts.tools) if _renders_tools(parts, layout) else b""
     text = CanonicalText(layout, tools, MAX_TEXT)
-    conversation = Conversation(text)
+    conversation = ConversationWriter(text)
     if is_given(system):
         conversation.add_system(system)
     reply = _reply(parts)
@@ -144,6 +153,15 @@ def _conversation(
     if text.tool_changes:
         seed = xxh3_64_intdigest(text.tool_changes, seed)
     return _chain(text.finish(), seed, reply=reply, skipped=text.skipped, has_media=text.has_media)
+
+
+def _renders_tools(parts: PromptParts, layout: PromptLayout) -> bool:
+    if not is_given(parts.tools):
+        return False
+    if layout.has_tools_always or not parts.options:
+        return True
+    choice = normal_json(dict(parts.options).get("tool_choice", ABSENT))
+    return choice not in _NO_TOOLS
 
 
 def _reply(parts: PromptParts) -> bytes | None:

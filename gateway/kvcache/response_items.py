@@ -5,8 +5,8 @@ Source: vLLM 0.32, `vllm/entrypoints/openai/responses/utils.py`.
 
 import msgspec
 
-from gateway.kvcache.canonical_text import Answer, CanonicalText, ToolCall
-from gateway.kvcache.conversation import Conversation
+from gateway.kvcache.canonical_text import Answer, CanonicalText, FunctionCall
+from gateway.kvcache.conversation import ConversationWriter
 from gateway.kvcache.json_text import decode_list, digest_of, first_byte, normal_json
 from gateway.kvcache.message_content import ContentReader
 from gateway.kvcache.tool_definitions import normal_arguments
@@ -30,7 +30,7 @@ class _Item(msgspec.Struct):
     output: msgspec.Raw = ABSENT
 
 
-class _Part(msgspec.Struct):
+class _TextPart(msgspec.Struct):
     text: msgspec.Raw = ABSENT
 
 
@@ -39,11 +39,11 @@ class _OpenAnswer(msgspec.Struct):
 
     text: bytes | None = None
     reasoning: bytes | None = None
-    calls: list[ToolCall] = []
+    calls: list[FunctionCall] = []
 
 
 _item_decoder = msgspec.json.Decoder(_Item)
-_part_decoder = msgspec.json.Decoder(_Part)
+_part_decoder = msgspec.json.Decoder(_TextPart)
 
 
 class ResponseItems:
@@ -51,7 +51,7 @@ class ResponseItems:
 
     def __init__(self, text: CanonicalText) -> None:
         self._text = text
-        self._conversation = Conversation(text)
+        self._conversation = ConversationWriter(text)
         self._contents = ContentReader(text)
         self._answer: _OpenAnswer | None = None
         self.is_continued = False
@@ -126,7 +126,7 @@ class ResponseItems:
         else:
             arguments = normal_json(msgspec.json.encode({"input": item.input}))
         name = f"{item.namespace}__{item.name}" if item.namespace else item.name
-        self._answer.calls.append(ToolCall(item.call_id or "", name, arguments))
+        self._answer.calls.append(FunctionCall(item.call_id or "", name, arguments))
 
     def _close(self) -> None:
         answer, self._answer = self._answer, None

@@ -33,6 +33,8 @@ class _Thinking(msgspec.Struct):
     type: str | None = None
 
 
+_NOT_AT_THE_START = frozenset({"add_generation_prompt", "continue_final_message", "tool_choice"})
+"""Fields that change other parts of a prompt than its beginning."""
 _UNKNOWN = PromptLayout()
 _T = TypeVar("_T", _Effort, _Thinking)
 _effort_decoder = msgspec.json.Decoder(_Effort)
@@ -67,7 +69,11 @@ def seed_of(parts: PromptParts, model: str, layout: PromptLayout) -> int:
 
 def _rendered(fields: dict[str, msgspec.Raw], layout: PromptLayout) -> dict[str, bytes]:
     """The fields that count, by name."""
-    given = {name: _short(raw) for name, raw in fields.items() if is_given(raw)}
+    given = {
+        name: _short(raw)
+        for name, raw in fields.items()
+        if name not in _NOT_AT_THE_START and is_given(raw)
+    }
     effort = _pop_effort(given)
     if given.get("truncation") == b'"disabled"':
         del given["truncation"]

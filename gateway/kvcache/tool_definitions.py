@@ -12,7 +12,7 @@ from collections import OrderedDict
 import msgspec
 from xxhash import xxh3_128_digest
 
-from gateway.kvcache.json_text import SMALL_BYTES, decode_list, is_costly, normal_json
+from gateway.kvcache.json_text import decode_list, is_costly, normal_json
 from gateway.request.raw_fields import ABSENT
 
 MAX_TOOLS = 4096
@@ -25,7 +25,7 @@ CACHED_BYTES = 1 << 20
 _NO_ARGUMENTS = b"{}"
 
 
-class _Function(msgspec.Struct):
+class _RenderedFunction(msgspec.Struct):
     name: str
     description: str | None = None
     parameters: msgspec.Raw = ABSENT
@@ -37,14 +37,14 @@ class _Tool(msgspec.Struct):
     """A tool in the form of any of the three APIs."""
 
     type: str | None = None
-    function: _Function | None = None
+    function: _RenderedFunction | None = None
     name: str = ""
     description: str | None = None
     parameters: msgspec.Raw = ABSENT
     input_schema: msgspec.Raw = ABSENT
     strict: bool | None = None
     defer_loading: bool | None = None
-    tools: list[_Function] = []
+    tools: list[_RenderedFunction] = []
 
 
 _tool_decoder = msgspec.json.Decoder(_Tool)
@@ -57,6 +57,10 @@ class ToolTexts:
 
     def __init__(self) -> None:
         self._texts: OrderedDict[bytes, bytes] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Number of cached texts."""
+        return len(self._texts)
 
     def read(self, raw: msgspec.Raw) -> bytes:
         """Canonical text of a request's tools."""
@@ -87,12 +91,10 @@ def tools_text(raw: msgspec.Raw) -> bytes:
 
 def normal_arguments(raw: msgspec.Raw) -> bytes:
     """Arguments of a call, as an object or as its JSON in a string; whatever is neither is `{}`."""
-    text: bytes | str = bytes(raw)
+    text = bytes(raw)
     if text[:1] == b'"':
-        text = _text_decoder.decode(raw)
-    if len(text) > SMALL_BYTES and is_costly(
-        text := text.encode() if isinstance(text, str) else text
-    ):
+        text = _text_decoder.decode(raw).encode()
+    if is_costly(text):
         return text
     try:
         value = msgspec.json.decode(text)
@@ -116,7 +118,7 @@ def _tool(raw: msgspec.Raw) -> bytes:
     return normal_json(raw) if tool.type is None else b""
 
 
-def _flat_function(tool: _Tool) -> _Function | None:
+def _flat_function(tool: _Tool) -> _RenderedFunction | None:
     """The function of a tool in Anthropic's form, or in that of OpenAI's Responses API."""
     if tool.input_schema is not ABSENT:
         parameters = _with_type(tool.input_schema)
@@ -124,10 +126,12 @@ def _flat_function(tool: _Tool) -> _Function | None:
         parameters = tool.parameters
     else:
         return None
-    return _Function(tool.name, tool.description, parameters, tool.strict)
+    return _RenderedFunction(tool.name, tool.description, parameters, tool.strict)
 
 
-def _function(function: _Function, *, prefix: str = "", defer_loading: bool | None = None) -> bytes:
+def _function(
+    function: _RenderedFunction, *, prefix: str = "", defer_loading: bool | None = None
+) -> bytes:
     parameters = b"null" if function.parameters is ABSENT else normal_json(function.parameters)
     if function.defer_loading is not None:
         defer_loading = function.defer_loading

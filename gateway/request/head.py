@@ -37,8 +37,9 @@ SEED_FIELDS = (
 OPTION_FIELDS = (
     *("output_config", "truncation", "truncation_side", "media_io_kwargs", "suffix"),
     *("prompt_embeds", "kv_transfer_params", "continue_final_message", "add_generation_prompt"),
+    "tool_choice",
 )
-"""Fields of the same kind that are rarely sent, and two that change how a prompt ends."""
+"""Fields of the same kind that are rarely sent, and some that change other parts of a prompt."""
 _NO_SEEDS = (ABSENT,) * len(SEED_FIELDS)
 _NO_OPTIONS = (ABSENT,) * len(OPTION_FIELDS)
 

@@ -132,6 +132,11 @@ class ReplicaState:
         self._sent[id_] = self._unconfirmed[id_] = request
         self._count_adapter(request.decision.adapter)
 
+    def record_refused(self, id_: int) -> None:
+        """Record that the engine refuses a request, which so brings no keys to its cache."""
+        if request := self._sent.get(id_):
+            self._stop_expecting(request)
+
     def record_ended(self, request: AssignedRequest, *, is_answered: bool) -> None:
         """Record the end of a request that was sent to the replica.
 

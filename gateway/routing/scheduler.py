@@ -108,6 +108,11 @@ class Scheduler:
                 state.record_ended(request, is_answered=is_answered)
                 self.replicas.publish(replica)
 
+    def record_refused(self, decision: Decision) -> None:
+        """Record that the chosen replica's engine refuses the request."""
+        if state := self.replicas.get(decision.replica.id):
+            state.record_refused(decision.id)
+
     def has_room(self, decision: Decision, *, is_over_share: bool = False) -> bool:
         """Whether the chosen replica can start the request now.
 

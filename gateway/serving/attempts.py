@@ -302,6 +302,8 @@ class Attempts:
             try:
                 if response.status in ENGINE_FAULTS:
                     raise UpstreamFailed.from_answer(response.status, await read_all(response))
+                if response.status >= 400:
+                    self._pool.scheduler.record_refused(decision)
                 self._annotate(decision)
                 self._failures.report_recovery()
                 if self._failures.is_unsettled and not writer.has_sent:

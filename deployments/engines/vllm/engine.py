@@ -36,12 +36,13 @@ from deployments.engines.vllm.lora import (
     while_adapter_loaded,
 )
 from deployments.engines.vllm.observer import FirstToken, RequestObserver
+from deployments.engines.vllm.prompt_layout import find_prompt_layout
 from deployments.engines.vllm.stats import RayMetricsLogger, StepStatistics
 from deployments.engines.vllm.version import SUPPORTED
 from deployments.engines.weights import AdapterFiles
 from gateway.asgi import App
 from gateway.engine_telemetry.tracker import EngineTracker
-from gateway.telemetry import EngineFacts
+from gateway.telemetry import EngineFacts, PromptLayout
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,9 @@ class VllmEngine:
             tasks = await llm.get_supported_tasks()
             app = build_app(args, tasks, llm.model_config)
             await init_app_state(llm, app.state, args, tasks)
-            return await cls._observed(llm, app, step_statistics, files, most_adapters)
+            layout = await find_prompt_layout(app.state.online_renderer)
+            facts = _facts(llm, app.routes, [each.name for each in files], layout)
+            return await cls._observed(llm, app, facts, step_statistics, files, most_adapters)
         except BaseException:
             llm.shutdown()
             raise
@@ -102,12 +105,12 @@ class VllmEngine:
         cls,
         llm: "_ObservedLLM",
         app: Any,  # noqa: ANN401 - vLLM's FastAPI application
+        facts: EngineFacts,
         step_statistics: StepStatistics,
         files: Sequence[AdapterFiles],
         most_adapters: int,
     ) -> Self:
         """The engine around a running vLLM, which reports every request from here on."""
-        facts = _facts(llm, app.routes, [each.name for each in files])
         tracker = EngineTracker(
             facts,
             time.monotonic,  # vLLM's engine core stamps its requests with the same clock
@@ -261,7 +264,9 @@ def _launch(args: argparse.Namespace, step_statistics: StepStatistics) -> "_Obse
     return llm
 
 
-def _facts(llm: AsyncLLM, routes: Iterable[object], adapters: Iterable[str]) -> EngineFacts:
+def _facts(
+    llm: AsyncLLM, routes: Iterable[object], adapters: Iterable[str], layout: PromptLayout
+) -> EngineFacts:
     config = llm.vllm_config
     cache = config.cache_config
     return EngineFacts(
@@ -274,6 +279,7 @@ def _facts(llm: AsyncLLM, routes: Iterable[object], adapters: Iterable[str]) -> 
         supports_priority=config.scheduler_config.policy == "priority",
         step_tokens=config.scheduler_config.max_num_batched_tokens,
         adapters=tuple(adapters),
+        layout=layout,
     )
 
 

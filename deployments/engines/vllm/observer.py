@@ -249,11 +249,13 @@ class _ObservedRequest:
             return
         with _logged_only():
             self._tracker.record_progress()
-            if not self._has_first_token:
+            # An engine that fails or aborts a request says so without a token.
+            if not self._has_first_token and any(o.token_ids for o in output.outputs):
                 self.record_first_token(output.num_cached_tokens or 0, output.metrics)
             self._collect(output.outputs)
             if output.finished:
-                self._finish(is_aborted=any(o.finish_reason == "abort" for o in output.outputs))
+                is_aborted = any(o.finish_reason == "abort" for o in output.outputs)
+                self._finish(is_aborted=is_aborted or not self._has_first_token)
 
     def record_pooled(self, output: PoolingOutput) -> None:
         """Report the vector of a pooling request."""

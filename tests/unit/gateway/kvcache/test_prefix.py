@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidRequest
-from gateway.kvcache.prefix import KEY_BYTES, MAX_COMMAS, MAX_KEYS, Prompt, extend, prompt_of
+from gateway.kvcache.json_text import MAX_COMMAS
+from gateway.kvcache.prefix import KEY_BYTES, MAX_KEYS, Prompt, extend, prompt_of
 from gateway.request.head import parse_json
 
 JSON_VALUES = st.recursive(

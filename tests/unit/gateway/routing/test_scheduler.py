@@ -152,6 +152,18 @@ def test_keys_of_an_answered_request_stay_until_telemetry_must_have_included_the
     assert later.cached_keys == 0
 
 
+def test_a_refused_request_brings_no_keys() -> None:
+    """The engine computes nothing of it, so its keys are not expected for another moment."""
+    scene = Scene("a")
+    scene.follow()
+    decision = scene.scheduler.choose(target_of(TEN))
+    with scene.scheduler.sending(decision, target_of(TEN)):
+        scene.scheduler.record_refused(decision)
+        during = scene.candidates()["a"]
+    assert (during.cached_keys, during.running) == (0, 1)
+    assert scene.candidates()["a"].cached_keys == 0
+
+
 def test_keys_confirmed_after_the_answer_are_dropped_with_the_engines() -> None:
     """Once the engine has reported them, they go when the engine drops them."""
     scene = Scene("a")

@@ -17,6 +17,7 @@ from gateway.telemetry import (
     DISPATCH,
     Dispatch,
     Finished,
+    pack_keys,
     unpack_keys,
 )
 from tests.unit.conftest import Clock
@@ -280,6 +281,23 @@ async def test_an_output_that_says_abort_counts_as_aborted(
     """Its last output is not a whole answer."""
     await answered(observer, delta("a"), delta("", last="abort"))
     assert finished(tracker).is_aborted
+
+
+@pytest.mark.parametrize("reason", ["abort", "error"])
+async def test_a_request_without_a_token_leaves_no_keys(
+    observer: RequestObserver, tracker: EngineTracker, reason: str
+) -> None:
+    """An engine that aborts or fails a request before its first token has not cached its prompt."""
+    keys = extend(7, bytes(10 * KEY_BYTES))
+    routed = Dispatch(id=3, key_bytes=KEY_BYTES, prompt_bytes=10 * KEY_BYTES, keys=pack_keys(keys))
+
+    async def call() -> None:
+        await answered(observer, delta("", last=reason))
+
+    await request(call, routed)
+
+    assert finished(tracker).is_aborted
+    assert not tracker.snapshot().added
 
 
 async def test_vllms_own_times_are_used(

@@ -1,0 +1,32 @@
+"""Prefix keys against vLLM's own rendering: they are alike where prompts are, and only there."""
+
+import subprocess
+import sys
+
+import pytest
+
+CONVERSATIONS = "60"
+SEED = "7"
+LAYOUTS = {
+    "own": "has_hermes_calls=True, reasoning='never'",
+    "system-first": "separator='\\n', developers='joined'",
+    "tools-first": "has_tools_first=True",
+}
+"""Part of what is found out of each template."""
+
+
+@pytest.mark.parametrize("template", LAYOUTS)
+def test_keys_stand_for_what_vllm_renders(template: str) -> None:
+    """Random conversations in three APIs and any spelling share keys as they share prompts."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.contract.rendering", SEED, CONVERSATIONS, template],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    lines = ended.stdout.splitlines()
+    assert [line[:2000] for line in lines if line.startswith("WRONG")] == []
+    assert any(line.startswith("LAYOUT") and LAYOUTS[template] in line for line in lines)
+    pairs = next(line for line in lines if line.startswith("PAIRS"))
+    assert int(pairs.removeprefix("PAIRS")) > 500
