@@ -24,6 +24,7 @@ from gateway.config.config_errors import (
 from gateway.config.cross_checks import lacks_fallback, wrong_names
 from gateway.config.gateway import GatewayConfig
 from gateway.config.model import ModelEntry
+from gateway.config.serve_fields import refused_fields
 from gateway.config.strict import ConfigPath, FieldError
 from gateway.config.yamlfile import YamlFile
 from gateway.errors import ConfigError
@@ -38,6 +39,7 @@ SERVE_FIELDS = {
     " tracing_config applications target_capacity",
     "http_options": "host port root_path request_timeout_s keep_alive_timeout_s ssl_keyfile"
     " ssl_certfile ssl_keyfile_password ssl_ca_certs",
+    "grpc_options": "port grpc_servicer_functions request_timeout_s enable_reflection",
     "application": "name route_prefix import_path runtime_env host port deployments"
     " autoscaling_policy args logging_config external_scaler_enabled",
     "deployment": "name num_replicas max_ongoing_requests max_queued_requests backpressure_config"
@@ -143,6 +145,8 @@ class _DocumentReader:
         top = self._fields(document, "file", ())
         if "http_options" in top:
             self._fields(top["http_options"], "http_options", ("http_options",))
+        if "grpc_options" in top:
+            self._fields(top["grpc_options"], "grpc_options", ("grpc_options",))
         if "applications" in top:
             applications = self._list(top["applications"], ("applications",))
             for i, app in enumerate(applications):
@@ -225,6 +229,8 @@ class _DocumentReader:
         for i, document in enumerate(documents):
             deployment_path = (*path, "deployments", i)
             deployment = self._fields(document, "deployment", deployment_path)
+            part = "router" if ROUTER_DEPLOYMENT in names else "model"
+            self.errors.extend(refused_fields(part, deployment, deployment_path))
             if "ray_actor_options" in deployment:
                 options = deployment["ray_actor_options"]
                 self._fields(options, "ray_actor_options", (*deployment_path, "ray_actor_options"))
@@ -255,6 +261,7 @@ class _DocumentReader:
         for key in value:
             if key not in known:
                 self._report((*path, str(key)), f"unknown field{suggestion(key, known)}")
+        self.errors.extend(refused_fields(kind, value, path))
         return value
 
     def _list(self, value: object, path: ConfigPath) -> list[object]:
