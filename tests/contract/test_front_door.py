@@ -149,6 +149,7 @@ async def door(
 ) -> AsyncIterator[FrontDoor]:
     """HAProxy in front of the router, started by Serve."""
     monkeypatch.setattr(haproxy, "RAY_SERVE_HAPROXY_BINARY_PATH", SCRIPT)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     for name, value in limits.items():
         monkeypatch.setenv(name, value)
@@ -318,7 +319,7 @@ async def test_routers_get_the_clusters_key_which_stands_nowhere(
     door: FrontDoor, router: FakeEngine
 ) -> None:
     """Not in files or command lines; a client cannot send it."""
-    key = proxy_key({"RAY_AUTH_TOKEN": TOKEN})
+    key = proxy_key({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN})
 
     await door.get(**{"x-gateway-proxy-key": "forged"})
     request = router.requests[-1].lower()
