@@ -101,6 +101,12 @@ RECOMMENDED = (
         "1",
     ),
     Variable(
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S",
+        "Seconds between Serve's checks of a node's HAProxy and its supervisor. It replaces both"
+        " after three failed ones, which would take half a minute.",
+        "1",
+    ),
+    Variable(
         "RAY_SERVE_HAPROXY_METRICS_ENABLED",
         "Routers count requests for Serve's metrics themselves. Otherwise HAProxy logs a line per"
         " request for a Python process to read, which costs an eighth of a router's CPU.",

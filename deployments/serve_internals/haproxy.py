@@ -245,7 +245,8 @@ def _connection_rules(limits: ConnectionLimits) -> list[str]:
     last = f"{{ fe_conn ge {limits.total - limits.reserve // 4} }}"
     for_addresses = [
         "stick-table type ipv6 size 100k expire 1h store conn_cur,gpt0",
-        "tcp-request connection track-sc0 src",
+        # In a network of IPv6, a client has any address it wants.
+        "tcp-request connection track-sc0 src,ipmask(32,64)",
         f"tcp-request connection reject if {flood} !{is_trusted}",
         f"tcp-request connection set-var({EXCESS}) bool(true) if {excess} !{is_trusted}",
     ]
