@@ -96,6 +96,8 @@ ERRORS: Mapping[int, GatewayError] = {
 
 EXCESS = "sess.is_excess"
 """HAProxy's variable of a connection beyond the limit for one address."""
+NO_KEY = "none"
+"""In place of a key: HAProxy rejects a header without a value."""
 FULL = "sess.is_full"
 """HAProxy's variable of a connection that came when nearly all were taken."""
 _LISTENERS = re.compile(r"^(frontend prometheus|listen stats)\n( *)bind \*?:(\d+)$", re.MULTILINE)
@@ -118,7 +120,7 @@ def run() -> None:
     _harden(config)
     admin = admin_socket_in(config)
     command, takeover = _split(arguments, admin)
-    environ = {**os.environ, PROXY_KEY: proxy_key(os.environ)}
+    environ = {**os.environ, PROXY_KEY: proxy_key(os.environ) or NO_KEY}
     raise SystemExit(Supervisor([binary, "-dS", *command], takeover, admin, environ).run())
 
 

@@ -29,7 +29,7 @@ from types import FrameType
 from deployments.serve_internals.haproxy_terminations import TerminationLog
 
 ADMIN_SUFFIX = ".own"
-"""What the path of HAProxy's own admin socket has more than that of Serve's: HAProxy takes 97 bytes."""
+"""What HAProxy's own admin socket's path has more than Serve's; it may have 97 bytes in all."""
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGTTOU, signal.SIGTTIN)
 """Signals for HAProxy: stop, finish and stop, release the ports, take them back."""
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
