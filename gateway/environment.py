@@ -15,6 +15,8 @@ HAPROXY_SCRIPT = "gateway-haproxy"
 HAPROXY_LOG_TARGET = "RAY_SERVE_HAPROXY_LOG_TARGET"
 HAPROXY_THREADS = "RAY_SERVE_HAPROXY_NBTHREAD"
 HAPROXY_MAXCONN = "RAY_SERVE_HAPROXY_MAXCONN"
+HAPROXY_SOCKET = "RAY_SERVE_HAPROXY_SOCKET_PATH"
+HAPROXY_SOCKET_DEFAULT = "/tmp/haproxy-serve/admin.sock"  # noqa: S108 - Serve's own default
 HAPROXY_LISTEN = "GATEWAY_HAPROXY_LISTEN"
 CONNECTIONS_PER_ADDRESS = "GATEWAY_CONNECTIONS_PER_ADDRESS"
 PROXY_KEY = "GATEWAY_PROXY_KEY"
@@ -157,6 +159,11 @@ OPTIONAL = (
         "Connections that one client address may have at each HAProxy; more get 429"
         " `too_many_connections`. Unset: half of all. `0`: any number. The `trusted_proxies` of the"
         " gateway config may have any number.",
+    ),
+    Variable(
+        HAPROXY_SOCKET,
+        "HAProxy's admin socket (`/tmp/haproxy-serve/admin.sock`). Serve inserts a directory for"
+        " each node before the last name.",
     ),
     Variable(
         HAPROXY_LISTEN,

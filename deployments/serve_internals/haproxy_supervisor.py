@@ -41,6 +41,8 @@ START_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 4.0
 """Time for one command on the admin socket; Serve waits 5 s."""
 POLL_S = 0.02
+PARENT_CHECK_S = 1.0
+"""Between two looks whether Serve's process still lives."""
 _PID = re.compile(rb"^Pid: \d+$", re.MULTILINE)
 _PR_SET_PDEATHSIG = 1
 
@@ -66,7 +68,7 @@ class Supervisor:
         self._is_stopping = False
         self._is_orphan = False
         self._starts_s: list[float] = []
-        self._parent = os.pidfd_open(os.getppid())
+        self._parent = os.getppid()
 
     def run(self) -> int:
         """Run until HAProxy has ended for good; its exit code."""
@@ -113,20 +115,17 @@ class Supervisor:
         self._start(())
 
     def _wait(self, wake_up: int, listener: socket.socket | None) -> None:
-        """Wait for a signal, a command, a log line or the end of Serve's process; handle it."""
+        """Wait for a signal, a command, a log line or a while, and handle what has come."""
         wanted: list[int | socket.socket] = [wake_up]
-        if not self._is_orphan:
-            wanted.append(self._parent)
         if listener is not None:
             wanted.append(listener)
         lines = self._terminations.socket if self._terminations is not None else None
         if lines is not None:
             wanted.append(lines)
-        pending = self._terminations is not None and self._terminations.is_pending
-        ready, _, _ = select.select(wanted, (), (), 1.0 if pending else None)
+        ready, _, _ = select.select(wanted, (), (), PARENT_CHECK_S)
         if wake_up in ready:
             os.read(wake_up, 512)
-        if self._parent in ready:
+        if not self._is_orphan and os.getppid() != self._parent:
             self._is_orphan = True
             self._pass_on(signal.SIGUSR1)
         if listener is not None and listener in ready:
@@ -209,7 +208,7 @@ def _die_with(parent: int) -> None:
     """Have the kernel kill this process when its parent ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        os._exit(1)
+        os.kill(os.getpid(), signal.SIGKILL)  # it has ended already
 
 
 def admin_socket_in(config: Path) -> str | None:
