@@ -65,6 +65,7 @@ class Supervisor:
         self._admin = admin
         self._environ = dict(environ)
         self._terminations = TerminationLog.beside(admin) if admin else None
+        self._has_been_up = False
         self._is_stopping = False
         self._is_orphan = False
         self._starts_s: list[float] = []
@@ -72,10 +73,10 @@ class Supervisor:
 
     def run(self) -> int:
         """Run until HAProxy has ended for good; its exit code."""
-        wake_up = _wake_up_by_signals(self._pass_on)
         if self._terminations is not None:
             self._terminations.open()
         self._start(self._takeover)
+        wake_up = _wake_up_by_signals(self._pass_on)
         listener = self._listener() if self._admin else None
         while True:
             code = self._child.poll()
@@ -98,13 +99,7 @@ class Supervisor:
     def _may_restart(self) -> bool:
         """Whether HAProxy had started at all, and does not end again and again."""
         recent_s = time.monotonic() - RESTART_WINDOW_S
-        return self._has_started and sum(s > recent_s for s in self._starts_s) <= MAX_RESTARTS
-
-    @property
-    def _has_started(self) -> bool:
-        return len(self._starts_s) > 1 or self._is_up
-
-    _is_up = False
+        return self._has_been_up and sum(s > recent_s for s in self._starts_s) <= MAX_RESTARTS
 
     def _restart(self, code: int) -> None:
         reason = f"signal {-code}" if code < 0 else f"exit code {code}"
@@ -142,7 +137,7 @@ class Supervisor:
         """Serve's admin socket, taken over once HAProxy has started; None if HAProxy has ended."""
         if self._admin is None or not self._wait_until_up():
             return None
-        self._is_up = True
+        self._has_been_up = True
         draft = f"{self._admin}.{os.getpid()}"
         listener = socket.socket(socket.AF_UNIX)
         with contextlib.suppress(FileNotFoundError):
