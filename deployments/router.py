@@ -64,7 +64,9 @@ class Router:
                 time_of_day=lambda: started_s + time.monotonic(),
             ),
         )
-        self._haproxy = report_of_this_node(recorder) if self._settings.names_clients else None
+        self._haproxy = (
+            report_of_this_node(recorder, os.environ) if self._settings.names_clients else None
+        )
         self._reporting = Periodic("reading HAProxy's counts", HAPROXY_PERIOD_S, self._report)
         self._reporting.start()
         self._router.start()

@@ -15,6 +15,8 @@ HAPROXY_SCRIPT = "gateway-haproxy"
 HAPROXY_LOG_TARGET = "RAY_SERVE_HAPROXY_LOG_TARGET"
 HAPROXY_THREADS = "RAY_SERVE_HAPROXY_NBTHREAD"
 HAPROXY_MAXCONN = "RAY_SERVE_HAPROXY_MAXCONN"
+HAPROXY_SOCKET = "RAY_SERVE_HAPROXY_SOCKET_PATH"
+HAPROXY_SOCKET_DEFAULT = "/tmp/haproxy-serve/admin.sock"  # noqa: S108 - Serve's own default
 HAPROXY_LISTEN = "GATEWAY_HAPROXY_LISTEN"
 CONNECTIONS_PER_ADDRESS = "GATEWAY_CONNECTIONS_PER_ADDRESS"
 PROXY_KEY = "GATEWAY_PROXY_KEY"
@@ -107,6 +109,12 @@ RECOMMENDED = (
         "1",
     ),
     Variable(
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S",
+        "Seconds between Serve's checks of a node's HAProxy and its supervisor. It replaces both"
+        " after three failed ones, which would take half a minute.",
+        "1",
+    ),
+    Variable(
         "RAY_SERVE_HAPROXY_METRICS_ENABLED",
         "Routers count requests for Serve's metrics themselves. Otherwise HAProxy logs a line per"
         " request for a Python process to read, which costs an eighth of a router's CPU.",
@@ -157,6 +165,11 @@ OPTIONAL = (
         "Connections that one client address may have at each HAProxy; more get 429"
         " `too_many_connections`. Unset: half of all. `0`: any number. The `trusted_proxies` of the"
         " gateway config may have any number.",
+    ),
+    Variable(
+        HAPROXY_SOCKET,
+        "HAProxy's admin socket (`/tmp/haproxy-serve/admin.sock`). Serve inserts a directory for"
+        " each node before the last name.",
     ),
     Variable(
         HAPROXY_LISTEN,

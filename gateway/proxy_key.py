@@ -10,6 +10,7 @@ import hmac
 from collections.abc import Mapping
 from pathlib import Path
 
+MODE = "RAY_AUTH_MODE"
 TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 - a variable's name
 TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"  # noqa: S105 - a variable's name
 DEFAULT_TOKEN_PATH = Path(".ray") / "auth_token"
@@ -18,7 +19,12 @@ PURPOSE = b"ray-llm-gateway: from HAProxy to routers"
 
 
 def proxy_key(environ: Mapping[str, str], home: Path | None = None) -> str:
-    """The key in hexadecimal; empty if this process has no token of a Ray cluster."""
+    """The key in hexadecimal; empty in a cluster without token authentication.
+
+    A token that such a cluster does not use may lie on some of its nodes only.
+    """
+    if environ.get(MODE, "").lower() != "token":
+        return ""
     token = _token(environ, Path.home() if home is None else home)
     return hmac.digest(token.encode(), PURPOSE, hashlib.sha256).hex() if token else ""
 

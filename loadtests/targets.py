@@ -181,7 +181,9 @@ def serve_config(port: int, *models: Mapping[str, object]) -> Document:
         "name": "gateway",
         "import_path": "deployments.app:gateway",
         "route_prefix": "/",
-        "deployments": [{"name": "Router", "num_replicas": 1}],
+        "deployments": [
+            {"name": "Router", "num_replicas": 1, "user_config": {"open_on_loopback": True}}
+        ],
     }
     applications = [
         {

@@ -8,6 +8,10 @@ from typing import Any, Self
 import pytest
 import ray
 from ray import serve
+from ray._private.authentication.authentication_token_setup import (  # noqa: TID251 - no public name
+    enable_token_auth_by_default,
+    ensure_token_if_auth_enabled,
+)
 from ray.cluster_utils import Cluster
 
 from deployments.local.processes import free_port
@@ -32,6 +36,9 @@ class ClusterGateway(GatewayProcess):
 
     def __enter__(self) -> Self:
         """Start the head node and deploy."""
+        # As `RAY_AUTH_MODE=token` in the environment of `ray start` does.
+        enable_token_auth_by_default()
+        ensure_token_if_auth_enabled(create_token_if_missing=True)
         dashboard_port = free_port()
         self._cluster = Cluster()
         with pytest.MonkeyPatch.context() as patch:  # its processes inherit the environment

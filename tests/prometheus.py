@@ -93,6 +93,17 @@ def scrape(session: Session) -> Series:
     return found
 
 
+def samples(session: Session, metric: str) -> list[tuple[dict[str, str], float]]:
+    """Labels and value of each sample of a metric that the agents export now."""
+    found = []
+    for agent in agents_of(lists_of([session])):
+        with urllib.request.urlopen(f"http://{agent}/metrics", timeout=10) as response:
+            page = response.read().decode()
+        for labels, value in re.findall(rf"(?m)^{metric}\{{(.*)\}} (\S+)", page):
+            found.append((dict(re.findall(r'(\w+)="([^"]*)"', labels)), float(value)))
+    return found
+
+
 def lacking(found: Series, wanted: Series) -> set[str]:
     """What is not found, or not with all its labels."""
     return {name for name, labels in wanted.items() if not labels <= found.get(name, frozenset())}

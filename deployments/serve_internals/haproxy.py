@@ -98,6 +98,8 @@ NO_PATH = InvalidRequest("The target of the request must be a path: this gateway
 
 EXCESS = "sess.is_excess"
 """HAProxy's variable of a connection beyond the limit for one address."""
+NO_KEY = "none"
+"""In place of a key: HAProxy rejects a header without a value."""
 FULL = "sess.is_full"
 """HAProxy's variable of a connection that came when nearly all were taken."""
 _LISTENERS = re.compile(r"^(frontend prometheus|listen stats)\n( *)bind \*?:(\d+)$", re.MULTILINE)
@@ -120,7 +122,7 @@ def run() -> None:
     _harden(config)
     admin = admin_socket_in(config)
     command, takeover = _split(arguments, admin)
-    environ = {**os.environ, PROXY_KEY: proxy_key(os.environ)}
+    environ = {**os.environ, PROXY_KEY: proxy_key(os.environ) or NO_KEY}
     raise SystemExit(Supervisor([binary, "-dS", *command], takeover, admin, environ).run())
 
 
@@ -248,7 +250,8 @@ def _connection_rules(limits: ConnectionLimits) -> list[str]:
     last = f"{{ fe_conn ge {limits.total - limits.reserve // 4} }}"
     for_addresses = [
         "stick-table type ipv6 size 100k expire 1h store conn_cur,gpt0",
-        "tcp-request connection track-sc0 src",
+        # In a network of IPv6, a client has any address it wants.
+        "tcp-request connection track-sc0 src,ipmask(32,64)",
         f"tcp-request connection reject if {flood} !{is_trusted}",
         f"tcp-request connection set-var({EXCESS}) bool(true) if {excess} !{is_trusted}",
     ]

@@ -10,18 +10,19 @@ import fcntl
 import logging
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import ray
 
-from deployments.serve_internals.fallback import GONE, warn_once
 from deployments.serve_internals.haproxy_terminations import (
     COUNTS_SUFFIX,
     RESTART,
     read_counts,
     write_counts,
 )
+from gateway.environment import HAPROXY_SOCKET, HAPROXY_SOCKET_DEFAULT
 from gateway.metrics import HAPROXY_CONNECTION_LIMIT, HAPROXY_CONNECTIONS, HAPROXY_CUT, Recorder
 
 LOCK_SUFFIX = ".reporter"
@@ -120,16 +121,10 @@ class HAProxyReport:
         return self._admin.with_name(self._admin.name + suffix)
 
 
-def report_of_this_node(recorder: Recorder) -> HAProxyReport | None:
-    """The report of the HAProxy on this replica's node; None if its socket cannot be known."""
-    try:
-        from ray.serve._private.constants import RAY_SERVE_HAPROXY_SOCKET_PATH
-
-        node = ray.get_runtime_context().get_node_id()
-        # Serve gives each node a directory of its own.
-        path = Path(RAY_SERVE_HAPROXY_SOCKET_PATH)
-        address = ray.util.get_node_ip_address()
-        return HAProxyReport(path.parent / node / path.name, address, recorder)
-    except GONE as error:
-        warn_once("the path of HAProxy's socket", "HAProxy has no metrics here", repr(error))
-        return None
+def report_of_this_node(recorder: Recorder, environ: Mapping[str, str]) -> HAProxyReport:
+    """The report of the HAProxy on this replica's node, in Serve's environment."""
+    path = Path(environ.get(HAPROXY_SOCKET, HAPROXY_SOCKET_DEFAULT))
+    node = ray.get_runtime_context().get_node_id()
+    # Serve gives each node a directory of its own.
+    admin = path.parent / node / path.name
+    return HAProxyReport(admin, ray.util.get_node_ip_address(), recorder)

@@ -28,8 +28,8 @@ from types import FrameType
 
 from deployments.serve_internals.haproxy_terminations import TerminationLog
 
-ADMIN_SUFFIX = ".haproxy"
-"""What the path of HAProxy's own admin socket has more than that of Serve's."""
+ADMIN_SUFFIX = ".own"
+"""What HAProxy's own admin socket's path has more than Serve's; it may have 97 bytes in all."""
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGTTOU, signal.SIGTTIN)
 """Signals for HAProxy: stop, finish and stop, release the ports, take them back."""
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -41,6 +41,8 @@ START_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 4.0
 """Time for one command on the admin socket; Serve waits 5 s."""
 POLL_S = 0.02
+PARENT_CHECK_S = 1.0
+"""Between two looks whether Serve's process still lives."""
 _PID = re.compile(rb"^Pid: \d+$", re.MULTILINE)
 _PR_SET_PDEATHSIG = 1
 
@@ -63,17 +65,18 @@ class Supervisor:
         self._admin = admin
         self._environ = dict(environ)
         self._terminations = TerminationLog.beside(admin) if admin else None
+        self._has_been_up = False
         self._is_stopping = False
         self._is_orphan = False
         self._starts_s: list[float] = []
-        self._parent = os.pidfd_open(os.getppid())
+        self._parent = os.getppid()
 
     def run(self) -> int:
         """Run until HAProxy has ended for good; its exit code."""
-        wake_up = _wake_up_by_signals(self._pass_on)
         if self._terminations is not None:
             self._terminations.open()
         self._start(self._takeover)
+        wake_up = _wake_up_by_signals(self._pass_on)
         listener = self._listener() if self._admin else None
         while True:
             code = self._child.poll()
@@ -96,13 +99,7 @@ class Supervisor:
     def _may_restart(self) -> bool:
         """Whether HAProxy had started at all, and does not end again and again."""
         recent_s = time.monotonic() - RESTART_WINDOW_S
-        return self._has_started and sum(s > recent_s for s in self._starts_s) <= MAX_RESTARTS
-
-    @property
-    def _has_started(self) -> bool:
-        return len(self._starts_s) > 1 or self._is_up
-
-    _is_up = False
+        return self._has_been_up and sum(s > recent_s for s in self._starts_s) <= MAX_RESTARTS
 
     def _restart(self, code: int) -> None:
         reason = f"signal {-code}" if code < 0 else f"exit code {code}"
@@ -113,20 +110,17 @@ class Supervisor:
         self._start(())
 
     def _wait(self, wake_up: int, listener: socket.socket | None) -> None:
-        """Wait for a signal, a command, a log line or the end of Serve's process; handle it."""
+        """Wait for a signal, a command, a log line or a while, and handle what has come."""
         wanted: list[int | socket.socket] = [wake_up]
-        if not self._is_orphan:
-            wanted.append(self._parent)
         if listener is not None:
             wanted.append(listener)
         lines = self._terminations.socket if self._terminations is not None else None
         if lines is not None:
             wanted.append(lines)
-        pending = self._terminations is not None and self._terminations.is_pending
-        ready, _, _ = select.select(wanted, (), (), 1.0 if pending else None)
+        ready, _, _ = select.select(wanted, (), (), PARENT_CHECK_S)
         if wake_up in ready:
             os.read(wake_up, 512)
-        if self._parent in ready:
+        if not self._is_orphan and os.getppid() != self._parent:
             self._is_orphan = True
             self._pass_on(signal.SIGUSR1)
         if listener is not None and listener in ready:
@@ -143,7 +137,7 @@ class Supervisor:
         """Serve's admin socket, taken over once HAProxy has started; None if HAProxy has ended."""
         if self._admin is None or not self._wait_until_up():
             return None
-        self._is_up = True
+        self._has_been_up = True
         draft = f"{self._admin}.{os.getpid()}"
         listener = socket.socket(socket.AF_UNIX)
         with contextlib.suppress(FileNotFoundError):
@@ -209,7 +203,7 @@ def _die_with(parent: int) -> None:
     """Have the kernel kill this process when its parent ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        os._exit(1)
+        os.kill(os.getpid(), signal.SIGKILL)  # it has ended already
 
 
 def admin_socket_in(config: Path) -> str | None:

@@ -38,11 +38,6 @@ class TerminationLog:
         """The log of the HAProxy with this admin socket."""
         return cls(Path(admin + LOG_SUFFIX), Path(admin + COUNTS_SUFFIX))
 
-    @property
-    def is_pending(self) -> bool:
-        """Whether counts are not saved yet."""
-        return bool(self._fresh)
-
     def open(self) -> None:
         """Listen, in place of the supervisor before this one."""
         draft = f"{self._path}.{os.getpid()}"

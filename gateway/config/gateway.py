@@ -65,7 +65,7 @@ class GatewayConfig(TrafficRules):
     """Without an `admin_key`, opens the routes under `/gateway` to whoever is on the same machine:
     the gateway must listen on loopback alone, and a request must name it by a loopback address and
     must not come through another proxy. For development."""
-    trusted_proxies: tuple[str, ...] = ()
+    trusted_proxies: list[str] = Field(default_factory=list)
     """Addresses or networks (`10.0.0.0/8`) of load balancers in front, whose `x-forwarded-for` is
     believed. The client is the last address there that is not itself one of these."""
 
@@ -78,7 +78,7 @@ class GatewayConfig(TrafficRules):
 
     @field_validator("trusted_proxies")
     @classmethod
-    def _are_networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+    def _are_networks(cls, proxies: list[str]) -> list[str]:
         for each in proxies:
             try:
                 ip_network(each)

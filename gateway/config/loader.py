@@ -20,6 +20,7 @@ from gateway.config.cross_checks import lacks_fallback, wrong_names
 from gateway.config.gateway import GatewayConfig
 from gateway.config.model import ModelEntry
 from gateway.config.model_paths import source_roots, wrong_paths
+from gateway.config.serve_fields import refused_fields
 from gateway.config.serve_values import port_conflicts, wrong_scaling, wrong_values
 from gateway.config.strict import ConfigPath, FieldError, format_value, suggestion
 from gateway.config.vllm import VllmEntry
@@ -38,6 +39,7 @@ SERVE_FIELDS = {
     " tracing_config applications target_capacity",
     "http_options": "host port root_path request_timeout_s keep_alive_timeout_s ssl_keyfile"
     " ssl_certfile ssl_keyfile_password ssl_ca_certs",
+    "grpc_options": "port grpc_servicer_functions request_timeout_s enable_reflection",
     "application": "name route_prefix import_path runtime_env host port deployments"
     " autoscaling_policy args logging_config external_scaler_enabled",
     "deployment": "name num_replicas max_ongoing_requests max_queued_requests backpressure_config"
@@ -177,9 +179,8 @@ class _DocumentReader:
         top = self._fields(document, "file", ())
         if "http_options" in top:
             self._fields(top["http_options"], "http_options", ("http_options",))
-        if isinstance(top.get("grpc_options"), dict):
-            grpc_options = top["grpc_options"]
-            self.errors.extend(wrong_values("grpc_options", grpc_options, ("grpc_options",)))
+        if "grpc_options" in top:
+            self._fields(top["grpc_options"], "grpc_options", ("grpc_options",))
         self.errors.extend(port_conflicts(top))
         if "applications" in top:
             applications = self._list(top["applications"], ("applications",))
@@ -278,6 +279,8 @@ class _DocumentReader:
         for i, document in enumerate(documents):
             deployment_path = (*path, "deployments", i)
             deployment = self._fields(document, "deployment", deployment_path)
+            part = "router" if ROUTER_DEPLOYMENT in names else "model"
+            self.errors.extend(refused_fields(part, deployment, deployment_path))
             if "ray_actor_options" in deployment:
                 options = deployment["ray_actor_options"]
                 self._fields(options, "ray_actor_options", (*deployment_path, "ray_actor_options"))
@@ -312,6 +315,7 @@ class _DocumentReader:
         for key in value:
             if key not in known:
                 self._report((*path, str(key)), f"unknown field{suggestion(key, known)}")
+        self.errors.extend(refused_fields(kind, value, path))
         self.errors.extend(wrong_values(kind, value, path))
         return value
 

@@ -13,6 +13,7 @@ from gateway.header_names import PROXY_PROOF, REQUEST_ID
 from gateway.http.cors import SharedOrigins
 from gateway.http.documents import add_docs_page, inference_documents
 from gateway.http.errors import handle_errors, internal_error, refuse_websocket, send_error
+from gateway.rare_warning import RareWarning
 from gateway.request.routes import ROUTES
 from gateway.serving.body import ClientDisconnected
 from gateway.serving.client_response import ClientResponse
@@ -76,6 +77,7 @@ class GatewayApp:
         self._inference = inference
         self._shared_origins = shared_origins
         self._proxy_key = proxy_key
+        self._bypasses = RareWarning(logger)
         self._returns_ids = returns_ids
 
     def without_ids(self) -> "GatewayApp":
@@ -105,10 +107,17 @@ class GatewayApp:
         if self._proxy_key:
             offered = header(scope["headers"], PROXY_PROOF, b"")
             if not secrets.compare_digest(offered, self._proxy_key):
-                raise _not_through_proxy(scope)
+                raise self._not_through_proxy(scope)
         if scope["path"] in ROUTES:
             return self._inference(scope, receive, response, request_id)
         return self._rest(*_for_fastapi(scope, receive, response))
+
+    def _not_through_proxy(self, scope: Scope) -> NotThroughProxy:
+        address = (scope.get("client") or ("an unknown address",))[0]
+        self._bypasses.log("refused a request from %s that did not come through HAProxy", address)
+        return NotThroughProxy(
+            "This port is for the gateway's own proxy. Send the request to the gateway's address."
+        )
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> int:
         """Answer an HTTP request; return the status that its client got, 0 if none."""
@@ -143,14 +152,6 @@ class GatewayApp:
                 await send_error(internal_error(), scope["path"], response)
             elif not response.has_ended:  # as it has where FastAPI answers before it raises
                 raise
-
-
-def _not_through_proxy(scope: Scope) -> NotThroughProxy:
-    address = (scope.get("client") or ("an unknown address",))[0]
-    logger.warning("refused a request from %s that did not come through HAProxy", address)
-    return NotThroughProxy(
-        "This port is for the gateway's own proxy. Send the request to the gateway's address."
-    )
 
 
 def _for_fastapi(

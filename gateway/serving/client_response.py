@@ -35,6 +35,10 @@ class ClientResponse:
         """Headers of the gateway's own, as they are now."""
         return [*self._headers, *self._annotations]
 
+    def always_send(self, name: bytes, value: bytes) -> None:
+        """Add a header that the response has however the request is answered."""
+        self._headers = [*self._headers, (name, value)]
+
     def annotate(self, headers: Headers) -> None:
         """Add headers that say how the request is answered, or replace those of the same names."""
         if self._annotations:

@@ -66,7 +66,7 @@ class InferenceHandler:
         is_forwarded, proxies = self._context.is_forwarded, self._live_config.trusted_proxies
         tenant = tenant_of(fields, scope, is_forwarded=is_forwarded, proxies=proxies)
         if is_forwarded and fields.get(FORWARDED_FOR, b"") in proxies:
-            response.annotate([(IS_TRUSTED_PROXY, b"1")])
+            response.always_send(IS_TRUSTED_PROXY, b"1")
         client = client_labels(tenant, is_batch=asks_for_batch(fields))
         record = self._request_metrics.open(
             scope["path"], scope["headers"], response, request_id, client

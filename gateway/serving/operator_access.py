@@ -9,10 +9,8 @@ from collections.abc import Callable
 from gateway.asgi import Headers, Scope
 from gateway.errors import InvalidKey, UnknownRoute
 from gateway.header_names import AUTHORIZATION, FORWARDED_FOR, FORWARDED_PREFIX, FORWARDING
+from gateway.rare_warning import RareWarning
 from gateway.serving.live_config import LiveConfig
-
-LOG_PERIOD_S = 10.0
-"""Wrong keys are logged at most this often, with their number."""
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +34,7 @@ class OperatorAccess:
         self._live_config = live_config
         self._is_local = is_local
         self._is_forwarded = is_forwarded
-        self._clock = clock
-        self._wrong_keys = 0
-        self._logged_s = float("-inf")
+        self._wrong_keys = RareWarning(logger, clock)
 
     def check(self, scope: Scope) -> None:
         """Let an operator in.
@@ -87,17 +83,9 @@ class OperatorAccess:
             raise InvalidKey("The routes under /gateway need the admin key as bearer token.")
 
     def _log_wrong_key(self, scope: Scope) -> None:
-        self._wrong_keys += 1
-        now_s = self._clock()
-        if now_s - self._logged_s < LOG_PERIOD_S:
-            return
         address = dict(scope["headers"]).get(FORWARDED_FOR) if self._is_forwarded else None
         shown = address.decode("latin-1") if address else (scope.get("client") or ("?",))[0]
-        logger.warning(
-            "wrong admin key for %s from %s; %d wrong keys since the last such line",
-            *(scope["path"][:100], shown, self._wrong_keys),
-        )
-        self._wrong_keys, self._logged_s = 0, now_s
+        self._wrong_keys.log("wrong admin key for %s from %s", scope["path"][:100], shown)
 
 
 def _is_loopback(host: bytes) -> bool:

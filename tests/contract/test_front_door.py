@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from ray.serve._private import haproxy
+from ray.serve._private import constants, haproxy
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions
 
@@ -22,6 +22,7 @@ from deployments.local.processes import free_port
 from deployments.serve_internals.haproxy_limits import ConnectionLimits
 from deployments.serve_internals.haproxy_report import HAProxyReport
 from deployments.serve_internals.haproxy_terminations import COUNTS_SUFFIX, read_counts, state_of
+from gateway.environment import HAPROXY_SOCKET_DEFAULT
 from gateway.metrics import HAPROXY_CONNECTION_LIMIT, HAPROXY_CONNECTIONS, HAPROXY_CUT
 from gateway.proxy_key import proxy_key
 from tests.unit.conftest import PATIENCE_S, FakeEngine, StartEngine, Visit, answer
@@ -149,6 +150,7 @@ async def door(
 ) -> AsyncIterator[FrontDoor]:
     """HAProxy in front of the router, started by Serve."""
     monkeypatch.setattr(haproxy, "RAY_SERVE_HAPROXY_BINARY_PATH", SCRIPT)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     for name, value in limits.items():
         monkeypatch.setenv(name, value)
@@ -318,7 +320,7 @@ async def test_routers_get_the_clusters_key_which_stands_nowhere(
     door: FrontDoor, router: FakeEngine
 ) -> None:
     """Not in files or command lines; a client cannot send it."""
-    key = proxy_key({"RAY_AUTH_TOKEN": TOKEN})
+    key = proxy_key({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN})
 
     await door.get(**{"x-gateway-proxy-key": "forged"})
     request = router.requests[-1].lower()
@@ -548,6 +550,11 @@ async def test_one_router_of_a_node_publishes_what_haproxy_saw(
     limit = recorder.gauges[HAPROXY_CONNECTION_LIMIT.name, ("10.0.0.1",)]
     assert limit == ConnectionLimits.read({}).total
     assert recorder.counts[HAPROXY_CUT.name, ("10.0.0.1", "SC")] == 1
+
+
+def test_serves_default_path_of_the_admin_socket_is_known() -> None:
+    """Routers look for it there."""
+    assert constants.RAY_SERVE_HAPROXY_SOCKET_PATH == HAPROXY_SOCKET_DEFAULT
 
 
 def test_without_haproxy_nothing_is_published(tmp_path: Path) -> None:

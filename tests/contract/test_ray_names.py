@@ -13,6 +13,7 @@ from gateway.config.loader import SERVE_FIELDS
     [
         ("file", schema.ServeDeploySchema),
         ("http_options", schema.HTTPOptionsSchema),
+        ("grpc_options", schema.gRPCOptionsSchema),
         ("application", schema.ServeApplicationSchema),
         ("deployment", schema.DeploymentSchema),
         ("ray_actor_options", schema.RayActorOptionsSchema),

@@ -232,6 +232,8 @@ def test_a_scrape_holds_what_the_dashboard_asks_for(redeployable: GatewayProcess
     for _ in range(2):  # the second finds its prompt in the cache
         with gateway.stream("both", "word " * 500, 5) as stream:
             text_of(stream)
+    with gateway.stream("both", "word", 500) as stream:
+        next(stream)  # and leave, which HAProxy counts
     too_long = gateway.chat("single", "x" * 2**20)
 
     assert too_long[0] == 400

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from gateway.proxy_key import proxy_key
 
+MODE = {"RAY_AUTH_MODE": "token"}
+
 
 def test_the_key_is_derived_from_the_token_wherever_it_stands(tmp_path: Path) -> None:
     """In the environment, in a file that it names, or in Ray's own place."""
@@ -13,9 +15,11 @@ def test_the_key_is_derived_from_the_token_wherever_it_stands(tmp_path: Path) ->
     (tmp_path / "elsewhere").write_text(token)
 
     keys = {
-        proxy_key({"RAY_AUTH_TOKEN": token}, tmp_path / "nowhere"),
-        proxy_key({"RAY_AUTH_TOKEN_PATH": str(tmp_path / "elsewhere")}, tmp_path / "nowhere"),
-        proxy_key({}, tmp_path),
+        proxy_key({**MODE, "RAY_AUTH_TOKEN": token}, tmp_path / "nowhere"),
+        proxy_key(
+            {**MODE, "RAY_AUTH_TOKEN_PATH": str(tmp_path / "elsewhere")}, tmp_path / "nowhere"
+        ),
+        proxy_key(MODE, tmp_path),
     }
 
     assert len(keys) == 1
@@ -24,6 +28,12 @@ def test_the_key_is_derived_from_the_token_wherever_it_stands(tmp_path: Path) ->
 
 def test_clusters_with_other_tokens_have_other_keys(tmp_path: Path) -> None:
     """And there is none without a token."""
-    assert proxy_key({"RAY_AUTH_TOKEN": "a"}) != proxy_key({"RAY_AUTH_TOKEN": "b"})
-    assert proxy_key({}, tmp_path) == ""
-    assert proxy_key({"RAY_AUTH_TOKEN_PATH": str(tmp_path)}, tmp_path) == ""
+    assert proxy_key({**MODE, "RAY_AUTH_TOKEN": "a"}) != proxy_key({**MODE, "RAY_AUTH_TOKEN": "b"})
+    assert proxy_key(MODE, tmp_path) == ""
+    assert proxy_key({**MODE, "RAY_AUTH_TOKEN_PATH": str(tmp_path)}, tmp_path) == ""
+
+
+def test_a_token_that_the_cluster_does_not_use_makes_no_key() -> None:
+    """It may lie on one node and not on another, which would refuse each other's requests."""
+    assert proxy_key({"RAY_AUTH_TOKEN": "a"}) == ""
+    assert proxy_key({"RAY_AUTH_TOKEN": "a", "RAY_AUTH_MODE": "disabled"}) == ""

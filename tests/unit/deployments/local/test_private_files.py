@@ -26,11 +26,11 @@ def test_a_private_file_is_closed_to_others(tmp_path: Path) -> None:
 def test_a_token_is_made_once(tmp_path: Path) -> None:
     """The first cluster of a user makes it, and later ones have the same."""
     ensure_token({}, tmp_path)
-    first = proxy_key({}, tmp_path)
+    first = proxy_key({"RAY_AUTH_MODE": "token"}, tmp_path)
     ensure_token({}, tmp_path)
 
     assert first
-    assert proxy_key({}, tmp_path) == first
+    assert proxy_key({"RAY_AUTH_MODE": "token"}, tmp_path) == first
     assert mode_of(tmp_path / ".ray" / "auth_token") == 0o600
 
 
