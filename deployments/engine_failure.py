@@ -37,7 +37,7 @@ class EngineStartFailed(Exception):
         return self.reason
 
 
-class EngineOutput:
+class ProcessOutput:
     """What this process and its children write from here on, where that goes to files.
 
     vLLM loads a model in processes of its own, and raises here only that one of them failed: the

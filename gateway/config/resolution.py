@@ -5,10 +5,11 @@ from typing import TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from gateway.config.config_errors import error_lines, format_path, format_value, one_line
+from gateway.config.config_errors import error_lines, format_path, one_line
 from gateway.config.gateway import GatewayConfig
 from gateway.config.model import ModelEntry
 from gateway.config.references import RESOLVED, Resolver
+from gateway.config.strict import format_value
 from gateway.errors import ConfigError
 
 T = TypeVar("T")

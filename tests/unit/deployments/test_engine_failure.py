@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from deployments.engine_failure import (
     REASON_LENGTH,
-    EngineOutput,
+    ProcessOutput,
     EngineStartFailed,
     explain_start_failure,
 )
@@ -73,7 +73,7 @@ def test_the_cause_is_found_in_the_output_of_the_engine_s_processes(tmp_path: Pa
     with file.open("a") as output:
         os.dup2(output.fileno(), 1)
         try:
-            found = EngineOutput()
+            found = ProcessOutput()
             before = found.cause()
             os.write(1, LOG.encode())
             cause = found.cause()

@@ -4,6 +4,7 @@ import pytest
 
 from gateway.config.engine_arguments import applicable_table, argument_table
 from gateway.config.loader import parse_entry
+from gateway.config.vllm import VllmEntry
 from gateway.errors import ConfigError
 
 ENTRY = {"name": "m", "engine": "vllm", "source": "org/m"}
@@ -83,7 +84,9 @@ def test_a_wrong_argument_is_one_line(args: dict[str, object], problem: str) -> 
 )
 def test_arguments_that_vllm_accepts_are_accepted(args: dict[str, object]) -> None:
     """In every form in which its command line reads them; a reference may be anything."""
-    assert parse_entry({**ENTRY, "engine_args": args})
+    entry = parse_entry({**ENTRY, "engine_args": args})
+    assert isinstance(entry, VllmEntry)
+    assert entry.engine_args == args
 
 
 def test_the_table_says_nothing_of_another_version() -> None:

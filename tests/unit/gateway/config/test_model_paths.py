@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import JsonValue
 
 from gateway.config.loader import parse_entry
 from gateway.config.model_paths import is_path, located_arguments, wrong_paths
@@ -120,7 +121,7 @@ def test_paths_that_lead_somewhere_are_accepted(root: Path, fields: dict[str, ob
 
 def test_arguments_have_absolute_paths_in_the_engine(root: Path) -> None:
     """Its working directory is not that of whoever wrote the file."""
-    args = {
+    args: dict[str, JsonValue] = {
         "chat_template": "chat.jinja",
         "tokenizer": "model",
         "speculative_config": {"model": "model", "num_speculative_tokens": 1},
