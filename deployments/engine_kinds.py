@@ -7,8 +7,8 @@ import traceback
 from pydantic import JsonValue
 
 from deployments.engine_failure import (
-    ProcessOutput,
     EngineStartFailed,
+    ProcessOutput,
     explain_start_failure,
 )
 from deployments.engines.server import RunningEngine

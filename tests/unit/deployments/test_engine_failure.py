@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from deployments.engine_failure import (
     REASON_LENGTH,
-    ProcessOutput,
     EngineStartFailed,
+    ProcessOutput,
     explain_start_failure,
 )
 from gateway.errors import ConfigError
