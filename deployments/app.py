@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import JsonValue
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
+from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
 
 from deployments.autoscaling import LOOK_BACK_S, REPORT_PERIOD_S, EngineScalingPolicy
@@ -21,6 +22,7 @@ from deployments.serve_internals.serve_request_router import PublishingRequestRo
 from gateway.cluster.rollover import MAX_SURGE_PERCENT
 from gateway.config.loader import parse_entry
 from gateway.config.model import ModelEntry
+from gateway.errors import ConfigError
 
 UNLIMITED = 1_000_000
 """Requests a deployment accepts at a time: the gateway limits them itself, not Serve."""
@@ -55,7 +57,10 @@ def gateway(args: dict[str, JsonValue]) -> serve.Application:
 
 def model(args: dict[str, JsonValue]) -> serve.Application:
     """Application of one model: its entry, which is always there, and its engines."""
-    entry = parse_entry(args)
+    try:
+        entry = parse_entry(args)
+    except ConfigError as error:
+        raise RayServeException(error.message) from None  # the only one without a traceback
     engine = serve.deployment(
         EngineReplica,
         name=ENGINE_DEPLOYMENT,

@@ -22,6 +22,7 @@ from ray.serve.schema import (
 )
 
 from deployments.change_log import ChangeLog
+from deployments.failed_builds import FailedBuilds
 from deployments.model_state import FAILING, model_state
 from deployments.serve_internals import replica_feed
 from deployments.serve_internals.cluster_state import UNEXPLAINED_WAIT
@@ -65,6 +66,7 @@ class Discovery:
         self._fleet = fleet
         self._applications: dict[str, _Application] = {}
         self._log = ChangeLog(logger)
+        self._failed_builds = FailedBuilds(fleet)
         self._missing: set[str] = set()
         """Known applications that were not in the last status."""
         self._with_engines: set[str] = set()
@@ -125,6 +127,7 @@ class Discovery:
         for gone in (self._applications.keys() & deleting) | (missing & self._missing):
             self._forget(gone)
         self._missing = missing
+        await self._failed_builds.update(applications)
         followed: list[tuple[_Application, ApplicationStatusOverview]] = []
         for name, overview in found.items():
             try:

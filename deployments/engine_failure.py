@@ -37,7 +37,7 @@ class EngineStartFailed(Exception):
         return self.reason
 
 
-class EngineOutput:
+class ProcessOutput:
     """What this process and its children write from here on, where that goes to files.
 
     vLLM loads a model in processes of its own, and raises here only that one of them failed: the
@@ -60,9 +60,14 @@ def explain_start_failure(error: Exception, logged: tuple[str, str] | None) -> t
     """
     if logged and _POINTER.search(str(error)):
         name, message = logged
-        return _one_line(message), name in _FINAL_NAMES and not _MEMORY.search(message)
+        return _one_line(message), name in _FINAL_NAMES and _lasts(message)
     reason = _one_line(_message(error))
-    return reason, isinstance(error, _FINAL) and not _MEMORY.search(reason)
+    return reason, isinstance(error, _FINAL) and _lasts(reason)
+
+
+def _lasts(reason: str) -> bool:
+    """Whether a reason lies in the entry, and not in what other processes leave of the memory."""
+    return "max seq len" in reason or not _MEMORY.search(reason)
 
 
 def _message(error: Exception) -> str:

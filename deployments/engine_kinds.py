@@ -7,8 +7,8 @@ import traceback
 from pydantic import JsonValue
 
 from deployments.engine_failure import (
-    EngineOutput,
     EngineStartFailed,
+    ProcessOutput,
     explain_start_failure,
 )
 from deployments.engines.server import RunningEngine
@@ -32,7 +32,7 @@ async def start_engine(entry: ModelEntry) -> RunningEngine:
         EngineStartFailed: with the reason on one line, and no secret in it.
     """
     resolver = Resolver(os.environ, source_roots())
-    output = EngineOutput()
+    output = ProcessOutput()
     try:
         resolved = resolve_entry(entry, resolver)
         os.environ.update(rank_environment(resolved))

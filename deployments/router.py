@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import sys
 import time
 
 import msgspec
@@ -103,7 +104,12 @@ class Router:
 
         Serve (Ray 2.60) stops a router that raises here and tries to start others, which raise too.
         """
-        await self._live_config.adopt({} if user_config is None else user_config)
+        try:
+            await self._live_config.adopt({} if user_config is None else user_config)
+        except ConfigError:
+            # Serve shows the whole traceback as its message, and stops this process.
+            sys.tracebacklimit = 0
+            raise
 
     def __serve_build_asgi_app__(self) -> App:
         """Serve's call for the HTTP application, once the constructor is done."""

@@ -43,6 +43,7 @@ from deployments.local.gateway_view import RunningGateway
 from deployments.local.private_files import ensure_token, write_private
 from deployments.serve_internals.http_options import ANY_HOST
 from deployments.serve_internals.local_cluster import start_cluster
+from deployments.serve_internals.status import start_failure
 from gateway import environment as variables
 from gateway.config.loader import load_config
 from gateway.errors import ConfigError
@@ -339,6 +340,8 @@ def _cards(address: Address) -> list[dict[str, Any]]:
 def reason(overview: ApplicationStatusOverview) -> str:
     """Reason why an application failed: the last line of the innermost error that Serve reports."""
     messages = [deployment.message for deployment in overview.deployments.values()]
+    if failure := next(filter(None, map(start_failure, messages)), ""):
+        return failure
     text = "\n".join([overview.message, *messages])
     lines = [line.strip() for line in text.splitlines() if ": " in line]
     errors = [line for line in lines if "Error: " in line.partition(" ")[0] + " "]

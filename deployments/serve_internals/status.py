@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray import serve
-from ray.serve.schema import ApplicationStatusOverview, DeploymentStatusOverview, ReplicaState
+from ray.serve.schema import (
+    ApplicationStatus,
+    ApplicationStatusOverview,
+    DeploymentStatusOverview,
+    ReplicaState,
+)
 
 from deployments.serve_internals.fallback import GONE, warn_once
 
@@ -21,7 +26,9 @@ ERROR_LENGTH = 400
 
 _FRAME = re.compile(r'^ {2}File "', re.MULTILINE)
 _HEADER = re.compile(r"^.*Traceback \(most recent call last\):$", re.MULTILINE)
-_ERROR_CLASS = re.compile(r"^(?:\w+\.)*\w+: ")
+_ERROR_CLASS = re.compile(r"^(?:RuntimeError: (?=(?:\w+\.)+\w+: ))?(?:\w+\.)*\w+: ")
+"""Class of an error, perhaps inside the `RuntimeError` that Serve makes of every other."""
+_BUILD_FAILED = "failed with exception:\n"
 
 
 def application_statuses() -> dict[str, ApplicationStatusOverview]:
@@ -124,6 +131,44 @@ def start_failure(message: str) -> str:
         lines.pop(0)  # the code of the last frame
     text = " ".join(" ".join(lines).split())
     return _ERROR_CLASS.sub("", text)[:ERROR_LENGTH]
+
+
+def failed_builds(
+    applications: Mapping[str, ApplicationStatusOverview],
+) -> dict[str, tuple[Mapping[str, Any], str]]:
+    """The `args` and the error of each application whose builder has refused them.
+
+    Blocks until the controller has answered, if there is any. Of these applications Serve runs
+    nothing, so that only its own record of what was deployed knows them.
+    """
+    failed = {
+        name: overview
+        for name, overview in applications.items()
+        if overview.status == ApplicationStatus.DEPLOY_FAILED and not overview.deployments
+    }
+    if not failed:
+        return {}
+    try:
+        details = _application_details()
+        deployed = {name: details[name]["deployed_app_config"] for name in failed.keys() & details}
+        return {
+            name: (config["args"], _build_error(failed[name].message))
+            for name, config in deployed.items()
+            if config
+        }
+    except GONE as error:
+        consequence = "a model whose entry is wrong is not listed"
+        warn_once("the Serve controller's record of what was deployed", consequence, repr(error))
+        return {}
+
+
+def _build_error(message: str) -> str:
+    """Error of an application's builder on one line; Serve adds a traceback to most."""
+    _, _, error = message.partition(_BUILD_FAILED)
+    lines = [line.strip() for line in (error or message).splitlines() if line.strip()]
+    if any(line.startswith("Traceback ") for line in lines):
+        lines = [_ERROR_CLASS.sub("", lines[-1])]
+    return "; ".join(lines)[:ERROR_LENGTH]
 
 
 def _application_details() -> Mapping[str, Any]:

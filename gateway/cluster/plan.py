@@ -144,14 +144,15 @@ class Plan:
         """Plan a deployment file."""
         models = [ModelPlan.of(application) for application in deployment.models]
         routers = RouterPlan.of(deployment.routers)
+        all_: list[ModelPlan | RouterPlan] = [*models, routers]
         return cls(
             models=models,
             routers=routers,
             names=list(NamePlan.of_deployment(deployment)),
             min_gpus=round(sum(m.min_replicas * m.gpus for m in models), 4),
             max_gpus=round(sum(m.max_replicas * m.gpus for m in models), 4),
-            min_cpus=round(sum(m.min_replicas * m.cpus for m in (*models, routers)), 4),
-            max_cpus=round(sum(m.max_replicas * m.cpus for m in (*models, routers)), 4),
+            min_cpus=round(sum(m.min_replicas * m.cpus for m in all_), 4),
+            max_cpus=round(sum(m.max_replicas * m.cpus for m in all_), 4),
             surge_gpus=round(sum(m.surge_replicas * m.gpus for m in models), 4),
-            surge_cpus=round(sum(m.surge_replicas * m.cpus for m in (*models, routers)), 4),
+            surge_cpus=round(sum(m.surge_replicas * m.cpus for m in all_), 4),
         )

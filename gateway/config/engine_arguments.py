@@ -6,7 +6,7 @@ Where another version of vLLM is installed, the table says nothing of it and is 
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -67,7 +67,9 @@ class Argument(msgspec.Struct, frozen=True):
             many = ", or a list of such" if self.is_many else ""
             return f"should be {words}{many}, found {format_value(value)}"
         if self.choices and str(value) not in map(str, self.choices):
-            return f"found {format_value(value)}{suggestion(value, map(str, self.choices))}"
+            known = list(map(str, self.choices))
+            near = suggestion(value, known) if isinstance(value, str) else _listed(known)
+            return f"found {format_value(value)}{near}"
         return self._unknown_field(value) or self._out_of_range(value)
 
     def _unknown_field(self, value: JsonValue) -> str:
@@ -111,7 +113,7 @@ class ArgumentTable(msgspec.Struct, frozen=True):
             if argument is None:
                 near = suggestion(name, self.arguments, shows_all=False)
                 yield FieldError((name,), f"vLLM {self.vllm} has no such argument{near}")
-            elif found := argument.mistake(value) or _not_finite(value):
+            elif found := _not_finite(value) or argument.mistake(value):
                 yield FieldError((name,), found)
         yield from self._wrong_parsers(engine_args)
 
@@ -191,6 +193,10 @@ def resolved_number(value: JsonValue) -> float | None:
         return float(value) if isinstance(value, int | float | str) else None
     except (ValueError, OverflowError):
         return None
+
+
+def _listed(known: Sequence[str]) -> str:
+    return f"; known: {', '.join(known)}"
 
 
 def _not_finite(value: JsonValue) -> str:

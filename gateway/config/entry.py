@@ -45,7 +45,7 @@ class BaseEntry(ServingOptions):
     """Name that clients send as `model`."""
     autoscaling: Autoscaling = Autoscaling()
     """The range of replicas, and how readily their number changes; excludes `replicas`."""
-    replicas: int | None = Field(default=None, ge=1, le=MAX_REPLICAS)
+    replicas: int | None = Field(default=None, ge=1)
     """Fixed number of replicas; excludes `autoscaling`."""
     env: dict[Annotated[str, AfterValidator(_env_name)], str] = Field(default_factory=dict)
     """Environment variables of the engine. Write secrets as `env:NAME` or `file:PATH`."""
@@ -69,6 +69,9 @@ class BaseEntry(ServingOptions):
             raise field_error(
                 "cannot be combined with `autoscaling`: remove one of them", "replicas"
             )
+        if self.max_replicas > MAX_REPLICAS:
+            path = ("autoscaling", "max") if self.replicas is None else ("replicas",)
+            raise field_error(f"{self.max_replicas} is more than {MAX_REPLICAS}", *path)
         return self
 
     @model_validator(mode="after")

@@ -88,7 +88,7 @@ def wrong_paths(entry: ModelEntry, roots: Sequence[Path]) -> Iterator[FieldError
 def _wrong_arguments(
     engine_args: Mapping[str, JsonValue], roots: Sequence[Path]
 ) -> Iterator[FieldError]:
-    named = {(name,): engine_args.get(name) for name in MODELS}
+    named: dict[ConfigPath, JsonValue] = {(name,): engine_args.get(name) for name in MODELS}
     speculation = engine_args.get("speculative_config")
     if isinstance(speculation, dict):
         named["speculative_config", "model"] = speculation.get("model")

@@ -5,10 +5,12 @@ from typing import TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from gateway.config.config_errors import error_lines, format_path, format_value, one_line
+from gateway.config.config_errors import error_lines, format_path, one_line
 from gateway.config.gateway import GatewayConfig
 from gateway.config.model import ModelEntry
+from gateway.config.model_paths import source_roots
 from gateway.config.references import RESOLVED, Resolver
+from gateway.config.strict import format_value
 from gateway.errors import ConfigError
 
 T = TypeVar("T")
@@ -31,7 +33,8 @@ def resolve_gateway(config: GatewayConfig, environ: Mapping[str, str]) -> Gatewa
     Raises:
         ConfigError: a variable is not set, a file cannot be read, or a value does not fit.
     """
-    return _resolved(config, TypeAdapter(GatewayConfig), "gateway", Resolver(environ))
+    resolver = Resolver(environ, source_roots())
+    return _resolved(config, TypeAdapter(GatewayConfig), "gateway", resolver)
 
 
 def _resolved(config: BaseModel, adapter: TypeAdapter[T], label: str, resolver: Resolver) -> T:

@@ -13,9 +13,9 @@ MAX_REPLICAS = 10_000
 class Autoscaling(Strict):
     """How many replicas a model has, and how readily that number changes."""
 
-    min: int = Field(default=1, ge=0, le=MAX_REPLICAS)
+    min: int = Field(default=1, ge=0)
     """Replicas that always run; with 0, the model scales to zero until a request starts it."""
-    max: int = Field(default=1, ge=1, le=MAX_REPLICAS)
+    max: int = Field(default=1, ge=1)
     """Maximum number of replicas."""
     target_utilization: float = Field(default=0.7, gt=0, le=1)
     """Utilization of a replica (sequences, KV cache, prefill) above which another one is added."""

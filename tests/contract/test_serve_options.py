@@ -5,9 +5,11 @@ from ray import serve
 
 from deployments.engine_kinds import vllm_arguments
 from deployments.engines.vllm.executor import IN_CORE
-from deployments.placement import serve_options
+from deployments.placement import private_environment, serve_options
 from gateway.cluster.placement import plan_placement
 from gateway.config.loader import parse_entry
+from gateway.config.references import Resolver
+from gateway.config.resolution import resolve_entry
 from gateway.config.vllm import VllmEntry
 
 
@@ -117,4 +119,25 @@ def test_the_environment_reaches_the_actor() -> None:
     options = serve_options(parse_entry({**entry, "env": {"NCCL_SOCKET_IFNAME": "eth0"}}))
     assert options["ray_actor_options"]["runtime_env"] == {
         "env_vars": {"NCCL_SOCKET_IFNAME": "eth0"}
+    }
+
+
+def test_secrets_and_references_are_set_by_the_engine_s_own_process() -> None:
+    """Ray stores and logs the environment that it is given; vLLM's workers get theirs from it."""
+    env = {
+        "HF_TOKEN": "env:TOKEN",
+        "API_KEY": "plain-but-secret",
+        "PLAIN": "env::x",
+        "VLLM_RAY_EXTRA_ENV_VARS_TO_COPY": "MINE",
+    }
+    entry = parse_entry({"name": "m", "engine": "vllm", "source": "m", "env": env})
+    resolved = resolve_entry(entry, Resolver({"TOKEN": "the token"}))
+
+    public = serve_options(entry)["ray_actor_options"]["runtime_env"]["env_vars"]
+
+    assert public == {"PLAIN": "env:x", "VLLM_RAY_EXTRA_ENV_VARS_TO_COPY": "MINE"}
+    assert private_environment(entry, resolved) == {
+        "HF_TOKEN": "the token",
+        "API_KEY": "plain-but-secret",
+        "VLLM_RAY_EXTRA_ENV_VARS_TO_COPY": "MINE,API_KEY,HF_TOKEN",
     }

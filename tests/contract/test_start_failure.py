@@ -35,6 +35,15 @@ RETRYING = "A replica failed to start with exception. Retrying. Error:\n" + TRAC
             "1 error for ModelConfig Value error, no 'x'",
         ),
         (RETRYING + "OSError: " + "x" * 1000, "x" * ERROR_LENGTH),
+        # As an engine's replica fails: its process shows no frames.
+        (
+            (
+                "A replica failed to start with exception. Retrying. Error:\n"
+                "RuntimeError: deployments.engine_failure.EngineStartFailed: bad: X is not set"
+            ),
+            "bad: X is not set",
+        ),
+        ("A replica failed to start. Error:\nRuntimeError: bad: worse", "bad: worse"),
         ("Upscaling from 0 to 1 replicas.", ""),
         ("", ""),
     ],

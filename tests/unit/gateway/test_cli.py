@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from gateway.cli import app
+from gateway.cli import _folding_table, app
 from gateway.environment import HAPROXY_BINARY, recommended
 from gateway.reference.error_tables import error_tables
 
@@ -194,3 +196,37 @@ def test_the_command_starts_without_heavy_imports() -> None:
     code = "import gateway.cli, sys; print({'ray', 'vllm', 'torch'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
+
+
+def test_check_folds_long_names_and_cuts_none(config: Path) -> None:
+    """In a pipe, a line is as long as it needs to be."""
+    name = "org/" + "a-very-long-name-" * 14
+    config.write_text(CONFIG.replace("name: org/large", f"name: {name}"))
+    result = gateway("check", str(config))
+    assert name in result.stdout
+    assert "…" not in result.stdout
+
+
+def test_a_narrow_table_folds_names() -> None:
+    """In a terminal, a name takes several lines, and all of it can be read."""
+    table = _folding_table("model", "source")
+    table.add_row("m" * 30, "s" * 30)
+    console = Console(width=24, file=StringIO())
+    console.print(table)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert (printed.count("m") - 1, printed.count("s") - 1) == (30, 30)
+
+
+def test_check_warns_of_secrets_on_stderr(config: Path) -> None:
+    """The file is still valid, and the plan is all that goes to stdout."""
+    config.write_text(CONFIG.replace("replicas: 3}", "replicas: 3, env: {HF_TOKEN: abcdef}}"))
+    result = gateway("check", str(config), "--json")
+    assert json.loads(result.stdout)["routers"] == {
+        "min_replicas": 1,
+        "max_replicas": 1,
+        "cpus": 0.2,
+        "surge_replicas": 1,
+    }
+    assert result.stderr.startswith(f'warning: {config}:17: applications[2] "little": args.env.HF_')
+    assert "abcdef" not in result.output
+    assert result.exit_code == 0

@@ -1,6 +1,9 @@
 """Serve configs as files: every mistake is one clear line with its path."""
 
 import pickle
+import re
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,11 +14,14 @@ from gateway.config.gateway import GatewayConfig
 from gateway.config.loader import (
     SERVE_FIELDS,
     SET_BY_ENTRY,
+    DeploymentFile,
+    RouterScale,
     load_config,
     parse_entry,
     parse_gateway,
 )
 from gateway.config.sim import SimEntry
+from gateway.config.strict import FieldError
 from gateway.config.vllm import VllmEntry
 from gateway.errors import ConfigError
 
@@ -869,3 +875,230 @@ def test_any_content_is_accepted_or_rejected_with_paths(
 def test_fields_set_by_the_entry_exist_in_serve() -> None:
     """The fields rejected in a model's deployments are fields that Serve would accept."""
     assert set(SET_BY_ENTRY.split()) <= set(SERVE_FIELDS["deployment"].split())
+
+
+SERVE_VALUES = [
+    ("host: 127.0.0.1", "port: abc", '2: http_options.port: should be a whole number, found "abc"'),
+    (
+        "host: 127.0.0.1",
+        "port: 70000",
+        "2: http_options.port: should be between 1 and 65535, found 70000",
+    ),
+    (
+        "num_replicas: 2",
+        "num_replicas: 0",
+        (
+            '9: applications[0] "gateway": deployments[0].num_replicas: should be between 1 and'
+            " 10000, found 0"
+        ),
+    ),
+    (
+        "num_replicas: 2",
+        "num_replicas: many",
+        (
+            '9: applications[0] "gateway": deployments[0].num_replicas: should be a whole number'
+            ' or `auto`, found "many"'
+        ),
+    ),
+    (
+        "num_replicas: 2",
+        "autoscaling_config: {min_replicas: 3, max_replicas: 2}",
+        (
+            '9: applications[0] "gateway": deployments[0].autoscaling_config.min_replicas: 3 is'
+            " more than `max_replicas` 2"
+        ),
+    ),
+    (
+        "num_replicas: 2",
+        "ray_actor_options: {num_cpus: -1}",
+        (
+            '9: applications[0] "gateway": deployments[0].ray_actor_options.num_cpus: should be'
+            " greater than or equal to 0, found -1"
+        ),
+    ),
+    (
+        "http_options:",
+        "proxy_location: Everywhere\nhttp_options:",
+        '1: proxy_location: found "Everywhere", did you mean `EveryNode`?',
+    ),
+    # Values that YAML reads in a surprising way
+    (
+        "max_model_len: 4096",
+        "max_model_len: 010000",
+        f'{BIG}.max_model_len: 010000 is 4096 to YAML, in base 8: write 4096, or "010000"',
+    ),
+    (
+        "      replicas: 2\n",
+        "      timeout_s: 1:30\n",
+        f'{BIG}.timeout_s: 1:30 is 90 to YAML, in base 60: write 90, or "1:30"',
+    ),
+    (
+        "NCCL_DEBUG: INFO",
+        "NCCL_DEBUG: no",
+        f'{BIG}.env.NCCL_DEBUG: should be text, found no (put it in quotes: "no")',
+    ),
+    (
+        "NCCL_DEBUG: INFO",
+        "NCCL_DEBUG: 2026-11-29",
+        f'{BIG}.env.NCCL_DEBUG: should be text, found 2026-11-29 (put it in quotes: "2026-11-29")',
+    ),
+    ("NCCL_DEBUG: INFO", "NO: INFO", f"{BIG}.env.false: should be text, found false"),
+    (
+        "max_model_len: 4096",
+        "max_model_len: 4e3",
+        (
+            f'{BIG}.max_model_len: should be a whole number, found "4e3" (YAML reads 4e3 as text:'
+            " write 4000)"
+        ),
+    ),
+    (
+        "max_model_len: 4096",
+        f"max_model_len: {10**30}",
+        f"{BIG}.max_model_len: {10**30} is too large",
+    ),
+    ("      replicas: 2\n", "      replicas: 20000\n", f"{BIG}.replicas: 20000 is more than 10000"),
+    (
+        "source: org/big",
+        "source: /no/such/model",
+        f'{BIG}.source: no directory "/no/such/model" on this machine: /no/such/model',
+    ),
+]
+
+
+@pytest.mark.parametrize(("right", "wrong", "line"), SERVE_VALUES)
+def test_a_value_that_cannot_work_is_one_line(
+    tmp_path: Path, right: str, wrong: str, line: str
+) -> None:
+    """Found before anything starts; the line says what is allowed."""
+    assert right in GOOD
+    path = tmp_path / "serve.yaml"
+    path.write_text(GOOD.replace(right, wrong, 1))
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert len(str(caught.value).splitlines()) == 1
+    assert line in str(caught.value)
+
+
+def loaded(tmp_path: Path, text: str) -> DeploymentFile:
+    """The file with this text, read."""
+    path = tmp_path / "serve.yaml"
+    path.write_text(text)
+    return load_config(path)
+
+
+MERGED = """\
+applications:
+  - {name: gateway, import_path: deployments.app:gateway}
+  - name: a
+    import_path: deployments.app:model
+    route_prefix: null
+    args: &base
+      name: a
+      engine: sim
+      simulation: &speed {instant: true, step_s: 0.5}
+  - name: b
+    import_path: deployments.app:model
+    route_prefix: null
+    args:
+      <<: *base
+      name: b
+      simulation: {<<: *speed, step_s: 0.25}
+  - name: c
+    import_path: deployments.app:model
+    route_prefix: null
+    args: {name: c, <<: [{timeout_s: 7}, {timeout_s: 8, drain_timeout_s: 9}, *base]}
+"""
+
+
+def test_a_merged_key_is_overridden_by_the_mapping_s_own(tmp_path: Path) -> None:
+    """As YAML means it: also in nested mappings; of several merged ones the first counts."""
+    a, b, c = (model.entry for model in loaded(tmp_path, MERGED).models)
+    assert isinstance(a, SimEntry)
+    assert isinstance(b, SimEntry)
+    assert (a.name, b.name, c.name) == ("a", "b", "c")
+    assert (b.simulation.instant, b.simulation.step_s) == (True, 0.25)
+    assert (c.timeout_s, c.drain_timeout_s) == (7, 9)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "line"),
+    [
+        ("      name: b\n", "      name: b\n      name: b\n", "args.name: appears twice"),
+        ("      name: b\n", "      name: b\n      <<: *speed\n", "args.<<: appears twice: merge"),
+        ("<<: *base", "<<: 5", "not YAML: expected a mapping or list of mappings for merging"),
+        ("<<: *base", "<<: *nowhere", "not YAML: found undefined alias 'nowhere'"),
+    ],
+)
+def test_a_key_that_a_mapping_itself_repeats_is_refused(
+    tmp_path: Path, right: str, wrong: str, line: str
+) -> None:
+    """YAML would silently drop one of them."""
+    assert right in MERGED
+    with pytest.raises(ConfigError, match=re.escape(line)):
+        loaded(tmp_path, MERGED.replace(right, wrong, 1))
+
+
+def test_aliases_cannot_stand_for_more_than_a_config_needs(tmp_path: Path) -> None:
+    """A few hundred bytes could otherwise stand for billions of values."""
+    names = "abcdefghij"
+    bomb = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
+    for before, name in pairwise(names):
+        bomb.append(f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]")
+    merges = ["a: &a {x: 1}"]
+    for before, name in pairwise(names):
+        merges.append(f"{name}: &{name} {{<<: [{', '.join([f'*{before}'] * 10)}]}}")
+    for lines in (bomb, merges):
+        with pytest.raises(ConfigError, match="its aliases stand for more than 200,000 values"):
+            loaded(tmp_path, "\n".join(lines))
+
+
+def test_deep_nesting_and_size_are_bounded(tmp_path: Path) -> None:
+    """A file that is no config is refused, not read to the end."""
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        loaded(tmp_path, "[" * 20_000)
+    with pytest.raises(ConfigError, match="is larger than 4 MB"):
+        loaded(tmp_path, "# " + "x" * (5 << 20))
+    with pytest.raises(ConfigError, match="should be a mapping"):
+        loaded(tmp_path, "")
+
+
+def test_secrets_and_references_are_warned_of(tmp_path: Path) -> None:
+    """The file is valid; the warning says which field, and what to do, and not the value."""
+    secret = "hf_0123456789abcdefghij"  # noqa: S105 - it is none
+    text = GOOD.replace("NCCL_DEBUG: INFO", f"{{HF_TOKEN: {secret}, OTHER: 'env:NOT_SET_HERE'}}")
+    text = text.replace("env:\n        {", "env: {")
+    warnings = loaded(tmp_path, text).warnings
+    assert [line.partition("args.")[2] for line in warnings] == [
+        (
+            "env.HF_TOKEN: is a secret in plain text, which Serve stores, shows and logs: write"
+            " `env:NAME` or `file:PATH` instead"
+        ),
+        "env.OTHER: NOT_SET_HERE is not set here; it must be where the engine runs",
+    ]
+    assert secret not in "".join(warnings)
+
+
+def test_the_scale_of_the_routers_is_read(tmp_path: Path) -> None:
+    """A number of replicas or a range of them, and the logical CPUs of each."""
+    assert loaded(tmp_path, GOOD).routers == RouterScale(2, 2, 0.2)
+    scaled = "autoscaling_config: {min_replicas: 1, max_replicas: 4}"
+    text = GOOD.replace("num_replicas: 2", f"{scaled}\n        ray_actor_options: {{num_cpus: 1}}")
+    assert loaded(tmp_path, text).routers == RouterScale(1, 4, 1)
+
+
+def test_what_vllm_refuses_is_reported_at_its_field(tmp_path: Path) -> None:
+    """vLLM is asked about all its models at once, if nothing else is wrong."""
+    asked: list[list[str]] = []
+
+    def ask(entries: Sequence[VllmEntry]) -> Sequence[FieldError | None]:
+        asked.append([entry.name for entry in entries])
+        return [FieldError(("engine_args", "seed"), "not that one")]
+
+    path = tmp_path / "serve.yaml"
+    path.write_text(GOOD)
+    with pytest.raises(ConfigError, match=r':27: .* "big": args.engine_args.seed: not that one$'):
+        load_config(path, ask)
+    path.write_text(GOOD.replace("instant: true", "instant: 1"))
+    with pytest.raises(ConfigError, match="instant"):
+        load_config(path, ask)
+    assert asked == [["org/big"]]

@@ -1,0 +1,79 @@
+"""Models whose applications could not be built."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from ray.serve.exceptions import RayServeException
+from ray.serve.schema import ApplicationStatusOverview, DeploymentStatusOverview
+
+from deployments import app
+from deployments.failed_builds import FailedBuilds
+from deployments.serve_internals import status
+from deployments.serve_internals.start_failures import RETRY_AFTER_S, StartFailure
+from gateway.routing.fleet import Fleet, ModelState, ServedModel
+
+MESSAGE = "Deploying app 'x' failed with exception:\n"
+TRACEBACK = 'Traceback (most recent call last):\n  File "x.py", line 1\n'
+
+
+@pytest.fixture
+def details(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What Serve's controller knows of each application; empty at first."""
+    known: dict[str, Any] = {}
+    monkeypatch.setattr(status, "_application_details", lambda: known)
+    return known
+
+
+def failed(error: str, **deployments: DeploymentStatusOverview) -> ApplicationStatusOverview:
+    """Serve's status of an application that could not be built."""
+    return ApplicationStatusOverview("DEPLOY_FAILED", MESSAGE + error, 1.0, deployments)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ('model "m": a: wrong\nmodel "m": b: wrong', 'model "m": a: wrong; model "m": b: wrong'),
+        (f"{TRACEBACK}ModuleNotFoundError: No module named 'x'", "No module named 'x'"),
+    ],
+)
+async def test_a_model_whose_entry_is_wrong_is_known(
+    details: dict[str, Any], error: str, reason: str
+) -> None:
+    """Clients learn the reason; once the entry is right, its application shows the model."""
+    fleet = Fleet()
+    builds = FailedBuilds(fleet)
+    details["x"] = {"deployed_app_config": {"args": {"name": "m"}}}
+    await builds.update({"x": failed(error)})
+    model = fleet.model("m")
+    assert (model.state, model.reason) == (ModelState.UNHEALTHY, f"its entry is wrong: {reason}")
+    await builds.update({})
+    assert not fleet.has("m")
+
+
+async def test_a_model_that_runs_goes_first(details: dict[str, Any]) -> None:
+    """An application that was changed for the worse keeps its engines, and its model."""
+    fleet = Fleet()
+    running = ServedModel("m", created_s=1)
+    fleet.add(running)
+    builds = FailedBuilds(fleet)
+    details["x"] = {"deployed_app_config": {"args": {"name": "m"}}}
+    await builds.update({"x": failed("no")})
+    await builds.update({})
+    assert fleet.model("m") is running
+    engine = DeploymentStatusOverview("HEALTHY", "", {}, "")
+    assert status.failed_builds({"x": failed("no", Engine=engine)}) == {}
+
+
+def test_a_wrong_entry_is_refused_without_a_traceback() -> None:
+    """Serve shows the message of this error alone."""
+    args: Mapping[str, Any] = {"name": "m", "engine": "sim", "replicas": 0}
+    with pytest.raises(RayServeException, match=r'^model "m": replicas: should be'):
+        app.model(dict(args))
+
+
+def test_a_failed_start_is_repeated_at_once_but_more_and_more_rarely() -> None:
+    """After a while it is tried for real: what was wrong may have been mended."""
+    pauses = [StartFailure("no", 100.0, count).pause_s(110.0) for count in (1, 2, 3, 100)]
+    assert pauses == [2, 4, 8, 60]
+    assert StartFailure("no", 100.0).pause_s(101.0 + RETRY_AFTER_S) is None
