@@ -74,7 +74,7 @@ def serve(
         load_config(config)
     except ConfigError as error:
         raise SystemExit(str(error)) from None
-    clean_up()
+    clean_up(RUN_DIRECTORY)
     document = yaml.safe_load(config.read_text())
     options = document.setdefault("http_options", {})
     host = options.get("host", ANY_HOST)
@@ -105,9 +105,9 @@ def stop() -> None:
     typer.echo(f"stopped {count} processes" if count else "nothing was running")
 
 
-def clean_up() -> None:
-    """Remove the files that gateways of this checkout left when they were killed."""
-    for file in RUN_DIRECTORY.glob("*.json"):
+def clean_up(run_directory: Path) -> None:
+    """Remove the files that gateways left when they were killed, but none of one that lives."""
+    for file in run_directory.glob("*.json"):
         session = processes.Session.read(file)
         if session.leader is None and not session.members:
             _remove(file, session)
