@@ -14,6 +14,8 @@ FAULT_PERIOD_S = 30.0
 """Least time between two lines about the same kind of fault; the later line sums it up."""
 STOP_S = 1.8
 """A replica that Serve stops takes longer, so one that is gone sooner has died."""
+REMOVED_S = 5.0
+"""Time after which a deployment that is missing has been removed."""
 STOPPING, RUNNING, STARTING = "STOPPING", "RUNNING", "STARTING"
 
 Fault = tuple[str, str, str]
@@ -67,8 +69,8 @@ class Events:
     """Lines about what has changed since the last view."""
 
     def __init__(self) -> None:
-        self._missing: set[tuple[str, str]] = set()
-        """Deployments that were not in the last view."""
+        self._missing_s: dict[tuple[str, str], float] = {}
+        """Since when deployments are not in Serve's status."""
         self._last: GatewayView | None = None
         self._models: dict[str, ModelReport] = {}
         self._counts: dict[tuple[str, Fault], int] = {}
@@ -89,10 +91,13 @@ class Events:
         return [*_haproxies(last, view), *_deployments(last, view), *reported]
 
     def _completed(self, last: GatewayView, view: GatewayView) -> GatewayView:
-        """The view with what may be missing by chance: Serve may leave out a deployment once."""
+        """The view with what is only missing while Serve builds an application anew."""
         missing = last.deployments.keys() - view.deployments.keys()
-        carried = {key: last.deployments[key] for key in missing - self._missing}
-        self._missing = missing
+        since_s = {key: self._missing_s.get(key, view.seen_s) for key in missing}
+        carried = {
+            key: last.deployments[key] for key in missing if view.seen_s - since_s[key] < REMOVED_S
+        }
+        self._missing_s = since_s
         return replace(view, deployments={**view.deployments, **carried})
 
     def _models_of(self, view: GatewayView) -> Iterator[str]:

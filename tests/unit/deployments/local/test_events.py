@@ -7,6 +7,7 @@ import pytest
 
 from deployments.local.events import (
     FAULT_PERIOD_S,
+    REMOVED_S,
     RUNNING,
     STARTING,
     STOPPING,
@@ -83,8 +84,10 @@ def test_scaling_and_deployments_are_said() -> None:
     assert lines_between(before, scaled) == ["model m: scaling from 1 to 2 replicas"]
     assert lines_between(before, anew) == ["model m: deployed anew"]
     assert lines_between(before, more) == ["routers: deployed"]
-    assert lines_between(more, before) == [], "Serve may leave it out once"
-    assert lines_between(more, before, before) == ["routers: removed"]
+    later = replace(before, seen_s=before.seen_s + REMOVED_S)
+    assert lines_between(more, before) == [], "Serve builds an application anew"
+    assert lines_between(more, before, more) == []
+    assert lines_between(more, before, later) == ["routers: removed"]
 
 
 def test_states_of_models_are_said_with_their_reason() -> None:
