@@ -48,7 +48,7 @@ class HaproxyView:
 
     parent: int
     replaces: frozenset[int] = frozenset()
-    """Processes that it tells to finish, at a reload."""
+    """Processes that it tells to finish, at a reload: HAProxies, or their parents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +145,10 @@ def _haproxies(last: GatewayView, view: GatewayView) -> Iterator[str]:
     if view.haproxies and not last.haproxies:
         yield "HAProxy is back"
     replaced = {pid for each in view.haproxies.values() for pid in each.replaces}
-    for pid in last.haproxies.keys() - view.haproxies.keys() - replaced:
+    for pid in last.haproxies.keys() - view.haproxies.keys():
         parent = last.haproxies[pid].parent
+        if not replaced.isdisjoint({pid, parent}):
+            continue
         new = view.haproxies.keys() - last.haproxies.keys()
         again = [p for p in new if view.haproxies[p].parent == parent]
         if again:

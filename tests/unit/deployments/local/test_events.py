@@ -145,6 +145,8 @@ def test_the_death_of_haproxy_is_said() -> None:
     assert said.startswith("HAProxy is gone")
     assert lines_between(view(haproxies=gone), view()) == ["HAProxy is back"]
     assert lines_between(view(), view(haproxies=reloaded)) == []
+    supervised = {61: HaproxyView(60, replaces=frozenset({50}))}
+    assert lines_between(view(), view(haproxies=supervised)) == [], "its parent was told to end"
 
 
 def test_a_slow_look_accuses_nobody() -> None:
