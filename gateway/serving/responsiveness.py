@@ -31,15 +31,15 @@ class Responsiveness:
         self._hangs: dict[Replica, _Hang] = {}
 
     def record_hang(
-        self, pool: ModelPool, replica: Replica, why: str, stalled_s: float | None = None
+        self, pool: ModelPool, replica: Replica, why: str, stalled_s: float = math.inf
     ) -> None:
         """Record that a replica hangs.
 
-        `stalled_s`: for how long it has made no progress; None if nothing is heard of it.
+        `stalled_s`: for how long it has made no progress; infinite if nothing is heard of it.
         """
         previous = self._hangs.get(replica)
         began_s = self._now() if previous is None else previous.began_s
-        self._hangs[replica] = _Hang(began_s, math.inf if stalled_s is None else stalled_s)
+        self._hangs[replica] = _Hang(began_s, stalled_s)
         if previous is not None:
             return
         replicas = pool.scheduler.replicas

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import random
 
 from gateway.errors import UpstreamFailed
@@ -152,7 +153,7 @@ class TelemetryClient:
             limit.reset()
 
     def _give_up(
-        self, pool: ModelPool, replica: Replica, why: str, stalled_s: float | None = None
+        self, pool: ModelPool, replica: Replica, why: str, stalled_s: float = math.inf
     ) -> None:
         self._responsiveness.record_hang(pool, replica, why, stalled_s)
         if pool.scheduler.replicas.has_reachable_other(replica):
