@@ -16,6 +16,8 @@ STOP_S = 1.8
 """A replica that Serve stops takes longer, so one that is gone sooner has died."""
 REMOVED_S = 5.0
 """Time after which a deployment that is missing has been removed."""
+ENTRIES = "Model"
+"""Deployment whose replica holds a model's entry, and is replaced with it."""
 STOPPING, RUNNING, STARTING = "STOPPING", "RUNNING", "STARTING"
 
 Fault = tuple[str, str, str]
@@ -158,19 +160,24 @@ def _haproxies(last: GatewayView, view: GatewayView) -> Iterator[str]:
 
 
 def _deployments(last: GatewayView, view: GatewayView) -> Iterator[str]:
-    for key in last.deployments.keys() - view.deployments.keys():
-        yield f"{_name(key)}: removed"
-    for key, now in view.deployments.items():
-        before = last.deployments.get(key)
-        if before is None:
-            yield f"{_name(key)}: deployed"
-            continue
-        if now.deployed_s != before.deployed_s and key[1] != "Model":
-            yield f"{_name(key)}: deployed anew"
-        if now.target != before.target:
-            yield f"{_name(key)}: scaling from {before.target} to {_replicas(now.target)}"
-        is_sudden = view.seen_s - last.seen_s < STOP_S
-        yield from _replica_lines(_name(key), before, now, is_sudden=is_sudden)
+    """Lines about deployments; of those that hold entries, only what is unusual."""
+    before = {key: each for key, each in last.deployments.items() if key[1] != ENTRIES}
+    now = {key: each for key, each in view.deployments.items() if key[1] != ENTRIES}
+    yield from (f"{_name(key)}: removed" for key in before.keys() - now.keys())
+    yield from (f"{_name(key)}: added" for key in now.keys() - before.keys())
+    common = before.keys() & now.keys()
+    if anew := sorted(_name(k) for k in common if now[k].deployed_s != before[k].deployed_s):
+        yield f"a config was deployed: {', '.join(anew)}"
+    for key in common:
+        if now[key].target != before[key].target:
+            counts = f"{before[key].target} to {_replicas(now[key].target)}"
+            yield f"{_name(key)}: scaling from {counts}"
+    is_sudden = view.seen_s - last.seen_s < STOP_S
+    for key in last.deployments.keys() & view.deployments.keys():
+        lines = _replica_lines(
+            _name(key), last.deployments[key], view.deployments[key], is_sudden=is_sudden
+        )
+        yield from (line for line in lines if key[1] != ENTRIES or " died " in line)
 
 
 def _replica_lines(
@@ -206,7 +213,11 @@ def _step_lines(
 
 def _name(key: tuple[str, str]) -> str:
     application, deployment = key
-    names = {"Router": "routers", "Engine": f"model {application}"}
+    names = {
+        "Router": "routers",
+        "Engine": f"model {application}",
+        ENTRIES: f"entry of model {application}",
+    }
     return names.get(deployment, f"{deployment} of {application}")
 
 

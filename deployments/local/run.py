@@ -47,6 +47,7 @@ from gateway.config.loader import load_config
 from gateway.errors import ConfigError
 
 RUN_DIRECTORY = Path(__file__).resolve().parents[2] / ".run"
+LOGS = RUN_DIRECTORY / temporary.LOGS
 GATEWAY_IMPORT = "deployments.app:gateway"
 DRAIN_S = 30.0
 """Time that running requests have to finish when the gateway is stopped."""
@@ -241,12 +242,19 @@ def _run(document: dict[str, object]) -> int:
     try:
         while time.monotonic() < deadline_s:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                return leader.wait(POLL_S)
+                return _end_of(leader.wait(POLL_S))
         say(f"it has not stopped within {STOP_TIMEOUT_S:g} s; killing what is left")
         return 1
     finally:
         processes.end(session.members, LEFTOVER_TIMEOUT_S)
         _remove(file, session)
+
+
+def _end_of(code: int) -> int:
+    """The exit code of the inner process, after a word on one that ended without any."""
+    if code not in {0, 1, -signal.SIGTERM}:
+        say(f"the cluster ended by itself (exit code {code}); its logs are kept in {LOGS}")
+    return code
 
 
 def _remove(file: Path, session: processes.Session) -> None:
