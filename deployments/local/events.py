@@ -163,17 +163,17 @@ def _deployments(last: GatewayView, view: GatewayView) -> Iterator[str]:
     """Lines about deployments; of those that hold entries, only what is unusual."""
     before = {key: each for key, each in last.deployments.items() if key[1] != ENTRIES}
     now = {key: each for key, each in view.deployments.items() if key[1] != ENTRIES}
-    yield from (f"{_name(key)}: removed" for key in before.keys() - now.keys())
-    yield from (f"{_name(key)}: added" for key in now.keys() - before.keys())
+    yield from (f"{_name(key)}: removed" for key in sorted(before.keys() - now.keys()))
+    yield from (f"{_name(key)}: added" for key in sorted(now.keys() - before.keys()))
     common = before.keys() & now.keys()
     if anew := sorted(_name(k) for k in common if now[k].deployed_s != before[k].deployed_s):
         yield f"a config was deployed: {', '.join(anew)}"
-    for key in common:
+    for key in sorted(common):
         if now[key].target != before[key].target:
             counts = f"{before[key].target} to {_replicas(now[key].target)}"
             yield f"{_name(key)}: scaling from {counts}"
     is_sudden = view.seen_s - last.seen_s < STOP_S
-    for key in last.deployments.keys() & view.deployments.keys():
+    for key in sorted(last.deployments.keys() & view.deployments.keys()):
         lines = _replica_lines(
             _name(key), last.deployments[key], view.deployments[key], is_sudden=is_sudden
         )
