@@ -27,6 +27,8 @@ PERIOD_S = 1.0
 """Time between two signs of life."""
 LOOK_PERIODS = 5
 """Periods between two looks at the child processes."""
+END_S = 30
+"""Time for a replica to end that has dismissed its watchdog."""
 GRACE_S = 5
 """Time for the children of a replica that has ended, to end by themselves."""
 
@@ -88,7 +90,9 @@ class _Patient:
         _kill([self._process, *self._children])
 
     def clean_up(self) -> None:
-        """Kill the children that outlive the process."""
+        """Kill the children that outlive the process, once it has ended."""
+        if self.is_alive:  # it has dismissed its watchdog, and is about to end
+            psutil.wait_procs([self._process], timeout=END_S)
         _, alive = psutil.wait_procs(self._children, timeout=GRACE_S)
         _kill(alive)
 
