@@ -19,6 +19,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 
 import psutil
@@ -91,8 +92,9 @@ class _Patient:
 
     def clean_up(self) -> None:
         """Kill the children that outlive the process, once it has ended."""
-        if self.is_alive:  # it has dismissed its watchdog, and is about to end
-            psutil.wait_procs([self._process], timeout=END_S)
+        deadline_s = time.monotonic() + END_S
+        while self.is_alive and time.monotonic() < deadline_s:  # it has dismissed its watchdog
+            select.select([], [], [], PERIOD_S / 10)
         _, alive = psutil.wait_procs(self._children, timeout=GRACE_S)
         _kill(alive)
 
