@@ -23,6 +23,7 @@ REPORT_TIMEOUT_S = 2.0
 CUT_TIMEOUT_S = 10.0
 """Time for routers to answer, after the requests have been ended."""
 POLL_S = 0.2
+HAPROXY = "haproxy"
 
 
 class RunningGateway:
@@ -110,10 +111,11 @@ def _haproxies() -> dict[int, HaproxyView]:
     """HAProxy processes of this session."""
     found = {}
     session = os.getsid(0)
-    for process in psutil.process_iter():
+    for pid in psutil.pids():
         with contextlib.suppress(psutil.Error, ProcessLookupError):
-            if process.name() == "haproxy" and os.getsid(process.pid) == session:
-                found[process.pid] = HaproxyView(process.ppid(), _replaced(process.cmdline()))
+            # To look up a session costs little, to look at a process much more.
+            if os.getsid(pid) == session and (process := psutil.Process(pid)).name() == HAPROXY:
+                found[pid] = HaproxyView(process.ppid(), _replaced(process.cmdline()))
     return found
 
 
