@@ -35,6 +35,7 @@ ENGINE_DEPLOYMENT = "Engine"
 POLL_PERIOD_S = 2.0
 SETTLING_PERIOD_S = 0.25
 """Poll period while not all models are known, and requests for those are rejected."""
+STATUS_TIMEOUT_S = 10.0
 ENTRY_TIMEOUT_S = 5.0
 WAIT_REASON_TIMEOUT_S = 2.0
 
@@ -65,6 +66,8 @@ class Discovery:
         self._fleet = fleet
         self._applications: dict[str, _Application] = {}
         self._log = ChangeLog(logger)
+        self._reading: asyncio.Task[dict[str, ApplicationStatusOverview]] | None = None
+        """Question for Serve's status that has not been answered."""
         self._missing: set[str] = set()
         """Known applications that were not in the last status."""
         self._with_engines: set[str] = set()
@@ -80,6 +83,8 @@ class Discovery:
         finally:
             for app in self._applications.values():
                 _cancel_start(app)
+            if self._reading is not None:
+                self._reading.cancel()
 
     async def wait_until_complete(self, timeout_s: float) -> None:
         """Poll until every running engine is known, or `timeout_s` seconds have passed."""
@@ -108,7 +113,7 @@ class Discovery:
 
     async def refresh(self) -> None:
         """Read Serve's status, and update the fleet."""
-        applications = await asyncio.to_thread(application_statuses)
+        applications = await self._read_statuses()
         deleting = {
             name
             for name, overview in applications.items()
@@ -141,6 +146,19 @@ class Discovery:
         }
         unread = (o.status for name, o in found.items() if name not in self._applications)
         self._fleet.is_settled = _DEPLOYING.isdisjoint(unread)
+
+    async def _read_statuses(self) -> dict[str, ApplicationStatusOverview]:
+        """Serve's status. A controller that hangs is asked once: a thread waits for its answer.
+
+        Raises:
+            TimeoutError: it has not answered yet.
+        """
+        reading = self._reading or asyncio.create_task(asyncio.to_thread(application_statuses))
+        self._reading = reading
+        async with asyncio.timeout(STATUS_TIMEOUT_S):
+            await asyncio.wait([reading])
+        self._reading = None
+        return reading.result()
 
     def request_start(self, model: ServedModel, waiting: int) -> None:
         """Have Serve start an engine of a model while `waiting` requests wait for one.
