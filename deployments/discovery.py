@@ -171,7 +171,7 @@ class Discovery:
             if not waiting:
                 _cancel_start(app)
             elif app.start_call is None or app.start_call.done():
-                app.start_call = asyncio.create_task(_start_engine(app))
+                app.start_call = asyncio.create_task(_start_engine(app, self._log))
 
     async def _follow(self, name: str, overview: ApplicationStatusOverview) -> _Application | None:
         app = self._applications.get(name)
@@ -291,7 +291,7 @@ class Discovery:
         return reason
 
 
-async def _start_engine(app: _Application) -> None:
+async def _start_engine(app: _Application, log: ChangeLog) -> None:
     response = app.ingress.start_engine.remote()
     try:
         await response
@@ -299,11 +299,11 @@ async def _start_engine(app: _Application) -> None:
         response.cancel()  # or it would go on waiting in Serve
         raise
     except Exception as error:  # noqa: BLE001 - the controller may be restarting
-        logger.warning(
-            "model %s: no engine could be started; trying again: %s",
-            *(app.model.name, _brief(error)),
-        )
+        line = f"no engine could be started; trying again: {_brief(error)}"
+        log.record(f"start of model {app.model.name}", line, logging.WARNING)
         await asyncio.sleep(POLL_PERIOD_S)
+    else:
+        log.record_end(f"start of model {app.model.name}", "an engine runs")
 
 
 def _cancel_start(app: _Application) -> None:

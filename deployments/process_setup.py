@@ -37,7 +37,7 @@ class RareTracebacks(logging.Filter):
             return False
         self._until_s[place] = self._now() + TRACEBACK_PERIOD_S
         if held := self._held.pop(place, 0):
-            record.msg = f"{record.msg} ({held} more times within the last minutes)"
+            record.msg = f"{record.msg} ({held} more times since the last such line)"
         return True
 
 

@@ -71,4 +71,4 @@ def test_a_traceback_is_written_once_a_minute() -> None:
     assert passed == [True, False, False]
     assert others == [True, True]
     assert rare.filter(later)
-    assert later.getMessage() == "broken (2 more times within the last minutes)"
+    assert later.getMessage() == "broken (2 more times since the last such line)"
