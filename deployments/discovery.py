@@ -36,6 +36,7 @@ ENGINE_DEPLOYMENT = "Engine"
 POLL_PERIOD_S = 2.0
 SETTLING_PERIOD_S = 0.25
 """Poll period while not all models are known, and requests for those are rejected."""
+STATUS_TIMEOUT_S = 10.0
 ENTRY_TIMEOUT_S = 5.0
 WAIT_REASON_TIMEOUT_S = 2.0
 
@@ -67,6 +68,8 @@ class Discovery:
         self._applications: dict[str, _Application] = {}
         self._log = ChangeLog(logger)
         self._failed_builds = FailedBuilds(fleet)
+        self._reading: asyncio.Task[dict[str, ApplicationStatusOverview]] | None = None
+        """Question for Serve's status that has not been answered."""
         self._missing: set[str] = set()
         """Known applications that were not in the last status."""
         self._with_engines: set[str] = set()
@@ -82,6 +85,8 @@ class Discovery:
         finally:
             for app in self._applications.values():
                 _cancel_start(app)
+            if self._reading is not None:
+                self._reading.cancel()
 
     async def wait_until_complete(self, timeout_s: float) -> None:
         """Poll until every running engine is known, or `timeout_s` seconds have passed."""
@@ -110,7 +115,7 @@ class Discovery:
 
     async def refresh(self) -> None:
         """Read Serve's status, and update the fleet."""
-        applications = await asyncio.to_thread(application_statuses)
+        applications = await self._read_statuses()
         deleting = {
             name
             for name, overview in applications.items()
@@ -145,6 +150,19 @@ class Discovery:
         unread = (o.status for name, o in found.items() if name not in self._applications)
         self._fleet.is_settled = _DEPLOYING.isdisjoint(unread)
 
+    async def _read_statuses(self) -> dict[str, ApplicationStatusOverview]:
+        """Serve's status. A controller that hangs is asked once: a thread waits for its answer.
+
+        Raises:
+            TimeoutError: it has not answered yet.
+        """
+        reading = self._reading or asyncio.create_task(asyncio.to_thread(application_statuses))
+        self._reading = reading
+        async with asyncio.timeout(STATUS_TIMEOUT_S):
+            await asyncio.wait([reading])
+        self._reading = None
+        return reading.result()
+
     def request_start(self, model: ServedModel, waiting: int) -> None:
         """Have Serve start an engine of a model while `waiting` requests wait for one.
 
@@ -156,7 +174,7 @@ class Discovery:
             if not waiting:
                 _cancel_start(app)
             elif app.start_call is None or app.start_call.done():
-                app.start_call = asyncio.create_task(_start_engine(app))
+                app.start_call = asyncio.create_task(_start_engine(app, self._log))
 
     async def _follow(self, name: str, overview: ApplicationStatusOverview) -> _Application | None:
         app = self._applications.get(name)
@@ -276,7 +294,7 @@ class Discovery:
         return reason
 
 
-async def _start_engine(app: _Application) -> None:
+async def _start_engine(app: _Application, log: ChangeLog) -> None:
     response = app.ingress.start_engine.remote()
     try:
         await response
@@ -284,11 +302,11 @@ async def _start_engine(app: _Application) -> None:
         response.cancel()  # or it would go on waiting in Serve
         raise
     except Exception as error:  # noqa: BLE001 - the controller may be restarting
-        logger.warning(
-            "model %s: no engine could be started; trying again: %s",
-            *(app.model.name, _brief(error)),
-        )
+        line = f"no engine could be started; trying again: {_brief(error)}"
+        log.record(f"start of model {app.model.name}", line, logging.WARNING)
         await asyncio.sleep(POLL_PERIOD_S)
+    else:
+        log.record_end(f"start of model {app.model.name}", "an engine runs")
 
 
 def _cancel_start(app: _Application) -> None:

@@ -2,12 +2,43 @@
 
 import gc
 import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
 
 SERVE = logging.getLogger("ray.serve")
 OURS = ("gateway", "deployments")
 YOUNG = 50_000
 """New objects before Python looks for cycles among them: requests leave hardly any."""
 MIDDLE, OLD = 20, 100
+TRACEBACK_PERIOD_S = 60.0
+
+
+class RareTracebacks(logging.Filter):
+    """Lets one traceback from each place through in a minute; the next one says how many came.
+
+    What fails in each step of an engine would bury everything else. `now` is in seconds.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._now = now
+        self._until_s: dict[tuple[str, int], float] = {}
+        self._held: Counter[tuple[str, int]] = Counter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is written."""
+        if not record.exc_info:
+            return True
+        place = record.pathname, record.lineno
+        if self._now() < self._until_s.get(place, -math.inf):
+            self._held[place] += 1
+            return False
+        self._until_s[place] = self._now() + TRACEBACK_PERIOD_S
+        if held := self._held.pop(place, 0):
+            record.msg = f"{record.msg} ({held} more times since the last such line)"
+        return True
 
 
 class _ServeHandler(logging.Handler):
@@ -25,7 +56,9 @@ def log_with_serve() -> None:
         logger.setLevel(logging.INFO)
         logger.propagate = False
         if not any(isinstance(handler, _ServeHandler) for handler in logger.handlers):
-            logger.addHandler(_ServeHandler())
+            handler = _ServeHandler()
+            handler.addFilter(RareTracebacks())
+            logger.addHandler(handler)
 
 
 def collect_garbage_rarely() -> None:

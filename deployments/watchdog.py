@@ -19,6 +19,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 
 import psutil
@@ -27,6 +28,8 @@ PERIOD_S = 1.0
 """Time between two signs of life."""
 LOOK_PERIODS = 5
 """Periods between two looks at the child processes."""
+END_S = 30
+"""Time for a replica to end that has dismissed its watchdog."""
 GRACE_S = 5
 """Time for the children of a replica that has ended, to end by themselves."""
 
@@ -88,7 +91,10 @@ class _Patient:
         _kill([self._process, *self._children])
 
     def clean_up(self) -> None:
-        """Kill the children that outlive the process."""
+        """Kill the children that outlive the process, once it has ended."""
+        deadline_s = time.monotonic() + END_S
+        while self.is_alive and time.monotonic() < deadline_s:  # it has dismissed its watchdog
+            select.select([], [], [], PERIOD_S / 10)
         _, alive = psutil.wait_procs(self._children, timeout=GRACE_S)
         _kill(alive)
 

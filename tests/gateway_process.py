@@ -21,8 +21,6 @@ import yaml
 
 from deployments.local.processes import Session, free_port
 from gateway.config.gateway import GatewayConfig
-from loadtests.launch import processes_named
-from loadtests.targets import HAPROXY
 
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 240
@@ -31,6 +29,7 @@ DASHBOARD_TIMEOUT_S = 60
 APPLICATIONS = "/api/serve/applications/"
 """Where the dashboard takes and tells what `serve deploy` and `serve status` do."""
 PAUSE_S = 0.1
+HAPROXY = "haproxy"
 SETTLED = {"ready", "scaled_to_zero"}
 """The states of a model that has been deployed."""
 OPEN = {"open_on_loopback": True}
@@ -173,7 +172,9 @@ class GatewayProcess:
 
     def haproxies(self) -> list[psutil.Process]:
         """The processes of HAProxy."""
-        return processes_named(self.session, HAPROXY)
+        return [
+            p for p in self.session.members if Path(command_line(p).split(" ")[0]).name == HAPROXY
+        ]
 
     def request(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         """One JSON request: its status and parsed answer."""

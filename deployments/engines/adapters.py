@@ -107,6 +107,11 @@ class AdapterCache:
         on_change(self.state)
 
     @property
+    def is_loading(self) -> bool:
+        """Whether the engine is loading an adapter, and may do nothing else meanwhile."""
+        return self._load_lock.locked()
+
+    @property
     def state(self) -> AdapterState:
         """Adapters that are loaded, those that cannot be, and the duration of a load."""
         return AdapterState(

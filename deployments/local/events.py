@@ -14,6 +14,10 @@ FAULT_PERIOD_S = 30.0
 """Least time between two lines about the same kind of fault; the later line sums it up."""
 STOP_S = 1.8
 """A replica that Serve stops takes longer, so one that is gone sooner has died."""
+REMOVED_S = 5.0
+"""Time after which a deployment that is missing has been removed."""
+ENTRIES = "Model"
+"""Deployment whose replica holds a model's entry, and is replaced with it."""
 STOPPING, RUNNING, STARTING = "STOPPING", "RUNNING", "STARTING"
 
 Fault = tuple[str, str, str]
@@ -46,7 +50,7 @@ class HaproxyView:
 
     parent: int
     replaces: frozenset[int] = frozenset()
-    """Processes that it tells to finish, at a reload."""
+    """Processes that it tells to finish, at a reload: HAProxies, or their parents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +71,8 @@ class Events:
     """Lines about what has changed since the last view."""
 
     def __init__(self) -> None:
-        self._missing: set[tuple[str, str]] = set()
-        """Deployments that were not in the last view."""
+        self._missing_s: dict[tuple[str, str], float] = {}
+        """Since when deployments are not in Serve's status."""
         self._last: GatewayView | None = None
         self._models: dict[str, ModelReport] = {}
         self._counts: dict[tuple[str, Fault], int] = {}
@@ -89,10 +93,13 @@ class Events:
         return [*_haproxies(last, view), *_deployments(last, view), *reported]
 
     def _completed(self, last: GatewayView, view: GatewayView) -> GatewayView:
-        """The view with what may be missing by chance: Serve may leave out a deployment once."""
+        """The view with what is only missing while Serve builds an application anew."""
         missing = last.deployments.keys() - view.deployments.keys()
-        carried = {key: last.deployments[key] for key in missing - self._missing}
-        self._missing = missing
+        since_s = {key: self._missing_s.get(key, view.seen_s) for key in missing}
+        carried = {
+            key: last.deployments[key] for key in missing if view.seen_s - since_s[key] < REMOVED_S
+        }
+        self._missing_s = since_s
         return replace(view, deployments={**view.deployments, **carried})
 
     def _models_of(self, view: GatewayView) -> Iterator[str]:
@@ -140,8 +147,10 @@ def _haproxies(last: GatewayView, view: GatewayView) -> Iterator[str]:
     if view.haproxies and not last.haproxies:
         yield "HAProxy is back"
     replaced = {pid for each in view.haproxies.values() for pid in each.replaces}
-    for pid in last.haproxies.keys() - view.haproxies.keys() - replaced:
+    for pid in last.haproxies.keys() - view.haproxies.keys():
         parent = last.haproxies[pid].parent
+        if not replaced.isdisjoint({pid, parent}):
+            continue
         new = view.haproxies.keys() - last.haproxies.keys()
         again = [p for p in new if view.haproxies[p].parent == parent]
         if again:
@@ -151,19 +160,24 @@ def _haproxies(last: GatewayView, view: GatewayView) -> Iterator[str]:
 
 
 def _deployments(last: GatewayView, view: GatewayView) -> Iterator[str]:
-    for key in last.deployments.keys() - view.deployments.keys():
-        yield f"{_name(key)}: removed"
-    for key, now in view.deployments.items():
-        before = last.deployments.get(key)
-        if before is None:
-            yield f"{_name(key)}: deployed"
-            continue
-        if now.deployed_s != before.deployed_s and key[1] != "Model":
-            yield f"{_name(key)}: deployed anew"
-        if now.target != before.target:
-            yield f"{_name(key)}: scaling from {before.target} to {_replicas(now.target)}"
-        is_sudden = view.seen_s - last.seen_s < STOP_S
-        yield from _replica_lines(_name(key), before, now, is_sudden=is_sudden)
+    """Lines about deployments; of those that hold entries, only what is unusual."""
+    before = {key: each for key, each in last.deployments.items() if key[1] != ENTRIES}
+    now = {key: each for key, each in view.deployments.items() if key[1] != ENTRIES}
+    yield from (f"{_name(key)}: removed" for key in sorted(before.keys() - now.keys()))
+    yield from (f"{_name(key)}: added" for key in sorted(now.keys() - before.keys()))
+    common = before.keys() & now.keys()
+    if anew := sorted(_name(k) for k in common if now[k].deployed_s != before[k].deployed_s):
+        yield f"a config was deployed: {', '.join(anew)}"
+    for key in sorted(common):
+        if now[key].target != before[key].target:
+            counts = f"{before[key].target} to {_replicas(now[key].target)}"
+            yield f"{_name(key)}: scaling from {counts}"
+    is_sudden = view.seen_s - last.seen_s < STOP_S
+    for key in sorted(last.deployments.keys() & view.deployments.keys()):
+        lines = _replica_lines(
+            _name(key), last.deployments[key], view.deployments[key], is_sudden=is_sudden
+        )
+        yield from (line for line in lines if key[1] != ENTRIES or " died " in line)
 
 
 def _replica_lines(
@@ -199,7 +213,11 @@ def _step_lines(
 
 def _name(key: tuple[str, str]) -> str:
     application, deployment = key
-    names = {"Router": "routers", "Engine": f"model {application}"}
+    names = {
+        "Router": "routers",
+        "Engine": f"model {application}",
+        ENTRIES: f"entry of model {application}",
+    }
     return names.get(deployment, f"{deployment} of {application}")
 
 

@@ -1,6 +1,7 @@
 """Reads how a gateway on this machine stands, and drains its routers."""
 
 import asyncio
+import concurrent.futures
 import contextlib
 import itertools
 import os
@@ -15,14 +16,18 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.local.events import DeploymentView, GatewayView, HaproxyView, ReplicaView
-from deployments.serve_internals.status import deployment_details
+from deployments.serve_internals.status import DeploymentDetails, deployment_details
 from gateway.report import RouterReport
 
 ROUTER_DEPLOYMENT = "Router"
+STATUS_TIMEOUT_S = 10.0
 REPORT_TIMEOUT_S = 2.0
 CUT_TIMEOUT_S = 10.0
 """Time for routers to answer, after the requests have been ended."""
 POLL_S = 0.2
+HAPROXY = "haproxy"
+
+_Deployments = dict[tuple[str, str], DeploymentDetails]
 
 
 class RunningGateway:
@@ -31,6 +36,9 @@ class RunningGateway:
     def __init__(self, application: str) -> None:
         self._application = application
         self._routers: DeploymentHandle | None = None
+        self._reader = concurrent.futures.ThreadPoolExecutor(1)
+        self._reading: concurrent.futures.Future[_Deployments] | None = None
+        """Question for Serve's status that has not been answered."""
         # With Serve's throughput options, a handle works only in the event loop that uses it first.
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
@@ -49,14 +57,14 @@ class RunningGateway:
                 },
                 deployed_s=each.deployed_s,
             )
-            for key, each in deployment_details().items()
+            for key, each in self._deployments().items()
         }
         return GatewayView(deployments, self.reports(), _haproxies(), time.monotonic())
 
     def has_routers(self) -> bool:
         """Whether a router runs; false if the controller does not answer."""
         with contextlib.suppress(Exception):
-            routers = deployment_details().get((self._application, ROUTER_DEPLOYMENT))
+            routers = self._deployments().get((self._application, ROUTER_DEPLOYMENT))
             return routers is not None and any(r.state == "RUNNING" for r in routers.replicas)
         return False
 
@@ -80,6 +88,16 @@ class RunningGateway:
             if is_hurried():
                 self._call(CUT_TIMEOUT_S, "drain", 0.0)
                 return
+
+    def _deployments(self) -> _Deployments:
+        """All deployments. A controller that hangs is asked once: a thread waits for its answer."""
+        reading = self._reading or self._reader.submit(deployment_details)
+        self._reading = reading
+        concurrent.futures.wait([reading], STATUS_TIMEOUT_S)
+        if not reading.done():
+            raise TimeoutError(f"no answer for {STATUS_TIMEOUT_S:g} s")
+        self._reading = None
+        return reading.result()
 
     def _call(self, timeout_s: float, method: str, *args: object) -> list[Any]:
         """Answers of the routers; none where they do not answer in time, or do not exist."""
@@ -110,10 +128,11 @@ def _haproxies() -> dict[int, HaproxyView]:
     """HAProxy processes of this session."""
     found = {}
     session = os.getsid(0)
-    for process in psutil.process_iter():
+    for pid in psutil.pids():
         with contextlib.suppress(psutil.Error, ProcessLookupError):
-            if process.name() == "haproxy" and os.getsid(process.pid) == session:
-                found[process.pid] = HaproxyView(process.ppid(), _replaced(process.cmdline()))
+            # To look up a session costs little, to look at a process much more.
+            if os.getsid(pid) == session and (process := psutil.Process(pid)).name() == HAPROXY:
+                found[pid] = HaproxyView(process.ppid(), _replaced(process.cmdline()))
     return found
 
 

@@ -49,6 +49,7 @@ from gateway.config.loader import load_config
 from gateway.errors import ConfigError
 
 RUN_DIRECTORY = Path(__file__).resolve().parents[2] / ".run"
+LOGS = RUN_DIRECTORY / temporary.LOGS
 GATEWAY_IMPORT = "deployments.app:gateway"
 DRAIN_S = 30.0
 """Time that running requests have to finish when the gateway is stopped."""
@@ -76,7 +77,7 @@ def serve(
         load_config(config)
     except ConfigError as error:
         raise SystemExit(str(error)) from None
-    clean_up()
+    clean_up(RUN_DIRECTORY)
     document = yaml.safe_load(config.read_text())
     options = document.setdefault("http_options", {})
     host = options.get("host", ANY_HOST)
@@ -107,9 +108,9 @@ def stop() -> None:
     typer.echo(f"stopped {count} processes" if count else "nothing was running")
 
 
-def clean_up() -> None:
-    """Remove the files that gateways of this checkout left when they were killed."""
-    for file in RUN_DIRECTORY.glob("*.json"):
+def clean_up(run_directory: Path) -> None:
+    """Remove the files that gateways left when they were killed, but none of one that lives."""
+    for file in run_directory.glob("*.json"):
         session = processes.Session.read(file)
         if session.leader is None and not session.members:
             _remove(file, session)
@@ -244,12 +245,19 @@ def _run(document: dict[str, object]) -> int:
     try:
         while time.monotonic() < deadline_s:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                return leader.wait(POLL_S)
+                return _end_of(leader.wait(POLL_S))
         say(f"it has not stopped within {STOP_TIMEOUT_S:g} s; killing what is left")
         return 1
     finally:
         processes.end(session.members, LEFTOVER_TIMEOUT_S)
         _remove(file, session)
+
+
+def _end_of(code: int) -> int:
+    """The exit code of the inner process, after a word on one that ended without any."""
+    if code not in {0, 1, -signal.SIGTERM}:
+        say(f"the cluster ended by itself (exit code {code}); its logs are kept in {LOGS}")
+    return code
 
 
 def _remove(file: Path, session: processes.Session) -> None:

@@ -38,6 +38,8 @@ class DemandPublisher:
         self._upstream = UpstreamClient()
         self._informed: set[Replica] = set()
         """Replicas to which the last report was of waiting requests."""
+        self._unreached: set[Replica] = set()
+        """Replicas that the last report did not reach: that is logged once."""
         self._periodic = Periodic("publishing demand", period_s, self.publish)
 
     def start(self) -> None:
@@ -54,6 +56,7 @@ class DemandPublisher:
         demands = self._demands()
         news = {r: demands.get(r, Demand()) for r in self._informed | demands.keys()}
         self._informed = set(demands)
+        self._unreached &= news.keys()
         await asyncio.gather(*(self._put(*each) for each in news.items()))
 
     async def _put(self, replica: Replica, demand: Demand) -> None:
@@ -70,4 +73,8 @@ class DemandPublisher:
                 finally:
                     response.close()
         except (TimeoutError, UpstreamFailed) as error:
-            logger.info("demand could not be sent to replica %s: %s", replica.id, error)
+            if replica not in self._unreached:
+                self._unreached.add(replica)
+                logger.info("demand cannot be sent to replica %s: %s", replica.id, error)
+        else:
+            self._unreached.discard(replica)

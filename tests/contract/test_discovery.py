@@ -1,6 +1,7 @@
 """Discovery of models and replicas from Serve's status and the replica feed."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -202,6 +203,39 @@ async def test_an_application_missing_from_one_status_is_kept(serve: FakeServe) 
         known.append(fleet.has("x"))
 
     assert known == [True, True, True, False]
+
+
+async def test_a_controller_that_hangs_is_asked_once(
+    serve: FakeServe, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Known models stay, the log has one line about it, and the late answer counts."""
+    caplog.set_level("INFO", "ray.serve")
+    fleet = Fleet()
+    follower = Discovery(fleet)
+    answered, asked = threading.Event(), []
+
+    def statuses() -> dict[str, Any]:
+        asked.append(1)
+        answered.wait(PATIENCE_S)
+        return serve.statuses()
+
+    serve.applications = {"app": FakeApplication("x")}
+    await follower.refresh()
+    monkeypatch.setattr(discovery, "application_statuses", statuses)
+    monkeypatch.setattr(discovery, "STATUS_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(discovery, "SETTLING_PERIOD_S", 0.01)
+    for _ in range(3):
+        await follower.wait_until_complete(0.1)
+    was_known, asks = fleet.has("x"), len(asked)
+    serve.applications["new"] = FakeApplication("y")
+    answered.set()
+    while not fleet.has("y"):
+        await follower.wait_until_complete(0.1)
+
+    assert was_known
+    assert asks == 1
+    lines = [line for line in caplog.messages if line.startswith("Serve's status")]
+    assert [line.split(":")[1][:14] for line in lines] == [" cannot be rea", " can be read a"]
 
 
 async def test_one_unreadable_application_does_not_affect_the_others(serve: FakeServe) -> None:

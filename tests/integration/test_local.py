@@ -1,5 +1,6 @@
 """The local runner: what it says when it cannot start, and that nothing outlives it."""
 
+import contextlib
 import http.client
 import json
 import signal
@@ -128,16 +129,17 @@ def test_nothing_outlives_a_killed_terminal(terminal: Terminal) -> None:
     session = terminal.session
     members = session.members
     connection = http.client.HTTPConnection("127.0.0.1", terminal.port, timeout=STOP_TIMEOUT_S)
-    connection.request("POST", "/v1/chat/completions", json.dumps(LONG_ANSWER))
-    stream = connection.getresponse()
-    first = stream.readline()
-    terminal.process.kill()
-    terminal.process.wait()
-    wait_for(lambda: "1 request has 30 s to finish" in terminal.log.read_text())
-    later = stream.readline() + stream.readline()
-    assert session.leader is not None
-    session.leader.terminate()
-    rest = stream.read()
+    with contextlib.closing(connection):
+        connection.request("POST", "/v1/chat/completions", json.dumps(LONG_ANSWER))
+        stream = connection.getresponse()
+        first = stream.readline()
+        terminal.process.kill()
+        terminal.process.wait()
+        wait_for(lambda: "1 request has 30 s to finish" in terminal.log.read_text())
+        later = stream.readline() + stream.readline()
+        assert session.leader is not None
+        session.leader.terminate()
+        rest = stream.read()
 
     assert first.startswith(b"data: ")
     assert b"data: " in later, "it goes on meanwhile"

@@ -137,8 +137,12 @@ class VllmEngine:
         await self._llm.check_health()
 
     async def ping(self) -> None:
-        """Return once the engine core has answered a call, which it does between two steps."""
-        await self._llm.is_sleeping()
+        """Return once the engine core has answered a call, which it does between two steps.
+
+        Return at once while it loads an adapter, which may take long.
+        """
+        if not self._adapters.is_loading:
+            await self._llm.is_sleeping()
 
     async def stop(self) -> None:
         """End the engine core and its workers; requests in flight are lost."""

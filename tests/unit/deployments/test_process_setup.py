@@ -5,7 +5,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from deployments.process_setup import OURS, SERVE, log_with_serve
+from deployments.process_setup import (
+    OURS,
+    SERVE,
+    TRACEBACK_PERIOD_S,
+    RareTracebacks,
+    log_with_serve,
+)
 
 
 @pytest.fixture
@@ -46,3 +52,23 @@ def test_serve_s_log_level_applies(serve_s_log: list[str]) -> None:
     SERVE.setLevel(logging.WARNING)
     logging.getLogger("gateway.relay").info("quiet")
     assert serve_s_log == []
+
+
+def test_a_traceback_is_written_once_a_minute() -> None:
+    """What fails in each step of an engine does not bury the rest; each place counts by itself."""
+    now_s = [1000.0]
+    rare = RareTracebacks(lambda: now_s[0])
+
+    def record(line: int, *, has_traceback: bool = True) -> logging.LogRecord:
+        info = (ValueError, ValueError(), None) if has_traceback else None
+        return logging.LogRecord("gateway", logging.ERROR, "x.py", line, "broken", (), info)
+
+    passed = [rare.filter(record(1)) for _ in range(3)]
+    others = [rare.filter(record(2)), rare.filter(record(1, has_traceback=False))]
+    now_s[0] += TRACEBACK_PERIOD_S
+    later = record(1)
+
+    assert passed == [True, False, False]
+    assert others == [True, True]
+    assert rare.filter(later)
+    assert later.getMessage() == "broken (2 more times since the last such line)"

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 PATIENCE_S = 30.0
-LIMIT_S = 3.0
+LIMIT_S = 2.0
 REPLICA = """
 import asyncio, subprocess, sys, time
 from deployments.watchdog import ReplicaWatchdog

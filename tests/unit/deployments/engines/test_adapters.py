@@ -143,6 +143,26 @@ async def test_a_loaded_adapter_is_not_loaded_again(clock: Clock) -> None:
         await use.end()
 
 
+async def test_a_load_shows_while_it_lasts(clock: Clock) -> None:
+    """The engine may do nothing else meanwhile, and does not hang for that."""
+    scene = Scene(1, clock)
+    held = scene.loader.held["a"] = asyncio.Event()
+    use = scene.start("a")
+    states = []
+    for _ in range(5):
+        await asyncio.sleep(0)
+    states.append(scene.adapters.is_loading)
+    held.set()
+    while not use.has_it:  # noqa: ASYNC110 - it has no event
+        await asyncio.sleep(0)
+    states.append(scene.adapters.is_loading)
+    use.task.cancel()
+    await asyncio.gather(use.task, return_exceptions=True)
+    await scene.adapters.stop()
+
+    assert states == [True, False]
+
+
 async def test_an_adapter_in_use_is_not_evicted(clock: Clock) -> None:
     """An idle one is evicted first; without one, one more is loaded, and the next one waits."""
     scene = Scene(2, clock)

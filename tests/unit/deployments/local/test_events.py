@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from deployments.local.events import (
+    ENTRIES,
     FAULT_PERIOD_S,
+    REMOVED_S,
     RUNNING,
     STARTING,
     STOPPING,
@@ -81,10 +83,12 @@ def test_scaling_and_deployments_are_said() -> None:
     more = replace(before, deployments={ENGINE: engine, ROUTER: engine})
 
     assert lines_between(before, scaled) == ["model m: scaling from 1 to 2 replicas"]
-    assert lines_between(before, anew) == ["model m: deployed anew"]
-    assert lines_between(before, more) == ["routers: deployed"]
-    assert lines_between(more, before) == [], "Serve may leave it out once"
-    assert lines_between(more, before, before) == ["routers: removed"]
+    assert lines_between(before, anew) == ["a config was deployed: model m"]
+    assert lines_between(before, more) == ["routers: added"]
+    later = replace(before, seen_s=before.seen_s + REMOVED_S)
+    assert lines_between(more, before) == [], "Serve builds an application anew"
+    assert lines_between(more, before, more) == []
+    assert lines_between(more, before, later) == ["routers: removed"]
 
 
 def test_states_of_models_are_said_with_their_reason() -> None:
@@ -142,6 +146,8 @@ def test_the_death_of_haproxy_is_said() -> None:
     assert said.startswith("HAProxy is gone")
     assert lines_between(view(haproxies=gone), view()) == ["HAProxy is back"]
     assert lines_between(view(), view(haproxies=reloaded)) == []
+    supervised = {61: HaproxyView(60, replaces=frozenset({50}))}
+    assert lines_between(view(), view(haproxies=supervised)) == [], "its parent was told to end"
 
 
 def test_a_slow_look_accuses_nobody() -> None:
@@ -149,3 +155,16 @@ def test_a_slow_look_accuses_nobody() -> None:
     later = view(seen_s=1010.0)
 
     assert lines_between(view(("a", WELL)), later) == ["model m: replica a ended (process 11)"]
+
+
+def test_of_what_holds_entries_only_a_death_is_said() -> None:
+    """It comes and goes with each deployment of its model."""
+    key = ("m", ENTRIES)
+    runs, none = DeploymentView(1, {"a": WELL}, 1.0), DeploymentView(1, {}, 1.0)
+    stops = DeploymentView(1, {"a": replace(WELL, state=STOPPING)}, 1.0)
+
+    def lines(before: DeploymentView, after: DeploymentView) -> list[str]:
+        return lines_between(view(deployments={key: before}), view(deployments={key: after}))
+
+    assert lines(none, runs) == lines(runs, stops) == []
+    assert lines(runs, none) == ["entry of model m: replica a died (process 11)"]
