@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from gateway.config.hardware import PlacedEntry
+from gateway.config.media import MediaOptions
 from gateway.config.strict import field_error
 
 MEMORY_UTILIZATION = 0.92
@@ -32,6 +33,8 @@ _RESERVED_ARGS = {
     "default_mm_loras": "is what `adapters` is for",
     "max_loras": "is set by `max_loaded_adapters`",
     "max_cpu_loras": "is set by `max_loaded_adapters`",
+    "allowed_media_domains": "is set by `media.domains`",
+    "allowed_local_media_path": "would let clients read files of the engine's machine",
     **dict.fromkeys(
         ["host", "port", "uds", "api_key", "root_path", "ssl_*", "api_server_count", "headless"],
         _SET_BY_SERVER,
@@ -58,6 +61,8 @@ class VllmEntry(PlacedEntry):
     """Name on the model hub, or path."""
     max_model_len: int | None = Field(default=None, ge=1)
     """Maximum tokens of prompt and answer together; the model's own limit if unset."""
+    media: MediaOptions = MediaOptions()
+    """What engines fetch for clients: by default nothing."""
     engine_args: dict[Annotated[str, AfterValidator(_engine_arg)], JsonValue] = Field(
         default_factory=dict
     )
