@@ -35,7 +35,11 @@ async def start_engine(entry: ModelEntry) -> RunningEngine:
                 from deployments.engines.vllm.engine import VllmEngine  # noqa: PLC0415
 
                 return await VllmEngine.start(
-                    vllm_arguments(entry), adapter_files(entry), entry.loaded_adapters_limit
+                    vllm_arguments(entry),
+                    adapter_files(entry),
+                    entry.loaded_adapters_limit,
+                    media=entry.media,
+                    grammar_timeout_s=entry.grammar_timeout_s,
                 )
 
 

@@ -13,6 +13,9 @@ from gateway.config.strict import field_error
 MEMORY_UTILIZATION = 0.92
 """Share of its fraction of GPU memory that an engine uses: vLLM's default for a whole GPU."""
 
+GRAMMAR_TIMEOUT_S = 10.0
+"""Default time for the compilation of a grammar."""
+
 _SET_BY_PLACEMENT = "is chosen from `parallelism` and `accelerator`"
 _SET_BY_SERVER = "is decided by the replica's own HTTP server"
 _RESERVED_ARGS = {
@@ -63,6 +66,9 @@ class VllmEntry(PlacedEntry):
     """Maximum tokens of prompt and answer together; the model's own limit if unset."""
     media: MediaOptions = MediaOptions()
     """What engines fetch for clients: by default nothing."""
+    grammar_timeout_s: float = Field(default=GRAMMAR_TIMEOUT_S, gt=0)
+    """Seconds that the compilation of a JSON schema, regex or grammar may take; a request with one
+    that needs longer gets 400."""
     engine_args: dict[Annotated[str, AfterValidator(_engine_arg)], JsonValue] = Field(
         default_factory=dict
     )

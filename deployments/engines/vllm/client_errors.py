@@ -30,6 +30,7 @@ def blame_requests(app: Any) -> None:  # noqa: ANN401 - vLLM's FastAPI applicati
     for kind in BY_SHAPE:
         if kind not in (TypeError, ValueError):  # those are 400 anyway
             app.add_exception_handler(kind, _handle)
+    app.middleware_stack = app.build_middleware_stack()  # vLLM's start has built one already
 
 
 def client_error(error: Exception) -> VLLMValidationError:

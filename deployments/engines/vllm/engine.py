@@ -17,17 +17,22 @@ from pydantic import JsonValue
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
+from vllm.inputs import TokensPrompt
 from vllm.outputs import PoolingRequestOutput, RequestOutput
 from vllm.pooling_params import PoolingParams
-from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine import PauseMode
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.engine.output_processor import RequestOutputCollector
 from vllm.v1.metrics.loggers import StatLoggerFactory
 
 from deployments.engines.adapters import AdapterCache
-from deployments.engines.call import with_call_context
+from deployments.engines.call import current_call, with_call_context
 from deployments.engines.vllm.arguments import DEFAULTS, parse_arguments
+from deployments.engines.vllm.client_errors import BY_SHAPE, blame_requests, client_error
+from deployments.engines.vllm.grammars import GrammarGuard
 from deployments.engines.vllm.lora import (
     AliasedModels,
     LoadedLoras,
@@ -35,11 +40,18 @@ from deployments.engines.vllm.lora import (
     lora_arguments,
     while_adapter_loaded,
 )
+from deployments.engines.vllm.media import (
+    MediaPolicy,
+    register_media_policy,
+    set_media_limits,
+)
 from deployments.engines.vllm.observer import FirstToken, RequestObserver
 from deployments.engines.vllm.stats import RayMetricsLogger, StepStatistics
 from deployments.engines.vllm.version import SUPPORTED
 from deployments.engines.weights import AdapterFiles
 from gateway.asgi import App
+from gateway.config.media import MediaOptions
+from gateway.config.vllm import GRAMMAR_TIMEOUT_S
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.telemetry import EngineFacts
 
@@ -72,10 +84,15 @@ class VllmEngine:
         arguments: Mapping[str, JsonValue],
         files: Sequence[AdapterFiles] = (),
         most_adapters: int = 0,
+        *,
+        media: MediaOptions | None = None,
+        grammar_timeout_s: float = GRAMMAR_TIMEOUT_S,
     ) -> Self:
         """Start vLLM with `arguments` by vLLM's own names; this takes seconds to minutes.
 
         `files`: files of its adapters; at most `most_adapters` are loaded at a time.
+        `media`: what it fetches for clients; by default nothing.
+        `grammar_timeout_s`: time that the compilation of one structured output may take.
 
         The event loop is blocked while vLLM loads the weights, as in vLLM's own server: its client
         must be made in the loop that will serve it.
@@ -83,6 +100,8 @@ class VllmEngine:
         Raises:
             ConfigError: vLLM does not know an argument, or rejects its value.
         """
+        media = media or MediaOptions()
+        set_media_limits(media)
         if files:
             arguments = {**await lora_arguments(files, most_adapters, arguments), **arguments}
         args = parse_arguments({**DEFAULTS, **arguments})
@@ -92,6 +111,11 @@ class VllmEngine:
             tasks = await llm.get_supported_tasks()
             app = build_app(args, tasks, llm.model_config)
             await init_app_state(llm, app.state, args, tasks)
+            blame_requests(app)
+            takes_media = bool(llm.model_config.is_multimodal_model)
+            register_media_policy(MediaPolicy(media, takes_media=takes_media))
+            if "generate" in tasks:
+                await llm.guard_grammars(grammar_timeout_s)
             return await cls._observed(llm, app, step_statistics, files, most_adapters)
         except BaseException:
             llm.shutdown()
@@ -135,6 +159,7 @@ class VllmEngine:
 
     async def stop(self) -> None:
         """End the engine core and its workers; requests in flight are lost."""
+        await self._llm.stop_guards()
         await self._adapters.stop()
         await asyncio.to_thread(self._llm.shutdown)
 
@@ -147,6 +172,48 @@ class _ObservedLLM(AsyncLLM):
 
     _observer: RequestObserver | None = None
     _adapters: AdapterCache | None = None
+    _grammars: GrammarGuard | None = None
+
+    async def guard_grammars(self, timeout_s: float) -> None:
+        """Refuse grammars that take too long, and settle which backend compiles the others.
+
+        vLLM 0.32 lets the first structured output that an engine ever gets decide that, and the
+        other backends' are then compiled by the wrong one.
+        """
+        self._grammars = GrammarGuard(self.vllm_config, timeout_s)
+        params = SamplingParams(
+            max_tokens=1, structured_outputs=StructuredOutputsParams(json_object=True)
+        )
+        prompt = TokensPrompt(prompt_token_ids=[0])
+        try:
+            async for _ in super().generate(prompt, params, "first-structured-output"):
+                pass
+        except EngineDeadError:
+            raise
+        except Exception:
+            logger.warning("this model gives no structured outputs", exc_info=True)
+
+    async def stop_guards(self) -> None:
+        """Stop what runs beside the engine."""
+        if self._grammars is not None:
+            await self._grammars.stop()
+
+    async def add_request(
+        self, request_id: str, prompt: object, params: object, *args: object, **options: object
+    ) -> RequestOutputCollector:
+        """Hand a request over to the engine core.
+
+        What fails here is vLLM's validation of the request; vLLM 0.32 would answer 500.
+        """
+        if self._grammars is not None:
+            await self._grammars.check(getattr(params, "structured_outputs", None))
+        try:
+            queue = await super().add_request(request_id, prompt, params, *args, **options)
+        except BY_SHAPE as error:
+            raise client_error(error) from error
+        if (call := current_call()) is not None:
+            call.has_reached_engine = True
+        return queue
 
     def attach(self, observer: RequestObserver, adapters: AdapterCache) -> None:
         """Observe all requests; called before the first one, and after vLLM has started."""
