@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from deployments.engines.server import RunningEngine
+from deployments.engines.vllm.request_limits import set_request_limits
 from deployments.engines.vllm.version import supported_version
 from deployments.engines.weights import AdapterFiles, resolve_source
 from deployments.placement import executor, rank_environment
@@ -34,6 +35,7 @@ async def start_engine(entry: ModelEntry) -> RunningEngine:
             with supported_version():
                 from deployments.engines.vllm.engine import VllmEngine  # noqa: PLC0415
 
+                set_request_limits()
                 return await VllmEngine.start(
                     vllm_arguments(entry),
                     adapter_files(entry),

@@ -26,8 +26,8 @@ class MediaOptions(Strict):
     """Hosts from which a model's engines fetch media, and how much of it; by default from none."""
 
     domains: list[Annotated[str, AfterValidator(_domain)]] = Field(default_factory=list)
-    """Hosts whose `http` and `https` URLs clients may use for images, audio and video, on the
-    standard ports; another port is named with its host, as in `media.example.com:8443`. Without any,
+    """Hosts whose `http` and `https` URLs clients may use for images, audio and video, on standard
+    ports; another port is named with its host, as in `media.example.com:8443`. Without any host,
     media come in the request itself, as `data:` URLs."""
     max_mb: int = Field(default=32, ge=1)
     """Size of one file, in MB."""

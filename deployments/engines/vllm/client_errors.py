@@ -1,15 +1,13 @@
 """Errors of vLLM that the request has caused, although vLLM calls them the server's.
 
 Made up for, of vLLM 0.32: it validates and renders requests in code that trusts their shape (an
-assistant item without content is indexed, a tool without `function` is looked up), and answers 500 to
-the `LookupError`. Before the engine has a request, nothing but that code has run.
+assistant item without content is indexed, a tool without `function` is looked up), and answers 500
+to the `LookupError`. Before the engine has a request, nothing but that code has run.
 """
 
 import logging
 from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import Response
 from vllm.entrypoints.serve.exception_handling.handlers.exception import exception_handler
 from vllm.exceptions import VLLMValidationError
 
@@ -42,9 +40,8 @@ def client_error(error: Exception) -> VLLMValidationError:
     return VLLMValidationError(text)
 
 
-async def _handle(request: Request, error: Exception) -> Response:
+async def _handle(request: Any, error: Exception) -> Any:  # noqa: ANN401 - Starlette's
     call = current_call()
     if call is not None and not call.has_reached_engine:
         error = client_error(error)
-    response: Response = await exception_handler(request, error)
-    return response
+    return await exception_handler(request, error)

@@ -1,7 +1,7 @@
 """Process that tries grammars out, each in a fork of its own that dies when its time is over.
 
-`main` reads frames from standard input: first vLLM's configuration, then a `Trial` each; it writes a
-`Verdict` for each. See `grammars.py` for the reasons.
+`main` reads vLLM's configuration and then trials from standard input, and writes a verdict
+for each. See `grammars.py` for the reasons.
 """
 
 import gc
@@ -15,6 +15,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO, NamedTuple
 
@@ -140,8 +141,7 @@ def _run(trials: GrammarTrials, trial: Trial) -> Verdict:
     """Try one grammar, in a fork; the kernel ends it when its time is over."""
     signal.setitimer(signal.ITIMER_REAL, trial.limit_s)
     os.nice(5)
-    with open("/proc/self/statm") as sizes:
-        now_bytes = int(sizes.read().split()[0]) * resource.getpagesize()
+    now_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (now_bytes + MEMORY_BYTES,) * 2)
     try:
         trials.try_out(trial.spec)
@@ -167,4 +167,3 @@ def main() -> None:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             write_frame(answers, _run(trials, trial))
             os._exit(0)
-

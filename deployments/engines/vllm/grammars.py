@@ -3,8 +3,8 @@
 vLLM 0.32 compiles a grammar in a thread of its engine core, which nothing can cancel: a request of
 a few hundred bytes can take minutes, and all memory. What fails there is a server error. And a
 grammar can make each of its tokens slower than the one before, in the loop that serves everybody.
-So a grammar that is not plain is tried first, under limits of time and memory, with vLLM's own code;
-the verdict is remembered. The process starts with the first structured output of the engine.
+So a grammar that is not plain is tried first, under limits of time and memory, with vLLM's own
+code. The verdict is remembered. The process starts with the engine's first structured output.
 """
 
 import asyncio
@@ -18,8 +18,9 @@ import os
 import pickle
 import sys
 from collections import OrderedDict
+from typing import cast
 
-import cloudpickle
+import cloudpickle  # type: ignore[import-untyped]
 from vllm.config import VllmConfig
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import StructuredOutputsParams
@@ -88,10 +89,11 @@ class _TrialProcess:
         self._ids = itertools.count(1)
         self._pending: dict[int, asyncio.Future[str]] = {}
 
-    def start(self) -> None:
+    def start(self) -> asyncio.Task[asyncio.subprocess.Process]:
         """Start the process if it is not running; it is ready some seconds later."""
         if self._starting is None:
             self._starting = asyncio.create_task(self._start(), name="grammar-process")
+        return self._starting
 
     async def reason_against(self, spec: StructuredOutputsParams, limit_s: float) -> str:
         """Reason to refuse a grammar; empty if there is none.
@@ -99,15 +101,12 @@ class _TrialProcess:
         Raises:
             TrialsEnded: the process cannot be started, or has ended meanwhile.
         """
-        self.start()
-        assert self._starting is not None
-        process = await asyncio.shield(self._starting)
-        assert process.stdin is not None
+        trials = cast("asyncio.StreamWriter", (await asyncio.shield(self.start())).stdin)
         number = next(self._ids)
         verdict = self._pending[number] = asyncio.get_running_loop().create_future()
         try:
-            process.stdin.write(_frame(pickle.dumps(Trial(number, spec, limit_s))))
-            await process.stdin.drain()
+            trials.write(_frame(pickle.dumps(Trial(number, spec, limit_s))))
+            await trials.drain()
             return await asyncio.wait_for(verdict, limit_s + 1)
         except TimeoutError:
             return (
@@ -138,12 +137,12 @@ class _TrialProcess:
             stdout=asyncio.subprocess.PIPE,
             env=os.environ | {"TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""},
         )
-        assert process.stdin is not None
-        assert process.stdout is not None
+        trials = cast("asyncio.StreamWriter", process.stdin)
+        verdicts = cast("asyncio.StreamReader", process.stdout)
         try:
-            process.stdin.write(_frame(cloudpickle.dumps(self._config)))
-            await process.stdin.drain()
-            await _read_verdict(process.stdout)
+            trials.write(_frame(cloudpickle.dumps(self._config)))
+            await trials.drain()
+            await _read_verdict(verdicts)
         except BaseException as error:
             self._starting = None
             if process.returncode is None:
@@ -151,7 +150,7 @@ class _TrialProcess:
             if isinstance(error, asyncio.IncompleteReadError | ConnectionError):
                 raise TrialsEnded("the process that tries grammars cannot be started") from error
             raise
-        self._reading = asyncio.create_task(self._read(process.stdout))
+        self._reading = asyncio.create_task(self._read(verdicts))
         return process
 
     async def _read(self, answers: asyncio.StreamReader) -> None:

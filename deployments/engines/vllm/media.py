@@ -1,4 +1,4 @@
-"""Loader of images, audio and video: vLLM's own, with the model entry's policy before every address.
+"""Loader of images, audio and video: vLLM's own, behind the model entry's policy.
 
 vLLM 0.32 loads media through one class, whatever route and spelling named them, and lets a server
 register its own (`MEDIA_CONNECTOR_REGISTRY`). Ours makes up for the following:
@@ -25,6 +25,7 @@ from vllm.connections import HTTPConnection
 from vllm.exceptions import VLLMError, VLLMValidationError
 from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY, MediaConnector
 from vllm.multimodal.media.base import MediaIO
+from vllm.renderers.chat_utils import BaseMultiModalItemTracker
 
 from gateway.config.media import MediaOptions
 
@@ -46,6 +47,16 @@ class MediaPolicy:
     def host_names(self) -> list[str]:
         """Allowed hosts without their ports."""
         return sorted({host.partition(":")[0] for host in self._hosts})
+
+    def check_part(self, modality: str) -> None:
+        """Raise if the model takes no part of this modality, whatever it has.
+
+        Raises:
+            VLLMValidationError: names the part.
+        """
+        if not self._takes_media and modality != "prompt_embeds":
+            part = modality if modality.endswith("_embeds") else f"{modality}_url"
+            _refuse(part, "this model takes text only")
 
     def check(self, address: str, part: str) -> None:
         """Raise if `address` may not be loaded; `part` names what the request calls it.
@@ -85,12 +96,18 @@ class _BoundedConnection(HTTPConnection):
         max_bytes: int | None = None,
     ) -> bytes:
         """Fetch a file, in an event loop of its own: there, the timeout is for the whole."""
-        fetch = HTTPConnection(reuse_client=False).async_get_bytes(
-            url, timeout=timeout, allow_redirects=allow_redirects, max_bytes=max_bytes
-        )
+        fetch = _fetch(url, timeout=timeout, allow_redirects=allow_redirects, max_bytes=max_bytes)
         with ThreadPoolExecutor(1, "media-fetch") as thread:
-            data: bytes = thread.submit(asyncio.run, fetch).result()
+            return thread.submit(asyncio.run, fetch).result()
+
+
+async def _fetch(url: str, **options: Any) -> bytes:  # noqa: ANN401 - vLLM's
+    connection = HTTPConnection()
+    try:
+        data: bytes = await connection.async_get_bytes(url, **options)
         return data
+    finally:
+        await (await connection.get_async_client()).close()
 
 
 class PolicedConnector(MediaConnector):
@@ -101,7 +118,7 @@ class PolicedConnector(MediaConnector):
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - as vLLM calls it
         super().__init__(*args, **{"connection": _BoundedConnection(), **options})
 
-    def load_from_url(
+    def load_from_url(  # type: ignore[type-var] # as vLLM declares it
         self, url: str, media_io: MediaIO[_M], *, fetch_timeout: int | None = None
     ) -> _M:
         """Load what a part of the request names; for the routes that load in a thread."""
@@ -132,6 +149,13 @@ def set_media_limits(options: MediaOptions) -> None:
 
 def register_media_policy(policy: MediaPolicy) -> None:
     """Have vLLM load media under `policy` from now on."""
+    validate = BaseMultiModalItemTracker._validate_add  # noqa: SLF001
+
+    def check_and_validate(tracker: BaseMultiModalItemTracker[Any], modality: str) -> object:
+        policy.check_part(modality)  # vLLM's own refusal does not name the part
+        return validate(tracker, modality)
+
+    BaseMultiModalItemTracker._validate_add = check_and_validate  # noqa: SLF001
     connector = type("EngineMediaConnector", (PolicedConnector,), {"policy": policy})
     MEDIA_CONNECTOR_REGISTRY.register(CONNECTOR)(connector)
 

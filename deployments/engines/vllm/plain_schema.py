@@ -48,21 +48,17 @@ def _subschemas(key: str, value: JsonValue) -> list[JsonValue] | None:
 
 def _is_plain_value(key: str, value: JsonValue) -> bool:
     match key, value:
-        case ("type", str()):
-            return value in TYPES
-        case ("type" | "required", [_, *_]):
-            return all(isinstance(each, str) for each in value) and (
-                key == "required" or TYPES.issuperset(value)
-            )
-        case ("required", []):
-            return True
-        case ("minItems", 0 | 1):  # of the calls that a client requires
-            return True
+        case ("type", str() as name):
+            return name in TYPES
+        case ("type", [_, *_]):
+            return all(isinstance(name, str) and name in TYPES for name in value)
+        case ("required", list()):
+            return all(isinstance(name, str) for name in value)
         case ("enum", [_, *_]):
             return len(value) <= MAX_NODES and all(map(_is_scalar, value))
-        case ("const", _):
-            return _is_scalar(value)
-    return False
+        case ("minItems", 0 | 1):  # of the calls that a client requires
+            return True
+    return key == "const" and _is_scalar(value)
 
 
 def _is_scalar(value: JsonValue) -> bool:
