@@ -313,7 +313,10 @@ VLLM_ATTRIBUTES = {
     "vllm.config:CacheConfig": {
         *("block_size", "enable_prefix_caching", "kv_cache_size_tokens", "num_gpu_blocks"),
     },
-    "vllm.config:ModelConfig": {"get_vocab_size", "is_multimodal_model", "max_model_len"},
+    "vllm.config:ModelConfig": {
+        *("get_vocab_size", "is_multimodal_model", "max_model_len", "renderer_num_workers"),
+        *("runner_type",),
+    },
     "vllm.config:ParallelConfig": {"distributed_executor_backend"},
     "vllm.config:SchedulerConfig": {"max_num_batched_tokens", "max_num_seqs", "policy"},
     "vllm.connections:HTTPConnection": {"async_get_bytes", "get_async_client", "get_bytes"},

@@ -124,3 +124,16 @@ def test_a_grammar_that_takes_long_holds_nobody_up(gateway: GatewayProcess) -> N
     assert answered > 1
     assert status == 400
     assert "more than 10 s" in answer["error"]["message"]
+
+
+def test_a_large_prompt_holds_nobody_up(gateway: GatewayProcess) -> None:
+    """Others are tokenized and answered meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        large = pool.submit(ask, gateway, "/tokenize", prompt="\N{GRINNING FACE}" * 80_000)
+        answered = 0
+        while not large.done():
+            assert chat(gateway)[0] == 200
+            answered += 1
+        status, _ = large.result()
+    assert answered > 1
+    assert status == 200

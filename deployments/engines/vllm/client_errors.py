@@ -6,6 +6,7 @@ to the `LookupError`. Before the engine has a request, nothing but that code has
 """
 
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 from vllm.entrypoints.serve.exception_handling.handlers.exception import exception_handler
@@ -28,6 +29,8 @@ def blame_requests(app: Any) -> None:  # noqa: ANN401 - vLLM's FastAPI applicati
     for kind in BY_SHAPE:
         if kind not in (TypeError, ValueError):  # those are 400 anyway
             app.add_exception_handler(kind, _handle)
+    # vLLM's handler of engine errors wants to end a server, which is not its own here.
+    app.state.server = SimpleNamespace(should_exit=False)
     app.middleware_stack = app.build_middleware_stack()  # vLLM's start has built one already
 
 

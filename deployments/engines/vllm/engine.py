@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from functools import cache
 from typing import Any, Self, TypeVar
 
@@ -56,6 +57,10 @@ from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.telemetry import EngineFacts
 
 logger = logging.getLogger(__name__)
+
+RENDERER_THREADS = 4
+"""Threads that tokenize prompts. By itself, vLLM 0.32 has one, which a single prompt of some
+megabytes holds for many seconds."""
 
 
 class VllmEngine:
@@ -229,7 +234,11 @@ class _ObservedLLM(AsyncLLM):
         if self._observer is None:
             return outputs
         is_delta = sampling_params.output_kind == RequestOutputKind.DELTA
-        return self._observer.generate(outputs, prompt, request_id, is_delta=is_delta)
+        observed = self._observer.generate(outputs, prompt, request_id, is_delta=is_delta)
+        spec = sampling_params.structured_outputs
+        if self._grammars is None or not self._grammars.needs_trial(spec):
+            return observed
+        return self._after_trial(self._grammars, spec, observed)
 
     def encode(
         self, prompt: object, pooling_params: PoolingParams, request_id: str, **options: object
@@ -264,6 +273,21 @@ class _ObservedLLM(AsyncLLM):
         earlier, in attributes that are documented nowhere.
         """
         return first_token_of(getattr(self, "output_processor", None), request_id)
+
+    @staticmethod
+    async def _after_trial(
+        grammars: GrammarGuard,
+        spec: StructuredOutputsParams | None,
+        outputs: AsyncGenerator[_O, None],
+    ) -> AsyncGenerator[_O, None]:
+        """Outputs of a request once its grammar has passed.
+
+        The engine does not have the request before: it does not stand still meanwhile.
+        """
+        async with aclosing(outputs):
+            await grammars.check(spec)
+            async for output in outputs:
+                yield output
 
     def _with_adapter(
         self, outputs: AsyncGenerator[_O, None], options: Mapping[str, Any]
@@ -312,8 +336,14 @@ def _launch(args: argparse.Namespace, step_statistics: StepStatistics) -> "_Obse
     stat_loggers: list[StatLoggerFactory] = [step_statistics.logger]
     if not engine_args.disable_log_stats:
         stat_loggers.append(RayMetricsLogger)
+    config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
+    model = config.model_config
+    if args.renderer_num_workers == 1 and not (
+        model.is_multimodal_model and model.runner_type == "pooling"  # vLLM allows only one there
+    ):
+        model.renderer_num_workers = RENDERER_THREADS
     llm: _ObservedLLM = _ObservedLLM.from_vllm_config(
-        vllm_config=engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER),
+        vllm_config=config,
         usage_context=UsageContext.OPENAI_API_SERVER,
         enable_log_requests=engine_args.enable_log_requests,
         disable_log_stats=engine_args.disable_log_stats,

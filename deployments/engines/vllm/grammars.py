@@ -51,16 +51,23 @@ class GrammarGuard:
         self._verdicts: OrderedDict[bytes, str] = OrderedDict()
         self._slots = asyncio.Semaphore(MAX_TRIALS)
 
+    def needs_trial(self, spec: StructuredOutputsParams | None) -> bool:
+        """Whether a grammar has to be tried first: it is not plain.
+
+        Any grammar starts the process of trials, so that it is ready for the next.
+        """
+        if spec is None or spec.all_constraints_none():
+            return False
+        self._process.start()
+        return not (spec.json_object or _has_plain_schema(spec))
+
     async def check(self, spec: StructuredOutputsParams | None) -> None:
         """Return if a grammar compiles.
 
         Raises:
             VLLMValidationError: it does not, or takes too much time or memory.
         """
-        if spec is None or spec.all_constraints_none():
-            return
-        self._process.start()
-        if spec.json_object or _has_plain_schema(spec):
+        if spec is None or not self.needs_trial(spec):
             return
         key = _digest(spec)
         reason = self._verdicts.get(key)

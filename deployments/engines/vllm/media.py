@@ -18,7 +18,7 @@ import logging
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from urllib3.util import Url, parse_url
 from vllm.connections import HTTPConnection
@@ -33,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 CONNECTOR = "gateway"
 STANDARD_PORTS = {"http": 80, "https": 443}
-_M = TypeVar("_M")
 
 
 class MediaPolicy:
@@ -118,23 +117,19 @@ class PolicedConnector(MediaConnector):
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - as vLLM calls it
         super().__init__(*args, **{"connection": _BoundedConnection(), **options})
 
-    def load_from_url(  # type: ignore[type-var] # as vLLM declares it
-        self, url: str, media_io: MediaIO[_M], *, fetch_timeout: int | None = None
-    ) -> _M:
+    def load_from_url(
+        self, url: str, media_io: MediaIO[Any], *, fetch_timeout: int | None = None
+    ) -> Any:  # noqa: ANN401 - what `media_io` makes of it
         """Load what a part of the request names; for the routes that load in a thread."""
         with _as_client_error(self.policy, url, media_io):
-            media: _M = super().load_from_url(url, media_io, fetch_timeout=fetch_timeout)
-        return media
+            return super().load_from_url(url, media_io, fetch_timeout=fetch_timeout)
 
     async def load_from_url_async(
-        self, url: str, media_io: MediaIO[_M], *, fetch_timeout: int | None = None
-    ) -> _M:
+        self, url: str, media_io: MediaIO[Any], *, fetch_timeout: int | None = None
+    ) -> Any:  # noqa: ANN401 - what `media_io` makes of it
         """Load what a part of the request names."""
         with _as_client_error(self.policy, url, media_io):
-            media: _M = await super().load_from_url_async(
-                url, media_io, fetch_timeout=fetch_timeout
-            )
-        return media
+            return await super().load_from_url_async(url, media_io, fetch_timeout=fetch_timeout)
 
 
 def set_media_limits(options: MediaOptions) -> None:

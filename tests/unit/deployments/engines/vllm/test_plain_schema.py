@@ -10,7 +10,8 @@ TEXT: JsonValue = {"type": "string", "description": "any"}
 
 def of(schema: JsonValue) -> JsonValue:
     """An object with such a property."""
-    return {"type": "object", "properties": {"a": TEXT, "b": schema}, "required": ["a"]}
+    properties: JsonValue = {"a": TEXT, "b": schema}
+    return {"type": "object", "properties": properties, "required": ["a"]}
 
 
 @pytest.mark.parametrize(
