@@ -6,6 +6,7 @@ from pydantic import JsonValue
 from deployments.engines.vllm.plain_schema import MAX_NODES, is_plain
 
 TEXT: JsonValue = {"type": "string", "description": "any"}
+OBJECT: JsonValue = {"type": "object", "properties": {"a": TEXT}}
 
 
 def of(schema: JsonValue) -> JsonValue:
@@ -23,7 +24,7 @@ def of(schema: JsonValue) -> JsonValue:
         {"enum": ["a", 1, None]},
         {"const": "x"},
         {"type": "array", "items": TEXT, "minItems": 1},
-        {"anyOf": [TEXT, {"type": "object", "properties": {"a": TEXT}}]},
+        {"anyOf": [TEXT, OBJECT]},
         {"type": "object", "properties": {"a": TEXT}, "additionalProperties": False},
     ],
 )
