@@ -35,7 +35,8 @@ async def start_engine(entry: ModelEntry) -> RunningEngine:
             with supported_version():
                 from deployments.engines.vllm.engine import VllmEngine  # noqa: PLC0415
 
-                set_request_limits()
+                limits = getattr(entry, "limits", None)
+                set_request_limits(*(limits.n, limits.prompts) if limits else ())
                 return await VllmEngine.start(
                     vllm_arguments(entry),
                     adapter_files(entry),

@@ -33,6 +33,7 @@ from deployments.engines.adapters import AdapterCache
 from deployments.engines.call import current_call, with_call_context
 from deployments.engines.vllm.arguments import DEFAULTS, parse_arguments
 from deployments.engines.vllm.client_errors import BY_SHAPE, blame_requests, client_error
+from deployments.engines.vllm.early_errors import with_early_errors
 from deployments.engines.vllm.grammars import GrammarGuard
 from deployments.engines.vllm.lora import (
     AliasedModels,
@@ -156,7 +157,7 @@ class VllmEngine:
         )
         AliasedModels.adopt(app.state.openai_serving_models, loaded, adapters)
         await adapters.load_first()
-        return cls(llm, with_call_context(app), facts, tracker, adapters)
+        return cls(llm, with_call_context(with_early_errors(app)), facts, tracker, adapters)
 
     async def check(self) -> None:
         """Raise vLLM's `EngineDeadError` if the engine core or a worker has died."""
