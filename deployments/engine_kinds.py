@@ -12,6 +12,7 @@ from deployments.engine_failure import (
     explain_start_failure,
 )
 from deployments.engines.server import RunningEngine
+from deployments.engines.vllm.request_limits import set_request_limits
 from deployments.engines.vllm.version import supported_version
 from deployments.engines.weights import AdapterFiles, resolve_source
 from deployments.placement import executor, private_environment, rank_environment
@@ -58,8 +59,14 @@ async def _start(entry: ModelEntry) -> RunningEngine:
             with supported_version():
                 from deployments.engines.vllm.engine import VllmEngine  # noqa: PLC0415
 
+                limits = getattr(entry, "limits", None)
+                set_request_limits(*(limits.n, limits.prompts) if limits else ())
                 return await VllmEngine.start(
-                    vllm_arguments(entry), adapter_files(entry), entry.loaded_adapters_limit
+                    vllm_arguments(entry),
+                    adapter_files(entry),
+                    entry.loaded_adapters_limit,
+                    media=entry.media,
+                    grammar_timeout_s=entry.grammar_timeout_s,
                 )
 
 

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,10 +104,11 @@ def engine_process(entry: Mapping[str, object], directory: Path) -> Iterator[Eng
                     said = line
                     break
             assert said, log.read_text()
+            # What vLLM logs there would fill the pipe, and the engine would stop at its next line.
+            threading.Thread(target=process.stdout.read, daemon=True).start()
             yield EngineProcess(**json.loads(said), log=log)
         finally:
             process.stdin.close()
-            process.stdout.close()
             process.wait(STOP_TIMEOUT_S)
 
 

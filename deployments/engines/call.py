@@ -13,6 +13,8 @@ class CallContext:
     """The HTTP request in which an engine is called, and its router's `Dispatch`."""
 
     dispatch: Dispatch | None
+    has_reached_engine: bool = False
+    """Whether the engine has accepted it, or the first of its prompts: it is well-formed."""
     _is_claimed: bool = False
     _client_name: str = ""
 

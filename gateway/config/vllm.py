@@ -7,11 +7,15 @@ from pydantic import AfterValidator, Field, JsonValue, ValidationInfo, model_val
 
 from gateway.config.engine_arguments import applicable_table, resolved_number
 from gateway.config.hardware import PlacedEntry
+from gateway.config.media import MediaOptions
 from gateway.config.references import RESOLVED, Reference
 from gateway.config.strict import FieldError, field_error, field_errors, format_value
 
 MEMORY_UTILIZATION = 0.92
 """Share of its fraction of GPU memory that an engine uses: vLLM's default for a whole GPU."""
+
+GRAMMAR_TIMEOUT_S = 10.0
+"""Default time for the compilation of a grammar."""
 
 _SET_BY_PLACEMENT = "is chosen from `parallelism` and `accelerator`"
 _SET_BY_SERVER = "is decided by the replica's own HTTP server"
@@ -33,6 +37,8 @@ _RESERVED_ARGS = {
     "default_mm_loras": "is what `adapters` is for",
     "max_loras": "is set by `max_loaded_adapters`",
     "max_cpu_loras": "is set by `max_loaded_adapters`",
+    "allowed_media_domains": "is set by `media.domains`",
+    "allowed_local_media_path": "would let clients read files of the engine's machine",
     **dict.fromkeys(
         ["host", "port", "uds", "api_key", "root_path", "ssl_*", "api_server_count", "headless"],
         _SET_BY_SERVER,
@@ -59,6 +65,11 @@ class VllmEntry(PlacedEntry):
     """Name on the model hub, or path."""
     max_model_len: int | None = Field(default=None, ge=1)
     """Maximum tokens of prompt and answer together; the model's own limit if unset."""
+    media: MediaOptions = MediaOptions()
+    """What engines fetch for clients: by default nothing."""
+    grammar_timeout_s: float = Field(default=GRAMMAR_TIMEOUT_S, gt=0)
+    """Seconds that the compilation of a JSON schema, regex or grammar may take; a request with one
+    that needs longer gets 400."""
     engine_args: dict[Annotated[str, AfterValidator(_engine_arg)], JsonValue] = Field(
         default_factory=dict
     )

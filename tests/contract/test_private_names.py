@@ -286,9 +286,16 @@ def test_a_raylet_is_told_its_directory() -> None:
 VLLM_INHERITED = {
     "_ObservedLLM": (
         "vllm.v1.engine.async_llm:AsyncLLM",
-        {"encode", "generate", "pause_generation", "reset_prefix_cache", "sleep"},
+        {
+            *("add_request", "encode", "generate", "pause_generation", "reset_prefix_cache"),
+            *("sleep", "vllm_config"),
+        },
     ),
     "RayMetricsLogger": ("vllm.v1.metrics.ray_wrappers:RayPrometheusStatLogger", {"record"}),
+    "PolicedConnector": (
+        "vllm.multimodal.media:MediaConnector",
+        {"__init__", "load_from_url", "load_from_url_async"},
+    ),
     "AliasedModels": (
         "vllm.entrypoints.openai.models.serving:OpenAIServingModels",
         {"is_base_model", "lora_requests", "model_name"},
@@ -301,15 +308,38 @@ VLLM_ATTRIBUTES = {
         "model_config",
         "parallel_config",
         "scheduler_config",
+        "structured_outputs_config",
     },
     "vllm.config:CacheConfig": {
         *("block_size", "enable_prefix_caching", "kv_cache_size_tokens", "num_gpu_blocks"),
     },
-    "vllm.config:ModelConfig": {"max_model_len"},
+    "vllm.config:ModelConfig": {
+        *("get_vocab_size", "is_multimodal_model", "max_model_len", "renderer_num_workers"),
+        *("runner_type",),
+    },
     "vllm.config:ParallelConfig": {"distributed_executor_backend"},
     "vllm.config:SchedulerConfig": {"max_num_batched_tokens", "max_num_seqs", "policy"},
+    "vllm.connections:HTTPConnection": {"async_get_bytes", "get_async_client", "get_bytes"},
     "vllm.entrypoints.openai.models.serving:OpenAIServingModels": {"resolve_lora"},
     "vllm.lora.request:LoRARequest": {"lora_name"},
+    "vllm.renderers.chat_utils:BaseMultiModalItemTracker": {"_validate_add"},
+    "vllm.sampling_params:SamplingParams": {
+        *("_validate_structured_outputs", "output_kind", "structured_outputs"),
+    },
+    "vllm.sampling_params:StructuredOutputsParams": {
+        *("all_constraints_none", "json", "json_object"),
+    },
+    "vllm.utils.registry:ExtensionManager": {"register"},
+    "vllm.v1.structured_output:StructuredOutputManager": {
+        *("_use_async_grammar_compilation", "backend", "grammar_init", "tokenizer"),
+    },
+    "vllm.v1.structured_output.backend_types:StructuredOutputBackend": {"allocate_token_bitmask"},
+    "vllm.v1.structured_output.backend_types:StructuredOutputGrammar": {
+        *("accept_tokens", "fill_bitmask", "is_terminated"),
+    },
+    "vllm.v1.structured_output.request:StructuredOutputRequest": {
+        *("from_sampling_params", "grammar"),
+    },
     "vllm.outputs:RequestOutput": {"finished", "metrics", "num_cached_tokens", "outputs"},
     "vllm.outputs:CompletionOutput": {"finish_reason", "index", "text", "token_ids"},
     "vllm.outputs:PoolingRequestOutput": {"finished", "num_cached_tokens"},
@@ -323,11 +353,16 @@ VLLM_ATTRIBUTES = {
     },
     "vllm.v1.metrics.stats:RequestStateStats": {"first_token_ts", "scheduled_ts"},
     "vllm.v1.metrics.stats:SchedulerStats": {
-        *("kv_cache_usage", "num_skipped_waiting_reqs", "num_waiting_reqs"),
+        *("kv_cache_usage", "num_waiting_reqs"),
     },
 }
 """Attributes of vLLM's objects that we use."""
-VLLM_VARIABLES = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_USE_MODELSCOPE"}
+VLLM_VARIABLES = {
+    *("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_AUDIO_FETCH_TIMEOUT", "VLLM_IMAGE_FETCH_TIMEOUT"),
+    *("VLLM_MAX_COMPLETION_PROMPTS", "VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB", "VLLM_MAX_N_SEQUENCES"),
+    *("VLLM_MEDIA_CONNECTOR", "VLLM_MEDIA_FETCH_MAX_RETRIES", "VLLM_MEDIA_URL_ALLOW_REDIRECTS"),
+    *("VLLM_USE_MODELSCOPE", "VLLM_VIDEO_FETCH_TIMEOUT"),
+}
 
 SCRIPT = """
 import importlib, json, sys

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from functools import cache
 from typing import Any, Self, TypeVar
 
@@ -17,17 +18,23 @@ from pydantic import JsonValue
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
+from vllm.inputs import TokensPrompt
 from vllm.outputs import PoolingRequestOutput, RequestOutput
 from vllm.pooling_params import PoolingParams
-from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine import PauseMode
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.engine.output_processor import RequestOutputCollector
 from vllm.v1.metrics.loggers import StatLoggerFactory
 
 from deployments.engines.adapters import AdapterCache
-from deployments.engines.call import with_call_context
+from deployments.engines.call import current_call, with_call_context
 from deployments.engines.vllm.arguments import DEFAULTS, parse_arguments
+from deployments.engines.vllm.client_errors import BY_SHAPE, blame_requests, client_error
+from deployments.engines.vllm.early_errors import with_early_errors
+from deployments.engines.vllm.grammars import GrammarGuard
 from deployments.engines.vllm.lora import (
     AliasedModels,
     LoadedLoras,
@@ -35,16 +42,27 @@ from deployments.engines.vllm.lora import (
     lora_arguments,
     while_adapter_loaded,
 )
+from deployments.engines.vllm.media import (
+    MediaPolicy,
+    register_media_policy,
+    set_media_limits,
+)
 from deployments.engines.vllm.observer import FirstToken, RequestObserver
 from deployments.engines.vllm.prompt_layout import find_prompt_layout
 from deployments.engines.vllm.stats import RayMetricsLogger, StepStatistics
 from deployments.engines.vllm.version import SUPPORTED
 from deployments.engines.weights import AdapterFiles
 from gateway.asgi import App
+from gateway.config.media import MediaOptions
+from gateway.config.vllm import GRAMMAR_TIMEOUT_S
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.telemetry import EngineFacts, PromptLayout
 
 logger = logging.getLogger(__name__)
+
+RENDERER_THREADS = 4
+"""Threads that tokenize prompts. By itself, vLLM 0.32 has one, which a single prompt of some
+megabytes holds for many seconds."""
 
 
 class VllmEngine:
@@ -73,10 +91,15 @@ class VllmEngine:
         arguments: Mapping[str, JsonValue],
         files: Sequence[AdapterFiles] = (),
         most_adapters: int = 0,
+        *,
+        media: MediaOptions | None = None,
+        grammar_timeout_s: float = GRAMMAR_TIMEOUT_S,
     ) -> Self:
         """Start vLLM with `arguments` by vLLM's own names; this takes seconds to minutes.
 
         `files`: files of its adapters; at most `most_adapters` are loaded at a time.
+        `media`: what it fetches for clients; by default nothing.
+        `grammar_timeout_s`: time that the compilation of one structured output may take.
 
         The event loop is blocked while vLLM loads the weights, as in vLLM's own server: its client
         must be made in the loop that will serve it.
@@ -84,6 +107,8 @@ class VllmEngine:
         Raises:
             ConfigError: vLLM does not know an argument, or rejects its value.
         """
+        media = media or MediaOptions()
+        set_media_limits(media)
         if files:
             arguments = {**await lora_arguments(files, most_adapters, arguments), **arguments}
         args = parse_arguments({**DEFAULTS, **arguments})
@@ -93,6 +118,11 @@ class VllmEngine:
             tasks = await llm.get_supported_tasks()
             app = build_app(args, tasks, llm.model_config)
             await init_app_state(llm, app.state, args, tasks)
+            blame_requests(app)
+            takes_media = bool(llm.model_config.is_multimodal_model)
+            register_media_policy(MediaPolicy(media, takes_media=takes_media))
+            if "generate" in tasks:
+                await llm.guard_grammars(grammar_timeout_s)
             layout = await find_prompt_layout(app.state.online_renderer)
             facts = _facts(llm, app.routes, [each.name for each in files], layout)
             return await cls._observed(llm, app, facts, step_statistics, files, most_adapters)
@@ -130,7 +160,7 @@ class VllmEngine:
         )
         AliasedModels.adopt(app.state.openai_serving_models, loaded, adapters)
         await adapters.load_first()
-        return cls(llm, with_call_context(app), facts, tracker, adapters)
+        return cls(llm, with_call_context(with_early_errors(app)), facts, tracker, adapters)
 
     async def check(self) -> None:
         """Raise vLLM's `EngineDeadError` if the engine core or a worker has died."""
@@ -146,6 +176,7 @@ class VllmEngine:
 
     async def stop(self) -> None:
         """End the engine core and its workers; requests in flight are lost."""
+        await self._llm.stop_guards()
         await self._adapters.stop()
         await asyncio.to_thread(self._llm.shutdown)
 
@@ -158,6 +189,48 @@ class _ObservedLLM(AsyncLLM):
 
     _observer: RequestObserver | None = None
     _adapters: AdapterCache | None = None
+    _grammars: GrammarGuard | None = None
+
+    async def guard_grammars(self, timeout_s: float) -> None:
+        """Refuse grammars that take too long, and settle which backend compiles the others.
+
+        vLLM 0.32 lets the first structured output that an engine ever gets decide that, and the
+        other backends' are then compiled by the wrong one.
+        """
+        self._grammars = GrammarGuard(self.vllm_config, timeout_s)
+        params = SamplingParams(
+            max_tokens=1, structured_outputs=StructuredOutputsParams(json_object=True)
+        )
+        prompt = TokensPrompt(prompt_token_ids=[0])
+        try:
+            async for _ in super().generate(prompt, params, "first-structured-output"):
+                pass
+        except EngineDeadError:
+            raise
+        except Exception:
+            logger.warning("this model gives no structured outputs", exc_info=True)
+
+    async def stop_guards(self) -> None:
+        """Stop what runs beside the engine."""
+        if self._grammars is not None:
+            await self._grammars.stop()
+
+    async def add_request(
+        self, request_id: str, prompt: object, params: object, *args: object, **options: object
+    ) -> RequestOutputCollector:
+        """Hand a request over to the engine core.
+
+        What fails here is vLLM's validation of the request; vLLM 0.32 would answer 500.
+        """
+        if self._grammars is not None:
+            await self._grammars.check(getattr(params, "structured_outputs", None))
+        try:
+            queue = await super().add_request(request_id, prompt, params, *args, **options)
+        except BY_SHAPE as error:
+            raise client_error(error) from error
+        if (call := current_call()) is not None:
+            call.has_reached_engine = True
+        return queue
 
     def attach(self, observer: RequestObserver, adapters: AdapterCache) -> None:
         """Observe all requests; called before the first one, and after vLLM has started."""
@@ -173,9 +246,13 @@ class _ObservedLLM(AsyncLLM):
         if self._observer is None:
             return outputs
         is_delta = sampling_params.output_kind == RequestOutputKind.DELTA
-        return self._observer.generate(
+        observed = self._observer.generate(
             outputs, prompt, request_id, is_delta=is_delta, sequences=sampling_params.n
         )
+        spec = sampling_params.structured_outputs
+        if self._grammars is None or not self._grammars.needs_trial(spec):
+            return observed
+        return self._after_trial(self._grammars, spec, observed)
 
     def encode(
         self, prompt: object, pooling_params: PoolingParams, request_id: str, **options: object
@@ -210,6 +287,21 @@ class _ObservedLLM(AsyncLLM):
         earlier, in attributes that are documented nowhere.
         """
         return first_token_of(getattr(self, "output_processor", None), request_id)
+
+    @staticmethod
+    async def _after_trial(
+        grammars: GrammarGuard,
+        spec: StructuredOutputsParams | None,
+        outputs: AsyncGenerator[_O, None],
+    ) -> AsyncGenerator[_O, None]:
+        """Outputs of a request once its grammar has passed.
+
+        The engine does not have the request before: it does not stand still meanwhile.
+        """
+        async with aclosing(outputs):
+            await grammars.check(spec)
+            async for output in outputs:
+                yield output
 
     def _with_adapter(
         self, outputs: AsyncGenerator[_O, None], options: Mapping[str, Any]
@@ -258,8 +350,14 @@ def _launch(args: argparse.Namespace, step_statistics: StepStatistics) -> "_Obse
     stat_loggers: list[StatLoggerFactory] = [step_statistics.logger]
     if not engine_args.disable_log_stats:
         stat_loggers.append(RayMetricsLogger)
+    config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
+    model = config.model_config
+    if args.renderer_num_workers == 1 and not (
+        model.is_multimodal_model and model.runner_type == "pooling"  # vLLM allows only one there
+    ):
+        model.renderer_num_workers = RENDERER_THREADS
     llm: _ObservedLLM = _ObservedLLM.from_vllm_config(
-        vllm_config=engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER),
+        vllm_config=config,
         usage_context=UsageContext.OPENAI_API_SERVER,
         enable_log_requests=engine_args.enable_log_requests,
         disable_log_stats=engine_args.disable_log_stats,

@@ -21,7 +21,11 @@ class StepStatistics:
 
     @property
     def waiting(self) -> int:
-        """Requests that have not been scheduled yet."""
+        """Requests that wait for a slot or for room in the KV cache.
+
+        Deferred requests are not among them: vLLM leaves those aside until something else than room
+        is there, for example a compiled grammar, and others pass them.
+        """
         return sum(self._waiting.values())
 
     @property
@@ -41,7 +45,7 @@ class StepStatistics:
     def record(self, engine: int, stats: SchedulerStats | None) -> None:
         """Record the statistics of an engine's step."""
         if stats is not None:
-            self._waiting[engine] = stats.num_waiting_reqs + stats.num_skipped_waiting_reqs
+            self._waiting[engine] = stats.num_waiting_reqs
             self._used_shares[engine] = stats.kv_cache_usage
         if self._listener is not None:
             self._listener()

@@ -1,0 +1,198 @@
+"""Grammars of structured outputs, tried out in a process of their own before vLLM compiles them.
+
+vLLM 0.32 compiles a grammar in a thread of its engine core, which nothing can cancel: a request of
+a few hundred bytes can take minutes, and all memory. What fails there is a server error. And a
+grammar can make each of its tokens slower than the one before, in the loop that serves everybody.
+So a grammar that is not plain is tried first, under limits of time and memory, with vLLM's own
+code. The verdict is remembered. The process starts with the engine's first structured output.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import json
+import logging
+import os
+import pickle
+import sys
+from collections import OrderedDict
+from typing import cast
+
+import cloudpickle  # type: ignore[import-untyped]
+from vllm.config import VllmConfig
+from vllm.exceptions import VLLMValidationError
+from vllm.sampling_params import StructuredOutputsParams
+
+from deployments.engines.vllm.grammar_process import LENGTH, Trial, Verdict, main
+from deployments.engines.vllm.plain_schema import is_plain
+
+MAX_VERDICTS = 4096
+MAX_TRIALS = 4
+"""Trials at the same time: one that takes long does not hold up the others."""
+MAX_PLAIN_CHARS = 1 << 16
+"""Length up to which the text of a schema is looked into."""
+PARAMETER = "structured_outputs"
+
+logger = logging.getLogger(__name__)
+
+
+class TrialsEnded(RuntimeError):
+    """The process that tries grammars has ended."""
+
+
+class GrammarGuard:
+    """Lets those grammars through that compile within `limit_s`."""
+
+    def __init__(self, config: VllmConfig, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._process = _TrialProcess(config)
+        self._verdicts: OrderedDict[bytes, str] = OrderedDict()
+        self._slots = asyncio.Semaphore(MAX_TRIALS)
+
+    def needs_trial(self, spec: StructuredOutputsParams | None) -> bool:
+        """Whether a grammar has to be tried first: it is not plain.
+
+        Any grammar starts the process of trials, so that it is ready for the next.
+        """
+        if spec is None or spec.all_constraints_none():
+            return False
+        self._process.start()
+        return not (spec.json_object or _has_plain_schema(spec))
+
+    async def check(self, spec: StructuredOutputsParams | None) -> None:
+        """Return if a grammar compiles.
+
+        Raises:
+            VLLMValidationError: it does not, or takes too much time or memory.
+        """
+        if spec is None or not self.needs_trial(spec):
+            return
+        key = _digest(spec)
+        reason = self._verdicts.get(key)
+        if reason is None:
+            async with self._slots:
+                reason = await self._process.reason_against(spec, self._limit_s)
+            self._verdicts[key] = reason
+            if len(self._verdicts) > MAX_VERDICTS:
+                self._verdicts.popitem(last=False)
+        self._verdicts.move_to_end(key)
+        if reason:
+            raise VLLMValidationError(f"the grammar is refused: {reason}", parameter=PARAMETER)
+
+    async def stop(self) -> None:
+        """End the process, if it has been started."""
+        await self._process.stop()
+
+
+class _TrialProcess:
+    """The process that tries grammars, started again if it has ended."""
+
+    def __init__(self, config: VllmConfig) -> None:
+        self._config = config
+        self._starting: asyncio.Task[asyncio.subprocess.Process] | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._ids = itertools.count(1)
+        self._pending: dict[int, asyncio.Future[str]] = {}
+
+    def start(self) -> asyncio.Task[asyncio.subprocess.Process]:
+        """Start the process if it is not running; it is ready some seconds later."""
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start(), name="grammar-process")
+        return self._starting
+
+    async def reason_against(self, spec: StructuredOutputsParams, limit_s: float) -> str:
+        """Reason to refuse a grammar; empty if there is none.
+
+        Raises:
+            TrialsEnded: the process cannot be started, or has ended meanwhile.
+        """
+        trials = cast("asyncio.StreamWriter", (await asyncio.shield(self.start())).stdin)
+        number = next(self._ids)
+        verdict = self._pending[number] = asyncio.get_running_loop().create_future()
+        try:
+            trials.write(_frame(pickle.dumps(Trial(number, spec, limit_s))))
+            await trials.drain()
+            return await asyncio.wait_for(verdict, limit_s + 1)
+        except TimeoutError:
+            return (
+                f"it takes more than {limit_s:g} s to compile and try, or too much memory; make it"
+                " smaller, with fewer and shorter repetitions"
+            )
+        finally:
+            del self._pending[number]
+
+    async def stop(self) -> None:
+        """End the process."""
+        if self._starting is None:
+            return
+        self._starting.cancel()
+        await asyncio.wait([self._starting])
+        if not self._starting.cancelled() and self._starting.exception() is None:
+            process = self._starting.result()
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+        if self._reading is not None:
+            await asyncio.wait([self._reading])
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", f"from {main.__module__} import main; main()"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=os.environ | {"TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""},
+        )
+        trials = cast("asyncio.StreamWriter", process.stdin)
+        verdicts = cast("asyncio.StreamReader", process.stdout)
+        try:
+            trials.write(_frame(cloudpickle.dumps(self._config)))
+            await trials.drain()
+            await _read_verdict(verdicts)
+        except BaseException as error:
+            self._starting = None
+            if process.returncode is None:
+                process.kill()
+            if isinstance(error, asyncio.IncompleteReadError | ConnectionError):
+                raise TrialsEnded("the process that tries grammars cannot be started") from error
+            raise
+        self._reading = asyncio.create_task(self._read(verdicts))
+        return process
+
+    async def _read(self, answers: asyncio.StreamReader) -> None:
+        """Pass verdicts on until the process ends."""
+        try:
+            while True:
+                verdict = await _read_verdict(answers)
+                waiting = self._pending.get(verdict.id)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(verdict.reason)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self._starting = None
+            for waiting in self._pending.values():
+                if not waiting.done():
+                    waiting.set_exception(TrialsEnded("the process that tries grammars has ended"))
+
+
+async def _read_verdict(answers: asyncio.StreamReader) -> Verdict:
+    (length,) = LENGTH.unpack(await answers.readexactly(LENGTH.size))
+    verdict: Verdict = pickle.loads(await answers.readexactly(length))  # noqa: S301 - our own
+    return verdict
+
+
+def _frame(data: bytes) -> bytes:
+    return LENGTH.pack(len(data)) + data
+
+
+def _has_plain_schema(spec: StructuredOutputsParams) -> bool:
+    schema = spec.json
+    if isinstance(schema, str) and len(schema) <= MAX_PLAIN_CHARS:
+        with contextlib.suppress(ValueError, RecursionError):  # vLLM says what is wrong with it
+            schema = json.loads(schema)
+    return is_plain(schema)
+
+
+def _digest(spec: StructuredOutputsParams) -> bytes:
+    fields = json.dumps(dataclasses.asdict(spec), default=str)
+    return hashlib.blake2b(fields.encode(errors="surrogatepass"), digest_size=16).digest()
