@@ -17,7 +17,8 @@ class Limits(Strict):
     """Bytes of the JSON of all fields together, but for the prompt and the tools. It holds for
     fields that the gateway does not know, too."""
     n: int = Field(default=128, ge=1)
-    """Answers to each prompt: `n` and `best_of`."""
+    """Answers to each prompt: `n` and `best_of`. All run at the same time, so fewer than the slots
+    of an engine leave some to others."""
     prompts: int = Field(default=2048, ge=1)
     """Prompts of a request: texts to complete or embed, documents to rank, conversations."""
     prompt_chars_per_token: int = Field(default=64, ge=1)
