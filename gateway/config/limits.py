@@ -17,9 +17,13 @@ class Limits(Strict):
     """Bytes of the JSON of all fields together, but for the prompt and the tools. It holds for
     fields that the gateway does not know, too."""
     n: int = Field(default=128, ge=1)
-    """Answers to each prompt: `n` and `best_of`."""
+    """Answers to each prompt: `n` and `best_of`. All run at the same time, so fewer than the slots
+    of an engine leave some to others."""
     prompts: int = Field(default=2048, ge=1)
     """Prompts of a request: texts to complete or embed, documents to rank, conversations."""
+    messages: int = Field(default=32_768, ge=1)
+    """Messages of a conversation, or items of a response's `input`, with all parts of their
+    contents."""
     prompt_chars_per_token: int = Field(default=64, ge=1)
     """Characters of a prompt's JSON for each token of the model's context. A prompt of more cannot
     fit, whatever its tokens are, and is rejected before it is tokenized, even if the engine would

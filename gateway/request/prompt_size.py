@@ -14,6 +14,8 @@ from gateway.request.raw_fields import ABSENT, RawFields
 
 SMALL_PART = 1024
 """Bytes of a part of a message that is taken for text."""
+MIN_CONTENT = 64
+"""Bytes of a message that may have several parts."""
 MIN_PARSE_COST = 200_000
 COST_PER_TOKEN = 4
 """Cost of parsing that a conversation has for each token at most: more is no conversation."""
@@ -69,6 +71,27 @@ def too_long(fields: RawFields, most_bytes: int, most_tokens: int) -> PromptSize
     return None
 
 
+def count_parts(raw: msgspec.Raw) -> int:
+    """Messages in a list, and parts of their contents; objects in those count as one."""
+    items = _items(raw)
+    contents = (_content(item) for item in items if len(item) > MIN_CONTENT)
+    return len(items) + sum(len(_items(content)) for content in contents if _is_list(content))
+
+
+def _items(raw: msgspec.Raw) -> list[msgspec.Raw]:
+    try:
+        return _list_decoder.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return []
+
+
+def _content(message: msgspec.Raw) -> msgspec.Raw:
+    try:
+        return _part_decoder.decode(message).content
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return ABSENT
+
+
 def _sizes(field: str, raw: msgspec.Raw, most_bytes: int, most_tokens: int) -> Iterator[PromptSize]:
     """Sizes of all prompts in a field."""
     start = _START.match(raw)
@@ -88,11 +111,7 @@ def _sizes(field: str, raw: msgspec.Raw, most_bytes: int, most_tokens: int) -> I
 def _sizes_of_list(
     field: str, raw: msgspec.Raw, most_bytes: int, most_tokens: int
 ) -> Iterator[PromptSize]:
-    try:
-        prompts = _list_decoder.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return
-    for prompt in prompts:
+    for prompt in _items(raw):
         if len(prompt) > min(most_bytes, most_tokens):
             yield from _sizes(field, prompt, most_bytes, most_tokens)
 

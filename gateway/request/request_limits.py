@@ -10,9 +10,9 @@ from gateway.config.limits import Limits
 from gateway.errors import ContextExceeded, LimitExceeded
 from gateway.request.head import RequestHead
 from gateway.request.lax_json import read_int
-from gateway.request.prompt_size import too_long
+from gateway.request.prompt_size import count_parts, too_long
 from gateway.request.raw_fields import ABSENT, RawFields
-from gateway.request.sequences import answers, count_items
+from gateway.request.sequences import MAX_COUNTED, answers, count_items
 from gateway.request.structured_output import (
     check_bytes,
     check_count,
@@ -28,6 +28,8 @@ MIN_PROMPT_BYTES = 1 << 20
 long they are."""
 MIN_PROMPT_TOKENS = 1 << 17
 """The same for a list of token ids."""
+SMALL_CONVERSATION = 1 << 19
+"""Bytes of a request whose messages are not counted."""
 
 
 def check_limits(head: RequestHead, limits: Limits) -> None:
@@ -42,6 +44,8 @@ def check_limits(head: RequestHead, limits: Limits) -> None:
         raise LimitExceeded.of(
             _prompt_field(head.fields), head.prompts, "items", limits.prompts, "prompts"
         )
+    if head.size > SMALL_CONVERSATION:
+        _check_messages(head.fields, limits)
     if head.fields.is_plain:
         return
     _check_numbers(head.fields, limits)
@@ -81,6 +85,15 @@ def _check_parameters(head: RequestHead, limits: Limits) -> None:
             f" at most {limits.parameter_bytes:,} are allowed (`limits.parameter_bytes` in the"
             " model's entry)."
         )
+
+
+def _check_messages(fields: RawFields, limits: Limits) -> None:
+    """Count messages and parts of contents: engines convert each of them on their event loop."""
+    for name in ("messages", "input", "system", "previous_input_messages"):
+        raw: msgspec.Raw = getattr(fields, name)
+        if raw is not ABSENT and (most := bytes(raw).count(b"{")) > limits.messages:
+            found = count_parts(raw) if most <= MAX_COUNTED else most
+            check_count(name, found, limits.messages, "messages", "messages and parts")
 
 
 def _check_numbers(fields: RawFields, limits: Limits) -> None:

@@ -51,7 +51,7 @@ ANSWER_ROUTES = frozenset({CHAT, COMPLETIONS})
 """Routes that give several answers to a prompt where a request has an `n`; others ignore it."""
 RESUMABLE_ROUTES = frozenset({CHAT, COMPLETIONS})
 """Routes whose streams may be resumed on another engine."""
-STREAMED = RESUMABLE_ROUTES | {"/v1/messages", "/v1/responses"}
+STREAMED = RESUMABLE_ROUTES | {"/v1/messages", "/v1/responses", *FORM_ROUTES}
 """Routes that answer with a stream of events where they are asked to."""
 MEDIA_ROUTES = frozenset(
     {CHAT, "/v1/responses", "/v1/messages", "/v1/messages/count_tokens", "/v2/embed", *FORM_ROUTES}

@@ -278,7 +278,11 @@ class ReplicaState:
             return True
         limits = engine_limits(facts, is_batch=is_batch, is_over_share=is_over_share)
         needed = needed_slots(sequences, facts, limits, is_batch=is_batch) if sequences > 1 else 1
-        if present + needed > limits.slots or load.waiting - load.yielding >= limits.waiting:
+        waiting = load.waiting - load.yielding
+        if load.yielding and needed == sequences and not (is_batch or is_over_share):
+            # It gets the next slot that becomes free, before the sequences that yield.
+            present, waiting = max(0, present - load.running), 0
+        if present + needed > limits.slots or waiting >= limits.waiting:
             return False
         if not facts.kv_tokens:
             return True

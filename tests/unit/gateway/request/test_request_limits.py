@@ -177,6 +177,25 @@ def test_prompts_of_a_request_are_limited(path: str, fields: Any, param: str) ->
     check(LIMITS, path, **fields)
 
 
+@pytest.mark.parametrize(
+    ("path", "field", "value"),
+    [
+        (CHAT, "messages", [{"role": "user", "content": ""}] * 40_000),
+        (CHAT, "messages", [{"role": "user", "content": [{"type": "text", "text": ""}] * 40_000}]),
+        ("/v1/messages", "system", [{"type": "text", "text": ""}] * 40_000),
+        ("/v1/responses", "input", [{"role": "user", "content": ""}] * 40_000),
+        (CHAT, "messages", [{}] * 1_100_000),
+    ],
+)
+def test_messages_and_their_parts_are_limited(path: str, field: str, value: object) -> None:
+    """Each takes the engine's event loop some time."""
+    with pytest.raises(LimitExceeded, match=r"limits\.messages") as raised:
+        check(LIMITS, path, **{field: value})
+    assert raised.value.param == field
+    check(Limits(messages=2_000_000), path, **{field: value})
+    check(LIMITS, CHAT, messages=[{"role": "user", "content": "{}" * 300_000}] * 2)
+
+
 @pytest.mark.parametrize("field", ["metadata", "invented_tomorrow", "chat_template", "user"])
 def test_all_fields_together_have_a_limit(field: str) -> None:
     """It holds for fields that nobody knows yet, but not for prompts and tools."""

@@ -100,17 +100,30 @@ def test_a_large_request_needs_a_part_of_the_slots(
     assert scene.state.has_room(1, sequences=sequences, is_batch=True) == batch
 
 
-def test_small_requests_pass_the_waiting_sequences_of_large_ones() -> None:
-    """Of the load, only what a new request would wait for counts."""
+@pytest.mark.parametrize(
+    ("waiting", "coming", "small", "large"),
+    [
+        (0, 0, True, True),  # one may wait in the engine
+        (1, 0, True, False),
+        (4, 4, True, False),
+        (4, 5, False, False),
+        (9, 0, False, False),
+    ],
+)
+def test_small_requests_pass_the_waiting_sequences_of_large_ones(
+    waiting: int, coming: int, small: bool, large: bool
+) -> None:
+    """All slots are taken, but a small one gets the next: as many as there are slots may wait."""
     scene = Scene()
-    full = Load(running=8, waiting=991, yielding=990, pending_tokens=0, free_tokens=9000)
+    full = Load(
+        running=8, waiting=990 + waiting, yielding=990, pending_tokens=0, free_tokens=99_999
+    )
     scene.state.record_update(Update(is_snapshot=True, load=full))
-    assert not scene.state.has_room(1, is_batch=False)
-    full = msgspec.structs.replace(full, running=7, yielding=991)
-    scene.state.record_update(Update(load=full))
-    assert scene.state.has_room(1, is_batch=False)
-    assert scene.state.has_room(1, sequences=99, is_batch=False)
+    scene.release(coming)
+    assert scene.state.has_room(1, is_batch=False) == small
+    assert scene.state.has_room(1, sequences=99, is_batch=False) == large
     assert not scene.state.has_room(1, is_batch=True)
+    assert not scene.state.has_room(1, is_batch=False, is_over_share=True)
 
 
 def test_a_large_request_without_telemetry_leaves_a_slot() -> None:
