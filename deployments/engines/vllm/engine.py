@@ -21,6 +21,7 @@ from vllm.entrypoints.launchers.app import build_app
 from vllm.inputs import TokensPrompt
 from vllm.outputs import PoolingRequestOutput, RequestOutput
 from vllm.pooling_params import PoolingParams
+from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine import PauseMode
@@ -186,7 +187,6 @@ class _ObservedLLM(AsyncLLM):
         vLLM 0.32 lets the first structured output that an engine ever gets decide that, and the
         other backends' are then compiled by the wrong one.
         """
-        self._grammars = GrammarGuard(self.vllm_config, timeout_s)
         params = SamplingParams(
             max_tokens=1, structured_outputs=StructuredOutputsParams(json_object=True)
         )
@@ -198,6 +198,10 @@ class _ObservedLLM(AsyncLLM):
             raise
         except Exception:
             logger.warning("this model gives no structured outputs", exc_info=True)
+            return
+        self._grammars = GrammarGuard(self.vllm_config, timeout_s)
+        if not current_platform.is_cpu():  # there, memory is short
+            self._grammars.start()
 
     async def stop_guards(self) -> None:
         """Stop what runs beside the engine."""
