@@ -130,12 +130,12 @@ class _TrialProcess:
 
     async def stop(self) -> None:
         """End the process."""
-        if self._starting is None:
+        if (starting := self._starting) is None:
             return
-        self._starting.cancel()
-        await asyncio.wait([self._starting])
-        if not self._starting.cancelled() and self._starting.exception() is None:
-            process = self._starting.result()
+        starting.cancel()
+        await asyncio.wait([starting])
+        if not starting.cancelled() and starting.exception() is None:
+            process = starting.result()
             if process.returncode is None:
                 process.kill()
             await process.wait()
