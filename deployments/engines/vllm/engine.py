@@ -232,6 +232,15 @@ class _ObservedLLM(AsyncLLM):
     def generate(
         self, prompt: object, sampling_params: SamplingParams, request_id: str, **options: object
     ) -> AsyncGenerator[RequestOutput, None]:
+        outputs = self._generate(prompt, sampling_params, request_id, **options)
+        spec = sampling_params.structured_outputs
+        if self._grammars is None or not self._grammars.needs_trial(spec):
+            return outputs
+        return self._after_trial(self._grammars, spec, outputs)
+
+    def _generate(
+        self, prompt: object, sampling_params: SamplingParams, request_id: str, **options: object
+    ) -> AsyncGenerator[RequestOutput, None]:
         self._prioritize(options)
         outputs: AsyncGenerator[RequestOutput, None] = self._with_adapter(
             super().generate(prompt, sampling_params, request_id, **options), options
@@ -239,11 +248,7 @@ class _ObservedLLM(AsyncLLM):
         if self._observer is None:
             return outputs
         is_delta = sampling_params.output_kind == RequestOutputKind.DELTA
-        observed = self._observer.generate(outputs, prompt, request_id, is_delta=is_delta)
-        spec = sampling_params.structured_outputs
-        if self._grammars is None or not self._grammars.needs_trial(spec):
-            return observed
-        return self._after_trial(self._grammars, spec, observed)
+        return self._observer.generate(outputs, prompt, request_id, is_delta=is_delta)
 
     def encode(
         self, prompt: object, pooling_params: PoolingParams, request_id: str, **options: object
