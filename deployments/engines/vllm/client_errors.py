@@ -24,7 +24,7 @@ BY_SHAPE = (
 is not among them: `OSError`, `MemoryError`, `RuntimeError`."""
 
 
-def blame_requests(app: Any) -> None:  # noqa: ANN401 - vLLM's FastAPI application
+def blame_requests(app: Any) -> Any:  # noqa: ANN401 - vLLM's FastAPI application
     """Have the application answer 400 where a request cannot be validated or rendered."""
     # vLLM's handler of engine errors wants to end a server, which is not its own here.
     app.state.server = SimpleNamespace(should_exit=False)
@@ -34,6 +34,7 @@ def blame_requests(app: Any) -> None:  # noqa: ANN401 - vLLM's FastAPI applicati
     for kind in BY_SHAPE:
         if kind not in (TypeError, ValueError):  # those are 400 anyway
             handlers.add_exception_handler(kind, _handle)
+    return app
 
 
 def client_error(error: Exception) -> VLLMValidationError:

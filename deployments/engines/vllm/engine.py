@@ -116,13 +116,12 @@ class VllmEngine:
         llm = _launch(args, step_statistics)
         try:
             tasks = await llm.get_supported_tasks()
-            app = build_app(args, tasks, llm.model_config)
-            await init_app_state(llm, app.state, args, tasks)
-            blame_requests(app)
             takes_media = bool(llm.model_config.is_multimodal_model)
             register_media_policy(MediaPolicy(media, takes_media=takes_media))
             if "generate" in tasks:
                 await llm.guard_grammars(grammar_timeout_s)
+            app = blame_requests(build_app(args, tasks, llm.model_config))
+            await init_app_state(llm, app.state, args, tasks)
             return await cls._observed(llm, app, step_statistics, files, most_adapters)
         except BaseException:
             llm.shutdown()
