@@ -78,6 +78,7 @@ def vllm_arguments(entry: VllmEntry) -> dict[str, JsonValue]:
         "tensor_parallel_size": entry.parallelism.tensor,
         "pipeline_parallel_size": entry.parallelism.pipeline,
         "distributed_executor_backend": executor(entry),
+        "allowed_media_domains": list[JsonValue](entry.media.host_names),
         "max_model_len": entry.max_model_len,
         "gpu_memory_utilization": entry.gpu_memory_utilization,
     }

@@ -75,7 +75,7 @@ ENTRIES: Mapping[Engine, Mapping[str, object]] = {
 }
 
 
-class Gateway(Protocol):
+class AttackedGateway(Protocol):
     """A gateway on this machine."""
 
     @property
@@ -90,7 +90,7 @@ class Gateway(Protocol):
         """The processes of a model's engines."""
 
 
-class Result(msgspec.Struct, kw_only=True):
+class AbuseResult(msgspec.Struct, kw_only=True):
     """Result of a run; times are seconds."""
 
     answers: dict[str, Counter[str]]
@@ -135,7 +135,9 @@ def config(port: int, engine: Engine = Engine.VLLM) -> Document:
     return serve_config(port, {"name": MODEL, "replicas": REPLICAS, **ENTRIES[engine]})
 
 
-async def run(gateway: Gateway, seconds: float, seed: int, model: str = MODEL) -> Result:
+async def run(
+    gateway: AttackedGateway, seconds: float, seed: int, model: str = MODEL
+) -> AbuseResult:
     """Ask alone for `seconds`, then beside the hostile client until it has tried everything."""
     before = {process.pid for process in gateway.replica_processes(model)}
     async with _tarpit() as (image_url, fetches):
@@ -151,7 +153,7 @@ async def run(gateway: Gateway, seconds: float, seed: int, model: str = MODEL) -
         after = {process.pid for process in gateway.replica_processes(model)}
         async with httpx.AsyncClient(base_url=gateway.url) as http:
             faults = (await http.get("/gateway/faults")).json()["data"]
-        return Result(
+        return AbuseResult(
             answers=hostile.answers,
             longest_s=hostile.longest_s,
             bystander={"alone": Summary.of(alone), "beside": Summary.of(beside)},
@@ -240,7 +242,7 @@ def _is_5xx(answer: str) -> bool:
     return answer.startswith("5")
 
 
-def _report(result: Result) -> Table:
+def _report(result: AbuseResult) -> Table:
     table = Table(title="What each attack got")
     for heading in ("attack", "answers", "longest, s"):
         table.add_column(heading, justify="right" if heading.endswith("s") else "left")

@@ -33,3 +33,11 @@ class MediaOptions(Strict):
     """Size of one file, in MB."""
     timeout_s: int = Field(default=10, ge=1)
     """Seconds in which one file must arrive."""
+
+    @property
+    def host_names(self) -> list[str]:
+        """Hosts without their ports; a name that no host can have if there are none.
+
+        An empty list would allow every host in vLLM.
+        """
+        return sorted({domain.partition(":")[0] for domain in self.domains}) or ["none.invalid"]

@@ -24,14 +24,17 @@ BY_SHAPE = (
 is not among them: `OSError`, `MemoryError`, `RuntimeError`."""
 
 
-def blame_requests(app: Any) -> None:  # noqa: ANN401 - vLLM's FastAPI application
+def blame_requests(app: Any) -> Any:  # noqa: ANN401 - vLLM's FastAPI application
     """Have the application answer 400 where a request cannot be validated or rendered."""
-    for kind in BY_SHAPE:
-        if kind not in (TypeError, ValueError):  # those are 400 anyway
-            app.add_exception_handler(kind, _handle)
     # vLLM's handler of engine errors wants to end a server, which is not its own here.
     app.state.server = SimpleNamespace(should_exit=False)
-    app.middleware_stack = app.build_middleware_stack()  # vLLM's start has built one already
+    handlers = app.middleware_stack or app  # vLLM's start has built the stack already
+    while not hasattr(handlers, "add_exception_handler"):
+        handlers = handlers.app
+    for kind in BY_SHAPE:
+        if kind not in (TypeError, ValueError):  # those are 400 anyway
+            handlers.add_exception_handler(kind, _handle)
+    return app
 
 
 def client_error(error: Exception) -> VLLMValidationError:

@@ -20,6 +20,7 @@ from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
 from vllm.inputs import TokensPrompt
 from vllm.outputs import PoolingRequestOutput, RequestOutput
+from vllm.platforms import current_platform
 from vllm.pooling_params import PoolingParams
 from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 from vllm.usage.usage_lib import UsageContext
@@ -116,13 +117,12 @@ class VllmEngine:
         llm = _launch(args, step_statistics)
         try:
             tasks = await llm.get_supported_tasks()
-            app = build_app(args, tasks, llm.model_config)
-            await init_app_state(llm, app.state, args, tasks)
-            blame_requests(app)
             takes_media = bool(llm.model_config.is_multimodal_model)
             register_media_policy(MediaPolicy(media, takes_media=takes_media))
             if "generate" in tasks:
                 await llm.guard_grammars(grammar_timeout_s)
+            app = blame_requests(build_app(args, tasks, llm.model_config))
+            await init_app_state(llm, app.state, args, tasks)
             layout = await find_prompt_layout(app.state.online_renderer)
             facts = _facts(llm, app.routes, [each.name for each in files], layout)
             return await cls._observed(llm, app, facts, step_statistics, files, most_adapters)
@@ -197,7 +197,6 @@ class _ObservedLLM(AsyncLLM):
         vLLM 0.32 lets the first structured output that an engine ever gets decide that, and the
         other backends' are then compiled by the wrong one.
         """
-        self._grammars = GrammarGuard(self.vllm_config, timeout_s)
         params = SamplingParams(
             max_tokens=1, structured_outputs=StructuredOutputsParams(json_object=True)
         )
@@ -209,6 +208,10 @@ class _ObservedLLM(AsyncLLM):
             raise
         except Exception:
             logger.warning("this model gives no structured outputs", exc_info=True)
+            return
+        self._grammars = GrammarGuard(self.vllm_config, timeout_s)
+        if not current_platform.is_cpu():  # there, memory is short
+            self._grammars.start()
 
     async def stop_guards(self) -> None:
         """Stop what runs beside the engine."""
@@ -239,6 +242,15 @@ class _ObservedLLM(AsyncLLM):
     def generate(
         self, prompt: object, sampling_params: SamplingParams, request_id: str, **options: object
     ) -> AsyncGenerator[RequestOutput, None]:
+        outputs = self._generate(prompt, sampling_params, request_id, **options)
+        spec = sampling_params.structured_outputs
+        if self._grammars is None or not self._grammars.needs_trial(spec):
+            return outputs
+        return self._after_trial(self._grammars, spec, outputs)
+
+    def _generate(
+        self, prompt: object, sampling_params: SamplingParams, request_id: str, **options: object
+    ) -> AsyncGenerator[RequestOutput, None]:
         self._prioritize(options)
         outputs: AsyncGenerator[RequestOutput, None] = self._with_adapter(
             super().generate(prompt, sampling_params, request_id, **options), options
@@ -246,13 +258,9 @@ class _ObservedLLM(AsyncLLM):
         if self._observer is None:
             return outputs
         is_delta = sampling_params.output_kind == RequestOutputKind.DELTA
-        observed = self._observer.generate(
+        return self._observer.generate(
             outputs, prompt, request_id, is_delta=is_delta, sequences=sampling_params.n
         )
-        spec = sampling_params.structured_outputs
-        if self._grammars is None or not self._grammars.needs_trial(spec):
-            return observed
-        return self._after_trial(self._grammars, spec, observed)
 
     def encode(
         self, prompt: object, pooling_params: PoolingParams, request_id: str, **options: object

@@ -4,7 +4,8 @@ vLLM 0.32 compiles a grammar in a thread of its engine core, which nothing can c
 a few hundred bytes can take minutes, and all memory. What fails there is a server error. And a
 grammar can make each of its tokens slower than the one before, in the loop that serves everybody.
 So a grammar that is not plain is tried first, under limits of time and memory, with vLLM's own
-code. The verdict is remembered. The process starts with the engine's first structured output.
+code. The verdict is remembered. The process starts with the engine, or, on the CPU, with its first
+structured output.
 """
 
 import asyncio
@@ -50,6 +51,10 @@ class GrammarGuard:
         self._process = _TrialProcess(config)
         self._verdicts: OrderedDict[bytes, str] = OrderedDict()
         self._slots = asyncio.Semaphore(MAX_TRIALS)
+
+    def start(self) -> None:
+        """Start the process now, so that the first grammar need not wait for it."""
+        self._process.start()
 
     def needs_trial(self, spec: StructuredOutputsParams | None) -> bool:
         """Whether a grammar has to be tried first: it is not plain.
@@ -125,12 +130,12 @@ class _TrialProcess:
 
     async def stop(self) -> None:
         """End the process."""
-        if self._starting is None:
+        if (starting := self._starting) is None:
             return
-        self._starting.cancel()
-        await asyncio.wait([self._starting])
-        if not self._starting.cancelled() and self._starting.exception() is None:
-            process = self._starting.result()
+        starting.cancel()
+        await asyncio.wait([starting])
+        if not starting.cancelled() and starting.exception() is None:
+            process = starting.result()
             if process.returncode is None:
                 process.kill()
             await process.wait()
@@ -142,7 +147,7 @@ class _TrialProcess:
             *(sys.executable, "-c", f"from {main.__module__} import main; main()"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env=os.environ | {"TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""},
+            env=os.environ | {"TOKENIZERS_PARALLELISM": "false"},
         )
         trials = cast("asyncio.StreamWriter", process.stdin)
         verdicts = cast("asyncio.StreamReader", process.stdout)

@@ -42,11 +42,6 @@ class MediaPolicy:
         self._hosts = frozenset(options.domains)
         self._takes_media = takes_media
 
-    @property
-    def host_names(self) -> list[str]:
-        """Allowed hosts without their ports."""
-        return sorted({host.partition(":")[0] for host in self._hosts})
-
     def check_part(self, modality: str) -> None:
         """Raise if the model takes no part of this modality, whatever it has.
 

@@ -18,8 +18,14 @@ def media(**fields: object) -> MediaOptions:
 
 
 def test_by_default_nothing_is_fetched() -> None:
-    """No host is allowed."""
+    """No host is allowed, and vLLM gets no empty list, which would allow all of them."""
     assert media().domains == []
+    assert media().host_names == ["none.invalid"]
+
+
+def test_vllm_is_told_the_hosts() -> None:
+    """Without ports, which it does not know."""
+    assert media(domains=["b:9000", "a.example", "b"]).host_names == ["a.example", "b"]
 
 
 @pytest.mark.parametrize("domain", ["media.example.com", "10.0.0.1", "minio:9000", "a-b.example:1"])

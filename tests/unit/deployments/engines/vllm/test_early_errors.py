@@ -31,7 +31,10 @@ def sent(headers: list[tuple[bytes, bytes]], *chunks: bytes, status: int = 200) 
     async def receive() -> Any:
         raise AssertionError
 
-    asyncio.run(with_early_errors(app)({"type": "http"}, receive, send))
+    async def answer() -> None:
+        await with_early_errors(app)({"type": "http"}, receive, send)
+
+    asyncio.run(answer())
     return messages
 
 
