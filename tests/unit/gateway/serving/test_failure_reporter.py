@@ -434,3 +434,27 @@ async def test_what_has_killed_two_engines_is_not_sent_again(bench: Bench) -> No
     with pytest.raises(UpstreamFailed):
         await bench.answer(plain())
     assert sum(bench.tracked_requests) == 4
+
+
+async def test_engines_that_report_an_error_and_die_are_victims_too(bench: Bench) -> None:
+    """vLLM answers 500 when its engine core has died: no fallback gets what has killed two."""
+
+    async def die(visit: Visit) -> None:
+        await visit.send(SORRY)
+        for replica in bench.model.replicas.values():
+            if replica.address == visit.writer.get_extra_info("sockname"):
+                bench.set_draining(replica, is_draining=True)
+
+    await start(bench, *[poisoned_by(die)] * 3)
+    other = ServedModel("n", created_s=1)
+    bench.fleet.add(other)
+    engine = await bench.start_engine(script(FINE))
+    bench.fleet.replace_replicas(other, [engine.replica(ROUTES)])
+    resolver = TargetResolver(bench.fleet)
+    for _ in range(2):
+        response = bench.client.response
+        chain = FallbackChain(poison(), ("m", "n"), resolver, bench.context, response)
+        with pytest.raises(UpstreamFailed):
+            await chain.run()
+    assert sum(bench.tracked_requests) == 2
+    assert engine.requests == []
