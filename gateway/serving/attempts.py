@@ -268,11 +268,13 @@ class Attempts:
         `victim`: the replica that the request may have halted.
         """
         policy, progress = self._context.retry_policy, self._progress
-        error.is_final = policy.is_final(progress)
-        error.may_fall_back = not policy.is_harmful(progress)
-        if policy.blames(progress):
+        is_blamed, is_harmful = policy.blames(progress), policy.is_harmful(progress)
+        if is_blamed:
+            is_harmful = is_harmful or self._failures.has_lost_replica
             self._failures.blame_request()
-        if victim is not None or (policy.blames(progress) and policy.is_harmful(progress)):
+        error.is_final = policy.is_final(progress)
+        error.may_fall_back = not is_harmful
+        if victim is not None or (is_blamed and is_harmful):
             self._pool.quarantine.add(self._request, victim)
 
     def _retry_decision(self, failure: Failure) -> RetryDecision:

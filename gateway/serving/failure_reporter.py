@@ -43,6 +43,12 @@ class FailureReporter:
         """Whether an answer would show that a replica is at fault."""
         return bool(self._unsettled)
 
+    @property
+    def has_lost_replica(self) -> bool:
+        """Whether a replica where the request failed accepts no more, or is gone: it has died."""
+        states = [self._scheduler.replicas.get(replica) for replica in self._failed_at]
+        return any(state is None or state.health.is_draining for state in states)
+
     async def assess(
         self, decision: Decision, error: UpstreamFailed, *, has_answered: bool
     ) -> Failure:

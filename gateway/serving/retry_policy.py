@@ -25,7 +25,7 @@ from enum import Enum, auto
 
 from gateway.errors import Reason
 
-FREE = frozenset({Reason.UNREACHABLE, Reason.NO_SOCKET, Reason.DRAINING, Reason.STUCK})
+FREE = frozenset({Reason.UNREACHABLE, Reason.DRAINING, Reason.STUCK})
 """Reasons of failures after which no engine goes on working for the request."""
 REPORTED = frozenset({Reason.ANSWERED_5XX, Reason.ENGINE_ERROR})
 """Reasons where the replica itself says that the request failed."""

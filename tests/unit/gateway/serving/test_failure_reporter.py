@@ -16,6 +16,7 @@ from gateway.routing.fleet import Replica, ServedModel
 from gateway.routing.outlier_detector import CONSECUTIVE_FAILURES
 from gateway.routing.replica_health import HealthState
 from gateway.serving.fallback import FallbackChain
+from gateway.serving.retry_budget import CLIENT_RESERVE
 from gateway.serving.target_resolver import TargetResolver
 from gateway.telemetry import Update
 from gateway.upstream.client import UpstreamClient
@@ -25,6 +26,7 @@ from tests.unit.gateway.serving.test_attempts import (
     END,
     EVENTS,
     FINISH,
+    LIMITS,
     ROLE,
     ROUTES,
     Bench,
@@ -189,7 +191,7 @@ async def test_a_replica_that_fails_others_is_no_witness_against_a_request(bench
     first, second, _ = await start(bench, script(SORRY), script(SORRY), script(FINE))
     for replica in (first, second):
         bench.pool.scheduler.replicas.record_failure(replica)
-    for _ in range(2 * CONSECUTIVE_FAILURES):
+    for _ in range(int(CLIENT_RESERVE / LIMITS.max_retries)):
         assert (await answered(bench, plain())).status == 200
 
 
@@ -226,6 +228,30 @@ async def test_a_client_s_retries_are_not_those_of_others(bench: Bench) -> None:
         await answered(bench, poison())
     client = await answered(bench, plain())
     assert (client.body, client.headers[b"x-gateway-retries"]) == (b'"fine"', b"1")
+
+
+@pytest.mark.parametrize("is_patient", [True, False])
+async def test_clients_that_leave_or_are_late_say_nothing_of_a_replica(
+    bench: Bench, is_patient: bool
+) -> None:
+    """Whatever they do, a replica on probation is probed by the next request, and comes back."""
+    replica, other = await start(bench, *[poisoned_by(Visit.until_gone)] * 2)
+    replicas = bench.pool.scheduler.replicas
+    for _ in range(CONSECUTIVE_FAILURES):
+        replicas.record_failure(replica)
+    health = bench.pool.scheduler.replicas.get(replica.id)
+    assert health is not None
+    health.health.outlier_detector.excluded_until_s = 0.0
+    health.health.outlier_detector._ejected_until_s = 0.0
+    replicas.back_off(other, PATIENCE_S)
+    for _ in range(3):
+        sent = poison() if is_patient else msgspec.structs.replace(poison(), timeout_s=0.05)
+        task = asyncio.create_task(bench.answer(sent))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert (await answered(bench, plain())).headers[b"x-gateway-replica"] == replica.id.encode()
+    assert replicas.health(replica) is HealthState.READY
 
 
 async def test_a_client_without_retries_is_asked_not_to_retry_either(bench: Bench) -> None:
@@ -408,3 +434,27 @@ async def test_what_has_killed_two_engines_is_not_sent_again(bench: Bench) -> No
     with pytest.raises(UpstreamFailed):
         await bench.answer(plain())
     assert sum(bench.tracked_requests) == 4
+
+
+async def test_engines_that_report_an_error_and_die_are_victims_too(bench: Bench) -> None:
+    """vLLM answers 500 when its engine core has died: no fallback gets what has killed two."""
+
+    async def die(visit: Visit) -> None:
+        await visit.send(SORRY)
+        for replica in bench.model.replicas.values():
+            if replica.address == visit.writer.get_extra_info("sockname"):
+                bench.set_draining(replica, is_draining=True)
+
+    await start(bench, *[poisoned_by(die)] * 3)
+    other = ServedModel("n", created_s=1)
+    bench.fleet.add(other)
+    engine = await bench.start_engine(script(FINE))
+    bench.fleet.replace_replicas(other, [engine.replica(ROUTES)])
+    resolver = TargetResolver(bench.fleet)
+    for _ in range(2):
+        response = bench.client.response
+        chain = FallbackChain(poison(), ("m", "n"), resolver, bench.context, response)
+        with pytest.raises(UpstreamFailed):
+            await chain.run()
+    assert sum(bench.tracked_requests) == 2
+    assert engine.requests == []

@@ -29,6 +29,8 @@ BUSY = Overloaded("busy", 1.0)
 COLD = ModelUnavailable("cold", 1.0)
 FAILED = UpstreamFailed("failed")
 LONG = ContextExceeded("long")
+HARMFUL = UpstreamFailed("halted")
+HARMFUL.may_fall_back = False
 
 
 @pytest.mark.parametrize(
@@ -42,6 +44,9 @@ LONG = ContextExceeded("long")
         (InvalidRequest("wrong"), False, False, False, RAISE),
         (DeadlineExceeded("late"), False, False, True, RAISE),
         (StreamLost("lost"), False, True, False, RAISE),
+        # what may halt the engines of another model, too
+        (HARMFUL, False, False, False, RAISE),
+        (HARMFUL, False, False, True, RAISE),
         # what the client has read of one model is not followed by another's
         (FAILED, False, True, True, RAISE),
         # the last model has the last word
