@@ -27,6 +27,7 @@ from gateway.kvcache.json_text import (
     normal_json,
 )
 from gateway.kvcache.response_items import ResponseItems
+from gateway.kvcache.route_fields import fields_read
 from gateway.kvcache.template_arguments import is_given, layout_of, seed_of
 from gateway.kvcache.tool_definitions import tools_text
 from gateway.request.head import ABSENT, PromptParts, RequestHead
@@ -72,15 +73,17 @@ def prompt_of(
     model: str = "",
     layout: PromptLayout = PromptLayout(),  # noqa: B008 - it is frozen
     read_tools: Callable[[msgspec.Raw], bytes] = tools_text,
+    path: str = "",
 ) -> Prompt:
     """Compute the prompt of an inference request; one that cannot be read has no keys.
 
     `model`: the model or adapter that answers, if the client calls it by another name. `layout`:
-    how its engines render conversations. `read_tools`: `tools_text`, or a cache of it.
+    how its engines render conversations. `read_tools`: `tools_text`, or a cache of it. `path`: the
+    request's route, if fields that it does not read are to be left out.
 
     Never raises: the engine reports what is wrong with a request.
     """
-    parts = head.prompt
+    parts = fields_read(head.prompt, path) if path else head.prompt
     if is_too_costly(_fields(parts)):
         return _without_keys(parts)
     try:

@@ -43,7 +43,7 @@ class TargetResolver:
         # All replicas run the same engine.
         facts = next(iter(model.replicas.values())).metadata.facts
         _check_route(model, facts, request.path)
-        prompt = prompt_of(request.head, name, facts.layout, self._tool_texts.read)
+        prompt = prompt_of(*(request.head, name, facts.layout, self._tool_texts.read, request.path))
         return Target(request, model, name, prompt)
 
 
