@@ -42,6 +42,7 @@ MAX_IDS_TEXT = 5_000_000
 """Bytes of JSON that hold at least as many token ids as `MAX_KEYS` keys stand for."""
 TOKEN_ID_BYTES = 4
 
+_MESSAGES = "/v1/messages"
 _NO_TOOLS = (b'"none"', b'{"type":"none"}')
 _FIRST_ELEMENT = re.compile(rb"\[\s*(.)", re.DOTALL)
 _FIRST_STRING = re.compile(rb'\[\s*("(?:[^"\\]++|\\.)*+")', re.DOTALL)
@@ -92,7 +93,8 @@ def prompt_of(
         if is_given(parts.prompt) and not is_given(parts.messages):
             return _completion(parts.prompt, seed)
         if is_given(parts.messages) or is_given(parts.input):
-            return _conversation(parts, seed, layout, read_tools)
+            is_anthropic = path == _MESSAGES
+            return _conversation(parts, seed, layout, read_tools, is_anthropic=is_anthropic)
     except (msgspec.MsgspecError, RecursionError, ValueError, OverflowError):
         return _without_keys(parts)
     return NO_PROMPT
@@ -128,6 +130,8 @@ def _conversation(
     seed: int,
     layout: PromptLayout,
     read_tools: Callable[[msgspec.Raw], bytes],
+    *,
+    is_anthropic: bool,
 ) -> Prompt:
     """Prompt of a chat, or what OpenAI calls `input`: text or items, or texts to embed."""
     is_chat = is_given(parts.messages)
@@ -140,7 +144,7 @@ def _conversation(
         return _completion(raw, seed, MAX_COMMAS)
     tools = read_tools(parts.tools) if _renders_tools(parts, layout) else b""
     text = CanonicalText(layout, tools, MAX_TEXT)
-    conversation = ConversationWriter(text)
+    conversation = ConversationWriter(text, is_anthropic=is_anthropic)
     if is_given(system):
         conversation.add_system(system)
     reply = _reply(parts)

@@ -316,6 +316,12 @@ LAYOUTS: list[tuple[str, PromptLayout, Fields, Fields]] = [
         {"messages": [said(LONG)]},
     ),
     (
+        "an empty system message",
+        PromptLayout(omits_empty_system=True),
+        {"messages": [said("x-anthropic-billing-header: 1", "system"), said(LONG)]},
+        {"messages": [said(LONG)]},
+    ),
+    (
         "developers",
         PromptLayout(),
         {"messages": [said(LONG, "developer")]},
