@@ -26,7 +26,6 @@ AUTH_MODE = "RAY_AUTH_MODE"
 HAPROXY_METRICS_PORT = "RAY_SERVE_HAPROXY_METRICS_PORT"
 HAPROXY_STATS_PORT = "RAY_SERVE_HAPROXY_STATS_PORT"
 HAPROXY_CONFIG_FILE = "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"
-HAPROXY_SOCKET = "RAY_SERVE_HAPROXY_SOCKET_PATH"
 HAPROXY_METRICS_SOCKET = "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH"
 HAPROXY_STATE_BASE = "RAY_SERVE_HAPROXY_SERVER_STATE_BASE"
 HAPROXY_STATE_FILE = "RAY_SERVE_HAPROXY_SERVER_STATE_FILE"
@@ -231,7 +230,6 @@ LOCAL = (
     Variable(TEMPORARY, "A directory of its own, removed in the end."),
     Variable(RAY_TEMPORARY, "The same directory, for Ray's session."),
     Variable(HAPROXY_CONFIG_FILE, "A file in that directory; Serve's default is in `/tmp`."),
-    Variable(HAPROXY_SOCKET, "A socket in that directory."),
     Variable(HAPROXY_METRICS_SOCKET, "A socket in that directory."),
     Variable(HAPROXY_STATE_BASE, "A folder in that directory."),
     Variable(HAPROXY_STATE_FILE, "A file in that directory."),

@@ -33,6 +33,8 @@ class PromptLayout(msgspec.Struct, frozen=True, kw_only=True):
     """Tool calls are rendered as Hermes models write them, `<tool_call>{...}</tool_call>`."""
     reasoning: Literal["always", "until_user", "never"] = "always"
     """Whether earlier reasoning is rendered; perhaps only as long as the user has not answered."""
+    omits_empty_system: bool = False
+    """A first system message without a text leaves no trace."""
     joins_system: bool = False
     """System messages within a conversation are joined to the first one."""
     arguments: tuple[str, ...] | None = None

@@ -137,13 +137,16 @@ class CanonicalText:
         self._is_begun = True
 
     def _write_system(self, role: str, content: bytes) -> None:
-        if self._is_begun:
+        is_first = not self._is_begun
+        if not is_first:
             self._begin()
-        # Otherwise it is the first message; the tools follow it, unless they are there already.
+        # The tools follow the first message, unless they are there already.
         self._is_begun = True
         self._has_developer |= role == "developer"
+        if is_first and not content and self.layout.omits_empty_system:
+            return
         self._systems.append(len(self._pieces))
-        is_own = role == "developer" and len(self._systems) > 1
+        is_own = role == "developer" and not is_first and self.layout.developers != "joined"
         self._write(_DEVELOPER_START if is_own else _SYSTEM_START, content)
 
     def _join_systems(self) -> None:
@@ -158,6 +161,8 @@ class CanonicalText:
         for position in self._systems:
             self._pieces[position] = self._pieces[position + 1] = b""
         joined = separator.join(filter(None, texts))
+        if not joined and self.layout.omits_empty_system:
+            return
         self._pieces[self._front : self._front] = _SYSTEM_START, joined
 
     def _write_tools(self) -> None:

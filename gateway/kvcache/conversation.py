@@ -55,8 +55,9 @@ _calls_decoder = msgspec.json.Decoder(list[_Call] | None)
 class ConversationWriter:
     """Writes the messages of a request to a canonical text."""
 
-    def __init__(self, text: CanonicalText) -> None:
+    def __init__(self, text: CanonicalText, *, is_anthropic: bool = False) -> None:
         self._text = text
+        self._is_anthropic = is_anthropic
         self._contents = ContentReader(text)
 
     def add_system(self, raw: msgspec.Raw) -> None:
@@ -101,7 +102,18 @@ class ConversationWriter:
         if isinstance(content, str) and role == "user":  # most messages
             self._text.write_message(role, content.encode(), message.name or "")
         else:
-            self._write(message, self._contents.read(content, role))
+            self._write(message, self._read(content, role))
+
+    def _read(self, content: str | list[msgspec.Raw] | None, role: str) -> Content | None:
+        """Read a message's content; None if there is nothing to render."""
+        if not self._is_anthropic:
+            return self._contents.read(content, role)
+        if role == "system":
+            text = self._contents.system_text(content or "")
+            return Content([text]) if text else None
+        found = self._contents.read(content, role)
+        is_empty = role == "user" and not (found.texts or isinstance(content, str))
+        return None if is_empty else found
 
     def _add_large(self, large: _LargeMessage) -> None:
         message = _Message(large.role, name=large.name, tool_call_id=large.tool_call_id)
@@ -114,8 +126,10 @@ class ConversationWriter:
             message.tool_calls = _calls_decoder.decode(large.tool_calls)
         self._write(message, self._contents.read_large(large.content, large.role))
 
-    def _write(self, message: _Message, content: Content) -> None:
+    def _write(self, message: _Message, content: Content | None) -> None:
         role = message.role
+        if content is None:
+            return
         if role == "assistant":
             self._text.write_answer(self._answer(message, content))
         elif role == "tool":

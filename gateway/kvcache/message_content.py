@@ -116,7 +116,13 @@ class ContentReader:
         """
         if first_byte(raw) != b"[":
             return _without_billing_header(self.decode(raw)).encode()
-        return b"".join(map(self._system_block, self._useful(decode_list(raw))))
+        return self.system_text(decode_list(raw))
+
+    def system_text(self, raws: str | Sequence[msgspec.Raw]) -> bytes:
+        """Read the content of a system message in Anthropic's API."""
+        if isinstance(raws, str):
+            return b"" if raws.startswith(BILLING_HEADER) else raws.encode()
+        return b"".join(map(self._system_block, self._useful(raws)))
 
     def decode(self, raw: msgspec.Raw) -> str:
         """Decode a string, up to the end of what has keys."""
@@ -149,17 +155,16 @@ class ContentReader:
             content.has_results = True
             self._write_result(part)
         elif not self._add_block(content, part, role):
-            stand_in = self._text.stand_in(media_digest(raw))
-            content.add_stand_in(stand_in)
-            if kind in _TOOL_CHANGES:
-                self._text.tool_changes += stand_in
+            content.add_stand_in(self._text.stand_in(media_digest(raw)))
+            self._note_change(raw)
 
     def _add_text(self, content: Content, text: str, role: str) -> None:
         if role == "system":
             text = _without_billing_header(text)
-        if text:
-            separator = _RESULT_SEPARATOR if role == "tool" else self._separator
-            content.add_text(text.encode(), separator)
+        is_result = role == "tool"
+        # Without a separator vLLM leaves the joining to the template, but not that of results.
+        if text or (is_result and not self._separator):
+            content.add_text(text.encode(), _RESULT_SEPARATOR if is_result else self._separator)
 
     def _add_block(self, content: Content, part: _Part, role: str) -> bool:
         """Add a part that becomes text or a field of the message; return whether it is one."""
@@ -193,7 +198,15 @@ class ContentReader:
 
     def _system_block(self, raw: msgspec.Raw) -> bytes:
         text = self._text_of(raw)
-        return b"" if text is None or text.startswith(BILLING_HEADER) else text.encode()
+        if text is None:
+            self._note_change(raw)
+            return b""
+        return b"" if text.startswith(BILLING_HEADER) else text.encode()
+
+    def _note_change(self, raw: msgspec.Raw) -> None:
+        """Note a part that changes the tools of the whole conversation."""
+        if len(raw) <= LARGE_BYTES and _large_part_decoder.decode(raw).type in _TOOL_CHANGES:
+            self._text.tool_changes += self._text.stand_in(digest_of(raw))
 
     def _text_of(self, raw: msgspec.Raw) -> str | None:
         """Text of a part; None if it is no text."""

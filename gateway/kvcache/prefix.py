@@ -27,6 +27,7 @@ from gateway.kvcache.json_text import (
     normal_json,
 )
 from gateway.kvcache.response_items import ResponseItems
+from gateway.kvcache.route_fields import fields_read
 from gateway.kvcache.template_arguments import is_given, layout_of, seed_of
 from gateway.kvcache.tool_definitions import tools_text
 from gateway.request.head import PromptParts, RequestHead
@@ -42,6 +43,7 @@ MAX_IDS_TEXT = 5_000_000
 """Bytes of JSON that hold at least as many token ids as `MAX_KEYS` keys stand for."""
 TOKEN_ID_BYTES = 4
 
+_MESSAGES = "/v1/messages"
 _NO_TOOLS = (b'"none"', b'{"type":"none"}')
 _FIRST_ELEMENT = re.compile(rb"\[\s*(.)", re.DOTALL)
 _FIRST_STRING = re.compile(rb'\[\s*("(?:[^"\\]++|\\.)*+")', re.DOTALL)
@@ -73,15 +75,17 @@ def prompt_of(
     model: str = "",
     layout: PromptLayout = PromptLayout(),  # noqa: B008 - it is frozen
     read_tools: Callable[[msgspec.Raw], bytes] = tools_text,
+    path: str = "",
 ) -> Prompt:
     """Compute the prompt of an inference request; one that cannot be read has no keys.
 
     `model`: the model or adapter that answers, if the client calls it by another name. `layout`:
-    how its engines render conversations. `read_tools`: `tools_text`, or a cache of it.
+    how its engines render conversations. `read_tools`: `tools_text`, or a cache of it. `path`: the
+    request's route, if fields that it does not read are to be left out.
 
     Never raises: the engine reports what is wrong with a request.
     """
-    parts = head.prompt
+    parts = fields_read(head.prompt, path) if path else head.prompt
     if is_too_costly(_fields(parts)):
         return _without_keys(parts)
     try:
@@ -90,7 +94,8 @@ def prompt_of(
         if is_given(parts.prompt) and not is_given(parts.messages):
             return _completion(parts.prompt, seed)
         if is_given(parts.messages) or is_given(parts.input):
-            return _conversation(parts, seed, layout, read_tools)
+            is_anthropic = path == _MESSAGES
+            return _conversation(parts, seed, layout, read_tools, is_anthropic=is_anthropic)
     except (msgspec.MsgspecError, RecursionError, ValueError, OverflowError):
         return _without_keys(parts)
     return NO_PROMPT
@@ -126,6 +131,8 @@ def _conversation(
     seed: int,
     layout: PromptLayout,
     read_tools: Callable[[msgspec.Raw], bytes],
+    *,
+    is_anthropic: bool,
 ) -> Prompt:
     """Prompt of a chat, or what OpenAI calls `input`: text or items, or texts to embed."""
     is_chat = is_given(parts.messages)
@@ -138,7 +145,7 @@ def _conversation(
         return _completion(raw, seed, MAX_COMMAS)
     tools = read_tools(parts.tools) if _renders_tools(parts, layout) else b""
     text = CanonicalText(layout, tools, MAX_TEXT)
-    conversation = ConversationWriter(text)
+    conversation = ConversationWriter(text, is_anthropic=is_anthropic)
     if is_given(system):
         conversation.add_system(system)
     reply = _reply(parts)

@@ -57,7 +57,7 @@ class TargetResolver:
         _check_route(model, facts, request.path)
         limits, max_tokens = model.options.limits, model.max_model_len or 0
         check_context(request.head, request.path, limits, max_tokens)
-        prompt = prompt_of(request.head, name, facts.layout, self._tool_texts.read)
+        prompt = prompt_of(*(request.head, name, facts.layout, self._tool_texts.read, request.path))
         return Target(request, model, name, prompt)
 
 

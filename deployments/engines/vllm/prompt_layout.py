@@ -42,6 +42,7 @@ async def find_prompt_layout(renderer: OnlineRenderer) -> PromptLayout:
             has_call_ids=await probes.has_call_ids(),
             has_hermes_calls=await probes.has_hermes_calls(),
             reasoning=await probes.reasoning(),
+            omits_empty_system=await probes.omits_empty_system(),
             joins_system=await probes.joins_system(),
             arguments=_arguments(renderer),
         )
@@ -99,6 +100,11 @@ class _Probes:
         if not prompt or "earlierthought" in prompt:
             return "always"
         return "until_user" if "latestthought" in prompt else "never"
+
+    async def omits_empty_system(self) -> bool:
+        user = _said("user", "usertext")
+        without = await self._render([user])
+        return bool(without) and await self._render([_said("system", ""), user]) == without
 
     async def joins_system(self) -> bool:
         turn = [_said("system", "systemtext"), _said("user", "usertext")]

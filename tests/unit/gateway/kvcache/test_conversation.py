@@ -316,6 +316,12 @@ LAYOUTS: list[tuple[str, PromptLayout, Fields, Fields]] = [
         {"messages": [said(LONG)]},
     ),
     (
+        "an empty system message",
+        PromptLayout(omits_empty_system=True),
+        {"messages": [said("x-anthropic-billing-header: 1", "system"), said(LONG)]},
+        {"messages": [said(LONG)]},
+    ),
+    (
         "developers",
         PromptLayout(),
         {"messages": [said(LONG, "developer")]},
@@ -400,6 +406,27 @@ def test_the_reply_starts_where_the_client_says(more: Fields, start: bytes | Non
     assert found.keys == plain.keys
     reply = found.reply_start
     assert reply is None if start is None else reply is not None and reply.endswith(start)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "ignored"),
+    [
+        ("/v1/chat/completions", {"messages": [said(LONG)]}, {"system": "a", "input": "b"}),
+        ("/v1/completions", {"prompt": LONG}, {"messages": [said("a")], "documents": [{"a": "b"}]}),
+        ("/v1/completions", {"prompt": LONG}, {"add_special_tokens": True}),
+        ("/v1/chat/completions", {"messages": [said(LONG)]}, {"add_special_tokens": False}),
+        ("/v1/messages", {"messages": [said(LONG)]}, {"reasoning_effort": "low", "prompt": "a"}),
+        ("/v1/responses", {"input": LONG}, {"messages": [said("a")], "suffix": "b"}),
+    ],
+)
+def test_fields_of_other_routes_do_not_count(path: str, fields: Fields, ignored: Fields) -> None:
+    """An engine ignores a field that is not of the request's API, and a default says nothing."""
+    one, other = (
+        prompt_of(parse_json(json.dumps({"model": "m", **each}).encode()), path=path)
+        for each in (fields, {**fields, **ignored})
+    )
+    assert one.keys
+    assert one == other
 
 
 def test_an_own_template_is_unknown() -> None:

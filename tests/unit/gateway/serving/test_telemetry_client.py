@@ -59,8 +59,10 @@ class Bench:
         return health is HealthState.NOT_RESPONDING
 
     def clear_backoff(self, replica: Replica) -> None:
-        """End a replica's backoff."""
-        self.pools.of(self.model).scheduler.replicas.clear_backoff(replica)
+        """End a replica's backoff, and have it respond."""
+        replicas = self.pools.of(self.model).scheduler.replicas
+        replicas.clear_backoff(replica)
+        replicas.record_responding(replica, is_responding=True)
 
     @property
     def candidate(self) -> Candidate:
