@@ -166,11 +166,6 @@ OPTIONAL = (
         " gateway config may have any number.",
     ),
     Variable(
-        HAPROXY_SOCKET,
-        "HAProxy's admin socket (`/tmp/haproxy-serve/admin.sock`). Serve inserts a directory for"
-        " each node before the last name.",
-    ),
-    Variable(
         HAPROXY_LISTEN,
         "Address that HAProxy's statistics page and Prometheus exporter listen on. Unset:"
         " `127.0.0.1`. They show addresses of routers, and ask for no password.",

@@ -151,7 +151,9 @@ class GatewayProcess:
         """Whether these models are up, or sleep, and the gateway goes by this config."""
         _, listing = self.request("GET", "/v1/models")
         up = {card["id"] for card in listing["data"] if card["state"] in SETTLED}
-        _, told = self.request("GET", "/gateway/config")
+        status, told = self.request("GET", "/gateway/config")
+        if status != 200:
+            return False  # the config before does not open the operators' routes
         wanted = GatewayConfig(**{**OPEN, **user_config}).model_dump(mode="json")
         is_adopted = all(wanted[field] == value for field, value in told["config"].items())
         return is_adopted and up >= {model["name"] for model in models}

@@ -35,6 +35,7 @@ PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGTTOU, sign
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 """Signals after which HAProxy is not started again."""
 MAX_RESTARTS = 5
+RESTART_PAUSE_S = 0.05
 RESTART_WINDOW_S = 10.0
 """After `MAX_RESTARTS` within this time the supervisor ends, and Serve sees a failed HAProxy."""
 START_TIMEOUT_S = 10.0
@@ -83,7 +84,10 @@ class Supervisor:
             if code is not None:
                 if self._is_stopping or not self._may_restart():
                     return code if code >= 0 else 128 - code
-                self._restart(code)
+                # At once; but something that ends again and again gets time to pass.
+                time.sleep(RESTART_PAUSE_S * self._recent_starts)
+                if not self._is_stopping:
+                    self._restart(code)
                 continue
             self._wait(wake_up, listener)
 
@@ -98,8 +102,12 @@ class Supervisor:
 
     def _may_restart(self) -> bool:
         """Whether HAProxy had started at all, and does not end again and again."""
+        return self._has_been_up and self._recent_starts <= MAX_RESTARTS
+
+    @property
+    def _recent_starts(self) -> int:
         recent_s = time.monotonic() - RESTART_WINDOW_S
-        return self._has_been_up and sum(s > recent_s for s in self._starts_s) <= MAX_RESTARTS
+        return sum(start_s > recent_s for start_s in self._starts_s)
 
     def _restart(self, code: int) -> None:
         reason = f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -151,9 +151,10 @@ def test_connections_and_their_limit_are_published(gateway: GatewayProcess) -> N
     """One router of the node reads them from HAProxy."""
     with gateway.stream("slow", "Hello", 3):
         wait_for(lambda: bool(samples(gateway.session, "ray_gateway_haproxy_connections")))
-    ((_, limit),) = samples(gateway.session, "ray_gateway_haproxy_connection_limit")
+    limits = [v for _, v in samples(gateway.session, "ray_gateway_haproxy_connection_limit")]
 
-    assert limit >= 64
+    assert limits  # also of the router that was killed just before, for a while
+    assert min(limits) >= 64
 
 
 @pytest.mark.parametrize("target", ["/v1/models", "/healthz", "/gateway/config", "/docs"])
