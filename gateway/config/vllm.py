@@ -14,7 +14,7 @@ from gateway.config.strict import FieldError, field_error, field_errors, format_
 MEMORY_UTILIZATION = 0.92
 """Share of its fraction of GPU memory that an engine uses: vLLM's default for a whole GPU."""
 
-GRAMMAR_TIMEOUT_S = 10.0
+GRAMMAR_TIMEOUT_S = 20.0
 """Default time for the compilation of a grammar."""
 
 _SET_BY_PLACEMENT = "is chosen from `parallelism` and `accelerator`"

@@ -27,6 +27,8 @@ from vllm.v1.structured_output.request import StructuredOutputRequest
 LENGTH = struct.Struct("!I")
 MEMORY_BYTES = 4 << 30
 """Memory that a grammar may take, beside what the process has anyway."""
+VALIDATION_S = 1.0
+"""Time that validation may take: vLLM does it in the event loop of all requests."""
 WALK_TOKENS = 256
 """Tokens that are tried with a grammar: those of an ambiguous one take longer and longer."""
 BITS = [~(1 << bit) if bit < 31 else (1 << 31) - 1 for bit in range(32)]
@@ -84,12 +86,15 @@ class GrammarTrials:
         self.try_out(StructuredOutputsParams(json_object=True))
 
     def try_out(self, spec: StructuredOutputsParams) -> None:
-        """Raise what vLLM raises for a grammar, or `ValueError` if it becomes ever slower."""
+        """Raise what vLLM raises for a grammar, or `ValueError` if it is too slow."""
         params = SamplingParams(structured_outputs=spec)
         config, tokenizer = self._config, self._manager.tokenizer
+        started_s = time.process_time()
         params._validate_structured_outputs(  # noqa: SLF001
             config.model_config, config.structured_outputs_config, tokenizer
         )
+        if time.process_time() - started_s > VALIDATION_S:
+            raise ValueError(f"it takes more than {VALIDATION_S:g} s to validate")
         asked = StructuredOutputRequest.from_sampling_params(params)
         request: Any = SimpleNamespace(
             structured_output_request=asked, sampling_params=params, request_id="trial"
@@ -141,6 +146,7 @@ def _run(trials: GrammarTrials, trial: Trial) -> Verdict:
     """Try one grammar, in a fork; the kernel ends it when its time is over."""
     signal.setitimer(signal.ITIMER_REAL, trial.limit_s)
     os.nice(5)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # xgrammar warns of each part of a schema
     now_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (now_bytes + MEMORY_BYTES,) * 2)
     try:
