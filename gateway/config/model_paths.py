@@ -124,13 +124,16 @@ def _wrong_model(
     if folder is None:
         if is_path(source):
             yield from _wrong(source, path, roots, Path.is_dir, "directory")
-        elif not (_HUB_NAME.fullmatch(source) or "://" in source or Reference.of(source)):
-            message = (
-                f"{format_value(source)} is neither a directory here nor a name on a model hub"
-            )
+        elif wanted and not _may_be_on_hub(source):
+            found = format_value(source)
+            message = f"{found} is neither a directory here nor a name on a model hub"
             yield FieldError(path, message)
     elif wanted and not any(_is(folder / name, Path.is_file) for name in wanted):
         yield FieldError(path, f"{folder} has no {' or '.join(wanted)}")
+
+
+def _may_be_on_hub(source: str) -> bool:
+    return bool(_HUB_NAME.fullmatch(source) or "://" in source or Reference.of(source))
 
 
 def _wrong(
