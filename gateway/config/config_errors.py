@@ -28,6 +28,7 @@ _PLAIN_MESSAGES = {
     "should be a valid boolean": "should be true or false",
     "should be a valid number": "should be a number",
     "should be a valid dictionary": "should be a mapping",
+    "should be a valid dictionary or object to extract fields from": "should be a mapping",
     "should be a valid list": "should be a list",
 }
 

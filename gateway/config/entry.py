@@ -64,6 +64,13 @@ class BaseEntry(ServingOptions):
         return self
 
     @model_validator(mode="after")
+    def _has_possible_environment(self) -> Self:
+        for name, value in self.env.items():
+            if "\0" in value:
+                raise field_error("must not hold a NUL character", "env", name)
+        return self
+
+    @model_validator(mode="after")
     def _has_one_size(self) -> Self:
         if self.replicas is not None and "autoscaling" in self.model_fields_set:
             raise field_error(

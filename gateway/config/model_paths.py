@@ -6,6 +6,7 @@ it has more parts than a hub's name can have, or if a directory of that name exi
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +21,8 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 MODEL_FILES = ("config.json", "params.json")
 """Files of which every model's directory has one."""
 ADAPTER_FILES = ("adapter_config.json",)
+
+_HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+){0,2}(:[\w.-]+)?")
 
 MODELS = ("tokenizer", "spec_model", "hf_config_path")
 """Arguments that name a model: a directory, or a name on the hub."""
@@ -121,8 +124,16 @@ def _wrong_model(
     if folder is None:
         if is_path(source):
             yield from _wrong(source, path, roots, Path.is_dir, "directory")
+        elif wanted and not _may_be_on_hub(source):
+            found = format_value(source)
+            message = f"{found} is neither a directory here nor a name on a model hub"
+            yield FieldError(path, message)
     elif wanted and not any(_is(folder / name, Path.is_file) for name in wanted):
         yield FieldError(path, f"{folder} has no {' or '.join(wanted)}")
+
+
+def _may_be_on_hub(source: str) -> bool:
+    return bool(_HUB_NAME.fullmatch(source) or "://" in source or Reference.of(source))
 
 
 def _wrong(

@@ -65,3 +65,49 @@ def test_no_config_is_one_without_settings(gateway: GatewayProcess) -> None:
     del bare["applications"][0]["deployments"][0]["user_config"]
     gateway.deploy(bare)
     wait_for(lambda: gateway.chat("z")[0] == 404)
+
+
+UNSET = model_application(name="unset", engine="sim", env={"HF_TOKEN": "env:NOT_SET_ANYWHERE"})
+WRONG = model_application(
+    name="wrong", engine="vllm", source="org/x", engine_args={"max_num_sequences": 4}
+)
+UNSET_LINE = 'model "unset": env.HF_TOKEN: NOT_SET_ANYWHERE is not set'
+WRONG_LINE = (
+    'model "wrong": engine_args.max_num_sequences: vLLM 0.32 has no such argument, did you mean'
+    " `max_num_seqs`?"
+)
+
+
+def reasons(gateway: GatewayProcess) -> dict[str, str]:
+    """What clients are told of each model that is unhealthy."""
+    _, listing = gateway.request("GET", "/v1/models")
+    return {card["id"]: card["reason"] for card in listing["data"] if card["state"] == "unhealthy"}
+
+
+def test_a_wrong_entry_is_one_line_for_clients_and_operators(gateway: GatewayProcess) -> None:
+    """Whether its application cannot be built, or its engine does not start."""
+    gateway.deploy_models(MODEL, UNSET, WRONG)
+    told = {
+        "unset": f"its engine does not start: {UNSET_LINE}",
+        "wrong": f"its entry is wrong: {WRONG_LINE}",
+    }
+    wait_for(lambda: reasons(gateway) == told)
+
+    def engine() -> dict[str, str]:
+        found: dict[str, str] = gateway.status()["applications"]["unset"]["deployments"]["Engine"]
+        return found
+
+    wait_for(lambda: engine()["status"] == "DEPLOY_FAILED")
+    assert engine()["message"].splitlines()[1:] == [
+        f"RuntimeError: deployments.engine_failure.EngineStartFailed: {UNSET_LINE}"
+    ]
+    assert gateway.status()["applications"]["wrong"]["message"].splitlines()[1:] == [WRONG_LINE]
+    assert reasons(gateway) == told
+    status, error = gateway.chat("wrong")
+    assert status == 503
+    assert WRONG_LINE in error["error"]["message"]
+    assert gateway.chat("m")[0] == 200
+
+    gateway.deploy_models(MODEL)
+    wait_for(lambda: reasons(gateway) == {})
+    assert gateway.chat("wrong")[0] == 404

@@ -58,6 +58,10 @@ def test_a_path_is_told_from_a_name_on_the_hub(source: str, expected: bool) -> N
         ({"source": "./none"}, 'source: no directory "./none" on this machine: {root}/none'),
         ({"source": "./chat.jinja"}, "source: {root}/chat.jinja is not a directory"),
         ({"source": "empty"}, "source: {root}/empty has no config.json or params.json"),
+        (
+            {"source": "org/two words"},
+            'source: "org/two words" is neither a directory here nor a name on a model hub',
+        ),
         ({"source": "./loop"}, 'source: no directory "./loop" on this machine: {root}/loop'),
         (
             {"adapters": [{"name": "a", "source": "./none"}]},

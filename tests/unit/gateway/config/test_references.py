@@ -88,6 +88,7 @@ def test_a_reference_without_a_value_says_why(tmp_path: Path, reference: str, pr
     ("fields", "problem"),
     [
         ({"env": {"A": "env:two words"}}, "env.A: `env:` must be followed by the name of a var"),
+        ({"env": {"A": "a\0b"}}, "env.A: must not hold a NUL character"),
         ({"env": {"A": "env:"}}, "env.A: `env:` must be followed by the name of a variable"),
         ({"engine_args": {"tokenizer": "file:"}}, "engine_args.tokenizer: `file:` must be"),
         ({"name": "env:NAME"}, "name: cannot be a reference, because it must be known before"),
