@@ -88,9 +88,9 @@ def test_serve_keeps_what_we_read_of_a_failed_application() -> None:
     from ray.serve.schema import ApplicationDetails
 
     assert "deployed_app_config" in ApplicationDetails.model_fields
-    build = inspect.getsource(application_state.build_serve_application)
-    assert "except RayServeException as e:\n        return None, None, str(e)" in build
-    assert "failed with exception:\\n{err}" in inspect.getsource(application_state)
+    source = inspect.getsource(application_state)
+    assert "except RayServeException as e:\n        return None, None, str(e)" in source
+    assert "failed with exception:\\n{err}" in source
 
 
 def test_serve_s_message_of_a_failed_start_obeys_the_limit_of_frames() -> None:
