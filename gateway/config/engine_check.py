@@ -25,7 +25,7 @@ from gateway.config.strict import FieldError, Strict
 from gateway.config.vllm import VllmEntry
 
 MODULE = "deployments.engines.vllm.check"
-TIMEOUT_S = 120
+TIMEOUT_S = 60
 MAX_KEPT = 500
 """Answers that are kept; a file that has more is begun anew."""
 

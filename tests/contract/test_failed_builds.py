@@ -1,5 +1,8 @@
 """Models whose applications could not be built."""
 
+import inspect
+import subprocess
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,3 +80,26 @@ def test_a_failed_start_is_repeated_at_once_but_more_and_more_rarely() -> None:
     pauses = [StartFailure("no", 100.0, count).pause_s(110.0) for count in (1, 2, 3, 100)]
     assert pauses == [2, 4, 8, 60]
     assert StartFailure("no", 100.0).pause_s(101.0 + RETRY_AFTER_S) is None
+
+
+def test_serve_keeps_what_we_read_of_a_failed_application() -> None:
+    """Its config with the `args`, and the message of this one error without a traceback."""
+    from ray.serve._private import application_state
+    from ray.serve.schema import ApplicationDetails
+
+    assert "deployed_app_config" in ApplicationDetails.model_fields
+    source = inspect.getsource(application_state)
+    assert "except RayServeException as e:\n        return None, None, str(e)" in source
+    assert "failed with exception:\\n{err}" in source
+
+
+def test_serve_s_message_of_a_failed_start_obeys_the_limit_of_frames() -> None:
+    """A replica that is about to end shows its error alone; Serve takes what `traceback` says."""
+    from ray.serve._private import replica
+
+    assert "raise RuntimeError(traceback.format_exc()) from None" in inspect.getsource(replica)
+    code = "import sys, traceback\ndef f(): raise ValueError('x')\nsys.tracebacklimit = 0\n"
+    code += "try: f()\nexcept ValueError: print(traceback.format_exc())"
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "ValueError: x"
