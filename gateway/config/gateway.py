@@ -35,7 +35,7 @@ class Cors(Strict):
         if ANY_ORIGIN in origins and len(origins) > 1:
             raise ValueError(f"`{ANY_ORIGIN}` allows all origins and must stand alone")
         for origin in origins:
-            if origin != ANY_ORIGIN and not _ORIGIN.fullmatch(origin):
+            if not (origin == ANY_ORIGIN or _ORIGIN.fullmatch(origin) or Reference.of(origin)):
                 raise ValueError(
                     f"{origin!r} is no origin: it must be scheme://host or scheme://host:port, in"
                     " lower case, without a path"
@@ -80,6 +80,8 @@ class GatewayConfig(TrafficRules):
     @classmethod
     def _are_networks(cls, proxies: list[str]) -> list[str]:
         for each in proxies:
+            if Reference.of(each):
+                continue  # the router checks what it stands for
             try:
                 ip_network(each)
             except ValueError as error:

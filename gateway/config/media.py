@@ -5,12 +5,15 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from gateway.config.references import Reference
 from gateway.config.strict import Strict
 
 _HOST = re.compile(r"(?!-)[a-z0-9-]+(\.[a-z0-9-]+)*|\d{1,3}(\.\d{1,3}){3}")
 
 
 def _domain(value: str) -> str:
+    if Reference.of(value):
+        return value  # the engine checks what it stands for
     host, colon, port = value.partition(":")
     if not _HOST.fullmatch(host):
         raise ValueError(

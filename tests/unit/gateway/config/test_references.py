@@ -124,3 +124,22 @@ def test_the_gateway_config_is_resolved_by_the_router(tmp_path: Path) -> None:
     assert resolve_gateway(config, {}).admin_key == "a key in a file 123"
     assert config.admin_key == f"file:{tmp_path}/key"
     assert "a key" not in repr(resolve_gateway(config, {}))
+
+
+def test_text_of_a_certain_form_may_be_a_reference() -> None:
+    """Its form is checked where the reference is resolved."""
+    media = {"media": {"domains": ["env:HOST"]}}
+    entry = resolve_entry(parse_entry({**ENTRY, **media}), Resolver({"HOST": "media.example.com"}))
+    assert isinstance(entry, VllmEntry)
+    assert entry.media.domains == ["media.example.com"]
+    with pytest.raises(ConfigError, match=r'^model "m": media.domains\[0\]: should be a host name'):
+        resolve_entry(parse_entry({**ENTRY, **media}), Resolver({"HOST": "two words"}))
+
+    config = parse_gateway({"cors": {"origins": ["env:ORIGIN"]}, "trusted_proxies": ["env:NET"]})
+    environ = {"ORIGIN": "https://chat.example.com", "NET": "10.0.0.0/8"}
+    resolved_config = resolve_gateway(config, environ)
+    assert resolved_config.cors is not None
+    assert resolved_config.cors.origins == ["https://chat.example.com"]
+    assert resolved_config.trusted_proxies == ["10.0.0.0/8"]
+    with pytest.raises(ConfigError, match=r"^gateway: trusted_proxies: must be addresses"):
+        resolve_gateway(config, {**environ, "NET": "nowhere"})
