@@ -10,14 +10,29 @@ import msgspec
 
 LONGEST_NUMBER = 4300
 """Characters of a number at most, as in Python."""
+JsonScalar = bool | int | float | str | None
 _INTEGER = re.compile(r"([+-]?\d+(?:_\d+)*)(?:\.0+)?", re.ASCII)
 _TRUE = frozenset({"1", "t", "true", "y", "yes", "on"})
-_decoder = msgspec.json.Decoder(bool | int | float | str | None)
+_decoder = msgspec.json.Decoder(JsonScalar)
 
 
 def read_int(raw: msgspec.Raw) -> int | None:
     """The whole number that a JSON value stands for; None if it stands for none."""
-    value = _read(raw)
+    return as_int(_read(raw))
+
+
+def read_bool(raw: msgspec.Raw) -> bool:
+    """Whether a JSON value stands for true."""
+    return as_bool(_read(raw))
+
+
+def is_true(text: bytes) -> bool:
+    """Whether the value of a form's field stands for true."""
+    return as_bool(text.decode("latin-1"))
+
+
+def as_int(value: JsonScalar) -> int | None:
+    """The whole number that a value stands for; None if it stands for none."""
     if isinstance(value, str):
         match = _INTEGER.fullmatch(value.strip())
         return int(match[1]) if match else None
@@ -26,22 +41,16 @@ def read_int(raw: msgspec.Raw) -> int | None:
     return None if value is None else int(value)
 
 
-def read_bool(raw: msgspec.Raw) -> bool:
-    """Whether a JSON value stands for true."""
-    value = _read(raw)
+def as_bool(value: JsonScalar) -> bool:
+    """Whether a value stands for true."""
     return value.lower() in _TRUE if isinstance(value, str) else value == 1
 
 
-def is_true(text: bytes) -> bool:
-    """Whether the value of a form's field stands for true."""
-    return text.lower().decode("latin-1") in _TRUE
-
-
-def _read(raw: msgspec.Raw) -> bool | int | float | str | None:
+def _read(raw: msgspec.Raw) -> JsonScalar:
     if len(raw) > LONGEST_NUMBER + 2:
         return None
     try:
-        value: bool | int | float | str | None = _decoder.decode(raw)
+        value: JsonScalar = _decoder.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
         return None
     return value

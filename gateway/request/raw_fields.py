@@ -100,6 +100,13 @@ class RawFields(msgspec.Struct, frozen=True):
             and (self.guided_choice is self.guided_grammar is ABSENT)
         )
 
+    def largest_parameter(self, least_bytes: int) -> str | None:
+        """Name of a field of so many bytes that is neither prompt nor tools; None without one."""
+        names = [name for name in self.__struct_fields__ if name not in {"model", "tools"}]
+        sizes = {name: len(raw) for name, raw in self._present(names).items()}
+        large = (name for name, size in sizes.items() if size >= least_bytes)
+        return next((name for name in large if name not in PROMPT_FIELDS), None)
+
     def _present(self, names: Sequence[str]) -> dict[str, msgspec.Raw]:
         return {name: raw for name in names if (raw := getattr(self, name)) is not ABSENT}
 

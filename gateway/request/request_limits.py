@@ -38,21 +38,20 @@ def check_limits(head: RequestHead, limits: Limits) -> None:
     Raises:
         LimitExceeded: a field asks for more than the model's entry allows.
     """
-    if head.size > limits.parameter_bytes:
-        _check_parameters(head, limits)
     if head.prompts > limits.prompts:
         raise LimitExceeded.of(
             _prompt_field(head.fields), head.prompts, "items", limits.prompts, "prompts"
         )
     if head.size > SMALL_CONVERSATION:
         _check_messages(head.fields, limits)
-    if head.fields.is_plain:
-        return
-    _check_numbers(head.fields, limits)
-    _check_lists(head.fields, limits)
-    if head.fields.tools is not ABSENT:
-        check_tools(head.fields, limits)
-    check_structured_output(head.fields, limits)
+    if not head.fields.is_plain:
+        _check_numbers(head.fields, limits)
+        _check_lists(head.fields, limits)
+        if head.fields.tools is not ABSENT:
+            check_tools(head.fields, limits)
+        check_structured_output(head.fields, limits)
+    if head.size > limits.parameter_bytes:
+        _check_parameters(head, limits)
 
 
 def check_context(head: RequestHead, path: str, limits: Limits, max_model_len: int) -> None:
@@ -83,7 +82,8 @@ def _check_parameters(head: RequestHead, limits: Limits) -> None:
         raise LimitExceeded(
             f"The fields of your request, without its prompt and tools, have {found:,} bytes, and"
             f" at most {limits.parameter_bytes:,} are allowed (`limits.parameter_bytes` in the"
-            " model's entry)."
+            " model's entry).",
+            fields.largest_parameter(found // 2),
         )
 
 

@@ -17,9 +17,10 @@ from deployments.engines.sim.sequences import (
     RenderedPrompt,
 )
 from gateway.errors import InvalidJSON, InvalidRequest
+from gateway.request.lax_json import JsonScalar, as_bool, as_int
 
-MAX_CHOICES = 128
-"""OpenAI's limit of `n`."""
+MAX_CHOICES = 16_384
+"""vLLM's limit of `n`; routers have a lower one."""
 
 TokenId = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 
@@ -116,8 +117,8 @@ class EngineRequest(msgspec.Struct, kw_only=True):
 
     model: str
     max_tokens: int | None = None
-    n: int | None = None
-    stream: bool | None = None
+    n: JsonScalar = None
+    stream: JsonScalar = None
     stream_options: RequestedStreamOptions | None = None
     cache_salt: str | None = None
 
@@ -132,7 +133,12 @@ class EngineRequest(msgspec.Struct, kw_only=True):
     @property
     def has_one_choice(self) -> bool:
         """Whether each prompt gets one completion only."""
-        return self.n in {None, 1}
+        return self.choices == 1
+
+    @property
+    def choices(self) -> int:
+        """Completions of each prompt; 0 if `n` is no number."""
+        return 1 if self.n is None else as_int(self.n) or 0
 
     @property
     def limit(self) -> int | None:
@@ -232,9 +238,9 @@ def parse_request(body: bytes, kind: type[EngineRequest], answered_bytes: int = 
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise InvalidJSON("We could not parse the JSON body of your request.") from None
     options = request.stream_options
-    n, limit = 1 if request.n is None else request.n, request.limit
+    n, limit = request.choices, request.limit
     if not 1 <= n <= MAX_CHOICES:
-        raise InvalidRequest(f"`n` must be between 1 and {MAX_CHOICES}, not {n}.", "n")
+        raise InvalidRequest(f"`n` must be between 1 and {MAX_CHOICES}, not {request.n}.", "n")
     if limit is not None and limit < 1:
         raise InvalidRequest(f"`max_tokens` must be at least 1, not {limit}.", "max_tokens")
     return ParsedRequest(
@@ -242,7 +248,7 @@ def parse_request(body: bytes, kind: type[EngineRequest], answered_bytes: int = 
         prompts=request.prompts(answered_bytes),
         n=n,
         max_tokens=limit,
-        stream=bool(request.stream),
+        stream=as_bool(request.stream),
         include_usage=bool(options and options.include_usage),
     )
 

@@ -338,6 +338,38 @@ def test_the_gateways_own_headers_hold_no_trap(
     assert not LEAK.search(answer), answer
 
 
+@pytest.mark.parametrize(
+    ("path", "fields", "code", "param"),
+    [
+        (CHAT, {"n": 2000}, "limit_exceeded", "n"),
+        (CHAT, {"n": "2000"}, "limit_exceeded", "n"),
+        (CHAT, {"bad_words": ["w" * 100_000]}, "limit_exceeded", "bad_words"),
+        (CHAT, {"metadata": {"a": "\ud800"}}, "invalid_json", None),
+        ("/v1/completions", {"prompt": ["a"] * 5000}, "limit_exceeded", "prompt"),
+        ("/tokenize", {"prompt": "w" * (1 << 20)}, "body_too_large", None),
+    ],
+)
+def test_a_request_that_asks_for_too_much_is_refused(
+    gateway: GatewayProcess, path: str, fields: dict[str, Any], code: str, param: str | None
+) -> None:
+    """The error names the field, and no engine sees the request."""
+    messages = [{"role": "user", "content": "Hi"}]
+    body = {"model": "quick", "messages": messages, "max_tokens": 2, **fields}
+    error = httpx.post(gateway.url + path, json=body).json()["error"]
+    assert (error["code"], error["param"]) == (code, param)
+
+
+def test_a_byte_order_mark_and_a_stream_by_any_word_are_accepted(gateway: GatewayProcess) -> None:
+    """As engines accept them."""
+    body = (
+        b'\xef\xbb\xbf{"model":"quick","messages":[{"role":"user","content":"a"}],"stream":"yes"}'
+    )
+    headers = {"content-type": "application/json"}
+    answer = httpx.post(gateway.url + CHAT, content=body, headers=headers)
+    assert answer.status_code == 200
+    assert answer.text.startswith("data: ")
+
+
 def test_pipelined_requests_are_answered_in_order(gateway: GatewayProcess) -> None:
     """A client may send the next request before it has an answer."""
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=PATIENCE_S) as connection:

@@ -64,6 +64,7 @@ def check_size(path: str, max_model_len: int = 2048, **fields: object) -> None:
         ("top_logprobs", 6, "logprobs"),
         ("prompt_logprobs", 6, "logprobs"),
         ("bad_words", ["w" * 100], "words_bytes"),
+        ("stop", ["w" * 10_000], "words_bytes"),
         ("bad_words", ["a", "b", "c", "d"], "words"),
         ("stop", "w" * 100, "words_bytes"),
         ("stop", ["a", "b", "c", "d"], "words"),
@@ -199,8 +200,9 @@ def test_messages_and_their_parts_are_limited(path: str, field: str, value: obje
 @pytest.mark.parametrize("field", ["metadata", "invented_tomorrow", "chat_template", "user"])
 def test_all_fields_together_have_a_limit(field: str) -> None:
     """It holds for fields that nobody knows yet, but not for prompts and tools."""
-    with pytest.raises(LimitExceeded, match=r"limits\.parameter_bytes"):
+    with pytest.raises(LimitExceeded, match=r"limits\.parameter_bytes") as raised:
         check(SMALL, **{field: "x" * 6000})
+    assert raised.value.param == (None if field == "invented_tomorrow" else field)
     check(LIMITS, **{field: "x" * 6000})
     check(SMALL, messages=["x" * 6000], tools=[{"name": "x" * 6000}], documents=["x" * 6000])
 

@@ -658,7 +658,7 @@ async def test_an_instant_engine_reports_its_requests() -> None:
         (CHAT, {"model": "m"}, 400, "invalid_value"),
         (CHAT, {"messages": []}, 400, "invalid_value"),
         (CHAT, chat(n=0), 400, "invalid_value"),
-        (CHAT, chat(n=129), 400, "invalid_value"),
+        (CHAT, chat(n=16_385), 400, "invalid_value"),
         (CHAT, chat(max_tokens=0), 400, "invalid_value"),
         (CHAT, chat(max_tokens="9"), 400, "invalid_value"),
         (CHAT, chat(max_tokens=32_768), 400, "context_length_exceeded"),
