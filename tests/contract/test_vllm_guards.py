@@ -132,6 +132,9 @@ async def grammars():
     process = guard._process._starting.result()
     await guard.stop()
     said["stopped"] = process.returncode is not None
+    guard = GrammarGuard(None, 5.0)
+    said["untried"] = await verdict(guard, regex="a{1,3}")
+    await guard.stop()
 asyncio.run(grammars())
 print("SAID" + json.dumps(said))
 """
@@ -231,3 +234,8 @@ def test_the_process_of_trials_is_started_again(said: dict[str, object]) -> None
     assert again[0] == "fine"
     assert "not supported yet" in again[1]
     assert said["stopped"] is True
+
+
+def test_grammars_pass_untried_if_none_can_be_tried(said: dict[str, object]) -> None:
+    """They are then compiled as vLLM does it, and a log line says so."""
+    assert said["untried"] == "fine"

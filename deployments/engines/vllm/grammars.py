@@ -32,6 +32,7 @@ from deployments.engines.vllm.plain_schema import is_plain
 MAX_VERDICTS = 4096
 MAX_TRIALS = 4
 """Trials at the same time: one that takes long does not hold up the others."""
+START_TIMEOUT_S = 180.0
 MAX_PLAIN_CHARS = 1 << 16
 """Length up to which the text of a schema is looked into."""
 PARAMETER = "structured_outputs"
@@ -108,12 +109,17 @@ class _TrialProcess:
         return self._starting
 
     async def reason_against(self, spec: StructuredOutputsParams, limit_s: float) -> str:
-        """Reason to refuse a grammar; empty if there is none.
+        """Reason to refuse a grammar; empty if there is none, or if no grammar can be tried.
 
         Raises:
-            TrialsEnded: the process cannot be started, or has ended meanwhile.
+            TrialsEnded: the process has ended meanwhile.
         """
-        trials = cast("asyncio.StreamWriter", (await asyncio.shield(self.start())).stdin)
+        try:
+            process = await asyncio.shield(self.start())
+        except TrialsEnded:
+            logger.exception("a grammar is not tried before it is compiled")
+            return ""
+        trials = cast("asyncio.StreamWriter", process.stdin)
         number = next(self._ids)
         verdict = self._pending[number] = asyncio.get_running_loop().create_future()
         try:
@@ -152,14 +158,15 @@ class _TrialProcess:
         trials = cast("asyncio.StreamWriter", process.stdin)
         verdicts = cast("asyncio.StreamReader", process.stdout)
         try:
-            trials.write(_frame(cloudpickle.dumps(self._config)))
-            await trials.drain()
-            await _read_verdict(verdicts)
+            async with asyncio.timeout(START_TIMEOUT_S):
+                trials.write(_frame(cloudpickle.dumps(self._config)))
+                await trials.drain()
+                await _read_verdict(verdicts)
         except BaseException as error:
             self._starting = None
             if process.returncode is None:
                 process.kill()
-            if isinstance(error, asyncio.IncompleteReadError | ConnectionError):
+            if isinstance(error, asyncio.IncompleteReadError | ConnectionError | TimeoutError):
                 raise TrialsEnded("the process that tries grammars cannot be started") from error
             raise
         self._reading = asyncio.create_task(self._read(verdicts))
