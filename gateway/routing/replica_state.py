@@ -43,6 +43,8 @@ class AssignedRequest:
     """New tokens of its prompt that need KV cache."""
     is_expected: bool = True
     """Whether its keys are expected at the replica and not confirmed."""
+    is_refused: bool = False
+    """Whether the engine has refused it, and so computed nothing of it."""
     is_finished: bool = False
     """Whether the replica's telemetry has reported its end."""
     sent_s: float = 0.0
@@ -135,6 +137,7 @@ class ReplicaState:
     def record_refused(self, id_: int) -> None:
         """Record that the engine refuses a request, which so brings no keys to its cache."""
         if request := self._sent.get(id_):
+            request.is_refused = True
             self._stop_expecting(request)
 
     def record_ended(self, request: AssignedRequest, *, is_answered: bool) -> None:
@@ -154,7 +157,7 @@ class ReplicaState:
             self._ended[id_] = (self._now() + CONFIRMATION_S, request)
         else:
             self._stop_expecting(request)
-        if self._shadow_cache is not None and is_answered:
+        if self._shadow_cache is not None and is_answered and not request.is_refused:
             self._add_to_shadow(self._shadow_cache, request)
 
     def record_update(self, update: Update) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
 from vllm import AsyncEngineArgs
 from vllm.config import VllmConfig
 from vllm.entrypoints.anthropic.protocol import AnthropicMessagesRequest
@@ -24,7 +25,9 @@ from vllm.renderers.online_renderer import OnlineRenderer
 from deployments.engines.vllm.prompt_layout import find_prompt_layout
 from gateway.kvcache.prefix import KEY_BYTES, Prompt, prompt_of
 from gateway.request.head import parse_json
+from gateway.telemetry import PromptLayout
 from tests.contract.conversations import CHAT, MESSAGES, Fields, Speaker, Spelled
+from tests.contract.odd_requests import OddRequests
 
 FOLDER = Path(__file__).parents[2] / "models" / "demo"
 SLACK = 800
@@ -33,7 +36,8 @@ DENSITY = 0.6
 """Share of a rendered prompt that is canonical text, at least."""
 SYSTEM_FIRST = """
 {%- for m in messages -%}
-{%- if loop.first -%}<s>{%- if m.role == 'system' -%}{{ m.content }}{%- endif -%}
+{%- if loop.first -%}
+{%- if m.role == 'system' and m.content -%}<|system|>{{ m.content }}{%- endif -%}
 {%- for tool in tools or [] %}<tool>{{ tool | tojson }}{% endfor -%}{%- endif -%}
 {%- if not (loop.first and m.role == 'system') -%}<|{{ m.role }}|>{{ m.content }}
 {%- for c in m.tool_calls or [] -%}{{ '\\n' if m.content or not loop.first else '' }}
@@ -156,6 +160,30 @@ async def compare(seed: int, conversations: int, template: str) -> None:
             if wrong := difference(one, other):
                 report("WRONG", wrong, one.path, json.dumps(one.body), other.path, other.body)
     report("PAIRS", pairs)
+    await compare_odd(renderer, layout, OddRequests(seed), 25 * conversations)
+
+
+async def compare_odd(
+    renderer: Renderer, layout: PromptLayout, requests: OddRequests, count: int
+) -> None:
+    """Print each prompt with several canonical texts, and each of these with several prompts."""
+    texts: dict[object, Spelled] = {}
+    keys: dict[object, Spelled] = {}
+    for _ in range(count):
+        path, body = requests.next()
+        try:
+            rendered = await renderer.render(path, body)
+        except (VLLMValidationError, ValidationError):
+            continue
+        if rendered is None:
+            continue
+        prompt = prompt_of(parse_json(json.dumps(body).encode()), "m", layout, path=path)
+        found = (tuple(prompt.keys), prompt.reply_start)
+        one = texts.setdefault(rendered, (repr(found), body))
+        other = keys.setdefault(found, (rendered, body))
+        if one[0] != repr(found) or other[0] != rendered:
+            report("WRONG", path, body, *one, *other)
+    report("ODD", len(texts))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("template", LAYOUTS)
 def test_keys_stand_for_what_vllm_renders(template: str) -> None:
-    """Random conversations in three APIs and any spelling share keys as they share prompts."""
+    """Conversations in three APIs and any spelling, and odd ones, share keys as prompts."""
     ended = subprocess.run(
         [sys.executable, "-m", "tests.contract.rendering", SEED, CONVERSATIONS, template],
         capture_output=True,
@@ -30,3 +30,5 @@ def test_keys_stand_for_what_vllm_renders(template: str) -> None:
     assert any(line.startswith("LAYOUT") and LAYOUTS[template] in line for line in lines)
     pairs = next(line for line in lines if line.startswith("PAIRS"))
     assert int(pairs.removeprefix("PAIRS")) > 500
+    odd = next(line for line in lines if line.startswith("ODD"))
+    assert int(odd.removeprefix("ODD")) > 300

@@ -79,3 +79,37 @@ def test_a_dry_run_knows_what_vllm_holds(gateway: GatewayProcess, twins: str) ->
         0,
         after["cached_tokens"],
     }
+
+
+def test_an_agent_s_requests_are_known_by_what_is_rendered(
+    gateway: GatewayProcess, twins: str
+) -> None:
+    """A header that changes, marks for caching and the order of fields leave the prefix known."""
+    tool = {
+        "name": "read",
+        "description": "Reads a file. " * 40,
+        "input_schema": {"type": "object"},
+    }
+    found: list[tuple[int, int]] = []
+    for number in range(3):
+        header = f"x-anthropic-billing-header: cc_version=2.1; cch={number:05d};"
+        mark = {"cache_control": {"type": "ephemeral"}} if number % 2 else {}
+        body = {
+            "model": twins,
+            "max_tokens": 8,
+            "system": [
+                {"type": "text", "text": header},
+                {"type": "text", "text": "You are an agent who reads files. " * 40, **mark},
+            ],
+            "tools": [dict(reversed(tool.items())) | mark if number % 2 else tool],
+            "messages": [{"role": "user", "content": f"Question {number}: what is in the file?"}],
+            "thinking": {"type": "adaptive"},
+        }
+        with gateway.open("POST", "/v1/messages", body) as response:
+            answer = json.loads(response.read())
+            assert response.status == 200, answer
+            predicted = int(response.headers["x-gateway-cached-tokens"])
+        found.append((predicted, answer["usage"].get("cache_read_input_tokens") or 0))
+
+    assert all(true >= BLOCK_TOKENS for _, true in found[1:])
+    assert all(abs(predicted - true) <= BLOCK_TOKENS for predicted, true in found), found

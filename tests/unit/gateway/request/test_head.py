@@ -108,6 +108,13 @@ def test_all_that_changes_a_prompts_beginning_is_kept_apart() -> None:
     assert sorted(found) == list(range(SEEDS))
 
 
+def test_rare_fields_are_kept_by_name() -> None:
+    """Only those that a request has; most requests have none."""
+    parts = parse_json(b'{"model":"m","truncation":"auto","suffix":null}').prompt
+    assert parts.options == (("truncation", Raw(b'"auto"')), ("suffix", Raw(b"null")))
+    assert parse_json(b'{"model":"m"}').prompt.options == ()
+
+
 @pytest.mark.parametrize(
     ("fields", "limit"),
     [

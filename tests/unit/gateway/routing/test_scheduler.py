@@ -152,10 +152,12 @@ def test_keys_of_an_answered_request_stay_until_telemetry_must_have_included_the
     assert later.cached_keys == 0
 
 
-def test_a_refused_request_brings_no_keys() -> None:
+@pytest.mark.parametrize("is_followed", [True, False])
+def test_a_refused_request_brings_no_keys(is_followed: bool) -> None:
     """The engine computes nothing of it, so its keys are not expected for another moment."""
     scene = Scene("a")
-    scene.follow()
+    if is_followed:
+        scene.follow()
     decision = scene.scheduler.choose(target_of(TEN))
     with scene.scheduler.sending(decision, target_of(TEN)):
         scene.scheduler.record_refused(decision)
