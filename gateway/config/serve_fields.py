@@ -42,10 +42,11 @@ class Refusal:
         return not any(type(value) is type(each) and value == each for each in self.harmless)
 
 
-_LIMITED_BY_GATEWAY = Refusal(
-    "the gateway limits requests itself, with a queue for each replica: set the model's `queue`",
-    (None, -1),
+_OWN_LIMITS = (
+    "the gateway limits requests itself, with a queue for each replica: set the model's `queue`"
 )
+_LIMITED_BY_GATEWAY = Refusal(_OWN_LIMITS)
+_QUEUED_BY_GATEWAY = Refusal(_OWN_LIMITS, (None, -1))
 _ONE_PROCESS = Refusal("a router is a single process: set its `ray_actor_options`", (None, []))
 _NO_TLS = Refusal(
     "HAProxy listens without TLS, so clients would not be protected: put a load balancer with TLS"
@@ -96,7 +97,7 @@ REFUSED: Mapping[str, Mapping[str, Refusal]] = {
     },
     "router": {
         "max_ongoing_requests": _LIMITED_BY_GATEWAY,
-        "max_queued_requests": _LIMITED_BY_GATEWAY,
+        "max_queued_requests": _QUEUED_BY_GATEWAY,
         "backpressure_config": _LIMITED_BY_GATEWAY,
         "placement_group_bundles": _ONE_PROCESS,
         "placement_group_strategy": _ONE_PROCESS,
@@ -107,7 +108,7 @@ REFUSED: Mapping[str, Mapping[str, Refusal]] = {
     },
     "model": {
         "max_ongoing_requests": _LIMITED_BY_GATEWAY,
-        "max_queued_requests": _LIMITED_BY_GATEWAY,
+        "max_queued_requests": _QUEUED_BY_GATEWAY,
         "backpressure_config": _LIMITED_BY_GATEWAY,
         "deployment_actors": _NO_ACTORS,
         "rolling_update_percentage": Refusal(

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc  # type: ignore[import-untyped] # it has no types
 import psutil
 import pytest
 
@@ -220,6 +221,22 @@ def test_only_guarded_ports_listen_beyond_loopback(gateway: GatewayProcess) -> N
 
     assert {name.partition(":")[0] for name in exposed.values()} <= {"ray"}
     assert all("ServeRepli" in name for name in exposed.values()), exposed
+
+
+def test_a_replica_unpickles_nothing_without_the_clusters_token(gateway: GatewayProcess) -> None:
+    """Its gRPC port is open to the network; what it is sent there could be any code."""
+    (router,) = gateway.replica_processes("gateway", "Router")
+    port = next(
+        connection.laddr.port
+        for connection in connections_of(router)
+        if connection.status == psutil.CONN_LISTEN and not is_loopback(connection.laddr.ip)
+    )
+    for metadata in ((), (("authorization", "Bearer wrong"),)):
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = channel.unary_unary("/ray.serve.ASGIService/HandleRequest")
+            with pytest.raises(grpc.RpcError) as refusal:
+                call(b"", metadata=metadata, timeout=30)
+        assert refusal.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
 def connections_of(process: psutil.Process) -> list[Any]:

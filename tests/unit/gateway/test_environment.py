@@ -75,3 +75,18 @@ def test_each_variable_is_listed_once() -> None:
     listed = [*RECOMMENDED, *OPTIONAL, *TRACING, *LOCAL]
     assert len({each.name for each in listed}) == len(listed)
     assert all(each.meaning for each in listed)
+
+
+def test_every_documented_start_of_ray_asks_for_the_token() -> None:
+    """Whoever copies the commands gets a cluster that others cannot enter."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    blocks = [
+        block
+        for page in pages
+        for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+        if re.search(r"^ray start", block, re.MULTILINE)
+    ]
+
+    assert blocks
+    assert all('eval "$(gateway env)"' in block.partition("ray start")[0] for block in blocks)
+    assert recommended("")["RAY_AUTH_MODE"] == "token"
