@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from gateway.request.head import ABSENT, SEED_FIELDS, PromptParts
+from gateway.request.head import SEED_FIELDS, PromptParts
+from gateway.request.raw_fields import ABSENT
 
 TEXT_FIELDS = ("messages", "system", "prompt", "input", "instructions", "tools")
 """Fields that hold what is said."""

@@ -147,7 +147,7 @@ def engine_with(time: FakeTime | None = None, **simulation: float) -> SimulatedE
 
 
 def replica_with(
-    replica: str, time: FakeTime | None = None, **simulation: float
+    replica: str, time: FakeTime | None = None, **simulation: float | str
 ) -> SimulatedEngine:
     """The same of a name where faults are dealt out."""
     settings = Simulation.model_validate({"instant": time is None, **simulation})

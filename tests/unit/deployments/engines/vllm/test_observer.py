@@ -418,7 +418,9 @@ async def test_a_pooling_request_without_output_is_aborted(
 class BrokenReport(EngineTracker):
     """Tracker that fails at an arrival."""
 
-    def record_arrival(self, dispatch: Dispatch | None, prompt_tokens: int) -> TrackedRequest:
+    def record_arrival(
+        self, dispatch: Dispatch | None, prompt_tokens: int, sequences: int = 1
+    ) -> TrackedRequest:
         """Fail, the first time."""
         raise RuntimeError("broken")
 
