@@ -97,6 +97,8 @@ class AbuseResult(msgspec.Struct, kw_only=True):
     """Answers that each attack got, by status and code."""
     longest_s: dict[str, float]
     """Longest time until an attack was answered."""
+    slowest_s: dict[str, float]
+    """The bystander's longest TTFT during each attack."""
     bystander: dict[str, Summary]
     """The bystander's requests, `alone` and `beside` the hostile client."""
     replaced: int
@@ -142,6 +144,7 @@ async def run(
     before = {process.pid for process in gateway.replica_processes(model)}
     async with _tarpit() as (image_url, fetches):
         hostile = HostileClient(gateway.port, model, attacks(image_url))
+        await asyncio.to_thread(hostile.prepare)
         async with Sender(BYSTANDER, gateway.port, seed, model) as bystander:
             await bystander.send_at_random(BYSTANDER_RATE, WARM_UP_S)
             alone = await bystander.send_at_random(BYSTANDER_RATE, seconds)
@@ -156,6 +159,7 @@ async def run(
         return AbuseResult(
             answers=hostile.answers,
             longest_s=hostile.longest_s,
+            slowest_s=hostile.slowest_s(beside),
             bystander={"alone": Summary.of(alone), "beside": Summary.of(beside)},
             replaced=len(before - after),
             faults=faults,
@@ -170,26 +174,50 @@ class HostileClient:
         self._port = port
         self._model = model
         self._attacks = attacks
+        self._requests: dict[str, bytes] = {}
+        self._spans: list[tuple[str, float, float]] = []
         self.answers: dict[str, Counter[str]] = {attack.name: Counter() for attack in attacks}
         self.longest_s = dict.fromkeys(self.answers, 0.0)
+
+    def prepare(self) -> None:
+        """Make all bodies, so that their making delays nobody."""
+        client = Client(HOST, self._port, timeout_s=TIMEOUT_S, headers=HOSTILE)
+        for each in self._attacks:
+            body = each.make_body(self._model)
+            self._requests[each.name] = client.encoded_bytes(each.path, body, each.headers)
+
+    def slowest_s(self, outcomes: Sequence[RequestOutcome]) -> dict[str, float]:
+        """The longest TTFT of the requests that were due during each attack."""
+        found = dict.fromkeys(self.answers, 0.0)
+        for name, began_s, end_s in self._spans:
+            during = (o.ttft_s or 0.0 for o in outcomes if began_s <= o.due_s <= end_s)
+            found[name] = max(found[name], *during, 0.0)
+        return found
 
     async def attack(self, end_s: float) -> None:
         """Send every attack once, and all again until `end_s`."""
         async with Client(HOST, self._port, timeout_s=TIMEOUT_S, headers=HOSTILE) as client:
             while True:
                 for attack in self._attacks:
-                    body = await asyncio.to_thread(attack.make_body, self._model)
-                    send = self._send_slowly if attack.is_slow else self._send
-                    copies = (send(client, attack, body) for _ in range(attack.copies))
-                    await asyncio.gather(*copies)
+                    began_s = time.monotonic()
+                    await self._send_copies(client, attack)
+                    self._spans.append((attack.name, began_s, time.monotonic()))
                     await asyncio.sleep(PAUSE_S)
                 if time.monotonic() > end_s:
                     return
 
-    async def _send(self, client: Client, attack: Attack, body: bytes) -> None:
+    async def _send_copies(self, client: Client, attack: Attack) -> None:
+        request = self._requests[attack.name]
+        if attack.is_slow:
+            copies = [self._send_slowly(attack, request) for _ in range(attack.copies)]
+        else:
+            copies = [self._send(client, attack, request) for _ in range(attack.copies)]
+        await asyncio.gather(*copies)
+
+    async def _send(self, client: Client, attack: Attack, request: bytes) -> None:
         began_s = time.monotonic()
         try:
-            response = await client.post(client.encoded_bytes(attack.path, body, attack.headers))
+            response = await client.post(request)
             answer = f"{response.status}"
             if response.status >= 400:
                 answer += f" {error_reason(response.body)}"
@@ -197,9 +225,8 @@ class HostileClient:
             answer = type(error).__name__
         self._record(attack, answer, time.monotonic() - began_s)
 
-    async def _send_slowly(self, client: Client, attack: Attack, body: bytes) -> None:
+    async def _send_slowly(self, attack: Attack, request: bytes) -> None:
         began_s = time.monotonic()
-        request = client.encoded_bytes(attack.path, body, attack.headers)
         reader, writer = await asyncio.open_connection(HOST, self._port)
         answer = asyncio.create_task(reader.readline())
         try:
@@ -244,11 +271,13 @@ def _is_5xx(answer: str) -> bool:
 
 def _report(result: AbuseResult) -> Table:
     table = Table(title="What each attack got")
-    for heading in ("attack", "answers", "longest, s"):
-        table.add_column(heading, justify="right" if heading.endswith("s") else "left")
+    for heading in ("attack", "answers", "longest, s", "bystander's slowest TTFT, ms"):
+        table.add_column(heading, justify="right" if "," in heading else "left")
     for name, found in result.answers.items():
         words = "\n".join(f"{count} x {answer}" for answer, count in found.items())
-        table.add_row(name, words, f"{result.longest_s[name]:.2f}")
+        table.add_row(
+            name, words, f"{result.longest_s[name]:.2f}", f"{1000 * result.slowest_s[name]:.0f}"
+        )
     times_ms = [1000 * (each.ttft_s or NO_VALUES).p99 for each in result.bystander.values()]
     beside = result.bystander["beside"]
     table.caption = (
