@@ -97,6 +97,7 @@ def engine_process(entry: Mapping[str, object], directory: Path) -> Iterator[Eng
         )
         assert process.stdin is not None
         assert process.stdout is not None
+        reader = threading.Thread(target=process.stdout.read)
         try:
             said = ""
             for line in process.stdout:  # vLLM may print, too
@@ -105,11 +106,14 @@ def engine_process(entry: Mapping[str, object], directory: Path) -> Iterator[Eng
                     break
             assert said, log.read_text()
             # What vLLM logs there would fill the pipe, and the engine would stop at its next line.
-            threading.Thread(target=process.stdout.read, daemon=True).start()
+            reader.start()
             yield EngineProcess(**json.loads(said), log=log)
         finally:
             process.stdin.close()
             process.wait(STOP_TIMEOUT_S)
+            if reader.ident:
+                reader.join()
+            process.stdout.close()
 
 
 async def _serve(entry: dict[str, object]) -> None:
