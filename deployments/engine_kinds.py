@@ -59,8 +59,7 @@ async def _start(entry: ModelEntry) -> RunningEngine:
             with supported_version():
                 from deployments.engines.vllm.engine import VllmEngine  # noqa: PLC0415
 
-                limits = getattr(entry, "limits", None)
-                set_request_limits(*(limits.n, limits.prompts) if limits else ())
+                set_request_limits(entry.limits.n, entry.limits.prompts)
                 return await VllmEngine.start(
                     vllm_arguments(entry),
                     adapter_files(entry),
