@@ -122,24 +122,15 @@ class GatewayApp:
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> int:
         """Answer an HTTP request; return the status that its client got, 0 if none."""
         request_id = ensure_request_id(header(scope["headers"], REQUEST_ID, b""))
-        headers = [(REQUEST_ID, request_id)] if self._returns_ids else []
         origins = self._shared_origins()
-        if origins is not None:
-            headers += origins.headers(scope)
-        response = ClientResponse(send, headers)
-        allowed = None if origins is None else origins.preflight(scope)
-        if allowed is None:
-            await self._answer(scope, receive, response, request_id)
-        else:
-            await response.begin(204, allowed)
-            await response.finish()
-        return response.status
-
-    async def _answer(
-        self, scope: Scope, receive: Receive, response: ClientResponse, request_id: bytes
-    ) -> None:
+        response = self._response(scope, send, request_id, origins)
         try:
-            await self._dispatch(scope, receive, response, request_id)
+            # In one frame with the rest: each event of a stream passes through all of them.
+            if origins is None or (allowed := origins.preflight(scope)) is None:
+                await self._dispatch(scope, receive, response, request_id)
+            else:
+                await response.begin(204, allowed)
+                await response.finish()
         except ClientDisconnected:
             pass
         except GatewayError as error:
@@ -152,6 +143,15 @@ class GatewayApp:
                 await send_error(internal_error(), scope["path"], response)
             elif not response.has_ended:  # as it has where FastAPI answers before it raises
                 raise
+        return response.status
+
+    def _response(
+        self, scope: Scope, send: Send, request_id: bytes, origins: SharedOrigins | None
+    ) -> ClientResponse:
+        headers = [(REQUEST_ID, request_id)] if self._returns_ids else []
+        if origins is not None:
+            headers += origins.headers(scope)
+        return ClientResponse(send, headers)
 
 
 def _for_fastapi(

@@ -40,6 +40,7 @@ OPTION_FIELDS = (
     "tool_choice",
 )
 """Fields of the same kind that are rarely sent, and some that change other parts of a prompt."""
+_NO_USERS = (ABSENT,) * 4
 _NO_SEEDS = (ABSENT,) * len(SEED_FIELDS)
 _NO_OPTIONS = (ABSENT,) * len(OPTION_FIELDS)
 
@@ -198,7 +199,7 @@ def _max_tokens(fields: RawFields) -> int | None:
 
 def _users(fields: RawFields) -> tuple[msgspec.Raw, ...]:
     users = (fields.user, fields.safety_identifier, fields.prompt_cache_key, fields.metadata)
-    return () if all(user is ABSENT for user in users) else users
+    return () if users == _NO_USERS else users
 
 
 def _checked_model(model: str | None) -> str:

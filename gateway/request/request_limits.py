@@ -54,6 +54,11 @@ def check_limits(head: RequestHead, limits: Limits) -> None:
         _check_parameters(head, limits)
 
 
+def may_exceed_context(head: RequestHead) -> bool:
+    """Whether a request is large enough for `check_context` to have anything to check."""
+    return head.size > MIN_PROMPT_BYTES
+
+
 def check_context(head: RequestHead, path: str, limits: Limits, max_model_len: int) -> None:
     """Check that each prompt of a request may fit the model's context, whatever its tokens are.
 
@@ -61,7 +66,7 @@ def check_context(head: RequestHead, path: str, limits: Limits, max_model_len: i
         ContextExceeded: one cannot.
     """
     factor = MEASURING_FACTOR if path in MEASURING_ROUTES else 1
-    if head.size <= MIN_PROMPT_BYTES or not max_model_len:
+    if not (may_exceed_context(head) and max_model_len):
         return
     most_tokens = max(MIN_PROMPT_TOKENS, factor * max_model_len)
     most_bytes = max(MIN_PROMPT_BYTES, factor * max_model_len * limits.prompt_chars_per_token)

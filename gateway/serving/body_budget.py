@@ -141,8 +141,9 @@ class HeldBody:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._leave()
-        self.shrink(self.size)
+        if self.bodies.uploads or self._arriving:
+            self._leave()
+        self._add(-self.size)
         self._budget.close(self._client, self.bodies)
 
     @property
@@ -202,7 +203,8 @@ class HeldBody:
             raise TimeoutError
         self.came += size
         self.grow(self.came - self.size)
-        self._leave()
+        if self.bodies.uploads or self._arriving:
+            self._leave()
 
     def shrink(self, size: int) -> None:
         """Hold `size` bytes less."""

@@ -92,7 +92,11 @@ class FallbackChain:
         writer = self._writer
         try:
             with self._context.drain.request():
-                await self._run_with_heartbeat()
+                if self._is_stream:
+                    async with self._new_heartbeat() as self._heartbeat:
+                        await self._run_until_deadline()
+                else:
+                    await self._run_until_deadline()
         except GatewayError as error:
             self.failure = error
             self._report_failure(error)
@@ -100,19 +104,14 @@ class FallbackChain:
                 raise
             await writer.fail(error)
 
-    async def _run_with_heartbeat(self) -> None:
-        if not self._is_stream:
-            await self._run_until_deadline()
-            return
+    def _new_heartbeat(self) -> Heartbeat:
         writer = self._writer
-        heartbeat = Heartbeat(
+        return Heartbeat(
             self._response,
             writer.begin,
             lambda: writer.is_between_events,
             writer.signs_of_life.after,
         )
-        async with heartbeat as self._heartbeat:
-            await self._run_until_deadline()
 
     async def _run_until_deadline(self) -> None:
         timeout_s = self._timeout_s()

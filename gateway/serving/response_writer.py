@@ -179,7 +179,8 @@ class ResponseWriter:
             self.on_next_part = None
         self.parts += 1
         self._last = events
-        self.signs_of_life.observe(events)
+        if self.signs_of_life.learns:
+            self.signs_of_life.observe(events)
         if self.stream_log is not None:
             self.stream_log.append(events)
         return self.client_response.send_part(events)

@@ -25,6 +25,9 @@ ABSENT = msgspec.Raw()
 class SignsOfLife:
     """Signs of life for streams whose events need no more than a comment, or none."""
 
+    learns = False
+    """Whether it has to observe what the client is sent."""
+
     def observe(self, events: bytes) -> None:
         """Learn from whole events that the client is sent."""
 
@@ -59,6 +62,8 @@ _decoder = msgspec.json.Decoder(_ResponseEvent)
 
 class ResponseProgress(SignsOfLife):
     """Signs of life of OpenAI's Responses."""
+
+    learns = True
 
     def __init__(self) -> None:
         self._searched = 0

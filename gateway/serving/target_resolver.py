@@ -4,7 +4,7 @@ from gateway.errors import UnsupportedRoute
 from gateway.kvcache.prefix import prompt_of
 from gateway.kvcache.tool_definitions import ToolTexts
 from gateway.request.inference_request import InferenceRequest
-from gateway.request.request_limits import check_context, check_limits
+from gateway.request.request_limits import check_context, check_limits, may_exceed_context
 from gateway.request.routes import ROUTES
 from gateway.routing.fleet import Fleet, ServedModel
 from gateway.routing.target import Target
@@ -55,8 +55,9 @@ class TargetResolver:
         # All replicas run the same engine.
         facts = next(iter(model.replicas.values())).metadata.facts
         _check_route(model, facts, request.path)
-        limits, max_tokens = model.options.limits, model.max_model_len or 0
-        check_context(request.head, request.path, limits, max_tokens)
+        if may_exceed_context(request.head):
+            limits, max_tokens = model.options.limits, model.max_model_len or 0
+            check_context(request.head, request.path, limits, max_tokens)
         prompt = prompt_of(*(request.head, name, facts.layout, self._tool_texts.read, request.path))
         return Target(request, model, name, prompt)
 
