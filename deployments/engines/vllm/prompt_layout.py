@@ -9,7 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
-from vllm.renderers import hf
+from vllm.renderers.hf import (
+    HfRenderer,
+    _resolve_chat_template_kwargs,
+    resolve_chat_template,
+)
 from vllm.renderers.online_renderer import OnlineRenderer
 
 from gateway.telemetry import PromptLayout
@@ -132,17 +136,17 @@ class _Probes:
 def _arguments(renderer: OnlineRenderer) -> tuple[str, ...] | None:
     """Variables that the template reads; None if they cannot be known."""
     tokenizer = renderer.renderer.tokenizer
-    if not isinstance(renderer.renderer, hf.HfRenderer) or tokenizer is None:
+    if not isinstance(renderer.renderer, HfRenderer) or tokenizer is None:
         return None
     if renderer.use_harmony:
         return None
     names: set[str] = set()
     variants: tuple[list[dict[str, Any]] | None, ...] = (None, [])
     for tools in variants:
-        template = hf.resolve_chat_template(
+        template = resolve_chat_template(
             tokenizer, renderer.chat_template, tools, model_config=renderer.model_config
         )
-        names |= hf._resolve_chat_template_kwargs(template or "")  # noqa: SLF001 - vLLM's private name
+        names |= _resolve_chat_template_kwargs(template or "")
     return tuple(sorted(names))
 
 
