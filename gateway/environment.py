@@ -62,9 +62,10 @@ RECOMMENDED = (
     ),
     Variable(
         HAPROXY_BINARY,
-        "Full path of `gateway-haproxy`, which starts HAProxy with `-dS` and adds to its"
-        " configuration: a limit on how long a request may take to arrive, the client's true"
-        " address, and errors in OpenAI's shape. Without it, HAProxy 2.8 often misses a client that"
+        "Full path of `gateway-haproxy`, which starts HAProxy with `-dS`, starts it again if it is"
+        " killed, and adds to its configuration: limits on connections and on how long a request"
+        " may take to arrive, the client's true address, the key that routers ask for, and errors"
+        " in OpenAI's shape. Without it, HAProxy 2.8 often misses a client that"
         " disconnects while it waits for an unstreamed answer, and the engine finishes an answer"
         " that nobody reads.",
     ),
