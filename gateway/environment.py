@@ -226,6 +226,7 @@ LOCAL = (
     Variable(TEMPORARY, "A directory of its own, removed in the end."),
     Variable(RAY_TEMPORARY, "The same directory, for Ray's session."),
     Variable(HAPROXY_CONFIG_FILE, "A file in that directory; Serve's default is in `/tmp`."),
+    Variable(HAPROXY_SOCKET, "HAProxy's admin socket, in that directory."),
     Variable(HAPROXY_METRICS_SOCKET, "A socket in that directory."),
     Variable(HAPROXY_STATE_BASE, "A folder in that directory."),
     Variable(HAPROXY_STATE_FILE, "A file in that directory."),
