@@ -62,9 +62,10 @@ RECOMMENDED = (
     ),
     Variable(
         HAPROXY_BINARY,
-        "Full path of `gateway-haproxy`, which starts HAProxy with `-dS` and adds to its"
-        " configuration: a limit on how long a request may take to arrive, the client's true"
-        " address, and errors in OpenAI's shape. Without it, HAProxy 2.8 often misses a client that"
+        "Full path of `gateway-haproxy`, which starts HAProxy with `-dS`, starts it again if it is"
+        " killed, and adds to its configuration: limits on connections and on how long a request"
+        " may take to arrive, the client's true address, the key that routers ask for, and errors"
+        " in OpenAI's shape. Without it, HAProxy 2.8 often misses a client that"
         " disconnects while it waits for an unstreamed answer, and the engine finishes an answer"
         " that nobody reads.",
     ),
@@ -225,6 +226,7 @@ LOCAL = (
     Variable(TEMPORARY, "A directory of its own, removed in the end."),
     Variable(RAY_TEMPORARY, "The same directory, for Ray's session."),
     Variable(HAPROXY_CONFIG_FILE, "A file in that directory; Serve's default is in `/tmp`."),
+    Variable(HAPROXY_SOCKET, "HAProxy's admin socket, in that directory."),
     Variable(HAPROXY_METRICS_SOCKET, "A socket in that directory."),
     Variable(HAPROXY_STATE_BASE, "A folder in that directory."),
     Variable(HAPROXY_STATE_FILE, "A file in that directory."),

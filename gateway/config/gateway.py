@@ -53,8 +53,8 @@ class GatewayConfig(TrafficRules):
     and `/tokenize`; no more than `max_body_mb`."""
     max_bodies_mb: float | None = Field(default=None, gt=0)
     """Memory of one router for the bodies of all requests under way, in megabytes; at least four
-    times `max_body_mb`. A client's address may hold as much as is free, so at most half of it; a
-    third of that may be in bodies that still arrive. Requests beyond that wait, and then get 429.
+    times `max_body_mb`. A client's address may hold as much as is free, so at most half of it, a
+    third of that in bodies that are still arriving. Requests beyond that wait, and then get 429.
     Default: 512, or 16 times `max_body_mb` if that is more."""
     cors: Cors | None = None
     """Web pages that may use the gateway from a browser. Default: none."""

@@ -14,20 +14,21 @@ class Limits(Strict):
     """What one request to the model may ask for; a request that asks for more gets a 400."""
 
     parameter_bytes: int = Field(default=1 << 20, ge=1)
-    """Bytes of the JSON of all fields together, but for the prompt and the tools. It holds for
-    fields that the gateway does not know, too."""
+    """Bytes of the JSON of all fields together, except the prompt and the tools. Fields that the
+    gateway does not know count too."""
     n: int = Field(default=128, ge=1)
-    """Answers to each prompt: `n` and `best_of`. All run at the same time, so fewer than the slots
-    of an engine leave some to others."""
+    """Answers to each prompt: `n` and `best_of`. All run at the same time: a limit well below the
+    slots of an engine leaves some to others."""
     prompts: int = Field(default=2048, ge=1)
     """Prompts of a request: texts to complete or embed, documents to rank, conversations."""
     messages: int = Field(default=32_768, ge=1)
     """Messages of a conversation, or items of a response's `input`, with all parts of their
     contents."""
     prompt_chars_per_token: int = Field(default=64, ge=1)
-    """Characters of a prompt's JSON for each token of the model's context. A prompt of more cannot
-    fit, whatever its tokens are, and is rejected before it is tokenized, even if the engine would
-    truncate it. `/tokenize` and `/detokenize` take four times as much, and any route 1 MiB."""
+    """Characters of a prompt's JSON for each token of the model's context. A longer prompt cannot
+    fit, whatever its tokens are. It is rejected before it is tokenized, even if the engine would
+    truncate it. `/tokenize` and `/detokenize` take four times as much, and all routes take at
+    least 1 MiB."""
     words: int = Field(default=4096, ge=1)
     """Items of `bad_words`, and of `stop` and `stop_sequences`."""
     words_bytes: int = Field(default=65_536, ge=1)
@@ -51,7 +52,7 @@ class Limits(Strict):
     schema_values: int = Field(default=10_000, ge=1)
     """Values in such a schema: objects, lists, texts and numbers."""
     schema_depth: int = Field(default=80, ge=1)
-    """Levels of such a schema and what is around it in its field."""
+    """Levels of such a schema, with those of the field around it."""
     tools: int = Field(default=1024, ge=1)
     """Tools of a request."""
     tools_bytes: int = Field(default=4 << 20, ge=1)

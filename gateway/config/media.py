@@ -30,8 +30,8 @@ class MediaOptions(Strict):
 
     domains: list[Annotated[str, AfterValidator(_domain)]] = Field(default_factory=list)
     """Hosts whose `http` and `https` URLs clients may use for images, audio and video, on standard
-    ports; another port is named with its host, as in `media.example.com:8443`. Without any host,
-    media come in the request itself, as `data:` URLs."""
+    ports; another port is named with its host, as in `media.example.com:8443`. Without hosts,
+    clients send media in the request itself, as `data:` URLs."""
     max_mb: int = Field(default=32, ge=1)
     """Size of one file, in MB."""
     timeout_s: int = Field(default=10, ge=1)
