@@ -60,6 +60,8 @@ class RawFields(msgspec.Struct, frozen=True):
     texts: msgspec.Raw = ABSENT
     inputs: msgspec.Raw = ABSENT
     images: msgspec.Raw = ABSENT
+    data: msgspec.Raw = ABSENT
+    prediction: msgspec.Raw = ABSENT
     # what an engine's work grows with
     stop: msgspec.Raw = ABSENT
     stop_sequences: msgspec.Raw = ABSENT
@@ -114,6 +116,6 @@ class RawFields(msgspec.Struct, frozen=True):
 PROMPT_FIELDS: Sequence[str] = (
     *("messages", "system", "prompt", "input", "instructions", "documents", "prompt_embeds"),
     *("previous_input_messages", "tokens", "query", "queries", "items", "data_1", "data_2"),
-    *("text_1", "text_2", "texts", "inputs", "images"),
+    *("text_1", "text_2", "texts", "inputs", "images", "data", "prediction"),
 )
 """Names of the fields that a prompt is made of, on any route; tools are apart."""

@@ -10,9 +10,10 @@ from gateway.config.limits import Limits
 from gateway.errors import ContextExceeded, LimitExceeded
 from gateway.request.head import RequestHead
 from gateway.request.lax_json import read_int
-from gateway.request.prompt_size import count_parts, too_long
+from gateway.request.message_count import count_parts
+from gateway.request.prompt_size import too_long
 from gateway.request.raw_fields import ABSENT, RawFields
-from gateway.request.sequences import MAX_COUNTED, answers, count_items
+from gateway.request.sequences import answers, count_items
 from gateway.request.structured_output import (
     check_bytes,
     check_count,
@@ -93,11 +94,10 @@ def _check_parameters(head: RequestHead, limits: Limits) -> None:
 
 
 def _check_messages(fields: RawFields, limits: Limits) -> None:
-    """Count messages and parts of contents: engines convert each of them on their event loop."""
     for name in ("messages", "input", "system", "previous_input_messages"):
         raw: msgspec.Raw = getattr(fields, name)
-        if raw is not ABSENT and (most := bytes(raw).count(b"{")) > limits.messages:
-            found = count_parts(raw) if most <= MAX_COUNTED else most
+        if raw is not ABSENT:
+            found = count_parts(raw, limits.messages)
             check_count(name, found, limits.messages, "messages", "messages and parts")
 
 

@@ -9,15 +9,14 @@ import re
 import msgspec
 
 from gateway.request.lax_json import read_int
-from gateway.request.parse_cost import parse_cost
+from gateway.request.parse_cost import MAX_ITEMS, list_items, most_items
 from gateway.request.raw_fields import ABSENT, RawFields
 
 MAX_COUNTED = 1_000_000
 """Answers or prompts that are counted; engines take far fewer."""
-MAX_PARSE_COST = 200_000
-"""Cost of a list of objects that is parsed to count them."""
 _LIST_START = re.compile(rb'\[\s*(["[{])')
-_list_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+_OBJECT = re.compile(rb",\s*+\{")
+"""What a list has that is not only of texts, though texts may have it, too."""
 
 
 def answers(fields: RawFields) -> int:
@@ -45,27 +44,24 @@ def pair_count(fields: RawFields) -> int:
 
 
 def count_items(raw: msgspec.Raw) -> int:
-    """Items of a JSON list; 1 for anything else, and at least as many as it has if it is costly."""
-    if parse_cost(bytes(raw)) > MAX_PARSE_COST:
-        return min(MAX_COUNTED, bytes(raw).count(b",") + 1)
-    try:
-        return len(_list_decoder.decode(raw))
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return 1
+    """Items of a JSON list; 1 for anything else, and an upper bound if they are many."""
+    if (most := most_items(bytes(raw))) > MAX_ITEMS:
+        return min(MAX_COUNTED, most)
+    return len(list_items(raw)) or 1
 
 
 def _count(raw: msgspec.Raw, *, has_objects: bool = False) -> int:
     start = None if raw is ABSENT else _LIST_START.match(raw)
     if start is None:
         return 1
+    text = bytes(raw)
     if start[1] == b"[":
-        count = bytes(raw).count(b"[") - 1
-    elif start[1] == b'"':
-        text = bytes(raw)
+        count = text.count(b"[") - 1
+    elif start[1] == b"{" or (has_objects and _OBJECT.search(text)):
+        count = count_items(raw) if has_objects else 1
+    else:
         plain = text.replace(rb"\\", b"") if b"\\" in text else text
         count = (plain.count(b'"') - plain.count(rb"\"")) // 2
-    else:
-        count = count_items(raw) if has_objects else 1
     return min(max(1, count), MAX_COUNTED)
 
 

@@ -7,7 +7,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.request.parse_cost import CHEAP_BYTES, is_cheap, parse_cost
+from gateway.request.parse_cost import MAX_ITEMS, list_items, most_items, parse_cost
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -34,9 +34,16 @@ def test_escapes_cost() -> None:
     assert parse_cost(b'"' + rb"\u0041" * 1000 + b'"') == 1000
 
 
-def test_small_texts_are_cheap_whatever_they_are() -> None:
-    """Below a size, nothing is counted; together, several small texts may be large."""
-    commas = msgspec.Raw(b"," * (CHEAP_BYTES // 2))
-    assert is_cheap([commas, commas], most=1)
-    assert not is_cheap([commas, commas, commas], most=CHEAP_BYTES)
-    assert is_cheap([msgspec.Raw(b"a" * 10 * CHEAP_BYTES)], most=1)
+def test_items_of_a_list_are_told_apart_within_bounds() -> None:
+    """Of a list that may have too many, and of what is none, there are no items."""
+    items = list_items(msgspec.Raw(b'["a,b",[1,2],{}]'))
+    assert [bytes(item) for item in items] == [b'"a,b"', b"[1,2]", b"{}"]
+    for text in (b'"[1,2]"', b"{}", b"", b"[1", b"[" + b"1," * MAX_ITEMS + b"1]"):
+        assert list_items(msgspec.Raw(text)) == []
+
+
+def test_commas_in_texts_are_no_items_of_a_list() -> None:
+    """Long texts have many of them, and escaped quotes."""
+    texts = ["\\", '",', "," * MAX_ITEMS, '\\"']
+    raw = msgspec.Raw(json.dumps(texts).encode())
+    assert len(list_items(raw)) == most_items(bytes(raw)) == len(texts)

@@ -186,6 +186,8 @@ def test_prompts_of_a_request_are_limited(path: str, fields: Any, param: str) ->
         ("/v1/messages", "system", [{"type": "text", "text": ""}] * 40_000),
         ("/v1/responses", "input", [{"role": "user", "content": ""}] * 40_000),
         (CHAT, "messages", [{}] * 1_100_000),
+        (CHAT, "messages", [{"role": "user", "content": ["a"] * 200_000}]),
+        (CHAT, "messages", [{}, *[""] * 500_000]),
     ],
 )
 def test_messages_and_their_parts_are_limited(path: str, field: str, value: object) -> None:
@@ -205,6 +207,8 @@ def test_all_fields_together_have_a_limit(field: str) -> None:
     assert raised.value.param == (None if field == "invented_tomorrow" else field)
     check(LIMITS, **{field: "x" * 6000})
     check(SMALL, messages=["x" * 6000], tools=[{"name": "x" * 6000}], documents=["x" * 6000])
+    check(SMALL, "/pooling", data={"image": "x" * 6000})
+    check(SMALL, messages=["x"], prediction={"type": "content", "content": "x" * 6000})
 
 
 def test_honest_requests_meet_no_limit() -> None:
@@ -290,6 +294,38 @@ def test_media_are_no_text(part: dict[str, object]) -> None:
         check_size(CHAT, messages=[*messages, {"role": "user", "content": HUGE}])
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user", "type": "image", "content": HUGE},
+        {"role": "user", "image_url": 1, "content": HUGE},
+        {"role": "user", "content": [{"type": "image", "text": HUGE}]},
+        {"role": "user", "content": [{"image_url": "a", "text": HUGE}]},
+        {"role": "user", "content": [{"type": "file", "content": HUGE}]},
+        {"role": "user", "content": [{"type": "text", "image_url": HUGE}]},
+        {
+            "role": "user",
+            "content": [{"type": "document", "source": {"type": "text", "data": HUGE}}],
+        },
+        {"type": "image", "content": HUGE},
+    ],
+)
+def test_a_text_is_no_media_whatever_stands_beside_it(message: dict[str, object]) -> None:
+    """Only the data of an image or a file is left out."""
+    for path, field in ((CHAT, "messages"), ("/v1/responses", "input")):
+        with pytest.raises(ContextExceeded):
+            check_size(path, **{field: [message]})
+
+
+@pytest.mark.parametrize("prompts", [["a, " * 1000] * 500, [[1] * 1000] * 500])
+def test_a_batch_may_be_longer_than_the_context(prompts: list[Any]) -> None:
+    """Each prompt of it is measured, however many commas they have together."""
+    check_size(EMBEDDINGS, input=prompts)
+    longest = HUGE if isinstance(prompts[0], str) else IDS
+    with pytest.raises(ContextExceeded):
+        check_size(EMBEDDINGS, input=[*prompts, longest])
+
+
 def test_texts_that_are_only_measured_may_be_longer() -> None:
     """Clients tokenize a text to learn how it has to be cut."""
     text = "w" * 3_000_000
@@ -305,7 +341,7 @@ def test_short_prompts_of_models_with_a_short_context_are_left_to_the_engine() -
 
 def test_a_costly_conversation_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Megabytes of tiny messages are text, whatever they hold."""
-    monkeypatch.setattr(prompt_size, "_list_decoder", None)
+    monkeypatch.setattr(prompt_size, "media_bytes", None)
     messages = [{"image_url": ""}] * 300_000
     with pytest.raises(ContextExceeded):
         check_size(CHAT, messages=messages)

@@ -61,6 +61,8 @@ def test_only_what_the_engine_reads_makes_sequences() -> None:
         (COMPLETIONS, '"messages":[[{"role":"user"}], [{"role":"user"},{"role":"user"}]]', 2),
         (RERANK, '"query":"q","documents":["a","b","c"]', 3),
         (RERANK, '"query":"q","documents":[{"content":[]},{"content":[{}]}]', 2),
+        (RERANK, '"query":"q","documents":["a", {"content":["b","c"]},{"content":"d"}]', 3),
+        (RERANK, '"query":"q","documents":["a,{b","c"]', 2),
         ("/score", '"text_1":"q","text_2":["a","b"]', 2),
         ("/v1/score", '"data_1":["q","r"],"data_2":["a","b"]', 2),
         ("/score", '"queries":"q","items":["a","b","c"]', 3),
