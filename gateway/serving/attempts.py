@@ -294,6 +294,7 @@ class Attempts:
         """Send the request, or the rest of it, to a replica, and forward its answer."""
         writer, replica = self._writer, decision.replica
         self._replica = replica
+        self._failures.record_attempt(replica)
         with self._pool.scheduler.sending(decision, self._target) as dispatch:
             rest = await self._resume(replica) if writer.has_sent else None
             if rest is not None and rest.body is None:

@@ -15,6 +15,8 @@ from gateway.request.tenant import Tenant
 from gateway.routing.fleet import Replica, ServedModel
 from gateway.routing.outlier_detector import CONSECUTIVE_FAILURES
 from gateway.routing.replica_health import HealthState
+from gateway.serving import failure_reporter
+from gateway.serving.failure_reporter import FailureReporter
 from gateway.serving.fallback import FallbackChain
 from gateway.serving.retry_budget import CLIENT_RESERVE
 from gateway.serving.target_resolver import TargetResolver
@@ -35,6 +37,7 @@ from tests.unit.gateway.serving.test_attempts import (
     script,
     text_of,
 )
+from tests.unit.targets import target_of
 
 POISON = "poison"
 HOSTILE, BYSTANDER = Tenant(b"hostile"), Tenant(b"bystander")
@@ -458,3 +461,29 @@ async def test_engines_that_report_an_error_and_die_are_victims_too(bench: Bench
             await chain.run()
     assert sum(bench.tracked_requests) == 2
     assert engine.requests == []
+
+
+@pytest.mark.parametrize(
+    ("drains_before", "death_s", "has_lost"),
+    [(False, 5.0, True), (True, 5.0, False), (False, -1.0, False)],
+)
+async def test_a_replica_that_drains_anyway_is_no_victim(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    drains_before: bool,
+    death_s: float,
+    has_lost: bool,
+) -> None:
+    """One that drained when the request was sent, or drains long after, has not died of it."""
+    monkeypatch.setattr(failure_reporter, "DEATH_S", death_s)
+    await start(bench, *[script(SORRY)] * 2)
+    target = target_of(model=bench.model)
+    decision = bench.pool.scheduler.choose(target)
+    replica = decision.replica
+    reporter = FailureReporter(target, bench.pool.scheduler, bench.context.faults)
+    bench.set_draining(replica, is_draining=drains_before)
+    reporter.record_attempt(replica)
+    await reporter.assess(decision, UpstreamFailed.from_answer(500, b"{}"), has_answered=False)
+    assert reporter.has_lost_replica is False
+    bench.set_draining(replica, is_draining=True)
+    assert reporter.has_lost_replica is has_lost
