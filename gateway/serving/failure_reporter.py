@@ -8,6 +8,7 @@ in them; a death or halt, seen by many requests, is no series of failures.
 """
 
 import asyncio
+from collections.abc import Collection
 
 from gateway.errors import GatewayError, Overloaded, Reason, UpstreamFailed
 from gateway.faults import Action, Fault, Faults
@@ -46,6 +47,11 @@ class FailureReporter:
     def is_unsettled(self) -> bool:
         """Whether an answer would show that a replica is at fault."""
         return bool(self._unsettled)
+
+    @property
+    def failed_at(self) -> Collection[str]:
+        """Ids of the replicas where the request has failed."""
+        return self._failed_at.keys()
 
     @property
     def has_lost_replica(self) -> bool:

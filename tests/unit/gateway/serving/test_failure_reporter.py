@@ -425,6 +425,62 @@ async def test_the_same_request_again_has_no_second_victim_either(halting: Halti
     assert (await answered(bench, plain())).body == b'"fine"'
 
 
+async def test_the_same_request_goes_elsewhere_once_it_has_been_answered(halting: Halting) -> None:
+    """A monitor is caught by chance when a replica is unplugged: the other one answers it."""
+    bench = halting.bench
+    halting.is_well = True
+    assert (await answered(bench, poison())).body == b'"fine"'
+    halting.is_well = False
+    sent_before = sum(halting.poisons)
+    bench.client = Client()
+    task = asyncio.create_task(bench.answer(poison()))
+    await asyncio.wait_for(halting.reached.wait(), PATIENCE_S)
+    replica = bench.context.pools.decisions.latest()[0].decision.replica
+    halting.give_up(replica)
+    with pytest.raises(UpstreamFailed):
+        await asyncio.wait_for(task, PATIENCE_S)
+    assert sum(halting.poisons) == sent_before + 1
+    halting.is_well = True
+    client = await answered(bench, poison())
+    assert client.body == b'"fine"'
+    assert client.headers[b"x-gateway-replica"] != replica.id.encode()
+
+
+async def test_a_request_that_its_replica_answers_in_the_end_is_free(halting: Halting) -> None:
+    """It was not what had halted the replica, so it may go to any other one."""
+    bench = halting.bench
+    task = asyncio.create_task(bench.answer(poison()))
+    replica = await halting.until_halted()
+    halting.give_up(replica)
+    with pytest.raises(UpstreamFailed):
+        await asyncio.wait_for(task, PATIENCE_S)
+    halting.come_back(replica)
+    assert (await answered(bench, poison())).headers[b"x-gateway-replica"] == replica.id.encode()
+    bench.pool.scheduler.replicas.back_off(replica, PATIENCE_S)
+    assert (await answered(bench, poison())).headers[b"x-gateway-replica"] != replica.id.encode()
+
+
+async def test_what_halts_its_replica_twice_is_not_sent_there_a_third_time(
+    halting: Halting,
+) -> None:
+    """The replica is back, and the request is not sent at all."""
+    bench = halting.bench
+    bench.model.options = ServingOptions(queue=QueueOptions(max_wait_s=PATIENCE_S))
+    task = asyncio.create_task(bench.answer(poison()))
+    replica = await halting.until_halted()
+    halting.give_up(replica)
+    halting.reached.clear()
+    bench.pool.scheduler.replicas.clear_backoff(replica)
+    await halting.until_halted()
+    halting.give_up(replica)
+    with pytest.raises(UpstreamFailed):
+        await asyncio.wait_for(task, PATIENCE_S)
+    halting.come_back(replica)
+    with pytest.raises(UpstreamFailed):
+        await bench.answer(poison())
+    assert sorted(halting.poisons) == [0, 2]
+
+
 async def test_what_has_killed_two_engines_is_not_sent_again(bench: Bench) -> None:
     """The same request of the same client ends at once; another client's is sent."""
     await bench.has(*[script(b"", closes=True)] * 4)
