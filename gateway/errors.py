@@ -28,6 +28,7 @@ GatewayError                    500  api_error
 ├── StreamLost                  502  stream_lost
 ├── EngineDraining              503  draining
 ├── ModelUnavailable            503  model_unavailable
+├── ShuttingDown                503  shutting_down
 └── DeadlineExceeded            504  timeout
 """
 

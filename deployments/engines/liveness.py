@@ -10,10 +10,9 @@ import asyncio
 import contextlib
 
 from deployments.engines.server import RunningEngine
+from gateway.serving.stall_limit import LONG_STEPS
 
 PING_PERIOD_S = 5.0
-LONG_STEPS = 4.0
-"""Longest steps that may pass without any that ends."""
 UNMEASURED_FACTOR = 10.0
 
 

@@ -2,9 +2,11 @@
 
 Method: the last result of each client counts as its vote, however many requests it sends. Votes
 are grouped by address, because keys can be invented; where all come from one address, as behind a
-load balancer, each key has one. An address votes against the replica if all of its keys do. The
-replica is condemned if more vote against it than for it, or if nobody votes for it. So neither one
-client, whose requests fail by their own fault, nor one broken adapter takes a replica from others.
+load balancer, each key has one. An address votes against the replica if all of its keys do. All
+requests to one adapter have one vote, like those of one key; the adapters count as one more
+address, which does not decide how votes are grouped. The replica is condemned if more vote against
+it than for it, or if nobody votes for it. So neither one client, whose requests fail by their own
+fault, nor one broken adapter takes a replica from others.
 
 Source: Envoy's outlier detection counts requests; here clients are counted, as quorum protocols do,
 because one client can send any number of requests. Cost: O(1) a result, O(clients) a question.
@@ -19,6 +21,8 @@ MAX_CLIENTS = 64
 """Clients whose votes are kept: those that were answered last."""
 VOTE_S = 30.0
 """How long a vote counts."""
+ADAPTERS = b"adapter"
+"""Stands for the address of clients whose requests an adapter answers."""
 
 
 @dataclass(slots=True, eq=False)
@@ -43,10 +47,10 @@ class ClientVotes:
             for client, (voted_s, is_success) in self._votes.items()
             if voted_s > now_s - VOTE_S
         }
-        is_one_address = len({client.address for client in recent}) == 1
-        ballots: dict[bytes, bool] = {}
+        is_one_address = len({client.address for client in recent} - {ADAPTERS}) <= 1
+        ballots: dict[Tenant, bool] = {}
         for client, is_success in recent.items():
-            name = client.key if is_one_address else client.address
+            name = client if is_one_address else Tenant(client.address)
             ballots[name] = ballots.get(name, False) or is_success
         in_favour = sum(ballots.values())
         return not in_favour or 2 * in_favour < len(ballots)

@@ -7,6 +7,7 @@ import msgspec
 from gateway.kvcache.prefix import NO_PROMPT, Prompt
 from gateway.request.inference_request import InferenceRequest
 from gateway.request.tenant import Tenant
+from gateway.routing.client_votes import ADAPTERS
 from gateway.routing.fleet import ServedModel
 
 
@@ -27,7 +28,7 @@ class Target(msgspec.Struct, frozen=True):
     @property
     def voter(self) -> Tenant:
         """Client whose result this is: all requests to one adapter have one voice in its favour."""
-        return Tenant(b"adapter", self.adapter.encode()) if self.adapter else self.request.tenant
+        return Tenant(ADAPTERS, self.adapter.encode()) if self.adapter else self.request.tenant
 
     @property
     def renamed(self) -> str:

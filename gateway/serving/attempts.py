@@ -5,13 +5,12 @@ request waits for one as it would have at first. A failure from which no other a
 raised.
 """
 
-import asyncio
 from collections.abc import Awaitable
 
 import msgspec
 
 from gateway import header_names
-from gateway.admission.queued_request import AdmissionRequest, QueuedRequest
+from gateway.admission.queued_request import QueuedRequest
 from gateway.asgi import Headers
 from gateway.errors import GatewayError, ModelUnavailable, Reason, StreamLost, UpstreamFailed
 from gateway.faults import Action
@@ -20,6 +19,7 @@ from gateway.resume.resumption import ResumptionPlan, plan_resumption
 from gateway.routing.decision import Decision
 from gateway.routing.fleet import Replica
 from gateway.routing.target import Target
+from gateway.serving.attempt_waits import AttemptWaits
 from gateway.serving.failure_reporter import FailureReporter
 from gateway.serving.response_writer import ResponseWriter
 from gateway.serving.retry_policy import NO_PROGRESS, Failure, RetryDecision
@@ -31,8 +31,6 @@ from gateway.upstream.response import EngineResponse
 
 MAX_STARTS = 8
 """Times that one request waits for its model to start again."""
-CHECK_S = 0.05
-"""How often the model's replicas are checked for one that has not been tried."""
 ENGINE_FAULTS = frozenset({500, 502, 503, 504})
 """Statuses that mean a fault of the engine; 501 is the client's mistake."""
 
@@ -62,17 +60,12 @@ class Attempts:
         self._context = context
         self._writer = writer
         self._has_alternative = has_alternative
-        self._deadline_s = deadline_s
-        self._has_started = cold_start_s is not None
-        self._starting_s = cold_start_s or 0.0
-        """How long the request has waited for the model to start."""
-        self._queued_s = 0.0
-        """How long it has waited for a replica; as the time above, in all attempts since one
-        brought its client anything new."""
         self._failures = FailureReporter(target, self._pool.scheduler, context.faults)
         self._timing = writer.client_response.timing
+        self._waits = AttemptWaits(
+            target, self._pool, self._timing, deadline_s=deadline_s, cold_start_s=cold_start_s
+        )
         self._replica: Replica | None = None
-        self._tried: set[str] = set()
         self._progress = NO_PROGRESS
 
     async def run(self) -> None:
@@ -86,7 +79,7 @@ class Attempts:
         self._budget.earn()
         while not await self._try_once(decision):
             decision = (
-                self._pool.scheduler.choose(self._target, self._tried)
+                self._pool.scheduler.choose(self._target, self._waits.tried)
                 if self._writer.has_sent
                 else await self._admit()
             )
@@ -109,10 +102,11 @@ class Attempts:
             return
         error = UpstreamFailed("Engines stopped at the same request just now.", Reason.QUARANTINED)
         error.may_fall_back, error.is_final = False, True
-        if found.victim is None:
+        if found.is_banned:
             raise error
+        (victim,) = found.victims
         with self._timing.step(QUEUE):
-            await self._wait_for_return(found.victim, error)
+            await self._waits.for_return(victim, error)
 
     async def _admit(self) -> Decision:
         for _ in range(MAX_STARTS):
@@ -120,95 +114,23 @@ class Attempts:
                 return await self._submit()
             except ModelUnavailable:
                 # Its last replica has gone while the request waited: another one has to start.
-                await self._wait_for_start()
+                await self._waits.for_start(has_alternative=self._may_go_elsewhere)
         return await self._submit()
 
     async def _submit(self) -> Decision:
-        admission, request = self._pool.admission, self._admission_request()
+        admission, request = self._pool.admission, self._waits.admission_request()
         with self._timing.step(ROUTE):
             if self._request.is_copy:
                 return admission.submit_without_queueing(request)
             admitted = admission.submit(request)
         if isinstance(admitted, QueuedRequest):
-            return await self._wait_in_queue(admitted)
+            return await self._waits.in_queue(admitted)
         return admitted
 
-    def _admission_request(self) -> AdmissionRequest:
-        now_s = asyncio.get_running_loop().time()
-        min_wait_s = 0.0
-        if self._has_started:
-            started_by_s = self._request.arrived_s + self._target.model.options.cold_start_timeout_s
-            min_wait_s = max(0.0, started_by_s - now_s)
-        return AdmissionRequest(
-            self._target,
-            self._tried,
-            waited_s=self._queued_s,
-            min_wait_s=min_wait_s,
-            time_left_s=None if self._deadline_s is None else self._deadline_s - now_s,
-        )
-
-    async def _wait_in_queue(self, queued: QueuedRequest) -> Decision:
-        began_s = self._timing.now()
-        try:
-            with self._timing.step(QUEUE):
-                return await queued.wait()
-        finally:
-            self._queued_s += self._timing.now() - began_s
-
-    async def _wait_for_start(self) -> None:
-        if self._request.is_copy or (self._has_alternative and not self._writer.has_sent):
-            self._target.model.check_available()
-        self._has_started = True
-        began_s = self._timing.now()
-        try:
-            with self._timing.step(QUEUE):
-                await self._pool.cold_start.wait(
-                    self._request, waited_s=self._starting_s, deadline_s=self._deadline_s
-                )
-        finally:
-            self._starting_s += self._timing.now() - began_s
-
-    async def _wait_for_successor(self) -> None:
-        """Wait for a replica that has not been tried, as long as the request may wait.
-
-        Batch requests wait no longer than interactive ones: a successor comes soon or not at all.
-
-        Raises:
-            ModelUnavailable: none has come.
-        """
-        model, timing = self._target.model, self._timing
-        max_wait_s = self._pool.admission.max_wait_s(self._admission_request())
-        end_s = timing.now() + min(max_wait_s, model.options.queue.max_wait_s)
-        while all(replica in self._tried for replica in model.replicas):
-            if not model.replicas:
-                await self._wait_for_start()
-            elif timing.now() >= end_s:
-                message = f"The model `{model.name}` has lost its engine; another one has to start."
-                raise ModelUnavailable(message, model.start_s)
-            else:
-                began_s = timing.now()
-                await asyncio.sleep(CHECK_S)
-                self._queued_s += timing.now() - began_s
-
-    async def _wait_for_return(self, replica: Replica, error: UpstreamFailed) -> None:
-        """Wait until a replica is back that fell silent when the request came to it.
-
-        The request may be the cause, so no other replica gets it.
-
-        Raises:
-            UpstreamFailed: it is `error`; the replica is not back in time, or is gone.
-        """
-        model, timing, replicas = self._target.model, self._timing, self._pool.scheduler.replicas
-        max_wait_s = self._pool.admission.max_wait_s(self._admission_request())
-        began_s = timing.now()
-        end_s = began_s + min(max_wait_s, model.options.queue.max_wait_s)
-        while not replicas.is_healthy(replica.id):
-            if replica.id not in model.replicas or timing.now() >= end_s:
-                error.is_final = True
-                raise error
-            await asyncio.sleep(CHECK_S)
-        self._queued_s += timing.now() - began_s
-        self._tried = model.replicas.keys() - {replica.id}
+    @property
+    def _may_go_elsewhere(self) -> bool:
+        """Whether another model may answer in this one's place."""
+        return self._has_alternative and not self._writer.has_sent
 
     async def _try_once(self, decision: Decision) -> bool:
         """Make an attempt; return False if another one must follow."""
@@ -226,7 +148,7 @@ class Attempts:
             ModelUnavailable: no replica has come that has not been tried.
         """
         replica = decision.replica
-        self._tried.add(replica.id)
+        self._waits.tried.add(replica.id)
         has_answered = self._writer.parts > self._progress.parts
         with self._timing.step(ENGINE):  # waiting for news of its death is waiting for the engine
             failure = await self._failures.assess(decision, error, has_answered=has_answered)
@@ -242,11 +164,11 @@ class Attempts:
         action = Action.RESUMED if step is RetryDecision.RESUME else Action.RETRIED
         if step is RetryDecision.RETURN:
             with self._timing.step(QUEUE):
-                await self._wait_for_return(replica, error)
+                await self._waits.for_return(replica.id, error)
         self._failures.expect_recovery(self._replica, error, action)
         if failure.is_free and step is not RetryDecision.RETURN:
             with self._timing.step(QUEUE):
-                await self._wait_for_successor()
+                await self._waits.for_successor(has_alternative=self._may_go_elsewhere)
         return False
 
     async def _give_up(self, decision: Decision, error: UpstreamFailed) -> None:
@@ -274,13 +196,15 @@ class Attempts:
             self._failures.blame_request()
         error.is_final = policy.is_final(progress)
         error.may_fall_back = not is_harmful
-        if victim is not None or (is_blamed and is_harmful):
-            self._pool.quarantine.add(self._request, victim)
+        if is_blamed and is_harmful:
+            self._pool.quarantine.add(self._request, self._failures.failed_at, is_banned=True)
+        elif victim is not None:
+            self._pool.quarantine.add(self._request, [victim.id])
 
     def _retry_decision(self, failure: Failure) -> RetryDecision:
         writer = self._writer
         if writer.parts > self._progress.parts:
-            self._queued_s = self._starting_s = 0.0  # its waits have brought the client something
+            self._waits.restart()
         self._progress = self._progress.after_failure(
             failure,
             writer.parts,
@@ -294,6 +218,7 @@ class Attempts:
         """Send the request, or the rest of it, to a replica, and forward its answer."""
         writer, replica = self._writer, decision.replica
         self._replica = replica
+        self._failures.record_attempt(replica)
         with self._pool.scheduler.sending(decision, self._target) as dispatch:
             rest = await self._resume(replica) if writer.has_sent else None
             if rest is not None and rest.body is None:
@@ -318,6 +243,7 @@ class Attempts:
         self._record_answer(replica, response.status)
 
     def _record_answer(self, replica: Replica, status: int) -> None:
+        self._pool.quarantine.record_answer(self._request)
         if status >= 400:  # a refusal says nothing of any replica, and nothing in its favour
             self._failures.drop_unsettled()
             return

@@ -8,6 +8,7 @@ in them; a death or halt, seen by many requests, is no series of failures.
 """
 
 import asyncio
+from collections.abc import Collection
 
 from gateway.errors import GatewayError, Overloaded, Reason, UpstreamFailed
 from gateway.faults import Action, Fault, Faults
@@ -19,6 +20,8 @@ from gateway.serving.retry_policy import REPORTED, Failure
 
 DEATH_NOTICE_S = 0.01
 """A replica that dies breaks all its connections off at once, that of its telemetry as well."""
+DEATH_S = 5.0
+"""How soon after its failure a replica has died of a request, if it has."""
 INNOCENT = frozenset({Reason.DRAINING, Reason.CLOSING, Reason.NO_SOCKET})
 """Reasons that say nothing against the replica."""
 
@@ -34,8 +37,10 @@ class FailureReporter:
         """Failure of the last attempt, until the next one has been made."""
         self._unsettled: list[tuple[Replica, UpstreamFailed]] = []
         """Failures that are the replica's fault if another one answers, and else the request's."""
-        self._failed_at: set[str] = set()
-        """Ids of the replicas where the request has failed."""
+        self._failed_at: dict[str, float] = {}
+        """Until when the loss of each replica counts where the request has failed, by its id."""
+        self._was_usable = True
+        """Whether the replica of the latest attempt was there and not draining when it was sent."""
         self._is_blamed = False
 
     @property
@@ -44,10 +49,29 @@ class FailureReporter:
         return bool(self._unsettled)
 
     @property
+    def failed_at(self) -> Collection[str]:
+        """Ids of the replicas where the request has failed."""
+        return self._failed_at.keys()
+
+    @property
     def has_lost_replica(self) -> bool:
-        """Whether a replica where the request failed accepts no more, or is gone: it has died."""
-        states = [self._scheduler.replicas.get(replica) for replica in self._failed_at]
-        return any(state is None or state.health.is_draining for state in states)
+        """Whether a replica where the request failed accepts no more, or is gone: it has died.
+
+        One that was draining before, or drains long after, goes for another reason.
+        """
+        now_s = asyncio.get_running_loop().time()
+        return any(
+            now_s <= until_s and not self._is_usable(replica)
+            for replica, until_s in self._failed_at.items()
+        )
+
+    def record_attempt(self, replica: Replica) -> None:
+        """Record that the request is about to be sent to a replica."""
+        self._was_usable = self._is_usable(replica.id)
+
+    def _is_usable(self, replica: str) -> bool:
+        state = self._scheduler.replicas.get(replica)
+        return state is not None and not state.health.is_draining
 
     async def assess(
         self, decision: Decision, error: UpstreamFailed, *, has_answered: bool
@@ -59,7 +83,8 @@ class FailureReporter:
         replica, reason, replicas = decision.replica, error.reason, self._scheduler.replicas
         if reason in INNOCENT:
             return Failure(reason)
-        self._failed_at.add(replica.id)
+        until_s = asyncio.get_running_loop().time() + DEATH_S if self._was_usable else 0.0
+        self._failed_at[replica.id] = until_s
         if reason is Reason.STUCK:
             replicas.back_off(replica)
             has_silenced = not has_answered and replicas.has_silenced(decision)

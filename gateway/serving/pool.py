@@ -48,7 +48,7 @@ class ModelPool:
         self.admission = Admission(model, self.scheduler, shared.all_queued, shared.monotonic)
         self.cold_start = ColdStart(model, shared.wake, shared.all_starting)
         self.stall_limit = StallLimit()
-        self.quarantine = Quarantine(shared.monotonic)
+        self.quarantine = Quarantine(model, self.scheduler.replicas, shared.monotonic)
         self._retry_budgets = ClientRetryBudgets()
         self._shadow_retry_budget = RetryBudget()
 
@@ -63,6 +63,7 @@ class ModelPool:
 
     def update(self) -> None:
         """Follow a change of the fleet."""
+        self.scheduler.replicas.sync()
         self.cold_start.update()
         self.admission.update()
 

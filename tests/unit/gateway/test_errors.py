@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 
 import pytest
 
@@ -56,6 +57,44 @@ def test_the_body_has_openais_shape(kind: type[GatewayError]) -> None:
             "code": kind.code,
         }
     }
+
+
+def drawn(tree: str) -> dict[str, tuple[str, str, str]]:
+    """Parent, status and code of each class in a tree; a class without a status has its parent's.
+
+    The code of the three at the top is left empty: they show their `type`, or nothing.
+    """
+    found: dict[str, tuple[str, str, str]] = {}
+    parents: list[str] = []
+    for line in tree.splitlines():
+        match = re.match(r"([│├└─ ]*)(\w+) +(\d{3})? *(\w+)?", line)
+        if match is None or (line[0].isalpha() and parents):
+            continue
+        indent, name, status, code = match.groups()
+        depth = len(indent) // 4
+        parents[depth:] = [name]
+        parent = parents[depth - 1] if depth else ""
+        status = status or found[parent][1]
+        found[name] = parent, status, code or ""
+    return found
+
+
+def test_the_tree_shows_every_error() -> None:
+    """With its parent, its status and its code."""
+    tree = (errors.__doc__ or "").partition("\n\n")[2]
+    found = drawn(tree)
+    known = {kind.__name__ for kind in CLASSES}
+    assert found.keys() == known
+    for kind in CLASSES:
+        public = [each for each in kind.__mro__[1:] if each.__name__ in known]
+        parent, status, code = found[kind.__name__]
+        assert parent == (public[0].__name__ if public else "")
+        if kind in {GatewayError, errors.InvalidRequest}:
+            assert (int(status), code) == (kind.status, kind.type)
+        elif code:
+            assert (int(status), code) == (kind.status, kind.code)
+        else:
+            assert kind in {errors.ConfigError, errors.PlacementFailed}
 
 
 def test_the_body_for_anthropic_has_both_shapes() -> None:

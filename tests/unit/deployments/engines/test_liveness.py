@@ -5,14 +5,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from deployments.engines.liveness import (
-    LONG_STEPS,
-    UNMEASURED_FACTOR,
-    EngineHangs,
-    EngineLiveness,
-)
+from deployments.engines.liveness import UNMEASURED_FACTOR, EngineHangs, EngineLiveness
 from gateway.asgi import App, Receive, Scope, Send
 from gateway.engine_telemetry.tracker import EngineTracker
+from gateway.serving.stall_limit import LONG_STEPS
 from gateway.telemetry import EngineFacts
 
 LIMIT_S = 30.0

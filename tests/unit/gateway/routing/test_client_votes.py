@@ -3,10 +3,11 @@
 import pytest
 
 from gateway.request.tenant import Tenant
-from gateway.routing.client_votes import MAX_CLIENTS, VOTE_S, ClientVotes
+from gateway.routing.client_votes import ADAPTERS, MAX_CLIENTS, VOTE_S, ClientVotes
 
 A, B, C = Tenant(b"a"), Tenant(b"b"), Tenant(b"c")
 A1, A2, A3 = Tenant(b"a", b"1"), Tenant(b"a", b"2"), Tenant(b"a", b"3")
+X, Y = Tenant(ADAPTERS, b"1"), Tenant(ADAPTERS, b"2")
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,14 @@ A1, A2, A3 = Tenant(b"a", b"1"), Tenant(b"a", b"2"), Tenant(b"a", b"3")
         # behind one address, keys are all there is
         ([(A1, False), (A2, False), (A3, True)], True),
         ([(A1, False), (A2, True)], False),
+        # an adapter has a vote like a key, and leaves the keys behind one address theirs
+        ([(A1, False), (A2, False), (A3, True), (X, False)], True),
+        ([(A1, True), (A2, True), (A3, False), (X, False)], False),
+        ([(X, False), (Y, False), (A1, True)], True),
+        ([(X, False), (Y, True)], False),
+        # beside many addresses, adapters are one more
+        ([(X, False), (Y, False), (A, True), (B, True), (C, False)], False),
+        ([(X, False), (Y, True), (A, True), (B, False)], False),
     ],
 )
 def test_a_replica_is_condemned_by_a_majority_of_its_clients(

@@ -15,6 +15,8 @@ from gateway.request.tenant import Tenant
 from gateway.routing.fleet import Replica, ServedModel
 from gateway.routing.outlier_detector import CONSECUTIVE_FAILURES
 from gateway.routing.replica_health import HealthState
+from gateway.serving import failure_reporter
+from gateway.serving.failure_reporter import FailureReporter
 from gateway.serving.fallback import FallbackChain
 from gateway.serving.retry_budget import CLIENT_RESERVE
 from gateway.serving.target_resolver import TargetResolver
@@ -35,6 +37,7 @@ from tests.unit.gateway.serving.test_attempts import (
     script,
     text_of,
 )
+from tests.unit.targets import target_of
 
 POISON = "poison"
 HOSTILE, BYSTANDER = Tenant(b"hostile"), Tenant(b"bystander")
@@ -422,6 +425,62 @@ async def test_the_same_request_again_has_no_second_victim_either(halting: Halti
     assert (await answered(bench, plain())).body == b'"fine"'
 
 
+async def test_the_same_request_goes_elsewhere_once_it_has_been_answered(halting: Halting) -> None:
+    """A monitor is caught by chance when a replica is unplugged: the other one answers it."""
+    bench = halting.bench
+    halting.is_well = True
+    assert (await answered(bench, poison())).body == b'"fine"'
+    halting.is_well = False
+    sent_before = sum(halting.poisons)
+    bench.client = Client()
+    task = asyncio.create_task(bench.answer(poison()))
+    await asyncio.wait_for(halting.reached.wait(), PATIENCE_S)
+    replica = bench.context.pools.decisions.latest()[0].decision.replica
+    halting.give_up(replica)
+    with pytest.raises(UpstreamFailed):
+        await asyncio.wait_for(task, PATIENCE_S)
+    assert sum(halting.poisons) == sent_before + 1
+    halting.is_well = True
+    client = await answered(bench, poison())
+    assert client.body == b'"fine"'
+    assert client.headers[b"x-gateway-replica"] != replica.id.encode()
+
+
+async def test_a_request_that_its_replica_answers_in_the_end_is_free(halting: Halting) -> None:
+    """It was not what had halted the replica, so it may go to any other one."""
+    bench = halting.bench
+    task = asyncio.create_task(bench.answer(poison()))
+    replica = await halting.until_halted()
+    halting.give_up(replica)
+    with pytest.raises(UpstreamFailed):
+        await asyncio.wait_for(task, PATIENCE_S)
+    halting.come_back(replica)
+    assert (await answered(bench, poison())).headers[b"x-gateway-replica"] == replica.id.encode()
+    bench.pool.scheduler.replicas.back_off(replica, PATIENCE_S)
+    assert (await answered(bench, poison())).headers[b"x-gateway-replica"] != replica.id.encode()
+
+
+async def test_what_halts_its_replica_twice_is_not_sent_there_a_third_time(
+    halting: Halting,
+) -> None:
+    """The replica is back, and the request is not sent at all."""
+    bench = halting.bench
+    bench.model.options = ServingOptions(queue=QueueOptions(max_wait_s=PATIENCE_S))
+    task = asyncio.create_task(bench.answer(poison()))
+    replica = await halting.until_halted()
+    halting.give_up(replica)
+    halting.reached.clear()
+    bench.pool.scheduler.replicas.clear_backoff(replica)
+    await halting.until_halted()
+    halting.give_up(replica)
+    with pytest.raises(UpstreamFailed):
+        await asyncio.wait_for(task, PATIENCE_S)
+    halting.come_back(replica)
+    with pytest.raises(UpstreamFailed):
+        await bench.answer(poison())
+    assert sorted(halting.poisons) == [0, 2]
+
+
 async def test_what_has_killed_two_engines_is_not_sent_again(bench: Bench) -> None:
     """The same request of the same client ends at once; another client's is sent."""
     await bench.has(*[script(b"", closes=True)] * 4)
@@ -458,3 +517,29 @@ async def test_engines_that_report_an_error_and_die_are_victims_too(bench: Bench
             await chain.run()
     assert sum(bench.tracked_requests) == 2
     assert engine.requests == []
+
+
+@pytest.mark.parametrize(
+    ("drains_before", "death_s", "has_lost"),
+    [(False, 5.0, True), (True, 5.0, False), (False, -1.0, False)],
+)
+async def test_a_replica_that_drains_anyway_is_no_victim(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    drains_before: bool,
+    death_s: float,
+    has_lost: bool,
+) -> None:
+    """One that drained when the request was sent, or drains long after, has not died of it."""
+    monkeypatch.setattr(failure_reporter, "DEATH_S", death_s)
+    await start(bench, *[script(SORRY)] * 2)
+    target = target_of(model=bench.model)
+    decision = bench.pool.scheduler.choose(target)
+    replica = decision.replica
+    reporter = FailureReporter(target, bench.pool.scheduler, bench.context.faults)
+    bench.set_draining(replica, is_draining=drains_before)
+    reporter.record_attempt(replica)
+    await reporter.assess(decision, UpstreamFailed.from_answer(500, b"{}"), has_answered=False)
+    assert reporter.has_lost_replica is False
+    bench.set_draining(replica, is_draining=True)
+    assert reporter.has_lost_replica is has_lost
