@@ -21,7 +21,12 @@ from gateway.config.gateway import GatewayConfig
 from gateway.config.model import ModelEntry
 from gateway.config.model_paths import source_roots, wrong_paths
 from gateway.config.serve_fields import refused_fields
-from gateway.config.serve_values import port_conflicts, wrong_scaling, wrong_values
+from gateway.config.serve_values import (
+    most_replicas,
+    port_conflicts,
+    wrong_scaling,
+    wrong_values,
+)
 from gateway.config.strict import ConfigPath, FieldError, format_value, suggestion
 from gateway.config.vllm import VllmEntry
 from gateway.config.yamlfile import YamlFile
@@ -33,6 +38,8 @@ ROUTER_DEPLOYMENT = "Router"
 MODEL_DEPLOYMENTS = ("Engine", "Model")
 ROUTER_CPUS = 0.2
 """Logical CPUs of a router, unless the file says otherwise."""
+SERVE_CPUS = 1.0
+"""What Serve makes of null."""
 
 SERVE_FIELDS = {
     "file": "proxy_location http_options grpc_options controller_options logging_config"
@@ -88,11 +95,10 @@ class RouterScale:
         """Scale of the Router deployment as a valid file has it."""
         options = router.get("ray_actor_options") or {}
         cpus = options.get("num_cpus", ROUTER_CPUS)
+        cpus = SERVE_CPUS if cpus is None else cpus
         scaling = router.get("autoscaling_config") or {}
         if scaling or router.get("num_replicas") == "auto":
-            # Serve's `auto` means up to a hundred.
-            default = 100 if router.get("num_replicas") == "auto" else 1
-            return cls(scaling.get("min_replicas", 1), scaling.get("max_replicas", default), cpus)
+            return cls(scaling.get("min_replicas", 1), most_replicas(router), cpus)
         count = router.get("num_replicas") or 1
         return cls(count, count, cpus)
 

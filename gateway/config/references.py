@@ -6,6 +6,7 @@ itself begins with `env:` or `file:` is written with a second colon: `env::text`
 """
 
 import re
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,9 +81,7 @@ class Reference:
             path = Path(self.target).expanduser()
             places = [path] if path.is_absolute() else [root / path for root in roots or [Path()]]
             path = next(filter(Path.exists, places), places[0])
-            if path.exists() and not path.is_file():
-                raise Unresolved(f"{path} is not a file")
-            content = path.read_bytes()[: MAX_FILE_BYTES + 1]
+            content = _beginning(path, MAX_FILE_BYTES + 1)
         except (OSError, RuntimeError) as error:  # no home directory is a RuntimeError
             raise Unresolved(f"{self.target}: {getattr(error, 'strerror', error)}") from None
         if len(content) > MAX_FILE_BYTES:
@@ -92,6 +91,21 @@ class Reference:
         except UnicodeDecodeError:
             raise Unresolved(f"{path} is not UTF-8 text") from None
         return text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text
+
+
+def _beginning(path: Path, size: int) -> bytes:
+    """The first `size` bytes of a file.
+
+    A pipe without a writer must not make the reader wait, nor a device be read for ever.
+
+    Raises:
+        OSError: it cannot be read.
+        Unresolved: it is no regular file.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise Unresolved(f"{path} is not a file")
+    with path.open("rb") as file:
+        return file.read(size)
 
 
 @dataclass(slots=True)

@@ -10,14 +10,25 @@ from collections.abc import Iterator
 from gateway.config.references import MASK, Reference, texts
 from gateway.config.strict import ConfigPath
 
-_NAME = re.compile(
-    r"token(?!s|iz)|(?<!mon)key(?!s|word|board)|secret|passw(or)?d|passphrase|credential",
-    re.IGNORECASE,
+_SECRET_WORD = re.compile(
+    r"(^|_)(token|keys?|secrets?|pwd|auth|authorization|bearer|cookies?|creds)(_|$)"
 )
-_HARMLESS_NAME = re.compile(r"(path|file|dir|prefix|size|type|name|len|limit)$", re.IGNORECASE)
-_HARMLESS_VALUE = re.compile(
-    r"|[-+]?[0-9.]{1,12}|true|false|yes|no|on|off|none|[~./][^\s]*", re.IGNORECASE
+"""A word that makes a name, as `api_key`, the name of a secret."""
+_SECRET_PART = re.compile(
+    r"token(?!s|iz)|secret|passw(or)?d|passphrase|(^|_|db)pass$|credential"
+    r"|(api|access|private|ssh|signing|encryption)_?keys?($|_)"
+    r"|(^|_)(hf|hub|api|auth|access|refresh|bearer|user|client|admin|bot|service)_tokens$"
 )
+"""What does so within words, or at the end of a name. Most other `tokens` are a number of them."""
+_COUNT_NAME = re.compile(r"(^|_)(max|min|num|n|total|batched|per)_")
+_HARMLESS_NAME = re.compile(
+    r"(prefix|size|types?|names?|len|length|limit|mode|method|scheme|ids|enabled|disabled|budget"
+    r"|rate|threshold|adaptive|ttl|timeout|url|uri|host|port|endpoint"
+    r"|paths?|files?|dir|directory|folder|application_credentials)$"
+)
+"""Ends of names whose value says something about a secret, such as where it is."""
+_HARMLESS_VALUE = re.compile(r"|[01]|true|false|yes|no|on|off|none|null|auto", re.IGNORECASE)
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _FORM = re.compile(
     r"hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|xox[abp]-[\w-]{10,}"
     r"|AKIA[0-9A-Z]{16}|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*|-----BEGIN [A-Z ]*PRIVATE KEY-----"
@@ -48,7 +59,10 @@ def has_secret_name(path: ConfigPath) -> bool:
     names = [step for step in path if isinstance(step, str)]
     if not names or not _NAMES_ONLY.isdisjoint(names):
         return False
-    return bool(_NAME.search(names[-1])) and not _HARMLESS_NAME.search(names[-1])
+    name = "_".join(_WORDS.findall(names[-1])).lower()
+    if _HARMLESS_NAME.search(name) or _COUNT_NAME.search(name):
+        return False
+    return bool(_SECRET_WORD.search(name) or _SECRET_PART.search(name))
 
 
 def shown(path: ConfigPath, value: object, text: str) -> str:

@@ -32,10 +32,11 @@ MAX_KEEP_ALIVE_S = 120
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a field is refused, and the values that are harmless."""
+    """Why a field is refused."""
 
     reason: str
     harmless: tuple[object, ...] = (None,)
+    """Values that change nothing, and that Serve accepts."""
 
     def applies_to(self, value: object) -> bool:
         """Whether `value` asks for what the gateway cannot do."""
@@ -45,14 +46,16 @@ class Refusal:
 _OWN_LIMITS = (
     "the gateway limits requests itself, with a queue for each replica: set the model's `queue`"
 )
-_LIMITED_BY_GATEWAY = Refusal(_OWN_LIMITS)
-_QUEUED_BY_GATEWAY = Refusal(_OWN_LIMITS, (None, -1))
-_ONE_PROCESS = Refusal("a router is a single process: set its `ray_actor_options`", (None, []))
+_LIMITED_BY_GATEWAY = Refusal(_OWN_LIMITS, ())
+_QUEUED_BY_GATEWAY = Refusal(_OWN_LIMITS, (-1,))
+_SINGLE_PROCESS = "a router is a single process: set its `ray_actor_options`"
+_NO_BUNDLES = Refusal(_SINGLE_PROCESS, ())
+_ONE_PROCESS = Refusal(_SINGLE_PROCESS)
 _NO_TLS = Refusal(
     "HAProxy listens without TLS, so clients would not be protected: put a load balancer with TLS"
     " in front"
 )
-_SET_PER_FILE = Refusal("has no effect here: set it in `http_options`")
+_SET_PER_FILE = Refusal("has no effect here: set it in `http_options`", ())
 _NO_ACTORS = Refusal("the gateway's deployments have no such actors", (None, []))
 
 REFUSED: Mapping[str, Mapping[str, Refusal]] = {
@@ -72,7 +75,7 @@ REFUSED: Mapping[str, Mapping[str, Refusal]] = {
         "root_path": Refusal(
             "is not supported: routers find their routes by the whole path. Let the proxy in front"
             " remove its prefix, and leave this empty",
-            (None, ""),
+            ("",),
         ),
         "request_timeout_s": Refusal(
             "would cut streams without an error, and send all requests through Serve's own, slower"
@@ -84,7 +87,7 @@ REFUSED: Mapping[str, Mapping[str, Refusal]] = {
         "ssl_ca_certs": _NO_TLS,
     },
     "grpc_options": {
-        "grpc_servicer_functions": Refusal("the gateway has no gRPC services", (None, [])),
+        "grpc_servicer_functions": Refusal("the gateway has no gRPC services", ([],)),
     },
     "application": {
         "host": _SET_PER_FILE,
@@ -92,18 +95,18 @@ REFUSED: Mapping[str, Mapping[str, Refusal]] = {
         "autoscaling_policy": Refusal("models scale by the `autoscaling` of their entries"),
         "external_scaler_enabled": Refusal(
             "would turn off the autoscaling of models: change their `replicas` and deploy instead",
-            (None, False),
+            (False,),
         ),
     },
     "router": {
         "max_ongoing_requests": _LIMITED_BY_GATEWAY,
         "max_queued_requests": _QUEUED_BY_GATEWAY,
         "backpressure_config": _LIMITED_BY_GATEWAY,
-        "placement_group_bundles": _ONE_PROCESS,
-        "placement_group_strategy": _ONE_PROCESS,
-        "placement_group_bundle_label_selector": _ONE_PROCESS,
+        "placement_group_bundles": _NO_BUNDLES,
+        "placement_group_strategy": _NO_BUNDLES,
+        "placement_group_bundle_label_selector": _NO_BUNDLES,
         "gang_scheduling_config": _ONE_PROCESS,
-        "request_router_config": Refusal("HAProxy chooses the router of a request"),
+        "request_router_config": Refusal("HAProxy chooses the router of a request", ()),
         "deployment_actors": _NO_ACTORS,
     },
     "model": {
@@ -112,7 +115,8 @@ REFUSED: Mapping[str, Mapping[str, Refusal]] = {
         "backpressure_config": _LIMITED_BY_GATEWAY,
         "deployment_actors": _NO_ACTORS,
         "rolling_update_percentage": Refusal(
-            "has no effect on engines: set `max_surge_percent` (0 stops old engines first)"
+            "has no effect on engines: set `max_surge_percent` (0 stops old engines first)",
+            (),
         ),
     },
 }

@@ -1,151 +1,207 @@
-"""Values of Serve's own fields that can be known to be wrong before anything starts."""
+"""Values of Serve's own fields that can be known to be wrong before anything starts.
 
-import math
+Whatever Serve would refuse is refused here; a test compares the two for many values of each field.
+Null is Serve's default only where a rule says so.
+"""
+
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import msgspec
-
 from gateway.config.secrets import shown
-from gateway.config.strict import ConfigPath, FieldError, format_value, suggestion
+from gateway.config.serve_rules import (
+    AnyText,
+    Either,
+    ListOf,
+    MappingOf,
+    Number,
+    OneOf,
+    OrNull,
+    Rule,
+    Switch,
+    Text,
+)
+from gateway.config.strict import ConfigPath, FieldError
 
+_PORT = Number(1, 65535, is_whole=True)
+_AMOUNT = Number(minimum=0)
+_RESOURCE = Number(minimum=0, finest=0.0001)
+_DURATION = Number(above=0)
+_COUNT = Number(0, 10_000, is_whole=True)
+_POSITIVE_COUNT = Number(1, 10_000, is_whole=True)
 
-class _Number(msgspec.Struct, frozen=True):
-    """Range of a number."""
-
-    minimum: float = -math.inf
-    maximum: float = math.inf
-    above: float = -math.inf
-    is_whole: bool = False
-    words: tuple[str, ...] = ()
-    """Words that may stand in its place."""
-
-    def mistake(self, value: object) -> str:
-        """Mistake in a value; empty if there is none."""
-        if value in self.words:
-            return ""
-        kind = int if self.is_whole else int | float
-        if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value):
-            noun = "a whole number" if self.is_whole else "a number"
-            choice = "".join(f" or `{word}`" for word in self.words)
-            return f"should be {noun}{choice}, found {format_value(value)}"
-        if not self.minimum <= value <= self.maximum:
-            return f"should be {self._range}, found {value}"
-        return "" if value > self.above else f"should be greater than {self.above:g}, found {value}"
-
-    @property
-    def _range(self) -> str:
-        if self.maximum == math.inf:
-            return f"greater than or equal to {self.minimum:g}"
-        return f"between {self.minimum:g} and {self.maximum:g}"
-
-
-class _Text(msgspec.Struct, frozen=True):
-    """Text that is not empty, or one of some words."""
-
-    choices: tuple[str, ...] = ()
-
-    def mistake(self, value: object) -> str:
-        """Mistake in a value; empty if there is none."""
-        if not isinstance(value, str):
-            return f"should be text, found {format_value(value)}"
-        if self.choices and value not in self.choices:
-            return f"found {format_value(value)}{suggestion(value, self.choices)}"
-        return "" if value.strip() else "must not be empty"
-
-
-class _Mapping(msgspec.Struct, frozen=True):
-    """A mapping, whatever is in it."""
-
-    def mistake(self, value: object) -> str:
-        """Mistake in a value; empty if there is none."""
-        if isinstance(value, dict):
-            return ""
-        return f"should be a mapping, found {format_value(value)}"
-
-
-_PORT = _Number(1, 65535, is_whole=True)
-_AMOUNT = _Number(minimum=0)
-_DURATION = _Number(above=0)
-_COUNT = _Number(minimum=1, maximum=10_000, is_whole=True)
-_RULES: Mapping[str, Mapping[str, _Number | _Text | _Mapping]] = {
+_LABEL = "[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?"
+_SELECTOR = Text(form=rf"!?(in)?\({_LABEL}(, ?{_LABEL})*\)|!?{_LABEL}", noun="a label")
+_LABELS = MappingOf(
+    key=Text(form=rf"([a-zA-Z0-9][a-zA-Z0-9.-]{{0,252}}/)?{_LABEL}", noun="a label"),
+    item=_SELECTOR,
+)
+_VARIABLES = MappingOf(key=Text(), item=AnyText())
+_PACKAGE = Text(
+    form=r"(https?|s3|gs|azure|abfss|file|gcs)://\S+|local:///\S*",
+    noun="an address such as `https://...` or `local:///path`",
+)
+_RUNTIME_ENV = MappingOf(
+    fields={
+        "env_vars": _VARIABLES,
+        "working_dir": OrNull(_PACKAGE),
+        "py_modules": ListOf(_PACKAGE),
+    }
+)
+_RECORD_FIELDS = (
+    "args asctime created exc_info exc_text filename funcName levelname levelno lineno message"
+    " module msecs msg name pathname process processName relativeCreated stack_info thread"
+    " threadName taskName"
+)
+_LEVELS = ("DEBUG", "INFO", "WARNING", "WARN", "ERROR", "CRITICAL", "FATAL", "NOTSET")
+_LOGGING = MappingOf(
+    fields={
+        "encoding": Text(("TEXT", "JSON")),
+        "log_level": Either(Text(_LEVELS), OneOf((0, 10, 20, 30, 40, 50))),
+        "logs_dir": OrNull(Text()),
+        "enable_access_log": Switch(),
+        "additional_log_standard_attrs": ListOf(Text(tuple(_RECORD_FIELDS.split()))),
+    },
+    is_closed=True,
+)
+_AUTOSCALING = MappingOf(
+    fields={
+        "min_replicas": _COUNT,
+        "initial_replicas": OrNull(_COUNT),
+        "max_replicas": _POSITIVE_COUNT,
+        "target_ongoing_requests": OrNull(_DURATION),
+        "metrics_interval_s": _DURATION,
+        "look_back_period_s": _DURATION,
+        "smoothing_factor": _DURATION,
+        "upscale_smoothing_factor": OrNull(_DURATION),
+        "downscale_smoothing_factor": OrNull(_DURATION),
+        "upscaling_factor": OrNull(_DURATION),
+        "downscaling_factor": OrNull(_DURATION),
+        "upscale_delay_s": _AMOUNT,
+        "downscale_delay_s": _AMOUNT,
+        "downscale_to_zero_delay_s": OrNull(_AMOUNT),
+        "aggregation_function": Text(("mean", "max", "min")),
+        "policy": MappingOf(
+            fields={"policy_function": Text(), "policy_kwargs": MappingOf()}, is_closed=True
+        ),
+    },
+    is_closed=True,
+)
+_DEPLOYMENT: Mapping[str, Rule] = {
+    "user_config": OrNull(MappingOf()),
+    "num_replicas": OrNull(Number(1, 10_000, is_whole=True, words=("auto",))),
+    "autoscaling_config": OrNull(_AUTOSCALING),
+    "graceful_shutdown_wait_loop_s": _AMOUNT,
+    "graceful_shutdown_timeout_s": _AMOUNT,
+    "health_check_period_s": _DURATION,
+    "health_check_timeout_s": _DURATION,
+    "max_replicas_per_node": Number(1, 100, is_whole=True),
+    "ray_actor_options": MappingOf(),
+    "logging_config": _LOGGING,
+    "rolling_update_percentage": Number(maximum=1, above=0),
+    "max_surge_percent": Number(0, 100, is_whole=True),
+}
+RULES: Mapping[str, Mapping[str, Rule]] = {
     "file": {
-        "proxy_location": _Text(("EveryNode", "HeadOnly", "Disabled")),
-        "grpc_options": _Mapping(),
-        "logging_config": _Mapping(),
-        "target_capacity": _Number(0, 100),
+        "proxy_location": Text(("EveryNode", "HeadOnly", "Disabled")),
+        "controller_options": OrNull(
+            MappingOf(
+                fields={
+                    "runtime_env": OrNull(
+                        MappingOf(fields={"env_vars": _VARIABLES}, is_closed=True)
+                    )
+                },
+                is_closed=True,
+            )
+        ),
+        "logging_config": OrNull(_LOGGING),
     },
     "http_options": {
-        "host": _Text(),
+        "host": Text(),
         "port": _PORT,
-        "keep_alive_timeout_s": _DURATION,
-        "request_timeout_s": _DURATION,
+        "keep_alive_timeout_s": Number(minimum=1, is_whole=True),
     },
-    "grpc_options": {"port": _PORT},
+    "grpc_options": {
+        "port": _PORT,
+        "request_timeout_s": OrNull(_DURATION),
+        "enable_reflection": Switch(),
+    },
     "application": {
-        "name": _Text(),
-        "import_path": _Text(),
-        "runtime_env": _Mapping(),
-        "args": _Mapping(),
-        "logging_config": _Mapping(),
+        "name": Text(),
+        "route_prefix": OrNull(Text()),
+        "import_path": Text(),
+        "runtime_env": _RUNTIME_ENV,
+        "args": MappingOf(),
+        "logging_config": OrNull(_LOGGING),
     },
-    "deployment": {
-        "num_replicas": _Number(1, 10_000, is_whole=True, words=("auto",)),
-        "max_ongoing_requests": _Number(minimum=1, is_whole=True),
-        "max_queued_requests": _Number(minimum=-1, is_whole=True),
-        "graceful_shutdown_wait_loop_s": _AMOUNT,
-        "graceful_shutdown_timeout_s": _AMOUNT,
-        "health_check_period_s": _DURATION,
-        "health_check_timeout_s": _DURATION,
-        "max_replicas_per_node": _Number(1, 100, is_whole=True),
-        "autoscaling_config": _Mapping(),
-        "ray_actor_options": _Mapping(),
-        "logging_config": _Mapping(),
-    },
+    "deployment": _DEPLOYMENT,
     "ray_actor_options": {
-        "num_cpus": _AMOUNT,
-        "num_gpus": _AMOUNT,
-        "memory": _AMOUNT,
-        "resources": _Mapping(),
-        "accelerator_type": _Text(),
-    },
-    "autoscaling_config": {
-        "min_replicas": _Number(0, 10_000, is_whole=True),
-        "initial_replicas": _Number(0, 10_000, is_whole=True),
-        "max_replicas": _COUNT,
-        "target_ongoing_requests": _DURATION,
+        "runtime_env": _RUNTIME_ENV,
+        "num_cpus": OrNull(_RESOURCE),
+        "num_gpus": OrNull(_RESOURCE),
+        "memory": OrNull(_RESOURCE),
+        "resources": MappingOf(
+            key=Text(),
+            item=_RESOURCE,
+            refused={"CPU": "set `num_cpus` instead", "GPU": "set `num_gpus` instead"},
+        ),
+        "accelerator_type": OrNull(Text()),
+        "label_selector": OrNull(_LABELS),
+        "fallback_strategy": OrNull(
+            ListOf(
+                MappingOf(
+                    fields={"label_selector": _LABELS},
+                    is_closed=True,
+                    needed=("label_selector",),
+                )
+            )
+        ),
     },
 }
-NEEDED = {"application": ("name",)}
-"""Fields that may not be null, by part of the file; null elsewhere is Serve's default."""
+"""What the values of accepted fields have to be, by part of the file."""
 GRPC_PORT = 9000
 """Port of Serve's gRPC proxy, if it has any methods."""
+AUTO_REPLICAS = 100
+"""The most replicas that `num_replicas: auto` stands for."""
 
 
 def wrong_values(part: str, fields: Mapping[str, Any], path: ConfigPath) -> Iterator[FieldError]:
     """Wrong values of Serve's fields in one part of the file."""
-    for name, rule in _RULES.get(part, {}).items():
-        if name not in fields or (fields[name] is None and name not in NEEDED.get(part, ())):
+    for name, rule in RULES.get(part, {}).items():
+        if name not in fields:
             continue
-        if message := rule.mistake(fields[name]):
-            message = shown((name,), fields[name], message)
-            yield FieldError((*path, name), message)
+        for wrong in rule.mistakes(fields[name]):
+            inner = (name, *wrong.path)
+            message = shown(inner, wrong.value, wrong.message)
+            yield FieldError((*path, *inner), message)
+
+
+def most_replicas(deployment: Mapping[str, Any]) -> Any:  # noqa: ANN401 - as the file has it
+    """The most replicas that a deployment scales to, if it has an `autoscaling_config`."""
+    default = AUTO_REPLICAS if deployment.get("num_replicas") == "auto" else 1
+    return (deployment.get("autoscaling_config") or {}).get("max_replicas", default)
 
 
 def wrong_scaling(deployment: Mapping[str, Any], path: ConfigPath) -> Iterator[FieldError]:
-    """Mistakes in how many replicas a deployment has."""
+    """Numbers of replicas that contradict each other."""
     scaling = deployment.get("autoscaling_config")
     if not isinstance(scaling, dict):
         return
     scaling_path = (*path, "autoscaling_config")
-    yield from wrong_values("autoscaling_config", scaling, scaling_path)
     if isinstance(deployment.get("num_replicas"), int):
         message = "cannot be combined with `num_replicas`: remove one of them"
         yield FieldError(scaling_path, message)
-    least, most = scaling.get("min_replicas", 1), scaling.get("max_replicas", 1)
-    if isinstance(least, int) and isinstance(most, int) and least > most:
-        message = f"{least} is more than `max_replicas` {most}"
-        yield FieldError((*scaling_path, "min_replicas"), message)
+    least, first, most = (
+        scaling.get("min_replicas", 1),
+        scaling.get("initial_replicas"),
+        most_replicas(deployment),
+    )
+    for name, count in {"min_replicas": least, "initial_replicas": first}.items():
+        if isinstance(count, int) and isinstance(most, int) and count > most:
+            message = f"{count} is more than `max_replicas` {most}"
+            yield FieldError((*scaling_path, name), message)
+    if isinstance(first, int) and isinstance(least, int) and first < least:
+        message = f"{first} is less than `min_replicas` {least}"
+        yield FieldError((*scaling_path, "initial_replicas"), message)
 
 
 def port_conflicts(document: Mapping[str, Any]) -> Iterator[FieldError]:

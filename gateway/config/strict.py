@@ -63,6 +63,8 @@ def format_value(value: object) -> str:
             return "a list"
         case str() if len(value) > MAX_SHOWN:
             return f"{json.dumps(value[:MAX_SHOWN], ensure_ascii=False)}..."
+        case int() if abs(value) >= 10**MAX_SHOWN:
+            return f"a number of more than {MAX_SHOWN} digits"
         case None | bool() | int() | float() | str():
             return json.dumps(value, ensure_ascii=False)
         case _:

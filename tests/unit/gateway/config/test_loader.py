@@ -885,6 +885,71 @@ SERVE_VALUES = [
         "2: http_options.port: should be between 1 and 65535, found 70000",
     ),
     (
+        "host: 127.0.0.1",
+        f"port: {10**400}",
+        f"2: http_options.port: {10**39} is too large",
+    ),
+    (
+        "host: 127.0.0.1",
+        f"port: 0x{'f' * 5000}",
+        f"2: http_options.port: 0x{'f' * 38} is too large",
+    ),
+    (
+        "host: 127.0.0.1",
+        "port: null",
+        "2: http_options.port: should be a whole number, found null",
+    ),
+    (
+        "host: 127.0.0.1",
+        "keep_alive_timeout_s: 0.5",
+        "2: http_options.keep_alive_timeout_s: should be a whole number, found 0.5",
+    ),
+    (
+        "num_replicas: 2",
+        "max_surge_percent: 101",
+        "deployments[0].max_surge_percent: should be between 0 and 100, found 101",
+    ),
+    (
+        "num_replicas: 2",
+        "rolling_update_percentage: 0",
+        "deployments[0].rolling_update_percentage: should be greater than 0, found 0",
+    ),
+    (
+        "num_replicas: 2",
+        "logging_config: {enable_access_log: false, level: DEBUG}",
+        "logging_config.level: unknown field, did you mean `log_level`?",
+    ),
+    (
+        "num_replicas: 2",
+        "ray_actor_options: {runtime_env: {env_vars: {A: 1}}}",
+        'runtime_env.env_vars.A: should be text, found 1 (put it in quotes: "1")',
+    ),
+    (
+        "num_replicas: 2",
+        "ray_actor_options: {runtime_env: {env_vars: {HF_TOKEN: 123}}}",
+        "runtime_env.env_vars.HF_TOKEN: <hidden>",
+    ),
+    (
+        "num_replicas: 2",
+        "ray_actor_options: {resources: {GPU: 1}}",
+        "resources.GPU: set `num_gpus` instead",
+    ),
+    (
+        "num_replicas: 2",
+        "autoscaling_config: {max_replicas: 2, initial_replicas: 3}",
+        "autoscaling_config.initial_replicas: 3 is more than `max_replicas` 2",
+    ),
+    (
+        "num_replicas: 2",
+        "autoscaling_config: {max_replicas: 2, initial_replicas: 0}",
+        "autoscaling_config.initial_replicas: 0 is less than `min_replicas` 1",
+    ),
+    (
+        "num_replicas: 2",
+        "num_replicas: auto\n        autoscaling_config: {min_replicas: 101}",
+        "autoscaling_config.min_replicas: 101 is more than `max_replicas` 100",
+    ),
+    (
         "num_replicas: 2",
         "num_replicas: 0",
         (
@@ -1084,6 +1149,25 @@ def test_the_scale_of_the_routers_is_read(tmp_path: Path) -> None:
     scaled = "autoscaling_config: {min_replicas: 1, max_replicas: 4}"
     text = GOOD.replace("num_replicas: 2", f"{scaled}\n        ray_actor_options: {{num_cpus: 1}}")
     assert loaded(tmp_path, text).routers == RouterScale(1, 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "scale"),
+    [
+        ("num_replicas: auto", RouterScale(1, 100, 0.2)),
+        (
+            "num_replicas: auto\n        autoscaling_config: {min_replicas: 5}",
+            RouterScale(5, 100, 0.2),
+        ),
+        ("ray_actor_options: {num_cpus: null}", RouterScale(1, 1, 1)),
+    ],
+)
+def test_routers_scale_by_what_serve_makes_of_the_fields(
+    tmp_path: Path, fields: str, scale: RouterScale
+) -> None:
+    """`auto` is up to a hundred, and no CPUs are one."""
+    text = GOOD.replace("num_replicas: 2", fields, 1)
+    assert loaded(tmp_path, text).routers == scale
 
 
 def test_what_vllm_refuses_is_reported_at_its_field(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """References to environment variables and files, and how they are resolved."""
 
+import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from gateway.config.loader import parse_entry, parse_gateway
-from gateway.config.references import MASK, MAX_FILE_BYTES, Resolver
+from gateway.config.references import MASK, MAX_FILE_BYTES, Reference, Resolver, Unresolved
 from gateway.config.resolution import resolve_entry, resolve_gateway
 from gateway.config.vllm import VllmEntry
 from gateway.errors import ConfigError
@@ -43,6 +45,23 @@ def test_references_are_resolved_in_all_text_of_an_entry(tmp_path: Path) -> None
     }
 
 
+def test_no_more_of_a_file_is_read_than_a_value_may_have(tmp_path: Path) -> None:
+    """One of 600 MB takes no memory."""
+    large = tmp_path / "large"
+    with large.open("wb") as file:
+        file.truncate(600 << 20)
+    reference = Reference.of(f"file:{large}")
+    assert reference is not None
+
+    tracemalloc.start()
+    with pytest.raises(Unresolved, match="larger than 1 MB"):
+        reference.value({})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 4 * MAX_FILE_BYTES
+
+
 def test_text_that_begins_like_a_reference_is_written_with_two_colons() -> None:
     """It is resolved once: what a reference stands for is taken as it is."""
     environ = {"A": "env:B", "B": "not this"}
@@ -68,6 +87,7 @@ def test_a_relative_file_is_found_under_the_roots(tmp_path: Path) -> None:
         ("file:/no/such/file", "/no/such/file: No such file or directory"),
         ("file:/", "/ is not a file"),
         ("file:/dev/zero", "/dev/zero is not a file"),
+        ("file:{folder}/pipe", "{folder}/pipe is not a file"),
         ("file:{folder}/large", "{folder}/large is larger than 1 MB"),
         ("file:{folder}/binary", "{folder}/binary is not UTF-8 text"),
         ("file:{folder}/loop", "{folder}/loop: Too many levels of symbolic links"),
@@ -76,6 +96,7 @@ def test_a_relative_file_is_found_under_the_roots(tmp_path: Path) -> None:
 def test_a_reference_without_a_value_says_why(tmp_path: Path, reference: str, problem: str) -> None:
     """The line names the model and the field."""
     (tmp_path / "large").write_bytes(b"x" * (MAX_FILE_BYTES + 1))
+    os.mkfifo(tmp_path / "pipe")
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     entry = parse_entry({**ENTRY, "env": {"A": reference.format(folder=tmp_path)}})
