@@ -1,4 +1,4 @@
-"""Gauges of the router's models, replicas, queues and bodies, published as metrics every few seconds.
+"""Gauges of a router's models, replicas, queues and bodies, published every few seconds.
 
 Values that were counted meanwhile are exported at the same time.
 """
