@@ -25,6 +25,7 @@ from gateway.environment import Settings
 from gateway.errors import ConfigError
 from gateway.proxy_key import proxy_key
 from gateway.routing.fleet import Fleet
+from gateway.serving.connection_check import ConnectionCheck
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.periodic import Periodic
 from gateway.serving.tracing import Tracer, tracer_of
@@ -68,6 +69,7 @@ class Router:
         self._haproxy = (
             report_of_this_node(recorder, os.environ) if self._settings.names_clients else None
         )
+        self._connections = ConnectionCheck(fleet)
         self._reporting = Periodic("reading HAProxy's counts", HAPROXY_PERIOD_S, self._report)
         self._reporting.start()
         self._router.start()
@@ -123,6 +125,8 @@ class Router:
             reading = await asyncio.to_thread(self._haproxy.read)
             if reading is not None:
                 self._haproxy.publish(reading)
+                routers = serve.get_replica_context().world_size
+                self._connections.check(reading.limit, routers)
 
     def check_health(self) -> None:
         """Serve's health check."""

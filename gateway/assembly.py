@@ -17,6 +17,7 @@ from gateway.metrics import Recorder
 from gateway.report import ModelReport, RouterReport
 from gateway.routing.decision import DecisionLog
 from gateway.routing.fleet import Fleet, ServedModel
+from gateway.serving.body_budget import BodyBudget
 from gateway.serving.demand_publisher import DemandPublisher
 from gateway.serving.gauges import Gauges
 from gateway.serving.handler import InferenceHandler
@@ -92,7 +93,8 @@ class AssembledRouter:
         )
         self._telemetry_client = TelemetryClient(fleet, self.pools, upstream, options.rng)
         self._demand_publisher = DemandPublisher(lambda: self.pools.demands)
-        self.gauges = Gauges(self.pools, recorder)
+        self._bodies = BodyBudget(lambda: live_config.config.bodies_bytes)
+        self.gauges = Gauges(self.pools, self._bodies, recorder)
         self.app = self._app(resolver)
 
     def start(self) -> None:
@@ -129,7 +131,9 @@ class AssembledRouter:
 
     def _app(self, resolver: TargetResolver) -> GatewayApp:
         context, live_config, shadows = self.context, self.live_config, self._shadows
-        inference = InferenceHandler(resolver, context, shadows, live_config, self.request_metrics)
+        inference = InferenceHandler(
+            resolver, context, shadows, live_config, self._bodies, self.request_metrics
+        )
         routers = (
             models_router(self.fleet, live_config, self._health_of),
             health_router(self.fleet, self._health_of),

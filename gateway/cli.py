@@ -1,6 +1,7 @@
 """The `gateway` command."""
 
 import json
+import os
 import shlex
 import sys
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
+from gateway.cluster.connections import connections_warning, max_files
 from gateway.cluster.plan import ModelPlan, NamePlan, Plan, RouterPlan
 from gateway.config.engine_check import ask_vllm
 from gateway.config.loader import load_config
@@ -60,6 +62,8 @@ def check(
         raise typer.Exit(1) from None
     for warning in deployment.warnings:
         _warn(warning)
+    if warning := connections_warning(deployment, max_files(), os.environ):
+        _warn(f"{file}: {warning}")
     plan = Plan.of(deployment)
     if as_json:
         typer.echo(json.dumps(asdict(plan), indent=2))

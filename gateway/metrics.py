@@ -194,6 +194,19 @@ TOKENS_PER_BYTE = Gauge(
 OUTPUT_TOKENS = Gauge(
     name="gateway_learned_output_tokens", meaning="Learned mean length of an answer, in tokens."
 )
+BODY_BYTES = Gauge(
+    name="gateway_body_bytes",
+    labels=(),
+    meaning="Bytes that a router holds, or has promised, for the bodies of requests under way.",
+)
+BODY_LIMIT_BYTES = Gauge(
+    name="gateway_body_limit_bytes",
+    labels=(),
+    meaning=(
+        "Bytes that it may hold, `max_bodies_mb`. Above half of it, large bodies wait, and may get"
+        " 429 `body_budget_exceeded`."
+    ),
+)
 HAPROXY_CONNECTIONS = Gauge(
     name="gateway_haproxy_connections",
     labels=("node",),
@@ -224,6 +237,7 @@ METRICS: tuple[Metric, ...] = (
     *(PROMPT_TOKENS, CACHED_TOKENS, PREDICTED_CACHED_TOKENS, COMPLETION_TOKENS, SHADOWED),
     *(IN_FLIGHT, QUEUED, AWAITING_START, REPLICAS),
     *(PREFILL, STEP, SEQUENCE, TOKENS_PER_BYTE, OUTPUT_TOKENS),
+    *(BODY_BYTES, BODY_LIMIT_BYTES),
     *(HAPROXY_CONNECTIONS, HAPROXY_CONNECTION_LIMIT, HAPROXY_CUT),
 )
 """All metrics, in the order of the docs."""

@@ -117,6 +117,8 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Whether it may wait for all interactive requests."""
     model: str = ""
     """Model or adapter that answers, if the body's `model` is another name for it."""
+    tenant: tuple[bytes, bytes] = (b"", b"")
+    """The client's address and key, as a `Tenant`."""
 
     def encode(self) -> bytes:
         """Encode as the value of the header."""

@@ -1,20 +1,17 @@
 """How many connections HAProxy accepts: as many as the process may have files open for."""
 
-import resource
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from gateway.cluster.connections import (
+    MAX_CONNECTIONS,
+    connections_with,
+    files_for,
+    max_files,
+)
 from gateway.environment import CONNECTIONS_PER_ADDRESS, HAPROXY_MAXCONN
 from gateway.errors import TooManyConnections
-
-MAX_TOTAL = 65_536
-"""Connections by default where files are plenty; each may take 33 KB of memory."""
-FILES_PER_CONNECTION = 2
-"""One to the client and one to a router."""
-OTHER_FILES = 256
-"""Files for listeners, health checks, logs and the poller of each thread."""
-MIN_TOTAL = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +24,17 @@ class ConnectionLimits:
     """Connections that one client address may have; 0: any number."""
 
     @classmethod
-    def read(cls, environ: Mapping[str, str], max_files: int | None = None) -> Self:
+    def read(cls, environ: Mapping[str, str], allowed_files: int | None = None) -> Self:
         """Limits from Serve's environment and the number of files that may be open.
 
         Raises:
             SystemExit: a variable is not a number, or demands more than there are files.
         """
-        files = _max_files() if max_files is None else max_files
-        possible = max(MIN_TOTAL, (files - OTHER_FILES) // FILES_PER_CONNECTION)
-        total = _number(environ, HAPROXY_MAXCONN, min(possible, MAX_TOTAL))
+        files = max_files() if allowed_files is None else allowed_files
+        possible = connections_with(files)
+        total = _number(environ, HAPROXY_MAXCONN, min(possible, MAX_CONNECTIONS))
         if total > possible:
-            needed = total * FILES_PER_CONNECTION + OTHER_FILES
+            needed = files_for(total)
             raise SystemExit(
                 f"gateway-haproxy: {HAPROXY_MAXCONN}={total} needs {needed} open files, and"
                 f" {files} are allowed: raise the limit (ulimit -Hn {needed}) or lower the variable"
@@ -75,9 +72,3 @@ def _number(environ: Mapping[str, str], name: str, default: int) -> int:
     if not text.isdecimal():
         raise SystemExit(f"gateway-haproxy: {name}={text} is not a whole number")
     return int(text)
-
-
-def _max_files() -> int:
-    """Number of files that HAProxy can have open: it raises its own limit as far as it may."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return hard if hard != resource.RLIM_INFINITY else 2**20

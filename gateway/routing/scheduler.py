@@ -100,7 +100,7 @@ class Scheduler:
             state.record_sent(request)
         is_answered = False
         try:
-            yield self._dispatch(request, target.renamed)
+            yield self._dispatch(request, target)
             is_answered = True
         finally:
             self._log.record_ended(decision)
@@ -213,7 +213,7 @@ class Scheduler:
             for state in self.replicas.preferred(avoid)
         ]
 
-    def _dispatch(self, request: AssignedRequest, model: str) -> Dispatch:
+    def _dispatch(self, request: AssignedRequest, target: Target) -> Dispatch:
         prompt, decision = request.prompt, request.decision
         return Dispatch(
             id=decision.id,
@@ -225,8 +225,9 @@ class Scheduler:
             is_token_ids=prompt.is_token_ids,
             has_media=prompt.has_media,
             priority=round(1000 * self.priority_s(decision)) + BATCH_DELAY_MS * decision.is_batch,
-            model=model,
+            model=target.renamed,
             is_batch=decision.is_batch,
+            tenant=target.request.tenant,
         )
 
 

@@ -42,6 +42,11 @@ class BodyBudget:
         self.held_bytes = 0
         """Bytes of all bodies."""
 
+    @property
+    def limit_bytes(self) -> int:
+        """Bytes that all bodies together may hold."""
+        return self._limit_bytes()
+
     def open(self, client: bytes) -> "HeldBody":
         """The body of a new request, as a context that ends with the request."""
         bodies = self._clients.get(client)
@@ -75,12 +80,12 @@ class BodyBudget:
                 raise BodyBudgetExceeded(
                     f"There is no room for {(body.size + size) / MIB:.1f} MiB of this request's"
                     f" body: requests from your address hold {bodies.held / MIB:.1f} MiB of the"
-                    f" {self._limit_bytes() / MIB:g} MiB that the gateway has for bodies.",
+                    f" {self.limit_bytes / MIB:g} MiB that the gateway has for bodies.",
                     RETRY_AFTER_S,
                 )
 
     def _is_full(self, bodies: "ClientBodies", size: int, *, is_arriving: bool) -> bool:
-        free = self._limit_bytes() - self.held_bytes - size
+        free = self.limit_bytes - self.held_bytes - size
         if is_arriving and ARRIVING_DIVISOR * (bodies.arriving + size) > free:
             return True
         return bodies.held + size > free

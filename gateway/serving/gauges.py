@@ -1,4 +1,4 @@
-"""Gauges of the router's models, replicas and queues, published as metrics every few seconds.
+"""Gauges of a router's models, replicas, queues and bodies, published every few seconds.
 
 Values that were counted meanwhile are exported at the same time.
 """
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from gateway.metrics import (
     AWAITING_START,
+    BODY_BYTES,
+    BODY_LIMIT_BYTES,
     IN_FLIGHT,
     OUTPUT_TOKENS,
     PREFILL,
@@ -18,6 +20,7 @@ from gateway.metrics import (
     Gauge,
     Recorder,
 )
+from gateway.serving.body_budget import BodyBudget
 from gateway.serving.periodic import Periodic
 from gateway.serving.pool import ModelPool, ModelPools
 
@@ -30,8 +33,9 @@ Reading = tuple[Gauge, tuple[str, ...], float]
 class Gauges:
     """Gauges of one router, published from `start` to `close`."""
 
-    def __init__(self, pools: ModelPools, recorder: Recorder) -> None:
+    def __init__(self, pools: ModelPools, bodies: BodyBudget, recorder: Recorder) -> None:
         self._pools = pools
+        self._bodies = bodies
         self._recorder = recorder
         self._published: set[tuple[Gauge, tuple[str, ...]]] = set()
         self._periodic = Periodic("publishing gauges", PERIOD_S, self._publish)
@@ -48,6 +52,8 @@ class Gauges:
     def publish(self) -> None:
         """Publish once; gauges of what no longer exists are 0 from now on."""
         readings = [reading for pool in self._pools for reading in _readings(pool)]
+        readings.append((BODY_BYTES, (), self._bodies.held_bytes))
+        readings.append((BODY_LIMIT_BYTES, (), self._bodies.limit_bytes))
         present = {(gauge, labels) for gauge, labels, _ in readings}
         for gauge, labels, value in readings:
             self._recorder.set(gauge, labels, value)

@@ -41,6 +41,7 @@ class InferenceHandler:
         context: RouterContext,
         shadows: ShadowTraffic,
         live_config: LiveConfig,
+        bodies: BodyBudget,
         request_metrics: RequestMetrics,
     ) -> None:
         self._request_metrics = request_metrics
@@ -48,7 +49,7 @@ class InferenceHandler:
         self._context = context
         self._shadows = shadows
         self._live_config = live_config
-        self._bodies = BodyBudget(lambda: live_config.config.bodies_bytes)
+        self._bodies = bodies
 
     async def __call__(
         self, scope: Scope, receive: Receive, response: ClientResponse, request_id: bytes

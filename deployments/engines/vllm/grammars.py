@@ -26,12 +26,14 @@ from vllm.config import VllmConfig
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import StructuredOutputsParams
 
+from deployments.engines.call import current_call
 from deployments.engines.vllm.grammar_process import LENGTH, Trial, Verdict, main
 from deployments.engines.vllm.plain_schema import is_plain
+from deployments.engines.vllm.trial_slots import ANONYMOUS, Client, TrialSlots
 
 MAX_VERDICTS = 4096
-MAX_TRIALS = 4
-"""Trials at the same time: one that takes long does not hold up the others."""
+MAX_TRIALS = 6
+"""Trials at the same time, of which one client gets two: slow ones do not hold up the others."""
 START_TIMEOUT_S = 180.0
 MAX_PLAIN_CHARS = 1 << 16
 """Length up to which the text of a schema is looked into."""
@@ -51,7 +53,7 @@ class GrammarGuard:
         self._limit_s = limit_s
         self._process = _TrialProcess(config)
         self._verdicts: OrderedDict[bytes, str] = OrderedDict()
-        self._slots = asyncio.Semaphore(MAX_TRIALS)
+        self._slots = TrialSlots(MAX_TRIALS)
 
     def start(self) -> None:
         """Start the process now, so that the first grammar need not wait for it."""
@@ -78,18 +80,25 @@ class GrammarGuard:
         key = _digest(spec)
         reason = self._verdicts.get(key)
         if reason is None:
-            async with self._slots:
-                reason = await self._process.reason_against(spec, self._limit_s)
-            self._verdicts[key] = reason
-            if len(self._verdicts) > MAX_VERDICTS:
-                self._verdicts.popitem(last=False)
-        self._verdicts.move_to_end(key)
+            reason = await self._slots.run(_client(), lambda: self._try_out(key, spec))
+        if key in self._verdicts:
+            self._verdicts.move_to_end(key)
         if reason:
             raise VLLMValidationError(f"the grammar is refused: {reason}", parameter=PARAMETER)
 
     async def stop(self) -> None:
         """End the process, if it has been started."""
+        await self._slots.stop()
         await self._process.stop()
+
+    async def _try_out(self, key: bytes, spec: StructuredOutputsParams) -> str:
+        reason = self._verdicts.get(key)  # another request may have had the same grammar meanwhile
+        if reason is None:
+            reason = await self._process.reason_against(spec, self._limit_s)
+            self._verdicts[key] = reason
+            if len(self._verdicts) > MAX_VERDICTS:
+                self._verdicts.popitem(last=False)
+        return reason
 
 
 class _TrialProcess:
@@ -203,6 +212,11 @@ def _has_plain_schema(spec: StructuredOutputsParams) -> bool:
         with contextlib.suppress(ValueError, RecursionError):  # vLLM says what is wrong with it
             schema = json.loads(schema)
     return is_plain(schema)
+
+
+def _client() -> Client:
+    call = current_call()
+    return call.dispatch.tenant if call and call.dispatch else ANONYMOUS
 
 
 def _digest(spec: StructuredOutputsParams) -> bytes:

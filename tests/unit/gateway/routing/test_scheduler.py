@@ -12,6 +12,7 @@ import pytest
 from gateway.config.serving_options import ServingOptions
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.kvcache.prefix import KEY_BYTES, NO_PROMPT, Prompt
+from gateway.request.tenant import Tenant
 from gateway.routing.decision import Decision, DecisionLog, LoggedDecision
 from gateway.routing.fleet import Replica, ServedModel
 from gateway.routing.outlier_detector import CONSECUTIVE_FAILURES
@@ -443,6 +444,15 @@ def test_listeners_hear_of_replicas_whose_room_or_health_may_change() -> None:
     scene.scheduler.replicas.unsubscribe(listener)
     scene.send("b", Update(load=load(2)))
     assert notified == ["a", "b", "b", "a", "c"]
+
+
+def test_engines_learn_whose_request_it_is() -> None:
+    """So that they can share out what one client could take from the others."""
+    scene, tenant = Scene("a"), Tenant(b"10.0.0.1", b"key")
+    target = target_of(TEN, tenant=tenant)
+    decision = scene.scheduler.choose(target)
+    with scene.scheduler.sending(decision, target) as dispatch:
+        assert Dispatch.decode(dispatch.encode()).tenant == tenant
 
 
 def test_batch_requests_have_a_lower_priority_than_all_others() -> None:

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from gateway.routing.outlier_detector import CONSECUTIVE_FAILURES
+from gateway.serving.body_budget import BodyBudget
 from gateway.serving.gauges import Gauges
 from gateway.telemetry import Load, Update
 from gateway.upstream.client import UpstreamClient
@@ -26,9 +27,15 @@ def surface(upstream: UpstreamClient) -> Surface:
 
 
 @pytest.fixture
-def gauges(surface: Surface, recorder: KeptRecorder) -> Gauges:
+def bodies() -> BodyBudget:
+    """Memory for bodies."""
+    return BodyBudget(lambda: 1 << 20)
+
+
+@pytest.fixture
+def gauges(surface: Surface, bodies: BodyBudget, recorder: KeptRecorder) -> Gauges:
     """Its gauges."""
-    return Gauges(surface.pools, recorder)
+    return Gauges(surface.pools, bodies, recorder)
 
 
 async def test_requests_are_gauged_where_they_are(
@@ -102,8 +109,24 @@ async def test_gauges_of_a_removed_model_go_to_zero(
     surface.fleet.remove(gone)
     gauges.publish()
 
-    assert {n for k, n in recorder.gauges.items() if k[1][0] == "gone"} == {0.0}
+    assert {n for k, n in recorder.gauges.items() if "gone" in k[1]} == {0.0}
     assert recorder.gauges["gateway_learned_step_seconds", ("stays",)] > 0
+
+
+async def test_held_bodies_are_gauged_against_their_limit(
+    recorder: KeptRecorder, bodies: BodyBudget, gauges: Gauges
+) -> None:
+    """All bytes of requests under way count, and none of requests that have ended."""
+    with bodies.open(b"one") as one, bodies.open(b"two") as two:
+        one.complete(1000)
+        two.complete(500)
+        gauges.publish()
+        assert recorder.gauges["gateway_body_bytes", ()] == 1500
+        assert recorder.gauges["gateway_body_limit_bytes", ()] == 1 << 20
+
+    gauges.publish()
+
+    assert recorder.gauges["gateway_body_bytes", ()] == 0
 
 
 async def test_counts_are_exported_every_period_and_at_the_end(
