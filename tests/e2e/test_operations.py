@@ -156,7 +156,7 @@ def test_an_engine_that_cannot_start_leaves_the_others_alone(
 
     unavailable = gateway.chat("wrong", "Say hello.")
     other = gateway.chat("demo", "Say hello.")
-    message = gateway.status()["applications"]["wrong"]["deployments"]["Engine"]["message"]
+    message = gateway.status()["applications"]["wrong"]["message"]
     gateway.deploy(deployed)
 
     assert (unavailable[0], unavailable[1]["error"]["code"]) == (503, "model_unavailable")

@@ -355,7 +355,8 @@ def test_a_request_that_asks_for_too_much_is_refused(
     """The error names the field, and no engine sees the request."""
     messages = [{"role": "user", "content": "Hi"}]
     body = {"model": "quick", "messages": messages, "max_tokens": 2, **fields}
-    error = httpx.post(gateway.url + path, json=body).json()["error"]
+    content, headers = json.dumps(body), {"content-type": "application/json"}
+    error = httpx.post(gateway.url + path, content=content, headers=headers).json()["error"]
     assert (error["code"], error["param"]) == (code, param)
 
 

@@ -3,6 +3,7 @@
 import concurrent.futures
 import http.client
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,6 +14,8 @@ import psutil
 import pytest
 
 from deployments.local.run import ROUTER_PORTS
+from gateway.header_names import PROXY_PROOF
+from gateway.proxy_key import proxy_key
 from tests.gateway_process import Document, GatewayProcess, model_application, wait_for
 
 pytestmark = pytest.mark.integration
@@ -44,14 +47,15 @@ class RouterAt:
     def post(self, path: str, body: Document) -> Any:
         """One JSON request: its parsed answer."""
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
-            connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
+            headers = {"content-type": "application/json", **through_proxy()}
+            connection.request("POST", path, json.dumps(body), headers)
             return json.loads(connection.getresponse().read())
 
     @property
     def replicas(self) -> int:
         """How many replicas of the model this router knows."""
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
-            connection.request("GET", "/v1/models")
+            connection.request("GET", "/v1/models", headers=through_proxy())
             listing = json.loads(connection.getresponse().read())
         return sum(model["replicas"] for model in listing["data"] if model["id"] == "eight")
 
@@ -59,6 +63,11 @@ class RouterAt:
         """What this router takes the replica it would choose to hold of a prompt."""
         decision = self.post("/gateway/route", body)
         return int(decision.get("cached_tokens", 0))
+
+
+def through_proxy() -> dict[str, str]:
+    """The header with which HAProxy shows that a request came through it."""
+    return {PROXY_PROOF.decode(): proxy_key({**os.environ, "RAY_AUTH_MODE": "token"})}
 
 
 def routers(gateway: GatewayProcess) -> list[RouterAt]:
