@@ -62,8 +62,8 @@ def check(
         raise typer.Exit(1) from None
     for warning in deployment.warnings:
         _warn(warning)
-    if warning := connections_warning(deployment, max_files(), os.environ):
-        _warn(f"{file}: {warning}")
+    if scarce := connections_warning(deployment, max_files(), os.environ):
+        _warn(f"{file}: {scarce}")
     plan = Plan.of(deployment)
     if as_json:
         typer.echo(json.dumps(asdict(plan), indent=2))
