@@ -62,8 +62,8 @@ def check(
         raise typer.Exit(1) from None
     for warning in deployment.warnings:
         _warn(warning)
-    if too_few := connections_warning(deployment, max_files(), os.environ):
-        _warn(f"{file}: {too_few}")
+    if scarce := connections_warning(deployment, max_files(), os.environ):
+        _warn(f"{file}: {scarce}")
     plan = Plan.of(deployment)
     if as_json:
         typer.echo(json.dumps(asdict(plan), indent=2))

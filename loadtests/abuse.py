@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments.local import processes
-from loadtests.attacks import Attack, attacks
+from loadtests.attacks import COPY, Attack, attacks
 from loadtests.launch import HOST
 from loadtests.loadgen.client import Client
 from loadtests.loadgen.outcome import RequestOutcome
@@ -174,7 +174,8 @@ class HostileClient:
         self._port = port
         self._model = model
         self._attacks = attacks
-        self._requests: dict[str, bytes] = {}
+        self._requests: dict[str, list[bytes]] = {}
+        """The request of each copy."""
         self._spans: list[tuple[str, float, float]] = []
         self.answers: dict[str, Counter[str]] = {attack.name: Counter() for attack in attacks}
         self.longest_s = dict.fromkeys(self.answers, 0.0)
@@ -184,7 +185,11 @@ class HostileClient:
         client = Client(HOST, self._port, timeout_s=TIMEOUT_S, headers=HOSTILE)
         for each in self._attacks:
             body = each.make_body(self._model)
-            self._requests[each.name] = client.encoded_bytes(each.path, body, each.headers)
+            request = client.encoded_bytes(each.path, body, each.headers)
+            # A number as long as what it replaces leaves the length of the body as it is.
+            self._requests[each.name] = [
+                request.replace(COPY, b"%0*d" % (len(COPY), copy)) for copy in range(each.copies)
+            ]
 
     def slowest_s(self, outcomes: Sequence[RequestOutcome]) -> dict[str, float]:
         """The longest TTFT of the requests that were due during each attack."""
@@ -200,18 +205,19 @@ class HostileClient:
             while True:
                 for attack in self._attacks:
                     began_s = time.monotonic()
-                    await self._send_copies(client, attack)
+                    for _ in range(attack.repeats):
+                        await self._send_copies(client, attack)
                     self._spans.append((attack.name, began_s, time.monotonic()))
                     await asyncio.sleep(PAUSE_S)
                 if time.monotonic() > end_s:
                     return
 
     async def _send_copies(self, client: Client, attack: Attack) -> None:
-        request = self._requests[attack.name]
+        requests = self._requests[attack.name]
         if attack.is_slow:
-            copies = [self._send_slowly(attack, request) for _ in range(attack.copies)]
+            copies = [self._send_slowly(attack, request) for request in requests]
         else:
-            copies = [self._send(client, attack, request) for _ in range(attack.copies)]
+            copies = [self._send(client, attack, request) for request in requests]
         await asyncio.gather(*copies)
 
     async def _send(self, client: Client, attack: Attack, request: bytes) -> None:

@@ -1,12 +1,13 @@
 """Attacks: requests by which one client could hold a model, or make its engines look broken.
 
 Each attack stands for a kind. Bodies are of the sizes that were seen to do harm to engines that
-get them: megabytes where a server reads before it limits, few bytes where work explodes.
+get them: megabytes where a server reads before it limits, few bytes where work explodes. Some stay
+within all limits, and are answered: they must not hold up others either.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from loadtests.loadgen.client import CHAT_PATH
 
@@ -16,8 +17,12 @@ MESSAGES = "/v1/messages"
 TOKENIZE = "/tokenize"
 MB = 1_000_000
 HELLO = [{"role": "user", "content": "Hello"}]
+COPY = b"number of this copy"
+"""Text in a body that each copy replaces with its own number."""
 MANY_TOKENS = 64
 """Tokens of each of very many sequences."""
+SLOW_FIELDS = 10
+"""Fields with a long pattern each, whose grammar takes two seconds or three to try."""
 
 Body = Mapping[str, object]
 
@@ -32,6 +37,8 @@ class Attack:
     """The body, for a model."""
     copies: int = 1
     """Copies that are in flight at the same time."""
+    repeats: int = 1
+    """Times that they are sent, one right after the other."""
     headers: Mapping[str, str] = field(default_factory=dict)
     is_slow: bool = False
     """The body arrives a little at a time, and never to its end."""
@@ -39,7 +46,15 @@ class Attack:
 
 def attacks(image_url: str) -> list[Attack]:
     """All attacks; `image_url` is an address that never finishes an answer."""
-    return [*_large(), *_many(), *_explosive(), *_failing(), *_media(image_url), *_slow()]
+    return [
+        *_large(),
+        *_many(),
+        *_explosive(),
+        *_failing(),
+        *_media(image_url),
+        *_slow(),
+        *_allowed(),
+    ]
 
 
 def _large() -> Iterator[Attack]:
@@ -104,6 +119,31 @@ def _media(image_url: str) -> Iterator[Attack]:
 def _slow() -> Iterator[Attack]:
     """Bodies that are held while they come."""
     yield Attack("slow bodies", CHAT_PATH, _prompt(31 * MB), copies=6, is_slow=True)
+
+
+def _allowed() -> Iterator[Attack]:
+    """Much work that no limit forbids."""
+    yield _chat("128 long answers", n=128, temperature=1, max_tokens=200)
+    prompts = [f"Prompt {number}" for number in range(2048)]
+    yield Attack("2048 prompts", COMPLETIONS, _with(prompt=prompts, max_tokens=1))
+    yield Attack("1 MiB to tokenize", TOKENIZE, _prompt((1 << 20) - 1000))
+    arguments = {f"argument{number}": {"type": "string"} for number in range(2000)}
+    schema = {"type": "object", "properties": arguments, "required": list(arguments)}
+    tool = {"name": "work", "strict": True, "parameters": schema}
+    yield _chat(
+        "strict tool",
+        tools=[{"type": "function", "function": tool}],
+        tool_choice={"type": "function", "function": {"name": "work"}},
+        max_tokens=8,
+    )
+    patterns = {
+        f"field{number}": {"type": "string", "pattern": f"^[^x]{{0,{1000 + number}}}$"}
+        for number in range(SLOW_FIELDS)
+    }
+    slow = {"type": "object", "title": COPY.decode(), "properties": patterns}
+    yield _structured("slow grammars", copies=8, json=slow)
+    failure = _structured("one failure again and again", grammar="root ::= root | root root")
+    yield replace(failure, repeats=20)
 
 
 def _chat(name: str, **fields: object) -> Attack:
