@@ -68,7 +68,10 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 @app.command()
 def serve(
     config: Annotated[Path, typer.Argument(help="A Serve config, such as configs/dev.yaml.")],
-    port: Annotated[int | None, typer.Option(help="Port to use instead of the config's.")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(help="Port to use instead of the config's.", min=0, max=65_535),
+    ] = None,
 ) -> None:
     """Start the gateway on this machine; Ctrl-C stops it."""
     try:

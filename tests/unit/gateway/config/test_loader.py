@@ -926,7 +926,7 @@ SERVE_VALUES = [
     (
         "num_replicas: 2",
         "ray_actor_options: {runtime_env: {env_vars: {HF_TOKEN: 123}}}",
-        "runtime_env.env_vars.HF_TOKEN: <hidden>",
+        "runtime_env.env_vars.HF_TOKEN: should be text, found <hidden>",
     ),
     (
         "num_replicas: 2",
@@ -1005,6 +1005,14 @@ SERVE_VALUES = [
         "NCCL_DEBUG: INFO",
         "NCCL_DEBUG: 2026-11-29",
         f'{BIG}.env.NCCL_DEBUG: should be text, found 2026-11-29 (put it in quotes: "2026-11-29")',
+    ),
+    *(
+        (
+            "NCCL_DEBUG: INFO",
+            f"DB_PASS: {secret}",
+            f"{BIG}.env.DB_PASS: <hidden> is a number to YAML: put it in quotes",
+        )
+        for secret in ("0123456", "12:34:56", "1" * 40)
     ),
     ("NCCL_DEBUG: INFO", "NO: INFO", f"{BIG}.env.false: should be text, found false"),
     (
