@@ -16,7 +16,7 @@ import psutil
 import yaml
 
 from deployments.local import processes
-from deployments.local.run import RUN_DIRECTORY
+from deployments.local.session_files import RUN_DIRECTORY
 from gateway.config.loader import load_config
 from gateway.errors import ConfigError
 from loadtests import launch

@@ -21,8 +21,8 @@ import typer
 
 from deployments.local import processes
 from deployments.local.monitoring import HOST, MonitoringProgram, grafana, prometheus, write_agents
-from deployments.local.run import RUN_DIRECTORY
 from deployments.local.scrape_targets import agents_of, lists_of, sessions_in
+from deployments.local.session_files import RUN_DIRECTORY
 
 INSTALL_PROMETHEUS = (
     "Prometheus is not installed: `apt-get install prometheus`, `brew install prometheus`, or"

@@ -18,6 +18,8 @@ import psutil
 from deployments.local.private_files import write_private
 
 KILL_TIMEOUT_S = 10
+DRAFT_SUFFIX = ".draft"
+"""Of a session's file while it is being written."""
 OWN_PORTS = range(20_000, 30_000)
 """Below the ports that kernels assign themselves (from 32768 by default)."""
 
@@ -48,8 +50,10 @@ class Session:
         return cls(**json.loads(file.read_text()))
 
     def write(self, file: Path) -> None:
-        """Write the session to a file, for cleaning up after a crash."""
-        write_private(file, json.dumps(asdict(self)))
+        """Write the session to a file, at once or not at all, for cleaning up after a crash."""
+        draft = file.with_suffix(DRAFT_SUFFIX)
+        write_private(draft, json.dumps(asdict(self)))
+        draft.replace(file)
 
     @property
     def leader(self) -> psutil.Process | None:

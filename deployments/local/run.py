@@ -15,54 +15,52 @@ next start if everything has been killed.
 """
 
 import contextlib
-import http.client
-import json
 import logging
 import math
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import psutil
 import ray
 import typer
 import yaml
 from ray import serve as ray_serve
-from ray.serve.schema import ApplicationStatusOverview
 
 from deployments.local import processes, temporary
 from deployments.local.events import Events
 from deployments.local.gateway_view import RunningGateway
 from deployments.local.private_files import ensure_token, write_private
+from deployments.local.session_files import (
+    LEFTOVER_TIMEOUT_S,
+    LOGS,
+    RUN_DIRECTORY,
+    clean_up,
+    known_sessions,
+    remove,
+    remove_as_orphan,
+)
+from deployments.local.startup import POLL_S, deploy, gateway_address, say, watch, welcome
 from deployments.serve_internals.http_options import ANY_HOST
 from deployments.serve_internals.local_cluster import start_cluster
-from deployments.serve_internals.status import start_failure
 from gateway import environment as variables
 from gateway.config.loader import load_config
 from gateway.errors import ConfigError
 
-RUN_DIRECTORY = Path(__file__).resolve().parents[2] / ".run"
-LOGS = RUN_DIRECTORY / temporary.LOGS
 GATEWAY_IMPORT = "deployments.app:gateway"
 DRAIN_S = 30.0
 """Time that running requests have to finish when the gateway is stopped."""
 STOP_TIMEOUT_S = 90.0
 """Time for a whole stop, the drain included; what is left then is killed."""
 EVENT_PERIOD_S = 2.0
-LEFTOVER_TIMEOUT_S = 5
-POLL_S = 0.5
 ROUTER_PORTS = (30_000, 31_000)
 """Ports from which Serve assigns the HTTP servers of its ingress replicas."""
 PORTS_PER_CLUSTER = 50
-
-Address = tuple[str, int]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -70,7 +68,10 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 @app.command()
 def serve(
     config: Annotated[Path, typer.Argument(help="A Serve config, such as configs/dev.yaml.")],
-    port: Annotated[int | None, typer.Option(help="Port to use instead of the config's.")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(help="Port to use instead of the config's.", min=0, max=65_535),
+    ] = None,
 ) -> None:
     """Start the gateway on this machine; Ctrl-C stops it."""
     try:
@@ -82,7 +83,11 @@ def serve(
     options = document.setdefault("http_options", {})
     host = options.get("host", ANY_HOST)
     port = options["port"] = port or options.get("port", 8000)
-    if (holder := processes.port_holder(host, port)) is not None:
+    try:
+        holder = processes.port_holder(host, port)
+    except OSError as error:
+        raise SystemExit(f"cannot listen on {host} port {port}: {error.strerror}") from None
+    if holder is not None:
         raise SystemExit(
             f"port {port} is in use by {holder}: end it (`make stop`, if it is this gateway),"
             " or choose another port with `make serve PORT=8001`"
@@ -94,8 +99,7 @@ def serve(
 def stop() -> None:
     """Stop every gateway started from this checkout, and what a crash has left of one."""
     count = 0
-    for file in RUN_DIRECTORY.glob("*.json"):
-        session = processes.Session.read(file)
+    for file, session in known_sessions(RUN_DIRECTORY):
         count += len(session.members)
         if session.leader is not None:
             typer.echo(
@@ -104,16 +108,9 @@ def stop() -> None:
             )
             processes.end([session.leader], STOP_TIMEOUT_S)
         processes.end(session.members, LEFTOVER_TIMEOUT_S)
-        _remove(file, session)
+        remove(file, session.directory)
+    clean_up(RUN_DIRECTORY)
     typer.echo(f"stopped {count} processes" if count else "nothing was running")
-
-
-def clean_up(run_directory: Path) -> None:
-    """Remove the files that gateways left when they were killed, but none of one that lives."""
-    for file in run_directory.glob("*.json"):
-        session = processes.Session.read(file)
-        if session.leader is None and not session.members:
-            _remove(file, session)
 
 
 @app.command(hidden=True)
@@ -127,10 +124,10 @@ def hold(config: Path) -> None:
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     gateway = RunningGateway(_gateway_application(config))
     try:
-        _deploy(config, dashboard)
+        deploy(config, dashboard)
         models = [model.entry.name for model in load_config(config).models]
-        address = _gateway_address(yaml.safe_load(config.read_text())["http_options"])
-        code = _watch(models, address, signals.stopped)
+        address = gateway_address(yaml.safe_load(config.read_text())["http_options"])
+        code = watch(models, address, signals.stopped)
         if code == 0:
             say(welcome(models, address, dashboard))
             _follow(gateway, signals.stopped)
@@ -138,7 +135,7 @@ def hold(config: Path) -> None:
         _drain(gateway, signals)
         ray_serve.shutdown()
         ray.shutdown()
-        _remove_as_orphan(config.with_suffix(".json"))
+        remove_as_orphan(config.with_suffix(".json"))
     raise SystemExit(code)
 
 
@@ -156,12 +153,6 @@ class _Signals:
 
     def _handle(self, *_: object) -> None:
         (self.hurried if self.stopped.is_set() else self.stopped).set()
-
-
-def say(text: str) -> None:
-    """Print, also to a terminal that may have been closed."""
-    with contextlib.suppress(OSError):
-        typer.echo(text)
 
 
 def _follow(gateway: RunningGateway, stopped: threading.Event) -> None:
@@ -226,13 +217,8 @@ def _run(document: dict[str, object]) -> int:
     ensure_token(os.environ)
     RUN_DIRECTORY.mkdir(mode=0o700, exist_ok=True)
     file = RUN_DIRECTORY / f"{os.getpid()}.json"
-    config = file.with_suffix(".yaml")
-    write_private(config, yaml.safe_dump(document))
-    directory = temporary.make_directory()
-    env = environment() | temporary.variables(directory)
-    leader = processes.spawn_leader("deployments.local", ["hold", str(config)], env)
+    leader, directory = start_leader(document, file)
     session = processes.Session.led_by(leader.pid, str(directory))
-    session.write(file)
     deadline_s = math.inf
 
     def stop_leader(*_: object) -> None:
@@ -243,6 +229,7 @@ def _run(document: dict[str, object]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, stop_leader)
     try:
+        session.write(file)
         while time.monotonic() < deadline_s:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return _end_of(leader.wait(POLL_S))
@@ -250,7 +237,27 @@ def _run(document: dict[str, object]) -> int:
         return 1
     finally:
         processes.end(session.members, LEFTOVER_TIMEOUT_S)
-        _remove(file, session)
+        remove(file, session.directory)
+
+
+def start_leader(document: dict[str, object], file: Path) -> tuple[subprocess.Popen[bytes], Path]:
+    """Start the inner process, and make its directory; nothing is left if that fails.
+
+    Raises:
+        SystemExit: there are no free ports, or no HAProxy of ours is installed.
+    """
+    try:
+        env = environment()
+    except OSError as error:
+        raise SystemExit(f"cannot start: {error.strerror or error}") from None
+    config, directory = file.with_suffix(".yaml"), temporary.make_directory()
+    try:
+        write_private(config, yaml.safe_dump(document))
+        env |= temporary.variables(directory)
+        return processes.spawn_leader("deployments.local", ["hold", str(config)], env), directory
+    except BaseException:
+        remove(file, str(directory))
+        raise
 
 
 def _end_of(code: int) -> int:
@@ -260,115 +267,6 @@ def _end_of(code: int) -> int:
     return code
 
 
-def _remove(file: Path, session: processes.Session) -> None:
-    """Remove all files of a session that has ended."""
-    file.unlink(missing_ok=True)
-    file.with_suffix(".yaml").unlink(missing_ok=True)
-    if session.directory:
-        temporary.remove(Path(session.directory), RUN_DIRECTORY)
-
-
-def _remove_as_orphan(file: Path) -> None:
-    """Remove this session's files, unless the outer process lives, which will."""
-    if not file.exists() or psutil.pid_exists(int(file.stem)):
-        return
-    session = processes.Session.read(file)
-    others = [process for process in session.members if process.pid != os.getpid()]
-    processes.end(others, LEFTOVER_TIMEOUT_S)
-    _remove(file, session)
-
-
 def _wait_for_orphaning(then: Callable[[], None]) -> None:
     os.read(sys.stdin.fileno(), 1)
     then()
-
-
-def _deploy(config: Path, dashboard: str) -> None:
-    tool = str(Path(sys.executable).with_name("serve"))
-    command = [tool, "deploy", str(config), "--address", dashboard]
-    result = subprocess.run(command, check=False, capture_output=True, text=True)
-    if result.returncode:
-        raise SystemExit(f"Serve rejected the config {config}:\n{result.stderr}")
-
-
-def _gateway_address(http_options: dict[str, Any]) -> Address:
-    """Address of the gateway for a client on this machine."""
-    host = http_options.get("host", ANY_HOST)
-    return {ANY_HOST: "127.0.0.1", "::": "::1"}.get(host, host), http_options["port"]
-
-
-def _watch(models: list[str], address: Address, stopped: threading.Event) -> int:
-    """Print the progress of all applications; 0 once all models answer, 1 if one fails."""
-    progress = _StartProgress()
-    while not stopped.wait(POLL_S):
-        applications = ray_serve.status().applications
-        progress.show({name: o.status.lower() for name, o in applications.items()})
-        if failed := {n: o for n, o in applications.items() if o.status == "DEPLOY_FAILED"}:
-            with contextlib.suppress(OSError):
-                lines = [f"{name}: {reason(o)}" for name, o in failed.items()]
-                typer.echo("\n".join(lines), err=True)
-            return 1
-        cards = _cards(address)
-        progress.show({f"model {c['id']}": c["reason"] for c in cards if c["state"] == "starting"})
-        up = {card["id"] for card in cards if card["state"] in {"ready", "scaled_to_zero"}}
-        if up.issuperset(models):
-            return 0
-    return 1
-
-
-class _StartProgress:
-    """Progress as printed so far."""
-
-    def __init__(self) -> None:
-        self._printed: dict[str, str] = {}
-        self._started_s = time.monotonic()
-
-    def show(self, states: dict[str, str]) -> None:
-        """Print changed states, with the seconds since the start."""
-        elapsed_s = time.monotonic() - self._started_s
-        for name, state in states.items():
-            if self._printed.get(name) != state:
-                self._printed[name] = state
-                say(f"{elapsed_s:6.1f} s  {name}: {state}")
-
-
-def _cards(address: Address) -> list[dict[str, Any]]:
-    """Model cards from the gateway's `/v1/models`; none while it does not answer."""
-    connection = http.client.HTTPConnection(*address, timeout=POLL_S)
-    try:
-        connection.request("GET", "/v1/models")
-        listing = json.loads(connection.getresponse().read())
-        return list(listing["data"])
-    except (OSError, http.client.HTTPException, KeyError, ValueError):
-        return []
-    finally:
-        connection.close()
-
-
-def reason(overview: ApplicationStatusOverview) -> str:
-    """Reason why an application failed: the last line of the innermost error that Serve reports."""
-    messages = [deployment.message for deployment in overview.deployments.values()]
-    if failure := next(filter(None, map(start_failure, messages)), ""):
-        return failure
-    text = "\n".join([overview.message, *messages])
-    lines = [line.strip() for line in text.splitlines() if ": " in line]
-    errors = [line for line in lines if "Error: " in line.partition(" ")[0] + " "]
-    return (errors or lines or [text])[-1]
-
-
-def welcome(models: list[str], address: Address, dashboard: str) -> str:
-    """Instructions to print once the gateway is ready."""
-    host, port = address
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    body = {"model": models[0], "messages": [{"role": "user", "content": "Who are you?"}]}
-    return f"""
-The gateway is ready: {url}/v1  (models: {", ".join(models)})
-Try it:
-  curl {url}/v1/chat/completions -H 'content-type: application/json' \\
-    -d '{json.dumps(body)}'
-Ctrl-C stops it, once its requests have finished. What happens is shown here; the logs are in
-  {temporary.logs_in(Path(tempfile.gettempdir()))}
-From another shell:
-  export RAY_AUTH_MODE=token RAY_DASHBOARD_ADDRESS={dashboard}
-  .venv/bin/serve status
-"""

@@ -1,8 +1,9 @@
 """Parent of one HAProxy process, which starts it again at once if it is killed.
 
-Serve (Ray 2.60) takes 30 s to notice that its HAProxy is gone, and refuses all connections until
-then. It knows HAProxy by the process it has started: that process must answer the admin socket
-with its own id, end by Serve's signals, and hand its listeners over at a reload. So the supervisor
+Serve (Ray 2.60) takes three health checks to notice that its HAProxy is gone (30 s by its own
+settings, 3 s by ours), and refuses all connections until then and until a new one has started. It
+knows HAProxy by the process it has started: that process must answer the admin socket with its own
+id, end by Serve's signals, and hand its listeners over at a reload. So the supervisor
 
 1. runs HAProxy as its child, on an admin socket of its own,
 2. answers Serve's admin socket: passes each command on, and puts its own id into the answer,
@@ -45,7 +46,9 @@ POLL_S = 0.02
 PARENT_CHECK_S = 1.0
 """Between two looks whether Serve's process still lives."""
 _PID = re.compile(rb"^Pid: \d+$", re.MULTILINE)
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
+PROCESS_NAME = b"gw-supervisor"
+"""The supervisor's name in the kernel, so that `pkill haproxy` ends HAProxy alone."""
 
 
 class Supervisor:
@@ -74,6 +77,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Run until HAProxy has ended for good; its exit code."""
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, PROCESS_NAME)
         if self._terminations is not None:
             self._terminations.open()
         self._start(self._takeover)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from gateway.cluster.placement import plan_placement
 from gateway.cluster.rollover import max_surge
+from gateway.config.deployment_file import DeploymentFile, ModelApplication, RouterScale
 from gateway.config.gateway import GatewayConfig
 from gateway.config.hardware import Gpu
-from gateway.config.loader import DeploymentFile, ModelApplication, RouterScale
 from gateway.config.model import ModelEntry
 from gateway.config.sim import SimEntry
 from gateway.config.vllm import VllmEntry

@@ -123,6 +123,12 @@ REFUSED: Mapping[str, Mapping[str, Refusal]] = {
 """Fields that are refused, by part of the file; those that a model's entry sets are elsewhere."""
 
 
+def known_fields(part: str) -> tuple[str, ...]:
+    """All fields that Serve knows in one part of the file."""
+    part = "router" if part == "deployment" else part  # the router's tables have all of them
+    return (*ACCEPTED[part].split(), *REFUSED.get(part, ()))
+
+
 def refused_fields(
     part: str, fields: Mapping[str, object], path: ConfigPath
 ) -> Iterator[FieldError]:

@@ -7,6 +7,7 @@ Null is Serve's default only where a rule says so.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from gateway.config.references import MASK
 from gateway.config.secrets import shown
 from gateway.config.serve_rules import (
     AnyText,
@@ -171,8 +172,10 @@ def wrong_values(part: str, fields: Mapping[str, Any], path: ConfigPath) -> Iter
             continue
         for wrong in rule.mistakes(fields[name]):
             inner = (name, *wrong.path)
-            message = shown(inner, wrong.value, wrong.message)
-            yield FieldError((*path, *inner), message)
+            expected, found, _ = wrong.message.partition(", found ")
+            masked = f"{expected}{found}{MASK}" if found else MASK
+            is_shown = shown(inner, wrong.value, "") != MASK
+            yield FieldError((*path, *inner), wrong.message if is_shown else masked)
 
 
 def most_replicas(deployment: Mapping[str, Any]) -> Any:  # noqa: ANN401 - as the file has it

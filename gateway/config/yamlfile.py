@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from gateway.config.references import MASK
+from gateway.config.secrets import has_secret_name
 from gateway.config.strict import ConfigPath, FieldError, format_value
 from gateway.errors import ConfigError
 
@@ -211,7 +213,10 @@ def _surprising_numbers(root: yaml.Node | None) -> Iterator[FieldError]:
             continue
         text = str(node.value)
         value = yaml.SafeLoader("").construct_yaml_int(node)
-        if _SURPRISING.fullmatch(text):
+        is_wrong = _SURPRISING.fullmatch(text) or abs(value) > MAX_INTEGER
+        if is_wrong and has_secret_name(path):
+            yield FieldError(path, f"{MASK} is a number to YAML: put it in quotes")
+        elif _SURPRISING.fullmatch(text):
             base = "60" if ":" in text else "8"
             message = f'{text} is {value} to YAML, in base {base}: write {value}, or "{text}"'
             yield FieldError(path, message)

@@ -197,6 +197,12 @@ async def test_a_restarted_haproxy_is_reloaded_like_the_first_one(door: FrontDoo
     assert door.api.count_haproxy_processes() == 2  # the supervisor and its HAProxy
 
 
+async def test_the_supervisor_is_not_found_by_the_name_of_haproxy(door: FrontDoor) -> None:
+    """An operator who kills all processes of that name must not kill what starts it again."""
+    assert door.haproxy.name() == "haproxy"
+    assert door.supervisor.name() == "gw-supervisor"
+
+
 async def test_an_old_haproxy_that_is_killed_does_not_come_back(door: FrontDoor) -> None:
     """It has been told to finish: its supervisor ends with it."""
     async with door.client() as client, client.stream("GET", "/stream") as response:

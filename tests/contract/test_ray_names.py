@@ -5,7 +5,7 @@ from ray.serve import schema
 from ray.util import accelerators
 
 from gateway.config.hardware import ACCELERATOR_TYPES
-from gateway.config.loader import SERVE_FIELDS
+from gateway.config.serve_fields import known_fields
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from gateway.config.loader import SERVE_FIELDS
 )
 def test_serve_fields_match_ray(kind: str, model: type[schema.BaseModel]) -> None:
     """The listed fields of Serve are those of the installed Ray."""
-    assert set(SERVE_FIELDS[kind].split()) == set(model.model_fields)
+    assert set(known_fields(kind)) == set(model.model_fields)
 
 
 def test_accelerator_types_are_rays() -> None:

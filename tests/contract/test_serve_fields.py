@@ -8,7 +8,8 @@ import pytest
 import yaml
 from ray.serve import schema
 
-from gateway.config.loader import SET_BY_ENTRY, load_config
+from gateway.config.document_reader import SET_BY_ENTRY
+from gateway.config.loader import load_config
 from gateway.config.serve_fields import ACCEPTED, REFUSED
 from gateway.errors import ConfigError
 

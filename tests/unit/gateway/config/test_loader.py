@@ -10,16 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.config.deployment_file import DeploymentFile, RouterScale
+from gateway.config.document_reader import SET_BY_ENTRY
 from gateway.config.gateway import GatewayConfig
 from gateway.config.loader import (
-    SERVE_FIELDS,
-    SET_BY_ENTRY,
-    DeploymentFile,
-    RouterScale,
     load_config,
     parse_entry,
     parse_gateway,
 )
+from gateway.config.serve_fields import known_fields
 from gateway.config.sim import SimEntry
 from gateway.config.strict import FieldError
 from gateway.config.vllm import VllmEntry
@@ -874,7 +873,7 @@ def test_any_content_is_accepted_or_rejected_with_paths(
 
 def test_fields_set_by_the_entry_exist_in_serve() -> None:
     """The fields rejected in a model's deployments are fields that Serve would accept."""
-    assert set(SET_BY_ENTRY.split()) <= set(SERVE_FIELDS["deployment"].split())
+    assert set(SET_BY_ENTRY.split()) <= set(known_fields("deployment"))
 
 
 SERVE_VALUES = [
@@ -927,7 +926,7 @@ SERVE_VALUES = [
     (
         "num_replicas: 2",
         "ray_actor_options: {runtime_env: {env_vars: {HF_TOKEN: 123}}}",
-        "runtime_env.env_vars.HF_TOKEN: <hidden>",
+        "runtime_env.env_vars.HF_TOKEN: should be text, found <hidden>",
     ),
     (
         "num_replicas: 2",
@@ -1006,6 +1005,14 @@ SERVE_VALUES = [
         "NCCL_DEBUG: INFO",
         "NCCL_DEBUG: 2026-11-29",
         f'{BIG}.env.NCCL_DEBUG: should be text, found 2026-11-29 (put it in quotes: "2026-11-29")',
+    ),
+    *(
+        (
+            "NCCL_DEBUG: INFO",
+            f"DB_PASS: {secret}",
+            f"{BIG}.env.DB_PASS: <hidden> is a number to YAML: put it in quotes",
+        )
+        for secret in ("0123456", "12:34:56", "1" * 40)
     ),
     ("NCCL_DEBUG: INFO", "NO: INFO", f"{BIG}.env.false: should be text, found false"),
     (
