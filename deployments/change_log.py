@@ -21,6 +21,7 @@ class ChangeLog:
         if self._lines.pop(thing, None) is not None:
             self._logger.info("%s: %s", thing, line)
 
-    def forget(self, thing: str) -> None:
-        """Forget a thing that is gone."""
-        self._lines.pop(thing, None)
+    def forget(self, *things: str) -> None:
+        """Forget things that are gone."""
+        for thing in things:
+            self._lines.pop(thing, None)

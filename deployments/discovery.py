@@ -26,7 +26,7 @@ from deployments.failed_builds import FailedBuilds
 from deployments.model_state import FAILING, model_state
 from deployments.serve_internals import replica_feed
 from deployments.serve_internals.cluster_state import UNEXPLAINED_WAIT
-from deployments.serve_internals.status import application_statuses
+from deployments.serve_internals.status import ServeStatus, serve_status
 from gateway.config.serving_options import ServingOptions
 from gateway.routing.fleet import Fleet, ModelState, Replica, ServedModel
 from gateway.telemetry import ReplicaMetadata
@@ -53,6 +53,7 @@ class _Application:
     ingress: DeploymentHandle
     engine: DeploymentHandle
     model: ServedModel
+    log: ChangeLog
     deployed_s: float = 0.0
     """Time of the deployment whose entry `model` has; 0 while that may still change."""
     running: Sequence[RunningReplica] = ()
@@ -67,8 +68,10 @@ class Discovery:
         self._fleet = fleet
         self._applications: dict[str, _Application] = {}
         self._log = ChangeLog(logger)
+        self._logs: dict[str, ChangeLog] = {}
+        """What was logged of each application, as long as there is one of that name."""
         self._failed_builds = FailedBuilds(fleet)
-        self._reading: asyncio.Task[dict[str, ApplicationStatusOverview]] | None = None
+        self._reading: asyncio.Task[ServeStatus] | None = None
         """Question for Serve's status that has not been answered."""
         self._missing: set[str] = set()
         """Known applications that were not in the last status."""
@@ -115,7 +118,8 @@ class Discovery:
 
     async def refresh(self) -> None:
         """Read Serve's status, and update the fleet."""
-        applications = await self._read_statuses()
+        status = await self._read_status()
+        applications = status.applications
         deleting = {
             name
             for name, overview in applications.items()
@@ -132,7 +136,9 @@ class Discovery:
         for gone in (self._applications.keys() & deleting) | (missing & self._missing):
             self._forget(gone)
         self._missing = missing
-        await self._failed_builds.update(applications)
+        for gone in self._logs.keys() - applications.keys() - self._applications.keys():
+            del self._logs[gone]
+        self._failed_builds.update(status.failed_builds)
         followed: list[tuple[_Application, ApplicationStatusOverview]] = []
         for name, overview in found.items():
             try:
@@ -140,9 +146,9 @@ class Discovery:
                     followed.append((app, overview))
             except Exception as error:  # noqa: BLE001 - it may be about to be replaced
                 line = f"its entry cannot be read yet; trying again: {_brief(error)}"
-                self._log.record(f"application {name}", line, logging.WARNING)
+                self._log_of(name).record(f"application {name}", line, logging.WARNING)
             else:
-                self._log.record_end(f"application {name}", "its entry has been read")
+                self._log_of(name).record_end(f"application {name}", "its entry has been read")
         await self._update_states(followed)
         self._with_engines = {
             name for name, overview in found.items() if _runs(overview, ENGINE_DEPLOYMENT)
@@ -150,13 +156,13 @@ class Discovery:
         unread = (o.status for name, o in found.items() if name not in self._applications)
         self._fleet.is_settled = _DEPLOYING.isdisjoint(unread)
 
-    async def _read_statuses(self) -> dict[str, ApplicationStatusOverview]:
+    async def _read_status(self) -> ServeStatus:
         """Serve's status. A controller that hangs is asked once: a thread waits for its answer.
 
         Raises:
             TimeoutError: it has not answered yet.
         """
-        reading = self._reading or asyncio.create_task(asyncio.to_thread(application_statuses))
+        reading = self._reading or asyncio.create_task(asyncio.to_thread(serve_status))
         self._reading = reading
         async with asyncio.timeout(STATUS_TIMEOUT_S):
             await asyncio.wait([reading])
@@ -174,7 +180,7 @@ class Discovery:
             if not waiting:
                 _cancel_start(app)
             elif app.start_call is None or app.start_call.done():
-                app.start_call = asyncio.create_task(_start_engine(app, self._log))
+                app.start_call = asyncio.create_task(_start_engine(app))
 
     async def _follow(self, name: str, overview: ApplicationStatusOverview) -> _Application | None:
         app = self._applications.get(name)
@@ -198,6 +204,7 @@ class Discovery:
         if entry["name"] != app.model.name:
             _cancel_start(app)
             self._fleet.remove(app.model)
+            app.log.forget(*_logged_of(app.model))
             app.model = ServedModel(entry["name"], created_s=int(overview.last_deployed_time_s))
         app.model.deployed_s = overview.last_deployed_time_s
         app.model.options = ServingOptions.model_validate(entry)
@@ -214,6 +221,7 @@ class Discovery:
             ingress=await asyncio.to_thread(serve.get_app_handle, name),
             engine=await asyncio.to_thread(serve.get_deployment_handle, ENGINE_DEPLOYMENT, name),
             model=ServedModel("", created_s=int(overview.last_deployed_time_s)),
+            log=self._log_of(name),
         )
 
     def _subscribe(self, app: _Application) -> None:
@@ -228,8 +236,12 @@ class Discovery:
 
     def _apply_replicas(self, app: _Application, running: Sequence[RunningReplica]) -> None:
         """Update the fleet with the replicas that run the application's model under its name."""
+        gone = {each.replica_id.unique_id for each in app.running}
+        for name in gone.difference(each.replica_id.unique_id for each in running):
+            app.log.forget(f"replica {name}")
         app.running = running
-        replicas = [replica for replica in map(self._to_replica, running) if replica is not None]
+        found = [_to_replica(each, app.log) for each in running]
+        replicas = [replica for replica in found if replica is not None]
         mine = [r for r in replicas if r.metadata.model == app.model.name]
         known = app.model.replicas.keys()
         self._fleet.replace_replicas(app.model, mine)
@@ -237,23 +249,15 @@ class Discovery:
             count = len(app.model.replicas)
             logger.info("model %s: %d replica%s", app.model.name, count, "s" * (count != 1))
 
-    def _to_replica(self, running: RunningReplica) -> Replica | None:
-        """The replica as the fleet knows it; None, and a log line, if that cannot be read."""
-        name = running.replica_id.unique_id
-        try:
-            metadata = msgspec.convert(running.replica_metadata, ReplicaMetadata)
-        except msgspec.ValidationError as error:
-            line = f"ignored: its metadata is of another version of the gateway ({error})"
-            self._log.record(f"replica {name}", line, logging.WARNING)
-            return None
-        return Replica(id=name, metadata=metadata, node_id=running.node_id)
+    def _log_of(self, name: str) -> ChangeLog:
+        return self._logs.setdefault(name, ChangeLog(logger))
 
     def _forget(self, name: str) -> None:
         replica_feed.feed.unsubscribe(name)
         app = self._applications.pop(name)
         _cancel_start(app)
         self._fleet.remove(app.model)
-        self._log.forget(f"model {app.model.name}")
+        self._logs.pop(name, None)
         logger.info("model %s: gone", app.model.name)
 
     async def _update_states(
@@ -279,23 +283,35 @@ class Discovery:
             reason = reason if wait_reason == UNEXPLAINED_WAIT else f"{reason}; {wait_reason}"
         model.state, model.reason = state, reason if has_failed else wait_reason or reason
         line = f"{model.condition}: {model.reason}" if model.reason else model.condition
-        self._log.record(f"model {model.name}", line)
+        app.log.record(_logged_of(model)[0], line)
 
     async def _wait_reason(self, app: _Application) -> str:
         """Why an engine of the application waits for resources; empty also if unknown."""
-        thing = f"model {app.model.name}: why no engine starts"
+        thing = _logged_of(app.model)[2]
         try:
             async with asyncio.timeout(WAIT_REASON_TIMEOUT_S):
                 reason = str(await app.ingress.wait_reason.remote())
         except Exception as error:  # noqa: BLE001 - its Model replica may be restarting
-            self._log.record(thing, f"cannot be found out: {_brief(error)}", logging.WARNING)
+            app.log.record(thing, f"cannot be found out: {_brief(error)}", logging.WARNING)
             return ""
-        self._log.record_end(thing, "can be found out again")
+        app.log.record_end(thing, "can be found out again")
         return reason
 
 
-async def _start_engine(app: _Application, log: ChangeLog) -> None:
-    response = app.ingress.start_engine.remote()
+def _to_replica(running: RunningReplica, log: ChangeLog) -> Replica | None:
+    """The replica as the fleet knows it; None, and a log line, if that cannot be read."""
+    name = running.replica_id.unique_id
+    try:
+        metadata = msgspec.convert(running.replica_metadata, ReplicaMetadata)
+    except msgspec.ValidationError as error:
+        line = f"ignored: its metadata is of another version of the gateway ({error})"
+        log.record(f"replica {name}", line, logging.WARNING)
+        return None
+    return Replica(id=name, metadata=metadata, node_id=running.node_id)
+
+
+async def _start_engine(app: _Application) -> None:
+    response, thing = app.ingress.start_engine.remote(), _logged_of(app.model)[1]
     try:
         await response
     except asyncio.CancelledError:
@@ -303,15 +319,21 @@ async def _start_engine(app: _Application, log: ChangeLog) -> None:
         raise
     except Exception as error:  # noqa: BLE001 - the controller may be restarting
         line = f"no engine could be started; trying again: {_brief(error)}"
-        log.record(f"start of model {app.model.name}", line, logging.WARNING)
+        app.log.record(thing, line, logging.WARNING)
         await asyncio.sleep(POLL_PERIOD_S)
     else:
-        log.record_end(f"start of model {app.model.name}", "an engine runs")
+        app.log.record_end(thing, "an engine runs")
 
 
 def _cancel_start(app: _Application) -> None:
     if app.start_call is not None:
         app.start_call.cancel()
+
+
+def _logged_of(model: ServedModel) -> tuple[str, str, str]:
+    """The things that are logged of a model: its state, starts that fail, and unknown reasons."""
+    thing = f"model {model.name}"
+    return thing, f"start of {thing}", f"{thing}: why no engine starts"
 
 
 def _may_wait(overview: ApplicationStatusOverview) -> bool:

@@ -1,12 +1,9 @@
 """Models whose applications could not be built: known to clients, with the reason."""
 
-import asyncio
 import time
 from collections.abc import Mapping
 
-from ray.serve.schema import ApplicationStatusOverview
-
-from deployments.serve_internals.status import failed_builds
+from deployments.serve_internals.status import FailedBuild
 from gateway.routing.fleet import Fleet, ModelState, ServedModel
 
 
@@ -22,15 +19,14 @@ class FailedBuilds:
         self._models: dict[str, ServedModel] = {}
         """Models by the names of their applications."""
 
-    async def update(self, applications: Mapping[str, ApplicationStatusOverview]) -> None:
-        """Bring the fleet up to date with Serve's status."""
-        found = await asyncio.to_thread(failed_builds, applications)
+    def update(self, found: Mapping[str, FailedBuild]) -> None:
+        """Bring the fleet up to date with Serve's status: `found` by name of application."""
         for gone in self._models.keys() - found.keys():
             self._fleet.remove(self._models.pop(gone))
-        for app, (args, error) in found.items():
-            name = args.get("name")
+        for app, build in found.items():
+            name = build.args.get("name")
             if isinstance(name, str) and name:
-                self._show(app, name, error)
+                self._show(app, name, build.error)
 
     def _show(self, app: str, name: str, error: str) -> None:
         model = self._models.get(app)

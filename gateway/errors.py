@@ -27,6 +27,7 @@ GatewayError                    500  api_error
 ├── UpstreamFailed              502  upstream_failed
 ├── StreamLost                  502  stream_lost
 ├── EngineDraining              503  draining
+│   └── EngineDied                   engine_died
 ├── ModelUnavailable            503  model_unavailable
 ├── ShuttingDown                503  shutting_down
 └── DeadlineExceeded            504  timeout
@@ -47,6 +48,8 @@ MAX_SHOWN_MODEL = 200
 
 DRAINING = (header_names.DRAINING, b"1")
 """Response header that tells a router that an engine is shutting down."""
+DIED = (header_names.DRAINING, b"died")
+"""The same, from an engine that has died while it had the request."""
 NO_RETRY = (header_names.SHOULD_RETRY, b"false")
 """Response header that keeps OpenAI's and Anthropic's clients from sending a request again."""
 
@@ -66,6 +69,8 @@ class Reason(StrEnum):
     """The same request has halted or killed engines just now, so it was not sent."""
     DRAINING = "draining"
     """The engine is shutting down and accepts no new requests."""
+    DIED = "died"
+    """The engine died while it had the request, and its process could still say so."""
     ANSWERED_5XX = "answered_5xx"
     """The engine answered with a 5xx status."""
     ENGINE_ERROR = "engine_error"
@@ -459,6 +464,17 @@ class EngineDraining(GatewayError):
     def headers(self) -> list[tuple[bytes, bytes]]:
         """When to retry if there is no other engine."""
         return [(header_names.RETRY_AFTER, b"1"), DRAINING]
+
+
+class EngineDied(EngineDraining):
+    """The engine has died while it had the request; comes with `Retry-After`."""
+
+    code = "engine_died"
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """As if it were draining, but the request may be the cause."""
+        return [(header_names.RETRY_AFTER, b"1"), DIED]
 
 
 class ModelUnavailable(_RetryLater):

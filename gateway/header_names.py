@@ -177,7 +177,11 @@ ENGINE_HEADERS = (
         "msgpack, base64",
         "What the router tells the engine about a request: prefix keys, priority, target.",
     ),
-    Header(DRAINING, "`1`", "On an engine's 503: it is shutting down; ask another one."),
+    Header(
+        DRAINING,
+        "`1`, `died`",
+        "On an engine's 503: it is shutting down, or has died under the request; ask another one.",
+    ),
     Header(
         PROXY_PROOF,
         "a key, in hexadecimal",

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from deployments.engines.asgi import header, send_error
 from gateway.asgi import App, Message, Receive, Scope, Send
 from gateway.engine_telemetry.tracker import EngineTracker
-from gateway.errors import EngineDraining, InvalidKey
+from gateway.errors import EngineDied, EngineDraining, InvalidKey
 
 
 class EngineGuard:
@@ -91,10 +91,14 @@ class DeadEngineGuard:
                 if not sender.is_replaced:
                     raise
 
-    async def reject(self, send: Send) -> None:
-        """Answer that another engine must, and let all routers know."""
+    async def reject(self, send: Send, *, has_request: bool = False) -> None:
+        """Answer that another engine must, and let all routers know.
+
+        `has_request`: the engine had the request, which may be what has killed it.
+        """
         self._tracker.record_draining()
-        await send_error(send, EngineDraining("This engine has died."))
+        message = "This engine has died."
+        await send_error(send, EngineDied(message) if has_request else EngineDraining(message))
 
     async def is_dead(self) -> bool:
         """Whether the engine will never answer again."""
@@ -124,4 +128,7 @@ class _GuardedSend:
         if self.is_replaced:
             return
         self.is_replaced = await self._guard.is_dead()
-        await (self._guard.reject(self._send) if self.is_replaced else self._send(message))
+        if self.is_replaced:
+            await self._guard.reject(self._send, has_request=True)
+        else:
+            await self._send(message)

@@ -19,7 +19,7 @@ from ray.exceptions import RayError
 
 from deployments.serve_internals.config_store import NAMESPACE
 from deployments.serve_internals.fallback import GONE, warn_once
-from deployments.serve_internals.status import application_statuses
+from deployments.serve_internals.status import serve_status
 
 RETRY_AFTER_S = 300.0
 """Time after which a start is tried for real again: what was wrong may have been mended."""
@@ -93,7 +93,7 @@ class StartFailures:
     def _find_key(self) -> bytes:
         """Key of this deployment: another one once the application has been deployed again."""
         if not self._key:
-            overview = application_statuses().get(self._app)
+            overview = serve_status().applications.get(self._app)
             deployed_s = overview.last_deployed_time_s if overview else 0
             parts = ("start", self._app, self._version, self._node, f"{deployed_s:.3f}")
             self._key = "/".join(map(str, parts)).encode()

@@ -8,7 +8,7 @@ process does little else.
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ray import serve
@@ -31,13 +31,32 @@ _ERROR_CLASS = re.compile(r"^(?:RuntimeError: (?=(?:\w+\.)+\w+: ))?(?:\w+\.)*\w+
 _BUILD_FAILED = "failed with exception:\n"
 
 
-def application_statuses() -> dict[str, ApplicationStatusOverview]:
-    """Status of all applications, by name. Blocks until the controller has answered."""
+@dataclass(frozen=True, slots=True)
+class FailedBuild:
+    """One application whose builder has refused its `args`."""
+
+    args: Mapping[str, Any]
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServeStatus:
+    """Status of all applications, by name."""
+
+    applications: Mapping[str, ApplicationStatusOverview]
+    failed_builds: Mapping[str, FailedBuild] = field(default_factory=dict)
+
+
+def serve_status() -> ServeStatus:
+    """Status of all applications, in one call. Blocks until the controller has answered."""
     try:
-        return overviews(_application_details())
+        details = _application_details()
+        applications = overviews(details)
     except GONE as error:
-        warn_once("the Serve controller's status", "serve.status() is used, slower", repr(error))
-        return dict(serve.status().applications)
+        consequence = "serve.status() is used: slower, and without models whose entry is wrong"
+        warn_once("the Serve controller's status", consequence, repr(error))
+        return ServeStatus(dict(serve.status().applications))
+    return ServeStatus(applications, failed_builds(applications, details))
 
 
 def unplaced_replicas(app: str, deployment: str) -> int:
@@ -134,12 +153,12 @@ def start_failure(message: str) -> str:
 
 
 def failed_builds(
-    applications: Mapping[str, ApplicationStatusOverview],
-) -> dict[str, tuple[Mapping[str, Any], str]]:
-    """The `args` and the error of each application whose builder has refused them.
+    applications: Mapping[str, ApplicationStatusOverview], details: Mapping[str, Any]
+) -> dict[str, FailedBuild]:
+    """The applications whose builders have refused their `args`, in the controller's details.
 
-    Blocks until the controller has answered, if there is any. Of these applications Serve runs
-    nothing, so that only its own record of what was deployed knows them.
+    Of these applications Serve runs nothing, so that only its own record of what was deployed knows
+    them.
     """
     failed = {
         name: overview
@@ -149,10 +168,9 @@ def failed_builds(
     if not failed:
         return {}
     try:
-        details = _application_details()
-        deployed = {name: details[name]["deployed_app_config"] for name in failed.keys() & details}
+        deployed = {name: details[name]["deployed_app_config"] for name in failed}
         return {
-            name: (config["args"], _build_error(failed[name].message))
+            name: FailedBuild(config["args"], _build_error(failed[name].message))
             for name, config in deployed.items()
             if config
         }

@@ -12,13 +12,13 @@ Source: Envoy's outlier detection counts requests; here clients are counted, as 
 because one client can send any number of requests. Cost: O(1) a result, O(clients) a question.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
 from gateway.request.tenant import Tenant
 
 MAX_CLIENTS = 64
-"""Clients whose votes are kept: those that were answered last."""
+"""Clients whose votes are kept: the latest. One address takes no more than half from the others."""
 VOTE_S = 30.0
 """How long a vote counts."""
 ADAPTERS = b"adapter"
@@ -31,14 +31,27 @@ class ClientVotes:
 
     _votes: OrderedDict[Tenant, tuple[float, bool]] = field(default_factory=OrderedDict)
     """When, and whether the request succeeded; the latest last."""
+    _sizes: Counter[bytes] = field(default_factory=Counter)
+    """Number of votes from each address."""
 
     def record(self, client: Tenant, now_s: float, *, is_success: bool) -> None:
         """Record the result of a client's request, which takes the place of its last one."""
         votes = self._votes
+        if client not in votes:
+            self._sizes[client.address] += 1
         votes[client] = now_s, is_success
         votes.move_to_end(client)
         if len(votes) > MAX_CLIENTS:
-            votes.popitem(last=False)
+            self._drop_one(client.address)
+
+    def _drop_one(self, latest: bytes) -> None:
+        """Drop the oldest vote; that of the latest voter's address, if most are from there."""
+        is_large = 2 * self._sizes[latest] > MAX_CLIENTS
+        dropped = next(each for each in self._votes if not is_large or each.address == latest)
+        del self._votes[dropped]
+        self._sizes[dropped.address] -= 1
+        if not self._sizes[dropped.address]:
+            del self._sizes[dropped.address]
 
     def condemn(self, now_s: float) -> bool:
         """Whether the replica fails for more clients than it answers, or answers none."""

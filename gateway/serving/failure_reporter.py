@@ -89,6 +89,9 @@ class FailureReporter:
             replicas.back_off(replica)
             has_silenced = not has_answered and replicas.has_silenced(decision)
             return Failure(reason, has_silenced=has_silenced)
+        if reason is Reason.DIED:
+            replicas.back_off(replica)
+            return Failure(reason, has_died=True)
         has_died = reason not in REPORTED and await self._has_died(replica, reason)
         if reason in {Reason.UNREACHABLE, Reason.KEY}:
             replicas.back_off(replica)

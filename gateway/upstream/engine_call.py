@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 
 from gateway.asgi import Headers
-from gateway.errors import DRAINING, Reason, UpstreamFailed
+from gateway.errors import DIED, DRAINING, Reason, UpstreamFailed
 from gateway.routing.fleet import Replica
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.headers import engine_headers
@@ -59,6 +59,9 @@ class EngineClient:
         if response.status == 503 and DRAINING in response.headers:
             response.close()
             raise UpstreamFailed("The engine is shutting down.", Reason.DRAINING)
+        if response.status == 503 and DIED in response.headers:
+            response.close()
+            raise UpstreamFailed("The engine has died.", Reason.DIED)
         if response.status == 401:
             response.close()
             # The client's own key is never sent to engines: this is not the client's mistake.

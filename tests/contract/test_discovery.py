@@ -17,6 +17,7 @@ from deployments.serve_internals import replica_feed
 from deployments.serve_internals.cluster_state import UNEXPLAINED_WAIT
 from deployments.serve_internals.http_options import is_loopback
 from deployments.serve_internals.replica_feed import ReplicaFeed
+from deployments.serve_internals.status import ServeStatus
 from gateway.config.serving_options import QueueOptions, ServingOptions
 from gateway.routing.fleet import Fleet, ModelState
 from tests.unit.conftest import PATIENCE_S
@@ -96,9 +97,9 @@ class FakeServe:
 
     applications: dict[str, FakeApplication] = field(default_factory=dict)
 
-    def statuses(self) -> dict[str, Any]:
+    def statuses(self) -> ServeStatus:
         """Serve's status."""
-        return {name: app.overview for name, app in self.applications.items()}
+        return ServeStatus({name: app.overview for name, app in self.applications.items()})
 
     def get_app_handle(self, name: str) -> Any:
         """The handle of a `Model` deployment."""
@@ -121,7 +122,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> FakeServe:
     """Serve without applications."""
     fake = FakeServe()
     monkeypatch.setattr(discovery, "serve", fake)
-    monkeypatch.setattr(discovery, "application_statuses", fake.statuses)
+    monkeypatch.setattr(discovery, "serve_status", fake.statuses)
     monkeypatch.setattr(replica_feed, "feed", ReplicaFeed())
     return fake
 
@@ -214,14 +215,14 @@ async def test_a_controller_that_hangs_is_asked_once(
     follower = Discovery(fleet)
     answered, asked = threading.Event(), []
 
-    def statuses() -> dict[str, Any]:
+    def statuses() -> ServeStatus:
         asked.append(1)
         answered.wait(PATIENCE_S)
         return serve.statuses()
 
     serve.applications = {"app": FakeApplication("x")}
     await follower.refresh()
-    monkeypatch.setattr(discovery, "application_statuses", statuses)
+    monkeypatch.setattr(discovery, "serve_status", statuses)
     monkeypatch.setattr(discovery, "STATUS_TIMEOUT_S", 0.02)
     monkeypatch.setattr(discovery, "SETTLING_PERIOD_S", 0.01)
     for _ in range(3):
@@ -467,3 +468,51 @@ def test_a_new_listener_gets_the_latest_replicas() -> None:
 def test_only_loopback_addresses_count_as_local(host: str, is_local: bool) -> None:
     """A name that may mean any address counts as reachable."""
     assert is_loopback(host) == is_local
+
+
+async def test_what_was_logged_of_an_application_is_forgotten_with_it(
+    serve: FakeServe, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Applications come and go; one that has the same trouble later says so again."""
+    caplog.set_level("INFO", "ray.serve")
+    follower = Discovery(Fleet())
+    troubles = [
+        FakeApplication("x", fails=True),
+        FakeApplication("x", starting=1, wait_reason=None),
+    ]
+    for trouble in troubles * 2:
+        serve.applications = {"app": trouble}
+        for _ in range(2):
+            await follower.refresh()
+        serve.applications = {}
+        for _ in range(2):
+            await follower.refresh()
+
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    error = "RuntimeError: its replica is gone"
+    assert (
+        warned
+        == [
+            f"application app: its entry cannot be read yet; trying again: {error}",
+            f"model x: why no engine starts: cannot be found out: {error}",
+        ]
+        * 2
+    )
+    assert follower._logs == {}
+
+
+async def test_what_was_logged_of_a_replica_is_forgotten_with_it(
+    serve: FakeServe, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Replicas come and go for as long as their application lives."""
+    follower = Discovery(Fleet())
+    serve.applications = {"app": FakeApplication("x")}
+    await follower.refresh()
+    unreadable = running("r", "x")
+    unreadable.replica_metadata = {}
+    for replicas in ([unreadable], [unreadable, running("s", "x")], [], [unreadable]):
+        replica_feed.feed.publish("app", replicas)
+        await asyncio.sleep(0)
+
+    warned = [line for line in caplog.messages if line.startswith("replica r: ignored")]
+    assert len(warned) == 2

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from ray.serve.exceptions import RayServeException
-from ray.serve.schema import ApplicationStatusOverview, DeploymentStatusOverview
 
 from deployments import app
 from deployments.failed_builds import FailedBuilds
@@ -20,17 +19,35 @@ MESSAGE = "Deploying app 'x' failed with exception:\n"
 TRACEBACK = 'Traceback (most recent call last):\n  File "x.py", line 1\n'
 
 
+class FakeController:
+    """Serve's controller: its details of each application, and how often they were asked for."""
+
+    def __init__(self) -> None:
+        self.details: dict[str, Any] = {}
+        self.calls = 0
+
+    def answer(self) -> Mapping[str, Any]:
+        """Answer one call."""
+        self.calls += 1
+        return self.details
+
+    def fail(self, error: str, **deployments: Any) -> None:
+        """Let an application have an entry that its builder has refused."""
+        self.details["x"] = {
+            "status": "DEPLOY_FAILED",
+            "message": MESSAGE + error,
+            "last_deployed_time_s": 1.0,
+            "deployments": deployments,
+            "deployed_app_config": {"args": {"name": "m"}},
+        }
+
+
 @pytest.fixture
-def details(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What Serve's controller knows of each application; empty at first."""
-    known: dict[str, Any] = {}
-    monkeypatch.setattr(status, "_application_details", lambda: known)
-    return known
-
-
-def failed(error: str, **deployments: DeploymentStatusOverview) -> ApplicationStatusOverview:
-    """Serve's status of an application that could not be built."""
-    return ApplicationStatusOverview("DEPLOY_FAILED", MESSAGE + error, 1.0, deployments)
+def controller(monkeypatch: pytest.MonkeyPatch) -> FakeController:
+    """A controller without applications."""
+    fake = FakeController()
+    monkeypatch.setattr(status, "_application_details", fake.answer)
+    return fake
 
 
 @pytest.mark.parametrize(
@@ -40,32 +57,35 @@ def failed(error: str, **deployments: DeploymentStatusOverview) -> ApplicationSt
         (f"{TRACEBACK}ModuleNotFoundError: No module named 'x'", "No module named 'x'"),
     ],
 )
-async def test_a_model_whose_entry_is_wrong_is_known(
-    details: dict[str, Any], error: str, reason: str
+def test_a_model_whose_entry_is_wrong_is_known(
+    controller: FakeController, error: str, reason: str
 ) -> None:
-    """Clients learn the reason; once the entry is right, its application shows the model."""
+    """Clients learn the reason, by one call; once the entry is right, the application has it."""
     fleet = Fleet()
     builds = FailedBuilds(fleet)
-    details["x"] = {"deployed_app_config": {"args": {"name": "m"}}}
-    await builds.update({"x": failed(error)})
+    controller.fail(error)
+    builds.update(status.serve_status().failed_builds)
     model = fleet.model("m")
     assert (model.state, model.reason) == (ModelState.UNHEALTHY, f"its entry is wrong: {reason}")
-    await builds.update({})
+    assert controller.calls == 1
+    controller.details.clear()
+    builds.update(status.serve_status().failed_builds)
     assert not fleet.has("m")
 
 
-async def test_a_model_that_runs_goes_first(details: dict[str, Any]) -> None:
+def test_a_model_that_runs_goes_first(controller: FakeController) -> None:
     """An application that was changed for the worse keeps its engines, and its model."""
     fleet = Fleet()
     running = ServedModel("m", created_s=1)
     fleet.add(running)
     builds = FailedBuilds(fleet)
-    details["x"] = {"deployed_app_config": {"args": {"name": "m"}}}
-    await builds.update({"x": failed("no")})
-    await builds.update({})
+    controller.fail("no")
+    builds.update(status.serve_status().failed_builds)
+    builds.update({})
     assert fleet.model("m") is running
-    engine = DeploymentStatusOverview("HEALTHY", "", {}, "")
-    assert status.failed_builds({"x": failed("no", Engine=engine)}) == {}
+    engine = {"status": "HEALTHY", "status_trigger": "UNSPECIFIED", "message": "", "replicas": []}
+    controller.fail("no", Engine=engine)
+    assert status.serve_status().failed_builds == {}
 
 
 def test_a_wrong_entry_is_refused_without_a_traceback() -> None:

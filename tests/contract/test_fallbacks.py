@@ -63,7 +63,7 @@ def test_without_serve_s_client_the_public_status_is_read(
     warnings: pytest.LogCaptureFixture,
 ) -> None:
     """It is slower, and has the same content."""
-    assert status.application_statuses() == {"m": APPLICATION}
+    assert status.serve_status().applications == {"m": APPLICATION}
     assert "serve.status() is used" in warnings.text
 
 
@@ -84,7 +84,7 @@ def test_details_of_another_shape_count_as_gone(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("ray.serve.context._get_global_client", lambda: client)
     monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications={"m": APPLICATION}))
 
-    assert status.application_statuses() == {"m": APPLICATION}
+    assert status.serve_status().applications == {"m": APPLICATION}
 
 
 @pytest.mark.usefixtures("no_client")

@@ -61,3 +61,12 @@ def test_votes_are_few() -> None:
     for number in range(MAX_CLIENTS):
         votes.record(Tenant(b"%d" % number), 100.0, is_success=False)
     assert votes.condemn(100.0)
+
+
+def test_invented_keys_push_out_no_other_client() -> None:
+    """However many keys one address has, it makes room for them among its own votes."""
+    votes = ClientVotes()
+    votes.record(B, 100.0, is_success=True)
+    for number in range(2 * MAX_CLIENTS):
+        votes.record(Tenant(b"a", b"%d" % number), 100.0, is_success=False)
+    assert not votes.condemn(100.0)

@@ -495,6 +495,19 @@ async def test_what_has_killed_two_engines_is_not_sent_again(bench: Bench) -> No
     assert sum(bench.tracked_requests) == 4
 
 
+async def test_an_engine_that_says_that_it_has_died_is_a_victim(bench: Bench) -> None:
+    """Its process outlives it: the second one is the last, and the request is not sent again."""
+    died = script(answer(b"{}", b"x-engine-draining: died", status=b"503 Unavailable"))
+    await start(bench, *[poisoned_by(died)] * 4)
+    for _ in range(2):
+        with pytest.raises(UpstreamFailed) as caught:
+            await bench.answer(poison())
+        assert caught.value.headers == [NO_RETRY]
+    assert sum(bench.tracked_requests) == 2
+    assert bench.faults["quarantined", Action.FAILED] == 1
+    assert (await answered(bench, plain())).body == b'"fine"'
+
+
 async def test_engines_that_report_an_error_and_die_are_victims_too(bench: Bench) -> None:
     """vLLM answers 500 when its engine core has died: no fallback gets what has killed two."""
 

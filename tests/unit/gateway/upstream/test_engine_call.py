@@ -70,6 +70,7 @@ async def test_an_engine_gets_its_own_key_and_not_the_clients(
         (b"garbage\r\n\r\n", "invalid"),
         (answer(b"{}", status=b"401 Unauthorized"), "key"),
         (answer(b"{}", b"x-engine-draining: 1", status=b"503 Service Unavailable"), "draining"),
+        (answer(b"{}", b"x-engine-draining: died", status=b"503 Service Unavailable"), "died"),
     ],
 )
 async def test_a_failed_call_has_a_reason(
