@@ -32,8 +32,8 @@ def check_cost(field: str, text: bytes, values: int, limit: str) -> None:
     Raises:
         LimitExceeded: it is.
     """
-    unit = "commas, brackets and escapes"
-    check_count(field, parse_cost(text), COST_PER_VALUE * values, limit, unit)
+    most = COST_PER_VALUE * values
+    check_count(field, parse_cost(text, most), most, limit, "commas, brackets and escapes")
 
 
 def may_exceed(raw: msgspec.Raw, limits: Limits) -> bool:
@@ -45,7 +45,7 @@ def may_exceed(raw: msgspec.Raw, limits: Limits) -> bool:
     ):
         return True
     is_deep = text.count(b"{") + text.count(b"[") > limits.schema_depth
-    return is_deep or parse_cost(text) > limits.schema_values
+    return is_deep or parse_cost(text, limits.schema_values) > limits.schema_values
 
 
 class SchemaCheck:

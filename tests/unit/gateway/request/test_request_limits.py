@@ -370,11 +370,19 @@ def test_media_are_no_text(part: dict[str, object]) -> None:
         {"type": "image", "content": HUGE},
     ],
 )
-def test_a_text_is_no_media_whatever_stands_beside_it(message: dict[str, object]) -> None:
+def test_a_text_is_no_media_whatever_stands_beside_it(message: Any) -> None:
     """Only the data of an image or a file is left out."""
     for path, field in ((CHAT, "messages"), ("/v1/responses", "input")):
         with pytest.raises(ContextExceeded):
-            check_size(path, **{field: [message]})
+            check_size(path, 2048, **{field: [message]})
+
+
+@pytest.mark.parametrize("prompt", [[1] * 1_100_000, [[1], [1] * 1_100_000]])
+def test_token_ids_of_a_long_context_are_counted(prompt: list[Any]) -> None:
+    """However many there may be."""
+    check_size(COMPLETIONS, 1_200_000, prompt=prompt)
+    with pytest.raises(ContextExceeded, match="token ids"):
+        check_size(COMPLETIONS, 1_000_000, prompt=prompt)
 
 
 @pytest.mark.parametrize("prompts", [["a, " * 1000] * 500, [[1] * 1000] * 500])
