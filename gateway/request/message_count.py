@@ -18,11 +18,11 @@ MAX_QUOTES = 1_000_000
 _TEXTS = re.compile(rb'\[\s*"')
 
 
-class _Message(msgspec.Struct):
+class _MessageContent(msgspec.Struct):
     content: msgspec.Raw = ABSENT
 
 
-_message_decoder = msgspec.json.Decoder(_Message)
+_message_decoder = msgspec.json.Decoder(_MessageContent)
 
 
 def count_parts(raw: msgspec.Raw, limit: int) -> int:

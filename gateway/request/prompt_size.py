@@ -38,13 +38,13 @@ def too_long(fields: RawFields, most_bytes: int, most_tokens: int) -> PromptSize
     """
     for name, raw in fields.prompts.items():
         if name not in _NOT_TEXT and len(raw) > min(most_bytes, most_tokens):
-            for size in _Measure(name, most_bytes, most_tokens).sizes(raw):
+            for size in _PromptMeasure(name, most_bytes, most_tokens).sizes(raw):
                 if size.found > size.allowed:
                     return size
     return None
 
 
-class _Measure:
+class _PromptMeasure:
     """Measure of one field's prompts."""
 
     def __init__(self, field: str, most_bytes: int, most_tokens: int) -> None:

@@ -32,22 +32,22 @@ _limits_of = attrgetter(
 )
 
 
-class _Choice(msgspec.Struct):
+class _ToolChoiceType(msgspec.Struct):
     """Anthropic's form of `tool_choice`."""
 
     type: str = ""
 
 
-class _Function(msgspec.Struct):
+class _FunctionStrictness(msgspec.Struct):
     strict: msgspec.Raw = ABSENT
 
 
-class _Tool(msgspec.Struct):
+class _ToolStrictness(msgspec.Struct):
     """What tells whether the arguments of a tool must follow its schema."""
 
     type: str | None = None
     strict: msgspec.Raw = ABSENT
-    function: _Function | None = None
+    function: _FunctionStrictness | None = None
 
     @property
     def is_free(self) -> bool:
@@ -57,8 +57,8 @@ class _Tool(msgspec.Struct):
 
 
 _FALSE = (ABSENT, msgspec.Raw(b"false"), msgspec.Raw(b"null"))
-_choice_decoder = msgspec.json.Decoder(_Choice)
-_tool_decoder = msgspec.json.Decoder(_Tool)
+_choice_decoder = msgspec.json.Decoder(_ToolChoiceType)
+_tool_decoder = msgspec.json.Decoder(_ToolStrictness)
 _value_decoder = msgspec.json.Decoder()
 
 
