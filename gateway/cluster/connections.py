@@ -9,7 +9,7 @@ connections, it turns clients away that the gateway has room for.
 import resource
 from collections.abc import Mapping
 
-from gateway.config.loader import DeploymentFile
+from gateway.config.deployment_file import DeploymentFile
 from gateway.config.model import ModelEntry
 from gateway.config.sim import SimEntry
 from gateway.environment import HAPROXY_MAXCONN

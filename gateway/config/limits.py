@@ -57,3 +57,5 @@ class Limits(Strict):
     """Tools of a request."""
     tools_bytes: int = Field(default=4 << 20, ge=1)
     """Bytes of the JSON of all tools."""
+    tools_values: int = Field(default=50_000, ge=1)
+    """Values of all tools together whose arguments are to follow their schemas."""

@@ -31,6 +31,7 @@ from gateway.kvcache.route_fields import fields_read
 from gateway.kvcache.template_arguments import is_given, layout_of, seed_of
 from gateway.kvcache.tool_definitions import tools_text
 from gateway.request.head import PromptParts, RequestHead
+from gateway.request.lax_json import read_bool
 from gateway.request.raw_fields import ABSENT
 from gateway.telemetry import PromptLayout
 
@@ -45,6 +46,7 @@ TOKEN_ID_BYTES = 4
 
 _MESSAGES = "/v1/messages"
 _NO_TOOLS = (b'"none"', b'{"type":"none"}')
+_TRUE = msgspec.Raw(b"true")
 _FIRST_ELEMENT = re.compile(rb"\[\s*(.)", re.DOTALL)
 _FIRST_STRING = re.compile(rb'\[\s*("(?:[^"\\]++|\\.)*+")', re.DOTALL)
 _ids_decoder = msgspec.json.Decoder(list[int])
@@ -174,9 +176,9 @@ def _renders_tools(parts: PromptParts, layout: PromptLayout) -> bool:
 def _reply(parts: PromptParts) -> bytes | None:
     """Canonical text between a conversation and the reply; None if no reply can follow."""
     options = dict(parts.options)
-    if bytes(options.get("continue_final_message", ABSENT)) == b"true":
+    if read_bool(options.get("continue_final_message", ABSENT)):
         return b""
-    if bytes(options.get("add_generation_prompt", ABSENT)) == b"false":
+    if not read_bool(options.get("add_generation_prompt", _TRUE)):
         return None
     return REPLY_START
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from gateway.request.head import SEED_FIELDS, PromptParts
+from gateway.request.lax_json import read_bool
 from gateway.request.raw_fields import ABSENT
 
 TEXT_FIELDS = ("messages", "system", "prompt", "input", "instructions", "tools")
@@ -42,8 +43,10 @@ ROUTE_FIELDS: Mapping[str, frozenset[str]] = {
         }
     ),
 }
-_DEFAULTS = {"/v1/chat/completions": b"false", "/v1/completions": b"true"}
+_SPECIAL_TOKENS = "add_special_tokens"
+_DEFAULTS = {"/v1/chat/completions": False, "/v1/completions": True}
 """Values of `add_special_tokens` that say nothing."""
+_BOOLEANS = (msgspec.Raw(b"false"), msgspec.Raw(b"true"))
 
 
 def fields_read(parts: PromptParts, path: str) -> PromptParts:
@@ -58,11 +61,11 @@ def fields_read(parts: PromptParts, path: str) -> PromptParts:
     }
     if parts.seeds:
         pairs = zip(SEED_FIELDS, parts.seeds, strict=True)
-        default = ("add_special_tokens", _DEFAULTS.get(path))
-        changes["seeds"] = tuple(
-            raw if name in names and (name, bytes(raw)) != default else ABSENT
-            for name, raw in pairs
-        )
+        seeds = {name: raw if name in names else ABSENT for name, raw in pairs}
+        if (special := seeds[_SPECIAL_TOKENS]) is not ABSENT:
+            value = read_bool(special)
+            seeds[_SPECIAL_TOKENS] = ABSENT if value == _DEFAULTS.get(path) else _BOOLEANS[value]
+        changes["seeds"] = tuple(seeds.values())
     if parts.options:
         changes["options"] = tuple(pair for pair in parts.options if pair[0] in names)
     return msgspec.structs.replace(parts, **changes) if changes else parts

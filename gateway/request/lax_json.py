@@ -9,9 +9,14 @@ import re
 import msgspec
 
 LONGEST_NUMBER = 4300
-"""Characters of a number at most, as in Python."""
+"""Digits of a number at most, as in Python; zeros and spaces before it do not count."""
+LONGEST_VALUE = 1 << 20
+"""Bytes of a value that is read; there are no honest ones of that size."""
 JsonScalar = bool | int | float | str | None
-_INTEGER = re.compile(r"([+-]?\d+(?:_\d+)*)(?:\.0+)?", re.ASCII)
+_INTEGER = re.compile(
+    r"([+-]?)(?>0[0_]*(?=\d))?+(\d++(?:_\d++)*+)(?:\.0+)?",  # linear: it never goes back
+    re.ASCII,
+)
 _TRUE = frozenset({"1", "t", "true", "y", "yes", "on"})
 _decoder = msgspec.json.Decoder(JsonScalar)
 
@@ -34,8 +39,7 @@ def is_true(text: bytes) -> bool:
 def as_int(value: JsonScalar) -> int | None:
     """The whole number that a value stands for; None if it stands for none."""
     if isinstance(value, str):
-        match = _INTEGER.fullmatch(value.strip())
-        return int(match[1]) if match else None
+        return _parse_int(value.strip())
     if isinstance(value, float):
         return int(value) if value.is_integer() else None
     return None if value is None else int(value)
@@ -46,8 +50,14 @@ def as_bool(value: JsonScalar) -> bool:
     return value.lower() in _TRUE if isinstance(value, str) else value == 1
 
 
+def _parse_int(text: str) -> int | None:
+    match = _INTEGER.fullmatch(text)
+    digits = match[2].replace("_", "") if match else ""
+    return int(match[1] + digits) if match and len(digits) <= LONGEST_NUMBER else None
+
+
 def _read(raw: msgspec.Raw) -> JsonScalar:
-    if len(raw) > LONGEST_NUMBER + 2:
+    if len(raw) > LONGEST_VALUE:
         return None
     try:
         value: JsonScalar = _decoder.decode(raw)

@@ -19,7 +19,7 @@ _MEDIA_TYPE = re.compile(r"image|audio|video|file|media|document|screenshot")
 _DATA_SOURCES = frozenset({"base64", "url", "file"})
 
 
-class _Part(msgspec.Struct):
+class _PartWithMedia(msgspec.Struct):
     """A message, or a part of one: all fields whose text may be long and is no prompt."""
 
     role: msgspec.Raw = ABSENT
@@ -59,14 +59,14 @@ class _Part(msgspec.Struct):
         )
 
 
-class _Source(msgspec.Struct):
+class _SourceType(msgspec.Struct):
     """Where a part of Anthropic's API has its data; it may be a text, too."""
 
     type: str = "base64"
 
 
-_part_decoder = msgspec.json.Decoder(_Part)
-_source_decoder = msgspec.json.Decoder(_Source)
+_part_decoder = msgspec.json.Decoder(_PartWithMedia)
+_source_decoder = msgspec.json.Decoder(_SourceType)
 
 
 def media_bytes(raw: msgspec.Raw, levels: int = LEVELS) -> int:
@@ -86,7 +86,7 @@ def _bytes_in(raw: msgspec.Raw, levels: int) -> int:
     return found
 
 
-def _inner(part: _Part) -> Iterator[msgspec.Raw]:
+def _inner(part: _PartWithMedia) -> Iterator[msgspec.Raw]:
     """Lists of parts in a part, or one part as the output of a tool."""
     if bytes(part.content)[:1] == b"[":
         yield part.content

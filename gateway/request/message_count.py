@@ -8,19 +8,21 @@ import re
 
 import msgspec
 
-from gateway.request.parse_cost import MAX_ITEMS, list_items, most_items
+from gateway.request.parse_cost import MAX_ITEMS, count_up_to, list_items, most_items
 from gateway.request.raw_fields import ABSENT
 
 MIN_CONTENT = 64
 """Bytes of a message that may have several parts."""
+MAX_QUOTES = 1_000_000
+"""Quotes and brackets of a text that is not looked into for its messages."""
 _TEXTS = re.compile(rb'\[\s*"')
 
 
-class _Message(msgspec.Struct):
+class _MessageContent(msgspec.Struct):
     content: msgspec.Raw = ABSENT
 
 
-_message_decoder = msgspec.json.Decoder(_Message)
+_message_decoder = msgspec.json.Decoder(_MessageContent)
 
 
 def count_parts(raw: msgspec.Raw, limit: int) -> int:
@@ -30,7 +32,7 @@ def count_parts(raw: msgspec.Raw, limit: int) -> int:
     where it cannot be reached. A list of texts has prompts, not messages.
     """
     text = bytes(raw)
-    if _most_parts(text) <= limit or _TEXTS.match(text):
+    if not _may_exceed(text, limit) or _TEXTS.match(text):
         return 0
     if (most := most_items(text)) > MAX_ITEMS:
         return most
@@ -44,9 +46,11 @@ def count_parts(raw: msgspec.Raw, limit: int) -> int:
     return found
 
 
-def _most_parts(text: bytes) -> int:
-    """Upper bound of the objects and strings in a text; parts may be either."""
-    return text.count(b"{") + text.count(b'"') - text.count(rb"\"")
+def _may_exceed(text: bytes, limit: int) -> bool:
+    """Whether a text may have more objects or strings; parts may be either."""
+    most = max(MAX_QUOTES, limit)
+    found = count_up_to(text, (b"{", b'"'), most)
+    return found > most or found - text.count(rb"\"") > limit
 
 
 def _content(message: msgspec.Raw) -> msgspec.Raw:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import msgspec
 
 from gateway.request.media_parts import media_bytes
-from gateway.request.parse_cost import MAX_ITEMS, list_items, most_items, parse_cost
+from gateway.request.parse_cost import MAX_ITEMS, count_up_to, list_items, most_items, parse_cost
 from gateway.request.raw_fields import RawFields
 
 MIN_PARSE_COST = 200_000
@@ -38,13 +38,13 @@ def too_long(fields: RawFields, most_bytes: int, most_tokens: int) -> PromptSize
     """
     for name, raw in fields.prompts.items():
         if name not in _NOT_TEXT and len(raw) > min(most_bytes, most_tokens):
-            for size in _Measure(name, most_bytes, most_tokens).sizes(raw):
+            for size in _PromptMeasure(name, most_bytes, most_tokens).sizes(raw):
                 if size.found > size.allowed:
                     return size
     return None
 
 
-class _Measure:
+class _PromptMeasure:
     """Measure of one field's prompts."""
 
     def __init__(self, field: str, most_bytes: int, most_tokens: int) -> None:
@@ -57,7 +57,7 @@ class _Measure:
         start = _START.match(raw)
         bracket, first = start.groups() if start else (b"", b"")
         if bracket and not first:
-            yield self._tokens(most_items(bytes(raw)))
+            yield self._tokens(bytes(raw))
         elif len(raw) <= self._most_bytes and first != b"[":
             return
         elif bracket and first in b'["' and levels:
@@ -71,8 +71,8 @@ class _Measure:
             for prompt in list_items(raw):
                 if len(prompt) > min(self._most_bytes, self._most_tokens):
                     yield from self.sizes(prompt, levels - 1)
-        elif first == b"[" and text.count(b"]") <= MAX_ITEMS:
-            yield self._tokens(max(map(most_items, text.split(b"]"))))
+        elif first == b"[" and count_up_to(text, (b"]",), MAX_ITEMS) <= MAX_ITEMS:
+            yield from map(self._tokens, text.split(b"]"))
         else:
             yield self._characters(len(text))
 
@@ -80,12 +80,13 @@ class _Measure:
         """Bytes of a text, or of a conversation without its media."""
         text = bytes(raw)
         most_cost = max(MIN_PARSE_COST, COST_PER_TOKEN * self._most_tokens)
-        if text[:1] == b'"' or parse_cost(text) > most_cost:
+        if text[:1] == b'"' or parse_cost(text, most_cost) > most_cost:
             return len(text)
         return len(text) - media_bytes(raw)
 
     def _characters(self, found: int) -> PromptSize:
         return PromptSize(self._field, found, self._most_bytes, "characters")
 
-    def _tokens(self, found: int) -> PromptSize:
+    def _tokens(self, text: bytes) -> PromptSize:
+        found = 1 + count_up_to(text, (b",",), self._most_tokens)
         return PromptSize(self._field, found, self._most_tokens, "token ids")

@@ -1,8 +1,10 @@
 """Check of a request against its model's limits, before any engine sees it.
 
-Cost: about 1 µs for a request without any of the limited fields. Lengths are compared first; what
-is short enough is not parsed, and what is parsed is bounded.
+Cost: about 1 µs for a request without any of the limited fields, and a hash of its tools. Lengths
+are compared first; what is short enough is not parsed, and what is parsed is bounded.
 """
+
+from collections.abc import Callable
 
 import msgspec
 
@@ -13,13 +15,10 @@ from gateway.request.lax_json import read_int
 from gateway.request.message_count import count_parts
 from gateway.request.prompt_size import too_long
 from gateway.request.raw_fields import ABSENT, RawFields
+from gateway.request.schema_limits import check_count
 from gateway.request.sequences import answers, count_items
-from gateway.request.structured_output import (
-    check_bytes,
-    check_count,
-    check_structured_output,
-    check_tools,
-)
+from gateway.request.structured_output import check_bytes, check_structured_output
+from gateway.request.tool_limits import check_tools
 
 MEASURING_FACTOR = 4
 """Multiple of a model's context that routes take which only turn a text into tokens, or back."""
@@ -33,8 +32,14 @@ SMALL_CONVERSATION = 1 << 19
 """Bytes of a request whose messages are not counted."""
 
 
-def check_limits(head: RequestHead, limits: Limits) -> None:
+def check_limits(
+    head: RequestHead,
+    limits: Limits,
+    check_tools: Callable[[RawFields, Limits], None] = check_tools,
+) -> None:
     """Check the fields of a request that have limits of their own, and all of them together.
+
+    `check_tools`: the function of that name, or one that knows tools from earlier requests.
 
     Raises:
         LimitExceeded: a field asks for more than the model's entry allows.

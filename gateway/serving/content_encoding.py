@@ -200,6 +200,8 @@ def _parts(body: bytes, encoding: str) -> Iterator[bytes]:
         piece = body[start : start + PIECE]
         while piece:
             if decoder.eof:
+                if encoding == "gzip" and _is_padding(body, start + PIECE, piece):
+                    return
                 members += 1
                 if encoding == "deflate" or members > MAX_MEMBERS:
                     raise InvalidEncoding(f"More follows the end of the {encoding} request body.")
@@ -208,6 +210,13 @@ def _parts(body: bytes, encoding: str) -> Iterator[bytes]:
             piece = decoder.unused_data if decoder.eof else b""
     if not decoder.eof:
         raise InvalidEncoding(f"The {encoding} request body is incomplete.")
+
+
+def _is_padding(body: bytes, end: int, piece: bytes) -> bool:
+    """Whether all that follows is zeros, which gzip ignores: `piece`, and the body from `end`."""
+    if piece[0]:
+        return False  # a member does not begin with one
+    return not piece.strip(b"\0") and not body[end:].strip(b"\0")
 
 
 def _too_large(encoded_bytes: int, limit_bytes: int, max_body_mb: float) -> BodyTooLarge:

@@ -6,6 +6,7 @@ from gateway.kvcache.tool_definitions import ToolTexts
 from gateway.request.inference_request import InferenceRequest
 from gateway.request.request_limits import check_context, check_limits, may_exceed_context
 from gateway.request.routes import ROUTES
+from gateway.request.tool_limits import CheckedTools
 from gateway.routing.fleet import Fleet, ServedModel
 from gateway.routing.target import Target
 from gateway.telemetry import EngineFacts
@@ -17,6 +18,7 @@ class TargetResolver:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._tool_texts = ToolTexts()
+        self._checked_tools = CheckedTools()
 
     def knows(self, name: str) -> bool:
         """Whether there is a model or an adapter of that name."""
@@ -37,7 +39,7 @@ class TargetResolver:
         Raises:
             LimitExceeded: it asks for more than the model's entry allows.
         """
-        check_limits(request.head, model.options.limits)
+        check_limits(request.head, model.options.limits, self._checked_tools.check)
 
     def target(self, request: InferenceRequest, name: str) -> Target:
         """The request, with the model or adapter `name` that is to answer it.

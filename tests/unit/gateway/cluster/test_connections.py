@@ -10,7 +10,7 @@ from gateway.cluster.connections import (
     connections_with,
     files_for,
 )
-from gateway.config.loader import DeploymentFile, load_config
+from gateway.config.deployment_file import DeploymentFile, load_config
 
 FILE = """\
 applications:

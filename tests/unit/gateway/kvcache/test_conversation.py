@@ -394,7 +394,10 @@ def test_a_call_as_the_model_wrote_it_extends_the_prompt() -> None:
     [
         ({}, b"hi\xffassistant\xfe"),
         ({"continue_final_message": True, "add_generation_prompt": False}, b"hi"),
+        ({"continue_final_message": "yes", "add_generation_prompt": 0}, b"hi"),
         ({"add_generation_prompt": False}, None),
+        ({"add_generation_prompt": "off"}, None),
+        ({"add_generation_prompt": 1, "continue_final_message": "no"}, b"hi\xffassistant\xfe"),
     ],
 )
 def test_the_reply_starts_where_the_client_says(more: Fields, start: bytes | None) -> None:
@@ -415,6 +418,8 @@ def test_the_reply_starts_where_the_client_says(more: Fields, start: bytes | Non
         ("/v1/completions", {"prompt": LONG}, {"messages": [said("a")], "documents": [{"a": "b"}]}),
         ("/v1/completions", {"prompt": LONG}, {"add_special_tokens": True}),
         ("/v1/chat/completions", {"messages": [said(LONG)]}, {"add_special_tokens": False}),
+        ("/v1/completions", {"prompt": LONG}, {"add_special_tokens": "yes"}),
+        ("/v1/chat/completions", {"messages": [said(LONG)]}, {"add_special_tokens": 0}),
         ("/v1/messages", {"messages": [said(LONG)]}, {"reasoning_effort": "low", "prompt": "a"}),
         ("/v1/responses", {"input": LONG}, {"messages": [said("a")], "suffix": "b"}),
     ],
@@ -426,6 +431,18 @@ def test_fields_of_other_routes_do_not_count(path: str, fields: Fields, ignored:
         for each in (fields, {**fields, **ignored})
     )
     assert one.keys
+    assert one == other
+
+
+def test_lax_booleans_are_the_same() -> None:
+    """Engines take `0`, `no` and others for false."""
+    one, other = (
+        prompt_of(
+            parse_json(json.dumps({"model": "m", "prompt": LONG, **each}).encode()),
+            path="/v1/completions",
+        )
+        for each in ({"add_special_tokens": False}, {"add_special_tokens": "No"})
+    )
     assert one == other
 
 

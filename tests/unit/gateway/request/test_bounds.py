@@ -50,6 +50,7 @@ HOSTILE = {
     "list, then others": b"[[]," + repeated(b"1")[1:],
     "nested texts": b"[%b]" % TEXTS,
     "deep texts": b"[" * 500 + TEXTS + b"]" * 500,
+    "tools": repeated(b'{"name":"f","strict":true,"parameters":{"a":{},"b":{}}}'),
     "escapes": b'"%b"' % (rb"\u0041" * (SIZE // 6)),
     "lists of escapes": repeated(b'"%b"' % (rb"\"" * 3000)),
 }

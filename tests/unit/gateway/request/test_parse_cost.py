@@ -7,7 +7,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.request.parse_cost import MAX_ITEMS, list_items, most_items, parse_cost
+from gateway.request.parse_cost import MAX_ITEMS, count_up_to, list_items, most_items, parse_cost
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -26,12 +26,19 @@ def _values(value: Any) -> int:
 @given(VALUES)
 def test_a_text_has_no_more_values_than_its_cost_says(value: object) -> None:
     """Each value but the first follows a comma or an opening bracket."""
-    assert _values(value) <= 1 + 2 * parse_cost(json.dumps(value).encode())
+    assert _values(value) <= 1 + 2 * parse_cost(json.dumps(value).encode(), 10**9)
 
 
 def test_escapes_cost() -> None:
     """A string of escapes takes long to decode, though it is one value."""
-    assert parse_cost(b'"' + rb"\u0041" * 1000 + b'"') == 1000
+    assert parse_cost(b'"' + rb"\u0041" * 1000 + b'"', 10**9) == 1000
+
+
+def test_counts_end_at_a_limit() -> None:
+    """What is too costly anyway is not counted to its end."""
+    text = b"," * 10_000_000
+    assert 5 < count_up_to(text, (b",",), 5) < len(text) / 10
+    assert count_up_to(text, (b",",), 10**9) == len(text)
 
 
 def test_items_of_a_list_are_told_apart_within_bounds() -> None:

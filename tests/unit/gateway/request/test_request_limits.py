@@ -7,7 +7,7 @@ import pytest
 
 from gateway.config.limits import Limits
 from gateway.errors import ContextExceeded, LimitExceeded
-from gateway.request import prompt_size, structured_output
+from gateway.request import prompt_size, tool_limits
 from gateway.request.request_limits import MIN_PROMPT_BYTES, check_context, check_limits
 from gateway.request.routes import CHAT, COMPLETIONS, parse_head
 
@@ -101,6 +101,12 @@ def test_each_field_has_a_limit(field: str, value: object, limit: str) -> None:
         (ENUM, "choices"),
         ({"enum": ["x" * 200]}, "choices_bytes"),
         (PATTERN, "regex_bytes"),
+        ({"patternProperties": {"a|" * 20: {}}}, "regex_bytes"),
+        ({"propertyNames": {"pattern": "a|" * 20}}, "regex_bytes"),
+        ({"type": "regex", "regex": "a|" * 20}, "regex_bytes"),
+        ({"type": "grammar", "grammar": "a|" * 20}, "grammar_bytes"),
+        ({"type": "grammar", "definition": "a|" * 20}, "grammar_bytes"),
+        ({"ebnf": "a|" * 20}, "grammar_bytes"),
         (LARGE, "schema_bytes"),
     ],
 )
@@ -148,15 +154,69 @@ def test_other_constraints_are_limited(kind: str, value: object, limit: str) -> 
 def test_schemas_of_tools_count_where_arguments_must_follow_them() -> None:
     """Tools that a model may call as it likes are prompt only."""
     limits = Limits(schema_values=30)
-    tools = [{"function": {"name": "x" * structured_output.SMALL_TOOLS, "parameters": WIDE}}]
+    tools = [{"function": {"name": "x" * tool_limits.SMALL_TOOLS, "parameters": WIDE}}]
     check(limits, tools=tools)
     check(limits, tools=tools, tool_choice="auto")
     for fields in ({"tool_choice": "required"}, {"tool_choice": {"name": "x"}}):
         with pytest.raises(LimitExceeded, match="schema_values") as raised:
             check(limits, tools=tools, **fields)
         assert raised.value.param == "tools[0]"
-    with pytest.raises(LimitExceeded, match="schema_values"):
-        check(limits, tools=[{**tools[0], "strict": True}])
+    check(limits, tools=tools, tool_choice={"type": "auto"})
+    check(limits, tools=[*tools, {"function": {"name": "f", "strict": True}}])
+    for strict in (True, 1, "yes"):
+        with pytest.raises(LimitExceeded, match="schema_values"):
+            check(limits, tools=[{**tools[0], "strict": strict}])
+
+
+def test_schemas_of_tools_are_counted_together() -> None:
+    """Many schemas that are small enough cost as much as one that is not."""
+    tool = {"function": {"name": "f", "strict": True, "description": "x" * 3000, "a": [1] * 100}}
+    check(LIMITS, tools=[tool] * 400)
+    with pytest.raises(LimitExceeded, match=r"`tools` .*tools_values"):
+        check(LIMITS, tools=[tool] * 500)
+    with pytest.raises(LimitExceeded, match=r"`tools` .*tools_values"):
+        check(LIMITS, tools=[{"function": {"strict": True, "enum": [1] * 450_000}}])
+
+
+def test_tools_are_the_same_in_every_spelling() -> None:
+    """Letters may be written as escapes, which no honest client does."""
+    many = [{"name": "x" * 400}] * 41
+    strict = [{"function": {"name": "x" * tool_limits.SMALL_TOOLS, "strict": True, "a": WIDE}}]
+    strict_limits = Limits(schema_values=30)
+    for limits, tools, name in ((SMALL, many, "name"), (strict_limits, strict, "strict")):
+        disguised = rf"\u00{ord(name[0]):x}{name[1:]}"
+        body = json.dumps({"model": "m", "tools": tools}).replace(name, disguised)
+        with pytest.raises(LimitExceeded):
+            check_limits(parse_head(CHAT, body.encode(), b""), limits)
+
+
+def test_tools_that_are_known_are_not_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Agents send the same ones every time; other limits or choices are another matter."""
+    known = tool_limits.CheckedTools()
+    tool = {"function": {"name": "x" * tool_limits.SMALL_TOOLS, "parameters": WIDE}}
+
+    def check_known(limits: Limits, **fields: object) -> None:
+        body = json.dumps({"model": "m", "tools": [tool], **fields}).encode()
+        check_limits(parse_head(CHAT, body, b""), limits, known.check)
+
+    check_known(LIMITS)
+    for _ in range(2):
+        with pytest.raises(LimitExceeded):
+            check_known(Limits(schema_values=30), tool_choice="required")
+    check_known(Limits(schema_values=30))
+    monkeypatch.setattr(tool_limits, "check_tools", None)
+    check_known(LIMITS)
+    assert len(known) == 2
+
+
+def test_few_tools_are_known() -> None:
+    """Those that were seen last."""
+    known = tool_limits.CheckedTools()
+    for number in range(tool_limits.CACHED_TOOLS + 10):
+        tools = [{"name": f"{number}", "description": "x" * tool_limits.SMALL_TOOLS}]
+        body = json.dumps({"model": "m", "tools": tools}).encode()
+        check_limits(parse_head(CHAT, body, b""), LIMITS, known.check)
+    assert len(known) == tool_limits.CACHED_TOOLS
 
 
 @pytest.mark.parametrize(
@@ -310,11 +370,19 @@ def test_media_are_no_text(part: dict[str, object]) -> None:
         {"type": "image", "content": HUGE},
     ],
 )
-def test_a_text_is_no_media_whatever_stands_beside_it(message: dict[str, object]) -> None:
+def test_a_text_is_no_media_whatever_stands_beside_it(message: Any) -> None:
     """Only the data of an image or a file is left out."""
     for path, field in ((CHAT, "messages"), ("/v1/responses", "input")):
         with pytest.raises(ContextExceeded):
-            check_size(path, **{field: [message]})
+            check_size(path, 2048, **{field: [message]})
+
+
+@pytest.mark.parametrize("prompt", [[1] * 1_100_000, [[1], [1] * 1_100_000]])
+def test_token_ids_of_a_long_context_are_counted(prompt: list[Any]) -> None:
+    """However many there may be."""
+    check_size(COMPLETIONS, 1_200_000, prompt=prompt)
+    with pytest.raises(ContextExceeded, match="token ids"):
+        check_size(COMPLETIONS, 1_000_000, prompt=prompt)
 
 
 @pytest.mark.parametrize("prompts", [["a, " * 1000] * 500, [[1] * 1000] * 500])

@@ -14,6 +14,7 @@ from gateway.serving.body_budget import MIB, BodyBudget
 from gateway.serving.content_encoding import (
     DECODERS,
     MAX_MEMBERS,
+    PIECE,
     WINDOW,
     decode_body,
     parse_encodings,
@@ -78,6 +79,16 @@ def test_more_after_the_end_is_refused(encoding: bytes, encode: Encoder) -> None
     """What follows the end is no part of the body and is not dropped in silence."""
     with pytest.raises(InvalidEncoding):
         decoded(encode(b"{}") + b"more", [encoding])
+
+
+@pytest.mark.parametrize("size", [1, 512, 3 * PIECE])
+def test_gzip_may_be_padded_with_zeros(size: int) -> None:
+    """As tapes and blocks are; anything behind them is refused."""
+    padded = gzip.compress(BODY) + bytes(size)
+    assert decoded(padded, [b"gzip"]) == BODY
+    for more in (b"x", gzip.compress(b"{}")):
+        with pytest.raises(InvalidEncoding):
+            decoded(padded + more, [b"gzip"])
 
 
 @pytest.mark.parametrize("encoding", list(DECODERS))
