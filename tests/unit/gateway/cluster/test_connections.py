@@ -10,7 +10,8 @@ from gateway.cluster.connections import (
     connections_with,
     files_for,
 )
-from gateway.config.deployment_file import DeploymentFile, load_config
+from gateway.config.deployment_file import DeploymentFile
+from gateway.config.loader import load_config
 
 FILE = """\
 applications:
