@@ -57,7 +57,7 @@ DRAIN_S = 30.0
 """Time that running requests have to finish when the gateway is stopped."""
 STOP_TIMEOUT_S = 90.0
 """Time for a whole stop, the drain included; what is left then is killed."""
-EVENT_PERIOD_S = 2.0
+EVENT_PERIOD_S = 1.0
 ROUTER_PORTS = (30_000, 31_000)
 """Ports from which Serve assigns the HTTP servers of its ingress replicas."""
 PORTS_PER_CLUSTER = 50

@@ -66,8 +66,9 @@ class RouterAt:
 
 
 def through_proxy() -> dict[str, str]:
-    """The header with which HAProxy shows that a request came through it."""
-    return {PROXY_PROOF.decode(): proxy_key({**os.environ, "RAY_AUTH_MODE": "token"})}
+    """The headers that HAProxy adds to a request of this machine."""
+    key = proxy_key({**os.environ, "RAY_AUTH_MODE": "token"})
+    return {PROXY_PROOF.decode(): key, "x-forwarded-for": "127.0.0.1"}
 
 
 def routers(gateway: GatewayProcess) -> list[RouterAt]:
@@ -166,7 +167,7 @@ def test_decisions_are_completed_by_what_engines_tell(gateway: GatewayProcess) -
 
     def latest() -> Document:
         with closing(http.client.HTTPConnection("127.0.0.1", router.port, timeout=60)) as c:
-            c.request("GET", "/gateway/decisions?limit=1")
+            c.request("GET", "/gateway/decisions?limit=1", headers=through_proxy())
             decision: Document = json.loads(c.getresponse().read())["data"][0]
             return decision
 
