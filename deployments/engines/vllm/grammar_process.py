@@ -145,7 +145,6 @@ def _next(mask: Any, last: int, special: Iterable[int]) -> int:  # noqa: ANN401 
 def _run(trials: GrammarTrials, trial: Trial) -> Verdict:
     """Try one grammar, in a fork; the kernel ends it when its time is over."""
     signal.setitimer(signal.ITIMER_REAL, trial.limit_s)
-    os.nice(5)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # xgrammar warns of each part of a schema
     now_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (now_bytes + MEMORY_BYTES,) * 2)
