@@ -23,6 +23,8 @@ PROXY_KEY = "GATEWAY_PROXY_KEY"
 """Set by `gateway-haproxy` for its HAProxy alone, so that the key stands in no file."""
 LOOPBACK = "127.0.0.1"
 AUTH_MODE = "RAY_AUTH_MODE"
+AUTH_TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 - a variable's name
+AUTH_TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"  # noqa: S105 - a variable's name
 HAPROXY_METRICS_PORT = "RAY_SERVE_HAPROXY_METRICS_PORT"
 HAPROXY_STATS_PORT = "RAY_SERVE_HAPROXY_STATS_PORT"
 HAPROXY_CONFIG_FILE = "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"
@@ -171,9 +173,7 @@ OPTIONAL = (
         "Address that HAProxy's statistics page and Prometheus exporter listen on. Unset:"
         " `127.0.0.1`. They show addresses of routers, and ask for no password.",
     ),
-    Variable(
-        "RAY_AUTH_TOKEN_PATH", "File with the cluster's token, in place of `~/.ray/auth_token`."
-    ),
+    Variable(AUTH_TOKEN_PATH, "File with the cluster's token, in place of `~/.ray/auth_token`."),
     Variable(
         "RAY_DASHBOARD_ADDRESS", "The cluster that `serve deploy` and `serve status` talk to."
     ),

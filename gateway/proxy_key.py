@@ -10,9 +10,8 @@ import hmac
 from collections.abc import Mapping
 from pathlib import Path
 
-MODE = "RAY_AUTH_MODE"
-TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 - a variable's name
-TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"  # noqa: S105 - a variable's name
+from gateway.environment import AUTH_MODE, AUTH_TOKEN, AUTH_TOKEN_PATH
+
 DEFAULT_TOKEN_PATH = Path(".ray") / "auth_token"
 """Ray's own place for the token, below the home directory."""
 PURPOSE = b"ray-llm-gateway: from HAProxy to routers"
@@ -23,7 +22,7 @@ def proxy_key(environ: Mapping[str, str], home: Path | None = None) -> str:
 
     A token that such a cluster does not use may lie on some of its nodes only.
     """
-    if environ.get(MODE, "").lower() != "token":
+    if environ.get(AUTH_MODE, "").lower() != "token":
         return ""
     token = _token(environ, Path.home() if home is None else home)
     return hmac.digest(token.encode(), PURPOSE, hashlib.sha256).hex() if token else ""
@@ -31,10 +30,10 @@ def proxy_key(environ: Mapping[str, str], home: Path | None = None) -> str:
 
 def _token(environ: Mapping[str, str], home: Path) -> str:
     """The cluster's token, found as Ray 2.60 finds it."""
-    if token := environ.get(TOKEN, "").strip():
+    if token := environ.get(AUTH_TOKEN, "").strip():
         return token
     try:
-        path = Path(environ.get(TOKEN_PATH) or home / DEFAULT_TOKEN_PATH)
+        path = Path(environ.get(AUTH_TOKEN_PATH) or home / DEFAULT_TOKEN_PATH)
         return path.expanduser().read_text().strip()
     except (OSError, ValueError):
         return ""

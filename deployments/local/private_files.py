@@ -5,7 +5,8 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from gateway.proxy_key import DEFAULT_TOKEN_PATH, TOKEN, TOKEN_PATH
+from gateway.environment import AUTH_TOKEN, AUTH_TOKEN_PATH
+from gateway.proxy_key import DEFAULT_TOKEN_PATH
 
 TOKEN_BYTES = 32
 """As Ray makes its own tokens."""
@@ -25,7 +26,7 @@ def ensure_token(environ: Mapping[str, str], home: Path | None = None) -> None:
     Ray would make it as well, but readable for every user of the machine. One that Ray has made is
     closed to others. A token that is set in the environment is left to its owner.
     """
-    if environ.get(TOKEN) or environ.get(TOKEN_PATH):
+    if environ.get(AUTH_TOKEN) or environ.get(AUTH_TOKEN_PATH):
         return
     file = (Path.home() if home is None else home) / DEFAULT_TOKEN_PATH
     if file.exists():

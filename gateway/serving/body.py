@@ -5,7 +5,7 @@ import sys
 
 from gateway.asgi import Receive
 from gateway.errors import BodyBudgetExceeded, BodyTooLarge, BodyTooSlow, InvalidRequest
-from gateway.serving.body_budget import MIB, RETRY_AFTER_S, SMALL_BODY, BodyBudget, HeldBody
+from gateway.serving.body_budget import MIB, RETRY_AFTER_S, BodyBudget, HeldBody
 
 GRACE_S = 25.0
 """Seconds that a body may fall behind its pace: enough for a connection to come back."""
@@ -40,8 +40,7 @@ async def read_body(
         length = _length(content_length)
         if length > max_body_mb * MIB:
             raise body_too_large(max_body_mb)
-        if length > SMALL_BODY:
-            await held.expect(length)
+        await held.expect(length)
     try:
         return await _read_parts(receive, max_body_mb, held)
     except TimeoutError:

@@ -146,9 +146,8 @@ class HeldBody:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.bodies.uploads or self._arriving:
-            self._leave()
-        self._add(-self.size)
+        self._leave()
+        self.shrink(self.size)
         self._budget.close(self._client, self.bodies)
 
     @property
@@ -186,10 +185,7 @@ class HeldBody:
             BodyBudgetExceeded: there is no room for them.
             TimeoutError: it has been given up.
         """
-        if self.is_given_up:
-            raise TimeoutError
-        self.came += size
-        more = self.came - self.size
+        more = self._record(size)
         if more > 0:
             self.grow(more, is_arriving=True)
             self._arriving += more
@@ -204,12 +200,8 @@ class HeldBody:
             BodyBudgetExceeded: there is no room for them.
             TimeoutError: it has been given up.
         """
-        if self.is_given_up:
-            raise TimeoutError
-        self.came += size
-        self.grow(self.came - self.size)
-        if self.bodies.uploads or self._arriving:
-            self._leave()
+        self.grow(self._record(size))
+        self._leave()
 
     def shrink(self, size: int) -> None:
         """Hold `size` bytes less."""
@@ -241,6 +233,13 @@ class HeldBody:
         if self.size + size > SMALL_BODY and size > 0:
             self._budget.make_room(self, size, is_arriving=is_arriving)
         self._add(size)
+
+    def _record(self, size: int) -> int:
+        """Record bytes that have come; return how many more than it holds have."""
+        if self.is_given_up:
+            raise TimeoutError
+        self.came += size
+        return self.came - self.size
 
     def _add(self, size: int) -> None:
         self.size += size

@@ -10,6 +10,7 @@ comments must do there: OpenAI's SDK accepts none before `response.created`.
 
 import msgspec
 
+from gateway.request.raw_fields import ABSENT
 from gateway.upstream.sse import event_data, split_events
 
 COMMENT = b": still working\n\n"
@@ -19,7 +20,6 @@ MAX_RESPONSE = 256 * 1024
 """Bytes of a response that is repeated; it holds the client's instructions and tools."""
 MAX_SEARCHED = 4
 """Parts of a stream in which its response is looked for: engines begin with it."""
-ABSENT = msgspec.Raw()
 
 
 class SignsOfLife:

@@ -337,14 +337,14 @@ async def test_routers_get_the_clusters_key_which_stands_nowhere(
     assert key not in " ".join([*door.haproxy.cmdline(), *door.supervisor.cmdline()])
 
 
-class Crowd:
+class IdleConnections:
     """Idle connections to HAProxy, from addresses of the machine's loopback."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._sockets: list[socket.socket] = []
 
-    def join(self, count: int, address: str = "127.0.0.1") -> None:
+    def open(self, count: int, address: str = "127.0.0.1") -> None:
         """Open more connections that send nothing."""
         for _ in range(count):
             client = socket.socket()
@@ -352,18 +352,18 @@ class Crowd:
             client.connect(("127.0.0.1", self._port))
             self._sockets.append(client)
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Close all of them."""
         for client in self._sockets:
             client.close()
 
 
 @pytest.fixture
-def crowd(door: FrontDoor) -> Iterator[Crowd]:
+def idle(door: FrontDoor) -> Iterator[IdleConnections]:
     """Idle connections, closed in the end."""
-    crowd = Crowd(door.port)
-    yield crowd
-    crowd.leave()
+    idle = IdleConnections(door.port)
+    yield idle
+    idle.close()
 
 
 async def _get_from(address: str, port: int, **headers: str) -> httpx.Response:
@@ -376,14 +376,14 @@ async def _get_from(address: str, port: int, **headers: str) -> httpx.Response:
     "limits", [{"RAY_SERVE_HAPROXY_MAXCONN": "200", "GATEWAY_CONNECTIONS_PER_ADDRESS": "20"}]
 )
 async def test_an_address_with_too_many_connections_is_told_so(
-    door: FrontDoor, crowd: Crowd
+    door: FrontDoor, idle: IdleConnections
 ) -> None:
     """More get 429 with the reason, many more are closed; other addresses notice nothing."""
-    crowd.join(20, "127.0.0.9")
+    idle.open(20, "127.0.0.9")
 
     told = await _get_from("127.0.0.9", door.port)
     other = await _get_from("127.0.0.8", door.port)
-    crowd.join(60, "127.0.0.9")
+    idle.open(60, "127.0.0.9")
     with pytest.raises(httpx.TransportError):
         await _get_from("127.0.0.9", door.port)
     still = await _get_from("127.0.0.8", door.port)
@@ -398,11 +398,11 @@ async def test_an_address_with_too_many_connections_is_told_so(
     "limits", [{"RAY_SERVE_HAPROXY_MAXCONN": "200", "GATEWAY_CONNECTIONS_PER_ADDRESS": "20"}]
 )
 async def test_a_trusted_proxy_may_have_any_number_of_connections(
-    door: FrontDoor, crowd: Crowd
+    door: FrontDoor, idle: IdleConnections
 ) -> None:
     """Routers say in their answers that an address is one; clients do not see it."""
     first = await _get_from("127.0.0.9", door.port, **{"x-trusted": "1"})
-    crowd.join(100, "127.0.0.9")
+    idle.open(100, "127.0.0.9")
 
     response = await _get_from("127.0.0.9", door.port)
 
@@ -414,10 +414,10 @@ async def test_a_trusted_proxy_may_have_any_number_of_connections(
     "limits", [{"RAY_SERVE_HAPROXY_MAXCONN": "160", "GATEWAY_CONNECTIONS_PER_ADDRESS": "0"}]
 )
 async def test_the_last_connections_are_refused_with_a_reason(
-    door: FrontDoor, crowd: Crowd
+    door: FrontDoor, idle: IdleConnections
 ) -> None:
     """HAProxy itself would let them wait until another connection ends."""
-    crowd.join(155, "127.0.0.9")
+    idle.open(155, "127.0.0.9")
 
     response = await _get_from("127.0.0.8", door.port)
 
@@ -527,12 +527,12 @@ async def test_counts_outlive_reloads(door: FrontDoor, router: FakeEngine) -> No
 
 
 async def test_one_router_of_a_node_publishes_what_haproxy_saw(
-    door: FrontDoor, router: FakeEngine, crowd: Crowd
+    door: FrontDoor, router: FakeEngine, idle: IdleConnections
 ) -> None:
     """When it is gone, the next one goes on with what has not been published."""
     recorder = KeptRecorder()
     first, second = (HAProxyReport(door.admin, "10.0.0.1", recorder) for _ in range(2))
-    crowd.join(3)
+    idle.open(3)
     reading = await asyncio.to_thread(first.read)
     assert reading is not None
     first.publish(reading)

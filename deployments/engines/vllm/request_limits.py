@@ -2,11 +2,8 @@
 
 import os
 
-MAX_SEQUENCES = 128
-MAX_PROMPTS = 2048
 
-
-def set_request_limits(sequences: int = MAX_SEQUENCES, prompts: int = MAX_PROMPTS) -> None:
+def set_request_limits(sequences: int, prompts: int) -> None:
     """Have vLLM refuse what the router refuses, too; before vLLM starts.
 
     `sequences`: of a prompt; by itself, vLLM 0.32 takes 16,384. `prompts`: of a completion.

@@ -1,9 +1,6 @@
 """Tests of the bounds: whatever a client sends, keys cost no more than the text that has them."""
 
 import json
-import sys
-import tracemalloc
-from types import FrameType
 
 import pytest
 
@@ -12,6 +9,7 @@ from gateway.kvcache.json_text import decode_string
 from gateway.kvcache.prefix import KEY_BYTES, MAX_KEYS, prompt_of
 from gateway.kvcache.tool_definitions import CACHED_TEXTS, ToolTexts
 from gateway.request.head import OPTION_FIELDS, SEED_FIELDS, PromptParts, parse_json
+from tests.unit.work import repeated, work_of
 
 SIZE = 4_000_000
 MAX_CALLS = 400_000
@@ -24,11 +22,6 @@ FIELDS = (
 )
 
 
-def repeated(element: bytes) -> bytes:
-    """A list that consists of one element."""
-    return b"[" + b",".join([element] * (SIZE // (len(element) + 1))) + b"]"
-
-
 def chat(content: bytes, role: bytes = b"user", field: bytes = b"content") -> bytes:
     """A list of one message."""
     return b'[{"role":"%b","%b":%b}]' % (role, field, content)
@@ -36,18 +29,18 @@ def chat(content: bytes, role: bytes = b"user", field: bytes = b"content") -> by
 
 ESCAPES = b'"%b"' % (rb"\u0041" * (SIZE // 6))
 HOSTILE = {
-    "numbers": repeated(b"1"),
-    "objects": repeated(b'{"a":1}'),
-    "empty objects": repeated(b"{}"),
-    "lists": repeated(b"[]"),
-    "texts": repeated(b'""'),
-    "messages": repeated(b'{"role":"user","content":"x"}'),
-    "answers": repeated(b'{"role":"assistant","tool_calls":[{"function":{"name":"f"}}]}'),
-    "calls": chat(repeated(b'{"function":{"name":"f"}}'), b"assistant", b"tool_calls"),
-    "parts": chat(repeated(b'{"type":"text","text":"x"}')),
-    "results": chat(b'[{"type":"tool_result","content":%b}]' % repeated(b'{"type":"text"}')),
-    "items": repeated(b'{"type":"function_call"}'),
-    "tools": repeated(b'{"name":"f","input_schema":{}}'),
+    "numbers": repeated(b"1", SIZE),
+    "objects": repeated(b'{"a":1}', SIZE),
+    "empty objects": repeated(b"{}", SIZE),
+    "lists": repeated(b"[]", SIZE),
+    "texts": repeated(b'""', SIZE),
+    "messages": repeated(b'{"role":"user","content":"x"}', SIZE),
+    "answers": repeated(b'{"role":"assistant","tool_calls":[{"function":{"name":"f"}}]}', SIZE),
+    "calls": chat(repeated(b'{"function":{"name":"f"}}', SIZE), b"assistant", b"tool_calls"),
+    "parts": chat(repeated(b'{"type":"text","text":"x"}', SIZE)),
+    "results": chat(b'[{"type":"tool_result","content":%b}]' % repeated(b'{"type":"text"}', SIZE)),
+    "items": repeated(b'{"type":"function_call"}', SIZE),
+    "tools": repeated(b'{"name":"f","input_schema":{}}', SIZE),
     "escapes": ESCAPES,
     "escapes in a message": chat(ESCAPES),
     "escapes in a part": chat(b'[{"type":"text","text":%b}]' % ESCAPES),
@@ -57,21 +50,7 @@ HOSTILE = {
 def cost(body: bytes) -> tuple[int, int]:
     """Calls of functions that a prompt's keys take, and bytes of memory."""
     head = parse_json(body)
-    calls = 0
-
-    def count(frame: FrameType, event: str, argument: object) -> None:
-        nonlocal calls
-        calls += event.endswith("call")
-
-    tracemalloc.start()
-    sys.setprofile(count)
-    try:
-        prompt_of(head)
-    finally:
-        sys.setprofile(None)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    return calls, peak
+    return work_of(lambda: prompt_of(head))
 
 
 @pytest.mark.parametrize("kind", HOSTILE)

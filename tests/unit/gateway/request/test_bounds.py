@@ -1,8 +1,6 @@
 """Bounds of the checks of a request: whatever a client sends costs little, in every field."""
 
-import sys
-import tracemalloc
-from types import FrameType
+import contextlib
 
 import pytest
 
@@ -11,6 +9,7 @@ from gateway.errors import InvalidRequest
 from gateway.request.raw_fields import PROMPT_FIELDS
 from gateway.request.request_limits import check_context, check_limits
 from gateway.request.routes import CHAT, parse_head
+from tests.unit.work import repeated, work_of
 
 SIZE = 3_000_000
 MAX_CALLS = 200_000
@@ -24,59 +23,43 @@ LIMITS = Limits(messages=10**9, prompts=10**9, tools=10**9, parameter_bytes=10**
 """Limits that hide no other."""
 
 
-def repeated(element: bytes) -> bytes:
-    """A list that consists of one element."""
-    return b"[" + b",".join([element] * (SIZE // (len(element) + 1))) + b"]"
-
-
 def content(parts: bytes) -> bytes:
     """A list of one message."""
     return b'[{"role":"user","content":%b}]' % parts
 
 
-TEXTS = repeated(b'""')
+TEXTS = repeated(b'""', SIZE)
 HOSTILE = {
-    "numbers": repeated(b"1"),
+    "numbers": repeated(b"1", SIZE),
     "texts": TEXTS,
-    "lists": repeated(b"[]"),
-    "empty objects": repeated(b"{}"),
-    "messages": repeated(b'{"role":"user","content":"x"}'),
-    "lists in messages": repeated(b'{"role":"user","content":["a"],"input":{}}'),
+    "lists": repeated(b"[]", SIZE),
+    "empty objects": repeated(b"{}", SIZE),
+    "messages": repeated(b'{"role":"user","content":"x"}', SIZE),
+    "lists in messages": repeated(b'{"role":"user","content":["a"],"input":{}}', SIZE),
     "texts in a message": content(TEXTS),
-    "numbers in a message": content(repeated(b"1")),
-    "parts": content(repeated(b'{"type":"text","text":"x"}')),
+    "numbers in a message": content(repeated(b"1", SIZE)),
+    "parts": content(repeated(b'{"type":"text","text":"x"}', SIZE)),
     "results": content(b'[{"type":"tool_result","content":%b}]' % TEXTS),
-    "text, then others": b'["",' + repeated(b"1")[1:],
-    "list, then others": b"[[]," + repeated(b"1")[1:],
+    "text, then others": b'["",' + repeated(b"1", SIZE)[1:],
+    "list, then others": b"[[]," + repeated(b"1", SIZE)[1:],
     "nested texts": b"[%b]" % TEXTS,
     "deep texts": b"[" * 500 + TEXTS + b"]" * 500,
-    "tools": repeated(b'{"name":"f","strict":true,"parameters":{"a":{},"b":{}}}'),
+    "tools": repeated(b'{"name":"f","strict":true,"parameters":{"a":{},"b":{}}}', SIZE),
     "escapes": b'"%b"' % (rb"\u0041" * (SIZE // 6)),
-    "lists of escapes": repeated(b'"%b"' % (rb"\"" * 3000)),
+    "lists of escapes": repeated(b'"%b"' % (rb"\"" * 3000), SIZE),
 }
 
 
 def cost(body: bytes) -> tuple[int, int]:
     """Calls of functions that the checks of a request take, and bytes of memory."""
     head = parse_head(CHAT, body, b"")
-    calls = 0
 
-    def count(frame: FrameType, event: str, argument: object) -> None:
-        nonlocal calls
-        calls += event.endswith("call")
+    def check() -> None:
+        with contextlib.suppress(InvalidRequest):
+            check_limits(head, LIMITS)
+            check_context(head, CHAT, LIMITS, 2048)
 
-    tracemalloc.start()
-    sys.setprofile(count)
-    try:
-        check_limits(head, LIMITS)
-        check_context(head, CHAT, LIMITS, 2048)
-    except InvalidRequest:
-        pass
-    finally:
-        sys.setprofile(None)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    return calls, peak
+    return work_of(check)
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
