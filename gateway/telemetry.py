@@ -89,6 +89,34 @@ DISPATCH = header_names.DISPATCH
 """Request header with the `Dispatch` of a request."""
 
 
+class Origin(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Whose request it is, as engines report it to routers and to the ledger."""
+
+    request_id: str = ""
+    """The client's `x-request-id`, or the one that the gateway made."""
+    attempt: int = 1
+    """Number of the attempt to answer the request, from 1."""
+    project: str = ""
+    """Id of the project; empty without authentication."""
+    key: str = ""
+    """Id of the API key."""
+    user: str = ""
+    tier: str = "default"
+    """Tier served: `flex`, `default` or `priority`."""
+    endpoint: str = ""
+    """Path that the client asked for."""
+    is_copy: bool = False
+    """Shadow traffic, which no client pays for."""
+    is_continuation: bool = False
+    """The rest of a stream that has begun elsewhere: its prompt has been charged already."""
+    reserved_tokens: int = 0
+    """Tokens that the router expects to count against limits of tokens."""
+    reserved_s: float = 0.0
+    """Seconds of the engine's time that the router expects it to take."""
+    cache_scope: str = ""
+    """Scope of the KV cache whose prefixes the request shares; empty: shared by all."""
+
+
 class Dispatch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Metadata of a request, sent from the router to the engine with the request."""
 
@@ -119,6 +147,8 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Model or adapter that answers, if the body's `model` is another name for it."""
     tenant: tuple[bytes, bytes] = (b"", b"")
     """The client's address and key, as a `Tenant`."""
+    origin: Origin | None = None
+    """Whose request it is; None where neither limits nor the ledger need to know."""
 
     def encode(self) -> bytes:
         """Encode as the value of the header."""
@@ -155,6 +185,57 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     """Estimated uncached tokens of their prompts."""
     batch_requests: int = 0
     """Batch sequences."""
+    projects: dict[str, int] = {}
+    """Interactive requests by the id of their project; without those of no project."""
+
+
+class Reservation(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """A project's request at an engine, and what its router has set aside for it."""
+
+    id: int
+    """Id in its `Dispatch`."""
+    project: str
+    key: str = ""
+    model: str = ""
+    """Model or adapter that answers."""
+    tokens: int = 0
+    """Tokens that it is expected to count against limits of tokens."""
+    cost_s: float = 0.0
+    """Seconds of the engine's time that it is expected to take."""
+    is_batch: bool = False
+
+
+class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """What one request with an `Origin` took of an engine, all its prompts and answers together.
+
+    Written once, when the request has left the engine, however it ended. Unique by the engine's
+    replica id, `epoch` and `seq`.
+    """
+
+    epoch: int
+    """Identifies the engine's process: when it started, in Unix nanoseconds."""
+    seq: int
+    """Number of the record in this process, from 1, without gaps."""
+    id: int
+    """Id in its `Dispatch`."""
+    origin: Origin
+    model: str
+    """Name of the engine's model."""
+    adapter: str = ""
+    arrived_s: float
+    """When it reached the engine, in Unix time."""
+    ended_s: float
+    """When it left the engine, in Unix time."""
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    queue_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    device_s: float = 0.0
+    """Its share of the time of the replica's devices, summed over them."""
+    is_aborted: bool = False
+    """It ended before its last token."""
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -231,6 +312,12 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Seconds since the engine last made progress; 0 while it has no work."""
     adapters: AdapterState | None = None
     """State of its adapters, if it has changed."""
+    reserved: list[Reservation] = []
+    """Of the accepted requests, those of a project; in a snapshot, of all that run."""
+    usage: list[UsageRecord] = []
+    """Of the requests that have left the engine, those with an `Origin`."""
+    held: dict[str, int] | None = None
+    """Interactive requests that all routers hold for the engine, by project, if it has changed."""
 
 
 class UpdateReader:

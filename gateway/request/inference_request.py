@@ -8,6 +8,7 @@ import msgspec
 from gateway.asgi import Headers
 from gateway.errors import InvalidRequest
 from gateway.header_names import EXPLAIN, PRIORITY, RESUME, SESSION, TIMEOUT
+from gateway.identity.client import ANONYMOUS_IDENTITY, ClientIdentity
 from gateway.request.encoding import without_mark
 from gateway.request.head import RequestHead
 from gateway.request.routes import CHAT, parse_head
@@ -33,6 +34,8 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     request_id: bytes = b""
     tenant: Tenant = ANONYMOUS
     """Tenant to whose share of the model's time it counts."""
+    identity: ClientIdentity = ANONYMOUS_IDENTITY
+    """Verified identity of its client."""
     session: bytes = b""
     """The client's `x-session-id`, at most `SESSION_LIMIT` bytes of it; empty without one."""
     is_explained: bool = False

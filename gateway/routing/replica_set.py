@@ -11,6 +11,7 @@ from gateway.routing.fleet import Replica, ServedModel
 from gateway.routing.outlier_detector import may_eject
 from gateway.routing.replica_health import HEALTHY, USABLE_TIERS, HealthState
 from gateway.routing.replica_state import ReplicaState
+from gateway.routing.reservations import Reservations
 
 BACKOFF_S = 5.0
 """How long others are preferred to a replica that could not be reached."""
@@ -24,6 +25,7 @@ class ReplicaSet:
 
     def __init__(self, model: ServedModel, now: Callable[[], float]) -> None:
         self.prefix_index = PrefixIndex()
+        self.reservations = Reservations(now)
         self._model = model
         self._now = now
         self._states: dict[str, ReplicaState] = {}
@@ -44,6 +46,7 @@ class ReplicaSet:
             return
         for name in self._states.keys() - replicas.keys():
             self._states.pop(name).close()
+            self.reservations.drop_replica(name)
             self.publish(name)
         for name, replica in replicas.items():
             if name not in self._states:

@@ -18,7 +18,7 @@ from gateway.routing.policy_registry import make_policy
 from gateway.routing.replica_set import ReplicaSet
 from gateway.routing.replica_state import AssignedRequest
 from gateway.routing.target import Target
-from gateway.telemetry import Dispatch, Update, pack_keys
+from gateway.telemetry import Dispatch, Origin, Reservation, Update, pack_keys
 
 AGING_WEIGHT = 0.2
 """Seconds of prefill that one second of waiting is worth in the order of waiting requests."""
@@ -89,21 +89,27 @@ class Scheduler:
         )
 
     @contextlib.contextmanager
-    def sending(self, decision: Decision, target: Target) -> Iterator[Dispatch]:
+    def sending(self, decision: Decision, target: Target, attempt: int = 1) -> Iterator[Dispatch]:
         """Count a request at its replica while the replica answers it.
 
-        Yields the dispatch that goes to the engine with the request.
+        Yields the dispatch that goes to the engine with the request. `attempt`: its number, from 1.
         """
         request, replica = _assigned(decision, target), decision.replica.id
         self._log.record_sent(decision)
         if state := self.replicas.get(replica):
             state.record_sent(request)
+        origin = self._origin(decision, target, attempt)
+        if origin is not None:
+            reservation = _reservation(decision, target, origin)
+            self.replicas.reservations.record_sent(replica, reservation)
         is_answered = False
         try:
-            yield self._dispatch(request, target)
+            yield self._dispatch(request, target, origin)
             is_answered = True
         finally:
             self._log.record_ended(decision)
+            if origin is not None:
+                self.replicas.reservations.record_ended(replica, decision.id)
             if state := self.replicas.get(replica):
                 state.record_ended(request, is_answered=is_answered)
                 self.replicas.publish(replica)
@@ -165,6 +171,7 @@ class Scheduler:
         if (state := self.replicas.get(replica)) is None:
             return
         state.record_update(update)
+        self.replicas.reservations.record_update(replica, update)
         for finished in update.finished:
             self._log.record_finished(finished)
             self.cost_model.learn(finished)
@@ -213,7 +220,31 @@ class Scheduler:
             for state in self.replicas.preferred(avoid)
         ]
 
-    def _dispatch(self, request: AssignedRequest, target: Target) -> Dispatch:
+    def _origin(self, decision: Decision, target: Target, attempt: int) -> Origin | None:
+        """Whose request it is, if it is anybody's."""
+        request, identity = target.request, target.request.identity
+        if identity.is_open:
+            return None
+        estimates = self.cost_model.estimates
+        answer_tokens = decision.sequences * decision.output_tokens
+        cost_s = decision.prefill_tokens * estimates.prefill_s
+        return Origin(
+            request_id=decision.request_id,
+            attempt=attempt,
+            project=identity.project.id,
+            key=identity.key,
+            user=identity.user,
+            tier="flex" if request.is_batch else "default",
+            endpoint=request.path,
+            is_copy=request.is_copy,
+            reserved_tokens=round(decision.prefill_tokens + answer_tokens),
+            reserved_s=cost_s + answer_tokens * estimates.sequence_s,
+            cache_scope=identity.project.cache_scope,
+        )
+
+    def _dispatch(
+        self, request: AssignedRequest, target: Target, origin: Origin | None
+    ) -> Dispatch:
         prompt, decision = request.prompt, request.decision
         return Dispatch(
             id=decision.id,
@@ -228,11 +259,24 @@ class Scheduler:
             model=target.renamed,
             is_batch=decision.is_batch,
             tenant=target.request.tenant,
+            origin=origin,
         )
 
 
 def _assigned(decision: Decision, target: Target) -> AssignedRequest:
     return AssignedRequest(decision, target.prompt, decision.kv_demand_tokens)
+
+
+def _reservation(decision: Decision, target: Target, origin: Origin) -> Reservation:
+    return Reservation(
+        id=decision.id,
+        project=origin.project,
+        key=origin.key,
+        model=target.name,
+        tokens=origin.reserved_tokens,
+        cost_s=origin.reserved_s,
+        is_batch=decision.is_batch,
+    )
 
 
 def _prompt_tokens(

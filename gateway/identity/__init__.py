@@ -1,0 +1,1 @@
+"""Who is asking: projects, their API keys and users, and what each may do."""

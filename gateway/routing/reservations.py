@@ -1,0 +1,104 @@
+"""Reservations of one model: the running requests of projects, whichever router sent them.
+
+Method: a router counts its own request from the moment it sends it. The engine repeats the
+reservation to all routers with the frame that accepts the request, and settles it with the frame
+that has its usage. So all routers agree but for what is younger than a frame. A reservation whose
+end nobody reports (its replica has gone, or refused it) is settled without usage.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway.telemetry import Reservation, Update, UsageRecord
+
+CONFIRMATION_S = 1.0
+"""How long after its end a request's engine may still report that it has accepted it."""
+
+
+class ReservationListener(Protocol):
+    """What follows the reservations of a model."""
+
+    def record_reserved(self, reservation: Reservation) -> None:
+        """Record a request that runs from now on."""
+
+    def record_settled(self, reservation: Reservation, usage: UsageRecord | None) -> None:
+        """Record that a request has ended, and what it took; None: nobody knows."""
+
+
+class Reservations:
+    """Running requests of projects, by replica. `now` is in seconds."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._listeners: list[ReservationListener] = []
+        self._running: dict[str, dict[int, Reservation]] = {}
+        """By replica, what its engine has accepted."""
+        self._sent: dict[str, dict[int, Reservation]] = {}
+        """By replica, what this router has sent and the engine has not reported yet."""
+        self._ended: OrderedDict[int, tuple[float, str]] = OrderedDict()
+        """Requests in `_sent` that have ended: until when the engine may report them, and which
+        replica."""
+
+    def add_listener(self, listener: ReservationListener) -> None:
+        """Tell `listener` of everything from now on."""
+        self._listeners.append(listener)
+
+    def record_sent(self, replica: str, reservation: Reservation) -> None:
+        """Count a request of this router that is sent to a replica."""
+        self._sent.setdefault(replica, {})[reservation.id] = reservation
+        self._publish_reserved(reservation)
+
+    def record_ended(self, replica: str, id_: int) -> None:
+        """Record that this router's request has ended, whatever its engine reports later."""
+        if id_ in self._sent.get(replica, ()):
+            self._ended[id_] = (self._now() + CONFIRMATION_S, replica)
+        self._settle_overdue()
+
+    def record_update(self, replica: str, update: Update) -> None:
+        """Follow a frame of a replica's telemetry."""
+        running = self._running.setdefault(replica, {})
+        if update.is_snapshot and running:
+            known = {each.id for each in update.reserved} | {each.id for each in update.usage}
+            for id_ in running.keys() - known:
+                self._publish_settled(running.pop(id_), None)
+        for reservation in update.reserved:
+            self._confirm(replica, reservation)
+        for usage in update.usage:
+            if usage.id in running:
+                self._publish_settled(running.pop(usage.id), usage)
+        if self._ended:
+            self._settle_overdue()
+
+    def drop_replica(self, replica: str) -> None:
+        """Settle all requests of a replica that has gone."""
+        gone = [*self._running.pop(replica, {}).values(), *self._sent.pop(replica, {}).values()]
+        for reservation in gone:
+            self._ended.pop(reservation.id, None)
+            self._publish_settled(reservation, None)
+
+    def _confirm(self, replica: str, reservation: Reservation) -> None:
+        id_, running = reservation.id, self._running[replica]
+        self._ended.pop(id_, None)
+        sent = self._sent.get(replica, {}).pop(id_, None)
+        if sent is None and id_ not in running:
+            self._publish_reserved(reservation)
+        running[id_] = reservation
+
+    def _settle_overdue(self) -> None:
+        while self._ended:
+            id_ = next(iter(self._ended))
+            until_s, replica = self._ended[id_]
+            if until_s > self._now():
+                return
+            del self._ended[id_]
+            if reservation := self._sent[replica].pop(id_, None):
+                self._publish_settled(reservation, None)
+
+    def _publish_reserved(self, reservation: Reservation) -> None:
+        for listener in self._listeners:
+            listener.record_reserved(reservation)
+
+    def _publish_settled(self, reservation: Reservation, usage: UsageRecord | None) -> None:
+        for listener in self._listeners:
+            listener.record_settled(reservation, usage)
