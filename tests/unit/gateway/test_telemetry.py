@@ -149,7 +149,7 @@ def test_an_invalid_update_is_a_value_error(body: bytes) -> None:
 
 def test_fields_of_later_versions_are_ignored() -> None:
     """A frame with additional or missing fields is decoded as far as it is known."""
-    longer = b"\x9e\xc3\xc4\x00\xc4\x00\xc4\x00\x90\x90\xc0\xc2\x00\xc0\x90\x90\xc0\x07"
+    longer = b"\x9f\xc3\xc4\x00\xc4\x00\xc4\x00\x90\x90\xc0\xc2\x00\xc0\x90\x90\xc0\x90\x07"
     shorter = b"\x91\xc3"
     for body in (longer, shorter):
         assert UpdateReader().feed(len(body).to_bytes(4) + body) == [Update(is_snapshot=True)]
