@@ -31,6 +31,7 @@ GatewayError                    500  api_error
 ├── EngineDraining              503  draining
 │   └── EngineDied                   engine_died
 ├── ModelUnavailable            503  model_unavailable
+├── SpendUnknown                503  spend_unknown
 ├── ShuttingDown                503  shutting_down
 └── DeadlineExceeded            504  timeout
 """
@@ -437,9 +438,9 @@ class RateLimited(GatewayError):
 
 
 class QuotaExceeded(RateLimited):
-    """The project, or the key, has spent what it may in this day or month; comes with `Retry-After`.
+    """The project, or the key, has spent what it may in this day or month.
 
-    Clients should not retry: `x-should-retry` is `false`.
+    Comes with `Retry-After`, the end of the period, and `x-should-retry: false`.
     """
 
     type = "insufficient_quota"
@@ -544,6 +545,20 @@ class ModelUnavailable(_RetryLater):
 
     status = 503
     code = "model_unavailable"
+
+
+class SpendUnknown(_RetryLater):
+    """The project has a limit of money, and `Accounts` has not said yet what it has spent.
+
+    Only with `rate_limits.on_unknown_spend: refuse`; comes with `Retry-After`.
+    """
+
+    status = 503
+    code = "spend_unknown"
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message, retry_after_s)
+        self.param = None
 
 
 class ShuttingDown(GatewayError):

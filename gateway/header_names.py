@@ -180,11 +180,10 @@ RESPONSE_HEADERS = (
             RATE_LIMITS,
             ("requests", "requests", "such as `1m0s`", "tokens", "tokens", "such as `6.25s`"),
             (
-                "Limit of requests a minute of the client's project; of several, the one with the"
-                " least left. On every answer to a request that a limit is for, errors too.",
+                "Requests a minute of the project; of several limits, that which leaves least.",
                 "How many more requests the limit allows now.",
                 "Time until no request counts any more.",
-                "Limit of tokens a minute, in the same way.",
+                "Tokens a minute, in the same way.",
                 "How many more tokens it allows now.",
                 "Time until no tokens count any more.",
             ),
@@ -194,7 +193,8 @@ RESPONSE_HEADERS = (
     *(
         Header(name, value, "The same, as Anthropic has it; on the routes under `/v1/messages`.")
         for name, value in zip(
-            ANTHROPIC_RATE_LIMITS, ("requests", "requests", "a time") + ("tokens", "tokens", "a time"),
+            ANTHROPIC_RATE_LIMITS,
+            ("requests", "requests", "a time", "tokens", "tokens", "a time"),
             strict=True,
         )
     ),

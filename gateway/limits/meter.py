@@ -23,7 +23,7 @@ class Meter:
     """Use of one project in one scope, and its limits.
 
     A request is held from its admission until it is sent, and counts for a minute from then on: at
-    first with what it is expected to take, then with what it has taken, once its engine has said so.
+    first with what it is expected to take, later with what it has taken, as its engine found it.
     `project`: its name, for messages and metrics.
     """
 

@@ -1,10 +1,10 @@
 """Period meter: money or batch tokens used in this day or month, by a project or one of its keys.
 
 Method: what the ledger says, and what this router has heard of engines since. The ledger says up to
-which record of each engine it has counted; those are dropped here, so that nothing is counted twice,
-or lost between the two. Requests under way are added with what they are expected to take, and
-requests of which nobody could tell, for a minute: until then, the ledger has an estimate. O(1) a
-request.
+which record of each engine it has counted; those are dropped here, so that nothing is counted
+twice, or lost between the two. Requests under way are added with what they are expected to take,
+and requests of which nobody could tell, for a minute: until then, the ledger has an estimate. O(1)
+a request.
 """
 
 from collections.abc import Mapping
@@ -37,8 +37,8 @@ class Charge:
 class PeriodMeter:
     """Use in one interval: of money, in billionths of the currency's unit, or of batch tokens.
 
-    `project`: id of the project. `name`: its name, for messages and metrics. `model`, `key`: what it
-    is for; None: all.
+    `project`: id of the project. `name`: its name, for messages and metrics. `model`, `key`: what
+    it is for; None: all.
     """
 
     __slots__ = (

@@ -108,9 +108,9 @@ class RateLimiter:
 
     def record_refused(self, id_: int) -> None:
         """Record that an engine has done nothing for an attempt: refused it, or was not reached."""
-        self._own.discard(id_)
-        if hold := self._holds.pop(id_, None):
-            hold.record_refused(self._now())
+        if id_ in self._own:
+            self._own.discard(id_)
+            self._holds.pop(id_).record_refused(self._now())
 
     def record_ended(self, hold: Hold) -> None:
         """Record that a request of this router has ended."""
