@@ -94,7 +94,8 @@ REQUESTS = Counter(
         "Finished requests. `tenant_class`: what tells the client apart from others, `key` or"
         " `address`. `outcome`: `answered`; `refused` (the client's mistake); `limited` (its"
         " project has reached a limit); `shed` (rejected, may be sent again later); `failed` (an"
-        " error); `truncated` (a stream ended with an error event); `timeout` (its deadline passed); `client_cancelled` (the client disconnected)."
+        " error); `truncated` (a stream ended with an error event); `timeout` (its deadline"
+        " passed); `client_cancelled` (the client disconnected)."
     ),
 )
 FAULTS = Counter(

@@ -226,11 +226,12 @@ class Attempts:
         writer, replica = self._writer, decision.replica
         self._replica = replica
         self._failures.record_attempt(replica)
+        writer.attempts += 1
         reserved = None
         if self._claim is not None:
             reserved = self._claim.record_sending(decision.id, decision.cached_tokens)
-        sending = self._pool.scheduler.sending(decision, self._target, reserved=reserved)
-        with sending as dispatch:
+        sending = self._pool.scheduler.sending
+        with sending(decision, self._target, writer.attempts, reserved) as dispatch:
             rest = await self._resume(replica) if writer.has_sent else None
             if rest is not None and rest.body is None:
                 await writer.finish(rest.final_events)

@@ -11,6 +11,7 @@ from gateway.identity.project import Project, RateLimit, SpendLimit
 from gateway.ledger.price import Price
 from gateway.ledger.view import AccountsView, BatchUsage, Spend, Watermark
 from gateway.limits.budget_limiter import BudgetHold, BudgetLimiter
+from gateway.limits.calendar import Interval
 from gateway.limits.cost import Amounts
 from gateway.telemetry import Origin, Reservation, UsageRecord
 
@@ -44,9 +45,9 @@ def reservation(id_: int, nano: int, *, is_batch: bool = False) -> Reservation:
     )
 
 
-def view(*spend: tuple[str, str, int], seq: int = 0, as_of_s: float = NOON_S) -> AccountsView:
+def view(*spend: tuple[str, Interval, int], seq: int = 0, as_of_s: float = NOON_S) -> AccountsView:
     """The ledger's sums, by key and interval, with all records up to `seq`."""
-    starts = {"day": MIDNIGHT_S, "month": MONTH_S}
+    starts: dict[Interval, int] = {"day": MIDNIGHT_S, "month": MONTH_S}
     return AccountsView(
         version=str(seq),
         as_of_s=as_of_s,

@@ -11,16 +11,7 @@ from gateway.identity.project import Project, RateLimit
 from gateway.limits.hold import Hold
 from gateway.limits.rate_limiter import RateLimiter
 from gateway.telemetry import Origin, RecentUse, Reservation, UsageRecord
-
-
-class LimiterClock:
-    """A clock that is set by hand."""
-
-    time_s = 1000.0
-
-    def __call__(self) -> float:
-        """Time in seconds."""
-        return self.time_s
+from tests.unit.conftest import Clock
 
 
 def team(*limits: RateLimit) -> Project:
@@ -62,7 +53,7 @@ class Bench:
     """A router's limits, and the requests that come to it."""
 
     def __init__(self, *limits: RateLimit) -> None:
-        self.clock = LimiterClock()
+        self.clock = Clock()
         self.limiter = RateLimiter(self.clock)
         self.project = team(*limits)
         self.limiter.replace([self.project])
@@ -97,9 +88,9 @@ def test_requests_beyond_the_limit_of_a_minute_wait_until_one_has_left() -> None
     """The error says how much there is, how much is used, and when to try again."""
     bench = Bench(RateLimit(requests_per_minute=2))
     bench.run()
-    bench.clock.time_s += 20
+    bench.clock.now_s += 20
     bench.run()
-    bench.clock.time_s += 10
+    bench.clock.now_s += 10
     with pytest.raises(RateLimited) as refused:
         bench.ask()
     assert str(refused.value) == (
@@ -108,7 +99,7 @@ def test_requests_beyond_the_limit_of_a_minute_wait_until_one_has_left() -> None
     )
     assert (refused.value.type, refused.value.code) == ("requests", "rate_limit_exceeded")
     assert refused.value.headers == [(b"retry-after", b"30"), (b"retry-after-ms", b"30000")]
-    bench.clock.time_s += 30
+    bench.clock.now_s += 30
     bench.run()
 
 
@@ -116,7 +107,7 @@ def test_tokens_beyond_the_limit_wait_until_enough_have_left() -> None:
     """Tokens that a request is expected to take count from its admission on."""
     bench = Bench(RateLimit(tokens_per_minute=100))
     bench.run(30)
-    bench.clock.time_s += 15
+    bench.clock.now_s += 15
     bench.ask(60)
     with pytest.raises(RateLimited, match=r"\(TPM\): Limit 100, Used 90, Requested 40.*in 45s"):
         bench.ask(40)
@@ -186,14 +177,14 @@ def test_a_request_in_a_queue_holds_its_place_however_long_it_waits() -> None:
     """Its minute begins when it is sent, as at all other routers."""
     bench = Bench(RateLimit(requests_per_minute=1))
     hold = bench.ask()
-    bench.clock.time_s += 100
+    bench.clock.now_s += 100
     with pytest.raises(RateLimited):
         bench.ask()
     bench.send(hold)
-    bench.clock.time_s += 59
+    bench.clock.now_s += 59
     with pytest.raises(RateLimited):
         bench.ask()
-    bench.clock.time_s += 2
+    bench.clock.now_s += 2
     bench.ask()
 
 
@@ -277,7 +268,7 @@ def test_an_engines_memory_of_the_last_minute_counts_where_it_was_not_heard() ->
 
 def test_cached_tokens_count_where_all_tokens_do() -> None:
     """`count_tokens: all` counts what the engine found in its cache, too."""
-    clock = LimiterClock()
+    clock = Clock()
     limiter = RateLimiter(clock, lambda: True)
     limiter.replace([team(RateLimit(tokens_per_minute=100))])
     limiter.record_reserved(reserved(1, 5))
@@ -334,7 +325,7 @@ class Traffic(Bench):
 
     def wait(self, number: int) -> None:
         """Time passes."""
-        self.clock.time_s += number / 50
+        self.clock.now_s += number / 50
 
     def change(self, number: int) -> None:
         """The project's limits change."""
@@ -359,5 +350,5 @@ def test_nothing_leaks_whatever_happens(actions: list[tuple[str, int]]) -> None:
         traffic.settle(5)
     assert traffic.limiter.unsettled == 0
     assert all(not meter.running and not meter.held_tokens for meter in traffic.limiter.meters)
-    traffic.clock.time_s += 60.2
+    traffic.clock.now_s += 60.2
     assert all(meter.is_idle for meter in traffic.limiter.meters)
