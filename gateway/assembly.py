@@ -104,7 +104,7 @@ class AssembledRouter:
         self._telemetry_client = TelemetryClient(fleet, self.pools, upstream, options.rng)
         self._demand_publisher = DemandPublisher(lambda: self.pools.demands)
         self._bodies = BodyBudget(lambda: live_config.config.bodies_bytes)
-        self.gauges = Gauges(self.pools, self._bodies, recorder)
+        self.gauges = Gauges(self.pools, self._bodies, recorder, self.limits)
         self.app = self._app(resolver)
 
     def start(self) -> None:
