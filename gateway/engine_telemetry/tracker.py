@@ -347,6 +347,7 @@ class EngineTracker:
             stalled_s=self.stalled_s,
             adapters=self._adapters,
             reserved=self.usage.running,
+            recent=self.usage.recent,
         )
 
     def _yielding(self, waiting: int) -> int:

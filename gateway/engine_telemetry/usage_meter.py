@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gateway.engine_telemetry.recent_use import RecentUses
 from gateway.engine_telemetry.usage_log import UsageLog
-from gateway.telemetry import Dispatch, Origin, Reservation, UsageRecord
+from gateway.telemetry import Dispatch, Origin, RecentUse, Reservation, UsageRecord
 
 
 @dataclass(slots=True, eq=False)
@@ -70,11 +71,17 @@ class UsageMeter:
         self._running: dict[CallUsage, Reservation] = {}
         self._reserved: list[Reservation] = []
         self._usage: list[UsageRecord] = []
+        self._recent = RecentUses(wall)
 
     @property
     def running(self) -> list[Reservation]:
         """Reservations of all calls that have not ended."""
         return list(self._running.values())
+
+    @property
+    def recent(self) -> list[RecentUse]:
+        """Use of the last minute by calls that have ended."""
+        return self._recent.snapshot()
 
     def pop(self) -> tuple[list[Reservation], list[UsageRecord]]:
         """What has arrived and what has ended since the last time."""
@@ -96,6 +103,9 @@ class UsageMeter:
             tokens=origin.reserved_tokens,
             cost_s=origin.reserved_s,
             is_batch=dispatch.is_batch,
+            attempt=origin.attempt,
+            is_copy=origin.is_copy,
+            cost_nano=origin.reserved_nano,
         )
         self._running[call] = reservation
         self._reserved.append(reservation)
@@ -140,5 +150,6 @@ class UsageMeter:
             is_aborted=call.is_aborted,
         )
         self.log.append(record)
+        self._recent.add(record)
         self._usage.append(record)
         self._notify()
