@@ -240,6 +240,7 @@ class Scheduler:
             reserved_tokens=round(decision.prefill_tokens + answer_tokens),
             reserved_s=cost_s + answer_tokens * estimates.sequence_s,
             cache_scope=identity.project.cache_scope,
+            model=target.name,
         )
 
     def _dispatch(

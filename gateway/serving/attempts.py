@@ -21,6 +21,7 @@ from gateway.routing.fleet import Replica
 from gateway.routing.target import Target
 from gateway.serving.attempt_waits import AttemptWaits
 from gateway.serving.failure_reporter import FailureReporter
+from gateway.serving.ledger_entries import LedgerEntries
 from gateway.serving.response_writer import ResponseWriter
 from gateway.serving.retry_policy import NO_PROGRESS, Failure, RetryDecision
 from gateway.serving.router_context import RouterContext
@@ -65,6 +66,11 @@ class Attempts:
         self._waits = AttemptWaits(
             target, self._pool, self._timing, deadline_s=deadline_s, cold_start_s=cold_start_s
         )
+        self._ledger = (
+            None
+            if context.settlements is None or target.request.identity.is_open
+            else LedgerEntries(target, self._pool, context.settlements, writer)
+        )
         self._replica: Replica | None = None
         self._progress = NO_PROGRESS
 
@@ -77,12 +83,11 @@ class Attempts:
         await self._check_quarantine()
         decision = await self._admit()
         self._budget.earn()
-        while not await self._try_once(decision):
-            decision = (
-                self._pool.scheduler.choose(self._target, self._waits.tried)
-                if self._writer.has_sent
-                else await self._admit()
-            )
+        if self._ledger is None:
+            await self._try_until_answered(decision)
+            return
+        with self._ledger.settling():
+            await self._try_until_answered(decision)
 
     def report_failure(self, error: GatewayError) -> None:
         """Report the error that the client gets."""
@@ -131,6 +136,14 @@ class Attempts:
     def _may_go_elsewhere(self) -> bool:
         """Whether another model may answer in this one's place."""
         return self._has_alternative and not self._writer.has_sent
+
+    async def _try_until_answered(self, decision: Decision) -> None:
+        while not await self._try_once(decision):
+            decision = (
+                self._pool.scheduler.choose(self._target, self._waits.tried)
+                if self._writer.has_sent
+                else await self._admit()
+            )
 
     async def _try_once(self, decision: Decision) -> bool:
         """Make an attempt; return False if another one must follow."""
@@ -219,28 +232,41 @@ class Attempts:
         writer, replica = self._writer, decision.replica
         self._replica = replica
         self._failures.record_attempt(replica)
-        with self._pool.scheduler.sending(decision, self._target) as dispatch:
+        writer.attempts += 1
+        with self._pool.scheduler.sending(decision, self._target, writer.attempts) as dispatch:
             rest = await self._resume(replica) if writer.has_sent else None
             if rest is not None and rest.body is None:
                 await writer.finish(rest.final_events)
                 self._failures.report_recovery()
                 return
-            response = await self._open(self._call(dispatch, rest), replica)
-            try:
-                if response.status in ENGINE_FAULTS:
-                    raise UpstreamFailed.from_answer(response.status, await read_all(response))
-                if response.status >= 400:
-                    self._pool.scheduler.record_refused(decision)
-                self._annotate(decision)
-                self._failures.report_recovery()
-                if self._failures.is_unsettled and not writer.has_sent:
-                    # It has come further than the replica that failed, however long the stream is.
-                    writer.on_next_part = self._failures.settle
-                await writer.forward(response, rest, has_alternative=self._has_alternative)
-            finally:
-                writer.on_next_part = None
-                response.close()
+            if self._ledger is None or dispatch.origin is None:
+                response = await self._answer(decision, dispatch, rest)
+            else:
+                with self._ledger.attempt(decision, dispatch.id, dispatch.origin, rest):
+                    response = await self._answer(decision, dispatch, rest)
         self._record_answer(replica, response.status)
+
+    async def _answer(
+        self, decision: Decision, dispatch: Dispatch, rest: ResumptionPlan | None
+    ) -> EngineResponse:
+        """Send the request, or the rest of it, and forward the answer, which is returned."""
+        writer, replica = self._writer, decision.replica
+        response = await self._open(self._call(dispatch, rest), replica)
+        try:
+            if response.status in ENGINE_FAULTS:
+                raise UpstreamFailed.from_answer(response.status, await read_all(response))
+            if response.status >= 400:
+                self._pool.scheduler.record_refused(decision)
+            self._annotate(decision)
+            self._failures.report_recovery()
+            if self._failures.is_unsettled and not writer.has_sent:
+                # It has come further than the replica that failed, however long the stream is.
+                writer.on_next_part = self._failures.settle
+            await writer.forward(response, rest, has_alternative=self._has_alternative)
+        finally:
+            writer.on_next_part = None
+            response.close()
+        return response
 
     def _record_answer(self, replica: Replica, status: int) -> None:
         self._pool.quarantine.record_answer(self._request)
@@ -256,6 +282,9 @@ class Attempts:
         if rest is not None and rest.body is not None:
             path, body = rest.path, rest.body
             dispatch = _resuming(dispatch, rest.answered_bytes)
+            if dispatch.origin is not None and rest.answered_bytes:
+                origin = msgspec.structs.replace(dispatch.origin, is_continuation=True)
+                dispatch = msgspec.structs.replace(dispatch, origin=origin)
         return EngineCall(path, request.headers, body, request.request_id, _header(dispatch))
 
     async def _open(self, call: EngineCall, replica: Replica) -> EngineResponse:

@@ -6,6 +6,7 @@ from gateway.faults import Faults
 from gateway.serving.drain import Drain
 from gateway.serving.pool import ModelPools
 from gateway.serving.retry_policy import RetryPolicy
+from gateway.serving.settlements import Settlements
 from gateway.upstream.engine_call import EngineClient
 
 
@@ -20,3 +21,5 @@ class RouterContext:
     retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
     is_forwarded: bool = False
     """A proxy of the gateway's own names the client in `x-forwarded-for`."""
+    settlements: Settlements | None = None
+    """What the ledger must hear of attempts; None without a ledger."""
