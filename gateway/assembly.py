@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.admission.cold_start import Wake
+from gateway.config.gateway import GatewayConfig
 from gateway.faults import Faults
 from gateway.http.app import GatewayApp, create_app
 from gateway.http.cors import SharedOrigins
 from gateway.http.health import health_router
 from gateway.http.models import cards_of, models_router
 from gateway.http.operators import operators_router
+from gateway.limits.project_limits import LimitOptions, ProjectLimits
 from gateway.metrics import Recorder
 from gateway.report import ModelReport, RouterReport
 from gateway.routing.decision import DecisionLog
@@ -55,6 +57,8 @@ class RouterOptions:
     """Seconds since the epoch."""
     accounts: AccountsClient | None = None
     """Keeper of projects, keys and usage; None where no database is configured."""
+    clock: Callable[[], float] = time.monotonic
+    """Seconds of a clock that never goes back."""
     rng: random.Random = field(default_factory=random.Random)
     """Breaks ties and keeps no secret."""
 
@@ -72,6 +76,9 @@ class AssembledRouter:
     ) -> None:
         self.fleet = fleet
         self.live_config = live_config
+        self.limits = ProjectLimits(
+            options.clock, options.time_of_day, lambda: _limit_options(live_config.config)
+        )
         self.request_metrics = RequestMetrics(options.recorder, options.tracer)
         recorder = self.request_metrics.recorder
         self.pools = ModelPools(
@@ -80,8 +87,10 @@ class AssembledRouter:
                 decisions=DecisionLog(observer=self.request_metrics.record_outcome),
                 rng=options.rng,
                 time_of_day=options.time_of_day,
-                monotonic=time.monotonic,
+                monotonic=options.clock,
                 wake=wake,
+                reservation_listeners=(self.limits,),
+                recent_use_listeners=(self.limits,),
             ),
         )
         self.accounts = _followed(options.accounts)
@@ -90,6 +99,7 @@ class AssembledRouter:
             EngineClient(upstream),
             self.pools,
             Faults(recorder),
+            limits=self.limits,
             is_forwarded=options.is_forwarded,
             settlements=self.settlements,
         )
@@ -187,6 +197,14 @@ class AssembledRouter:
 
 def _followed(accounts: AccountsClient | None) -> AccountsFollower | None:
     return None if accounts is None else AccountsFollower(accounts)
+
+
+def _limit_options(config: GatewayConfig) -> LimitOptions:
+    limits = config.rate_limits
+    return LimitOptions(
+        counts_cached=limits.count_tokens == "all",
+        refuses_unknown=limits.on_unknown_spend == "refuse",
+    )
 
 
 def build_router(

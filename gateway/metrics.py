@@ -92,9 +92,10 @@ REQUESTS = Counter(
     labels=("model", "route", "tenant_class", "priority", "outcome"),
     meaning=(
         "Finished requests. `tenant_class`: what tells the client apart from others, `key` or"
-        " `address`. `outcome`: `answered`; `refused` (the client's mistake); `shed` (rejected,"
-        " may be sent again later); `failed` (an error); `truncated` (a stream ended with an error"
-        " event); `timeout` (its deadline passed); `client_cancelled` (the client disconnected)."
+        " `address`. `outcome`: `answered`; `refused` (the client's mistake); `limited` (its"
+        " project has reached a limit); `shed` (rejected, may be sent again later); `failed` (an"
+        " error); `truncated` (a stream ended with an error event); `timeout` (its deadline"
+        " passed); `client_cancelled` (the client disconnected)."
     ),
 )
 FAULTS = Counter(
