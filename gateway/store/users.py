@@ -1,0 +1,102 @@
+"""Users in the database: labels of people, who may be members of projects and own keys."""
+
+from collections.abc import Sequence
+
+import msgspec
+import sqlalchemy as sa
+
+from gateway.errors import AlreadyExists, NotFound
+from gateway.store.changes import Change, new_id
+from gateway.store.organization_tables import api_keys, project_users, users
+from gateway.store.pages import Cursor, Page, page_of, row_of
+
+
+class UserRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A user of the organization."""
+
+    id: str
+    email: str
+    role: str
+    added_at: int
+
+
+def user(connection: sa.Connection, user_id: str) -> UserRow:
+    """A user.
+
+    Raises:
+        NotFound: there is none with this id.
+    """
+    return _user_where(connection, users.c.id == user_id, user_id)
+
+
+def user_by_email(connection: sa.Connection, email: str) -> UserRow:
+    """The user with this address.
+
+    Raises:
+        NotFound: there is none.
+    """
+    return _user_where(connection, users.c.email == email, email)
+
+
+def add_user(change: Change, email: str, role: str) -> UserRow:
+    """Add a user to the organization.
+
+    Raises:
+        AlreadyExists: there is one with this address.
+    """
+    query = sa.select(users.c.id).where(users.c.email == email, users.c.deleted_at.is_(None))
+    if change.connection.execute(query).first() is not None:
+        raise AlreadyExists(f"There is a user with the address `{email}` already.", "email")
+    row = UserRow(id=new_id("user-"), email=email, role=role, added_at=change.now_s)
+    change.connection.execute(users.insert().values(**msgspec.structs.asdict(row)))
+    change.record("user.added", row.id, after=msgspec.structs.asdict(row))
+    return row
+
+
+def list_users(
+    connection: sa.Connection, cursor: Cursor, emails: Sequence[str] = ()
+) -> Page[UserRow]:
+    """A page of users, perhaps only those with some addresses."""
+    conditions = [users.c.deleted_at.is_(None)]
+    if emails:
+        conditions.append(users.c.email.in_(emails))
+    return page_of(connection, users, cursor, UserRow, *conditions)
+
+
+def update_user(change: Change, user_id: str, role: str) -> UserRow:
+    """Change a user's role."""
+    before = user(change.connection, user_id)
+    after = msgspec.structs.replace(before, role=role)
+    if after != before:
+        update = users.update().where(users.c.id == user_id)
+        change.connection.execute(update.values(role=role))
+        change.record(
+            "user.updated",
+            user_id,
+            before=msgspec.structs.asdict(before),
+            after=msgspec.structs.asdict(after),
+        )
+    return after
+
+
+def delete_user(change: Change, user_id: str) -> None:
+    """Remove a user from the organization and its projects, and delete the user's keys."""
+    before = user(change.connection, user_id)
+    for table, column in (
+        (users, users.c.id),
+        (project_users, project_users.c.user_id),
+        (api_keys, api_keys.c.owner_id),
+    ):
+        update = table.update().where(column == user_id, table.c.deleted_at.is_(None))
+        change.connection.execute(update.values(deleted_at=change.now_s))
+    change.record("user.deleted", user_id, before=msgspec.structs.asdict(before))
+
+
+def _user_where(
+    connection: sa.Connection, condition: sa.ColumnElement[bool], shown: str
+) -> UserRow:
+    query = sa.select(users).where(condition, users.c.deleted_at.is_(None))
+    found = connection.execute(query).first()
+    if found is None:
+        raise NotFound.of("user", shown)
+    return row_of(found, UserRow)
