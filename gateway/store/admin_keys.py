@@ -6,8 +6,8 @@ import sqlalchemy as sa
 from gateway.errors import NotFound
 from gateway.identity.secret import ADMIN_KEY_PREFIX, new_secret, redacted, secret_hash
 from gateway.store.changes import Change, new_id
-from gateway.store.organization_tables import admin_keys
 from gateway.store.pages import Cursor, Page, page_of, row_of
+from gateway.store.tables import admin_keys
 
 
 class AdminKeyRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -15,12 +15,12 @@ class AdminKeyRow(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     name: str
-    redacted_value: str
+    hint: str
     owner_id: str
     """Who created it."""
-    created_at: int
-    expires_at: int | None = None
-    last_used_at: int | None = None
+    created_s: int
+    expires_s: int | None = None
+    last_used_s: int | None = None
 
 
 def create_admin_key(
@@ -31,10 +31,10 @@ def create_admin_key(
     row = AdminKeyRow(
         id=new_id("key_"),
         name=name,
-        redacted_value=redacted(secret),
+        hint=redacted(secret),
         owner_id=change.actor.id,
-        created_at=change.now_s,
-        expires_at=None if expires_in_s is None else change.now_s + expires_in_s,
+        created_s=change.now_s,
+        expires_s=None if expires_in_s is None else change.now_s + expires_in_s,
     )
     values = msgspec.structs.asdict(row)
     change.connection.execute(admin_keys.insert().values(hash=secret_hash(secret), **values))
@@ -48,7 +48,7 @@ def admin_key(connection: sa.Connection, key_id: str) -> AdminKeyRow:
     Raises:
         NotFound: there is none with this id.
     """
-    query = sa.select(admin_keys).where(admin_keys.c.id == key_id, admin_keys.c.deleted_at.is_(None))
+    query = sa.select(admin_keys).where(admin_keys.c.id == key_id, admin_keys.c.deleted_s.is_(None))
     found = connection.execute(query).first()
     if found is None:
         raise NotFound.of("admin API key", key_id)
@@ -57,7 +57,7 @@ def admin_key(connection: sa.Connection, key_id: str) -> AdminKeyRow:
 
 def list_admin_keys(connection: sa.Connection, cursor: Cursor) -> Page[AdminKeyRow]:
     """A page of admin keys."""
-    is_there = admin_keys.c.deleted_at.is_(None)
+    is_there = admin_keys.c.deleted_s.is_(None)
     return page_of(connection, admin_keys, cursor, AdminKeyRow, is_there)
 
 
@@ -65,5 +65,5 @@ def delete_admin_key(change: Change, key_id: str) -> None:
     """Delete an admin key; routers refuse it within a second."""
     before = admin_key(change.connection, key_id)
     update = admin_keys.update().where(admin_keys.c.id == key_id)
-    change.connection.execute(update.values(deleted_at=change.now_s))
+    change.connection.execute(update.values(deleted_s=change.now_s))
     change.record("api_key.deleted", key_id, before=msgspec.structs.asdict(before))

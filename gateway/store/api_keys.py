@@ -8,9 +8,9 @@ import sqlalchemy as sa
 from gateway.errors import KeyExpired, NotFound, TooManyKeys
 from gateway.identity.secret import new_secret, redacted, secret_hash
 from gateway.store.changes import Change, new_id
-from gateway.store.organization_tables import api_keys, service_accounts, users
 from gateway.store.pages import Cursor, Page, page_of, row_of
 from gateway.store.projects import active_project, project
+from gateway.store.tables import api_keys, service_accounts, users
 
 MAX_VALID_KEYS = 2
 """Valid keys of one owner in a project: the one in use, and the one that replaces it."""
@@ -23,11 +23,11 @@ class ApiKeyRow(msgspec.Struct, frozen=True, kw_only=True):
     project_id: str
     owner_id: str
     name: str
-    redacted_value: str
+    hint: str
     models: tuple[str, ...] | None = None
-    created_at: int
-    expires_at: int | None = None
-    last_used_at: int | None = None
+    created_s: int
+    expires_s: int | None = None
+    last_used_s: int | None = None
 
 
 class KeyOwner(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +37,7 @@ class KeyOwner(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     """Name of a service account, address of a user."""
     role: str
-    created_at: int
+    created_s: int
     is_user: bool
 
 
@@ -64,16 +64,16 @@ def create_api_key(
             " first, or create another service account."
         )
     secret = new_secret()
-    expires_at = None if new.expires_in_s is None else change.now_s + new.expires_in_s
+    expires_s = None if new.expires_in_s is None else change.now_s + new.expires_in_s
     row = ApiKeyRow(
         id=new_id("key_"),
         project_id=project_id,
         owner_id=owner_id,
         name=new.name,
-        redacted_value=redacted(secret),
+        hint=redacted(secret),
         models=new.models,
-        created_at=change.now_s,
-        expires_at=expires_at,
+        created_s=change.now_s,
+        expires_s=expires_s,
     )
     values = msgspec.structs.asdict(row)
     change.connection.execute(api_keys.insert().values(hash=secret_hash(secret), **values))
@@ -98,7 +98,8 @@ def api_key(connection: sa.Connection, project_id: str, key_id: str) -> ApiKeyRo
 def list_api_keys(connection: sa.Connection, project_id: str, cursor: Cursor) -> Page[ApiKeyRow]:
     """A page of a project's keys."""
     project(connection, project_id)
-    return page_of(connection, api_keys, cursor, ApiKeyRow, *_of(project_id))
+    of_project, is_there = _of(project_id)
+    return page_of(connection, api_keys, cursor, ApiKeyRow, is_there, within=[of_project])
 
 
 def update_api_key(
@@ -111,7 +112,7 @@ def update_api_key(
     """
     active_project(change.connection, project_id)
     before = api_key(change.connection, project_id, key_id)
-    if before.expires_at is not None and before.expires_at <= change.now_s:
+    if before.expires_s is not None and before.expires_s <= change.now_s:
         raise KeyExpired(f"The API key `{key_id}` has expired. Create another one.")
     after = msgspec.structs.replace(before, **values)
     if after != before:
@@ -131,7 +132,7 @@ def delete_api_key(change: Change, project_id: str, key_id: str) -> None:
     """Delete a key; routers refuse it within a second."""
     before = api_key(change.connection, project_id, key_id)
     update = api_keys.update().where(api_keys.c.id == key_id)
-    change.connection.execute(update.values(deleted_at=change.now_s))
+    change.connection.execute(update.values(deleted_s=change.now_s))
     change.record(
         "api_key.deleted", key_id, project_id=project_id, before=msgspec.structs.asdict(before)
     )
@@ -143,22 +144,22 @@ def owners_of(connection: sa.Connection, keys: Sequence[ApiKeyRow]) -> dict[str,
     accounts = sa.select(service_accounts).where(service_accounts.c.id.in_(ids))
     people = sa.select(users).where(users.c.id.in_(ids))
     owners = [
-        KeyOwner(id=row.id, name=row.name, role=row.role, created_at=row.created_at, is_user=False)
+        KeyOwner(id=row.id, name=row.name, role=row.role, created_s=row.created_s, is_user=False)
         for row in connection.execute(accounts)
     ]
     owners += [
-        KeyOwner(id=row.id, name=row.email, role=row.role, created_at=row.added_at, is_user=True)
+        KeyOwner(id=row.id, name=row.email, role=row.role, created_s=row.created_s, is_user=True)
         for row in connection.execute(people)
     ]
     return {owner.id: owner for owner in owners}
 
 
 def _valid_count(change: Change, project_id: str, owner_id: str) -> int:
-    is_valid = sa.or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > change.now_s)
+    is_valid = sa.or_(api_keys.c.expires_s.is_(None), api_keys.c.expires_s > change.now_s)
     query = sa.select(sa.func.count()).select_from(api_keys)
     query = query.where(api_keys.c.owner_id == owner_id, is_valid, *_of(project_id))
     return change.connection.execute(query).scalar_one()
 
 
-def _of(project_id: str) -> tuple[sa.ColumnElement[bool], ...]:
-    return api_keys.c.project_id == project_id, api_keys.c.deleted_at.is_(None)
+def _of(project_id: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
+    return api_keys.c.project_id == project_id, api_keys.c.deleted_s.is_(None)

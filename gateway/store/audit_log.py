@@ -5,21 +5,21 @@ from collections.abc import Sequence
 import msgspec
 import sqlalchemy as sa
 
-from gateway.store.organization_tables import audit_logs, projects
 from gateway.store.pages import Cursor, Page, page_of
+from gateway.store.tables import audit, projects
 
 
 class AuditRow(msgspec.Struct, frozen=True, kw_only=True):
     """One change."""
 
     id: str
-    effective_at: int
-    type: str
+    at_s: int
+    event: str
     actor_id: str
-    actor_address: str
+    address: str
     project_id: str | None = None
     project_name: str | None = None
-    resource_id: str
+    object_id: str
     before: dict[str, object] | None = None
     after: dict[str, object] | None = None
 
@@ -31,15 +31,15 @@ class AuditFilter(msgspec.Struct, frozen=True, kw_only=True):
     """The first second."""
     until_s: int | None = None
     """The last second."""
-    types: Sequence[str] = ()
+    events: Sequence[str] = ()
     actor_ids: Sequence[str] = ()
     project_ids: Sequence[str] = ()
-    resource_ids: Sequence[str] = ()
+    object_ids: Sequence[str] = ()
 
 
 _entries = (
-    sa.select(audit_logs, projects.c.name.label("project_name"))
-    .join(projects, projects.c.id == audit_logs.c.project_id, isouter=True)
+    sa.select(audit, projects.c.name.label("project_name"))
+    .join(projects, projects.c.id == audit.c.project_id, isouter=True)
     .subquery("entries")
 )
 
@@ -49,18 +49,18 @@ def list_audit_log(
 ) -> Page[AuditRow]:
     """A page of the log."""
     table = _entries.c
-    conditions = [
+    conditions: list[sa.ColumnElement[bool]] = [
         column.in_(values)
         for column, values in (
-            (table.type, wanted.types),
+            (table.event, wanted.events),
             (table.actor_id, wanted.actor_ids),
             (table.project_id, wanted.project_ids),
-            (table.resource_id, wanted.resource_ids),
+            (table.object_id, wanted.object_ids),
         )
         if values
     ]
     if wanted.since_s is not None:
-        conditions.append(table.effective_at >= wanted.since_s)
+        conditions.append(table.at_s >= wanted.since_s)
     if wanted.until_s is not None:
-        conditions.append(table.effective_at <= wanted.until_s)
+        conditions.append(table.at_s <= wanted.until_s)
     return page_of(connection, _entries, cursor, AuditRow, *conditions)

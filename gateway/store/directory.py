@@ -12,14 +12,14 @@ from gateway.identity.project import (
     RateLimit,
     SpendLimit,
 )
-from gateway.store import organization_tables as tables
+from gateway.store import tables
 from gateway.store.pages import row_of
 from gateway.store.projects import ProjectRow
 
 
 def directory(connection: sa.Connection) -> Directory:
     """All active projects and their keys, and the admin keys; without what has been deleted."""
-    active = sa.select(tables.projects).where(tables.projects.c.archived_at.is_(None))
+    active = sa.select(tables.projects).where(tables.projects.c.archived_s.is_(None))
     rate_limits, spend_limits = _rate_limits(connection), _spend_limits(connection)
     projects = tuple(
         Project(
@@ -39,9 +39,7 @@ def directory(connection: sa.Connection) -> Directory:
             for each in connection.execute(active.order_by(tables.projects.c.seq))
         )
     )
-    return Directory(
-        projects=projects, keys=_keys(connection), admin_keys=_admin_keys(connection)
-    )
+    return Directory(projects=projects, keys=_keys(connection), admin_keys=_admin_keys(connection))
 
 
 def _keys(connection: sa.Connection) -> tuple[ApiKey, ...]:
@@ -49,7 +47,7 @@ def _keys(connection: sa.Connection) -> tuple[ApiKey, ...]:
     query = (
         sa.select(table)
         .join(tables.projects, tables.projects.c.id == table.c.project_id)
-        .where(table.c.deleted_at.is_(None), tables.projects.c.archived_at.is_(None))
+        .where(table.c.deleted_s.is_(None), tables.projects.c.archived_s.is_(None))
         .order_by(table.c.seq)
     )
     return tuple(
@@ -60,7 +58,7 @@ def _keys(connection: sa.Connection) -> tuple[ApiKey, ...]:
             owner=row.owner_id,
             name=row.name,
             models=None if row.models is None else tuple(row.models),
-            expires_s=row.expires_at,
+            expires_s=row.expires_s,
         )
         for row in connection.execute(query)
     )
@@ -68,9 +66,9 @@ def _keys(connection: sa.Connection) -> tuple[ApiKey, ...]:
 
 def _admin_keys(connection: sa.Connection) -> tuple[AdminKey, ...]:
     table = tables.admin_keys
-    query = sa.select(table).where(table.c.deleted_at.is_(None)).order_by(table.c.seq)
+    query = sa.select(table).where(table.c.deleted_s.is_(None)).order_by(table.c.seq)
     return tuple(
-        AdminKey(id=row.id, hash=row.hash, name=row.name, expires_s=row.expires_at)
+        AdminKey(id=row.id, hash=row.hash, name=row.name, expires_s=row.expires_s)
         for row in connection.execute(query)
     )
 
@@ -100,7 +98,7 @@ def _spend_limits(connection: sa.Connection) -> dict[str, list[SpendLimit]]:
             amount_nano=row.amount_nano, interval=row.interval, key=row.key_id or None
         )
         found[row.project_id].append(limit)
-    query = sa.select(alerts).where(alerts.c.deleted_at.is_(None)).order_by(alerts.c.seq)
+    query = sa.select(alerts).where(alerts.c.deleted_s.is_(None)).order_by(alerts.c.seq)
     for row in connection.execute(query):
         alert = SpendLimit(amount_nano=row.amount_nano, interval=row.interval, is_hard=False)
         found[row.project_id].append(alert)

@@ -31,23 +31,27 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
 
 def page_of(
     connection: sa.Connection,
-    table: sa.Table,
+    table: sa.FromClause,
     cursor: Cursor,
     row_type: type[RowT],
     *conditions: sa.ColumnElement[bool],
+    within: Sequence[sa.ColumnElement[bool]] = (),
 ) -> Page[RowT]:
     """A page of the rows that meet all conditions.
+
+    `within`: conditions that say which list it is; rows that only fail the others, as deleted ones
+    do, remain places in it.
 
     Raises:
         InvalidRequest: the id in `after` or `before` has never existed.
     """
-    query = sa.select(table).where(*conditions)
+    query = sa.select(table).where(*conditions, *within)
     # The page before a row is found backwards from it.
     is_descending = (cursor.order == "desc") != (cursor.before is not None)
     seq = table.c.seq
     for name, known in (("after", cursor.after), ("before", cursor.before)):
         if known is not None:
-            place = _place(connection, table, name, known)
+            place = _place(connection, table, within, name, known)
             query = query.where(seq < place if is_descending else seq > place)
     query = query.order_by(seq.desc() if is_descending else seq).limit(cursor.limit + 1)
     found = [row_of(row, row_type) for row in connection.execute(query)]
@@ -62,8 +66,15 @@ def row_of(row: sa.Row[tuple[object, ...]], row_type: type[RowT]) -> RowT:
     return msgspec.convert(dict(row._mapping), row_type)  # noqa: SLF001 - SQLAlchemy documents it
 
 
-def _place(connection: sa.Connection, table: sa.Table, name: str, known: str) -> int:
-    place = connection.execute(sa.select(table.c.seq).where(table.c.id == known)).scalar()
+def _place(
+    connection: sa.Connection,
+    table: sa.FromClause,
+    within: Sequence[sa.ColumnElement[bool]],
+    name: str,
+    known: str,
+) -> int:
+    query = sa.select(sa.func.max(table.c.seq)).where(table.c.id == known, *within)
+    place = connection.execute(query).scalar()
     if place is None:
         raise InvalidRequest(f"`{name}` must be the id of an object of this list.", name)
     return int(place)

@@ -5,9 +5,9 @@ import sqlalchemy as sa
 
 from gateway.errors import AlreadyExists, NotFound
 from gateway.store.changes import Change
-from gateway.store.organization_tables import api_keys, project_users, users
 from gateway.store.pages import Cursor, Page, page_of, row_of
 from gateway.store.projects import active_project, project
+from gateway.store.tables import api_keys, project_users, users
 from gateway.store.users import user
 
 
@@ -18,7 +18,7 @@ class ProjectUserRow(msgspec.Struct, frozen=True, kw_only=True):
     email: str
     role: str
     """Role in the project."""
-    added_at: int
+    created_s: int
 
 
 _memberships = (
@@ -27,9 +27,9 @@ _memberships = (
         users.c.id,
         users.c.email,
         project_users.c.role,
-        project_users.c.added_at,
+        project_users.c.created_s,
         project_users.c.project_id,
-        project_users.c.deleted_at,
+        project_users.c.deleted_s,
     )
     .join(users, users.c.id == project_users.c.user_id)
     .subquery("memberships")
@@ -48,9 +48,9 @@ def add_project_user(change: Change, project_id: str, user_id: str, role: str) -
     if _found(change.connection, project_id, user_id) is not None:
         raise AlreadyExists(f"The user `{user_id}` is in this project already.", "user_id")
     values = {"project_id": project_id, "user_id": user_id, "role": role}
-    change.connection.execute(project_users.insert().values(**values, added_at=change.now_s))
+    change.connection.execute(project_users.insert().values(**values, created_s=change.now_s))
     change.record("user.added", user_id, project_id=project_id, after={"role": role})
-    return ProjectUserRow(id=user_id, email=known.email, role=role, added_at=change.now_s)
+    return ProjectUserRow(id=user_id, email=known.email, role=role, created_s=change.now_s)
 
 
 def project_user(connection: sa.Connection, project_id: str, user_id: str) -> ProjectUserRow:
@@ -71,12 +71,11 @@ def list_project_users(
 ) -> Page[ProjectUserRow]:
     """A page of a project's users."""
     project(connection, project_id)
-    return page_of(connection, _memberships, cursor, ProjectUserRow, *_of(project_id))
+    of_project, is_there = _of(project_id)
+    return page_of(connection, _memberships, cursor, ProjectUserRow, is_there, within=[of_project])
 
 
-def update_project_user(
-    change: Change, project_id: str, user_id: str, role: str
-) -> ProjectUserRow:
+def update_project_user(change: Change, project_id: str, user_id: str, role: str) -> ProjectUserRow:
     """Change a user's role in a project."""
     active_project(change.connection, project_id)
     before = project_user(change.connection, project_id, user_id)
@@ -97,13 +96,13 @@ def remove_project_user(change: Change, project_id: str, user_id: str) -> None:
     """Remove a user from a project, and delete the user's keys there."""
     before = project_user(change.connection, project_id, user_id)
     update = _membership_update(project_id, user_id)
-    change.connection.execute(update.values(deleted_at=change.now_s))
+    change.connection.execute(update.values(deleted_s=change.now_s))
     keys = api_keys.update().where(
         api_keys.c.owner_id == user_id,
         api_keys.c.project_id == project_id,
-        api_keys.c.deleted_at.is_(None),
+        api_keys.c.deleted_s.is_(None),
     )
-    change.connection.execute(keys.values(deleted_at=change.now_s))
+    change.connection.execute(keys.values(deleted_s=change.now_s))
     change.record("user.deleted", user_id, project_id=project_id, before={"role": before.role})
 
 
@@ -111,7 +110,7 @@ def _membership_update(project_id: str, user_id: str) -> sa.Update:
     return project_users.update().where(
         project_users.c.project_id == project_id,
         project_users.c.user_id == user_id,
-        project_users.c.deleted_at.is_(None),
+        project_users.c.deleted_s.is_(None),
     )
 
 
@@ -121,6 +120,6 @@ def _found(connection: sa.Connection, project_id: str, user_id: str) -> ProjectU
     return None if found is None else row_of(found, ProjectUserRow)
 
 
-def _of(project_id: str) -> tuple[sa.ColumnElement[bool], ...]:
+def _of(project_id: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
     table = _memberships.c
-    return table.project_id == project_id, table.deleted_at.is_(None)
+    return table.project_id == project_id, table.deleted_s.is_(None)

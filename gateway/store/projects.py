@@ -6,8 +6,8 @@ import sqlalchemy as sa
 from gateway.errors import NotFound, ProjectArchived
 from gateway.identity.project import OWN_PROJECT, Tier
 from gateway.store.changes import Change, new_id
-from gateway.store.organization_tables import projects
 from gateway.store.pages import Cursor, Page, page_of, row_of
+from gateway.store.tables import projects
 
 
 class ProjectSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,14 +26,14 @@ class ProjectRow(ProjectSettings, frozen=True, kw_only=True):
 
     id: str
     name: str
-    created_at: int
-    archived_at: int | None = None
+    created_s: int
+    archived_s: int | None = None
 
 
 def create_project(change: Change, name: str, settings: ProjectSettings) -> ProjectRow:
     """Create a project; several may have the same name, as OpenAI's may."""
     values = {"name": name, **msgspec.structs.asdict(settings)}
-    row = ProjectRow(id=new_id("proj_"), created_at=change.now_s, **values)
+    row = ProjectRow(id=new_id("proj_"), created_s=change.now_s, **values)
     change.connection.execute(projects.insert().values(**msgspec.structs.asdict(row)))
     change.record("project.created", row.id, project_id=row.id, after=_details(row))
     return row
@@ -59,7 +59,7 @@ def active_project(connection: sa.Connection, project_id: str) -> ProjectRow:
         ProjectArchived: it is archived.
     """
     row = project(connection, project_id)
-    if row.archived_at is not None:
+    if row.archived_s is not None:
         raise ProjectArchived(f"The project `{project_id}` is archived and cannot be changed.")
     return row
 
@@ -68,7 +68,7 @@ def list_projects(
     connection: sa.Connection, cursor: Cursor, *, has_archived: bool
 ) -> Page[ProjectRow]:
     """A page of projects, with or without the archived ones."""
-    conditions = () if has_archived else (projects.c.archived_at.is_(None),)
+    conditions = () if has_archived else (projects.c.archived_s.is_(None),)
     return page_of(connection, projects, cursor, ProjectRow, *conditions)
 
 
@@ -82,9 +82,9 @@ def update_project(change: Change, project_id: str, values: dict[str, object]) -
 def archive_project(change: Change, project_id: str) -> ProjectRow:
     """Archive a project: its keys are invalid from now on. Once archived, it stays so."""
     before = project(change.connection, project_id)
-    if before.archived_at is not None:
+    if before.archived_s is not None:
         return before
-    after = msgspec.structs.replace(before, archived_at=change.now_s)
+    after = msgspec.structs.replace(before, archived_s=change.now_s)
     return _replace(change, before, after, "project.archived")
 
 

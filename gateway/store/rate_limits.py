@@ -7,9 +7,12 @@ import sqlalchemy as sa
 
 from gateway.store.api_keys import api_key
 from gateway.store.changes import Change
-from gateway.store.organization_tables import ALL, rate_limits
 from gateway.store.pages import row_of
 from gateway.store.projects import active_project, project
+from gateway.store.tables import rate_limits
+
+ALL = ""
+"""Model or key of a limit that is for all of them; NULL would never be equal to itself."""
 
 
 class RateLimitRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,9 +58,11 @@ def update_rate_limit(
         api_key(change.connection, project_id, place.key_id)
     query = sa.select(rate_limits).where(*_at(place))
     found = change.connection.execute(query).first()
-    before = RateLimitRow(
-        project_id=project_id, model=place.model, key_id=place.key_id
-    ) if found is None else row_of(found, RateLimitRow)
+    before = (
+        RateLimitRow(project_id=project_id, model=place.model, key_id=place.key_id)
+        if found is None
+        else row_of(found, RateLimitRow)
+    )
     after = msgspec.structs.replace(before, **values)
     if after != before:
         _write(change, before, after)

@@ -7,9 +7,9 @@ import sqlalchemy as sa
 
 from gateway.errors import NotFound
 from gateway.store.changes import Change, new_id
-from gateway.store.organization_tables import api_keys, service_accounts
 from gateway.store.pages import Cursor, Page, page_of, row_of
 from gateway.store.projects import active_project, project
+from gateway.store.tables import api_keys, service_accounts
 
 ServiceAccountRole = Literal["owner", "member", "none"]
 
@@ -21,7 +21,7 @@ class ServiceAccountRow(msgspec.Struct, frozen=True, kw_only=True):
     project_id: str
     name: str
     role: ServiceAccountRole
-    created_at: int
+    created_s: int
 
 
 def create_service_account(
@@ -34,7 +34,7 @@ def create_service_account(
         project_id=project_id,
         name=name,
         role=role,
-        created_at=change.now_s,
+        created_s=change.now_s,
     )
     change.connection.execute(service_accounts.insert().values(**msgspec.structs.asdict(row)))
     change.record(
@@ -52,9 +52,7 @@ def service_account(
         NotFound: the project has none with this id.
     """
     project(connection, project_id)
-    query = sa.select(service_accounts).where(
-        service_accounts.c.id == account_id, *_of(project_id)
-    )
+    query = sa.select(service_accounts).where(service_accounts.c.id == account_id, *_of(project_id))
     found = connection.execute(query).first()
     if found is None:
         raise NotFound.of("service account", account_id)
@@ -66,7 +64,10 @@ def list_service_accounts(
 ) -> Page[ServiceAccountRow]:
     """A page of a project's service accounts."""
     project(connection, project_id)
-    return page_of(connection, service_accounts, cursor, ServiceAccountRow, *_of(project_id))
+    of_project, is_there = _of(project_id)
+    return page_of(
+        connection, service_accounts, cursor, ServiceAccountRow, is_there, within=[of_project]
+    )
 
 
 def update_service_account(
@@ -97,8 +98,8 @@ def delete_service_account(change: Change, project_id: str, account_id: str) -> 
         (service_accounts, service_accounts.c.id),
         (api_keys, api_keys.c.owner_id),
     ):
-        update = table.update().where(column == account_id, table.c.deleted_at.is_(None))
-        change.connection.execute(update.values(deleted_at=change.now_s))
+        update = table.update().where(column == account_id, table.c.deleted_s.is_(None))
+        change.connection.execute(update.values(deleted_s=change.now_s))
     change.record(
         "service_account.deleted",
         account_id,
@@ -107,6 +108,6 @@ def delete_service_account(change: Change, project_id: str, account_id: str) -> 
     )
 
 
-def _of(project_id: str) -> tuple[sa.ColumnElement[bool], ...]:
+def _of(project_id: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
     table = service_accounts.c
-    return table.project_id == project_id, table.deleted_at.is_(None)
+    return table.project_id == project_id, table.deleted_s.is_(None)

@@ -7,10 +7,10 @@ import sqlalchemy as sa
 
 from gateway.errors import NotFound
 from gateway.store.changes import Change, new_id
-from gateway.store.organization_tables import spend_alerts
 from gateway.store.pages import Cursor, Page, page_of, row_of
 from gateway.store.projects import active_project, project
 from gateway.store.spend_limits import Interval
+from gateway.store.tables import spend_alerts
 
 
 class SpendAlertRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,7 +22,7 @@ class SpendAlertRow(msgspec.Struct, frozen=True, kw_only=True):
     amount_nano: int
     recipients: tuple[str, ...]
     subject_prefix: str | None = None
-    created_at: int
+    created_s: int
 
 
 def create_spend_alert(
@@ -30,7 +30,7 @@ def create_spend_alert(
 ) -> SpendAlertRow:
     """Create an alert of a project."""
     active_project(change.connection, project_id)
-    place = {"id": new_id("alert_"), "project_id": project_id, "created_at": change.now_s}
+    place = {"id": new_id("alert_"), "project_id": project_id, "created_s": change.now_s}
     row = msgspec.convert({**values, **place}, SpendAlertRow)
     change.connection.execute(spend_alerts.insert().values(**msgspec.structs.asdict(row)))
     _record(change, None, row)
@@ -56,7 +56,8 @@ def list_spend_alerts(
 ) -> Page[SpendAlertRow]:
     """A page of a project's alerts."""
     project(connection, project_id)
-    return page_of(connection, spend_alerts, cursor, SpendAlertRow, *_of(project_id))
+    of_project, is_there = _of(project_id)
+    return page_of(connection, spend_alerts, cursor, SpendAlertRow, is_there, within=[of_project])
 
 
 def update_spend_alert(
@@ -77,7 +78,7 @@ def delete_spend_alert(change: Change, project_id: str, alert_id: str) -> None:
     """Delete an alert."""
     before = spend_alert(change.connection, project_id, alert_id)
     update = spend_alerts.update().where(spend_alerts.c.id == alert_id)
-    change.connection.execute(update.values(deleted_at=change.now_s))
+    change.connection.execute(update.values(deleted_s=change.now_s))
     _record(change, before, None)
 
 
@@ -93,5 +94,5 @@ def _record(change: Change, before: SpendAlertRow | None, after: SpendAlertRow |
         )
 
 
-def _of(project_id: str) -> tuple[sa.ColumnElement[bool], ...]:
-    return spend_alerts.c.project_id == project_id, spend_alerts.c.deleted_at.is_(None)
+def _of(project_id: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
+    return spend_alerts.c.project_id == project_id, spend_alerts.c.deleted_s.is_(None)

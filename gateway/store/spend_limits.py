@@ -8,9 +8,10 @@ import sqlalchemy as sa
 from gateway.errors import NotFound
 from gateway.store.api_keys import api_key
 from gateway.store.changes import Change
-from gateway.store.organization_tables import ALL, spend_limits
 from gateway.store.pages import row_of
 from gateway.store.projects import active_project, project
+from gateway.store.rate_limits import ALL
+from gateway.store.tables import spend_limits
 
 Interval = Literal["day", "month"]
 

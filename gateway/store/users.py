@@ -7,8 +7,8 @@ import sqlalchemy as sa
 
 from gateway.errors import AlreadyExists, NotFound
 from gateway.store.changes import Change, new_id
-from gateway.store.organization_tables import api_keys, project_users, users
 from gateway.store.pages import Cursor, Page, page_of, row_of
+from gateway.store.tables import api_keys, project_users, users
 
 
 class UserRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,7 +17,7 @@ class UserRow(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     email: str
     role: str
-    added_at: int
+    created_s: int
 
 
 def user(connection: sa.Connection, user_id: str) -> UserRow:
@@ -44,10 +44,10 @@ def add_user(change: Change, email: str, role: str) -> UserRow:
     Raises:
         AlreadyExists: there is one with this address.
     """
-    query = sa.select(users.c.id).where(users.c.email == email, users.c.deleted_at.is_(None))
+    query = sa.select(users.c.id).where(users.c.email == email, users.c.deleted_s.is_(None))
     if change.connection.execute(query).first() is not None:
         raise AlreadyExists(f"There is a user with the address `{email}` already.", "email")
-    row = UserRow(id=new_id("user-"), email=email, role=role, added_at=change.now_s)
+    row = UserRow(id=new_id("user-"), email=email, role=role, created_s=change.now_s)
     change.connection.execute(users.insert().values(**msgspec.structs.asdict(row)))
     change.record("user.added", row.id, after=msgspec.structs.asdict(row))
     return row
@@ -57,7 +57,7 @@ def list_users(
     connection: sa.Connection, cursor: Cursor, emails: Sequence[str] = ()
 ) -> Page[UserRow]:
     """A page of users, perhaps only those with some addresses."""
-    conditions = [users.c.deleted_at.is_(None)]
+    conditions = [users.c.deleted_s.is_(None)]
     if emails:
         conditions.append(users.c.email.in_(emails))
     return page_of(connection, users, cursor, UserRow, *conditions)
@@ -87,15 +87,15 @@ def delete_user(change: Change, user_id: str) -> None:
         (project_users, project_users.c.user_id),
         (api_keys, api_keys.c.owner_id),
     ):
-        update = table.update().where(column == user_id, table.c.deleted_at.is_(None))
-        change.connection.execute(update.values(deleted_at=change.now_s))
+        update = table.update().where(column == user_id, table.c.deleted_s.is_(None))
+        change.connection.execute(update.values(deleted_s=change.now_s))
     change.record("user.deleted", user_id, before=msgspec.structs.asdict(before))
 
 
 def _user_where(
     connection: sa.Connection, condition: sa.ColumnElement[bool], shown: str
 ) -> UserRow:
-    query = sa.select(users).where(condition, users.c.deleted_at.is_(None))
+    query = sa.select(users).where(condition, users.c.deleted_s.is_(None))
     found = connection.execute(query).first()
     if found is None:
         raise NotFound.of("user", shown)
