@@ -138,6 +138,14 @@ def delete_api_key(change: Change, project_id: str, key_id: str) -> None:
     )
 
 
+def keys_with_owners(
+    connection: sa.Connection, project_id: str, cursor: Cursor
+) -> tuple[Page[ApiKeyRow], dict[str, KeyOwner]]:
+    """A page of a project's keys, and their owners by id."""
+    page = list_api_keys(connection, project_id, cursor)
+    return page, owners_of(connection, page.rows)
+
+
 def owners_of(connection: sa.Connection, keys: Sequence[ApiKeyRow]) -> dict[str, KeyOwner]:
     """Owners of keys, by id."""
     ids = {key.owner_id for key in keys}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 import sqlalchemy as sa
 
-from gateway.errors import AlreadyExists, NotFound
+from gateway.errors import NotFound
 from gateway.store.changes import Change, new_id
 from gateway.store.pages import Cursor, Page, page_of, row_of
 from gateway.store.tables import api_keys, project_users, users
@@ -26,27 +26,19 @@ def user(connection: sa.Connection, user_id: str) -> UserRow:
     Raises:
         NotFound: there is none with this id.
     """
-    return _user_where(connection, users.c.id == user_id, user_id)
+    found = _user_where(connection, users.c.id == user_id)
+    if found is None:
+        raise NotFound.of("user", user_id)
+    return found
 
 
-def user_by_email(connection: sa.Connection, email: str) -> UserRow:
-    """The user with this address.
-
-    Raises:
-        NotFound: there is none.
-    """
-    return _user_where(connection, users.c.email == email, email)
+def find_user(connection: sa.Connection, email: str) -> UserRow | None:
+    """The user with this address, if there is one."""
+    return _user_where(connection, users.c.email == email)
 
 
 def add_user(change: Change, email: str, role: str) -> UserRow:
-    """Add a user to the organization.
-
-    Raises:
-        AlreadyExists: there is one with this address.
-    """
-    query = sa.select(users.c.id).where(users.c.email == email, users.c.deleted_s.is_(None))
-    if change.connection.execute(query).first() is not None:
-        raise AlreadyExists(f"There is a user with the address `{email}` already.", "email")
+    """Add a user, whose address nobody else has."""
     row = UserRow(id=new_id("user-"), email=email, role=role, created_s=change.now_s)
     change.connection.execute(users.insert().values(**msgspec.structs.asdict(row)))
     change.record("user.added", row.id, after=msgspec.structs.asdict(row))
@@ -92,11 +84,7 @@ def delete_user(change: Change, user_id: str) -> None:
     change.record("user.deleted", user_id, before=msgspec.structs.asdict(before))
 
 
-def _user_where(
-    connection: sa.Connection, condition: sa.ColumnElement[bool], shown: str
-) -> UserRow:
+def _user_where(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> UserRow | None:
     query = sa.select(users).where(condition, users.c.deleted_s.is_(None))
     found = connection.execute(query).first()
-    if found is None:
-        raise NotFound.of("user", shown)
-    return row_of(found, UserRow)
+    return None if found is None else row_of(found, UserRow)

@@ -1,8 +1,7 @@
 """Query parameters as OpenAI's client writes them: `name[]` for lists, `name[key]` for objects."""
 
-import types
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar, Union, get_args, get_origin
+from collections.abc import Callable, Iterable
+from typing import TypeVar, get_origin
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -16,8 +15,9 @@ def query(model: type[ParamsT]) -> Callable[[Request], ParamsT]:
     """Make the dependency that reads a request's query parameters as a `model`."""
 
     def read(request: Request) -> ParamsT:
+        parsed = parse(request.query_params.multi_items(), model)
         try:
-            return model.model_validate(parse(request.query_params.multi_items(), model), strict=False)
+            return model.model_validate(parsed, strict=False)
         except ValidationError as error:
             found = [dict(each, loc=("query", *each["loc"])) for each in error.errors()]
             raise RequestValidationError(found) from None
@@ -30,27 +30,15 @@ def parse(items: Iterable[tuple[str, str]], model: type[BaseModel]) -> Parsed:
     found: Parsed = {}
     for written, value in items:
         name, _, rest = written.partition("[")
-        key = rest.removesuffix("]")
-        if _is_list(model, name):
+        field = model.model_fields.get(name)
+        if field is not None and get_origin(field.annotation) is list:
             values = found.setdefault(name, [])
             if isinstance(values, list):
                 values.append(value)
-        elif key:
-            values = found.setdefault(name, {})
-            if isinstance(values, dict):
-                values[key] = value
+        elif key := rest.removesuffix("]"):
+            pairs = found.setdefault(name, {})
+            if isinstance(pairs, dict):
+                pairs[key] = value
         else:
             found[written] = value
     return found
-
-
-def _is_list(model: type[BaseModel], name: str) -> bool:
-    fields: Mapping[str, Any] = model.model_fields
-    field = fields.get(name)
-    return field is not None and any(get_origin(each) is list for each in _parts(field.annotation))
-
-
-def _parts(annotation: object) -> Iterable[object]:
-    if get_origin(annotation) in {Union, types.UnionType}:
-        return [part for each in get_args(annotation) for part in _parts(each)]
-    return [annotation]
