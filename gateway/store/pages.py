@@ -63,7 +63,8 @@ def page_of(
 
 def row_of(row: sa.Row[tuple[object, ...]], row_type: type[RowT]) -> RowT:
     """A row of the database as a struct; columns without a field are left out."""
-    return msgspec.convert(dict(row._mapping), row_type)  # noqa: SLF001 - SQLAlchemy documents it
+    # SQLAlchemy's names of columns are no plain texts.
+    return msgspec.convert({str(name): value for name, value in row._asdict().items()}, row_type)
 
 
 def _place(
