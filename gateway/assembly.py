@@ -19,6 +19,8 @@ from gateway.metrics import Recorder
 from gateway.report import ModelReport, RouterReport
 from gateway.routing.decision import DecisionLog
 from gateway.routing.fleet import Fleet, ServedModel
+from gateway.serving.accounts_client import AccountsClient
+from gateway.serving.accounts_follower import AccountsFollower
 from gateway.serving.body_budget import BodyBudget
 from gateway.serving.demand_publisher import DemandPublisher
 from gateway.serving.gauges import Gauges
@@ -28,6 +30,7 @@ from gateway.serving.operator_access import OperatorAccess
 from gateway.serving.pool import ModelPools, SharedState
 from gateway.serving.request_metrics import RequestMetrics
 from gateway.serving.router_context import RouterContext
+from gateway.serving.settlements import Settlements
 from gateway.serving.shadow import ShadowTraffic
 from gateway.serving.target_resolver import TargetResolver
 from gateway.serving.telemetry_client import TelemetryClient
@@ -52,6 +55,8 @@ class RouterOptions:
     """Tracer of requests; none are traced without one."""
     time_of_day: Callable[[], float] = time.time
     """Seconds since the epoch."""
+    accounts: AccountsClient | None = None
+    """Keeper of projects, keys and usage; None where no database is configured."""
     clock: Callable[[], float] = time.monotonic
     """Seconds of a clock that never goes back."""
     rng: random.Random = field(default_factory=random.Random)
@@ -88,12 +93,15 @@ class AssembledRouter:
                 recent_use_listeners=(self.limits,),
             ),
         )
+        self.accounts = _followed(options.accounts)
+        self.settlements = self._settlements(options.accounts, recorder)
         self.context = RouterContext(
             EngineClient(upstream),
             self.pools,
             Faults(recorder),
             limits=self.limits,
             is_forwarded=options.is_forwarded,
+            settlements=self.settlements,
         )
         resolver = TargetResolver(fleet)
         self._shadows = ShadowTraffic(resolver, self.context, recorder)
@@ -101,7 +109,9 @@ class AssembledRouter:
         self._access = OperatorAccess(
             live_config, is_local=options.is_local, is_forwarded=options.is_forwarded
         )
-        self._telemetry_client = TelemetryClient(fleet, self.pools, upstream, options.rng)
+        self._telemetry_client = TelemetryClient(
+            fleet, self.pools, upstream, options.rng, settlements=self.settlements
+        )
         self._demand_publisher = DemandPublisher(lambda: self.pools.demands)
         self._bodies = BodyBudget(lambda: live_config.config.bodies_bytes)
         self.gauges = Gauges(self.pools, self._bodies, recorder, self.limits)
@@ -112,6 +122,9 @@ class AssembledRouter:
         self._telemetry_client.start()
         self._demand_publisher.start()
         self.gauges.start()
+        if self.settlements is not None and self.accounts is not None:
+            self.settlements.start()
+            self.accounts.start()
 
     async def drain(self, timeout_s: float) -> int:
         """Reject new requests, and end all others within `timeout_s`; how many were cut off."""
@@ -134,10 +147,23 @@ class AssembledRouter:
         """End all background work, and export the last metrics and traces."""
         await self._demand_publisher.close()
         await self._telemetry_client.close()
+        if self.settlements is not None and self.accounts is not None:
+            await self.settlements.close()
+            await self.accounts.close()
         self.pools.close()
         await self.gauges.close()  # after all that counts
         if (tracer := self.request_metrics.tracer) is not None:
             await tracer.close()
+
+    def _settlements(
+        self, accounts: AccountsClient | None, recorder: Recorder
+    ) -> Settlements | None:
+        """What the ledger must hear; it forgets what the ledger has."""
+        if accounts is None or self.accounts is None:
+            return None
+        settlements = Settlements(accounts, lambda: self.fleet.replica_ids, recorder)
+        self.accounts.add_listener(lambda view: settlements.record_watermarks(view.watermarks))
+        return settlements
 
     def _app(self, resolver: TargetResolver) -> GatewayApp:
         context, live_config, shadows = self.context, self.live_config, self._shadows
@@ -167,6 +193,10 @@ class AssembledRouter:
         """Cancel copies and close connections: the server of the application shuts down."""
         await self._shadows.close()
         await self.context.engines.close()
+
+
+def _followed(accounts: AccountsClient | None) -> AccountsFollower | None:
+    return None if accounts is None else AccountsFollower(accounts)
 
 
 def _limit_options(config: GatewayConfig) -> LimitOptions:

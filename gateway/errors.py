@@ -6,11 +6,18 @@ GatewayError                    500  api_error
 ├── InvalidRequest              400  invalid_request_error
 │   ├── InvalidJSON                  invalid_json
 │   ├── MissingParameter             missing_required_parameter
+│   ├── UnknownParameter             unknown_parameter
+│   ├── AlreadyExists                already_exists
+│   ├── ProjectArchived              project_archived
+│   ├── TooManyKeys                  too_many_keys
+│   ├── KeyExpired                   key_expired
 │   ├── LimitExceeded                limit_exceeded
 │   ├── AdapterBroken                adapter_broken
 │   ├── ContextExceeded              context_length_exceeded
 │   ├── InvalidKey              401  invalid_api_key
 │   ├── NotThroughProxy         403  not_through_proxy
+│   ├── NotFound                404  not_found
+│   ├── Unsupported             404  unsupported
 │   ├── UnknownRoute            404  unknown_url
 │   ├── UnsupportedRoute        404  unsupported_route
 │   ├── ModelNotFound           404  model_not_found
@@ -30,6 +37,7 @@ GatewayError                    500  api_error
 ├── StreamLost                  502  stream_lost
 ├── EngineDraining              503  draining
 │   └── EngineDied                   engine_died
+├── AccountsDown                503  accounts_unavailable
 ├── ModelUnavailable            503  model_unavailable
 ├── SpendUnknown                503  spend_unknown
 ├── ShuttingDown                503  shutting_down
@@ -175,6 +183,55 @@ class MissingParameter(InvalidRequest):
     """A field that every request needs is missing, such as `model`."""
 
     code = "missing_required_parameter"
+
+
+class UnknownParameter(InvalidRequest):
+    """The admin API knows no such parameter, or has not got it."""
+
+    code = "unknown_parameter"
+
+
+class AlreadyExists(InvalidRequest):
+    """There is such an object already."""
+
+    code = "already_exists"
+
+
+class ProjectArchived(InvalidRequest):
+    """The project is archived, and cannot be changed."""
+
+    code = "project_archived"
+
+
+class TooManyKeys(InvalidRequest):
+    """The owner of an API key has as many valid ones as there may be."""
+
+    code = "too_many_keys"
+
+
+class KeyExpired(InvalidRequest):
+    """The API key has expired, and cannot be changed."""
+
+    code = "key_expired"
+
+
+class NotFound(InvalidRequest):
+    """The admin API has no object with that id, or not in that project."""
+
+    status = 404
+    code = "not_found"
+
+    @classmethod
+    def of(cls, kind: str, object_id: str) -> "NotFound":
+        """Make the error for an id; a long one is cut."""
+        return cls(f"There is no {kind} `{object_id[:MAX_SHOWN_PATH]}` here.")
+
+
+class Unsupported(InvalidRequest):
+    """OpenAI's admin API has this route or value, but the gateway has nothing that it is for."""
+
+    status = 404
+    code = "unsupported"
 
 
 class LimitExceeded(InvalidRequest):
@@ -538,6 +595,18 @@ class EngineDied(EngineDraining):
     def headers(self) -> list[tuple[bytes, bytes]]:
         """As if it were draining, but the request may be the cause."""
         return [(header_names.RETRY_AFTER, b"1"), DIED]
+
+
+class AccountsDown(GatewayError):
+    """`Accounts`, which answers the admin API, cannot be reached now; comes with `Retry-After`."""
+
+    status = 503
+    code = "accounts_unavailable"
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """When to retry: it is restarted within seconds."""
+        return [(header_names.RETRY_AFTER, b"5")]
 
 
 class ModelUnavailable(_RetryLater):

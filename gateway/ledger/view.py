@@ -71,8 +71,6 @@ class AccountsView(msgspec.Struct, frozen=True, kw_only=True):
     """The last two minutes and the current one: windows of a router that has just started."""
     prices: tuple[Price, ...] = ()
     """All versions, by model and date."""
-    settled: tuple[int, ...] = ()
-    """Ids of dispatches whose records came from routers lately: the ledger has them."""
     batch: tuple[BatchUsage, ...] = ()
     """Of the projects that have a limit of batch tokens."""
 

@@ -253,6 +253,7 @@ class Scheduler:
             reserved_nano=reserved.nano,
             reserved_s=cost_s + answer_tokens * estimates.sequence_s,
             cache_scope=identity.project.cache_scope,
+            model=target.name,
         )
 
     def _dispatch(

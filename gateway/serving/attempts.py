@@ -22,6 +22,7 @@ from gateway.routing.fleet import Replica
 from gateway.routing.target import Target
 from gateway.serving.attempt_waits import AttemptWaits
 from gateway.serving.failure_reporter import FailureReporter
+from gateway.serving.ledger_entries import LedgerEntries
 from gateway.serving.response_writer import ResponseWriter
 from gateway.serving.retry_policy import NO_PROGRESS, Failure, RetryDecision
 from gateway.serving.router_context import RouterContext
@@ -69,6 +70,11 @@ class Attempts:
         self._waits = AttemptWaits(
             target, self._pool, self._timing, deadline_s=deadline_s, cold_start_s=cold_start_s
         )
+        self._ledger = (
+            None
+            if context.settlements is None or target.request.identity.is_open
+            else LedgerEntries(target, self._pool, context.settlements, writer)
+        )
         self._claim = claim
         self._replica: Replica | None = None
         self._progress = NO_PROGRESS
@@ -82,12 +88,11 @@ class Attempts:
         await self._check_quarantine()
         decision = await self._admit()
         self._budget.earn()
-        while not await self._try_once(decision):
-            decision = (
-                self._pool.scheduler.choose(self._target, self._waits.tried)
-                if self._writer.has_sent
-                else await self._admit()
-            )
+        if self._ledger is None:
+            await self._try_until_answered(decision)
+            return
+        with self._ledger.settling():
+            await self._try_until_answered(decision)
 
     def report_failure(self, error: GatewayError) -> None:
         """Report the error that the client gets."""
@@ -136,6 +141,14 @@ class Attempts:
     def _may_go_elsewhere(self) -> bool:
         """Whether another model may answer in this one's place."""
         return self._has_alternative and not self._writer.has_sent
+
+    async def _try_until_answered(self, decision: Decision) -> None:
+        while not await self._try_once(decision):
+            decision = (
+                self._pool.scheduler.choose(self._target, self._waits.tried)
+                if self._writer.has_sent
+                else await self._admit()
+            )
 
     async def _try_once(self, decision: Decision) -> bool:
         """Make an attempt; return False if another one must follow."""
@@ -237,22 +250,34 @@ class Attempts:
                 await writer.finish(rest.final_events)
                 self._failures.report_recovery()
                 return
-            response = await self._open(self._call(dispatch, rest), replica)
-            try:
-                if response.status in ENGINE_FAULTS:
-                    raise UpstreamFailed.from_answer(response.status, await read_all(response))
-                if response.status >= 400:
-                    self._record_refused(decision)
-                self._annotate(decision)
-                self._failures.report_recovery()
-                if self._failures.is_unsettled and not writer.has_sent:
-                    # It has come further than the replica that failed, however long the stream is.
-                    writer.on_next_part = self._failures.settle
-                await writer.forward(response, rest, has_alternative=self._has_alternative)
-            finally:
-                writer.on_next_part = None
-                response.close()
+            if self._ledger is None or dispatch.origin is None:
+                response = await self._answer(decision, dispatch, rest)
+            else:
+                with self._ledger.attempt(decision, dispatch.id, dispatch.origin, rest):
+                    response = await self._answer(decision, dispatch, rest)
         self._record_answer(replica, response.status)
+
+    async def _answer(
+        self, decision: Decision, dispatch: Dispatch, rest: ResumptionPlan | None
+    ) -> EngineResponse:
+        """Send the request, or the rest of it, and forward the answer, which is returned."""
+        writer, replica = self._writer, decision.replica
+        response = await self._open(self._call(dispatch, rest), replica)
+        try:
+            if response.status in ENGINE_FAULTS:
+                raise UpstreamFailed.from_answer(response.status, await read_all(response))
+            if response.status >= 400:
+                self._record_refused(decision)
+            self._annotate(decision)
+            self._failures.report_recovery()
+            if self._failures.is_unsettled and not writer.has_sent:
+                # It has come further than the replica that failed, however long the stream is.
+                writer.on_next_part = self._failures.settle
+            await writer.forward(response, rest, has_alternative=self._has_alternative)
+        finally:
+            writer.on_next_part = None
+            response.close()
+        return response
 
     def _record_refused(self, decision: Decision) -> None:
         """Record that the engine refuses the request: it takes nothing of it."""
@@ -274,6 +299,9 @@ class Attempts:
         if rest is not None and rest.body is not None:
             path, body = rest.path, rest.body
             dispatch = _resuming(dispatch, rest.answered_bytes)
+            if dispatch.origin is not None and rest.answered_bytes:
+                origin = msgspec.structs.replace(dispatch.origin, is_continuation=True)
+                dispatch = msgspec.structs.replace(dispatch, origin=origin)
         return EngineCall(path, request.headers, body, request.request_id, _header(dispatch))
 
     async def _open(self, call: EngineCall, replica: Replica) -> EngineResponse:

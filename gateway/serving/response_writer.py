@@ -50,6 +50,8 @@ class ResponseWriter:
         """Attempts to have the request answered, by all models together."""
         self.parts = 0
         """Parts of a stream that the client has been sent."""
+        self.attempts = 0
+        """Attempts to answer so far, by all models together."""
         self.on_next_part: Callable[[], None] | None = None
         """Called once, when the next part of a stream is sent."""
         self.is_committed = False

@@ -7,6 +7,7 @@ from gateway.limits.project_limits import ProjectLimits
 from gateway.serving.drain import Drain
 from gateway.serving.pool import ModelPools
 from gateway.serving.retry_policy import RetryPolicy
+from gateway.serving.settlements import Settlements
 from gateway.upstream.engine_call import EngineClient
 
 
@@ -23,3 +24,5 @@ class RouterContext:
     """Limits of projects; without them, nothing is limited."""
     is_forwarded: bool = False
     """A proxy of the gateway's own names the client in `x-forwarded-for`."""
+    settlements: Settlements | None = None
+    """What the ledger must hear of attempts; None without a ledger."""
