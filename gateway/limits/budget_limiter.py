@@ -159,7 +159,7 @@ class BudgetLimiter:
 
     def record_reserved(self, reservation: Reservation) -> None:
         """Count a request that runs from now on."""
-        if reservation.id in self._holds or reservation.is_copy:
+        if not self._projects or reservation.id in self._holds or reservation.is_copy:
             return
         found = self._of(
             reservation.project,
