@@ -64,6 +64,8 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Names of its adapters, loaded or not."""
     layout: PromptLayout = PromptLayout()
     """How it renders conversations."""
+    has_private_caches: bool = True
+    """Whether requests of different scopes share none of its caches."""
 
 
 class ReplicaMetadata(msgspec.Struct, frozen=True, kw_only=True):
