@@ -117,6 +117,8 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Seconds of the engine's time that the router expects it to take."""
     cache_scope: str = ""
     """Scope of the KV cache whose prefixes the request shares; empty: shared by all."""
+    reserved_nano: int = 0
+    """Billionths of the currency's unit that the router expects it to cost."""
 
 
 class Dispatch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -205,6 +207,29 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     cost_s: float = 0.0
     """Seconds of the engine's time that it is expected to take."""
     is_batch: bool = False
+    attempt: int = 1
+    """Number of the attempt: a request counts once against limits of requests."""
+    is_copy: bool = False
+    """Shadow traffic, which counts against no limit."""
+    cost_nano: int = 0
+    """Billionths of the currency's unit that it is expected to cost."""
+
+
+class RecentUse(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Requests of one project and key that came to an engine within one second, and have ended."""
+
+    project: str
+    key: str
+    model: str
+    """Model or adapter that answered."""
+    age_s: float
+    """Seconds since they came."""
+    requests: int
+    """Further attempts are not counted."""
+    uncached_tokens: int
+    """Prompt tokens that were computed, and tokens of answers."""
+    cached_tokens: int
+    """Prompt tokens found in the KV cache."""
 
 
 class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -320,6 +345,8 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Of the requests that have left the engine, those with an `Origin`."""
     held: dict[str, int] | None = None
     """Interactive requests that all routers hold for the engine, by project, if it has changed."""
+    recent: list[RecentUse] = []
+    """In a snapshot: the use of the last minute by requests that have ended."""
 
 
 class UpdateReader:

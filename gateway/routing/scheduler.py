@@ -277,6 +277,9 @@ def _reservation(decision: Decision, target: Target, origin: Origin) -> Reservat
         tokens=origin.reserved_tokens,
         cost_s=origin.reserved_s,
         is_batch=decision.is_batch,
+        attempt=origin.attempt,
+        is_copy=origin.is_copy,
+        cost_nano=origin.reserved_nano,
     )
 
 

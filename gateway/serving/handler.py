@@ -72,7 +72,7 @@ class InferenceHandler:
         record = self._request_metrics.open(
             scope["path"], scope["headers"], response, request_id, client
         )
-        with record, self._bodies.open(tenant.address) as held:
+        with record, self._bodies.open(tenant.owner) as held:
             arrived_s = asyncio.get_running_loop().time()
             is_batch = parse_is_batch(fields)  # a wrong priority is rejected before the body comes
             with response.timing.step(RECEIVE):
