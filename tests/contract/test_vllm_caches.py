@@ -61,8 +61,8 @@ said["verdicts"] = {
 class Renderer:
     def _process_multimodal(self, prompt, data, uuids, options, media_io_kwargs=None):
         items = MultiModalDataItems({"audio": AudioProcessorItems(data)})
-        inputs = ProcessorInputs(prompt, items, {"audio": uuids},
-                                 hf_processor_mm_kwargs=options, media_io_kwargs=media_io_kwargs or {})
+        inputs = ProcessorInputs(prompt, items, {"audio": uuids}, hf_processor_mm_kwargs=options,
+                                 media_io_kwargs=media_io_kwargs or {})
         return inputs.get_mm_hashes("m", "blake3")["audio"]
     async def _process_multimodal_async(self, *args, **options):
         return self._process_multimodal(*args, **options)
