@@ -14,6 +14,7 @@ from gateway.http.cors import SharedOrigins
 from gateway.http.health import health_router
 from gateway.http.models import cards_of, models_router
 from gateway.http.operators import operators_router
+from gateway.identity.cache_scope import ScopeSeeds
 from gateway.limits.project_limits import LimitOptions, ProjectLimits
 from gateway.metrics import Recorder
 from gateway.report import ModelReport, RouterReport
@@ -49,6 +50,8 @@ class RouterOptions:
     """A proxy of the gateway's own names the client in `x-forwarded-for`."""
     proxy_key: str = ""
     """Key that this proxy sends with each request; empty if requests may come without one."""
+    seeds: ScopeSeeds = field(default_factory=ScopeSeeds)
+    """Seeds of prefix keys, the same in all routers of the cluster."""
     recorder: Recorder | None = None
     """Recorder of metrics; none are recorded without one."""
     tracer: Tracer | None = None
@@ -103,7 +106,7 @@ class AssembledRouter:
             is_forwarded=options.is_forwarded,
             settlements=self.settlements,
         )
-        resolver = TargetResolver(fleet)
+        resolver = TargetResolver(fleet, options.seeds)
         self._shadows = ShadowTraffic(resolver, self.context, recorder)
         self._proxy_key = options.proxy_key
         self._access = OperatorAccess(
