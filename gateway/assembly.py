@@ -13,6 +13,7 @@ from gateway.http.cors import SharedOrigins
 from gateway.http.health import health_router
 from gateway.http.models import cards_of, models_router
 from gateway.http.operators import operators_router
+from gateway.identity.cache_scope import ScopeSeeds
 from gateway.limits.project_limits import ProjectLimits
 from gateway.metrics import Recorder
 from gateway.report import ModelReport, RouterReport
@@ -48,6 +49,8 @@ class RouterOptions:
     """A proxy of the gateway's own names the client in `x-forwarded-for`."""
     proxy_key: str = ""
     """Key that this proxy sends with each request; empty if requests may come without one."""
+    seeds: ScopeSeeds = field(default_factory=ScopeSeeds)
+    """Seeds of prefix keys, the same in all routers of the cluster."""
     recorder: Recorder | None = None
     """Recorder of metrics; none are recorded without one."""
     tracer: Tracer | None = None
@@ -96,6 +99,8 @@ class AssembledRouter:
             ),
         )
         self.accounts = _followed(options.accounts)
+        if self.accounts is not None:
+            self.accounts.add_listener(self.limits.record_view)
         self.settlements = self._settlements(options.accounts, recorder)
         self.context = RouterContext(
             EngineClient(upstream),
@@ -105,7 +110,7 @@ class AssembledRouter:
             is_forwarded=options.is_forwarded,
             settlements=self.settlements,
         )
-        resolver = TargetResolver(fleet)
+        resolver = TargetResolver(fleet, options.seeds)
         self._shadows = ShadowTraffic(resolver, self.context, recorder)
         self._proxy_key = options.proxy_key
         self._access = OperatorAccess(

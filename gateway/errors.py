@@ -16,6 +16,7 @@ GatewayError                    500  api_error
 │   ├── ContextExceeded              context_length_exceeded
 │   ├── InvalidKey              401  invalid_api_key
 │   ├── NotThroughProxy         403  not_through_proxy
+│   ├── CacheNotPrivate         403  cache_not_private
 │   ├── NotFound                404  not_found
 │   ├── Unsupported             404  unsupported
 │   ├── UnknownRoute            404  unknown_url
@@ -278,6 +279,22 @@ class NotThroughProxy(InvalidRequest):
 
     status = 403
     code = "not_through_proxy"
+
+
+class CacheNotPrivate(InvalidRequest):
+    """The model's engines share their caches among all, and the client's project must not."""
+
+    status = 403
+    code = "cache_not_private"
+
+    @classmethod
+    def of(cls, model: str) -> "CacheNotPrivate":
+        """Make the error for a model."""
+        return cls(
+            f"The engines of the model `{model}` share their caches among all projects, and the"
+            " `cache_scope` of your project does not allow that.",
+            "model",
+        )
 
 
 class UnknownRoute(InvalidRequest):

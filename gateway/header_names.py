@@ -9,6 +9,7 @@ PRIORITY = b"x-gateway-priority"
 TIMEOUT = b"x-request-timeout-s"
 RESUME = b"x-gateway-resume"
 EXPLAIN = b"x-gateway-explain"
+ADMIN_KEY = b"x-gateway-admin-key"
 SESSION = b"x-session-id"
 TRACEPARENT = b"traceparent"
 TRACESTATE = b"tracestate"
@@ -125,6 +126,13 @@ REQUEST_HEADERS = (
     Header(ORIGIN, "an origin", "Set by browsers; answered only as the gateway's `cors` allows."),
     Header(EXPLAIN, "`1`", "Asks for `x-gateway-decision` in the answer."),
     Header(
+        ADMIN_KEY,
+        "the gateway config's `admin_key`",
+        "Shows an operator, on a request of a project, the headers that projects do not get:"
+        " `x-gateway-replica`, `x-gateway-cached-tokens` and `x-gateway-decision`. Engines never"
+        " see it.",
+    ),
+    Header(
         TRACEPARENT,
         "W3C trace context",
         "The trace that the request's spans join. The engine is sent one too.",
@@ -142,18 +150,24 @@ REQUEST_HEADERS = (
 RESPONSE_HEADERS = (
     Header(REQUEST_ID, "text", "The request's name; on every response."),
     Header(MODEL, "a model or adapter", "Which model answered, after aliases, splits, fallbacks."),
-    Header(REPLICA, "a replica's id", "Which replica answered."),
+    Header(
+        REPLICA,
+        "a replica's id",
+        "Which replica answered. Where clients are authenticated, only with `x-gateway-admin-key`.",
+    ),
     Header(
         CACHED_TOKENS,
         "tokens",
-        "How much of the prompt the router expected to find in that replica's KV cache.",
+        "How much of the prompt the router expected to find in that replica's KV cache; `usage` has"
+        " what the engine found. Where clients are authenticated, only with `x-gateway-admin-key`.",
     ),
     Header(RETRIES, "a number", "How many attempts failed before this one; absent if none did."),
     Header(
         DECISION,
         "JSON",
         "Why the request went there: all candidates with their costs. Only with"
-        " `x-gateway-explain: 1`.",
+        " `x-gateway-explain: 1`; where clients are authenticated, also with"
+        " `x-gateway-admin-key`.",
     ),
     Header(
         STATE,

@@ -68,6 +68,8 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Devices that it computes on: tensor times pipeline parallelism."""
     model: str = ""
     """Name of its model."""
+    has_private_caches: bool = True
+    """Whether requests of different scopes share none of its caches."""
 
 
 class ReplicaMetadata(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ import contextlib
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+from gateway.identity.cache_scope import cache_scope
 from gateway.kvcache.prefix import TOKEN_ID_BYTES, Prompt
 from gateway.kvcache.prefix_index import PrefixMatch
 from gateway.routing.cost_model import CostModel
@@ -252,8 +253,8 @@ class Scheduler:
             reserved_tokens=reserved.tokens,
             reserved_nano=reserved.nano,
             reserved_s=cost_s + answer_tokens * estimates.sequence_s,
-            cache_scope=identity.project.cache_scope,
             model=target.name,
+            cache_scope=cache_scope(identity),
         )
 
     def _dispatch(

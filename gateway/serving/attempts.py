@@ -328,14 +328,14 @@ class Attempts:
             raise StreamLost(f"The engine broke off before the end. {error}") from None
 
     def _annotate(self, decision: Decision) -> None:
-        headers = [
-            (header_names.MODEL, self._target.header),
-            (header_names.REPLICA, decision.replica.id.encode()),
-            (header_names.CACHED_TOKENS, b"%d" % decision.cached_tokens),
-        ]
+        request = self._request
+        headers = [(header_names.MODEL, self._target.header)]
+        if request.shows_routing:
+            headers.append((header_names.REPLICA, decision.replica.id.encode()))
+            headers.append((header_names.CACHED_TOKENS, b"%d" % decision.cached_tokens))
         if self._progress.retries:
             headers.append((header_names.RETRIES, b"%d" % self._progress.retries))
-        if self._request.is_explained:
+        if request.is_explained and request.shows_routing:
             headers.append((header_names.DECISION, decision.encode()))
         self._writer.client_response.annotate(headers)
 
