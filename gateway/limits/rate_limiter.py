@@ -19,6 +19,8 @@ from gateway.telemetry import RecentUse, Reservation, UsageRecord
 
 CONCURRENCY_RETRY_S = 1.0
 """When to retry a request that there is no room for beside others; nobody knows when one ends."""
+RECENT_S = 1.0
+"""Seconds that one `RecentUse` is of; its age is that of the first request in it."""
 NO_METERS: Sequence[Meter] = ()
 
 
@@ -158,8 +160,9 @@ class RateLimiter:
             if known is None or use.age_s > within_s:
                 continue
             tokens = use.uncached_tokens + (use.cached_tokens if self._counts_cached() else 0)
+            age_s = max(0.0, use.age_s - RECENT_S)  # engines count by the second
             for meter in known.of(use.model, use.key):
-                meter.window.add_earlier(now_s, use.age_s, use.requests, tokens)
+                meter.window.add_earlier(now_s, age_s, use.requests, tokens)
 
     def _counted(self, usage: UsageRecord) -> int:
         tokens, cached = usage.prompt_tokens + usage.completion_tokens, usage.cached_tokens
