@@ -20,6 +20,7 @@ from gateway.config.engine_check import ask_vllm
 from gateway.config.loader import load_config
 from gateway.environment import installed_haproxy, recommended
 from gateway.errors import ConfigError
+from gateway.identity.key_commands import keys
 from gateway.reference.pages import Topic, filled, printed
 from gateway.simulation.command import command as simulate
 
@@ -101,6 +102,7 @@ def env() -> None:
 
 
 app.command("simulate")(simulate)
+app.add_typer(keys, name="keys")
 
 
 def _warn(message: str) -> None:

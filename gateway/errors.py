@@ -11,6 +11,7 @@ GatewayError                    500  api_error
 │   ├── ContextExceeded              context_length_exceeded
 │   ├── InvalidKey              401  invalid_api_key
 │   ├── NotThroughProxy         403  not_through_proxy
+│   ├── RouteNotAllowed         403  route_not_allowed
 │   ├── UnknownRoute            404  unknown_url
 │   ├── UnsupportedRoute        404  unsupported_route
 │   ├── ModelNotFound           404  model_not_found
@@ -23,6 +24,7 @@ GatewayError                    500  api_error
 │   └── UnsupportedTransfer     501  unsupported_transfer_encoding
 ├── Overloaded                  429  overloaded (type rate_limit_error)
 │   └── BodyBudgetExceeded           body_budget_exceeded
+├── TooManyFailures             429  too_many_failures (type rate_limit_error)
 ├── TooManyConnections          429  too_many_connections (type rate_limit_error)
 ├── UpstreamFailed              502  upstream_failed
 ├── StreamLost                  502  stream_lost
@@ -117,6 +119,8 @@ class GatewayError(Exception):
     status = 500
     type = "api_error"
     code = "internal_error"
+    anthropic_type = ""
+    """Its type in Anthropic's API; empty if that is the same."""
 
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message, param)
@@ -135,8 +139,12 @@ class GatewayError(Exception):
 
     def body(self, *, is_anthropic: bool = False) -> bytes:
         """Encode the error as OpenAI's JSON; `is_anthropic` makes it valid for Anthropic too."""
-        envelope = AnthropicErrorBody if is_anthropic else ErrorBody
-        return msgspec.json.encode(envelope(self.detail))
+        detail = self.detail
+        if not is_anthropic:
+            return msgspec.json.encode(ErrorBody(detail))
+        if self.anthropic_type:
+            detail = msgspec.structs.replace(detail, type=self.anthropic_type)
+        return msgspec.json.encode(AnthropicErrorBody(detail))
 
     def __str__(self) -> str:
         return self.message
@@ -207,10 +215,24 @@ class ContextExceeded(InvalidRequest):
 
 
 class InvalidKey(InvalidRequest):
-    """The API key is missing or wrong: the admin key under `/gateway`, an engine's own key."""
+    """The API key or token is missing or wrong; under `/gateway`, the admin key."""
 
     status = 401
     code = "invalid_api_key"
+    anthropic_type = "authentication_error"
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """How to authenticate, as HTTP asks for."""
+        return [(header_names.WWW_AUTHENTICATE, b"Bearer")]
+
+
+class RouteNotAllowed(InvalidRequest):
+    """The client's project may not use this URL."""
+
+    status = 403
+    code = "route_not_allowed"
+    anthropic_type = "permission_error"
 
 
 class NotThroughProxy(InvalidRequest):
@@ -362,6 +384,18 @@ class _RetryLater(GatewayError):
     def headers(self) -> list[tuple[bytes, bytes]]:
         """When to retry, in whole seconds."""
         return [(header_names.RETRY_AFTER, b"%d" % max(1, math.ceil(self.retry_after_s)))]
+
+
+class TooManyFailures(_RetryLater):
+    """The client's address has sent too many wrong keys; comes with `Retry-After`."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "too_many_failures"
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message, retry_after_s)
+        self.param = None
 
 
 class Overloaded(_RetryLater):

@@ -65,6 +65,7 @@ def parse_request(  # noqa: PLR0913 - one for each source of a request
     headers: Headers,
     request_id: bytes,
     tenant: Tenant = ANONYMOUS,
+    identity: ClientIdentity = ANONYMOUS_IDENTITY,
     is_batch: bool = False,
     arrived_s: float = 0.0,
 ) -> InferenceRequest:
@@ -84,6 +85,7 @@ def parse_request(  # noqa: PLR0913 - one for each source of a request
         body=body,
         request_id=request_id,
         tenant=tenant,
+        identity=identity,
         session=fields.get(SESSION, b"")[:SESSION_LIMIT],
         is_explained=fields.get(EXPLAIN) == b"1",
         is_batch=is_batch,

@@ -7,6 +7,7 @@ from typing import Self
 
 from gateway.asgi import Headers
 from gateway.errors import DeadlineExceeded, GatewayError, Overloaded
+from gateway.identity.client import ClientIdentity
 from gateway.metrics import (
     CACHED_TOKENS,
     COMPLETION_TOKENS,
@@ -44,9 +45,13 @@ NOT_RECORDED = "metrics of a request could not be recorded"  # which must not co
 logger = logging.getLogger(__name__)
 
 
-def client_labels(tenant: Tenant, *, is_batch: bool) -> tuple[str, str]:
+def client_labels(tenant: Tenant, identity: ClientIdentity, *, is_batch: bool) -> tuple[str, str]:
     """The labels `tenant_class` and `priority` of a request."""
-    return "key" if tenant.key else "address", "batch" if is_batch else "interactive"
+    unverified = "key" if tenant.key else "address"
+    return (
+        unverified if identity.is_open else "project",
+        "batch" if is_batch else "interactive",
+    )
 
 
 class RequestMetrics:

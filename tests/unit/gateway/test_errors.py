@@ -14,6 +14,7 @@ from gateway.errors import (
     ModelNotFound,
     ModelUnavailable,
     Overloaded,
+    TooManyFailures,
 )
 
 CLASSES = [
@@ -27,6 +28,7 @@ ARGUMENTS: dict[type[GatewayError], tuple[object, ...]] = {
     ModelUnavailable: ("not yet", 2.5),
     Overloaded: ("too many", 2.5),
     BodyBudgetExceeded: ("too many bytes", 2.5),
+    TooManyFailures: ("too many failures", 2.5),
 }
 
 
