@@ -5,7 +5,13 @@ from collections.abc import Mapping
 
 from gateway.asgi import Headers, Receive, Scope, header
 from gateway.errors import MethodNotAllowed, UnsupportedTransfer, UpgradeRefused
-from gateway.header_names import CONTENT_ENCODING, FORWARDED_FOR, IS_TRUSTED_PROXY
+from gateway.header_names import (
+    CONTENT_ENCODING,
+    FORWARDED_FOR,
+    IS_TRUSTED_PROXY,
+    PRIORITY,
+    SERVICE_TIER,
+)
 from gateway.request.inference_request import (
     InferenceRequest,
     asks_for_batch,
@@ -91,6 +97,8 @@ class InferenceHandler:
                 is_batch=is_batch,
                 arrived_s=arrived_s,
             )
+            if PRIORITY in fields or request.asks_for_tier:
+                response.always_send(SERVICE_TIER, request.tier.encode())
             chain = self._resolve(request, response)
             record.record_chain(chain)
             async with UntilDisconnect(receive, response):

@@ -50,8 +50,13 @@ def client_labels(tenant: Tenant, identity: ClientIdentity, *, is_batch: bool) -
     unverified = "key" if tenant.key else "address"
     return (
         unverified if identity.is_open else "project",
-        "batch" if is_batch else "interactive",
+        priority_label(is_batch=is_batch),
     )
+
+
+def priority_label(*, is_batch: bool) -> str:
+    """The label `priority` of a request."""
+    return "batch" if is_batch else "interactive"
 
 
 class RequestMetrics:
@@ -137,6 +142,8 @@ class RequestRecord:
     def record_chain(self, chain: FallbackChain) -> None:
         """The request has been parsed, and `chain` is to answer it."""
         self._chain = chain
+        # The body may ask for another tier than the headers, and the project may not have it.
+        self._labels = (*self._labels[:-1], priority_label(is_batch=chain.is_batch))
 
     def _close(self, error: BaseException | None) -> None:
         chain = self._chain
