@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from gateway.admission.cold_start import Wake
 from gateway.authentication.authenticator import Authenticator
-from gateway.config.gateway import GatewayConfig
 from gateway.faults import Faults
 from gateway.http.app import GatewayApp, create_app
 from gateway.http.cors import SharedOrigins
@@ -16,7 +15,7 @@ from gateway.http.health import health_router
 from gateway.http.models import cards_of, models_router
 from gateway.http.operators import operators_router
 from gateway.identity.cache_scope import ScopeSeeds
-from gateway.limits.project_limits import LimitOptions, ProjectLimits
+from gateway.limits.project_limits import ProjectLimits
 from gateway.metrics import Recorder
 from gateway.report import ModelReport, RouterReport
 from gateway.routing.decision import DecisionLog
@@ -86,7 +85,10 @@ class AssembledRouter:
         self.fleet = fleet
         self.live_config = live_config
         self.limits = ProjectLimits(
-            options.clock, options.time_of_day, lambda: _limit_options(live_config.config)
+            options.clock,
+            options.time_of_day,
+            lambda: live_config.config.rate_limits.count_tokens == "all",
+            lambda: live_config.config.rate_limits.on_unknown_spend == "refuse",
         )
         self.request_metrics = RequestMetrics(options.recorder, options.tracer)
         recorder = self.request_metrics.recorder
@@ -103,6 +105,8 @@ class AssembledRouter:
             ),
         )
         self.accounts = _followed(options.accounts)
+        if self.accounts is not None:
+            self.accounts.add_listener(self.limits.record_view)
         self.settlements = self._settlements(options.accounts, recorder)
         self.context = RouterContext(
             EngineClient(upstream),
@@ -132,7 +136,7 @@ class AssembledRouter:
         )
         self._demand_publisher = DemandPublisher(lambda: self.pools.demands)
         self._bodies = BodyBudget(lambda: live_config.config.bodies_bytes)
-        self.gauges = Gauges(self.pools, self._bodies, recorder)
+        self.gauges = Gauges(self.pools, self._bodies, recorder, self.limits)
         self.app = self._app(resolver)
 
     def start(self) -> None:
@@ -219,14 +223,6 @@ class AssembledRouter:
 
 def _followed(accounts: AccountsClient | None) -> AccountsFollower | None:
     return None if accounts is None else AccountsFollower(accounts)
-
-
-def _limit_options(config: GatewayConfig) -> LimitOptions:
-    limits = config.rate_limits
-    return LimitOptions(
-        counts_cached=limits.count_tokens == "all",
-        refuses_unknown=limits.on_unknown_spend == "refuse",
-    )
 
 
 def build_router(
