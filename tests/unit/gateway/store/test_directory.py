@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from sqlalchemy import Connection
 
 from gateway.errors import TooManyKeys
@@ -112,10 +113,8 @@ async def test_a_change_that_fails_leaves_nothing(database: Database) -> None:
         create_project(change, "p", ProjectSettings())
         raise KeyError
 
-    try:
+    with pytest.raises(KeyError):
         await organization.change(ACTOR, fail)
-    except KeyError:
-        pass
 
     def counts(connection: Connection) -> tuple[Directory, int]:
         return directory(connection), directory_version(connection)

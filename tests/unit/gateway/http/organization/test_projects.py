@@ -1,7 +1,6 @@
 """Projects through the admin API: their settings, their lists, and their end."""
 
 import openai
-import pytest
 
 from tests.unit.gateway.http.organization.desk import AdminDesk
 
@@ -40,30 +39,31 @@ async def test_a_project_has_usable_defaults(desk: AdminDesk) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("body", "param", "code"),
-    [
-        ({}, "name", "missing_required_parameter"),
-        ({"name": ""}, "name", "invalid_value"),
-        ({"name": 7}, "name", "invalid_value"),
-        ({"name": "x" * 257}, "name", "invalid_value"),
-        ({"name": "a\x00b"}, "name", "invalid_value"),
-        ({"name": "x", "weigth": 2}, "weigth", "unknown_parameter"),
-        ({"name": "x", "weight": 0}, "weight", "invalid_value"),
-        ({"name": "x", "weight": "2"}, "weight", "invalid_value"),
-        ({"name": "x", "cache_scope": "mine"}, "cache_scope", "invalid_value"),
-        ({"name": "x", "cache_scope": "group:"}, "cache_scope", "invalid_value"),
-        ({"name": "x", "routes": ["/gateway/config"]}, "routes", "invalid_value"),
-        ({"name": "x", "tiers": ["flex"]}, "tiers", "invalid_value"),
-        ({"name": "x", "tiers": ["fast", "default"]}, "tiers.0", "invalid_value"),
-        ({"name": "x", "max_body_mb": -1}, "max_body_mb", "invalid_value"),
-        ({"name": "x", "geography": "eu"}, "geography", "unknown_parameter"),
-    ],
-)
-async def test_what_is_wrong_is_named(desk: AdminDesk, body: object, param: str, code: str) -> None:
+WRONG: list[tuple[object, str, str]] = [
+    ({}, "name", "missing_required_parameter"),
+    ({"name": ""}, "name", "invalid_value"),
+    ({"name": 7}, "name", "invalid_value"),
+    ({"name": "x" * 257}, "name", "invalid_value"),
+    ({"name": "a\x00b"}, "name", "invalid_value"),
+    ({"name": "x", "weigth": 2}, "weigth", "unknown_parameter"),
+    ({"name": "x", "weight": 0}, "weight", "invalid_value"),
+    ({"name": "x", "weight": "2"}, "weight", "invalid_value"),
+    ({"name": "x", "cache_scope": "mine"}, "cache_scope", "invalid_value"),
+    ({"name": "x", "cache_scope": "group:"}, "cache_scope", "invalid_value"),
+    ({"name": "x", "routes": ["/gateway/config"]}, "routes", "invalid_value"),
+    ({"name": "x", "tiers": ["flex"]}, "tiers", "invalid_value"),
+    ({"name": "x", "tiers": ["fast", "default"]}, "tiers.0", "invalid_value"),
+    ({"name": "x", "max_body_mb": -1}, "max_body_mb", "invalid_value"),
+    ({"name": "x", "geography": "eu"}, "geography", "unknown_parameter"),
+]
+"""Bodies that create no project, the field that is wrong, and the error's code."""
+
+
+async def test_what_is_wrong_is_named(desk: AdminDesk) -> None:
     """400 in OpenAI's envelope, with `param` and `code`."""
-    status, answer = await desk.ask("POST", "/projects", body)
-    assert (status, answer["error"]["param"], answer["error"]["code"]) == (400, param, code)
+    for body, param, code in WRONG:
+        status, answer = await desk.ask("POST", "/projects", body)
+        assert (status, answer["error"]["param"], answer["error"]["code"]) == (400, param, code)
 
 
 async def test_names_need_not_be_unique(desk: AdminDesk) -> None:
@@ -100,7 +100,8 @@ async def test_an_archived_project_cannot_be_changed(desk: AdminDesk) -> None:
         *("", "/service_accounts", "/rate_limits/rl-*", "/model_permissions"),
         f"/service_accounts/{account['id']}/api_keys",
     ):
-        body = {"": {"name": "x"}, "/service_accounts": {"name": "x"}}.get(path, {})
+        bodies: dict[str, object] = {"": {"name": "x"}, "/service_accounts": {"name": "x"}}
+        body = bodies.get(path, {})
         if path == "/model_permissions":
             body = {"mode": "allow_list", "model_ids": []}
         status, answer = await desk.ask("POST", f"/projects/{project}{path}", body)

@@ -4,8 +4,6 @@ import itertools
 from collections import defaultdict
 from typing import Any
 
-import pytest
-
 from tests.unit.gateway.http.organization.desk import DAY_S, NOW_S, TODAY_S, AdminDesk
 
 ROWS: list[dict[str, Any]] = [
@@ -38,37 +36,45 @@ def value(row: dict[str, Any], group: str) -> Any:
     return row[{"service_tier": "tier"}.get(group, names.get(group, group))] or None
 
 
-@pytest.mark.parametrize(
-    ("groups", "query", "wanted"),
-    [
-        ([], "", {}),
-        (["project_id"], "", {}),
-        (["model", "batch"], "project_ids[]=p1", {"project_id": {"p1"}}),
-        (["api_key_id", "user_id"], "models[]=tuned&models[]=small", {"model": {"tuned", "small"}}),
-        (["service_tier"], "user_ids[]=u1&user_ids[]=u2", {"user_id": {"u1", "u2"}}),
-        (
-            ["project_id", "model"],
-            "batch=false&api_key_ids[]=k3",
-            {"batch": {False}, "api_key_id": {"k3"}},
-        ),
-    ],
-)
-async def test_sums_are_those_of_the_rows(
-    desk: AdminDesk, groups: list[str], query: str, wanted: dict[str, set[object]]
-) -> None:
+QUESTIONS: list[tuple[list[str], str, dict[str, set[object]]]] = [
+    ([], "", {}),
+    (["project_id"], "", {}),
+    (["model", "batch"], "project_ids[]=p1", {"project_id": {"p1"}}),
+    (["api_key_id", "user_id"], "models[]=tuned&models[]=small", {"model": {"tuned", "small"}}),
+    (["service_tier"], "user_ids[]=u1&user_ids[]=u2", {"user_id": {"u1", "u2"}}),
+    (
+        ["project_id", "model"],
+        "batch=false&api_key_ids[]=k3",
+        {"batch": {False}, "api_key_id": {"k3"}},
+    ),
+]
+"""Groups, filters, and what the filters let through."""
+
+
+async def test_sums_are_those_of_the_rows(desk: AdminDesk) -> None:
     """Of each day and group, and of those rows that the filters let through."""
-    rows = [r for r in await fill(desk) if all(value(r, g) in v for g, v in wanted.items())]
-    expected: dict[Any, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    everything = await fill(desk)
+    for groups, query, wanted in QUESTIONS:
+        rows = [r for r in everything if all(value(r, g) in v for g, v in wanted.items())]
+        by = "".join(f"&group_by[]={group}" for group in groups)
+        path = f"start_time={TODAY_S - 3 * DAY_S}&{query}{by}"
+        _, page = await desk.ask("GET", "/usage/completions", query=path)
+        assert sums_of_answer(page, groups) == sums_of_rows(rows, groups), groups
+
+
+def sums_of_rows(rows: list[dict[str, Any]], groups: list[str]) -> dict[Any, list[int]]:
+    """Requests and tokens by day and group, added up one by one."""
+    found: dict[Any, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     for row in rows:
-        sums = expected[row["at_s"], *(value(row, group) for group in groups)]
+        sums = found[row["at_s"], *(value(row, group) for group in groups)]
         counts = (1, row["prompt_tokens"], row["cached_tokens"], row["completion_tokens"])
         sums[:] = [a + b for a, b in zip(sums, counts, strict=True)]
+    return found
 
-    by = "".join(f"&group_by[]={group}" for group in groups)
-    path = f"start_time={TODAY_S - 3 * DAY_S}&{query}{by}"
-    _, page = await desk.ask("GET", "/usage/completions", query=path)
 
-    found = {
+def sums_of_answer(page: dict[str, Any], groups: list[str]) -> dict[Any, list[int]]:
+    """The same in an answer."""
+    return {
         (bucket["start_time"], *(result[group] for group in groups)): [
             result["num_model_requests"],
             *(result[f"input{kind}_tokens"] for kind in ("", "_cached")),
@@ -77,7 +83,6 @@ async def test_sums_are_those_of_the_rows(
         for bucket in page["data"]
         for result in bucket["results"]
     }
-    assert found == expected
 
 
 async def test_pages_have_every_period_once(desk: AdminDesk) -> None:
@@ -95,50 +100,42 @@ async def test_pages_have_every_period_once(desk: AdminDesk) -> None:
     assert starts == [TODAY_S - day * DAY_S for day in range(9, -1, -1)]
 
 
-@pytest.mark.parametrize(
-    ("width", "seconds", "usual"), [("1m", 60, 60), ("1h", 3600, 24), ("1d", DAY_S, 7)]
-)
-async def test_periods_are_of_the_width_asked_for(
-    desk: AdminDesk, width: str, seconds: int, usual: int
-) -> None:
+async def test_periods_are_of_the_width_asked_for(desk: AdminDesk) -> None:
     """A minute, an hour or a day; as many as OpenAI's API gives."""
     await desk.add_usage(int(NOW_S), {"project": "p"})
     start = int(NOW_S) - 100 * DAY_S
-    _, page = await desk.ask(
-        "GET", "/usage/completions", query=f"start_time={start}&bucket_width={width}"
-    )
-    begin = int(NOW_S) - int(NOW_S) % seconds
-    _, last = await desk.ask(
-        "GET", "/usage/completions", query=f"start_time={begin}&bucket_width={width}"
-    )
-    spans = {bucket["end_time"] - bucket["start_time"] for bucket in page["data"]}
-    assert (len(page["data"]), spans, page["has_more"]) == (usual, {seconds}, True)
-    assert [len(bucket["results"]) for bucket in last["data"]] == [1]
+    for width, seconds, usual in (("1m", 60, 60), ("1h", 3600, 24), ("1d", DAY_S, 7)):
+        path, by = "/usage/completions", f"bucket_width={width}"
+        _, page = await desk.ask("GET", path, query=f"start_time={start}&{by}")
+        begin = int(NOW_S) - int(NOW_S) % seconds
+        _, last = await desk.ask("GET", path, query=f"start_time={begin}&{by}")
+        spans = {bucket["end_time"] - bucket["start_time"] for bucket in page["data"]}
+        assert (len(page["data"]), spans, page["has_more"]) == (usual, {seconds}, True)
+        assert [len(bucket["results"]) for bucket in last["data"]] == [1]
 
 
-@pytest.mark.parametrize(
-    ("query", "param"),
-    [
-        ("", "start_time"),
-        ("start_time=x", "start_time"),
-        ("start_time=-1", "start_time"),
-        ("start_time=1e400", "start_time"),
-        (f"start_time={10**30}", "start_time"),
-        ("start_time=1&bucket_width=1y", "bucket_width"),
-        ("start_time=1&limit=32", "limit"),
-        ("start_time=1&limit=0", "limit"),
-        ("start_time=1&page=page_x", "page"),
-        ("start_time=1&group_by[]=team", "group_by.0"),
-        ("start_time=5&end_time=5", None),
-        ("start_time=1&model=large", "model"),
-    ],
-)
-async def test_questions_without_an_answer_are_refused(
-    desk: AdminDesk, query: str, param: str | None
-) -> None:
+WRONG: list[tuple[str, str | None]] = [
+    ("", "start_time"),
+    ("start_time=x", "start_time"),
+    ("start_time=-1", "start_time"),
+    ("start_time=1e400", "start_time"),
+    (f"start_time={10**30}", "start_time"),
+    ("start_time=1&bucket_width=1y", "bucket_width"),
+    ("start_time=1&limit=32", "limit"),
+    ("start_time=1&limit=0", "limit"),
+    ("start_time=1&page=page_x", "page"),
+    ("start_time=1&group_by[]=team", "group_by.0"),
+    ("start_time=5&end_time=5", None),
+    ("start_time=1&model=large", "model"),
+]
+"""Questions without an answer, and the parameter that is wrong."""
+
+
+async def test_questions_without_an_answer_are_refused(desk: AdminDesk) -> None:
     """400, and the parameter is named."""
-    status, answer = await desk.ask("GET", "/usage/completions", query=query)
-    assert (status, answer["error"]["param"]) == (400, param)
+    for query, param in WRONG:
+        status, answer = await desk.ask("GET", "/usage/completions", query=query)
+        assert (status, answer["error"]["param"]) == (400, param), query
 
 
 async def test_costs_are_exact(desk: AdminDesk) -> None:
