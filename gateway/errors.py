@@ -16,6 +16,7 @@ GatewayError                    500  api_error
 │   ├── ContextExceeded              context_length_exceeded
 │   ├── InvalidKey              401  invalid_api_key
 │   ├── NotThroughProxy         403  not_through_proxy
+│   ├── CacheNotPrivate         403  cache_not_private
 │   ├── NotFound                404  not_found
 │   ├── Unsupported             404  unsupported
 │   ├── UnknownRoute            404  unknown_url
@@ -30,6 +31,8 @@ GatewayError                    500  api_error
 │   └── UnsupportedTransfer     501  unsupported_transfer_encoding
 ├── Overloaded                  429  overloaded (type rate_limit_error)
 │   └── BodyBudgetExceeded           body_budget_exceeded
+├── RateLimited                 429  rate_limit_exceeded (type requests or tokens)
+│   └── QuotaExceeded                insufficient_quota (type insufficient_quota)
 ├── TooManyConnections          429  too_many_connections (type rate_limit_error)
 ├── UpstreamFailed              502  upstream_failed
 ├── StreamLost                  502  stream_lost
@@ -37,6 +40,7 @@ GatewayError                    500  api_error
 │   └── EngineDied                   engine_died
 ├── AccountsDown                503  accounts_unavailable
 ├── ModelUnavailable            503  model_unavailable
+├── SpendUnknown                503  spend_unknown
 ├── ShuttingDown                503  shutting_down
 └── DeadlineExceeded            504  timeout
 """
@@ -277,6 +281,22 @@ class NotThroughProxy(InvalidRequest):
     code = "not_through_proxy"
 
 
+class CacheNotPrivate(InvalidRequest):
+    """The model's engines share their caches among all, and the client's project must not."""
+
+    status = 403
+    code = "cache_not_private"
+
+    @classmethod
+    def of(cls, model: str) -> "CacheNotPrivate":
+        """Make the error for a model."""
+        return cls(
+            f"The engines of the model `{model}` share their caches among all projects, and the"
+            " `cache_scope` of your project does not allow that.",
+            "model",
+        )
+
+
 class UnknownRoute(InvalidRequest):
     """The URL does not exist."""
 
@@ -450,6 +470,66 @@ class BodyBudgetExceeded(Overloaded):
         return [*super().headers, (b"connection", b"close")]
 
 
+class RateLimited(GatewayError):
+    """The project has reached a limit of requests or tokens; comes with `Retry-After`.
+
+    The message names the project and the limit. The type is `tokens` for a limit of tokens,
+    otherwise `requests`. If the request alone is above the limit, it comes with
+    `x-should-retry: false`.
+    """
+
+    status = 429
+    type = "requests"
+    code = "rate_limit_exceeded"
+
+    def __init__(
+        self, message: str, type_: str = "requests", retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.args = (message, type_, retry_after_s)
+        self.type = type_
+        self.retry_after_s = retry_after_s
+        """None: the same request will never be answered."""
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """When to retry, in whole seconds and in milliseconds."""
+        if self.retry_after_s is None:
+            return [NO_RETRY]
+        wait_ms = max(1, math.ceil(1000 * self.retry_after_s))
+        return [
+            (header_names.RETRY_AFTER, b"%d" % max(1, math.ceil(self.retry_after_s))),
+            (header_names.RETRY_AFTER_MS, b"%d" % wait_ms),
+        ]
+
+    def body(self, *, is_anthropic: bool = False) -> bytes:
+        """Encode the error; Anthropic's clients know it by another type."""
+        detail = self.detail
+        if is_anthropic:
+            detail = msgspec.structs.replace(detail, type="rate_limit_error")
+            return msgspec.json.encode(AnthropicErrorBody(detail))
+        return msgspec.json.encode(ErrorBody(detail))
+
+
+class QuotaExceeded(RateLimited):
+    """The project, or the key, has spent what it may in this day or month.
+
+    Comes with `Retry-After`, the end of the period, and `x-should-retry: false`.
+    """
+
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message, "insufficient_quota", retry_after_s)
+        self.args = (message, retry_after_s)
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """When the period ends; clients should not wait for that."""
+        return [*super().headers, NO_RETRY]
+
+
 class TooManyConnections(GatewayError):
     """The client's address has too many open connections; with 503, all clients together have."""
 
@@ -551,6 +631,20 @@ class ModelUnavailable(_RetryLater):
 
     status = 503
     code = "model_unavailable"
+
+
+class SpendUnknown(_RetryLater):
+    """The project has a limit of money, and `Accounts` has not said yet what it has spent.
+
+    Only with `rate_limits.on_unknown_spend: refuse`; comes with `Retry-After`.
+    """
+
+    status = 503
+    code = "spend_unknown"
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message, retry_after_s)
+        self.param = None
 
 
 class ShuttingDown(GatewayError):
