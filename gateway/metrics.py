@@ -221,8 +221,8 @@ LIMIT = Gauge(
     labels=("project", "model", "key", "limit"),
     meaning=(
         "Limits of projects. `model`, `key`: what the limit is for, `-` for all. `limit`:"
-        " `requests` and `tokens` a minute, `concurrent` requests, `batch_tokens` a day, `spend_day`"
-        " and `spend_month` in the currency's unit."
+        " `requests` and `tokens` a minute, `concurrent` requests, `batch_tokens` a day,"
+        " `spend_day` and `spend_month` in the currency's unit."
     ),
 )
 LIMIT_USED = Gauge(
