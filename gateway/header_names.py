@@ -25,6 +25,21 @@ EXPECTED_START = b"x-gateway-expected-start-s"
 COLD_START = b"x-gateway-cold-start-s"
 SERVER_TIMING = b"server-timing"
 RETRY_AFTER = b"retry-after"
+RETRY_AFTER_MS = b"retry-after-ms"
+RATE_LIMITS = (
+    *(b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests"),
+    b"x-ratelimit-reset-requests",
+    *(b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens"),
+    b"x-ratelimit-reset-tokens",
+)
+"""Limit, rest and reset, of requests and of tokens."""
+ANTHROPIC_RATE_LIMITS = (
+    *(b"anthropic-ratelimit-requests-limit", b"anthropic-ratelimit-requests-remaining"),
+    b"anthropic-ratelimit-requests-reset",
+    *(b"anthropic-ratelimit-tokens-limit", b"anthropic-ratelimit-tokens-remaining"),
+    b"anthropic-ratelimit-tokens-reset",
+)
+"""The same, as Anthropic names them."""
 CONTENT_ENCODING = b"content-encoding"
 ACCEPT_ENCODING = b"accept-encoding"
 ORIGIN = b"origin"
@@ -172,11 +187,37 @@ RESPONSE_HEADERS = (
         "#server-timing).",
     ),
     Header(RETRY_AFTER, "seconds", "With 429 and 503: when to try again."),
+    Header(RETRY_AFTER_MS, "milliseconds", "The same, with 429 of a project's limit."),
+    *(
+        Header(name, value, meaning)
+        for name, value, meaning in zip(
+            RATE_LIMITS,
+            ("requests", "requests", "such as `1m0s`", "tokens", "tokens", "such as `6.25s`"),
+            (
+                "Requests a minute of the project; of several limits, that which leaves least.",
+                "How many more requests the limit allows now.",
+                "Time until no request counts any more.",
+                "Tokens a minute, in the same way.",
+                "How many more tokens it allows now.",
+                "Time until no tokens count any more.",
+            ),
+            strict=True,
+        )
+    ),
+    *(
+        Header(name, value, "The same, as Anthropic has it; on the routes under `/v1/messages`.")
+        for name, value in zip(
+            ANTHROPIC_RATE_LIMITS,
+            ("requests", "requests", "a time", "tokens", "tokens", "a time"),
+            strict=True,
+        )
+    ),
     Header(
         SHOULD_RETRY,
         "`false`",
-        "Keeps OpenAI's and Anthropic's clients from repeating the request. With 504, and where"
-        " other replicas have been tried in vain, or none should be.",
+        "Keeps OpenAI's and Anthropic's clients from repeating the request. With 504, where"
+        " other replicas have been tried in vain, or none should be, where a request alone is above"
+        " a limit of its project, and where the project's money is spent.",
     ),
     Header(ACCEL_BUFFERING, "`no`", "On streams, with `cache-control: no-cache`: for proxies."),
     Header(SIMULATED, "`1`", "The answer comes from an engine of `engine: sim`."),

@@ -64,6 +64,10 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Names of its adapters, loaded or not."""
     layout: PromptLayout = PromptLayout()
     """How it renders conversations."""
+    devices: int = 1
+    """Devices that it computes on: tensor times pipeline parallelism."""
+    model: str = ""
+    """Name of its model."""
     has_private_caches: bool = True
     """Whether requests of different scopes share none of its caches."""
 
@@ -87,6 +91,9 @@ KEY_SIZE = 8
 """Bytes per prefix key."""
 DEMAND_PATH = "/engine/demand"
 """Route to which routers PUT the demand that they hold for an engine: a `Demand`, in JSON."""
+USAGE_PATH = "/engine/usage"
+"""Route on which Accounts gets a `UsagePage`, in msgpack, and confirms earlier records:
+`?epoch=E&confirmed=N` confirms all up to number N. The answer waits until there is a record."""
 DISPATCH = header_names.DISPATCH
 """Request header with the `Dispatch` of a request."""
 
@@ -119,6 +126,8 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Scope of the KV cache whose prefixes the request shares; empty: shared by all."""
     reserved_nano: int = 0
     """Billionths of the currency's unit that the router expects it to cost."""
+    model: str = ""
+    """Model or adapter that answers."""
 
 
 class Dispatch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -263,6 +272,27 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Its share of the time of the replica's devices, summed over them."""
     is_aborted: bool = False
     """It ended before its last token."""
+
+
+class UsageTotals(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Sums of all records that an engine process has written."""
+
+    records: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class UsagePage(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Oldest records of an engine that nobody has confirmed."""
+
+    epoch: int
+    records: list[UsageRecord]
+    kept: int
+    """Records that are not confirmed, these included."""
+    dropped: int
+    """Records that were dropped before they were confirmed, because there were too many."""
+    totals: UsageTotals
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

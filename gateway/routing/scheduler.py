@@ -18,6 +18,7 @@ from gateway.routing.policy import Candidate, RequestProfile, RoutingPolicy
 from gateway.routing.policy_registry import make_policy
 from gateway.routing.replica_set import ReplicaSet
 from gateway.routing.replica_state import AssignedRequest
+from gateway.routing.reservations import Reserved
 from gateway.routing.target import Target
 from gateway.telemetry import Dispatch, Origin, Reservation, Update, pack_keys
 
@@ -90,16 +91,23 @@ class Scheduler:
         )
 
     @contextlib.contextmanager
-    def sending(self, decision: Decision, target: Target, attempt: int = 1) -> Iterator[Dispatch]:
+    def sending(
+        self,
+        decision: Decision,
+        target: Target,
+        attempt: int = 1,
+        reserved: Reserved | None = None,
+    ) -> Iterator[Dispatch]:
         """Count a request at its replica while the replica answers it.
 
         Yields the dispatch that goes to the engine with the request. `attempt`: its number, from 1.
+        `reserved`: what is set aside for it of its project's limits, if it has any.
         """
         request, replica = _assigned(decision, target), decision.replica.id
         self._log.record_sent(decision)
         if state := self.replicas.get(replica):
             state.record_sent(request)
-        origin = self._origin(decision, target, attempt)
+        origin = self._origin(decision, target, attempt, reserved)
         if origin is not None:
             reservation = _reservation(decision, target, origin)
             self.replicas.reservations.record_sent(replica, reservation)
@@ -208,7 +216,7 @@ class Scheduler:
         matches = self.replicas.prefix_index.match(prompt.keys)
         profile = RequestProfile(
             prompt,
-            _prompt_tokens(prompt, matches, tokens_per_byte),
+            prompt_tokens(prompt, matches, tokens_per_byte),
             self.cost_model.output_tokens(request.head.max_tokens),
             request.session,
             adapter,
@@ -221,7 +229,9 @@ class Scheduler:
             for state in self.replicas.preferred(avoid)
         ]
 
-    def _origin(self, decision: Decision, target: Target, attempt: int) -> Origin | None:
+    def _origin(
+        self, decision: Decision, target: Target, attempt: int, reserved: Reserved | None
+    ) -> Origin | None:
         """Whose request it is, if it is anybody's."""
         request, identity = target.request, target.request.identity
         if identity.is_open:
@@ -229,6 +239,8 @@ class Scheduler:
         estimates = self.cost_model.estimates
         answer_tokens = decision.sequences * decision.output_tokens
         cost_s = decision.prefill_tokens * estimates.prefill_s
+        if reserved is None:
+            reserved = Reserved(round(decision.prefill_tokens + answer_tokens), 0)
         return Origin(
             request_id=decision.request_id,
             attempt=attempt,
@@ -238,8 +250,10 @@ class Scheduler:
             tier="flex" if request.is_batch else "default",
             endpoint=request.path,
             is_copy=request.is_copy,
-            reserved_tokens=round(decision.prefill_tokens + answer_tokens),
+            reserved_tokens=reserved.tokens,
+            reserved_nano=reserved.nano,
             reserved_s=cost_s + answer_tokens * estimates.sequence_s,
+            model=target.name,
             cache_scope=cache_scope(identity),
         )
 
@@ -283,7 +297,7 @@ def _reservation(decision: Decision, target: Target, origin: Origin) -> Reservat
     )
 
 
-def _prompt_tokens(
+def prompt_tokens(
     prompt: Prompt, matches: Mapping[str, PrefixMatch], tokens_per_byte: float
 ) -> float:
     """Return the tokens that engines counted of its beginning, plus an estimate of the rest."""

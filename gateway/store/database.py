@@ -23,6 +23,8 @@ WRITER_LOCK = 0x67617465
 """Number of the advisory lock that writers of PostgreSQL hold."""
 IS_WRITER = "is_writer"
 
+Transaction = Connection
+"""What a transaction is run with."""
 T = TypeVar("T")
 
 

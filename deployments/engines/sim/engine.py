@@ -13,13 +13,13 @@ import msgspec
 from deployments.engines.adapters import AdapterCache
 from deployments.engines.asgi import (
     accept_lifespan,
-    dispatch_of,
     header,
     read_body,
     send_error,
     send_json,
     while_connected,
 )
+from deployments.engines.call import call_dispatch, current_usage
 from deployments.engines.sim.core import Clock, GenerationJob, InstantCore, PacedCore
 from deployments.engines.sim.faults import (
     FaultKind,
@@ -201,7 +201,7 @@ class SimulatedEngine:
         body = await read_body(receive)
         if body is None:
             return
-        dispatch = dispatch_of(scope)
+        dispatch = call_dispatch(scope)
         parsed = parse_request(body, TokenizeRequest, dispatch.answered_bytes if dispatch else 0)
         if parsed.model:
             self._resolved_adapter(parsed.model, dispatch)
@@ -221,7 +221,7 @@ class SimulatedEngine:
         if body is None:
             return
         apply_faulty_text(self._simulation, body)
-        dispatch = dispatch_of(scope)
+        dispatch = call_dispatch(scope)
         parsed = parse_request(body, route.request, dispatch.answered_bytes if dispatch else 0)
         if dispatch and dispatch.origin and (cache_scope := dispatch.origin.cache_scope):
             parsed = parsed.in_scope(cache_scope, self._salts)
@@ -271,7 +271,9 @@ class SimulatedEngine:
     async def _hang(
         self, sequence: OutputSequence, dispatch: Dispatch | None, receive: Receive
     ) -> None:
-        tracked = self.tracker.record_arrival(dispatch, sequence.prompt.tokens)
+        tracked = self.tracker.record_arrival(
+            dispatch, sequence.prompt.tokens, call=current_usage()
+        )
         self._hanging += 1
         try:
             await while_connected(receive, wait_forever())
@@ -285,11 +287,17 @@ class SimulatedEngine:
         block_size = self._simulation.block_size
         blocks = [prompt.blocks(block_size) for prompt in parsed.prompts]
         priority = dispatch.priority if dispatch else 0
+        usage = current_usage()
         jobs: list[ChoiceJob] = []
         for sequence in sequences:
             run = sequence.run(blocks[sequence.index // parsed.n], block_size, priority)
             # The router's `Dispatch` describes the first prompt.
-            tracked = self.tracker.record_arrival(None if jobs else dispatch, run.prompt_tokens)
+            tracked = self.tracker.record_arrival(
+                None if jobs else dispatch,
+                run.prompt_tokens,
+                call=usage,
+                is_same_prompt=bool(sequence.index % parsed.n),
+            )
             jobs.append(ChoiceJob(sequence, GenerationJob(run, tracked, sequence.completions)))
             self._core.submit(jobs[-1].job)
         return jobs

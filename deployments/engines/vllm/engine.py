@@ -33,7 +33,7 @@ from vllm.v1.engine.output_processor import RequestOutputCollector
 from vllm.v1.metrics.loggers import StatLoggerFactory
 
 from deployments.engines.adapters import AdapterCache
-from deployments.engines.call import current_call, with_call_context
+from deployments.engines.call import current_call
 from deployments.engines.vllm.arguments import DEFAULTS, parse_arguments
 from deployments.engines.vllm.cache_guard import CacheGuard, check_isolation
 from deployments.engines.vllm.client_errors import BY_SHAPE, blame_requests, client_error
@@ -169,7 +169,7 @@ class VllmEngine:
         )
         AliasedModels.adopt(app.state.openai_serving_models, loaded, adapters)
         await adapters.load_first()
-        return cls(llm, with_call_context(with_early_errors(app)), facts, tracker, adapters)
+        return cls(llm, with_early_errors(app), facts, tracker, adapters)
 
     async def check(self) -> None:
         """Raise vLLM's `EngineDeadError` if the engine core or a worker has died."""
@@ -418,8 +418,16 @@ def _facts(
         step_tokens=config.scheduler_config.max_num_batched_tokens,
         adapters=tuple(adapters),
         layout=layout,
+        devices=config.parallel_config.world_size,
+        model=_served_name(llm),
         has_private_caches=llm.has_private_caches,
     )
+
+
+def _served_name(llm: AsyncLLM) -> str:
+    """The model's name, which the entry gives it."""
+    name = llm.model_config.served_model_name
+    return str(name[0] if isinstance(name, list) else name)
 
 
 def _holds_prefixes(llm: AsyncLLM) -> bool:
