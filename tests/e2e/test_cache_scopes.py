@@ -47,11 +47,6 @@ def adapter(text: str) -> Body:
     return {**chat(text), "model": "pirate"}
 
 
-def several(text: str) -> Body:
-    """The same with several answers."""
-    return {**chat(text), "n": 2, "temperature": 1.0}
-
-
 def messages(text: str) -> Body:
     """Anthropic's form of it."""
     return chat(text)
@@ -74,13 +69,12 @@ def completions(text: str) -> Body:
 
 def token_ids(text: str) -> Body:
     """Token ids."""
-    return {"prompt": [300 + ord(each) for each in text[:900]], "max_tokens": 2}
+    return {"prompt": [300 + ord(each) for each in text[:400]], "max_tokens": 2}
 
 
 FORMS = {
     chat: "/v1/chat/completions",
     adapter: "/v1/chat/completions",
-    several: "/v1/chat/completions",
     messages: "/v1/messages",
     responses: "/v1/responses",
     completion: "/v1/completions",
@@ -109,7 +103,7 @@ def cached_in(usage: Mapping[str, Any]) -> int:
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
 def test_a_prompt_is_found_in_its_own_scope_only(engine: EngineProcess, form: Any) -> None:
     """Whatever salt another client sends, the victim's own and the engine's included."""
-    path, prompt = FORMS[form], form(f"{form.__name__}: a plan that is nobody's business. " * 60)
+    path, prompt = FORMS[form], form(f"{form.__name__}: a plan that is nobody's business. " * 25)
     derived = CacheSalts(cluster_key(SALTS, CLUSTER)).salt(VICTIM)
 
     assert cached(engine, path, prompt, VICTIM) == 0
@@ -127,7 +121,7 @@ def test_a_prompt_is_found_in_its_own_scope_only(engine: EngineProcess, form: An
 
 def test_a_client_s_own_salt_divides_its_scope(engine: EngineProcess) -> None:
     """And is the same client's the next time."""
-    prompt = chat("A scope is divided by the client's salt. " * 60)
+    prompt = chat("A scope is divided by the client's salt. " * 25)
     path, mine = FORMS[chat], {**prompt, "cache_salt": "mine"}
 
     assert [cached(engine, path, each, VICTIM) for each in (prompt, mine)] == [0, 0]
@@ -135,9 +129,18 @@ def test_a_client_s_own_salt_divides_its_scope(engine: EngineProcess) -> None:
     assert cached(engine, path, mine, ATTACKER) == 0
 
 
+def test_each_of_several_answers_is_in_the_scope(engine: EngineProcess) -> None:
+    """vLLM makes a request of its own for each."""
+    prompt = chat("Two answers to the same question. " * 25)
+    cached(engine, FORMS[chat], {**prompt, "n": 2, "temperature": 1.0}, VICTIM)
+
+    assert cached(engine, FORMS[chat], prompt, ATTACKER) == 0
+    assert cached(engine, FORMS[chat], prompt, VICTIM) >= BLOCK_TOKENS
+
+
 def test_what_is_shared_by_all_is_shared_with_an_open_gateway(engine: EngineProcess) -> None:
     """Projects whose `cache_scope` is `all` have no salt, nor has a request of nobody."""
-    prompt = chat("A system prompt that all may share. " * 60)
+    prompt = chat("A system prompt that all may share. " * 25)
 
     assert cached(engine, FORMS[chat], prompt, "") == 0
     assert cached(engine, FORMS[chat], prompt, None) >= BLOCK_TOKENS
