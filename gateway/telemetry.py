@@ -115,6 +115,8 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Seconds of the engine's time that the router expects it to take."""
     cache_scope: str = ""
     """Scope of the KV cache whose prefixes the request shares; empty: shared by all."""
+    weight: float = 1.0
+    """Share of a busy model's time that its project has, relative to others."""
 
 
 class Dispatch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -203,6 +205,8 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     cost_s: float = 0.0
     """Seconds of the engine's time that it is expected to take."""
     is_batch: bool = False
+    weight: float = 1.0
+    """Weight in its `Origin`."""
 
 
 class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -316,8 +320,9 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Of the accepted requests, those of a project; in a snapshot, of all that run."""
     usage: list[UsageRecord] = []
     """Of the requests that have left the engine, those with an `Origin`."""
-    held: dict[str, int] | None = None
-    """Interactive requests that all routers hold for the engine, by project, if it has changed."""
+    held: dict[str, dict[str, int]] | None = None
+    """Interactive requests that routers hold for the engine, by router and project, of the routers
+    for which that has changed."""
 
 
 class UpdateReader:

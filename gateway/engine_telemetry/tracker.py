@@ -5,16 +5,21 @@ One tracker runs in each engine process. The engine feeds it, the replica's HTTP
 
 from collections.abc import Callable, Sequence
 
+from gateway.engine_telemetry.router_demand import RouterDemand
 from gateway.engine_telemetry.tracked_request import TrackedRequest, dispatched_prompt
 from gateway.engine_telemetry.work_meter import WorkMeter
 from gateway.kvcache.shadow_cache import ShadowCache
 from gateway.telemetry import (
     AdapterState,
+    Demand,
     Dispatch,
     EngineFacts,
     Finished,
     Load,
+    Origin,
+    Reservation,
     Update,
+    UsageRecord,
     pack_keys,
     pack_tokens,
 )
@@ -62,6 +67,8 @@ class EngineTracker:
         self._free_tokens = free_tokens or self._tokens_beside_prompts
         self.meter = WorkMeter(now)
         """Rate of arriving work, and its cost."""
+        self.router_demand = RouterDemand(now)
+        """Requests that routers hold back for the engine."""
         self._shadow_cache = ShadowCache(facts.kv_tokens if holds_prefixes else 0)
         self._listeners: list[Callable[[], None]] = []
         self._requests: dict[TrackedRequest, None] = {}
@@ -79,6 +86,9 @@ class EngineTracker:
         """Number of running requests since `_integrated_until_s`."""
         self._accepted: list[int] = []
         self._finished: list[Finished] = []
+        self._reserved: list[Reservation] = []
+        self._usage: list[UsageRecord] = []
+        self._usage_records = 0
         self._sent_load: Load | None = None
         self._adapters = AdapterState()
         self._sent_adapters = self._adapters
@@ -132,6 +142,12 @@ class EngineTracker:
         """Stop calling `listener`."""
         self._listeners.remove(listener)
 
+    def record_demand(self, demand: Demand) -> None:
+        """Record what a router holds back for the engine; other routers learn it by project."""
+        self.router_demand.record(demand)
+        if self.router_demand.has_changes:
+            self._call_listeners()
+
     def record_load_change(self) -> None:
         """Record that the number of waiting requests or of free tokens has changed."""
         self._integrate_running()
@@ -181,6 +197,8 @@ class EngineTracker:
         self._requests[tracked] = None
         if dispatch.id:
             self._accepted.append(dispatch.id)
+        if dispatch.origin is not None:
+            self._reserved.append(_reservation(dispatch, dispatch.origin))
         self._call_listeners()
         return tracked
 
@@ -267,6 +285,7 @@ class EngineTracker:
                 is_aborted=is_aborted,
             )
         )
+        self._record_usage(tracked, completion_tokens, is_aborted=is_aborted)
         self._call_listeners()
 
     def record_pooled(self, tracked: TrackedRequest, cached_tokens: int) -> None:
@@ -307,9 +326,13 @@ class EngineTracker:
             is_draining=self._is_draining,
             stalled_s=self.stalled_s,
             adapters=None if self._adapters == self._sent_adapters else self._adapters,
+            reserved=self._reserved,
+            usage=self._usage,
+            held=self.router_demand.pop_held(),
         )
         unchanged = Update(is_draining=self._is_draining_sent, stalled_s=update.stalled_s)
         self._accepted, self._finished, self._sent_load = [], [], load
+        self._reserved, self._usage = [], []
         self._is_draining_sent, self._sent_adapters = self._is_draining, self._adapters
         return None if update == unchanged else update
 
@@ -332,6 +355,36 @@ class EngineTracker:
             is_draining=self._is_draining,
             stalled_s=self.stalled_s,
             adapters=self._adapters,
+            reserved=[
+                _reservation(tracked.dispatch, tracked.dispatch.origin)
+                for tracked in self._requests
+                if tracked.dispatch.origin is not None
+            ],
+            held=self.router_demand.held,
+        )
+
+    def _record_usage(
+        self, tracked: TrackedRequest, completion_tokens: int, *, is_aborted: bool
+    ) -> None:
+        dispatch = tracked.dispatch
+        if dispatch.origin is None:
+            return
+        self._usage_records += 1
+        has_started = tracked.first_token_s is not None or not is_aborted
+        self._usage.append(
+            UsageRecord(
+                epoch=0,
+                seq=self._usage_records,
+                id=dispatch.id,
+                origin=dispatch.origin,
+                model=dispatch.model,
+                arrived_s=tracked.arrived_s,
+                ended_s=self._now(),
+                prompt_tokens=tracked.prompt_tokens if has_started else tracked.cached_tokens,
+                cached_tokens=tracked.cached_tokens,
+                completion_tokens=completion_tokens,
+                is_aborted=is_aborted,
+            )
         )
 
     def _yielding(self, waiting: int) -> int:
@@ -359,3 +412,16 @@ class EngineTracker:
         self._running = self._sequences - min(self._waiting(), self._sequences)
         for listener in self._listeners:
             listener()
+
+
+def _reservation(dispatch: Dispatch, origin: Origin) -> Reservation:
+    return Reservation(
+        id=dispatch.id,
+        project=origin.project,
+        key=origin.key,
+        model=dispatch.model,
+        tokens=origin.reserved_tokens,
+        cost_s=origin.reserved_s,
+        is_batch=dispatch.is_batch,
+        weight=origin.weight,
+    )

@@ -19,6 +19,8 @@ PRIOR_SEQUENCE_S = 2e-4
 """Seconds that one more sequence adds to a decode step."""
 PRIOR_STEP_S = 0.012
 """Seconds of an empty step."""
+PRIOR_ANSWER_TOKEN_S = 4e-4
+"""Seconds of an engine's time for a token of an answer, beside some 63 other sequences."""
 PRIOR_TOKENS_PER_BYTE = 0.25
 PRIOR_OUTPUT_TOKENS = 256.0
 MEAN_MEMORY = 0.98
@@ -53,6 +55,7 @@ class CostModel:
             MEAN_MEMORY, prior_bytes * PRIOR_TOKENS_PER_BYTE, prior_bytes
         )
         self._output_tokens = DecayingMean(MEAN_MEMORY, PRIOR_OUTPUT_TOKENS, 1.0)
+        self._answer_token_s = DecayingMean(MEAN_MEMORY, PRIOR_ANSWER_TOKEN_S, 1.0)
         self.estimates = self._estimate()
 
     def learn(self, finished: Finished) -> None:
@@ -65,6 +68,7 @@ class CostModel:
         if finished.completion_tokens > 1 and finished.decode_s > 0:
             per_token = finished.decode_s / (finished.completion_tokens - 1)
             self._decode.observe(finished.running, per_token)
+            self._answer_token_s.observe(per_token / max(1.0, finished.running))
         if not finished.is_aborted and finished.completion_tokens:
             self._output_tokens.observe(finished.completion_tokens)
         self.estimates = self._estimate()
@@ -72,6 +76,13 @@ class CostModel:
     def output_tokens(self, max_tokens: int | None) -> float:
         """Return the expected length of an answer, limited by the client's `max_tokens`."""
         return min(self.estimates.output_tokens, math.inf if max_tokens is None else max_tokens)
+
+    def cost_s(self, new_tokens: float, answer_tokens: float) -> float:
+        """Return the engine's time for so many new prompt tokens and answer tokens, in seconds.
+
+        Sequences that decode together share the time of a step.
+        """
+        return new_tokens * self.estimates.prefill_s + answer_tokens * self._answer_token_s.value
 
     def _learn_length(self, prompt_tokens: int, prompt_bytes: int) -> None:
         """Learn from a prompt's length; a token has a byte at least, apart from the template's."""

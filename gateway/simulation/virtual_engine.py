@@ -14,7 +14,7 @@ from gateway.simulation.batching import BatchingReplica, SimulatedSequence
 from gateway.simulation.settings import SimulationSettings
 from gateway.simulation.timeline import Timeline
 from gateway.simulation.trace import TraceRequest
-from gateway.telemetry import Dispatch, Update
+from gateway.telemetry import Demand, Dispatch, Update
 
 UNLIMITED_STEPS = 1 << 30
 
@@ -77,6 +77,11 @@ class VirtualEngine:
                 self._schedule_step_end(end_s)
         else:
             self._begin_step()
+        self._schedule_publishing()
+
+    def record_demand(self, demand: Demand) -> None:
+        """Record what a router holds back for the engine."""
+        self.tracker.record_demand(demand)
         self._schedule_publishing()
 
     def _begin_step(self) -> None:
