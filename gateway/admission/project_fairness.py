@@ -109,14 +109,16 @@ class ProjectFairness:
 
     def record_settled(self, reservation: Reservation, usage: UsageRecord | None) -> None:
         """Correct the charge of a request that has ended to what it took; None: nothing."""
-        project, real_s = reservation.project, 0.0
+        project, real_s, age_s = reservation.project, 0.0, 0.0
+        if usage is not None:
+            age_s = usage.ended_s - usage.arrived_s
         if usage is not None and not usage.origin.is_copy:
             new_tokens = max(0, usage.prompt_tokens - usage.cached_tokens)
             real_s = self._cost_model.cost_s(new_tokens, usage.completion_tokens)
             self._request_s.observe(real_s)
             self._use(project, reservation.weight).served_s += real_s
-        correction_s = (real_s - reservation.cost_s) / reservation.weight
-        self._counters(is_batch=reservation.is_batch).correct(project, correction_s)
+        counters, weight = self._counters(is_batch=reservation.is_batch), reservation.weight
+        counters.correct(project, real_s / weight, reservation.cost_s / weight, age_s)
 
     def record_queued(self, item: QueueItem) -> None:
         """Count a request that waits in this router from now on."""
@@ -135,7 +137,7 @@ class ProjectFairness:
     def record_discarded(self, item: QueueItem) -> None:
         """Take that charge back: the request is sent now, which charges it, or never."""
         counters = self._counters(is_batch=item.is_batch)
-        counters.correct(item.project, -item.cost_s / item.weight)
+        counters.correct(item.project, 0.0, item.cost_s / item.weight, 0.0)
 
     def weight(self, project: str) -> float:
         """Weight of a project."""

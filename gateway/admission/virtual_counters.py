@@ -106,12 +106,16 @@ class VirtualCounters:
         self.lift(project)
         if not self.waiting:
             self._start = self._counters[project]
-        self.correct(project, virtual_s)
+        self._add(project, virtual_s)
 
-    def correct(self, project: str, virtual_s: float) -> None:
-        """Charge a project more for a request that has started, or, if negative, less."""
+    def correct(self, project: str, virtual_s: float, instead_of_s: float, age_s: float) -> None:
+        """Charge a project instead of what it was charged `age_s` ago, of which less is left."""
         if project in self._counters:
-            self._set(project, self._counters[project] + virtual_s * self._scale())
+            left_s = instead_of_s * 0.5 ** (max(0.0, age_s) / HALF_LIFE_S)
+            self._add(project, virtual_s - left_s)
+
+    def _add(self, project: str, virtual_s: float) -> None:
+        self._set(project, self._counters[project] + virtual_s * self._scale())
 
     def _set(self, project: str, counter: float) -> None:
         self._sum += counter - self._counters.get(project, 0.0)

@@ -124,8 +124,9 @@ class _Flood:
         self._start()
         clients = [
             asyncio.create_task(self._client(load, requests, number, totals))
+            for number in range(max(load.clients for load in self._loads))
             for load, requests in zip(self._loads, self._requests, strict=True)
-            for number in range(load.clients)
+            if number < load.clients
         ]
         await asyncio.sleep(self._seconds)
         for client in clients:
