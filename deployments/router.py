@@ -23,7 +23,8 @@ from gateway.asgi import App
 from gateway.assembly import RouterOptions, build_router
 from gateway.environment import Settings
 from gateway.errors import ConfigError
-from gateway.proxy_key import proxy_key
+from gateway.identity.cache_scope import SEEDS, ScopeSeeds
+from gateway.proxy_key import cluster_key, proxy_key
 from gateway.routing.fleet import Fleet
 from gateway.serving.connection_check import ConnectionCheck
 from gateway.serving.live_config import LiveConfig
@@ -60,6 +61,7 @@ class Router:
                 is_local=is_local,
                 is_forwarded=self._settings.names_clients,
                 proxy_key=self._proxy_key(),
+                seeds=ScopeSeeds(cluster_key(SEEDS, os.environ)),
                 recorder=recorder,
                 tracer=_tracer(),
                 # The time of day, without any adjustment of the clock since the start.

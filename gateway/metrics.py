@@ -92,9 +92,10 @@ REQUESTS = Counter(
     labels=("model", "route", "tenant_class", "priority", "outcome"),
     meaning=(
         "Finished requests. `tenant_class`: what tells the client apart from others, `key` or"
-        " `address`. `outcome`: `answered`; `refused` (the client's mistake); `shed` (rejected,"
-        " may be sent again later); `failed` (an error); `truncated` (a stream ended with an error"
-        " event); `timeout` (its deadline passed); `client_cancelled` (the client disconnected)."
+        " `address`. `outcome`: `answered`; `refused` (the client's mistake); `limited` (its"
+        " project has reached a limit); `shed` (rejected, may be sent again later); `failed` (an"
+        " error); `truncated` (a stream ended with an error event); `timeout` (its deadline"
+        " passed); `client_cancelled` (the client disconnected)."
     ),
 )
 FAULTS = Counter(
@@ -231,6 +232,46 @@ HAPROXY_CUT = Counter(
         " was killed, with all its connections."
     ),
 )
+ACCOUNTS_ROWS = Counter(
+    name="gateway_accounts_rows",
+    labels=("kind",),
+    meaning=(
+        "Rows that Accounts has written: `engine` (as an engine reported them), `estimated` (the"
+        " engine died, and a router knows only what it relayed), `known` (they were there already,"
+        " and nothing was written)."
+    ),
+)
+ACCOUNTS_REJECTED = Counter(
+    name="gateway_accounts_rejected",
+    labels=(),
+    meaning="Records that the database would not take, and that are lost; the log has them.",
+)
+ACCOUNTS_DROPPED = Counter(
+    name="gateway_accounts_dropped",
+    meaning=(
+        "Usage records that engines dropped before Accounts could read them, because they keep only"
+        " so many."
+    ),
+)
+ACCOUNTS_KEPT = Gauge(
+    name="gateway_accounts_kept",
+    meaning="Usage records that engines keep because they are not in the ledger.",
+)
+ACCOUNTS_LAG = Gauge(
+    name="gateway_accounts_lag_seconds",
+    labels=(),
+    meaning="Age of the oldest usage record that Accounts has read and not written.",
+)
+SETTLEMENTS_KEPT = Gauge(
+    name="gateway_settlements_kept",
+    labels=(),
+    meaning="Attempts that a router keeps until the ledger has them.",
+)
+SETTLEMENTS_DROPPED = Counter(
+    name="gateway_settlements_dropped",
+    labels=(),
+    meaning="Attempts that a router gave up to settle, because there were too many.",
+)
 
 METRICS: tuple[Metric, ...] = (
     *(REQUESTS, FAULTS, TTFT, INTER_TOKEN, E2E, QUEUE_WAIT, ROUTING, OVERHEAD),
@@ -239,5 +280,7 @@ METRICS: tuple[Metric, ...] = (
     *(PREFILL, STEP, SEQUENCE, TOKENS_PER_BYTE, OUTPUT_TOKENS),
     *(BODY_BYTES, BODY_LIMIT_BYTES),
     *(HAPROXY_CONNECTIONS, HAPROXY_CONNECTION_LIMIT, HAPROXY_CUT),
+    *(ACCOUNTS_ROWS, ACCOUNTS_REJECTED, ACCOUNTS_DROPPED, ACCOUNTS_KEPT, ACCOUNTS_LAG),
+    *(SETTLEMENTS_KEPT, SETTLEMENTS_DROPPED),
 )
 """All metrics, in the order of the docs."""

@@ -1,4 +1,4 @@
-"""Index of waiting requests by address and key, to find the one to reject first."""
+"""Index of waiting requests by address (or project) and key, to find the one to reject first."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -52,7 +52,7 @@ class _Priority(Generic[E]):
     weight: int = 0
 
     def add(self, request: E, weight: int) -> None:
-        address_entry = self.addresses.setdefault(request.tenant.address, _Address())
+        address_entry = self.addresses.setdefault(request.tenant.owner, _Address())
         key_entry = address_entry.keys.setdefault(request.tenant.key, _Key())
         key_entry.weights[request] = weight
         self._count(address_entry, key_entry, weight)
@@ -107,7 +107,7 @@ class EvictionIndex(Generic[E]):
 
     def has(self, tenant: Tenant, *, is_batch: bool) -> bool:
         """Whether the tenant has a request of this priority waiting."""
-        address_entry = self._priority(is_batch=is_batch).addresses.get(tenant.address)
+        address_entry = self._priority(is_batch=is_batch).addresses.get(tenant.owner)
         return address_entry is not None and tenant.key in address_entry.keys
 
     def make_room(self, newcomer: E, weight: int, limit: int, reason: str) -> bool:

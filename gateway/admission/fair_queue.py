@@ -3,7 +3,8 @@
 Method: a queue of queues. Addresses take turns (`VirtualClock`), then the keys of an address, and
 of a key's requests the one due first is next. So whatever others queue, any two addresses that have
 something queued are served the same tokens, and any two keys of one address, give or take a request
-of each. Of an address with nothing queued only its virtual time is kept.
+of each. Of an address with nothing queued only its virtual time is kept. Where clients are
+authenticated, their project stands for the address.
 
 Cost: O(log tenants + log requests), amortised, for a request that is added or removed; O(addresses
 + keys of the address + requests of the key) to count the requests ahead of one.
@@ -174,7 +175,7 @@ class FairQueue(FairShareQueue[Q]):
 
 
 def _address(item: QueueItem) -> bytes:
-    return item.tenant.address
+    return item.tenant.owner
 
 
 def _key(item: QueueItem) -> bytes:

@@ -89,7 +89,7 @@ class RecentUsage:
             self._addresses.scale(math.exp(-exponent))
             self._since_s, exponent = now_s, 0.0
         scaled = tokens * math.exp(exponent)
-        address = self._addresses.record(tenant.address, scaled, now_s)
+        address = self._addresses.record(tenant.owner, scaled, now_s)
         address.record(tenant.key, scaled, now_s)
         address.expire(now_s - KEPT_S)
         self._addresses.expire(now_s - KEPT_S)
@@ -100,13 +100,13 @@ class RecentUsage:
         A tenant that is alone never is.
         """
         addresses = self._addresses
-        address = addresses.parts.get(tenant.address)
+        address = addresses.parts.get(tenant.owner)
         if address is None or len(addresses.parts) == len(address.parts) == 1:
             return False
         until_s = self._now() - KEPT_S
         addresses.expire(until_s)
         address.expire(until_s)
-        if addresses.is_over_fair_share(tenant.address):
+        if addresses.is_over_fair_share(tenant.owner):
             return True
         return address.is_over_fair_share(tenant.key)
 

@@ -40,6 +40,8 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The client's `x-session-id`, at most `SESSION_LIMIT` bytes of it; empty without one."""
     is_explained: bool = False
     """The response's headers carry the routing decision."""
+    is_operator: bool = False
+    """It comes with the gateway's admin key."""
     is_batch: bool = False
     """It may wait for all interactive requests."""
     is_resumable: bool = True
@@ -62,6 +64,14 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
         return self.identity.project.weight
 
     @property
+    def shows_routing(self) -> bool:
+        """Whether the response's headers may say where the request went.
+
+        Projects must not learn where others' load and cached prompts are.
+        """
+        return self.is_operator or self.identity.is_open
+
+    @property
     def sticky_key(self) -> bytes:
         """Key of the requests that the same model of a split should answer."""
         return self.session or self.head.user or self.request_id
@@ -75,13 +85,15 @@ def parse_request(  # noqa: PLR0913 - one for each source of a request
     headers: Headers,
     request_id: bytes,
     tenant: Tenant = ANONYMOUS,
+    is_operator: bool = False,
     is_batch: bool = False,
     arrived_s: float = 0.0,
 ) -> InferenceRequest:
     """Parse a request to `path`, one of `gateway.request.routes`.
 
-    `fields`: the client's headers by name. `headers`: those that engines may get. `is_batch`: its
-    priority, which is known before its body (`parse_is_batch`).
+    `fields`: the client's headers by name. `headers`: those that engines may get. `is_operator`:
+    whether they have the gateway's admin key. `is_batch`: its priority, which is known before its
+    body (`parse_is_batch`).
 
     Raises:
         InvalidRequest: its body or one of its headers is wrong.
@@ -96,6 +108,7 @@ def parse_request(  # noqa: PLR0913 - one for each source of a request
         tenant=tenant,
         session=fields.get(SESSION, b"")[:SESSION_LIMIT],
         is_explained=fields.get(EXPLAIN) == b"1",
+        is_operator=is_operator,
         is_batch=is_batch,
         is_resumable=parse_is_resumable(fields),
         timeout_s=parse_timeout_s(fields),

@@ -4,13 +4,16 @@ from typing import NamedTuple
 
 
 class Tenant(NamedTuple):
-    """An API key, if there is one, at a client's address.
+    """The owner of a request, and which of the owner's keys it came with.
 
-    Fairness is between addresses first, then between the keys of an address: keys can be invented.
+    Fairness is between owners first, then between the keys of an owner: a client that nobody has
+    verified can invent any number of keys, but not of addresses.
     """
 
-    address: bytes = b""
+    owner: bytes = b""
+    """Id of a verified project; without authentication, the client's address."""
     key: bytes = b""
+    """Id of a verified key; without authentication, a hash of the one that the client offers."""
 
 
 ANONYMOUS = Tenant()

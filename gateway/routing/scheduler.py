@@ -8,6 +8,7 @@ import contextlib
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+from gateway.identity.cache_scope import cache_scope
 from gateway.kvcache.prefix import TOKEN_ID_BYTES, Prompt
 from gateway.kvcache.prefix_index import PrefixMatch
 from gateway.routing.cost_model import CostModel
@@ -17,6 +18,7 @@ from gateway.routing.policy import Candidate, RequestProfile, RoutingPolicy
 from gateway.routing.policy_registry import make_policy
 from gateway.routing.replica_set import ReplicaSet
 from gateway.routing.replica_state import AssignedRequest
+from gateway.routing.reservations import Reserved
 from gateway.routing.target import Target
 from gateway.telemetry import Dispatch, Origin, Reservation, Update, pack_keys
 
@@ -97,16 +99,23 @@ class Scheduler:
         )
 
     @contextlib.contextmanager
-    def sending(self, decision: Decision, target: Target, attempt: int = 1) -> Iterator[Dispatch]:
+    def sending(
+        self,
+        decision: Decision,
+        target: Target,
+        attempt: int = 1,
+        reserved: Reserved | None = None,
+    ) -> Iterator[Dispatch]:
         """Count a request at its replica while the replica answers it.
 
         Yields the dispatch that goes to the engine with the request. `attempt`: its number, from 1.
+        `reserved`: what is set aside for it of its project's limits, if it has any.
         """
         request, replica = _assigned(decision, target), decision.replica.id
         self._log.record_sent(decision)
         if state := self.replicas.get(replica):
             state.record_sent(request)
-        origin = self._origin(decision, target, attempt)
+        origin = self._origin(decision, target, attempt, reserved)
         if origin is not None:
             reservation = _reservation(decision, target, origin)
             self.replicas.reservations.record_sent(replica, reservation)
@@ -225,7 +234,7 @@ class Scheduler:
         matches = self.replicas.prefix_index.match(prompt.keys)
         profile = RequestProfile(
             prompt,
-            _prompt_tokens(prompt, matches, tokens_per_byte),
+            prompt_tokens(prompt, matches, tokens_per_byte),
             self.cost_model.output_tokens(request.head.max_tokens),
             request.session,
             adapter,
@@ -238,12 +247,16 @@ class Scheduler:
             for state in self.replicas.preferred(avoid)
         ]
 
-    def _origin(self, decision: Decision, target: Target, attempt: int) -> Origin | None:
+    def _origin(
+        self, decision: Decision, target: Target, attempt: int, reserved: Reserved | None
+    ) -> Origin | None:
         """Whose request it is, if it is anybody's."""
         request, identity = target.request, target.request.identity
         if identity.is_open:
             return None
         answer_tokens = decision.sequences * decision.output_tokens
+        if reserved is None:
+            reserved = Reserved(round(decision.prefill_tokens + answer_tokens), 0)
         return Origin(
             request_id=decision.request_id,
             attempt=attempt,
@@ -253,9 +266,11 @@ class Scheduler:
             tier="flex" if request.is_batch else "default",
             endpoint=request.path,
             is_copy=request.is_copy,
-            reserved_tokens=round(decision.prefill_tokens + answer_tokens),
+            reserved_tokens=reserved.tokens,
+            reserved_nano=reserved.nano,
             reserved_s=0.0 if request.is_copy else self.cost_s(decision),
-            cache_scope=identity.project.cache_scope,
+            model=target.name,
+            cache_scope=cache_scope(identity),
             weight=request.weight,
         )
 
@@ -293,11 +308,14 @@ def _reservation(decision: Decision, target: Target, origin: Origin) -> Reservat
         tokens=origin.reserved_tokens,
         cost_s=origin.reserved_s,
         is_batch=decision.is_batch,
+        attempt=origin.attempt,
+        is_copy=origin.is_copy,
+        cost_nano=origin.reserved_nano,
         weight=origin.weight,
     )
 
 
-def _prompt_tokens(
+def prompt_tokens(
     prompt: Prompt, matches: Mapping[str, PrefixMatch], tokens_per_byte: float
 ) -> float:
     """Return the tokens that engines counted of its beginning, plus an estimate of the rest."""

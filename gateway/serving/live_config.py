@@ -21,6 +21,7 @@ SHOWN = {
     "max_body_mb",
     "max_text_body_mb",
     "max_bodies_mb",
+    "rate_limits",
     "cors",
     "open_on_loopback",
     "trusted_proxies",

@@ -72,7 +72,7 @@ class ClientRetryBudgets:
 
     def of(self, tenant: Tenant) -> RetryBudget:
         """The budget that pays for the retries of a client's requests."""
-        address = _entry(self._addresses, tenant.address, self._model)
+        address = _entry(self._addresses, tenant.owner, self._model)
         return _entry(self._keys, tenant, address) if tenant.key else address
 
 

@@ -114,9 +114,7 @@ class _Flood:
         self._settings = settings
         self._seconds = seconds
         self._is_fair = is_fair
-        self._requests = [
-            _requests(workload, number, len(loads)) for number in range(len(loads))
-        ]
+        self._requests = [_requests(workload, number, len(loads)) for number in range(len(loads))]
         self._routers: list[SimulatedRouter] = []
 
     async def run(self, totals: ProjectTotals) -> None:

@@ -29,9 +29,7 @@ REPORT_DELAY_S = 0.002
 class SimulatedRouter:
     """One router in front of engines in virtual time; to be made in a running event loop."""
 
-    def __init__(
-        self, name: str, model: ServedModel, engines: Mapping[str, VirtualEngine]
-    ) -> None:
+    def __init__(self, name: str, model: ServedModel, engines: Mapping[str, VirtualEngine]) -> None:
         loop = asyncio.get_running_loop()
         rng = random.Random(f"router {name}")  # noqa: S311 - breaks ties, keeps no secret
         self._loop = loop

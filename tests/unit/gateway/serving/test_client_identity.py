@@ -17,7 +17,7 @@ def test_a_key_is_the_same_in_either_header(header: bytes) -> None:
     other = tenant_of({header: b"Bearer other"}, SCOPE, is_forwarded=False)
     assert here.key == there.key != other.key
     assert b"secret" not in here.key
-    assert (here.address, there.address) == (b"10.0.0.1", b"203.0.113.9")
+    assert (here.owner, there.owner) == (b"10.0.0.1", b"203.0.113.9")
 
 
 def test_without_a_key_the_address_counts() -> None:
@@ -35,7 +35,7 @@ def test_tenant_names_are_bounded() -> None:
     """They are kept as long as the tenant waits."""
     for address in (b"x" * 10_000, b":" * 10_000):
         long = {b"x-forwarded-for": address}
-        assert len(tenant_of(long, SCOPE, is_forwarded=True).address) == ADDRESS_LIMIT
+        assert len(tenant_of(long, SCOPE, is_forwarded=True).owner) == ADDRESS_LIMIT
 
 
 def test_clients_without_an_address_share_one_tenant() -> None:
