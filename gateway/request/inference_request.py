@@ -57,6 +57,16 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     """When its head arrived, by the event loop's clock."""
 
     @property
+    def project(self) -> str:
+        """Id of its project; empty without authentication."""
+        return self.identity.project.id
+
+    @property
+    def weight(self) -> float:
+        """Share of a busy model's time that its project has for it, relative to others."""
+        return self.identity.project.weight
+
+    @property
     def shows_routing(self) -> bool:
         """Whether the response's headers may say where the request went.
 
