@@ -257,7 +257,11 @@ def charged_sums(connection: Connection, table: Table | None = None) -> tuple[in
     """What clients are charged for, by the rows, or by a table of sums."""
     if table is None:
         columns = usage.c
-        names = ("charged_prompt_tokens", "charged_cached_tokens", "charged_completion_tokens")
+        names: tuple[str, ...] = (
+            "charged_prompt_tokens",
+            "charged_cached_tokens",
+            "charged_completion_tokens",
+        )
         chosen = [*(columns[name] for name in names), columns.device_us, columns.cost_nano]
     else:
         names = ("prompt_tokens", "cached_tokens", "completion_tokens", "device_us", "cost_nano")
