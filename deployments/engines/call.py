@@ -15,6 +15,8 @@ class CallContext:
     dispatch: Dispatch | None
     has_reached_engine: bool = False
     """Whether the engine has accepted it, or the first of its prompts: it is well-formed."""
+    has_sequence: bool = False
+    """Whether the engine has been given its first sequence."""
     _is_claimed: bool = False
     _client_name: str = ""
 
