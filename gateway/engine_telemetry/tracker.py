@@ -89,8 +89,7 @@ class EngineTracker:
         self._shadow_cache = ShadowCache(facts.kv_tokens if holds_prefixes else 0)
         self._listeners: list[Callable[[], None]] = []
         self._requests: dict[TrackedRequest, None] = {}
-        self._pending_tokens = 0
-        self._prompt_tokens = 0
+        self._pending_tokens = self._prompt_tokens = 0
         self._sequences = self._further_sequences = self._pending_sequences = 0
         """Sequences of all requests; those that are not the first of their requests; those of
         requests without a first token."""
@@ -104,9 +103,9 @@ class EngineTracker:
         """Number of running requests since `_integrated_until_s`."""
         self._accepted: list[int] = []
         self._finished: list[Finished] = []
-        self._adapters = AdapterState()
         self._is_draining = False
-        self._sent = _SentState(adapters=self._adapters)
+        self._sent = _SentState()
+        self._adapters = self._sent.adapters
 
     @property
     def is_draining(self) -> bool:
