@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.admission.cold_start import Wake
+from gateway.authentication.authenticator import Authenticator
 from gateway.faults import Faults
 from gateway.http.app import GatewayApp, create_app
 from gateway.http.cors import SharedOrigins
@@ -19,6 +20,7 @@ from gateway.metrics import Recorder
 from gateway.report import ModelReport, RouterReport
 from gateway.routing.decision import DecisionLog
 from gateway.routing.fleet import Fleet, ServedModel
+from gateway.serving.access import AccessControl
 from gateway.serving.accounts_client import AccountsClient
 from gateway.serving.accounts_follower import AccountsFollower
 from gateway.serving.body_budget import BodyBudget
@@ -27,6 +29,7 @@ from gateway.serving.gauges import Gauges
 from gateway.serving.handler import InferenceHandler
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.operator_access import OperatorAccess
+from gateway.serving.periodic import Periodic
 from gateway.serving.pool import ModelPools, SharedState
 from gateway.serving.request_metrics import RequestMetrics
 from gateway.serving.router_context import RouterContext
@@ -37,6 +40,9 @@ from gateway.serving.telemetry_client import TelemetryClient
 from gateway.serving.tracing import Tracer
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.engine_call import EngineClient
+
+PROJECTS_PERIOD_S = 1.0
+"""How often it is checked whether projects files have changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +119,17 @@ class AssembledRouter:
         resolver = TargetResolver(fleet, options.seeds)
         self._shadows = ShadowTraffic(resolver, self.context, recorder)
         self._proxy_key = options.proxy_key
-        self._access = OperatorAccess(
-            live_config, is_local=options.is_local, is_forwarded=options.is_forwarded
+        self._access = AccessControl(
+            live_config,
+            Authenticator(live_config.directory),
+            OperatorAccess(
+                live_config, is_local=options.is_local, is_forwarded=options.is_forwarded
+            ),
+            recorder,
+            is_forwarded=options.is_forwarded,
+        )
+        self._projects = Periodic(
+            "reading projects files", PROJECTS_PERIOD_S, live_config.refresh_projects
         )
         self._telemetry_client = TelemetryClient(
             fleet, self.pools, upstream, options.rng, settlements=self.settlements
@@ -125,13 +140,14 @@ class AssembledRouter:
         self.app = self._app(resolver)
 
     def start(self) -> None:
-        """Start to receive telemetry, and to publish demand and gauges."""
+        """Start to receive telemetry, to publish demand and gauges, and to watch projects files."""
         self._telemetry_client.start()
         self._demand_publisher.start()
         self.gauges.start()
         if self.settlements is not None and self.accounts is not None:
             self.settlements.start()
             self.accounts.start()
+        self._projects.start()
 
     async def drain(self, timeout_s: float) -> int:
         """Reject new requests, and end all others within `timeout_s`; how many were cut off."""
@@ -146,12 +162,13 @@ class AssembledRouter:
                 if card.parent is None and card.stands_for is None
             },
             faults=[(f.model, f.reason, f.action, n) for f, n in self.context.faults.counts],
-            rejected=self.live_config.rejected.problems if self.live_config.rejected else (),
+            rejected=self.live_config.problems,
             running=self.context.drain.running,
         )
 
     async def close(self) -> None:
         """End all background work, and export the last metrics and traces."""
+        await self._projects.close()
         await self._demand_publisher.close()
         await self._telemetry_client.close()
         if self.settlements is not None and self.accounts is not None:
@@ -179,13 +196,15 @@ class AssembledRouter:
         )
         routers = (
             models_router(self.fleet, live_config, self._health_of),
-            health_router(self.fleet, self._health_of),
-            operators_router(
-                resolver, self.pools, context.faults, shadows, live_config, self._access
+            health_router(
+                self.fleet, self._health_of, lambda: not live_config.config.is_authenticated
             ),
+            operators_router(resolver, self.pools, context.faults, shadows, live_config),
         )
         return create_app(
-            inference, routers, self._shut_down, self._shared_origins, self._proxy_key
+            *(inference, routers, self._shut_down, self._access),
+            shared_origins=self._shared_origins,
+            proxy_key=self._proxy_key,
         )
 
     def _shared_origins(self) -> SharedOrigins | None:

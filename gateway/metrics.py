@@ -91,11 +91,19 @@ REQUESTS = Counter(
     name="gateway_requests",
     labels=("model", "route", "tenant_class", "priority", "outcome"),
     meaning=(
-        "Finished requests. `tenant_class`: what tells the client apart from others, `key` or"
-        " `address`. `outcome`: `answered`; `refused` (the client's mistake); `limited` (its"
-        " project has reached a limit); `shed` (rejected, may be sent again later); `failed` (an"
-        " error); `truncated` (a stream ended with an error event); `timeout` (its deadline"
-        " passed); `client_cancelled` (the client disconnected)."
+        "Finished requests. `tenant_class`: what tells the client apart from others, `project`,"
+        " or without authentication `key` or `address`. `outcome`: `answered`; `refused` (the"
+        " client's mistake); `limited` (its project has reached a limit); `shed` (rejected, may"
+        " be sent again later); `failed` (an error); `truncated` (a stream ended with an error"
+        " event); `timeout` (its deadline passed); `client_cancelled` (the client disconnected)."
+    ),
+)
+AUTH_FAILURES = Counter(
+    name="gateway_auth_failures",
+    labels=("answer",),
+    meaning=(
+        "Requests without a valid key. `answer`: `refused` (401) or `throttled` (429, after too"
+        " many from one address)."
     ),
 )
 FAULTS = Counter(
