@@ -7,14 +7,17 @@ what estimates are wrong by; the excess is counted. No router waits for another,
 compared. Cost: O(limits of the project) a request.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 from gateway.errors import RateLimited
 from gateway.identity.project import Project
+from gateway.ledger.view import MinuteUsage
 from gateway.limits.hold import Hold
 from gateway.limits.meter import Meter
 from gateway.limits.project_meters import ProjectMeters
 from gateway.limits.rate_headers import duration
+from gateway.limits.window import MINUTE_S
 from gateway.telemetry import RecentUse, Reservation, UsageRecord
 
 CONCURRENCY_RETRY_S = 1.0
@@ -164,6 +167,32 @@ class RateLimiter:
             for meter in known.of(use.model, use.key):
                 meter.window.add_earlier(now_s, age_s, use.requests, tokens)
 
+    def record_minutes(self, minutes: Iterable[MinuteUsage], time_of_day_s: float) -> None:
+        """Count what the ledger knows of the last minute beyond what this router has heard of.
+
+        Engines that have died can no longer tell. Of a minute that is over in part, that part does
+        not count; the rest counts as if it had come at the minute's end.
+        """
+        found: dict[int, tuple[Meter, list[tuple[float, int, int]]]] = {}
+        for use in minutes:
+            end_s = use.minute_s + MINUTE_S
+            share = min(1.0, (end_s - (time_of_day_s - MINUTE_S)) / MINUTE_S)
+            known = self._projects.get(use.project)
+            if known is None or share <= 0:
+                continue
+            tokens = use.prompt_tokens + use.completion_tokens
+            if not self._counts_cached():
+                tokens -= use.cached_tokens
+            part = (
+                max(0.0, time_of_day_s - end_s),
+                math.ceil(share * use.requests),
+                math.ceil(share * tokens),
+            )
+            for meter in known.of(use.model, use.key):
+                found.setdefault(id(meter), (meter, []))[1].append(part)
+        for meter, parts in found.values():
+            _fill_up(meter, self._now(), sorted(parts))
+
     def _counted(self, usage: UsageRecord) -> int:
         tokens, cached = usage.prompt_tokens + usage.completion_tokens, usage.cached_tokens
         return tokens if not cached or self._counts_cached() else tokens - cached
@@ -184,6 +213,18 @@ def refusal(meter: Meter, now_s: float, model: str, tokens: int) -> RateLimited:
         wait_s = window.wait_s(now_s, 0, tokens_over)
         return _refused(meter, model, "tokens", meter.used_tokens, tokens, wait_s)
     return _refused(meter, model, "concurrent", meter.running, 1, CONCURRENCY_RETRY_S)
+
+
+def _fill_up(meter: Meter, now_s: float, parts: Sequence[tuple[float, int, int]]) -> None:
+    """Add what a meter lacks of these sums, the latest first: ages, requests, tokens."""
+    meter.window.expire(now_s)
+    requests = sum(part[1] for part in parts) - meter.window.requests
+    tokens = sum(part[2] for part in parts) - meter.window.tokens
+    for age_s, part_requests, part_tokens in parts:
+        added = max(0, min(part_requests, requests)), max(0, min(part_tokens, tokens))
+        meter.window.add_earlier(now_s, age_s, *added)
+        requests -= added[0]
+        tokens -= added[1]
 
 
 _LIMITS = {
