@@ -95,6 +95,18 @@ class RateLimiter:
                 raise refusal(meter, now_s, model, tokens)
         return Hold(meters, tokens)
 
+    def check_again(self, hold: Hold, model: str) -> None:
+        """Check a request that has waited: other routers did not know of it, and have sent theirs.
+
+        Raises:
+            RateLimited: what all routers have sent meanwhile leaves no room for it.
+        """
+        now_s = self._now()
+        meters, tokens = hold.unsent
+        for meter in meters:
+            if not meter.has_room_to_send(now_s, tokens):
+                raise refusal(meter, now_s, model, tokens)
+
     def check(self, meters: Sequence[Meter], model: str) -> None:
         """Refuse a request that will surely have to wait, before it waits for an engine to start.
 

@@ -189,6 +189,20 @@ def test_a_request_in_a_queue_holds_its_place_however_long_it_waits() -> None:
     bench.ask()
 
 
+def test_a_request_that_has_waited_is_checked_against_what_others_have_sent() -> None:
+    """Other routers do not know of requests in this one's queue, so the last look counts."""
+    bench = Bench(RateLimit(requests_per_minute=3, concurrent_requests=3))
+    first, second, third = bench.ask(), bench.ask(), bench.ask()
+    bench.limiter.record_reserved(reserved(50, 10))
+    bench.limiter.check_again(first, "m")
+    bench.send(first)
+    bench.limiter.check_again(second, "m")
+    bench.send(second)
+    bench.limiter.check_again(second, "m")
+    with pytest.raises(RateLimited, match="Limit 3, Used 4"):
+        bench.limiter.check_again(third, "m")
+
+
 def test_a_refused_request_costs_no_tokens() -> None:
     """It has been a request, though: clients must not try at will."""
     bench = Bench(RateLimit(tokens_per_minute=100))
