@@ -103,7 +103,7 @@ class AssembledRouter:
                 time_of_day=options.time_of_day,
                 monotonic=options.clock,
                 wake=wake,
-                reservation_listeners=(self.limits,),
+                reservation_listeners=self.limits.listeners,
                 recent_use_listeners=(self.limits,),
             ),
         )

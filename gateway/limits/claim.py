@@ -14,17 +14,21 @@ class Claim:
 
     __slots__ = ("_answer", "_budgets", "_counts_cached", "_hold", "_money", "_prompt", "_rates")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made in one place, for each request
         self,
-        rates: tuple[RateLimiter, Hold | None],
-        budgets: tuple[BudgetLimiter, BudgetHold | None],
+        rates: RateLimiter,
+        hold: Hold | None,
+        budgets: BudgetLimiter,
+        money: BudgetHold | None,
         prompt: int,
         answer: int,
         *,
         counts_cached: bool,
     ) -> None:
-        self._rates, self._hold = rates
-        self._budgets, self._money = budgets
+        self._rates = rates
+        self._hold = hold
+        self._budgets = budgets
+        self._money = money
         self._prompt = prompt
         self._answer = answer
         self._counts_cached = counts_cached

@@ -35,7 +35,7 @@ class Meter:
 
     __slots__ = (
         *("concurrent", "excess", "held_requests", "held_tokens", "project", "requests"),
-        *("running", "scope", "tokens", "window"),
+        *("running", "scope", "texts", "tokens", "window"),
     )
 
     def __init__(self, project: str, scope: Scope) -> None:
@@ -48,6 +48,8 @@ class Meter:
         """Of the requests that this router has admitted and not sent yet."""
         self.excess = Excess()
         self.requests = self.tokens = self.concurrent = UNLIMITED
+        self.texts = b"", b""
+        """Limits of requests and of tokens, as values of headers."""
 
     def set_limits(self, limits: Iterable[RateLimit]) -> None:
         """Set the limits; where several say the same, the least counts."""
@@ -55,6 +57,7 @@ class Meter:
         self.requests = _least(limit.requests_per_minute for limit in limits)
         self.tokens = _least(limit.tokens_per_minute for limit in limits)
         self.concurrent = _least(limit.concurrent_requests for limit in limits)
+        self.texts = b"%d" % self.requests, b"%d" % self.tokens
 
     @property
     def is_idle(self) -> bool:
@@ -94,9 +97,11 @@ class Meter:
 
     def add(self, now_s: float, requests: int, tokens: int) -> Bucket:
         """Count requests and tokens, whether there is room for them or not."""
-        self.window.expire(now_s)
-        bucket = self.window.add(now_s, requests, tokens)
-        self._count_excess(requests, tokens)
+        window = self.window
+        window.expire(now_s)
+        bucket = window.add(now_s, requests, tokens)
+        if window.requests > self.requests or window.tokens > self.tokens:
+            self._count_excess(requests, tokens)
         return bucket
 
     def _count_excess(self, requests: int, tokens: int) -> None:

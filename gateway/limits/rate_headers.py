@@ -26,16 +26,16 @@ def rate_headers(
         left = limit - requests.window.requests - requests.held_requests
         reset_s = MINUTE_S if requests.held_requests else requests.window.reset_s(now_s)[0]
         headers += (
-            (names[0], b"%d" % limit),
-            (names[1], b"%d" % max(0, left)),
+            (names[0], requests.texts[0]),
+            (names[1], b"%d" % left if left > 0 else b"0"),
             (names[2], _reset(reset_s, time_of_day)),
         )
     if (limit := tokens.tokens) < UNLIMITED:
         left = limit - tokens.window.tokens - tokens.held_tokens
         reset_s = MINUTE_S if tokens.held_tokens else tokens.window.reset_s(now_s)[1]
         headers += (
-            (names[3], b"%d" % limit),
-            (names[4], b"%d" % max(0, left)),
+            (names[3], tokens.texts[1]),
+            (names[4], b"%d" % left if left > 0 else b"0"),
             (names[5], _reset(reset_s, time_of_day)),
         )
     return headers
