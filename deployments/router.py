@@ -25,7 +25,8 @@ from gateway.asgi import App
 from gateway.assembly import RouterOptions, build_router
 from gateway.environment import Settings
 from gateway.errors import ConfigError
-from gateway.proxy_key import proxy_key
+from gateway.identity.cache_scope import SEEDS, ScopeSeeds
+from gateway.proxy_key import cluster_key, proxy_key
 from gateway.routing.fleet import Fleet
 from gateway.serving.connection_check import ConnectionCheck
 from gateway.serving.live_config import LiveConfig
@@ -54,7 +55,7 @@ class Router:
         recorder = RayRecorder()
         fleet = Fleet()
         fleet.is_settled = False
-        self._live_config = LiveConfig(ClusterConfigStore(), os.environ)
+        self._live_config = LiveConfig(ClusterConfigStore(), os.environ, needs_auth=not is_local)
         self._discovery = Discovery(fleet)
         self._router = build_router(
             fleet,
@@ -64,6 +65,7 @@ class Router:
                 is_local=is_local,
                 is_forwarded=self._settings.names_clients,
                 proxy_key=self._proxy_key(),
+                seeds=ScopeSeeds(cluster_key(SEEDS, os.environ)),
                 recorder=recorder,
                 tracer=_tracer(),
                 accounts=None if accounts is None else AccountsHandle(accounts),

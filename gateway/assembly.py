@@ -7,16 +7,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.admission.cold_start import Wake
+from gateway.authentication.authenticator import Authenticator
 from gateway.faults import Faults
 from gateway.http.app import GatewayApp, create_app
 from gateway.http.cors import SharedOrigins
 from gateway.http.health import health_router
 from gateway.http.models import cards_of, models_router
 from gateway.http.operators import operators_router
+from gateway.identity.cache_scope import ScopeSeeds
+from gateway.limits.project_limits import ProjectLimits
 from gateway.metrics import Recorder
 from gateway.report import ModelReport, RouterReport
 from gateway.routing.decision import DecisionLog
 from gateway.routing.fleet import Fleet, ServedModel
+from gateway.serving.access import AccessControl
 from gateway.serving.accounts_client import AccountsClient
 from gateway.serving.accounts_follower import AccountsFollower
 from gateway.serving.body_budget import BodyBudget
@@ -25,6 +29,7 @@ from gateway.serving.gauges import Gauges
 from gateway.serving.handler import InferenceHandler
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.operator_access import OperatorAccess
+from gateway.serving.periodic import Periodic
 from gateway.serving.pool import ModelPools, SharedState
 from gateway.serving.request_metrics import RequestMetrics
 from gateway.serving.router_context import RouterContext
@@ -35,6 +40,9 @@ from gateway.serving.telemetry_client import TelemetryClient
 from gateway.serving.tracing import Tracer
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.engine_call import EngineClient
+
+PROJECTS_PERIOD_S = 1.0
+"""How often it is checked whether projects files have changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +55,8 @@ class RouterOptions:
     """A proxy of the gateway's own names the client in `x-forwarded-for`."""
     proxy_key: str = ""
     """Key that this proxy sends with each request; empty if requests may come without one."""
+    seeds: ScopeSeeds = field(default_factory=ScopeSeeds)
+    """Seeds of prefix keys, the same in all routers of the cluster."""
     recorder: Recorder | None = None
     """Recorder of metrics; none are recorded without one."""
     tracer: Tracer | None = None
@@ -55,6 +65,8 @@ class RouterOptions:
     """Seconds since the epoch."""
     accounts: AccountsClient | None = None
     """Keeper of projects, keys and usage; None where no database is configured."""
+    clock: Callable[[], float] = time.monotonic
+    """Seconds of a clock that never goes back."""
     rng: random.Random = field(default_factory=random.Random)
     """Breaks ties and keeps no secret."""
 
@@ -72,6 +84,12 @@ class AssembledRouter:
     ) -> None:
         self.fleet = fleet
         self.live_config = live_config
+        self.limits = ProjectLimits(
+            options.clock,
+            options.time_of_day,
+            lambda: live_config.config.rate_limits.count_tokens == "all",
+            lambda: live_config.config.rate_limits.on_unknown_spend == "refuse",
+        )
         self.request_metrics = RequestMetrics(options.recorder, options.tracer)
         recorder = self.request_metrics.recorder
         self.pools = ModelPools(
@@ -80,41 +98,56 @@ class AssembledRouter:
                 decisions=DecisionLog(observer=self.request_metrics.record_outcome),
                 rng=options.rng,
                 time_of_day=options.time_of_day,
-                monotonic=time.monotonic,
+                monotonic=options.clock,
                 wake=wake,
+                reservation_listeners=(self.limits,),
+                recent_use_listeners=(self.limits,),
             ),
         )
         self.accounts = _followed(options.accounts)
+        if self.accounts is not None:
+            self.accounts.add_listener(self.limits.record_view)
         self.settlements = self._settlements(options.accounts, recorder)
         self.context = RouterContext(
             EngineClient(upstream),
             self.pools,
             Faults(recorder),
+            limits=self.limits,
             is_forwarded=options.is_forwarded,
             settlements=self.settlements,
         )
-        resolver = TargetResolver(fleet)
+        resolver = TargetResolver(fleet, options.seeds)
         self._shadows = ShadowTraffic(resolver, self.context, recorder)
         self._proxy_key = options.proxy_key
-        self._access = OperatorAccess(
-            live_config, is_local=options.is_local, is_forwarded=options.is_forwarded
+        self._access = AccessControl(
+            live_config,
+            Authenticator(live_config.directory),
+            OperatorAccess(
+                live_config, is_local=options.is_local, is_forwarded=options.is_forwarded
+            ),
+            recorder,
+            is_forwarded=options.is_forwarded,
+        )
+        self._projects = Periodic(
+            "reading projects files", PROJECTS_PERIOD_S, live_config.refresh_projects
         )
         self._telemetry_client = TelemetryClient(
             fleet, self.pools, upstream, options.rng, settlements=self.settlements
         )
         self._demand_publisher = DemandPublisher(lambda: self.pools.demands)
         self._bodies = BodyBudget(lambda: live_config.config.bodies_bytes)
-        self.gauges = Gauges(self.pools, self._bodies, recorder)
+        self.gauges = Gauges(self.pools, self._bodies, recorder, self.limits)
         self.app = self._app(resolver)
 
     def start(self) -> None:
-        """Start to receive telemetry, and to publish demand and gauges."""
+        """Start to receive telemetry, to publish demand and gauges, and to watch projects files."""
         self._telemetry_client.start()
         self._demand_publisher.start()
         self.gauges.start()
         if self.settlements is not None and self.accounts is not None:
             self.settlements.start()
             self.accounts.start()
+        self._projects.start()
 
     async def drain(self, timeout_s: float) -> int:
         """Reject new requests, and end all others within `timeout_s`; how many were cut off."""
@@ -129,12 +162,13 @@ class AssembledRouter:
                 if card.parent is None and card.stands_for is None
             },
             faults=[(f.model, f.reason, f.action, n) for f, n in self.context.faults.counts],
-            rejected=self.live_config.rejected.problems if self.live_config.rejected else (),
+            rejected=self.live_config.problems,
             running=self.context.drain.running,
         )
 
     async def close(self) -> None:
         """End all background work, and export the last metrics and traces."""
+        await self._projects.close()
         await self._demand_publisher.close()
         await self._telemetry_client.close()
         if self.settlements is not None and self.accounts is not None:
@@ -162,13 +196,15 @@ class AssembledRouter:
         )
         routers = (
             models_router(self.fleet, live_config, self._health_of),
-            health_router(self.fleet, self._health_of),
-            operators_router(
-                resolver, self.pools, context.faults, shadows, live_config, self._access
+            health_router(
+                self.fleet, self._health_of, lambda: not live_config.config.is_authenticated
             ),
+            operators_router(resolver, self.pools, context.faults, shadows, live_config),
         )
         return create_app(
-            inference, routers, self._shut_down, self._shared_origins, self._proxy_key
+            *(inference, routers, self._shut_down, self._access),
+            shared_origins=self._shared_origins,
+            proxy_key=self._proxy_key,
         )
 
     def _shared_origins(self) -> SharedOrigins | None:

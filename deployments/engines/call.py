@@ -22,6 +22,12 @@ class CallContext:
     _is_claimed: bool = False
     _client_name: str = ""
 
+    @property
+    def cache_scope(self) -> str | None:
+        """Scope of the caches that it may use, "" for all; None if nobody is authenticated."""
+        origin = self.dispatch.origin if self.dispatch else None
+        return None if origin is None else origin.cache_scope
+
     def claim_dispatch(self) -> Dispatch | None:
         """The dispatch, for the first engine call of the request: it describes the first prompt."""
         dispatch = None if self._is_claimed else self.dispatch

@@ -3,18 +3,27 @@
 import contextlib
 from collections.abc import Sequence
 
+import msgspec
 from fastapi import APIRouter, Depends, Request
 
 from gateway.asgi import header
 from gateway.config.gateway import GatewayConfig
-from gateway.errors import InvalidRequest, ModelNotFound, ModelUnavailable, UnsupportedRoute
+from gateway.errors import (
+    InvalidRequest,
+    ModelNotFound,
+    ModelUnavailable,
+    UnknownRoute,
+    UnsupportedRoute,
+)
 from gateway.faults import Faults
+from gateway.identity.client import OPEN_PROJECT, ClientIdentity
+from gateway.identity.project import OWN_PROJECT, Project
 from gateway.request.inference_request import InferenceRequest, parse_request
 from gateway.request.routes import CHAT, ROUTES, body_limit_mb
 from gateway.routing.decision import LOG_SIZE, Decision
+from gateway.serving.access import ADMIN
 from gateway.serving.body import read_body
 from gateway.serving.live_config import LiveConfig
-from gateway.serving.operator_access import OperatorAccess
 from gateway.serving.pool import ModelPools
 from gateway.serving.shadow import ShadowTraffic
 from gateway.serving.target_resolver import TargetResolver
@@ -26,21 +35,29 @@ def operators_router(
     faults: Faults,
     shadows: ShadowTraffic,
     live_config: LiveConfig,
-    access: OperatorAccess,
 ) -> APIRouter:
-    """The routes for operators."""
-
-    def only_operators(request: Request) -> None:
-        access.check(request.scope)
-
+    """The routes for operators; `gateway.serving.access` lets nobody else in."""
     router = APIRouter(
-        prefix="/gateway", include_in_schema=False, dependencies=[Depends(only_operators)]
+        prefix="/gateway", include_in_schema=False, dependencies=[Depends(only_admins)]
     )
 
     @router.post("/route")
-    async def route(request: Request, path: str = CHAT) -> dict[str, object]:
-        """Decision for a request with this body, sent to `path` now; it is not sent."""
-        inference = await _dry_run(request, path, live_config.config)
+    async def route(
+        request: Request,
+        path: str = CHAT,
+        project: str = "",
+        key: str = "",
+        cache_scope: str = OWN_PROJECT,
+    ) -> dict[str, object]:
+        """Decision for a request with this body, sent to `path` now; it is not sent.
+
+        `project`, `key`: ids of the client's; `cache_scope`: the project's.
+        """
+        owner = Project(id=project, cache_scope=cache_scope) if project else OPEN_PROJECT
+        inference = msgspec.structs.replace(
+            await _dry_run(request, path, live_config.config),
+            identity=ClientIdentity(project=owner, key=key),
+        )
         names = live_config.names.route(inference.head.model, inference.sticky_key).models
         return _decide(resolver, pools, inference, names).explanation()
 
@@ -67,6 +84,16 @@ def operators_router(
         return {"object": "list", "data": shadows.report()}
 
     return router
+
+
+def only_admins(request: Request) -> None:
+    """Check that the request was let in with an admin key.
+
+    Raises:
+        UnknownRoute: it was not, because its path is not one for administrators.
+    """
+    if ADMIN not in request.scope:
+        raise UnknownRoute.for_url(request.method, request.url.path)
 
 
 async def _dry_run(request: Request, path: str, config: GatewayConfig) -> InferenceRequest:

@@ -44,6 +44,18 @@ class MinuteUsage(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     completion_tokens: int
 
 
+class BatchUsage(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """What requests of the tier `flex` have taken of a model in this day, which is one of UTC."""
+
+    project: str
+    key: str
+    model: str
+    """Model or adapter that answered."""
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+
+
 class AccountsView(msgspec.Struct, frozen=True, kw_only=True):
     """State of Accounts, as routers follow it."""
 
@@ -59,6 +71,8 @@ class AccountsView(msgspec.Struct, frozen=True, kw_only=True):
     """The last two minutes and the current one: windows of a router that has just started."""
     prices: tuple[Price, ...] = ()
     """All versions, by model and date."""
+    batch: tuple[BatchUsage, ...] = ()
+    """Of the projects that have a limit of batch tokens."""
 
 
 class AdminCall(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from gateway.admission.queued_request import QueuedRequest
 from gateway.asgi import Headers
 from gateway.errors import GatewayError, ModelUnavailable, Reason, StreamLost, UpstreamFailed
 from gateway.faults import Action
+from gateway.limits.claim import Claim
 from gateway.resume.completion_params import Unresumable
 from gateway.resume.resumption import ResumptionPlan, plan_resumption
 from gateway.routing.decision import Decision
@@ -34,6 +35,8 @@ MAX_STARTS = 8
 """Times that one request waits for its model to start again."""
 ENGINE_FAULTS = frozenset({500, 502, 503, 504})
 """Statuses that mean a fault of the engine; 501 is the client's mistake."""
+UNREACHED = frozenset({Reason.UNREACHABLE, Reason.NO_SOCKET, Reason.DRAINING, Reason.KEY})
+"""Reasons for which an engine has done nothing for a request."""
 
 
 class Attempts:
@@ -41,10 +44,10 @@ class Attempts:
 
     `has_alternative`: another model may answer in its place. `deadline_s`: when the answer must be
     there, by the event loop's clock. `cold_start_s`: how long the request has waited for the model
-    to start, where it had to.
+    to start, where it had to. `claim`: what it has set aside of its project's limits.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but three have defaults
         self,
         target: Target,
         context: RouterContext,
@@ -53,6 +56,7 @@ class Attempts:
         has_alternative: bool = False,
         deadline_s: float | None = None,
         cold_start_s: float | None = None,
+        claim: Claim | None = None,
     ) -> None:
         self._request = target.request
         self._target = target
@@ -71,6 +75,7 @@ class Attempts:
             if context.settlements is None or target.request.identity.is_open
             else LedgerEntries(target, self._pool, context.settlements, writer)
         )
+        self._claim = claim
         self._replica: Replica | None = None
         self._progress = NO_PROGRESS
 
@@ -150,6 +155,8 @@ class Attempts:
         try:
             await self._attempt(decision)
         except UpstreamFailed as error:
+            if self._claim is not None and error.reason in UNREACHED:
+                self._claim.record_refused(decision.id)
             return await self._recover(decision, error)
         return True
 
@@ -233,7 +240,11 @@ class Attempts:
         self._replica = replica
         self._failures.record_attempt(replica)
         writer.attempts += 1
-        with self._pool.scheduler.sending(decision, self._target, writer.attempts) as dispatch:
+        reserved = None
+        if self._claim is not None:
+            reserved = self._claim.record_sending(decision.id, decision.cached_tokens)
+        sending = self._pool.scheduler.sending
+        with sending(decision, self._target, writer.attempts, reserved) as dispatch:
             rest = await self._resume(replica) if writer.has_sent else None
             if rest is not None and rest.body is None:
                 await writer.finish(rest.final_events)
@@ -256,7 +267,7 @@ class Attempts:
             if response.status in ENGINE_FAULTS:
                 raise UpstreamFailed.from_answer(response.status, await read_all(response))
             if response.status >= 400:
-                self._pool.scheduler.record_refused(decision)
+                self._record_refused(decision)
             self._annotate(decision)
             self._failures.report_recovery()
             if self._failures.is_unsettled and not writer.has_sent:
@@ -267,6 +278,12 @@ class Attempts:
             writer.on_next_part = None
             response.close()
         return response
+
+    def _record_refused(self, decision: Decision) -> None:
+        """Record that the engine refuses the request: it takes nothing of it."""
+        self._pool.scheduler.record_refused(decision)
+        if self._claim is not None:
+            self._claim.record_refused(decision.id)
 
     def _record_answer(self, replica: Replica, status: int) -> None:
         self._pool.quarantine.record_answer(self._request)
@@ -311,14 +328,14 @@ class Attempts:
             raise StreamLost(f"The engine broke off before the end. {error}") from None
 
     def _annotate(self, decision: Decision) -> None:
-        headers = [
-            (header_names.MODEL, self._target.header),
-            (header_names.REPLICA, decision.replica.id.encode()),
-            (header_names.CACHED_TOKENS, b"%d" % decision.cached_tokens),
-        ]
+        request = self._request
+        headers = [(header_names.MODEL, self._target.header)]
+        if request.shows_routing:
+            headers.append((header_names.REPLICA, decision.replica.id.encode()))
+            headers.append((header_names.CACHED_TOKENS, b"%d" % decision.cached_tokens))
         if self._progress.retries:
             headers.append((header_names.RETRIES, b"%d" % self._progress.retries))
-        if self._request.is_explained:
+        if request.is_explained and request.shows_routing:
             headers.append((header_names.DECISION, decision.encode()))
         self._writer.client_response.annotate(headers)
 

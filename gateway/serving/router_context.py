@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from gateway.faults import Faults
+from gateway.limits.project_limits import ProjectLimits
 from gateway.serving.drain import Drain
 from gateway.serving.pool import ModelPools
 from gateway.serving.retry_policy import RetryPolicy
@@ -19,6 +20,8 @@ class RouterContext:
     faults: Faults = field(default_factory=Faults)
     drain: Drain = field(default_factory=Drain)
     retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
+    limits: ProjectLimits | None = None
+    """Limits of projects; without them, nothing is limited."""
     is_forwarded: bool = False
     """A proxy of the gateway's own names the client in `x-forwarded-for`."""
     settlements: Settlements | None = None

@@ -46,6 +46,20 @@ def _whole(name: str, *, key: bool = False, nullable: bool = False) -> Column[in
     return Column(name, BigInteger, primary_key=key, nullable=nullable, autoincrement=False)
 
 
+def _order() -> Column[int]:
+    """Number of a row in order of creation: lists are in this order."""
+    # SQLite numbers rows by itself only if the column is an INTEGER.
+    return Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+
+
+def _id() -> Column[str]:
+    return Column("id", String, nullable=False, unique=True)
+
+
+def _project() -> Column[str]:
+    return Column("project_id", String, ForeignKey("projects.id"), nullable=False, index=True)
+
+
 SUMS = (
     "requests",
     "prompt_tokens",
@@ -192,54 +206,57 @@ state = Table(
 projects = Table(
     "projects",
     metadata,
-    Column("id", String, primary_key=True),
+    _order(),
+    _id(),
     _text("name"),
-    Column("status", String, nullable=False, server_default="active"),
-    Column("weight", Float, nullable=False, server_default="1"),
-    Column("cache_scope", String, nullable=False, server_default="project"),
+    Column("weight", Float, nullable=False),
+    _text("cache_scope"),
     Column("models", JSON),
     Column("routes", JSON),
-    Column("tiers", JSON),
+    Column("tiers", JSON, nullable=False),
     Column("max_body_mb", Float),
     _whole("created_s"),
     _whole("archived_s", nullable=True),
 )
+"""Projects. Here and below, deleted rows stay, so that their ids remain places in a list."""
 service_accounts = Table(
     "service_accounts",
     metadata,
-    Column("id", String, primary_key=True),
-    Column("project_id", ForeignKey("projects.id"), nullable=False, index=True),
+    _order(),
+    _id(),
+    _project(),
     _text("name"),
-    Column("role", String, nullable=False, server_default="member"),
+    _text("role"),
     _whole("created_s"),
     _whole("deleted_s", nullable=True),
 )
 users = Table(
     "users",
     metadata,
-    Column("id", String, primary_key=True),
-    _text("issuer"),
-    _text("subject"),
+    _order(),
+    _id(),
     _text("email"),
-    _text("name"),
-    Column("role", String, nullable=False, server_default="reader"),
+    _text("role"),
     _whole("created_s"),
-    UniqueConstraint("issuer", "subject"),
+    _whole("deleted_s", nullable=True),
+    Index(None, "email"),
 )
 project_users = Table(
     "project_users",
     metadata,
-    Column("project_id", ForeignKey("projects.id"), primary_key=True),
-    Column("user_id", ForeignKey("users.id"), primary_key=True),
-    Column("role", String, nullable=False, server_default="member"),
+    _order(),
+    _project(),
+    Column("user_id", String, ForeignKey("users.id"), nullable=False, index=True),
+    _text("role"),
     _whole("created_s"),
+    _whole("deleted_s", nullable=True),
 )
 api_keys = Table(
     "api_keys",
     metadata,
-    Column("id", String, primary_key=True),
-    Column("project_id", ForeignKey("projects.id"), nullable=False, index=True),
-    _text("owner_kind"),
+    _order(),
+    _id(),
+    _project(),
     _text("owner_id"),
     _text("name"),
     Column("hash", LargeBinary(32), nullable=False, unique=True),
@@ -248,13 +265,15 @@ api_keys = Table(
     _whole("created_s"),
     _whole("expires_s", nullable=True),
     _whole("last_used_s", nullable=True),
-    _whole("revoked_s", nullable=True),
+    _whole("deleted_s", nullable=True),
+    Index(None, "owner_id"),
 )
 """API keys: SHA-256 of the secret, and in `hint` as much of it as may be shown."""
 admin_keys = Table(
     "admin_keys",
     metadata,
-    Column("id", String, primary_key=True),
+    _order(),
+    _id(),
     _text("name"),
     Column("hash", LargeBinary(32), nullable=False, unique=True),
     _text("hint"),
@@ -262,60 +281,56 @@ admin_keys = Table(
     _whole("created_s"),
     _whole("expires_s", nullable=True),
     _whole("last_used_s", nullable=True),
-    _whole("revoked_s", nullable=True),
+    _whole("deleted_s", nullable=True),
 )
 rate_limits = Table(
     "rate_limits",
     metadata,
-    Column("id", String, primary_key=True),
-    Column("project_id", ForeignKey("projects.id"), nullable=False),
-    _text("key_id"),
-    _text("model"),
+    Column("project_id", String, ForeignKey("projects.id"), primary_key=True),
+    _text("model", key=True),
+    _text("key_id", key=True),
     _whole("requests_per_minute", nullable=True),
     _whole("tokens_per_minute", nullable=True),
     _whole("concurrent_requests", nullable=True),
     _whole("batch_tokens_per_day", nullable=True),
-    UniqueConstraint("project_id", "key_id", "model"),
 )
 """Limits; an empty `key_id` means all keys, an empty `model` all models."""
 spend_limits = Table(
     "spend_limits",
     metadata,
-    Column("id", String, primary_key=True),
-    Column("project_id", ForeignKey("projects.id"), nullable=False),
-    _text("key_id"),
-    Column("interval", String, nullable=False, server_default="month"),
+    Column("project_id", String, ForeignKey("projects.id"), primary_key=True),
+    _text("interval", key=True),
+    _text("key_id", key=True),
     _whole("amount_nano"),
-    _flag("is_hard"),
-    UniqueConstraint("project_id", "key_id", "interval"),
 )
-alerts = Table(
-    "alerts",
+"""Hard limits; an empty `key_id` means all keys."""
+spend_alerts = Table(
+    "spend_alerts",
     metadata,
-    Column("id", String, primary_key=True),
-    _text("project_id"),
-    Column("interval", String, nullable=False, server_default="month"),
-    _whole("threshold_nano"),
-    Column("channel", JSON),
+    _order(),
+    _id(),
+    _project(),
+    _text("interval"),
+    _whole("amount_nano"),
+    Column("recipients", JSON, nullable=False),
+    Column("subject_prefix", String),
     _whole("created_s"),
-    _whole("fired_s", nullable=True),
-    Index(None, "project_id"),
+    _whole("deleted_s", nullable=True),
 )
-"""Spend alerts; an empty `project_id` means the whole organization. `fired_s`: when last."""
 audit = Table(
     "audit",
     metadata,
-    Column("id", String, primary_key=True),
-    _whole("at_us"),
-    _text("action"),
-    _text("actor_kind"),
+    _order(),
+    _id(),
+    _whole("at_s"),
+    _text("event"),
     _text("actor_id"),
     _text("address"),
-    _text("project_id"),
+    Column("project_id", String),
     _text("object_id"),
     Column("before", JSON),
     Column("after", JSON),
-    Index(None, "at_us"),
-    Index(None, "project_id", "at_us"),
+    Index(None, "at_s"),
+    Index(None, "project_id"),
 )
 """Who changed what; no secrets."""

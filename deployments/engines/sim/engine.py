@@ -1,6 +1,7 @@
 """Simulated engine: OpenAI's chat and text completions without weights, timed by a model of one."""
 
 import asyncio
+import secrets
 import time
 import uuid
 from collections.abc import Mapping
@@ -51,6 +52,7 @@ from gateway.asgi import Receive, Scope, Send
 from gateway.config.sim import SimEntry, Simulation
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.errors import GatewayError, MethodNotAllowed, ModelNotFound, UnknownRoute
+from gateway.identity.cache_scope import CacheSalts
 from gateway.simulation.batching import BatchingReplica
 from gateway.telemetry import Dispatch
 
@@ -91,6 +93,7 @@ class SimulatedEngine:
         self._replica = replica or uuid.uuid4().hex
         self._simulation = entry.simulation
         self._created = int(time.time())
+        self._salts = CacheSalts(secrets.token_bytes(32))
         self._hanging = 0
         """Requests that hang."""
         self.facts = engine_facts(entry, (*ROUTES, TOKENIZE))
@@ -220,6 +223,8 @@ class SimulatedEngine:
         apply_faulty_text(self._simulation, body)
         dispatch = call_dispatch(scope)
         parsed = parse_request(body, route.request, dispatch.answered_bytes if dispatch else 0)
+        if dispatch and dispatch.origin and (cache_scope := dispatch.origin.cache_scope):
+            parsed = parsed.in_scope(cache_scope, self._salts)
         adapter = self._resolved_adapter(parsed.model, dispatch)
         if not adapter:
             await self._answer(

@@ -9,10 +9,11 @@ branch_labels = None
 depends_on = None
 
 
-def upgrade() -> None:
+def upgrade() -> None:  # noqa: PLR0915 - it only lists
     """Make the tables."""
     op.create_table(
         "admin_keys",
+        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("name", sa.String(), server_default="", nullable=False),
         sa.Column("hash", sa.LargeBinary(length=32), nullable=False),
@@ -21,40 +22,28 @@ def upgrade() -> None:
         sa.Column("created_s", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("expires_s", sa.BigInteger(), autoincrement=False, nullable=True),
         sa.Column("last_used_s", sa.BigInteger(), autoincrement=False, nullable=True),
-        sa.Column("revoked_s", sa.BigInteger(), autoincrement=False, nullable=True),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_admin_keys")),
+        sa.Column("deleted_s", sa.BigInteger(), autoincrement=False, nullable=True),
+        sa.PrimaryKeyConstraint("seq", name=op.f("pk_admin_keys")),
         sa.UniqueConstraint("hash", name=op.f("uq_admin_keys_hash")),
+        sa.UniqueConstraint("id", name=op.f("uq_admin_keys_id")),
     )
-    op.create_table(
-        "alerts",
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("project_id", sa.String(), server_default="", nullable=False),
-        sa.Column("interval", sa.String(), server_default="month", nullable=False),
-        sa.Column("threshold_nano", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("channel", sa.JSON(), nullable=True),
-        sa.Column("created_s", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("fired_s", sa.BigInteger(), autoincrement=False, nullable=True),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_alerts")),
-    )
-    op.create_index(op.f("ix_alerts_project_id"), "alerts", ["project_id"], unique=False)
     op.create_table(
         "audit",
+        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("id", sa.String(), nullable=False),
-        sa.Column("at_us", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("action", sa.String(), server_default="", nullable=False),
-        sa.Column("actor_kind", sa.String(), server_default="", nullable=False),
+        sa.Column("at_s", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("event", sa.String(), server_default="", nullable=False),
         sa.Column("actor_id", sa.String(), server_default="", nullable=False),
         sa.Column("address", sa.String(), server_default="", nullable=False),
-        sa.Column("project_id", sa.String(), server_default="", nullable=False),
+        sa.Column("project_id", sa.String(), nullable=True),
         sa.Column("object_id", sa.String(), server_default="", nullable=False),
         sa.Column("before", sa.JSON(), nullable=True),
         sa.Column("after", sa.JSON(), nullable=True),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit")),
+        sa.PrimaryKeyConstraint("seq", name=op.f("pk_audit")),
+        sa.UniqueConstraint("id", name=op.f("uq_audit_id")),
     )
-    op.create_index(op.f("ix_audit_at_us"), "audit", ["at_us"], unique=False)
-    op.create_index(
-        op.f("ix_audit_project_id_at_us"), "audit", ["project_id", "at_us"], unique=False
-    )
+    op.create_index(op.f("ix_audit_at_s"), "audit", ["at_s"], unique=False)
+    op.create_index(op.f("ix_audit_project_id"), "audit", ["project_id"], unique=False)
     op.create_table(
         "idle_costs",
         sa.Column("at_s", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -77,18 +66,19 @@ def upgrade() -> None:
     )
     op.create_table(
         "projects",
+        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("name", sa.String(), server_default="", nullable=False),
-        sa.Column("status", sa.String(), server_default="active", nullable=False),
-        sa.Column("weight", sa.Float(), server_default="1", nullable=False),
-        sa.Column("cache_scope", sa.String(), server_default="project", nullable=False),
+        sa.Column("weight", sa.Float(), nullable=False),
+        sa.Column("cache_scope", sa.String(), server_default="", nullable=False),
         sa.Column("models", sa.JSON(), nullable=True),
         sa.Column("routes", sa.JSON(), nullable=True),
-        sa.Column("tiers", sa.JSON(), nullable=True),
+        sa.Column("tiers", sa.JSON(), nullable=False),
         sa.Column("max_body_mb", sa.Float(), nullable=True),
         sa.Column("created_s", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("archived_s", sa.BigInteger(), autoincrement=False, nullable=True),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_projects")),
+        sa.PrimaryKeyConstraint("seq", name=op.f("pk_projects")),
+        sa.UniqueConstraint("id", name=op.f("uq_projects_id")),
     )
     op.create_table(
         "replicas",
@@ -262,16 +252,16 @@ def upgrade() -> None:
     )
     op.create_table(
         "users",
+        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("id", sa.String(), nullable=False),
-        sa.Column("issuer", sa.String(), server_default="", nullable=False),
-        sa.Column("subject", sa.String(), server_default="", nullable=False),
         sa.Column("email", sa.String(), server_default="", nullable=False),
-        sa.Column("name", sa.String(), server_default="", nullable=False),
-        sa.Column("role", sa.String(), server_default="reader", nullable=False),
+        sa.Column("role", sa.String(), server_default="", nullable=False),
         sa.Column("created_s", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
-        sa.UniqueConstraint("issuer", "subject", name=op.f("uq_users_issuer_subject")),
+        sa.Column("deleted_s", sa.BigInteger(), autoincrement=False, nullable=True),
+        sa.PrimaryKeyConstraint("seq", name=op.f("pk_users")),
+        sa.UniqueConstraint("id", name=op.f("uq_users_id")),
     )
+    op.create_index(op.f("ix_users_email"), "users", ["email"], unique=False)
     op.create_table(
         "watermarks",
         sa.Column("engine", sa.String(), nullable=False),
@@ -282,9 +272,9 @@ def upgrade() -> None:
     )
     op.create_table(
         "api_keys",
+        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("project_id", sa.String(), nullable=False),
-        sa.Column("owner_kind", sa.String(), server_default="", nullable=False),
         sa.Column("owner_id", sa.String(), server_default="", nullable=False),
         sa.Column("name", sa.String(), server_default="", nullable=False),
         sa.Column("hash", sa.LargeBinary(length=32), nullable=False),
@@ -293,34 +283,41 @@ def upgrade() -> None:
         sa.Column("created_s", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("expires_s", sa.BigInteger(), autoincrement=False, nullable=True),
         sa.Column("last_used_s", sa.BigInteger(), autoincrement=False, nullable=True),
-        sa.Column("revoked_s", sa.BigInteger(), autoincrement=False, nullable=True),
+        sa.Column("deleted_s", sa.BigInteger(), autoincrement=False, nullable=True),
         sa.ForeignKeyConstraint(
             ["project_id"], ["projects.id"], name=op.f("fk_api_keys_project_id_projects")
         ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_api_keys")),
+        sa.PrimaryKeyConstraint("seq", name=op.f("pk_api_keys")),
         sa.UniqueConstraint("hash", name=op.f("uq_api_keys_hash")),
+        sa.UniqueConstraint("id", name=op.f("uq_api_keys_id")),
     )
+    op.create_index(op.f("ix_api_keys_owner_id"), "api_keys", ["owner_id"], unique=False)
     op.create_index(op.f("ix_api_keys_project_id"), "api_keys", ["project_id"], unique=False)
     op.create_table(
         "project_users",
+        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("project_id", sa.String(), nullable=False),
         sa.Column("user_id", sa.String(), nullable=False),
-        sa.Column("role", sa.String(), server_default="member", nullable=False),
+        sa.Column("role", sa.String(), server_default="", nullable=False),
         sa.Column("created_s", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("deleted_s", sa.BigInteger(), autoincrement=False, nullable=True),
         sa.ForeignKeyConstraint(
             ["project_id"], ["projects.id"], name=op.f("fk_project_users_project_id_projects")
         ),
         sa.ForeignKeyConstraint(
             ["user_id"], ["users.id"], name=op.f("fk_project_users_user_id_users")
         ),
-        sa.PrimaryKeyConstraint("project_id", "user_id", name=op.f("pk_project_users")),
+        sa.PrimaryKeyConstraint("seq", name=op.f("pk_project_users")),
     )
+    op.create_index(
+        op.f("ix_project_users_project_id"), "project_users", ["project_id"], unique=False
+    )
+    op.create_index(op.f("ix_project_users_user_id"), "project_users", ["user_id"], unique=False)
     op.create_table(
         "rate_limits",
-        sa.Column("id", sa.String(), nullable=False),
         sa.Column("project_id", sa.String(), nullable=False),
-        sa.Column("key_id", sa.String(), server_default="", nullable=False),
         sa.Column("model", sa.String(), server_default="", nullable=False),
+        sa.Column("key_id", sa.String(), server_default="", nullable=False),
         sa.Column("requests_per_minute", sa.BigInteger(), autoincrement=False, nullable=True),
         sa.Column("tokens_per_minute", sa.BigInteger(), autoincrement=False, nullable=True),
         sa.Column("concurrent_requests", sa.BigInteger(), autoincrement=False, nullable=True),
@@ -328,43 +325,54 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["project_id"], ["projects.id"], name=op.f("fk_rate_limits_project_id_projects")
         ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_rate_limits")),
-        sa.UniqueConstraint(
-            "project_id", "key_id", "model", name=op.f("uq_rate_limits_project_id_key_id_model")
-        ),
+        sa.PrimaryKeyConstraint("project_id", "model", "key_id", name=op.f("pk_rate_limits")),
     )
     op.create_table(
         "service_accounts",
+        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("project_id", sa.String(), nullable=False),
         sa.Column("name", sa.String(), server_default="", nullable=False),
-        sa.Column("role", sa.String(), server_default="member", nullable=False),
+        sa.Column("role", sa.String(), server_default="", nullable=False),
         sa.Column("created_s", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("deleted_s", sa.BigInteger(), autoincrement=False, nullable=True),
         sa.ForeignKeyConstraint(
             ["project_id"], ["projects.id"], name=op.f("fk_service_accounts_project_id_projects")
         ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_service_accounts")),
+        sa.PrimaryKeyConstraint("seq", name=op.f("pk_service_accounts")),
+        sa.UniqueConstraint("id", name=op.f("uq_service_accounts_id")),
     )
     op.create_index(
         op.f("ix_service_accounts_project_id"), "service_accounts", ["project_id"], unique=False
     )
     op.create_table(
-        "spend_limits",
+        "spend_alerts",
+        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("project_id", sa.String(), nullable=False),
-        sa.Column("key_id", sa.String(), server_default="", nullable=False),
-        sa.Column("interval", sa.String(), server_default="month", nullable=False),
+        sa.Column("interval", sa.String(), server_default="", nullable=False),
         sa.Column("amount_nano", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("is_hard", sa.Boolean(), nullable=False),
+        sa.Column("recipients", sa.JSON(), nullable=False),
+        sa.Column("subject_prefix", sa.String(), nullable=True),
+        sa.Column("created_s", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("deleted_s", sa.BigInteger(), autoincrement=False, nullable=True),
+        sa.ForeignKeyConstraint(
+            ["project_id"], ["projects.id"], name=op.f("fk_spend_alerts_project_id_projects")
+        ),
+        sa.PrimaryKeyConstraint("seq", name=op.f("pk_spend_alerts")),
+        sa.UniqueConstraint("id", name=op.f("uq_spend_alerts_id")),
+    )
+    op.create_index(
+        op.f("ix_spend_alerts_project_id"), "spend_alerts", ["project_id"], unique=False
+    )
+    op.create_table(
+        "spend_limits",
+        sa.Column("project_id", sa.String(), nullable=False),
+        sa.Column("interval", sa.String(), server_default="", nullable=False),
+        sa.Column("key_id", sa.String(), server_default="", nullable=False),
+        sa.Column("amount_nano", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.ForeignKeyConstraint(
             ["project_id"], ["projects.id"], name=op.f("fk_spend_limits_project_id_projects")
         ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_spend_limits")),
-        sa.UniqueConstraint(
-            "project_id",
-            "key_id",
-            "interval",
-            name=op.f("uq_spend_limits_project_id_key_id_interval"),
-        ),
+        sa.PrimaryKeyConstraint("project_id", "interval", "key_id", name=op.f("pk_spend_limits")),
     )

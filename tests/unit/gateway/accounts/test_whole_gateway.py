@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from typing import Any
 
 from sqlalchemy import select
 
@@ -20,7 +21,7 @@ async def _mixed_load(gateway: WholeGateway, requests: int, seed: int) -> None:
     rng = random.Random(seed)  # noqa: S311 - the same load every time
 
     async def one(number: int) -> None:
-        fields: dict[str, object] = {"max_tokens": rng.randint(1, 30), "stream": number % 2 == 0}
+        fields: dict[str, Any] = {"max_tokens": rng.randint(1, 30), "stream": number % 2 == 0}
         if number % 5 == 0:
             fields["n"] = 3
         if number % 7 == 0:
