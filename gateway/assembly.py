@@ -15,6 +15,8 @@ from gateway.http.health import health_router
 from gateway.http.models import cards_of, models_router
 from gateway.http.operators import operators_router
 from gateway.identity.cache_scope import ScopeSeeds
+from gateway.identity.live_directory import ACCOUNTS
+from gateway.ledger.view import AccountsView
 from gateway.limits.project_limits import ProjectLimits
 from gateway.metrics import Recorder
 from gateway.report import ModelReport, RouterReport
@@ -107,6 +109,7 @@ class AssembledRouter:
         self.accounts = _followed(options.accounts)
         if self.accounts is not None:
             self.accounts.add_listener(self.limits.record_view)
+            self.accounts.add_listener(self._adopt_directory)
         self.settlements = self._settlements(options.accounts, recorder)
         self.context = RouterContext(
             EngineClient(upstream),
@@ -178,6 +181,11 @@ class AssembledRouter:
         await self.gauges.close()  # after all that counts
         if (tracer := self.request_metrics.tracer) is not None:
             await tracer.close()
+
+    def _adopt_directory(self, view: AccountsView) -> None:
+        """Know the projects and keys of the database from now on."""
+        if view.directory is not None:
+            self.live_config.directory.replace(ACCOUNTS, view.directory)
 
     def _settlements(
         self, accounts: AccountsClient | None, recorder: Recorder
