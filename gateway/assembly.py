@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from gateway.admission.cold_start import Wake
 from gateway.config.gateway import GatewayConfig
 from gateway.faults import Faults
+from gateway.http.administration import administration_router
 from gateway.http.app import GatewayApp, create_app
 from gateway.http.cors import SharedOrigins
 from gateway.http.health import health_router
@@ -118,7 +119,7 @@ class AssembledRouter:
         self._demand_publisher = DemandPublisher(lambda: self.pools.demands)
         self._bodies = BodyBudget(lambda: live_config.config.bodies_bytes)
         self.gauges = Gauges(self.pools, self._bodies, recorder)
-        self.app = self._app(resolver)
+        self.app = self._app(resolver, options.accounts)
 
     def start(self) -> None:
         """Start to receive telemetry, and to publish demand and gauges."""
@@ -168,7 +169,7 @@ class AssembledRouter:
         self.accounts.add_listener(lambda view: settlements.record_watermarks(view.watermarks))
         return settlements
 
-    def _app(self, resolver: TargetResolver) -> GatewayApp:
+    def _app(self, resolver: TargetResolver, accounts: AccountsClient | None) -> GatewayApp:
         context, live_config, shadows = self.context, self.live_config, self._shadows
         inference = InferenceHandler(
             resolver, context, shadows, live_config, self._bodies, self.request_metrics
@@ -176,6 +177,7 @@ class AssembledRouter:
         routers = (
             models_router(self.fleet, live_config, self._health_of),
             health_router(self.fleet, self._health_of),
+            administration_router(accounts),
             operators_router(
                 resolver, self.pools, context.faults, shadows, live_config, self._access
             ),
