@@ -15,13 +15,10 @@ from deployments.serve_internals.metrics import RayRecorder
 from gateway.accounts.keeper import LedgerKeeper, database_url, open_database
 from gateway.config.loader import parse_accounts
 from gateway.errors import ConfigError
-from gateway.http.organization.app import Administration
+from gateway.identity.project import Directory
 from gateway.ledger.settlement import Settlement
-from gateway.ledger.view import AdminCall
 from gateway.routing.fleet import Fleet
-from gateway.store.database import DatabaseUnavailable
-from gateway.store.directory import read_directory
-from gateway.store.organization import Organization
+from gateway.store.database import DatabaseUnavailable, Transaction
 
 START_PATIENCE_S = 60.0
 """How long the database may be unreachable at the start before Serve hears of it."""
@@ -51,8 +48,6 @@ class Accounts:
         self._began_s = asyncio.get_running_loop().time()
         self._starting = asyncio.create_task(self._start(), name="accounts-start")
         self._discovering = asyncio.create_task(self._discovery.run(), name="discovery")
-        self._administration: Administration | None = None
-        self._calls = msgspec.msgpack.Decoder(AdminCall)
         self._settlements = msgspec.msgpack.Decoder(list[Settlement])
 
     async def follow(self, known: str) -> bytes:
@@ -62,13 +57,6 @@ class Accounts:
     async def submit(self, settlements: bytes) -> None:
         """Write what a router has said; returns once it is committed."""
         await self._running.submit(self._settlements.decode(settlements))
-
-    async def administer(self, call: bytes) -> bytes:
-        """Answer a request for the admin API, whose sender a router has authenticated."""
-        if self._administration is None:
-            raise DatabaseUnavailable("the database has not been opened yet")
-        answer = await self._administration.administer(self._calls.decode(call))
-        return msgspec.msgpack.encode(answer)
 
     def check_health(self) -> None:
         """Serve's health check: of the discovery, and of the database."""
@@ -103,10 +91,12 @@ class Accounts:
     async def _start(self) -> None:
         database = await open_database(self._config, os.environ)
         keeper = LedgerKeeper(
-            database, self._config, self._fleet, self._recorder, read_directory=read_directory
+            database, self._config, self._fleet, self._recorder, read_directory=_no_directory
         )
         await keeper.start()
-        organization = Organization(database, on_change=keeper.publisher.refresh)
-        self._administration = Administration(organization, self._config.currency)
         self._keeper = keeper
         logger.info("Accounts has opened its database")
+
+
+def _no_directory(_transaction: Transaction) -> tuple[int, Directory]:
+    return 0, Directory()

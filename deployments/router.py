@@ -55,7 +55,7 @@ class Router:
         recorder = RayRecorder()
         fleet = Fleet()
         fleet.is_settled = False
-        self._live_config = LiveConfig(ClusterConfigStore(), os.environ)
+        self._live_config = LiveConfig(ClusterConfigStore(), os.environ, needs_auth=not is_local)
         self._discovery = Discovery(fleet)
         self._router = build_router(
             fleet,

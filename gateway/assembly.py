@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.admission.cold_start import Wake
-from gateway.config.gateway import GatewayConfig
+from gateway.asgi import Scope
+from gateway.authentication.authenticator import Authenticator
 from gateway.faults import Faults
 from gateway.http.administration import administration_router
 from gateway.http.app import GatewayApp, create_app
@@ -16,19 +17,24 @@ from gateway.http.health import health_router
 from gateway.http.models import cards_of, models_router
 from gateway.http.operators import operators_router
 from gateway.identity.cache_scope import ScopeSeeds
-from gateway.limits.project_limits import LimitOptions, ProjectLimits
+from gateway.identity.live_directory import ACCOUNTS
+from gateway.ledger.view import AccountsView
+from gateway.limits.project_limits import ProjectLimits
 from gateway.metrics import Recorder
 from gateway.report import ModelReport, RouterReport
 from gateway.routing.decision import DecisionLog
 from gateway.routing.fleet import Fleet, ServedModel
+from gateway.serving.access import AccessControl
 from gateway.serving.accounts_client import AccountsClient
 from gateway.serving.accounts_follower import AccountsFollower
 from gateway.serving.body_budget import BodyBudget
+from gateway.serving.client_identity import address_of, shown_address
 from gateway.serving.demand_publisher import DemandPublisher
 from gateway.serving.gauges import Gauges
 from gateway.serving.handler import InferenceHandler
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.operator_access import OperatorAccess
+from gateway.serving.periodic import Periodic
 from gateway.serving.pool import ModelPools, SharedState
 from gateway.serving.request_metrics import RequestMetrics
 from gateway.serving.router_context import RouterContext
@@ -39,6 +45,9 @@ from gateway.serving.telemetry_client import TelemetryClient
 from gateway.serving.tracing import Tracer
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.engine_call import EngineClient
+
+PROJECTS_PERIOD_S = 1.0
+"""How often it is checked whether projects files have changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +90,10 @@ class AssembledRouter:
         self.fleet = fleet
         self.live_config = live_config
         self.limits = ProjectLimits(
-            options.clock, options.time_of_day, lambda: _limit_options(live_config.config)
+            options.clock,
+            options.time_of_day,
+            lambda: live_config.config.rate_limits.count_tokens == "all",
+            lambda: live_config.config.rate_limits.on_unknown_spend == "refuse",
         )
         self.request_metrics = RequestMetrics(options.recorder, options.tracer)
         recorder = self.request_metrics.recorder
@@ -98,6 +110,9 @@ class AssembledRouter:
             ),
         )
         self.accounts = _followed(options.accounts)
+        if self.accounts is not None:
+            self.accounts.add_listener(self.limits.record_view)
+            self.accounts.add_listener(self._adopt_directory)
         self.settlements = self._settlements(options.accounts, recorder)
         self.context = RouterContext(
             EngineClient(upstream),
@@ -110,25 +125,35 @@ class AssembledRouter:
         resolver = TargetResolver(fleet, options.seeds)
         self._shadows = ShadowTraffic(resolver, self.context, recorder)
         self._proxy_key = options.proxy_key
-        self._access = OperatorAccess(
-            live_config, is_local=options.is_local, is_forwarded=options.is_forwarded
+        self._access = AccessControl(
+            live_config,
+            Authenticator(live_config.directory),
+            OperatorAccess(
+                live_config, is_local=options.is_local, is_forwarded=options.is_forwarded
+            ),
+            recorder,
+            is_forwarded=options.is_forwarded,
+        )
+        self._projects = Periodic(
+            "reading projects files", PROJECTS_PERIOD_S, live_config.refresh_projects
         )
         self._telemetry_client = TelemetryClient(
             fleet, self.pools, upstream, options.rng, settlements=self.settlements
         )
         self._demand_publisher = DemandPublisher(lambda: self.pools.demands)
         self._bodies = BodyBudget(lambda: live_config.config.bodies_bytes)
-        self.gauges = Gauges(self.pools, self._bodies, recorder)
+        self.gauges = Gauges(self.pools, self._bodies, recorder, self.limits)
         self.app = self._app(resolver, options.accounts)
 
     def start(self) -> None:
-        """Start to receive telemetry, and to publish demand and gauges."""
+        """Start to receive telemetry, to publish demand and gauges, and to watch projects files."""
         self._telemetry_client.start()
         self._demand_publisher.start()
         self.gauges.start()
         if self.settlements is not None and self.accounts is not None:
             self.settlements.start()
             self.accounts.start()
+        self._projects.start()
 
     async def drain(self, timeout_s: float) -> int:
         """Reject new requests, and end all others within `timeout_s`; how many were cut off."""
@@ -143,12 +168,13 @@ class AssembledRouter:
                 if card.parent is None and card.stands_for is None
             },
             faults=[(f.model, f.reason, f.action, n) for f, n in self.context.faults.counts],
-            rejected=self.live_config.rejected.problems if self.live_config.rejected else (),
+            rejected=self.live_config.problems,
             running=self.context.drain.running,
         )
 
     async def close(self) -> None:
         """End all background work, and export the last metrics and traces."""
+        await self._projects.close()
         await self._demand_publisher.close()
         await self._telemetry_client.close()
         if self.settlements is not None and self.accounts is not None:
@@ -158,6 +184,11 @@ class AssembledRouter:
         await self.gauges.close()  # after all that counts
         if (tracer := self.request_metrics.tracer) is not None:
             await tracer.close()
+
+    def _adopt_directory(self, view: AccountsView) -> None:
+        """Know the projects and keys of the database from now on."""
+        if view.directory is not None:
+            self.live_config.directory.replace(ACCOUNTS, view.directory)
 
     def _settlements(
         self, accounts: AccountsClient | None, recorder: Recorder
@@ -176,15 +207,27 @@ class AssembledRouter:
         )
         routers = (
             models_router(self.fleet, live_config, self._health_of),
-            health_router(self.fleet, self._health_of),
-            administration_router(accounts),
-            operators_router(
-                resolver, self.pools, context.faults, shadows, live_config, self._access
+            health_router(
+                self.fleet, self._health_of, lambda: not live_config.config.is_authenticated
             ),
+            administration_router(accounts, self._address_of),
+            operators_router(resolver, self.pools, context.faults, shadows, live_config),
         )
         return create_app(
-            inference, routers, self._shut_down, self._shared_origins, self._proxy_key
+            *(inference, routers, self._shut_down, self._access),
+            shared_origins=self._shared_origins,
+            proxy_key=self._proxy_key,
         )
+
+    def _address_of(self, scope: Scope) -> str:
+        """Address of the client that has sent a request."""
+        address = address_of(
+            dict(scope["headers"]),
+            scope,
+            is_forwarded=self.context.is_forwarded,
+            proxies=self.live_config.trusted_proxies,
+        )
+        return shown_address(address)
 
     def _shared_origins(self) -> SharedOrigins | None:
         """The web pages that may use the gateway, by the config in force."""
@@ -202,14 +245,6 @@ class AssembledRouter:
 
 def _followed(accounts: AccountsClient | None) -> AccountsFollower | None:
     return None if accounts is None else AccountsFollower(accounts)
-
-
-def _limit_options(config: GatewayConfig) -> LimitOptions:
-    limits = config.rate_limits
-    return LimitOptions(
-        counts_cached=limits.count_tokens == "all",
-        refuses_unknown=limits.on_unknown_spend == "refuse",
-    )
 
 
 def build_router(

@@ -128,6 +128,8 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Billionths of the currency's unit that the router expects it to cost."""
     model: str = ""
     """Model or adapter that answers."""
+    weight: float = 1.0
+    """Share of a busy model's time that its project has, relative to others."""
 
 
 class Dispatch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -222,6 +224,8 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Shadow traffic, which counts against no limit."""
     cost_nano: int = 0
     """Billionths of the currency's unit that it is expected to cost."""
+    weight: float = 1.0
+    """Weight in its `Origin`."""
 
 
 class RecentUse(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -373,8 +377,9 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Of the accepted requests, those of a project; in a snapshot, of all that run."""
     usage: list[UsageRecord] = []
     """Of the requests that have left the engine, those with an `Origin`."""
-    held: dict[str, int] | None = None
-    """Interactive requests that all routers hold for the engine, by project, if it has changed."""
+    held: dict[str, dict[str, int]] | None = None
+    """Interactive requests that routers hold for the engine, by router and project, of the routers
+    for which that has changed."""
     recent: list[RecentUse] = []
     """In a snapshot: the use of the last minute by requests that have ended."""
 

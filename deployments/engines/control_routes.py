@@ -2,15 +2,12 @@
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable
 
 import msgspec
 
 from deployments.engines.asgi import read_body, send_error, send_json, while_connected
 from deployments.engines.usage_route import UsageRoute
 from gateway.asgi import App, Receive, Scope, Send
-from gateway.engine_telemetry.router_demand import RouterDemand
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.errors import EngineDraining, InvalidRequest, MethodNotAllowed
 from gateway.telemetry import (
@@ -48,13 +45,11 @@ class ControlRoutes:
         self,
         app: App,
         tracker: EngineTracker,
-        now: Callable[[], float] = time.monotonic,
         keep_alive_s: float = KEEP_ALIVE_S,
         backlog_bytes: int = BACKLOG_BYTES,
     ) -> None:
         self._app = app
         self._tracker = tracker
-        self._demands = RouterDemand(now)
         self.usage = UsageRoute(tracker.usage.log)
         self._keep_alive_s = keep_alive_s
         self._backlog_bytes = backlog_bytes
@@ -67,7 +62,7 @@ class ControlRoutes:
     @property
     def demand(self) -> Demand:
         """Requests that all routers together hold back for the engine."""
-        return self._demands.total
+        return self._tracker.router_demand.total
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a control request; pass every other one on to the engine."""
@@ -109,7 +104,7 @@ class ControlRoutes:
         if body is None:
             return
         try:
-            self._demands.record(_demand_decoder.decode(body))
+            self._tracker.record_demand(_demand_decoder.decode(body))
         except msgspec.MsgspecError as error:
             await send_error(send, InvalidRequest(f"This is no demand: {error}."))
         else:

@@ -7,10 +7,12 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.config.accounts import AccountsConfig
+from gateway.config.auth import AUTH_IS_MISSING, HAS_NO_SOURCE
 from gateway.config.config_errors import format_path, plain_errors
 from gateway.config.cross_checks import lacks_fallback, wrong_names
 from gateway.config.deployment_file import ModelApplication, RouterScale
 from gateway.config.gateway import GatewayConfig
+from gateway.config.loopback import ANY_HOST, is_loopback
 from gateway.config.model import ModelEntry
 from gateway.config.model_paths import source_roots, wrong_paths
 from gateway.config.serve_fields import known_fields, refused_fields
@@ -48,6 +50,7 @@ class DocumentReader:
         self.accounts: AccountsConfig | None = None
         self._entries: list[tuple[ConfigPath, ModelEntry]] = []
         self._config_path: ConfigPath = ()
+        self._host = ANY_HOST
         self._application_owners: _Owners = {}
         self._name_owners: _Owners = {}
         self._when_cold: list[tuple[ModelEntry, ConfigPath]] = []
@@ -58,7 +61,8 @@ class DocumentReader:
         """Read the whole document."""
         top = self._fields(document, "file", ())
         if "http_options" in top:
-            self._fields(top["http_options"], "http_options", ("http_options",))
+            options = self._fields(top["http_options"], "http_options", ("http_options",))
+            self._host = str(options.get("host", ANY_HOST))
         if "grpc_options" in top:
             self._fields(top["grpc_options"], "grpc_options", ("grpc_options",))
         self.errors.extend(port_conflicts(top))
@@ -72,6 +76,12 @@ class DocumentReader:
                 self._cross_check(gateway)
         elif not self.errors:
             self._report((), "`applications` is missing")
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names that clients may ask for: of models, adapters, aliases and splits."""
+        targets = self.gateways[0].targets if self.gateways else {}
+        return frozenset({*self._name_owners, *targets})
 
     def engine_mistakes(self, ask_engine: AskEngine) -> Iterator[FieldError]:
         """What vLLM itself finds wrong with the entries."""
@@ -162,10 +172,20 @@ class DocumentReader:
         owners = {name: owner for name, (_, owner) in self._name_owners.items()}
         for inner, message in wrong_names(gateway, owners):
             self._report((*self._config_path, *inner), message)
+        if message := self._auth_mistake(gateway):
+            self._report((*self._config_path, "auth"), message)
         for entry, path in self._when_cold:
             if lacks_fallback(gateway, entry):
                 name = format_value(entry.name)
                 self._report(path, f"needs a chain for {name} in the gateway's `fallbacks`")
+
+    def _auth_mistake(self, gateway: GatewayConfig) -> str:
+        """What is wrong with how clients are authenticated, given the rest of the file."""
+        if gateway.auth is None:
+            is_unknown = any(path[:1] != ("applications",) for path, _ in self.errors)
+            return "" if is_unknown or is_loopback(self._host) else AUTH_IS_MISSING
+        has_source = self.accounts is not None or gateway.auth.has_projects
+        return "" if has_source or not gateway.auth.is_required else HAS_NO_SOURCE
 
     def _deployments(
         self, app: Mapping[str, Any], path: ConfigPath, names: Sequence[str]

@@ -18,6 +18,7 @@ from gateway.config.deployment_file import DeploymentFile
 from gateway.config.document_reader import AskEngine, DocumentReader
 from gateway.config.gateway import GatewayConfig
 from gateway.config.model import ModelEntry
+from gateway.config.projects_file import projects_warnings
 from gateway.config.strict import ConfigPath, FieldError, format_value
 from gateway.config.yamlfile import YamlFile
 from gateway.errors import ConfigError
@@ -39,12 +40,13 @@ def load_config(path: str | Path, ask_engine: AskEngine | None = None) -> Deploy
         reader.errors.extend(reader.engine_mistakes(ask_engine))
     if errors := list(_first_of_each(map(file.explained, reader.errors))):
         raise ConfigError("\n".join(_located_line(path, file, error) for error in errors))
+    warnings = [_located_line(path, file, each) for each in config_warnings(file.content)]
     return DeploymentFile(
         tuple(reader.models),
         reader.gateways[0],
         reader.routers,
         reader.accounts,
-        tuple(_located_line(path, file, each) for each in config_warnings(file.content)),
+        (*warnings, *projects_warnings(reader.gateways[0], reader.names)),
     )
 
 

@@ -3,15 +3,19 @@
 One tracker runs in each engine process. The engine feeds it, the replica's HTTP server reads it.
 """
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from gateway.engine_telemetry.device_time import DeviceTime
+from gateway.engine_telemetry.router_demand import RouterDemand
 from gateway.engine_telemetry.tracked_request import TrackedRequest, dispatched_prompt
 from gateway.engine_telemetry.usage_meter import CallUsage, UsageMeter
 from gateway.engine_telemetry.work_meter import WorkMeter
 from gateway.kvcache.shadow_cache import ShadowCache
 from gateway.telemetry import (
     AdapterState,
+    Demand,
     Dispatch,
     EngineFacts,
     Finished,
@@ -22,6 +26,15 @@ from gateway.telemetry import (
 )
 
 NO_DISPATCH = Dispatch(id=0)
+
+
+@dataclass(frozen=True, slots=True)
+class _SentState:
+    """State of the engine as routers know it."""
+
+    load: Load | None = None
+    adapters: AdapterState = AdapterState()  # noqa: RUF009 - frozen
+    is_draining: bool = False
 
 
 class EngineTracker:
@@ -49,6 +62,7 @@ class EngineTracker:
     `waiting`: number of requests that arrived but are not scheduled yet, if the engine knows.
     `free_tokens`: tokens of the KV cache that no running request uses, if the engine knows.
     `holds_prefixes`: whether the engine has a prefix cache.
+    `time_of_day`: seconds since the epoch.
     """
 
     def __init__(
@@ -59,6 +73,7 @@ class EngineTracker:
         free_tokens: Callable[[], int] | None = None,
         *,
         holds_prefixes: bool = True,
+        time_of_day: Callable[[], float] = time.time,
     ) -> None:
         self._facts = facts
         self._now = now
@@ -66,14 +81,15 @@ class EngineTracker:
         self._free_tokens = free_tokens or self._tokens_beside_prompts
         self.meter = WorkMeter(now)
         """Rate of arriving work, and its cost."""
-        self.usage = UsageMeter(facts.model, facts.devices, self._call_listeners)
+        self.router_demand = RouterDemand(now)
+        """Requests that routers hold back for the engine."""
+        self.usage = UsageMeter(facts.model, facts.devices, self._call_listeners, time_of_day)
         """What the calls of projects take of the engine."""
         self._device_time = DeviceTime(facts.step_tokens, now())
         self._shadow_cache = ShadowCache(facts.kv_tokens if holds_prefixes else 0)
         self._listeners: list[Callable[[], None]] = []
         self._requests: dict[TrackedRequest, None] = {}
-        self._pending_tokens = 0
-        self._prompt_tokens = 0
+        self._pending_tokens = self._prompt_tokens = 0
         self._sequences = self._further_sequences = self._pending_sequences = 0
         """Sequences of all requests; those that are not the first of their requests; those of
         requests without a first token."""
@@ -87,10 +103,9 @@ class EngineTracker:
         """Number of running requests since `_integrated_until_s`."""
         self._accepted: list[int] = []
         self._finished: list[Finished] = []
-        self._sent_load: Load | None = None
-        self._adapters = AdapterState()
-        self._sent_adapters = self._adapters
-        self._is_draining = self._is_draining_sent = False
+        self._is_draining = False
+        self._sent = _SentState()
+        self._adapters = self._sent.adapters
 
     @property
     def is_draining(self) -> bool:
@@ -139,6 +154,12 @@ class EngineTracker:
     def remove_listener(self, listener: Callable[[], None]) -> None:
         """Stop calling `listener`."""
         self._listeners.remove(listener)
+
+    def record_demand(self, demand: Demand) -> None:
+        """Record what a router holds back for the engine; other routers learn it by project."""
+        self.router_demand.record(demand)
+        if self.router_demand.has_changes:
+            self._call_listeners()
 
     def record_load_change(self) -> None:
         """Record that the number of waiting requests or of free tokens has changed."""
@@ -315,16 +336,17 @@ class EngineTracker:
             dropped=pack_keys(dropped),
             accepted=self._accepted,
             finished=self._finished,
-            load=None if load == self._sent_load else load,
+            load=None if load == self._sent.load else load,
             is_draining=self._is_draining,
             stalled_s=self.stalled_s,
-            adapters=None if self._adapters == self._sent_adapters else self._adapters,
+            adapters=None if self._adapters == self._sent.adapters else self._adapters,
             reserved=reserved,
             usage=usage,
+            held=self.router_demand.pop_held(),
         )
-        unchanged = Update(is_draining=self._is_draining_sent, stalled_s=update.stalled_s)
-        self._accepted, self._finished, self._sent_load = [], [], load
-        self._is_draining_sent, self._sent_adapters = self._is_draining, self._adapters
+        unchanged = Update(is_draining=self._sent.is_draining, stalled_s=update.stalled_s)
+        self._accepted, self._finished = [], []
+        self._sent = _SentState(load, self._adapters, self._is_draining)
         return None if update == unchanged else update
 
     def heartbeat(self) -> Update:
@@ -348,6 +370,7 @@ class EngineTracker:
             adapters=self._adapters,
             reserved=self.usage.running,
             recent=self.usage.recent,
+            held=self.router_demand.held,
         )
 
     def _yielding(self, waiting: int) -> int:

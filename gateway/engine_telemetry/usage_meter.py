@@ -106,6 +106,7 @@ class UsageMeter:
             attempt=origin.attempt,
             is_copy=origin.is_copy,
             cost_nano=origin.reserved_nano,
+            weight=origin.weight,
         )
         self._running[call] = reservation
         self._reserved.append(reservation)

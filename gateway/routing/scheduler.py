@@ -36,13 +36,21 @@ NO_MATCH = PrefixMatch(keys=0, tokens=0)
 
 
 class Scheduler:
-    """Scheduler of one model; `now` is the time of day in seconds, which priorities are made of."""
+    """Scheduler of one model; `now` is the time of day in seconds, which priorities are made of.
+
+    `router`: id of this router.
+    """
 
     def __init__(
-        self, model: ServedModel, log: DecisionLog, rng: random.Random, now: Callable[[], float]
+        self,
+        model: ServedModel,
+        log: DecisionLog,
+        rng: random.Random,
+        now: Callable[[], float],
+        router: str = "",
     ) -> None:
         self.cost_model = CostModel()
-        self.replicas = ReplicaSet(model, now)
+        self.replicas = ReplicaSet(model, now, router)
         self._model = model
         self._log = log
         self._rng = rng
@@ -155,6 +163,11 @@ class Scheduler:
             prefill_s += min(MAX_YIELD_S, SEQUENCE_YIELD_S * (decision.sequences - 1))
         return prefill_s + AGING_WEIGHT * decision.decided_s
 
+    def cost_s(self, decision: Decision) -> float:
+        """Seconds of its replica's time that a request is expected to take."""
+        answer_tokens = decision.sequences * decision.output_tokens
+        return self.cost_model.cost_s(decision.prefill_tokens, answer_tokens)
+
     def hold(self, decision: Decision, target: Target) -> None:
         """Count a request as waiting in this router for its replica."""
         if state := self.replicas.get(decision.replica.id):
@@ -180,6 +193,10 @@ class Scheduler:
         if (state := self.replicas.get(replica)) is None:
             return
         state.record_update(update)
+        if update.held is not None:
+            self.replicas.held_elsewhere.record(
+                replica, update.held, is_snapshot=update.is_snapshot
+            )
         self.replicas.reservations.record_update(replica, update)
         for finished in update.finished:
             self._log.record_finished(finished)
@@ -191,6 +208,7 @@ class Scheduler:
         state = self.replicas.get(replica)
         if state is not None and state.health.has_telemetry:
             state.lose_telemetry()
+            self.replicas.held_elsewhere.drop_replica(replica)
             self.replicas.publish(replica)
 
     @property
@@ -236,9 +254,7 @@ class Scheduler:
         request, identity = target.request, target.request.identity
         if identity.is_open:
             return None
-        estimates = self.cost_model.estimates
         answer_tokens = decision.sequences * decision.output_tokens
-        cost_s = decision.prefill_tokens * estimates.prefill_s
         if reserved is None:
             reserved = Reserved(round(decision.prefill_tokens + answer_tokens), 0)
         return Origin(
@@ -247,14 +263,15 @@ class Scheduler:
             project=identity.project.id,
             key=identity.key,
             user=identity.user,
-            tier="flex" if request.is_batch else "default",
+            tier=request.tier,
             endpoint=request.path,
             is_copy=request.is_copy,
             reserved_tokens=reserved.tokens,
             reserved_nano=reserved.nano,
-            reserved_s=cost_s + answer_tokens * estimates.sequence_s,
+            reserved_s=0.0 if request.is_copy else self.cost_s(decision),
             model=target.name,
             cache_scope=cache_scope(identity),
+            weight=request.weight,
         )
 
     def _dispatch(
@@ -294,6 +311,7 @@ def _reservation(decision: Decision, target: Target, origin: Origin) -> Reservat
         attempt=origin.attempt,
         is_copy=origin.is_copy,
         cost_nano=origin.reserved_nano,
+        weight=origin.weight,
     )
 
 

@@ -13,14 +13,8 @@ from gateway.identity.project import (
     SpendLimit,
 )
 from gateway.store import tables
-from gateway.store.changes import directory_version
 from gateway.store.pages import row_of
 from gateway.store.projects import ProjectRow
-
-
-def read_directory(connection: sa.Connection) -> tuple[int, Directory]:
-    """How often the organization has changed, and its directory."""
-    return directory_version(connection), directory(connection)
 
 
 def directory(connection: sa.Connection) -> Directory:

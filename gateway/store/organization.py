@@ -14,18 +14,12 @@ T = TypeVar("T")
 class Organization:
     """Runs the work of the admin API in transactions.
 
-    `clock`: the time of day. `on_change`: called once a change is committed.
+    `clock`: the time of day.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        clock: Callable[[], float] = time.time,
-        on_change: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self._database = database
         self._clock = clock
-        self._on_change = on_change
 
     @property
     def now_s(self) -> int:
@@ -39,11 +33,7 @@ class Organization:
     async def change(self, actor: Actor, work: Callable[[Change], T]) -> T:
         """Run work that changes something, in one transaction with its audit log."""
         now_s = self.now_s
-        result = await self._database.write(
-            lambda connection: work(Change(connection, actor, now_s))
-        )
-        self._on_change()
-        return result
+        return await self._database.write(lambda connection: work(Change(connection, actor, now_s)))
 
     async def record_admin_key_use(self, key_id: str) -> None:
         """Note that an admin key has been used now."""

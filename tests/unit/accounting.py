@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, Table, func, select
@@ -172,9 +172,9 @@ class WholeGateway:
     async def ask(
         self,
         router: int,
+        fields: Mapping[str, object],
         identity: ClientIdentity = IDENTITY,
         path: str = "/v1/completions",
-        **fields: object,
     ) -> Client:
         """Have a router answer a request; errors are the client's."""
         body = json.dumps({"model": MODEL, "prompt": "Once upon a time " * 8, **fields}).encode()
@@ -255,13 +255,10 @@ def ledger_sums(connection: Connection) -> UsageTotals:
 
 def charged_sums(connection: Connection, table: Table | None = None) -> tuple[int, ...]:
     """What clients are charged for, by the rows, or by a table of sums."""
+    tokens: tuple[str, ...] = ("prompt_tokens", "cached_tokens", "completion_tokens")
     if table is None:
-        columns = usage.c
-        names = ("charged_prompt_tokens", "charged_cached_tokens", "charged_completion_tokens")
-        chosen = [*(columns[name] for name in names), columns.device_us, columns.cost_nano]
-    else:
-        names = ("prompt_tokens", "cached_tokens", "completion_tokens", "device_us", "cost_nano")
-        chosen = [table.c[name] for name in names]
+        table, tokens = usage, tuple(f"charged_{name}" for name in tokens)
+    chosen = (table.c[name] for name in (*tokens, "device_us", "cost_nano"))
     sums = [func.coalesce(func.sum(column), 0) for column in chosen]
     return tuple(int(value) for value in connection.execute(select(*sums)).one())
 

@@ -53,7 +53,7 @@ class Administration:
         if not path.isprintable():  # no such thing can be in the database
             error = UnknownRoute.for_url(call.method, "with control characters")
             return AdminAnswer(status=error.status, body=error.body())
-        answer = _Answer(call.body)
+        answer = _CollectedAnswer(call.body)
         try:
             await self._app(_scope(call, path), answer.receive, answer.send)
         except Exception:
@@ -110,7 +110,7 @@ async def _answer_unavailable(_request: Request, _error: Exception) -> Response:
     return response
 
 
-class _Answer:
+class _CollectedAnswer:
     """The other end of the application: gives it the body, and keeps what it answers."""
 
     def __init__(self, body: bytes) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from typing import Any
 
 from sqlalchemy import select
 
@@ -20,14 +21,14 @@ async def _mixed_load(gateway: WholeGateway, requests: int, seed: int) -> None:
     rng = random.Random(seed)  # noqa: S311 - the same load every time
 
     async def one(number: int) -> None:
-        fields: dict[str, object] = {"max_tokens": rng.randint(1, 30), "stream": number % 2 == 0}
+        fields: dict[str, Any] = {"max_tokens": rng.randint(1, 30), "stream": number % 2 == 0}
         if number % 5 == 0:
             fields["n"] = 3
         if number % 7 == 0:
             fields["prompt"] = ["one prompt", "and another one"]
         if number % 11 == 0:
             fields["max_tokens"] = 10**6  # the engine refuses it
-        asking = asyncio.create_task(gateway.ask(number % len(gateway.routers), **fields))
+        asking = asyncio.create_task(gateway.ask(number % len(gateway.routers), fields))
         if number % 6 == 0:
             await asyncio.sleep(rng.uniform(0, 0.05))
             asking.cancel()
@@ -103,7 +104,7 @@ async def test_what_an_engine_took_with_it_is_handed_over_by_the_router(
         await gateway.kill_accounts()
         engine = gateway.engines[0]
         for _ in range(5):
-            await gateway.ask(0, max_tokens=4)
+            await gateway.ask(0, {"max_tokens": 4})
         await asyncio.sleep(0.2)  # a frame of telemetry
         await gateway.kill_engine(engine)
         await gateway.start_accounts()
@@ -122,7 +123,7 @@ async def test_an_answer_that_no_engine_reports_is_estimated(
         await gateway.kill_accounts()
         engine = gateway.engines[0]
         gateway.routers[0]._telemetry_client._end(engine.replica)
-        await gateway.ask(0, max_tokens=9, stream=True)
+        await gateway.ask(0, {"max_tokens": 9, "stream": True})
         await gateway.kill_engine(engine)
         await gateway.start_accounts()
         await gateway.until_settled()

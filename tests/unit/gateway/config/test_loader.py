@@ -1059,6 +1059,7 @@ def loaded(tmp_path: Path, text: str) -> DeploymentFile:
 
 
 MERGED = """\
+http_options: {host: 127.0.0.1}
 applications:
   - {name: gateway, import_path: deployments.app:gateway}
   - name: a
