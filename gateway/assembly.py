@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.admission.cold_start import Wake
+from gateway.asgi import Scope
 from gateway.authentication.authenticator import Authenticator
 from gateway.faults import Faults
+from gateway.http.administration import administration_router
 from gateway.http.app import GatewayApp, create_app
 from gateway.http.cors import SharedOrigins
 from gateway.http.health import health_router
@@ -26,6 +28,7 @@ from gateway.serving.access import AccessControl
 from gateway.serving.accounts_client import AccountsClient
 from gateway.serving.accounts_follower import AccountsFollower
 from gateway.serving.body_budget import BodyBudget
+from gateway.serving.client_identity import address_of, shown_address
 from gateway.serving.demand_publisher import DemandPublisher
 from gateway.serving.gauges import Gauges
 from gateway.serving.handler import InferenceHandler
@@ -140,7 +143,7 @@ class AssembledRouter:
         self._demand_publisher = DemandPublisher(lambda: self.pools.demands)
         self._bodies = BodyBudget(lambda: live_config.config.bodies_bytes)
         self.gauges = Gauges(self.pools, self._bodies, recorder, self.limits)
-        self.app = self._app(resolver)
+        self.app = self._app(resolver, options.accounts)
 
     def start(self) -> None:
         """Start to receive telemetry, to publish demand and gauges, and to watch projects files."""
@@ -197,7 +200,7 @@ class AssembledRouter:
         self.accounts.add_listener(lambda view: settlements.record_watermarks(view.watermarks))
         return settlements
 
-    def _app(self, resolver: TargetResolver) -> GatewayApp:
+    def _app(self, resolver: TargetResolver, accounts: AccountsClient | None) -> GatewayApp:
         context, live_config, shadows = self.context, self.live_config, self._shadows
         inference = InferenceHandler(
             resolver, context, shadows, live_config, self._bodies, self.request_metrics
@@ -207,6 +210,7 @@ class AssembledRouter:
             health_router(
                 self.fleet, self._health_of, lambda: not live_config.config.is_authenticated
             ),
+            administration_router(accounts, self._address_of),
             operators_router(resolver, self.pools, context.faults, shadows, live_config),
         )
         return create_app(
@@ -214,6 +218,16 @@ class AssembledRouter:
             shared_origins=self._shared_origins,
             proxy_key=self._proxy_key,
         )
+
+    def _address_of(self, scope: Scope) -> str:
+        """Address of the client that has sent a request."""
+        address = address_of(
+            dict(scope["headers"]),
+            scope,
+            is_forwarded=self.context.is_forwarded,
+            proxies=self.live_config.trusted_proxies,
+        )
+        return shown_address(address)
 
     def _shared_origins(self) -> SharedOrigins | None:
         """The web pages that may use the gateway, by the config in force."""

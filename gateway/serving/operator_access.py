@@ -14,6 +14,8 @@ from gateway.identity.api_key import key_hash
 from gateway.rare_warning import RareWarning
 from gateway.serving.live_config import LiveConfig
 
+API_PREFIXES = ("/v1/organization/", "/v1/projects/")
+"""Beginnings of the paths of the admin API."""
 CONFIG = "config"
 """Stands for the key in the gateway config."""
 LOCAL = "local"
@@ -51,8 +53,7 @@ class OperatorAccess:
             UnknownRoute: there are no such routes for this client, or its path is written so that a
                 proxy's rules may have taken it for another one.
         """
-        raw = scope.get("raw_path")
-        is_plain = raw is None or raw.partition(b"?")[0] == scope["path"].encode()
+        is_plain = _is_plain(scope.get("raw_path"), scope["path"])
         has_keys = self.has_keys
         if not is_plain or (not has_keys and not self._is_open_to(scope["headers"])):
             raise UnknownRoute.for_url(scope["method"], scope["path"])
@@ -115,6 +116,18 @@ def is_operator(fields: Mapping[bytes, bytes], admin_key: str | None) -> bool:
     if admin_key is None or not secrets.compare_digest(offered, admin_key.encode()):
         raise InvalidKey(f"The header `{ADMIN_KEY.decode()}` is not the gateway's admin key.")
     return True
+
+
+def _is_plain(raw: bytes | None, path: str) -> bool:
+    """Whether a path is written so that all proxies have taken it for what it is.
+
+    In the admin API that holds if its beginning is: names of models have any character.
+    """
+    if raw is None:
+        return True
+    if path.startswith(API_PREFIXES):
+        return raw.startswith(tuple(prefix.encode() for prefix in API_PREFIXES))
+    return raw.partition(b"?")[0] == path.encode()
 
 
 def _first_part(path: str) -> str:
