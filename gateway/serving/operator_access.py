@@ -51,12 +51,22 @@ class OperatorAccess:
             UnknownRoute: there are no such routes for this client, or its path is written so that a
                 proxy's rules may have taken it for another one.
         """
-        raw = scope.get("raw_path")
-        is_plain = raw is None or raw.partition(b"?")[0] == scope["path"].encode()
-        has_keys = self.has_keys
-        if not is_plain or (not has_keys and not self._is_open_to(scope["headers"])):
+        self.check_path(scope)
+        if self.has_keys:
+            return self._actor(scope)
+        if not self._is_open_to(scope["headers"]):
             raise UnknownRoute.for_url(scope["method"], scope["path"])
-        return self._actor(scope) if has_keys else LOCAL
+        return LOCAL
+
+    def check_path(self, scope: Scope) -> None:
+        """Check that a path is written plainly.
+
+        Raises:
+            UnknownRoute: a proxy's rules may have taken it for another one.
+        """
+        raw = scope.get("raw_path")
+        if raw is not None and raw.partition(b"?")[0] != scope["path"].encode():
+            raise UnknownRoute.for_url(scope["method"], scope["path"])
 
     @property
     def has_keys(self) -> bool:

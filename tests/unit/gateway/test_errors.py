@@ -8,6 +8,7 @@ import pytest
 
 from gateway import errors
 from gateway.errors import (
+    AuthUnavailable,
     BodyBudgetExceeded,
     GatewayError,
     MethodNotAllowed,
@@ -29,6 +30,7 @@ ARGUMENTS: dict[type[GatewayError], tuple[object, ...]] = {
     Overloaded: ("too many", 2.5),
     BodyBudgetExceeded: ("too many bytes", 2.5),
     TooManyFailures: ("too many failures", 2.5),
+    AuthUnavailable: ("no keys", 2.5),
 }
 
 
