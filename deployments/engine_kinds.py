@@ -66,6 +66,7 @@ async def _start(entry: ModelEntry) -> RunningEngine:
                     entry.loaded_adapters_limit,
                     media=entry.media,
                     grammar_timeout_s=entry.grammar_timeout_s,
+                    cache_isolation=entry.cache_isolation,
                 )
 
 

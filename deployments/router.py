@@ -10,7 +10,9 @@ import time
 import msgspec
 from pydantic import JsonValue
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
+from deployments.accounts_handle import AccountsHandle
 from deployments.discovery import Discovery
 from deployments.process_setup import collect_garbage_rarely, log_with_serve
 from deployments.serve_internals.config_store import ClusterConfigStore
@@ -23,7 +25,8 @@ from gateway.asgi import App
 from gateway.assembly import RouterOptions, build_router
 from gateway.environment import Settings
 from gateway.errors import ConfigError
-from gateway.proxy_key import proxy_key
+from gateway.identity.cache_scope import SEEDS, ScopeSeeds
+from gateway.proxy_key import cluster_key, proxy_key
 from gateway.routing.fleet import Fleet
 from gateway.serving.connection_check import ConnectionCheck
 from gateway.serving.live_config import LiveConfig
@@ -42,7 +45,9 @@ logger = logging.getLogger("ray.serve")
 class Router:
     """One router: what it knows of all models and replicas, and its HTTP application."""
 
-    async def __init__(self) -> None:  # type: ignore[misc] # Serve awaits this constructor
+    async def __init__(  # type: ignore[misc] # Serve awaits this constructor
+        self, accounts: DeploymentHandle | None = None
+    ) -> None:
         log_with_serve()
         is_local = await asyncio.to_thread(listens_on_loopback)
         self._settings = Settings.read(os.environ)
@@ -60,8 +65,10 @@ class Router:
                 is_local=is_local,
                 is_forwarded=self._settings.names_clients,
                 proxy_key=self._proxy_key(),
+                seeds=ScopeSeeds(cluster_key(SEEDS, os.environ)),
                 recorder=recorder,
                 tracer=_tracer(),
+                accounts=None if accounts is None else AccountsHandle(accounts),
                 # The time of day, without any adjustment of the clock since the start.
                 time_of_day=lambda: started_s + time.monotonic(),
             ),

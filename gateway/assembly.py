@@ -14,11 +14,15 @@ from gateway.http.cors import SharedOrigins
 from gateway.http.health import health_router
 from gateway.http.models import cards_of, models_router
 from gateway.http.operators import operators_router
+from gateway.identity.cache_scope import ScopeSeeds
+from gateway.limits.project_limits import ProjectLimits
 from gateway.metrics import Recorder
 from gateway.report import ModelReport, RouterReport
 from gateway.routing.decision import DecisionLog
 from gateway.routing.fleet import Fleet, ServedModel
 from gateway.serving.access import AccessControl
+from gateway.serving.accounts_client import AccountsClient
+from gateway.serving.accounts_follower import AccountsFollower
 from gateway.serving.body_budget import BodyBudget
 from gateway.serving.demand_publisher import DemandPublisher
 from gateway.serving.gauges import Gauges
@@ -29,6 +33,7 @@ from gateway.serving.periodic import Periodic
 from gateway.serving.pool import ModelPools, SharedState
 from gateway.serving.request_metrics import RequestMetrics
 from gateway.serving.router_context import RouterContext
+from gateway.serving.settlements import Settlements
 from gateway.serving.shadow import ShadowTraffic
 from gateway.serving.target_resolver import TargetResolver
 from gateway.serving.telemetry_client import TelemetryClient
@@ -50,12 +55,18 @@ class RouterOptions:
     """A proxy of the gateway's own names the client in `x-forwarded-for`."""
     proxy_key: str = ""
     """Key that this proxy sends with each request; empty if requests may come without one."""
+    seeds: ScopeSeeds = field(default_factory=ScopeSeeds)
+    """Seeds of prefix keys, the same in all routers of the cluster."""
     recorder: Recorder | None = None
     """Recorder of metrics; none are recorded without one."""
     tracer: Tracer | None = None
     """Tracer of requests; none are traced without one."""
     time_of_day: Callable[[], float] = time.time
     """Seconds since the epoch."""
+    accounts: AccountsClient | None = None
+    """Keeper of projects, keys and usage; None where no database is configured."""
+    clock: Callable[[], float] = time.monotonic
+    """Seconds of a clock that never goes back."""
     rng: random.Random = field(default_factory=random.Random)
     """Breaks ties and keeps no secret."""
 
@@ -73,6 +84,12 @@ class AssembledRouter:
     ) -> None:
         self.fleet = fleet
         self.live_config = live_config
+        self.limits = ProjectLimits(
+            options.clock,
+            options.time_of_day,
+            lambda: live_config.config.rate_limits.count_tokens == "all",
+            lambda: live_config.config.rate_limits.on_unknown_spend == "refuse",
+        )
         self.request_metrics = RequestMetrics(options.recorder, options.tracer)
         recorder = self.request_metrics.recorder
         self.pools = ModelPools(
@@ -81,17 +98,25 @@ class AssembledRouter:
                 decisions=DecisionLog(observer=self.request_metrics.record_outcome),
                 rng=options.rng,
                 time_of_day=options.time_of_day,
-                monotonic=time.monotonic,
+                monotonic=options.clock,
                 wake=wake,
+                reservation_listeners=(self.limits,),
+                recent_use_listeners=(self.limits,),
             ),
         )
+        self.accounts = _followed(options.accounts)
+        if self.accounts is not None:
+            self.accounts.add_listener(self.limits.record_view)
+        self.settlements = self._settlements(options.accounts, recorder)
         self.context = RouterContext(
             EngineClient(upstream),
             self.pools,
             Faults(recorder),
+            limits=self.limits,
             is_forwarded=options.is_forwarded,
+            settlements=self.settlements,
         )
-        resolver = TargetResolver(fleet)
+        resolver = TargetResolver(fleet, options.seeds)
         self._shadows = ShadowTraffic(resolver, self.context, recorder)
         self._proxy_key = options.proxy_key
         self._authenticator = Authenticator(live_config.directory, lambda: live_config.config.auth)
@@ -107,10 +132,12 @@ class AssembledRouter:
         self._identities = Periodic(
             "reading projects and keys", IDENTITIES_PERIOD_S, self._refresh_identities
         )
-        self._telemetry_client = TelemetryClient(fleet, self.pools, upstream, options.rng)
+        self._telemetry_client = TelemetryClient(
+            fleet, self.pools, upstream, options.rng, settlements=self.settlements
+        )
         self._demand_publisher = DemandPublisher(lambda: self.pools.demands)
         self._bodies = BodyBudget(lambda: live_config.config.bodies_bytes)
-        self.gauges = Gauges(self.pools, self._bodies, recorder)
+        self.gauges = Gauges(self.pools, self._bodies, recorder, self.limits)
         self.app = self._app(resolver)
 
     def start(self) -> None:
@@ -118,6 +145,9 @@ class AssembledRouter:
         self._telemetry_client.start()
         self._demand_publisher.start()
         self.gauges.start()
+        if self.settlements is not None and self.accounts is not None:
+            self.settlements.start()
+            self.accounts.start()
         self._identities.start()
 
     async def drain(self, timeout_s: float) -> int:
@@ -143,10 +173,23 @@ class AssembledRouter:
         await self._authenticator.close()
         await self._demand_publisher.close()
         await self._telemetry_client.close()
+        if self.settlements is not None and self.accounts is not None:
+            await self.settlements.close()
+            await self.accounts.close()
         self.pools.close()
         await self.gauges.close()  # after all that counts
         if (tracer := self.request_metrics.tracer) is not None:
             await tracer.close()
+
+    def _settlements(
+        self, accounts: AccountsClient | None, recorder: Recorder
+    ) -> Settlements | None:
+        """What the ledger must hear; it forgets what the ledger has."""
+        if accounts is None or self.accounts is None:
+            return None
+        settlements = Settlements(accounts, lambda: self.fleet.replica_ids, recorder)
+        self.accounts.add_listener(lambda view: settlements.record_watermarks(view.watermarks))
+        return settlements
 
     def _app(self, resolver: TargetResolver) -> GatewayApp:
         context, live_config, shadows = self.context, self.live_config, self._shadows
@@ -183,6 +226,10 @@ class AssembledRouter:
         """Cancel copies and close connections: the server of the application shuts down."""
         await self._shadows.close()
         await self.context.engines.close()
+
+
+def _followed(accounts: AccountsClient | None) -> AccountsFollower | None:
+    return None if accounts is None else AccountsFollower(accounts)
 
 
 def build_router(

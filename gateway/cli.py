@@ -16,11 +16,11 @@ from rich.table import Table
 
 from gateway.cluster.connections import connections_warning, max_files
 from gateway.cluster.plan import ModelPlan, NamePlan, Plan, RouterPlan
+from gateway.commands import keys, projects, usage
 from gateway.config.engine_check import ask_vllm
 from gateway.config.loader import load_config
 from gateway.environment import installed_haproxy, recommended
 from gateway.errors import ConfigError
-from gateway.identity.key_commands import keys
 from gateway.reference.pages import Topic, filled, printed
 from gateway.simulation.command import command as simulate
 
@@ -102,7 +102,10 @@ def env() -> None:
 
 
 app.command("simulate")(simulate)
-app.add_typer(keys, name="keys")
+app.command("usage")(usage.usage)
+app.command("costs")(usage.costs)
+app.add_typer(projects.app, name="projects")
+app.add_typer(keys.app, name="keys")
 
 
 def _warn(message: str) -> None:

@@ -6,11 +6,19 @@ GatewayError                    500  api_error
 ├── InvalidRequest              400  invalid_request_error
 │   ├── InvalidJSON                  invalid_json
 │   ├── MissingParameter             missing_required_parameter
+│   ├── UnknownParameter             unknown_parameter
+│   ├── AlreadyExists                already_exists
+│   ├── ProjectArchived              project_archived
+│   ├── TooManyKeys                  too_many_keys
+│   ├── KeyExpired                   key_expired
 │   ├── LimitExceeded                limit_exceeded
 │   ├── AdapterBroken                adapter_broken
 │   ├── ContextExceeded              context_length_exceeded
 │   ├── InvalidKey              401  invalid_api_key
 │   ├── NotThroughProxy         403  not_through_proxy
+│   ├── CacheNotPrivate         403  cache_not_private
+│   ├── NotFound                404  not_found
+│   ├── Unsupported             404  unsupported
 │   ├── RouteNotAllowed         403  route_not_allowed
 │   ├── UnknownRoute            404  unknown_url
 │   ├── UnsupportedRoute        404  unsupported_route
@@ -24,6 +32,8 @@ GatewayError                    500  api_error
 │   └── UnsupportedTransfer     501  unsupported_transfer_encoding
 ├── Overloaded                  429  overloaded (type rate_limit_error)
 │   └── BodyBudgetExceeded           body_budget_exceeded
+├── RateLimited                 429  rate_limit_exceeded (type requests or tokens)
+│   └── QuotaExceeded                insufficient_quota (type insufficient_quota)
 ├── TooManyFailures             429  too_many_failures (type rate_limit_error)
 ├── TooManyConnections          429  too_many_connections (type rate_limit_error)
 ├── UpstreamFailed              502  upstream_failed
@@ -31,7 +41,9 @@ GatewayError                    500  api_error
 ├── EngineDraining              503  draining
 │   └── EngineDied                   engine_died
 ├── AuthUnavailable             503  auth_unavailable
+├── AccountsDown                503  accounts_unavailable
 ├── ModelUnavailable            503  model_unavailable
+├── SpendUnknown                503  spend_unknown
 ├── ShuttingDown                503  shutting_down
 └── DeadlineExceeded            504  timeout
 """
@@ -183,6 +195,55 @@ class MissingParameter(InvalidRequest):
     code = "missing_required_parameter"
 
 
+class UnknownParameter(InvalidRequest):
+    """The admin API knows no such parameter, or has not got it."""
+
+    code = "unknown_parameter"
+
+
+class AlreadyExists(InvalidRequest):
+    """There is such an object already."""
+
+    code = "already_exists"
+
+
+class ProjectArchived(InvalidRequest):
+    """The project is archived, and cannot be changed."""
+
+    code = "project_archived"
+
+
+class TooManyKeys(InvalidRequest):
+    """The owner of an API key has as many valid ones as there may be."""
+
+    code = "too_many_keys"
+
+
+class KeyExpired(InvalidRequest):
+    """The API key has expired, and cannot be changed."""
+
+    code = "key_expired"
+
+
+class NotFound(InvalidRequest):
+    """The admin API has no object with that id, or not in that project."""
+
+    status = 404
+    code = "not_found"
+
+    @classmethod
+    def of(cls, kind: str, object_id: str) -> "NotFound":
+        """Make the error for an id; a long one is cut."""
+        return cls(f"There is no {kind} `{object_id[:MAX_SHOWN_PATH]}` here.")
+
+
+class Unsupported(InvalidRequest):
+    """OpenAI's admin API has this route or value, but the gateway has nothing that it is for."""
+
+    status = 404
+    code = "unsupported"
+
+
 class LimitExceeded(InvalidRequest):
     """A field asks for more than the model's `limits` allow; the message names the limit."""
 
@@ -241,6 +302,22 @@ class NotThroughProxy(InvalidRequest):
 
     status = 403
     code = "not_through_proxy"
+
+
+class CacheNotPrivate(InvalidRequest):
+    """The model's engines share their caches among all, and the client's project must not."""
+
+    status = 403
+    code = "cache_not_private"
+
+    @classmethod
+    def of(cls, model: str) -> "CacheNotPrivate":
+        """Make the error for a model."""
+        return cls(
+            f"The engines of the model `{model}` share their caches among all projects, and the"
+            " `cache_scope` of your project does not allow that.",
+            "model",
+        )
 
 
 class UnknownRoute(InvalidRequest):
@@ -439,6 +516,66 @@ class BodyBudgetExceeded(Overloaded):
         return [*super().headers, (b"connection", b"close")]
 
 
+class RateLimited(GatewayError):
+    """The project has reached a limit of requests or tokens; comes with `Retry-After`.
+
+    The message names the project and the limit. The type is `tokens` for a limit of tokens,
+    otherwise `requests`. If the request alone is above the limit, it comes with
+    `x-should-retry: false`.
+    """
+
+    status = 429
+    type = "requests"
+    code = "rate_limit_exceeded"
+
+    def __init__(
+        self, message: str, type_: str = "requests", retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.args = (message, type_, retry_after_s)
+        self.type = type_
+        self.retry_after_s = retry_after_s
+        """None: the same request will never be answered."""
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """When to retry, in whole seconds and in milliseconds."""
+        if self.retry_after_s is None:
+            return [NO_RETRY]
+        wait_ms = max(1, math.ceil(1000 * self.retry_after_s))
+        return [
+            (header_names.RETRY_AFTER, b"%d" % max(1, math.ceil(self.retry_after_s))),
+            (header_names.RETRY_AFTER_MS, b"%d" % wait_ms),
+        ]
+
+    def body(self, *, is_anthropic: bool = False) -> bytes:
+        """Encode the error; Anthropic's clients know it by another type."""
+        detail = self.detail
+        if is_anthropic:
+            detail = msgspec.structs.replace(detail, type="rate_limit_error")
+            return msgspec.json.encode(AnthropicErrorBody(detail))
+        return msgspec.json.encode(ErrorBody(detail))
+
+
+class QuotaExceeded(RateLimited):
+    """The project, or the key, has spent what it may in this day or month.
+
+    Comes with `Retry-After`, the end of the period, and `x-should-retry: false`.
+    """
+
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message, "insufficient_quota", retry_after_s)
+        self.args = (message, retry_after_s)
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """When the period ends; clients should not wait for that."""
+        return [*super().headers, NO_RETRY]
+
+
 class TooManyConnections(GatewayError):
     """The client's address has too many open connections; with 503, all clients together have."""
 
@@ -523,11 +660,37 @@ class EngineDied(EngineDraining):
         return [(header_names.RETRY_AFTER, b"1"), DIED]
 
 
+class AccountsDown(GatewayError):
+    """`Accounts`, which answers the admin API, cannot be reached now; comes with `Retry-After`."""
+
+    status = 503
+    code = "accounts_unavailable"
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """When to retry: it is restarted within seconds."""
+        return [(header_names.RETRY_AFTER, b"5")]
+
+
 class ModelUnavailable(_RetryLater):
     """The model exists, but no engine can take the request now; comes with `Retry-After`."""
 
     status = 503
     code = "model_unavailable"
+
+
+class SpendUnknown(_RetryLater):
+    """The project has a limit of money, and `Accounts` has not said yet what it has spent.
+
+    Only with `rate_limits.on_unknown_spend: refuse`; comes with `Retry-After`.
+    """
+
+    status = 503
+    code = "spend_unknown"
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message, retry_after_s)
+        self.param = None
 
 
 class ShuttingDown(GatewayError):

@@ -9,6 +9,7 @@ PRIORITY = b"x-gateway-priority"
 TIMEOUT = b"x-request-timeout-s"
 RESUME = b"x-gateway-resume"
 EXPLAIN = b"x-gateway-explain"
+ADMIN_KEY = b"x-gateway-admin-key"
 SESSION = b"x-session-id"
 TRACEPARENT = b"traceparent"
 TRACESTATE = b"tracestate"
@@ -24,6 +25,21 @@ EXPECTED_START = b"x-gateway-expected-start-s"
 COLD_START = b"x-gateway-cold-start-s"
 SERVER_TIMING = b"server-timing"
 RETRY_AFTER = b"retry-after"
+RETRY_AFTER_MS = b"retry-after-ms"
+RATE_LIMITS = (
+    *(b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests"),
+    b"x-ratelimit-reset-requests",
+    *(b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens"),
+    b"x-ratelimit-reset-tokens",
+)
+"""Limit, rest and reset, of requests and of tokens."""
+ANTHROPIC_RATE_LIMITS = (
+    *(b"anthropic-ratelimit-requests-limit", b"anthropic-ratelimit-requests-remaining"),
+    b"anthropic-ratelimit-requests-reset",
+    *(b"anthropic-ratelimit-tokens-limit", b"anthropic-ratelimit-tokens-remaining"),
+    b"anthropic-ratelimit-tokens-reset",
+)
+"""The same, as Anthropic names them."""
 CONTENT_ENCODING = b"content-encoding"
 ACCEPT_ENCODING = b"accept-encoding"
 ORIGIN = b"origin"
@@ -113,6 +129,13 @@ REQUEST_HEADERS = (
     Header(ORIGIN, "an origin", "Set by browsers; answered only as the gateway's `cors` allows."),
     Header(EXPLAIN, "`1`", "Asks for `x-gateway-decision` in the answer."),
     Header(
+        ADMIN_KEY,
+        "the gateway config's `admin_key`",
+        "Shows an operator, on a request of a project, the headers that projects do not get:"
+        " `x-gateway-replica`, `x-gateway-cached-tokens` and `x-gateway-decision`. Engines never"
+        " see it.",
+    ),
+    Header(
         TRACEPARENT,
         "W3C trace context",
         "The trace that the request's spans join. The engine is sent one too.",
@@ -130,18 +153,24 @@ REQUEST_HEADERS = (
 RESPONSE_HEADERS = (
     Header(REQUEST_ID, "text", "The request's name; on every response."),
     Header(MODEL, "a model or adapter", "Which model answered, after aliases, splits, fallbacks."),
-    Header(REPLICA, "a replica's id", "Which replica answered."),
+    Header(
+        REPLICA,
+        "a replica's id",
+        "Which replica answered. Where clients are authenticated, only with `x-gateway-admin-key`.",
+    ),
     Header(
         CACHED_TOKENS,
         "tokens",
-        "How much of the prompt the router expected to find in that replica's KV cache.",
+        "How much of the prompt the router expected to find in that replica's KV cache; `usage` has"
+        " what the engine found. Where clients are authenticated, only with `x-gateway-admin-key`.",
     ),
     Header(RETRIES, "a number", "How many attempts failed before this one; absent if none did."),
     Header(
         DECISION,
         "JSON",
         "Why the request went there: all candidates with their costs. Only with"
-        " `x-gateway-explain: 1`.",
+        " `x-gateway-explain: 1`; where clients are authenticated, also with"
+        " `x-gateway-admin-key`.",
     ),
     Header(
         STATE,
@@ -161,11 +190,37 @@ RESPONSE_HEADERS = (
         "#server-timing).",
     ),
     Header(RETRY_AFTER, "seconds", "With 429 and 503: when to try again."),
+    Header(RETRY_AFTER_MS, "milliseconds", "The same, with 429 of a project's limit."),
+    *(
+        Header(name, value, meaning)
+        for name, value, meaning in zip(
+            RATE_LIMITS,
+            ("requests", "requests", "such as `1m0s`", "tokens", "tokens", "such as `6.25s`"),
+            (
+                "Requests a minute of the project; of several limits, that which leaves least.",
+                "How many more requests the limit allows now.",
+                "Time until no request counts any more.",
+                "Tokens a minute, in the same way.",
+                "How many more tokens it allows now.",
+                "Time until no tokens count any more.",
+            ),
+            strict=True,
+        )
+    ),
+    *(
+        Header(name, value, "The same, as Anthropic has it; on the routes under `/v1/messages`.")
+        for name, value in zip(
+            ANTHROPIC_RATE_LIMITS,
+            ("requests", "requests", "a time", "tokens", "tokens", "a time"),
+            strict=True,
+        )
+    ),
     Header(
         SHOULD_RETRY,
         "`false`",
-        "Keeps OpenAI's and Anthropic's clients from repeating the request. With 504, and where"
-        " other replicas have been tried in vain, or none should be.",
+        "Keeps OpenAI's and Anthropic's clients from repeating the request. With 504, where"
+        " other replicas have been tried in vain, or none should be, where a request alone is above"
+        " a limit of its project, and where the project's money is spent.",
     ),
     Header(ACCEL_BUFFERING, "`no`", "On streams, with `cache-control: no-cache`: for proxies."),
     Header(SIMULATED, "`1`", "The answer comes from an engine of `engine: sim`."),

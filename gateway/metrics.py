@@ -91,10 +91,10 @@ REQUESTS = Counter(
     name="gateway_requests",
     labels=("model", "route", "tenant_class", "priority", "outcome"),
     meaning=(
-        "Finished requests. `tenant_class`: what tells the client apart from others, `project`, or"
-        " without authentication `key` or `address`. `outcome`: `answered`; `refused` (the client's"
-        " mistake); `shed` (rejected,"
-        " may be sent again later); `failed` (an error); `truncated` (a stream ended with an error"
+        "Finished requests. `tenant_class`: what tells the client apart from others, `project`,"
+        " or without authentication `key` or `address`. `outcome`: `answered`; `refused` (the"
+        " client's mistake); `limited` (its project has reached a limit); `shed` (rejected, may"
+        " be sent again later); `failed` (an error); `truncated` (a stream ended with an error"
         " event); `timeout` (its deadline passed); `client_cancelled` (the client disconnected)."
     ),
 )
@@ -216,6 +216,40 @@ BODY_LIMIT_BYTES = Gauge(
         " 429 `body_budget_exceeded`."
     ),
 )
+LIMIT = Gauge(
+    name="gateway_limit",
+    labels=("project", "model", "key", "limit"),
+    meaning=(
+        "Limits of projects. `model`, `key`: what the limit is for, `-` for all. `limit`:"
+        " `requests` and `tokens` a minute, `concurrent` requests, `batch_tokens` a day,"
+        " `spend_day` and `spend_month` in the currency's unit."
+    ),
+)
+LIMIT_USED = Gauge(
+    name="gateway_limit_used",
+    labels=("project", "model", "key", "limit"),
+    meaning=(
+        "How much of the limit is used, at all routers together, as each router sees it; requests"
+        " under way count with what they are expected to take."
+    ),
+)
+LIMIT_EXCESS = Counter(
+    name="gateway_limit_excess",
+    labels=("project", "model", "key", "limit"),
+    meaning=(
+        "Requests and tokens that were admitted above a limit: because other routers admitted some"
+        " at the same time, or because answers were longer than expected. Every router counts all"
+        " of it: take the maximum of the routers, not their sum."
+    ),
+)
+SPEND_ALERTS = Counter(
+    name="gateway_spend_alerts",
+    labels=("project", "interval"),
+    meaning=(
+        "Alerts of spend that a project has reached in a `day` or `month`. Every router counts each"
+        " of them, and logs it."
+    ),
+)
 HAPROXY_CONNECTIONS = Gauge(
     name="gateway_haproxy_connections",
     labels=("node",),
@@ -240,6 +274,46 @@ HAPROXY_CUT = Counter(
         " was killed, with all its connections."
     ),
 )
+ACCOUNTS_ROWS = Counter(
+    name="gateway_accounts_rows",
+    labels=("kind",),
+    meaning=(
+        "Rows that Accounts has written: `engine` (as an engine reported them), `estimated` (the"
+        " engine died, and a router knows only what it relayed), `known` (they were there already,"
+        " and nothing was written)."
+    ),
+)
+ACCOUNTS_REJECTED = Counter(
+    name="gateway_accounts_rejected",
+    labels=(),
+    meaning="Records that the database would not take, and that are lost; the log has them.",
+)
+ACCOUNTS_DROPPED = Counter(
+    name="gateway_accounts_dropped",
+    meaning=(
+        "Usage records that engines dropped before Accounts could read them, because they keep only"
+        " so many."
+    ),
+)
+ACCOUNTS_KEPT = Gauge(
+    name="gateway_accounts_kept",
+    meaning="Usage records that engines keep because they are not in the ledger.",
+)
+ACCOUNTS_LAG = Gauge(
+    name="gateway_accounts_lag_seconds",
+    labels=(),
+    meaning="Age of the oldest usage record that Accounts has read and not written.",
+)
+SETTLEMENTS_KEPT = Gauge(
+    name="gateway_settlements_kept",
+    labels=(),
+    meaning="Attempts that a router keeps until the ledger has them.",
+)
+SETTLEMENTS_DROPPED = Counter(
+    name="gateway_settlements_dropped",
+    labels=(),
+    meaning="Attempts that a router gave up to settle, because there were too many.",
+)
 
 METRICS: tuple[Metric, ...] = (
     *(REQUESTS, FAULTS, TTFT, INTER_TOKEN, E2E, QUEUE_WAIT, ROUTING, OVERHEAD),
@@ -247,6 +321,9 @@ METRICS: tuple[Metric, ...] = (
     *(IN_FLIGHT, QUEUED, AWAITING_START, REPLICAS),
     *(PREFILL, STEP, SEQUENCE, TOKENS_PER_BYTE, OUTPUT_TOKENS),
     *(BODY_BYTES, BODY_LIMIT_BYTES),
+    *(LIMIT, LIMIT_USED, LIMIT_EXCESS, SPEND_ALERTS),
     *(HAPROXY_CONNECTIONS, HAPROXY_CONNECTION_LIMIT, HAPROXY_CUT),
+    *(ACCOUNTS_ROWS, ACCOUNTS_REJECTED, ACCOUNTS_DROPPED, ACCOUNTS_KEPT, ACCOUNTS_LAG),
+    *(SETTLEMENTS_KEPT, SETTLEMENTS_DROPPED),
 )
 """All metrics, in the order of the docs."""

@@ -1,8 +1,8 @@
-"""Key by which routers know requests that came through the gateway's own HAProxy.
+"""Keys that all processes of a cluster derive, such as HAProxy's, which proves its requests.
 
-Every process of a Ray cluster with token authentication has the cluster's token. HAProxy and the
-routers, on whatever node, derive the same key from it, so none has to be made, stored or sent.
-The token itself cannot be computed from the key.
+Every process of a Ray cluster with token authentication has the cluster's token. HAProxy, routers
+and engines, on whatever node, derive the same keys from it, one for each purpose, so none has to be
+made, stored or sent. Neither the token nor another key can be computed from a key.
 """
 
 import hashlib
@@ -18,14 +18,19 @@ PURPOSE = b"ray-llm-gateway: from HAProxy to routers"
 
 
 def proxy_key(environ: Mapping[str, str], home: Path | None = None) -> str:
-    """The key in hexadecimal; empty in a cluster without token authentication.
+    """HAProxy's key in hexadecimal; empty in a cluster without token authentication."""
+    return cluster_key(PURPOSE, environ, home).hex()
+
+
+def cluster_key(purpose: bytes, environ: Mapping[str, str], home: Path | None = None) -> bytes:
+    """The cluster's key for a purpose; empty in a cluster without token authentication.
 
     A token that such a cluster does not use may lie on some of its nodes only.
     """
     if environ.get(AUTH_MODE, "").lower() != "token":
-        return ""
+        return b""
     token = _token(environ, Path.home() if home is None else home)
-    return hmac.digest(token.encode(), PURPOSE, hashlib.sha256).hex() if token else ""
+    return hmac.digest(token.encode(), purpose, hashlib.sha256) if token else b""
 
 
 def _token(environ: Mapping[str, str], home: Path) -> str:

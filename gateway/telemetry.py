@@ -64,6 +64,12 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Names of its adapters, loaded or not."""
     layout: PromptLayout = PromptLayout()
     """How it renders conversations."""
+    devices: int = 1
+    """Devices that it computes on: tensor times pipeline parallelism."""
+    model: str = ""
+    """Name of its model."""
+    has_private_caches: bool = True
+    """Whether requests of different scopes share none of its caches."""
 
 
 class ReplicaMetadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +91,9 @@ KEY_SIZE = 8
 """Bytes per prefix key."""
 DEMAND_PATH = "/engine/demand"
 """Route to which routers PUT the demand that they hold for an engine: a `Demand`, in JSON."""
+USAGE_PATH = "/engine/usage"
+"""Route on which Accounts gets a `UsagePage`, in msgpack, and confirms earlier records:
+`?epoch=E&confirmed=N` confirms all up to number N. The answer waits until there is a record."""
 DISPATCH = header_names.DISPATCH
 """Request header with the `Dispatch` of a request."""
 
@@ -115,6 +124,12 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Seconds of the engine's time that the router expects it to take."""
     cache_scope: str = ""
     """Scope of the KV cache whose prefixes the request shares; empty: shared by all."""
+    reserved_nano: int = 0
+    """Billionths of the currency's unit that the router expects it to cost."""
+    model: str = ""
+    """Model or adapter that answers."""
+    weight: float = 1.0
+    """Share of a busy model's time that its project has, relative to others."""
 
 
 class Dispatch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -203,6 +218,31 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     cost_s: float = 0.0
     """Seconds of the engine's time that it is expected to take."""
     is_batch: bool = False
+    attempt: int = 1
+    """Number of the attempt: a request counts once against limits of requests."""
+    is_copy: bool = False
+    """Shadow traffic, which counts against no limit."""
+    cost_nano: int = 0
+    """Billionths of the currency's unit that it is expected to cost."""
+    weight: float = 1.0
+    """Weight in its `Origin`."""
+
+
+class RecentUse(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Requests of one project and key that came to an engine within one second, and have ended."""
+
+    project: str
+    key: str
+    model: str
+    """Model or adapter that answered."""
+    age_s: float
+    """Seconds since they came."""
+    requests: int
+    """Further attempts are not counted."""
+    uncached_tokens: int
+    """Prompt tokens that were computed, and tokens of answers."""
+    cached_tokens: int
+    """Prompt tokens found in the KV cache."""
 
 
 class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -236,6 +276,27 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Its share of the time of the replica's devices, summed over them."""
     is_aborted: bool = False
     """It ended before its last token."""
+
+
+class UsageTotals(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Sums of all records that an engine process has written."""
+
+    records: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class UsagePage(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Oldest records of an engine that nobody has confirmed."""
+
+    epoch: int
+    records: list[UsageRecord]
+    kept: int
+    """Records that are not confirmed, these included."""
+    dropped: int
+    """Records that were dropped before they were confirmed, because there were too many."""
+    totals: UsageTotals
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -316,8 +377,11 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Of the accepted requests, those of a project; in a snapshot, of all that run."""
     usage: list[UsageRecord] = []
     """Of the requests that have left the engine, those with an `Origin`."""
-    held: dict[str, int] | None = None
-    """Interactive requests that all routers hold for the engine, by project, if it has changed."""
+    held: dict[str, dict[str, int]] | None = None
+    """Interactive requests that routers hold for the engine, by router and project, of the routers
+    for which that has changed."""
+    recent: list[RecentUse] = []
+    """In a snapshot: the use of the last minute by requests that have ended."""
 
 
 class UpdateReader:

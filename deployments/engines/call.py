@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from deployments.engines.asgi import dispatch_of
 from gateway.asgi import App, Receive, Scope, Send
+from gateway.engine_telemetry.tracker import EngineTracker
+from gateway.engine_telemetry.usage_meter import CallUsage
 from gateway.telemetry import Dispatch
 
 
@@ -13,10 +15,20 @@ class CallContext:
     """The HTTP request in which an engine is called, and its router's `Dispatch`."""
 
     dispatch: Dispatch | None
+    usage: CallUsage | None = None
+    """What it takes of the engine, if it is anybody's."""
     has_reached_engine: bool = False
     """Whether the engine has accepted it, or the first of its prompts: it is well-formed."""
+    has_sequence: bool = False
+    """Whether the engine has been given its first sequence."""
     _is_claimed: bool = False
     _client_name: str = ""
+
+    @property
+    def cache_scope(self) -> str | None:
+        """Scope of the caches that it may use, "" for all; None if nobody is authenticated."""
+        origin = self.dispatch.origin if self.dispatch else None
+        return None if origin is None else origin.cache_scope
 
     def claim_dispatch(self) -> Dispatch | None:
         """The dispatch, for the first engine call of the request: it describes the first prompt."""
@@ -44,17 +56,33 @@ def current_call() -> CallContext | None:
     return _context.get()
 
 
-def with_call_context(app: App) -> App:
-    """The application, with a `CallContext` for each request."""
+def current_usage() -> CallUsage | None:
+    """Usage of the request that is being worked on here, if that is anybody's."""
+    call = _context.get()
+    return None if call is None else call.usage
+
+
+def call_dispatch(scope: Scope) -> Dispatch | None:
+    """The router's `Dispatch` in the request that is being worked on here."""
+    call = _context.get()
+    return dispatch_of(scope) if call is None else call.dispatch
+
+
+def with_call_context(app: App, tracker: EngineTracker | None = None) -> App:
+    """The application, with a `CallContext` for each request; `tracker` counts what they take."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
-        token = _context.set(CallContext(dispatch_of(scope)))
+        dispatch = dispatch_of(scope)
+        usage = None if tracker is None else tracker.usage.open_call(dispatch)
+        token = _context.set(CallContext(dispatch, usage))
         try:
             await app(scope, receive, send)
         finally:
             _context.reset(token)
+            if tracker is not None and usage is not None:
+                tracker.usage.close_call(usage)
 
     return wrapped

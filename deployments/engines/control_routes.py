@@ -1,18 +1,23 @@
-"""Control routes of an engine's server: its telemetry for routers, and their demand for it."""
+"""Control routes of an engine's server: telemetry for routers, their demand, usage for Accounts."""
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable
 
 import msgspec
 
 from deployments.engines.asgi import read_body, send_error, send_json, while_connected
+from deployments.engines.usage_route import UsageRoute
 from gateway.asgi import App, Receive, Scope, Send
-from gateway.engine_telemetry.router_demand import RouterDemand
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.errors import EngineDraining, InvalidRequest, MethodNotAllowed
-from gateway.telemetry import DEMAND_PATH, TELEMETRY_PATH, Demand, Update, encode_update
+from gateway.telemetry import (
+    DEMAND_PATH,
+    TELEMETRY_PATH,
+    USAGE_PATH,
+    Demand,
+    Update,
+    encode_update,
+)
 
 FRAME_PERIOD_S = 0.05
 """Least time between frames."""
@@ -20,7 +25,7 @@ KEEP_ALIVE_S = 1.0
 """Most time between frames: a router without one for much longer knows the engine is gone."""
 BACKLOG_BYTES = 8 << 20
 """Most bytes that a subscriber may leave unread."""
-METHODS = {TELEMETRY_PATH: "GET", DEMAND_PATH: "PUT"}
+METHODS = {TELEMETRY_PATH: "GET", DEMAND_PATH: "PUT", USAGE_PATH: "GET"}
 
 logger = logging.getLogger(__name__)
 
@@ -33,19 +38,19 @@ class ControlRoutes:
     `TELEMETRY_PATH` streams what the engine's tracker has to say: each subscriber gets a snapshot
     and then every change. One task makes the frames for all, from the first subscriber to `close`.
     `DEMAND_PATH` receives what routers hold back for the engine. A drain waits for neither.
+    `USAGE_PATH` hands the engine's usage records to Accounts (`usage`).
     """
 
     def __init__(
         self,
         app: App,
         tracker: EngineTracker,
-        now: Callable[[], float] = time.monotonic,
         keep_alive_s: float = KEEP_ALIVE_S,
         backlog_bytes: int = BACKLOG_BYTES,
     ) -> None:
         self._app = app
         self._tracker = tracker
-        self._demands = RouterDemand(now)
+        self.usage = UsageRoute(tracker.usage.log)
         self._keep_alive_s = keep_alive_s
         self._backlog_bytes = backlog_bytes
         self._subscribers: set[_Subscriber] = set()
@@ -57,7 +62,7 @@ class ControlRoutes:
     @property
     def demand(self) -> Demand:
         """Requests that all routers together hold back for the engine."""
-        return self._demands.total
+        return self._tracker.router_demand.total
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a control request; pass every other one on to the engine."""
@@ -69,6 +74,8 @@ class ControlRoutes:
             await send_error(send, MethodNotAllowed(error, allowed))
         elif scope["path"] == DEMAND_PATH:
             await self._receive_demand(receive, send)
+        elif scope["path"] == USAGE_PATH:
+            await self.usage(scope, receive, send)
         elif self._is_closed:
             await send_error(send, EngineDraining("This engine is shutting down."))
         else:
@@ -85,6 +92,7 @@ class ControlRoutes:
             self._is_closed = True
             self._tracker.remove_listener(self._on_change)
             self._publish()
+        self.usage.close()
         for subscriber in self._subscribers:
             subscriber.end()
         if self._sender is not None:
@@ -96,7 +104,7 @@ class ControlRoutes:
         if body is None:
             return
         try:
-            self._demands.record(_demand_decoder.decode(body))
+            self._tracker.record_demand(_demand_decoder.decode(body))
         except msgspec.MsgspecError as error:
             await send_error(send, InvalidRequest(f"This is no demand: {error}."))
         else:

@@ -1,12 +1,14 @@
 """HTTP server of an engine replica: a free port, an access key, a drain."""
 
 import asyncio
+import logging
 import secrets
 import socket
 from typing import Protocol
 
 import uvicorn
 
+from deployments.engines.call import with_call_context
 from deployments.engines.control_routes import BACKLOG_BYTES, KEEP_ALIVE_S, ControlRoutes
 from deployments.engines.guards import DeadEngineGuard, EngineGuard
 from deployments.serve_internals.uvicorn_server import GRACE_S, EmbeddedServer, http_protocol
@@ -14,9 +16,13 @@ from gateway.asgi import App
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.telemetry import Demand, EngineFacts
 
+logger = logging.getLogger(__name__)
+
 IDLE_TIMEOUT_S = 75
 """Longer than any router keeps an idle connection: the engine must not be the one to close it."""
 START_POLL_S = 0.005
+CONFIRMATION_TIMEOUT_S = 10.0
+"""How long a stopping engine waits until Accounts has all of its usage records."""
 
 
 class RunningEngine(Protocol):
@@ -64,7 +70,8 @@ class EngineServer:
         self.key = secrets.token_urlsafe(32)
         self.host = host
         self.port = 0
-        app = DeadEngineGuard(engine.app, engine.check, engine.tracker)
+        app = with_call_context(engine.app, engine.tracker)
+        app = DeadEngineGuard(app, engine.check, engine.tracker)
         self._control = ControlRoutes(
             app, engine.tracker, keep_alive_s=keep_alive_s, backlog_bytes=backlog_bytes
         )
@@ -110,7 +117,14 @@ class EngineServer:
     async def drain(self, timeout_s: float) -> int:
         """Reject new requests and wait for those in flight; the number left after `timeout_s`."""
         self._control.drain()
-        return await self._guard.drain(timeout_s)
+        left = await self._guard.drain(timeout_s)
+        if lost := await self._control.usage.wait_until_confirmed(CONFIRMATION_TIMEOUT_S):
+            logger.warning(
+                "Accounts has not confirmed %d usage records of this engine: routers hand over what"
+                " they have of them",
+                lost,
+            )
+        return left
 
     async def stop(self) -> None:
         """Close every connection and the port; requests in flight are cut off after a moment."""

@@ -14,15 +14,22 @@ A request that would wait too long, by the measured rate of its queue, is reject
 has waited too long is rejected then. Where too many requests wait, or too many bytes of them, the
 newest request of the largest share is rejected (`QueueLimits`).
 
+Among the projects of authenticated clients, time is shared out over all routers by
+`ProjectFairness`; what is said of fair shares above then holds for all routers together. Requests
+that leave room to what other routers hold wait in their queue.
+
 Where only the KV cache lacks room for the first request in a queue, smaller ones pass it, but only
 for half of the time that it may wait: then the replica is kept free for it (`BypassQueue`).
 """
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 from gateway.admission.eviction import EvictionIndex
+from gateway.admission.project_fairness import ProjectFairness
 from gateway.admission.queue_limits import QueueLimits
 from gateway.admission.queued_request import AdmissionRequest, QueuedRequest, demand
 from gateway.admission.recent_usage import RecentUsage
@@ -42,6 +49,8 @@ BYPASS_SHARE = 0.5
 PREDICTED_SHARE = 0.8
 """Share of its wait limit that a request's predicted wait may have: predictions err, and a request
 that is rejected late has waited in vain."""
+RETRY_DELAY_S = 0.001
+"""Timers may fire a little early."""
 RETRY_S = 1.0
 """When a client may retry, where no rate has been measured."""
 
@@ -66,6 +75,7 @@ class Admission:
         self._queues: dict[str, ReplicaQueue[QueuedRequest]] = {}
         self._queued: dict[QueuedRequest, None] = {}
         self._usage = RecentUsage(now)
+        self.fairness = ProjectFairness(scheduler.replicas, scheduler.cost_model, now)
         self._numbers = itertools.count()
         self._healthy: set[str] = set()
         """Healthy replicas at the last check."""
@@ -75,6 +85,12 @@ class Admission:
         self._stale: dict[QueuedRequest, None] = {}
         """Requests that are to choose a replica again."""
         self._is_scheduled = False
+        self._retrying: set[str] = set()
+        """Replicas whose queues are served again once their requests have yielded long enough."""
+        self._held: dict[str, Counter[str]] = {}
+        """Interactive requests that wait for each replica, by project."""
+        self.on_held: Callable[[], None] | None = None
+        """Called when other projects than before wait for a replica."""
 
     @property
     def queued_interactive(self) -> int:
@@ -150,6 +166,9 @@ class Admission:
         if queued.is_waiting:
             self._queue(queued).remove(queued)
             self._uncount(queued)
+        elif queued.project and queued.is_released:
+            queued.is_released = False
+            self.fairness.record_discarded(queued)
         self._scheduler.discard(queued.decision)
         self._schedule(queued.decision.replica.id)
 
@@ -167,14 +186,30 @@ class Admission:
             return True
         if request.is_batch or self._limits.has(request.tenant):
             return False
+        if request.project:
+            return self.fairness.is_behind(request.project)
         return not self._usage.is_over_fair_share(request.tenant)
 
     def _has_room(self, request: AdmissionRequest, decision: Decision) -> bool:
-        return self._scheduler.has_room(decision, is_over_share=self._leaves_spare(request))
+        """Whether the replica has room, and that is not for what other routers hold."""
+        has_room = self._scheduler.has_room(decision, is_over_share=self._leaves_spare(request))
+        if not request.project:
+            return has_room
+        replica = decision.replica.id
+        if not has_room:
+            self.fairness.record_full(replica)
+            return False
+        return not self.fairness.yields(request.project, replica, is_batch=request.is_batch)
 
     def _leaves_spare(self, request: AdmissionRequest) -> bool:
         """Whether the request leaves some room for tenants that are below their share."""
-        return not request.is_batch and self._usage.is_over_fair_share(request.tenant)
+        if request.is_batch:
+            return False
+        if not request.project:
+            return self._usage.is_over_fair_share(request.tenant)
+        return self.fairness.is_over_share(request.project) or self._usage.is_key_over_fair_share(
+            request.tenant
+        )
 
     def _record_usage(self, request: AdmissionRequest, decision: Decision) -> None:
         if not request.is_batch:
@@ -189,6 +224,9 @@ class Admission:
             priority_s=self._scheduler.priority_s(decision),
             number=next(self._numbers),
             is_batch=request.is_batch,
+            project=request.project,
+            weight=request.target.request.weight,
+            cost_s=self._scheduler.cost_s(decision) if request.project else 0.0,
             queue=self,
             request=request,
             decision=decision,
@@ -200,7 +238,9 @@ class Admission:
         name = queued.decision.replica.id
         queue = self._queues.get(name)
         if queue is None:
-            queue = self._queues[name] = ReplicaQueue(self._now)
+            turns = partial(self.fairness.turns, name)
+            queue = ReplicaQueue(self._now, turns(is_batch=False), turns(is_batch=True))
+            self._queues[name] = queue
         return queue
 
     def _check_wait(self, queued: QueuedRequest) -> None:
@@ -230,6 +270,9 @@ class Admission:
         self._queue(queued).add(queued)
         self._scheduler.hold(queued.decision, queued.request.target)
         queued.is_waiting = True
+        if queued.project:
+            self.fairness.record_queued(queued)
+            self._count_held(queued, 1)
         limit_s = self.max_wait_s(queued.request)
         reason = _too_long(limit_s + queued.request.waited_s)
         loop = queued.admitted.get_loop()
@@ -246,6 +289,9 @@ class Admission:
     def _release(self, queued: QueuedRequest) -> None:
         self._uncount(queued)
         self._record_usage(queued.request, queued.decision)
+        if queued.project:
+            queued.is_released = True
+            self.fairness.record_released(queued)
         self._scheduler.release(queued.decision)
         queued.admitted.set_result(queued.decision.after_waiting(self._now() - queued.since_s))
 
@@ -255,10 +301,25 @@ class Admission:
         del self._queued[queued]
         self._stale.pop(queued, None)
         self._limits.remove(queued)
+        if queued.project:
+            self.fairness.record_unqueued(queued)
+            self._count_held(queued, -1)
         if queued.timer is not None:
             queued.timer.cancel()
         if not self._queued:
             self._scheduler.replicas.unsubscribe(self._schedule)
+
+    def _count_held(self, queued: QueuedRequest, change: int) -> None:
+        """Count a request of a project that waits for its replica, or no longer does."""
+        if queued.is_batch or not queued.project:
+            return
+        held = self._held.setdefault(queued.decision.replica.id, Counter())
+        was_held = queued.project in held
+        held[queued.project] += change
+        if not held[queued.project]:
+            del held[queued.project]
+        if was_held != (queued.project in held) and self.on_held is not None:
+            self.on_held()
 
     def _schedule(self, replica: str) -> None:
         """Serve a replica's queue soon, once the current callback is done."""
@@ -282,11 +343,13 @@ class Admission:
         for name in changed:
             if queue := self._queues.get(name):
                 self._serve(queue)
+                self._retry(name)
 
     def _check_health(self) -> bool:
         """Check the health of all replicas; return whether that of any has changed."""
         known, self._healthy = self._healthy, self._scheduler.replicas.healthy()
         self._checked_s = self._now()
+        self._held = {n: held for n, held in self._held.items() if held}
         self._queues = {
             n: queue for n, queue in self._queues.items() if queue or n in self._healthy
         }
@@ -300,6 +363,17 @@ class Admission:
             else:
                 self._release(queued)
 
+    def _retry(self, replica: str) -> None:
+        """Serve a queue again, soon after its requests have yielded for long enough."""
+        retry_s = self.fairness.retry_s(replica)
+        if retry_s is not None and replica not in self._retrying:
+            self._retrying.add(replica)
+            asyncio.get_running_loop().call_later(retry_s + RETRY_DELAY_S, self._end_yield, replica)
+
+    def _end_yield(self, replica: str) -> None:
+        self._retrying.discard(replica)
+        self._schedule(replica)
+
     def _fits(self, queued: QueuedRequest) -> bool:
         if queued in self._stale:
             return False
@@ -308,7 +382,8 @@ class Admission:
     def _lets_pass(self, queued: QueuedRequest) -> bool:
         """Whether a request that does not fit lets smaller ones pass, where those could start."""
         is_late = self._now() - queued.since_s > BYPASS_SHARE * queued.limit_s
-        if queued in self._stale or is_late:
+        replica = queued.decision.replica.id
+        if queued in self._stale or is_late or self.fairness.retry_s(replica) is not None:
             return False
         return self._scheduler.has_slot(
             queued.decision, is_over_share=self._leaves_spare(queued.request)
@@ -334,7 +409,9 @@ class Admission:
             queued.decision = decision
         else:
             self._queue(queued).remove(queued)
+            self._count_held(queued, -1)
             queued.decision = decision
+            self._count_held(queued, 1)
             queued.tokens = queued.request.tokens(decision)
             queued.priority_s = self._scheduler.priority_s(decision)
             self._queue(queued).add(queued)

@@ -1,4 +1,4 @@
-"""Queue of one priority for one replica: fair, and a large request does not idle the replica.
+"""Queue of one priority for one replica in which a large request does not idle the replica.
 
 Method: the first request, where it does not fit though a smaller one would, steps aside. It pays
 its cost, and is checked before all others from then on. Requests behind it pass it for as long as
@@ -8,7 +8,7 @@ it lets them; then they wait, too, and requests that end make room for it.
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from gateway.admission.fair_queue import FairQueue
+from gateway.admission.fair_queue import FairQueue, QueueDiscipline
 from gateway.admission.queue_item import QueueItem
 
 MAX_ASIDE = 16
@@ -18,10 +18,10 @@ Q = TypeVar("Q", bound=QueueItem)
 
 
 class BypassQueue(Generic[Q]):
-    """Waiting requests, none of them twice."""
+    """Waiting requests, none of them twice; `queue`: an empty one, which orders them."""
 
-    def __init__(self) -> None:
-        self._queue: FairQueue[Q] = FairQueue()
+    def __init__(self, queue: QueueDiscipline[Q] | None = None) -> None:
+        self._queue: QueueDiscipline[Q] = FairQueue() if queue is None else queue
         self._aside: dict[Q, None] = {}
         """In the order in which they were first."""
 

@@ -19,6 +19,12 @@ class QueueItem:
     """Order of arrival, which decides between requests due at the same time."""
     is_batch: bool = False
     """It may wait for all interactive requests."""
+    project: str = ""
+    """Id of its verified project; empty without authentication."""
+    weight: float = 1.0
+    """Share of a busy model's time that its project has for it, relative to others."""
+    cost_s: float = 0.0
+    """Seconds of the engine's time that it is expected to take."""
 
     @property
     def rank(self) -> Rank:

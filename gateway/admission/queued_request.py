@@ -1,6 +1,7 @@
 """Requests in admission: those that ask to be admitted, and those that wait."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -30,6 +31,11 @@ class AdmissionRequest:
     def tenant(self) -> Tenant:
         """Tenant to whose share of a replica's time the request counts."""
         return self.target.request.tenant
+
+    @property
+    def project(self) -> str:
+        """Id of its project; empty without authentication."""
+        return self.target.request.identity.project.id
 
     @property
     def is_batch(self) -> bool:
@@ -77,6 +83,8 @@ class QueuedRequest(QueueItem):
     timer: asyncio.TimerHandle | None = None
     is_waiting: bool = False
     """It has been queued, and neither released nor rejected."""
+    is_released: bool = False
+    """It may be sent, and its caller has not taken it yet."""
 
     @property
     def size_bytes(self) -> int:
@@ -110,4 +118,5 @@ def demand(queued: Collection[QueuedRequest]) -> Demand:
         requests=sum(each.decision.sequences for each in interactive),
         prefill_tokens=sum(each.decision.prefill_tokens for each in interactive),
         batch_requests=sum(each.decision.sequences for each in queued if each.is_batch),
+        projects=Counter(each.project for each in interactive if each.project),
     )

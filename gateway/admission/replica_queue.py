@@ -5,17 +5,23 @@ from typing import Generic, TypeVar
 
 from gateway.admission.bypass_queue import BypassQueue
 from gateway.admission.drain_rate import DrainRate
+from gateway.admission.project_queue import ProjectQueue, ProjectTurns
 from gateway.admission.queue_item import QueueItem
 
 Q = TypeVar("Q", bound=QueueItem)
 
 
 class ReplicaQueue(Generic[Q]):
-    """Requests that wait for one replica. `now` is in seconds."""
+    """Requests that wait for one replica. `now` is in seconds.
 
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._interactive: BypassQueue[Q] = BypassQueue()
-        self._batch: BypassQueue[Q] = BypassQueue()
+    `interactive`, `batch`: decide between projects, for requests of each priority.
+    """
+
+    def __init__(
+        self, now: Callable[[], float], interactive: ProjectTurns, batch: ProjectTurns
+    ) -> None:
+        self._interactive: BypassQueue[Q] = BypassQueue(ProjectQueue(interactive))
+        self._batch: BypassQueue[Q] = BypassQueue(ProjectQueue(batch))
         self._rate = DrainRate(now)
 
     def __len__(self) -> int:

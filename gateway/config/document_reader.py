@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from gateway.config.accounts import AccountsConfig
 from gateway.config.auth import AUTH_IS_MISSING, HAS_NO_SOURCE
 from gateway.config.config_errors import format_path, plain_errors
 from gateway.config.cross_checks import lacks_fallback, wrong_names
@@ -22,6 +23,7 @@ from gateway.config.vllm import VllmEntry
 MODEL_IMPORT = "deployments.app:model"
 GATEWAY_IMPORT = "deployments.app:gateway"
 ROUTER_DEPLOYMENT = "Router"
+ACCOUNTS_ARGUMENT = "accounts"
 MODEL_DEPLOYMENTS = ("Engine", "Model")
 SET_BY_ENTRY = (
     "num_replicas autoscaling_config user_config ray_actor_options placement_group_bundles"
@@ -45,9 +47,9 @@ class DocumentReader:
         self.models: list[ModelApplication] = []
         self.gateways: list[GatewayConfig] = []
         self.routers = RouterScale()
+        self.accounts: AccountsConfig | None = None
         self._entries: list[tuple[ConfigPath, ModelEntry]] = []
         self._config_path: ConfigPath = ()
-        self._has_accounts = False
         self._host = ANY_HOST
         self._application_owners: _Owners = {}
         self._name_owners: _Owners = {}
@@ -132,10 +134,8 @@ class DocumentReader:
         if app.get("route_prefix", "/") != "/":
             message = f'must be "/", found {format_value(app["route_prefix"])}'
             self._report((*path, "route_prefix"), message)
-        if app.get("args"):
-            message = "must be empty: move its settings to the Router's `user_config`"
-            self._report((*path, "args"), message)
-        self._has_accounts = bool(app.get("args"))
+        if args := app.get("args"):
+            self._read_accounts(args, (*path, "args"))
         if self.gateways:
             self._report(path, "is a second gateway; there can be only one")
         config: Any = None
@@ -149,6 +149,23 @@ class DocumentReader:
         if gateway := self._validate(TypeAdapter(GatewayConfig), config, config_path):
             self.gateways.append(gateway)
             self._config_path = self._config_path or config_path
+
+    def _read_accounts(self, args: object, path: ConfigPath) -> None:
+        """Read the `args` of the gateway's application: the database, if there is one."""
+        if not isinstance(args, dict):
+            self._report(path, f"should be a mapping, found {format_value(args)}")
+            return
+        for name in args.keys() - {ACCOUNTS_ARGUMENT}:
+            message = "unknown field: only `accounts` is set here, and all else in `user_config`"
+            self._report((*path, str(name)), message)
+        if ACCOUNTS_ARGUMENT not in args:
+            return
+        path = (*path, ACCOUNTS_ARGUMENT)
+        adapter = TypeAdapter(AccountsConfig)
+        if accounts := self._validate(adapter, args[ACCOUNTS_ARGUMENT], path):
+            self.accounts = accounts
+            if mistake := accounts.database_mistake:
+                self._report((*path, "database"), mistake)
 
     def _cross_check(self, gateway: GatewayConfig) -> None:
         """Check the gateway config and the models against each other."""
@@ -167,7 +184,7 @@ class DocumentReader:
         if gateway.auth is None:
             is_unknown = any(path[:1] != ("applications",) for path, _ in self.errors)
             return "" if is_unknown or is_loopback(self._host) else AUTH_IS_MISSING
-        has_source = self._has_accounts or gateway.auth.has_projects
+        has_source = self.accounts is not None or gateway.auth.has_projects
         return "" if has_source or not gateway.auth.is_required else HAS_NO_SOURCE
 
     def _deployments(

@@ -2,7 +2,7 @@
 
 import re
 from ipaddress import ip_network
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -44,6 +44,18 @@ class Cors(Strict):
         return origins
 
 
+class RateLimits(Strict):
+    """How the limits of projects count."""
+
+    count_tokens: Literal["uncached", "all"] = "uncached"
+    """Tokens that count against limits of tokens: prompt tokens that no cache held, and those of
+    answers; or all."""
+    on_unknown_spend: Literal["allow", "refuse"] = "allow"
+    """What happens to requests of a project with a limit of money while a router does not know what
+    has been spent, because it has just started and cannot reach `Accounts`. A router that has known
+    goes on with that."""
+
+
 class GatewayConfig(TrafficRules):
     """How requests reach the models; `serve deploy` applies changes without a restart."""
 
@@ -57,6 +69,8 @@ class GatewayConfig(TrafficRules):
     times `max_body_mb`. A client's address may hold as much as is free, so at most half of it, a
     third of that in bodies that are still arriving. Requests beyond that wait, and then get 429.
     Default: 512, or 16 times `max_body_mb` if that is more."""
+    rate_limits: RateLimits = RateLimits()
+    """How the limits of projects count."""
     cors: Cors | None = None
     """Web pages that may use the gateway from a browser. Default: none."""
     auth: AuthOrNone = None

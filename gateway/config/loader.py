@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from gateway.config.accounts import AccountsConfig
 from gateway.config.config_errors import error_lines, format_path, one_line
 from gateway.config.config_warnings import config_warnings
 from gateway.config.deployment_file import DeploymentFile
@@ -44,6 +45,7 @@ def load_config(path: str | Path, ask_engine: AskEngine | None = None) -> Deploy
         tuple(reader.models),
         reader.gateways[0],
         reader.routers,
+        reader.accounts,
         (*warnings, *projects_warnings(reader.gateways[0], reader.names)),
     )
 
@@ -72,6 +74,18 @@ def parse_gateway(user_config: object) -> GatewayConfig:
         return GatewayConfig.model_validate(user_config)
     except ValidationError as error:
         raise ConfigError(error_lines("gateway", error)) from None
+
+
+def parse_accounts(args: object) -> AccountsConfig:
+    """Validate `accounts` in the `args` of the gateway's application.
+
+    Raises:
+        ConfigError: with one line for each mistake: path, and what is wrong.
+    """
+    try:
+        return AccountsConfig.model_validate(args)
+    except ValidationError as error:
+        raise ConfigError(error_lines("accounts", error)) from None
 
 
 def _first_of_each(errors: Iterable[FieldError]) -> Iterator[FieldError]:

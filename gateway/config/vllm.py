@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue, ValidationInfo, model_validator
 
+from gateway.config.cache_isolation import CacheIsolation, shared_caches
 from gateway.config.engine_arguments import applicable_table, resolved_number
 from gateway.config.hardware import PlacedEntry
 from gateway.config.media import MediaOptions
@@ -70,6 +71,11 @@ class VllmEntry(PlacedEntry):
     grammar_timeout_s: float = Field(default=GRAMMAR_TIMEOUT_S, gt=0)
     """Seconds that the compilation of a JSON schema, regex or grammar may take; a request with one
     that needs longer gets 400."""
+    cache_isolation: CacheIsolation = "required"
+    """What keeps cached prompts of one project from others. `required`: vLLM's salts do, and
+    `engine_args` may add no cache of which that is not known, such as some KV connectors.
+    `trusted`: what they add does so, too, for all that you know. `none`: nothing does; only
+    projects whose `cache_scope` is `all` may use the model."""
     engine_args: dict[Annotated[str, AfterValidator(_engine_arg)], JsonValue] = Field(
         default_factory=dict
     )
@@ -79,6 +85,13 @@ class VllmEntry(PlacedEntry):
     def _has_known_arguments(self) -> Self:
         table = applicable_table()
         found = table.mistakes(self.engine_args) if table else ()
+        if errors := [FieldError(("engine_args", *e.path), e.message) for e in found]:
+            raise field_errors(errors)
+        return self
+
+    @model_validator(mode="after")
+    def _has_private_caches(self) -> Self:
+        found = () if self.cache_isolation != "required" else shared_caches(self.engine_args)
         if errors := [FieldError(("engine_args", *e.path), e.message) for e in found]:
             raise field_errors(errors)
         return self

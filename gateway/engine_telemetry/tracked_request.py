@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gateway.engine_telemetry.usage_meter import CallUsage
 from gateway.kvcache.prefix import KEY_BYTES, Prompt, extend
 from gateway.kvcache.shadow_cache import CachedAnswer, CachedPrompt
 from gateway.telemetry import Dispatch, unpack_keys
@@ -27,6 +28,14 @@ class TrackedRequest:
     cached_tokens: int = 0
     sequences: int = 1
     """Answers that it gives."""
+    call: CallUsage | None = None
+    """Call whose part it is, if that is anybody's."""
+    is_same_prompt: bool = False
+    """Another part of the call has the same prompt."""
+    prefill_busy_s: float = 0.0
+    """Its share of the engine's time until its first token."""
+    decode_s_before: float = 0.0
+    """`DeviceTime.decode_s` at its first token."""
 
     @property
     def further_sequences(self) -> int:

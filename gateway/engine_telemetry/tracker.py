@@ -3,13 +3,19 @@
 One tracker runs in each engine process. The engine feeds it, the replica's HTTP server reads it.
 """
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+from gateway.engine_telemetry.device_time import DeviceTime
+from gateway.engine_telemetry.router_demand import RouterDemand
 from gateway.engine_telemetry.tracked_request import TrackedRequest, dispatched_prompt
+from gateway.engine_telemetry.usage_meter import CallUsage, UsageMeter
 from gateway.engine_telemetry.work_meter import WorkMeter
 from gateway.kvcache.shadow_cache import ShadowCache
 from gateway.telemetry import (
     AdapterState,
+    Demand,
     Dispatch,
     EngineFacts,
     Finished,
@@ -20,6 +26,15 @@ from gateway.telemetry import (
 )
 
 NO_DISPATCH = Dispatch(id=0)
+
+
+@dataclass(frozen=True, slots=True)
+class _SentState:
+    """State of the engine as routers know it."""
+
+    load: Load | None = None
+    adapters: AdapterState = AdapterState()  # noqa: RUF009 - frozen
+    is_draining: bool = False
 
 
 class EngineTracker:
@@ -38,6 +53,8 @@ class EngineTracker:
     - `record_cache_reset` when it has emptied its prefix cache;
     - `record_draining` when it accepts no more requests.
 
+    The server tells `usage` of every HTTP call; its parts name their call at `record_arrival`.
+
     The server sends each new router a `snapshot`. It sends all routers what `pop_update` returns
     whenever a listener is called, or what `heartbeat` returns if nothing has changed for a while.
 
@@ -45,6 +62,7 @@ class EngineTracker:
     `waiting`: number of requests that arrived but are not scheduled yet, if the engine knows.
     `free_tokens`: tokens of the KV cache that no running request uses, if the engine knows.
     `holds_prefixes`: whether the engine has a prefix cache.
+    `time_of_day`: seconds since the epoch.
     """
 
     def __init__(
@@ -55,6 +73,7 @@ class EngineTracker:
         free_tokens: Callable[[], int] | None = None,
         *,
         holds_prefixes: bool = True,
+        time_of_day: Callable[[], float] = time.time,
     ) -> None:
         self._facts = facts
         self._now = now
@@ -62,13 +81,18 @@ class EngineTracker:
         self._free_tokens = free_tokens or self._tokens_beside_prompts
         self.meter = WorkMeter(now)
         """Rate of arriving work, and its cost."""
+        self.router_demand = RouterDemand(now)
+        """Requests that routers hold back for the engine."""
+        self.usage = UsageMeter(facts.model, facts.devices, self._call_listeners, time_of_day)
+        """What the calls of projects take of the engine."""
+        self._device_time = DeviceTime(facts.step_tokens, now())
         self._shadow_cache = ShadowCache(facts.kv_tokens if holds_prefixes else 0)
         self._listeners: list[Callable[[], None]] = []
         self._requests: dict[TrackedRequest, None] = {}
-        self._pending_tokens = 0
-        self._prompt_tokens = 0
-        self._sequences = self._further_sequences = 0
-        """Sequences of all requests; those that are not the first of their requests."""
+        self._pending_tokens = self._prompt_tokens = 0
+        self._sequences = self._further_sequences = self._pending_sequences = 0
+        """Sequences of all requests; those that are not the first of their requests; those of
+        requests without a first token."""
         self._unstarted = 0
         """Requests of routers without a first token."""
         self._request_s = 0.0
@@ -79,10 +103,9 @@ class EngineTracker:
         """Number of running requests since `_integrated_until_s`."""
         self._accepted: list[int] = []
         self._finished: list[Finished] = []
-        self._sent_load: Load | None = None
-        self._adapters = AdapterState()
-        self._sent_adapters = self._adapters
-        self._is_draining = self._is_draining_sent = False
+        self._is_draining = False
+        self._sent = _SentState()
+        self._adapters = self._sent.adapters
 
     @property
     def is_draining(self) -> bool:
@@ -132,6 +155,12 @@ class EngineTracker:
         """Stop calling `listener`."""
         self._listeners.remove(listener)
 
+    def record_demand(self, demand: Demand) -> None:
+        """Record what a router holds back for the engine; other routers learn it by project."""
+        self.router_demand.record(demand)
+        if self.router_demand.has_changes:
+            self._call_listeners()
+
     def record_load_change(self) -> None:
         """Record that the number of waiting requests or of free tokens has changed."""
         self._integrate_running()
@@ -149,12 +178,19 @@ class EngineTracker:
         self._is_pinged = True
 
     def record_arrival(
-        self, dispatch: Dispatch | None, prompt_tokens: int, sequences: int = 1
+        self,
+        dispatch: Dispatch | None,
+        prompt_tokens: int,
+        sequences: int = 1,
+        *,
+        call: CallUsage | None = None,
+        is_same_prompt: bool = False,
     ) -> TrackedRequest:
         """Record a request that has reached the engine.
 
         `dispatch`: None if it is a further part of a request that a router sent, or if no router
-        sent it. `sequences`: its answers.
+        sent it. `sequences`: its answers. `call`: the HTTP call whose part it is. `is_same_prompt`:
+        another part of that call has the same prompt.
 
         Raises:
             ValueError: the dispatch's keys are invalid.
@@ -167,8 +203,13 @@ class EngineTracker:
         tracked = TrackedRequest(
             *(dispatch, cached_prompt, prompt_tokens, self._now(), self._request_s),
             sequences=sequences,
+            call=call,
+            is_same_prompt=is_same_prompt,
         )
+        if call is not None:
+            self.usage.begin_part(call)
         self._sequences += sequences
+        self._pending_sequences += sequences
         self._unstarted += bool(dispatch.id)
         self._further_sequences += tracked.further_sequences
         if not (self._requests or self._is_pinged):
@@ -205,6 +246,7 @@ class EngineTracker:
         first_s = now_s if first_token_s is None else min(max(first_token_s, arrived_s), now_s)
         tracked.first_token_s = first_s
         self._unstarted -= bool(tracked.dispatch.id)
+        self._pending_sequences -= tracked.sequences
         tracked.scheduled_s = (
             arrived_s if scheduled_s is None else min(max(scheduled_s, arrived_s), first_s)
         )
@@ -214,6 +256,7 @@ class EngineTracker:
         self._progressed_s = now_s
         new_tokens = tracked.prompt_tokens - cached_tokens
         self.meter.record_prefill(new_tokens, tracked.scheduled_s, first_s)
+        self._take_prefill(tracked, new_tokens)
         self._settle_prefill(tracked, cached_tokens)
         self._call_listeners()
 
@@ -232,41 +275,28 @@ class EngineTracker:
         if tracked not in self._requests:
             return
         self._integrate_running()
-        del self._requests[tracked]
-        self._sequences -= tracked.sequences
-        self._further_sequences -= tracked.further_sequences
-        self._prompt_tokens -= tracked.prompt_tokens
-        now_s = self._now()
-        self._pending_tokens -= tracked.pending_tokens
-        if tracked.first_token_s is None:
-            self._unstarted -= bool(tracked.dispatch.id)
-            queue_s = prefill_s = decode_s = 0.0
-        else:
-            scheduled_s = tracked.arrived_s if tracked.scheduled_s is None else tracked.scheduled_s
-            queue_s = scheduled_s - tracked.arrived_s
-            prefill_s = tracked.first_token_s - scheduled_s
-            decode_s = now_s - tracked.first_token_s
-            self.meter.record_service_time(prefill_s + decode_s)
+        is_computed = self._is_computed(tracked, is_aborted=is_aborted)
+        self._remove(tracked)
         if tracked.first_token_s is None and is_aborted:
             self._shadow_cache.record_cancellation(tracked.cached_prompt)
         else:
             answers = tracked.answers(completion_tokens, replies)
             self._shadow_cache.record_end(tracked.cached_prompt, answers)
-        running = (self._request_s - tracked.request_s_before) / decode_s if decode_s > 0 else 1.0
-        self._finished.append(
-            Finished(
-                id=tracked.dispatch.id,
-                prompt_tokens=tracked.prompt_tokens,
-                cached_tokens=tracked.cached_tokens,
-                completion_tokens=completion_tokens,
-                prompt_bytes=tracked.text_bytes,
-                queue_s=queue_s,
-                prefill_s=prefill_s,
-                decode_s=decode_s,
-                running=max(1.0, running),
-                is_aborted=is_aborted,
+        finished = self._finished_request(tracked, completion_tokens, is_aborted=is_aborted)
+        self._finished.append(finished)
+        if tracked.call is not None:
+            tracked.call.add_times(
+                finished.queue_s, finished.prefill_s, finished.decode_s, self._busy_s(tracked)
             )
-        )
+            has_prompt = is_computed and not tracked.is_same_prompt
+            tracked.call.add_tokens(
+                tracked.prompt_tokens * has_prompt,
+                tracked.cached_tokens * has_prompt,
+                completion_tokens,
+            )
+            self.usage.end_part(tracked.call, is_aborted=is_aborted)
+        if not self._requests:
+            self._device_time.discard_prefill()
         self._call_listeners()
 
     def record_pooled(self, tracked: TrackedRequest, cached_tokens: int) -> None:
@@ -275,6 +305,8 @@ class EngineTracker:
             self.record_progress()
             new_tokens = tracked.prompt_tokens - cached_tokens
             self.meter.record_prefill(new_tokens, tracked.arrived_s, self._now())
+            self._integrate_running()
+            self._take_prefill(tracked, new_tokens)
             self._settle_prefill(tracked, cached_tokens)
             self.record_finished(tracked, 0)
 
@@ -297,20 +329,24 @@ class EngineTracker:
         """Return what has changed since the last call; None if nothing has."""
         load = self.load
         added, dropped = self._shadow_cache.take_changes()
+        reserved, usage = self.usage.pop()
         update = Update(
             added=pack_keys(added),
             added_tokens=pack_tokens(added.values()),
             dropped=pack_keys(dropped),
             accepted=self._accepted,
             finished=self._finished,
-            load=None if load == self._sent_load else load,
+            load=None if load == self._sent.load else load,
             is_draining=self._is_draining,
             stalled_s=self.stalled_s,
-            adapters=None if self._adapters == self._sent_adapters else self._adapters,
+            adapters=None if self._adapters == self._sent.adapters else self._adapters,
+            reserved=reserved,
+            usage=usage,
+            held=self.router_demand.pop_held(),
         )
-        unchanged = Update(is_draining=self._is_draining_sent, stalled_s=update.stalled_s)
-        self._accepted, self._finished, self._sent_load = [], [], load
-        self._is_draining_sent, self._sent_adapters = self._is_draining, self._adapters
+        unchanged = Update(is_draining=self._sent.is_draining, stalled_s=update.stalled_s)
+        self._accepted, self._finished = [], []
+        self._sent = _SentState(load, self._adapters, self._is_draining)
         return None if update == unchanged else update
 
     def heartbeat(self) -> Update:
@@ -332,6 +368,9 @@ class EngineTracker:
             is_draining=self._is_draining,
             stalled_s=self.stalled_s,
             adapters=self._adapters,
+            reserved=self.usage.running,
+            recent=self.usage.recent,
+            held=self.router_demand.held,
         )
 
     def _yielding(self, waiting: int) -> int:
@@ -350,12 +389,83 @@ class EngineTracker:
         block_size = max(self._facts.block_size, 1)
         self._shadow_cache.record_prefill(tracked.cached_prompt, cached_tokens, block_size)
 
+    def _take_prefill(self, tracked: TrackedRequest, new_tokens: int) -> None:
+        """Give a request its share of the time that prompts have taken; before it is settled."""
+        pending_tokens = self._pending_tokens - tracked.pending_tokens + new_tokens
+        expected_s = new_tokens * self.meter.prefill_s
+        share_s = self._device_time.take_prefill(new_tokens, pending_tokens, expected_s)
+        tracked.prefill_busy_s = share_s
+        tracked.decode_s_before = self._device_time.decode_s
+
+    def _is_computed(self, tracked: TrackedRequest, *, is_aborted: bool) -> bool:
+        """Whether the engine has computed a request's prompt, or some of it.
+
+        One that ends without a token has been computed if fewer requests wait than came after it.
+        """
+        if tracked.first_token_s is not None or not is_aborted:
+            return True
+        later, is_later = 0, False
+        for each in self._requests:
+            later += is_later and each.first_token_s is None
+            is_later = is_later or each is tracked
+        is_computed = self._waiting() <= later
+        if is_computed and tracked.call is not None:
+            self._take_prefill(tracked, tracked.pending_tokens)
+        return is_computed
+
+    def _remove(self, tracked: TrackedRequest) -> None:
+        """Stop counting a request as load."""
+        del self._requests[tracked]
+        self._sequences -= tracked.sequences
+        self._further_sequences -= tracked.further_sequences
+        self._prompt_tokens -= tracked.prompt_tokens
+        self._pending_tokens -= tracked.pending_tokens
+        if tracked.first_token_s is None:
+            self._unstarted -= bool(tracked.dispatch.id)
+            self._pending_sequences -= tracked.sequences
+
+    def _finished_request(
+        self, tracked: TrackedRequest, completion_tokens: int, *, is_aborted: bool
+    ) -> Finished:
+        queue_s = prefill_s = decode_s = 0.0
+        if tracked.first_token_s is not None:
+            scheduled_s = tracked.arrived_s if tracked.scheduled_s is None else tracked.scheduled_s
+            queue_s = scheduled_s - tracked.arrived_s
+            prefill_s = tracked.first_token_s - scheduled_s
+            decode_s = self._now() - tracked.first_token_s
+            self.meter.record_service_time(prefill_s + decode_s)
+        running = (self._request_s - tracked.request_s_before) / decode_s if decode_s > 0 else 1.0
+        return Finished(
+            id=tracked.dispatch.id,
+            prompt_tokens=tracked.prompt_tokens,
+            cached_tokens=tracked.cached_tokens,
+            completion_tokens=completion_tokens,
+            prompt_bytes=tracked.text_bytes,
+            queue_s=queue_s,
+            prefill_s=prefill_s,
+            decode_s=decode_s,
+            running=max(1.0, running),
+            is_aborted=is_aborted,
+        )
+
+    def _busy_s(self, tracked: TrackedRequest) -> float:
+        if tracked.first_token_s is None:
+            return tracked.prefill_busy_s
+        decode_s = self._device_time.decode_s - tracked.decode_s_before
+        return tracked.prefill_busy_s + tracked.sequences * decode_s
+
     def _integrate_running(self) -> None:
         now_s = self._now()
+        self._device_time.advance(now_s)
         self._request_s += self._running * (now_s - self._integrated_until_s)
         self._integrated_until_s = now_s
 
     def _call_listeners(self) -> None:
-        self._running = self._sequences - min(self._waiting(), self._sequences)
+        waiting = min(self._waiting(), self._sequences)
+        self._running = self._sequences - waiting
+        computing = self._pending_sequences - waiting
+        self._device_time.set_work(
+            self._pending_tokens if computing > 0 else 0, self._sequences - self._pending_sequences
+        )
         for listener in self._listeners:
             listener()

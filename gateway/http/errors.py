@@ -10,8 +10,11 @@ from gateway.asgi import Message, Scope, Send
 from gateway.errors import (
     MAX_SHOWN_PATH,
     GatewayError,
+    InvalidJSON,
     InvalidRequest,
     MethodNotAllowed,
+    MissingParameter,
+    UnknownParameter,
     UnknownRoute,
     UpgradeRefused,
 )
@@ -59,6 +62,26 @@ def handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _answer)
 
 
+def invalid_field(error: RequestValidationError) -> InvalidRequest:
+    """The error for the first of the fields that are missing or wrong, which it names."""
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"][1:]]
+    name = ".".join(place)[:MAX_SHOWN_PATH]
+    message = str(first["msg"]).removeprefix("Value error, ")
+    match first["type"]:
+        case "json_invalid":
+            return InvalidJSON("The request body is not valid JSON.")
+        case "missing" if not name:
+            return InvalidJSON("The request needs a body, a JSON object.")
+        case "missing":
+            return MissingParameter(f"Missing required parameter: `{name}`.", name)
+        case "extra_forbidden":
+            return UnknownParameter(f"Unknown parameter: `{name}`.", name)
+    if not name:
+        return InvalidRequest(f"The request is invalid: {message}.")
+    return InvalidRequest(f"Invalid value for `{name}`: {message}.", name)
+
+
 async def _answer(request: Request, error: Exception) -> Response:
     known = _translate(request, error)
     response = Response(
@@ -74,7 +97,7 @@ def _translate(request: Request, error: Exception) -> GatewayError:
     if isinstance(error, GatewayError):
         return error
     if isinstance(error, RequestValidationError):
-        return InvalidRequest("; ".join(str(e["msg"]) for e in error.errors()))
+        return invalid_field(error)
     if not isinstance(error, HTTPException):
         return internal_error()
     path = request.url.path[:MAX_SHOWN_PATH]

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Sequence
 
+import msgspec
 from fastapi import APIRouter, Depends, Request
 
 from gateway.asgi import header
@@ -15,6 +16,8 @@ from gateway.errors import (
     UnsupportedRoute,
 )
 from gateway.faults import Faults
+from gateway.identity.client import OPEN_PROJECT, ClientIdentity
+from gateway.identity.project import OWN_PROJECT, Project
 from gateway.request.inference_request import InferenceRequest, parse_request
 from gateway.request.routes import CHAT, ROUTES, body_limit_mb
 from gateway.routing.decision import LOG_SIZE, Decision
@@ -39,9 +42,22 @@ def operators_router(
     )
 
     @router.post("/route")
-    async def route(request: Request, path: str = CHAT) -> dict[str, object]:
-        """Decision for a request with this body, sent to `path` now; it is not sent."""
-        inference = await _dry_run(request, path, live_config.config)
+    async def route(
+        request: Request,
+        path: str = CHAT,
+        project: str = "",
+        key: str = "",
+        cache_scope: str = OWN_PROJECT,
+    ) -> dict[str, object]:
+        """Decision for a request with this body, sent to `path` now; it is not sent.
+
+        `project`, `key`: ids of the client's; `cache_scope`: the project's.
+        """
+        owner = Project(id=project, cache_scope=cache_scope) if project else OPEN_PROJECT
+        inference = msgspec.structs.replace(
+            await _dry_run(request, path, live_config.config),
+            identity=ClientIdentity(project=owner, key=key),
+        )
         names = live_config.names.route(inference.head.model, inference.sticky_key).models
         return _decide(resolver, pools, inference, names).explanation()
 

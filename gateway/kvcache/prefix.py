@@ -2,9 +2,9 @@
 
 Method: what the engine will render is written out as one canonical text, in the order of rendering,
 and hashed block by block: `key[i] = xxh3_64(block[i], seed=key[i - 1])`. Two prompts share their
-first n keys exactly when they share their first n blocks and everything that changes how a prompt
-begins (model, salt, template arguments...). vLLM's block hashes have the same property; these keys
-need no tokenizer.
+first n keys exactly when they share their first n blocks, the scope of their caches and everything
+that changes how a prompt begins (model, salt, template arguments...). vLLM's block hashes have the
+same property; these keys need no tokenizer.
 
 Cost: O(length) up to the end of the text that has keys, without copying the body. Bytes behind it
 are counted, never decoded.
@@ -78,12 +78,14 @@ def prompt_of(
     layout: PromptLayout = PromptLayout(),  # noqa: B008 - it is frozen
     read_tools: Callable[[msgspec.Raw], bytes] = tools_text,
     path: str = "",
+    scope: int = 0,
 ) -> Prompt:
     """Compute the prompt of an inference request; one that cannot be read has no keys.
 
     `model`: the model or adapter that answers, if the client calls it by another name. `layout`:
     how its engines render conversations. `read_tools`: `tools_text`, or a cache of it. `path`: the
-    request's route, if fields that it does not read are to be left out.
+    request's route, if fields that it does not read are to be left out. `scope`: seed of the scope
+    of caches that it uses; prompts of different scopes share no keys.
 
     Never raises: the engine reports what is wrong with a request.
     """
@@ -93,6 +95,8 @@ def prompt_of(
     try:
         layout = layout_of(parts, layout)
         seed = seed_of(parts, model or head.model, layout)
+        if scope:
+            seed = xxh3_64_intdigest(seed.to_bytes(8), scope)
         if is_given(parts.prompt) and not is_given(parts.messages):
             return _completion(parts.prompt, seed)
         if is_given(parts.messages) or is_given(parts.input):

@@ -43,6 +43,8 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The client's `x-session-id`, at most `SESSION_LIMIT` bytes of it; empty without one."""
     is_explained: bool = False
     """The response's headers carry the routing decision."""
+    is_operator: bool = False
+    """It comes with the gateway's admin key."""
     tier: Tier = DEFAULT_TIER
     """Tier that it is served in."""
     is_resumable: bool = True
@@ -53,6 +55,24 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     """How long the client waits for the end of the answer."""
     arrived_s: float = 0.0
     """When its head arrived, by the event loop's clock."""
+
+    @property
+    def project(self) -> str:
+        """Id of its project; empty without authentication."""
+        return self.identity.project.id
+
+    @property
+    def weight(self) -> float:
+        """Share of a busy model's time that its project has for it, relative to others."""
+        return self.identity.project.weight
+
+    @property
+    def shows_routing(self) -> bool:
+        """Whether the response's headers may say where the request went.
+
+        Projects must not learn where others' load and cached prompts are.
+        """
+        return self.is_operator or self.identity.is_open
 
     @property
     def is_batch(self) -> bool:
@@ -78,14 +98,16 @@ def parse_request(  # noqa: PLR0913 - one for each source of a request
     headers: Headers,
     request_id: bytes,
     tenant: Tenant = ANONYMOUS,
+    is_operator: bool = False,
     identity: ClientIdentity = ANONYMOUS_IDENTITY,
     is_batch: bool = False,
     arrived_s: float = 0.0,
 ) -> InferenceRequest:
     """Parse a request to `path`, one of `gateway.request.routes`.
 
-    `fields`: the client's headers by name. `headers`: those that engines may get. `is_batch`: they
-    ask for batch priority, which is known before the body (`parse_is_batch`).
+    `fields`: the client's headers by name. `headers`: those that engines may get. `is_operator`:
+    they have the gateway's admin key. `is_batch`: they ask for batch priority, which is known
+    before the body (`parse_is_batch`).
 
     Raises:
         InvalidRequest: its body or one of its headers is wrong.
@@ -103,6 +125,7 @@ def parse_request(  # noqa: PLR0913 - one for each source of a request
         identity=identity,
         session=fields.get(SESSION, b"")[:SESSION_LIMIT],
         is_explained=fields.get(EXPLAIN) == b"1",
+        is_operator=is_operator,
         tier=served_tier(BATCH_TIER if is_batch else asked, identity.project.tiers),
         is_resumable=parse_is_resumable(fields),
         timeout_s=parse_timeout_s(fields),

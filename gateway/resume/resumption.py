@@ -47,6 +47,8 @@ class ResumptionPlan(msgspec.Struct, frozen=True):
     """Bytes of the answer at the end of the prompt; four for each token id."""
     final_events: bytes = b""
     """Rest of the stream, if no engine is needed."""
+    kept_tokens: int | None = None
+    """Tokens of these `answered_bytes`; None if they are not known, or there are none."""
 
 
 class _BrokenStream(msgspec.Struct, frozen=True):
@@ -178,7 +180,9 @@ def _with_engine(
     # `/tokenize` may render a conversation incompletely, but never a text.
     prompt_tokens = continuation.prompt_tokens if broken.path == COMPLETIONS else None
     splice = Splice(transcript, make_overlap, kept_tokens, prompt_tokens)
-    return ResumptionPlan(broken.path, body, splice, continuation.kept_bytes)
+    return ResumptionPlan(
+        *(broken.path, body, splice, continuation.kept_bytes), kept_tokens=continuation.kept_tokens
+    )
 
 
 def _finish_at_limit(

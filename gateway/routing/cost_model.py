@@ -19,11 +19,15 @@ PRIOR_SEQUENCE_S = 2e-4
 """Seconds that one more sequence adds to a decode step."""
 PRIOR_STEP_S = 0.012
 """Seconds of an empty step."""
+PRIOR_ANSWER_TOKEN_S = 4e-4
+"""Seconds of an engine's time for a token of an answer, beside some 63 other sequences."""
 PRIOR_TOKENS_PER_BYTE = 0.25
 PRIOR_OUTPUT_TOKENS = 256.0
 MEAN_MEMORY = 0.98
 """Weight of earlier observations at each new one; near 1, because answers vary much in length."""
 
+MIN_ANSWER_SHARE = 0.25
+"""Least part of a decode step that is not taken by prompts."""
 MAX_PROMPT_BYTES = 8000
 """Bytes of one prompt that count for the tokens per byte: no single prompt decides for others."""
 
@@ -53,6 +57,10 @@ class CostModel:
             MEAN_MEMORY, prior_bytes * PRIOR_TOKENS_PER_BYTE, prior_bytes
         )
         self._output_tokens = DecayingMean(MEAN_MEMORY, PRIOR_OUTPUT_TOKENS, 1.0)
+        self._sequence_share_s = DecayingMean(MEAN_MEMORY, PRIOR_ANSWER_TOKEN_S, 1.0)
+        """Time of a decode step, divided among the sequences that run."""
+        self._new_per_answer = DecayingMean(MEAN_MEMORY)
+        """Prompt tokens that are computed for each token of an answer."""
         self.estimates = self._estimate()
 
     def learn(self, finished: Finished) -> None:
@@ -65,6 +73,8 @@ class CostModel:
         if finished.completion_tokens > 1 and finished.decode_s > 0:
             per_token = finished.decode_s / (finished.completion_tokens - 1)
             self._decode.observe(finished.running, per_token)
+            self._sequence_share_s.observe(per_token / max(1.0, finished.running))
+            self._new_per_answer.observe(max(0, new), finished.completion_tokens)
         if not finished.is_aborted and finished.completion_tokens:
             self._output_tokens.observe(finished.completion_tokens)
         self.estimates = self._estimate()
@@ -72,6 +82,20 @@ class CostModel:
     def output_tokens(self, max_tokens: int | None) -> float:
         """Return the expected length of an answer, limited by the client's `max_tokens`."""
         return min(self.estimates.output_tokens, math.inf if max_tokens is None else max_tokens)
+
+    def cost_s(self, new_tokens: float, answer_tokens: float) -> float:
+        """Return the engine's time for so many new prompt tokens and answer tokens, in seconds."""
+        return new_tokens * self.estimates.prefill_s + answer_tokens * self.answer_token_s
+
+    @property
+    def answer_token_s(self) -> float:
+        """Seconds of the engine's time that a token of an answer takes.
+
+        Sequences that run together share a step, of which other requests' prompts take a part.
+        """
+        share_s = self._sequence_share_s.value
+        prompts_s = self._new_per_answer.value * self.estimates.prefill_s
+        return max(share_s - prompts_s, MIN_ANSWER_SHARE * share_s)
 
     def _learn_length(self, prompt_tokens: int, prompt_bytes: int) -> None:
         """Learn from a prompt's length; a token has a byte at least, apart from the template's."""

@@ -128,6 +128,11 @@ class Fleet:
         return self._models.values()
 
     @property
+    def replica_ids(self) -> Collection[str]:
+        """Ids of all replicas."""
+        return {id_ for model in self._models.values() for id_ in model.replicas}
+
+    @property
     def adapters(self) -> Mapping[str, ServedModel]:
         """Adapter name -> model that has the adapter."""
         return self._adapters

@@ -8,6 +8,7 @@ from gateway.kvcache.prefix_index import PrefixIndex
 from gateway.request.tenant import ANONYMOUS, Tenant
 from gateway.routing.decision import Decision
 from gateway.routing.fleet import Replica, ServedModel
+from gateway.routing.held_elsewhere import HeldElsewhere
 from gateway.routing.outlier_detector import may_eject
 from gateway.routing.replica_health import HEALTHY, USABLE_TIERS, HealthState
 from gateway.routing.replica_state import ReplicaState
@@ -20,12 +21,14 @@ BACKOFF_S = 5.0
 class ReplicaSet:
     """States of one model's replicas, and the index of the prefixes that they hold.
 
-    `now` is in seconds. Methods do nothing for a replica that is not there.
+    `now` is in seconds, `router` the id of this router. Methods do nothing for a replica that is
+    not there.
     """
 
-    def __init__(self, model: ServedModel, now: Callable[[], float]) -> None:
+    def __init__(self, model: ServedModel, now: Callable[[], float], router: str = "") -> None:
         self.prefix_index = PrefixIndex()
         self.reservations = Reservations(now)
+        self.held_elsewhere = HeldElsewhere(router)
         self._model = model
         self._now = now
         self._states: dict[str, ReplicaState] = {}
@@ -47,6 +50,7 @@ class ReplicaSet:
         for name in self._states.keys() - replicas.keys():
             self._states.pop(name).close()
             self.reservations.drop_replica(name)
+            self.held_elsewhere.drop_replica(name)
             self.publish(name)
         for name, replica in replicas.items():
             if name not in self._states:

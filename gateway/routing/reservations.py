@@ -6,14 +6,23 @@ that has its usage. So all routers agree but for what is younger than a frame. A
 end nobody reports (its replica has gone, or refused it) is settled without usage.
 """
 
+import math
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
-from gateway.telemetry import Reservation, Update, UsageRecord
+from gateway.telemetry import RecentUse, Reservation, Update, UsageRecord
 
 CONFIRMATION_S = 1.0
 """How long after its end a request's engine may still report that it has accepted it."""
+
+
+class Reserved(NamedTuple):
+    """What is set aside for a request of its project's limits."""
+
+    tokens: int
+    nano: int
+    """Billionths of the currency's unit."""
 
 
 class ReservationListener(Protocol):
@@ -26,12 +35,22 @@ class ReservationListener(Protocol):
         """Record that a request has ended, and what it took; None: nobody knows."""
 
 
+class RecentUseListener(Protocol):
+    """What makes up for requests that it has not been told of."""
+
+    def record_recent(self, uses: Sequence[RecentUse], within_s: float) -> None:
+        """Record what came to an engine in the last `within_s` seconds, and has ended."""
+
+
 class Reservations:
     """Running requests of projects, by replica. `now` is in seconds."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._listeners: list[ReservationListener] = []
+        self._recent_listeners: list[RecentUseListener] = []
+        self._heard_s: dict[str, float] = {}
+        """By replica, when its last frame came."""
         self._running: dict[str, dict[int, Reservation]] = {}
         """By replica, what its engine has accepted."""
         self._sent: dict[str, dict[int, Reservation]] = {}
@@ -43,6 +62,10 @@ class Reservations:
     def add_listener(self, listener: ReservationListener) -> None:
         """Tell `listener` of everything from now on."""
         self._listeners.append(listener)
+
+    def add_recent_listener(self, listener: RecentUseListener) -> None:
+        """Tell `listener` of what came before an engine's snapshot and was not heard of."""
+        self._recent_listeners.append(listener)
 
     def record_sent(self, replica: str, reservation: Reservation) -> None:
         """Count a request of this router that is sent to a replica."""
@@ -58,6 +81,7 @@ class Reservations:
     def record_update(self, replica: str, update: Update) -> None:
         """Follow a frame of a replica's telemetry."""
         running = self._running.setdefault(replica, {})
+        self._record_frame(replica, update)
         if update.is_snapshot and running:
             known = {each.id for each in update.reserved} | {each.id for each in update.usage}
             for id_ in running.keys() - known:
@@ -72,10 +96,24 @@ class Reservations:
 
     def drop_replica(self, replica: str) -> None:
         """Settle all requests of a replica that has gone."""
+        self._heard_s.pop(replica, None)
         gone = [*self._running.pop(replica, {}).values(), *self._sent.pop(replica, {}).values()]
         for reservation in gone:
             self._ended.pop(reservation.id, None)
             self._publish_settled(reservation, None)
+
+    def close(self) -> None:
+        """Settle all requests: the model has gone."""
+        for replica in [*self._running, *self._sent]:
+            self.drop_replica(replica)
+
+    def _record_frame(self, replica: str, update: Update) -> None:
+        now_s = self._now()
+        if update.recent:
+            within_s = now_s - self._heard_s.get(replica, -math.inf)
+            for listener in self._recent_listeners:
+                listener.record_recent(update.recent, within_s)
+        self._heard_s[replica] = now_s
 
     def _confirm(self, replica: str, reservation: Reservation) -> None:
         id_, running = reservation.id, self._running[replica]

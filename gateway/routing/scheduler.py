@@ -8,6 +8,7 @@ import contextlib
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+from gateway.identity.cache_scope import cache_scope
 from gateway.kvcache.prefix import TOKEN_ID_BYTES, Prompt
 from gateway.kvcache.prefix_index import PrefixMatch
 from gateway.routing.cost_model import CostModel
@@ -17,6 +18,7 @@ from gateway.routing.policy import Candidate, RequestProfile, RoutingPolicy
 from gateway.routing.policy_registry import make_policy
 from gateway.routing.replica_set import ReplicaSet
 from gateway.routing.replica_state import AssignedRequest
+from gateway.routing.reservations import Reserved
 from gateway.routing.target import Target
 from gateway.telemetry import Dispatch, Origin, Reservation, Update, pack_keys
 
@@ -34,13 +36,21 @@ NO_MATCH = PrefixMatch(keys=0, tokens=0)
 
 
 class Scheduler:
-    """Scheduler of one model; `now` is the time of day in seconds, which priorities are made of."""
+    """Scheduler of one model; `now` is the time of day in seconds, which priorities are made of.
+
+    `router`: id of this router.
+    """
 
     def __init__(
-        self, model: ServedModel, log: DecisionLog, rng: random.Random, now: Callable[[], float]
+        self,
+        model: ServedModel,
+        log: DecisionLog,
+        rng: random.Random,
+        now: Callable[[], float],
+        router: str = "",
     ) -> None:
         self.cost_model = CostModel()
-        self.replicas = ReplicaSet(model, now)
+        self.replicas = ReplicaSet(model, now, router)
         self._model = model
         self._log = log
         self._rng = rng
@@ -89,16 +99,23 @@ class Scheduler:
         )
 
     @contextlib.contextmanager
-    def sending(self, decision: Decision, target: Target, attempt: int = 1) -> Iterator[Dispatch]:
+    def sending(
+        self,
+        decision: Decision,
+        target: Target,
+        attempt: int = 1,
+        reserved: Reserved | None = None,
+    ) -> Iterator[Dispatch]:
         """Count a request at its replica while the replica answers it.
 
         Yields the dispatch that goes to the engine with the request. `attempt`: its number, from 1.
+        `reserved`: what is set aside for it of its project's limits, if it has any.
         """
         request, replica = _assigned(decision, target), decision.replica.id
         self._log.record_sent(decision)
         if state := self.replicas.get(replica):
             state.record_sent(request)
-        origin = self._origin(decision, target, attempt)
+        origin = self._origin(decision, target, attempt, reserved)
         if origin is not None:
             reservation = _reservation(decision, target, origin)
             self.replicas.reservations.record_sent(replica, reservation)
@@ -146,6 +163,11 @@ class Scheduler:
             prefill_s += min(MAX_YIELD_S, SEQUENCE_YIELD_S * (decision.sequences - 1))
         return prefill_s + AGING_WEIGHT * decision.decided_s
 
+    def cost_s(self, decision: Decision) -> float:
+        """Seconds of its replica's time that a request is expected to take."""
+        answer_tokens = decision.sequences * decision.output_tokens
+        return self.cost_model.cost_s(decision.prefill_tokens, answer_tokens)
+
     def hold(self, decision: Decision, target: Target) -> None:
         """Count a request as waiting in this router for its replica."""
         if state := self.replicas.get(decision.replica.id):
@@ -171,6 +193,10 @@ class Scheduler:
         if (state := self.replicas.get(replica)) is None:
             return
         state.record_update(update)
+        if update.held is not None:
+            self.replicas.held_elsewhere.record(
+                replica, update.held, is_snapshot=update.is_snapshot
+            )
         self.replicas.reservations.record_update(replica, update)
         for finished in update.finished:
             self._log.record_finished(finished)
@@ -182,6 +208,7 @@ class Scheduler:
         state = self.replicas.get(replica)
         if state is not None and state.health.has_telemetry:
             state.lose_telemetry()
+            self.replicas.held_elsewhere.drop_replica(replica)
             self.replicas.publish(replica)
 
     @property
@@ -207,7 +234,7 @@ class Scheduler:
         matches = self.replicas.prefix_index.match(prompt.keys)
         profile = RequestProfile(
             prompt,
-            _prompt_tokens(prompt, matches, tokens_per_byte),
+            prompt_tokens(prompt, matches, tokens_per_byte),
             self.cost_model.output_tokens(request.head.max_tokens),
             request.session,
             adapter,
@@ -220,14 +247,16 @@ class Scheduler:
             for state in self.replicas.preferred(avoid)
         ]
 
-    def _origin(self, decision: Decision, target: Target, attempt: int) -> Origin | None:
+    def _origin(
+        self, decision: Decision, target: Target, attempt: int, reserved: Reserved | None
+    ) -> Origin | None:
         """Whose request it is, if it is anybody's."""
         request, identity = target.request, target.request.identity
         if identity.is_open:
             return None
-        estimates = self.cost_model.estimates
         answer_tokens = decision.sequences * decision.output_tokens
-        cost_s = decision.prefill_tokens * estimates.prefill_s
+        if reserved is None:
+            reserved = Reserved(round(decision.prefill_tokens + answer_tokens), 0)
         return Origin(
             request_id=decision.request_id,
             attempt=attempt,
@@ -237,9 +266,12 @@ class Scheduler:
             tier=request.tier,
             endpoint=request.path,
             is_copy=request.is_copy,
-            reserved_tokens=round(decision.prefill_tokens + answer_tokens),
-            reserved_s=cost_s + answer_tokens * estimates.sequence_s,
-            cache_scope=identity.project.cache_scope,
+            reserved_tokens=reserved.tokens,
+            reserved_nano=reserved.nano,
+            reserved_s=0.0 if request.is_copy else self.cost_s(decision),
+            model=target.name,
+            cache_scope=cache_scope(identity),
+            weight=request.weight,
         )
 
     def _dispatch(
@@ -276,10 +308,14 @@ def _reservation(decision: Decision, target: Target, origin: Origin) -> Reservat
         tokens=origin.reserved_tokens,
         cost_s=origin.reserved_s,
         is_batch=decision.is_batch,
+        attempt=origin.attempt,
+        is_copy=origin.is_copy,
+        cost_nano=origin.reserved_nano,
+        weight=origin.weight,
     )
 
 
-def _prompt_tokens(
+def prompt_tokens(
     prompt: Prompt, matches: Mapping[str, PrefixMatch], tokens_per_byte: float
 ) -> float:
     """Return the tokens that engines counted of its beginning, plus an estimate of the rest."""

@@ -14,6 +14,7 @@ from gateway.admission.queued_request import QueuedRequest
 from gateway.asgi import Headers
 from gateway.errors import GatewayError, ModelUnavailable, Reason, StreamLost, UpstreamFailed
 from gateway.faults import Action
+from gateway.limits.claim import Claim
 from gateway.resume.completion_params import Unresumable
 from gateway.resume.resumption import ResumptionPlan, plan_resumption
 from gateway.routing.decision import Decision
@@ -21,6 +22,7 @@ from gateway.routing.fleet import Replica
 from gateway.routing.target import Target
 from gateway.serving.attempt_waits import AttemptWaits
 from gateway.serving.failure_reporter import FailureReporter
+from gateway.serving.ledger_entries import LedgerEntries
 from gateway.serving.response_writer import ResponseWriter
 from gateway.serving.retry_policy import NO_PROGRESS, Failure, RetryDecision
 from gateway.serving.router_context import RouterContext
@@ -33,6 +35,8 @@ MAX_STARTS = 8
 """Times that one request waits for its model to start again."""
 ENGINE_FAULTS = frozenset({500, 502, 503, 504})
 """Statuses that mean a fault of the engine; 501 is the client's mistake."""
+UNREACHED = frozenset({Reason.UNREACHABLE, Reason.NO_SOCKET, Reason.DRAINING, Reason.KEY})
+"""Reasons for which an engine has done nothing for a request."""
 
 
 class Attempts:
@@ -40,10 +44,10 @@ class Attempts:
 
     `has_alternative`: another model may answer in its place. `deadline_s`: when the answer must be
     there, by the event loop's clock. `cold_start_s`: how long the request has waited for the model
-    to start, where it had to.
+    to start, where it had to. `claim`: what it has set aside of its project's limits.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but three have defaults
         self,
         target: Target,
         context: RouterContext,
@@ -52,6 +56,7 @@ class Attempts:
         has_alternative: bool = False,
         deadline_s: float | None = None,
         cold_start_s: float | None = None,
+        claim: Claim | None = None,
     ) -> None:
         self._request = target.request
         self._target = target
@@ -65,6 +70,12 @@ class Attempts:
         self._waits = AttemptWaits(
             target, self._pool, self._timing, deadline_s=deadline_s, cold_start_s=cold_start_s
         )
+        self._ledger = (
+            None
+            if context.settlements is None or target.request.identity.is_open
+            else LedgerEntries(target, self._pool, context.settlements, writer)
+        )
+        self._claim = claim
         self._replica: Replica | None = None
         self._progress = NO_PROGRESS
 
@@ -77,12 +88,11 @@ class Attempts:
         await self._check_quarantine()
         decision = await self._admit()
         self._budget.earn()
-        while not await self._try_once(decision):
-            decision = (
-                self._pool.scheduler.choose(self._target, self._waits.tried)
-                if self._writer.has_sent
-                else await self._admit()
-            )
+        if self._ledger is None:
+            await self._try_until_answered(decision)
+            return
+        with self._ledger.settling():
+            await self._try_until_answered(decision)
 
     def report_failure(self, error: GatewayError) -> None:
         """Report the error that the client gets."""
@@ -132,11 +142,21 @@ class Attempts:
         """Whether another model may answer in this one's place."""
         return self._has_alternative and not self._writer.has_sent
 
+    async def _try_until_answered(self, decision: Decision) -> None:
+        while not await self._try_once(decision):
+            decision = (
+                self._pool.scheduler.choose(self._target, self._waits.tried)
+                if self._writer.has_sent
+                else await self._admit()
+            )
+
     async def _try_once(self, decision: Decision) -> bool:
         """Make an attempt; return False if another one must follow."""
         try:
             await self._attempt(decision)
         except UpstreamFailed as error:
+            if self._claim is not None and error.reason in UNREACHED:
+                self._claim.record_refused(decision.id)
             return await self._recover(decision, error)
         return True
 
@@ -219,28 +239,51 @@ class Attempts:
         writer, replica = self._writer, decision.replica
         self._replica = replica
         self._failures.record_attempt(replica)
-        with self._pool.scheduler.sending(decision, self._target) as dispatch:
+        writer.attempts += 1
+        reserved = None
+        if self._claim is not None:
+            reserved = self._claim.record_sending(decision.id, decision.cached_tokens)
+        sending = self._pool.scheduler.sending
+        with sending(decision, self._target, writer.attempts, reserved) as dispatch:
             rest = await self._resume(replica) if writer.has_sent else None
             if rest is not None and rest.body is None:
                 await writer.finish(rest.final_events)
                 self._failures.report_recovery()
                 return
-            response = await self._open(self._call(dispatch, rest), replica)
-            try:
-                if response.status in ENGINE_FAULTS:
-                    raise UpstreamFailed.from_answer(response.status, await read_all(response))
-                if response.status >= 400:
-                    self._pool.scheduler.record_refused(decision)
-                self._annotate(decision)
-                self._failures.report_recovery()
-                if self._failures.is_unsettled and not writer.has_sent:
-                    # It has come further than the replica that failed, however long the stream is.
-                    writer.on_next_part = self._failures.settle
-                await writer.forward(response, rest, has_alternative=self._has_alternative)
-            finally:
-                writer.on_next_part = None
-                response.close()
+            if self._ledger is None or dispatch.origin is None:
+                response = await self._answer(decision, dispatch, rest)
+            else:
+                with self._ledger.attempt(decision, dispatch.id, dispatch.origin, rest):
+                    response = await self._answer(decision, dispatch, rest)
         self._record_answer(replica, response.status)
+
+    async def _answer(
+        self, decision: Decision, dispatch: Dispatch, rest: ResumptionPlan | None
+    ) -> EngineResponse:
+        """Send the request, or the rest of it, and forward the answer, which is returned."""
+        writer, replica = self._writer, decision.replica
+        response = await self._open(self._call(dispatch, rest), replica)
+        try:
+            if response.status in ENGINE_FAULTS:
+                raise UpstreamFailed.from_answer(response.status, await read_all(response))
+            if response.status >= 400:
+                self._record_refused(decision)
+            self._annotate(decision)
+            self._failures.report_recovery()
+            if self._failures.is_unsettled and not writer.has_sent:
+                # It has come further than the replica that failed, however long the stream is.
+                writer.on_next_part = self._failures.settle
+            await writer.forward(response, rest, has_alternative=self._has_alternative)
+        finally:
+            writer.on_next_part = None
+            response.close()
+        return response
+
+    def _record_refused(self, decision: Decision) -> None:
+        """Record that the engine refuses the request: it takes nothing of it."""
+        self._pool.scheduler.record_refused(decision)
+        if self._claim is not None:
+            self._claim.record_refused(decision.id)
 
     def _record_answer(self, replica: Replica, status: int) -> None:
         self._pool.quarantine.record_answer(self._request)
@@ -256,6 +299,9 @@ class Attempts:
         if rest is not None and rest.body is not None:
             path, body = rest.path, rest.body
             dispatch = _resuming(dispatch, rest.answered_bytes)
+            if dispatch.origin is not None and rest.answered_bytes:
+                origin = msgspec.structs.replace(dispatch.origin, is_continuation=True)
+                dispatch = msgspec.structs.replace(dispatch, origin=origin)
         return EngineCall(path, request.headers, body, request.request_id, _header(dispatch))
 
     async def _open(self, call: EngineCall, replica: Replica) -> EngineResponse:
@@ -282,14 +328,14 @@ class Attempts:
             raise StreamLost(f"The engine broke off before the end. {error}") from None
 
     def _annotate(self, decision: Decision) -> None:
-        headers = [
-            (header_names.MODEL, self._target.header),
-            (header_names.REPLICA, decision.replica.id.encode()),
-            (header_names.CACHED_TOKENS, b"%d" % decision.cached_tokens),
-        ]
+        request = self._request
+        headers = [(header_names.MODEL, self._target.header)]
+        if request.shows_routing:
+            headers.append((header_names.REPLICA, decision.replica.id.encode()))
+            headers.append((header_names.CACHED_TOKENS, b"%d" % decision.cached_tokens))
         if self._progress.retries:
             headers.append((header_names.RETRIES, b"%d" % self._progress.retries))
-        if self._request.is_explained:
+        if request.is_explained and request.shows_routing:
             headers.append((header_names.DECISION, decision.encode()))
         self._writer.client_response.annotate(headers)
 

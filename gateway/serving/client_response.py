@@ -15,13 +15,15 @@ class ClientResponse:
 
     __slots__ = (
         *("_annotations", "_headers", "_send"),
-        *("has_begun", "has_ended", "parts", "status", "timing"),
+        *("has_begun", "has_ended", "limits", "parts", "status", "timing"),
     )
 
     def __init__(self, send: Send, headers: Headers, timing: Timing | None = None) -> None:
         self._send = send
         self._headers = headers
         self._annotations: Headers = []
+        self.limits: Headers = []
+        """Headers that tell the client what the limits of its project leave."""
         self.timing = timing or Timing(time.perf_counter)
         self.status = 0
         """Status that was sent to the client; 0 until then."""
@@ -33,7 +35,7 @@ class ClientResponse:
     @property
     def headers(self) -> Headers:
         """Headers of the gateway's own, as they are now."""
-        return [*self._headers, *self._annotations]
+        return [*self._headers, *self._annotations, *self.limits]
 
     def always_send(self, name: bytes, value: bytes) -> None:
         """Add a header that the response has however the request is answered."""
@@ -64,7 +66,8 @@ class ClientResponse:
         """Send status and headers."""
         self.has_begun = True
         self.status = status
-        headers = [*headers, *self._headers, *self._annotations, self.timing.header()]
+        annotations = [*self._annotations, *self.limits] if self.limits else self._annotations
+        headers = [*headers, *self._headers, *annotations, self.timing.header()]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     def send_part(self, body: bytes) -> Awaitable[None]:

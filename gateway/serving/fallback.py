@@ -18,12 +18,15 @@ from gateway.errors import (
     GatewayError,
     ModelUnavailable,
     Overloaded,
+    RateLimited,
 )
 from gateway.faults import Action, Fault
+from gateway.limits.claim import Claim
 from gateway.metrics import NO_MODEL
 from gateway.request.inference_request import InferenceRequest
 from gateway.request.routes import STREAMED
 from gateway.routing.fleet import ModelState, ServedModel
+from gateway.routing.target import Target
 from gateway.serving.attempts import Attempts
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.fallback_policy import FallbackDecision, fallback_decision, is_permanent
@@ -176,12 +179,13 @@ class FallbackChain:
         model = self._resolver.model(name)
         cold_start_s = None
         if not model.replicas:
-            self._resolver.check_limits(self._request, model)  # no engine starts in vain
+            self._check_limits(model, name)  # no engine starts in vain
             cold_start_s = await self._start(model, has_alternative=has_alternative)
         if has_alternative and (reason := model.adapter_error(name)):
             raise AdapterBroken(name, reason)
         with self._response.timing.step(ROUTE):
             target = self._resolver.target(self._request, name)
+            claim = self._claim(target)
         self._attempts = Attempts(
             target,
             self._context,
@@ -189,8 +193,27 @@ class FallbackChain:
             has_alternative=has_alternative,
             deadline_s=self._deadline_s,
             cold_start_s=cold_start_s,
+            claim=claim,
         )
-        await self._attempts.run()
+        try:
+            await self._attempts.run()
+        finally:
+            if claim is not None:
+                claim.record_ended()
+
+    def _claim(self, target: Target) -> Claim | None:
+        """Set aside what the request will take of its project's limits.
+
+        Raises:
+            RateLimited: they do not allow it now.
+        """
+        limits = self._context.limits
+        if limits is None or not limits.apply_to(self._request):
+            return None
+        try:
+            return limits.claim(target, self._context.pools.of(target.model).scheduler)
+        finally:
+            self._response.limits = limits.headers(self._request, target.name)
 
     async def _start(self, model: ServedModel, *, has_alternative: bool) -> float:
         """Wait until an engine runs; returns for how many seconds.
@@ -218,6 +241,18 @@ class FallbackChain:
         waited_s = timing.now() - began_s
         self._response.annotate([(header_names.COLD_START, b"%.1f" % waited_s)])
         return waited_s
+
+    def _check_limits(self, model: ServedModel, name: str) -> None:
+        """Refuse a request that the model's limits or its project's will refuse in any case."""
+        self._resolver.check_limits(self._request, model)
+        limits = self._context.limits
+        if limits is None or not limits.apply_to(self._request):
+            return
+        try:
+            limits.check(self._request, name)
+        except RateLimited:
+            self._response.limits = limits.headers(self._request, name)
+            raise
 
     def _announce_start(self, model: ServedModel, expected_s: float) -> None:
         """Prepare the headers and comments of a stream that begins before its model has started."""

@@ -4,6 +4,7 @@ from enum import Enum, auto
 
 from gateway.errors import (
     AdapterBroken,
+    CacheNotPrivate,
     ContextExceeded,
     GatewayError,
     ModelNotFound,
@@ -13,7 +14,7 @@ from gateway.errors import (
     UpstreamFailed,
 )
 
-PERMANENT = (ModelNotFound, UnsupportedRoute)
+PERMANENT = (ModelNotFound, UnsupportedRoute, CacheNotPrivate)
 """Errors that would be the same at another time."""
 FALLS_BACK = (
     *PERMANENT,

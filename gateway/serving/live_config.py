@@ -25,6 +25,7 @@ SHOWN = {
     "max_body_mb",
     "max_text_body_mb",
     "max_bodies_mb",
+    "rate_limits",
     "auth",
     "cors",
     "open_on_loopback",

@@ -4,12 +4,12 @@ import ipaddress
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from gateway.asgi import Headers, Scope
 from gateway.authentication.credentials import offered_key
 from gateway.errors import InvalidKey, UnknownRoute
-from gateway.header_names import FORWARDED_FOR, FORWARDED_PREFIX, FORWARDING
+from gateway.header_names import ADMIN_KEY, FORWARDED_FOR, FORWARDED_PREFIX, FORWARDING
 from gateway.identity.api_key import key_hash
 from gateway.rare_warning import RareWarning
 from gateway.serving.live_config import LiveConfig
@@ -111,6 +111,20 @@ class OperatorAccess:
         address = dict(scope["headers"]).get(FORWARDED_FOR) if self._is_forwarded else None
         shown = address.decode("latin-1") if address else (scope.get("client") or ("?",))[0]
         self._wrong_keys.log("wrong admin key for %s from %s", scope["path"][:100], shown)
+
+
+def is_operator(fields: Mapping[bytes, bytes], admin_key: str | None) -> bool:
+    """Whether an inference request with these headers comes from an operator.
+
+    Raises:
+        InvalidKey: it has a header with an admin key, and the wrong one.
+    """
+    offered = fields.get(ADMIN_KEY)
+    if offered is None:
+        return False
+    if admin_key is None or not secrets.compare_digest(offered, admin_key.encode()):
+        raise InvalidKey(f"The header `{ADMIN_KEY.decode()}` is not the gateway's admin key.")
+    return True
 
 
 def _first_part(path: str) -> str:

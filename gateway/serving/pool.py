@@ -1,7 +1,7 @@
 """Model pools: the state that one router keeps for a model, made and closed with the model."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,6 +13,7 @@ from gateway.errors import ModelUnavailable
 from gateway.request.inference_request import InferenceRequest
 from gateway.routing.decision import DecisionLog
 from gateway.routing.fleet import Fleet, Replica, ServedModel
+from gateway.routing.reservations import RecentUseListener, ReservationListener
 from gateway.routing.scheduler import Scheduler
 from gateway.serving.quarantine import Quarantine
 from gateway.serving.retry_budget import ClientRetryBudgets, RetryBudget
@@ -33,6 +34,10 @@ class SharedState:
     """Seconds since the epoch: requests' priorities are made from it."""
     monotonic: Callable[[], float]
     wake: Wake
+    reservation_listeners: Sequence[ReservationListener] = ()
+    """What follows the reservations of all models."""
+    recent_use_listeners: Sequence[RecentUseListener] = ()
+    """What has to know what was used before it could follow them."""
     all_queued: EvictionIndex[QueuedRequest] = field(default_factory=EvictionIndex)
     """Bytes of all requests in queues."""
     all_starting: EvictionIndex[StartingRequest] = field(default_factory=EvictionIndex)
@@ -45,6 +50,11 @@ class ModelPool:
     def __init__(self, model: ServedModel, shared: SharedState) -> None:
         self.model = model
         self.scheduler = Scheduler(model, shared.decisions, shared.rng, shared.time_of_day)
+        reservations = self.scheduler.replicas.reservations
+        for listener in shared.reservation_listeners:
+            reservations.add_listener(listener)
+        for recent_listener in shared.recent_use_listeners:
+            reservations.add_recent_listener(recent_listener)
         self.admission = Admission(model, self.scheduler, shared.all_queued, shared.monotonic)
         self.cold_start = ColdStart(model, shared.wake, shared.all_starting)
         self.stall_limit = StallLimit()
@@ -72,6 +82,7 @@ class ModelPool:
         message = f"The model `{self.model.name}` has gone."
         self.admission.close(partial(ModelUnavailable, message, REMOVED_RETRY_S))
         self.cold_start.close()
+        self.scheduler.replicas.reservations.close()
 
 
 class ModelPools:

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from gateway.asgi import Headers
-from gateway.errors import DeadlineExceeded, GatewayError, Overloaded
+from gateway.errors import DeadlineExceeded, GatewayError, Overloaded, RateLimited
 from gateway.identity.client import ClientIdentity
 from gateway.metrics import (
     CACHED_TOKENS,
@@ -36,6 +36,7 @@ from gateway.telemetry import Finished
 ANSWERED = "answered"
 CLIENT_CANCELLED = "client_cancelled"
 FAILED = "failed"
+LIMITED = "limited"
 REFUSED = "refused"
 SHED = "shed"
 TIMEOUT = "timeout"
@@ -183,6 +184,8 @@ class RequestRecord:
                 outcome = TIMEOUT
             case Overloaded():
                 outcome = SHED
+            case RateLimited():
+                outcome = LIMITED
             case GatewayError() if failure.status < 500:
                 outcome = REFUSED
             case _:

@@ -46,8 +46,12 @@ class ResponseWriter:
         """Events that the client has been sent, if the stream may be resumed."""
         self.signs_of_life = signs_of_life(path) if has_heartbeat else NO_SIGNS
         """What a silent stream is sent."""
+        self.attempts = 0
+        """Attempts to have the request answered, by all models together."""
         self.parts = 0
         """Parts of a stream that the client has been sent."""
+        self.attempts = 0
+        """Attempts to answer so far, by all models together."""
         self.on_next_part: Callable[[], None] | None = None
         """Called once, when the next part of a stream is sent."""
         self.is_committed = False
@@ -154,6 +158,8 @@ class ResponseWriter:
         await self.begin()
         if last and not self.parts:
             self._mark_first_event()
+        if self.stream_log is not None:
+            self.stream_log.append(last)  # its tokens may have to be counted
         await self.client_response.finish(last)
 
     def _send(self, events: bytes) -> Awaitable[None]:

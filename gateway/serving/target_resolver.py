@@ -1,6 +1,7 @@
 """Resolver of the models that requests name; the same for all requests and for dry runs."""
 
-from gateway.errors import UnsupportedRoute
+from gateway.errors import CacheNotPrivate, UnsupportedRoute
+from gateway.identity.cache_scope import ScopeSeeds, cache_scope
 from gateway.kvcache.prefix import prompt_of
 from gateway.kvcache.tool_definitions import ToolTexts
 from gateway.request.inference_request import InferenceRequest
@@ -13,10 +14,11 @@ from gateway.telemetry import EngineFacts
 
 
 class TargetResolver:
-    """Finds models and adapters by name."""
+    """Finds models and adapters by name; `seeds` are those of the prefix keys."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, seeds: ScopeSeeds | None = None) -> None:
         self._fleet = fleet
+        self._seeds = seeds or ScopeSeeds()
         self._tool_texts = ToolTexts()
         self._checked_tools = CheckedTools()
 
@@ -48,6 +50,7 @@ class TargetResolver:
             ModelNotFound: there is no such model.
             ModelUnavailable: it has no replica now.
             UnsupportedRoute: its engines do not serve the request's path.
+            CacheNotPrivate: its engines share their caches, and the request's client must not.
             LimitExceeded: it asks for more than the model's entry allows.
             ContextExceeded: its prompt cannot fit the model's context.
         """
@@ -60,7 +63,11 @@ class TargetResolver:
         if may_exceed_context(request.head):
             limits, max_tokens = model.options.limits, model.max_model_len or 0
             check_context(request.head, request.path, limits, max_tokens)
-        prompt = prompt_of(*(request.head, name, facts.layout, self._tool_texts.read, request.path))
+        scope = cache_scope(request.identity)
+        if scope and not facts.has_private_caches:
+            raise CacheNotPrivate.of(name)
+        read_tools, seed = self._tool_texts.read, self._seeds.seed(scope)
+        prompt = prompt_of(request.head, name, facts.layout, read_tools, request.path, seed)
         return Target(request, model, name, prompt)
 
 

@@ -9,6 +9,7 @@ from gateway.errors import UpstreamFailed
 from gateway.routing.fleet import Fleet, Replica
 from gateway.serving.pool import ModelPool, ModelPools
 from gateway.serving.responsiveness import Responsiveness
+from gateway.serving.settlements import Settlements
 from gateway.telemetry import TELEMETRY_PATH, Update, UpdateReader
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.headers import engine_headers
@@ -35,7 +36,8 @@ class TelemetryClient:
     Updates go to the scheduler of their model. A broken subscription is renewed, at once at first
     and then less and less often. An engine that falls silent, or makes no progress, is given up:
     requests that wait for its answers may try elsewhere. Where the model has no other healthy
-    engine, it is waited for. `relayed`: the connections that carry the requests.
+    engine, it is waited for. `relayed`: the connections that carry the requests. `settlements` hear
+    what engines report of usage.
     """
 
     def __init__(
@@ -45,7 +47,10 @@ class TelemetryClient:
         relayed: UpstreamClient,
         rng: random.Random,
         silence_s: float = SILENCE_S,
+        *,
+        settlements: Settlements | None = None,
     ) -> None:
+        self._settlements = settlements
         self._fleet = fleet
         self._pools = pools
         self._relayed = relayed
@@ -156,6 +161,8 @@ class TelemetryClient:
     def _process(self, pool: ModelPool, replica: Replica, update: Update) -> None:
         scheduler, limit = pool.scheduler, pool.stall_limit
         scheduler.record_update(replica.id, update)
+        if self._settlements is not None and update.usage:
+            self._settlements.record_usage(replica.id, update.usage)
         self._responsiveness.record_update(pool, replica, update.stalled_s)
         step_s = replica.metadata.facts.step_tokens * scheduler.cost_model.estimates.prefill_s
         if limit.is_exceeded(update.stalled_s, step_s):

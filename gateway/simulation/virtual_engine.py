@@ -10,11 +10,12 @@ from functools import partial
 
 from gateway.engine_telemetry.tracked_request import TrackedRequest
 from gateway.engine_telemetry.tracker import EngineTracker
+from gateway.engine_telemetry.usage_meter import CallUsage
 from gateway.simulation.batching import BatchingReplica, SimulatedSequence
 from gateway.simulation.settings import SimulationSettings
 from gateway.simulation.timeline import Timeline
 from gateway.simulation.trace import TraceRequest
-from gateway.telemetry import Dispatch, Update
+from gateway.telemetry import Demand, Dispatch, Update
 
 UNLIMITED_STEPS = 1 << 30
 
@@ -34,6 +35,7 @@ class SimulatedOutcome:
 class _RunningRequest:
     outcome: SimulatedOutcome
     tracked: TrackedRequest
+    call: CallUsage | None
     on_finished: Callable[[], None]
     scheduled_s: float = 0.0
 
@@ -57,7 +59,9 @@ class VirtualEngine:
         """Number of the latest scheduled end of a step; earlier ones are void."""
         self._published_s = -settings.telemetry_every_s
         self._is_publishing = False
-        self.tracker = EngineTracker(settings.facts, timeline, lambda: len(self._queue))
+        self.tracker = EngineTracker(
+            settings.facts, timeline, lambda: len(self._queue), time_of_day=timeline
+        )
 
     def submit(
         self, dispatch: Dispatch, outcome: SimulatedOutcome, on_finished: Callable[[], None]
@@ -65,8 +69,9 @@ class VirtualEngine:
         """Start a request; call `on_finished` at its last token."""
         sequence = simulated_sequence(outcome.request)
         sequence.priority = dispatch.priority if self._settings.is_priority else 0
-        tracked = self.tracker.record_arrival(dispatch, sequence.prompt_tokens)
-        self._requests[sequence] = _RunningRequest(outcome, tracked, on_finished)
+        call = self.tracker.usage.open_call(dispatch)
+        tracked = self.tracker.record_arrival(dispatch, sequence.prompt_tokens, call=call)
+        self._requests[sequence] = _RunningRequest(outcome, tracked, call, on_finished)
         self._queue[sequence] = None
         self._batching.submit(sequence)
         if self._is_stepping:
@@ -77,6 +82,11 @@ class VirtualEngine:
                 self._schedule_step_end(end_s)
         else:
             self._begin_step()
+        self._schedule_publishing()
+
+    def record_demand(self, demand: Demand) -> None:
+        """Record what a router holds back for the engine."""
+        self.tracker.record_demand(demand)
         self._schedule_publishing()
 
     def _begin_step(self) -> None:
@@ -111,6 +121,8 @@ class VirtualEngine:
             request = self._requests.pop(sequence)
             request.outcome.finished_s = now_s
             self.tracker.record_finished(request.tracked, sequence.output_tokens)
+            if request.call is not None:
+                self.tracker.usage.close_call(request.call)
             request.on_finished()
         self._begin_step()
         self._schedule_publishing()

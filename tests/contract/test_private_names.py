@@ -304,12 +304,13 @@ VLLM_INHERITED = {
 """Attributes that subclasses of vLLM's classes use of these, by `self` or by `super()`."""
 VLLM_ATTRIBUTES = {
     "vllm.config:VllmConfig": {
-        "cache_config",
-        "model_config",
-        "parallel_config",
-        "scheduler_config",
-        "structured_outputs_config",
+        *("cache_config", "kv_transfer_config", "model_config", "parallel_config"),
+        *("scheduler_config", "speculative_config", "structured_outputs_config"),
     },
+    "vllm.config:KVTransferConfig": {
+        *("kv_connector", "kv_connector_extra_config", "kv_connector_module_path"),
+    },
+    "vllm.config:SpeculativeConfig": {"method", "suffix_decoding_max_cached_requests"},
     "vllm.config:CacheConfig": {
         *("block_size", "enable_prefix_caching", "kv_cache_size_tokens", "num_gpu_blocks"),
     },
@@ -322,6 +323,11 @@ VLLM_ATTRIBUTES = {
     "vllm.connections:HTTPConnection": {"async_get_bytes", "get_async_client", "get_bytes"},
     "vllm.entrypoints.openai.models.serving:OpenAIServingModels": {"resolve_lora"},
     "vllm.lora.request:LoRARequest": {"lora_name"},
+    "vllm.renderers.base:BaseRenderer": {
+        *("_executor", "_process_multimodal", "_process_multimodal_async"),
+    },
+    "vllm.v1.engine:EngineCoreRequest": {"cache_salt"},
+    "vllm.v1.engine.core_client:AsyncMPClient": {"add_request_async"},
     "vllm.renderers.chat_utils:BaseMultiModalItemTracker": {"_validate_add"},
     "vllm.sampling_params:SamplingParams": {
         *("_validate_structured_outputs", "output_kind", "structured_outputs"),
@@ -344,8 +350,9 @@ VLLM_ATTRIBUTES = {
     "vllm.outputs:CompletionOutput": {"finish_reason", "index", "text", "token_ids"},
     "vllm.outputs:PoolingRequestOutput": {"finished", "num_cached_tokens"},
     "vllm.v1.engine.async_llm:AsyncLLM": {
-        *("add_lora", "check_health", "from_vllm_config", "get_supported_tasks", "model_config"),
-        *("output_processor", "remove_lora", "shutdown", "vllm_config"),
+        *("add_lora", "check_health", "engine_core", "from_vllm_config", "get_supported_tasks"),
+        *("model_config", "output_processor", "remove_lora", "renderer", "shutdown"),
+        "vllm_config",
     },
     "vllm.v1.engine.output_processor:OutputProcessor": {"external_req_ids", "request_states"},
     "vllm.v1.engine.output_processor:RequestState": {

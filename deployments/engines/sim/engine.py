@@ -1,6 +1,7 @@
 """Simulated engine: OpenAI's chat and text completions without weights, timed by a model of one."""
 
 import asyncio
+import secrets
 import time
 import uuid
 from collections.abc import Mapping
@@ -12,13 +13,13 @@ import msgspec
 from deployments.engines.adapters import AdapterCache
 from deployments.engines.asgi import (
     accept_lifespan,
-    dispatch_of,
     header,
     read_body,
     send_error,
     send_json,
     while_connected,
 )
+from deployments.engines.call import call_dispatch, current_usage
 from deployments.engines.sim.core import Clock, GenerationJob, InstantCore, PacedCore
 from deployments.engines.sim.faults import (
     FaultKind,
@@ -51,6 +52,7 @@ from gateway.asgi import Receive, Scope, Send
 from gateway.config.sim import SimEntry, Simulation
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.errors import GatewayError, MethodNotAllowed, ModelNotFound, UnknownRoute
+from gateway.identity.cache_scope import CacheSalts
 from gateway.simulation.batching import BatchingReplica
 from gateway.telemetry import Dispatch
 
@@ -91,6 +93,7 @@ class SimulatedEngine:
         self._replica = replica or uuid.uuid4().hex
         self._simulation = entry.simulation
         self._created = int(time.time())
+        self._salts = CacheSalts(secrets.token_bytes(32))
         self._hanging = 0
         """Requests that hang."""
         self.facts = engine_facts(entry, (*ROUTES, TOKENIZE))
@@ -198,7 +201,7 @@ class SimulatedEngine:
         body = await read_body(receive)
         if body is None:
             return
-        dispatch = dispatch_of(scope)
+        dispatch = call_dispatch(scope)
         parsed = parse_request(body, TokenizeRequest, dispatch.answered_bytes if dispatch else 0)
         if parsed.model:
             self._resolved_adapter(parsed.model, dispatch)
@@ -218,8 +221,10 @@ class SimulatedEngine:
         if body is None:
             return
         apply_faulty_text(self._simulation, body)
-        dispatch = dispatch_of(scope)
+        dispatch = call_dispatch(scope)
         parsed = parse_request(body, route.request, dispatch.answered_bytes if dispatch else 0)
+        if dispatch and dispatch.origin and (cache_scope := dispatch.origin.cache_scope):
+            parsed = parsed.in_scope(cache_scope, self._salts)
         adapter = self._resolved_adapter(parsed.model, dispatch)
         if not adapter:
             await self._answer(
@@ -266,7 +271,9 @@ class SimulatedEngine:
     async def _hang(
         self, sequence: OutputSequence, dispatch: Dispatch | None, receive: Receive
     ) -> None:
-        tracked = self.tracker.record_arrival(dispatch, sequence.prompt.tokens)
+        tracked = self.tracker.record_arrival(
+            dispatch, sequence.prompt.tokens, call=current_usage()
+        )
         self._hanging += 1
         try:
             await while_connected(receive, wait_forever())
@@ -280,11 +287,17 @@ class SimulatedEngine:
         block_size = self._simulation.block_size
         blocks = [prompt.blocks(block_size) for prompt in parsed.prompts]
         priority = dispatch.priority if dispatch else 0
+        usage = current_usage()
         jobs: list[ChoiceJob] = []
         for sequence in sequences:
             run = sequence.run(blocks[sequence.index // parsed.n], block_size, priority)
             # The router's `Dispatch` describes the first prompt.
-            tracked = self.tracker.record_arrival(None if jobs else dispatch, run.prompt_tokens)
+            tracked = self.tracker.record_arrival(
+                None if jobs else dispatch,
+                run.prompt_tokens,
+                call=usage,
+                is_same_prompt=bool(sequence.index % parsed.n),
+            )
             jobs.append(ChoiceJob(sequence, GenerationJob(run, tracked, sequence.completions)))
             self._core.submit(jobs[-1].job)
         return jobs

@@ -33,4 +33,6 @@ def engine_facts(entry: SimEntry, routes: tuple[str, ...]) -> EngineFacts:
         supports_priority=True,
         step_tokens=simulation.step_tokens,
         adapters=tuple(adapter.name for adapter in entry.adapters),
+        model=entry.name,
+        devices=entry.parallelism.workers,
     )

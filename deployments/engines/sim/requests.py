@@ -17,6 +17,7 @@ from deployments.engines.sim.sequences import (
     RenderedPrompt,
 )
 from gateway.errors import InvalidJSON, InvalidRequest
+from gateway.identity.cache_scope import CacheSalts
 from gateway.request.lax_json import JsonScalar, as_bool, as_int
 
 MAX_CHOICES = 16_384
@@ -58,6 +59,14 @@ class ParsedRequest:
         """This request for an adapter, which shares no block of the KV cache with others."""
         salt = xxhash.xxh3_64_intdigest(adapter.encode())
         prompts = [replace(prompt, salt=prompt.salt ^ salt) for prompt in self.prompts]
+        return replace(self, prompts=prompts)
+
+    def in_scope(self, scope: str, salts: CacheSalts) -> "ParsedRequest":
+        """This request in a scope, which shares no block of the KV cache with others."""
+        prompts = [
+            replace(prompt, salt=int(salts.salt(scope, f"{prompt.salt}")[:16], 16))
+            for prompt in self.prompts
+        ]
         return replace(self, prompts=prompts)
 
     def _length(self, prompt: RenderedPrompt, default_tokens: int, max_model_len: int) -> int:

@@ -8,6 +8,8 @@ Module paths inside vLLM move between releases, so only this package imports it.
 import argparse
 import asyncio
 import logging
+import os
+import secrets
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
@@ -31,8 +33,9 @@ from vllm.v1.engine.output_processor import RequestOutputCollector
 from vllm.v1.metrics.loggers import StatLoggerFactory
 
 from deployments.engines.adapters import AdapterCache
-from deployments.engines.call import current_call, with_call_context
+from deployments.engines.call import current_call
 from deployments.engines.vllm.arguments import DEFAULTS, parse_arguments
+from deployments.engines.vllm.cache_guard import CacheGuard, check_isolation
 from deployments.engines.vllm.client_errors import BY_SHAPE, blame_requests, client_error
 from deployments.engines.vllm.early_errors import with_early_errors
 from deployments.engines.vllm.grammars import GrammarGuard
@@ -50,13 +53,17 @@ from deployments.engines.vllm.media import (
 )
 from deployments.engines.vllm.observer import FirstToken, RequestObserver
 from deployments.engines.vllm.prompt_layout import find_prompt_layout
+from deployments.engines.vllm.sequence_gate import SequenceGate
 from deployments.engines.vllm.stats import RayMetricsLogger, StepStatistics
 from deployments.engines.vllm.version import SUPPORTED
 from deployments.engines.weights import AdapterFiles
 from gateway.asgi import App
+from gateway.config.cache_isolation import CacheIsolation
 from gateway.config.media import MediaOptions
 from gateway.config.vllm import GRAMMAR_TIMEOUT_S
 from gateway.engine_telemetry.tracker import EngineTracker
+from gateway.identity.cache_scope import SALTS, CacheSalts
+from gateway.proxy_key import cluster_key
 from gateway.telemetry import EngineFacts, PromptLayout
 
 logger = logging.getLogger(__name__)
@@ -95,18 +102,21 @@ class VllmEngine:
         *,
         media: MediaOptions | None = None,
         grammar_timeout_s: float = GRAMMAR_TIMEOUT_S,
+        cache_isolation: CacheIsolation = "required",
     ) -> Self:
         """Start vLLM with `arguments` by vLLM's own names; this takes seconds to minutes.
 
         `files`: files of its adapters; at most `most_adapters` are loaded at a time.
         `media`: what it fetches for clients; by default nothing.
         `grammar_timeout_s`: time that the compilation of one structured output may take.
+        `cache_isolation`: whether its caches have to keep the scopes of requests apart.
 
         The event loop is blocked while vLLM loads the weights, as in vLLM's own server: its client
         must be made in the loop that will serve it.
 
         Raises:
-            ConfigError: vLLM does not know an argument, or rejects its value.
+            ConfigError: vLLM does not know an argument, or rejects its value; or the engine's
+                caches would not keep scopes apart.
         """
         media = media or MediaOptions()
         set_media_limits(media)
@@ -114,8 +124,9 @@ class VllmEngine:
             arguments = {**await lora_arguments(files, most_adapters, arguments), **arguments}
         args = parse_arguments({**DEFAULTS, **arguments})
         step_statistics = StepStatistics()
-        llm = _launch(args, step_statistics)
+        llm = _launch(args, step_statistics, cache_isolation)
         try:
+            llm.keep_slots_free()
             tasks = await llm.get_supported_tasks()
             takes_media = bool(llm.model_config.is_multimodal_model)
             register_media_policy(MediaPolicy(media, takes_media=takes_media))
@@ -144,7 +155,7 @@ class VllmEngine:
         tracker = EngineTracker(
             facts,
             time.monotonic,  # vLLM's engine core stamps its requests with the same clock
-            lambda: step_statistics.waiting,
+            lambda: step_statistics.waiting + llm.held_sequences,
             lambda: round((1 - step_statistics.used_share) * facts.kv_tokens),
             holds_prefixes=_holds_prefixes(llm),
         )
@@ -155,12 +166,14 @@ class VllmEngine:
         llm.attach(observer, adapters)
         step_statistics.subscribe(
             lambda: observer.record_step(
-                step_statistics.waiting, step_statistics.used_share, llm.first_token
+                step_statistics.waiting + llm.held_sequences,
+                step_statistics.used_share,
+                llm.first_token,
             )
         )
         AliasedModels.adopt(app.state.openai_serving_models, loaded, adapters)
         await adapters.load_first()
-        return cls(llm, with_call_context(with_early_errors(app)), facts, tracker, adapters)
+        return cls(llm, with_early_errors(app), facts, tracker, adapters)
 
     async def check(self) -> None:
         """Raise vLLM's `EngineDeadError` if the engine core or a worker has died."""
@@ -190,6 +203,29 @@ class _ObservedLLM(AsyncLLM):
     _observer: RequestObserver | None = None
     _adapters: AdapterCache | None = None
     _grammars: GrammarGuard | None = None
+    _caches: CacheGuard
+    _gate: SequenceGate | None = None
+
+    def guard_caches(self, caches: CacheGuard) -> None:
+        """Keep the scopes of requests apart from here on."""
+        self._caches = caches
+        caches.attach(self)
+
+    @property
+    def has_private_caches(self) -> bool:
+        """Whether its caches keep the scopes of requests apart."""
+        return self._caches.has_private_caches
+
+    @property
+    def held_sequences(self) -> int:
+        """Sequences that wait before vLLM's own queue."""
+        return self._gate.waiting if self._gate else 0
+
+    def keep_slots_free(self) -> None:
+        """Leave some slots to small requests, whatever large ones ask for."""
+        slots = self.vllm_config.scheduler_config.max_num_seqs
+        ranks = self.vllm_config.parallel_config.data_parallel_size
+        self._gate = SequenceGate(self.engine_core, slots * ranks)
 
     async def guard_grammars(self, timeout_s: float) -> None:
         """Refuse grammars that take too long, and settle which backend compiles the others.
@@ -225,6 +261,7 @@ class _ObservedLLM(AsyncLLM):
 
         What fails here is vLLM's validation of the request; vLLM 0.32 would answer 500.
         """
+        self._caches.check(getattr(params, "extra_args", None))
         if self._grammars is not None:
             await self._grammars.check(getattr(params, "structured_outputs", None))
         try:
@@ -353,12 +390,16 @@ def _warn_without_request_states(error: str) -> None:
     )
 
 
-def _launch(args: argparse.Namespace, step_statistics: StepStatistics) -> "_ObservedLLM":
+def _launch(
+    args: argparse.Namespace, step_statistics: StepStatistics, cache_isolation: CacheIsolation
+) -> "_ObservedLLM":
     engine_args = AsyncEngineArgs.from_cli_args(args)
     stat_loggers: list[StatLoggerFactory] = [step_statistics.logger]
     if not engine_args.disable_log_stats:
         stat_loggers.append(RayMetricsLogger)
     config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
+    if cache_isolation == "required":
+        check_isolation(config)
     model = config.model_config
     if args.renderer_num_workers == 1 and not (
         model.is_multimodal_model and model.runner_type == "pooling"  # vLLM allows only one there
@@ -371,11 +412,14 @@ def _launch(args: argparse.Namespace, step_statistics: StepStatistics) -> "_Obse
         disable_log_stats=engine_args.disable_log_stats,
         stat_loggers=stat_loggers,
     )
+    # A random key does as well: blocks are then of use to this engine alone.
+    salts = CacheSalts(cluster_key(SALTS, os.environ) or secrets.token_bytes(32))
+    llm.guard_caches(CacheGuard(salts, has_private_caches=cache_isolation != "none"))
     return llm
 
 
 def _facts(
-    llm: AsyncLLM, routes: Iterable[object], adapters: Iterable[str], layout: PromptLayout
+    llm: _ObservedLLM, routes: Iterable[object], adapters: Iterable[str], layout: PromptLayout
 ) -> EngineFacts:
     config = llm.vllm_config
     cache = config.cache_config
@@ -390,7 +434,16 @@ def _facts(
         step_tokens=config.scheduler_config.max_num_batched_tokens,
         adapters=tuple(adapters),
         layout=layout,
+        devices=config.parallel_config.world_size,
+        model=_served_name(llm),
+        has_private_caches=llm.has_private_caches,
     )
+
+
+def _served_name(llm: AsyncLLM) -> str:
+    """The model's name, which the entry gives it."""
+    name = llm.model_config.served_model_name
+    return str(name[0] if isinstance(name, list) else name)
 
 
 def _holds_prefixes(llm: AsyncLLM) -> bool:

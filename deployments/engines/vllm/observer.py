@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from deployments.engines.call import current_call
+from deployments.engines.call import current_call, current_usage
 from gateway.engine_telemetry.tracked_request import TrackedRequest
 from gateway.engine_telemetry.tracker import EngineTracker
 
@@ -216,6 +216,7 @@ class _ObservedRequest:
     ) -> None:
         call = current_call()
         self._dispatch = call.claim_dispatch() if call else None
+        self._usage = current_usage()
         self._tracker = tracker
         self._prompt = prompt
         self._is_delta = is_delta
@@ -228,7 +229,10 @@ class _ObservedRequest:
         """Report that the engine gets the request now."""
         with _logged_only():
             self._tracked = self._tracker.record_arrival(
-                self._dispatch, prompt_tokens(self._prompt), self._sequences
+                self._dispatch,
+                prompt_tokens(self._prompt),
+                self._sequences,
+                call=self._usage,
             )
         self._prompt = None  # it may be large
 

@@ -15,6 +15,9 @@ from gateway.errors import (
     ModelNotFound,
     ModelUnavailable,
     Overloaded,
+    QuotaExceeded,
+    RateLimited,
+    SpendUnknown,
     TooManyFailures,
 )
 
@@ -29,6 +32,9 @@ ARGUMENTS: dict[type[GatewayError], tuple[object, ...]] = {
     ModelUnavailable: ("not yet", 2.5),
     Overloaded: ("too many", 2.5),
     BodyBudgetExceeded: ("too many bytes", 2.5),
+    RateLimited: ("too many tokens", "requests", 2.5),
+    QuotaExceeded: ("too much money", 2.5),
+    SpendUnknown: ("nobody knows", 2.5),
     TooManyFailures: ("too many failures", 2.5),
     AuthUnavailable: ("no keys", 2.5),
 }
@@ -106,6 +112,12 @@ def test_the_body_for_anthropic_has_both_shapes() -> None:
     body = json.loads(instance(ModelNotFound).body(is_anthropic=True))
     assert body["type"] == "error"
     assert body["error"]["code"] == "model_not_found"
+
+
+def test_anthropics_clients_know_a_limit_by_its_type() -> None:
+    """Its type is `rate_limit_error` there, whatever was limited."""
+    body = json.loads(RateLimited("too many", "tokens", 1.0).body(is_anthropic=True))
+    assert (body["type"], body["error"]["type"]) == ("error", "rate_limit_error")
 
 
 def test_an_unknown_model_gives_openais_message() -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gateway.proxy_key import proxy_key
+from gateway.proxy_key import cluster_key, proxy_key
 
 MODE = {"RAY_AUTH_MODE": "token"}
 
@@ -37,3 +37,13 @@ def test_a_token_that_the_cluster_does_not_use_makes_no_key() -> None:
     """It may lie on one node and not on another, which would refuse each other's requests."""
     assert proxy_key({"RAY_AUTH_TOKEN": "a"}) == ""
     assert proxy_key({"RAY_AUTH_TOKEN": "a", "RAY_AUTH_MODE": "disabled"}) == ""
+
+
+def test_each_purpose_has_a_key_of_its_own() -> None:
+    """Who has one of them has no other."""
+    token = {**MODE, "RAY_AUTH_TOKEN": "a"}
+    keys = {cluster_key(purpose, token) for purpose in (b"a", b"b")}
+
+    assert [len(key) for key in keys] == [32, 32]
+    assert proxy_key(token) not in {key.hex() for key in keys}
+    assert cluster_key(b"a", {}) == b""

@@ -142,6 +142,37 @@ async def test_a_dry_run_sends_nothing(bench: Bench) -> None:
     assert bench.tracked_requests == []
 
 
+async def test_a_dry_run_sees_the_prefixes_of_one_scope(bench: Bench) -> None:
+    """Those of the project that it is for; without one, those that are shared by all."""
+    async with bench.client() as client:
+        await client.post(CHAT, json=BODY)
+
+        async def predicted(query: str) -> int:
+            response = await client.post(f"/gateway/route{query}", json=BODY)
+            return int(response.json()["cached_tokens"])
+
+        assert await predicted("") > 100
+        assert await predicted("?project=p&cache_scope=all") > 100
+        assert await predicted("?project=p") == 0
+        assert await predicted("?project=p&key=k&cache_scope=key") == 0
+        assert await predicted("?project=p&cache_scope=group:g") == 0
+
+
+@pytest.mark.parametrize("configured", [KEY, None])
+async def test_a_wrong_admin_key_is_refused_wherever_it_comes(
+    bench: Bench, configured: str | None
+) -> None:
+    """Also on a request to a model, where it shows what projects do not see."""
+    bench.live_config.apply(GatewayConfig(admin_key=configured))
+    async with bench.client() as client:
+        wrong = await client.post(CHAT, json=BODY, headers={"x-gateway-admin-key": KEY[:-1]})
+        right = await client.post(CHAT, json=BODY, headers={"x-gateway-admin-key": KEY})
+
+    assert (wrong.status_code, wrong.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert right.status_code == (200 if configured else 401)
+    assert all(KEY.encode() not in request for request in bench.tracked_requests)
+
+
 @pytest.mark.parametrize(
     ("url", "body", "status", "code"),
     [

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidRequest
+from gateway.identity.cache_scope import ScopeSeeds
 from gateway.kvcache.json_text import MAX_COMMAS
 from gateway.kvcache.prefix import KEY_BYTES, MAX_KEYS, Prompt, extend, prompt_of
 from gateway.request.head import parse_json
@@ -388,3 +389,37 @@ def test_any_bytes_give_a_prompt_or_a_client_error(name: str, value: bytes) -> N
     except InvalidRequest:
         return
     assert prompt_of(head).size >= 0
+
+
+@given(
+    st.text(min_size=300, max_size=600),
+    st.sampled_from(["chat", "prompt", "ids", "input"]),
+    st.lists(st.text(max_size=9), min_size=2, max_size=4, unique=True),
+    st.none() | st.text(min_size=1, max_size=9),
+)
+def test_prompts_of_different_scopes_share_no_key(
+    content: str, kind: str, scopes: list[str], salt: str | None
+) -> None:
+    """Whatever the client's own salt; in one scope, equal prompts have equal keys."""
+    prompts: dict[str, Fields] = {
+        "chat": chat(said(content)),
+        "prompt": {"prompt": content},
+        "ids": {"prompt": [ord(each) for each in content]},
+        "input": {"input": content},
+    }
+    own = {"cache_salt": salt} if salt else {}
+    head = parse_json(json.dumps({"model": "m", **prompts[kind], **own}).encode())
+    every = [prompt_of(head, scope=ScopeSeeds(b"key").seed(scope)) for scope in scopes]
+    again = [prompt_of(head, scope=ScopeSeeds(b"key").seed(scope)) for scope in scopes]
+
+    assert every == again
+    assert all(prompt.keys for prompt in every)
+    assert len({prompt.seed for prompt in every}) == len(scopes)
+    seen = [key for prompt in every for key in prompt.keys]
+    assert len(set(seen)) == len(seen)
+
+
+def test_what_is_shared_by_all_has_the_keys_of_an_open_gateway() -> None:
+    """Without a scope nothing changes."""
+    head = parse_json(json.dumps({"model": "m", "prompt": LONG}).encode())
+    assert prompt_of(head, scope=ScopeSeeds(b"key").seed("")) == prompt_of(head)

@@ -12,6 +12,7 @@ from gateway.assembly import build_router
 from gateway.config.serving_options import QueueOptions, ServingOptions
 from gateway.errors import (
     NO_RETRY,
+    CacheNotPrivate,
     DeadlineExceeded,
     GatewayError,
     ModelUnavailable,
@@ -19,6 +20,8 @@ from gateway.errors import (
     UpstreamFailed,
 )
 from gateway.faults import Action
+from gateway.identity.client import ANONYMOUS_IDENTITY, ClientIdentity
+from gateway.identity.project import Project
 from gateway.request.inference_request import InferenceRequest
 from gateway.request.routes import parse_head
 from gateway.routing.fleet import Fleet, Replica, ServedModel
@@ -542,3 +545,52 @@ async def test_cancelling_drops_the_engine_s_connection(bench: Bench) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert bench.faults == {}
+
+
+ROUTING = ("x-gateway-replica", "x-gateway-cached-tokens", "x-gateway-decision")
+"""Headers that say where a request went."""
+
+
+@pytest.mark.parametrize(
+    ("identity", "is_operator", "shown"),
+    [
+        (ANONYMOUS_IDENTITY, False, True),
+        (ClientIdentity(project=Project(id="p")), False, False),
+        (ClientIdentity(project=Project(id="p", cache_scope="all")), False, False),
+        (ClientIdentity(project=Project(id="p")), True, True),
+    ],
+)
+async def test_a_project_does_not_learn_where_its_request_went(
+    bench: Bench, identity: ClientIdentity, is_operator: bool, shown: bool
+) -> None:
+    """Operators do, and everybody whom the gateway does not authenticate."""
+    await bench.has(script(answer(b"{}")))
+    sent = msgspec.structs.replace(
+        request(), identity=identity, is_operator=is_operator, is_explained=True
+    )
+    await bench.answer(sent)
+
+    headers = bench.client.headers
+    assert headers[b"x-gateway-model"] == b"m"
+    assert b"server-timing" in headers
+    assert [name for name in ROUTING if name.encode() in headers] == list(ROUTING if shown else ())
+
+
+async def test_engines_that_share_their_caches_are_for_those_who_may(bench: Bench) -> None:
+    """A project with caches of its own is refused; others, and open gateways, are answered."""
+    [replica] = await bench.has(script(answer(b"{}")))
+    facts = msgspec.structs.replace(replica.metadata.facts, has_private_caches=False)
+    metadata = msgspec.structs.replace(replica.metadata, facts=facts)
+    bench.fleet.replace_replicas(bench.model, [Replica("shared", metadata)])
+
+    for kind in ("project", "key", "group:g"):
+        identity = ClientIdentity(project=Project(id="p", cache_scope=kind))
+        with pytest.raises(CacheNotPrivate, match="share their caches"):
+            await bench.answer(msgspec.structs.replace(request(), identity=identity))
+    assert bench.tracked_requests == [0]
+    for identity in (
+        ANONYMOUS_IDENTITY,
+        ClientIdentity(project=Project(id="p", cache_scope="all")),
+    ):
+        await bench.answer(msgspec.structs.replace(request(), identity=identity))
+    assert bench.tracked_requests == [2]

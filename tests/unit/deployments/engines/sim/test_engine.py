@@ -15,7 +15,7 @@ from deployments.engines.sim.core import Clock
 from deployments.engines.sim.engine import SimulatedEngine
 from deployments.engines.sim.words import words
 from gateway.config.sim import SimEntry, Simulation
-from gateway.telemetry import Finished, Load
+from gateway.telemetry import Finished, Load, Origin
 from tests.unit.conftest import PATIENCE_S
 from tests.unit.deployments.engines.sim.simulated import (
     CHAT,
@@ -765,3 +765,23 @@ async def test_openais_sdk_parses_responses_and_errors(client: openai.AsyncOpenA
     assert len(pieces) == 8
     with pytest.raises(openai.NotFoundError):
         await client.chat.completions.create(model="other", messages=messages)
+
+
+async def test_requests_of_different_scopes_share_no_block() -> None:
+    """As with vLLM: the same prompt is found in its own scope only, whatever salt is sent."""
+
+    async def cached(number: int, cache_scope: str | None, **fields: object) -> int:
+        origin = None if cache_scope is None else Origin(cache_scope=cache_scope)
+        header = dispatched(number, origin=origin)
+        body = chat("Hello " * 99, max_tokens=1, **fields)
+        exchange = await Exchange(engine, CHAT, body, headers=[header]).finish()
+        return int(exchange.json["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+    engine = engine_with()
+    assert await cached(1, "project:a") == 0
+    assert await cached(2, "project:a") > 100
+    assert await cached(3, "project:b") == 0
+    assert await cached(4, "project:b", cache_salt="project:a") == 0
+    assert await cached(5, "") == 0
+    assert await cached(6, None) > 100
+    assert await cached(7, "", cache_salt="project:a") == 0

@@ -418,9 +418,7 @@ async def test_a_pooling_request_without_output_is_aborted(
 class BrokenReport(EngineTracker):
     """Tracker that fails at an arrival."""
 
-    def record_arrival(
-        self, dispatch: Dispatch | None, prompt_tokens: int, sequences: int = 1
-    ) -> TrackedRequest:
+    def record_arrival(self, *_: object, **__: object) -> TrackedRequest:
         """Fail, the first time."""
         raise RuntimeError("broken")
 

@@ -1,0 +1,146 @@
+"""The parts of Accounts, joined: they run from `start` to `close`."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+
+from gateway.accounts.ledger_writer import LedgerWriter
+from gateway.accounts.publisher import ReadDirectory, ViewPublisher
+from gateway.accounts.upkeep import Upkeep
+from gateway.accounts.usage_collector import UsageCollector
+from gateway.config.accounts import NANO, AccountsConfig
+from gateway.config.model_paths import source_roots
+from gateway.config.references import Resolver
+from gateway.errors import ConfigError
+from gateway.ledger.price import Price, PriceList
+from gateway.ledger.settlement import Settlement
+from gateway.ledger.view import AccountsView
+from gateway.metrics import Recorder
+from gateway.routing.fleet import Fleet
+from gateway.store.database import Database, DatabaseUnavailable, parse_url
+from gateway.store.prices import replace_prices
+
+MIN_DELAY_S = 0.2
+MAX_DELAY_S = 5.0
+PATIENCE_S = 60.0
+"""How long the database may be unavailable before Accounts counts as unhealthy."""
+
+logger = logging.getLogger(__name__)
+
+
+class LedgerKeeper:
+    """Collects usage, writes the ledger and informs routers; one per process.
+
+    `database`: the one that `open_database` has opened. `wall`: the time of day.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        config: AccountsConfig,
+        fleet: Fleet,
+        recorder: Recorder,
+        read_directory: ReadDirectory,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.database = database
+        self._config = config
+        self._prices = price_list(config)
+        self.publisher = ViewPublisher(database, self._prices, read_directory, wall)
+        self._writer = LedgerWriter(database, self._prices, recorder, self.publisher.refresh, wall)
+        self.collector = UsageCollector(fleet, self._writer, wall)
+        self._upkeep = Upkeep(database, config, self._prices, self.collector, recorder, wall)
+
+    async def start(self) -> None:
+        """Write the prices of the config, and begin."""
+        prices, currency = self._prices.prices, self._config.currency
+        await self.database.write(lambda c: replace_prices(c, prices, currency))
+        self._writer.start()
+        self.publisher.start()
+        self.collector.start()
+        self._upkeep.start()
+
+    async def follow(self, known: str) -> AccountsView:
+        """Wait until there is another version than `known`, or a while; return the newest.
+
+        Raises:
+            DatabaseUnavailable: nothing has been read yet.
+        """
+        return await self.publisher.follow(known)
+
+    async def submit(self, settlements: Sequence[Settlement]) -> None:
+        """Write what a router has said; returns once it is committed."""
+        await self._writer.write_settlements(settlements)
+
+    def check(self) -> None:
+        """Raise if the ledger has not been writable for long.
+
+        Raises:
+            DatabaseUnavailable: the database cannot be reached.
+        """
+        since_s = self._writer.unavailable_since_s
+        if since_s is not None:
+            for_s = asyncio.get_running_loop().time() - since_s
+            if for_s > PATIENCE_S:
+                raise DatabaseUnavailable(f"the database has not answered for {for_s:.0f} s")
+
+    async def close(self) -> None:
+        """Stop, and close the database; what is not committed, engines and routers keep."""
+        await self._upkeep.close()
+        await self.collector.close()
+        await self.publisher.close()
+        await self._writer.close()
+        await self.database.close()
+
+
+def database_url(config: AccountsConfig, environ: Mapping[str, str]) -> str:
+    """URL of the database of a config, with what a reference in it stands for.
+
+    Raises:
+        ConfigError: it is no URL of a database that we support; the message holds no secret.
+    """
+    resolver = Resolver(environ, source_roots())
+    url = str(resolver.resolved(config.database, ("accounts", "database")))
+    if resolver.errors:
+        raise ConfigError("\n".join(f"accounts.database: {e.message}" for e in resolver.errors))
+    parse_url(url)
+    return url
+
+
+async def open_database(config: AccountsConfig, environ: Mapping[str, str]) -> Database:
+    """Open the database of a config, however long it cannot be reached.
+
+    Raises:
+        ConfigError: the config is wrong, or a reference in it stands for nothing.
+    """
+    url = database_url(config, environ)
+    delay_s = MIN_DELAY_S
+    while True:
+        try:
+            return await Database.open(url)
+        except DatabaseUnavailable as error:
+            logger.warning("the database cannot be reached, trying again: %s", error)
+        await asyncio.sleep(delay_s)
+        delay_s = min(MAX_DELAY_S, 2 * delay_s)
+
+
+def price_list(config: AccountsConfig) -> PriceList:
+    """Prices of a config, in nano-units."""
+
+    def nano(amount: Decimal | None) -> int | None:
+        return None if amount is None else int(amount * NANO)
+
+    return PriceList(
+        Price(
+            model=model,
+            from_s=each.from_s,
+            input_nano=nano(each.input),
+            cached_input_nano=nano(each.cached_input),
+            output_nano=nano(each.output),
+            gpu_hour_nano=nano(each.gpu_hour),
+        )
+        for model, versions in config.prices.items()
+        for each in versions
+    )

@@ -1,0 +1,239 @@
+"""Fairness among projects, whatever router their requests come to.
+
+Method: engines repeat to all routers which requests of which projects they run, what these took,
+and which projects' requests routers hold. So each router keeps the same virtual counters
+(`VirtualCounters`), up to a frame. Where room comes up at a replica, the projects that wait for it
+and are no further ahead than a window take part; of their requests the one due first is started, so
+that within the window caches decide. A project further ahead yields to those that other routers
+hold for the replica, but not for long: a project whose requests do not take the room in `YIELD_S`
+is not held really, and does not count there until more of its requests have started. So no engine
+idles while a request waits for it.
+
+Window: `WINDOW_FRAMES` times the work that all replicas start within a frame, by learned speeds,
+shared out by the weights of the projects that wait. A project cannot see what others start within
+the same frame: with less, it would take turns with them instead of sharing the slots.
+
+Batch requests have counters of their own. They yield to all interactive requests.
+
+Cost: O(1) a request while nobody waits, and O(projects that wait for the replica) to choose one.
+Without authentication nothing is counted.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Set
+from dataclasses import dataclass
+
+from gateway.admission.queue_item import QueueItem
+from gateway.admission.virtual_counters import VirtualCounters
+from gateway.decaying_mean import DecayingMean
+from gateway.routing.cost_model import CostModel
+from gateway.routing.replica_set import ReplicaSet
+from gateway.telemetry import Reservation, UsageRecord
+
+FRAME_S = 0.05
+"""Time between two frames of an engine's telemetry."""
+WINDOW_FRAMES = 4.0
+"""Frames whose work the window is worth: what a router starts is known to others, and what they
+start in return to it, after two or three."""
+YIELD_S = 4 * FRAME_S
+"""How long room may stay unused while a project yields."""
+MEAN_MEMORY = 0.98
+"""Weight of earlier costs at each new one."""
+
+
+@dataclass(slots=True)
+class ProjectUse:
+    """What is known of a project's use of a model, by all routers together."""
+
+    weight: float = 1.0
+    """Weight of its latest request."""
+    starts: int = 0
+    """Interactive requests that have started."""
+    served_s: float = 0.0
+    """Seconds of the engines' time that its ended requests took."""
+
+
+UNKNOWN = ProjectUse()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaTurns:
+    """Turns of the projects in one queue of a replica."""
+
+    fairness: "ProjectFairness"
+    replica: str
+    is_batch: bool
+
+    def next_project(self, heads: Mapping[str, QueueItem]) -> str:
+        """Project whose turn it is; `heads`: the first request of each that waits."""
+        return self.fairness.next_project(self.replica, heads, is_batch=self.is_batch)
+
+    def weight(self, project: str) -> float:
+        """Weight of a project."""
+        return self.fairness.weight(project)
+
+
+class ProjectFairness:
+    """Fairness among the projects of one model, as one router sees it; `now` is in seconds."""
+
+    def __init__(
+        self, replicas: ReplicaSet, cost_model: CostModel, now: Callable[[], float]
+    ) -> None:
+        self._replicas = replicas
+        self._held = replicas.held_elsewhere
+        self._cost_model = cost_model
+        self._now = now
+        self._interactive = VirtualCounters(now, self._held.all_projects)
+        self._batch = VirtualCounters(now)
+        self.uses: dict[str, ProjectUse] = {}
+        """Use by project; read only."""
+        self._request_s = DecayingMean(MEAN_MEMORY)
+        self._yielding: dict[str, float] = {}
+        """Replicas with room at which requests yield, and since when."""
+        self._ignored: dict[str, dict[str, int]] = {}
+        """By replica, projects that are not held there really, and their starts until then."""
+        replicas.reservations.add_listener(self)
+        self._held.before_join = self._interactive.lift
+
+    @property
+    def held(self) -> Mapping[str, int]:
+        """Interactive requests that wait in this router, by project."""
+        return self._interactive.waiting_here
+
+    def record_reserved(self, reservation: Reservation) -> None:
+        """Charge a request that starts, whichever router sent it."""
+        project = reservation.project
+        use = self._use(project, reservation.weight)
+        use.starts += not reservation.is_batch
+        counters = self._counters(is_batch=reservation.is_batch)
+        counters.charge(project, reservation.cost_s / reservation.weight)
+
+    def record_settled(self, reservation: Reservation, usage: UsageRecord | None) -> None:
+        """Correct the charge of a request that has ended to what it took; None: nothing."""
+        project, real_s, age_s = reservation.project, 0.0, 0.0
+        if usage is not None:
+            age_s = usage.ended_s - usage.arrived_s
+        if usage is not None and not usage.origin.is_copy:
+            new_tokens = max(0, usage.prompt_tokens - usage.cached_tokens)
+            real_s = self._cost_model.cost_s(new_tokens, usage.completion_tokens)
+            self._request_s.observe(real_s)
+            self._use(project, reservation.weight).served_s += real_s
+        counters, weight = self._counters(is_batch=reservation.is_batch), reservation.weight
+        counters.correct(project, real_s / weight, reservation.cost_s / weight, age_s)
+
+    def record_queued(self, item: QueueItem) -> None:
+        """Count a request that waits in this router from now on."""
+        self._use(item.project, item.weight)
+        self._counters(is_batch=item.is_batch).record_queued(item.project)
+
+    def record_unqueued(self, item: QueueItem) -> None:
+        """Stop counting a request that no longer waits."""
+        self._counters(is_batch=item.is_batch).record_unqueued(item.project)
+
+    def record_released(self, item: QueueItem) -> None:
+        """Charge a request that is about to be sent."""
+        counters = self._counters(is_batch=item.is_batch)
+        counters.charge(item.project, item.cost_s / item.weight)
+
+    def record_discarded(self, item: QueueItem) -> None:
+        """Take that charge back: the request is sent now, which charges it, or never."""
+        counters = self._counters(is_batch=item.is_batch)
+        counters.correct(item.project, 0.0, item.cost_s / item.weight, 0.0)
+
+    def weight(self, project: str) -> float:
+        """Weight of a project."""
+        return self.uses.get(project, UNKNOWN).weight
+
+    def turns(self, replica: str, *, is_batch: bool) -> "ReplicaTurns":
+        """Return the turns of the projects in one queue of a replica."""
+        return ReplicaTurns(fairness=self, replica=replica, is_batch=is_batch)
+
+    def next_project(self, replica: str, heads: Mapping[str, QueueItem], *, is_batch: bool) -> str:
+        """Project whose turn it is at a replica; `heads`: the first request of each that waits.
+
+        It may have to yield nevertheless, if all are too far ahead of others.
+        """
+        counters = self._counters(is_batch=is_batch)
+        others: Set[str] = frozenset() if is_batch else self._others(replica)
+        everybody, window_s = heads.keys() | others, self.window_s
+        leads = {project: counters.lead_s(project, everybody) for project in heads}
+        near = [project for project, lead_s in leads.items() if lead_s <= window_s]
+        if near:
+            return min(near, key=lambda project: heads[project].rank)
+        return min(heads, key=leads.__getitem__)
+
+    def is_behind(self, project: str) -> bool:
+        """Whether a project is behind all that wait, and does not wait itself."""
+        waiting = self._interactive.waiting
+        return project not in waiting and (
+            not waiting or self._interactive.lead_s(project, waiting) <= 0
+        )
+
+    def is_over_share(self, project: str) -> bool:
+        """Whether a project has been served its share or more of what all were served lately."""
+        return self._interactive.is_over_mean(project)
+
+    def yields(self, project: str, replica: str, *, is_batch: bool) -> bool:
+        """Whether a project's request leaves a replica's room to what other routers hold."""
+        others = self._others(replica)
+        if not others or (not is_batch and self._is_near(project, others)):
+            self._yielding.pop(replica, None)
+            return False
+        now_s = self._now()
+        since_s = self._yielding.setdefault(replica, now_s)
+        if now_s < since_s + YIELD_S:
+            return True
+        del self._yielding[replica]
+        ignored = self._ignored.setdefault(replica, {})
+        ignored.update({other: self.uses.get(other, UNKNOWN).starts for other in others})
+        return False
+
+    def record_full(self, replica: str) -> None:
+        """Record that a replica has no room: whoever yielded has made use of it."""
+        self._yielding.pop(replica, None)
+
+    def retry_s(self, replica: str) -> float | None:
+        """Seconds until requests may no longer yield at a replica; None if none does."""
+        since_s = self._yielding.get(replica)
+        return None if since_s is None else max(0.0, since_s + YIELD_S - self._now())
+
+    @property
+    def window_s(self) -> float:
+        """Virtual seconds by which a project may be ahead of others and still be started."""
+        weights = sum([self.weight(project) for project in self._interactive.waiting])
+        return WINDOW_FRAMES * self._frame_work_s / max(weights, 1e-9)
+
+    def _is_near(self, project: str, others: Collection[str]) -> bool:
+        return self._interactive.lead_s(project, others) <= self.window_s
+
+    def _others(self, replica: str) -> Set[str]:
+        """Projects that other routers hold for a replica."""
+        held = self._held.projects(replica)
+        ignored = self._ignored.get(replica)
+        if not (held and ignored):
+            return held
+        self._ignored[replica] = ignored = {
+            project: starts
+            for project, starts in ignored.items()
+            if project in held and self.uses.get(project, UNKNOWN).starts == starts
+        }
+        return held - ignored.keys()
+
+    def _counters(self, *, is_batch: bool) -> VirtualCounters:
+        return self._batch if is_batch else self._interactive
+
+    @property
+    def _frame_work_s(self) -> float:
+        """Work that all replicas do within a frame, or that of one request, if it is more."""
+        return max(len(self._replicas.all()) * FRAME_S, self._mean_request_s)
+
+    @property
+    def _mean_request_s(self) -> float:
+        mean_s = self._request_s.value
+        return mean_s or self._cost_model.cost_s(0, self._cost_model.estimates.output_tokens)
+
+    def _use(self, project: str, weight: float) -> ProjectUse:
+        use = self.uses.get(project)
+        if use is None:
+            use = self.uses[project] = ProjectUse()
+        use.weight = weight
+        return use

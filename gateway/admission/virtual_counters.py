@@ -1,0 +1,167 @@
+"""Virtual counters: what a model's engines have done for each project, divided by its weight.
+
+Method: a start adds the request's expected cost, divided by the weight, to the project's counter;
+its end corrects that to the real cost. Of the projects that wait, the one with the least counter is
+behind the others. A project that begins to wait, or starts a request while it does not wait, is
+lifted to the floor: the least counter of those that wait, or where the latest request started that
+none waited beside. So nobody gains by having been idle.
+
+Routers learn of each other's requests a little later than of their own. For their counters to be
+the same nevertheless, projects are lifted to the floor of `LAG_S` ago. What difference remains
+fades, with all credit and debt: counters decay by half in `HALF_LIFE_S`. New charges are scaled up
+rather than old ones down, so that nothing has to be computed to compare.
+
+O(1) a request, and O(projects that wait) in every `SAMPLE_S`. Bounded: of too many counters the
+least are dropped, which would be lifted anyway.
+
+Sources: Sheng et al.: Fairness in serving large language models (2024), for counters and lift;
+Goyal, Vin, Cheng: Start-time fair queuing (1996), for the lift while nobody waits.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Set
+
+HALF_LIFE_S = 60.0
+LAG_S = 0.15
+"""A little more than it takes until all routers know what one has started."""
+SAMPLE_S = 0.03
+"""How often the floor is noted."""
+MAX_PROJECTS = 4096
+"""Counters that are kept."""
+MAX_DOUBLINGS = 100.0
+"""Doublings of the scale of new charges after which all is scaled down; a float has room for ten
+times as many."""
+
+
+class VirtualCounters:
+    """Virtual counters of projects for requests of one priority, in virtual seconds.
+
+    `elsewhere`: the projects whose requests wait in other routers, now and at any later time.
+    `now` is in seconds.
+    """
+
+    def __init__(self, now: Callable[[], float], elsewhere: Set[str] = frozenset()) -> None:
+        self._now = now
+        self._since_s = now()
+        """When the scale was 1."""
+        self._elsewhere = elsewhere
+        self._here: Counter[str] = Counter()
+        self._counters: dict[str, float] = {}
+        """Scaled counters."""
+        self._sum = 0.0
+        """Sum of all counters."""
+        self._start = 0.0
+        """Scaled counter at which the latest request has started that nobody waited beside."""
+        self._floors: deque[tuple[float, float]] = deque()
+        """Scaled floors, each with its time; the first one is that of `LAG_S` ago."""
+
+    def __len__(self) -> int:
+        """How many projects have a counter."""
+        return len(self._counters)
+
+    @property
+    def waiting(self) -> Set[str]:
+        """Projects whose requests wait in any router."""
+        return self._here.keys() | self._elsewhere if self._elsewhere else self._here.keys()
+
+    @property
+    def waiting_here(self) -> Counter[str]:
+        """Requests that wait in this router, by project; read only."""
+        return self._here
+
+    def lead_s(self, project: str, others: Iterable[str]) -> float:
+        """Return how far a project is ahead of the last of others, at least one, in seconds.
+
+        The project counts as if it began to wait now, if it does not wait.
+        """
+        least = min([self._counters.get(other, 0.0) for other in others])
+        return (self._lifted(project) - least) / self._scale()
+
+    def is_over_mean(self, project: str) -> bool:
+        """Whether a project's counter is no less than the mean of all, and not the only one."""
+        count = len(self._counters)
+        return count > 1 and self._counters.get(project, 0.0) * count >= self._sum
+
+    def record_queued(self, project: str) -> None:
+        """Count a request that waits in this router from now on."""
+        if project not in self._here:
+            self.lift(project)
+        self._here[project] += 1
+
+    def record_unqueued(self, project: str) -> None:
+        """Stop counting a request that no longer waits in this router."""
+        self._here[project] -= 1
+        if not self._here[project]:
+            del self._here[project]
+
+    def lift(self, project: str) -> None:
+        """Lift a project that begins to wait, unless it waits already."""
+        if project not in self._counters and len(self._counters) >= MAX_PROJECTS:
+            self._drop_some()
+        self._set(project, self._lifted(project))
+
+    def charge(self, project: str, virtual_s: float) -> None:
+        """Charge a project for a request that starts."""
+        self._note_floor()
+        self.lift(project)
+        if not self.waiting:
+            self._start = self._counters[project]
+        self._add(project, virtual_s)
+
+    def correct(self, project: str, virtual_s: float, instead_of_s: float, age_s: float) -> None:
+        """Charge a project instead of what it was charged `age_s` ago, of which less is left."""
+        if project in self._counters:
+            left_s = instead_of_s * 0.5 ** (max(0.0, age_s) / HALF_LIFE_S)
+            self._add(project, virtual_s - left_s)
+
+    def _add(self, project: str, virtual_s: float) -> None:
+        self._set(project, self._counters[project] + virtual_s * self._scale())
+
+    def _set(self, project: str, counter: float) -> None:
+        self._sum += counter - self._counters.get(project, 0.0)
+        self._counters[project] = counter
+
+    def _lifted(self, project: str) -> float:
+        counter = self._counters.get(project, 0.0)
+        if project in self._here or project in self._elsewhere:
+            return counter
+        return max(counter, self._floor_before(self._now() - LAG_S))
+
+    def _note_floor(self) -> None:
+        now_s = self._now()
+        if self._floors and now_s < self._floors[-1][0] + SAMPLE_S:
+            return
+        waiting = self.waiting
+        counters = [self._counters.get(project, 0.0) for project in waiting]
+        self._floors.append((now_s, min(counters) if waiting else self._start))
+        self._floor_before(now_s - LAG_S)
+
+    def _floor_before(self, before_s: float) -> float:
+        """The latest floor up to a time; forgets those before it."""
+        floors = self._floors
+        while len(floors) > 1 and floors[1][0] <= before_s:
+            floors.popleft()
+        return floors[0][1] if floors and floors[0][0] <= before_s else 0.0
+
+    def _scale(self) -> float:
+        """Scale of what is charged now."""
+        doublings = (self._now() - self._since_s) / HALF_LIFE_S
+        if doublings > MAX_DOUBLINGS:
+            self._rescale(0.5**doublings)
+            doublings = 0.0
+        return float(2.0**doublings)
+
+    def _rescale(self, factor: float) -> None:
+        self._since_s = self._now()
+        self._counters = {name: value * factor for name, value in self._counters.items()}
+        self._start *= factor
+        self._sum *= factor
+        self._floors = deque((time_s, floor * factor) for time_s, floor in self._floors)
+
+    def _drop_some(self) -> None:
+        """Drop the lower half of the counters, apart from those of projects that wait."""
+        waiting = self.waiting
+        names = sorted(self._counters, key=self._counters.__getitem__)
+        for name in names[: MAX_PROJECTS // 2]:
+            if name not in waiting:
+                self._sum -= self._counters.pop(name)

@@ -1,0 +1,1 @@
+"""Commands that administer a running gateway: they speak its admin API."""

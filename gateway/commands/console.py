@@ -1,0 +1,100 @@
+"""What the commands for administrators share: options, errors and tables."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gateway.commands.admin_client import (
+    DEFAULT_URL,
+    GATEWAY_URL,
+    AdminClient,
+    AdminError,
+    Json,
+    path_part,
+)
+
+NO_LIMIT = 2**53 - 1
+"""A limit that limits nothing."""
+WIDTH = 240
+"""Width of tables in pipes and files."""
+
+Url = Annotated[
+    str,
+    typer.Option("--url", envvar=GATEWAY_URL, help="Address of the gateway."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DEFAULT_ADDRESS = DEFAULT_URL
+
+
+@contextlib.contextmanager
+def admin_client(url: str) -> Iterator[AdminClient]:
+    """A client; what the gateway refuses ends the command with its reason."""
+    try:
+        yield AdminClient.at(url)
+    except AdminError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+
+
+def project_id(client: AdminClient, name: str) -> str:
+    """Id of the project with this id or name.
+
+    Raises:
+        AdminError: there is none, or several have the name.
+    """
+    if name.startswith("proj_"):
+        return path_part(name)
+    found = [each["id"] for each in client.list_all("/projects") if each["name"] == name]
+    if len(found) != 1:
+        many = f"{len(found)} projects are" if found else "no project is"
+        raise AdminError(f"{many} named {name!r}; `gateway projects list` shows their ids")
+    return str(found[0])
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON."""
+    typer.echo(json.dumps(value, indent=2))
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows as a table that cuts no name."""
+    table = Table()
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*("-" if cell is None else str(cell) for cell in row))
+    width = None if sys.stdout.isatty() else WIDTH
+    Console(markup=False, highlight=False, width=width).print(table)
+
+
+def shown_time(seconds: int | None) -> str | None:
+    """Unix time as people read it."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def shown_list(values: Sequence[str] | None) -> str:
+    """Names, or that there is no restriction."""
+    return "all" if values is None else ", ".join(values) or "none"
+
+
+def shown_limit(value: int | None) -> str | None:
+    """A limit, if it limits anything."""
+    return None if value is None or value >= NO_LIMIT else f"{value:,}"
+
+
+def print_new_key(key: Json, *, as_json: bool) -> None:
+    """Print a key that has just been created, with its secret."""
+    if as_json:
+        print_json(key)
+        return
+    typer.echo(f"key {key['id']}: it is shown only now")
+    typer.echo(key["value"])

@@ -1,0 +1,341 @@
+"""Budget limiter: limits of money by day or month, and of batch tokens by day.
+
+The ledger says what has been used; this router adds what it has heard since, and what is under way
+at all routers (`gateway.limits.period_meter`). Near a limit, a request is held for the most that it
+may cost. Without news of the ledger the router goes on with what it knows.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from gateway.errors import QuotaExceeded, RateLimited, SpendUnknown
+from gateway.identity.project import Project, RateLimit, SpendLimit
+from gateway.ledger.price import PriceList
+from gateway.ledger.view import AccountsView, BatchUsage
+from gateway.limits.calendar import period_start_s
+from gateway.limits.cost import Amounts, charge_of
+from gateway.limits.period_meter import Charge, PeriodMeter
+from gateway.limits.rate_headers import duration
+from gateway.telemetry import Reservation, UsageRecord
+
+NO_METERS: Sequence[PeriodMeter] = ()
+UNKNOWN_RETRY_S = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+class BudgetHold:
+    """What one request has set aside of its project's budgets."""
+
+    __slots__ = ("_is_held", "amounts", "is_sent", "meters")
+
+    def __init__(self, meters: Sequence[PeriodMeter], amounts: Amounts) -> None:
+        self.meters = meters
+        self.amounts = amounts
+        self.is_sent = False
+        """An attempt has been sent, and its end releases the hold."""
+        self._is_held = True
+        for meter in meters:
+            meter.held += _of(meter, amounts)
+
+    def release(self) -> None:
+        """Stop holding it."""
+        if self._is_held:
+            self._is_held = False
+            for meter in self.meters:
+                meter.held -= _of(meter, self.amounts)
+
+
+class BudgetLimiter:
+    """Budgets of all projects in one router, over all its models.
+
+    `clock`: seconds of a clock that never goes back. `time_of_day`: Unix time. `counts_cached`:
+    whether prompt tokens found in an engine's cache count. `refuses_unknown`: whether requests are
+    refused while it is not known what their project has spent.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        time_of_day: Callable[[], float],
+        counts_cached: Callable[[], bool] = lambda: False,
+        refuses_unknown: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.prices = PriceList()
+        self._clock = clock
+        self._time_of_day = time_of_day
+        self._counts_cached = counts_cached
+        self._refuses_unknown = refuses_unknown
+        self._projects: dict[str, tuple[Project, list[PeriodMeter]]] = {}
+        self._holds: dict[int, BudgetHold] = {}
+        """By the id of the dispatch, holds of attempts that are not settled."""
+        self._view: AccountsView | None = None
+        self.alerts: Counter[tuple[str, str]] = Counter()
+        """Alerts that were logged since they were counted last, by project and interval."""
+
+    @property
+    def meters(self) -> Iterable[PeriodMeter]:
+        """All meters."""
+        return [meter for _, meters in self._projects.values() for meter in meters]
+
+    @property
+    def unsettled(self) -> int:
+        """How many attempts are not settled."""
+        return len(self._holds)
+
+    def used(self, meter: PeriodMeter) -> int:
+        """What has been used of a meter's limit."""
+        return meter.used(self._time_of_day(), self._clock())
+
+    def replace(self, projects: Iterable[Project]) -> None:
+        """Follow a change of the projects; what is counted stays."""
+        limited = {project.id: project for project in projects if has_budget(project)}
+        for id_ in self._projects.keys() - limited.keys():
+            del self._projects[id_]
+        for project in limited.values():
+            self._adopt(project)
+
+    def record_view(self, view: AccountsView) -> None:
+        """Follow the ledger."""
+        self._view = view
+        if view.prices != self.prices.prices:
+            self.prices = PriceList(view.prices)
+        _apply(view, self.meters, counts_cached=self._counts_cached())
+
+    def meters_of(
+        self, project: Project, model: str, key: str, *, is_batch: bool
+    ) -> Sequence[PeriodMeter]:
+        """Meters that a request counts against."""
+        if not has_budget(project):
+            return NO_METERS
+        if project.id not in self._projects:
+            self._adopt(project)
+        return self._of(project.id, model, key, is_batch=is_batch)
+
+    def reserve(
+        self, meters: Sequence[PeriodMeter], expected: Amounts, most: Callable[[], Amounts]
+    ) -> BudgetHold:
+        """Set aside what a request is expected to take; `most`: what it may take at most.
+
+        Raises:
+            QuotaExceeded: its project's money is spent.
+            RateLimited: the batch tokens of its day are used up.
+            SpendUnknown: nobody knows what has been spent.
+        """
+        now_s, clock_s = self._time_of_day(), self._clock()
+        amounts = expected
+        for meter in meters:
+            if meter.hard is None:
+                continue
+            if not meter.is_known and self._refuses_unknown():
+                raise SpendUnknown(
+                    f"What project {meter.name} has used this {meter.interval} is not known yet.",
+                    UNKNOWN_RETRY_S,
+                )
+            used = meter.used(now_s, clock_s)
+            if meter.is_near(meter.hard - used, clock_s):
+                amounts = Amounts(*map(max, amounts, most()))
+        for meter in meters:
+            used = meter.used(now_s, clock_s)
+            if meter.hard is not None and used + _of(meter, amounts) > meter.hard:
+                raise _refusal(meter, used, _of(meter, amounts), meter.reset_s(now_s))
+        return BudgetHold(meters, amounts)
+
+    def record_sending(self, id_: int, hold: BudgetHold) -> None:
+        """Record that an attempt of this router is about to be sent; `id_`: of its dispatch."""
+        self._holds[id_] = BudgetHold(hold.meters, hold.amounts) if hold.is_sent else hold
+        hold.is_sent = True
+
+    def record_refused(self, id_: int) -> None:
+        """Record that an engine has done nothing for an attempt: refused it, or was not reached."""
+        if hold := self._holds.pop(id_, None):
+            hold.release()
+
+    def record_ended(self, hold: BudgetHold) -> None:
+        """Record that a request of this router has ended."""
+        if not hold.is_sent:
+            hold.release()
+
+    def record_reserved(self, reservation: Reservation) -> None:
+        """Count a request that runs from now on."""
+        if not self._projects or reservation.id in self._holds or reservation.is_copy:
+            return
+        found = self._of(
+            reservation.project,
+            reservation.model,
+            reservation.key,
+            is_batch=reservation.is_batch,
+        )
+        if found:
+            amounts = Amounts(reservation.cost_nano, reservation.tokens)
+            self._holds[reservation.id] = BudgetHold(found, amounts)
+
+    def record_settled(self, reservation: Reservation, usage: UsageRecord | None) -> None:
+        """Count what a request took instead of what it was expected to; None: nobody knows."""
+        hold = self._holds.pop(reservation.id, None)
+        if hold is None:
+            return
+        hold.release()
+        clock_s = self._clock()
+        if usage is None:
+            for meter in hold.meters:
+                meter.record_lost(_of(meter, hold.amounts), clock_s)
+            return
+        amounts = charge_of(self.prices, usage, counts_cached=self._counts_cached())
+        for meter in hold.meters:
+            if amount := _of(meter, amounts):
+                charge = Charge(usage.epoch, usage.seq, usage.ended_s, amount)
+                meter.record_charge(charge, clock_s)
+                self._alert(meter)
+
+    def _alert(self, meter: PeriodMeter) -> None:
+        """Log amounts that have been reached, each once in a period."""
+        if not meter.alerts:
+            return
+        now_s = self._time_of_day()
+        used = meter.used(now_s, self._clock()) - meter.held
+        start_s = period_start_s(meter.interval, now_s)
+        if start_s != meter.alerted_for_s:
+            meter.alerted_for_s = start_s
+            meter.alerts = dict.fromkeys(meter.alerts, False)
+        for amount in [each for each, is_logged in meter.alerts.items() if not is_logged]:
+            if used >= amount:
+                meter.alerts[amount] = True
+                self.alerts[meter.name, meter.interval] += 1
+                logger.warning(
+                    "project %s has spent %s this %s%s: it has reached the alert of %s",
+                    *(meter.name, money(used), meter.interval, _of_key(meter), money(amount)),
+                )
+
+    def _of(self, project: str, model: str, key: str, *, is_batch: bool) -> Sequence[PeriodMeter]:
+        known = self._projects.get(project)
+        if known is None:
+            return NO_METERS
+        return [
+            meter
+            for meter in known[1]
+            if meter.model in {None, model}
+            and meter.key in {None, key}
+            and (is_batch or meter.unit == "nano")
+        ]
+
+    def _adopt(self, project: Project) -> None:
+        before = self._projects.get(project.id)
+        if before is not None and before[0] == project:
+            return
+        known = {} if before is None else {_id(meter): meter for meter in before[1]}
+        meters = [known.get(_id(meter), meter) for meter in _meters(project)]
+        for meter in meters:
+            _set_limits(meter, project)
+        self._projects[project.id] = project, meters
+        if self._view is not None:
+            new = [meter for meter in meters if _id(meter) not in known]
+            _apply(self._view, new, counts_cached=self._counts_cached())
+
+
+def has_budget(project: Project) -> bool:
+    """Whether a project has limits of a day or month."""
+    return bool(project.spend_limits) or any(
+        limit.batch_tokens_per_day is not None for limit in project.rate_limits
+    )
+
+
+def money(nano: int) -> str:
+    """Write an amount in the currency's unit, such as 12.50."""
+    return f"{nano / 1e9:,.2f}"
+
+
+def _of(meter: PeriodMeter, amounts: Amounts) -> int:
+    return amounts.nano if meter.unit == "nano" else amounts.tokens
+
+
+def _of_key(meter: PeriodMeter) -> str:
+    return "" if meter.key is None else f" with key {meter.key}"
+
+
+def _id(meter: PeriodMeter) -> tuple[str, str, str | None, str | None]:
+    return meter.interval, meter.unit, meter.model, meter.key
+
+
+def _meters(project: Project) -> list[PeriodMeter]:
+    name = project.name or project.id
+    spend = {(limit.interval, limit.key) for limit in project.spend_limits}
+    batch = {
+        (limit.model, limit.key)
+        for limit in project.rate_limits
+        if limit.batch_tokens_per_day is not None
+    }
+    return [
+        *(PeriodMeter(project.id, name, interval, "nano", key=key) for interval, key in spend),
+        *(PeriodMeter(project.id, name, "day", "tokens", model=m, key=key) for m, key in batch),
+    ]
+
+
+def _set_limits(meter: PeriodMeter, project: Project) -> None:
+    meter.name = project.name or project.id
+    if meter.unit == "tokens":
+        meter.hard = min(
+            limit.batch_tokens_per_day
+            for limit in project.rate_limits
+            if _is_for(limit, meter) and limit.batch_tokens_per_day is not None
+        )
+        return
+    limits = [each for each in project.spend_limits if _is_for_spend(each, meter)]
+    meter.hard = min((each.amount_nano for each in limits if each.is_hard), default=None)
+    meter.alerts = {
+        each.amount_nano: meter.alerts.get(each.amount_nano, False)
+        for each in limits
+        if not each.is_hard
+    }
+
+
+def _is_for(limit: RateLimit, meter: PeriodMeter) -> bool:
+    return (limit.model, limit.key) == (meter.model, meter.key)
+
+
+def _is_for_spend(limit: SpendLimit, meter: PeriodMeter) -> bool:
+    return (limit.interval, limit.key) == (meter.interval, meter.key)
+
+
+def _apply(view: AccountsView, meters: Iterable[PeriodMeter], *, counts_cached: bool) -> None:
+    counted: dict[int, int] = {}
+    for mark in view.watermarks:
+        counted[mark.epoch] = max(mark.seq, counted.get(mark.epoch, -1))
+    spend = {(each.project, each.key, each.interval): each for each in view.spend}
+    batch: dict[str, list[BatchUsage]] = {}
+    for usage in view.batch:
+        batch.setdefault(usage.project, []).append(usage)
+    for meter in meters:
+        amount, start_s = 0, period_start_s(meter.interval, view.as_of_s)
+        if meter.unit == "tokens":
+            amount = sum(
+                _batch_tokens(usage, counts_cached=counts_cached)
+                for usage in batch.get(meter.project, ())
+                if meter.model in {None, usage.model} and meter.key in {None, usage.key}
+            )
+        elif found := spend.get((meter.project, meter.key or "", meter.interval)):
+            amount, start_s = found.nano, found.from_s
+        meter.record_ledger(amount, start_s, counted)
+
+
+def _batch_tokens(usage: BatchUsage, *, counts_cached: bool) -> int:
+    tokens = usage.prompt_tokens + usage.completion_tokens
+    return tokens if counts_cached else tokens - usage.cached_tokens
+
+
+def _refusal(meter: PeriodMeter, used: int, requested: int, reset_s: float) -> RateLimited:
+    if meter.unit == "tokens":
+        where = f"in project {meter.name} on batch tokens per day"
+        return RateLimited(
+            f"Rate limit reached {where}: Limit {meter.hard}, Used {used}, Requested {requested}."
+            f" Please try again in {duration(reset_s).decode()}.",
+            "tokens",
+            reset_s,
+        )
+    return QuotaExceeded(
+        f"Project {meter.name} has reached its limit of {money(meter.hard or 0)} for this"
+        f" {meter.interval}{_of_key(meter)}: spent {money(used)}, and the request may cost"
+        f" {requested / 1e9:.6f}. The {meter.interval} ends in {duration(reset_s).decode()}.",
+        reset_s,
+    )

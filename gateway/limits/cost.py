@@ -1,0 +1,60 @@
+"""Cost of a request, by the prices that the ledger charges it by."""
+
+from typing import NamedTuple
+
+from gateway.ledger.price import MILLION, PriceList
+from gateway.telemetry import UsageRecord
+
+
+class Amounts(NamedTuple):
+    """What a request takes of limits of a day or month."""
+
+    nano: int
+    """Billionths of the currency's unit."""
+    tokens: int
+    """Batch tokens; 0 for other requests."""
+
+
+NOTHING = Amounts(0, 0)
+
+
+def cost_nano(  # noqa: PLR0913 - one for each thing that has a price
+    prices: PriceList,
+    model: str,
+    adapter: str,
+    now_s: float,
+    *,
+    prompt_tokens: int,
+    cached_tokens: int,
+    completion_tokens: int,
+    device_s: float,
+) -> int:
+    """Cost by tokens, or by the time of devices for a model whose tokens have no price."""
+    price = prices.at(model, adapter, now_s)
+    if price.has_tokens:
+        return price.tokens_nano(prompt_tokens, cached_tokens, completion_tokens)
+    return price.device_nano(round(device_s * MILLION))
+
+
+def charge_of(prices: PriceList, usage: UsageRecord, *, counts_cached: bool) -> Amounts:
+    """What a request has taken; a copy costs its project nothing, nor does what it went on from."""
+    origin = usage.origin
+    if origin.is_copy:
+        return NOTHING
+    prompt, cached = usage.prompt_tokens, usage.cached_tokens
+    if origin.is_continuation:
+        prompt = cached = 0
+    nano = cost_nano(
+        prices,
+        usage.model,
+        usage.adapter,
+        usage.ended_s,
+        prompt_tokens=prompt,
+        cached_tokens=cached,
+        completion_tokens=usage.completion_tokens,
+        device_s=usage.device_s,
+    )
+    tokens = 0
+    if origin.tier == "flex":
+        tokens = prompt + usage.completion_tokens - (0 if counts_cached else cached)
+    return Amounts(nano, tokens)

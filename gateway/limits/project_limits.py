@@ -1,0 +1,159 @@
+"""Limits of all projects in one router: asked before a request is admitted."""
+
+from collections.abc import Callable, Iterable
+
+from gateway.asgi import Headers
+from gateway.errors import RateLimited
+from gateway.identity.project import Project
+from gateway.ledger.view import AccountsView
+from gateway.limits.budget_limiter import BudgetHold, BudgetLimiter, has_budget
+from gateway.limits.claim import Claim
+from gateway.limits.cost import NOTHING, Amounts, cost_nano
+from gateway.limits.expected_tokens import expected_tokens, most_answer_tokens
+from gateway.limits.rate_headers import rate_headers
+from gateway.limits.rate_limiter import RateLimiter
+from gateway.request.inference_request import InferenceRequest
+from gateway.routing.scheduler import Scheduler
+from gateway.routing.target import Target
+from gateway.telemetry import RecentUse, Reservation, UsageRecord
+
+
+class ProjectLimits:
+    """Limits of all projects; a listener to the reservations of every model.
+
+    `clock`: seconds of a clock that never goes back. `time_of_day`: Unix time. `counts_cached`:
+    whether prompt tokens found in an engine's cache count. `refuses_unknown`: whether requests are
+    refused while it is not known what their project has spent.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        time_of_day: Callable[[], float],
+        counts_cached: Callable[[], bool] = lambda: False,
+        refuses_unknown: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._clock = clock
+        self._time_of_day = time_of_day
+        self._counts_cached = counts_cached
+        self._without_budget: set[str] = set()
+        """Ids of projects that have no limits of a day or month."""
+        self.rates = RateLimiter(clock, counts_cached)
+        self.budgets = BudgetLimiter(clock, time_of_day, counts_cached, refuses_unknown)
+
+    def replace(self, projects: Iterable[Project]) -> None:
+        """Follow a change of the projects."""
+        projects = list(projects)
+        self._without_budget.clear()
+        self.rates.replace(projects)
+        self.budgets.replace(projects)
+
+    def record_view(self, view: AccountsView) -> None:
+        """Follow the ledger."""
+        self.budgets.record_view(view)
+
+    @staticmethod
+    def apply_to(request: InferenceRequest) -> bool:
+        """Whether a request's project has limits; copies of shadow traffic count for nobody."""
+        project = request.identity.project
+        return bool(project.rate_limits or project.spend_limits) and not request.is_copy
+
+    def check(self, request: InferenceRequest, model: str) -> None:
+        """Refuse a request that is sure to be above a limit before it waits for an engine to start.
+
+        Raises:
+            RateLimited: its project has reached a limit.
+        """
+        project, key = request.identity.project, request.identity.key
+        self.rates.check(self.rates.meters_of(project, model, key), model)
+
+    def claim(self, target: Target, scheduler: Scheduler) -> Claim | None:
+        """Set aside what a request is expected to take; None if nothing limits it.
+
+        Raises:
+            RateLimited: it has to wait, or is above a limit by itself.
+            SpendUnknown: nobody knows what its project has spent.
+        """
+        identity = target.request.identity
+        project = identity.project
+        prompt, cached, answer = expected_tokens(target, scheduler)
+        counts_cached = self._counts_cached()
+        money = self._reserve_money(target, scheduler, prompt, cached, answer)
+        hold = None
+        if rated := self.rates.meters_of(project, target.name, identity.key):
+            least = prompt if counts_cached else max(0, prompt - cached)
+            try:
+                hold = self.rates.reserve(rated, target.name, least + answer, least)
+            except RateLimited:
+                if money is not None:
+                    money.release()
+                raise
+        return Claim(
+            (self.rates, hold), (self.budgets, money), prompt, answer, counts_cached=counts_cached
+        )
+
+    def headers(self, request: InferenceRequest, model: str) -> Headers:
+        """Headers that tell the client what the limits leave."""
+        project, key = request.identity.project, request.identity.key
+        meters = self.rates.meters_of(project, model, key)
+        if not meters:
+            return []
+        is_anthropic = request.path.startswith("/v1/messages")
+        return rate_headers(meters, self._clock(), self._time_of_day if is_anthropic else None)
+
+    def record_reserved(self, reservation: Reservation) -> None:
+        """Count a request that runs from now on."""
+        self.rates.record_reserved(reservation)
+        self.budgets.record_reserved(reservation)
+
+    def record_settled(self, reservation: Reservation, usage: UsageRecord | None) -> None:
+        """Count what a request took instead of what it was expected to; None: nobody knows."""
+        self.rates.record_settled(reservation, usage)
+        self.budgets.record_settled(reservation, usage)
+
+    def record_recent(self, uses: Iterable[RecentUse], within_s: float) -> None:
+        """Count what an engine knows of the last minute, as far as this router has not seen it."""
+        self.rates.record_recent(uses, within_s)
+
+    def _reserve_money(
+        self, target: Target, scheduler: Scheduler, prompt: int, cached: int, answer: int
+    ) -> BudgetHold | None:
+        request, identity = target.request, target.request.identity
+        if identity.project.id in self._without_budget:
+            return None
+        if not has_budget(identity.project):
+            self._without_budget.add(identity.project.id)
+            return None
+        meters = self.budgets.meters_of(
+            identity.project, target.name, identity.key, is_batch=request.is_batch
+        )
+        if not meters:
+            return None
+        costs = scheduler.cost_model.estimates
+
+        def most() -> Amounts:
+            longest = most_answer_tokens(target, prompt, answer)
+            answer_s = longest * (costs.sequence_s + costs.step_s)
+            return self._amounts(target, prompt, 0, longest, prompt * costs.prefill_s + answer_s)
+
+        device_s = max(0, prompt - cached) * costs.prefill_s + answer * costs.sequence_s
+        expected = self._amounts(target, prompt, cached, answer, device_s)
+        return self.budgets.reserve(meters, expected, most)
+
+    def _amounts(
+        self, target: Target, prompt: int, cached: int, answer: int, device_s: float
+    ) -> Amounts:
+        if not (prompt or answer):
+            return NOTHING
+        nano = cost_nano(
+            self.budgets.prices,
+            target.model.name,
+            target.adapter,
+            self._time_of_day(),
+            prompt_tokens=prompt,
+            cached_tokens=min(cached, prompt),
+            completion_tokens=answer,
+            device_s=device_s,
+        )
+        uncounted = 0 if self._counts_cached() else cached
+        return Amounts(nano, max(0, prompt - uncounted) + answer)

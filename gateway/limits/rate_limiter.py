@@ -1,0 +1,210 @@
+"""Rate limiter: limits of requests and tokens a minute and of requests at a time.
+
+Method: every router counts the requests of all routers. Its own count from their admission on;
+those of others from the moment that their engine reports them, at most a frame of telemetry later
+(`gateway.routing.reservations`). So what R routers admit within a frame may exceed a limit, and
+what estimates are wrong by; the excess is counted. No router waits for another, and no clocks are
+compared. Cost: O(limits of the project) a request.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from gateway.errors import RateLimited
+from gateway.identity.project import Project
+from gateway.limits.hold import Hold
+from gateway.limits.meter import Meter
+from gateway.limits.project_meters import ProjectMeters
+from gateway.limits.rate_headers import duration
+from gateway.telemetry import RecentUse, Reservation, UsageRecord
+
+CONCURRENCY_RETRY_S = 1.0
+"""When to retry a request that there is no room for beside others; nobody knows when one ends."""
+NO_METERS: Sequence[Meter] = ()
+
+
+class RateLimiter:
+    """Rate limits of all projects in one router, over all its models.
+
+    It listens to the reservations of every model. `now` is in seconds, of a clock that never goes
+    back. `counts_cached`: whether prompt tokens found in an engine's cache count.
+    """
+
+    def __init__(
+        self, now: Callable[[], float], counts_cached: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._now = now
+        self._counts_cached = counts_cached
+        self._projects: dict[str, ProjectMeters] = {}
+        self._holds: dict[int, Hold] = {}
+        """By the id of the dispatch, holds of attempts that are not settled."""
+        self._own: set[int] = set()
+        """Ids of those that this router sent."""
+
+    @property
+    def meters(self) -> Iterable[Meter]:
+        """All meters, moved on to now."""
+        now_s = self._now()
+        for project in self._projects.values():
+            for meter in project.all():
+                meter.window.expire(now_s)
+                yield meter
+
+    @property
+    def unsettled(self) -> int:
+        """How many attempts are not settled."""
+        return len(self._holds)
+
+    def replace(self, projects: Iterable[Project]) -> None:
+        """Follow a change of the projects; what is counted stays."""
+        limited = {project.id: project for project in projects if project.rate_limits}
+        for id_ in self._projects.keys() - limited.keys():
+            del self._projects[id_]
+        for id_, project in limited.items():
+            if id_ in self._projects:
+                self._projects[id_].replace(project)
+            else:
+                self._projects[id_] = ProjectMeters(project)
+
+    def meters_of(self, project: Project, model: str, key: str) -> Sequence[Meter]:
+        """Meters that a request counts against; O(1)."""
+        if not project.rate_limits:
+            return NO_METERS
+        known = self._projects.get(project.id)
+        if known is None:
+            known = self._projects[project.id] = ProjectMeters(project)
+        return known.of(model, key)
+
+    def reserve(self, meters: Sequence[Meter], model: str, tokens: int, least: int) -> Hold:
+        """Set a request aside that is expected to take so many tokens, at least `least` of them.
+
+        Raises:
+            RateLimited: it has to wait, or is above a limit by itself.
+        """
+        now_s = self._now()
+        for meter in meters:
+            if tokens > meter.tokens:
+                # An answer may be short: what is expected of it keeps no request out for ever.
+                tokens = max(least, meter.tokens)
+        for meter in meters:
+            if not meter.has_room(now_s, tokens):
+                raise refusal(meter, now_s, model, tokens)
+        return Hold(meters, tokens)
+
+    def check(self, meters: Sequence[Meter], model: str) -> None:
+        """Refuse a request that will surely have to wait, before it waits for an engine to start.
+
+        Raises:
+            RateLimited: there is no room for any request.
+        """
+        now_s = self._now()
+        for meter in meters:
+            if not meter.has_room(now_s, 0):
+                raise refusal(meter, now_s, model, 0)
+
+    def record_sending(self, id_: int, hold: Hold) -> None:
+        """Record that an attempt of this router is about to be sent; `id_`: of its dispatch."""
+        self._holds[id_] = hold
+        self._own.add(id_)
+
+    def record_refused(self, id_: int) -> None:
+        """Record that an engine has done nothing for an attempt: refused it, or was not reached."""
+        if id_ in self._own:
+            self._own.discard(id_)
+            self._holds.pop(id_).record_refused(self._now())
+
+    def record_ended(self, hold: Hold) -> None:
+        """Record that a request of this router has ended."""
+        hold.record_ended(self._now())
+
+    def record_reserved(self, reservation: Reservation) -> None:
+        """Count a request that runs from now on."""
+        id_, now_s = reservation.id, self._now()
+        if id_ in self._own:
+            self._holds[id_].record_sent(now_s, reservation.tokens)
+            return
+        if id_ in self._holds or reservation.is_copy:
+            return
+        known = self._projects.get(reservation.project)
+        if known is None or not (meters := known.of(reservation.model, reservation.key)):
+            return
+        hold = Hold(meters, reservation.tokens, int(reservation.attempt == 1))
+        hold.record_sent(now_s, reservation.tokens)
+        self._holds[id_] = hold
+
+    def record_settled(self, reservation: Reservation, usage: UsageRecord | None) -> None:
+        """Correct what was counted to what the request took; None: nobody knows, so it stays."""
+        hold = self._holds.pop(reservation.id, None)
+        if hold is None:
+            return
+        now_s = self._now()
+        if reservation.id in self._own:
+            self._own.discard(reservation.id)
+        else:
+            hold.record_ended(now_s)
+        if usage is None:
+            hold.record_lost(now_s)
+        else:
+            tokens = self._counted(usage)
+            hold.record_used(now_s, tokens, is_continuation=usage.origin.is_continuation)
+
+    def record_recent(self, uses: Iterable[RecentUse], within_s: float) -> None:
+        """Count what an engine knows of the last minute, as far as this router has not seen it.
+
+        `within_s`: how far back this router has not seen the engine's telemetry.
+        """
+        now_s = self._now()
+        for use in uses:
+            known = self._projects.get(use.project)
+            if known is None or use.age_s > within_s:
+                continue
+            tokens = use.uncached_tokens + (use.cached_tokens if self._counts_cached() else 0)
+            for meter in known.of(use.model, use.key):
+                meter.window.add_earlier(now_s, use.age_s, use.requests, tokens)
+
+    def _counted(self, usage: UsageRecord) -> int:
+        tokens, cached = usage.prompt_tokens + usage.completion_tokens, usage.cached_tokens
+        return tokens if not cached or self._counts_cached() else tokens - cached
+
+
+def refusal(meter: Meter, now_s: float, model: str, tokens: int) -> RateLimited:
+    """The error for a request for which a meter has no room; `tokens`: what it asks for."""
+    window, wait_s = meter.window, 0.0
+    requests_over = meter.used_requests + 1 - meter.requests
+    tokens_over = meter.used_tokens + tokens - meter.tokens
+    if requests_over > 0 and meter.requests:
+        wait_s = window.wait_s(now_s, requests_over, 0)
+        return _refused(meter, model, "requests", meter.used_requests, 1, wait_s)
+    if requests_over > 0 or tokens > meter.tokens:
+        kind = "requests" if requests_over > 0 else "tokens"
+        return _refused(meter, model, kind, 0, 1 if requests_over > 0 else tokens, None)
+    if tokens_over > 0:
+        wait_s = window.wait_s(now_s, 0, tokens_over)
+        return _refused(meter, model, "tokens", meter.used_tokens, tokens, wait_s)
+    return _refused(meter, model, "concurrent", meter.running, 1, CONCURRENCY_RETRY_S)
+
+
+_LIMITS = {
+    "requests": ("requests per min (RPM)", "requests"),
+    "tokens": ("tokens per min (TPM)", "tokens"),
+    "concurrent": ("concurrent requests", "requests"),
+}
+
+
+def _refused(
+    meter: Meter, model: str, kind: str, used: int, requested: int, wait_s: float | None
+) -> RateLimited:
+    name, type_ = _LIMITS[kind]
+    limit: int = getattr(meter, kind)
+    where = f"for {model} in project {meter.project} on {name}"
+    if wait_s is None:
+        return RateLimited(
+            f"Request too large {where}: Limit {limit}, Requested {requested}. The request alone is"
+            " above the limit, and will never be answered.",
+            type_,
+        )
+    return RateLimited(
+        f"Rate limit reached {where}: Limit {limit}, Used {used}, Requested {requested}. Please try"
+        f" again in {duration(wait_s).decode()}.",
+        type_,
+        wait_s,
+    )

@@ -1,0 +1,104 @@
+"""Sliding window: the requests and tokens of the last minute.
+
+Method: sums in buckets of a tenth of a second. Each counts for a minute after its last request, so
+no request counts for less than a minute, nor for more than a tenth of a second longer. Whoever adds
+to the window gets the bucket, by which the amount can be corrected later. All amounts are whole
+numbers, so that nothing is left of what has been taken back. Amortized O(1) an operation; at most
+600 buckets.
+"""
+
+from collections import deque
+
+MINUTE_S = 60.0
+GRAIN_S = 0.1
+"""Width of a bucket."""
+
+
+class Bucket:
+    """Requests and tokens of a tenth of a second."""
+
+    __slots__ = ("first_s", "is_live", "requests", "tokens", "until_s")
+
+    def __init__(self, first_s: float, until_s: float) -> None:
+        self.first_s = first_s
+        self.until_s = until_s
+        """Until when it counts."""
+        self.requests = self.tokens = 0
+        self.is_live = True
+
+
+class Window:
+    """Sliding window; times are in seconds, of a clock that never goes back."""
+
+    __slots__ = ("_buckets", "_length_s", "requests", "tokens")
+
+    def __init__(self, length_s: float = MINUTE_S) -> None:
+        self._length_s = length_s
+        self._buckets: deque[Bucket] = deque()
+        self.requests = self.tokens = 0
+        """Sums over the window, as of the last `expire`."""
+
+    def expire(self, now_s: float) -> None:
+        """Drop what has been in the window for its whole length."""
+        buckets = self._buckets
+        while buckets and buckets[0].until_s <= now_s:
+            bucket = buckets.popleft()
+            bucket.is_live = False
+            self.requests -= bucket.requests
+            self.tokens -= bucket.tokens
+
+    def add(self, now_s: float, requests: int, tokens: int) -> Bucket:
+        """Add requests that come now; return their bucket."""
+        buckets = self._buckets
+        bucket = buckets[-1] if buckets else None
+        if bucket is None or now_s - bucket.first_s >= GRAIN_S:
+            bucket = Bucket(now_s, now_s + self._length_s)
+            buckets.append(bucket)
+        else:
+            bucket.until_s = max(bucket.until_s, now_s + self._length_s)
+        self.adjust(bucket, requests, tokens)
+        return bucket
+
+    def add_earlier(self, now_s: float, age_s: float, requests: int, tokens: int) -> None:
+        """Add requests that came `age_s` ago; O(buckets)."""
+        if age_s >= self._length_s:
+            return
+        first_s = now_s - age_s
+        bucket = Bucket(first_s, first_s + self._length_s)
+        index = len(self._buckets)
+        while index and self._buckets[index - 1].until_s > bucket.until_s:
+            index -= 1
+        self._buckets.insert(index, bucket)
+        self.adjust(bucket, requests, tokens)
+
+    def adjust(self, bucket: Bucket, requests: int, tokens: int) -> None:
+        """Add to a bucket, or take back from it; nothing happens once it has left the window."""
+        if bucket.is_live:
+            bucket.requests += requests
+            bucket.tokens += tokens
+            self.requests += requests
+            self.tokens += tokens
+
+    def wait_s(self, now_s: float, requests: int, tokens: int) -> float:
+        """Seconds until so many requests and tokens will have left the window."""
+        wait_s = 0.0
+        for bucket in self._buckets:
+            if requests <= 0 and tokens <= 0:
+                return wait_s
+            requests -= bucket.requests
+            tokens -= bucket.tokens
+            wait_s = max(0.0, bucket.until_s - now_s)
+        return wait_s if requests <= 0 and tokens <= 0 else self._length_s
+
+    def reset_s(self, now_s: float) -> tuple[float, float]:
+        """Seconds until the window has no requests, and no tokens."""
+        requests_s = tokens_s = 0.0
+        for bucket in reversed(self._buckets):
+            left_s = max(0.0, bucket.until_s - now_s)
+            if bucket.requests and not requests_s:
+                requests_s = left_s
+            if bucket.tokens and not tokens_s:
+                tokens_s = left_s
+            if requests_s and tokens_s:
+                break
+        return requests_s, tokens_s

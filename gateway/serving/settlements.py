@@ -1,0 +1,171 @@
+"""What a router owes the ledger: attempts whose records are not there yet, and verdicts on others.
+
+Engines report what each attempt took, and Accounts reads it from them. A router remembers its own
+attempts only until an engine has reported them, and the reports until Accounts has them. If the
+engine dies before, it hands over what it has: the engine's report, or its own estimate. If Accounts
+is down, all of that waits, within bounds.
+"""
+
+import asyncio
+import itertools
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+from gateway.ledger.charging import settle
+from gateway.ledger.settlement import Settlement
+from gateway.ledger.view import Watermark
+from gateway.metrics import SETTLEMENTS_DROPPED, SETTLEMENTS_KEPT, Recorder
+from gateway.serving.accounts_client import AccountsClient, AccountsUnavailable
+from gateway.serving.periodic import Periodic
+from gateway.serving.sent_attempt import SentAttempt
+from gateway.telemetry import UsageRecord
+
+PERIOD_S = 1.0
+DEAD_S = 3.0
+"""How long after its end an attempt's engine may still report it, if it has left the fleet."""
+SILENT_S = 60.0
+"""The same for an engine of the fleet, whose report may have been missed."""
+MAX_KEPT = 100_000
+MAX_SUBMITTED = 500
+SUBMIT_TIMEOUT_S = 30.0
+CLOSE_TIMEOUT_S = 3.0
+
+logger = logging.getLogger(__name__)
+
+
+class Settlements:
+    """Attempts of one router that the ledger needs to hear of, from `start` to `close`.
+
+    `engines`: ids of the replicas in the fleet. `now`: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        accounts: AccountsClient,
+        engines: Callable[[], Collection[str]],
+        recorder: Recorder,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._accounts = accounts
+        self._engines = engines
+        self._recorder = recorder
+        self._now = now
+        self._sent: dict[int, SentAttempt] = {}
+        """Attempts that no engine has reported, by their dispatches."""
+        self._records: dict[str, deque[UsageRecord]] = {}
+        """By engine, reports on own attempts that are not known to be in the ledger."""
+        self._queue: deque[Settlement] = deque()
+        self._missing_since_s: dict[str, float] = {}
+        self._periodic = Periodic("settling attempts", PERIOD_S, self.sweep)
+
+    def __len__(self) -> int:
+        """Number of attempts that are kept."""
+        return len(self._sent) + len(self._queue) + sum(map(len, self._records.values()))
+
+    def start(self) -> None:
+        """Begin to hand over."""
+        self._periodic.start()
+
+    async def close(self) -> None:
+        """Hand over the rest, if Accounts answers soon; engines have what is not handed over."""
+        await self._periodic.close()
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self.submit()
+        except TimeoutError:
+            logger.warning("Accounts does not answer: %d verdicts are lost", len(self._queue))
+
+    def record_sent(self, attempt: SentAttempt) -> None:
+        """Remember an attempt that is sent to an engine."""
+        self._sent[attempt.id] = attempt
+
+    def record_usage(self, engine: str, records: Iterable[UsageRecord]) -> None:
+        """Follow what an engine reports; only this router's own attempts are kept."""
+        for record in records:
+            if self._sent.pop(record.id, None) is not None:
+                self._records.setdefault(engine, deque()).append(record)
+
+    def record_watermarks(self, watermarks: Iterable[Watermark]) -> None:
+        """Forget the reports that the ledger has."""
+        for mark in watermarks:
+            records = self._records.get(mark.engine)
+            if records is None:
+                continue
+            while records and (records[0].epoch, records[0].seq) <= (mark.epoch, mark.seq):
+                records.popleft()
+            if not records:
+                del self._records[mark.engine]
+
+    def settle(self, attempts: Sequence[SentAttempt], *, is_complete: bool) -> None:
+        """Settle the attempts of a request that has ended; see `gateway.ledger.charging`."""
+        if attempts[0].origin.is_copy or (is_complete and len(attempts) == 1):
+            return
+        ends = [attempt.end() for attempt in attempts]
+        self._queue.extend(settle(ends, is_complete=is_complete))
+
+    async def sweep(self) -> None:
+        """Find what engines no longer report, and hand it over."""
+        self._find_dead()
+        self._find_unreported()
+        self._limit()
+        self._recorder.set(SETTLEMENTS_KEPT, (), len(self))
+        await self.submit()
+
+    async def submit(self) -> None:
+        """Hand over what is due; it stays here if Accounts does not answer."""
+        while self._queue:
+            some = list(itertools.islice(self._queue, MAX_SUBMITTED))
+            try:
+                async with asyncio.timeout(SUBMIT_TIMEOUT_S):
+                    await self._accounts.submit(some)
+            except (AccountsUnavailable, TimeoutError):
+                return
+            for _ in some:
+                self._queue.popleft()
+
+    def _find_dead(self) -> None:
+        """Hand over the reports of engines that are no longer there to be asked."""
+        present, now_s = self._engines(), self._now()
+        for engine in list(self._missing_since_s):
+            if engine in present:
+                del self._missing_since_s[engine]
+        named = {attempt.engine for attempt in self._sent.values()} | self._records.keys()
+        for engine in named.difference(present):
+            self._missing_since_s.setdefault(engine, now_s)
+        for engine in self._missing_since_s.keys() - named:
+            del self._missing_since_s[engine]
+        for engine in self._records.keys() & self._missing_since_s.keys():
+            if now_s - self._missing_since_s[engine] < DEAD_S:
+                continue
+            self._queue.extend(
+                Settlement(id=record.id, engine=engine, record=record)
+                for record in self._records.pop(engine)
+            )
+
+    def _find_unreported(self) -> None:
+        """Estimate the attempts that nobody reports, if the client has got anything of them."""
+        now_s = self._now()
+        for attempt in list(self._sent.values()):
+            if attempt.ended_s is None:
+                continue
+            missing_s = self._missing_since_s.get(attempt.engine)
+            is_dead = missing_s is not None and now_s - max(missing_s, attempt.ended_s) >= DEAD_S
+            if is_dead or now_s - attempt.ended_s >= SILENT_S:
+                del self._sent[attempt.id]
+                if attempt.has_delivered or attempt.is_answered:
+                    self._queue.append(attempt.estimated())
+
+    def _limit(self) -> None:
+        """Forget the oldest reports and verdicts if there are too many: engines have those."""
+        dropped = 0
+        while self._records and sum(map(len, self._records.values())) > MAX_KEPT:
+            largest = max(self._records, key=lambda engine: len(self._records[engine]))
+            self._records[largest].popleft()
+            dropped += 1
+        while len(self._queue) > MAX_KEPT:
+            self._queue.popleft()
+            dropped += 1
+        if dropped:
+            self._recorder.count(SETTLEMENTS_DROPPED, (), dropped)

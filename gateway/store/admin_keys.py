@@ -1,0 +1,69 @@
+"""Admin keys in the database: hashes, never secrets."""
+
+import msgspec
+import sqlalchemy as sa
+
+from gateway.errors import NotFound
+from gateway.identity.secret import ADMIN_KEY_PREFIX, new_secret, redacted, secret_hash
+from gateway.store.changes import Change, new_id
+from gateway.store.pages import Cursor, Page, page_of, row_of
+from gateway.store.tables import admin_keys
+
+
+class AdminKeyRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An admin key, without its secret and its hash."""
+
+    id: str
+    name: str
+    hint: str
+    owner_id: str
+    """Who created it."""
+    created_s: int
+    expires_s: int | None = None
+    last_used_s: int | None = None
+
+
+def create_admin_key(
+    change: Change, name: str, expires_in_s: int | None
+) -> tuple[AdminKeyRow, str]:
+    """Create an admin key; return its secret, too."""
+    secret = new_secret(ADMIN_KEY_PREFIX)
+    row = AdminKeyRow(
+        id=new_id("key_"),
+        name=name,
+        hint=redacted(secret),
+        owner_id=change.actor.id,
+        created_s=change.now_s,
+        expires_s=None if expires_in_s is None else change.now_s + expires_in_s,
+    )
+    values = msgspec.structs.asdict(row)
+    change.connection.execute(admin_keys.insert().values(hash=secret_hash(secret), **values))
+    change.record("api_key.created", row.id, after=values)
+    return row, secret
+
+
+def admin_key(connection: sa.Connection, key_id: str) -> AdminKeyRow:
+    """An admin key.
+
+    Raises:
+        NotFound: there is none with this id.
+    """
+    query = sa.select(admin_keys).where(admin_keys.c.id == key_id, admin_keys.c.deleted_s.is_(None))
+    found = connection.execute(query).first()
+    if found is None:
+        raise NotFound.of("admin API key", key_id)
+    return row_of(found, AdminKeyRow)
+
+
+def list_admin_keys(connection: sa.Connection, cursor: Cursor) -> Page[AdminKeyRow]:
+    """A page of admin keys."""
+    is_there = admin_keys.c.deleted_s.is_(None)
+    return page_of(connection, admin_keys, cursor, AdminKeyRow, is_there)
+
+
+def delete_admin_key(change: Change, key_id: str) -> None:
+    """Delete an admin key; routers refuse it within a second."""
+    before = admin_key(change.connection, key_id)
+    update = admin_keys.update().where(admin_keys.c.id == key_id)
+    change.connection.execute(update.values(deleted_s=change.now_s))
+    change.record("api_key.deleted", key_id, before=msgspec.structs.asdict(before))

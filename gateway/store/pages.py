@@ -1,0 +1,81 @@
+"""Pages of lists: rows by order of creation, from the one after a known id."""
+
+from collections.abc import Sequence
+from typing import Generic, Literal, TypeVar
+
+import msgspec
+import sqlalchemy as sa
+
+from gateway.errors import InvalidRequest
+
+RowT = TypeVar("RowT")
+
+
+class Page(msgspec.Struct, Generic[RowT], frozen=True):
+    """Some rows of a list, and whether more follow."""
+
+    rows: Sequence[RowT]
+    has_more: bool = False
+
+
+class Cursor(msgspec.Struct, frozen=True, kw_only=True):
+    """Which page of a list."""
+
+    after: str | None = None
+    """Id of the last row of the page before."""
+    before: str | None = None
+    """Id of the first row of the page that follows."""
+    limit: int = 20
+    order: Literal["asc", "desc"] = "asc"
+
+
+def page_of(
+    connection: sa.Connection,
+    table: sa.FromClause,
+    cursor: Cursor,
+    row_type: type[RowT],
+    *conditions: sa.ColumnElement[bool],
+    within: Sequence[sa.ColumnElement[bool]] = (),
+) -> Page[RowT]:
+    """A page of the rows that meet all conditions.
+
+    `within`: conditions that say which list it is; rows that only fail the others, as deleted ones
+    do, remain places in it.
+
+    Raises:
+        InvalidRequest: the id in `after` or `before` has never existed.
+    """
+    query = sa.select(table).where(*conditions, *within)
+    # The page before a row is found backwards from it.
+    is_descending = (cursor.order == "desc") != (cursor.before is not None)
+    seq = table.c.seq
+    for name, known in (("after", cursor.after), ("before", cursor.before)):
+        if known is not None:
+            place = _place(connection, table, within, name, known)
+            query = query.where(seq < place if is_descending else seq > place)
+    query = query.order_by(seq.desc() if is_descending else seq).limit(cursor.limit + 1)
+    found = [row_of(row, row_type) for row in connection.execute(query)]
+    rows = found[: cursor.limit]
+    if cursor.before is not None:
+        rows.reverse()
+    return Page(rows, has_more=len(found) > cursor.limit)
+
+
+def row_of(row: sa.Row[tuple[object, ...]], row_type: type[RowT]) -> RowT:
+    """A row of the database as a struct; columns without a field are left out."""
+    # SQLAlchemy's names of columns are no plain texts.
+    return msgspec.convert({str(name): value for name, value in row._asdict().items()}, row_type)
+
+
+def _place(
+    connection: sa.Connection,
+    table: sa.FromClause,
+    within: Sequence[sa.ColumnElement[bool]],
+    name: str,
+    known: str,
+) -> int:
+    query = sa.select(sa.func.max(table.c.seq)).where(table.c.id == known, *within)
+    place = connection.execute(query).scalar()
+    if place is None:
+        raise InvalidRequest(f"`{name}` must be the id of an object of this list.", name)
+    return int(place)

@@ -1,0 +1,98 @@
+"""Spend alerts in the database: thresholds of projects that refuse nothing."""
+
+from collections.abc import Mapping
+
+import msgspec
+import sqlalchemy as sa
+
+from gateway.errors import NotFound
+from gateway.store.changes import Change, new_id
+from gateway.store.pages import Cursor, Page, page_of, row_of
+from gateway.store.projects import active_project, project
+from gateway.store.spend_limits import Interval
+from gateway.store.tables import spend_alerts
+
+
+class SpendAlertRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What a project may spend in a period before people are told."""
+
+    id: str
+    project_id: str
+    interval: Interval
+    amount_nano: int
+    recipients: tuple[str, ...]
+    subject_prefix: str | None = None
+    created_s: int
+
+
+def create_spend_alert(
+    change: Change, project_id: str, values: Mapping[str, object]
+) -> SpendAlertRow:
+    """Create an alert of a project."""
+    active_project(change.connection, project_id)
+    place = {"id": new_id("alert_"), "project_id": project_id, "created_s": change.now_s}
+    row = msgspec.convert({**values, **place}, SpendAlertRow)
+    change.connection.execute(spend_alerts.insert().values(**msgspec.structs.asdict(row)))
+    _record(change, None, row)
+    return row
+
+
+def spend_alert(connection: sa.Connection, project_id: str, alert_id: str) -> SpendAlertRow:
+    """An alert of this project.
+
+    Raises:
+        NotFound: the project has none with this id.
+    """
+    project(connection, project_id)
+    query = sa.select(spend_alerts).where(spend_alerts.c.id == alert_id, *_of(project_id))
+    found = connection.execute(query).first()
+    if found is None:
+        raise NotFound.of("spend alert", alert_id)
+    return row_of(found, SpendAlertRow)
+
+
+def list_spend_alerts(
+    connection: sa.Connection, project_id: str, cursor: Cursor
+) -> Page[SpendAlertRow]:
+    """A page of a project's alerts."""
+    project(connection, project_id)
+    of_project, is_there = _of(project_id)
+    return page_of(connection, spend_alerts, cursor, SpendAlertRow, is_there, within=[of_project])
+
+
+def update_spend_alert(
+    change: Change, project_id: str, alert_id: str, values: Mapping[str, object]
+) -> SpendAlertRow:
+    """Change an alert."""
+    active_project(change.connection, project_id)
+    before = spend_alert(change.connection, project_id, alert_id)
+    after = msgspec.structs.replace(before, **values)
+    if after != before:
+        update = spend_alerts.update().where(spend_alerts.c.id == alert_id)
+        change.connection.execute(update.values(**values))
+        _record(change, before, after)
+    return after
+
+
+def delete_spend_alert(change: Change, project_id: str, alert_id: str) -> None:
+    """Delete an alert."""
+    before = spend_alert(change.connection, project_id, alert_id)
+    update = spend_alerts.update().where(spend_alerts.c.id == alert_id)
+    change.connection.execute(update.values(deleted_s=change.now_s))
+    _record(change, before, None)
+
+
+def _record(change: Change, before: SpendAlertRow | None, after: SpendAlertRow | None) -> None:
+    row = before or after
+    if row is not None:
+        change.record(
+            "project.updated",
+            row.project_id,
+            project_id=row.project_id,
+            before={"spend_alert": before and msgspec.structs.asdict(before)},
+            after={"spend_alert": after and msgspec.structs.asdict(after)},
+        )
+
+
+def _of(project_id: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
+    return spend_alerts.c.project_id == project_id, spend_alerts.c.deleted_s.is_(None)

@@ -1,0 +1,74 @@
+"""What routers need of the ledger: spend in the current periods, and the last minutes."""
+
+from datetime import UTC, datetime
+from typing import Literal
+
+from sqlalchemy import Connection, func, select
+
+from gateway.ledger.view import MinuteUsage, Spend
+from gateway.store.tables import usage_days, usage_minutes
+
+MINUTES = 2
+"""Whole minutes before the current one."""
+
+
+def read_spend(connection: Connection, now_s: float) -> tuple[Spend, ...]:
+    """Spend of each project and key today and this month, in UTC; the project's own sum first."""
+    now = datetime.fromtimestamp(now_s, UTC)
+    day_s = int(now.replace(hour=0, minute=0, second=0, microsecond=0).timestamp())
+    month_s = int(now.replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp())
+    return (
+        *_spend(connection, "day", day_s),
+        *_spend(connection, "month", month_s),
+    )
+
+
+def read_minutes(connection: Connection, now_s: float) -> tuple[MinuteUsage, ...]:
+    """Usage of the last minutes and the current one, by project, key and model."""
+    columns = usage_minutes.c
+    from_s = (int(now_s) // 60 - MINUTES) * 60
+    groups = (columns.at_s, columns.project, columns.key, columns.model, columns.adapter)
+    names = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens")
+    query = (
+        select(*groups, *(func.sum(columns[name]).label(name) for name in names))
+        .where(columns.at_s >= from_s)
+        .group_by(*groups)
+        .order_by(*groups)
+    )
+    return tuple(
+        MinuteUsage(
+            minute_s=row.at_s,
+            project=row.project,
+            key=row.key,
+            model=row.adapter or row.model,
+            requests=int(row.requests),
+            prompt_tokens=int(row.prompt_tokens),
+            cached_tokens=int(row.cached_tokens),
+            completion_tokens=int(row.completion_tokens),
+        )
+        for row in connection.execute(query)
+    )
+
+
+def _spend(connection: Connection, interval: Literal["day", "month"], from_s: int) -> list[Spend]:
+    columns = usage_days.c
+    query = (
+        select(columns.project, columns.key, func.sum(columns.cost_nano).label("nano"))
+        .where(columns.at_s >= from_s, columns.project != "")
+        .group_by(columns.project, columns.key)
+        .order_by(columns.project, columns.key)
+    )
+    totals: dict[str, int] = {}
+    keys: list[Spend] = []
+    for row in connection.execute(query):
+        nano = int(row.nano)
+        totals[row.project] = totals.get(row.project, 0) + nano
+        if row.key:
+            keys.append(
+                Spend(project=row.project, key=row.key, interval=interval, from_s=from_s, nano=nano)
+            )
+    projects = [
+        Spend(project=project, interval=interval, from_s=from_s, nano=nano)
+        for project, nano in totals.items()
+    ]
+    return projects + keys

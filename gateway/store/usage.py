@@ -1,0 +1,250 @@
+"""Writes rows of usage, and what follows from them: sums, watermarks. All within one transaction.
+
+Method: the transaction holds the writer's lock, so what it reads stays true. It looks up the
+dispatches of a batch, and leaves out rows that are there: to write a batch again changes nothing.
+An engine's own row replaces an estimate of a router. The sums change by exactly the rows that have
+been inserted, replaced or settled anew.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Table, bindparam, delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from gateway.ledger.price import PriceList
+from gateway.ledger.roll_up import changes
+from gateway.ledger.row import ChargeLimit, UsageRow, charge_limit_of, make_row, signed
+from gateway.ledger.settlement import Settlement
+from gateway.ledger.view import Watermark
+from gateway.store.tables import (
+    DIMENSIONS,
+    ROLL_UPS,
+    SUMS,
+    settlements,
+    usage,
+    watermarks,
+)
+from gateway.telemetry import UsageRecord
+
+LOOKED_UP = 500
+"""Ids in one query."""
+
+
+class EngineBatch(msgspec.Struct, frozen=True):
+    """Records of one engine's process, in their order."""
+
+    engine: str
+    epoch: int
+    records: Sequence[UsageRecord]
+
+
+class Written(msgspec.Struct, frozen=True):
+    """What a transaction has written."""
+
+    rows: int = 0
+    known: int = 0
+    """Records whose rows were there."""
+    estimated: int = 0
+
+
+def write_usage(
+    connection: Connection, batches: Iterable[EngineBatch], prices: PriceList, now_us: int
+) -> Written:
+    """Write the records of engines, and how far the ledger has them."""
+    written = Written()
+    for batch in batches:
+        ids = [signed(record.id) for record in batch.records]
+        verdicts = _verdicts(connection, ids)
+        rows = [
+            make_row(
+                batch.engine,
+                record,
+                verdicts.get(id_, ChargeLimit()),
+                prices,
+                is_estimated=False,
+            )
+            for record, id_ in zip(batch.records, ids, strict=True)
+        ]
+        inserted = _insert(connection, rows)
+        known = len(rows) - inserted
+        written = Written(written.rows + inserted, written.known + known)
+        if batch.records:
+            _raise_watermark(connection, batch, now_us)
+    return written
+
+
+def write_settlements(
+    connection: Connection, given: Sequence[Settlement], prices: PriceList, now_us: int
+) -> Written:
+    """Write what routers have said of attempts: their verdicts, and records that they have.
+
+    To write a settlement again changes nothing.
+    """
+    verdicts = {signed(each.id): charge_limit_of(each) for each in given}
+    said = {id_: verdict for id_, verdict in verdicts.items() if verdict != ChargeLimit()}
+    if said:
+        _upsert_verdicts(connection, said, now_us)
+        _settle(connection, said, prices)
+    # A record without a verdict must not undo one that another message has brought.
+    known = _verdicts(connection, list(verdicts)) if len(said) < len(verdicts) else said
+    inserted = estimated = count = 0
+    for is_estimated in (False, True):
+        rows = [
+            make_row(
+                each.engine,
+                each.record,
+                known.get(signed(each.id), ChargeLimit()),
+                prices,
+                is_estimated=is_estimated,
+            )
+            for each in given
+            if each.record is not None and each.is_estimated is is_estimated
+        ]
+        count += len(rows)
+        added = _insert(connection, rows)
+        inserted += added
+        estimated += added * is_estimated
+    return Written(inserted, count - inserted, estimated)
+
+
+def read_watermarks(connection: Connection, since_us: int = 0) -> tuple[Watermark, ...]:
+    """How far the ledger has the records of engines that it has heard of since then."""
+    query = select(watermarks).where(watermarks.c.at_us >= since_us)
+    return tuple(
+        Watermark(engine=row.engine, epoch=row.epoch, seq=row.seq)
+        for row in connection.execute(query)
+    )
+
+
+def upsert(connection: Connection, table: Table) -> Any:  # noqa: ANN401 - one of two dialects'
+    """`INSERT` with `ON CONFLICT`, in the database's dialect."""
+    dialect: Any = sqlite if connection.dialect.name == "sqlite" else postgresql
+    return dialect.insert(table)
+
+
+def _insert(connection: Connection, rows: Sequence[UsageRow]) -> int:
+    """Insert rows that are not there, replace estimates by rows of engines; how many."""
+    unique = {row.dispatch_id: row for row in reversed(rows)}
+    known = _rows(connection, unique)
+    replaced = [
+        old for id_, old in known.items() if old.is_estimated and not unique[id_].is_estimated
+    ]
+    gone = {row.dispatch_id for row in replaced}
+    added = [row for id_, row in unique.items() if id_ not in known or id_ in gone]
+    if replaced:
+        connection.execute(delete(usage).where(usage.c.dispatch_id.in_(gone)))
+    if added:
+        statement = upsert(connection, usage).on_conflict_do_nothing()
+        connection.execute(statement, [msgspec.structs.asdict(row) for row in added])
+        _add_sums(connection, added, replaced)
+    return len(added)
+
+
+def _settle(connection: Connection, said: dict[int, ChargeLimit], prices: PriceList) -> None:
+    """Charge rows that are there as routers have said."""
+    before, after = [], []
+    for id_, row in _rows(connection, said).items():
+        price = prices.at(row.model, row.adapter, row.ended_us / 1e6)
+        settled = row.settled(said[id_], price)
+        if settled != row:
+            before.append(row)
+            after.append(settled)
+    if not after:
+        return
+    connection.execute(
+        update(usage).where(usage.c.dispatch_id == bindparam("dispatch")),
+        [
+            {
+                "dispatch": row.dispatch_id,
+                "is_wasted": row.is_wasted,
+                "charged_prompt_tokens": row.charged_prompt_tokens,
+                "charged_cached_tokens": row.charged_cached_tokens,
+                "charged_completion_tokens": row.charged_completion_tokens,
+                "price_from_s": row.price_from_s,
+                "cost_nano": row.cost_nano,
+                "device_cost_nano": row.device_cost_nano,
+                "wasted_nano": row.wasted_nano,
+            }
+            for row in after
+        ],
+    )
+    _add_sums(connection, after, before)
+
+
+def _add_sums(
+    connection: Connection, added: Collection[UsageRow], removed: Collection[UsageRow]
+) -> None:
+    for period_s, table in ROLL_UPS.items():
+        changed = changes(added, removed, period_s)
+        if not changed:
+            continue
+        insert = upsert(connection, table)
+        statement = insert.on_conflict_do_update(
+            index_elements=["at_s", *DIMENSIONS],
+            set_={name: table.c[name] + insert.excluded[name] for name in SUMS},
+        )
+        columns = ("at_s", *DIMENSIONS, *SUMS)
+        connection.execute(
+            statement,
+            # In one order always, so that two writers never wait for each other.
+            [dict(zip(columns, (*key, *changed[key]), strict=True)) for key in sorted(changed)],
+        )
+
+
+def _raise_watermark(connection: Connection, batch: EngineBatch, now_us: int) -> None:
+    insert = upsert(connection, watermarks)
+    new, old = insert.excluded, watermarks.c
+    statement = insert.on_conflict_do_update(
+        index_elements=["engine"],
+        set_={"epoch": new.epoch, "seq": new.seq, "at_us": new.at_us},
+        # An old page that is written again is no news.
+        where=(new.epoch > old.epoch) | ((new.epoch == old.epoch) & (new.seq > old.seq)),
+    )
+    last = batch.records[-1].seq
+    connection.execute(
+        statement, {"engine": batch.engine, "epoch": batch.epoch, "seq": last, "at_us": now_us}
+    )
+
+
+def _upsert_verdicts(connection: Connection, said: dict[int, ChargeLimit], now_us: int) -> None:
+    insert = upsert(connection, settlements)
+    names = ("is_wasted", "completion_tokens", "at_us")
+    statement = insert.on_conflict_do_update(
+        index_elements=["dispatch_id"], set_={name: insert.excluded[name] for name in names}
+    )
+    connection.execute(
+        statement,
+        [
+            {
+                "dispatch_id": id_,
+                "is_wasted": verdict.is_wasted,
+                "completion_tokens": verdict.completion_tokens,
+                "at_us": now_us,
+            }
+            for id_, verdict in said.items()
+        ],
+    )
+
+
+def _verdicts(connection: Connection, ids: Sequence[int]) -> dict[int, ChargeLimit]:
+    found: dict[int, ChargeLimit] = {}
+    columns = settlements.c
+    query = select(columns.dispatch_id, columns.is_wasted, columns.completion_tokens)
+    for start in range(0, len(ids), LOOKED_UP):
+        some = columns.dispatch_id.in_(ids[start : start + LOOKED_UP])
+        for row in connection.execute(query.where(some)):
+            found[row.dispatch_id] = ChargeLimit(row.is_wasted, row.completion_tokens)
+    return found
+
+
+def _rows(connection: Connection, wanted: Collection[int]) -> dict[int, UsageRow]:
+    """Rows of those dispatches that are there."""
+    found: dict[int, UsageRow] = {}
+    ids = list(wanted)
+    for start in range(0, len(ids), LOOKED_UP):
+        some = usage.c.dispatch_id.in_(ids[start : start + LOOKED_UP])
+        rows = connection.execute(select(usage).where(some))
+        found |= {row["dispatch_id"]: UsageRow(**row) for row in rows.mappings()}
+    return found

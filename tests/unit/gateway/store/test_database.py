@@ -1,0 +1,99 @@
+"""The database is opened, migrated and used by one writer at a time, on SQLite and PostgreSQL."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, insert, select, text, update
+
+from gateway.errors import ConfigError
+from gateway.store.database import Database, DatabaseUnavailable, parse_url
+from gateway.store.tables import metadata, state
+from tests.postgres import PostgresServer
+
+
+def _differences(connection: Connection) -> list[Any]:
+    return list(compare_metadata(MigrationContext.configure(connection), metadata))
+
+
+async def test_the_migrations_make_the_tables_that_the_code_uses(database: Database) -> None:
+    """An empty database gets exactly the tables of `tables.py`."""
+    assert await database.read(_differences) == []
+
+
+async def test_opening_a_database_again_changes_nothing(
+    database: Database, database_url: str
+) -> None:
+    """Migrations that have run are not run again, and rows stay."""
+    await database.write(lambda c: c.execute(insert(state).values(name="x", value=7)))
+
+    again = await Database.open(database_url)
+
+    assert await again.read(lambda c: c.scalar(select(state.c.value))) == 7
+    await again.close()
+
+
+async def test_a_transaction_that_raises_leaves_nothing(database: Database) -> None:
+    """What a failed transaction has written is rolled back."""
+
+    def fail(connection: Connection) -> None:
+        connection.execute(insert(state).values(name="x", value=1))
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        await database.write(fail)
+
+    assert await database.read(lambda c: c.scalar(select(state.c.value))) is None
+
+
+async def test_two_processes_write_one_after_the_other(
+    database: Database, database_url: str
+) -> None:
+    """A transaction sees all that another writer has committed: no update is lost."""
+    await database.write(lambda c: c.execute(insert(state).values(name="x", value=0)))
+    other = await Database.open(database_url)
+
+    def increment(connection: Connection) -> None:
+        value = connection.scalar(select(state.c.value)) or 0
+        connection.execute(update(state).values(value=value + 1))
+
+    await asyncio.gather(*(each.write(increment) for each in (database, other) for _ in range(25)))
+
+    assert await database.read(lambda c: c.scalar(select(state.c.value))) == 50
+    await other.close()
+
+
+async def test_a_restart_of_postgresql_is_survived(postgres: PostgresServer) -> None:
+    """Meanwhile the database is unavailable; afterwards the same object works again."""
+    database = await Database.open(postgres.url)
+    query: Callable[[Connection], Any] = lambda c: c.scalar(text("SELECT 1"))  # noqa: E731
+
+    postgres.stop(signal.SIGQUIT)
+    with pytest.raises(DatabaseUnavailable):
+        await database.write(query)
+    postgres.start()
+
+    assert await database.write(query) == 1
+    await database.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [("nonsense", "no URL"), ("mysql://u:secret@h/d", "mysql is not supported")],
+)
+def test_other_databases_are_refused(url: str, message: str) -> None:
+    """The message says what is wrong, and shows no password."""
+    with pytest.raises(ConfigError, match=message) as raised:
+        parse_url(url)
+    assert "secret" not in str(raised.value)
+
+
+async def test_an_unreachable_database_is_named_without_its_password() -> None:
+    """Nothing listens there: the reason holds no secret."""
+    with pytest.raises(DatabaseUnavailable) as raised:
+        await Database.open("postgresql://u:secret@127.0.0.1:9/d")
+    assert "secret" not in str(raised.value)
