@@ -53,11 +53,21 @@ class OperatorAccess:
             UnknownRoute: there are no such routes for this client, or its path is written so that a
                 proxy's rules may have taken it for another one.
         """
-        is_plain = _is_plain(scope.get("raw_path"), scope["path"])
-        has_keys = self.has_keys
-        if not is_plain or (not has_keys and not self._is_open_to(scope["headers"])):
+        self.check_path(scope)
+        if self.has_keys:
+            return self._actor(scope)
+        if not self._is_open_to(scope["headers"]):
             raise UnknownRoute.for_url(scope["method"], scope["path"])
-        return self._actor(scope) if has_keys else LOCAL
+        return LOCAL
+
+    def check_path(self, scope: Scope) -> None:
+        """Check that a path is written plainly.
+
+        Raises:
+            UnknownRoute: a proxy's rules may have taken it for another one.
+        """
+        if not _is_plain(scope.get("raw_path"), scope["path"]):
+            raise UnknownRoute.for_url(scope["method"], scope["path"])
 
     @property
     def has_keys(self) -> bool:
