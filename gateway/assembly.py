@@ -95,6 +95,9 @@ class AssembledRouter:
             lambda: live_config.config.rate_limits.count_tokens == "all",
             lambda: live_config.config.rate_limits.on_unknown_spend == "refuse",
         )
+        directory = live_config.directory
+        directory.subscribe(lambda: self.limits.replace(directory.projects.values()))
+        self.limits.replace(directory.projects.values())
         self.request_metrics = RequestMetrics(options.recorder, options.tracer)
         recorder = self.request_metrics.recorder
         self.pools = ModelPools(
