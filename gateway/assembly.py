@@ -2,6 +2,7 @@
 
 import random
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -84,6 +85,7 @@ class AssembledRouter:
         )
         self.request_metrics = RequestMetrics(options.recorder, options.tracer)
         recorder = self.request_metrics.recorder
+        router = uuid.uuid4().hex
         self.pools = ModelPools(
             fleet,
             SharedState(
@@ -92,6 +94,8 @@ class AssembledRouter:
                 time_of_day=options.time_of_day,
                 monotonic=options.clock,
                 wake=wake,
+                router=router,
+                on_held=lambda: self._demand_publisher.publish_soon(),
                 reservation_listeners=(self.limits,),
                 recent_use_listeners=(self.limits,),
             ),
@@ -115,7 +119,7 @@ class AssembledRouter:
         self._telemetry_client = TelemetryClient(
             fleet, self.pools, upstream, options.rng, settlements=self.settlements
         )
-        self._demand_publisher = DemandPublisher(lambda: self.pools.demands)
+        self._demand_publisher = DemandPublisher(lambda: self.pools.demands, router=router)
         self._bodies = BodyBudget(lambda: live_config.config.bodies_bytes)
         self.gauges = Gauges(self.pools, self._bodies, recorder)
         self.app = self._app(resolver)

@@ -112,7 +112,7 @@ class RecentUsage:
 
     def is_key_over_fair_share(self, tenant: Tenant) -> bool:
         """Whether a tenant's key is over its share of what its address or project uses."""
-        address = self._addresses.parts.get(tenant.address)
+        address = self._addresses.parts.get(tenant.owner)
         if address is None or len(address.parts) == 1:
             return False
         address.expire(self._now() - KEPT_S)

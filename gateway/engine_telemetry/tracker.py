@@ -79,8 +79,7 @@ class EngineTracker:
         self._shadow_cache = ShadowCache(facts.kv_tokens if holds_prefixes else 0)
         self._listeners: list[Callable[[], None]] = []
         self._requests: dict[TrackedRequest, None] = {}
-        self._pending_tokens = 0
-        self._prompt_tokens = 0
+        self._pending_tokens = self._prompt_tokens = 0
         self._sequences = self._further_sequences = self._pending_sequences = 0
         """Sequences of all requests; those that are not the first of their requests; those of
         requests without a first token."""
@@ -95,8 +94,7 @@ class EngineTracker:
         self._accepted: list[int] = []
         self._finished: list[Finished] = []
         self._sent_load: Load | None = None
-        self._adapters = AdapterState()
-        self._sent_adapters = self._adapters
+        self._sent_adapters = self._adapters = AdapterState()
         self._is_draining = self._is_draining_sent = False
 
     @property
