@@ -13,6 +13,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouter
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
 
+from deployments.accounts import Accounts
 from deployments.autoscaling import LOOK_BACK_S, REPORT_PERIOD_S, EngineScalingPolicy
 from deployments.discovery import ENGINE_DEPLOYMENT, MODEL_DEPLOYMENT
 from deployments.engine import EngineReplica, ModelIngress
@@ -20,7 +21,8 @@ from deployments.placement import serve_options
 from deployments.router import Router
 from deployments.serve_internals.serve_request_router import PublishingRequestRouter
 from gateway.cluster.rollover import MAX_SURGE_PERCENT
-from gateway.config.loader import parse_entry
+from gateway.config.document_reader import ACCOUNTS_ARGUMENT
+from gateway.config.loader import parse_accounts, parse_entry
 from gateway.config.model import ModelEntry
 from gateway.errors import ConfigError
 
@@ -31,6 +33,7 @@ STOP_MARGIN_S = 15
 """Time for the engine's processes to end, after the drain."""
 
 START_ATTEMPTS = 3
+ACCOUNTS_CPUS = 0.1
 
 QUIET = LoggingConfig(enable_access_log=False)
 """Logging without a line per call: for routers a tenth of their CPU time, for the others, which
@@ -38,12 +41,17 @@ are asked for their state every few seconds, nothing but noise."""
 
 
 def gateway(args: dict[str, JsonValue]) -> serve.Application:
-    """Application of the routers in front of all models, configured by its `user_config`."""
-    if args:
+    """Application of the routers in front of all models, configured by its `user_config`.
+
+    `args`: `accounts`, if projects, keys and usage are kept in a database.
+    """
+    if unknown := args.keys() - {ACCOUNTS_ARGUMENT}:
         raise ValueError(
-            "application `gateway` takes no args: set the Router's user_config instead"
+            f"application `gateway` does not know {', '.join(sorted(unknown))}: set the Router's"
+            " user_config instead"
         )
-    return serve.deployment(
+    accounts = args.get(ACCOUNTS_ARGUMENT)
+    router = serve.deployment(
         serve.ingress()(Router),
         name="Router",
         max_ongoing_requests=UNLIMITED,
@@ -52,7 +60,25 @@ def gateway(args: dict[str, JsonValue]) -> serve.Application:
         graceful_shutdown_timeout_s=600,
         max_surge_percent=MAX_SURGE_PERCENT,
         logging_config=QUIET,
-    ).bind()
+    )
+    return router.bind() if accounts is None else router.bind(_accounts(accounts))
+
+
+def _accounts(config: JsonValue) -> serve.Application:
+    try:
+        parse_accounts(config)
+    except ConfigError as error:
+        raise RayServeException(error.message) from None  # the only one without a traceback
+    return serve.deployment(
+        Accounts,
+        name="Accounts",
+        max_ongoing_requests=UNLIMITED,
+        ray_actor_options={"num_cpus": ACCOUNTS_CPUS},
+        health_check_period_s=2,
+        graceful_shutdown_timeout_s=STOP_MARGIN_S,
+        max_surge_percent=100,  # two writers do no harm
+        logging_config=QUIET,
+    ).bind(config)
 
 
 def model(args: dict[str, JsonValue]) -> serve.Application:

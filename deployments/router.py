@@ -10,7 +10,9 @@ import time
 import msgspec
 from pydantic import JsonValue
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
+from deployments.accounts_handle import AccountsHandle
 from deployments.discovery import Discovery
 from deployments.process_setup import collect_garbage_rarely, log_with_serve
 from deployments.serve_internals.config_store import ClusterConfigStore
@@ -43,7 +45,9 @@ logger = logging.getLogger("ray.serve")
 class Router:
     """One router: what it knows of all models and replicas, and its HTTP application."""
 
-    async def __init__(self) -> None:  # type: ignore[misc] # Serve awaits this constructor
+    async def __init__(  # type: ignore[misc] # Serve awaits this constructor
+        self, accounts: DeploymentHandle | None = None
+    ) -> None:
         log_with_serve()
         is_local = await asyncio.to_thread(listens_on_loopback)
         self._settings = Settings.read(os.environ)
@@ -51,7 +55,7 @@ class Router:
         recorder = RayRecorder()
         fleet = Fleet()
         fleet.is_settled = False
-        self._live_config = LiveConfig(ClusterConfigStore(), os.environ)
+        self._live_config = LiveConfig(ClusterConfigStore(), os.environ, needs_auth=not is_local)
         self._discovery = Discovery(fleet)
         self._router = build_router(
             fleet,
@@ -64,6 +68,7 @@ class Router:
                 seeds=ScopeSeeds(cluster_key(SEEDS, os.environ)),
                 recorder=recorder,
                 tracer=_tracer(),
+                accounts=None if accounts is None else AccountsHandle(accounts),
                 # The time of day, without any adjustment of the clock since the start.
                 time_of_day=lambda: started_s + time.monotonic(),
             ),

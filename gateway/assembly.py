@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.admission.cold_start import Wake
-from gateway.config.gateway import GatewayConfig
+from gateway.authentication.authenticator import Authenticator
 from gateway.faults import Faults
 from gateway.http.app import GatewayApp, create_app
 from gateway.http.cors import SharedOrigins
@@ -16,11 +16,12 @@ from gateway.http.health import health_router
 from gateway.http.models import cards_of, models_router
 from gateway.http.operators import operators_router
 from gateway.identity.cache_scope import ScopeSeeds
-from gateway.limits.project_limits import LimitOptions, ProjectLimits
+from gateway.limits.project_limits import ProjectLimits
 from gateway.metrics import Recorder
 from gateway.report import ModelReport, RouterReport
 from gateway.routing.decision import DecisionLog
 from gateway.routing.fleet import Fleet, ServedModel
+from gateway.serving.access import AccessControl
 from gateway.serving.accounts_client import AccountsClient
 from gateway.serving.accounts_follower import AccountsFollower
 from gateway.serving.body_budget import BodyBudget
@@ -29,6 +30,7 @@ from gateway.serving.gauges import Gauges
 from gateway.serving.handler import InferenceHandler
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.operator_access import OperatorAccess
+from gateway.serving.periodic import Periodic
 from gateway.serving.pool import ModelPools, SharedState
 from gateway.serving.request_metrics import RequestMetrics
 from gateway.serving.router_context import RouterContext
@@ -39,6 +41,9 @@ from gateway.serving.telemetry_client import TelemetryClient
 from gateway.serving.tracing import Tracer
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.engine_call import EngineClient
+
+PROJECTS_PERIOD_S = 1.0
+"""How often it is checked whether projects files have changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,11 +86,15 @@ class AssembledRouter:
         self.fleet = fleet
         self.live_config = live_config
         self.limits = ProjectLimits(
-            options.clock, options.time_of_day, lambda: _limit_options(live_config.config)
+            options.clock,
+            options.time_of_day,
+            lambda: live_config.config.rate_limits.count_tokens == "all",
+            lambda: live_config.config.rate_limits.on_unknown_spend == "refuse",
         )
         self.request_metrics = RequestMetrics(options.recorder, options.tracer)
         recorder = self.request_metrics.recorder
         router = uuid.uuid4().hex
+        self._demand_publisher = DemandPublisher(lambda: self.pools.demands, router=router)
         self.pools = ModelPools(
             fleet,
             SharedState(
@@ -95,12 +104,14 @@ class AssembledRouter:
                 monotonic=options.clock,
                 wake=wake,
                 router=router,
-                on_held=lambda: self._demand_publisher.publish_soon(),
+                on_held=self._demand_publisher.publish_soon,
                 reservation_listeners=(self.limits,),
                 recent_use_listeners=(self.limits,),
             ),
         )
         self.accounts = _followed(options.accounts)
+        if self.accounts is not None:
+            self.accounts.add_listener(self.limits.record_view)
         self.settlements = self._settlements(options.accounts, recorder)
         self.context = RouterContext(
             EngineClient(upstream),
@@ -113,25 +124,34 @@ class AssembledRouter:
         resolver = TargetResolver(fleet, options.seeds)
         self._shadows = ShadowTraffic(resolver, self.context, recorder)
         self._proxy_key = options.proxy_key
-        self._access = OperatorAccess(
-            live_config, is_local=options.is_local, is_forwarded=options.is_forwarded
+        self._access = AccessControl(
+            live_config,
+            Authenticator(live_config.directory),
+            OperatorAccess(
+                live_config, is_local=options.is_local, is_forwarded=options.is_forwarded
+            ),
+            recorder,
+            is_forwarded=options.is_forwarded,
+        )
+        self._projects = Periodic(
+            "reading projects files", PROJECTS_PERIOD_S, live_config.refresh_projects
         )
         self._telemetry_client = TelemetryClient(
             fleet, self.pools, upstream, options.rng, settlements=self.settlements
         )
-        self._demand_publisher = DemandPublisher(lambda: self.pools.demands, router=router)
         self._bodies = BodyBudget(lambda: live_config.config.bodies_bytes)
-        self.gauges = Gauges(self.pools, self._bodies, recorder)
+        self.gauges = Gauges(self.pools, self._bodies, recorder, self.limits)
         self.app = self._app(resolver)
 
     def start(self) -> None:
-        """Start to receive telemetry, and to publish demand and gauges."""
+        """Start to receive telemetry, to publish demand and gauges, and to watch projects files."""
         self._telemetry_client.start()
         self._demand_publisher.start()
         self.gauges.start()
         if self.settlements is not None and self.accounts is not None:
             self.settlements.start()
             self.accounts.start()
+        self._projects.start()
 
     async def drain(self, timeout_s: float) -> int:
         """Reject new requests, and end all others within `timeout_s`; how many were cut off."""
@@ -146,12 +166,13 @@ class AssembledRouter:
                 if card.parent is None and card.stands_for is None
             },
             faults=[(f.model, f.reason, f.action, n) for f, n in self.context.faults.counts],
-            rejected=self.live_config.rejected.problems if self.live_config.rejected else (),
+            rejected=self.live_config.problems,
             running=self.context.drain.running,
         )
 
     async def close(self) -> None:
         """End all background work, and export the last metrics and traces."""
+        await self._projects.close()
         await self._demand_publisher.close()
         await self._telemetry_client.close()
         if self.settlements is not None and self.accounts is not None:
@@ -179,13 +200,15 @@ class AssembledRouter:
         )
         routers = (
             models_router(self.fleet, live_config, self._health_of),
-            health_router(self.fleet, self._health_of),
-            operators_router(
-                resolver, self.pools, context.faults, shadows, live_config, self._access
+            health_router(
+                self.fleet, self._health_of, lambda: not live_config.config.is_authenticated
             ),
+            operators_router(resolver, self.pools, context.faults, shadows, live_config),
         )
         return create_app(
-            inference, routers, self._shut_down, self._shared_origins, self._proxy_key
+            *(inference, routers, self._shut_down, self._access),
+            shared_origins=self._shared_origins,
+            proxy_key=self._proxy_key,
         )
 
     def _shared_origins(self) -> SharedOrigins | None:
@@ -204,14 +227,6 @@ class AssembledRouter:
 
 def _followed(accounts: AccountsClient | None) -> AccountsFollower | None:
     return None if accounts is None else AccountsFollower(accounts)
-
-
-def _limit_options(config: GatewayConfig) -> LimitOptions:
-    limits = config.rate_limits
-    return LimitOptions(
-        counts_cached=limits.count_tokens == "all",
-        refuses_unknown=limits.on_unknown_spend == "refuse",
-    )
 
 
 def build_router(

@@ -19,6 +19,7 @@ GatewayError                    500  api_error
 │   ├── CacheNotPrivate         403  cache_not_private
 │   ├── NotFound                404  not_found
 │   ├── Unsupported             404  unsupported
+│   ├── RouteNotAllowed         403  route_not_allowed
 │   ├── UnknownRoute            404  unknown_url
 │   ├── UnsupportedRoute        404  unsupported_route
 │   ├── ModelNotFound           404  model_not_found
@@ -33,6 +34,7 @@ GatewayError                    500  api_error
 │   └── BodyBudgetExceeded           body_budget_exceeded
 ├── RateLimited                 429  rate_limit_exceeded (type requests or tokens)
 │   └── QuotaExceeded                insufficient_quota (type insufficient_quota)
+├── TooManyFailures             429  too_many_failures (type rate_limit_error)
 ├── TooManyConnections          429  too_many_connections (type rate_limit_error)
 ├── UpstreamFailed              502  upstream_failed
 ├── StreamLost                  502  stream_lost
@@ -129,6 +131,8 @@ class GatewayError(Exception):
     status = 500
     type = "api_error"
     code = "internal_error"
+    anthropic_type = ""
+    """Its type in Anthropic's API; empty if that is the same."""
 
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message, param)
@@ -147,8 +151,12 @@ class GatewayError(Exception):
 
     def body(self, *, is_anthropic: bool = False) -> bytes:
         """Encode the error as OpenAI's JSON; `is_anthropic` makes it valid for Anthropic too."""
-        envelope = AnthropicErrorBody if is_anthropic else ErrorBody
-        return msgspec.json.encode(envelope(self.detail))
+        detail = self.detail
+        if not is_anthropic:
+            return msgspec.json.encode(ErrorBody(detail))
+        if self.anthropic_type:
+            detail = msgspec.structs.replace(detail, type=self.anthropic_type)
+        return msgspec.json.encode(AnthropicErrorBody(detail))
 
     def __str__(self) -> str:
         return self.message
@@ -268,10 +276,24 @@ class ContextExceeded(InvalidRequest):
 
 
 class InvalidKey(InvalidRequest):
-    """The API key is missing or wrong: the admin key under `/gateway`, an engine's own key."""
+    """The API key or token is missing or wrong; under `/gateway`, the admin key."""
 
     status = 401
     code = "invalid_api_key"
+    anthropic_type = "authentication_error"
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """How to authenticate, as HTTP asks for."""
+        return [(header_names.WWW_AUTHENTICATE, b"Bearer")]
+
+
+class RouteNotAllowed(InvalidRequest):
+    """The client's project may not use this URL."""
+
+    status = 403
+    code = "route_not_allowed"
+    anthropic_type = "permission_error"
 
 
 class NotThroughProxy(InvalidRequest):
@@ -439,6 +461,18 @@ class _RetryLater(GatewayError):
     def headers(self) -> list[tuple[bytes, bytes]]:
         """When to retry, in whole seconds."""
         return [(header_names.RETRY_AFTER, b"%d" % max(1, math.ceil(self.retry_after_s)))]
+
+
+class TooManyFailures(_RetryLater):
+    """The client's address has sent too many wrong keys; comes with `Retry-After`."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "too_many_failures"
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message, retry_after_s)
+        self.param = None
 
 
 class Overloaded(_RetryLater):

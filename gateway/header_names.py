@@ -46,6 +46,8 @@ ORIGIN = b"origin"
 ACCEL_BUFFERING = b"x-accel-buffering"
 SHOULD_RETRY = b"x-should-retry"
 ALLOW = b"allow"
+WWW_AUTHENTICATE = b"www-authenticate"
+SERVICE_TIER = b"x-gateway-service-tier"
 SIMULATED = b"x-simulated"
 
 DISPATCH = b"x-gateway-dispatch"
@@ -93,14 +95,15 @@ REQUEST_HEADERS = (
     Header(
         AUTHORIZATION,
         "`Bearer KEY`",
-        "Tells the clients of one address apart in the queues. The key is not checked, except under"
-        " `/gateway`, where it must be the `admin_key`. Engines never see it.",
+        "The client's API key, or a token of an identity provider. Under `/gateway`, an admin key."
+        " Without `auth`, it only tells the clients of one address apart in the queues. Engines"
+        " never see it.",
     ),
     Header(API_KEY, "a key", "The same, as Anthropic's clients send it."),
     Header(
         PRIORITY,
         "`interactive` (default) or `batch`",
-        "Batch requests wait for all others.",
+        "Batch requests wait for all others. The same as `service_tier: flex` in the body.",
     ),
     Header(
         TIMEOUT,
@@ -222,6 +225,12 @@ RESPONSE_HEADERS = (
     Header(ACCEL_BUFFERING, "`no`", "On streams, with `cache-control: no-cache`: for proxies."),
     Header(SIMULATED, "`1`", "The answer comes from an engine of `engine: sim`."),
     Header(ACCEPT_ENCODING, "encodings", "With 415: the content encodings that are supported."),
+    Header(WWW_AUTHENTICATE, "`Bearer`", "With 401: how to authenticate."),
+    Header(
+        SERVICE_TIER,
+        "`flex`, `default` or `priority`",
+        "The tier that was served, on answers to requests that ask for one.",
+    ),
     Header(ALLOW, "methods", "With 405, and in answer to `OPTIONS`: the methods that are allowed."),
 )
 """Headers that clients may receive."""

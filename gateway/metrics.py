@@ -91,11 +91,19 @@ REQUESTS = Counter(
     name="gateway_requests",
     labels=("model", "route", "tenant_class", "priority", "outcome"),
     meaning=(
-        "Finished requests. `tenant_class`: what tells the client apart from others, `key` or"
-        " `address`. `outcome`: `answered`; `refused` (the client's mistake); `limited` (its"
-        " project has reached a limit); `shed` (rejected, may be sent again later); `failed` (an"
-        " error); `truncated` (a stream ended with an error event); `timeout` (its deadline"
-        " passed); `client_cancelled` (the client disconnected)."
+        "Finished requests. `tenant_class`: what tells the client apart from others, `project`,"
+        " or without authentication `key` or `address`. `outcome`: `answered`; `refused` (the"
+        " client's mistake); `limited` (its project has reached a limit); `shed` (rejected, may"
+        " be sent again later); `failed` (an error); `truncated` (a stream ended with an error"
+        " event); `timeout` (its deadline passed); `client_cancelled` (the client disconnected)."
+    ),
+)
+AUTH_FAILURES = Counter(
+    name="gateway_auth_failures",
+    labels=("answer",),
+    meaning=(
+        "Requests without a valid key. `answer`: `refused` (401) or `throttled` (429, after too"
+        " many from one address)."
     ),
 )
 FAULTS = Counter(
@@ -181,7 +189,7 @@ PROJECT_SERVED = Gauge(
     labels=("model", "project"),
     meaning=(
         "Seconds of the engines' time, for what was not cached, that a project's requests have taken"
-        " through all routers, as each router sees it since it started. Shared out by weight while"
+        " through all routers, as each router sees it since its start. Shared out by weight while"
         " several projects wait. `other`: as above."
     ),
 )
@@ -223,6 +231,40 @@ BODY_LIMIT_BYTES = Gauge(
     meaning=(
         "Bytes that it may hold, `max_bodies_mb`. Above half of it, large bodies wait, and may get"
         " 429 `body_budget_exceeded`."
+    ),
+)
+LIMIT = Gauge(
+    name="gateway_limit",
+    labels=("project", "model", "key", "limit"),
+    meaning=(
+        "Limits of projects. `model`, `key`: what the limit is for, `-` for all. `limit`:"
+        " `requests` and `tokens` a minute, `concurrent` requests, `batch_tokens` a day,"
+        " `spend_day` and `spend_month` in the currency's unit."
+    ),
+)
+LIMIT_USED = Gauge(
+    name="gateway_limit_used",
+    labels=("project", "model", "key", "limit"),
+    meaning=(
+        "How much of the limit is used, at all routers together, as each router sees it; requests"
+        " under way count with what they are expected to take."
+    ),
+)
+LIMIT_EXCESS = Counter(
+    name="gateway_limit_excess",
+    labels=("project", "model", "key", "limit"),
+    meaning=(
+        "Requests and tokens that were admitted above a limit: because other routers admitted some"
+        " at the same time, or because answers were longer than expected. Every router counts all"
+        " of it: take the maximum of the routers, not their sum."
+    ),
+)
+SPEND_ALERTS = Counter(
+    name="gateway_spend_alerts",
+    labels=("project", "interval"),
+    meaning=(
+        "Alerts of spend that a project has reached in a `day` or `month`. Every router counts each"
+        " of them, and logs it."
     ),
 )
 HAPROXY_CONNECTIONS = Gauge(
@@ -297,6 +339,7 @@ METRICS: tuple[Metric, ...] = (
     *(PREFILL, STEP, SEQUENCE, TOKENS_PER_BYTE, OUTPUT_TOKENS),
     *(PROJECT_HELD, PROJECT_SERVED),
     *(BODY_BYTES, BODY_LIMIT_BYTES),
+    *(LIMIT, LIMIT_USED, LIMIT_EXCESS, SPEND_ALERTS),
     *(HAPROXY_CONNECTIONS, HAPROXY_CONNECTION_LIMIT, HAPROXY_CUT),
     *(ACCOUNTS_ROWS, ACCOUNTS_REJECTED, ACCOUNTS_DROPPED, ACCOUNTS_KEPT, ACCOUNTS_LAG),
     *(SETTLEMENTS_KEPT, SETTLEMENTS_DROPPED),

@@ -46,10 +46,10 @@ from deployments.local.session_files import (
     remove_as_orphan,
 )
 from deployments.local.startup import POLL_S, deploy, gateway_address, say, watch, welcome
-from deployments.serve_internals.http_options import ANY_HOST
 from deployments.serve_internals.local_cluster import start_cluster
 from gateway import environment as variables
 from gateway.config.loader import load_config
+from gateway.config.loopback import ANY_HOST
 from gateway.errors import ConfigError
 
 GATEWAY_IMPORT = "deployments.app:gateway"

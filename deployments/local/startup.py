@@ -16,8 +16,8 @@ from ray import serve as ray_serve
 from ray.serve.schema import ApplicationStatusOverview
 
 from deployments.local import temporary
-from deployments.serve_internals.http_options import ANY_HOST
 from deployments.serve_internals.status import start_failure
+from gateway.config.loopback import ANY_HOST
 
 POLL_S = 0.5
 

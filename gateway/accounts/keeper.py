@@ -19,7 +19,7 @@ from gateway.ledger.settlement import Settlement
 from gateway.ledger.view import AccountsView
 from gateway.metrics import Recorder
 from gateway.routing.fleet import Fleet
-from gateway.store.database import Database, DatabaseUnavailable
+from gateway.store.database import Database, DatabaseUnavailable, parse_url
 from gateway.store.prices import replace_prices
 
 MIN_DELAY_S = 0.2
@@ -95,23 +95,33 @@ class LedgerKeeper:
         await self.database.close()
 
 
+def database_url(config: AccountsConfig, environ: Mapping[str, str]) -> str:
+    """URL of the database of a config, with what a reference in it stands for.
+
+    Raises:
+        ConfigError: it is no URL of a database that we support; the message holds no secret.
+    """
+    resolver = Resolver(environ, source_roots())
+    url = str(resolver.resolved(config.database, ("accounts", "database")))
+    if resolver.errors:
+        raise ConfigError("\n".join(f"accounts.database: {e.message}" for e in resolver.errors))
+    parse_url(url)
+    return url
+
+
 async def open_database(config: AccountsConfig, environ: Mapping[str, str]) -> Database:
     """Open the database of a config, however long it cannot be reached.
 
     Raises:
         ConfigError: the config is wrong, or a reference in it stands for nothing.
     """
-    resolver = Resolver(environ, source_roots())
-    url = str(resolver.resolved(config.database, ("accounts", "database")))
-    if resolver.errors:
-        raise ConfigError("\n".join(f"accounts.database: {e.message}" for e in resolver.errors))
+    url = database_url(config, environ)
     delay_s = MIN_DELAY_S
     while True:
         try:
             return await Database.open(url)
         except DatabaseUnavailable as error:
-            reason = resolver.masked(str(error))
-            logger.warning("the database cannot be reached, trying again: %s", reason)
+            logger.warning("the database cannot be reached, trying again: %s", error)
         await asyncio.sleep(delay_s)
         delay_s = min(MAX_DELAY_S, 2 * delay_s)
 

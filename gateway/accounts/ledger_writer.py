@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
-class _Item:
+class _PendingWrite:
     """What one caller waits for."""
 
     batch: EngineBatch | None
@@ -55,7 +55,7 @@ class LedgerWriter:
         self._recorder = recorder
         self._on_written = on_written
         self._wall = wall
-        self._items: list[_Item] = []
+        self._items: list[_PendingWrite] = []
         self._has_items = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.unavailable_since_s: float | None = None
@@ -73,13 +73,13 @@ class LedgerWriter:
 
     async def write_batch(self, batch: EngineBatch) -> None:
         """Write records of an engine; returns once they are committed, or rejected."""
-        await self._write(_Item(batch, ()))
+        await self._write(_PendingWrite(batch, ()))
 
     async def write_settlements(self, settlements: Sequence[Settlement]) -> None:
         """Write what a router has said; returns once it is committed, or rejected."""
-        await self._write(_Item(None, settlements))
+        await self._write(_PendingWrite(None, settlements))
 
-    async def _write(self, item: _Item) -> None:
+    async def _write(self, item: _PendingWrite) -> None:
         self._items.append(item)
         self._has_items.set()
         await item.done
@@ -94,7 +94,7 @@ class LedgerWriter:
                 if not item.done.done():
                     item.done.set_result(None)
 
-    async def _write_all(self, items: Sequence[_Item]) -> None:
+    async def _write_all(self, items: Sequence[_PendingWrite]) -> None:
         try:
             written = await self._commit(items)
         except Exception:
@@ -110,7 +110,7 @@ class LedgerWriter:
             return
         self._count(written)
 
-    async def _commit(self, items: Sequence[_Item]) -> Written:
+    async def _commit(self, items: Sequence[_PendingWrite]) -> Written:
         """Write items in one transaction, however long the database cannot be reached."""
         delay_s = MIN_DELAY_S
         while True:
@@ -124,7 +124,7 @@ class LedgerWriter:
                 self._record_available()
                 return written
 
-    def _work(self, items: Sequence[_Item], connection: Transaction) -> Written:
+    def _work(self, items: Sequence[_PendingWrite], connection: Transaction) -> Written:
         now_us = int(self._wall() * MICRO)
         batches = [item.batch for item in items if item.batch is not None]
         settlements = [each for item in items for each in item.settlements]
@@ -153,13 +153,14 @@ class LedgerWriter:
             logger.info("the database can be reached again")
 
 
-def _parts(item: _Item) -> list[_Item]:
+def _parts(item: _PendingWrite) -> list[_PendingWrite]:
     """The records or settlements of an item, each as an item; none if it is only one."""
     batch = item.batch
     if batch is not None and len(batch.records) > 1:
         return [
-            _Item(EngineBatch(batch.engine, batch.epoch, [record]), ()) for record in batch.records
+            _PendingWrite(EngineBatch(batch.engine, batch.epoch, [record]), ())
+            for record in batch.records
         ]
     if len(item.settlements) > 1:
-        return [_Item(None, [each]) for each in item.settlements]
+        return [_PendingWrite(None, [each]) for each in item.settlements]
     return []

@@ -1,5 +1,6 @@
 """`gateway keys`: creates, lists, rotates and deletes the API keys of a running gateway."""
 
+import json
 import re
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from gateway.commands.console import (
     shown_list,
     shown_time,
 )
+from gateway.identity.api_key import new_key
 
 DEFAULT_OWNER = "default"
 """Name of the service account that owns keys unless another is named."""
@@ -27,6 +29,18 @@ app = typer.Typer(no_args_is_help=True, help="API keys.")
 
 OfProject = Annotated[str, typer.Option("--project", help="Id or name of the project.")]
 KeyId = Annotated[str, typer.Argument(help="Id of a key.")]
+
+
+@app.command("new")
+def new(*, name: Annotated[str, typer.Option(help="Name of the key, for people.")] = "") -> None:
+    """Print a new key for its owner, and its hash for a projects file; needs no gateway."""
+    key = new_key()
+    named = f", name: {json.dumps(name)}" if name else ""
+    typer.echo(key.secret)
+    typer.echo(
+        "The key above is shown once: give it to its owner. For the projects file:", err=True
+    )
+    typer.echo(f"- {{hash: {key.hash}{named}}}")
 
 
 @app.command("create")
@@ -96,9 +110,9 @@ def rotate(
         old = client.get(f"{path}/api_keys/{path_part(key)}")
         kind = "users" if old["owner"]["type"] == "user" else "service_accounts"
         body = {"name": old["name"], "models": old["models"]}
-        new = client.post(f"{path}/{kind}/{_owner(old)['id']}/api_keys", body)
+        made = client.post(f"{path}/{kind}/{_owner(old)['id']}/api_keys", body)
         client.post(f"{path}/api_keys/{old['id']}", {"expires_in_seconds": grace_s})
-    print_new_key(new, as_json=as_json)
+    print_new_key(made, as_json=as_json)
 
 
 @app.command("delete")

@@ -1,7 +1,9 @@
 """Accounts: the database of projects, keys and usage, and the prices. `args` of the gateway."""
 
+import os
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
@@ -22,7 +24,6 @@ NANO = 1_000_000_000
 MOST = Decimal(1_000_000)
 """Highest price: a slip of the unit would be higher."""
 SCHEMES = ("sqlite", "postgresql")
-MEMORY_DATABASE = "sqlite://"
 
 
 def _amount(value: object) -> object:
@@ -132,6 +133,27 @@ class AccountsConfig(Strict):
         elif not urlsplit(database).path.strip("/"):
             raise ValueError("must name a database: postgresql://host/name")
         return database
+
+    @property
+    def database_mistake(self) -> str:
+        """What keeps this machine from using the database; empty if nothing does, as far as known.
+
+        The folder of an SQLite file may exist on other nodes only: it is a mistake only where there
+        is something else in its place.
+        """
+        if self.database.startswith("postgresql:") and find_spec("psycopg") is None:
+            return "PostgreSQL needs psycopg: pip install 'ray-llm-gateway[postgres]'"
+        path = sqlite_path(self.database)
+        if path is None:
+            return ""
+        if path.is_dir():
+            return f"{path} is a folder: name a file in it"
+        if path.parent.exists() and not path.parent.is_dir():
+            return f"{path.parent} is not a folder"
+        written = path if path.exists() else path.parent
+        if written.exists() and not os.access(written, os.W_OK):
+            return f"{written} cannot be written by this user"
+        return ""
 
     @field_validator("prices")
     @classmethod

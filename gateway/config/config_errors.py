@@ -33,8 +33,10 @@ _PLAIN_MESSAGES = {
 }
 
 
-def plain_errors(error: ValidationError) -> Iterator[FieldError]:
-    """Translate all that pydantic found wrong with a model entry or a gateway config."""
+def plain_errors(
+    error: ValidationError, root: type[BaseModel] = GatewayConfig
+) -> Iterator[FieldError]:
+    """Translate all that pydantic found wrong with a model entry, or with a `root`."""
     for detail in error.errors(include_url=False):
         location = detail["loc"]
         path = tuple(
@@ -42,7 +44,7 @@ def plain_errors(error: ValidationError) -> Iterator[FieldError]:
             for i, step in enumerate(location)
             if not _is_union_member(location, i) and step != "[key]"
         )
-        for rest, message in _explanations(detail):
+        for rest, message in _explanations(detail, root):
             yield FieldError((*path, *rest), message)
 
 
@@ -55,7 +57,7 @@ def _is_union_member(location: ConfigPath, i: int) -> bool:
     return location[i] in _UNION_MEMBERS and (i == 0 or location[i - 1] == "accelerator")
 
 
-def _explanations(detail: ErrorDetails) -> Sequence[FieldError]:
+def _explanations(detail: ErrorDetails, root: type[BaseModel]) -> Sequence[FieldError]:
     """Messages for one of pydantic's errors; each path is relative to that error's location."""
     context = detail.get("ctx", {})
     match detail["type"]:
@@ -65,7 +67,7 @@ def _explanations(detail: ErrorDetails) -> Sequence[FieldError]:
         case "union_tag_invalid" | "union_tag_not_found":
             return [_unknown_member(detail["loc"], context.get("tag"))]
         case "extra_forbidden":
-            return [FieldError((), f"unknown field{_suggested_field(detail['loc'])}")]
+            return [FieldError((), f"unknown field{_suggested_field(detail['loc'], root)}")]
         case _:
             return [FieldError((), _explanation(detail))]
 
@@ -92,9 +94,9 @@ def _names(location: ConfigPath) -> ConfigPath:
     return tuple(step for step in location if step != "[key]")
 
 
-def _suggested_field(location: ConfigPath) -> str:
+def _suggested_field(location: ConfigPath, root: type[BaseModel]) -> str:
     """Suggestion from the fields of the model that rejected the last step of the path."""
-    model: object = GatewayConfig
+    model: object = root
     for i, step in enumerate(location[:-1]):
         is_member = _is_union_member(location, i)
         model = _UNION_MEMBERS[step] if is_member else _type_at(model, step)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.config.accounts import AccountsConfig
 from gateway.config.gateway import GatewayConfig
 from gateway.config.model import ModelEntry
 from gateway.config.serve_values import most_replicas
@@ -50,5 +51,7 @@ class DeploymentFile:
     models: tuple[ModelApplication, ...]
     gateway: GatewayConfig
     routers: RouterScale = RouterScale()
+    accounts: AccountsConfig | None = None
+    """The database of projects, keys and usage, if there is one."""
     warnings: tuple[str, ...] = ()
     """What is not wrong in itself, but may fail or do harm: file, line, path, and what it is."""

@@ -6,10 +6,13 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from gateway.config.accounts import AccountsConfig
+from gateway.config.auth import AUTH_IS_MISSING, HAS_NO_SOURCE
 from gateway.config.config_errors import format_path, plain_errors
 from gateway.config.cross_checks import lacks_fallback, wrong_names
 from gateway.config.deployment_file import ModelApplication, RouterScale
 from gateway.config.gateway import GatewayConfig
+from gateway.config.loopback import ANY_HOST, is_loopback
 from gateway.config.model import ModelEntry
 from gateway.config.model_paths import source_roots, wrong_paths
 from gateway.config.serve_fields import known_fields, refused_fields
@@ -20,6 +23,7 @@ from gateway.config.vllm import VllmEntry
 MODEL_IMPORT = "deployments.app:model"
 GATEWAY_IMPORT = "deployments.app:gateway"
 ROUTER_DEPLOYMENT = "Router"
+ACCOUNTS_ARGUMENT = "accounts"
 MODEL_DEPLOYMENTS = ("Engine", "Model")
 SET_BY_ENTRY = (
     "num_replicas autoscaling_config user_config ray_actor_options placement_group_bundles"
@@ -43,8 +47,10 @@ class DocumentReader:
         self.models: list[ModelApplication] = []
         self.gateways: list[GatewayConfig] = []
         self.routers = RouterScale()
+        self.accounts: AccountsConfig | None = None
         self._entries: list[tuple[ConfigPath, ModelEntry]] = []
         self._config_path: ConfigPath = ()
+        self._host = ANY_HOST
         self._application_owners: _Owners = {}
         self._name_owners: _Owners = {}
         self._when_cold: list[tuple[ModelEntry, ConfigPath]] = []
@@ -55,7 +61,8 @@ class DocumentReader:
         """Read the whole document."""
         top = self._fields(document, "file", ())
         if "http_options" in top:
-            self._fields(top["http_options"], "http_options", ("http_options",))
+            options = self._fields(top["http_options"], "http_options", ("http_options",))
+            self._host = str(options.get("host", ANY_HOST))
         if "grpc_options" in top:
             self._fields(top["grpc_options"], "grpc_options", ("grpc_options",))
         self.errors.extend(port_conflicts(top))
@@ -69,6 +76,12 @@ class DocumentReader:
                 self._cross_check(gateway)
         elif not self.errors:
             self._report((), "`applications` is missing")
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names that clients may ask for: of models, adapters, aliases and splits."""
+        targets = self.gateways[0].targets if self.gateways else {}
+        return frozenset({*self._name_owners, *targets})
 
     def engine_mistakes(self, ask_engine: AskEngine) -> Iterator[FieldError]:
         """What vLLM itself finds wrong with the entries."""
@@ -121,9 +134,8 @@ class DocumentReader:
         if app.get("route_prefix", "/") != "/":
             message = f'must be "/", found {format_value(app["route_prefix"])}'
             self._report((*path, "route_prefix"), message)
-        if app.get("args"):
-            message = "must be empty: move its settings to the Router's `user_config`"
-            self._report((*path, "args"), message)
+        if args := app.get("args"):
+            self._read_accounts(args, (*path, "args"))
         if self.gateways:
             self._report(path, "is a second gateway; there can be only one")
         config: Any = None
@@ -138,15 +150,42 @@ class DocumentReader:
             self.gateways.append(gateway)
             self._config_path = self._config_path or config_path
 
+    def _read_accounts(self, args: object, path: ConfigPath) -> None:
+        """Read the `args` of the gateway's application: the database, if there is one."""
+        if not isinstance(args, dict):
+            self._report(path, f"should be a mapping, found {format_value(args)}")
+            return
+        for name in args.keys() - {ACCOUNTS_ARGUMENT}:
+            message = "unknown field: only `accounts` is set here, and all else in `user_config`"
+            self._report((*path, str(name)), message)
+        if ACCOUNTS_ARGUMENT not in args:
+            return
+        path = (*path, ACCOUNTS_ARGUMENT)
+        adapter = TypeAdapter(AccountsConfig)
+        if accounts := self._validate(adapter, args[ACCOUNTS_ARGUMENT], path):
+            self.accounts = accounts
+            if mistake := accounts.database_mistake:
+                self._report((*path, "database"), mistake)
+
     def _cross_check(self, gateway: GatewayConfig) -> None:
         """Check the gateway config and the models against each other."""
         owners = {name: owner for name, (_, owner) in self._name_owners.items()}
         for inner, message in wrong_names(gateway, owners):
             self._report((*self._config_path, *inner), message)
+        if message := self._auth_mistake(gateway):
+            self._report((*self._config_path, "auth"), message)
         for entry, path in self._when_cold:
             if lacks_fallback(gateway, entry):
                 name = format_value(entry.name)
                 self._report(path, f"needs a chain for {name} in the gateway's `fallbacks`")
+
+    def _auth_mistake(self, gateway: GatewayConfig) -> str:
+        """What is wrong with how clients are authenticated, given the rest of the file."""
+        if gateway.auth is None:
+            is_unknown = any(path[:1] != ("applications",) for path, _ in self.errors)
+            return "" if is_unknown or is_loopback(self._host) else AUTH_IS_MISSING
+        has_source = self.accounts is not None or gateway.auth.has_projects
+        return "" if has_source or not gateway.auth.is_required else HAS_NO_SOURCE
 
     def _deployments(
         self, app: Mapping[str, Any], path: ConfigPath, names: Sequence[str]

@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from gateway.config.auth import AuthOrNone
 from gateway.config.references import Reference, check_references
 from gateway.config.strict import FieldError, Strict, field_errors
 from gateway.config.traffic_rules import TrafficRules
@@ -24,8 +25,8 @@ class Cors(Strict):
     """
 
     origins: list[str] = Field(min_length=1)
-    """Origins of the pages, such as `https://chat.example.com`, or `["*"]` for all. The gateway
-    does not authenticate clients: `*` lets any page use a gateway that its visitor can reach."""
+    """Origins of the pages, such as `https://chat.example.com`, or `["*"]` for all. Without `auth`,
+    `*` lets any page use a gateway that its visitor can reach."""
     max_age_s: int = Field(default=600, ge=0)
     """How long browsers may remember the answer to a preflight request."""
 
@@ -72,6 +73,9 @@ class GatewayConfig(TrafficRules):
     """How the limits of projects count."""
     cors: Cors | None = None
     """Web pages that may use the gateway from a browser. Default: none."""
+    auth: AuthOrNone = None
+    """How clients prove who they are; `none` lets anybody in. Required, unless the gateway listens
+    on loopback only: there it is open by default."""
     admin_key: str | None = Field(default=None, repr=False)
     """Bearer token for the routes under `/gateway`; write it as `env:NAME` or `file:PATH`, which
     each router reads. If unset, these routes exist only with `open_on_loopback`."""
@@ -118,6 +122,11 @@ class GatewayConfig(TrafficRules):
         if errors:
             raise field_errors(errors)
         return self
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Whether clients must prove who they are."""
+        return self.auth is not None and self.auth.is_required
 
     @property
     def bodies_bytes(self) -> int:

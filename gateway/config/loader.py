@@ -11,12 +11,14 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from gateway.config.accounts import AccountsConfig
 from gateway.config.config_errors import error_lines, format_path, one_line
 from gateway.config.config_warnings import config_warnings
 from gateway.config.deployment_file import DeploymentFile
 from gateway.config.document_reader import AskEngine, DocumentReader
 from gateway.config.gateway import GatewayConfig
 from gateway.config.model import ModelEntry
+from gateway.config.projects_file import projects_warnings
 from gateway.config.strict import ConfigPath, FieldError, format_value
 from gateway.config.yamlfile import YamlFile
 from gateway.errors import ConfigError
@@ -38,11 +40,13 @@ def load_config(path: str | Path, ask_engine: AskEngine | None = None) -> Deploy
         reader.errors.extend(reader.engine_mistakes(ask_engine))
     if errors := list(_first_of_each(map(file.explained, reader.errors))):
         raise ConfigError("\n".join(_located_line(path, file, error) for error in errors))
+    warnings = [_located_line(path, file, each) for each in config_warnings(file.content)]
     return DeploymentFile(
         tuple(reader.models),
         reader.gateways[0],
         reader.routers,
-        tuple(_located_line(path, file, each) for each in config_warnings(file.content)),
+        reader.accounts,
+        (*warnings, *projects_warnings(reader.gateways[0], reader.names)),
     )
 
 
@@ -70,6 +74,18 @@ def parse_gateway(user_config: object) -> GatewayConfig:
         return GatewayConfig.model_validate(user_config)
     except ValidationError as error:
         raise ConfigError(error_lines("gateway", error)) from None
+
+
+def parse_accounts(args: object) -> AccountsConfig:
+    """Validate `accounts` in the `args` of the gateway's application.
+
+    Raises:
+        ConfigError: with one line for each mistake: path, and what is wrong.
+    """
+    try:
+        return AccountsConfig.model_validate(args)
+    except ValidationError as error:
+        raise ConfigError(error_lines("accounts", error)) from None
 
 
 def _first_of_each(errors: Iterable[FieldError]) -> Iterator[FieldError]:

@@ -22,6 +22,9 @@ from gateway.config.traffic_rules import Split
 
 HASH_VALUES = 2.0**64
 SHARE_DIGITS = 9
+KEPT_LISTS = 4096
+"""Lists of names whose targets are remembered."""
+_NO_MODELS: frozenset[str] = frozenset()
 
 
 class ModelRoute(msgspec.Struct, frozen=True):
@@ -51,6 +54,8 @@ class ModelNames:
         self._fixed: dict[str, ModelRoute] = {}
         self._keyed: set[str] = set()
         """Names whose route depends on the request's key."""
+        self._leads_to = {each.name: frozenset(each.shares) for each in self.listed}
+        self._with_targets: dict[tuple[str, ...], frozenset[str]] = {}
         for name in {**config.targets, **config.fallbacks}:
             route, visited = self._resolve(name, b"")
             if visited & self._splits.keys():
@@ -71,6 +76,29 @@ class ModelNames:
     def depends_on_key(self, name: str) -> bool:
         """Whether the route of `name` depends on the request's key."""
         return name in self._keyed
+
+    def leads_to(self, name: str) -> frozenset[str]:
+        """Models and adapters that an alias or a split stands for; none for any other name."""
+        return self._leads_to.get(name, _NO_MODELS)
+
+    def with_targets(self, names: tuple[str, ...]) -> frozenset[str]:
+        """These names, and all that they lead to as aliases and splits."""
+        found = self._with_targets.get(names)
+        if found is None:
+            if len(self._with_targets) >= KEPT_LISTS:
+                self._with_targets.clear()
+            found = self._with_targets[names] = frozenset(self._reached(names))
+        return found
+
+    def _reached(self, names: tuple[str, ...]) -> set[str]:
+        seen: set[str] = set()
+        todo, targets = list(names), self._config.targets
+        while todo:
+            each = todo.pop()
+            if each not in seen:
+                seen.add(each)
+                todo.extend(targets.get(each, ()))
+        return seen
 
     @property
     def listed(self) -> tuple[ListedName, ...]:

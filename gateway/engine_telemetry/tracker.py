@@ -5,6 +5,7 @@ One tracker runs in each engine process. The engine feeds it, the replica's HTTP
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from gateway.engine_telemetry.device_time import DeviceTime
 from gateway.engine_telemetry.router_demand import RouterDemand
@@ -25,6 +26,15 @@ from gateway.telemetry import (
 )
 
 NO_DISPATCH = Dispatch(id=0)
+
+
+@dataclass(frozen=True, slots=True)
+class _SentState:
+    """State of the engine as routers know it."""
+
+    load: Load | None = None
+    adapters: AdapterState = AdapterState()  # noqa: RUF009 - frozen
+    is_draining: bool = False
 
 
 class EngineTracker:
@@ -93,9 +103,9 @@ class EngineTracker:
         """Number of running requests since `_integrated_until_s`."""
         self._accepted: list[int] = []
         self._finished: list[Finished] = []
-        self._sent_load: Load | None = None
-        self._sent_adapters = self._adapters = AdapterState()
-        self._is_draining = self._is_draining_sent = False
+        self._is_draining = False
+        self._sent = _SentState()
+        self._adapters = self._sent.adapters
 
     @property
     def is_draining(self) -> bool:
@@ -326,17 +336,17 @@ class EngineTracker:
             dropped=pack_keys(dropped),
             accepted=self._accepted,
             finished=self._finished,
-            load=None if load == self._sent_load else load,
+            load=None if load == self._sent.load else load,
             is_draining=self._is_draining,
             stalled_s=self.stalled_s,
-            adapters=None if self._adapters == self._sent_adapters else self._adapters,
+            adapters=None if self._adapters == self._sent.adapters else self._adapters,
             reserved=reserved,
             usage=usage,
             held=self.router_demand.pop_held(),
         )
-        unchanged = Update(is_draining=self._is_draining_sent, stalled_s=update.stalled_s)
-        self._accepted, self._finished, self._sent_load = [], [], load
-        self._is_draining_sent, self._sent_adapters = self._is_draining, self._adapters
+        unchanged = Update(is_draining=self._sent.is_draining, stalled_s=update.stalled_s)
+        self._accepted, self._finished = [], []
+        self._sent = _SentState(load, self._adapters, self._is_draining)
         return None if update == unchanged else update
 
     def heartbeat(self) -> Update:

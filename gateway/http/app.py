@@ -15,6 +15,7 @@ from gateway.http.documents import add_docs_page, inference_documents
 from gateway.http.errors import handle_errors, internal_error, refuse_websocket, send_error
 from gateway.rare_warning import RareWarning
 from gateway.request.routes import ROUTES
+from gateway.serving.access import AccessControl
 from gateway.serving.body import ClientDisconnected
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.handler import InferenceHandler
@@ -30,13 +31,15 @@ def create_app(
     inference: InferenceHandler,
     routers: Iterable[APIRouter],
     on_shutdown: Callable[[], Awaitable[None]],
+    access: AccessControl,
     shared_origins: Callable[[], SharedOrigins | None] = lambda: None,
     proxy_key: str = "",
 ) -> "GatewayApp":
     """The gateway as an ASGI application.
 
     `routers`: all routes but those of inference. `on_shutdown`: called when the server shuts down.
-    `shared_origins`: the web pages that may use it now, if any.
+    `access`: decides which requests are let in. `shared_origins`: the web pages that may use it
+    now, if any.
     `proxy_key`: if not empty, only requests are answered that carry it, as the gateway's HAProxy
     sends them.
     """
@@ -58,7 +61,7 @@ def create_app(
     handle_errors(other)
     for router in (inference_documents(), *routers):
         other.include_router(router)
-    return GatewayApp(other, inference, shared_origins, proxy_key=proxy_key.encode())
+    return GatewayApp(other, inference, access, shared_origins, proxy_key=proxy_key.encode())
 
 
 class GatewayApp:
@@ -68,6 +71,7 @@ class GatewayApp:
         self,
         rest: App,
         inference: InferenceHandler,
+        access: AccessControl,
         shared_origins: Callable[[], SharedOrigins | None] = lambda: None,
         *,
         proxy_key: bytes = b"",
@@ -75,6 +79,7 @@ class GatewayApp:
     ) -> None:
         self._rest = rest
         self._inference = inference
+        self._access = access
         self._shared_origins = shared_origins
         self._proxy_key = proxy_key
         self._bypasses = RareWarning(logger)
@@ -85,6 +90,7 @@ class GatewayApp:
         return GatewayApp(
             self._rest,
             self._inference,
+            self._access,
             self._shared_origins,
             proxy_key=self._proxy_key,
             returns_ids=False,
@@ -104,13 +110,16 @@ class GatewayApp:
     def _dispatch(
         self, scope: Scope, receive: Receive, response: ClientResponse, request_id: bytes
     ) -> Awaitable[None]:
+        if scope["path"] in ROUTES:
+            return self._inference(scope, receive, response, request_id)
+        return self._rest(*_for_fastapi(scope, receive, response))
+
+    async def _admit(self, scope: Scope) -> None:
         if self._proxy_key:
             offered = header(scope["headers"], PROXY_PROOF, b"")
             if not secrets.compare_digest(offered, self._proxy_key):
                 raise self._not_through_proxy(scope)
-        if scope["path"] in ROUTES:
-            return self._inference(scope, receive, response, request_id)
-        return self._rest(*_for_fastapi(scope, receive, response))
+        await self._access.admit(scope)
 
     def _not_through_proxy(self, scope: Scope) -> NotThroughProxy:
         address = (scope.get("client") or ("an unknown address",))[0]
@@ -127,6 +136,7 @@ class GatewayApp:
         try:
             # In one frame with the rest: each event of a stream passes through all of them.
             if origins is None or (allowed := origins.preflight(scope)) is None:
+                await self._admit(scope)
                 await self._dispatch(scope, receive, response, request_id)
             else:
                 await response.begin(204, allowed)

@@ -1,5 +1,6 @@
 """`/healthz` and `/readyz`, for load balancers and operators; and the probes that vLLM answers."""
 
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import APIRouter, Response
@@ -25,8 +26,13 @@ class Version(BaseModel):
     version: str
 
 
-def health_router(fleet: Fleet, health_of: HealthOf) -> APIRouter:
-    """The routes that tell whether the gateway is up, and whether it can answer."""
+def health_router(
+    fleet: Fleet, health_of: HealthOf, shows_models: Callable[[], bool] = lambda: True
+) -> APIRouter:
+    """The routes that tell whether the gateway is up, and whether it can answer.
+
+    `shows_models`: whether everybody may know the names of models.
+    """
     router = APIRouter(tags=["health"])
     installed = _installed_version()
 
@@ -40,7 +46,8 @@ def health_router(fleet: Fleet, health_of: HealthOf) -> APIRouter:
         """At least one model can answer."""
         cards = [model_card(model, health_of(model)) for model in fleet.models]
         silent = [c for c in cards if not c.replicas or c.state is ModelState.NOT_RESPONDING]
-        reasons = {card.id: f"{card.state.replace('_', ' ')}: {card.reason}" for card in silent}
+        shown = silent if shows_models() else []
+        reasons = {card.id: f"{card.state.replace('_', ' ')}: {card.reason}" for card in shown}
         if len(silent) < len(cards):
             return Health(status="ready", reasons=reasons)
         response.status_code = 503

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from gateway.config.model_names import ModelNames
@@ -12,7 +12,9 @@ from gateway.errors import ModelNotFound
 from gateway.http.documents import ERROR
 from gateway.routing.fleet import Fleet, ModelState, ServedModel
 from gateway.routing.replica_health import HEALTHY, HealthState
+from gateway.serving.client_identity import identity_in
 from gateway.serving.live_config import LiveConfig
+from gateway.serving.model_access import may_use
 
 UNKNOWN_HEALTH: Mapping[str, int] = MappingProxyType({})
 HealthOf = Callable[[ServedModel], Mapping[str, int]]
@@ -51,18 +53,20 @@ def models_router(fleet: Fleet, live_config: LiveConfig, health_of: HealthOf) ->
     """The routes that list and retrieve models."""
     router = APIRouter(tags=["models"])
 
-    def cards() -> dict[str, ModelCard]:
-        return cards_of(fleet, live_config.names, health_of)
+    def cards(request: Request) -> dict[str, ModelCard]:
+        names, identity = live_config.names, identity_in(request.scope)
+        found = cards_of(fleet, names, health_of)
+        return {name: card for name, card in found.items() if may_use(identity, name, names)}
 
     @router.get("/v1/models", response_model_exclude_none=True)
-    async def list_models() -> ModelList:
-        """List all models, adapters, aliases and splits."""
-        return ModelList(data=[*cards().values()])
+    async def list_models(request: Request) -> ModelList:
+        """List all models, adapters, aliases and splits that the client may use."""
+        return ModelList(data=[*cards(request).values()])
 
     @router.get("/v1/models/{model:path}", response_model_exclude_none=True, responses={404: ERROR})
-    async def retrieve_model(model: str) -> ModelCard:
+    async def retrieve_model(model: str, request: Request) -> ModelCard:
         """Retrieve one model; its name may hold slashes."""
-        card = cards().get(model)
+        card = cards(request).get(model)
         if card is None:
             raise ModelNotFound(model)
         return card

@@ -13,7 +13,7 @@ MAX_TEXT = 256
 """Characters of a text that are kept."""
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class ChargeLimit(msgspec.Struct, frozen=True):
     """What a router has said of an attempt: how much of it is charged."""
 
     is_wasted: bool = False
@@ -21,7 +21,7 @@ class Verdict(msgspec.Struct, frozen=True):
     """Most tokens of the answer that are charged; None: all."""
 
 
-ALL_CHARGED = Verdict()
+ALL_CHARGED = ChargeLimit()
 
 
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +68,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
         """Whether a client pays for it, or for some of it."""
         return not (self.is_copy or self.is_wasted)
 
-    def settled(self, verdict: Verdict, price: Price) -> "UsageRow":
+    def settled(self, verdict: ChargeLimit, price: Price) -> "UsageRow":
         """The same attempt, charged as a router has said."""
         is_charged = not (verdict.is_wasted or self.is_copy)
         has_prompt = is_charged and not self.is_continuation
@@ -99,7 +99,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_row(
-    engine: str, record: UsageRecord, verdict: Verdict, prices: PriceList, *, is_estimated: bool
+    engine: str, record: UsageRecord, verdict: ChargeLimit, prices: PriceList, *, is_estimated: bool
 ) -> UsageRow:
     """Make the row of a record; estimated ones have no number of their engine."""
     origin, id_ = record.origin, signed(record.id)
@@ -143,9 +143,9 @@ def make_row(
     return row.settled(verdict, prices.at(row.model, row.adapter, record.ended_s))
 
 
-def verdict_of(settlement: Settlement) -> Verdict:
+def charge_limit_of(settlement: Settlement) -> ChargeLimit:
     """What a settlement says of its attempt."""
-    return Verdict(settlement.is_wasted, settlement.completion_tokens)
+    return ChargeLimit(settlement.is_wasted, settlement.completion_tokens)
 
 
 def signed(id_: int) -> int:

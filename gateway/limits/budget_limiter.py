@@ -6,6 +6,7 @@ may cost. Without news of the ledger the router goes on with what it knows.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from gateway.errors import QuotaExceeded, RateLimited, SpendUnknown
@@ -70,6 +71,8 @@ class BudgetLimiter:
         self._holds: dict[int, BudgetHold] = {}
         """By the id of the dispatch, holds of attempts that are not settled."""
         self._view: AccountsView | None = None
+        self.alerts: Counter[tuple[str, str]] = Counter()
+        """Alerts that were logged since they were counted last, by project and interval."""
 
     @property
     def meters(self) -> Iterable[PeriodMeter]:
@@ -156,7 +159,7 @@ class BudgetLimiter:
 
     def record_reserved(self, reservation: Reservation) -> None:
         """Count a request that runs from now on."""
-        if reservation.id in self._holds or reservation.is_copy:
+        if not self._projects or reservation.id in self._holds or reservation.is_copy:
             return
         found = self._of(
             reservation.project,
@@ -199,6 +202,7 @@ class BudgetLimiter:
         for amount in [each for each, is_logged in meter.alerts.items() if not is_logged]:
             if used >= amount:
                 meter.alerts[amount] = True
+                self.alerts[meter.name, meter.interval] += 1
                 logger.warning(
                     "project %s has spent %s this %s%s: it has reached the alert of %s",
                     *(meter.name, money(used), meter.interval, _of_key(meter), money(amount)),

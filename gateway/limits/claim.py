@@ -1,7 +1,5 @@
 """Claim: what one request of this router has set aside of its project's limits."""
 
-from typing import NamedTuple
-
 from gateway.limits.budget_limiter import BudgetHold, BudgetLimiter
 from gateway.limits.hold import Hold
 from gateway.limits.rate_limiter import RateLimiter
@@ -9,35 +7,41 @@ from gateway.routing.reservations import Reserved
 
 
 class Claim:
-    """A request's holds. `expected`: its tokens, as the limits count them."""
+    """A request's holds.
 
-    __slots__ = ("_budgets", "_expected", "_hold", "_money", "_rates")
+    `prompt`, `answer`: its expected tokens. `counts_cached`: cached ones count, too.
+    """
+
+    __slots__ = ("_answer", "_budgets", "_counts_cached", "_hold", "_money", "_prompt", "_rates")
 
     def __init__(
         self,
-        rates: RateLimiter,
-        hold: Hold | None,
-        budgets: BudgetLimiter,
-        money: BudgetHold | None,
-        expected: "CountedTokens",
+        rates: tuple[RateLimiter, Hold | None],
+        budgets: tuple[BudgetLimiter, BudgetHold | None],
+        prompt: int,
+        answer: int,
+        *,
+        counts_cached: bool,
     ) -> None:
-        self._rates = rates
-        self._hold = hold
-        self._budgets = budgets
-        self._money = money
-        self._expected = expected
+        self._rates, self._hold = rates
+        self._budgets, self._money = budgets
+        self._prompt = prompt
+        self._answer = answer
+        self._counts_cached = counts_cached
 
     def record_sending(self, id_: int, cached_tokens: int) -> Reserved:
         """Record that an attempt is about to be sent; return what all routers are told of it.
 
         `id_`: of its dispatch. `cached_tokens`: prompt tokens that its replica is believed to hold.
         """
+        cached = 0 if self._counts_cached else cached_tokens
+        tokens, nano = max(0, self._prompt - cached) + self._answer, 0
         if self._hold is not None:
             self._rates.record_sending(id_, self._hold)
-        if self._money is None:
-            return Reserved(self._expected.after(cached_tokens), 0)
-        self._budgets.record_sending(id_, self._money)
-        return Reserved(self._expected.after(cached_tokens), self._money.amounts.nano)
+        if self._money is not None:
+            self._budgets.record_sending(id_, self._money)
+            nano = self._money.amounts.nano
+        return Reserved(tokens, nano)
 
     def record_refused(self, id_: int) -> None:
         """Record that an engine has done nothing for an attempt: refused it, or was not reached."""
@@ -52,17 +56,3 @@ class Claim:
             self._rates.record_ended(self._hold)
         if self._money is not None:
             self._budgets.record_ended(self._money)
-
-
-class CountedTokens(NamedTuple):
-    """Tokens of a request that count against limits: of its prompt, and of its answers."""
-
-    prompt: int
-    answer: int
-    counts_cached: bool
-    """Cached tokens of the prompt count, too."""
-
-    def after(self, cached_tokens: int) -> int:
-        """Tokens that count where a replica holds so much of the prompt."""
-        cached = 0 if self.counts_cached else cached_tokens
-        return max(0, self.prompt - cached) + self.answer

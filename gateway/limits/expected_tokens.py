@@ -1,7 +1,5 @@
 """Tokens that a request is expected to take, before an engine has seen it."""
 
-from typing import NamedTuple
-
 from gateway.kvcache.prefix import TOKEN_ID_BYTES
 from gateway.request.routes import CHAT, COMPLETIONS, FORM_ROUTES, PROMPT_ROUTES
 from gateway.routing.scheduler import Scheduler, prompt_tokens
@@ -13,38 +11,42 @@ RUN = PROMPT_ROUTES | frozenset(FORM_ROUTES)
 """Routes that run the model; others count as requests only."""
 
 
-class ExpectedTokens(NamedTuple):
-    """Tokens of a request; all its prompts and answers together."""
+def expected_tokens(target: Target, scheduler: Scheduler) -> tuple[int, int, int]:
+    """Tokens of a request's prompts, those of them that are cached, and those of its answers.
 
-    prompt: int
-    cached: int
-    """Of the prompt, those in the cache of the replica that holds most of it."""
-    answer: int
-    most_answer: int
-    """The longest answers that it may get."""
-
-
-NO_TOKENS = ExpectedTokens(0, 0, 0, 0)
-
-
-def expected_tokens(target: Target, scheduler: Scheduler) -> ExpectedTokens:
-    """Tokens that a request is expected to take; O(keys of the prompt)."""
+    Cached are those of the replica that holds most. O(keys of the prompt).
+    """
     request, prompt = target.request, target.prompt
     if request.path not in RUN:
-        return NO_TOKENS
-    head, costs = request.head, scheduler.cost_model
-    per_byte = 1 / TOKEN_ID_BYTES if prompt.is_token_ids else costs.estimates.tokens_per_byte
-    matches = scheduler.replicas.prefix_index.match(prompt.keys) if prompt.keys else {}
-    tokens = round(prompt_tokens(prompt, matches, per_byte))
+        return 0, 0, 0
+    head, costs = request.head, scheduler.cost_model.estimates
+    tokens, cached = 0, 0
+    if prompt.keys and (matches := scheduler.replicas.prefix_index.match(prompt.keys)):
+        per_byte = 1 / TOKEN_ID_BYTES if prompt.is_token_ids else costs.tokens_per_byte
+        tokens = round(prompt_tokens(prompt, matches, per_byte))
+        cached = max(match.tokens for match in matches.values())
+    else:
+        divisor = TOKEN_ID_BYTES if prompt.is_token_ids else 1 / costs.tokens_per_byte
+        tokens = round(prompt.size / divisor)
     if head.prompts > 1:
-        tokens = max(tokens, round(head.prompts_bytes * costs.estimates.tokens_per_byte))
-    cached = max((match.tokens for match in matches.values()), default=0)
+        tokens = max(tokens, round(head.prompts_bytes * costs.tokens_per_byte))
     if request.path not in ANSWERED:
-        return ExpectedTokens(tokens, cached, 0, 0)
-    longest = (target.model.max_model_len or 0) - tokens
+        return tokens, cached, 0
+    answer = costs.output_tokens
+    if head.max_tokens is not None and head.max_tokens < answer:
+        answer = head.max_tokens
+    return tokens, cached, head.sequences * round(answer)
+
+
+def most_answer_tokens(target: Target, prompt: int, expected: int) -> int:
+    """The most tokens that a request's answers may have; `prompt`: those of its prompts.
+
+    `expected`: those that its answers are expected to have.
+    """
+    if not expected:
+        return 0
+    head = target.request.head
+    longest = max(0, (target.model.max_model_len or 0) - prompt // head.prompts)
     if head.max_tokens is not None:
-        longest = min(longest, head.max_tokens) if longest > 0 else head.max_tokens
-    answer = round(costs.output_tokens(head.max_tokens))
-    return ExpectedTokens(
-        tokens, cached, head.sequences * answer, head.sequences * max(longest, answer)
-    )
+        longest = min(longest, head.max_tokens) if longest else head.max_tokens
+    return max(head.sequences * longest, expected)

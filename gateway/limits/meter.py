@@ -13,10 +13,16 @@ UNLIMITED = 1 << 62
 
 @dataclass(slots=True)
 class Excess:
-    """What was admitted although it was above a limit, since the router started."""
+    """What was admitted although it was above a limit, since it was counted last."""
 
     requests: int = 0
     tokens: int = 0
+
+    def take(self) -> tuple[int, int]:
+        """Return requests and tokens, and begin again."""
+        taken = self.requests, self.tokens
+        self.requests = self.tokens = 0
+        return taken
 
 
 class Meter:

@@ -1,15 +1,15 @@
 """Limits of all projects in one router: asked before a request is admitted."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from gateway.asgi import Headers
+from gateway.errors import RateLimited
 from gateway.identity.project import Project
 from gateway.ledger.view import AccountsView
-from gateway.limits.budget_limiter import BudgetLimiter, has_budget
-from gateway.limits.claim import Claim, CountedTokens
+from gateway.limits.budget_limiter import BudgetHold, BudgetLimiter, has_budget
+from gateway.limits.claim import Claim
 from gateway.limits.cost import NOTHING, Amounts, cost_nano
-from gateway.limits.expected_tokens import ExpectedTokens, expected_tokens
+from gateway.limits.expected_tokens import expected_tokens, most_answer_tokens
 from gateway.limits.rate_headers import rate_headers
 from gateway.limits.rate_limiter import RateLimiter
 from gateway.request.inference_request import InferenceRequest
@@ -18,42 +18,33 @@ from gateway.routing.target import Target
 from gateway.telemetry import RecentUse, Reservation, UsageRecord
 
 
-@dataclass(frozen=True, slots=True)
-class LimitOptions:
-    """How limits count."""
-
-    counts_cached: bool = False
-    """Prompt tokens found in an engine's cache count."""
-    refuses_unknown: bool = False
-    """Requests are refused while it is not known what their project has spent."""
-
-
 class ProjectLimits:
     """Limits of all projects; a listener to the reservations of every model.
 
-    `clock`: seconds of a clock that never goes back. `time_of_day`: Unix time.
+    `clock`: seconds of a clock that never goes back. `time_of_day`: Unix time. `counts_cached`:
+    whether prompt tokens found in an engine's cache count. `refuses_unknown`: whether requests are
+    refused while it is not known what their project has spent.
     """
 
     def __init__(
         self,
         clock: Callable[[], float],
         time_of_day: Callable[[], float],
-        options: Callable[[], LimitOptions] = LimitOptions,
+        counts_cached: Callable[[], bool] = lambda: False,
+        refuses_unknown: Callable[[], bool] = lambda: False,
     ) -> None:
         self._clock = clock
         self._time_of_day = time_of_day
-        self._options = options
-        self.rates = RateLimiter(clock, lambda: options().counts_cached)
-        self.budgets = BudgetLimiter(
-            clock,
-            time_of_day,
-            lambda: options().counts_cached,
-            lambda: options().refuses_unknown,
-        )
+        self._counts_cached = counts_cached
+        self._without_budget: set[str] = set()
+        """Ids of projects that have no limits of a day or month."""
+        self.rates = RateLimiter(clock, counts_cached)
+        self.budgets = BudgetLimiter(clock, time_of_day, counts_cached, refuses_unknown)
 
     def replace(self, projects: Iterable[Project]) -> None:
         """Follow a change of the projects."""
         projects = list(projects)
+        self._without_budget.clear()
         self.rates.replace(projects)
         self.budgets.replace(projects)
 
@@ -83,34 +74,23 @@ class ProjectLimits:
             RateLimited: it has to wait, or is above a limit by itself.
             SpendUnknown: nobody knows what its project has spent.
         """
-        request, identity = target.request, target.request.identity
+        identity = target.request.identity
         project = identity.project
-        expected = expected_tokens(target, scheduler)
-        counts_cached = self._options().counts_cached
-        counted = CountedTokens(expected.prompt, expected.answer, counts_cached)
-        money = None
-        if has_budget(project):
-            meters = self.budgets.meters_of(
-                project, target.name, identity.key, is_batch=request.is_batch
-            )
-            if meters:
-                money = self.budgets.reserve(
-                    meters,
-                    self._amounts(target, scheduler, expected),
-                    lambda: self._most(target, scheduler, expected),
-                )
-        try:
-            rated = self.rates.meters_of(project, target.name, identity.key)
-            hold = None
-            if rated:
-                tokens = counted.after(expected.cached)
-                least = tokens - expected.answer
-                hold = self.rates.reserve(rated, target.name, tokens, least)
-        except BaseException:
-            if money is not None:
-                money.release()
-            raise
-        return Claim(self.rates, hold, self.budgets, money, counted)
+        prompt, cached, answer = expected_tokens(target, scheduler)
+        counts_cached = self._counts_cached()
+        money = self._reserve_money(target, scheduler, prompt, cached, answer)
+        hold = None
+        if rated := self.rates.meters_of(project, target.name, identity.key):
+            least = prompt if counts_cached else max(0, prompt - cached)
+            try:
+                hold = self.rates.reserve(rated, target.name, least + answer, least)
+            except RateLimited:
+                if money is not None:
+                    money.release()
+                raise
+        return Claim(
+            (self.rates, hold), (self.budgets, money), prompt, answer, counts_cached=counts_cached
+        )
 
     def headers(self, request: InferenceRequest, model: str) -> Headers:
         """Headers that tell the client what the limits leave."""
@@ -135,37 +115,45 @@ class ProjectLimits:
         """Count what an engine knows of the last minute, as far as this router has not seen it."""
         self.rates.record_recent(uses, within_s)
 
-    def _amounts(self, target: Target, scheduler: Scheduler, expected: ExpectedTokens) -> Amounts:
+    def _reserve_money(
+        self, target: Target, scheduler: Scheduler, prompt: int, cached: int, answer: int
+    ) -> BudgetHold | None:
+        request, identity = target.request, target.request.identity
+        if identity.project.id in self._without_budget:
+            return None
+        if not has_budget(identity.project):
+            self._without_budget.add(identity.project.id)
+            return None
+        meters = self.budgets.meters_of(
+            identity.project, target.name, identity.key, is_batch=request.is_batch
+        )
+        if not meters:
+            return None
         costs = scheduler.cost_model.estimates
-        uncached = max(0, expected.prompt - expected.cached)
-        device_s = uncached * costs.prefill_s + expected.answer * costs.sequence_s
-        return self._cost(target, expected, expected.cached, expected.answer, device_s)
 
-    def _most(self, target: Target, scheduler: Scheduler, expected: ExpectedTokens) -> Amounts:
-        costs = scheduler.cost_model.estimates
-        answer_s = expected.most_answer * (costs.sequence_s + costs.step_s)
-        device_s = expected.prompt * costs.prefill_s + answer_s
-        return self._cost(target, expected, 0, expected.most_answer, device_s)
+        def most() -> Amounts:
+            longest = most_answer_tokens(target, prompt, answer)
+            answer_s = longest * (costs.sequence_s + costs.step_s)
+            return self._amounts(target, prompt, 0, longest, prompt * costs.prefill_s + answer_s)
 
-    def _cost(
-        self,
-        target: Target,
-        expected: ExpectedTokens,
-        cached: int,
-        answer: int,
-        device_s: float,
+        device_s = max(0, prompt - cached) * costs.prefill_s + answer * costs.sequence_s
+        expected = self._amounts(target, prompt, cached, answer, device_s)
+        return self.budgets.reserve(meters, expected, most)
+
+    def _amounts(
+        self, target: Target, prompt: int, cached: int, answer: int, device_s: float
     ) -> Amounts:
-        if not (expected.prompt or answer):
+        if not (prompt or answer):
             return NOTHING
         nano = cost_nano(
             self.budgets.prices,
             target.model.name,
             target.adapter,
             self._time_of_day(),
-            prompt_tokens=expected.prompt,
-            cached_tokens=min(cached, expected.prompt),
+            prompt_tokens=prompt,
+            cached_tokens=min(cached, prompt),
             completion_tokens=answer,
             device_s=device_s,
         )
-        uncounted = 0 if self._options().counts_cached else cached
-        return Amounts(nano, max(0, expected.prompt - uncounted) + answer)
+        uncounted = 0 if self._counts_cached() else cached
+        return Amounts(nano, max(0, prompt - uncounted) + answer)

@@ -162,8 +162,8 @@ class RateLimiter:
                 meter.window.add_earlier(now_s, use.age_s, use.requests, tokens)
 
     def _counted(self, usage: UsageRecord) -> int:
-        tokens = usage.prompt_tokens + usage.completion_tokens
-        return tokens if self._counts_cached() else tokens - usage.cached_tokens
+        tokens, cached = usage.prompt_tokens + usage.completion_tokens, usage.cached_tokens
+        return tokens if not cached or self._counts_cached() else tokens - cached
 
 
 def refusal(meter: Meter, now_s: float, model: str, tokens: int) -> RateLimited:

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from gateway.config.gateway import GatewayConfig
+from gateway.config.projects import Projects
 from gateway.config.sim import SimEntry
 from gateway.config.vllm import VllmEntry
 from gateway.reference.markdown import code, table
@@ -35,7 +36,11 @@ def config_tables() -> dict[str, str]:
         VllmEntry.__name__: _fields(VllmEntry, lambda name: name not in shared),
         SimEntry.__name__: _fields(SimEntry, lambda name: name not in shared),
         GatewayConfig.__name__: _fields(GatewayConfig),
-        **{each.__name__: _fields(each) for each in _nested(VllmEntry, SimEntry, GatewayConfig)},
+        Projects.__name__: _fields(Projects),
+        **{
+            each.__name__: _fields(each)
+            for each in _nested(VllmEntry, SimEntry, GatewayConfig, Projects)
+        },
     }
 
 

@@ -9,9 +9,12 @@ from gateway.asgi import Headers
 from gateway.errors import InvalidRequest
 from gateway.header_names import EXPLAIN, PRIORITY, RESUME, SESSION, TIMEOUT
 from gateway.identity.client import ANONYMOUS_IDENTITY, ClientIdentity
+from gateway.identity.project import Tier
 from gateway.request.encoding import without_mark
 from gateway.request.head import RequestHead
+from gateway.request.raw_fields import ABSENT
 from gateway.request.routes import CHAT, parse_head
+from gateway.request.service_tier import BATCH_TIER, DEFAULT_TIER, asked_tier, served_tier
 from gateway.request.tenant import ANONYMOUS, Tenant
 
 LONGEST_TIMEOUT_S = 86_400.0
@@ -19,6 +22,8 @@ SESSION_LIMIT = 256
 """Bytes of an `x-session-id` that count."""
 
 _BATCH = {b"interactive": False, b"batch": True}
+TIER_WEIGHTS: Mapping[Tier, float] = {"priority": 2.0}
+"""Factors on a project's weight."""
 _RESUME = {b"on": True, b"off": False}
 
 
@@ -42,8 +47,8 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The response's headers carry the routing decision."""
     is_operator: bool = False
     """It comes with the gateway's admin key."""
-    is_batch: bool = False
-    """It may wait for all interactive requests."""
+    tier: Tier = DEFAULT_TIER
+    """Tier that it is served in."""
     is_resumable: bool = True
     """Its stream may be resumed on another replica."""
     is_copy: bool = False
@@ -61,7 +66,7 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def weight(self) -> float:
         """Share of a busy model's time that its project has for it, relative to others."""
-        return self.identity.project.weight
+        return self.identity.project.weight * TIER_WEIGHTS.get(self.tier, 1.0)
 
     @property
     def shows_routing(self) -> bool:
@@ -70,6 +75,16 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
         Projects must not learn where others' load and cached prompts are.
         """
         return self.is_operator or self.identity.is_open
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether it may wait for all interactive requests."""
+        return self.tier == BATCH_TIER
+
+    @property
+    def asks_for_tier(self) -> bool:
+        """Whether its body says in which tier it is to be served."""
+        return self.head.fields.service_tier is not ABSENT
 
     @property
     def sticky_key(self) -> bytes:
@@ -86,30 +101,34 @@ def parse_request(  # noqa: PLR0913 - one for each source of a request
     request_id: bytes,
     tenant: Tenant = ANONYMOUS,
     is_operator: bool = False,
+    identity: ClientIdentity = ANONYMOUS_IDENTITY,
     is_batch: bool = False,
     arrived_s: float = 0.0,
 ) -> InferenceRequest:
     """Parse a request to `path`, one of `gateway.request.routes`.
 
     `fields`: the client's headers by name. `headers`: those that engines may get. `is_operator`:
-    whether they have the gateway's admin key. `is_batch`: its priority, which is known before its
-    body (`parse_is_batch`).
+    they have the gateway's admin key. `is_batch`: they ask for batch priority, which is known
+    before the body (`parse_is_batch`).
 
     Raises:
         InvalidRequest: its body or one of its headers is wrong.
     """
     body = without_mark(body)
+    head = parse_head(path, body, fields.get(b"content-type", b""))
+    asked = asked_tier(head.fields.service_tier)
     return InferenceRequest(
-        head=parse_head(path, body, fields.get(b"content-type", b"")),
+        head=head,
         path=path,
         headers=headers,
         body=body,
         request_id=request_id,
         tenant=tenant,
+        identity=identity,
         session=fields.get(SESSION, b"")[:SESSION_LIMIT],
         is_explained=fields.get(EXPLAIN) == b"1",
         is_operator=is_operator,
-        is_batch=is_batch,
+        tier=served_tier(BATCH_TIER if is_batch else asked, identity.project.tiers),
         is_resumable=parse_is_resumable(fields),
         timeout_s=parse_timeout_s(fields),
         arrived_s=arrived_s,

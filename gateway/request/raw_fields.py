@@ -44,6 +44,7 @@ class RawFields(msgspec.Struct, frozen=True):
     safety_identifier: msgspec.Raw = ABSENT
     prompt_cache_key: msgspec.Raw = ABSENT
     metadata: msgspec.Raw = ABSENT
+    service_tier: msgspec.Raw = ABSENT
     n: msgspec.Raw = ABSENT
     best_of: msgspec.Raw = ABSENT
     # other forms of prompts

@@ -22,7 +22,15 @@ _chunk = msgspec.json.Decoder(CompletionChunk)
 class ChoiceTranscript:
     """Sum of the deltas of one choice."""
 
-    __slots__ = ("_texts", "finish_reason", "has_role", "logprobs", "stop_reason", "token_ids")
+    __slots__ = (
+        "_texts",
+        "finish_reason",
+        "has_role",
+        "logprobs",
+        "stop_reason",
+        "text_chunks",
+        "token_ids",
+    )
 
     def __init__(self) -> None:
         self._texts: dict[Channel, bytearray] = {}
@@ -33,6 +41,8 @@ class ChoiceTranscript:
         """Number of tokens sent with log probabilities."""
         self.token_ids = 0
         """Number of token ids sent."""
+        self.text_chunks = 0
+        """Number of chunks with text: each has at least one token, and usually just one."""
 
     @property
     def texts(self) -> dict[Channel, str]:
@@ -46,8 +56,11 @@ class ChoiceTranscript:
 
     def add(self, choice: ChunkChoice) -> None:
         """Add the contents of a chunk."""
+        has_text = False
         for channel, text in choice.text_deltas():
+            has_text = has_text or bool(text)
             self._texts.setdefault(channel, bytearray()).extend(text.encode())
+        self.text_chunks += has_text
         if choice.delta is not None and choice.delta.role is not None:
             self.has_role = True
         if choice.finish_reason is not None:

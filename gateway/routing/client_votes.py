@@ -3,11 +3,11 @@
 Method: the last result of each client counts as its vote, however many requests it sends. Votes
 are grouped by address, because keys can be invented; where all come from one address, as behind a
 load balancer, each key has one. Where clients are authenticated, their project stands for the
-address. An address votes against the replica if all of its keys do. All
-requests to one adapter have one vote, like those of one key; the adapters count as one more
-address, which does not decide how votes are grouped. The replica is condemned if more vote against
-it than for it, or if nobody votes for it. So neither one client, whose requests fail by their own
-fault, nor one broken adapter takes a replica from others.
+address. An address votes against the replica if all of its keys do. All requests to one adapter
+have one vote, like those of one key; the adapters count as one more address, which does not decide
+how votes are grouped. The replica is condemned if more vote against it than for it, or if nobody
+votes for it. So neither one client, whose requests fail by their own fault, nor one broken adapter
+takes a replica from others.
 
 Source: Envoy's outlier detection counts requests; here clients are counted, as quorum protocols do,
 because one client can send any number of requests. Cost: O(1) a result, O(clients) a question.

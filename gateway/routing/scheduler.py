@@ -263,7 +263,7 @@ class Scheduler:
             project=identity.project.id,
             key=identity.key,
             user=identity.user,
-            tier="flex" if request.is_batch else "default",
+            tier=request.tier,
             endpoint=request.path,
             is_copy=request.is_copy,
             reserved_tokens=reserved.tokens,

@@ -79,8 +79,8 @@ class BodyBudget:
             if not bodies.give_up_stale(body):
                 raise BodyBudgetExceeded(
                     f"There is no room for {(body.size + size) / MIB:.1f} MiB of this request's"
-                    f" body: requests from your address hold {bodies.held / MIB:.1f} MiB of the"
-                    f" {self.limit_bytes / MIB:g} MiB that the gateway has for bodies.",
+                    f" body: requests of your project or address hold {bodies.held / MIB:.1f} MiB"
+                    f" of the {self.limit_bytes / MIB:g} MiB that the gateway has for bodies.",
                     RETRY_AFTER_S,
                 )
 

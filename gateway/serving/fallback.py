@@ -82,6 +82,11 @@ class FallbackChain:
         return self._request.head.model
 
     @property
+    def is_batch(self) -> bool:
+        """Whether the request may wait for all interactive ones."""
+        return self._request.is_batch
+
+    @property
     def model(self) -> str:
         """The model or adapter that was tried last; never a name that a client has made up."""
         return self._name if self._resolver.knows(self._name) else NO_MODEL

@@ -6,6 +6,7 @@ Values that were counted meanwhile are exported at the same time.
 from collections import Counter
 from collections.abc import Iterator
 
+from gateway.limits.project_limits import ProjectLimits
 from gateway.metrics import (
     AWAITING_START,
     BODY_BYTES,
@@ -24,6 +25,7 @@ from gateway.metrics import (
     Recorder,
 )
 from gateway.serving.body_budget import BodyBudget
+from gateway.serving.limit_gauges import Reading, count_limits, limit_readings
 from gateway.serving.periodic import Periodic
 from gateway.serving.pool import ModelPool, ModelPools
 
@@ -33,15 +35,19 @@ MAX_PROJECTS = 50
 """Projects of a model that have gauges of their own."""
 OTHER_PROJECTS = "other"
 
-Reading = tuple[Gauge, tuple[str, ...], float]
-"""A gauge, the values of its labels, and its value."""
-
 
 class Gauges:
     """Gauges of one router, published from `start` to `close`."""
 
-    def __init__(self, pools: ModelPools, bodies: BodyBudget, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        pools: ModelPools,
+        bodies: BodyBudget,
+        recorder: Recorder,
+        limits: ProjectLimits | None = None,
+    ) -> None:
         self._pools = pools
+        self._limits = limits
         self._bodies = bodies
         self._recorder = recorder
         self._published: set[tuple[Gauge, tuple[str, ...]]] = set()
@@ -59,6 +65,9 @@ class Gauges:
     def publish(self) -> None:
         """Publish once; gauges of what no longer exists are 0 from now on."""
         readings = [reading for pool in self._pools for reading in _readings(pool)]
+        if self._limits is not None:
+            readings += limit_readings(self._limits)
+            count_limits(self._limits, self._recorder)
         readings.append((BODY_BYTES, (), self._bodies.held_bytes))
         readings.append((BODY_LIMIT_BYTES, (), self._bodies.limit_bytes))
         present = {(gauge, labels) for gauge, labels, _ in readings}

@@ -5,7 +5,13 @@ from collections.abc import Mapping
 
 from gateway.asgi import Headers, Receive, Scope, header
 from gateway.errors import MethodNotAllowed, UnsupportedTransfer, UpgradeRefused
-from gateway.header_names import CONTENT_ENCODING, FORWARDED_FOR, IS_TRUSTED_PROXY
+from gateway.header_names import (
+    CONTENT_ENCODING,
+    FORWARDED_FOR,
+    IS_TRUSTED_PROXY,
+    PRIORITY,
+    SERVICE_TIER,
+)
 from gateway.request.inference_request import (
     InferenceRequest,
     asks_for_batch,
@@ -15,12 +21,13 @@ from gateway.request.inference_request import (
 from gateway.request.routes import body_limit_mb
 from gateway.serving.body import read_body
 from gateway.serving.body_budget import BodyBudget, HeldBody
-from gateway.serving.client_identity import tenant_of
+from gateway.serving.client_identity import identity_in, tenant_of
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.content_encoding import decode_body, parse_encodings
 from gateway.serving.disconnect import UntilDisconnect
 from gateway.serving.fallback import FallbackChain
 from gateway.serving.live_config import LiveConfig
+from gateway.serving.model_access import allowed_route
 from gateway.serving.operator_access import is_operator
 from gateway.serving.request_metrics import RequestMetrics, client_labels
 from gateway.serving.router_context import RouterContext
@@ -64,12 +71,12 @@ class InferenceHandler:
         if scope["method"] != "POST":
             await _answer_other_method(scope, response)
             return
-        fields = dict(scope["headers"])
+        fields, identity = dict(scope["headers"]), identity_in(scope)
         is_forwarded, proxies = self._context.is_forwarded, self._live_config.trusted_proxies
         tenant = tenant_of(fields, scope, is_forwarded=is_forwarded, proxies=proxies)
         if is_forwarded and fields.get(FORWARDED_FOR, b"") in proxies:
             response.always_send(IS_TRUSTED_PROXY, b"1")
-        client = client_labels(tenant, is_batch=asks_for_batch(fields))
+        client = client_labels(tenant, identity, is_batch=asks_for_batch(fields))
         record = self._request_metrics.open(
             scope["path"], scope["headers"], response, request_id, client
         )
@@ -80,6 +87,7 @@ class InferenceHandler:
             is_from_operator = is_operator(fields, self._live_config.admin_key)
             with response.timing.step(RECEIVE):
                 limit_mb = body_limit_mb(scope["path"], self._live_config.config)
+                limit_mb = min(limit_mb, identity.project.max_body_mb or limit_mb)
                 body = await _read_body(receive, scope["headers"], fields, limit_mb, held)
             request = parse_request(
                 scope["path"],
@@ -89,9 +97,12 @@ class InferenceHandler:
                 request_id=request_id,
                 tenant=tenant,
                 is_operator=is_from_operator,
+                identity=identity,
                 is_batch=is_batch,
                 arrived_s=arrived_s,
             )
+            if PRIORITY in fields or request.asks_for_tier:
+                response.always_send(SERVICE_TIER, request.tier.encode())
             chain = self._resolve(request, response)
             record.record_chain(chain)
             async with UntilDisconnect(receive, response):
@@ -101,7 +112,7 @@ class InferenceHandler:
         """Chain of the models that the requested name stands for; it answers to `response`."""
         names, requested = self._live_config.names, request.head.model
         key = request.sticky_key if names.depends_on_key(requested) else b""
-        route = names.route(requested, key)
+        route = allowed_route(request.identity, requested, key, names)
         chain = FallbackChain(request, route.models, self._resolver, self._context, response)
         if route.shadow is not None:
             self._shadows.mirror(request, route.shadow, response, chain)

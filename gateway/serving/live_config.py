@@ -1,5 +1,6 @@
 """Live gateway config: adopts new ones, keeps the last good one, and reports those it rejects."""
 
+import asyncio
 import json
 import logging
 import time
@@ -7,11 +8,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
+from gateway.authentication.project_files import ProjectFiles, ReadFiles
+from gateway.config.auth import AUTH_IS_MISSING, Auth
 from gateway.config.gateway import GatewayConfig
 from gateway.config.loader import parse_gateway
 from gateway.config.model_names import ModelNames
 from gateway.config.resolution import resolve_gateway
 from gateway.errors import ConfigError
+from gateway.identity.live_directory import LiveDirectory
 from gateway.serving.trusted_proxies import TrustedProxies
 
 SHOWN = {
@@ -22,6 +26,7 @@ SHOWN = {
     "max_text_body_mb",
     "max_bodies_mb",
     "rate_limits",
+    "auth",
     "cors",
     "open_on_loopback",
     "trusted_proxies",
@@ -51,21 +56,43 @@ class RejectedConfig:
     """When it was rejected, in Unix time."""
 
 
+@dataclass(frozen=True, slots=True)
+class UsableConfig:
+    """A valid config, with all that it refers to."""
+
+    written: GatewayConfig
+    """The config as it is written: with references in place of secrets."""
+    resolved: GatewayConfig
+    names: ModelNames
+    project_files: ReadFiles
+
+
 class LiveConfig:
     """The gateway config in force; requests under way keep what they have read of it.
 
     A router never gives up a good config for a wrong one. Nor must a router fail to start for a
     wrong one (another has died, or there are to be more): it goes by the last good one, which
-    `store` has kept. `environ`: where keys are read that the config refers to.
+    `store` has kept. `environ`: where keys are read that the config refers to. `needs_auth`: the
+    gateway can be reached from other machines, so the config must say how clients are
+    authenticated; until there is one, nobody is let in.
     """
 
     def __init__(
-        self, store: ConfigStore | None = None, environ: Mapping[str, str] | None = None
+        self,
+        store: ConfigStore | None = None,
+        environ: Mapping[str, str] | None = None,
+        *,
+        needs_auth: bool = False,
     ) -> None:
         self._store = store
         self._environ = environ or {}
+        self._needs_auth = needs_auth
+        self._adopting = asyncio.Lock()
         self._has_adopted = False
-        self._config = GatewayConfig()
+        self._config = GatewayConfig(auth=Auth()) if needs_auth else GatewayConfig()
+        self.directory = LiveDirectory()
+        """Projects and keys in force."""
+        self._project_files = ProjectFiles(self.directory)
         self._names = ModelNames(self._config)
         self._trusted_proxies = TrustedProxies()
         self._written = self._config
@@ -103,9 +130,7 @@ class LiveConfig:
         Raises:
             ConfigError: it cannot be used; then nothing has changed.
         """
-        resolved, names = resolve_gateway(config, self._environ), ModelNames(config)
-        self._config, self._names, self._written = resolved, names, config
-        self._trusted_proxies = TrustedProxies(resolved.trusted_proxies)
+        self._install(self._usable(config))
 
     async def adopt(self, user_config: object) -> None:
         """Go by a config from now on; where it is wrong, by the last good one.
@@ -113,8 +138,31 @@ class LiveConfig:
         Raises:
             ConfigError: it is wrong, and there is no good one.
         """
+        async with self._adopting:
+            await self._adopt_or_keep(user_config)
+
+    async def refresh_projects(self) -> None:
+        """Read the projects files again if one has changed."""
+        await self._project_files.refresh()
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Mistakes in the last config, and in projects files, that are not in force for them."""
+        rejected = self._rejected.problems if self._rejected else ()
+        return (*rejected, *self._project_files.problems)
+
+    def report(self) -> dict[str, object]:
+        """The config in force, and the problems of one that was rejected."""
+        return {
+            "object": "gateway.config",
+            "config": self._written.model_dump(mode="json", include=SHOWN),
+            "refused": asdict(self._rejected) if self._rejected else None,
+            "refused_projects": self._project_files.problems,
+        }
+
+    async def _adopt_or_keep(self, user_config: object) -> None:
         try:
-            self._adopt(user_config)
+            await self._adopt(user_config)
         except ConfigError as error:
             await self._reject(error)
         except Exception as error:
@@ -126,17 +174,28 @@ class LiveConfig:
             if self._store is not None:
                 await self._store.keep(json.dumps(user_config).encode())
 
-    def report(self) -> dict[str, object]:
-        """The config in force, and the problems of one that was rejected."""
-        return {
-            "object": "gateway.config",
-            "config": self._written.model_dump(mode="json", include=SHOWN),
-            "refused": asdict(self._rejected) if self._rejected else None,
-        }
-
-    def _adopt(self, user_config: object) -> None:
-        self.apply(parse_gateway(user_config))
+    async def _adopt(self, user_config: object) -> None:
+        config = parse_gateway(user_config)
+        self._install(await asyncio.to_thread(self._usable, config))
         self._has_adopted = True
+
+    def _usable(self, config: GatewayConfig) -> UsableConfig:
+        """The config with what it refers to; reads files.
+
+        Raises:
+            ConfigError: it cannot be used here.
+        """
+        resolved = resolve_gateway(config, self._environ)
+        if self._needs_auth and resolved.auth is None:
+            raise ConfigError(f"gateway: auth: {AUTH_IS_MISSING}")
+        paths = resolved.auth.projects if resolved.auth is not None else ()
+        return UsableConfig(config, resolved, ModelNames(config), ReadFiles.read(paths))
+
+    def _install(self, usable: UsableConfig) -> None:
+        self._config, self._names = usable.resolved, usable.names
+        self._written = usable.written
+        self._trusted_proxies = TrustedProxies(usable.resolved.trusted_proxies)
+        self._project_files.install(usable.project_files)
 
     async def _reject(self, error: ConfigError) -> None:
         if not self._has_adopted:
@@ -150,6 +209,6 @@ class LiveConfig:
         if kept is None:
             raise error
         try:
-            self._adopt(json.loads(kept))
+            await self._adopt(json.loads(kept))
         except ConfigError:
             raise error from None

@@ -1,4 +1,4 @@
-"""Access control of the operators' routes."""
+"""Access control of the routes for operators and administrators."""
 
 import ipaddress
 import logging
@@ -7,26 +7,27 @@ import time
 from collections.abc import Callable, Mapping
 
 from gateway.asgi import Headers, Scope
+from gateway.authentication.credentials import offered_key
 from gateway.errors import InvalidKey, UnknownRoute
-from gateway.header_names import (
-    ADMIN_KEY,
-    AUTHORIZATION,
-    FORWARDED_FOR,
-    FORWARDED_PREFIX,
-    FORWARDING,
-)
+from gateway.header_names import ADMIN_KEY, FORWARDED_FOR, FORWARDED_PREFIX, FORWARDING
+from gateway.identity.api_key import key_hash
 from gateway.rare_warning import RareWarning
 from gateway.serving.live_config import LiveConfig
+
+CONFIG = "config"
+"""Stands for the key in the gateway config."""
+LOCAL = "local"
+"""Stands for whoever is on the same machine."""
 
 logger = logging.getLogger(__name__)
 
 
 class OperatorAccess:
-    """Lets operators in that send the admin key of the config in force.
+    """Lets operators in that send the admin key of the config in force, or one of the directory's.
 
-    Without a key the routes exist only if the config opens them on loopback, and then only for
-    requests that certainly come from this machine. `is_local`: the gateway can be reached from this
-    machine only. `is_forwarded`: the gateway's own HAProxy adds a line of `x-forwarded-for`.
+    Without any such key the routes exist only if the config opens them on loopback, and then only
+    for requests that certainly come from this machine. `is_local`: the gateway can be reached from
+    this machine only. `is_forwarded`: the gateway's own HAProxy adds a line of `x-forwarded-for`.
     """
 
     def __init__(
@@ -42,8 +43,8 @@ class OperatorAccess:
         self._is_forwarded = is_forwarded
         self._wrong_keys = RareWarning(logger, clock)
 
-    def check(self, scope: Scope) -> None:
-        """Let an operator in.
+    def check(self, scope: Scope) -> str:
+        """Let an operator in; returns the id of the key, or `LOCAL` or `CONFIG` where it has none.
 
         Raises:
             InvalidKey: the key is missing or wrong.
@@ -52,11 +53,15 @@ class OperatorAccess:
         """
         raw = scope.get("raw_path")
         is_plain = raw is None or raw.partition(b"?")[0] == scope["path"].encode()
-        admin_key = self._live_config.admin_key
-        if not is_plain or (admin_key is None and not self._is_open_to(scope["headers"])):
+        has_keys = self.has_keys
+        if not is_plain or (not has_keys and not self._is_open_to(scope["headers"])):
             raise UnknownRoute.for_url(scope["method"], scope["path"])
-        if admin_key is not None:
-            self._check_key(admin_key, scope)
+        return self._actor(scope) if has_keys else LOCAL
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether there is any key that opens the routes."""
+        return self._live_config.admin_key is not None or self._live_config.directory.has_admin_keys
 
     def _is_open_to(self, headers: Headers) -> bool:
         if not (self._is_local and self._live_config.config.open_on_loopback):
@@ -81,12 +86,16 @@ class OperatorAccess:
             return bool(found)
         return [name for name, _ in found] != [FORWARDED_FOR] or not _is_loopback(found[0][1])
 
-    def _check_key(self, admin_key: str, scope: Scope) -> None:
-        offered = dict(scope["headers"]).get(AUTHORIZATION, b"")
-        if not secrets.compare_digest(offered, b"Bearer " + admin_key.encode()):
-            if offered:
-                self._log_wrong_key(scope)
-            raise InvalidKey("The routes under /gateway need the admin key as bearer token.")
+    def _actor(self, scope: Scope) -> str:
+        """Whose admin key a request has."""
+        offered, admin_key = offered_key(scope["headers"]), self._live_config.admin_key
+        if admin_key is not None and secrets.compare_digest(offered, admin_key.encode()):
+            return CONFIG
+        if found := self._live_config.directory.admin_key(key_hash(offered), time.time()):
+            return found.id
+        if offered:
+            self._log_wrong_key(scope)
+        raise InvalidKey(f"The routes under {_first_part(scope['path'])} need an admin key.")
 
     def _log_wrong_key(self, scope: Scope) -> None:
         address = dict(scope["headers"]).get(FORWARDED_FOR) if self._is_forwarded else None
@@ -106,6 +115,10 @@ def is_operator(fields: Mapping[bytes, bytes], admin_key: str | None) -> bool:
     if admin_key is None or not secrets.compare_digest(offered, admin_key.encode()):
         raise InvalidKey(f"The header `{ADMIN_KEY.decode()}` is not the gateway's admin key.")
     return True
+
+
+def _first_part(path: str) -> str:
+    return "/" + path.split("/", 2)[1]
 
 
 def _is_loopback(host: bytes) -> bool:

@@ -7,6 +7,7 @@ from typing import Self
 
 from gateway.asgi import Headers
 from gateway.errors import DeadlineExceeded, GatewayError, Overloaded, RateLimited
+from gateway.identity.client import ClientIdentity
 from gateway.metrics import (
     CACHED_TOKENS,
     COMPLETION_TOKENS,
@@ -45,9 +46,18 @@ NOT_RECORDED = "metrics of a request could not be recorded"  # which must not co
 logger = logging.getLogger(__name__)
 
 
-def client_labels(tenant: Tenant, *, is_batch: bool) -> tuple[str, str]:
+def client_labels(tenant: Tenant, identity: ClientIdentity, *, is_batch: bool) -> tuple[str, str]:
     """The labels `tenant_class` and `priority` of a request."""
-    return "key" if tenant.key else "address", "batch" if is_batch else "interactive"
+    unverified = "key" if tenant.key else "address"
+    return (
+        unverified if identity.is_open else "project",
+        priority_label(is_batch=is_batch),
+    )
+
+
+def priority_label(*, is_batch: bool) -> str:
+    """The label `priority` of a request."""
+    return "batch" if is_batch else "interactive"
 
 
 class RequestMetrics:
@@ -133,6 +143,8 @@ class RequestRecord:
     def record_chain(self, chain: FallbackChain) -> None:
         """The request has been parsed, and `chain` is to answer it."""
         self._chain = chain
+        # The body may ask for another tier than the headers, and the project may not have it.
+        self._labels = (*self._labels[:-1], priority_label(is_batch=chain.is_batch))
 
     def _close(self, error: BaseException | None) -> None:
         chain = self._chain

@@ -158,6 +158,8 @@ class ResponseWriter:
         await self.begin()
         if last and not self.parts:
             self._mark_first_event()
+        if self.stream_log is not None:
+            self.stream_log.append(last)  # its tokens may have to be counted
         await self.client_response.finish(last)
 
     def _send(self, events: bytes) -> Awaitable[None]:

@@ -7,6 +7,10 @@ from gateway.ledger.settlement import Settlement
 from gateway.resume.stream_log import StreamLog
 from gateway.telemetry import Origin, UsageRecord
 
+CHUNK_TOKENS = 2
+"""Tokens for each chunk, by the size of a text, from which on chunks must have had several: below
+that, engines have sent each token by itself."""
+
 
 @dataclass(slots=True, eq=False)
 class SentAttempt:
@@ -82,6 +86,10 @@ class SentAttempt:
         transcript = self.stream_log.transcript
         if transcript.usage is not None and transcript.usage.completion_tokens:
             return transcript.usage.completion_tokens
-        sent = (text for c in transcript.choices.values() for text in c.texts.values())
-        size = sum(len(text.encode()) for text in sent)
-        return max(round(size * self.tokens_per_byte), min(self.parts, size))
+        choices = transcript.choices.values()
+        if ids := sum(choice.token_ids for choice in choices):
+            return ids
+        chunks = sum(choice.text_chunks for choice in choices)
+        size = sum(len(text.encode()) for choice in choices for text in choice.texts.values())
+        by_size = round(size * self.tokens_per_byte)
+        return chunks if by_size <= CHUNK_TOKENS * chunks else by_size

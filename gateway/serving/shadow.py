@@ -17,6 +17,7 @@ from gateway.errors import GatewayError
 from gateway.faults import Faults
 from gateway.metrics import SHADOWED, NullRecorder, Recorder
 from gateway.request.inference_request import InferenceRequest
+from gateway.request.service_tier import BATCH_TIER
 from gateway.request.tenant import ANONYMOUS
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.fallback import FallbackChain
@@ -160,7 +161,7 @@ class ShadowTraffic:
             headers=untraced(request.headers),
             request_id=request.request_id + b"-shadow",
             tenant=ANONYMOUS,
-            is_batch=True,
+            tier=BATCH_TIER,
             is_copy=True,
             is_explained=False,
             timeout_s=TIMEOUT_S,

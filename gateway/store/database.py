@@ -94,7 +94,10 @@ class Database:
                         return work(connection)
             except DBAPIError as error:
                 if isinstance(error, OperationalError) or error.connection_invalidated:
-                    raise DatabaseUnavailable(_reason(error)) from None
+                    reason = _reason(error)
+                    if password := self._engine.url.password:
+                        reason = reason.replace(str(password), "<hidden>")
+                    raise DatabaseUnavailable(reason) from None
                 raise
 
         return await asyncio.get_running_loop().run_in_executor(thread, run)

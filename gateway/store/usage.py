@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.ledger.price import PriceList
 from gateway.ledger.roll_up import changes
-from gateway.ledger.row import UsageRow, Verdict, make_row, signed, verdict_of
+from gateway.ledger.row import ChargeLimit, UsageRow, charge_limit_of, make_row, signed
 from gateway.ledger.settlement import Settlement
 from gateway.ledger.view import Watermark
 from gateway.store.tables import (
@@ -61,7 +61,7 @@ def write_usage(
             make_row(
                 batch.engine,
                 record,
-                verdicts.get(id_, Verdict()),
+                verdicts.get(id_, ChargeLimit()),
                 prices,
                 is_estimated=False,
             )
@@ -82,8 +82,8 @@ def write_settlements(
 
     To write a settlement again changes nothing.
     """
-    verdicts = {signed(each.id): verdict_of(each) for each in given}
-    said = {id_: verdict for id_, verdict in verdicts.items() if verdict != Verdict()}
+    verdicts = {signed(each.id): charge_limit_of(each) for each in given}
+    said = {id_: verdict for id_, verdict in verdicts.items() if verdict != ChargeLimit()}
     if said:
         _upsert_verdicts(connection, said, now_us)
         _settle(connection, said, prices)
@@ -95,7 +95,7 @@ def write_settlements(
             make_row(
                 each.engine,
                 each.record,
-                known.get(signed(each.id), Verdict()),
+                known.get(signed(each.id), ChargeLimit()),
                 prices,
                 is_estimated=is_estimated,
             )
@@ -142,7 +142,7 @@ def _insert(connection: Connection, rows: Sequence[UsageRow]) -> int:
     return len(added)
 
 
-def _settle(connection: Connection, said: dict[int, Verdict], prices: PriceList) -> None:
+def _settle(connection: Connection, said: dict[int, ChargeLimit], prices: PriceList) -> None:
     """Charge rows that are there as routers have said."""
     before, after = [], []
     for id_, row in _rows(connection, said).items():
@@ -208,7 +208,7 @@ def _raise_watermark(connection: Connection, batch: EngineBatch, now_us: int) ->
     )
 
 
-def _upsert_verdicts(connection: Connection, said: dict[int, Verdict], now_us: int) -> None:
+def _upsert_verdicts(connection: Connection, said: dict[int, ChargeLimit], now_us: int) -> None:
     insert = upsert(connection, settlements)
     names = ("is_wasted", "completion_tokens", "at_us")
     statement = insert.on_conflict_do_update(
@@ -228,14 +228,14 @@ def _upsert_verdicts(connection: Connection, said: dict[int, Verdict], now_us: i
     )
 
 
-def _verdicts(connection: Connection, ids: Sequence[int]) -> dict[int, Verdict]:
-    found: dict[int, Verdict] = {}
+def _verdicts(connection: Connection, ids: Sequence[int]) -> dict[int, ChargeLimit]:
+    found: dict[int, ChargeLimit] = {}
     columns = settlements.c
     query = select(columns.dispatch_id, columns.is_wasted, columns.completion_tokens)
     for start in range(0, len(ids), LOOKED_UP):
         some = columns.dispatch_id.in_(ids[start : start + LOOKED_UP])
         for row in connection.execute(query.where(some)):
-            found[row.dispatch_id] = Verdict(row.is_wasted, row.completion_tokens)
+            found[row.dispatch_id] = ChargeLimit(row.is_wasted, row.completion_tokens)
     return found
 
 

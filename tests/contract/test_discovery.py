@@ -15,9 +15,9 @@ from deployments.discovery import Discovery
 from deployments.model_state import model_state
 from deployments.serve_internals import replica_feed
 from deployments.serve_internals.cluster_state import UNEXPLAINED_WAIT
-from deployments.serve_internals.http_options import is_loopback
 from deployments.serve_internals.replica_feed import ReplicaFeed
 from deployments.serve_internals.status import ServeStatus
+from gateway.config.loopback import is_loopback
 from gateway.config.serving_options import QueueOptions, ServingOptions
 from gateway.routing.fleet import Fleet, ModelState
 from tests.unit.conftest import PATIENCE_S

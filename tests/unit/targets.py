@@ -36,6 +36,6 @@ def target_of(
         request_id=request_id.encode(),
         session=session,
         tenant=tenant,
-        is_batch=is_batch,
+        tier="flex" if is_batch else "default",
     )
     return Target(request, model, name, prompt)

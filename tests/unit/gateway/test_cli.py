@@ -33,6 +33,7 @@ applications:
     import_path: deployments.app:model
     route_prefix: null
     args: {name: little, engine: sim, replicas: 3}
+http_options: {host: 127.0.0.1}
 """
 
 

@@ -17,6 +17,7 @@ from gateway.errors import (
     QuotaExceeded,
     RateLimited,
     SpendUnknown,
+    TooManyFailures,
 )
 
 CLASSES = [
@@ -33,6 +34,7 @@ ARGUMENTS: dict[type[GatewayError], tuple[object, ...]] = {
     RateLimited: ("too many tokens", "requests", 2.5),
     QuotaExceeded: ("too much money", 2.5),
     SpendUnknown: ("nobody knows", 2.5),
+    TooManyFailures: ("too many failures", 2.5),
 }
 
 

@@ -14,6 +14,7 @@ from gateway.config.deployment_file import DeploymentFile
 from gateway.config.loader import load_config
 
 FILE = """\
+http_options: {host: 127.0.0.1}
 applications:
   - name: gateway
     import_path: deployments.app:gateway

@@ -148,8 +148,8 @@ WRONG = [
         "    route_prefix: /\n",
         "    route_prefix: /\n    args: {max_body_mb: 8}\n",
         (
-            '7: applications[0] "gateway": args: must be empty:'
-            " move its settings to the Router's `user_config`"
+            '7: applications[0] "gateway": args.max_body_mb: unknown field:'
+            " only `accounts` is set here, and all else in `user_config`"
         ),
     ),
     # The gateway config
@@ -1059,6 +1059,7 @@ def loaded(tmp_path: Path, text: str) -> DeploymentFile:
 
 
 MERGED = """\
+http_options: {host: 127.0.0.1}
 applications:
   - {name: gateway, import_path: deployments.app:gateway}
   - name: a

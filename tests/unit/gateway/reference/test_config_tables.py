@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from gateway.config.gateway import GatewayConfig
 from gateway.config.loader import load_config
+from gateway.config.projects import Projects
 from gateway.config.sim import SimEntry
 from gateway.config.vllm import VllmEntry
 from gateway.reference.config_tables import config_tables
@@ -16,8 +17,8 @@ from gateway.reference.pages import marked
 
 ROOT = Path(__file__).parents[4]
 PAGE = (ROOT / "docs" / "models.md").read_text()
-MODELS: list[type[BaseModel]] = [VllmEntry, SimEntry, GatewayConfig]
-FILE, VLLM, SIM, GATEWAY = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+MODELS: list[type[BaseModel]] = [VllmEntry, SimEntry, GatewayConfig, Projects]
+FILE, VLLM, SIM, GATEWAY, PROJECTS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 (MINIMAL,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
@@ -50,7 +51,7 @@ def test_nested_fields_have_their_sections() -> None:
 def test_values_are_described_in_plain_words() -> None:
     """Types, ranges, choices and defaults are in plain words."""
     lines = "\n".join(config_tables().values()).splitlines()
-    rows = {line.split(" | ")[0]: line for line in lines}
+    rows = {line.split(" | ")[0]: line for line in reversed(lines)}
     assert rows["| `name`"].startswith("| `name` | text | required |")
     assert "| number > 0, ≤ 1 | `0.7` |" in rows["| `target_utilization`"]
     assert "| whole number ≥ 1 | unset |" in rows["| `replicas`"]
@@ -60,7 +61,8 @@ def test_values_are_described_in_plain_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "example"), [(VllmEntry, VLLM), (SimEntry, SIM), (GatewayConfig, GATEWAY)]
+    ("model", "example"),
+    [(VllmEntry, VLLM), (SimEntry, SIM), (GatewayConfig, GATEWAY), (Projects, PROJECTS)],
 )
 def test_an_example_is_valid(model: type[BaseModel], example: str) -> None:
     """The YAML in a section passes validation."""

@@ -43,6 +43,7 @@ applications:
       name: m
       engine: sim
       routing: {policy: POLICY}
+http_options: {host: 127.0.0.1}
 """
 
 

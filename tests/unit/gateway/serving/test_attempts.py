@@ -340,7 +340,7 @@ async def test_a_batch_request_that_has_queued_for_long_waits_for_a_successor(be
     (first,) = await bench.has(FAILURES["draining"])
     bench.model.options = ServingOptions(queue=QueueOptions(max_wait_s=0.4, batch_max_wait_s=60))
     bench.set_draining(first, is_draining=True)
-    task = asyncio.create_task(bench.answer(msgspec.structs.replace(request(), is_batch=True)))
+    task = asyncio.create_task(bench.answer(msgspec.structs.replace(request(), tier="flex")))
     await asyncio.sleep(0.5)
     bench.set_draining(first, is_draining=False)
     await asyncio.sleep(0.1)

@@ -4,10 +4,14 @@ import asyncio
 
 import pytest
 
+from gateway.identity.project import Project, RateLimit, SpendLimit
+from gateway.ledger.price import Price
+from gateway.ledger.view import AccountsView
+from gateway.limits.project_limits import ProjectLimits
 from gateway.routing.outlier_detector import CONSECUTIVE_FAILURES
 from gateway.serving.body_budget import BodyBudget
 from gateway.serving.gauges import Gauges
-from gateway.telemetry import Load, Update
+from gateway.telemetry import Load, Origin, Reservation, Update, UsageRecord
 from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import StartEngine, Visit, answer
 from tests.unit.recorder import KeptRecorder
@@ -36,6 +40,48 @@ def bodies() -> BodyBudget:
 def gauges(surface: Surface, bodies: BodyBudget, recorder: KeptRecorder) -> Gauges:
     """Its gauges."""
     return Gauges(surface.pools, bodies, recorder)
+
+
+async def test_limits_are_gauged_with_what_is_used_and_what_went_beyond(
+    surface: Surface, bodies: BodyBudget, recorder: KeptRecorder
+) -> None:
+    """What went beyond a limit is counted once; limits of money are in the currency's unit."""
+    limits = ProjectLimits(lambda: 0.0, lambda: 1_800_000_000.0)
+    gauges = Gauges(surface.pools, bodies, recorder, limits)
+    rates = RateLimit(model="m", tokens_per_minute=100, concurrent_requests=3)
+    alert = SpendLimit(amount_nano=2 * 10**9, interval="day", is_hard=False)
+    project = Project(id="p", name="team", rate_limits=(rates,), spend_limits=(alert,))
+    limits.replace([project])
+    limits.record_view(
+        AccountsView(
+            version="1", as_of_s=1.8e9, prices=(Price(model="m", from_s=0, output_nano=10**15),)
+        )
+    )
+    reservation = Reservation(id=1, project="p", model="m", tokens=130)
+    limits.record_reserved(reservation)
+    gauges.publish()
+    usage = UsageRecord(
+        epoch=1,
+        seq=1,
+        id=1,
+        model="m",
+        arrived_s=1.8e9,
+        ended_s=1.8e9,
+        origin=Origin(project="p"),
+        completion_tokens=3,
+    )
+    limits.record_settled(reservation, usage)
+    for _ in range(2):
+        gauges.publish()
+
+    labels = ("team", "m", "-")
+    found = {key[1]: value for key, value in recorder.gauges.items() if key[0] == "gateway_limit"}
+    day = ("team", "-", "-", "spend_day")
+    assert found == {(*labels, "tokens"): 100, (*labels, "concurrent"): 3, day: 2}
+    assert recorder.gauges["gateway_limit_used", (*labels, "tokens")] == 3
+    assert recorder.gauges["gateway_limit_used", day] == 3
+    assert recorder.counts["gateway_limit_excess", (*labels, "tokens")] == 30
+    assert recorder.counts["gateway_spend_alerts", ("team", "day")] == 1
 
 
 async def test_requests_are_gauged_where_they_are(

@@ -49,6 +49,7 @@ async def test_a_good_config_is_adopted() -> None:
         "max_text_body_mb": 16,
         "max_bodies_mb": None,
         "rate_limits": {"count_tokens": "uncached", "on_unknown_spend": "allow"},
+        "auth": None,
         "cors": None,
         "open_on_loopback": False,
         "trusted_proxies": [],

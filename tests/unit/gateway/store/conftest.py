@@ -1,48 +1,5 @@
-"""Databases for tests of the store: each test runs on SQLite and on PostgreSQL."""
+"""Each test of the store runs on SQLite and on PostgreSQL."""
 
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from tests.unit.databases import database, database_url, postgres
 
-import pytest
-from sqlalchemy import Connection
-
-from gateway.store.database import Database
-from gateway.store.tables import metadata
-from tests.postgres import PostgresServer, missing
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """A running PostgreSQL server."""
-    if reason := missing():
-        pytest.skip(f"PostgreSQL: {reason}")
-    # pytest's own folders are closed to other users.
-    with tempfile.TemporaryDirectory(prefix="pg-") as folder:
-        server = PostgresServer(Path(folder))
-        server.start()
-        yield server
-        server.stop()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """URL of an empty database."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/accounts.db"
-    server: PostgresServer = request.getfixturevalue("postgres")
-    return server.url
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    """A database with tables and no rows."""
-    opened = await Database.open(database_url)
-    await opened.write(_empty)
-    yield opened
-    await opened.close()
-
-
-def _empty(connection: Connection) -> None:
-    for table in reversed(metadata.sorted_tables):
-        connection.execute(table.delete())
+__all__ = ["database", "database_url", "postgres"]

@@ -1,0 +1,102 @@
+"""Serve deployment of Accounts: the one process that writes the database of projects and usage."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+
+import msgspec
+from pydantic import JsonValue
+
+from deployments.discovery import Discovery
+from deployments.process_setup import log_with_serve
+from deployments.serve_internals.metrics import RayRecorder
+from gateway.accounts.keeper import LedgerKeeper, database_url, open_database
+from gateway.config.loader import parse_accounts
+from gateway.errors import ConfigError
+from gateway.identity.project import Directory
+from gateway.ledger.settlement import Settlement
+from gateway.routing.fleet import Fleet
+from gateway.store.database import DatabaseUnavailable, Transaction
+
+START_PATIENCE_S = 60.0
+"""How long the database may be unreachable at the start before Serve hears of it."""
+
+logger = logging.getLogger("ray.serve")
+
+
+class Accounts:
+    """Keeper of projects, keys and usage; the rest of the gateway does without it for a while.
+
+    Calls and answers are msgpack, so that a router of another version of the gateway can read them.
+    """
+
+    async def __init__(self, config: dict[str, JsonValue]) -> None:  # type: ignore[misc] # Serve awaits it
+        log_with_serve()
+        try:
+            self._config = parse_accounts(config)
+            database_url(self._config, os.environ)
+        except ConfigError:
+            # Serve shows the whole traceback as its message, and stops this process.
+            sys.tracebacklimit = 0
+            raise
+        self._fleet = Fleet()
+        self._discovery = Discovery(self._fleet)
+        self._recorder = RayRecorder()
+        self._keeper: LedgerKeeper | None = None
+        self._began_s = asyncio.get_running_loop().time()
+        self._starting = asyncio.create_task(self._start(), name="accounts-start")
+        self._discovering = asyncio.create_task(self._discovery.run(), name="discovery")
+        self._settlements = msgspec.msgpack.Decoder(list[Settlement])
+
+    async def follow(self, known: str) -> bytes:
+        """Newest `AccountsView`, once it has another version than `known`, or after a while."""
+        return msgspec.msgpack.encode(await self._running.follow(known))
+
+    async def submit(self, settlements: bytes) -> None:
+        """Write what a router has said; returns once it is committed."""
+        await self._running.submit(self._settlements.decode(settlements))
+
+    def check_health(self) -> None:
+        """Serve's health check: of the discovery, and of the database."""
+        if self._discovering.done():
+            raise RuntimeError("discovery has ended: Accounts no longer learns of new engines")
+        if self._keeper is not None:
+            self._keeper.check()
+        elif self._starting.done():
+            self._starting.result()
+        else:
+            for_s = asyncio.get_running_loop().time() - self._began_s
+            if for_s > START_PATIENCE_S:
+                raise DatabaseUnavailable(f"the database has not answered for {for_s:.0f} s")
+
+    async def __del__(self) -> None:
+        """Serve's graceful stop."""
+        if not hasattr(self, "_discovering"):
+            return
+        for task in (self._starting, self._discovering):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await task
+        if self._keeper is not None:
+            await self._keeper.close()
+
+    @property
+    def _running(self) -> LedgerKeeper:
+        if self._keeper is None:
+            raise DatabaseUnavailable("the database has not been opened yet")
+        return self._keeper
+
+    async def _start(self) -> None:
+        database = await open_database(self._config, os.environ)
+        keeper = LedgerKeeper(
+            database, self._config, self._fleet, self._recorder, read_directory=_no_directory
+        )
+        await keeper.start()
+        self._keeper = keeper
+        logger.info("Accounts has opened its database")
+
+
+def _no_directory(_transaction: Transaction) -> tuple[int, Directory]:
+    return 0, Directory()

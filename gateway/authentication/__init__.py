@@ -1,0 +1,1 @@
+"""Authentication: who a client is, by its API key, before anything of its body is read."""

@@ -1,0 +1,58 @@
+"""Authentication of clients: the gateway config's `auth`."""
+
+from typing import Annotated, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from gateway.config.strict import Strict, field_error
+
+NONE = "none"
+DEFAULT_ROUTES = (
+    *("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"),
+    *("/v1/messages", "/v1/messages/count_tokens", "/v1/audio/transcriptions"),
+    *("/v1/audio/translations", "/rerank", "/v1/rerank", "/v2/rerank", "/v2/embed"),
+)
+"""Routes that projects may use unless the config says otherwise: those of OpenAI's, Anthropic's and
+Cohere's APIs."""
+AUTH_IS_MISSING = (
+    "is missing, and the gateway can be reached from other machines: configure how clients are"
+    " authenticated, or write `auth: none` to let anybody in"
+)
+HAS_NO_SOURCE = (
+    "has no projects, so nobody could be let in: name files in its `projects`, or give the gateway"
+    " a database of accounts"
+)
+
+
+class Auth(Strict):
+    """How clients prove who they are. `auth: none` lets anybody in."""
+
+    is_required: bool = True
+    """Requests need an API key or a token; `auth: none` is short for `is_required: false`."""
+    projects: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
+    """Files with projects and the hashes of their API keys, read again whenever they change. Where
+    the application has a database of accounts, its projects and keys count too."""
+    routes: list[str] = Field(default=list(DEFAULT_ROUTES))
+    """Paths that projects may use whose own `routes` say nothing."""
+    max_failures_per_minute: int = Field(default=30, ge=1)
+    """Wrong or missing keys from one address in a minute, after which it gets 429 for them instead
+    of 401; requests with a valid key are answered as before."""
+
+    @model_validator(mode="after")
+    def _is_all_or_nothing(self) -> Self:
+        if not self.is_required and self.projects:
+            raise field_error("has no effect where `is_required` is false", "projects")
+        return self
+
+    @property
+    def has_projects(self) -> bool:
+        """Whether it names any file with projects."""
+        return bool(self.projects)
+
+
+def _expanded(auth: object) -> object:
+    """Expand `none` to the mapping that it stands for."""
+    return {"is_required": False} if auth == NONE else auth
+
+
+AuthOrNone = Annotated[Auth | None, BeforeValidator(_expanded)]

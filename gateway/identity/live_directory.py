@@ -1,0 +1,117 @@
+"""Projects and keys in force, looked up by the hash of a key.
+
+Several sources may each have a directory: projects files, and the database of accounts. Where two
+have the same hash or id, that of the files counts.
+"""
+
+import logging
+from collections.abc import Mapping
+
+import msgspec
+
+from gateway.identity.client import ClientIdentity
+from gateway.identity.project import AdminKey, ApiKey, Directory, Project
+
+FILES = "files"
+"""Source of the projects in files."""
+ACCOUNTS = "accounts"
+"""Source of the projects in the database."""
+
+logger = logging.getLogger(__name__)
+
+
+class KnownKey(msgspec.Struct, frozen=True):
+    """An API key in force, with what it stands for."""
+
+    identity: ClientIdentity
+    expires_s: float | None = None
+    """When it expires, in Unix time."""
+
+
+class LiveDirectory:
+    """Directories of all sources, as one."""
+
+    def __init__(self) -> None:
+        self._sources: dict[str, Directory] = {}
+        self._keys: dict[bytes, KnownKey] = {}
+        self._admin_keys: dict[bytes, AdminKey] = {}
+        self._projects: dict[str, Project] = {}
+        self._names: dict[str, Project] = {}
+        self._last_used: dict[str, float] = {}
+        self.version = 0
+        """Number that changes whenever the directory does."""
+
+    @property
+    def projects(self) -> Mapping[str, Project]:
+        """All projects by id."""
+        return self._projects
+
+    def replace(self, source: str, directory: Directory) -> None:
+        """Go by this directory of a source from now on, instead of its earlier one."""
+        if self._sources.get(source) == directory:
+            return
+        self._sources[source] = directory
+        self._rebuild()
+
+    def key(self, hash_: bytes, now_s: float) -> KnownKey | None:
+        """The API key with a hash, unless it has expired; notes its use."""
+        found = self._keys.get(hash_)
+        if found is None or (found.expires_s is not None and found.expires_s <= now_s):
+            return None
+        self._last_used[found.identity.key] = now_s
+        return found
+
+    def has_expired(self, hash_: bytes, now_s: float) -> bool:
+        """Whether a hash is that of a key that has expired."""
+        found = self._keys.get(hash_)
+        return found is not None and found.expires_s is not None and found.expires_s <= now_s
+
+    def admin_key(self, hash_: bytes, now_s: float) -> AdminKey | None:
+        """The admin key with a hash, unless it has expired."""
+        found = self._admin_keys.get(hash_)
+        if found is None or (found.expires_s is not None and found.expires_s <= now_s):
+            return None
+        return found
+
+    @property
+    def has_admin_keys(self) -> bool:
+        """Whether there is any admin key."""
+        return bool(self._admin_keys)
+
+    def project(self, name: str) -> Project | None:
+        """The project with this id, or else with this name."""
+        return self._projects.get(name) or self._names.get(name)
+
+    def take_last_used(self) -> dict[str, float]:
+        """When each API key was used last, in Unix time, of those used since the last call."""
+        used, self._last_used = self._last_used, {}
+        return used
+
+    def _rebuild(self) -> None:
+        self._keys, self._admin_keys, self._projects, self._names = {}, {}, {}, {}
+        for source in sorted(self._sources, key=lambda name: (name != FILES, name)):
+            self._add(source, self._sources[source])
+        known = {found.identity.key for found in self._keys.values()}
+        self._last_used = {key: at for key, at in self._last_used.items() if key in known}
+        self.version += 1
+
+    def _add(self, source: str, directory: Directory) -> None:
+        own = {project.id for project in directory.projects}
+        for project in directory.projects:
+            if self._projects.setdefault(project.id, project) is not project:
+                logger.warning(
+                    "project %s of source %r is ignored: another source has it, too",
+                    project.id,
+                    source,
+                )
+            self._names.setdefault(project.name, project)
+        for key in directory.keys:
+            if key.project in own:
+                self._keys.setdefault(key.hash, _known_key(key, self._projects[key.project]))
+        for admin_key in directory.admin_keys:
+            self._admin_keys.setdefault(admin_key.hash, admin_key)
+
+
+def _known_key(key: ApiKey, project: Project) -> KnownKey:
+    identity = ClientIdentity(project=project, key=key.id, user=key.owner, models=key.models)
+    return KnownKey(identity, key.expires_s)

@@ -1,0 +1,117 @@
+"""Access control of all routes: who may enter, decided before anything of a body is read.
+
+A route is closed unless it is listed here: a new one needs a key without anybody having to think of
+it. Without authentication, only the routes for operators are closed.
+"""
+
+import time
+from collections.abc import Callable
+
+from gateway.asgi import Scope
+from gateway.authentication.authenticator import Authenticator
+from gateway.authentication.credentials import offered_key
+from gateway.authentication.failure_throttle import FailureThrottle
+from gateway.config.auth import Auth
+from gateway.errors import InvalidKey, RouteNotAllowed, TooManyFailures
+from gateway.identity.client import ClientIdentity
+from gateway.metrics import AUTH_FAILURES, NullRecorder, Recorder
+from gateway.request.routes import ROUTES
+from gateway.serving.client_identity import IDENTITY, address_of
+from gateway.serving.live_config import LiveConfig
+from gateway.serving.operator_access import OperatorAccess
+
+OPEN_PATHS = frozenset({"/health", "/healthz", "/readyz", "/ping", "/version"})
+"""Routes for probes, which need no key."""
+ADMIN_PREFIXES = ("/gateway", "/v1/organization")
+"""Beginnings of the routes that need an admin key."""
+DEFAULT_FAILURES = Auth().max_failures_per_minute
+REFUSED = "refused"
+THROTTLED = "throttled"
+ADMIN = "gateway.admin"
+"""Entry of a request's ASGI scope: the id of the admin key that it came with."""
+
+
+class AccessControl:
+    """Lets requests in, or raises the error for their clients.
+
+    `is_forwarded`: a proxy of the gateway's own names the client in `x-forwarded-for`.
+    """
+
+    def __init__(
+        self,
+        live_config: LiveConfig,
+        authenticator: Authenticator,
+        operators: OperatorAccess,
+        recorder: Recorder | None = None,
+        *,
+        is_forwarded: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._live_config = live_config
+        self._authenticator = authenticator
+        self._operators = operators
+        self._recorder = recorder or NullRecorder()
+        self._is_forwarded = is_forwarded
+        self._failures = FailureThrottle(clock)
+
+    async def admit(self, scope: Scope) -> None:
+        """Let a request in, and note in its scope who has sent it.
+
+        Raises:
+            InvalidKey: its key is missing or wrong.
+            TooManyFailures: so is it, as with many others from its address.
+            RouteNotAllowed: its project may not use its path.
+            UnknownRoute: there are no routes for operators.
+        """
+        path = scope["path"]
+        if path.startswith(ADMIN_PREFIXES) and _is_below(path, ADMIN_PREFIXES):
+            await self._admit_operator(scope)
+        elif self._live_config.config.is_authenticated:
+            await self._admit_client(scope, path)
+
+    async def _admit_client(self, scope: Scope, path: str) -> None:
+        if path in OPEN_PATHS:
+            return
+        try:
+            identity = await self._authenticator.identify(offered_key(scope["headers"]))
+        except InvalidKey as error:
+            raise self._failure(scope, error) from None
+        if path in ROUTES:
+            self._check_route(identity, path)
+        scope[IDENTITY] = identity
+
+    async def _admit_operator(self, scope: Scope) -> None:
+        try:
+            scope[ADMIN] = self._operators.check(scope)
+        except InvalidKey as error:
+            raise self._failure(scope, error) from None
+
+    def _check_route(self, identity: ClientIdentity, path: str) -> None:
+        auth = self._live_config.config.auth
+        default = () if auth is None else auth.routes
+        allowed = identity.project.routes
+        if path not in (default if allowed is None else allowed):
+            raise RouteNotAllowed(f"Your project may not use {path}.")
+
+    def _failure(self, scope: Scope, error: InvalidKey) -> InvalidKey | TooManyFailures:
+        """The error for a client that has not proved who it is."""
+        config = self._live_config
+        address = address_of(
+            dict(scope["headers"]),
+            scope,
+            is_forwarded=self._is_forwarded,
+            proxies=config.trusted_proxies,
+        )
+        auth = config.config.auth
+        limit = DEFAULT_FAILURES if auth is None else auth.max_failures_per_minute
+        wait_s = self._failures.record_failure(address, limit)
+        self._recorder.count(AUTH_FAILURES, (THROTTLED if wait_s else REFUSED,))
+        if not wait_s:
+            return error
+        return TooManyFailures(
+            "Too many requests with a missing or wrong API key have come from your address.", wait_s
+        )
+
+
+def _is_below(path: str, prefixes: tuple[str, ...]) -> bool:
+    return any(path == prefix or path.startswith(prefix + "/") for prefix in prefixes)

@@ -1,0 +1,135 @@
+"""The ledger equals what engines did: whatever is killed, restarted, aborted or repeated."""
+
+import asyncio
+import random
+from typing import Any
+
+from sqlalchemy import select
+
+from gateway.store.database import Database
+from gateway.store.tables import usage
+from tests.unit.accounting import (
+    WholeGateway,
+    all_sums,
+    engine_sums,
+    ledger_sums,
+)
+
+
+async def _mixed_load(gateway: WholeGateway, requests: int, seed: int) -> None:
+    """Requests of all sorts over all routers, some of which their clients abandon."""
+    rng = random.Random(seed)  # noqa: S311 - the same load every time
+
+    async def one(number: int) -> None:
+        fields: dict[str, Any] = {"max_tokens": rng.randint(1, 30), "stream": number % 2 == 0}
+        if number % 5 == 0:
+            fields["n"] = 3
+        if number % 7 == 0:
+            fields["prompt"] = ["one prompt", "and another one"]
+        if number % 11 == 0:
+            fields["max_tokens"] = 10**6  # the engine refuses it
+        asking = asyncio.create_task(gateway.ask(number % len(gateway.routers), fields))
+        if number % 6 == 0:
+            await asyncio.sleep(rng.uniform(0, 0.05))
+            asking.cancel()
+        await asyncio.wait([asking])
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(requests):
+            group.create_task(one(number))
+            await asyncio.sleep(rng.expovariate(150))
+
+
+async def test_the_ledger_equals_the_sums_of_the_engines(
+    database: Database, database_url: str
+) -> None:
+    """Streams, several answers, several prompts, refusals and clients that leave."""
+    async with WholeGateway(database_url) as gateway:
+        await _mixed_load(gateway, 80, 1)
+        await gateway.until_settled()
+        expected = engine_sums(gateway.engines)
+
+    assert expected.records >= 60
+    assert expected.completion_tokens > 500
+    assert await database.read(ledger_sums) == expected
+    sums = await database.read(all_sums)
+    assert sums[0][4] > 0
+    assert len(set(sums)) == 1
+
+
+async def test_accounts_killed_again_and_again_under_load_loses_and_doubles_nothing(
+    database: Database, database_url: str
+) -> None:
+    """It dies between reading, writing and confirming; engines keep what is not confirmed."""
+    rng = random.Random(2)  # noqa: S311 - the same kills every time
+    async with WholeGateway(database_url) as gateway:
+        load = asyncio.create_task(_mixed_load(gateway, 150, 2))
+        kills = 0
+        while not load.done():
+            await asyncio.sleep(rng.uniform(0, 0.25))
+            await gateway.kill_accounts()
+            kills += 1
+            await asyncio.sleep(rng.uniform(0, 0.1))
+            await gateway.start_accounts()
+        await load
+        await gateway.until_settled()
+        expected = engine_sums(gateway.engines)
+
+    assert kills > 2
+    assert expected.records > 100
+    assert await database.read(ledger_sums) == expected
+    assert len(set(await database.read(all_sums))) == 1
+
+
+async def test_two_accounts_at_a_time_do_no_harm(database: Database, database_url: str) -> None:
+    """While Serve replaces it, both read the same engines and write the same rows."""
+    async with WholeGateway(database_url) as gateway:
+        first = gateway.accounts.keeper
+        assert first is not None
+        await gateway.start_accounts()
+        await _mixed_load(gateway, 60, 3)
+        await gateway.until_settled()
+        expected = engine_sums(gateway.engines)
+        await first.close()
+
+    assert await database.read(ledger_sums) == expected
+    assert len(set(await database.read(all_sums))) == 1
+
+
+async def test_what_an_engine_took_with_it_is_handed_over_by_the_router(
+    database: Database, database_url: str
+) -> None:
+    """Accounts was down when the engine died: the router has its reports."""
+    async with WholeGateway(database_url, engines=1) as gateway:
+        await gateway.kill_accounts()
+        engine = gateway.engines[0]
+        for _ in range(5):
+            await gateway.ask(0, {"max_tokens": 4})
+        await asyncio.sleep(0.2)  # a frame of telemetry
+        await gateway.kill_engine(engine)
+        await gateway.start_accounts()
+        await gateway.until_settled()
+        expected = engine.totals
+
+    assert expected.records == 5
+    assert await database.read(ledger_sums) == expected
+
+
+async def test_an_answer_that_no_engine_reports_is_estimated(
+    database: Database, database_url: str
+) -> None:
+    """The engine dies with its report: the router charges what it relayed, and says so."""
+    async with WholeGateway(database_url, engines=1, routers=1) as gateway:
+        await gateway.kill_accounts()
+        engine = gateway.engines[0]
+        gateway.routers[0]._telemetry_client._end(engine.replica)
+        await gateway.ask(0, {"max_tokens": 9, "stream": True})
+        await gateway.kill_engine(engine)
+        await gateway.start_accounts()
+        await gateway.until_settled()
+
+    rows = await database.read(lambda c: c.execute(select(usage)).mappings().all())
+    assert [row["is_estimated"] for row in rows] == [True]
+    assert rows[0]["prompt_tokens"] > 10
+    assert rows[0]["charged_completion_tokens"] == 9
+    assert len(set(await database.read(all_sums))) == 1
