@@ -188,8 +188,8 @@ PROJECT_SERVED = Gauge(
     name="gateway_project_served_seconds",
     labels=("model", "project"),
     meaning=(
-        "Seconds of the engines' time, for what was not cached, that a project's requests have taken"
-        " through all routers, as each router sees it since its start. Shared out by weight while"
+        "Seconds of the engines' time, for what was not cached, that requests of a project have"
+        " taken through all routers, as each router sees it since its start. Shared out by weight while"
         " several projects wait. `other`: as above."
     ),
 )
