@@ -2,6 +2,7 @@
 
 import random
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -100,6 +101,8 @@ class AssembledRouter:
         self.limits.replace(directory.projects.values())
         self.request_metrics = RequestMetrics(options.recorder, options.tracer)
         recorder = self.request_metrics.recorder
+        router = uuid.uuid4().hex
+        self._demand_publisher = DemandPublisher(lambda: self.pools.demands, router=router)
         self.pools = ModelPools(
             fleet,
             SharedState(
@@ -108,6 +111,8 @@ class AssembledRouter:
                 time_of_day=options.time_of_day,
                 monotonic=options.clock,
                 wake=wake,
+                router=router,
+                on_held=self._demand_publisher.publish_soon,
                 reservation_listeners=(self.limits,),
                 recent_use_listeners=(self.limits,),
             ),
@@ -144,7 +149,6 @@ class AssembledRouter:
         self._telemetry_client = TelemetryClient(
             fleet, self.pools, upstream, options.rng, settlements=self.settlements
         )
-        self._demand_publisher = DemandPublisher(lambda: self.pools.demands)
         self._bodies = BodyBudget(lambda: live_config.config.bodies_bytes)
         self.gauges = Gauges(self.pools, self._bodies, recorder, self.limits)
         self.app = self._app(resolver, options.accounts)
