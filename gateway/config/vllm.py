@@ -68,8 +68,8 @@ class VllmEntry(PlacedEntry):
     media: MediaOptions = MediaOptions()
     """What engines fetch for clients: by default nothing."""
     grammar_timeout_s: float = Field(default=GRAMMAR_TIMEOUT_S, gt=0)
-    """Seconds that the compilation of a JSON schema, regex or grammar may take; a request with one
-    that needs longer gets 400."""
+    """Seconds on a core that the compilation of a JSON schema, regex or grammar may take; a request
+    with one that needs longer gets 400."""
     engine_args: dict[Annotated[str, AfterValidator(_engine_arg)], JsonValue] = Field(
         default_factory=dict
     )

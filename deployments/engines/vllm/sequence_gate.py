@@ -12,11 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from deployments.engines.call import CallContext, current_call
-
-FREE_SHARE = 8
-"""One in so many slots is left to first sequences."""
-LEAST_FREE = 2
-"""Slots that are left to them at least: to the large request's own, and to another's."""
+from gateway.routing.engine_limits import further_sequences
 
 
 class EngineCore(Protocol):
@@ -38,7 +34,7 @@ class SequenceGate:
         self._get_output = core.get_output_async
         core.add_request_async, core.abort_requests_async = self.add, self.abort
         core.get_output_async = self.get_output
-        self._most = max(1, slots - max(LEAST_FREE, slots // FREE_SHARE))
+        self._most = further_sequences(slots)
         self._waiting: dict[str, tuple[CallContext, Any]] = {}
         self._running: dict[str, CallContext] = {}
 
