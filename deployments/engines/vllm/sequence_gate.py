@@ -8,28 +8,21 @@ end; among several requests, that with the fewest of them running goes first.
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 from deployments.engines.call import CallContext, current_call
 from gateway.routing.engine_limits import further_sequences
 
 
-class EngineCore(Protocol):
-    """vLLM's client of an engine core, through which all sequences, aborts and outputs pass."""
-
-    add_request_async: Callable[[Any], Awaitable[None]]
-    abort_requests_async: Callable[[list[str]], Awaitable[None]]
-    get_output_async: Callable[[], Awaitable[Any]]
-
-
 class SequenceGate:
     """Gate before an engine core with a number of slots.
 
-    vLLM's loop of outputs holds on to the client, so its methods are replaced, and not the client.
+    vLLM's loop of outputs holds on to the core's client, so methods of the client are replaced, and
+    not the client: those through which all sequences, aborts and outputs pass.
     """
 
-    def __init__(self, core: EngineCore, slots: int) -> None:
+    def __init__(self, core: Any, slots: int) -> None:  # noqa: ANN401 - `AsyncMPClient`
         self._add, self._abort = core.add_request_async, core.abort_requests_async
         self._get_output = core.get_output_async
         core.add_request_async, core.abort_requests_async = self.add, self.abort
