@@ -15,6 +15,7 @@ from typing import Annotated
 import httpx
 import msgspec
 import typer
+from gateway.identity.secret import new_secret, secret_hash
 from rich.console import Console
 from rich.table import Table
 
@@ -27,7 +28,6 @@ from gateway.config.serving_options import ServingOptions
 from gateway.config.sim import SimEntry
 from gateway.identity.live_directory import FILES
 from gateway.identity.project import ApiKey, Directory, Project
-from gateway.identity.secret import new_secret, secret_hash
 from gateway.routing.fleet import Fleet, Replica, ServedModel
 from gateway.serving.live_config import LiveConfig
 from gateway.telemetry import ReplicaMetadata, Reservation, UsageRecord
