@@ -326,8 +326,6 @@ VLLM_ATTRIBUTES = {
     "vllm.renderers.base:BaseRenderer": {
         *("_executor", "_process_multimodal", "_process_multimodal_async"),
     },
-    "vllm.v1.engine:EngineCoreRequest": {"cache_salt"},
-    "vllm.v1.engine.core_client:AsyncMPClient": {"add_request_async"},
     "vllm.renderers.chat_utils:BaseMultiModalItemTracker": {"_validate_add"},
     "vllm.sampling_params:SamplingParams": {
         *("_validate_structured_outputs", "output_kind", "structured_outputs"),
@@ -356,7 +354,9 @@ VLLM_ATTRIBUTES = {
     },
     "vllm.v1.engine:EngineCoreOutput": {"finish_reason", "request_id"},
     "vllm.v1.engine:EngineCoreOutputs": {"outputs"},
-    "vllm.v1.engine:EngineCoreRequest": {"pooling_params", "request_id", "resumable"},
+    "vllm.v1.engine:EngineCoreRequest": {
+        *("cache_salt", "pooling_params", "request_id", "resumable"),
+    },
     "vllm.v1.engine.core_client:AsyncMPClient": {
         *("abort_requests_async", "add_request_async", "get_output_async"),
     },
