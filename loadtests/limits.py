@@ -100,7 +100,7 @@ class LimitedEngine:
     def __init__(self, name: str, timeline: Timeline) -> None:
         self.name = name
         self._timeline = timeline
-        self._usage = UsageMeter(MODEL, 1, lambda: None, timeline)
+        self._usage = UsageMeter(FACTS, lambda: None, timeline)
         self._finished: list[Finished] = []
 
     def accept(self, request: SentRequest) -> None:

@@ -103,15 +103,17 @@ class LiveDirectory:
             listener()
 
     def _add(self, source: str, directory: Directory) -> None:
-        own = {project.id for project in directory.projects}
-        for project in directory.projects:
+        projects = [project for project in directory.projects if project.id]
+        own = {project.id for project in projects}
+        for project in projects:
             if self._projects.setdefault(project.id, project) is not project:
                 logger.warning(
                     "project %s of source %r is ignored: another source has it, too",
                     project.id,
                     source,
                 )
-            self._names.setdefault(project.name, project)
+            if project.name:
+                self._names.setdefault(project.name, project)
         for key in directory.keys:
             if key.project in own:
                 self._keys.setdefault(key.hash, _known_key(key, self._projects[key.project]))
