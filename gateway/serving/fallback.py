@@ -18,7 +18,6 @@ from gateway.errors import (
     GatewayError,
     ModelUnavailable,
     Overloaded,
-    RateLimited,
 )
 from gateway.faults import Action, Fault
 from gateway.limits.claim import Claim
@@ -250,9 +249,8 @@ class FallbackChain:
             return
         try:
             limits.check(self._request, name)
-        except RateLimited:
+        finally:  # a stream may begin before its model has started
             self._response.limits = limits.headers(self._request, name)
-            raise
 
     def _announce_start(self, model: ServedModel, expected_s: float) -> None:
         """Prepare the headers and comments of a stream that begins before its model has started."""
