@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from gateway.header_names import RATE_LIMITS
 from gateway.identity.project import RateLimit
 from gateway.limits.window import Bucket, Window
 
@@ -35,7 +36,7 @@ class Meter:
 
     __slots__ = (
         *("concurrent", "excess", "held_requests", "held_tokens", "project", "requests"),
-        *("running", "scope", "texts", "tokens", "window"),
+        *("requests_header", "running", "scope", "tokens", "tokens_header", "window"),
     )
 
     def __init__(self, project: str, scope: Scope) -> None:
@@ -48,8 +49,8 @@ class Meter:
         """Of the requests that this router has admitted and not sent yet."""
         self.excess = Excess()
         self.requests = self.tokens = self.concurrent = UNLIMITED
-        self.texts = b"", b""
-        """Limits of requests and of tokens, as values of headers."""
+        self.requests_header = self.tokens_header = b"", b""
+        """Headers with the limits of requests and of tokens."""
 
     def set_limits(self, limits: Iterable[RateLimit]) -> None:
         """Set the limits; where several say the same, the least counts."""
@@ -57,7 +58,8 @@ class Meter:
         self.requests = _least(limit.requests_per_minute for limit in limits)
         self.tokens = _least(limit.tokens_per_minute for limit in limits)
         self.concurrent = _least(limit.concurrent_requests for limit in limits)
-        self.texts = b"%d" % self.requests, b"%d" % self.tokens
+        self.requests_header = RATE_LIMITS[0], b"%d" % self.requests
+        self.tokens_header = RATE_LIMITS[3], b"%d" % self.tokens
 
     @property
     def is_idle(self) -> bool:

@@ -95,20 +95,19 @@ class ProjectLimits:
         identity = target.request.identity
         project = identity.project
         prompt, cached, answer = expected_tokens(target, scheduler)
-        counts_cached = self._counts_cached()
         money = self._reserve_money(target, scheduler, prompt, cached, answer)
         hold = None
         if rated := self.rates.meters_of(project, target.name, identity.key):
-            least = prompt if counts_cached else max(0, prompt - cached)
+            least = prompt
+            if cached and not self._counts_cached():
+                least = max(0, prompt - cached)
             try:
                 hold = self.rates.reserve(rated, target.name, least + answer, least)
             except RateLimited:
                 if money is not None:
                     money.release()
                 raise
-        return Claim(
-            self.rates, hold, self.budgets, money, prompt, answer, counts_cached=counts_cached
-        )
+        return Claim(self.rates, hold, self.budgets, money, prompt, answer)
 
     def headers(self, request: InferenceRequest, model: str) -> Headers:
         """Headers that tell the client what the limits leave."""
