@@ -19,6 +19,8 @@ class CallContext:
     """What it takes of the engine, if it is anybody's."""
     has_reached_engine: bool = False
     """Whether the engine has accepted it, or the first of its prompts: it is well-formed."""
+    has_sequence: bool = False
+    """Whether the engine has been given its first sequence."""
     _is_claimed: bool = False
     _client_name: str = ""
 

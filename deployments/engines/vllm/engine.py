@@ -53,6 +53,7 @@ from deployments.engines.vllm.media import (
 )
 from deployments.engines.vllm.observer import FirstToken, RequestObserver
 from deployments.engines.vllm.prompt_layout import find_prompt_layout
+from deployments.engines.vllm.sequence_gate import SequenceGate
 from deployments.engines.vllm.stats import RayMetricsLogger, StepStatistics
 from deployments.engines.vllm.version import SUPPORTED
 from deployments.engines.weights import AdapterFiles
@@ -125,6 +126,7 @@ class VllmEngine:
         step_statistics = StepStatistics()
         llm = _launch(args, step_statistics, cache_isolation)
         try:
+            llm.keep_slots_free()
             tasks = await llm.get_supported_tasks()
             takes_media = bool(llm.model_config.is_multimodal_model)
             register_media_policy(MediaPolicy(media, takes_media=takes_media))
@@ -153,7 +155,7 @@ class VllmEngine:
         tracker = EngineTracker(
             facts,
             time.monotonic,  # vLLM's engine core stamps its requests with the same clock
-            lambda: step_statistics.waiting,
+            lambda: step_statistics.waiting + llm.held_sequences,
             lambda: round((1 - step_statistics.used_share) * facts.kv_tokens),
             holds_prefixes=_holds_prefixes(llm),
         )
@@ -164,7 +166,9 @@ class VllmEngine:
         llm.attach(observer, adapters)
         step_statistics.subscribe(
             lambda: observer.record_step(
-                step_statistics.waiting, step_statistics.used_share, llm.first_token
+                step_statistics.waiting + llm.held_sequences,
+                step_statistics.used_share,
+                llm.first_token,
             )
         )
         AliasedModels.adopt(app.state.openai_serving_models, loaded, adapters)
@@ -200,6 +204,7 @@ class _ObservedLLM(AsyncLLM):
     _adapters: AdapterCache | None = None
     _grammars: GrammarGuard | None = None
     _caches: CacheGuard
+    _gate: SequenceGate | None = None
 
     def guard_caches(self, caches: CacheGuard) -> None:
         """Keep the scopes of requests apart from here on."""
@@ -210,6 +215,17 @@ class _ObservedLLM(AsyncLLM):
     def has_private_caches(self) -> bool:
         """Whether its caches keep the scopes of requests apart."""
         return self._caches.has_private_caches
+
+    @property
+    def held_sequences(self) -> int:
+        """Sequences that wait before vLLM's own queue."""
+        return self._gate.waiting if self._gate else 0
+
+    def keep_slots_free(self) -> None:
+        """Leave some slots to small requests, whatever large ones ask for."""
+        slots = self.vllm_config.scheduler_config.max_num_seqs
+        ranks = self.vllm_config.parallel_config.data_parallel_size
+        self._gate = SequenceGate(self.engine_core, slots * ranks)
 
     async def guard_grammars(self, timeout_s: float) -> None:
         """Refuse grammars that take too long, and settle which backend compiles the others.

@@ -2,8 +2,16 @@
 
 `main` reads vLLM's configuration and then trials from standard input, and writes a verdict
 for each. See `grammars.py` for the reasons.
+
+Engines go first where they share cores with trials. Ray's workers have a low priority already, so
+a lower one would say little: the scheduler treats forks as idle (`SCHED_IDLE`). And they have a
+session of their own, with a small share: Linux shares a core out among sessions first, and there an
+idle trial would run with all the weight of the engine's. So that honest grammars pass on a busy
+machine all the same, a trial's time is its own time on a core, and the share is no smaller.
 """
 
+import contextlib
+import ctypes
 import gc
 import logging
 import os
@@ -25,6 +33,10 @@ from vllm.v1.structured_output import StructuredOutputManager
 from vllm.v1.structured_output.request import StructuredOutputRequest
 
 LENGTH = struct.Struct("!I")
+SESSION_NICENESS = 10
+"""Gives the trials of an engine a tenth of what a busy session gets."""
+PATIENCE = 3
+"""Times the limit of a trial that may pass until it has had so much time on a core."""
 MEMORY_BYTES = 4 << 30
 """Memory that a grammar may take, beside what the process has anyway."""
 VALIDATION_S = 1.0
@@ -37,6 +49,8 @@ SLOW_S, SLOWDOWN = 0.25, 3.0
 """A grammar is refused if the second half of the walk takes longer than this, and so many times
 longer than the first."""
 REASON_CHARS = 500
+PR_SET_PDEATHSIG = 1
+"""Option of `prctl`: the signal that a process gets when its parent ends."""
 WHERE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+: ")
 """Time and place in xgrammar's source with which its messages begin."""
 
@@ -47,14 +61,17 @@ class Trial(NamedTuple):
     id: int
     spec: StructuredOutputsParams
     limit_s: float
+    """Time on a core that it may take."""
 
 
 class Verdict(NamedTuple):
-    """How a trial has ended; a trial without a verdict has taken too long."""
+    """How a trial has ended."""
 
     id: int
     reason: str
     """Why the grammar is refused; empty if it is not."""
+    is_lasting: bool = True
+    """Whether the next trial of the same grammar would end alike."""
 
 
 def write_frame(stream: BinaryIO, value: object) -> None:
@@ -142,9 +159,69 @@ def _next(mask: Any, last: int, special: Iterable[int]) -> int:  # noqa: ANN401 
     return int(words[0]) * 32 + (word & -word).bit_length() - 1
 
 
+class _Forks:
+    """Forks of this process, each of which tries one grammar."""
+
+    def __init__(self, trials: GrammarTrials, answers: BinaryIO) -> None:
+        self._trials = trials
+        self._answers = answers
+        self._running: dict[int, Trial] = {}
+        signal.signal(signal.SIGCHLD, lambda *_: self._reap())
+
+    def start(self, trial: Trial) -> None:
+        """Try a grammar in a fork; its verdict is written when it ends, however it ends."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        try:
+            fork = os.fork()
+            if fork == 0:
+                write_frame(self._answers, _run(self._trials, trial))
+                os._exit(0)
+            self._running[fork] = trial
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+
+    def _reap(self) -> None:
+        """Write the verdicts on forks that a signal has ended."""
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                fork, status = os.waitpid(-1, os.WNOHANG)
+                if not fork:
+                    return
+                trial = self._running.pop(fork, None)
+                if trial and os.WIFSIGNALED(status):
+                    write_frame(self._answers, verdict_on_end(trial, os.WTERMSIG(status)))
+
+
+def verdict_on_end(trial: Trial, ended_by: int) -> Verdict:
+    """Verdict on a trial that a signal has ended."""
+    match ended_by:
+        case signal.SIGPROF:
+            reason = (
+                f"it takes more than {trial.limit_s:g} s to compile and try; make it smaller, with"
+                " fewer and shorter repetitions"
+            )
+            return Verdict(trial.id, reason)
+        case signal.SIGALRM:
+            return unfinished(trial)
+        case signal.SIGKILL:
+            return Verdict(trial.id, "its trial was ended, maybe for its memory", is_lasting=False)
+    return Verdict(trial.id, "it takes too much memory to compile, or cannot be compiled at all")
+
+
+def unfinished(trial: Trial) -> Verdict:
+    """Verdict on a trial that has had too little time on a core."""
+    reason = (
+        f"it could not be compiled and tried within {PATIENCE * trial.limit_s:g} s on this busy"
+        " machine; make it smaller, or try it again later"
+    )
+    return Verdict(trial.id, reason, is_lasting=False)
+
+
 def _run(trials: GrammarTrials, trial: Trial) -> Verdict:
     """Try one grammar, in a fork; the kernel ends it when its time is over."""
-    signal.setitimer(signal.ITIMER_REAL, trial.limit_s)
+    signal.setitimer(signal.ITIMER_PROF, trial.limit_s)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE * trial.limit_s)
+    _give_way()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # xgrammar warns of each part of a schema
     now_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (now_bytes + MEMORY_BYTES,) * 2)
@@ -158,6 +235,22 @@ def _run(trials: GrammarTrials, trial: Trial) -> Verdict:
     return Verdict(trial.id, "")
 
 
+def _give_way() -> None:
+    """Let everything else on the machine go before this fork; end it with its parent."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    with contextlib.suppress(OSError):  # a container may forbid it
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    with contextlib.suppress(OSError):  # if memory is short, end this rather than an engine
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def _leave_session() -> None:
+    """Take a session of its own for this process, with a small share of the cores."""
+    with contextlib.suppress(OSError):  # not every kernel shares cores out among sessions
+        os.setsid()
+        Path("/proc/self/autogroup").write_text(str(SESSION_NICENESS))
+
+
 def main() -> None:
     """Serve trials until standard input is closed."""
     source, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
@@ -165,10 +258,10 @@ def main() -> None:
     trials = GrammarTrials(read_frame(source))
     logging.disable()  # vLLM would log a traceback for each grammar that fails
     gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no fork is waited for
+    _leave_session()
+    for ending in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(ending, signal.SIG_DFL)
+    forks = _Forks(trials, answers)
     write_frame(answers, Verdict(0, ""))
     while (trial := read_frame(source)) is not None:
-        if os.fork() == 0:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            write_frame(answers, _run(trials, trial))
-            os._exit(0)
+        forks.start(trial)

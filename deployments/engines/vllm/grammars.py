@@ -27,7 +27,14 @@ from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import StructuredOutputsParams
 
 from deployments.engines.call import current_call
-from deployments.engines.vllm.grammar_process import LENGTH, Trial, Verdict, main
+from deployments.engines.vllm.grammar_process import (
+    LENGTH,
+    PATIENCE,
+    Trial,
+    Verdict,
+    main,
+    unfinished,
+)
 from deployments.engines.vllm.plain_schema import is_plain
 from deployments.engines.vllm.trial_slots import ANONYMOUS, Client, TrialSlots
 
@@ -36,7 +43,7 @@ MAX_TRIALS = 6
 """Trials at the same time, of which one client gets two: slow ones do not hold up the others."""
 START_TIMEOUT_S = 180.0
 NICENESS = 15
-"""Priority of trials: the engine goes first where they share cores."""
+"""Priority of the process while it starts: the engine goes first where they share cores."""
 MAX_PLAIN_CHARS = 1 << 16
 """Length up to which the text of a schema is looked into."""
 PARAMETER = "structured_outputs"
@@ -96,8 +103,10 @@ class GrammarGuard:
     async def _try_out(self, key: bytes, spec: StructuredOutputsParams) -> str:
         reason = self._verdicts.get(key)  # another request may have had the same grammar meanwhile
         if reason is None:
-            reason = await self._process.reason_against(spec, self._limit_s)
-            self._verdicts[key] = reason
+            verdict = await self._process.verdict_on(spec, self._limit_s)
+            reason = verdict.reason
+            if verdict.is_lasting:
+                self._verdicts[key] = reason
             if len(self._verdicts) > MAX_VERDICTS:
                 self._verdicts.popitem(last=False)
         return reason
@@ -111,7 +120,7 @@ class _TrialProcess:
         self._starting: asyncio.Task[asyncio.subprocess.Process] | None = None
         self._reading: asyncio.Task[None] | None = None
         self._ids = itertools.count(1)
-        self._pending: dict[int, asyncio.Future[str]] = {}
+        self._pending: dict[int, asyncio.Future[Verdict]] = {}
 
     def start(self) -> asyncio.Task[asyncio.subprocess.Process]:
         """Start the process if it is not running; it is ready some seconds later."""
@@ -119,8 +128,8 @@ class _TrialProcess:
             self._starting = asyncio.create_task(self._start(), name="grammar-process")
         return self._starting
 
-    async def reason_against(self, spec: StructuredOutputsParams, limit_s: float) -> str:
-        """Reason to refuse a grammar; empty if there is none, or if no grammar can be tried.
+    async def verdict_on(self, spec: StructuredOutputsParams, limit_s: float) -> Verdict:
+        """How the trial of a grammar ends; it passes if none can be tried.
 
         Raises:
             TrialsEnded: the process has ended meanwhile.
@@ -129,21 +138,18 @@ class _TrialProcess:
             process = await asyncio.shield(self.start())
         except TrialsEnded:
             logger.exception("a grammar is not tried before it is compiled")
-            return ""
+            return Verdict(0, "")
         trials = cast("asyncio.StreamWriter", process.stdin)
-        number = next(self._ids)
-        verdict = self._pending[number] = asyncio.get_running_loop().create_future()
+        trial = Trial(next(self._ids), spec, limit_s)
+        verdict = self._pending[trial.id] = asyncio.get_running_loop().create_future()
         try:
-            trials.write(_frame(pickle.dumps(Trial(number, spec, limit_s))))
+            trials.write(_frame(pickle.dumps(trial)))
             await trials.drain()
-            return await asyncio.wait_for(verdict, limit_s + 1)
+            return await asyncio.wait_for(verdict, PATIENCE * limit_s + 1)
         except TimeoutError:
-            return (
-                f"it takes more than {limit_s:g} s to compile and try, or too much memory; make it"
-                " smaller, with fewer and shorter repetitions"
-            )
+            return unfinished(trial)
         finally:
-            del self._pending[number]
+            del self._pending[trial.id]
 
     async def stop(self) -> None:
         """End the process."""
@@ -194,7 +200,7 @@ class _TrialProcess:
                 verdict = await _read_verdict(answers)
                 waiting = self._pending.get(verdict.id)
                 if waiting is not None and not waiting.done():
-                    waiting.set_result(verdict.reason)
+                    waiting.set_result(verdict)
         except (asyncio.IncompleteReadError, ConnectionError):
             self._starting = None
             for waiting in self._pending.values():

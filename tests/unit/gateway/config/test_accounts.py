@@ -41,7 +41,10 @@ def test_prices_become_whole_nano_units() -> None:
         ({"database": "postgresql://u:hunter22@host/d"}, "holds a password"),
         ({"database": "env:not a name"}, "name of a variable"),
         ({"database": FILE, "prices": {"m": [{}]}}, "needs at least one of"),
-        ({"database": FILE, "prices": {"m": [{"cached_input": 1}]}}, "has no meaning without"),
+        (
+            {"database": FILE, "prices": {"m": [{"output": 1, "cached_input": 1}]}},
+            "has no meaning without",
+        ),
         ({"database": FILE, "prices": {"m": [{"input": -1}]}}, "must be from 0"),
         ({"database": FILE, "prices": {"m": [{"input": 1e-10}]}}, "decimal places"),
         ({"database": FILE, "prices": {"m": [{"input": 1}, {"input": 2}]}}, "same date"),

@@ -4,6 +4,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.engine_telemetry.tracked_request import TrackedRequest
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.engine_telemetry.usage_meter import CallUsage
 from gateway.telemetry import Dispatch, Origin, UsageRecord
@@ -148,7 +149,7 @@ def test_the_shares_of_all_requests_are_at_most_the_time_that_passed(
     """However they overlap, and however many are aborted."""
     clock = SetClock()
     tracker = EngineTracker(FACTS, clock)
-    running = {}
+    running: dict[TrackedRequest, CallUsage] = {}
     total_s = passed_s = 0.0
     for number, ((event, which), wait_s) in enumerate(zip(events, waits, strict=False)):
         if running:
