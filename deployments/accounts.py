@@ -69,7 +69,7 @@ class Accounts:
             keeper.publisher.refresh()
         return msgspec.msgpack.encode(answer)
 
-    def check_health(self) -> None:
+    async def check_health(self) -> None:
         """Serve's health check: of the discovery, and of the database."""
         if self._discovering.done():
             raise RuntimeError("discovery has ended: Accounts no longer learns of new engines")

@@ -21,6 +21,7 @@ from gateway.config.references import Reference, check_references
 from gateway.config.strict import Strict, field_error
 
 NANO = 1_000_000_000
+EPOCH = "1970-01-01"
 MOST = Decimal(1_000_000)
 """Highest price: a slip of the unit would be higher."""
 SCHEMES = ("sqlite", "postgresql")
@@ -44,15 +45,24 @@ Amount = Annotated[Decimal, BeforeValidator(_amount), AfterValidator(_in_nano)]
 """Amount of money, in units of the currency."""
 
 
-def _day(value: object) -> object:
-    return date.fromisoformat(value) if isinstance(value, str) else value
+def _quoted(value: object) -> object:
+    if isinstance(value, date):  # Serve passes its config on as JSON, which has no dates
+        raise ValueError(f'must be in quotes: "{value.isoformat()}"')  # noqa: TRY004 - pydantic's
+    return value
+
+
+def _is_day(text: str) -> str:
+    date.fromisoformat(text)
+    return text
 
 
 class ModelPrice(Strict):
     """Prices of one model or adapter from a date on."""
 
-    from_: Annotated[date, BeforeValidator(_day)] = Field(default=date(1970, 1, 1), alias="from")
-    """First day, in UTC. Requests are charged by the price in force when they end."""
+    from_: Annotated[str, BeforeValidator(_quoted), AfterValidator(_is_day)] = Field(
+        default=EPOCH, alias="from"
+    )
+    """First day, in UTC, in quotes. Requests are charged by the price in force when they end."""
     input: Amount | None = None
     """Price of a million prompt tokens that were not cached."""
     cached_input: Amount | None = None
@@ -74,7 +84,7 @@ class ModelPrice(Strict):
     @property
     def from_s(self) -> int:
         """From when on, in Unix time."""
-        return int(datetime(*self.from_.timetuple()[:3], tzinfo=UTC).timestamp())
+        return int(datetime.fromisoformat(self.from_).replace(tzinfo=UTC).timestamp())
 
 
 class Retention(Strict):
