@@ -109,8 +109,10 @@ def test_a_rejected_config_is_said_once() -> None:
 
     assert [events.lines(each) for each in views][1:] == [
         [
-            "gateway config or projects rejected, the previous ones stay in force:"
-            " gateway:; max_body_mb: no"
+            (
+                "gateway config or projects rejected, the previous ones stay in force:"
+                " gateway:; max_body_mb: no"
+            ),
         ],
         [],
         ["gateway config: the new one is in force"],
