@@ -19,8 +19,7 @@ from gateway.commands.console import (
     shown_list,
     shown_time,
 )
-from gateway.identity.api_key import written_hash
-from gateway.identity.secret import new_secret
+from gateway.identity.api_key import new_key
 
 DEFAULT_OWNER = "default"
 """Name of the service account that owns keys unless another is named."""
@@ -35,13 +34,13 @@ KeyId = Annotated[str, typer.Argument(help="Id of a key.")]
 @app.command("new")
 def new(*, name: Annotated[str, typer.Option(help="Name of the key, for people.")] = "") -> None:
     """Print a new key for its owner, and its hash for a projects file; needs no gateway."""
-    key = new_secret()
+    key = new_key()
     named = f", name: {json.dumps(name)}" if name else ""
-    typer.echo(key)
+    typer.echo(key.secret)
     typer.echo(
         "The key above is shown once: give it to its owner. For the projects file:", err=True
     )
-    typer.echo(f"- {{hash: {written_hash(key)}{named}}}")
+    typer.echo(f"- {{hash: {key.hash}{named}}}")
 
 
 @app.command("create")

@@ -5,7 +5,7 @@ have the same hash or id, that of the files counts.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -38,6 +38,7 @@ class LiveDirectory:
         self._projects: dict[str, Project] = {}
         self._names: dict[str, Project] = {}
         self._last_used: dict[str, float] = {}
+        self._listeners: list[Callable[[], None]] = []
         self.version = 0
         """Number that changes whenever the directory does."""
 
@@ -45,6 +46,10 @@ class LiveDirectory:
     def projects(self) -> Mapping[str, Project]:
         """All projects by id."""
         return self._projects
+
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever the directory changes."""
+        self._listeners.append(listener)
 
     def replace(self, source: str, directory: Directory) -> None:
         """Go by this directory of a source from now on, instead of its earlier one."""
@@ -94,6 +99,8 @@ class LiveDirectory:
         known = {found.identity.key for found in self._keys.values()}
         self._last_used = {key: at for key, at in self._last_used.items() if key in known}
         self.version += 1
+        for listener in self._listeners:
+            listener()
 
     def _add(self, source: str, directory: Directory) -> None:
         projects = [project for project in directory.projects if project.id]

@@ -22,7 +22,7 @@ from gateway.serving.operator_access import OperatorAccess
 
 OPEN_PATHS = frozenset({"/health", "/healthz", "/readyz", "/ping", "/version"})
 """Routes for probes, which need no key."""
-ADMIN_PREFIXES = ("/gateway", "/v1/organization")
+ADMIN_PREFIXES = ("/gateway", "/v1/organization", "/v1/projects")
 """Beginnings of the routes that need an admin key."""
 DEFAULT_FAILURES = Auth().max_failures_per_minute
 REFUSED = "refused"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.identity.api_key import key_hash, key_hint, parse_hash, written_hash
+from gateway.identity.api_key import key_hash, key_hint, new_key, parse_hash
 from gateway.identity.live_directory import LiveDirectory
 from gateway.identity.project import AdminKey, ApiKey, Directory, Project
 
@@ -113,9 +113,13 @@ def test_the_last_use_of_keys_is_told_once() -> None:
     assert live.take_last_used() == {}
 
 
-def test_a_written_hash_is_that_of_the_key() -> None:
-    """As a projects file has it, and as a request is looked up."""
-    assert parse_hash(written_hash("sk-key")) == key_hash(b"sk-key")
+def test_a_new_key_is_random_and_found_by_its_hash() -> None:
+    """As a projects file has it, and as a request is looked up; it is shown by its secret only."""
+    key, other = new_key(), new_key()
+    assert key.secret != other.secret
+    assert len(key.secret) >= 43 + len("sk-")
+    assert parse_hash(key.hash) == key_hash(key.secret.encode())
+    assert key.secret not in repr(key)
 
 
 @pytest.mark.parametrize(
