@@ -87,6 +87,12 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
         return self.head.fields.service_tier is not ABSENT
 
     @property
+    def log_name(self) -> str:
+        """The request as log lines name it: its id, and the project that has sent it."""
+        name = self.request_id.decode()
+        return name if self.identity.is_open else f"{name} of project {self.identity.project.id}"
+
+    @property
     def sticky_key(self) -> bytes:
         """Key of the requests that the same model of a split should answer."""
         return self.session or self.head.user or self.request_id
