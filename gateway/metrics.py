@@ -189,8 +189,8 @@ PROJECT_SERVED = Gauge(
     labels=("model", "project"),
     meaning=(
         "Seconds of the engines' time, for what was not cached, that requests of a project have"
-        " taken through all routers, as each router sees it since its start. Shared out by weight while"
-        " several projects wait. `other`: as above."
+        " taken through all routers, as each router sees it since its start. Shared out by weight"
+        " while several projects wait. `other`: as above."
     ),
 )
 AWAITING_START = Gauge(
