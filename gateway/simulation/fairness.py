@@ -25,7 +25,7 @@ RETURN_WARMUP_SHARE = 0.6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ingress:
+class SimulatedIngress:
     """How the requests of projects come to the routers."""
 
     name: str
@@ -54,7 +54,9 @@ class FairnessResult:
     unfair_ratio: float
 
     @classmethod
-    def of(cls, ingress: Ingress, fair: ProjectTotals, unfair: ProjectTotals) -> "FairnessResult":
+    def of(
+        cls, ingress: SimulatedIngress, fair: ProjectTotals, unfair: ProjectTotals
+    ) -> "FairnessResult":
         """Compute the figures."""
         names = [load.name for load in ingress.loads]
         return cls(
@@ -134,7 +136,9 @@ class FairnessComparison:
         console.print("throughput, unfair: compared with, and hit rate of, one crowd of nobody's")
 
 
-def _ingresses(weights: Sequence[float], settings: SimulationSettings) -> Iterator[Ingress]:
+def _ingresses(
+    weights: Sequence[float], settings: SimulationSettings
+) -> Iterator[SimulatedIngress]:
     """The ways in which projects come to one router, and to several."""
     count = max(2, settings.routers)
     every = list(range(count))
@@ -156,10 +160,10 @@ def _ingresses(weights: Sequence[float], settings: SimulationSettings) -> Iterat
         ]
 
     one, even = [[0] for _ in weights], [every for _ in weights]
-    yield Ingress(name="one router", routers=1, loads=loads(one))
-    yield Ingress(name=f"{count} routers, even", routers=count, loads=loads(even))
-    yield Ingress(name=f"{count} routers, skewed", routers=count, loads=loads(by_project))
-    yield Ingress(
+    yield SimulatedIngress(name="one router", routers=1, loads=loads(one))
+    yield SimulatedIngress(name=f"{count} routers, even", routers=count, loads=loads(even))
+    yield SimulatedIngress(name=f"{count} routers, skewed", routers=count, loads=loads(by_project))
+    yield SimulatedIngress(
         name=f"{count} routers, swapped half-way",
         routers=count,
         loads=loads(by_project, later=swapped),
@@ -168,7 +172,7 @@ def _ingresses(weights: Sequence[float], settings: SimulationSettings) -> Iterat
         ("one returns, one router", 1, [[0], [0]]),
         ("one returns, skewed", 2, [[0], [1]]),
     ):
-        yield Ingress(
+        yield SimulatedIngress(
             name=name,
             routers=routers,
             loads=_returning(where, settings),

@@ -79,9 +79,7 @@ def scene(clock: Clock) -> Scene:
 def test_what_projects_that_wait_are_served_differs_by_little(
     costs: list[float], weights: list[float]
 ) -> None:
-    """Divided by weight, by no more than the window and two of the largest requests, at any time;
-    and so each is served again and again.
-    """
+    """By the window and two of the largest requests at most, divided by weight, at any time."""
     scene = Scene(Clock())
     items = {n: scene.queue(n, weight=w) for n, w in zip(NAMES, weights, strict=True)}
     served, largest = dict.fromkeys(NAMES, 0.0), max(costs) / min(weights)
