@@ -25,9 +25,9 @@ from gateway.config.auth import Auth
 from gateway.config.gateway import GatewayConfig
 from gateway.config.serving_options import ServingOptions
 from gateway.config.sim import SimEntry
+from gateway.identity.api_key import key_hash, new_key
 from gateway.identity.live_directory import FILES
 from gateway.identity.project import ApiKey, Directory, Project
-from gateway.identity.secret import new_secret, secret_hash
 from gateway.routing.fleet import Fleet, Replica, ServedModel
 from gateway.serving.live_config import LiveConfig
 from gateway.telemetry import ReplicaMetadata, Reservation, UsageRecord
@@ -137,12 +137,12 @@ class System:
         self._engines = [SimulatedEngine(self._entry) for _ in range(ENGINES)]
         self._servers = [EngineServer(engine, HOST) for engine in self._engines]
         self._count = routers
-        self.secrets = [new_secret() for _ in weights]
+        self.secrets = [new_key().secret for _ in weights]
         projects = [Project(id=f"p{i}", weight=weight) for i, weight in enumerate(weights)]
         self._directory = Directory(
             projects=tuple(projects),
             keys=tuple(
-                ApiKey(id=str(i), project=f"p{i * is_fair}", hash=secret_hash(secret))
+                ApiKey(id=str(i), project=f"p{i * is_fair}", hash=key_hash(secret.encode()))
                 for i, secret in enumerate(self.secrets)
             ),
         )
