@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import psutil
 import yaml
 
-from deployments.local.processes import ProcessSession, free_port
+from deployments.local.processes import Session, free_port
 from gateway.config.gateway import GatewayConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,7 +62,7 @@ class GatewayProcess:
         try:
             wait_for(lambda: "is ready" in self.log or not self.is_running, START_TIMEOUT_S)
             assert self.is_running, self.log
-            self.session = ProcessSession.read(ROOT / ".run" / f"{self.process.pid}.json")
+            self.session = Session.read(ROOT / ".run" / f"{self.process.pid}.json")
         except BaseException:
             self.process.terminate()  # it takes down what it has started
             self.process.wait(STOP_TIMEOUT_S)

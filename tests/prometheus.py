@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from deployments.local.processes import ProcessSession
+from deployments.local.processes import Session
 from deployments.local.scrape_targets import agents_of, lists_of
 from gateway.metrics import METRICS, Histogram
 
@@ -83,7 +83,7 @@ def on_dashboard(series: Series) -> Series:
     return {name: labels for name, labels in series.items() if name in asked}
 
 
-def scrape(session: ProcessSession) -> Series:
+def scrape(session: Session) -> Series:
     """All series that the agents of a session's cluster export now."""
     found: Series = {}
     for agent in agents_of(lists_of([session])):
@@ -93,7 +93,7 @@ def scrape(session: ProcessSession) -> Series:
     return found
 
 
-def samples(session: ProcessSession, metric: str) -> list[tuple[dict[str, str], float]]:
+def samples(session: Session, metric: str) -> list[tuple[dict[str, str], float]]:
     """Labels and value of each sample of a metric that the agents export now."""
     found = []
     for agent in agents_of(lists_of([session])):

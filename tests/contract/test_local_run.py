@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deployments.local import run, temporary
-from deployments.local.processes import ProcessSession
+from deployments.local.processes import Session
 from deployments.local.session_files import clean_up, known_sessions
 
 
@@ -77,7 +77,7 @@ def test_a_start_removes_what_killed_gateways_left(tmp_path: Path) -> None:
         for _ in range(2)
     )
     for process, directory in zip((killed, alive), directories, strict=True):
-        ProcessSession.led_by(process.pid, str(directory)).write(tmp_path / f"{process.pid}.json")
+        Session.led_by(process.pid, str(directory)).write(tmp_path / f"{process.pid}.json")
         (tmp_path / f"{process.pid}.yaml").write_text("")
     killed.kill()
     killed.communicate()

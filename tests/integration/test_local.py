@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deployments.local.processes import ProcessSession, free_port
+from deployments.local.processes import Session, free_port
 from tests.gateway_process import (
     ROOT,
     START_TIMEOUT_S,
@@ -79,9 +79,9 @@ class Terminal:
     port: int
 
     @property
-    def session(self) -> ProcessSession:
+    def session(self) -> Session:
         """All that has been started from it."""
-        return ProcessSession.read(ROOT / ".run" / f"{self.process.pid}.json")
+        return Session.read(ROOT / ".run" / f"{self.process.pid}.json")
 
 
 @pytest.fixture(scope="module")

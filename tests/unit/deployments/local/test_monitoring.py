@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from deployments.local.monitoring import DASHBOARD, grafana, prometheus, write_agents
-from deployments.local.processes import ProcessSession, free_port
+from deployments.local.processes import Session, free_port
 from deployments.local.scrape_targets import agents_of, sessions_in
 from tests.gateway_process import ROOT, wait_for
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from deployments.local import processes
-from deployments.local.processes import ProcessSession
+from deployments.local.processes import Session
 
 CHILD = "import time; time.sleep(600)"
 LEADER = f"""
@@ -31,14 +31,14 @@ def leader() -> Iterator[subprocess.Popen[bytes]]:
     with process:
         assert process.stdout
         process.stdout.readline()
-        session = ProcessSession.led_by(process.pid)
+        session = Session.led_by(process.pid)
         yield process
         processes.end(session.members, timeout_s=5)
 
 
 def test_a_session_has_its_leader_and_its_members(leader: subprocess.Popen[bytes]) -> None:
     """Both processes are found, and the test process is not among them."""
-    session = ProcessSession.led_by(leader.pid)
+    session = Session.led_by(leader.pid)
 
     assert session.leader == psutil.Process(leader.pid)
     assert len(session.members) == 2
@@ -50,11 +50,11 @@ def test_members_that_outlive_their_leader_are_ended(
 ) -> None:
     """After a crash the session file is enough to find and end them."""
     note = tmp_path / "note.json"
-    ProcessSession.led_by(leader.pid).write(note)
+    Session.led_by(leader.pid).write(note)
     leader.kill()
     leader.wait()
 
-    session = ProcessSession.read(note)
+    session = Session.read(note)
     orphans = session.members
     processes.end(orphans, timeout_s=5)
 
