@@ -48,7 +48,7 @@ class Scene:
     def queue(self, project: str, **fields: float) -> QueueItem:
         """A request of a project that waits in this router."""
         item = self.item(project, **fields)
-        self.fairness.record_queued(item)
+        self.fairness.record_queued(item, "r")
         return item
 
     def reserve(self, project: str, cost_s: float, weight: float = 1.0) -> Reservation:
