@@ -197,6 +197,7 @@ class ProjectFairness:
         if now_s < since_s + YIELD_S:
             return True
         del self._yielding[replica]
+        self._ignored = {r: each for r, each in self._ignored.items() if self._replicas.get(r)}
         ignored = self._ignored.setdefault(replica, {})
         ignored.update({other: self.uses.get(other, UNKNOWN).starts for other in others})
         return False
