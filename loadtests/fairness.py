@@ -48,10 +48,11 @@ PREFIX_WORDS = 600
 OUTPUT_TOKENS = (24, 72)
 PATIENT = {"queue": {"max_wait_s": 600, "max_requests": 100_000}}
 WEIGHTS = (4.0, 1.0)
-WARMUP_SHARE = 0.3
+WARMUP_SHARE = 0.45
+"""Share of the time that is not measured: engines fill, caches are empty, costs are unknown."""
 
 
-class Ingress(msgspec.Struct, frozen=True, kw_only=True):
+class FloodIngress(msgspec.Struct, frozen=True, kw_only=True):
     """How the clients of two projects reach the routers; numbers of routers by project."""
 
     name: str
@@ -64,12 +65,12 @@ class Ingress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 INGRESSES = (
-    Ingress(name="one router", routers=1, first=([0], [0])),
-    Ingress(name="two, even", routers=2, first=([0, 1], [0, 1])),
-    Ingress(name="two, skewed", routers=2, first=([0], [1])),
-    Ingress(name="two, swapped", routers=2, first=([0], [1]), later=([1], [0])),
-    Ingress(name="returning, one router", routers=1, first=([0], [0]), is_returning=True),
-    Ingress(name="returning, skewed", routers=2, first=([0], [1]), is_returning=True),
+    FloodIngress(name="one router", routers=1, first=([0], [0])),
+    FloodIngress(name="two, even", routers=2, first=([0, 1], [0, 1])),
+    FloodIngress(name="two, skewed", routers=2, first=([0], [1])),
+    FloodIngress(name="two, swapped", routers=2, first=([0], [1]), later=([1], [0])),
+    FloodIngress(name="returning, one router", routers=1, first=([0], [0]), is_returning=True),
+    FloodIngress(name="returning, skewed", routers=2, first=([0], [1]), is_returning=True),
 )
 
 
@@ -187,7 +188,7 @@ class System:
         )
 
 
-async def flood(ingress: Ingress, seconds: float, *, is_fair: bool) -> Served:
+async def flood(ingress: FloodIngress, seconds: float, *, is_fair: bool) -> Served:
     """Flood a system for so long, and return what it has served."""
     weights = (1.0, 1.0) if ingress.is_returning else WEIGHTS
     system = System(ingress.routers, weights, is_fair=is_fair)
@@ -205,7 +206,7 @@ async def flood(ingress: Ingress, seconds: float, *, is_fair: bool) -> Served:
 
 
 @asynccontextmanager
-async def _clients(system: System, ingress: Ingress, seconds: float) -> AsyncIterator[None]:
+async def _clients(system: System, ingress: FloodIngress, seconds: float) -> AsyncIterator[None]:
     half_s = asyncio.get_running_loop().time() + seconds / 2
     clients = [
         asyncio.create_task(_client(system, ingress, project, number, half_s))
@@ -223,7 +224,7 @@ async def _clients(system: System, ingress: Ingress, seconds: float) -> AsyncIte
 
 
 async def _client(
-    system: System, ingress: Ingress, project: int, number: int, half_s: float
+    system: System, ingress: FloodIngress, project: int, number: int, half_s: float
 ) -> None:
     """Send one request after the other."""
     loop = asyncio.get_running_loop()
@@ -247,7 +248,7 @@ async def _client(
 
 
 def main(
-    seconds: Annotated[float, typer.Option(min=2, help="Seconds of each load.")] = 30,
+    seconds: Annotated[float, typer.Option(min=2, help="Seconds of each load.")] = 45,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:

@@ -24,7 +24,6 @@ for half of the time that it may wait: then the replica is kept free for it (`By
 
 import asyncio
 import itertools
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
@@ -87,10 +86,6 @@ class Admission:
         self._is_scheduled = False
         self._retrying: set[str] = set()
         """Replicas whose queues are served again once their requests have yielded long enough."""
-        self._held: dict[str, Counter[str]] = {}
-        """Interactive requests that wait for each replica, by project."""
-        self.on_held: Callable[[], None] | None = None
-        """Called when other projects than before wait for a replica."""
 
     @property
     def queued_interactive(self) -> int:
@@ -271,8 +266,7 @@ class Admission:
         self._scheduler.hold(queued.decision, queued.request.target)
         queued.is_waiting = True
         if queued.project:
-            self.fairness.record_queued(queued)
-            self._count_held(queued, 1)
+            self.fairness.record_queued(queued, queued.decision.replica.id)
         limit_s = self.max_wait_s(queued.request)
         reason = _too_long(limit_s + queued.request.waited_s)
         loop = queued.admitted.get_loop()
@@ -302,24 +296,11 @@ class Admission:
         self._stale.pop(queued, None)
         self._limits.remove(queued)
         if queued.project:
-            self.fairness.record_unqueued(queued)
-            self._count_held(queued, -1)
+            self.fairness.record_unqueued(queued, queued.decision.replica.id)
         if queued.timer is not None:
             queued.timer.cancel()
         if not self._queued:
             self._scheduler.replicas.unsubscribe(self._schedule)
-
-    def _count_held(self, queued: QueuedRequest, change: int) -> None:
-        """Count a request of a project that waits for its replica, or no longer does."""
-        if queued.is_batch or not queued.project:
-            return
-        held = self._held.setdefault(queued.decision.replica.id, Counter())
-        was_held = queued.project in held
-        held[queued.project] += change
-        if not held[queued.project]:
-            del held[queued.project]
-        if was_held != (queued.project in held) and self.on_held is not None:
-            self.on_held()
 
     def _schedule(self, replica: str) -> None:
         """Serve a replica's queue soon, once the current callback is done."""
@@ -349,7 +330,6 @@ class Admission:
         """Check the health of all replicas; return whether that of any has changed."""
         known, self._healthy = self._healthy, self._scheduler.replicas.healthy()
         self._checked_s = self._now()
-        self._held = {n: held for n, held in self._held.items() if held}
         self._queues = {
             n: queue for n, queue in self._queues.items() if queue or n in self._healthy
         }
@@ -409,9 +389,8 @@ class Admission:
             queued.decision = decision
         else:
             self._queue(queued).remove(queued)
-            self._count_held(queued, -1)
+            self.fairness.record_moved(queued, queued.decision.replica.id, decision.replica.id)
             queued.decision = decision
-            self._count_held(queued, 1)
             queued.tokens = queued.request.tokens(decision)
             queued.priority_s = self._scheduler.priority_s(decision)
             self._queue(queued).add(queued)

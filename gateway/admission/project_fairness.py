@@ -22,6 +22,7 @@ Without authentication nothing is counted.
 from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import dataclass
 
+from gateway.admission.held_projects import HeldProjects
 from gateway.admission.queue_item import QueueItem
 from gateway.admission.virtual_counters import VirtualCounters
 from gateway.decaying_mean import DecayingMean
@@ -79,10 +80,12 @@ class ProjectFairness:
         self, replicas: ReplicaSet, cost_model: CostModel, now: Callable[[], float]
     ) -> None:
         self._replicas = replicas
-        self._held = replicas.held_elsewhere
+        self._elsewhere = replicas.held_elsewhere
+        self.held = HeldProjects()
+        """Interactive requests that wait in this router."""
         self._cost_model = cost_model
         self._now = now
-        self._interactive = VirtualCounters(now, self._held.all_projects)
+        self._interactive = VirtualCounters(now, self._elsewhere.all_projects)
         self._batch = VirtualCounters(now)
         self.uses: dict[str, ProjectUse] = {}
         """Use by project; read only."""
@@ -92,10 +95,10 @@ class ProjectFairness:
         self._ignored: dict[str, dict[str, int]] = {}
         """By replica, projects that are not held there really, and their starts until then."""
         replicas.reservations.add_listener(self)
-        self._held.before_join = self._interactive.lift
+        self._elsewhere.before_join = self._interactive.lift
 
     @property
-    def held(self) -> Mapping[str, int]:
+    def waiting(self) -> Mapping[str, int]:
         """Interactive requests that wait in this router, by project."""
         return self._interactive.waiting_here
 
@@ -120,13 +123,23 @@ class ProjectFairness:
         counters, weight = self._counters(is_batch=reservation.is_batch), reservation.weight
         counters.correct(project, real_s / weight, reservation.cost_s / weight, age_s)
 
-    def record_queued(self, item: QueueItem) -> None:
-        """Count a request that waits in this router from now on."""
+    def record_queued(self, item: QueueItem, replica: str) -> None:
+        """Count a request that waits in this router for a replica from now on."""
         self._use(item.project, item.weight)
         self._counters(is_batch=item.is_batch).record_queued(item.project)
+        if not item.is_batch:
+            self.held.add(replica, item.project)
 
-    def record_unqueued(self, item: QueueItem) -> None:
+    def record_moved(self, item: QueueItem, replica: str, other: str) -> None:
+        """Count a request that waits for another replica from now on."""
+        if item.project and not item.is_batch:
+            self.held.add(other, item.project)
+            self.held.remove(replica, item.project)
+
+    def record_unqueued(self, item: QueueItem, replica: str) -> None:
         """Stop counting a request that no longer waits."""
+        if not item.is_batch:
+            self.held.remove(replica, item.project)
         self._counters(is_batch=item.is_batch).record_unqueued(item.project)
 
     def record_released(self, item: QueueItem) -> None:
@@ -162,11 +175,12 @@ class ProjectFairness:
         return min(heads, key=leads.__getitem__)
 
     def is_behind(self, project: str) -> bool:
-        """Whether a project is behind all that wait, and does not wait itself."""
-        waiting = self._interactive.waiting
-        return project not in waiting and (
-            not waiting or self._interactive.lead_s(project, waiting) <= 0
-        )
+        """Whether a project is behind all that wait, and does not wait in this router itself."""
+        counters = self._interactive
+        if project in counters.waiting_here:
+            return False
+        waiting = counters.waiting
+        return not waiting or counters.lead_s(project, waiting) <= 0
 
     def is_over_share(self, project: str) -> bool:
         """Whether a project has been served its share or more of what all were served lately."""
@@ -183,6 +197,7 @@ class ProjectFairness:
         if now_s < since_s + YIELD_S:
             return True
         del self._yielding[replica]
+        self._ignored = {r: each for r, each in self._ignored.items() if self._replicas.get(r)}
         ignored = self._ignored.setdefault(replica, {})
         ignored.update({other: self.uses.get(other, UNKNOWN).starts for other in others})
         return False
@@ -207,7 +222,7 @@ class ProjectFairness:
 
     def _others(self, replica: str) -> Set[str]:
         """Projects that other routers hold for a replica."""
-        held = self._held.projects(replica)
+        held = self._elsewhere.projects(replica)
         ignored = self._ignored.get(replica)
         if not (held and ignored):
             return held

@@ -18,6 +18,7 @@ Sources: Sheng et al.: Fairness in serving large language models (2024), for cou
 Goyal, Vin, Cheng: Start-time fair queuing (1996), for the lift while nobody waits.
 """
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Set
 
@@ -54,6 +55,10 @@ class VirtualCounters:
         """Scaled counter at which the latest request has started that nobody waited beside."""
         self._floors: deque[tuple[float, float]] = deque()
         """Scaled floors, each with its time; the first one is that of `LAG_S` ago."""
+        self._noted_s = -math.inf
+        """When the floor was noted last."""
+        self._floor, self._scale = 0.0, 1.0
+        """Scaled floor of `LAG_S` before that, and the scale of what is charged, as of then."""
 
     def __len__(self) -> int:
         """How many projects have a counter."""
@@ -74,8 +79,9 @@ class VirtualCounters:
 
         The project counts as if it began to wait now, if it does not wait.
         """
+        self._refresh()
         least = min([self._counters.get(other, 0.0) for other in others])
-        return (self._lifted(project) - least) / self._scale()
+        return (self._lifted(project) - least) / self._scale
 
     def is_over_mean(self, project: str) -> bool:
         """Whether a project's counter is no less than the mean of all, and not the only one."""
@@ -102,20 +108,23 @@ class VirtualCounters:
 
     def charge(self, project: str, virtual_s: float) -> None:
         """Charge a project for a request that starts."""
-        self._note_floor()
-        self.lift(project)
-        if not self.waiting:
-            self._start = self._counters[project]
-        self._add(project, virtual_s)
+        self._refresh()
+        if project not in self._counters:
+            self.lift(project)
+        counter = self._counters[project]
+        if project not in self._here and project not in self._elsewhere:
+            counter = max(counter, self._floor)
+            if not (self._here or self._elsewhere):
+                self._start = counter
+        self._set(project, counter + virtual_s * self._scale)
 
     def correct(self, project: str, virtual_s: float, instead_of_s: float, age_s: float) -> None:
         """Charge a project instead of what it was charged `age_s` ago, of which less is left."""
-        if project in self._counters:
+        counter = self._counters.get(project)
+        if counter is not None:
+            self._refresh()
             left_s = instead_of_s * 0.5 ** (max(0.0, age_s) / HALF_LIFE_S)
-            self._add(project, virtual_s - left_s)
-
-    def _add(self, project: str, virtual_s: float) -> None:
-        self._set(project, self._counters[project] + virtual_s * self._scale())
+            self._set(project, counter + (virtual_s - left_s) * self._scale)
 
     def _set(self, project: str, counter: float) -> None:
         self._sum += counter - self._counters.get(project, 0.0)
@@ -125,16 +134,23 @@ class VirtualCounters:
         counter = self._counters.get(project, 0.0)
         if project in self._here or project in self._elsewhere:
             return counter
-        return max(counter, self._floor_before(self._now() - LAG_S))
+        self._refresh()
+        return max(counter, self._floor)
 
-    def _note_floor(self) -> None:
+    def _refresh(self) -> None:
+        """Note the floor and the scale, unless that was done a moment ago."""
         now_s = self._now()
-        if self._floors and now_s < self._floors[-1][0] + SAMPLE_S:
+        if now_s < self._noted_s + SAMPLE_S:
             return
+        self._noted_s = now_s
         waiting = self.waiting
         counters = [self._counters.get(project, 0.0) for project in waiting]
         self._floors.append((now_s, min(counters) if waiting else self._start))
-        self._floor_before(now_s - LAG_S)
+        self._floor = self._floor_before(now_s - LAG_S)
+        doublings = (now_s - self._since_s) / HALF_LIFE_S
+        self._scale = float(2.0**doublings)
+        if doublings > MAX_DOUBLINGS:
+            self._rescale(now_s)
 
     def _floor_before(self, before_s: float) -> float:
         """The latest floor up to a time; forgets those before it."""
@@ -143,16 +159,11 @@ class VirtualCounters:
             floors.popleft()
         return floors[0][1] if floors and floors[0][0] <= before_s else 0.0
 
-    def _scale(self) -> float:
-        """Scale of what is charged now."""
-        doublings = (self._now() - self._since_s) / HALF_LIFE_S
-        if doublings > MAX_DOUBLINGS:
-            self._rescale(0.5**doublings)
-            doublings = 0.0
-        return float(2.0**doublings)
-
-    def _rescale(self, factor: float) -> None:
-        self._since_s = self._now()
+    def _rescale(self, now_s: float) -> None:
+        """Have a scale of 1 again."""
+        factor = 1 / self._scale
+        self._since_s, self._scale = now_s, 1.0
+        self._floor *= factor
         self._counters = {name: value * factor for name, value in self._counters.items()}
         self._start *= factor
         self._sum *= factor

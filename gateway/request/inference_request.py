@@ -24,6 +24,8 @@ SESSION_LIMIT = 256
 _BATCH = {b"interactive": False, b"batch": True}
 TIER_WEIGHTS: Mapping[Tier, float] = {"priority": 2.0}
 """Factors on a project's weight."""
+MIN_WEIGHT = 1e-6
+"""Weight of projects that have none: they wait for all others."""
 _RESUME = {b"on": True, b"off": False}
 
 
@@ -67,7 +69,8 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def weight(self) -> float:
         """Share of a busy model's time that its project has for it, relative to others."""
-        return self.identity.project.weight * TIER_WEIGHTS.get(self.tier, 1.0)
+        weight = self.identity.project.weight * TIER_WEIGHTS.get(self.tier, 1.0)
+        return max(MIN_WEIGHT, weight)
 
     @property
     def shows_routing(self) -> bool:

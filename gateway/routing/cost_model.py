@@ -62,6 +62,8 @@ class CostModel:
         self._new_per_answer = DecayingMean(MEAN_MEMORY)
         """Prompt tokens that are computed for each token of an answer."""
         self.estimates = self._estimate()
+        self.answer_token_s = PRIOR_ANSWER_TOKEN_S
+        """Seconds of the engine's time that a token of an answer takes."""
 
     def learn(self, finished: Finished) -> None:
         """Learn from a finished request."""
@@ -78,6 +80,7 @@ class CostModel:
         if not finished.is_aborted and finished.completion_tokens:
             self._output_tokens.observe(finished.completion_tokens)
         self.estimates = self._estimate()
+        self.answer_token_s = self._answer_token_s()
 
     def output_tokens(self, max_tokens: int | None) -> float:
         """Return the expected length of an answer, limited by the client's `max_tokens`."""
@@ -87,12 +90,8 @@ class CostModel:
         """Return the engine's time for so many new prompt tokens and answer tokens, in seconds."""
         return new_tokens * self.estimates.prefill_s + answer_tokens * self.answer_token_s
 
-    @property
-    def answer_token_s(self) -> float:
-        """Seconds of the engine's time that a token of an answer takes.
-
-        Sequences that run together share a step, of which other requests' prompts take a part.
-        """
+    def _answer_token_s(self) -> float:
+        """Sequences that run together share a step, of which others' prompts take a part."""
         share_s = self._sequence_share_s.value
         prompts_s = self._new_per_answer.value * self.estimates.prefill_s
         return max(share_s - prompts_s, MIN_ANSWER_SHARE * share_s)

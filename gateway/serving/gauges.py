@@ -105,7 +105,7 @@ def _project_readings(pool: ModelPool) -> Iterator[Reading]:
     fairness = pool.admission.fairness
     served = Counter({project: use.served_s for project, use in fairness.uses.items()})
     named = {project for project, _ in served.most_common(MAX_PROJECTS)}
-    held = Counter(fairness.held)
+    held = Counter(fairness.waiting)
     for gauge, values in ((PROJECT_HELD, held), (PROJECT_SERVED, served)):
         rest = sum(value for project, value in values.items() if project not in named)
         for project in named:

@@ -62,7 +62,7 @@ class ModelPool:
         for recent_listener in shared.recent_use_listeners:
             reservations.add_recent_listener(recent_listener)
         self.admission = Admission(model, self.scheduler, shared.all_queued, shared.monotonic)
-        self.admission.on_held = shared.on_held
+        self.admission.fairness.held.on_change = shared.on_held
         self.cold_start = ColdStart(model, shared.wake, shared.all_starting)
         self.stall_limit = StallLimit()
         self.quarantine = Quarantine(model, self.scheduler.replicas, shared.monotonic)

@@ -1,5 +1,6 @@
-"""`gateway simulate`: compares routing policies on a workload, without a cluster."""
+"""`gateway simulate`: compares routing policies, or projects, on a workload, without a cluster."""
 
+import math
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +14,7 @@ from gateway.config.strict import suggestion
 from gateway.errors import ConfigError
 from gateway.simulation.batching import EngineProfile
 from gateway.simulation.comparison import Comparison
+from gateway.simulation.fairness import FairnessComparison
 from gateway.simulation.settings import SimulationSettings
 from gateway.simulation.trace import BLOCK_TOKENS, Workload, read_trace
 from gateway.simulation.workloads import DEFAULT_REQUESTS, GENERATORS, generate_workload
@@ -76,6 +78,16 @@ def command(  # noqa: PLR0913 - each is an option of the command
     telemetry_ms: Annotated[
         float, typer.Option(min=0, help="Least time between two telemetry updates of a replica.")
     ] = 50.0,
+    projects: Annotated[
+        str | None,
+        typer.Option(
+            help="Compare projects of these weights, such as 4:1, instead of policies: all flood "
+            "the model at once, through one router and through --routers (at least two)."
+        ),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=1, help="Simulated seconds of each load, with --projects.")
+    ] = 400.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     plot: Annotated[
         Path | None, typer.Option(help="Plot the figures into this file (.png, .svg or .pdf).")
@@ -88,7 +100,7 @@ def command(  # noqa: PLR0913 - each is an option of the command
     try:
         policies = _policies(policy)
         if plot is not None:
-            _check_plot(plot)
+            _check_plot(plot, projects)
         workload = _workload(trace, limit).at_speed(speed)
         workload = workload.spread() if spread else workload
         engine = EngineProfile(
@@ -107,8 +119,12 @@ def command(  # noqa: PLR0913 - each is an option of the command
             is_priority=order is StartOrder.PRIORITY,
             telemetry_every_s=telemetry_ms / 1000,
         )
-        comparison = Comparison.of(workload, policies, settings)
-        if plot is not None:
+        comparison = (
+            Comparison.of(workload, policies, settings)
+            if projects is None
+            else FairnessComparison.of(workload, _weights(projects), settings, seconds)
+        )
+        if plot is not None and isinstance(comparison, Comparison):
             _plot(plot, comparison)
     except ConfigError as error:
         typer.echo(error.message, err=True)
@@ -144,8 +160,20 @@ def _workload(trace: str, limit: int | None) -> Workload:
     return read_trace(path, limit)
 
 
-def _check_plot(path: Path) -> None:
+def _weights(projects: str) -> list[float]:
+    try:
+        weights = [float(weight) for weight in projects.split(":")]
+    except ValueError:
+        weights = []
+    if len(weights) < 2 or not all(0 < weight < math.inf for weight in weights):
+        raise ConfigError("--projects: name at least two weights above 0, such as 4:1")
+    return weights
+
+
+def _check_plot(path: Path, projects: str | None) -> None:
     """Check, before the simulation runs, that the plot can be written."""
+    if projects is not None:
+        raise ConfigError("--plot: there is no plot of projects")
     if path.suffix not in PLOT_FORMATS:
         raise ConfigError(f"--plot: {path} must end in one of {', '.join(PLOT_FORMATS)}")
     if not path.absolute().parent.is_dir():

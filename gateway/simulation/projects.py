@@ -35,8 +35,6 @@ from gateway.telemetry import ReplicaMetadata, Update
 MODEL = "simulated"
 PATIENT = {"max_wait_s": 3600, "max_requests": 1_000_000}
 """Queue without limits: nobody is rejected, so only fairness decides."""
-WARMUP_SHARE = 0.25
-"""Share of the time, from the start, that is not measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +86,7 @@ def simulate_projects(
     seconds: float,
     *,
     is_fair: bool = True,
-    measured_from: float = WARMUP_SHARE,
+    measured_from: float = 0.4,
 ) -> ProjectTotals:
     """Flood a fleet for so long; `is_fair`: with projects, or as one crowd without any.
 

@@ -38,7 +38,7 @@ class SimulatedRouter:
         self._engines = engines
         self._scheduler = Scheduler(model, DecisionLog(), rng, loop.time, name)
         self.admission = Admission(model, self._scheduler, EvictionIndex(), loop.time)
-        self.admission.on_held = self._report_soon
+        self.admission.fairness.held.on_change = self._report_soon
         self._reports = DemandReports()
         self._is_reporting = False
         self._reported_s = 0.0

@@ -1,6 +1,6 @@
 """Settings of a simulation: replicas, routers and telemetry."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.simulation.batching import EngineProfile
 from gateway.telemetry import EngineFacts
@@ -19,6 +19,10 @@ class SimulationSettings:
     """Least time between two updates of a replica."""
     telemetry_delay_s: float = 0.002
     """Time that an update takes to the routers."""
+
+    def with_routers(self, routers: int) -> "SimulationSettings":
+        """Return the same settings with so many routers."""
+        return replace(self, routers=routers)
 
     @property
     def kv_tokens(self) -> int:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import aiohttp
 import msgspec
@@ -111,6 +111,31 @@ async def test_demand_is_sent_periodically(server: EngineServer) -> None:
         assert number < 1000
         await asyncio.sleep(0.01)
     await demand_publisher.close()
+
+
+async def test_projects_that_begin_to_wait_are_reported_at_once(server: EngineServer) -> None:
+    """Long before the next periodic report; and so is their end."""
+    here = replica(server)
+    held = {here: Demand(requests=1, projects={"p": 1})}
+    publisher = DemandPublisher(lambda: held, period_s=3600, router="me")
+    publisher.start()
+    await asyncio.sleep(0)
+    held[here] = Demand(requests=2, projects={"p": 1, "q": 1})
+    publisher.publish_soon()
+    await until(lambda: server.demand.requests == 2)
+    held.clear()
+    publisher.publish_soon()
+    await until(lambda: server.demand == Demand())
+    await publisher.close()
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait until a condition holds."""
+    for _ in range(1000):
+        if is_so():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never is")
 
 
 async def test_an_unreachable_engine_does_not_delay_the_others(server: EngineServer) -> None:

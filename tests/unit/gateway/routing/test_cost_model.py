@@ -137,3 +137,23 @@ def test_no_single_prompt_decides_how_long_those_of_others_are(prompt_bytes: int
         cost_model.learn(finished(prompt_tokens=1000, prompt_bytes=4000))
     cost_model.learn(finished(prompt_tokens=max(60, prompt_bytes), prompt_bytes=prompt_bytes))
     assert cost_model.estimates.tokens_per_byte == pytest.approx(0.25, rel=0.2)
+
+
+@pytest.mark.parametrize("new", [0, 400, 2000])
+def test_what_requests_cost_adds_up_to_the_time_of_a_busy_engine(new: int) -> None:
+    """Prompts that are computed in the steps of others' answers do not count twice."""
+    cost_model, running, answer = CostModel(), 40, 100
+    step_s = 0.012 + running * 0.0002 + running * new / answer * 0.0001
+    for _ in range(300):
+        cost_model.learn(
+            finished(
+                prompt_tokens=new,
+                completion_tokens=answer,
+                prefill_s=new * 0.0001 + 0.012,
+                decode_s=(answer - 1) * step_s,
+                running=running,
+            )
+        )
+        cost_model.learn(finished(prompt_tokens=3000, completion_tokens=0, prefill_s=0.312))
+    requests_per_s = running / (answer * step_s)
+    assert requests_per_s * cost_model.cost_s(new, answer) == pytest.approx(1, rel=0.05)
