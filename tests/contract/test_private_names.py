@@ -327,7 +327,7 @@ VLLM_ATTRIBUTES = {
         *("_executor", "_process_multimodal", "_process_multimodal_async"),
     },
     "vllm.v1.engine:EngineCoreRequest": {"cache_salt"},
-    "vllm.v1.engine.core_client:AsyncMPClient": {"add_request_async"},
+    "vllm.v1.engine.input_processor:InputProcessor": {"process_inputs", "process_inputs_async"},
     "vllm.renderers.chat_utils:BaseMultiModalItemTracker": {"_validate_add"},
     "vllm.sampling_params:SamplingParams": {
         *("_validate_structured_outputs", "output_kind", "structured_outputs"),
@@ -351,8 +351,8 @@ VLLM_ATTRIBUTES = {
     "vllm.outputs:PoolingRequestOutput": {"finished", "num_cached_tokens"},
     "vllm.v1.engine.async_llm:AsyncLLM": {
         *("add_lora", "check_health", "engine_core", "from_vllm_config", "get_supported_tasks"),
-        *("model_config", "output_processor", "remove_lora", "renderer", "shutdown"),
-        "vllm_config",
+        *("input_processor", "model_config", "output_processor", "remove_lora", "renderer"),
+        *("shutdown", "vllm_config"),
     },
     "vllm.v1.engine.output_processor:OutputProcessor": {"external_req_ids", "request_states"},
     "vllm.v1.engine.output_processor:RequestState": {
