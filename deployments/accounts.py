@@ -15,10 +15,12 @@ from deployments.serve_internals.metrics import RayRecorder
 from gateway.accounts.keeper import LedgerKeeper, database_url, open_database
 from gateway.config.loader import parse_accounts
 from gateway.errors import ConfigError
-from gateway.identity.project import Directory
+from gateway.http.organization.app import Administration
 from gateway.ledger.settlement import Settlement
+from gateway.ledger.view import AdminCall
 from gateway.routing.fleet import Fleet
-from gateway.store.database import DatabaseUnavailable, Transaction
+from gateway.store.database import DatabaseUnavailable
+from gateway.store.organization import Organization
 
 START_PATIENCE_S = 60.0
 """How long the database may be unreachable at the start before Serve hears of it."""
@@ -49,6 +51,7 @@ class Accounts:
         self._starting = asyncio.create_task(self._start(), name="accounts-start")
         self._discovering = asyncio.create_task(self._discovery.run(), name="discovery")
         self._settlements = msgspec.msgpack.Decoder(list[Settlement])
+        self._calls = msgspec.msgpack.Decoder(AdminCall)
 
     async def follow(self, known: str) -> bytes:
         """Newest `AccountsView`, once it has another version than `known`, or after a while."""
@@ -57,6 +60,14 @@ class Accounts:
     async def submit(self, settlements: bytes) -> None:
         """Write what a router has said; returns once it is committed."""
         await self._running.submit(self._settlements.decode(settlements))
+
+    async def administer(self, call: bytes) -> bytes:
+        """Have the admin API answer an `AdminCall`, whose sender a router has authenticated."""
+        keeper, request = self._running, self._calls.decode(call)
+        answer = await self._administration.administer(request)
+        if request.method != "GET":
+            keeper.publisher.refresh()
+        return msgspec.msgpack.encode(answer)
 
     def check_health(self) -> None:
         """Serve's health check: of the discovery, and of the database."""
@@ -90,13 +101,8 @@ class Accounts:
 
     async def _start(self) -> None:
         database = await open_database(self._config, os.environ)
-        keeper = LedgerKeeper(
-            database, self._config, self._fleet, self._recorder, read_directory=_no_directory
-        )
+        keeper = LedgerKeeper(database, self._config, self._fleet, self._recorder)
         await keeper.start()
+        self._administration = Administration(Organization(database), self._config.currency)
         self._keeper = keeper
         logger.info("Accounts has opened its database")
-
-
-def _no_directory(_transaction: Transaction) -> tuple[int, Directory]:
-    return 0, Directory()

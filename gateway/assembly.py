@@ -2,19 +2,24 @@
 
 import random
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.admission.cold_start import Wake
+from gateway.asgi import Scope
 from gateway.authentication.authenticator import Authenticator
 from gateway.faults import Faults
+from gateway.http.administration import administration_router
 from gateway.http.app import GatewayApp, create_app
 from gateway.http.cors import SharedOrigins
 from gateway.http.health import health_router
 from gateway.http.models import cards_of, models_router
 from gateway.http.operators import operators_router
 from gateway.identity.cache_scope import ScopeSeeds
+from gateway.identity.live_directory import ACCOUNTS
+from gateway.ledger.view import AccountsView
 from gateway.limits.project_limits import ProjectLimits
 from gateway.metrics import Recorder
 from gateway.report import ModelReport, RouterReport
@@ -24,6 +29,7 @@ from gateway.serving.access import AccessControl
 from gateway.serving.accounts_client import AccountsClient
 from gateway.serving.accounts_follower import AccountsFollower
 from gateway.serving.body_budget import BodyBudget
+from gateway.serving.client_identity import address_of, shown_address
 from gateway.serving.demand_publisher import DemandPublisher
 from gateway.serving.gauges import Gauges
 from gateway.serving.handler import InferenceHandler
@@ -41,8 +47,8 @@ from gateway.serving.tracing import Tracer
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.engine_call import EngineClient
 
-PROJECTS_PERIOD_S = 1.0
-"""How often it is checked whether projects files have changed."""
+IDENTITIES_PERIOD_S = 1.0
+"""How often it is checked whether projects files and the keys of identity providers are new."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +96,13 @@ class AssembledRouter:
             lambda: live_config.config.rate_limits.count_tokens == "all",
             lambda: live_config.config.rate_limits.on_unknown_spend == "refuse",
         )
+        directory = live_config.directory
+        directory.subscribe(lambda: self.limits.replace(directory.projects.values()))
+        self.limits.replace(directory.projects.values())
         self.request_metrics = RequestMetrics(options.recorder, options.tracer)
         recorder = self.request_metrics.recorder
+        router = uuid.uuid4().hex
+        self._demand_publisher = DemandPublisher(lambda: self.pools.demands, router=router)
         self.pools = ModelPools(
             fleet,
             SharedState(
@@ -100,6 +111,8 @@ class AssembledRouter:
                 time_of_day=options.time_of_day,
                 monotonic=options.clock,
                 wake=wake,
+                router=router,
+                on_held=self._demand_publisher.publish_soon,
                 reservation_listeners=(self.limits,),
                 recent_use_listeners=(self.limits,),
             ),
@@ -107,6 +120,7 @@ class AssembledRouter:
         self.accounts = _followed(options.accounts)
         if self.accounts is not None:
             self.accounts.add_listener(self.limits.record_view)
+            self.accounts.add_listener(self._adopt_directory)
         self.settlements = self._settlements(options.accounts, recorder)
         self.context = RouterContext(
             EngineClient(upstream),
@@ -119,25 +133,25 @@ class AssembledRouter:
         resolver = TargetResolver(fleet, options.seeds)
         self._shadows = ShadowTraffic(resolver, self.context, recorder)
         self._proxy_key = options.proxy_key
+        self._authenticator = Authenticator(live_config.directory, lambda: live_config.config.auth)
         self._access = AccessControl(
             live_config,
-            Authenticator(live_config.directory),
+            self._authenticator,
             OperatorAccess(
                 live_config, is_local=options.is_local, is_forwarded=options.is_forwarded
             ),
             recorder,
             is_forwarded=options.is_forwarded,
         )
-        self._projects = Periodic(
-            "reading projects files", PROJECTS_PERIOD_S, live_config.refresh_projects
+        self._identities = Periodic(
+            "reading projects and keys", IDENTITIES_PERIOD_S, self._refresh_identities
         )
         self._telemetry_client = TelemetryClient(
             fleet, self.pools, upstream, options.rng, settlements=self.settlements
         )
-        self._demand_publisher = DemandPublisher(lambda: self.pools.demands)
         self._bodies = BodyBudget(lambda: live_config.config.bodies_bytes)
         self.gauges = Gauges(self.pools, self._bodies, recorder, self.limits)
-        self.app = self._app(resolver)
+        self.app = self._app(resolver, options.accounts)
 
     def start(self) -> None:
         """Start to receive telemetry, to publish demand and gauges, and to watch projects files."""
@@ -147,7 +161,7 @@ class AssembledRouter:
         if self.settlements is not None and self.accounts is not None:
             self.settlements.start()
             self.accounts.start()
-        self._projects.start()
+        self._identities.start()
 
     async def drain(self, timeout_s: float) -> int:
         """Reject new requests, and end all others within `timeout_s`; how many were cut off."""
@@ -168,7 +182,8 @@ class AssembledRouter:
 
     async def close(self) -> None:
         """End all background work, and export the last metrics and traces."""
-        await self._projects.close()
+        await self._identities.close()
+        await self._authenticator.close()
         await self._demand_publisher.close()
         await self._telemetry_client.close()
         if self.settlements is not None and self.accounts is not None:
@@ -178,6 +193,11 @@ class AssembledRouter:
         await self.gauges.close()  # after all that counts
         if (tracer := self.request_metrics.tracer) is not None:
             await tracer.close()
+
+    def _adopt_directory(self, view: AccountsView) -> None:
+        """Know the projects and keys of the database from now on."""
+        if view.directory is not None:
+            self.live_config.directory.replace(ACCOUNTS, view.directory)
 
     def _settlements(
         self, accounts: AccountsClient | None, recorder: Recorder
@@ -189,7 +209,7 @@ class AssembledRouter:
         self.accounts.add_listener(lambda view: settlements.record_watermarks(view.watermarks))
         return settlements
 
-    def _app(self, resolver: TargetResolver) -> GatewayApp:
+    def _app(self, resolver: TargetResolver, accounts: AccountsClient | None) -> GatewayApp:
         context, live_config, shadows = self.context, self.live_config, self._shadows
         inference = InferenceHandler(
             resolver, context, shadows, live_config, self._bodies, self.request_metrics
@@ -199,6 +219,7 @@ class AssembledRouter:
             health_router(
                 self.fleet, self._health_of, lambda: not live_config.config.is_authenticated
             ),
+            administration_router(accounts, self._address_of),
             operators_router(resolver, self.pools, context.faults, shadows, live_config),
         )
         return create_app(
@@ -206,6 +227,21 @@ class AssembledRouter:
             shared_origins=self._shared_origins,
             proxy_key=self._proxy_key,
         )
+
+    def _address_of(self, scope: Scope) -> str:
+        """Address of the client that has sent a request."""
+        address = address_of(
+            dict(scope["headers"]),
+            scope,
+            is_forwarded=self.context.is_forwarded,
+            proxies=self.live_config.trusted_proxies,
+        )
+        return shown_address(address)
+
+    async def _refresh_identities(self) -> None:
+        """Follow projects files, and fetch the keys of identity providers."""
+        await self._authenticator.refresh()
+        await self.live_config.refresh_projects()
 
     def _shared_origins(self) -> SharedOrigins | None:
         """The web pages that may use the gateway, by the config in force."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 
 from gateway.accounts.ledger_writer import LedgerWriter
-from gateway.accounts.publisher import ReadDirectory, ViewPublisher
+from gateway.accounts.publisher import ViewPublisher
 from gateway.accounts.upkeep import Upkeep
 from gateway.accounts.usage_collector import UsageCollector
 from gateway.config.accounts import NANO, AccountsConfig
@@ -42,13 +42,12 @@ class LedgerKeeper:
         config: AccountsConfig,
         fleet: Fleet,
         recorder: Recorder,
-        read_directory: ReadDirectory,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.database = database
         self._config = config
         self._prices = price_list(config)
-        self.publisher = ViewPublisher(database, self._prices, read_directory, wall)
+        self.publisher = ViewPublisher(database, self._prices, wall)
         self._writer = LedgerWriter(database, self._prices, recorder, self.publisher.refresh, wall)
         self.collector = UsageCollector(fleet, self._writer, wall)
         self._upkeep = Upkeep(database, config, self._prices, self.collector, recorder, wall)

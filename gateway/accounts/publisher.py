@@ -12,8 +12,10 @@ import msgspec
 from gateway.identity.project import Directory
 from gateway.ledger.price import PriceList
 from gateway.ledger.view import AccountsView
+from gateway.store.changes import directory_version
 from gateway.store.database import Database, DatabaseUnavailable, Transaction
-from gateway.store.standing import read_minutes, read_spend
+from gateway.store.directory import directory as read_directory
+from gateway.store.standing import read_batch, read_minutes, read_spend
 from gateway.store.usage import read_watermarks
 
 LONGEST_WAIT_S = 10.0
@@ -26,9 +28,6 @@ WATERMARK_AGE_S = 3_600
 
 logger = logging.getLogger(__name__)
 
-ReadDirectory = Callable[[Transaction], tuple[int, Directory]]
-"""Reads the version of the projects and keys in the database, and themselves."""
-
 
 class ViewPublisher:
     """Newest `AccountsView`, from `start` to `close`; `wall`: the time of day."""
@@ -37,15 +36,15 @@ class ViewPublisher:
         self,
         database: Database,
         prices: PriceList,
-        read_directory: ReadDirectory,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._prices = prices
-        self._read_directory = read_directory
         self._wall = wall
         self._boot = uuid.uuid4().hex
-        self._directory_version = self._number = 0
+        self._directory = Directory()
+        self._directory_version = -1
+        self._number = 0
         self._view: AccountsView | None = None
         self._is_stale = asyncio.Event()
         self._is_changed = asyncio.Condition()
@@ -102,14 +101,16 @@ class ViewPublisher:
 
     def _read(self, connection: Transaction) -> AccountsView:
         now_s = self._wall()
-        self._directory_version, directory = self._read_directory(connection)
+        if (version := directory_version(connection)) != self._directory_version:
+            self._directory, self._directory_version = read_directory(connection), version
         return AccountsView(
             version="",
             as_of_s=now_s,
-            directory=directory,
+            directory=self._directory,
             watermarks=read_watermarks(connection, int((now_s - WATERMARK_AGE_S) * 1e6)),
             spend=read_spend(connection, now_s),
             minutes=read_minutes(connection, now_s),
+            batch=read_batch(connection, now_s),
             prices=self._prices.prices,
         )
 

@@ -152,7 +152,7 @@ def limits(  # noqa: PLR0913 - each is an option of the command
     body = {name: value for name, value in given.items() if value is not None}
     with admin_client(url) as client:
         path = f"/projects/{project_id(client, project)}/rate_limits"
-        place = f"{path}/{path_part(f'rl-{model}' + (f'@{key}' if key else ''))}"
+        place = f"{path}/{_limit_id(model, key)}"
         if remove:
             client.delete(place)
         elif body:
@@ -203,6 +203,11 @@ def _settings(
 ) -> dict[str, object]:
     given = {"weight": weight, "cache_scope": cache_scope, "models": models or None}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _limit_id(model: str, key: str | None) -> str:
+    written = model.replace("~", "~0").replace("/", "~1")
+    return path_part(f"rl-{written}" + (f"@{key}" if key else ""))
 
 
 def _print_limits(found: list[Json]) -> None:

@@ -21,7 +21,7 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:]+\]|[a-z0-9._-]+)(:[0-9]{
 class Cors(Strict):
     """Cross-origin resource sharing: which web pages may use the gateway from a browser.
 
-    Nothing under `/gateway` is shared.
+    Nothing under `/gateway` and `/v1/organization` is shared.
     """
 
     origins: list[str] = Field(min_length=1)

@@ -16,9 +16,9 @@ DEFAULT_STEP_TOKENS = 2048
 class DeviceTime:
     """Busy time of one engine, in seconds; `step_tokens`: most tokens of one step."""
 
-    def __init__(self, step_tokens: int, now_s: float) -> None:
+    def __init__(self, step_tokens: int) -> None:
         self._step_tokens = step_tokens or DEFAULT_STEP_TOKENS
-        self._until_s = now_s
+        self._until_s = 0.0
         self._prefill_tokens = self._sequences = 0
         self._collected_s = 0.0
         self.decode_s = 0.0

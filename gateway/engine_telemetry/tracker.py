@@ -5,9 +5,7 @@ One tracker runs in each engine process. The engine feeds it, the replica's HTTP
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from gateway.engine_telemetry.device_time import DeviceTime
 from gateway.engine_telemetry.router_demand import RouterDemand
 from gateway.engine_telemetry.tracked_request import TrackedRequest, dispatched_prompt
 from gateway.engine_telemetry.usage_meter import CallUsage, UsageMeter
@@ -26,15 +24,6 @@ from gateway.telemetry import (
 )
 
 NO_DISPATCH = Dispatch(id=0)
-
-
-@dataclass(frozen=True, slots=True)
-class _SentState:
-    """State of the engine as routers know it."""
-
-    load: Load | None = None
-    adapters: AdapterState = AdapterState()  # noqa: RUF009 - frozen
-    is_draining: bool = False
 
 
 class EngineTracker:
@@ -83,13 +72,13 @@ class EngineTracker:
         """Rate of arriving work, and its cost."""
         self.router_demand = RouterDemand(now)
         """Requests that routers hold back for the engine."""
-        self.usage = UsageMeter(facts.model, facts.devices, self._call_listeners, time_of_day)
+        self.usage = UsageMeter(facts, self._call_listeners, time_of_day)
         """What the calls of projects take of the engine."""
-        self._device_time = DeviceTime(facts.step_tokens, now())
         self._shadow_cache = ShadowCache(facts.kv_tokens if holds_prefixes else 0)
         self._listeners: list[Callable[[], None]] = []
         self._requests: dict[TrackedRequest, None] = {}
-        self._pending_tokens = self._prompt_tokens = 0
+        self._pending_tokens = 0
+        self._prompt_tokens = 0
         self._sequences = self._further_sequences = self._pending_sequences = 0
         """Sequences of all requests; those that are not the first of their requests; those of
         requests without a first token."""
@@ -98,14 +87,14 @@ class EngineTracker:
         self._request_s = 0.0
         """Time integral of the number of running requests, until `_integrated_until_s`."""
         self._integrated_until_s = self._progressed_s = now()
-        self._is_pinged = False
         self._running = 0
         """Number of running requests since `_integrated_until_s`."""
         self._accepted: list[int] = []
         self._finished: list[Finished] = []
-        self._is_draining = False
-        self._sent = _SentState()
-        self._adapters = self._sent.adapters
+        self._sent_load: Load | None = None
+        self._adapters = AdapterState()
+        self._sent_adapters = self._adapters
+        self._is_draining = self._is_draining_sent = self._is_pinged = False
 
     @property
     def is_draining(self) -> bool:
@@ -296,7 +285,7 @@ class EngineTracker:
             )
             self.usage.end_part(tracked.call, is_aborted=is_aborted)
         if not self._requests:
-            self._device_time.discard_prefill()
+            self.usage.device_time.discard_prefill()
         self._call_listeners()
 
     def record_pooled(self, tracked: TrackedRequest, cached_tokens: int) -> None:
@@ -336,17 +325,17 @@ class EngineTracker:
             dropped=pack_keys(dropped),
             accepted=self._accepted,
             finished=self._finished,
-            load=None if load == self._sent.load else load,
+            load=None if load == self._sent_load else load,
             is_draining=self._is_draining,
             stalled_s=self.stalled_s,
-            adapters=None if self._adapters == self._sent.adapters else self._adapters,
+            adapters=None if self._adapters == self._sent_adapters else self._adapters,
             reserved=reserved,
             usage=usage,
             held=self.router_demand.pop_held(),
         )
-        unchanged = Update(is_draining=self._sent.is_draining, stalled_s=update.stalled_s)
-        self._accepted, self._finished = [], []
-        self._sent = _SentState(load, self._adapters, self._is_draining)
+        unchanged = Update(is_draining=self._is_draining_sent, stalled_s=update.stalled_s)
+        self._accepted, self._finished, self._sent_load = [], [], load
+        self._is_draining_sent, self._sent_adapters = self._is_draining, self._adapters
         return None if update == unchanged else update
 
     def heartbeat(self) -> Update:
@@ -393,9 +382,9 @@ class EngineTracker:
         """Give a request its share of the time that prompts have taken; before it is settled."""
         pending_tokens = self._pending_tokens - tracked.pending_tokens + new_tokens
         expected_s = new_tokens * self.meter.prefill_s
-        share_s = self._device_time.take_prefill(new_tokens, pending_tokens, expected_s)
+        share_s = self.usage.device_time.take_prefill(new_tokens, pending_tokens, expected_s)
         tracked.prefill_busy_s = share_s
-        tracked.decode_s_before = self._device_time.decode_s
+        tracked.decode_s_before = self.usage.device_time.decode_s
 
     def _is_computed(self, tracked: TrackedRequest, *, is_aborted: bool) -> bool:
         """Whether the engine has computed a request's prompt, or some of it.
@@ -451,12 +440,12 @@ class EngineTracker:
     def _busy_s(self, tracked: TrackedRequest) -> float:
         if tracked.first_token_s is None:
             return tracked.prefill_busy_s
-        decode_s = self._device_time.decode_s - tracked.decode_s_before
+        decode_s = self.usage.device_time.decode_s - tracked.decode_s_before
         return tracked.prefill_busy_s + tracked.sequences * decode_s
 
     def _integrate_running(self) -> None:
         now_s = self._now()
-        self._device_time.advance(now_s)
+        self.usage.device_time.advance(now_s)
         self._request_s += self._running * (now_s - self._integrated_until_s)
         self._integrated_until_s = now_s
 
@@ -464,7 +453,7 @@ class EngineTracker:
         waiting = min(self._waiting(), self._sequences)
         self._running = self._sequences - waiting
         computing = self._pending_sequences - waiting
-        self._device_time.set_work(
+        self.usage.device_time.set_work(
             self._pending_tokens if computing > 0 else 0, self._sequences - self._pending_sequences
         )
         for listener in self._listeners:

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gateway.engine_telemetry.device_time import DeviceTime
 from gateway.engine_telemetry.recent_use import RecentUses
 from gateway.engine_telemetry.usage_log import UsageLog
-from gateway.telemetry import Dispatch, Origin, RecentUse, Reservation, UsageRecord
+from gateway.telemetry import Dispatch, EngineFacts, Origin, RecentUse, Reservation, UsageRecord
 
 
 @dataclass(slots=True, eq=False)
@@ -51,21 +52,22 @@ class CallUsage:
 
 
 class UsageMeter:
-    """Calls at an engine of a model, and what of them routers have not been sent yet.
+    """Calls at an engine, and what of them routers have not been sent yet.
 
     `notify` is called when there is something to send. `wall`: the time of day.
     """
 
     def __init__(
         self,
-        model: str,
-        devices: int,
+        facts: EngineFacts,
         notify: Callable[[], None],
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.log = UsageLog(epoch=round(wall() * 1e9))
-        self._model = model
-        self._devices = devices
+        self.device_time = DeviceTime(facts.step_tokens)
+        """Shares of the engine's time."""
+        self._model = facts.model
+        self._devices = facts.devices
         self._notify = notify
         self._wall = wall
         self._running: dict[CallUsage, Reservation] = {}

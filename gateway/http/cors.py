@@ -13,8 +13,8 @@ from gateway.header_names import ORIGIN, RESPONSE_HEADERS
 METHODS = b"GET, HEAD, POST, OPTIONS"
 EXPOSED = b", ".join(each.name for each in RESPONSE_HEADERS)
 """Headers of the gateway's own, which pages may read; those that Fetch always allows aside."""
-PRIVATE = "/gateway"
-"""Routes below this path are for operators, and for no page."""
+PRIVATE = ("/gateway", "/v1/organization", "/v1/projects")
+"""Routes below these paths are for administrators, and for no page."""
 _ASKED_METHOD = b"access-control-request-method"
 _ASKED_HEADERS = b"access-control-request-headers"
 _HEADER_NAMES = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,2000}")
@@ -29,7 +29,7 @@ class SharedOrigins:
 
     def headers(self, scope: Scope) -> Headers:
         """Headers for every response to a request, whether its origin is allowed or not."""
-        if scope["path"] == PRIVATE or scope["path"].startswith(PRIVATE + "/"):
+        if any(f"{scope['path']}/".startswith(f"{private}/") for private in PRIVATE):
             return []
         shared: Headers = [(b"access-control-expose-headers", EXPOSED)]
         if self._cors.origins == [ANY_ORIGIN]:

@@ -10,6 +10,8 @@ import secrets
 from dataclasses import dataclass
 
 PREFIX = "sk-"
+ADMIN_PREFIX = "sk-admin-"
+"""Beginning of keys of administrators, by which people tell them from others."""
 HASH_PREFIX = "sha256:"
 RANDOM_BYTES = 32
 HINT_CHARS = 4
@@ -38,9 +40,9 @@ class NewKey:
         return self.secret[-HINT_CHARS:]
 
 
-def new_key() -> NewKey:
+def new_key(prefix: str = PREFIX) -> NewKey:
     """A new key."""
-    return NewKey(PREFIX + secrets.token_urlsafe(RANDOM_BYTES))
+    return NewKey(prefix + secrets.token_urlsafe(RANDOM_BYTES))
 
 
 def key_hash(secret: bytes) -> bytes:

@@ -43,7 +43,7 @@ def settle(attempts: Sequence[AttemptEnd], *, is_complete: bool) -> list[Settlem
         limits[index] = None if limit is None else max(0, limit - (kept or 0))
         if kept is None:
             break
-        limit = kept
+        limit = kept if limit is None else min(limit, kept)
         index = _delivered_before(attempts, index)
     return [
         Settlement(

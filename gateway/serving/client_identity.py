@@ -20,6 +20,7 @@ ADDRESS_LIMIT = 64
 NETWORK_BYTES = 8
 """Bytes of an IPv6 address that name its network, in which a client has any address it wants."""
 NO_PROXIES = TrustedProxies()
+_IPV4_TEXT = frozenset(b"0123456789.")
 _IPV4 = bytes(10) + b"\xff\xff"
 """Beginning of an IPv6 address that stands for an IPv4 one."""
 
@@ -74,6 +75,13 @@ def address_of(
     if b":" in address:
         address = _network(address[:ADDRESS_LIMIT])
     return address[:ADDRESS_LIMIT]
+
+
+def shown_address(address: bytes) -> str:
+    """An address as `address_of` returns it, as text."""
+    if len(address) == NETWORK_BYTES and not _IPV4_TEXT.issuperset(address):
+        return f"{socket.inet_ntop(socket.AF_INET6, address + bytes(16 - NETWORK_BYTES))}/64"
+    return address.decode(errors="replace")
 
 
 def _network(address: bytes) -> bytes:

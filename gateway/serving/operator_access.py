@@ -14,6 +14,8 @@ from gateway.identity.api_key import key_hash
 from gateway.rare_warning import RareWarning
 from gateway.serving.live_config import LiveConfig
 
+API_PREFIXES = ("/v1/organization/", "/v1/projects/")
+"""Beginnings of the paths of the admin API."""
 CONFIG = "config"
 """Stands for the key in the gateway config."""
 LOCAL = "local"
@@ -51,12 +53,21 @@ class OperatorAccess:
             UnknownRoute: there are no such routes for this client, or its path is written so that a
                 proxy's rules may have taken it for another one.
         """
-        raw = scope.get("raw_path")
-        is_plain = raw is None or raw.partition(b"?")[0] == scope["path"].encode()
-        has_keys = self.has_keys
-        if not is_plain or (not has_keys and not self._is_open_to(scope["headers"])):
+        self.check_path(scope)
+        if self.has_keys:
+            return self._actor(scope)
+        if not self._is_open_to(scope["headers"]):
             raise UnknownRoute.for_url(scope["method"], scope["path"])
-        return self._actor(scope) if has_keys else LOCAL
+        return LOCAL
+
+    def check_path(self, scope: Scope) -> None:
+        """Check that a path is written plainly.
+
+        Raises:
+            UnknownRoute: a proxy's rules may have taken it for another one.
+        """
+        if not _is_plain(scope.get("raw_path"), scope["path"]):
+            raise UnknownRoute.for_url(scope["method"], scope["path"])
 
     @property
     def has_keys(self) -> bool:
@@ -113,6 +124,18 @@ def is_operator(fields: Mapping[bytes, bytes], live_config: LiveConfig) -> bool:
     if not _actor_with(offered, live_config):
         raise InvalidKey(f"The header `{ADMIN_KEY.decode()}` has no admin key of this gateway.")
     return True
+
+
+def _is_plain(raw: bytes | None, path: str) -> bool:
+    """Whether a path is written so that all proxies have taken it for what it is.
+
+    In the admin API that holds if its beginning is: names of models have any character.
+    """
+    if raw is None:
+        return True
+    if path.startswith(API_PREFIXES):
+        return raw.startswith(tuple(prefix.encode() for prefix in API_PREFIXES))
+    return raw.partition(b"?")[0] == path.encode()
 
 
 def _actor_with(offered: bytes, live_config: LiveConfig) -> str:

@@ -4,7 +4,7 @@ import msgspec
 import sqlalchemy as sa
 
 from gateway.errors import NotFound
-from gateway.identity.secret import ADMIN_KEY_PREFIX, new_secret, redacted, secret_hash
+from gateway.identity.api_key import ADMIN_PREFIX, key_hash, new_key
 from gateway.store.changes import Change, new_id
 from gateway.store.pages import Cursor, Page, page_of, row_of
 from gateway.store.tables import admin_keys
@@ -27,19 +27,21 @@ def create_admin_key(
     change: Change, name: str, expires_in_s: int | None
 ) -> tuple[AdminKeyRow, str]:
     """Create an admin key; return its secret, too."""
-    secret = new_secret(ADMIN_KEY_PREFIX)
+    made = new_key(ADMIN_PREFIX)
     row = AdminKeyRow(
         id=new_id("key_"),
         name=name,
-        hint=redacted(secret),
+        hint=f"{ADMIN_PREFIX}...{made.hint}",
         owner_id=change.actor.id,
         created_s=change.now_s,
         expires_s=None if expires_in_s is None else change.now_s + expires_in_s,
     )
     values = msgspec.structs.asdict(row)
-    change.connection.execute(admin_keys.insert().values(hash=secret_hash(secret), **values))
+    change.connection.execute(
+        admin_keys.insert().values(hash=key_hash(made.secret.encode()), **values)
+    )
     change.record("api_key.created", row.id, after=values)
-    return row, secret
+    return row, made.secret
 
 
 def admin_key(connection: sa.Connection, key_id: str) -> AdminKeyRow:

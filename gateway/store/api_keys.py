@@ -6,7 +6,7 @@ import msgspec
 import sqlalchemy as sa
 
 from gateway.errors import KeyExpired, NotFound, TooManyKeys
-from gateway.identity.secret import new_secret, redacted, secret_hash
+from gateway.identity.api_key import PREFIX, key_hash, new_key
 from gateway.store.changes import Change, new_id
 from gateway.store.pages import Cursor, Page, page_of, row_of
 from gateway.store.projects import active_project, project
@@ -41,7 +41,7 @@ class KeyOwner(msgspec.Struct, frozen=True, kw_only=True):
     is_user: bool
 
 
-class NewKey(msgspec.Struct, frozen=True, kw_only=True):
+class KeyParams(msgspec.Struct, frozen=True, kw_only=True):
     """What a new key is to be."""
 
     name: str
@@ -50,7 +50,7 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def create_api_key(
-    change: Change, project_id: str, owner_id: str, new: NewKey
+    change: Change, project_id: str, owner_id: str, new: KeyParams
 ) -> tuple[ApiKeyRow, str]:
     """Create a key of an owner who is known to belong to the project; return its secret, too.
 
@@ -63,22 +63,24 @@ def create_api_key(
             f"`{owner_id}` has {MAX_VALID_KEYS} valid keys, which is the most. Delete one of them"
             " first, or create another service account."
         )
-    secret = new_secret()
+    made = new_key()
     expires_s = None if new.expires_in_s is None else change.now_s + new.expires_in_s
     row = ApiKeyRow(
         id=new_id("key_"),
         project_id=project_id,
         owner_id=owner_id,
         name=new.name,
-        hint=redacted(secret),
+        hint=f"{PREFIX}...{made.hint}",
         models=new.models,
         created_s=change.now_s,
         expires_s=expires_s,
     )
     values = msgspec.structs.asdict(row)
-    change.connection.execute(api_keys.insert().values(hash=secret_hash(secret), **values))
+    change.connection.execute(
+        api_keys.insert().values(hash=key_hash(made.secret.encode()), **values)
+    )
     change.record("api_key.created", row.id, project_id=project_id, after=values)
-    return row, secret
+    return row, made.secret
 
 
 def api_key(connection: sa.Connection, project_id: str, key_id: str) -> ApiKeyRow:

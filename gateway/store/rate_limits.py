@@ -84,8 +84,12 @@ def _write(change: Change, before: RateLimitRow, after: RateLimitRow) -> None:
 
 
 def rate_limit_id(row: RateLimitRow) -> str:
-    """Id of limits: `rl-` and the model, or `*` for all; then `@` and the key, if it is for one."""
-    return f"rl-{row.model or '*'}" + (f"@{row.key_id}" if row.key_id else "")
+    """Id of limits: `rl-` and the model, or `*` for all; then `@` and the key, if it is for one.
+
+    Slashes are written `~1`, as in a JSON Pointer: proxies read them in different ways.
+    """
+    model = (row.model or "*").replace("~", "~0").replace("/", "~1")
+    return f"rl-{model}" + (f"@{row.key_id}" if row.key_id else "")
 
 
 def _at(row: RateLimitRow) -> tuple[sa.ColumnElement[bool], ...]:

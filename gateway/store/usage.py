@@ -18,6 +18,7 @@ from gateway.ledger.roll_up import changes
 from gateway.ledger.row import ChargeLimit, UsageRow, charge_limit_of, make_row, signed
 from gateway.ledger.settlement import Settlement
 from gateway.ledger.view import Watermark
+from gateway.store.key_use import record_key_use
 from gateway.store.tables import (
     DIMENSIONS,
     ROLL_UPS,
@@ -139,7 +140,17 @@ def _insert(connection: Connection, rows: Sequence[UsageRow]) -> int:
         statement = upsert(connection, usage).on_conflict_do_nothing()
         connection.execute(statement, [msgspec.structs.asdict(row) for row in added])
         _add_sums(connection, added, replaced)
+        record_key_use(connection, _last_uses(added))
     return len(added)
+
+
+def _last_uses(rows: Iterable[UsageRow]) -> dict[str, int]:
+    """When the last request of each key arrived, in Unix seconds."""
+    found: dict[str, int] = {}
+    for row in rows:
+        if row.key:
+            found[row.key] = max(found.get(row.key, 0), row.arrived_us // 1_000_000)
+    return found
 
 
 def _settle(connection: Connection, said: dict[int, ChargeLimit], prices: PriceList) -> None:

@@ -17,7 +17,7 @@ from gateway.config.accounts import AccountsConfig
 from gateway.config.sim import SimEntry, Simulation
 from gateway.errors import GatewayError
 from gateway.identity.client import ClientIdentity
-from gateway.identity.project import Directory, Project
+from gateway.identity.project import Project
 from gateway.ledger.settlement import Settlement
 from gateway.ledger.view import AccountsView, AdminAnswer, AdminCall
 from gateway.request.inference_request import InferenceRequest
@@ -37,11 +37,6 @@ CONFIG = {
     "prices": {MODEL: [{"input": 0.5, "cached_input": "0.05", "output": 1.5, "gpu_hour": 2}]},
 }
 IDENTITY = ClientIdentity(project=Project(id="proj_a"), key="key_1", user="ann")
-
-
-def no_directory(_transaction: object) -> tuple[int, Directory]:
-    """A database without projects."""
-    return 0, Directory()
 
 
 class LocalAccounts:
@@ -158,7 +153,7 @@ class WholeGateway:
     async def start_accounts(self) -> LedgerKeeper:
         """Start Accounts."""
         database = await Database.open(self.database_url)
-        keeper = LedgerKeeper(database, self.config, self.fleet, self.recorder, no_directory)
+        keeper = LedgerKeeper(database, self.config, self.fleet, self.recorder)
         await keeper.start()
         self.accounts.keeper = keeper
         return keeper

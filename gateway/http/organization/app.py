@@ -1,12 +1,13 @@
 """The admin API as an application, and how Accounts has it answer a request without a socket."""
 
+import contextlib
 import logging
 from urllib.parse import unquote_to_bytes
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 
 from gateway.asgi import App, Headers, Message, Scope
-from gateway.errors import UnknownRoute
+from gateway.errors import AccountsDown, UnknownRoute
 from gateway.http.errors import handle_errors
 from gateway.http.organization.admin_keys import admin_keys_router
 from gateway.http.organization.api_keys import api_keys_router
@@ -24,10 +25,15 @@ from gateway.http.organization.usage import usage_router
 from gateway.http.organization.users import project_users_router, users_router
 from gateway.ledger.view import AdminAnswer, AdminCall
 from gateway.store.changes import Actor
+from gateway.store.database import DatabaseUnavailable
+from gateway.store.key_use import PRECISION_S
 from gateway.store.organization import Organization
 
 FRAMING = (b"content-length", b"transfer-encoding")
 """Headers that whoever passes the answer on writes anew."""
+
+KEY_PREFIX = "key_"
+"""Beginning of the ids of admin keys in the database."""
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +42,10 @@ class Administration:
     """Answers requests for the admin API, whose senders routers have authenticated."""
 
     def __init__(self, organization: Organization, currency: str = "usd") -> None:
+        self._organization = organization
         self._app: App = organization_app(organization, currency)
+        self._noted_s: dict[str, int] = {}
+        """When the use of each admin key was noted, in Unix seconds."""
 
     async def administer(self, call: AdminCall) -> AdminAnswer:
         """Answer one request."""
@@ -44,7 +53,7 @@ class Administration:
         if not path.isprintable():  # no such thing can be in the database
             error = UnknownRoute.for_url(call.method, "with control characters")
             return AdminAnswer(status=error.status, body=error.body())
-        answer = _Answer(call.body)
+        answer = _CollectedAnswer(call.body)
         try:
             await self._app(_scope(call, path), answer.receive, answer.send)
         except Exception:
@@ -52,17 +61,28 @@ class Administration:
             logger.exception("request %s: %s %s failed", call.request_id, call.method, path[:200])
             if not answer.status:
                 raise
+        await self._note_use(call.actor)
         return AdminAnswer(
             status=answer.status,
             body=bytes(answer.body),
             headers=tuple(each for each in answer.headers if each[0] not in FRAMING),
         )
 
+    async def _note_use(self, actor: str) -> None:
+        """Note that an admin key has been used, once a minute."""
+        now_s = self._organization.now_s
+        if not actor.startswith(KEY_PREFIX) or now_s < self._noted_s.get(actor, 0) + PRECISION_S:
+            return
+        self._noted_s[actor] = now_s
+        with contextlib.suppress(DatabaseUnavailable):
+            await self._organization.record_admin_key_use(actor)
+
 
 def organization_app(organization: Organization, currency: str) -> FastAPI:
     """All routes of the admin API; the scope of each request says who is asking."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     handle_errors(app)
+    app.add_exception_handler(DatabaseUnavailable, _answer_unavailable)
     for router in (
         projects_router(organization),
         service_accounts_router(organization),
@@ -83,7 +103,14 @@ def organization_app(organization: Organization, currency: str) -> FastAPI:
     return app
 
 
-class _Answer:
+async def _answer_unavailable(_request: Request, _error: Exception) -> Response:
+    error = AccountsDown("The database of the gateway's accounts cannot be reached. Try again.")
+    response = Response(error.body(), error.status, media_type="application/json")
+    response.raw_headers += error.headers
+    return response
+
+
+class _CollectedAnswer:
     """The other end of the application: gives it the body, and keeps what it answers."""
 
     def __init__(self, body: bytes) -> None:

@@ -15,10 +15,10 @@ from gateway.store.organization import Organization
 from gateway.store.pages import Cursor
 
 API_NAMES = {column: name for name, column in FIELDS.items()}
-CONFIG_ACTOR = "admin_key"
+CONFIG_ACTOR = "config"
 """Id of the administrator that sends the `admin_key` of the gateway config."""
-KEY_ACTORS = ("key_", CONFIG_ACTOR)
-"""Beginnings of the ids of administrators that send a key; others send a token."""
+KEY_PREFIX = "key_"
+"""Beginning of the ids of administrators that send another key; others send a token."""
 
 
 class EffectiveAt(Params):
@@ -123,7 +123,7 @@ def audit_logs_router(organization: Organization) -> APIRouter:
 
 
 def _actor(row: AuditRow) -> dict[str, object]:
-    if row.actor_id.startswith(KEY_ACTORS):
+    if row.actor_id == CONFIG_ACTOR or row.actor_id.startswith(KEY_PREFIX):
         key = {"id": row.actor_id, "type": "user", "ip_address": row.address or None}
         return {"type": "api_key", "api_key": key}
     session = {"user": {"id": row.actor_id}, "ip_address": row.address or None}

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, field_validator
 
 from gateway.http.organization.values import LifetimeS, Params, Text, Texts
-from gateway.store.api_keys import ApiKeyRow, NewKey
+from gateway.store.api_keys import ApiKeyRow, KeyParams
 
 
 class KeyCreation(Params):
@@ -23,9 +23,9 @@ class KeyCreation(Params):
         return no_scopes(scopes)
 
     @property
-    def key(self) -> NewKey:
+    def key(self) -> KeyParams:
         """The key to be created."""
-        return NewKey(
+        return KeyParams(
             name=self.name,
             expires_in_s=self.expires_in_seconds,
             models=None if self.models is None else tuple(self.models),

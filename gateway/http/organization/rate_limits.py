@@ -16,7 +16,7 @@ from gateway.store.pages import Page
 from gateway.store.rate_limits import ALL, RateLimitRow, rate_limit_id
 
 LIMITS = f"{PROJECT}/rate_limits"
-LIMIT = f"{LIMITS}/{{rate_limit_id:path}}"  # names of models have slashes
+LIMIT = f"{LIMITS}/{{rate_limit_id:path}}"  # some clients write a model's slashes as they are
 FIELDS = {
     "max_requests_per_1_minute": "requests_per_minute",
     "max_tokens_per_1_minute": "tokens_per_minute",
@@ -120,7 +120,7 @@ def _place(project_id: str, written: str) -> RateLimitRow:
     found = _ID.fullmatch(written)
     if found is None:
         raise NotFound.of("rate limit", written)
-    model = found["model"]
+    model = found["model"].replace("~1", "/").replace("~0", "~")
     return RateLimitRow(
         project_id=project_id,
         model=ALL if model == ANY_MODEL else model,

@@ -17,7 +17,7 @@ from gateway.http.organization.query import query
 from gateway.http.organization.values import LifetimeS, ListQuery, Params, Text, Texts
 from gateway.store import api_keys as key_store
 from gateway.store import service_accounts as store
-from gateway.store.api_keys import ApiKeyRow, NewKey
+from gateway.store.api_keys import ApiKeyRow, KeyParams
 from gateway.store.changes import Change
 from gateway.store.organization import Organization
 from gateway.store.service_accounts import ServiceAccountRow
@@ -44,9 +44,9 @@ class ServiceAccountCreation(Params):
         return self
 
     @property
-    def key(self) -> NewKey:
+    def key(self) -> KeyParams:
         """The first key."""
-        return NewKey(
+        return KeyParams(
             name=FIRST_KEY,
             expires_in_s=self.expires_in_seconds,
             models=None if self.models is None else tuple(self.models),

@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy import Connection
 
 from gateway.errors import TooManyKeys
+from gateway.identity.api_key import key_hash
 from gateway.identity.project import AdminKey, ApiKey, Directory, Project
-from gateway.identity.secret import secret_hash
 from gateway.store.admin_keys import create_admin_key
-from gateway.store.api_keys import NewKey, create_api_key
+from gateway.store.api_keys import KeyParams, create_api_key
 from gateway.store.changes import Actor, Change, directory_version
 from gateway.store.database import Database
 from gateway.store.directory import directory
@@ -34,7 +34,7 @@ async def test_the_directory_has_hashes_and_settings(database: Database) -> None
     def make(change: Change) -> tuple[Directory, str]:
         project = create_project(change, "search", settings)
         account = create_service_account(change, project.id, "bot", "member")
-        new = NewKey(name="k", expires_in_s=9, models=("m",))
+        new = KeyParams(name="k", expires_in_s=9, models=("m",))
         key, secret = create_api_key(change, project.id, account.id, new)
         admin, admin_secret = create_admin_key(change, "ops", None)
         expected = Directory(
@@ -47,14 +47,14 @@ async def test_the_directory_has_hashes_and_settings(database: Database) -> None
                 ApiKey(
                     id=key.id,
                     project=project.id,
-                    hash=secret_hash(secret),
+                    hash=key_hash(secret.encode()),
                     owner=account.id,
                     name="k",
                     models=("m",),
                     expires_s=1009.0,
                 ),
             ),
-            admin_keys=(AdminKey(id=admin.id, hash=secret_hash(admin_secret), name="ops"),),
+            admin_keys=(AdminKey(id=admin.id, hash=key_hash(admin_secret.encode()), name="ops"),),
         )
         return expected, project.id
 
@@ -88,7 +88,7 @@ async def test_two_writers_do_not_exceed_what_one_may(
         return project.id, create_service_account(change, project.id, "bot", "member").id
 
     project, account = await first.change(ACTOR, make)
-    new = NewKey(name="k")
+    new = KeyParams(name="k")
     outcomes = await asyncio.gather(
         *(
             each.change(ACTOR, lambda c: create_api_key(c, project, account, new))

@@ -5,7 +5,7 @@ from typing import Any
 import openai
 from sqlalchemy import Connection, select
 
-from gateway.identity.secret import secret_hash
+from gateway.identity.api_key import key_hash
 from gateway.store.directory import directory
 from gateway.store.tables import api_keys, metadata
 from tests.unit.gateway.http.organization.desk import NOW_S, AdminDesk
@@ -40,7 +40,7 @@ async def test_the_secret_is_in_no_other_answer_and_not_in_the_database(desk: Ad
         assert secret not in str(answers) + kept
         assert secret[-4:] in str(answers)
     hashes = await desk.database.read(lambda c: c.scalars(select(api_keys.c.hash)).all())
-    assert [*hashes] == [secret_hash(secrets[0])]
+    assert [*hashes] == [key_hash(secrets[0].encode())]
 
 
 async def test_an_owner_has_two_valid_keys_at_most(desk: AdminDesk) -> None:

@@ -14,7 +14,7 @@ async def limits_of(desk: AdminDesk) -> tuple[RateLimit, ...]:
 
 
 async def test_a_limit_is_for_a_model_whose_name_has_a_slash(client: openai.AsyncOpenAI) -> None:
-    """OpenAI's client encodes the id; the model need not have had limits before."""
+    """The id writes it as `~1`, and is also understood with the slash; the model may be new."""
     project = await client.admin.organization.projects.create(name="p")
     limits = client.admin.organization.projects.rate_limits
 
@@ -23,9 +23,11 @@ async def test_a_limit_is_for_a_model_whose_name_has_a_slash(client: openai.Asyn
     )
     listed = [each async for each in limits.list_rate_limits(project.id)]
 
-    assert (changed.id, changed.model) == ("rl-org/large", "org/large")
+    again = await limits.update_rate_limit(changed.id, project_id=project.id)
+    assert changed == again
+    assert (changed.id, changed.model) == ("rl-org~1large", "org/large")
     assert changed.max_requests_per_1_minute == NO_LIMIT
-    assert [each.id for each in listed] == ["rl-*", "rl-org/large"]
+    assert [each.id for each in listed] == ["rl-*", "rl-org~1large"]
 
 
 async def test_routers_get_what_is_limited_and_nothing_else(desk: AdminDesk) -> None:
