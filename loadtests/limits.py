@@ -50,6 +50,7 @@ FACTS = EngineFacts(
     block_size=16,
     max_sequences=10_000,
     max_model_len=8192,
+    model=MODEL,
 )
 
 
