@@ -2,6 +2,7 @@
 
 import random
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -46,8 +47,8 @@ from gateway.serving.tracing import Tracer
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.engine_call import EngineClient
 
-PROJECTS_PERIOD_S = 1.0
-"""How often it is checked whether projects files have changed."""
+IDENTITIES_PERIOD_S = 1.0
+"""How often it is checked whether projects files and the keys of identity providers are new."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +96,13 @@ class AssembledRouter:
             lambda: live_config.config.rate_limits.count_tokens == "all",
             lambda: live_config.config.rate_limits.on_unknown_spend == "refuse",
         )
+        directory = live_config.directory
+        directory.subscribe(lambda: self.limits.replace(directory.projects.values()))
+        self.limits.replace(directory.projects.values())
         self.request_metrics = RequestMetrics(options.recorder, options.tracer)
         recorder = self.request_metrics.recorder
+        router = uuid.uuid4().hex
+        self._demand_publisher = DemandPublisher(lambda: self.pools.demands, router=router)
         self.pools = ModelPools(
             fleet,
             SharedState(
@@ -105,6 +111,8 @@ class AssembledRouter:
                 time_of_day=options.time_of_day,
                 monotonic=options.clock,
                 wake=wake,
+                router=router,
+                on_held=self._demand_publisher.publish_soon,
                 reservation_listeners=(self.limits,),
                 recent_use_listeners=(self.limits,),
             ),
@@ -125,22 +133,22 @@ class AssembledRouter:
         resolver = TargetResolver(fleet, options.seeds)
         self._shadows = ShadowTraffic(resolver, self.context, recorder)
         self._proxy_key = options.proxy_key
+        self._authenticator = Authenticator(live_config.directory, lambda: live_config.config.auth)
         self._access = AccessControl(
             live_config,
-            Authenticator(live_config.directory),
+            self._authenticator,
             OperatorAccess(
                 live_config, is_local=options.is_local, is_forwarded=options.is_forwarded
             ),
             recorder,
             is_forwarded=options.is_forwarded,
         )
-        self._projects = Periodic(
-            "reading projects files", PROJECTS_PERIOD_S, live_config.refresh_projects
+        self._identities = Periodic(
+            "reading projects and keys", IDENTITIES_PERIOD_S, self._refresh_identities
         )
         self._telemetry_client = TelemetryClient(
             fleet, self.pools, upstream, options.rng, settlements=self.settlements
         )
-        self._demand_publisher = DemandPublisher(lambda: self.pools.demands)
         self._bodies = BodyBudget(lambda: live_config.config.bodies_bytes)
         self.gauges = Gauges(self.pools, self._bodies, recorder, self.limits)
         self.app = self._app(resolver, options.accounts)
@@ -153,7 +161,7 @@ class AssembledRouter:
         if self.settlements is not None and self.accounts is not None:
             self.settlements.start()
             self.accounts.start()
-        self._projects.start()
+        self._identities.start()
 
     async def drain(self, timeout_s: float) -> int:
         """Reject new requests, and end all others within `timeout_s`; how many were cut off."""
@@ -174,7 +182,8 @@ class AssembledRouter:
 
     async def close(self) -> None:
         """End all background work, and export the last metrics and traces."""
-        await self._projects.close()
+        await self._identities.close()
+        await self._authenticator.close()
         await self._demand_publisher.close()
         await self._telemetry_client.close()
         if self.settlements is not None and self.accounts is not None:
@@ -228,6 +237,11 @@ class AssembledRouter:
             proxies=self.live_config.trusted_proxies,
         )
         return shown_address(address)
+
+    async def _refresh_identities(self) -> None:
+        """Follow projects files, and fetch the keys of identity providers."""
+        await self._authenticator.refresh()
+        await self.live_config.refresh_projects()
 
     def _shared_origins(self) -> SharedOrigins | None:
         """The web pages that may use the gateway, by the config in force."""

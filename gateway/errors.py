@@ -40,6 +40,7 @@ GatewayError                    500  api_error
 ├── StreamLost                  502  stream_lost
 ├── EngineDraining              503  draining
 │   └── EngineDied                   engine_died
+├── AuthUnavailable             503  auth_unavailable
 ├── AccountsDown                503  accounts_unavailable
 ├── ModelUnavailable            503  model_unavailable
 ├── SpendUnknown                503  spend_unknown
@@ -461,6 +462,17 @@ class _RetryLater(GatewayError):
     def headers(self) -> list[tuple[bytes, bytes]]:
         """When to retry, in whole seconds."""
         return [(header_names.RETRY_AFTER, b"%d" % max(1, math.ceil(self.retry_after_s)))]
+
+
+class AuthUnavailable(_RetryLater):
+    """A token cannot be checked: its issuer's keys cannot be fetched; with `Retry-After`."""
+
+    status = 503
+    code = "auth_unavailable"
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message, retry_after_s)
+        self.param = None
 
 
 class TooManyFailures(_RetryLater):

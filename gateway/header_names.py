@@ -130,7 +130,7 @@ REQUEST_HEADERS = (
     Header(EXPLAIN, "`1`", "Asks for `x-gateway-decision` in the answer."),
     Header(
         ADMIN_KEY,
-        "the gateway config's `admin_key`",
+        "an admin key",
         "Shows an operator, on a request of a project, the headers that projects do not get:"
         " `x-gateway-replica`, `x-gateway-cached-tokens` and `x-gateway-decision`. Engines never"
         " see it.",

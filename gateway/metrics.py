@@ -176,6 +176,23 @@ QUEUED = Gauge(
     labels=("model", "priority"),
     meaning="Requests waiting in a router until an engine has room.",
 )
+PROJECT_HELD = Gauge(
+    name="gateway_project_held",
+    labels=("model", "project"),
+    meaning=(
+        "Interactive requests of a project that wait in a router. `other`: all projects but those"
+        " that the model has served most."
+    ),
+)
+PROJECT_SERVED = Gauge(
+    name="gateway_project_served_seconds",
+    labels=("model", "project"),
+    meaning=(
+        "Seconds of the engines' time, for what was not cached, that requests of a project have"
+        " taken through all routers, as each router sees it since its start. Shared out by weight"
+        " while several projects wait. `other`: as above."
+    ),
+)
 AWAITING_START = Gauge(
     name="gateway_awaiting_start", meaning="Requests waiting for an engine to start."
 )
@@ -320,6 +337,7 @@ METRICS: tuple[Metric, ...] = (
     *(PROMPT_TOKENS, CACHED_TOKENS, PREDICTED_CACHED_TOKENS, COMPLETION_TOKENS, SHADOWED),
     *(IN_FLIGHT, QUEUED, AWAITING_START, REPLICAS),
     *(PREFILL, STEP, SEQUENCE, TOKENS_PER_BYTE, OUTPUT_TOKENS),
+    *(PROJECT_HELD, PROJECT_SERVED),
     *(BODY_BYTES, BODY_LIMIT_BYTES),
     *(LIMIT, LIMIT_USED, LIMIT_EXCESS, SPEND_ALERTS),
     *(HAPROXY_CONNECTIONS, HAPROXY_CONNECTION_LIMIT, HAPROXY_CUT),

@@ -236,7 +236,7 @@ class RecentUse(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     model: str
     """Model or adapter that answered."""
     age_s: float
-    """Seconds since they came."""
+    """Seconds since the first of them came."""
     requests: int
     """Further attempts are not counted."""
     uncached_tokens: int

@@ -15,7 +15,7 @@ from gateway.ledger.view import AccountsView
 from gateway.store.changes import directory_version
 from gateway.store.database import Database, DatabaseUnavailable, Transaction
 from gateway.store.directory import directory as read_directory
-from gateway.store.standing import read_minutes, read_spend
+from gateway.store.standing import read_batch, read_minutes, read_spend
 from gateway.store.usage import read_watermarks
 
 LONGEST_WAIT_S = 10.0
@@ -110,6 +110,7 @@ class ViewPublisher:
             watermarks=read_watermarks(connection, int((now_s - WATERMARK_AGE_S) * 1e6)),
             spend=read_spend(connection, now_s),
             minutes=read_minutes(connection, now_s),
+            batch=read_batch(connection, now_s),
             prices=self._prices.prices,
         )
 

@@ -31,9 +31,9 @@ from gateway.telemetry import Reservation, UsageRecord
 
 FRAME_S = 0.05
 """Time between two frames of an engine's telemetry."""
-WINDOW_FRAMES = 4.0
-"""Frames whose work the window is worth: what a router starts is known to others, and what they
-start in return to it, after two or three."""
+WINDOW_FRAMES = 8.0
+"""Frames whose work the window is worth. What a router starts is known to others, and what they
+start in return to it, after two or three; the rest is room for caches to decide."""
 YIELD_S = 4 * FRAME_S
 """How long room may stay unused while a project yields."""
 MEAN_MEMORY = 0.98

@@ -14,14 +14,18 @@ Q = TypeVar("Q", bound=QueueItem)
 class ReplicaQueue(Generic[Q]):
     """Requests that wait for one replica. `now` is in seconds.
 
-    `interactive`, `batch`: decide between projects, for requests of each priority.
+    `interactive`, `batch`: decide between projects, for requests of each priority; without them,
+    projects are not told apart.
     """
 
     def __init__(
-        self, now: Callable[[], float], interactive: ProjectTurns, batch: ProjectTurns
+        self,
+        now: Callable[[], float],
+        interactive: ProjectTurns | None = None,
+        batch: ProjectTurns | None = None,
     ) -> None:
-        self._interactive: BypassQueue[Q] = BypassQueue(ProjectQueue(interactive))
-        self._batch: BypassQueue[Q] = BypassQueue(ProjectQueue(batch))
+        self._interactive: BypassQueue[Q] = _queue(interactive)
+        self._batch: BypassQueue[Q] = _queue(batch)
         self._rate = DrainRate(now)
 
     def __len__(self) -> int:
@@ -71,3 +75,7 @@ class ReplicaQueue(Generic[Q]):
     def _pause_if_empty(self) -> None:
         if not self:
             self._rate.pause()
+
+
+def _queue(turns: ProjectTurns | None) -> BypassQueue[Q]:
+    return BypassQueue(ProjectQueue(turns) if turns else None)

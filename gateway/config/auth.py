@@ -4,6 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from gateway.config.jwt_issuer import JwtIssuer
 from gateway.config.strict import Strict, field_error
 
 NONE = "none"
@@ -32,6 +33,9 @@ class Auth(Strict):
     projects: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
     """Files with projects and the hashes of their API keys, read again whenever they change. Where
     the application has a database of accounts, its projects and keys count too."""
+    jwt: list[JwtIssuer] = Field(default_factory=list)
+    """Identity providers whose tokens clients may send in place of an API key. The projects must be
+    known, from a file or the database."""
     routes: list[str] = Field(default=list(DEFAULT_ROUTES))
     """Paths that projects may use whose own `routes` say nothing."""
     max_failures_per_minute: int = Field(default=30, ge=1)
@@ -40,9 +44,24 @@ class Auth(Strict):
 
     @model_validator(mode="after")
     def _is_all_or_nothing(self) -> Self:
-        if not self.is_required and self.projects:
-            raise field_error("has no effect where `is_required` is false", "projects")
+        for name in ("projects", "jwt"):
+            if not self.is_required and getattr(self, name):
+                raise field_error("has no effect where `is_required` is false", name)
         return self
+
+    @model_validator(mode="after")
+    def _has_distinct_issuers(self) -> Self:
+        seen: set[str] = set()
+        for i, each in enumerate(self.jwt):
+            if each.name in seen:
+                raise field_error(f"`{each.name}` appears twice", "jwt", i, "name")
+            seen.add(each.name)
+        return self
+
+    @property
+    def has_admins(self) -> bool:
+        """Whether a token may make its owner an administrator."""
+        return any(each.admins for each in self.jwt)
 
     @property
     def has_projects(self) -> bool:

@@ -46,7 +46,12 @@ def load_config(path: str | Path, ask_engine: AskEngine | None = None) -> Deploy
         reader.gateways[0],
         reader.routers,
         reader.accounts,
-        (*warnings, *projects_warnings(reader.gateways[0], reader.names)),
+        (
+            *warnings,
+            *projects_warnings(
+                reader.gateways[0], reader.names, has_accounts=reader.accounts is not None
+            ),
+        ),
     )
 
 

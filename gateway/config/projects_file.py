@@ -41,10 +41,13 @@ def read_projects(paths: Iterable[Path]) -> tuple[Projects, ...]:
     return tuple(read)
 
 
-def projects_warnings(config: GatewayConfig, known: Iterable[str]) -> Iterator[str]:
+def projects_warnings(
+    config: GatewayConfig, known: Iterable[str], *, has_accounts: bool
+) -> Iterator[str]:
     """Lines for what may be wrong with the projects files of a gateway config.
 
-    `known`: names of models, adapters, aliases and splits.
+    `known`: names of models, adapters, aliases and splits. `has_accounts`: whether there is a
+    database of accounts.
 
     Raises:
         ConfigError: a file that is on this machine has mistakes.
@@ -58,8 +61,22 @@ def projects_warnings(config: GatewayConfig, known: Iterable[str]) -> Iterator[s
     all_names = frozenset(known)
     for path, projects in zip(found, read_projects(found), strict=True):
         file = YamlFile.read(path)
+        if not has_accounts and (errors := list(_need_accounts(projects))):
+            raise ConfigError("\n".join(_line(path, file, error) for error in errors))
         for error in _unknown_models(projects, all_names):
             yield _line(path, file, error)
+
+
+def _need_accounts(projects: Projects) -> Iterator[FieldError]:
+    """Limits of a day or month: without a database, nobody knows what was used before a restart."""
+    message = "needs a database: set `accounts` in the `args` of the gateway's application"
+    for i, project in enumerate(projects.projects):
+        if project.spend_limits:
+            yield FieldError(("projects", i, "spend_limits"), message)
+        for j, limit in enumerate(project.rate_limits):
+            if limit.batch_tokens_per_day is not None:
+                path = ("projects", i, "rate_limits", j, "batch_tokens_per_day")
+                yield FieldError(path, message)
 
 
 def _unknown_models(projects: Projects, known: frozenset[str]) -> Iterator[FieldError]:

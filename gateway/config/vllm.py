@@ -69,8 +69,8 @@ class VllmEntry(PlacedEntry):
     media: MediaOptions = MediaOptions()
     """What engines fetch for clients: by default nothing."""
     grammar_timeout_s: float = Field(default=GRAMMAR_TIMEOUT_S, gt=0)
-    """Seconds that the compilation of a JSON schema, regex or grammar may take; a request with one
-    that needs longer gets 400."""
+    """Seconds on a core that the compilation of a JSON schema, regex or grammar may take; a request
+    with one that needs longer gets 400."""
     cache_isolation: CacheIsolation = "required"
     """What keeps cached prompts of one project from others. `required`: vLLM's salts do, and
     `engine_args` may add no cache of which that is not known, such as some KV connectors.

@@ -17,7 +17,6 @@ from gateway.errors import (
 )
 from gateway.faults import Faults
 from gateway.identity.client import OPEN_PROJECT, ClientIdentity
-from gateway.identity.project import OWN_PROJECT, Project
 from gateway.request.inference_request import InferenceRequest, parse_request
 from gateway.request.routes import CHAT, ROUTES, body_limit_mb
 from gateway.routing.decision import LOG_SIZE, Decision
@@ -47,13 +46,14 @@ def operators_router(
         path: str = CHAT,
         project: str = "",
         key: str = "",
-        cache_scope: str = OWN_PROJECT,
     ) -> dict[str, object]:
         """Decision for a request with this body, sent to `path` now; it is not sent.
 
-        `project`, `key`: ids of the client's; `cache_scope`: the project's.
+        `project`, `key`: the client's, whose cached prefixes count; by default nobody's.
         """
-        owner = Project(id=project, cache_scope=cache_scope) if project else OPEN_PROJECT
+        owner = live_config.directory.project(project) if project else OPEN_PROJECT
+        if owner is None:
+            raise InvalidRequest("There is no such project.", "project")
         inference = msgspec.structs.replace(
             await _dry_run(request, path, live_config.config),
             identity=ClientIdentity(project=owner, key=key),

@@ -5,7 +5,7 @@ have the same hash or id, that of the files counts.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -38,6 +38,7 @@ class LiveDirectory:
         self._projects: dict[str, Project] = {}
         self._names: dict[str, Project] = {}
         self._last_used: dict[str, float] = {}
+        self._listeners: list[Callable[[], None]] = []
         self.version = 0
         """Number that changes whenever the directory does."""
 
@@ -45,6 +46,10 @@ class LiveDirectory:
     def projects(self) -> Mapping[str, Project]:
         """All projects by id."""
         return self._projects
+
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever the directory changes."""
+        self._listeners.append(listener)
 
     def replace(self, source: str, directory: Directory) -> None:
         """Go by this directory of a source from now on, instead of its earlier one."""
@@ -94,17 +99,21 @@ class LiveDirectory:
         known = {found.identity.key for found in self._keys.values()}
         self._last_used = {key: at for key, at in self._last_used.items() if key in known}
         self.version += 1
+        for listener in self._listeners:
+            listener()
 
     def _add(self, source: str, directory: Directory) -> None:
-        own = {project.id for project in directory.projects}
-        for project in directory.projects:
+        projects = [project for project in directory.projects if project.id]
+        own = {project.id for project in projects}
+        for project in projects:
             if self._projects.setdefault(project.id, project) is not project:
                 logger.warning(
                     "project %s of source %r is ignored: another source has it, too",
                     project.id,
                     source,
                 )
-            self._names.setdefault(project.name, project)
+            if project.name:
+                self._names.setdefault(project.name, project)
         for key in directory.keys:
             if key.project in own:
                 self._keys.setdefault(key.hash, _known_key(key, self._projects[key.project]))

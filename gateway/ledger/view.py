@@ -72,7 +72,7 @@ class AccountsView(msgspec.Struct, frozen=True, kw_only=True):
     prices: tuple[Price, ...] = ()
     """All versions, by model and date."""
     batch: tuple[BatchUsage, ...] = ()
-    """Of the projects that have a limit of batch tokens."""
+    """Of all projects that had batch requests today."""
 
 
 class AdminCall(msgspec.Struct, frozen=True, kw_only=True):

@@ -142,6 +142,21 @@ class BudgetLimiter:
                 raise _refusal(meter, used, _of(meter, amounts), meter.reset_s(now_s))
         return BudgetHold(meters, amounts)
 
+    def check_again(self, hold: BudgetHold) -> None:
+        """Check a request that has waited: other routers did not know of it, and have sent theirs.
+
+        Raises:
+            RateLimited: what all routers have used meanwhile leaves no room for it.
+        """
+        if hold.is_sent:
+            return
+        now_s, clock_s = self._time_of_day(), self._clock()
+        for meter in hold.meters:
+            used = meter.used(now_s, clock_s)
+            if meter.hard is not None and used > meter.hard:
+                amount = _of(meter, hold.amounts)
+                raise _refusal(meter, used - amount, amount, meter.reset_s(now_s))
+
     def record_sending(self, id_: int, hold: BudgetHold) -> None:
         """Record that an attempt of this router is about to be sent; `id_`: of its dispatch."""
         self._holds[id_] = BudgetHold(hold.meters, hold.amounts) if hold.is_sent else hold

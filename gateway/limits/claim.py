@@ -29,6 +29,17 @@ class Claim:
         self._answer = answer
         self._counts_cached = counts_cached
 
+    def check_again(self, model: str) -> None:
+        """Check a request that has waited in a queue, if it has not been sent before.
+
+        Raises:
+            RateLimited: what all routers have sent meanwhile leaves no room for it.
+        """
+        if self._hold is not None:
+            self._rates.check_again(self._hold, model)
+        if self._money is not None:
+            self._budgets.check_again(self._money)
+
     def record_sending(self, id_: int, cached_tokens: int) -> Reserved:
         """Record that an attempt is about to be sent; return what all routers are told of it.
 

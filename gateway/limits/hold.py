@@ -39,6 +39,11 @@ class Hold:
         """Tokens of the longest attempt that began at the beginning, and of those that went on."""
         self._is_ended = self._is_lost = False
 
+    @property
+    def unsent(self) -> tuple[Sequence[Meter], int]:
+        """Meters and tokens of a request that has not been sent; no meters once it has been."""
+        return (self._meters, self._tokens) if self._buckets is None else ((), 0)
+
     def record_sent(self, now_s: float, tokens: int) -> None:
         """Record an attempt, which is now expected to take so many tokens."""
         self._open += 1

@@ -82,6 +82,16 @@ class Meter:
             and self.running < self.concurrent
         )
 
+    def has_room_to_send(self, now_s: float, tokens: int) -> bool:
+        """Whether a request that is held here is within all limits beside what has been sent."""
+        window = self.window
+        window.expire(now_s)
+        return (
+            window.requests < self.requests
+            and window.tokens + tokens <= self.tokens
+            and self.running - self.held_requests < self.concurrent
+        )
+
     def add(self, now_s: float, requests: int, tokens: int) -> Bucket:
         """Count requests and tokens, whether there is room for them or not."""
         self.window.expire(now_s)

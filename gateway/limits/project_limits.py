@@ -17,6 +17,9 @@ from gateway.routing.scheduler import Scheduler
 from gateway.routing.target import Target
 from gateway.telemetry import RecentUse, Reservation, UsageRecord
 
+SETTLING_S = 2.0
+"""Time after a router's start in which engines tell it what they know of the last minute."""
+
 
 class ProjectLimits:
     """Limits of all projects; a listener to the reservations of every model.
@@ -36,6 +39,10 @@ class ProjectLimits:
         self._clock = clock
         self._time_of_day = time_of_day
         self._counts_cached = counts_cached
+        self._began_s = clock()
+        self._first_view: AccountsView | None = None
+        """The ledger's first view, until the engines have told what they know."""
+        self._has_view = False
         self._without_budget: set[str] = set()
         """Ids of projects that have no limits of a day or month."""
         self.rates = RateLimiter(clock, counts_cached)
@@ -51,6 +58,8 @@ class ProjectLimits:
     def record_view(self, view: AccountsView) -> None:
         """Follow the ledger."""
         self.budgets.record_view(view)
+        if not self._has_view:
+            self._first_view, self._has_view = view, True
 
     @staticmethod
     def apply_to(request: InferenceRequest) -> bool:
@@ -74,6 +83,9 @@ class ProjectLimits:
             RateLimited: it has to wait, or is above a limit by itself.
             SpendUnknown: nobody knows what its project has spent.
         """
+        if self._first_view is not None and self._clock() >= self._began_s + SETTLING_S:
+            self.rates.record_minutes(self._first_view.minutes, self._time_of_day())
+            self._first_view = None
         identity = target.request.identity
         project = identity.project
         prompt, cached, answer = expected_tokens(target, scheduler)

@@ -7,18 +7,23 @@ what estimates are wrong by; the excess is counted. No router waits for another,
 compared. Cost: O(limits of the project) a request.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 from gateway.errors import RateLimited
 from gateway.identity.project import Project
+from gateway.ledger.view import MinuteUsage
 from gateway.limits.hold import Hold
 from gateway.limits.meter import Meter
 from gateway.limits.project_meters import ProjectMeters
 from gateway.limits.rate_headers import duration
+from gateway.limits.window import MINUTE_S
 from gateway.telemetry import RecentUse, Reservation, UsageRecord
 
 CONCURRENCY_RETRY_S = 1.0
 """When to retry a request that there is no room for beside others; nobody knows when one ends."""
+RECENT_S = 1.0
+"""Seconds that one `RecentUse` is of; its age is that of the first request in it."""
 NO_METERS: Sequence[Meter] = ()
 
 
@@ -90,6 +95,18 @@ class RateLimiter:
                 raise refusal(meter, now_s, model, tokens)
         return Hold(meters, tokens)
 
+    def check_again(self, hold: Hold, model: str) -> None:
+        """Check a request that has waited: other routers did not know of it, and have sent theirs.
+
+        Raises:
+            RateLimited: what all routers have sent meanwhile leaves no room for it.
+        """
+        now_s = self._now()
+        meters, tokens = hold.unsent
+        for meter in meters:
+            if not meter.has_room_to_send(now_s, tokens):
+                raise refusal(meter, now_s, model, tokens)
+
     def check(self, meters: Sequence[Meter], model: str) -> None:
         """Refuse a request that will surely have to wait, before it waits for an engine to start.
 
@@ -158,8 +175,35 @@ class RateLimiter:
             if known is None or use.age_s > within_s:
                 continue
             tokens = use.uncached_tokens + (use.cached_tokens if self._counts_cached() else 0)
+            age_s = max(0.0, use.age_s - RECENT_S)  # engines count by the second
             for meter in known.of(use.model, use.key):
-                meter.window.add_earlier(now_s, use.age_s, use.requests, tokens)
+                meter.window.add_earlier(now_s, age_s, use.requests, tokens)
+
+    def record_minutes(self, minutes: Iterable[MinuteUsage], time_of_day_s: float) -> None:
+        """Count what the ledger knows of the last minute beyond what this router has heard of.
+
+        Engines that have died can no longer tell. Of a minute that is over in part, that part does
+        not count; the rest counts as if it had come at the minute's end.
+        """
+        found: dict[int, tuple[Meter, list[tuple[float, int, int]]]] = {}
+        for use in minutes:
+            end_s = use.minute_s + MINUTE_S
+            share = min(1.0, (end_s - (time_of_day_s - MINUTE_S)) / MINUTE_S)
+            known = self._projects.get(use.project)
+            if known is None or share <= 0:
+                continue
+            tokens = use.prompt_tokens + use.completion_tokens
+            if not self._counts_cached():
+                tokens -= use.cached_tokens
+            part = (
+                max(0.0, time_of_day_s - end_s),
+                math.ceil(share * use.requests),
+                math.ceil(share * tokens),
+            )
+            for meter in known.of(use.model, use.key):
+                found.setdefault(id(meter), (meter, []))[1].append(part)
+        for meter, parts in found.values():
+            _fill_up(meter, self._now(), sorted(parts))
 
     def _counted(self, usage: UsageRecord) -> int:
         tokens, cached = usage.prompt_tokens + usage.completion_tokens, usage.cached_tokens
@@ -181,6 +225,18 @@ def refusal(meter: Meter, now_s: float, model: str, tokens: int) -> RateLimited:
         wait_s = window.wait_s(now_s, 0, tokens_over)
         return _refused(meter, model, "tokens", meter.used_tokens, tokens, wait_s)
     return _refused(meter, model, "concurrent", meter.running, 1, CONCURRENCY_RETRY_S)
+
+
+def _fill_up(meter: Meter, now_s: float, parts: Sequence[tuple[float, int, int]]) -> None:
+    """Add what a meter lacks of these sums, the latest first: ages, requests, tokens."""
+    meter.window.expire(now_s)
+    requests = sum(part[1] for part in parts) - meter.window.requests
+    tokens = sum(part[2] for part in parts) - meter.window.tokens
+    for age_s, part_requests, part_tokens in parts:
+        added = max(0, min(part_requests, requests)), max(0, min(part_tokens, tokens))
+        meter.window.add_earlier(now_s, age_s, *added)
+        requests -= added[0]
+        tokens -= added[1]
 
 
 _LIMITS = {

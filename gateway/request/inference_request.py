@@ -22,6 +22,8 @@ SESSION_LIMIT = 256
 """Bytes of an `x-session-id` that count."""
 
 _BATCH = {b"interactive": False, b"batch": True}
+TIER_WEIGHTS: Mapping[Tier, float] = {"priority": 2.0}
+"""Factors on a project's weight."""
 _RESUME = {b"on": True, b"off": False}
 
 
@@ -64,7 +66,7 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def weight(self) -> float:
         """Share of a busy model's time that its project has for it, relative to others."""
-        return self.identity.project.weight
+        return self.identity.project.weight * TIER_WEIGHTS.get(self.tier, 1.0)
 
     @property
     def shows_routing(self) -> bool:

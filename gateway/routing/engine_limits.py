@@ -15,6 +15,10 @@ LARGE_SHARE = 1 / 8
 """Slots that must be free for a request of many sequences, as a share of all. The engine has the
 rest of them wait, and smaller requests pass them."""
 
+LEAST_KEPT_FREE = 2
+"""Slots that the further sequences of large requests leave free at least: one to their own first
+sequence, and one to another request."""
+
 
 class EngineLimits(NamedTuple):
     """Limits for one kind of request."""
@@ -48,3 +52,11 @@ def needed_slots(
     """Return the slots that must be free for a request of so many sequences."""
     most = limits.slots if is_batch else math.ceil(LARGE_SHARE * facts.max_sequences)
     return min(sequences, facts.max_sequences, most)
+
+
+def further_sequences(slots: int) -> int:
+    """Return how many of an engine's slots sequences may take that are not their request's first.
+
+    Together they would take all, and end at once: the next request would wait for a whole answer.
+    """
+    return max(1, slots - max(LEAST_KEPT_FREE, int(LARGE_SHARE * slots)))

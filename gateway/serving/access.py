@@ -82,9 +82,18 @@ class AccessControl:
 
     async def _admit_operator(self, scope: Scope) -> None:
         try:
-            scope[ADMIN] = self._operators.check(scope)
+            scope[ADMIN] = await self._operator(scope)
         except InvalidKey as error:
             raise self._failure(scope, error) from None
+
+    async def _operator(self, scope: Scope) -> str:
+        """Who has sent a request for operators."""
+        auth = self._live_config.config.auth
+        if auth is not None and auth.has_admins and (key := offered_key(scope["headers"])):
+            self._operators.check_path(scope)
+            if (admin := await self._authenticator.admin(key)) is not None:
+                return admin
+        return self._operators.check(scope)
 
     def _check_route(self, identity: ClientIdentity, path: str) -> None:
         auth = self._live_config.config.auth

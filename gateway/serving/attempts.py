@@ -12,7 +12,14 @@ import msgspec
 from gateway import header_names
 from gateway.admission.queued_request import QueuedRequest
 from gateway.asgi import Headers
-from gateway.errors import GatewayError, ModelUnavailable, Reason, StreamLost, UpstreamFailed
+from gateway.errors import (
+    GatewayError,
+    ModelUnavailable,
+    RateLimited,
+    Reason,
+    StreamLost,
+    UpstreamFailed,
+)
 from gateway.faults import Action
 from gateway.limits.claim import Claim
 from gateway.resume.completion_params import Unresumable
@@ -134,8 +141,24 @@ class Attempts:
                 return admission.submit_without_queueing(request)
             admitted = admission.submit(request)
         if isinstance(admitted, QueuedRequest):
-            return await self._waits.in_queue(admitted)
+            decision = await self._waits.in_queue(admitted)
+            self._check_limits_again(decision)
+            return decision
         return admitted
+
+    def _check_limits_again(self, decision: Decision) -> None:
+        """Refuse a request whose place in its project's limits others have taken while it waited.
+
+        Raises:
+            RateLimited: there is none left.
+        """
+        if self._claim is None:
+            return
+        try:
+            self._claim.check_again(self._target.name)
+        except RateLimited:
+            self._pool.scheduler.replicas.publish(decision.replica.id)  # the next one may start
+            raise
 
     @property
     def _may_go_elsewhere(self) -> bool:

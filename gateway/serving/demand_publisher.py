@@ -1,7 +1,8 @@
 """Publisher of demand: reports to each engine the requests that wait for it in this router.
 
 An engine that is full cannot know how many requests wait for it, since they wait in routers. It
-passes the demand on to the autoscaler, which decides how many engines there are.
+passes the demand on to the autoscaler, which decides how many engines there are, and the projects
+for which routers hold requests to the other routers, which share out the engine's time.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from gateway.admission.demand_reports import REPORT_S, DemandReports
 from gateway.errors import UpstreamFailed
 from gateway.routing.fleet import Replica
 from gateway.serving.periodic import Periodic
@@ -27,39 +29,68 @@ logger = logging.getLogger(__name__)
 class DemandPublisher:
     """Publishes `demands`, by replica, every `period_s` seconds, from `start` to `close`.
 
-    When no request waits for an engine any longer, it gets one last, empty report.
+    When no request waits for an engine any longer, it gets one last, empty report. After
+    `publish_soon`, an engine for which other projects wait than it knows is told at once.
+    `router`: id of this router; by default, a random one.
     """
 
     def __init__(
-        self, demands: Callable[[], Mapping[Replica, Demand]], period_s: float = PERIOD_S
+        self,
+        demands: Callable[[], Mapping[Replica, Demand]],
+        period_s: float = PERIOD_S,
+        router: str = "",
     ) -> None:
         self._demands = demands
-        self._router = uuid.uuid4().hex
+        self._router = router or uuid.uuid4().hex
         self._upstream = UpstreamClient()
-        self._informed: set[Replica] = set()
-        """Replicas to which the last report was of waiting requests."""
+        self._reports = DemandReports()
         self._unreached: set[Replica] = set()
         """Replicas that the last report did not reach: that is logged once."""
+        self._locks: dict[Replica, asyncio.Lock] = {}
+        """Reports to one replica arrive in the order in which they are made."""
+        self._changed = asyncio.Event()
+        self._sending: set[asyncio.Task[None]] = set()
         self._periodic = Periodic("publishing demand", period_s, self.publish)
+        self._on_change = Periodic("publishing held projects", REPORT_S, self._publish_changes)
 
     def start(self) -> None:
         """Begin to publish."""
         self._periodic.start()
+        self._on_change.start()
 
     async def close(self) -> None:
         """Stop publishing."""
         await self._periodic.close()
+        await self._on_change.close()
+        for task in self._sending:
+            task.cancel()
+        await asyncio.gather(*self._sending, return_exceptions=True)
         await self._upstream.close()
+
+    def publish_soon(self) -> None:
+        """Report at once where other projects than before wait for an engine."""
+        self._changed.set()
 
     async def publish(self) -> None:
         """Report to all engines that requests wait for, or no longer wait for."""
-        demands = self._demands()
-        news = {r: demands.get(r, Demand()) for r in self._informed | demands.keys()}
-        self._informed = set(demands)
+        news = self._reports.due(self._demands())
         self._unreached &= news.keys()
+        self._locks = {r: lock for r, lock in self._locks.items() if r in news or lock.locked()}
         await asyncio.gather(*(self._put(*each) for each in news.items()))
 
+    async def _publish_changes(self) -> None:
+        await self._changed.wait()
+        self._changed.clear()
+        for each in self._reports.due(self._demands(), only_changes=True).items():
+            task = asyncio.create_task(self._put(*each), name="demand-report")
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+
     async def _put(self, replica: Replica, demand: Demand) -> None:
+        async with self._locks.setdefault(replica, asyncio.Lock()):
+            await self._put_next(replica, demand)
+
+    async def _put_next(self, replica: Replica, demand: Demand) -> None:
         body = msgspec.json.encode(msgspec.structs.replace(demand, router=self._router))
         headers = engine_headers((), replica.metadata.key, b"demand")
         try:

@@ -3,6 +3,7 @@
 Values that were counted meanwhile are exported at the same time.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 
 from gateway.limits.project_limits import ProjectLimits
@@ -13,6 +14,8 @@ from gateway.metrics import (
     IN_FLIGHT,
     OUTPUT_TOKENS,
     PREFILL,
+    PROJECT_HELD,
+    PROJECT_SERVED,
     QUEUED,
     REPLICAS,
     SEQUENCE,
@@ -27,6 +30,10 @@ from gateway.serving.periodic import Periodic
 from gateway.serving.pool import ModelPool, ModelPools
 
 PERIOD_S = 5.0
+
+MAX_PROJECTS = 50
+"""Projects of a model that have gauges of their own."""
+OTHER_PROJECTS = "other"
 
 
 class Gauges:
@@ -82,6 +89,7 @@ def _readings(pool: ModelPool) -> Iterator[Reading]:
     yield QUEUED, (*labels, "interactive"), admission.queued_interactive
     yield QUEUED, (*labels, "batch"), admission.queued_batch
     yield AWAITING_START, labels, pool.cold_start.waiting
+    yield from _project_readings(pool)
     for state, count in scheduler.replicas.health_counts().items():
         yield REPLICAS, (*labels, state), count
     estimates = scheduler.cost_model.estimates
@@ -90,3 +98,17 @@ def _readings(pool: ModelPool) -> Iterator[Reading]:
     yield SEQUENCE, labels, estimates.sequence_s
     yield TOKENS_PER_BYTE, labels, estimates.tokens_per_byte
     yield OUTPUT_TOKENS, labels, estimates.output_tokens
+
+
+def _project_readings(pool: ModelPool) -> Iterator[Reading]:
+    """Gauges of the projects that were served most, and of all others together."""
+    fairness = pool.admission.fairness
+    served = Counter({project: use.served_s for project, use in fairness.uses.items()})
+    named = {project for project, _ in served.most_common(MAX_PROJECTS)}
+    held = Counter(fairness.held)
+    for gauge, values in ((PROJECT_HELD, held), (PROJECT_SERVED, served)):
+        rest = sum(value for project, value in values.items() if project not in named)
+        for project in named:
+            yield gauge, (pool.model.name, project), values[project]
+        if rest:
+            yield gauge, (pool.model.name, OTHER_PROJECTS), rest

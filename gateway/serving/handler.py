@@ -84,7 +84,7 @@ class InferenceHandler:
             arrived_s = asyncio.get_running_loop().time()
             # A wrong priority or key is rejected before the body comes.
             is_batch = parse_is_batch(fields)
-            is_from_operator = is_operator(fields, self._live_config.admin_key)
+            is_from_operator = is_operator(fields, self._live_config)
             with response.timing.step(RECEIVE):
                 limit_mb = body_limit_mb(scope["path"], self._live_config.config)
                 limit_mb = min(limit_mb, identity.project.max_body_mb or limit_mb)

@@ -53,11 +53,21 @@ class OperatorAccess:
             UnknownRoute: there are no such routes for this client, or its path is written so that a
                 proxy's rules may have taken it for another one.
         """
-        is_plain = _is_plain(scope.get("raw_path"), scope["path"])
-        has_keys = self.has_keys
-        if not is_plain or (not has_keys and not self._is_open_to(scope["headers"])):
+        self.check_path(scope)
+        if self.has_keys:
+            return self._actor(scope)
+        if not self._is_open_to(scope["headers"]):
             raise UnknownRoute.for_url(scope["method"], scope["path"])
-        return self._actor(scope) if has_keys else LOCAL
+        return LOCAL
+
+    def check_path(self, scope: Scope) -> None:
+        """Check that a path is written plainly.
+
+        Raises:
+            UnknownRoute: a proxy's rules may have taken it for another one.
+        """
+        if not _is_plain(scope.get("raw_path"), scope["path"]):
+            raise UnknownRoute.for_url(scope["method"], scope["path"])
 
     @property
     def has_keys(self) -> bool:
@@ -89,11 +99,9 @@ class OperatorAccess:
 
     def _actor(self, scope: Scope) -> str:
         """Whose admin key a request has."""
-        offered, admin_key = offered_key(scope["headers"]), self._live_config.admin_key
-        if admin_key is not None and secrets.compare_digest(offered, admin_key.encode()):
-            return CONFIG
-        if found := self._live_config.directory.admin_key(key_hash(offered), time.time()):
-            return found.id
+        offered = offered_key(scope["headers"])
+        if actor := _actor_with(offered, self._live_config):
+            return actor
         if offered:
             self._log_wrong_key(scope)
         raise InvalidKey(f"The routes under {_first_part(scope['path'])} need an admin key.")
@@ -104,7 +112,7 @@ class OperatorAccess:
         self._wrong_keys.log("wrong admin key for %s from %s", scope["path"][:100], shown)
 
 
-def is_operator(fields: Mapping[bytes, bytes], admin_key: str | None) -> bool:
+def is_operator(fields: Mapping[bytes, bytes], live_config: LiveConfig) -> bool:
     """Whether an inference request with these headers comes from an operator.
 
     Raises:
@@ -113,8 +121,8 @@ def is_operator(fields: Mapping[bytes, bytes], admin_key: str | None) -> bool:
     offered = fields.get(ADMIN_KEY)
     if offered is None:
         return False
-    if admin_key is None or not secrets.compare_digest(offered, admin_key.encode()):
-        raise InvalidKey(f"The header `{ADMIN_KEY.decode()}` is not the gateway's admin key.")
+    if not _actor_with(offered, live_config):
+        raise InvalidKey(f"The header `{ADMIN_KEY.decode()}` has no admin key of this gateway.")
     return True
 
 
@@ -128,6 +136,15 @@ def _is_plain(raw: bytes | None, path: str) -> bool:
     if path.startswith(API_PREFIXES):
         return raw.startswith(tuple(prefix.encode() for prefix in API_PREFIXES))
     return raw.partition(b"?")[0] == path.encode()
+
+
+def _actor_with(offered: bytes, live_config: LiveConfig) -> str:
+    """Whose admin key this is; empty if it is nobody's."""
+    admin_key = live_config.admin_key
+    if admin_key is not None and secrets.compare_digest(offered, admin_key.encode()):
+        return CONFIG
+    found = live_config.directory.admin_key(key_hash(offered), time.time())
+    return found.id if found else ""
 
 
 def _first_part(path: str) -> str:

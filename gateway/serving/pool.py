@@ -34,6 +34,10 @@ class SharedState:
     """Seconds since the epoch: requests' priorities are made from it."""
     monotonic: Callable[[], float]
     wake: Wake
+    router: str = ""
+    """Id of this router, by which engines tell what it holds from what others hold."""
+    on_held: Callable[[], None] | None = None
+    """Called when other projects than before wait for a replica."""
     reservation_listeners: Sequence[ReservationListener] = ()
     """What follows the reservations of all models."""
     recent_use_listeners: Sequence[RecentUseListener] = ()
@@ -49,13 +53,16 @@ class ModelPool:
 
     def __init__(self, model: ServedModel, shared: SharedState) -> None:
         self.model = model
-        self.scheduler = Scheduler(model, shared.decisions, shared.rng, shared.time_of_day)
+        self.scheduler = Scheduler(
+            model, shared.decisions, shared.rng, shared.time_of_day, shared.router
+        )
         reservations = self.scheduler.replicas.reservations
         for listener in shared.reservation_listeners:
             reservations.add_listener(listener)
         for recent_listener in shared.recent_use_listeners:
             reservations.add_recent_listener(recent_listener)
         self.admission = Admission(model, self.scheduler, shared.all_queued, shared.monotonic)
+        self.admission.on_held = shared.on_held
         self.cold_start = ColdStart(model, shared.wake, shared.all_starting)
         self.stall_limit = StallLimit()
         self.quarantine = Quarantine(model, self.scheduler.replicas, shared.monotonic)

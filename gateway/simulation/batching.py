@@ -2,8 +2,9 @@
 
 One step computes a token for every decoding sequence and, within a budget of tokens, chunks of
 prompts; it takes `base + per prefill token + per decoding sequence` seconds. Waiting sequences
-start in the order of their priority while there are slots and KV blocks; their cached blocks are
-not computed again. The caller owns time: this module neither sleeps nor reads a clock.
+start in the order of their priority while there are slots and KV blocks, and those of large
+requests leave some slots free; their cached blocks are not computed again. The caller owns time:
+this module neither sleeps nor reads a clock.
 
 Not modelled: preemption (blocks for the answer are reserved at the start), and copies of a block
 that several sequences compute at the same time (they share one). Cost: O(decoding sequences) per
@@ -16,6 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from gateway.routing.engine_limits import further_sequences
 from gateway.simulation.block_cache import BlockCache
 
 
@@ -45,6 +47,8 @@ class SimulatedSequence:
     """Hashes of the blocks that the answer fills; they are cached once it is finished."""
     priority: float = 0.0
     """Lower values start first; equal ones in order of arrival."""
+    is_further: bool = False
+    """Whether it is not the first of its request."""
     cached_tokens: int = 0
     computed_tokens: int = 0
     """Prompt tokens, cached ones included."""
@@ -79,7 +83,11 @@ class BatchingReplica:
     def __init__(self, profile: EngineProfile) -> None:
         self.profile = profile
         self.cache = BlockCache(profile.kv_blocks)
-        self._waiting: list[tuple[float, int, SimulatedSequence]] = []
+        self._first: list[tuple[float, int, SimulatedSequence]] = []
+        self._further: list[tuple[float, int, SimulatedSequence]] = []
+        """Heaps of waiting sequences: the first of their requests, and others."""
+        self._most_further = further_sequences(profile.max_running)
+        self._running_further = 0
         self._serial = itertools.count()
         self._prefilling: list[SimulatedSequence] = []
         self._decoding: dict[SimulatedSequence, None] = {}
@@ -123,7 +131,8 @@ class BatchingReplica:
         """Add a sequence for which `fits` is true."""
         self.pending_tokens += sequence.prompt_tokens
         self.waiting += 1
-        heapq.heappush(self._waiting, (sequence.priority, next(self._serial), sequence))
+        queue = self._further if sequence.is_further else self._first
+        heapq.heappush(queue, (sequence.priority, next(self._serial), sequence))
 
     def abort(self, sequence: SimulatedSequence) -> None:
         """Remove a sequence, whatever its state."""
@@ -204,16 +213,23 @@ class BatchingReplica:
         budget = self.profile.step_tokens - len(self._decoding)
         for sequence in self._prefilling:
             budget -= self._plan_chunk(sequence, budget)
-        while budget > 0 and self._waiting and self.running < self.profile.max_running:
-            sequence = self._waiting[0][2]
-            if not sequence.is_finished:
-                if not self._has_free_blocks(sequence):
-                    break
-                self._start(sequence)
-                budget -= self._plan_chunk(sequence, budget)
-            heapq.heappop(self._waiting)
-        while self._waiting and self._waiting[0][2].is_finished:
-            heapq.heappop(self._waiting)
+        while budget > 0 and self.running < self.profile.max_running and (queue := self._next()):
+            sequence = queue[0][2]
+            if not self._has_free_blocks(sequence):
+                break
+            self._start(sequence)
+            budget -= self._plan_chunk(sequence, budget)
+            heapq.heappop(queue)
+
+    def _next(self) -> list[tuple[float, int, SimulatedSequence]]:
+        """The queue whose first sequence starts next; empty if none may start."""
+        queues = [self._first, self._further]
+        for queue in queues:
+            while queue and queue[0][2].is_finished:
+                heapq.heappop(queue)
+        if self._running_further >= self._most_further:
+            queues.pop()
+        return min(filter(None, queues), default=[])
 
     def _plan_chunk(self, sequence: SimulatedSequence, budget: int) -> int:
         chunk = min(budget, sequence.prompt_tokens - sequence.computed_tokens)
@@ -240,6 +256,7 @@ class BatchingReplica:
         sequence.reserved_blocks = self._total_blocks(sequence) - sequence.pinned_blocks
         self.cache.reserve(sequence.reserved_blocks)
         sequence.is_running = True
+        self._running_further += sequence.is_further
         self.waiting -= 1
         self._admitted.append(sequence)
         self._prefilling.append(sequence)
@@ -274,6 +291,7 @@ class BatchingReplica:
 
     def _free_blocks(self, sequence: SimulatedSequence, filled_hashes: Sequence[int] = ()) -> None:
         sequence.is_running = False
+        self._running_further -= sequence.is_further
         self.cache.reserve(-sequence.reserved_blocks)
         self.cache.insert(filled_hashes)
         self.cache.unpin(sequence.block_hashes[: sequence.pinned_blocks])

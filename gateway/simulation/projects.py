@@ -129,7 +129,9 @@ class _Flood:
         await asyncio.sleep(self._seconds)
         for client in clients:
             client.cancel()
-        await asyncio.gather(*clients, return_exceptions=True)
+        for ended in await asyncio.gather(*clients, return_exceptions=True):
+            if isinstance(ended, Exception):
+                raise ended
 
     def _start(self) -> None:
         settings, timeline = self._settings, LoopTimeline()

@@ -5,9 +5,10 @@ from typing import Literal
 
 from sqlalchemy import Connection, func, select
 
-from gateway.ledger.view import MinuteUsage, Spend
+from gateway.ledger.view import BatchUsage, MinuteUsage, Spend
 from gateway.store.tables import usage_days, usage_minutes
 
+DAY_S = 86_400
 MINUTES = 2
 """Whole minutes before the current one."""
 
@@ -42,6 +43,31 @@ def read_minutes(connection: Connection, now_s: float) -> tuple[MinuteUsage, ...
             key=row.key,
             model=row.adapter or row.model,
             requests=int(row.requests),
+            prompt_tokens=int(row.prompt_tokens),
+            cached_tokens=int(row.cached_tokens),
+            completion_tokens=int(row.completion_tokens),
+        )
+        for row in connection.execute(query)
+    )
+
+
+def read_batch(connection: Connection, now_s: float) -> tuple[BatchUsage, ...]:
+    """Tokens of batch requests today, in UTC, by project, key and model."""
+    columns = usage_days.c
+    groups = (columns.project, columns.key, columns.model, columns.adapter)
+    names = ("prompt_tokens", "cached_tokens", "completion_tokens")
+    query = (
+        select(*groups, *(func.sum(columns[name]).label(name) for name in names))
+        .where(columns.at_s >= int(now_s) // DAY_S * DAY_S, columns.tier == "flex")
+        .where(columns.project != "")
+        .group_by(*groups)
+        .order_by(*groups)
+    )
+    return tuple(
+        BatchUsage(
+            project=row.project,
+            key=row.key,
+            model=row.adapter or row.model,
             prompt_tokens=int(row.prompt_tokens),
             cached_tokens=int(row.cached_tokens),
             completion_tokens=int(row.completion_tokens),

@@ -287,8 +287,8 @@ VLLM_INHERITED = {
     "_ObservedLLM": (
         "vllm.v1.engine.async_llm:AsyncLLM",
         {
-            *("add_request", "encode", "generate", "pause_generation", "reset_prefix_cache"),
-            *("sleep", "vllm_config"),
+            *("add_request", "encode", "engine_core", "generate", "pause_generation"),
+            *("reset_prefix_cache", "sleep", "vllm_config"),
         },
     ),
     "RayMetricsLogger": ("vllm.v1.metrics.ray_wrappers:RayPrometheusStatLogger", {"record"}),
@@ -318,7 +318,7 @@ VLLM_ATTRIBUTES = {
         *("get_vocab_size", "is_multimodal_model", "max_model_len", "renderer_num_workers"),
         *("runner_type",),
     },
-    "vllm.config:ParallelConfig": {"distributed_executor_backend"},
+    "vllm.config:ParallelConfig": {"data_parallel_size", "distributed_executor_backend"},
     "vllm.config:SchedulerConfig": {"max_num_batched_tokens", "max_num_seqs", "policy"},
     "vllm.connections:HTTPConnection": {"async_get_bytes", "get_async_client", "get_bytes"},
     "vllm.entrypoints.openai.models.serving:OpenAIServingModels": {"resolve_lora"},
@@ -326,8 +326,6 @@ VLLM_ATTRIBUTES = {
     "vllm.renderers.base:BaseRenderer": {
         *("_executor", "_process_multimodal", "_process_multimodal_async"),
     },
-    "vllm.v1.engine:EngineCoreRequest": {"cache_salt"},
-    "vllm.v1.engine.core_client:AsyncMPClient": {"add_request_async"},
     "vllm.renderers.chat_utils:BaseMultiModalItemTracker": {"_validate_add"},
     "vllm.sampling_params:SamplingParams": {
         *("_validate_structured_outputs", "output_kind", "structured_outputs"),
@@ -353,6 +351,14 @@ VLLM_ATTRIBUTES = {
         *("add_lora", "check_health", "engine_core", "from_vllm_config", "get_supported_tasks"),
         *("model_config", "output_processor", "remove_lora", "renderer", "shutdown"),
         "vllm_config",
+    },
+    "vllm.v1.engine:EngineCoreOutput": {"finish_reason", "request_id"},
+    "vllm.v1.engine:EngineCoreOutputs": {"outputs"},
+    "vllm.v1.engine:EngineCoreRequest": {
+        *("cache_salt", "pooling_params", "request_id", "resumable"),
+    },
+    "vllm.v1.engine.core_client:AsyncMPClient": {
+        *("abort_requests_async", "add_request_async", "get_output_async"),
     },
     "vllm.v1.engine.output_processor:OutputProcessor": {"external_req_ids", "request_states"},
     "vllm.v1.engine.output_processor:RequestState": {

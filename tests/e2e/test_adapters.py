@@ -245,3 +245,22 @@ def test_embeddings_have_the_clients_name(tmp_path: Path) -> None:
             for name in ("demo", "pirate")
         ]
     assert vectors[0] != vectors[1]
+
+
+def test_a_large_request_leaves_a_slot_to_small_ones(engine: EngineProcess) -> None:
+    """A small one is answered before any of the many answers that were asked for first."""
+    asked: dict[str, Any] = {"n": 64, "max_tokens": 200, "ignore_eos": True, "temperature": 1}
+    with ThreadPoolExecutor() as threads:
+        large = threads.submit(engine.chat, "demo", QUESTION, **asked)
+        while sequences(engine) != (15, 49):
+            assert not large.done()
+        status, _ = engine.chat("demo", QUESTION, max_tokens=1)
+        assert (status, sequences(engine)) == (200, (15, 49))
+        status, answer = large.result()
+    assert (status, len(answer["choices"])) == (200, 64)
+
+
+def sequences(engine: EngineProcess) -> tuple[int, int]:
+    """How many sequences run in an engine, and wait there."""
+    load = engine.snapshot().load
+    return (load.running, load.waiting) if load else (0, 0)

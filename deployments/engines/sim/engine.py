@@ -290,7 +290,8 @@ class SimulatedEngine:
         usage = current_usage()
         jobs: list[ChoiceJob] = []
         for sequence in sequences:
-            run = sequence.run(blocks[sequence.index // parsed.n], block_size, priority)
+            prompt_blocks = blocks[sequence.index // parsed.n]
+            run = sequence.run(prompt_blocks, block_size, priority, is_further=bool(jobs))
             # The router's `Dispatch` describes the first prompt.
             tracked = self.tracker.record_arrival(
                 None if jobs else dispatch,

@@ -157,7 +157,9 @@ class OutputSequence:
         """The text, for prompts that continue with it; empty if none can."""
         return [] if self.prompt.frame is None else [self.text.encode()]
 
-    def run(self, blocks: "array[int]", block_size: int, priority: float) -> SimulatedSequence:
+    def run(
+        self, blocks: "array[int]", block_size: int, priority: float, *, is_further: bool
+    ) -> SimulatedSequence:
         """The run that generates it in a replica; `blocks` are its prompt's."""
         return SimulatedSequence(
             block_hashes=blocks,
@@ -165,4 +167,5 @@ class OutputSequence:
             output_tokens=max(1, len(self.words)),  # an empty completion takes a token, too
             output_block_hashes=self.prompt.answer_blocks(blocks, self.text, block_size),
             priority=priority,
+            is_further=is_further,
         )

@@ -8,37 +8,26 @@ end; among several requests, that with the fewest of them running goes first.
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 from deployments.engines.call import CallContext, current_call
-
-FREE_SHARE = 8
-"""One in so many slots is left to first sequences."""
-LEAST_FREE = 2
-"""Slots that are left to them at least: to the large request's own, and to another's."""
-
-
-class EngineCore(Protocol):
-    """vLLM's client of an engine core, through which all sequences, aborts and outputs pass."""
-
-    add_request_async: Callable[[Any], Awaitable[None]]
-    abort_requests_async: Callable[[list[str]], Awaitable[None]]
-    get_output_async: Callable[[], Awaitable[Any]]
+from gateway.routing.engine_limits import further_sequences
 
 
 class SequenceGate:
     """Gate before an engine core with a number of slots.
 
-    vLLM's loop of outputs holds on to the client, so its methods are replaced, and not the client.
+    vLLM's loop of outputs holds on to the core's client, so methods of the client are replaced, and
+    not the client: those through which all sequences, aborts and outputs pass.
     """
 
-    def __init__(self, core: EngineCore, slots: int) -> None:
+    def __init__(self, core: Any, slots: int) -> None:  # noqa: ANN401 - `AsyncMPClient`
         self._add, self._abort = core.add_request_async, core.abort_requests_async
         self._get_output = core.get_output_async
         core.add_request_async, core.abort_requests_async = self.add, self.abort
         core.get_output_async = self.get_output
-        self._most = max(1, slots - max(LEAST_FREE, slots // FREE_SHARE))
+        self._most = further_sequences(slots)
         self._waiting: dict[str, tuple[CallContext, Any]] = {}
         self._running: dict[str, CallContext] = {}
 

@@ -8,12 +8,15 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from gateway.cli import _folding_table, app
+from gateway.config.projects import KeyEntry
 from gateway.environment import HAPROXY_BINARY, recommended
 from gateway.reference.error_tables import error_tables
+from tests.unit.projects import hash_of
 
 CONFIG = """\
 applications:
@@ -231,3 +234,14 @@ def test_check_warns_of_secrets_on_stderr(config: Path) -> None:
     assert result.stderr.startswith(f'warning: {config}:17: applications[2] "little": args.env.HF_')
     assert "abcdef" not in result.output
     assert result.exit_code == 0
+
+
+def test_a_new_key_is_printed_with_its_hash() -> None:
+    """What a projects file needs goes to stdout, too; the file accepts it, name and all."""
+    result = gateway("keys", "new", "--name", 'CI "main"')
+    key, line = result.stdout.splitlines()
+    (entry,) = yaml.safe_load(line)
+    assert entry == {"hash": hash_of(key), "name": 'CI "main"'}
+    KeyEntry.model_validate(entry)
+    assert key not in result.stderr
+    assert gateway("keys", "new").stdout.splitlines()[0] != key

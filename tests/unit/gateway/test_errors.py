@@ -8,6 +8,7 @@ import pytest
 
 from gateway import errors
 from gateway.errors import (
+    AuthUnavailable,
     BodyBudgetExceeded,
     GatewayError,
     MethodNotAllowed,
@@ -35,6 +36,7 @@ ARGUMENTS: dict[type[GatewayError], tuple[object, ...]] = {
     QuotaExceeded: ("too much money", 2.5),
     SpendUnknown: ("nobody knows", 2.5),
     TooManyFailures: ("too many failures", 2.5),
+    AuthUnavailable: ("no keys", 2.5),
 }
 
 

@@ -11,6 +11,8 @@ from gateway.assembly import RouterOptions, build_router
 from gateway.config.gateway import GatewayConfig
 from gateway.config.serving_options import ServingOptions
 from gateway.errors import InvalidKey, UnknownRoute
+from gateway.identity.api_key import key_hash
+from gateway.identity.project import AdminKey, Directory, Project
 from gateway.rare_warning import PERIOD_S
 from gateway.routing.fleet import Fleet, ModelState, ServedModel
 from gateway.serving.live_config import LiveConfig
@@ -144,6 +146,12 @@ async def test_a_dry_run_sends_nothing(bench: Bench) -> None:
 
 async def test_a_dry_run_sees_the_prefixes_of_one_scope(bench: Bench) -> None:
     """Those of the project that it is for; without one, those that are shared by all."""
+    projects = (
+        Project(id="p", name="Plain"),
+        Project(id="a", cache_scope="all"),
+        Project(id="k", cache_scope="key"),
+    )
+    bench.live_config.directory.replace("files", Directory(projects=projects))
     async with bench.client() as client:
         await client.post(CHAT, json=BODY)
 
@@ -152,24 +160,27 @@ async def test_a_dry_run_sees_the_prefixes_of_one_scope(bench: Bench) -> None:
             return int(response.json()["cached_tokens"])
 
         assert await predicted("") > 100
-        assert await predicted("?project=p&cache_scope=all") > 100
-        assert await predicted("?project=p") == 0
-        assert await predicted("?project=p&key=k&cache_scope=key") == 0
-        assert await predicted("?project=p&cache_scope=group:g") == 0
+        assert await predicted("?project=a") > 100
+        assert await predicted("?project=p") == await predicted("?project=Plain") == 0
+        assert await predicted("?project=k&key=k") == 0
+        unknown = await client.post("/gateway/route?project=nobody", json=BODY)
+    assert (unknown.status_code, unknown.json()["error"]["param"]) == (400, "project")
 
 
-@pytest.mark.parametrize("configured", [KEY, None])
-async def test_a_wrong_admin_key_is_refused_wherever_it_comes(
-    bench: Bench, configured: str | None
-) -> None:
+@pytest.mark.parametrize("source", ["config", "directory", "none"])
+async def test_a_wrong_admin_key_is_refused_wherever_it_comes(bench: Bench, source: str) -> None:
     """Also on a request to a model, where it shows what projects do not see."""
-    bench.live_config.apply(GatewayConfig(admin_key=configured))
+    if source == "config":
+        bench.live_config.apply(GatewayConfig(admin_key=KEY))
+    elif source == "directory":
+        admin = AdminKey(id="admin", hash=key_hash(KEY.encode()))
+        bench.live_config.directory.replace("files", Directory(admin_keys=(admin,)))
     async with bench.client() as client:
         wrong = await client.post(CHAT, json=BODY, headers={"x-gateway-admin-key": KEY[:-1]})
         right = await client.post(CHAT, json=BODY, headers={"x-gateway-admin-key": KEY})
 
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (401, "invalid_api_key")
-    assert right.status_code == (200 if configured else 401)
+    assert right.status_code == (401 if source == "none" else 200)
     assert all(KEY.encode() not in request for request in bench.tracked_requests)
 
 

@@ -199,6 +199,18 @@ def test_an_attempt_that_did_nothing_gives_all_back() -> None:
     assert (budget.used, budget.limiter.unsettled) == ([0], 0)
 
 
+def test_a_request_that_has_waited_is_checked_against_what_others_have_spent() -> None:
+    """Other routers do not know of requests in this one's queue, so the last look counts."""
+    budget = Budget(SpendLimit(amount_nano=100))
+    budget.limiter.record_view(view())
+    hold = budget.ask(30)
+    budget.run(1, 60)
+    budget.limiter.check_again(hold)
+    budget.run(2, 20)
+    with pytest.raises(QuotaExceeded):
+        budget.limiter.check_again(hold)
+
+
 def test_spend_that_is_not_known_is_allowed_unless_the_config_refuses_it() -> None:
     """A router that has just started, and cannot reach the ledger, goes by its config."""
     budget = Budget(SpendLimit(amount_nano=UNIT))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import RateLimited
 from gateway.identity.project import Project, RateLimit
+from gateway.ledger.view import MinuteUsage
 from gateway.limits.hold import Hold
 from gateway.limits.rate_limiter import RateLimiter
 from gateway.telemetry import Origin, RecentUse, Reservation, UsageRecord
@@ -188,6 +189,20 @@ def test_a_request_in_a_queue_holds_its_place_however_long_it_waits() -> None:
     bench.ask()
 
 
+def test_a_request_that_has_waited_is_checked_against_what_others_have_sent() -> None:
+    """Other routers do not know of requests in this one's queue, so the last look counts."""
+    bench = Bench(RateLimit(requests_per_minute=3, concurrent_requests=3))
+    first, second, third = bench.ask(), bench.ask(), bench.ask()
+    bench.limiter.record_reserved(reserved(50, 10))
+    bench.limiter.check_again(first, "m")
+    bench.send(first)
+    bench.limiter.check_again(second, "m")
+    bench.send(second)
+    bench.limiter.check_again(second, "m")
+    with pytest.raises(RateLimited, match="Limit 3, Used 4"):
+        bench.limiter.check_again(third, "m")
+
+
 def test_a_refused_request_costs_no_tokens() -> None:
     """It has been a request, though: clients must not try at will."""
     bench = Bench(RateLimit(tokens_per_minute=100))
@@ -274,6 +289,38 @@ def test_cached_tokens_count_where_all_tokens_do() -> None:
     limiter.record_reserved(reserved(1, 5))
     limiter.record_settled(reserved(1, 5), taken(1, 20))
     assert [meter.used_tokens for meter in limiter.meters] == [30]
+
+
+def test_the_ledger_fills_up_what_engines_that_have_died_cannot_tell() -> None:
+    """A minute that is half over counts half; what engines have told counts once."""
+    bench = Bench(RateLimit(requests_per_minute=50, tokens_per_minute=1000))
+    use = RecentUse(
+        project="proj_a",
+        key="k",
+        model="m",
+        age_s=10.0,
+        requests=4,
+        uncached_tokens=300,
+        cached_tokens=0,
+    )
+    bench.limiter.record_recent([use], float("inf"))
+    minutes = [
+        MinuteUsage(
+            minute_s=minute_s,
+            project="proj_a",
+            key="k",
+            model="m",
+            requests=requests,
+            prompt_tokens=tokens,
+            cached_tokens=tokens // 2,
+            completion_tokens=0,
+        )
+        for minute_s, requests, tokens in ((600, 100, 9000), (660, 10, 400), (720, 3, 160))
+    ]
+    bench.limiter.record_minutes(minutes, 750.0)
+    assert bench.used == [(8, 300, 0)]
+    bench.clock.now_s += 51.1
+    assert bench.used == [(3, 0, 0)]
 
 
 class Traffic(Bench):

@@ -1,11 +1,15 @@
 """The live config: a wrong gateway config never takes the place of a good one."""
 
 import logging
+from pathlib import Path
 
 import pytest
 
+from gateway.config.auth import Auth
 from gateway.errors import ConfigError
 from gateway.serving.live_config import LiveConfig, RejectedConfig
+from tests.unit.projects import KEY as API_KEY
+from tests.unit.projects import project, write_projects
 
 KEY = "k" * 16
 GOOD = {"aliases": {"x": "m"}, "max_body_mb": 2}
@@ -118,3 +122,37 @@ async def test_an_unreadable_kept_config_is_ignored() -> None:
     store.config = b'{"of_another_version": 1}'
     with pytest.raises(ConfigError, match="resolves to itself"):
         await LiveConfig(store).adopt(WRONG)
+
+
+async def test_a_gateway_that_others_can_reach_needs_authentication(tmp_path: Path) -> None:
+    """It does not start without `auth`, lets nobody in before, and keeps the one it has."""
+    live_config = LiveConfig(MemoryStore(), needs_auth=True)
+    assert live_config.config.is_authenticated
+    with pytest.raises(ConfigError, match="gateway: auth: is missing, and the gateway can be"):
+        await live_config.adopt({})
+    path = write_projects(tmp_path / "projects.yaml", project("one", API_KEY))
+    await live_config.adopt({"auth": {"projects": [path]}})
+    assert [each.name for each in live_config.directory.projects.values()] == ["one"]
+    await live_config.adopt({"max_body_mb": 3})
+    assert live_config.config.is_authenticated
+    assert live_config.config.max_body_mb == 32
+    assert "auth: is missing" in live_config.problems[0]
+    await live_config.adopt({"auth": "none"})
+    assert live_config.config.auth == Auth(is_required=False)
+    assert live_config.problems == ()
+
+
+async def test_a_config_with_wrong_projects_changes_nothing(tmp_path: Path) -> None:
+    """Neither the config nor the projects, and the first one keeps the gateway from starting."""
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    write_projects(good, project("one", API_KEY))
+    write_projects(bad, {"name": "two", "keys": [{"hash": API_KEY}]})
+    live_config = LiveConfig(MemoryStore(), {"PROJECTS": str(good)})
+    with pytest.raises(ConfigError, match=f"{bad}:1: projects"):
+        await live_config.adopt({"auth": {"projects": [str(bad)]}})
+    await live_config.adopt({"auth": {"projects": ["env:PROJECTS"]}})
+    await live_config.adopt({"auth": {"projects": [str(good), str(bad)]}, "max_body_mb": 3})
+    assert [each.name for each in live_config.directory.projects.values()] == ["one"]
+    assert live_config.config.max_body_mb == 32
+    assert API_KEY not in "".join(live_config.problems)
+    assert str(live_config.report()["config"]).count("env:PROJECTS") == 1

@@ -219,6 +219,25 @@ async def test_a_request_in_a_queue_holds_its_place(limited: LimitedModels) -> N
     assert limited.used == [(0, 0, 0)]
 
 
+async def test_a_request_that_has_waited_is_refused_if_others_have_taken_its_place(
+    limited: LimitedModels,
+) -> None:
+    """Another router's request has come to an engine meanwhile."""
+    (replica,) = await limited.has(ANSWER)
+    scheduler = limited.router.pools.of(limited.fleet.model("m")).scheduler
+    full = Load(running=8, waiting=8, pending_tokens=9, free_tokens=0)
+    scheduler.record_update(replica.id, Update(is_snapshot=True, load=full))
+    waiting = asyncio.create_task(limited.ask(limits=(RateLimit(requests_per_minute=1),)))
+    await asyncio.sleep(0.05)
+    foreign = Reservation(id=5, project="proj_a", key="k", model="m", tokens=9)
+    idle = Load(running=0, waiting=0, pending_tokens=0, free_tokens=1024)
+    scheduler.record_update(replica.id, Update(load=idle, reserved=[foreign]))
+    with pytest.raises(RateLimited):
+        await asyncio.wait_for(waiting, PATIENCE_S)
+    assert limited.engines[0].requests == []
+    assert limited.used == [(1, 9, 1)]
+
+
 async def test_a_client_that_leaves_the_queue_gives_all_back(limited: LimitedModels) -> None:
     """Its task is cancelled."""
     (replica,) = await limited.has(ANSWER)

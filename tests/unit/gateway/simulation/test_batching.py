@@ -365,3 +365,24 @@ def test_blocks_computed_before_an_abort_stay_cached() -> None:
     replica.submit(second)
     run_to_end(replica)
     assert second.cached_tokens == 8
+
+
+@pytest.mark.parametrize("slots", [8, 64])
+def test_a_large_request_leaves_a_slot_to_the_next(slots: int) -> None:
+    """Its sequences never take all slots, and all of them run in the end."""
+    replica = BatchingReplica(dataclasses.replace(UNLIMITED, max_running=slots))
+    large = [make_sequence(4, 50) for _ in range(128)]
+    for further in large[1:]:
+        further.is_further = True
+    for sequence in large:
+        replica.submit(sequence)
+    replica.begin_step()
+    replica.end_step()
+    small = make_sequence(4)
+    replica.submit(small)
+    replica.begin_step()
+    assert replica.admitted == [small]
+    assert sum(sequence.is_running for sequence in large) == slots - max(2, slots // 8) + 1
+    replica.end_step()
+    run_to_end(replica)
+    assert all(sequence.is_finished for sequence in large)
