@@ -70,7 +70,10 @@ class Accounts:
         return msgspec.msgpack.encode(answer)
 
     async def check_health(self) -> None:
-        """Serve's health check: of the discovery, and of the database."""
+        """Serve's health check: of the discovery, and of the database.
+
+        Serve would call a plain function in another thread, which has no event loop.
+        """
         if self._discovering.done():
             raise RuntimeError("discovery has ended: Accounts no longer learns of new engines")
         if self._keeper is not None:

@@ -1,6 +1,7 @@
 """Accounts: the database of projects, keys and usage, and the prices. `args` of the gateway."""
 
 import os
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from importlib.util import find_spec
@@ -105,7 +106,8 @@ class AccountsConfig(Strict):
 
     database: str = Field(repr=False)
     """URL of the database: `sqlite:////var/lib/gateway/accounts.db` (four slashes before an
-    absolute path; the folder must exist on every node that may run `Accounts`) or
+    absolute path, three before one that begins with `~/`; the folder must exist on every node that
+    may run `Accounts`) or
     `postgresql://user:password@host/name`. A URL with a password must be written as `env:NAME` or
     `file:PATH`, which only `Accounts` reads."""
     currency: str = Field(default="usd", pattern=r"^[a-z]{3}$")
@@ -179,7 +181,13 @@ class AccountsConfig(Strict):
 def sqlite_path(database: str) -> Path | None:
     """File of an SQLite database; None for another kind of database, or a reference."""
     prefix = "sqlite:///"
-    return Path(database.removeprefix(prefix)) if database.startswith(prefix) else None
+    if not database.startswith(prefix):
+        return None
+    path = Path(database.removeprefix(prefix))
+    if path.parts[:1] == ("~",):
+        with suppress(RuntimeError):  # this user has no home directory
+            path = path.expanduser()
+    return path
 
 
 def _check_sqlite(database: str) -> None:
@@ -187,4 +195,7 @@ def _check_sqlite(database: str) -> None:
     if path is None or not path.name or "?" in database:
         raise ValueError("must name a file: sqlite:////var/lib/gateway/accounts.db")
     if not path.is_absolute():
-        raise ValueError("must name an absolute path, with four slashes: sqlite:////var/lib/...")
+        raise ValueError(
+            "must name an absolute path, with four slashes (sqlite:////var/lib/...), or one in the"
+            " home directory, with three (sqlite:///~/...)"
+        )
