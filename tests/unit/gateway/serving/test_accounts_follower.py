@@ -53,7 +53,7 @@ async def test_each_new_view_reaches_the_listeners_once() -> None:
     follower, seen = AccountsFollower(accounts), []
     follower.add_listener(lambda each: seen.append(each.version))
     follower.start()
-    await until(lambda: len(accounts.known) == 4)
+    await until(lambda: len(accounts.known) >= 4)
     await follower.close()
     assert seen == ["a", "b"]
     assert accounts.known == ["", "a", "a", "b"]
@@ -64,7 +64,7 @@ async def test_the_last_view_stays_in_force_while_accounts_is_down() -> None:
     accounts = ScriptedAccounts(view("a"), AccountsUnavailable("killed"), view("b"))
     follower = AccountsFollower(accounts)
     follower.start()
-    await until(lambda: len(accounts.known) == 3)
+    await until(lambda: len(accounts.known) >= 3)
     assert follower.view in (view("a"), view("b"))
     await until(lambda: follower.view == view("b"))
     await follower.close()
