@@ -69,8 +69,11 @@ class Accounts:
             keeper.publisher.refresh()
         return msgspec.msgpack.encode(answer)
 
-    def check_health(self) -> None:
-        """Serve's health check: of the discovery, and of the database."""
+    async def check_health(self) -> None:
+        """Serve's health check: of the discovery, and of the database.
+
+        Serve would call a plain function in another thread, which has no event loop.
+        """
         if self._discovering.done():
             raise RuntimeError("discovery has ended: Accounts no longer learns of new engines")
         if self._keeper is not None:

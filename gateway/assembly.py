@@ -113,7 +113,7 @@ class AssembledRouter:
                 wake=wake,
                 router=router,
                 on_held=self._demand_publisher.publish_soon,
-                reservation_listeners=(self.limits,),
+                reservation_listeners=self.limits.listeners,
                 recent_use_listeners=(self.limits,),
             ),
         )

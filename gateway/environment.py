@@ -19,6 +19,8 @@ HAPROXY_SOCKET = "RAY_SERVE_HAPROXY_SOCKET_PATH"
 HAPROXY_SOCKET_DEFAULT = "/tmp/haproxy-serve/admin.sock"  # noqa: S108 - Serve's own default
 HAPROXY_LISTEN = "GATEWAY_HAPROXY_LISTEN"
 CONNECTIONS_PER_ADDRESS = "GATEWAY_CONNECTIONS_PER_ADDRESS"
+ADMIN_KEY = "GATEWAY_ADMIN_KEY"
+GATEWAY_URL = "GATEWAY_URL"
 PROXY_KEY = "GATEWAY_PROXY_KEY"
 """Set by `gateway-haproxy` for its HAProxy alone, so that the key stands in no file."""
 LOOPBACK = "127.0.0.1"
@@ -209,6 +211,20 @@ TRACING = (
     Variable("OTEL_SDK_DISABLED", "`true` turns tracing off."),
 )
 """OpenTelemetry's standard variables that a router reads itself."""
+
+COMMANDS = (
+    Variable(
+        ADMIN_KEY,
+        "Admin key for `gateway projects`, `keys`, `usage` and `costs`: no argument, because all"
+        " users of a machine see those.",
+    ),
+    Variable(
+        GATEWAY_URL,
+        "Address of the gateway for these commands, unless `--url` names it. Unset:"
+        " `http://127.0.0.1:8000`.",
+    ),
+)
+"""Variables that commands for administrators read, where they run."""
 
 LOCAL = (
     Variable(FALLBACK_PROXY_PORT, "A free port, so that two clusters fit on one machine."),

@@ -98,7 +98,7 @@ DISPATCH = header_names.DISPATCH
 """Request header with the `Dispatch` of a request."""
 
 
-class Origin(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class Origin(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """Whose request it is, as engines report it to routers and to the ledger."""
 
     request_id: str = ""
@@ -204,7 +204,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     """Interactive requests by the id of their project; without those of no project."""
 
 
-class Reservation(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class Reservation(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """A project's request at an engine, and what its router has set aside for it."""
 
     id: int
@@ -228,7 +228,7 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Weight in its `Origin`."""
 
 
-class RecentUse(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class RecentUse(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """Requests of one project and key that came to an engine within one second, and have ended."""
 
     project: str
@@ -245,7 +245,7 @@ class RecentUse(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Prompt tokens found in the KV cache."""
 
 
-class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class UsageRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """What one request with an `Origin` took of an engine, all its prompts and answers together.
 
     Written once, when the request has left the engine, however it ended. Unique by the engine's

@@ -118,7 +118,7 @@ class Events:
         rejected = next((r.rejected for r in view.reports.values() if r.rejected), ())
         if rejected and rejected != self._rejected:
             why = "; ".join(line.strip() for line in rejected)
-            yield f"gateway config rejected, the previous one stays in force: {why}"
+            yield f"gateway config or projects rejected, the previous ones stay in force: {why}"
         elif self._rejected and not rejected:
             yield "gateway config: the new one is in force"
         self._rejected = rejected

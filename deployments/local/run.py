@@ -125,11 +125,13 @@ def hold(config: Path) -> None:
     gateway = RunningGateway(_gateway_application(config))
     try:
         deploy(config, dashboard)
-        models = [model.entry.name for model in load_config(config).models]
+        loaded = load_config(config)
+        models = [model.entry.name for model in loaded.models]
         address = gateway_address(yaml.safe_load(config.read_text())["http_options"])
-        code = watch(models, address, signals.stopped)
+        code = watch(models, gateway, address, signals.stopped)
         if code == 0:
-            say(welcome(models, address, dashboard))
+            needs_key = loaded.gateway.is_authenticated
+            say(welcome(models, address, dashboard, needs_key=needs_key))
             _follow(gateway, signals.stopped)
     finally:
         _drain(gateway, signals)

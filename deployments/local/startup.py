@@ -16,6 +16,7 @@ from ray import serve as ray_serve
 from ray.serve.schema import ApplicationStatusOverview
 
 from deployments.local import temporary
+from deployments.local.gateway_view import RunningGateway
 from deployments.serve_internals.status import start_failure
 from gateway.config.loopback import ANY_HOST
 
@@ -49,7 +50,9 @@ def gateway_address(http_options: dict[str, Any]) -> Address:
     return {ANY_HOST: "127.0.0.1", "::": "::1"}.get(host, host), http_options["port"]
 
 
-def watch(models: list[str], address: Address, stopped: threading.Event) -> int:
+def watch(
+    models: list[str], gateway: RunningGateway, address: Address, stopped: threading.Event
+) -> int:
     """Print the progress of all applications; 0 once all models answer, 1 if one fails."""
     progress = _StartProgress()
     while not stopped.wait(POLL_S):
@@ -60,10 +63,13 @@ def watch(models: list[str], address: Address, stopped: threading.Event) -> int:
                 lines = [f"{name}: {_reason(o)}" for name, o in failed.items()]
                 typer.echo("\n".join(lines), err=True)
             return 1
-        cards = _cards(address)
-        progress.show({f"model {c['id']}": c["reason"] for c in cards if c["state"] == "starting"})
-        up = {card["id"] for card in cards if card["state"] in {"ready", "scaled_to_zero"}}
-        if up.issuperset(models):
+        # Of the routers themselves: clients may need a key.
+        found = next(iter(gateway.reports().values()), None)
+        reports = {} if found is None else found.models
+        starting = {name: each.reason for name, each in reports.items() if each.state == "starting"}
+        progress.show({f"model {name}": reason for name, reason in starting.items()})
+        up = {name for name, each in reports.items() if each.state in {"ready", "scaled_to_zero"}}
+        if up.issuperset(models) and _answers(address):
             return 0
     return 1
 
@@ -84,15 +90,14 @@ class _StartProgress:
                 say(f"{elapsed_s:6.1f} s  {name}: {state}")
 
 
-def _cards(address: Address) -> list[dict[str, Any]]:
-    """Model cards from the gateway's `/v1/models`; none while it does not answer."""
+def _answers(address: Address) -> bool:
+    """Whether the gateway can be reached at its address."""
     connection = http.client.HTTPConnection(*address, timeout=POLL_S)
     try:
-        connection.request("GET", "/v1/models")
-        listing = json.loads(connection.getresponse().read())
-        return list(listing["data"])
-    except (OSError, http.client.HTTPException, KeyError, ValueError):
-        return []
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
     finally:
         connection.close()
 
@@ -108,15 +113,16 @@ def _reason(overview: ApplicationStatusOverview) -> str:
     return (errors or lines or [text])[-1]
 
 
-def welcome(models: list[str], address: Address, dashboard: str) -> str:
+def welcome(models: list[str], address: Address, dashboard: str, *, needs_key: bool) -> str:
     """Instructions to print once the gateway is ready."""
+    key = ' -H "authorization: Bearer $KEY"' if needs_key else ""
     host, port = address
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     body = {"model": models[0], "messages": [{"role": "user", "content": "Who are you?"}]}
     return f"""
 The gateway is ready: {url}/v1  (models: {", ".join(models)})
 Try it:
-  curl {url}/v1/chat/completions -H 'content-type: application/json' \\
+  curl {url}/v1/chat/completions -H 'content-type: application/json'{key} \\
     -d '{json.dumps(body)}'
 Ctrl-C stops it, once its requests have finished. What happens is shown here; the logs are in
   {temporary.logs_in(Path(tempfile.gettempdir()))}

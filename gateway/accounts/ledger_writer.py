@@ -145,12 +145,12 @@ class LedgerWriter:
     def _record_unavailable(self, error: DatabaseUnavailable) -> None:
         if self.unavailable_since_s is None:
             self.unavailable_since_s = asyncio.get_running_loop().time()
-            logger.warning("the database cannot be reached; engines keep their records: %s", error)
+            logger.warning("the database cannot be used; engines keep their records: %s", error)
 
     def _record_available(self) -> None:
         if self.unavailable_since_s is not None:
             self.unavailable_since_s = None
-            logger.info("the database can be reached again")
+            logger.info("the database can be used again")
 
 
 def _parts(item: _PendingWrite) -> list[_PendingWrite]:

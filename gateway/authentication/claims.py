@@ -68,8 +68,9 @@ def project_names(claims: Claims, issuer: JwtIssuer) -> list[str]:
 
 
 def user_of(claims: Claims, issuer: JwtIssuer) -> str:
-    """Name of the user; empty where there is none."""
-    return next(iter(texts(claim(claims, issuer.user_claim))), "")[:MAX_TEXT]
+    """Name of the user; empty where there is none that can be shown."""
+    name = next(iter(texts(claim(claims, issuer.user_claim))), "")[:MAX_TEXT]
+    return name if name.isprintable() else ""
 
 
 def is_admin(claims: Claims, issuer: JwtIssuer) -> bool:

@@ -8,10 +8,8 @@ from urllib.parse import quote
 
 import aiohttp
 
-ADMIN_KEY = "GATEWAY_ADMIN_KEY"
-"""Environment variable with the admin key: arguments are seen by all users of a machine."""
-GATEWAY_URL = "GATEWAY_URL"
-"""Environment variable with the gateway's address."""
+from gateway.environment import ADMIN_KEY
+
 DEFAULT_URL = "http://127.0.0.1:8000"
 ORGANIZATION = "/v1/organization"
 TIMEOUT_S = 30

@@ -13,12 +13,12 @@ from rich.table import Table
 
 from gateway.commands.admin_client import (
     DEFAULT_URL,
-    GATEWAY_URL,
     AdminClient,
     AdminError,
     Json,
     path_part,
 )
+from gateway.environment import GATEWAY_URL
 
 NO_LIMIT = 2**53 - 1
 """A limit that limits nothing."""

@@ -1,6 +1,7 @@
 """Accounts: the database of projects, keys and usage, and the prices. `args` of the gateway."""
 
 import os
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from importlib.util import find_spec
@@ -21,6 +22,7 @@ from gateway.config.references import Reference, check_references
 from gateway.config.strict import Strict, field_error
 
 NANO = 1_000_000_000
+EPOCH = "1970-01-01"
 MOST = Decimal(1_000_000)
 """Highest price: a slip of the unit would be higher."""
 SCHEMES = ("sqlite", "postgresql")
@@ -44,15 +46,24 @@ Amount = Annotated[Decimal, BeforeValidator(_amount), AfterValidator(_in_nano)]
 """Amount of money, in units of the currency."""
 
 
-def _day(value: object) -> object:
-    return date.fromisoformat(value) if isinstance(value, str) else value
+def _quoted(value: object) -> object:
+    if isinstance(value, date):  # Serve passes its config on as JSON, which has no dates
+        raise ValueError(f'must be in quotes: "{value.isoformat()}"')  # noqa: TRY004 - pydantic's
+    return value
+
+
+def _is_day(text: str) -> str:
+    date.fromisoformat(text)
+    return text
 
 
 class ModelPrice(Strict):
     """Prices of one model or adapter from a date on."""
 
-    from_: Annotated[date, BeforeValidator(_day)] = Field(default=date(1970, 1, 1), alias="from")
-    """First day, in UTC. Requests are charged by the price in force when they end."""
+    from_: Annotated[str, BeforeValidator(_quoted), AfterValidator(_is_day)] = Field(
+        default=EPOCH, alias="from"
+    )
+    """First day, in UTC, in quotes. Requests are charged by the price in force when they end."""
     input: Amount | None = None
     """Price of a million prompt tokens that were not cached."""
     cached_input: Amount | None = None
@@ -74,7 +85,7 @@ class ModelPrice(Strict):
     @property
     def from_s(self) -> int:
         """From when on, in Unix time."""
-        return int(datetime(*self.from_.timetuple()[:3], tzinfo=UTC).timestamp())
+        return int(datetime.fromisoformat(self.from_).replace(tzinfo=UTC).timestamp())
 
 
 class Retention(Strict):
@@ -95,7 +106,8 @@ class AccountsConfig(Strict):
 
     database: str = Field(repr=False)
     """URL of the database: `sqlite:////var/lib/gateway/accounts.db` (four slashes before an
-    absolute path; the folder must exist on every node that may run `Accounts`) or
+    absolute path, three before one that begins with `~/`; the folder must exist on every node that
+    may run `Accounts`) or
     `postgresql://user:password@host/name`. A URL with a password must be written as `env:NAME` or
     `file:PATH`, which only `Accounts` reads."""
     currency: str = Field(default="usd", pattern=r"^[a-z]{3}$")
@@ -169,7 +181,13 @@ class AccountsConfig(Strict):
 def sqlite_path(database: str) -> Path | None:
     """File of an SQLite database; None for another kind of database, or a reference."""
     prefix = "sqlite:///"
-    return Path(database.removeprefix(prefix)) if database.startswith(prefix) else None
+    if not database.startswith(prefix):
+        return None
+    path = Path(database.removeprefix(prefix))
+    if path.parts[:1] == ("~",):
+        with suppress(RuntimeError):  # this user has no home directory
+            path = path.expanduser()
+    return path
 
 
 def _check_sqlite(database: str) -> None:
@@ -177,4 +195,7 @@ def _check_sqlite(database: str) -> None:
     if path is None or not path.name or "?" in database:
         raise ValueError("must name a file: sqlite:////var/lib/gateway/accounts.db")
     if not path.is_absolute():
-        raise ValueError("must name an absolute path, with four slashes: sqlite:////var/lib/...")
+        raise ValueError(
+            "must name an absolute path, with four slashes (sqlite:////var/lib/...), or one in the"
+            " home directory, with three (sqlite:///~/...)"
+        )

@@ -63,8 +63,17 @@ def projects_warnings(
         file = YamlFile.read(path)
         if not has_accounts and (errors := list(_need_accounts(projects))):
             raise ConfigError("\n".join(_line(path, file, error) for error in errors))
-        for error in _unknown_models(projects, all_names):
+        for error in (*_unknown_models(projects, all_names), *_limited_names(projects, config)):
             yield _line(path, file, error)
+
+
+def _limited_names(projects: Projects, config: GatewayConfig) -> Iterator[FieldError]:
+    """Limits that no request counts against: those of names that lead to other models."""
+    for i, project in enumerate(projects.projects):
+        for j, limit in enumerate(project.rate_limits):
+            if limit.model is not None and limit.model in config.targets:
+                message = "is an alias or a split: limits are for the models that it leads to"
+                yield FieldError(("projects", i, "rate_limits", j, "model"), message)
 
 
 def _need_accounts(projects: Projects) -> Iterator[FieldError]:

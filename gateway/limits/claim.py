@@ -7,27 +7,25 @@ from gateway.routing.reservations import Reserved
 
 
 class Claim:
-    """A request's holds.
+    """A request's holds; `prompt`, `answer`: its expected tokens."""
 
-    `prompt`, `answer`: its expected tokens. `counts_cached`: cached ones count, too.
-    """
-
-    __slots__ = ("_answer", "_budgets", "_counts_cached", "_hold", "_money", "_prompt", "_rates")
+    __slots__ = ("_answer", "_budgets", "_hold", "_money", "_prompt", "_rates")
 
     def __init__(
         self,
-        rates: tuple[RateLimiter, Hold | None],
-        budgets: tuple[BudgetLimiter, BudgetHold | None],
+        rates: RateLimiter,
+        hold: Hold | None,
+        budgets: BudgetLimiter,
+        money: BudgetHold | None,
         prompt: int,
         answer: int,
-        *,
-        counts_cached: bool,
     ) -> None:
-        self._rates, self._hold = rates
-        self._budgets, self._money = budgets
+        self._rates = rates
+        self._hold = hold
+        self._budgets = budgets
+        self._money = money
         self._prompt = prompt
         self._answer = answer
-        self._counts_cached = counts_cached
 
     def check_again(self, model: str) -> None:
         """Check a request that has waited in a queue, if it has not been sent before.
@@ -45,8 +43,9 @@ class Claim:
 
         `id_`: of its dispatch. `cached_tokens`: prompt tokens that its replica is believed to hold.
         """
-        cached = 0 if self._counts_cached else cached_tokens
-        tokens, nano = max(0, self._prompt - cached) + self._answer, 0
+        tokens, nano = self._prompt + self._answer, 0
+        if cached_tokens and not self._rates.counts_cached():
+            tokens -= min(self._prompt, cached_tokens)
         if self._hold is not None:
             self._rates.record_sending(id_, self._hold)
         if self._money is not None:

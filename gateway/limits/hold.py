@@ -20,7 +20,7 @@ class Hold:
 
     __slots__ = (
         *("_buckets", "_is_ended", "_is_lost", "_meters", "_open", "_part", "_requests", "_rest"),
-        "_tokens",
+        *("_tokens", "is_own"),
     )
 
     def __init__(self, meters: Sequence[Meter], tokens: int, requests: int = 1) -> None:
@@ -38,6 +38,8 @@ class Hold:
         self._part = self._rest = 0
         """Tokens of the longest attempt that began at the beginning, and of those that went on."""
         self._is_ended = self._is_lost = False
+        self.is_own = False
+        """It is this router's, which tells when its client has the answer."""
 
     @property
     def unsent(self) -> tuple[Sequence[Meter], int]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from gateway.header_names import RATE_LIMITS
 from gateway.identity.project import RateLimit
 from gateway.limits.window import Bucket, Window
 
@@ -35,7 +36,7 @@ class Meter:
 
     __slots__ = (
         *("concurrent", "excess", "held_requests", "held_tokens", "project", "requests"),
-        *("running", "scope", "tokens", "window"),
+        *("requests_header", "running", "scope", "tokens", "tokens_header", "window"),
     )
 
     def __init__(self, project: str, scope: Scope) -> None:
@@ -48,6 +49,8 @@ class Meter:
         """Of the requests that this router has admitted and not sent yet."""
         self.excess = Excess()
         self.requests = self.tokens = self.concurrent = UNLIMITED
+        self.requests_header = self.tokens_header = b"", b""
+        """Headers with the limits of requests and of tokens."""
 
     def set_limits(self, limits: Iterable[RateLimit]) -> None:
         """Set the limits; where several say the same, the least counts."""
@@ -55,6 +58,8 @@ class Meter:
         self.requests = _least(limit.requests_per_minute for limit in limits)
         self.tokens = _least(limit.tokens_per_minute for limit in limits)
         self.concurrent = _least(limit.concurrent_requests for limit in limits)
+        self.requests_header = RATE_LIMITS[0], b"%d" % self.requests
+        self.tokens_header = RATE_LIMITS[3], b"%d" % self.tokens
 
     @property
     def is_idle(self) -> bool:
@@ -94,9 +99,11 @@ class Meter:
 
     def add(self, now_s: float, requests: int, tokens: int) -> Bucket:
         """Count requests and tokens, whether there is room for them or not."""
-        self.window.expire(now_s)
-        bucket = self.window.add(now_s, requests, tokens)
-        self._count_excess(requests, tokens)
+        window = self.window
+        window.expire(now_s)
+        bucket = window.add(now_s, requests, tokens)
+        if window.requests > self.requests or window.tokens > self.tokens:
+            self._count_excess(requests, tokens)
         return bucket
 
     def _count_excess(self, requests: int, tokens: int) -> None:

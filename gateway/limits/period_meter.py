@@ -118,6 +118,11 @@ class PeriodMeter:
 
         `counted`: by the epoch of each engine, the last record that is in it.
         """
+        if not self.is_known:  # they were logged before this router started
+            self.alerts = {
+                alert: is_logged or amount >= alert for alert, is_logged in self.alerts.items()
+            }
+            self.alerted_for_s = start_s
         self.is_known = True
         self._base, self._base_start_s = amount, start_s
         self._charges = [

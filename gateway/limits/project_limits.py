@@ -13,16 +13,17 @@ from gateway.limits.expected_tokens import expected_tokens, most_answer_tokens
 from gateway.limits.rate_headers import rate_headers
 from gateway.limits.rate_limiter import RateLimiter
 from gateway.request.inference_request import InferenceRequest
+from gateway.routing.reservations import ReservationListener
 from gateway.routing.scheduler import Scheduler
 from gateway.routing.target import Target
-from gateway.telemetry import RecentUse, Reservation, UsageRecord
+from gateway.telemetry import RecentUse
 
 SETTLING_S = 2.0
 """Time after a router's start in which engines tell it what they know of the last minute."""
 
 
 class ProjectLimits:
-    """Limits of all projects; a listener to the reservations of every model.
+    """Limits of all projects; `listeners` are to follow the reservations of every model.
 
     `clock`: seconds of a clock that never goes back. `time_of_day`: Unix time. `counts_cached`:
     whether prompt tokens found in an engine's cache count. `refuses_unknown`: whether requests are
@@ -47,6 +48,11 @@ class ProjectLimits:
         """Ids of projects that have no limits of a day or month."""
         self.rates = RateLimiter(clock, counts_cached)
         self.budgets = BudgetLimiter(clock, time_of_day, counts_cached, refuses_unknown)
+
+    @property
+    def listeners(self) -> tuple[ReservationListener, ...]:
+        """What follows the reservations of all models."""
+        return self.rates, self.budgets
 
     def replace(self, projects: Iterable[Project]) -> None:
         """Follow a change of the projects."""
@@ -89,20 +95,19 @@ class ProjectLimits:
         identity = target.request.identity
         project = identity.project
         prompt, cached, answer = expected_tokens(target, scheduler)
-        counts_cached = self._counts_cached()
         money = self._reserve_money(target, scheduler, prompt, cached, answer)
         hold = None
         if rated := self.rates.meters_of(project, target.name, identity.key):
-            least = prompt if counts_cached else max(0, prompt - cached)
+            least = prompt
+            if cached and not self._counts_cached():
+                least = max(0, prompt - cached)
             try:
                 hold = self.rates.reserve(rated, target.name, least + answer, least)
             except RateLimited:
                 if money is not None:
                     money.release()
                 raise
-        return Claim(
-            (self.rates, hold), (self.budgets, money), prompt, answer, counts_cached=counts_cached
-        )
+        return Claim(self.rates, hold, self.budgets, money, prompt, answer)
 
     def headers(self, request: InferenceRequest, model: str) -> Headers:
         """Headers that tell the client what the limits leave."""
@@ -112,16 +117,6 @@ class ProjectLimits:
             return []
         is_anthropic = request.path.startswith("/v1/messages")
         return rate_headers(meters, self._clock(), self._time_of_day if is_anthropic else None)
-
-    def record_reserved(self, reservation: Reservation) -> None:
-        """Count a request that runs from now on."""
-        self.rates.record_reserved(reservation)
-        self.budgets.record_reserved(reservation)
-
-    def record_settled(self, reservation: Reservation, usage: UsageRecord | None) -> None:
-        """Count what a request took instead of what it was expected to; None: nobody knows."""
-        self.rates.record_settled(reservation, usage)
-        self.budgets.record_settled(reservation, usage)
 
     def record_recent(self, uses: Iterable[RecentUse], within_s: float) -> None:
         """Count what an engine knows of the last minute, as far as this router has not seen it."""

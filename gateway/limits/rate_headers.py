@@ -8,6 +8,9 @@ from gateway.header_names import ANTHROPIC_RATE_LIMITS, RATE_LIMITS
 from gateway.limits.meter import UNLIMITED, Meter
 from gateway.limits.window import MINUTE_S
 
+FULL_RESET = (RATE_LIMITS[2], b"1m0s"), (RATE_LIMITS[5], b"1m0s")
+"""Headers of the reset where a request has just been admitted."""
+
 
 def rate_headers(
     meters: Sequence[Meter], now_s: float, time_of_day: Callable[[], float] | None = None
@@ -20,32 +23,49 @@ def rate_headers(
     if len(meters) > 1:
         requests = min(meters, key=lambda meter: meter.requests - meter.used_requests)
         tokens = min(meters, key=lambda meter: meter.tokens - meter.used_tokens)
-    names = RATE_LIMITS if time_of_day is None else ANTHROPIC_RATE_LIMITS
+    if time_of_day is not None:
+        return _for_anthropic(requests, tokens, now_s, time_of_day())
     headers: Headers = []
     if (limit := requests.requests) < UNLIMITED:
         left = limit - requests.window.requests - requests.held_requests
-        reset_s = MINUTE_S if requests.held_requests else requests.window.reset_s(now_s)[0]
-        headers += (
-            (names[0], b"%d" % limit),
-            (names[1], b"%d" % max(0, left)),
-            (names[2], _reset(reset_s, time_of_day)),
-        )
+        is_full = requests.held_requests > 0
+        headers = [
+            requests.requests_header,
+            (RATE_LIMITS[1], b"%d" % left if left > 0 else b"0"),
+            FULL_RESET[0] if is_full else _reset(2, requests.window.reset_s(now_s)[0]),
+        ]
     if (limit := tokens.tokens) < UNLIMITED:
         left = limit - tokens.window.tokens - tokens.held_tokens
-        reset_s = MINUTE_S if tokens.held_tokens else tokens.window.reset_s(now_s)[1]
+        is_full = tokens.held_tokens > 0
         headers += (
-            (names[3], b"%d" % limit),
-            (names[4], b"%d" % max(0, left)),
-            (names[5], _reset(reset_s, time_of_day)),
+            tokens.tokens_header,
+            (RATE_LIMITS[4], b"%d" % left if left > 0 else b"0"),
+            FULL_RESET[1] if is_full else _reset(5, tokens.window.reset_s(now_s)[1]),
         )
     return headers
 
 
-def _reset(reset_s: float, time_of_day: Callable[[], float] | None) -> bytes:
-    if time_of_day is None:
-        return b"1m0s" if reset_s == MINUTE_S else duration(reset_s)
-    at = datetime.fromtimestamp(time_of_day() + reset_s, UTC)
-    return at.strftime("%Y-%m-%dT%H:%M:%SZ").encode()
+def _reset(index: int, reset_s: float) -> tuple[bytes, bytes]:
+    return RATE_LIMITS[index], duration(reset_s)
+
+
+def _for_anthropic(requests: Meter, tokens: Meter, now_s: float, unix_s: float) -> Headers:
+    headers: Headers = []
+    if (limit := requests.requests) < UNLIMITED:
+        reset_s = MINUTE_S if requests.held_requests else requests.window.reset_s(now_s)[0]
+        headers += _three(0, limit, requests.used_requests, unix_s + reset_s)
+    if (limit := tokens.tokens) < UNLIMITED:
+        reset_s = MINUTE_S if tokens.held_tokens else tokens.window.reset_s(now_s)[1]
+        headers += _three(3, limit, tokens.used_tokens, unix_s + reset_s)
+    return headers
+
+
+def _three(first: int, limit: int, used: int, reset_s: float) -> Headers:
+    """Headers with a limit, what it leaves, and when it is whole again, in Unix time."""
+    names = ANTHROPIC_RATE_LIMITS[first : first + 3]
+    reset = datetime.fromtimestamp(reset_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    values = b"%d" % limit, b"%d" % max(0, limit - used), reset.encode()
+    return list(zip(names, values, strict=True))
 
 
 def duration(seconds: float) -> bytes:

@@ -38,12 +38,10 @@ class RateLimiter:
         self, now: Callable[[], float], counts_cached: Callable[[], bool] = lambda: False
     ) -> None:
         self._now = now
-        self._counts_cached = counts_cached
+        self.counts_cached = counts_cached
         self._projects: dict[str, ProjectMeters] = {}
         self._holds: dict[int, Hold] = {}
         """By the id of the dispatch, holds of attempts that are not settled."""
-        self._own: set[int] = set()
-        """Ids of those that this router sent."""
 
     @property
     def meters(self) -> Iterable[Meter]:
@@ -120,14 +118,15 @@ class RateLimiter:
 
     def record_sending(self, id_: int, hold: Hold) -> None:
         """Record that an attempt of this router is about to be sent; `id_`: of its dispatch."""
+        hold.is_own = True
         self._holds[id_] = hold
-        self._own.add(id_)
 
     def record_refused(self, id_: int) -> None:
         """Record that an engine has done nothing for an attempt: refused it, or was not reached."""
-        if id_ in self._own:
-            self._own.discard(id_)
-            self._holds.pop(id_).record_refused(self._now())
+        hold = self._holds.get(id_)
+        if hold is not None and hold.is_own:
+            del self._holds[id_]
+            hold.record_refused(self._now())
 
     def record_ended(self, hold: Hold) -> None:
         """Record that a request of this router has ended."""
@@ -136,10 +135,12 @@ class RateLimiter:
     def record_reserved(self, reservation: Reservation) -> None:
         """Count a request that runs from now on."""
         id_, now_s = reservation.id, self._now()
-        if id_ in self._own:
-            self._holds[id_].record_sent(now_s, reservation.tokens)
+        hold = self._holds.get(id_)
+        if hold is not None:
+            if hold.is_own:
+                hold.record_sent(now_s, reservation.tokens)
             return
-        if id_ in self._holds or reservation.is_copy:
+        if reservation.is_copy:
             return
         known = self._projects.get(reservation.project)
         if known is None or not (meters := known.of(reservation.model, reservation.key)):
@@ -154,9 +155,7 @@ class RateLimiter:
         if hold is None:
             return
         now_s = self._now()
-        if reservation.id in self._own:
-            self._own.discard(reservation.id)
-        else:
+        if not hold.is_own:
             hold.record_ended(now_s)
         if usage is None:
             hold.record_lost(now_s)
@@ -174,7 +173,7 @@ class RateLimiter:
             known = self._projects.get(use.project)
             if known is None or use.age_s > within_s:
                 continue
-            tokens = use.uncached_tokens + (use.cached_tokens if self._counts_cached() else 0)
+            tokens = use.uncached_tokens + (use.cached_tokens if self.counts_cached() else 0)
             age_s = max(0.0, use.age_s - RECENT_S)  # engines count by the second
             for meter in known.of(use.model, use.key):
                 meter.window.add_earlier(now_s, age_s, use.requests, tokens)
@@ -193,7 +192,7 @@ class RateLimiter:
             if known is None or share <= 0:
                 continue
             tokens = use.prompt_tokens + use.completion_tokens
-            if not self._counts_cached():
+            if not self.counts_cached():
                 tokens -= use.cached_tokens
             part = (
                 max(0.0, time_of_day_s - end_s),
@@ -207,7 +206,7 @@ class RateLimiter:
 
     def _counted(self, usage: UsageRecord) -> int:
         tokens, cached = usage.prompt_tokens + usage.completion_tokens, usage.cached_tokens
-        return tokens if not cached or self._counts_cached() else tokens - cached
+        return tokens if not cached or self.counts_cached() else tokens - cached
 
 
 def refusal(meter: Meter, now_s: float, model: str, tokens: int) -> RateLimited:

@@ -48,15 +48,18 @@ class Window:
             self.tokens -= bucket.tokens
 
     def add(self, now_s: float, requests: int, tokens: int) -> Bucket:
-        """Add requests that come now; return their bucket."""
-        buckets = self._buckets
-        bucket = buckets[-1] if buckets else None
-        if bucket is None or now_s - bucket.first_s >= GRAIN_S:
-            bucket = Bucket(now_s, now_s + self._length_s)
-            buckets.append(bucket)
+        """Add requests that come now, once the window has been moved on; return their bucket."""
+        buckets, until_s = self._buckets, now_s + self._length_s
+        if buckets and now_s - buckets[-1].first_s < GRAIN_S:
+            bucket = buckets[-1]
+            bucket.until_s = max(bucket.until_s, until_s)
         else:
-            bucket.until_s = max(bucket.until_s, now_s + self._length_s)
-        self.adjust(bucket, requests, tokens)
+            bucket = Bucket(now_s, until_s)
+            buckets.append(bucket)
+        bucket.requests += requests
+        bucket.tokens += tokens
+        self.requests += requests
+        self.tokens += tokens
         return bucket
 
     def add_earlier(self, now_s: float, age_s: float, requests: int, tokens: int) -> None:

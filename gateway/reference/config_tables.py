@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from gateway.config.accounts import AccountsConfig
 from gateway.config.gateway import GatewayConfig
 from gateway.config.projects import Projects
 from gateway.config.sim import SimEntry
@@ -37,9 +38,10 @@ def config_tables() -> dict[str, str]:
         SimEntry.__name__: _fields(SimEntry, lambda name: name not in shared),
         GatewayConfig.__name__: _fields(GatewayConfig),
         Projects.__name__: _fields(Projects),
+        AccountsConfig.__name__: _fields(AccountsConfig),
         **{
             each.__name__: _fields(each)
-            for each in _nested(VllmEntry, SimEntry, GatewayConfig, Projects)
+            for each in _nested(VllmEntry, SimEntry, GatewayConfig, Projects, AccountsConfig)
         },
     }
 
@@ -67,7 +69,9 @@ def _models_in(field: FieldInfo) -> Iterator[type[BaseModel]]:
 
 def _fields(model: type[BaseModel], is_meant: Callable[[str], bool] = lambda _: True) -> str:
     types = model.model_json_schema(ref_template="{model}")["properties"]
-    fields = {name: field for name, field in model.model_fields.items() if is_meant(name)}
+    fields = {
+        field.alias or name: field for name, field in model.model_fields.items() if is_meant(name)
+    }
     rows = [
         (code(name), _kind(types[name]), _default(fields[name]), fields[name].description or "")
         for name in sorted(fields, key=lambda name: not fields[name].is_required())

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from gateway.config.entry import RESERVED_ENV
 from gateway.environment import (
+    COMMANDS,
     HAPROXY_BINARY,
     HAPROXY_SCRIPT,
     LOCAL,
@@ -23,6 +24,7 @@ def environment_tables() -> dict[str, str]:
         "recommended": table(("variable", "value", "what it does"), recommended),
         "optional": _unset(OPTIONAL),
         "tracing": _unset(TRACING),
+        "commands": _unset(COMMANDS),
         "local": _unset(LOCAL),
         "reserved": table(("variable", "why"), reserved),
     }

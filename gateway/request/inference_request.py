@@ -44,7 +44,8 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     identity: ClientIdentity = ANONYMOUS_IDENTITY
     """Verified identity of its client."""
     session: bytes = b""
-    """The client's `x-session-id`, at most `SESSION_LIMIT` bytes of it; empty without one."""
+    """The client's `x-session-id`, at most `SESSION_LIMIT` bytes of it, after its project; empty
+    without one."""
     is_explained: bool = False
     """The response's headers carry the routing decision."""
     is_operator: bool = False
@@ -90,9 +91,16 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
         return self.head.fields.service_tier is not ABSENT
 
     @property
+    def log_name(self) -> str:
+        """The request as log lines name it: its id, and the project that has sent it."""
+        name = self.request_id.decode()
+        return name if self.identity.is_open else f"{name} of project {self.identity.project.id}"
+
+    @property
     def sticky_key(self) -> bytes:
         """Key of the requests that the same model of a split should answer."""
-        return self.session or self.head.user or self.request_id
+        user = self.head.user
+        return self.session or (user and _of_project(self.identity, user)) or self.request_id
 
 
 def parse_request(  # noqa: PLR0913 - one for each source of a request
@@ -128,7 +136,7 @@ def parse_request(  # noqa: PLR0913 - one for each source of a request
         request_id=request_id,
         tenant=tenant,
         identity=identity,
-        session=fields.get(SESSION, b"")[:SESSION_LIMIT],
+        session=_of_project(identity, fields.get(SESSION, b"")[:SESSION_LIMIT]),
         is_explained=fields.get(EXPLAIN) == b"1",
         is_operator=is_operator,
         tier=served_tier(BATCH_TIER if is_batch else asked, identity.project.tiers),
@@ -181,6 +189,13 @@ def parse_timeout_s(headers: Mapping[bytes, bytes]) -> float | None:
             TIMEOUT.decode(),
         )
     return seconds
+
+
+def _of_project(identity: ClientIdentity, name: bytes) -> bytes:
+    """A name that a client has chosen, so that another project's is not the same."""
+    return (
+        name if identity.is_open or not name else b"%b\0%b" % (identity.project.id.encode(), name)
+    )
 
 
 def _choice(value: bytes, choices: Mapping[bytes, bool], header: bytes) -> bool:

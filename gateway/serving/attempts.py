@@ -178,8 +178,8 @@ class Attempts:
         try:
             await self._attempt(decision)
         except UpstreamFailed as error:
-            if self._claim is not None and error.reason in UNREACHED:
-                self._claim.record_refused(decision.id)
+            if error.reason in UNREACHED:
+                self._record_unreached(decision)
             return await self._recover(decision, error)
         return True
 
@@ -301,6 +301,12 @@ class Attempts:
             writer.on_next_part = None
             response.close()
         return response
+
+    def _record_unreached(self, decision: Decision) -> None:
+        """Record that no engine has worked on an attempt: the next one has its number."""
+        self._writer.attempts -= 1
+        if self._claim is not None:
+            self._claim.record_refused(decision.id)
 
     def _record_refused(self, decision: Decision) -> None:
         """Record that the engine refuses the request: it takes nothing of it."""

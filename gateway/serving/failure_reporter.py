@@ -185,7 +185,7 @@ class FailureReporter:
     def _record(self, reason: str, action: Action, replica: Replica | None, why: str) -> None:
         self._faults.record(
             Fault(self._target.model.name, reason, action),
-            request_id=self._target.request.request_id.decode(),
+            request_id=self._target.request.log_name,
             replica=replica.id if replica else "-",
             message=why,
         )

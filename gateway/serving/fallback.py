@@ -18,9 +18,9 @@ from gateway.errors import (
     GatewayError,
     ModelUnavailable,
     Overloaded,
-    RateLimited,
 )
 from gateway.faults import Action, Fault
+from gateway.identity.client import ClientIdentity
 from gateway.limits.claim import Claim
 from gateway.metrics import NO_MODEL
 from gateway.request.inference_request import InferenceRequest
@@ -80,6 +80,11 @@ class FallbackChain:
     def requested_model(self) -> str:
         """Name by which the client asked for the model."""
         return self._request.head.model
+
+    @property
+    def identity(self) -> ClientIdentity:
+        """Verified identity of the client."""
+        return self._request.identity
 
     @property
     def is_batch(self) -> bool:
@@ -250,9 +255,8 @@ class FallbackChain:
             return
         try:
             limits.check(self._request, name)
-        except RateLimited:
+        finally:  # a stream may begin before its model has started
             self._response.limits = limits.headers(self._request, name)
-            raise
 
     def _announce_start(self, model: ServedModel, expected_s: float) -> None:
         """Prepare the headers and comments of a stream that begins before its model has started."""
@@ -276,6 +280,6 @@ class FallbackChain:
         # A name that is no model's must not become a label: clients can invent many.
         is_known = self._resolver.knows(self._name)
         model = self._resolver.model(self._name).name if is_known else NO_MODEL
-        request_id = self._request.request_id.decode()
         fault = Fault(model, error.code, action)
-        self._context.faults.record(fault, request_id=request_id, message=str(error))
+        name = self._request.log_name
+        self._context.faults.record(fault, request_id=name, message=str(error))

@@ -7,7 +7,7 @@ from typing import Self
 
 from gateway.asgi import Headers
 from gateway.errors import DeadlineExceeded, GatewayError, Overloaded, RateLimited
-from gateway.identity.client import ClientIdentity
+from gateway.identity.client import ANONYMOUS_IDENTITY, ClientIdentity
 from gateway.metrics import (
     CACHED_TOKENS,
     COMPLETION_TOKENS,
@@ -156,7 +156,13 @@ class RequestRecord:
         finally:
             if self._trace is not None:
                 requested = "" if chain is None else chain.requested_model
-                self._trace.end(SpanEnd(requested, model, outcome, status), self._response)
+                identity = ANONYMOUS_IDENTITY if chain is None else chain.identity
+                end = SpanEnd(
+                    *(requested, model, outcome, status),
+                    project=identity.project.id,
+                    key=identity.key,
+                )
+                self._trace.end(end, self._response)
 
     def _observe(self, model: str, outcome: str) -> None:
         timing, recorder = self._response.timing, self._recorder

@@ -47,7 +47,7 @@ class ResponseWriter:
         self.signs_of_life = signs_of_life(path) if has_heartbeat else NO_SIGNS
         """What a silent stream is sent."""
         self.attempts = 0
-        """Attempts to have the request answered, by all models together."""
+        """Attempts that have reached engines, of all models together."""
         self.parts = 0
         """Parts of a stream that the client has been sent."""
         self.attempts = 0

@@ -145,6 +145,10 @@ class SpanEnd(NamedTuple):
     """As `gateway.metrics.REQUESTS` has it."""
     status: int
     """Status that the client got; 0 if it got none."""
+    project: str = ""
+    """Id of the client's project; empty without authentication."""
+    key: str = ""
+    """Id of the client's key."""
 
 
 class Trace:
@@ -229,6 +233,8 @@ def _attributes(end: SpanEnd, headers: Headers) -> dict[str, str | int]:
     }
     if end.status:
         found["http.response.status_code"] = end.status
+    if end.project:
+        found |= {"gateway.project": end.project, "gateway.key": end.key}
     if end.outcome in FAILURES:
         found["error.type"] = end.outcome
     for name, value in headers:

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from gateway.errors import KeyExpired, NotFound, TooManyKeys
 from gateway.identity.api_key import PREFIX, key_hash, new_key
 from gateway.store.changes import Change, new_id
+from gateway.store.key_deletion import delete_keys
 from gateway.store.pages import Cursor, Page, page_of, row_of
 from gateway.store.projects import active_project, project
 from gateway.store.tables import api_keys, service_accounts, users
@@ -133,8 +134,7 @@ def update_api_key(
 def delete_api_key(change: Change, project_id: str, key_id: str) -> None:
     """Delete a key; routers refuse it within a second."""
     before = api_key(change.connection, project_id, key_id)
-    update = api_keys.update().where(api_keys.c.id == key_id)
-    change.connection.execute(update.values(deleted_s=change.now_s))
+    delete_keys(change.connection, change.now_s, api_keys.c.id == key_id)
     change.record(
         "api_key.deleted", key_id, project_id=project_id, before=msgspec.structs.asdict(before)
     )

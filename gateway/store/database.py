@@ -12,7 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    SQLAlchemyError,
+)
 
 from gateway.errors import ConfigError
 from gateway.store.migration import migrate
@@ -22,6 +28,9 @@ CONNECT_TIMEOUT_S = 5
 WRITER_LOCK = 0x67617465
 """Number of the advisory lock that writers of PostgreSQL hold."""
 IS_WRITER = "is_writer"
+ABOUT_DATA = (DataError, IntegrityError)
+"""Errors of what is written. All others are of the database: it is gone, full or read-only, or its
+rights or tables are wrong; whoever mends it must not find that rows are lost."""
 
 Transaction = Connection
 """What a transaction is run with."""
@@ -29,7 +38,7 @@ T = TypeVar("T")
 
 
 class DatabaseUnavailable(Exception):
-    """The database cannot be reached now, or has cut the connection; nothing was committed."""
+    """The database cannot be used now: gone, full, read-only; nothing was committed."""
 
 
 class Database:
@@ -93,7 +102,7 @@ class Database:
                     with connection.begin():
                         return work(connection)
             except DBAPIError as error:
-                if isinstance(error, OperationalError) or error.connection_invalidated:
+                if not isinstance(error, ABOUT_DATA):
                     reason = _reason(error)
                     if password := self._engine.url.password:
                         reason = reason.replace(str(password), "<hidden>")

@@ -5,6 +5,7 @@ import sqlalchemy as sa
 
 from gateway.errors import AlreadyExists, NotFound
 from gateway.store.changes import Change
+from gateway.store.key_deletion import delete_keys
 from gateway.store.pages import Cursor, Page, page_of, row_of
 from gateway.store.projects import active_project, project
 from gateway.store.tables import api_keys, project_users, users
@@ -97,12 +98,8 @@ def remove_project_user(change: Change, project_id: str, user_id: str) -> None:
     before = project_user(change.connection, project_id, user_id)
     update = _membership_update(project_id, user_id)
     change.connection.execute(update.values(deleted_s=change.now_s))
-    keys = api_keys.update().where(
-        api_keys.c.owner_id == user_id,
-        api_keys.c.project_id == project_id,
-        api_keys.c.deleted_s.is_(None),
-    )
-    change.connection.execute(keys.values(deleted_s=change.now_s))
+    is_theirs = (api_keys.c.owner_id == user_id, api_keys.c.project_id == project_id)
+    delete_keys(change.connection, change.now_s, *is_theirs)
     change.record("user.deleted", user_id, project_id=project_id, before={"role": before.role})
 
 

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from gateway.errors import NotFound
 from gateway.store.changes import Change, new_id
+from gateway.store.key_deletion import delete_keys
 from gateway.store.pages import Cursor, Page, page_of, row_of
 from gateway.store.projects import active_project, project
 from gateway.store.tables import api_keys, service_accounts
@@ -94,12 +95,9 @@ def update_service_account(
 def delete_service_account(change: Change, project_id: str, account_id: str) -> None:
     """Delete a service account and its keys."""
     before = service_account(change.connection, project_id, account_id)
-    for table, column in (
-        (service_accounts, service_accounts.c.id),
-        (api_keys, api_keys.c.owner_id),
-    ):
-        update = table.update().where(column == account_id, table.c.deleted_s.is_(None))
-        change.connection.execute(update.values(deleted_s=change.now_s))
+    update = service_accounts.update().where(service_accounts.c.id == account_id)
+    change.connection.execute(update.values(deleted_s=change.now_s))
+    delete_keys(change.connection, change.now_s, api_keys.c.owner_id == account_id)
     change.record(
         "service_account.deleted",
         account_id,

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from gateway.errors import NotFound
 from gateway.store.changes import Change, new_id
+from gateway.store.key_deletion import delete_keys
 from gateway.store.pages import Cursor, Page, page_of, row_of
 from gateway.store.tables import api_keys, project_users, users
 
@@ -74,13 +75,10 @@ def update_user(change: Change, user_id: str, role: str) -> UserRow:
 def delete_user(change: Change, user_id: str) -> None:
     """Remove a user from the organization and its projects, and delete the user's keys."""
     before = user(change.connection, user_id)
-    for table, column in (
-        (users, users.c.id),
-        (project_users, project_users.c.user_id),
-        (api_keys, api_keys.c.owner_id),
-    ):
+    for table, column in ((users, users.c.id), (project_users, project_users.c.user_id)):
         update = table.update().where(column == user_id, table.c.deleted_s.is_(None))
         change.connection.execute(update.values(deleted_s=change.now_s))
+    delete_keys(change.connection, change.now_s, api_keys.c.owner_id == user_id)
     change.record("user.deleted", user_id, before=msgspec.structs.asdict(before))
 
 

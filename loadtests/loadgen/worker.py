@@ -47,6 +47,7 @@ class SaturationJob(msgspec.Struct, frozen=True, kw_only=True, tag="saturation")
     """Tokens of each answer."""
     max_s: float
     max_requests: int
+    api_key: str = ""
 
     @property
     def timeout_s(self) -> float:
@@ -151,7 +152,9 @@ async def run_saturation(host: str, port: int, job: SaturationJob) -> Saturation
     start_s, start_cpu_s = time.monotonic(), time.process_time()
     body = chat_body(job.model, "Say something about bridges.", job.chunks)
     del body["stream_options"]  # the usage is not read
-    saturation = _Saturation(job, http_post(host, port, CHAT_PATH, msgspec.json.encode(body)))
+    headers = {"authorization": f"Bearer {job.api_key}"} if job.api_key else {}
+    request = http_post(host, port, CHAT_PATH, msgspec.json.encode(body), headers)
+    saturation = _Saturation(job, request)
     async with asyncio.timeout(job.timeout_s):
         clients = [saturation.run_client(host, port) for _ in range(job.clients)]
         for error in await asyncio.gather(*clients, return_exceptions=True):

@@ -349,8 +349,8 @@ VLLM_ATTRIBUTES = {
     "vllm.outputs:PoolingRequestOutput": {"finished", "num_cached_tokens"},
     "vllm.v1.engine.async_llm:AsyncLLM": {
         *("add_lora", "check_health", "engine_core", "from_vllm_config", "get_supported_tasks"),
-        *("model_config", "output_processor", "remove_lora", "renderer", "shutdown"),
-        "vllm_config",
+        *("input_processor", "model_config", "output_processor", "remove_lora", "renderer"),
+        *("shutdown", "vllm_config"),
     },
     "vllm.v1.engine:EngineCoreOutput": {"finish_reason", "request_id"},
     "vllm.v1.engine:EngineCoreOutputs": {"outputs"},
@@ -360,6 +360,7 @@ VLLM_ATTRIBUTES = {
     "vllm.v1.engine.core_client:AsyncMPClient": {
         *("abort_requests_async", "add_request_async", "get_output_async"),
     },
+    "vllm.v1.engine.input_processor:InputProcessor": {"process_inputs", "process_inputs_async"},
     "vllm.v1.engine.output_processor:OutputProcessor": {"external_req_ids", "request_states"},
     "vllm.v1.engine.output_processor:RequestState": {
         *("is_prefilling", "num_cached_tokens", "stats"),

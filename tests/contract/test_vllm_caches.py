@@ -68,14 +68,14 @@ class Renderer:
     async def _process_multimodal_async(self, *args, **options):
         return self._process_multimodal(*args, **options)
 
-class Core:
-    def __init__(self): self.salts = []
-    async def add_request_async(self, request): self.salts.append(request.cache_salt)
+class Processor:
+    def process_inputs(self, own): return types.SimpleNamespace(cache_salt=own)
+    async def process_inputs_async(self, own): return self.__class__.process_inputs(self, own)
 
-renderer, core = Renderer(), Core()
+renderer, processor = Renderer(), Processor()
 renderer._executor = ThreadPoolExecutor(1)
 model = types.SimpleNamespace(is_multimodal_model=True)
-llm = types.SimpleNamespace(engine_core=core, renderer=renderer, model_config=model)
+llm = types.SimpleNamespace(input_processor=processor, renderer=renderer, model_config=model)
 plain = renderer._process_multimodal
 guard = CacheGuard(CacheSalts(b"key"))
 guard.attach(llm)
@@ -94,8 +94,9 @@ async def media_of_a_pooling_route(scope):
 
 async def salt(scope, own):
     enter(scope)
-    await core.add_request_async(types.SimpleNamespace(cache_salt=own))
-    return core.salts[-1]
+    salts = {processor.process_inputs(own).cache_salt,
+             (await processor.process_inputs_async(own)).cache_salt}
+    return " or ".join(map(str, salts)) if salts != {None} else None
 
 said["media"] = {scope: asyncio.run(media(scope)) for scope in SCOPES}
 said["again"] = asyncio.run(media("a"))
@@ -116,6 +117,7 @@ def refusal(scope, guard=guard, **extra):
     return "fine"
 said["transfers"] = {scope: refusal(scope, kv_transfer_params={"do_remote_prefill": True})
                      for scope in SCOPES}
+said["encoded"] = refusal("a", ec_transfer_params={"x": 1})
 said["others"] = refusal("a", kv_transfer_params=None, temperature=1)
 shared = CacheGuard(CacheSalts(b"key"), has_private_caches=False)
 said["shared"] = {scope: refusal(scope, shared) for scope in SCOPES}
@@ -152,6 +154,7 @@ def test_every_request_has_the_salt_of_its_scope(said: dict[str, Any]) -> None:
     assert (salts["none None"], salts["none mine"], salts["all None"]) == (None, "mine", None)
     derived = [salts[name] for name in ("all mine", "a None", "a mine", "b None", "b mine")]
     assert len({*derived, "mine", None}) == 7
+    assert not any(" or " in str(salt) for salt in derived)
 
 
 @pytest.mark.parametrize("route", ["media", "pooling"])
@@ -172,6 +175,7 @@ def test_blocks_of_other_engines_are_for_nobody_with_private_caches(
     transfers = said["transfers"]
     assert transfers["none"] == transfers["all"] == said["others"] == "fine"
     assert "parameter=kv_transfer_params" in str(transfers["a"])
+    assert "parameter=ec_transfer_params" in str(said["encoded"])
 
 
 def test_an_engine_with_shared_caches_refuses_private_scopes(

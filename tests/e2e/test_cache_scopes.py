@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -136,6 +137,24 @@ def test_each_of_several_answers_is_in_the_scope(engine: EngineProcess) -> None:
 
     assert cached(engine, FORMS[chat], prompt, ATTACKER) == 0
     assert cached(engine, FORMS[chat], prompt, VICTIM) >= BLOCK_TOKENS
+
+
+def test_sequences_that_had_to_wait_are_in_their_own_scope(engine: EngineProcess) -> None:
+    """Those of a large request start when others end, while other clients' requests come and go."""
+    plans = [f"Plan {number}. " + f"The plan {number} is secret. " * 25 for number in range(40)]
+    body = {"prompt": plans, "max_tokens": 8, "ignore_eos": True}
+    with ThreadPoolExecutor(5) as clients:
+        waiting = clients.submit(cached, engine, "/v1/completions", body, VICTIM)
+        spies = [
+            clients.submit(cached, engine, FORMS[chat], chat(f"Hello {number}"), ATTACKER)
+            for number in range(40)
+        ]
+        waiting.result()
+        assert [spy.result() for spy in spies] == [0] * len(spies)
+
+    found = [cached(engine, "/v1/completions", completion(plan), ATTACKER) for plan in plans]
+    assert found == [0] * len(plans)
+    assert cached(engine, "/v1/completions", completion(plans[-1]), VICTIM) >= BLOCK_TOKENS
 
 
 def test_what_is_shared_by_all_is_shared_with_an_open_gateway(engine: EngineProcess) -> None:

@@ -170,6 +170,7 @@ class WholeGateway:
         fields: Mapping[str, object],
         identity: ClientIdentity = IDENTITY,
         path: str = "/v1/completions",
+        client: Client | None = None,
     ) -> Client:
         """Have a router answer a request; errors are the client's."""
         body = json.dumps({"model": MODEL, "prompt": "Once upon a time " * 8, **fields}).encode()
@@ -182,7 +183,7 @@ class WholeGateway:
             identity=identity,
             arrived_s=asyncio.get_running_loop().time(),
         )
-        client = Client()
+        client = client or Client()
         chain = FallbackChain(
             request,
             (MODEL,),

@@ -3,12 +3,13 @@
 What is made up for, of vLLM 0.32:
 
 - the salt of the prefix cache is whatever the client's body says: here it is derived from the scope
-  that the router has verified, with the client's own as a part of it. It is set on the very last
-  step to the engine core, so that all routes, prompts and forms of input have it;
+  that the router has verified, with the client's own as a part of it. It is set where every route
+  and every form of prompt becomes a request to the engine core, in the context of its own HTTP
+  request: later, a request may be handed on in that of another one (`SequenceGate`);
 - media are cached by their content, or by a `uuid` that the client chooses, under which another
   client's picture may be found: here every such name has the scope as a part of it;
-- `kv_transfer_params` make an engine read blocks that the client names from another engine, whoever
-  they belong to: they are refused where caches are private.
+- `kv_transfer_params` and `ec_transfer_params` make an engine read what the client names from
+  another engine, whoever it belongs to: they are refused where caches are private.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -24,6 +25,8 @@ from gateway.identity.cache_scope import CacheSalts
 
 MODALITIES = ("image", "audio", "video")
 """Media of which vLLM's hash has only the options of its own kind; of others, all of them."""
+TRANSFERS = ("kv_transfer_params", "ec_transfer_params")
+"""Sampling parameters that name what another engine holds."""
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -41,8 +44,9 @@ class CacheGuard:
 
     def attach(self, llm: Any) -> None:  # noqa: ANN401 - vLLM's engine client
         """Salt all requests from here on."""
-        core = llm.engine_core
-        core.add_request_async = self.salted(core.add_request_async)
+        processor = llm.input_processor
+        processor.process_inputs = self.salted(processor.process_inputs)
+        processor.process_inputs_async = self.salted_async(processor.process_inputs_async)
         if llm.model_config.is_multimodal_model:
             renderer = llm.renderer
             for name in ("_process_multimodal", "_process_multimodal_async"):
@@ -64,20 +68,32 @@ class CacheGuard:
         if not self.has_private_caches:
             reason = "the engines of this model share their caches among all projects"
             raise VLLMValidationError(reason, parameter="model")
-        if (extra_args or {}).get("kv_transfer_params"):
-            reason = "cached blocks of other engines are not for clients with private caches"
-            raise VLLMValidationError(reason, parameter="kv_transfer_params")
+        for name in TRANSFERS:
+            if (extra_args or {}).get(name):
+                reason = "what other engines hold is not for clients with private caches"
+                raise VLLMValidationError(reason, parameter=name)
 
-    def salted(self, add: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
-        """`add`, which hands a request over to the engine core, with the salt of its scope."""
+    def salted(self, process: Callable[_P, Any]) -> Callable[_P, Any]:
+        """`process`, which makes a request to the engine core, with the salt of its scope."""
 
-        def add_salted(request: Any) -> Awaitable[None]:  # noqa: ANN401 - an EngineCoreRequest
-            scope, own = _current_scope(), request.cache_salt
-            if scope or (own and scope is not None):
-                request.cache_salt = self._salts.salt(scope, own or "")
-            return add(request)
+        def process_salted(*args: _P.args, **options: _P.kwargs) -> Any:  # noqa: ANN401 - vLLM's
+            return self._with_salt(process(*args, **options))
 
-        return add_salted
+        return process_salted
+
+    def salted_async(self, process: Callable[_P, Awaitable[Any]]) -> Callable[_P, Awaitable[Any]]:
+        """The same for a `process` that has to be awaited."""
+
+        async def process_salted(*args: _P.args, **options: _P.kwargs) -> Any:  # noqa: ANN401
+            return self._with_salt(await process(*args, **options))
+
+        return process_salted
+
+    def _with_salt(self, request: Any) -> Any:  # noqa: ANN401 - an EngineCoreRequest
+        scope, own = _current_scope(), request.cache_salt
+        if scope or (own and scope is not None):
+            request.cache_salt = self._salts.salt(scope, own or "")
+        return request
 
     def with_scoped_media(self, process: Callable[..., _R]) -> Callable[..., _R]:
         """`process`, which looks media up in vLLM's cache, with the scope in their names.

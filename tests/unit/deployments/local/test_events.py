@@ -108,7 +108,12 @@ def test_a_rejected_config_is_said_once() -> None:
     views = [view(), view(reports={"r": rejected}), view(reports={"r": rejected}), view()]
 
     assert [events.lines(each) for each in views][1:] == [
-        ["gateway config rejected, the previous one stays in force: gateway:; max_body_mb: no"],
+        [
+            (
+                "gateway config or projects rejected, the previous ones stay in force:"
+                " gateway:; max_body_mb: no"
+            ),
+        ],
         [],
         ["gateway config: the new one is in force"],
     ]

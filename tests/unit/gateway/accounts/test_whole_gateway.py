@@ -1,9 +1,11 @@
 """The ledger equals what engines did: whatever is killed, restarted, aborted or repeated."""
 
 import asyncio
+import json
 import random
 from typing import Any
 
+import pytest
 from sqlalchemy import select
 
 from gateway.store.database import Database
@@ -14,6 +16,7 @@ from tests.unit.accounting import (
     engine_sums,
     ledger_sums,
 )
+from tests.unit.conftest import Client
 
 
 async def _mixed_load(gateway: WholeGateway, requests: int, seed: int) -> None:
@@ -133,3 +136,56 @@ async def test_an_answer_that_no_engine_reports_is_estimated(
     assert rows[0]["prompt_tokens"] > 10
     assert rows[0]["charged_completion_tokens"] == 9
     assert len(set(await database.read(all_sums))) == 1
+
+
+async def _cut_stream(gateway: WholeGateway, cuts: int) -> list[dict[str, Any]]:
+    """Events of a stream whose connections are cut that often, each time after some tokens."""
+    for _ in range(3):
+        await gateway.start_engine(step_s=0.02)
+    relayed = gateway.routers[0]._telemetry_client._relayed
+    fields = {"max_tokens": 40, "stream": True, "stream_options": {"include_usage": True}}
+    client = Client()
+    asking = asyncio.create_task(gateway.ask(0, fields, client=client))
+    for _ in range(cuts):
+        parts = len(client.messages)
+        while len(client.messages) < parts + 6 and not asking.done():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        for each in gateway.engines:
+            relayed.abort_connections(each.replica.address)
+    await asking
+    await gateway.until_settled()
+    events = client.body.decode().split("\n\n")
+    return [json.loads(each[6:]) for each in events if each.startswith("data: {")]
+
+
+async def test_a_stream_that_is_cut_and_resumed_is_charged_once(
+    database: Database, database_url: str
+) -> None:
+    """Its prompt once, and the tokens that its client has, whatever the engines generated."""
+    async with WholeGateway(database_url, engines=0, routers=1) as gateway:
+        told = (await _cut_stream(gateway, cuts=1))[-1]["usage"]
+        expected = engine_sums(gateway.engines)
+
+    assert expected.records == 2
+    assert await database.read(ledger_sums) == expected
+    sums = await database.read(all_sums)
+    assert sums[0][0] == told["prompt_tokens"] < expected.prompt_tokens
+    assert sums[0][2] == told["completion_tokens"] == 40
+    assert len(set(sums)) == 1
+
+
+async def test_a_stream_that_ends_with_an_error_is_charged_for_what_came(
+    database: Database, database_url: str
+) -> None:
+    """The client has the beginning of an answer, and pays for that."""
+    async with WholeGateway(database_url, engines=0, routers=1) as gateway:
+        events = await _cut_stream(gateway, cuts=4)
+        expected = engine_sums(gateway.engines)
+
+    assert "error" in events[-1]
+    tokens = sum(bool(c["text"]) for e in events for c in e.get("choices", []))
+    assert await database.read(ledger_sums) == expected
+    sums = await database.read(all_sums)
+    assert sums[0][2] == pytest.approx(tokens, abs=2)
+    assert 0 < sums[0][0] < expected.prompt_tokens
+    assert len(set(sums)) == 1

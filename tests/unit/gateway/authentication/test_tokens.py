@@ -410,3 +410,10 @@ async def test_the_documented_providers_work(
     good = signed({**claims(project=None), **token})
     assert await mine.who(good) == ("search", key, user)
     assert (await mine.authenticator.admin(good) is not None) == is_admin
+
+
+async def test_a_user_is_a_label_that_can_be_shown(provider: MakeProvider) -> None:
+    """It ends up in reports, whatever the provider lets people call themselves."""
+    mine = provider(user_claim="name")
+    for name, user in (("alice", "alice"), ("a\x1b[31m", ""), (7, ""), ("x" * 999, "x" * 256)):
+        assert (await mine.who(signed(claims(name=name))))[2] == user

@@ -54,6 +54,20 @@ def test_without_a_database_they_are_refused(tmp_path: Path) -> None:
     assert all("set `accounts` in the `args`" in line for line in lines)
 
 
+def test_a_limit_of_an_alias_gets_a_warning(tmp_path: Path) -> None:
+    """Requests count for the models that answer, so nothing would count against it."""
+    file = written(tmp_path, "")
+    projects = tmp_path / "projects.yaml"
+    projects.write_text(
+        "projects: [{name: a, rate_limits: [{model: nick, tokens_per_minute: 1}, {model: m}]}]"
+    )
+    file.write_text(
+        file.read_text().replace("user_config: {", "user_config: {aliases: {nick: m}, ")
+    )
+    (warning,) = load_config(file).warnings
+    assert "rate_limits[0].model: is an alias or a split" in warning
+
+
 def test_with_a_database_they_are_accepted(tmp_path: Path) -> None:
     """Which then tells routers what was used."""
     accounts = f"args: {{accounts: {{database: 'sqlite:///{tmp_path}/accounts.db'}}}}"

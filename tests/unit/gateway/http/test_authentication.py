@@ -8,6 +8,7 @@ import pytest
 from fastapi import FastAPI
 
 from gateway.asgi import Message
+from gateway.config.auth import DEFAULT_ROUTES
 from gateway.http.app import GatewayApp
 from gateway.request.routes import ROUTES
 from gateway.serving.access import ADMIN_PREFIXES, OPEN_PATHS
@@ -256,6 +257,14 @@ async def test_a_project_may_use_only_its_routes(surface: Surface, projects: str
         refused = await client.post("/v1/messages", json={}, headers=bearer(OTHER_KEY))
     assert refused.status_code == 403
     assert refused.json()["error"]["type"] == "permission_error"
+
+
+def test_the_default_routes_exist() -> None:
+    """Those of OpenAI's, Anthropic's and Cohere's APIs; vLLM's own have to be allowed."""
+    assert set(DEFAULT_ROUTES) < ROUTES
+    assert {"/tokenize", "/detokenize", "/pooling", "/classify", "/score"} < ROUTES - {
+        *DEFAULT_ROUTES
+    }
 
 
 async def test_a_project_has_a_body_limit_of_its_own(surface: Surface, projects: str) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.routing.fleet import ModelState
 from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import StartEngine, answer
 from tests.unit.projects import KEY, OTHER_KEY, bearer, project, write_projects
@@ -88,6 +89,19 @@ async def test_metrics_count_the_project_and_the_tier_that_was_served(surface: S
     labels = ("small", CHAT, "project", "batch", "answered")
     assert recorder.counts["gateway_requests", labels] == 1
     assert recorder.counts["gateway_auth_failures", ("refused",)] == 1
+
+
+async def test_log_lines_name_the_project(
+    surface: Surface, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By its id, and never the key."""
+    surface.fleet.model("small").replace_replicas([])
+    surface.fleet.model("small").state = ModelState.UNHEALTHY
+    async with surface.client() as client:
+        headers = {**bearer(OTHER_KEY), "x-request-id": "mine"}
+        await client.post(CHAT, json={"model": "small"}, headers=headers)
+    assert "request mine of project proj_" in caplog.text
+    assert OTHER_KEY not in caplog.text
 
 
 async def test_an_unknown_tier_is_refused(surface: Surface) -> None:

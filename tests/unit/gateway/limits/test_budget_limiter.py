@@ -240,6 +240,20 @@ def test_an_alert_is_logged_once_in_a_period(caplog: pytest.LogCaptureFixture) -
     assert [each.getMessage() for each in caplog.records] == [message] * 2
 
 
+def test_a_router_that_starts_logs_no_alert_again(caplog: pytest.LogCaptureFixture) -> None:
+    """What the ledger says at first was reached before; what comes then is news."""
+    alerts = [
+        SpendLimit(amount_nano=amount * UNIT, interval="day", is_hard=False) for amount in (3, 5)
+    ]
+    budget = Budget(*alerts)
+    budget.limiter.record_view(view(("", "day", 4 * UNIT)))
+    with caplog.at_level(logging.WARNING):
+        budget.run(1, UNIT // 2)
+        assert caplog.records == []
+        budget.run(2, UNIT)
+    assert [each.getMessage()[-4:] for each in caplog.records] == ["5.00"]
+
+
 def test_batch_tokens_of_a_day_count_batch_requests_alone() -> None:
     """The ledger's sum is of uncached prompts and of answers, like what is added to it."""
     budget = Budget(batch=100)

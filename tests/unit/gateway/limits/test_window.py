@@ -39,8 +39,8 @@ def test_a_window_never_counts_less_than_the_last_minute(
         if changed.bucket.is_live:
             window.adjust(changed.bucket, 0, -back)
             changed.tokens -= back
-        least = [each for each in seen if each.at_s > now_s - MINUTE_S]
-        most = [each for each in seen if each.at_s > now_s - MINUTE_S - GRAIN_S]
+        least = [each for each in seen if each.at_s + MINUTE_S > now_s]
+        most = [each for each in seen if each.at_s + MINUTE_S + GRAIN_S > now_s]
         assert sum(e.tokens for e in least) <= window.tokens <= sum(e.tokens for e in most)
         assert sum(e.requests for e in least) <= window.requests <= sum(e.requests for e in most)
     window.expire(now_s + MINUTE_S + GRAIN_S)

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from gateway.config.accounts import AccountsConfig
 from gateway.config.gateway import GatewayConfig
 from gateway.config.loader import load_config
 from gateway.config.projects import Projects
@@ -18,7 +19,7 @@ from gateway.reference.pages import marked
 ROOT = Path(__file__).parents[4]
 PAGE = (ROOT / "docs" / "models.md").read_text()
 MODELS: list[type[BaseModel]] = [VllmEntry, SimEntry, GatewayConfig, Projects]
-FILE, VLLM, SIM, GATEWAY, PROJECTS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+FILE, VLLM, SIM, GATEWAY, ACCOUNTS, PROJECTS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 (MINIMAL,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
@@ -62,7 +63,13 @@ def test_values_are_described_in_plain_words() -> None:
 
 @pytest.mark.parametrize(
     ("model", "example"),
-    [(VllmEntry, VLLM), (SimEntry, SIM), (GatewayConfig, GATEWAY), (Projects, PROJECTS)],
+    [
+        (VllmEntry, VLLM),
+        (SimEntry, SIM),
+        (GatewayConfig, GATEWAY),
+        (AccountsConfig, ACCOUNTS),
+        (Projects, PROJECTS),
+    ],
 )
 def test_an_example_is_valid(model: type[BaseModel], example: str) -> None:
     """The YAML in a section passes validation."""

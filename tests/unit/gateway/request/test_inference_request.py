@@ -3,6 +3,8 @@
 import pytest
 
 from gateway.errors import InvalidRequest
+from gateway.identity.client import ClientIdentity
+from gateway.identity.project import Project
 from gateway.request.head import parse_json
 from gateway.request.inference_request import (
     SESSION_LIMIT,
@@ -110,3 +112,24 @@ def test_a_request_is_parsed_from_its_body_and_headers() -> None:
 def test_the_priority_label_is_known_of_any_request(value: bytes | None, expected: bool) -> None:
     """A request that is rejected for its priority is counted as interactive."""
     assert asks_for_batch({} if value is None else {b"x-gateway-priority": value}) is expected
+
+
+def test_sessions_and_users_belong_to_their_project() -> None:
+    """Two projects that choose the same name share nothing by it."""
+    fields = {b"x-session-id": b"s"}
+
+    def keys(project: str) -> tuple[bytes, bytes, bytes]:
+        identity = ClientIdentity(project=Project(id=project))
+        body = b'{"model":"m","user":"u"}'
+        path, id_ = "/v1/completions", b"id"
+        with_session = parse_request(
+            path, body, fields, headers=[], request_id=id_, identity=identity
+        )
+        without = parse_request(path, body, {}, headers=[], request_id=id_, identity=identity)
+        return with_session.session, without.session, without.sticky_key
+
+    assert keys("a")[0] == keys("a")[0] != keys("b")[0]
+    assert keys("a")[1] == keys("b")[1] == b""
+    assert keys("a")[2] != keys("b")[2]
+    assert keys("")[0] == b"s"
+    assert keys("")[2] == b"u"

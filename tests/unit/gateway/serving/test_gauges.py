@@ -58,7 +58,8 @@ async def test_limits_are_gauged_with_what_is_used_and_what_went_beyond(
         )
     )
     reservation = Reservation(id=1, project="p", model="m", tokens=130)
-    limits.record_reserved(reservation)
+    for listener in limits.listeners:
+        listener.record_reserved(reservation)
     gauges.publish()
     usage = UsageRecord(
         epoch=1,
@@ -70,7 +71,8 @@ async def test_limits_are_gauged_with_what_is_used_and_what_went_beyond(
         origin=Origin(project="p"),
         completion_tokens=3,
     )
-    limits.record_settled(reservation, usage)
+    for listener in limits.listeners:
+        listener.record_settled(reservation, usage)
     for _ in range(2):
         gauges.publish()
 

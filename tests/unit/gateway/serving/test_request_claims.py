@@ -280,6 +280,21 @@ async def test_a_retry_counts_once_and_says_so(limited: LimitedModels) -> None:
     assert [used[0] for used in limited.used] == [1]
 
 
+async def test_an_attempt_that_reaches_no_engine_is_none(limited: LimitedModels) -> None:
+    """The one that does is the first, so that other routers count the request."""
+    replicas = await limited.has(ANSWER, ANSWER)
+    limited.engines[0].close()
+    scheduler = limited.router.pools.of(limited.fleet.model("m")).scheduler
+    busy = Load(running=7, waiting=0, pending_tokens=500, free_tokens=500)
+    scheduler.record_update(replicas[1].id, Update(is_snapshot=True, load=busy))
+    await limited.ask()
+    assert limited.router.context.faults.counts
+    origin = limited.dispatch(1).origin
+    assert origin is not None
+    assert origin.attempt == 1
+    assert [used[0] for used in limited.used] == [1]
+
+
 async def test_a_request_that_falls_back_gives_back_what_it_held(limited: LimitedModels) -> None:
     """Where no engine has had it, it counts for the model that answers alone."""
     await limited.has(ANSWER, model="spare")

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -16,6 +17,7 @@ from gateway.errors import ConfigError
 from gateway.serving.tracing import Tracer, tracer_of
 from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import StartEngine, answer
+from tests.unit.projects import KEY, bearer, project, write_projects
 from tests.unit.surface import CHAT, Surface, script
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
@@ -230,3 +232,19 @@ def test_tracing_that_is_off_imports_nothing() -> None:
         "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+async def test_a_span_names_the_project_and_the_id_of_the_key(
+    upstream: UpstreamClient, tmp_path: Path, tracer: Tracer, spans: InMemorySpanExporter
+) -> None:
+    """Never the key itself; log lines name the project, too."""
+    path = write_projects(tmp_path / "p.yaml", project("search", KEY, id="proj_1"))
+    surface = Surface(upstream, tracer=tracer)
+    surface.configure(auth={"projects": [path]})
+    async with surface.client() as client:
+        await client.post(CHAT, json={"model": "m"}, headers=bearer())
+    attributes = by_name(spans)[f"POST {CHAT}"].attributes
+    assert attributes
+    assert attributes["gateway.project"] == "proj_1"
+    assert str(attributes["gateway.key"]).startswith("key_")
+    assert KEY not in str(dict(attributes))

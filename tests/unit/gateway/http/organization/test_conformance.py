@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import openai
@@ -224,3 +225,10 @@ async def test_other_methods_say_why_they_are_refused(client: openai.AsyncOpenAI
 def test_every_reason_is_needed() -> None:
     """No reason is listed for methods that the client does not have."""
     assert {reason for name in ALL_METHODS if (reason := refusal(name))} == {*UNSUPPORTED.values()}
+
+
+def test_the_reference_names_what_is_refused() -> None:
+    """Each of OpenAI's resources that the gateway has not, by its last name."""
+    page = (Path(__file__).parents[5] / "docs" / "reference.md").read_text()
+    chapter = page.partition("## Admin API")[2].partition("\n## ")[0]
+    assert [name for name in UNSUPPORTED if f"`{name.split('.')[-1]}`" not in chapter] == []

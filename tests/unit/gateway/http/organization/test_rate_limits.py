@@ -50,6 +50,22 @@ async def test_routers_get_what_is_limited_and_nothing_else(desk: AdminDesk) -> 
     assert await limits_of(desk) == ()
 
 
+async def test_limits_of_a_key_go_with_it(desk: AdminDesk) -> None:
+    """Those of the project stay."""
+    project = await desk.create_project()
+    key = (await desk.create_account(project))["api_key"]["id"]
+    path = f"/projects/{project}"
+    for limit in ("rl-*", f"rl-*@{key}"):
+        await desk.ask("POST", f"{path}/rate_limits/{limit}", {"max_requests_per_1_minute": 1})
+    money = {"currency": "USD", "interval": "month", "threshold_amount": 1, "api_key_id": key}
+    await desk.ask("POST", f"{path}/spend_limit", money)
+
+    await desk.ask("DELETE", f"{path}/api_keys/{key}")
+
+    assert await limits_of(desk) == (RateLimit(requests_per_minute=1),)
+    assert (await desk.database.read(directory)).projects[0].spend_limits == ()
+
+
 async def test_a_limit_of_nothing_lets_nothing_through(desk: AdminDesk) -> None:
     """Zero is a limit."""
     project = await desk.create_project()
