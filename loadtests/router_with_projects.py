@@ -21,6 +21,7 @@ import uvloop
 
 from deployments.engines.server import EngineServer
 from deployments.engines.sim.engine import SimulatedEngine
+from deployments.process_setup import collect_garbage_rarely
 from gateway.accounts.keeper import LedgerKeeper, open_database
 from gateway.asgi import Receive, Scope, Send
 from gateway.assembly import RouterOptions, build_router
@@ -128,6 +129,7 @@ async def run_router(engine: str, projects: str = "", accounts_port: str = "") -
         fleet_of(engine), lambda *_: None, live_config=live_config, options=options
     )
     router.start()
+    collect_garbage_rarely()
     await _serve(router.app)
 
 
