@@ -219,7 +219,7 @@ class AssembledRouter:
             health_router(
                 self.fleet, self._health_of, lambda: not live_config.config.is_authenticated
             ),
-            administration_router(accounts, self._address_of),
+            administration_router(accounts, self.accounts, self._address_of),
             operators_router(resolver, self.pools, context.faults, shadows, live_config),
         )
         return create_app(

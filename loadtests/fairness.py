@@ -42,7 +42,7 @@ SIMULATION = {"step_s": 0.02, "max_sequences": SLOTS, "kv_tokens": 65_536}
 TOKEN_S = 0.02 / SLOTS + 0.0002
 """Seconds of an engine's time for a token of an answer, with all slots taken."""
 PROMPT_TOKEN_S = 0.0001
-PREFIXES = 48
+PREFIXES = 16
 """Prompts of each project that many of its requests begin with."""
 PREFIX_WORDS = 600
 OUTPUT_TOKENS = (24, 72)
