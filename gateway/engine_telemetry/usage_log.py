@@ -28,6 +28,11 @@ class UsageLog:
         return len(self._records)
 
     @property
+    def newest(self) -> UsageRecord | None:
+        """The last record, unless it is confirmed."""
+        return self._records[-1] if self._records else None
+
+    @property
     def next_seq(self) -> int:
         """Number of the next record."""
         return self._last_seq + 1
