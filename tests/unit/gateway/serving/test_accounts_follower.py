@@ -68,3 +68,17 @@ async def test_the_last_view_stays_in_force_while_accounts_is_down() -> None:
     assert follower.view in (view("a"), view("b"))
     await until(lambda: follower.view == view("b"))
     await follower.close()
+
+
+async def test_a_wait_for_changes_ends_with_the_view_that_has_them() -> None:
+    """A router that has passed a change on knows it before its administrator does."""
+    accounts = ScriptedAccounts(view("a"), AccountsView(version="b", as_of_s=1.0, changes=7))
+    follower = AccountsFollower(accounts)
+    waiting = asyncio.create_task(follower.wait_for(7))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    follower.start()
+    await waiting
+    assert follower.view is not None
+    assert follower.view.changes == 7
+    await follower.close()
