@@ -71,7 +71,7 @@ def write(folder: Path, *more: Mapping[str, object]) -> str:
 
 def ask(
     gateway: GatewayProcess, key: str, text: str = "Hello", model: str = "a", **more: object
-) -> tuple[int, Mapping[str, str], Any]:
+) -> tuple[int, http.client.HTTPMessage, Any]:
     """One chat over a connection of its own: its status, headers and parsed answer."""
     body = {"model": model, "messages": [{"role": "user", "content": text}], **more}
     headers = bearer(key) if key else {}
