@@ -116,7 +116,7 @@ def _engine(url: str) -> Engine:
     parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
         options: dict[str, Any] = {"timeout": LOCK_TIMEOUT_S, "check_same_thread": False}
-        engine = create_engine(parsed, connect_args=options)
+        engine = create_engine(parsed, connect_args=options, hide_parameters=True)
         event.listen(engine, "connect", _set_up_sqlite)
     else:
         options = {
@@ -125,7 +125,9 @@ def _engine(url: str) -> Engine:
             "options": f"-c lock_timeout={LOCK_TIMEOUT_S}s -c timezone=UTC",
             "tcp_user_timeout": 1000 * LOCK_TIMEOUT_S,
         }
-        engine = create_engine(parsed, connect_args=options, pool_pre_ping=True)
+        engine = create_engine(
+            parsed, connect_args=options, pool_pre_ping=True, hide_parameters=True
+        )
     event.listen(engine, "begin", _begin)
     return engine
 
