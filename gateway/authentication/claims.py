@@ -36,7 +36,7 @@ def subject_of(claims: Claims) -> str:
     """The subject of a token.
 
     Raises:
-        InvalidKey: it has none, or a longer one than any provider's: two that were cut would be one.
+        InvalidKey: it has none, or one that is too long: two that were cut would be one.
     """
     subject = claims.get("sub")
     if not isinstance(subject, str) or not subject or not subject.isprintable():

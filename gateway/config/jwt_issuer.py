@@ -49,7 +49,9 @@ def _checked_jwks(jwks: str) -> str:
             " whoever can change these keys can let anybody in"
         )
     if "@" in url.netloc:
-        raise ValueError("must have no user or password, which the log and operators would be shown")
+        raise ValueError(
+            "must have no user or password, which the log and operators would be shown"
+        )
     return jwks
 
 
