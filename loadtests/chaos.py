@@ -29,7 +29,7 @@ import typer
 
 from deployments.local import processes
 from loadtests.chaos_audit import SENDERS, Audit, add_projects, settled_audit, usage_folder
-from loadtests.checked_load import CheckedLoad, Counts, Sender, merged
+from loadtests.checked_load import CheckedLoad, Counts, LoadSource, merged
 from loadtests.fault_injection import FRONT_DOOR, FaultInjector, FrontDoor
 from loadtests.targets import Document, local_gateway, serve_config
 
@@ -125,7 +125,7 @@ async def run(
         rng,
         _front_door(gateway, with_accounts=folder is not None) if front_door else None,
     )
-    senders = [Sender()] if folder is None else SENDERS
+    senders = [LoadSource()] if folder is None else SENDERS
     loads = [
         CheckedLoad(
             gateway.url,

@@ -21,7 +21,7 @@ import msgspec
 
 from gateway.ledger.row import signed
 from gateway.telemetry import UsageRecord
-from loadtests.checked_load import Counts, Sender
+from loadtests.checked_load import Counts, LoadSource
 
 Document = dict[str, Any]
 REPORTED_S = 0.1
@@ -32,8 +32,8 @@ MINUTE_S = 60.0
 REQUESTS_PER_MINUTE = 240
 CONCURRENT_REQUESTS = 8
 SENDERS = (
-    Sender(name="open", api_key="sk-chaos-open", keeps_tokens=True),
-    Sender(name="limited", api_key="sk-chaos-limited", keeps_tokens=True),
+    LoadSource(name="open", api_key="sk-chaos-open", keeps_tokens=True),
+    LoadSource(name="limited", api_key="sk-chaos-limited", keeps_tokens=True),
 )
 LIMITED = "proj_limited"
 

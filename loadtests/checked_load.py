@@ -77,7 +77,7 @@ class ErrorResponse(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sender:
+class LoadSource:
     """Who sends a load."""
 
     name: str = "load"
@@ -105,9 +105,9 @@ class CheckedLoad:
         model: str,
         rng: random.Random,
         may_be_cut: Callable[[float, float], bool] = lambda _began_s, _ended_s: False,
-        sender: Sender | None = None,
+        sender: LoadSource | None = None,
     ) -> None:
-        self._sender = sender or Sender()
+        self._sender = sender or LoadSource()
         self._may_be_cut = may_be_cut
         self._port = urlsplit(url).port or 80
         self._model = model
