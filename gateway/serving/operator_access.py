@@ -109,7 +109,7 @@ class OperatorAccess:
     def _log_wrong_key(self, scope: Scope) -> None:
         address = dict(scope["headers"]).get(FORWARDED_FOR) if self._is_forwarded else None
         shown = address.decode("latin-1") if address else (scope.get("client") or ("?",))[0]
-        # Of the admin API's paths, only the beginning is known to be plain: the rest may have lines.
+        # Of the admin API's paths, only the beginning is known to be plain.
         path = ascii(scope["path"][:100])[1:-1]
         self._wrong_keys.log("wrong admin key for %s from %s", path, shown)
 
