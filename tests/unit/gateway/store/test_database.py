@@ -18,6 +18,10 @@ from gateway.store.tables import metadata, state
 from tests.postgres import PostgresServer
 
 
+def _modes(folder: Path) -> list[int]:
+    return [path.stat().st_mode & 0o777 for path in folder.iterdir()]
+
+
 def _differences(connection: Connection) -> list[Any]:
     return list(compare_metadata(MigrationContext.configure(connection), metadata))
 
@@ -57,10 +61,10 @@ async def test_a_new_file_is_for_its_owner_only(tmp_path: Path) -> None:
     database = await Database.open(f"sqlite:///{tmp_path}/accounts.db")
     await database.write(lambda c: c.execute(insert(state).values(name="x", value=1)))
 
-    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    modes = _modes(tmp_path)
 
     assert len(modes) > 1
-    assert set(modes.values()) == {0o600}
+    assert set(modes) == {0o600}
     await database.close()
 
 
