@@ -11,17 +11,10 @@ from gateway.engine_telemetry.tracked_request import TrackedRequest, dispatched_
 from gateway.engine_telemetry.usage_meter import CallUsage, UsageMeter
 from gateway.engine_telemetry.work_meter import WorkMeter
 from gateway.kvcache.shadow_cache import ShadowCache
-from gateway.telemetry import (
-    AdapterState,
-    Demand,
-    Dispatch,
-    EngineFacts,
-    Finished,
-    Load,
-    Update,
-    pack_keys,
-    pack_tokens,
-)
+from gateway.telemetry.demand import Demand
+from gateway.telemetry.dispatch import Dispatch
+from gateway.telemetry.facts import EngineFacts
+from gateway.telemetry.update import AdapterState, Finished, Load, Update, pack_keys, pack_tokens
 
 NO_DISPATCH = Dispatch(id=0)
 
