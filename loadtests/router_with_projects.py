@@ -11,7 +11,7 @@ Each prints `ready` and a line of JSON once it can be used. They are targets of
 import asyncio
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -168,7 +168,11 @@ def _say_ready(value: object) -> None:
 def main() -> None:
     """Run the process that the arguments name, until interrupted."""
     role, *arguments = sys.argv[1:]
-    roles = {"engine": run_engine, "accounts": run_accounts, "router": run_router}
+    roles: dict[str, Callable[..., Coroutine[None, None, None]]] = {
+        "engine": run_engine,
+        "accounts": run_accounts,
+        "router": run_router,
+    }
     with (
         contextlib.suppress(KeyboardInterrupt),
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,  # as in Serve's replicas

@@ -7,7 +7,7 @@ from gateway.config.jwt_issuer import JwtIssuer
 from gateway.errors import InvalidKey
 
 MAX_TEXT = 256
-"""Characters of a subject or user that count."""
+"""Most characters of a subject, and those of a user's name that count."""
 
 
 def check_claims(claims: Claims, issuer: JwtIssuer, now_s: float) -> float:
@@ -36,12 +36,14 @@ def subject_of(claims: Claims) -> str:
     """The subject of a token.
 
     Raises:
-        InvalidKey: it has none.
+        InvalidKey: it has none, or one that is too long: two that were cut would be one.
     """
     subject = claims.get("sub")
     if not isinstance(subject, str) or not subject or not subject.isprintable():
         raise InvalidKey("The token is not valid: it has no subject.")
-    return subject[:MAX_TEXT]
+    if len(subject) > MAX_TEXT:
+        raise InvalidKey(f"The token is not valid: its subject is longer than {MAX_TEXT}.")
+    return subject
 
 
 def claim(claims: Claims, path: Sequence[str] | None) -> object:

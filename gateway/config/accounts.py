@@ -126,7 +126,7 @@ class AccountsConfig(Strict):
         check_references({"database": self.database}, info)
         if not info.context and not Reference.of(self.database):
             parts = urlsplit(self.database)
-            if parts.password:
+            if parts.password or "password=" in parts.query.lower():
                 raise field_error(
                     "holds a password: write it as `env:NAME` or `file:PATH`", "database"
                 )

@@ -48,6 +48,10 @@ def _checked_jwks(jwks: str) -> str:
             "must be an https URL, or the path of a file; http is for this machine only, because"
             " whoever can change these keys can let anybody in"
         )
+    if "@" in url.netloc:
+        raise ValueError(
+            "must have no user or password, which the log and operators would be shown"
+        )
     return jwks
 
 

@@ -1,6 +1,6 @@
 """The head of an inference request, read from the raw body in one pass; the body stays bytes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 
 import msgspec
@@ -40,6 +40,9 @@ OPTION_FIELDS = (
     "tool_choice",
 )
 """Fields of the same kind that are rarely sent, and some that change other parts of a prompt."""
+TOKEN_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+"""Fields with the limit of an answer in tokens, on one route or another."""
+_NULL = msgspec.Raw(b"null")
 _NO_USERS = (ABSENT,) * 4
 _NO_SEEDS = (ABSENT,) * len(SEED_FIELDS)
 _NO_OPTIONS = (ABSENT,) * len(OPTION_FIELDS)
@@ -101,8 +104,10 @@ _decoder = msgspec.json.Decoder(RawFields)
 _user_decoder = msgspec.json.Decoder(str | _Metadata | None)
 
 
-def parse_json(body: bytes) -> RequestHead:
+def parse_json(body: bytes, token_limits: Sequence[str] = TOKEN_LIMITS) -> RequestHead:
     """The head of a JSON body with one prompt; O(length), nothing is copied.
+
+    `token_limits`: fields in which the route takes the limit of an answer, the first choice first.
 
     Raises:
         InvalidJSON: the body is not one JSON object.
@@ -128,7 +133,7 @@ def parse_json(body: bytes) -> RequestHead:
         raise InvalidJSON("The JSON body of your request is nested too deeply.") from None
     check_encoding(body)
     return RequestHead(
-        *(_checked_model(head.model), _parts(head), _max_tokens(head)),
+        *(_checked_model(head.model), _parts(head), _max_tokens(head, token_limits)),
         is_stream=head.stream is not ABSENT and read_bool(head.stream),
         sequences=answers(head),
         users=_users(head),
@@ -190,10 +195,12 @@ def _parts(fields: RawFields) -> PromptParts:
     )
 
 
-def _max_tokens(fields: RawFields) -> int | None:
-    for raw in (fields.max_completion_tokens, fields.max_tokens, fields.max_output_tokens):
-        if raw is not ABSENT and (limit := read_int(raw)) is not None and 0 <= limit < MAX_TOKENS:
-            return limit
+def _max_tokens(fields: RawFields, names: Sequence[str]) -> int | None:
+    for name in names:
+        raw: msgspec.Raw = getattr(fields, name)
+        if raw is not ABSENT and raw != _NULL:  # the engine goes by it, and by no other
+            limit = read_int(raw)
+            return limit if limit is not None and 0 <= limit < MAX_TOKENS else None
     return None
 
 

@@ -1,6 +1,6 @@
 """Paths of the inference routes, which all go through one handler."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -49,6 +49,14 @@ PAIR_ROUTES = frozenset(
 """Routes that compare texts with others, each pair in a sequence of its own."""
 ANSWER_ROUTES = frozenset({CHAT, COMPLETIONS})
 """Routes that give several answers to a prompt where a request has an `n`; others ignore it."""
+TOKEN_LIMITS_OF: Mapping[str, Sequence[str]] = {
+    CHAT: ("max_completion_tokens", "max_tokens"),
+    COMPLETIONS: ("max_tokens",),
+    "/v1/messages": ("max_tokens",),
+    "/v1/responses": ("max_output_tokens",),
+}
+"""Fields in which a route takes the limit of an answer, the first choice first. Engines ignore the
+others: by those, no client may look as if it asked for little."""
 RESUMABLE_ROUTES = frozenset({CHAT, COMPLETIONS})
 """Routes whose streams may be resumed on another engine."""
 STREAMED = RESUMABLE_ROUTES | {"/v1/messages", "/v1/responses", *FORM_ROUTES}
@@ -74,7 +82,7 @@ def parse_head(path: str, body: bytes, content_type: bytes) -> RequestHead:
     """
     if path in FORM_ROUTES:
         return parse_form(body, content_type)
-    head = parse_json(body)
+    head = parse_json(body, TOKEN_LIMITS_OF.get(path, ()))
     if path in CONVERSATION_ROUTES and not head.sequences > 1:
         return head
     if path not in PROMPT_ROUTES:

@@ -6,6 +6,7 @@ import msgspec
 
 from gateway.kvcache.prefix import NO_PROMPT, Prompt
 from gateway.request.inference_request import InferenceRequest
+from gateway.request.routes import FORM_ROUTES
 from gateway.request.tenant import Tenant
 from gateway.routing.client_votes import ADAPTERS
 from gateway.routing.fleet import ServedModel
@@ -32,8 +33,14 @@ class Target(msgspec.Struct, frozen=True):
 
     @property
     def renamed(self) -> str:
-        """Name that answers, if the client used another one; otherwise empty."""
-        return "" if self.name == self.request.head.model else self.name
+        """Name that answers, if the client used another one; otherwise empty.
+
+        A form may have several fields `model`, of which the engine would take another one than the
+        gateway: there, it is always named.
+        """
+        request = self.request
+        is_same = self.name == request.head.model and request.path not in FORM_ROUTES
+        return "" if is_same else self.name
 
     @property
     def header(self) -> bytes:

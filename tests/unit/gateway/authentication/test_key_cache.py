@@ -183,9 +183,10 @@ async def test_keys_that_cannot_be_had_are_failures(tmp_path: Path) -> None:
         "ftp://127.0.0.1/",
         "https://",
         "http://[",
+        "https://user:hunter2@login.example.com/keys",
     ],
 )
 def test_keys_need_a_connection_that_nobody_can_change(jwks: str) -> None:
-    """Whoever can change them lets anybody in."""
-    with pytest.raises(ValueError, match=r"must be an https URL|is no URL"):
+    """Whoever can change them lets anybody in; and the URL is shown in logs."""
+    with pytest.raises(ValueError, match=r"must be an https URL|is no URL|no user or password"):
         issuer(jwks)

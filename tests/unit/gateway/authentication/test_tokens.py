@@ -184,6 +184,7 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
     "a beginning in words": lambda: signed(claims(nbf="soon")),
     "no subject": lambda: signed(claims(sub=None)),
     "a subject with control characters": lambda: signed(claims(sub="a\nb")),
+    "a subject that would be cut": lambda: signed(claims(sub=257 * "a")),
     "an unknown project": lambda: signed(claims(project="nobody")),
     "an empty project": lambda: signed(claims(project="")),
     "no project": lambda: signed(claims(project=None)),

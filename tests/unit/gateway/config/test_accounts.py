@@ -39,6 +39,7 @@ def test_prices_become_whole_nano_units() -> None:
         ({"database": "sqlite://"}, "must name a file"),
         ({"database": "postgresql://host"}, "must name a database"),
         ({"database": "postgresql://u:hunter22@host/d"}, "holds a password"),
+        ({"database": "postgresql://u@host/d?password=hunter22"}, "holds a password"),
         ({"database": "env:not a name"}, "name of a variable"),
         ({"database": FILE, "prices": {"m": [{}]}}, "needs at least one of"),
         (

@@ -132,6 +132,7 @@ def test_rare_fields_are_kept_by_name() -> None:
         (b'"max_tokens":1.5', None),
         (b'"max_tokens":1e999999', None),
         (b'"max_tokens":99999999999999999999', None),
+        (b'"max_tokens":1,"max_completion_tokens":99999999999999999999', None),
     ],
 )
 def test_limit_of_an_answer_is_read_where_it_is_a_number(fields: bytes, limit: int | None) -> None:

@@ -1,7 +1,9 @@
 """Limits of bodies, which depend on what a route's bodies hold."""
 
+import pytest
+
 from gateway.config.gateway import GatewayConfig
-from gateway.request.routes import ROUTES, body_limit_mb
+from gateway.request.routes import ROUTES, body_limit_mb, parse_head
 
 
 def test_routes_for_texts_have_a_smaller_limit() -> None:
@@ -19,3 +21,22 @@ def test_routes_for_texts_have_a_smaller_limit() -> None:
 def test_no_route_has_more_than_the_general_limit() -> None:
     """A lower `max_body_mb` holds for texts, too."""
     assert body_limit_mb("/tokenize", GatewayConfig(max_body_mb=1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "limit"),
+    [
+        ("/v1/chat/completions", b'"max_completion_tokens":7,"max_tokens":9', 7),
+        ("/v1/chat/completions", b'"max_tokens":9,"max_output_tokens":1', 9),
+        ("/v1/chat/completions", b'"max_output_tokens":1', None),
+        ("/v1/completions", b'"max_tokens":9,"max_completion_tokens":1', 9),
+        ("/v1/messages", b'"max_tokens":9,"max_completion_tokens":1', 9),
+        ("/v1/responses", b'"max_output_tokens":9,"max_tokens":1', 9),
+        ("/v1/responses", b'"max_tokens":1', None),
+    ],
+)
+def test_only_the_route_s_own_limit_of_an_answer_counts(
+    path: str, fields: bytes, limit: int | None
+) -> None:
+    """An engine ignores those of other routes: with one, a client would reserve next to nothing."""
+    assert parse_head(path, b'{"model":"m",%b}' % fields, b"").max_tokens == limit

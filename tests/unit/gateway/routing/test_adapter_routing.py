@@ -201,6 +201,13 @@ def test_a_dispatch_names_the_adapter_if_the_body_does_not() -> None:
         assert Dispatch.decode(plain.encode()).model == ""
 
 
+def test_a_dispatch_always_names_what_answers_a_form() -> None:
+    """A form may name two models: the engine must not choose the one that nobody has checked."""
+    target = target_of(NO_PROMPT, adapter="x")
+    request = structs.replace(target.request, path="/v1/audio/transcriptions")
+    assert structs.replace(target, request=request).renamed == "x"
+
+
 def test_an_adapter_is_found_by_its_name() -> None:
     """The name leads to the adapter's model, as long as that is there."""
     fleet, base = Fleet(), model("m", "x")

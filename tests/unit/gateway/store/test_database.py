@@ -9,6 +9,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, insert, select, text, update
+from sqlalchemy.exc import IntegrityError
 
 from gateway.errors import ConfigError
 from gateway.store.database import Database, DatabaseUnavailable, parse_url
@@ -48,6 +49,18 @@ async def test_a_transaction_that_raises_leaves_nothing(database: Database) -> N
         await database.write(fail)
 
     assert await database.read(lambda c: c.scalar(select(state.c.value))) is None
+
+
+async def test_an_error_does_not_show_what_was_written(database: Database) -> None:
+    """Hashes of keys and names of users would come into the log with it."""
+
+    def write_twice(connection: Connection) -> None:
+        for _ in range(2):
+            connection.execute(insert(state).values(name="x", value=123454321))
+
+    with pytest.raises(IntegrityError) as raised:
+        await database.write(write_twice)
+    assert "123454321" not in str(raised.value)
 
 
 async def test_two_processes_write_one_after_the_other(
