@@ -4,7 +4,7 @@ import msgspec
 
 from gateway.ledger.price import Price, PriceList
 from gateway.ledger.settlement import Settlement
-from gateway.telemetry import UsageRecord
+from gateway.telemetry.usage import UsageRecord
 
 MICRO = 1_000_000
 MOST = 2**62
