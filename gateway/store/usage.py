@@ -64,6 +64,7 @@ def write_usage(
                 record,
                 verdicts.get(id_, ChargeLimit()),
                 prices,
+                now_us,
                 is_estimated=False,
             )
             for record, id_ in zip(batch.records, ids, strict=True)
@@ -98,6 +99,7 @@ def write_settlements(
                 each.record,
                 known.get(signed(each.id), ChargeLimit()),
                 prices,
+                now_us,
                 is_estimated=is_estimated,
             )
             for each in given

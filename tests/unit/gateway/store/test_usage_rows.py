@@ -229,3 +229,12 @@ async def test_any_order_and_repetition_leads_to_the_same_ledger(
     sums = await database.read(all_sums)
     assert len(set(sums)) == 1
     assert (await database.read(charged_sums))[2] == expected
+
+
+async def test_an_engine_whose_clock_is_ahead_spends_in_this_period(database: Database) -> None:
+    """Nothing ends after now, so its cost is part of today's and of no later day's."""
+    ahead_s = NOW_S + 40 * 86_400
+    await write(database, batch(record(1, arrived_s=ahead_s - 1, ended_s=ahead_s)))
+    (today, *_) = await database.read(lambda c: read_spend(c, NOW_S))
+    assert today.nano == (await charged(database))[-1] > 0
+    assert await database.read(lambda c: read_spend(c, ahead_s)) == ()
