@@ -168,15 +168,19 @@ class RateLimiter:
 
         `within_s`: how far back this router has not seen the engine's telemetry.
         """
-        now_s = self._now()
+        sums: dict[tuple[int, float], tuple[Sequence[Meter], list[int]]] = {}
         for use in uses:
             known = self._projects.get(use.project)
             if known is None or use.age_s > within_s:
                 continue
-            tokens = use.uncached_tokens + (use.cached_tokens if self.counts_cached() else 0)
-            age_s = max(0.0, use.age_s - RECENT_S)  # engines count by the second
-            for meter in known.of(use.model, use.key):
-                meter.window.add_earlier(now_s, age_s, use.requests, tokens)
+            meters = known.of(use.model, use.key)
+            _, total = sums.setdefault((id(meters), use.age_s), (meters, [0, 0]))
+            total[0] += use.requests
+            total[1] += use.uncached_tokens + (use.cached_tokens if self.counts_cached() else 0)
+        now_s = self._now()
+        for (_, age_s), (meters, (requests, tokens)) in sums.items():
+            for meter in meters:  # engines count by the second
+                meter.window.add_earlier(now_s, max(0.0, age_s - RECENT_S), requests, tokens)
 
     def record_minutes(self, minutes: Iterable[MinuteUsage], time_of_day_s: float) -> None:
         """Count what the ledger knows of the last minute beyond what this router has heard of.
