@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from gateway.ledger.row import signed
-from gateway.telemetry import UsageRecord
+from gateway.telemetry.usage import UsageRecord
 from loadtests.checked_load import Counts, LoadSource
 
 Document = dict[str, Any]

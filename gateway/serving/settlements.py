@@ -21,7 +21,7 @@ from gateway.metrics import SETTLEMENTS_DROPPED, SETTLEMENTS_KEPT, Recorder
 from gateway.serving.accounts_client import AccountsClient, AccountsUnavailable
 from gateway.serving.periodic import Periodic
 from gateway.serving.sent_attempt import SentAttempt
-from gateway.telemetry import UsageRecord
+from gateway.telemetry.usage import UsageRecord
 
 PERIOD_S = 1.0
 DEAD_S = 3.0

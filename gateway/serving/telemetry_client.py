@@ -10,7 +10,7 @@ from gateway.routing.fleet import Fleet, Replica
 from gateway.serving.pool import ModelPool, ModelPools
 from gateway.serving.responsiveness import Responsiveness
 from gateway.serving.settlements import Settlements
-from gateway.telemetry import TELEMETRY_PATH, Update, UpdateReader
+from gateway.telemetry.update import TELEMETRY_PATH, Update, UpdateReader
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.headers import engine_headers
 from gateway.upstream.response import EngineResponse

@@ -12,7 +12,7 @@ from gateway.config.accounts import AccountsConfig
 from gateway.metrics import NullRecorder
 from gateway.routing.fleet import Fleet, Replica, ServedModel
 from gateway.store.tables import usage
-from gateway.telemetry import EngineFacts, ReplicaMetadata
+from gateway.telemetry.facts import EngineFacts, ReplicaMetadata
 from tests.engine_process import EngineProcess
 
 TIMEOUT_S = 30.0

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.identity.cache_scope import SALTS, CacheSalts
 from gateway.proxy_key import cluster_key
-from gateway.telemetry import Dispatch, Origin
+from gateway.telemetry.dispatch import Dispatch, Origin
 from tests.e2e.engine_ledger import ledger_of, sums_of
 from tests.engine_process import EngineProcess, engine_process
 

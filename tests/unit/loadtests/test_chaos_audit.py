@@ -3,7 +3,8 @@
 import msgspec
 import pytest
 
-from gateway.telemetry import Origin, UsageRecord
+from gateway.telemetry.dispatch import Origin
+from gateway.telemetry.usage import UsageRecord
 from loadtests.chaos_audit import LIMITED, Row, audited, most_at_once, most_in_a_minute
 
 ANSWERED = {"a-1": 8, "a-2": 8}

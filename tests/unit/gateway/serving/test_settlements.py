@@ -7,7 +7,8 @@ from gateway.ledger.view import AccountsView, AdminAnswer, AdminCall, Watermark
 from gateway.serving.accounts_client import AccountsUnavailable
 from gateway.serving.sent_attempt import SentAttempt
 from gateway.serving.settlements import DEAD_S, MAX_SUBMITTED, SILENT_S, Settlements
-from gateway.telemetry import Origin, UsageRecord
+from gateway.telemetry.dispatch import Origin
+from gateway.telemetry.usage import UsageRecord
 from tests.unit.recorder import KeptRecorder
 
 ORIGIN = Origin(project="p", model="m")

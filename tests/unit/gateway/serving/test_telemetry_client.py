@@ -17,7 +17,7 @@ from gateway.routing.replica_health import HealthState
 from gateway.serving.pool import ModelPools
 from gateway.serving.stall_limit import MIN_STALL_S
 from gateway.serving.telemetry_client import SILENCE_S, TelemetryClient
-from gateway.telemetry import Load, Update, encode_update, pack_keys, pack_tokens
+from gateway.telemetry.update import Load, Update, encode_update, pack_keys, pack_tokens
 from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import PATIENCE_S, FakeEngine, StartEngine, Visit, answer, chunked
 from tests.unit.pools import shared_state
