@@ -114,7 +114,7 @@ def costs(
         sums[*_key(result, groups, names), amount["currency"]] += amount["nano"]
     print_table(
         [*groups, "cost", "currency"],
-        ((*key[:-1], f"{nano / 1e9:,.4f}", key[-1]) for key, nano in sorted(sums.items())),
+        ((*key[:-1], f"{nano / 1e9:,.6f}", key[-1]) for key, nano in sorted(sums.items())),
     )
 
 
