@@ -389,13 +389,17 @@ class EngineTracker:
     def _is_computed(self, tracked: TrackedRequest, *, is_aborted: bool) -> bool:
         """Whether the engine has computed a request's prompt, or some of it.
 
-        One that ends without a token has been computed if fewer requests wait than came after it.
+        One that ends without a token has been computed if no more requests wait than the engine
+        would start after it: those that came later, or have a lower priority.
         """
         if tracked.first_token_s is not None or not is_aborted:
             return True
         later, is_later = 0, False
+        own = tracked.priority if self._facts.supports_priority else 0
         for each in self._requests:
-            later += is_later and each.first_token_s is None
+            priority = each.priority if self._facts.supports_priority else 0
+            is_after = priority > own or (priority == own and is_later)
+            later += is_after and each.first_token_s is None
             is_later = is_later or each is tracked
         is_computed = self._waiting() <= later
         if is_computed and tracked.call is not None:
