@@ -89,7 +89,8 @@ class KeyCache:
 
     async def _wait(self) -> None:
         if self._fetching is not None:
-            await asyncio.shield(self._fetching)
+            # Neither ends the other: not a request that is cancelled, nor `close`.
+            await asyncio.wait([self._fetching])
 
     async def _run(self) -> None:
         try:

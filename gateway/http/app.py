@@ -148,7 +148,7 @@ class GatewayApp:
                 raise  # the server closes the connection, so that the client notices
             await send_error(error, scope["path"], response)
         except Exception:
-            logger.exception("request %s: %s failed", request_id.decode(), scope["path"])
+            logger.exception("request %s: %a failed", request_id.decode(), scope["path"])
             if not response.has_begun:
                 await send_error(internal_error(), scope["path"], response)
             elif not response.has_ended:  # as it has where FastAPI answers before it raises
