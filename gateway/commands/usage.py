@@ -17,8 +17,8 @@ from gateway.commands.console import (
     print_json,
     print_table,
 )
+from gateway.ledger.calendar import DAY_S
 
-DAY_S = 86_400
 KINDS = ("completions", "embeddings", "audio_transcriptions")
 COUNTS = (
     *("num_model_requests", "input_tokens", "input_cached_tokens", "output_tokens"),
