@@ -24,6 +24,7 @@ from gateway.identity.live_directory import ACCOUNTS
 from gateway.ledger.view import AccountsView
 from gateway.limits.project_limits import ProjectLimits
 from gateway.metrics import Recorder
+from gateway.periodic import Periodic
 from gateway.report import ModelReport, RouterReport
 from gateway.routing.decision import DecisionLog
 from gateway.routing.fleet import Fleet, ServedModel
@@ -37,7 +38,6 @@ from gateway.serving.gauges import Gauges
 from gateway.serving.handler import InferenceHandler
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.operator_access import OperatorAccess
-from gateway.serving.periodic import Periodic
 from gateway.serving.pool import ModelPools, SharedState
 from gateway.serving.request_metrics import RequestMetrics
 from gateway.serving.router_context import RouterContext

@@ -10,7 +10,7 @@ from gateway.config.accounts import AccountsConfig
 from gateway.ledger.price import PriceList
 from gateway.ledger.row import MICRO
 from gateway.metrics import ACCOUNTS_DROPPED, ACCOUNTS_KEPT, ACCOUNTS_LAG, Recorder
-from gateway.serving.periodic import Periodic
+from gateway.periodic import Periodic
 from gateway.store.database import Database, Transaction
 from gateway.store.upkeep import HOUR_S, KeptDays, delete_old, record_presence, settle_idle
 

@@ -70,11 +70,6 @@ class Database:
             raise
         return database
 
-    @property
-    def is_sqlite(self) -> bool:
-        """Whether it is SQLite, not PostgreSQL."""
-        return self._engine.dialect.name == "sqlite"
-
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run a transaction that writes; it is committed once this returns.
 
