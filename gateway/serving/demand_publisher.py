@@ -14,8 +14,8 @@ import msgspec
 
 from gateway.admission.demand_reports import REPORT_S, DemandReports
 from gateway.errors import UpstreamFailed
+from gateway.periodic import Periodic
 from gateway.routing.fleet import Replica
-from gateway.serving.periodic import Periodic
 from gateway.telemetry.demand import DEMAND_PATH, Demand
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.headers import engine_headers
