@@ -123,6 +123,7 @@ class ProjectLimits:
                 if money is not None:
                     money.release()
                 raise
+            answer = hold.tokens - least  # it may have been cut down to the limit
         return Claim(self.rates, hold, self.budgets, money, prompt, answer)
 
     def headers(self, request: InferenceRequest, model: str) -> Headers:

@@ -326,6 +326,19 @@ async def test_a_limit_is_no_reason_to_fall_back(limited: LimitedModels) -> None
     assert limited.engines[1].requests == []
 
 
+async def test_an_answer_that_may_be_long_is_expected_to_keep_the_limit(
+    limited: LimitedModels,
+) -> None:
+    """What it was cut down to is what all routers are told, and nothing counts as excess."""
+    await limited.has(ANSWER)
+    await limited.ask(limits=(RateLimit(tokens_per_minute=100),), max_tokens=5000)
+    origin = limited.dispatch(0).origin
+    assert origin is not None
+    assert origin.reserved_tokens == 100
+    assert limited.used == [(1, 100, 0)]
+    assert limited.meters[0].excess.take() == (0, 0)
+
+
 async def test_no_engine_starts_for_a_request_above_a_limit(limited: LimitedModels) -> None:
     """It is refused before it would wait for a model that is scaled to zero."""
     with pytest.raises(RateLimited):
