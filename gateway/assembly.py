@@ -123,6 +123,7 @@ class AssembledRouter:
         if self.accounts is not None:
             self.accounts.add_listener(self.limits.record_view)
             self.accounts.add_listener(self._adopt_directory)
+            directory.expect(ACCOUNTS)
         self.settlements = self._settlements(options.accounts, recorder)
         self.context = RouterContext(
             EngineClient(upstream),
@@ -207,6 +208,12 @@ class AssembledRouter:
         if (tracer := self.request_metrics.tracer) is not None:
             await tracer.close()
 
+    def _knows_clients(self) -> bool:
+        """Whether there are projects, or nobody needs one."""
+        directory = self.live_config.directory
+        is_open = not self.live_config.config.is_authenticated
+        return is_open or directory.is_complete or bool(directory.projects)
+
     def _adopt_directory(self, view: AccountsView) -> None:
         """Know the projects and keys of the database from now on."""
         if view.directory is not None:
@@ -230,7 +237,10 @@ class AssembledRouter:
         routers = (
             models_router(self.fleet, live_config, self._health_of),
             health_router(
-                self.fleet, self._health_of, lambda: not live_config.config.is_authenticated
+                self.fleet,
+                self._health_of,
+                lambda: not live_config.config.is_authenticated,
+                self._knows_clients,
             ),
             administration_router(accounts, self.accounts, self._address_of),
             operators_router(resolver, self.pools, context.faults, shadows, live_config),

@@ -33,6 +33,7 @@ class LiveDirectory:
 
     def __init__(self) -> None:
         self._sources: dict[str, Directory] = {}
+        self._expected: set[str] = set()
         self._keys: dict[bytes, KnownKey] = {}
         self._admin_keys: dict[bytes, AdminKey] = {}
         self._projects: dict[str, Project] = {}
@@ -49,6 +50,15 @@ class LiveDirectory:
     def subscribe(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever the directory changes."""
         self._listeners.append(listener)
+
+    def expect(self, source: str) -> None:
+        """Know that a source has a directory, which may come late."""
+        self._expected.add(source)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all sources have given their directories: only then is an unknown key wrong."""
+        return self._expected <= self._sources.keys()
 
     def replace(self, source: str, directory: Directory) -> None:
         """Go by this directory of a source from now on, instead of its earlier one."""
