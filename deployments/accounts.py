@@ -22,9 +22,6 @@ from gateway.routing.fleet import Fleet
 from gateway.store.database import DatabaseUnavailable
 from gateway.store.organization import Organization
 
-START_PATIENCE_S = 60.0
-"""How long the database may be unreachable at the start before Serve hears of it."""
-
 logger = logging.getLogger("ray.serve")
 
 
@@ -47,7 +44,6 @@ class Accounts:
         self._discovery = Discovery(self._fleet)
         self._recorder = RayRecorder()
         self._keeper: LedgerKeeper | None = None
-        self._began_s = asyncio.get_running_loop().time()
         self._starting = asyncio.create_task(self._start(), name="accounts-start")
         self._discovering = asyncio.create_task(self._discovery.run(), name="discovery")
         self._settlements = msgspec.msgpack.Decoder(list[Settlement])
@@ -72,20 +68,14 @@ class Accounts:
         return msgspec.msgpack.encode(answer)
 
     async def check_health(self) -> None:
-        """Serve's health check: of the discovery, and of the database.
+        """Serve's health check. A database that is gone is none of it: a new process has no other.
 
         Serve would call a plain function in another thread, which has no event loop.
         """
         if self._discovering.done():
             raise RuntimeError("discovery has ended: Accounts no longer learns of new engines")
-        if self._keeper is not None:
-            self._keeper.check()
-        elif self._starting.done():
+        if self._starting.done():
             self._starting.result()
-        else:
-            for_s = asyncio.get_running_loop().time() - self._began_s
-            if for_s > START_PATIENCE_S:
-                raise DatabaseUnavailable(f"the database has not answered for {for_s:.0f} s")
 
     async def __del__(self) -> None:
         """Serve's graceful stop."""
@@ -105,9 +95,9 @@ class Accounts:
         return self._keeper
 
     async def _start(self) -> None:
-        database = await open_database(self._config, os.environ)
+        database = await open_database(self._config, os.environ, self._recorder)
         keeper = LedgerKeeper(database, self._config, self._fleet, self._recorder)
-        await keeper.start()
+        keeper.start()
         self._administration = Administration(Organization(database), self._config.currency)
         self._keeper = keeper
         logger.info("Accounts has opened its database")

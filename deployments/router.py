@@ -26,11 +26,11 @@ from gateway.assembly import RouterOptions, build_router
 from gateway.environment import Settings
 from gateway.errors import ConfigError
 from gateway.identity.cache_scope import SEEDS, ScopeSeeds
+from gateway.periodic import Periodic
 from gateway.proxy_key import cluster_key, proxy_key
 from gateway.routing.fleet import Fleet
 from gateway.serving.connection_check import ConnectionCheck
 from gateway.serving.live_config import LiveConfig
-from gateway.serving.periodic import Periodic
 from gateway.serving.tracing import Tracer, tracer_of
 
 DISCOVERY_TIMEOUT_S = 10.0

@@ -24,6 +24,7 @@ from gateway.identity.live_directory import ACCOUNTS
 from gateway.ledger.view import AccountsView
 from gateway.limits.project_limits import ProjectLimits
 from gateway.metrics import Recorder
+from gateway.periodic import Periodic
 from gateway.report import ModelReport, RouterReport
 from gateway.routing.decision import DecisionLog
 from gateway.routing.fleet import Fleet, ServedModel
@@ -37,7 +38,6 @@ from gateway.serving.gauges import Gauges
 from gateway.serving.handler import InferenceHandler
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.operator_access import OperatorAccess
-from gateway.serving.periodic import Periodic
 from gateway.serving.pool import ModelPools, SharedState
 from gateway.serving.request_metrics import RequestMetrics
 from gateway.serving.router_context import RouterContext
@@ -123,6 +123,7 @@ class AssembledRouter:
         if self.accounts is not None:
             self.accounts.add_listener(self.limits.record_view)
             self.accounts.add_listener(self._adopt_directory)
+            directory.expect(ACCOUNTS)
         self.settlements = self._settlements(options.accounts, recorder)
         self.context = RouterContext(
             EngineClient(upstream),
@@ -207,6 +208,12 @@ class AssembledRouter:
         if (tracer := self.request_metrics.tracer) is not None:
             await tracer.close()
 
+    def _knows_clients(self) -> bool:
+        """Whether there are projects, or nobody needs one."""
+        directory = self.live_config.directory
+        is_open = not self.live_config.config.is_authenticated
+        return is_open or directory.is_complete or bool(directory.projects)
+
     def _adopt_directory(self, view: AccountsView) -> None:
         """Know the projects and keys of the database from now on."""
         if view.directory is not None:
@@ -230,7 +237,10 @@ class AssembledRouter:
         routers = (
             models_router(self.fleet, live_config, self._health_of),
             health_router(
-                self.fleet, self._health_of, lambda: not live_config.config.is_authenticated
+                self.fleet,
+                self._health_of,
+                lambda: not live_config.config.is_authenticated,
+                self._knows_clients,
             ),
             administration_router(accounts, self.accounts, self._address_of),
             operators_router(resolver, self.pools, context.faults, shadows, live_config),

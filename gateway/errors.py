@@ -465,7 +465,7 @@ class _RetryLater(GatewayError):
 
 
 class AuthUnavailable(_RetryLater):
-    """A token cannot be checked: its issuer's keys cannot be fetched; with `Retry-After`."""
+    """A key or token cannot be checked now: the keys for that are missing; with `Retry-After`."""
 
     status = 503
     code = "auth_unavailable"

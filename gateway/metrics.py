@@ -321,6 +321,11 @@ ACCOUNTS_LAG = Gauge(
     labels=(),
     meaning="Age of the oldest usage record that Accounts has read and not written.",
 )
+ACCOUNTS_UNWRITABLE = Gauge(
+    name="gateway_accounts_unwritable_seconds",
+    labels=(),
+    meaning="For how long the database has taken nothing: gone, full or read-only; 0 if it does.",
+)
 SETTLEMENTS_KEPT = Gauge(
     name="gateway_settlements_kept",
     labels=(),
@@ -342,6 +347,7 @@ METRICS: tuple[Metric, ...] = (
     *(LIMIT, LIMIT_USED, LIMIT_EXCESS, SPEND_ALERTS),
     *(HAPROXY_CONNECTIONS, HAPROXY_CONNECTION_LIMIT, HAPROXY_CUT),
     *(ACCOUNTS_ROWS, ACCOUNTS_REJECTED, ACCOUNTS_DROPPED, ACCOUNTS_KEPT, ACCOUNTS_LAG),
+    ACCOUNTS_UNWRITABLE,
     *(SETTLEMENTS_KEPT, SETTLEMENTS_DROPPED),
 )
 """All metrics, in the order of the docs."""

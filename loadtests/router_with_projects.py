@@ -112,9 +112,9 @@ async def run_accounts(folder: str, engine: str) -> None:
     """Accounts with a database of its own."""
     database = f"sqlite:///{Path(folder, 'accounts.db')}"
     config = AccountsConfig.model_validate({"database": database, "prices": PRICES})
-    opened = await open_database(config, {})
+    opened = await open_database(config, {}, NullRecorder())
     keeper = LedgerKeeper(opened, config, fleet_of(engine), NullRecorder())
-    await keeper.start()
+    keeper.start()
     await _serve(AccountsServer(keeper).app)
 
 

@@ -17,15 +17,13 @@ from gateway.errors import ConfigError
 from gateway.ledger.price import Price, PriceList
 from gateway.ledger.settlement import Settlement
 from gateway.ledger.view import AccountsView
-from gateway.metrics import Recorder
+from gateway.metrics import ACCOUNTS_UNWRITABLE, Recorder
 from gateway.routing.fleet import Fleet
 from gateway.store.database import Database, DatabaseUnavailable, parse_url
 from gateway.store.prices import replace_prices
 
 MIN_DELAY_S = 0.2
 MAX_DELAY_S = 5.0
-PATIENCE_S = 60.0
-"""How long the database may be unavailable before Accounts counts as unhealthy."""
 
 logger = logging.getLogger(__name__)
 
@@ -51,13 +49,13 @@ class LedgerKeeper:
         self._writer = LedgerWriter(database, self._prices, recorder, self.publisher.refresh, wall)
         self.collector = UsageCollector(fleet, self._writer, wall)
         self._upkeep = Upkeep(database, config, self._prices, self.collector, recorder, wall)
+        self._writing_prices: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Write the prices of the config, and begin."""
-        prices, currency = self._prices.prices, self._config.currency
-        await self.database.write(lambda c: replace_prices(c, prices, currency))
-        self._writer.start()
+    def start(self) -> None:
+        """Begin; routers are informed also while nothing can be written."""
         self.publisher.start()
+        self._writer.start()
+        self._writing_prices = asyncio.create_task(self._write_prices(), name="prices")
         self.collector.start()
         self._upkeep.start()
 
@@ -73,25 +71,28 @@ class LedgerKeeper:
         """Write what a router has said; returns once it is committed."""
         await self._writer.write_settlements(settlements)
 
-    def check(self) -> None:
-        """Raise if the ledger has not been writable for long.
-
-        Raises:
-            DatabaseUnavailable: the database cannot be reached.
-        """
-        since_s = self._writer.unavailable_since_s
-        if since_s is not None:
-            for_s = asyncio.get_running_loop().time() - since_s
-            if for_s > PATIENCE_S:
-                raise DatabaseUnavailable(f"the database has not answered for {for_s:.0f} s")
-
     async def close(self) -> None:
         """Stop, and close the database; what is not committed, engines and routers keep."""
+        if self._writing_prices is not None:
+            self._writing_prices.cancel()
+            await asyncio.wait([self._writing_prices])
         await self._upkeep.close()
         await self.collector.close()
         await self.publisher.close()
         await self._writer.close()
         await self.database.close()
+
+    async def _write_prices(self) -> None:
+        """Write the prices of the config, as soon as the database takes them."""
+        prices, currency = self._prices.prices, self._config.currency
+        while True:
+            try:
+                await self.database.write(lambda c: replace_prices(c, prices, currency))
+            except DatabaseUnavailable as error:
+                logger.warning("prices cannot be written yet, trying again: %s", error)
+                await asyncio.sleep(MAX_DELAY_S)
+            else:
+                return
 
 
 def database_url(config: AccountsConfig, environ: Mapping[str, str]) -> str:
@@ -110,19 +111,23 @@ def database_url(config: AccountsConfig, environ: Mapping[str, str]) -> str:
     return url
 
 
-async def open_database(config: AccountsConfig, environ: Mapping[str, str]) -> Database:
-    """Open the database of a config, however long it cannot be reached.
+async def open_database(
+    config: AccountsConfig, environ: Mapping[str, str], recorder: Recorder
+) -> Database:
+    """Open the database of a config, however long it cannot be reached; a metric tells.
 
     Raises:
         ConfigError: the config is wrong, or a reference in it stands for nothing.
     """
     url = database_url(config, environ)
-    delay_s = MIN_DELAY_S
+    delay_s, began_s = MIN_DELAY_S, time.monotonic()
     while True:
         try:
             return await Database.open(url)
         except DatabaseUnavailable as error:
             logger.warning("the database cannot be reached, trying again: %s", error)
+        recorder.set(ACCOUNTS_UNWRITABLE, (), time.monotonic() - began_s)
+        recorder.flush()
         await asyncio.sleep(delay_s)
         delay_s = min(MAX_DELAY_S, 2 * delay_s)
 

@@ -21,6 +21,8 @@ from gateway.store.usage import EngineBatch, Written, write_settlements, write_u
 
 MIN_DELAY_S = 0.1
 MAX_DELAY_S = 5.0
+REMINDER_S = 60.0
+"""Time between two lines of the log while the database cannot be used."""
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ class LedgerWriter:
         self._task: asyncio.Task[None] | None = None
         self.unavailable_since_s: float | None = None
         """Since when the database cannot be reached, by the event loop's clock."""
+        self._warned_s = 0.0
 
     def start(self) -> None:
         """Begin to write."""
@@ -143,9 +146,15 @@ class LedgerWriter:
         self._on_written()
 
     def _record_unavailable(self, error: DatabaseUnavailable) -> None:
+        now_s = asyncio.get_running_loop().time()
         if self.unavailable_since_s is None:
-            self.unavailable_since_s = asyncio.get_running_loop().time()
-            logger.warning("the database cannot be used; engines keep their records: %s", error)
+            self.unavailable_since_s, self._warned_s = now_s, float("-inf")
+        if now_s - self._warned_s >= REMINDER_S:
+            self._warned_s = now_s
+            logger.error(
+                "the database has taken nothing for %.0f s; engines keep their records: %s",
+                *(now_s - self.unavailable_since_s, error),
+            )
 
     def _record_available(self) -> None:
         if self.unavailable_since_s is not None:

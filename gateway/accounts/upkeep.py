@@ -9,8 +9,14 @@ from gateway.accounts.usage_collector import UsageCollector
 from gateway.config.accounts import AccountsConfig
 from gateway.ledger.price import PriceList
 from gateway.ledger.row import MICRO
-from gateway.metrics import ACCOUNTS_DROPPED, ACCOUNTS_KEPT, ACCOUNTS_LAG, Recorder
-from gateway.serving.periodic import Periodic
+from gateway.metrics import (
+    ACCOUNTS_DROPPED,
+    ACCOUNTS_KEPT,
+    ACCOUNTS_LAG,
+    ACCOUNTS_UNWRITABLE,
+    Recorder,
+)
+from gateway.periodic import Periodic
 from gateway.store.database import Database, Transaction
 from gateway.store.upkeep import HOUR_S, KeptDays, delete_old, record_presence, settle_idle
 
@@ -103,4 +109,5 @@ class Upkeep:
             self._recorder.set(ACCOUNTS_KEPT, (model,), kept[model])
         self._published = set(kept)
         self._recorder.set(ACCOUNTS_LAG, (), self._collector.lag_s)
+        self._recorder.set(ACCOUNTS_UNWRITABLE, (), self._database.unwritable_s)
         self._recorder.flush()

@@ -111,13 +111,13 @@ class UsageCollector:
             self._tasks[id_] = asyncio.create_task(following, name=f"usage-{id_}")
 
     async def _follow(self, log: EngineLog) -> None:
-        delay_s = MIN_DELAY_S
+        delay_s, clock = MIN_DELAY_S, asyncio.get_running_loop().time
         try:
             while True:
-                began_s = self._wall()
+                began_s = clock()
                 if await self._ask(log):
                     delay_s = MIN_DELAY_S
-                    await asyncio.sleep(max(0.0, PERIOD_S - (self._wall() - began_s)))
+                    await asyncio.sleep(max(0.0, PERIOD_S - (clock() - began_s)))
                 elif log.is_gone:
                     return
                 else:

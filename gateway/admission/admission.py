@@ -27,6 +27,7 @@ import itertools
 from collections.abc import Callable
 from functools import partial
 
+from gateway.admission.bypass_queue import Verdict
 from gateway.admission.eviction import EvictionIndex
 from gateway.admission.project_fairness import ProjectFairness
 from gateway.admission.queue_limits import QueueLimits
@@ -169,7 +170,9 @@ class Admission:
 
     def _can_start(self, request: AdmissionRequest, decision: Decision) -> bool:
         """Whether a request is admitted at once; then it counts as usage."""
-        can_start = self._may_pass(request, decision) and self._has_room(request, decision)
+        can_start = self._may_pass(request, decision) and (
+            self._check_room(request, decision) is Verdict.START
+        )
         if can_start:
             self._record_usage(request, decision)
         return can_start
@@ -185,16 +188,18 @@ class Admission:
             return self.fairness.is_behind(request.project)
         return not self._usage.is_over_fair_share(request.tenant)
 
-    def _has_room(self, request: AdmissionRequest, decision: Decision) -> bool:
+    def _check_room(self, request: AdmissionRequest, decision: Decision) -> Verdict:
         """Whether the replica has room, and that is not for what other routers hold."""
         has_room = self._scheduler.has_room(decision, is_over_share=self._leaves_spare(request))
         if not request.project:
-            return has_room
+            return Verdict.START if has_room else Verdict.WAIT
         replica = decision.replica.id
-        if not has_room:
+        if has_room:
+            yields = self.fairness.yields(request.project, replica, is_batch=request.is_batch)
+            return Verdict.YIELD if yields else Verdict.START
+        if not self._scheduler.has_slot(decision):
             self.fairness.record_full(replica)
-            return False
-        return not self.fairness.yields(request.project, replica, is_batch=request.is_batch)
+        return Verdict.WAIT
 
     def _leaves_spare(self, request: AdmissionRequest) -> bool:
         """Whether the request leaves some room for tenants that are below their share."""
@@ -337,7 +342,7 @@ class Admission:
 
     def _serve(self, queue: ReplicaQueue[QueuedRequest]) -> None:
         """Release the requests that their replica can start."""
-        while queued := queue.pop(self._fits, self._lets_pass):
+        while queued := queue.pop(self._check):
             if queued.admitted.done():
                 self._uncount(queued)  # cancelled, and its caller has not called `remove` yet
             else:
@@ -346,7 +351,9 @@ class Admission:
     def _retry(self, replica: str) -> None:
         """Serve a queue again, soon after its requests have yielded for long enough."""
         retry_s = self.fairness.retry_s(replica)
-        if retry_s is not None and replica not in self._retrying:
+        if retry_s == 0:  # the queue has just been served, and nothing yields there any longer
+            self.fairness.record_full(replica)
+        elif retry_s is not None and replica not in self._retrying:
             self._retrying.add(replica)
             asyncio.get_running_loop().call_later(retry_s + RETRY_DELAY_S, self._end_yield, replica)
 
@@ -354,16 +361,20 @@ class Admission:
         self._retrying.discard(replica)
         self._schedule(replica)
 
-    def _fits(self, queued: QueuedRequest) -> bool:
+    def _check(self, queued: QueuedRequest) -> Verdict:
+        """Whether a request can start now, or others may pass it."""
         if queued in self._stale:
-            return False
-        return queued.admitted.done() or self._has_room(queued.request, queued.decision)
+            return Verdict.WAIT
+        if queued.admitted.done():
+            return Verdict.START
+        verdict = self._check_room(queued.request, queued.decision)
+        if verdict is Verdict.WAIT and self._lets_pass(queued):
+            return Verdict.STEP_ASIDE
+        return verdict
 
     def _lets_pass(self, queued: QueuedRequest) -> bool:
         """Whether a request that does not fit lets smaller ones pass, where those could start."""
-        is_late = self._now() - queued.since_s > BYPASS_SHARE * queued.limit_s
-        replica = queued.decision.replica.id
-        if queued in self._stale or is_late or self.fairness.retry_s(replica) is not None:
+        if self._now() - queued.since_s > BYPASS_SHARE * queued.limit_s:
             return False
         return self._scheduler.has_slot(
             queued.decision, is_over_share=self._leaves_spare(queued.request)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from gateway.authentication.compact_token import is_token
 from gateway.authentication.tokens import Tokens, VerifiedToken
 from gateway.config.auth import Auth
-from gateway.errors import InvalidKey
+from gateway.errors import AuthUnavailable, InvalidKey
 from gateway.identity.api_key import key_hash, key_hint
 from gateway.identity.client import ClientIdentity
 from gateway.identity.live_directory import LiveDirectory
@@ -15,6 +15,7 @@ NO_KEY = (
     "You didn't provide an API key. Send it as `Authorization: Bearer YOUR_KEY`, or in the header"
     " X-Api-Key."
 )
+UNKNOWN_RETRY_S = 5.0
 
 
 class Authenticator:
@@ -41,7 +42,8 @@ class Authenticator:
 
         Raises:
             InvalidKey: nobody's, or it is not valid any more.
-            AuthUnavailable: it is a token that cannot be verified now.
+            AuthUnavailable: it is a token that cannot be verified now, or the keys of the database
+                have not come yet.
         """
         if not key:
             raise InvalidKey(NO_KEY)
@@ -50,10 +52,12 @@ class Authenticator:
             return known.identity
         if (verified := await self._verified(key, hash_)) is not None:
             if verified.identity is None:
+                check_complete(self._directory)
                 raise InvalidKey("The token is valid, but leads to no project of this gateway.")
             return verified.identity
         if self._directory.has_expired(hash_, now_s):
             raise InvalidKey("The API key has expired.")
+        check_complete(self._directory)
         raise InvalidKey(f"Incorrect API key provided{_shown(key)}.")
 
     async def admin(self, token: bytes) -> str | None:
@@ -90,6 +94,19 @@ class Authenticator:
         if auth.jwt is not self._tokens.issuers:
             await self.refresh()
         return self._tokens.known(hash_) or await self._tokens.verify(key, hash_)
+
+
+def check_complete(directory: LiveDirectory) -> None:
+    """Check that a key that is not known is wrong.
+
+    Raises:
+        AuthUnavailable: nobody knows: the keys of the database have not come yet.
+    """
+    if not directory.is_complete:
+        raise AuthUnavailable(
+            "API keys cannot be checked now: the gateway has not read them from its database yet.",
+            UNKNOWN_RETRY_S,
+        )
 
 
 def _shown(key: bytes) -> str:

@@ -17,6 +17,7 @@ from gateway.commands.console import (
     print_json,
     print_table,
 )
+from gateway.ledger.calendar import DAY_S
 
 AMOUNTS = {
     "amount": "cost",
@@ -25,7 +26,6 @@ AMOUNTS = {
     "wasted_amount": "wasted",
 }
 """Amounts in the API, and their headings. The second and third are the cost by reservation."""
-DAY_S = 86_400
 KINDS = ("completions", "embeddings", "audio_transcriptions")
 COUNTS = (
     *("num_model_requests", "input_tokens", "input_cached_tokens", "output_tokens"),

@@ -39,6 +39,11 @@ class TrackedRequest:
     """`DeviceTime.decode_s` at its first token."""
 
     @property
+    def priority(self) -> int:
+        """Priority at the engine, that of its call; lower values start sooner."""
+        return self.dispatch.priority if self.call is None else self.call.dispatch.priority
+
+    @property
     def further_sequences(self) -> int:
         """Its sequences but the first one of the request that the router sent."""
         return self.sequences - bool(self.dispatch.id)

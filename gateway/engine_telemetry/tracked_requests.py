@@ -65,10 +65,16 @@ class TrackedRequests:
             self.pending_sequences -= tracked.sequences
             self.unstarted -= bool(tracked.dispatch.id)
 
-    def pending_after(self, tracked: TrackedRequest) -> int:
-        """Requests without a first token that came after a request; O(n)."""
+    def pending_after(self, tracked: TrackedRequest, *, has_priorities: bool) -> int:
+        """Requests without a first token that the engine starts after a request; O(n).
+
+        Those came later, or have a lower priority where the engine goes by that.
+        """
         later, is_later = 0, False
+        own = tracked.priority if has_priorities else 0
         for each in self._requests:
-            later += is_later and each.first_token_s is None
+            priority = each.priority if has_priorities else 0
+            is_after = priority > own or (priority == own and is_later)
+            later += is_after and each.first_token_s is None
             is_later = is_later or each is tracked
         return later

@@ -333,11 +333,13 @@ class EngineTracker:
     def _is_computed(self, tracked: TrackedRequest, *, is_aborted: bool) -> bool:
         """Whether the engine has computed a request's prompt, or some of it.
 
-        One that ends without a token has been computed if fewer requests wait than came after it.
+        One that ends without a token has been computed if no more requests wait than the engine
+        would start after it: those that came later, or have a lower priority.
         """
         if tracked.first_token_s is not None or not is_aborted:
             return True
-        is_computed = self._waiting() <= self._requests.pending_after(tracked)
+        later = self._requests.pending_after(tracked, has_priorities=self._facts.supports_priority)
+        is_computed = self._waiting() <= later
         if is_computed and tracked.call is not None:
             self._take_prefill(tracked, tracked.pending_tokens)
         return is_computed

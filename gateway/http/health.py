@@ -9,6 +9,8 @@ from pydantic import BaseModel
 from gateway.http.models import HealthOf, model_card
 from gateway.routing.fleet import Fleet, ModelState
 
+ACCOUNTS = "Accounts"
+NO_KEYS = "projects and keys have not been read from the database yet"
 DISTRIBUTION = "ray-llm-gateway"
 
 
@@ -17,7 +19,7 @@ class Health(BaseModel):
 
     status: str
     reasons: dict[str, str] = {}
-    """Why models cannot answer, by name."""
+    """Why models cannot answer, by name; and why clients cannot be told apart."""
 
 
 class Version(BaseModel):
@@ -27,11 +29,15 @@ class Version(BaseModel):
 
 
 def health_router(
-    fleet: Fleet, health_of: HealthOf, shows_models: Callable[[], bool] = lambda: True
+    fleet: Fleet,
+    health_of: HealthOf,
+    shows_models: Callable[[], bool] = lambda: True,
+    knows_clients: Callable[[], bool] = lambda: True,
 ) -> APIRouter:
     """The routes that tell whether the gateway is up, and whether it can answer.
 
-    `shows_models`: whether everybody may know the names of models.
+    `shows_models`: whether everybody may know the names of models. `knows_clients`: whether there
+    are keys that requests can be checked by.
     """
     router = APIRouter(tags=["health"])
     installed = _installed_version()
@@ -43,12 +49,14 @@ def health_router(
 
     @router.get("/readyz", responses={503: {"model": Health}})
     async def readyz(response: Response) -> Health:
-        """At least one model can answer."""
+        """At least one model can answer, and requests are let in."""
         cards = [model_card(model, health_of(model)) for model in fleet.models]
         silent = [c for c in cards if not c.replicas or c.state is ModelState.NOT_RESPONDING]
         shown = silent if shows_models() else []
         reasons = {card.id: f"{card.state.replace('_', ' ')}: {card.reason}" for card in shown}
-        if len(silent) < len(cards):
+        if not knows_clients():
+            reasons[ACCOUNTS] = NO_KEYS
+        elif len(silent) < len(cards):
             return Health(status="ready", reasons=reasons)
         response.status_code = 503
         return Health(status="not ready", reasons=reasons)

@@ -21,9 +21,6 @@ class ChargeLimit(msgspec.Struct, frozen=True):
     """Most tokens of the answer that are charged; None: all."""
 
 
-ALL_CHARGED = ChargeLimit()
-
-
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt: what the engine did, and what of it is charged. Columns of the table `usage`."""
 

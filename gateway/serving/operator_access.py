@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from gateway.asgi import Headers, Scope
+from gateway.authentication.authenticator import check_complete
 from gateway.authentication.credentials import offered_key
 from gateway.errors import InvalidKey, UnknownRoute
 from gateway.header_names import ADMIN_KEY, FORWARDED_FOR, FORWARDED_PREFIX, FORWARDING
@@ -50,12 +51,14 @@ class OperatorAccess:
 
         Raises:
             InvalidKey: the key is missing or wrong.
+            AuthUnavailable: the keys of the database have not come yet.
             UnknownRoute: there are no such routes for this client, or its path is written so that a
                 proxy's rules may have taken it for another one.
         """
         self.check_path(scope)
         if self.has_keys:
             return self._actor(scope)
+        check_complete(self._live_config.directory)
         if not self._is_open_to(scope["headers"]):
             raise UnknownRoute.for_url(scope["method"], scope["path"])
         return LOCAL
@@ -103,6 +106,7 @@ class OperatorAccess:
         if actor := _actor_with(offered, self._live_config):
             return actor
         if offered:
+            check_complete(self._live_config.directory)
             self._log_wrong_key(scope)
         raise InvalidKey(f"The routes under {_first_part(scope['path'])} need an admin key.")
 
@@ -119,11 +123,13 @@ def is_operator(fields: Mapping[bytes, bytes], live_config: LiveConfig) -> bool:
 
     Raises:
         InvalidKey: it has a header with an admin key, and the wrong one.
+        AuthUnavailable: the keys of the database have not come yet.
     """
     offered = fields.get(ADMIN_KEY)
     if offered is None:
         return False
     if not _actor_with(offered, live_config):
+        check_complete(live_config.directory)
         raise InvalidKey(f"The header `{ADMIN_KEY.decode()}` has no admin key of this gateway.")
     return True
 

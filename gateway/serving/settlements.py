@@ -18,8 +18,8 @@ from gateway.ledger.charging import settle
 from gateway.ledger.settlement import Settlement
 from gateway.ledger.view import Watermark
 from gateway.metrics import SETTLEMENTS_DROPPED, SETTLEMENTS_KEPT, Recorder
+from gateway.periodic import Periodic
 from gateway.serving.accounts_client import AccountsClient, AccountsUnavailable
-from gateway.serving.periodic import Periodic
 from gateway.serving.sent_attempt import SentAttempt
 from gateway.telemetry.usage import UsageRecord
 

@@ -8,6 +8,7 @@ process): what it reads stays true until it commits.
 import asyncio
 import contextlib
 import importlib.util
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -53,13 +54,15 @@ class Database:
         self._engine = engine
         self._writer = ThreadPoolExecutor(1, "accounts-writer")
         self._reader = ThreadPoolExecutor(1, "accounts-reader")
+        self._unwritable_since_s: float | None = None
 
     @classmethod
     async def open(cls, url: str) -> Self:
-        """Open a database, and bring its tables up to date.
+        """Open a database, and bring its tables up to date; it may be read-only if they are.
 
         Raises:
-            ConfigError: it is no URL of a database that we support; the message holds no secret.
+            ConfigError: it is no URL of a database that we support; the message holds no secret. Or
+                a newer version of the gateway has made its tables.
             DatabaseUnavailable: it cannot be reached.
         """
         database = cls(_engine(url))
@@ -71,9 +74,10 @@ class Database:
         return database
 
     @property
-    def is_sqlite(self) -> bool:
-        """Whether it is SQLite, not PostgreSQL."""
-        return self._engine.dialect.name == "sqlite"
+    def unwritable_s(self) -> float:
+        """For how long it has taken nothing, in seconds; 0 if the last transaction succeeded."""
+        since_s = self._unwritable_since_s
+        return 0.0 if since_s is None else time.monotonic() - since_s
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run a transaction that writes; it is committed once this returns.
@@ -81,7 +85,14 @@ class Database:
         Raises:
             DatabaseUnavailable: it could not be run; nothing was committed, or the answer was lost.
         """
-        return await self._run(self._writer, work, is_writer=True)
+        try:
+            result = await self._run(self._writer, work, is_writer=True)
+        except DatabaseUnavailable:
+            if self._unwritable_since_s is None:
+                self._unwritable_since_s = time.monotonic()
+            raise
+        self._unwritable_since_s = None
+        return result
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run a transaction that only reads.

@@ -6,10 +6,10 @@ import msgspec
 import sqlalchemy as sa
 
 from gateway.errors import NotFound
+from gateway.ledger.calendar import Interval
 from gateway.store.changes import Change, new_id
 from gateway.store.pages import Cursor, Page, page_of, row_of
 from gateway.store.projects import active_project, project
-from gateway.store.spend_limits import Interval
 from gateway.store.tables import spend_alerts
 
 

@@ -1,19 +1,16 @@
 """Hard spend limits in the database: one for each project, period and, perhaps, key."""
 
-from typing import Literal
-
 import msgspec
 import sqlalchemy as sa
 
 from gateway.errors import NotFound
+from gateway.ledger.calendar import Interval
 from gateway.store.api_keys import api_key
 from gateway.store.changes import Change
 from gateway.store.pages import row_of
 from gateway.store.projects import active_project, project
 from gateway.store.rate_limits import ALL
 from gateway.store.tables import spend_limits
-
-Interval = Literal["day", "month"]
 
 
 class SpendLimitRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -155,7 +155,7 @@ class WholeGateway:
         """Start Accounts."""
         database = await Database.open(self.database_url)
         keeper = LedgerKeeper(database, self.config, self.fleet, self.recorder)
-        await keeper.start()
+        keeper.start()
         self.accounts.keeper = keeper
         return keeper
 

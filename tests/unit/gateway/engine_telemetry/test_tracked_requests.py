@@ -46,5 +46,5 @@ def test_only_later_requests_without_a_token_come_after_one() -> None:
         requests.add(each)
     requests.start(third, 1.0)
 
-    assert requests.pending_after(second) == 1
-    assert requests.pending_after(fourth) == 0
+    assert requests.pending_after(second, has_priorities=False) == 1
+    assert requests.pending_after(fourth, has_priorities=False) == 0

@@ -83,6 +83,24 @@ def test_a_call_that_the_engine_refuses_is_recorded_without_tokens() -> None:
     assert tracker.snapshot().reserved == []
 
 
+def test_a_prompt_that_passed_others_and_was_given_up_is_counted() -> None:
+    """A client that leaves just before the first token has had its prompt computed, and cached."""
+    facts = msgspec.structs.replace(FACTS, supports_priority=True)
+    tracker = EngineTracker(facts, SetClock(), waiting=lambda: 1)
+    calls = []
+    for number, priority in ((1, 5_000), (2, 20)):
+        dispatch = Dispatch(id=number, origin=Origin(project="p"), priority=priority)
+        call = tracker.usage.open_call(dispatch)
+        assert call is not None
+        calls.append((call, tracker.record_arrival(dispatch, 900, call=call)))
+
+    for call, part in reversed(calls):
+        tracker.record_finished(part, 0, is_aborted=True)
+        tracker.usage.close_call(call)
+
+    assert [(each.id, each.prompt_tokens) for each in records(tracker)] == [(2, 900), (1, 0)]
+
+
 def test_a_prompt_that_waited_and_was_given_up_is_not_counted() -> None:
     """The engine has not begun with it; one that was being computed counts."""
     waiting = 1

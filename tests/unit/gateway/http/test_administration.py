@@ -7,6 +7,8 @@ import pytest
 
 from gateway.assembly import RouterOptions, build_router
 from gateway.config.loader import parse_gateway
+from gateway.identity.live_directory import ACCOUNTS
+from gateway.identity.project import Directory
 from gateway.ledger.settlement import Settlement
 from gateway.ledger.view import AccountsView, AdminAnswer, AdminCall
 from gateway.routing.fleet import Fleet
@@ -49,9 +51,13 @@ def accounts() -> KeptCalls:
     return KeptCalls()
 
 
-def client(accounts: AccountsClient | None, **config: object) -> httpx.AsyncClient:
-    """A client of a router."""
+def client(
+    accounts: AccountsClient | None, *, has_keys: bool = True, **config: object
+) -> httpx.AsyncClient:
+    """A client of a router; `has_keys`: it has heard of the database once."""
     live_config = LiveConfig()
+    if has_keys:
+        live_config.directory.replace(ACCOUNTS, Directory())
     live_config.apply(parse_gateway({"admin_key": KEY, **config}))
     router = build_router(
         Fleet(),
@@ -97,6 +103,21 @@ async def test_a_refused_path_writes_no_lines_into_the_log(
         await asking.get(f"{PROJECTS}/%0AERROR%20made%20up", headers=bearer("sk-wrong"))
     assert "wrong admin key" in caplog.text
     assert "\nERROR made up" not in caplog.text
+
+
+async def test_keys_cannot_be_checked_before_the_database_is_read(accounts: KeptCalls) -> None:
+    """A key that is not known may well be right: 503, never 401 and 429; and not ready."""
+    wrong, auth = {"authorization": "Bearer sk-of-the-database"}, {"max_failures_per_minute": 1}
+    async with client(accounts, has_keys=False, auth=auth) as asking:
+        for path in ("/v1/models", "/v1/models", PROJECTS):
+            response = await asking.get(path, headers=wrong)
+            assert error_of(response)[:2] == (503, "auth_unavailable")
+            assert response.headers["retry-after"] == "5"
+        assert error_of(await asking.get("/v1/models"))[:2] == (401, "invalid_api_key")
+        assert (await asking.get("/readyz")).json()["reasons"] == {
+            "Accounts": "projects and keys have not been read from the database yet"
+        }
+        assert (await asking.get(PROJECTS, headers=BEARER)).status_code == 418
 
 
 async def test_a_path_whose_beginning_is_encoded_is_unknown(accounts: KeptCalls) -> None:

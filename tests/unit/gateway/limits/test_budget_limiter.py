@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from gateway.errors import QuotaExceeded, RateLimited, SpendUnknown
 from gateway.identity.project import Project, RateLimit, SpendLimit
+from gateway.ledger.calendar import Interval
 from gateway.ledger.price import Price
 from gateway.ledger.view import AccountsView, BatchUsage, Spend, Watermark
 from gateway.limits.budget_limiter import BudgetHold, BudgetLimiter
-from gateway.limits.calendar import Interval
 from gateway.limits.cost import Amounts
 from gateway.telemetry.dispatch import Origin
 from gateway.telemetry.usage import Reservation, UsageRecord

@@ -122,6 +122,34 @@ def test_other_databases_are_refused(url: str, message: str) -> None:
     assert "secret" not in str(raised.value)
 
 
+async def test_a_database_that_is_read_only_is_opened_if_its_tables_are_right(
+    tmp_path: Path,
+) -> None:
+    """Routers need what is in it; for how long nothing could be written is known."""
+    path = tmp_path / "accounts.db"
+    await (await Database.open(f"sqlite:///{path}")).close()
+
+    database = await Database.open(f"sqlite:///file:{path}?mode=ro&uri=true")
+
+    with pytest.raises(DatabaseUnavailable):
+        await database.write(lambda c: c.execute(insert(state).values(name="x", value=7)))
+    assert await database.read(lambda c: c.scalar(select(state.c.value))) is None
+    assert database.unwritable_s > 0
+    await database.close()
+
+
+async def test_tables_of_a_newer_version_are_named(database: Database, database_url: str) -> None:
+    """Whoever goes back to an earlier version learns what to do."""
+    await database.write(lambda c: c.execute(text("UPDATE alembic_version SET version_num='9999'")))
+    try:
+        with pytest.raises(ConfigError, match="version 9999, which a newer version"):
+            await Database.open(database_url)
+    finally:
+        await database.write(
+            lambda c: c.execute(text("UPDATE alembic_version SET version_num='0001'"))
+        )
+
+
 async def test_an_unreachable_database_is_named_without_its_password() -> None:
     """Nothing listens there: the reason holds no secret."""
     with pytest.raises(DatabaseUnavailable) as raised:
