@@ -66,7 +66,9 @@ class Accounts:
         keeper, request = self._running, self._calls.decode(call)
         answer = await self._administration.administer(request)
         if request.method != "GET":
-            keeper.publisher.refresh()
+            with contextlib.suppress(DatabaseUnavailable):
+                changes = await keeper.publisher.publish_now()
+                answer = msgspec.structs.replace(answer, changes=changes)
         return msgspec.msgpack.encode(answer)
 
     async def check_health(self) -> None:

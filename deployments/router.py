@@ -35,6 +35,8 @@ from gateway.serving.tracing import Tracer, tracer_of
 
 DISCOVERY_TIMEOUT_S = 10.0
 """Time that a new router lets clients wait until it knows all engines."""
+INFORMED_TIMEOUT_S = 2.0
+"""Time that it then lets them wait for what engines and Accounts know of the last minute."""
 HAPROXY_PERIOD_S = 5.0
 HANG_TIMEOUT_S = 30.0
 """Time after which a router that no longer responds is killed, and replaced."""
@@ -82,6 +84,7 @@ class Router:
         self._router.start()
         # Serve sends requests from here on, also to a router that replaces another under load.
         await self._discovery.wait_until_complete(DISCOVERY_TIMEOUT_S)
+        await self._router.wait_until_informed(INFORMED_TIMEOUT_S)
         self._discovering = asyncio.create_task(self._discovery.run())
         collect_garbage_rarely()
         replica = serve.get_replica_context().replica_id.unique_id

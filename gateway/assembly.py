@@ -1,5 +1,7 @@
 """Assembly of a router: the one place where its parts are made and connected."""
 
+import asyncio
+import contextlib
 import random
 import time
 import uuid
@@ -163,6 +165,17 @@ class AssembledRouter:
             self.accounts.start()
         self._identities.start()
 
+    async def wait_until_informed(self, timeout_s: float) -> None:
+        """Wait until all engines and Accounts have told what they know, or time is up.
+
+        A router that begins before would admit requests whose project has reached its limits.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._telemetry_client.wait_until_heard()
+                if self.accounts is not None:
+                    await self.accounts.wait_until_known()
+
     async def drain(self, timeout_s: float) -> int:
         """Reject new requests, and end all others within `timeout_s`; how many were cut off."""
         return await self.context.drain.drain(timeout_s)
@@ -219,7 +232,7 @@ class AssembledRouter:
             health_router(
                 self.fleet, self._health_of, lambda: not live_config.config.is_authenticated
             ),
-            administration_router(accounts, self._address_of),
+            administration_router(accounts, self.accounts, self._address_of),
             operators_router(resolver, self.pools, context.faults, shadows, live_config),
         )
         return create_app(

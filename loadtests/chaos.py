@@ -7,13 +7,18 @@ random, and ends with status 1 if any answer was lost: cut without an error even
 error of another shape than OpenAI's. Engines are killed, hung, slowed, reset and drained; routers
 and HAProxy are killed. Only the connections that such a kill breaks, and those refused in the
 seconds after it, count as cut, not as lost. The report ends with the gateway's counts of faults.
+
+With `--projects`, clients belong to two projects, one of which sends more than its limits allow,
+and Accounts is killed, too. Afterwards the ledger is compared with what the engines have written.
 """
 
 import asyncio
 import random
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Protocol
 
@@ -23,7 +28,8 @@ import psutil
 import typer
 
 from deployments.local import processes
-from loadtests.checked_load import CheckedLoad, Counts
+from loadtests.chaos_audit import SENDERS, Audit, add_projects, settled_audit, usage_folder
+from loadtests.checked_load import CheckedLoad, Counts, LoadSource, merged
 from loadtests.fault_injection import FRONT_DOOR, FaultInjector, FrontDoor
 from loadtests.targets import Document, local_gateway, serve_config
 
@@ -65,6 +71,8 @@ class Result(msgspec.Struct, rename={"injected": "trouble"}):
     """Injected faults by kind."""
     faults: list[dict[str, object]]
     """The routers' own counts of how they handled faults."""
+    audit: Audit | None = None
+    """How the ledger compares with the engines, if there are projects."""
 
     @property
     def is_good(self) -> bool:
@@ -72,29 +80,41 @@ class Result(msgspec.Struct, rename={"injected": "trouble"}):
         kills = sum(self.injected[kind] for kind in FRONT_DOOR)
         requests = self.requests
         is_explained = requests.cut <= kills * CUT_PER_KILL
-        return not requests.lost and requests.succeeded > 0 and is_explained
+        is_true = self.audit is None or self.audit.is_good(kills * CUT_PER_KILL)
+        return not requests.lost and requests.succeeded > 0 and is_explained and is_true
 
 
-def config(port: int, replicas: int = REPLICAS) -> Document:
-    """The config of the gateway and its engines."""
-    entry = {
+def config(port: int, replicas: int = REPLICAS, folder: Path | None = None) -> Document:
+    """The config of the gateway and its engines; with projects, whose files are in `folder`."""
+    entry: Document = {
         "name": MODEL,
         "engine": "sim",
         "replicas": replicas,
         "drain_timeout_s": 10,
         "simulation": {"error_rate": ERROR_RATE, "reset_rate": RESET_RATE, "max_sequences": 16},
     }
+    if folder is not None:
+        entry["simulation"]["usage_folder"] = str(usage_folder(folder))
     document = serve_config(port, entry)
     document["applications"][0]["deployments"][0]["num_replicas"] = ROUTERS
+    if folder is not None:
+        add_projects(document, folder)
     return document
 
 
 async def run(
-    gateway: Gateway, document: Document, seconds: float, seed: int, *, front_door: bool = True
+    gateway: Gateway,
+    document: Document,
+    seconds: float,
+    seed: int,
+    *,
+    front_door: bool = True,
+    folder: Path | None = None,
 ) -> Result:
     """Load and faults for `seconds`, and then the last answers without faults.
 
-    `front_door`: whether routers and HAProxy are killed, too.
+    `front_door`: whether routers and HAProxy are killed, too. `folder`: with the projects, if there
+    are any; then Accounts is killed, too.
     """
     rng = random.Random(seed)  # noqa: S311 - a seed makes it repeatable
     injector = FaultInjector(
@@ -103,16 +123,28 @@ async def run(
         document,
         gateway.environment,
         rng,
-        _front_door(gateway) if front_door else None,
+        _front_door(gateway, with_accounts=folder is not None) if front_door else None,
     )
-    load_rng = random.Random(seed + 1)  # noqa: S311 - likewise
-    load = CheckedLoad(gateway.url, MODEL, load_rng, injector.may_be_cut)
+    senders = [LoadSource()] if folder is None else SENDERS
+    loads = [
+        CheckedLoad(
+            gateway.url,
+            MODEL,
+            random.Random(seed + number),  # noqa: S311 - likewise
+            injector.may_be_cut,
+            sender,
+        )
+        for number, sender in enumerate(senders, 1)
+    ]
     end_s = time.monotonic() + seconds
     injecting = asyncio.create_task(injector.run())
-    await load.run(CLIENTS, lambda: time.monotonic() > end_s)
+    clients = CLIENTS // len(loads)
+    await asyncio.gather(*(load.run(clients, lambda: time.monotonic() > end_s) for load in loads))
     injecting.cancel()
     await asyncio.gather(injecting, return_exceptions=True)
-    return Result(seconds, load.counts, injector.counts, await _faults(gateway.url))
+    counts = merged(load.counts for load in loads)
+    audit = None if folder is None else await settled_audit(folder, counts, injector.killed_s)
+    return Result(seconds, counts, injector.counts, await _faults(gateway.url), audit)
 
 
 async def _faults(url: str) -> list[dict[str, object]]:
@@ -130,8 +162,12 @@ def _count(fault: Mapping[str, object]) -> int:
     return int(str(fault["count"]))
 
 
-def _front_door(gateway: Gateway) -> FrontDoor:
-    return FrontDoor(lambda: gateway.replica_processes("gateway", "Router"), gateway.haproxies)
+def _front_door(gateway: Gateway, *, with_accounts: bool) -> FrontDoor:
+    def replicas(deployment: str) -> list[psutil.Process]:
+        return gateway.replica_processes("gateway", deployment)
+
+    accounts = partial(replicas, "Accounts") if with_accounts else None
+    return FrontDoor(partial(replicas, "Router"), gateway.haproxies, accounts)
 
 
 def report(result: Result) -> str:
@@ -151,6 +187,7 @@ def report(result: Result) -> str:
             f"cut        {counts.cut}",
             f"lost       {counts.lost.total()} {dict(counts.lost) or ''}",
             "gateway    " + ", ".join(f"{action} {count}" for action, count in handled.items()),
+            *([] if result.audit is None else result.audit.lines()),
         ]
     )
 
@@ -161,12 +198,19 @@ def main(
     front_door: Annotated[
         bool, typer.Option(help="Whether routers and HAProxy are killed, too.")
     ] = True,
+    projects: Annotated[
+        bool, typer.Option("--projects", help="Whether clients have keys, limits and a ledger.")
+    ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Where to write it.")] = None,
 ) -> None:
     """Load a gateway while its processes fail; status 1 if an answer was lost."""
-    document = config(processes.free_port())
-    with local_gateway(document) as gateway:
-        result = asyncio.run(run(gateway, document, seconds, seed, front_door=front_door))
+    with tempfile.TemporaryDirectory(prefix="chaos-projects-") as name:
+        folder = Path(name) if projects else None
+        document = config(processes.free_port(), folder=folder)
+        key = SENDERS[0].api_key if projects else ""
+        with local_gateway(document, key) as gateway:
+            running = run(gateway, document, seconds, seed, front_door=front_door, folder=folder)
+            result = asyncio.run(running)
     typer.echo(report(result))
     if json_file:
         json_file.write_bytes(msgspec.json.format(msgspec.json.encode(result)))

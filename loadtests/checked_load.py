@@ -4,7 +4,8 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -46,6 +47,21 @@ class Counts(msgspec.Struct, rename={"errors": "told"}):
     """Everything else: cut short, wrong, or an error of another shape."""
     lost_ids: list[str] = []
     """Their request ids, to find them in the routers' logs."""
+    completion_tokens: dict[str, int] = {}
+    """Tokens of the answers that succeeded, by request id, if they are kept."""
+
+
+def merged(parts: Iterable[Counts]) -> Counts:
+    """The sums of several."""
+    total = Counts()
+    for part in parts:
+        for field in ("sent", "succeeded", "retried", "shed", "cut"):
+            setattr(total, field, getattr(total, field) + getattr(part, field))
+        total.errors += part.errors
+        total.lost += part.lost
+        total.lost_ids += part.lost_ids
+        total.completion_tokens |= part.completion_tokens
+    return total
 
 
 class Lost(Exception):
@@ -58,6 +74,22 @@ class CutOff(Lost):
 
 class ErrorResponse(Exception):
     """An answer that is an error in OpenAI's shape."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadSource:
+    """Who sends a load."""
+
+    name: str = "load"
+    """Beginning of all request ids."""
+    api_key: str = ""
+    keeps_tokens: bool = False
+    """Whether the counts have the tokens of each request that succeeded."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of all requests."""
+        return {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
 
 
 class CheckedLoad:
@@ -73,7 +105,9 @@ class CheckedLoad:
         model: str,
         rng: random.Random,
         may_be_cut: Callable[[float, float], bool] = lambda _began_s, _ended_s: False,
+        sender: LoadSource | None = None,
     ) -> None:
+        self._sender = sender or LoadSource()
         self._may_be_cut = may_be_cut
         self._port = urlsplit(url).port or 80
         self._model = model
@@ -83,7 +117,9 @@ class CheckedLoad:
     async def run(self, clients: int, is_over: Callable[[], bool]) -> None:
         """Send until `is_over`, and wait for the last answers."""
         async with (
-            Client(HOST, self._port, timeout_s=REQUEST_TIMEOUT_S) as client,
+            Client(
+                HOST, self._port, timeout_s=REQUEST_TIMEOUT_S, headers=self._sender.headers
+            ) as client,
             asyncio.TaskGroup() as group,
         ):
             for _ in range(clients):
@@ -92,7 +128,7 @@ class CheckedLoad:
     async def _send_until(self, client: Client, is_over: Callable[[], bool]) -> None:
         while not is_over():
             path, body, headers = self._request()
-            headers["x-request-id"] = f"load-{self.counts.sent}"
+            headers["x-request-id"] = f"{self._sender.name}-{self.counts.sent}"
             self.counts.sent += 1
             began_s = asyncio.get_running_loop().time()
             try:
@@ -100,7 +136,9 @@ class CheckedLoad:
                 if response.status == 429:
                     await self._handle_shed(response)
                 else:
-                    self._check(response, path, body)
+                    tokens = self._check(response, path, body)
+                    if self._sender.keeps_tokens:
+                        self.counts.completion_tokens[headers["x-request-id"]] = tokens
             except ErrorResponse as error:
                 self.counts.errors[str(error)] += 1
             except (Lost, OSError, ValueError) as error:  # a TimeoutError is an OSError
@@ -132,7 +170,8 @@ class CheckedLoad:
         self.counts.shed += 1
         await asyncio.sleep(SHED_PAUSE_S)
 
-    def _check(self, response: Response, path: str, body: Body) -> None:
+    def _check(self, response: Response, path: str, body: Body) -> int:
+        """Check an answer, and return its tokens."""
         content = response.body
         if response.status != 200:
             raise ErrorResponse(f"{response.status} {_error_code(json.loads(content))}")
@@ -145,6 +184,7 @@ class CheckedLoad:
             raise Lost(f"usage {usage} in place of {tokens} tokens")
         self.counts.succeeded += 1
         self.counts.retried += response.header("x-gateway-retries") is not None
+        return tokens
 
 
 def _expected(path: str, body: Body) -> tuple[str, int]:

@@ -30,7 +30,8 @@ from gateway.identity.live_directory import FILES
 from gateway.identity.project import ApiKey, Directory, Project
 from gateway.routing.fleet import Fleet, Replica, ServedModel
 from gateway.serving.live_config import LiveConfig
-from gateway.telemetry import ReplicaMetadata, Reservation, UsageRecord
+from gateway.telemetry.facts import ReplicaMetadata
+from gateway.telemetry.usage import Reservation, UsageRecord
 from loadtests.launch import HOST, MODEL
 from loadtests.loadgen.client import CHAT_PATH, chat_body
 
@@ -42,7 +43,7 @@ SIMULATION = {"step_s": 0.02, "max_sequences": SLOTS, "kv_tokens": 65_536}
 TOKEN_S = 0.02 / SLOTS + 0.0002
 """Seconds of an engine's time for a token of an answer, with all slots taken."""
 PROMPT_TOKEN_S = 0.0001
-PREFIXES = 48
+PREFIXES = 16
 """Prompts of each project that many of its requests begin with."""
 PREFIX_WORDS = 600
 OUTPUT_TOKENS = (24, 72)

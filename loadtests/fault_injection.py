@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ FRONT_DOOR_PAUSE_S = 10.0
 """Least time between two such kills."""
 KILL_ROUTER, KILL_HAPROXY = "kill router", "kill HAProxy"
 FRONT_DOOR = (KILL_ROUTER, KILL_HAPROXY)
+KILL_ACCOUNTS = "kill Accounts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class FrontDoor:
 
     routers: Callable[[], Sequence[psutil.Process]]
     haproxies: Callable[[], Sequence[psutil.Process]]
+    accounts: Callable[[], Sequence[psutil.Process]] | None = None
+    """Processes of Accounts, which carry no requests, where there are any."""
 
 
 class FaultInjector:
@@ -76,6 +80,8 @@ class FaultInjector:
         self._drain: asyncio.Task[None] | None = None
         self.counts: Counter[str] = Counter()
         """Injected faults by kind."""
+        self.killed_s: dict[int, float] = {}
+        """When engines were killed, by process id, in Unix time."""
 
     async def run(self) -> None:
         """Inject faults; those that last are undone on cancellation."""
@@ -106,6 +112,12 @@ class FaultInjector:
             victim.kill()
             self.counts[kind] += 1
 
+    def _kill_accounts(self, found: Sequence[psutil.Process]) -> None:
+        for process in found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+                self.counts[KILL_ACCOUNTS] += 1
+
     def _inject(self) -> None:
         self._faulty = {pid: task for pid, task in self._faulty.items() if not task.done()}
         kinds: dict[str, Callable[[psutil.Process], Awaitable[None]]] = {
@@ -114,7 +126,12 @@ class FaultInjector:
             "slow": self._slow,
         }
         front_door = self._front_door
-        kind = self._rng.choice([*kinds, "drain", *(FRONT_DOOR if front_door else ())])
+        accounts = front_door.accounts if front_door else None
+        outside = [*(FRONT_DOOR if front_door else ()), *([KILL_ACCOUNTS] if accounts else ())]
+        kind = self._rng.choice([*kinds, "drain", *outside])
+        if accounts and kind == KILL_ACCOUNTS:
+            self._kill_accounts(accounts())
+            return
         if front_door and kind in FRONT_DOOR:
             self._kill_front_door(front_door, kind)
             return
@@ -132,6 +149,7 @@ class FaultInjector:
 
     async def _kill(self, engine: psutil.Process) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
+            self.killed_s[engine.pid] = time.time()
             engine.kill()
         await asyncio.sleep(REPLACED_S)
 

@@ -168,14 +168,18 @@ def await_ready(
 
 
 def await_answer(
-    port: int, process: psutil.Process, model: str = MODEL, timeout_s: float = START_TIMEOUT_S
+    port: int,
+    process: psutil.Process,
+    model: str = MODEL,
+    timeout_s: float = START_TIMEOUT_S,
+    api_key: str = "",
 ) -> None:
     """Wait until a model answers at a port.
 
     Raises:
         Unavailable: the process ended or took too long.
     """
-    await_ready(lambda: chat_failure(port, model), process, timeout_s)
+    await_ready(lambda: chat_failure(port, model, api_key), process, timeout_s)
 
 
 def await_line(
@@ -201,13 +205,16 @@ def pause() -> None:
     time.sleep(0.2)  # noqa: TID251 - no event loop runs here
 
 
-def chat_failure(port: int, model: str) -> str:
+def chat_failure(port: int, model: str, api_key: str = "") -> str:
     """Error with which a model answers a chat request; empty if it answers with a 200."""
     messages = [{"role": "user", "content": "x"}]
     body = json.dumps({"model": model, "messages": messages, "max_tokens": 1})
     connection = http.client.HTTPConnection(HOST, port, timeout=5)
+    headers = {"content-type": "application/json"}
+    if api_key:
+        headers["authorization"] = f"Bearer {api_key}"
     try:
-        connection.request("POST", CHAT_PATH, body, {"content-type": "application/json"})
+        connection.request("POST", CHAT_PATH, body, headers)
         response = connection.getresponse()
     except (OSError, http.client.HTTPException) as error:
         return str(error)

@@ -204,8 +204,7 @@ def _running(folder: Path, document: Document) -> Iterator[psutil.Process]:
     config = folder / "gateway.yaml"
     config.write_text(yaml.safe_dump(document))
     arguments = ["-m", "deployments.local", "serve", str(config)]
-    with launch.logged([sys.executable, *arguments]) as (process, log):
-        launch.await_line("  export ", log, process)
+    with launch.logged([sys.executable, *arguments]) as (process, _log):
         yield process
 
 

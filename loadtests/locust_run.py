@@ -7,6 +7,7 @@ load goes to a running server.
 import contextlib
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,9 +19,13 @@ import yaml
 
 from deployments.local import processes
 from loadtests.launch import HOST, PROJECT_ROOT, STOP_TIMEOUT_S, Unavailable, exit_on_signals
+from loadtests.locust_users.options import DEMO_TEAMS, team_keys
 from loadtests.targets import local_gateway
+from loadtests.workloads.conversations import TEAMS
 
 CONFIG = PROJECT_ROOT / "configs" / "sim.yaml"
+TEAMS_CONFIG = CONFIG.with_name("teams.yaml")
+"""Config for the workload `teams`: the one whose projects are its default."""
 RESULTS = PROJECT_ROOT / "build" / "loadtests"
 LOCUSTFILE = PROJECT_ROOT / "loadtests" / "locustfile.py"
 SHOWN_LOG_LINES = 30
@@ -28,16 +33,20 @@ SHOWN_LOG_LINES = 30
 
 
 @contextlib.contextmanager
-def gateway(config: Path) -> Iterator[str]:
-    """The URL of a config's gateway, on a free port.
+def gateway(config: Path, api_key: str = "") -> Iterator[str]:
+    """The URL of a config's gateway, on a free port; `api_key`: if clients need one.
 
     Raises:
         Unavailable: it does not start.
     """
     document = yaml.safe_load(config.read_text())
     document["http_options"] = {"host": HOST, "port": processes.free_port()}
-    with local_gateway(document) as running:
-        yield running.url
+    with tempfile.TemporaryDirectory(prefix="loadtest-") as folder:
+        for application in document["applications"]:
+            if accounts := application.get("args", {}).get("accounts"):
+                accounts["database"] = f"sqlite:///{folder}/accounts.db"  # not the user's own
+        with local_gateway(document, api_key) as running:
+            yield running.url
 
 
 def run_locust(url: str, folder: Path, options: Sequence[str]) -> int:
@@ -66,11 +75,11 @@ def main(
     context: typer.Context,
     url: Annotated[str, typer.Option(help="A running server.")] = "",
     config: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             exists=True, dir_okay=False, help="Config of the gateway that is started without --url."
         ),
-    ] = CONFIG,
+    ] = None,
     web: Annotated[bool, typer.Option("--web", help="Start locust's page, not the load.")] = False,
 ) -> None:
     """Send load and report the results; all other options are locust's."""
@@ -79,8 +88,11 @@ def main(
     folder.mkdir(parents=True)
     port = str(processes.free_port())
     mode = ["--web-host", HOST, "--web-port", port] if web else ["--headless"]
+    has_teams = TEAMS in context.args
+    config = config or (TEAMS_CONFIG if has_teams else CONFIG)
+    key = next(iter(team_keys(DEMO_TEAMS).values())) if has_teams else ""
     try:
-        with contextlib.nullcontext(url) if url else gateway(config) as target:
+        with contextlib.nullcontext(url) if url else gateway(config, key) as target:
             page = f": start it at http://{HOST}:{port}, end with Ctrl-C" if web else ""
             typer.echo(f"load to {target}{page}")
             status = run_locust(target, folder, [*mode, *context.args])

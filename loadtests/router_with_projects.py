@@ -11,7 +11,7 @@ Each prints `ready` and a line of JSON once it can be used. They are targets of
 import asyncio
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -21,6 +21,7 @@ import uvloop
 
 from deployments.engines.server import EngineServer
 from deployments.engines.sim.engine import SimulatedEngine
+from deployments.process_setup import collect_garbage_rarely
 from gateway.accounts.keeper import LedgerKeeper, open_database
 from gateway.asgi import Receive, Scope, Send
 from gateway.assembly import RouterOptions, build_router
@@ -32,7 +33,7 @@ from gateway.metrics import NullRecorder
 from gateway.routing.fleet import Fleet, Replica, ServedModel
 from gateway.serving.accounts_client import AccountsUnavailable
 from gateway.serving.live_config import LiveConfig
-from gateway.telemetry import ReplicaMetadata
+from gateway.telemetry.facts import ReplicaMetadata
 from loadtests.launch import HOST, MODEL
 
 READY = "ready "
@@ -128,6 +129,7 @@ async def run_router(engine: str, projects: str = "", accounts_port: str = "") -
         fleet_of(engine), lambda *_: None, live_config=live_config, options=options
     )
     router.start()
+    collect_garbage_rarely()
     await _serve(router.app)
 
 
@@ -166,7 +168,11 @@ def _say_ready(value: object) -> None:
 def main() -> None:
     """Run the process that the arguments name, until interrupted."""
     role, *arguments = sys.argv[1:]
-    roles = {"engine": run_engine, "accounts": run_accounts, "router": run_router}
+    roles: dict[str, Callable[..., Coroutine[None, None, None]]] = {
+        "engine": run_engine,
+        "accounts": run_accounts,
+        "router": run_router,
+    }
     with (
         contextlib.suppress(KeyboardInterrupt),
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,  # as in Serve's replicas

@@ -138,8 +138,10 @@ class LocalGateway:
 
 
 @contextmanager
-def local_gateway(document: Document) -> Iterator[LocalGateway]:
+def local_gateway(document: Document, api_key: str = "") -> Iterator[LocalGateway]:
     """A gateway on this machine as `make serve` starts it, once all its replicas run.
+
+    `api_key`: of a project that may use all models, if clients need one.
 
     Raises:
         Unavailable: it does not start.
@@ -155,9 +157,9 @@ def local_gateway(document: Document) -> Iterator[LocalGateway]:
         wanted = {entry.name: entry.min_replicas for entry in models}
         command = [sys.executable, "-m", "deployments.local", "serve", str(config)]
         with launch.logged(command) as (process, log):
-            launch.await_answer(port, process, models[0].name)
+            launch.await_answer(port, process, models[0].name, api_key=api_key)
             exports = launch.await_line("  export ", log, process)  # printed once all models answer
-            launch.await_ready(lambda: missing_replicas(port, wanted), process)
+            launch.await_ready(lambda: missing_replicas(port, wanted, api_key), process)
             yield LocalGateway(
                 port=port,
                 environment=dict(word.split("=", 1) for word in exports.split()[1:]),
@@ -165,10 +167,13 @@ def local_gateway(document: Document) -> Iterator[LocalGateway]:
             )
 
 
-def missing_replicas(port: int, wanted: Mapping[str, int]) -> str:
+def missing_replicas(port: int, wanted: Mapping[str, int], api_key: str = "") -> str:
     """Models with fewer replicas than wanted, in words; empty if there are none."""
     try:
-        known = {card.id: card.replicas or 0 for card in Server(f"http://{HOST}:{port}").models()}
+        known = {
+            card.id: card.replicas or 0
+            for card in Server(f"http://{HOST}:{port}", api_key).models()
+        }
     except NothingToTest as error:
         return str(error)
     too_few = {name: known.get(name, 0) for name in wanted if known.get(name, 0) < wanted[name]}

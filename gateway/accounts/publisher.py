@@ -46,6 +46,7 @@ class ViewPublisher:
         self._directory_version = -1
         self._number = 0
         self._view: AccountsView | None = None
+        self._is_reading = asyncio.Lock()
         self._is_stale = asyncio.Event()
         self._is_changed = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
@@ -63,6 +64,16 @@ class ViewPublisher:
     def refresh(self) -> None:
         """Have the database read soon: it has changed."""
         self._is_stale.set()
+
+    async def publish_now(self) -> int:
+        """Read the database, and publish what has changed; the number of changes it includes.
+
+        Raises:
+            DatabaseUnavailable: it cannot be read.
+        """
+        async with self._is_reading:
+            await self._publish(await self._database.read(self._read))
+            return self._directory_version
 
     async def follow(self, known: str) -> AccountsView:
         """Wait until there is another version than `known`, or a while; return the newest.
@@ -89,7 +100,7 @@ class ViewPublisher:
         while True:
             self._is_stale.clear()
             try:
-                await self._publish(await self._database.read(self._read))
+                await self.publish_now()
             except DatabaseUnavailable:
                 pass  # the writer logs it
             except Exception:
@@ -107,6 +118,7 @@ class ViewPublisher:
             version="",
             as_of_s=now_s,
             directory=self._directory,
+            changes=self._directory_version,
             watermarks=read_watermarks(connection, int((now_s - WATERMARK_AGE_S) * 1e6)),
             spend=read_spend(connection, now_s),
             minutes=read_minutes(connection, now_s),

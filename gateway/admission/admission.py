@@ -37,7 +37,7 @@ from gateway.errors import Overloaded
 from gateway.routing.decision import Decision
 from gateway.routing.fleet import Replica, ServedModel
 from gateway.routing.scheduler import Scheduler
-from gateway.telemetry import Demand
+from gateway.telemetry.demand import Demand
 
 HEALTH_CHECK_S = 0.1
 """How often the health of all replicas is checked while requests are queued."""

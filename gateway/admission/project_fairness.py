@@ -28,7 +28,7 @@ from gateway.admission.virtual_counters import VirtualCounters
 from gateway.decaying_mean import DecayingMean
 from gateway.routing.cost_model import CostModel
 from gateway.routing.replica_set import ReplicaSet
-from gateway.telemetry import Reservation, UsageRecord
+from gateway.telemetry.usage import Reservation, UsageRecord
 
 FRAME_S = 0.05
 """Time between two frames of an engine's telemetry."""

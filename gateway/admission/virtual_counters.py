@@ -12,7 +12,8 @@ fades, with all credit and debt: counters decay by half in `HALF_LIFE_S`. New ch
 rather than old ones down, so that nothing has to be computed to compare.
 
 O(1) a request, and O(projects that wait) in every `SAMPLE_S`. Bounded: of too many counters the
-least are dropped, which would be lifted anyway.
+least are dropped, which would be lifted anyway; and so is a counter below the floor of a project
+that has started nothing for `KEPT_S`.
 
 Sources: Sheng et al.: Fairness in serving large language models (2024), for counters and lift;
 Goyal, Vin, Cheng: Start-time fair queuing (1996), for the lift while nobody waits.
@@ -27,6 +28,9 @@ LAG_S = 0.15
 """A little more than it takes until all routers know what one has started."""
 SAMPLE_S = 0.03
 """How often the floor is noted."""
+KEPT_S = 30.0
+"""How long a project counts in the mean that has nothing more started."""
+FORGET_EVERY_S = 5.0
 MAX_PROJECTS = 4096
 """Counters that are kept."""
 MAX_DOUBLINGS = 100.0
@@ -51,6 +55,9 @@ class VirtualCounters:
         """Scaled counters."""
         self._sum = 0.0
         """Sum of all counters."""
+        self._used_s: dict[str, float] = {}
+        """When each project with a counter was lifted or charged last."""
+        self._forgot_s = self._since_s
         self._start = 0.0
         """Scaled counter at which the latest request has started that nobody waited beside."""
         self._floors: deque[tuple[float, float]] = deque()
@@ -105,6 +112,7 @@ class VirtualCounters:
         if project not in self._counters and len(self._counters) >= MAX_PROJECTS:
             self._drop_some()
         self._set(project, self._lifted(project))
+        self._used_s[project] = self._now()
 
     def charge(self, project: str, virtual_s: float) -> None:
         """Charge a project for a request that starts."""
@@ -116,6 +124,7 @@ class VirtualCounters:
             counter = max(counter, self._floor)
             if not (self._here or self._elsewhere):
                 self._start = counter
+        self._used_s[project] = self._noted_s
         self._set(project, counter + virtual_s * self._scale)
 
     def correct(self, project: str, virtual_s: float, instead_of_s: float, age_s: float) -> None:
@@ -151,6 +160,9 @@ class VirtualCounters:
         self._scale = float(2.0**doublings)
         if doublings > MAX_DOUBLINGS:
             self._rescale(now_s)
+        if now_s > self._forgot_s + FORGET_EVERY_S:
+            self._forgot_s = now_s
+            self._forget_idle(now_s - KEPT_S)
 
     def _floor_before(self, before_s: float) -> float:
         """The latest floor up to a time; forgets those before it."""
@@ -175,4 +187,17 @@ class VirtualCounters:
         names = sorted(self._counters, key=self._counters.__getitem__)
         for name in names[: MAX_PROJECTS // 2]:
             if name not in waiting:
-                self._sum -= self._counters.pop(name)
+                self._drop(name)
+
+    def _forget_idle(self, until_s: float) -> None:
+        """Drop counters that say nothing, of projects that have started nothing since then."""
+        waiting = self.waiting
+        for name, used_s in list(self._used_s.items()):
+            if used_s < until_s and name not in waiting and self._counters[name] <= self._floor:
+                self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        del self._used_s[name]
+        self._sum -= self._counters.pop(name)
+        if not self._counters:
+            self._sum = 0.0

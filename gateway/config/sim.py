@@ -57,6 +57,9 @@ class Simulation(Strict):
     is answered or reported meanwhile."""
     halt_s: float = Field(default=10.0, gt=0)
     """Seconds of such a halt."""
+    usage_folder: str = ""
+    """If set, a folder in which each replica writes its usage records, before it reports them: to
+    compare the ledger with."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:

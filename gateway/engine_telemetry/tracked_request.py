@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from gateway.engine_telemetry.usage_meter import CallUsage
 from gateway.kvcache.prefix import KEY_BYTES, Prompt, extend
 from gateway.kvcache.shadow_cache import CachedAnswer, CachedPrompt
-from gateway.telemetry import Dispatch, unpack_keys
+from gateway.telemetry.dispatch import Dispatch
+from gateway.telemetry.update import unpack_keys
 
 
 @dataclass(slots=True, eq=False)

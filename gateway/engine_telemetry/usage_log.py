@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 
-from gateway.telemetry import UsagePage, UsageRecord, UsageTotals
+from gateway.telemetry.usage import UsagePage, UsageRecord, UsageTotals
 
 MAX_RECORDS = 50_000
 """Most records that are kept, about 500 bytes each; older ones are dropped, and counted."""
@@ -26,6 +26,11 @@ class UsageLog:
     def __len__(self) -> int:
         """Number of records that are not confirmed."""
         return len(self._records)
+
+    @property
+    def newest(self) -> UsageRecord | None:
+        """The last record, unless it is confirmed."""
+        return self._records[-1] if self._records else None
 
     @property
     def next_seq(self) -> int:

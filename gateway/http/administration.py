@@ -11,6 +11,7 @@ from gateway.http.operators import only_admins
 from gateway.ledger.view import AdminCall
 from gateway.serving.access import ADMIN
 from gateway.serving.accounts_client import AccountsClient, AccountsUnavailable
+from gateway.serving.accounts_follower import AccountsFollower
 from gateway.serving.body import read_body
 
 PATHS = ("/v1/organization/{path:path}", "/v1/projects/{path:path}")
@@ -22,12 +23,15 @@ TIMEOUT_S = 25.0
 
 
 def administration_router(
-    accounts: AccountsClient | None, address_of: Callable[[Scope], str]
+    accounts: AccountsClient | None,
+    follower: AccountsFollower | None,
+    address_of: Callable[[Scope], str],
 ) -> APIRouter:
     """The routes of the admin API; without `accounts` they say what is missing.
 
-    `gateway.serving.access` lets administrators in, and nobody else. `address_of`: the address of
-    a request's client.
+    `gateway.serving.access` lets administrators in, and nobody else. `follower`: knows what has
+    changed before the answer goes out, so that a new key works at once. `address_of`: the address
+    of a request's client.
     """
     router = APIRouter(include_in_schema=False, dependencies=[Depends(only_admins)])
 
@@ -47,6 +51,8 @@ def administration_router(
                 "Accounts does not answer now. A change may have been made or not: look before you"
                 " try again."
             ) from None
+        if follower is not None and answer.changes:
+            await follower.wait_for(answer.changes)
         response = Response(answer.body, answer.status)
         response.raw_headers += [each for each in answer.headers if each[0] != b"content-length"]
         return response

@@ -4,7 +4,7 @@ import msgspec
 
 from gateway.ledger.price import Price, PriceList
 from gateway.ledger.settlement import Settlement
-from gateway.telemetry import UsageRecord
+from gateway.telemetry.usage import UsageRecord
 
 MICRO = 1_000_000
 MOST = 2**62
@@ -99,10 +99,20 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_row(
-    engine: str, record: UsageRecord, verdict: ChargeLimit, prices: PriceList, *, is_estimated: bool
+    engine: str,
+    record: UsageRecord,
+    verdict: ChargeLimit,
+    prices: PriceList,
+    now_us: int,
+    *,
+    is_estimated: bool,
 ) -> UsageRow:
-    """Make the row of a record; estimated ones have no number of their engine."""
+    """Make the row of a record; estimated ones have no number of their engine.
+
+    No attempt ends after now: an engine's clock that is ahead moves no cost to a later period.
+    """
     origin, id_ = record.origin, signed(record.id)
+    ended_us = min(now_us, micros(record.ended_s))
     prompt = _whole(record.prompt_tokens)
     row = UsageRow(
         engine=_text(engine),
@@ -123,8 +133,8 @@ def make_row(
         is_estimated=is_estimated,
         is_aborted=record.is_aborted,
         is_wasted=False,
-        arrived_us=micros(record.arrived_s),
-        ended_us=micros(record.ended_s),
+        arrived_us=min(ended_us, micros(record.arrived_s)),
+        ended_us=ended_us,
         prompt_tokens=prompt,
         cached_tokens=min(_whole(record.cached_tokens), prompt),
         completion_tokens=_whole(record.completion_tokens),
@@ -140,7 +150,7 @@ def make_row(
         device_cost_nano=0,
         wasted_nano=0,
     )
-    return row.settled(verdict, prices.at(row.model, row.adapter, record.ended_s))
+    return row.settled(verdict, prices.at(row.model, row.adapter, ended_us / MICRO))
 
 
 def charge_limit_of(settlement: Settlement) -> ChargeLimit:

@@ -65,6 +65,8 @@ class AccountsView(msgspec.Struct, frozen=True, kw_only=True):
     """When it was read from the database, in Unix time."""
     directory: Directory | None = None
     """Projects and keys of the database; None: as in the view that is known already."""
+    changes: int = 0
+    """Number of changes of projects and keys that the directory includes."""
     watermarks: tuple[Watermark, ...] = ()
     spend: tuple[Spend, ...] = ()
     minutes: tuple[MinuteUsage, ...] = ()
@@ -96,3 +98,5 @@ class AdminAnswer(msgspec.Struct, frozen=True, kw_only=True):
     status: int
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    changes: int = 0
+    """Number of changes after which the answer holds, where it has made one."""

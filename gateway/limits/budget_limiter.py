@@ -17,7 +17,7 @@ from gateway.limits.calendar import period_start_s
 from gateway.limits.cost import Amounts, charge_of
 from gateway.limits.period_meter import Charge, PeriodMeter
 from gateway.limits.rate_headers import duration
-from gateway.telemetry import Reservation, UsageRecord
+from gateway.telemetry.usage import Reservation, UsageRecord
 
 NO_METERS: Sequence[PeriodMeter] = ()
 UNKNOWN_RETRY_S = 5.0
@@ -71,6 +71,8 @@ class BudgetLimiter:
         self._holds: dict[int, BudgetHold] = {}
         """By the id of the dispatch, holds of attempts that are not settled."""
         self._view: AccountsView | None = None
+        self._ledger_ahead_s = 0.0
+        """How far the ledger's clock is ahead of this router's: the ledger's begins a period."""
         self.alerts: Counter[tuple[str, str]] = Counter()
         """Alerts that were logged since they were counted last, by project and interval."""
 
@@ -86,7 +88,7 @@ class BudgetLimiter:
 
     def used(self, meter: PeriodMeter) -> int:
         """What has been used of a meter's limit."""
-        return meter.used(self._time_of_day(), self._clock())
+        return meter.used(self._now_s(), self._clock())
 
     def replace(self, projects: Iterable[Project]) -> None:
         """Follow a change of the projects; what is counted stays."""
@@ -99,6 +101,7 @@ class BudgetLimiter:
     def record_view(self, view: AccountsView) -> None:
         """Follow the ledger."""
         self._view = view
+        self._ledger_ahead_s = view.as_of_s - self._time_of_day()
         if view.prices != self.prices.prices:
             self.prices = PriceList(view.prices)
         _apply(view, self.meters, counts_cached=self._counts_cached())
@@ -123,7 +126,7 @@ class BudgetLimiter:
             RateLimited: the batch tokens of its day are used up.
             SpendUnknown: nobody knows what has been spent.
         """
-        now_s, clock_s = self._time_of_day(), self._clock()
+        now_s, clock_s = self._now_s(), self._clock()
         amounts = expected
         for meter in meters:
             if meter.hard is None:
@@ -150,7 +153,7 @@ class BudgetLimiter:
         """
         if hold.is_sent:
             return
-        now_s, clock_s = self._time_of_day(), self._clock()
+        now_s, clock_s = self._now_s(), self._clock()
         for meter in hold.meters:
             used = meter.used(now_s, clock_s)
             if meter.hard is not None and used > meter.hard:
@@ -208,7 +211,7 @@ class BudgetLimiter:
         """Log amounts that have been reached, each once in a period."""
         if not meter.alerts:
             return
-        now_s = self._time_of_day()
+        now_s = self._now_s()
         used = meter.used(now_s, self._clock()) - meter.held
         start_s = period_start_s(meter.interval, now_s)
         if start_s != meter.alerted_for_s:
@@ -222,6 +225,10 @@ class BudgetLimiter:
                     "project %s has spent %s this %s%s: it has reached the alert of %s",
                     *(meter.name, money(used), meter.interval, _of_key(meter), money(amount)),
                 )
+
+    def _now_s(self) -> float:
+        """Time of day, by the ledger's clock as far as it is known."""
+        return self._time_of_day() + self._ledger_ahead_s
 
     def _of(self, project: str, model: str, key: str, *, is_batch: bool) -> Sequence[PeriodMeter]:
         known = self._projects.get(project)

@@ -98,8 +98,7 @@ class PeriodMeter:
         return left < max(NEAR_SHARE * (self.hard or 0), self._minute.tokens)
 
     def record_charge(self, charge: Charge, clock_s: float) -> None:
-        """Count what a record of an engine says."""
-        self._follow(charge.ended_s)
+        """Count what a record of an engine says; an engine's clock never begins a period."""
         self._minute.expire(clock_s)
         self._minute.add(clock_s, 0, charge.amount)
         self._charges.append(charge)

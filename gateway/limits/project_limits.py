@@ -16,7 +16,7 @@ from gateway.request.inference_request import InferenceRequest
 from gateway.routing.reservations import ReservationListener
 from gateway.routing.scheduler import Scheduler
 from gateway.routing.target import Target
-from gateway.telemetry import RecentUse
+from gateway.telemetry.usage import RecentUse
 
 SETTLING_S = 2.0
 """Time after a router's start in which engines tell it what they know of the last minute."""

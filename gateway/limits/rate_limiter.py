@@ -18,7 +18,7 @@ from gateway.limits.meter import Meter
 from gateway.limits.project_meters import ProjectMeters
 from gateway.limits.rate_headers import duration
 from gateway.limits.window import MINUTE_S
-from gateway.telemetry import RecentUse, Reservation, UsageRecord
+from gateway.telemetry.usage import RecentUse, Reservation, UsageRecord
 
 CONCURRENCY_RETRY_S = 1.0
 """When to retry a request that there is no room for beside others; nobody knows when one ends."""

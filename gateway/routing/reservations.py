@@ -11,7 +11,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from gateway.telemetry import RecentUse, Reservation, Update, UsageRecord
+from gateway.telemetry.update import Update
+from gateway.telemetry.usage import RecentUse, Reservation, UsageRecord
 
 CONFIRMATION_S = 1.0
 """How long after its end a request's engine may still report that it has accepted it."""

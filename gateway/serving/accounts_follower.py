@@ -1,6 +1,7 @@
 """Follows Accounts: projects and keys, spend, prices, and how far the ledger is."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -11,6 +12,7 @@ MIN_DELAY_S = 0.2
 MAX_DELAY_S = 2.0
 FOLLOW_TIMEOUT_S = 30.0
 """Longer than Accounts lets a question wait."""
+CHANGES_TIMEOUT_S = 2.0
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +28,7 @@ class AccountsFollower:
         self._listeners: list[Callable[[AccountsView], None]] = []
         self._task: asyncio.Task[None] | None = None
         self._is_lost = False
+        self._is_new = asyncio.Condition()
         self.view: AccountsView | None = None
         """The newest view; None until Accounts has answered."""
 
@@ -37,11 +40,24 @@ class AccountsFollower:
         """Begin to follow."""
         self._task = asyncio.create_task(self._run(), name="accounts-follower")
 
+    async def wait_until_known(self) -> None:
+        """Wait for the first view."""
+        async with self._is_new:
+            await self._is_new.wait_for(lambda: self.view is not None)
+
     async def close(self) -> None:
         """Stop."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+
+    async def wait_for(self, changes: int) -> None:
+        """Wait until this router knows so many changes of projects and keys, but not for long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CHANGES_TIMEOUT_S), self._is_new:
+                await self._is_new.wait_for(
+                    lambda: self.view is not None and self.view.changes >= changes
+                )
 
     async def _run(self) -> None:
         delay_s = MIN_DELAY_S
@@ -49,7 +65,7 @@ class AccountsFollower:
             try:
                 async with asyncio.timeout(FOLLOW_TIMEOUT_S):
                     view = await self._accounts.follow(self.view.version if self.view else "")
-                self._adopt(view)
+                await self._adopt(view)
                 delay_s = MIN_DELAY_S
             except (AccountsUnavailable, TimeoutError) as error:
                 if not self._is_lost:
@@ -64,7 +80,7 @@ class AccountsFollower:
                 logger.exception("the view of Accounts cannot be used")
                 await asyncio.sleep(MAX_DELAY_S)
 
-    def _adopt(self, view: AccountsView) -> None:
+    async def _adopt(self, view: AccountsView) -> None:
         if self._is_lost:
             self._is_lost = False
             logger.info("Accounts answers again")
@@ -73,3 +89,5 @@ class AccountsFollower:
         self.view = view
         for listener in self._listeners:
             listener(view)
+        async with self._is_new:
+            self._is_new.notify_all()

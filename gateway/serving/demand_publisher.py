@@ -16,7 +16,7 @@ from gateway.admission.demand_reports import REPORT_S, DemandReports
 from gateway.errors import UpstreamFailed
 from gateway.routing.fleet import Replica
 from gateway.serving.periodic import Periodic
-from gateway.telemetry import DEMAND_PATH, Demand
+from gateway.telemetry.demand import DEMAND_PATH, Demand
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.headers import engine_headers
 

@@ -1,27 +1,18 @@
 """What routers need of the ledger: spend in the current periods, and the last minutes."""
 
-from datetime import UTC, datetime
-from typing import Literal
-
 from sqlalchemy import Connection, func, select
 
 from gateway.ledger.view import BatchUsage, MinuteUsage, Spend
+from gateway.limits.calendar import DAY_S, Interval, period_end_s, period_start_s
 from gateway.store.tables import usage_days, usage_minutes
 
-DAY_S = 86_400
 MINUTES = 2
 """Whole minutes before the current one."""
 
 
 def read_spend(connection: Connection, now_s: float) -> tuple[Spend, ...]:
     """Spend of each project and key today and this month, in UTC; the project's own sum first."""
-    now = datetime.fromtimestamp(now_s, UTC)
-    day_s = int(now.replace(hour=0, minute=0, second=0, microsecond=0).timestamp())
-    month_s = int(now.replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp())
-    return (
-        *_spend(connection, "day", day_s),
-        *_spend(connection, "month", month_s),
-    )
+    return (*_spend(connection, "day", now_s), *_spend(connection, "month", now_s))
 
 
 def read_minutes(connection: Connection, now_s: float) -> tuple[MinuteUsage, ...]:
@@ -56,9 +47,10 @@ def read_batch(connection: Connection, now_s: float) -> tuple[BatchUsage, ...]:
     columns = usage_days.c
     groups = (columns.project, columns.key, columns.model, columns.adapter)
     names = ("prompt_tokens", "cached_tokens", "completion_tokens")
+    today_s = int(now_s) // DAY_S * DAY_S
     query = (
         select(*groups, *(func.sum(columns[name]).label(name) for name in names))
-        .where(columns.at_s >= int(now_s) // DAY_S * DAY_S, columns.tier == "flex")
+        .where(columns.at_s == today_s, columns.tier == "flex")
         .where(columns.project != "")
         .group_by(*groups)
         .order_by(*groups)
@@ -76,11 +68,12 @@ def read_batch(connection: Connection, now_s: float) -> tuple[BatchUsage, ...]:
     )
 
 
-def _spend(connection: Connection, interval: Literal["day", "month"], from_s: int) -> list[Spend]:
+def _spend(connection: Connection, interval: Interval, now_s: float) -> list[Spend]:
     columns = usage_days.c
+    from_s, to_s = period_start_s(interval, now_s), period_end_s(interval, now_s)
     query = (
         select(columns.project, columns.key, func.sum(columns.cost_nano).label("nano"))
-        .where(columns.at_s >= from_s, columns.project != "")
+        .where(columns.at_s >= from_s, columns.at_s < to_s, columns.project != "")
         .group_by(columns.project, columns.key)
         .order_by(columns.project, columns.key)
     )

@@ -27,7 +27,7 @@ from gateway.store.tables import (
     usage,
     watermarks,
 )
-from gateway.telemetry import UsageRecord
+from gateway.telemetry.usage import UsageRecord
 
 LOOKED_UP = 500
 """Ids in one query."""
@@ -64,6 +64,7 @@ def write_usage(
                 record,
                 verdicts.get(id_, ChargeLimit()),
                 prices,
+                now_us,
                 is_estimated=False,
             )
             for record, id_ in zip(batch.records, ids, strict=True)
@@ -83,13 +84,14 @@ def write_settlements(
 
     To write a settlement again changes nothing.
     """
-    verdicts = {signed(each.id): charge_limit_of(each) for each in given}
-    said = {id_: verdict for id_, verdict in verdicts.items() if verdict != ChargeLimit()}
+    limits = ((signed(each.id), charge_limit_of(each)) for each in given)
+    said = {id_: limit for id_, limit in limits if limit != ChargeLimit()}
     if said:
         _upsert_verdicts(connection, said, now_us)
         _settle(connection, said, prices)
-    # A record without a verdict must not undo one that another message has brought.
-    known = _verdicts(connection, list(verdicts)) if len(said) < len(verdicts) else said
+    # A record without a verdict must not undo one that came before, in this message or another.
+    unsaid = {id_ for each in given if (id_ := signed(each.id)) not in said}
+    known = said | _verdicts(connection, list(unsaid))
     inserted = estimated = count = 0
     for is_estimated in (False, True):
         rows = [
@@ -98,6 +100,7 @@ def write_settlements(
                 each.record,
                 known.get(signed(each.id), ChargeLimit()),
                 prices,
+                now_us,
                 is_estimated=is_estimated,
             )
             for each in given

@@ -47,6 +47,7 @@ class ChatClient:
     """Sends chats to one server, up to `concurrency` at a time, over kept connections.
 
     `record` is called with every outcome, also of requests that are cut by the end of the test.
+    `team`: named beside the model in outcomes.
     """
 
     def __init__(
@@ -55,8 +56,10 @@ class ChatClient:
         record: Callable[[RequestOutcome], None],
         api_key: str = "",
         concurrency: int = 1,
+        team: str = "",
     ) -> None:
         self._record = record
+        self._suffix = f" for {team}" if team else ""
         url = URL(root)
         self._path = url.path.rstrip("/") + CHAT_PATH
         self._headers = {"content-type": "application/json"}
@@ -99,7 +102,7 @@ class ChatClient:
         finally:  # also if the test ends and this user is killed
             end_s = time.perf_counter()
             outcome = RequestOutcome.of(end, stream, due_s=due_s, sent_s=sent_s, end_s=end_s)
-            outcome = msgspec.structs.replace(outcome, model=model, due_s=due_at_s)
+            outcome = msgspec.structs.replace(outcome, model=model + self._suffix, due_s=due_at_s)
             self._record(outcome)
         return ChatReply(outcome=outcome, text=stream.text, retry_after_s=retry_after_s)
 

@@ -6,6 +6,8 @@ import random
 import signal
 import time
 from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import gevent
@@ -24,10 +26,10 @@ from loadtests.locust_users.models import (
     replicas,
     server_root,
 )
-from loadtests.locust_users.options import Setting, checked, trace_replay, users_at
+from loadtests.locust_users.options import Setting, checked, team_keys, trace_replay, users_at
 from loadtests.locust_users.plot import draw
 from loadtests.locust_users.results import Observation, Results, remarks, table
-from loadtests.workloads.conversations import MIXED, TRACE, WORKLOADS, Dialogue
+from loadtests.workloads.conversations import MIXED, TEAMS, TRACE, WORKLOADS, Dialogue
 from loadtests.workloads.replay import Replay
 from loadtests.workloads.sizes import Sizes
 from loadtests.workloads.turn import ConversationSource
@@ -43,11 +45,20 @@ class RequestFailed(Exception):
     """A failure as locust counts it, by its message."""
 
 
+@dataclass(frozen=True, slots=True)
+class Team:
+    """Who sends requests: usually one, without a name."""
+
+    name: str
+    api_key: str
+    models: Sequence[str]
+
+
 class LoadTest:
     """One test at a time; with its web page, locust runs several one after the other."""
 
     def __init__(self) -> None:
-        self.models: list[str] = []
+        self.models: Sequence[str] = []
         self.replay: Replay
         self.outcomes: list[RequestOutcome] = []
         """Outcomes in the order in which requests ended."""
@@ -61,6 +72,7 @@ class LoadTest:
         self._options = Namespace()
         self._root = ""
         self._workload: ConversationSource
+        self._turns: Iterator[Team]
         self._user_seeds = (str(number) for number in itertools.count())
         self._stopped_sending_s = 0.0
         self._setting: Setting | None = None
@@ -102,14 +114,18 @@ class LoadTest:
         """Whether requests have times of their own."""
         return bool(self._setting and self._setting.is_trace)
 
-    def client(self, concurrency: int = 1) -> ChatClient:
-        """A user's client."""
-        return ChatClient(self._root, self.record, self._options.api_key, concurrency)
+    def next_team(self) -> Team:
+        """The team of another user: they take turns."""
+        return next(self._turns)
 
-    def dialogue(self) -> Dialogue:
+    def client(self, team: Team, concurrency: int = 1) -> ChatClient:
+        """A user's client."""
+        return ChatClient(self._root, self.record, team.api_key, concurrency, team.name)
+
+    def dialogue(self, team: Team) -> Dialogue:
         """Conversations of another user."""
         seed = f"{self._setting.seed if self._setting else ''} {next(self._user_seeds)}"
-        return Dialogue(self._workload, self.models, random.Random(seed))  # noqa: S311 - load
+        return Dialogue(self._workload, team.models, random.Random(seed))  # noqa: S311 - load
 
     def stop_sending(self) -> None:
         """Stop sending requests."""
@@ -151,10 +167,17 @@ class LoadTest:
     def _start(self) -> Setting:
         self._options = options = checked(self._environment.parsed_options or Namespace())
         self._root = server_root(self._environment.host or DEFAULT_HOST)
-        server = Server(self._root, options.api_key)
         names = [name for name in options.model.split(",") if name]
-        cards = models_to_test(server, names, every=options.workload == MIXED)
-        self.models = [card.id for card in cards]
+        keys = team_keys(options.teams) if options.workload == TEAMS else {"": options.api_key}
+        servers = {team: Server(self._root, key) for team, key in keys.items()}
+        found = {
+            team: models_to_test(server, names, every=options.workload == MIXED)
+            for team, server in servers.items()
+        }
+        teams = [Team(name, keys[name], [card.id for card in found[name]]) for name in keys]
+        self._turns = itertools.cycle(teams)
+        self.models = teams[0].models
+        cards = [card for each in found.values() for card in each]
         sizes = Sizes.fitting(
             min((card.max_model_len for card in cards if card.max_model_len), default=None),
             most_tokens=options.max_prompt_tokens,
@@ -184,7 +207,7 @@ class LoadTest:
             host=self._root,
             begun_s=time.time(),
         )
-        self._observer = gevent.spawn(self._observe, server)
+        self._observer = gevent.spawn(self._observe, next(iter(servers.values())))
         return self._setting
 
     def _observe(self, server: Server) -> None:

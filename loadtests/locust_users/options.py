@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # importing locust patches the whole process
 USERS = 8
 RUN_TIME_S = 60
 API_KEY_VARIABLE = "OPENAI_API_KEY"
+DEMO_TEAMS = "assistant=sk-demo-assistant,research=sk-demo-research,trial=sk-demo-trial"
+"""Projects of configs/teams.yaml, and their keys, which are no secrets."""
 STOP_TIMEOUT_S = 30.0
 """Answers in flight when the time is over may take this long."""
 LOW_SHARE = 0.2
@@ -69,6 +71,7 @@ def add_options(parser: "LocustArgumentParser") -> None:
     add("--max-prompt-tokens", type=int, default=0, help="0 fits the model's context")
     add("--trace", default="", help="for the workload trace: a file in Mooncake's format")
     add("--trace-speed", type=float, default=1.0, help="2 replays a trace twice as fast")
+    add("--teams", default=DEMO_TEAMS, help="for the workload teams: NAME=KEY, with commas")
     add("--api-key", default="", env_var=API_KEY_VARIABLE, is_secret=True, help="bearer token")
     hidden = {"metavar": "FILE", "include_in_web_ui": False}
     add("--results", default="", help="where to write figures, as JSON", **hidden)
@@ -125,6 +128,18 @@ def checked(parsed: argparse.Namespace) -> argparse.Namespace:
             least = "0 or more" if may_be_zero else "more than 0"
             raise NothingToTest(f"{option} is {value:g}, and has to be {least}")
     return parsed
+
+
+def team_keys(teams: str) -> dict[str, str]:
+    """Keys of teams by name, of an option's value.
+
+    Raises:
+        NothingToTest: there are none.
+    """
+    found = dict(each.strip().partition("=")[::2] for each in teams.split(",") if each.strip())
+    if not found or not all(found.values()):
+        raise NothingToTest("--teams must be NAME=KEY, with commas between them")
+    return found
 
 
 def trace_replay(path: str, speed: float, sizes: Sizes, seed: str) -> Replay:

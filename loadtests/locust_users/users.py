@@ -26,8 +26,9 @@ class ConversationUser(User):
 
     def on_start(self) -> None:
         """Open a client and start a conversation."""
-        self._client = self.test.client()
-        self._dialogue = self.test.dialogue()
+        team = self.test.next_team()
+        self._client = self.test.client(team)
+        self._dialogue = self.test.dialogue(team)
         self._pause_s = 0.0
 
     def on_stop(self) -> None:
@@ -70,7 +71,7 @@ class ReplayUser(User):
         """
         requests = Group()
         self.test.unsent = self.test.replay.count
-        with self.test.client(REPLAY_CONNECTIONS) as client:
+        with self.test.client(self.test.next_team(), REPLAY_CONNECTIONS) as client:
             start_s = time.perf_counter()
             try:
                 for at_s, turn in self.test.replay.timed():

@@ -207,6 +207,8 @@ def mixed(sizes: Sizes, seed: str) -> Mixed:
 
 
 MIXED = "mixed"
+TEAMS = "teams"
+"""Chats of several projects, each with a key of its own."""
 TRACE = "trace"
 """A trace replay: not a source of conversations."""
 WORKLOADS: Mapping[str, Callable[[Sizes, str], ConversationSource]] = {
@@ -217,6 +219,7 @@ WORKLOADS: Mapping[str, Callable[[Sizes, str], ConversationSource]] = {
     "none": Unshared,
     "batch": Batch,
     MIXED: mixed,
+    TEAMS: Chat,
 }
 """Workloads by name, made from sizes and from a seed that determines all text."""
 

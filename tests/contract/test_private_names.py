@@ -284,7 +284,7 @@ def test_a_raylet_is_told_its_directory() -> None:
 # vLLM. Importing it changes much, so its names are looked up in a process of its own.
 
 VLLM_INHERITED = {
-    "_ObservedLLM": (
+    "ObservedLLM": (
         "vllm.v1.engine.async_llm:AsyncLLM",
         {
             *("add_request", "encode", "engine_core", "generate", "pause_generation"),

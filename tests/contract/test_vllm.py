@@ -29,7 +29,7 @@ from vllm.v1.metrics.buckets import histogram_buckets
 from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
 from vllm.v1.metrics.stats import IterationStats
 from deployments.engines.vllm.arguments import DEFAULTS, parse_arguments
-from deployments.engines.vllm.engine import first_token_of
+from deployments.engines.vllm.observed_llm import first_token_of
 from deployments.engines.vllm.stats import RayMetricsLogger
 from deployments.engines.vllm.lora import AliasedModels, LoadedLoras
 from deployments.engines.vllm.version import UnsupportedVersion

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.identity.cache_scope import SALTS, CacheSalts
 from gateway.proxy_key import cluster_key
-from gateway.telemetry import Dispatch, Origin
+from gateway.telemetry.dispatch import Dispatch, Origin
 from tests.engine_process import EngineProcess, engine_process
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]

@@ -47,6 +47,7 @@ from deployments.engines.sim.responses import (
 )
 from deployments.engines.sim.sender import SIMULATED_HEADER, ChoiceJob, ResponseSender
 from deployments.engines.sim.sequences import OutputSequence
+from deployments.engines.sim.usage_file import UsageFile
 from deployments.serve_internals.uvicorn_server import RESET_CONNECTION
 from gateway.asgi import Receive, Scope, Send
 from gateway.config.sim import SimEntry, Simulation
@@ -54,7 +55,7 @@ from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.errors import GatewayError, MethodNotAllowed, ModelNotFound, UnknownRoute
 from gateway.identity.cache_scope import CacheSalts
 from gateway.simulation.batching import BatchingReplica
-from gateway.telemetry import Dispatch
+from gateway.telemetry.dispatch import Dispatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,8 @@ class SimulatedEngine:
             lambda: batching.cache.free * profile.block_size,
         )
         """State of its requests, cache and adapters, for routers."""
+        if entry.simulation.usage_folder:
+            UsageFile(self.tracker.usage.log, entry.simulation.usage_folder)
         self._core = (
             InstantCore(profile, self.tracker)
             if entry.simulation.instant

@@ -5,8 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from gateway.authentication.project_files import ReadFiles
+from gateway.identity.api_key import key_hash
 from loadtests.locust_users.models import NothingToTest
-from loadtests.locust_users.options import SHAPES, checked, trace_replay, users_at
+from loadtests.locust_users.options import (
+    DEMO_TEAMS,
+    SHAPES,
+    checked,
+    team_keys,
+    trace_replay,
+    users_at,
+)
 from loadtests.workloads.sizes import Sizes
 
 RUN_TIME_S = 100.0
@@ -53,6 +62,21 @@ def test_a_trace_has_to_be_named_and_well_formed(tmp_path: Path) -> None:
     for name, reason in (("", "--trace FILE"), (str(path), r"trace.jsonl:1: ")):
         with pytest.raises(NothingToTest, match=reason):
             trace_replay(name, 1.0, Sizes(), "seed")
+
+
+def test_demo_teams_have_the_keys_of_their_config() -> None:
+    """So that the load test runs against configs/teams.yaml as it is."""
+    projects = ReadFiles.read(["configs/teams-projects.yaml"]).directory
+    ids = {key.hash: key.project for key in projects.keys}
+    found = {name: ids[key_hash(key.encode())] for name, key in team_keys(DEMO_TEAMS).items()}
+    assert found == {project.name: project.id for project in projects.projects}
+
+
+@pytest.mark.parametrize("teams", ["", "assistant", "assistant=", "a=b,c"])
+def test_teams_without_keys_are_refused(teams: str) -> None:
+    """With the form that the option has."""
+    with pytest.raises(NothingToTest, match="NAME=KEY"):
+        team_keys(teams)
 
 
 def users(shape: str) -> list[int]:

@@ -15,7 +15,8 @@ from gateway.engine_telemetry.router_demand import EXPIRY_S, RouterDemand
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.routing.fleet import Replica
 from gateway.serving.demand_publisher import DemandPublisher
-from gateway.telemetry import DEMAND_PATH, Demand, EngineFacts, ReplicaMetadata
+from gateway.telemetry.demand import DEMAND_PATH, Demand
+from gateway.telemetry.facts import EngineFacts, ReplicaMetadata
 from tests.unit.conftest import Clock, StartEngine, Visit
 
 FACTS = EngineFacts(

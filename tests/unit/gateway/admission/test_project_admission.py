@@ -18,7 +18,9 @@ from gateway.routing.decision import Decision, DecisionLog
 from gateway.routing.fleet import Replica, ServedModel
 from gateway.routing.scheduler import Scheduler
 from gateway.routing.target import Target
-from gateway.telemetry import EngineFacts, Load, ReplicaMetadata, Reservation, Update
+from gateway.telemetry.facts import EngineFacts, ReplicaMetadata
+from gateway.telemetry.update import Load, Update
+from gateway.telemetry.usage import Reservation
 
 SLOTS = 8
 FACTS = EngineFacts(

@@ -4,6 +4,7 @@ import pytest
 
 from gateway.admission.virtual_counters import (
     HALF_LIFE_S,
+    KEPT_S,
     LAG_S,
     MAX_DOUBLINGS,
     MAX_PROJECTS,
@@ -107,6 +108,17 @@ def test_a_project_alone_is_never_over_the_mean(counters: VirtualCounters) -> No
     """It need not leave anything free."""
     counters.charge("a", 1.0)
     assert not counters.is_over_mean("a")
+
+
+def test_a_project_that_has_gone_does_not_count_in_the_mean(
+    counters: VirtualCounters, clock: Clock
+) -> None:
+    """A project alone need not leave anything free, once the other has used nothing for a while."""
+    counters.charge("b", 1.0)
+    serve(counters, clock, "a", KEPT_S / 2)
+    beside = counters.is_over_mean("a")
+    serve(counters, clock, "a", KEPT_S)
+    assert (beside, counters.is_over_mean("a"), len(counters)) == (True, False, 1)
 
 
 def test_the_number_of_counters_is_bounded(counters: VirtualCounters) -> None:

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from gateway.engine_telemetry.tracked_request import TrackedRequest
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.engine_telemetry.usage_meter import CallUsage
-from gateway.telemetry import Dispatch, Origin, UsageRecord
+from gateway.telemetry.dispatch import Dispatch, Origin
+from gateway.telemetry.usage import UsageRecord
 from tests.unit.tracked import engine_facts
 
 FACTS = msgspec.structs.replace(engine_facts(10_000), devices=2, model="m", step_tokens=100)

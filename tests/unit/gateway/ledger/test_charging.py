@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from gateway.ledger.charging import AttemptEnd, settle
 from gateway.ledger.price import PriceList
 from gateway.ledger.row import ChargeLimit, UsageRow, charge_limit_of, make_row
-from gateway.telemetry import Origin, UsageRecord
+from gateway.telemetry.dispatch import Origin
+from gateway.telemetry.usage import UsageRecord
 
 PROMPT = 20
 ANSWER = 30
@@ -78,7 +79,9 @@ def _rows(played: Played) -> list[UsageRow]:
         for each in settle(played.ends, is_complete=played.is_complete)
     }
     return [
-        make_row("e", record, said.get(record.id, ChargeLimit()), PriceList(), is_estimated=False)
+        make_row(
+            "e", record, said.get(record.id, ChargeLimit()), PriceList(), 0, is_estimated=False
+        )
         for record in played.records
     ]
 
@@ -119,7 +122,7 @@ def test_a_continuation_from_further_back_is_not_charged_twice() -> None:
 def test_shadow_copies_are_never_charged() -> None:
     """Nobody waits for their answers."""
     record = _record(1, kept=None, generated=9, is_copy=True)
-    row = make_row("e", record, ChargeLimit(), PriceList(), is_estimated=False)
+    row = make_row("e", record, ChargeLimit(), PriceList(), 0, is_estimated=False)
     assert (row.charged_prompt_tokens, row.charged_completion_tokens) == (0, 0)
     assert not row.is_charged
 

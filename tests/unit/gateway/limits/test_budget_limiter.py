@@ -13,7 +13,8 @@ from gateway.ledger.view import AccountsView, BatchUsage, Spend, Watermark
 from gateway.limits.budget_limiter import BudgetHold, BudgetLimiter
 from gateway.limits.calendar import Interval
 from gateway.limits.cost import Amounts
-from gateway.telemetry import Origin, Reservation, UsageRecord
+from gateway.telemetry.dispatch import Origin
+from gateway.telemetry.usage import Reservation, UsageRecord
 
 NOON_S = 1_800_014_400.0
 """Noon of 15 January 2027, UTC."""
@@ -315,3 +316,25 @@ def test_the_sum_is_that_of_all_records_whatever_the_ledger_has(
     budget.clock_s += 61
     assert budget.limiter.unsettled == 0
     assert budget.used == [sum(costs)]
+
+
+def test_an_engine_whose_clock_is_ahead_does_not_end_the_period() -> None:
+    """Its record counts now, and the limit still refuses, before and after the ledger has it."""
+    budget = Budget(SpendLimit(amount_nano=100, interval="month"))
+    budget.limiter.record_view(view(("", "month", 99)))
+    budget.run(1, 1, ended_s=NOON_S + 40 * 86_400)
+    assert budget.used == [100]
+    budget.limiter.record_view(view(("", "month", 100), seq=1))
+    assert budget.used == [100]
+    with pytest.raises(QuotaExceeded):
+        budget.ask(1)
+
+
+def test_the_clock_of_the_ledger_begins_a_period() -> None:
+    """A router whose own clock is a month ahead goes on with what the ledger says."""
+    budget = Budget(SpendLimit(amount_nano=100, interval="month"))
+    budget.now_s += 31 * 86_400
+    budget.limiter.record_view(view(("", "month", 100)))
+    assert budget.used == [100]
+    with pytest.raises(QuotaExceeded, match="The month ends in 396h"):
+        budget.ask(1)

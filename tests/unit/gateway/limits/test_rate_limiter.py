@@ -11,7 +11,8 @@ from gateway.identity.project import Project, RateLimit
 from gateway.ledger.view import MinuteUsage
 from gateway.limits.hold import Hold
 from gateway.limits.rate_limiter import RateLimiter
-from gateway.telemetry import Origin, RecentUse, Reservation, UsageRecord
+from gateway.telemetry.dispatch import Origin
+from gateway.telemetry.usage import RecentUse, Reservation, UsageRecord
 from tests.unit.conftest import Clock
 
 

@@ -3,7 +3,9 @@
 import pytest
 
 from gateway.routing.reservations import CONFIRMATION_S, Reservations
-from gateway.telemetry import Origin, Reservation, Update, UsageRecord
+from gateway.telemetry.dispatch import Origin
+from gateway.telemetry.update import Update
+from gateway.telemetry.usage import Reservation, UsageRecord
 
 A, B = Reservation(id=1, project="a"), Reservation(id=2, project="b")
 

@@ -14,7 +14,7 @@ from gateway.simulation.trace import BLOCK_TOKENS, Workload, trace_request
 SLOTS = 8
 REPLICAS = 2
 CLIENTS = 4 * SLOTS * REPLICAS
-SECONDS = 150.0
+SECONDS = 120.0
 WORKLOAD = Workload(
     "small",
     [

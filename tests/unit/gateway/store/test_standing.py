@@ -3,8 +3,9 @@
 from sqlalchemy import Connection, insert
 
 from gateway.ledger.view import BatchUsage
+from gateway.limits.calendar import DAY_S
 from gateway.store.database import Database
-from gateway.store.standing import DAY_S, read_batch
+from gateway.store.standing import read_batch
 from gateway.store.tables import DIMENSIONS, SUMS, usage_days
 
 NOON_S = 1_800_014_400

@@ -18,7 +18,8 @@ from gateway.store.usage import (
     write_settlements,
     write_usage,
 )
-from gateway.telemetry import Origin, UsageRecord
+from gateway.telemetry.dispatch import Origin
+from gateway.telemetry.usage import UsageRecord
 from tests.unit.accounting import all_sums, charged_sums
 from tests.unit.databases import empty
 
@@ -229,3 +230,21 @@ async def test_any_order_and_repetition_leads_to_the_same_ledger(
     sums = await database.read(all_sums)
     assert len(set(sums)) == 1
     assert (await database.read(charged_sums))[2] == expected
+
+
+async def test_an_engine_whose_clock_is_ahead_spends_in_this_period(database: Database) -> None:
+    """Nothing ends after now, so its cost is part of today's and of no later day's."""
+    ahead_s = NOW_S + 40 * 86_400
+    await write(database, batch(record(1, arrived_s=ahead_s - 1, ended_s=ahead_s)))
+    (today, *_) = await database.read(lambda c: read_spend(c, NOW_S))
+    assert today.nano == (await charged(database))[-1] > 0
+    assert await database.read(lambda c: read_spend(c, ahead_s)) == ()
+
+
+async def test_a_record_does_not_undo_the_verdict_that_comes_with_it(database: Database) -> None:
+    """A router hands over both at once after Accounts was away: the client pays for neither."""
+    wasted = Settlement(id=5, engine="e", is_wasted=True)
+    reported = Settlement(id=5, engine="e", record=record(1, id_=5))
+    guessed = Settlement(id=6, engine="e", record=record(0, id_=6), is_estimated=True)
+    await settle(database, wasted, reported, guessed, Settlement(id=6, engine="e", is_wasted=True))
+    assert (await charged(database))[-1] == 0
