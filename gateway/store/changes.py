@@ -16,6 +16,9 @@ _ID_LENGTH = 24
 DIRECTORY = "directory"
 """Name of the counter of changes: routers fetch the directory if it has grown."""
 
+DATABASE = "database"
+"""Name of the database's id."""
+
 
 class Actor(msgspec.Struct, frozen=True, kw_only=True):
     """Who changes something."""
@@ -89,6 +92,12 @@ def new_id(prefix: str) -> str:
 def directory_version(connection: sa.Connection) -> int:
     """Number of changes of the organization so far."""
     query = sa.select(state.c.value).where(state.c.name == DIRECTORY)
+    return connection.execute(query).scalar() or 0
+
+
+def database_id(connection: sa.Connection) -> int:
+    """Random number that the database got when its tables were made; 0 if it has none."""
+    query = sa.select(state.c.value).where(state.c.name == DATABASE)
     return connection.execute(query).scalar() or 0
 
 

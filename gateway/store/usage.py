@@ -117,7 +117,7 @@ def read_watermarks(connection: Connection, since_us: int = 0) -> tuple[Watermar
     """How far the ledger has the records of engines that it has heard of since then."""
     query = select(watermarks).where(watermarks.c.at_us >= since_us)
     return tuple(
-        Watermark(engine=row.engine, epoch=row.epoch, seq=row.seq)
+        Watermark(engine=row.engine, epoch=row.epoch, seq=row.seq, first=row.first)
         for row in connection.execute(query)
     )
 
@@ -208,18 +208,18 @@ def _add_sums(
 
 
 def _raise_watermark(connection: Connection, batch: EngineBatch, now_us: int) -> None:
-    insert = upsert(connection, watermarks)
-    new, old = insert.excluded, watermarks.c
-    statement = insert.on_conflict_do_update(
-        index_elements=["engine"],
-        set_={"epoch": new.epoch, "seq": new.seq, "at_us": new.at_us},
-        # An old page that is written again is no news.
-        where=(new.epoch > old.epoch) | ((new.epoch == old.epoch) & (new.seq > old.seq)),
+    """Move an engine's watermark; an old page that is written again is no news."""
+    first, last = batch.records[0].seq, batch.records[-1].seq
+    old = connection.execute(select(watermarks).where(watermarks.c.engine == batch.engine)).first()
+    if old is not None and (batch.epoch, last) <= (old.epoch, old.seq):
+        return
+    if old is not None and batch.epoch == old.epoch and first <= old.seq + 1:
+        first = old.first
+    row = {"epoch": batch.epoch, "seq": last, "at_us": now_us, "first": first}
+    statement = upsert(connection, watermarks).on_conflict_do_update(
+        index_elements=["engine"], set_=row
     )
-    last = batch.records[-1].seq
-    connection.execute(
-        statement, {"engine": batch.engine, "epoch": batch.epoch, "seq": last, "at_us": now_us}
-    )
+    connection.execute(statement, {"engine": batch.engine, **row})
 
 
 def _upsert_verdicts(connection: Connection, said: dict[int, ChargeLimit], now_us: int) -> None:

@@ -248,3 +248,19 @@ async def test_a_record_does_not_undo_the_verdict_that_comes_with_it(database: D
     guessed = Settlement(id=6, engine="e", record=record(0, id_=6), is_estimated=True)
     await settle(database, wasted, reported, guessed, Settlement(id=6, engine="e", is_wasted=True))
     assert (await charged(database))[-1] == 0
+
+
+async def test_a_watermark_says_from_where_on_nothing_is_missing(database: Database) -> None:
+    """An engine that drops records leaves a gap, which the next page shows."""
+    found = []
+    for page in (
+        batch(record(1), record(2)),
+        batch(record(3)),
+        batch(record(7)),
+        batch(record(7), record(8)),
+        batch(record(2, id_=99, epoch=2), epoch=2),
+    ):
+        await write(database, page)
+        (mark,) = await database.read(read_watermarks)
+        found.append((mark.epoch, mark.first, mark.seq))
+    assert found == [(1, 1, 2), (1, 1, 3), (1, 7, 7), (1, 7, 8), (2, 2, 2)]
