@@ -89,7 +89,8 @@ class KeyCache:
 
     async def _wait(self) -> None:
         if self._fetching is not None:
-            await asyncio.shield(self._fetching)
+            # One that is cancelled, as the config has changed, does not cancel who waits for it.
+            await asyncio.wait([self._fetching])
 
     async def _run(self) -> None:
         try:
