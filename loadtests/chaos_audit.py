@@ -8,7 +8,6 @@ killed: for those there must be an estimate, unless their router was killed, too
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import math
 import sqlite3
@@ -19,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.identity.api_key import NewKey
 from gateway.ledger.row import signed
 from gateway.telemetry.usage import UsageRecord
 from loadtests.checked_load import Counts, LoadSource
@@ -138,7 +138,7 @@ def add_projects(document: Document, folder: Path) -> None:
         {
             "name": sender.name,
             "id": f"proj_{sender.name}",
-            "keys": [{"hash": f"sha256:{hashlib.sha256(sender.api_key.encode()).hexdigest()}"}],
+            "keys": [{"hash": NewKey(sender.api_key).hash}],
             "rate_limits": [limits] if f"proj_{sender.name}" == LIMITED else [],
         }
         for sender in SENDERS

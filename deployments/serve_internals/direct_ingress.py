@@ -16,7 +16,7 @@ from typing import Any
 
 from deployments.serve_internals.fallback import GONE
 from gateway.asgi import App, Receive, Scope, Send
-from gateway.errors import GatewayError
+from gateway.errors.gateway_error import GatewayError
 from gateway.http.app import GatewayApp
 from gateway.request.routes import ROUTES
 

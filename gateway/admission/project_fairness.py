@@ -168,7 +168,7 @@ class ProjectFairness:
         counters = self._counters(is_batch=is_batch)
         others: Set[str] = frozenset() if is_batch else self._others(replica)
         everybody, window_s = heads.keys() | others, self.window_s
-        leads = {project: counters.lead_s(project, everybody) for project in heads}
+        leads = counters.leads_s(heads, everybody)
         near = [project for project, lead_s in leads.items() if lead_s <= window_s]
         if near:
             return min(near, key=lambda project: heads[project].rank)

@@ -88,9 +88,13 @@ class VirtualCounters:
 
         The project counts as if it began to wait now, if it does not wait.
         """
+        return self.leads_s((project,), others)[project]
+
+    def leads_s(self, projects: Iterable[str], others: Iterable[str]) -> dict[str, float]:
+        """Return how far each project is ahead of the last of the same others; see `lead_s`."""
         self._refresh()
         least = min([self._counters.get(other, 0.0) for other in others])
-        return (self._lifted(project) - least) / self._scale
+        return {project: (self._lifted(project) - least) / self._scale for project in projects}
 
     def is_over_mean(self, project: str) -> bool:
         """Whether a project's counter is no less than the mean, and others count in that, too.

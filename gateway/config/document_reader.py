@@ -23,6 +23,9 @@ from gateway.config.vllm import VllmEntry
 MODEL_IMPORT = "deployments.app:model"
 GATEWAY_IMPORT = "deployments.app:gateway"
 ROUTER_DEPLOYMENT = "Router"
+ACCOUNTS_DEPLOYMENT = "Accounts"
+ACCOUNTS_FIELDS = frozenset({"name", "ray_actor_options", "logging_config"})
+"""What may be set of Accounts: above all, the node that has its database."""
 ACCOUNTS_ARGUMENT = "accounts"
 MODEL_DEPLOYMENTS = ("Engine", "Model")
 SET_BY_ENTRY = (
@@ -140,7 +143,11 @@ class DocumentReader:
             self._report(path, "is a second gateway; there can be only one")
         config: Any = None
         config_path = path
-        for i, router in self._deployments(app, path, (ROUTER_DEPLOYMENT,)):
+        names = (ROUTER_DEPLOYMENT, ACCOUNTS_DEPLOYMENT)
+        for i, router in self._deployments(app, path, names):
+            if router["name"] == ACCOUNTS_DEPLOYMENT:
+                self._read_accounts_deployment(router, (*path, "deployments", i))
+                continue
             config = router.get("user_config")
             if not self.errors:
                 self.routers = RouterScale.of(router)
@@ -166,6 +173,12 @@ class DocumentReader:
             self.accounts = accounts
             if mistake := accounts.database_mistake:
                 self._report((*path, "database"), mistake)
+
+    def _read_accounts_deployment(self, deployment: Mapping[str, Any], path: ConfigPath) -> None:
+        if self.accounts is None and not self.errors:
+            self._report((*path, "name"), "needs `accounts` in the application's `args`")
+        for name in sorted(deployment.keys() - ACCOUNTS_FIELDS):
+            self._report((*path, name), "cannot be set for Accounts: remove it")
 
     def _cross_check(self, gateway: GatewayConfig) -> None:
         """Check the gateway config and the models against each other."""

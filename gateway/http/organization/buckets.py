@@ -5,7 +5,7 @@ from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field, model_validator
 
-from gateway.errors import InvalidRequest
+from gateway.errors.request import InvalidRequest
 from gateway.http.organization.values import Params, Text, TimeS
 from gateway.store.usage_sums import Periods
 

@@ -1,5 +1,7 @@
 """Virtual counters of projects: who is behind, and what being idle is worth."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from gateway.admission.virtual_counters import (
@@ -34,6 +36,28 @@ def test_the_lead_is_what_a_project_was_served_more(counters: VirtualCounters) -
     counters.charge("b", 1.0)
     assert counters.lead_s("a", "ab") == pytest.approx(2.0)
     assert counters.lead_s("b", "ab") == 0
+
+
+def test_the_leads_of_many_projects_ask_for_the_least_counter_once(
+    counters: VirtualCounters,
+) -> None:
+    """So that choosing one of them is linear in their number."""
+    names = [f"p{number}" for number in range(200)]
+    asked = 0
+
+    def others() -> Iterator[str]:
+        nonlocal asked
+        for name in names:
+            asked += 1
+            yield name
+
+    for number, name in enumerate(names):
+        counters.record_queued(name)
+        counters.charge(name, 1.0 + number)
+    leads = counters.leads_s(names, others())
+    assert [leads[name] for name in names] == pytest.approx(list(map(float, range(200))))
+    assert leads["p7"] == counters.lead_s("p7", names)
+    assert asked == len(names)
 
 
 def test_nobody_gains_by_having_been_idle(counters: VirtualCounters, clock: Clock) -> None:
