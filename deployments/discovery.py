@@ -29,7 +29,7 @@ from deployments.serve_internals.cluster_state import UNEXPLAINED_WAIT
 from deployments.serve_internals.status import ServeStatus, serve_status
 from gateway.config.serving_options import ServingOptions
 from gateway.routing.fleet import Fleet, ModelState, Replica, ServedModel
-from gateway.telemetry import ReplicaMetadata
+from gateway.telemetry.facts import ReplicaMetadata
 
 MODEL_DEPLOYMENT = "Model"
 ENGINE_DEPLOYMENT = "Engine"

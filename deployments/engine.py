@@ -27,7 +27,7 @@ from deployments.watchdog import ReplicaWatchdog
 from gateway.config.loader import parse_entry
 from gateway.config.model import ModelEntry
 from gateway.engine_telemetry.stats import engine_stats
-from gateway.telemetry import ReplicaMetadata
+from gateway.telemetry.facts import ReplicaMetadata
 
 WATCH_PERIOD_S = 0.5
 EXIT_DELAY_S = 0.5

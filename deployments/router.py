@@ -26,15 +26,17 @@ from gateway.assembly import RouterOptions, build_router
 from gateway.environment import Settings
 from gateway.errors import ConfigError
 from gateway.identity.cache_scope import SEEDS, ScopeSeeds
+from gateway.periodic import Periodic
 from gateway.proxy_key import cluster_key, proxy_key
 from gateway.routing.fleet import Fleet
 from gateway.serving.connection_check import ConnectionCheck
 from gateway.serving.live_config import LiveConfig
-from gateway.serving.periodic import Periodic
 from gateway.serving.tracing import Tracer, tracer_of
 
 DISCOVERY_TIMEOUT_S = 10.0
 """Time that a new router lets clients wait until it knows all engines."""
+INFORMED_TIMEOUT_S = 2.0
+"""Time that it then lets them wait for what engines and Accounts know of the last minute."""
 HAPROXY_PERIOD_S = 5.0
 HANG_TIMEOUT_S = 30.0
 """Time after which a router that no longer responds is killed, and replaced."""
@@ -82,6 +84,7 @@ class Router:
         self._router.start()
         # Serve sends requests from here on, also to a router that replaces another under load.
         await self._discovery.wait_until_complete(DISCOVERY_TIMEOUT_S)
+        await self._router.wait_until_informed(INFORMED_TIMEOUT_S)
         self._discovering = asyncio.create_task(self._discovery.run())
         collect_garbage_rarely()
         replica = serve.get_replica_context().replica_id.unique_id

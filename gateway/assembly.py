@@ -1,5 +1,7 @@
 """Assembly of a router: the one place where its parts are made and connected."""
 
+import asyncio
+import contextlib
 import random
 import time
 import uuid
@@ -22,6 +24,7 @@ from gateway.identity.live_directory import ACCOUNTS
 from gateway.ledger.view import AccountsView
 from gateway.limits.project_limits import ProjectLimits
 from gateway.metrics import Recorder
+from gateway.periodic import Periodic
 from gateway.report import ModelReport, RouterReport
 from gateway.routing.decision import DecisionLog
 from gateway.routing.fleet import Fleet, ServedModel
@@ -35,7 +38,6 @@ from gateway.serving.gauges import Gauges
 from gateway.serving.handler import InferenceHandler
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.operator_access import OperatorAccess
-from gateway.serving.periodic import Periodic
 from gateway.serving.pool import ModelPools, SharedState
 from gateway.serving.request_metrics import RequestMetrics
 from gateway.serving.router_context import RouterContext
@@ -163,6 +165,17 @@ class AssembledRouter:
             self.settlements.start()
             self.accounts.start()
         self._identities.start()
+
+    async def wait_until_informed(self, timeout_s: float) -> None:
+        """Wait until all engines and Accounts have told what they know, or time is up.
+
+        A router that begins before would admit requests whose project has reached its limits.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._telemetry_client.wait_until_heard()
+                if self.accounts is not None:
+                    await self.accounts.wait_until_known()
 
     async def drain(self, timeout_s: float) -> int:
         """Reject new requests, and end all others within `timeout_s`; how many were cut off."""

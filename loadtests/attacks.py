@@ -13,7 +13,6 @@ from loadtests.loadgen.client import CHAT_PATH
 
 COMPLETIONS = "/v1/completions"
 RESPONSES = "/v1/responses"
-MESSAGES = "/v1/messages"
 TOKENIZE = "/tokenize"
 MB = 1_000_000
 HELLO = [{"role": "user", "content": "Hello"}]

@@ -143,7 +143,7 @@ async def run(
     injecting.cancel()
     await asyncio.gather(injecting, return_exceptions=True)
     counts = merged(load.counts for load in loads)
-    audit = None if folder is None else await settled_audit(folder, counts)
+    audit = None if folder is None else await settled_audit(folder, counts, injector.killed_s)
     return Result(seconds, counts, injector.counts, await _faults(gateway.url), audit)
 
 

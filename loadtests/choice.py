@@ -24,15 +24,8 @@ from gateway.routing.decision import DecisionLog
 from gateway.routing.fleet import Replica, ServedModel
 from gateway.routing.scheduler import Scheduler
 from gateway.routing.target import Target
-from gateway.telemetry import (
-    EngineFacts,
-    Load,
-    ReplicaMetadata,
-    Update,
-    pack_keys,
-    pack_tokens,
-    unpack_keys,
-)
+from gateway.telemetry.facts import EngineFacts, ReplicaMetadata
+from gateway.telemetry.update import Load, Update, pack_keys, pack_tokens, unpack_keys
 from loadtests.loadgen.summary import Spread
 
 TOKENS_PER_KEY = 64

@@ -30,7 +30,8 @@ from gateway.identity.live_directory import FILES
 from gateway.identity.project import ApiKey, Directory, Project
 from gateway.routing.fleet import Fleet, Replica, ServedModel
 from gateway.serving.live_config import LiveConfig
-from gateway.telemetry import ReplicaMetadata, Reservation, UsageRecord
+from gateway.telemetry.facts import ReplicaMetadata
+from gateway.telemetry.usage import Reservation, UsageRecord
 from loadtests.launch import HOST, MODEL
 from loadtests.loadgen.client import CHAT_PATH, chat_body
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,6 +80,8 @@ class FaultInjector:
         self._drain: asyncio.Task[None] | None = None
         self.counts: Counter[str] = Counter()
         """Injected faults by kind."""
+        self.killed_s: dict[int, float] = {}
+        """When engines were killed, by process id, in Unix time."""
 
     async def run(self) -> None:
         """Inject faults; those that last are undone on cancellation."""
@@ -146,6 +149,7 @@ class FaultInjector:
 
     async def _kill(self, engine: psutil.Process) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
+            self.killed_s[engine.pid] = time.time()
             engine.kill()
         await asyncio.sleep(REPLACED_S)
 

@@ -28,7 +28,9 @@ from gateway.request.routes import CHAT, parse_head
 from gateway.routing.fleet import Fleet, Replica, ServedModel
 from gateway.serving.target_resolver import TargetResolver
 from gateway.simulation.timeline import Timeline
-from gateway.telemetry import Dispatch, EngineFacts, Finished, ReplicaMetadata, Update
+from gateway.telemetry.dispatch import Dispatch
+from gateway.telemetry.facts import EngineFacts, ReplicaMetadata
+from gateway.telemetry.update import Finished, Update
 
 MODEL = "m"
 ENGINES = 2

@@ -11,7 +11,7 @@ from deployments.engines.sim.engine import SimulatedEngine
 from gateway.assembly import build_router
 from gateway.config.sim import SimEntry
 from gateway.routing.fleet import Fleet, Replica, ServedModel
-from gateway.telemetry import ReplicaMetadata
+from gateway.telemetry.facts import ReplicaMetadata
 from loadtests.launch import HOST, MODEL
 
 

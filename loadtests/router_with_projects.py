@@ -33,7 +33,7 @@ from gateway.metrics import NullRecorder
 from gateway.routing.fleet import Fleet, Replica, ServedModel
 from gateway.serving.accounts_client import AccountsUnavailable
 from gateway.serving.live_config import LiveConfig
-from gateway.telemetry import ReplicaMetadata
+from gateway.telemetry.facts import ReplicaMetadata
 from loadtests.launch import HOST, MODEL
 
 READY = "ready "

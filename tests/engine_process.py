@@ -20,7 +20,8 @@ from typing import Any
 from deployments.engine_kinds import start_engine
 from deployments.engines.server import EngineServer
 from gateway.config.loader import parse_entry
-from gateway.telemetry import DISPATCH, TELEMETRY_PATH, Dispatch, Update, UpdateReader
+from gateway.telemetry.dispatch import DISPATCH, Dispatch
+from gateway.telemetry.update import TELEMETRY_PATH, Update, UpdateReader
 
 ROOT = Path(__file__).resolve().parent.parent
 STOP_TIMEOUT_S = 60

@@ -83,6 +83,14 @@ def on_dashboard(series: Series) -> Series:
     return {name: labels for name, labels in series.items() if name in asked}
 
 
+OF_PROJECTS = re.compile(r"ray_gateway_(accounts|auth|limit|project|settlements|spend)_?")
+
+
+def without_projects(series: Series) -> Series:
+    """Those that a gateway without authentication has, too."""
+    return {name: labels for name, labels in series.items() if not OF_PROJECTS.match(name)}
+
+
 def scrape(session: Session) -> Series:
     """All series that the agents of a session's cluster export now."""
     found: Series = {}

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.errors import AdapterBroken
-from gateway.telemetry import AdapterState
+from gateway.telemetry.update import AdapterState
 
 RETRY_S = 60.0
 """Time before an adapter that could not be loaded is tried again."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.asgi import Receive, Scope, Send
 from gateway.errors import GatewayError
-from gateway.telemetry import DISPATCH, Dispatch
+from gateway.telemetry.dispatch import DISPATCH, Dispatch
 
 Headers = Iterable[tuple[bytes, bytes]]
 

@@ -7,7 +7,7 @@ from deployments.engines.asgi import dispatch_of
 from gateway.asgi import App, Receive, Scope, Send
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.engine_telemetry.usage_meter import CallUsage
-from gateway.telemetry import Dispatch
+from gateway.telemetry.dispatch import Dispatch
 
 
 @dataclass(slots=True)

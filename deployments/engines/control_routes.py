@@ -10,14 +10,9 @@ from deployments.engines.usage_route import UsageRoute
 from gateway.asgi import App, Receive, Scope, Send
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.errors import EngineDraining, InvalidRequest, MethodNotAllowed
-from gateway.telemetry import (
-    DEMAND_PATH,
-    TELEMETRY_PATH,
-    USAGE_PATH,
-    Demand,
-    Update,
-    encode_update,
-)
+from gateway.telemetry.demand import DEMAND_PATH, Demand
+from gateway.telemetry.update import TELEMETRY_PATH, Update, encode_update
+from gateway.telemetry.usage import USAGE_PATH
 
 FRAME_PERIOD_S = 0.05
 """Least time between frames."""

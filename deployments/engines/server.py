@@ -14,7 +14,8 @@ from deployments.engines.guards import DeadEngineGuard, EngineGuard
 from deployments.serve_internals.uvicorn_server import GRACE_S, EmbeddedServer, http_protocol
 from gateway.asgi import App
 from gateway.engine_telemetry.tracker import EngineTracker
-from gateway.telemetry import Demand, EngineFacts
+from gateway.telemetry.demand import Demand
+from gateway.telemetry.facts import EngineFacts
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from gateway.metrics import (
     ACCOUNTS_UNWRITABLE,
     Recorder,
 )
-from gateway.serving.periodic import Periodic
+from gateway.periodic import Periodic
 from gateway.store.database import Database
 from gateway.store.upkeep import HOUR_S, KeptDays, delete_old, record_presence, settle_idle_until
 

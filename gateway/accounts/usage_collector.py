@@ -17,7 +17,7 @@ from gateway.errors import UpstreamFailed
 from gateway.routing.fleet import Fleet, Replica
 from gateway.store.upkeep import ReplicaSeen
 from gateway.store.usage import EngineBatch
-from gateway.telemetry import USAGE_PATH, UsagePage
+from gateway.telemetry.usage import USAGE_PATH, UsagePage
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.engine_call import read_all
 from gateway.upstream.headers import engine_headers

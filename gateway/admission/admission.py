@@ -27,17 +27,19 @@ import itertools
 from collections.abc import Callable
 from functools import partial
 
+from gateway.admission.bypass_queue import Verdict
 from gateway.admission.eviction import EvictionIndex
 from gateway.admission.project_fairness import ProjectFairness
 from gateway.admission.queue_limits import QueueLimits
 from gateway.admission.queued_request import AdmissionRequest, QueuedRequest, demand
 from gateway.admission.recent_usage import RecentUsage
 from gateway.admission.replica_queue import ReplicaQueue
+from gateway.admission.start_rules import StartRules
 from gateway.errors import Overloaded
 from gateway.routing.decision import Decision
 from gateway.routing.fleet import Replica, ServedModel
 from gateway.routing.scheduler import Scheduler
-from gateway.telemetry import Demand
+from gateway.telemetry.demand import Demand
 
 HEALTH_CHECK_S = 0.1
 """How often the health of all replicas is checked while requests are queued."""
@@ -73,8 +75,8 @@ class Admission:
         self._now = now
         self._queues: dict[str, ReplicaQueue[QueuedRequest]] = {}
         self._queued: dict[QueuedRequest, None] = {}
-        self._usage = RecentUsage(now)
         self.fairness = ProjectFairness(scheduler.replicas, scheduler.cost_model, now)
+        self._rules = StartRules(scheduler, self.fairness, RecentUsage(now))
         self._numbers = itertools.count()
         self._healthy: set[str] = set()
         """Healthy replicas at the last check."""
@@ -169,9 +171,11 @@ class Admission:
 
     def _can_start(self, request: AdmissionRequest, decision: Decision) -> bool:
         """Whether a request is admitted at once; then it counts as usage."""
-        can_start = self._may_pass(request, decision) and self._has_room(request, decision)
+        can_start = self._may_pass(request, decision) and (
+            self._rules.check_room(request, decision) is Verdict.START
+        )
         if can_start:
-            self._record_usage(request, decision)
+            self._rules.record_start(request, decision)
         return can_start
 
     def _may_pass(self, request: AdmissionRequest, decision: Decision) -> bool:
@@ -181,34 +185,7 @@ class Admission:
             return True
         if request.is_batch or self._limits.has(request.tenant):
             return False
-        if request.project:
-            return self.fairness.is_behind(request.project)
-        return not self._usage.is_over_fair_share(request.tenant)
-
-    def _has_room(self, request: AdmissionRequest, decision: Decision) -> bool:
-        """Whether the replica has room, and that is not for what other routers hold."""
-        has_room = self._scheduler.has_room(decision, is_over_share=self._leaves_spare(request))
-        if not request.project:
-            return has_room
-        replica = decision.replica.id
-        if not has_room:
-            self.fairness.record_full(replica)
-            return False
-        return not self.fairness.yields(request.project, replica, is_batch=request.is_batch)
-
-    def _leaves_spare(self, request: AdmissionRequest) -> bool:
-        """Whether the request leaves some room for tenants that are below their share."""
-        if request.is_batch:
-            return False
-        if not request.project:
-            return self._usage.is_over_fair_share(request.tenant)
-        return self.fairness.is_over_share(request.project) or self._usage.is_key_over_fair_share(
-            request.tenant
-        )
-
-    def _record_usage(self, request: AdmissionRequest, decision: Decision) -> None:
-        if not request.is_batch:
-            self._usage.record(request.tenant, request.tokens(decision))
+        return self._rules.is_owed(request)
 
     def _bind(self, request: AdmissionRequest, decision: Decision) -> QueuedRequest:
         limit_s = self.max_wait_s(request)
@@ -282,7 +259,7 @@ class Admission:
 
     def _release(self, queued: QueuedRequest) -> None:
         self._uncount(queued)
-        self._record_usage(queued.request, queued.decision)
+        self._rules.record_start(queued.request, queued.decision)
         if queued.project:
             queued.is_released = True
             self.fairness.record_released(queued)
@@ -337,7 +314,7 @@ class Admission:
 
     def _serve(self, queue: ReplicaQueue[QueuedRequest]) -> None:
         """Release the requests that their replica can start."""
-        while queued := queue.pop(self._fits, self._lets_pass):
+        while queued := queue.pop(self._check):
             if queued.admitted.done():
                 self._uncount(queued)  # cancelled, and its caller has not called `remove` yet
             else:
@@ -346,7 +323,9 @@ class Admission:
     def _retry(self, replica: str) -> None:
         """Serve a queue again, soon after its requests have yielded for long enough."""
         retry_s = self.fairness.retry_s(replica)
-        if retry_s is not None and replica not in self._retrying:
+        if retry_s == 0:  # the queue has just been served, and nothing yields there any longer
+            self.fairness.record_full(replica)
+        elif retry_s is not None and replica not in self._retrying:
             self._retrying.add(replica)
             asyncio.get_running_loop().call_later(retry_s + RETRY_DELAY_S, self._end_yield, replica)
 
@@ -354,20 +333,22 @@ class Admission:
         self._retrying.discard(replica)
         self._schedule(replica)
 
-    def _fits(self, queued: QueuedRequest) -> bool:
+    def _check(self, queued: QueuedRequest) -> Verdict:
+        """Whether a request can start now, or others may pass it."""
         if queued in self._stale:
-            return False
-        return queued.admitted.done() or self._has_room(queued.request, queued.decision)
+            return Verdict.WAIT
+        if queued.admitted.done():
+            return Verdict.START
+        verdict = self._rules.check_room(queued.request, queued.decision)
+        if verdict is Verdict.WAIT and self._lets_pass(queued):
+            return Verdict.STEP_ASIDE
+        return verdict
 
     def _lets_pass(self, queued: QueuedRequest) -> bool:
         """Whether a request that does not fit lets smaller ones pass, where those could start."""
-        is_late = self._now() - queued.since_s > BYPASS_SHARE * queued.limit_s
-        replica = queued.decision.replica.id
-        if queued in self._stale or is_late or self.fairness.retry_s(replica) is not None:
+        if self._now() - queued.since_s > BYPASS_SHARE * queued.limit_s:
             return False
-        return self._scheduler.has_slot(
-            queued.decision, is_over_share=self._leaves_spare(queued.request)
-        )
+        return self._rules.has_slot(queued.request, queued.decision)
 
     def _choose_again(self) -> None:
         for queued in list(itertools.islice(self._stale, RECHOICE_BATCH)):

@@ -2,9 +2,11 @@
 
 Method: the first request, where it does not fit though a smaller one would, steps aside. It pays
 its cost, and is checked before all others from then on. Requests behind it pass it for as long as
-it lets them; then they wait, too, and requests that end make room for it.
+it lets them; then they wait, too, and requests that end make room for it. While it only leaves room
+to what other routers hold, it keeps nobody from starting.
 """
 
+import enum
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -15,6 +17,18 @@ MAX_ASIDE = 16
 """Requests that may stand aside: each of them is checked whenever there may be more room."""
 
 Q = TypeVar("Q", bound=QueueItem)
+
+
+class Verdict(enum.Enum):
+    """What becomes of a request that is checked."""
+
+    START = enum.auto()
+    STEP_ASIDE = enum.auto()
+    """It does not fit, and smaller ones pass it."""
+    YIELD = enum.auto()
+    """It fits, and leaves the room to what other routers hold; so do all that come after it."""
+    WAIT = enum.auto()
+    """It does not fit, and nothing passes it."""
 
 
 class BypassQueue(Generic[Q]):
@@ -40,18 +54,20 @@ class BypassQueue(Generic[Q]):
         else:
             self._queue.remove(item)
 
-    def pop(self, fits: Callable[[Q], bool], lets_pass: Callable[[Q], bool]) -> Q | None:
-        """Take out the request to start next: the first that fits and that all before let pass."""
+    def pop(self, check: Callable[[Q], Verdict]) -> Q | None:
+        """Take out the request to start next: the first that may, where all before let it pass."""
         for item in self._aside:
-            if fits(item):
+            verdict = check(item)
+            if verdict is Verdict.START:
                 del self._aside[item]
                 return item
-            if not lets_pass(item):
+            if verdict is Verdict.WAIT:
                 return None
         while (first := self._queue.first) is not None:
-            if fits(first):
+            verdict = check(first)
+            if verdict is Verdict.START:
                 return self._queue.serve()
-            if len(self._aside) == MAX_ASIDE or not lets_pass(first):
+            if verdict is not Verdict.STEP_ASIDE or len(self._aside) == MAX_ASIDE:
                 return None
             self._aside[self._queue.serve()] = None
         return None

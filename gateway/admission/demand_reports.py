@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Set
 
 from gateway.routing.fleet import Replica
-from gateway.telemetry import Demand
+from gateway.telemetry.demand import Demand
 
 REPORT_S = 0.05
 """Least time between reports that other projects than before wait for a replica."""

@@ -28,7 +28,7 @@ from gateway.admission.virtual_counters import VirtualCounters
 from gateway.decaying_mean import DecayingMean
 from gateway.routing.cost_model import CostModel
 from gateway.routing.replica_set import ReplicaSet
-from gateway.telemetry import Reservation, UsageRecord
+from gateway.telemetry.usage import Reservation, UsageRecord
 
 FRAME_S = 0.05
 """Time between two frames of an engine's telemetry."""
@@ -168,7 +168,7 @@ class ProjectFairness:
         counters = self._counters(is_batch=is_batch)
         others: Set[str] = frozenset() if is_batch else self._others(replica)
         everybody, window_s = heads.keys() | others, self.window_s
-        leads = {project: counters.lead_s(project, everybody) for project in heads}
+        leads = counters.leads_s(heads, everybody)
         near = [project for project, lead_s in leads.items() if lead_s <= window_s]
         if near:
             return min(near, key=lambda project: heads[project].rank)

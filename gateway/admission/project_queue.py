@@ -29,6 +29,8 @@ class ProjectQueue(Generic[Q]):
     def __init__(self, turns: ProjectTurns) -> None:
         self._turns = turns
         self._queues: dict[str, FairQueue[Q]] = {}
+        self._turn: str | None = None
+        """Project of the request that was first, when that was asked last; None: changed since."""
         self._length = 0
         self.tokens = 0.0
 
@@ -39,7 +41,10 @@ class ProjectQueue(Generic[Q]):
     @property
     def first(self) -> Q | None:
         """The request to serve next."""
-        return self._queues[self._next].first if self._queues else None
+        if not self._queues:
+            return None
+        self._turn = self._next()
+        return self._queues[self._turn].first
 
     def add(self, item: Q) -> None:
         """Add a request."""
@@ -50,10 +55,13 @@ class ProjectQueue(Generic[Q]):
         self._count(1, item.tokens)
 
     def serve(self) -> Q:
-        """Take out the first request, of a queue that has one."""
+        """Take out the first request, of a queue that has one.
+
+        It is the one that `first` was last, though turns may have changed: it has been checked.
+        """
         if not self._queues:
             raise LookupError("the queue is empty")
-        project = self._next
+        project = self._next() if self._turn is None else self._turn
         item = self._queues[project].serve()
         self._remove(project, item)
         return item
@@ -75,7 +83,6 @@ class ProjectQueue(Generic[Q]):
                 requests, tokens = requests + before, tokens + before * each
         return Backlog(requests, tokens)
 
-    @property
     def _next(self) -> str:
         """Project whose turn it is; there is one that waits."""
         if len(self._queues) == 1:
@@ -89,5 +96,6 @@ class ProjectQueue(Generic[Q]):
             del self._queues[project]
 
     def _count(self, requests: int, tokens: float) -> None:
+        self._turn = None
         self._length += requests
         self.tokens += tokens

@@ -10,7 +10,7 @@ from gateway.admission.queue_item import QueueItem
 from gateway.request.tenant import Tenant
 from gateway.routing.decision import Decision
 from gateway.routing.target import Target
-from gateway.telemetry import Demand
+from gateway.telemetry.demand import Demand
 
 
 @dataclass(slots=True)

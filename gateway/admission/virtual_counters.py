@@ -53,10 +53,12 @@ class VirtualCounters:
         self._here: Counter[str] = Counter()
         self._counters: dict[str, float] = {}
         """Scaled counters."""
-        self._sum = 0.0
-        """Sum of all counters."""
         self._used_s: dict[str, float] = {}
         """When each project with a counter was lifted or charged last."""
+        self._recent: dict[str, None] = {}
+        """Projects that count in the mean, the one that was lifted or charged last at the end."""
+        self._sum = 0.0
+        """Sum of their counters."""
         self._forgot_s = self._since_s
         self._start = 0.0
         """Scaled counter at which the latest request has started that nobody waited beside."""
@@ -86,14 +88,24 @@ class VirtualCounters:
 
         The project counts as if it began to wait now, if it does not wait.
         """
+        return self.leads_s((project,), others)[project]
+
+    def leads_s(self, projects: Iterable[str], others: Iterable[str]) -> dict[str, float]:
+        """Return how far each project is ahead of the last of the same others; see `lead_s`."""
         self._refresh()
         least = min([self._counters.get(other, 0.0) for other in others])
-        return (self._lifted(project) - least) / self._scale
+        return {project: (self._lifted(project) - least) / self._scale for project in projects}
 
     def is_over_mean(self, project: str) -> bool:
-        """Whether a project's counter is no less than the mean of all, and not the only one."""
-        count = len(self._counters)
-        return count > 1 and self._counters.get(project, 0.0) * count >= self._sum
+        """Whether a project's counter is no less than the mean, and others count in that, too.
+
+        Those do that wait, or have waited or started something within `KEPT_S`.
+        """
+        self._forget_recent()
+        counter, is_recent = self._counters.get(project, 0.0), project in self._recent
+        others = len(self._recent) - is_recent
+        total = self._sum if is_recent else self._sum + counter
+        return others > 0 and counter * (others + 1) >= total
 
     def record_queued(self, project: str) -> None:
         """Count a request that waits in this router from now on."""
@@ -112,7 +124,7 @@ class VirtualCounters:
         if project not in self._counters and len(self._counters) >= MAX_PROJECTS:
             self._drop_some()
         self._set(project, self._lifted(project))
-        self._used_s[project] = self._now()
+        self._use(project, self._now())
 
     def charge(self, project: str, virtual_s: float) -> None:
         """Charge a project for a request that starts."""
@@ -124,7 +136,7 @@ class VirtualCounters:
             counter = max(counter, self._floor)
             if not (self._here or self._elsewhere):
                 self._start = counter
-        self._used_s[project] = self._noted_s
+        self._use(project, self._noted_s)
         self._set(project, counter + virtual_s * self._scale)
 
     def correct(self, project: str, virtual_s: float, instead_of_s: float, age_s: float) -> None:
@@ -136,8 +148,35 @@ class VirtualCounters:
             self._set(project, counter + (virtual_s - left_s) * self._scale)
 
     def _set(self, project: str, counter: float) -> None:
-        self._sum += counter - self._counters.get(project, 0.0)
+        if project in self._recent:
+            self._sum += counter - self._counters[project]
         self._counters[project] = counter
+
+    def _use(self, project: str, now_s: float) -> None:
+        """Have a project count in the mean from now on."""
+        if project in self._recent:
+            del self._recent[project]
+        else:
+            self._sum += self._counters[project]
+        self._recent[project] = None
+        self._used_s[project] = now_s
+
+    def _forget_recent(self) -> None:
+        """Have those count no longer in the mean that have gone."""
+        if len(self._recent) < 2:
+            return
+        now_s = self._now()
+        while self._used_s[first := next(iter(self._recent))] < now_s - KEPT_S:
+            if first in self._here or first in self._elsewhere:
+                self._use(first, now_s)
+            else:
+                self._leave_mean(first)
+                if not self._recent:
+                    return
+
+    def _leave_mean(self, project: str) -> None:
+        del self._recent[project]
+        self._sum = self._sum - self._counters[project] if self._recent else 0.0
 
     def _lifted(self, project: str) -> float:
         counter = self._counters.get(project, 0.0)
@@ -197,7 +236,6 @@ class VirtualCounters:
                 self._drop(name)
 
     def _drop(self, name: str) -> None:
-        del self._used_s[name]
-        self._sum -= self._counters.pop(name)
-        if not self._counters:
-            self._sum = 0.0
+        if name in self._recent:
+            self._leave_mean(name)
+        del self._used_s[name], self._counters[name]

@@ -74,13 +74,12 @@ class Authenticator:
         """Follow the config, and fetch the keys of identity providers that are due."""
         auth = self._auth()
         issuers = [] if auth is None else auth.jwt
-        if issuers != self._tokens.issuers:
-            earlier, self._tokens = (
-                self._tokens,
-                Tokens(issuers, self._directory, self._now, self._clock),
-            )
-            await earlier.close()
-        self._tokens.issuers = issuers
+        earlier = self._tokens
+        if issuers == earlier.issuers:
+            earlier.issuers = issuers
+        else:
+            self._tokens = Tokens(issuers, self._directory, self._now, self._clock)
+            await earlier.close()  # meanwhile the config may have changed again
         self._tokens.refresh()
 
     async def close(self) -> None:

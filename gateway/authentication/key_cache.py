@@ -89,7 +89,7 @@ class KeyCache:
 
     async def _wait(self) -> None:
         if self._fetching is not None:
-            # One that is cancelled, as the config has changed, does not cancel who waits for it.
+            # Neither ends the other: not a request that is cancelled, nor `close`.
             await asyncio.wait([self._fetching])
 
     async def _run(self) -> None:

@@ -17,8 +17,15 @@ from gateway.commands.console import (
     print_json,
     print_table,
 )
+from gateway.ledger.calendar import DAY_S
 
-DAY_S = 86_400
+AMOUNTS = {
+    "amount": "cost",
+    "device_amount": "devices used",
+    "idle_amount": "devices idle",
+    "wasted_amount": "wasted",
+}
+"""Amounts in the API, and their headings. The second and third are the cost by reservation."""
 KINDS = ("completions", "embeddings", "audio_transcriptions")
 COUNTS = (
     *("num_model_requests", "input_tokens", "input_cached_tokens", "output_tokens"),
@@ -108,13 +115,17 @@ def costs(
     if as_json:
         print_json(buckets)
         return
-    sums: dict[tuple[str, ...], int] = defaultdict(int)
+    sums: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0] * len(AMOUNTS))
     for result in _results(buckets):
-        amount = result["amount"]
-        sums[*_key(result, groups, names), amount["currency"]] += amount["nano"]
+        row = sums[*_key(result, groups, names), result["amount"]["currency"]]
+        for index, name in enumerate(AMOUNTS):
+            row[index] += (result[name] or {"nano": 0})["nano"]
     print_table(
-        [*groups, "cost", "currency"],
-        ((*key[:-1], f"{nano / 1e9:,.4f}", key[-1]) for key, nano in sorted(sums.items())),
+        [*groups, *AMOUNTS.values(), "currency"],
+        (
+            (*key[:-1], *(f"{nano / 1e9:,.6f}" for nano in row), key[-1])
+            for key, row in sorted(sums.items())
+        ),
     )
 
 

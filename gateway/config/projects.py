@@ -12,8 +12,8 @@ from gateway.config.serving_options import ModelName
 from gateway.config.strict import ConfigPath, FieldError, Strict, field_error, field_errors
 
 HASH_PREFIX = "sha256:"
-_HASH = re.compile(r"sha256:[0-9a-f]{64}")
-_HASH_OF_NOTHING = f"sha256:{hashlib.sha256().hexdigest()}"
+_HASH = re.compile(rf"{HASH_PREFIX}[0-9a-f]{{64}}")
+_HASH_OF_NOTHING = HASH_PREFIX + hashlib.sha256().hexdigest()
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
 _SCOPE = re.compile(r"project|key|all|group:[A-Za-z0-9._-]{1,64}")
 _MAX_NAME = 128

@@ -6,7 +6,7 @@ Method: what has ended is summed by the second in which it arrived, and by proje
 from collections import OrderedDict
 from collections.abc import Callable
 
-from gateway.telemetry import RecentUse, UsageRecord
+from gateway.telemetry.usage import RecentUse, UsageRecord
 
 WINDOW_S = 60
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from gateway.telemetry import Demand
+from gateway.telemetry.demand import Demand
 
 EXPIRY_S = 5.0
 """Routers report every second. One that is silent for this long is gone, and so is its demand."""

@@ -6,7 +6,8 @@ from typing import TypeVar
 import msgspec
 
 from gateway.engine_telemetry.tracker import EngineTracker
-from gateway.telemetry import Demand, EngineFacts
+from gateway.telemetry.demand import Demand
+from gateway.telemetry.facts import EngineFacts
 
 R = TypeVar("R", bound=Hashable)
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from gateway.engine_telemetry.usage_meter import CallUsage
 from gateway.kvcache.prefix import KEY_BYTES, Prompt, extend
 from gateway.kvcache.shadow_cache import CachedAnswer, CachedPrompt
-from gateway.telemetry import Dispatch, unpack_keys
+from gateway.telemetry.dispatch import Dispatch
+from gateway.telemetry.update import unpack_keys
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +37,11 @@ class TrackedRequest:
     """Its share of the engine's time until its first token."""
     decode_s_before: float = 0.0
     """`DeviceTime.decode_s` at its first token."""
+
+    @property
+    def priority(self) -> int:
+        """Priority at the engine, that of its call; lower values start sooner."""
+        return self.dispatch.priority if self.call is None else self.call.dispatch.priority
 
     @property
     def further_sequences(self) -> int:

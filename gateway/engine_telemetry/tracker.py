@@ -8,20 +8,15 @@ from collections.abc import Callable, Sequence
 
 from gateway.engine_telemetry.router_demand import RouterDemand
 from gateway.engine_telemetry.tracked_request import TrackedRequest, dispatched_prompt
+from gateway.engine_telemetry.tracked_requests import TrackedRequests
+from gateway.engine_telemetry.unsent_changes import UnsentChanges
 from gateway.engine_telemetry.usage_meter import CallUsage, UsageMeter
 from gateway.engine_telemetry.work_meter import WorkMeter
 from gateway.kvcache.shadow_cache import ShadowCache
-from gateway.telemetry import (
-    AdapterState,
-    Demand,
-    Dispatch,
-    EngineFacts,
-    Finished,
-    Load,
-    Update,
-    pack_keys,
-    pack_tokens,
-)
+from gateway.telemetry.demand import Demand
+from gateway.telemetry.dispatch import Dispatch
+from gateway.telemetry.facts import EngineFacts
+from gateway.telemetry.update import AdapterState, Finished, Load, Update
 
 NO_DISPATCH = Dispatch(id=0)
 
@@ -76,40 +71,30 @@ class EngineTracker:
         """What the calls of projects take of the engine."""
         self._shadow_cache = ShadowCache(facts.kv_tokens if holds_prefixes else 0)
         self._listeners: list[Callable[[], None]] = []
-        self._requests: dict[TrackedRequest, None] = {}
-        self._pending_tokens = 0
-        self._prompt_tokens = 0
-        self._sequences = self._further_sequences = self._pending_sequences = 0
-        """Sequences of all requests; those that are not the first of their requests; those of
-        requests without a first token."""
-        self._unstarted = 0
-        """Requests of routers without a first token."""
+        self._requests = TrackedRequests()
+        self._unsent = UnsentChanges(self._shadow_cache, self.usage, self.router_demand)
         self._request_s = 0.0
         """Time integral of the number of running requests, until `_integrated_until_s`."""
         self._integrated_until_s = self._progressed_s = now()
         self._running = 0
         """Number of running requests since `_integrated_until_s`."""
-        self._accepted: list[int] = []
-        self._finished: list[Finished] = []
-        self._sent_load: Load | None = None
-        self._adapters = AdapterState()
-        self._sent_adapters = self._adapters
-        self._is_draining = self._is_draining_sent = self._is_pinged = False
+        self._is_pinged = False
 
     @property
     def is_draining(self) -> bool:
         """Whether the engine accepts no more requests."""
-        return self._is_draining
+        return self._unsent.is_draining
 
     @property
     def load(self) -> Load:
         """Current load of the engine."""
-        waiting = min(self._waiting(), self._sequences)
+        sequences = self._requests.sequences
+        waiting = min(self._waiting(), sequences)
         return Load(
-            running=self._sequences - waiting,
+            running=sequences - waiting,
             waiting=waiting,
             yielding=self._yielding(waiting),
-            pending_tokens=self._pending_tokens,
+            pending_tokens=self._requests.pending_tokens,
             # The engine's own count may be older than the end of its last request.
             free_tokens=self._free_tokens() if self._requests else self._facts.kv_tokens,
         )
@@ -197,20 +182,14 @@ class EngineTracker:
         )
         if call is not None:
             self.usage.begin_part(call)
-        self._sequences += sequences
-        self._pending_sequences += sequences
-        self._unstarted += bool(dispatch.id)
-        self._further_sequences += tracked.further_sequences
         if not (self._requests or self._is_pinged):
             self._progressed_s = tracked.arrived_s
         tracked.cached_tokens = min(round(cached_prompt.matched_tokens), prompt_tokens)
         tracked.pending_tokens = prompt_tokens - tracked.cached_tokens
-        self._pending_tokens += tracked.pending_tokens
-        self._prompt_tokens += prompt_tokens
         self.meter.record_arrival(tracked.pending_tokens)
-        self._requests[tracked] = None
+        self._requests.add(tracked)
         if dispatch.id:
-            self._accepted.append(dispatch.id)
+            self._unsent.accepted.append(dispatch.id)
         self._call_listeners()
         return tracked
 
@@ -233,9 +212,7 @@ class EngineTracker:
         now_s = self._now()
         arrived_s = tracked.arrived_s
         first_s = now_s if first_token_s is None else min(max(first_token_s, arrived_s), now_s)
-        tracked.first_token_s = first_s
-        self._unstarted -= bool(tracked.dispatch.id)
-        self._pending_sequences -= tracked.sequences
+        self._requests.start(tracked, first_s)
         tracked.scheduled_s = (
             arrived_s if scheduled_s is None else min(max(scheduled_s, arrived_s), first_s)
         )
@@ -265,14 +242,14 @@ class EngineTracker:
             return
         self._integrate_running()
         is_computed = self._is_computed(tracked, is_aborted=is_aborted)
-        self._remove(tracked)
+        self._requests.remove(tracked)
         if tracked.first_token_s is None and is_aborted:
             self._shadow_cache.record_cancellation(tracked.cached_prompt)
         else:
             answers = tracked.answers(completion_tokens, replies)
             self._shadow_cache.record_end(tracked.cached_prompt, answers)
         finished = self._finished_request(tracked, completion_tokens, is_aborted=is_aborted)
-        self._finished.append(finished)
+        self._unsent.finished.append(finished)
         if tracked.call is not None:
             tracked.call.add_times(
                 finished.queue_s, finished.prefill_s, finished.decode_s, self._busy_s(tracked)
@@ -301,7 +278,7 @@ class EngineTracker:
 
     def record_adapters(self, state: AdapterState) -> None:
         """Record the current state of the engine's adapters."""
-        self._adapters = state
+        self._unsent.adapters = state
         self.record_load_change()
 
     def record_cache_reset(self) -> None:
@@ -311,76 +288,43 @@ class EngineTracker:
 
     def record_draining(self) -> None:
         """Record that the engine accepts no more requests."""
-        self._is_draining = True
+        self._unsent.is_draining = True
         self.record_load_change()
 
     def pop_update(self) -> Update | None:
         """Return what has changed since the last call; None if nothing has."""
-        load = self.load
-        added, dropped = self._shadow_cache.take_changes()
-        reserved, usage = self.usage.pop()
-        update = Update(
-            added=pack_keys(added),
-            added_tokens=pack_tokens(added.values()),
-            dropped=pack_keys(dropped),
-            accepted=self._accepted,
-            finished=self._finished,
-            load=None if load == self._sent_load else load,
-            is_draining=self._is_draining,
-            stalled_s=self.stalled_s,
-            adapters=None if self._adapters == self._sent_adapters else self._adapters,
-            reserved=reserved,
-            usage=usage,
-            held=self.router_demand.pop_held(),
-        )
-        unchanged = Update(is_draining=self._is_draining_sent, stalled_s=update.stalled_s)
-        self._accepted, self._finished, self._sent_load = [], [], load
-        self._is_draining_sent, self._sent_adapters = self._is_draining, self._adapters
-        return None if update == unchanged else update
+        return self._unsent.pop(self.load, self.stalled_s)
 
     def heartbeat(self) -> Update:
         """Return what has changed since the last update, or an empty update: a sign of life."""
-        return self.pop_update() or Update(is_draining=self._is_draining, stalled_s=self.stalled_s)
+        return self.pop_update() or Update(is_draining=self.is_draining, stalled_s=self.stalled_s)
 
     def snapshot(self) -> Update:
         """Return the whole state, for a new router.
 
         Send the other routers what `pop_update` returns first: a snapshot does not mark it as sent.
         """
-        held = self._shadow_cache.held
-        return Update(
-            is_snapshot=True,
-            added=pack_keys(held),
-            added_tokens=pack_tokens(held.values()),
-            accepted=[tracked.dispatch.id for tracked in self._requests if tracked.dispatch.id],
-            load=self.load,
-            is_draining=self._is_draining,
-            stalled_s=self.stalled_s,
-            adapters=self._adapters,
-            reserved=self.usage.running,
-            recent=self.usage.recent,
-            held=self.router_demand.held,
-        )
+        accepted = [tracked.dispatch.id for tracked in self._requests if tracked.dispatch.id]
+        return self._unsent.snapshot(self.load, self.stalled_s, accepted)
 
     def _yielding(self, waiting: int) -> int:
         """Waiting sequences that let new requests pass, by their priority."""
-        if not (self._further_sequences and self._facts.supports_priority):
+        further = self._requests.further_sequences
+        if not (further and self._facts.supports_priority):
             return 0
-        return min(self._further_sequences, max(0, waiting - self._unstarted))
+        return min(further, max(0, waiting - self._requests.unstarted))
 
     def _tokens_beside_prompts(self) -> int:
-        return max(0, self._facts.kv_tokens - self._prompt_tokens)
+        return max(0, self._facts.kv_tokens - self._requests.prompt_tokens)
 
     def _settle_prefill(self, tracked: TrackedRequest, cached_tokens: int) -> None:
-        tracked.cached_tokens = cached_tokens
-        self._pending_tokens -= tracked.pending_tokens
-        tracked.pending_tokens = 0
+        self._requests.settle_prefill(tracked, cached_tokens)
         block_size = max(self._facts.block_size, 1)
         self._shadow_cache.record_prefill(tracked.cached_prompt, cached_tokens, block_size)
 
     def _take_prefill(self, tracked: TrackedRequest, new_tokens: int) -> None:
         """Give a request its share of the time that prompts have taken; before it is settled."""
-        pending_tokens = self._pending_tokens - tracked.pending_tokens + new_tokens
+        pending_tokens = self._requests.pending_tokens - tracked.pending_tokens + new_tokens
         expected_s = new_tokens * self.meter.prefill_s
         share_s = self.usage.device_time.take_prefill(new_tokens, pending_tokens, expected_s)
         tracked.prefill_busy_s = share_s
@@ -389,29 +333,16 @@ class EngineTracker:
     def _is_computed(self, tracked: TrackedRequest, *, is_aborted: bool) -> bool:
         """Whether the engine has computed a request's prompt, or some of it.
 
-        One that ends without a token has been computed if fewer requests wait than came after it.
+        One that ends without a token has been computed if no more requests wait than the engine
+        would start after it: those that came later, or have a lower priority.
         """
         if tracked.first_token_s is not None or not is_aborted:
             return True
-        later, is_later = 0, False
-        for each in self._requests:
-            later += is_later and each.first_token_s is None
-            is_later = is_later or each is tracked
+        later = self._requests.pending_after(tracked, has_priorities=self._facts.supports_priority)
         is_computed = self._waiting() <= later
         if is_computed and tracked.call is not None:
             self._take_prefill(tracked, tracked.pending_tokens)
         return is_computed
-
-    def _remove(self, tracked: TrackedRequest) -> None:
-        """Stop counting a request as load."""
-        del self._requests[tracked]
-        self._sequences -= tracked.sequences
-        self._further_sequences -= tracked.further_sequences
-        self._prompt_tokens -= tracked.prompt_tokens
-        self._pending_tokens -= tracked.pending_tokens
-        if tracked.first_token_s is None:
-            self._unstarted -= bool(tracked.dispatch.id)
-            self._pending_sequences -= tracked.sequences
 
     def _finished_request(
         self, tracked: TrackedRequest, completion_tokens: int, *, is_aborted: bool
@@ -450,11 +381,13 @@ class EngineTracker:
         self._integrated_until_s = now_s
 
     def _call_listeners(self) -> None:
-        waiting = min(self._waiting(), self._sequences)
-        self._running = self._sequences - waiting
-        computing = self._pending_sequences - waiting
+        requests = self._requests
+        waiting = min(self._waiting(), requests.sequences)
+        self._running = requests.sequences - waiting
+        is_computing = requests.pending_sequences > waiting
         self.usage.device_time.set_work(
-            self._pending_tokens if computing > 0 else 0, self._sequences - self._pending_sequences
+            requests.pending_tokens if is_computing else 0,
+            requests.sequences - requests.pending_sequences,
         )
         for listener in self._listeners:
             listener()

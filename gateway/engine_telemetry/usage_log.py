@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 
-from gateway.telemetry import UsagePage, UsageRecord, UsageTotals
+from gateway.telemetry.usage import UsagePage, UsageRecord, UsageTotals
 
 MAX_RECORDS = 50_000
 """Most records that are kept, about 500 bytes each; older ones are dropped, and counted."""

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from gateway.engine_telemetry.device_time import DeviceTime
 from gateway.engine_telemetry.recent_use import RecentUses
 from gateway.engine_telemetry.usage_log import UsageLog
-from gateway.telemetry import Dispatch, EngineFacts, Origin, RecentUse, Reservation, UsageRecord
+from gateway.telemetry.dispatch import Dispatch, Origin
+from gateway.telemetry.facts import EngineFacts
+from gateway.telemetry.usage import RecentUse, Reservation, UsageRecord
 
 
 @dataclass(slots=True, eq=False)

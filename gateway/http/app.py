@@ -114,12 +114,20 @@ class GatewayApp:
             return self._inference(scope, receive, response, request_id)
         return self._rest(*_for_fastapi(scope, receive, response))
 
-    async def _admit(self, scope: Scope) -> None:
+    async def _admit(self, scope: Scope, response: ClientResponse) -> None:
+        try:
+            self._check_proof(scope)
+            await self._access.admit(scope)
+        except GatewayError:
+            if _has_body(scope):  # nobody reads it: strangers would keep connections as they like
+                response.annotate([CONNECTION_CLOSE])
+            raise
+
+    def _check_proof(self, scope: Scope) -> None:
         if self._proxy_key:
             offered = header(scope["headers"], PROXY_PROOF, b"")
             if not secrets.compare_digest(offered, self._proxy_key):
                 raise self._not_through_proxy(scope)
-        await self._access.admit(scope)
 
     def _not_through_proxy(self, scope: Scope) -> NotThroughProxy:
         address = (scope.get("client") or ("an unknown address",))[0]
@@ -136,7 +144,7 @@ class GatewayApp:
         try:
             # In one frame with the rest: each event of a stream passes through all of them.
             if origins is None or (allowed := origins.preflight(scope)) is None:
-                await self._admit(scope)
+                await self._admit(scope, response)
                 await self._dispatch(scope, receive, response, request_id)
             else:
                 await response.begin(204, allowed)
@@ -148,7 +156,7 @@ class GatewayApp:
                 raise  # the server closes the connection, so that the client notices
             await send_error(error, scope["path"], response)
         except Exception:
-            logger.exception("request %s: %s failed", request_id.decode(), scope["path"])
+            logger.exception("request %s: %a failed", request_id.decode(), scope["path"])
             if not response.has_begun:
                 await send_error(internal_error(), scope["path"], response)
             elif not response.has_ended:  # as it has where FastAPI answers before it raises
@@ -172,7 +180,7 @@ def _for_fastapi(
     A connection on which a body has not been read to its end cannot be reused.
     """
     is_head = scope["method"] == "HEAD"
-    is_read = not any(name in BODY_HEADERS for name, _ in scope["headers"])
+    is_read = not _has_body(scope)
 
     async def receive_noting() -> Message:
         nonlocal is_read
@@ -189,3 +197,7 @@ def _for_fastapi(
         await (response.send_part(body) if message.get("more_body") else response.finish(body))
 
     return (dict(scope, method="GET") if is_head else scope), receive_noting, send
+
+
+def _has_body(scope: Scope) -> bool:
+    return any(name in BODY_HEADERS for name, _ in scope["headers"])

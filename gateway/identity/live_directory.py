@@ -38,7 +38,6 @@ class LiveDirectory:
         self._admin_keys: dict[bytes, AdminKey] = {}
         self._projects: dict[str, Project] = {}
         self._names: dict[str, Project] = {}
-        self._last_used: dict[str, float] = {}
         self._listeners: list[Callable[[], None]] = []
         self.version = 0
         """Number that changes whenever the directory does."""
@@ -69,11 +68,10 @@ class LiveDirectory:
         self._rebuild()
 
     def key(self, hash_: bytes, now_s: float) -> KnownKey | None:
-        """The API key with a hash, unless it has expired; notes its use."""
+        """The API key with a hash, unless it has expired."""
         found = self._keys.get(hash_)
         if found is None or (found.expires_s is not None and found.expires_s <= now_s):
             return None
-        self._last_used[found.identity.key] = now_s
         return found
 
     def has_expired(self, hash_: bytes, now_s: float) -> bool:
@@ -97,17 +95,10 @@ class LiveDirectory:
         """The project with this id, or else with this name."""
         return self._projects.get(name) or self._names.get(name)
 
-    def take_last_used(self) -> dict[str, float]:
-        """When each API key was used last, in Unix time, of those used since the last call."""
-        used, self._last_used = self._last_used, {}
-        return used
-
     def _rebuild(self) -> None:
         self._keys, self._admin_keys, self._projects, self._names = {}, {}, {}, {}
         for source in sorted(self._sources, key=lambda name: (name != FILES, name)):
             self._add(source, self._sources[source])
-        known = {found.identity.key for found in self._keys.values()}
-        self._last_used = {key: at for key, at in self._last_used.items() if key in known}
         self.version += 1
         for listener in self._listeners:
             listener()

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 
+from gateway.config.accounts import NANO
 from gateway.config.projects import (
     AdminKeyEntry,
     KeyEntry,
@@ -22,7 +23,6 @@ from gateway.identity.project import (
     SpendLimit,
 )
 
-NANO = 1_000_000_000
 ID_CHARS = 16
 
 

@@ -8,7 +8,7 @@ Source: vLLM 0.32 (`vllm/renderers/chat_utils.py`), and the chat template's `Pro
 
 import msgspec
 
-from gateway.telemetry import PromptLayout
+from gateway.telemetry.facts import PromptLayout
 
 MAX_ELEMENTS = 16_384
 """Messages and parts of messages that are read; what follows has no keys."""

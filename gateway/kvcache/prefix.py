@@ -33,7 +33,7 @@ from gateway.kvcache.tool_definitions import tools_text
 from gateway.request.head import PromptParts, RequestHead
 from gateway.request.lax_json import read_bool
 from gateway.request.raw_fields import ABSENT
-from gateway.telemetry import PromptLayout
+from gateway.telemetry.facts import PromptLayout
 
 KEY_BYTES = 256
 """Bytes of canonical text that a key stands for."""

@@ -15,7 +15,7 @@ from xxhash import xxh3_64_intdigest
 from gateway.kvcache.json_text import LARGE_BYTES, digest_of, normal_json
 from gateway.request.head import SEED_FIELDS, PromptParts
 from gateway.request.raw_fields import ABSENT
-from gateway.telemetry import PromptLayout
+from gateway.telemetry.facts import PromptLayout
 
 _EFFORT_ARGUMENTS = frozenset({"reasoning_effort", "enable_thinking"})
 """Arguments by which vLLM tells a template how much to think."""

@@ -4,7 +4,7 @@ import msgspec
 
 from gateway.ledger.price import Price, PriceList
 from gateway.ledger.settlement import Settlement
-from gateway.telemetry import UsageRecord
+from gateway.telemetry.usage import UsageRecord
 
 MICRO = 1_000_000
 MOST = 2**62
@@ -19,9 +19,6 @@ class ChargeLimit(msgspec.Struct, frozen=True):
     is_wasted: bool = False
     completion_tokens: int | None = None
     """Most tokens of the answer that are charged; None: all."""
-
-
-ALL_CHARGED = ChargeLimit()
 
 
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from gateway.telemetry import UsageRecord
+from gateway.telemetry.usage import UsageRecord
 
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

@@ -1,10 +1,9 @@
 """What Accounts tells routers: projects and keys, what is spent, and what the ledger has."""
 
-from typing import Literal
-
 import msgspec
 
 from gateway.identity.project import Directory
+from gateway.ledger.calendar import Interval
 from gateway.ledger.price import Price
 
 
@@ -25,7 +24,7 @@ class Spend(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     project: str
     key: str = ""
     """Id of the API key; empty: all of the project."""
-    interval: Literal["day", "month"]
+    interval: Interval
     from_s: int
     """Beginning of the period, in Unix time."""
     nano: int

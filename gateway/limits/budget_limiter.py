@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 from gateway.errors import QuotaExceeded, RateLimited, SpendUnknown
 from gateway.identity.project import Project, RateLimit, SpendLimit
+from gateway.ledger.calendar import period_start_s
 from gateway.ledger.price import PriceList
 from gateway.ledger.view import AccountsView, BatchUsage
-from gateway.limits.calendar import period_start_s
 from gateway.limits.cost import Amounts, charge_of
 from gateway.limits.period_meter import Charge, PeriodMeter
 from gateway.limits.rate_headers import duration
-from gateway.telemetry import Reservation, UsageRecord
+from gateway.telemetry.usage import Reservation, UsageRecord
 
 NO_METERS: Sequence[PeriodMeter] = ()
 UNKNOWN_RETRY_S = 5.0

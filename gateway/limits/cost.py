@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from gateway.ledger.price import MILLION, PriceList
-from gateway.telemetry import UsageRecord
+from gateway.telemetry.usage import UsageRecord
 
 
 class Amounts(NamedTuple):

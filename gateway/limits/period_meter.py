@@ -10,7 +10,7 @@ a request.
 from collections.abc import Mapping
 from typing import Literal
 
-from gateway.limits.calendar import Interval, period_end_s, period_start_s
+from gateway.ledger.calendar import Interval, period_end_s, period_start_s
 from gateway.limits.window import Window
 
 NEAR_SHARE = 0.01

@@ -16,7 +16,7 @@ from gateway.request.inference_request import InferenceRequest
 from gateway.routing.reservations import ReservationListener
 from gateway.routing.scheduler import Scheduler
 from gateway.routing.target import Target
-from gateway.telemetry import RecentUse
+from gateway.telemetry.usage import RecentUse, Reservation
 
 SETTLING_S = 2.0
 """Time after a router's start in which engines tell it what they know of the last minute."""
@@ -118,9 +118,11 @@ class ProjectLimits:
         is_anthropic = request.path.startswith("/v1/messages")
         return rate_headers(meters, self._clock(), self._time_of_day if is_anthropic else None)
 
-    def record_recent(self, uses: Iterable[RecentUse], within_s: float) -> None:
+    def record_recent(
+        self, uses: Iterable[RecentUse], within_s: float, own: Iterable[Reservation]
+    ) -> None:
         """Count what an engine knows of the last minute, as far as this router has not seen it."""
-        self.rates.record_recent(uses, within_s)
+        self.rates.record_recent(uses, within_s, own)
 
     def _reserve_money(
         self, target: Target, scheduler: Scheduler, prompt: int, cached: int, answer: int

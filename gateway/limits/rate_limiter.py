@@ -18,7 +18,7 @@ from gateway.limits.meter import Meter
 from gateway.limits.project_meters import ProjectMeters
 from gateway.limits.rate_headers import duration
 from gateway.limits.window import MINUTE_S
-from gateway.telemetry import RecentUse, Reservation, UsageRecord
+from gateway.telemetry.usage import RecentUse, Reservation, UsageRecord
 
 CONCURRENCY_RETRY_S = 1.0
 """When to retry a request that there is no room for beside others; nobody knows when one ends."""
@@ -163,20 +163,30 @@ class RateLimiter:
             tokens = self._counted(usage)
             hold.record_used(now_s, tokens, is_continuation=usage.origin.is_continuation)
 
-    def record_recent(self, uses: Iterable[RecentUse], within_s: float) -> None:
+    def record_recent(
+        self, uses: Iterable[RecentUse], within_s: float, own: Iterable[Reservation] = ()
+    ) -> None:
         """Count what an engine knows of the last minute, as far as this router has not seen it.
 
-        `within_s`: how far back this router has not seen the engine's telemetry.
+        `within_s`: how far back this router has not seen the engine's telemetry. `own`: requests
+        that it has sent and counted in that time.
         """
-        now_s = self._now()
+        sums: dict[tuple[int, float], tuple[Sequence[Meter], list[int]]] = {}
+        counted = _by_client(own)
         for use in uses:
             known = self._projects.get(use.project)
             if known is None or use.age_s > within_s:
                 continue
             tokens = use.uncached_tokens + (use.cached_tokens if self.counts_cached() else 0)
-            age_s = max(0.0, use.age_s - RECENT_S)  # engines count by the second
-            for meter in known.of(use.model, use.key):
-                meter.window.add_earlier(now_s, age_s, use.requests, tokens)
+            rest = _without(counted.get((use.project, use.key, use.model)), use.requests, tokens)
+            meters = known.of(use.model, use.key)
+            _, total = sums.setdefault((id(meters), use.age_s), (meters, [0, 0]))
+            total[0] += rest[0]
+            total[1] += rest[1]
+        now_s = self._now()
+        for (_, age_s), (meters, (requests, tokens)) in sums.items():
+            for meter in meters:  # engines count by the second
+                meter.window.add_earlier(now_s, max(0.0, age_s - RECENT_S), requests, tokens)
 
     def record_minutes(self, minutes: Iterable[MinuteUsage], time_of_day_s: float) -> None:
         """Count what the ledger knows of the last minute beyond what this router has heard of.
@@ -236,6 +246,26 @@ def _fill_up(meter: Meter, now_s: float, parts: Sequence[tuple[float, int, int]]
         meter.window.add_earlier(now_s, age_s, *added)
         requests -= added[0]
         tokens -= added[1]
+
+
+def _by_client(reservations: Iterable[Reservation]) -> dict[tuple[str, str, str], list[int]]:
+    """Sum requests and tokens by project, key and model."""
+    sums: dict[tuple[str, str, str], list[int]] = {}
+    for each in reservations:
+        total = sums.setdefault((each.project, each.key, each.model), [0, 0])
+        total[0] += each.attempt == 1
+        total[1] += each.tokens
+    return sums
+
+
+def _without(counted: list[int] | None, requests: int, tokens: int) -> tuple[int, int]:
+    """Take what is counted already from these, as far as they go."""
+    if counted is None:
+        return requests, tokens
+    both = min(counted[0], requests), min(counted[1], tokens)
+    counted[0] -= both[0]
+    counted[1] -= both[1]
+    return requests - both[0], tokens - both[1]
 
 
 _LIMITS = {

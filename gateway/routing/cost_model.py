@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.decaying_mean import DecayingMean
 from gateway.regression import RobustLine
-from gateway.telemetry import Finished
+from gateway.telemetry.update import Finished
 
 PRIOR_PREFILL_S = 1e-4
 """Seconds per prompt token: 10,000 tokens/s."""

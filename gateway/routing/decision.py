@@ -9,7 +9,7 @@ import msgspec
 from gateway.routing.cost_model import CostEstimates
 from gateway.routing.fleet import Replica
 from gateway.routing.policy import Candidate
-from gateway.telemetry import Finished
+from gateway.telemetry.update import Finished
 
 HEADER_CANDIDATES = 32
 """Candidates listed in a header: proxies limit headers to a few kilobytes."""

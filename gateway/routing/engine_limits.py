@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from gateway.telemetry import EngineFacts
+from gateway.telemetry.facts import EngineFacts
 
 ENGINE_QUEUE_SHARE = 1 / 16
 """Requests that may wait in an engine, as a share of its slots, so that no slot idles."""

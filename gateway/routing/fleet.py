@@ -7,7 +7,8 @@ from enum import StrEnum
 
 from gateway.config.serving_options import ServingOptions
 from gateway.errors import ModelNotFound, ModelUnavailable
-from gateway.telemetry import AdapterState, ReplicaMetadata
+from gateway.telemetry.facts import ReplicaMetadata
+from gateway.telemetry.update import AdapterState
 
 SETTLING_RETRY_S = 2.0
 """Retry-After while not all models are known yet."""

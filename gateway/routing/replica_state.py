@@ -19,7 +19,7 @@ from gateway.routing.engine_limits import engine_limits, needed_slots
 from gateway.routing.fleet import Replica
 from gateway.routing.policy import Candidate, RequestProfile
 from gateway.routing.replica_health import ReplicaHealth
-from gateway.telemetry import Load, Update, unpack_keys, unpack_tokens
+from gateway.telemetry.update import Load, Update, unpack_keys, unpack_tokens
 
 DEFAULT_ADAPTER_LOAD_S = 1.0
 """Time to load an adapter, before the replica has reported how long it takes."""

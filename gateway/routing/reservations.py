@@ -4,17 +4,25 @@ Method: a router counts its own request from the moment it sends it. The engine 
 reservation to all routers with the frame that accepts the request, and settles it with the frame
 that has its usage. So all routers agree but for what is younger than a frame. A reservation whose
 end nobody reports (its replica has gone, or refused it) is settled without usage.
+
+After a gap in its telemetry, an engine tells what it has served meanwhile. Requests of this router
+are part of that, and counted already.
 """
 
 import math
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from gateway.telemetry import RecentUse, Reservation, Update, UsageRecord
+from gateway.telemetry.update import Update
+from gateway.telemetry.usage import RecentUse, Reservation, UsageRecord
 
 CONFIRMATION_S = 1.0
 """How long after its end a request's engine may still report that it has accepted it."""
+RECENT_S = 60.0
+"""How far back engines remember; a replica that returns sooner is known to have been heard."""
+MAX_UNHEARD = 10_000
+"""Requests to one replica that are remembered while it is not heard."""
 
 
 class Reserved(NamedTuple):
@@ -38,8 +46,13 @@ class ReservationListener(Protocol):
 class RecentUseListener(Protocol):
     """What makes up for requests that it has not been told of."""
 
-    def record_recent(self, uses: Sequence[RecentUse], within_s: float) -> None:
-        """Record what came to an engine in the last `within_s` seconds, and has ended."""
+    def record_recent(
+        self, uses: Sequence[RecentUse], within_s: float, own: Sequence[Reservation]
+    ) -> None:
+        """Record what came to an engine in the last `within_s` seconds, and has ended.
+
+        `own`: requests that may be among them, and have been recorded, since this router sent them.
+        """
 
 
 class Reservations:
@@ -58,6 +71,8 @@ class Reservations:
         self._ended: OrderedDict[int, tuple[float, str]] = OrderedDict()
         """Requests in `_sent` that have ended: until when the engine may report them, and which
         replica."""
+        self._unheard: defaultdict[str, deque[Reservation]] = defaultdict(_some)
+        """By replica, requests of this router that were settled since it was heard last."""
 
     def add_listener(self, listener: ReservationListener) -> None:
         """Tell `listener` of everything from now on."""
@@ -96,11 +111,15 @@ class Reservations:
 
     def drop_replica(self, replica: str) -> None:
         """Settle all requests of a replica that has gone."""
-        self._heard_s.pop(replica, None)
-        gone = [*self._running.pop(replica, {}).values(), *self._sent.pop(replica, {}).values()]
-        for reservation in gone:
+        sent = self._sent.pop(replica, {}).values()
+        self._unheard[replica].extend(sent)
+        for reservation in [*self._running.pop(replica, {}).values(), *sent]:
             self._ended.pop(reservation.id, None)
             self._publish_settled(reservation, None)
+        oldest_s = self._now() - RECENT_S
+        self._heard_s = {name: at_s for name, at_s in self._heard_s.items() if at_s > oldest_s}
+        for forgotten in self._unheard.keys() - self._heard_s.keys():
+            del self._unheard[forgotten]
 
     def close(self) -> None:
         """Settle all requests: the model has gone."""
@@ -111,9 +130,17 @@ class Reservations:
         now_s = self._now()
         if update.recent:
             within_s = now_s - self._heard_s.get(replica, -math.inf)
+            ended = [
+                each for id_, each in self._sent.get(replica, {}).items() if id_ in self._ended
+            ]
+            running = {each.id for each in update.reserved}
+            own = [*self._unheard.get(replica, ()), *ended]
+            own = [each for each in own if each.id not in running]
             for listener in self._recent_listeners:
-                listener.record_recent(update.recent, within_s)
+                listener.record_recent(update.recent, within_s, own)
         self._heard_s[replica] = now_s
+        if self._unheard:
+            self._unheard.pop(replica, None)
 
     def _confirm(self, replica: str, reservation: Reservation) -> None:
         id_, running = reservation.id, self._running[replica]
@@ -131,6 +158,7 @@ class Reservations:
                 return
             del self._ended[id_]
             if reservation := self._sent[replica].pop(id_, None):
+                self._unheard[replica].append(reservation)
                 self._publish_settled(reservation, None)
 
     def _publish_reserved(self, reservation: Reservation) -> None:
@@ -140,3 +168,7 @@ class Reservations:
     def _publish_settled(self, reservation: Reservation, usage: UsageRecord | None) -> None:
         for listener in self._listeners:
             listener.record_settled(reservation, usage)
+
+
+def _some() -> deque[Reservation]:
+    return deque(maxlen=MAX_UNHEARD)

@@ -20,7 +20,9 @@ from gateway.routing.replica_set import ReplicaSet
 from gateway.routing.replica_state import AssignedRequest
 from gateway.routing.reservations import Reserved
 from gateway.routing.target import Target
-from gateway.telemetry import Dispatch, Origin, Reservation, Update, pack_keys
+from gateway.telemetry.dispatch import Dispatch, Origin
+from gateway.telemetry.update import Update, pack_keys
+from gateway.telemetry.usage import Reservation
 
 AGING_WEIGHT = 0.2
 """Seconds of prefill that one second of waiting is worth in the order of waiting requests."""

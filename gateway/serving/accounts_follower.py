@@ -44,6 +44,11 @@ class AccountsFollower:
         """Begin to follow."""
         self._task = asyncio.create_task(self._run(), name="accounts-follower")
 
+    async def wait_until_known(self) -> None:
+        """Wait for the first view."""
+        async with self._is_new:
+            await self._is_new.wait_for(lambda: self.view is not None)
+
     async def close(self) -> None:
         """Stop."""
         if self._task is not None:

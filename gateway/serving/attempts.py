@@ -34,7 +34,7 @@ from gateway.serving.response_writer import ResponseWriter
 from gateway.serving.retry_policy import NO_PROGRESS, Failure, RetryDecision
 from gateway.serving.router_context import RouterContext
 from gateway.serving.timing import CONNECT, ENGINE, QUEUE, ROUTE
-from gateway.telemetry import DISPATCH, Dispatch
+from gateway.telemetry.dispatch import DISPATCH, Dispatch
 from gateway.upstream.engine_call import TOKENIZE, EngineCall, read_all
 from gateway.upstream.response import EngineResponse
 

@@ -14,9 +14,9 @@ import msgspec
 
 from gateway.admission.demand_reports import REPORT_S, DemandReports
 from gateway.errors import UpstreamFailed
+from gateway.periodic import Periodic
 from gateway.routing.fleet import Replica
-from gateway.serving.periodic import Periodic
-from gateway.telemetry import DEMAND_PATH, Demand
+from gateway.telemetry.demand import DEMAND_PATH, Demand
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.headers import engine_headers
 
@@ -46,10 +46,11 @@ class DemandPublisher:
         self._reports = DemandReports()
         self._unreached: set[Replica] = set()
         """Replicas that the last report did not reach: that is logged once."""
-        self._locks: dict[Replica, asyncio.Lock] = {}
-        """Reports to one replica arrive in the order in which they are made."""
+        self._latest: dict[Replica, Demand] = {}
+        """Reports that wait until the one before, to the same replica, has been sent."""
+        self._sending: dict[Replica, asyncio.Task[None]] = {}
+        """One task at most for a replica: reports arrive in the order in which they are made."""
         self._changed = asyncio.Event()
-        self._sending: set[asyncio.Task[None]] = set()
         self._periodic = Periodic("publishing demand", period_s, self.publish)
         self._on_change = Periodic("publishing held projects", REPORT_S, self._publish_changes)
 
@@ -62,9 +63,10 @@ class DemandPublisher:
         """Stop publishing."""
         await self._periodic.close()
         await self._on_change.close()
-        for task in self._sending:
+        tasks = list(self._sending.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._sending, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._upstream.close()
 
     def publish_soon(self) -> None:
@@ -72,25 +74,30 @@ class DemandPublisher:
         self._changed.set()
 
     async def publish(self) -> None:
-        """Report to all engines that requests wait for, or no longer wait for."""
+        """Report to all engines that requests wait for, or no longer wait for; awaits none."""
         news = self._reports.due(self._demands())
         self._unreached &= news.keys()
-        self._locks = {r: lock for r, lock in self._locks.items() if r in news or lock.locked()}
-        await asyncio.gather(*(self._put(*each) for each in news.items()))
+        self._send_all(news)
 
     async def _publish_changes(self) -> None:
         await self._changed.wait()
         self._changed.clear()
-        for each in self._reports.due(self._demands(), only_changes=True).items():
-            task = asyncio.create_task(self._put(*each), name="demand-report")
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
+        self._send_all(self._reports.due(self._demands(), only_changes=True))
+
+    def _send_all(self, news: Mapping[Replica, Demand]) -> None:
+        self._latest.update(news)
+        for replica in news.keys() - self._sending.keys():
+            sending = self._send_latest(replica)
+            self._sending[replica] = asyncio.create_task(sending, name="demand-report")
+
+    async def _send_latest(self, replica: Replica) -> None:
+        try:
+            while (demand := self._latest.pop(replica, None)) is not None:
+                await self._put(replica, demand)
+        finally:
+            del self._sending[replica]
 
     async def _put(self, replica: Replica, demand: Demand) -> None:
-        async with self._locks.setdefault(replica, asyncio.Lock()):
-            await self._put_next(replica, demand)
-
-    async def _put_next(self, replica: Replica, demand: Demand) -> None:
         body = msgspec.json.encode(msgspec.structs.replace(demand, router=self._router))
         headers = engine_headers((), replica.metadata.key, b"demand")
         try:

@@ -24,9 +24,9 @@ from gateway.metrics import (
     Gauge,
     Recorder,
 )
+from gateway.periodic import Periodic
 from gateway.serving.body_budget import BodyBudget
 from gateway.serving.limit_gauges import Reading, count_limits, limit_readings
-from gateway.serving.periodic import Periodic
 from gateway.serving.pool import ModelPool, ModelPools
 
 PERIOD_S = 5.0

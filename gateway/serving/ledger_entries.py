@@ -13,7 +13,7 @@ from gateway.serving.pool import ModelPool
 from gateway.serving.response_writer import ResponseWriter
 from gateway.serving.sent_attempt import SentAttempt
 from gateway.serving.settlements import Settlements
-from gateway.telemetry import Origin
+from gateway.telemetry.dispatch import Origin
 
 
 class LedgerEntries:

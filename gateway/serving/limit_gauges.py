@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from gateway.config.accounts import NANO
 from gateway.limits.meter import UNLIMITED, Meter
 from gateway.limits.period_meter import PeriodMeter
 from gateway.limits.project_limits import ProjectLimits
@@ -16,7 +17,6 @@ from gateway.metrics import (
 
 ALL = "-"
 """Label of a limit that is for all models, or all keys."""
-NANO = 1_000_000_000
 
 Reading = tuple[Gauge, tuple[str, ...], float]
 """A gauge, the values of its labels, and its value."""

@@ -113,7 +113,9 @@ class OperatorAccess:
     def _log_wrong_key(self, scope: Scope) -> None:
         address = dict(scope["headers"]).get(FORWARDED_FOR) if self._is_forwarded else None
         shown = address.decode("latin-1") if address else (scope.get("client") or ("?",))[0]
-        self._wrong_keys.log("wrong admin key for %s from %s", scope["path"][:100], shown)
+        # Of the admin API's paths, only the beginning is known to be plain.
+        path = ascii(scope["path"][:100])[1:-1]
+        self._wrong_keys.log("wrong admin key for %s from %s", path, shown)
 
 
 def is_operator(fields: Mapping[bytes, bytes], live_config: LiveConfig) -> bool:

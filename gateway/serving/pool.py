@@ -18,7 +18,7 @@ from gateway.routing.scheduler import Scheduler
 from gateway.serving.quarantine import Quarantine
 from gateway.serving.retry_budget import ClientRetryBudgets, RetryBudget
 from gateway.serving.stall_limit import StallLimit
-from gateway.telemetry import Demand
+from gateway.telemetry.demand import Demand
 
 REMOVED_RETRY_S = 1.0
 """When to retry a model that has been removed: another of its name may be there by then."""

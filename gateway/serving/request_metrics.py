@@ -31,7 +31,7 @@ from gateway.serving.client_response import ClientResponse
 from gateway.serving.fallback import FallbackChain
 from gateway.serving.timing import ENGINE, QUEUE, ROUTE
 from gateway.serving.tracing import SpanEnd, Trace, Tracer
-from gateway.telemetry import Finished
+from gateway.telemetry.update import Finished
 
 ANSWERED = "answered"
 CLIENT_CANCELLED = "client_cancelled"

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from gateway.ledger.charging import AttemptEnd
 from gateway.ledger.settlement import Settlement
 from gateway.resume.stream_log import StreamLog
-from gateway.telemetry import Origin, UsageRecord
+from gateway.telemetry.dispatch import Origin
+from gateway.telemetry.usage import UsageRecord
 
 CHUNK_TOKENS = 2
 """Tokens for each chunk, by the size of a text, from which on chunks must have had several: below

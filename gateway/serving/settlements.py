@@ -1,9 +1,10 @@
 """What a router owes the ledger: attempts whose records are not there yet, and verdicts on others.
 
 Engines report what each attempt took, and Accounts reads it from them. A router remembers its own
-attempts only until an engine has reported them, and the reports until Accounts has them. If the
-engine dies before, it hands over what it has: the engine's report, or its own estimate. If Accounts
-is down, all of that waits, within bounds.
+attempts only until an engine has reported them, and all reports until Accounts has them. If the
+engine dies before, it hands over what it has: the engine's reports, also on attempts of other
+routers, which may have died with it, and its own estimates. If Accounts is down, all of that waits,
+within bounds.
 """
 
 import asyncio
@@ -17,10 +18,10 @@ from gateway.ledger.charging import settle
 from gateway.ledger.settlement import Settlement
 from gateway.ledger.view import Watermark
 from gateway.metrics import SETTLEMENTS_DROPPED, SETTLEMENTS_KEPT, Recorder
+from gateway.periodic import Periodic
 from gateway.serving.accounts_client import AccountsClient, AccountsUnavailable
-from gateway.serving.periodic import Periodic
 from gateway.serving.sent_attempt import SentAttempt
-from gateway.telemetry import UsageRecord
+from gateway.telemetry.usage import UsageRecord
 
 PERIOD_S = 1.0
 DEAD_S = 3.0
@@ -55,7 +56,7 @@ class Settlements:
         self._sent: dict[int, SentAttempt] = {}
         """Attempts that no engine has reported, by their dispatches."""
         self._records: dict[str, deque[UsageRecord]] = {}
-        """By engine, reports on own attempts that are not known to be in the ledger."""
+        """By engine, reports that are not known to be in the ledger."""
         self._queue: deque[Settlement] = deque()
         self._missing_since_s: dict[str, float] = {}
         self._periodic = Periodic("settling attempts", PERIOD_S, self.sweep)
@@ -82,10 +83,11 @@ class Settlements:
         self._sent[attempt.id] = attempt
 
     def record_usage(self, engine: str, records: Iterable[UsageRecord]) -> None:
-        """Follow what an engine reports; only this router's own attempts are kept."""
+        """Follow what an engine reports."""
+        kept = self._records.setdefault(engine, deque())
         for record in records:
-            if self._sent.pop(record.id, None) is not None:
-                self._records.setdefault(engine, deque()).append(record)
+            self._sent.pop(record.id, None)
+            kept.append(record)
 
     def record_watermarks(self, watermarks: Iterable[Watermark]) -> None:
         """Forget the reports that the ledger has, and hand over those that an engine dropped."""

@@ -10,7 +10,7 @@ from gateway.request.routes import ROUTES
 from gateway.request.tool_limits import CheckedTools
 from gateway.routing.fleet import Fleet, ServedModel
 from gateway.routing.target import Target
-from gateway.telemetry import EngineFacts
+from gateway.telemetry.facts import EngineFacts
 
 
 class TargetResolver:

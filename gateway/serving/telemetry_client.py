@@ -10,7 +10,7 @@ from gateway.routing.fleet import Fleet, Replica
 from gateway.serving.pool import ModelPool, ModelPools
 from gateway.serving.responsiveness import Responsiveness
 from gateway.serving.settlements import Settlements
-from gateway.telemetry import TELEMETRY_PATH, Update, UpdateReader
+from gateway.telemetry.update import TELEMETRY_PATH, Update, UpdateReader
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.headers import engine_headers
 from gateway.upstream.response import EngineResponse
@@ -21,6 +21,7 @@ SILENCE_S = 4.0
 """An engine sends something every second, if only that it is there."""
 LATE_SHARE = 0.6
 """Share of that time after which others are preferred to an engine, which may only be late."""
+HEARD_PERIOD_S = 0.02
 GRACE_S = 1.0
 """Extra time to read what an engine sent while this process was too busy to read."""
 STUCK_BACKOFF_S = 15.0
@@ -61,6 +62,8 @@ class TelemetryClient:
         self._troubles: dict[Replica, str] = {}
         """Why each subscription broke off last, as logged."""
         self._tasks: dict[Replica, asyncio.Task[None]] = {}
+        self._heard: set[Replica] = set()
+        """Replicas whose telemetry has come at least once."""
         self._ending: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -76,6 +79,11 @@ class TelemetryClient:
         await asyncio.gather(*self._ending, return_exceptions=True)
         await self._upstream.close()
 
+    async def wait_until_heard(self) -> None:
+        """Wait until every replica has told what it holds and runs."""
+        while not self._heard.issuperset(self._tasks):  # noqa: ASYNC110 - only at the start
+            await asyncio.sleep(HEARD_PERIOD_S)
+
     def _sync(self) -> None:
         wanted = {r: model for model in self._fleet.models for r in model.replicas.values()}
         for replica in self._tasks.keys() - wanted.keys():
@@ -86,6 +94,7 @@ class TelemetryClient:
 
     def _end(self, replica: Replica) -> None:
         task = self._tasks.pop(replica)
+        self._heard.discard(replica)
         self._responsiveness.forget(replica)
         self._troubles.pop(replica, None)
         self._ending.add(task)
@@ -118,6 +127,7 @@ class TelemetryClient:
                     self._process(pool, replica, update)
                     if not is_heard:
                         is_heard = True
+                        self._heard.add(replica)
                         self._troubles.pop(replica, None)
                         pool.scheduler.replicas.clear_backoff(replica)
         except TimeoutError:

@@ -30,7 +30,8 @@ from gateway.simulation.settings import SimulationSettings
 from gateway.simulation.trace import TraceRequest, Workload
 from gateway.simulation.virtual_engine import SimulatedOutcome, VirtualEngine
 from gateway.simulation.virtual_time import LoopTimeline, run_in_virtual_time
-from gateway.telemetry import ReplicaMetadata, Update
+from gateway.telemetry.facts import ReplicaMetadata
+from gateway.telemetry.update import Update
 
 MODEL = "simulated"
 PATIENT = {"max_wait_s": 3600, "max_requests": 1_000_000}

@@ -18,7 +18,7 @@ from gateway.routing.scheduler import Scheduler
 from gateway.routing.target import Target
 from gateway.simulation.trace import TraceRequest
 from gateway.simulation.virtual_engine import SimulatedOutcome, VirtualEngine
-from gateway.telemetry import Update
+from gateway.telemetry.update import Update
 
 REFRESH_S = 1.0
 """How often routers repeat what they hold."""

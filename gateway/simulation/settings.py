@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from gateway.simulation.batching import EngineProfile
-from gateway.telemetry import EngineFacts
+from gateway.telemetry.facts import EngineFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,8 @@ from gateway.simulation.settings import SimulationSettings
 from gateway.simulation.timeline import Timeline
 from gateway.simulation.trace import TraceRequest, Workload
 from gateway.simulation.virtual_engine import SimulatedOutcome, VirtualEngine, simulated_sequence
-from gateway.telemetry import ReplicaMetadata, Update
+from gateway.telemetry.facts import ReplicaMetadata
+from gateway.telemetry.update import Update
 
 
 def simulate(

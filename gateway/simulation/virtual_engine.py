@@ -15,7 +15,9 @@ from gateway.simulation.batching import BatchingReplica, SimulatedSequence
 from gateway.simulation.settings import SimulationSettings
 from gateway.simulation.timeline import Timeline
 from gateway.simulation.trace import TraceRequest
-from gateway.telemetry import Demand, Dispatch, Update
+from gateway.telemetry.demand import Demand
+from gateway.telemetry.dispatch import Dispatch
+from gateway.telemetry.update import Update
 
 UNLIMITED_STEPS = 1 << 30
 

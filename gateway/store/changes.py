@@ -67,6 +67,22 @@ class Change:
             self._has_changed = True
             _count_change(self.connection)
 
+    def record_setting(
+        self,
+        project_id: str,
+        name: str,
+        before: msgspec.Struct | None,
+        after: msgspec.Struct | None,
+    ) -> None:
+        """Record that a setting of a project has changed, which has rows of its own."""
+        self.record(
+            "project.updated",
+            project_id,
+            project_id=project_id,
+            before={name: before and msgspec.structs.asdict(before)},
+            after={name: after and msgspec.structs.asdict(after)},
+        )
+
 
 def new_id(prefix: str) -> str:
     """Make an id such as OpenAI's: a prefix and random letters and digits."""

@@ -6,10 +6,12 @@ process): what it reads stays true until it commits.
 """
 
 import asyncio
+import contextlib
 import importlib.util
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
@@ -26,6 +28,9 @@ from gateway.store.migration import migrate
 
 LOCK_TIMEOUT_S = 30
 CONNECT_TIMEOUT_S = 5
+OWNER_ONLY = 0o600
+"""Mode of a new file: others on the machine need not read who has used what. SQLite gives the files
+beside it the same."""
 WRITER_LOCK = 0x67617465
 """Number of the advisory lock that writers of PostgreSQL hold."""
 IS_WRITER = "is_writer"
@@ -67,11 +72,6 @@ class Database:
             await database.close()
             raise
         return database
-
-    @property
-    def is_sqlite(self) -> bool:
-        """Whether it is SQLite, not PostgreSQL."""
-        return self._engine.dialect.name == "sqlite"
 
     @property
     def unwritable_s(self) -> float:
@@ -132,6 +132,8 @@ def _engine(url: str) -> Engine:
     parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
         options: dict[str, Any] = {"timeout": LOCK_TIMEOUT_S, "check_same_thread": False}
+        with contextlib.suppress(OSError):  # SQLite says what is wrong
+            Path(parsed.database or "").touch(OWNER_ONLY)
         engine = create_engine(parsed, connect_args=options, hide_parameters=True)
         event.listen(engine, "connect", _set_up_sqlite)
     else:

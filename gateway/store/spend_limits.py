@@ -1,19 +1,16 @@
 """Hard spend limits in the database: one for each project, period and, perhaps, key."""
 
-from typing import Literal
-
 import msgspec
 import sqlalchemy as sa
 
 from gateway.errors import NotFound
+from gateway.ledger.calendar import Interval
 from gateway.store.api_keys import api_key
 from gateway.store.changes import Change
 from gateway.store.pages import row_of
 from gateway.store.projects import active_project, project
 from gateway.store.rate_limits import ALL
 from gateway.store.tables import spend_limits
-
-Interval = Literal["day", "month"]
 
 
 class SpendLimitRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +49,7 @@ def set_spend_limit(change: Change, limit: SpendLimitRow) -> SpendLimitRow:
         return limit
     change.connection.execute(spend_limits.delete().where(*_at(limit)))
     change.connection.execute(spend_limits.insert().values(**msgspec.structs.asdict(limit)))
-    _record(change, before, limit)
+    change.record_setting(limit.project_id, "spend_limit", before, limit)
     return limit
 
 
@@ -64,19 +61,7 @@ def delete_spend_limit(change: Change, place: SpendLimitRow) -> None:
     """
     before = spend_limit(change.connection, place)
     change.connection.execute(spend_limits.delete().where(*_at(place)))
-    _record(change, before, None)
-
-
-def _record(change: Change, before: SpendLimitRow | None, after: SpendLimitRow | None) -> None:
-    row = before or after
-    if row is not None:
-        change.record(
-            "project.updated",
-            row.project_id,
-            project_id=row.project_id,
-            before={"spend_limit": before and msgspec.structs.asdict(before)},
-            after={"spend_limit": after and msgspec.structs.asdict(after)},
-        )
+    change.record_setting(place.project_id, "spend_limit", before, None)
 
 
 def _found(connection: sa.Connection, place: SpendLimitRow) -> SpendLimitRow | None:

@@ -1,18 +1,9 @@
 """What projects and keys have spent in the current day or month of UTC's calendar."""
 
-from datetime import UTC, datetime
-
 import sqlalchemy as sa
 
-from gateway.store.spend_limits import Interval
+from gateway.ledger.calendar import Interval, period_start_s
 from gateway.store.tables import usage_days
-
-
-def period_start_s(interval: Interval, now_s: float) -> int:
-    """When the current day or month has begun, in Unix seconds."""
-    now = datetime.fromtimestamp(now_s, UTC)
-    start = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    return int((start if interval == "day" else start.replace(day=1)).timestamp())
 
 
 def spent_nano(

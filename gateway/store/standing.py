@@ -2,8 +2,8 @@
 
 from sqlalchemy import Connection, func, select
 
+from gateway.ledger.calendar import DAY_S, Interval, period_end_s, period_start_s
 from gateway.ledger.view import BatchUsage, MinuteUsage, Spend
-from gateway.limits.calendar import DAY_S, Interval, period_end_s, period_start_s
 from gateway.store.tables import usage_days, usage_minutes
 
 MINUTES = 2

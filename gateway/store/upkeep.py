@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 from sqlalchemy import Connection, delete, func, insert, select
 
+from gateway.ledger.calendar import DAY_S
 from gateway.ledger.idle import Presence, held_us, idle_shares
 from gateway.ledger.price import HOUR_US, MILLION, PriceList
 from gateway.store.tables import (
@@ -20,7 +21,6 @@ from gateway.store.tables import (
 from gateway.store.usage import upsert
 
 HOUR_S = 3_600
-DAY_S = 86_400
 PRESENCE_DAYS = 7
 """How long the presence of replicas is kept: their hours have been settled by then."""
 IDLE = "idle"

@@ -27,7 +27,7 @@ from gateway.store.tables import (
     usage,
     watermarks,
 )
-from gateway.telemetry import UsageRecord
+from gateway.telemetry.usage import UsageRecord
 
 LOOKED_UP = 500
 """Ids in one query."""

@@ -25,7 +25,7 @@ from vllm.renderers.online_renderer import OnlineRenderer
 from deployments.engines.vllm.prompt_layout import find_prompt_layout
 from gateway.kvcache.prefix import KEY_BYTES, Prompt, prompt_of
 from gateway.request.head import parse_json
-from gateway.telemetry import PromptLayout
+from gateway.telemetry.facts import PromptLayout
 from tests.contract.conversations import CHAT, MESSAGES, Fields, Speaker, Spelled
 from tests.contract.odd_requests import OddRequests
 

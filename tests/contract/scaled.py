@@ -17,7 +17,8 @@ from gateway.simulation.settings import SimulationSettings
 from gateway.simulation.timeline import Timeline
 from gateway.simulation.trace import TraceRequest, trace_request
 from gateway.simulation.virtual_engine import SimulatedOutcome, VirtualEngine
-from gateway.telemetry import Demand, Dispatch
+from gateway.telemetry.demand import Demand
+from gateway.telemetry.dispatch import Dispatch
 
 FIGURES = EngineProfile(
     kv_blocks=8192,

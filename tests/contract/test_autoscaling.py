@@ -15,7 +15,9 @@ from deployments.autoscaling import EngineScalingPolicy
 from gateway.config.loader import parse_entry
 from gateway.engine_telemetry.stats import EngineStats, engine_stats, read_stats
 from gateway.engine_telemetry.tracker import EngineTracker
-from gateway.telemetry import Demand, Dispatch, EngineFacts
+from gateway.telemetry.demand import Demand
+from gateway.telemetry.dispatch import Dispatch
+from gateway.telemetry.facts import EngineFacts
 from tests.unit.conftest import Clock
 
 FACTS = EngineFacts(

@@ -28,7 +28,7 @@ from deployments.engines.vllm.cache_guard import CacheGuard, check_isolation
 from gateway.config.cache_isolation import ISOLATING_CONNECTORS, MULTIPLE
 from gateway.errors import ConfigError
 from gateway.identity.cache_scope import CacheSalts
-from gateway.telemetry import Dispatch, Origin
+from gateway.telemetry.dispatch import Dispatch, Origin
 
 said = {}
 SCOPES = {"none": None, "all": "", "a": "project:a", "b": "project:b"}

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gateway.telemetry import AdapterState, Dispatch
+from gateway.telemetry.dispatch import Dispatch
+from gateway.telemetry.update import AdapterState
 from tests.engine_process import EngineProcess, engine_process
 from tests.gateway_process import ROOT
 

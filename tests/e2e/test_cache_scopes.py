@@ -1,15 +1,18 @@
 """A real vLLM engine keeps cached prompts in their scope, whatever API and salt are used."""
 
+import asyncio
 import itertools
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.identity.cache_scope import SALTS, CacheSalts
 from gateway.proxy_key import cluster_key
-from gateway.telemetry import Dispatch, Origin
+from gateway.telemetry.dispatch import Dispatch, Origin
+from tests.e2e.engine_ledger import ledger_of, sums_of
 from tests.engine_process import EngineProcess, engine_process
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -187,3 +190,37 @@ def test_a_right_guess_looks_like_a_wrong_one(engine: EngineProcess) -> None:
     assert guessed("project:spy", true) == 0
     assert guessed("project:other-spy", wrong) == 0
     assert guessed(VICTIM, true) >= BLOCK_TOKENS
+
+
+async def test_a_project_is_charged_for_what_the_engine_counted(
+    engine: EngineProcess, tmp_path: Path
+) -> None:
+    """Its usage and its cost, whatever API it uses, cached tokens and several answers included."""
+    origin = Origin(project="proj_charged", key="key_1", cache_scope="project:proj_charged")
+    text = "What this costs is what the engine has counted. " * 25
+    bodies: list[tuple[str, Body]] = [
+        (FORMS[chat], chat(text)),
+        (FORMS[chat], {**chat(text), "n": 2, "temperature": 1.0}),
+        (FORMS[chat], {**chat(text), "stream": True, "stream_options": {"include_usage": True}}),
+        (FORMS[completions], completions(text)),
+        (FORMS[adapter], adapter(text)),
+    ]
+    prompt = hit = answer = 0
+    for path, body in bodies:
+        dispatch = Dispatch(id=next(ids), origin=origin)
+        status, told = await asyncio.to_thread(
+            engine.post, path, {"model": "demo", **body}, dispatch
+        )
+        assert status == 200, told
+        counted = (told[-1] if isinstance(told, list) else told)["usage"]
+        prompt += counted["prompt_tokens"]
+        hit += cached_in(counted)
+        answer += counted["completion_tokens"]
+    assert hit >= BLOCK_TOKENS
+
+    price = {"input": 3, "cached_input": "0.3", "output": 15}
+    async with ledger_of(engine, "demo", tmp_path, price) as keeper:
+        found = await sums_of(keeper, "proj_charged", len(bodies))
+
+    assert found[:3] == (prompt, hit, answer)
+    assert found[3] == 3000 * (prompt - hit) + 300 * hit + 15_000 * answer

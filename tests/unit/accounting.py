@@ -28,7 +28,8 @@ from gateway.serving.fallback import FallbackChain
 from gateway.serving.target_resolver import TargetResolver
 from gateway.store.database import Database, DatabaseUnavailable
 from gateway.store.tables import ROLL_UPS, usage
-from gateway.telemetry import ReplicaMetadata, UsageTotals
+from gateway.telemetry.facts import ReplicaMetadata
+from gateway.telemetry.usage import UsageTotals
 from tests.unit.conftest import PATIENCE_S, Client
 from tests.unit.recorder import KeptRecorder
 

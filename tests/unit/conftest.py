@@ -15,7 +15,7 @@ from hypothesis import settings
 from gateway.asgi import Message
 from gateway.routing.fleet import Replica
 from gateway.serving.client_response import ClientResponse
-from gateway.telemetry import EngineFacts, ReplicaMetadata
+from gateway.telemetry.facts import EngineFacts, ReplicaMetadata
 from gateway.upstream.client import UpstreamClient
 
 # The same examples every time, however long they take: a run says something of the code alone.

@@ -1,7 +1,9 @@
 """Facts, dispatches and updates for tests of an engine's tracker."""
 
 from gateway.engine_telemetry.tracker import EngineTracker
-from gateway.telemetry import Dispatch, EngineFacts, Finished, Update, pack_keys
+from gateway.telemetry.dispatch import Dispatch
+from gateway.telemetry.facts import EngineFacts
+from gateway.telemetry.update import Finished, Update, pack_keys
 
 KEY_BYTES = 40
 

@@ -55,7 +55,7 @@ from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.errors import GatewayError, MethodNotAllowed, ModelNotFound, UnknownRoute
 from gateway.identity.cache_scope import CacheSalts
 from gateway.simulation.batching import BatchingReplica
-from gateway.telemetry import Dispatch
+from gateway.telemetry.dispatch import Dispatch
 
 
 @dataclass(frozen=True, slots=True)

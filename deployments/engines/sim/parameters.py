@@ -2,7 +2,7 @@
 
 from gateway.config.sim import SimEntry, Simulation
 from gateway.simulation.batching import EngineProfile
-from gateway.telemetry import EngineFacts
+from gateway.telemetry.facts import EngineFacts
 
 
 def engine_profile(simulation: Simulation) -> EngineProfile:

@@ -41,7 +41,7 @@ from gateway.config.cache_isolation import CacheIsolation
 from gateway.config.media import MediaOptions
 from gateway.config.vllm import GRAMMAR_TIMEOUT_S
 from gateway.engine_telemetry.tracker import EngineTracker
-from gateway.telemetry import EngineFacts
+from gateway.telemetry.facts import EngineFacts
 
 
 class VllmEngine:

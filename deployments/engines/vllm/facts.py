@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from deployments.engines.vllm.observed_llm import ObservedLLM
-from gateway.telemetry import EngineFacts, PromptLayout
+from gateway.telemetry.facts import EngineFacts, PromptLayout
 
 
 def engine_facts(

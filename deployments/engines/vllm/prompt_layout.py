@@ -16,7 +16,7 @@ from vllm.renderers.hf import (
 )
 from vllm.renderers.online_renderer import OnlineRenderer
 
-from gateway.telemetry import PromptLayout
+from gateway.telemetry.facts import PromptLayout
 
 _ID = "a1b2c3d4e"
 """Id of a tool call; Mistral's templates demand nine characters."""

@@ -7,14 +7,14 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
+from gateway.config.accounts import NANO
 from gateway.http.organization.buckets import BucketPage, BucketQuery, PeriodPage
 from gateway.http.organization.query import query
 from gateway.http.organization.values import Texts
+from gateway.ledger.calendar import DAY_S
 from gateway.store.organization import Organization
 from gateway.store.usage_sums import Group, UsageFilter, UsageSum, idle_nano, usage_sums
 
-DAY_S = 86_400
-NANO = 1_000_000_000
 ITEM_END = ", tokens"
 """End of a line item's name, after the model's."""
 CostGroup = Literal["project_id", "user_id", "line_item", "api_key_id"]

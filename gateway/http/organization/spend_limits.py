@@ -14,10 +14,11 @@ from gateway.http.organization.values import (
     cents_to_nano,
     nano_to_cents,
 )
+from gateway.ledger.calendar import Interval
 from gateway.store import spend_limits as store
 from gateway.store.organization import Organization
 from gateway.store.rate_limits import ALL
-from gateway.store.spend_limits import Interval, SpendLimitRow
+from gateway.store.spend_limits import SpendLimitRow
 from gateway.store.spending import spent_nano
 
 LIMIT = f"{PROJECT}/spend_limit"

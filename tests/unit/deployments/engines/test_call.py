@@ -4,7 +4,7 @@ import asyncio
 
 from deployments.engines.call import CallContext, current_call, with_call_context
 from gateway.asgi import Message, Receive, Scope, Send
-from gateway.telemetry import DISPATCH, Dispatch
+from gateway.telemetry.dispatch import DISPATCH, Dispatch
 
 
 async def passed(dispatch: Dispatch | None) -> CallContext | None:

@@ -9,7 +9,7 @@ from deployments.engines.liveness import UNMEASURED_FACTOR, EngineHangs, EngineL
 from gateway.asgi import App, Receive, Scope, Send
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.serving.stall_limit import LONG_STEPS
-from gateway.telemetry import EngineFacts
+from gateway.telemetry.facts import EngineFacts
 
 LIMIT_S = 30.0
 FACTS = EngineFacts(

@@ -16,7 +16,8 @@ from deployments.engines.server import EngineServer, ServerDied
 from gateway.asgi import Receive, Scope, Send
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.errors import ErrorBody
-from gateway.telemetry import TELEMETRY_PATH, EngineFacts, Update, UpdateReader
+from gateway.telemetry.facts import EngineFacts
+from gateway.telemetry.update import TELEMETRY_PATH, Update, UpdateReader
 
 FACTS = EngineFacts(
     engine="fake",

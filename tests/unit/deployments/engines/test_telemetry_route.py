@@ -14,12 +14,7 @@ from deployments.engines.control_routes import BACKLOG_BYTES, KEEP_ALIVE_S
 from deployments.engines.server import EngineServer
 from gateway.asgi import Receive, Scope, Send
 from gateway.engine_telemetry.tracker import EngineTracker
-from gateway.telemetry import (
-    TELEMETRY_PATH,
-    Update,
-    UpdateReader,
-    unpack_keys,
-)
+from gateway.telemetry.update import TELEMETRY_PATH, Update, UpdateReader, unpack_keys
 from tests.unit.conftest import Clock
 from tests.unit.tracked import dispatch, engine_facts
 

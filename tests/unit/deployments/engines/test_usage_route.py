@@ -7,7 +7,8 @@ import pytest
 
 from deployments.engines.server import EngineServer
 from deployments.engines.sim.engine import SimulatedEngine
-from gateway.telemetry import USAGE_PATH, Dispatch, Origin, UsagePage
+from gateway.telemetry.dispatch import Dispatch, Origin
+from gateway.telemetry.usage import USAGE_PATH, UsagePage
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.engine_call import read_all
 from gateway.upstream.headers import engine_headers

@@ -12,7 +12,8 @@ from gateway.ledger.price import PriceList
 from gateway.store.database import Database, DatabaseUnavailable
 from gateway.store.tables import usage
 from gateway.store.usage import EngineBatch
-from gateway.telemetry import Origin, UsageRecord
+from gateway.telemetry.dispatch import Origin
+from gateway.telemetry.usage import UsageRecord
 from tests.postgres import PostgresServer
 from tests.unit.accounting import all_sums
 from tests.unit.databases import empty

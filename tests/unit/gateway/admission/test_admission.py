@@ -22,7 +22,8 @@ from gateway.request.tenant import Tenant
 from gateway.routing.decision import Decision, DecisionLog
 from gateway.routing.fleet import Replica, ServedModel
 from gateway.routing.scheduler import Scheduler
-from gateway.telemetry import EngineFacts, Load, ReplicaMetadata, Update, pack_keys, pack_tokens
+from gateway.telemetry.facts import EngineFacts, ReplicaMetadata
+from gateway.telemetry.update import Load, Update, pack_keys, pack_tokens
 from tests.unit.conftest import Clock
 from tests.unit.targets import target_of
 

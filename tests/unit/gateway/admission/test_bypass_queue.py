@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.admission.bypass_queue import MAX_ASIDE, BypassQueue
+from gateway.admission.bypass_queue import MAX_ASIDE, BypassQueue, Verdict
 from gateway.admission.queue_item import QueueItem
 from gateway.request.tenant import Tenant
 
@@ -17,7 +17,13 @@ def queue_of(tokens: list[int]) -> BypassQueue[QueueItem]:
 
 def taken(queue: BypassQueue[QueueItem], room: int, patient: bool = True) -> list[int]:
     """The requests started one after the other, where each must fit into that much room."""
-    places = iter(lambda: queue.pop(lambda p: p.tokens <= room, lambda _: patient), None)
+
+    def check(place: QueueItem) -> Verdict:
+        if place.tokens <= room:
+            return Verdict.START
+        return Verdict.STEP_ASIDE if patient else Verdict.WAIT
+
+    places = iter(lambda: queue.pop(check), None)
     return [place.number for place in places]
 
 
@@ -62,3 +68,14 @@ def test_a_request_that_stepped_aside_can_be_removed() -> None:
     assert [queue.ahead(place) for place in (stays, goes, new)] == [2, 3, 4]
     queue.remove(stays)
     assert [queue.ahead(place) for place in (goes, new)] == [2, 3]
+
+
+def test_a_request_that_yields_keeps_no_other_from_starting() -> None:
+    """One that has stepped aside, that is; where the first one yields, so do all after it."""
+    queue = queue_of([50, 1, 2])
+    assert queue.pop(lambda p: Verdict.STEP_ASIDE if p.number == 0 else Verdict.WAIT) is None
+    after = queue.pop(lambda p: Verdict.YIELD if p.number == 0 else Verdict.START)
+    assert after is not None
+    assert after.number == 1
+    assert queue.pop(lambda p: Verdict.YIELD) is None
+    assert len(queue) == 2

@@ -2,7 +2,8 @@
 
 from gateway.admission.demand_reports import DemandReports
 from gateway.routing.fleet import Replica
-from gateway.telemetry import Demand, EngineFacts, ReplicaMetadata
+from gateway.telemetry.demand import Demand
+from gateway.telemetry.facts import EngineFacts, ReplicaMetadata
 
 FACTS = EngineFacts(
     engine="fake", routes=(), kv_tokens=1, block_size=1, max_sequences=1, max_model_len=1

@@ -4,6 +4,8 @@ import asyncio
 import random
 from collections import Counter
 
+import msgspec
+
 from gateway.admission.admission import Admission
 from gateway.admission.eviction import EvictionIndex
 from gateway.admission.project_fairness import YIELD_S
@@ -11,6 +13,7 @@ from gateway.admission.queued_request import AdmissionRequest, QueuedRequest
 from gateway.config.serving_options import ServingOptions
 from gateway.identity.client import ClientIdentity
 from gateway.identity.project import Project
+from gateway.kvcache.prefix import Prompt
 from gateway.request.head import RequestHead
 from gateway.request.inference_request import InferenceRequest
 from gateway.request.tenant import Tenant
@@ -18,7 +21,9 @@ from gateway.routing.decision import Decision, DecisionLog
 from gateway.routing.fleet import Replica, ServedModel
 from gateway.routing.scheduler import Scheduler
 from gateway.routing.target import Target
-from gateway.telemetry import EngineFacts, Load, ReplicaMetadata, Reservation, Update
+from gateway.telemetry.facts import EngineFacts, ReplicaMetadata
+from gateway.telemetry.update import Load, Update
+from gateway.telemetry.usage import Reservation
 
 SLOTS = 8
 FACTS = EngineFacts(
@@ -30,10 +35,11 @@ IDLE = Load(running=0, waiting=0, pending_tokens=0, free_tokens=0)
 class ProjectScene:
     """A model with one replica `r`, and one of several routers; to be made in an event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, kv_tokens: int = 0) -> None:
         options = ServingOptions.model_validate({"queue": {"max_wait_s": 60}})
         self.model = ServedModel("m", created_s=0, options=options)
-        metadata = ReplicaMetadata(model="m", host="h", port=1, key="k", facts=FACTS)
+        facts = msgspec.structs.replace(FACTS, kv_tokens=kv_tokens)
+        metadata = ReplicaMetadata(model="m", host="h", port=1, key="k", facts=facts)
         self.model.replace_replicas([Replica("r", metadata)])
         rng, now = random.Random(1), asyncio.get_running_loop().time  # noqa: S311 - ids, no secrets
         self.scheduler = Scheduler(self.model, DecisionLog(), rng, now, "me")
@@ -42,8 +48,10 @@ class ProjectScene:
         self.answers: list[asyncio.Event] = []
         self.started: Counter[str] = Counter()
 
-    def request(self, project: str, weight: float = 1.0, tier: str = "default") -> AdmissionRequest:
-        """A request of a project."""
+    def request(
+        self, project: str, weight: float = 1.0, tier: str = "default", size: int = 0
+    ) -> AdmissionRequest:
+        """A request of a project with a prompt of so many bytes."""
         identity = ClientIdentity(project=Project(id=project, weight=weight), key="k")
         request = InferenceRequest(
             head=RequestHead("m"),
@@ -51,7 +59,13 @@ class ProjectScene:
             tenant=Tenant(project.encode(), b"k"),
             tier=tier,  # type: ignore[arg-type]
         )
-        return AdmissionRequest(Target(request, self.model, "m"))
+        prompt = Prompt(keys=(), size=size)
+        return AdmissionRequest(Target(request, self.model, "m", prompt=prompt))
+
+    def tell(self, free_tokens: int, running: int, waiting: int = 0) -> None:
+        """Have the replica report its load."""
+        load = Load(running=running, waiting=waiting, pending_tokens=0, free_tokens=free_tokens)
+        self.scheduler.record_update("r", Update(load=load))
 
     def use(self, project: str, cost_s: float) -> None:
         """Have another router start a request of a project."""
@@ -104,6 +118,55 @@ async def test_batch_waits_for_interactive_requests_of_other_routers() -> None:
     assert isinstance(batch, QueuedRequest)
     scene.hold()
     assert isinstance(await asyncio.wait_for(batch.wait(), YIELD_S), Decision)
+
+
+async def test_a_large_request_that_does_not_fit_starves_no_small_one_that_yields() -> None:
+    """The room that the small one leaves is used after a moment, by itself."""
+    scene = ProjectScene(kv_tokens=1000)
+    scene.tell(free_tokens=400, running=2)
+    scene.hold(behind=1)
+    scene.use("ahead", 100.0)
+    large = scene.admission.submit(scene.request("behind", size=3200))
+    small = scene.admission.submit(scene.request("ahead"))
+    assert isinstance(large, QueuedRequest)
+    assert isinstance(small, QueuedRequest)
+    waiting = asyncio.ensure_future(small.wait())
+    asked, ask = 0, scene.admission.fairness.retry_s
+
+    def count(replica: str) -> float | None:
+        nonlocal asked
+        asked += 1
+        return ask(replica)
+
+    scene.admission.fairness.retry_s = count  # type: ignore[method-assign]
+    async with asyncio.timeout(20):
+        while not waiting.done():
+            scene.tell(free_tokens=400, running=2)
+            await asyncio.sleep(YIELD_S / 8)
+    assert asked < 100
+    scene.admission.remove(large)
+
+
+async def test_a_large_request_that_yields_keeps_no_project_behind_it_from_starting() -> None:
+    """Though it has stepped aside before, when it did not fit."""
+    scene = ProjectScene(kv_tokens=1000)
+    scene.tell(free_tokens=400, running=2)
+    large = scene.admission.submit(scene.request("ahead", size=3200))
+    assert isinstance(large, QueuedRequest)
+    await asyncio.sleep(0)  # it steps aside
+    scene.tell(free_tokens=0, running=SLOTS + 1, waiting=1)
+    small = scene.admission.submit(scene.request("behind"))
+    assert isinstance(small, QueuedRequest)
+    scene.use("ahead", 100.0)
+    scene.use("other", 50.0)
+    scene.hold(other=1)
+    scene.tell(free_tokens=1000, running=2)
+    waiting = asyncio.ensure_future(small.wait())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert waiting.done()
+    assert not large.admitted.done()
+    scene.admission.remove(large)
 
 
 async def test_projects_in_one_queue_share_by_weight() -> None:

@@ -12,7 +12,9 @@ from gateway.request.tenant import Tenant
 from gateway.routing.cost_model import CostModel
 from gateway.routing.fleet import Replica, ServedModel
 from gateway.routing.replica_set import ReplicaSet
-from gateway.telemetry import EngineFacts, Origin, ReplicaMetadata, Reservation, UsageRecord
+from gateway.telemetry.dispatch import Origin
+from gateway.telemetry.facts import EngineFacts, ReplicaMetadata
+from gateway.telemetry.usage import Reservation, UsageRecord
 from tests.unit.conftest import Clock
 
 FACTS = EngineFacts(

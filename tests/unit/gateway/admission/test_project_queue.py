@@ -15,9 +15,11 @@ numbers = itertools.count()
 class LastName:
     """Gives the turn to the last project by name; `b` weighs three times as much."""
 
+    is_reversed = False
+
     def next_project(self, heads: Mapping[str, QueueItem]) -> str:
         """The last one."""
-        return max(heads)
+        return min(heads) if self.is_reversed else max(heads)
 
     def weight(self, project: str) -> float:
         """Its weight."""
@@ -41,6 +43,23 @@ def test_turns_decide_between_projects_and_keys_share_within_one() -> None:
     assert (len(queue), queue.tokens) == (0, 0.0)
     with pytest.raises(LookupError):
         queue.serve()
+
+
+def test_the_request_that_was_first_is_served() -> None:
+    """Though another project has the turn by then, unless the queue has changed."""
+    turns = LastName()
+    queue = ProjectQueue[QueueItem](turns)
+    first, second, third = item("a"), item("b"), item("c")
+    queue.add(first)
+    queue.add(second)
+    assert queue.first is second
+    turns.is_reversed = True
+    assert queue.serve() is second
+    turns.is_reversed = False
+    queue.add(second)
+    assert queue.first is second
+    queue.add(third)
+    assert queue.serve() is third
 
 
 def test_requests_ahead_are_counted_by_weight() -> None:

@@ -1,5 +1,7 @@
 """Virtual counters of projects: who is behind, and what being idle is worth."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from gateway.admission.virtual_counters import (
@@ -34,6 +36,28 @@ def test_the_lead_is_what_a_project_was_served_more(counters: VirtualCounters) -
     counters.charge("b", 1.0)
     assert counters.lead_s("a", "ab") == pytest.approx(2.0)
     assert counters.lead_s("b", "ab") == 0
+
+
+def test_the_leads_of_many_projects_ask_for_the_least_counter_once(
+    counters: VirtualCounters,
+) -> None:
+    """So that choosing one of them is linear in their number."""
+    names = [f"p{number}" for number in range(200)]
+    asked = 0
+
+    def others() -> Iterator[str]:
+        nonlocal asked
+        for name in names:
+            asked += 1
+            yield name
+
+    for number, name in enumerate(names):
+        counters.record_queued(name)
+        counters.charge(name, 1.0 + number)
+    leads = counters.leads_s(names, others())
+    assert [leads[name] for name in names] == pytest.approx(list(map(float, range(200))))
+    assert leads["p7"] == counters.lead_s("p7", names)
+    assert asked == len(names)
 
 
 def test_nobody_gains_by_having_been_idle(counters: VirtualCounters, clock: Clock) -> None:
@@ -119,6 +143,39 @@ def test_a_project_that_has_gone_does_not_count_in_the_mean(
     beside = counters.is_over_mean("a")
     serve(counters, clock, "a", KEPT_S)
     assert (beside, counters.is_over_mean("a"), len(counters)) == (True, False, 1)
+
+
+def test_a_project_that_was_there_long_ago_does_not_count_in_the_mean(
+    counters: VirtualCounters, clock: Clock
+) -> None:
+    """Though nothing has happened since, and its counter is above the floor still."""
+    counters.charge("b", 1.0)
+    clock.now_s += 100 * KEPT_S
+    counters.charge("a", 1.0)
+    counters.record_queued("a")
+    assert not counters.is_over_mean("a")
+
+
+def test_a_project_that_waits_counts_in_the_mean(counters: VirtualCounters, clock: Clock) -> None:
+    """However long it has waited without anything being started for it."""
+    counters.record_queued("b")
+    clock.now_s += 2 * KEPT_S
+    counters.charge("a", 1.0)
+    clock.now_s += 2 * KEPT_S
+    counters.charge("a", 1.0)
+    assert counters.is_over_mean("a")
+    assert not counters.is_over_mean("b")
+
+
+def test_the_mean_is_that_of_the_counters(counters: VirtualCounters, clock: Clock) -> None:
+    """Whatever has been charged, lifted, dropped or scaled down meanwhile."""
+    for number in range(400):
+        counters.charge(f"p{number % 7}", 1.0 + number % 5)
+        counters.correct(f"p{number % 3}", 0.5, 1.0, 3.0)
+        clock.now_s += HALF_LIFE_S * (MAX_DOUBLINGS + 1 if number % 100 == 99 else 0.1)
+        counters.is_over_mean("p0")
+        known = sum(counters._counters[name] for name in counters._recent)
+        assert counters._sum == pytest.approx(known, abs=1e-6 * counters._scale)
 
 
 def test_the_number_of_counters_is_bounded(counters: VirtualCounters) -> None:

@@ -56,6 +56,17 @@ async def test_keys_are_fetched_once_for_many_requests(keys: Keys) -> None:
     assert keys.fetches == 1
 
 
+async def test_requests_that_wait_for_keys_are_answered_when_the_config_changes(keys: Keys) -> None:
+    """They are not cancelled with the fetch, which would close their connections."""
+    keys.is_held.clear()
+    waiting = asyncio.create_task(keys.has())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await keys.cache.close()
+    with pytest.raises(AuthUnavailable):
+        await waiting
+
+
 async def test_old_keys_are_used_while_new_ones_are_fetched(keys: Keys, clock: Clock) -> None:
     """Nobody waits for a key that is known."""
     assert await keys.has()

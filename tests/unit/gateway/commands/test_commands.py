@@ -161,7 +161,8 @@ def test_settings_are_changed(shell: Shell) -> None:
 def test_usage_and_costs_are_tables(shell: Shell) -> None:
     """Also while there is nothing in them."""
     assert "input tokens" in shell.output("usage", "--by", "model", "--by", "key")
-    assert "currency" in shell.output("costs", "--days", "3")
+    costs = shell.output("costs", "--days", "3")
+    assert all(each in costs for each in ("cost", "devices idle", "wasted", "currency"))
 
 
 @pytest.mark.parametrize(

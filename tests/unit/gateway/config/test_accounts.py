@@ -81,6 +81,13 @@ def test_the_url_may_be_kept_elsewhere() -> None:
     assert "env:DB" not in repr(config)
 
 
+def test_a_file_may_be_in_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs `Accounts`; the file is found there when it is opened."""
+    monkeypatch.setenv("HOME", "/home/ann")
+    config = parse_accounts({"database": "sqlite:///~/a.db"})
+    assert database_url(config, {}) == "sqlite:////home/ann/a.db"
+
+
 def test_a_file_that_cannot_be_written_is_found(tmp_path: Path) -> None:
     """As far as this machine has something in its place."""
     folder = tmp_path / "folder"

@@ -2,7 +2,8 @@
 
 from gateway.engine_telemetry.router_demand import EXPIRY_S, RouterDemand
 from gateway.engine_telemetry.tracker import EngineTracker
-from gateway.telemetry import Demand, EngineFacts
+from gateway.telemetry.demand import Demand
+from gateway.telemetry.facts import EngineFacts
 from tests.unit.conftest import Clock
 
 FACTS = EngineFacts(

@@ -5,14 +5,8 @@ import pytest
 
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.kvcache.prefix import extend
-from gateway.telemetry import (
-    Dispatch,
-    Finished,
-    Load,
-    Update,
-    unpack_keys,
-    unpack_tokens,
-)
+from gateway.telemetry.dispatch import Dispatch
+from gateway.telemetry.update import Finished, Load, Update, unpack_keys, unpack_tokens
 from tests.unit.conftest import Clock
 from tests.unit.tracked import KEY_BYTES, dispatch, engine_facts, finished, sent
 

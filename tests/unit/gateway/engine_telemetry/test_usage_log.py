@@ -1,7 +1,8 @@
 """The log keeps records until they are confirmed, and no more than its bound."""
 
 from gateway.engine_telemetry.usage_log import PAGE_RECORDS, UsageLog
-from gateway.telemetry import Origin, UsageRecord
+from gateway.telemetry.dispatch import Origin
+from gateway.telemetry.usage import UsageRecord
 
 
 def record(log: UsageLog, prompt_tokens: int = 5) -> UsageRecord:

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from gateway.engine_telemetry.tracked_request import TrackedRequest
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.engine_telemetry.usage_meter import CallUsage
-from gateway.telemetry import Dispatch, Origin, UsageRecord
+from gateway.telemetry.dispatch import Dispatch, Origin
+from gateway.telemetry.usage import UsageRecord
 from tests.unit.tracked import engine_facts
 
 FACTS = msgspec.structs.replace(engine_facts(10_000), devices=2, model="m", step_tokens=100)
@@ -80,6 +81,24 @@ def test_a_call_that_the_engine_refuses_is_recorded_without_tokens() -> None:
 
     assert [each.prompt_tokens for each in records(tracker)] == [0]
     assert tracker.snapshot().reserved == []
+
+
+def test_a_prompt_that_passed_others_and_was_given_up_is_counted() -> None:
+    """A client that leaves just before the first token has had its prompt computed, and cached."""
+    facts = msgspec.structs.replace(FACTS, supports_priority=True)
+    tracker = EngineTracker(facts, SetClock(), waiting=lambda: 1)
+    calls = []
+    for number, priority in ((1, 5_000), (2, 20)):
+        dispatch = Dispatch(id=number, origin=Origin(project="p"), priority=priority)
+        call = tracker.usage.open_call(dispatch)
+        assert call is not None
+        calls.append((call, tracker.record_arrival(dispatch, 900, call=call)))
+
+    for call, part in reversed(calls):
+        tracker.record_finished(part, 0, is_aborted=True)
+        tracker.usage.close_call(call)
+
+    assert [(each.id, each.prompt_tokens) for each in records(tracker)] == [(2, 900), (1, 0)]
 
 
 def test_a_prompt_that_waited_and_was_given_up_is_not_counted() -> None:

@@ -15,6 +15,7 @@ from gateway.routing.fleet import Fleet
 from gateway.serving.accounts_client import AccountsClient, AccountsUnavailable
 from gateway.serving.live_config import LiveConfig
 from tests.unit.gateway.http.test_operators import KEY
+from tests.unit.projects import bearer
 from tests.unit.surface import error_of
 
 PROJECTS = "/v1/organization/projects"
@@ -92,6 +93,16 @@ async def test_nobody_else_gets_through(accounts: KeptCalls, path: str) -> None:
             response = await asking.get(path, headers=headers)
             assert error_of(response) == (401, "invalid_api_key", None)
     assert accounts.calls == []
+
+
+async def test_a_refused_path_writes_no_lines_into_the_log(
+    accounts: KeptCalls, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever has no key must not be able to make entries up."""
+    async with client(accounts) as asking:
+        await asking.get(f"{PROJECTS}/%0AERROR%20made%20up", headers=bearer("sk-wrong"))
+    assert "wrong admin key" in caplog.text
+    assert "\nERROR made up" not in caplog.text
 
 
 async def test_keys_cannot_be_checked_before_the_database_is_read(accounts: KeptCalls) -> None:

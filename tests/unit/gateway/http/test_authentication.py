@@ -153,6 +153,10 @@ async def test_nothing_of_a_body_is_read_before_the_key_is_checked(surface: Surf
     }
     await surface.app(scope, receive, send)
     assert sent[0]["status"] == 401
+    # Or it could send the rest as slowly as it likes, and keep the connection.
+    assert (b"connection", b"close") in sent[0]["headers"]
+    await surface.app({**scope, "headers": []}, receive, send)
+    assert (b"connection", b"close") not in sent[2]["headers"]
 
 
 async def test_the_engine_never_sees_the_key(surface: Surface, start_engine: StartEngine) -> None:

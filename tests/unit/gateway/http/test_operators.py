@@ -17,7 +17,8 @@ from gateway.rare_warning import PERIOD_S
 from gateway.routing.fleet import Fleet, ModelState, ServedModel
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.operator_access import OperatorAccess
-from gateway.telemetry import DISPATCH, Dispatch, Finished, Update
+from gateway.telemetry.dispatch import DISPATCH, Dispatch
+from gateway.telemetry.update import Finished, Update
 from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import StartEngine, Visit, answer
 

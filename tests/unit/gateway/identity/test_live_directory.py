@@ -102,17 +102,6 @@ def test_projects_are_found_by_id_and_by_name() -> None:
     assert [live.project(name) for name in ("one", "two", "three", "four")] == [one, two, two, None]
 
 
-def test_the_last_use_of_keys_is_told_once() -> None:
-    """Of keys that have been used, and are still there."""
-    live = LiveDirectory()
-    live.replace("files", directory("a", "b", "c"))
-    for key, now_s in ((b"a", 1.0), (b"b", 2.0), (b"a", 3.0)):
-        assert live.key(key_hash(key), now_s)
-    live.replace("files", directory("a", "c"))
-    assert live.take_last_used() == {"id a": 3.0}
-    assert live.take_last_used() == {}
-
-
 def test_a_new_key_is_random_and_found_by_its_hash() -> None:
     """As a projects file has it, and as a request is looked up; it is shown by its secret only."""
     key, other = new_key(), new_key()

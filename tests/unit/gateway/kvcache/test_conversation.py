@@ -7,7 +7,7 @@ import pytest
 
 from gateway.kvcache.prefix import Prompt, prompt_of
 from gateway.request.head import parse_json
-from gateway.telemetry import PromptLayout
+from gateway.telemetry.facts import PromptLayout
 
 LONG = "The quick brown fox jumps over the lazy dog. " * 30
 HERMES = PromptLayout(

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from gateway.ledger.charging import AttemptEnd, settle
 from gateway.ledger.price import PriceList
 from gateway.ledger.row import ChargeLimit, UsageRow, charge_limit_of, make_row
-from gateway.telemetry import Origin, UsageRecord
+from gateway.telemetry.dispatch import Origin
+from gateway.telemetry.usage import UsageRecord
 
 PROMPT = 20
 ANSWER = 30

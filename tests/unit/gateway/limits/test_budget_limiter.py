@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from gateway.errors import QuotaExceeded, RateLimited, SpendUnknown
 from gateway.identity.project import Project, RateLimit, SpendLimit
+from gateway.ledger.calendar import Interval
 from gateway.ledger.price import Price
 from gateway.ledger.view import AccountsView, BatchUsage, Spend, Watermark
 from gateway.limits.budget_limiter import BudgetHold, BudgetLimiter
-from gateway.limits.calendar import Interval
 from gateway.limits.cost import Amounts
-from gateway.telemetry import Origin, Reservation, UsageRecord
+from gateway.telemetry.dispatch import Origin
+from gateway.telemetry.usage import Reservation, UsageRecord
 
 NOON_S = 1_800_014_400.0
 """Noon of 15 January 2027, UTC."""

@@ -11,7 +11,8 @@ from gateway.identity.project import Project, RateLimit
 from gateway.ledger.view import MinuteUsage
 from gateway.limits.hold import Hold
 from gateway.limits.rate_limiter import RateLimiter
-from gateway.telemetry import Origin, RecentUse, Reservation, UsageRecord
+from gateway.telemetry.dispatch import Origin
+from gateway.telemetry.usage import RecentUse, Reservation, UsageRecord
 from tests.unit.conftest import Clock
 
 
@@ -279,6 +280,23 @@ def test_an_engines_memory_of_the_last_minute_counts_where_it_was_not_heard() ->
     assert bench.used == [(2, 20, 0)]
     bench.limiter.record_recent(uses, float("inf"))
     assert bench.used == [(6, 60, 0)]
+
+
+def test_own_requests_of_a_gap_count_once() -> None:
+    """The engine tells of them as of those of other routers; only the latter are news."""
+    bench = Bench(RateLimit(requests_per_minute=50))
+    bench.run(20)
+    use = RecentUse(
+        project="proj_a",
+        key="k",
+        model="m",
+        age_s=1.0,
+        requests=3,
+        uncached_tokens=50,
+        cached_tokens=0,
+    )
+    bench.limiter.record_recent([use], 2.0, [reserved(1, 20)])
+    assert bench.used == [(3, 50, 0)]
 
 
 def test_cached_tokens_count_where_all_tokens_do() -> None:

@@ -40,7 +40,7 @@ def test_a_window_never_counts_less_than_the_last_minute(
             window.adjust(changed.bucket, 0, -back)
             changed.tokens -= back
         least = [each for each in seen if each.at_s + MINUTE_S > now_s]
-        most = [each for each in seen if each.at_s + MINUTE_S + GRAIN_S > now_s]
+        most = [each for each in seen if each.at_s + MINUTE_S + GRAIN_S + 1e-9 > now_s]
         assert sum(e.tokens for e in least) <= window.tokens <= sum(e.tokens for e in most)
         assert sum(e.requests for e in least) <= window.requests <= sum(e.requests for e in most)
     window.expire(now_s + MINUTE_S + GRAIN_S)
@@ -87,3 +87,33 @@ def test_earlier_requests_expire_by_their_age(ages: tuple[float, ...]) -> None:
     assert window.tokens == 21 - 10 * ages.count(max(ages))
     window.expire(160.2)
     assert (window.requests, window.tokens) == (0, 0)
+
+
+@given(st.lists(st.tuples(st.floats(0, 0.5), st.floats(0, 70)), max_size=60))
+def test_what_came_earlier_counts_for_a_minute_in_few_buckets(
+    steps: list[tuple[float, float]],
+) -> None:
+    """Among what comes now, whatever the order."""
+    window, came, now_s = Window(), list[float](), 1000.0
+    for wait_s, age_s in steps:
+        now_s += wait_s
+        window.expire(now_s)
+        window.add(now_s, 1, 1)
+        window.add_earlier(now_s, age_s, 1, 1)
+        came += [now_s, now_s - age_s]
+        least = sum(at_s + MINUTE_S > now_s for at_s in came)
+        most = sum(at_s + MINUTE_S + GRAIN_S + 1e-9 > now_s for at_s in came)
+        assert least <= window.requests <= most
+        ends_s = [bucket.until_s for bucket in window._buckets]
+        assert ends_s == sorted(ends_s)
+
+
+def test_what_many_engines_tell_of_the_last_minute_takes_few_buckets() -> None:
+    """However many there are: what follows stays cheap."""
+    window = Window()
+    for number in range(16):
+        for second in range(60):
+            for _ in range(20):
+                window.add_earlier(1000.0 + number / 999, second + 0.5, 1, 10)
+    assert (window.requests, window.tokens) == (16 * 60 * 20, 16 * 60 * 20 * 10)
+    assert len(window._buckets) <= 2 * MINUTE_S / GRAIN_S

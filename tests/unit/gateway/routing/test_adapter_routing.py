@@ -17,7 +17,8 @@ from gateway.routing.fleet import Fleet, ModelState, Replica, ServedModel
 from gateway.routing.policies.marginal import OTHERS_WEIGHT
 from gateway.routing.replica_state import DEFAULT_ADAPTER_LOAD_S, UNLOADABLE_S
 from gateway.routing.scheduler import Scheduler
-from gateway.telemetry import AdapterState, Dispatch, Load, Update
+from gateway.telemetry.dispatch import Dispatch
+from gateway.telemetry.update import AdapterState, Load, Update
 from tests.unit.gateway.routing.test_scheduler import FACTS, METADATA, TEN
 from tests.unit.targets import target_of
 

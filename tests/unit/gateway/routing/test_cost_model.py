@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.routing.cost_model import CostModel
-from gateway.telemetry import Finished
+from gateway.telemetry.update import Finished
 
 PREFILL_S = 1e-4
 SEQUENCE_S = 2e-4

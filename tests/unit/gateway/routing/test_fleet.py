@@ -4,7 +4,7 @@ import pytest
 
 from gateway.errors import ModelNotFound, ModelUnavailable
 from gateway.routing.fleet import Fleet, ModelState, Replica, ServedModel
-from gateway.telemetry import EngineFacts, ReplicaMetadata
+from gateway.telemetry.facts import EngineFacts, ReplicaMetadata
 
 
 def replica(name: str, max_model_len: int = 512) -> Replica:

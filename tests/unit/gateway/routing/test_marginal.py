@@ -13,7 +13,7 @@ from gateway.routing.cost_model import CostEstimates
 from gateway.routing.fleet import Replica
 from gateway.routing.policies.marginal import Marginal
 from gateway.routing.policy import Candidate, RequestProfile
-from gateway.telemetry import EngineFacts, ReplicaMetadata
+from gateway.telemetry.facts import EngineFacts, ReplicaMetadata
 
 FACTS = EngineFacts(
     engine="fake", routes=(), kv_tokens=1, block_size=1, max_sequences=1, max_model_len=1

@@ -18,7 +18,7 @@ from gateway.routing.policies.prefix_affinity import PrefixAffinity
 from gateway.routing.policy import Candidate, RequestProfile, RoutingPolicy
 from gateway.routing.policy_registry import make_policy
 from gateway.routing.sent_prefixes import SentPrefixes
-from gateway.telemetry import EngineFacts, ReplicaMetadata
+from gateway.telemetry.facts import EngineFacts, ReplicaMetadata
 
 FACTS = EngineFacts(
     engine="fake", routes=(), kv_tokens=1, block_size=1, max_sequences=1, max_model_len=1

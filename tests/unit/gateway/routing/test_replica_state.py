@@ -11,7 +11,8 @@ from gateway.routing.decision import DecisionLog
 from gateway.routing.fleet import Replica, ServedModel
 from gateway.routing.replica_state import AssignedRequest, ReplicaState
 from gateway.routing.scheduler import Scheduler
-from gateway.telemetry import EngineFacts, Load, Update
+from gateway.telemetry.facts import EngineFacts
+from gateway.telemetry.update import Load, Update
 from tests.unit.gateway.routing.test_scheduler import FACTS, METADATA, TEN, load
 from tests.unit.targets import target_of
 

@@ -1,9 +1,14 @@
 """Tests of a model's reservations."""
 
+import math
+from collections.abc import Sequence
+
 import pytest
 
-from gateway.routing.reservations import CONFIRMATION_S, Reservations
-from gateway.telemetry import Origin, Reservation, Update, UsageRecord
+from gateway.routing.reservations import CONFIRMATION_S, RECENT_S, Reservations
+from gateway.telemetry.dispatch import Origin
+from gateway.telemetry.update import Update
+from gateway.telemetry.usage import RecentUse, Reservation, UsageRecord
 
 A, B = Reservation(id=1, project="a"), Reservation(id=2, project="b")
 
@@ -118,3 +123,63 @@ def test_settles_all_requests_of_a_replica_that_has_gone(
     reservations.drop_replica("r")
     reservations.record_ended("r", B.id)
     assert sorted(listener.told[2:]) == [("settled", 1, False), ("settled", 2, False)]
+
+
+class RecentListener:
+    """Records what it is told of the time in which an engine was not heard."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[float, list[int]]] = []
+
+    def record_recent(
+        self, uses: Sequence[RecentUse], within_s: float, own: Sequence[Reservation]
+    ) -> None:
+        """Record how long it was, and which requests were this router's own."""
+        self.told.append((within_s, [each.id for each in own]))
+
+
+RECENT = RecentUse(
+    project="a", key="k", model="m", age_s=1.0, requests=2, uncached_tokens=9, cached_tokens=0
+)
+
+
+@pytest.fixture
+def recent(reservations: Reservations) -> RecentListener:
+    """A listener to what came before snapshots."""
+    recent = RecentListener()
+    reservations.add_recent_listener(recent)
+    return recent
+
+
+def test_own_requests_of_a_gap_are_told_apart(
+    reservations: Reservations, recent: RecentListener, clock: Clock
+) -> None:
+    """Those that have ended there, and were not heard of, not those that run."""
+    reservations.record_update("r", Update(is_snapshot=True))
+    for id_ in (1, 2, 3):
+        reservations.record_sent("r", Reservation(id=id_, project="a"))
+    reservations.record_ended("r", 1)
+    clock.time_s = 2 * CONFIRMATION_S
+    reservations.record_ended("r", 2)
+    running = Reservation(id=3, project="a")
+    snapshot = Update(is_snapshot=True, recent=[RECENT], reserved=[running])
+    reservations.record_update("r", snapshot)
+    assert recent.told == [(2 * CONFIRMATION_S, [1, 2])]
+    reservations.record_update("r", snapshot)
+    assert recent.told[1] == (0.0, [2])
+
+
+def test_a_replica_that_returns_was_heard_before(
+    reservations: Reservations, recent: RecentListener, clock: Clock
+) -> None:
+    """Its whole last minute is news only where it was gone for longer."""
+    snapshot = Update(is_snapshot=True, recent=[RECENT])
+    reservations.record_update("r", Update(is_snapshot=True))
+    reservations.record_sent("r", A)
+    reservations.drop_replica("r")
+    clock.time_s = 3.0
+    reservations.record_update("r", snapshot)
+    clock.time_s = 4.0 + RECENT_S
+    reservations.drop_replica("r")
+    reservations.record_update("r", snapshot)
+    assert recent.told == [(3.0, [1]), (math.inf, [])]

@@ -19,12 +19,11 @@ from gateway.routing.outlier_detector import CONSECUTIVE_FAILURES
 from gateway.routing.policy import Candidate
 from gateway.routing.replica_state import NO_LOAD
 from gateway.routing.scheduler import Scheduler
-from gateway.telemetry import (
-    Dispatch,
-    EngineFacts,
+from gateway.telemetry.dispatch import Dispatch
+from gateway.telemetry.facts import EngineFacts, ReplicaMetadata
+from gateway.telemetry.update import (
     Finished,
     Load,
-    ReplicaMetadata,
     Update,
     UpdateReader,
     encode_update,

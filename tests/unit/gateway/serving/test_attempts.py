@@ -30,7 +30,7 @@ from gateway.serving.fallback import FallbackChain
 from gateway.serving.retry_budget import RESERVE
 from gateway.serving.retry_policy import RetryPolicy
 from gateway.serving.target_resolver import TargetResolver
-from gateway.telemetry import Update
+from gateway.telemetry.update import Update
 from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import (
     PATIENCE_S,

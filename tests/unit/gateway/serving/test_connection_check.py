@@ -5,7 +5,7 @@ import pytest
 from gateway.config.serving_options import ServingOptions
 from gateway.routing.fleet import Fleet, Replica, ServedModel
 from gateway.serving.connection_check import ConnectionCheck
-from gateway.telemetry import EngineFacts, ReplicaMetadata
+from gateway.telemetry.facts import EngineFacts, ReplicaMetadata
 
 SLOTS = 8
 FACTS = EngineFacts(

@@ -20,7 +20,7 @@ from gateway.serving.failure_reporter import FailureReporter
 from gateway.serving.fallback import FallbackChain
 from gateway.serving.retry_budget import CLIENT_RESERVE
 from gateway.serving.target_resolver import TargetResolver
-from gateway.telemetry import Update
+from gateway.telemetry.update import Update
 from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import PATIENCE_S, Client, Script, StartEngine, Visit, answer, chunked
 from tests.unit.gateway.serving.test_attempts import (

@@ -12,7 +12,8 @@ from gateway.config.serving_options import Adapter, QueueOptions, ServingOptions
 from gateway.faults import Action
 from gateway.routing.fleet import ModelState
 from gateway.serving.shadow import ANSWERED, SKIPPED
-from gateway.telemetry import DISPATCH, AdapterState, Dispatch
+from gateway.telemetry.dispatch import DISPATCH, Dispatch
+from gateway.telemetry.update import AdapterState
 from gateway.upstream.client import UpstreamClient
 from tests.gateway_process import Document
 from tests.unit.conftest import FakeEngine, StartEngine, Visit, answer, chunked

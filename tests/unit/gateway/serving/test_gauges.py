@@ -11,7 +11,9 @@ from gateway.limits.project_limits import ProjectLimits
 from gateway.routing.outlier_detector import CONSECUTIVE_FAILURES
 from gateway.serving.body_budget import BodyBudget
 from gateway.serving.gauges import Gauges
-from gateway.telemetry import Load, Origin, Reservation, Update, UsageRecord
+from gateway.telemetry.dispatch import Origin
+from gateway.telemetry.update import Load, Update
+from gateway.telemetry.usage import Reservation, UsageRecord
 from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import StartEngine, Visit, answer
 from tests.unit.recorder import KeptRecorder

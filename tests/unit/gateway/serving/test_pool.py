@@ -11,7 +11,7 @@ from gateway.request.head import RequestHead
 from gateway.request.inference_request import InferenceRequest
 from gateway.routing.fleet import Fleet, Replica, ServedModel
 from gateway.serving.pool import ModelPools
-from gateway.telemetry import EngineFacts, ReplicaMetadata
+from gateway.telemetry.facts import EngineFacts, ReplicaMetadata
 from tests.unit.pools import shared_state
 from tests.unit.targets import target_of
 

@@ -17,7 +17,7 @@ from gateway.serving.quarantine import (
     STRIKE_FACTOR,
     Quarantine,
 )
-from gateway.telemetry import EngineFacts, ReplicaMetadata
+from gateway.telemetry.facts import EngineFacts, ReplicaMetadata
 from tests.unit.conftest import Clock
 
 FACTS = EngineFacts(

@@ -19,7 +19,9 @@ from gateway.request.routes import parse_head
 from gateway.routing.fleet import Fleet, Replica, ServedModel
 from gateway.serving.fallback import FallbackChain
 from gateway.serving.target_resolver import TargetResolver
-from gateway.telemetry import Dispatch, Load, Origin, Reservation, Update, UsageRecord
+from gateway.telemetry.dispatch import Dispatch, Origin
+from gateway.telemetry.update import Load, Update
+from gateway.telemetry.usage import Reservation, UsageRecord
 from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import (
     PATIENCE_S,

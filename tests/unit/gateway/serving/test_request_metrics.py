@@ -16,7 +16,7 @@ from gateway.metrics import NO_MODEL
 from gateway.routing.decision import LOG_SIZE
 from gateway.routing.fleet import ModelState
 from gateway.serving.fallback import COLD_COMMENT_S
-from gateway.telemetry import Finished, Update
+from gateway.telemetry.update import Finished, Update
 from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import FakeEngine, StartEngine, Visit, answer, chunked
 from tests.unit.recorder import KeptRecorder

@@ -7,7 +7,8 @@ from gateway.ledger.view import AccountsView, AdminAnswer, AdminCall, Watermark
 from gateway.serving.accounts_client import AccountsUnavailable
 from gateway.serving.sent_attempt import SentAttempt
 from gateway.serving.settlements import DEAD_S, MAX_SUBMITTED, SILENT_S, Settlements
-from gateway.telemetry import Origin, UsageRecord
+from gateway.telemetry.dispatch import Origin
+from gateway.telemetry.usage import UsageRecord
 from tests.unit.recorder import KeptRecorder
 
 ORIGIN = Origin(project="p", model="m")
@@ -84,10 +85,10 @@ async def test_a_reported_attempt_is_kept_until_the_ledger_has_it() -> None:
     books = RouterBooks()
     books.sent(1)
     books.settlements.record_usage("e", [record(1), record(99, 2)])
-    assert len(books.settlements) == 1
+    assert len(books.settlements) == 2
 
     books.settlements.record_watermarks([Watermark(engine="e", epoch=5, seq=0)])
-    assert len(books.settlements) == 1
+    assert len(books.settlements) == 2
     books.settlements.record_watermarks([Watermark(engine="e", epoch=5, seq=2)])
 
     assert len(books.settlements) == 0
@@ -119,6 +120,17 @@ async def test_reports_of_a_dead_engine_are_handed_over() -> None:
     assert [(each.id, each.record, each.is_estimated) for each in books.accounts.submitted] == [
         (1, record(1), False)
     ]
+
+
+async def test_reports_on_attempts_of_other_routers_are_handed_over() -> None:
+    """A router may have died with the engine, while Accounts was down."""
+    books = RouterBooks()
+    books.settlements.record_usage("e", [record(7)])
+    books.engines, books.accounts.is_down = set(), True
+    await books.pass_s(DEAD_S)
+    books.accounts.is_down = False
+    await books.pass_s(1)
+    assert [each.record for each in books.accounts.submitted] == [record(7)]
 
 
 async def test_what_a_dead_engine_did_not_report_is_estimated() -> None:

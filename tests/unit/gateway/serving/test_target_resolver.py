@@ -9,7 +9,7 @@ from gateway.request.inference_request import InferenceRequest
 from gateway.request.routes import CHAT, parse_head
 from gateway.routing.fleet import Fleet, Replica, ServedModel
 from gateway.serving.target_resolver import TargetResolver
-from gateway.telemetry import EngineFacts, ReplicaMetadata
+from gateway.telemetry.facts import EngineFacts, ReplicaMetadata
 
 FACTS = EngineFacts(
     engine="fake", routes=(CHAT,), kv_tokens=1, block_size=1, max_sequences=1, max_model_len=9999

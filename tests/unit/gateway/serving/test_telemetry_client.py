@@ -17,7 +17,7 @@ from gateway.routing.replica_health import HealthState
 from gateway.serving.pool import ModelPools
 from gateway.serving.stall_limit import MIN_STALL_S
 from gateway.serving.telemetry_client import SILENCE_S, TelemetryClient
-from gateway.telemetry import Load, Update, encode_update, pack_keys, pack_tokens
+from gateway.telemetry.update import Load, Update, encode_update, pack_keys, pack_tokens
 from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import PATIENCE_S, FakeEngine, StartEngine, Visit, answer, chunked
 from tests.unit.pools import shared_state
@@ -442,3 +442,21 @@ async def test_subscriptions_end_with_their_replicas(
     assert is_still_followed
     assert stays.connections == 1
     bench.telemetry_client.start()
+
+
+async def test_all_engines_are_waited_for(start_engine: StartEngine, bench: Bench) -> None:
+    """A new router knows what runs everywhere before it admits anything."""
+    go_on = asyncio.Event()
+
+    async def script(tracked: Visit) -> None:
+        await go_on.wait()
+        await live(tracked)
+
+    bench.has(await start_engine(live), await start_engine(script))
+    waiting = asyncio.create_task(bench.telemetry_client.wait_until_heard())
+    await until(lambda: any(candidate.running for candidate in bench.candidates))
+    assert not waiting.done()
+    go_on.set()
+    async with asyncio.timeout(PATIENCE_S):
+        await waiting
+    assert [candidate.running for candidate in bench.candidates] == [5, 5]

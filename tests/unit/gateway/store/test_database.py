@@ -19,6 +19,10 @@ from gateway.store.tables import metadata, state
 from tests.postgres import PostgresServer
 
 
+def _modes(folder: Path) -> list[int]:
+    return [path.stat().st_mode & 0o777 for path in folder.iterdir()]
+
+
 def _differences(connection: Connection) -> list[Any]:
     return list(compare_metadata(MigrationContext.configure(connection), metadata))
 
@@ -51,6 +55,18 @@ async def test_a_transaction_that_raises_leaves_nothing(database: Database) -> N
         await database.write(fail)
 
     assert await database.read(lambda c: c.scalar(select(state.c.value))) is None
+
+
+async def test_a_new_file_is_for_its_owner_only(tmp_path: Path) -> None:
+    """Also the files that SQLite puts beside it."""
+    database = await Database.open(f"sqlite:///{tmp_path}/accounts.db")
+    await database.write(lambda c: c.execute(insert(state).values(name="x", value=1)))
+
+    modes = _modes(tmp_path)
+
+    assert len(modes) > 1
+    assert set(modes) == {0o600}
+    await database.close()
 
 
 async def test_an_error_does_not_show_what_was_written(database: Database) -> None:

@@ -16,7 +16,8 @@ from gateway.store.projects import ProjectSettings, create_project
 from gateway.store.service_accounts import create_service_account
 from gateway.store.tables import usage
 from gateway.store.usage import EngineBatch, write_usage
-from gateway.telemetry import Origin, UsageRecord
+from gateway.telemetry.dispatch import Origin
+from gateway.telemetry.usage import UsageRecord
 
 ACTOR = Actor(id="config")
 

@@ -2,8 +2,8 @@
 
 from sqlalchemy import Connection, insert
 
+from gateway.ledger.calendar import DAY_S
 from gateway.ledger.view import BatchUsage
-from gateway.limits.calendar import DAY_S
 from gateway.store.database import Database
 from gateway.store.standing import read_batch
 from gateway.store.tables import DIMENSIONS, SUMS, usage_days

@@ -25,7 +25,8 @@ from gateway.store.usage import (
     write_settlements,
     write_usage,
 )
-from gateway.telemetry import Origin, UsageRecord
+from gateway.telemetry.dispatch import Origin
+from gateway.telemetry.usage import UsageRecord
 from tests.unit.accounting import all_sums, charged_sums
 from tests.unit.databases import empty
 

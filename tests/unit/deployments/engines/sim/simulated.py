@@ -13,7 +13,7 @@ from deployments.engines.sim.engine import SimulatedEngine
 from deployments.serve_internals.uvicorn_server import RESET_CONNECTION
 from gateway.asgi import Message
 from gateway.config.sim import SimEntry, Simulation
-from gateway.telemetry import DISPATCH, Dispatch
+from gateway.telemetry.dispatch import DISPATCH, Dispatch
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"

@@ -15,7 +15,8 @@ from deployments.engines.sim.core import Clock
 from deployments.engines.sim.engine import SimulatedEngine
 from deployments.engines.sim.words import words
 from gateway.config.sim import SimEntry, Simulation
-from gateway.telemetry import Finished, Load, Origin
+from gateway.telemetry.dispatch import Origin
+from gateway.telemetry.update import Finished, Load
 from tests.unit.conftest import PATIENCE_S
 from tests.unit.deployments.engines.sim.simulated import (
     CHAT,

@@ -9,7 +9,7 @@ import pytest
 
 from deployments.engines.server import EngineServer
 from gateway.routing.fleet import ModelState, Replica, ServedModel
-from gateway.telemetry import ReplicaMetadata
+from gateway.telemetry.facts import ReplicaMetadata
 from gateway.upstream.client import UpstreamClient
 from tests.unit.deployments.engines.sim.simulated import chat, engine_with
 from tests.unit.projects import ADMIN_KEY, KEY, OTHER_KEY, bearer, project, write_projects

@@ -13,13 +13,8 @@ from gateway.asgi import Message, Receive, Scope, Send
 from gateway.engine_telemetry.tracked_request import TrackedRequest
 from gateway.engine_telemetry.tracker import EngineTracker
 from gateway.kvcache.prefix import extend
-from gateway.telemetry import (
-    DISPATCH,
-    Dispatch,
-    Finished,
-    pack_keys,
-    unpack_keys,
-)
+from gateway.telemetry.dispatch import DISPATCH, Dispatch
+from gateway.telemetry.update import Finished, pack_keys, unpack_keys
 from tests.unit.conftest import Clock
 from tests.unit.tracked import KEY_BYTES, dispatch, engine_facts, finished, sent
 

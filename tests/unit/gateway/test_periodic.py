@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from gateway.serving.periodic import Periodic
+from gateway.periodic import Periodic
 from tests.unit.conftest import PATIENCE_S
 
 

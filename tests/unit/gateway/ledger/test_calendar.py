@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.limits.calendar import Interval, period_end_s, period_start_s
+from gateway.ledger.calendar import Interval, period_end_s, period_start_s
 
 
 @pytest.mark.parametrize(

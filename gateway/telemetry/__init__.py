@@ -1,0 +1,1 @@
+"""Wire format between routers and engine replicas: dispatch, demand, usage and telemetry."""
