@@ -51,6 +51,7 @@ class DocumentReader:
         self.gateways: list[GatewayConfig] = []
         self.routers = RouterScale()
         self.accounts: AccountsConfig | None = None
+        self.accounts_path: ConfigPath = ()
         self._entries: list[tuple[ConfigPath, ModelEntry]] = []
         self._config_path: ConfigPath = ()
         self._host = ANY_HOST
@@ -79,6 +80,16 @@ class DocumentReader:
                 self._cross_check(gateway)
         elif not self.errors:
             self._report((), "`applications` is missing")
+
+    @property
+    def served(self) -> frozenset[str]:
+        """Names of models."""
+        return frozenset(entry.name for _, entry in self._entries)
+
+    @property
+    def declared(self) -> frozenset[str]:
+        """Names of models and adapters."""
+        return frozenset(self._name_owners)
 
     @property
     def names(self) -> frozenset[str]:
@@ -170,7 +181,7 @@ class DocumentReader:
         path = (*path, ACCOUNTS_ARGUMENT)
         adapter = TypeAdapter(AccountsConfig)
         if accounts := self._validate(adapter, args[ACCOUNTS_ARGUMENT], path):
-            self.accounts = accounts
+            self.accounts, self.accounts_path = accounts, path
             if mistake := accounts.database_mistake:
                 self._report((*path, "database"), mistake)
 

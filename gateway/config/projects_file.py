@@ -67,6 +67,14 @@ def projects_warnings(
             yield _line(path, file, error)
 
 
+def project_ids(config: GatewayConfig) -> set[str]:
+    """Ids that the projects files of a gateway config give, as far as they are on this machine."""
+    names = [] if config.auth is None else config.auth.projects
+    paths = [projects_path(name) for name in names if not Reference.of(name)]
+    files = read_projects(path for path in paths if path.exists())
+    return {project.id for file in files for project in file.projects if project.id}
+
+
 def _limited_names(projects: Projects, config: GatewayConfig) -> Iterator[FieldError]:
     """Limits that no request counts against: those of names that lead to other models."""
     for i, project in enumerate(projects.projects):

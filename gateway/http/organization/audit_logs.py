@@ -6,10 +6,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from gateway.config.project_values import Text
 from gateway.http.organization.parts import ListObject, listed
 from gateway.http.organization.query import query
 from gateway.http.organization.rate_limits import FIELDS
-from gateway.http.organization.values import ListQuery, Params, Text, Texts, TimeS
+from gateway.http.organization.values import ListQuery, Params, Texts, TimeS
 from gateway.store.audit_log import AuditFilter, AuditRow, list_audit_log
 from gateway.store.organization import Organization
 from gateway.store.pages import Cursor

@@ -1221,3 +1221,19 @@ def test_nothing_else_of_accounts_can_be_set(tmp_path: Path, text: str, message:
     """It has one replica, and its config is in `args`."""
     with pytest.raises(ConfigError, match=message):
         loaded(tmp_path, text)
+
+
+def test_prices_and_weights_of_unknown_names_are_warned_of(tmp_path: Path) -> None:
+    """A model whose price is misspelt would be free of charge."""
+    accounts = (
+        "    args: {accounts: {database: 'sqlite:///~/x.db', prices: {org/bgi: [{input: 1}],"
+        " pretend: [{input: 1}]}, idle_weights: {search: 1, proj_x: 2}}}\n    deployments:\n"
+    )
+    text = GOOD.replace("    deployments:\n", accounts, 1)
+    found = loaded(tmp_path, text).warnings
+    assert [line.partition("args.accounts.")[2] for line in found] == [
+        'prices.org/bgi: no model or adapter is named "org/bgi", did you mean `org/big`?',
+        'prices: model "org/big" has no price: its requests cost nothing',
+        "idle_weights.search: is no id of a project, such as proj_...; names do not count",
+    ]
+    assert loaded(tmp_path, PINNED).warnings == ()

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from gateway.config.route_paths import ROUTES
 from gateway.errors.startup import ConfigError, PlacementFailed
 from gateway.header_names import ENGINE_HEADERS, REQUEST_HEADERS, RESPONSE_HEADERS
 from gateway.reference.error_tables import client_errors, error_tables
 from gateway.reference.markdown import table
 from gateway.reference.pages import TABLES, Topic, filled, marked, printed
-from gateway.request.routes import ROUTES
 
 ROOT = Path(__file__).parents[4]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
