@@ -13,7 +13,7 @@ from gateway.accounts.usage_collector import UsageCollector
 from gateway.config.accounts import NANO, AccountsConfig, check_database, sqlite_path
 from gateway.config.model_paths import source_roots
 from gateway.config.references import Resolver
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from gateway.ledger.price import Price, PriceList
 from gateway.ledger.settlement import Settlement
 from gateway.ledger.view import AccountsView

@@ -35,7 +35,7 @@ from gateway.admission.queued_request import AdmissionRequest, QueuedRequest, de
 from gateway.admission.recent_usage import RecentUsage
 from gateway.admission.replica_queue import ReplicaQueue
 from gateway.admission.start_rules import StartRules
-from gateway.errors import Overloaded
+from gateway.errors.limits import Overloaded
 from gateway.routing.decision import Decision
 from gateway.routing.fleet import Replica, ServedModel
 from gateway.routing.scheduler import Scheduler

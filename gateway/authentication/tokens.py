@@ -19,7 +19,7 @@ from gateway.authentication.key_cache import MIN_INTERVAL_S, REFRESH_S, KeyCache
 from gateway.authentication.key_fetch import fetch_keys
 from gateway.authentication.key_set import is_signed_by, plain_algorithm
 from gateway.config.jwt_issuer import JwtIssuer, is_url
-from gateway.errors import InvalidKey
+from gateway.errors.access import InvalidKey
 from gateway.identity.client import ClientIdentity
 from gateway.identity.live_directory import LiveDirectory
 

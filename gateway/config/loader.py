@@ -22,7 +22,7 @@ from gateway.config.model import ModelEntry
 from gateway.config.projects_file import project_ids, projects_warnings
 from gateway.config.strict import ConfigPath, FieldError, format_value
 from gateway.config.yamlfile import YamlFile
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 
 
 def load_config(path: str | Path, ask_engine: AskEngine | None = None) -> DeploymentFile:

@@ -12,7 +12,7 @@ from gateway.config.projects import Projects, duplicates
 from gateway.config.references import Reference
 from gateway.config.strict import ConfigPath, FieldError, format_value, suggestion
 from gateway.config.yamlfile import YamlFile
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 
 
 def projects_path(path: str, roots: Sequence[Path] | None = None) -> Path:

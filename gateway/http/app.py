@@ -9,7 +9,8 @@ from fastapi import APIRouter, FastAPI
 
 from gateway.asgi import App, Message, Receive, Scope, Send, header
 from gateway.config.route_paths import ROUTES
-from gateway.errors import GatewayError, NotThroughProxy
+from gateway.errors.access import NotThroughProxy
+from gateway.errors.gateway_error import GatewayError
 from gateway.header_names import PROXY_PROOF, REQUEST_ID
 from gateway.http.cors import SharedOrigins
 from gateway.http.documents import add_docs_page, inference_documents

@@ -8,14 +8,14 @@ from starlette.exceptions import HTTPException
 
 from gateway.asgi import Message, Scope, Send
 from gateway.config.route_paths import ROUTES
-from gateway.errors import (
+from gateway.errors.administration import UnknownParameter
+from gateway.errors.gateway_error import GatewayError
+from gateway.errors.request import (
     MAX_SHOWN_PATH,
-    GatewayError,
     InvalidJSON,
     InvalidRequest,
     MethodNotAllowed,
     MissingParameter,
-    UnknownParameter,
     UnknownRoute,
     UpgradeRefused,
 )

@@ -9,7 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from gateway.errors import QuotaExceeded, RateLimited, SpendUnknown
+from gateway.errors.limits import QuotaExceeded, RateLimited, SpendUnknown
 from gateway.identity.project import Project, RateLimit, SpendLimit
 from gateway.ledger.calendar import period_start_s
 from gateway.ledger.price import PriceList

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from gateway.asgi import Headers
-from gateway.errors import RateLimited
+from gateway.errors.limits import RateLimited
 from gateway.identity.project import Project
 from gateway.ledger.view import AccountsView
 from gateway.limits.budget_limiter import BudgetHold, BudgetLimiter, has_budget

@@ -13,7 +13,7 @@ from gateway.authentication.credentials import offered_key
 from gateway.authentication.failure_throttle import FailureThrottle
 from gateway.config.auth import Auth
 from gateway.config.route_paths import ROUTES
-from gateway.errors import InvalidKey, RouteNotAllowed, TooManyFailures
+from gateway.errors.access import InvalidKey, RouteNotAllowed, TooManyFailures
 from gateway.identity.client import ClientIdentity
 from gateway.metrics import AUTH_FAILURES, NullRecorder, Recorder
 from gateway.serving.client_identity import IDENTITY, address_of

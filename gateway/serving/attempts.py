@@ -12,14 +12,9 @@ import msgspec
 from gateway import header_names
 from gateway.admission.queued_request import QueuedRequest
 from gateway.asgi import Headers
-from gateway.errors import (
-    GatewayError,
-    ModelUnavailable,
-    RateLimited,
-    Reason,
-    StreamLost,
-    UpstreamFailed,
-)
+from gateway.errors.gateway_error import GatewayError
+from gateway.errors.limits import RateLimited
+from gateway.errors.upstream import ModelUnavailable, Reason, StreamLost, UpstreamFailed
 from gateway.faults import Action
 from gateway.limits.claim import Claim
 from gateway.resume.completion_params import Unresumable

@@ -1,7 +1,8 @@
 """Resolver of the models that requests name; the same for all requests and for dry runs."""
 
 from gateway.config.route_paths import ROUTES
-from gateway.errors import CacheNotPrivate, UnsupportedRoute
+from gateway.errors.access import CacheNotPrivate
+from gateway.errors.request import UnsupportedRoute
 from gateway.identity.cache_scope import ScopeSeeds, cache_scope
 from gateway.kvcache.prefix import prompt_of
 from gateway.kvcache.tool_definitions import ToolTexts

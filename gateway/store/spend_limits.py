@@ -3,7 +3,7 @@
 import msgspec
 import sqlalchemy as sa
 
-from gateway.errors import NotFound
+from gateway.errors.administration import NotFound
 from gateway.ledger.calendar import Interval
 from gateway.store.api_keys import api_key
 from gateway.store.changes import Change

@@ -52,7 +52,8 @@ from deployments.serve_internals.uvicorn_server import RESET_CONNECTION
 from gateway.asgi import Receive, Scope, Send
 from gateway.config.sim import SimEntry, Simulation
 from gateway.engine_telemetry.tracker import EngineTracker
-from gateway.errors import GatewayError, MethodNotAllowed, ModelNotFound, UnknownRoute
+from gateway.errors.gateway_error import GatewayError
+from gateway.errors.request import MethodNotAllowed, ModelNotFound, UnknownRoute
 from gateway.identity.cache_scope import CacheSalts
 from gateway.simulation.batching import BatchingReplica
 from gateway.telemetry.dispatch import Dispatch

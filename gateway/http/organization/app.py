@@ -7,7 +7,8 @@ from urllib.parse import unquote_to_bytes
 from fastapi import FastAPI, Request, Response
 
 from gateway.asgi import App, Headers, Message, Scope
-from gateway.errors import AccountsDown, UnknownRoute
+from gateway.errors.administration import AccountsDown
+from gateway.errors.request import UnknownRoute
 from gateway.http.errors import handle_errors
 from gateway.http.organization.admin_keys import admin_keys_router
 from gateway.http.organization.api_keys import api_keys_router

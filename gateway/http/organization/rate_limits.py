@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
 from gateway.config.project_values import Text
-from gateway.errors import NotFound
+from gateway.errors.administration import NotFound
 from gateway.http.organization.parts import PROJECT, CurrentActor, DeletedObject, ListObject, listed
 from gateway.http.organization.query import query
 from gateway.http.organization.values import NO_LIMIT, Limit, Params

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from gateway.errors import Unsupported
+from gateway.errors.administration import Unsupported
 
 PROJECT = "/v1/organization/projects/{project_id}"
 NO_ROLES = (

@@ -9,7 +9,7 @@ from gateway.authentication.key_cache import MIN_INTERVAL_S, REFRESH_S, KeyCache
 from gateway.authentication.key_fetch import MAX_BYTES, KeysUnreachable, fetch_keys
 from gateway.authentication.key_set import KeySet
 from gateway.config.jwt_issuer import JwtIssuer
-from gateway.errors import AuthUnavailable
+from gateway.errors.access import AuthUnavailable
 from tests.unit.conftest import Clock, StartEngine, answer
 from tests.unit.surface import script
 from tests.unit.tokens import key_set, signing_key

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from gateway.accounts.keeper import database_url, price_list
 from gateway.config.accounts import AccountsConfig
 from gateway.config.loader import parse_accounts
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 
 FILE = "sqlite:////var/lib/gateway/accounts.db"
 

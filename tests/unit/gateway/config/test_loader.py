@@ -22,7 +22,7 @@ from gateway.config.serve_fields import known_fields
 from gateway.config.sim import SimEntry
 from gateway.config.strict import FieldError
 from gateway.config.vllm import VllmEntry
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 
 GOOD = """\
 http_options:

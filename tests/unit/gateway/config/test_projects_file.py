@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gateway.config.loader import load_config
 from gateway.config.projects import Projects, parse_time
 from gateway.config.projects_file import projects_path, read_projects
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from gateway.identity.project import RateLimit, SpendLimit
 from gateway.identity.project_file import directory_of
 from tests.unit.projects import KEY, OTHER_KEY, hash_of, project, write_projects

@@ -12,7 +12,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from gateway.store.changes import database_id
 from gateway.store.database import Database, DatabaseUnavailable, parse_url
 from gateway.store.tables import metadata, state
