@@ -27,7 +27,7 @@ import itertools
 from collections.abc import Callable
 from functools import partial
 
-from gateway.admission.bypass_queue import Verdict
+from gateway.admission.bypass_queue import StartVerdict
 from gateway.admission.eviction import EvictionIndex
 from gateway.admission.project_fairness import ProjectFairness
 from gateway.admission.queue_limits import QueueLimits
@@ -172,7 +172,7 @@ class Admission:
     def _can_start(self, request: AdmissionRequest, decision: Decision) -> bool:
         """Whether a request is admitted at once; then it counts as usage."""
         can_start = self._may_pass(request, decision) and (
-            self._rules.check_room(request, decision) is Verdict.START
+            self._rules.check_room(request, decision) is StartVerdict.START
         )
         if can_start:
             self._rules.record_start(request, decision)
@@ -333,15 +333,15 @@ class Admission:
         self._retrying.discard(replica)
         self._schedule(replica)
 
-    def _check(self, queued: QueuedRequest) -> Verdict:
+    def _check(self, queued: QueuedRequest) -> StartVerdict:
         """Whether a request can start now, or others may pass it."""
         if queued in self._stale:
-            return Verdict.WAIT
+            return StartVerdict.WAIT
         if queued.admitted.done():
-            return Verdict.START
+            return StartVerdict.START
         verdict = self._rules.check_room(queued.request, queued.decision)
-        if verdict is Verdict.WAIT and self._lets_pass(queued):
-            return Verdict.STEP_ASIDE
+        if verdict is StartVerdict.WAIT and self._lets_pass(queued):
+            return StartVerdict.STEP_ASIDE
         return verdict
 
     def _lets_pass(self, queued: QueuedRequest) -> bool:

@@ -5,7 +5,7 @@ shares are those of all routers together (`ProjectFairness`), and a request yiel
 other routers hold of projects that are behind.
 """
 
-from gateway.admission.bypass_queue import Verdict
+from gateway.admission.bypass_queue import StartVerdict
 from gateway.admission.project_fairness import ProjectFairness
 from gateway.admission.queued_request import AdmissionRequest
 from gateway.admission.recent_usage import RecentUsage
@@ -27,18 +27,18 @@ class StartRules:
             return self._fairness.is_behind(request.project)
         return not self._usage.is_over_fair_share(request.tenant)
 
-    def check_room(self, request: AdmissionRequest, decision: Decision) -> Verdict:
+    def check_room(self, request: AdmissionRequest, decision: Decision) -> StartVerdict:
         """Whether the replica has room, and that is not for what other routers hold."""
         has_room = self._scheduler.has_room(decision, is_over_share=self._leaves_spare(request))
         if not request.project:
-            return Verdict.START if has_room else Verdict.WAIT
+            return StartVerdict.START if has_room else StartVerdict.WAIT
         replica = decision.replica.id
         if has_room:
             yields = self._fairness.yields(request.project, replica, is_batch=request.is_batch)
-            return Verdict.YIELD if yields else Verdict.START
+            return StartVerdict.YIELD if yields else StartVerdict.START
         if not self._scheduler.has_slot(decision):
             self._fairness.record_full(replica)
-        return Verdict.WAIT
+        return StartVerdict.WAIT
 
     def has_slot(self, request: AdmissionRequest, decision: Decision) -> bool:
         """Whether the replica has a slot, if perhaps not enough of the KV cache."""
