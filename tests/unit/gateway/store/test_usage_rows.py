@@ -8,7 +8,7 @@ from sqlalchemy import Connection, func, select
 from gateway.ledger.price import Price, PriceList
 from gateway.ledger.settlement import Settlement
 from gateway.store.database import Database
-from gateway.store.standing import read_minutes, read_spend
+from gateway.store.standing import read_batch, read_minutes, read_spend
 from gateway.store.tables import idle_costs, usage
 from gateway.store.upkeep import (
     KeptDays,
@@ -287,3 +287,21 @@ async def test_a_watermark_says_from_where_on_nothing_is_missing(database: Datab
         (mark,) = await database.read(read_watermarks)
         found.append((mark.epoch, mark.first, mark.seq))
     assert found == [(1, 1, 2), (1, 1, 3), (1, 7, 7), (1, 7, 8), (2, 2, 2)]
+
+
+async def test_people_with_tokens_count_for_their_project_alone(database: Database) -> None:
+    """They have no limits of their own, and there may be tens of thousands."""
+    people = [
+        record(seq, origin=Origin(project="p", key=f"idp:{seq}", tier="flex"))
+        for seq in range(1, 9)
+    ]
+    await write(database, batch(*people, record(9)))
+    spend = await database.read(lambda c: read_spend(c, NOW_S))
+    assert [(each.key, each.interval) for each in spend] == [
+        *(("", "day"), ("k", "day")),
+        *(("", "month"), ("k", "month")),
+    ]
+    assert spend[0].nano == 9 * spend[1].nano
+    minutes = await database.read(lambda c: read_minutes(c, NOW_S))
+    assert [(each.key, each.requests) for each in minutes] == [("", 8), ("k", 1)]
+    assert [each.key for each in await database.read(lambda c: read_batch(c, NOW_S))] == [""]
