@@ -14,7 +14,7 @@ from deployments.process_setup import log_with_serve
 from deployments.serve_internals.metrics import RayRecorder
 from gateway.accounts.keeper import LedgerKeeper, database_url, open_database
 from gateway.config.loader import parse_accounts
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from gateway.http.organization.app import Administration
 from gateway.ledger.settlement import Settlement
 from gateway.ledger.view import AdminCall

@@ -24,7 +24,7 @@ from gateway.cluster.rollover import MAX_SURGE_PERCENT
 from gateway.config.document_reader import ACCOUNTS_ARGUMENT
 from gateway.config.loader import parse_accounts, parse_entry
 from gateway.config.model import ModelEntry
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 
 UNLIMITED = 1_000_000
 """Requests a deployment accepts at a time: the gateway limits them itself, not Serve."""

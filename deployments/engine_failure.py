@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from deployments.engines.vllm.version import UnsupportedVersion
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 
 REASON_LENGTH = 600
 OUTPUT_BYTES = 1 << 20

@@ -24,7 +24,7 @@ from deployments.watchdog import ReplicaWatchdog
 from gateway.asgi import App
 from gateway.assembly import RouterOptions, build_router
 from gateway.environment import Settings
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from gateway.identity.cache_scope import SEEDS, ScopeSeeds
 from gateway.periodic import Periodic
 from gateway.proxy_key import cluster_key, proxy_key

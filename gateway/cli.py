@@ -20,7 +20,7 @@ from gateway.commands import keys, projects, usage
 from gateway.config.engine_check import ask_vllm
 from gateway.config.loader import load_config
 from gateway.environment import installed_haproxy, recommended
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from gateway.reference.pages import Topic, filled, printed
 from gateway.simulation.command import command as simulate
 

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from gateway.assembly import AssembledRouter, RouterOptions, build_router
 from gateway.engine_telemetry.usage_meter import CallUsage, UsageMeter
-from gateway.errors import RateLimited
+from gateway.errors.limits import RateLimited
 from gateway.identity.client import ClientIdentity
 from gateway.identity.project import Project, RateLimit
 from gateway.limits.claim import Claim

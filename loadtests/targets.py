@@ -18,7 +18,7 @@ import yaml
 from deployments.local import processes
 from deployments.local.session_files import RUN_DIRECTORY
 from gateway.config.loader import load_config
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from loadtests import launch
 from loadtests.cpu_time import Processes
 from loadtests.launch import HOST, MODEL, Unavailable

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.errors import AdapterBroken
+from gateway.errors.request import AdapterBroken
 from gateway.telemetry.update import AdapterState
 
 RETRY_S = 60.0

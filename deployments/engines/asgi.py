@@ -6,7 +6,7 @@ from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from gateway.asgi import Receive, Scope, Send
-from gateway.errors import GatewayError
+from gateway.errors.gateway_error import GatewayError
 from gateway.telemetry.dispatch import DISPATCH, Dispatch
 
 Headers = Iterable[tuple[bytes, bytes]]

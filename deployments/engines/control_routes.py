@@ -9,7 +9,8 @@ from deployments.engines.asgi import read_body, send_error, send_json, while_con
 from deployments.engines.usage_route import UsageRoute
 from gateway.asgi import App, Receive, Scope, Send
 from gateway.engine_telemetry.tracker import EngineTracker
-from gateway.errors import EngineDraining, InvalidRequest, MethodNotAllowed
+from gateway.errors.request import InvalidRequest, MethodNotAllowed
+from gateway.errors.upstream import EngineDraining
 from gateway.telemetry.demand import DEMAND_PATH, Demand
 from gateway.telemetry.update import TELEMETRY_PATH, Update, encode_update
 from gateway.telemetry.usage import USAGE_PATH

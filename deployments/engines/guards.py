@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from deployments.engines.asgi import header, send_error
 from gateway.asgi import App, Message, Receive, Scope, Send
 from gateway.engine_telemetry.tracker import EngineTracker
-from gateway.errors import EngineDied, EngineDraining, InvalidKey
+from gateway.errors.access import InvalidKey
+from gateway.errors.upstream import EngineDied, EngineDraining
 
 
 class EngineGuard:

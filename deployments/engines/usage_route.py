@@ -9,7 +9,7 @@ import msgspec
 from deployments.engines.asgi import send_error, while_connected
 from gateway.asgi import Receive, Scope, Send
 from gateway.engine_telemetry.usage_log import UsageLog
-from gateway.errors import InvalidRequest
+from gateway.errors.request import InvalidRequest
 
 LONGEST_WAIT_S = 10.0
 """How long an answer waits for a record."""

@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 
 from gateway.config.model_paths import found_path, is_path, places
-from gateway.errors import AdapterBroken, ConfigError
+from gateway.errors.request import AdapterBroken
+from gateway.errors.startup import ConfigError
 
 CONFIG = "adapter_config.json"
 USUAL_RANK = 16

@@ -50,7 +50,7 @@ from deployments.serve_internals.local_cluster import start_cluster
 from gateway import environment as variables
 from gateway.config.loader import load_config
 from gateway.config.loopback import ANY_HOST
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 
 GATEWAY_IMPORT = "deployments.app:gateway"
 DRAIN_S = 30.0

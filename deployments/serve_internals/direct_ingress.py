@@ -16,9 +16,9 @@ from typing import Any
 
 from deployments.serve_internals.fallback import GONE
 from gateway.asgi import App, Receive, Scope, Send
-from gateway.errors import GatewayError
+from gateway.config.route_paths import ROUTES
+from gateway.errors.gateway_error import GatewayError
 from gateway.http.app import GatewayApp
-from gateway.request.routes import ROUTES
 
 CONSEQUENCE = "inference requests take Serve's own path, at a quarter more of a router's CPU time"
 

@@ -40,12 +40,9 @@ from gateway.environment import (
     PROXY_KEY,
     SEPARATE_THREAD,
 )
-from gateway.errors import (
-    BodyTooSlow,
-    GatewayError,
-    InvalidRequest,
-    UpstreamFailed,
-)
+from gateway.errors.gateway_error import GatewayError
+from gateway.errors.request import BodyTooSlow, InvalidRequest
+from gateway.errors.upstream import UpstreamFailed
 from gateway.header_names import FORWARDED_FOR, IS_TRUSTED_PROXY, PROXY_PROOF
 from gateway.proxy_key import proxy_key
 

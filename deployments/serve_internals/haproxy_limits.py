@@ -11,7 +11,7 @@ from gateway.cluster.connections import (
     max_files,
 )
 from gateway.environment import CONNECTIONS_PER_ADDRESS, HAPROXY_MAXCONN
-from gateway.errors import TooManyConnections
+from gateway.errors.limits import TooManyConnections
 
 
 @dataclass(frozen=True, slots=True)

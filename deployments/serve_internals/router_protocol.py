@@ -17,7 +17,7 @@ from typing import Any, cast
 from deployments.serve_internals.direct_ingress import CONSEQUENCE, with_direct_ingress
 from deployments.serve_internals.fallback import GONE, warn_once
 from gateway.asgi import App, Message
-from gateway.errors import InvalidRequest
+from gateway.errors.request import InvalidRequest
 from gateway.http.app import GatewayApp
 
 DEFAULT_PROTOCOL = "auto"

@@ -10,10 +10,10 @@ from gateway.accounts.ledger_writer import LedgerWriter
 from gateway.accounts.publisher import ViewPublisher
 from gateway.accounts.upkeep import Upkeep
 from gateway.accounts.usage_collector import UsageCollector
-from gateway.config.accounts import NANO, AccountsConfig, sqlite_path
+from gateway.config.accounts import NANO, AccountsConfig, check_database, sqlite_path
 from gateway.config.model_paths import source_roots
 from gateway.config.references import Resolver
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from gateway.ledger.price import Price, PriceList
 from gateway.ledger.settlement import Settlement
 from gateway.ledger.view import AccountsView
@@ -105,6 +105,10 @@ def database_url(config: AccountsConfig, environ: Mapping[str, str]) -> str:
     url = str(resolver.resolved(config.database, ("accounts", "database")))
     if resolver.errors:
         raise ConfigError("\n".join(f"accounts.database: {e.message}" for e in resolver.errors))
+    try:
+        check_database(url)
+    except ValueError as error:
+        raise ConfigError(f"accounts.database: {error}") from None
     path = sqlite_path(url)
     url = url if path is None else f"sqlite:///{path}"
     parse_url(url)

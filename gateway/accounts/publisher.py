@@ -12,7 +12,7 @@ import msgspec
 from gateway.identity.project import Directory
 from gateway.ledger.price import PriceList
 from gateway.ledger.view import AccountsView
-from gateway.store.changes import directory_version
+from gateway.store.changes import database_id, directory_version
 from gateway.store.database import Database, DatabaseUnavailable, Transaction
 from gateway.store.directory import directory as read_directory
 from gateway.store.standing import read_batch, read_minutes, read_spend
@@ -124,6 +124,7 @@ class ViewPublisher:
             minutes=read_minutes(connection, now_s),
             batch=read_batch(connection, now_s),
             prices=self._prices.prices,
+            database=database_id(connection),
         )
 
     async def _publish(self, view: AccountsView) -> None:

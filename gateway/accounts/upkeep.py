@@ -17,8 +17,8 @@ from gateway.metrics import (
     Recorder,
 )
 from gateway.periodic import Periodic
-from gateway.store.database import Database, Transaction
-from gateway.store.upkeep import HOUR_S, KeptDays, delete_old, record_presence, settle_idle
+from gateway.store.database import Database
+from gateway.store.upkeep import HOUR_S, KeptDays, delete_old, record_presence, settle_idle_until
 
 PRESENCE_PERIOD_S = 30.0
 IDLE_PERIOD_S = 300.0
@@ -82,13 +82,9 @@ class Upkeep:
     async def settle_idle(self) -> None:
         """Share out the idle time of the last hours anew."""
         hour_s = int(self._wall()) // HOUR_S * HOUR_S
-        first_s = hour_s - (SETTLED_HOURS - 1) * HOUR_S
-
-        def settle(connection: Transaction) -> None:
-            for begin_s in range(first_s, hour_s + 1, HOUR_S):
-                settle_idle(connection, begin_s, self._weights, self._prices)
-
-        await self._database.write(settle)
+        await self._database.write(
+            lambda c: settle_idle_until(c, hour_s, SETTLED_HOURS, self._weights, self._prices)
+        )
 
     async def delete_old(self) -> None:
         """Delete what need not be kept any longer, a little at a time."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from gateway.accounts.ledger_writer import LedgerWriter
-from gateway.errors import UpstreamFailed
+from gateway.errors.upstream import UpstreamFailed
 from gateway.routing.fleet import Fleet, Replica
 from gateway.store.upkeep import ReplicaSeen
 from gateway.store.usage import EngineBatch

@@ -27,14 +27,15 @@ import itertools
 from collections.abc import Callable
 from functools import partial
 
-from gateway.admission.bypass_queue import Verdict
+from gateway.admission.bypass_queue import StartVerdict
 from gateway.admission.eviction import EvictionIndex
 from gateway.admission.project_fairness import ProjectFairness
 from gateway.admission.queue_limits import QueueLimits
 from gateway.admission.queued_request import AdmissionRequest, QueuedRequest, demand
 from gateway.admission.recent_usage import RecentUsage
 from gateway.admission.replica_queue import ReplicaQueue
-from gateway.errors import Overloaded
+from gateway.admission.start_rules import StartRules
+from gateway.errors.limits import Overloaded
 from gateway.routing.decision import Decision
 from gateway.routing.fleet import Replica, ServedModel
 from gateway.routing.scheduler import Scheduler
@@ -74,8 +75,8 @@ class Admission:
         self._now = now
         self._queues: dict[str, ReplicaQueue[QueuedRequest]] = {}
         self._queued: dict[QueuedRequest, None] = {}
-        self._usage = RecentUsage(now)
         self.fairness = ProjectFairness(scheduler.replicas, scheduler.cost_model, now)
+        self._rules = StartRules(scheduler, self.fairness, RecentUsage(now))
         self._numbers = itertools.count()
         self._healthy: set[str] = set()
         """Healthy replicas at the last check."""
@@ -171,10 +172,10 @@ class Admission:
     def _can_start(self, request: AdmissionRequest, decision: Decision) -> bool:
         """Whether a request is admitted at once; then it counts as usage."""
         can_start = self._may_pass(request, decision) and (
-            self._check_room(request, decision) is Verdict.START
+            self._rules.check_room(request, decision) is StartVerdict.START
         )
         if can_start:
-            self._record_usage(request, decision)
+            self._rules.record_start(request, decision)
         return can_start
 
     def _may_pass(self, request: AdmissionRequest, decision: Decision) -> bool:
@@ -184,36 +185,7 @@ class Admission:
             return True
         if request.is_batch or self._limits.has(request.tenant):
             return False
-        if request.project:
-            return self.fairness.is_behind(request.project)
-        return not self._usage.is_over_fair_share(request.tenant)
-
-    def _check_room(self, request: AdmissionRequest, decision: Decision) -> Verdict:
-        """Whether the replica has room, and that is not for what other routers hold."""
-        has_room = self._scheduler.has_room(decision, is_over_share=self._leaves_spare(request))
-        if not request.project:
-            return Verdict.START if has_room else Verdict.WAIT
-        replica = decision.replica.id
-        if has_room:
-            yields = self.fairness.yields(request.project, replica, is_batch=request.is_batch)
-            return Verdict.YIELD if yields else Verdict.START
-        if not self._scheduler.has_slot(decision):
-            self.fairness.record_full(replica)
-        return Verdict.WAIT
-
-    def _leaves_spare(self, request: AdmissionRequest) -> bool:
-        """Whether the request leaves some room for tenants that are below their share."""
-        if request.is_batch:
-            return False
-        if not request.project:
-            return self._usage.is_over_fair_share(request.tenant)
-        return self.fairness.is_over_share(request.project) or self._usage.is_key_over_fair_share(
-            request.tenant
-        )
-
-    def _record_usage(self, request: AdmissionRequest, decision: Decision) -> None:
-        if not request.is_batch:
-            self._usage.record(request.tenant, request.tokens(decision))
+        return self._rules.is_owed(request)
 
     def _bind(self, request: AdmissionRequest, decision: Decision) -> QueuedRequest:
         limit_s = self.max_wait_s(request)
@@ -287,7 +259,7 @@ class Admission:
 
     def _release(self, queued: QueuedRequest) -> None:
         self._uncount(queued)
-        self._record_usage(queued.request, queued.decision)
+        self._rules.record_start(queued.request, queued.decision)
         if queued.project:
             queued.is_released = True
             self.fairness.record_released(queued)
@@ -361,24 +333,22 @@ class Admission:
         self._retrying.discard(replica)
         self._schedule(replica)
 
-    def _check(self, queued: QueuedRequest) -> Verdict:
+    def _check(self, queued: QueuedRequest) -> StartVerdict:
         """Whether a request can start now, or others may pass it."""
         if queued in self._stale:
-            return Verdict.WAIT
+            return StartVerdict.WAIT
         if queued.admitted.done():
-            return Verdict.START
-        verdict = self._check_room(queued.request, queued.decision)
-        if verdict is Verdict.WAIT and self._lets_pass(queued):
-            return Verdict.STEP_ASIDE
+            return StartVerdict.START
+        verdict = self._rules.check_room(queued.request, queued.decision)
+        if verdict is StartVerdict.WAIT and self._lets_pass(queued):
+            return StartVerdict.STEP_ASIDE
         return verdict
 
     def _lets_pass(self, queued: QueuedRequest) -> bool:
         """Whether a request that does not fit lets smaller ones pass, where those could start."""
         if self._now() - queued.since_s > BYPASS_SHARE * queued.limit_s:
             return False
-        return self._scheduler.has_slot(
-            queued.decision, is_over_share=self._leaves_spare(queued.request)
-        )
+        return self._rules.has_slot(queued.request, queued.decision)
 
     def _choose_again(self) -> None:
         for queued in list(itertools.islice(self._stale, RECHOICE_BATCH)):

@@ -19,7 +19,7 @@ MAX_ASIDE = 16
 Q = TypeVar("Q", bound=QueueItem)
 
 
-class Verdict(enum.Enum):
+class StartVerdict(enum.Enum):
     """What becomes of a request that is checked."""
 
     START = enum.auto()
@@ -54,20 +54,20 @@ class BypassQueue(Generic[Q]):
         else:
             self._queue.remove(item)
 
-    def pop(self, check: Callable[[Q], Verdict]) -> Q | None:
+    def pop(self, check: Callable[[Q], StartVerdict]) -> Q | None:
         """Take out the request to start next: the first that may, where all before let it pass."""
         for item in self._aside:
             verdict = check(item)
-            if verdict is Verdict.START:
+            if verdict is StartVerdict.START:
                 del self._aside[item]
                 return item
-            if verdict is Verdict.WAIT:
+            if verdict is StartVerdict.WAIT:
                 return None
         while (first := self._queue.first) is not None:
             verdict = check(first)
-            if verdict is Verdict.START:
+            if verdict is StartVerdict.START:
                 return self._queue.serve()
-            if verdict is not Verdict.STEP_ASIDE or len(self._aside) == MAX_ASIDE:
+            if verdict is not StartVerdict.STEP_ASIDE or len(self._aside) == MAX_ASIDE:
                 return None
             self._aside[self._queue.serve()] = None
         return None

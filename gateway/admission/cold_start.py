@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from gateway.admission.eviction import EvictionIndex
 from gateway.admission.queue_limits import QueueLimits
-from gateway.errors import ModelUnavailable
+from gateway.errors.upstream import ModelUnavailable
 from gateway.request.inference_request import InferenceRequest
 from gateway.request.tenant import Tenant
 from gateway.routing.fleet import ModelState, ServedModel

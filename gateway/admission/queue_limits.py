@@ -3,7 +3,7 @@
 from typing import Generic, Protocol, TypeVar
 
 from gateway.admission.eviction import Evictable, EvictionIndex
-from gateway.errors import Overloaded
+from gateway.errors.limits import Overloaded
 from gateway.request.tenant import Tenant
 from gateway.routing.fleet import ServedModel
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from gateway.admission.bypass_queue import BypassQueue, Verdict
+from gateway.admission.bypass_queue import BypassQueue, StartVerdict
 from gateway.admission.drain_rate import DrainRate
 from gateway.admission.project_queue import ProjectQueue, ProjectTurns
 from gateway.admission.queue_item import QueueItem
@@ -42,7 +42,7 @@ class ReplicaQueue(Generic[Q]):
             self._rate.resume()
         self._of(is_batch=item.is_batch).add(item)
 
-    def pop(self, check: Callable[[Q], Verdict]) -> Q | None:
+    def pop(self, check: Callable[[Q], StartVerdict]) -> Q | None:
         """Take out the request to start next: the first that may, where all before let it pass."""
         item = (self._interactive or self._batch).pop(check)
         if item is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from gateway.authentication.compact_token import is_token
 from gateway.authentication.tokens import Tokens, VerifiedToken
 from gateway.config.auth import Auth
-from gateway.errors import AuthUnavailable, InvalidKey
+from gateway.errors.access import AuthUnavailable, InvalidKey
 from gateway.identity.api_key import key_hash, key_hint
 from gateway.identity.client import ClientIdentity
 from gateway.identity.live_directory import LiveDirectory

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from gateway.authentication.compact_token import Claims
 from gateway.config.jwt_issuer import JwtIssuer
-from gateway.errors import InvalidKey
+from gateway.errors.access import InvalidKey
 
 MAX_TEXT = 256
 """Most characters of a subject, and those of a user's name that count."""

@@ -5,7 +5,7 @@ import binascii
 
 import msgspec
 
-from gateway.errors import InvalidKey
+from gateway.errors.access import InvalidKey
 
 PARTS = 3
 TYPES = frozenset({"", "jwt", "at+jwt", "application/at+jwt"})

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from gateway.errors import InvalidKey
+from gateway.errors.access import InvalidKey
 from gateway.header_names import API_KEY, AUTHORIZATION
 
 BEARER = b"bearer"

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from gateway.authentication.key_fetch import KeysUnreachable
 from gateway.authentication.key_set import KeySet, PublicKey
-from gateway.errors import AuthUnavailable
+from gateway.errors.access import AuthUnavailable
 
 REFRESH_S = 300.0
 """Age at which keys are fetched again."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.config.projects_file import projects_path, read_projects
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from gateway.identity.live_directory import FILES, LiveDirectory
 from gateway.identity.project import Directory
 from gateway.identity.project_file import directory_of

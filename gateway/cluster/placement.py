@@ -15,7 +15,7 @@ from typing import Literal
 
 from gateway.config.hardware import Gpu, PlacedEntry
 from gateway.config.vllm import VllmEntry
-from gateway.errors import PlacementFailed
+from gateway.errors.startup import PlacementFailed
 
 Resources = dict[str, float]
 Executor = Literal["uni", "mp", "ray"]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from typing import Annotated
 
 import typer
@@ -111,8 +112,10 @@ def rotate(
         kind = "users" if old["owner"]["type"] == "user" else "service_accounts"
         body = {"name": old["name"], "models": old["models"]}
         made = client.post(f"{path}/{kind}/{_owner(old)['id']}/api_keys", body)
-        client.post(f"{path}/api_keys/{old['id']}", {"expires_in_seconds": grace_s})
-    print_new_key(made, as_json=as_json)
+        print_new_key(made, as_json=as_json)  # whatever happens now: it is shown only once
+        expires_s = old["expires_at"]
+        if expires_s is None or expires_s > time.time() + grace_s:
+            client.post(f"{path}/api_keys/{old['id']}", {"expires_in_seconds": grace_s})
 
 
 @app.command("delete")

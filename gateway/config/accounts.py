@@ -1,9 +1,10 @@
 """Accounts: the database of projects, keys and usage, and the prices. `args` of the gateway."""
 
 import os
+import re
 from contextlib import suppress
 from datetime import UTC, date, datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Self
@@ -26,11 +27,15 @@ EPOCH = "1970-01-01"
 MOST = Decimal(1_000_000)
 """Highest price: a slip of the unit would be higher."""
 SCHEMES = ("sqlite", "postgresql")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def _amount(value: object) -> object:
     if isinstance(value, int | float | str) and not isinstance(value, bool):
-        return Decimal(str(value))
+        try:
+            return Decimal(str(value))
+        except InvalidOperation:
+            raise ValueError('must be a number such as "0.10"') from None
     return value
 
 
@@ -53,6 +58,8 @@ def _quoted(value: object) -> object:
 
 
 def _is_day(text: str) -> str:
+    if not _DAY.fullmatch(text):
+        raise ValueError('must be a day such as "2027-01-31"')
     date.fromisoformat(text)
     return text
 
@@ -89,7 +96,7 @@ class ModelPrice(Strict):
 
 
 class Retention(Strict):
-    """How long the ledger keeps what it has, in days."""
+    """How long the ledger keeps what it has, in days. The audit log and spend alerts stay."""
 
     requests_days: int = Field(default=90, ge=1)
     """Rows of single requests."""
@@ -135,15 +142,8 @@ class AccountsConfig(Strict):
     @field_validator("database")
     @classmethod
     def _is_url(cls, database: str) -> str:
-        if Reference.of(database):
-            return database
-        scheme = database.partition(":")[0]
-        if scheme not in SCHEMES or "://" not in database:
-            raise ValueError("must begin with `sqlite:///` or `postgresql://`")
-        if scheme == "sqlite":
-            _check_sqlite(database)
-        elif not urlsplit(database).path.strip("/"):
-            raise ValueError("must name a database: postgresql://host/name")
+        if not Reference.of(database):
+            check_database(database)
         return database
 
     @property
@@ -176,6 +176,21 @@ class AccountsConfig(Strict):
             if len({each.from_ for each in versions}) < len(versions):
                 raise field_error("has two prices from the same date", model)
         return prices
+
+
+def check_database(database: str) -> None:
+    """Check the URL of a database, also one that a reference stands for.
+
+    Raises:
+        ValueError: it is none that we support; the message holds nothing of it.
+    """
+    scheme = database.partition(":")[0]
+    if scheme not in SCHEMES or "://" not in database:
+        raise ValueError("must begin with `sqlite:///` or `postgresql://`")
+    if scheme == "sqlite":
+        _check_sqlite(database)
+    elif not urlsplit(database).path.strip("/"):
+        raise ValueError("must name a database: postgresql://host/name")
 
 
 def sqlite_path(database: str) -> Path | None:

@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from gateway.config.jwt_issuer import JwtIssuer
+from gateway.config.project_values import Route
 from gateway.config.strict import Strict, field_error
 
 NONE = "none"
@@ -36,7 +37,7 @@ class Auth(Strict):
     jwt: list[JwtIssuer] = Field(default_factory=list)
     """Identity providers whose tokens clients may send in place of an API key. The projects must be
     known, from a file or the database."""
-    routes: list[str] = Field(default=list(DEFAULT_ROUTES))
+    routes: list[Route] = Field(default=list(DEFAULT_ROUTES))
     """Paths that projects may use whose own `routes` say nothing."""
     max_failures_per_minute: int = Field(default=30, ge=1)
     """Wrong or missing keys from one address in a minute, after which it gets 429 for them instead

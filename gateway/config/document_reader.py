@@ -23,6 +23,9 @@ from gateway.config.vllm import VllmEntry
 MODEL_IMPORT = "deployments.app:model"
 GATEWAY_IMPORT = "deployments.app:gateway"
 ROUTER_DEPLOYMENT = "Router"
+ACCOUNTS_DEPLOYMENT = "Accounts"
+ACCOUNTS_FIELDS = frozenset({"name", "ray_actor_options", "logging_config"})
+"""What may be set of Accounts: above all, the node that has its database."""
 ACCOUNTS_ARGUMENT = "accounts"
 MODEL_DEPLOYMENTS = ("Engine", "Model")
 SET_BY_ENTRY = (
@@ -48,6 +51,7 @@ class DocumentReader:
         self.gateways: list[GatewayConfig] = []
         self.routers = RouterScale()
         self.accounts: AccountsConfig | None = None
+        self.accounts_path: ConfigPath = ()
         self._entries: list[tuple[ConfigPath, ModelEntry]] = []
         self._config_path: ConfigPath = ()
         self._host = ANY_HOST
@@ -76,6 +80,16 @@ class DocumentReader:
                 self._cross_check(gateway)
         elif not self.errors:
             self._report((), "`applications` is missing")
+
+    @property
+    def served(self) -> frozenset[str]:
+        """Names of models."""
+        return frozenset(entry.name for _, entry in self._entries)
+
+    @property
+    def declared(self) -> frozenset[str]:
+        """Names of models and adapters."""
+        return frozenset(self._name_owners)
 
     @property
     def names(self) -> frozenset[str]:
@@ -140,7 +154,11 @@ class DocumentReader:
             self._report(path, "is a second gateway; there can be only one")
         config: Any = None
         config_path = path
-        for i, router in self._deployments(app, path, (ROUTER_DEPLOYMENT,)):
+        names = (ROUTER_DEPLOYMENT, ACCOUNTS_DEPLOYMENT)
+        for i, router in self._deployments(app, path, names):
+            if router["name"] == ACCOUNTS_DEPLOYMENT:
+                self._read_accounts_deployment(router, (*path, "deployments", i))
+                continue
             config = router.get("user_config")
             if not self.errors:
                 self.routers = RouterScale.of(router)
@@ -163,9 +181,15 @@ class DocumentReader:
         path = (*path, ACCOUNTS_ARGUMENT)
         adapter = TypeAdapter(AccountsConfig)
         if accounts := self._validate(adapter, args[ACCOUNTS_ARGUMENT], path):
-            self.accounts = accounts
+            self.accounts, self.accounts_path = accounts, path
             if mistake := accounts.database_mistake:
                 self._report((*path, "database"), mistake)
+
+    def _read_accounts_deployment(self, deployment: Mapping[str, Any], path: ConfigPath) -> None:
+        if self.accounts is None and not self.errors:
+            self._report((*path, "name"), "needs `accounts` in the application's `args`")
+        for name in sorted(deployment.keys() - ACCOUNTS_FIELDS):
+            self._report((*path, name), "cannot be set for Accounts: remove it")
 
     def _cross_check(self, gateway: GatewayConfig) -> None:
         """Check the gateway config and the models against each other."""

@@ -12,16 +12,17 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.config.accounts import AccountsConfig
+from gateway.config.accounts_warnings import accounts_warnings
 from gateway.config.config_errors import error_lines, format_path, one_line
 from gateway.config.config_warnings import config_warnings
 from gateway.config.deployment_file import DeploymentFile
 from gateway.config.document_reader import AskEngine, DocumentReader
 from gateway.config.gateway import GatewayConfig
 from gateway.config.model import ModelEntry
-from gateway.config.projects_file import projects_warnings
+from gateway.config.projects_file import project_ids, projects_warnings
 from gateway.config.strict import ConfigPath, FieldError, format_value
 from gateway.config.yamlfile import YamlFile
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 
 
 def load_config(path: str | Path, ask_engine: AskEngine | None = None) -> DeploymentFile:
@@ -40,7 +41,8 @@ def load_config(path: str | Path, ask_engine: AskEngine | None = None) -> Deploy
         reader.errors.extend(reader.engine_mistakes(ask_engine))
     if errors := list(_first_of_each(map(file.explained, reader.errors))):
         raise ConfigError("\n".join(_located_line(path, file, error) for error in errors))
-    warnings = [_located_line(path, file, each) for each in config_warnings(file.content)]
+    found = (*config_warnings(file.content), *_accounts_warnings(reader))
+    warnings = [_located_line(path, file, each) for each in found]
     return DeploymentFile(
         tuple(reader.models),
         reader.gateways[0],
@@ -52,6 +54,19 @@ def load_config(path: str | Path, ask_engine: AskEngine | None = None) -> Deploy
                 reader.gateways[0], reader.names, has_accounts=reader.accounts is not None
             ),
         ),
+    )
+
+
+def _accounts_warnings(reader: DocumentReader) -> Iterator[FieldError]:
+    """Prices and weights of names that the file does not have."""
+    if reader.accounts is None:
+        return
+    yield from accounts_warnings(
+        reader.accounts,
+        reader.accounts_path,
+        reader.served,
+        reader.declared,
+        project_ids(reader.gateways[0]),
     )
 
 

@@ -8,17 +8,15 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from gateway.config.project_values import BodyMb, CacheScope, Route, Tiers, Weight
+from gateway.config.project_values import Text as Name
 from gateway.config.serving_options import ModelName
 from gateway.config.strict import ConfigPath, FieldError, Strict, field_error, field_errors
 
 HASH_PREFIX = "sha256:"
-_HASH = re.compile(r"sha256:[0-9a-f]{64}")
-_HASH_OF_NOTHING = f"sha256:{hashlib.sha256().hexdigest()}"
+_HASH = re.compile(rf"{HASH_PREFIX}[0-9a-f]{{64}}")
+_HASH_OF_NOTHING = HASH_PREFIX + hashlib.sha256().hexdigest()
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
-_SCOPE = re.compile(r"project|key|all|group:[A-Za-z0-9._-]{1,64}")
-_MAX_NAME = 128
-
-TierName = Literal["flex", "default", "priority"]
 
 
 def _checked_hash(value: object) -> object:
@@ -39,16 +37,10 @@ def _checked_id(value: str) -> str:
     return value
 
 
-def _checked_scope(value: str) -> str:
-    if not _SCOPE.fullmatch(value):
-        raise ValueError("must be `project`, `key`, `group:NAME` or `all`")
-    return value
-
-
-def _checked_route(value: str) -> str:
-    if not value.startswith("/"):
-        raise ValueError("must be a path such as `/tokenize`")
-    return value
+def _checked_key_id(value: str) -> str:
+    if ":" in value:
+        raise ValueError("must have no `:`, as the keys have that tokens count as")
+    return _checked_id(value)
 
 
 def _text_of_time(value: object) -> object:
@@ -65,8 +57,7 @@ def _checked_time(value: str) -> str:
 
 Hash = Annotated[str, BeforeValidator(_checked_hash)]
 Id = Annotated[str, AfterValidator(_checked_id)]
-Name = Annotated[str, Field(min_length=1, max_length=_MAX_NAME)]
-Route = Annotated[str, AfterValidator(_checked_route)]
+KeyId = Annotated[str, AfterValidator(_checked_key_id)]
 Time = Annotated[str, BeforeValidator(_text_of_time), AfterValidator(_checked_time)]
 
 
@@ -77,7 +68,7 @@ class KeyEntry(Strict):
     """SHA-256 of the key: `sha256:` and 64 hexadecimal digits, as `gateway keys new` prints it."""
     name: Name | None = None
     """Name for people; unique within the project."""
-    id: Id | None = None
+    id: KeyId | None = None
     """Id in limits, usage and logs. Default: made from the hash."""
     models: list[ModelName] | None = None
     """Models and adapters that it may use, of those that its project may. Default: all of them."""
@@ -124,9 +115,9 @@ class ProjectEntry(Strict):
     """Id in limits, usage and logs. Default: made from the name."""
     keys: list[KeyEntry] = Field(default_factory=list)
     """Its API keys. Two at a time let clients change from one to the other."""
-    weight: float = Field(default=1.0, gt=0, le=1e6)
+    weight: Weight = 1.0
     """Share of a busy model's time, relative to other projects."""
-    cache_scope: Annotated[str, AfterValidator(_checked_scope)] = "project"
+    cache_scope: CacheScope = "project"
     """Who shares cached prefixes: the `project`, each `key` alone, a `group:NAME` of projects, or
     `all`."""
     models: list[ModelName] | None = None
@@ -134,9 +125,9 @@ class ProjectEntry(Strict):
     it leads to. Default: all."""
     routes: list[Route] | None = None
     """Paths that it may use. Default: the `routes` of the gateway's `auth`."""
-    tiers: list[TierName] = Field(default=["flex", "default"], min_length=1)
+    tiers: Tiers = Field(default=["flex", "default"])
     """Values of `service_tier` that its requests may ask for."""
-    max_body_mb: float | None = Field(default=None, gt=0)
+    max_body_mb: BodyMb | None = None
     """Maximum size of its requests' bodies, in megabytes (2**20 bytes). Default: the gateway's."""
     rate_limits: list[RateLimitEntry] = Field(default_factory=list)
     """Limits of requests and tokens."""

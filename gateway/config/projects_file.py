@@ -12,7 +12,7 @@ from gateway.config.projects import Projects, duplicates
 from gateway.config.references import Reference
 from gateway.config.strict import ConfigPath, FieldError, format_value, suggestion
 from gateway.config.yamlfile import YamlFile
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 
 
 def projects_path(path: str, roots: Sequence[Path] | None = None) -> Path:
@@ -65,6 +65,14 @@ def projects_warnings(
             raise ConfigError("\n".join(_line(path, file, error) for error in errors))
         for error in (*_unknown_models(projects, all_names), *_limited_names(projects, config)):
             yield _line(path, file, error)
+
+
+def project_ids(config: GatewayConfig) -> set[str]:
+    """Ids that the projects files of a gateway config give, as far as they are on this machine."""
+    names = [] if config.auth is None else config.auth.projects
+    paths = [projects_path(name) for name in names if not Reference.of(name)]
+    files = read_projects(path for path in paths if path.exists())
+    return {project.id for file in files for project in file.projects if project.id}
 
 
 def _limited_names(projects: Projects, config: GatewayConfig) -> Iterator[FieldError]:

@@ -11,7 +11,7 @@ from gateway.config.model import ModelEntry
 from gateway.config.model_paths import source_roots
 from gateway.config.references import RESOLVED, Resolver
 from gateway.config.strict import format_value
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ import yaml
 from gateway.config.references import MASK
 from gateway.config.secrets import has_secret_name
 from gateway.config.strict import ConfigPath, FieldError, format_value
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 
 MAX_FILE_BYTES = 4 << 20
 MAX_VALUES = 200_000

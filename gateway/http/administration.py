@@ -6,7 +6,7 @@ from collections.abc import Callable
 from fastapi import APIRouter, Depends, Request, Response
 
 from gateway.asgi import Scope
-from gateway.errors import AccountsDown, Unsupported
+from gateway.errors.administration import AccountsDown, Unsupported
 from gateway.http.operators import only_admins
 from gateway.ledger.view import AdminCall
 from gateway.serving.access import ADMIN

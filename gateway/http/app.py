@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 
 from gateway.asgi import App, Message, Receive, Scope, Send, header
-from gateway.errors import GatewayError, NotThroughProxy
+from gateway.config.route_paths import ROUTES
+from gateway.errors.access import NotThroughProxy
+from gateway.errors.gateway_error import GatewayError
 from gateway.header_names import PROXY_PROOF, REQUEST_ID
 from gateway.http.cors import SharedOrigins
 from gateway.http.documents import add_docs_page, inference_documents
 from gateway.http.errors import handle_errors, internal_error, refuse_websocket, send_error
 from gateway.rare_warning import RareWarning
-from gateway.request.routes import ROUTES
 from gateway.serving.access import AccessControl
 from gateway.serving.body import ClientDisconnected
 from gateway.serving.client_response import ClientResponse

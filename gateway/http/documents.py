@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import HTMLResponse
 
-from gateway.request.routes import FORM_ROUTES, JSON_ROUTES
+from gateway.config.route_paths import FORM_ROUTES, JSON_ROUTES
 
 Schema = dict[str, Any]  # OpenAPI's own type
 ERROR: Schema = {

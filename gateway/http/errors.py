@@ -7,18 +7,18 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from gateway.asgi import Message, Scope, Send
-from gateway.errors import (
+from gateway.config.route_paths import ROUTES
+from gateway.errors.administration import UnknownParameter
+from gateway.errors.gateway_error import GatewayError
+from gateway.errors.request import (
     MAX_SHOWN_PATH,
-    GatewayError,
     InvalidJSON,
     InvalidRequest,
     MethodNotAllowed,
     MissingParameter,
-    UnknownParameter,
     UnknownRoute,
     UpgradeRefused,
 )
-from gateway.request.routes import ROUTES
 from gateway.serving.client_response import ClientResponse
 
 WEBSOCKET_RESPONSE = "websocket.http.response"

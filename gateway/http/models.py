@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from gateway.config.model_names import ModelNames
-from gateway.errors import ModelNotFound
+from gateway.errors.request import ModelNotFound
 from gateway.http.documents import ERROR
 from gateway.routing.fleet import Fleet, ModelState, ServedModel
 from gateway.routing.replica_health import HEALTHY, HealthState

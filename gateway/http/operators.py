@@ -8,17 +8,13 @@ from fastapi import APIRouter, Depends, Request
 
 from gateway.asgi import header
 from gateway.config.gateway import GatewayConfig
-from gateway.errors import (
-    InvalidRequest,
-    ModelNotFound,
-    ModelUnavailable,
-    UnknownRoute,
-    UnsupportedRoute,
-)
+from gateway.config.route_paths import ROUTES
+from gateway.errors.request import InvalidRequest, ModelNotFound, UnknownRoute, UnsupportedRoute
+from gateway.errors.upstream import ModelUnavailable
 from gateway.faults import Faults
 from gateway.identity.client import OPEN_PROJECT, ClientIdentity
 from gateway.request.inference_request import InferenceRequest, parse_request
-from gateway.request.routes import CHAT, ROUTES, body_limit_mb
+from gateway.request.routes import CHAT, body_limit_mb
 from gateway.routing.decision import LOG_SIZE, Decision
 from gateway.serving.access import ADMIN
 from gateway.serving.body import read_body

@@ -1,1 +1,4 @@
-"""Who is asking: projects, their API keys and users, and what each may do."""
+"""Who may ask: projects, their API keys and users, and what each may do.
+
+How it is found out who a client is: `gateway.authentication`.
+"""

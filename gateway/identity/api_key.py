@@ -9,10 +9,11 @@ import hashlib
 import secrets
 from dataclasses import dataclass
 
+from gateway.config.projects import HASH_PREFIX
+
 PREFIX = "sk-"
 ADMIN_PREFIX = "sk-admin-"
 """Beginning of keys of administrators, by which people tell them from others."""
-HASH_PREFIX = "sha256:"
 RANDOM_BYTES = 32
 HINT_CHARS = 4
 SHOWN_LENGTH = 20

@@ -91,7 +91,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
             price_from_s=price.from_s,
             cost_nano=cost,
             device_cost_nano=device_nano,
-            wasted_nano=max(0, full if has_tokens else device_nano) - cost,
+            wasted_nano=(full if has_tokens else device_nano) - cost,
         )
 
 

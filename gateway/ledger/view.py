@@ -8,12 +8,14 @@ from gateway.ledger.price import Price
 
 
 class Watermark(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """How far the ledger has the records of one engine: all of `epoch` up to `seq`."""
+    """How far the ledger has the records of one engine: all of `epoch` from `first` to `seq`."""
 
     engine: str
     """Id of the replica."""
     epoch: int
     seq: int
+    first: int = 0
+    """The engine may have dropped records before this one: whoever has them hands them over."""
 
 
 class Spend(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -74,6 +76,8 @@ class AccountsView(msgspec.Struct, frozen=True, kw_only=True):
     """All versions, by model and date."""
     batch: tuple[BatchUsage, ...] = ()
     """Of all projects that had batch requests today."""
+    database: int = 0
+    """Id of the database; 0: it has none."""
 
 
 class AdminCall(msgspec.Struct, frozen=True, kw_only=True):

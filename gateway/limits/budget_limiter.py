@@ -9,11 +9,12 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from gateway.errors import QuotaExceeded, RateLimited, SpendUnknown
-from gateway.identity.project import Project, RateLimit, SpendLimit
+from gateway.errors.limits import QuotaExceeded, RateLimited, SpendUnknown
+from gateway.identity.project import Project
 from gateway.ledger.calendar import period_start_s
 from gateway.ledger.price import PriceList
-from gateway.ledger.view import AccountsView, BatchUsage
+from gateway.ledger.view import AccountsView
+from gateway.limits.budget_meters import apply_view, has_budget, meter_id, meters_for, set_limits
 from gateway.limits.cost import Amounts, charge_of
 from gateway.limits.period_meter import Charge, PeriodMeter
 from gateway.limits.rate_headers import duration
@@ -104,7 +105,7 @@ class BudgetLimiter:
         self._ledger_ahead_s = view.as_of_s - self._time_of_day()
         if view.prices != self.prices.prices:
             self.prices = PriceList(view.prices)
-        _apply(view, self.meters, counts_cached=self._counts_cached())
+        apply_view(view, self.meters, counts_cached=self._counts_cached())
 
     def meters_of(
         self, project: Project, model: str, key: str, *, is_batch: bool
@@ -246,21 +247,14 @@ class BudgetLimiter:
         before = self._projects.get(project.id)
         if before is not None and before[0] == project:
             return
-        known = {} if before is None else {_id(meter): meter for meter in before[1]}
-        meters = [known.get(_id(meter), meter) for meter in _meters(project)]
+        known = {} if before is None else {meter_id(meter): meter for meter in before[1]}
+        meters = [known.get(meter_id(meter), meter) for meter in meters_for(project)]
         for meter in meters:
-            _set_limits(meter, project)
+            set_limits(meter, project)
         self._projects[project.id] = project, meters
         if self._view is not None:
-            new = [meter for meter in meters if _id(meter) not in known]
-            _apply(self._view, new, counts_cached=self._counts_cached())
-
-
-def has_budget(project: Project) -> bool:
-    """Whether a project has limits of a day or month."""
-    return bool(project.spend_limits) or any(
-        limit.batch_tokens_per_day is not None for limit in project.rate_limits
-    )
+            new = [meter for meter in meters if meter_id(meter) not in known]
+            apply_view(self._view, new, counts_cached=self._counts_cached())
 
 
 def money(nano: int) -> str:
@@ -274,76 +268,6 @@ def _of(meter: PeriodMeter, amounts: Amounts) -> int:
 
 def _of_key(meter: PeriodMeter) -> str:
     return "" if meter.key is None else f" with key {meter.key}"
-
-
-def _id(meter: PeriodMeter) -> tuple[str, str, str | None, str | None]:
-    return meter.interval, meter.unit, meter.model, meter.key
-
-
-def _meters(project: Project) -> list[PeriodMeter]:
-    name = project.name or project.id
-    spend = {(limit.interval, limit.key) for limit in project.spend_limits}
-    batch = {
-        (limit.model, limit.key)
-        for limit in project.rate_limits
-        if limit.batch_tokens_per_day is not None
-    }
-    return [
-        *(PeriodMeter(project.id, name, interval, "nano", key=key) for interval, key in spend),
-        *(PeriodMeter(project.id, name, "day", "tokens", model=m, key=key) for m, key in batch),
-    ]
-
-
-def _set_limits(meter: PeriodMeter, project: Project) -> None:
-    meter.name = project.name or project.id
-    if meter.unit == "tokens":
-        meter.hard = min(
-            limit.batch_tokens_per_day
-            for limit in project.rate_limits
-            if _is_for(limit, meter) and limit.batch_tokens_per_day is not None
-        )
-        return
-    limits = [each for each in project.spend_limits if _is_for_spend(each, meter)]
-    meter.hard = min((each.amount_nano for each in limits if each.is_hard), default=None)
-    meter.alerts = {
-        each.amount_nano: meter.alerts.get(each.amount_nano, False)
-        for each in limits
-        if not each.is_hard
-    }
-
-
-def _is_for(limit: RateLimit, meter: PeriodMeter) -> bool:
-    return (limit.model, limit.key) == (meter.model, meter.key)
-
-
-def _is_for_spend(limit: SpendLimit, meter: PeriodMeter) -> bool:
-    return (limit.interval, limit.key) == (meter.interval, meter.key)
-
-
-def _apply(view: AccountsView, meters: Iterable[PeriodMeter], *, counts_cached: bool) -> None:
-    counted: dict[int, int] = {}
-    for mark in view.watermarks:
-        counted[mark.epoch] = max(mark.seq, counted.get(mark.epoch, -1))
-    spend = {(each.project, each.key, each.interval): each for each in view.spend}
-    batch: dict[str, list[BatchUsage]] = {}
-    for usage in view.batch:
-        batch.setdefault(usage.project, []).append(usage)
-    for meter in meters:
-        amount, start_s = 0, period_start_s(meter.interval, view.as_of_s)
-        if meter.unit == "tokens":
-            amount = sum(
-                _batch_tokens(usage, counts_cached=counts_cached)
-                for usage in batch.get(meter.project, ())
-                if meter.model in {None, usage.model} and meter.key in {None, usage.key}
-            )
-        elif found := spend.get((meter.project, meter.key or "", meter.interval)):
-            amount, start_s = found.nano, found.from_s
-        meter.record_ledger(amount, start_s, counted)
-
-
-def _batch_tokens(usage: BatchUsage, *, counts_cached: bool) -> int:
-    tokens = usage.prompt_tokens + usage.completion_tokens
-    return tokens if counts_cached else tokens - usage.cached_tokens
 
 
 def _refusal(meter: PeriodMeter, used: int, requested: int, reset_s: float) -> RateLimited:

@@ -1,8 +1,9 @@
 """Tokens that a request is expected to take, before an engine has seen it."""
 
+from gateway.config.route_paths import FORM_ROUTES
 from gateway.kvcache.prefix import TOKEN_ID_BYTES, Prompt
 from gateway.request.head import RequestHead
-from gateway.request.routes import CHAT, COMPLETIONS, FORM_ROUTES, PROMPT_ROUTES
+from gateway.request.routes import CHAT, COMPLETIONS, PROMPT_ROUTES
 from gateway.routing.scheduler import Scheduler, prompt_tokens
 from gateway.routing.target import Target
 

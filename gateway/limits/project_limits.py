@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterable
 
 from gateway.asgi import Headers
-from gateway.errors import RateLimited
+from gateway.errors.limits import RateLimited
 from gateway.identity.project import Project
 from gateway.ledger.view import AccountsView
-from gateway.limits.budget_limiter import BudgetHold, BudgetLimiter, has_budget
+from gateway.limits.budget_limiter import BudgetHold, BudgetLimiter
+from gateway.limits.budget_meters import has_budget
 from gateway.limits.claim import Claim
 from gateway.limits.cost import NOTHING, Amounts, cost_nano
 from gateway.limits.expected_tokens import expected_tokens, most_answer_tokens

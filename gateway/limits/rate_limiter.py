@@ -10,7 +10,7 @@ compared. Cost: O(limits of the project) a request.
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-from gateway.errors import RateLimited
+from gateway.errors.limits import RateLimited
 from gateway.identity.project import Project
 from gateway.ledger.view import MinuteUsage
 from gateway.limits.hold import Hold

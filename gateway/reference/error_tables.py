@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 
-from gateway.errors import ConfigError, GatewayError, PlacementFailed
+from gateway.errors import access, administration, limits, request, upstream
+from gateway.errors.gateway_error import GatewayError, RetryLater
 from gateway.reference.markdown import code, table
 
-INTERNAL = (ConfigError, PlacementFailed)
-"""Errors that stop a start and never reach a client."""
-CATALOGUE = GatewayError.__module__
-"""Where the gateway's errors are defined; those of simulated engines, elsewhere, are left out."""
+CATALOGUE = {GatewayError.__module__} | {
+    module.__name__ for module in (access, administration, limits, request, upstream)
+}
+"""Where errors for clients are defined; those of simulated engines, elsewhere, are left out."""
 
 
 def error_tables() -> dict[str, str]:
@@ -26,8 +27,8 @@ def client_errors() -> Iterator[type[GatewayError]]:
     while todo:
         error = todo.pop()
         todo += error.__subclasses__()
-        is_public = error.__module__ == CATALOGUE and not error.__name__.startswith("_")
-        if is_public and error not in INTERNAL:
+        is_public = error.__module__ in CATALOGUE and not error.__name__.startswith("_")
+        if is_public and error is not RetryLater:
             yield error
 
 

@@ -8,7 +8,7 @@ byte.
 import codecs
 import re
 
-from gateway.errors import InvalidJSON
+from gateway.errors.request import InvalidJSON
 
 BYTE_ORDER_MARK = codecs.BOM_UTF8
 WINDOW = 1 << 20

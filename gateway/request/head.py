@@ -7,7 +7,7 @@ import msgspec
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from gateway.errors import InvalidJSON, InvalidRequest, MissingParameter
+from gateway.errors.request import InvalidJSON, InvalidRequest, MissingParameter
 from gateway.request.encoding import check_encoding, check_surrogates
 from gateway.request.lax_json import is_true, read_bool, read_int
 from gateway.request.raw_fields import ABSENT, RawFields

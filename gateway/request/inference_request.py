@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import msgspec
 
 from gateway.asgi import Headers
-from gateway.errors import InvalidRequest
+from gateway.errors.request import InvalidRequest
 from gateway.header_names import EXPLAIN, PRIORITY, RESUME, SESSION, TIMEOUT
 from gateway.identity.client import ANONYMOUS_IDENTITY, ClientIdentity
 from gateway.identity.project import Tier

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import msgspec
 
 from gateway.config.limits import Limits
-from gateway.errors import ContextExceeded, LimitExceeded
+from gateway.errors.request import ContextExceeded, LimitExceeded
 from gateway.request.head import RequestHead
 from gateway.request.lax_json import read_int
 from gateway.request.message_count import count_parts

@@ -5,37 +5,13 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from gateway.config.gateway import GatewayConfig
+from gateway.config.route_paths import FORM_ROUTES, JSON_ROUTES
 from gateway.request.head import PromptParts, RequestHead, parse_form, parse_json
 from gateway.request.sequences import pair_count, prompt_count
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 
-JSON_ROUTES: Mapping[str, str] = {
-    "/v1/chat/completions": "Chat with a model",
-    "/v1/completions": "Complete a text",
-    "/v1/embeddings": "Embed texts",
-    "/v1/responses": "Create a response (OpenAI's Responses API)",
-    "/v1/messages": "Chat with a model (Anthropic's Messages API)",
-    "/v1/messages/count_tokens": "Count a message's tokens (Anthropic's Messages API)",
-    "/tokenize": "Turn a text into tokens",
-    "/detokenize": "Turn tokens into a text",
-    "/score": "Score pairs of texts",
-    "/v1/score": "Score pairs of texts",
-    "/rerank": "Rank documents for a query",
-    "/v1/rerank": "Rank documents for a query",
-    "/v2/rerank": "Rank documents for a query",
-    "/v2/embed": "Embed texts (Cohere's API)",
-    "/generative_scoring": "Score texts by the likelihood of an answer about them",
-    "/pooling": "Pool hidden states",
-    "/classify": "Classify texts",
-}
-"""Routes with a JSON body, and what each does."""
-FORM_ROUTES: Mapping[str, str] = {
-    "/v1/audio/transcriptions": "Write down speech",
-    "/v1/audio/translations": "Write down speech in English",
-}
-"""Routes with a multipart body, and what each does."""
 PROMPT_ROUTES = frozenset(JSON_ROUTES) - {"/v1/messages/count_tokens", "/tokenize", "/detokenize"}
 """Routes whose prompt goes through the model, and so through its KV cache."""
 CONVERSATION_ROUTES = frozenset({CHAT, "/v1/responses", "/v1/messages"})
@@ -65,7 +41,6 @@ MEDIA_ROUTES = frozenset(
     {CHAT, "/v1/responses", "/v1/messages", "/v1/messages/count_tokens", "/v2/embed", *FORM_ROUTES}
 )
 """Routes whose bodies commonly hold images or audio; all others carry texts."""
-ROUTES = frozenset(JSON_ROUTES) | frozenset(FORM_ROUTES)
 
 
 def body_limit_mb(path: str, config: GatewayConfig) -> float:

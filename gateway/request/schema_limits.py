@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import msgspec
 
 from gateway.config.limits import Limits
-from gateway.errors import LimitExceeded
+from gateway.errors.request import LimitExceeded
 from gateway.request.parse_cost import parse_cost
 
 ITEM_BYTES = 2

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
-from gateway.errors import InvalidRequest
+from gateway.errors.request import InvalidRequest
 from gateway.identity.project import Tier
 from gateway.request.raw_fields import ABSENT
 

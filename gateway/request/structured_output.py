@@ -9,7 +9,7 @@ Cost: a count of brackets for a small schema; a larger one is parsed once, up to
 import msgspec
 
 from gateway.config.limits import Limits
-from gateway.errors import LimitExceeded
+from gateway.errors.request import LimitExceeded
 from gateway.request.raw_fields import ABSENT, RawFields
 from gateway.request.schema_limits import SchemaCheck, check_count, may_exceed
 from gateway.request.sequences import count_items

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gateway.config.serving_options import ServingOptions
-from gateway.errors import ModelNotFound, ModelUnavailable
+from gateway.errors.request import ModelNotFound
+from gateway.errors.upstream import ModelUnavailable
 from gateway.telemetry.facts import ReplicaMetadata
 from gateway.telemetry.update import AdapterState
 

@@ -4,9 +4,9 @@ from urllib.parse import quote
 
 import msgspec
 
+from gateway.config.route_paths import FORM_ROUTES
 from gateway.kvcache.prefix import NO_PROMPT, Prompt
 from gateway.request.inference_request import InferenceRequest
-from gateway.request.routes import FORM_ROUTES
 from gateway.request.tenant import Tenant
 from gateway.routing.client_votes import ADAPTERS
 from gateway.routing.fleet import ServedModel

@@ -12,10 +12,10 @@ from gateway.authentication.authenticator import Authenticator
 from gateway.authentication.credentials import offered_key
 from gateway.authentication.failure_throttle import FailureThrottle
 from gateway.config.auth import Auth
-from gateway.errors import InvalidKey, RouteNotAllowed, TooManyFailures
+from gateway.config.route_paths import ROUTES
+from gateway.errors.access import InvalidKey, RouteNotAllowed, TooManyFailures
 from gateway.identity.client import ClientIdentity
 from gateway.metrics import AUTH_FAILURES, NullRecorder, Recorder
-from gateway.request.routes import ROUTES
 from gateway.serving.client_identity import IDENTITY, address_of
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.operator_access import OperatorAccess

@@ -20,7 +20,9 @@ logger = logging.getLogger(__name__)
 class AccountsFollower:
     """Newest view of Accounts, from `start` to `close`.
 
-    Listeners are called with every new view. While Accounts is down, the last view stays in force.
+    Listeners are called with every new view. While Accounts is down, the last view stays in force;
+    so it does if Accounts comes up with another database, which nobody can have meant: with an
+    empty one on another node, all keys would stop working.
     """
 
     def __init__(self, accounts: AccountsClient) -> None:
@@ -28,6 +30,8 @@ class AccountsFollower:
         self._listeners: list[Callable[[AccountsView], None]] = []
         self._task: asyncio.Task[None] | None = None
         self._is_lost = False
+        self._foreign = 0
+        """Id of another database that is ignored."""
         self._is_new = asyncio.Condition()
         self.view: AccountsView | None = None
         """The newest view; None until Accounts has answered."""
@@ -65,6 +69,9 @@ class AccountsFollower:
             try:
                 async with asyncio.timeout(FOLLOW_TIMEOUT_S):
                     view = await self._accounts.follow(self.view.version if self.view else "")
+                if self._is_foreign(view):
+                    await asyncio.sleep(MAX_DELAY_S)
+                    continue
                 await self._adopt(view)
                 delay_s = MIN_DELAY_S
             except (AccountsUnavailable, TimeoutError) as error:
@@ -79,6 +86,19 @@ class AccountsFollower:
                 # A defect of the gateway: the next view may be different.
                 logger.exception("the view of Accounts cannot be used")
                 await asyncio.sleep(MAX_DELAY_S)
+
+    def _is_foreign(self, view: AccountsView) -> bool:
+        """Whether a view is of another database than the one before."""
+        known = self.view.database if self.view is not None else 0
+        if not known or view.database in {0, known}:
+            return False
+        if self._foreign != view.database:
+            self._foreign = view.database
+            logger.error(
+                "Accounts has opened another database than before, and is ignored: has it started"
+                " on another node? If it is meant, restart the routers."
+            )
+        return True
 
     async def _adopt(self, view: AccountsView) -> None:
         if self._is_lost:

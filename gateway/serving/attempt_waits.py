@@ -7,7 +7,7 @@ anything new. No wait goes on beyond the request's deadline, which ends it from 
 import asyncio
 
 from gateway.admission.queued_request import AdmissionRequest, QueuedRequest
-from gateway.errors import ModelUnavailable, UpstreamFailed
+from gateway.errors.upstream import ModelUnavailable, UpstreamFailed
 from gateway.routing.decision import Decision
 from gateway.routing.target import Target
 from gateway.serving.pool import ModelPool

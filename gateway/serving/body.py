@@ -4,7 +4,8 @@ import asyncio
 import sys
 
 from gateway.asgi import Receive
-from gateway.errors import BodyBudgetExceeded, BodyTooLarge, BodyTooSlow, InvalidRequest
+from gateway.errors.limits import BodyBudgetExceeded
+from gateway.errors.request import BodyTooLarge, BodyTooSlow, InvalidRequest
 from gateway.serving.body_budget import MIB, RETRY_AFTER_S, BodyBudget, HeldBody
 
 GRACE_S = 25.0

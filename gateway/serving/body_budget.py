@@ -17,7 +17,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from gateway.errors import BodyBudgetExceeded
+from gateway.errors.limits import BodyBudgetExceeded
 
 SMALL_BODY = 64 * 1024
 """Bytes of a body that is never refused."""

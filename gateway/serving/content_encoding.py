@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from gateway.asgi import Headers
-from gateway.errors import BodyTooLarge, InvalidEncoding, UnsupportedEncoding
+from gateway.errors.request import BodyTooLarge, InvalidEncoding, UnsupportedEncoding
 from gateway.header_names import CONTENT_ENCODING
 from gateway.serving.body import body_too_large
 from gateway.serving.body_budget import MIB, HeldBody

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from gateway.admission.demand_reports import REPORT_S, DemandReports
-from gateway.errors import UpstreamFailed
+from gateway.errors.upstream import UpstreamFailed
 from gateway.periodic import Periodic
 from gateway.routing.fleet import Replica
 from gateway.telemetry.demand import DEMAND_PATH, Demand

@@ -3,7 +3,7 @@
 import asyncio
 from types import TracebackType
 
-from gateway.errors import ShuttingDown
+from gateway.errors.upstream import ShuttingDown
 
 MESSAGE = "The gateway is shutting down."
 WRITE_S = 2.0

@@ -10,7 +10,9 @@ in them; a death or halt, seen by many requests, is no series of failures.
 import asyncio
 from collections.abc import Collection
 
-from gateway.errors import GatewayError, Overloaded, Reason, UpstreamFailed
+from gateway.errors.gateway_error import GatewayError
+from gateway.errors.limits import Overloaded
+from gateway.errors.upstream import Reason, UpstreamFailed
 from gateway.faults import Action, Fault, Faults
 from gateway.routing.decision import Decision
 from gateway.routing.fleet import Replica

@@ -12,13 +12,10 @@ import asyncio
 
 from gateway import header_names
 from gateway.asgi import Headers
-from gateway.errors import (
-    AdapterBroken,
-    DeadlineExceeded,
-    GatewayError,
-    ModelUnavailable,
-    Overloaded,
-)
+from gateway.errors.gateway_error import GatewayError
+from gateway.errors.limits import Overloaded
+from gateway.errors.request import AdapterBroken
+from gateway.errors.upstream import DeadlineExceeded, ModelUnavailable
 from gateway.faults import Action, Fault
 from gateway.identity.client import ClientIdentity
 from gateway.limits.claim import Claim

@@ -2,17 +2,11 @@
 
 from enum import Enum, auto
 
-from gateway.errors import (
-    AdapterBroken,
-    CacheNotPrivate,
-    ContextExceeded,
-    GatewayError,
-    ModelNotFound,
-    ModelUnavailable,
-    Overloaded,
-    UnsupportedRoute,
-    UpstreamFailed,
-)
+from gateway.errors.access import CacheNotPrivate
+from gateway.errors.gateway_error import GatewayError
+from gateway.errors.limits import Overloaded
+from gateway.errors.request import AdapterBroken, ContextExceeded, ModelNotFound, UnsupportedRoute
+from gateway.errors.upstream import ModelUnavailable, UpstreamFailed
 
 PERMANENT = (ModelNotFound, UnsupportedRoute, CacheNotPrivate)
 """Errors that would be the same at another time."""

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 
 from gateway.asgi import Headers, Receive, Scope, header
-from gateway.errors import MethodNotAllowed, UnsupportedTransfer, UpgradeRefused
+from gateway.errors.request import MethodNotAllowed, UnsupportedTransfer, UpgradeRefused
 from gateway.header_names import (
     CONTENT_ENCODING,
     FORWARDED_FOR,

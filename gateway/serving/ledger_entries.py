@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from gateway.errors import GatewayError
+from gateway.errors.gateway_error import GatewayError
 from gateway.kvcache.prefix import TOKEN_ID_BYTES
 from gateway.resume.resumption import ResumptionPlan
 from gateway.routing.decision import Decision

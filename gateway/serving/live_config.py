@@ -14,7 +14,7 @@ from gateway.config.gateway import GatewayConfig
 from gateway.config.loader import parse_gateway
 from gateway.config.model_names import ModelNames
 from gateway.config.resolution import resolve_gateway
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from gateway.identity.live_directory import LiveDirectory
 from gateway.serving.trusted_proxies import TrustedProxies
 

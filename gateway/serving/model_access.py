@@ -5,7 +5,7 @@ alias or split that leads only to models that it may use.
 """
 
 from gateway.config.model_names import ModelNames, ModelRoute
-from gateway.errors import ModelNotFound
+from gateway.errors.request import ModelNotFound
 from gateway.identity.client import ClientIdentity
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from gateway.asgi import Headers, Scope
 from gateway.authentication.authenticator import check_complete
 from gateway.authentication.credentials import offered_key
-from gateway.errors import InvalidKey, UnknownRoute
+from gateway.errors.access import InvalidKey
+from gateway.errors.request import UnknownRoute
 from gateway.header_names import ADMIN_KEY, FORWARDED_FOR, FORWARDED_PREFIX, FORWARDING
 from gateway.identity.api_key import key_hash
 from gateway.rare_warning import RareWarning

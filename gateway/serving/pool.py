@@ -9,7 +9,7 @@ from gateway.admission.admission import Admission
 from gateway.admission.cold_start import ColdStart, StartingRequest, Wake
 from gateway.admission.eviction import EvictionIndex
 from gateway.admission.queued_request import QueuedRequest
-from gateway.errors import ModelUnavailable
+from gateway.errors.upstream import ModelUnavailable
 from gateway.request.inference_request import InferenceRequest
 from gateway.routing.decision import DecisionLog
 from gateway.routing.fleet import Fleet, Replica, ServedModel

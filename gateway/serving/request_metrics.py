@@ -6,7 +6,9 @@ from types import TracebackType
 from typing import Self
 
 from gateway.asgi import Headers
-from gateway.errors import DeadlineExceeded, GatewayError, Overloaded, RateLimited
+from gateway.errors.gateway_error import GatewayError
+from gateway.errors.limits import Overloaded, RateLimited
+from gateway.errors.upstream import DeadlineExceeded
 from gateway.identity.client import ANONYMOUS_IDENTITY, ClientIdentity
 from gateway.metrics import (
     CACHED_TOKENS,

@@ -3,7 +3,9 @@
 from collections.abc import Awaitable, Callable
 
 from gateway.asgi import Headers, header
-from gateway.errors import ContextExceeded, GatewayError, StreamLost, UpstreamFailed
+from gateway.errors.gateway_error import GatewayError
+from gateway.errors.request import ContextExceeded
+from gateway.errors.upstream import StreamLost, UpstreamFailed
 from gateway.request.routes import RESUMABLE_ROUTES
 from gateway.resume.resumption import ResumptionPlan
 from gateway.resume.splice import StreamDiverged

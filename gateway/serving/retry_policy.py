@@ -23,7 +23,7 @@ Source: the "query of death" of "Addressing Cascading Failures" in Site Reliabil
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from gateway.errors import Reason
+from gateway.errors.upstream import Reason
 
 FREE = frozenset({Reason.UNREACHABLE, Reason.DRAINING, Reason.STUCK})
 """Reasons of failures after which no engine goes on working for the request."""

@@ -90,13 +90,16 @@ class Settlements:
             kept.append(record)
 
     def record_watermarks(self, watermarks: Iterable[Watermark]) -> None:
-        """Forget the reports that the ledger has."""
+        """Forget the reports that the ledger has, and hand over those that an engine dropped."""
         for mark in watermarks:
             records = self._records.get(mark.engine)
             if records is None:
                 continue
             while records and (records[0].epoch, records[0].seq) <= (mark.epoch, mark.seq):
-                records.popleft()
+                record = records.popleft()
+                if (record.epoch, record.seq) < (mark.epoch, mark.first):
+                    lost = Settlement(id=record.id, engine=mark.engine, record=record)
+                    self._queue.append(lost)
             if not records:
                 del self._records[mark.engine]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from gateway.asgi import Message
-from gateway.errors import GatewayError
+from gateway.errors.gateway_error import GatewayError
 from gateway.faults import Faults
 from gateway.metrics import SHADOWED, NullRecorder, Recorder
 from gateway.request.inference_request import InferenceRequest

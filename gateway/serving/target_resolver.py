@@ -1,12 +1,13 @@
 """Resolver of the models that requests name; the same for all requests and for dry runs."""
 
-from gateway.errors import CacheNotPrivate, UnsupportedRoute
+from gateway.config.route_paths import ROUTES
+from gateway.errors.access import CacheNotPrivate
+from gateway.errors.request import UnsupportedRoute
 from gateway.identity.cache_scope import ScopeSeeds, cache_scope
 from gateway.kvcache.prefix import prompt_of
 from gateway.kvcache.tool_definitions import ToolTexts
 from gateway.request.inference_request import InferenceRequest
 from gateway.request.request_limits import check_context, check_limits, may_exceed_context
-from gateway.request.routes import ROUTES
 from gateway.request.tool_limits import CheckedTools
 from gateway.routing.fleet import Fleet, ServedModel
 from gateway.routing.target import Target

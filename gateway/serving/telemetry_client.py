@@ -5,7 +5,7 @@ import logging
 import math
 import random
 
-from gateway.errors import UpstreamFailed
+from gateway.errors.upstream import UpstreamFailed
 from gateway.routing.fleet import Fleet, Replica
 from gateway.serving.pool import ModelPool, ModelPools
 from gateway.serving.responsiveness import Responsiveness

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gateway import header_names
 from gateway.asgi import Headers
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.timing import ENGINE, Timing
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from gateway.config.policy_names import policy_names
 from gateway.config.strict import suggestion
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from gateway.simulation.batching import EngineProfile
 from gateway.simulation.comparison import Comparison
 from gateway.simulation.fairness import FairnessComparison

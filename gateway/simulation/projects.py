@@ -18,7 +18,7 @@ from functools import partial
 import msgspec
 
 from gateway.config.serving_options import ServingOptions
-from gateway.errors import Overloaded
+from gateway.errors.limits import Overloaded
 from gateway.identity.client import ClientIdentity
 from gateway.identity.project import Project
 from gateway.request.head import RequestHead

@@ -14,7 +14,7 @@ import random
 from functools import partial
 
 from gateway.config.serving_options import ServingOptions
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from gateway.request.head import RequestHead
 from gateway.request.inference_request import InferenceRequest
 from gateway.routing.decision import DecisionLog

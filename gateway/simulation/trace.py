@@ -18,7 +18,7 @@ from typing import Annotated
 import msgspec
 from xxhash import xxh3_64_intdigest
 
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from gateway.kvcache.prefix import TOKEN_ID_BYTES, Prompt
 
 BLOCK_TOKENS = 512

@@ -3,7 +3,7 @@
 import msgspec
 import sqlalchemy as sa
 
-from gateway.errors import NotFound
+from gateway.errors.administration import NotFound
 from gateway.identity.api_key import ADMIN_PREFIX, key_hash, new_key
 from gateway.store.changes import Change, new_id
 from gateway.store.pages import Cursor, Page, page_of, row_of

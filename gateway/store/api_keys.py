@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import sqlalchemy as sa
 
-from gateway.errors import KeyExpired, NotFound, TooManyKeys
+from gateway.errors.administration import KeyExpired, NotFound, TooManyKeys
 from gateway.identity.api_key import PREFIX, key_hash, new_key
 from gateway.store.changes import Change, new_id
 from gateway.store.key_deletion import delete_keys

@@ -16,6 +16,9 @@ _ID_LENGTH = 24
 DIRECTORY = "directory"
 """Name of the counter of changes: routers fetch the directory if it has grown."""
 
+DATABASE = "database"
+"""Name of the database's id."""
+
 
 class Actor(msgspec.Struct, frozen=True, kw_only=True):
     """Who changes something."""
@@ -64,6 +67,22 @@ class Change:
             self._has_changed = True
             _count_change(self.connection)
 
+    def record_setting(
+        self,
+        project_id: str,
+        name: str,
+        before: msgspec.Struct | None,
+        after: msgspec.Struct | None,
+    ) -> None:
+        """Record that a setting of a project has changed, which has rows of its own."""
+        self.record(
+            "project.updated",
+            project_id,
+            project_id=project_id,
+            before={name: before and msgspec.structs.asdict(before)},
+            after={name: after and msgspec.structs.asdict(after)},
+        )
+
 
 def new_id(prefix: str) -> str:
     """Make an id such as OpenAI's: a prefix and random letters and digits."""
@@ -73,6 +92,12 @@ def new_id(prefix: str) -> str:
 def directory_version(connection: sa.Connection) -> int:
     """Number of changes of the organization so far."""
     query = sa.select(state.c.value).where(state.c.name == DIRECTORY)
+    return connection.execute(query).scalar() or 0
+
+
+def database_id(connection: sa.Connection) -> int:
+    """Random number that the database got when its tables were made; 0 if it has none."""
+    query = sa.select(state.c.value).where(state.c.name == DATABASE)
     return connection.execute(query).scalar() or 0
 
 

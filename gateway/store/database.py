@@ -23,7 +23,7 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from gateway.store.migration import migrate
 
 LOCK_TIMEOUT_S = 30

@@ -8,7 +8,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 
 CONNECTION = "connection"
 """Attribute of alembic's configuration in which `migrations/env.py` finds the connection."""

@@ -6,7 +6,7 @@ from typing import Generic, Literal, TypeVar
 import msgspec
 import sqlalchemy as sa
 
-from gateway.errors import InvalidRequest
+from gateway.errors.request import InvalidRequest
 
 RowT = TypeVar("RowT")
 

@@ -3,7 +3,7 @@
 import msgspec
 import sqlalchemy as sa
 
-from gateway.errors import AlreadyExists, NotFound
+from gateway.errors.administration import AlreadyExists, NotFound
 from gateway.store.changes import Change
 from gateway.store.key_deletion import delete_keys
 from gateway.store.pages import Cursor, Page, page_of, row_of

@@ -3,7 +3,7 @@
 import msgspec
 import sqlalchemy as sa
 
-from gateway.errors import NotFound, ProjectArchived
+from gateway.errors.administration import NotFound, ProjectArchived
 from gateway.identity.project import OWN_PROJECT, Tier
 from gateway.store.changes import Change, new_id
 from gateway.store.pages import Cursor, Page, page_of, row_of

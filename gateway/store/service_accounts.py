@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 import sqlalchemy as sa
 
-from gateway.errors import NotFound
+from gateway.errors.administration import NotFound
 from gateway.store.changes import Change, new_id
 from gateway.store.key_deletion import delete_keys
 from gateway.store.pages import Cursor, Page, page_of, row_of

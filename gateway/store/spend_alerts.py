@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import msgspec
 import sqlalchemy as sa
 
-from gateway.errors import NotFound
+from gateway.errors.administration import NotFound
 from gateway.ledger.calendar import Interval
 from gateway.store.changes import Change, new_id
 from gateway.store.pages import Cursor, Page, page_of, row_of
@@ -33,7 +33,7 @@ def create_spend_alert(
     place = {"id": new_id("alert_"), "project_id": project_id, "created_s": change.now_s}
     row = msgspec.convert({**values, **place}, SpendAlertRow)
     change.connection.execute(spend_alerts.insert().values(**msgspec.structs.asdict(row)))
-    _record(change, None, row)
+    change.record_setting(project_id, "spend_alert", None, row)
     return row
 
 
@@ -70,7 +70,7 @@ def update_spend_alert(
     if after != before:
         update = spend_alerts.update().where(spend_alerts.c.id == alert_id)
         change.connection.execute(update.values(**values))
-        _record(change, before, after)
+        change.record_setting(project_id, "spend_alert", before, after)
     return after
 
 
@@ -79,19 +79,7 @@ def delete_spend_alert(change: Change, project_id: str, alert_id: str) -> None:
     before = spend_alert(change.connection, project_id, alert_id)
     update = spend_alerts.update().where(spend_alerts.c.id == alert_id)
     change.connection.execute(update.values(deleted_s=change.now_s))
-    _record(change, before, None)
-
-
-def _record(change: Change, before: SpendAlertRow | None, after: SpendAlertRow | None) -> None:
-    row = before or after
-    if row is not None:
-        change.record(
-            "project.updated",
-            row.project_id,
-            project_id=row.project_id,
-            before={"spend_alert": before and msgspec.structs.asdict(before)},
-            after={"spend_alert": after and msgspec.structs.asdict(after)},
-        )
+    change.record_setting(project_id, "spend_alert", before, None)
 
 
 def _of(project_id: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:

@@ -3,7 +3,7 @@
 import msgspec
 import sqlalchemy as sa
 
-from gateway.errors import NotFound
+from gateway.errors.administration import NotFound
 from gateway.ledger.calendar import Interval
 from gateway.store.api_keys import api_key
 from gateway.store.changes import Change
@@ -49,7 +49,7 @@ def set_spend_limit(change: Change, limit: SpendLimitRow) -> SpendLimitRow:
         return limit
     change.connection.execute(spend_limits.delete().where(*_at(limit)))
     change.connection.execute(spend_limits.insert().values(**msgspec.structs.asdict(limit)))
-    _record(change, before, limit)
+    change.record_setting(limit.project_id, "spend_limit", before, limit)
     return limit
 
 
@@ -61,19 +61,7 @@ def delete_spend_limit(change: Change, place: SpendLimitRow) -> None:
     """
     before = spend_limit(change.connection, place)
     change.connection.execute(spend_limits.delete().where(*_at(place)))
-    _record(change, before, None)
-
-
-def _record(change: Change, before: SpendLimitRow | None, after: SpendLimitRow | None) -> None:
-    row = before or after
-    if row is not None:
-        change.record(
-            "project.updated",
-            row.project_id,
-            project_id=row.project_id,
-            before={"spend_limit": before and msgspec.structs.asdict(before)},
-            after={"spend_limit": after and msgspec.structs.asdict(after)},
-        )
+    change.record_setting(place.project_id, "spend_limit", before, None)
 
 
 def _found(connection: sa.Connection, place: SpendLimitRow) -> SpendLimitRow | None:

@@ -146,8 +146,9 @@ watermarks = Table(
     _whole("epoch"),
     _whole("seq"),
     _whole("at_us"),
+    _count("first"),
 )
-"""How far the ledger has the records of each engine."""
+"""How far the ledger has the records of each engine, and from where on none is missing."""
 
 settlements = Table(
     "settlements",
@@ -201,7 +202,8 @@ state = Table(
     Column("name", String, primary_key=True),
     _whole("value"),
 )
-"""Counters, such as `directory`: it grows with every change of projects, keys and limits."""
+"""Counters, such as `directory`: it grows with every change of projects, keys and limits. And the
+random id of the `database`."""
 
 projects = Table(
     "projects",

@@ -13,6 +13,7 @@ from gateway.store.tables import (
     idle_costs,
     replicas,
     settlements,
+    state,
     usage,
     usage_hours,
     watermarks,
@@ -22,6 +23,8 @@ from gateway.store.usage import upsert
 HOUR_S = 3_600
 PRESENCE_DAYS = 7
 """How long the presence of replicas is kept: their hours have been settled by then."""
+IDLE = "idle"
+"""Name of the last hour whose idle time has been shared out."""
 DELETED_ROWS = 5_000
 """Most rows that one transaction deletes: others wait meanwhile."""
 
@@ -61,6 +64,29 @@ def record_presence(connection: Connection, seen: Iterable[ReplicaSeen], now_us:
             index_elements=["engine"], set_={"last_us": statement.excluded.last_us}
         )
         connection.execute(statement, rows)
+
+
+def settle_idle_until(
+    connection: Connection,
+    hour_s: int,
+    hours: int,
+    weights: Mapping[str, float],
+    prices: PriceList,
+) -> None:
+    """Share out the idle time of the last `hours` anew, and of all that were missed since then.
+
+    After a long outage, it begins where it stopped; at most with the oldest presence that is kept.
+    """
+    counter = state.c.name == IDLE
+    done_s = connection.scalar(select(state.c.value).where(counter)) or 0
+    oldest_s = hour_s - PRESENCE_DAYS * DAY_S
+    first_s = max(oldest_s, min(done_s, hour_s - (hours - 1) * HOUR_S))
+    for begin_s in range(first_s, hour_s + 1, HOUR_S):
+        settle_idle(connection, begin_s, weights, prices)
+    statement = upsert(connection, state).on_conflict_do_update(
+        index_elements=["name"], set_={"value": hour_s}
+    )
+    connection.execute(statement, {"name": IDLE, "value": hour_s})
 
 
 def settle_idle(

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Table, bindparam, delete, select, update
+from sqlalchemy import Connection, Table, bindparam, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.ledger.price import PriceList
@@ -117,7 +117,7 @@ def read_watermarks(connection: Connection, since_us: int = 0) -> tuple[Watermar
     """How far the ledger has the records of engines that it has heard of since then."""
     query = select(watermarks).where(watermarks.c.at_us >= since_us)
     return tuple(
-        Watermark(engine=row.engine, epoch=row.epoch, seq=row.seq)
+        Watermark(engine=row.engine, epoch=row.epoch, seq=row.seq, first=row.first)
         for row in connection.execute(query)
     )
 
@@ -140,8 +140,8 @@ def _insert(connection: Connection, rows: Sequence[UsageRow]) -> int:
     if replaced:
         connection.execute(delete(usage).where(usage.c.dispatch_id.in_(gone)))
     if added:
-        statement = upsert(connection, usage).on_conflict_do_nothing()
-        connection.execute(statement, [msgspec.structs.asdict(row) for row in added])
+        # Two dispatches of one number are a mistake of an engine: the writer rejects and counts it.
+        connection.execute(insert(usage), [msgspec.structs.asdict(row) for row in added])
         _add_sums(connection, added, replaced)
         record_key_use(connection, _last_uses(added))
     return len(added)
@@ -194,10 +194,10 @@ def _add_sums(
         changed = changes(added, removed, period_s)
         if not changed:
             continue
-        insert = upsert(connection, table)
-        statement = insert.on_conflict_do_update(
+        new = upsert(connection, table)
+        statement = new.on_conflict_do_update(
             index_elements=["at_s", *DIMENSIONS],
-            set_={name: table.c[name] + insert.excluded[name] for name in SUMS},
+            set_={name: table.c[name] + new.excluded[name] for name in SUMS},
         )
         columns = ("at_s", *DIMENSIONS, *SUMS)
         connection.execute(
@@ -208,25 +208,25 @@ def _add_sums(
 
 
 def _raise_watermark(connection: Connection, batch: EngineBatch, now_us: int) -> None:
-    insert = upsert(connection, watermarks)
-    new, old = insert.excluded, watermarks.c
-    statement = insert.on_conflict_do_update(
-        index_elements=["engine"],
-        set_={"epoch": new.epoch, "seq": new.seq, "at_us": new.at_us},
-        # An old page that is written again is no news.
-        where=(new.epoch > old.epoch) | ((new.epoch == old.epoch) & (new.seq > old.seq)),
+    """Move an engine's watermark; an old page that is written again is no news."""
+    first, last = batch.records[0].seq, batch.records[-1].seq
+    old = connection.execute(select(watermarks).where(watermarks.c.engine == batch.engine)).first()
+    if old is not None and (batch.epoch, last) <= (old.epoch, old.seq):
+        return
+    if old is not None and batch.epoch == old.epoch and first <= old.seq + 1:
+        first = old.first
+    row = {"epoch": batch.epoch, "seq": last, "at_us": now_us, "first": first}
+    statement = upsert(connection, watermarks).on_conflict_do_update(
+        index_elements=["engine"], set_=row
     )
-    last = batch.records[-1].seq
-    connection.execute(
-        statement, {"engine": batch.engine, "epoch": batch.epoch, "seq": last, "at_us": now_us}
-    )
+    connection.execute(statement, {"engine": batch.engine, **row})
 
 
 def _upsert_verdicts(connection: Connection, said: dict[int, ChargeLimit], now_us: int) -> None:
-    insert = upsert(connection, settlements)
+    new = upsert(connection, settlements)
     names = ("is_wasted", "completion_tokens", "at_us")
-    statement = insert.on_conflict_do_update(
-        index_elements=["dispatch_id"], set_={name: insert.excluded[name] for name in names}
+    statement = new.on_conflict_do_update(
+        index_elements=["dispatch_id"], set_={name: new.excluded[name] for name in names}
     )
     connection.execute(
         statement,

@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Iterable
 
-from gateway.errors import Reason, UpstreamFailed
+from gateway.errors.upstream import Reason, UpstreamFailed
 from gateway.upstream.connection import Address, StaleConnection, UpstreamConnection
 from gateway.upstream.response import EngineResponse
 

@@ -11,7 +11,7 @@ from typing import cast
 
 import httptools
 
-from gateway.errors import Reason, UpstreamFailed
+from gateway.errors.upstream import Reason, UpstreamFailed
 from gateway.upstream.response import EngineResponse
 
 Address = tuple[str, int]

@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 
 from gateway.asgi import Headers
-from gateway.errors import DIED, DRAINING, Reason, UpstreamFailed
+from gateway.errors.upstream import DIED, DRAINING, Reason, UpstreamFailed
 from gateway.routing.fleet import Replica
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.headers import engine_headers

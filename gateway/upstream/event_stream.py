@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from gateway.errors import Reason, UpstreamFailed
+from gateway.errors.upstream import Reason, UpstreamFailed
 from gateway.upstream.response import EngineResponse
 from gateway.upstream.sse import EventBuffer
 

@@ -4,7 +4,7 @@ import asyncio
 from typing import Protocol
 
 from gateway.asgi import Headers
-from gateway.errors import UpstreamFailed
+from gateway.errors.upstream import UpstreamFailed
 
 HIGH_WATER = 256 * 1024
 """Unread bytes of one response above which reading from the engine is paused."""

@@ -4,7 +4,7 @@ import re
 
 import msgspec
 
-from gateway.errors import ErrorDetail, GatewayError
+from gateway.errors.gateway_error import ErrorDetail, GatewayError
 
 EVENT_LIMIT = 1 << 20
 """Bytes of one event above which it is forwarded in pieces."""

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from gateway.simulation.results import percentile
 from loadtests import targets
 from loadtests.comparison.path_report import PathLoad, PathReport, Sample, Samples, draw, goals

@@ -5,7 +5,6 @@ and every second pair the other way round: what else happens on the machine happ
 Accounts, which runs beside and carries no requests, is counted apart.
 """
 
-import hashlib
 import json
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import psutil
 import typer
 from rich.console import Console
 
+from gateway.identity.api_key import NewKey
 from gateway.simulation.results import percentile
 from loadtests import launch
 from loadtests.comparison.shared import JsonFile, Machine, figures_table, spread_cell, write_json
@@ -108,7 +108,7 @@ def projects_file(folder: Path) -> Path:
     """A projects file with limits of every kind, all of them too high to be reached."""
     project = {
         "name": "load",
-        "keys": [{"hash": f"sha256:{hashlib.sha256(KEY.encode()).hexdigest()}"}],
+        "keys": [{"hash": NewKey(KEY).hash}],
         "rate_limits": [
             {
                 "requests_per_minute": 10**9,

@@ -14,7 +14,7 @@ import msgspec
 import typer
 from rich.console import Console
 
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from gateway.simulation.trace import TraceRequest
 from gateway.simulation.workloads import GENERATORS
 from loadtests.comparison.routing_contenders import PEERS, POLICIES, Contender, Contenders

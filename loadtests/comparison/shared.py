@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.config.strict import suggestion
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from loadtests.launch import Unavailable
 from loadtests.loadgen.summary import Spread
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from gateway.simulation.trace import TraceRequest, Workload, read_trace
 from gateway.simulation.workloads import DEFAULT_REQUESTS, generate_workload
 from loadtests.workloads.texts import BYTES_PER_TOKEN

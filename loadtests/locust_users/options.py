@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from loadtests.locust_users.models import NothingToTest
 from loadtests.workloads.conversations import TRACE, WORKLOADS
 from loadtests.workloads.replay import Replay

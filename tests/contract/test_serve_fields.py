@@ -11,7 +11,7 @@ from ray.serve import schema
 from gateway.config.document_reader import SET_BY_ENTRY
 from gateway.config.loader import load_config
 from gateway.config.serve_fields import ACCEPTED, REFUSED
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 
 PARTS = {
     "file": schema.ServeDeploySchema,

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from gateway.config.loader import load_config
+from gateway.config.route_paths import ROUTES
 from gateway.config.vllm import VllmEntry
 from gateway.reference.metrics_tables import VLLM_FIRST
-from gateway.request.routes import ROUTES
 from tests.prometheus import labels_in, metrics_in, series_of_gateway, series_of_vllm
 
 PROJECT = Path(__file__).parents[2]

@@ -26,7 +26,7 @@ from deployments.engines.call import CallContext
 from deployments.engines.vllm.arguments import DEFAULTS, parse_arguments
 from deployments.engines.vllm.cache_guard import CacheGuard, check_isolation
 from gateway.config.cache_isolation import ISOLATING_CONNECTORS, MULTIPLE
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from gateway.identity.cache_scope import CacheSalts
 from gateway.telemetry.dispatch import Dispatch, Origin
 

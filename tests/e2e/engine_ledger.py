@@ -41,8 +41,10 @@ async def ledger_of(
         model=model, host="127.0.0.1", port=engine.port, key=engine.key, facts=FACTS
     )
     fleet.model(model).replace_replicas([Replica("engine", metadata)])
-    keeper = LedgerKeeper(await open_database(config, {}), config, fleet, NullRecorder())
-    await keeper.start()
+    keeper = LedgerKeeper(
+        await open_database(config, {}, NullRecorder()), config, fleet, NullRecorder()
+    )
+    keeper.start()
     try:
         yield keeper
     finally:

@@ -12,7 +12,7 @@ from typing import Any
 import openai
 import pytest
 
-from gateway.request.routes import ROUTES
+from gateway.config.route_paths import ROUTES
 from tests.gateway_process import (
     GatewayProcess,
     document,

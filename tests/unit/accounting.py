@@ -15,7 +15,7 @@ from gateway.accounts.keeper import LedgerKeeper
 from gateway.assembly import AssembledRouter, RouterOptions, build_router
 from gateway.config.accounts import AccountsConfig
 from gateway.config.sim import SimEntry, Simulation
-from gateway.errors import GatewayError
+from gateway.errors.gateway_error import GatewayError
 from gateway.identity.client import ClientIdentity
 from gateway.identity.project import Project
 from gateway.ledger.settlement import Settlement

@@ -30,6 +30,7 @@ from deployments.engines.sim.faults import (
     fault_for,
     wait_forever,
 )
+from deployments.engines.sim.loader import SimulatedLoader
 from deployments.engines.sim.parameters import engine_facts, engine_profile
 from deployments.engines.sim.requests import (
     ChatRequest,
@@ -50,9 +51,10 @@ from deployments.engines.sim.sequences import OutputSequence
 from deployments.engines.sim.usage_file import UsageFile
 from deployments.serve_internals.uvicorn_server import RESET_CONNECTION
 from gateway.asgi import Receive, Scope, Send
-from gateway.config.sim import SimEntry, Simulation
+from gateway.config.sim import SimEntry
 from gateway.engine_telemetry.tracker import EngineTracker
-from gateway.errors import GatewayError, MethodNotAllowed, ModelNotFound, UnknownRoute
+from gateway.errors.gateway_error import GatewayError
+from gateway.errors.request import MethodNotAllowed, ModelNotFound, UnknownRoute
 from gateway.identity.cache_scope import CacheSalts
 from gateway.simulation.batching import BatchingReplica
 from gateway.telemetry.dispatch import Dispatch
@@ -115,7 +117,7 @@ class SimulatedEngine:
             else PacedCore(batching, self.tracker, clock, entry.simulation.time_scale)
         )
 
-        loader = _SimulatedLoader(entry.simulation, clock)
+        loader = SimulatedLoader(entry.simulation, clock)
         self._adapters = AdapterCache(
             self.facts.adapters,
             entry.loaded_adapters_limit,
@@ -305,26 +307,6 @@ class SimulatedEngine:
             jobs.append(ChoiceJob(sequence, GenerationJob(run, tracked, sequence.completions)))
             self._core.submit(jobs[-1].job)
         return jobs
-
-
-class _SimulatedLoader:
-    """Loads adapters that consist of their names only."""
-
-    def __init__(self, simulation: Simulation, clock: Clock) -> None:
-        self._load_s = simulation.adapter_load_s / simulation.time_scale
-        self._is_instant = simulation.instant
-        self._clock = clock
-
-    async def fetch(self, name: str) -> None:
-        """Do nothing: there are no files."""
-
-    async def load(self, name: str) -> None:
-        """Wait for as long as a load takes."""
-        if not self._is_instant:
-            await self._clock.sleep(self._load_s)
-
-    async def unload(self, name: str) -> None:
-        """Do nothing."""
 
 
 def _require(wanted: str, method: str, path: str) -> None:

@@ -11,7 +11,7 @@ import xxhash
 
 from gateway.asgi import Message, Send
 from gateway.config.sim import Simulation
-from gateway.errors import GatewayError
+from gateway.errors.gateway_error import GatewayError
 
 EARLY_RESET_SHARE = 0.25
 """Share of the resets that come before the first byte of the response."""

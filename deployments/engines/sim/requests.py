@@ -16,7 +16,7 @@ from deployments.engines.sim.sequences import (
     OutputSequence,
     RenderedPrompt,
 )
-from gateway.errors import InvalidJSON, InvalidRequest
+from gateway.errors.request import InvalidJSON, InvalidRequest
 from gateway.identity.cache_scope import CacheSalts
 from gateway.request.lax_json import JsonScalar, as_bool, as_int
 

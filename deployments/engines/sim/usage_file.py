@@ -13,8 +13,7 @@ class UsageFile:
 
     def __init__(self, log: UsageLog, folder: str) -> None:
         self._log = log
-        path = Path(folder, f"{log.epoch}-{os.getpid()}.jsonl")
-        self._file = path.open("ab", buffering=0)
+        self._path = Path(folder, f"{log.epoch}-{os.getpid()}.jsonl")
         self._encoder = msgspec.json.Encoder()
         self._last_seq = 0
         log.add_listener(self._write)
@@ -24,4 +23,5 @@ class UsageFile:
         record = self._log.newest
         if record is not None and record.seq > self._last_seq:
             self._last_seq = record.seq
-            self._file.write(self._encoder.encode(record) + b"\n")
+            with self._path.open("ab") as file:
+                file.write(self._encoder.encode(record) + b"\n")

@@ -14,7 +14,7 @@ from vllm.reasoning import ReasoningParserManager
 from vllm.tool_parsers import ToolParserManager
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 
 TOKEN_BUCKETS: list[JsonValue] = [*(m * 10**e for e in range(6) for m in (1, 2, 5)), 10**6]
 """Buckets for all models: vLLM's own end at each model's length, but Ray's agent accepts only one

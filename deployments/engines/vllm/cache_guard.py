@@ -20,7 +20,7 @@ from vllm.exceptions import VLLMValidationError
 
 from deployments.engines.call import current_call
 from gateway.config.cache_isolation import shared_caches
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from gateway.identity.cache_scope import CacheSalts
 
 MODALITIES = ("image", "audio", "video")

@@ -19,7 +19,7 @@ from vllm.platforms import current_platform
 
 from deployments.engines.vllm.arguments import DEFAULTS, parse_arguments
 from gateway.config.engine_check import CHECKS, EngineCheck
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 
 MAX_LENGTH = 300
 """Characters of a mistake that are printed: some list all models that vLLM knows."""

@@ -31,7 +31,7 @@ from deployments.engines.adapters import AdapterCache
 from deployments.engines.call import current_call
 from deployments.engines.vllm.version import SUPPORTED, UnsupportedVersion
 from deployments.engines.weights import CONFIG, USUAL_RANK, AdapterFiles
-from gateway.errors import AdapterBroken
+from gateway.errors.request import AdapterBroken
 
 logger = logging.getLogger(__name__)
 

@@ -5,8 +5,9 @@ from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field, model_validator
 
-from gateway.errors import InvalidRequest
-from gateway.http.organization.values import Params, Text, TimeS
+from gateway.config.project_values import Text
+from gateway.errors.request import InvalidRequest
+from gateway.http.organization.values import Params, TimeS
 from gateway.store.usage_sums import Periods
 
 ResultT = TypeVar("ResultT", bound=BaseModel)

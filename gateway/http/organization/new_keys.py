@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, field_validator
 
-from gateway.http.organization.values import LifetimeS, Params, Text, Texts
+from gateway.config.project_values import Text
+from gateway.http.organization.values import LifetimeS, Params, Texts
 from gateway.store.api_keys import ApiKeyRow, KeyParams
 
 

@@ -4,13 +4,13 @@ from typing import Annotated, Literal
 
 import msgspec
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field
 
+from gateway.config.project_values import BodyMb, CacheScope, Route, Text, Tiers, Weight
 from gateway.http.organization.parts import PROJECT, CurrentActor, ListObject, listed
 from gateway.http.organization.query import query
-from gateway.http.organization.values import ListQuery, Params, Text, Texts
-from gateway.identity.project import GROUP, OWN_KEY, OWN_PROJECT, SHARED_BY_ALL, Tier
-from gateway.request.routes import ROUTES
+from gateway.http.organization.values import MAX_LIST, ListQuery, Params, Texts
+from gateway.identity.project import OWN_PROJECT, Tier
 from gateway.store import projects as store
 from gateway.store.organization import Organization
 from gateway.store.projects import ProjectRow, ProjectSettings
@@ -23,41 +23,18 @@ TUPLES = ("models", "routes", "tiers")
 class ProjectFields(Params):
     """Settings of a project beyond OpenAI's."""
 
-    weight: float = Field(default=1.0, gt=0, le=1_000)
+    weight: Weight = 1.0
     """Share of a busy model's time, relative to other projects."""
-    cache_scope: Text = OWN_PROJECT
+    cache_scope: CacheScope = OWN_PROJECT
     """Who shares cached prefixes: `project`, `key`, `group:NAME` or `all`."""
     models: Texts | None = None
     """Models and adapters that it may use; null: all. `model_permissions` is the same list."""
-    routes: Texts | None = None
+    routes: Annotated[list[Route], Field(max_length=MAX_LIST)] | None = None
     """Paths that it may use; null: those that are open by default."""
-    tiers: list[Tier] = Field(default_factory=lambda: list[Tier](("flex", "default")), max_length=3)
+    tiers: Tiers = Field(default_factory=lambda: list[Tier](("flex", "default")))
     """Priority classes that its requests may ask for."""
-    max_body_mb: float | None = Field(default=None, gt=0, le=10_000)
+    max_body_mb: BodyMb | None = None
     """Maximum size of its requests' bodies, in megabytes (2**20 bytes); null: the gateway's."""
-
-    @field_validator("cache_scope")
-    @classmethod
-    def _is_scope(cls, scope: str) -> str:
-        is_group = scope.startswith(GROUP) and len(scope) > len(GROUP)
-        if scope not in {OWN_PROJECT, OWN_KEY, SHARED_BY_ALL} and not is_group:
-            raise ValueError("must be `project`, `key`, `group:NAME` or `all`")
-        return scope
-
-    @field_validator("routes")
-    @classmethod
-    def _are_routes(cls, routes: list[str] | None) -> list[str] | None:
-        for route in routes or ():
-            if route not in ROUTES:
-                raise ValueError(f"must be of: {', '.join(sorted(ROUTES))}")
-        return routes
-
-    @field_validator("tiers")
-    @classmethod
-    def _has_default(cls, tiers: list[Tier]) -> list[Tier]:
-        if "default" not in tiers or len(set(tiers)) < len(tiers):
-            raise ValueError("must have `default`, and none twice")
-        return tiers
 
     @property
     def settings(self) -> dict[str, object]:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
+from gateway.config.project_values import Text
 from gateway.http.organization.parts import (
     PROJECT,
     CurrentActor,
@@ -16,7 +17,6 @@ from gateway.http.organization.query import query
 from gateway.http.organization.values import (
     Cents,
     Params,
-    Text,
     TwoWayQuery,
     cents_to_nano,
     nano_to_cents,

@@ -11,10 +11,11 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.config.route_paths import FORM_ROUTES
 from gateway.http.organization.buckets import BucketPage, BucketQuery, PeriodPage
 from gateway.http.organization.query import query
 from gateway.http.organization.values import Texts
-from gateway.request.routes import FORM_ROUTES, PAIR_ROUTES
+from gateway.request.routes import PAIR_ROUTES
 from gateway.store.organization import Organization
 from gateway.store.usage_sums import Group, UsageFilter, UsageSum, usage_sums
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field, model_validator
 
+from gateway.config.project_values import Text
 from gateway.http.organization.new_keys import KeyCreation, NewKeyObject
 from gateway.http.organization.parts import (
     PROJECT,
@@ -14,7 +15,7 @@ from gateway.http.organization.parts import (
     listed,
 )
 from gateway.http.organization.query import query
-from gateway.http.organization.values import ListQuery, Params, Text, Texts
+from gateway.http.organization.values import ListQuery, Params, Texts
 from gateway.store import api_keys as key_store
 from gateway.store import project_users as member_store
 from gateway.store import users as store

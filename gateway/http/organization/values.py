@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.config.project_values import Text
 from gateway.store.pages import Cursor
 
 NO_LIMIT = 2**53 - 1
@@ -29,14 +30,6 @@ class Params(BaseModel):
         return {name: getattr(self, name) for name in names if name in self.model_fields_set}
 
 
-def _is_printable(text: str) -> str:
-    """Refuse what a database or a terminal cannot hold: control characters, half characters."""
-    if not text.isprintable():
-        raise ValueError("must have no control characters")
-    return text
-
-
-Text = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_is_printable)]
 Texts = Annotated[list[Text], Field(max_length=MAX_LIST)]
 LifetimeS = Annotated[int, Field(ge=1, le=MAX_LIFETIME_S)]
 Limit = Annotated[int, Field(ge=0, le=NO_LIMIT)]

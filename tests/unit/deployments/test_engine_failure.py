@@ -13,7 +13,7 @@ from deployments.engine_failure import (
     ProcessOutput,
     explain_start_failure,
 )
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 
 POINTER = RuntimeError("Engine core initialization failed. See root cause above. Failed: {}")
 LOG = """\

@@ -8,23 +8,34 @@ import pytest
 
 from gateway import errors
 from gateway.errors import (
-    AuthUnavailable,
+    access,
+    administration,
+    gateway_error,
+    limits,
+    request,
+    startup,
+    upstream,
+)
+from gateway.errors.access import AuthUnavailable, TooManyFailures
+from gateway.errors.gateway_error import GatewayError, RetryLater
+from gateway.errors.limits import (
     BodyBudgetExceeded,
-    GatewayError,
-    MethodNotAllowed,
-    ModelNotFound,
-    ModelUnavailable,
     Overloaded,
     QuotaExceeded,
     RateLimited,
     SpendUnknown,
-    TooManyFailures,
 )
+from gateway.errors.request import MethodNotAllowed, ModelNotFound
+from gateway.errors.upstream import ModelUnavailable
 
 CLASSES = [
     kind
-    for name, kind in vars(errors).items()
-    if isinstance(kind, type) and issubclass(kind, GatewayError) and not name.startswith("_")
+    for module in (gateway_error, startup, request, administration, access, limits, upstream)
+    for name, kind in vars(module).items()
+    if isinstance(kind, type)
+    and issubclass(kind, GatewayError)
+    and kind.__module__ == module.__name__
+    and not (name.startswith("_") or kind is RetryLater)
 ]
 ARGUMENTS: dict[type[GatewayError], tuple[object, ...]] = {
     ModelNotFound: ("m", None),
@@ -99,12 +110,12 @@ def test_the_tree_shows_every_error() -> None:
         public = [each for each in kind.__mro__[1:] if each.__name__ in known]
         parent, status, code = found[kind.__name__]
         assert parent == (public[0].__name__ if public else "")
-        if kind in {GatewayError, errors.InvalidRequest}:
+        if kind in {GatewayError, request.InvalidRequest}:
             assert (int(status), code) == (kind.status, kind.type)
         elif code:
             assert (int(status), code) == (kind.status, kind.code)
         else:
-            assert kind in {errors.ConfigError, errors.PlacementFailed}
+            assert kind in {startup.ConfigError, startup.PlacementFailed}
 
 
 def test_the_body_for_anthropic_has_both_shapes() -> None:

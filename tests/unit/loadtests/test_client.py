@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from gateway.errors import InvalidRequest, Overloaded
+from gateway.errors.limits import Overloaded
+from gateway.errors.request import InvalidRequest
 from loadtests.loadgen.client import CHAT_PATH, Client, chat_body, rejection_flaw
 from loadtests.loadgen.loops import closed_loop, open_loop, poisson_arrivals
 from loadtests.loadgen.outcome import RequestOutcome, Status

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from deployments.local.processes import free_port
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from loadtests import launch, targets
 from loadtests.comparison.path import measure
 from loadtests.comparison.path_report import PathLoad

@@ -66,7 +66,7 @@ def test_a_trace_has_to_be_named_and_well_formed(tmp_path: Path) -> None:
 
 def test_demo_teams_have_the_keys_of_their_config() -> None:
     """So that the load test runs against configs/teams.yaml as it is."""
-    projects = ReadFiles.read(["configs/teams-projects.yaml"]).directory
+    projects = ReadFiles.read(["configs/projects/teams.yaml"]).directory
     ids = {key.hash: key.project for key in projects.keys}
     found = {name: ids[key_hash(key.encode())] for name, key in team_keys(DEMO_TEAMS).items()}
     assert found == {project.name: project.id for project in projects.projects}

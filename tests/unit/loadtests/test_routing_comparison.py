@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from deployments.local import processes
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from gateway.simulation.trace import BLOCK_TOKENS, trace_request
 from loadtests import targets
 from loadtests.comparison.routing import LEAD_SHARE, Match

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from gateway.simulation.trace import BLOCK_TOKENS, trace_request
 from loadtests.workloads.conversations import AGENT_KINDS, WORKLOADS, Dialogue
 from loadtests.workloads.replay import Replay

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from deployments.engines.adapters import RESERVATION_S, RETRY_S, AdapterCache
 from deployments.engines.weights import USUAL_RANK, AdapterFiles
-from gateway.errors import AdapterBroken
+from gateway.errors.request import AdapterBroken
 from gateway.telemetry.update import AdapterState
 from tests.unit.conftest import Clock
 

@@ -15,7 +15,7 @@ from deployments.engines.asgi import send_json
 from deployments.engines.server import EngineServer, ServerDied
 from gateway.asgi import Receive, Scope, Send
 from gateway.engine_telemetry.tracker import EngineTracker
-from gateway.errors import ErrorBody
+from gateway.errors.gateway_error import ErrorBody
 from gateway.telemetry.facts import EngineFacts
 from gateway.telemetry.update import TELEMETRY_PATH, Update, UpdateReader
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from deployments.engines.weights import resolve_source
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 
 
 def test_a_relative_path_is_found_under_the_first_root_that_has_it(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from gateway.store.usage import EngineBatch
 from gateway.telemetry.dispatch import Origin
 from gateway.telemetry.usage import UsageRecord
 from tests.postgres import PostgresServer
+from tests.unit.accounting import all_sums
 from tests.unit.databases import empty
 from tests.unit.recorder import KeptRecorder
 
@@ -41,6 +42,19 @@ async def test_a_record_that_cannot_be_written_is_rejected_alone(database: Datab
     await writer.write_batch(EngineBatch("e", 1, records))
     assert await database.read(count) == 2
     assert recorder.counts["gateway_accounts_rejected", ()] == 1
+    await writer.close()
+
+
+async def test_a_number_that_comes_twice_is_rejected_and_counted(database: Database) -> None:
+    """The sums never have more than the rows."""
+    recorder = KeptRecorder()
+    writer = LedgerWriter(database, PriceList(), recorder, lambda: None)
+    writer.start()
+    await writer.write_batch(EngineBatch("e", 1, [record(1, completion_tokens=5)]))
+    await writer.write_batch(EngineBatch("e", 1, [record(1, id=77), record(2)]))
+    assert recorder.counts["gateway_accounts_rejected", ()] == 1
+    assert await database.read(count) == 2
+    assert len(set(await database.read(all_sums))) == 1
     await writer.close()
 
 

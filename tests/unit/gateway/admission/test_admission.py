@@ -16,7 +16,8 @@ from gateway.admission.queue_limits import WAITING_BYTES
 from gateway.admission.queued_request import AdmissionRequest, QueuedRequest
 from gateway.admission.recent_usage import KEPT_S
 from gateway.config.serving_options import QueueOptions, ServingOptions
-from gateway.errors import ModelUnavailable, Overloaded
+from gateway.errors.limits import Overloaded
+from gateway.errors.upstream import ModelUnavailable
 from gateway.kvcache.prefix import Prompt
 from gateway.request.tenant import Tenant
 from gateway.routing.decision import Decision, DecisionLog

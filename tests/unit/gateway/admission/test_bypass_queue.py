@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.admission.bypass_queue import MAX_ASIDE, BypassQueue, Verdict
+from gateway.admission.bypass_queue import MAX_ASIDE, BypassQueue, StartVerdict
 from gateway.admission.queue_item import QueueItem
 from gateway.request.tenant import Tenant
 
@@ -18,10 +18,10 @@ def queue_of(tokens: list[int]) -> BypassQueue[QueueItem]:
 def taken(queue: BypassQueue[QueueItem], room: int, patient: bool = True) -> list[int]:
     """The requests started one after the other, where each must fit into that much room."""
 
-    def check(place: QueueItem) -> Verdict:
+    def check(place: QueueItem) -> StartVerdict:
         if place.tokens <= room:
-            return Verdict.START
-        return Verdict.STEP_ASIDE if patient else Verdict.WAIT
+            return StartVerdict.START
+        return StartVerdict.STEP_ASIDE if patient else StartVerdict.WAIT
 
     places = iter(lambda: queue.pop(check), None)
     return [place.number for place in places]
@@ -73,9 +73,11 @@ def test_a_request_that_stepped_aside_can_be_removed() -> None:
 def test_a_request_that_yields_keeps_no_other_from_starting() -> None:
     """One that has stepped aside, that is; where the first one yields, so do all after it."""
     queue = queue_of([50, 1, 2])
-    assert queue.pop(lambda p: Verdict.STEP_ASIDE if p.number == 0 else Verdict.WAIT) is None
-    after = queue.pop(lambda p: Verdict.YIELD if p.number == 0 else Verdict.START)
+    assert (
+        queue.pop(lambda p: StartVerdict.STEP_ASIDE if p.number == 0 else StartVerdict.WAIT) is None
+    )
+    after = queue.pop(lambda p: StartVerdict.YIELD if p.number == 0 else StartVerdict.START)
     assert after is not None
     assert after.number == 1
-    assert queue.pop(lambda p: Verdict.YIELD) is None
+    assert queue.pop(lambda p: StartVerdict.YIELD) is None
     assert len(queue) == 2

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.admission.bypass_queue import Verdict
+from gateway.admission.bypass_queue import StartVerdict
 from gateway.admission.drain_rate import MIN_STARTS, WINDOW_S, DrainRate
 from gateway.admission.queue_item import QueueItem
 from gateway.admission.replica_queue import ReplicaQueue
@@ -17,7 +17,7 @@ def place(tenant: str, number: int, *, is_batch: bool = False) -> QueueItem:
 
 def started(queue: ReplicaQueue[QueueItem]) -> QueueItem:
     """The request started next where there is room for any."""
-    place = queue.pop(lambda _: Verdict.START)
+    place = queue.pop(lambda _: StartVerdict.START)
     assert place is not None
     return place
 

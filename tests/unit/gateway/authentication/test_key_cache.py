@@ -9,7 +9,7 @@ from gateway.authentication.key_cache import MIN_INTERVAL_S, REFRESH_S, KeyCache
 from gateway.authentication.key_fetch import MAX_BYTES, KeysUnreachable, fetch_keys
 from gateway.authentication.key_set import KeySet
 from gateway.config.jwt_issuer import JwtIssuer
-from gateway.errors import AuthUnavailable
+from gateway.errors.access import AuthUnavailable
 from tests.unit.conftest import Clock, StartEngine, answer
 from tests.unit.surface import script
 from tests.unit.tokens import key_set, signing_key
@@ -201,3 +201,13 @@ def test_keys_need_a_connection_that_nobody_can_change(jwks: str) -> None:
     """Whoever can change them lets anybody in; and the URL is shown in logs."""
     with pytest.raises(ValueError, match=r"must be an https URL|is no URL|no user or password"):
         issuer(jwks)
+
+
+async def test_requests_that_wait_for_keys_survive_a_change_of_the_config(keys: Keys) -> None:
+    """The old keys are no longer fetched: the client may ask again."""
+    keys.is_held.clear()
+    waiting = asyncio.create_task(keys.has())
+    await asyncio.sleep(0)
+    await keys.cache.close()
+    with pytest.raises(AuthUnavailable):
+        await waiting

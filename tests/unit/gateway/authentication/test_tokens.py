@@ -14,7 +14,7 @@ from gateway.authentication.authenticator import Authenticator
 from gateway.authentication.tokens import MAX_KEPT, Tokens
 from gateway.config.auth import Auth
 from gateway.config.jwt_issuer import JwtIssuer
-from gateway.errors import InvalidKey
+from gateway.errors.access import InvalidKey
 from gateway.identity.api_key import key_hash
 from gateway.identity.live_directory import LiveDirectory
 from gateway.identity.project import Directory, Project

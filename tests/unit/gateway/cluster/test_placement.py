@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gateway.cluster.placement import Placement, plan_placement, rank_order
 from gateway.config.loader import parse_entry
 from gateway.config.model import ModelEntry
-from gateway.errors import PlacementFailed
+from gateway.errors.startup import PlacementFailed
 
 H100 = "accelerator_type:H100"
 

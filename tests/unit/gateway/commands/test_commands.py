@@ -108,6 +108,26 @@ def test_a_rotated_key_gives_way_to_the_new_one(shell: Shell, gateway_url: str) 
     wait_until_refused(gateway_url, new["value"])
 
 
+def test_a_key_that_expires_sooner_is_not_extended_by_its_rotation(shell: Shell) -> None:
+    """One that has expired gets a successor, too."""
+    shell.output("projects", "create", "search")
+    new = ("keys", "create", "--project", "search", "--owner")
+    soon = shell.json(*new, "a", "--expires-in", "10m")
+    past = shell.json(*new, "b", "--expires-in", "1s")
+    until_s = time.monotonic() + PATIENCE_S
+    while time.time() <= past["expires_at"]:
+        assert time.monotonic() < until_s
+        time.sleep(0.1)  # noqa: TID251 - a test's own thread
+
+    for old in (soon, past):
+        assert shell.json("keys", "rotate", old["id"], "--project", "search")["value"]
+
+    keys = json.loads(shell.output("keys", "list", "--project", "search", "--json"))
+    listed = {each["id"]: each for each in keys}
+    for old in (soon, past):
+        assert listed[old["id"]]["expires_at"] == old["expires_at"]
+
+
 def test_limits_are_set_and_shown(shell: Shell) -> None:
     """For all models, and for one whose name has a slash."""
     shell.output("projects", "create", "search")

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from gateway.accounts.keeper import database_url, price_list
 from gateway.config.accounts import AccountsConfig
 from gateway.config.loader import parse_accounts
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 
 FILE = "sqlite:////var/lib/gateway/accounts.db"
 
@@ -50,6 +50,9 @@ def test_prices_become_whole_nano_units() -> None:
         ({"database": FILE, "prices": {"m": [{"input": 1e-10}]}}, "decimal places"),
         ({"database": FILE, "prices": {"m": [{"input": 1}, {"input": 2}]}}, "same date"),
         ({"database": FILE, "prices": {"m": [{"from": "2026-13-01", "input": 1}]}}, "month"),
+        ({"database": FILE, "prices": {"m": [{"from": "20270101", "input": 1}]}}, "must be a day"),
+        ({"database": FILE, "prices": {"m": [{"from": "2027-W01-5", "input": 1}]}}, "be a day"),
+        ({"database": FILE, "prices": {"m": [{"input": "0,10"}]}}, "must be a number"),
     ],
 )
 def test_a_mistake_is_named(config: dict[str, object], message: str) -> None:
@@ -65,10 +68,24 @@ def test_the_url_may_be_kept_elsewhere() -> None:
     assert database_url(config, {"DB": "postgresql://u:hunter22@host/d"}).endswith("@host/d")
     with pytest.raises(ConfigError, match="DB is not set"):
         database_url(config, {})
-    with pytest.raises(ConfigError, match="no URL") as raised:
-        database_url(config, {"DB": "hunter22"})
-    assert "hunter22" not in str(raised.value)
+    for url, message in (
+        ("hunter22", "must begin with"),
+        ("postgres://u:hunter22@host/d", "must begin with"),
+        ("sqlite:///hunter22.db", "absolute path"),
+        ("sqlite:///:memory:", "absolute path"),
+        ("sqlite://", "must name a file"),
+    ):
+        with pytest.raises(ConfigError, match=f"accounts.database: .*{message}") as raised:
+            database_url(config, {"DB": url})
+        assert "hunter22" not in str(raised.value)
     assert "env:DB" not in repr(config)
+
+
+def test_a_file_may_be_in_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs `Accounts`; the file is found there when it is opened."""
+    monkeypatch.setenv("HOME", "/home/ann")
+    config = parse_accounts({"database": "sqlite:///~/a.db"})
+    assert database_url(config, {}) == "sqlite:////home/ann/a.db"
 
 
 def test_a_file_that_cannot_be_written_is_found(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.config.entry import DEFAULT_LOADED_ADAPTERS
 from gateway.config.loader import parse_entry
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 
 
 def adapters(*names: str) -> list[dict[str, str]]:

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.config.loader import parse_entry
 from gateway.config.vllm import VllmEntry
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 
 ENTRY = {"name": "m", "engine": "vllm", "source": "org/m"}
 EXAMPLE = {"kv_connector": "ExampleConnector", "kv_role": "kv_both"}

@@ -5,7 +5,7 @@ import pytest
 from gateway.config.engine_arguments import applicable_table, argument_table
 from gateway.config.loader import parse_entry
 from gateway.config.vllm import VllmEntry
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 
 ENTRY = {"name": "m", "engine": "vllm", "source": "org/m"}
 

@@ -10,7 +10,7 @@ from gateway.config.resolution import resolve_gateway
 from gateway.config.serving_options import ServingOptions
 from gateway.config.sim import SimEntry
 from gateway.config.vllm import VllmEntry
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 
 VLLM = {"engine": "vllm", "name": "m", "source": "s"}
 SIM = {"engine": "sim", "name": "m"}

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.config.gateway import GatewayConfig
 from gateway.config.loader import parse_gateway
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 
 
 def test_trusted_proxies_are_addresses_and_networks() -> None:

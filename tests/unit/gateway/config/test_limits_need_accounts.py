@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config.loader import load_config
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 
 PROJECTS = """
 projects:

@@ -22,7 +22,7 @@ from gateway.config.serve_fields import known_fields
 from gateway.config.sim import SimEntry
 from gateway.config.strict import FieldError
 from gateway.config.vllm import VllmEntry
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 
 GOOD = """\
 http_options:
@@ -1194,3 +1194,46 @@ def test_what_vllm_refuses_is_reported_at_its_field(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="instant"):
         load_config(path, ask)
     assert asked == [["org/big"]]
+
+
+PINNED = GOOD.replace(
+    "    deployments:\n",
+    "    args: {accounts: {database: 'sqlite:///~/x.db'}}\n    deployments:\n"
+    "      - {name: Accounts, ray_actor_options: {num_cpus: 0.1, resources: {ledger: 0.01}}}\n",
+    1,
+)
+
+
+def test_accounts_can_be_pinned_to_the_node_of_its_database(tmp_path: Path) -> None:
+    """By a resource of that node; the routers' scale is still the routers'."""
+    assert loaded(tmp_path, PINNED).routers == RouterScale(2, 2, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (PINNED.replace("0.01}}}", "0.01}}, num_replicas: 2}"), "num_replicas: cannot be set for"),
+        (PINNED.replace("0.01}}}", "0.01}}, user_config: {}}"), "user_config: cannot be set for"),
+        (PINNED.replace("    args: {accounts", "    # args: {accounts"), "name: needs `accounts`"),
+    ],
+)
+def test_nothing_else_of_accounts_can_be_set(tmp_path: Path, text: str, message: str) -> None:
+    """It has one replica, and its config is in `args`."""
+    with pytest.raises(ConfigError, match=message):
+        loaded(tmp_path, text)
+
+
+def test_prices_and_weights_of_unknown_names_are_warned_of(tmp_path: Path) -> None:
+    """A model whose price is misspelt would be free of charge."""
+    accounts = (
+        "    args: {accounts: {database: 'sqlite:///~/x.db', prices: {org/bgi: [{input: 1}],"
+        " pretend: [{input: 1}]}, idle_weights: {search: 1, proj_x: 2}}}\n    deployments:\n"
+    )
+    text = GOOD.replace("    deployments:\n", accounts, 1)
+    found = loaded(tmp_path, text).warnings
+    assert [line.partition("args.accounts.")[2] for line in found] == [
+        'prices.org/bgi: no model or adapter is named "org/bgi", did you mean `org/big`?',
+        'prices: model "org/big" has no price: its requests cost nothing',
+        "idle_weights.search: is no id of a project, such as proj_...; names do not count",
+    ]
+    assert loaded(tmp_path, PINNED).warnings == ()

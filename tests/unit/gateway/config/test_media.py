@@ -5,7 +5,7 @@ import pytest
 from gateway.config.loader import parse_entry
 from gateway.config.media import MediaOptions
 from gateway.config.vllm import VllmEntry
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 
 VLLM = {"engine": "vllm", "name": "m", "source": "s"}
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gateway.config.loader import load_config
 from gateway.config.projects import Projects, parse_time
 from gateway.config.projects_file import projects_path, read_projects
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from gateway.identity.project import RateLimit, SpendLimit
 from gateway.identity.project_file import directory_of
 from tests.unit.projects import KEY, OTHER_KEY, hash_of, project, write_projects
@@ -90,8 +90,18 @@ MISTAKES = [
     ("weight: 4", 'weight: "4"', '4: projects[0].weight: should be a number, found "4"'),
     ("group:web", "groups:web", "5: projects[0].cache_scope: must be `project`, `key`, `group:N"),
     ("[m, a]", "[m, a b]", "6: projects[0].models[1]: must be non-empty, without spaces"),
-    ("[/v1/chat/completions]", "[v1]", "7: projects[0].routes[0]: must be a path such as"),
+    ("[/v1/chat/completions]", "[v1]", "7: projects[0].routes[0]: is no route for inference"),
     ("priority]", "fast]", "8: projects[0].tiers[1]: should be 'flex', 'default' or 'priority'"),
+    ("id: key_two", 'id: "key:two"', "projects[0].keys[1].id: must have no `:`"),
+    (
+        "chat/completions]",
+        "chat/completion]",
+        (
+            "7: projects[0].routes[0]: is no route for inference, did you mean"
+            " `/v1/chat/completions`?"
+        ),
+    ),
+    ("tiers: [default, priority]", "tiers: [flex, flex]", "8: projects[0].tiers: must have none"),
     ("tiers: [default, priority]", "tiers: []", "8: projects[0].tiers: must not be empty"),
     (hash_of(KEY), KEY, "11: projects[0].keys[0].hash: must be the key's hash, `sha256:` and 64"),
     (hash_of(KEY), "12345678", "11: projects[0].keys[0].hash: must be the key's hash"),

@@ -10,7 +10,7 @@ from gateway.config.loader import parse_entry, parse_gateway
 from gateway.config.references import MASK, MAX_FILE_BYTES, Reference, Resolver, Unresolved
 from gateway.config.resolution import resolve_entry, resolve_gateway
 from gateway.config.vllm import VllmEntry
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 
 ENTRY = {"name": "m", "engine": "vllm", "source": "org/m"}
 SECRET = "hf_a_secret_of_the_operator"  # noqa: S105 - it is none

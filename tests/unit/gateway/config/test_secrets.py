@@ -4,7 +4,7 @@ import pytest
 
 from gateway.config.loader import parse_entry
 from gateway.config.secrets import literal_secrets
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 
 
 @pytest.mark.parametrize(

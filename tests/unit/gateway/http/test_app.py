@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from gateway.admission.cold_start import MIN_BACKOFF_S
 from gateway.asgi import App, Message
+from gateway.config.route_paths import FORM_ROUTES, JSON_ROUTES
 from gateway.config.serving_options import QueueOptions, ServingOptions
-from gateway.request.routes import FORM_ROUTES, JSON_ROUTES
 from gateway.routing.fleet import ModelState
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.engine_call import BUFFER_LIMIT

@@ -9,8 +9,8 @@ from fastapi import FastAPI
 
 from gateway.asgi import Message
 from gateway.config.auth import DEFAULT_ROUTES
+from gateway.config.route_paths import ROUTES
 from gateway.http.app import GatewayApp
-from gateway.request.routes import ROUTES
 from gateway.serving.access import ADMIN_PREFIXES, OPEN_PATHS
 from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import StartEngine, answer

@@ -10,7 +10,8 @@ import pytest
 from gateway.assembly import RouterOptions, build_router
 from gateway.config.gateway import GatewayConfig
 from gateway.config.serving_options import ServingOptions
-from gateway.errors import InvalidKey, UnknownRoute
+from gateway.errors.access import InvalidKey
+from gateway.errors.request import UnknownRoute
 from gateway.identity.api_key import key_hash
 from gateway.identity.project import AdminKey, Directory, Project
 from gateway.rare_warning import PERIOD_S

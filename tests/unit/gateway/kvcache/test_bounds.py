@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gateway.errors import InvalidRequest
+from gateway.errors.request import InvalidRequest
 from gateway.kvcache.json_text import decode_string
 from gateway.kvcache.prefix import KEY_BYTES, MAX_KEYS, prompt_of
 from gateway.kvcache.tool_definitions import CACHED_TEXTS, ToolTexts

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import InvalidRequest
+from gateway.errors.request import InvalidRequest
 from gateway.identity.cache_scope import ScopeSeeds
 from gateway.kvcache.json_text import MAX_COMMAS
 from gateway.kvcache.prefix import KEY_BYTES, MAX_KEYS, Prompt, extend, prompt_of

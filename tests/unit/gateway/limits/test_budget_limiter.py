@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import QuotaExceeded, RateLimited, SpendUnknown
+from gateway.errors.limits import QuotaExceeded, RateLimited, SpendUnknown
 from gateway.identity.project import Project, RateLimit, SpendLimit
 from gateway.ledger.calendar import Interval
 from gateway.ledger.price import Price

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import RateLimited
+from gateway.errors.limits import RateLimited
 from gateway.identity.project import Project, RateLimit
 from gateway.ledger.view import MinuteUsage
 from gateway.limits.hold import Hold

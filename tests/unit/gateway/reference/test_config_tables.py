@@ -19,7 +19,7 @@ from gateway.reference.pages import marked
 ROOT = Path(__file__).parents[4]
 PAGE = (ROOT / "docs" / "models.md").read_text()
 MODELS: list[type[BaseModel]] = [VllmEntry, SimEntry, GatewayConfig, Projects]
-FILE, VLLM, SIM, GATEWAY, ACCOUNTS, PROJECTS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+FILE, VLLM, SIM, GATEWAY, _, ACCOUNTS, PROJECTS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 (MINIMAL,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 

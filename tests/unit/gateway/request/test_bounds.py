@@ -5,7 +5,7 @@ import contextlib
 import pytest
 
 from gateway.config.limits import Limits
-from gateway.errors import InvalidRequest
+from gateway.errors.request import InvalidRequest
 from gateway.request.raw_fields import PROMPT_FIELDS
 from gateway.request.request_limits import check_context, check_limits
 from gateway.request.routes import CHAT, parse_head

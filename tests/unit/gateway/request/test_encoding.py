@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import InvalidJSON
+from gateway.errors.request import InvalidJSON
 from gateway.request import encoding
 from gateway.request.encoding import WINDOW, check_encoding, without_mark
 

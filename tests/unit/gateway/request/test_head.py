@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from msgspec import Raw
 from msgspec.structs import replace
 
-from gateway.errors import GatewayError, InvalidJSON, InvalidRequest, MissingParameter
+from gateway.errors.gateway_error import GatewayError
+from gateway.errors.request import InvalidJSON, InvalidRequest, MissingParameter
 from gateway.request.head import (
     FORM_WINDOW,
     MAX_FIELDS,

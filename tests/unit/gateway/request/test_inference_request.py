@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.errors import InvalidRequest
+from gateway.errors.request import InvalidRequest
 from gateway.identity.client import ClientIdentity
 from gateway.identity.project import Project
 from gateway.request.head import parse_json

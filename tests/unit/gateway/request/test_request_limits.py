@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.config.limits import Limits
-from gateway.errors import ContextExceeded, LimitExceeded
+from gateway.errors.request import ContextExceeded, LimitExceeded
 from gateway.request import prompt_size, tool_limits
 from gateway.request.request_limits import MIN_PROMPT_BYTES, check_context, check_limits
 from gateway.request.routes import CHAT, COMPLETIONS, parse_head

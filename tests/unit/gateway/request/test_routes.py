@@ -3,7 +3,8 @@
 import pytest
 
 from gateway.config.gateway import GatewayConfig
-from gateway.request.routes import ROUTES, body_limit_mb, parse_head
+from gateway.config.route_paths import ROUTES
+from gateway.request.routes import body_limit_mb, parse_head
 
 
 def test_routes_for_texts_have_a_smaller_limit() -> None:

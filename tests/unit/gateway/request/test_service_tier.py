@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from gateway.errors import InvalidRequest
+from gateway.errors.request import InvalidRequest
 from gateway.identity.client import ClientIdentity
 from gateway.identity.project import Project, Tier
 from gateway.request.inference_request import InferenceRequest, parse_request

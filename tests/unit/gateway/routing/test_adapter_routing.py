@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from gateway.config.serving_options import ServingOptions
-from gateway.errors import ModelNotFound
+from gateway.errors.request import ModelNotFound
 from gateway.http.models import adapter_card, model_card
 from gateway.kvcache.prefix import NO_PROMPT
 from gateway.routing.decision import DecisionLog

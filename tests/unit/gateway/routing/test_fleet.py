@@ -2,7 +2,8 @@
 
 import pytest
 
-from gateway.errors import ModelNotFound, ModelUnavailable
+from gateway.errors.request import ModelNotFound
+from gateway.errors.upstream import ModelUnavailable
 from gateway.routing.fleet import Fleet, ModelState, Replica, ServedModel
 from gateway.telemetry.facts import EngineFacts, ReplicaMetadata
 

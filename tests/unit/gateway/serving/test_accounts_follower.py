@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
+import pytest
+
 from gateway.ledger.settlement import Settlement
 from gateway.ledger.view import AccountsView, AdminAnswer, AdminCall
 from gateway.serving.accounts_client import AccountsUnavailable
@@ -67,6 +69,23 @@ async def test_the_last_view_stays_in_force_while_accounts_is_down() -> None:
     await until(lambda: len(accounts.known) >= 3)
     assert follower.view in (view("a"), view("b"))
     await until(lambda: follower.view == view("b"))
+    await follower.close()
+
+
+async def test_another_database_is_ignored(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Accounts has come up on a node without the file: no key may stop working for that."""
+    monkeypatch.setattr("gateway.serving.accounts_follower.MAX_DELAY_S", 0.01)
+    mine, empty = (
+        AccountsView(version=v, as_of_s=1.0, database=n) for v, n in (("a", 7), ("b", 8))
+    )
+    accounts = ScriptedAccounts(mine, empty, empty)
+    follower = AccountsFollower(accounts)
+    follower.start()
+    await until(lambda: len(accounts.known) >= 4)
+    assert follower.view == mine
+    assert caplog.text.count("another database") == 1
     await follower.close()
 
 

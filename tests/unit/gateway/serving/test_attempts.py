@@ -10,15 +10,10 @@ import pytest
 
 from gateway.assembly import build_router
 from gateway.config.serving_options import QueueOptions, ServingOptions
-from gateway.errors import (
-    NO_RETRY,
-    CacheNotPrivate,
-    DeadlineExceeded,
-    GatewayError,
-    ModelUnavailable,
-    Overloaded,
-    UpstreamFailed,
-)
+from gateway.errors.access import CacheNotPrivate
+from gateway.errors.gateway_error import NO_RETRY, GatewayError
+from gateway.errors.limits import Overloaded
+from gateway.errors.upstream import DeadlineExceeded, ModelUnavailable, UpstreamFailed
 from gateway.faults import Action
 from gateway.identity.client import ANONYMOUS_IDENTITY, ClientIdentity
 from gateway.identity.project import Project

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.asgi import Message
-from gateway.errors import BodyTooLarge, BodyTooSlow, InvalidRequest
+from gateway.errors.request import BodyTooLarge, BodyTooSlow, InvalidRequest
 from gateway.serving.body import (
     GRACE_S,
     PACE_BYTES_PER_S,

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from gateway.asgi import Message
-from gateway.errors import BodyBudgetExceeded
+from gateway.errors.limits import BodyBudgetExceeded
 from gateway.serving.body import read_body
 from gateway.serving.body_budget import MIB, SMALL_BODY, STALE_S, WAIT_S, BodyBudget
 from tests.unit.gateway.serving.test_body import SkippingLoop

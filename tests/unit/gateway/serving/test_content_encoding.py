@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from gateway.errors import BodyBudgetExceeded, BodyTooLarge, InvalidEncoding, UnsupportedEncoding
+from gateway.errors.limits import BodyBudgetExceeded
+from gateway.errors.request import BodyTooLarge, InvalidEncoding, UnsupportedEncoding
 from gateway.serving.body_budget import MIB, BodyBudget
 from gateway.serving.content_encoding import (
     DECODERS,

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.errors import ShuttingDown
+from gateway.errors.upstream import ShuttingDown
 from gateway.serving.drain import Drain
 
 

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from gateway.config.serving_options import Adapter, QueueOptions, ServingOptions
-from gateway.errors import NO_RETRY, UpstreamFailed
+from gateway.errors.gateway_error import NO_RETRY
+from gateway.errors.upstream import UpstreamFailed
 from gateway.faults import Action
 from gateway.request.inference_request import InferenceRequest
 from gateway.request.tenant import Tenant

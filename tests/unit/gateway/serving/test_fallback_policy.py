@@ -2,19 +2,16 @@
 
 import pytest
 
-from gateway.errors import (
+from gateway.errors.gateway_error import GatewayError
+from gateway.errors.limits import Overloaded
+from gateway.errors.request import (
     AdapterBroken,
     ContextExceeded,
-    DeadlineExceeded,
-    GatewayError,
     InvalidRequest,
     ModelNotFound,
-    ModelUnavailable,
-    Overloaded,
-    StreamLost,
     UnsupportedRoute,
-    UpstreamFailed,
 )
+from gateway.errors.upstream import DeadlineExceeded, ModelUnavailable, StreamLost, UpstreamFailed
 from gateway.serving.fallback_policy import FallbackDecision, fallback_decision, is_permanent
 
 NEXT, RAISE, EARLIER = (

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config.auth import Auth
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from gateway.serving.live_config import LiveConfig, RejectedConfig
 from tests.unit.projects import KEY as API_KEY
 from tests.unit.projects import project, write_projects

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.config.loader import parse_gateway
 from gateway.config.model_names import ModelNames
-from gateway.errors import ModelNotFound
+from gateway.errors.request import ModelNotFound
 from gateway.identity.client import ClientIdentity
 from gateway.identity.project import Project
 from gateway.serving.model_access import allowed_route, may_use

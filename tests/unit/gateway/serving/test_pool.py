@@ -6,7 +6,7 @@ import contextlib
 import pytest
 
 from gateway.admission.queued_request import AdmissionRequest, QueuedRequest
-from gateway.errors import ModelUnavailable
+from gateway.errors.upstream import ModelUnavailable
 from gateway.request.head import RequestHead
 from gateway.request.inference_request import InferenceRequest
 from gateway.routing.fleet import Fleet, Replica, ServedModel

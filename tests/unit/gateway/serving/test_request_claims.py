@@ -10,7 +10,8 @@ import pytest
 
 from gateway.assembly import AssembledRouter, RouterOptions, build_router
 from gateway.config.serving_options import QueueOptions, ServingOptions
-from gateway.errors import GatewayError, Overloaded, QuotaExceeded, RateLimited
+from gateway.errors.gateway_error import GatewayError
+from gateway.errors.limits import Overloaded, QuotaExceeded, RateLimited
 from gateway.header_names import DISPATCH
 from gateway.identity.client import ClientIdentity
 from gateway.identity.project import Project, RateLimit, SpendLimit

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.errors import Reason
+from gateway.errors.upstream import Reason
 from gateway.serving.retry_policy import (
     FREE,
     NO_PROGRESS,

@@ -96,6 +96,20 @@ async def test_a_reported_attempt_is_kept_until_the_ledger_has_it() -> None:
     assert books.accounts.submitted == []
 
 
+async def test_reports_that_an_engine_has_dropped_are_handed_over() -> None:
+    """The ledger's watermark is beyond them, and says that it may not have them."""
+    books = RouterBooks()
+    for number in (1, 2, 3, 4):
+        books.sent(number)
+    before = record(1, seq=9, epoch=4)
+    books.settlements.record_usage("e", [before, *(record(i, seq=i) for i in (2, 3, 4))])
+    mark = Watermark(engine="e", epoch=5, seq=3, first=3)
+    books.settlements.record_watermarks([mark])
+    await books.settlements.submit()
+    assert [each.record for each in books.accounts.submitted] == [before, record(2, seq=2)]
+    assert len(books.settlements) == 1
+
+
 async def test_reports_of_a_dead_engine_are_handed_over() -> None:
     """The ledger may not have read them; it knows if it has."""
     books = RouterBooks()

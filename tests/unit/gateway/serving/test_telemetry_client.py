@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 
-from gateway.errors import UpstreamFailed
+from gateway.errors.upstream import UpstreamFailed
 from gateway.kvcache.prefix import Prompt
 from gateway.routing.fleet import Fleet, Replica, ServedModel
 from gateway.routing.policy import Candidate

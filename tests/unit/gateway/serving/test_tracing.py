@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode, TraceFlags
 
 from gateway.config.serving_options import ServingOptions
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from gateway.serving.tracing import Tracer, tracer_of
 from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import StartEngine, answer

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from gateway.cli import app
 from gateway.config.policy_names import policy_names
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from gateway.simulation.batching import EngineProfile
 from gateway.simulation.results import PolicyResult, infinite_cache_hit_rate, percentile
 from gateway.simulation.settings import SimulationSettings

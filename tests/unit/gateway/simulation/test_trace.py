@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import ConfigError
+from gateway.errors.startup import ConfigError
 from gateway.simulation.trace import BLOCK_TOKENS, Workload, read_trace, trace_request
 
 GOOD = {"timestamp": 1500, "input_length": 1030, "output_length": 7, "hash_ids": [4, 5, 6]}

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from sqlalchemy import Connection
 
-from gateway.errors import TooManyKeys
+from gateway.errors.administration import TooManyKeys
 from gateway.identity.api_key import key_hash
 from gateway.identity.project import AdminKey, ApiKey, Directory, Project
 from gateway.store.admin_keys import create_admin_key

@@ -48,7 +48,7 @@ async def test_a_request_in_the_ledger_is_a_use_of_its_key(database: Database) -
     ]
 
     def write(connection: Connection) -> None:
-        write_usage(connection, [EngineBatch("e", 1, records)], PriceList(), 0)
+        write_usage(connection, [EngineBatch("e", 1, records)], PriceList(), 10**10)
 
     await database.write(write)
 

@@ -8,9 +8,16 @@ from sqlalchemy import Connection, func, select
 from gateway.ledger.price import Price, PriceList
 from gateway.ledger.settlement import Settlement
 from gateway.store.database import Database
-from gateway.store.standing import read_minutes, read_spend
-from gateway.store.tables import usage
-from gateway.store.upkeep import KeptDays, ReplicaSeen, delete_old, record_presence, settle_idle
+from gateway.store.standing import read_batch, read_minutes, read_spend
+from gateway.store.tables import idle_costs, usage
+from gateway.store.upkeep import (
+    KeptDays,
+    ReplicaSeen,
+    delete_old,
+    record_presence,
+    settle_idle,
+    settle_idle_until,
+)
 from gateway.store.usage import (
     EngineBatch,
     Written,
@@ -176,6 +183,22 @@ async def test_idle_time_of_an_hour_is_shared_out_once(database: Database) -> No
     assert await database.write(keep_up) == [("p", 59_500_000, 59_500_000_000)]
 
 
+async def test_idle_time_of_a_long_outage_is_shared_out_afterwards(database: Database) -> None:
+    """Accounts was away for eight hours, in which a replica held its device."""
+    hour_s = NOW_S // 3600 * 3600
+    seen = [ReplicaSeen("e", "m", 1)]
+
+    def keep_up(connection: Connection, at_s: int) -> list[int]:
+        record_presence(connection, seen, at_s * 1_000_000)
+        settle_idle_until(connection, at_s // 3600 * 3600, 3, {}, PRICES)
+        rows = connection.execute(select(idle_costs.c.at_s).order_by(idle_costs.c.at_s))
+        return [(row.at_s - hour_s) // 3600 for row in rows]
+
+    assert await database.write(lambda c: keep_up(c, hour_s)) == []
+    later_s = hour_s + 8 * 3600 + 60
+    assert await database.write(lambda c: keep_up(c, later_s)) == list(range(9))
+
+
 async def test_old_rows_are_deleted_and_sums_stay_longer(database: Database) -> None:
     """Each kind has its own time."""
     await write(database, batch(record(1)))
@@ -248,3 +271,37 @@ async def test_a_record_does_not_undo_the_verdict_that_comes_with_it(database: D
     guessed = Settlement(id=6, engine="e", record=record(0, id_=6), is_estimated=True)
     await settle(database, wasted, reported, guessed, Settlement(id=6, engine="e", is_wasted=True))
     assert (await charged(database))[-1] == 0
+
+
+async def test_a_watermark_says_from_where_on_nothing_is_missing(database: Database) -> None:
+    """An engine that drops records leaves a gap, which the next page shows."""
+    found = []
+    for page in (
+        batch(record(1), record(2)),
+        batch(record(3)),
+        batch(record(7)),
+        batch(record(7), record(8)),
+        batch(record(2, id_=99, epoch=2), epoch=2),
+    ):
+        await write(database, page)
+        (mark,) = await database.read(read_watermarks)
+        found.append((mark.epoch, mark.first, mark.seq))
+    assert found == [(1, 1, 2), (1, 1, 3), (1, 7, 7), (1, 7, 8), (2, 2, 2)]
+
+
+async def test_people_with_tokens_count_for_their_project_alone(database: Database) -> None:
+    """They have no limits of their own, and there may be tens of thousands."""
+    people = [
+        record(seq, origin=Origin(project="p", key=f"idp:{seq}", tier="flex"))
+        for seq in range(1, 9)
+    ]
+    await write(database, batch(*people, record(9)))
+    spend = await database.read(lambda c: read_spend(c, NOW_S))
+    assert [(each.key, each.interval) for each in spend] == [
+        *(("", "day"), ("k", "day")),
+        *(("", "month"), ("k", "month")),
+    ]
+    assert spend[0].nano == 9 * spend[1].nano
+    minutes = await database.read(lambda c: read_minutes(c, NOW_S))
+    assert [(each.key, each.requests) for each in minutes] == [("", 8), ("k", 1)]
+    assert [each.key for each in await database.read(lambda c: read_batch(c, NOW_S))] == [""]

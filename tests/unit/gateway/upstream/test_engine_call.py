@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from gateway.errors import UpstreamFailed
+from gateway.errors.upstream import UpstreamFailed
 from gateway.serving.response_writer import forward_bytes
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.engine_call import (

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from gateway.errors import UpstreamFailed
+from gateway.errors.upstream import UpstreamFailed
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.event_stream import forward_events
 from gateway.upstream.sse import EventBuffer

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import UpstreamFailed
+from gateway.errors.upstream import UpstreamFailed
 from gateway.upstream.sse import EVENT_LIMIT, EventBuffer, error_event, event_data, split_events
 
 BROKEN = UpstreamFailed("The engine broke off.")

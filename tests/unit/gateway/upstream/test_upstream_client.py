@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.errors import Reason, UpstreamFailed
+from gateway.errors.upstream import Reason, UpstreamFailed
 from gateway.upstream.client import UpstreamClient, connect_reason
 from gateway.upstream.connection import UpstreamConnection
 from gateway.upstream.response import HIGH_WATER, EngineResponse

@@ -31,7 +31,7 @@ async def test_texts_stay_texts(desk: AdminDesk) -> None:
 async def check_text(desk: AdminDesk, text: str) -> None:
     """Write a text into all fields of a new project, and read it back."""
     other = await desk.create_project("other")
-    project = await desk.create_project(text, cache_scope=f"group:{text}", models=[text])
+    project = await desk.create_project(text, models=[text])
     path = f"/projects/{project}"
     _, account = await desk.ask(
         "POST", f"{path}/service_accounts", {"name": text, "models": [text]}
@@ -48,7 +48,7 @@ async def check_text(desk: AdminDesk, text: str) -> None:
     _, shown = await desk.ask("GET", path)
     _, keys = await desk.ask("GET", f"{path}/api_keys")
     _, log = await desk.ask("GET", "/audit_logs", query=f"project_ids[]={project}&limit=100")
-    assert (shown["name"], shown["cache_scope"], shown["models"]) == (text, f"group:{text}", [text])
+    assert (shown["name"], shown["models"]) == (text, [text])
     assert [key["name"] for key in keys["data"]] == ["Secret Key", text]
     assert [key["owner"]["service_account"]["name"] for key in keys["data"]] == [text, text]
     assert (account["name"], user["email"], admin["name"]) == (text, text, text)

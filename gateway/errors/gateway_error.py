@@ -1,0 +1,87 @@
+"""Base of all errors, and how clients get them."""
+
+import math
+
+import msgspec
+
+from gateway import header_names
+
+NO_RETRY = (header_names.SHOULD_RETRY, b"false")
+"""Response header that keeps OpenAI's and Anthropic's clients from sending a request again."""
+
+
+class ErrorDetail(msgspec.Struct, frozen=True):
+    """Content of an OpenAI error object."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """OpenAI's error envelope."""
+
+    error: ErrorDetail
+
+
+class AnthropicErrorBody(msgspec.Struct, frozen=True, tag="error"):
+    """Anthropic's error envelope; its SDK ignores OpenAI's extra fields."""
+
+    error: ErrorDetail
+
+
+class GatewayError(Exception):
+    """A defect of the gateway itself; its log has the details.
+
+    Base class of all errors that a client may see: `message` must hold no internals.
+
+    Every argument is passed on to `Exception`: instances survive pickling between processes.
+    """
+
+    status = 500
+    type = "api_error"
+    code = "internal_error"
+    anthropic_type = ""
+    """Its type in Anthropic's API; empty if that is the same."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message, param)
+        self.message = message
+        self.param = param
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Response headers that belong to the error."""
+        return []
+
+    @property
+    def detail(self) -> ErrorDetail:
+        """The error as OpenAI's error object."""
+        return ErrorDetail(self.message, self.type, self.param, self.code)
+
+    def body(self, *, is_anthropic: bool = False) -> bytes:
+        """Encode the error as OpenAI's JSON; `is_anthropic` makes it valid for Anthropic too."""
+        detail = self.detail
+        if not is_anthropic:
+            return msgspec.json.encode(ErrorBody(detail))
+        if self.anthropic_type:
+            detail = msgspec.structs.replace(detail, type=self.anthropic_type)
+        return msgspec.json.encode(AnthropicErrorBody(detail))
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class RetryLater(GatewayError):
+    """The model cannot take the request now, but may in `retry_after_s` seconds."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message, "model")
+        self.args = (message, retry_after_s)
+        self.retry_after_s = retry_after_s
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """When to retry, in whole seconds."""
+        return [(header_names.RETRY_AFTER, b"%d" % max(1, math.ceil(self.retry_after_s)))]
