@@ -99,8 +99,10 @@ class ProjectLimits:
             self.budgets.reserve(meters, least, lambda: least).release()
         self.rates.check(self.rates.meters_of(project, name, key), name)
 
-    def claim(self, target: Target, scheduler: Scheduler) -> Claim | None:
+    def claim(self, target: Target, scheduler: Scheduler, attempts: int = 0) -> Claim | None:
         """Set aside what a request is expected to take; None if nothing limits it.
+
+        `attempts`: how often it has been sent; with any, other routers have counted it.
 
         Raises:
             RateLimited: it has to wait, or is above a limit by itself.
@@ -119,7 +121,9 @@ class ProjectLimits:
             if cached and not self._counts_cached():
                 least = max(0, prompt - cached)
             try:
-                hold = self.rates.reserve(rated, target.name, least + answer, least)
+                hold = self.rates.reserve(
+                    rated, target.name, least + answer, least, int(not attempts)
+                )
             except RateLimited:
                 if money is not None:
                     money.release()
