@@ -1,4 +1,4 @@
-"""What a router owes the ledger: attempts whose records are not there yet, and how much of others is charged.
+"""What a router owes the ledger: attempts that it does not have yet, and how others are charged.
 
 Engines report what each attempt took, and Accounts reads it from them. A router remembers its own
 attempts only until an engine has reported them, and all reports until Accounts has them. If the
