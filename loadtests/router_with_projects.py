@@ -151,6 +151,7 @@ async def _serve(app: object) -> None:
         access_log=False,
         log_level="warning",
         http="httptools",
+        interface="asgi3",  # a bound method is taken for ASGI 2 otherwise
         lifespan="off",
     )
     server = uvicorn.Server(config)
