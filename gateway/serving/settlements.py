@@ -1,4 +1,4 @@
-"""What a router owes the ledger: attempts whose records are not there yet, and verdicts on others.
+"""What a router owes the ledger: attempts that it does not have yet, and how others are charged.
 
 Engines report what each attempt took, and Accounts reads it from them. A router remembers its own
 attempts only until an engine has reported them, and all reports until Accounts has them. If the
@@ -81,7 +81,7 @@ class Settlements:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self.submit()
         except TimeoutError:
-            logger.warning("Accounts does not answer: %d verdicts are lost", len(self._queue))
+            logger.warning("Accounts does not answer: %d settlements are lost", len(self._queue))
 
     def record_sent(self, attempt: SentAttempt) -> None:
         """Remember an attempt that is sent to an engine."""
@@ -168,7 +168,7 @@ class Settlements:
                     self._queue.append(attempt.estimated())
 
     def _limit(self) -> None:
-        """Forget the oldest reports and verdicts if there are too many: engines have those."""
+        """Forget the oldest reports and settlements if there are too many: engines have those."""
         dropped = 0
         while self._records and sum(map(len, self._records.values())) > MAX_KEPT:
             largest = max(self._records, key=lambda engine: len(self._records[engine]))

@@ -57,12 +57,12 @@ def write_usage(
     written = Written()
     for batch in batches:
         ids = [signed(record.id) for record in batch.records]
-        verdicts = _verdicts(connection, ids)
+        limits = _charge_limits(connection, ids)
         rows = [
             make_row(
                 batch.engine,
                 record,
-                verdicts.get(id_, ChargeLimit()),
+                limits.get(id_, ChargeLimit()),
                 prices,
                 now_us,
                 is_estimated=False,
@@ -80,18 +80,18 @@ def write_usage(
 def write_settlements(
     connection: Connection, given: Sequence[Settlement], prices: PriceList, now_us: int
 ) -> Written:
-    """Write what routers have said of attempts: their verdicts, and records that they have.
+    """Write what routers have said of attempts: their charge limits, and records that they have.
 
     To write a settlement again changes nothing.
     """
     limits = ((signed(each.id), charge_limit_of(each)) for each in given)
     said = {id_: limit for id_, limit in limits if limit != ChargeLimit()}
     if said:
-        _upsert_verdicts(connection, said, now_us)
+        _upsert_limits(connection, said, now_us)
         _settle(connection, said, prices)
-    # A record without a verdict must not undo one that came before, in this message or another.
+    # A record without a limit must not undo one that came before, in this message or another.
     unsaid = {id_ for each in given if (id_ := signed(each.id)) not in said}
-    known = said | _verdicts(connection, list(unsaid))
+    known = said | _charge_limits(connection, list(unsaid))
     inserted = estimated = count = 0
     for is_estimated in (False, True):
         rows = [
@@ -222,7 +222,7 @@ def _raise_watermark(connection: Connection, batch: EngineBatch, now_us: int) ->
     connection.execute(statement, {"engine": batch.engine, **row})
 
 
-def _upsert_verdicts(connection: Connection, said: dict[int, ChargeLimit], now_us: int) -> None:
+def _upsert_limits(connection: Connection, said: dict[int, ChargeLimit], now_us: int) -> None:
     new = upsert(connection, settlements)
     names = ("is_wasted", "completion_tokens", "at_us")
     statement = new.on_conflict_do_update(
@@ -233,16 +233,16 @@ def _upsert_verdicts(connection: Connection, said: dict[int, ChargeLimit], now_u
         [
             {
                 "dispatch_id": id_,
-                "is_wasted": verdict.is_wasted,
-                "completion_tokens": verdict.completion_tokens,
+                "is_wasted": limit.is_wasted,
+                "completion_tokens": limit.completion_tokens,
                 "at_us": now_us,
             }
-            for id_, verdict in said.items()
+            for id_, limit in said.items()
         ],
     )
 
 
-def _verdicts(connection: Connection, ids: Sequence[int]) -> dict[int, ChargeLimit]:
+def _charge_limits(connection: Connection, ids: Sequence[int]) -> dict[int, ChargeLimit]:
     found: dict[int, ChargeLimit] = {}
     columns = settlements.c
     query = select(columns.dispatch_id, columns.is_wasted, columns.completion_tokens)

@@ -24,7 +24,7 @@ from gateway.http.organization.spend_limits import spend_limits_router
 from gateway.http.organization.unsupported import unsupported_router
 from gateway.http.organization.usage import usage_router
 from gateway.http.organization.users import project_users_router, users_router
-from gateway.ledger.view import AdminAnswer, AdminCall
+from gateway.serving.admin_call import AdminAnswer, AdminCall
 from gateway.store.changes import Actor
 from gateway.store.database import DatabaseUnavailable
 from gateway.store.key_use import PRECISION_S

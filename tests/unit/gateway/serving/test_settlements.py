@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from gateway.ledger.settlement import Settlement
-from gateway.ledger.view import AccountsView, AdminAnswer, AdminCall, Watermark
+from gateway.ledger.view import AccountsView, Watermark
 from gateway.serving.accounts_client import AccountsUnavailable
+from gateway.serving.admin_call import AdminAnswer, AdminCall
 from gateway.serving.sent_attempt import SentAttempt
 from gateway.serving.settlements import DEAD_S, MAX_SUBMITTED, SILENT_S, Settlements
 from gateway.telemetry.dispatch import Origin

@@ -8,15 +8,15 @@ from sqlalchemy import Connection, func, select
 from gateway.ledger.price import Price, PriceList
 from gateway.ledger.settlement import Settlement
 from gateway.store.database import Database
-from gateway.store.standing import read_batch, read_minutes, read_spend
+from gateway.store.routers_view import read_batch, read_minutes, read_spend
 from gateway.store.tables import idle_costs, usage
 from gateway.store.upkeep import (
     KeptDays,
     ReplicaSeen,
     delete_old,
     record_presence,
-    settle_idle,
-    settle_idle_until,
+    share_idle,
+    share_idle_until,
 )
 from gateway.store.usage import (
     EngineBatch,
@@ -175,7 +175,7 @@ async def test_idle_time_of_an_hour_is_shared_out_once(database: Database) -> No
         for at_s in (hour_s, hour_s + 60):
             record_presence(connection, seen, at_s * 1_000_000)
         for _ in range(2):
-            settle_idle(connection, hour_s, {}, PRICES)
+            share_idle(connection, hour_s, {}, PRICES)
         rows = connection.exec_driver_sql("SELECT project, device_us, cost_nano FROM idle_costs")
         return [(row[0], int(row[1]), int(row[2])) for row in rows]
 
@@ -190,7 +190,7 @@ async def test_idle_time_of_a_long_outage_is_shared_out_afterwards(database: Dat
 
     def keep_up(connection: Connection, at_s: int) -> list[int]:
         record_presence(connection, seen, at_s * 1_000_000)
-        settle_idle_until(connection, at_s // 3600 * 3600, 3, {}, PRICES)
+        share_idle_until(connection, at_s // 3600 * 3600, 3, {}, PRICES)
         rows = connection.execute(select(idle_costs.c.at_s).order_by(idle_costs.c.at_s))
         return [(row.at_s - hour_s) // 3600 for row in rows]
 
