@@ -22,13 +22,13 @@ class ChargeLimit(msgspec.Struct, frozen=True):
 
 
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt: what the engine did, and what of it is charged. Columns of the table `usage`."""
+    """What an engine did for an attempt, and what of it is charged; columns of `usage`."""
 
     engine: str
     epoch: int
     seq: int
     dispatch_id: int
-    """Its 64 bits as a signed number: databases have no others."""
+    """Its 64 bits as a signed number: databases have no others. See `gateway.ledger.deliveries`."""
     request_id: str
     attempt: int
     project: str
@@ -59,6 +59,11 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     cost_nano: int
     device_cost_nano: int
     wasted_nano: int
+
+    @property
+    def primary_key(self) -> tuple[str, int, int]:
+        """What it is unique by."""
+        return self.engine, self.epoch, self.seq
 
     @property
     def is_charged(self) -> bool:

@@ -152,6 +152,15 @@ class WholeGateway:
         await running.engine.stop()
         self._publish()
 
+    async def drain_engine(self, running: RunningSim) -> None:
+        """Have an engine leave the fleet, as Serve does, finish what it has, and stop."""
+        self.engines.remove(running)
+        self.ended.append(running)
+        self._publish()
+        await running.server.drain(PATIENCE_S)
+        await running.server.stop()
+        await running.engine.stop()
+
     async def start_accounts(self) -> LedgerKeeper:
         """Start Accounts."""
         database = await Database.open(self.database_url)

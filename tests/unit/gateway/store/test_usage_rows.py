@@ -305,3 +305,94 @@ async def test_people_with_tokens_count_for_their_project_alone(database: Databa
     minutes = await database.read(lambda c: read_minutes(c, NOW_S))
     assert [(each.key, each.requests) for each in minutes] == [("", 8), ("k", 1)]
     assert [each.key for each in await database.read(lambda c: read_batch(c, NOW_S))] == [""]
+
+
+async def rows_of(database: Database) -> list[tuple[int, bool, bool, int]]:
+    """Number, estimated, wasted and charged tokens of the answer of all rows."""
+    columns = usage.c
+    query = select(
+        columns.seq, columns.is_estimated, columns.is_wasted, columns.charged_completion_tokens
+    ).order_by(columns.seq)
+    return [tuple(row) for row in (await database.read(lambda c: c.execute(query).all()))]
+
+
+async def test_of_two_deliveries_of_one_dispatch_the_last_one_is_charged(
+    database: Database,
+) -> None:
+    """In either order of their reports, together or apart, and both rows stay."""
+    first = record(1, id_=5, arrived_s=NOW_S - 3, completion_tokens=4)
+    last = record(2, id_=5, arrived_s=NOW_S - 2)
+    for writes in ([[first, last]], [[last, first]], [[first], [last]], [[last], [first]]):
+        await database.write(empty)
+        for records in writes:
+            await write(database, batch(*records))
+        assert await rows_of(database) == [(1, False, True, 0), (2, False, False, 10)]
+        assert (await charged(database))[:4] == (100, 40, 10, 1_000_000)
+
+    await settle(database, Settlement(id=5, engine="e", completion_tokens=3))
+    assert [row[3] for row in await rows_of(database)] == [0, 3]
+    await settle(database, Settlement(id=5, engine="e", is_wasted=True))
+    assert [row[3] for row in await rows_of(database)] == [0, 0]
+
+
+async def test_a_delivery_that_did_nothing_costs_nothing(database: Database) -> None:
+    """Also if it alone has been reported so far; an estimate never joins what was reported."""
+    nothing = UsageRecord(
+        epoch=1,
+        seq=1,
+        id=5,
+        origin=record(1).origin,
+        model="m",
+        arrived_s=NOW_S - 3,
+        ended_s=NOW_S - 2,
+    )
+    await write(database, batch(nothing))
+    assert (await charged(database))[-1] == 0
+    guess = record(0, id_=5, completion_tokens=8)
+    await settle(database, Settlement(id=5, engine="e", record=guess, is_estimated=True))
+    assert await rows_of(database) == [(1, False, False, 0)]
+    await write(database, batch(record(2, id_=5)))
+    assert await rows_of(database) == [(1, False, True, 0), (2, False, False, 10)]
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2), st.sampled_from(["first", "second", "both", "handed over", "guess"])
+        ),
+        max_size=20,
+    )
+)
+async def test_every_report_of_an_engine_is_a_row_in_any_order(
+    database: Database, events: list[tuple[int, str]]
+) -> None:
+    """Whoever brings it; each dispatch is charged once, and estimates go when a report comes."""
+    await database.write(empty)
+    reported: dict[int, set[int]] = {}
+    guessed = set()
+    for number, kind in events:
+        id_ = 70 + number
+        first = record(2 * number + 1, id_=id_, arrived_s=NOW_S - 3, completion_tokens=4)
+        second = record(2 * number + 2, id_=id_, arrived_s=NOW_S - 2, completion_tokens=10)
+        seen = reported.setdefault(number, set())
+        if kind == "guess":
+            guess = record(0, id_=id_, completion_tokens=8)
+            await settle(database, Settlement(id=id_, engine="e", record=guess, is_estimated=True))
+            guessed.add(number)
+        elif kind == "handed over":
+            await settle(database, Settlement(id=id_, engine="e", record=second))
+            seen.add(10)
+        else:
+            brought = {"first": [first], "second": [second], "both": [second, first]}[kind]
+            await write(database, batch(*brought))
+            seen |= {each.completion_tokens for each in brought}
+
+    only_guessed = {number for number in guessed if not reported[number]}
+    rows = await rows_of(database)
+    assert len(rows) == sum(map(len, reported.values())) + len(only_guessed)
+    assert sum(row[1] for row in rows) == len(only_guessed)
+    expected = sum(max(seen) for seen in reported.values() if seen) + 8 * len(only_guessed)
+    sums = await database.read(all_sums)
+    assert len(set(sums)) == 1
+    assert (await database.read(charged_sums))[2] == expected
