@@ -251,7 +251,7 @@ class FallbackChain:
         if limits is None or not limits.apply_to(self._request):
             return
         try:
-            limits.check(self._request, name)
+            limits.check(self._request, model.name, "" if name == model.name else name)
         finally:  # a stream may begin before its model has started
             self._response.limits = limits.headers(self._request, name)
 

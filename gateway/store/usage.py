@@ -59,19 +59,19 @@ def write_usage(
     written = Written()
     for batch in batches:
         ids = [signed(record.id) for record in batch.records]
-        verdicts = _verdicts(connection, ids)
+        limits = _charge_limits(connection, ids)
         rows = [
             make_row(
                 batch.engine,
                 record,
-                verdicts.get(id_, ChargeLimit()),
+                limits.get(id_, ChargeLimit()),
                 prices,
                 now_us,
                 is_estimated=False,
             )
             for record, id_ in zip(batch.records, ids, strict=True)
         ]
-        inserted = len(_write_rows(connection, rows, verdicts, (), prices))
+        inserted = len(_write_rows(connection, rows, limits, (), prices))
         known = len(rows) - inserted
         written = Written(written.rows + inserted, written.known + known)
         if batch.records:
@@ -82,22 +82,22 @@ def write_usage(
 def write_settlements(
     connection: Connection, given: Sequence[Settlement], prices: PriceList, now_us: int
 ) -> Written:
-    """Write what routers have said of attempts: their verdicts, and records that they have.
+    """Write what routers have said of attempts: their charge limits, and records that they have.
 
     To write a settlement again changes nothing.
     """
     limits = ((signed(each.id), charge_limit_of(each)) for each in given)
     said = {id_: limit for id_, limit in limits if limit != ChargeLimit()}
     if said:
-        _upsert_verdicts(connection, said, now_us)
-    # A record without a verdict must not undo one that came before, in this message or another.
+        _upsert_limits(connection, said, now_us)
+    # A record without a limit must not undo one that came before, in this message or another.
     unsaid = {id_ for each in given if (id_ := signed(each.id)) not in said}
-    verdicts = said | _verdicts(connection, list(unsaid))
+    known = said | _charge_limits(connection, list(unsaid))
     rows = [
         make_row(
             each.engine,
             each.record,
-            verdicts.get(signed(each.id), ChargeLimit()),
+            known.get(signed(each.id), ChargeLimit()),
             prices,
             now_us,
             is_estimated=each.is_estimated,
@@ -105,7 +105,7 @@ def write_settlements(
         for each in given
         if each.record is not None
     ]
-    inserted = _write_rows(connection, rows, verdicts, said, prices)
+    inserted = _write_rows(connection, rows, known, said, prices)
     estimated = sum(row.is_estimated for row in inserted)
     return Written(len(inserted), len(rows) - len(inserted), estimated)
 
@@ -128,11 +128,11 @@ def upsert(connection: Connection, table: Table) -> Any:  # noqa: ANN401 - one o
 def _write_rows(
     connection: Connection,
     rows: Sequence[UsageRow],
-    verdicts: Mapping[int, ChargeLimit],
+    limits: Mapping[int, ChargeLimit],
     said: Collection[int],
     prices: PriceList,
 ) -> list[UsageRow]:
-    """Write rows, and settle dispatches that something new has been `said` of; what is new."""
+    """Write rows, and charge dispatches anew that routers have `said` something of; what is new."""
     coming: dict[int, list[UsageRow]] = defaultdict(list)
     for row in rows:
         coming[row.dispatch_id].append(row)
@@ -148,7 +148,7 @@ def _write_rows(
         if not new and id_ not in said:
             continue
         if len(after) > 1 or before:
-            after = charged(after, verdicts.get(id_, ChargeLimit()), prices)
+            after = charged(after, limits.get(id_, ChargeLimit()), prices)
         removed += [row for row in before if row not in after]
         added += [row for row in after if row not in before]
         inserted += new
@@ -218,7 +218,7 @@ def _raise_watermark(connection: Connection, batch: EngineBatch, now_us: int) ->
     connection.execute(statement, {"engine": batch.engine, **row})
 
 
-def _upsert_verdicts(connection: Connection, said: dict[int, ChargeLimit], now_us: int) -> None:
+def _upsert_limits(connection: Connection, said: dict[int, ChargeLimit], now_us: int) -> None:
     new = upsert(connection, settlements)
     names = ("is_wasted", "completion_tokens", "at_us")
     statement = new.on_conflict_do_update(
@@ -229,16 +229,16 @@ def _upsert_verdicts(connection: Connection, said: dict[int, ChargeLimit], now_u
         [
             {
                 "dispatch_id": id_,
-                "is_wasted": verdict.is_wasted,
-                "completion_tokens": verdict.completion_tokens,
+                "is_wasted": limit.is_wasted,
+                "completion_tokens": limit.completion_tokens,
                 "at_us": now_us,
             }
-            for id_, verdict in said.items()
+            for id_, limit in said.items()
         ],
     )
 
 
-def _verdicts(connection: Connection, ids: Sequence[int]) -> dict[int, ChargeLimit]:
+def _charge_limits(connection: Connection, ids: Sequence[int]) -> dict[int, ChargeLimit]:
     found: dict[int, ChargeLimit] = {}
     columns = settlements.c
     query = select(columns.dispatch_id, columns.is_wasted, columns.completion_tokens)

@@ -8,15 +8,15 @@ from sqlalchemy import Connection, func, select
 from gateway.ledger.price import Price, PriceList
 from gateway.ledger.settlement import Settlement
 from gateway.store.database import Database
-from gateway.store.standing import read_minutes, read_spend
+from gateway.store.routers_view import read_batch, read_minutes, read_spend
 from gateway.store.tables import idle_costs, usage
 from gateway.store.upkeep import (
     KeptDays,
     ReplicaSeen,
     delete_old,
     record_presence,
-    settle_idle,
-    settle_idle_until,
+    share_idle,
+    share_idle_until,
 )
 from gateway.store.usage import (
     EngineBatch,
@@ -175,7 +175,7 @@ async def test_idle_time_of_an_hour_is_shared_out_once(database: Database) -> No
         for at_s in (hour_s, hour_s + 60):
             record_presence(connection, seen, at_s * 1_000_000)
         for _ in range(2):
-            settle_idle(connection, hour_s, {}, PRICES)
+            share_idle(connection, hour_s, {}, PRICES)
         rows = connection.exec_driver_sql("SELECT project, device_us, cost_nano FROM idle_costs")
         return [(row[0], int(row[1]), int(row[2])) for row in rows]
 
@@ -190,7 +190,7 @@ async def test_idle_time_of_a_long_outage_is_shared_out_afterwards(database: Dat
 
     def keep_up(connection: Connection, at_s: int) -> list[int]:
         record_presence(connection, seen, at_s * 1_000_000)
-        settle_idle_until(connection, at_s // 3600 * 3600, 3, {}, PRICES)
+        share_idle_until(connection, at_s // 3600 * 3600, 3, {}, PRICES)
         rows = connection.execute(select(idle_costs.c.at_s).order_by(idle_costs.c.at_s))
         return [(row.at_s - hour_s) // 3600 for row in rows]
 
@@ -287,6 +287,24 @@ async def test_a_watermark_says_from_where_on_nothing_is_missing(database: Datab
         (mark,) = await database.read(read_watermarks)
         found.append((mark.epoch, mark.first, mark.seq))
     assert found == [(1, 1, 2), (1, 1, 3), (1, 7, 7), (1, 7, 8), (2, 2, 2)]
+
+
+async def test_people_with_tokens_count_for_their_project_alone(database: Database) -> None:
+    """They have no limits of their own, and there may be tens of thousands."""
+    people = [
+        record(seq, origin=Origin(project="p", key=f"idp:{seq}", tier="flex"))
+        for seq in range(1, 9)
+    ]
+    await write(database, batch(*people, record(9)))
+    spend = await database.read(lambda c: read_spend(c, NOW_S))
+    assert [(each.key, each.interval) for each in spend] == [
+        *(("", "day"), ("k", "day")),
+        *(("", "month"), ("k", "month")),
+    ]
+    assert spend[0].nano == 9 * spend[1].nano
+    minutes = await database.read(lambda c: read_minutes(c, NOW_S))
+    assert [(each.key, each.requests) for each in minutes] == [("", 8), ("k", 1)]
+    assert [each.key for each in await database.read(lambda c: read_batch(c, NOW_S))] == [""]
 
 
 async def rows_of(database: Database) -> list[tuple[int, bool, bool, int]]:
