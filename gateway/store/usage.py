@@ -132,7 +132,7 @@ def _write_rows(
     said: Collection[int],
     prices: PriceList,
 ) -> list[UsageRow]:
-    """Write rows, and settle dispatches that something new has been `said` of; what is new."""
+    """Write rows, and charge dispatches anew that routers have `said` something of; what is new."""
     coming: dict[int, list[UsageRow]] = defaultdict(list)
     for row in rows:
         coming[row.dispatch_id].append(row)
