@@ -85,7 +85,8 @@ class Reservations:
     def record_sent(self, replica: str, reservation: Reservation) -> None:
         """Count a request of this router that is sent to a replica."""
         self._sent.setdefault(replica, {})[reservation.id] = reservation
-        self._publish_reserved(reservation)
+        for listener in self._listeners:
+            listener.record_reserved(reservation)
 
     def record_ended(self, replica: str, id_: int) -> None:
         """Record that this router's request has ended, whatever its engine reports later."""
@@ -149,7 +150,8 @@ class Reservations:
         self._ended.pop(id_, None)
         sent = self._sent.get(replica, {}).pop(id_, None)
         if sent is None and id_ not in running:
-            self._publish_reserved(reservation)
+            for listener in self._listeners:
+                listener.record_reserved(reservation)
         running[id_] = reservation
 
     def _settle_overdue(self, now_s: float) -> None:
@@ -161,10 +163,6 @@ class Reservations:
             if reservation := self._sent[replica].pop(id_, None):
                 self._unheard[replica].append(reservation)
                 self._publish_settled(reservation, None)
-
-    def _publish_reserved(self, reservation: Reservation) -> None:
-        for listener in self._listeners:
-            listener.record_reserved(reservation)
 
     def _publish_settled(self, reservation: Reservation, usage: UsageRecord | None) -> None:
         for listener in self._listeners:

@@ -20,6 +20,18 @@ def test_the_price_in_force_at_the_end_counts() -> None:
     assert prices.at("unknown", "", 5).tokens_nano(10, 0, 10) == 0
 
 
+def test_a_price_that_was_found_before_ends_with_its_time() -> None:
+    """So does that of an adapter, at whatever moment it was asked for first, and the other way."""
+    tuned_later = Price(model="tuned", from_s=2_000, input_nano=8)
+    prices = PriceList([NEW, OLD, tuned_later])
+    for _ in range(2):
+        assert prices.at("m", "", 999.9) is OLD
+        assert prices.at("m", "", 1_000) is NEW
+        assert prices.at("m", "tuned", 999.9) is OLD
+        assert prices.at("m", "tuned", 1_999) is NEW
+        assert prices.at("m", "tuned", 2_000) is tuned_later
+
+
 def test_cached_tokens_have_a_price_of_their_own() -> None:
     """Without one they cost as much as others."""
     assert OLD.tokens_nano(100, 60, 10) == 100 * 1_000 + 10 * 2_000

@@ -338,3 +338,18 @@ def test_the_clock_of_the_ledger_begins_a_period() -> None:
     assert budget.used == [100]
     with pytest.raises(QuotaExceeded, match="The month ends in 396h"):
         budget.ask(1)
+
+
+def test_limits_that_are_given_or_taken_hold_for_clients_that_were_seen_before() -> None:
+    """What a client's requests count against is remembered no longer than the project is."""
+    budget = Budget()
+    budget.ask(5 * UNIT)
+    limit = SpendLimit(amount_nano=UNIT, interval="day")
+    limited = Project(id="proj_a", name="team-a", spend_limits=(limit,))
+    free, budget.project = budget.project, limited
+    budget.limiter.replace([limited])
+    with pytest.raises(QuotaExceeded):
+        budget.ask(5 * UNIT)
+    budget.limiter.replace([free])
+    budget.project = free
+    budget.ask(5 * UNIT)
