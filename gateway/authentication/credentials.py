@@ -6,6 +6,8 @@ from gateway.errors.access import InvalidKey
 from gateway.header_names import API_KEY, AUTHORIZATION
 
 BEARER = b"bearer"
+USUAL = b"Bearer "
+"""How clients write it."""
 MAX_BYTES = 12 * 1024
 """Bytes of a key or token: identity providers put hundreds of groups into one."""
 
@@ -39,6 +41,8 @@ def offered_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def _bearer(value: bytes) -> bytes:
+    if value.startswith(USUAL):
+        return value[len(USUAL) :].strip()
     scheme, _, key = value.strip().partition(b" ")
     if scheme and scheme.lower() != BEARER:
         raise InvalidKey(

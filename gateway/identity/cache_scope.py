@@ -11,10 +11,6 @@ Cost: about 2 µs a salt, and one look-up a seed.
 
 import hashlib
 import hmac
-from urllib.parse import quote
-
-from gateway.identity.client import ClientIdentity
-from gateway.identity.project import GROUP, OWN_KEY, SHARED_BY_ALL
 
 SALTS = b"ray-llm-gateway: salts of KV caches"
 """Purpose of the cluster's key from which engines derive salts."""
@@ -22,22 +18,6 @@ SEEDS = b"ray-llm-gateway: seeds of prefix keys"
 """Purpose of the cluster's key from which routers derive seeds."""
 REMEMBERED_SEEDS = 4096
 _LENGTH_BYTES = 8
-
-
-def cache_scope(identity: ClientIdentity) -> str:
-    """Scope of the caches that an identity uses; empty: the one that is shared by all.
-
-    Two identities have the same scope exactly when they may share cached prefixes.
-    """
-    project = identity.project
-    scope = project.cache_scope
-    if identity.is_open or scope == SHARED_BY_ALL:
-        return ""
-    if scope.startswith(GROUP):
-        return scope
-    if scope == OWN_KEY:
-        return f"key:{quote(project.id, safe='')}/{identity.key}"
-    return f"project:{project.id}"
 
 
 class CacheSalts:

@@ -5,6 +5,7 @@ tokens, added up, and divided by a million once: a row is rounded once, half up.
 exact.
 """
 
+import math
 from collections.abc import Iterable
 
 import msgspec
@@ -12,6 +13,8 @@ import msgspec
 MILLION = 1_000_000
 HOUR_US = 3_600 * MILLION
 """Microseconds of an hour."""
+MAX_FOUND = 4096
+"""Models and adapters whose prices are remembered."""
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +43,7 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
         cached = full if self.cached_input_nano is None else self.cached_input_nano
         total = (prompt_tokens - cached_tokens) * full + cached_tokens * cached
         total += completion_tokens * (self.output_nano or 0)
-        return rounded(total, MILLION)
+        return (2 * total + MILLION) // (2 * MILLION)  # as `rounded`
 
     def device_nano(self, device_us: int) -> int:
         """Cost of microseconds of one device."""
@@ -55,14 +58,27 @@ class PriceList:
         self._by_model: dict[str, list[Price]] = {}
         for price in self.prices:
             self._by_model.setdefault(price.model, []).append(price)
+        self._found: dict[tuple[str, str], tuple[float, float, Price]] = {}
+        """By model and adapter, the price found last, and from when until when it is in force."""
 
     def at(self, model: str, adapter: str, time_s: float) -> Price:
         """Price in force for an adapter, or else for its model; free of charge without one."""
+        found = self._found.get((model, adapter))
+        if found is None or not found[0] <= time_s < found[1]:
+            if len(self._found) >= MAX_FOUND:
+                self._found.clear()
+            found = self._found[model, adapter] = self._find(model, adapter, time_s)
+        return found[2]
+
+    def _find(self, model: str, adapter: str, time_s: float) -> tuple[float, float, Price]:
+        versions = [*self._by_model.get(model, ()), *(self._by_model.get(adapter, ()))]
+        from_s = max((p.from_s for p in versions if p.from_s <= time_s), default=-math.inf)
+        until_s = min((p.from_s for p in versions if p.from_s > time_s), default=math.inf)
         for name in (adapter, model):
             valid = [each for each in self._by_model.get(name, ()) if each.from_s <= time_s]
             if name and valid:
-                return valid[-1]
-        return Price(model=adapter or model, from_s=0)
+                return from_s, until_s, valid[-1]
+        return from_s, until_s, Price(model=adapter or model, from_s=0)
 
 
 def rounded(numerator: int, denominator: int) -> int:

@@ -22,6 +22,8 @@ from gateway.telemetry.usage import Reservation, UsageRecord
 
 NO_METERS: Sequence[PeriodMeter] = ()
 UNKNOWN_RETRY_S = 5.0
+MAX_FOUND = 16_384
+"""Clients and models whose meters are remembered."""
 
 logger = logging.getLogger(__name__)
 
@@ -38,14 +40,14 @@ class BudgetHold:
         """An attempt has been sent, and its end releases the hold."""
         self._is_held = True
         for meter in meters:
-            meter.held += _of(meter, amounts)
+            meter.held += amounts[meter.index]
 
     def release(self) -> None:
         """Stop holding it."""
         if self._is_held:
             self._is_held = False
             for meter in self.meters:
-                meter.held -= _of(meter, self.amounts)
+                meter.held -= self.amounts[meter.index]
 
 
 class BudgetLimiter:
@@ -69,6 +71,8 @@ class BudgetLimiter:
         self._counts_cached = counts_cached
         self._refuses_unknown = refuses_unknown
         self._projects: dict[str, tuple[Project, list[PeriodMeter]]] = {}
+        self._found: dict[tuple[str, str, str, bool], Sequence[PeriodMeter]] = {}
+        """By project, model, key and whether it is batch, the meters of a request."""
         self._holds: dict[int, BudgetHold] = {}
         """By the id of the dispatch, holds of attempts that are not settled."""
         self._view: AccountsView | None = None
@@ -94,6 +98,7 @@ class BudgetLimiter:
     def replace(self, projects: Iterable[Project]) -> None:
         """Follow a change of the projects; what is counted stays."""
         limited = {project.id: project for project in projects if has_budget(project)}
+        self._found.clear()
         for id_ in self._projects.keys() - limited.keys():
             del self._projects[id_]
         for project in limited.values():
@@ -111,11 +116,12 @@ class BudgetLimiter:
         self, project: Project, model: str, key: str, *, is_batch: bool
     ) -> Sequence[PeriodMeter]:
         """Meters that a request counts against."""
-        if not has_budget(project):
-            return NO_METERS
-        if project.id not in self._projects:
-            self._adopt(project)
-        return self._of(project.id, model, key, is_batch=is_batch)
+        found = self._found.get((project.id, model, key, is_batch))
+        if found is None:
+            if project.id not in self._projects and has_budget(project):
+                self._adopt(project)
+            found = self._of(project.id, model, key, is_batch=is_batch)
+        return found
 
     def reserve(
         self, meters: Sequence[PeriodMeter], expected: Amounts, most: Callable[[], Amounts]
@@ -129,7 +135,8 @@ class BudgetLimiter:
         """
         now_s, clock_s = self._now_s(), self._clock()
         amounts = expected
-        for meter in meters:
+        used = [meter.used(now_s, clock_s) for meter in meters]
+        for meter, taken in zip(meters, used, strict=True):
             if meter.hard is None:
                 continue
             if not meter.is_known and self._refuses_unknown():
@@ -137,13 +144,12 @@ class BudgetLimiter:
                     f"What project {meter.name} has used this {meter.interval} is not known yet.",
                     UNKNOWN_RETRY_S,
                 )
-            used = meter.used(now_s, clock_s)
-            if meter.is_near(meter.hard - used, clock_s):
+            if meter.is_near(meter.hard - taken, clock_s):
                 amounts = Amounts(*map(max, amounts, most()))
-        for meter in meters:
-            used = meter.used(now_s, clock_s)
-            if meter.hard is not None and used + _of(meter, amounts) > meter.hard:
-                raise _refusal(meter, used, _of(meter, amounts), meter.reset_s(now_s))
+        for meter, taken in zip(meters, used, strict=True):
+            amount = amounts[meter.index]
+            if meter.hard is not None and taken + amount > meter.hard:
+                raise _refusal(meter, taken, amount, meter.reset_s(now_s))
         return BudgetHold(meters, amounts)
 
     def check_again(self, hold: BudgetHold) -> None:
@@ -158,7 +164,7 @@ class BudgetLimiter:
         for meter in hold.meters:
             used = meter.used(now_s, clock_s)
             if meter.hard is not None and used > meter.hard:
-                amount = _of(meter, hold.amounts)
+                amount = hold.amounts[meter.index]
                 raise _refusal(meter, used - amount, amount, meter.reset_s(now_s))
 
     def record_sending(self, id_: int, hold: BudgetHold) -> None:
@@ -199,19 +205,19 @@ class BudgetLimiter:
         clock_s = self._clock()
         if usage is None:
             for meter in hold.meters:
-                meter.record_lost(_of(meter, hold.amounts), clock_s)
+                meter.record_lost(hold.amounts[meter.index], clock_s)
             return
-        amounts = charge_of(self.prices, usage, counts_cached=self._counts_cached())
+        counts_cached = usage.cached_tokens > 0 and self._counts_cached()
+        amounts = charge_of(self.prices, usage, counts_cached=counts_cached)
         for meter in hold.meters:
-            if amount := _of(meter, amounts):
+            if amount := amounts[meter.index]:
                 charge = Charge(usage.epoch, usage.seq, usage.ended_s, amount)
                 meter.record_charge(charge, clock_s)
-                self._alert(meter)
+                if meter.alerts:
+                    self._alert(meter)
 
     def _alert(self, meter: PeriodMeter) -> None:
         """Log amounts that have been reached, each once in a period."""
-        if not meter.alerts:
-            return
         now_s = self._now_s()
         used = meter.used(now_s, self._clock()) - meter.held
         start_s = period_start_s(meter.interval, now_s)
@@ -232,16 +238,20 @@ class BudgetLimiter:
         return self._time_of_day() + self._ledger_ahead_s
 
     def _of(self, project: str, model: str, key: str, *, is_batch: bool) -> Sequence[PeriodMeter]:
-        known = self._projects.get(project)
-        if known is None:
-            return NO_METERS
-        return [
-            meter
-            for meter in known[1]
-            if meter.model in {None, model}
-            and meter.key in {None, key}
-            and (is_batch or meter.unit == "nano")
-        ]
+        scope = project, model, key, is_batch
+        found = self._found.get(scope)
+        if found is None:
+            if len(self._found) >= MAX_FOUND:
+                self._found.clear()
+            _, meters = self._projects.get(project, (None, NO_METERS))
+            found = self._found[scope] = [
+                meter
+                for meter in meters
+                if meter.model in {None, model}
+                and meter.key in {None, key}
+                and (is_batch or meter.unit == "nano")
+            ]
+        return found
 
     def _adopt(self, project: Project) -> None:
         before = self._projects.get(project.id)
@@ -252,6 +262,7 @@ class BudgetLimiter:
         for meter in meters:
             set_limits(meter, project)
         self._projects[project.id] = project, meters
+        self._found.clear()
         if self._view is not None:
             new = [meter for meter in meters if meter_id(meter) not in known]
             apply_view(self._view, new, counts_cached=self._counts_cached())
@@ -260,10 +271,6 @@ class BudgetLimiter:
 def money(nano: int) -> str:
     """Write an amount in the currency's unit, such as 12.50."""
     return f"{nano / 1e9:,.2f}"
-
-
-def _of(meter: PeriodMeter, amounts: Amounts) -> int:
-    return amounts.nano if meter.unit == "nano" else amounts.tokens
 
 
 def _of_key(meter: PeriodMeter) -> str:

@@ -7,7 +7,7 @@ and requests of which nobody could tell, for a minute: until then, the ledger ha
 a request.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from gateway.ledger.calendar import Interval, period_end_s, period_start_s
@@ -19,6 +19,8 @@ MAX_CHARGES = 4096
 """Charges that are kept apart, for a ledger that is far behind."""
 
 Unit = Literal["nano", "tokens"]
+UNITS: Sequence[Unit] = ("nano", "tokens")
+"""In the order of `gateway.limits.cost.Amounts`."""
 
 
 class Charge:
@@ -43,8 +45,8 @@ class PeriodMeter:
 
     __slots__ = (
         *("_base", "_base_start_s", "_charges", "_end_s", "_lost", "_minute", "_recent"),
-        *("_start_s", "alerted_for_s", "alerts", "hard", "held", "interval", "is_known", "key"),
-        *("model", "name", "project", "unit"),
+        *("_start_s", "alerted_for_s", "alerts", "hard", "held", "index", "interval", "is_known"),
+        *("key", "model", "name", "project", "unit"),
     )
 
     def __init__(
@@ -61,6 +63,8 @@ class PeriodMeter:
         self.name = name
         self.interval: Interval = interval
         self.unit: Unit = unit
+        self.index = UNITS.index(unit)
+        """Index of what it counts in `Amounts`."""
         self.model = model
         self.key = key
         self.hard: int | None = None
@@ -87,15 +91,17 @@ class PeriodMeter:
 
         `now_s`: Unix time. `clock_s`: time of a clock that never goes back.
         """
-        self._follow(now_s)
-        self._lost.expire(clock_s)
+        if now_s >= self._end_s:
+            self._follow(now_s)
+        if self._lost.tokens:
+            self._lost.expire(clock_s)
         base = self._base if self._base_start_s == self._start_s else 0
         return base + self._recent + self._lost.tokens + self.held
 
     def is_near(self, left: int, clock_s: float) -> bool:
         """Whether so little is left that requests are held for the most that they may take."""
         self._minute.expire(clock_s)
-        return left < max(NEAR_SHARE * (self.hard or 0), self._minute.tokens)
+        return left < self._minute.tokens or left < NEAR_SHARE * (self.hard or 0)
 
     def record_charge(self, charge: Charge, clock_s: float) -> None:
         """Count what a record of an engine says; an engine's clock never begins a period."""

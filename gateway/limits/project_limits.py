@@ -1,19 +1,20 @@
 """Limits of all projects in one router: asked before a request is admitted."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from gateway.asgi import Headers
 from gateway.errors.limits import RateLimited
 from gateway.identity.project import Project
 from gateway.ledger.view import AccountsView
 from gateway.limits.budget_limiter import BudgetHold, BudgetLimiter
-from gateway.limits.budget_meters import has_budget
 from gateway.limits.claim import Claim
 from gateway.limits.cost import NOTHING, Amounts, cost_nano
 from gateway.limits.expected_tokens import expected_tokens, most_answer_tokens
 from gateway.limits.rate_headers import rate_headers
 from gateway.limits.rate_limiter import RateLimiter
 from gateway.request.inference_request import InferenceRequest
+from gateway.routing.cost_model import CostEstimates
 from gateway.routing.reservations import ReservationListener
 from gateway.routing.scheduler import Scheduler
 from gateway.routing.target import Target
@@ -47,8 +48,6 @@ class ProjectLimits:
         self._first_view: AccountsView | None = None
         """The ledger's first view, until the engines have told what they know."""
         self._has_view = False
-        self._without_budget: set[str] = set()
-        """Ids of projects that have no limits of a day or month."""
         self.rates = RateLimiter(clock, counts_cached)
         self.budgets = BudgetLimiter(clock, time_of_day, counts_cached, refuses_unknown)
 
@@ -60,7 +59,6 @@ class ProjectLimits:
     def replace(self, projects: Iterable[Project]) -> None:
         """Follow a change of the projects."""
         projects = list(projects)
-        self._without_budget.clear()
         self.rates.replace(projects)
         self.budgets.replace(projects)
 
@@ -99,8 +97,10 @@ class ProjectLimits:
             self.budgets.reserve(meters, least, lambda: least).release()
         self.rates.check(self.rates.meters_of(project, name, key), name)
 
-    def claim(self, target: Target, scheduler: Scheduler) -> Claim | None:
+    def claim(self, target: Target, scheduler: Scheduler, attempts: int = 0) -> Claim | None:
         """Set aside what a request is expected to take; None if nothing limits it.
+
+        `attempts`: how often it has been sent; with any, other routers have counted it.
 
         Raises:
             RateLimited: it has to wait, or is above a limit by itself.
@@ -119,7 +119,9 @@ class ProjectLimits:
             if cached and not self._counts_cached():
                 least = max(0, prompt - cached)
             try:
-                hold = self.rates.reserve(rated, target.name, least + answer, least)
+                hold = self.rates.reserve(
+                    rated, target.name, least + answer, least, int(not attempts)
+                )
             except RateLimited:
                 if money is not None:
                     money.release()
@@ -146,26 +148,21 @@ class ProjectLimits:
         self, target: Target, scheduler: Scheduler, prompt: int, cached: int, answer: int
     ) -> BudgetHold | None:
         request, identity = target.request, target.request.identity
-        if identity.project.id in self._without_budget:
-            return None
-        if not has_budget(identity.project):
-            self._without_budget.add(identity.project.id)
-            return None
         meters = self.budgets.meters_of(
             identity.project, target.name, identity.key, is_batch=request.is_batch
         )
         if not meters:
             return None
         costs = scheduler.cost_model.estimates
-
-        def most() -> Amounts:
-            longest = most_answer_tokens(target, prompt, answer)
-            answer_s = longest * (costs.sequence_s + costs.step_s)
-            return self._amounts(target, prompt, 0, longest, prompt * costs.prefill_s + answer_s)
-
         device_s = max(0, prompt - cached) * costs.prefill_s + answer * costs.sequence_s
         expected = self._amounts(target, prompt, cached, answer, device_s)
+        most = partial(self._most, target, costs, prompt, answer)
         return self.budgets.reserve(meters, expected, most)
+
+    def _most(self, target: Target, costs: CostEstimates, prompt: int, answer: int) -> Amounts:
+        longest = most_answer_tokens(target, prompt, answer)
+        answer_s = longest * (costs.sequence_s + costs.step_s)
+        return self._amounts(target, prompt, 0, longest, prompt * costs.prefill_s + answer_s)
 
     def _amounts(
         self, target: Target, prompt: int, cached: int, answer: int, device_s: float
@@ -182,5 +179,5 @@ class ProjectLimits:
             completion_tokens=answer,
             device_s=device_s,
         )
-        uncounted = 0 if self._counts_cached() else cached
+        uncounted = 0 if not cached or self._counts_cached() else cached
         return Amounts(nano, max(0, prompt - uncounted) + answer)

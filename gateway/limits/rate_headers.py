@@ -1,5 +1,6 @@
 """Headers that tell a client how much its project's limits leave it."""
 
+import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
@@ -19,10 +20,7 @@ def rate_headers(
 
     The meters must have been moved on to `now_s`.
     """
-    requests = tokens = meters[0]
-    if len(meters) > 1:
-        requests = min(meters, key=lambda meter: meter.requests - meter.used_requests)
-        tokens = min(meters, key=lambda meter: meter.tokens - meter.used_tokens)
+    requests, tokens = _tightest(meters)
     if time_of_day is not None:
         return _for_anthropic(requests, tokens, now_s, time_of_day())
     headers: Headers = []
@@ -43,6 +41,23 @@ def rate_headers(
             FULL_RESET[1] if is_full else _reset(5, tokens.window.reset_s(now_s)[1]),
         )
     return headers
+
+
+def _tightest(meters: Sequence[Meter]) -> tuple[Meter, Meter]:
+    """The meters that leave the fewest requests, and the fewest tokens."""
+    requests = tokens = meters[0]
+    if len(meters) == 1:
+        return requests, tokens
+    least_requests = least_tokens = math.inf
+    for meter in meters:
+        window = meter.window
+        left = meter.requests - window.requests - meter.held_requests
+        if left < least_requests:
+            requests, least_requests = meter, left
+        left = meter.tokens - window.tokens - meter.held_tokens
+        if left < least_tokens:
+            tokens, least_tokens = meter, left
+    return requests, tokens
 
 
 def _reset(index: int, reset_s: float) -> tuple[bytes, bytes]:

@@ -89,9 +89,11 @@ class Reservations:
 
     def record_ended(self, replica: str, id_: int) -> None:
         """Record that this router's request has ended, whatever its engine reports later."""
+        now_s = self._now()
         if id_ in self._sent.get(replica, ()):
-            self._ended[id_] = (self._now() + CONFIRMATION_S, replica)
-        self._settle_overdue()
+            self._ended[id_] = (now_s + CONFIRMATION_S, replica)
+        if self._ended:
+            self._settle_overdue(now_s)
 
     def record_update(self, replica: str, update: Update) -> None:
         """Follow a frame of a replica's telemetry."""
@@ -107,7 +109,7 @@ class Reservations:
             if usage.id in running:
                 self._publish_settled(running.pop(usage.id), usage)
         if self._ended:
-            self._settle_overdue()
+            self._settle_overdue(self._now())
 
     def drop_replica(self, replica: str) -> None:
         """Settle all requests of a replica that has gone."""
@@ -150,11 +152,10 @@ class Reservations:
             self._publish_reserved(reservation)
         running[id_] = reservation
 
-    def _settle_overdue(self) -> None:
+    def _settle_overdue(self, now_s: float) -> None:
         while self._ended:
-            id_ = next(iter(self._ended))
-            until_s, replica = self._ended[id_]
-            if until_s > self._now():
+            id_, (until_s, replica) = next(iter(self._ended.items()))
+            if until_s > now_s:
                 return
             del self._ended[id_]
             if reservation := self._sent[replica].pop(id_, None):

@@ -8,7 +8,6 @@ import contextlib
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from gateway.identity.cache_scope import cache_scope
 from gateway.kvcache.prefix import TOKEN_ID_BYTES, Prompt
 from gateway.kvcache.prefix_index import PrefixMatch
 from gateway.routing.cost_model import CostModel
@@ -272,7 +271,7 @@ class Scheduler:
             reserved_nano=reserved.nano,
             reserved_s=0.0 if request.is_copy else self.cost_s(decision),
             model=target.name,
-            cache_scope=cache_scope(identity),
+            cache_scope=identity.cache_scope,
             weight=request.weight,
         )
 

@@ -88,7 +88,7 @@ class Attempts:
         if self._ledger is None:
             await self._try_until_answered(decision)
             return
-        with self._ledger.settling():
+        with self._ledger:
             await self._try_until_answered(decision)
 
     def report_failure(self, error: GatewayError) -> None:

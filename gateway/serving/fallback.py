@@ -213,7 +213,8 @@ class FallbackChain:
         if limits is None or not limits.apply_to(self._request):
             return None
         try:
-            return limits.claim(target, self._context.pools.of(target.model).scheduler)
+            scheduler = self._context.pools.of(target.model).scheduler
+            return limits.claim(target, scheduler, self._writer.attempts)
         finally:
             self._response.limits = limits.headers(self._request, target.name)
 

@@ -1,8 +1,7 @@
 """Entries of one request for the ledger: its attempts at one model, and how they ended."""
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from gateway.errors.gateway_error import GatewayError
 from gateway.kvcache.prefix import TOKEN_ID_BYTES
@@ -36,23 +35,18 @@ class LedgerEntries:
         self._wall = wall
         self._attempts: list[SentAttempt] = []
 
-    @contextlib.contextmanager
-    def settling(self) -> Iterator[None]:
-        """Settle all attempts when the request has ended, however that is."""
-        is_complete = True
-        try:
-            yield
-        except GatewayError:
-            is_complete = False
-            raise
-        finally:
-            if self._attempts:
-                self._settlements.settle(self._attempts, is_complete=is_complete)
+    def __enter__(self) -> None:
+        """Begin."""
 
-    @contextlib.contextmanager
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
+        """Settle all attempts: the request has ended, however that is."""
+        if self._attempts:
+            is_complete = kind is None or not issubclass(kind, GatewayError)
+            self._settlements.settle(self._attempts, is_complete=is_complete)
+
     def attempt(
         self, decision: Decision, id_: int, origin: Origin, rest: ResumptionPlan | None
-    ) -> Iterator[None]:
+    ) -> "EntryOfAttempt":
         """Remember an attempt while an engine answers it, and how far it came."""
         writer = self._writer
         attempt = SentAttempt(
@@ -70,20 +64,7 @@ class LedgerEntries:
             attempt.kept_tokens = self._kept_tokens(rest, attempt.tokens_per_byte)
         self._attempts.append(attempt)
         self._settlements.record_sent(attempt)
-        parts_before = writer.parts
-        is_broken = False
-        try:
-            yield
-            attempt.is_answered = True
-        except GatewayError:
-            is_broken = True
-            raise
-        finally:
-            attempt.ended_s = self._wall()
-            attempt.parts = writer.parts
-            attempt.has_delivered = writer.parts > parts_before or writer.is_committed
-            if is_broken and attempt.has_delivered:
-                attempt.count_delivered()  # the log goes on with the next attempt
+        return EntryOfAttempt(attempt, writer, self._wall)
 
     def _kept_tokens(self, rest: ResumptionPlan, tokens_per_byte: float) -> int:
         if rest.kept_tokens is not None:
@@ -91,3 +72,30 @@ class LedgerEntries:
         if self._target.prompt.is_token_ids:
             return rest.answered_bytes // TOKEN_ID_BYTES
         return round(rest.answered_bytes * tokens_per_byte)
+
+
+class EntryOfAttempt:
+    """Records how one attempt ends."""
+
+    __slots__ = ("_attempt", "_parts_before", "_wall", "_writer")
+
+    def __init__(
+        self, attempt: SentAttempt, writer: ResponseWriter, wall: Callable[[], float]
+    ) -> None:
+        self._attempt = attempt
+        self._writer = writer
+        self._wall = wall
+        self._parts_before = writer.parts
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
+        """Note how far the attempt came."""
+        attempt, writer = self._attempt, self._writer
+        attempt.is_answered = kind is None
+        attempt.ended_s = self._wall()
+        attempt.parts = writer.parts
+        attempt.has_delivered = writer.parts > self._parts_before or writer.is_committed
+        if kind is not None and attempt.has_delivered and issubclass(kind, GatewayError):
+            attempt.count_delivered()  # the log goes on with the next attempt

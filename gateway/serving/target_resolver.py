@@ -3,7 +3,7 @@
 from gateway.config.route_paths import ROUTES
 from gateway.errors.access import CacheNotPrivate
 from gateway.errors.request import UnsupportedRoute
-from gateway.identity.cache_scope import ScopeSeeds, cache_scope
+from gateway.identity.cache_scope import ScopeSeeds
 from gateway.kvcache.prefix import prompt_of
 from gateway.kvcache.tool_definitions import ToolTexts
 from gateway.request.inference_request import InferenceRequest
@@ -64,7 +64,7 @@ class TargetResolver:
         if may_exceed_context(request.head):
             limits, max_tokens = model.options.limits, model.max_model_len or 0
             check_context(request.head, request.path, limits, max_tokens)
-        scope = cache_scope(request.identity)
+        scope = request.identity.cache_scope
         if scope and not facts.has_private_caches:
             raise CacheNotPrivate.of(name)
         read_tools, seed = self._tool_texts.read, self._seeds.seed(scope)

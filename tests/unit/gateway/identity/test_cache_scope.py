@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.identity.cache_scope import REMEMBERED_SEEDS, CacheSalts, ScopeSeeds, cache_scope
+from gateway.identity.cache_scope import REMEMBERED_SEEDS, CacheSalts, ScopeSeeds
 from gateway.identity.client import ANONYMOUS_IDENTITY, ClientIdentity
 from gateway.identity.project import Project
 
@@ -22,7 +22,7 @@ VECTORS = [
 def scope(kind: str, project: str = "p", key: str = "k") -> str:
     """The scope of a project's key, where the project has this kind of `cache_scope`."""
     found = Project(id=project, cache_scope=kind)
-    return cache_scope(ClientIdentity(project=found, key=key))
+    return ClientIdentity(project=found, key=key).cache_scope
 
 
 def test_a_scope_is_that_of_the_project_unless_it_says_otherwise() -> None:
@@ -31,8 +31,8 @@ def test_a_scope_is_that_of_the_project_unless_it_says_otherwise() -> None:
     assert scope("key") == "key:p/k"
     assert scope("group:science") == "group:science"
     assert scope("all") == ""
-    assert cache_scope(ClientIdentity(project=Project(id="p"), key="k")) == "project:p"
-    assert cache_scope(ANONYMOUS_IDENTITY) == ""
+    assert ClientIdentity(project=Project(id="p"), key="k").cache_scope == "project:p"
+    assert ANONYMOUS_IDENTITY.cache_scope == ""
 
 
 def test_a_kind_of_scope_that_is_not_known_stays_in_the_project() -> None:

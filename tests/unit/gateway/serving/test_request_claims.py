@@ -316,6 +316,18 @@ async def test_a_request_that_falls_back_gives_back_what_it_held(limited: Limite
     assert used == {"m": 0, "spare": 1}
 
 
+async def test_a_fallback_is_no_further_request(limited: LimitedModels) -> None:
+    """Other routers count the first attempt alone; so does this one, and its limit allows it."""
+    await limited.has(replying(answer(b"{}", status=b"500 Internal Server Error")))
+    await limited.has(ANSWER, model="spare")
+    limits = (RateLimit(requests_per_minute=1, concurrent_requests=1),)
+    await limited.ask(models=("m", "spare"), limits=limits)
+    assert limited.client.status == 200
+    assert [used[0] for used in limited.used] == [1]
+    with pytest.raises(RateLimited):
+        await limited.ask(models=("m", "spare"), limits=limits)
+
+
 async def test_a_limit_is_no_reason_to_fall_back(limited: LimitedModels) -> None:
     """It is the project's limit for what it asked for."""
     await limited.has(ANSWER)
