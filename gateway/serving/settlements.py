@@ -60,6 +60,8 @@ class Settlements:
         self._queue: deque[Settlement] = deque()
         self._missing_since_s: dict[str, float] = {}
         self._periodic = Periodic("settling attempts", PERIOD_S, self.sweep)
+        self._submitting = asyncio.Lock()
+        self._soon: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         """Number of attempts that are kept."""
@@ -75,6 +77,8 @@ class Settlements:
         What engines that have gone can no longer tell is handed over at once.
         """
         await self._periodic.close()
+        if self._soon is not None:
+            self._soon.cancel()
         self._find_dead(0.0)
         self._find_unreported(0.0)
         try:
@@ -109,31 +113,37 @@ class Settlements:
                 del self._records[mark.engine]
 
     def settle(self, attempts: Sequence[SentAttempt], *, is_complete: bool) -> None:
-        """Settle the attempts of a request that has ended; see `gateway.ledger.charging`."""
+        """Settle the attempts of a request that has ended; see `gateway.ledger.charging`.
+
+        That is handed over at once: if this router is killed first, nobody knows it.
+        """
         if attempts[0].origin.is_copy or (is_complete and len(attempts) == 1):
             return
         ends = [attempt.end() for attempt in attempts]
         self._queue.extend(settle(ends, is_complete=is_complete))
+        if self._soon is None or self._soon.done():
+            self._soon = asyncio.create_task(self.submit(), name="settlements")
 
     async def sweep(self) -> None:
         """Find what engines no longer report, and hand it over."""
         self._find_dead()
         self._find_unreported()
-        self._limit()
         self._recorder.set(SETTLEMENTS_KEPT, (), len(self))
         await self.submit()
 
     async def submit(self) -> None:
         """Hand over what is due; it stays here if Accounts does not answer."""
-        while self._queue:
-            some = list(itertools.islice(self._queue, MAX_SUBMITTED))
-            try:
-                async with asyncio.timeout(SUBMIT_TIMEOUT_S):
-                    await self._accounts.submit(some)
-            except (AccountsUnavailable, TimeoutError):
-                return
-            for _ in some:
-                self._queue.popleft()
+        async with self._submitting:
+            self._limit()
+            while self._queue:
+                some = list(itertools.islice(self._queue, MAX_SUBMITTED))
+                try:
+                    async with asyncio.timeout(SUBMIT_TIMEOUT_S):
+                        await self._accounts.submit(some)
+                except (AccountsUnavailable, TimeoutError):
+                    return
+                for _ in some:
+                    self._queue.popleft()
 
     def _find_dead(self, dead_s: float = DEAD_S) -> None:
         """Hand over the reports of engines that are no longer there to be asked."""

@@ -1,5 +1,6 @@
 """A router remembers its attempts until the ledger has them, and hands over what nobody reports."""
 
+import asyncio
 from collections.abc import Sequence
 
 from gateway.ledger.settlement import Settlement
@@ -209,3 +210,18 @@ async def test_a_router_that_stops_hands_over_what_it_alone_knows_of_dead_engine
     handed = {each.id: each.record for each in books.accounts.submitted}
     assert handed.keys() == {1, 2}
     assert handed[2] == record(2)
+
+
+async def test_what_is_wasted_is_handed_over_at_once() -> None:
+    """A router that is killed a moment later has told it; what comes meanwhile is told once."""
+    books = RouterBooks()
+    for number in (1, 3):
+        attempts = [books.sent(number, has_delivered=False), books.sent(number + 1)]
+        books.settlements.settle(attempts, is_complete=True)
+    sweeping = asyncio.create_task(books.settlements.sweep())
+    await asyncio.sleep(0.01)
+    await sweeping
+    assert [(each.id, each.is_wasted) for each in books.accounts.submitted] == [
+        (1, True),
+        (3, True),
+    ]
