@@ -196,12 +196,12 @@ async def test_an_answer_that_no_engine_reports_is_estimated(
     assert len(set(await database.read(all_sums))) == 1
 
 
-async def _cut_stream(gateway: WholeGateway, cuts: int) -> list[dict[str, Any]]:
+async def _cut_stream(gateway: WholeGateway, cuts: int, **asked: object) -> list[dict[str, Any]]:
     """Events of a stream whose connections are cut that often, each time after some tokens."""
     for _ in range(3):
         await gateway.start_engine(step_s=0.02)
     relayed = gateway.routers[0]._telemetry_client._relayed
-    fields = {"max_tokens": 40, "stream": True, "stream_options": {"include_usage": True}}
+    fields = {"max_tokens": 40, "stream": True, "stream_options": {"include_usage": True}, **asked}
     client = Client()
     asking = asyncio.create_task(gateway.ask(0, fields, client=client))
     for _ in range(cuts):
@@ -216,12 +216,13 @@ async def _cut_stream(gateway: WholeGateway, cuts: int) -> list[dict[str, Any]]:
     return [json.loads(each[6:]) for each in events if each.startswith("data: {")]
 
 
+@pytest.mark.parametrize("asked", [{}, {"temperature": 0}])
 async def test_a_stream_that_is_cut_and_resumed_is_charged_once(
-    database: Database, database_url: str
+    database: Database, database_url: str, asked: dict[str, object]
 ) -> None:
     """Its prompt once, and the tokens that its client has, whatever the engines generated."""
     async with WholeGateway(database_url, engines=0, routers=1) as gateway:
-        told = (await _cut_stream(gateway, cuts=1))[-1]["usage"]
+        told = (await _cut_stream(gateway, cuts=1, **asked))[-1]["usage"]
         expected = engine_sums(gateway.engines)
 
     assert expected.records == 2
