@@ -17,8 +17,8 @@ from gateway.config.loader import parse_accounts
 from gateway.errors.startup import ConfigError
 from gateway.http.organization.app import Administration
 from gateway.ledger.settlement import Settlement
-from gateway.ledger.view import AdminCall
 from gateway.routing.fleet import Fleet
+from gateway.serving.admin_call import AdminCall
 from gateway.store.database import DatabaseUnavailable
 from gateway.store.organization import Organization
 

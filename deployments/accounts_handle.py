@@ -8,8 +8,9 @@ import msgspec
 from ray.serve.handle import DeploymentHandle
 
 from gateway.ledger.settlement import Settlement
-from gateway.ledger.view import AccountsView, AdminAnswer, AdminCall
+from gateway.ledger.view import AccountsView
 from gateway.serving.accounts_client import AccountsUnavailable
+from gateway.serving.admin_call import AdminAnswer, AdminCall
 
 
 class AccountsHandle:

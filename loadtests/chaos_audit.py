@@ -77,10 +77,8 @@ class Audit(msgspec.Struct, kw_only=True):
     only_estimated: int = 0
     """Records that an engine has reported, and that the ledger has as estimates."""
     repeated: int = 0
-    """Records of attempts that a router sent twice, over a connection that was closed: the ledger
-    has one of the two."""
-    repeated_tokens: int = 0
-    """Tokens of answers in those that the ledger lacks."""
+    """Records of dispatches that an engine had got before: their connection was closed, and the
+    router sent them again. They are rows as well."""
     unreported: int = 0
     """Records that engines wrote in their last moments, and that the ledger lacks."""
     estimated: int = 0
@@ -110,22 +108,19 @@ class Audit(msgspec.Struct, kw_only=True):
             not (self.differing or self.gaps or self.only_estimated or self.sums_differ)
             and not (self.not_charged or self.other_tokens)
             and max(self.unknown, self.charged_twice) <= excused
-            and not self.repeated_tokens
             and self.most_per_minute <= MOST_PER_MINUTE + excused
             and self.most_at_once <= CONCURRENT_REQUESTS + excused
         )
 
     def lines(self) -> list[str]:
         """The audit in words."""
-        missing = (
-            f"{self.gaps} missing, {self.only_estimated} only estimated, {self.repeated} repeated"
-        )
+        missing = f"{self.gaps} missing, {self.only_estimated} only estimated"
         ledger = f"{self.rows} rows, {self.estimated} estimated; {self.differing} differ, {missing}"
         tail = f"{self.unreported} unreported at death ({self.unknown} not estimated)"
         tokens = f"{self.other_tokens} for other tokens ({self.other_tokens_estimated} estimated)"
         limits = f"{self.most_at_once} of {CONCURRENT_REQUESTS} at once"
         return [
-            f"engines    {self.engine_records} records, {tail}",
+            f"engines    {self.engine_records} records, {self.repeated} repeated, {tail}",
             f"ledger     {ledger}",
             f"charged    {self.not_charged} not, {self.charged_twice} twice, {tokens}",
             f"limits     {self.most_per_minute} of {REQUESTS_PER_MINUTE} a minute, {limits}",
@@ -230,18 +225,15 @@ def audited(
     missing = [each for key, each in written.items() if key not in reported]
     tail = [e for e in missing if e.ended_s > deaths_s.get(e.epoch, math.inf) - REPORTED_S]
     lost = [each for each in missing if each not in tail]
-    gaps = [each for each in lost if signed(each.id) not in ids]
     estimates = {row.dispatch_id for row in rows if row.is_estimated}
-    repeated = [e for e in lost if signed(e.id) in ids - estimates]
-    lost = [each for each in lost if each not in repeated]
+    gaps = [each for each in lost if signed(each.id) not in estimates]
     audit = Audit(
         engine_records=len(records),
         rows=len(rows),
         differing=sum(not _is_same(row, written.get(key)) for key, row in reported.items()),
         gaps=len(gaps),
         only_estimated=len(lost) - len(gaps),
-        repeated=len(repeated),
-        repeated_tokens=sum(each.completion_tokens for each in repeated),
+        repeated=len(records) - len({each.id for each in records}),
         unreported=len(tail),
         estimated=sum(row.is_estimated for row in rows),
         unknown=sum(signed(each.id) not in ids for each in tail),
@@ -302,14 +294,21 @@ def most_in_a_minute(records: Iterable[UsageRecord]) -> int:
 
 
 def most_at_once(records: Iterable[UsageRecord]) -> int:
-    """Most requests of the limited project that ran at the same time, at all engines."""
-    changes = Counter[float]()
-    for each in records:
-        if each.origin.project == LIMITED:
-            changes[each.arrived_s] += 1
-            changes[each.ended_s] -= 1
-    running = most = 0
-    for time_s in sorted(changes):
-        running += changes[time_s]
-        most = max(most, running)
+    """Most requests of the limited project that ran at the same time, at all engines.
+
+    One that has been sent to another engine may still run at the first one: it counts once.
+    """
+    changes = [
+        (time_s, step, each.origin.request_id)
+        for each in records
+        if each.origin.project == LIMITED
+        for time_s, step in ((each.arrived_s, 1), (each.ended_s, -1))
+    ]
+    running = Counter[str]()
+    most = 0
+    for _, step, id_ in sorted(changes):
+        running[id_] += step
+        if not running[id_]:
+            del running[id_]
+        most = max(most, len(running))
     return most

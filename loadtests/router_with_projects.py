@@ -28,10 +28,11 @@ from gateway.assembly import RouterOptions, build_router
 from gateway.config.accounts import AccountsConfig
 from gateway.config.sim import SimEntry, Simulation
 from gateway.ledger.settlement import Settlement
-from gateway.ledger.view import AccountsView, AdminAnswer, AdminCall
+from gateway.ledger.view import AccountsView
 from gateway.metrics import NullRecorder
 from gateway.routing.fleet import Fleet, Replica, ServedModel
 from gateway.serving.accounts_client import AccountsUnavailable
+from gateway.serving.admin_call import AdminAnswer, AdminCall
 from gateway.serving.live_config import LiveConfig
 from gateway.telemetry.facts import ReplicaMetadata
 from loadtests.launch import HOST, MODEL

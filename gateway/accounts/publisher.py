@@ -15,7 +15,7 @@ from gateway.ledger.view import AccountsView
 from gateway.store.changes import database_id, directory_version
 from gateway.store.database import Database, DatabaseUnavailable, Transaction
 from gateway.store.directory import directory as read_directory
-from gateway.store.standing import read_batch, read_minutes, read_spend
+from gateway.store.routers_view import read_batch, read_minutes, read_spend
 from gateway.store.usage import read_watermarks
 
 LONGEST_WAIT_S = 10.0

@@ -18,7 +18,7 @@ from gateway.metrics import (
 )
 from gateway.periodic import Periodic
 from gateway.store.database import Database
-from gateway.store.upkeep import HOUR_S, KeptDays, delete_old, record_presence, settle_idle_until
+from gateway.store.upkeep import HOUR_S, KeptDays, delete_old, record_presence, share_idle_until
 
 PRESENCE_PERIOD_S = 30.0
 IDLE_PERIOD_S = 300.0
@@ -57,7 +57,7 @@ class Upkeep:
         self._published: set[str] = set()
         self._tasks = (
             Periodic("recording the presence of replicas", PRESENCE_PERIOD_S, self.record_presence),
-            Periodic("sharing out idle time", IDLE_PERIOD_S, self.settle_idle),
+            Periodic("sharing out idle time", IDLE_PERIOD_S, self.share_idle),
             Periodic("deleting old rows", DELETION_PERIOD_S, self.delete_old),
             Periodic("publishing metrics of Accounts", METRICS_PERIOD_S, self.publish_metrics),
         )
@@ -79,11 +79,11 @@ class Upkeep:
         if seen:
             await self._database.write(lambda c: record_presence(c, seen, now_us))
 
-    async def settle_idle(self) -> None:
+    async def share_idle(self) -> None:
         """Share out the idle time of the last hours anew."""
         hour_s = int(self._wall()) // HOUR_S * HOUR_S
         await self._database.write(
-            lambda c: settle_idle_until(c, hour_s, SETTLED_HOURS, self._weights, self._prices)
+            lambda c: share_idle_until(c, hour_s, SETTLED_HOURS, self._weights, self._prices)
         )
 
     async def delete_old(self) -> None:

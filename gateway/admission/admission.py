@@ -374,6 +374,8 @@ class Admission:
             queued.decision = decision
             queued.tokens = queued.request.tokens(decision)
             queued.priority_s = self._scheduler.priority_s(decision)
+            if queued.project:
+                queued.cost_s = self._scheduler.cost_s(decision)
             self._queue(queued).add(queued)
         self._scheduler.hold(decision, queued.request.target)
 

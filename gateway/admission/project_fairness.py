@@ -89,6 +89,8 @@ class ProjectFairness:
         self._batch = VirtualCounters(now)
         self.uses: dict[str, ProjectUse] = {}
         """Use by project; read only."""
+        self._reserved_s: dict[int, float] = {}
+        """When the requests were charged that have not ended."""
         self._request_s = DecayingMean(MEAN_MEMORY)
         self._yielding: dict[str, float] = {}
         """Replicas with room at which requests yield, and since when."""
@@ -107,20 +109,20 @@ class ProjectFairness:
         project = reservation.project
         use = self._use(project, reservation.weight)
         use.starts += not reservation.is_batch
-        counters = self._batch if reservation.is_batch else self._interactive
+        counters = self._counters(is_batch=reservation.is_batch)
         counters.charge(project, reservation.cost_s / reservation.weight)
+        self._reserved_s[reservation.id] = self._now()
 
     def record_settled(self, reservation: Reservation, usage: UsageRecord | None) -> None:
         """Correct the charge of a request that has ended to what it took; None: nothing."""
-        project, weight, real_s, age_s = reservation.project, reservation.weight, 0.0, 0.0
-        if usage is not None:
-            age_s = usage.ended_s - usage.arrived_s
-            if not usage.origin.is_copy:
-                new_tokens = max(0, usage.prompt_tokens - usage.cached_tokens)
-                real_s = self._cost_model.cost_s(new_tokens, usage.completion_tokens)
-                self._request_s.observe(real_s)
-                self._use(project, weight).served_s += real_s
-        counters = self._batch if reservation.is_batch else self._interactive
+        project, real_s, now_s = reservation.project, 0.0, self._now()
+        age_s = now_s - self._reserved_s.pop(reservation.id, now_s)
+        if usage is not None and not usage.origin.is_copy:
+            new_tokens = max(0, usage.prompt_tokens - usage.cached_tokens)
+            real_s = self._cost_model.cost_s(new_tokens, usage.completion_tokens)
+            self._request_s.observe(real_s)
+            self._use(project, reservation.weight).served_s += real_s
+        counters, weight = self._counters(is_batch=reservation.is_batch), reservation.weight
         counters.correct(project, real_s / weight, reservation.cost_s / weight, age_s)
 
     def record_queued(self, item: QueueItem, replica: str) -> None:

@@ -20,7 +20,7 @@ from gateway.authentication.key_fetch import fetch_keys
 from gateway.authentication.key_set import is_signed_by, plain_algorithm
 from gateway.config.jwt_issuer import JwtIssuer, is_url
 from gateway.errors.access import InvalidKey
-from gateway.identity.client import ClientIdentity
+from gateway.identity.client import TOKEN_MARK, ClientIdentity
 from gateway.identity.live_directory import LiveDirectory
 
 KEPT_S = 300.0
@@ -120,7 +120,7 @@ class Tokens:
         return next((i for i in found if audience & set(self.issuers[i].audience)), found[0])
 
     def _verified(self, token: CompactToken, issuer: JwtIssuer, until_s: float) -> VerifiedToken:
-        key = f"{issuer.name}:{claims_of.subject_of(token.claims)}"
+        key = f"{issuer.name}{TOKEN_MARK}{claims_of.subject_of(token.claims)}"
         names = claims_of.project_names(token.claims, issuer)
         project = next(filter(None, map(self._directory.project, names)), None)
         identity = (

@@ -96,7 +96,7 @@ class ModelPrice(Strict):
 
 
 class Retention(Strict):
-    """How long the ledger keeps what it has, in days."""
+    """How long the ledger keeps what it has, in days. The audit log and spend alerts stay."""
 
     requests_days: int = Field(default=90, ge=1)
     """Rows of single requests."""

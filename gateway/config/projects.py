@@ -37,6 +37,12 @@ def _checked_id(value: str) -> str:
     return value
 
 
+def _checked_key_id(value: str) -> str:
+    if ":" in value:
+        raise ValueError("must have no `:`, as the keys have that tokens count as")
+    return _checked_id(value)
+
+
 def _text_of_time(value: object) -> object:
     """The text of what YAML has made a date or a time of."""
     if isinstance(value, dt.datetime | dt.date):
@@ -51,6 +57,7 @@ def _checked_time(value: str) -> str:
 
 Hash = Annotated[str, BeforeValidator(_checked_hash)]
 Id = Annotated[str, AfterValidator(_checked_id)]
+KeyId = Annotated[str, AfterValidator(_checked_key_id)]
 Time = Annotated[str, BeforeValidator(_text_of_time), AfterValidator(_checked_time)]
 
 
@@ -61,7 +68,7 @@ class KeyEntry(Strict):
     """SHA-256 of the key: `sha256:` and 64 hexadecimal digits, as `gateway keys new` prints it."""
     name: Name | None = None
     """Name for people; unique within the project."""
-    id: Id | None = None
+    id: KeyId | None = None
     """Id in limits, usage and logs. Default: made from the hash."""
     models: list[ModelName] | None = None
     """Models and adapters that it may use, of those that its project may. Default: all of them."""

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Depends, Request, Response
 from gateway.asgi import Scope
 from gateway.errors.administration import AccountsDown, Unsupported
 from gateway.http.operators import only_admins
-from gateway.ledger.view import AdminCall
 from gateway.serving.access import ADMIN
 from gateway.serving.accounts_client import AccountsClient, AccountsUnavailable
 from gateway.serving.accounts_follower import AccountsFollower
+from gateway.serving.admin_call import AdminCall
 from gateway.serving.body import read_body
 
 PATHS = ("/v1/organization/{path:path}", "/v1/projects/{path:path}")

@@ -9,6 +9,8 @@ from gateway.identity.project import GROUP, OWN_KEY, SHARED_BY_ALL, Project, Rat
 
 OPEN_PROJECT = Project(id="", cache_scope=SHARED_BY_ALL, tiers=("flex", "default", "priority"))
 """Project of all clients of a gateway without authentication."""
+TOKEN_MARK = ":"  # noqa: S105 - it is no password
+"""Part of the ids of the keys that tokens count as, and of no other key's."""
 
 
 class ClientIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):

@@ -44,6 +44,8 @@ class PrefixIndex:
         self._replicas: dict[str, _ReplicaKeys] = {}
         self._names: dict[int, str] = {}
         """Bit -> replica."""
+        self._last: tuple[Sequence[int], dict[str, PrefixMatch]] | None = None
+        """Keys that were matched last, and the result; None: it has changed since."""
 
     def __len__(self) -> int:
         """Number of keys that at least one replica holds or expects."""
@@ -64,6 +66,7 @@ class PrefixIndex:
         keys = self._replicas.pop(replica, None)
         if keys is None:
             return
+        self._last = None
         for key in keys.held | keys.expected.keys():
             self._clear_bit(key, keys.bit)
         del self._names[keys.bit]
@@ -77,6 +80,7 @@ class PrefixIndex:
         """Add keys that a replica holds; `tokens`: the prompt tokens up to the end of each."""
         replica_keys = self._replicas[replica]
         masks, bit = self._masks, replica_keys.bit
+        self._last = None
         for key in keys:
             masks[key] = masks.get(key, 0) | bit
         self._tokens.update(zip(keys, tokens, strict=True))
@@ -84,7 +88,7 @@ class PrefixIndex:
 
     def remove(self, replica: str, keys: Iterable[int]) -> None:
         """Remove keys that a replica no longer holds."""
-        replica_keys = self._replicas[replica]
+        replica_keys, self._last = self._replicas[replica], None
         for key in keys:
             replica_keys.held.discard(key)
             if key not in replica_keys.expected:
@@ -94,6 +98,7 @@ class PrefixIndex:
         """Count these keys as held because a request on its way to the replica will bring them."""
         replica_keys = self._replicas[replica]
         masks, expected, bit = self._masks, replica_keys.expected, replica_keys.bit
+        self._last = None
         for key in keys:
             expected[key] = expected.get(key, 0) + 1
             masks[key] = masks.get(key, 0) | bit
@@ -103,7 +108,7 @@ class PrefixIndex:
         replica_keys = self._replicas.get(replica)
         if replica_keys is None:
             return
-        expected = replica_keys.expected
+        expected, self._last = replica_keys.expected, None
         for key in keys:
             remaining = expected.get(key, 0) - 1
             if remaining > 0:
@@ -114,7 +119,16 @@ class PrefixIndex:
                 self._clear_bit(key, replica_keys.bit)
 
     def match(self, keys: Sequence[int]) -> dict[str, PrefixMatch]:
-        """Match a prompt's keys against all replicas; replicas that hold none are left out."""
+        """Match a prompt's keys against all replicas; replicas that hold none are left out.
+
+        The result is kept for the same keys until the index changes: limits ask for it just before
+        the policy does. Callers do not change it.
+        """
+        if self._last is None or self._last[0] is not keys:
+            self._last = keys, self._walk(keys)
+        return self._last[1]
+
+    def _walk(self, keys: Sequence[int]) -> dict[str, PrefixMatch]:
         matches: dict[str, PrefixMatch] = {}
         holders = 0
         position = 0

@@ -22,13 +22,13 @@ class ChargeLimit(msgspec.Struct, frozen=True):
 
 
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt: what the engine did, and what of it is charged. Columns of the table `usage`."""
+    """What an engine did for an attempt, and what of it is charged; columns of `usage`."""
 
     engine: str
     epoch: int
     seq: int
     dispatch_id: int
-    """Its 64 bits as a signed number: databases have no others."""
+    """Its 64 bits as a signed number: databases have no others. See `gateway.ledger.deliveries`."""
     request_id: str
     attempt: int
     project: str
@@ -61,19 +61,24 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     wasted_nano: int
 
     @property
+    def primary_key(self) -> tuple[str, int, int]:
+        """What it is unique by."""
+        return self.engine, self.epoch, self.seq
+
+    @property
     def is_charged(self) -> bool:
         """Whether a client pays for it, or for some of it."""
         return not (self.is_copy or self.is_wasted)
 
-    def settled(self, verdict: ChargeLimit, price: Price) -> "UsageRow":
+    def settled(self, limit: ChargeLimit, price: Price) -> "UsageRow":
         """The same attempt, charged as a router has said."""
-        is_charged = not (verdict.is_wasted or self.is_copy)
+        is_charged = not (limit.is_wasted or self.is_copy)
         has_prompt = is_charged and not self.is_continuation
         prompt = self.prompt_tokens * has_prompt
         cached = self.cached_tokens * has_prompt
         completion = self.completion_tokens * is_charged
-        if verdict.completion_tokens is not None:
-            completion = min(completion, max(0, verdict.completion_tokens))
+        if limit.completion_tokens is not None:
+            completion = min(completion, max(0, limit.completion_tokens))
         has_tokens = price.has_tokens
         full = price.tokens_nano(self.prompt_tokens, self.cached_tokens, self.completion_tokens)
         device_nano = price.device_nano(self.device_us)
@@ -84,21 +89,21 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
         )
         return msgspec.structs.replace(
             self,
-            is_wasted=verdict.is_wasted,
+            is_wasted=limit.is_wasted,
             charged_prompt_tokens=prompt,
             charged_cached_tokens=cached,
             charged_completion_tokens=completion,
             price_from_s=price.from_s,
             cost_nano=cost,
             device_cost_nano=device_nano,
-            wasted_nano=max(0, full if has_tokens else device_nano) - cost,
+            wasted_nano=(full if has_tokens else device_nano) - cost,
         )
 
 
 def make_row(
     engine: str,
     record: UsageRecord,
-    verdict: ChargeLimit,
+    limit: ChargeLimit,
     prices: PriceList,
     now_us: int,
     *,
@@ -147,7 +152,7 @@ def make_row(
         device_cost_nano=0,
         wasted_nano=0,
     )
-    return row.settled(verdict, prices.at(row.model, row.adapter, ended_us / MICRO))
+    return row.settled(limit, prices.at(row.model, row.adapter, ended_us / MICRO))
 
 
 def charge_limit_of(settlement: Settlement) -> ChargeLimit:

@@ -42,6 +42,16 @@ class Hold:
         """It is this router's, which tells when its client has the answer."""
 
     @property
+    def tokens(self) -> int:
+        """What the request is expected to take."""
+        return self._tokens
+
+    @property
+    def requests(self) -> int:
+        """1, or 0 for a further attempt."""
+        return self._requests
+
+    @property
     def unsent(self) -> tuple[Sequence[Meter], int]:
         """Meters and tokens of a request that has not been sent; no meters once it has been."""
         return (self._meters, self._tokens) if self._buckets is None else ((), 0)

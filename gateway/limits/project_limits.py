@@ -22,6 +22,8 @@ from gateway.telemetry.usage import RecentUse, Reservation
 
 SETTLING_S = 2.0
 """Time after a router's start in which engines tell it what they know of the last minute."""
+LEAST_DEVICE_S = 1e-4
+"""Seconds of an engine's time that any request takes."""
 
 
 class ProjectLimits:
@@ -72,17 +74,33 @@ class ProjectLimits:
         project = request.identity.project
         return bool(project.rate_limits or project.spend_limits) and not request.is_copy
 
-    def check(self, request: InferenceRequest, model: str) -> None:
+    def check(self, request: InferenceRequest, model: str, adapter: str = "") -> None:
         """Refuse a request that is sure to be above a limit before it waits for an engine to start.
 
         Raises:
-            RateLimited: its project has reached a limit.
+            RateLimited: its project has reached a limit, or spent its money.
+            SpendUnknown: nobody knows what its project has spent.
         """
-        project, key = request.identity.project, request.identity.key
-        self.rates.check(self.rates.meters_of(project, model, key), model)
+        project, key, name = request.identity.project, request.identity.key, adapter or model
+        if meters := self.budgets.meters_of(project, name, key, is_batch=request.is_batch):
+            nano = cost_nano(
+                self.budgets.prices,
+                model,
+                adapter,
+                self._time_of_day(),
+                prompt_tokens=1,
+                cached_tokens=0,
+                completion_tokens=0,
+                device_s=LEAST_DEVICE_S,
+            )
+            least = Amounts(nano, 1)
+            self.budgets.reserve(meters, least, lambda: least).release()
+        self.rates.check(self.rates.meters_of(project, name, key), name)
 
-    def claim(self, target: Target, scheduler: Scheduler) -> Claim | None:
+    def claim(self, target: Target, scheduler: Scheduler, attempts: int = 0) -> Claim | None:
         """Set aside what a request is expected to take; None if nothing limits it.
+
+        `attempts`: how often it has been sent; with any, other routers have counted it.
 
         Raises:
             RateLimited: it has to wait, or is above a limit by itself.
@@ -101,11 +119,14 @@ class ProjectLimits:
             if cached and not self._counts_cached():
                 least = max(0, prompt - cached)
             try:
-                hold = self.rates.reserve(rated, target.name, least + answer, least)
+                hold = self.rates.reserve(
+                    rated, target.name, least + answer, least, int(not attempts)
+                )
             except RateLimited:
                 if money is not None:
                     money.release()
                 raise
+            answer = hold.tokens - least  # it may have been cut down to the limit
         return Claim(self.rates, hold, self.budgets, money, prompt, answer)
 
     def headers(self, request: InferenceRequest, model: str) -> Headers:

@@ -77,8 +77,12 @@ class RateLimiter:
             known = self._projects[project.id] = ProjectMeters(project)
         return known.of(model, key)
 
-    def reserve(self, meters: Sequence[Meter], model: str, tokens: int, least: int) -> Hold:
+    def reserve(
+        self, meters: Sequence[Meter], model: str, tokens: int, least: int, requests: int = 1
+    ) -> Hold:
         """Set a request aside that is expected to take so many tokens, at least `least` of them.
+
+        `requests`: 0 if an engine has had it before, so that all routers have counted it.
 
         Raises:
             RateLimited: it has to wait, or is above a limit by itself.
@@ -89,9 +93,9 @@ class RateLimiter:
                 # An answer may be short: what is expected of it keeps no request out for ever.
                 tokens = max(least, meter.tokens)
         for meter in meters:
-            if not meter.has_room(now_s, tokens):
-                raise refusal(meter, now_s, model, tokens)
-        return Hold(meters, tokens)
+            if not meter.has_room(now_s, tokens, requests):
+                raise refusal(meter, now_s, model, tokens, requests)
+        return Hold(meters, tokens, requests)
 
     def check_again(self, hold: Hold, model: str) -> None:
         """Check a request that has waited: other routers did not know of it, and have sent theirs.
@@ -102,8 +106,8 @@ class RateLimiter:
         now_s = self._now()
         meters, tokens = hold.unsent
         for meter in meters:
-            if not meter.has_room_to_send(now_s, tokens):
-                raise refusal(meter, now_s, model, tokens)
+            if not meter.has_room_to_send(now_s, tokens, hold.requests):
+                raise refusal(meter, now_s, model, tokens, hold.requests)
 
     def check(self, meters: Sequence[Meter], model: str) -> None:
         """Refuse a request that will surely have to wait, before it waits for an engine to start.
@@ -219,10 +223,10 @@ class RateLimiter:
         return tokens if not cached or self.counts_cached() else tokens - cached
 
 
-def refusal(meter: Meter, now_s: float, model: str, tokens: int) -> RateLimited:
+def refusal(meter: Meter, now_s: float, model: str, tokens: int, requests: int = 1) -> RateLimited:
     """The error for a request for which a meter has no room; `tokens`: what it asks for."""
     window, wait_s = meter.window, 0.0
-    requests_over = meter.used_requests + 1 - meter.requests
+    requests_over = meter.used_requests + requests - meter.requests if requests else 0
     tokens_over = meter.used_tokens + tokens - meter.tokens
     if requests_over > 0 and meter.requests:
         wait_s = window.wait_s(now_s, requests_over, 0)

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from gateway.ledger.settlement import Settlement
-from gateway.ledger.view import AccountsView, AdminAnswer, AdminCall
+from gateway.ledger.view import AccountsView
+from gateway.serving.admin_call import AdminAnswer, AdminCall
 
 
 class AccountsUnavailable(Exception):

@@ -5,23 +5,18 @@ request waits for one as it would have at first. A failure from which no other a
 raised.
 """
 
-from collections.abc import Awaitable
-
-import msgspec
-
 from gateway import header_names
 from gateway.admission.queued_request import QueuedRequest
-from gateway.asgi import Headers
 from gateway.errors.gateway_error import GatewayError
 from gateway.errors.limits import RateLimited
 from gateway.errors.upstream import ModelUnavailable, Reason, StreamLost, UpstreamFailed
 from gateway.faults import Action
 from gateway.limits.claim import Claim
-from gateway.resume.completion_params import Unresumable
-from gateway.resume.resumption import ResumptionPlan, plan_resumption
+from gateway.resume.resumption import ResumptionPlan
 from gateway.routing.decision import Decision
 from gateway.routing.fleet import Replica
 from gateway.routing.target import Target
+from gateway.serving.attempt_call import engine_call, plan_rest
 from gateway.serving.attempt_waits import AttemptWaits
 from gateway.serving.failure_reporter import FailureReporter
 from gateway.serving.ledger_entries import LedgerEntries
@@ -29,8 +24,8 @@ from gateway.serving.response_writer import ResponseWriter
 from gateway.serving.retry_policy import NO_PROGRESS, Failure, RetryDecision
 from gateway.serving.router_context import RouterContext
 from gateway.serving.timing import CONNECT, ENGINE, QUEUE, ROUTE
-from gateway.telemetry.dispatch import DISPATCH, Dispatch
-from gateway.upstream.engine_call import TOKENIZE, EngineCall, read_all
+from gateway.telemetry.dispatch import Dispatch
+from gateway.upstream.engine_call import EngineCall, read_all
 from gateway.upstream.response import EngineResponse
 
 MAX_STARTS = 8
@@ -263,7 +258,7 @@ class Attempts:
             reserved = self._claim.record_sending(decision.id, decision.cached_tokens)
         sending = self._pool.scheduler.sending
         with sending(decision, self._target, writer.attempts, reserved) as dispatch:
-            rest = await self._resume(replica) if writer.has_sent else None
+            rest = await self._plan_rest(replica) if writer.has_sent else None
             if rest is not None and rest.body is None:
                 await writer.finish(rest.final_events)
                 self._failures.report_recovery()
@@ -280,7 +275,7 @@ class Attempts:
     ) -> EngineResponse:
         """Send the request, or the rest of it, and forward the answer, which is returned."""
         writer, replica = self._writer, decision.replica
-        response = await self._open(self._call(dispatch, rest), replica)
+        response = await self._open(engine_call(self._request, dispatch, rest), replica)
         try:
             if response.status in ENGINE_FAULTS:
                 raise UpstreamFailed.from_answer(response.status, await read_all(response))
@@ -317,17 +312,6 @@ class Attempts:
         self._failures.settle()
         self._pool.scheduler.replicas.record_success(replica, self._target.voter)
 
-    def _call(self, dispatch: Dispatch, rest: ResumptionPlan | None) -> EngineCall:
-        request = self._request
-        path, body = request.path, request.body
-        if rest is not None and rest.body is not None:
-            path, body = rest.path, rest.body
-            dispatch = _resuming(dispatch, rest.answered_bytes)
-            if dispatch.origin is not None and rest.answered_bytes:
-                origin = msgspec.structs.replace(dispatch.origin, is_continuation=True)
-                dispatch = msgspec.structs.replace(dispatch, origin=origin)
-        return EngineCall(path, request.headers, body, request.request_id, _header(dispatch))
-
     async def _open(self, call: EngineCall, replica: Replica) -> EngineResponse:
         with self._timing.step(ENGINE):
             response = await self._context.engines.send(call, replica)
@@ -335,21 +319,10 @@ class Attempts:
             self._timing.split(ENGINE, CONNECT, response.connect_s)
         return response
 
-    async def _resume(self, replica: Replica) -> ResumptionPlan:
-        request, stream_log = self._request, self._writer.stream_log
-        if stream_log is None:
+    async def _plan_rest(self, replica: Replica) -> ResumptionPlan:
+        if (stream_log := self._writer.stream_log) is None:
             raise StreamLost("The engine broke off before its answer was complete.")
-        alone = Dispatch(id=0, model=self._target.renamed)
-
-        def tokenize(body: bytes, answered_bytes: int) -> Awaitable[list[int] | None]:
-            dispatch = _header(_resuming(alone, answered_bytes))
-            call = EngineCall(TOKENIZE, request.headers, body, request.request_id, dispatch)
-            return self._context.engines.tokenize(call, replica)
-
-        try:
-            return await plan_resumption(request.path, request.body, stream_log, tokenize)
-        except Unresumable as error:
-            raise StreamLost(f"The engine broke off before the end. {error}") from None
+        return await plan_rest(self._target, stream_log, self._context.engines, replica)
 
     def _annotate(self, decision: Decision) -> None:
         request = self._request
@@ -362,14 +335,3 @@ class Attempts:
         if request.is_explained and request.shows_routing:
             headers.append((header_names.DECISION, decision.encode()))
         self._writer.client_response.annotate(headers)
-
-
-def _resuming(dispatch: Dispatch, answered_bytes: int) -> Dispatch:
-    """A dispatch from which the engine learns nothing: its prompt is longer than the keys say."""
-    return msgspec.structs.replace(
-        dispatch, answered_bytes=answered_bytes, prompt_bytes=0, reply_start=None
-    )
-
-
-def _header(dispatch: Dispatch) -> Headers:
-    return [(DISPATCH, dispatch.encode())]

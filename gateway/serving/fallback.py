@@ -213,7 +213,8 @@ class FallbackChain:
         if limits is None or not limits.apply_to(self._request):
             return None
         try:
-            return limits.claim(target, self._context.pools.of(target.model).scheduler)
+            scheduler = self._context.pools.of(target.model).scheduler
+            return limits.claim(target, scheduler, self._writer.attempts)
         finally:
             self._response.limits = limits.headers(self._request, target.name)
 
@@ -251,7 +252,7 @@ class FallbackChain:
         if limits is None or not limits.apply_to(self._request):
             return
         try:
-            limits.check(self._request, name)
+            limits.check(self._request, model.name, "" if name == model.name else name)
         finally:  # a stream may begin before its model has started
             self._response.limits = limits.headers(self._request, name)
 

@@ -1,4 +1,4 @@
-"""What a router owes the ledger: attempts whose records are not there yet, and verdicts on others.
+"""What a router owes the ledger: attempts that it does not have yet, and how others are charged.
 
 Engines report what each attempt took, and Accounts reads it from them. A router remembers its own
 attempts only until an engine has reported them, and all reports until Accounts has them. If the
@@ -70,13 +70,18 @@ class Settlements:
         self._periodic.start()
 
     async def close(self) -> None:
-        """Hand over the rest, if Accounts answers soon; engines have what is not handed over."""
+        """Hand over the rest, if Accounts answers soon; engines have what is not handed over.
+
+        What engines that have gone can no longer tell is handed over at once.
+        """
         await self._periodic.close()
+        self._find_dead(0.0)
+        self._find_unreported(0.0)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self.submit()
         except TimeoutError:
-            logger.warning("Accounts does not answer: %d verdicts are lost", len(self._queue))
+            logger.warning("Accounts does not answer: %d settlements are lost", len(self._queue))
 
     def record_sent(self, attempt: SentAttempt) -> None:
         """Remember an attempt that is sent to an engine."""
@@ -130,7 +135,7 @@ class Settlements:
             for _ in some:
                 self._queue.popleft()
 
-    def _find_dead(self) -> None:
+    def _find_dead(self, dead_s: float = DEAD_S) -> None:
         """Hand over the reports of engines that are no longer there to be asked."""
         present, now_s = self._engines(), self._now()
         for engine in list(self._missing_since_s):
@@ -142,28 +147,28 @@ class Settlements:
         for engine in self._missing_since_s.keys() - named:
             del self._missing_since_s[engine]
         for engine in self._records.keys() & self._missing_since_s.keys():
-            if now_s - self._missing_since_s[engine] < DEAD_S:
+            if now_s - self._missing_since_s[engine] < dead_s:
                 continue
             self._queue.extend(
                 Settlement(id=record.id, engine=engine, record=record)
                 for record in self._records.pop(engine)
             )
 
-    def _find_unreported(self) -> None:
+    def _find_unreported(self, dead_s: float = DEAD_S) -> None:
         """Estimate the attempts that nobody reports, if the client has got anything of them."""
         now_s = self._now()
         for attempt in list(self._sent.values()):
             if attempt.ended_s is None:
                 continue
             missing_s = self._missing_since_s.get(attempt.engine)
-            is_dead = missing_s is not None and now_s - max(missing_s, attempt.ended_s) >= DEAD_S
+            is_dead = missing_s is not None and now_s - max(missing_s, attempt.ended_s) >= dead_s
             if is_dead or now_s - attempt.ended_s >= SILENT_S:
                 del self._sent[attempt.id]
                 if attempt.has_delivered or attempt.is_answered:
                     self._queue.append(attempt.estimated())
 
     def _limit(self) -> None:
-        """Forget the oldest reports and verdicts if there are too many: engines have those."""
+        """Forget the oldest reports and settlements if there are too many: engines have those."""
         dropped = 0
         while self._records and sum(map(len, self._records.values())) > MAX_KEPT:
             largest = max(self._records, key=lambda engine: len(self._records[engine]))

@@ -27,6 +27,8 @@ GRACE_S = 1.0
 STUCK_BACKOFF_S = 15.0
 """How long others are preferred to a stuck engine, unless its telemetry is back: longer than a new
 subscription takes."""
+LAST_REPORT_S = 30.0
+"""Longest silence of an engine that has left the fleet and still finishes what it has."""
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ class TelemetryClient:
     and then less and less often. An engine that falls silent, or makes no progress, is given up:
     requests that wait for its answers may try elsewhere. Where the model has no other healthy
     engine, it is waited for. `relayed`: the connections that carry the requests. `settlements` hear
-    what engines report of usage.
+    what engines report of usage, also those that finish what they have after they left the fleet.
     """
 
     def __init__(
@@ -64,6 +66,8 @@ class TelemetryClient:
         self._tasks: dict[Replica, asyncio.Task[None]] = {}
         self._heard: set[Replica] = set()
         """Replicas whose telemetry has come at least once."""
+        self._leaving: dict[Replica, asyncio.Task[None]] = {}
+        """Subscriptions to replicas that have left the fleet: for what they report of usage."""
         self._ending: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -76,6 +80,8 @@ class TelemetryClient:
         self._fleet.unsubscribe(self._sync)
         for replica in list(self._tasks):
             self._end(replica)
+        for task in self._leaving.values():
+            self._cancel(task)
         await asyncio.gather(*self._ending, return_exceptions=True)
         await self._upstream.close()
 
@@ -87,16 +93,34 @@ class TelemetryClient:
     def _sync(self) -> None:
         wanted = {r: model for model in self._fleet.models for r in model.replicas.values()}
         for replica in self._tasks.keys() - wanted.keys():
-            self._end(replica)
+            if self._settlements is None:
+                self._end(replica)
+            else:
+                self._hear_out(replica)
         for replica in wanted.keys() - self._tasks.keys():
             following = self._follow(self._pools.of(wanted[replica]), replica)
             self._tasks[replica] = asyncio.create_task(following, name=f"telemetry-{replica.id}")
 
+    def _hear_out(self, replica: Replica) -> None:
+        """Follow a replica that has left the fleet until its engine ends the subscription."""
+        task = self._forget(replica)
+        self._leaving[replica] = task
+        task.add_done_callback(lambda _: self._forget_left(replica))
+
     def _end(self, replica: Replica) -> None:
-        task = self._tasks.pop(replica)
+        self._cancel(self._forget(replica))
+
+    def _forget_left(self, replica: Replica) -> None:
+        del self._leaving[replica]
+        self._troubles.pop(replica, None)
+
+    def _forget(self, replica: Replica) -> asyncio.Task[None]:
         self._heard.discard(replica)
         self._responsiveness.forget(replica)
         self._troubles.pop(replica, None)
+        return self._tasks.pop(replica)
+
+    def _cancel(self, task: asyncio.Task[None]) -> None:
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
         task.cancel()
@@ -104,7 +128,7 @@ class TelemetryClient:
     async def _follow(self, pool: ModelPool, replica: Replica) -> None:
         delay_s = MIN_DELAY_S
         was_heard = False
-        while True:
+        while replica not in self._leaving:
             is_heard = await self._subscribe(pool, replica)
             was_heard = was_heard or is_heard
             pool.scheduler.record_telemetry_lost(replica.id)
@@ -125,7 +149,7 @@ class TelemetryClient:
                 data = await self._read(pool, replica, response)
                 for update in reader.feed(data):
                     self._process(pool, replica, update)
-                    if not is_heard:
+                    if not is_heard and replica not in self._leaving:
                         is_heard = True
                         self._heard.add(replica)
                         self._troubles.pop(replica, None)
@@ -155,24 +179,29 @@ class TelemetryClient:
                 return await response.read()
         except TimeoutError:
             pool.scheduler.replicas.back_off(replica)
-        data = await self._read_late(response, self._silence_s - late_s)
+        data = await self._read_late(replica, response, self._silence_s - late_s)
         pool.scheduler.replicas.clear_backoff(replica)
         return data
 
-    async def _read_late(self, response: EngineResponse, timeout_s: float) -> bytes:
+    async def _read_late(
+        self, replica: Replica, response: EngineResponse, timeout_s: float
+    ) -> bytes:
         try:
             async with asyncio.timeout(timeout_s):
                 return await response.read()
         except TimeoutError:
             # After a halt of this process the timer may fire before data that has arrived is read.
-            async with asyncio.timeout(GRACE_S):
+            grace_s = LAST_REPORT_S if replica in self._leaving else GRACE_S
+            async with asyncio.timeout(grace_s):
                 return await response.read()
 
     def _process(self, pool: ModelPool, replica: Replica, update: Update) -> None:
         scheduler, limit = pool.scheduler, pool.stall_limit
-        scheduler.record_update(replica.id, update)
         if self._settlements is not None and update.usage:
             self._settlements.record_usage(replica.id, update.usage)
+        if replica in self._leaving:
+            return
+        scheduler.record_update(replica.id, update)
         self._responsiveness.record_update(pool, replica, update.stalled_s)
         step_s = replica.metadata.facts.step_tokens * scheduler.cost_model.estimates.prefill_s
         if limit.is_exceeded(update.stalled_s, step_s):
@@ -185,6 +214,8 @@ class TelemetryClient:
     def _give_up(
         self, pool: ModelPool, replica: Replica, why: str, stalled_s: float = math.inf
     ) -> None:
+        if replica in self._leaving:
+            return
         self._responsiveness.record_hang(pool, replica, why, stalled_s)
         if pool.scheduler.replicas.has_reachable_other(replica):
             pool.scheduler.replicas.back_off(replica, STUCK_BACKOFF_S)

@@ -17,7 +17,6 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
-    UniqueConstraint,
 )
 
 metadata = MetaData(
@@ -116,11 +115,11 @@ usage = Table(
     _count("cost_nano"),
     _count("device_cost_nano"),
     _count("wasted_nano"),
-    UniqueConstraint("dispatch_id"),
+    Index(None, "dispatch_id"),
     Index(None, "ended_us"),
     Index(None, "project", "ended_us"),
 )
-"""One row for each attempt: what the engine did, and what of it is charged."""
+"""One row for each record of an engine, or an estimate in its place."""
 
 
 def _sums(name: str) -> Table:

@@ -66,7 +66,7 @@ def record_presence(connection: Connection, seen: Iterable[ReplicaSeen], now_us:
         connection.execute(statement, rows)
 
 
-def settle_idle_until(
+def share_idle_until(
     connection: Connection,
     hour_s: int,
     hours: int,
@@ -82,14 +82,14 @@ def settle_idle_until(
     oldest_s = hour_s - PRESENCE_DAYS * DAY_S
     first_s = max(oldest_s, min(done_s, hour_s - (hours - 1) * HOUR_S))
     for begin_s in range(first_s, hour_s + 1, HOUR_S):
-        settle_idle(connection, begin_s, weights, prices)
+        share_idle(connection, begin_s, weights, prices)
     statement = upsert(connection, state).on_conflict_do_update(
         index_elements=["name"], set_={"value": hour_s}
     )
     connection.execute(statement, {"name": IDLE, "value": hour_s})
 
 
-def settle_idle(
+def share_idle(
     connection: Connection, hour_s: int, weights: Mapping[str, float], prices: PriceList
 ) -> None:
     """Share out the idle time of one hour anew; to do it again changes nothing."""

@@ -2,17 +2,19 @@
 
 Method: the transaction holds the writer's lock, so what it reads stays true. It looks up the
 dispatches of a batch, and leaves out rows that are there: to write a batch again changes nothing.
-An engine's own row replaces an estimate of a router. The sums change by exactly the rows that have
-been inserted, replaced or settled anew.
+`gateway.ledger.deliveries` says which rows of a dispatch stay, and which one is charged. The sums
+change by exactly the rows that have been inserted, replaced or settled anew.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Table, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, delete, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from gateway.ledger.deliveries import charged, merged
 from gateway.ledger.price import PriceList
 from gateway.ledger.roll_up import changes
 from gateway.ledger.row import ChargeLimit, UsageRow, charge_limit_of, make_row, signed
@@ -57,19 +59,19 @@ def write_usage(
     written = Written()
     for batch in batches:
         ids = [signed(record.id) for record in batch.records]
-        verdicts = _verdicts(connection, ids)
+        limits = _charge_limits(connection, ids)
         rows = [
             make_row(
                 batch.engine,
                 record,
-                verdicts.get(id_, ChargeLimit()),
+                limits.get(id_, ChargeLimit()),
                 prices,
                 now_us,
                 is_estimated=False,
             )
             for record, id_ in zip(batch.records, ids, strict=True)
         ]
-        inserted = _insert(connection, rows)
+        inserted = len(_write_rows(connection, rows, limits, (), prices))
         known = len(rows) - inserted
         written = Written(written.rows + inserted, written.known + known)
         if batch.records:
@@ -80,37 +82,32 @@ def write_usage(
 def write_settlements(
     connection: Connection, given: Sequence[Settlement], prices: PriceList, now_us: int
 ) -> Written:
-    """Write what routers have said of attempts: their verdicts, and records that they have.
+    """Write what routers have said of attempts: their charge limits, and records that they have.
 
     To write a settlement again changes nothing.
     """
     limits = ((signed(each.id), charge_limit_of(each)) for each in given)
     said = {id_: limit for id_, limit in limits if limit != ChargeLimit()}
     if said:
-        _upsert_verdicts(connection, said, now_us)
-        _settle(connection, said, prices)
-    # A record without a verdict must not undo one that came before, in this message or another.
+        _upsert_limits(connection, said, now_us)
+    # A record without a limit must not undo one that came before, in this message or another.
     unsaid = {id_ for each in given if (id_ := signed(each.id)) not in said}
-    known = said | _verdicts(connection, list(unsaid))
-    inserted = estimated = count = 0
-    for is_estimated in (False, True):
-        rows = [
-            make_row(
-                each.engine,
-                each.record,
-                known.get(signed(each.id), ChargeLimit()),
-                prices,
-                now_us,
-                is_estimated=is_estimated,
-            )
-            for each in given
-            if each.record is not None and each.is_estimated is is_estimated
-        ]
-        count += len(rows)
-        added = _insert(connection, rows)
-        inserted += added
-        estimated += added * is_estimated
-    return Written(inserted, count - inserted, estimated)
+    known = said | _charge_limits(connection, list(unsaid))
+    rows = [
+        make_row(
+            each.engine,
+            each.record,
+            known.get(signed(each.id), ChargeLimit()),
+            prices,
+            now_us,
+            is_estimated=each.is_estimated,
+        )
+        for each in given
+        if each.record is not None
+    ]
+    inserted = _write_rows(connection, rows, known, said, prices)
+    estimated = sum(row.is_estimated for row in inserted)
+    return Written(len(inserted), len(rows) - len(inserted), estimated)
 
 
 def read_watermarks(connection: Connection, since_us: int = 0) -> tuple[Watermark, ...]:
@@ -128,23 +125,53 @@ def upsert(connection: Connection, table: Table) -> Any:  # noqa: ANN401 - one o
     return dialect.insert(table)
 
 
-def _insert(connection: Connection, rows: Sequence[UsageRow]) -> int:
-    """Insert rows that are not there, replace estimates by rows of engines; how many."""
-    unique = {row.dispatch_id: row for row in reversed(rows)}
-    known = _rows(connection, unique)
-    replaced = [
-        old for id_, old in known.items() if old.is_estimated and not unique[id_].is_estimated
-    ]
-    gone = {row.dispatch_id for row in replaced}
-    added = [row for id_, row in unique.items() if id_ not in known or id_ in gone]
-    if replaced:
-        connection.execute(delete(usage).where(usage.c.dispatch_id.in_(gone)))
+def _write_rows(
+    connection: Connection,
+    rows: Sequence[UsageRow],
+    limits: Mapping[int, ChargeLimit],
+    said: Collection[int],
+    prices: PriceList,
+) -> list[UsageRow]:
+    """Write rows, and charge dispatches anew that routers have `said` something of; what is new."""
+    coming: dict[int, list[UsageRow]] = defaultdict(list)
+    for row in rows:
+        coming[row.dispatch_id].append(row)
+    known = _rows(connection, coming.keys() | said)
+    removed: list[UsageRow] = []
+    added: list[UsageRow] = []
+    inserted: list[UsageRow] = []
+    for id_ in {**coming, **known}:
+        before = known.get(id_, [])
+        after = merged(before, coming.get(id_, ()))
+        there = {row.primary_key for row in before}
+        new = [row for row in after if row.primary_key not in there]
+        if not new and id_ not in said:
+            continue
+        if len(after) > 1 or before:
+            after = charged(after, limits.get(id_, ChargeLimit()), prices)
+        removed += [row for row in before if row not in after]
+        added += [row for row in after if row not in before]
+        inserted += new
+    _replace(connection, removed, added)
+    record_key_use(connection, _last_uses(inserted))
+    return inserted
+
+
+def _replace(
+    connection: Connection, removed: Sequence[UsageRow], added: Sequence[UsageRow]
+) -> None:
+    names = ("engine", "epoch", "seq")
+    if removed:
+        same = (usage.c[name] == bindparam(f"old_{name}") for name in names)
+        keys = [
+            {f"old_{name}": value for name, value in zip(names, row.primary_key, strict=True)}
+            for row in removed
+        ]
+        connection.execute(delete(usage).where(*same), keys)
     if added:
         # Two dispatches of one number are a mistake of an engine: the writer rejects and counts it.
         connection.execute(insert(usage), [msgspec.structs.asdict(row) for row in added])
-        _add_sums(connection, added, replaced)
-        record_key_use(connection, _last_uses(added))
-    return len(added)
+    _add_sums(connection, added, removed)
 
 
 def _last_uses(rows: Iterable[UsageRow]) -> dict[str, int]:
@@ -154,37 +181,6 @@ def _last_uses(rows: Iterable[UsageRow]) -> dict[str, int]:
         if row.key:
             found[row.key] = max(found.get(row.key, 0), row.arrived_us // 1_000_000)
     return found
-
-
-def _settle(connection: Connection, said: dict[int, ChargeLimit], prices: PriceList) -> None:
-    """Charge rows that are there as routers have said."""
-    before, after = [], []
-    for id_, row in _rows(connection, said).items():
-        price = prices.at(row.model, row.adapter, row.ended_us / 1e6)
-        settled = row.settled(said[id_], price)
-        if settled != row:
-            before.append(row)
-            after.append(settled)
-    if not after:
-        return
-    connection.execute(
-        update(usage).where(usage.c.dispatch_id == bindparam("dispatch")),
-        [
-            {
-                "dispatch": row.dispatch_id,
-                "is_wasted": row.is_wasted,
-                "charged_prompt_tokens": row.charged_prompt_tokens,
-                "charged_cached_tokens": row.charged_cached_tokens,
-                "charged_completion_tokens": row.charged_completion_tokens,
-                "price_from_s": row.price_from_s,
-                "cost_nano": row.cost_nano,
-                "device_cost_nano": row.device_cost_nano,
-                "wasted_nano": row.wasted_nano,
-            }
-            for row in after
-        ],
-    )
-    _add_sums(connection, after, before)
 
 
 def _add_sums(
@@ -222,7 +218,7 @@ def _raise_watermark(connection: Connection, batch: EngineBatch, now_us: int) ->
     connection.execute(statement, {"engine": batch.engine, **row})
 
 
-def _upsert_verdicts(connection: Connection, said: dict[int, ChargeLimit], now_us: int) -> None:
+def _upsert_limits(connection: Connection, said: dict[int, ChargeLimit], now_us: int) -> None:
     new = upsert(connection, settlements)
     names = ("is_wasted", "completion_tokens", "at_us")
     statement = new.on_conflict_do_update(
@@ -233,16 +229,16 @@ def _upsert_verdicts(connection: Connection, said: dict[int, ChargeLimit], now_u
         [
             {
                 "dispatch_id": id_,
-                "is_wasted": verdict.is_wasted,
-                "completion_tokens": verdict.completion_tokens,
+                "is_wasted": limit.is_wasted,
+                "completion_tokens": limit.completion_tokens,
                 "at_us": now_us,
             }
-            for id_, verdict in said.items()
+            for id_, limit in said.items()
         ],
     )
 
 
-def _verdicts(connection: Connection, ids: Sequence[int]) -> dict[int, ChargeLimit]:
+def _charge_limits(connection: Connection, ids: Sequence[int]) -> dict[int, ChargeLimit]:
     found: dict[int, ChargeLimit] = {}
     columns = settlements.c
     query = select(columns.dispatch_id, columns.is_wasted, columns.completion_tokens)
@@ -253,12 +249,13 @@ def _verdicts(connection: Connection, ids: Sequence[int]) -> dict[int, ChargeLim
     return found
 
 
-def _rows(connection: Connection, wanted: Collection[int]) -> dict[int, UsageRow]:
-    """Rows of those dispatches that are there."""
-    found: dict[int, UsageRow] = {}
+def _rows(connection: Connection, wanted: Collection[int]) -> dict[int, list[UsageRow]]:
+    """The rows that are there of some dispatches."""
+    found: dict[int, list[UsageRow]] = defaultdict(list)
     ids = list(wanted)
     for start in range(0, len(ids), LOOKED_UP):
         some = usage.c.dispatch_id.in_(ids[start : start + LOOKED_UP])
         rows = connection.execute(select(usage).where(some))
-        found |= {row["dispatch_id"]: UsageRow(**row) for row in rows.mappings()}
+        for row in rows.mappings():
+            found[row["dispatch_id"]].append(UsageRow(**row))
     return found

@@ -251,7 +251,7 @@ async def test_engines_of_the_same_version_are_not_retired(engines: FakeEngines)
     assert await change.wait_reason() == UNEXPLAINED_WAIT
 
 
-@pytest.mark.parametrize("fields", [{"unplaced_replicas": 0}, {"is_sought": False}])
+@pytest.mark.parametrize("fields", [{"unplaced": 0}, {"is_sought": False}])
 async def test_an_engine_that_starts_needs_no_room(
     engines: FakeEngines, fields: dict[str, Any]
 ) -> None:

@@ -40,7 +40,7 @@ GOOD: dict[str, Any] = {
                 {
                     "name": "Router",
                     "num_replicas": 2,
-                    "user_config": {"max_body_mb": 8},
+                    "user_config": {"max_body_mb": 8, "auth": "none"},
                     "graceful_shutdown_wait_loop_s": 1.0,
                     "graceful_shutdown_timeout_s": 60.0,
                     "health_check_period_s": 2.0,

@@ -19,11 +19,12 @@ from gateway.errors.gateway_error import GatewayError
 from gateway.identity.client import ClientIdentity
 from gateway.identity.project import Project
 from gateway.ledger.settlement import Settlement
-from gateway.ledger.view import AccountsView, AdminAnswer, AdminCall
+from gateway.ledger.view import AccountsView
 from gateway.request.inference_request import InferenceRequest
 from gateway.request.routes import parse_head
 from gateway.routing.fleet import Fleet, Replica, ServedModel
 from gateway.serving.accounts_client import AccountsUnavailable
+from gateway.serving.admin_call import AdminAnswer, AdminCall
 from gateway.serving.fallback import FallbackChain
 from gateway.serving.target_resolver import TargetResolver
 from gateway.store.database import Database, DatabaseUnavailable
@@ -150,6 +151,15 @@ class WholeGateway:
         await running.server.stop()
         await running.engine.stop()
         self._publish()
+
+    async def drain_engine(self, running: RunningSim) -> None:
+        """Have an engine leave the fleet, as Serve does, finish what it has, and stop."""
+        self.engines.remove(running)
+        self.ended.append(running)
+        self._publish()
+        await running.server.drain(PATIENCE_S)
+        await running.server.stop()
+        await running.engine.stop()
 
     async def start_accounts(self) -> LedgerKeeper:
         """Start Accounts."""

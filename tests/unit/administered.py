@@ -11,8 +11,9 @@ from gateway.assembly import AssembledRouter, RouterOptions, build_router
 from gateway.config.loader import parse_gateway
 from gateway.http.organization.app import Administration
 from gateway.ledger.settlement import Settlement
-from gateway.ledger.view import AccountsView, AdminAnswer, AdminCall
+from gateway.ledger.view import AccountsView
 from gateway.routing.fleet import Fleet
+from gateway.serving.admin_call import AdminAnswer, AdminCall
 from gateway.serving.live_config import LiveConfig
 from gateway.store.changes import directory_version
 from gateway.store.database import Database

@@ -28,8 +28,15 @@ class SequenceGate:
         core.add_request_async, core.abort_requests_async = self.add, self.abort
         core.get_output_async = self.get_output
         self._most = further_sequences(slots)
-        self._waiting: dict[str, tuple[CallContext, Any]] = {}
+        self._waiting: dict[str, int] = {}
+        """By sequence, its call."""
+        self._queues: dict[int, dict[str, Any]] = {}
+        """By call, the sequences of it that wait."""
         self._running: dict[str, CallContext] = {}
+        self._counts: Counter[int] = Counter()
+        """By call, how many of its sequences run that have waited here."""
+        self._calls: dict[int, CallContext] = {}
+        """Calls of which sequences wait; they are told apart by their identity."""
 
     @property
     def waiting(self) -> int:
@@ -42,7 +49,9 @@ class SequenceGate:
         if call is None or request.pooling_params is not None or request.resumable:
             await self._add(request)
         elif call.has_sequence:
-            self._waiting[request.request_id] = call, request
+            self._waiting[request.request_id] = id(call)
+            self._calls[id(call)] = call
+            self._queues.setdefault(id(call), {})[request.request_id] = request
             await self._start_next()
         else:
             call.has_sequence = True
@@ -63,13 +72,27 @@ class SequenceGate:
 
     async def _forget(self, request_ids: Sequence[str]) -> None:
         for request_id in request_ids:
-            self._waiting.pop(request_id, None)
-            self._running.pop(request_id, None)
+            if request_id in self._waiting:
+                self._take(request_id)
+            elif call := self._running.pop(request_id, None):
+                self._counts[id(call)] -= 1
+                if not self._counts[id(call)]:
+                    del self._counts[id(call)]
         await self._start_next()
 
     async def _start_next(self) -> None:
         while self._waiting and len(self._running) < self._most:
-            counts = Counter(map(id, self._running.values()))
-            first = min(self._waiting, key=lambda each: counts[id(self._waiting[each][0])])
-            self._running[first], request = self._waiting.pop(first)
-            await self._add(request)
+            of_call = min(self._queues, key=self._counts.__getitem__)
+            first = next(iter(self._queues[of_call]))
+            self._running[first] = self._calls[of_call]
+            self._counts[of_call] += 1
+            await self._add(self._take(first))
+
+    def _take(self, request_id: str) -> Any:  # noqa: ANN401 - `EngineCoreRequest`
+        """Take a sequence out of those that wait."""
+        of_call = self._waiting.pop(request_id)
+        queue = self._queues[of_call]
+        request = queue.pop(request_id)
+        if not queue:
+            del self._queues[of_call], self._calls[of_call]
+        return request

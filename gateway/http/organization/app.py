@@ -15,7 +15,7 @@ from gateway.http.organization.api_keys import api_keys_router
 from gateway.http.organization.audit_logs import audit_logs_router
 from gateway.http.organization.costs import costs_router
 from gateway.http.organization.model_permissions import model_permissions_router
-from gateway.http.organization.parts import ACTOR
+from gateway.http.organization.parts import ACTOR, ADMIN_KEY_PREFIX
 from gateway.http.organization.projects import projects_router
 from gateway.http.organization.rate_limits import rate_limits_router
 from gateway.http.organization.service_accounts import service_accounts_router
@@ -24,7 +24,7 @@ from gateway.http.organization.spend_limits import spend_limits_router
 from gateway.http.organization.unsupported import unsupported_router
 from gateway.http.organization.usage import usage_router
 from gateway.http.organization.users import project_users_router, users_router
-from gateway.ledger.view import AdminAnswer, AdminCall
+from gateway.serving.admin_call import AdminAnswer, AdminCall
 from gateway.store.changes import Actor
 from gateway.store.database import DatabaseUnavailable
 from gateway.store.key_use import PRECISION_S
@@ -32,9 +32,6 @@ from gateway.store.organization import Organization
 
 FRAMING = (b"content-length", b"transfer-encoding")
 """Headers that whoever passes the answer on writes anew."""
-
-KEY_PREFIX = "key_"
-"""Beginning of the ids of admin keys in the database."""
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +69,10 @@ class Administration:
     async def _note_use(self, actor: str) -> None:
         """Note that an admin key has been used, once a minute."""
         now_s = self._organization.now_s
-        if not actor.startswith(KEY_PREFIX) or now_s < self._noted_s.get(actor, 0) + PRECISION_S:
+        if (
+            not actor.startswith(ADMIN_KEY_PREFIX)
+            or now_s < self._noted_s.get(actor, 0) + PRECISION_S
+        ):
             return
         self._noted_s[actor] = now_s
         with contextlib.suppress(DatabaseUnavailable):

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from gateway.config.project_values import Text
-from gateway.http.organization.parts import ListObject, listed
+from gateway.http.organization.parts import ADMIN_KEY_PREFIX, ListObject, listed
 from gateway.http.organization.query import query
 from gateway.http.organization.rate_limits import FIELDS
 from gateway.http.organization.values import ListQuery, Params, Texts, TimeS
@@ -18,8 +18,6 @@ from gateway.store.pages import Cursor
 API_NAMES = {column: name for name, column in FIELDS.items()}
 CONFIG_ACTOR = "config"
 """Id of the administrator that sends the `admin_key` of the gateway config."""
-KEY_PREFIX = "key_"
-"""Beginning of the ids of administrators that send another key; others send a token."""
 
 
 class EffectiveAt(Params):
@@ -124,7 +122,7 @@ def audit_logs_router(organization: Organization) -> APIRouter:
 
 
 def _actor(row: AuditRow) -> dict[str, object]:
-    if row.actor_id == CONFIG_ACTOR or row.actor_id.startswith(KEY_PREFIX):
+    if row.actor_id == CONFIG_ACTOR or row.actor_id.startswith(ADMIN_KEY_PREFIX):
         key = {"id": row.actor_id, "type": "user", "ip_address": row.address or None}
         return {"type": "api_key", "api_key": key}
     session = {"user": {"id": row.actor_id}, "ip_address": row.address or None}

@@ -12,6 +12,8 @@ from gateway.store.pages import Page
 ACTOR = "gateway.actor"
 """Where a request's scope says who is asking."""
 PROJECT = "/v1/organization/projects/{project_id}"
+ADMIN_KEY_PREFIX = "key_"
+"""Beginning of the ids of administrators that send an admin key; others send a token."""
 
 ItemT = TypeVar("ItemT", bound=BaseModel)
 RowT = TypeVar("RowT")

@@ -3,8 +3,8 @@
 from fastapi import APIRouter
 
 from gateway.errors.administration import Unsupported
+from gateway.http.organization.parts import PROJECT
 
-PROJECT = "/v1/organization/projects/{project_id}"
 NO_ROLES = (
     "The gateway has no roles beyond administrators, who send an admin key or a token with that"
     " role, and project keys."

@@ -100,3 +100,14 @@ def test_limits_are_those_of_windows_and_of_moments() -> None:
     records = [record(seq) for seq in range(1, 10)]
     assert most_in_a_minute([*records, record(9)]) == 6
     assert most_at_once(records) == 2
+    assert most_at_once([*records, record(9), record(9)]) == 2
+
+
+def test_a_dispatch_that_was_delivered_twice_has_two_rows() -> None:
+    """The engine has reported both."""
+    again = msgspec.structs.replace(record(3), id=102)
+    wasted = row(3, dispatch_id=102, request_id="a-2", is_wasted=True)
+    audit = audited([*RECORDS, again], [*ROWS, wasted], ANSWERED, {})
+    assert audit.is_good(0)
+    assert audit.repeated == 1
+    assert audited([*RECORDS, again], ROWS, ANSWERED, {}).gaps == 1

@@ -142,8 +142,8 @@ def upgrade() -> None:  # noqa: PLR0915 - it only lists
         sa.Column("device_cost_nano", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("wasted_nano", sa.BigInteger(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint("engine", "epoch", "seq", name=op.f("pk_usage")),
-        sa.UniqueConstraint("dispatch_id", name=op.f("uq_usage_dispatch_id")),
     )
+    op.create_index(op.f("ix_usage_dispatch_id"), "usage", ["dispatch_id"], unique=False)
     op.create_index(op.f("ix_usage_ended_us"), "usage", ["ended_us"], unique=False)
     op.create_index(
         op.f("ix_usage_project_ended_us"), "usage", ["project", "ended_us"], unique=False

@@ -1,5 +1,6 @@
 """The parts of Accounts, joined."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from gateway.store.database import Database
 from gateway.store.organization import Organization
 from gateway.store.projects import ProjectSettings, create_project
 from tests.unit.recorder import KeptRecorder
+
+PATIENCE_S = 20.0
 
 
 async def test_routers_are_informed_while_the_database_is_read_only(
@@ -33,5 +36,7 @@ async def test_routers_are_informed_while_the_database_is_read_only(
 
     assert view.directory is not None
     assert [project.name for project in view.directory.projects] == ["search"]
+    async with asyncio.timeout(PATIENCE_S):
+        while "prices cannot be written yet" not in caplog.text:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.01)
     await keeper.close()
-    assert "prices cannot be written yet" in caplog.text

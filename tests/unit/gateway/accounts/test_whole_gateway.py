@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from deployments.engines import server
 from gateway.store.database import Database
 from gateway.store.tables import usage
 from tests.unit.accounting import (
@@ -116,6 +117,63 @@ async def test_what_an_engine_took_with_it_is_handed_over_by_the_router(
 
     assert expected.records == 5
     assert await database.read(ledger_sums) == expected
+
+
+async def test_an_engine_that_drains_while_accounts_is_down_is_charged_to_the_token(
+    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has left the fleet before its last requests end: routers hear it out, and hand over."""
+    monkeypatch.setattr(server, "CONFIRMATION_TIMEOUT_S", 0.1)
+    async with WholeGateway(database_url, engines=0) as gateway:
+        engine = await gateway.start_engine(step_s=0.02)
+        await gateway.until_settled()
+        await gateway.kill_accounts()
+        asking = [
+            asyncio.create_task(gateway.ask(i % 2, {"max_tokens": 20, "stream": i < 2}))
+            for i in range(4)
+        ]
+        while len(engine.engine.tracker.usage.running) < len(asking):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await gateway.drain_engine(engine)
+        await asyncio.gather(*asking)
+        await gateway.start_accounts()
+        await gateway.until_settled()
+        expected = engine.totals
+
+    assert expected.records == 4
+    assert await database.read(ledger_sums) == expected
+    estimates = select(usage.c.seq).where(usage.c.is_estimated)
+    assert await database.read(lambda c: c.scalars(estimates).all()) == []
+
+
+async def test_a_dispatch_that_is_delivered_twice_is_charged_once(
+    database: Database, database_url: str
+) -> None:
+    """Its engine closes the connection before it answers; the ledger has both reports."""
+    async with WholeGateway(database_url, engines=0, routers=1) as gateway:
+        engine = await gateway.start_engine(step_s=0.02)
+        await gateway.ask(0, {"max_tokens": 1})  # leaves a connection
+        asking = asyncio.create_task(gateway.ask(0, {"max_tokens": 20}))
+        while not engine.engine.tracker.usage.running:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        relayed = gateway.routers[0]._telemetry_client._relayed
+        for connection in relayed._connections:
+            connection._transport.abort()  # as if the engine had closed it
+        client = await asking
+        await gateway.until_settled()
+        expected = engine.totals
+
+    assert expected.records == 3
+    assert await database.read(ledger_sums) == expected
+    told = json.loads(client.body)["usage"]
+    columns = usage.c
+    query = select(columns.charged_prompt_tokens, columns.charged_completion_tokens)
+    rows = await database.read(lambda c: c.execute(query.order_by(columns.arrived_us)).all())
+    assert [tuple(row) for row in rows[1:]] == [
+        (0, 0),
+        (told["prompt_tokens"], told["completion_tokens"]),
+    ]
 
 
 async def test_an_answer_that_no_engine_reports_is_estimated(

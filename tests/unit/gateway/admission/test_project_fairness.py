@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.admission.project_fairness import YIELD_S, ProjectFairness
 from gateway.admission.queue_item import QueueItem
+from gateway.admission.virtual_counters import HALF_LIFE_S
 from gateway.request.tenant import Tenant
 from gateway.routing.cost_model import CostModel
 from gateway.routing.fleet import Replica, ServedModel
@@ -192,3 +193,19 @@ def test_a_released_request_is_charged_once(scene: Scene) -> None:
     scene.fairness.record_discarded(item)
     scene.reserve("a", 2.0)
     assert released_s == scene.fairness._interactive.lead_s("a", "b") == pytest.approx(2.0)
+
+
+def test_a_request_that_is_lost_gives_back_what_is_left_of_its_charge(
+    scene: Scene, clock: Clock
+) -> None:
+    """Which has faded since: its project gains nothing by it."""
+    scene.queue("a")
+    scene.queue("b")
+    lost, ended = scene.reserve("a", 8.0), scene.reserve("a", 2.0)
+    clock.now_s += 3 * HALF_LIFE_S
+    scene.fairness.record_settled(lost, None)
+    left_s = scene.fairness._interactive.lead_s("a", "ab")
+    scene.fairness.record_settled(ended, None)
+    assert left_s == pytest.approx(2.0 / 2**3)
+    assert scene.fairness._interactive.lead_s("a", "ab") == pytest.approx(0.0)
+    assert not scene.fairness._reserved_s

@@ -92,6 +92,7 @@ MISTAKES = [
     ("[m, a]", "[m, a b]", "6: projects[0].models[1]: must be non-empty, without spaces"),
     ("[/v1/chat/completions]", "[v1]", "7: projects[0].routes[0]: is no route for inference"),
     ("priority]", "fast]", "8: projects[0].tiers[1]: should be 'flex', 'default' or 'priority'"),
+    ("id: key_two", 'id: "key:two"', "projects[0].keys[1].id: must have no `:`"),
     (
         "chat/completions]",
         "chat/completion]",

@@ -10,9 +10,10 @@ from gateway.config.loader import parse_gateway
 from gateway.identity.live_directory import ACCOUNTS
 from gateway.identity.project import Directory
 from gateway.ledger.settlement import Settlement
-from gateway.ledger.view import AccountsView, AdminAnswer, AdminCall
+from gateway.ledger.view import AccountsView
 from gateway.routing.fleet import Fleet
 from gateway.serving.accounts_client import AccountsClient, AccountsUnavailable
+from gateway.serving.admin_call import AdminAnswer, AdminCall
 from gateway.serving.live_config import LiveConfig
 from tests.unit.gateway.http.test_operators import KEY
 from tests.unit.projects import bearer

@@ -19,6 +19,7 @@ class IndexAgainstSets(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.prefix_index = PrefixIndex()
+        self.probe = [1]
         self.held: dict[str, set[int]] = {}
         self.expected: dict[str, list[list[int]]] = {}
 
@@ -83,10 +84,16 @@ class IndexAgainstSets(RuleBasedStateMachine):
 
     @invariant()
     def every_key_is_where_the_sets_say(self) -> None:
-        """A prompt of one key matches exactly the replicas that have it."""
+        """A prompt of one key matches exactly the replicas that have it; also when asked again."""
+        assert self.prefix_index.match(self.probe).keys() == self.match_of_probe()
         for key in range(12):
             holders = {name for name in self.held if key in self.has(name)}
             assert self.prefix_index.match([key]).keys() == holders
+        self.prefix_index.match(self.probe)
+
+    def match_of_probe(self) -> set[str]:
+        """Replicas that have the key that was matched last before the latest change."""
+        return {name for name in self.held if self.probe[0] in self.has(name)}
 
     @invariant()
     def no_other_key_is_indexed(self) -> None:
@@ -179,3 +186,12 @@ def test_the_index_works_for_hundreds_of_replicas() -> None:
     assert len(found) == 198
     assert [name for name, match in found.items() if match.keys == 2] == ["r150"]
     assert Counter(match.keys for match in found.values()) == {1: 197, 2: 1}
+
+
+def test_a_prompt_is_walked_once_until_the_index_changes() -> None:
+    """Limits and the policy ask for the same match."""
+    prefix_index, prompt = index_of(a=[1, 2]), [1, 2]
+    first = prefix_index.match(prompt)
+    assert prefix_index.match(prompt) is first
+    prefix_index.remove("a", [2])
+    assert prefix_index.match(prompt) == {"a": PrefixMatch(1, 16)}

@@ -62,8 +62,10 @@ async def test_two_routers_share_one_limit_and_count_what_engines_found(tmp_path
         await asyncio.sleep(FRAMES_S)
         client = limit(gateway, RateLimit(requests_per_minute=12, tokens_per_minute=100_000))
         answered = (await statuses(gateway, client, 24, 0.1)).count(200)
+        async with asyncio.timeout(PATIENCE_S):  # until both have heard of all of them
+            while any(meter_of(r).used_requests < answered for r in gateway.routers):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
         await until_all_agree(gateway)
-        await asyncio.sleep(FRAMES_S)
         sums = engine_sums(gateway.engines)
         tokens = sums.prompt_tokens - sums.cached_tokens + sums.completion_tokens
         counted = [
@@ -104,7 +106,9 @@ async def test_money_is_counted_once_whatever_the_ledger_has(tmp_path: Path) -> 
         await asyncio.sleep(FRAMES_S)
         early = {sum(map(r.limits.budgets.used, r.limits.budgets.meters)) for r in gateway.routers}
         await gateway.until_settled()
-        await asyncio.sleep(1.5)  # the ledger is read once in half a second
+        async with asyncio.timeout(PATIENCE_S):  # until all have read it from the ledger
+            while any(meter._charges for r in gateway.routers for meter in r.limits.budgets.meters):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
         late = {sum(map(r.limits.budgets.used, r.limits.budgets.meters)) for r in gateway.routers}
         assert len(early) == 1
         assert early == late

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from gateway.ledger.settlement import Settlement
-from gateway.ledger.view import AccountsView, AdminAnswer, AdminCall
+from gateway.ledger.view import AccountsView
 from gateway.serving.accounts_client import AccountsUnavailable
 from gateway.serving.accounts_follower import AccountsFollower
+from gateway.serving.admin_call import AdminAnswer, AdminCall
 from tests.unit.conftest import PATIENCE_S
 
 

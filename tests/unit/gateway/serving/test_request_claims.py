@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,10 +11,13 @@ import pytest
 from gateway.assembly import AssembledRouter, RouterOptions, build_router
 from gateway.config.serving_options import QueueOptions, ServingOptions
 from gateway.errors.gateway_error import GatewayError
-from gateway.errors.limits import Overloaded, RateLimited
+from gateway.errors.limits import Overloaded, QuotaExceeded, RateLimited
 from gateway.header_names import DISPATCH
 from gateway.identity.client import ClientIdentity
-from gateway.identity.project import Project, RateLimit
+from gateway.identity.project import Project, RateLimit, SpendLimit
+from gateway.ledger.calendar import period_start_s
+from gateway.ledger.price import Price
+from gateway.ledger.view import AccountsView, Spend
 from gateway.limits.meter import Meter
 from gateway.request.inference_request import InferenceRequest
 from gateway.request.routes import parse_head
@@ -92,12 +96,14 @@ class LimitedModels:
         *,
         models: tuple[str, ...] = ("m",),
         limits: tuple[RateLimit, ...] | None = None,
+        spend: tuple[SpendLimit, ...] = (),
         **fields: object,
     ) -> Client:
         """Have a request answered; the errors that the application would send are raised."""
         fields = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **fields}
         body = json.dumps(fields).encode()
-        project = Project(id="proj_a", name="team-a", rate_limits=limits or self.limits)
+        rates = limits or self.limits
+        project = Project(id="proj_a", name="team-a", rate_limits=rates, spend_limits=spend)
         request = InferenceRequest(
             head=parse_head(path, body, b""),
             path=path,
@@ -310,6 +316,18 @@ async def test_a_request_that_falls_back_gives_back_what_it_held(limited: Limite
     assert used == {"m": 0, "spare": 1}
 
 
+async def test_a_fallback_is_no_further_request(limited: LimitedModels) -> None:
+    """Other routers count the first attempt alone; so does this one, and its limit allows it."""
+    await limited.has(replying(answer(b"{}", status=b"500 Internal Server Error")))
+    await limited.has(ANSWER, model="spare")
+    limits = (RateLimit(requests_per_minute=1, concurrent_requests=1),)
+    await limited.ask(models=("m", "spare"), limits=limits)
+    assert limited.client.status == 200
+    assert [used[0] for used in limited.used] == [1]
+    with pytest.raises(RateLimited):
+        await limited.ask(models=("m", "spare"), limits=limits)
+
+
 async def test_a_limit_is_no_reason_to_fall_back(limited: LimitedModels) -> None:
     """It is the project's limit for what it asked for."""
     await limited.has(ANSWER)
@@ -321,10 +339,42 @@ async def test_a_limit_is_no_reason_to_fall_back(limited: LimitedModels) -> None
     assert limited.engines[1].requests == []
 
 
+async def test_an_answer_that_may_be_long_is_expected_to_keep_the_limit(
+    limited: LimitedModels,
+) -> None:
+    """What it was cut down to is what all routers are told, and nothing counts as excess."""
+    await limited.has(ANSWER)
+    await limited.ask(limits=(RateLimit(tokens_per_minute=100),), max_tokens=5000)
+    origin = limited.dispatch(0).origin
+    assert origin is not None
+    assert origin.reserved_tokens == 100
+    assert limited.used == [(1, 100, 0)]
+    assert limited.meters[0].excess.take() == (0, 0)
+
+
 async def test_no_engine_starts_for_a_request_above_a_limit(limited: LimitedModels) -> None:
     """It is refused before it would wait for a model that is scaled to zero."""
     with pytest.raises(RateLimited):
         await limited.ask(limits=(RateLimit(concurrent_requests=0),))
+    assert limited.router.pools.of(limited.fleet.model("m")).cold_start.waiting == 0
+
+
+async def test_no_engine_starts_for_a_project_that_has_spent_its_money(
+    limited: LimitedModels,
+) -> None:
+    """Any request of it would be refused once the engine runs."""
+    now_s = time.time()
+    start_s = int(period_start_s("month", now_s))
+    view = AccountsView(
+        version="1",
+        as_of_s=now_s,
+        spend=(Spend(project="proj_a", interval="month", from_s=start_s, nano=10**9),),
+        prices=(Price(model="m", from_s=0, input_nano=10**6),),
+    )
+    limited.router.limits.record_view(view)
+    with pytest.raises(QuotaExceeded):
+        async with asyncio.timeout(PATIENCE_S):
+            await limited.ask(spend=(SpendLimit(amount_nano=10**9, interval="month"),))
     assert limited.router.pools.of(limited.fleet.model("m")).cold_start.waiting == 0
 
 

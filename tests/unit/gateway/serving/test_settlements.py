@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from gateway.ledger.settlement import Settlement
-from gateway.ledger.view import AccountsView, AdminAnswer, AdminCall, Watermark
+from gateway.ledger.view import AccountsView, Watermark
 from gateway.serving.accounts_client import AccountsUnavailable
+from gateway.serving.admin_call import AdminAnswer, AdminCall
 from gateway.serving.sent_attempt import SentAttempt
 from gateway.serving.settlements import DEAD_S, MAX_SUBMITTED, SILENT_S, Settlements
 from gateway.telemetry.dispatch import Origin
@@ -194,3 +195,17 @@ async def test_an_answer_at_the_first_attempt_needs_no_word() -> None:
     books.settlements.settle([copy, copy], is_complete=False)
     await books.settlements.submit()
     assert books.accounts.submitted == []
+
+
+async def test_a_router_that_stops_hands_over_what_it_alone_knows_of_dead_engines() -> None:
+    """At once: their reports, and its own estimates; engines that are there tell it themselves."""
+    books = RouterBooks()
+    books.sent(1, engine="gone")
+    books.sent(2, engine="gone")
+    books.sent(3)
+    books.settlements.record_usage("gone", [record(2)])
+    books.settlements.record_usage("e", [record(4)])
+    await books.settlements.close()
+    handed = {each.id: each.record for each in books.accounts.submitted}
+    assert handed.keys() == {1, 2}
+    assert handed[2] == record(2)

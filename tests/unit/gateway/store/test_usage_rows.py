@@ -8,15 +8,15 @@ from sqlalchemy import Connection, func, select
 from gateway.ledger.price import Price, PriceList
 from gateway.ledger.settlement import Settlement
 from gateway.store.database import Database
-from gateway.store.standing import read_minutes, read_spend
+from gateway.store.routers_view import read_batch, read_minutes, read_spend
 from gateway.store.tables import idle_costs, usage
 from gateway.store.upkeep import (
     KeptDays,
     ReplicaSeen,
     delete_old,
     record_presence,
-    settle_idle,
-    settle_idle_until,
+    share_idle,
+    share_idle_until,
 )
 from gateway.store.usage import (
     EngineBatch,
@@ -175,7 +175,7 @@ async def test_idle_time_of_an_hour_is_shared_out_once(database: Database) -> No
         for at_s in (hour_s, hour_s + 60):
             record_presence(connection, seen, at_s * 1_000_000)
         for _ in range(2):
-            settle_idle(connection, hour_s, {}, PRICES)
+            share_idle(connection, hour_s, {}, PRICES)
         rows = connection.exec_driver_sql("SELECT project, device_us, cost_nano FROM idle_costs")
         return [(row[0], int(row[1]), int(row[2])) for row in rows]
 
@@ -190,7 +190,7 @@ async def test_idle_time_of_a_long_outage_is_shared_out_afterwards(database: Dat
 
     def keep_up(connection: Connection, at_s: int) -> list[int]:
         record_presence(connection, seen, at_s * 1_000_000)
-        settle_idle_until(connection, at_s // 3600 * 3600, 3, {}, PRICES)
+        share_idle_until(connection, at_s // 3600 * 3600, 3, {}, PRICES)
         rows = connection.execute(select(idle_costs.c.at_s).order_by(idle_costs.c.at_s))
         return [(row.at_s - hour_s) // 3600 for row in rows]
 
@@ -287,3 +287,112 @@ async def test_a_watermark_says_from_where_on_nothing_is_missing(database: Datab
         (mark,) = await database.read(read_watermarks)
         found.append((mark.epoch, mark.first, mark.seq))
     assert found == [(1, 1, 2), (1, 1, 3), (1, 7, 7), (1, 7, 8), (2, 2, 2)]
+
+
+async def test_people_with_tokens_count_for_their_project_alone(database: Database) -> None:
+    """They have no limits of their own, and there may be tens of thousands."""
+    people = [
+        record(seq, origin=Origin(project="p", key=f"idp:{seq}", tier="flex"))
+        for seq in range(1, 9)
+    ]
+    await write(database, batch(*people, record(9)))
+    spend = await database.read(lambda c: read_spend(c, NOW_S))
+    assert [(each.key, each.interval) for each in spend] == [
+        *(("", "day"), ("k", "day")),
+        *(("", "month"), ("k", "month")),
+    ]
+    assert spend[0].nano == 9 * spend[1].nano
+    minutes = await database.read(lambda c: read_minutes(c, NOW_S))
+    assert [(each.key, each.requests) for each in minutes] == [("", 8), ("k", 1)]
+    assert [each.key for each in await database.read(lambda c: read_batch(c, NOW_S))] == [""]
+
+
+async def rows_of(database: Database) -> list[tuple[int, bool, bool, int]]:
+    """Number, estimated, wasted and charged tokens of the answer of all rows."""
+    columns = usage.c
+    query = select(
+        columns.seq, columns.is_estimated, columns.is_wasted, columns.charged_completion_tokens
+    ).order_by(columns.seq)
+    return [tuple(row) for row in (await database.read(lambda c: c.execute(query).all()))]
+
+
+async def test_of_two_deliveries_of_one_dispatch_the_last_one_is_charged(
+    database: Database,
+) -> None:
+    """In either order of their reports, together or apart, and both rows stay."""
+    first = record(1, id_=5, arrived_s=NOW_S - 3, completion_tokens=4)
+    last = record(2, id_=5, arrived_s=NOW_S - 2)
+    for writes in ([[first, last]], [[last, first]], [[first], [last]], [[last], [first]]):
+        await database.write(empty)
+        for records in writes:
+            await write(database, batch(*records))
+        assert await rows_of(database) == [(1, False, True, 0), (2, False, False, 10)]
+        assert (await charged(database))[:4] == (100, 40, 10, 1_000_000)
+
+    await settle(database, Settlement(id=5, engine="e", completion_tokens=3))
+    assert [row[3] for row in await rows_of(database)] == [0, 3]
+    await settle(database, Settlement(id=5, engine="e", is_wasted=True))
+    assert [row[3] for row in await rows_of(database)] == [0, 0]
+
+
+async def test_a_delivery_that_did_nothing_costs_nothing(database: Database) -> None:
+    """Also if it alone has been reported so far; an estimate never joins what was reported."""
+    nothing = UsageRecord(
+        epoch=1,
+        seq=1,
+        id=5,
+        origin=record(1).origin,
+        model="m",
+        arrived_s=NOW_S - 3,
+        ended_s=NOW_S - 2,
+    )
+    await write(database, batch(nothing))
+    assert (await charged(database))[-1] == 0
+    guess = record(0, id_=5, completion_tokens=8)
+    await settle(database, Settlement(id=5, engine="e", record=guess, is_estimated=True))
+    assert await rows_of(database) == [(1, False, False, 0)]
+    await write(database, batch(record(2, id_=5)))
+    assert await rows_of(database) == [(1, False, True, 0), (2, False, False, 10)]
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2), st.sampled_from(["first", "second", "both", "handed over", "guess"])
+        ),
+        max_size=20,
+    )
+)
+async def test_every_report_of_an_engine_is_a_row_in_any_order(
+    database: Database, events: list[tuple[int, str]]
+) -> None:
+    """Whoever brings it; each dispatch is charged once, and estimates go when a report comes."""
+    await database.write(empty)
+    reported: dict[int, set[int]] = {}
+    guessed = set()
+    for number, kind in events:
+        id_ = 70 + number
+        first = record(2 * number + 1, id_=id_, arrived_s=NOW_S - 3, completion_tokens=4)
+        second = record(2 * number + 2, id_=id_, arrived_s=NOW_S - 2, completion_tokens=10)
+        seen = reported.setdefault(number, set())
+        if kind == "guess":
+            guess = record(0, id_=id_, completion_tokens=8)
+            await settle(database, Settlement(id=id_, engine="e", record=guess, is_estimated=True))
+            guessed.add(number)
+        elif kind == "handed over":
+            await settle(database, Settlement(id=id_, engine="e", record=second))
+            seen.add(10)
+        else:
+            brought = {"first": [first], "second": [second], "both": [second, first]}[kind]
+            await write(database, batch(*brought))
+            seen |= {each.completion_tokens for each in brought}
+
+    only_guessed = {number for number in guessed if not reported[number]}
+    rows = await rows_of(database)
+    assert len(rows) == sum(map(len, reported.values())) + len(only_guessed)
+    assert sum(row[1] for row in rows) == len(only_guessed)
+    expected = sum(max(seen) for seen in reported.values() if seen) + 8 * len(only_guessed)
+    sums = await database.read(all_sums)
+    assert len(set(sums)) == 1
+    assert (await database.read(charged_sums))[2] == expected

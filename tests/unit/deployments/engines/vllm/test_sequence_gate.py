@@ -89,6 +89,21 @@ async def test_further_sequences_start_as_others_end() -> None:
     assert sorted(order) == sorted(f"large{number}" for number in range(20))
 
 
+async def test_the_next_sequence_is_found_among_requests_not_sequences() -> None:
+    """However many sequences of one request wait; and nothing is kept of those that have gone."""
+    engine = Engine()
+    await engine.ask("large", 1000)
+    await engine.ask("other", 3)
+    assert len(engine.gate._queues) == 2
+    await engine.end("large0")
+    await engine.end("large1")
+    assert engine.running("other") == 2
+    waiting = [f"{name}{number}" for name in ("large", "other") for number in range(1000)]
+    await engine.core.abort_requests_async(waiting)
+    gate = engine.gate
+    assert not any((gate._waiting, gate._queues, gate._calls, gate._running, gate._counts))
+
+
 async def test_aborted_sequences_that_wait_never_start() -> None:
     """A client that leaves takes those along that the engine does not have yet."""
     engine = Engine()

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, insert
 
 from gateway.asgi import Receive, Scope, Send
 from gateway.http.organization.app import Administration
-from gateway.ledger.view import AdminCall
+from gateway.serving.admin_call import AdminCall
 from gateway.store.database import Database
 from gateway.store.tables import ROLL_UPS
 

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from gateway.ledger.view import AdminCall
+from gateway.serving.admin_call import AdminCall
 from tests.unit.gateway.http.organization.desk import AdminDesk
 
 TEXTS = [

@@ -1,17 +1,23 @@
 """What routers need of the ledger: spend in the current periods, and the last minutes."""
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, Label, case, func, literal_column, select
 
+from gateway.identity.client import TOKEN_MARK
 from gateway.ledger.calendar import DAY_S, Interval, period_end_s, period_start_s
 from gateway.ledger.view import BatchUsage, MinuteUsage, Spend
 from gateway.store.tables import usage_days, usage_minutes
 
 MINUTES = 2
 """Whole minutes before the current one."""
+BY_KEY: ColumnElement[str] = literal_column('"by_key"')
+"""PostgreSQL takes an expression with parameters for another one each time: so by its label."""
 
 
 def read_spend(connection: Connection, now_s: float) -> tuple[Spend, ...]:
-    """Spend of each project and key today and this month, in UTC; the project's own sum first."""
+    """Spend of each project and key today and this month, in UTC; the project's own sum first.
+
+    Only of keys that may have limits, here and below.
+    """
     return (*_spend(connection, "day", now_s), *_spend(connection, "month", now_s))
 
 
@@ -19,19 +25,23 @@ def read_minutes(connection: Connection, now_s: float) -> tuple[MinuteUsage, ...
     """Usage of the last minutes and the current one, by project, key and model."""
     columns = usage_minutes.c
     from_s = (int(now_s) // 60 - MINUTES) * 60
-    groups = (columns.at_s, columns.project, columns.key, columns.model, columns.adapter)
+    groups = (columns.at_s, columns.project, columns.model, columns.adapter)
     names = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens")
     query = (
-        select(*groups, *(func.sum(columns[name]).label(name) for name in names))
+        select(
+            *groups,
+            _limited_key(columns.key),
+            *(func.sum(columns[name]).label(name) for name in names),
+        )
         .where(columns.at_s >= from_s)
-        .group_by(*groups)
-        .order_by(*groups)
+        .group_by(*groups, BY_KEY)
+        .order_by(*groups, BY_KEY)
     )
     return tuple(
         MinuteUsage(
             minute_s=row.at_s,
             project=row.project,
-            key=row.key,
+            key=row.by_key,
             model=row.adapter or row.model,
             requests=int(row.requests),
             prompt_tokens=int(row.prompt_tokens),
@@ -45,20 +55,24 @@ def read_minutes(connection: Connection, now_s: float) -> tuple[MinuteUsage, ...
 def read_batch(connection: Connection, now_s: float) -> tuple[BatchUsage, ...]:
     """Tokens of batch requests today, in UTC, by project, key and model."""
     columns = usage_days.c
-    groups = (columns.project, columns.key, columns.model, columns.adapter)
+    groups = (columns.project, columns.model, columns.adapter)
     names = ("prompt_tokens", "cached_tokens", "completion_tokens")
     today_s = int(now_s) // DAY_S * DAY_S
     query = (
-        select(*groups, *(func.sum(columns[name]).label(name) for name in names))
+        select(
+            *groups,
+            _limited_key(columns.key),
+            *(func.sum(columns[name]).label(name) for name in names),
+        )
         .where(columns.at_s == today_s, columns.tier == "flex")
         .where(columns.project != "")
-        .group_by(*groups)
-        .order_by(*groups)
+        .group_by(*groups, BY_KEY)
+        .order_by(*groups, BY_KEY)
     )
     return tuple(
         BatchUsage(
             project=row.project,
-            key=row.key,
+            key=row.by_key,
             model=row.adapter or row.model,
             prompt_tokens=int(row.prompt_tokens),
             cached_tokens=int(row.cached_tokens),
@@ -68,23 +82,32 @@ def read_batch(connection: Connection, now_s: float) -> tuple[BatchUsage, ...]:
     )
 
 
+def _limited_key(key: ColumnElement[str]) -> Label[str]:
+    """A key that may have limits; empty for people with tokens, who have none and may be many."""
+    return case((key.contains(TOKEN_MARK), ""), else_=key).label("by_key")
+
+
 def _spend(connection: Connection, interval: Interval, now_s: float) -> list[Spend]:
     columns = usage_days.c
     from_s, to_s = period_start_s(interval, now_s), period_end_s(interval, now_s)
     query = (
-        select(columns.project, columns.key, func.sum(columns.cost_nano).label("nano"))
+        select(
+            columns.project,
+            _limited_key(columns.key),
+            func.sum(columns.cost_nano).label("nano"),
+        )
         .where(columns.at_s >= from_s, columns.at_s < to_s, columns.project != "")
-        .group_by(columns.project, columns.key)
-        .order_by(columns.project, columns.key)
+        .group_by(columns.project, BY_KEY)
+        .order_by(columns.project, BY_KEY)
     )
     totals: dict[str, int] = {}
     keys: list[Spend] = []
     for row in connection.execute(query):
         nano = int(row.nano)
         totals[row.project] = totals.get(row.project, 0) + nano
-        if row.key:
+        if key := row.by_key:
             keys.append(
-                Spend(project=row.project, key=row.key, interval=interval, from_s=from_s, nano=nano)
+                Spend(project=row.project, key=key, interval=interval, from_s=from_s, nano=nano)
             )
     projects = [
         Spend(project=project, interval=interval, from_s=from_s, nano=nano)

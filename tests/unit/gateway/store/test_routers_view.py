@@ -5,7 +5,7 @@ from sqlalchemy import Connection, insert
 from gateway.ledger.calendar import DAY_S
 from gateway.ledger.view import BatchUsage
 from gateway.store.database import Database
-from gateway.store.standing import read_batch
+from gateway.store.routers_view import read_batch
 from gateway.store.tables import DIMENSIONS, SUMS, usage_days
 
 NOON_S = 1_800_014_400
