@@ -109,7 +109,7 @@ class ProjectFairness:
         project = reservation.project
         use = self._use(project, reservation.weight)
         use.starts += not reservation.is_batch
-        counters = self._batch if reservation.is_batch else self._interactive
+        counters = self._counters(is_batch=reservation.is_batch)
         counters.charge(project, reservation.cost_s / reservation.weight)
         self._reserved_s[reservation.id] = self._now()
 
