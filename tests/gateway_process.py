@@ -178,9 +178,11 @@ class GatewayProcess:
             p for p in self.session.members if Path(command_line(p).split(" ")[0]).name == HAPROXY
         ]
 
-    def request(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+    def request(
+        self, method: str, path: str, body: object = None, *, timeout_s: float = 60
+    ) -> tuple[int, Any]:
         """One JSON request: its status and parsed answer."""
-        with self.open(method, path, body) as response:
+        with self.open(method, path, body, timeout_s=timeout_s) as response:
             return response.status, json.loads(response.read() or b"null")
 
     def chat(self, model: str, text: str = "Hello", **more: object) -> tuple[int, Any]:

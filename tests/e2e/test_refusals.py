@@ -24,13 +24,16 @@ SLOW = {
     },
 }
 
+PATIENCE_S = 120
+"""A grammar is tried at the lowest priority: on few cores, that of this test takes a minute."""
+
 
 def ask(gateway: GatewayProcess, path: str, **fields: object) -> tuple[int, Any]:
     """Status and answer of a request to the demo model."""
     body = {"model": "demo", "max_tokens": 4, **fields}
     if path == RESPONSES:
         body.pop("max_tokens")
-    return gateway.request("POST", path, body)
+    return gateway.request("POST", path, body, timeout_s=PATIENCE_S)
 
 
 def chat(gateway: GatewayProcess, **fields: object) -> tuple[int, Any]:

@@ -529,10 +529,10 @@ async def test_a_stream_whose_model_was_up_soon_begins_with_its_answer(
     start_engine: StartEngine, surface: Surface, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No comment precedes a slow answer, so it has all its headers."""
-    monkeypatch.setattr("gateway.serving.fallback.COLD_COMMENT_S", 0.2)
+    monkeypatch.setattr("gateway.serving.fallback.COLD_COMMENT_S", 1.0)
 
     async def think(tracked: Visit) -> None:
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(2.0)
         await tracked.send(STREAM)
 
     engine = await start_engine(think)
