@@ -3,10 +3,10 @@
 import msgspec
 import sqlalchemy as sa
 
-from gateway.errors.administration import NotFound
 from gateway.identity.api_key import ADMIN_PREFIX, key_hash, new_key
 from gateway.store.changes import Change, new_id
-from gateway.store.pages import Cursor, Page, page_of, row_of
+from gateway.store.pages import Cursor, Page, page_of
+from gateway.store.rows import found_row
 from gateway.store.tables import admin_keys
 
 
@@ -50,11 +50,14 @@ def admin_key(connection: sa.Connection, key_id: str) -> AdminKeyRow:
     Raises:
         NotFound: there is none with this id.
     """
-    query = sa.select(admin_keys).where(admin_keys.c.id == key_id, admin_keys.c.deleted_s.is_(None))
-    found = connection.execute(query).first()
-    if found is None:
-        raise NotFound.of("admin API key", key_id)
-    return row_of(found, AdminKeyRow)
+    return found_row(
+        connection,
+        admin_keys,
+        AdminKeyRow,
+        "admin API key",
+        key_id,
+        admin_keys.c.deleted_s.is_(None),
+    )
 
 
 def list_admin_keys(connection: sa.Connection, cursor: Cursor) -> Page[AdminKeyRow]:

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import sqlalchemy as sa
 
-from gateway.errors.administration import KeyExpired, NotFound, TooManyKeys
+from gateway.errors.administration import KeyExpired, TooManyKeys
 from gateway.identity.api_key import PREFIX, key_hash, new_key
 from gateway.store.changes import Change, new_id
 from gateway.store.key_deletion import delete_keys
-from gateway.store.pages import Cursor, Page, page_of, row_of
+from gateway.store.pages import Cursor, Page, page_of
 from gateway.store.projects import active_project, project
+from gateway.store.rows import found_row
 from gateway.store.tables import api_keys, service_accounts, users
 
 MAX_VALID_KEYS = 2
@@ -91,11 +92,7 @@ def api_key(connection: sa.Connection, project_id: str, key_id: str) -> ApiKeyRo
         NotFound: the project has none with this id.
     """
     project(connection, project_id)
-    query = sa.select(api_keys).where(api_keys.c.id == key_id, *_of(project_id))
-    found = connection.execute(query).first()
-    if found is None:
-        raise NotFound.of("API key", key_id)
-    return row_of(found, ApiKeyRow)
+    return found_row(connection, api_keys, ApiKeyRow, "API key", key_id, *_of(project_id))
 
 
 def list_api_keys(connection: sa.Connection, project_id: str, cursor: Cursor) -> Page[ApiKeyRow]:

@@ -13,8 +13,8 @@ from gateway.identity.project import (
     SpendLimit,
 )
 from gateway.store import tables
-from gateway.store.pages import row_of
 from gateway.store.projects import ProjectRow
+from gateway.store.rows import row_of
 
 
 def directory(connection: sa.Connection) -> Directory:

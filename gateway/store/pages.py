@@ -7,6 +7,7 @@ import msgspec
 import sqlalchemy as sa
 
 from gateway.errors.request import InvalidRequest
+from gateway.store.rows import row_of
 
 RowT = TypeVar("RowT")
 
@@ -59,12 +60,6 @@ def page_of(
     if cursor.before is not None:
         rows.reverse()
     return Page(rows, has_more=len(found) > cursor.limit)
-
-
-def row_of(row: sa.Row[tuple[object, ...]], row_type: type[RowT]) -> RowT:
-    """A row of the database as a struct; columns without a field are left out."""
-    # SQLAlchemy's names of columns are no plain texts.
-    return msgspec.convert({str(name): value for name, value in row._asdict().items()}, row_type)
 
 
 def _place(

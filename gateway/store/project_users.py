@@ -6,8 +6,9 @@ import sqlalchemy as sa
 from gateway.errors.administration import AlreadyExists, NotFound
 from gateway.store.changes import Change
 from gateway.store.key_deletion import delete_keys
-from gateway.store.pages import Cursor, Page, page_of, row_of
+from gateway.store.pages import Cursor, Page, page_of
 from gateway.store.projects import active_project, project
+from gateway.store.rows import row_of
 from gateway.store.tables import api_keys, project_users, users
 from gateway.store.users import user
 

@@ -3,10 +3,11 @@
 import msgspec
 import sqlalchemy as sa
 
-from gateway.errors.administration import NotFound, ProjectArchived
+from gateway.errors.administration import ProjectArchived
 from gateway.identity.project import OWN_PROJECT, Tier
 from gateway.store.changes import Change, new_id
-from gateway.store.pages import Cursor, Page, page_of, row_of
+from gateway.store.pages import Cursor, Page, page_of
+from gateway.store.rows import found_row
 from gateway.store.tables import projects
 
 
@@ -45,10 +46,7 @@ def project(connection: sa.Connection, project_id: str) -> ProjectRow:
     Raises:
         NotFound: there is none with this id.
     """
-    found = connection.execute(sa.select(projects).where(projects.c.id == project_id)).first()
-    if found is None:
-        raise NotFound.of("project", project_id)
-    return row_of(found, ProjectRow)
+    return found_row(connection, projects, ProjectRow, "project", project_id)
 
 
 def active_project(connection: sa.Connection, project_id: str) -> ProjectRow:

@@ -7,8 +7,8 @@ import sqlalchemy as sa
 
 from gateway.store.api_keys import api_key
 from gateway.store.changes import Change
-from gateway.store.pages import row_of
 from gateway.store.projects import active_project, project
+from gateway.store.rows import row_of
 from gateway.store.tables import rate_limits
 
 ALL = ""

@@ -5,11 +5,11 @@ from typing import Literal
 import msgspec
 import sqlalchemy as sa
 
-from gateway.errors.administration import NotFound
 from gateway.store.changes import Change, new_id
 from gateway.store.key_deletion import delete_keys
-from gateway.store.pages import Cursor, Page, page_of, row_of
+from gateway.store.pages import Cursor, Page, page_of
 from gateway.store.projects import active_project, project
+from gateway.store.rows import found_row
 from gateway.store.tables import api_keys, service_accounts
 
 ServiceAccountRole = Literal["owner", "member", "none"]
@@ -53,11 +53,14 @@ def service_account(
         NotFound: the project has none with this id.
     """
     project(connection, project_id)
-    query = sa.select(service_accounts).where(service_accounts.c.id == account_id, *_of(project_id))
-    found = connection.execute(query).first()
-    if found is None:
-        raise NotFound.of("service account", account_id)
-    return row_of(found, ServiceAccountRow)
+    return found_row(
+        connection,
+        service_accounts,
+        ServiceAccountRow,
+        "service account",
+        account_id,
+        *_of(project_id),
+    )
 
 
 def list_service_accounts(

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import msgspec
 import sqlalchemy as sa
 
-from gateway.errors.administration import NotFound
 from gateway.ledger.calendar import Interval
 from gateway.store.changes import Change, new_id
-from gateway.store.pages import Cursor, Page, page_of, row_of
+from gateway.store.pages import Cursor, Page, page_of
 from gateway.store.projects import active_project, project
+from gateway.store.rows import found_row
 from gateway.store.tables import spend_alerts
 
 
@@ -44,11 +44,9 @@ def spend_alert(connection: sa.Connection, project_id: str, alert_id: str) -> Sp
         NotFound: the project has none with this id.
     """
     project(connection, project_id)
-    query = sa.select(spend_alerts).where(spend_alerts.c.id == alert_id, *_of(project_id))
-    found = connection.execute(query).first()
-    if found is None:
-        raise NotFound.of("spend alert", alert_id)
-    return row_of(found, SpendAlertRow)
+    return found_row(
+        connection, spend_alerts, SpendAlertRow, "spend alert", alert_id, *_of(project_id)
+    )
 
 
 def list_spend_alerts(

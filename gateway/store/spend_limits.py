@@ -7,9 +7,9 @@ from gateway.errors.administration import NotFound
 from gateway.ledger.calendar import Interval
 from gateway.store.api_keys import api_key
 from gateway.store.changes import Change
-from gateway.store.pages import row_of
 from gateway.store.projects import active_project, project
 from gateway.store.rate_limits import ALL
+from gateway.store.rows import row_of
 from gateway.store.tables import spend_limits
 
 

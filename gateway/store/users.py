@@ -8,7 +8,8 @@ import sqlalchemy as sa
 from gateway.errors.administration import NotFound
 from gateway.store.changes import Change, new_id
 from gateway.store.key_deletion import delete_keys
-from gateway.store.pages import Cursor, Page, page_of, row_of
+from gateway.store.pages import Cursor, Page, page_of
+from gateway.store.rows import row_of
 from gateway.store.tables import api_keys, project_users, users
 
 
