@@ -35,7 +35,7 @@ class AdmissionRequest:
     @property
     def project(self) -> str:
         """Id of its project; empty without authentication."""
-        return self.target.request.identity.project.id
+        return self.target.request.project
 
     @property
     def is_batch(self) -> bool:

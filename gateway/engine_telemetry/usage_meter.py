@@ -99,18 +99,8 @@ class UsageMeter:
             return None
         origin = dispatch.origin
         call = CallUsage(dispatch, origin, self._wall())
-        reservation = Reservation(
-            id=dispatch.id,
-            project=origin.project,
-            key=origin.key,
-            model=origin.model or self._model,
-            tokens=origin.reserved_tokens,
-            cost_s=origin.reserved_s,
-            is_batch=dispatch.is_batch,
-            attempt=origin.attempt,
-            is_copy=origin.is_copy,
-            cost_nano=origin.reserved_nano,
-            weight=origin.weight,
+        reservation = Reservation.of(
+            dispatch.id, origin, origin.model or self._model, is_batch=dispatch.is_batch
         )
         self._running[call] = reservation
         self._reserved.append(reservation)

@@ -94,7 +94,7 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     def log_name(self) -> str:
         """The request as log lines name it: its id, and the project that has sent it."""
         name = self.request_id.decode()
-        return name if self.identity.is_open else f"{name} of project {self.identity.project.id}"
+        return name if self.identity.is_open else f"{name} of project {self.project}"
 
     @property
     def sticky_key(self) -> bytes:

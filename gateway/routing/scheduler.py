@@ -118,7 +118,9 @@ class Scheduler:
             state.record_sent(request)
         origin = self._origin(decision, target, attempt, reserved)
         if origin is not None:
-            reservation = _reservation(decision, target, origin)
+            reservation = Reservation.of(
+                decision.id, origin, target.name, is_batch=decision.is_batch
+            )
             self.replicas.reservations.record_sent(replica, reservation)
         is_answered = False
         try:
@@ -298,22 +300,6 @@ class Scheduler:
 
 def _assigned(decision: Decision, target: Target) -> AssignedRequest:
     return AssignedRequest(decision, target.prompt, decision.kv_demand_tokens)
-
-
-def _reservation(decision: Decision, target: Target, origin: Origin) -> Reservation:
-    return Reservation(
-        id=decision.id,
-        project=origin.project,
-        key=origin.key,
-        model=target.name,
-        tokens=origin.reserved_tokens,
-        cost_s=origin.reserved_s,
-        is_batch=decision.is_batch,
-        attempt=origin.attempt,
-        is_copy=origin.is_copy,
-        cost_nano=origin.reserved_nano,
-        weight=origin.weight,
-    )
 
 
 def prompt_tokens(

@@ -32,6 +32,23 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc
     weight: float = 1.0
     """Weight in its `Origin`."""
 
+    @classmethod
+    def of(cls, id_: int, origin: Origin, model: str, *, is_batch: bool) -> "Reservation":
+        """What the router has set aside for a request by its `Origin`; `model` answers it."""
+        return cls(
+            id=id_,
+            project=origin.project,
+            key=origin.key,
+            model=model,
+            tokens=origin.reserved_tokens,
+            cost_s=origin.reserved_s,
+            is_batch=is_batch,
+            attempt=origin.attempt,
+            is_copy=origin.is_copy,
+            cost_nano=origin.reserved_nano,
+            weight=origin.weight,
+        )
+
 
 class RecentUse(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """Requests of one project and key that came to an engine within one second, and have ended."""
