@@ -133,7 +133,9 @@ class FairnessComparison:
         console.print(f"{self.workload}: projects that flood the model, {self.seconds:g} s each")
         console.print(table)
         console.print("ratio: engines' time of the first project, over that of the last")
-        console.print("throughput, unfair: compared with, and hit rate of, one crowd of nobody's")
+        console.print(
+            "throughput, unfair: compared with, and hit rate of, the same load without projects"
+        )
 
 
 def _ingresses(

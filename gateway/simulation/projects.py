@@ -89,7 +89,7 @@ def simulate_projects(
     is_fair: bool = True,
     measured_from: float = 0.4,
 ) -> ProjectTotals:
-    """Flood a fleet for so long; `is_fair`: with projects, or as one crowd without any.
+    """Flood a fleet for so long; `is_fair`: as projects, or as clients without any.
 
     `measured_from`: share of the time, from the start, that is not measured.
     """

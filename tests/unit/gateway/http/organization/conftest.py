@@ -9,23 +9,23 @@ import pytest
 from gateway.http.organization.app import Administration
 from gateway.store.database import Database
 from gateway.store.organization import Organization
-from tests.unit.gateway.http.organization.desk import NOW_S, AdminDesk
+from tests.unit.gateway.http.organization.admin_api import NOW_S, AdminApi
 from tests.unit.gateway.store.conftest import database, database_url, postgres
 
 __all__ = ["database", "database_url", "postgres"]
 
 
 @pytest.fixture
-def desk(database: Database) -> AdminDesk:
+def api(database: Database) -> AdminApi:
     """The admin API at a fixed time, asked by an admin key."""
     organization = Organization(database, lambda: NOW_S)
-    return AdminDesk(Administration(organization), database)
+    return AdminApi(Administration(organization), database)
 
 
 @pytest.fixture
-async def client(desk: AdminDesk) -> AsyncIterator[openai.AsyncOpenAI]:
+async def client(api: AdminApi) -> AsyncIterator[openai.AsyncOpenAI]:
     """OpenAI's client for it."""
-    transport = httpx2.ASGITransport(desk.app)
+    transport = httpx2.ASGITransport(api.app)
     async with (
         httpx2.AsyncClient(transport=transport) as http_client,
         openai.AsyncOpenAI(

@@ -2,14 +2,14 @@
 
 import openai
 
-from tests.unit.gateway.http.organization.desk import NOW_S, AdminDesk
+from tests.unit.gateway.http.organization.admin_api import NOW_S, AdminApi
 
 
-async def test_entries_say_who_changed_what(client: openai.AsyncOpenAI, desk: AdminDesk) -> None:
+async def test_entries_say_who_changed_what(client: openai.AsyncOpenAI, api: AdminApi) -> None:
     """The actor, the project, and the values before and after; newest first."""
-    project = await desk.create_project("search", weight=2)
-    desk.actor = "ops@example.com"
-    await desk.ask("POST", f"/projects/{project}", {"name": "other"})
+    project = await api.create_project("search", weight=2)
+    api.actor = "ops@example.com"
+    await api.ask("POST", f"/projects/{project}", {"name": "other"})
 
     updated, created = (await client.admin.organization.audit_logs.list()).data
 
@@ -32,27 +32,27 @@ async def test_entries_say_who_changed_what(client: openai.AsyncOpenAI, desk: Ad
     assert requested.model_extra == {"name": "other"}
 
 
-async def test_changes_of_limits_have_the_apis_names(desk: AdminDesk) -> None:
+async def test_changes_of_limits_have_the_apis_names(api: AdminApi) -> None:
     """`changes_requested` is what OpenAI's type has there."""
-    project = await desk.create_project()
+    project = await api.create_project()
     path = f"/projects/{project}/rate_limits/rl-m"
-    await desk.ask("POST", path, {"max_tokens_per_1_minute": 5})
-    await desk.ask("DELETE", path)
-    _, log = await desk.ask("GET", "/audit_logs", query="resource_ids[]=rl-m")
+    await api.ask("POST", path, {"max_tokens_per_1_minute": 5})
+    await api.ask("DELETE", path)
+    _, log = await api.ask("GET", "/audit_logs", query="resource_ids[]=rl-m")
     deleted, updated = log["data"]
     assert deleted["type"] == "rate_limit.deleted"
     assert updated["rate_limit.updated"]["changes_requested"] == {"max_tokens_per_1_minute": 5}
 
 
-async def test_entries_are_found_by_what_they_say(desk: AdminDesk) -> None:
+async def test_entries_are_found_by_what_they_say(api: AdminApi) -> None:
     """Each filter narrows the log, and all of them together."""
-    first, second = await desk.create_project("first"), await desk.create_project("second")
-    await desk.create_account(first)
-    desk.actor = "other"
-    await desk.ask("POST", f"/projects/{second}/archive")
+    first, second = await api.create_project("first"), await api.create_project("second")
+    await api.create_account(first)
+    api.actor = "other"
+    await api.ask("POST", f"/projects/{second}/archive")
 
     async def found(query: str) -> list[tuple[str, str | None]]:
-        _, log = await desk.ask("GET", "/audit_logs", query=query)
+        _, log = await api.ask("GET", "/audit_logs", query=query)
         return [(each["type"], (each["project"] or {}).get("id")) for each in log["data"]]
 
     archived = ("project.archived", second)
@@ -67,21 +67,21 @@ async def test_entries_are_found_by_what_they_say(desk: AdminDesk) -> None:
     assert await found(f"effective_at[lt]={NOW_S:.0f}") == []
 
 
-async def test_the_log_goes_both_ways(desk: AdminDesk) -> None:
+async def test_the_log_goes_both_ways(api: AdminApi) -> None:
     """`after` leads to older entries, `before` back to newer ones."""
     for number in range(5):
-        await desk.create_project(f"p{number}")
-    _, newest = await desk.ask("GET", "/audit_logs", query="limit=2")
-    _, older = await desk.ask("GET", "/audit_logs", query=f"limit=2&after={newest['last_id']}")
-    _, back = await desk.ask("GET", "/audit_logs", query=f"limit=2&before={older['first_id']}")
+        await api.create_project(f"p{number}")
+    _, newest = await api.ask("GET", "/audit_logs", query="limit=2")
+    _, older = await api.ask("GET", "/audit_logs", query=f"limit=2&after={newest['last_id']}")
+    _, back = await api.ask("GET", "/audit_logs", query=f"limit=2&before={older['first_id']}")
 
     names = [each["project"]["name"] for page in (newest, older) for each in page["data"]]
     assert names == ["p4", "p3", "p2", "p1"]
     assert back["data"] == newest["data"]
 
 
-async def test_a_refused_change_is_not_logged(desk: AdminDesk) -> None:
+async def test_a_refused_change_is_not_logged(api: AdminApi) -> None:
     """The entry is part of the change's transaction."""
-    await desk.ask("POST", "/projects/proj_unknown", {"name": "x"})
-    await desk.ask("POST", "/projects", {"name": ""})
-    assert (await desk.ask("GET", "/audit_logs"))[1]["data"] == []
+    await api.ask("POST", "/projects/proj_unknown", {"name": "x"})
+    await api.ask("POST", "/projects", {"name": ""})
+    assert (await api.ask("GET", "/audit_logs"))[1]["data"] == []

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel, TypeAdapter
 
 from gateway.http.organization.usage import EMPTY_KINDS
-from tests.unit.gateway.http.organization.desk import TODAY_S, AdminDesk
+from tests.unit.gateway.http.organization.admin_api import TODAY_S, AdminApi
 
 UNSUPPORTED = {
     "certificates": "no client certificates",
@@ -168,7 +168,7 @@ async def tour_of_keys(call: Tour, project: str) -> None:
     assert (await call("admin_api_keys.delete", admin.id)).deleted
 
 
-async def tour_of_usage(call: Tour, desk: AdminDesk, project: str) -> None:
+async def tour_of_usage(call: Tour, api: AdminApi, project: str) -> None:
     """Usage of all kinds, and costs."""
     used: dict[str, object] = {
         "project": project,
@@ -177,9 +177,9 @@ async def tour_of_usage(call: Tour, desk: AdminDesk, project: str) -> None:
         "prompt_tokens": 9,
         "cached_tokens": 4,
     }
-    await desk.add_usage(values=used | {"completion_tokens": 3, "cost_nano": 5, "tier": "flex"})
-    await desk.add_usage(values=used | {"endpoint": "/v1/embeddings"})
-    await desk.add_usage(values=used | {"endpoint": "/v1/audio/transcriptions"})
+    await api.add_usage(values=used | {"completion_tokens": 3, "cost_nano": 5, "tier": "flex"})
+    await api.add_usage(values=used | {"endpoint": "/v1/embeddings"})
+    await api.add_usage(values=used | {"endpoint": "/v1/audio/transcriptions"})
     for name in sorted(USAGE):
         page = await call(name, start_time=TODAY_S, bucket_width="1d", limit=2)
         results = [each.object for bucket in page.data for each in bucket.results]
@@ -191,7 +191,7 @@ async def tour_of_usage(call: Tour, desk: AdminDesk, project: str) -> None:
 
 
 async def test_every_method_answers_with_its_own_type(
-    client: openai.AsyncOpenAI, desk: AdminDesk
+    client: openai.AsyncOpenAI, api: AdminApi
 ) -> None:
     """No required field is missing, and none has another type, of any method that is not refused.
 
@@ -201,7 +201,7 @@ async def test_every_method_answers_with_its_own_type(
 
     project = await tour_of_projects(call)
     await tour_of_keys(call, project)
-    await tour_of_usage(call, desk, project)
+    await tour_of_usage(call, api, project)
     logs = await call("audit_logs.list", limit=100)
     assert logs.data[-1].type == "project.created"
     assert (await call("projects.archive", project)).status == "archived"

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from gateway.serving.admin_call import AdminCall
-from tests.unit.gateway.http.organization.desk import AdminDesk
+from tests.unit.gateway.http.organization.admin_api import AdminApi
 
 TEXTS = [
     "'; DROP TABLE projects; --",
@@ -22,45 +22,43 @@ BROKEN = ["a\x00b", "a\nb", "a\x1b[2J", "\u2028", "x" * 257]
 """What a database, a log or a terminal cannot hold."""
 
 
-async def test_texts_stay_texts(desk: AdminDesk) -> None:
+async def test_texts_stay_texts(api: AdminApi) -> None:
     """What is written into any field is read back unchanged, and nothing else happens."""
     for text in TEXTS:
-        await check_text(desk, text)
+        await check_text(api, text)
 
 
-async def check_text(desk: AdminDesk, text: str) -> None:
+async def check_text(api: AdminApi, text: str) -> None:
     """Write a text into all fields of a new project, and read it back."""
-    other = await desk.create_project("other")
-    project = await desk.create_project(text, models=[text])
+    other = await api.create_project("other")
+    project = await api.create_project(text, models=[text])
     path = f"/projects/{project}"
-    _, account = await desk.ask(
-        "POST", f"{path}/service_accounts", {"name": text, "models": [text]}
-    )
-    await desk.ask("POST", f"{path}/service_accounts/{account['id']}/api_keys", {"name": text})
-    _, user = await desk.ask("POST", f"{path}/users", {"role": "member", "email": text})
-    _, admin = await desk.ask("POST", "/admin_api_keys", {"name": text})
+    _, account = await api.ask("POST", f"{path}/service_accounts", {"name": text, "models": [text]})
+    await api.ask("POST", f"{path}/service_accounts/{account['id']}/api_keys", {"name": text})
+    _, user = await api.ask("POST", f"{path}/users", {"role": "member", "email": text})
+    _, admin = await api.ask("POST", "/admin_api_keys", {"name": text})
     channel = {"type": "email", "recipients": [text], "subject_prefix": text}
     alert = {"currency": "USD", "interval": "month", "threshold_amount": 1}
-    _, alerted = await desk.ask(
+    _, alerted = await api.ask(
         "POST", f"{path}/spend_alerts", alert | {"notification_channel": channel}
     )
 
-    _, shown = await desk.ask("GET", path)
-    _, keys = await desk.ask("GET", f"{path}/api_keys")
-    _, log = await desk.ask("GET", "/audit_logs", query=f"project_ids[]={project}&limit=100")
+    _, shown = await api.ask("GET", path)
+    _, keys = await api.ask("GET", f"{path}/api_keys")
+    _, log = await api.ask("GET", "/audit_logs", query=f"project_ids[]={project}&limit=100")
     assert (shown["name"], shown["models"]) == (text, [text])
     assert [key["name"] for key in keys["data"]] == ["Secret Key", text]
     assert [key["owner"]["service_account"]["name"] for key in keys["data"]] == [text, text]
     assert (account["name"], user["email"], admin["name"]) == (text, text, text)
     assert alerted["notification_channel"] == channel
     assert [entry["project"]["name"] for entry in log["data"]] == [text] * 6
-    assert (await desk.ask("GET", f"/projects/{other}"))[1]["name"] == "other"
+    assert (await api.ask("GET", f"/projects/{other}"))[1]["name"] == "other"
 
 
-async def test_texts_in_paths_and_queries_find_nothing(desk: AdminDesk) -> None:
+async def test_texts_in_paths_and_queries_find_nothing(api: AdminApi) -> None:
     """Neither more than an unknown id would, nor an internal error."""
-    project = await desk.create_project()
-    await desk.create_account(project)
+    project = await api.create_project()
+    await api.create_account(project)
     for text in TEXTS:
         quoted = "".join(f"%{byte:02x}" for byte in text.encode())
         for path in (
@@ -71,20 +69,20 @@ async def test_texts_in_paths_and_queries_find_nothing(desk: AdminDesk) -> None:
             f"/admin_api_keys/{quoted}",
             f"/users/{quoted}",
         ):
-            assert (await desk.ask("GET", path))[0] == 404, path
+            assert (await api.ask("GET", path))[0] == 404, path
         for path in ("/projects", f"/projects/{project}/api_keys", "/audit_logs"):
-            assert (await desk.ask("GET", path, query=f"after={quoted}"))[0] == 400
+            assert (await api.ask("GET", path, query=f"after={quoted}"))[0] == 400
         for name in ("event_types", "actor_ids", "project_ids", "resource_ids"):
-            status, log = await desk.ask("GET", "/audit_logs", query=f"{name}[]={quoted}")
+            status, log = await api.ask("GET", "/audit_logs", query=f"{name}[]={quoted}")
             assert (status, log["data"]) == (200, [])
         for name in ("project_ids", "user_ids", "api_key_ids", "models"):
             query = f"start_time=1796000000&{name}[]={quoted}"
-            assert (await desk.ask("GET", "/usage/completions", query=query))[0] == 200
+            assert (await api.ask("GET", "/usage/completions", query=query))[0] == 200
 
 
-async def test_what_cannot_be_kept_is_refused(desk: AdminDesk) -> None:
+async def test_what_cannot_be_kept_is_refused(api: AdminApi) -> None:
     """In bodies, in queries and in paths: 400 or 404, never an internal error."""
-    project = await desk.create_project()
+    project = await api.create_project()
     for text in BROKEN:
         quoted = "".join(f"%{byte:02x}" for byte in text.encode())
         for path, body in (
@@ -95,13 +93,13 @@ async def test_what_cannot_be_kept_is_refused(desk: AdminDesk) -> None:
             (f"/projects/{project}/users", {"role": "member", "user_id": text}),
             ("/admin_api_keys", {"name": text}),
         ):
-            assert (await desk.ask("POST", path, body))[0] == 400, path
+            assert (await api.ask("POST", path, body))[0] == 400, path
         for path in (f"/projects/{quoted}", f"/projects/{project}/api_keys/{quoted}"):
-            assert (await desk.ask("GET", path))[0] == 404
+            assert (await api.ask("GET", path))[0] == 404
         limit = f"/projects/{project}/rate_limits/rl-{quoted}"
-        assert (await desk.ask("POST", limit, {"max_requests_per_1_minute": 1}))[0] == 404
+        assert (await api.ask("POST", limit, {"max_requests_per_1_minute": 1}))[0] == 404
         for path in ("/projects", f"/projects/{project}/api_keys"):
-            assert (await desk.ask("GET", path, query=f"after={quoted}"))[0] == 400
+            assert (await api.ask("GET", path, query=f"after={quoted}"))[0] == 400
 
 
 BODIES: list[tuple[str, bytes]] = [
@@ -117,23 +115,23 @@ BODIES: list[tuple[str, bytes]] = [
 ]
 
 
-async def test_bodies_that_are_wrong_are_refused(desk: AdminDesk) -> None:
+async def test_bodies_that_are_wrong_are_refused(api: AdminApi) -> None:
     """400 in OpenAI's envelope, never an internal error."""
     for kind, body in BODIES:
         call = AdminCall(method="POST", path="/v1/organization/projects", body=body, actor="a")
-        answer = await desk.administration.administer(call)
+        answer = await api.administration.administer(call)
         error: dict[str, Any] = json.loads(answer.body)["error"]
         assert answer.status == 400, kind
         assert error["type"] == "invalid_request_error"
 
 
-async def test_other_paths_are_unknown(desk: AdminDesk) -> None:
+async def test_other_paths_are_unknown(api: AdminApi) -> None:
     """404, whatever the path is; 405 for another method, both in OpenAI's envelope."""
     for method, path, status in (
         *(("GET", path, 404) for path in ("/v1/organization", "/v1/organization/", "/v1/x")),
         ("GET", "/%ff%fe", 404),
         ("PUT", "/v1/organization/projects", 405),
     ):
-        answer = await desk.administration.administer(AdminCall(method=method, path=path))
+        answer = await api.administration.administer(AdminCall(method=method, path=path))
         assert answer.status == status
         assert json.loads(answer.body)["error"]["type"] == "invalid_request_error"

@@ -2,7 +2,7 @@
 
 import openai
 
-from tests.unit.gateway.http.organization.desk import AdminDesk
+from tests.unit.gateway.http.organization.admin_api import AdminApi
 
 SETTINGS = {
     "weight": 4.0,
@@ -26,9 +26,9 @@ async def test_the_gateways_settings_are_extra_fields(client: openai.AsyncOpenAI
     assert (await projects.retrieve(created.id)).model_extra == changed.model_extra
 
 
-async def test_a_project_has_usable_defaults(desk: AdminDesk) -> None:
+async def test_a_project_has_usable_defaults(api: AdminApi) -> None:
     """A name is enough."""
-    _, project = await desk.ask("POST", "/projects", {"name": "search"})
+    _, project = await api.ask("POST", "/projects", {"name": "search"})
     assert {name: project[name] for name in SETTINGS} == {
         "weight": 1.0,
         "cache_scope": "project",
@@ -60,16 +60,16 @@ WRONG: list[tuple[object, str, str]] = [
 """Bodies that create no project, the field that is wrong, and the error's code."""
 
 
-async def test_what_is_wrong_is_named(desk: AdminDesk) -> None:
+async def test_what_is_wrong_is_named(api: AdminApi) -> None:
     """400 in OpenAI's envelope, with `param` and `code`."""
     for body, param, code in WRONG:
-        status, answer = await desk.ask("POST", "/projects", body)
+        status, answer = await api.ask("POST", "/projects", body)
         assert (status, answer["error"]["param"], answer["error"]["code"]) == (400, param, code)
 
 
-async def test_names_need_not_be_unique(desk: AdminDesk) -> None:
+async def test_names_need_not_be_unique(api: AdminApi) -> None:
     """As with OpenAI: the id tells projects apart."""
-    assert await desk.create_project("same") != await desk.create_project("same")
+    assert await api.create_project("same") != await api.create_project("same")
 
 
 async def test_a_list_can_be_emptied_while_it_is_read(client: openai.AsyncOpenAI) -> None:
@@ -89,13 +89,13 @@ async def test_a_list_can_be_emptied_while_it_is_read(client: openai.AsyncOpenAI
     assert [each.id async for each in projects.list(include_archived=True)] == made
 
 
-async def test_an_archived_project_cannot_be_changed(desk: AdminDesk) -> None:
+async def test_an_archived_project_cannot_be_changed(api: AdminApi) -> None:
     """It can be read, and archived again without effect; its accounts get no more keys."""
-    project = await desk.create_project()
-    account = await desk.create_account(project)
-    _, archived = await desk.ask("POST", f"/projects/{project}/archive")
+    project = await api.create_project()
+    account = await api.create_account(project)
+    _, archived = await api.ask("POST", f"/projects/{project}/archive")
 
-    again = await desk.ask("POST", f"/projects/{project}/archive")
+    again = await api.ask("POST", f"/projects/{project}/archive")
     assert again == (200, archived)
     for path in (
         *("", "/service_accounts", "/rate_limits/rl-*", "/model_permissions"),
@@ -105,34 +105,34 @@ async def test_an_archived_project_cannot_be_changed(desk: AdminDesk) -> None:
         body = bodies.get(path, {})
         if path == "/model_permissions":
             body = {"mode": "allow_list", "model_ids": []}
-        status, answer = await desk.ask("POST", f"/projects/{project}{path}", body)
+        status, answer = await api.ask("POST", f"/projects/{project}{path}", body)
         assert (status, answer["error"]["code"]) == (400, "project_archived"), path
 
 
-async def test_a_change_of_nothing_leaves_no_trace(desk: AdminDesk) -> None:
+async def test_a_change_of_nothing_leaves_no_trace(api: AdminApi) -> None:
     """An update that is repeated is not in the audit log again."""
-    project = await desk.create_project("search", weight=2)
+    project = await api.create_project("search", weight=2)
 
     for _ in range(2):
-        await desk.ask("POST", f"/projects/{project}", {"weight": 3})
+        await api.ask("POST", f"/projects/{project}", {"weight": 3})
 
-    _, log = await desk.ask("GET", "/audit_logs")
+    _, log = await api.ask("GET", "/audit_logs")
     assert [each["type"] for each in log["data"]] == ["project.updated", "project.created"]
 
 
-async def test_unknown_places_in_lists_are_refused(desk: AdminDesk) -> None:
+async def test_unknown_places_in_lists_are_refused(api: AdminApi) -> None:
     """`after` must be an id of this list, or the page would be wrong."""
-    project = await desk.create_project()
-    other = await desk.create_account(await desk.create_project())
+    project = await api.create_project()
+    other = await api.create_account(await api.create_project())
     for path, after in (
         ("/projects", "proj_unknown"),
         (f"/projects/{project}/service_accounts", other["id"]),
     ):
-        status, answer = await desk.ask("GET", path, query=f"after={after}")
+        status, answer = await api.ask("GET", path, query=f"after={after}")
         assert (status, answer["error"]["param"]) == (400, "after")
 
 
-async def test_unknown_query_parameters_are_refused(desk: AdminDesk) -> None:
+async def test_unknown_query_parameters_are_refused(api: AdminApi) -> None:
     """A misspelled filter must not list everything."""
-    status, answer = await desk.ask("GET", "/projects", query="include_archved=true")
+    status, answer = await api.ask("GET", "/projects", query="include_archved=true")
     assert (status, answer["error"]["param"]) == (400, "include_archved")

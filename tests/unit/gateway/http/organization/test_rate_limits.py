@@ -5,12 +5,12 @@ import openai
 from gateway.http.organization.values import NO_LIMIT
 from gateway.identity.project import RateLimit, SpendLimit
 from gateway.store.directory import directory
-from tests.unit.gateway.http.organization.desk import DAY_S, TODAY_S, AdminDesk
+from tests.unit.gateway.http.organization.admin_api import DAY_S, TODAY_S, AdminApi
 
 
-async def limits_of(desk: AdminDesk) -> tuple[RateLimit, ...]:
+async def limits_of(api: AdminApi) -> tuple[RateLimit, ...]:
     """Rate limits of the only project, as routers know them."""
-    return (await desk.database.read(directory)).projects[0].rate_limits
+    return (await api.database.read(directory)).projects[0].rate_limits
 
 
 async def test_a_limit_is_for_a_model_whose_name_has_a_slash(client: openai.AsyncOpenAI) -> None:
@@ -30,49 +30,47 @@ async def test_a_limit_is_for_a_model_whose_name_has_a_slash(client: openai.Asyn
     assert [each.id for each in listed] == ["rl-*", "rl-org~1large"]
 
 
-async def test_routers_get_what_is_limited_and_nothing_else(desk: AdminDesk) -> None:
+async def test_routers_get_what_is_limited_and_nothing_else(api: AdminApi) -> None:
     """Null or the largest number lifts a limit; what limits nothing is not kept."""
-    project = await desk.create_project()
-    key = (await desk.create_account(project))["api_key"]["id"]
+    project = await api.create_project()
+    key = (await api.create_account(project))["api_key"]["id"]
     limits = f"/projects/{project}/rate_limits"
-    await desk.ask("POST", f"{limits}/rl-*", {"max_concurrent_requests": 8})
-    await desk.ask("POST", f"{limits}/rl-m@{key}", {"batch_1_day_max_input_tokens": 9})
-    await desk.ask("POST", f"{limits}/rl-gone", {"max_requests_per_1_minute": 1})
+    await api.ask("POST", f"{limits}/rl-*", {"max_concurrent_requests": 8})
+    await api.ask("POST", f"{limits}/rl-m@{key}", {"batch_1_day_max_input_tokens": 9})
+    await api.ask("POST", f"{limits}/rl-gone", {"max_requests_per_1_minute": 1})
 
-    await desk.ask("POST", f"{limits}/rl-gone", {"max_requests_per_1_minute": NO_LIMIT})
+    await api.ask("POST", f"{limits}/rl-gone", {"max_requests_per_1_minute": NO_LIMIT})
 
-    assert await limits_of(desk) == (
+    assert await limits_of(api) == (
         RateLimit(concurrent_requests=8),
         RateLimit(model="m", key=key, batch_tokens_per_day=9),
     )
-    await desk.ask("DELETE", f"{limits}/rl-*")
-    await desk.ask("POST", f"{limits}/rl-m@{key}", {"batch_1_day_max_input_tokens": None})
-    assert await limits_of(desk) == ()
+    await api.ask("DELETE", f"{limits}/rl-*")
+    await api.ask("POST", f"{limits}/rl-m@{key}", {"batch_1_day_max_input_tokens": None})
+    assert await limits_of(api) == ()
 
 
-async def test_limits_of_a_key_go_with_it(desk: AdminDesk) -> None:
+async def test_limits_of_a_key_go_with_it(api: AdminApi) -> None:
     """Those of the project stay."""
-    project = await desk.create_project()
-    key = (await desk.create_account(project))["api_key"]["id"]
+    project = await api.create_project()
+    key = (await api.create_account(project))["api_key"]["id"]
     path = f"/projects/{project}"
     for limit in ("rl-*", f"rl-*@{key}"):
-        await desk.ask("POST", f"{path}/rate_limits/{limit}", {"max_requests_per_1_minute": 1})
+        await api.ask("POST", f"{path}/rate_limits/{limit}", {"max_requests_per_1_minute": 1})
     money = {"currency": "USD", "interval": "month", "threshold_amount": 1, "api_key_id": key}
-    await desk.ask("POST", f"{path}/spend_limit", money)
+    await api.ask("POST", f"{path}/spend_limit", money)
 
-    await desk.ask("DELETE", f"{path}/api_keys/{key}")
+    await api.ask("DELETE", f"{path}/api_keys/{key}")
 
-    assert await limits_of(desk) == (RateLimit(requests_per_minute=1),)
-    assert (await desk.database.read(directory)).projects[0].spend_limits == ()
+    assert await limits_of(api) == (RateLimit(requests_per_minute=1),)
+    assert (await api.database.read(directory)).projects[0].spend_limits == ()
 
 
-async def test_a_limit_of_nothing_lets_nothing_through(desk: AdminDesk) -> None:
+async def test_a_limit_of_nothing_lets_nothing_through(api: AdminApi) -> None:
     """Zero is a limit."""
-    project = await desk.create_project()
-    await desk.ask(
-        "POST", f"/projects/{project}/rate_limits/rl-m", {"max_requests_per_1_minute": 0}
-    )
-    assert await limits_of(desk) == (RateLimit(model="m", requests_per_minute=0),)
+    project = await api.create_project()
+    await api.ask("POST", f"/projects/{project}/rate_limits/rl-m", {"max_requests_per_1_minute": 0})
+    assert await limits_of(api) == (RateLimit(model="m", requests_per_minute=0),)
 
 
 WRONG: list[tuple[object, str]] = [
@@ -86,24 +84,24 @@ WRONG: list[tuple[object, str]] = [
 """Limits that cannot be held, and the field that is wrong."""
 
 
-async def test_limits_that_cannot_be_held_are_refused(desk: AdminDesk) -> None:
+async def test_limits_that_cannot_be_held_are_refused(api: AdminApi) -> None:
     """400, and the field is named."""
-    project = await desk.create_project()
+    project = await api.create_project()
     for body, param in WRONG:
-        status, answer = await desk.ask("POST", f"/projects/{project}/rate_limits/rl-m", body)
+        status, answer = await api.ask("POST", f"/projects/{project}/rate_limits/rl-m", body)
         assert (status, answer["error"]["param"]) == (400, param)
 
 
-async def test_pages_of_limits_go_both_ways(desk: AdminDesk) -> None:
+async def test_pages_of_limits_go_both_ways(api: AdminApi) -> None:
     """A place in the list need not exist any more."""
-    project = await desk.create_project()
+    project = await api.create_project()
     path = f"/projects/{project}/rate_limits"
     for model in "dbca":
-        await desk.ask("POST", f"{path}/rl-{model}", {"max_requests_per_1_minute": 1})
-    await desk.ask("DELETE", f"{path}/rl-b")
+        await api.ask("POST", f"{path}/rl-{model}", {"max_requests_per_1_minute": 1})
+    await api.ask("DELETE", f"{path}/rl-b")
 
     async def page(query: str) -> tuple[list[str], bool]:
-        _, answer = await desk.ask("GET", path, query=query)
+        _, answer = await api.ask("GET", path, query=query)
         return [each["model"] for each in answer["data"]], answer["has_more"]
 
     assert await page("limit=2") == (["*", "a"], True)
@@ -111,20 +109,20 @@ async def test_pages_of_limits_go_both_ways(desk: AdminDesk) -> None:
     assert await page("limit=2&before=rl-d") == (["a", "c"], True)
 
 
-async def test_a_spend_limit_tells_whether_it_refuses_requests(desk: AdminDesk) -> None:
+async def test_a_spend_limit_tells_whether_it_refuses_requests(api: AdminApi) -> None:
     """What has been spent since the period began is compared with it, for the project or a key."""
-    project = await desk.create_project()
-    key = (await desk.create_account(project))["api_key"]["id"]
+    project = await api.create_project()
+    key = (await api.create_account(project))["api_key"]["id"]
     path = f"/projects/{project}/spend_limit"
     cent = 10**7
-    await desk.add_usage(values={"project": project, "key": key, "cost_nano": 70 * cent})
-    await desk.add_usage(TODAY_S - DAY_S, {"project": project, "key": "", "cost_nano": 50 * cent})
+    await api.add_usage(values={"project": project, "key": key, "cost_nano": 70 * cent})
+    await api.add_usage(TODAY_S - DAY_S, {"project": project, "key": "", "cost_nano": 50 * cent})
     limit = {"currency": "USD", "threshold_amount": 100}
 
-    _, month = await desk.ask("POST", path, limit | {"interval": "month"})
-    _, day = await desk.ask("POST", path, limit | {"interval": "day"})
-    _, of_key = await desk.ask("POST", path, limit | {"interval": "month", "api_key_id": key})
-    found = (await desk.database.read(directory)).projects[0].spend_limits
+    _, month = await api.ask("POST", path, limit | {"interval": "month"})
+    _, day = await api.ask("POST", path, limit | {"interval": "day"})
+    _, of_key = await api.ask("POST", path, limit | {"interval": "month", "api_key_id": key})
+    found = (await api.database.read(directory)).projects[0].spend_limits
 
     assert (month["spent_amount"], month["enforcement"]["status"]) == (120, "enforcing")
     assert (day["spent_amount"], day["enforcement"]["status"]) == (70, "inactive")
@@ -134,18 +132,18 @@ async def test_a_spend_limit_tells_whether_it_refuses_requests(desk: AdminDesk) 
         SpendLimit(amount_nano=100 * cent, interval="day"),
         SpendLimit(amount_nano=100 * cent, interval="month", key=key),
     }
-    assert (await desk.ask("DELETE", path, query="interval=day"))[0] == 200
-    assert (await desk.ask("GET", path, query="interval=day"))[0] == 404
-    assert (await desk.ask("GET", path))[0] == 200
+    assert (await api.ask("DELETE", path, query="interval=day"))[0] == 200
+    assert (await api.ask("GET", path, query="interval=day"))[0] == 404
+    assert (await api.ask("GET", path))[0] == 200
 
 
-async def test_alerts_reach_routers_as_limits_that_refuse_nothing(desk: AdminDesk) -> None:
+async def test_alerts_reach_routers_as_limits_that_refuse_nothing(api: AdminApi) -> None:
     """Routers may warn of them."""
-    project = await desk.create_project()
+    project = await api.create_project()
     channel = {"type": "email", "recipients": ["a@example.com"], "subject_prefix": "LLM"}
     alert = {"currency": "USD", "interval": "month", "threshold_amount": 3}
-    await desk.ask(
+    await api.ask(
         "POST", f"/projects/{project}/spend_alerts", alert | {"notification_channel": channel}
     )
-    found = (await desk.database.read(directory)).projects[0].spend_limits
+    found = (await api.database.read(directory)).projects[0].spend_limits
     assert found == (SpendLimit(amount_nano=30_000_000, is_hard=False),)

@@ -4,7 +4,7 @@ import itertools
 from collections import defaultdict
 from typing import Any
 
-from tests.unit.gateway.http.organization.desk import DAY_S, NOW_S, TODAY_S, AdminDesk
+from tests.unit.gateway.http.organization.admin_api import DAY_S, NOW_S, TODAY_S, AdminApi
 
 ROWS: list[dict[str, Any]] = [
     {"project": project, "key": key, "model": model, "adapter": adapter, "tier": tier, "user": user}
@@ -15,14 +15,14 @@ ROWS: list[dict[str, Any]] = [
 """A request of each kind; what they have used tells them apart."""
 
 
-async def fill(desk: AdminDesk) -> list[dict[str, Any]]:
+async def fill(api: AdminApi) -> list[dict[str, Any]]:
     """Add a row for each kind, today and on the day before yesterday."""
     rows = []
     for number, (row, day) in enumerate(itertools.product(ROWS, (0, 2))):
         counts = {"prompt_tokens": 10**number % 9_973, "cached_tokens": number}
         counts |= {"completion_tokens": 3 * number, "cost_nano": 7**number % 10_007}
         rows.append({"at_s": TODAY_S - day * DAY_S, **row, **counts})
-        await desk.add_usage(rows[-1]["at_s"], {**row, **counts})
+        await api.add_usage(rows[-1]["at_s"], {**row, **counts})
     return rows
 
 
@@ -51,14 +51,14 @@ QUESTIONS: list[tuple[list[str], str, dict[str, set[object]]]] = [
 """Groups, filters, and what the filters let through."""
 
 
-async def test_sums_are_those_of_the_rows(desk: AdminDesk) -> None:
+async def test_sums_are_those_of_the_rows(api: AdminApi) -> None:
     """Of each day and group, and of those rows that the filters let through."""
-    everything = await fill(desk)
+    everything = await fill(api)
     for groups, query, wanted in QUESTIONS:
         rows = [r for r in everything if all(value(r, g) in v for g, v in wanted.items())]
         by = "".join(f"&group_by[]={group}" for group in groups)
         path = f"start_time={TODAY_S - 3 * DAY_S}&{query}{by}"
-        _, page = await desk.ask("GET", "/usage/completions", query=path)
+        _, page = await api.ask("GET", "/usage/completions", query=path)
         assert sums_of_answer(page, groups) == sums_of_rows(rows, groups), groups
 
 
@@ -85,12 +85,12 @@ def sums_of_answer(page: dict[str, Any], groups: list[str]) -> dict[Any, list[in
     }
 
 
-async def test_pages_have_every_period_once(desk: AdminDesk) -> None:
+async def test_pages_have_every_period_once(api: AdminApi) -> None:
     """Also the empty ones, up to now; the first one begins at or before `start_time`."""
     query = f"start_time={TODAY_S - 9 * DAY_S + 5}&limit=4"
     starts, token, pages = [], "", 0
     while True:
-        _, page = await desk.ask("GET", "/usage/embeddings", query=query + token)
+        _, page = await api.ask("GET", "/usage/embeddings", query=query + token)
         starts += [bucket["start_time"] for bucket in page["data"]]
         pages += 1
         if not page["has_more"]:
@@ -100,15 +100,15 @@ async def test_pages_have_every_period_once(desk: AdminDesk) -> None:
     assert starts == [TODAY_S - day * DAY_S for day in range(9, -1, -1)]
 
 
-async def test_periods_are_of_the_width_asked_for(desk: AdminDesk) -> None:
+async def test_periods_are_of_the_width_asked_for(api: AdminApi) -> None:
     """A minute, an hour or a day; as many as OpenAI's API gives."""
-    await desk.add_usage(int(NOW_S), {"project": "p"})
+    await api.add_usage(int(NOW_S), {"project": "p"})
     start = int(NOW_S) - 100 * DAY_S
     for width, seconds, usual in (("1m", 60, 60), ("1h", 3600, 24), ("1d", DAY_S, 7)):
         path, by = "/usage/completions", f"bucket_width={width}"
-        _, page = await desk.ask("GET", path, query=f"start_time={start}&{by}")
+        _, page = await api.ask("GET", path, query=f"start_time={start}&{by}")
         begin = int(NOW_S) - int(NOW_S) % seconds
-        _, last = await desk.ask("GET", path, query=f"start_time={begin}&{by}")
+        _, last = await api.ask("GET", path, query=f"start_time={begin}&{by}")
         spans = {bucket["end_time"] - bucket["start_time"] for bucket in page["data"]}
         assert (len(page["data"]), spans, page["has_more"]) == (usual, {seconds}, True)
         assert [len(bucket["results"]) for bucket in last["data"]] == [1]
@@ -131,19 +131,19 @@ WRONG: list[tuple[str, str | None]] = [
 """Questions without an answer, and the parameter that is wrong."""
 
 
-async def test_questions_without_an_answer_are_refused(desk: AdminDesk) -> None:
+async def test_questions_without_an_answer_are_refused(api: AdminApi) -> None:
     """400, and the parameter is named."""
     for query, param in WRONG:
-        status, answer = await desk.ask("GET", "/usage/completions", query=query)
+        status, answer = await api.ask("GET", "/usage/completions", query=query)
         assert (status, answer["error"]["param"]) == (400, param), query
 
 
-async def test_costs_are_exact(desk: AdminDesk) -> None:
+async def test_costs_are_exact(api: AdminApi) -> None:
     """In nano-units beside OpenAI's float, and with what devices have cost."""
-    rows = await fill(desk)
+    rows = await fill(api)
     for by, group in (("project_id", "project_id"), ("line_item", "model")):
         query = f"start_time={TODAY_S}&group_by[]={by}"
-        _, page = await desk.ask("GET", "/costs", query=query)
+        _, page = await api.ask("GET", "/costs", query=query)
         expected: dict[Any, int] = defaultdict(int)
         for row in rows:
             if row["at_s"] == TODAY_S:
@@ -154,9 +154,9 @@ async def test_costs_are_exact(desk: AdminDesk) -> None:
         assert all(each["amount"]["value"] == each["amount"]["nano"] / 1e9 for each in results)
 
 
-async def test_a_line_item_can_be_asked_for(desk: AdminDesk) -> None:
+async def test_a_line_item_can_be_asked_for(api: AdminApi) -> None:
     """By its whole name."""
-    await fill(desk)
+    await fill(api)
     query = f"start_time={TODAY_S}&group_by[]=line_item&line_items[]=tuned,%20tokens"
-    _, page = await desk.ask("GET", "/costs", query=query)
+    _, page = await api.ask("GET", "/costs", query=query)
     assert [each["line_item"] for each in page["data"][0]["results"]] == ["tuned, tokens"]

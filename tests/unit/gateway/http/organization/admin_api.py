@@ -23,7 +23,7 @@ Json = dict[str, Any]  # what an API answers
 EMPTY: Mapping[str, object] = MappingProxyType({})
 
 
-class AdminDesk:
+class AdminApi:
     """The admin API of one database, without a router in front."""
 
     def __init__(self, administration: Administration, database: Database) -> None:
