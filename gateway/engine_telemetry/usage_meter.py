@@ -125,14 +125,13 @@ class UsageMeter:
     def _end_if_over(self, call: CallUsage) -> None:
         if call.running_parts or not call.has_left or self._running.pop(call, None) is None:
             return
-        answers_model = call.origin.model or self._model
         record = UsageRecord(
             epoch=self.log.epoch,
             seq=self.log.next_seq,
             id=call.dispatch.id,
             origin=call.origin,
             model=self._model,
-            adapter="" if answers_model == self._model else answers_model,
+            adapter="" if call.origin.model == self._model else call.origin.model,
             arrived_s=call.arrived_s,
             ended_s=self._wall(),
             prompt_tokens=call.prompt_tokens,

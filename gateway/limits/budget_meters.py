@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from gateway.identity.project import Project, RateLimit, SpendLimit
 from gateway.ledger.calendar import period_start_s
 from gateway.ledger.view import AccountsView, BatchUsage
+from gateway.limits.cost import counted_tokens
 from gateway.limits.period_meter import PeriodMeter
 
 
@@ -75,15 +76,10 @@ def apply_view(view: AccountsView, meters: Iterable[PeriodMeter], *, counts_cach
         amount, start_s = 0, period_start_s(meter.interval, view.as_of_s)
         if meter.unit == "tokens":
             amount = sum(
-                _batch_tokens(usage, counts_cached=counts_cached)
+                counted_tokens(usage, counts_cached=counts_cached)
                 for usage in batch.get(meter.project, ())
                 if meter.model in {None, usage.model} and meter.key in {None, usage.key}
             )
         elif found := spend.get((meter.project, meter.key or "", meter.interval)):
             amount, start_s = found.nano, found.from_s
         meter.record_ledger(amount, start_s, counted)
-
-
-def _batch_tokens(usage: BatchUsage, *, counts_cached: bool) -> int:
-    tokens = usage.prompt_tokens + usage.completion_tokens
-    return tokens if counts_cached else tokens - usage.cached_tokens

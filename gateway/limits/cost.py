@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from gateway.ledger.price import MILLION, PriceList
+from gateway.ledger.view import BatchUsage, MinuteUsage
 from gateway.telemetry.usage import UsageRecord
 
 
@@ -34,6 +35,12 @@ def cost_nano(  # noqa: PLR0913 - one for each thing that has a price
     if price.has_tokens:
         return price.tokens_nano(prompt_tokens, cached_tokens, completion_tokens)
     return price.device_nano(round(device_s * MILLION))
+
+
+def counted_tokens(usage: UsageRecord | MinuteUsage | BatchUsage, *, counts_cached: bool) -> int:
+    """Tokens that count against limits: those of the prompt and of the answer."""
+    tokens = usage.prompt_tokens + usage.completion_tokens
+    return tokens if counts_cached else tokens - usage.cached_tokens
 
 
 def charge_of(prices: PriceList, usage: UsageRecord, *, counts_cached: bool) -> Amounts:

@@ -16,12 +16,10 @@ class ProjectMeters:
         those that limits name are all one."""
         self._models: set[str | None] = set()
         self._keys: set[str | None] = set()
-        self.project = project
         self.replace(project)
 
     def replace(self, project: Project) -> None:
         """Follow a change of the project's limits."""
-        self.project = project
         scopes = {(limit.model, limit.key) for limit in project.rate_limits}
         known = self._meters
         self._meters = {

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from gateway.errors.limits import RateLimited
 from gateway.identity.project import Project
 from gateway.ledger.view import MinuteUsage
+from gateway.limits.cost import counted_tokens
 from gateway.limits.hold import Hold
 from gateway.limits.meter import Meter
 from gateway.limits.project_meters import ProjectMeters
@@ -164,7 +165,7 @@ class RateLimiter:
         if usage is None:
             hold.record_lost(now_s)
         else:
-            tokens = self._counted(usage)
+            tokens = counted_tokens(usage, counts_cached=self.counts_cached())
             hold.record_used(now_s, tokens, is_continuation=usage.origin.is_continuation)
 
     def record_recent(
@@ -205,9 +206,7 @@ class RateLimiter:
             known = self._projects.get(use.project)
             if known is None or share <= 0:
                 continue
-            tokens = use.prompt_tokens + use.completion_tokens
-            if not self.counts_cached():
-                tokens -= use.cached_tokens
+            tokens = counted_tokens(use, counts_cached=self.counts_cached())
             part = (
                 max(0.0, time_of_day_s - end_s),
                 math.ceil(share * use.requests),
@@ -217,10 +216,6 @@ class RateLimiter:
                 found.setdefault(id(meter), (meter, []))[1].append(part)
         for meter, parts in found.values():
             _fill_up(meter, self._now(), sorted(parts))
-
-    def _counted(self, usage: UsageRecord) -> int:
-        tokens, cached = usage.prompt_tokens + usage.completion_tokens, usage.cached_tokens
-        return tokens if not cached or self.counts_cached() else tokens - cached
 
 
 def refusal(meter: Meter, now_s: float, model: str, tokens: int, requests: int = 1) -> RateLimited:

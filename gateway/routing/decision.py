@@ -75,6 +75,11 @@ class Decision(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         return facts.kv_tokens if tokens > facts.kv_tokens > 0 else tokens
 
     @property
+    def answer_tokens(self) -> float:
+        """Expected tokens of all its answers."""
+        return self.sequences * self.output_tokens
+
+    @property
     def kv_demand_tokens(self) -> float:
         """New tokens of the prompt that need KV cache: none if the engine will surely reject it."""
         refused_above = REFUSAL_FACTOR * self.replica.metadata.facts.max_model_len

@@ -168,8 +168,7 @@ class Scheduler:
 
     def cost_s(self, decision: Decision) -> float:
         """Seconds of its replica's time that a request is expected to take."""
-        answer_tokens = decision.sequences * decision.output_tokens
-        return self.cost_model.cost_s(decision.prefill_tokens, answer_tokens)
+        return self.cost_model.cost_s(decision.prefill_tokens, decision.answer_tokens)
 
     def hold(self, decision: Decision, target: Target) -> None:
         """Count a request as waiting in this router for its replica."""
@@ -257,9 +256,8 @@ class Scheduler:
         request, identity = target.request, target.request.identity
         if identity.is_open:
             return None
-        answer_tokens = decision.sequences * decision.output_tokens
         if reserved is None:
-            reserved = Reserved(round(decision.prefill_tokens + answer_tokens), 0)
+            reserved = Reserved(round(decision.prefill_tokens + decision.answer_tokens), 0)
         return Origin(
             request_id=decision.request_id,
             attempt=attempt,

@@ -19,6 +19,7 @@ from gateway.errors.upstream import DeadlineExceeded, ModelUnavailable
 from gateway.faults import Action, Fault
 from gateway.identity.client import ClientIdentity
 from gateway.limits.claim import Claim
+from gateway.limits.project_limits import ProjectLimits
 from gateway.metrics import NO_MODEL
 from gateway.request.inference_request import InferenceRequest
 from gateway.request.routes import STREAMED
@@ -203,14 +204,19 @@ class FallbackChain:
             if claim is not None:
                 claim.record_ended()
 
+    @property
+    def _limits(self) -> ProjectLimits | None:
+        """Limits of projects, if the request's project has any."""
+        limits = self._context.limits
+        return limits if limits is not None and limits.apply_to(self._request) else None
+
     def _claim(self, target: Target) -> Claim | None:
         """Set aside what the request will take of its project's limits.
 
         Raises:
             RateLimited: they do not allow it now.
         """
-        limits = self._context.limits
-        if limits is None or not limits.apply_to(self._request):
+        if (limits := self._limits) is None:
             return None
         try:
             scheduler = self._context.pools.of(target.model).scheduler
@@ -248,8 +254,7 @@ class FallbackChain:
     def _check_limits(self, model: ServedModel, name: str) -> None:
         """Refuse a request that the model's limits or its project's will refuse in any case."""
         self._resolver.check_limits(self._request, model)
-        limits = self._context.limits
-        if limits is None or not limits.apply_to(self._request):
+        if (limits := self._limits) is None:
             return
         try:
             limits.check(self._request, model.name, "" if name == model.name else name)

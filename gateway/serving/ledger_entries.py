@@ -56,7 +56,7 @@ class LedgerEntries:
             origin=origin,
             sent_s=self._wall(),
             prompt_tokens=decision.prompt_tokens,
-            output_tokens=decision.sequences * decision.output_tokens,
+            output_tokens=decision.answer_tokens,
             tokens_per_byte=self._pool.scheduler.cost_model.estimates.tokens_per_byte,
             stream_log=writer.stream_log,
         )

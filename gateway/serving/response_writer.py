@@ -52,8 +52,6 @@ class ResponseWriter:
         """Attempts that have reached engines, of all models together."""
         self.parts = 0
         """Parts of a stream that the client has been sent."""
-        self.attempts = 0
-        """Attempts to answer so far, by all models together."""
         self.on_next_part: Callable[[], None] | None = None
         """Called once, when the next part of a stream is sent."""
         self.is_committed = False

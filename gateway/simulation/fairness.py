@@ -154,7 +154,7 @@ def _ingresses(
             ProjectLoad(
                 name=f"project-{number}",
                 weight=weight,
-                clients=CLIENTS_PER_SLOT * settings.replicas * settings.engine.max_running,
+                clients=_clients(settings),
                 routers=routers[number],
                 later_routers=later[number] if later else None,
             )
@@ -182,9 +182,14 @@ def _ingresses(
         )
 
 
+def _clients(settings: SimulationSettings) -> int:
+    """Clients of a project that floods the model."""
+    return CLIENTS_PER_SLOT * settings.replicas * settings.engine.max_running
+
+
 def _returning(routers: Sequence[Sequence[int]], settings: SimulationSettings) -> list[ProjectLoad]:
     """Two projects that weigh the same, the second one idle for half of the time."""
-    clients = CLIENTS_PER_SLOT * settings.replicas * settings.engine.max_running
+    clients = _clients(settings)
     return [
         ProjectLoad(name="project-0", clients=clients, routers=routers[0]),
         ProjectLoad(name="project-1", clients=clients, routers=routers[1], starts_at=RETURN_SHARE),
