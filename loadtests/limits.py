@@ -298,10 +298,13 @@ class LimitRun:
         self._sent.append(sent)
         self._timeline.call_at(now_s + TRANSIT_S, lambda: self._engines[engine].accept(sent))
 
-    def _publish(self, name: str) -> None:
+    def _send_frame(self, name: str) -> None:
         update = self._engines[name].frame()
         for router in filter(None, self._routers):
             router.scheduler.record_update(name, update)
+
+    def _publish(self, name: str) -> None:
+        self._send_frame(name)
         if self._timeline() < self._seconds + MINUTE_S:
             self._timeline.call_at(self._timeline() + FRAME_S, lambda: self._publish(name))
 
@@ -315,9 +318,7 @@ class LimitRun:
 
         def restart() -> None:
             for name in self._engines:  # all others get first what a snapshot does not mark as sent
-                update = self._engines[name].frame()
-                for router in filter(None, self._routers):
-                    router.scheduler.record_update(name, update)
+                self._send_frame(name)
             self._routers[0] = self._router()
 
         self._timeline.call_at(self._timeline() + RESTART_S, restart)

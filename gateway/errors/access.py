@@ -56,10 +56,7 @@ class AuthUnavailable(RetryLater):
 
     status = 503
     code = "auth_unavailable"
-
-    def __init__(self, message: str, retry_after_s: float) -> None:
-        super().__init__(message, retry_after_s)
-        self.param = None
+    about = None
 
 
 class TooManyFailures(RetryLater):
@@ -68,7 +65,4 @@ class TooManyFailures(RetryLater):
     status = 429
     type = "rate_limit_error"
     code = "too_many_failures"
-
-    def __init__(self, message: str, retry_after_s: float) -> None:
-        super().__init__(message, retry_after_s)
-        self.param = None
+    about = None

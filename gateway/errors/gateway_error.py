@@ -76,8 +76,11 @@ class GatewayError(Exception):
 class RetryLater(GatewayError):
     """The model cannot take the request now, but may in `retry_after_s` seconds."""
 
+    about: str | None = "model"
+    """The `param` of its error object."""
+
     def __init__(self, message: str, retry_after_s: float) -> None:
-        super().__init__(message, "model")
+        super().__init__(message, self.about)
         self.args = (message, retry_after_s)
         self.retry_after_s = retry_after_s
 

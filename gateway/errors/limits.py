@@ -32,10 +32,7 @@ class BodyBudgetExceeded(Overloaded):
     """
 
     code = "body_budget_exceeded"
-
-    def __init__(self, message: str, retry_after_s: float) -> None:
-        super().__init__(message, retry_after_s)
-        self.param = None
+    about = None
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -119,7 +116,4 @@ class SpendUnknown(RetryLater):
 
     status = 503
     code = "spend_unknown"
-
-    def __init__(self, message: str, retry_after_s: float) -> None:
-        super().__init__(message, retry_after_s)
-        self.param = None
+    about = None

@@ -70,21 +70,17 @@ class LiveDirectory:
     def key(self, hash_: bytes, now_s: float) -> KnownKey | None:
         """The API key with a hash, unless it has expired."""
         found = self._keys.get(hash_)
-        if found is None or (found.expires_s is not None and found.expires_s <= now_s):
-            return None
-        return found
+        return None if found is None or _has_expired(found, now_s) else found
 
     def has_expired(self, hash_: bytes, now_s: float) -> bool:
         """Whether a hash is that of a key that has expired."""
         found = self._keys.get(hash_)
-        return found is not None and found.expires_s is not None and found.expires_s <= now_s
+        return found is not None and _has_expired(found, now_s)
 
     def admin_key(self, hash_: bytes, now_s: float) -> AdminKey | None:
         """The admin key with a hash, unless it has expired."""
         found = self._admin_keys.get(hash_)
-        if found is None or (found.expires_s is not None and found.expires_s <= now_s):
-            return None
-        return found
+        return None if found is None or _has_expired(found, now_s) else found
 
     @property
     def has_admin_keys(self) -> bool:
@@ -125,3 +121,7 @@ class LiveDirectory:
 def _known_key(key: ApiKey, project: Project) -> KnownKey:
     identity = ClientIdentity(project=project, key=key.id, user=key.owner, models=key.models)
     return KnownKey(identity, key.expires_s)
+
+
+def _has_expired(key: KnownKey | AdminKey, now_s: float) -> bool:
+    return key.expires_s is not None and key.expires_s <= now_s

@@ -91,14 +91,17 @@ def new_id(prefix: str) -> str:
 
 def directory_version(connection: sa.Connection) -> int:
     """Number of changes of the organization so far."""
-    query = sa.select(state.c.value).where(state.c.name == DIRECTORY)
-    return connection.execute(query).scalar() or 0
+    return stored_number(connection, DIRECTORY)
 
 
 def database_id(connection: sa.Connection) -> int:
     """Random number that the database got when its tables were made; 0 if it has none."""
-    query = sa.select(state.c.value).where(state.c.name == DATABASE)
-    return connection.execute(query).scalar() or 0
+    return stored_number(connection, DATABASE)
+
+
+def stored_number(connection: sa.Connection, name: str) -> int:
+    """A number of the database's state; 0 if it has none."""
+    return connection.scalar(sa.select(state.c.value).where(state.c.name == name)) or 0
 
 
 def _count_change(connection: sa.Connection) -> None:

@@ -36,7 +36,7 @@ def create_project(change: Change, name: str, settings: ProjectSettings) -> Proj
     values = {"name": name, **msgspec.structs.asdict(settings)}
     row = ProjectRow(id=new_id("proj_"), created_s=change.now_s, **values)
     change.connection.execute(projects.insert().values(**msgspec.structs.asdict(row)))
-    change.record("project.created", row.id, project_id=row.id, after=_details(row))
+    change.record("project.created", row.id, project_id=row.id, after=msgspec.structs.asdict(row))
     return row
 
 
@@ -90,10 +90,10 @@ def _replace(change: Change, before: ProjectRow, after: ProjectRow, event: str) 
     update = projects.update().where(projects.c.id == before.id)
     change.connection.execute(update.values(**msgspec.structs.asdict(after)))
     change.record(
-        event, before.id, project_id=before.id, before=_details(before), after=_details(after)
+        event,
+        before.id,
+        project_id=before.id,
+        before=msgspec.structs.asdict(before),
+        after=msgspec.structs.asdict(after),
     )
     return after
-
-
-def _details(row: ProjectRow) -> dict[str, object]:
-    return msgspec.structs.asdict(row)

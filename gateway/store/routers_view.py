@@ -1,9 +1,22 @@
 """What routers need of the ledger: spend in the current periods, and the last minutes."""
 
-from sqlalchemy import ColumnElement, Connection, Label, case, func, literal_column, select
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Label,
+    Select,
+    Table,
+    case,
+    func,
+    literal_column,
+    select,
+)
 
 from gateway.identity.client import TOKEN_MARK
-from gateway.ledger.calendar import DAY_S, Interval, period_end_s, period_start_s
+from gateway.ledger.calendar import Interval, period_end_s, period_start_s
 from gateway.ledger.view import BatchUsage, MinuteUsage, Spend
 from gateway.store.tables import usage_days, usage_minutes
 
@@ -27,16 +40,7 @@ def read_minutes(connection: Connection, now_s: float) -> tuple[MinuteUsage, ...
     from_s = (int(now_s) // 60 - MINUTES) * 60
     groups = (columns.at_s, columns.project, columns.model, columns.adapter)
     names = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens")
-    query = (
-        select(
-            *groups,
-            _limited_key(columns.key),
-            *(func.sum(columns[name]).label(name) for name in names),
-        )
-        .where(columns.at_s >= from_s)
-        .group_by(*groups, BY_KEY)
-        .order_by(*groups, BY_KEY)
-    )
+    query = _sums_by_key(usage_minutes, groups, names).where(columns.at_s >= from_s)
     return tuple(
         MinuteUsage(
             minute_s=row.at_s,
@@ -57,17 +61,10 @@ def read_batch(connection: Connection, now_s: float) -> tuple[BatchUsage, ...]:
     columns = usage_days.c
     groups = (columns.project, columns.model, columns.adapter)
     names = ("prompt_tokens", "cached_tokens", "completion_tokens")
-    today_s = int(now_s) // DAY_S * DAY_S
-    query = (
-        select(
-            *groups,
-            _limited_key(columns.key),
-            *(func.sum(columns[name]).label(name) for name in names),
-        )
-        .where(columns.at_s == today_s, columns.tier == "flex")
-        .where(columns.project != "")
-        .group_by(*groups, BY_KEY)
-        .order_by(*groups, BY_KEY)
+    query = _sums_by_key(usage_days, groups, names).where(
+        columns.at_s == period_start_s("day", now_s),
+        columns.tier == "flex",
+        columns.project != "",
     )
     return tuple(
         BatchUsage(
@@ -82,6 +79,21 @@ def read_batch(connection: Connection, now_s: float) -> tuple[BatchUsage, ...]:
     )
 
 
+def _sums_by_key(
+    table: Table, groups: Sequence[ColumnElement[Any]], names: Iterable[str]
+) -> Select[Any]:
+    """Sums of columns by groups of columns and by the key, in this order."""
+    return (
+        select(
+            *groups,
+            _limited_key(table.c.key),
+            *(func.sum(table.c[name]).label(name) for name in names),
+        )
+        .group_by(*groups, BY_KEY)
+        .order_by(*groups, BY_KEY)
+    )
+
+
 def _limited_key(key: ColumnElement[str]) -> Label[str]:
     """A key that may have limits; empty for people with tokens, who have none and may be many."""
     return case((key.contains(TOKEN_MARK), ""), else_=key).label("by_key")
@@ -90,20 +102,13 @@ def _limited_key(key: ColumnElement[str]) -> Label[str]:
 def _spend(connection: Connection, interval: Interval, now_s: float) -> list[Spend]:
     columns = usage_days.c
     from_s, to_s = period_start_s(interval, now_s), period_end_s(interval, now_s)
-    query = (
-        select(
-            columns.project,
-            _limited_key(columns.key),
-            func.sum(columns.cost_nano).label("nano"),
-        )
-        .where(columns.at_s >= from_s, columns.at_s < to_s, columns.project != "")
-        .group_by(columns.project, BY_KEY)
-        .order_by(columns.project, BY_KEY)
+    query = _sums_by_key(usage_days, (columns.project,), ("cost_nano",)).where(
+        columns.at_s >= from_s, columns.at_s < to_s, columns.project != ""
     )
     totals: dict[str, int] = {}
     keys: list[Spend] = []
     for row in connection.execute(query):
-        nano = int(row.nano)
+        nano = int(row.cost_nano)
         totals[row.project] = totals.get(row.project, 0) + nano
         if key := row.by_key:
             keys.append(

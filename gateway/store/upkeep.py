@@ -8,6 +8,7 @@ from sqlalchemy import Connection, delete, func, insert, select
 from gateway.ledger.calendar import DAY_S
 from gateway.ledger.idle import Presence, held_us, idle_shares
 from gateway.ledger.price import HOUR_US, MILLION, PriceList
+from gateway.store.changes import stored_number
 from gateway.store.tables import (
     ROLL_UPS,
     idle_costs,
@@ -77,8 +78,7 @@ def share_idle_until(
 
     After a long outage, it begins where it stopped; at most with the oldest presence that is kept.
     """
-    counter = state.c.name == IDLE
-    done_s = connection.scalar(select(state.c.value).where(counter)) or 0
+    done_s = stored_number(connection, IDLE)
     oldest_s = hour_s - PRESENCE_DAYS * DAY_S
     first_s = max(oldest_s, min(done_s, hour_s - (hours - 1) * HOUR_S))
     for begin_s in range(first_s, hour_s + 1, HOUR_S):
@@ -119,9 +119,7 @@ def delete_old(connection: Connection, kept: KeptDays, now_s: int) -> bool:
     if ids:
         connection.execute(delete(usage).where(usage.c.dispatch_id.in_(ids)))
     connection.execute(delete(settlements).where(settlements.c.at_us < oldest_us))
-    for (_, table), days in zip(
-        ROLL_UPS.items(), (kept.minutes, kept.hours, kept.days), strict=True
-    ):
+    for table, days in zip(ROLL_UPS.values(), (kept.minutes, kept.hours, kept.days), strict=True):
         connection.execute(delete(table).where(table.c.at_s < now_s - days * DAY_S))
     connection.execute(delete(idle_costs).where(idle_costs.c.at_s < now_s - kept.hours * DAY_S))
     gone_us = (now_s - PRESENCE_DAYS * DAY_S) * MILLION

@@ -25,8 +25,6 @@ from gateway.store.service_accounts import ServiceAccountRow
 
 ACCOUNTS = f"{PROJECT}/service_accounts"
 ACCOUNT = f"{ACCOUNTS}/{{account_id}}"
-FIRST_KEY = "Secret Key"
-"""Name of the key that a new service account gets, as OpenAI has it."""
 
 
 class ServiceAccountCreation(Params):
@@ -47,11 +45,7 @@ class ServiceAccountCreation(Params):
     @property
     def key(self) -> KeyParams:
         """The first key."""
-        return KeyParams(
-            name=FIRST_KEY,
-            expires_in_s=self.expires_in_seconds,
-            models=None if self.models is None else tuple(self.models),
-        )
+        return KeyCreation(expires_in_seconds=self.expires_in_seconds, models=self.models).key
 
 
 class ServiceAccountUpdate(Params):
