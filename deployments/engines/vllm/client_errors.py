@@ -13,6 +13,7 @@ from vllm.entrypoints.serve.exception_handling.handlers.exception import excepti
 from vllm.exceptions import VLLMValidationError
 
 from deployments.engines.call import current_call
+from deployments.engines.vllm.api.refused_request import RefusedRequest, answer_refusal
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ def blame_requests(app: Any) -> Any:  # noqa: ANN401 - vLLM's FastAPI applicatio
     for kind in BY_SHAPE:
         if kind not in (TypeError, ValueError):  # those are 400 anyway
             handlers.add_exception_handler(kind, _handle)
+    handlers.add_exception_handler(RefusedRequest, answer_refusal)
     return app
 
 

@@ -15,6 +15,7 @@ from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
 
 from deployments.engines.adapters import AdapterCache
+from deployments.engines.vllm.api.routes import put_first
 from deployments.engines.vllm.arguments import DEFAULTS, parse_arguments
 from deployments.engines.vllm.client_errors import blame_requests
 from deployments.engines.vllm.early_errors import with_early_errors
@@ -103,7 +104,7 @@ class VllmEngine:
             register_media_policy(MediaPolicy(media, takes_media=takes_media))
             if "generate" in tasks:
                 await llm.guard_grammars(grammar_timeout_s)
-            app = blame_requests(build_app(args, tasks, llm.model_config))
+            app = blame_requests(put_first(build_app(args, tasks, llm.model_config)))
             await init_app_state(llm, app.state, args, tasks)
             layout = await find_prompt_layout(app.state.online_renderer)
             facts = engine_facts(llm, app.routes, [each.name for each in files], layout)
