@@ -9,6 +9,7 @@ from deployments.engines.vllm.api.refusals import (
     check_minimum,
     check_object,
     check_value,
+    invalid_type,
     missing,
     unsupported,
 )
@@ -23,6 +24,7 @@ INCLUDABLE = (
 )
 """Values of `include`. Hosted tools do not run, so that of theirs there is nothing to include."""
 INCLUDABLE_FOR_VLLM = (LOGPROBS, ENCRYPTED_REASONING)
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 SUMMARIES = ("auto", "concise", "detailed")
 TIERS = ("auto", "default", "flex", "priority", "scale", "standard_only")
 MOVED = {
@@ -77,11 +79,19 @@ def _check_include(values: Any) -> None:  # noqa: ANN401 - JSON
         check_value(f"include[{place}]", value, INCLUDABLE)
 
 
+def _check_metadata(metadata: Any) -> None:  # noqa: ANN401 - JSON
+    check_object("metadata", metadata)
+    for name, value in metadata.items():
+        if not isinstance(value, str):
+            raise invalid_type(f"metadata.{name}", "a string")
+
+
 def _check_reasoning(reasoning: Any) -> None:  # noqa: ANN401 - JSON
     check_object("reasoning", reasoning)
-    for name in ("summary", "generate_summary"):
-        if reasoning.get(name) is not None:
-            check_value(f"reasoning.{name}", reasoning[name], SUMMARIES)
+    known = {"effort": EFFORTS, "summary": SUMMARIES, "generate_summary": SUMMARIES}
+    for name in known.keys() & reasoning.keys():
+        if reasoning[name] is not None:
+            check_value(f"reasoning.{name}", reasoning[name], known[name])
 
 
 def _check_text(text: Any) -> None:  # noqa: ANN401 - JSON
@@ -101,7 +111,7 @@ _CHECKS: Mapping[str, Callable[[Any], None]] = {
     "include": _check_include,
     "max_output_tokens": lambda value: check_minimum("max_output_tokens", value, 1),
     "max_tool_calls": lambda value: check_minimum("max_tool_calls", value, 1),
-    "metadata": lambda value: check_object("metadata", value),
+    "metadata": _check_metadata,
     "reasoning": _check_reasoning,
     "service_tier": lambda value: check_value("service_tier", value, TIERS),
     "store": lambda value: check_boolean("store", value),
