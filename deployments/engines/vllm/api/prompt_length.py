@@ -4,7 +4,6 @@ Cost of fitting: a rendering of the prompt, and where it is too long, one more f
 the number of items.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +11,7 @@ from vllm.config import ModelConfig
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.renderers import TokenizeParams
 
+from deployments.engines.vllm.api.oldest_items import without_oldest
 from deployments.engines.vllm.api.responses_request import OpenAIResponsesRequest
 
 LEAST_ANSWER = 16
@@ -65,24 +65,3 @@ def _changed(request: OpenAIResponsesRequest, items: Any) -> OpenAIResponsesRequ
         update={"input": items, "truncation": "disabled"}
     )
     return changed
-
-
-def without_oldest(items: Sequence[Any], count: int) -> list[Any]:
-    """The items but the first `count` that are no instructions, nor results of calls among them."""
-    kept, calls = [], set()
-    for place, item in enumerate(items):
-        is_last = place == len(items) - 1
-        if count and not is_last and _field(item, "role") not in ("system", "developer"):
-            count -= 1
-            continue
-        kind, call = str(_field(item, "type")), _field(item, "call_id")
-        if kind.endswith("_call_output") and call not in calls:
-            continue
-        if kind.endswith("_call"):
-            calls.add(call)
-        kept.append(item)
-    return kept
-
-
-def _field(item: Any, name: str) -> Any:  # noqa: ANN401 - a dict, or a model of the SDK's
-    return item.get(name) if isinstance(item, dict) else getattr(item, name, None)

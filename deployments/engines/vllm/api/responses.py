@@ -9,10 +9,11 @@ from vllm.entrypoints.openai.responses.protocol import ResponsesResponse
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
 from deployments.engines.vllm.api.accepted_stream import accepted
+from deployments.engines.vllm.api.asked_response import AskedResponse
 from deployments.engines.vllm.api.endpoint import post
 from deployments.engines.vllm.api.prompt_length import UnlimitedRequest, fitted, prompt_tokens
 from deployments.engines.vllm.api.responses_answer import response_object
-from deployments.engines.vllm.api.responses_request import AskedResponse, OpenAIResponsesRequest
+from deployments.engines.vllm.api.responses_request import OpenAIResponsesRequest
 from deployments.engines.vllm.api.responses_stream import ResponseEvents
 from gateway.header_names import IGNORED_TOOLS
 

@@ -6,15 +6,17 @@ asked, and writes nulls where OpenAI has no field. Nothing is stored here, so `s
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
-
-from vllm.entrypoints.openai.responses.protocol import ResponsesResponse
+from typing import TYPE_CHECKING, Any
 
 from deployments.engines.call import current_call
+from deployments.engines.vllm.api.asked_response import AskedResponse
 from deployments.engines.vllm.api.reasoning_token import make_token
-from deployments.engines.vllm.api.responses_request import TEXT, AskedResponse
+
+if TYPE_CHECKING:
+    from vllm.entrypoints.openai.responses.protocol import ResponsesResponse
 
 Json = dict[str, Any]
+TEXT = {"type": "text"}
 VLLM_TOOL_ID, TOOL_ID = "chatcmpl-tool-", "call_"
 EXTRAS = (
     *("metrics", "kv_transfer_params", "ec_transfer_params"),
@@ -24,7 +26,7 @@ EXTRAS = (
 
 
 def response_object(
-    response: ResponsesResponse, asked: AskedResponse, clock: Callable[[], float] = time.time
+    response: "ResponsesResponse", asked: AskedResponse, clock: Callable[[], float] = time.time
 ) -> Json:
     """OpenAI's object for vLLM's answer to what a client `asked` for."""
     fields = asked.fields
@@ -97,7 +99,7 @@ def served_tier(fields: Mapping[str, Any]) -> str:
     return asked if asked in ("flex", "priority") else "default"
 
 
-def _output(response: ResponsesResponse, asked: AskedResponse) -> list[Json]:
+def _output(response: "ResponsesResponse", asked: AskedResponse) -> list[Json]:
     """The items; of an answer that was cut, the last one is incomplete."""
     items = [output_item(item, asked) for item in response.output]
     if response.status == "incomplete" and items and "status" in items[-1]:
@@ -105,7 +107,7 @@ def _output(response: ResponsesResponse, asked: AskedResponse) -> list[Json]:
     return items
 
 
-def _usage(response: ResponsesResponse) -> Json | None:
+def _usage(response: "ResponsesResponse") -> Json | None:
     usage = response.usage
     if usage is None:
         return None
@@ -122,7 +124,7 @@ def _usage(response: ResponsesResponse) -> Json | None:
     }
 
 
-def _extras(response: ResponsesResponse) -> Json:
+def _extras(response: "ResponsesResponse") -> Json:
     names = [name for name in EXTRAS if getattr(response, name) is not None]
     return response.model_dump(mode="json", by_alias=True, include=set(names)) if names else {}
 

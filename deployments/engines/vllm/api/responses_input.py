@@ -6,10 +6,9 @@ tries every type of item against one that it does not know, which gives hundreds
 
 import base64
 import binascii
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
-
-from vllm.utils import random_uuid
 
 from deployments.engines.vllm.api.reasoning_token import open_token
 from deployments.engines.vllm.api.refusals import (
@@ -93,7 +92,7 @@ def _said(param: str, item: Item) -> Item:
     status = item.get("status", "completed")
     return {
         "type": "message",
-        "id": item.get("id") or f"msg_{random_uuid()}",
+        "id": item.get("id") or f"msg_{uuid.uuid4().hex}",
         "role": "assistant",
         "status": status if status in ("in_progress", "incomplete") else "completed",
         "content": [{"type": "output_text", "text": text, "annotations": []}],

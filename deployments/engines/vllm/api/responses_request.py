@@ -1,46 +1,22 @@
-"""A request to `/v1/responses`: what its client asked for, and what vLLM is asked in its place."""
+"""A request to `/v1/responses`, as vLLM is asked in its client's place."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Self
 
 from pydantic import ModelWrapValidatorHandler, PrivateAttr, model_validator
 from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 
+from deployments.engines.vllm.api.asked_response import AskedResponse
+from deployments.engines.vllm.api.pattern_tool import vllm_tool
 from deployments.engines.vllm.api.refusals import check_minimum, check_object, missing
 from deployments.engines.vllm.api.refused_request import RefusedRequest
 from deployments.engines.vllm.api.responses_fields import (
-    ENCRYPTED_REASONING,
     INCLUDABLE_FOR_VLLM,
     LOGPROBS,
     check_fields,
 )
 from deployments.engines.vllm.api.responses_input import vllm_input
-from deployments.engines.vllm.api.responses_tools import ToolUse, tool_use, vllm_tool
-
-TEXT = {"type": "text"}
-
-
-@dataclass(frozen=True, slots=True)
-class AskedResponse:
-    """What a client asked for, as far as its answer repeats it or depends on it."""
-
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    """The request's fields that are not null."""
-    tools: Sequence[Mapping[str, Any]] = ()
-    """Tools that the model may call, as the client defined them."""
-    left_out: Sequence[str] = ()
-    """Types of the hosted tools that it may not."""
-
-    @property
-    def includes_tokens(self) -> bool:
-        """Whether reasoning comes with a token that stands for it."""
-        return ENCRYPTED_REASONING in self.fields.get("include", ())
-
-    @property
-    def is_padded(self) -> bool:
-        """Whether the events of a stream are to hide the lengths of its deltas."""
-        return bool(self.fields.get("stream_options", {}).get("include_obfuscation"))
+from deployments.engines.vllm.api.responses_tools import ToolUse, tool_use
 
 
 class OpenAIResponsesRequest(ResponsesRequest):

@@ -1,6 +1,6 @@
 """The events of a stream of `/v1/responses`, as OpenAI sends them.
 
-Cost: one comparison of types for an event with a delta, which is then serialized as in vLLM; the
+Cost: one look-up for an event with a delta, which is then serialized as in vLLM; the
 other events, a handful for each item, are made anew.
 """
 
@@ -9,29 +9,18 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
-from openai.types.responses import (
-    ResponseContentPartDoneEvent,
-    ResponseCustomToolCallInputDeltaEvent,
-    ResponseFunctionCallArgumentsDeltaEvent,
-    ResponseOutputItemAddedEvent,
-    ResponseOutputItemDoneEvent,
-    ResponseReasoningTextDeltaEvent,
-    ResponseTextDeltaEvent,
-)
-from vllm.entrypoints.openai.responses.protocol import (
-    ResponseCompletedEvent,
-    ResponseCreatedEvent,
-    ResponseInProgressEvent,
-)
 
+from deployments.engines.vllm.api.asked_response import AskedResponse
 from deployments.engines.vllm.api.responses_answer import output_item, response_object
-from deployments.engines.vllm.api.responses_request import AskedResponse
 
-DELTAS = (
-    *(ResponseTextDeltaEvent, ResponseReasoningTextDeltaEvent),
-    *(ResponseFunctionCallArgumentsDeltaEvent, ResponseCustomToolCallInputDeltaEvent),
+DELTAS = frozenset(
+    {
+        *("response.output_text.delta", "response.reasoning_text.delta"),
+        *("response.function_call_arguments.delta", "response.custom_tool_call_input.delta"),
+    }
 )
-WHOLE = (ResponseCreatedEvent, ResponseInProgressEvent, ResponseCompletedEvent)
+COMPLETED = "response.completed"
+WHOLE = frozenset({"response.created", "response.in_progress", COMPLETED})
 PAD = 16
 """Characters to a multiple of which padding lengthens a delta."""
 
@@ -44,12 +33,12 @@ class ResponseEvents:
 
     def __init__(self, asked: AskedResponse) -> None:
         self._asked = asked
-        self._ended: ResponseOutputItemDoneEvent | None = None
+        self._ended: Any = None
 
     async def write(self, events: AsyncIterator[Any]) -> AsyncIterator[str]:
         """The text of a stream of server-sent events."""
         async for event in events:
-            if isinstance(event, DELTAS) and not self._asked.is_padded:
+            if event.type in DELTAS and not self._asked.is_padded:
                 yield f"event: {event.type}\ndata: {event.model_dump_json(by_alias=True)}\n\n"
             else:
                 for made in self._made(event):
@@ -58,17 +47,17 @@ class ResponseEvents:
 
     def _made(self, event: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - one of many models
         """The events that are due with this one of vLLM's."""
-        is_cut = isinstance(event, ResponseCompletedEvent) and event.response.status != "completed"
+        is_cut = event.type == COMPLETED and event.response.status != "completed"
         made = []
         if (ended := self._ended) is not None:
             self._ended = None
             status = "incomplete" if is_cut else "completed"
             made.append(self._with_item(ended, status))
-        if isinstance(event, ResponseOutputItemDoneEvent):
+        if event.type == "response.output_item.done":
             self._ended = event
-        elif isinstance(event, ResponseOutputItemAddedEvent):
+        elif event.type == "response.output_item.added":
             made.append(self._with_item(event, "in_progress"))
-        elif isinstance(event, WHOLE):
+        elif event.type in WHOLE:
             made.append(self._with_response(event, is_cut=is_cut))
         else:
             made.append(self._plain(event))
@@ -91,11 +80,8 @@ class ResponseEvents:
 
     def _plain(self, event: Any) -> dict[str, Any]:  # noqa: ANN401 - one of many models
         made: dict[str, Any] = event.model_dump(mode="json", by_alias=True)
-        if (
-            isinstance(event, ResponseContentPartDoneEvent)
-            and made["part"]["type"] == "output_text"
-        ):
+        if event.type == "response.content_part.done" and made["part"]["type"] == "output_text":
             made["part"]["logprobs"] = made["part"].get("logprobs") or []
-        if isinstance(event, DELTAS):
+        if event.type in DELTAS:
             made["obfuscation"] = secrets.token_hex(PAD)[: PAD - len(made["delta"]) % PAD]
         return made

@@ -7,10 +7,7 @@ tool, or whose choice is a hosted one, is refused.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from openai.types.responses import FunctionTool
-from vllm.tool_parsers.utils import CUSTOM_TOOL_INPUT_KEY, custom_tool_parameters
+from typing import Any
 
 from deployments.engines.vllm.api.refusals import (
     check_list,
@@ -33,16 +30,6 @@ HOSTED = frozenset(
 OWN = ("function", "custom", "namespace")
 """Types of the tools that a request itself defines."""
 CHOICES = ("none", "auto", "required")
-
-
-class PatternTool(FunctionTool):
-    """A custom tool whose input has to match a regular expression.
-
-    vLLM shows a custom tool to the model as a function with one string, and takes calls of tools
-    of the type `custom` back apart; this one says in its schema which strings there may be.
-    """
-
-    type: Literal["custom"]  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +58,6 @@ def tool_use(tools: Any, choice: Any) -> ToolUse:  # noqa: ANN401 - JSON
     if left_out and not own and choice != "none":
         raise _is_hosted("tools", left_out[0])
     return ToolUse(*_chosen(own, choice), left_out)
-
-
-def vllm_tool(tool: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a dict, or a tool of vLLM's
-    """A tool that has passed `tool_use`, as vLLM understands it."""
-    form = tool.get("format") or {}
-    if tool["type"] != "custom" or form.get("type") != "grammar":
-        return tool
-    parameters = custom_tool_parameters()
-    parameters["properties"][CUSTOM_TOOL_INPUT_KEY]["pattern"] = form["definition"]
-    shown = {name: tool[name] for name in ("name", "description") if name in tool}
-    return PatternTool(type="custom", parameters=parameters, strict=True, **shown)
 
 
 def _check_tool(param: str, tool: Any) -> None:  # noqa: ANN401 - JSON
