@@ -131,9 +131,9 @@ class ResponseWriter:
 
     async def fail(self, error: GatewayError) -> None:
         """End a stream that has begun with an error event."""
-        await self.client_response.finish(
-            self._events.discard_partial() + error_event(error, self._path, self._last)
-        )
+        event = error_event(error, self._path, self._last)
+        end = self.signs_of_life.failed(event, error.detail.message)
+        await self.client_response.finish(self._events.discard_partial() + end)
 
     async def _forward_stream(self, response: EngineResponse, *, has_alternative: bool) -> None:
         self._head = stream_headers(response.headers)
