@@ -39,6 +39,8 @@ SENDERS = (
     LoadSource(name="limited", api_key="sk-chaos-limited", keeps_tokens=True),
 )
 LIMITED = "proj_limited"
+TimesS = Mapping[str, tuple[float, float]]
+"""By request id, when its client sent it, and when it had the answer."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,9 +98,11 @@ class Audit(msgspec.Struct, kw_only=True):
     sums_differ: bool = False
     """The ledger's sums by the minute, hour or day are not those of its rows."""
     most_per_minute: int = 0
-    """Most requests of the limited project in any 60 s; its limit is `REQUESTS_PER_MINUTE`."""
+    """Most requests of the limited project that clients sent within 60 s, and that came to engines;
+    its limit is `REQUESTS_PER_MINUTE`."""
     most_at_once: int = 0
-    """Most requests of it that ran at the same time; its limit is `CONCURRENT_REQUESTS`."""
+    """Most requests of it that ran at the same time, as long as their clients waited for them; its
+    limit is `CONCURRENT_REQUESTS`."""
     examples: list[str] = []
     """What is wrong, in words."""
 
@@ -170,6 +174,8 @@ async def settled_audit(folder: Path, counts: Counts, killed_s: Mapping[int, flo
             records, deaths_s = read_records(folder, killed_s)
             rows, sums_differ = read_ledger(folder)
             audit = audited(records, rows, counts.completion_tokens, deaths_s)
+            audit.most_per_minute = most_in_a_minute(records, counts.times_s)
+            audit.most_at_once = most_at_once(records, counts.times_s)
             audit.sums_differ = sums_differ
     return audit
 
@@ -237,8 +243,6 @@ def audited(
         unreported=len(tail),
         estimated=sum(row.is_estimated for row in rows),
         unknown=sum(signed(each.id) not in ids for each in tail),
-        most_per_minute=most_in_a_minute(records),
-        most_at_once=most_at_once(records),
     )
     audit.examples += [
         f"{'missing' if each in gaps else 'estimated'}: {each.origin.request_id}, attempt"
@@ -264,7 +268,9 @@ def _compare_charges(audit: Audit, rows: Iterable[Row], answered: Mapping[str, i
     begun = {
         id_: sum(not row.is_continuation for row in attempts) for id_, attempts in charged.items()
     }
-    audit.charged_twice = sum(count > 1 for count in begun.values())
+    twice = [id_ for id_, count in begun.items() if count > 1]
+    audit.charged_twice = len(twice)
+    audit.examples += [f"twice: {id_}: {charged[id_]}" for id_ in twice]
     for id_, tokens in answered.items():
         attempts = charged.get(id_, [])
         if not attempts:
@@ -277,14 +283,13 @@ def _compare_charges(audit: Audit, rows: Iterable[Row], answered: Mapping[str, i
             audit.examples.append(f"{id_}: {tokens} tokens, charged {attempts}")
 
 
-def most_in_a_minute(records: Iterable[UsageRecord]) -> int:
-    """Most requests of the limited project that began within 60 s, at the engines."""
-    first: dict[str, float] = {}
-    for each in records:
-        if each.origin.project == LIMITED:
-            id_ = each.origin.request_id
-            first[id_] = min(each.arrived_s, first.get(id_, each.arrived_s))
-    times = sorted(first.values())
+def most_in_a_minute(records: Iterable[UsageRecord], times_s: TimesS) -> int:
+    """Most requests of the limited project that were sent within 60 s, of those that ran.
+
+    An engine that hangs reads requests only later, so its own times are of no use.
+    """
+    ran = {each.origin.request_id for each in records if each.origin.project == LIMITED}
+    times = sorted(times_s[id_][0] for id_ in ran)
     most = begin = 0
     for end, time_s in enumerate(times):
         while time_s - times[begin] >= MINUTE_S:
@@ -293,17 +298,17 @@ def most_in_a_minute(records: Iterable[UsageRecord]) -> int:
     return most
 
 
-def most_at_once(records: Iterable[UsageRecord]) -> int:
+def most_at_once(records: Iterable[UsageRecord], times_s: TimesS) -> int:
     """Most requests of the limited project that ran at the same time, at all engines.
 
-    One that has been sent to another engine may still run at the first one: it counts once.
+    One that has been sent to another engine may still run at the first one: it counts once, and
+    until its client has the answer.
     """
-    changes = [
-        (time_s, step, each.origin.request_id)
-        for each in records
-        if each.origin.project == LIMITED
-        for time_s, step in ((each.arrived_s, 1), (each.ended_s, -1))
-    ]
+    changes: list[tuple[float, int, str]] = []
+    for each in records:
+        id_ = each.origin.request_id
+        if each.origin.project == LIMITED and each.arrived_s < times_s[id_][1]:
+            changes += (each.arrived_s, 1, id_), (min(each.ended_s, times_s[id_][1]), -1, id_)
     running = Counter[str]()
     most = 0
     for _, step, id_ in sorted(changes):

@@ -42,6 +42,10 @@ class SentAttempt:
     """What the client was sent, where that is kept."""
     parts: int = 0
     """Parts of a stream that the client had been sent at its end."""
+    is_cut: bool = False
+    """Its engine has reported that it ended before the answer did."""
+    is_charged: bool = False
+    """It has been settled: the client pays all of it."""
     delivered_tokens: int | None = None
     """Tokens of the whole answer that the client had at its end, once they have been counted."""
 
@@ -59,6 +63,7 @@ class SentAttempt:
             kept_tokens=self.kept_tokens,
             has_delivered=self.has_delivered,
             delivered_tokens=self.count_delivered(),
+            is_cut=self.is_cut or not self.is_answered,
         )
 
     def estimated(self) -> Settlement:

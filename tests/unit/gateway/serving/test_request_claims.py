@@ -129,7 +129,7 @@ class LimitedModels:
             key=origin.key,
             model=model,
             tokens=origin.reserved_tokens,
-            attempt=origin.attempt,
+            is_counted=origin.is_counted,
         )
         usage = UsageRecord(
             epoch=1,
@@ -286,6 +286,29 @@ async def test_a_retry_counts_once_and_says_so(limited: LimitedModels) -> None:
         if (origin := limited.dispatch(number).origin) is not None
     )
     assert attempts == [1, 2]
+    assert [used[0] for used in limited.used] == [1]
+
+
+@pytest.mark.parametrize("is_reported", [True, False])
+async def test_a_retry_counts_at_other_routers_if_they_have_not_heard_of_the_request(
+    limited: LimitedModels, *, is_reported: bool
+) -> None:
+    """The engine that got it first hangs, or breaks off before it has told anybody."""
+
+    async def fail_first(visit: Visit) -> None:
+        number = next(i for i, each in enumerate(limited.engines) if each.requests)
+        if sum(len(each.requests) for each in limited.engines) > 1:
+            await ANSWER(visit)
+            return
+        if is_reported:
+            limited.settle(number, 9)
+        await BROKEN(visit)
+
+    await limited.has(fail_first, fail_first)
+    await limited.ask()
+    origins = [limited.dispatch(number).origin for number in (0, 1)]
+    counted = {each.attempt: each.is_counted for each in origins if each is not None}
+    assert counted == {1: False, 2: is_reported}
     assert [used[0] for used in limited.used] == [1]
 
 
