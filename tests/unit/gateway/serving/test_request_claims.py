@@ -151,6 +151,13 @@ class LimitedModels:
         (value,) = [x.partition(b": ")[2] for x in lines if x.lower().startswith(DISPATCH + b":")]
         return Dispatch.decode(value)
 
+    async def until_queued(self) -> None:
+        """Wait until a request waits for an engine of `m`."""
+        admission = self.router.pools.of(self.fleet.model("m")).admission
+        async with asyncio.timeout(PATIENCE_S):
+            while not admission.demands:  # noqa: ASYNC110 - it has no event
+                await asyncio.sleep(0)
+
     @property
     def meters(self) -> list[Meter]:
         """All meters of rates."""
@@ -219,7 +226,7 @@ async def test_a_request_in_a_queue_holds_its_place(limited: LimitedModels) -> N
     full = Load(running=8, waiting=8, pending_tokens=9, free_tokens=0)
     scheduler.record_update(replica.id, Update(is_snapshot=True, load=full))
     waiting = asyncio.create_task(limited.ask(limits=(RateLimit(requests_per_minute=1),)))
-    await asyncio.sleep(0.05)
+    await limited.until_queued()
     assert [(meter.held_requests, meter.running) for meter in limited.meters] == [(1, 1)]
     with pytest.raises(RateLimited):
         await limited.ask(limits=(RateLimit(requests_per_minute=1),))
@@ -237,7 +244,7 @@ async def test_a_request_that_has_waited_is_refused_if_others_have_taken_its_pla
     full = Load(running=8, waiting=8, pending_tokens=9, free_tokens=0)
     scheduler.record_update(replica.id, Update(is_snapshot=True, load=full))
     waiting = asyncio.create_task(limited.ask(limits=(RateLimit(requests_per_minute=1),)))
-    await asyncio.sleep(0.05)
+    await limited.until_queued()
     foreign = Reservation(id=5, project="proj_a", key="k", model="m", tokens=9)
     idle = Load(running=0, waiting=0, pending_tokens=0, free_tokens=1024)
     scheduler.record_update(replica.id, Update(load=idle, reserved=[foreign]))
@@ -254,7 +261,7 @@ async def test_a_client_that_leaves_the_queue_gives_all_back(limited: LimitedMod
     full = Load(running=8, waiting=8, pending_tokens=9, free_tokens=0)
     scheduler.record_update(replica.id, Update(is_snapshot=True, load=full))
     waiting = asyncio.create_task(limited.ask())
-    await asyncio.sleep(0.05)
+    await limited.until_queued()
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
