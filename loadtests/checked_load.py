@@ -88,6 +88,8 @@ class LoadSource:
     name: str = "load"
     """Beginning of all request ids."""
     api_key: str = ""
+    clients: int = 0
+    """How many clients send it; 0: a part of all."""
     keeps_tokens: bool = False
     """Whether the counts have the tokens of each request that succeeded."""
 

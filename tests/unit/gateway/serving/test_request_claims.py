@@ -17,7 +17,7 @@ from gateway.identity.client import ClientIdentity
 from gateway.identity.project import Project, RateLimit, SpendLimit
 from gateway.ledger.calendar import period_start_s
 from gateway.ledger.price import Price
-from gateway.ledger.view import AccountsView, Spend
+from gateway.ledger.view import AccountsView, MinuteUsage, Spend
 from gateway.limits.meter import Meter
 from gateway.request.inference_request import InferenceRequest
 from gateway.request.routes import parse_head
@@ -406,6 +406,30 @@ async def test_no_engine_starts_for_a_project_that_has_spent_its_money(
         async with asyncio.timeout(PATIENCE_S):
             await limited.ask(spend=(SpendLimit(amount_nano=10**9, interval="month"),))
     assert limited.router.pools.of(limited.fleet.model("m")).cold_start.waiting == 0
+
+
+async def test_a_router_that_starts_counts_what_engines_that_have_gone_had_served(
+    limited: LimitedModels,
+) -> None:
+    """The ledger knows, and it counts as soon as the other engines have told what they know."""
+    await limited.has(ANSWER)
+    now_s = time.time()
+    served = MinuteUsage(
+        minute_s=int(now_s // 60 * 60),
+        project="proj_a",
+        key="key_1",
+        model="m",
+        requests=3,
+        prompt_tokens=9,
+        cached_tokens=0,
+        completion_tokens=9,
+    )
+    limits = limited.router.limits
+    limits.replace([Project(id="proj_a", name="team-a", rate_limits=limited.limits)])
+    limits.record_view(AccountsView(version="1", as_of_s=now_s, minutes=(served,)))
+    limits.end_settling()
+    client = await limited.ask()
+    assert client.headers[b"x-ratelimit-remaining-requests"] == b"6"
 
 
 @pytest.mark.parametrize(
