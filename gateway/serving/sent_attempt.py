@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import msgspec
+
 from gateway.ledger.charging import AttemptEnd
 from gateway.ledger.settlement import Settlement
 from gateway.resume.stream_log import StreamLog
@@ -75,7 +77,9 @@ class SentAttempt:
             epoch=0,
             seq=0,
             id=self.id,
-            origin=self.origin,
+            origin=msgspec.structs.replace(
+                self.origin, is_continuation=self.kept_tokens is not None
+            ),
             model=self.model,
             adapter=adapter,
             arrived_s=self.sent_s,

@@ -151,6 +151,18 @@ async def test_what_a_dead_engine_did_not_report_is_estimated() -> None:
     assert len(books.settlements) == 0
 
 
+async def test_an_estimated_continuation_charges_no_prompt() -> None:
+    """The attempt that it went on from has the prompt."""
+    books = RouterBooks()
+    books.sent(1)
+    books.sent(2, kept_tokens=5)
+    books.engines = set()
+    await books.pass_s(DEAD_S)
+    records = [each.record for each in books.accounts.submitted if each.record is not None]
+    assert [each.origin.is_continuation for each in records] == [False, True]
+    assert [each.completion_tokens for each in records] == [8, 3]
+
+
 async def test_a_running_attempt_is_waited_for_although_its_engine_has_left() -> None:
     """A draining engine finishes what it has."""
     books = RouterBooks()
