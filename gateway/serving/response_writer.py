@@ -50,6 +50,8 @@ class ResponseWriter:
         """What a silent stream is sent."""
         self.attempts = 0
         """Attempts that have reached engines, of all models together."""
+        self.is_counted = False
+        """All routers have counted the request against its project's limits."""
         self.parts = 0
         """Parts of a stream that the client has been sent."""
         self.on_next_part: Callable[[], None] | None = None
