@@ -69,7 +69,9 @@ SHAPES: Mapping[str, Shape] = {
     "completion": Shape(openai.types.Completion, openai.types.Completion),
     "embeddings": Shape(openai.types.CreateEmbeddingResponse),
     "response": Shape(
-        openai.types.responses.Response, openai.types.responses.ResponseStreamEvent
+        openai.types.responses.Response,
+        openai.types.responses.ResponseStreamEvent,
+        frozenset({"store", "presence_penalty", "frequency_penalty"}),
     ),
     "input_tokens": Shape(openai.types.responses.InputTokenCountResponse),
     "model": Shape(openai.types.Model, extras=CARD),
@@ -89,12 +91,26 @@ SHAPES: Mapping[str, Shape] = {
 def deviations(value: object, type_: Any, extras: frozenset[str] = frozenset()) -> list[str]:  # noqa: ANN401 - a type, or a union of types
     """What is wrong with `value` as an instance of an SDK's type, each with its path."""
     wanted = _member(type_, value)
+    if wanted is openai.types.Completion:
+        value = _with_endings(value)
     try:
         parsed = _adapter(wanted).validate_json(_adapter(object).dump_json(value), strict=True)
     except ValidationError as error:
         return [f"{_path(e['loc'])}: {e['msg']}" for e in error.errors()][:3]
     unknown = [f"{path}: no such field" for path in _unknown(parsed, "") if _name(path) not in extras]
     return unknown + list(_nulls(value, ""))
+
+
+def _with_endings(value: Any) -> object:  # noqa: ANN401 - any JSON
+    """A text completion without the `finish_reason: null` of a chunk: OpenAI sends that, too."""
+    try:
+        choices = [
+            {**choice, "finish_reason": choice["finish_reason"] or "stop"}
+            for choice in value["choices"]
+        ]
+    except (KeyError, TypeError):
+        return value
+    return {**value, "choices": choices}
 
 
 @cache
