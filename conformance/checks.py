@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from types import FrameType, ModuleType
 from typing import Any
 
-TIMEOUT_S = 600
+CHECK_TIMEOUT_S = 60
 WHY_CHARACTERS = 300
 PREFIX = "check_"
 
@@ -64,11 +64,19 @@ def module_checks(module: ModuleType) -> dict[str, Check]:
     return {_name(function): function for function in functions}
 
 
-def run_checks(checks: Iterable[tuple[str, Check]], target: CheckTarget) -> Iterator[CheckResult]:
-    """Run one check after the other; one that takes long fails."""
+def time_limit_s(module: ModuleType) -> int:
+    """How long one check of a module may take: its `CHECK_TIMEOUT_S`, or a minute."""
+    limit: int = getattr(module, "CHECK_TIMEOUT_S", CHECK_TIMEOUT_S)
+    return limit
+
+
+def run_checks(
+    checks: Iterable[tuple[str, Check]], target: CheckTarget, limit_s: int = CHECK_TIMEOUT_S
+) -> Iterator[CheckResult]:
+    """Run one check after the other; one that takes longer than its limit fails."""
     for name, check in checks:
         try:
-            with _time_limit(TIMEOUT_S):
+            with _time_limit(limit_s):
                 outcome = check(target)
                 if inspect.iscoroutine(outcome):
                     asyncio.run(outcome)

@@ -30,7 +30,15 @@ FIELDS = (
     *("previous_response_id", "conversation", "background", "store", "system", "thinking"),
     *("stop_sequences", "output_config", "output_format", "echo", "suffix", "best_of", "audio"),
     *("encoding_format", "dimensions", "structured_outputs", "prompt_logprobs", "messages"),
-    *("input", "prompt", "max_tokens", "max_output_tokens", "presence_penalty", "min_p", "priority"),
+    *(
+        "input",
+        "prompt",
+        "max_tokens",
+        "max_output_tokens",
+        "presence_penalty",
+        "min_p",
+        "priority",
+    ),
     *("chat_template", "chat_template_kwargs", "add_generation_prompt", "continue_final_message"),
     *("kv_transfer_params", "cache_salt", "vllm_xargs", "truncate_prompt_tokens", "verbosity"),
 )
@@ -64,7 +72,10 @@ def right_requests(model: str, embedding_model: str) -> list[tuple[str, dict[str
     format_ = {"type": "json_schema", "json_schema": {"name": "a", "schema": _SCHEMA}}
     return [
         ("/v1/chat/completions", chat),
-        ("/v1/chat/completions", {**chat, "stream": True, "stream_options": {"include_usage": True}}),
+        (
+            "/v1/chat/completions",
+            {**chat, "stream": True, "stream_options": {"include_usage": True}},
+        ),
         (
             "/v1/chat/completions",
             {
@@ -87,7 +98,10 @@ def right_requests(model: str, embedding_model: str) -> list[tuple[str, dict[str
                 **{"temperature": 1, "top_p": 1, "stop": ["x"], "seed": 1, "logit_bias": {"5": 1}},
             },
         ),
-        ("/v1/chat/completions", {**chat, "functions": [_FUNCTION], "function_call": {"name": "f"}}),
+        (
+            "/v1/chat/completions",
+            {**chat, "functions": [_FUNCTION], "function_call": {"name": "f"}},
+        ),
         (
             "/v1/completions",
             {
@@ -100,7 +114,10 @@ def right_requests(model: str, embedding_model: str) -> list[tuple[str, dict[str
             "/v1/embeddings",
             {"model": embedding_model, "input": ["a", "b"], "encoding_format": "float"},
         ),
-        ("/v1/responses", {**response, "stream": True, "instructions": "i", "metadata": {"a": "b"}}),
+        (
+            "/v1/responses",
+            {**response, "stream": True, "instructions": "i", "metadata": {"a": "b"}},
+        ),
         (
             "/v1/responses",
             {
@@ -225,7 +242,9 @@ class RequestMutations:
 
 
 def _places(value: Any) -> Iterator[Place]:  # noqa: ANN401 - any JSON
-    keys = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    keys = (
+        value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    )
     for key in list(keys):
         yield value, key
         yield from _places(value[key])

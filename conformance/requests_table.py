@@ -138,7 +138,9 @@ def read_stream(answer: Answer, shape: str) -> tuple[dict[str, Any], list[str]]:
         events = [event for event in events if event.data != DONE]
     values = [json.loads(event.data) for event in events]
     if shape in {"response", "message"}:
-        named = [(event.name, value.get("type")) for event, value in zip(events, values, strict=True)]
+        named = [
+            (event.name, value.get("type")) for event, value in zip(events, values, strict=True)
+        ]
         wrongs += [f"event {name!r} has type {type_!r}" for name, type_ in named if name != type_]
     if shape == "response":
         numbers = [value.get("sequence_number") for value in values]

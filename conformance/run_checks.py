@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from conformance.checks import CheckTarget, module_checks, run_checks
+from conformance.checks import CheckTarget, module_checks, run_checks, time_limit_s
 
 
 def main() -> None:
@@ -20,9 +20,9 @@ def main() -> None:
     parser.add_argument("--spec")
     given = parser.parse_args()
     target = CheckTarget(given.url, given.model, given.embedding_model, given.spec)
-    checks = module_checks(importlib.import_module(given.module))
+    module = importlib.import_module(given.module)
     results = []
-    for result in run_checks(checks.items(), target):
+    for result in run_checks(module_checks(module).items(), target, time_limit_s(module)):
         results.append(result.to_json())
         mark = "." if not result.failed else "F"
         sys.stderr.write(mark)

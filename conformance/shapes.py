@@ -57,8 +57,10 @@ class Shape:
 
 
 CARD = frozenset(
-    {*("state", "reason", "replicas", "replica_states", "max_model_len", "parent"),
-     *("loaded_replicas", "stands_for")}
+    {
+        *("state", "reason", "replicas", "replica_states", "max_model_len", "parent"),
+        *("loaded_replicas", "stands_for"),
+    }
 )
 SHAPES: Mapping[str, Shape] = {
     "chat": Shape(
@@ -76,9 +78,7 @@ SHAPES: Mapping[str, Shape] = {
     "input_tokens": Shape(openai.types.responses.InputTokenCountResponse),
     "model": Shape(openai.types.Model, extras=CARD),
     "models": Shape(SyncPage[openai.types.Model], extras=CARD),
-    "message": Shape(
-        anthropic.types.Message, anthropic.types.RawMessageStreamEvent | StreamPing
-    ),
+    "message": Shape(anthropic.types.Message, anthropic.types.RawMessageStreamEvent | StreamPing),
     "count": Shape(anthropic.types.MessageTokensCount),
     "claude_model": Shape(anthropic.types.ModelInfo, extras=CARD),
     "claude_models": Shape(ClaudePage[anthropic.types.ModelInfo], extras=CARD),
@@ -97,7 +97,9 @@ def deviations(value: object, type_: Any, extras: frozenset[str] = frozenset()) 
         parsed = _adapter(wanted).validate_json(_adapter(object).dump_json(value), strict=True)
     except ValidationError as error:
         return [f"{_path(e['loc'])}: {e['msg']}" for e in error.errors()][:3]
-    unknown = [f"{path}: no such field" for path in _unknown(parsed, "") if _name(path) not in extras]
+    unknown = [
+        f"{path}: no such field" for path in _unknown(parsed, "") if _name(path) not in extras
+    ]
     return unknown + list(_nulls(value, ""))
 
 

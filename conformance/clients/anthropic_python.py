@@ -75,9 +75,7 @@ def check_a_stream(target: CheckTarget) -> None:
 
 def check_a_raw_stream(target: CheckTarget) -> None:
     events = list(
-        sdk(target).messages.create(
-            model=target.model, max_tokens=64, messages=COUNT, stream=True
-        )
+        sdk(target).messages.create(model=target.model, max_tokens=64, messages=COUNT, stream=True)
     )
     assert events[0].type == "message_start"
     assert events[0].message.id.startswith("msg_")

@@ -10,7 +10,8 @@ from conformance.mutations import MutatedRequest, RequestMutations
 from conformance.shapes import SHAPES, deviations
 
 COUNT, SEED, AT_ONCE = 2000, 15, 8
-TIMEOUT_S = 300
+CHECK_TIMEOUT_S = 900
+ANSWER_TIMEOUT_S = 300
 
 
 def fault_of(request: MutatedRequest, answer: Answer) -> str | None:
@@ -32,7 +33,7 @@ def faults(url: str, count: int, seed: int) -> dict[str, list[str]]:
     """What is wrong with the answers to mutated requests, by path."""
 
     def send(request: MutatedRequest) -> tuple[str, str | None]:
-        answer = ask(url, "POST", request.path, request.body, request.headers, TIMEOUT_S)
+        answer = ask(url, "POST", request.path, request.body, request.headers, ANSWER_TIMEOUT_S)
         return request.path, fault_of(request, answer)
 
     found: dict[str, list[str]] = {}

@@ -240,9 +240,7 @@ def check_chat_async(target: CheckTarget) -> Any:
 
 
 def check_chat_raw_response(target: CheckTarget) -> None:
-    raw = sdk(target).chat.completions.with_raw_response.create(
-        model=target.model, messages=HELLO
-    )
+    raw = sdk(target).chat.completions.with_raw_response.create(model=target.model, messages=HELLO)
     assert raw.headers["openai-processing-ms"].isdigit()
     assert raw.headers["x-request-id"]
     assert raw.parse().choices

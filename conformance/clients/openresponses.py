@@ -56,7 +56,9 @@ def require_fields(value: dict[str, Any]) -> None:
     """Fail where a field is missing or has another type."""
     missing = FIELDS.keys() - value.keys()
     assert not missing, f"missing: {sorted(missing)}"
-    wrong = {name: value[name] for name, types in FIELDS.items() if not _has_type(value[name], types)}
+    wrong = {
+        name: value[name] for name, types in FIELDS.items() if not _has_type(value[name], types)
+    }
     assert not wrong, f"wrong types: {wrong}"
     for item in value["output"]:
         assert isinstance(item.get("id"), str), item
@@ -115,5 +117,9 @@ def check_image_input(target: CheckTarget) -> None:
 
 
 def check_multi_turn(target: CheckTarget) -> None:
-    items = [said("user", "Knock knock."), said("assistant", "Who is there?"), said("user", "Cache.")]
+    items = [
+        said("user", "Knock knock."),
+        said("assistant", "Who is there?"),
+        said("user", "Cache."),
+    ]
     _completed(response(target, items)[0])
