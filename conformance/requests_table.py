@@ -21,7 +21,7 @@ requests, their shape, the body that they share, and the requests:
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 

@@ -30,9 +30,15 @@ def llm(target: CheckTarget, **fields: Any) -> OpenAILike:  # noqa: ANN401
     """The model."""
     return OpenAILike(
         **{
-            **{"model": target.model, "api_base": target.base_url, "api_key": "any"},
-            **{"temperature": 0, "max_tokens": 64, "max_retries": 0, "context_window": 8192},
-            **{"is_chat_model": True, "is_function_calling_model": True},
+            "model": target.model,
+            "api_base": target.base_url,
+            "api_key": "any",
+            "temperature": 0,
+            "max_tokens": 64,
+            "max_retries": 0,
+            "context_window": 8192,
+            "is_chat_model": True,
+            "is_function_calling_model": True,
             **fields,
         }
     )
