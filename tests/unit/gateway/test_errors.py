@@ -118,19 +118,6 @@ def test_the_tree_shows_every_error() -> None:
             assert kind in {startup.ConfigError, startup.PlacementFailed}
 
 
-def test_the_body_for_anthropic_has_both_shapes() -> None:
-    """On Anthropic's routes the body also has `"type": "error"`."""
-    body = json.loads(instance(ModelNotFound).body(is_anthropic=True))
-    assert body["type"] == "error"
-    assert body["error"]["code"] == "model_not_found"
-
-
-def test_anthropics_clients_know_a_limit_by_its_type() -> None:
-    """Its type is `rate_limit_error` there, whatever was limited."""
-    body = json.loads(RateLimited("too many", "tokens", 1.0).body(is_anthropic=True))
-    assert (body["type"], body["error"]["type"]) == ("error", "rate_limit_error")
-
-
 def test_an_unknown_model_gives_openais_message() -> None:
     """Clients that match OpenAI's sentence find it."""
     message = "The model `gpt-9` does not exist or you do not have access to it."

@@ -101,7 +101,7 @@ def _place(error: FieldError, body: object) -> Path:
     path: list[str | int] = []
     value = body
     for number, part in enumerate(parts):
-        if (isinstance(value, Mapping) and isinstance(part, str) and part in value) or (
+        if (isinstance(value, Mapping) and part in value) or (
             isinstance(value, list) and isinstance(part, int) and part < len(value)
         ):
             value = value[part]
