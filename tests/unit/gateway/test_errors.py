@@ -131,5 +131,7 @@ def test_a_long_model_name_is_cut() -> None:
 
 @pytest.mark.parametrize(("retry_after_s", "header"), [(0.0, b"1"), (2.5, b"3"), (60.0, b"60")])
 def test_retry_after_is_whole_seconds(retry_after_s: float, header: bytes) -> None:
-    """`Retry-After` is rounded up, and never zero."""
-    assert ModelUnavailable("not yet", retry_after_s).headers == [(b"retry-after", header)]
+    """`Retry-After` is rounded up, and never zero; milliseconds say it more exactly."""
+    found = dict(ModelUnavailable("not yet", retry_after_s).headers)
+    assert found[b"retry-after"] == header
+    assert int(found[b"retry-after-ms"]) == max(1, 1000 * retry_after_s)

@@ -6,7 +6,7 @@ others' `type` or `role` is another one.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from deployments.engines.vllm.api.error_words import in_words_of_openai
 from deployments.engines.vllm.api.invalid_values import (
@@ -98,17 +98,23 @@ def _place(error: FieldError, body: object) -> Path:
     parts = [*error["loc"]]
     if parts[:1] == ["body"]:
         parts.pop(0)
+    last = len(parts) - 1
     path: list[str | int] = []
     value = body
     for number, part in enumerate(parts):
-        if (isinstance(value, Mapping) and part in value) or (
-            isinstance(value, list) and isinstance(part, int) and part < len(value)
-        ):
-            value = value[part]
-        elif not (error["type"] == "missing" and number == len(parts) - 1):
-            continue
-        path.append(part)
+        step = _step(value, part)
+        if step or (error["type"] == "missing" and number == last):
+            path.append(part)
+            value = step[0] if step else None
     return tuple(path)
+
+
+def _step(value: object, part: Any) -> tuple[object] | None:  # noqa: ANN401 - a name or a position
+    """What a part of a place leads to; None if it leads nowhere."""
+    if isinstance(value, Mapping):
+        return (value[part],) if part in value else None
+    is_item = isinstance(value, list) and isinstance(part, int) and part < len(value)
+    return (cast("list[object]", value)[part],) if is_item else None
 
 
 def _detail(best: _Found, same: Sequence[FieldError], path: str) -> ErrorDetail:
@@ -126,8 +132,8 @@ def _detail(best: _Found, same: Sequence[FieldError], path: str) -> ErrorDetail:
         name, is_above = BOUNDS[kind]
         return out_of_bounds(param, context[name], value, is_above=is_above)
     return (
-        _of_type(param, value, same)
-        or _of_length(param, kind, context)
+        _of_length(param, same)
+        or _of_type(param, value, same)
         or in_words_of_openai(_words(error), param or None, path)
     )
 
@@ -162,15 +168,17 @@ def _expected(kind: str) -> str:
     return ""
 
 
-def _of_length(param: str, kind: str, context: Mapping[str, Any]) -> ErrorDetail | None:
-    is_above = kind.endswith("too_long")
-    if not is_above and not kind.endswith("too_short"):
-        return None
-    bound = context["max_length" if is_above else "min_length"]
-    is_array = not kind.startswith("string")
-    # Of strings, pydantic does not tell the length; one that is too short for 1 is empty.
-    actual = context.get("actual_length", 0 if bound == 1 and not is_above else None)
-    return wrong_length(param, bound, actual, is_above=is_above, is_array=is_array)
+def _of_length(param: str, errors: Sequence[FieldError]) -> ErrorDetail | None:
+    for error in errors:
+        kind, context = error["type"], error.get("ctx") or {}
+        is_above = kind.endswith("too_long")
+        if is_above or kind.endswith("too_short"):
+            bound = context["max_length" if is_above else "min_length"]
+            # Of strings, pydantic does not tell the length; what is too short for 1 is empty.
+            actual = context.get("actual_length", None if is_above or bound > 1 else 0)
+            is_array = not kind.startswith("string")
+            return wrong_length(param, bound, actual, is_above=is_above, is_array=is_array)
+    return None
 
 
 def _words(error: FieldError) -> str:

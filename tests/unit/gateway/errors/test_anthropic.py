@@ -76,25 +76,33 @@ def test_a_message_names_the_place_as_anthropic_does(
     ("message", "expected"),
     [
         (
-            "This model's maximum context length is 8192 tokens. However, your prompt contains"
-            " 9013 input tokens, which exceeds this limit even without any output tokens.",
+            (
+                "This model's maximum context length is 8192 tokens. However, your prompt contains"
+                " 9013 input tokens, which exceeds this limit even without any output tokens."
+            ),
             "prompt is too long: 9013 tokens > 8192 maximum",
         ),
         (
-            "This model's maximum context length is 8192 tokens. However, you requested 9000 output"
-            " tokens and your prompt contains at least 1 input tokens, for a total of at least"
-            " 9001 tokens. Please reduce the length of the input prompt.",
+            (
+                "This model's maximum context length is 8192 tokens. However, you requested 9000"
+                " output tokens and your prompt contains at least 1 input tokens, for a total of at least"
+                " 9001 tokens. Please reduce the length of the input prompt."
+            ),
             "prompt is too long: 9001 tokens > 8192 maximum",
         ),
         (
-            "This model's maximum context length is 8192 tokens. However, your prompt contains"
-            " 200050 characters (more than 131072 characters, which is the upper bound for 8192"
-            " input tokens).",
+            (
+                "This model's maximum context length is 8192 tokens. However, your prompt contains"
+                " 200050 characters (more than 131072 characters, which is the upper bound for 8192"
+                " input tokens)."
+            ),
             "prompt is too long: 12504 tokens > 8192 maximum",
         ),
         (
-            "This model's maximum context length is 8,192 tokens. However, your `messages` has"
-            " 2,097,152 bytes, and at most 1,048,576 are allowed.",
+            (
+                "This model's maximum context length is 8,192 tokens. However, your `messages` has"
+                " 2,097,152 bytes, and at most 1,048,576 are allowed."
+            ),
             "prompt is too long: 16384 tokens > 8192 maximum",
         ),
         (

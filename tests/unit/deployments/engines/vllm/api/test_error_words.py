@@ -24,8 +24,10 @@ CHAT = "/v1/chat/completions"
         ("presence_penalty must be in [-2, 2], got -3.", "presence_penalty", "decimal_below"),
         ("n must be at least 1, got 0.", "n", "integer_below_min_value"),
         (
-            "n must be at most 128, got 999. To increase this limit, set the VLLM_MAX_N_SEQUENCES"
-            " environment variable.",
+            (
+                "n must be at most 128, got 999. To increase this limit, set the"
+                " VLLM_MAX_N_SEQUENCES environment variable."
+            ),
             "n",
             "integer_above_max_value",
         ),
@@ -41,7 +43,7 @@ CHAT = "/v1/chat/completions"
         ),
         ("Cannot apply chat template to an empty conversation.", "messages", "empty_array"),
         (
-            '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
+            '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser',
             "tool_choice",
             "unsupported_value",
         ),
