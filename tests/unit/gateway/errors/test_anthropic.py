@@ -85,8 +85,8 @@ def test_a_message_names_the_place_as_anthropic_does(
         (
             (
                 "This model's maximum context length is 8192 tokens. However, you requested 9000"
-                " output tokens and your prompt contains at least 1 input tokens, for a total of at least"
-                " 9001 tokens. Please reduce the length of the input prompt."
+                " output tokens and your prompt contains at least 1 input tokens, for a total of at"
+                " least 9001 tokens. Please reduce the length of the input prompt."
             ),
             "prompt is too long: 9001 tokens > 8192 maximum",
         ),
