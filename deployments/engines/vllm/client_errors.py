@@ -9,10 +9,12 @@ import logging
 from types import SimpleNamespace
 from typing import Any
 
+from fastapi.exceptions import RequestValidationError
 from vllm.entrypoints.serve.exception_handling.handlers.exception import exception_handler
 from vllm.exceptions import VLLMValidationError
 
 from deployments.engines.call import current_call
+from deployments.engines.vllm.api.api_errors import answer_field_errors
 from deployments.engines.vllm.api.refused_request import RefusedRequest, answer_refusal
 
 logger = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ def blame_requests(app: Any) -> Any:  # noqa: ANN401 - vLLM's FastAPI applicatio
         if kind not in (TypeError, ValueError):  # those are 400 anyway
             handlers.add_exception_handler(kind, _handle)
     handlers.add_exception_handler(RefusedRequest, answer_refusal)
+    handlers.add_exception_handler(RequestValidationError, answer_field_errors)
     return app
 
 
