@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from deployments.engines.vllm.api import chat
+from deployments.engines.vllm.api import chat, completions, embeddings
 
-ROUTERS = (chat.router,)
+ROUTERS = (chat.router, completions.router, embeddings.router)
 
 
 def put_first(app: Any) -> Any:  # noqa: ANN401 - vLLM's FastAPI application
