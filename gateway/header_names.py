@@ -24,6 +24,7 @@ DECISION = b"x-gateway-decision"
 STATE = b"x-gateway-state"
 EXPECTED_START = b"x-gateway-expected-start-s"
 COLD_START = b"x-gateway-cold-start-s"
+IGNORED_TOOLS = b"x-gateway-ignored-tools"
 SERVER_TIMING = b"server-timing"
 PROCESSING_MS = b"openai-processing-ms"
 OPENAI_VERSION = b"openai-version"
@@ -188,6 +189,12 @@ RESPONSE_HEADERS = (
         COLD_START,
         "seconds",
         "How long the request waited for an engine to start; absent if it did not.",
+    ),
+    Header(
+        IGNORED_TOOLS,
+        "types of tools",
+        "Hosted tools, such as `web_search`, that a request to `/v1/responses` lists among its own,"
+        " and that its model was not shown, because they do not run here.",
     ),
     Header(
         SERVER_TIMING,

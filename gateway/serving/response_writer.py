@@ -137,10 +137,10 @@ class ResponseWriter:
 
     async def fail(self, error: GatewayError) -> None:
         """End a stream that has begun with an error event."""
-        await self.client_response.finish(
-            self._events.discard_partial()
-            + error_event(error, self._path, self._last, self.client_response.request_id)
-        )
+        request_id = self.client_response.request_id
+        event = error_event(error, self._path, self._last, request_id)
+        end = self.signs_of_life.failed(event, error.detail.message)
+        await self.client_response.finish(self._events.discard_partial() + end)
 
     async def _finish_late(self, status: int, body: bytes) -> None:
         """End a stream that has begun with an answer that is no stream."""
