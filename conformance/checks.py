@@ -38,7 +38,7 @@ Check = Callable[[CheckTarget], object | Coroutine[Any, Any, object]]
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """How one check went. `passed` and `failed` are counts: a check may stand for a file of tests."""
+    """How one check went; `passed` and `failed` are counts: it may stand for a file of tests."""
 
     name: str
     passed: int

@@ -33,7 +33,7 @@ class Answer:
         return self.headers.get("content-type", "").startswith("text/event-stream")
 
     @property
-    def json(self) -> Any:  # noqa: ANN401 - any JSON
+    def json(self) -> Any:
         """The body of a whole answer."""
         return json.loads(self.body)
 

@@ -16,7 +16,8 @@ requests, their shape, the body that they share, and the requests:
     answered   headers of the answer
     asked_for  fields of vLLM that the request asks for
 
-`LONG` in a body stands for a text that no context holds. A stream is looked at as {events, first, last, types, text, arguments}.
+`LONG` in a body stands for a text that no context holds. A stream is looked at as
+{events, first, last, types, text, arguments}.
 """
 
 import json
@@ -199,7 +200,7 @@ def _is(found: object, wanted: object) -> bool:
     return type(found) is type(wanted) and found == wanted
 
 
-def _at(value: Any, path: str) -> object:  # noqa: ANN401 - any JSON
+def _at(value: Any, path: str) -> object:
     """What stands at a path such as `choices[0].message.content`."""
     for step in _STEP.findall(path):
         try:

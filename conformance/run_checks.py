@@ -1,4 +1,4 @@
-"""`python -m conformance.run_checks MODULE --url URL --output FILE`: one suite, in its environment."""
+"""One suite: `python -m conformance.run_checks MODULE --url URL --output FILE`."""
 
 import argparse
 import importlib

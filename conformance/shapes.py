@@ -32,7 +32,7 @@ VLLM_EXTRAS = frozenset(
         *("prompt_text", "kv_transfer_params", "ec_transfer_params", "metrics"),
     }
 )
-"""Fields of vLLM that nobody gets who has not asked for them, where the API has none of the name."""
+"""Fields of vLLM that only those get who ask for them, where the API has none of the name."""
 
 
 class ErrorEnvelope(BaseModel):
@@ -88,7 +88,7 @@ SHAPES: Mapping[str, Shape] = {
 """Shapes by the name that the table of requests has for them."""
 
 
-def deviations(value: object, type_: Any, extras: frozenset[str] = frozenset()) -> list[str]:  # noqa: ANN401 - a type, or a union of types
+def deviations(value: object, type_: Any, extras: frozenset[str] = frozenset()) -> list[str]:
     """What is wrong with `value` as an instance of an SDK's type, each with its path."""
     wanted = _member(type_, value)
     if wanted is openai.types.Completion:
@@ -103,7 +103,7 @@ def deviations(value: object, type_: Any, extras: frozenset[str] = frozenset()) 
     return unknown + list(_nulls(value, ""))
 
 
-def _with_endings(value: Any) -> object:  # noqa: ANN401 - any JSON
+def _with_endings(value: Any) -> object:
     """A text completion without the `finish_reason: null` of a chunk: OpenAI sends that, too."""
     try:
         choices = [
@@ -116,11 +116,11 @@ def _with_endings(value: Any) -> object:  # noqa: ANN401 - any JSON
 
 
 @cache
-def _adapter(type_: Any) -> TypeAdapter[Any]:  # noqa: ANN401
+def _adapter(type_: Any) -> TypeAdapter[Any]:
     return TypeAdapter(type_)
 
 
-def _member(type_: Any, value: object) -> Any:  # noqa: ANN401
+def _member(type_: Any, value: object) -> Any:
     """The member of a union whose `type` is that of `value`, for errors that name one field."""
     kind = value.get("type") if isinstance(value, dict) else None
     for member in _members(type_):
@@ -130,7 +130,7 @@ def _member(type_: Any, value: object) -> Any:  # noqa: ANN401
     return type_
 
 
-def _members(type_: Any) -> Iterator[Any]:  # noqa: ANN401
+def _members(type_: Any) -> Iterator[Any]:
     for member in get_args(type_):
         yield member
         if not isinstance(member, type):

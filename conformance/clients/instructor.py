@@ -17,7 +17,7 @@ class InstructedKind(BaseModel):
     kind: Literal["model"]
 
 
-def client(target: CheckTarget, mode: instructor.Mode) -> Any:  # noqa: ANN401 - a patched SDK
+def client(target: CheckTarget, mode: instructor.Mode) -> Any:
     """The SDK with Instructor's changes."""
     sdk = openai.OpenAI(base_url=target.base_url, api_key="any", max_retries=0)
     return instructor.from_openai(sdk, mode=mode)

@@ -31,7 +31,7 @@ SCHEMA = {
 FORMAT = {"type": "json_schema", "json_schema": {"name": "kind", "strict": True, "schema": SCHEMA}}
 
 
-def complete(target: CheckTarget, provider: str, **fields: Any) -> Any:  # noqa: ANN401 - untyped
+def complete(target: CheckTarget, provider: str, **fields: Any) -> Any:
     """A chat completion by way of a provider."""
     base = target.url if provider == "anthropic" else target.base_url
     given = {"messages": COUNT, "max_tokens": 64, "temperature": 0, **fields}

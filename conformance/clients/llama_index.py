@@ -26,7 +26,7 @@ def get_weather(city: str) -> str:
     return f"sunny in {city}"
 
 
-def llm(target: CheckTarget, **fields: Any) -> OpenAILike:  # noqa: ANN401
+def llm(target: CheckTarget, **fields: Any) -> OpenAILike:
     """The model."""
     return OpenAILike(
         **{

@@ -33,7 +33,7 @@ def client(target: CheckTarget) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(base_url=target.base_url, api_key="any", max_retries=0)
 
 
-def agent(target: CheckTarget, kind: type[Any], **fields: Any) -> Agent[Any]:  # noqa: ANN401
+def agent(target: CheckTarget, kind: type[Any], **fields: Any) -> Agent[Any]:
     """An agent with a model of this kind."""
     model = kind(model=target.model, openai_client=client(target))
     settings = ModelSettings(temperature=0, max_tokens=128)

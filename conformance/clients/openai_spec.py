@@ -52,7 +52,7 @@ KIND = {
 }
 
 
-def whole(target: CheckTarget, answer: Answer, shape: str, status: int) -> Any:  # noqa: ANN401
+def whole(target: CheckTarget, answer: Answer, shape: str, status: int) -> Any:
     """The value of an answer with this status, which must be valid."""
     assert answer.status == status, f"{answer.status}: {answer.body[:300]!r}"
     if answer.is_stream:
@@ -65,7 +65,7 @@ def whole(target: CheckTarget, answer: Answer, shape: str, status: int) -> Any: 
     return answer.json
 
 
-def _validate(target: CheckTarget, value: Any, shape: str, *, is_event: bool) -> None:  # noqa: ANN401
+def _validate(target: CheckTarget, value: Any, shape: str, *, is_event: bool) -> None:
     if target.spec is None:
         if shape in SHAPES:
             type_ = SHAPES[shape].event if is_event else SHAPES[shape].answer
@@ -79,7 +79,7 @@ def _validate(target: CheckTarget, value: Any, shape: str, *, is_event: bool) ->
     assert error is None, f"{error.json_path}: {error.message[:200]}"
 
 
-def _let_pass(value: Any, shape: str) -> Any:  # noqa: ANN401
+def _let_pass(value: Any, shape: str) -> Any:
     """The value without what OpenAI itself does against its specification."""
     if shape == "completion":
         return {
@@ -146,7 +146,7 @@ def chat(**fields: object) -> Callable[[CheckTarget], object]:
     return posted(CHAT, "chat", **{"messages": HELLO, "max_tokens": 64, **fields})
 
 
-def _checks() -> Iterator[tuple[str, Check]]:
+def _checks() -> Iterator[tuple[str, Check]]:  # noqa: PLR0915 - one statement for each
     system = [{"role": "developer", "content": "You are helpful."}, *HELLO]
     parts = [{"role": "user", "content": [{"type": "text", "text": "Say hello."}]}]
     named = {"type": "function", "function": {"name": "get_weather"}}

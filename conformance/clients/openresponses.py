@@ -56,7 +56,7 @@ def said(role: str, content: object) -> dict[str, object]:
     return {"type": "message", "role": role, "content": content}
 
 
-def response(target: CheckTarget, items: list[Any], **fields: Any) -> tuple[Any, list[Any]]:  # noqa: ANN401
+def response(target: CheckTarget, items: list[Any], **fields: Any) -> tuple[Any, list[Any]]:
     """The response to these items, with all its fields, and the events if it is a stream."""
     body = {"model": target.model, "input": items, **fields}
     answer = ask(target.url, "POST", "/v1/responses", json.dumps(body).encode())

@@ -22,7 +22,7 @@ class PydanticKind(BaseModel):
     kind: Literal["model"]
 
 
-def agent(target: CheckTarget, kind: type[Any], **fields: Any) -> Agent[None, Any]:  # noqa: ANN401
+def agent(target: CheckTarget, kind: type[Any], **fields: Any) -> Agent[None, Any]:
     """An agent with a model of this kind."""
     provider = OpenAIProvider(base_url=target.base_url, api_key="any")
     model = kind(fields.pop("model", target.model), provider=provider)

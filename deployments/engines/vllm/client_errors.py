@@ -9,13 +9,11 @@ import logging
 from types import SimpleNamespace
 from typing import Any
 
-from fastapi.exceptions import RequestValidationError
 from vllm.entrypoints.serve.exception_handling.handlers.exception import exception_handler
 from vllm.exceptions import VLLMValidationError
 
 from deployments.engines.call import current_call
-from deployments.engines.vllm.api.api_errors import answer_field_errors
-from deployments.engines.vllm.api.refused_request import RefusedRequest, answer_refusal
+from deployments.engines.vllm.api.api_errors import HANDLERS
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +35,8 @@ def blame_requests(app: Any) -> Any:  # noqa: ANN401 - vLLM's FastAPI applicatio
     for kind in BY_SHAPE:
         if kind not in (TypeError, ValueError):  # those are 400 anyway
             handlers.add_exception_handler(kind, _handle)
-    handlers.add_exception_handler(RefusedRequest, answer_refusal)
-    handlers.add_exception_handler(RequestValidationError, answer_field_errors)
+    for kind, handler in HANDLERS.items():
+        handlers.add_exception_handler(kind, handler)
     return app
 
 

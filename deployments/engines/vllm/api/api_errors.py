@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 
 from deployments.engines.asgi import send_json
 from deployments.engines.vllm.api.error_words import in_words_of_openai
 from deployments.engines.vllm.api.field_errors import explain
+from deployments.engines.vllm.api.refused_request import RefusedRequest, answer_refusal
 from gateway.asgi import App, Message, Receive, Scope, Send
 from gateway.errors.gateway_error import ErrorBody, ErrorDetail
 
@@ -65,6 +67,10 @@ def _detail(status: int, content: object, error: object, path: str) -> ErrorDeta
     if status == 404 and detail.code is None:
         return msgspec.structs.replace(detail, code="not_found")
     return detail
+
+
+HANDLERS = {RequestValidationError: answer_field_errors, RefusedRequest: answer_refusal}
+"""Exception handlers of vLLM's application, by kind."""
 
 
 class _Errors:
