@@ -28,7 +28,7 @@ class ChatServing(OpenAIServingChat):
         """One that shares everything with vLLM's."""
         own: Any = copy.copy(serving)
         own.__class__ = cls
-        return cast(Self, own)
+        return cast("Self", own)
 
     def chat_completion_stream_generator(
         self,

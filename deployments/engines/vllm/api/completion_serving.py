@@ -23,7 +23,7 @@ class CompletionServing(OpenAIServingCompletion):
         """One that shares everything with vLLM's."""
         own: Any = copy.copy(serving)
         own.__class__ = cls
-        return cast(Self, own)
+        return cast("Self", own)
 
     def completion_stream_generator(
         self,

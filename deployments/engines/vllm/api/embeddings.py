@@ -53,7 +53,7 @@ class EmbeddingServing(ServingEmbedding):
         """One that shares everything with vLLM's."""
         own: Any = copy.copy(serving)
         own.__class__ = cls
-        return cast(Self, own)
+        return cast("Self", own)
 
     def _openai_json_response(
         self,
