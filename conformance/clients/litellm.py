@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import litellm
@@ -93,6 +94,10 @@ def _unknown(target: CheckTarget, provider: str) -> None:
     raise AssertionError("it was not refused")
 
 
+def _with(part: Any, provider: Any, target: CheckTarget) -> object:
+    return part(target, provider)
+
+
 def _checks() -> Iterator[tuple[str, Check]]:
     parts = {
         "chat": _chat,
@@ -108,7 +113,7 @@ def _checks() -> Iterator[tuple[str, Check]]:
         for name, part in parts.items():
             yield (
                 f"{provider}: {name}",
-                lambda target, part=part, provider=provider: part(target, provider),
+                partial(_with, part, provider),
             )
 
 

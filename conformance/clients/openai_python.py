@@ -340,9 +340,13 @@ def check_responses_tools(target: CheckTarget) -> None:
     call = answer.output[0]
     assert call.type == "function_call"
     assert call.call_id.startswith("call_")
-    result = {"type": "function_call_output", "call_id": call.call_id, "output": '{"sky": "sunny"}'}
+    result: Any = {
+        "type": "function_call_output",
+        "call_id": call.call_id,
+        "output": '{"sky": "sunny"}',
+    }
     assert client.responses.create(
-        model=target.model, input=[*items, call.to_dict(), result], tools=tools
+        model=target.model, input=[*items, call, result], tools=tools
     ).output
 
 

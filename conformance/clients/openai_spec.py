@@ -143,7 +143,8 @@ def got(method: str, path: str, shape: str, status: int = 200) -> Check:
 
 def chat(**fields: object) -> Callable[[CheckTarget], object]:
     """A check of a chat completion that is answered."""
-    return posted(CHAT, "chat", **{"messages": HELLO, "max_tokens": 64, **fields})
+    given: Any = {"messages": HELLO, "max_tokens": 64, **fields}
+    return posted(CHAT, "chat", **given)
 
 
 def _checks() -> Iterator[tuple[str, Check]]:  # noqa: PLR0915 - one statement for each
