@@ -73,7 +73,8 @@ def _tool_stream(target: CheckTarget, provider: str) -> None:
 
 
 def _schema(target: CheckTarget, provider: str) -> None:
-    answer = complete(target, provider, response_format=FORMAT)
+    hello = [{"role": "user", "content": "Say hello."}]
+    answer = complete(target, provider, messages=hello, response_format=FORMAT)
     assert json.loads(answer.choices[0].message.content) == {"kind": "model"}
 
 
