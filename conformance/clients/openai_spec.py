@@ -1,9 +1,9 @@
 """29 requests to OpenAI's API, answers and events held against its own specification.
 
 Without a file of the specification (`--spec`), OpenAI's SDK stands in for it: its types are made
-from the same source, but say less about what may be null. What OpenAI itself sends against its
-specification is let pass: `finish_reason: null` in the chunks of text completions, `usage: null` in
-the first events of a response and in chunks of a chat, and `logprobs: null` in those.
+from the same source, but say less about what may be null. Two things that OpenAI itself does
+against its specification are let pass: `finish_reason: null` in the chunks of text completions, and
+`usage: null` in the first events of a response.
 """
 
 import gzip
@@ -89,30 +89,30 @@ def _let_pass(value: Any, shape: str) -> Any:
                 for choice in value["choices"]
             ],
         }
-    if shape == "chat" and value.get("object") == "chat.completion.chunk":
-        return _chunk_without_nulls(value)
     inner = value.get("response") if shape == "response" else None
     if inner and inner.get("usage", 0) is None:
         return {**value, "response": {k: v for k, v in inner.items() if k != "usage"}}
     return value
 
 
-def _chunk_without_nulls(chunk: dict[str, Any]) -> dict[str, Any]:
-    """A chunk without `usage: null`, and without `logprobs: null` in its choices."""
-    choices = [
-        {k: v for k, v in choice.items() if k != "logprobs" or v is not None}
-        for choice in chunk["choices"]
-    ]
-    kept = {k: v for k, v in chunk.items() if k != "usage" or v is not None}
-    return {**kept, "choices": choices}
-
-
 @cache
 def _specification(file: str) -> dict[str, Any]:
     path = Path(file)
     text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    document: dict[str, Any] = json.loads(text)
+    document: dict[str, Any] = _with_nulls(json.loads(text))
     return document
+
+
+def _with_nulls(schema: Any) -> Any:
+    """The schema with `nullable` in the words of JSON Schema."""
+    if isinstance(schema, list):
+        return [_with_nulls(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = {name: _with_nulls(each) for name, each in schema.items() if name != "nullable"}
+    if schema.get("nullable") is True:
+        return {"anyOf": [plain, {"type": "null"}]}
+    return plain
 
 
 @cache
