@@ -46,7 +46,8 @@ class ProjectLimits:
         self._clock = clock
         self._time_of_day = time_of_day
         self._counts_cached = counts_cached
-        self._began_s = clock()
+        self._settled_s = clock() + SETTLING_S
+        """When engines will have told what they know of the last minute."""
         self._first_view: AccountsView | None = None
         """The ledger's first view, until the engines have told what they know."""
         self._has_view = False
@@ -65,6 +66,10 @@ class ProjectLimits:
         self.rates.replace(projects)
         self.budgets.replace(projects)
         self._meters.clear()
+
+    def end_settling(self) -> None:
+        """Record that engines have told what they know: what the ledger has besides counts now."""
+        self._settled_s = self._clock()
 
     def record_view(self, view: AccountsView) -> None:
         """Follow the ledger."""
@@ -103,7 +108,7 @@ class ProjectLimits:
             RateLimited: it has to wait, or is above a limit by itself.
             SpendUnknown: nobody knows what its project has spent.
         """
-        if self._first_view is not None and self._clock() >= self._began_s + SETTLING_S:
+        if self._first_view is not None and self._clock() >= self._settled_s:
             self.rates.record_minutes(self._first_view.minutes, self._time_of_day())
             self._first_view = None
         meters = self._meters.of(target.request, target.name)
