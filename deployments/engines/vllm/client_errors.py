@@ -32,6 +32,7 @@ def blame_requests(app: Any) -> Any:  # noqa: ANN401 - vLLM's FastAPI applicatio
     handlers = app.middleware_stack or app  # vLLM's start has built the stack already
     while not hasattr(handlers, "add_exception_handler"):
         handlers = handlers.app
+    kind: type[Exception]
     for kind in BY_SHAPE:
         if kind not in (TypeError, ValueError):  # those are 400 anyway
             handlers.add_exception_handler(kind, _handle)

@@ -17,6 +17,7 @@ def asked_answer(body: Mapping[str, Any], tools: ToolForm) -> Asked:
         tier=tier_of_call(body),
         has_null_usage=bool((body.get("stream_options") or {}).get("include_usage")),
         has_stop_reason=any(body.get(name) for name in _ABOUT_TOKENS),
+        has_prompt_logprobs=body.get("prompt_logprobs") is not None,
         is_to_be_stored=bool(body.get("store")),
         tools=tools,
     )

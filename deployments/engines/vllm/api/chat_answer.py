@@ -39,7 +39,7 @@ def _object(answer: Any, choices: list[Object], asked: Asked) -> Object:  # noqa
     }
     if asked.is_to_be_stored:
         written["store"] = False
-    _add_extras(written, answer, EXTRAS)
+    _add_extras(written, answer, EXTRAS, asked)
     return written
 
 
@@ -69,17 +69,19 @@ def _text_choice(choice: Any, asked: Asked) -> Object:  # noqa: ANN401 - vLLM's
 def _with_extras(written: Object, choice: Any, asked: Asked) -> Object:  # noqa: ANN401 - vLLM's
     if asked.has_stop_reason:
         written["stop_reason"] = choice.stop_reason
-    _add_extras(written, choice, CHOICE_EXTRAS)
+    _add_extras(written, choice, CHOICE_EXTRAS, asked)
     return written
 
 
-def _add_extras(written: Object, source: Any, names: tuple[str, ...]) -> None:  # noqa: ANN401
+def _add_extras(written: Object, source: Any, names: tuple[str, ...], asked: Asked) -> None:  # noqa: ANN401
     for name in names:
         value = getattr(source, name, None)
-        if value is not None:
-            # Log-probabilities of prompts are objects of vLLM's inside of lists.
-            is_plain = name != "prompt_logprobs"
-            written[name] = dumped(value) if is_plain else source.model_dump(mode="json")[name]
+        if value is None:
+            continue
+        if name != "prompt_logprobs":
+            written[name] = dumped(value)
+        elif asked.has_prompt_logprobs:  # `echo` has them, too
+            written[name] = source.model_dump(mode="json", include={name})[name]
 
 
 def _message(message: Any, tools: ToolForm) -> Object:  # noqa: ANN401 - vLLM's

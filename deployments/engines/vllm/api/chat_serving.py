@@ -75,7 +75,7 @@ class ChatServing(OpenAIServingChat):
             delta_token_ids=list(output.token_ids),
             request=request,
             prompt_token_ids=[],
-            finished=True,
+            finished=False,  # vLLM completes the arguments of what is finished
         )
         calls = _joined(delta.tool_calls) if delta else []
         if not calls and (name := _forced(request)):

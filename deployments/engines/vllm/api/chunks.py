@@ -28,6 +28,8 @@ class Asked:
     """Whether a stream ends with a usage: chunks before that have null."""
     has_stop_reason: bool = False
     """Whether the answer says which string or token ended it, as only vLLM does."""
+    has_prompt_logprobs: bool = False
+    """Whether it has the log-probabilities of the prompt's tokens."""
     is_to_be_stored: bool = False
     """Whether it asks to be stored, which nothing here does: the answer says so."""
     tools: ToolForm = field(default_factory=ToolForm)
