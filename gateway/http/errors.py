@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from gateway.asgi import Message, Scope, Send
 from gateway.config.route_paths import ROUTES
 from gateway.errors.administration import UnknownParameter
-from gateway.errors.anthropic import error_body
+from gateway.errors.anthropic import MESSAGES, error_body
 from gateway.errors.gateway_error import GatewayError
 from gateway.errors.request import (
     MAX_SHOWN_PATH,
@@ -20,6 +20,7 @@ from gateway.errors.request import (
     UnknownRoute,
     UpgradeRefused,
 )
+from gateway.http.anthropic_models import speaks_anthropic
 from gateway.serving.client_response import ClientResponse
 
 SCOPE_REQUEST_ID = "gateway.request_id"
@@ -87,8 +88,9 @@ def invalid_field(error: RequestValidationError) -> InvalidRequest:
 
 async def _answer(request: Request, error: Exception) -> Response:
     known = _translate(request, error)
+    path = MESSAGES if speaks_anthropic(request) else request.url.path
     response = Response(
-        error_body(known, request.url.path, request.scope.get(SCOPE_REQUEST_ID, b"")),
+        error_body(known, path, request.scope.get(SCOPE_REQUEST_ID, b"")),
         status_code=known.status,
         media_type="application/json",
     )

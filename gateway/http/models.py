@@ -2,13 +2,20 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
 from gateway.config.model_names import ModelNames
 from gateway.errors.request import ModelNotFound
+from gateway.http.anthropic_models import (
+    AnthropicModel,
+    PageQuery,
+    anthropic_model,
+    page_of,
+    speaks_anthropic,
+)
 from gateway.http.documents import ERROR
 from gateway.routing.fleet import Fleet, ModelState, ServedModel
 from gateway.routing.replica_health import HEALTHY, HealthState
@@ -58,20 +65,41 @@ def models_router(fleet: Fleet, live_config: LiveConfig, health_of: HealthOf) ->
         found = cards_of(fleet, names, health_of)
         return {name: card for name, card in found.items() if may_use(identity, name, names)}
 
-    @router.get("/v1/models", response_model_exclude_none=True)
-    async def list_models(request: Request) -> ModelList:
-        """List all models, adapters, aliases and splits that the client may use."""
-        return ModelList(data=[*cards(request).values()])
+    @router.get("/v1/models", response_model=ModelList, response_model_exclude_none=True)
+    async def list_models(
+        request: Request, page: Annotated[PageQuery, Query()]
+    ) -> ModelList | Response:
+        """List all models, adapters, aliases and splits that the client may use.
 
-    @router.get("/v1/models/{model:path}", response_model_exclude_none=True, responses={404: ERROR})
-    async def retrieve_model(model: str, request: Request) -> ModelCard:
+        Clients of Anthropic's API get its list, a page at a time.
+        """
+        found = [*cards(request).values()]
+        if speaks_anthropic(request):
+            return _answer(page_of([*map(_for_anthropic, found)], page))
+        return ModelList(data=found)
+
+    @router.get(
+        "/v1/models/{model:path}",
+        response_model=ModelCard,
+        response_model_exclude_none=True,
+        responses={404: ERROR},
+    )
+    async def retrieve_model(model: str, request: Request) -> ModelCard | Response:
         """Retrieve one model; its name may hold slashes."""
         card = cards(request).get(model)
         if card is None:
             raise ModelNotFound(model)
-        return card
+        return _answer(_for_anthropic(card)) if speaks_anthropic(request) else card
 
     return router
+
+
+def _for_anthropic(card: ModelCard) -> AnthropicModel:
+    return anthropic_model(card.id, card.created, card.max_model_len)
+
+
+def _answer(content: BaseModel) -> Response:
+    return Response(content.model_dump_json(), media_type="application/json")
 
 
 def cards_of(fleet: Fleet, names: ModelNames, health_of: HealthOf) -> dict[str, ModelCard]:
