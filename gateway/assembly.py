@@ -176,6 +176,7 @@ class AssembledRouter:
                 await self._telemetry_client.wait_until_heard()
                 if self.accounts is not None:
                     await self.accounts.wait_until_known()
+        self.limits.end_settling()
 
     async def drain(self, timeout_s: float) -> int:
         """Reject new requests, and end all others within `timeout_s`; how many were cut off."""

@@ -3,6 +3,7 @@
 import msgspec
 
 REQUEST_ID = b"x-request-id"
+ANTHROPIC_REQUEST_ID = b"request-id"
 AUTHORIZATION = b"authorization"
 API_KEY = b"x-api-key"
 PRIORITY = b"x-gateway-priority"
@@ -23,7 +24,10 @@ DECISION = b"x-gateway-decision"
 STATE = b"x-gateway-state"
 EXPECTED_START = b"x-gateway-expected-start-s"
 COLD_START = b"x-gateway-cold-start-s"
+IGNORED_TOOLS = b"x-gateway-ignored-tools"
 SERVER_TIMING = b"server-timing"
+PROCESSING_MS = b"openai-processing-ms"
+OPENAI_VERSION = b"openai-version"
 RETRY_AFTER = b"retry-after"
 RETRY_AFTER_MS = b"retry-after-ms"
 RATE_LIMITS = (
@@ -152,6 +156,9 @@ REQUEST_HEADERS = (
 
 RESPONSE_HEADERS = (
     Header(REQUEST_ID, "text", "The request's name; on every response."),
+    Header(ANTHROPIC_REQUEST_ID, "text", "The same, where Anthropic's clients look for it."),
+    Header(OPENAI_VERSION, "`2020-10-01`", "Version of OpenAI's API; on every response."),
+    Header(PROCESSING_MS, "milliseconds", "Time until the engine began to answer."),
     Header(MODEL, "a model or adapter", "Which model answered, after aliases, splits, fallbacks."),
     Header(
         REPLICA,
@@ -184,13 +191,19 @@ RESPONSE_HEADERS = (
         "How long the request waited for an engine to start; absent if it did not.",
     ),
     Header(
+        IGNORED_TOOLS,
+        "types of tools",
+        "Hosted tools, such as `web_search`, that a request to `/v1/responses` lists among its own,"
+        " and that its model was not shown, because they do not run here.",
+    ),
+    Header(
         SERVER_TIMING,
         "steps with milliseconds",
         "What the time until the first byte was spent on. See [Server-Timing](metrics.md"
         "#server-timing).",
     ),
     Header(RETRY_AFTER, "seconds", "With 429 and 503: when to try again."),
-    Header(RETRY_AFTER_MS, "milliseconds", "The same, with 429 of a project's limit."),
+    Header(RETRY_AFTER_MS, "milliseconds", "The same, more exactly."),
     *(
         Header(name, value, meaning)
         for name, value, meaning in zip(

@@ -11,9 +11,11 @@ engine was ejected or replaced, or an engine fetched the attacker's address.
 import asyncio
 import contextlib
 import math
+import multiprocessing
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Protocol
@@ -26,11 +28,9 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments.local import processes
-from loadtests.attacks import COPY, Attack, attacks
+from loadtests.hostile_client import send_attacks
 from loadtests.launch import HOST
-from loadtests.loadgen.client import Client
 from loadtests.loadgen.outcome import RequestOutcome
-from loadtests.loadgen.sse import error_reason
 from loadtests.loadgen.summary import NO_VALUES, Summary
 from loadtests.sender import Identity, Sender
 from loadtests.targets import Document, local_gateway, serve_config
@@ -40,18 +40,10 @@ REPLICAS = 2
 BYSTANDER_RATE = 2.0
 """Requests a second."""
 WARM_UP_S = 4.0
-TIMEOUT_S = 60.0
-"""How long the hostile client waits for an answer."""
 MAX_SLOWDOWN = 2.0
 """Times that the bystander's p99 TTFT may grow."""
-PART_BYTES = 64 * 1024
-PART_PAUSE_S = 0.5
-"""Pace of a slow body: more than a server may demand of a poor connection."""
-PAUSE_S = 0.2
-"""Pause of the hostile client between two attacks."""
 
 BYSTANDER = Identity(name="bystander")
-HOSTILE = {"authorization": "Bearer hostile"}
 
 
 class Engine(StrEnum):
@@ -140,116 +132,38 @@ def config(port: int, engine: Engine = Engine.VLLM) -> Document:
 async def run(
     gateway: AttackedGateway, seconds: float, seed: int, model: str = MODEL
 ) -> AbuseResult:
-    """Ask alone for `seconds`, then beside the hostile client until it has tried everything."""
+    """Ask alone for `seconds`, then beside the hostile client until it has tried everything.
+
+    The hostile client is a process of its own: its own work delays no request of the bystander's.
+    """
     before = {process.pid for process in gateway.replica_processes(model)}
-    async with _tarpit() as (image_url, fetches):
-        hostile = HostileClient(gateway.port, model, attacks(image_url))
-        await asyncio.to_thread(hostile.prepare)
-        async with Sender(BYSTANDER, gateway.port, seed, model) as bystander:
-            await bystander.send_at_random(BYSTANDER_RATE, WARM_UP_S)
-            alone = await bystander.send_at_random(BYSTANDER_RATE, seconds)
-            attacking = asyncio.create_task(hostile.attack(time.monotonic() + seconds))
-            beside = list[RequestOutcome]()
+    async with (
+        _tarpit() as (image_url, fetches),
+        Sender(BYSTANDER, gateway.port, seed, model) as bystander,
+    ):
+        await bystander.send_at_random(BYSTANDER_RATE, WARM_UP_S)
+        alone = await bystander.send_at_random(BYSTANDER_RATE, seconds)
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            attacking = asyncio.get_running_loop().run_in_executor(
+                process, send_attacks, gateway.port, model, image_url, seconds
+            )
+            asked = list[RequestOutcome]()
             while not attacking.done():
-                beside += await bystander.send_at_random(BYSTANDER_RATE, WARM_UP_S)
-            await attacking
-        after = {process.pid for process in gateway.replica_processes(model)}
-        async with httpx.AsyncClient(base_url=gateway.url) as http:
-            faults = (await http.get("/gateway/faults")).json()["data"]
-        return AbuseResult(
-            answers=hostile.answers,
-            longest_s=hostile.longest_s,
-            slowest_s=hostile.slowest_s(beside),
-            bystander={"alone": Summary.of(alone), "beside": Summary.of(beside)},
-            replaced=len(before - after),
-            faults=faults,
-            fetches=len(fetches),
-        )
-
-
-class HostileClient:
-    """Sends all attacks in turn, and notes the answers."""
-
-    def __init__(self, port: int, model: str, attacks: Sequence[Attack]) -> None:
-        self._port = port
-        self._model = model
-        self._attacks = attacks
-        self._requests: dict[str, list[bytes]] = {}
-        """The request of each copy."""
-        self._spans: list[tuple[str, float, float]] = []
-        self.answers: dict[str, Counter[str]] = {attack.name: Counter() for attack in attacks}
-        self.longest_s = dict.fromkeys(self.answers, 0.0)
-
-    def prepare(self) -> None:
-        """Make all bodies, so that their making delays nobody."""
-        client = Client(HOST, self._port, timeout_s=TIMEOUT_S, headers=HOSTILE)
-        for each in self._attacks:
-            body = each.make_body(self._model)
-            request = client.encoded_bytes(each.path, body, each.headers)
-            # A number as long as what it replaces leaves the length of the body as it is.
-            self._requests[each.name] = [
-                request.replace(COPY, b"%0*d" % (len(COPY), copy)) for copy in range(each.copies)
-            ]
-
-    def slowest_s(self, outcomes: Sequence[RequestOutcome]) -> dict[str, float]:
-        """The longest TTFT of the requests that were due during each attack."""
-        found = dict.fromkeys(self.answers, 0.0)
-        for name, began_s, end_s in self._spans:
-            during = (o.ttft_s or 0.0 for o in outcomes if began_s <= o.due_s <= end_s)
-            found[name] = max(found[name], *during, 0.0)
-        return found
-
-    async def attack(self, end_s: float) -> None:
-        """Send every attack once, and all again until `end_s`."""
-        async with Client(HOST, self._port, timeout_s=TIMEOUT_S, headers=HOSTILE) as client:
-            while True:
-                for attack in self._attacks:
-                    began_s = time.monotonic()
-                    for _ in range(attack.repeats):
-                        await self._send_copies(client, attack)
-                    self._spans.append((attack.name, began_s, time.monotonic()))
-                    await asyncio.sleep(PAUSE_S)
-                if time.monotonic() > end_s:
-                    return
-
-    async def _send_copies(self, client: Client, attack: Attack) -> None:
-        requests = self._requests[attack.name]
-        if attack.is_slow:
-            copies = [self._send_slowly(attack, request) for request in requests]
-        else:
-            copies = [self._send(client, attack, request) for request in requests]
-        await asyncio.gather(*copies)
-
-    async def _send(self, client: Client, attack: Attack, request: bytes) -> None:
-        began_s = time.monotonic()
-        try:
-            response = await client.post(request)
-            answer = f"{response.status}"
-            if response.status >= 400:
-                answer += f" {error_reason(response.body)}"
-        except (OSError, TimeoutError) as error:
-            answer = type(error).__name__
-        self._record(attack, answer, time.monotonic() - began_s)
-
-    async def _send_slowly(self, attack: Attack, request: bytes) -> None:
-        began_s = time.monotonic()
-        reader, writer = await asyncio.open_connection(HOST, self._port)
-        answer = asyncio.create_task(reader.readline())
-        try:
-            for start in range(0, len(request) // 8, PART_BYTES):
-                writer.write(request[start : start + PART_BYTES])
-                await asyncio.wait([answer], timeout=PART_PAUSE_S)
-                if answer.done():
-                    break
-        finally:
-            answer.cancel()
-            writer.close()
-        line = answer.result() if answer.done() and not answer.cancelled() else b"- none"
-        self._record(attack, line.split()[1].decode(), time.monotonic() - began_s)
-
-    def _record(self, attack: Attack, answer: str, seconds: float) -> None:
-        self.answers[attack.name][answer] += 1
-        self.longest_s[attack.name] = max(self.longest_s[attack.name], seconds)
+                asked += await bystander.send_at_random(BYSTANDER_RATE, WARM_UP_S)
+            attacked = await attacking
+    after = {process.pid for process in gateway.replica_processes(model)}
+    async with httpx.AsyncClient(base_url=gateway.url) as http:
+        faults = (await http.get("/gateway/faults")).json()["data"]
+    beside = [each for each in asked if each.due_s >= attacked.began_s]
+    return AbuseResult(
+        answers=attacked.answers,
+        longest_s=attacked.longest_s,
+        slowest_s=attacked.slowest_s(beside),
+        bystander={"alone": Summary.of(alone), "beside": Summary.of(beside)},
+        replaced=len(before - after),
+        faults=faults,
+        fetches=len(fetches),
+    )
 
 
 @contextlib.asynccontextmanager

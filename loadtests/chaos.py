@@ -28,15 +28,14 @@ import psutil
 import typer
 
 from deployments.local import processes
-from loadtests.chaos_audit import SENDERS, Audit, add_projects, settled_audit, usage_folder
+from loadtests.chaos_audit import ROUTERS, SENDERS, Audit, add_projects, settled_audit, usage_folder
 from loadtests.checked_load import CheckedLoad, Counts, LoadSource, merged
-from loadtests.fault_injection import FRONT_DOOR, FaultInjector, FrontDoor
+from loadtests.fault_injection import FRONT_DOOR, KILL_ROUTER, FaultInjector, FrontDoor
 from loadtests.targets import Document, local_gateway, serve_config
 
 MODEL = "sim"
 CLIENTS = 24
 REPLICAS = 8
-ROUTERS = 2
 ASKED_PER_ROUTER = 4
 CUT_PER_KILL = 2 * CLIENTS
 """Most requests that the death of a router or HAProxy may cut off or refuse."""
@@ -80,7 +79,7 @@ class Result(msgspec.Struct, rename={"injected": "trouble"}):
         kills = sum(self.injected[kind] for kind in FRONT_DOOR)
         requests = self.requests
         is_explained = requests.cut <= kills * CUT_PER_KILL
-        is_true = self.audit is None or self.audit.is_good(kills * CUT_PER_KILL)
+        is_true = self.audit is None or self.audit.is_good(self.injected[KILL_ROUTER])
         return not requests.lost and requests.succeeded > 0 and is_explained and is_true
 
 
@@ -138,8 +137,13 @@ async def run(
     ]
     end_s = time.monotonic() + seconds
     injecting = asyncio.create_task(injector.run())
-    clients = CLIENTS // len(loads)
-    await asyncio.gather(*(load.run(clients, lambda: time.monotonic() > end_s) for load in loads))
+    clients = [each.clients or CLIENTS // len(senders) for each in senders]
+    await asyncio.gather(
+        *(
+            load.run(count, lambda: time.monotonic() > end_s)
+            for load, count in zip(loads, clients, strict=True)
+        )
+    )
     injecting.cancel()
     await asyncio.gather(injecting, return_exceptions=True)
     counts = merged(load.counts for load in loads)

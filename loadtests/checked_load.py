@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -49,6 +50,9 @@ class Counts(msgspec.Struct, rename={"errors": "told"}):
     """Their request ids, to find them in the routers' logs."""
     completion_tokens: dict[str, int] = {}
     """Tokens of the answers that succeeded, by request id, if they are kept."""
+    times_s: dict[str, tuple[float, float]] = {}
+    """When requests were sent, and when their clients had the answer or gave up, in Unix time, by
+    request id, if tokens are kept."""
 
 
 def merged(parts: Iterable[Counts]) -> Counts:
@@ -61,6 +65,7 @@ def merged(parts: Iterable[Counts]) -> Counts:
         total.lost += part.lost
         total.lost_ids += part.lost_ids
         total.completion_tokens |= part.completion_tokens
+        total.times_s |= part.times_s
     return total
 
 
@@ -83,6 +88,8 @@ class LoadSource:
     name: str = "load"
     """Beginning of all request ids."""
     api_key: str = ""
+    clients: int = 0
+    """How many clients send it; 0: a part of all."""
     keeps_tokens: bool = False
     """Whether the counts have the tokens of each request that succeeded."""
 
@@ -130,7 +137,7 @@ class CheckedLoad:
             path, body, headers = self._request()
             headers["x-request-id"] = f"{self._sender.name}-{self.counts.sent}"
             self.counts.sent += 1
-            began_s = asyncio.get_running_loop().time()
+            began_s, sent_s = asyncio.get_running_loop().time(), time.time()
             try:
                 response = await client.post(client.encoded(path, body, headers))
                 if response.status == 429:
@@ -149,6 +156,9 @@ class CheckedLoad:
                     continue
                 self.counts.lost[f"{type(error).__name__}: {error}"[:200]] += 1
                 self.counts.lost_ids.append(headers["x-request-id"])
+            finally:
+                if self._sender.keeps_tokens:
+                    self.counts.times_s[headers["x-request-id"]] = sent_s, time.time()
 
     def _request(self) -> tuple[str, Body, dict[str, str]]:
         rng = self._rng

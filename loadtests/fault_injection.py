@@ -32,6 +32,8 @@ SLICE_S = 0.05
 DRAIN_S = (3.0, 8.0)
 REPLACED_S = 30.0
 """Time until Serve has replaced a killed engine."""
+FAULTY_SHARE = 0.5
+"""Share of the engines that may be killed, hung or slowed at the same time."""
 FRONT_DOOR_S = 3.0
 """Time in which connections may break or be refused after a router or HAProxy was killed."""
 FRONT_DOOR_PAUSE_S = 10.0
@@ -141,7 +143,7 @@ class FaultInjector:
                 self.counts[kind] += 1
             return
         healthy = [process for process in self._engines() if process.pid not in self._faulty]
-        if len(healthy) <= self._replicas / 2:
+        if len(healthy) <= self._replicas * (1 - FAULTY_SHARE):
             return
         engine = self._rng.choice(sorted(healthy, key=lambda process: process.pid))
         self._faulty[engine.pid] = asyncio.ensure_future(kinds[kind](engine))

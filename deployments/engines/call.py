@@ -1,7 +1,8 @@
 """Context of the HTTP request in which an engine is called, for everything done on its behalf."""
 
+import asyncio
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deployments.engines.asgi import dispatch_of
 from gateway.asgi import App, Receive, Scope, Send
@@ -19,6 +20,8 @@ class CallContext:
     """What it takes of the engine, if it is anybody's."""
     has_reached_engine: bool = False
     """Whether the engine has accepted it, or the first of its prompts: it is well-formed."""
+    accepted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set with `has_reached_engine`."""
     has_sequence: bool = False
     """Whether the engine has been given its first sequence."""
     _is_claimed: bool = False
@@ -29,6 +32,11 @@ class CallContext:
         """Scope of the caches that it may use, "" for all; None if nobody is authenticated."""
         origin = self.dispatch.origin if self.dispatch else None
         return None if origin is None else origin.cache_scope
+
+    def record_accepted(self) -> None:
+        """Note that the engine has accepted the request."""
+        self.has_reached_engine = True
+        self.accepted.set()
 
     def claim_dispatch(self) -> Dispatch | None:
         """The dispatch, for the first engine call of the request: it describes the first prompt."""

@@ -27,6 +27,7 @@ from gateway.admission.queue_item import QueueItem
 from gateway.admission.virtual_counters import VirtualCounters
 from gateway.decaying_mean import DecayingMean
 from gateway.routing.cost_model import CostModel
+from gateway.routing.held_elsewhere import NO_PROJECTS
 from gateway.routing.replica_set import ReplicaSet
 from gateway.telemetry.usage import Reservation, UsageRecord
 
@@ -109,7 +110,7 @@ class ProjectFairness:
         project = reservation.project
         use = self._use(project, reservation.weight)
         use.starts += not reservation.is_batch
-        counters = self._counters(is_batch=reservation.is_batch)
+        counters = self._batch if reservation.is_batch else self._interactive
         counters.charge(project, reservation.cost_s / reservation.weight)
         self._reserved_s[reservation.id] = self._now()
 
@@ -190,9 +191,10 @@ class ProjectFairness:
 
     def yields(self, project: str, replica: str, *, is_batch: bool) -> bool:
         """Whether a project's request leaves a replica's room to what other routers hold."""
-        others = self._others(replica)
+        others = self._others(replica) if self._elsewhere.all_projects else NO_PROJECTS
         if not others or (not is_batch and self._is_near(project, others)):
-            self._yielding.pop(replica, None)
+            if self._yielding:
+                self._yielding.pop(replica, None)
             return False
         now_s = self._now()
         since_s = self._yielding.setdefault(replica, now_s)

@@ -101,7 +101,8 @@ class VirtualCounters:
 
         Those do that wait, or have waited or started something within `KEPT_S`.
         """
-        self._forget_recent()
+        if len(self._recent) > 1:
+            self._forget_recent()
         counter, is_recent = self._counters.get(project, 0.0), project in self._recent
         others = len(self._recent) - is_recent
         total = self._sum if is_recent else self._sum + counter
@@ -162,9 +163,7 @@ class VirtualCounters:
         self._used_s[project] = now_s
 
     def _forget_recent(self) -> None:
-        """Have those count no longer in the mean that have gone."""
-        if len(self._recent) < 2:
-            return
+        """Have those count no longer in the mean, of several, that have gone."""
         now_s = self._now()
         while self._used_s[first := next(iter(self._recent))] < now_s - KEPT_S:
             if first in self._here or first in self._elsewhere:

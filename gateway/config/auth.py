@@ -11,8 +11,9 @@ from gateway.config.strict import Strict, field_error
 NONE = "none"
 DEFAULT_ROUTES = (
     *("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"),
-    *("/v1/messages", "/v1/messages/count_tokens", "/v1/audio/transcriptions"),
-    *("/v1/audio/translations", "/rerank", "/v1/rerank", "/v2/rerank", "/v2/embed"),
+    *("/v1/responses/input_tokens", "/v1/messages", "/v1/messages/count_tokens"),
+    *("/v1/audio/transcriptions", "/v1/audio/translations"),
+    *("/rerank", "/v1/rerank", "/v2/rerank", "/v2/embed"),
 )
 """Routes that projects may use unless the config says otherwise: those of OpenAI's, Anthropic's and
 Cohere's APIs."""

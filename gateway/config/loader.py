@@ -19,7 +19,7 @@ from gateway.config.deployment_file import DeploymentFile
 from gateway.config.document_reader import AskEngine, DocumentReader
 from gateway.config.gateway import GatewayConfig
 from gateway.config.model import ModelEntry
-from gateway.config.projects_file import project_ids, projects_warnings
+from gateway.config.projects_file import ProjectsFiles
 from gateway.config.strict import ConfigPath, FieldError, format_value
 from gateway.config.yamlfile import YamlFile
 from gateway.errors.startup import ConfigError
@@ -41,7 +41,8 @@ def load_config(path: str | Path, ask_engine: AskEngine | None = None) -> Deploy
         reader.errors.extend(reader.engine_mistakes(ask_engine))
     if errors := list(_first_of_each(map(file.explained, reader.errors))):
         raise ConfigError("\n".join(_located_line(path, file, error) for error in errors))
-    found = (*config_warnings(file.content), *_accounts_warnings(reader))
+    projects = ProjectsFiles(reader.gateways[0])
+    found = (*config_warnings(file.content), *_accounts_warnings(reader, projects.ids))
     warnings = [_located_line(path, file, each) for each in found]
     return DeploymentFile(
         tuple(reader.models),
@@ -50,14 +51,12 @@ def load_config(path: str | Path, ask_engine: AskEngine | None = None) -> Deploy
         reader.accounts,
         (
             *warnings,
-            *projects_warnings(
-                reader.gateways[0], reader.names, has_accounts=reader.accounts is not None
-            ),
+            *projects.warnings(reader.names, has_accounts=reader.accounts is not None),
         ),
     )
 
 
-def _accounts_warnings(reader: DocumentReader) -> Iterator[FieldError]:
+def _accounts_warnings(reader: DocumentReader, projects: Iterable[str]) -> Iterator[FieldError]:
     """Prices and weights of names that the file does not have."""
     if reader.accounts is None:
         return
@@ -66,7 +65,7 @@ def _accounts_warnings(reader: DocumentReader) -> Iterator[FieldError]:
         reader.accounts_path,
         reader.served,
         reader.declared,
-        project_ids(reader.gateways[0]),
+        projects,
     )
 
 

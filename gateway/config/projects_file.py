@@ -30,49 +30,58 @@ def read_projects(paths: Iterable[Path]) -> tuple[Projects, ...]:
     Raises:
         ConfigError: with one line for each mistake: file, line, path, and what is wrong.
     """
+    return tuple(projects for _, _, projects in _read(paths))
+
+
+class ProjectsFiles:
+    """Projects files of a gateway config, as far as they are on this machine: read once.
+
+    Raises:
+        ConfigError: one of them has mistakes.
+    """
+
+    def __init__(self, config: GatewayConfig) -> None:
+        names = [] if config.auth is None else config.auth.projects
+        paths = [projects_path(name) for name in names if not Reference.of(name)]
+        self._config = config
+        self._missing = [path for path in paths if not path.exists()]
+        self._files = _read(path for path in paths if path not in self._missing)
+
+    @property
+    def ids(self) -> set[str]:
+        """Ids that they give to projects."""
+        return {each.id for _, _, projects in self._files for each in projects.projects if each.id}
+
+    def warnings(self, known: Iterable[str], *, has_accounts: bool) -> Iterator[str]:
+        """Lines for what may be wrong with them.
+
+        `known`: names of models, adapters, aliases and splits. `has_accounts`: whether there is a
+        database of accounts.
+
+        Raises:
+            ConfigError: a file needs the database.
+        """
+        for path in self._missing:
+            yield f"{path}: there is no such file here; it must be where the router runs"
+        all_names = frozenset(known)
+        for path, file, projects in self._files:
+            if not has_accounts and (errors := list(_need_accounts(projects))):
+                raise ConfigError("\n".join(_line(path, file, error) for error in errors))
+            unknown = _unknown_models(projects, all_names)
+            for error in (*unknown, *_limited_names(projects, self._config)):
+                yield _line(path, file, error)
+
+
+def _read(paths: Iterable[Path]) -> list[tuple[Path, YamlFile, Projects]]:
     contents = [(path, YamlFile.read(path)) for path in paths]
-    read = [_projects(path, file) for path, file in contents]
+    read = [(path, file, _projects(path, file)) for path, file in contents]
     lines = []
-    for (number, *inner), message in duplicates(read):
+    for (number, *inner), message in duplicates([projects for _, _, projects in read]):
         path, file = contents[int(number)]
         lines.append(_line(path, file, FieldError(tuple(inner), message)))
     if lines:
         raise ConfigError("\n".join(lines))
-    return tuple(read)
-
-
-def projects_warnings(
-    config: GatewayConfig, known: Iterable[str], *, has_accounts: bool
-) -> Iterator[str]:
-    """Lines for what may be wrong with the projects files of a gateway config.
-
-    `known`: names of models, adapters, aliases and splits. `has_accounts`: whether there is a
-    database of accounts.
-
-    Raises:
-        ConfigError: a file that is on this machine has mistakes.
-    """
-    names = [] if config.auth is None else config.auth.projects
-    paths = [projects_path(name) for name in names if not Reference.of(name)]
-    found = [path for path in paths if path.exists()]
-    for path in paths:
-        if path not in found:
-            yield f"{path}: there is no such file here; it must be where the router runs"
-    all_names = frozenset(known)
-    for path, projects in zip(found, read_projects(found), strict=True):
-        file = YamlFile.read(path)
-        if not has_accounts and (errors := list(_need_accounts(projects))):
-            raise ConfigError("\n".join(_line(path, file, error) for error in errors))
-        for error in (*_unknown_models(projects, all_names), *_limited_names(projects, config)):
-            yield _line(path, file, error)
-
-
-def project_ids(config: GatewayConfig) -> set[str]:
-    """Ids that the projects files of a gateway config give, as far as they are on this machine."""
-    names = [] if config.auth is None else config.auth.projects
-    paths = [projects_path(name) for name in names if not Reference.of(name)]
-    files = read_projects(path for path in paths if path.exists())
-    return {project.id for file in files for project in file.projects if project.id}
+    return read
 
 
 def _limited_names(projects: Projects, config: GatewayConfig) -> Iterator[FieldError]:

@@ -7,6 +7,7 @@ JSON_ROUTES: Mapping[str, str] = {
     "/v1/completions": "Complete a text",
     "/v1/embeddings": "Embed texts",
     "/v1/responses": "Create a response (OpenAI's Responses API)",
+    "/v1/responses/input_tokens": "Count a request's tokens (OpenAI's Responses API)",
     "/v1/messages": "Chat with a model (Anthropic's Messages API)",
     "/v1/messages/count_tokens": "Count a message's tokens (Anthropic's Messages API)",
     "/tokenize": "Turn a text into tokens",

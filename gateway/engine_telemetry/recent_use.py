@@ -30,7 +30,7 @@ class RecentUses:
         sums = second.setdefault(
             (origin.project, origin.key, record.adapter or record.model), [0, 0, 0]
         )
-        sums[0] += origin.attempt == 1
+        sums[0] += not origin.is_counted
         sums[1] += record.prompt_tokens - record.cached_tokens + record.completion_tokens
         sums[2] += record.cached_tokens
 

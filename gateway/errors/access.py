@@ -12,7 +12,6 @@ class InvalidKey(InvalidRequest):
 
     status = 401
     code = "invalid_api_key"
-    anthropic_type = "authentication_error"
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -25,7 +24,6 @@ class RouteNotAllowed(InvalidRequest):
 
     status = 403
     code = "route_not_allowed"
-    anthropic_type = "permission_error"
 
 
 class NotThroughProxy(InvalidRequest):

@@ -10,6 +10,14 @@ NO_RETRY = (header_names.SHOULD_RETRY, b"false")
 """Response header that keeps OpenAI's and Anthropic's clients from sending a request again."""
 
 
+def retry_after(seconds: float) -> list[tuple[bytes, bytes]]:
+    """Headers that say when to retry, in whole seconds and in milliseconds."""
+    return [
+        (header_names.RETRY_AFTER, b"%d" % max(1, math.ceil(seconds))),
+        (header_names.RETRY_AFTER_MS, b"%d" % max(1, math.ceil(1000 * seconds))),
+    ]
+
+
 class ErrorDetail(msgspec.Struct, frozen=True):
     """Content of an OpenAI error object."""
 
@@ -25,12 +33,6 @@ class ErrorBody(msgspec.Struct, frozen=True):
     error: ErrorDetail
 
 
-class AnthropicErrorBody(msgspec.Struct, frozen=True, tag="error"):
-    """Anthropic's error envelope; its SDK ignores OpenAI's extra fields."""
-
-    error: ErrorDetail
-
-
 class GatewayError(Exception):
     """A defect of the gateway itself; its log has the details.
 
@@ -42,8 +44,6 @@ class GatewayError(Exception):
     status = 500
     type = "api_error"
     code = "internal_error"
-    anthropic_type = ""
-    """Its type in Anthropic's API; empty if that is the same."""
 
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message, param)
@@ -60,14 +60,9 @@ class GatewayError(Exception):
         """The error as OpenAI's error object."""
         return ErrorDetail(self.message, self.type, self.param, self.code)
 
-    def body(self, *, is_anthropic: bool = False) -> bytes:
-        """Encode the error as OpenAI's JSON; `is_anthropic` makes it valid for Anthropic too."""
-        detail = self.detail
-        if not is_anthropic:
-            return msgspec.json.encode(ErrorBody(detail))
-        if self.anthropic_type:
-            detail = msgspec.structs.replace(detail, type=self.anthropic_type)
-        return msgspec.json.encode(AnthropicErrorBody(detail))
+    def body(self) -> bytes:
+        """Encode the error as OpenAI's JSON; see `errors.anthropic` for the other API."""
+        return msgspec.json.encode(ErrorBody(self.detail))
 
     def __str__(self) -> str:
         return self.message
@@ -86,5 +81,5 @@ class RetryLater(GatewayError):
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """When to retry, in whole seconds."""
-        return [(header_names.RETRY_AFTER, b"%d" % max(1, math.ceil(self.retry_after_s)))]
+        """When to retry."""
+        return retry_after(self.retry_after_s)

@@ -1,16 +1,10 @@
 """Errors of limits: too many requests, connections or bytes, or too much money."""
 
-import math
-
-import msgspec
-
-from gateway import header_names
 from gateway.errors.gateway_error import (
     NO_RETRY,
-    AnthropicErrorBody,
-    ErrorBody,
     GatewayError,
     RetryLater,
+    retry_after,
 )
 
 
@@ -63,22 +57,8 @@ class RateLimited(GatewayError):
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """When to retry, in whole seconds and in milliseconds."""
-        if self.retry_after_s is None:
-            return [NO_RETRY]
-        wait_ms = max(1, math.ceil(1000 * self.retry_after_s))
-        return [
-            (header_names.RETRY_AFTER, b"%d" % max(1, math.ceil(self.retry_after_s))),
-            (header_names.RETRY_AFTER_MS, b"%d" % wait_ms),
-        ]
-
-    def body(self, *, is_anthropic: bool = False) -> bytes:
-        """Encode the error; Anthropic's clients know it by another type."""
-        detail = self.detail
-        if is_anthropic:
-            detail = msgspec.structs.replace(detail, type="rate_limit_error")
-            return msgspec.json.encode(AnthropicErrorBody(detail))
-        return msgspec.json.encode(ErrorBody(detail))
+        """When to retry."""
+        return [NO_RETRY] if self.retry_after_s is None else retry_after(self.retry_after_s)
 
 
 class QuotaExceeded(RateLimited):

@@ -5,7 +5,7 @@ from enum import StrEnum
 import msgspec
 
 from gateway import header_names
-from gateway.errors.gateway_error import NO_RETRY, GatewayError, RetryLater
+from gateway.errors.gateway_error import NO_RETRY, GatewayError, RetryLater, retry_after
 
 DRAINING = (header_names.DRAINING, b"1")
 """Response header that tells a router that an engine is shutting down."""
@@ -106,7 +106,7 @@ class EngineDraining(GatewayError):
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         """When to retry if there is no other engine."""
-        return [(header_names.RETRY_AFTER, b"1"), DRAINING]
+        return [*retry_after(1), DRAINING]
 
 
 class EngineDied(EngineDraining):
@@ -117,7 +117,7 @@ class EngineDied(EngineDraining):
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         """As if it were draining, but the request may be the cause."""
-        return [(header_names.RETRY_AFTER, b"1"), DIED]
+        return [*retry_after(1), DIED]
 
 
 class ModelUnavailable(RetryLater):
@@ -136,7 +136,7 @@ class ShuttingDown(GatewayError):
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         """When to retry, if another gateway takes its place."""
-        return [(header_names.RETRY_AFTER, b"5")]
+        return retry_after(5)
 
 
 class DeadlineExceeded(GatewayError):

@@ -11,10 +11,16 @@ from gateway.asgi import App, Message, Receive, Scope, Send, header
 from gateway.config.route_paths import ROUTES
 from gateway.errors.access import NotThroughProxy
 from gateway.errors.gateway_error import GatewayError
-from gateway.header_names import PROXY_PROOF, REQUEST_ID
+from gateway.header_names import ANTHROPIC_REQUEST_ID, OPENAI_VERSION, PROXY_PROOF, REQUEST_ID
 from gateway.http.cors import SharedOrigins
 from gateway.http.documents import add_docs_page, inference_documents
-from gateway.http.errors import handle_errors, internal_error, refuse_websocket, send_error
+from gateway.http.errors import (
+    SCOPE_REQUEST_ID,
+    handle_errors,
+    internal_error,
+    refuse_websocket,
+    send_error,
+)
 from gateway.rare_warning import RareWarning
 from gateway.serving.access import AccessControl
 from gateway.serving.body import ClientDisconnected
@@ -24,6 +30,8 @@ from gateway.upstream.headers import CONNECTION_CLOSE, ensure_request_id
 
 BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 """Headers that announce a body: every request with a body has one of them."""
+API_VERSION = (OPENAI_VERSION, b"2020-10-01")
+"""Response header that names the only version of OpenAI's API that there is."""
 
 logger = logging.getLogger(__name__)
 
@@ -167,10 +175,12 @@ class GatewayApp:
     def _response(
         self, scope: Scope, send: Send, request_id: bytes, origins: SharedOrigins | None
     ) -> ClientResponse:
-        headers = [(REQUEST_ID, request_id)] if self._returns_ids else []
+        headers = [(ANTHROPIC_REQUEST_ID, request_id), API_VERSION]
+        if self._returns_ids:
+            headers.append((REQUEST_ID, request_id))
         if origins is not None:
             headers += origins.headers(scope)
-        return ClientResponse(send, headers)
+        return ClientResponse(send, headers, request_id=request_id)
 
 
 def _for_fastapi(
@@ -197,7 +207,9 @@ def _for_fastapi(
         body = b"" if is_head else message.get("body", b"")
         await (response.send_part(body) if message.get("more_body") else response.finish(body))
 
-    return (dict(scope, method="GET") if is_head else scope), receive_noting, send
+    noted = dict(scope, method="GET" if is_head else scope["method"])
+    noted[SCOPE_REQUEST_ID] = response.request_id
+    return noted, receive_noting, send
 
 
 def _has_body(scope: Scope) -> bool:

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from gateway.asgi import Message, Scope, Send
 from gateway.config.route_paths import ROUTES
 from gateway.errors.administration import UnknownParameter
+from gateway.errors.anthropic import error_body
 from gateway.errors.gateway_error import GatewayError
 from gateway.errors.request import (
     MAX_SHOWN_PATH,
@@ -21,13 +22,15 @@ from gateway.errors.request import (
 )
 from gateway.serving.client_response import ClientResponse
 
+SCOPE_REQUEST_ID = "gateway.request_id"
+"""Entry of an ASGI scope with the request's id, for errors of FastAPI's routes."""
 WEBSOCKET_RESPONSE = "websocket.http.response"
 """Extension of servers that can answer a WebSocket's handshake with a response of HTTP."""
 
 
 async def send_error(error: GatewayError, path: str, response: ClientResponse) -> None:
     """Answer with `error`, in the shape the API at `path` has."""
-    body = error.body(is_anthropic=path.startswith("/v1/messages"))
+    body = error_body(error, path, response.request_id)
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await response.begin(error.status, headers + error.headers)
     await response.finish(body)
@@ -85,7 +88,7 @@ def invalid_field(error: RequestValidationError) -> InvalidRequest:
 async def _answer(request: Request, error: Exception) -> Response:
     known = _translate(request, error)
     response = Response(
-        known.body(is_anthropic=request.url.path.startswith("/v1/messages")),
+        error_body(known, request.url.path, request.scope.get(SCOPE_REQUEST_ID, b"")),
         status_code=known.status,
         media_type="application/json",
     )

@@ -70,7 +70,9 @@ class LiveDirectory:
     def key(self, hash_: bytes, now_s: float) -> KnownKey | None:
         """The API key with a hash, unless it has expired."""
         found = self._keys.get(hash_)
-        return None if found is None or _has_expired(found, now_s) else found
+        if found is None or (found.expires_s is not None and found.expires_s <= now_s):
+            return None
+        return found
 
     def has_expired(self, hash_: bytes, now_s: float) -> bool:
         """Whether a hash is that of a key that has expired."""

@@ -5,6 +5,9 @@ that ended the answer, or that sent the last of it. An attempt that continued a 
 one that had sent the beginning, which is charged for the tokens that were kept of it; so the
 prompt, and each token of the answer, is charged once. An attempt that began anew (also one that
 repeated what had been sent) stands alone. All other attempts are wasted.
+
+Its router says so of each attempt that the ledger would charge otherwise. Of one that was cut short
+and of which it says nothing, it was killed: the client, who got no end of the answer, pays nothing.
 """
 
 from collections.abc import Sequence
@@ -12,6 +15,7 @@ from collections.abc import Sequence
 import msgspec
 
 from gateway.ledger.settlement import Settlement
+from gateway.telemetry.dispatch import EarlierAttempt
 
 
 class AttemptEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,13 +31,16 @@ class AttemptEnd(msgspec.Struct, frozen=True, kw_only=True):
     """The client has got something through it that it did not have before."""
     delivered_tokens: int = 0
     """Tokens of the whole answer that the client had when it ended."""
+    is_cut: bool = False
+    """It ended before the answer, or its engine has said so."""
 
 
 def settle(attempts: Sequence[AttemptEnd], *, is_complete: bool) -> list[Settlement]:
     """Settle the attempts of one request to one model, in their order.
 
     `is_complete`: the last one ended the answer, or the client left during it; it is charged as its
-    engine reports. Attempts that are charged in full need no settlement.
+    engine reports. Attempts that are charged in full need no settlement, but for those that were
+    cut short: without one, the ledger takes them for wasted.
     """
     limits: dict[int, int | None] = {}
     index, limit = _last_link(attempts, is_complete=is_complete)
@@ -51,10 +58,24 @@ def settle(attempts: Sequence[AttemptEnd], *, is_complete: bool) -> list[Settlem
             engine=attempt.engine,
             is_wasted=i not in limits,
             completion_tokens=limits.get(i),
+            is_charged=i in limits and limits[i] is None,
         )
         for i, attempt in enumerate(attempts)
-        if i not in limits or limits[i] is not None
+        if i not in limits or limits[i] is not None or attempt.is_cut
     ]
+
+
+def earlier_attempts(attempts: Sequence[AttemptEnd]) -> tuple[EarlierAttempt, ...]:
+    """What becomes of all but the last attempt if the last one ends the answer.
+
+    The engine of the last one reports that along with it: so the ledger knows what the client had
+    of the others although their router is killed before it can say so.
+    """
+    return tuple(
+        EarlierAttempt(each.id, each.completion_tokens or 0, each.is_wasted)
+        for each in settle(attempts, is_complete=True)
+        if not each.is_charged
+    )
 
 
 def _last_link(

@@ -24,11 +24,13 @@ def merged(known: Sequence[UsageRow], new: Sequence[UsageRow]) -> list[UsageRow]
     return estimates[:1]
 
 
-def charged(rows: Sequence[UsageRow], limit: ChargeLimit, prices: PriceList) -> list[UsageRow]:
+def charged(
+    rows: Sequence[UsageRow], limit: ChargeLimit | None, prices: PriceList
+) -> list[UsageRow]:
     """The same rows; the last one is charged as its router has said, the others are wasted."""
     return [
         row.settled(
-            limit if row is rows[-1] else REPEATED,
+            REPEATED if row is not rows[-1] else limit or row.limit_without_word,
             prices.at(row.model, row.adapter, row.ended_us / 1e6),
         )
         for row in rows

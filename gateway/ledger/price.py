@@ -45,6 +45,14 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
         total += completion_tokens * (self.output_nano or 0)
         return (2 * total + MILLION) // (2 * MILLION)  # as `rounded`
 
+    def cost_nano(
+        self, prompt_tokens: int, cached_tokens: int, completion_tokens: int, device_s: float
+    ) -> int:
+        """Cost by tokens, or by the time of devices where tokens have no price."""
+        if self.input_nano is None and self.output_nano is None:
+            return self.device_nano(round(device_s * MILLION))
+        return self.tokens_nano(prompt_tokens, cached_tokens, completion_tokens)
+
     def device_nano(self, device_us: int) -> int:
         """Cost of microseconds of one device."""
         return rounded(device_us * (self.gpu_hour_nano or 0), HOUR_US)

@@ -1,5 +1,7 @@
 """Rows of the ledger: one for each attempt, made of a usage record, its settlement and a price."""
 
+from collections.abc import Iterable
+
 import msgspec
 
 from gateway.ledger.price import Price, PriceList
@@ -11,6 +13,9 @@ MOST = 2**62
 """Largest number that a column holds."""
 MAX_TEXT = 256
 """Characters of a text that are kept."""
+MAX_ATTEMPT = 2**31 - 2
+ROUTER = 2**31 - 1
+"""Stands for the router itself, whose word counts more than that of any attempt."""
 
 
 class ChargeLimit(msgspec.Struct, frozen=True):
@@ -19,6 +24,9 @@ class ChargeLimit(msgspec.Struct, frozen=True):
     is_wasted: bool = False
     completion_tokens: int | None = None
     """Most tokens of the answer that are charged; None: all."""
+
+
+UNLIMITED = ChargeLimit()
 
 
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +78,11 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
         """Whether a client pays for it, or for some of it."""
         return not (self.is_copy or self.is_wasted)
 
+    @property
+    def limit_without_word(self) -> ChargeLimit:
+        """What is charged if its router says nothing: it was killed if the attempt was cut."""
+        return ChargeLimit(is_wasted=self.is_aborted and not self.is_estimated)
+
     def settled(self, limit: ChargeLimit, price: Price) -> "UsageRow":
         """The same attempt, charged as a router has said."""
         is_charged = not (limit.is_wasted or self.is_copy)
@@ -103,7 +116,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
 def make_row(
     engine: str,
     record: UsageRecord,
-    limit: ChargeLimit,
+    limit: ChargeLimit | None,
     prices: PriceList,
     now_us: int,
     *,
@@ -122,7 +135,7 @@ def make_row(
         seq=id_ if is_estimated else _whole(record.seq),
         dispatch_id=id_,
         request_id=_text(origin.request_id),
-        attempt=min(_whole(origin.attempt), 2**31 - 1),
+        attempt=attempt_number(record),
         project=_text(origin.project),
         key=_text(origin.key),
         user=_text(origin.user),
@@ -152,12 +165,32 @@ def make_row(
         device_cost_nano=0,
         wasted_nano=0,
     )
+    limit = row.limit_without_word if limit is None else limit
     return row.settled(limit, prices.at(row.model, row.adapter, ended_us / MICRO))
 
 
-def charge_limit_of(settlement: Settlement) -> ChargeLimit:
-    """What a settlement says of its attempt."""
-    return ChargeLimit(settlement.is_wasted, settlement.completion_tokens)
+def charge_limit_of(settlement: Settlement) -> ChargeLimit | None:
+    """What a settlement says of its attempt; None: nothing."""
+    limit = ChargeLimit(settlement.is_wasted, settlement.completion_tokens)
+    return None if limit == UNLIMITED and not settlement.is_charged else limit
+
+
+def earlier_limits(records: Iterable[UsageRecord]) -> dict[int, tuple[int, ChargeLimit]]:
+    """What attempts say of earlier ones: by their dispatches, the last attempt that says it."""
+    found: dict[int, tuple[int, ChargeLimit]] = {}
+    for record in records:
+        for each in record.origin.earlier:
+            id_ = signed(each.id)
+            number, tokens = attempt_number(record), _whole(each.completion_tokens)
+            if id_ not in found or found[id_][0] < number:
+                limit = ChargeLimit(each.is_wasted, None if each.is_wasted else tokens)
+                found[id_] = number, limit
+    return found
+
+
+def attempt_number(record: UsageRecord) -> int:
+    """Number of an attempt, as a column holds it."""
+    return min(_whole(record.origin.attempt), MAX_ATTEMPT)
 
 
 def signed(id_: int) -> int:

@@ -25,3 +25,5 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     router knows itself."""
     is_estimated: bool = False
     """`record` is not the engine's: its `epoch` is 0, and its tokens are those relayed."""
+    is_charged: bool = False
+    """All of it is charged, although its engine was not let to end it: the client left, say."""

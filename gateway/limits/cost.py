@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from gateway.ledger.price import MILLION, PriceList
+from gateway.ledger.price import PriceList
 from gateway.ledger.view import BatchUsage, MinuteUsage
 from gateway.telemetry.usage import UsageRecord
 
@@ -19,24 +19,6 @@ class Amounts(NamedTuple):
 NOTHING = Amounts(0, 0)
 
 
-def cost_nano(  # noqa: PLR0913 - one for each thing that has a price
-    prices: PriceList,
-    model: str,
-    adapter: str,
-    now_s: float,
-    *,
-    prompt_tokens: int,
-    cached_tokens: int,
-    completion_tokens: int,
-    device_s: float,
-) -> int:
-    """Cost by tokens, or by the time of devices for a model whose tokens have no price."""
-    price = prices.at(model, adapter, now_s)
-    if price.has_tokens:
-        return price.tokens_nano(prompt_tokens, cached_tokens, completion_tokens)
-    return price.device_nano(round(device_s * MILLION))
-
-
 def counted_tokens(usage: UsageRecord | MinuteUsage | BatchUsage, *, counts_cached: bool) -> int:
     """Tokens that count against limits: those of the prompt and of the answer."""
     tokens = usage.prompt_tokens + usage.completion_tokens
@@ -51,16 +33,8 @@ def charge_of(prices: PriceList, usage: UsageRecord, *, counts_cached: bool) -> 
     prompt, cached = usage.prompt_tokens, usage.cached_tokens
     if origin.is_continuation:
         prompt = cached = 0
-    nano = cost_nano(
-        prices,
-        usage.model,
-        usage.adapter,
-        usage.ended_s,
-        prompt_tokens=prompt,
-        cached_tokens=cached,
-        completion_tokens=usage.completion_tokens,
-        device_s=usage.device_s,
-    )
+    price = prices.at(usage.model, usage.adapter, usage.ended_s)
+    nano = price.cost_nano(prompt, cached, usage.completion_tokens, usage.device_s)
     tokens = 0
     if origin.tier == "flex":
         tokens = prompt + usage.completion_tokens - (0 if counts_cached else cached)

@@ -38,7 +38,8 @@ def expected_tokens(target: Target, scheduler: Scheduler) -> tuple[int, int, int
         tokens = round(prompt.size / divisor)
     if head.prompts > 1:
         tokens = max(tokens, round(head.prompts_bytes * costs.tokens_per_byte))
-    tokens = max(tokens, round(_least_bytes(head, prompt) * costs.tokens_per_byte))
+    if head.size > UNREAD_BYTES:
+        tokens = max(tokens, round(_least_bytes(head, prompt) * costs.tokens_per_byte))
     if request.path not in ANSWERED:
         return tokens, cached, 0
     answer = costs.output_tokens

@@ -19,13 +19,13 @@ class Hold:
     """
 
     __slots__ = (
-        *("_buckets", "_is_ended", "_is_lost", "_meters", "_open", "_part", "_requests", "_rest"),
-        *("_tokens", "is_own"),
+        *("_buckets", "_is_ended", "_is_lost", "_meters", "_open", "_part", "_rest"),
+        *("is_own", "requests", "tokens"),
     )
 
     def __init__(self, meters: Sequence[Meter], tokens: int, requests: int = 1) -> None:
-        self._tokens = tokens
-        self._requests = requests
+        self.tokens = tokens
+        self.requests = requests
         self._meters = meters
         self._buckets: Sequence[Bucket] | None = None
         """Where it counts in each window; None until it has been sent."""
@@ -42,27 +42,17 @@ class Hold:
         """It is this router's, which tells when its client has the answer."""
 
     @property
-    def tokens(self) -> int:
-        """What the request is expected to take."""
-        return self._tokens
-
-    @property
-    def requests(self) -> int:
-        """1, or 0 for a further attempt."""
-        return self._requests
-
-    @property
     def unsent(self) -> tuple[Sequence[Meter], int]:
         """Meters and tokens of a request that has not been sent; no meters once it has been."""
-        return (self._meters, self._tokens) if self._buckets is None else ((), 0)
+        return (self._meters, self.tokens) if self._buckets is None else ((), 0)
 
     def record_sent(self, now_s: float, tokens: int) -> None:
         """Record an attempt, which is now expected to take so many tokens."""
         self._open += 1
         if self._buckets is None:
             self._release()
-            self._tokens = tokens
-            self._buckets = [meter.add(now_s, self._requests, tokens) for meter in self._meters]
+            self.tokens = tokens
+            self._buckets = [meter.add(now_s, self.requests, tokens) for meter in self._meters]
 
     def record_used(self, now_s: float, tokens: int, *, is_continuation: bool) -> None:
         """Record what an attempt has taken, as its engine found it."""
@@ -95,8 +85,8 @@ class Hold:
 
     def _release(self) -> None:
         for meter in self._meters:
-            meter.held_requests -= self._requests
-            meter.held_tokens -= self._tokens
+            meter.held_requests -= self.requests
+            meter.held_tokens -= self.tokens
 
     def _settle_one(self, now_s: float) -> None:
         self._open -= 1
@@ -110,7 +100,7 @@ class Hold:
         what is added counts from now on.
         """
         used = self._part + self._rest
-        more = max(0, used - self._tokens) if self._is_lost else used - self._tokens
+        more = max(0, used - self.tokens) if self._is_lost else used - self.tokens
         if more > 0:
             for meter in self._meters:
                 meter.add(now_s, 0, more)

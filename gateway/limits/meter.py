@@ -83,7 +83,8 @@ class Meter:
         `requests`: 1, or 0 where it has been counted.
         """
         window = self.window
-        window.expire(now_s)
+        if now_s >= window.expires_s:
+            window.expire(now_s)
         return (
             window.requests + self.held_requests + requests <= self.requests
             and window.tokens + self.held_tokens + tokens <= self.tokens
@@ -93,7 +94,8 @@ class Meter:
     def has_room_to_send(self, now_s: float, tokens: int, requests: int = 1) -> bool:
         """Whether a request that is held here is within all limits beside what has been sent."""
         window = self.window
-        window.expire(now_s)
+        if now_s >= window.expires_s:
+            window.expire(now_s)
         return (
             window.requests + requests <= self.requests
             and window.tokens + tokens <= self.tokens
@@ -103,7 +105,6 @@ class Meter:
     def add(self, now_s: float, requests: int, tokens: int) -> Bucket:
         """Count requests and tokens, whether there is room for them or not."""
         window = self.window
-        window.expire(now_s)
         bucket = window.add(now_s, requests, tokens)
         if window.requests > self.requests or window.tokens > self.tokens:
             self._count_excess(requests, tokens)

@@ -100,12 +100,13 @@ class PeriodMeter:
 
     def is_near(self, left: int, clock_s: float) -> bool:
         """Whether so little is left that requests are held for the most that they may take."""
-        self._minute.expire(clock_s)
-        return left < self._minute.tokens or left < NEAR_SHARE * (self.hard or 0)
+        minute = self._minute
+        if clock_s >= minute.expires_s:
+            minute.expire(clock_s)
+        return left < minute.tokens or left < NEAR_SHARE * (self.hard or 0)
 
     def record_charge(self, charge: Charge, clock_s: float) -> None:
         """Count what a record of an engine says; an engine's clock never begins a period."""
-        self._minute.expire(clock_s)
         self._minute.add(clock_s, 0, charge.amount)
         self._charges.append(charge)
         if charge.ended_s >= self._start_s:
@@ -115,7 +116,6 @@ class PeriodMeter:
 
     def record_lost(self, amount: int, clock_s: float) -> None:
         """Count a request of which nobody knows what it took."""
-        self._lost.expire(clock_s)
         self._lost.add(clock_s, 0, amount)
 
     def record_ledger(self, amount: int, start_s: int, counted: Mapping[int, int]) -> None:

@@ -1,6 +1,6 @@
 """Limits of all projects in one router: asked before a request is admitted."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from gateway.asgi import Headers
@@ -9,10 +9,12 @@ from gateway.identity.project import Project
 from gateway.ledger.view import AccountsView
 from gateway.limits.budget_limiter import BudgetHold, BudgetLimiter
 from gateway.limits.claim import Claim
-from gateway.limits.cost import NOTHING, Amounts, cost_nano
+from gateway.limits.cost import NOTHING, Amounts
 from gateway.limits.expected_tokens import expected_tokens, most_answer_tokens
+from gateway.limits.period_meter import PeriodMeter
 from gateway.limits.rate_headers import rate_headers
 from gateway.limits.rate_limiter import RateLimiter
+from gateway.limits.request_meters import KnownMeters
 from gateway.request.inference_request import InferenceRequest
 from gateway.routing.cost_model import CostEstimates
 from gateway.routing.reservations import ReservationListener
@@ -44,12 +46,14 @@ class ProjectLimits:
         self._clock = clock
         self._time_of_day = time_of_day
         self._counts_cached = counts_cached
-        self._began_s = clock()
+        self._settled_s = clock() + SETTLING_S
+        """When engines will have told what they know of the last minute."""
         self._first_view: AccountsView | None = None
         """The ledger's first view, until the engines have told what they know."""
         self._has_view = False
         self.rates = RateLimiter(clock, counts_cached)
         self.budgets = BudgetLimiter(clock, time_of_day, counts_cached, refuses_unknown)
+        self._meters = KnownMeters(self.rates, self.budgets)
 
     @property
     def listeners(self) -> tuple[ReservationListener, ...]:
@@ -61,6 +65,11 @@ class ProjectLimits:
         projects = list(projects)
         self.rates.replace(projects)
         self.budgets.replace(projects)
+        self._meters.clear()
+
+    def end_settling(self) -> None:
+        """Record that engines have told what they know: what the ledger has besides counts now."""
+        self._settled_s = self._clock()
 
     def record_view(self, view: AccountsView) -> None:
         """Follow the ledger."""
@@ -81,21 +90,14 @@ class ProjectLimits:
             RateLimited: its project has reached a limit, or spent its money.
             SpendUnknown: nobody knows what its project has spent.
         """
-        project, key, name = request.identity.project, request.identity.key, adapter or model
-        if meters := self.budgets.meters_of(project, name, key, is_batch=request.is_batch):
-            nano = cost_nano(
-                self.budgets.prices,
-                model,
-                adapter,
-                self._time_of_day(),
-                prompt_tokens=1,
-                cached_tokens=0,
-                completion_tokens=0,
-                device_s=LEAST_DEVICE_S,
-            )
+        name = adapter or model
+        meters = self._meters.of(request, name)
+        if meters.budgets:
+            price = self.budgets.prices.at(model, adapter, self._time_of_day())
+            nano = price.cost_nano(1, 0, 0, LEAST_DEVICE_S)
             least = Amounts(nano, 1)
-            self.budgets.reserve(meters, least, lambda: least).release()
-        self.rates.check(self.rates.meters_of(project, name, key), name)
+            self.budgets.reserve(meters.budgets, least, lambda: least).release()
+        self.rates.check(meters.rates, name)
 
     def claim(self, target: Target, scheduler: Scheduler, attempts: int = 0) -> Claim | None:
         """Set aside what a request is expected to take; None if nothing limits it.
@@ -106,21 +108,22 @@ class ProjectLimits:
             RateLimited: it has to wait, or is above a limit by itself.
             SpendUnknown: nobody knows what its project has spent.
         """
-        if self._first_view is not None and self._clock() >= self._began_s + SETTLING_S:
+        if self._first_view is not None and self._clock() >= self._settled_s:
             self.rates.record_minutes(self._first_view.minutes, self._time_of_day())
             self._first_view = None
-        identity = target.request.identity
-        project = identity.project
+        meters = self._meters.of(target.request, target.name)
         prompt, cached, answer = expected_tokens(target, scheduler)
-        money = self._reserve_money(target, scheduler, prompt, cached, answer)
-        hold = None
-        if rated := self.rates.meters_of(project, target.name, identity.key):
+        hold = money = None
+        if meters.budgets:
+            costs = scheduler.cost_model.estimates
+            money = self._reserve_money(meters.budgets, target, costs, prompt, cached, answer)
+        if meters.rates:
             least = prompt
             if cached and not self._counts_cached():
                 least = max(0, prompt - cached)
             try:
                 hold = self.rates.reserve(
-                    rated, target.name, least + answer, least, int(not attempts)
+                    meters.rates, target.name, least + answer, least, int(not attempts)
                 )
             except RateLimited:
                 if money is not None:
@@ -131,8 +134,7 @@ class ProjectLimits:
 
     def headers(self, request: InferenceRequest, model: str) -> Headers:
         """Headers that tell the client what the limits leave."""
-        project, key = request.identity.project, request.identity.key
-        meters = self.rates.meters_of(project, model, key)
+        meters = self._meters.of(request, model).rates
         if not meters:
             return []
         is_anthropic = request.path.startswith("/v1/messages")
@@ -145,15 +147,14 @@ class ProjectLimits:
         self.rates.record_recent(uses, within_s, own)
 
     def _reserve_money(
-        self, target: Target, scheduler: Scheduler, prompt: int, cached: int, answer: int
-    ) -> BudgetHold | None:
-        request, identity = target.request, target.request.identity
-        meters = self.budgets.meters_of(
-            identity.project, target.name, identity.key, is_batch=request.is_batch
-        )
-        if not meters:
-            return None
-        costs = scheduler.cost_model.estimates
+        self,
+        meters: Sequence[PeriodMeter],
+        target: Target,
+        costs: CostEstimates,
+        prompt: int,
+        cached: int,
+        answer: int,
+    ) -> BudgetHold:
         device_s = max(0, prompt - cached) * costs.prefill_s + answer * costs.sequence_s
         expected = self._amounts(target, prompt, cached, answer, device_s)
         most = partial(self._most, target, costs, prompt, answer)
@@ -169,15 +170,7 @@ class ProjectLimits:
     ) -> Amounts:
         if not (prompt or answer):
             return NOTHING
-        nano = cost_nano(
-            self.budgets.prices,
-            target.model.name,
-            target.adapter,
-            self._time_of_day(),
-            prompt_tokens=prompt,
-            cached_tokens=min(cached, prompt),
-            completion_tokens=answer,
-            device_s=device_s,
-        )
+        price = self.budgets.prices.at(target.model.name, target.adapter, self._time_of_day())
+        nano = price.cost_nano(prompt, min(cached, prompt), answer, device_s)
         uncounted = 0 if not cached or self._counts_cached() else cached
         return Amounts(nano, max(0, prompt - uncounted) + answer)

@@ -150,7 +150,7 @@ class RateLimiter:
         known = self._projects.get(reservation.project)
         if known is None or not (meters := known.of(reservation.model, reservation.key)):
             return
-        hold = Hold(meters, reservation.tokens, int(reservation.attempt == 1))
+        hold = Hold(meters, reservation.tokens, int(not reservation.is_counted))
         hold.record_sent(now_s, reservation.tokens)
         self._holds[id_] = hold
 
@@ -252,7 +252,7 @@ def _by_client(reservations: Iterable[Reservation]) -> dict[tuple[str, str, str]
     sums: dict[tuple[str, str, str], list[int]] = {}
     for each in reservations:
         total = sums.setdefault((each.project, each.key, each.model), [0, 0])
-        total[0] += each.attempt == 1
+        total[0] += not each.is_counted
         total[1] += each.tokens
     return sums
 

@@ -7,6 +7,7 @@ numbers, so that nothing is left of what has been taken back. Amortized O(1) an 
 O(log buckets) for what came earlier; at most two buckets in a tenth of a second.
 """
 
+import math
 from bisect import bisect_left
 from collections import deque
 
@@ -31,13 +32,15 @@ class Bucket:
 class Window:
     """Sliding window; times are in seconds, of a clock that never goes back."""
 
-    __slots__ = ("_buckets", "_length_s", "requests", "tokens")
+    __slots__ = ("_buckets", "_length_s", "expires_s", "requests", "tokens")
 
     def __init__(self, length_s: float = MINUTE_S) -> None:
         self._length_s = length_s
         self._buckets: deque[Bucket] = deque()
         self.requests = self.tokens = 0
         """Sums over the window, as of the last `expire`."""
+        self.expires_s = math.inf
+        """Before this time nothing leaves the window, and `expire` need not be called."""
 
     def expire(self, now_s: float) -> None:
         """Drop what has been in the window for its whole length."""
@@ -47,16 +50,21 @@ class Window:
             bucket.is_live = False
             self.requests -= bucket.requests
             self.tokens -= bucket.tokens
+        self.expires_s = buckets[0].until_s if buckets else math.inf
 
     def add(self, now_s: float, requests: int, tokens: int) -> Bucket:
-        """Add requests that come now, once the window has been moved on; return their bucket."""
+        """Move the window on and add requests that come now; return their bucket."""
+        if now_s >= self.expires_s:
+            self.expire(now_s)
         buckets, until_s = self._buckets, now_s + self._length_s
         if buckets and now_s - buckets[-1].first_s < GRAIN_S:
             bucket = buckets[-1]
-            bucket.until_s = max(bucket.until_s, until_s)
+            bucket.until_s = until_s
         else:
             bucket = Bucket(now_s, until_s)
             buckets.append(bucket)
+            if len(buckets) == 1:
+                self.expires_s = until_s
         bucket.requests += requests
         bucket.tokens += tokens
         self.requests += requests
@@ -76,6 +84,7 @@ class Window:
         else:
             bucket = Bucket(first_s, until_s)
             buckets.insert(index, bucket)
+            self.expires_s = buckets[0].until_s
         self.adjust(bucket, requests, tokens)
 
     def adjust(self, bucket: Bucket, requests: int, tokens: int) -> None:

@@ -12,7 +12,10 @@ from gateway.request.sequences import pair_count, prompt_count
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 
-PROMPT_ROUTES = frozenset(JSON_ROUTES) - {"/v1/messages/count_tokens", "/tokenize", "/detokenize"}
+INPUT_TOKENS = "/v1/responses/input_tokens"
+COUNT_TOKENS = "/v1/messages/count_tokens"
+
+PROMPT_ROUTES = frozenset(JSON_ROUTES) - {INPUT_TOKENS, COUNT_TOKENS, "/tokenize", "/detokenize"}
 """Routes whose prompt goes through the model, and so through its KV cache."""
 CONVERSATION_ROUTES = frozenset({CHAT, "/v1/responses", "/v1/messages"})
 """Routes with one prompt for each request."""
@@ -38,7 +41,10 @@ RESUMABLE_ROUTES = frozenset({CHAT, COMPLETIONS})
 STREAMED = RESUMABLE_ROUTES | {"/v1/messages", "/v1/responses", *FORM_ROUTES}
 """Routes that answer with a stream of events where they are asked to."""
 MEDIA_ROUTES = frozenset(
-    {CHAT, "/v1/responses", "/v1/messages", "/v1/messages/count_tokens", "/v2/embed", *FORM_ROUTES}
+    {
+        *(CHAT, "/v1/responses", INPUT_TOKENS, "/v1/messages", COUNT_TOKENS, "/v2/embed"),
+        *FORM_ROUTES,
+    }
 )
 """Routes whose bodies commonly hold images or audio; all others carry texts."""
 

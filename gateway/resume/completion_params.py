@@ -123,6 +123,11 @@ def token_limits(
     return {name: limit for name, limit in limits.items() if limit is not None}
 
 
+def has_stop_strings(params: CompletionParams) -> bool:
+    """Whether a string may end the answer, whose tokens are then no part of its text."""
+    return bytes(params.stop) not in _UNUSED
+
+
 def check_continuable(params: CompletionParams, fields: RawObject) -> None:
     """Check that the end of the answer does not depend on how it began.
 
@@ -161,7 +166,7 @@ def _whole_answer_fields(params: CompletionParams, fields: RawObject) -> Iterato
         "tool_choice": bytes(params.tool_choice) not in (b"null", b'"auto"', b'"none"'),
         # Otherwise vLLM holds back text that may become a stop string: the sent text has none.
         "include_stop_str_in_output": bool(params.include_stop_str_in_output)
-        and bytes(params.stop) not in _UNUSED,
+        and has_stop_strings(params),
         "include_reasoning": params.include_reasoning is False,
         "add_generation_prompt": params.add_generation_prompt is False
         and not params.continue_final_message,

@@ -19,6 +19,7 @@ from gateway.resume.completion_params import (
     Unresumable,
     check_continuable,
     choice_count,
+    has_stop_strings,
     parse_params,
     token_limits,
 )
@@ -198,6 +199,8 @@ async def _count_usage(broken: _BrokenStream, text: str, tokenize: Tokenize) -> 
     """End a finished answer with the usage, counted by an engine's tokenizer."""
     choice = broken.transcript.choices[0]
     stop = choice.stop_reason if isinstance(choice.stop_reason, str) else ""
+    if not stop and choice.finish_reason == "stop" and has_stop_strings(broken.params):
+        raise Unresumable(CANNOT_COUNT)  # which of them ended it, if any, it does not say
     continuation = await build_continuation(
         broken.path, broken.params, broken.fields, text + stop, tokenize
     )

@@ -265,17 +265,28 @@ def _rewrite_call(call: RawObject, overlap: ChoiceOverlap) -> bool:
         call.pop("id", None)
         call.pop("type", None)
     has_text = False
-    if has_value(call, "function"):
-        function = _fields.decode(call["function"])
-        for name in ("name", "arguments"):
-            if has_value(function, name):
-                text = overlap.remove_from((name, index), _text.decode(function[name]))
-                has_text = has_text or bool(text)
-                function[name] = to_raw(text)
-                if is_started and not text:
-                    del function[name]
-        call["function"] = to_raw(function)
+    for kind, text_field in (("function", "arguments"), ("custom", "input")):
+        if has_value(call, kind):
+            tool = _fields.decode(call[kind])
+            has_new = _rewrite_tool(tool, text_field, index, overlap, is_started=is_started)
+            has_text = has_text or has_new
+            call[kind] = to_raw(tool)
     return has_text or not is_started
+
+
+def _rewrite_tool(
+    tool: RawObject, text_field: str, index: int, overlap: ChoiceOverlap, *, is_started: bool
+) -> bool:
+    """Remove what the client has from a call's name and text; return whether anything is left."""
+    has_text = False
+    for name, channel in (("name", "name"), (text_field, "arguments")):
+        if has_value(tool, name):
+            text = overlap.remove_from((channel, index), _text.decode(tool[name]))
+            has_text = has_text or bool(text)
+            tool[name] = to_raw(text)
+            if is_started and not text:
+                del tool[name]
+    return has_text
 
 
 def _rewrite_details(choice: RawObject, overlap: ChoiceOverlap) -> bool:

@@ -73,6 +73,10 @@ class Reservations:
         replica."""
         self._unheard: defaultdict[str, deque[Reservation]] = defaultdict(_some)
         """By replica, requests of this router that were settled since it was heard last."""
+        self._lost: set[int] = set()
+        """Running requests of this router whose replica has gone before it reported them."""
+        self._followed: set[str] = set()
+        """Replicas whose telemetry is followed, also while they finish what they have."""
 
     def add_listener(self, listener: ReservationListener) -> None:
         """Tell `listener` of everything from now on."""
@@ -88,9 +92,15 @@ class Reservations:
         for listener in self._listeners:
             listener.record_reserved(reservation)
 
+    def is_reported(self, replica: str, id_: int) -> bool:
+        """Whether a replica has reported a request of this router that has not ended."""
+        return id_ not in self._sent.get(replica, ()) and id_ not in self._lost
+
     def record_ended(self, replica: str, id_: int) -> None:
         """Record that this router's request has ended, whatever its engine reports later."""
         now_s = self._now()
+        if self._lost:
+            self._lost.discard(id_)
         if id_ in self._sent.get(replica, ()):
             self._ended[id_] = (now_s + CONFIRMATION_S, replica)
         if self._ended:
@@ -112,9 +122,25 @@ class Reservations:
         if self._ended:
             self._settle_overdue(self._now())
 
+    def is_idle(self, replica: str) -> bool:
+        """Whether a replica has no request of a project, as far as this router knows."""
+        return not (self._running.get(replica) or self._sent.get(replica))
+
+    def follow(self, replica: str) -> None:
+        """Keep a replica's requests until `record_left`, even if it is dropped before."""
+        self._followed.add(replica)
+
+    def record_left(self, replica: str) -> None:
+        """Record that a replica that has gone tells nothing any longer."""
+        self._followed.discard(replica)
+        self.drop_replica(replica)
+
     def drop_replica(self, replica: str) -> None:
-        """Settle all requests of a replica that has gone."""
+        """Settle all requests of a replica that has gone, unless it still tells how they end."""
+        if replica in self._followed:
+            return
         sent = self._sent.pop(replica, {}).values()
+        self._lost.update(each.id for each in sent if each.id not in self._ended)
         self._unheard[replica].extend(sent)
         for reservation in [*self._running.pop(replica, {}).values(), *sent]:
             self._ended.pop(reservation.id, None)
@@ -126,6 +152,7 @@ class Reservations:
 
     def close(self) -> None:
         """Settle all requests: the model has gone."""
+        self._followed.clear()
         for replica in [*self._running, *self._sent]:
             self.drop_replica(replica)
 

@@ -106,17 +106,20 @@ class Scheduler:
         target: Target,
         attempt: int = 1,
         reserved: Reserved | None = None,
+        *,
+        is_counted: bool = False,
     ) -> Iterator[Dispatch]:
         """Count a request at its replica while the replica answers it.
 
         Yields the dispatch that goes to the engine with the request. `attempt`: its number, from 1.
-        `reserved`: what is set aside for it of its project's limits, if it has any.
+        `reserved`: what is set aside for it of its project's limits, if it has any. `is_counted`:
+        all routers have counted it as a request.
         """
         request, replica = _assigned(decision, target), decision.replica.id
         self._log.record_sent(decision)
         if state := self.replicas.get(replica):
             state.record_sent(request)
-        origin = self._origin(decision, target, attempt, reserved)
+        origin = self._origin(decision, target, attempt, reserved, is_counted=is_counted)
         if origin is not None:
             reservation = Reservation.of(
                 decision.id, origin, target.name, is_batch=decision.is_batch
@@ -133,6 +136,10 @@ class Scheduler:
             if state := self.replicas.get(replica):
                 state.record_ended(request, is_answered=is_answered)
                 self.replicas.publish(replica)
+
+    def is_reported(self, decision: Decision) -> bool:
+        """Whether the engine has told all routers of a request that it is being sent."""
+        return self.replicas.reservations.is_reported(decision.replica.id, decision.id)
 
     def record_refused(self, decision: Decision) -> None:
         """Record that the chosen replica's engine refuses the request."""
@@ -250,7 +257,13 @@ class Scheduler:
         ]
 
     def _origin(
-        self, decision: Decision, target: Target, attempt: int, reserved: Reserved | None
+        self,
+        decision: Decision,
+        target: Target,
+        attempt: int,
+        reserved: Reserved | None,
+        *,
+        is_counted: bool,
     ) -> Origin | None:
         """Whose request it is, if it is anybody's."""
         request, identity = target.request, target.request.identity
@@ -273,6 +286,7 @@ class Scheduler:
             model=target.name,
             cache_scope=identity.cache_scope,
             weight=request.weight,
+            is_counted=is_counted,
         )
 
     def _dispatch(

@@ -14,11 +14,12 @@ from gateway.authentication.failure_throttle import FailureThrottle
 from gateway.config.auth import Auth
 from gateway.config.route_paths import ROUTES
 from gateway.errors.access import InvalidKey, RouteNotAllowed, TooManyFailures
+from gateway.header_names import ADMIN_KEY
 from gateway.identity.client import ClientIdentity
 from gateway.metrics import AUTH_FAILURES, NullRecorder, Recorder
 from gateway.serving.client_identity import IDENTITY, address_of
 from gateway.serving.live_config import LiveConfig
-from gateway.serving.operator_access import OperatorAccess
+from gateway.serving.operator_access import OperatorAccess, check_operator
 
 OPEN_PATHS = frozenset({"/health", "/healthz", "/readyz", "/ping", "/version"})
 """Routes for probes, which need no key."""
@@ -27,6 +28,8 @@ ADMIN_PREFIXES = ("/gateway", "/v1/organization", "/v1/projects")
 DEFAULT_FAILURES = Auth().max_failures_per_minute
 REFUSED = "refused"
 THROTTLED = "throttled"
+OPERATOR = "gateway.operator"
+"""Entry of the scope of an inference request that has an admin key beside its client's key."""
 ADMIN = "gateway.admin"
 """Entry of a request's ASGI scope: the id of the admin key that it came with."""
 
@@ -58,7 +61,7 @@ class AccessControl:
         """Let a request in, and note in its scope who has sent it.
 
         Raises:
-            InvalidKey: its key is missing or wrong.
+            InvalidKey: its key is missing or wrong, or has a wrong admin key beside it.
             TooManyFailures: so is it, as with many others from its address.
             RouteNotAllowed: its project may not use its path.
             UnknownRoute: there are no routes for operators.
@@ -66,8 +69,15 @@ class AccessControl:
         path = scope["path"]
         if path.startswith(ADMIN_PREFIXES) and _is_below(path, ADMIN_PREFIXES):
             await self._admit_operator(scope)
-        elif self._live_config.config.is_authenticated:
+            return
+        if self._live_config.config.is_authenticated:
             await self._admit_client(scope, path)
+        if path in ROUTES and (offered := _admin_key(scope)) is not None:
+            try:
+                check_operator(offered, self._live_config)
+            except InvalidKey as error:
+                raise self._failure(scope, error) from None
+            scope[OPERATOR] = True
 
     async def _admit_client(self, scope: Scope, path: str) -> None:
         if path in OPEN_PATHS:
@@ -120,6 +130,11 @@ class AccessControl:
         return TooManyFailures(
             "Too many requests with a missing or wrong API key have come from your address.", wait_s
         )
+
+
+def _admin_key(scope: Scope) -> bytes | None:
+    """The admin key beside a client's own key, where there is one."""
+    return next((value for name, value in scope["headers"] if name == ADMIN_KEY), None)
 
 
 def _is_below(path: str, prefixes: tuple[str, ...]) -> bool:

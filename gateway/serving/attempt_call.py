@@ -12,15 +12,24 @@ from gateway.resume.resumption import ResumptionPlan, plan_resumption
 from gateway.resume.stream_log import StreamLog
 from gateway.routing.fleet import Replica
 from gateway.routing.target import Target
-from gateway.telemetry.dispatch import DISPATCH, Dispatch
+from gateway.telemetry.dispatch import DISPATCH, Dispatch, EarlierAttempt
 from gateway.upstream.engine_call import TOKENIZE, EngineCall, EngineClient
 
 
 def engine_call(
-    request: InferenceRequest, dispatch: Dispatch, rest: ResumptionPlan | None
+    request: InferenceRequest,
+    dispatch: Dispatch,
+    rest: ResumptionPlan | None,
+    earlier: tuple[EarlierAttempt, ...] = (),
 ) -> EngineCall:
-    """The call by which an engine answers a request, or gives the rest of its answer."""
+    """The call by which an engine answers a request, or gives the rest of its answer.
+
+    `earlier`: what the ledger is told of the attempts before.
+    """
     path, body = request.path, request.body
+    if earlier and dispatch.origin is not None:
+        origin = msgspec.structs.replace(dispatch.origin, earlier=earlier)
+        dispatch = msgspec.structs.replace(dispatch, origin=origin)
     if rest is not None and rest.body is not None:
         path, body = rest.path, rest.body
         dispatch = _resuming(dispatch, rest.answered_bytes)

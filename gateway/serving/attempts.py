@@ -257,25 +257,37 @@ class Attempts:
         if self._claim is not None:
             reserved = self._claim.record_sending(decision.id, decision.cached_tokens)
         sending = self._pool.scheduler.sending
-        with sending(decision, self._target, writer.attempts, reserved) as dispatch:
-            rest = await self._plan_rest(replica) if writer.has_sent else None
-            if rest is not None and rest.body is None:
-                await writer.finish(rest.final_events)
-                self._failures.report_recovery()
-                return
-            if self._ledger is None or dispatch.origin is None:
-                response = await self._answer(decision, dispatch, rest)
-            else:
-                with self._ledger.attempt(decision, dispatch.id, dispatch.origin, rest):
-                    response = await self._answer(decision, dispatch, rest)
+        is_counted = writer.is_counted
+        with sending(
+            decision, self._target, writer.attempts, reserved, is_counted=is_counted
+        ) as dispatch:
+            try:
+                rest = await self._plan_rest(replica) if writer.has_sent else None
+                if rest is not None and rest.body is None:
+                    await writer.finish(rest.final_events)
+                    self._failures.report_recovery()
+                    return
+                response = await self._answer_and_account(decision, dispatch, rest)
+            finally:
+                if self._pool.scheduler.is_reported(decision):
+                    writer.is_counted = True
         self._record_answer(replica, response.status)
+
+    async def _answer_and_account(
+        self, decision: Decision, dispatch: Dispatch, rest: ResumptionPlan | None
+    ) -> EngineResponse:
+        if self._ledger is None or dispatch.origin is None:
+            return await self._answer(decision, dispatch, rest)
+        with self._ledger.attempt(decision, dispatch.id, dispatch.origin, rest):
+            return await self._answer(decision, dispatch, rest)
 
     async def _answer(
         self, decision: Decision, dispatch: Dispatch, rest: ResumptionPlan | None
     ) -> EngineResponse:
         """Send the request, or the rest of it, and forward the answer, which is returned."""
         writer, replica = self._writer, decision.replica
-        response = await self._open(engine_call(self._request, dispatch, rest), replica)
+        earlier = () if self._ledger is None else self._ledger.earlier
+        response = await self._open(engine_call(self._request, dispatch, rest, earlier), replica)
         try:
             if response.status in ENGINE_FAULTS:
                 raise UpstreamFailed.from_answer(response.status, await read_all(response))

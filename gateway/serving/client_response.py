@@ -10,20 +10,27 @@ from gateway.serving.timing import Timing
 class ClientResponse:
     """Response to one request; nothing can be withdrawn once it has begun.
 
-    `headers`: carried by every response to this request.
+    `headers`: carried by every response to this request, which errors call `request_id`.
     """
 
     __slots__ = (
         *("_annotations", "_headers", "_send"),
-        *("has_begun", "has_ended", "limits", "parts", "status", "timing"),
+        *("has_begun", "has_ended", "limits", "parts", "request_id", "status", "timing"),
     )
 
-    def __init__(self, send: Send, headers: Headers, timing: Timing | None = None) -> None:
+    def __init__(
+        self,
+        send: Send,
+        headers: Headers,
+        timing: Timing | None = None,
+        request_id: bytes = b"",
+    ) -> None:
         self._send = send
         self._headers = headers
         self._annotations: Headers = []
         self.limits: Headers = []
         """Headers that tell the client what the limits of its project leave."""
+        self.request_id = request_id
         self.timing = timing or Timing(time.perf_counter)
         self.status = 0
         """Status that was sent to the client; 0 until then."""
@@ -67,7 +74,7 @@ class ClientResponse:
         self.has_begun = True
         self.status = status
         annotations = [*self._annotations, *self.limits] if self.limits else self._annotations
-        headers = [*headers, *self._headers, *annotations, self.timing.header()]
+        headers = [*headers, *self._headers, *annotations, *self.timing.headers()]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     def send_part(self, body: bytes) -> Awaitable[None]:

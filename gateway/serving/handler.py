@@ -19,6 +19,7 @@ from gateway.request.inference_request import (
     parse_request,
 )
 from gateway.request.routes import body_limit_mb
+from gateway.serving.access import OPERATOR
 from gateway.serving.body import read_body
 from gateway.serving.body_budget import BodyBudget, HeldBody
 from gateway.serving.client_identity import identity_in, tenant_of
@@ -28,7 +29,6 @@ from gateway.serving.disconnect import UntilDisconnect
 from gateway.serving.fallback import FallbackChain
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.model_access import allowed_route
-from gateway.serving.operator_access import is_operator
 from gateway.serving.request_metrics import RequestMetrics, client_labels
 from gateway.serving.router_context import RouterContext
 from gateway.serving.shadow import ShadowTraffic
@@ -82,9 +82,7 @@ class InferenceHandler:
         )
         with record, self._bodies.open(tenant.owner) as held:
             arrived_s = asyncio.get_running_loop().time()
-            # A wrong priority or key is rejected before the body comes.
-            is_batch = parse_is_batch(fields)
-            is_from_operator = is_operator(fields, self._live_config)
+            is_batch = parse_is_batch(fields)  # a wrong one is rejected before the body comes
             with response.timing.step(RECEIVE):
                 limit_mb = body_limit_mb(scope["path"], self._live_config.config)
                 limit_mb = min(limit_mb, identity.project.max_body_mb or limit_mb)
@@ -96,7 +94,7 @@ class InferenceHandler:
                 headers=record.headers,
                 request_id=request_id,
                 tenant=tenant,
-                is_operator=is_from_operator,
+                is_operator=scope.get(OPERATOR, False),
                 identity=identity,
                 is_batch=is_batch,
                 arrived_s=arrived_s,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from gateway.errors.gateway_error import GatewayError
 from gateway.kvcache.prefix import TOKEN_ID_BYTES
+from gateway.ledger.charging import AttemptEnd, earlier_attempts
 from gateway.resume.resumption import ResumptionPlan
 from gateway.routing.decision import Decision
 from gateway.routing.target import Target
@@ -12,7 +13,7 @@ from gateway.serving.pool import ModelPool
 from gateway.serving.response_writer import ResponseWriter
 from gateway.serving.sent_attempt import SentAttempt
 from gateway.serving.settlements import Settlements
-from gateway.telemetry.dispatch import Origin
+from gateway.telemetry.dispatch import EarlierAttempt, Origin
 
 
 class LedgerEntries:
@@ -65,6 +66,16 @@ class LedgerEntries:
         self._attempts.append(attempt)
         self._settlements.record_sent(attempt)
         return EntryOfAttempt(attempt, writer, self._wall)
+
+    @property
+    def earlier(self) -> tuple[EarlierAttempt, ...]:
+        """What becomes of the attempts before the last one, if that ends the answer."""
+        *before, last = self._attempts
+        if not before:
+            return ()
+        # How far the last one will come is not known, and does not matter for the others.
+        end = AttemptEnd(id=last.id, engine=last.engine, kept_tokens=last.kept_tokens)
+        return earlier_attempts([*(attempt.end() for attempt in before), end])
 
     def _kept_tokens(self, rest: ResumptionPlan, tokens_per_byte: float) -> int:
         if rest.kept_tokens is not None:

@@ -4,7 +4,7 @@ import ipaddress
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from gateway.asgi import Headers, Scope
 from gateway.authentication.authenticator import check_complete
@@ -119,20 +119,16 @@ class OperatorAccess:
         self._wrong_keys.log("wrong admin key for %s from %s", path, shown)
 
 
-def is_operator(fields: Mapping[bytes, bytes], live_config: LiveConfig) -> bool:
-    """Whether an inference request with these headers comes from an operator.
+def check_operator(offered: bytes, live_config: LiveConfig) -> None:
+    """Check the admin key that an inference request offers.
 
     Raises:
-        InvalidKey: it has a header with an admin key, and the wrong one.
+        InvalidKey: it is the wrong one.
         AuthUnavailable: the keys of the database have not come yet.
     """
-    offered = fields.get(ADMIN_KEY)
-    if offered is None:
-        return False
     if not _actor_with(offered, live_config):
         check_complete(live_config.directory)
         raise InvalidKey(f"The header `{ADMIN_KEY.decode()}` has no admin key of this gateway.")
-    return True
 
 
 def _is_plain(raw: bytes | None, path: str) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 from gateway.asgi import Headers, header
+from gateway.errors.anthropic import engine_error_body
 from gateway.errors.gateway_error import GatewayError
 from gateway.errors.request import ContextExceeded
 from gateway.errors.upstream import StreamLost, UpstreamFailed
@@ -50,6 +51,8 @@ class ResponseWriter:
         """What a silent stream is sent."""
         self.attempts = 0
         """Attempts that have reached engines, of all models together."""
+        self.is_counted = False
+        """All routers have counted the request against its project's limits."""
         self.parts = 0
         """Parts of a stream that the client has been sent."""
         self.on_next_part: Callable[[], None] | None = None
@@ -100,13 +103,16 @@ class ResponseWriter:
             body = await read_answer(response, LATE_LIMIT, has_alternative=has_alternative)
             if not response.is_finished:
                 raise StreamLost("The engine's answer is no stream, and too long for an event.")
-            await self.client_response.finish(
-                response_events(body, self._path), status=response.status
-            )
+            await self._finish_late(response.status, body)
         else:
             first = await read_answer(response, has_alternative=has_alternative)
             self.is_committed = True
-            await self.client_response.begin(response.status, client_headers(response.headers))
+            headers = client_headers(response.headers)
+            if response.status >= 400 and response.is_finished:
+                first = self._error_body(first, response.status)
+                headers = [(name, value) for name, value in headers if name != b"content-length"]
+                headers.append((b"content-length", b"%d" % len(first)))
+            await self.client_response.begin(response.status, headers)
             await forward_bytes(response, first, self.client_response)
 
     async def begin(self) -> None:
@@ -116,11 +122,11 @@ class ResponseWriter:
 
     async def refuse(self, error: UpstreamFailed) -> None:
         """Answer with an engine's own error, under its own status; nothing has been sent yet."""
-        status, is_anthropic = error.engine_status, self._path.startswith("/v1/messages")
-        body = error.engine_body or error.body(is_anthropic=is_anthropic)
+        status, body = error.engine_status, error.engine_body or error.body()
         if self.client_response.has_begun:
-            await self.client_response.finish(response_events(body, self._path), status=status)
+            await self._finish_late(status, body)
             return
+        body = self._error_body(body, status)
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         await self.client_response.begin(status, headers + error.headers)
         await self.client_response.finish(body)
@@ -131,9 +137,19 @@ class ResponseWriter:
 
     async def fail(self, error: GatewayError) -> None:
         """End a stream that has begun with an error event."""
-        await self.client_response.finish(
-            self._events.discard_partial() + error_event(error, self._path, self._last)
-        )
+        request_id = self.client_response.request_id
+        event = error_event(error, self._path, self._last, request_id)
+        end = self.signs_of_life.failed(event, error.detail.message)
+        await self.client_response.finish(self._events.discard_partial() + end)
+
+    async def _finish_late(self, status: int, body: bytes) -> None:
+        """End a stream that has begun with an answer that is no stream."""
+        events = response_events(self._error_body(body, status), self._path)
+        await self.client_response.finish(events, status=status)
+
+    def _error_body(self, body: bytes, status: int) -> bytes:
+        """An engine's error in the shape of the API."""
+        return engine_error_body(body, status, self._path, self.client_response.request_id)
 
     async def _forward_stream(self, response: EngineResponse, *, has_alternative: bool) -> None:
         self._head = stream_headers(response.headers)

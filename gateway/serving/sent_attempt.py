@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import msgspec
+
 from gateway.ledger.charging import AttemptEnd
 from gateway.ledger.settlement import Settlement
 from gateway.resume.stream_log import StreamLog
@@ -42,6 +44,10 @@ class SentAttempt:
     """What the client was sent, where that is kept."""
     parts: int = 0
     """Parts of a stream that the client had been sent at its end."""
+    is_cut: bool = False
+    """Its engine has reported that it ended before the answer did."""
+    is_charged: bool = False
+    """It has been settled: the client pays all of it."""
     delivered_tokens: int | None = None
     """Tokens of the whole answer that the client had at its end, once they have been counted."""
 
@@ -59,6 +65,7 @@ class SentAttempt:
             kept_tokens=self.kept_tokens,
             has_delivered=self.has_delivered,
             delivered_tokens=self.count_delivered(),
+            is_cut=self.is_cut or not self.is_answered,
         )
 
     def estimated(self) -> Settlement:
@@ -70,7 +77,9 @@ class SentAttempt:
             epoch=0,
             seq=0,
             id=self.id,
-            origin=self.origin,
+            origin=msgspec.structs.replace(
+                self.origin, is_continuation=self.kept_tokens is not None
+            ),
             model=self.model,
             adapter=adapter,
             arrived_s=self.sent_s,

@@ -95,7 +95,11 @@ class Settlements:
         """Follow what an engine reports."""
         kept = self._records.setdefault(engine, deque())
         for record in records:
-            self._sent.pop(record.id, None)
+            attempt = self._sent.pop(record.id, None)
+            if attempt is not None and record.is_aborted:
+                attempt.is_cut = True
+                if attempt.is_charged:
+                    self._hand_over([Settlement(id=record.id, engine=engine, is_charged=True)])
             kept.append(record)
 
     def record_watermarks(self, watermarks: Iterable[Watermark]) -> None:
@@ -117,10 +121,17 @@ class Settlements:
 
         That is handed over at once: if this router is killed first, nobody knows it.
         """
-        if attempts[0].origin.is_copy or (is_complete and len(attempts) == 1):
+        last = attempts[-1]
+        if last.origin.is_copy:
+            return
+        last.is_charged = is_complete
+        if is_complete and len(attempts) == 1 and last.is_answered and not last.is_cut:
             return
         ends = [attempt.end() for attempt in attempts]
-        self._queue.extend(settle(ends, is_complete=is_complete))
+        self._hand_over(settle(ends, is_complete=is_complete))
+
+    def _hand_over(self, settlements: Sequence[Settlement]) -> None:
+        self._queue.extend(settlements)
         if self._soon is None or self._soon.done():
             self._soon = asyncio.create_task(self.submit(), name="settlements")
 

@@ -1,4 +1,4 @@
-"""Signs of life in a silent stream, as clients of each API count them.
+"""Signs of life in a silent stream, as clients of each API count them, and its end after an error.
 
 Every reader of server-sent events skips comments, so a client that waits for the next event with a
 time limit does not see them. Anthropic's API has an event for that, `ping`. In OpenAI's Responses
@@ -16,6 +16,7 @@ from gateway.upstream.sse import event_data, split_events
 COMMENT = b": still working\n\n"
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 IN_PROGRESS = b"event: response.in_progress\ndata: %b\n\n"
+FAILED = b"event: response.failed\ndata: %b\n\n"
 MAX_RESPONSE = 256 * 1024
 """Bytes of a response that is repeated; it holds the client's instructions and tools."""
 MAX_SEARCHED = 4
@@ -35,6 +36,10 @@ class SignsOfLife:
         """What to send after silence; it begins with `comment`."""
         return comment
 
+    def failed(self, error: bytes, message: str) -> bytes:
+        """What ends a broken stream: the event `error`, and what some clients await after it."""
+        return error
+
 
 class Pings(SignsOfLife):
     """Signs of life of Anthropic's Messages."""
@@ -52,12 +57,18 @@ class _ResponseEvent(msgspec.Struct):
     response: msgspec.Raw = ABSENT
 
 
+class _Failed(msgspec.Struct, tag="response.failed"):
+    sequence_number: int
+    response: dict[str, object]
+
+
 class _InProgress(msgspec.Struct, tag="response.in_progress"):
     sequence_number: int
     response: msgspec.Raw
 
 
 _decoder = msgspec.json.Decoder(_ResponseEvent)
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class ResponseProgress(SignsOfLife):
@@ -85,6 +96,19 @@ class ResponseProgress(SignsOfLife):
             return comment
         data = msgspec.json.encode(_InProgress(last.sequence_number, self._response))
         return comment + IN_PROGRESS % data
+
+    def failed(self, error: bytes, message: str) -> bytes:
+        """The event and `response.failed`, once there is a response: not all clients know both."""
+        last = _parsed(error)
+        if self._response is None or last is None:
+            return error
+        response: dict[str, object] = {
+            **_fields.decode(self._response),
+            "status": "failed",
+            "error": {"code": "server_error", "message": message},
+        }
+        data = msgspec.json.encode(_Failed(last.sequence_number + 1, response))
+        return error + FAILED % data
 
     def _search(self, events: bytes) -> None:
         for event in split_events(events):

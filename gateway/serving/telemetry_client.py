@@ -39,8 +39,9 @@ class TelemetryClient:
     Updates go to the scheduler of their model. A broken subscription is renewed, at once at first
     and then less and less often. An engine that falls silent, or makes no progress, is given up:
     requests that wait for its answers may try elsewhere. Where the model has no other healthy
-    engine, it is waited for. `relayed`: the connections that carry the requests. `settlements` hear
-    what engines report of usage, also those that finish what they have after they left the fleet.
+    engine, it is waited for. `relayed`: the connections that carry the requests. An engine that has
+    left the fleet is followed while it finishes what it has: those requests count against limits.
+    `settlements` hear what engines report of usage.
     """
 
     def __init__(
@@ -64,10 +65,11 @@ class TelemetryClient:
         self._troubles: dict[Replica, str] = {}
         """Why each subscription broke off last, as logged."""
         self._tasks: dict[Replica, asyncio.Task[None]] = {}
+        self._pool_of: dict[Replica, ModelPool] = {}
         self._heard: set[Replica] = set()
         """Replicas whose telemetry has come at least once."""
         self._leaving: dict[Replica, asyncio.Task[None]] = {}
-        """Subscriptions to replicas that have left the fleet: for what they report of usage."""
+        """Subscriptions to replicas that have left the fleet: for what they still run."""
         self._ending: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -93,12 +95,15 @@ class TelemetryClient:
     def _sync(self) -> None:
         wanted = {r: model for model in self._fleet.models for r in model.replicas.values()}
         for replica in self._tasks.keys() - wanted.keys():
-            if self._settlements is None:
+            reservations = self._pool_of[replica].scheduler.replicas.reservations
+            if self._settlements is None and reservations.is_idle(replica.id):
                 self._end(replica)
             else:
                 self._hear_out(replica)
         for replica in wanted.keys() - self._tasks.keys():
-            following = self._follow(self._pools.of(wanted[replica]), replica)
+            pool = self._pool_of[replica] = self._pools.of(wanted[replica])
+            pool.scheduler.replicas.reservations.follow(replica.id)
+            following = self._follow(pool, replica)
             self._tasks[replica] = asyncio.create_task(following, name=f"telemetry-{replica.id}")
 
     def _hear_out(self, replica: Replica) -> None:
@@ -109,10 +114,12 @@ class TelemetryClient:
 
     def _end(self, replica: Replica) -> None:
         self._cancel(self._forget(replica))
+        self._pool_of.pop(replica).scheduler.replicas.reservations.record_left(replica.id)
 
     def _forget_left(self, replica: Replica) -> None:
         del self._leaving[replica]
         self._troubles.pop(replica, None)
+        self._pool_of.pop(replica).scheduler.replicas.reservations.record_left(replica.id)
 
     def _forget(self, replica: Replica) -> asyncio.Task[None]:
         self._heard.discard(replica)
@@ -200,6 +207,7 @@ class TelemetryClient:
         if self._settlements is not None and update.usage:
             self._settlements.record_usage(replica.id, update.usage)
         if replica in self._leaving:
+            scheduler.replicas.reservations.record_update(replica.id, update)
             return
         scheduler.record_update(replica.id, update)
         self._responsiveness.record_update(pool, replica, update.stalled_s)

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from gateway.header_names import SERVER_TIMING
+from gateway.asgi import Headers
+from gateway.header_names import PROCESSING_MS, SERVER_TIMING
 
 Step = tuple[str, float, float]
 """Name of a step, its beginning and its end."""
@@ -113,12 +114,14 @@ class Timing:
         spent = self._spent_s
         return max(0.0, self._since_s - self.began_s - sum(spent.values()) + spent[ROUTE])
 
-    def header(self) -> tuple[bytes, bytes]:
-        """The header for the response, which begins now."""
+    def headers(self) -> Headers:
+        """The headers for the response, which begins now."""
         self._overhead_s = self.overhead_s()
         self.responded_s = self._since_s
         steps_ms = [1000 * seconds for seconds in self._spent_s.values()]
-        return SERVER_TIMING, HEADER % (*steps_ms, 1000 * self._overhead_s)
+        timing = (SERVER_TIMING, HEADER % (*steps_ms, 1000 * self._overhead_s))
+        engine_ms = 1000 * self._spent_s[ENGINE]
+        return [timing, (PROCESSING_MS, b"%d" % engine_ms)] if engine_ms else [timing]
 
     def _add_elapsed(self) -> None:
         """Add the time since the last call to the step that is under way."""

@@ -156,9 +156,11 @@ settlements = Table(
     _flag("is_wasted"),
     _whole("completion_tokens", nullable=True),
     _whole("at_us"),
+    Column("attempt", Integer, nullable=False, server_default="2147483647"),
     Index(None, "at_us"),
 )
-"""What routers have said of attempts, whether or not their rows have come."""
+"""What routers have said of attempts, whether or not their rows have come; or what a later one says
+of them, whose number is `attempt`."""
 
 prices = Table(
     "prices",

@@ -17,7 +17,15 @@ from sqlalchemy.dialects import postgresql, sqlite
 from gateway.ledger.deliveries import charged, merged
 from gateway.ledger.price import PriceList
 from gateway.ledger.roll_up import changes
-from gateway.ledger.row import ChargeLimit, UsageRow, charge_limit_of, make_row, signed
+from gateway.ledger.row import (
+    ROUTER,
+    ChargeLimit,
+    UsageRow,
+    charge_limit_of,
+    earlier_limits,
+    make_row,
+    signed,
+)
 from gateway.ledger.settlement import Settlement
 from gateway.ledger.view import Watermark
 from gateway.store.key_use import record_key_use
@@ -59,19 +67,21 @@ def write_usage(
     written = Written()
     for batch in batches:
         ids = [signed(record.id) for record in batch.records]
-        limits = _charge_limits(connection, ids)
+        said = earlier_limits(batch.records)
+        _upsert_limits(connection, said, now_us)
+        limits = _charge_limits(connection, [*ids, *said])
         rows = [
             make_row(
                 batch.engine,
                 record,
-                limits.get(id_, ChargeLimit()),
+                limits.get(id_),
                 prices,
                 now_us,
                 is_estimated=False,
             )
             for record, id_ in zip(batch.records, ids, strict=True)
         ]
-        inserted = len(_write_rows(connection, rows, limits, (), prices))
+        inserted = len(_write_rows(connection, rows, limits, said, prices))
         known = len(rows) - inserted
         written = Written(written.rows + inserted, written.known + known)
         if batch.records:
@@ -86,18 +96,16 @@ def write_settlements(
 
     To write a settlement again changes nothing.
     """
+    said = earlier_limits(each.record for each in given if each.record is not None)
     limits = ((signed(each.id), charge_limit_of(each)) for each in given)
-    said = {id_: limit for id_, limit in limits if limit != ChargeLimit()}
-    if said:
-        _upsert_limits(connection, said, now_us)
-    # A record without a limit must not undo one that came before, in this message or another.
-    unsaid = {id_ for each in given if (id_ := signed(each.id)) not in said}
-    known = said | _charge_limits(connection, list(unsaid))
+    said |= {id_: (ROUTER, limit) for id_, limit in limits if limit is not None}
+    _upsert_limits(connection, said, now_us)
+    known = _charge_limits(connection, list(said.keys() | {signed(each.id) for each in given}))
     rows = [
         make_row(
             each.engine,
             each.record,
-            known.get(signed(each.id), ChargeLimit()),
+            known.get(signed(each.id)),
             prices,
             now_us,
             is_estimated=each.is_estimated,
@@ -148,7 +156,7 @@ def _write_rows(
         if not new and id_ not in said:
             continue
         if len(after) > 1 or before:
-            after = charged(after, limits.get(id_, ChargeLimit()), prices)
+            after = charged(after, limits.get(id_), prices)
         removed += [row for row in before if row not in after]
         added += [row for row in after if row not in before]
         inserted += new
@@ -218,11 +226,18 @@ def _raise_watermark(connection: Connection, batch: EngineBatch, now_us: int) ->
     connection.execute(statement, {"engine": batch.engine, **row})
 
 
-def _upsert_limits(connection: Connection, said: dict[int, ChargeLimit], now_us: int) -> None:
+def _upsert_limits(
+    connection: Connection, said: Mapping[int, tuple[int, ChargeLimit]], now_us: int
+) -> None:
+    """Write what attempts have said of earlier ones, or `ROUTER` has; the highest number counts."""
+    if not said:
+        return
     new = upsert(connection, settlements)
-    names = ("is_wasted", "completion_tokens", "at_us")
+    names = ("is_wasted", "completion_tokens", "at_us", "attempt")
     statement = new.on_conflict_do_update(
-        index_elements=["dispatch_id"], set_={name: new.excluded[name] for name in names}
+        index_elements=["dispatch_id"],
+        set_={name: new.excluded[name] for name in names},
+        where=new.excluded.attempt >= settlements.c.attempt,
     )
     connection.execute(
         statement,
@@ -232,8 +247,9 @@ def _upsert_limits(connection: Connection, said: dict[int, ChargeLimit], now_us:
                 "is_wasted": limit.is_wasted,
                 "completion_tokens": limit.completion_tokens,
                 "at_us": now_us,
+                "attempt": number,
             }
-            for id_, limit in said.items()
+            for id_, (number, limit) in said.items()
         ],
     )
 

@@ -12,6 +12,17 @@ DISPATCH = header_names.DISPATCH
 """Request header with the `Dispatch` of a request."""
 
 
+class EarlierAttempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What is charged of an earlier attempt, should its router never say so itself."""
+
+    id: int
+    """Id in its `Dispatch`."""
+    completion_tokens: int = 0
+    """Most tokens of the answer that are charged: what this attempt goes on from."""
+    is_wasted: bool = False
+    """Nothing of it is charged: this attempt begins anew."""
+
+
 class Origin(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """Whose request it is, as engines report it to routers and to the ledger."""
 
@@ -44,6 +55,10 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=Fals
     """Model or adapter that answers."""
     weight: float = 1.0
     """Share of a busy model's time that its project has, relative to others."""
+    is_counted: bool = False
+    """All routers have counted the request: an engine has reported an earlier attempt."""
+    earlier: tuple[EarlierAttempt, ...] = ()
+    """Earlier attempts whose charge depends on this one."""
 
 
 class Dispatch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

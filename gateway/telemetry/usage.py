@@ -23,8 +23,8 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc
     cost_s: float = 0.0
     """Seconds of the engine's time that it is expected to take."""
     is_batch: bool = False
-    attempt: int = 1
-    """Number of the attempt: a request counts once against limits of requests."""
+    is_counted: bool = False
+    """As in its `Origin`: a request counts once against limits of requests."""
     is_copy: bool = False
     """Shadow traffic, which counts against no limit."""
     cost_nano: int = 0
@@ -43,7 +43,7 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc
             tokens=origin.reserved_tokens,
             cost_s=origin.reserved_s,
             is_batch=is_batch,
-            attempt=origin.attempt,
+            is_counted=origin.is_counted,
             is_copy=origin.is_copy,
             cost_nano=origin.reserved_nano,
             weight=origin.weight,

@@ -29,11 +29,19 @@ class FunctionDelta(msgspec.Struct):
     arguments: str | None = None
 
 
+class CustomDelta(msgspec.Struct):
+    """Addition to the call of a custom tool."""
+
+    name: str | None = None
+    input: str | None = None
+
+
 class ToolCallDelta(msgspec.Struct):
     """Addition to a tool call."""
 
     index: int = 0
     function: FunctionDelta | None = None
+    custom: CustomDelta | None = None
 
 
 class MessageDelta(msgspec.Struct):
@@ -72,8 +80,9 @@ class ChunkChoice(msgspec.Struct):
                 yield TEXT_CHANNELS[field], text
         for call in delta.tool_calls or ():
             function = call.function or FunctionDelta()
-            yield ("name", call.index), function.name or ""
-            yield ("arguments", call.index), function.arguments or ""
+            custom = call.custom or CustomDelta()
+            yield ("name", call.index), function.name or custom.name or ""
+            yield ("arguments", call.index), function.arguments or custom.input or ""
 
 
 class TokenUsage(msgspec.Struct, frozen=True):

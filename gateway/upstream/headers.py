@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from gateway.asgi import Headers
 from gateway.header_names import (
     ACCEL_BUFFERING,
+    ANTHROPIC_REQUEST_ID,
     AUTHORIZATION,
     IS_TRUSTED_PROXY,
     REQUEST_ID,
@@ -50,6 +51,7 @@ NOT_FORWARDED_TO_CLIENT = frozenset(
         b"trailers",
         b"transfer-encoding",
         b"upgrade",
+        ANTHROPIC_REQUEST_ID,
         IS_TRUSTED_PROXY,
         REQUEST_ID,
     }

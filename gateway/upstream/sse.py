@@ -4,13 +4,16 @@ import re
 
 import msgspec
 
-from gateway.errors.gateway_error import ErrorDetail, GatewayError
+from gateway.errors.anthropic import error_body, is_anthropic
+from gateway.errors.gateway_error import ErrorBody, ErrorDetail, GatewayError
 
 EVENT_LIMIT = 1 << 20
 """Bytes of one event above which it is forwarded in pieces."""
 DONE_DATA = b"[DONE]"
 """Data of the event that ends a stream of completions."""
 DONE = b"data: [DONE]\n\n"
+RESPONSES = "/v1/responses"
+_error_decoder = msgspec.json.Decoder(ErrorBody)
 _sequence_number = re.compile(rb'"sequence_number":\s*(\d{1,18})')
 _empty_line = re.compile(rb"\r?\n\r?\n")
 
@@ -79,28 +82,37 @@ def event_data(event: bytes) -> bytes:
     return b"\n".join(line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:"))
 
 
-def error_event(error: GatewayError, path: str, last: bytes) -> bytes:
+def error_event(error: GatewayError, path: str, last: bytes, request_id: bytes = b"") -> bytes:
     """Return the events that end a stream because of `error`, as the API at `path` has them.
 
     `last`: latest bytes of the stream; in `/v1/responses` they hold the number of an event.
     """
-    detail = error.detail
-    if path.startswith("/v1/messages"):
-        return b"event: error\ndata: %b\n\n" % error.body(is_anthropic=True)
-    if path == "/v1/responses":
-        return b"event: error\ndata: %b\n\n" % _responses_error(detail, last)
+    if is_anthropic(path):
+        return b"event: error\ndata: %b\n\n" % error_body(error, path, request_id)
+    if path == RESPONSES:
+        return b"event: error\ndata: %b\n\n" % _responses_error(error.detail, last)
     return b"data: %b\n\n%b" % (error.body(), DONE)
 
 
 def response_events(body: bytes, path: str) -> bytes:
     """Return the events that end a stream with `body`, a response that is no stream.
 
-    The client got the head of a stream and heartbeats before the engine responded.
+    The client got the head of a stream and heartbeats before the engine responded. `body` has the
+    shape of the API at `path` already.
     """
     data = b"".join(body.splitlines())
-    if path.startswith("/v1/messages") or path == "/v1/responses":
+    if is_anthropic(path):
         return b"event: error\ndata: %b\n\n" % data
+    if path == RESPONSES:
+        return b"event: error\ndata: %b\n\n" % _responses_error(_detail_in(body), b"")
     return b"data: %b\n\n%b" % (data, DONE)
+
+
+def _detail_in(body: bytes) -> ErrorDetail:
+    try:
+        return _error_decoder.decode(body).error
+    except msgspec.MsgspecError:
+        return ErrorDetail("The engine's answer is no stream.", "server_error", None, None)
 
 
 class _ResponsesError(msgspec.Struct, tag="error"):

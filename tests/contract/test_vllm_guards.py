@@ -97,7 +97,7 @@ blame_requests(app)
 def shape(): return {}["missing"]
 @app.post("/late")
 async def late():
-    current_call().has_reached_engine = True
+    current_call().record_accepted()
     return {}["missing"]
 @app.post("/machine")
 def machine(): raise RuntimeError("out of memory")

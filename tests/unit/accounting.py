@@ -46,6 +46,8 @@ class LocalAccounts:
 
     def __init__(self) -> None:
         self.keeper: LedgerKeeper | None = None
+        self.loses_settlements = False
+        """Routers are killed before they can hand over anything."""
 
     async def follow(self, known: str) -> AccountsView:
         """The newest view."""
@@ -56,6 +58,8 @@ class LocalAccounts:
 
     async def submit(self, settlements: Sequence[Settlement]) -> None:
         """Hand over settlements; the call fails if the keeper is killed meanwhile."""
+        if self.loses_settlements:
+            return
         submitting = asyncio.ensure_future(self._running.submit(settlements))
         keeper = self.keeper
         while not submitting.done():

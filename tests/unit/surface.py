@@ -84,8 +84,7 @@ def script(*parts: bytes) -> Callable[[Visit], Awaitable[None]]:
 
 def error_of(response: httpx.Response) -> tuple[int, str, str | None]:
     """Status, code and param of an error, whose shape is checked."""
-    (body,) = response.json().values() if "type" not in response.json() else [None]
-    body = body or response.json()["error"]
+    body = response.json()["error"]
     assert set(body) == {"message", "type", "param", "code"}
     assert response.headers["content-type"] == "application/json"
     assert response.headers["x-request-id"]

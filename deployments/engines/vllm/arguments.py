@@ -25,6 +25,8 @@ DEFAULTS: Mapping[str, JsonValue] = {
     "enable_log_requests": False,
     "scheduling_policy": "priority",  # short uncached prompts first; without priorities, by arrival
     "custom_histogram_buckets": {"request_tokens": TOKEN_BUCKETS},
+    "tool_strict_level": "parameter",  # arguments of calls match the schemas of their tools
+    "exclude_tools_when_tool_choice_none": True,  # a model that sees tools would call them
 }
 
 

@@ -13,7 +13,7 @@ from vllm.entrypoints.serve.exception_handling.handlers.exception import excepti
 from vllm.exceptions import VLLMValidationError
 
 from deployments.engines.call import current_call
-from deployments.engines.vllm.api.refused_request import RefusedRequest, answer_refusal
+from deployments.engines.vllm.api.api_errors import HANDLERS
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +32,12 @@ def blame_requests(app: Any) -> Any:  # noqa: ANN401 - vLLM's FastAPI applicatio
     handlers = app.middleware_stack or app  # vLLM's start has built the stack already
     while not hasattr(handlers, "add_exception_handler"):
         handlers = handlers.app
+    kind: type[Exception]
     for kind in BY_SHAPE:
         if kind not in (TypeError, ValueError):  # those are 400 anyway
             handlers.add_exception_handler(kind, _handle)
-    handlers.add_exception_handler(RefusedRequest, answer_refusal)
+    for kind, handler in HANDLERS.items():
+        handlers.add_exception_handler(kind, handler)
     return app
 
 

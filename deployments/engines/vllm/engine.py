@@ -15,6 +15,7 @@ from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
 
 from deployments.engines.adapters import AdapterCache
+from deployments.engines.vllm.api.api_errors import with_api_errors
 from deployments.engines.vllm.api.routes import put_first
 from deployments.engines.vllm.arguments import DEFAULTS, parse_arguments
 from deployments.engines.vllm.client_errors import blame_requests
@@ -145,7 +146,7 @@ class VllmEngine:
         )
         AliasedModels.adopt(app.state.openai_serving_models, loaded, adapters)
         await adapters.load_first()
-        return cls(llm, with_early_errors(app), facts, tracker, adapters)
+        return cls(llm, with_api_errors(with_early_errors(app)), facts, tracker, adapters)
 
     async def check(self) -> None:
         """Raise vLLM's `EngineDeadError` if the engine core or a worker has died."""

@@ -104,7 +104,7 @@ class ObservedLLM(AsyncLLM):
         except BY_SHAPE as error:
             raise client_error(error) from error
         if (call := current_call()) is not None:
-            call.has_reached_engine = True
+            call.record_accepted()
         return queue
 
     def attach(self, observer: RequestObserver, adapters: AdapterCache) -> None:

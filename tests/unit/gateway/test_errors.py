@@ -118,19 +118,6 @@ def test_the_tree_shows_every_error() -> None:
             assert kind in {startup.ConfigError, startup.PlacementFailed}
 
 
-def test_the_body_for_anthropic_has_both_shapes() -> None:
-    """On Anthropic's routes the body also has `"type": "error"`."""
-    body = json.loads(instance(ModelNotFound).body(is_anthropic=True))
-    assert body["type"] == "error"
-    assert body["error"]["code"] == "model_not_found"
-
-
-def test_anthropics_clients_know_a_limit_by_its_type() -> None:
-    """Its type is `rate_limit_error` there, whatever was limited."""
-    body = json.loads(RateLimited("too many", "tokens", 1.0).body(is_anthropic=True))
-    assert (body["type"], body["error"]["type"]) == ("error", "rate_limit_error")
-
-
 def test_an_unknown_model_gives_openais_message() -> None:
     """Clients that match OpenAI's sentence find it."""
     message = "The model `gpt-9` does not exist or you do not have access to it."
@@ -144,5 +131,7 @@ def test_a_long_model_name_is_cut() -> None:
 
 @pytest.mark.parametrize(("retry_after_s", "header"), [(0.0, b"1"), (2.5, b"3"), (60.0, b"60")])
 def test_retry_after_is_whole_seconds(retry_after_s: float, header: bytes) -> None:
-    """`Retry-After` is rounded up, and never zero."""
-    assert ModelUnavailable("not yet", retry_after_s).headers == [(b"retry-after", header)]
+    """`Retry-After` is rounded up, and never zero; milliseconds say it more exactly."""
+    found = dict(ModelUnavailable("not yet", retry_after_s).headers)
+    assert found[b"retry-after"] == header
+    assert int(found[b"retry-after-ms"]) == max(1, 1000 * retry_after_s)

@@ -96,11 +96,19 @@ def test_what_a_dead_engine_had_not_reported_may_be_estimated() -> None:
 
 
 def test_limits_are_those_of_windows_and_of_moments() -> None:
-    """Requests that began within a minute, and requests that ran at once, whatever the attempt."""
+    """Requests that were sent within a minute, and that ran at once, whatever the attempt."""
     records = [record(seq) for seq in range(1, 10)]
-    assert most_in_a_minute([*records, record(9)]) == 6
-    assert most_at_once(records) == 2
-    assert most_at_once([*records, record(9), record(9)]) == 2
+    times_s = {f"a-{seq}": (10.0 * seq, 10.0 * seq + 20) for seq in range(1, 10)}
+    assert most_in_a_minute([*records, record(9)], times_s) == 6
+    assert most_at_once(records, times_s) == 2
+    assert most_at_once([*records, record(9), record(9)], times_s) == 2
+
+
+def test_what_an_engine_still_does_for_an_answered_request_is_no_concurrent_request() -> None:
+    """It hangs: another engine has answered in its place."""
+    records = [record(1), record(2)]
+    assert most_at_once(records, {"a-1": (9.0, 25.0), "a-2": (20.0, 35.0)}) == 2
+    assert most_at_once(records, {"a-1": (9.0, 19.0), "a-2": (20.0, 35.0)}) == 1
 
 
 def test_a_dispatch_that_was_delivered_twice_has_two_rows() -> None:

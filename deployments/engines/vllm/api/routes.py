@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from deployments.engines.vllm.api import chat
+from deployments.engines.vllm.api import chat, completions, embeddings, messages, responses
 
-ROUTERS = (chat.router,)
+ROUTERS = (chat.router, completions.router, embeddings.router, messages.router, responses.router)
+BESIDE = {"/v1/responses/input_tokens": "/v1/responses"}
+"""Paths that vLLM does not have, and those of vLLM's with which they come."""
 
 
 def put_first(app: Any) -> Any:  # noqa: ANN401 - vLLM's FastAPI application
@@ -20,4 +22,5 @@ def put_first(app: Any) -> Any:  # noqa: ANN401 - vLLM's FastAPI application
 
 def _places(route: Any) -> set[tuple[str, str]]:  # noqa: ANN401 - Starlette's, of several kinds
     """Path and method of each request that a route answers."""
-    return {(route.path, method) for method in getattr(route, "methods", None) or ()}
+    methods = getattr(route, "methods", None) or ()
+    return {(BESIDE.get(route.path, route.path), method) for method in methods}

@@ -233,6 +233,46 @@ async def test_a_stream_that_is_cut_and_resumed_is_charged_once(
     assert len(set(sums)) == 1
 
 
+async def test_engines_alone_tell_what_a_resumed_stream_costs(
+    database: Database, database_url: str
+) -> None:
+    """Its router was killed before it could say how much of the first attempt its client has."""
+    async with WholeGateway(database_url, engines=0, routers=1) as gateway:
+        gateway.accounts.loses_settlements = True
+        told = (await _cut_stream(gateway, cuts=1))[-1]["usage"]
+        expected = engine_sums(gateway.engines)
+
+    assert expected.records == 2
+    sums = await database.read(all_sums)
+    assert (sums[0][0], sums[0][2]) == (told["prompt_tokens"], told["completion_tokens"])
+    assert len(set(sums)) == 1
+
+
+async def test_what_a_killed_router_did_not_answer_costs_nothing(
+    database: Database, database_url: str
+) -> None:
+    """HAProxy may send the request to another router; a client that leaves pays what it caused."""
+    async with WholeGateway(database_url, engines=0, routers=2) as gateway:
+        await gateway.start_engine(step_s=0.02)
+        for router, is_killed in ((0, True), (1, False)):
+            gateway.accounts.loses_settlements = is_killed
+            client = Client()
+            fields = {"max_tokens": 1000, "stream": True}
+            asking = asyncio.create_task(gateway.ask(router, fields, client=client))
+            while len(client.messages) < 4:  # noqa: ASYNC110 - until it has a part of the answer
+                await asyncio.sleep(0.005)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+            await gateway.until_settled()
+
+    columns = usage.c
+    query = select(columns.prompt_tokens, columns.charged_prompt_tokens, columns.is_aborted)
+    rows = await database.read(lambda c: c.execute(query.order_by(columns.arrived_us)).all())
+    prompt = rows[0].prompt_tokens
+    assert [tuple(row) for row in rows] == [(prompt, 0, True), (prompt, prompt, True)]
+    assert len(set(await database.read(all_sums))) == 1
+
+
 async def test_a_stream_that_ends_with_an_error_is_charged_for_what_came(
     database: Database, database_url: str
 ) -> None:

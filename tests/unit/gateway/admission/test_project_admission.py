@@ -142,7 +142,7 @@ async def test_a_large_request_that_does_not_fit_starves_no_small_one_that_yield
     async with asyncio.timeout(20):
         while not waiting.done():
             scene.tell(free_tokens=400, running=2)
-            await asyncio.sleep(YIELD_S / 8)
+            await asyncio.wait([waiting], timeout=YIELD_S / 8)  # until the next frame
     assert asked < 100
     scene.admission.remove(large)
 

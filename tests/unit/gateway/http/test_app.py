@@ -126,12 +126,16 @@ async def test_errors_have_openais_shape(
     assert engine.requests == []
 
 
-async def test_errors_on_messages_have_anthropics_shape_too(surface: Surface) -> None:
-    """Anthropic's SDK finds `"type": "error"` at the top."""
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/batches"])
+async def test_errors_on_messages_have_anthropics_shape(surface: Surface, path: str) -> None:
+    """On FastAPI's routes, too; Anthropic's SDK finds the request's id in header and body."""
     async with surface.client() as client:
-        response = await client.post("/v1/messages", json={"model": "x"})
-    assert response.json()["type"] == "error"
-    assert error_of(response) == (404, "model_not_found", "model")
+        response = await client.post(path, json={"model": "x"})
+    body = response.json()
+    assert set(body) == {"type", "error", "request_id"}
+    assert (body["type"], body["error"]["type"]) == ("error", "not_found_error")
+    assert body["request_id"] == response.headers["request-id"]
+    assert body["request_id"] == response.headers["x-request-id"]
 
 
 async def test_a_wrong_method_gets_the_allowed_ones(surface: Surface) -> None:

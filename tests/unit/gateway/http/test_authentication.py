@@ -169,6 +169,18 @@ async def test_the_engine_never_sees_the_key(surface: Surface, start_engine: Sta
     assert KEY.encode() not in engine.requests[0]
 
 
+async def test_wrong_admin_keys_beside_a_good_key_are_throttled(
+    surface: Surface, projects: str
+) -> None:
+    """A project's member must not try admin keys without end."""
+    surface.configure(auth={"projects": [projects], "max_failures_per_minute": 2})
+    headers = bearer() | {"x-gateway-admin-key": "wrong"}
+    async with surface.client() as client:
+        asking = [client.post("/v1/chat/completions", headers=headers) for _ in range(3)]
+        statuses = [(await each).status_code for each in asking]
+    assert statuses == [401, 401, 429]
+
+
 async def test_too_many_failures_are_throttled_by_address(surface: Surface, projects: str) -> None:
     """After some in a minute an address gets 429; its valid keys, and other addresses, do not."""
     surface.configure(auth={"projects": [projects], "max_failures_per_minute": 3})

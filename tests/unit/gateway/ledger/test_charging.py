@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.ledger.charging import AttemptEnd, settle
+from gateway.ledger.charging import AttemptEnd, earlier_attempts, settle
 from gateway.ledger.price import PriceList
 from gateway.ledger.row import ChargeLimit, UsageRow, charge_limit_of, make_row
-from gateway.telemetry.dispatch import Origin
+from gateway.telemetry.dispatch import EarlierAttempt, Origin
 from gateway.telemetry.usage import UsageRecord
 
 PROMPT = 20
@@ -79,9 +80,7 @@ def _rows(played: Played) -> list[UsageRow]:
         for each in settle(played.ends, is_complete=played.is_complete)
     }
     return [
-        make_row(
-            "e", record, said.get(record.id, ChargeLimit()), PriceList(), 0, is_estimated=False
-        )
+        make_row("e", record, said.get(record.id), PriceList(), 0, is_estimated=False)
         for record in played.records
     ]
 
@@ -117,6 +116,34 @@ def test_a_continuation_from_further_back_is_not_charged_twice() -> None:
     ]
     charged = {each.id: each.completion_tokens for each in settle(ends, is_complete=True)}
     assert charged == {1: 5, 2: 0}
+
+
+def test_an_attempt_says_what_becomes_of_the_earlier_ones() -> None:
+    """As far as it goes on from them; those that nothing is kept of are wasted."""
+    first = AttemptEnd(id=1, engine="e", has_delivered=True, delivered_tokens=10, is_cut=True)
+    failed = AttemptEnd(id=2, engine="e", kept_tokens=9, is_cut=True)
+    goes_on = AttemptEnd(id=3, engine="e", kept_tokens=9)
+    begins_anew = AttemptEnd(id=3, engine="e")
+    assert earlier_attempts([first, failed, goes_on]) == (
+        EarlierAttempt(1, completion_tokens=9),
+        EarlierAttempt(2, is_wasted=True),
+    )
+    assert earlier_attempts([first, begins_anew]) == (EarlierAttempt(1, is_wasted=True),)
+    assert earlier_attempts([goes_on]) == ()
+
+
+def test_an_attempt_that_was_cut_short_is_charged_if_its_router_says_so() -> None:
+    """If it says nothing, it has been killed; the last words of the others count as before."""
+    cut = AttemptEnd(id=1, engine="e", has_delivered=True, is_cut=True)
+    (word,) = settle([cut], is_complete=True)
+    assert charge_limit_of(word) == ChargeLimit()
+    record = msgspec.structs.replace(_record(1, kept=None, generated=9), is_aborted=True)
+
+    def charged(limit: ChargeLimit | None) -> int:
+        row = make_row("e", record, limit, PriceList(), 0, is_estimated=False)
+        return row.charged_completion_tokens
+
+    assert [charged(ChargeLimit()), charged(None)] == [9, 0]
 
 
 def test_shadow_copies_are_never_charged() -> None:

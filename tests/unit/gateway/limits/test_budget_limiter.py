@@ -221,7 +221,7 @@ def test_spend_that_is_not_known_is_allowed_unless_the_config_refuses_it() -> No
         SpendUnknown, match="team-a has used this month is not known yet"
     ) as refused:
         budget.ask(1)
-    assert refused.value.headers == [(b"retry-after", b"5")]
+    assert (b"retry-after", b"5") in refused.value.headers
     budget.limiter.record_view(view())
     budget.ask(1)
 

@@ -46,7 +46,7 @@ def reserved(id_: int, tokens: int, *, attempt: int = 1, is_copy: bool = False) 
         key="k",
         model="m",
         tokens=tokens,
-        attempt=attempt,
+        is_counted=attempt > 1,
         is_copy=is_copy,
     )
 

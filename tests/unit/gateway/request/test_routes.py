@@ -13,7 +13,7 @@ def test_routes_for_texts_have_a_smaller_limit() -> None:
     limits = {path: body_limit_mb(path, config) for path in ROUTES}
     assert {path for path, limit_mb in limits.items() if limit_mb == 32} == {
         *("/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens"),
-        "/v2/embed",
+        *("/v1/responses/input_tokens", "/v2/embed"),
         *("/v1/audio/transcriptions", "/v1/audio/translations"),
     }
     assert set(limits.values()) == {16, 32}

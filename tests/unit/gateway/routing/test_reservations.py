@@ -151,6 +151,31 @@ def recent(reservations: Reservations) -> RecentListener:
     return recent
 
 
+def test_requests_of_a_replica_that_finishes_what_it_has_are_settled_when_they_end(
+    reservations: Reservations, listener: Listener
+) -> None:
+    """It has left the fleet, and is followed still; in the end all others are settled."""
+    reservations.follow("r")
+    reservations.record_update("r", Update(is_snapshot=True, reserved=[A, B]))
+    reservations.drop_replica("r")
+    assert not reservations.is_idle("r")
+    reservations.record_update("r", Update(usage=[usage(1)]))
+    reservations.record_left("r")
+    assert listener.told[2:] == [("settled", 1, True), ("settled", 2, False)]
+    assert reservations.is_idle("r")
+
+
+def test_knows_which_of_its_requests_all_routers_have_heard_of(reservations: Reservations) -> None:
+    """A replica that hangs or goes may never have reported them."""
+    reservations.record_sent("r", A)
+    reservations.record_sent("r", B)
+    assert not reservations.is_reported("r", A.id)
+    reservations.record_update("r", Update(reserved=[A]))
+    reservations.drop_replica("r")
+    assert reservations.is_reported("r", A.id)
+    assert not reservations.is_reported("r", B.id)
+
+
 def test_own_requests_of_a_gap_are_told_apart(
     reservations: Reservations, recent: RecentListener, clock: Clock
 ) -> None:

@@ -17,7 +17,7 @@ from gateway.identity.client import ClientIdentity
 from gateway.identity.project import Project, RateLimit, SpendLimit
 from gateway.ledger.calendar import period_start_s
 from gateway.ledger.price import Price
-from gateway.ledger.view import AccountsView, Spend
+from gateway.ledger.view import AccountsView, MinuteUsage, Spend
 from gateway.limits.meter import Meter
 from gateway.request.inference_request import InferenceRequest
 from gateway.request.routes import parse_head
@@ -129,7 +129,7 @@ class LimitedModels:
             key=origin.key,
             model=model,
             tokens=origin.reserved_tokens,
-            attempt=origin.attempt,
+            is_counted=origin.is_counted,
         )
         usage = UsageRecord(
             epoch=1,
@@ -150,6 +150,13 @@ class LimitedModels:
         lines = self.engines[number].requests[-1].split(b"\r\n")
         (value,) = [x.partition(b": ")[2] for x in lines if x.lower().startswith(DISPATCH + b":")]
         return Dispatch.decode(value)
+
+    async def until_queued(self) -> None:
+        """Wait until a request waits for an engine of `m`."""
+        admission = self.router.pools.of(self.fleet.model("m")).admission
+        async with asyncio.timeout(PATIENCE_S):
+            while not admission.demands:  # noqa: ASYNC110 - it has no event
+                await asyncio.sleep(0)
 
     @property
     def meters(self) -> list[Meter]:
@@ -219,7 +226,7 @@ async def test_a_request_in_a_queue_holds_its_place(limited: LimitedModels) -> N
     full = Load(running=8, waiting=8, pending_tokens=9, free_tokens=0)
     scheduler.record_update(replica.id, Update(is_snapshot=True, load=full))
     waiting = asyncio.create_task(limited.ask(limits=(RateLimit(requests_per_minute=1),)))
-    await asyncio.sleep(0.05)
+    await limited.until_queued()
     assert [(meter.held_requests, meter.running) for meter in limited.meters] == [(1, 1)]
     with pytest.raises(RateLimited):
         await limited.ask(limits=(RateLimit(requests_per_minute=1),))
@@ -237,7 +244,7 @@ async def test_a_request_that_has_waited_is_refused_if_others_have_taken_its_pla
     full = Load(running=8, waiting=8, pending_tokens=9, free_tokens=0)
     scheduler.record_update(replica.id, Update(is_snapshot=True, load=full))
     waiting = asyncio.create_task(limited.ask(limits=(RateLimit(requests_per_minute=1),)))
-    await asyncio.sleep(0.05)
+    await limited.until_queued()
     foreign = Reservation(id=5, project="proj_a", key="k", model="m", tokens=9)
     idle = Load(running=0, waiting=0, pending_tokens=0, free_tokens=1024)
     scheduler.record_update(replica.id, Update(load=idle, reserved=[foreign]))
@@ -254,7 +261,7 @@ async def test_a_client_that_leaves_the_queue_gives_all_back(limited: LimitedMod
     full = Load(running=8, waiting=8, pending_tokens=9, free_tokens=0)
     scheduler.record_update(replica.id, Update(is_snapshot=True, load=full))
     waiting = asyncio.create_task(limited.ask())
-    await asyncio.sleep(0.05)
+    await limited.until_queued()
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
@@ -286,6 +293,29 @@ async def test_a_retry_counts_once_and_says_so(limited: LimitedModels) -> None:
         if (origin := limited.dispatch(number).origin) is not None
     )
     assert attempts == [1, 2]
+    assert [used[0] for used in limited.used] == [1]
+
+
+@pytest.mark.parametrize("is_reported", [True, False])
+async def test_a_retry_counts_at_other_routers_if_they_have_not_heard_of_the_request(
+    limited: LimitedModels, *, is_reported: bool
+) -> None:
+    """The engine that got it first hangs, or breaks off before it has told anybody."""
+
+    async def fail_first(visit: Visit) -> None:
+        number = next(i for i, each in enumerate(limited.engines) if each.requests)
+        if sum(len(each.requests) for each in limited.engines) > 1:
+            await ANSWER(visit)
+            return
+        if is_reported:
+            limited.settle(number, 9)
+        await BROKEN(visit)
+
+    await limited.has(fail_first, fail_first)
+    await limited.ask()
+    origins = [limited.dispatch(number).origin for number in (0, 1)]
+    counted = {each.attempt: each.is_counted for each in origins if each is not None}
+    assert counted == {1: False, 2: is_reported}
     assert [used[0] for used in limited.used] == [1]
 
 
@@ -376,6 +406,30 @@ async def test_no_engine_starts_for_a_project_that_has_spent_its_money(
         async with asyncio.timeout(PATIENCE_S):
             await limited.ask(spend=(SpendLimit(amount_nano=10**9, interval="month"),))
     assert limited.router.pools.of(limited.fleet.model("m")).cold_start.waiting == 0
+
+
+async def test_a_router_that_starts_counts_what_engines_that_have_gone_had_served(
+    limited: LimitedModels,
+) -> None:
+    """The ledger knows, and it counts as soon as the other engines have told what they know."""
+    await limited.has(ANSWER)
+    now_s = time.time()
+    served = MinuteUsage(
+        minute_s=int(now_s // 60 * 60),
+        project="proj_a",
+        key="key_1",
+        model="m",
+        requests=3,
+        prompt_tokens=9,
+        cached_tokens=0,
+        completion_tokens=9,
+    )
+    limits = limited.router.limits
+    limits.replace([Project(id="proj_a", name="team-a", rate_limits=limited.limits)])
+    limits.record_view(AccountsView(version="1", as_of_s=now_s, minutes=(served,)))
+    limits.end_settling()
+    client = await limited.ask()
+    assert client.headers[b"x-ratelimit-remaining-requests"] == b"6"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 
+import msgspec
+
 from gateway.ledger.settlement import Settlement
 from gateway.ledger.view import AccountsView, Watermark
 from gateway.serving.accounts_client import AccountsUnavailable
@@ -149,6 +151,18 @@ async def test_what_a_dead_engine_did_not_report_is_estimated() -> None:
     assert len(books.settlements) == 0
 
 
+async def test_an_estimated_continuation_charges_no_prompt() -> None:
+    """The attempt that it went on from has the prompt."""
+    books = RouterBooks()
+    books.sent(1)
+    books.sent(2, kept_tokens=5)
+    books.engines = set()
+    await books.pass_s(DEAD_S)
+    records = [each.record for each in books.accounts.submitted if each.record is not None]
+    assert [each.origin.is_continuation for each in records] == [False, True]
+    assert [each.completion_tokens for each in records] == [8, 3]
+
+
 async def test_a_running_attempt_is_waited_for_although_its_engine_has_left() -> None:
     """A draining engine finishes what it has."""
     books = RouterBooks()
@@ -196,6 +210,23 @@ async def test_an_answer_at_the_first_attempt_needs_no_word() -> None:
     books.settlements.settle([copy, copy], is_complete=False)
     await books.settlements.submit()
     assert books.accounts.submitted == []
+
+
+async def test_an_answer_that_its_engine_takes_for_aborted_is_said_to_be_charged() -> None:
+    """Whichever comes first; the client that left pays, too, and nobody for a killed router's."""
+    books = RouterBooks()
+    early, late, left = books.sent(1), books.sent(2), books.sent(3, is_answered=False)
+    aborted = [msgspec.structs.replace(record(i, seq=i), is_aborted=True) for i in (1, 2)]
+    books.settlements.record_usage("e", aborted[:1])
+    for attempt in (early, late, left):
+        books.settlements.settle([attempt], is_complete=True)
+    books.settlements.record_usage("e", aborted[1:])
+    await books.settlements.submit()
+    assert [(each.id, each.is_charged) for each in books.accounts.submitted] == [
+        (1, True),
+        (3, True),
+        (2, True),
+    ]
 
 
 async def test_a_router_that_stops_hands_over_what_it_alone_knows_of_dead_engines() -> None:

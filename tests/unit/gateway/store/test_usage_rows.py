@@ -25,7 +25,7 @@ from gateway.store.usage import (
     write_settlements,
     write_usage,
 )
-from gateway.telemetry.dispatch import Origin
+from gateway.telemetry.dispatch import EarlierAttempt, Origin
 from gateway.telemetry.usage import UsageRecord
 from tests.unit.accounting import all_sums, charged_sums
 from tests.unit.databases import empty
@@ -137,6 +137,37 @@ async def test_a_settlement_counts_before_and_after_its_row(database: Database) 
     assert await charged(database) == first == (100, 40, 4, 1_000_000, 68_000)
     wasted = await database.read(lambda c: c.scalar(select(func.sum(usage.c.wasted_nano))))
     assert wasted == 80_000 + 12_000
+
+
+async def test_attempts_tell_what_earlier_ones_cost_if_their_router_cannot(
+    database: Database,
+) -> None:
+    """In any order, the last attempt counts; and the router's own word more than any."""
+    first = record(1, is_aborted=True)
+    origin = Origin(project="p", key="k", attempt=2, is_continuation=True)
+    kept = (EarlierAttempt(first.id, completion_tokens=7),)
+    second = record(2, origin=msgspec.structs.replace(origin, earlier=kept), is_aborted=True)
+    none_kept = (
+        EarlierAttempt(first.id, is_wasted=True),
+        EarlierAttempt(second.id, is_wasted=True),
+    )
+    third = record(3, origin=Origin(project="p", key="k", attempt=3, earlier=none_kept))
+
+    await write(database, batch(first))
+    assert (await charged(database))[:3] == (0, 0, 0)
+    await write(database, batch(second, engine="f"))
+    assert (await charged(database))[:3] == (100, 40, 7)
+    await write(database, batch(third, engine="g"))
+    assert (await charged(database))[:3] == (100, 40, 10)
+
+    await database.write(empty)
+    for each, engine in ((third, "g"), (second, "f"), (first, "e")):
+        await write(database, batch(each, engine=engine))
+    assert (await charged(database))[:3] == (100, 40, 10)
+
+    await settle(database, Settlement(id=first.id, engine="e", completion_tokens=3))
+    await write(database, batch(third, engine="again"))
+    assert (await charged(database))[2] == 10 + 3
 
 
 async def test_routers_hand_over_what_a_dead_engine_has_reported(database: Database) -> None:

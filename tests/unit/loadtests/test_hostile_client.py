@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from loadtests.abuse import HostileClient
 from loadtests.attacks import COPY, Attack
+from loadtests.hostile_client import HostileClient
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 
@@ -44,14 +44,14 @@ async def sent(attack: Attack) -> Counter[bytes]:
         client = HostileClient(port, "m", [attack])
         client.prepare()
         await client.attack(0)
-        assert client.answers == {attack.name: Counter({"200": len(bodies)})}
+        assert client.log.answers == {attack.name: Counter({"200": len(bodies)})}
     return Counter(bodies)
 
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody else asks."""
-    monkeypatch.setattr("loadtests.abuse.PAUSE_S", 0.0)
+    monkeypatch.setattr("loadtests.hostile_client.PAUSE_S", 0.0)
 
 
 async def test_copies_differ_where_they_are_numbered() -> None:

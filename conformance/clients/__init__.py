@@ -1,0 +1,1 @@
+"""Suites of checks, each run with the clients that it is about."""

@@ -1,0 +1,103 @@
+"""Every error of vLLM's application in OpenAI's envelope, with a code that is a word.
+
+Routers make Anthropic's envelope of it for Anthropic's routes.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+
+from deployments.engines.asgi import send_json
+from deployments.engines.vllm.api.error_words import in_words_of_openai
+from deployments.engines.vllm.api.field_errors import explain
+from deployments.engines.vllm.api.refused_request import RefusedRequest, answer_refusal
+from gateway.asgi import App, Message, Receive, Scope, Send
+from gateway.errors.gateway_error import ErrorBody, ErrorDetail
+
+SERVER_ERROR = "The engine had an internal error."
+LIMIT = 1 << 20
+"""Bytes of an error that are kept; vLLM's have some hundred."""
+
+
+def with_api_errors(app: App) -> App:
+    """The application, whose errors have OpenAI's shape."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope, receive, _Errors(send, scope["path"]) if scope["type"] == "http" else send)
+
+    return wrapped
+
+
+async def answer_field_errors(request: Any, error: Any) -> Response:  # noqa: ANN401 - FastAPI's
+    """Answer a request whose fields are missing or wrong, as an exception handler."""
+    detail = explain(error.errors(), error.body, request.url.path)
+    body = msgspec.json.encode(ErrorBody(detail))
+    return Response(body, status_code=400, media_type="application/json")
+
+
+def rewritten(status: int, body: bytes, path: str) -> bytes:
+    """An error's body in OpenAI's envelope; one that is in it already stays as it is."""
+    try:
+        content = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        content = None
+    error = content.get("error") if isinstance(content, Mapping) else None
+    if isinstance(error, Mapping) and _is_from_here(error):
+        return body
+    return msgspec.json.encode(ErrorBody(_detail(status, content, error, path)))
+
+
+def _is_from_here(error: Mapping[str, Any]) -> bool:
+    """Whether an error is one that our own code has written."""
+    return "code" in error and (error["code"] is None or isinstance(error["code"], str))
+
+
+def _detail(status: int, content: object, error: object, path: str) -> ErrorDetail:
+    if status >= 500:
+        return ErrorDetail(SERVER_ERROR, "server_error", None, "internal_error")
+    fields = error if isinstance(error, Mapping) else {}
+    text = fields.get("message") or (content.get("detail") if isinstance(content, Mapping) else "")
+    param = fields.get("param")
+    detail = in_words_of_openai(
+        str(text or "The request is invalid."), param if isinstance(param, str) else None, path
+    )
+    if status == 404 and detail.code is None:
+        return msgspec.structs.replace(detail, code="not_found")
+    return detail
+
+
+HANDLERS = {RequestValidationError: answer_field_errors, RefusedRequest: answer_refusal}
+"""Exception handlers of vLLM's application, by kind."""
+
+
+class _Errors:
+    """ASGI's `send`, which holds an error until it is whole, and rewrites it."""
+
+    def __init__(self, send: Send, path: str) -> None:
+        self._send = send
+        self._path = path
+        self._head: Message | None = None
+        self._body = b""
+
+    def __call__(self, message: Message) -> Any:  # noqa: ANN401 - an awaitable
+        """Send one message; without a coroutine of our own for each chunk of a stream."""
+        if self._head is None and message.get("status", 0) < 400:
+            return self._send(message)
+        return self._keep(message)
+
+    async def _keep(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._head = message
+            return
+        self._body += message.get("body", b"")[: LIMIT - len(self._body)]
+        if self._head is not None and not message.get("more_body", False):
+            status = self._head["status"]
+            kept = [
+                (name, value)
+                for name, value in self._head["headers"]
+                if name.lower() not in (b"content-type", b"content-length")
+            ]
+            await send_json(self._send, status, rewritten(status, self._body, self._path), kept)

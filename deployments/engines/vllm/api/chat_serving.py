@@ -1,0 +1,128 @@
+"""vLLM's serving of chats, with OpenAI's chunks, and calls that stay calls where they are cut."""
+
+import copy
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import Any, Self, cast
+
+from vllm.entrypoints.generate.base.protocol import FunctionCall, ToolCall
+from vllm.entrypoints.openai.chat_completion.protocol import (
+    ChatCompletionNamedToolChoiceParam,
+    ChatCompletionResponse,
+)
+from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.outputs import RequestOutput
+
+from deployments.engines.vllm.api.chunks import ChunkPart, ChunkWriter, DeltaPart
+from deployments.engines.vllm.api.rebound import rebound
+
+Request = Any
+"""Our `OpenAIChatRequest`, whose module imports this one."""
+
+
+class ChatServing(OpenAIServingChat):
+    """vLLM's serving of chats for requests of ours."""
+
+    @classmethod
+    def of(cls, serving: OpenAIServingChat) -> Self:
+        """One that shares everything with vLLM's."""
+        own: Any = copy.copy(serving)
+        own.__class__ = cls
+        return cast("Self", own)
+
+    def chat_completion_stream_generator(
+        self,
+        request: Request,
+        *args: Any,  # noqa: ANN401 - vLLM's
+        **named: Any,  # noqa: ANN401 - vLLM's
+    ) -> AsyncGenerator[str, None]:
+        """vLLM's events, with chunks of ours."""
+        names = {
+            "ChatCompletionStreamResponse": ChunkWriter(request.answer_form),
+            "ChatCompletionResponseStreamChoice": ChunkPart,
+            "DeltaMessage": DeltaPart,
+            "maybe_filter_parallel_tool_calls": only_one_call,
+        }
+        vllms = OpenAIServingChat.chat_completion_stream_generator
+        events: AsyncGenerator[str, None] = rebound(vllms, names)(self, request, *args, **named)
+        return events
+
+    async def chat_completion_full_generator(
+        self,
+        request: Request,
+        result_generator: AsyncIterator[RequestOutput],
+        *args: Any,  # noqa: ANN401 - vLLM's
+        **named: Any,  # noqa: ANN401 - vLLM's
+    ) -> ErrorResponse | ChatCompletionResponse:
+        """vLLM's answer; a call that is cut off is still a call."""
+        results = _LastOf(result_generator)
+        answer = await super().chat_completion_full_generator(request, results, *args, **named)
+        if isinstance(answer, ChatCompletionResponse) and self._may_call(request):
+            for choice, output in zip(answer.choices, results.outputs, strict=False):
+                if choice.finish_reason == "length":
+                    self._add_cut_calls(choice.message, output, request)
+        return answer
+
+    def _may_call(self, request: Request) -> bool:
+        return bool(request.tools) and request.tool_choice != "none" and bool(self.parser_cls)
+
+    def _add_cut_calls(self, message: Any, output: Any, request: Request) -> None:  # noqa: ANN401
+        """Read an answer as a stream's, of which a part is enough."""
+        kwargs = self._effective_chat_template_kwargs(request)
+        parser = self._make_parser(request, self.renderer.tokenizer, kwargs)
+        delta = parser.parse_delta(
+            delta_text=output.text,
+            delta_token_ids=list(output.token_ids),
+            request=request,
+            prompt_token_ids=[],
+            finished=False,  # vLLM completes the arguments of what is finished
+        )
+        calls = _joined(delta.tool_calls) if delta else []
+        if not calls and (name := _forced(request)):
+            calls = [ToolCall(function=FunctionCall(name=name, arguments=""))]
+        if calls:
+            message.tool_calls = calls[:1] if request.parallel_tool_calls is False else calls
+            message.content = (delta.content if delta else None) or None
+
+
+class _LastOf:
+    """Results, of which the last is kept."""
+
+    def __init__(self, results: AsyncIterator[RequestOutput]) -> None:
+        self._results = results
+        self.outputs: Sequence[Any] = ()
+
+    async def __aiter__(self) -> AsyncIterator[RequestOutput]:
+        async for result in self._results:
+            self.outputs = result.outputs
+            yield result
+
+
+def _forced(request: Request) -> str | None:
+    """Name of the tool that an answer must call; None if it is not known."""
+    if isinstance(request.tool_choice, ChatCompletionNamedToolChoiceParam):
+        return str(request.tool_choice.function.name)
+    is_known = request.tool_choice == "required" and len(request.tools) == 1
+    return str(request.tools[0].function.name) if is_known else None
+
+
+def _joined(deltas: Sequence[Any]) -> list[ToolCall]:
+    """The calls of which a stream has these parts."""
+    calls: dict[int, ToolCall] = {}
+    for delta in deltas:
+        function = delta.function
+        if function is not None and function.name and delta.index not in calls:
+            call = ToolCall(function=FunctionCall(name=function.name, arguments=""))
+            if delta.id:
+                call.id = delta.id
+            calls[delta.index] = call
+        if function is not None and delta.index in calls:
+            calls[delta.index].function.arguments += function.arguments or ""
+    return list(calls.values())
+
+
+def only_one_call(choice: ChunkPart, request: Request) -> ChunkPart:
+    """vLLM's filter of calls beside the first, for choices of ours."""
+    if request.parallel_tool_calls is False and choice.delta.tool_calls:
+        choice.delta.tool_calls = [call for call in choice.delta.tool_calls if call.index == 0]
+    return choice

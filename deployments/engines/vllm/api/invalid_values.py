@@ -1,0 +1,81 @@
+"""Refusals of a value in OpenAI's words, each with its code."""
+
+from gateway.errors.gateway_error import ErrorDetail
+
+MAX_SHOWN = 100
+"""Characters of a client's value that an error repeats."""
+KINDS = ((bool, "a boolean"), (int, "an integer"), (float, "a decimal"), (str, "a string"))
+
+
+def refused(message: str, param: str | None, code: str | None) -> ErrorDetail:
+    """Any refusal."""
+    return ErrorDetail(message, "invalid_request_error", param, code)
+
+
+def missing(param: str) -> ErrorDetail:
+    """A field that has to be there is not."""
+    return refused(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
+
+
+def unknown(param: str) -> ErrorDetail:
+    """A field that must not be there is."""
+    return refused(f"Unknown parameter: '{param}'.", param, "unknown_parameter")
+
+
+def wrong_type(param: str, expected: str, value: object) -> ErrorDetail:
+    """A value of another type than `expected`, in words such as `an integer`."""
+    message = f"Invalid type for '{param}': expected {expected}, but got {kind_of(value)} instead."
+    return refused(message, param, "invalid_type")
+
+
+def unsupported_value(param: str, value: object, supported: str) -> ErrorDetail:
+    """A value that is none of those in `supported`, in words."""
+    shown = f"'{value[:MAX_SHOWN]}'" if isinstance(value, str) else kind_of(value)
+    message = f"Invalid value: {shown}. Supported values are: {supported}."
+    return refused(message, param, "invalid_value")
+
+
+def out_of_bounds(param: str, bound: float, value: object, *, is_above: bool) -> ErrorDetail:
+    """A number that is above the highest, or below the lowest, that is allowed."""
+    kind = "integer" if isinstance(value, int) else "decimal"
+    side, sign = ("above maximum", "<=") if is_above else ("below minimum", ">=")
+    message = (
+        f"Invalid '{param}': {kind} {side} value. Expected a value {sign} {bound:g}, but got"
+        f" {str(value)[:MAX_SHOWN]} instead."
+    )
+    code = "above_max" if is_above else "below_min"
+    return refused(message, param, f"{kind}_{code}_value")
+
+
+def wrong_length(
+    param: str, bound: int, actual: int | None, *, is_above: bool, is_array: bool
+) -> ErrorDetail:
+    """An array or a string that is too long or too short."""
+    kind = "array" if is_array else "string"
+    if not is_above and actual == 0:
+        shown, code = f"an empty {kind}", f"empty_{kind}"
+    else:
+        length = "too many" if actual is None else str(actual)
+        shown = f"{_article(kind)} with length {length}"
+        code = f"{kind}_{'above_max' if is_above else 'below_min'}_length"
+    side, extreme = ("too long", "maximum") if is_above else ("too short", "minimum")
+    message = (
+        f"Invalid '{param}': {kind} {side}. Expected {_article(kind)} with {extreme} length"
+        f" {bound}, but got {shown} instead."
+    )
+    return refused(message, param, code)
+
+
+def kind_of(value: object) -> str:
+    """A value's type, as JSON calls it."""
+    if value is None:
+        return "null"
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "an array"
+    return next((name for kind, name in KINDS if isinstance(value, kind)), "something else")
+
+
+def _article(kind: str) -> str:
+    return f"an {kind}" if kind == "array" else f"a {kind}"

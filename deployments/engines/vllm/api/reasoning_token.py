@@ -1,0 +1,24 @@
+"""Reasoning as `encrypted_content`: for clients that send it back instead of the text.
+
+It hides nothing, as the same answer has the reasoning in the clear; it needs no store and no key.
+"""
+
+import base64
+import binascii
+
+PREFIX = "rt1_"
+
+
+def make_token(reasoning: str) -> str:
+    """A token that stands for a text of reasoning."""
+    return PREFIX + base64.urlsafe_b64encode(reasoning.encode()).decode()
+
+
+def open_token(token: object) -> str | None:
+    """The text that a token stands for; None if it is none of ours."""
+    if not isinstance(token, str) or not token.startswith(PREFIX):
+        return None
+    try:
+        return base64.b64decode(token.removeprefix(PREFIX), b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        return None

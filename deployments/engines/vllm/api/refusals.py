@@ -1,0 +1,67 @@
+"""Refusals of fields in OpenAI's words."""
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from deployments.engines.vllm.api.refused_request import RefusedRequest
+
+
+def missing(param: str) -> RefusedRequest:
+    """A field is not there."""
+    message = f"Missing required parameter: '{param}'."
+    return RefusedRequest(message, param=param, code="missing_required_parameter")
+
+
+def invalid_type(param: str, expected: str) -> RefusedRequest:
+    """A field has another type than `expected`, as in "an object"."""
+    message = f"Invalid type for '{param}': expected {expected}."
+    return RefusedRequest(message, param=param, code="invalid_type")
+
+
+def invalid_value(param: str, value: object, supported: Iterable[str]) -> RefusedRequest:
+    """A field has none of the supported values."""
+    values = ", ".join(f"'{each}'" for each in supported)
+    message = f"Invalid value: {value!r}. Supported values are: {values}."
+    return RefusedRequest(message, param=param, code="invalid_value")
+
+
+def unsupported(param: str, reason: str) -> RefusedRequest:
+    """A field asks for something that this server does not do; `reason` is a sentence."""
+    message = f"Unsupported parameter: '{param}'. {reason}"
+    return RefusedRequest(message, param=param, code="unsupported_parameter")
+
+
+def check_object(param: str, value: object) -> None:
+    """Refuse what is no JSON object."""
+    if not isinstance(value, dict):
+        raise invalid_type(param, "an object")
+
+
+def check_list(param: str, value: object) -> None:
+    """Refuse what is no JSON array."""
+    if not isinstance(value, list):
+        raise invalid_type(param, "an array")
+
+
+def check_boolean(param: str, value: object) -> None:
+    """Refuse what is no boolean."""
+    if not isinstance(value, bool):
+        raise invalid_type(param, "a boolean")
+
+
+def check_minimum(param: str, value: Any, least: int) -> None:  # noqa: ANN401 - JSON
+    """Refuse what is no integer, or too small a one."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise invalid_type(param, "an integer")
+    if value < least:
+        message = (
+            f"Invalid '{param}': integer below minimum value. Expected a value >= {least},"
+            f" but got {value} instead."
+        )
+        raise RefusedRequest(message, param=param, code="integer_below_min_value")
+
+
+def check_value(param: str, value: object, supported: Collection[str]) -> None:
+    """Refuse a value that is not supported."""
+    if value not in supported:
+        raise invalid_value(param, value, supported)

@@ -1,0 +1,38 @@
+"""What our serving of completions relies on in the installed vLLM."""
+
+import subprocess
+import sys
+
+SCRIPT = """
+from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
+from vllm.entrypoints.pooling.embed.serving import ServingEmbedding
+from vllm.renderers.chat_utils import MM_PARSER_MAP, make_tool_call_id
+from deployments.engines.vllm.api.chunks import ChunkPart
+from deployments.engines.vllm.api.messages_check import PARTS
+from deployments.engines.vllm.api.rebound import rebound
+from deployments.engines.vllm.api.tool_calls import VLLM_CALL
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponseStreamChoice
+from vllm.entrypoints.openai.completion.protocol import CompletionResponseStreamChoice
+
+CHAT = ("ChatCompletionStreamResponse", "ChatCompletionResponseStreamChoice", "DeltaMessage",
+        "maybe_filter_parallel_tool_calls")
+TEXT = ("CompletionStreamResponse", "CompletionResponseStreamChoice")
+rebound(OpenAIServingChat.chat_completion_stream_generator, dict.fromkeys(CHAT))
+rebound(OpenAIServingCompletion.completion_stream_generator, dict.fromkeys(TEXT))
+assert OpenAIServingCompletion.request_output_to_completion_response
+assert ServingEmbedding._openai_json_response
+assert set(MM_PARSER_MAP) == set(PARTS), set(MM_PARSER_MAP) ^ set(PARTS)
+assert make_tool_call_id().startswith(VLLM_CALL)
+fields = ChunkPart.__slots__
+for model in (ChatCompletionResponseStreamChoice, CompletionResponseStreamChoice):
+    assert set(model.model_fields) <= set(fields), set(model.model_fields) - set(fields)
+print("as expected")
+"""
+
+
+def test_completions_have_what_we_replace() -> None:
+    """The generators use the names that stand for our chunks, and choices have no other field."""
+    script = [sys.executable, "-c", SCRIPT]
+    result = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert result.stdout.splitlines()[-1:] == ["as expected"], result.stderr[-2000:]

@@ -1,0 +1,73 @@
+"""vLLM's application, whose errors are rewritten."""
+
+import json
+
+import pytest
+
+from deployments.engines.vllm.api.api_errors import rewritten, with_api_errors
+from gateway.asgi import Message, Receive, Scope, Send
+
+CHAT = "/v1/chat/completions"
+
+
+async def answer(status: int, *parts: bytes) -> tuple[Message, bytes]:
+    """Head and body that come of an application's answer."""
+
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        length = b"%d" % sum(map(len, parts))
+        headers = [(b"content-length", length), (b"x-other", b"1")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        for number, part in enumerate(parts, 1):
+            more = number < len(parts)
+            await send({"type": "http.response.body", "body": part, "more_body": more})
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    await with_api_errors(app)({"type": "http", "path": CHAT}, receive, send)
+    return sent[0], b"".join(each["body"] for each in sent[1:])
+
+
+async def test_good_answers_pass_as_they_are() -> None:
+    """In as many parts as they came."""
+    head, body = await answer(200, b"a", b"b")
+    assert (head["status"], body) == (200, b"ab")
+    assert (b"content-length", b"2") in head["headers"]
+
+
+async def test_an_error_gets_openais_envelope() -> None:
+    """With its own length, and the headers that it had."""
+    error = {"message": "n must be at least 1, got 0.", "type": "BadRequestError", "code": 400}
+    whole = json.dumps({"error": error}).encode()
+    head, body = await answer(400, whole[:20], whole[20:])
+    found = json.loads(body)["error"]
+    assert (found["code"], found["param"]) == ("integer_below_min_value", "n")
+    assert found["type"] == "invalid_request_error"
+    assert (b"content-length", b"%d" % len(body)) in head["headers"]
+    assert (b"x-other", b"1") in head["headers"]
+
+
+@pytest.mark.parametrize("code", ["unsupported_parameter", None])
+def test_our_own_errors_stay_as_they_are(code: str | None) -> None:
+    """They are in OpenAI's envelope already."""
+    body = json.dumps({"error": {"message": "No.", "type": "x", "param": "p", "code": code}})
+    assert rewritten(400, body.encode(), CHAT) == body.encode()
+
+
+@pytest.mark.parametrize("body", [b"", b"Internal Server Error", b'{"error": {"message": "/x"}}'])
+def test_a_server_error_tells_nothing(body: bytes) -> None:
+    """What failed is in the engine's log."""
+    error = json.loads(rewritten(500, body, CHAT))["error"]
+    assert (error["type"], error["code"]) == ("server_error", "internal_error")
+    assert "/x" not in error["message"]
+
+
+def test_frameworks_own_errors_are_rewritten() -> None:
+    """FastAPI has another envelope."""
+    error = json.loads(rewritten(404, b'{"detail": "Not Found"}', CHAT))["error"]
+    assert (error["message"], error["code"]) == ("Not Found", "not_found")
