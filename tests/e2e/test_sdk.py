@@ -297,7 +297,7 @@ def test_messages(claude: anthropic.Anthropic) -> None:
     answer = claude.messages.create(
         model="demo",
         max_tokens=64,
-        temperature=0,
+        extra_body={"temperature": 0},
         messages=[{"role": "user", "content": "Count to ten."}],
     )
 
@@ -311,7 +311,7 @@ def test_streamed_messages(claude: anthropic.Anthropic) -> None:
     with claude.messages.stream(
         model="demo",
         max_tokens=64,
-        temperature=0,
+        extra_body={"temperature": 0},
         messages=[{"role": "user", "content": "Count to ten."}],
     ) as stream:
         text = "".join(stream.text_stream)
