@@ -1,4 +1,4 @@
-# make setup | serve | stop | observe | lint | test | test-unit | loadtest | docs | clean. Everything is installed into .venv on first use.
+# make setup | serve | stop | observe | lint | test | test-unit | conformance | loadtest | docs | clean. Everything is installed into .venv on first use.
 
 CONFIG ?= configs/dev.yaml
 PORT   ?=
@@ -17,6 +17,10 @@ URL      ?=
 WEB      ?=
 LOCUST   ?=
 
+# make conformance: which suites (all), and the file of OpenAI's specification
+SUITES ?=
+SPEC   ?=
+
 VENV  := .venv
 BIN   := $(VENV)/bin
 PIP   := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -28,7 +32,7 @@ STARTING := tests/unit/loadtests
 TORCH_CPU       := torch==2.13.0+cpu
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup serve stop observe lint test test-unit loadtest docs clean
+.PHONY: setup serve stop observe lint test test-unit conformance loadtest docs clean
 
 setup: $(READY)
 
@@ -64,6 +68,11 @@ test: test-unit
 
 test-unit: setup
 	$(BIN)/python -m pytest -n $(WORKERS) -p tests.without_ray tests/unit --ignore $(STARTING)
+
+# The clients of others, in .venv-conformance; URL= asks a gateway that runs already.
+conformance: setup
+	@$(BIN)/python -m conformance $(if $(URL),--url $(URL)) $(if $(SPEC),--spec $(SPEC)) \
+		$(foreach suite,$(SUITES),--suite $(suite)) $(if $(UPDATE),--update)
 
 loadtest: setup
 	@$(BIN)/python -m loadtests.locust_run --workload $(WORKLOAD) --shape $(SHAPE) \

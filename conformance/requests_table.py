@@ -15,6 +15,7 @@ requests, their shape, the body that they share, and the requests:
     hasnt      paths that must not
     answered   headers of the answer
     asked_for  fields of vLLM that the request asks for
+    known      why the answer is another one, as long as it is
 
 `LONG` in a body stands for a text that no context holds. A stream is looked at as
 {events, first, last, types, text, arguments}.
@@ -56,6 +57,7 @@ class TableRow(BaseModel):
     hasnt: list[str] = []
     answered: dict[str, str] = {}
     asked_for: list[str] = []
+    known: str | None = None
 
 
 class TableGroup(BaseModel):
@@ -78,6 +80,7 @@ class TableCase:
     def __init__(self, group: TableGroup, row: TableRow) -> None:
         self._group, self._row = group, row
         self.name = f"{group.name}: {row.name}"
+        self.known = row.known
 
     def deviations(self, url: str) -> list[str]:
         """Send the request to a gateway; what is wrong with the answer."""

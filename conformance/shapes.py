@@ -68,12 +68,14 @@ SHAPES: Mapping[str, Shape] = {
         openai.types.chat.ChatCompletionChunk,
         frozenset({"reasoning", "reasoning_content"}),
     ),
-    "completion": Shape(openai.types.Completion, openai.types.Completion),
+    "completion": Shape(
+        openai.types.Completion, openai.types.Completion, frozenset({"service_tier"})
+    ),
     "embeddings": Shape(openai.types.CreateEmbeddingResponse),
     "response": Shape(
         openai.types.responses.Response,
         openai.types.responses.ResponseStreamEvent,
-        frozenset({"store", "presence_penalty", "frequency_penalty"}),
+        frozenset({"store", "presence_penalty", "frequency_penalty", "name"}),
     ),
     "input_tokens": Shape(openai.types.responses.InputTokenCountResponse),
     "model": Shape(openai.types.Model, extras=CARD),

@@ -32,7 +32,7 @@ def ask(target: CheckTarget, mode: instructor.Mode) -> None:
         max_retries=0,
         max_tokens=64,
     )
-    assert answer == InstructedKind(kind="model")
+    assert answer.kind == "model"
 
 
 def check_tools(target: CheckTarget) -> None:
@@ -62,15 +62,3 @@ def check_a_partial_stream(target: CheckTarget) -> None:
         )
     )
     assert parts[-1].kind == "model"
-
-
-def check_a_list(target: CheckTarget) -> None:
-    answer = client(target, instructor.Mode.JSON_SCHEMA).chat.completions.create(
-        model=target.model,
-        messages=ASKED,
-        response_model=InstructedKind,
-        max_retries=0,
-        max_tokens=64,
-        temperature=0,
-    )
-    assert answer.kind == "model"

@@ -1,8 +1,8 @@
 """LangChain's own standard tests of a chat model and of an embedding model, run by pytest."""
 
 import os
+from typing import Any
 
-from langchain_core.language_models import BaseChatModel
 from langchain_core.rate_limiters import InMemoryRateLimiter
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from langchain_tests.integration_tests import ChatModelIntegrationTests, EmbeddingsIntegrationTests
@@ -18,7 +18,7 @@ class TestChat(ChatModelIntegrationTests):
     uses_responses = False
 
     @property
-    def chat_model_class(self) -> type[BaseChatModel]:
+    def chat_model_class(self) -> Any:
         """The class that LangChain's tests make."""
         return ChatOpenAI
 
@@ -53,7 +53,7 @@ class TestEmbeddings(EmbeddingsIntegrationTests):
     """Embeddings."""
 
     @property
-    def embeddings_class(self) -> type[OpenAIEmbeddings]:
+    def embeddings_class(self) -> Any:
         """The class that LangChain's tests make."""
         return OpenAIEmbeddings
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import litellm
@@ -72,7 +73,8 @@ def _tool_stream(target: CheckTarget, provider: str) -> None:
 
 
 def _schema(target: CheckTarget, provider: str) -> None:
-    answer = complete(target, provider, response_format=FORMAT)
+    hello = [{"role": "user", "content": "Say hello."}]
+    answer = complete(target, provider, messages=hello, response_format=FORMAT)
     assert json.loads(answer.choices[0].message.content) == {"kind": "model"}
 
 
@@ -93,6 +95,10 @@ def _unknown(target: CheckTarget, provider: str) -> None:
     raise AssertionError("it was not refused")
 
 
+def _with(part: Any, provider: Any, target: CheckTarget) -> object:
+    return part(target, provider)
+
+
 def _checks() -> Iterator[tuple[str, Check]]:
     parts = {
         "chat": _chat,
@@ -108,7 +114,7 @@ def _checks() -> Iterator[tuple[str, Check]]:
         for name, part in parts.items():
             yield (
                 f"{provider}: {name}",
-                lambda target, part=part, provider=provider: part(target, provider),
+                partial(_with, part, provider),
             )
 
 

@@ -1,6 +1,7 @@
 """OpenAI's Agents SDK by way of chat completions and of responses."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import openai
@@ -78,6 +79,10 @@ async def _conversation(target: CheckTarget) -> None:
     assert (await Runner.run(made, "Cache.", session=session)).final_output == "Cache who?"
 
 
+def _with(part: Any, kind: Any, target: CheckTarget) -> object:
+    return part(target, kind)
+
+
 def _checks() -> Iterator[tuple[str, Check]]:
     parts = {"run": _run, "stream": _stream, "a tool": _tool, "a session": _session}
     kinds: dict[str, type[Any]] = {
@@ -88,7 +93,7 @@ def _checks() -> Iterator[tuple[str, Check]]:
         for part_name, part in parts.items():
             yield (
                 f"{name}: {part_name}",
-                lambda target, part=part, kind=kind: part(target, kind),
+                partial(_with, part, kind),
             )
     yield "responses: previous_response_id", _previous_response
     yield "responses: a conversation", _conversation

@@ -99,8 +99,20 @@ def _let_pass(value: Any, shape: str) -> Any:
 def _specification(file: str) -> dict[str, Any]:
     path = Path(file)
     text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    document: dict[str, Any] = json.loads(text)
+    document: dict[str, Any] = _with_nulls(json.loads(text))
     return document
+
+
+def _with_nulls(schema: Any) -> Any:
+    """The schema with `nullable` in the words of JSON Schema."""
+    if isinstance(schema, list):
+        return [_with_nulls(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = {name: _with_nulls(each) for name, each in schema.items() if name != "nullable"}
+    if schema.get("nullable") is True:
+        return {"anyOf": [plain, {"type": "null"}]}
+    return plain
 
 
 @cache
@@ -143,7 +155,8 @@ def got(method: str, path: str, shape: str, status: int = 200) -> Check:
 
 def chat(**fields: object) -> Callable[[CheckTarget], object]:
     """A check of a chat completion that is answered."""
-    return posted(CHAT, "chat", **{"messages": HELLO, "max_tokens": 64, **fields})
+    given: Any = {"messages": HELLO, "max_tokens": 64, **fields}
+    return posted(CHAT, "chat", **given)
 
 
 def _checks() -> Iterator[tuple[str, Check]]:  # noqa: PLR0915 - one statement for each

@@ -61,8 +61,10 @@ def response(target: CheckTarget, items: list[Any], **fields: Any) -> tuple[Any,
     body = {"model": target.model, "input": items, **fields}
     answer = ask(target.url, "POST", "/v1/responses", json.dumps(body).encode())
     assert answer.status == 200, f"{answer.status}: {answer.body[:300]!r}"
-    value, events = answer.json if not answer.is_stream else None, []
-    if answer.is_stream:
+    events: list[Any] = []
+    if not answer.is_stream:
+        value = answer.json
+    else:
         stream, wrongs = read_stream(answer, "response")
         assert not wrongs, wrongs
         value, events = stream["last"]["response"], stream["events"]

@@ -1,6 +1,7 @@
 """Pydantic AI by way of chat completions and of responses."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -65,6 +66,10 @@ def _unknown(target: CheckTarget, kind: type[Any]) -> None:
     raise AssertionError("it was not refused")
 
 
+def _with(part: Any, kind: Any, target: CheckTarget) -> object:
+    return part(target, kind)
+
+
 def _checks() -> Iterator[tuple[str, Check]]:
     parts = {
         "run": _run,
@@ -77,7 +82,7 @@ def _checks() -> Iterator[tuple[str, Check]]:
         for part_name, part in parts.items():
             yield (
                 f"{name}: {part_name}",
-                lambda target, part=part, kind=kind: part(target, kind),
+                partial(_with, part, kind),
             )
 
 

@@ -64,7 +64,7 @@ await run({
   },
   "chat with a JSON schema": async () => {
     const answer = await client.chat.completions.parse({
-      ...fixed, messages: count, max_tokens: 64,
+      ...fixed, messages: [{ role: "user", content: "Say hello." }], max_tokens: 64,
       response_format: { type: "json_schema", json_schema: { name: "kind", strict: true, schema: kind } },
     });
     assert.deepEqual(JSON.parse(answer.choices[0].message.content), { kind: "model" });

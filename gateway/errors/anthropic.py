@@ -19,7 +19,7 @@ TYPES = {
     504: "timeout_error",
     529: "overloaded_error",
 }
-"""Type of an error by its status; of others, see `_type`."""
+"""Type of an error by its status; of others, see `error_type`."""
 QUOTED = re.compile("`([^`]*)`")
 INDEX = re.compile(r"\[(\d+)\]")
 MAXIMUM = re.compile(r"maximum (?:context|model) length (?:is|of) ([\d,]+)")
@@ -79,7 +79,7 @@ def engine_error_body(body: bytes, status: int, path: str, request_id: bytes) ->
 
 def anthropic_body(detail: ErrorDetail, status: int, request_id: bytes) -> bytes:
     """Encode an error as Anthropic does."""
-    error = AnthropicDetail(_type(status), anthropic_message(detail))
+    error = AnthropicDetail(error_type(status), anthropic_message(detail))
     return msgspec.json.encode(AnthropicError(error, request_id.decode()))
 
 
@@ -117,5 +117,6 @@ def _number(text: str) -> int:
     return int(text.replace(",", ""))
 
 
-def _type(status: int) -> str:
+def error_type(status: int) -> str:
+    """Type of an error with this status."""
     return TYPES.get(status) or ("api_error" if status >= 500 else "invalid_request_error")

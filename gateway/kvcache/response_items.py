@@ -1,6 +1,7 @@
 """Input items of OpenAI's Responses API: several of them may be one message of the assistant.
 
-Source: vLLM 0.32, `vllm/entrypoints/openai/responses/utils.py`.
+Source: vLLM 0.32, `vllm/entrypoints/openai/responses/utils.py`, and what engines here make of an
+assistant's message before that (`deployments/engines/vllm/api/responses_input.py`).
 """
 
 import msgspec
@@ -32,6 +33,7 @@ class _Item(msgspec.Struct):
 
 class _TextPart(msgspec.Struct):
     text: msgspec.Raw = ABSENT
+    refusal: msgspec.Raw = ABSENT
 
 
 class _OpenAnswer(msgspec.Struct):
@@ -97,7 +99,7 @@ class ResponseItems:
                 self._text.write_stand_in(digest_of(raw))
 
     def _add_message(self, item: _Item, raw: msgspec.Raw) -> None:
-        text = self._first_text(item.content) if item.role == "assistant" else None
+        text = self._joined_text(item.content) if item.role == "assistant" else None
         if text is None:
             self._close()
             self._conversation.add_message(raw)
@@ -135,10 +137,22 @@ class ResponseItems:
                 Answer(answer.text or b"", answer.reasoning or b"", answer.calls)
             )
 
+    def _joined_text(self, raw: msgspec.Raw) -> bytes | None:
+        """Text of a content, or of all its parts; None if it is neither."""
+        if first_byte(raw) != b"[":
+            return self._text_of(raw)
+        parts = [_part_decoder.decode(part) for part in decode_list(raw)]
+        self._text.elements_left -= len(parts)
+        texts = [
+            self._text_of(each.refusal if each.text is ABSENT else each.text) for each in parts
+        ]
+        return None if None in texts else b"".join(text or b"" for text in texts)
+
     def _first_text(self, raw: msgspec.Raw) -> bytes | None:
         """Text of a content, or of its first part, which is all that vLLM renders of it."""
-        first = first_byte(raw)
-        if first == b"[" and (parts := decode_list(raw)):
+        if first_byte(raw) == b"[" and (parts := decode_list(raw)):
             raw = _part_decoder.decode(parts[0]).text
-            first = first_byte(raw)
-        return self._contents.decode(raw).encode() if first == b'"' else None
+        return self._text_of(raw)
+
+    def _text_of(self, raw: msgspec.Raw) -> bytes | None:
+        return self._contents.decode(raw).encode() if first_byte(raw) == b'"' else None

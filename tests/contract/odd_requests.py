@@ -108,10 +108,12 @@ class OddRequests:
         id_, role = self._rng.choice("xy"), self._rng.choice(["user", "system", "developer"])
         output = [text("a", "input_text"), text("b", "input_text")]
         reasoning = [text("t", "reasoning_text")]
+        said = [text("a", "output_text"), {"type": "refusal", "refusal": "b"}]
         return self._rng.choice(
             [
                 {"role": role, "content": self._content("input_text")},
                 {"role": "assistant", "content": self._rng.choice(TEXTS)},
+                {"role": "assistant", "content": self._rng.choice([said, said[:1], []])},
                 {
                     "type": "function_call",
                     "call_id": id_,

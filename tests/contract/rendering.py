@@ -17,11 +17,11 @@ from vllm.config import VllmConfig
 from vllm.entrypoints.anthropic.protocol import AnthropicMessagesRequest
 from vllm.entrypoints.anthropic.serving import AnthropicServingMessages
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
-from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 from vllm.exceptions import VLLMValidationError
 from vllm.renderers import renderer_from_config
 from vllm.renderers.online_renderer import OnlineRenderer
 
+from deployments.engines.vllm.api.responses_request import OpenAIResponsesRequest
 from deployments.engines.vllm.prompt_layout import find_prompt_layout
 from gateway.kvcache.prefix import KEY_BYTES, Prompt, prompt_of
 from gateway.request.head import parse_json
@@ -96,7 +96,8 @@ class Renderer:
                 merge_inline_system=self._joins_system,
             )
         else:
-            answer = await self.online.render_responses(ResponsesRequest.model_validate(body))
+            request = OpenAIResponsesRequest.model_validate(body)
+            answer = await self.online.render_responses(request)
             return self._text(answer.engine_input)
         rendered = await self.online.render_chat(chat)
         return self._text(rendered[1][0]) if isinstance(rendered, tuple) else None

@@ -28,6 +28,7 @@ from vllm.tasks import FRONTEND_TASKS, GENERATION_TASKS, POOLING_TASKS
 from vllm.v1.metrics.buckets import histogram_buckets
 from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
 from vllm.v1.metrics.stats import IterationStats
+from deployments.engines.vllm.api.routes import put_first
 from deployments.engines.vllm.arguments import DEFAULTS, parse_arguments
 from deployments.engines.vllm.observed_llm import first_token_of
 from deployments.engines.vllm.stats import RayMetricsLogger
@@ -76,7 +77,7 @@ arguments = parse_arguments(DEFAULTS)
 routes = {
     path
     for task in (*GENERATION_TASKS, *POOLING_TASKS, *FRONTEND_TASKS)
-    for path in paths_of(build_app(arguments, (task,), config).routes)
+    for path in paths_of(put_first(build_app(arguments, (task,), config)).routes)
 }
 print("ROUTES" + json.dumps(sorted(routes)))
 

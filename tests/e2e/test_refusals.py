@@ -68,7 +68,7 @@ def test_grammars_that_cannot_be_used_are_the_client_s_error(
 @pytest.mark.parametrize(
     ("path", "fields"),
     [
-        (RESPONSES, {"input": [{"type": "message", "role": "assistant", "content": []}]}),
+        (RESPONSES, {"input": [{"type": "message", "role": "assistant", "content": [{}]}]}),
         (TEXT, {"prompt": "a", "structured_outputs": []}),
         (
             CHAT,

@@ -41,7 +41,7 @@ class ChatServing(OpenAIServingChat):
             "ChatCompletionStreamResponse": ChunkWriter(request.answer_form),
             "ChatCompletionResponseStreamChoice": ChunkPart,
             "DeltaMessage": DeltaPart,
-            "maybe_filter_parallel_tool_calls": _only_one_call,
+            "maybe_filter_parallel_tool_calls": only_one_call,
         }
         vllms = OpenAIServingChat.chat_completion_stream_generator
         events: AsyncGenerator[str, None] = rebound(vllms, names)(self, request, *args, **named)
@@ -121,7 +121,7 @@ def _joined(deltas: Sequence[Any]) -> list[ToolCall]:
     return list(calls.values())
 
 
-def _only_one_call(choice: ChunkPart, request: Request) -> ChunkPart:
+def only_one_call(choice: ChunkPart, request: Request) -> ChunkPart:
     """vLLM's filter of calls beside the first, for choices of ours."""
     if request.parallel_tool_calls is False and choice.delta.tool_calls:
         choice.delta.tool_calls = [call for call in choice.delta.tool_calls if call.index == 0]

@@ -163,12 +163,12 @@ class ChunkWriter:
             return
         function: dict[str, Any] = {}
         for call in calls:
-            for name, text in _function(call).items():
+            for name, text in function_part(call).items():
                 function[name] = function.get(name, "") + text
         written["function_call"] = function
 
     def _call(self, index: int, call: Any) -> dict[str, Any]:  # noqa: ANN401 - vLLM's
-        function = _function(call)
+        function = function_part(call)
         name = function.get("name")
         place = (index, call.index)
         if name in self._asked.tools.custom:
@@ -201,7 +201,7 @@ def dumped(value: Any) -> Any:  # noqa: ANN401 - a model of pydantic, or JSON
     return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
 
 
-def _function(call: Any) -> dict[str, str]:  # noqa: ANN401 - vLLM's
+def function_part(call: Any) -> dict[str, str]:  # noqa: ANN401 - vLLM's
     """The function in a part of a call; the first part has arguments, if empty ones."""
     function = call.function
     if function is None:

@@ -19,6 +19,6 @@ def open_token(token: object) -> str | None:
     if not isinstance(token, str) or not token.startswith(PREFIX):
         return None
     try:
-        return base64.urlsafe_b64decode(token.removeprefix(PREFIX)).decode()
+        return base64.b64decode(token.removeprefix(PREFIX), b"-_", validate=True).decode()
     except (binascii.Error, UnicodeDecodeError, ValueError):
         return None

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from deployments.engines.call import current_call
 from deployments.engines.vllm.api.asked_response import AskedResponse
 from deployments.engines.vllm.api.reasoning_token import make_token
+from deployments.engines.vllm.api.served_tier import tier_of_call
 
 if TYPE_CHECKING:
     from vllm.entrypoints.openai.responses.protocol import ResponsesResponse
@@ -52,7 +52,7 @@ def response_object(
         "prompt_cache_key": fields.get("prompt_cache_key"),
         "reasoning": {"effort": None, "summary": None, **fields.get("reasoning", {})},
         "safety_identifier": fields.get("safety_identifier"),
-        "service_tier": served_tier(fields),
+        "service_tier": tier_of_call(fields),
         "store": False,
         "temperature": response.temperature,
         "text": {"format": TEXT, "verbosity": "medium", **_given(fields.get("text", {}))},
@@ -85,18 +85,6 @@ def output_item(item: Any, asked: AskedResponse, status: str = "completed") -> J
     if made.get("status") == "completed":
         made["status"] = status
     return made
-
-
-def served_tier(fields: Mapping[str, Any]) -> str:
-    """The tier in which the request is served: what its router says, or what it asks for."""
-    call = current_call()
-    if call is not None and call.dispatch is not None:
-        if call.dispatch.origin is not None:
-            return call.dispatch.origin.tier
-        if call.dispatch.is_batch:
-            return "flex"
-    asked = fields.get("service_tier")
-    return asked if asked in ("flex", "priority") else "default"
 
 
 def _output(response: "ResponsesResponse", asked: AskedResponse) -> list[Json]:

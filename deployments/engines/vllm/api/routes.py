@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from deployments.engines.vllm.api import chat, completions, embeddings, responses
+from deployments.engines.vllm.api import chat, completions, embeddings, messages, responses
 
-ROUTERS = (chat.router, completions.router, embeddings.router, responses.router)
+ROUTERS = (chat.router, completions.router, embeddings.router, messages.router, responses.router)
 BESIDE = {"/v1/responses/input_tokens": "/v1/responses"}
 """Paths that vLLM does not have, and those of vLLM's with which they come."""
 

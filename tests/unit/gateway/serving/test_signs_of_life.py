@@ -72,3 +72,27 @@ def test_responses_get_comments_where_there_is_nothing_to_repeat(parts: list[byt
     for part in parts:
         signs.observe(part)
     assert signs.after(COMMENT) == COMMENT
+
+
+def test_responses_fail_with_the_response_that_began() -> None:
+    """The event of an error comes first, and carries the number before."""
+    signs = signs_of_life(RESPONSES)
+    signs.observe(CREATED + STARTED)
+    error = event("error", 6, code="server_error", message="It broke.", param=None)
+    ending = signs.failed(error, "It broke.")
+    assert ending.startswith(error)
+    kind, data = ending.removeprefix(error).decode().removesuffix("\n\n").split("\n")
+    assert kind == "event: response.failed"
+    assert json.loads(data.removeprefix("data: ")) == {
+        "type": "response.failed",
+        "sequence_number": 7,
+        "response": RESPONSE
+        | {"status": "failed", "error": {"code": "server_error", "message": "It broke."}},
+    }
+
+
+@pytest.mark.parametrize("path", [RESPONSES, "/v1/messages", "/v1/chat/completions"])
+def test_streams_without_a_response_fail_with_the_error_alone(path: str) -> None:
+    """Of other APIs, or broken before `response.created`."""
+    error = event("error", 0, code="server_error", message="It broke.", param=None)
+    assert signs_of_life(path).failed(error, "It broke.") == error
