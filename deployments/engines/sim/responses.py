@@ -16,6 +16,16 @@ class PromptTokensDetails(msgspec.Struct):
     """OpenAI's `prompt_tokens_details`: tokens of the prompt that were in the KV cache."""
 
     cached_tokens: int = 0
+    audio_tokens: int = 0
+
+
+class CompletionTokensDetails(msgspec.Struct, frozen=True):
+    """OpenAI's `completion_tokens_details`: kinds of tokens that a simulated engine has none of."""
+
+    reasoning_tokens: int = 0
+    audio_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
 
 
 class CompletionUsage(msgspec.Struct):
@@ -25,6 +35,7 @@ class CompletionUsage(msgspec.Struct):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails = CompletionTokensDetails()
 
 
 class ChoiceDelta(msgspec.Struct, omit_defaults=True):
@@ -49,6 +60,7 @@ class ChatResponseMessage(msgspec.Struct):
     role: str
     content: str
     refusal: None = None
+    annotations: tuple[()] = ()
 
 
 class ChatChoice(msgspec.Struct):

@@ -488,3 +488,12 @@ def content(text: str) -> bytes:
     """Build a chunk with text."""
     choice = {"index": 0, "delta": {"role": "assistant", "content": text}}
     return b"data: %b\n\n" % json.dumps({"id": "i", "choices": [choice]}).encode()
+
+
+async def test_what_ended_an_answer_must_be_known_to_count_it() -> None:
+    """With stop strings, and an engine that does not say which one it was, there is no usage."""
+    body = json.dumps({**SAMPLED, **USAGE, "stop": "!"}).encode()
+    engine = ModelEngine(said("Well, here it"), finishes_late=True)
+    *sent, finish, _, _ = await engine.stream(CHAT, body)
+    plan = await plan_resumption(CHAT, body, log_of(*sent, finish), engine.tokenize)
+    assert (plan.body, plan.final_events) == (None, b"data: [DONE]\n\n")

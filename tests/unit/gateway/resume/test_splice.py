@@ -98,6 +98,15 @@ def test_a_tool_call_is_started_once() -> None:
     assert splice.feed(b"".join(incoming)) == old(b"".join(expected))
 
 
+def test_the_input_of_a_custom_tool_is_not_repeated() -> None:
+    """It is joined as the arguments of a function are."""
+    call = {"index": 0, "id": "a", "type": "custom", "custom": {"name": "f", "input": "One "}}
+    splice = Splice(transcript({"tool_calls": [call]}))
+    again = call | {"id": "x", "custom": {"name": "f", "input": "One two"}}
+    rest = {"index": 0, "custom": {"input": "two"}}
+    assert splice.feed(event({"tool_calls": [again]})) == old(event({"tool_calls": [rest]}))
+
+
 @pytest.mark.parametrize(
     ("sent", "incoming", "new"),
     [
