@@ -49,9 +49,9 @@ class EngineProcess:
     def chat(
         self, model: str, text: str, dispatch: Dispatch | None = None, **more: object
     ) -> tuple[int, Any]:
-        """One chat completion."""
+        """One chat completion, the same every time."""
         messages = [{"role": "user", "content": text}]
-        body = {"model": model, "messages": messages, **more}
+        body = {"model": model, "messages": messages, "temperature": 0, **more}
         return self.post("/v1/chat/completions", body, dispatch)
 
     def snapshot(self) -> Update:

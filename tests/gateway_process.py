@@ -186,9 +186,9 @@ class GatewayProcess:
             return response.status, json.loads(response.read() or b"null")
 
     def chat(self, model: str, text: str = "Hello", **more: object) -> tuple[int, Any]:
-        """One chat completion: its status and parsed answer."""
+        """One chat completion, the same every time: its status and parsed answer."""
         messages = [{"role": "user", "content": text}]
-        body = {"model": model, "messages": messages, **more}
+        body = {"model": model, "messages": messages, "temperature": 0, **more}
         return self.request("POST", "/v1/chat/completions", body)
 
     @contextmanager

@@ -93,7 +93,7 @@ def test_base_and_adapter_answer_side_by_side(engine: EngineProcess) -> None:
     """At the same time, each in its own words and under its own name."""
     with ThreadPoolExecutor(8) as clients:
         asked = ["demo", "pirate"] * 4
-        replies = list(clients.map(lambda name: engine.chat(name, QUESTION, temperature=0), asked))
+        replies = list(clients.map(lambda name: engine.chat(name, QUESTION), asked))
 
     for name, (status, answer) in zip(asked, replies, strict=True):
         assert status == 200

@@ -19,7 +19,7 @@ def parameter(case: TableCase) -> ParameterSet:
     return pytest.param(case, id=case.name, marks=marks)
 
 
-@pytest.mark.parametrize("case", map(parameter, CASES))
+@pytest.mark.parametrize("case", [parameter(case) for case in CASES])
 def test_a_request_is_answered_to_the_letter(gateway: GatewayProcess, case: TableCase) -> None:
     """Its answer has the status, the strict shape and the values that the table says."""
     assert case.deviations(gateway.url) == []

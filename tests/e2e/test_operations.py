@@ -135,7 +135,8 @@ def test_a_dead_engine_core_is_replaced(gateway: GatewayProcess, deployed: Docum
     wait_for(lambda: states(gateway)["parallel"] != "ready")
 
     other = gateway.chat("demo", "Say hello.")
-    body = {"model": "parallel", "messages": [{"role": "user", "content": "Say hello."}]}
+    messages = [{"role": "user", "content": "Say hello."}]
+    body = {"model": "parallel", "messages": messages, "temperature": 0}
     with gateway.open("POST", "/v1/chat/completions", body, timeout_s=240) as response:
         waited = json.loads(response.read())
 

@@ -40,7 +40,9 @@ def user(text: str) -> ChatCompletionMessageParam:
 
 def test_chat(client: openai.OpenAI) -> None:
     """One question, one answer, with usage and the name of the model."""
-    answer = client.chat.completions.create(model="demo", messages=[user("What is your name?")])
+    answer = client.chat.completions.create(
+        model="demo", messages=[user("What is your name?")], temperature=0
+    )
 
     assert answer.choices[0].message.content == NAME
     assert answer.choices[0].finish_reason == "stop"
@@ -53,6 +55,7 @@ def test_streamed_chat_with_usage(client: openai.OpenAI) -> None:
     """The same answer token by token; the last event tells the usage."""
     stream = client.chat.completions.create(
         model="demo",
+        temperature=0,
         messages=[user("What is your name?")],
         stream=True,
         stream_options={"include_usage": True},
@@ -74,7 +77,7 @@ def test_an_answer_depends_on_the_turns_before(client: openai.OpenAI) -> None:
         user("Cache."),
     ]
 
-    answer = client.chat.completions.create(model="demo", messages=conversation)
+    answer = client.chat.completions.create(model="demo", messages=conversation, temperature=0)
 
     assert answer.choices[0].message.content == "Cache who?"
 
@@ -83,6 +86,7 @@ def test_a_system_prompt_and_parts(client: openai.OpenAI) -> None:
     """A system prompt, and content as a list of parts."""
     answer = client.chat.completions.create(
         model="demo",
+        temperature=0,
         messages=[
             {"role": "system", "content": "You are a helpful assistant."},
             {"role": "user", "content": [{"type": "text", "text": "Say hello."}]},
@@ -101,6 +105,7 @@ def test_a_tool_call(client: openai.OpenAI, choice: ChatCompletionToolChoiceOpti
     """The model calls the tool it is offered with the city it is asked about."""
     answer = client.chat.completions.create(
         model="demo",
+        temperature=0,
         messages=[user("What is the weather in Paris?")],
         tools=[GET_WEATHER],
         tool_choice=choice,
@@ -133,7 +138,9 @@ def test_a_tool_result_becomes_an_answer(client: openai.OpenAI) -> None:
         },
     ]
 
-    answer = client.chat.completions.create(model="demo", messages=messages, tools=[GET_WEATHER])
+    answer = client.chat.completions.create(
+        model="demo", messages=messages, tools=[GET_WEATHER], temperature=0
+    )
 
     assert answer.choices[0].message.content == "It is 18 degrees and sunny in Paris."
 
@@ -154,6 +161,7 @@ def test_an_answer_in_a_json_schema(client: openai.OpenAI) -> None:
     }
     answer = client.chat.completions.create(
         model="demo",
+        temperature=0,
         messages=[user("Describe yourself as JSON.")],
         response_format={
             "type": "json_schema",
@@ -169,7 +177,7 @@ def test_an_answer_in_a_json_schema(client: openai.OpenAI) -> None:
 def test_a_thought_before_the_answer(client: openai.OpenAI) -> None:
     """A `<think>` part arrives as the model wrote it."""
     answer = client.chat.completions.create(
-        model="demo", messages=[user("Think first. What is 17 + 25?")]
+        model="demo", messages=[user("Think first. What is 17 + 25?")], temperature=0
     )
 
     thought, _, said = (answer.choices[0].message.content or "").partition("</think>")
@@ -180,7 +188,11 @@ def test_a_thought_before_the_answer(client: openai.OpenAI) -> None:
 def test_logprobs(client: openai.OpenAI) -> None:
     """The log-probability of every token, and its rivals."""
     answer = client.chat.completions.create(
-        model="demo", messages=[user("Say hello.")], logprobs=True, top_logprobs=2
+        model="demo",
+        messages=[user("Say hello.")],
+        logprobs=True,
+        top_logprobs=2,
+        temperature=0,
     )
 
     logprobs = answer.choices[0].logprobs
@@ -203,7 +215,7 @@ def test_two_choices(client: openai.OpenAI) -> None:
 def test_a_stop_string_ends_the_answer(client: openai.OpenAI) -> None:
     """Nothing from the stop string on is said."""
     answer = client.chat.completions.create(
-        model="demo", messages=[user("Count to ten.")], stop=[", 6"]
+        model="demo", messages=[user("Count to ten.")], stop=[", 6"], temperature=0
     )
 
     assert answer.choices[0].message.content == "1, 2, 3, 4, 5"
@@ -230,7 +242,7 @@ def test_a_seed_repeats_a_sampled_answer(client: openai.OpenAI) -> None:
 def test_completions(client: openai.OpenAI) -> None:
     """A text goes on, without a chat template."""
     answer = client.completions.create(
-        model="demo", prompt="The capital of France is", max_tokens=8
+        model="demo", prompt="The capital of France is", max_tokens=8, temperature=0
     )
 
     assert answer.choices[0].text == " Paris."
@@ -238,7 +250,9 @@ def test_completions(client: openai.OpenAI) -> None:
 
 def test_streamed_completions(client: openai.OpenAI) -> None:
     """A text goes on, token by token."""
-    stream = client.completions.create(model="demo", prompt="1, 2, 3,", max_tokens=40, stream=True)
+    stream = client.completions.create(
+        model="demo", prompt="1, 2, 3,", max_tokens=40, temperature=0, stream=True
+    )
 
     assert "".join(event.choices[0].text for event in stream) == " 4, 5, 6, 7, 8, 9, 10."
 
@@ -260,7 +274,9 @@ def likeness(one: list[float], other: list[float]) -> float:
 
 def test_responses(client: openai.OpenAI) -> None:
     """OpenAI's Responses API."""
-    answer = client.responses.create(model="demo", input="Count to ten.", store=False)
+    answer = client.responses.create(
+        model="demo", input="Count to ten.", temperature=0, store=False
+    )
 
     assert answer.output_text == TO_TEN
     assert answer.status == "completed"
@@ -268,7 +284,9 @@ def test_responses(client: openai.OpenAI) -> None:
 
 def test_streamed_responses(client: openai.OpenAI) -> None:
     """OpenAI's Responses API, event by event."""
-    stream = client.responses.create(model="demo", input="Count to ten.", store=False, stream=True)
+    stream = client.responses.create(
+        model="demo", input="Count to ten.", temperature=0, store=False, stream=True
+    )
     deltas = [event.delta for event in stream if event.type == "response.output_text.delta"]
 
     assert "".join(deltas) == TO_TEN
@@ -277,7 +295,10 @@ def test_streamed_responses(client: openai.OpenAI) -> None:
 def test_messages(claude: anthropic.Anthropic) -> None:
     """Anthropic's Messages API."""
     answer = claude.messages.create(
-        model="demo", max_tokens=64, messages=[{"role": "user", "content": "Count to ten."}]
+        model="demo",
+        max_tokens=64,
+        extra_body={"temperature": 0},
+        messages=[{"role": "user", "content": "Count to ten."}],
     )
 
     assert [block.text for block in answer.content if block.type == "text"] == [TO_TEN]
@@ -288,7 +309,10 @@ def test_messages(claude: anthropic.Anthropic) -> None:
 def test_streamed_messages(claude: anthropic.Anthropic) -> None:
     """Anthropic's Messages API, event by event."""
     with claude.messages.stream(
-        model="demo", max_tokens=64, messages=[{"role": "user", "content": "Count to ten."}]
+        model="demo",
+        max_tokens=64,
+        extra_body={"temperature": 0},
+        messages=[{"role": "user", "content": "Count to ten."}],
     ) as stream:
         text = "".join(stream.text_stream)
 
