@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import pydantic_core
 
-from deployments.engines.vllm.api.messages_request import AskedMessage
+from deployments.engines.vllm.api.asked_message import AskedMessage
 from deployments.engines.vllm.api.reasoning_token import make_token
 from deployments.engines.vllm.api.tool_calls import VLLM_CALL
 

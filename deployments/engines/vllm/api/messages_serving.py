@@ -16,14 +16,11 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.outputs import RequestOutput
 from vllm.renderers import TokenizeParams
 
+from deployments.engines.vllm.api.asked_message import AskedMessage
 from deployments.engines.vllm.api.chat_serving import ChatServing, only_one_call
 from deployments.engines.vllm.api.chunks import ChunkPart, DeltaPart
 from deployments.engines.vllm.api.messages_answer import message_object
-from deployments.engines.vllm.api.messages_request import (
-    AskedMessage,
-    CountRequest,
-    MessagesRequest,
-)
+from deployments.engines.vllm.api.messages_request import CountRequest, MessagesRequest
 from deployments.engines.vllm.api.messages_stream import MessageEvents
 from deployments.engines.vllm.api.rebound import rebound
 

@@ -10,8 +10,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
-from vllm.outputs import RequestOutput
 
+from deployments.engines.vllm.api.asked_message import AskedMessage
 from deployments.engines.vllm.api.chunks import ChunkPart, function_part
 from deployments.engines.vllm.api.messages_answer import (
     PromptCounts,
@@ -21,7 +21,6 @@ from deployments.engines.vllm.api.messages_answer import (
     usage_object,
     use_id,
 )
-from deployments.engines.vllm.api.messages_request import AskedMessage
 from gateway.errors.anthropic import error_type
 
 _encoder = msgspec.json.Encoder()
@@ -92,7 +91,7 @@ class MessageEvents:
         """Make a chunk; called as vLLM calls its model."""
         return MessageChunk(self, id=id, model=model, choices=choices, usage=usage)
 
-    async def counted(self, results: AsyncIterator[RequestOutput]) -> AsyncIterator[RequestOutput]:
+    async def counted(self, results: AsyncIterator[Any]) -> AsyncIterator[Any]:
         """The results of the engine, whose first says how much of the prompt was cached."""
         async for result in results:
             if not self._is_begun:
@@ -126,7 +125,7 @@ class MessageEvents:
         if not chunk.choices:
             self._end(chunk.usage, events)
 
-    def _count(self, result: RequestOutput) -> None:
+    def _count(self, result: Any) -> None:  # noqa: ANN401 - vLLM's
         tokens = len(result.prompt_token_ids or ()) + len(result.encoder_prompt_token_ids or ())
         if not self._counts_cached:
             self._prompt = PromptCounts(tokens)
