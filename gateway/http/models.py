@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
 from gateway.config.model_names import ModelNames
-from gateway.errors.request import ModelNotFound
+from gateway.errors.request import ModelNotFound, UnknownRoute
 from gateway.http.anthropic_models import (
     AnthropicModel,
     PageQuery,
@@ -87,6 +87,8 @@ def models_router(fleet: Fleet, live_config: LiveConfig, health_of: HealthOf) ->
     async def retrieve_model(model: str, request: Request) -> ModelCard | Response:
         """Retrieve one model; its name may hold slashes."""
         card = cards(request).get(model)
+        if not model or model.endswith("/"):
+            raise UnknownRoute.for_url(request.method, request.url.path)
         if card is None:
             raise ModelNotFound(model)
         return _answer(_for_anthropic(card)) if speaks_anthropic(request) else card

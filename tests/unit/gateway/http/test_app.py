@@ -107,6 +107,7 @@ async def test_requests_avoid_a_busy_replica(start_engine: StartEngine, surface:
         ("POST", "/v1/nothing", b"{}", (404, "unknown_url", None)),
         ("POST", CHAT + "/", b"{}", (404, "unknown_url", None)),
         ("GET", "/v1/\N{SNOWMAN}", b"", (404, "unknown_url", None)),
+        ("GET", "/v1/models/", b"", (404, "unknown_url", None)),
     ],
 )
 async def test_errors_have_openais_shape(
