@@ -15,7 +15,7 @@ MUTATED, SEED = 100, 16
 
 def parameter(case: TableCase) -> ParameterSet:
     """A case as pytest's parameter; a known deviation is a failure that is expected."""
-    marks = [pytest.mark.xfail(reason=case.known, strict=False)] if case.known else []
+    marks = [pytest.mark.xfail(reason=case.known)] if case.known else []
     return pytest.param(case, id=case.name, marks=marks)
 
 
