@@ -83,7 +83,13 @@ async def test_a_stream_has_usage_on_request() -> None:
         "prompt_tokens": 3,
         "completion_tokens": 3,
         "total_tokens": 6,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": 0,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
     }
 
 
@@ -96,7 +102,7 @@ async def test_a_response_that_is_not_streamed_is_whole() -> None:
     assert reply["choices"] == [
         {
             "index": 0,
-            "message": {"role": "assistant", "refusal": None},
+            "message": {"role": "assistant", "refusal": None, "annotations": []},
             "logprobs": None,
             "finish_reason": "length",
         }
@@ -534,7 +540,7 @@ async def test_usage_in_a_stream_counts_the_cache() -> None:
     body = completion("x" * 65, stream=True, stream_options={"include_usage": True})
     exchanges = [await Exchange(engine, COMPLETIONS, body).finish() for _ in range(2)]
     usages = [exchange.chunks[-1]["usage"]["prompt_tokens_details"] for exchange in exchanges]
-    assert usages == [{"cached_tokens": 0}, {"cached_tokens": 16}]
+    assert [usage["cached_tokens"] for usage in usages] == [0, 16]
 
 
 async def test_a_request_larger_than_the_cache_is_rejected() -> None:
