@@ -19,7 +19,7 @@ import os
 import pickle
 import sys
 from collections import OrderedDict
-from typing import cast
+from typing import Any, cast
 
 import cloudpickle  # type: ignore[import-untyped]
 from vllm.config import VllmConfig
@@ -35,7 +35,7 @@ from deployments.engines.vllm.grammar_process import (
     main,
     unfinished,
 )
-from deployments.engines.vllm.plain_schema import is_plain
+from deployments.engines.vllm.plain_schema import is_plain, is_plain_tag
 from deployments.engines.vllm.trial_slots import ANONYMOUS, Client, TrialSlots
 
 MAX_VERDICTS = 4096
@@ -76,7 +76,7 @@ class GrammarGuard:
         if spec is None or spec.all_constraints_none():
             return False
         self._process.start()
-        return not (spec.json_object or _has_plain_schema(spec))
+        return not (spec.json_object or _is_plain(spec))
 
     async def check(self, spec: StructuredOutputsParams | None) -> None:
         """Return if a grammar compiles.
@@ -218,12 +218,17 @@ def _frame(data: bytes) -> bytes:
     return LENGTH.pack(len(data)) + data
 
 
-def _has_plain_schema(spec: StructuredOutputsParams) -> bool:
-    schema = spec.json
-    if isinstance(schema, str) and len(schema) <= MAX_PLAIN_CHARS:
+def _is_plain(spec: StructuredOutputsParams) -> bool:
+    if spec.structural_tag is not None:
+        return is_plain_tag(_parsed(spec.structural_tag))
+    return is_plain(_parsed(spec.json))
+
+
+def _parsed(text: Any) -> Any:  # noqa: ANN401 - JSON, as a text or not
+    if isinstance(text, str) and len(text) <= MAX_PLAIN_CHARS:
         with contextlib.suppress(ValueError, RecursionError):  # vLLM says what is wrong with it
-            schema = json.loads(schema)
-    return is_plain(schema)
+            return json.loads(text)
+    return text
 
 
 def _client() -> Client:

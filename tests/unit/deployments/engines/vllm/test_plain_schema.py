@@ -3,7 +3,7 @@
 import pytest
 from pydantic import JsonValue
 
-from deployments.engines.vllm.plain_schema import MAX_NODES, is_plain
+from deployments.engines.vllm.plain_schema import MAX_NODES, is_plain, is_plain_tag
 
 TEXT: JsonValue = {"type": "string", "description": "any"}
 OBJECT: JsonValue = {"type": "object", "properties": {"a": TEXT}}
@@ -78,3 +78,35 @@ def test_depth_is_bounded() -> None:
     for _ in range(10_000):
         schema = {"type": "array", "items": schema}
     assert not is_plain(schema)
+
+
+def tag_of(schema: JsonValue) -> JsonValue:
+    """A structural tag, as vLLM makes one of a request's tools."""
+    content: JsonValue = {
+        **{"type": "json_schema", "json_schema": schema, "style": "json"},
+        **{"any_order": False, "max_whitespace_cnt": None, "excludes": []},
+    }
+    tag: JsonValue = {"type": "tag", "begin": "<tool_call>", "content": content, "end": "</t>"}
+    format_: JsonValue = {"type": "triggered_tags", "triggers": ["<tool_call>"], "tags": [tag]}
+    return {"type": "structural_tag", "format": format_}
+
+
+def test_tools_with_plain_parameters_are_plain() -> None:
+    """A request that only offers tools waits for no trial."""
+    assert is_plain_tag(tag_of(OBJECT))
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        tag_of({"type": "string", "pattern": "a{1,1000}"}),
+        tag_of({"$ref": "#"}),
+        {"type": "structural_tag", "format": {"type": "regex", "pattern": "a"}},
+        {"type": "structural_tag", "format": {"type": "grammar", "grammar": "root ::= root"}},
+        {"type": "structural_tag", "format": {"type": "sequence", "elements": [{}] * MAX_NODES}},
+        "{",
+    ],
+)
+def test_tags_with_anything_else_are_tried_first(tag: JsonValue) -> None:
+    """Patterns, references, grammars, very many parts, and what is no tag."""
+    assert not is_plain_tag(tag)
