@@ -83,8 +83,12 @@ def test_depth_is_bounded() -> None:
 def tag_of(schema: JsonValue) -> JsonValue:
     """A structural tag, as vLLM makes one of a request's tools."""
     content: JsonValue = {
-        **{"type": "json_schema", "json_schema": schema, "style": "json"},
-        **{"any_order": False, "max_whitespace_cnt": None, "excludes": []},
+        "type": "json_schema",
+        "json_schema": schema,
+        "style": "json",
+        "any_order": False,
+        "max_whitespace_cnt": None,
+        "excludes": [],
     }
     tag: JsonValue = {"type": "tag", "begin": "<tool_call>", "content": content, "end": "</t>"}
     format_: JsonValue = {"type": "triggered_tags", "triggers": ["<tool_call>"], "tags": [tag]}
