@@ -8,6 +8,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.responses import HTMLResponse
 
 from gateway.config.route_paths import FORM_ROUTES, JSON_ROUTES
+from gateway.errors.anthropic import is_anthropic
 
 Schema = dict[str, Any]  # OpenAPI's own type
 ERROR: Schema = {
@@ -34,6 +35,27 @@ ERROR: Schema = {
     },
 }
 """Description of an error, also for the routes that FastAPI answers."""
+ANTHROPIC_ERROR: Schema = {
+    "description": "An error in Anthropic's shape",
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["type", "error", "request_id"],
+                "properties": {
+                    "type": {"const": "error"},
+                    "error": {
+                        "type": "object",
+                        "required": ["type", "message"],
+                        "properties": {"type": {"type": "string"}, "message": {"type": "string"}},
+                    },
+                    "request_id": {"type": "string"},
+                },
+            }
+        }
+    },
+}
+"""Description of an error on the routes of Anthropic's API."""
 _ANSWER: Schema = {
     "description": "The engine's answer, unchanged",
     "content": {
@@ -64,9 +86,10 @@ def inference_documents() -> APIRouter:
 
 
 def _describe(router: APIRouter, routes: Mapping[str, str], kind: str, schema: Schema) -> None:
-    answers: dict[int | str, Schema] = {200: _ANSWER}
-    answers |= dict.fromkeys((400, 404, 408, 413, 429, 502, 503, 504), ERROR)
     for path, summary in routes.items():
+        error = ANTHROPIC_ERROR if is_anthropic(path) else ERROR
+        answers: dict[int | str, Schema] = {200: _ANSWER}
+        answers |= dict.fromkeys((400, 404, 408, 413, 429, 502, 503, 504), error)
         router.add_api_route(
             path,
             _unreachable,
