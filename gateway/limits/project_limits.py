@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from gateway.asgi import Headers
+from gateway.errors.anthropic import is_anthropic
 from gateway.errors.limits import RateLimited
 from gateway.identity.project import Project
 from gateway.ledger.view import AccountsView
@@ -137,8 +138,8 @@ class ProjectLimits:
         meters = self._meters.of(request, model).rates
         if not meters:
             return []
-        is_anthropic = request.path.startswith("/v1/messages")
-        return rate_headers(meters, self._clock(), self._time_of_day if is_anthropic else None)
+        time_of_day = self._time_of_day if is_anthropic(request.path) else None
+        return rate_headers(meters, self._clock(), time_of_day)
 
     def record_recent(
         self, uses: Iterable[RecentUse], within_s: float, own: Iterable[Reservation]

@@ -13,7 +13,11 @@ from fastapi.responses import Response
 from deployments.engines.asgi import send_json
 from deployments.engines.vllm.api.error_words import in_words_of_openai
 from deployments.engines.vllm.api.field_errors import explain
-from deployments.engines.vllm.api.refused_request import RefusedRequest, answer_refusal
+from deployments.engines.vllm.api.refused_request import (
+    RefusedRequest,
+    answer_refusal,
+    refusal_response,
+)
 from gateway.asgi import App, Message, Receive, Scope, Send
 from gateway.errors.gateway_error import ErrorBody, ErrorDetail
 
@@ -33,9 +37,7 @@ def with_api_errors(app: App) -> App:
 
 async def answer_field_errors(request: Any, error: Any) -> Response:  # noqa: ANN401 - FastAPI's
     """Answer a request whose fields are missing or wrong, as an exception handler."""
-    detail = explain(error.errors(), error.body, request.url.path)
-    body = msgspec.json.encode(ErrorBody(detail))
-    return Response(body, status_code=400, media_type="application/json")
+    return refusal_response(explain(error.errors(), error.body, request.url.path))
 
 
 def rewritten(status: int, body: bytes, path: str) -> bytes:

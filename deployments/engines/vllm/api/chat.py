@@ -29,6 +29,7 @@ from deployments.engines.vllm.api.field_checks import (
     most,
 )
 from deployments.engines.vllm.api.messages_check import check_messages
+from deployments.engines.vllm.api.own_serving import own
 from deployments.engines.vllm.api.sampling import adopt_top_p, sample_equally
 from deployments.engines.vllm.api.tools import adopt_calls, adopt_tools
 
@@ -66,7 +67,7 @@ class OpenAIChatRequest(ChatCompletionRequest):
 @post(router, "/v1/chat/completions")
 async def create_chat_completion(request: OpenAIChatRequest, raw_request: Request) -> Response:
     """Answer with a whole chat completion, or with a stream of its chunks."""
-    serving = ChatServing.of(raw_request.app.state.openai_serving_chat)
+    serving = own(ChatServing, raw_request.app.state.openai_serving_chat)
     allowed = serving.model_config.max_logprobs
     if request.top_logprobs and allowed >= 0:
         most("top_logprobs", request.top_logprobs, allowed)

@@ -1,8 +1,7 @@
 """vLLM's serving of chats, with OpenAI's chunks, and calls that stay calls where they are cut."""
 
-import copy
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from typing import Any, Self, cast
+from typing import Any
 
 from vllm.entrypoints.generate.base.protocol import FunctionCall, ToolCall
 from vllm.entrypoints.openai.chat_completion.protocol import (
@@ -22,13 +21,6 @@ Request = Any
 
 class ChatServing(OpenAIServingChat):
     """vLLM's serving of chats for requests of ours."""
-
-    @classmethod
-    def of(cls, serving: OpenAIServingChat) -> Self:
-        """One that shares everything with vLLM's."""
-        own: Any = copy.copy(serving)
-        own.__class__ = cls
-        return cast("Self", own)
 
     def chat_completion_stream_generator(
         self,

@@ -101,25 +101,27 @@ class ChunkWriter:
         """Make a chunk."""
         if not self._head:
             head = {"id": id, "object": object, "created": created, "model": model}
-            self._head = f'{_json(head)[:-1]},"choices":'
+            self._head = f'{json_text(head)[:-1]},"choices":'
         return Chunk(self, choices, others)
 
     def write(self, chunk: Chunk, extras: dict[str, Any]) -> str:
         """The JSON of a chunk: for most of them, that of a piece of text in a frame."""
         choices = [self._choice(choice) for choice in chunk.choices]
-        parts = [self._head, _json(choices)]
+        parts = [self._head, json_text(choices)]
         if chunk.usage is not None:
-            parts.append(f',"usage":{_json(usage_object(chunk.usage))}')
+            parts.append(f',"usage":{json_text(usage_object(chunk.usage))}')
         elif self._asked.has_null_usage:
             parts.append(',"usage":null')
         if not choices or choices[0]["finish_reason"]:
-            parts.append(f',"service_tier":{_json(self._asked.tier)}')
+            parts.append(f',"service_tier":{json_text(self._asked.tier)}')
             if self._asked.is_to_be_stored:
                 parts.append(',"store":false')
         if chunk.system_fingerprint is not None:
-            parts.append(f',"system_fingerprint":{_json(chunk.system_fingerprint)}')
+            parts.append(f',"system_fingerprint":{json_text(chunk.system_fingerprint)}')
         if extras:
-            parts.extend(f',"{k}":{_json(dumped(v))}' for k, v in extras.items() if v is not None)
+            parts.extend(
+                f',"{k}":{json_text(dumped(v))}' for k, v in extras.items() if v is not None
+            )
         parts.append("}")
         return "".join(parts)
 
@@ -214,5 +216,6 @@ def function_part(call: Any) -> dict[str, str]:  # noqa: ANN401 - vLLM's
     return {name: text for name, text in written.items() if text is not None}
 
 
-def _json(value: Any) -> str:  # noqa: ANN401 - JSON
+def json_text(value: Any) -> str:  # noqa: ANN401 - JSON
+    """A value as JSON."""
     return _encoder.encode(value).decode()

@@ -1,8 +1,7 @@
 """vLLM's serving of text completions, with OpenAI's chunks, and answers of no tokens."""
 
-import copy
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from typing import Any, Self, cast
+from typing import Any
 
 from vllm.entrypoints.openai.completion.protocol import CompletionResponse
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
@@ -17,13 +16,6 @@ Request = Any
 
 class CompletionServing(OpenAIServingCompletion):
     """vLLM's serving of text completions for requests of ours."""
-
-    @classmethod
-    def of(cls, serving: OpenAIServingCompletion) -> Self:
-        """One that shares everything with vLLM's."""
-        own: Any = copy.copy(serving)
-        own.__class__ = cls
-        return cast("Self", own)
 
     def completion_stream_generator(
         self,

@@ -20,6 +20,7 @@ from deployments.engines.vllm.api.completion_response import (
 from deployments.engines.vllm.api.completion_serving import CompletionServing
 from deployments.engines.vllm.api.endpoint import post
 from deployments.engines.vllm.api.field_checks import TEXT, check_best_of, check_completion
+from deployments.engines.vllm.api.own_serving import own
 from deployments.engines.vllm.api.refusals import invalid_type, missing
 from deployments.engines.vllm.api.sampling import adopt_top_p, sample_equally
 from deployments.engines.vllm.api.tools import ToolForm
@@ -61,7 +62,7 @@ class OpenAICompletionRequest(CompletionRequest):
 @post(router, "/v1/completions")
 async def create_completion(request: OpenAICompletionRequest, raw_request: Request) -> Response:
     """Answer with a whole text completion, or with a stream of its chunks."""
-    serving = CompletionServing.of(raw_request.app.state.openai_serving_completion)
+    serving = own(CompletionServing, raw_request.app.state.openai_serving_completion)
     answer = await serving.create_completion(request, raw_request)
     if isinstance(answer, ErrorResponse):
         return error_response(answer)

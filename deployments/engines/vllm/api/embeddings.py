@@ -1,7 +1,6 @@
 """`/v1/embeddings` as OpenAI answers it."""
 
-import copy
-from typing import Any, Self, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -18,6 +17,7 @@ from vllm.entrypoints.pooling.utils import get_pooling_output_encoder, get_pooli
 
 from deployments.engines.vllm.api.embeddings_check import check_embeddings
 from deployments.engines.vllm.api.endpoint import post
+from deployments.engines.vllm.api.own_serving import own
 from deployments.engines.vllm.api.usage import usage_object
 
 router = APIRouter()
@@ -48,13 +48,6 @@ EmbeddingRequest: TypeAlias = (
 class EmbeddingServing(ServingEmbedding):
     """vLLM's serving of embeddings, with OpenAI's object."""
 
-    @classmethod
-    def of(cls, serving: ServingEmbedding) -> Self:
-        """One that shares everything with vLLM's."""
-        own: Any = copy.copy(serving)
-        own.__class__ = cls
-        return cast("Self", own)
-
     def _openai_json_response(
         self,
         final_res_batch: list[Any],
@@ -81,7 +74,7 @@ class EmbeddingServing(ServingEmbedding):
 @post(router, "/v1/embeddings")
 async def create_embedding(request: EmbeddingRequest, raw_request: Request) -> Response:
     """Answer with embeddings."""
-    serving = EmbeddingServing.of(raw_request.app.state.serving_embedding)
+    serving = own(EmbeddingServing, raw_request.app.state.serving_embedding)
     if request.dimensions == serving.model_config.embedding_size:
         request.dimensions = None  # vLLM refuses it for models that have no other
     answer: Response = await serving(request, raw_request)

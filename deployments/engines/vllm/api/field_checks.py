@@ -9,12 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from deployments.engines.vllm.api.invalid_values import wrong_length
 from deployments.engines.vllm.api.refusals import (
     check_list,
     check_object,
     check_value,
+    empty_array,
     invalid_type,
     missing,
+    out_of_bounds,
     unsupported,
 )
 from deployments.engines.vllm.api.refused_request import RefusedRequest
@@ -37,19 +40,16 @@ class Range:
     def check(self, param: str, value: Any) -> None:  # noqa: ANN401 - JSON
         """Refuse what is no such number."""
         kinds = int if self.is_integer else int | float
-        kind = "integer" if self.is_integer else "decimal"
         if isinstance(value, bool) or not isinstance(value, kinds):
-            raise invalid_type(param, f"{'an' if self.is_integer else 'a'} {kind}")
+            raise invalid_type(param, "an integer" if self.is_integer else "a decimal")
         if value in self.also:
             return
         if self.least is not None and value < self.least:
-            raise _out_of_range(
-                param, kind, value, f">= {self.least:g}", "below minimum", "below_min"
+            raise out_of_bounds(
+                param, self.least, value, is_above=False, is_integer=self.is_integer
             )
         if self.most is not None and value > self.most:
-            raise _out_of_range(
-                param, kind, value, f"<= {self.most:g}", "above maximum", "above_max"
-            )
+            raise out_of_bounds(param, self.most, value, is_above=True, is_integer=self.is_integer)
 
 
 SAMPLING: Mapping[str, Range] = {
@@ -75,7 +75,7 @@ TEXT = {
 _BOOLEANS = ("stream", "echo", "parallel_tool_calls", "store")
 _OBJECTS = ("stream_options", "logit_bias", "response_format", "structured_outputs", "metadata")
 _STRINGS = ("user", "suffix", "reasoning_effort", "safety_identifier", "prompt_cache_key")
-_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _FORMATS = ("text", "json_object", "json_schema", "structural_tag")
 
 
@@ -98,7 +98,7 @@ def check_completion(body: Body, ranges: Mapping[str, Range]) -> None:
             message = f"Invalid key in 'logit_bias': {token!r}. Keys are ids of tokens."
             raise RefusedRequest(message, param="logit_bias", code="invalid_value")
     if body.get("reasoning_effort") is not None:
-        check_value("reasoning_effort", body["reasoning_effort"], _EFFORTS)
+        check_value("reasoning_effort", body["reasoning_effort"], EFFORTS)
     if body.get("response_format") is not None:
         _check_format(body["response_format"])
 
@@ -132,11 +132,8 @@ def check_stop(stop: Any) -> None:  # noqa: ANN401 - JSON
     if not isinstance(stop, list) or not all(isinstance(each, str) for each in stop):
         raise invalid_type("stop", "a string or an array of strings")
     if len(stop) > STOPS:
-        message = (
-            f"Invalid 'stop': array too long. Expected an array with maximum length {STOPS}, but"
-            f" got an array with length {len(stop)} instead."
-        )
-        raise RefusedRequest(message, param="stop", code="array_above_max_length")
+        too_long = wrong_length("stop", STOPS, len(stop), is_above=True, is_array=True)
+        raise RefusedRequest.of(too_long)
 
 
 def _check_types(body: Body) -> None:
@@ -184,18 +181,4 @@ def most(param: str, value: int, allowed: int) -> None:
 def non_empty(param: str, value: Sequence[Any]) -> None:
     """Refuse an empty array."""
     if not value:
-        message = (
-            f"Invalid '{param}': empty array. Expected an array with minimum length 1, but got an"
-            " empty array instead."
-        )
-        raise RefusedRequest(message, param=param, code="empty_array")
-
-
-def _out_of_range(
-    param: str, kind: str, value: float, expected: str, words: str, code: str
-) -> RefusedRequest:
-    message = (
-        f"Invalid '{param}': {kind} {words} value. Expected a value {expected}, but got {value}"
-        " instead."
-    )
-    return RefusedRequest(message, param=param, code=f"{kind}_{code}_value")
+        raise empty_array(param)

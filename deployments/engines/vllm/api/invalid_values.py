@@ -35,9 +35,16 @@ def unsupported_value(param: str, value: object, supported: str) -> ErrorDetail:
     return refused(message, param, "invalid_value")
 
 
-def out_of_bounds(param: str, bound: float, value: object, *, is_above: bool) -> ErrorDetail:
-    """A number that is above the highest, or below the lowest, that is allowed."""
-    kind = "integer" if isinstance(value, int) else "decimal"
+def out_of_bounds(
+    param: str, bound: float, value: object, *, is_above: bool, is_integer: bool | None = None
+) -> ErrorDetail:
+    """A number that is above the highest, or below the lowest, that is allowed.
+
+    `is_integer`: whether the field holds integers; by default, whether the value is one.
+    """
+    if is_integer is None:
+        is_integer = isinstance(value, int)
+    kind = "integer" if is_integer else "decimal"
     side, sign = ("above maximum", "<=") if is_above else ("below minimum", ">=")
     message = (
         f"Invalid '{param}': {kind} {side} value. Expected a value {sign} {bound:g}, but got"

@@ -12,6 +12,7 @@ from deployments.engines.vllm.api.completion_response import (
 from deployments.engines.vllm.api.endpoint import post
 from deployments.engines.vllm.api.messages_request import CountRequest, MessagesRequest
 from deployments.engines.vllm.api.messages_serving import MessagesServing
+from deployments.engines.vllm.api.own_serving import own
 
 router = APIRouter()
 
@@ -37,4 +38,4 @@ async def count_tokens(request: CountRequest, raw_request: Request) -> Response:
 
 
 def _serving(raw_request: Request) -> MessagesServing:
-    return MessagesServing.of(raw_request.app.state.anthropic_serving_messages)
+    return own(MessagesServing, raw_request.app.state.anthropic_serving_messages)

@@ -7,7 +7,7 @@ import pydantic_core
 
 from deployments.engines.vllm.api.asked_message import AskedMessage
 from deployments.engines.vllm.api.reasoning_token import make_token
-from deployments.engines.vllm.api.tool_calls import VLLM_CALL
+from deployments.engines.vllm.api.tool_calls import call_id
 
 Object = dict[str, Any]
 VLLM_MESSAGE = "chatcmpl-"
@@ -63,7 +63,7 @@ def message_id(made: str) -> str:
 
 def use_id(made: str) -> str:
     """The id of a tool's use; ids that a model needs to see again stay as they are."""
-    return CALL + made[len(VLLM_CALL) :] if made.startswith(VLLM_CALL) else made
+    return call_id(made, CALL)
 
 
 def usage_object(prompt: PromptCounts, usage: Any) -> Object:  # noqa: ANN401 - vLLM's

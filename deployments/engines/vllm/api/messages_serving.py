@@ -1,7 +1,6 @@
 """vLLM's serving of Anthropic's messages, with Anthropic's answers and events."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 from vllm.config import ModelConfig
@@ -23,6 +22,7 @@ from deployments.engines.vllm.api.messages_answer import message_object
 from deployments.engines.vllm.api.messages_request import CountRequest, MessagesRequest
 from deployments.engines.vllm.api.messages_stream import MessageEvents
 from deployments.engines.vllm.api.rebound import rebound
+from deployments.engines.vllm.api.unlimited_prompt import unlimited
 
 Events = AsyncGenerator[str, None]
 
@@ -32,14 +32,11 @@ class CountedChat(ChatCompletionRequest):
 
     def build_tok_params(self, model_config: ModelConfig) -> TokenizeParams:
         """How the prompt is made into tokens."""
-        params = super().build_tok_params(model_config)
-        return replace(
-            params, max_total_tokens=None, max_output_tokens=None, truncate_prompt_tokens=None
-        )
+        return unlimited(super().build_tok_params(model_config))
 
 
 class MessagesServing(ChatServing, AnthropicServingMessages):
-    """vLLM's serving for one request of ours (`of`)."""
+    """vLLM's serving for one request of ours (`own`)."""
 
     asked = AskedMessage()
 

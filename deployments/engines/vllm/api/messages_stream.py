@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from deployments.engines.vllm.api.asked_message import AskedMessage
-from deployments.engines.vllm.api.chunks import ChunkPart, function_part
+from deployments.engines.vllm.api.chunks import ChunkPart, function_part, json_text
 from deployments.engines.vllm.api.messages_answer import (
     PromptCounts,
     message_id,
@@ -23,7 +23,6 @@ from deployments.engines.vllm.api.messages_answer import (
 )
 from gateway.errors.anthropic import error_type
 
-_encoder = msgspec.json.Encoder()
 DONE = "data: [DONE]"
 
 
@@ -239,14 +238,14 @@ class MessageEvents:
 
 
 def _event(kind: str, **fields: Any) -> str:  # noqa: ANN401 - JSON
-    return f"event: {kind}\ndata: {_json({'type': kind, **fields})}\n\n"
+    return f"event: {kind}\ndata: {json_text({'type': kind, **fields})}\n\n"
 
 
 def _delta(index: int, kind: str, name: str, text: str) -> str:
     """The event of most tokens, without a dictionary of its own."""
     return (
         'event: content_block_delta\ndata: {"type":"content_block_delta","index":'
-        f'{index},"delta":{{"type":"{kind}","{name}":{_json(text)}}}}}\n\n'
+        f'{index},"delta":{{"type":"{kind}","{name}":{json_text(text)}}}}}\n\n'
     )
 
 
@@ -256,7 +255,3 @@ def _is_json(text: str) -> bool:
     except (msgspec.DecodeError, RecursionError):
         return False
     return True
-
-
-def _json(value: Any) -> str:  # noqa: ANN401 - JSON
-    return _encoder.encode(value).decode()

@@ -4,7 +4,6 @@ Cost of fitting: a rendering of the prompt, and where it is too long, one more f
 the number of items.
 """
 
-from dataclasses import replace
 from typing import Any
 
 from vllm.config import ModelConfig
@@ -13,6 +12,7 @@ from vllm.renderers import TokenizeParams
 
 from deployments.engines.vllm.api.oldest_items import without_oldest
 from deployments.engines.vllm.api.responses_request import OpenAIResponsesRequest
+from deployments.engines.vllm.api.unlimited_prompt import unlimited
 
 LEAST_ANSWER = 16
 """Tokens that are left for an answer of no given length."""
@@ -23,9 +23,7 @@ class UnlimitedRequest(OpenAIResponsesRequest):
 
     def build_tok_params(self, model_config: ModelConfig) -> TokenizeParams:
         """How the prompt is made into tokens."""
-        params = super().build_tok_params(model_config)
-        limits = {"max_total_tokens": None, "truncate_prompt_tokens": None}
-        return replace(params, **limits, max_output_tokens=None)
+        return unlimited(super().build_tok_params(model_config))
 
 
 async def prompt_tokens(handler: Any, request: UnlimitedRequest) -> int | ErrorResponse:  # noqa: ANN401

@@ -3,13 +3,13 @@
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from deployments.engines.vllm.api import invalid_values
 from deployments.engines.vllm.api.refused_request import RefusedRequest
 
 
 def missing(param: str) -> RefusedRequest:
     """A field is not there."""
-    message = f"Missing required parameter: '{param}'."
-    return RefusedRequest(message, param=param, code="missing_required_parameter")
+    return RefusedRequest.of(invalid_values.missing(param))
 
 
 def invalid_type(param: str, expected: str) -> RefusedRequest:
@@ -23,6 +23,24 @@ def invalid_value(param: str, value: object, supported: Iterable[str]) -> Refuse
     values = ", ".join(f"'{each}'" for each in supported)
     message = f"Invalid value: {value!r}. Supported values are: {values}."
     return RefusedRequest(message, param=param, code="invalid_value")
+
+
+def out_of_bounds(
+    param: str, bound: float, value: float, *, is_above: bool, is_integer: bool
+) -> RefusedRequest:
+    """A number is above the highest, or below the lowest, that its field may have."""
+    return RefusedRequest.of(
+        invalid_values.out_of_bounds(param, bound, value, is_above=is_above, is_integer=is_integer)
+    )
+
+
+def empty_array(param: str) -> RefusedRequest:
+    """An array has nothing in it."""
+    message = (
+        f"Invalid '{param}': empty array. Expected an array with minimum length 1, but got an"
+        " empty array instead."
+    )
+    return RefusedRequest(message, param=param, code="empty_array")
 
 
 def unsupported(param: str, reason: str) -> RefusedRequest:
@@ -54,11 +72,7 @@ def check_minimum(param: str, value: Any, least: int) -> None:  # noqa: ANN401 -
     if isinstance(value, bool) or not isinstance(value, int):
         raise invalid_type(param, "an integer")
     if value < least:
-        message = (
-            f"Invalid '{param}': integer below minimum value. Expected a value >= {least},"
-            f" but got {value} instead."
-        )
-        raise RefusedRequest(message, param=param, code="integer_below_min_value")
+        raise out_of_bounds(param, least, value, is_above=False, is_integer=True)
 
 
 def check_value(param: str, value: object, supported: Collection[str]) -> None:

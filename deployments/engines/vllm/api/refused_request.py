@@ -1,8 +1,12 @@
 """A request that this gateway refuses before vLLM validates it."""
 
-from typing import Any
+from typing import Any, Self
 
-from fastapi.responses import JSONResponse
+import msgspec
+from fastapi.responses import Response
+
+from deployments.engines.vllm.api.invalid_values import refused
+from gateway.errors.gateway_error import ErrorBody, ErrorDetail
 
 
 class RefusedRequest(Exception):
@@ -15,13 +19,18 @@ class RefusedRequest(Exception):
         super().__init__(message)
         self.message, self.param, self.code = message, param, code
 
+    @classmethod
+    def of(cls, detail: ErrorDetail) -> Self:
+        """The refusal for one of `invalid_values`."""
+        return cls(detail.message, param=detail.param, code=str(detail.code))
 
-async def answer_refusal(_: Any, error: Any) -> JSONResponse:  # noqa: ANN401 - Starlette's
+
+async def answer_refusal(_: Any, error: Any) -> Response:  # noqa: ANN401 - Starlette's
     """The answer to a refused request, as an exception handler of vLLM's application."""
-    content = {
-        "message": error.message,
-        "type": "invalid_request_error",
-        "param": error.param,
-        "code": error.code,
-    }
-    return JSONResponse({"error": content}, status_code=400)
+    return refusal_response(refused(error.message, error.param, error.code))
+
+
+def refusal_response(detail: ErrorDetail) -> Response:
+    """The answer to a request that is the client's mistake."""
+    body = msgspec.json.encode(ErrorBody(detail))
+    return Response(body, status_code=400, media_type="application/json")

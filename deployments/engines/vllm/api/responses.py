@@ -10,6 +10,7 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
 from deployments.engines.vllm.api.accepted_stream import accepted
 from deployments.engines.vllm.api.asked_response import AskedResponse
+from deployments.engines.vllm.api.completion_response import error_response
 from deployments.engines.vllm.api.endpoint import post
 from deployments.engines.vllm.api.prompt_length import UnlimitedRequest, fitted, prompt_tokens
 from deployments.engines.vllm.api.responses_answer import response_object
@@ -28,7 +29,7 @@ async def create_responses(request: OpenAIResponsesRequest, raw_request: Request
         request = await fitted(handler, request)
     answer = await handler.create_responses(request, raw_request)
     if isinstance(answer, ErrorResponse):
-        return _error(answer)
+        return error_response(answer)
     headers = _headers(request.asked)
     if isinstance(answer, ResponsesResponse):
         return JSONResponse(response_object(answer, request.asked), headers=headers)
@@ -42,7 +43,7 @@ async def count_input_tokens(request: UnlimitedRequest, raw_request: Request) ->
     error = await handler._check_model(request)  # noqa: SLF001 - vLLM's
     tokens = await prompt_tokens(handler, request) if error is None else error
     if isinstance(tokens, ErrorResponse):
-        return _error(tokens)
+        return error_response(tokens)
     return JSONResponse({"object": "response.input_tokens", "input_tokens": tokens})
 
 
@@ -55,7 +56,3 @@ async def _stream(
 
 def _headers(asked: AskedResponse) -> dict[str, str]:
     return {IGNORED_TOOLS.decode(): ", ".join(asked.left_out)} if asked.left_out else {}
-
-
-def _error(error: ErrorResponse) -> Response:
-    return JSONResponse(error.model_dump(mode="json", by_alias=True), status_code=error.error.code)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from deployments.engines.vllm.api.asked_response import AskedResponse
 from deployments.engines.vllm.api.reasoning_token import make_token
 from deployments.engines.vllm.api.served_tier import tier_of_call
+from deployments.engines.vllm.api.tool_calls import call_id
 
 if TYPE_CHECKING:
     from vllm.entrypoints.openai.responses.protocol import ResponsesResponse
 
 Json = dict[str, Any]
 TEXT = {"type": "text"}
-VLLM_TOOL_ID, TOOL_ID = "chatcmpl-tool-", "call_"
 EXTRAS = (
     *("metrics", "kv_transfer_params", "ec_transfer_params"),
     *("input_messages", "output_messages"),
@@ -80,8 +80,8 @@ def output_item(item: Any, asked: AskedResponse, status: str = "completed") -> J
         if asked.includes_tokens and made.get("content"):
             text = "".join(part["text"] for part in made["content"])
             made["encrypted_content"] = make_token(text)
-    elif made.get("call_id", "").startswith(VLLM_TOOL_ID):
-        made["call_id"] = TOOL_ID + made["call_id"].removeprefix(VLLM_TOOL_ID)
+    elif "call_id" in made:
+        made["call_id"] = call_id(made["call_id"])
     if made.get("status") == "completed":
         made["status"] = status
     return made

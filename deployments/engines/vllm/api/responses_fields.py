@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from deployments.engines.vllm.api.field_checks import EFFORTS
 from deployments.engines.vllm.api.refusals import (
     check_boolean,
     check_list,
@@ -24,7 +25,6 @@ INCLUDABLE = (
 )
 """Values of `include`. Hosted tools do not run, so that of theirs there is nothing to include."""
 INCLUDABLE_FOR_VLLM = (LOGPROBS, ENCRYPTED_REASONING)
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 SUMMARIES = ("auto", "concise", "detailed")
 TIERS = ("auto", "default", "flex", "priority", "scale", "standard_only")
 MOVED = {

@@ -8,8 +8,7 @@ from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 
 from deployments.engines.vllm.api.asked_response import AskedResponse
 from deployments.engines.vllm.api.pattern_tool import vllm_tool
-from deployments.engines.vllm.api.refusals import check_minimum, check_object, missing
-from deployments.engines.vllm.api.refused_request import RefusedRequest
+from deployments.engines.vllm.api.refusals import check_minimum, check_object, empty_array, missing
 from deployments.engines.vllm.api.responses_fields import (
     INCLUDABLE_FOR_VLLM,
     LOGPROBS,
@@ -49,11 +48,7 @@ def _check_input(fields: Mapping[str, Any]) -> None:
     if "input" not in fields:
         raise missing("input")
     if fields["input"] == [] and not fields.get("instructions"):
-        message = (
-            "Invalid 'input': empty array. Expected an array with minimum length 1, but got an"
-            " empty array instead."
-        )
-        raise RefusedRequest(message, param="input", code="empty_array")
+        raise empty_array("input")
     if "stream_options" in fields:
         check_object("stream_options", fields["stream_options"])
     if "top_logprobs" in fields:

@@ -9,9 +9,9 @@ _OPENING = '"input"'
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 
 
-def call_id(made: str) -> str:
-    """The id of a call as OpenAI writes it."""
-    return CALL + made[len(VLLM_CALL) :] if made.startswith(VLLM_CALL) else made
+def call_id(made: str, beginning: str = CALL) -> str:
+    """The id of a call as OpenAI writes it, or with the beginning that another API has."""
+    return beginning + made[len(VLLM_CALL) :] if made.startswith(VLLM_CALL) else made
 
 
 def custom_input(arguments: str) -> str:
