@@ -8,6 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from gateway.admission.cold_start import Wake
 from gateway.asgi import Scope
@@ -21,12 +22,14 @@ from gateway.http.models import cards_of, models_router
 from gateway.http.operators import operators_router
 from gateway.identity.cache_scope import ScopeSeeds
 from gateway.identity.live_directory import ACCOUNTS
+from gateway.inspection.all_routers import AllRouters, NoPeers, RouterPeers
+from gateway.inspection.router_inspector import RouterInspector
 from gateway.ledger.view import AccountsView
 from gateway.limits.project_limits import ProjectLimits
-from gateway.metrics import Recorder
+from gateway.metrics import NullRecorder, Recorder
 from gateway.periodic import Periodic
 from gateway.report import ModelReport, RouterReport
-from gateway.routing.decision import DecisionLog
+from gateway.routing.decision import Decision, DecisionLog
 from gateway.routing.fleet import Fleet, ServedModel
 from gateway.serving.access import AccessControl
 from gateway.serving.accounts_client import AccountsClient
@@ -39,7 +42,10 @@ from gateway.serving.handler import InferenceHandler
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.operator_access import OperatorAccess
 from gateway.serving.pool import ModelPools, SharedState
+from gateway.serving.request_history import RequestHistory
+from gateway.serving.request_log import RequestLog
 from gateway.serving.request_metrics import RequestMetrics
+from gateway.serving.request_record import RequestSinks
 from gateway.serving.router_context import RouterContext
 from gateway.serving.settlements import Settlements
 from gateway.serving.shadow import ShadowTraffic
@@ -57,6 +63,8 @@ IDENTITIES_PERIOD_S = 1.0
 class RouterOptions:
     """Settings of a router that are fixed at its start."""
 
+    router: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Id of the router, as operators see it."""
     is_local: bool = False
     """The gateway can be reached from this machine only, so a config may open operators' routes."""
     is_forwarded: bool = False
@@ -73,6 +81,10 @@ class RouterOptions:
     """Seconds since the epoch."""
     accounts: AccountsClient | None = None
     """Keeper of projects, keys and usage; None where no database is configured."""
+    peers: RouterPeers = field(default_factory=NoPeers)
+    """The gateway's other routers."""
+    log_folder: Path | None = None
+    """Folder of the request log, unless the config names one."""
     clock: Callable[[], float] = time.monotonic
     """Seconds of a clock that never goes back."""
     rng: random.Random = field(default_factory=random.Random)
@@ -99,12 +111,15 @@ class AssembledRouter:
             lambda: live_config.config.rate_limits.on_unknown_spend == "refuse",
         )
         directory = live_config.directory
-        directory.subscribe(lambda: self.limits.replace(directory.projects.values()))
-        self.limits.replace(directory.projects.values())
-        self.request_metrics = RequestMetrics(options.recorder, options.tracer)
-        recorder = self.request_metrics.recorder
-        router = uuid.uuid4().hex
-        self._demand_publisher = DemandPublisher(lambda: self.pools.demands, router=router)
+        directory.subscribe(self._adopt_projects)
+        self._adopt_projects()
+        self.history = RequestHistory(options.clock, self._is_heard)
+        recorder = options.recorder or NullRecorder()
+        self.request_metrics = self._request_metrics(options, recorder)
+        self._request_log = RequestLog(
+            options.router, self.history, live_config, options.log_folder
+        )
+        self._demand_publisher = DemandPublisher(lambda: self.pools.demands, router=options.router)
         self.pools = ModelPools(
             fleet,
             SharedState(
@@ -113,7 +128,7 @@ class AssembledRouter:
                 time_of_day=options.time_of_day,
                 monotonic=options.clock,
                 wake=wake,
-                router=router,
+                router=options.router,
                 on_held=self._demand_publisher.publish_soon,
                 reservation_listeners=self.limits.listeners,
                 recent_use_listeners=(self.limits,),
@@ -128,7 +143,7 @@ class AssembledRouter:
         self.context = RouterContext(
             EngineClient(upstream),
             self.pools,
-            Faults(recorder),
+            Faults(recorder, options.time_of_day),
             limits=self.limits,
             is_forwarded=options.is_forwarded,
             settlements=self.settlements,
@@ -154,7 +169,15 @@ class AssembledRouter:
         )
         self._bodies = BodyBudget(lambda: live_config.config.bodies_bytes)
         self.gauges = Gauges(self.pools, self._bodies, recorder, self.limits)
-        self.app = self._app(resolver, options.accounts)
+        self.inspector = RouterInspector(
+            options.router,
+            self.pools,
+            self.context.faults,
+            self._shadows,
+            live_config,
+            self.history,
+        )
+        self.app = self._app(resolver, options.accounts, AllRouters(self.inspector, options.peers))
 
     def start(self) -> None:
         """Start to receive telemetry, to publish demand and gauges, and to watch projects files."""
@@ -165,6 +188,7 @@ class AssembledRouter:
             self.settlements.start()
             self.accounts.start()
         self._identities.start()
+        self._request_log.start()
 
     async def wait_until_informed(self, timeout_s: float) -> None:
         """Wait until all engines and Accounts have told what they know, or time is up.
@@ -195,6 +219,10 @@ class AssembledRouter:
             running=self.context.drain.running,
         )
 
+    async def flush_log(self) -> None:
+        """Write the lines of the request log that wait."""
+        await self._request_log.flush()
+
     async def close(self) -> None:
         """End all background work, and export the last metrics and traces."""
         await self._identities.close()
@@ -206,14 +234,28 @@ class AssembledRouter:
             await self.accounts.close()
         self.pools.close()
         await self.gauges.close()  # after all that counts
+        await self._request_log.close()  # before the tracer: it ends spans
         if (tracer := self.request_metrics.tracer) is not None:
             await tracer.close()
+
+    def _request_metrics(self, options: RouterOptions, recorder: Recorder) -> RequestMetrics:
+        sinks = RequestSinks(
+            recorder=recorder,
+            history=self.history,
+            router=options.router,
+            address_of=self._address_of,
+        )
+        return RequestMetrics(sinks, options.tracer)
 
     def _knows_clients(self) -> bool:
         """Whether there are projects, or nobody needs one."""
         directory = self.live_config.directory
         is_open = not self.live_config.config.is_authenticated
         return is_open or directory.is_complete or bool(directory.projects)
+
+    def _adopt_projects(self) -> None:
+        """Apply the limits of the projects that are known now."""
+        self.limits.replace(self.live_config.directory.projects.values())
 
     def _adopt_directory(self, view: AccountsView) -> None:
         """Know the projects and keys of the database from now on."""
@@ -230,7 +272,9 @@ class AssembledRouter:
         self.accounts.add_listener(lambda view: settlements.record_watermarks(view.watermarks))
         return settlements
 
-    def _app(self, resolver: TargetResolver, accounts: AccountsClient | None) -> GatewayApp:
+    def _app(
+        self, resolver: TargetResolver, accounts: AccountsClient | None, all_routers: AllRouters
+    ) -> GatewayApp:
         context, live_config, shadows = self.context, self.live_config, self._shadows
         inference = InferenceHandler(
             resolver, context, shadows, live_config, self._bodies, self.request_metrics
@@ -244,7 +288,7 @@ class AssembledRouter:
                 self._knows_clients,
             ),
             administration_router(accounts, self.accounts, self._address_of),
-            operators_router(resolver, self.pools, context.faults, shadows, live_config),
+            operators_router(resolver, self.pools, live_config, all_routers),
         )
         return create_app(
             *(inference, routers, self._shut_down, self._access),
@@ -271,6 +315,9 @@ class AssembledRouter:
         """The web pages that may use the gateway, by the config in force."""
         cors = self.live_config.config.cors
         return None if cors is None else SharedOrigins(cors)
+
+    def _is_heard(self, decision: Decision) -> bool:
+        return self.pools.has_telemetry(decision.model, decision.replica.id)
 
     def _health_of(self, model: ServedModel) -> Counter[str]:
         return self.pools.of(model).scheduler.replicas.health_counts()

@@ -111,6 +111,14 @@ class ModelPools:
         """The pool of a model that is in the fleet."""
         return self._pools[model]
 
+    def has_telemetry(self, model: str, replica: str) -> bool:
+        """Whether a replica of a model is there and its telemetry arrives."""
+        return any(
+            pool.scheduler.replicas.has_telemetry(replica)
+            for pool in self
+            if pool.model.name == model
+        )
+
     @property
     def demands(self) -> dict[Replica, Demand]:
         """Load that waits for each replica, of all models."""
