@@ -113,11 +113,10 @@ class ModelPools:
 
     def has_telemetry(self, model: str, replica: str) -> bool:
         """Whether a replica of a model is there and its telemetry arrives."""
-        return any(
-            pool.scheduler.replicas.has_telemetry(replica)
-            for pool in self
-            if pool.model.name == model
-        )
+        for pool in self._pools.values():
+            if pool.model.name == model:
+                return pool.scheduler.replicas.has_telemetry(replica)
+        return False
 
     @property
     def demands(self) -> dict[Replica, Demand]:

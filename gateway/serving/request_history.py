@@ -86,7 +86,8 @@ class RequestHistory:
         `decision`: the last one on it, if its engine may report on that. `on_report`: called with
         the report, or with None if none comes.
         """
-        self.expire()
+        if self._awaiting:
+            self.expire()
         if decision is None:
             self._complete(summary, None, on_report)
         elif (finished := self._early.pop(decision.id, None)) is not None:

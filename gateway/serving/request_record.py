@@ -163,19 +163,18 @@ class RequestRecord:
     def _summary(self, outcome: str, status: int, failure: BaseException | None) -> RequestSummary:
         chain, response, sinks = self._chain, self._response, self._sinks
         timing, identity = response.timing, identity_in(self._scope)
-        model = "" if chain is None or chain.model == NO_MODEL else chain.model
-        adapter = replica = requested = ""
+        model = adapter = requested = ""
         replicas: tuple[str, ...] = ()
         is_stream, request_bytes = False, 0
         if chain is not None:
             request = chain.request
             requested = request.head.model[:SHOWN_MODEL]
             is_stream, request_bytes = request.head.is_stream, len(request.body)
-            if chain.decisions:
-                last = chain.decisions[-1]
-                model, adapter = last.model, last.adapter
-                replica = last.replica.id
-                replicas = tuple([decision.replica.id for decision in chain.decisions])
+            if decisions := chain.decisions:
+                model, adapter = decisions[-1].model, decisions[-1].adapter
+                replicas = tuple([decision.replica.id for decision in decisions])
+            elif chain.model != NO_MODEL:
+                model = chain.model
         return RequestSummary(
             time=dt.datetime.now(dt.UTC),
             request_id=self.request_id,
@@ -188,7 +187,7 @@ class RequestRecord:
             requested_model=requested,
             model=model,
             adapter=adapter,
-            replica=replica,
+            replica=replicas[-1] if replicas else "",
             attempts=len(replicas),
             replicas=replicas,
             is_stream=is_stream,
