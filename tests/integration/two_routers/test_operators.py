@@ -108,7 +108,7 @@ def test_each_request_has_a_line(gateway: GatewayProcess) -> None:
     ask(gateway, "logged")
 
     def lines() -> list[Document]:
-        logs = [log for process in routers(gateway) for log in open_logs(process)]
+        logs = {log for process in routers(gateway) for log in open_logs(process)}
         written = [json.loads(each) for log in logs for each in log.read_text().splitlines()]
         return [each for each in written if each["request_id"] == "logged"]
 
