@@ -68,6 +68,8 @@ T = TypeVar("T")
 GPU_SHARE = 0.001
 """Reserved of a GPU for an all-reduce: it fits beside any engine."""
 
+Asked = tuple[str, str, str, bool]
+"""Model, field, source, and whether the source can only be a path."""
 Target = tuple[str, str, int, str, bool]
 """Id and address of a node, port, purpose, and whether a probe listens there."""
 
@@ -233,7 +235,7 @@ class _Gathering:
             *[("engines, NCCL and Gloo", *ANY_PORT)] * 2,
         ]
 
-    def _sources_on(self, node: _Node, resources: Mapping[str, Node]) -> list[tuple[object, ...]]:
+    def _sources_on(self, node: _Node, resources: Mapping[str, Node]) -> list[Asked]:
         """Weights that engines on a node may need."""
         total = resources[node.id].total if node.id in resources else None
         return [
@@ -315,7 +317,7 @@ def _wait(call: "ObjectRef[Any]", timeout_s: float) -> Any:  # noqa: ANN401 - an
     return ray.get(call, timeout=timeout_s)  # noqa: TID251 - there is no event loop
 
 
-def _asked(wanted: WantedSource) -> tuple[object, ...]:
+def _asked(wanted: WantedSource) -> Asked:
     return wanted.model, wanted.field, wanted.source, wanted.is_path
 
 

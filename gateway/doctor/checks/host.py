@@ -7,7 +7,7 @@ from gateway.doctor.facts import ClusterFacts, NodeFacts
 from gateway.doctor.findings import Finding, failure, ok, warning
 
 GIB = 1 << 30
-SHM = "/dev/shm"  # noqa: S108 - the name of a check
+SHM = "shm"
 MIN_SHM_BYTES = 1 * GIB
 """Ray's object store and vLLM's workers are there; Docker's default of 64 MB is too little."""
 LEAST_FILES = 4096

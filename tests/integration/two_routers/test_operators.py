@@ -81,9 +81,14 @@ def test_a_router_that_hangs_is_named(gateway: GatewayProcess) -> None:
     hung, _ = gateway.replica_processes("gateway", "Router")
     ids = set(page(gateway, "config")["routers"])
     found: list[Document | None] = []
+
+    def ask_again() -> bool:
+        found.append(missing(gateway))
+        return found[-1] is not None
+
     os.kill(hung.pid, signal.SIGSTOP)
     try:
-        wait_for(lambda: found.append(missing(gateway)) or found[-1])
+        wait_for(ask_again)
     finally:
         os.kill(hung.pid, signal.SIGCONT)
 

@@ -61,7 +61,7 @@ def test_a_healthy_cluster_has_no_findings() -> None:
 
     assert {each.level for each in findings} == {Level.OK}
     assert {each.check for each in findings} >= {
-        *("nodes", "Python", "ray", "vllm", "/dev/shm", "files", "disk", "clock", "token"),
+        *("nodes", "Python", "ray", "vllm", "shm", "files", "disk", "clock", "token"),
         *("environment", "names", "ports", "collectives"),
     }
     assert all(not each.remedy for each in findings)
@@ -117,7 +117,7 @@ PLANTED: dict[str, tuple[Callable[[], ClusterFacts], Level, str, str]] = {
     ),
     "a container's shared memory": (
         lambda: cluster(node("c", shm_total_bytes=64 << 20, shm_free_bytes=64 << 20)),
-        *(Level.FAILURE, "/dev/shm", "host-c (10.0.0.3): 0.1 of 0.1 GiB"),
+        *(Level.FAILURE, "shm", "host-c (10.0.0.3): 0.1 of 0.1 GiB"),
     ),
     "few files": (
         lambda: cluster(node("a", max_files=1024)),
