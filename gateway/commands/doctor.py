@@ -34,7 +34,7 @@ def doctor(
     Exit status 1 if something does not work, 2 if the cluster or the file cannot be read.
     """
     try:
-        deployment = None if file is None else load_config(file)
+        deployment = None if file is None else load_config(file, has_files=False)
         questions = questions_about(deployment, port, address=address, has_collectives=not quick)
         findings = examine(gather(questions), deployment)
     except (ConfigError, GatheringFailed) as error:
