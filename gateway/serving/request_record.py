@@ -142,16 +142,17 @@ class RequestRecord:
 
     def close_refused(self, error: GatewayError) -> None:
         """End the record of a request that is not let in."""
-        self._sinks.history.record_refused(self._summary(REFUSED, error.status, error))
+        self._sinks.history.record_refused(self._summary(NO_MODEL, REFUSED, error.status, error))
 
     def _close(self, error: BaseException | None) -> None:
         chain = self._chain
         failure = error if error is not None or chain is None else chain.failure
         outcome, status = self._outcome(failure)
+        model = NO_MODEL if chain is None else chain.model
         try:
-            self._observe(NO_MODEL if chain is None else chain.model, outcome)
+            self._observe(model, outcome)
         finally:
-            summary = self._summary(outcome, status, failure)
+            summary = self._summary(model, outcome, status, failure)
             request = None if chain is None else chain.request
             write = (
                 None if self._trace is None else self._trace.end(summary, self._response, request)
@@ -160,10 +161,13 @@ class RequestRecord:
             is_reported = outcome in REPORTED
             self._sinks.history.record_ended(summary, decision if is_reported else None, write)
 
-    def _summary(self, outcome: str, status: int, failure: BaseException | None) -> RequestSummary:
+    def _summary(
+        self, model: str, outcome: str, status: int, failure: BaseException | None
+    ) -> RequestSummary:
+        """The summary; `model`: the name of the model or adapter that was tried last."""
         chain, response, sinks = self._chain, self._response, self._sinks
         timing, identity = response.timing, identity_in(self._scope)
-        model = adapter = requested = ""
+        adapter = requested = ""
         replicas: tuple[str, ...] = ()
         is_stream, request_bytes = False, 0
         if chain is not None:
@@ -171,10 +175,9 @@ class RequestRecord:
             requested = request.head.model[:SHOWN_MODEL]
             is_stream, request_bytes = request.head.is_stream, len(request.body)
             if decisions := chain.decisions:
-                model, adapter = decisions[-1].model, decisions[-1].adapter
                 replicas = tuple([decision.replica.id for decision in decisions])
-            elif chain.model != NO_MODEL:
-                model = chain.model
+                if decisions[-1].adapter == model:
+                    model, adapter = decisions[-1].model, model
         return RequestSummary(
             time=dt.datetime.now(dt.UTC),
             request_id=self.request_id,
@@ -185,7 +188,7 @@ class RequestRecord:
             route=self._scope["path"],
             priority=self._priority,
             requested_model=requested,
-            model=model,
+            model="" if model == NO_MODEL else model,
             adapter=adapter,
             replica=replicas[-1] if replicas else "",
             attempts=len(replicas),

@@ -250,7 +250,7 @@ def _attributes(
         if name.startswith(HEADER_PREFIX) and name != header_names.DECISION:
             key = name.removeprefix(HEADER_PREFIX).decode().replace("-", "_")
             found[f"gateway.{key}"] = int(value) if value.isdigit() else value.decode("latin-1")
-    return found
+    return {name: value for name, value in found.items() if value != ""}
 
 
 def _usage(finished: Finished) -> dict[str, _Value]:

@@ -12,6 +12,7 @@ import pytest
 
 from gateway.assembly import AssembledRouter, RouterOptions, build_router
 from gateway.config.loader import parse_gateway
+from gateway.config.serving_options import ServingOptions
 from gateway.errors.startup import ConfigError
 from gateway.routing.fleet import Fleet, ModelState, ServedModel
 from gateway.serving import request_log
@@ -197,6 +198,23 @@ async def test_each_attempt_is_in_the_line(bench: Bench, start_engine: StartEngi
     retried = [line for line in lines if line["attempts"] > 1]
     assert retried
     assert retried[0]["replicas"][-1] == retried[0]["replica"] == engines[1].replica().id
+
+
+async def test_the_model_that_was_tried_last_is_named(
+    bench: Bench, start_engine: StartEngine
+) -> None:
+    """Also if it has had no engine: the replicas are those of the models before."""
+    other = ServedModel("other", created_s=1)
+    other.options = ServingOptions(cold_start_timeout_s=0.05)
+    bench.router.fleet.add(other)
+    bench.configure(fallbacks={"m": ["other"]})
+    bench.serve(await start_engine(script(answer(b"{}", status=b"500 Oh"))))
+    async with bench.client() as client:
+        await client.post(CHAT, json=BODY)
+    (line,) = await bench.lines()
+
+    assert (line["model"], line["status"]) == ("other", 503)
+    assert line["replicas"] == [*bench.model.replicas]
 
 
 async def test_the_config_turns_it_off_and_names_its_folder(bench: Bench, tmp_path: Path) -> None:
