@@ -15,6 +15,7 @@ MODEL = """
     args: {{name: {name}, engine: sim, {fields}}}
 """
 HEAD = """
+http_options: {host: 127.0.0.1}
 applications:
   - name: gateway
     import_path: deployments.app:gateway
@@ -63,4 +64,6 @@ def test_a_replica_over_several_nodes_takes_all_its_parts_or_none(tmp_path: Path
 
 def test_routers_need_room_too(tmp_path: Path) -> None:
     """They come first: without them, nothing can be reached."""
-    assert waiting(tmp_path, [{"CPU": 0.1}]) == {"routers": 0}
+    small = "accelerator: cpu, cpus_per_worker: 0.1"
+
+    assert waiting(tmp_path, [{"CPU": 0.15}], small=small) == {"routers": 0}

@@ -26,6 +26,7 @@ from tests.unit.gateway.doctor.planted import ENVIRONMENT, GIB, PACKAGES, cluste
 
 GPU = Gpu(index=0, name="H100", total_bytes=80 * GIB, free_bytes=79 * GIB)
 DEPLOYMENT = """
+http_options: {host: 127.0.0.1}
 applications:
   - name: gateway
     import_path: deployments.app:gateway
@@ -69,8 +70,8 @@ def test_a_healthy_cluster_has_no_findings() -> None:
 
 PLANTED: dict[str, tuple[Callable[[], ClusterFacts], Level, str, str]] = {
     "another Ray": (
-        lambda: cluster(node("c", packages={**PACKAGES, "ray": "2.59.0"})),
-        *(Level.FAILURE, "ray", "2.59.0 on host-c (10.0.0.3)"),
+        lambda: cluster(node("c", packages={**PACKAGES, "ray": "2.60.1"})),
+        *(Level.FAILURE, "ray", "2.60.1 on host-c (10.0.0.3)"),
     ),
     "unsupported vLLM everywhere": (
         lambda: cluster(*(node(i, packages={**PACKAGES, "vllm": "0.31.0"}) for i in "abc")),

@@ -14,6 +14,7 @@ from gateway.doctor.questions import GatheringFailed, Questions, questions_about
 from tests.unit.gateway.doctor.planted import cluster, node
 
 FILE = """
+http_options: {host: 127.0.0.1}
 applications:
   - name: gateway
     import_path: deployments.app:gateway
