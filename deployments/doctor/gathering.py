@@ -18,7 +18,7 @@ from gateway.doctor import probe
 from gateway.doctor.facts import (
     ClusterFacts,
     Collective,
-    Connection,
+    ConnectionTry,
     NodeFacts,
     NodeResources,
     Resolution,
@@ -75,7 +75,7 @@ Target = tuple[str, str, int, str, bool]
 
 
 @dataclass(frozen=True, slots=True)
-class _Node:
+class _ProbedNode:
     """A node of the cluster, and the probe there."""
 
     id: str
@@ -144,7 +144,7 @@ class _Gathering:
             nodes=tuple(sorted(nodes.values(), key=lambda each: (not each.is_head, each.address))),
             silent=tuple(self._silent.values()),
             resolutions=_flat(resolutions, Resolution),
-            connections=_flat(connections, Connection),
+            connections=_flat(connections, ConnectionTry),
             sources=_flat(sources, SourceFacts),
             collectives=tuple(self._collectives(nodes)),
             resources=tuple(
@@ -156,10 +156,10 @@ class _Gathering:
     def _ask(
         self,
         method: str,
-        arguments: Callable[[_Node], tuple[object, ...]] = lambda _: (),
+        arguments: Callable[[_ProbedNode], tuple[object, ...]] = lambda _: (),
         *,
         timeout_s: float = ANSWER_TIMEOUT_S,
-        nodes: Sequence[_Node] | None = None,
+        nodes: Sequence[_ProbedNode] | None = None,
     ) -> dict[str, Any]:
         """Answers of all nodes, or of some, by their ids."""
         asked = [each for each in nodes or self._nodes if each.id not in self._silent]
@@ -235,7 +235,7 @@ class _Gathering:
             *[("engines, NCCL and Gloo", *ANY_PORT)] * 2,
         ]
 
-    def _sources_on(self, node: _Node, resources: Mapping[str, Node]) -> list[Asked]:
+    def _sources_on(self, node: _ProbedNode, resources: Mapping[str, Node]) -> list[Asked]:
         """Weights that engines on a node may need."""
         total = resources[node.id].total if node.id in resources else None
         return [
@@ -255,7 +255,7 @@ class _Gathering:
         if len(with_gpus) > 1:
             yield self._all_reduce("nccl", [_with_gpu(node) for node in with_gpus])
 
-    def _all_reduce(self, backend: str, members: Sequence[_Node]) -> Collective:
+    def _all_reduce(self, backend: str, members: Sequence[_ProbedNode]) -> Collective:
         first, timeout_s = members[0], COLLECTIVE_TIMEOUT_S
         ended, errors, seconds = time.monotonic() + 2 * timeout_s, {}, [0.0]
         try:
@@ -276,9 +276,9 @@ class _Gathering:
         return Collective(backend=backend, nodes=len(members), seconds=max(seconds), errors=errors)
 
 
-def _started(found: Mapping[str, Any]) -> _Node:
+def _started(found: Mapping[str, Any]) -> _ProbedNode:
     """A node with a probe, which reserves nothing."""
-    return _Node(
+    return _ProbedNode(
         id=found["NodeID"],
         address=found["NodeManagerAddress"],
         is_head=HEAD in found["Resources"],
@@ -290,9 +290,9 @@ def _started(found: Mapping[str, Any]) -> _Node:
     )
 
 
-def _with_gpu(node: _Node) -> _Node:
+def _with_gpu(node: _ProbedNode) -> _ProbedNode:
     """The node with another probe, which may use a GPU."""
-    return _Node(
+    return _ProbedNode(
         id=node.id,
         address=node.address,
         is_head=node.is_head,

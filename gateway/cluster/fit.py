@@ -15,7 +15,7 @@ GPU, CPU = "GPU", "CPU"
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitingModel:
     """A model of which some replicas have no room."""
 
     model: str
@@ -27,7 +27,7 @@ class Waiting:
 
 def first_fit(
     deployment: DeploymentFile, nodes: Sequence[Node], *, at_most: bool
-) -> Iterator[Waiting]:
+) -> Iterator[WaitingModel]:
     """Models that would wait for resources; `at_most`: with all replicas that they may have."""
     free = {node.id: dict(node.total) for node in nodes}
     routers = deployment.routers
@@ -45,12 +45,12 @@ def _place(
     wanted: int,
     nodes: Sequence[Node],
     free: dict[str, dict[str, float]],
-) -> Iterator[Waiting]:
+) -> Iterator[WaitingModel]:
     for placed in range(wanted):
         if not _take(placement.bundles or (placement.actor,), free):
             left = [Node(node.id, node.total, free[node.id]) for node in nodes]
             reason = explain_shortage(placement, Cluster(left)) or "no choice of nodes has room"
-            yield Waiting(name, wanted, placed, reason)
+            yield WaitingModel(name, wanted, placed, reason)
             return
 
 

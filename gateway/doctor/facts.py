@@ -6,7 +6,7 @@ They are plain values, so that checks can be tried with any, and can be kept as 
 import msgspec
 
 
-class Gpu(msgspec.Struct, frozen=True, kw_only=True):
+class GpuFacts(msgspec.Struct, frozen=True, kw_only=True):
     """One GPU, as NVIDIA's driver sees it."""
 
     index: int
@@ -51,7 +51,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Version of CUDA that torch is built for; empty for CPUs."""
     driver: str = ""
     """Version of NVIDIA's driver."""
-    gpus: tuple[Gpu, ...] = ()
+    gpus: tuple[GpuFacts, ...] = ()
     gpu_error: str = ""
     """Why the GPUs could not be read, on a node that has NVIDIA's driver."""
     shm_total_bytes: int = 0
@@ -85,7 +85,7 @@ class SilentNode(msgspec.Struct, frozen=True, kw_only=True):
     error: str
 
 
-class Connection(msgspec.Struct, frozen=True, kw_only=True):
+class ConnectionTry(msgspec.Struct, frozen=True, kw_only=True):
     """A try to connect from one node to a port of another; both by Ray's ids."""
 
     source: str
@@ -145,7 +145,7 @@ class ClusterFacts(msgspec.Struct, frozen=True, kw_only=True):
     """A running cluster was asked, not this machine alone."""
     nodes: tuple[NodeFacts, ...] = ()
     silent: tuple[SilentNode, ...] = ()
-    connections: tuple[Connection, ...] = ()
+    connections: tuple[ConnectionTry, ...] = ()
     resolutions: tuple[Resolution, ...] = ()
     sources: tuple[SourceFacts, ...] = ()
     collectives: tuple[Collective, ...] = ()

@@ -91,7 +91,7 @@ class NodeProbe:
         return found
 
     def connect(self, targets: Sequence[tuple[str, str, int, str, bool]]) -> list[Facts]:
-        """Try to connect to ports of other nodes; see `Connection`.
+        """Try to connect to ports of other nodes; see `ConnectionTry`.
 
         `targets`: id and address of the node, port, purpose, and whether a probe listens there.
         """

@@ -19,7 +19,7 @@ from gateway.errors.request import (
 from gateway.errors.upstream import ModelUnavailable
 from gateway.identity.client import OPEN_PROJECT, ClientIdentity
 from gateway.inspection.all_routers import AllRouters
-from gateway.inspection.query import Query, Topic
+from gateway.inspection.query import Query, QueryTopic
 from gateway.inspection.replica_rows import merged_replicas
 from gateway.request.inference_request import InferenceRequest, parse_request
 from gateway.request.routes import CHAT, body_limit_mb
@@ -78,12 +78,12 @@ def _listings(all_routers: AllRouters) -> APIRouter:
     @router.get("/config")
     async def config() -> dict[str, object]:
         """The config in force in each router, and the problems of one that it has rejected."""
-        return (await all_routers.ask(Query(topic=Topic.CONFIG))).page()
+        return (await all_routers.ask(Query(topic=QueryTopic.CONFIG))).page()
 
     @router.get("/decisions")
     async def decisions(limit: int = LOG_SIZE, model: str | None = None) -> dict[str, object]:
         """The last decisions, newest first, with their outcomes."""
-        query = Query(topic=Topic.DECISIONS, limit=max(0, limit), model=model)
+        query = Query(topic=QueryTopic.DECISIONS, limit=max(0, limit), model=model)
         listing = await all_routers.ask(query)
         newest = sorted(listing.rows, key=lambda row: -float(str(row["decided_s"])))
         return listing.page(newest[: query.limit])
@@ -91,18 +91,18 @@ def _listings(all_routers: AllRouters) -> APIRouter:
     @router.get("/faults")
     async def faults() -> dict[str, object]:
         """Faults since each router's start, and the action taken on each."""
-        return (await all_routers.ask(Query(topic=Topic.FAULTS))).page()
+        return (await all_routers.ask(Query(topic=QueryTopic.FAULTS))).page()
 
     @router.get("/replicas")
     async def replicas(model: str | None = None) -> dict[str, object]:
         """Each engine replica: where it is, how it is, and what it holds."""
-        listing = await all_routers.ask(Query(topic=Topic.REPLICAS, model=model))
+        listing = await all_routers.ask(Query(topic=QueryTopic.REPLICAS, model=model))
         return listing.page(merged_replicas(listing.rows))
 
     @router.get("/requests/{request_id:path}")
     async def request(request_id: str) -> dict[str, object]:
         """Where a request went, and how it ended, or how far it is."""
-        listing = await all_routers.ask(Query(topic=Topic.REQUEST, request_id=request_id))
+        listing = await all_routers.ask(Query(topic=QueryTopic.REQUEST, request_id=request_id))
         if not listing.rows:
             raise RequestNotFound.of(request_id, listing.missing)
         return listing.page()
@@ -110,7 +110,7 @@ def _listings(all_routers: AllRouters) -> APIRouter:
     @router.get("/shadows")
     async def shadows() -> dict[str, object]:
         """Outcomes and times of models that answer copies of others' requests."""
-        return (await all_routers.ask(Query(topic=Topic.SHADOWS))).page()
+        return (await all_routers.ask(Query(topic=QueryTopic.SHADOWS))).page()
 
     return router
 

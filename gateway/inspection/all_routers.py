@@ -45,7 +45,7 @@ class NoPeers:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class RoutersAnswer:
     """What all routers say."""
 
     rows: list[Row]
@@ -76,7 +76,7 @@ class AllRouters:
         """Id of this router."""
         return self._own.router
 
-    async def ask(self, query: Query) -> Listing:
+    async def ask(self, query: Query) -> RoutersAnswer:
         """The answers of all routers to a question, this one's first."""
         answers = asyncio.create_task(self._peers.ask(encode_query(query), TIMEOUT_S))
         try:
@@ -93,4 +93,4 @@ class AllRouters:
                 missing.append(router)
             else:
                 routers.append(router)
-        return Listing(rows, routers, sorted(missing))
+        return RoutersAnswer(rows, routers, sorted(missing))

@@ -8,7 +8,7 @@ Row = dict[str, object]
 """One row of an answer, as JSON shows it."""
 
 
-class Topic(StrEnum):
+class QueryTopic(StrEnum):
     """What a router is asked about."""
 
     CONFIG = "config"
@@ -22,7 +22,7 @@ class Topic(StrEnum):
 class Query(msgspec.Struct, frozen=True, kw_only=True):
     """One question to a router."""
 
-    topic: Topic
+    topic: QueryTopic
     limit: int = 0
     """Most rows that are wanted; for decisions only."""
     model: str | None = None

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import msgspec
 
 from gateway.faults import Faults
-from gateway.inspection.query import Query, Row, Topic
+from gateway.inspection.query import Query, Row, QueryTopic
 from gateway.inspection.replica_rows import replica_row
 from gateway.routing.decision import LoggedDecision
 from gateway.serving.live_config import LiveConfig
@@ -40,17 +40,17 @@ class RouterInspector:
     async def rows(self, query: Query) -> list[Row]:
         """Answer a question; each row names the router."""
         match query.topic:
-            case Topic.CONFIG:
+            case QueryTopic.CONFIG:
                 rows: list[Row] = [self._live_config.report()]
-            case Topic.DECISIONS:
+            case QueryTopic.DECISIONS:
                 rows = await self._decisions(query)
-            case Topic.FAULTS:
+            case QueryTopic.FAULTS:
                 rows = self._fault_counts()
-            case Topic.REPLICAS:
+            case QueryTopic.REPLICAS:
                 rows = self._replicas(query.model)
-            case Topic.REQUEST:
+            case QueryTopic.REQUEST:
                 rows = await self._request(query.request_id)
-            case Topic.SHADOWS:
+            case QueryTopic.SHADOWS:
                 rows = self._shadows.report()
         return [{"router": self.router, **row} for row in rows]
 

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
-from gateway.cluster.fit import Waiting, first_fit
+from gateway.cluster.fit import WaitingModel, first_fit
 from gateway.cluster.shortage import Node
 from gateway.config.deployment_file import DeploymentFile
 from gateway.doctor.facts import ClusterFacts, SourceFacts
@@ -68,5 +68,5 @@ def room(facts: ClusterFacts, deployment: DeploymentFile | None) -> Iterator[Fin
         yield warning("room", f"at most replicas: {_waits(each)}", remedy)
 
 
-def _waits(each: Waiting) -> str:
+def _waits(each: WaitingModel) -> str:
     return f"{each.model}: {each.placed} of {each.wanted} replicas have room; {each.reason}"

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from gateway.config.deployment_file import DeploymentFile
-from gateway.doctor.facts import ClusterFacts, Connection, NodeFacts
+from gateway.doctor.facts import ClusterFacts, ConnectionTry, NodeFacts
 from gateway.doctor.findings import Finding, failure, listed, ok, warning
 
 NCCL_INTERFACE, GLOO_INTERFACE = "NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"
@@ -35,7 +35,7 @@ def names(facts: ClusterFacts) -> Iterator[Finding]:
 
 def ports(facts: ClusterFacts) -> Iterator[Finding]:
     """Ports that were tried from node to node, both ways."""
-    failed: defaultdict[tuple[str, str, str], list[Connection]] = defaultdict(list)
+    failed: defaultdict[tuple[str, str, str], list[ConnectionTry]] = defaultdict(list)
     for found in facts.connections:
         if found.result != "open":
             failed[found.purpose, found.target, found.result].append(found)

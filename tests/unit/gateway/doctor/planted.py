@@ -5,7 +5,7 @@ from msgspec import structs
 from gateway.doctor.facts import (
     ClusterFacts,
     Collective,
-    Connection,
+    ConnectionTry,
     Disk,
     Interface,
     NodeFacts,
@@ -57,7 +57,7 @@ def cluster(*nodes: NodeFacts, **changes: object) -> ClusterFacts:
         is_cluster=True,
         nodes=tuple(by_id.values()),
         connections=tuple(
-            Connection(source=x, target=y, port=30_000, purpose="routers", result="open")
+            ConnectionTry(source=x, target=y, port=30_000, purpose="routers", result="open")
             for x, y in pairs
         ),
         resolutions=tuple(

@@ -12,9 +12,9 @@ from gateway.doctor.examination import examine
 from gateway.doctor.facts import (
     ClusterFacts,
     Collective,
-    Connection,
+    ConnectionTry,
     Disk,
-    Gpu,
+    GpuFacts,
     NodeResources,
     Resolution,
     SilentNode,
@@ -24,7 +24,7 @@ from gateway.doctor.findings import Finding, Level
 from gateway.environment import AUTH_MODE, HAPROXY_BINARY, HAS_HAPROXY
 from tests.unit.gateway.doctor.planted import ENVIRONMENT, GIB, PACKAGES, cluster, node
 
-GPU = Gpu(index=0, name="H100", total_bytes=80 * GIB, free_bytes=79 * GIB)
+GPU = GpuFacts(index=0, name="H100", total_bytes=80 * GIB, free_bytes=79 * GIB)
 DEPLOYMENT = """
 http_options: {host: 127.0.0.1}
 applications:
@@ -178,7 +178,7 @@ PLANTED: dict[str, tuple[Callable[[], ClusterFacts], Level, str, str]] = {
     "a closed port": (
         lambda: cluster(
             connections=(
-                Connection(
+                ConnectionTry(
                     source="a", target="c", port=15_000, purpose="Ray's workers", result="timeout"
                 ),
             )
@@ -188,7 +188,7 @@ PLANTED: dict[str, tuple[Callable[[], ClusterFacts], Level, str, str]] = {
     "an address that two machines have": (
         lambda: cluster(
             connections=(
-                Connection(
+                ConnectionTry(
                     source="b", target="c", port=1, purpose="routers", result="wrong machine"
                 ),
             )
@@ -288,7 +288,7 @@ def test_a_model_without_room_is_named_with_what_it_needs(tmp_path: Path) -> Non
     )
 
 
-@pytest.mark.parametrize(("cpus", "finds"), [(20.0, 0), (10.0, 1)])
+@pytest.mark.parametrize(("cpus", "finds"), [(20.0, 0), (4.0, 1)])
 def test_room_for_the_most_replicas_is_a_wish(tmp_path: Path, cpus: float, finds: int) -> None:
     """Where only the least fit, it is a warning."""
     file = tmp_path / "serve.yaml"

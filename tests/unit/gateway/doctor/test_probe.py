@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from gateway.doctor import probe
-from gateway.doctor.facts import Connection, NodeFacts, Resolution, SourceFacts
+from gateway.doctor.facts import ConnectionTry, NodeFacts, Resolution, SourceFacts
 from gateway.doctor.probe import NodeProbe
 
 HERE = "127.0.0.1"
@@ -29,7 +29,7 @@ def there() -> Iterator[NodeProbe]:
 def connected(*targets: tuple[str, str, int, str, bool]) -> list[str]:
     """Results of a probe that connects to these."""
     found = NodeProbe("here", HERE).connect(targets)
-    return [each.result for each in msgspec.convert(found, list[Connection])]
+    return [each.result for each in msgspec.convert(found, list[ConnectionTry])]
 
 
 def test_facts_are_those_of_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
