@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import msgspec
 
 from gateway.faults import Faults
-from gateway.inspection.query import Query, Row, QueryTopic
+from gateway.inspection.query import Query, QueryTopic, Row
 from gateway.inspection.replica_rows import replica_row
 from gateway.routing.decision import LoggedDecision
 from gateway.serving.live_config import LiveConfig
