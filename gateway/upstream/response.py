@@ -1,6 +1,7 @@
 """Response of an engine: its head, and its body chunk by chunk."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from gateway.asgi import Headers
@@ -8,6 +9,13 @@ from gateway.errors.upstream import UpstreamFailed
 
 HIGH_WATER = 256 * 1024
 """Unread bytes of one response above which reading from the engine is paused."""
+
+Relay = Callable[[bytes, bytes], bool]
+"""Sends on bytes of a body as they arrive, or declines and returns False.
+
+Its arguments are the bytes, and the chunks of HTTP that they came in; the latter are empty unless
+they may be passed on as they are (`whole_chunks`).
+"""
 
 
 class ConnectionControl(Protocol):
@@ -35,6 +43,7 @@ class EngineResponse:
         "has_head",
         "headers",
         "is_framed",
+        "relay",
         "status",
     )
 
@@ -47,6 +56,8 @@ class EngineResponse:
         self.has_head = False
         self.is_framed = False
         """Whether its headers say where the body ends."""
+        self.relay: Relay | None = None
+        """Takes what arrives while the reader waits, so that the reader need not wake up for it."""
         self._connection: ConnectionControl | None = connection
         self._chunks: list[bytes] = []
         self._size = 0
@@ -101,6 +112,33 @@ class EngineResponse:
         self._chunks.append(data)
         self._size += len(data)
         return self._size > HIGH_WATER
+
+    def offer(self, data: bytes, chunks: bytes) -> bool:
+        """Have the relay send on bytes of the body; returns False if they have to be read.
+
+        They do not bypass what is unread, nor a reader that is busy with what it has read.
+        """
+        waiter = self._waiter
+        return (
+            self.relay is not None
+            and waiter is not None
+            and not waiter.done()
+            and not self._chunks
+            and self.relay(data, chunks)
+        )
+
+    def offer_unread(self) -> bool:
+        """Have the relay send on what is unread, unless the response has ended; as `offer`."""
+        if self.relay is None or not self._chunks or self._connection is None:
+            return False
+        unread, self._chunks = self._chunks, []
+        data = unread[0] if len(unread) == 1 else b"".join(unread)
+        if not self.offer(data, b""):
+            self._chunks = [data]
+            return False
+        self._size = 0
+        self._connection.resume_reading()
+        return True
 
     def finish(self, failure: Exception | None = None) -> None:
         """Mark the end of the response: complete, or broken by `failure`."""
