@@ -90,17 +90,13 @@ class EngineResponse:
         """
         while not self._chunks and self._connection is not None:
             await self._wait()
-        chunks = self._chunks
-        if not chunks:
+        if not self._chunks:
             if self._has_failed:
                 raise self._pop_failure()
             return b""
-        chunk = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        self._chunks = []
-        self._size = 0
-        if self._connection is not None:
-            self._connection.resume_reading()
-        return chunk
+        data = self._unread()
+        self._clear_unread()
+        return data
 
     def close(self) -> None:
         """Close the connection, unless the whole response has arrived."""
@@ -116,28 +112,18 @@ class EngineResponse:
     def offer(self, data: bytes, chunks: bytes) -> bool:
         """Have the relay send on bytes of the body; returns False if they have to be read.
 
-        They do not bypass what is unread, nor a reader that is busy with what it has read.
+        They do not bypass a reader that is busy: nothing is unread only while it waits.
         """
-        waiter = self._waiter
-        return (
-            self.relay is not None
-            and waiter is not None
-            and not waiter.done()
-            and not self._chunks
-            and self.relay(data, chunks)
-        )
+        waiter, relay = self._waiter, self.relay
+        if waiter is None or relay is None or waiter.done():
+            return False
+        return relay(data, chunks)
 
     def offer_unread(self) -> bool:
-        """Have the relay send on what is unread, unless the response has ended; as `offer`."""
-        if self.relay is None or not self._chunks or self._connection is None:
+        """Have the relay send on what has just been fed, as `offer` does."""
+        if self.relay is None or not self._chunks or not self.offer(self._unread(), b""):
             return False
-        unread, self._chunks = self._chunks, []
-        data = unread[0] if len(unread) == 1 else b"".join(unread)
-        if not self.offer(data, b""):
-            self._chunks = [data]
-            return False
-        self._size = 0
-        self._connection.resume_reading()
+        self._clear_unread()
         return True
 
     def finish(self, failure: Exception | None = None) -> None:
@@ -152,6 +138,16 @@ class EngineResponse:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+    def _unread(self) -> bytes:
+        chunks = self._chunks
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _clear_unread(self) -> None:
+        self._chunks = []
+        self._size = 0
+        if self._connection is not None:
+            self._connection.resume_reading()
 
     def _pop_failure(self) -> Exception:
         # If it were kept, its traceback would keep the reader's frames alive, and the body in them.

@@ -5,8 +5,7 @@ event loop between, and the same client.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 import pytest
@@ -15,13 +14,13 @@ from hypothesis import strategies as st
 
 from gateway.asgi import Message
 from gateway.errors.gateway_error import GatewayError
-from gateway.resume.resumption import ResumptionPlan
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.heartbeat import Heartbeat
 from gateway.serving.response_writer import ResponseWriter
 from gateway.upstream.chunks import as_chunk, whole_chunks
 from gateway.upstream.connection import UpstreamConnection
 from gateway.upstream.response import HIGH_WATER, EngineResponse
+from gateway.upstream.sse import EVENT_LIMIT
 from tests.unit.conftest import PATIENCE_S
 
 CHAT = "/v1/chat/completions"
@@ -118,20 +117,19 @@ class Reader:
 class Exchange:
     """A stream from an engine to a client, step by step."""
 
-    def __init__(self, *, can_write: bool, resumption: ResumptionPlan | None = None) -> None:
-        self.engine = EngineWire()
+    def __init__(self, *, can_write: bool, engine: EngineWire | None = None) -> None:
+        self.engine = engine or EngineWire()
         self.client = Reader()
         body_writer = self.client if can_write else None
         self.response = ClientResponse(self.client.send, [], body_writer=body_writer)
         self.writer = ResponseWriter(CHAT, self.response, is_resumable=True, has_heartbeat=True)
-        self._resumption = resumption
         self.answer: EngineResponse = self.engine.connection.send(b"", b"")
         self._forwarding = asyncio.create_task(self._forward())
 
     async def _forward(self) -> str:
         try:
             await self.answer.wait_for_head()
-            await self.writer.forward(self.answer, self._resumption)
+            await self.writer.forward(self.answer)
         except GatewayError as error:
             return f"{type(error).__name__}: {error.code}"
         finally:
@@ -316,6 +314,58 @@ async def test_chunks_are_passed_on_as_they_are_only_if_whole(chunks: bytes) -> 
     assert taken == ([(body, chunks)] if body else [])
 
 
+@pytest.mark.parametrize(
+    ("first", "rest"),
+    [
+        (b"%x\r\n" % (len(as_chunk(event(7))) - 2), as_chunk(event(7))),
+        (as_chunk(event(1)) + b"%x\r\n" % (len(as_chunk(event(7))) - 2), as_chunk(event(7))),
+        (b"%x\r\ndata" % (4 + len(as_chunk(event(7))) - 2), as_chunk(event(7))),
+        (as_chunk(event(1)) + b"1", b"4\r\nabcd\r\nb\r\n12345678\n\n\n\r\n"),
+        (as_chunk(event(1))[:-1], b"\n" + as_chunk(event(7))),
+    ],
+    ids=["size", "next size", "payload", "half a size", "half an end"],
+)
+async def test_what_only_looks_like_chunks_is_parsed(first: bytes, rest: bytes) -> None:
+    """Between two chunks they are what they seem to be; within one they are its payload."""
+    bodies = []
+    for can_write in (True, False):
+        exchange = await begun(can_write=can_write)
+        await streamed(exchange, first, rest, as_chunk(DONE) + END)
+        assert await exchange.outcome() == "whole"
+        bodies.append(exchange.client.body)
+
+    assert bodies[0] == bodies[1]
+
+
+async def test_another_response_of_the_connection_begins_anew() -> None:
+    """Its body may have a length, and look like chunks."""
+    exchange = await begun()
+    await streamed(exchange, as_chunk(DONE) + END)
+    assert await exchange.outcome() == "whole"
+    body = as_chunk(event(1)) + b"\n\n"
+    head = HEAD + b"content-length: %d\r\n\r\n" % (2 * len(body))
+
+    again = Exchange(can_write=True, engine=exchange.engine)
+    await streamed(again, head, body, body)
+    assert await again.outcome() == "whole"
+    assert again.client.body == 2 * body
+
+
+async def test_an_event_larger_than_the_buffer_ends_before_anything_else() -> None:
+    """It is forwarded in pieces; signs of life have to wait, but not for ever."""
+    exchange = await begun()
+    huge = event(EVENT_LIMIT)
+    await streamed(exchange, as_chunk(huge[:-5]))
+    assert not exchange.writer.is_between_events
+    await streamed(exchange, as_chunk(huge[-5:]))
+    assert exchange.writer.is_between_events
+    assert exchange.client.written == []
+    await streamed(exchange, as_chunk(event(1)))
+
+    assert exchange.client.body == event(0) + huge + event(1)
+    assert exchange.client.written == [event(1)]
+
+
 async def test_the_first_event_is_never_written_past_asgi() -> None:
     """It begins the response, and ends the time to the first token."""
     exchange = Exchange(can_write=True)
@@ -401,7 +451,8 @@ async def test_written_events_are_signs_of_life() -> None:
         assert exchange.client.body == b"".join(map(event, range(8)))
         assert len(exchange.client.written) == 7
         async with asyncio.timeout(PATIENCE_S):
-            while not exchange.client.body.endswith(b": still working\n\n"):
+            # It has no event for that.
+            while not exchange.client.body.endswith(b": still working\n\n"):  # noqa: ASYNC110
                 await asyncio.sleep(period_s)
         await exchange.deliver(as_chunk(event(9)))
     assert exchange.client.body.endswith(b"\n\n" + event(9))

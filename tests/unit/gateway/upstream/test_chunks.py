@@ -1,4 +1,4 @@
-"""Chunks of HTTP that are passed on without being parsed, compared with what a parser makes of them."""
+"""Chunks of HTTP that are passed on unparsed, compared with what a parser makes of them."""
 
 import httptools
 import pytest
@@ -82,5 +82,5 @@ def test_nothing_else_is_taken_for_whole_chunks(data: bytes) -> None:
     ],
 )
 def test_other_forms_are_left_to_the_parser(data: bytes) -> None:
-    """Parts of chunks, the last chunk, extensions, and sizes that a reader might understand otherwise."""
+    """Parts of chunks, the last chunk, extensions, and sizes that readers may take for others."""
     assert whole_chunks(data) == b""
