@@ -52,11 +52,11 @@ def test_nothing_else_is_taken_for_whole_chunks(data: bytes) -> None:
         return
     parsed = Parsed()
     parsed.parser.feed_data(data)
-    assert parsed.body == body
-    assert not parsed.is_complete
+    found = parsed.body, parsed.is_complete
     parsed.parser.feed_data(b"0\r\n\r\n")
-    assert parsed.is_complete
-    assert parsed.body == body
+
+    assert found == (body, False)
+    assert (parsed.body, parsed.is_complete) == (body, True)
 
 
 @pytest.mark.parametrize(
