@@ -63,7 +63,7 @@ def test_a_page_is_part_of_the_list(query: dict[str, Any], ids: str, has_more: b
 def test_a_page_begins_at_a_model_that_is_there(param: str) -> None:
     """Another one is the client's mistake, which is named."""
     with pytest.raises(InvalidRequest) as refused:
-        page_of(MODELS, PageQuery(**{param: "x"}))
+        page_of(MODELS, PageQuery.model_validate({param: "x"}))
     assert refused.value.detail.param == param
 
 
