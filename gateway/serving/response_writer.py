@@ -17,8 +17,9 @@ from gateway.serving.timing import FIRST_EVENT
 from gateway.upstream.engine_call import BUFFER_LIMIT, read_all
 from gateway.upstream.event_stream import forward_events
 from gateway.upstream.headers import UNBUFFERED, client_headers, stream_headers
+from gateway.upstream.late_answer import late_events
 from gateway.upstream.response import EngineResponse
-from gateway.upstream.sse import EventBuffer, error_event, response_events
+from gateway.upstream.sse import EventBuffer, error_event
 
 TOO_LONG = (b"maximum context length", b"maximum model length")
 """Words of engines' refusals of a prompt that is too long; the first ones are OpenAI's own."""
@@ -143,9 +144,10 @@ class ResponseWriter:
         await self.client_response.finish(self._events.discard_partial() + end)
 
     async def _finish_late(self, status: int, body: bytes) -> None:
-        """End a stream that has begun with an answer that is no stream."""
-        events = response_events(self._error_body(body, status), self._path)
-        await self.client_response.finish(events, status=status)
+        """Send an answer that is no stream, or an error, as the rest of a stream that has begun."""
+        if status >= 400:
+            body = self._error_body(body, status)
+        await self.client_response.finish(late_events(body, status, self._path), status=status)
 
     def _error_body(self, body: bytes, status: int) -> bytes:
         """An engine's error in the shape of the API."""

@@ -12,7 +12,9 @@ PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)(?:\[[^]]*\])?==(?P<version>[^\s;]+
 def pins_of(name: str) -> dict[str, str]:
     """The version of each package, by its normalized name (PEP 503)."""
     text = (REQUIREMENTS / name).read_text(encoding="utf-8")
-    found = [(re.sub(r"[-_.]+", "-", pin["name"]).lower(), pin["version"]) for pin in PIN.finditer(text)]
+    found = [
+        (re.sub(r"[-_.]+", "-", pin["name"]).lower(), pin["version"]) for pin in PIN.finditer(text)
+    ]
     assert len(dict(found)) == len(found), f"{name} names a package twice"
     return dict(found)
 
@@ -21,4 +23,6 @@ def pins_of(name: str) -> dict[str, str]:
 def test_lists_installed_together_agree(engine: str) -> None:
     """One version each, whatever list a package stands in."""
     serving, checking = pins_of(f"{engine}.txt"), pins_of("dev.txt")
-    assert {name for name in serving.keys() & checking.keys() if serving[name] != checking[name]} == set()
+    assert {
+        name for name in serving.keys() & checking.keys() if serving[name] != checking[name]
+    } == set()
