@@ -26,7 +26,7 @@ from vllm.config import VllmConfig
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import StructuredOutputsParams
 
-from deployments.engines.call import current_call
+from deployments.engines.call import GrammarFields, current_call
 from deployments.engines.vllm.grammar_process import (
     LENGTH,
     PATIENCE,
@@ -46,7 +46,6 @@ NICENESS = 15
 """Priority of the process while it starts: the engine goes first where they share cores."""
 MAX_PLAIN_CHARS = 1 << 16
 """Length up to which the text of a schema is looked into."""
-PARAMETER = "structured_outputs"
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +92,8 @@ class GrammarGuard:
         if key in self._verdicts:
             self._verdicts.move_to_end(key)
         if reason:
-            raise VLLMValidationError(f"the grammar is refused: {reason}", parameter=PARAMETER)
+            message = f"the grammar is refused: {reason}"
+            raise VLLMValidationError(message, parameter=_field_of(spec))
 
     async def stop(self) -> None:
         """End the process, if it has been started."""
@@ -234,6 +234,16 @@ def _parsed(text: Any) -> Any:  # noqa: ANN401 - JSON, as a text or not
 def _client() -> Client:
     call = current_call()
     return call.dispatch.tenant if call and call.dispatch else ANONYMOUS
+
+
+def _field_of(spec: StructuredOutputsParams) -> str:
+    """The client's field that a grammar comes from.
+
+    vLLM makes a structural tag of tools, and of tools together with a format only if that compiles.
+    """
+    call = current_call()
+    fields = GrammarFields() if call is None else call.grammar_fields
+    return fields.tools if fields.tools and spec.structural_tag is not None else fields.format
 
 
 def _digest(spec: StructuredOutputsParams) -> bytes:

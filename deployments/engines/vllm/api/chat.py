@@ -28,6 +28,7 @@ from deployments.engines.vllm.api.field_checks import (
     check_completion,
     most,
 )
+from deployments.engines.vllm.api.grammar_fields import of_completion, record_grammar_fields
 from deployments.engines.vllm.api.messages_check import check_messages
 from deployments.engines.vllm.api.own_serving import own
 from deployments.engines.vllm.api.sampling import adopt_top_p, sample_equally
@@ -51,6 +52,7 @@ class OpenAIChatRequest(ChatCompletionRequest):
         check_messages(body)
         check_completion(body, CHAT)
         check_chat_features(body)
+        record_grammar_fields(of_completion(body))
         body = {**body, "messages": adopt_calls(body["messages"])}
         body["answer_form"] = asked_answer(body, adopt_tools(body))
         adopt_top_p(body)

@@ -20,6 +20,7 @@ from deployments.engines.vllm.api.completion_response import (
 from deployments.engines.vllm.api.completion_serving import CompletionServing
 from deployments.engines.vllm.api.endpoint import post
 from deployments.engines.vllm.api.field_checks import TEXT, check_best_of, check_completion
+from deployments.engines.vllm.api.grammar_fields import of_completion, record_grammar_fields
 from deployments.engines.vllm.api.own_serving import own
 from deployments.engines.vllm.api.refusals import invalid_type, missing
 from deployments.engines.vllm.api.sampling import adopt_top_p, sample_equally
@@ -46,6 +47,7 @@ class OpenAICompletionRequest(CompletionRequest):
             raise invalid_type("prompt", "a string or an array")
         check_completion(body, TEXT)
         check_best_of(body)
+        record_grammar_fields(of_completion(body))
         body = {**body, "answer_form": asked_answer(body, ToolForm())}
         adopt_top_p(body)
         return body

@@ -92,8 +92,7 @@ def _no_reasoning(_: re.Match[str], param: str | None, ___: str) -> ErrorDetail:
     return refused("This model does not reason.", param or "reasoning", "unsupported_value")
 
 
-def _bad_grammar(match: re.Match[str], _: str | None, path: str) -> ErrorDetail:
-    param = "text.format" if path == "/v1/responses" else "structured_outputs"
+def _bad_grammar(match: re.Match[str], param: str | None, _: str) -> ErrorDetail:
     return refused(match.string, param, "invalid_value")
 
 

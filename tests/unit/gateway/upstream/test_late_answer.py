@@ -76,7 +76,9 @@ def client_of(body: bytes) -> httpx2.Client:
     """An HTTP client that gets this stream, whatever it asks for."""
     headers = {"content-type": "text/event-stream"}
     return httpx2.Client(
-        transport=httpx2.MockTransport(lambda _: httpx2.Response(200, content=body, headers=headers))
+        transport=httpx2.MockTransport(
+            lambda _: httpx2.Response(200, content=body, headers=headers)
+        )
     )
 
 
