@@ -42,7 +42,7 @@ INHERITED = {
         {
             *("_extract_prompt_len", "_get_disabled_thinking_effort", "_merge_inline_system"),
             *("create_chat_completion", "enable_prompt_tokens_details", "engine_client"),
-            *("render_chat_request", "to_chat_completion_request"),
+            "render_chat_request",
         },
     ),
     "OpenAIChatRequest": (CHAT_REQUEST, {"to_sampling_params"}),
@@ -110,7 +110,6 @@ CALLS: dict[str, tuple[int, set[str]]] = {
 
 SCRIPT = """
 import inspect, json, sys
-from vllm.entrypoints.anthropic.serving import AnthropicServingMessages as Messages
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat as Chat
 from vllm.entrypoints.openai.responses.utils import custom_tool_names
 from vllm.sampling_params import StructuredOutputsParams as Spec
@@ -120,7 +119,7 @@ from deployments.engines import call as calls
 from deployments.engines.call import CallContext, GrammarFields
 from deployments.engines.vllm import grammars
 from deployments.engines.vllm.api.messages_request import CountRequest, MessagesRequest
-from deployments.engines.vllm.api.messages_serving import CountedChat, MessagesServing
+from deployments.engines.vllm.api.messages_serving import CountedChat, MessagesServing, chat_request
 from deployments.engines.vllm.api.pattern_tool import PatternTool, vllm_tool
 from deployments.engines.vllm.api.rebound import rebound
 from tests.contract.test_private_names import has, resolved
@@ -170,7 +169,7 @@ def chat(kind=MessagesRequest, **fields):
     body = {"model": "m", "messages": SAID, **fields}
     if kind is MessagesRequest:
         body = {"max_tokens": 5, **body}
-    return Messages.to_chat_completion_request(kind.model_validate(body))
+    return chat_request(kind.model_validate(body), joins_system=False)
 document = {"type": "document", "title": "T", "source": {"type": "text", "data": "D"}}
 whole = chat(
     max_tokens=2048, stop_sequences=["x"], output_format=FORM,

@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from deployments.engines.vllm.api.reasoning_token import open_token
 from deployments.engines.vllm.api.refusals import (
     check_list,
     check_object,
@@ -21,6 +20,7 @@ from deployments.engines.vllm.api.refusals import (
     unsupported,
 )
 from deployments.engines.vllm.api.refused_request import RefusedRequest
+from gateway.request.reasoning_token import open_token
 
 Item = dict[str, Any]
 ROLES = ("assistant", "system", "developer", "user")

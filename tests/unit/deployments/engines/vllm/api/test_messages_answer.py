@@ -13,7 +13,7 @@ from deployments.engines.vllm.api.messages_answer import (
     usage_object,
     use_id,
 )
-from deployments.engines.vllm.api.reasoning_token import open_token
+from gateway.request.reasoning_token import open_token
 from tests.unit.deployments.engines.vllm.api.message_parts import call, usage
 
 ASKED = AskedMessage()

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from deployments.engines.vllm.api.messages_blocks import FAILED, adopt_messages, check_system
-from deployments.engines.vllm.api.reasoning_token import make_token
+from deployments.engines.vllm.api.messages_blocks import adopt_messages, check_system
 from deployments.engines.vllm.api.refused_request import RefusedRequest
+from gateway.kvcache.message_content import FAILED_RESULT
+from gateway.request.reasoning_token import make_token
 
 Block = dict[str, Any]
 HI: Block = {"type": "text", "text": "hi"}
@@ -82,9 +83,9 @@ def test_a_document_may_hold_images() -> None:
         (result(None), None),
         (result([HI, IMAGE]), [HI, IMAGE]),
         (result("no", is_error=True), "no"),
-        (result("", is_error=True), FAILED),
-        (result([], is_error=True), FAILED),
-        ({"type": "tool_result", "tool_use_id": "t", "is_error": True}, FAILED),
+        (result("", is_error=True), FAILED_RESULT),
+        (result([], is_error=True), FAILED_RESULT),
+        ({"type": "tool_result", "tool_use_id": "t", "is_error": True}, FAILED_RESULT),
     ],
 )
 def test_a_tool_that_failed_says_so(block: Block, content: object) -> None:
@@ -179,6 +180,9 @@ def test_messages_have_a_role_and_a_content(messages: object, param: str, code: 
         ("user", document({"type": "text"}), "source.data", "missing_required_parameter"),
         ("user", document({"type": "content"}), "source.content", "invalid_type"),
         ("user", document(None), "source", "invalid_type"),
+        ("user", document(PLAIN, title=5), "title", "invalid_type"),
+        ("user", document(PLAIN, context=["C"]), "context", "invalid_type"),
+        ("user", result("x", is_error="no"), "is_error", "invalid_type"),
         (
             *("user", document({"type": "content", "content": [CALL]})),
             *("source.content[0].type", "invalid_value"),

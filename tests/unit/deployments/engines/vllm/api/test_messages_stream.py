@@ -10,8 +10,8 @@ import pytest
 from deployments.engines.vllm.api.asked_message import AskedMessage
 from deployments.engines.vllm.api.chunks import ChunkPart
 from deployments.engines.vllm.api.messages_stream import MessageEvents
-from deployments.engines.vllm.api.reasoning_token import open_token
 from deployments.engines.vllm.api.streamed_refusal import refusal
+from gateway.request.reasoning_token import open_token
 from tests.unit.deployments.engines.vllm.api.message_parts import call, part, usage
 
 Step = ChunkPart | str
