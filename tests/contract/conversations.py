@@ -133,7 +133,7 @@ class Speaker:
             return []
         return [
             {
-                "name": self._rng.choice("fgh"),
+                "name": name,
                 "description": self._rng.choice([None, self._text(30)]),
                 "parameters": {
                     "type": "object",
@@ -141,7 +141,7 @@ class Speaker:
                 },
                 "strict": self._rng.choice([None, None, True]),
             }
-            for _ in range(self._rng.randint(1, 3))
+            for name in self._rng.sample("fgh", self._rng.randint(1, 3))
         ]
 
     def _answer(self) -> list[Turn]:
