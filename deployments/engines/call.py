@@ -24,6 +24,8 @@ class CallContext:
     """Set with `has_reached_engine`."""
     has_sequence: bool = False
     """Whether the engine has been given its first sequence."""
+    grammar_field: str | None = None
+    """Field of the request that its answer's grammar is made of, as its API calls it."""
     _is_claimed: bool = False
     _client_name: str = ""
 

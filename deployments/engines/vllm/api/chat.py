@@ -28,6 +28,7 @@ from deployments.engines.vllm.api.field_checks import (
     check_completion,
     most,
 )
+from deployments.engines.vllm.api.grammar_field import record_grammar_field
 from deployments.engines.vllm.api.messages_check import check_messages
 from deployments.engines.vllm.api.own_serving import own
 from deployments.engines.vllm.api.sampling import adopt_top_p, sample_equally
@@ -52,7 +53,9 @@ class OpenAIChatRequest(ChatCompletionRequest):
         check_completion(body, CHAT)
         check_chat_features(body)
         body = {**body, "messages": adopt_calls(body["messages"])}
-        body["answer_form"] = asked_answer(body, adopt_tools(body))
+        tool_form = adopt_tools(body)
+        record_grammar_field(body, tools="functions" if tool_form.is_legacy else "tools")
+        body["answer_form"] = asked_answer(body, tool_form)
         adopt_top_p(body)
         return body
 

@@ -3,7 +3,6 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
-from vllm.entrypoints.generate.base.protocol import FunctionCall, ToolCall
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionNamedToolChoiceParam,
     ChatCompletionResponse,
@@ -13,6 +12,7 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.outputs import RequestOutput
 
 from deployments.engines.vllm.api.chunks import ChunkPart, ChunkWriter, DeltaPart
+from deployments.engines.vllm.api.cut_calls import cut_calls, empty_call
 from deployments.engines.vllm.api.rebound import rebound
 
 Request = Any
@@ -59,21 +59,13 @@ class ChatServing(OpenAIServingChat):
         return bool(request.tools) and request.tool_choice != "none" and bool(self.parser_cls)
 
     def _add_cut_calls(self, message: Any, output: Any, request: Request) -> None:  # noqa: ANN401
-        """Read an answer as a stream's, of which a part is enough."""
         kwargs = self._effective_chat_template_kwargs(request)
         parser = self._make_parser(request, self.renderer.tokenizer, kwargs)
-        delta = parser.parse_delta(
-            delta_text=output.text,
-            delta_token_ids=list(output.token_ids),
-            request=request,
-            prompt_token_ids=[],
-            finished=False,  # vLLM completes the arguments of what is finished
-        )
-        calls = _joined(delta.tool_calls) if delta else []
+        calls, delta = cut_calls(parser, output, request)
         if not calls and (name := _forced(request)):
-            calls = [ToolCall(function=FunctionCall(name=name, arguments=""))]
+            calls = [empty_call(name)]
         if calls:
-            message.tool_calls = calls[:1] if request.parallel_tool_calls is False else calls
+            message.tool_calls = calls
             message.content = (delta.content if delta else None) or None
 
 
@@ -96,21 +88,6 @@ def _forced(request: Request) -> str | None:
         return str(request.tool_choice.function.name)
     is_known = request.tool_choice == "required" and len(request.tools) == 1
     return str(request.tools[0].function.name) if is_known else None
-
-
-def _joined(deltas: Sequence[Any]) -> list[ToolCall]:
-    """The calls of which a stream has these parts."""
-    calls: dict[int, ToolCall] = {}
-    for delta in deltas:
-        function = delta.function
-        if function is not None and function.name and delta.index not in calls:
-            call = ToolCall(function=FunctionCall(name=function.name, arguments=""))
-            if delta.id:
-                call.id = delta.id
-            calls[delta.index] = call
-        if function is not None and delta.index in calls:
-            calls[delta.index].function.arguments += function.arguments or ""
-    return list(calls.values())
 
 
 def only_one_call(choice: ChunkPart, request: Request) -> ChunkPart:
