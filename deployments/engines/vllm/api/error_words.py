@@ -20,7 +20,7 @@ PYTHON = re.compile(
     r"|(?:not enough|too many) values to unpack|invalid literal for |could not convert "
     r"|(?:argument|arguments|indices) must be |must be str, not |expected str instance"
     r"|\bnot supported between instances|positional argument|unexpected keyword|codec can't "
-    r"|maximum recursion depth|\.py\b|\bself\.\w"
+    r"|maximum recursion depth|\{'\w+': |\.py\b|\bself\.\w"
 )
 """Words of Python's own, about objects that no client knows of."""
 OTHER_FORM = "Part of the request has another form than expected."
@@ -34,6 +34,8 @@ PROMPTS = {
     "/tokenize": "prompt",
 }
 """Field that holds the prompt, by path; elsewhere it is `messages`."""
+UNSAID = re.compile(r"Invalid grammar specification: '\w+'$")
+"""A `KeyError` of the compiler of grammars."""
 VLLM_GRAMMAR = "structured_outputs"
 """Field of vLLM's that it makes of all others that ask for a form of the answer."""
 GRAMMARS = {"/v1/responses": "text.format", "/v1/messages": "output_config.format"}
@@ -114,7 +116,12 @@ def _no_reasoning(_: re.Match[str], param: str | None, ___: str) -> ErrorDetail:
 
 
 def _bad_grammar(match: re.Match[str], param: str | None, _: str) -> ErrorDetail:
-    return refused(match.string, param, "invalid_value")
+    return refused(UNSAID.sub("it cannot be compiled.", match.string), param, "invalid_value")
+
+
+def _kinds_of_output(match: re.Match[str], _: str | None, __: str) -> ErrorDetail:
+    message = f"'{VLLM_GRAMMAR}' needs one kind of constraint, but has {match[1]}."
+    return refused(message, VLLM_GRAMMAR, "invalid_value")
 
 
 def number(text: str) -> float:
@@ -141,5 +148,6 @@ RULES: Sequence[tuple[re.Pattern[str], Rule]] = [
         (r"tool choice requires --|--tool-call-parser", _no_tools),
         (r"reasoning[-_ ](?:config|parser)", _no_reasoning),
         (r"^the grammar is refused", _bad_grammar),
+        (r"one kind of (?:structured outputs )?constraint but (none|multiple)", _kinds_of_output),
     )
 ]

@@ -71,3 +71,29 @@ def test_frameworks_own_errors_are_rewritten() -> None:
     """FastAPI has another envelope."""
     error = json.loads(rewritten(404, b'{"detail": "Not Found"}', CHAT))["error"]
     assert (error["message"], error["code"]) == ("Not Found", "not_found")
+
+
+async def test_an_error_in_a_stream_gets_openais_envelope() -> None:
+    """If it is the client's: the event, and what is sent with it."""
+    error = {"message": "n must be at least 1, got 0.", "type": "BadRequestError", "code": 400}
+    event = b"data: " + json.dumps({"error": error}).encode() + b"\n\n"
+    _, body = await answer(200, b'data: {"choices": []}\n\n', event, b"data: [DONE]\n\n")
+    first, second, done, rest = body.split(b"\n\n")
+    found = json.loads(second.removeprefix(b"data: "))["error"]
+    assert (first, done, rest) == (b'data: {"choices": []}', b"data: [DONE]", b"")
+    assert found["code"] == "integer_below_min_value"
+    assert found["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'data: {"error": {"message": "x", "type": "InternalServerError", "code": 500}}\n\n',
+        b'data: {"error": {"message": "x", "type": "y", "param": null, "code": "z"}}\n\n',
+        b'data: {"error": null}\n\n',
+        b'data: {"error\n\n',
+    ],
+)
+async def test_other_events_stay_as_they_are(event: bytes) -> None:
+    """Routers need the number of an error that is the engine's own."""
+    assert (await answer(200, event))[1] == event
