@@ -13,12 +13,15 @@ from gateway.telemetry.dispatch import Dispatch
 
 @dataclass(frozen=True, slots=True)
 class GrammarFields:
-    """Fields of a request from which an engine makes the grammar that its answer must follow."""
+    """Fields of a request from which an engine makes the grammar that its answer must follow.
 
-    format: str = "structured_outputs"
+    As the request's API calls them; None for those that it does not have.
+    """
+
+    format: str | None = None
     """The field with the format of the answer."""
     tools: str | None = None
-    """The field with the tools that the answer may call, if there are any."""
+    """The field with the tools that the answer may call."""
 
 
 @dataclass(slots=True)

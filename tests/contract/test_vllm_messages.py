@@ -191,10 +191,15 @@ said["chat"] = {
 }
 
 # Errors of grammars.
-def field_of(spec):
-    calls._context.set(CallContext(None, grammar_fields=GrammarFields("text.format", "tools")))
+def field_of(spec, *fields):
+    calls._context.set(CallContext(None, grammar_fields=GrammarFields(*fields)))
     return grammars._field_of(spec)
-said["fields"] = [field_of(Spec(json={})), field_of(Spec(structural_tag="{}"))]
+said["fields"] = [
+    field_of(Spec(json={}), "text.format", "tools"),
+    field_of(Spec(structural_tag="{}"), "text.format", "tools"),
+    field_of(Spec(json={}), None, "tools"),
+    field_of(Spec(structural_tag="{}"), "response_format", None),
+]
 calls._context.set(None)
 said["fields"].append(grammars._field_of(Spec(structural_tag="{}")))
 print(json.dumps(said))
@@ -257,4 +262,7 @@ def test_messages_are_chats_for_vllm(said: Any) -> None:
 
 def test_a_grammar_of_tools_is_a_structural_tag(said: Any) -> None:
     """So that the client's field is known; without a call it is vLLM's own."""
-    assert said["fields"] == ["text.format", "tools", "structured_outputs"]
+    assert said["fields"] == [
+        *("text.format", "tools", "tools", "response_format"),
+        "structured_outputs",
+    ]

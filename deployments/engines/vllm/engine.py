@@ -103,6 +103,7 @@ class VllmEngine:
             takes_media = bool(llm.model_config.is_multimodal_model)
             register_media_policy(MediaPolicy(media, takes_media=takes_media))
             if "generate" in tasks:
+                await llm.warm_up()
                 await llm.guard_grammars(grammar_timeout_s)
             app = blame_requests(put_first(build_app(args, tasks, llm.model_config)))
             await init_app_state(llm, app.state, args, tasks)

@@ -46,6 +46,7 @@ NICENESS = 15
 """Priority of the process while it starts: the engine goes first where they share cores."""
 MAX_PLAIN_CHARS = 1 << 16
 """Length up to which the text of a schema is looked into."""
+PARAMETER = "structured_outputs"
 
 logger = logging.getLogger(__name__)
 
@@ -237,13 +238,14 @@ def _client() -> Client:
 
 
 def _field_of(spec: StructuredOutputsParams) -> str:
-    """The client's field that a grammar comes from.
+    """The client's field that a grammar comes from; vLLM's own if that is not known.
 
     vLLM makes a structural tag of tools, and of tools together with a format only if that compiles.
     """
     call = current_call()
     fields = GrammarFields() if call is None else call.grammar_fields
-    return fields.tools if fields.tools and spec.structural_tag is not None else fields.format
+    is_of_tools = spec.structural_tag is not None or fields.format is None
+    return (fields.tools if is_of_tools else None) or fields.format or PARAMETER
 
 
 def _digest(spec: StructuredOutputsParams) -> bytes:

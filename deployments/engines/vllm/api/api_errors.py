@@ -26,6 +26,8 @@ from gateway.errors.gateway_error import ErrorBody, ErrorDetail
 SERVER_ERROR = "The engine had an internal error."
 LIMIT = 1 << 20
 """Bytes of an error that are kept; vLLM's have some hundred."""
+ERROR_EVENT = b'data: {"error"'
+"""Beginning of the event with which vLLM ends a stream; each event is a message of its own."""
 
 
 def with_api_errors(app: App) -> App:
@@ -52,6 +54,21 @@ def rewritten(status: int, body: bytes, path: str) -> bytes:
     if isinstance(error, Mapping) and _is_from_here(error):
         return body
     return msgspec.json.encode(ErrorBody(_detail(status, content, error, path)))
+
+
+def rewritten_event(event: bytes, path: str) -> bytes:
+    """An error event of a stream, in OpenAI's envelope if the client gets to see it.
+
+    What is the engine's fault stays: by its number, routers know that they have to go on elsewhere.
+    """
+    data, end, rest = event.removeprefix(b"data: ").partition(b"\n")
+    try:
+        code = msgspec.json.decode(data)["error"]["code"]
+    except (msgspec.DecodeError, LookupError, TypeError):
+        return event
+    if not isinstance(code, int) or code >= 500:
+        return event
+    return b"data: " + rewritten(code, data, path) + end + rest
 
 
 def _is_from_here(error: Mapping[str, Any]) -> bool:
@@ -92,7 +109,11 @@ class _Answer:
 
     def __call__(self, message: Message) -> Awaitable[None]:
         """Send one message; without a coroutine of our own for each chunk of a stream."""
-        return self._send(message) if self._is_good else self._begin(message)
+        if not self._is_good:
+            return self._begin(message)
+        if message["body"].startswith(ERROR_EVENT):
+            message = {**message, "body": rewritten_event(message["body"], self._path)}
+        return self._send(message)
 
     async def _begin(self, message: Message) -> None:
         if self._is_refused:

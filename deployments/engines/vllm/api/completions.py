@@ -19,7 +19,7 @@ from deployments.engines.vllm.api.completion_response import (
 )
 from deployments.engines.vllm.api.completion_serving import CompletionServing
 from deployments.engines.vllm.api.endpoint import post
-from deployments.engines.vllm.api.field_checks import TEXT, check_best_of, check_completion
+from deployments.engines.vllm.api.field_checks import TEXT, check_best_of, check_completion, most
 from deployments.engines.vllm.api.grammar_fields import of_completion, record_grammar_fields
 from deployments.engines.vllm.api.own_serving import own
 from deployments.engines.vllm.api.refusals import invalid_type, missing
@@ -65,6 +65,9 @@ class OpenAICompletionRequest(CompletionRequest):
 async def create_completion(request: OpenAICompletionRequest, raw_request: Request) -> Response:
     """Answer with a whole text completion, or with a stream of its chunks."""
     serving = own(CompletionServing, raw_request.app.state.openai_serving_completion)
+    allowed = serving.model_config.max_logprobs
+    if request.logprobs and allowed >= 0:
+        most("logprobs", request.logprobs, allowed)
     answer = await serving.create_completion(request, raw_request)
     if isinstance(answer, ErrorResponse):
         return error_response(answer)

@@ -1,15 +1,14 @@
 """Checks of the fields that OpenAI's API defines, before vLLM validates a request.
 
 vLLM converts what it can (`"stream": "yes"` is a stream for it) and ignores what it does not know.
-Fields that it defines itself are left to it, and so are values that it alone knows: -1 for all
-log-probabilities.
+Fields that it defines itself are left to it, and so are values that only OpenAI refuses: more than
+four stop strings, or five log-probabilities of a text.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deployments.engines.vllm.api.invalid_values import wrong_length
 from deployments.engines.vllm.api.refusals import (
     check_list,
     check_object,
@@ -23,8 +22,6 @@ from deployments.engines.vllm.api.refusals import (
 from deployments.engines.vllm.api.refused_request import RefusedRequest
 
 Body = Mapping[str, Any]
-STOPS = 4
-"""Stop strings that OpenAI takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +66,7 @@ CHAT = {
 TEXT = {
     **SAMPLING,
     "max_tokens": Range(0, None, is_integer=True),
-    "logprobs": Range(0, 5, is_integer=True, also=(-1,)),
+    "logprobs": Range(0, None, is_integer=True, also=(-1,)),
     "best_of": Range(1, None, is_integer=True),
 }
 _BOOLEANS = ("stream", "echo", "parallel_tool_calls", "store")
@@ -126,14 +123,11 @@ def check_chat_features(body: Body) -> None:
 
 
 def check_stop(stop: Any) -> None:  # noqa: ANN401 - JSON
-    """Refuse what are no stop strings, or too many."""
+    """Refuse what are no stop strings. vLLM takes more than OpenAI's four."""
     if stop is None or isinstance(stop, str):
         return
     if not isinstance(stop, list) or not all(isinstance(each, str) for each in stop):
         raise invalid_type("stop", "a string or an array of strings")
-    if len(stop) > STOPS:
-        too_long = wrong_length("stop", STOPS, len(stop), is_above=True, is_array=True)
-        raise RefusedRequest.of(too_long)
 
 
 def _check_types(body: Body) -> None:

@@ -1,4 +1,8 @@
-"""The fields of each API from which vLLM makes grammars, for the errors that name them."""
+"""The fields of each API from which vLLM makes grammars, for the errors that name them.
+
+vLLM makes one grammar of a format, of the schemas of tools, or of its own field, and names the
+latter in its errors.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,12 +20,19 @@ def record_grammar_fields(fields: GrammarFields) -> None:
         call.grammar_fields = fields
 
 
+def grammar_field() -> str | None:
+    """The field of the call that is worked on, the format first; None if it is not known."""
+    call = current_call()
+    return None if call is None else call.grammar_fields.format or call.grammar_fields.tools
+
+
 def of_completion(body: Body) -> GrammarFields:
     """Those of a chat or text completion that has been checked, as its client wrote it."""
     tools = "functions" if body.get("functions") else "tools"
-    if not body.get(tools) or body.get("tool_choice", body.get("function_call")) == "none":
-        return _fields("response_format", body.get("response_format"), body, None)
-    return _fields("response_format", body.get("response_format"), body, tools)
+    choice = body.get("tool_choice", body.get("function_call"))
+    has_tools = body.get(tools) and choice != "none"
+    form = body.get("response_format")
+    return _fields("response_format", form, body, tools if has_tools else None)
 
 
 def of_response(body: Body) -> GrammarFields:
@@ -32,14 +43,20 @@ def of_response(body: Body) -> GrammarFields:
 
 
 def of_message(body: Body) -> GrammarFields:
-    """Those of a request to `/v1/messages`, as its client wrote it; it need not be checked."""
-    form = "output_config.format" if body.get("output_format") is None else "output_format"
-    return GrammarFields(form, "tools")
+    """Those of a request to `/v1/messages` that has been checked, as its client wrote it."""
+    form = None
+    if body.get("output_format") is not None:
+        form = "output_format"
+    elif (body.get("output_config") or {}).get("format") is not None:
+        form = "output_config.format"
+    return GrammarFields(form, "tools" if body.get("tools") else None)
 
 
 def _fields(name: str, form: Body | None, body: Body, tools: str | None) -> GrammarFields:
     kind = (form or {}).get("type", "text")
-    own = body.get(OWN) or {}
+    own = body.get(OWN)
     if kind == "structural_tag" or (isinstance(own, Mapping) and own.get("structural_tag")):
         tools = None  # the tag is the client's own
-    return GrammarFields(OWN if kind == "text" else name, tools)
+    if kind == "text":
+        return GrammarFields(None if own is None else OWN, tools)
+    return GrammarFields(name, tools)

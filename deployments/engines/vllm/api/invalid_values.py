@@ -1,9 +1,12 @@
 """Refusals of a value in OpenAI's words, each with its code."""
 
+import json
+
 from gateway.errors.gateway_error import ErrorDetail
 
 MAX_SHOWN = 100
 """Characters of a client's value that an error repeats."""
+NUMBERS = (bool, int, float)
 KINDS = ((bool, "a boolean"), (int, "an integer"), (float, "a decimal"), (str, "a string"))
 
 
@@ -30,8 +33,7 @@ def wrong_type(param: str, expected: str, value: object) -> ErrorDetail:
 
 def unsupported_value(param: str, value: object, supported: str) -> ErrorDetail:
     """A value that is none of those in `supported`, in words."""
-    shown = f"'{value[:MAX_SHOWN]}'" if isinstance(value, str) else kind_of(value)
-    message = f"Invalid value: {shown}. Supported values are: {supported}."
+    message = f"Invalid value: {shown(value)}. Supported values are: {supported}."
     return refused(message, param, "invalid_value")
 
 
@@ -60,17 +62,26 @@ def wrong_length(
     """An array or a string that is too long or too short."""
     kind = "array" if is_array else "string"
     if not is_above and actual == 0:
-        shown, code = f"an empty {kind}", f"empty_{kind}"
+        found, code = f"an empty {kind}", f"empty_{kind}"
     else:
         length = "too many" if actual is None else str(actual)
-        shown = f"{_article(kind)} with length {length}"
+        found = f"{_article(kind)} with length {length}"
         code = f"{kind}_{'above_max' if is_above else 'below_min'}_length"
     side, extreme = ("too long", "maximum") if is_above else ("too short", "minimum")
     message = (
         f"Invalid '{param}': {kind} {side}. Expected {_article(kind)} with {extreme} length"
-        f" {bound}, but got {shown} instead."
+        f" {bound}, but got {found} instead."
     )
     return refused(message, param, code)
+
+
+def shown(value: object) -> str:
+    """A client's value as JSON has it; of long texts the beginning, of objects the type."""
+    if isinstance(value, str):
+        return f"'{value[:MAX_SHOWN]}'"
+    if isinstance(value, dict | list):
+        return kind_of(value)
+    return json.dumps(value)[:MAX_SHOWN] if isinstance(value, NUMBERS) else kind_of(value)
 
 
 def kind_of(value: object) -> str:

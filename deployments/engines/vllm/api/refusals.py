@@ -21,8 +21,7 @@ def invalid_type(param: str, expected: str) -> RefusedRequest:
 def invalid_value(param: str, value: object, supported: Iterable[str]) -> RefusedRequest:
     """A field has none of the supported values."""
     values = ", ".join(f"'{each}'" for each in supported)
-    message = f"Invalid value: {value!r}. Supported values are: {values}."
-    return RefusedRequest(message, param=param, code="invalid_value")
+    return RefusedRequest.of(invalid_values.unsupported_value(param, value, values))
 
 
 def out_of_bounds(

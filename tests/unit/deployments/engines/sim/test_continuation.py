@@ -165,7 +165,7 @@ async def test_a_complete_answer_continues_with_nothing() -> None:
     body = continued_chat(whole.text, stream=True)
     exchange = await Exchange(engine, CHAT, body, time).finish()
     deltas = [choice["delta"] for chunk in exchange.chunks for choice in chunk["choices"]]
-    assert deltas == [{"role": "assistant", "content": ""}, {}]
+    assert deltas == [{"role": "assistant", "content": "", "refusal": None}, {}]
     assert exchange.writes_s == [1.0, 1.0, 1.0]
 
 
