@@ -114,10 +114,12 @@ from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat as
 from vllm.entrypoints.openai.responses.utils import custom_tool_names
 from vllm.sampling_params import StructuredOutputsParams as Spec
 from vllm.tool_parsers.structural_tag_registry import _dump_tool_for_xgrammar
+from vllm.tool_parsers.utils import CUSTOM_TOOL_INPUT_KEY, custom_tool_parameters
 
 from deployments.engines import call as calls
 from deployments.engines.call import CallContext, GrammarFields
 from deployments.engines.vllm import grammars
+from deployments.engines.vllm.api.custom_tools import INPUT, input_schema
 from deployments.engines.vllm.api.messages_request import CountRequest, MessagesRequest
 from deployments.engines.vllm.api.messages_serving import CountedChat, MessagesServing, chat_request
 from deployments.engines.vllm.api.pattern_tool import PatternTool, vllm_tool
@@ -158,6 +160,7 @@ said["pattern"] = {
     "type": tool.type,
     "names": sorted(custom_tool_names([tool])),
     "dumped": _dump_tool_for_xgrammar(tool)["function"],
+    "own": [custom_tool_parameters() == input_schema(None), CUSTOM_TOOL_INPUT_KEY == INPUT],
     "serialized": tool.model_dump(mode="json")["type"],
 }
 
@@ -248,6 +251,7 @@ def test_a_custom_tool_with_a_pattern_is_one_for_vllm(said: Any) -> None:
     shown = pattern["dumped"]["parameters"]
     assert shown["properties"]["input"]["pattern"] == "[a-c]+"
     assert pattern["dumped"]["strict"]
+    assert pattern["own"] == [True, True]  # without a pattern it is shown as vLLM shows it
 
 
 def test_messages_are_chats_for_vllm(said: Any) -> None:

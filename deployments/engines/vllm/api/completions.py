@@ -44,7 +44,7 @@ class OpenAICompletionRequest(CompletionRequest):
         if "prompt" not in body and body.get("prompt_embeds") is None:
             raise missing("prompt")
         if not isinstance(body.get("prompt"), str | list | None):
-            raise invalid_type("prompt", "a string or an array")
+            raise invalid_type("prompt", "a string or an array", body["prompt"])
         check_completion(body, TEXT)
         check_best_of(body)
         record_grammar_fields(of_completion(body))

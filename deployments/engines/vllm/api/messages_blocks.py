@@ -74,7 +74,7 @@ def _content(param: str, content: Any, kinds: Sequence[str]) -> Any:  # noqa: AN
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
-        raise invalid_type(param, "a string or an array of objects")
+        raise invalid_type(param, "a string or an array of objects", content)
     blocks: list[Block] = []
     for place, block in enumerate(content):
         blocks += _adopted(f"{param}[{place}]", block, kinds)
@@ -91,7 +91,7 @@ def _adopted(param: str, block: Any, kinds: Sequence[str]) -> Sequence[Block]:  
         if block.get(name) is None:
             raise missing(f"{param}.{name}")
         if not isinstance(block[name], str):
-            raise invalid_type(f"{param}.{name}", "a string")
+            raise invalid_type(f"{param}.{name}", "a string", block[name])
     read = READERS.get(kind)
     return [block] if read is None else read(param, block)
 
@@ -127,7 +127,7 @@ def _document(param: str, block: Block) -> Sequence[Block]:
     check_object(f"{param}.source", source)
     for name in ("title", "context"):
         if not isinstance(block.get(name), str | None):
-            raise invalid_type(f"{param}.{name}", "a string")
+            raise invalid_type(f"{param}.{name}", "a string", block[name])
     heads = [_text(f"{block[name]}\n") for name in ("title", "context") if block.get(name)]
     return [*heads, *_source(f"{param}.source", source)]
 

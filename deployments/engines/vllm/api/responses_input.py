@@ -42,7 +42,7 @@ def vllm_input(items: Any) -> Any:  # noqa: ANN401 - JSON
     if isinstance(items, str):
         return items
     if not isinstance(items, list):
-        raise invalid_type("input", "a string or an array of input items")
+        raise invalid_type("input", "a string or an array of input items", items)
     return [_item(f"input[{place}]", item) for place, item in enumerate(items)]
 
 
@@ -104,7 +104,7 @@ def _content(param: str, content: Any) -> Any:  # noqa: ANN401 - JSON
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
-        raise invalid_type(param, "a string or an array of content parts")
+        raise invalid_type(param, "a string or an array of content parts", content)
     return [_part(f"{param}[{place}]", part) for place, part in enumerate(content)]
 
 
