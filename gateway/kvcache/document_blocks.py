@@ -24,14 +24,14 @@ class _Document(msgspec.Struct):
     content: msgspec.Raw = ABSENT
 
 
-class _Source(msgspec.Struct):
+class _DocumentSource(msgspec.Struct):
     type: str = ""
     data: msgspec.Raw = ABSENT
     content: msgspec.Raw = ABSENT
 
 
 _document_decoder = msgspec.json.Decoder(_Document)
-_source_decoder = msgspec.json.Decoder(_Source)
+_source_decoder = msgspec.json.Decoder(_DocumentSource)
 
 
 def document_pieces(raw: msgspec.Raw, decode: Decode) -> Iterator[str | msgspec.Raw]:

@@ -34,7 +34,7 @@ def with_api_errors(app: App) -> App:
     """The application, whose errors have OpenAI's shape."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        await app(scope, receive, _Answer(send, scope["path"]) if scope["type"] == "http" else send)
+        await app(scope, receive, _AnswerSender(send, scope["path"]) if scope["type"] == "http" else send)
 
     return wrapped
 
@@ -94,7 +94,7 @@ HANDLERS = {RequestValidationError: answer_field_errors, RefusedRequest: answer_
 """Exception handlers of vLLM's application, by kind."""
 
 
-class _Answer:
+class _AnswerSender:
     """ASGI's `send` of one answer, which is out of the way once a good answer has begun.
 
     An error is held until it is whole, and the head of a stream until its first event.
