@@ -27,6 +27,23 @@ def test_cpu_engines_are_not_bound_to_cores() -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "value"),
+    [
+        ({"engine_args": {"enforce_eager": True}}, "1"),
+        ({"engine_args": {"enforce_eager": True}, "env": {"TORCHDYNAMO_DISABLE": "0"}}, "0"),
+        ({"engine_args": {"enforce_eager": False}}, None),
+        ({}, None),
+        ({"engine_args": {"enforce_eager": True}, "accelerator": "auto"}, None),
+    ],
+)
+def test_eager_engines_on_cpus_compile_nothing(fields: dict[str, Any], value: str | None) -> None:
+    """Not even the kernel of the first log-probabilities, unless the entry says so."""
+    entry = {"name": "m", "engine": "vllm", "source": "m", "accelerator": "cpu", **fields}
+    options = serve_options(parse_entry(entry))["ray_actor_options"]
+    assert options.get("runtime_env", {}).get("env_vars", {}).get("TORCHDYNAMO_DISABLE") == value
+
+
+@pytest.mark.parametrize(
     ("fields", "threads"),
     [
         ({"cpus_per_worker": 0.5}, "1"),
