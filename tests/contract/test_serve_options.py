@@ -1,5 +1,7 @@
 """Options of Serve for a model's engines."""
 
+from typing import Any
+
 import pytest
 from ray import serve
 
@@ -33,7 +35,7 @@ def test_cpu_engines_are_not_bound_to_cores() -> None:
         ({"engine_args": {"enforce_eager": True}, "env": {"TORCHDYNAMO_DISABLE": "0"}}, "0"),
         ({"engine_args": {"enforce_eager": False}}, None),
         ({}, None),
-        ({"engine_args": {"enforce_eager": True}, "accelerator": "auto"}, None),
+        ({"engine_args": {"enforce_eager": True}, "accelerator": "L4"}, None),
     ],
 )
 def test_eager_engines_on_cpus_compile_nothing(fields: dict[str, Any], value: str | None) -> None:
