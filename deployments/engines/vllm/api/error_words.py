@@ -20,7 +20,7 @@ PYTHON = re.compile(
     r"|(?:not enough|too many) values to unpack|invalid literal for |could not convert "
     r"|(?:argument|arguments|indices) must be |must be str, not |expected str instance"
     r"|\bnot supported between instances|positional argument|unexpected keyword|codec can't "
-    r"|maximum recursion depth|\{'\w+': |\.py\b|\bself\.\w"
+    r"|maximum recursion depth|\{'\w+': |\.py\b"
 )
 """Words of Python's own, about objects that no client knows of."""
 OTHER_FORM = "Part of the request has another form than expected."

@@ -253,7 +253,7 @@ async def test_a_next_turn_finds_a_continued_answer_in_the_cache() -> None:
     ("body", "status", "code"),
     [
         (b"{", 400, "invalid_json"),
-        ({"prompt": 5}, 400, "invalid_value"),
+        ({"prompt": 5}, 400, "invalid_type"),
         ({"prompt": "a", "model": "other"}, 404, "model_not_found"),
     ],
 )

@@ -151,7 +151,7 @@ async def test_a_response_s_input_is_counted(
     [
         (CHAT, {"model": "m"}, "messages", "missing_required_parameter"),
         (COMPLETIONS, {"model": "m"}, "prompt", "missing_required_parameter"),
-        (CHAT, chat(messages=[{"content": "x"}]), "messages[...].role", "missing_required"),
+        (CHAT, chat(messages=[{"content": "x"}]), "messages[0].role", "missing_required"),
         (CHAT, chat(messages="x"), "messages", "invalid_type"),
         (CHAT, chat(max_tokens="x"), "max_tokens", "invalid_type"),
         (CHAT, chat(max_tokens=0), "max_tokens", "integer_below_min_value"),
@@ -724,19 +724,19 @@ async def test_an_instant_engine_reports_its_requests() -> None:
         (CHAT, b"{", 400, "invalid_json"),
         (CHAT, b"\xff", 400, "invalid_json"),
         (CHAT, [], 400, "invalid_value"),
-        (CHAT, {"model": "m"}, 400, "invalid_value"),
-        (CHAT, {"messages": []}, 400, "invalid_value"),
-        (CHAT, chat(n=0), 400, "invalid_value"),
+        (CHAT, {"model": "m"}, 400, "missing_required_parameter"),
+        (CHAT, {"messages": []}, 400, "missing_required_parameter"),
+        (CHAT, chat(n=0), 400, "integer_below_min_value"),
         (CHAT, chat(n=16_385), 400, "invalid_value"),
-        (CHAT, chat(max_tokens=0), 400, "invalid_value"),
-        (CHAT, chat(max_tokens="9"), 400, "invalid_value"),
+        (CHAT, chat(max_tokens=0), 400, "integer_below_min_value"),
+        (CHAT, chat(max_tokens="9"), 400, "invalid_type"),
         (CHAT, chat(max_tokens=32_768), 400, "context_length_exceeded"),
         (CHAT, chat("x" * 4 * 32_768), 400, "context_length_exceeded"),
         (CHAT, {**chat(), "model": "other"}, 404, "model_not_found"),
         (COMPLETIONS, completion([]), 400, "invalid_value"),
         (COMPLETIONS, completion([1, "a"]), 400, "invalid_value"),
         (COMPLETIONS, completion(["a", 1]), 400, "invalid_value"),
-        (COMPLETIONS, completion({"a": 1}), 400, "invalid_value"),
+        (COMPLETIONS, completion({"a": 1}), 400, "invalid_type"),
         (COMPLETIONS, completion([-1]), 400, "invalid_value"),
         (COMPLETIONS, completion([[1 << 31]]), 400, "invalid_value"),
         ("/v1/embeddings", completion("a"), 404, "unknown_url"),
@@ -781,7 +781,7 @@ async def test_facts_come_from_the_entry() -> None:
     assert facts.step_tokens == 4096
     assert (facts.engine, facts.kv_tokens, facts.block_size) == ("sim", 4096, 32)
     assert (facts.max_sequences, facts.max_model_len, facts.supports_priority) == (3, 99, True)
-    assert set(facts.routes) == {CHAT, COMPLETIONS, "/tokenize"}
+    assert set(facts.routes) == {*(CHAT, COMPLETIONS, "/tokenize", "/v1/responses/input_tokens")}
 
 
 def test_a_step_has_a_token_for_every_sequence() -> None:
