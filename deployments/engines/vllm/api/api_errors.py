@@ -34,7 +34,8 @@ def with_api_errors(app: App) -> App:
     """The application, whose errors have OpenAI's shape."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        await app(scope, receive, _AnswerSender(send, scope["path"]) if scope["type"] == "http" else send)
+        is_http = scope["type"] == "http"
+        await app(scope, receive, _AnswerSender(send, scope["path"]) if is_http else send)
 
     return wrapped
 
