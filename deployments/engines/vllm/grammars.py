@@ -27,6 +27,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import StructuredOutputsParams
 
 from deployments.engines.call import GrammarFields, current_call
+from deployments.engines.vllm.api.grammar_fields import STRUCTURED_OUTPUTS
 from deployments.engines.vllm.grammar_process import (
     LENGTH,
     PATIENCE,
@@ -46,7 +47,6 @@ NICENESS = 15
 """Priority of the process while it starts: the engine goes first where they share cores."""
 MAX_PLAIN_CHARS = 1 << 16
 """Length up to which the text of a schema is looked into."""
-PARAMETER = "structured_outputs"
 
 logger = logging.getLogger(__name__)
 
@@ -245,7 +245,7 @@ def _field_of(spec: StructuredOutputsParams) -> str:
     call = current_call()
     fields = GrammarFields() if call is None else call.grammar_fields
     is_of_tools = spec.structural_tag is not None or fields.format is None
-    return (fields.tools if is_of_tools else None) or fields.format or PARAMETER
+    return (fields.tools if is_of_tools else None) or fields.format or STRUCTURED_OUTPUTS
 
 
 def _digest(spec: StructuredOutputsParams) -> bytes:

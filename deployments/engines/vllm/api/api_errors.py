@@ -112,7 +112,7 @@ class _AnswerSender:
         """Send one message; without a coroutine of our own for each chunk of a stream."""
         if not self._is_good:
             return self._begin(message)
-        if message["body"].startswith(ERROR_EVENT):
+        if message.get("body", b"").startswith(ERROR_EVENT):
             message = {**message, "body": rewritten_event(message["body"], self._path)}
         return self._send(message)
 

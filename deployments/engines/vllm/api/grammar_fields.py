@@ -10,7 +10,7 @@ from typing import Any
 from deployments.engines.call import GrammarFields, current_call
 
 Body = Mapping[str, Any]
-OWN = "structured_outputs"
+STRUCTURED_OUTPUTS = "structured_outputs"
 """vLLM's own field, which OpenAI's APIs have here, too."""
 
 
@@ -54,9 +54,9 @@ def of_message(body: Body) -> GrammarFields:
 
 def _fields(name: str, form: Body | None, body: Body, tools: str | None) -> GrammarFields:
     kind = (form or {}).get("type", "text")
-    own = body.get(OWN)
+    own = body.get(STRUCTURED_OUTPUTS)
     if kind == "structural_tag" or (isinstance(own, Mapping) and own.get("structural_tag")):
         tools = None  # the tag is the client's own
     if kind == "text":
-        return GrammarFields(None if own is None else OWN, tools)
+        return GrammarFields(None if own is None else STRUCTURED_OUTPUTS, tools)
     return GrammarFields(name, tools)
