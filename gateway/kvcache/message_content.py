@@ -210,14 +210,15 @@ class ContentReader:
 
     def _pieces(self, raw: msgspec.Raw) -> Iterator[str | msgspec.Raw]:
         """The texts, and the blocks that are none, that engines render of a block."""
-        if _kind_of(raw) in DOCUMENTS:
-            for piece in document_pieces(raw, self.decode):
-                text = piece if isinstance(piece, str) else self._text_of(piece)
-                self._text.elements_left -= 1
-                yield piece if text is None else text
+        if (text := self._text_of(raw)) is not None:
+            yield text
+        elif _kind_of(raw) not in DOCUMENTS:
+            yield raw
         else:
-            text = self._text_of(raw)
-            yield raw if text is None else text
+            for piece in document_pieces(raw, self.decode):
+                self._text.elements_left -= 1
+                text = piece if isinstance(piece, str) else self._text_of(piece)
+                yield piece if text is None else text
 
     def _write_result(self, part: _Part) -> None:
         """Write a tool's result; its images become a message of the user."""
