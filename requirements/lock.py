@@ -1,7 +1,7 @@
-"""Writes `NAME.lock` beside each list of requirements: the same lines, with the hashes of their files.
+"""Writes `NAME.lock` beside each list of requirements: the same lines, with hashes of their files.
 
-`make lock` runs it after a list has changed; `make setup` installs the locks with `--require-hashes`.
-A hash is that of a wheel for Linux on x86-64 that one of the Pythons below may choose, or of the
+`make lock` runs it after a list has changed; `make setup` installs the locks, and so checks every
+file by its hash. A hash is that of a wheel for Linux on x86-64 that one of the Pythons below may choose, or of the
 source where there is no such wheel. uv asks the index that it is configured for: which one does not
 matter, because a file has the same hash wherever it comes from.
 """
@@ -20,7 +20,7 @@ PYTHONS = ("3.11.5", "3.12", "3.13")
 PLATFORM = "x86_64-manylinux_2_40"
 """The newest C library that a wheel may ask for; wheels for older ones count as well."""
 REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(?:\[[^]]*\])?==")
-HEAD = "# Written by requirements/lock.py (`make lock`) from {name}.txt: edit that list, not this file.\n"
+HEAD = "# Written by `make lock` from {name}.txt: edit that list, not this file.\n"
 
 Package = dict[str, object]
 
@@ -75,7 +75,9 @@ def locked(line: str, hashes: dict[str, set[str]]) -> str:
     if requirement is None:
         raise SystemExit(f"{line}: a list names packages as NAME==VERSION")
     name = re.sub(r"[-_.]+", "-", requirement["name"]).lower()
-    return " \\\n    ".join([line, *(f"--hash=sha256:{each}" for each in sorted(hashes[name]))]) + "\n"
+    return (
+        " \\\n    ".join([line, *(f"--hash=sha256:{each}" for each in sorted(hashes[name]))]) + "\n"
+    )
 
 
 if __name__ == "__main__":
