@@ -163,11 +163,11 @@ class GatewayApp:
         except GatewayError as error:
             if response.has_begun:
                 raise  # the server closes the connection, so that the client notices
-            await send_error(error, scope["path"], response)
+            await send_error(error, scope, response)
         except Exception:
             logger.exception("request %s: %a failed", request_id.decode(), scope["path"])
             if not response.has_begun:
-                await send_error(internal_error(), scope["path"], response)
+                await send_error(internal_error(), scope, response)
             elif not response.has_ended:  # as it has where FastAPI answers before it raises
                 raise
         return response.status
