@@ -7,23 +7,36 @@ engine reports.
 
 from collections.abc import Sequence
 
-from gateway.limits.meter import Meter
+from gateway.limits.meter import UNLIMITED, Meter
 from gateway.limits.window import Bucket
+
+
+class Left:
+    """Requests and tokens that limits leave beside one request, and the meters that leave least."""
+
+    __slots__ = ("of_requests", "of_tokens", "requests", "tokens")
+
+    def __init__(self, meter: Meter) -> None:
+        self.requests = self.tokens = UNLIMITED + 1
+        self.of_requests = self.of_tokens = meter
 
 
 class Hold:
     """What one request has set aside of each limit.
 
     `tokens`: what it is expected to take. `requests`: 1, or 0 for a further attempt, which does not
-    count again.
+    count again. `left`: what remained when it was set aside.
     """
 
     __slots__ = (
         *("_buckets", "_is_ended", "_is_lost", "_meters", "_open", "_part", "_rest"),
-        *("is_own", "requests", "tokens"),
+        *("is_own", "left", "requests", "tokens"),
     )
 
-    def __init__(self, meters: Sequence[Meter], tokens: int, requests: int = 1) -> None:
+    def __init__(
+        self, meters: Sequence[Meter], tokens: int, requests: int = 1, left: Left | None = None
+    ) -> None:
+        self.left = left
         self.tokens = tokens
         self.requests = requests
         self._meters = meters
@@ -50,9 +63,14 @@ class Hold:
         """Record an attempt, which is now expected to take so many tokens."""
         self._open += 1
         if self._buckets is None:
-            self._release()
+            requests, held_tokens = self.requests, self.tokens
             self.tokens = tokens
-            self._buckets = [meter.add(now_s, self.requests, tokens) for meter in self._meters]
+            buckets: list[Bucket] = []
+            for meter in self._meters:
+                meter.held_requests -= requests
+                meter.held_tokens -= held_tokens
+                buckets.append(meter.add(now_s, requests, tokens))
+            self._buckets = buckets
 
     def record_used(self, now_s: float, tokens: int, *, is_continuation: bool) -> None:
         """Record what an attempt has taken, as its engine found it."""
@@ -106,5 +124,4 @@ class Hold:
                 meter.add(now_s, 0, more)
         elif more < 0:
             for meter, bucket in zip(self._meters, self._buckets or (), strict=True):
-                meter.window.expire(now_s)
                 meter.window.adjust(bucket, 0, more)

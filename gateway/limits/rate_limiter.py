@@ -14,7 +14,7 @@ from gateway.errors.limits import RateLimited
 from gateway.identity.project import Project
 from gateway.ledger.view import MinuteUsage
 from gateway.limits.cost import counted_tokens
-from gateway.limits.hold import Hold
+from gateway.limits.hold import Hold, Left
 from gateway.limits.meter import Meter
 from gateway.limits.project_meters import ProjectMeters
 from gateway.limits.rate_headers import duration
@@ -88,15 +88,27 @@ class RateLimiter:
         Raises:
             RateLimited: it has to wait, or is above a limit by itself.
         """
-        now_s = self._now()
+        now_s, is_full = self._now(), False
         for meter in meters:
             if tokens > meter.tokens:
                 # An answer may be short: what is expected of it keeps no request out for ever.
                 tokens = max(least, meter.tokens)
+        left = Left(meters[0])
         for meter in meters:
-            if not meter.has_room(now_s, tokens, requests):
-                raise refusal(meter, now_s, model, tokens, requests)
-        return Hold(meters, tokens, requests)
+            window = meter.window
+            if now_s >= window.expires_s:
+                window.expire(now_s)
+            requests_left = meter.requests - window.requests - meter.held_requests - requests
+            if requests_left < left.requests:
+                left.requests, left.of_requests = requests_left, meter
+            tokens_left = meter.tokens - window.tokens - meter.held_tokens - tokens
+            if tokens_left < left.tokens:
+                left.tokens, left.of_tokens = tokens_left, meter
+            is_full = is_full or meter.running >= meter.concurrent
+        if left.requests < 0 or left.tokens < 0 or is_full:
+            full = next(each for each in meters if not each.has_room(now_s, tokens, requests))
+            raise refusal(full, now_s, model, tokens, requests)
+        return Hold(meters, tokens, requests, left)
 
     def check_again(self, hold: Hold, model: str) -> None:
         """Check a request that has waited: other routers did not know of it, and have sent theirs.
