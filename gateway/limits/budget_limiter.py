@@ -16,7 +16,7 @@ from gateway.ledger.price import PriceList
 from gateway.ledger.view import AccountsView
 from gateway.limits.budget_meters import apply_view, has_budget, meter_id, meters_for, set_limits
 from gateway.limits.cost import Amounts, charge_of
-from gateway.limits.period_meter import Charge, PeriodMeter
+from gateway.limits.period_meter import PeriodMeter
 from gateway.limits.rate_headers import duration
 from gateway.telemetry.usage import Reservation, UsageRecord
 
@@ -232,8 +232,7 @@ class BudgetLimiter:
         amounts = charge_of(self.prices, usage, counts_cached=counts_cached)
         for meter in hold.meters:
             if amount := amounts[meter.index]:
-                charge = Charge(usage.epoch, usage.seq, usage.ended_s, amount)
-                meter.record_charge(charge, clock_s)
+                meter.record_charge(usage, amount, clock_s)
                 if meter.alerts:
                     self._alert(meter)
 

@@ -76,9 +76,11 @@ class Hold:
         """Record what an attempt has taken, as its engine found it."""
         if is_continuation:
             self._rest += tokens
-        else:
-            self._part = max(self._part, tokens)
-        self._settle_one(now_s)
+        elif tokens > self._part:
+            self._part = tokens
+        self._open -= 1
+        if self._is_ended and not self._open:
+            self._settle(now_s)
 
     def record_lost(self, now_s: float) -> None:
         """Record that nobody knows what an attempt has taken: at least what was expected."""
@@ -124,4 +126,6 @@ class Hold:
                 meter.add(now_s, 0, more)
         elif more < 0:
             for meter, bucket in zip(self._meters, self._buckets or (), strict=True):
-                meter.window.adjust(bucket, 0, more)
+                if bucket.is_live:
+                    bucket.tokens += more
+                    meter.window.tokens += more

@@ -136,7 +136,9 @@ class ProjectLimits:
         """Headers that tell the client what the limits leave beside its request."""
         if (left := claim.left) is None:
             return []
-        return self.headers(request, model) if is_anthropic(request.path) else admitted_headers(left)
+        return (
+            self.headers(request, model) if is_anthropic(request.path) else admitted_headers(left)
+        )
 
     def headers(self, request: InferenceRequest, model: str) -> Headers:
         """Headers that tell the client what the limits leave."""

@@ -9,6 +9,7 @@ import msgspec
 from gateway.routing.cost_model import CostEstimates
 from gateway.routing.fleet import Replica
 from gateway.routing.policy import Candidate
+from gateway.telemetry.facts import EngineFacts
 from gateway.telemetry.update import Finished
 
 HEADER_CANDIDATES = 32
@@ -39,6 +40,16 @@ class Decision(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     output_tokens: float
     ttft_s: float
     """Predicted time to first token, counted from the request's arrival at the engine."""
+    replica: Replica
+    """The chosen replica."""
+    cached_tokens: int
+    """Tokens of the prompt that the chosen replica is believed to hold."""
+    prefill_tokens: float
+    """New tokens of the prompt, which the chosen replica has to compute: an estimate."""
+    kv_demand_tokens: float
+    """New tokens of the prompt that need KV cache: none if the engine will surely reject it."""
+    answer_tokens: float
+    """Expected tokens of all its answers."""
     estimates: CostEstimates
     """Estimates at the time of the decision; with the candidates, they explain all costs."""
     has_session: bool
@@ -51,39 +62,6 @@ class Decision(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """Sequences that the engine makes of the request: its answers, for each of its prompts."""
     waited_s: float = 0.0
     """How long the request waited in this router until its replica could start it."""
-
-    @property
-    def replica(self) -> Replica:
-        """The chosen replica."""
-        return self.candidates[self.index].replica
-
-    @property
-    def cached_tokens(self) -> int:
-        """Tokens of the prompt that the chosen replica is believed to hold."""
-        return int(self.candidates[self.index].cached_tokens)
-
-    @property
-    def prefill_tokens(self) -> float:
-        """New tokens of the prompt, which the chosen replica has to compute: an estimate.
-
-        No more than the engine can take.
-        """
-        tokens = max(0.0, self.prompt_tokens - self.cached_tokens)
-        facts = self.replica.metadata.facts
-        if tokens > facts.max_model_len > 0:
-            tokens = facts.max_model_len
-        return facts.kv_tokens if tokens > facts.kv_tokens > 0 else tokens
-
-    @property
-    def answer_tokens(self) -> float:
-        """Expected tokens of all its answers."""
-        return self.sequences * self.output_tokens
-
-    @property
-    def kv_demand_tokens(self) -> float:
-        """New tokens of the prompt that need KV cache: none if the engine will surely reject it."""
-        refused_above = REFUSAL_FACTOR * self.replica.metadata.facts.max_model_len
-        return 0.0 if self.prompt_tokens > refused_above > 0 else self.prefill_tokens
 
     def after_waiting(self, waited_s: float) -> "Decision":
         """Return the same decision for a request that has waited so long in this router."""
@@ -143,6 +121,22 @@ class Decision(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         return json.dumps(self.explanation(HEADER_CANDIDATES), separators=(",", ":")).encode(
             "ascii"
         )
+
+
+def new_tokens(
+    prompt_tokens: float, cached_tokens: float, facts: EngineFacts
+) -> tuple[float, float]:
+    """New tokens of a prompt at an engine, and those of them that need KV cache.
+
+    No more than the engine can take; none need KV cache where it will surely reject the prompt.
+    """
+    tokens = max(0.0, prompt_tokens - cached_tokens)
+    if tokens > facts.max_model_len > 0:
+        tokens = facts.max_model_len
+    if tokens > facts.kv_tokens > 0:
+        tokens = facts.kv_tokens
+    is_refused = prompt_tokens > REFUSAL_FACTOR * facts.max_model_len > 0
+    return tokens, 0.0 if is_refused else tokens
 
 
 class LoggedDecision(msgspec.Struct, frozen=True):

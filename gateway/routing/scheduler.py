@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from gateway.kvcache.prefix import TOKEN_ID_BYTES, Prompt
 from gateway.kvcache.prefix_index import PrefixMatch
 from gateway.routing.cost_model import CostModel
-from gateway.routing.decision import Decision, DecisionLog
+from gateway.routing.decision import Decision, DecisionLog, new_tokens
 from gateway.routing.fleet import ServedModel
 from gateway.routing.policy import Candidate, RequestProfile, RoutingPolicy
 from gateway.routing.policy_registry import make_policy
@@ -77,7 +77,11 @@ class Scheduler:
         policy = self._current_policy()
         choice = policy.choose(profile, candidates, estimates)
         chosen = candidates[choice.index]
-        new_tokens = max(0.0, profile.prompt_tokens - chosen.cached_tokens)
+        replica, sequences = chosen.replica, request.head.sequences
+        cached_tokens, prompt_tokens = int(chosen.cached_tokens), profile.prompt_tokens
+        prefill_tokens, kv_demand_tokens = new_tokens(
+            prompt_tokens, cached_tokens, replica.metadata.facts
+        )
         return Decision(
             id=self._rng.getrandbits(64) or 1,
             request_id=request.request_id.decode(),
@@ -87,16 +91,22 @@ class Scheduler:
             candidates=candidates,
             costs=choice.costs,
             index=choice.index,
-            prompt_tokens=profile.prompt_tokens,
+            prompt_tokens=prompt_tokens,
             output_tokens=profile.output_tokens,
             ttft_s=chosen.adapter_load_s
-            + (chosen.pending_tokens + new_tokens) * estimates.prefill_s
+            + (chosen.pending_tokens + max(0.0, prompt_tokens - chosen.cached_tokens))
+            * estimates.prefill_s
             + estimates.step_s,
+            replica=replica,
+            cached_tokens=cached_tokens,
+            prefill_tokens=prefill_tokens,
+            kv_demand_tokens=kv_demand_tokens,
+            answer_tokens=sequences * profile.output_tokens,
             estimates=estimates,
             has_session=bool(request.session),
             adapter=profile.adapter,
             is_batch=request.is_batch,
-            sequences=request.head.sequences,
+            sequences=sequences,
         )
 
     @contextlib.contextmanager
@@ -237,9 +247,8 @@ class Scheduler:
     ) -> tuple[RequestProfile, Sequence[Candidate]]:
         """Return the input of the policy: the request's profile and the candidates."""
         prompt, request, adapter = target.prompt, target.request, target.adapter
-        tokens_per_byte = (
-            1 / TOKEN_ID_BYTES if prompt.is_token_ids else self.cost_model.estimates.tokens_per_byte
-        )
+        estimates = self.cost_model.estimates
+        tokens_per_byte = 1 / TOKEN_ID_BYTES if prompt.is_token_ids else estimates.tokens_per_byte
         matches = self.replicas.prefix_index.match(prompt.keys)
         profile = RequestProfile(
             prompt,

@@ -59,7 +59,7 @@ class AccessControl:
         self._failures = FailureThrottle(clock)
 
     def admit_known(self, scope: Scope) -> bool:
-        """Let an inference request in as `admit` would, if nothing has to be awaited for that; O(1).
+        """Let an inference request in as `admit` would, if nothing has to be awaited for it; O(1).
 
         Only where its key is a current one of the directory, written as usual. Whatever else there
         is to say of a request, `admit` says it.

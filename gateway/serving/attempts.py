@@ -276,10 +276,17 @@ class Attempts:
     async def _answer_and_account(
         self, decision: Decision, dispatch: Dispatch, rest: ResumptionPlan | None
     ) -> EngineResponse:
-        if self._ledger is None or dispatch.origin is None:
+        ledger = self._ledger
+        if ledger is None or dispatch.origin is None:
             return await self._answer(decision, dispatch, rest)
-        with self._ledger.attempt(decision, dispatch.id, dispatch.origin, rest):
-            return await self._answer(decision, dispatch, rest)
+        ledger.begin_attempt(decision, dispatch.id, dispatch.origin, rest)
+        try:
+            response = await self._answer(decision, dispatch, rest)
+        except BaseException as error:
+            ledger.end_attempt(error)
+            raise
+        ledger.end_attempt(None)
+        return response
 
     async def _answer(
         self, decision: Decision, dispatch: Dispatch, rest: ResumptionPlan | None
