@@ -101,9 +101,12 @@ class VirtualCounters:
 
         Those do that wait, or have waited or started something within `KEPT_S`.
         """
-        if len(self._recent) > 1:
+        recent = self._recent
+        if len(recent) > 1:
             self._forget_recent()
-        counter, is_recent = self._counters.get(project, 0.0), project in self._recent
+        elif not recent or project in recent:
+            return False
+        counter, is_recent = self._counters.get(project, 0.0), project in recent
         others = len(self._recent) - is_recent
         total = self._sum if is_recent else self._sum + counter
         return others > 0 and counter * (others + 1) >= total

@@ -32,6 +32,15 @@ class Claim:
         """What the limits of a minute leave beside it; None where there are none."""
         return None if self._hold is None else self._hold.left
 
+    def begin(self) -> None:
+        """Set aside what the request takes before it is sent: it has to wait.
+
+        Until then nothing of the limits of a minute is set aside, so that this must be called
+        before anything is awaited.
+        """
+        if self._hold is not None:
+            self._hold.begin()
+
     def check_again(self, model: str) -> None:
         """Check a request that has waited in a queue, if it has not been sent before.
 

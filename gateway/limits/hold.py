@@ -7,29 +7,30 @@ engine reports.
 
 from collections.abc import Sequence
 
-from gateway.limits.meter import UNLIMITED, Meter
+import msgspec
+
+from gateway.limits.meter import Meter
 from gateway.limits.window import Bucket
 
 
-class Left:
+class Left(msgspec.Struct, frozen=True):
     """Requests and tokens that limits leave beside one request, and the meters that leave least."""
 
-    __slots__ = ("of_requests", "of_tokens", "requests", "tokens")
-
-    def __init__(self, meter: Meter) -> None:
-        self.requests = self.tokens = UNLIMITED + 1
-        self.of_requests = self.of_tokens = meter
+    requests: int
+    of_requests: Meter
+    tokens: int
+    of_tokens: Meter
 
 
 class Hold:
-    """What one request has set aside of each limit.
+    """What one request sets aside of each limit, from `begin` on, or else from when it is sent.
 
     `tokens`: what it is expected to take. `requests`: 1, or 0 for a further attempt, which does not
-    count again. `left`: what remained when it was set aside.
+    count again. `left`: what remains beside it.
     """
 
     __slots__ = (
-        *("_buckets", "_is_ended", "_is_lost", "_meters", "_open", "_part", "_rest"),
+        *("_buckets", "_has_begun", "_is_ended", "_is_lost", "_meters", "_open", "_part", "_rest"),
         *("is_own", "left", "requests", "tokens"),
     )
 
@@ -42,17 +43,23 @@ class Hold:
         self._meters = meters
         self._buckets: Sequence[Bucket] | None = None
         """Where it counts in each window; None until it has been sent."""
-        for meter in meters:
-            meter.running += 1
-            meter.held_requests += requests
-            meter.held_tokens += tokens
         self._open = 0
         """Attempts that are not settled."""
         self._part = self._rest = 0
         """Tokens of the longest attempt that began at the beginning, and of those that went on."""
-        self._is_ended = self._is_lost = False
+        self._has_begun = self._is_ended = self._is_lost = False
         self.is_own = False
         """It is this router's, which tells when its client has the answer."""
+
+    def begin(self) -> None:
+        """Set it aside before it is sent: it has to wait."""
+        if self._has_begun or self._buckets is not None:
+            return
+        self._has_begun = True
+        for meter in self._meters:
+            meter.running += 1
+            meter.held_requests += self.requests
+            meter.held_tokens += self.tokens
 
     @property
     def unsent(self) -> tuple[Sequence[Meter], int]:
@@ -63,12 +70,12 @@ class Hold:
         """Record an attempt, which is now expected to take so many tokens."""
         self._open += 1
         if self._buckets is None:
-            requests, held_tokens = self.requests, self.tokens
-            self.tokens = tokens
+            if self._has_begun:
+                self._release()
+            self.tokens, requests = tokens, self.requests
             buckets: list[Bucket] = []
             for meter in self._meters:
-                meter.held_requests -= requests
-                meter.held_tokens -= held_tokens
+                meter.running += 1
                 buckets.append(meter.add(now_s, requests, tokens))
             self._buckets = buckets
 
@@ -96,15 +103,18 @@ class Hold:
         if self._is_ended:
             return
         self._is_ended = True
+        if self._buckets is None:  # it has cost nothing, and does not count
+            if self._has_begun:
+                self._release()
+            return
         for meter in self._meters:
             meter.running -= 1
-        if self._buckets is None:  # it has cost nothing, and does not count
-            self._release()
-        elif not self._open:
+        if not self._open:
             self._settle(now_s)
 
     def _release(self) -> None:
         for meter in self._meters:
+            meter.running -= 1
             meter.held_requests -= self.requests
             meter.held_tokens -= self.tokens
 

@@ -100,8 +100,9 @@ class ProjectLimits:
         self.rates.check(meters.rates, name)
 
     def claim(self, target: Target, scheduler: Scheduler, attempts: int = 0) -> Claim:
-        """Set aside what a request is expected to take.
+        """Claim what a request is expected to take.
 
+        `Claim.begin` sets it aside, unless the request is sent before anything is awaited.
         `attempts`: how often it has been sent; with any, other routers have counted it.
 
         Raises:
@@ -122,7 +123,7 @@ class ProjectLimits:
             if cached and not self._counts_cached():
                 least = max(0, prompt - cached)
             try:
-                hold = self.rates.reserve(
+                hold = self.rates.admit(
                     meters.rates, target.name, least + answer, least, int(not attempts)
                 )
             except RateLimited:
@@ -132,13 +133,11 @@ class ProjectLimits:
             answer = hold.tokens - least  # it may have been cut down to the limit
         return Claim(self.rates, hold, self.budgets, money, prompt, answer)
 
-    def admitted_headers(self, request: InferenceRequest, model: str, claim: Claim) -> Headers:
-        """Headers that tell the client what the limits leave beside its request."""
+    def admitted_headers(self, path: str, claim: Claim) -> Headers:
+        """Headers that tell the client of a request to `path` what limits leave beside it."""
         if (left := claim.left) is None:
             return []
-        return (
-            self.headers(request, model) if is_anthropic(request.path) else admitted_headers(left)
-        )
+        return admitted_headers(left, self._time_of_day if is_anthropic(path) else None)
 
     def headers(self, request: InferenceRequest, model: str) -> Headers:
         """Headers that tell the client what the limits leave."""

@@ -44,10 +44,17 @@ def rate_headers(
     return headers
 
 
-def admitted_headers(left: Left) -> Headers:
-    """Headers for a request that has just been admitted, as `rate_headers` would give them."""
+def admitted_headers(left: Left, time_of_day: Callable[[], float] | None = None) -> Headers:
+    """Headers for a request that has just been admitted; see `rate_headers`."""
     requests, tokens = left.of_requests, left.of_tokens
     headers: Headers = []
+    if time_of_day is not None:
+        reset_s = time_of_day() + MINUTE_S
+        if (limit := requests.requests) < UNLIMITED:
+            headers += _three(0, limit, limit - left.requests, reset_s)
+        if (limit := tokens.tokens) < UNLIMITED:
+            headers += _three(3, limit, limit - left.tokens, reset_s)
+        return headers
     if requests.requests < UNLIMITED:
         remaining = RATE_LIMITS[1], b"%d" % left.requests
         headers = [requests.requests_header, remaining, FULL_RESET[0]]

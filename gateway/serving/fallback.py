@@ -218,14 +218,13 @@ class FallbackChain:
         """
         if (limits := self._limits) is None:
             return None
-        request, name = self._request, target.name
         scheduler = self._context.pools.of(target.model).scheduler
         try:
             claim = limits.claim(target, scheduler, self._writer.attempts)
         except GatewayError:
-            self._response.limits = limits.headers(request, name)
+            self._response.limits = limits.headers(self._request, target.name)
             raise
-        self._response.limits = limits.admitted_headers(request, name, claim)
+        self._response.limits = limits.admitted_headers(target.request.path, claim)
         return claim
 
     async def _start(self, model: ServedModel, *, has_alternative: bool) -> float:
