@@ -3,13 +3,14 @@
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from gateway.routing.cost_model import CostEstimates
 from gateway.routing.fleet import Replica
 from gateway.routing.policy import Candidate
-from gateway.telemetry.facts import EngineFacts
 from gateway.telemetry.update import Finished
 
 HEADER_CANDIDATES = 32
@@ -40,16 +41,6 @@ class Decision(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     output_tokens: float
     ttft_s: float
     """Predicted time to first token, counted from the request's arrival at the engine."""
-    replica: Replica
-    """The chosen replica."""
-    cached_tokens: int
-    """Tokens of the prompt that the chosen replica is believed to hold."""
-    prefill_tokens: float
-    """New tokens of the prompt, which the chosen replica has to compute: an estimate."""
-    kv_demand_tokens: float
-    """New tokens of the prompt that need KV cache: none if the engine will surely reject it."""
-    answer_tokens: float
-    """Expected tokens of all its answers."""
     estimates: CostEstimates
     """Estimates at the time of the decision; with the candidates, they explain all costs."""
     has_session: bool
@@ -62,6 +53,36 @@ class Decision(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """Sequences that the engine makes of the request: its answers, for each of its prompts."""
     waited_s: float = 0.0
     """How long the request waited in this router until its replica could start it."""
+    replica: Replica = cast("Replica", None)
+    """The chosen replica; this and what follows is made of the rest (`__post_init__`)."""
+    cached_tokens: int = 0
+    """Tokens of the prompt that the chosen replica is believed to hold."""
+    prefill_tokens: float = 0.0
+    """New tokens of the prompt, which the chosen replica has to compute: an estimate.
+
+    No more than the engine can take.
+    """
+    kv_demand_tokens: float = 0.0
+    """New tokens of the prompt that need KV cache: none if the engine will surely reject it."""
+    answer_tokens: float = 0.0
+    """Expected tokens of all its answers."""
+
+    def __post_init__(self) -> None:
+        """Compute once what is asked for again and again."""
+        chosen = self.candidates[self.index]
+        replica, cached_tokens = chosen.replica, int(chosen.cached_tokens)
+        prompt_tokens, facts = self.prompt_tokens, replica.metadata.facts
+        tokens = max(0.0, prompt_tokens - cached_tokens)
+        if tokens > facts.max_model_len > 0:
+            tokens = facts.max_model_len
+        if tokens > facts.kv_tokens > 0:
+            tokens = facts.kv_tokens
+        is_refused = prompt_tokens > REFUSAL_FACTOR * facts.max_model_len > 0
+        force_setattr(self, "replica", replica)
+        force_setattr(self, "cached_tokens", cached_tokens)
+        force_setattr(self, "prefill_tokens", tokens)
+        force_setattr(self, "kv_demand_tokens", 0.0 if is_refused else tokens)
+        force_setattr(self, "answer_tokens", self.sequences * self.output_tokens)
 
     def after_waiting(self, waited_s: float) -> "Decision":
         """Return the same decision for a request that has waited so long in this router."""
@@ -121,22 +142,6 @@ class Decision(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         return json.dumps(self.explanation(HEADER_CANDIDATES), separators=(",", ":")).encode(
             "ascii"
         )
-
-
-def new_tokens(
-    prompt_tokens: float, cached_tokens: float, facts: EngineFacts
-) -> tuple[float, float]:
-    """New tokens of a prompt at an engine, and those of them that need KV cache.
-
-    No more than the engine can take; none need KV cache where it will surely reject the prompt.
-    """
-    tokens = max(0.0, prompt_tokens - cached_tokens)
-    if tokens > facts.max_model_len > 0:
-        tokens = facts.max_model_len
-    if tokens > facts.kv_tokens > 0:
-        tokens = facts.kv_tokens
-    is_refused = prompt_tokens > REFUSAL_FACTOR * facts.max_model_len > 0
-    return tokens, 0.0 if is_refused else tokens
 
 
 class LoggedDecision(msgspec.Struct, frozen=True):

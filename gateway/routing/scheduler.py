@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from gateway.kvcache.prefix import TOKEN_ID_BYTES, Prompt
 from gateway.kvcache.prefix_index import PrefixMatch
 from gateway.routing.cost_model import CostModel
-from gateway.routing.decision import Decision, DecisionLog, new_tokens
+from gateway.routing.decision import Decision, DecisionLog
 from gateway.routing.fleet import ServedModel
 from gateway.routing.policy import Candidate, RequestProfile, RoutingPolicy
 from gateway.routing.policy_registry import make_policy
@@ -77,11 +77,7 @@ class Scheduler:
         policy = self._current_policy()
         choice = policy.choose(profile, candidates, estimates)
         chosen = candidates[choice.index]
-        replica, sequences = chosen.replica, request.head.sequences
-        cached_tokens, prompt_tokens = int(chosen.cached_tokens), profile.prompt_tokens
-        prefill_tokens, kv_demand_tokens = new_tokens(
-            prompt_tokens, cached_tokens, replica.metadata.facts
-        )
+        new_tokens = max(0.0, profile.prompt_tokens - chosen.cached_tokens)
         return Decision(
             id=self._rng.getrandbits(64) or 1,
             request_id=request.request_id.decode(),
@@ -91,22 +87,16 @@ class Scheduler:
             candidates=candidates,
             costs=choice.costs,
             index=choice.index,
-            prompt_tokens=prompt_tokens,
+            prompt_tokens=profile.prompt_tokens,
             output_tokens=profile.output_tokens,
             ttft_s=chosen.adapter_load_s
-            + (chosen.pending_tokens + max(0.0, prompt_tokens - chosen.cached_tokens))
-            * estimates.prefill_s
+            + (chosen.pending_tokens + new_tokens) * estimates.prefill_s
             + estimates.step_s,
-            replica=replica,
-            cached_tokens=cached_tokens,
-            prefill_tokens=prefill_tokens,
-            kv_demand_tokens=kv_demand_tokens,
-            answer_tokens=sequences * profile.output_tokens,
             estimates=estimates,
             has_session=bool(request.session),
             adapter=profile.adapter,
             is_batch=request.is_batch,
-            sequences=sequences,
+            sequences=request.head.sequences,
         )
 
     @contextlib.contextmanager
