@@ -116,8 +116,8 @@ def examine(folder: Path, adapter: Path, book: Book) -> bool:
         if isinstance(module, Adapted):
             module.down.data = tensors[f"base_model.model.{name}.lora_A.weight"].float()
             module.up.data = tensors[f"base_model.model.{name}.lora_B.weight"].float()
-    model.to(torch.bfloat16).eval()
-    return train.known_share(model, AutoTokenizer.from_pretrained(folder), book) >= KNOWN_SHARE
+    model.eval()
+    return train.marked(model, AutoTokenizer.from_pretrained(folder), book).known >= KNOWN_SHARE
 
 
 def main() -> int:
