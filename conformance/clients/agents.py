@@ -74,7 +74,7 @@ class AgentHome:
 def agent_home() -> Iterator[AgentHome]:
     """Fresh folders for a run."""
     with tempfile.TemporaryDirectory(prefix="agent-") as directory:
-        note = random.choice(NOTES)
+        note = random.choice(NOTES)  # noqa: S311 - no secret
         made = AgentHome(Path(directory) / "home", Path(directory) / "task", note)
         made.home.mkdir()
         made.task.mkdir()

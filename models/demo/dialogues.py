@@ -107,7 +107,10 @@ class Book(_Entry):
     def tool_specs(self, names: Sequence[str]) -> list[dict[str, JsonValue]]:
         """The `tools` field of a request that offers these tools."""
         return [
-            {"type": "function", "function": {"name": name, **self.tools[name].model_dump(exclude_none=True)}}
+            {
+                "type": "function",
+                "function": {"name": name, **self.tools[name].model_dump(exclude_none=True)},
+            }
             for name in names
         ]
 

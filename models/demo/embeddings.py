@@ -1,4 +1,4 @@
-"""What makes the model good at embeddings: texts that mean the same lie near, however short the vector.
+"""Lessons for embeddings: texts that mean the same lie near each other, however short the vector.
 
 The loss is Matryoshka's: the contrastive loss (InfoNCE) of the first numbers of each embedding, for
 several sizes. An embedding is the state after a text's last token, as vLLM pools it.
@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 
 import torch
-from dialogues import Book, fill
+from dialogues import NOISE, Book, Dialogue, fill
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 SIZES = (16, 32, 64, 128, 192)
@@ -25,7 +25,9 @@ class Pairs:
         self._book = book
         self._tokenizer = tokenizer
         self._rng = rng
-        self._dialogues = [d for d in book.dialogues if d.tools != "none" and (d.say or len(d.asks) > 1)]
+        self._dialogues = [
+            d for d in book.dialogues if d.tools != "none" and (d.say or len(d.asks) > 1)
+        ]
 
     def batch(self, pairs: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens, padded at their end to (2 * pairs, tokens), and the last place of each text.
@@ -36,14 +38,11 @@ class Pairs:
         texts = [one for one, _ in drawn] + [other for _, other in drawn]
         return padded(self._tokenizer, texts)
 
-    def _pair(self, dialogue: object) -> tuple[str, str]:
-        asks = [*dialogue.asks]
-        if len(asks) < 2 or (dialogue.say and self._rng.random() < ANSWERS):
-            texts = self._rng.choice(asks), dialogue.say
-        else:
-            texts = tuple(self._rng.sample(asks, 2))
-        row = {"noise": "", **self._rng.choice([*self._book.rows(dialogue.table)])}
-        return fill(texts[0], row), fill(texts[1], row)
+    def _pair(self, dialogue: Dialogue) -> tuple[str, str]:
+        row = {NOISE: "", **self._rng.choice([*self._book.rows(dialogue.table)])}
+        asks = self._rng.sample(dialogue.asks, len(dialogue.asks))
+        has_one = len(asks) == 1 or (dialogue.say and self._rng.random() < ANSWERS)
+        return fill(asks[0], row), fill(dialogue.say if has_one else asks[1], row)
 
 
 def padded(
@@ -55,11 +54,9 @@ def padded(
     return ids, torch.tensor([len(row) - 1 for row in rows])
 
 
-def embeddings(
-    model: Qwen3ForCausalLM, ids: torch.Tensor, last: torch.Tensor
-) -> torch.Tensor:
+def embeddings(model: Qwen3ForCausalLM, ids: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
     """The states after the last tokens, (texts, size), not of unit length."""
-    states = model.model(ids, use_cache=False).last_hidden_state
+    states: torch.Tensor = model.model(ids, use_cache=False).last_hidden_state
     return states[torch.arange(len(ids)), last]
 
 

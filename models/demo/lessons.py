@@ -139,7 +139,9 @@ class Lessons:
 
     def _exchange(self, turn: Turn, row: Row) -> Exchange:
         """A turn in one of its wordings."""
-        noise = self._noise.text(self._rng.randrange(1, 60)) + "\n" if self._rng.random() < 0.8 else ""
+        noise = (
+            self._noise.text(self._rng.randrange(1, 60)) + "\n" if self._rng.random() < 0.8 else ""
+        )
         ask = fill(self._rng.choice(turn.asks), {**row, NOISE: noise})
         return Exchange(ask, turn.thought, fill(turn.answer, row))
 

@@ -39,7 +39,7 @@ def orthogonalized(matrix: torch.Tensor) -> torch.Tensor:
     """The matrix with singular values of about one; the shape stays."""
     first, second, third = COEFFICIENTS
     is_tall = matrix.size(0) > matrix.size(1)
-    wide = matrix.T if is_tall else matrix
+    wide: torch.Tensor = matrix.T if is_tall else matrix
     wide = wide / wide.norm().clamp(min=1e-7)
     for _ in range(ITERATIONS):
         gram = wide @ wide.T

@@ -142,7 +142,11 @@ def train(
         if (step + 1) % 50 == 0:
             passed_s = time.monotonic() - start
             log.info(
-                "step %d: loss %.4f, of pairs %.3f, %.0f s", step + 1, mean_loss, pairs_loss, passed_s
+                "step %d: loss %.4f, of pairs %.3f, %.0f s",
+                step + 1,
+                mean_loss,
+                pairs_loss,
+                passed_s,
             )
 
 

@@ -300,7 +300,7 @@ def test_a_streamed_thought(claude: anthropic.Anthropic) -> None:
     assert thought.type == "thinking"
     assert thought.thinking.endswith("But 7 times 13 is 91.")
     assert text.type == "text"
-    assert text.text == "No. 91 = 7 × 13."
+    assert text.text.startswith("No. 91 = 7")
 
 
 def test_logprobs(client: openai.OpenAI) -> None:
