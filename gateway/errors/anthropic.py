@@ -8,7 +8,7 @@ import msgspec
 from gateway.errors.gateway_error import ErrorDetail, GatewayError
 
 MESSAGES = "/v1/messages"
-"""Path of Anthropic's API, and beginning of its other paths."""
+"""Path of Anthropic's API; its other paths are below it."""
 TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -53,7 +53,7 @@ class AnthropicError(msgspec.Struct, frozen=True, tag="error"):
 
 def is_anthropic(path: str) -> bool:
     """Whether a path belongs to Anthropic's API."""
-    return path.startswith(MESSAGES)
+    return path == MESSAGES or path.startswith(f"{MESSAGES}/")
 
 
 def error_body(error: GatewayError, path: str, request_id: bytes) -> bytes:

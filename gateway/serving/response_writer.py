@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable
 
 from gateway.asgi import Headers, header
-from gateway.errors.anthropic import is_anthropic
 from gateway.errors.engine import TOO_LONG, engine_error_body
 from gateway.errors.gateway_error import GatewayError
 from gateway.errors.request import ContextExceeded
@@ -18,8 +17,9 @@ from gateway.serving.timing import FIRST_EVENT
 from gateway.upstream.engine_call import BUFFER_LIMIT, read_all
 from gateway.upstream.event_stream import forward_events
 from gateway.upstream.headers import UNBUFFERED, client_headers, stream_headers
+from gateway.upstream.late_answer import late_events
 from gateway.upstream.response import EngineResponse
-from gateway.upstream.sse import EventBuffer, error_event, response_events
+from gateway.upstream.sse import EventBuffer, error_event
 
 EVENT_STREAM: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"), *UNBUFFERED]
 """Headers of a stream that begins before any engine has answered."""
@@ -138,10 +138,10 @@ class ResponseWriter:
         await self.client_response.finish(self._events.discard_partial() + end)
 
     async def _finish_late(self, status: int, body: bytes) -> None:
-        """End a stream that has begun with an answer that is no stream."""
-        if status >= 400 or is_anthropic(self._path):
+        """Send an answer that is no stream, or an error, as the rest of a stream that has begun."""
+        if status >= 400:
             body = self._error_body(body, status)
-        await self.client_response.finish(response_events(body, self._path), status=status)
+        await self.client_response.finish(late_events(body, status, self._path), status=status)
 
     async def _send_error(self, status: int, body: bytes, headers: Headers) -> None:
         """Answer with an engine's error; `headers`: those that it comes with."""

@@ -12,7 +12,7 @@ from vllm.entrypoints.pooling.embed.serving import ServingEmbedding
 from vllm.parser.abstract_parser import DelegatingParser, Parser
 from vllm.renderers.chat_utils import MM_PARSER_MAP, make_tool_call_id
 from deployments.engines.vllm.api.chunks import ChunkPart
-from deployments.engines.vllm.api.messages_check import PARTS
+from deployments.engines.vllm.api.chat_messages import PARTS
 from deployments.engines.vllm.api.rebound import rebound
 from deployments.engines.vllm.api.tool_calls import VLLM_CALL
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponseStreamChoice

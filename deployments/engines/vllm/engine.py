@@ -19,7 +19,6 @@ from deployments.engines.vllm.api.api_errors import with_api_errors
 from deployments.engines.vllm.api.routes import put_first
 from deployments.engines.vllm.arguments import DEFAULTS, parse_arguments
 from deployments.engines.vllm.client_errors import blame_requests
-from deployments.engines.vllm.early_errors import with_early_errors
 from deployments.engines.vllm.facts import engine_facts, holds_prefixes
 from deployments.engines.vllm.launch import launch
 from deployments.engines.vllm.lora import (
@@ -147,7 +146,7 @@ class VllmEngine:
         )
         AliasedModels.adopt(app.state.openai_serving_models, loaded, adapters)
         await adapters.load_first()
-        return cls(llm, with_api_errors(with_early_errors(app)), facts, tracker, adapters)
+        return cls(llm, with_api_errors(app), facts, tracker, adapters)
 
     async def check(self) -> None:
         """Raise vLLM's `EngineDeadError` if the engine core or a worker has died."""

@@ -23,13 +23,13 @@ def check_embeddings(body: Mapping[str, Any]) -> None:
     if body.get("dimensions") is not None:
         _DIMENSIONS.check("dimensions", body["dimensions"])
     if not isinstance(body.get("user"), str | None):
-        raise invalid_type("user", "a string")
+        raise invalid_type("user", "a string", body["user"])
     if "messages" in body:
         return
     if "input" not in body:
         raise missing("input")
     if not isinstance(body["input"], str | list):
-        raise invalid_type("input", "a string or an array")
+        raise invalid_type("input", "a string or an array", body["input"])
     if isinstance(body["input"], list):
         non_empty("input", body["input"])
 

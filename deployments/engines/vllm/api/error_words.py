@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 
-from deployments.engines.vllm.api.grammar_field import grammar_field
+from deployments.engines.vllm.api.grammar_fields import STRUCTURED_OUTPUTS, grammar_field
 from deployments.engines.vllm.api.invalid_values import out_of_bounds, refused, wrong_length
 from gateway.errors.gateway_error import ErrorDetail
 
@@ -36,8 +36,6 @@ PROMPTS = {
 """Field that holds the prompt, by path; elsewhere it is `messages`."""
 UNSAID = re.compile(r"Invalid grammar specification: '\w+'$")
 """A `KeyError` of the compiler of grammars."""
-VLLM_GRAMMAR = "structured_outputs"
-"""Field of vLLM's that it makes of all others that ask for a form of the answer."""
 GRAMMARS = {"/v1/responses": "text.format", "/v1/messages": "output_config.format"}
 """The field that a client has used, by path, where nothing else is known."""
 NUMBER = r"(-?[\d.]+(?:e[+-]?\d+)?)"
@@ -49,7 +47,7 @@ Rule = Callable[[re.Match[str], str | None, str], ErrorDetail]
 def in_words_of_openai(text: str, param: str | None, path: str) -> ErrorDetail:
     """The error for what vLLM says; `param`: the field that it names, if it does."""
     text, param = _without_extras(text, param)
-    if param == VLLM_GRAMMAR:
+    if param == STRUCTURED_OUTPUTS:
         param = grammar_field() or GRAMMARS.get(path, param)
     text = text.removeprefix("Value error, ").removeprefix("1 validation error:\n").strip()
     for pattern, rule in RULES:
@@ -120,8 +118,8 @@ def _bad_grammar(match: re.Match[str], param: str | None, _: str) -> ErrorDetail
 
 
 def _kinds_of_output(match: re.Match[str], _: str | None, __: str) -> ErrorDetail:
-    message = f"'{VLLM_GRAMMAR}' needs one kind of constraint, but has {match[1]}."
-    return refused(message, VLLM_GRAMMAR, "invalid_value")
+    message = f"'{STRUCTURED_OUTPUTS}' needs one kind of constraint, but has {match[1]}."
+    return refused(message, STRUCTURED_OUTPUTS, "invalid_value")
 
 
 def number(text: str) -> float:

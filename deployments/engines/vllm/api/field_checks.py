@@ -38,7 +38,7 @@ class Range:
         """Refuse what is no such number."""
         kinds = int if self.is_integer else int | float
         if isinstance(value, bool) or not isinstance(value, kinds):
-            raise invalid_type(param, "an integer" if self.is_integer else "a decimal")
+            raise invalid_type(param, "an integer" if self.is_integer else "a decimal", value)
         if value in self.also:
             return
         if self.least is not None and value < self.least:
@@ -119,7 +119,7 @@ def check_chat_features(body: Body) -> None:
         if body.get(name) is not None:
             raise unsupported(name, reason)
     if body.get("logprobs") is not None and not isinstance(body["logprobs"], bool):
-        raise invalid_type("logprobs", "a boolean")
+        raise invalid_type("logprobs", "a boolean", body["logprobs"])
 
 
 def check_stop(stop: Any) -> None:  # noqa: ANN401 - JSON
@@ -127,19 +127,19 @@ def check_stop(stop: Any) -> None:  # noqa: ANN401 - JSON
     if stop is None or isinstance(stop, str):
         return
     if not isinstance(stop, list) or not all(isinstance(each, str) for each in stop):
-        raise invalid_type("stop", "a string or an array of strings")
+        raise invalid_type("stop", "a string or an array of strings", stop)
 
 
 def _check_types(body: Body) -> None:
     for name in _BOOLEANS:
         if not isinstance(body.get(name), bool | None):
-            raise invalid_type(name, "a boolean")
+            raise invalid_type(name, "a boolean", body[name])
     for name in _OBJECTS:
         if body.get(name) is not None:
             check_object(name, body[name])
     for name in _STRINGS:
         if not isinstance(body.get(name), str | None):
-            raise invalid_type(name, "a string")
+            raise invalid_type(name, "a string", body[name])
 
 
 def _check_format(form: Body) -> None:

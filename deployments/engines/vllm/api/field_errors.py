@@ -140,7 +140,7 @@ def _detail(best: _Found, same: Sequence[FieldError], path: str) -> ErrorDetail:
     )
 
 
-def _supported(errors: Sequence[FieldError]) -> str:
+def _supported(errors: Sequence[FieldError]) -> Sequence[str]:
     """The values that are allowed, of all forms together, in the order of the errors."""
     contexts = [each.get("ctx") or {} for each in errors]
     texts = [str(each.get("expected") or each.get("expected_tags") or "") for each in contexts]
@@ -150,8 +150,7 @@ def _supported(errors: Sequence[FieldError]) -> str:
         for value in text.replace(" or ", ", ").split(",")
         if value.strip()
     )
-    *first, last = quoted or ["others"]
-    return f"{', '.join(first)} and {last}" if first else last
+    return list(quoted)
 
 
 def _of_type(param: str, value: object, errors: Sequence[FieldError]) -> ErrorDetail | None:

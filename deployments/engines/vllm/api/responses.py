@@ -10,8 +10,8 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
 from deployments.engines.vllm.api.accepted_stream import accepted
 from deployments.engines.vllm.api.asked_response import AskedResponse
-from deployments.engines.vllm.api.completion_response import error_response
 from deployments.engines.vllm.api.endpoint import post
+from deployments.engines.vllm.api.http_responses import error_response
 from deployments.engines.vllm.api.own_serving import own
 from deployments.engines.vllm.api.prompt_length import UnlimitedRequest, fitted, prompt_tokens
 from deployments.engines.vllm.api.responses_answer import response_object

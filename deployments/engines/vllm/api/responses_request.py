@@ -7,7 +7,7 @@ from pydantic import ModelWrapValidatorHandler, PrivateAttr, model_validator
 from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 
 from deployments.engines.vllm.api.asked_response import AskedResponse
-from deployments.engines.vllm.api.grammar_field import record_grammar_field
+from deployments.engines.vllm.api.grammar_fields import of_response, record_grammar_fields
 from deployments.engines.vllm.api.pattern_tool import vllm_tool
 from deployments.engines.vllm.api.refusals import check_minimum, check_object, empty_array, missing
 from deployments.engines.vllm.api.responses_fields import (
@@ -38,10 +38,9 @@ class OpenAIResponsesRequest(ResponsesRequest):
         fields = {name: value for name, value in data.items() if value is not None}
         check_fields(fields)
         _check_input(fields)
+        record_grammar_fields(of_response(fields))
         use = tool_use(fields.get("tools", []), fields.get("tool_choice", "auto"))
-        vllm_fields = _vllm_fields(fields, use)
-        record_grammar_field(vllm_fields, form="text.format")
-        request = handler(vllm_fields)
+        request = handler(_vllm_fields(fields, use))
         asked = AskedResponse(fields, _as_defined(use), use.left_out)
         request._asked = asked  # noqa: SLF001 - of this class
         return request

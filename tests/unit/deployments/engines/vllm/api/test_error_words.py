@@ -4,7 +4,7 @@ import pytest
 
 from deployments.engines.call import current_call, with_call_context
 from deployments.engines.vllm.api.error_words import OTHER_FORM, in_words_of_openai
-from deployments.engines.vllm.api.grammar_field import record_grammar_field
+from deployments.engines.vllm.api.grammar_fields import of_completion, record_grammar_fields
 from gateway.asgi import Receive, Scope, Send
 
 CHAT = "/v1/chat/completions"
@@ -132,8 +132,7 @@ REFUSED = "the grammar is refused: no such type (parameter=structured_outputs)"
 @pytest.mark.parametrize(
     ("body", "param"),
     [
-        ({"tools": [1], "tool_choice": "required", "response_format": {}}, "tools"),
-        ({"tools": [1], "response_format": {}}, "response_format"),
+        ({"tools": [1], "response_format": {"type": "json_object"}}, "response_format"),
         ({"tools": [1], "tool_choice": "auto"}, "tools"),
         ({"structured_outputs": {}}, "structured_outputs"),
     ],
@@ -145,7 +144,7 @@ async def test_an_error_about_a_grammar_names_the_client_s_field(
     named: list[str | None] = []
 
     async def app(_: Scope, __: Receive, ___: Send) -> None:
-        record_grammar_field(body)
+        record_grammar_fields(of_completion(body))
         assert current_call() is not None
         named.append(in_words_of_openai(REFUSED, None, CHAT).param)
 

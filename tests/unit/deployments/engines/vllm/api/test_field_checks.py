@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from deployments.engines.vllm.api.chat_messages import check_messages
 from deployments.engines.vllm.api.embeddings_check import check_dimensions, check_embeddings
 from deployments.engines.vllm.api.field_checks import (
     CHAT,
@@ -13,7 +14,6 @@ from deployments.engines.vllm.api.field_checks import (
     check_chat_features,
     check_completion,
 )
-from deployments.engines.vllm.api.messages_check import check_messages
 from deployments.engines.vllm.api.refusals import invalid_value
 from deployments.engines.vllm.api.refused_request import RefusedRequest
 
