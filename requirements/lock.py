@@ -1,9 +1,9 @@
 """Writes `NAME.lock` beside each list of requirements: the same lines, with hashes of their files.
 
 `make lock` runs it after a list has changed; `make setup` installs the locks, and so checks every
-file by its hash. A hash is that of a wheel for Linux on x86-64 that one of the Pythons below may choose, or of the
-source where there is no such wheel. uv asks the index that it is configured for: which one does not
-matter, because a file has the same hash wherever it comes from.
+file by its hash. A hash is that of a wheel for Linux on x86-64 that one of the Pythons below may
+choose, or of the source where there is no such wheel. uv asks the index that it is configured for:
+which one does not matter, because a file has the same hash wherever it comes from.
 """
 
 import re
