@@ -1,12 +1,7 @@
 """Types of ASGI, as far as the gateway uses it, and look-up of headers."""
 
-<<<<<<< HEAD
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, Protocol
-=======
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import Any
->>>>>>> main
+from typing import Any, Protocol
 
 Headers = list[tuple[bytes, bytes]]
 """Pairs of lower-case name and value, in order."""

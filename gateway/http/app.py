@@ -128,7 +128,9 @@ class GatewayApp:
             self._check_proof(scope)
             if not self._access.admit_known(scope):
                 await self._access.admit(scope)
-        except GatewayError:
+        except GatewayError as error:
+            if scope["path"] in ROUTES:
+                self._inference.record_refusal(scope, response, error)
             if _has_body(scope):  # nobody reads it: strangers would keep connections as they like
                 response.annotate([CONNECTION_CLOSE])
             raise

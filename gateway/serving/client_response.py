@@ -16,7 +16,8 @@ class ClientResponse:
 
     __slots__ = (
         *("_annotations", "_body_writer", "_headers", "_send"),
-        *("has_begun", "has_ended", "limits", "parts", "request_id", "status", "timing"),
+        *("body_bytes", "has_begun", "has_ended", "limits", "parts", "request_id", "status"),
+        "timing",
     )
 
     def __init__(
@@ -41,6 +42,8 @@ class ClientResponse:
         self.has_ended = False
         self.parts = 0
         """Parts of the body that have been sent."""
+        self.body_bytes = 0
+        """Bytes of the body that have been sent."""
 
     @property
     def headers(self) -> Headers:
@@ -84,6 +87,7 @@ class ClientResponse:
     def send_part(self, body: bytes) -> Awaitable[None]:
         """Send a part of the body after which more follows."""
         self.parts += 1
+        self.body_bytes += len(body)
         return self._send({"type": "http.response.body", "body": body, "more_body": True})
 
     @property
@@ -99,6 +103,7 @@ class ClientResponse:
         if self._body_writer is None or not self._body_writer.write(body, chunks):
             return False
         self.parts += 1
+        self.body_bytes += len(body)
         return True
 
     async def finish(self, body: bytes = b"", *, status: int | None = None) -> None:
@@ -107,6 +112,7 @@ class ClientResponse:
         `status`: the real one, if the response had begun with another and the body has to say so.
         """
         self.has_ended = True
+        self.body_bytes += len(body)
         if status is not None:
             self.status = status
         await self._send({"type": "http.response.body", "body": body, "more_body": False})

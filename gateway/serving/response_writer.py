@@ -11,6 +11,7 @@ from gateway.request.routes import RESUMABLE_ROUTES
 from gateway.resume.resumption import ResumptionPlan
 from gateway.resume.splice import StreamDiverged
 from gateway.resume.stream_log import StreamLog
+from gateway.routing.decision import Decision
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.signs_of_life import NO_SIGNS, signs_of_life
 from gateway.serving.timing import FIRST_EVENT
@@ -48,6 +49,8 @@ class ResponseWriter:
         """Events that the client has been sent, if the stream may be resumed."""
         self.signs_of_life = signs_of_life(path) if has_heartbeat else NO_SIGNS
         """What a silent stream is sent."""
+        self.decisions: list[Decision] = []
+        """Decisions on all attempts, of all models together."""
         self.attempts = 0
         """Attempts that have reached engines, of all models together."""
         self.is_counted = False
