@@ -104,42 +104,17 @@ class AssembledRouter:
     ) -> None:
         self.fleet = fleet
         self.live_config = live_config
-        self.limits = ProjectLimits(
-            options.clock,
-            options.time_of_day,
-            lambda: live_config.config.rate_limits.count_tokens == "all",
-            lambda: live_config.config.rate_limits.on_unknown_spend == "refuse",
-        )
-        directory = live_config.directory
-        directory.subscribe(self._adopt_projects)
-        self._adopt_projects()
         self.history = RequestHistory(options.clock, self._is_heard)
         recorder = options.recorder or NullRecorder()
         self.request_metrics = self._request_metrics(options, recorder)
         self._request_log = RequestLog(
             options.router, self.history, live_config, options.log_folder
         )
-        self._demand_publisher = DemandPublisher(lambda: self.pools.demands, router=options.router)
-        self.pools = ModelPools(
-            fleet,
-            SharedState(
-                decisions=DecisionLog(observer=self.request_metrics.record_outcome),
-                rng=options.rng,
-                time_of_day=options.time_of_day,
-                monotonic=options.clock,
-                wake=wake,
-                router=options.router,
-                on_held=self._demand_publisher.publish_soon,
-                reservation_listeners=self.limits.listeners,
-                recent_use_listeners=(self.limits,),
-            ),
-        )
-        self.accounts = _followed(options.accounts)
-        if self.accounts is not None:
-            self.accounts.add_listener(self.limits.record_view)
-            self.accounts.add_listener(self._adopt_directory)
-            directory.expect(ACCOUNTS)
+        self.limits = _project_limits(live_config, options)
+        self.accounts = self._follow(options.accounts)
         self.settlements = self._settlements(options.accounts, recorder)
+        self._demand_publisher = DemandPublisher(lambda: self.pools.demands, router=options.router)
+        self.pools = ModelPools(fleet, self._shared_state(wake, options))
         self.context = RouterContext(
             EngineClient(upstream),
             self.pools,
@@ -148,19 +123,7 @@ class AssembledRouter:
             is_forwarded=options.is_forwarded,
             settlements=self.settlements,
         )
-        resolver = TargetResolver(fleet, options.seeds)
-        self._shadows = ShadowTraffic(resolver, self.context, recorder)
-        self._proxy_key = options.proxy_key
         self._authenticator = Authenticator(live_config.directory, lambda: live_config.config.auth)
-        self._access = AccessControl(
-            live_config,
-            self._authenticator,
-            OperatorAccess(
-                live_config, is_local=options.is_local, is_forwarded=options.is_forwarded
-            ),
-            recorder,
-            is_forwarded=options.is_forwarded,
-        )
         self._identities = Periodic(
             "reading projects and keys", IDENTITIES_PERIOD_S, self._refresh_identities
         )
@@ -169,6 +132,8 @@ class AssembledRouter:
         )
         self._bodies = BodyBudget(lambda: live_config.config.bodies_bytes)
         self.gauges = Gauges(self.pools, self._bodies, recorder, self.limits)
+        resolver = TargetResolver(fleet, options.seeds)
+        self._shadows = ShadowTraffic(resolver, self.context, recorder)
         self.inspector = RouterInspector(
             options.router,
             self.pools,
@@ -177,7 +142,7 @@ class AssembledRouter:
             live_config,
             self.history,
         )
-        self.app = self._app(resolver, options.accounts, AllRouters(self.inspector, options.peers))
+        self.app = self._app(resolver, options)
 
     def start(self) -> None:
         """Start to receive telemetry, to publish demand and gauges, and to watch projects files."""
@@ -253,9 +218,28 @@ class AssembledRouter:
         is_open = not self.live_config.config.is_authenticated
         return is_open or directory.is_complete or bool(directory.projects)
 
-    def _adopt_projects(self) -> None:
-        """Apply the limits of the projects that are known now."""
-        self.limits.replace(self.live_config.directory.projects.values())
+    def _shared_state(self, wake: Wake, options: RouterOptions) -> SharedState:
+        return SharedState(
+            decisions=DecisionLog(observer=self.request_metrics.record_outcome),
+            rng=options.rng,
+            time_of_day=options.time_of_day,
+            monotonic=options.clock,
+            wake=wake,
+            router=options.router,
+            on_held=self._demand_publisher.publish_soon,
+            reservation_listeners=self.limits.listeners,
+            recent_use_listeners=(self.limits,),
+        )
+
+    def _follow(self, accounts: AccountsClient | None) -> AccountsFollower | None:
+        """Follower of Accounts, whose projects, keys and spend the router goes by."""
+        if accounts is None:
+            return None
+        follower = AccountsFollower(accounts)
+        follower.add_listener(self.limits.record_view)
+        follower.add_listener(self._adopt_directory)
+        self.live_config.directory.expect(ACCOUNTS)
+        return follower
 
     def _adopt_directory(self, view: AccountsView) -> None:
         """Know the projects and keys of the database from now on."""
@@ -272,9 +256,7 @@ class AssembledRouter:
         self.accounts.add_listener(lambda view: settlements.record_watermarks(view.watermarks))
         return settlements
 
-    def _app(
-        self, resolver: TargetResolver, accounts: AccountsClient | None, all_routers: AllRouters
-    ) -> GatewayApp:
+    def _app(self, resolver: TargetResolver, options: RouterOptions) -> GatewayApp:
         context, live_config, shadows = self.context, self.live_config, self._shadows
         inference = InferenceHandler(
             resolver, context, shadows, live_config, self._bodies, self.request_metrics
@@ -287,13 +269,27 @@ class AssembledRouter:
                 lambda: not live_config.config.is_authenticated,
                 self._knows_clients,
             ),
-            administration_router(accounts, self.accounts, self._address_of),
-            operators_router(resolver, self.pools, live_config, all_routers),
+            administration_router(options.accounts, self.accounts, self._address_of),
+            operators_router(
+                resolver, self.pools, live_config, AllRouters(self.inspector, options.peers)
+            ),
         )
         return create_app(
-            *(inference, routers, self._shut_down, self._access),
+            *(inference, routers, self._shut_down, self._access_control(options)),
             shared_origins=self._shared_origins,
-            proxy_key=self._proxy_key,
+            proxy_key=options.proxy_key,
+        )
+
+    def _access_control(self, options: RouterOptions) -> AccessControl:
+        operators = OperatorAccess(
+            self.live_config, is_local=options.is_local, is_forwarded=options.is_forwarded
+        )
+        return AccessControl(
+            self.live_config,
+            self._authenticator,
+            operators,
+            self.request_metrics.recorder,
+            is_forwarded=options.is_forwarded,
         )
 
     def _address_of(self, scope: Scope) -> str:
@@ -328,8 +324,18 @@ class AssembledRouter:
         await self.context.engines.close()
 
 
-def _followed(accounts: AccountsClient | None) -> AccountsFollower | None:
-    return None if accounts is None else AccountsFollower(accounts)
+def _project_limits(live_config: LiveConfig, options: RouterOptions) -> ProjectLimits:
+    """Limits of the projects in the directory, by the config in force."""
+    limits = ProjectLimits(
+        options.clock,
+        options.time_of_day,
+        lambda: live_config.config.rate_limits.count_tokens == "all",
+        lambda: live_config.config.rate_limits.on_unknown_spend == "refuse",
+    )
+    directory = live_config.directory
+    directory.subscribe(lambda: limits.replace(directory.projects.values()))
+    limits.replace(directory.projects.values())
+    return limits
 
 
 def build_router(

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
 
-from gateway.asgi import App, Message, Receive, Scope, Send, header
+from gateway.asgi import App, BodyWriter, Message, Receive, Scope, Send, fields_of
 from gateway.config.route_paths import ROUTES
 from gateway.errors.access import NotThroughProxy
 from gateway.errors.gateway_error import GatewayError
@@ -126,7 +126,8 @@ class GatewayApp:
     async def _admit(self, scope: Scope, response: ClientResponse) -> None:
         try:
             self._check_proof(scope)
-            await self._access.admit(scope)
+            if not self._access.admit_known(scope):
+                await self._access.admit(scope)
         except GatewayError as error:
             if scope["path"] in ROUTES:
                 self._inference.record_refusal(scope, response, error)
@@ -136,7 +137,7 @@ class GatewayApp:
 
     def _check_proof(self, scope: Scope) -> None:
         if self._proxy_key:
-            offered = header(scope["headers"], PROXY_PROOF, b"")
+            offered = fields_of(scope).get(PROXY_PROOF, b"")
             if not secrets.compare_digest(offered, self._proxy_key):
                 raise self._not_through_proxy(scope)
 
@@ -147,11 +148,16 @@ class GatewayApp:
             "This port is for the gateway's own proxy. Send the request to the gateway's address."
         )
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send) -> int:
-        """Answer an HTTP request; return the status that its client got, 0 if none."""
-        request_id = ensure_request_id(header(scope["headers"], REQUEST_ID, b""))
+    async def answer(
+        self, scope: Scope, receive: Receive, send: Send, body_writer: BodyWriter | None = None
+    ) -> int:
+        """Answer an HTTP request; return the status that its client got, 0 if none.
+
+        `body_writer`: writes to the same client as `send`.
+        """
+        request_id = ensure_request_id(fields_of(scope).get(REQUEST_ID))
         origins = self._shared_origins()
-        response = self._response(scope, send, request_id, origins)
+        response = self._response(scope, send, request_id, origins, body_writer)
         try:
             # In one frame with the rest: each event of a stream passes through all of them.
             if origins is None or (allowed := origins.preflight(scope)) is None:
@@ -165,24 +171,29 @@ class GatewayApp:
         except GatewayError as error:
             if response.has_begun:
                 raise  # the server closes the connection, so that the client notices
-            await send_error(error, scope["path"], response)
+            await send_error(error, scope, response)
         except Exception:
             logger.exception("request %s: %a failed", request_id.decode(), scope["path"])
             if not response.has_begun:
-                await send_error(internal_error(), scope["path"], response)
+                await send_error(internal_error(), scope, response)
             elif not response.has_ended:  # as it has where FastAPI answers before it raises
                 raise
         return response.status
 
     def _response(
-        self, scope: Scope, send: Send, request_id: bytes, origins: SharedOrigins | None
+        self,
+        scope: Scope,
+        send: Send,
+        request_id: bytes,
+        origins: SharedOrigins | None,
+        body_writer: BodyWriter | None,
     ) -> ClientResponse:
         headers = [(ANTHROPIC_REQUEST_ID, request_id), API_VERSION]
         if self._returns_ids:
             headers.append((REQUEST_ID, request_id))
         if origins is not None:
             headers += origins.headers(scope)
-        return ClientResponse(send, headers, request_id=request_id)
+        return ClientResponse(send, headers, request_id=request_id, body_writer=body_writer)
 
 
 def _for_fastapi(

@@ -48,7 +48,7 @@ IMPORTS = {
     "ray.serve.context": {"_get_global_client"},
     "uvicorn.config": {"HTTP_PROTOCOLS"},
     "uvicorn.middleware.proxy_headers": {"ProxyHeadersMiddleware"},
-    "uvicorn.protocols.http.httptools_impl": {"HttpToolsProtocol"},
+    "uvicorn.protocols.http.httptools_impl": {"HttpToolsProtocol", "RequestResponseCycle"},
 }
 """Imports of `serve_internals` from modules that are private or undocumented."""
 REPLICA = "ray.serve._private.replica:Replica"
@@ -89,6 +89,11 @@ ON_PRIVATE_OBJECTS = {
     "ray.serve._private.config:DeploymentConfig": {"logging_config"},
     "ray.serve._private.replica_result:ReplicaResult": {"get_async"},
     "uvicorn.middleware.proxy_headers:ProxyHeadersMiddleware": {"app"},
+    "uvicorn.protocols.http.flow_control:FlowControl": {"write_paused"},
+    "uvicorn.protocols.http.httptools_impl:RequestResponseCycle": {
+        *("chunked_encoding", "disconnected", "flow", "response_complete", "response_started"),
+        *("send", "transport"),
+    },
     "uvicorn.server:ServerState": {"connections", "tasks"},
 }
 """Attributes without an underscore, of objects that are private or undocumented."""
