@@ -115,7 +115,8 @@ def collectives(facts: ClusterFacts) -> Iterator[Finding]:
 
 
 def _broken(facts: ClusterFacts, name: str, errors: Mapping[str, str]) -> Finding:
-    node, error = next(iter(errors.items()))
+    # The others only say that they have waited in vain for the node that fails.
+    node, error = min(errors.items(), key=lambda each: "timeout" in each[1].lower())
     message = f"{name}: {facts.label(node)}: {error}"
     variable = NCCL_INTERFACE if name == "NCCL" else GLOO_INTERFACE
     if "No module named" in error:
