@@ -318,8 +318,8 @@ def parse_request(body: bytes, kind: type[EngineRequest], answered_bytes: int = 
     options = request.stream_options
     n, limit = request.choices, request.limit
     if not 1 <= n <= MAX_CHOICES:
-        kind = TooSmall if n < 1 else InvalidRequest
-        raise kind(f"`n` must be between 1 and {MAX_CHOICES}, not {request.n}.", "n")
+        refusal = TooSmall if n < 1 else InvalidRequest
+        raise refusal(f"`n` must be between 1 and {MAX_CHOICES}, not {request.n}.", "n")
     if limit is not None and limit < 1:
         raise TooSmall(f"`max_tokens` must be at least 1, not {limit}.", "max_tokens")
     return ParsedRequest(

@@ -42,12 +42,13 @@ class ChatServing(OpenAIServingChat):
             "maybe_filter_parallel_tool_calls": only_one_call,
         }
         vllms = OpenAIServingChat.chat_completion_stream_generator
-        serving, results = self, result_generator
+        serving = self
         if self._may_call(request):
-            serving, results = own(type(self), self), _Stream(result_generator)
-            serving._parsed = results  # noqa: SLF001 - of this class
+            stream = _Stream(result_generator)
+            serving, result_generator = own(type(self), self), aiter(stream)
+            serving._parsed = stream  # noqa: SLF001 - of this class
         events: AsyncGenerator[str, None] = rebound(vllms, names)(
-            serving, request, results, *args, **named
+            serving, request, result_generator, *args, **named
         )
         return events
 
