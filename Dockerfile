@@ -1,20 +1,34 @@
 # The gateway on top of vLLM's own image, which brings CUDA, PyTorch and vLLM.
+#
+#   docker build --build-arg VLLM_DIGEST=sha256:... -t ray-llm-gateway:0.1.0 .
+#
+# A tag may be moved, a digest cannot: `docker buildx imagetools inspect vllm/vllm-openai:v0.32.0` shows it.
 ARG VLLM_IMAGE=vllm/vllm-openai:v0.32.0
-FROM ${VLLM_IMAGE}
+ARG VLLM_DIGEST=""
+FROM ${VLLM_IMAGE}${VLLM_DIGEST:+@${VLLM_DIGEST}}
 
 ARG RAY_VERSION=2.60.0
 ARG UID=1000
+ARG REVISION=""
+LABEL org.opencontainers.image.title="ray-llm-gateway" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision="${REVISION}"
 
-# Installs the gateway and what it needs besides vLLM. The image's own packages are pinned: a conflict
-# fails the build here, not an engine later.
+# Installs what the image lacks of the list that is tested, each file by its hash. The image's own packages stay as
+# they are, but for Ray: all nodes need the same version. What conflicts fails the build here, not an engine later.
 WORKDIR /app
+COPY requirements/gpu.lock requirements/missing.py requirements/
+RUN python3 -m pip check > conflicts.txt || true \
+    && python3 requirements/missing.py requirements/gpu.lock ray > requirements/missing.lock \
+    && python3 -m pip install --no-cache-dir --no-deps --require-hashes -r requirements/missing.lock \
+    && test "$(python3 -c 'import ray; print(ray.__version__)')" = "${RAY_VERSION}"
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway gateway
 COPY deployments deployments
 COPY configs configs
-RUN python3 -m pip list --format=freeze > constraints.txt \
-    && python3 -m pip install --no-cache-dir --constraint constraints.txt \
-        "ray[serve]==${RAY_VERSION}" . \
+RUN python3 -m pip install --no-cache-dir --no-deps --no-build-isolation . \
+    && { python3 -m pip check > after.txt || true; } \
+    && ! grep --invert-match --line-regexp --fixed-strings --file conflicts.txt after.txt \
     && test -x /usr/local/bin/gateway-haproxy \
     && useradd --uid "${UID}" --non-unique --create-home gateway
 

@@ -1,4 +1,5 @@
-# make setup | serve | stop | observe | lint | test | test-unit | conformance | loadtest | docs | clean. Everything is installed into .venv on first use.
+# make setup | serve | stop | observe | lint | test | test-unit | conformance | loadtest | docs | lock | audit | clean.
+# Everything is installed into .venv on first use.
 
 CONFIG ?= configs/dev.yaml
 PORT   ?=
@@ -25,6 +26,8 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 PIP   := $(BIN)/python -m pip --disable-pip-version-check --quiet
 READY := $(VENV)/.ready-$(ENGINE)
+TOOLS := .venv-tools
+LOCKS := cpu gpu dev tools
 
 # The load tests' own tests need Ray: they start what they measure.
 STARTING := tests/unit/loadtests
@@ -32,16 +35,16 @@ STARTING := tests/unit/loadtests
 TORCH_CPU       := torch==2.13.0+cpu
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup serve stop observe lint test test-unit conformance loadtest docs clean
+.PHONY: setup serve stop observe lint test test-unit conformance loadtest docs lock audit clean
 
 setup: $(READY)
 
-$(READY): requirements/$(ENGINE).txt requirements/dev.txt pyproject.toml
+$(READY): requirements/$(ENGINE).lock requirements/dev.lock pyproject.toml
 	@echo "installing into $(VENV) for ENGINE=$(ENGINE): some minutes the first time"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(if $(filter cpu,$(ENGINE)),$(PIP) install --no-deps $(TORCH_CPU) 2>/dev/null \
 		|| $(PIP) install --no-deps --index-url $(TORCH_CPU_INDEX) $(TORCH_CPU))
-	@$(PIP) install --no-deps -r requirements/$(ENGINE).txt -r requirements/dev.txt
+	@$(PIP) install --no-deps --require-hashes -r requirements/$(ENGINE).lock -r requirements/dev.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@rm -f $(VENV)/.ready-* && touch $@
 
@@ -59,8 +62,9 @@ lint: setup docs
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	cd models/demo && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml train.py train_adapter.py
+	$(BIN)/mypy requirements/lock.py
 	$(BIN)/lint-imports
-	$(BIN)/hadolint Dockerfile
+	$(BIN)/hadolint Dockerfile Dockerfile.cpu
 
 test: test-unit
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/contract $(STARTING)
@@ -86,6 +90,19 @@ docs: setup
 	@rm -rf build/pages && mkdir -p build/pages/loadtests
 	@for page in $(PAGES); do ln -s "$(CURDIR)/$$page" "build/pages/$$page"; done
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Hashes for the lists of requirements: run it after each change of one.
+lock: $(TOOLS)/.ready
+	@$(TOOLS)/bin/python requirements/lock.py
+
+# Known vulnerabilities of all packages in the lists, by PyPI's advisories; it fails if one cannot be looked up.
+audit: $(TOOLS)/.ready
+	@$(TOOLS)/bin/pip-audit --strict --disable-pip --no-deps $(foreach list,$(LOCKS),-r requirements/$(list).lock)
+
+$(TOOLS)/.ready: requirements/tools.lock
+	@test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --require-hashes -r requirements/tools.lock
+	@touch $@
 
 clean: stop
 	rm -rf $(VENV) .venv-* build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,15 +30,19 @@ class PythonEnvironment:
         return FOLDER / self.name / "bin" / "python"
 
     def install(self) -> None:
-        """Make it, unless it has been made of these requirements."""
+        """Make it, unless it has been made of these requirements.
+
+        Raises:
+            CannotInstall: Python's `venv` or pip has failed, and has said why.
+        """
         requirements = HERE / "requirements" / f"{self.name}.txt"
         done = FOLDER / self.name / "installed.txt"
         if done.exists() and done.read_text() == requirements.read_text():
             return
         if not self.python.exists():
-            subprocess.run([sys.executable, "-m", "venv", str(FOLDER / self.name)], check=True)
+            _run([sys.executable, "-m", "venv", str(FOLDER / self.name)])
         pip = [str(self.python), "-m", "pip", "--disable-pip-version-check", "--quiet"]
-        subprocess.run([*pip, "install", "--no-deps", "-r", str(requirements)], check=True)
+        _run([*pip, "install", "--no-deps", "-r", str(requirements)])
         shutil.copyfile(requirements, done)
 
     def version(self, package: str) -> str:
@@ -65,16 +70,17 @@ class NodeEnvironment:
         """Copy the suites, and install the packages unless they are those of the lock file.
 
         Raises:
-            CannotInstall: there is no Node, or an old one.
+            CannotInstall: there is no Node, or an old one, or npm has failed.
         """
         self._require_node()
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in (HERE / "node").iterdir():
-            shutil.copyfile(path, self.folder / path.name)
+            if path.is_file():  # an editor may have installed the packages there, too
+                shutil.copyfile(path, self.folder / path.name)
         lock, done = self.folder / "package-lock.json", self.folder / "installed.json"
         if done.exists() and done.read_text() == lock.read_text():
             return
-        subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=self.folder, check=True)
+        _run(["npm", "ci", "--no-audit", "--no-fund"], self.folder)
         shutil.copyfile(lock, done)
 
     def version(self, package: str) -> str:
@@ -90,3 +96,14 @@ class NodeEnvironment:
         told = subprocess.check_output(["node", "--version"], text=True)
         if int(told.strip().removeprefix("v").split(".")[0]) < NODE_MAJOR:
             raise CannotInstall(f"node {NODE_MAJOR} or later is needed, not {told.strip()}")
+
+
+def _run(command: Sequence[str], folder: Path = ROOT) -> None:
+    """Run a command, whose output its user sees.
+
+    Raises:
+        CannotInstall: it has failed.
+    """
+    status = subprocess.run(command, cwd=folder, check=False).returncode
+    if status:
+        raise CannotInstall(f"`{' '.join(command)}` has failed with status {status}")

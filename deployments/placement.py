@@ -16,6 +16,7 @@ from gateway.config.vllm import VllmEntry
 
 THREADS_BIND, UNBOUND = "VLLM_CPU_OMP_THREADS_BIND", "nobind"
 THREADS = "OMP_NUM_THREADS"
+NO_COMPILER = "TORCHDYNAMO_DISABLE"
 COPIED_TO_WORKERS = "VLLM_RAY_EXTRA_ENV_VARS_TO_COPY"
 
 
@@ -38,8 +39,18 @@ def environment(entry: ModelEntry) -> dict[str, str]:
         # for each worker. Unbound, each worker would have threads for all that Ray has reserved for
         # the replica.
         threads = str(max(1, int(entry.cpus_per_worker)))
-        return {THREADS_BIND: UNBOUND, THREADS: threads, **entry.env}
+        return {THREADS_BIND: UNBOUND, THREADS: threads, **_without_compiler(entry), **entry.env}
     return entry.env
+
+
+def _without_compiler(entry: VllmEntry) -> dict[str, str]:
+    """Environment in which an eager engine compiles nothing at all.
+
+    `enforce_eager` is about the model only. vLLM 0.32 has the ranks of log-probabilities counted by
+    a kernel that Inductor makes when they are first asked for: 20 to 60 s of a C++ compiler, in
+    which the engine answers nobody, for what takes some microseconds without.
+    """
+    return {NO_COMPILER: "1"} if entry.engine_args.get("enforce_eager") is True else {}
 
 
 def private_names(entry: ModelEntry) -> set[str]:

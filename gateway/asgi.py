@@ -1,6 +1,6 @@
 """Types of ASGI, as far as the gateway uses it, and look-up of headers."""
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Protocol
 
 Headers = list[tuple[bytes, bytes]]
@@ -10,6 +10,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+FIELDS = "gateway.fields"
+"""Entry of a request's scope: its headers by name, once they have been asked for."""
 
 
 class BodyWriter(Protocol):
@@ -29,3 +31,11 @@ def header(headers: Iterable[tuple[bytes, bytes]], name: bytes, default: bytes) 
         if key == name:
             return value
     return default
+
+
+def fields_of(scope: Scope) -> Mapping[bytes, bytes]:
+    """Headers of a request by name; of several with one name, the last."""
+    fields: Mapping[bytes, bytes] | None = scope.get(FIELDS)
+    if fields is None:
+        fields = scope[FIELDS] = dict(scope["headers"])
+    return fields

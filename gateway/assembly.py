@@ -92,39 +92,14 @@ class AssembledRouter:
     ) -> None:
         self.fleet = fleet
         self.live_config = live_config
-        self.limits = ProjectLimits(
-            options.clock,
-            options.time_of_day,
-            lambda: live_config.config.rate_limits.count_tokens == "all",
-            lambda: live_config.config.rate_limits.on_unknown_spend == "refuse",
-        )
-        directory = live_config.directory
-        directory.subscribe(lambda: self.limits.replace(directory.projects.values()))
-        self.limits.replace(directory.projects.values())
         self.request_metrics = RequestMetrics(options.recorder, options.tracer)
         recorder = self.request_metrics.recorder
+        self.limits = _project_limits(live_config, options)
+        self.accounts = self._follow(options.accounts)
+        self.settlements = self._settlements(options.accounts, recorder)
         router = uuid.uuid4().hex
         self._demand_publisher = DemandPublisher(lambda: self.pools.demands, router=router)
-        self.pools = ModelPools(
-            fleet,
-            SharedState(
-                decisions=DecisionLog(observer=self.request_metrics.record_outcome),
-                rng=options.rng,
-                time_of_day=options.time_of_day,
-                monotonic=options.clock,
-                wake=wake,
-                router=router,
-                on_held=self._demand_publisher.publish_soon,
-                reservation_listeners=self.limits.listeners,
-                recent_use_listeners=(self.limits,),
-            ),
-        )
-        self.accounts = _followed(options.accounts)
-        if self.accounts is not None:
-            self.accounts.add_listener(self.limits.record_view)
-            self.accounts.add_listener(self._adopt_directory)
-            directory.expect(ACCOUNTS)
-        self.settlements = self._settlements(options.accounts, recorder)
+        self.pools = ModelPools(fleet, self._shared_state(wake, router, options))
         self.context = RouterContext(
             EngineClient(upstream),
             self.pools,
@@ -133,19 +108,7 @@ class AssembledRouter:
             is_forwarded=options.is_forwarded,
             settlements=self.settlements,
         )
-        resolver = TargetResolver(fleet, options.seeds)
-        self._shadows = ShadowTraffic(resolver, self.context, recorder)
-        self._proxy_key = options.proxy_key
         self._authenticator = Authenticator(live_config.directory, lambda: live_config.config.auth)
-        self._access = AccessControl(
-            live_config,
-            self._authenticator,
-            OperatorAccess(
-                live_config, is_local=options.is_local, is_forwarded=options.is_forwarded
-            ),
-            recorder,
-            is_forwarded=options.is_forwarded,
-        )
         self._identities = Periodic(
             "reading projects and keys", IDENTITIES_PERIOD_S, self._refresh_identities
         )
@@ -154,7 +117,9 @@ class AssembledRouter:
         )
         self._bodies = BodyBudget(lambda: live_config.config.bodies_bytes)
         self.gauges = Gauges(self.pools, self._bodies, recorder, self.limits)
-        self.app = self._app(resolver, options.accounts)
+        resolver = TargetResolver(fleet, options.seeds)
+        self._shadows = ShadowTraffic(resolver, self.context, recorder)
+        self.app = self._app(resolver, options)
 
     def start(self) -> None:
         """Start to receive telemetry, to publish demand and gauges, and to watch projects files."""
@@ -215,6 +180,29 @@ class AssembledRouter:
         is_open = not self.live_config.config.is_authenticated
         return is_open or directory.is_complete or bool(directory.projects)
 
+    def _shared_state(self, wake: Wake, router: str, options: RouterOptions) -> SharedState:
+        return SharedState(
+            decisions=DecisionLog(observer=self.request_metrics.record_outcome),
+            rng=options.rng,
+            time_of_day=options.time_of_day,
+            monotonic=options.clock,
+            wake=wake,
+            router=router,
+            on_held=self._demand_publisher.publish_soon,
+            reservation_listeners=self.limits.listeners,
+            recent_use_listeners=(self.limits,),
+        )
+
+    def _follow(self, accounts: AccountsClient | None) -> AccountsFollower | None:
+        """Follower of Accounts, whose projects, keys and spend the router goes by."""
+        if accounts is None:
+            return None
+        follower = AccountsFollower(accounts)
+        follower.add_listener(self.limits.record_view)
+        follower.add_listener(self._adopt_directory)
+        self.live_config.directory.expect(ACCOUNTS)
+        return follower
+
     def _adopt_directory(self, view: AccountsView) -> None:
         """Know the projects and keys of the database from now on."""
         if view.directory is not None:
@@ -230,7 +218,7 @@ class AssembledRouter:
         self.accounts.add_listener(lambda view: settlements.record_watermarks(view.watermarks))
         return settlements
 
-    def _app(self, resolver: TargetResolver, accounts: AccountsClient | None) -> GatewayApp:
+    def _app(self, resolver: TargetResolver, options: RouterOptions) -> GatewayApp:
         context, live_config, shadows = self.context, self.live_config, self._shadows
         inference = InferenceHandler(
             resolver, context, shadows, live_config, self._bodies, self.request_metrics
@@ -243,13 +231,25 @@ class AssembledRouter:
                 lambda: not live_config.config.is_authenticated,
                 self._knows_clients,
             ),
-            administration_router(accounts, self.accounts, self._address_of),
+            administration_router(options.accounts, self.accounts, self._address_of),
             operators_router(resolver, self.pools, context.faults, shadows, live_config),
         )
         return create_app(
-            *(inference, routers, self._shut_down, self._access),
+            *(inference, routers, self._shut_down, self._access_control(options)),
             shared_origins=self._shared_origins,
-            proxy_key=self._proxy_key,
+            proxy_key=options.proxy_key,
+        )
+
+    def _access_control(self, options: RouterOptions) -> AccessControl:
+        operators = OperatorAccess(
+            self.live_config, is_local=options.is_local, is_forwarded=options.is_forwarded
+        )
+        return AccessControl(
+            self.live_config,
+            self._authenticator,
+            operators,
+            self.request_metrics.recorder,
+            is_forwarded=options.is_forwarded,
         )
 
     def _address_of(self, scope: Scope) -> str:
@@ -281,8 +281,18 @@ class AssembledRouter:
         await self.context.engines.close()
 
 
-def _followed(accounts: AccountsClient | None) -> AccountsFollower | None:
-    return None if accounts is None else AccountsFollower(accounts)
+def _project_limits(live_config: LiveConfig, options: RouterOptions) -> ProjectLimits:
+    """Limits of the projects in the directory, by the config in force."""
+    limits = ProjectLimits(
+        options.clock,
+        options.time_of_day,
+        lambda: live_config.config.rate_limits.count_tokens == "all",
+        lambda: live_config.config.rate_limits.on_unknown_spend == "refuse",
+    )
+    directory = live_config.directory
+    directory.subscribe(lambda: limits.replace(directory.projects.values()))
+    limits.replace(directory.projects.values())
+    return limits
 
 
 def build_router(

@@ -11,7 +11,7 @@ MEMORY = 0.94
 """Weight of earlier observations at each new one: about the last 17 matter."""
 OUTLIER = 3.0
 """Largest ratio of an observation to the expected value, and of the expected value to it."""
-PRIOR_OBSERVATIONS = 2
+PRIOR_OBSERVATIONS = 2.0
 """Observations that the prior counts for."""
 RIDGE = 0.02
 """Variance of x, as a share of its mean square, at which fit and prior count the same."""
@@ -33,23 +33,21 @@ class RobustLine:
 
     def observe(self, x: float, y: float) -> None:
         """Learn from an observation, limited to `OUTLIER` times the expected value."""
-        expected = self.at(x)
+        expected = self.intercept + self.slope * x
         y = min(max(y, expected / OUTLIER), expected * OUTLIER)
-        if not self._sums[0]:
-            for _ in range(PRIOR_OBSERVATIONS):
-                self._add(x, expected)
-        self._add(x, y, MEMORY)
-        self._fit()
-
-    def _add(self, x: float, y: float, memory: float = 1.0) -> None:
         n, sum_x, sum_y, sum_xx, sum_xy = self._sums
+        if not n:
+            n = PRIOR_OBSERVATIONS
+            sum_x, sum_y = n * x, n * expected
+            sum_xx, sum_xy = sum_x * x, sum_y * x
         self._sums = (
-            memory * n + 1.0,
-            memory * sum_x + x,
-            memory * sum_y + y,
-            memory * sum_xx + x * x,
-            memory * sum_xy + x * y,
+            MEMORY * n + 1.0,
+            MEMORY * sum_x + x,
+            MEMORY * sum_y + y,
+            MEMORY * sum_xx + x * x,
+            MEMORY * sum_xy + x * y,
         )
+        self._fit()
 
     def _fit(self) -> None:
         n, x, y, xx, xy = self._sums

@@ -4,9 +4,13 @@ import ast
 import importlib.util
 import json
 import re
+import shutil
+import subprocess
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from deployments.local.processes import Session
 from deployments.local.scrape_targets import agents_of, lists_of
@@ -17,6 +21,9 @@ RAY_LABELS = frozenset({"WorkerId", "NodeAddress", "SessionName", "Component", "
 """What all metrics have that come from Ray's agents."""
 VLLM_LABELS = frozenset({"model_name", "engine", "ReplicaId"})
 METRIC = re.compile(r"\bray_\w+")
+NEEDS_PROMTOOL = pytest.mark.skipif(
+    not shutil.which("promtool"), reason="needs promtool, of Prometheus"
+)
 QUANTITY = {"_counter_cls": "counter", "_gauge_cls": "gauge", "_histogram_cls": "histogram"}
 
 Series = dict[str, frozenset[str]]
@@ -46,6 +53,17 @@ def series_of_vllm() -> Series:
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
             found |= _declared(call, QUANTITY.get(call.func.attr))
     return found
+
+
+def series_of_nodes() -> Series:
+    """All series that the installed Ray's agents declare about their own node."""
+    spec = importlib.util.find_spec("ray")
+    assert spec
+    assert spec.submodule_search_locations
+    module = Path(spec.submodule_search_locations[0]) / "dashboard/modules/reporter"
+    source = (module / "reporter_agent.py").read_text()
+    names = re.findall(r'Gauge\(\s*"(node_\w+)"', source)
+    return {f"ray_{name}": RAY_LABELS | {"ip"} for name in names}
 
 
 def _declared(call: ast.Call, kind: str | None) -> Series:
@@ -135,3 +153,13 @@ def _selected(query: str) -> Iterator[str]:
 def _grouped(query: str) -> Iterator[str]:
     for group in re.findall(r"\b(?:by|on|ignoring|group_left|without)\s*\(([^)]*)\)", query):
         yield from re.findall(r"\w+", group)
+
+
+def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Output of Prometheus's own tool."""
+    return subprocess.run(
+        ["promtool", *arguments],  # noqa: S607 - wherever it is installed
+        capture_output=True,
+        text=True,
+        check=False,
+    )

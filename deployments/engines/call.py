@@ -11,6 +11,19 @@ from gateway.engine_telemetry.usage_meter import CallUsage
 from gateway.telemetry.dispatch import Dispatch
 
 
+@dataclass(frozen=True, slots=True)
+class GrammarFields:
+    """Fields of a request from which an engine makes the grammar that its answer must follow.
+
+    As the request's API calls them; None for those that it does not have.
+    """
+
+    format: str | None = None
+    """The field with the format of the answer."""
+    tools: str | None = None
+    """The field with the tools that the answer may call."""
+
+
 @dataclass(slots=True)
 class CallContext:
     """The HTTP request in which an engine is called, and its router's `Dispatch`."""
@@ -22,6 +35,8 @@ class CallContext:
     """Whether the engine has accepted it, or the first of its prompts: it is well-formed."""
     accepted: asyncio.Event = field(default_factory=asyncio.Event)
     """Set with `has_reached_engine`."""
+    grammar_fields: GrammarFields = field(default_factory=GrammarFields)
+    """Fields that are named where its grammar is refused."""
     has_sequence: bool = False
     """Whether the engine has been given its first sequence."""
     _is_claimed: bool = False

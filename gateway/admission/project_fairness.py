@@ -107,23 +107,27 @@ class ProjectFairness:
 
     def record_reserved(self, reservation: Reservation) -> None:
         """Charge a request that starts, whichever router sent it."""
-        project = reservation.project
-        use = self._use(project, reservation.weight)
-        use.starts += not reservation.is_batch
-        counters = self._batch if reservation.is_batch else self._interactive
-        counters.charge(project, reservation.cost_s / reservation.weight)
-        self._reserved_s[reservation.id] = self._now()
+        project, weight = reservation.project, reservation.weight
+        use = self.uses.get(project) or self._use(project, weight)
+        use.weight = weight
+        counters = self._batch
+        if not reservation.is_batch:
+            counters = self._interactive
+            use.starts += 1
+        self._reserved_s[reservation.id] = counters.charge(project, reservation.cost_s / weight)
 
     def record_settled(self, reservation: Reservation, usage: UsageRecord | None) -> None:
         """Correct the charge of a request that has ended to what it took; None: nothing."""
         project, weight, real_s, now_s = reservation.project, reservation.weight, 0.0, self._now()
-        age_s = now_s - self._reserved_s.pop(reservation.id, now_s)
         if usage is not None and not usage.origin.is_copy:
-            new_tokens = max(0, usage.prompt_tokens - usage.cached_tokens)
-            real_s = self._cost_model.cost_s(new_tokens, usage.completion_tokens)
+            new_tokens = usage.prompt_tokens - usage.cached_tokens
+            real_s = self._cost_model.cost_s(max(0, new_tokens), usage.completion_tokens)
             self._request_s.observe(real_s)
-            self._use(project, weight).served_s += real_s
+            use = self.uses.get(project) or self._use(project, weight)
+            use.weight = weight
+            use.served_s += real_s
         counters = self._batch if reservation.is_batch else self._interactive
+        age_s = now_s - self._reserved_s.pop(reservation.id, now_s)
         counters.correct(project, real_s / weight, reservation.cost_s / weight, age_s)
 
     def record_queued(self, item: QueueItem, replica: str) -> None:

@@ -101,9 +101,12 @@ class VirtualCounters:
 
         Those do that wait, or have waited or started something within `KEPT_S`.
         """
-        if len(self._recent) > 1:
+        recent = self._recent
+        if len(recent) > 1:
             self._forget_recent()
-        counter, is_recent = self._counters.get(project, 0.0), project in self._recent
+        elif not recent or project in recent:
+            return False
+        counter, is_recent = self._counters.get(project, 0.0), project in recent
         others = len(self._recent) - is_recent
         total = self._sum if is_recent else self._sum + counter
         return others > 0 and counter * (others + 1) >= total
@@ -127,25 +130,30 @@ class VirtualCounters:
         self._set(project, self._lifted(project))
         self._use(project, self._now())
 
-    def charge(self, project: str, virtual_s: float) -> None:
-        """Charge a project for a request that starts."""
-        self._refresh()
-        if project not in self._counters:
+    def charge(self, project: str, virtual_s: float) -> float:
+        """Charge a project for a request that starts; return when that was."""
+        now_s = self._now()
+        if now_s >= self._noted_s + SAMPLE_S:
+            self._refresh()
+        counter, here, elsewhere = self._counters.get(project), self._here, self._elsewhere
+        if counter is None:
             self.lift(project)
-        counter = self._counters[project]
-        if project not in self._here and project not in self._elsewhere:
+            counter = self._counters[project]
+        if not (here or elsewhere):
+            self._start = counter = max(counter, self._floor)
+        elif project not in here and project not in elsewhere:
             counter = max(counter, self._floor)
-            if not (self._here or self._elsewhere):
-                self._start = counter
-        self._use(project, self._noted_s)
+        if self._used_s[project] != self._noted_s:
+            self._use(project, self._noted_s)
         self._set(project, counter + virtual_s * self._scale)
+        return now_s
 
     def correct(self, project: str, virtual_s: float, instead_of_s: float, age_s: float) -> None:
         """Charge a project instead of what it was charged `age_s` ago, of which less is left."""
         counter = self._counters.get(project)
         if counter is not None:
             self._refresh()
-            left_s = instead_of_s * 0.5 ** (max(0.0, age_s) / HALF_LIFE_S)
+            left_s = instead_of_s * 0.5 ** (age_s / HALF_LIFE_S) if age_s > 0 else instead_of_s
             self._set(project, counter + (virtual_s - left_s) * self._scale)
 
     def _set(self, project: str, counter: float) -> None:

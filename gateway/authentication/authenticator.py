@@ -37,6 +37,11 @@ class Authenticator:
         self._clock = clock
         self._tokens = Tokens([], directory, now, clock)
 
+    def known(self, hash_: bytes) -> ClientIdentity | None:
+        """Whose key it is that has this hash; None if it is none of the directory's now."""
+        found = self._directory.key(hash_, self._now())
+        return None if found is None else found.identity
+
     async def identify(self, key: bytes) -> ClientIdentity:
         """Whose key it is.
 
@@ -47,15 +52,15 @@ class Authenticator:
         """
         if not key:
             raise InvalidKey(NO_KEY)
-        hash_, now_s = key_hash(key), self._now()
-        if known := self._directory.key(hash_, now_s):
-            return known.identity
+        hash_ = key_hash(key)
+        if (known := self.known(hash_)) is not None:
+            return known
         if (verified := await self._verified(key, hash_)) is not None:
             if verified.identity is None:
                 check_complete(self._directory)
                 raise InvalidKey("The token is valid, but leads to no project of this gateway.")
             return verified.identity
-        if self._directory.has_expired(hash_, now_s):
+        if self._directory.has_expired(hash_, self._now()):
             raise InvalidKey("The API key has expired.")
         check_complete(self._directory)
         raise InvalidKey(f"Incorrect API key provided{_shown(key)}.")

@@ -1,6 +1,6 @@
 """All errors of the gateway, with their HTTP status and OpenAI's `type` and `code`.
 
-GatewayError                    500  api_error
+GatewayError                    500  server_error
 ├── ConfigError                      (never reaches a client: stops the start)
 ├── PlacementFailed                  (never reaches a client: stops the replica)
 ├── InvalidRequest              400  invalid_request_error

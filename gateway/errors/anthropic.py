@@ -5,10 +5,10 @@ import re
 
 import msgspec
 
-from gateway.errors.gateway_error import ErrorBody, ErrorDetail, GatewayError
+from gateway.errors.gateway_error import ErrorDetail, GatewayError
 
 MESSAGES = "/v1/messages"
-"""Path of Anthropic's API, and beginning of its other paths."""
+"""Path of Anthropic's API; its other paths are below it."""
 TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -51,12 +51,9 @@ class AnthropicError(msgspec.Struct, frozen=True, tag="error"):
     request_id: str
 
 
-_decoder = msgspec.json.Decoder(ErrorBody)
-
-
 def is_anthropic(path: str) -> bool:
     """Whether a path belongs to Anthropic's API."""
-    return path.startswith(MESSAGES)
+    return path == MESSAGES or path.startswith(f"{MESSAGES}/")
 
 
 def error_body(error: GatewayError, path: str, request_id: bytes) -> bytes:
@@ -64,17 +61,6 @@ def error_body(error: GatewayError, path: str, request_id: bytes) -> bytes:
     if not is_anthropic(path):
         return error.body()
     return anthropic_body(error.detail, error.status, request_id)
-
-
-def engine_error_body(body: bytes, status: int, path: str, request_id: bytes) -> bytes:
-    """An engine's error, which has OpenAI's shape, in the shape of the API at `path`."""
-    if not is_anthropic(path):
-        return body
-    try:
-        detail = _decoder.decode(body).error
-    except msgspec.MsgspecError:
-        detail = ErrorDetail(f"The engine answered {status}.", "", None, None)
-    return anthropic_body(detail, status, request_id)
 
 
 def anthropic_body(detail: ErrorDetail, status: int, request_id: bytes) -> bytes:

@@ -42,7 +42,7 @@ class GatewayError(Exception):
     """
 
     status = 500
-    type = "api_error"
+    type = "server_error"
     code = "internal_error"
 
     def __init__(self, message: str, param: str | None = None) -> None:

@@ -2,8 +2,6 @@
 
 from enum import StrEnum
 
-import msgspec
-
 from gateway import header_names
 from gateway.errors.gateway_error import NO_RETRY, GatewayError, RetryLater, retry_after
 
@@ -61,33 +59,19 @@ class UpstreamFailed(GatewayError):
         self.engine_status = 0
         """Status with which the engine has answered; 0 if it has not."""
         self.engine_body = b""
-        """The engine's own error, in JSON; empty if there is none."""
+        """The engine's own error, in whatever shape."""
 
     @classmethod
     def from_answer(cls, status: int, body: bytes) -> "UpstreamFailed":
-        """Make the error for an engine's answer; its body counts if it is JSON with an `error`."""
+        """Make the error for an engine's answer."""
         error = cls(f"The engine answered {status}.", Reason.ANSWERED_5XX)
-        error.engine_status = status
-        try:
-            _error_decoder.decode(body)
-        except msgspec.MsgspecError:
-            return error
-        error.engine_body = body
+        error.engine_status, error.engine_body = status, body
         return error
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Ask clients not to retry a final failure."""
         return [NO_RETRY] if self.is_final else []
-
-
-class _AnyError(msgspec.Struct):
-    """Body of an error of any shape."""
-
-    error: msgspec.Raw
-
-
-_error_decoder = msgspec.json.Decoder(_AnyError)
 
 
 class StreamLost(GatewayError):
@@ -143,7 +127,6 @@ class DeadlineExceeded(GatewayError):
     """The deadline has passed: the request's `x-request-timeout-s` or the model's `timeout_s`."""
 
     status = 504
-    type = "timeout_error"
     code = "timeout"
 
     @property

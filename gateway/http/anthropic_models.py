@@ -5,12 +5,14 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from fastapi import Request
-from pydantic import BaseModel, Field
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field, ValidationError
 
+from gateway.asgi import Scope, header
 from gateway.errors.request import InvalidRequest
 
 MODELS = "/v1/models"
-VERSION = "anthropic-version"
+VERSION = b"anthropic-version"
 """Header that every client of Anthropic's API sends."""
 MAX_LISTED = 1000
 DEFAULT_LISTED = 20
@@ -44,9 +46,39 @@ class PageQuery(BaseModel):
     before_id: str | None = None
 
 
-def speaks_anthropic(request: Request) -> bool:
+PAGE_PARAMETERS = [
+    {
+        "name": name,
+        "in": "query",
+        "required": False,
+        "description": "Only for clients that send `anthropic-version`.",
+        "schema": schema,
+    }
+    for name, schema in PageQuery.model_json_schema()["properties"].items()
+]
+"""Description of `PageQuery` in OpenAPI: others may send what they like."""
+
+
+def speaks_anthropic(scope: Scope) -> bool:
     """Whether a request for models comes from a client of Anthropic's API."""
-    return request.url.path.startswith(MODELS) and VERSION in request.headers
+    path = scope["path"]
+    is_for_models = path == MODELS or path.startswith(f"{MODELS}/")
+    return is_for_models and bool(header(scope["headers"], VERSION, b""))
+
+
+def page_query(request: Request) -> PageQuery:
+    """Which part of the list a client of Anthropic's API wants.
+
+    OpenAI's list has no pages: its clients' parameters are not looked at.
+
+    Raises:
+        RequestValidationError: a parameter has a wrong value.
+    """
+    try:
+        return PageQuery.model_validate(dict(request.query_params))
+    except ValidationError as error:
+        faults = [{**each, "loc": ("query", *each["loc"])} for each in error.errors()]
+        raise RequestValidationError(faults) from None
 
 
 def anthropic_model(name: str, created_s: int, max_tokens: int | None) -> AnthropicModel:

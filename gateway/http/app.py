@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
 
-from gateway.asgi import App, BodyWriter, Message, Receive, Scope, Send, header
+from gateway.asgi import App, BodyWriter, Message, Receive, Scope, Send, fields_of
 from gateway.config.route_paths import ROUTES
 from gateway.errors.access import NotThroughProxy
 from gateway.errors.gateway_error import GatewayError
@@ -126,7 +126,8 @@ class GatewayApp:
     async def _admit(self, scope: Scope, response: ClientResponse) -> None:
         try:
             self._check_proof(scope)
-            await self._access.admit(scope)
+            if not self._access.admit_known(scope):
+                await self._access.admit(scope)
         except GatewayError:
             if _has_body(scope):  # nobody reads it: strangers would keep connections as they like
                 response.annotate([CONNECTION_CLOSE])
@@ -134,7 +135,7 @@ class GatewayApp:
 
     def _check_proof(self, scope: Scope) -> None:
         if self._proxy_key:
-            offered = header(scope["headers"], PROXY_PROOF, b"")
+            offered = fields_of(scope).get(PROXY_PROOF, b"")
             if not secrets.compare_digest(offered, self._proxy_key):
                 raise self._not_through_proxy(scope)
 
@@ -152,7 +153,7 @@ class GatewayApp:
 
         `body_writer`: writes to the same client as `send`.
         """
-        request_id = ensure_request_id(header(scope["headers"], REQUEST_ID, b""))
+        request_id = ensure_request_id(fields_of(scope).get(REQUEST_ID))
         origins = self._shared_origins()
         response = self._response(scope, send, request_id, origins, body_writer)
         try:
@@ -168,11 +169,11 @@ class GatewayApp:
         except GatewayError as error:
             if response.has_begun:
                 raise  # the server closes the connection, so that the client notices
-            await send_error(error, scope["path"], response)
+            await send_error(error, scope, response)
         except Exception:
             logger.exception("request %s: %a failed", request_id.decode(), scope["path"])
             if not response.has_begun:
-                await send_error(internal_error(), scope["path"], response)
+                await send_error(internal_error(), scope, response)
             elif not response.has_ended:  # as it has where FastAPI answers before it raises
                 raise
         return response.status

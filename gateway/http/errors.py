@@ -29,9 +29,9 @@ WEBSOCKET_RESPONSE = "websocket.http.response"
 """Extension of servers that can answer a WebSocket's handshake with a response of HTTP."""
 
 
-async def send_error(error: GatewayError, path: str, response: ClientResponse) -> None:
-    """Answer with `error`, in the shape the API at `path` has."""
-    body = error_body(error, path, response.request_id)
+async def send_error(error: GatewayError, scope: Scope, response: ClientResponse) -> None:
+    """Answer with `error`, in the shape of the API that the request speaks."""
+    body = error_body(error, _path_of_api(scope), response.request_id)
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await response.begin(error.status, headers + error.headers)
     await response.finish(body)
@@ -46,7 +46,7 @@ async def refuse_websocket(scope: Scope, send: Send) -> None:
     is_known = path in ROUTES
     error = UpgradeRefused.to_websocket() if is_known else UnknownRoute.for_url("GET", path)
     response = ClientResponse(partial(_send_for_websocket, send), [])
-    await send_error(error, path, response)
+    await send_error(error, scope, response)
 
 
 async def _send_for_websocket(send: Send, message: Message) -> None:
@@ -88,14 +88,18 @@ def invalid_field(error: RequestValidationError) -> InvalidRequest:
 
 async def _answer(request: Request, error: Exception) -> Response:
     known = _translate(request, error)
-    path = MESSAGES if speaks_anthropic(request) else request.url.path
     response = Response(
-        error_body(known, path, request.scope.get(SCOPE_REQUEST_ID, b"")),
+        error_body(known, _path_of_api(request.scope), request.scope.get(SCOPE_REQUEST_ID, b"")),
         status_code=known.status,
         media_type="application/json",
     )
     response.raw_headers += known.headers
     return response
+
+
+def _path_of_api(scope: Scope) -> str:
+    """A path of the API in whose shape errors are written."""
+    return MESSAGES if speaks_anthropic(scope) else str(scope["path"])
 
 
 def _translate(request: Request, error: Exception) -> GatewayError:

@@ -2,18 +2,19 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from gateway.config.model_names import ModelNames
 from gateway.errors.request import ModelNotFound, UnknownRoute
 from gateway.http.anthropic_models import (
+    PAGE_PARAMETERS,
     AnthropicModel,
-    PageQuery,
     anthropic_model,
     page_of,
+    page_query,
     speaks_anthropic,
 )
 from gateway.http.documents import ERROR
@@ -65,17 +66,20 @@ def models_router(fleet: Fleet, live_config: LiveConfig, health_of: HealthOf) ->
         found = cards_of(fleet, names, health_of)
         return {name: card for name, card in found.items() if may_use(identity, name, names)}
 
-    @router.get("/v1/models", response_model=ModelList, response_model_exclude_none=True)
-    async def list_models(
-        request: Request, page: Annotated[PageQuery, Query()]
-    ) -> ModelList | Response:
+    @router.get(
+        "/v1/models",
+        response_model=ModelList,
+        response_model_exclude_none=True,
+        openapi_extra={"parameters": PAGE_PARAMETERS},
+    )
+    async def list_models(request: Request) -> ModelList | Response:
         """List all models, adapters, aliases and splits that the client may use.
 
         Clients of Anthropic's API get its list, a page at a time.
         """
         found = [*cards(request).values()]
-        if speaks_anthropic(request):
-            return _answer(page_of([*map(_for_anthropic, found)], page))
+        if speaks_anthropic(request.scope):
+            return _answer(page_of([*map(_for_anthropic, found)], page_query(request)))
         return ModelList(data=found)
 
     @router.get(
@@ -91,7 +95,7 @@ def models_router(fleet: Fleet, live_config: LiveConfig, health_of: HealthOf) ->
             raise UnknownRoute.for_url(request.method, request.url.path)
         if card is None:
             raise ModelNotFound(model)
-        return _answer(_for_anthropic(card)) if speaks_anthropic(request) else card
+        return _answer(_for_anthropic(card)) if speaks_anthropic(request.scope) else card
 
     return router
 

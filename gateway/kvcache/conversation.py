@@ -59,6 +59,8 @@ class ConversationWriter:
         self._text = text
         self._is_anthropic = is_anthropic
         self._contents = ContentReader(text)
+        self.is_continued = False
+        """Whether the reply goes on with the last message."""
 
     def add_system(self, raw: msgspec.Raw) -> None:
         """Add a system prompt that is a field of its own."""
@@ -77,14 +79,17 @@ class ConversationWriter:
             ValueError: it has too many elements.
         """
         rest = len(raw)
-        for message in decode_list(raw):
+        messages = decode_list(raw)
+        for place, message in enumerate(messages, 1):
             if self._text.is_full:
                 self._text.skipped += rest
                 return
             rest -= len(message)
             self._text.elements_left -= 1
+            is_last = self._is_anthropic and place == len(messages)
             try:
-                self.add_message(message)
+                if not (is_last and self._add_beginning(message, is_only=place == 1)):
+                    self.add_message(message)
             except msgspec.ValidationError:
                 self._text.write_stand_in(digest_of(message))
 
@@ -103,6 +108,24 @@ class ConversationWriter:
             self._text.write_message(role, content.encode(), message.name or "")
         else:
             self._write(message, self._read(content, role))
+
+    def _add_beginning(self, raw: msgspec.Raw, *, is_only: bool) -> bool:
+        """Add a last message with which the answer begins; return whether it is one.
+
+        Engines join its texts to one, and leave one out that says nothing.
+        """
+        message = _large_message_decoder.decode(raw)
+        if message.role != "assistant":
+            return False
+        content = self._contents.read_large(message.content, message.role, separator=b"")
+        if not content.text and is_only:
+            return False
+        if content.text:
+            self.is_continued = True
+            self._text.write_answer(
+                Answer(content.text, "".join(content.reasoning).encode(), content.calls)
+            )
+        return True
 
     def _read(self, content: str | list[msgspec.Raw] | None, role: str) -> Content | None:
         """Read a message's content; None if there is nothing to render."""

@@ -8,19 +8,25 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from gateway.kvcache.canonical_text import CanonicalText, FunctionCall
+from gateway.kvcache.document_blocks import DOCUMENTS, document_pieces
 from gateway.kvcache.json_text import decode_list, decode_string, digest_of, first_byte
 from gateway.kvcache.media import media_digest
 from gateway.kvcache.tool_definitions import normal_arguments
 from gateway.request.raw_fields import ABSENT
+from gateway.request.reasoning_token import open_token
 
 BILLING_HEADER = "x-anthropic-billing-header"
 """Start of a line in Claude Code's system prompt that changes all the time; vLLM leaves it out."""
 LARGE_BYTES = 1 << 18
 """A larger message or part is not decoded at once."""
+FAILED_RESULT = "The tool failed."
+"""What engines render as the result of a tool that failed and said nothing."""
 _RESULT_SEPARATOR = b"\n"
 """Text between the text parts of a tool's result, in vLLM."""
 _TEXTS = frozenset({"text", "input_text", "output_text"})
+_TRUE = msgspec.Raw(b"true")
 _TOOL_CHANGES = frozenset({"tool_addition", "tool_removal"})
+_HASHED = frozenset({"tool_use", "thinking"})
 _FEW = 1000
 _SHORTEST = 2
 """Bytes of the shortest part and its comma."""
@@ -30,12 +36,14 @@ class _Part(msgspec.Struct):
     type: str = ""
     text: str | None = None
     thinking: str | None = None
+    signature: msgspec.Raw = ABSENT
     refusal: str | None = None
     id: str | None = None
     name: str | None = None
     tool_use_id: str | None = None
     input: msgspec.Raw = ABSENT
     content: str | list[msgspec.Raw] | None = None
+    is_error: msgspec.Raw = ABSENT
 
 
 class _LargePart(msgspec.Struct):
@@ -43,6 +51,7 @@ class _LargePart(msgspec.Struct):
     text: msgspec.Raw = ABSENT
     tool_use_id: str | None = None
     content: msgspec.Raw = ABSENT
+    is_error: msgspec.Raw = ABSENT
 
 
 _part_decoder = msgspec.json.Decoder(_Part)
@@ -59,6 +68,8 @@ class Content(msgspec.Struct):
     has_results: bool = False
     """Results of tools were written as messages of their own."""
     is_text_last: bool = False
+    separator: bytes = b""
+    """What stands between its text parts."""
 
     @property
     def text(self) -> bytes:
@@ -90,24 +101,32 @@ class ContentReader:
         self._text = text
         self._separator = text.layout.separator.encode()
 
-    def read(self, raws: str | Sequence[msgspec.Raw] | None, role: str) -> Content:
-        """Read a message's content; results of tools are written at once, as vLLM does."""
+    def read(
+        self,
+        raws: str | Sequence[msgspec.Raw] | None,
+        role: str,
+        separator: bytes | None = None,
+    ) -> Content:
+        """Read a message's content; results of tools are written at once, as vLLM does.
+
+        `separator`: what stands between its text parts, if not what the layout says.
+        """
         if not raws:
             return _NOTHING
         if isinstance(raws, str):
             text = _without_billing_header(raws) if role == "system" else raws
             return Content([text.encode()])
-        content = Content()
+        content = Content(separator=self._separator if separator is None else separator)
         for raw in self._useful(raws):
             self._add_part(content, raw, role)
         return content
 
-    def read_large(self, raw: msgspec.Raw, role: str) -> Content:
+    def read_large(self, raw: msgspec.Raw, role: str, separator: bytes | None = None) -> Content:
         """Read a content that is too large to be decoded at once."""
         first = first_byte(raw)
         if first == b'"':
             return self.read(self.decode(raw), role)
-        return self.read(decode_list(raw) if first == b"[" else None, role)
+        return self.read(decode_list(raw) if first == b"[" else None, role, separator)
 
     def system_prompt(self, raw: msgspec.Raw) -> bytes:
         """Read a system prompt that is a field of its own.
@@ -154,6 +173,8 @@ class ContentReader:
         elif kind == "tool_result":
             content.has_results = True
             self._write_result(part)
+        elif kind in DOCUMENTS:
+            self._add_document(content, raw, role)
         elif not self._add_block(content, part, role):
             content.add_stand_in(self._text.stand_in(media_digest(raw)))
             self._note_change(raw)
@@ -164,7 +185,7 @@ class ContentReader:
         is_result = role == "tool"
         # Without a separator vLLM leaves the joining to the template, but not that of results.
         if text or (is_result and not self._separator):
-            content.add_text(text.encode(), _RESULT_SEPARATOR if is_result else self._separator)
+            content.add_text(text.encode(), _RESULT_SEPARATOR if is_result else content.separator)
 
     def _add_block(self, content: Content, part: _Part, role: str) -> bool:
         """Add a part that becomes text or a field of the message; return whether it is one."""
@@ -174,10 +195,30 @@ class ContentReader:
             arguments = normal_arguments(part.input)
             content.calls.append(FunctionCall(part.id or "", part.name or "", arguments))
         elif part.type == "thinking" and role == "assistant":
-            content.reasoning.append(part.thinking or "")
+            content.reasoning.append(part.thinking or _signed_thoughts(part.signature))
         else:
             return part.type == "redacted_thinking"
         return True
+
+    def _add_document(self, content: Content, raw: msgspec.Raw, role: str) -> None:
+        """Add a document or a search result, which engines render as texts."""
+        for piece in self._pieces(raw):
+            if isinstance(piece, str):
+                self._add_text(content, piece, role)
+            else:
+                content.add_stand_in(self._text.stand_in(media_digest(piece)))
+
+    def _pieces(self, raw: msgspec.Raw) -> Iterator[str | msgspec.Raw]:
+        """The texts, and the blocks that are none, that engines render of a block."""
+        if (text := self._text_of(raw)) is not None:
+            yield text
+        elif _kind_of(raw) not in DOCUMENTS:
+            yield raw
+        else:
+            for piece in document_pieces(raw, self.decode):
+                self._text.elements_left -= 1
+                text = piece if isinstance(piece, str) else self._text_of(piece)
+                yield piece if text is None else text
 
     def _write_result(self, part: _Part) -> None:
         """Write a tool's result; its images become a message of the user."""
@@ -187,11 +228,13 @@ class ContentReader:
             texts.append(part.content.encode())
         else:
             for raw in self._useful(part.content or ()):
-                text = self._text_of(raw)
-                if text is not None:
-                    texts.append(text.encode())
-                else:
-                    images.append(self._text.stand_in(media_digest(raw)))
+                for piece in self._pieces(raw):
+                    if isinstance(piece, str):
+                        texts.append(piece.encode())
+                    else:
+                        images.append(self._text.stand_in(media_digest(piece)))
+        if part.is_error == _TRUE and not (part.content and (texts or images)):
+            texts = [FAILED_RESULT.encode()]
         self._text.write_tool_result(part.tool_use_id or "", _RESULT_SEPARATOR.join(texts))
         if images:
             self._text.write_message("user", b"".join(images))
@@ -221,14 +264,29 @@ class ContentReader:
         part = _large_part_decoder.decode(raw)
         if part.text is not ABSENT:
             return _Part(part.type, self.decode(part.text))
-        # A call as large as this is told from others by a hash.
-        large = _Part("" if part.type == "tool_use" else part.type, tool_use_id=part.tool_use_id)
+        # A call, or thoughts, as large as this are told from others by a hash.
+        kind = "" if part.type in _HASHED else part.type
+        large = _Part(kind, tool_use_id=part.tool_use_id, is_error=part.is_error)
         first = first_byte(part.content)
         if first == b'"':
             large.content = self.decode(part.content)
         elif first == b"[":
             large.content = decode_list(part.content)
         return large
+
+
+def _kind_of(raw: msgspec.Raw) -> str:
+    try:
+        return _large_part_decoder.decode(raw).type
+    except msgspec.ValidationError:
+        return ""
+
+
+def _signed_thoughts(signature: msgspec.Raw) -> str:
+    """Thoughts in a signature of ours: those that an answer has left out."""
+    if first_byte(signature) != b'"':
+        return ""
+    return open_token(decode_string(signature, len(signature))) or ""
 
 
 def _without_billing_header(text: str) -> str:

@@ -149,7 +149,8 @@ def _conversation(
     system = parts.system if is_chat else parts.instructions
     if not (is_chat or is_items or is_text):
         return _completion(raw, seed, MAX_COMMAS)
-    tools = read_tools(parts.tools) if _renders_tools(parts, layout) else b""
+    has_tools = _renders_tools(parts, has_always=layout.has_tools_always and not is_anthropic)
+    tools = read_tools(parts.tools) if has_tools else b""
     text = CanonicalText(layout, tools, MAX_TEXT)
     conversation = ConversationWriter(text, is_anthropic=is_anthropic)
     if is_given(system):
@@ -161,6 +162,7 @@ def _conversation(
         reply = b"" if items.is_continued else reply
     elif is_chat:
         conversation.add_messages(parts.messages)
+        reply = b"" if conversation.is_continued else reply
     else:
         conversation.add_user(parts.input)
     if text.tool_changes:
@@ -168,10 +170,11 @@ def _conversation(
     return _chain(text.finish(), seed, reply=reply, skipped=text.skipped, has_media=text.has_media)
 
 
-def _renders_tools(parts: PromptParts, layout: PromptLayout) -> bool:
+def _renders_tools(parts: PromptParts, *, has_always: bool) -> bool:
+    """Whether tools are rendered; `has_always`: even if none may be called."""
     if not is_given(parts.tools):
         return False
-    if layout.has_tools_always or not parts.options:
+    if has_always or not parts.options:
         return True
     choice = normal_json(dict(parts.options).get("tool_choice", ABSENT))
     return choice not in _NO_TOOLS

@@ -8,10 +8,11 @@ import msgspec
 
 from gateway.kvcache.canonical_text import Answer, CanonicalText, FunctionCall
 from gateway.kvcache.conversation import ConversationWriter
-from gateway.kvcache.json_text import decode_list, digest_of, first_byte, normal_json
+from gateway.kvcache.json_text import decode_list, decode_string, digest_of, first_byte, normal_json
 from gateway.kvcache.message_content import ContentReader
 from gateway.kvcache.tool_definitions import normal_arguments
 from gateway.request.raw_fields import ABSENT
+from gateway.request.reasoning_token import open_token
 
 _OUTPUTS = frozenset({"function_call_output", "custom_tool_call_output"})
 _OPEN = frozenset({"in_progress", "incomplete"})
@@ -23,6 +24,7 @@ class _Item(msgspec.Struct):
     status: str | None = None
     content: msgspec.Raw = ABSENT
     summary: msgspec.Raw = ABSENT
+    encrypted_content: msgspec.Raw = ABSENT
     call_id: str | None = None
     name: str = ""
     namespace: str | None = None
@@ -113,12 +115,23 @@ class ResponseItems:
     def _add_reasoning(self, item: _Item) -> None:
         reasoning = self._first_text(item.content)
         if reasoning is None:
+            reasoning = self._hidden_reasoning(item)
+        if reasoning is None:
             reasoning = self._first_text(item.summary) or b""
         if self._answer is None or self._answer.reasoning is not None:
             self._close()
             self._answer = _OpenAnswer()
         self._answer.reasoning = reasoning
         self.is_continued = item.status in _OPEN
+
+    @staticmethod
+    def _hidden_reasoning(item: _Item) -> bytes | None:
+        """Reasoning in a token of ours, which engines open."""
+        if first_byte(item.encrypted_content) != b'"':
+            return None
+        token = decode_string(item.encrypted_content, len(item.encrypted_content))
+        reasoning = open_token(token)
+        return None if reasoning is None else reasoning.encode()
 
     def _add_call(self, item: _Item) -> None:
         if self._answer is None:

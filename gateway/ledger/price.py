@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import msgspec
 
 MILLION = 1_000_000
+HALF_MILLION = MILLION // 2
 HOUR_US = 3_600 * MILLION
 """Microseconds of an hour."""
 MAX_FOUND = 4096
@@ -39,11 +40,11 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
 
     def tokens_nano(self, prompt_tokens: int, cached_tokens: int, completion_tokens: int) -> int:
         """Cost of tokens; `prompt_tokens` include the cached ones."""
-        full = self.input_nano or 0
-        cached = full if self.cached_input_nano is None else self.cached_input_nano
-        total = (prompt_tokens - cached_tokens) * full + cached_tokens * cached
-        total += completion_tokens * (self.output_nano or 0)
-        return (2 * total + MILLION) // (2 * MILLION)  # as `rounded`
+        full, cached = self.input_nano or 0, self.cached_input_nano
+        total = prompt_tokens * full + completion_tokens * (self.output_nano or 0)
+        if cached_tokens and cached is not None:
+            total += cached_tokens * (cached - full)
+        return (total + HALF_MILLION) // MILLION  # as `rounded`
 
     def cost_nano(
         self, prompt_tokens: int, cached_tokens: int, completion_tokens: int, device_s: float

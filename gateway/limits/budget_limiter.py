@@ -16,7 +16,7 @@ from gateway.ledger.price import PriceList
 from gateway.ledger.view import AccountsView
 from gateway.limits.budget_meters import apply_view, has_budget, meter_id, meters_for, set_limits
 from gateway.limits.cost import Amounts, charge_of
-from gateway.limits.period_meter import Charge, PeriodMeter
+from gateway.limits.period_meter import PeriodMeter
 from gateway.limits.rate_headers import duration
 from gateway.telemetry.usage import Reservation, UsageRecord
 
@@ -133,10 +133,9 @@ class BudgetLimiter:
             RateLimited: the batch tokens of its day are used up.
             SpendUnknown: nobody knows what has been spent.
         """
-        now_s, clock_s = self._now_s(), self._clock()
-        amounts = expected
-        used = [meter.used(now_s, clock_s) for meter in meters]
-        for meter, taken in zip(meters, used, strict=True):
+        now_s, clock_s = self._time_of_day() + self._ledger_ahead_s, self._clock()
+        has_enough = True
+        for meter in meters:
             if meter.hard is None:
                 continue
             if not meter.is_known and self._refuses_unknown():
@@ -144,12 +143,34 @@ class BudgetLimiter:
                     f"What project {meter.name} has used this {meter.interval} is not known yet.",
                     UNKNOWN_RETRY_S,
                 )
-            if meter.is_near(meter.hard - taken, clock_s):
-                amounts = Amounts(*map(max, amounts, most()))
-        for meter, taken in zip(meters, used, strict=True):
+            left = meter.hard - meter.used(now_s, clock_s)
+            if left < expected[meter.index] or meter.is_near(left, clock_s):
+                has_enough = False
+        if has_enough:
+            return BudgetHold(meters, expected)
+        return self._reserve_most(meters, expected, most, now_s, clock_s)
+
+    def _reserve_most(
+        self,
+        meters: Sequence[PeriodMeter],
+        expected: Amounts,
+        most: Callable[[], Amounts],
+        now_s: float,
+        clock_s: float,
+    ) -> BudgetHold:
+        """Set aside the most that a request may take, if a limit is near; see `reserve`."""
+        limits = [
+            (meter, meter.hard, meter.used(now_s, clock_s))
+            for meter in meters
+            if meter.hard is not None
+        ]
+        amounts = expected
+        if any(meter.is_near(hard - used, clock_s) for meter, hard, used in limits):
+            amounts = Amounts(*map(max, amounts, most()))
+        for meter, hard, used in limits:
             amount = amounts[meter.index]
-            if meter.hard is not None and taken + amount > meter.hard:
-                raise _refusal(meter, taken, amount, meter.reset_s(now_s))
+            if used + amount > hard:
+                raise _refusal(meter, used, amount, meter.reset_s(now_s))
         return BudgetHold(meters, amounts)
 
     def check_again(self, hold: BudgetHold) -> None:
@@ -211,8 +232,7 @@ class BudgetLimiter:
         amounts = charge_of(self.prices, usage, counts_cached=counts_cached)
         for meter in hold.meters:
             if amount := amounts[meter.index]:
-                charge = Charge(usage.epoch, usage.seq, usage.ended_s, amount)
-                meter.record_charge(charge, clock_s)
+                meter.record_charge(usage, amount, clock_s)
                 if meter.alerts:
                     self._alert(meter)
 

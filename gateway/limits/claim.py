@@ -1,7 +1,7 @@
 """Claim: what one request of this router has set aside of its project's limits."""
 
 from gateway.limits.budget_limiter import BudgetHold, BudgetLimiter
-from gateway.limits.hold import Hold
+from gateway.limits.hold import Hold, Left
 from gateway.limits.rate_limiter import RateLimiter
 from gateway.routing.reservations import Reserved
 
@@ -26,6 +26,20 @@ class Claim:
         self._money = money
         self._prompt = prompt
         self._answer = answer
+
+    @property
+    def left(self) -> Left | None:
+        """What the limits of a minute leave beside it; None where there are none."""
+        return None if self._hold is None else self._hold.left
+
+    def begin(self) -> None:
+        """Set aside what the request takes before it is sent: it has to wait.
+
+        Until then nothing of the limits of a minute is set aside, so that this must be called
+        before anything is awaited.
+        """
+        if self._hold is not None:
+            self._hold.begin()
 
     def check_again(self, model: str) -> None:
         """Check a request that has waited in a queue, if it has not been sent before.

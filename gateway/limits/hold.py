@@ -7,39 +7,59 @@ engine reports.
 
 from collections.abc import Sequence
 
+import msgspec
+
 from gateway.limits.meter import Meter
 from gateway.limits.window import Bucket
 
 
+class Left(msgspec.Struct, frozen=True):
+    """Requests and tokens that limits leave beside one request, and the meters that leave least."""
+
+    requests: int
+    of_requests: Meter
+    tokens: int
+    of_tokens: Meter
+
+
 class Hold:
-    """What one request has set aside of each limit.
+    """What one request sets aside of each limit, from `begin` on, or else from when it is sent.
 
     `tokens`: what it is expected to take. `requests`: 1, or 0 for a further attempt, which does not
-    count again.
+    count again. `left`: what remains beside it.
     """
 
     __slots__ = (
-        *("_buckets", "_is_ended", "_is_lost", "_meters", "_open", "_part", "_rest"),
-        *("is_own", "requests", "tokens"),
+        *("_buckets", "_has_begun", "_is_ended", "_is_lost", "_meters", "_open", "_part", "_rest"),
+        *("is_own", "left", "requests", "tokens"),
     )
 
-    def __init__(self, meters: Sequence[Meter], tokens: int, requests: int = 1) -> None:
+    def __init__(
+        self, meters: Sequence[Meter], tokens: int, requests: int = 1, left: Left | None = None
+    ) -> None:
+        self.left = left
         self.tokens = tokens
         self.requests = requests
         self._meters = meters
         self._buckets: Sequence[Bucket] | None = None
         """Where it counts in each window; None until it has been sent."""
-        for meter in meters:
-            meter.running += 1
-            meter.held_requests += requests
-            meter.held_tokens += tokens
         self._open = 0
         """Attempts that are not settled."""
         self._part = self._rest = 0
         """Tokens of the longest attempt that began at the beginning, and of those that went on."""
-        self._is_ended = self._is_lost = False
+        self._has_begun = self._is_ended = self._is_lost = False
         self.is_own = False
         """It is this router's, which tells when its client has the answer."""
+
+    def begin(self) -> None:
+        """Set it aside before it is sent: it has to wait."""
+        if self._has_begun or self._buckets is not None:
+            return
+        self._has_begun = True
+        for meter in self._meters:
+            meter.running += 1
+            meter.held_requests += self.requests
+            meter.held_tokens += self.tokens
 
     @property
     def unsent(self) -> tuple[Sequence[Meter], int]:
@@ -50,17 +70,24 @@ class Hold:
         """Record an attempt, which is now expected to take so many tokens."""
         self._open += 1
         if self._buckets is None:
-            self._release()
-            self.tokens = tokens
-            self._buckets = [meter.add(now_s, self.requests, tokens) for meter in self._meters]
+            if self._has_begun:
+                self._release()
+            self.tokens, requests = tokens, self.requests
+            buckets: list[Bucket] = []
+            for meter in self._meters:
+                meter.running += 1
+                buckets.append(meter.add(now_s, requests, tokens))
+            self._buckets = buckets
 
     def record_used(self, now_s: float, tokens: int, *, is_continuation: bool) -> None:
         """Record what an attempt has taken, as its engine found it."""
         if is_continuation:
             self._rest += tokens
-        else:
-            self._part = max(self._part, tokens)
-        self._settle_one(now_s)
+        elif tokens > self._part:
+            self._part = tokens
+        self._open -= 1
+        if self._is_ended and not self._open:
+            self._settle(now_s)
 
     def record_lost(self, now_s: float) -> None:
         """Record that nobody knows what an attempt has taken: at least what was expected."""
@@ -76,15 +103,18 @@ class Hold:
         if self._is_ended:
             return
         self._is_ended = True
+        if self._buckets is None:  # it has cost nothing, and does not count
+            if self._has_begun:
+                self._release()
+            return
         for meter in self._meters:
             meter.running -= 1
-        if self._buckets is None:  # it has cost nothing, and does not count
-            self._release()
-        elif not self._open:
+        if not self._open:
             self._settle(now_s)
 
     def _release(self) -> None:
         for meter in self._meters:
+            meter.running -= 1
             meter.held_requests -= self.requests
             meter.held_tokens -= self.tokens
 
@@ -106,5 +136,6 @@ class Hold:
                 meter.add(now_s, 0, more)
         elif more < 0:
             for meter, bucket in zip(self._meters, self._buckets or (), strict=True):
-                meter.window.expire(now_s)
-                meter.window.adjust(bucket, 0, more)
+                if bucket.is_live:
+                    bucket.tokens += more
+                    meter.window.tokens += more

@@ -10,8 +10,11 @@ a request.
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import msgspec
+
 from gateway.ledger.calendar import Interval, period_end_s, period_start_s
 from gateway.limits.window import Window
+from gateway.telemetry.usage import UsageRecord
 
 NEAR_SHARE = 0.01
 """Share of a limit below which what is left counts as little."""
@@ -23,17 +26,14 @@ UNITS: Sequence[Unit] = ("nano", "tokens")
 """In the order of `gateway.limits.cost.Amounts`."""
 
 
-class Charge:
+class Charge(msgspec.Struct, gc=False):
     """What records of one engine took; the last of them has this number."""
 
-    __slots__ = ("amount", "ended_s", "epoch", "seq")
-
-    def __init__(self, epoch: int, seq: int, ended_s: float, amount: int) -> None:
-        self.epoch = epoch
-        """The engine's process: no two engines start in the same nanosecond."""
-        self.seq = seq
-        self.ended_s = ended_s
-        self.amount = amount
+    epoch: int
+    """The engine's process: no two engines start in the same nanosecond."""
+    seq: int
+    ended_s: float
+    amount: int
 
 
 class PeriodMeter:
@@ -105,13 +105,14 @@ class PeriodMeter:
             minute.expire(clock_s)
         return left < minute.tokens or left < NEAR_SHARE * (self.hard or 0)
 
-    def record_charge(self, charge: Charge, clock_s: float) -> None:
-        """Count what a record of an engine says; an engine's clock never begins a period."""
-        self._minute.add(clock_s, 0, charge.amount)
-        self._charges.append(charge)
-        if charge.ended_s >= self._start_s:
-            self._recent += charge.amount
-        if len(self._charges) > MAX_CHARGES:
+    def record_charge(self, usage: UsageRecord, amount: int, clock_s: float) -> None:
+        """Count what an engine's record comes to; an engine's clock never begins a period."""
+        self._minute.add(clock_s, 0, amount)
+        charges, ended_s = self._charges, usage.ended_s
+        charges.append(Charge(usage.epoch, usage.seq, ended_s, amount))
+        if ended_s >= self._start_s:
+            self._recent += amount
+        if len(charges) > MAX_CHARGES:
             self._merge()
 
     def record_lost(self, amount: int, clock_s: float) -> None:

@@ -1,7 +1,6 @@
 """Limits of all projects in one router: asked before a request is admitted."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 
 from gateway.asgi import Headers
 from gateway.errors.anthropic import is_anthropic
@@ -13,7 +12,7 @@ from gateway.limits.claim import Claim
 from gateway.limits.cost import NOTHING, Amounts
 from gateway.limits.expected_tokens import expected_tokens, most_answer_tokens
 from gateway.limits.period_meter import PeriodMeter
-from gateway.limits.rate_headers import rate_headers
+from gateway.limits.rate_headers import admitted_headers, rate_headers
 from gateway.limits.rate_limiter import RateLimiter
 from gateway.limits.request_meters import KnownMeters
 from gateway.request.inference_request import InferenceRequest
@@ -100,9 +99,10 @@ class ProjectLimits:
             self.budgets.reserve(meters.budgets, least, lambda: least).release()
         self.rates.check(meters.rates, name)
 
-    def claim(self, target: Target, scheduler: Scheduler, attempts: int = 0) -> Claim | None:
-        """Set aside what a request is expected to take; None if nothing limits it.
+    def claim(self, target: Target, scheduler: Scheduler, attempts: int = 0) -> Claim:
+        """Claim what a request is expected to take.
 
+        `Claim.begin` sets it aside, unless the request is sent before anything is awaited.
         `attempts`: how often it has been sent; with any, other routers have counted it.
 
         Raises:
@@ -123,7 +123,7 @@ class ProjectLimits:
             if cached and not self._counts_cached():
                 least = max(0, prompt - cached)
             try:
-                hold = self.rates.reserve(
+                hold = self.rates.admit(
                     meters.rates, target.name, least + answer, least, int(not attempts)
                 )
             except RateLimited:
@@ -132,6 +132,12 @@ class ProjectLimits:
                 raise
             answer = hold.tokens - least  # it may have been cut down to the limit
         return Claim(self.rates, hold, self.budgets, money, prompt, answer)
+
+    def admitted_headers(self, path: str, claim: Claim) -> Headers:
+        """Headers that tell the client of a request to `path` what limits leave beside it."""
+        if (left := claim.left) is None:
+            return []
+        return admitted_headers(left, self._time_of_day if is_anthropic(path) else None)
 
     def headers(self, request: InferenceRequest, model: str) -> Headers:
         """Headers that tell the client what the limits leave."""
@@ -156,22 +162,18 @@ class ProjectLimits:
         cached: int,
         answer: int,
     ) -> BudgetHold:
-        device_s = max(0, prompt - cached) * costs.prefill_s + answer * costs.sequence_s
-        expected = self._amounts(target, prompt, cached, answer, device_s)
-        most = partial(self._most, target, costs, prompt, answer)
-        return self.budgets.reserve(meters, expected, most)
-
-    def _most(self, target: Target, costs: CostEstimates, prompt: int, answer: int) -> Amounts:
-        longest = most_answer_tokens(target, prompt, answer)
-        answer_s = longest * (costs.sequence_s + costs.step_s)
-        return self._amounts(target, prompt, 0, longest, prompt * costs.prefill_s + answer_s)
-
-    def _amounts(
-        self, target: Target, prompt: int, cached: int, answer: int, device_s: float
-    ) -> Amounts:
         if not (prompt or answer):
-            return NOTHING
+            return self.budgets.reserve(meters, NOTHING, lambda: NOTHING)
         price = self.budgets.prices.at(target.model.name, target.adapter, self._time_of_day())
-        nano = price.cost_nano(prompt, min(cached, prompt), answer, device_s)
-        uncounted = 0 if not cached or self._counts_cached() else cached
-        return Amounts(nano, max(0, prompt - uncounted) + answer)
+        cached = min(cached, prompt)
+        device_s = (prompt - cached) * costs.prefill_s + answer * costs.sequence_s
+        nano = price.cost_nano(prompt, cached, answer, device_s)
+        counted = prompt if not cached or self._counts_cached() else prompt - cached
+
+        def most() -> Amounts:
+            longest = most_answer_tokens(target, prompt, answer)
+            answer_s = longest * (costs.sequence_s + costs.step_s)
+            most_s = prompt * costs.prefill_s + answer_s
+            return Amounts(price.cost_nano(prompt, 0, longest, most_s), prompt + longest)
+
+        return self.budgets.reserve(meters, Amounts(nano, counted + answer), most)

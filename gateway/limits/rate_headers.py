@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from gateway.asgi import Headers
 from gateway.header_names import ANTHROPIC_RATE_LIMITS, RATE_LIMITS
+from gateway.limits.hold import Left
 from gateway.limits.meter import UNLIMITED, Meter
 from gateway.limits.window import MINUTE_S
 
@@ -40,6 +41,25 @@ def rate_headers(
             (RATE_LIMITS[4], b"%d" % left if left > 0 else b"0"),
             FULL_RESET[1] if is_full else _reset(5, tokens.window.reset_s(now_s)[1]),
         )
+    return headers
+
+
+def admitted_headers(left: Left, time_of_day: Callable[[], float] | None = None) -> Headers:
+    """Headers for a request that has just been admitted; see `rate_headers`."""
+    requests, tokens = left.of_requests, left.of_tokens
+    headers: Headers = []
+    if time_of_day is not None:
+        reset_s = time_of_day() + MINUTE_S
+        if (limit := requests.requests) < UNLIMITED:
+            headers += _three(0, limit, limit - left.requests, reset_s)
+        if (limit := tokens.tokens) < UNLIMITED:
+            headers += _three(3, limit, limit - left.tokens, reset_s)
+        return headers
+    if requests.requests < UNLIMITED:
+        remaining = RATE_LIMITS[1], b"%d" % left.requests
+        headers = [requests.requests_header, remaining, FULL_RESET[0]]
+    if tokens.tokens < UNLIMITED:
+        headers += (tokens.tokens_header, (RATE_LIMITS[4], b"%d" % left.tokens), FULL_RESET[1])
     return headers
 
 

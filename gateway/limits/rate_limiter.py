@@ -14,8 +14,8 @@ from gateway.errors.limits import RateLimited
 from gateway.identity.project import Project
 from gateway.ledger.view import MinuteUsage
 from gateway.limits.cost import counted_tokens
-from gateway.limits.hold import Hold
-from gateway.limits.meter import Meter
+from gateway.limits.hold import Hold, Left
+from gateway.limits.meter import UNLIMITED, Meter
 from gateway.limits.project_meters import ProjectMeters
 from gateway.limits.rate_headers import duration
 from gateway.limits.window import MINUTE_S
@@ -81,8 +81,17 @@ class RateLimiter:
     def reserve(
         self, meters: Sequence[Meter], model: str, tokens: int, least: int, requests: int = 1
     ) -> Hold:
-        """Set a request aside that is expected to take so many tokens, at least `least` of them.
+        """Admit a request, and set aside what it takes; see `admit`."""
+        hold = self.admit(meters, model, tokens, least, requests)
+        hold.begin()
+        return hold
 
+    def admit(
+        self, meters: Sequence[Meter], model: str, tokens: int, least: int, requests: int = 1
+    ) -> Hold:
+        """Admit a request that is expected to take so many tokens, at least `least` of them.
+
+        The hold must begin before anything is awaited, unless the request is sent before.
         `requests`: 0 if an engine has had it before, so that all routers have counted it.
 
         Raises:
@@ -93,10 +102,11 @@ class RateLimiter:
             if tokens > meter.tokens:
                 # An answer may be short: what is expected of it keeps no request out for ever.
                 tokens = max(least, meter.tokens)
-        for meter in meters:
-            if not meter.has_room(now_s, tokens, requests):
-                raise refusal(meter, now_s, model, tokens, requests)
-        return Hold(meters, tokens, requests)
+        left = _left_beside(meters, now_s, tokens, requests)
+        if left.requests < 0 or left.tokens < 0:
+            full = next(each for each in meters if not each.has_room(now_s, tokens, requests))
+            raise refusal(full, now_s, model, tokens, requests)
+        return Hold(meters, tokens, requests, left)
 
     def check_again(self, hold: Hold, model: str) -> None:
         """Check a request that has waited: other routers did not know of it, and have sent theirs.
@@ -233,6 +243,25 @@ def refusal(meter: Meter, now_s: float, model: str, tokens: int, requests: int =
         wait_s = window.wait_s(now_s, 0, tokens_over)
         return _refused(meter, model, "tokens", meter.used_tokens, tokens, wait_s)
     return _refused(meter, model, "concurrent", meter.running, 1, CONCURRENCY_RETRY_S)
+
+
+def _left_beside(meters: Sequence[Meter], now_s: float, tokens: int, requests: int) -> Left:
+    """What limits leave beside a request; no requests where too many run."""
+    of_requests = of_tokens = meters[0]
+    requests_left = tokens_left = UNLIMITED + 1
+    for meter in meters:
+        window = meter.window
+        if now_s >= window.expires_s:
+            window.expire(now_s)
+        left = meter.requests - window.requests - meter.held_requests - requests
+        if meter.running >= meter.concurrent:
+            left = -1
+        if left < requests_left:
+            requests_left, of_requests = left, meter
+        left = meter.tokens - window.tokens - meter.held_tokens - tokens
+        if left < tokens_left:
+            tokens_left, of_tokens = left, meter
+    return Left(requests_left, of_requests, tokens_left, of_tokens)
 
 
 def _fill_up(meter: Meter, now_s: float, parts: Sequence[tuple[float, int, int]]) -> None:

@@ -32,11 +32,18 @@ class Bucket:
 class Window:
     """Sliding window; times are in seconds, of a clock that never goes back."""
 
-    __slots__ = ("_buckets", "_length_s", "expires_s", "requests", "tokens")
+    __slots__ = (
+        *("_buckets", "_full_s", "_length_s", "_newest"),
+        *("expires_s", "requests", "tokens"),
+    )
 
     def __init__(self, length_s: float = MINUTE_S) -> None:
         self._length_s = length_s
         self._buckets: deque[Bucket] = deque()
+        self._newest = Bucket(-math.inf, -math.inf)
+        """The last of the buckets."""
+        self._full_s = -math.inf
+        """When the newest bucket is a tenth of a second wide, so that another one begins."""
         self.requests = self.tokens = 0
         """Sums over the window, as of the last `expire`."""
         self.expires_s = math.inf
@@ -56,15 +63,11 @@ class Window:
         """Move the window on and add requests that come now; return their bucket."""
         if now_s >= self.expires_s:
             self.expire(now_s)
-        buckets, until_s = self._buckets, now_s + self._length_s
-        if buckets and now_s - buckets[-1].first_s < GRAIN_S:
-            bucket = buckets[-1]
-            bucket.until_s = until_s
-        else:
-            bucket = Bucket(now_s, until_s)
-            buckets.append(bucket)
-            if len(buckets) == 1:
-                self.expires_s = until_s
+        until_s = now_s + self._length_s
+        if now_s >= self._full_s:
+            self._begin(now_s, until_s)
+        bucket = self._newest
+        bucket.until_s = until_s
         bucket.requests += requests
         bucket.tokens += tokens
         self.requests += requests
@@ -85,6 +88,8 @@ class Window:
             bucket = Bucket(first_s, until_s)
             buckets.insert(index, bucket)
             self.expires_s = buckets[0].until_s
+        self._newest = buckets[-1]
+        self._full_s = self._newest.first_s + GRAIN_S
         self.adjust(bucket, requests, tokens)
 
     def adjust(self, bucket: Bucket, requests: int, tokens: int) -> None:
@@ -118,6 +123,14 @@ class Window:
             if requests_s and tokens_s:
                 break
         return requests_s, tokens_s
+
+    def _begin(self, now_s: float, until_s: float) -> None:
+        """Begin another bucket."""
+        self._newest = Bucket(now_s, until_s)
+        self._full_s = now_s + GRAIN_S
+        self._buckets.append(self._newest)
+        if len(self._buckets) == 1:
+            self.expires_s = until_s
 
 
 def _until_s(bucket: Bucket) -> float:

@@ -1,6 +1,7 @@
 """Fields of a JSON body that the gateway reads, as they were written: nothing in them is parsed."""
 
 from collections.abc import Sequence
+from operator import attrgetter
 
 import msgspec
 
@@ -93,15 +94,7 @@ class RawFields(msgspec.Struct, frozen=True):
     @property
     def is_plain(self) -> bool:
         """Whether the request has no field with a limit of its own, but for its prompt."""
-        return (
-            (self.n is self.best_of is self.tools is self.stop is self.stop_sequences is ABSENT)
-            and (self.bad_words is self.logit_bias is self.allowed_token_ids is ABSENT)
-            and (self.stop_token_ids is self.logprob_token_ids is self.logprobs is ABSENT)
-            and (self.top_logprobs is self.prompt_logprobs is self.response_format is ABSENT)
-            and (self.text is self.output_format is self.output_config is ABSENT)
-            and (self.structured_outputs is self.guided_json is self.guided_regex is ABSENT)
-            and (self.guided_choice is self.guided_grammar is ABSENT)
-        )
+        return _limited_of(self) == _NO_LIMITED
 
     def largest_parameter(self, least_bytes: int) -> str | None:
         """Name of a field of so many bytes that is neither prompt nor tools; None without one."""
@@ -114,6 +107,15 @@ class RawFields(msgspec.Struct, frozen=True):
         return {name: raw for name in names if (raw := getattr(self, name)) is not ABSENT}
 
 
+LIMITED_FIELDS: Sequence[str] = (
+    *("n", "best_of", "tools", "stop", "stop_sequences", "bad_words", "logit_bias"),
+    *("allowed_token_ids", "stop_token_ids", "logprob_token_ids", "logprobs", "top_logprobs"),
+    *("prompt_logprobs", "response_format", "text", "output_format", "output_config"),
+    *("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"),
+)
+"""Fields that have limits of their own."""
+_limited_of = attrgetter(*LIMITED_FIELDS)
+_NO_LIMITED = (ABSENT,) * len(LIMITED_FIELDS)
 PROMPT_FIELDS: Sequence[str] = (
     *("messages", "system", "prompt", "input", "instructions", "documents", "prompt_embeds"),
     *("previous_input_messages", "tokens", "query", "queries", "items", "data_1", "data_2"),

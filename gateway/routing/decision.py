@@ -3,8 +3,10 @@
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from gateway.routing.cost_model import CostEstimates
 from gateway.routing.fleet import Replica
@@ -51,39 +53,36 @@ class Decision(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """Sequences that the engine makes of the request: its answers, for each of its prompts."""
     waited_s: float = 0.0
     """How long the request waited in this router until its replica could start it."""
+    replica: Replica = cast("Replica", None)
+    """The chosen replica; this and what follows is made of the rest (`__post_init__`)."""
+    cached_tokens: int = 0
+    """Tokens of the prompt that the chosen replica is believed to hold."""
+    prefill_tokens: float = 0.0
+    """New tokens of the prompt, which the chosen replica has to compute: an estimate.
 
-    @property
-    def replica(self) -> Replica:
-        """The chosen replica."""
-        return self.candidates[self.index].replica
+    No more than the engine can take.
+    """
+    kv_demand_tokens: float = 0.0
+    """New tokens of the prompt that need KV cache: none if the engine will surely reject it."""
+    answer_tokens: float = 0.0
+    """Expected tokens of all its answers."""
 
-    @property
-    def cached_tokens(self) -> int:
-        """Tokens of the prompt that the chosen replica is believed to hold."""
-        return int(self.candidates[self.index].cached_tokens)
-
-    @property
-    def prefill_tokens(self) -> float:
-        """New tokens of the prompt, which the chosen replica has to compute: an estimate.
-
-        No more than the engine can take.
-        """
-        tokens = max(0.0, self.prompt_tokens - self.cached_tokens)
-        facts = self.replica.metadata.facts
+    def __post_init__(self) -> None:
+        """Compute once what is asked for again and again."""
+        chosen = self.candidates[self.index]
+        replica, cached_tokens = chosen.replica, int(chosen.cached_tokens)
+        prompt_tokens, facts = self.prompt_tokens, replica.metadata.facts
+        tokens = max(0.0, prompt_tokens - cached_tokens)
         if tokens > facts.max_model_len > 0:
             tokens = facts.max_model_len
-        return facts.kv_tokens if tokens > facts.kv_tokens > 0 else tokens
-
-    @property
-    def answer_tokens(self) -> float:
-        """Expected tokens of all its answers."""
-        return self.sequences * self.output_tokens
-
-    @property
-    def kv_demand_tokens(self) -> float:
-        """New tokens of the prompt that need KV cache: none if the engine will surely reject it."""
-        refused_above = REFUSAL_FACTOR * self.replica.metadata.facts.max_model_len
-        return 0.0 if self.prompt_tokens > refused_above > 0 else self.prefill_tokens
+        if tokens > facts.kv_tokens > 0:
+            tokens = facts.kv_tokens
+        is_refused = prompt_tokens > REFUSAL_FACTOR * facts.max_model_len > 0
+        force_setattr(self, "replica", replica)
+        force_setattr(self, "cached_tokens", cached_tokens)
+        force_setattr(self, "prefill_tokens", tokens)
+        force_setattr(self, "kv_demand_tokens", 0.0 if is_refused else tokens)
+        force_setattr(self, "answer_tokens", self.sequences * self.output_tokens)
 
     def after_waiting(self, waited_s: float) -> "Decision":
         """Return the same decision for a request that has waited so long in this router."""

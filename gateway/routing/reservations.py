@@ -12,7 +12,9 @@ are part of that, and counted already.
 import math
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 from gateway.telemetry.update import Update
 from gateway.telemetry.usage import RecentUse, Reservation, UsageRecord
@@ -25,7 +27,7 @@ MAX_UNHEARD = 10_000
 """Requests to one replica that are remembered while it is not heard."""
 
 
-class Reserved(NamedTuple):
+class Reserved(msgspec.Struct, frozen=True, gc=False):
     """What is set aside for a request of its project's limits."""
 
     tokens: int
@@ -71,6 +73,8 @@ class Reservations:
         self._ended: OrderedDict[int, tuple[float, str]] = OrderedDict()
         """Requests in `_sent` that have ended: until when the engine may report them, and which
         replica."""
+        self._overdue_s = math.inf
+        """No engine is late to report one before this time."""
         self._unheard: defaultdict[str, deque[Reservation]] = defaultdict(_some)
         """By replica, requests of this router that were settled since it was heard last."""
         self._lost: set[int] = set()
@@ -102,14 +106,17 @@ class Reservations:
         if self._lost:
             self._lost.discard(id_)
         if id_ in self._sent.get(replica, ()):
-            self._ended[id_] = (now_s + CONFIRMATION_S, replica)
-        if self._ended:
+            until_s = now_s + CONFIRMATION_S
+            self._ended[id_] = until_s, replica
+            self._overdue_s = min(self._overdue_s, until_s)
+        if now_s >= self._overdue_s:
             self._settle_overdue(now_s)
 
     def record_update(self, replica: str, update: Update) -> None:
         """Follow a frame of a replica's telemetry."""
         running = self._running.setdefault(replica, {})
-        self._record_frame(replica, update)
+        now_s = self._now()
+        self._record_frame(replica, update, now_s)
         if update.is_snapshot and running:
             known = {each.id for each in update.reserved} | {each.id for each in update.usage}
             for id_ in running.keys() - known:
@@ -117,10 +124,11 @@ class Reservations:
         for reservation in update.reserved:
             self._confirm(replica, reservation)
         for usage in update.usage:
-            if usage.id in running:
-                self._publish_settled(running.pop(usage.id), usage)
-        if self._ended:
-            self._settle_overdue(self._now())
+            reservation_ended = running.pop(usage.id, None)
+            if reservation_ended is not None:
+                self._publish_settled(reservation_ended, usage)
+        if now_s >= self._overdue_s:
+            self._settle_overdue(now_s)
 
     def is_idle(self, replica: str) -> bool:
         """Whether a replica has no request of a project, as far as this router knows."""
@@ -156,8 +164,7 @@ class Reservations:
         for replica in [*self._running, *self._sent]:
             self.drop_replica(replica)
 
-    def _record_frame(self, replica: str, update: Update) -> None:
-        now_s = self._now()
+    def _record_frame(self, replica: str, update: Update, now_s: float) -> None:
         if update.recent:
             within_s = now_s - self._heard_s.get(replica, -math.inf)
             ended = [
@@ -182,9 +189,11 @@ class Reservations:
         running[id_] = reservation
 
     def _settle_overdue(self, now_s: float) -> None:
+        self._overdue_s = math.inf
         while self._ended:
             id_, (until_s, replica) = next(iter(self._ended.items()))
             if until_s > now_s:
+                self._overdue_s = until_s
                 return
             del self._ended[id_]
             if reservation := self._sent[replica].pop(id_, None):

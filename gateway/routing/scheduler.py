@@ -237,9 +237,8 @@ class Scheduler:
     ) -> tuple[RequestProfile, Sequence[Candidate]]:
         """Return the input of the policy: the request's profile and the candidates."""
         prompt, request, adapter = target.prompt, target.request, target.adapter
-        tokens_per_byte = (
-            1 / TOKEN_ID_BYTES if prompt.is_token_ids else self.cost_model.estimates.tokens_per_byte
-        )
+        estimates = self.cost_model.estimates
+        tokens_per_byte = 1 / TOKEN_ID_BYTES if prompt.is_token_ids else estimates.tokens_per_byte
         matches = self.replicas.prefix_index.match(prompt.keys)
         profile = RequestProfile(
             prompt,

@@ -7,14 +7,15 @@ it. Without authentication, only the routes for operators are closed.
 import time
 from collections.abc import Callable
 
-from gateway.asgi import Scope
+from gateway.asgi import Scope, fields_of
 from gateway.authentication.authenticator import Authenticator
-from gateway.authentication.credentials import offered_key
+from gateway.authentication.credentials import USUAL, offered_key
 from gateway.authentication.failure_throttle import FailureThrottle
 from gateway.config.auth import Auth
 from gateway.config.route_paths import ROUTES
 from gateway.errors.access import InvalidKey, RouteNotAllowed, TooManyFailures
-from gateway.header_names import ADMIN_KEY
+from gateway.header_names import ADMIN_KEY, API_KEY, AUTHORIZATION
+from gateway.identity.api_key import key_hash
 from gateway.identity.client import ClientIdentity
 from gateway.metrics import AUTH_FAILURES, NullRecorder, Recorder
 from gateway.serving.client_identity import IDENTITY, address_of
@@ -56,6 +57,31 @@ class AccessControl:
         self._recorder = recorder or NullRecorder()
         self._is_forwarded = is_forwarded
         self._failures = FailureThrottle(clock)
+
+    def admit_known(self, scope: Scope) -> bool:
+        """Let an inference request in as `admit` would, if nothing has to be awaited for it; O(1).
+
+        Only where its key is a current one of the directory, written as usual. Whatever else there
+        is to say of a request, `admit` says it.
+        """
+        path, fields = scope["path"], fields_of(scope)
+        if path not in ROUTES or ADMIN_KEY in fields:
+            return False
+        auth = self._live_config.config.auth
+        if auth is None or not auth.is_required:
+            return True
+        offered = fields.get(AUTHORIZATION, b"")
+        is_usual = offered.startswith(USUAL) and API_KEY not in fields
+        if not is_usual or len(fields) != len(scope["headers"]):  # there may be several keys
+            return False
+        identity = self._authenticator.known(key_hash(offered[len(USUAL) :]))
+        if identity is None:
+            return False
+        allowed = identity.project.routes
+        if path not in (auth.routes if allowed is None else allowed):
+            return False
+        scope[IDENTITY] = identity
+        return True
 
     async def admit(self, scope: Scope) -> None:
         """Let a request in, and note in its scope who has sent it.

@@ -112,6 +112,7 @@ class Attempts:
         if found.is_banned:
             raise error
         (victim,) = found.victims
+        self._begin_claim()
         with self._timing.step(QUEUE):
             await self._waits.for_return(victim, error)
 
@@ -121,6 +122,7 @@ class Attempts:
                 return await self._submit()
             except ModelUnavailable:
                 # Its last replica has gone while the request waited: another one has to start.
+                self._begin_claim()
                 await self._waits.for_start(has_alternative=self._may_go_elsewhere)
         return await self._submit()
 
@@ -131,10 +133,16 @@ class Attempts:
                 return admission.submit_without_queueing(request)
             admitted = admission.submit(request)
         if isinstance(admitted, QueuedRequest):
+            self._begin_claim()
             decision = await self._waits.in_queue(admitted)
             self._check_limits_again(decision)
             return decision
         return admitted
+
+    def _begin_claim(self) -> None:
+        """Set aside what the request takes of its project's limits: it waits from now on."""
+        if self._claim is not None:
+            self._claim.begin()
 
     def _check_limits_again(self, decision: Decision) -> None:
         """Refuse a request whose place in its project's limits others have taken while it waited.
@@ -276,10 +284,17 @@ class Attempts:
     async def _answer_and_account(
         self, decision: Decision, dispatch: Dispatch, rest: ResumptionPlan | None
     ) -> EngineResponse:
-        if self._ledger is None or dispatch.origin is None:
+        ledger = self._ledger
+        if ledger is None or dispatch.origin is None:
             return await self._answer(decision, dispatch, rest)
-        with self._ledger.attempt(decision, dispatch.id, dispatch.origin, rest):
-            return await self._answer(decision, dispatch, rest)
+        ledger.begin_attempt(decision, dispatch.id, dispatch.origin, rest)
+        try:
+            response = await self._answer(decision, dispatch, rest)
+        except BaseException as error:
+            ledger.end_attempt(error)
+            raise
+        ledger.end_attempt(None)
+        return response
 
     async def _answer(
         self, decision: Decision, dispatch: Dispatch, rest: ResumptionPlan | None

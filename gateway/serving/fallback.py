@@ -218,11 +218,14 @@ class FallbackChain:
         """
         if (limits := self._limits) is None:
             return None
+        scheduler = self._context.pools.of(target.model).scheduler
         try:
-            scheduler = self._context.pools.of(target.model).scheduler
-            return limits.claim(target, scheduler, self._writer.attempts)
-        finally:
+            claim = limits.claim(target, scheduler, self._writer.attempts)
+        except GatewayError:
             self._response.limits = limits.headers(self._request, target.name)
+            raise
+        self._response.limits = limits.admitted_headers(target.request.path, claim)
+        return claim
 
     async def _start(self, model: ServedModel, *, has_alternative: bool) -> float:
         """Wait until an engine runs; returns for how many seconds.

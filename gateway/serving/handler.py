@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 
-from gateway.asgi import Headers, Receive, Scope, header
+from gateway.asgi import Headers, Receive, Scope, fields_of, header
 from gateway.errors.request import MethodNotAllowed, UnsupportedTransfer, UpgradeRefused
 from gateway.header_names import (
     CONTENT_ENCODING,
@@ -71,7 +71,7 @@ class InferenceHandler:
         if scope["method"] != "POST":
             await _answer_other_method(scope, response)
             return
-        fields, identity = dict(scope["headers"]), identity_in(scope)
+        fields, identity = fields_of(scope), identity_in(scope)
         is_forwarded, proxies = self._context.is_forwarded, self._live_config.trusted_proxies
         tenant = tenant_of(fields, scope, is_forwarded=is_forwarded, proxies=proxies)
         if is_forwarded and fields.get(FORWARDED_FOR, b"") in proxies:

@@ -19,7 +19,9 @@ from gateway.telemetry.dispatch import EarlierAttempt, Origin
 class LedgerEntries:
     """Attempts of one request at one model; `wall`: the time of day."""
 
-    __slots__ = ("_attempts", "_pool", "_settlements", "_target", "_wall", "_writer")
+    __slots__ = (
+        *("_attempts", "_parts_before", "_pool", "_settlements", "_target", "_wall", "_writer"),
+    )
 
     def __init__(
         self,
@@ -35,6 +37,8 @@ class LedgerEntries:
         self._writer = writer
         self._wall = wall
         self._attempts: list[SentAttempt] = []
+        self._parts_before = 0
+        """Parts that the client had before the attempt that runs."""
 
     def __enter__(self) -> None:
         """Begin."""
@@ -45,11 +49,12 @@ class LedgerEntries:
             is_complete = kind is None or not issubclass(kind, GatewayError)
             self._settlements.settle(self._attempts, is_complete=is_complete)
 
-    def attempt(
+    def begin_attempt(
         self, decision: Decision, id_: int, origin: Origin, rest: ResumptionPlan | None
-    ) -> "EntryOfAttempt":
-        """Remember an attempt while an engine answers it, and how far it came."""
+    ) -> None:
+        """Remember an attempt that an engine is sent."""
         writer = self._writer
+        self._parts_before = writer.parts
         attempt = SentAttempt(
             id=id_,
             engine=decision.replica.id,
@@ -65,7 +70,16 @@ class LedgerEntries:
             attempt.kept_tokens = self._kept_tokens(rest, attempt.tokens_per_byte)
         self._attempts.append(attempt)
         self._settlements.record_sent(attempt)
-        return EntryOfAttempt(attempt, writer, self._wall)
+
+    def end_attempt(self, error: BaseException | None) -> None:
+        """Note how far the attempt came that began last; `error`: what ended it."""
+        attempt, writer = self._attempts[-1], self._writer
+        attempt.is_answered = error is None
+        attempt.ended_s = self._wall()
+        attempt.parts = writer.parts
+        attempt.has_delivered = writer.parts > self._parts_before or writer.is_committed
+        if error is not None and attempt.has_delivered and isinstance(error, GatewayError):
+            attempt.count_delivered()  # the log goes on with the next attempt
 
     @property
     def earlier(self) -> tuple[EarlierAttempt, ...]:
@@ -83,30 +97,3 @@ class LedgerEntries:
         if self._target.prompt.is_token_ids:
             return rest.answered_bytes // TOKEN_ID_BYTES
         return round(rest.answered_bytes * tokens_per_byte)
-
-
-class EntryOfAttempt:
-    """Records how one attempt ends."""
-
-    __slots__ = ("_attempt", "_parts_before", "_wall", "_writer")
-
-    def __init__(
-        self, attempt: SentAttempt, writer: ResponseWriter, wall: Callable[[], float]
-    ) -> None:
-        self._attempt = attempt
-        self._writer = writer
-        self._wall = wall
-        self._parts_before = writer.parts
-
-    def __enter__(self) -> None:
-        """Begin."""
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
-        """Note how far the attempt came."""
-        attempt, writer = self._attempt, self._writer
-        attempt.is_answered = kind is None
-        attempt.ended_s = self._wall()
-        attempt.parts = writer.parts
-        attempt.has_delivered = writer.parts > self._parts_before or writer.is_committed
-        if kind is not None and attempt.has_delivered and issubclass(kind, GatewayError):
-            attempt.count_delivered()  # the log goes on with the next attempt

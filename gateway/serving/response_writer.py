@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 from gateway.asgi import Headers, header
-from gateway.errors.anthropic import engine_error_body
+from gateway.errors.engine import TOO_LONG, engine_error_body
 from gateway.errors.gateway_error import GatewayError
 from gateway.errors.request import ContextExceeded
 from gateway.errors.upstream import StreamLost, UpstreamFailed
@@ -17,11 +17,10 @@ from gateway.serving.timing import FIRST_EVENT
 from gateway.upstream.engine_call import BUFFER_LIMIT, read_all
 from gateway.upstream.event_stream import ERROR, forward_events
 from gateway.upstream.headers import UNBUFFERED, client_headers, stream_headers
+from gateway.upstream.late_answer import late_events
 from gateway.upstream.response import EngineResponse
-from gateway.upstream.sse import EventBuffer, error_event, response_events
+from gateway.upstream.sse import EventBuffer, error_event
 
-TOO_LONG = (b"maximum context length", b"maximum model length")
-"""Words of engines' refusals of a prompt that is too long; the first ones are OpenAI's own."""
 EVENT_STREAM: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"), *UNBUFFERED]
 """Headers of a stream that begins before any engine has answered."""
 LATE_LIMIT = 64 << 20
@@ -104,15 +103,15 @@ class ResponseWriter:
             if not response.is_finished:
                 raise StreamLost("The engine's answer is no stream, and too long for an event.")
             await self._finish_late(response.status, body)
+        elif response.status >= 400:
+            body = await read_answer(response, has_alternative=has_alternative)
+            self.is_committed = True
+            body = body if response.is_finished else b""
+            await self._send_error(response.status, body, client_headers(response.headers))
         else:
             first = await read_answer(response, has_alternative=has_alternative)
             self.is_committed = True
-            headers = client_headers(response.headers)
-            if response.status >= 400 and response.is_finished:
-                first = self._error_body(first, response.status)
-                headers = [(name, value) for name, value in headers if name != b"content-length"]
-                headers.append((b"content-length", b"%d" % len(first)))
-            await self.client_response.begin(response.status, headers)
+            await self.client_response.begin(response.status, client_headers(response.headers))
             await forward_bytes(response, first, self.client_response)
 
     async def begin(self) -> None:
@@ -122,14 +121,10 @@ class ResponseWriter:
 
     async def refuse(self, error: UpstreamFailed) -> None:
         """Answer with an engine's own error, under its own status; nothing has been sent yet."""
-        status, body = error.engine_status, error.engine_body or error.body()
         if self.client_response.has_begun:
-            await self._finish_late(status, body)
-            return
-        body = self._error_body(body, status)
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-        await self.client_response.begin(status, headers + error.headers)
-        await self.client_response.finish(body)
+            await self._finish_late(error.engine_status, error.engine_body)
+        else:
+            await self._send_error(error.engine_status, error.engine_body, error.headers)
 
     async def finish(self, ending: bytes) -> None:
         """End a stream whose rest needs no engine."""
@@ -143,9 +138,18 @@ class ResponseWriter:
         await self.client_response.finish(self._events.discard_partial() + end)
 
     async def _finish_late(self, status: int, body: bytes) -> None:
-        """End a stream that has begun with an answer that is no stream."""
-        events = response_events(self._error_body(body, status), self._path)
-        await self.client_response.finish(events, status=status)
+        """Send an answer that is no stream, or an error, as the rest of a stream that has begun."""
+        if status >= 400:
+            body = self._error_body(body, status)
+        await self.client_response.finish(late_events(body, status, self._path), status=status)
+
+    async def _send_error(self, status: int, body: bytes, headers: Headers) -> None:
+        """Answer with an engine's error; `headers`: those that it comes with."""
+        body = self._error_body(body, status)
+        kept = [header for header in headers if not header[0].startswith(b"content-")]
+        written = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await self.client_response.begin(status, kept + written)
+        await self.client_response.finish(body)
 
     def _error_body(self, body: bytes, status: int) -> bytes:
         """An engine's error in the shape of the API."""
@@ -246,7 +250,7 @@ async def read_answer(
     """
     body = await read_all(response, limit)
     is_refusal = has_alternative and response.status == 400
-    if is_refusal and any(words in body for words in TOO_LONG):
+    if is_refusal and any(words.encode() in body for words in TOO_LONG):
         raise ContextExceeded("The prompt is longer than the model's context.")
     return body
 

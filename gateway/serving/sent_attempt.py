@@ -1,7 +1,5 @@
 """One attempt of a project's request, as its router remembers it until the ledger has it."""
 
-from dataclasses import dataclass
-
 import msgspec
 
 from gateway.ledger.charging import AttemptEnd
@@ -15,8 +13,7 @@ CHUNK_TOKENS = 2
 that, engines have sent each token by itself."""
 
 
-@dataclass(slots=True, eq=False)
-class SentAttempt:
+class SentAttempt(msgspec.Struct, eq=False):
     """An attempt that an engine was sent.
 
     `prompt_tokens` and `output_tokens` are what the router expects; `tokens_per_byte` as learned.

@@ -88,7 +88,8 @@ class Timing:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.end()
+        self._add_elapsed()
+        self._under_way.pop()
 
     def split(self, name: str, first: str, first_s: float) -> None:
         """Count the first part of the step that has just ended as a step of its own."""

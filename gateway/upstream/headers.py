@@ -1,6 +1,6 @@
 """Headers that the gateway forwards to engines and to clients."""
 
-import uuid
+import os
 from collections.abc import Iterable
 
 from gateway.asgi import Headers
@@ -63,6 +63,8 @@ UNBUFFERED_NAMES = frozenset(name for name, _ in UNBUFFERED)
 CONNECTION_CLOSE = (b"connection", b"close")
 """Header that closes a connection on which the rest of a request may still arrive."""
 REQUEST_ID_LIMIT = 128
+REQUEST_ID_BYTES = 16
+"""Random bytes of an id that the gateway makes."""
 _VISIBLE_ASCII = bytes(range(0x21, 0x7F))
 
 
@@ -109,4 +111,4 @@ def ensure_request_id(offered: bytes | None) -> bytes:
     """Return the client's request id if it can be forwarded and logged, otherwise a new one."""
     if offered and len(offered) <= REQUEST_ID_LIMIT and not offered.translate(None, _VISIBLE_ASCII):
         return offered
-    return uuid.uuid4().hex.encode()
+    return os.urandom(REQUEST_ID_BYTES).hex().encode()

@@ -5,7 +5,7 @@ import re
 import msgspec
 
 from gateway.errors.anthropic import error_body, is_anthropic
-from gateway.errors.gateway_error import ErrorBody, ErrorDetail, GatewayError
+from gateway.errors.gateway_error import ErrorDetail, GatewayError
 
 EVENT_LIMIT = 1 << 20
 """Bytes of one event above which it is forwarded in pieces."""
@@ -13,7 +13,6 @@ DONE_DATA = b"[DONE]"
 """Data of the event that ends a stream of completions."""
 DONE = b"data: [DONE]\n\n"
 RESPONSES = "/v1/responses"
-_error_decoder = msgspec.json.Decoder(ErrorBody)
 _sequence_number = re.compile(rb'"sequence_number":\s*(\d{1,18})')
 _empty_line = re.compile(rb"\r?\n\r?\n")
 
@@ -94,29 +93,8 @@ def error_event(error: GatewayError, path: str, last: bytes, request_id: bytes =
     if is_anthropic(path):
         return b"event: error\ndata: %b\n\n" % error_body(error, path, request_id)
     if path == RESPONSES:
-        return b"event: error\ndata: %b\n\n" % _responses_error(error.detail, last)
+        return b"event: error\ndata: %b\n\n" % responses_error(error.detail, last)
     return b"data: %b\n\n%b" % (error.body(), DONE)
-
-
-def response_events(body: bytes, path: str) -> bytes:
-    """Return the events that end a stream with `body`, a response that is no stream.
-
-    The client got the head of a stream and heartbeats before the engine responded. `body` has the
-    shape of the API at `path` already.
-    """
-    data = b"".join(body.splitlines())
-    if is_anthropic(path):
-        return b"event: error\ndata: %b\n\n" % data
-    if path == RESPONSES:
-        return b"event: error\ndata: %b\n\n" % _responses_error(_detail_in(body), b"")
-    return b"data: %b\n\n%b" % (data, DONE)
-
-
-def _detail_in(body: bytes) -> ErrorDetail:
-    try:
-        return _error_decoder.decode(body).error
-    except msgspec.MsgspecError:
-        return ErrorDetail("The engine's answer is no stream.", "server_error", None, None)
 
 
 class _ResponsesError(msgspec.Struct, tag="error"):
@@ -129,7 +107,8 @@ class _ResponsesError(msgspec.Struct, tag="error"):
     error: ErrorDetail
 
 
-def _responses_error(detail: ErrorDetail, last: bytes) -> bytes:
+def responses_error(detail: ErrorDetail, last: bytes) -> bytes:
+    """Data of the event for an error of OpenAI's Responses; `last`: see `error_event`."""
     numbers = _sequence_number.findall(last)
     number = int(numbers[-1]) + 1 if numbers else 0
     return msgspec.json.encode(

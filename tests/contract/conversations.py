@@ -13,11 +13,40 @@ Spelled = tuple[str, Fields]
 
 
 @dataclass(frozen=True)
+class Passage:
+    """A document or a search result, which is read as texts."""
+
+    kind: str
+    texts: Sequence[str]
+    title: str | None = None
+    context: str | None = None
+
+    @property
+    def rendered(self) -> list[str]:
+        """The texts that a model sees."""
+        if self.kind == "search_result":
+            return [f"{self.title}\n{self.context}\n", *self.texts]
+        return [*(f"{head}\n" for head in (self.title, self.context) if head), *self.texts]
+
+
+Part = str | Passage
+
+
+def texts_of(parts: Sequence[Part]) -> list[str]:
+    """The texts of a message."""
+    return [text for part in parts for text in _rendered(part)]
+
+
+def _rendered(part: Part) -> Sequence[str]:
+    return [part] if isinstance(part, str) else part.rendered
+
+
+@dataclass(frozen=True)
 class Turn:
     """One message: who says it, and what."""
 
     role: str
-    parts: Sequence[str] = ()
+    parts: Sequence[Part] = ()
     reasoning: str | None = None
     call: tuple[str, str, Fields] | None = None
     """Id, name and arguments of a call."""
@@ -43,7 +72,7 @@ class Speaker:
         """Return any conversation that ends with the user or a tool."""
         turns: list[Turn] = []
         for _ in range(self._rng.randint(1, 4)):
-            turns.append(Turn("user", [self._text() for _ in range(self._rng.choice([1, 1, 2]))]))
+            turns.append(Turn("user", [self._part() for _ in range(self._rng.choice([1, 1, 2]))]))
             if self._rng.random() < 0.15:
                 turns.append(Turn("system", [self._text(10)]))
             turns += self._answer()
@@ -61,8 +90,20 @@ class Speaker:
             return replace(original, tools=self._tools())
         turns = list(original.turns)
         at = self._rng.randrange(len(turns))
-        turns[at] = replace(turns[at], parts=[*turns[at].parts[:-1], f"{self._text()}!"])
+        turns[at] = replace(turns[at], parts=self._changed_parts(turns[at].parts))
         return replace(original, turns=turns)
+
+    def _changed_parts(self, parts: Sequence[Part]) -> list[Part]:
+        *first, last = parts or [""]
+        if isinstance(last, str) or self._rng.random() < 0.2:
+            return [*first, f"{self._text()}!"]
+        changes: list[Fields] = [
+            {"title": f"{last.title}!"},
+            {"context": f"{last.context}!"},
+            {"texts": [*last.texts, "!"]},
+            {"texts": [f"{last.texts[0]}!", *last.texts[1:]]},
+        ]
+        return [*first, replace(last, **self._rng.choice(changes))]  # type: ignore[arg-type]
 
     def spellings(self, said: Conversation) -> list[Spelled]:
         """Return the same conversation for each API, spelled at random."""
@@ -78,12 +119,21 @@ class Speaker:
         count = words or self._rng.choice([3, 20, 120])
         return " ".join(self._rng.choice(WORDS) for _ in range(count))
 
+    def _part(self) -> Part:
+        if self._rng.random() < 0.75:
+            return self._text()
+        texts = [self._text() for _ in range(self._rng.choice([1, 1, 2]))]
+        if self._rng.random() < 0.5:
+            return Passage("search_result", texts, self._text(3), "https://a.example/é")
+        title = self._rng.choice([None, self._text(3)])
+        return Passage("document", texts, title, self._rng.choice([None, self._text(3)]))
+
     def _tools(self) -> list[Fields]:
         if self._rng.random() < 0.5:
             return []
         return [
             {
-                "name": self._rng.choice("fgh"),
+                "name": name,
                 "description": self._rng.choice([None, self._text(30)]),
                 "parameters": {
                     "type": "object",
@@ -91,7 +141,7 @@ class Speaker:
                 },
                 "strict": self._rng.choice([None, None, True]),
             }
-            for _ in range(self._rng.randint(1, 3))
+            for name in self._rng.sample("fgh", self._rng.randint(1, 3))
         ]
 
     def _answer(self) -> list[Turn]:
@@ -105,14 +155,45 @@ class Speaker:
             arguments: Fields = {self._rng.choice("abc"): value}
             call = (id_, self._rng.choice("fgh"), arguments)
             parts = [self._text()] if self._rng.random() < 0.5 else []
-            result = Turn("tool", [self._text()], call_id=id_)
+            result = Turn("tool", [self._part()], call_id=id_)
             return [Turn("assistant", parts, call=call), result]
         return []
 
-    def _content(self, parts: Sequence[str], kind: str = "text") -> object:
-        if len(parts) == 1 and self._rng.random() < 0.5:
-            return parts[0]
-        return [{"type": kind, "text": part, **self._mark(kind)} for part in parts]
+    def _content(self, parts: Sequence[Part], kind: str = "text") -> object:
+        texts = texts_of(parts)
+        if len(texts) == 1 and self._rng.random() < 0.5:
+            return texts[0]
+        return [{"type": kind, "text": text, **self._mark(kind)} for text in texts]
+
+    def _blocks(self, parts: Sequence[Part]) -> object:
+        """A content in Anthropic's blocks."""
+        if all(isinstance(part, str) for part in parts):
+            return self._content(parts)
+        blocks: list[Fields] = []
+        for part in parts:
+            if isinstance(part, str):
+                blocks.append({"type": "text", "text": part, **self._mark()})
+            else:
+                blocks.append(self._passage(part))
+        return blocks
+
+    def _passage(self, passage: Passage) -> Fields:
+        is_one = len(passage.texts) == 1
+        content: object = [{"type": "text", "text": text} for text in passage.texts]
+        if is_one and self._rng.random() < 0.5:
+            content = passage.texts[0]
+        off: Fields = {"citations": {"enabled": False}} if self._rng.random() < 0.3 else {}
+        if passage.kind == "search_result":
+            fields: Fields = {"title": passage.title, "source": passage.context}
+            return self._shuffled({"type": passage.kind, **fields, "content": content, **off})
+        source: Fields = {"type": "content", "content": content}
+        if is_one and self._rng.random() < 0.5:
+            source = {"type": "text", "media_type": "text/plain", "data": passage.texts[0]}
+        heads: Fields = {"title": passage.title, "context": passage.context}
+        given = {name: head for name, head in heads.items() if head or self._rng.random() < 0.5}
+        return self._shuffled(
+            {"type": "document", "source": self._shuffled(source), **given, **off, **self._mark()}
+        )
 
     def _mark(self, kind: str = "text") -> Fields:
         is_marked = kind == "text" and self._rng.random() < 0.2
@@ -129,7 +210,10 @@ class Speaker:
             role = self._rng.choice(["system", "developer"])
             messages.append({"role": role, "content": self._content([said.system])})
         for turn in said.turns:
-            message: Fields = {"role": turn.role, "content": self._content(turn.parts) or None}
+            said_ = self._content(turn.parts) or None
+            if turn.role == "tool":
+                said_ = "\n".join(texts_of(turn.parts))  # as vLLM joins results in all APIs
+            message: Fields = {"role": turn.role, "content": said_}
             if turn.call:
                 id_, name, arguments = turn.call
                 function = {"name": name, "arguments": self.encode(arguments).decode()}
@@ -153,18 +237,18 @@ class Speaker:
             blocks: list[Fields] = []
             if turn.reasoning:
                 blocks.append({"type": "thinking", "thinking": turn.reasoning, "signature": "s"})
-            blocks += [{"type": "text", "text": part} for part in turn.parts]
+            blocks += [{"type": "text", "text": text} for text in texts_of(turn.parts)]
             if turn.call:
                 id_, name, arguments = turn.call
                 blocks.append({"type": "tool_use", "id": id_, "name": name, "input": arguments})
             if turn.role == "tool":
-                content = self._content(turn.parts)
+                content = self._blocks(turn.parts)
                 result = {"type": "tool_result", "tool_use_id": turn.call_id, "content": content}
                 messages.append({"role": "user", "content": [result]})
             elif turn.role == "assistant":
                 messages.append({"role": "assistant", "content": blocks})
             else:
-                messages.append({"role": turn.role, "content": self._content(turn.parts)})
+                messages.append({"role": turn.role, "content": self._blocks(turn.parts)})
         body: Fields = {"model": "m", "max_tokens": 5, "messages": messages}
         if said.system is not None:
             header = {"type": "text", "text": f"x-anthropic-billing-header: {self._rng.random()};"}
@@ -184,7 +268,7 @@ class Speaker:
         items: list[Fields] = []
         for turn in said.turns:
             if turn.role == "tool":
-                output = "".join(turn.parts)
+                output = "\n".join(texts_of(turn.parts))
                 items.append(
                     {"type": "function_call_output", "call_id": turn.call_id, "output": output}
                 )
@@ -193,7 +277,8 @@ class Speaker:
                 content = [{"type": "reasoning_text", "text": turn.reasoning}]
                 items.append({"type": "reasoning", "id": "rs", "summary": [], "content": content})
             if turn.role == "assistant":
-                items += [{"role": "assistant", "content": part} for part in turn.parts]
+                texts = texts_of(turn.parts)
+                items += [{"role": "assistant", "content": text} for text in texts]
             else:
                 said_ = self._content(turn.parts, "input_text")
                 items.append({"type": "message", "role": turn.role, "content": said_})

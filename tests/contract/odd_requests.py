@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 
+from gateway.request.reasoning_token import make_token
 from tests.contract.conversations import CHAT, MESSAGES, RESPONSES, Fields, Spelled
 
 HEADER = "x-anthropic-billing-header: 1"
@@ -69,12 +70,19 @@ class OddRequests:
 
     def _messages(self) -> Spelled:
         messages = [self._anthropic_message() for _ in range(self._rng.randint(1, 3))]
+        if self._is(0.3):  # a result without its call is refused
+            messages[-1:] = [*self._call("y"), *messages[-1:], *self._call("x")]
         body: Fields = {"model": "m", "max_tokens": 4, "messages": messages}
         if self._is(0.5):
             line = f"{HEADER}\nab"
             prompts: list[object] = ["", "ab", line, [], [text("a"), text("b")], [text(line)]]
             body["system"] = self._rng.choice(prompts)
         return MESSAGES, body
+
+    def _call(self, id_: str) -> list[Fields]:
+        use = {"type": "tool_use", "id": id_, "name": "f", "input": {}}
+        calling: Fields = {"role": "assistant", "content": [use]}
+        return [calling, {"role": "user", "content": [self._result(id_)]}]
 
     def _anthropic_message(self) -> Fields:
         role = self._rng.choice(["user", "user", "assistant", "system"])
@@ -88,14 +96,44 @@ class OddRequests:
     def _block(self, role: str) -> Fields | None:
         id_ = self._rng.choice("xy")
         if role == "user":
-            result = self._rng.choice(["a", "", "a\nb", [text("a"), text("b")], []])
-            return {"type": "tool_result", "tool_use_id": id_, "content": result}
+            return self._rng.choice([self._result, self._document, self._search_result])(id_)
         if role == "assistant":
             arguments = self._rng.choice([{}, {"a": 1}])
             use: Fields = {"type": "tool_use", "id": id_, "name": "f", "input": arguments}
+            token = make_token(self._rng.choice("tu"))
             thought: Fields = {"type": "thinking", "thinking": "t"}
-            return self._rng.choice([use, thought])
+            hidden: Fields = {"type": "thinking", "thinking": "", "signature": token}
+            return self._rng.choice([use, thought, hidden])
         return None
+
+    def _result(self, id_: str) -> Fields:
+        document = self._rng.choice([self._document, self._search_result])(id_)
+        plain: list[object] = ["a", "", "a\nb", [text("a"), text("b")], [], [text("")], None]
+        mixed: list[object] = [[document], [text("a"), document], [document, text("b")]]
+        result: Fields = {"type": "tool_result", "tool_use_id": id_}
+        result["content"] = self._rng.choice([*plain, *mixed])
+        if self._is(0.3):
+            result["is_error"] = self._is(0.7)
+        return result
+
+    def _document(self, _: str) -> Fields:
+        source: Fields = {"type": "text", "media_type": "text/plain"}
+        if self._is(0.5):
+            source["data"] = self._rng.choice(TEXTS)
+        else:
+            source = {"type": "content", "content": self._content()}
+        document: Fields = {"type": "document", "source": source}
+        for name in ("title", "context"):
+            if self._is(0.4):
+                document[name] = self._rng.choice([None, "", "a", "b"])
+        if self._is(0.2):
+            document["citations"] = {"enabled": self._is(0.2)}
+        return document
+
+    def _search_result(self, _: str) -> Fields:
+        found: Fields = {"type": "search_result", "content": self._content()}
+        found["title"], found["source"] = self._rng.choice(TEXTS), self._rng.choice(TEXTS)
+        return found
 
     def _responses(self) -> Spelled:
         items = [self._item() for _ in range(self._rng.randint(1, 4))]
@@ -126,5 +164,11 @@ class OddRequests:
                     "output": self._rng.choice(["a", "", output]),
                 },
                 {"type": "reasoning", "id": "rs", "summary": [], "content": reasoning},
+                {
+                    "type": "reasoning",
+                    "id": "rs",
+                    "summary": [],
+                    "encrypted_content": make_token(self._rng.choice("tu")),
+                },
             ]
         )

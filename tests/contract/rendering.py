@@ -14,13 +14,15 @@ from pathlib import Path
 from pydantic import ValidationError
 from vllm import AsyncEngineArgs
 from vllm.config import VllmConfig
-from vllm.entrypoints.anthropic.protocol import AnthropicMessagesRequest
 from vllm.entrypoints.anthropic.serving import AnthropicServingMessages
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.exceptions import VLLMValidationError
 from vllm.renderers import renderer_from_config
 from vllm.renderers.online_renderer import OnlineRenderer
 
+from deployments.engines.vllm.api.messages_request import MessagesRequest
+from deployments.engines.vllm.api.messages_serving import chat_request
+from deployments.engines.vllm.api.refused_request import RefusedRequest
 from deployments.engines.vllm.api.responses_request import OpenAIResponsesRequest
 from deployments.engines.vllm.prompt_layout import find_prompt_layout
 from gateway.kvcache.prefix import KEY_BYTES, Prompt, prompt_of
@@ -91,10 +93,8 @@ class Renderer:
         if path == CHAT:
             chat = ChatCompletionRequest.model_validate(body)
         elif path == MESSAGES:
-            chat = AnthropicServingMessages.to_chat_completion_request(
-                AnthropicMessagesRequest.model_validate(body),
-                merge_inline_system=self._joins_system,
-            )
+            message = MessagesRequest.model_validate(body)
+            chat = chat_request(message, joins_system=self._joins_system)
         else:
             request = OpenAIResponsesRequest.model_validate(body)
             answer = await self.online.render_responses(request)
@@ -154,7 +154,7 @@ async def compare(seed: int, conversations: int, template: str) -> None:
             except VLLMValidationError:  # the template refuses it
                 continue
             if text is not None:
-                prompt = prompt_of(parse_json(speaker.encode(body)), "m", layout)
+                prompt = prompt_of(parse_json(speaker.encode(body)), "m", layout, path=path)
                 found.append(Rendered(path, body, text, prompt))
         for one, other in itertools.combinations(found, 2):
             pairs += 1
@@ -174,7 +174,7 @@ async def compare_odd(
         path, body = requests.next()
         try:
             rendered = await renderer.render(path, body)
-        except (VLLMValidationError, ValidationError):
+        except (VLLMValidationError, ValidationError, RefusedRequest):
             continue
         if rendered is None:
             continue

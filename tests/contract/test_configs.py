@@ -48,11 +48,36 @@ def test_sim_runs_several_replicas_of_two_models() -> None:
     assert plan.max_cpus <= 1
 
 
+PROD = CONFIGS / "prod.yaml"
+
+
 def test_prod_is_a_realistic_deployment() -> None:
-    """A large model on four GPUs, a small one that scales to 16, and an embedding model."""
-    large, small, embedding = Plan.of(load_config(CONFIGS / "prod.yaml")).models
-    document = yaml.safe_load((CONFIGS / "prod.yaml").read_text())
+    """A large model on four GPUs, a small one that scales to 16, and embeddings on half a card."""
+    large, small, embedding = Plan.of(load_config(PROD)).models
+    document = yaml.safe_load(PROD.read_text())
     assert (large.gpus, large.placement, large.executor) == (4, "STRICT_PACK", "mp")
     assert (small.min_replicas, small.max_replicas) == (1, 16)
     assert "Embedding" in embedding.model
+    assert embedding.gpus * embedding.min_replicas < 1
     assert document["http_options"]["host"] == "0.0.0.0"  # noqa: S104
+
+
+def test_prod_is_worth_copying() -> None:
+    """Keys are required, secrets are references, and every model says what it runs at a time."""
+    deployment = load_config(PROD)
+    (gateway, *models) = yaml.safe_load(PROD.read_text())["applications"]
+    router = gateway["deployments"][0]
+    settings = router["user_config"]
+    assert settings["auth"]["projects"]
+    assert settings["admin_key"].startswith("env:")
+    assert settings["trusted_proxies"]
+    assert "cors" not in settings
+    assert not any("plain" in warning for warning in deployment.warnings)
+    assert (router["num_replicas"], router["max_replicas_per_node"]) == (2, 1)
+    for model in models:
+        entry = model["args"]
+        assert entry["engine_args"]["max_num_seqs"] <= 256
+        assert entry["env"]["HF_TOKEN"].startswith("env:")
+        assert {"HF_HOME", "VLLM_CACHE_ROOT"} <= entry["env"].keys()
+        assert entry["timeout_s"]
+    assert set(settings["aliases"].values()) == {model["args"]["name"] for model in models}

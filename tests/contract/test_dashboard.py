@@ -3,8 +3,6 @@
 import itertools
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,15 @@ import pytest
 import yaml
 
 from gateway.metrics import METRICS
-from tests.prometheus import DASHBOARD, labels_in, metrics_in, series_of_gateway, series_of_vllm
+from tests.prometheus import (
+    DASHBOARD,
+    NEEDS_PROMTOOL,
+    labels_in,
+    metrics_in,
+    promtool,
+    series_of_gateway,
+    series_of_vllm,
+)
 
 PAGE: dict[str, Any] = json.loads(DASHBOARD.read_text())
 PANELS = [panel for panel in PAGE["panels"] if panel["type"] != "row"]
@@ -99,7 +105,10 @@ def test_panels_fill_the_grid_and_do_not_overlap() -> None:
     assert {"Traffic", "Latency", "Cache", "Engines", "Faults"} <= set(rows)
 
 
-RARE = ("gateway_faults", "num_preemptions", "shadow_copies", "outcome=~", "by (outcome)")
+RARE = (
+    *("gateway_faults", "num_preemptions", "shadow_copies", "spend_alerts"),
+    *("outcome=~", "by (outcome)"),
+)
 """What tells the queries apart that ask for what is rare."""
 
 
@@ -111,7 +120,7 @@ def test_the_first_of_rare_events_is_counted(title: str, target: dict[str, Any])
         assert target["expr"].count("unless") == target["expr"].count("increase("), title
 
 
-@pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool, of Prometheus")
+@NEEDS_PROMTOOL
 def test_prometheus_accepts_every_query(tmp_path: Path) -> None:
     """Prometheus's own parser accepts them all."""
     rules = [
@@ -125,7 +134,7 @@ def test_prometheus_accepts_every_query(tmp_path: Path) -> None:
     assert f"{len(rules)} rules found" in checked.stdout
 
 
-@pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool, of Prometheus")
+@NEEDS_PROMTOOL
 def test_prometheus_counts_the_first_fault(tmp_path: Path) -> None:
     """Once for a new counter, beside the increase of an older one."""
     (query,) = [target["expr"] for title, target in TARGETS if title.startswith("Faults by reason")]
@@ -161,17 +170,8 @@ def within_a_minute(query: str) -> str:
     for name, value in (
         ("$__rate_interval_ms", "60000"),
         ("$__rate_interval", "1m"),
+        ("$__range", "1m"),
         ("$model", ".*"),
     ):
         query = query.replace(name, value)
     return query
-
-
-def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Output of Prometheus's own tool."""
-    return subprocess.run(
-        ["promtool", *arguments],  # noqa: S607 - wherever it is installed
-        capture_output=True,
-        text=True,
-        check=False,
-    )

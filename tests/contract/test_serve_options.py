@@ -1,5 +1,7 @@
 """Options of Serve for a model's engines."""
 
+from typing import Any
+
 import pytest
 from ray import serve
 
@@ -24,6 +26,23 @@ def test_cpu_engines_are_not_bound_to_cores() -> None:
     assert env == {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1", "OTHER": "1"}
     env = chosen["ray_actor_options"]["runtime_env"]["env_vars"]
     assert env["VLLM_CPU_OMP_THREADS_BIND"] == "0-7"
+
+
+@pytest.mark.parametrize(
+    ("fields", "value"),
+    [
+        ({"engine_args": {"enforce_eager": True}}, "1"),
+        ({"engine_args": {"enforce_eager": True}, "env": {"TORCHDYNAMO_DISABLE": "0"}}, "0"),
+        ({"engine_args": {"enforce_eager": False}}, None),
+        ({}, None),
+        ({"engine_args": {"enforce_eager": True}, "accelerator": "L4"}, None),
+    ],
+)
+def test_eager_engines_on_cpus_compile_nothing(fields: dict[str, Any], value: str | None) -> None:
+    """Not even the kernel of the first log-probabilities, unless the entry says so."""
+    entry = {"name": "m", "engine": "vllm", "source": "m", "accelerator": "cpu", **fields}
+    options = serve_options(parse_entry(entry))["ray_actor_options"]
+    assert options.get("runtime_env", {}).get("env_vars", {}).get("TORCHDYNAMO_DISABLE") == value
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,13 @@ import sys
 SCRIPT = """
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
+from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
+from vllm.entrypoints.pooling.base.serving import PoolingBaseServing
 from vllm.entrypoints.pooling.embed.serving import ServingEmbedding
+from vllm.parser.abstract_parser import DelegatingParser, Parser
 from vllm.renderers.chat_utils import MM_PARSER_MAP, make_tool_call_id
 from deployments.engines.vllm.api.chunks import ChunkPart
-from deployments.engines.vllm.api.messages_check import PARTS
+from deployments.engines.vllm.api.chat_messages import PARTS
 from deployments.engines.vllm.api.rebound import rebound
 from deployments.engines.vllm.api.tool_calls import VLLM_CALL
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponseStreamChoice
@@ -22,6 +25,15 @@ rebound(OpenAIServingChat.chat_completion_stream_generator, dict.fromkeys(CHAT))
 rebound(OpenAIServingCompletion.completion_stream_generator, dict.fromkeys(TEXT))
 assert OpenAIServingCompletion.request_output_to_completion_response
 assert ServingEmbedding._openai_json_response
+assert "_postprocessing_async" in PoolingBaseServing.__init__.__code__.co_names
+assert OpenAIServingChat._make_parser
+assert OpenAIServingResponses._make_response_output_items
+assert OpenAIServingResponses._make_response_parser
+assert OpenAIServingResponses._process_simple_streaming_events
+assert isinstance(Parser.tool_parser, property)
+assert "get_remaining_unstreamed_args" in (
+    DelegatingParser._append_unstreamed_tool_args.__code__.co_names
+)
 assert set(MM_PARSER_MAP) == set(PARTS), set(MM_PARSER_MAP) ^ set(PARTS)
 assert make_tool_call_id().startswith(VLLM_CALL)
 fields = ChunkPart.__slots__

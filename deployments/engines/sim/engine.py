@@ -20,6 +20,7 @@ from deployments.engines.asgi import (
     while_connected,
 )
 from deployments.engines.call import call_dispatch, current_usage
+from deployments.engines.served_tier import tier_of_call
 from deployments.engines.sim.core import Clock, GenerationJob, InstantCore, PacedCore
 from deployments.engines.sim.faults import (
     FaultKind,
@@ -37,6 +38,7 @@ from deployments.engines.sim.requests import (
     CompletionRequest,
     EngineRequest,
     ParsedRequest,
+    ResponseInput,
     TokenizeRequest,
     parse_request,
 )
@@ -47,7 +49,7 @@ from deployments.engines.sim.responses import (
     TextFormatter,
 )
 from deployments.engines.sim.sender import SIMULATED_HEADER, ChoiceJob, ResponseSender
-from deployments.engines.sim.sequences import OutputSequence
+from deployments.engines.sim.sequences import OutputSequence, RenderedPrompt
 from deployments.engines.sim.usage_file import UsageFile
 from deployments.serve_internals.uvicorn_server import RESET_CONNECTION
 from gateway.asgi import Receive, Scope, Send
@@ -83,6 +85,7 @@ ROUTES: Mapping[str, SimulatedRoute] = {
     "/v1/completions": SimulatedRoute(CompletionRequest, TextFormatter()),
 }
 TOKENIZE = "/tokenize"
+INPUT_TOKENS = "/v1/responses/input_tokens"
 
 
 class SimulatedEngine:
@@ -99,7 +102,7 @@ class SimulatedEngine:
         self._salts = CacheSalts(secrets.token_bytes(32))
         self._hanging = 0
         """Requests that hang."""
-        self.facts = engine_facts(entry, (*ROUTES, TOKENIZE))
+        self.facts = engine_facts(entry, (*ROUTES, TOKENIZE, INPUT_TOKENS))
         clock, profile = clock or Clock(), engine_profile(entry.simulation)
         batching = BatchingReplica(profile)
         self.tracker = EngineTracker(
@@ -158,6 +161,9 @@ class SimulatedEngine:
         elif path == TOKENIZE:
             _require("POST", method, path)
             await self._tokenize(scope, receive, send)
+        elif path == INPUT_TOKENS:
+            _require("POST", method, path)
+            await self._count_input(scope, receive, send)
         elif path == "/v1/models":
             _require("GET", method, path)
             await send_json(send, 200, self._models(), [SIMULATED_HEADER])
@@ -203,14 +209,9 @@ class SimulatedEngine:
         return target
 
     async def _tokenize(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await read_body(receive)
-        if body is None:
+        prompt = await self._only_prompt(TokenizeRequest, scope, receive)
+        if prompt is None:
             return
-        dispatch = call_dispatch(scope)
-        parsed = parse_request(body, TokenizeRequest, dispatch.answered_bytes if dispatch else 0)
-        if parsed.model:
-            self._resolved_adapter(parsed.model, dispatch)
-        [prompt] = parsed.prompts
         tokens = {
             "count": prompt.tokens,
             "max_model_len": self.facts.max_model_len,
@@ -218,6 +219,26 @@ class SimulatedEngine:
             "token_strs": None,
         }
         await send_json(send, 200, msgspec.json.encode(tokens), [SIMULATED_HEADER])
+
+    async def _count_input(self, scope: Scope, receive: Receive, send: Send) -> None:
+        prompt = await self._only_prompt(ResponseInput, scope, receive)
+        if prompt is not None:
+            count = {"object": "response.input_tokens", "input_tokens": prompt.tokens}
+            await send_json(send, 200, msgspec.json.encode(count), [SIMULATED_HEADER])
+
+    async def _only_prompt(
+        self, kind: type[EngineRequest], scope: Scope, receive: Receive
+    ) -> RenderedPrompt | None:
+        """The prompt of a request that is not answered; None if its client has left."""
+        body = await read_body(receive)
+        if body is None:
+            return None
+        dispatch = call_dispatch(scope)
+        parsed = parse_request(body, kind, dispatch.answered_bytes if dispatch else 0)
+        if parsed.model:
+            self._resolved_adapter(parsed.model, dispatch)
+        [prompt] = parsed.prompts
+        return prompt
 
     async def _infer(
         self, route: SimulatedRoute, scope: Scope, receive: Receive, send: Send
@@ -258,6 +279,7 @@ class SimulatedEngine:
             created=int(time.time()),
             model=parsed.model,
             include_usage=parsed.include_usage,
+            tier=tier_of_call({"service_tier": parsed.tier}),
         )
         sender = ResponseSender(
             self._core, self._submit(parsed, sequences, dispatch), parsed.n, encoder

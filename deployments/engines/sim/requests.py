@@ -1,10 +1,11 @@
 """Requests to a simulated engine, parsed: prompts, lengths, options."""
 
 import itertools
+import re
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, TypeGuard
+from typing import Annotated, ClassVar, Literal, TypeGuard
 
 import msgspec
 import xxhash
@@ -16,12 +17,24 @@ from deployments.engines.sim.sequences import (
     OutputSequence,
     RenderedPrompt,
 )
-from gateway.errors.request import InvalidJSON, InvalidRequest
+from gateway.errors.request import InvalidJSON, InvalidRequest, MissingParameter
 from gateway.identity.cache_scope import CacheSalts
 from gateway.request.lax_json import JsonScalar, as_bool, as_int
 
 MAX_CHOICES = 16_384
 """vLLM's limit of `n`; routers have a lower one."""
+
+_MISSING = re.compile("missing required field `([^`]*)`")
+_WRONG_TYPE = re.compile("^Expected `([^`]*)`, got ")
+_KINDS = {
+    "str": "a string",
+    "int": "an integer",
+    "bool": "a boolean",
+    "float": "a decimal",
+    "array": "an array",
+    "object": "an object",
+}
+"""What msgspec's errors ask for, as OpenAI's errors call it."""
 
 TokenId = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 
@@ -36,6 +49,10 @@ class ParsedRequest:
     max_tokens: int | None
     stream: bool
     include_usage: bool
+    tier: str | None = None
+    """`service_tier`, as asked for."""
+    field: str = "messages"
+    """Field that has its prompts."""
 
     def sequences(self, default_tokens: int, max_model_len: int) -> list[OutputSequence]:
         """The sequences to generate, `n` for each prompt in turn.
@@ -76,7 +93,8 @@ class ParsedRequest:
             raise ContextLengthExceeded(
                 f"This model's maximum context length is {max_model_len} tokens. However, you"
                 f" requested {prompt.tokens + least} tokens ({prompt.tokens} in the prompt, {least}"
-                " in the completion). Please reduce the length of the prompt or completion."
+                " in the completion). Please reduce the length of the prompt or completion.",
+                self.field,
             )
         return self.max_tokens or max(0, min(default_tokens - prompt.answered_tokens, room))
 
@@ -88,6 +106,18 @@ class ContextLengthExceeded(InvalidRequest):
     """The prompt and the completion together are longer than the model's context."""
 
     code = "context_length_exceeded"
+
+
+class InvalidType(InvalidRequest):
+    """A field has another type than it should."""
+
+    code = "invalid_type"
+
+
+class TooSmall(InvalidRequest):
+    """A field has an integer below its minimum."""
+
+    code = "integer_below_min_value"
 
 
 class RequestedStreamOptions(msgspec.Struct):
@@ -124,10 +154,13 @@ class ChatMessage(msgspec.Struct):
 class EngineRequest(msgspec.Struct, kw_only=True):
     """Fields that all inference routes have."""
 
+    prompt_field: ClassVar[str]
+    """Name of the field that has the prompt."""
     model: str
     max_tokens: int | None = None
     n: JsonScalar = None
     stream: JsonScalar = None
+    service_tier: str | None = None
     stream_options: RequestedStreamOptions | None = None
     cache_salt: str | None = None
 
@@ -163,6 +196,7 @@ class EngineRequest(msgspec.Struct, kw_only=True):
 class ChatRequest(EngineRequest):
     """Body of `/v1/chat/completions`."""
 
+    prompt_field = "messages"
     messages: list[ChatMessage]
     max_completion_tokens: int | None = None
     tools: msgspec.Raw = msgspec.Raw(b"")
@@ -209,6 +243,7 @@ class ChatRequest(EngineRequest):
 class CompletionRequest(EngineRequest):
     """Body of `/v1/completions`."""
 
+    prompt_field = "prompt"
     prompt: str | list[str | TokenId | list[TokenId]]
 
     def prompts(self, answered_bytes: int) -> list[RenderedPrompt]:
@@ -216,6 +251,40 @@ class CompletionRequest(EngineRequest):
         answered_bytes = answered_bytes if self.has_one_choice else 0
         continued = _continued(self.prompt, self.salt, answered_bytes)
         return [continued] if continued else list(_prompts(self.prompt, self.salt))
+
+
+class ResponseInputItem(msgspec.Struct):
+    """An item of `input`: a message, or a call of a tool or its result, as text."""
+
+    role: str = "user"
+    content: str | list[ContentPart] | None = None
+    name: str = ""
+    arguments: str = ""
+    output: str | list[ContentPart] | None = None
+
+    @property
+    def message(self) -> ChatMessage:
+        """The item as a message of a conversation."""
+        text = ChatMessage("", self.content).text + ChatMessage("", self.output).text
+        return ChatMessage(self.role, text + self.name + self.arguments)
+
+
+class ResponseInput(EngineRequest, kw_only=True):
+    """Body of `/v1/responses/input_tokens`."""
+
+    prompt_field = "input"
+    input: str | list[ResponseInputItem]
+    instructions: str | None = None
+    tools: msgspec.Raw = msgspec.Raw(b"")
+
+    def prompts(self, answered_bytes: int) -> list[RenderedPrompt]:
+        """The one prompt: what a chat of the same words has."""
+        given = self.input
+        items = [ResponseInputItem(content=given)] if isinstance(given, str) else given
+        messages = [ChatMessage("system", self.instructions)] if self.instructions else []
+        messages += [item.message for item in items]
+        chat = ChatRequest(model=self.model, messages=messages, tools=self.tools)
+        return chat.prompts(answered_bytes)
 
 
 class TokenizeRequest(ChatRequest, kw_only=True):
@@ -243,15 +312,16 @@ def parse_request(body: bytes, kind: type[EngineRequest], answered_bytes: int = 
     try:
         request = msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(str(error)) from None
+        raise _invalid(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise InvalidJSON("We could not parse the JSON body of your request.") from None
     options = request.stream_options
     n, limit = request.choices, request.limit
     if not 1 <= n <= MAX_CHOICES:
-        raise InvalidRequest(f"`n` must be between 1 and {MAX_CHOICES}, not {request.n}.", "n")
+        refusal = TooSmall if n < 1 else InvalidRequest
+        raise refusal(f"`n` must be between 1 and {MAX_CHOICES}, not {request.n}.", "n")
     if limit is not None and limit < 1:
-        raise InvalidRequest(f"`max_tokens` must be at least 1, not {limit}.", "max_tokens")
+        raise TooSmall(f"`max_tokens` must be at least 1, not {limit}.", "max_tokens")
     return ParsedRequest(
         model=request.model,
         prompts=request.prompts(answered_bytes),
@@ -259,7 +329,24 @@ def parse_request(body: bytes, kind: type[EngineRequest], answered_bytes: int = 
         max_tokens=limit,
         stream=as_bool(request.stream),
         include_usage=bool(options and options.include_usage),
+        tier=request.service_tier,
+        field=request.prompt_field,
     )
+
+
+def _invalid(message: str) -> InvalidRequest:
+    """The error for msgspec's message about a body, with the field that it names."""
+    words, _, place = message.partition(" - at `$")
+    place = place.rstrip("`").removeprefix(".")
+    if missing := _MISSING.search(words):
+        name = f"{place}.{missing[1]}" if place else missing[1]
+        return MissingParameter(f"Missing required parameter: '{name}'.", name)
+    if not place:
+        return InvalidRequest("The request is not a JSON object.")
+    if found := _WRONG_TYPE.search(words):
+        expected = " or ".join(_KINDS.get(kind, kind) for kind in found[1].split(" | "))
+        return InvalidType(f"Invalid type for '{place}': expected {expected}.", place)
+    return InvalidRequest(f"Invalid value for '{place}'.", place)
 
 
 def _continued(

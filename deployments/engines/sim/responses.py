@@ -5,6 +5,8 @@ from typing import Protocol
 
 import msgspec
 
+from gateway.request.service_tier import DEFAULT_TIER
+
 FINGERPRINT = "simulated"
 """`system_fingerprint` of every response."""
 
@@ -41,15 +43,22 @@ class CompletionUsage(msgspec.Struct):
 class ChoiceDelta(msgspec.Struct, omit_defaults=True):
     """OpenAI's `delta`: what a chunk adds to a chat message."""
 
-    role: str | None = None
     content: str | None = None
+
+
+class OpeningDelta(msgspec.Struct):
+    """The first `delta` of a chat message."""
+
+    role: str = "assistant"
+    content: str = ""
+    refusal: None = None
 
 
 class ChatChunkChoice(msgspec.Struct):
     """Choice in a chunk of a chat completion."""
 
     index: int
-    delta: ChoiceDelta
+    delta: ChoiceDelta | OpeningDelta
     logprobs: None = None
     finish_reason: str | None = None
 
@@ -93,6 +102,7 @@ class ResponseBody(msgspec.Struct):
     model: str
     choices: list[ResponseChoice]
     usage: CompletionUsage | msgspec.UnsetType | None = msgspec.UNSET
+    service_tier: str | msgspec.UnsetType = msgspec.UNSET
     system_fingerprint: str = FINGERPRINT
 
 
@@ -125,7 +135,7 @@ class ChatFormatter:
 
     def opening(self, index: int) -> ResponseChoice:
         """A delta with the role."""
-        return ChatChunkChoice(index, ChoiceDelta(role="assistant", content=""))
+        return ChatChunkChoice(index, OpeningDelta())
 
     def piece(self, index: int, text: str) -> ResponseChoice:
         """A delta with content."""
@@ -172,11 +182,21 @@ class ResponseEncoder:
     created: int
     model: str
     include_usage: bool
+    tier: str = DEFAULT_TIER
+    """Service tier of the request: in whole responses, and in the last chunks of streams."""
 
     def whole(self, choices: list[ResponseChoice], usage: CompletionUsage) -> bytes:
         """The response in one piece."""
         return msgspec.json.encode(
-            ResponseBody(self.id, self.formatter.object, self.created, self.model, choices, usage)
+            ResponseBody(
+                self.id,
+                self.formatter.object,
+                self.created,
+                self.model,
+                choices,
+                usage,
+                self.tier,
+            )
         )
 
     def opening(self, index: int) -> bytes:
@@ -196,17 +216,28 @@ class ResponseEncoder:
 
     def ending(self, index: int, finish_reason: str) -> bytes:
         """The event after a choice's text."""
-        return self._event([self.formatter.ending(index, finish_reason)])
+        return self._event([self.formatter.ending(index, finish_reason)], is_last=True)
 
     def closing(self, usage: CompletionUsage) -> bytes:
         """The events at the end of a stream."""
         done = b"data: [DONE]\n\n"
-        return self._event([], usage) + done if self.include_usage else done
+        return self._event([], usage, is_last=True) + done if self.include_usage else done
 
-    def _event(self, choices: list[ResponseChoice], usage: CompletionUsage | None = None) -> bytes:
-        # With `include_usage` every chunk has the field, and the last one a value.
-        shown = usage if self.include_usage else msgspec.UNSET
+    def _event(
+        self,
+        choices: list[ResponseChoice],
+        usage: CompletionUsage | None = None,
+        *,
+        is_last: bool = False,
+    ) -> bytes:
         chunk = ResponseBody(
-            self.id, self.formatter.chunk_object, self.created, self.model, choices, shown
+            self.id,
+            self.formatter.chunk_object,
+            self.created,
+            self.model,
+            choices,
+            # With `include_usage` every chunk has the field, and the last one a value.
+            usage if self.include_usage else msgspec.UNSET,
+            self.tier if is_last else msgspec.UNSET,
         )
         return b"data: %b\n\n" % msgspec.json.encode(chunk)

@@ -19,7 +19,6 @@ from deployments.engines.vllm.api.api_errors import with_api_errors
 from deployments.engines.vllm.api.routes import put_first
 from deployments.engines.vllm.arguments import DEFAULTS, parse_arguments
 from deployments.engines.vllm.client_errors import blame_requests
-from deployments.engines.vllm.early_errors import with_early_errors
 from deployments.engines.vllm.facts import engine_facts, holds_prefixes
 from deployments.engines.vllm.launch import launch
 from deployments.engines.vllm.lora import (
@@ -104,6 +103,7 @@ class VllmEngine:
             takes_media = bool(llm.model_config.is_multimodal_model)
             register_media_policy(MediaPolicy(media, takes_media=takes_media))
             if "generate" in tasks:
+                await llm.warm_up()
                 await llm.guard_grammars(grammar_timeout_s)
             app = blame_requests(put_first(build_app(args, tasks, llm.model_config)))
             await init_app_state(llm, app.state, args, tasks)
@@ -146,7 +146,7 @@ class VllmEngine:
         )
         AliasedModels.adopt(app.state.openai_serving_models, loaded, adapters)
         await adapters.load_first()
-        return cls(llm, with_api_errors(with_early_errors(app)), facts, tracker, adapters)
+        return cls(llm, with_api_errors(app), facts, tracker, adapters)
 
     async def check(self) -> None:
         """Raise vLLM's `EngineDeadError` if the engine core or a worker has died."""

@@ -26,7 +26,8 @@ from vllm.config import VllmConfig
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import StructuredOutputsParams
 
-from deployments.engines.call import current_call
+from deployments.engines.call import GrammarFields, current_call
+from deployments.engines.vllm.api.grammar_fields import STRUCTURED_OUTPUTS
 from deployments.engines.vllm.grammar_process import (
     LENGTH,
     PATIENCE,
@@ -46,7 +47,6 @@ NICENESS = 15
 """Priority of the process while it starts: the engine goes first where they share cores."""
 MAX_PLAIN_CHARS = 1 << 16
 """Length up to which the text of a schema is looked into."""
-PARAMETER = "structured_outputs"
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,8 @@ class GrammarGuard:
         if key in self._verdicts:
             self._verdicts.move_to_end(key)
         if reason:
-            raise VLLMValidationError(f"the grammar is refused: {reason}", parameter=PARAMETER)
+            message = f"the grammar is refused: {reason}"
+            raise VLLMValidationError(message, parameter=_field_of(spec))
 
     async def stop(self) -> None:
         """End the process, if it has been started."""
@@ -234,6 +235,17 @@ def _parsed(text: Any) -> Any:  # noqa: ANN401 - JSON, as a text or not
 def _client() -> Client:
     call = current_call()
     return call.dispatch.tenant if call and call.dispatch else ANONYMOUS
+
+
+def _field_of(spec: StructuredOutputsParams) -> str:
+    """The client's field that a grammar comes from; vLLM's own if that is not known.
+
+    vLLM makes a structural tag of tools, and of tools together with a format only if that compiles.
+    """
+    call = current_call()
+    fields = GrammarFields() if call is None else call.grammar_fields
+    is_of_tools = spec.structural_tag is not None or fields.format is None
+    return (fields.tools if is_of_tools else None) or fields.format or STRUCTURED_OUTPUTS
 
 
 def _digest(spec: StructuredOutputsParams) -> bytes:

@@ -62,6 +62,27 @@ class ObservedLLM(AsyncLLM):
         ranks = self.vllm_config.parallel_config.data_parallel_size
         self._gate = SequenceGate(self.engine_core, slots * ranks)
 
+    async def warm_up(self) -> None:
+        """Ask once for what is compiled when it is first asked for, and would keep all waiting.
+
+        These are the kernels of vLLM 0.32 that count the ranks of log-probabilities.
+        """
+        if not self.model_config.max_logprobs:
+            return
+        wanted = (
+            SamplingParams(max_tokens=1, temperature=1.0, logprobs=1),
+            SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=1),
+        )
+        for number, params in enumerate(wanted):
+            prompt = TokensPrompt(prompt_token_ids=[0, 0])
+            try:
+                async for _ in super().generate(prompt, params, f"first-logprobs-{number}"):
+                    pass
+            except EngineDeadError:
+                raise
+            except Exception:
+                logger.warning("this model gives no such log-probabilities", exc_info=True)
+
     async def guard_grammars(self, timeout_s: float) -> None:
         """Refuse grammars that take too long, and settle which backend compiles the others.
 

@@ -1,9 +1,10 @@
 """Every error of vLLM's application in OpenAI's envelope, with a code that is a word.
 
-Routers make Anthropic's envelope of it for Anthropic's routes.
+Routers make Anthropic's envelope of it for Anthropic's routes. A stream that begins with the
+client's error is such an error, too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 import msgspec
@@ -18,19 +19,23 @@ from deployments.engines.vllm.api.refused_request import (
     answer_refusal,
     refusal_response,
 )
+from deployments.engines.vllm.api.streamed_refusal import refusal
 from gateway.asgi import App, Message, Receive, Scope, Send
 from gateway.errors.gateway_error import ErrorBody, ErrorDetail
 
 SERVER_ERROR = "The engine had an internal error."
 LIMIT = 1 << 20
 """Bytes of an error that are kept; vLLM's have some hundred."""
+ERROR_EVENT = b'data: {"error"'
+"""Beginning of the event with which vLLM ends a stream; each event is a message of its own."""
 
 
 def with_api_errors(app: App) -> App:
     """The application, whose errors have OpenAI's shape."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        await app(scope, receive, _Errors(send, scope["path"]) if scope["type"] == "http" else send)
+        is_http = scope["type"] == "http"
+        await app(scope, receive, _AnswerSender(send, scope["path"]) if is_http else send)
 
     return wrapped
 
@@ -50,6 +55,21 @@ def rewritten(status: int, body: bytes, path: str) -> bytes:
     if isinstance(error, Mapping) and _is_from_here(error):
         return body
     return msgspec.json.encode(ErrorBody(_detail(status, content, error, path)))
+
+
+def rewritten_event(event: bytes, path: str) -> bytes:
+    """An error event of a stream, in OpenAI's envelope if the client gets to see it.
+
+    What is the engine's fault stays: by its number, routers know that they have to go on elsewhere.
+    """
+    data, end, rest = event.removeprefix(b"data: ").partition(b"\n")
+    try:
+        code = msgspec.json.decode(data)["error"]["code"]
+    except (msgspec.DecodeError, LookupError, TypeError):
+        return event
+    if not isinstance(code, int) or code >= 500:
+        return event
+    return b"data: " + rewritten(code, data, path) + end + rest
 
 
 def _is_from_here(error: Mapping[str, Any]) -> bool:
@@ -75,31 +95,63 @@ HANDLERS = {RequestValidationError: answer_field_errors, RefusedRequest: answer_
 """Exception handlers of vLLM's application, by kind."""
 
 
-class _Errors:
-    """ASGI's `send`, which holds an error until it is whole, and rewrites it."""
+class _AnswerSender:
+    """ASGI's `send` of one answer, which is out of the way once a good answer has begun.
+
+    An error is held until it is whole, and the head of a stream until its first event.
+    """
 
     def __init__(self, send: Send, path: str) -> None:
         self._send = send
         self._path = path
         self._head: Message | None = None
         self._body = b""
+        self._is_good = self._is_refused = False
 
-    def __call__(self, message: Message) -> Any:  # noqa: ANN401 - an awaitable
+    def __call__(self, message: Message) -> Awaitable[None]:
         """Send one message; without a coroutine of our own for each chunk of a stream."""
-        if self._head is None and message.get("status", 0) < 400:
-            return self._send(message)
-        return self._keep(message)
+        if not self._is_good:
+            return self._begin(message)
+        if message.get("body", b"").startswith(ERROR_EVENT):
+            message = {**message, "body": rewritten_event(message["body"], self._path)}
+        return self._send(message)
 
-    async def _keep(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._head = message
+    async def _begin(self, message: Message) -> None:
+        if self._is_refused:
             return
+        if self._head is None:
+            self._head = message
+            if message["status"] < 400 and not _is_stream(message):
+                await self._pass_on(message)
+        elif self._head["status"] >= 400:
+            await self._keep(self._head, message)
+        elif refused := refusal(message.get("body", b"")):
+            self._is_refused = True
+            status, body = refused
+            await send_json(self._send, status, rewritten(status, body, self._path))
+        else:
+            await self._pass_on(self._head, message)
+
+    async def _pass_on(self, *messages: Message) -> None:
+        self._is_good = True
+        for message in messages:
+            await self._send(message)
+
+    async def _keep(self, head: Message, message: Message) -> None:
         self._body += message.get("body", b"")[: LIMIT - len(self._body)]
-        if self._head is not None and not message.get("more_body", False):
-            status = self._head["status"]
-            kept = [
-                (name, value)
-                for name, value in self._head["headers"]
-                if name.lower() not in (b"content-type", b"content-length")
-            ]
-            await send_json(self._send, status, rewritten(status, self._body, self._path), kept)
+        if message.get("more_body", False):
+            return
+        status = head["status"]
+        kept = [
+            (name, value)
+            for name, value in head["headers"]
+            if name.lower() not in (b"content-type", b"content-length")
+        ]
+        await send_json(self._send, status, rewritten(status, self._body, self._path), kept)
+
+
+def _is_stream(head: Message) -> bool:
+    return head["status"] == 200 and any(
+        name == b"content-type" and value.startswith(b"text/event-stream")
+        for name, value in head["headers"]
+    )

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from deployments.engines.served_tier import tier_of_call
 from deployments.engines.vllm.api.chunks import Asked
-from deployments.engines.vllm.api.served_tier import tier_of_call
 from deployments.engines.vllm.api.tools import ToolForm
 
 _ABOUT_TOKENS = ("return_token_ids", "stop_token_ids", "include_stop_str_in_output")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deployments.engines.vllm.api.served_tier import tier_of_call
+from deployments.engines.served_tier import tier_of_call
 from gateway.request.service_tier import BATCH_TIER, DEFAULT_TIER
 
 TIERS: Mapping[str, str] = {DEFAULT_TIER: "standard", BATCH_TIER: "batch"}

@@ -15,12 +15,8 @@ from vllm.sampling_params import SamplingParams
 
 from deployments.engines.vllm.api.asked_answer import asked_answer
 from deployments.engines.vllm.api.chat_answer import chat_object
+from deployments.engines.vllm.api.chat_messages import check_messages
 from deployments.engines.vllm.api.chat_serving import ChatServing
-from deployments.engines.vllm.api.completion_response import (
-    error_response,
-    json_response,
-    stream_response,
-)
 from deployments.engines.vllm.api.endpoint import post
 from deployments.engines.vllm.api.field_checks import (
     CHAT,
@@ -28,7 +24,12 @@ from deployments.engines.vllm.api.field_checks import (
     check_completion,
     most,
 )
-from deployments.engines.vllm.api.messages_check import check_messages
+from deployments.engines.vllm.api.grammar_fields import of_completion, record_grammar_fields
+from deployments.engines.vllm.api.http_responses import (
+    error_response,
+    json_response,
+    stream_response,
+)
 from deployments.engines.vllm.api.own_serving import own
 from deployments.engines.vllm.api.sampling import adopt_top_p, sample_equally
 from deployments.engines.vllm.api.tools import adopt_calls, adopt_tools
@@ -51,6 +52,7 @@ class OpenAIChatRequest(ChatCompletionRequest):
         check_messages(body)
         check_completion(body, CHAT)
         check_chat_features(body)
+        record_grammar_fields(of_completion(body))
         body = {**body, "messages": adopt_calls(body["messages"])}
         body["answer_form"] = asked_answer(body, adopt_tools(body))
         adopt_top_p(body)

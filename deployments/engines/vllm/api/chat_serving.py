@@ -1,9 +1,9 @@
 """vLLM's serving of chats, with OpenAI's chunks, and calls that stay calls where they are cut."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from itertools import count
 from typing import Any
 
-from vllm.entrypoints.generate.base.protocol import FunctionCall, ToolCall
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionNamedToolChoiceParam,
     ChatCompletionResponse,
@@ -13,6 +13,8 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.outputs import RequestOutput
 
 from deployments.engines.vllm.api.chunks import ChunkPart, ChunkWriter, DeltaPart
+from deployments.engines.vllm.api.cut_calls import cut_answer, leave_open
+from deployments.engines.vllm.api.own_serving import own
 from deployments.engines.vllm.api.rebound import rebound
 
 Request = Any
@@ -22,13 +24,17 @@ Request = Any
 class ChatServing(OpenAIServingChat):
     """vLLM's serving of chats for requests of ours."""
 
+    _parsed: "_Stream | None" = None
+    """The stream whose parsers vLLM makes."""
+
     def chat_completion_stream_generator(
         self,
         request: Request,
+        result_generator: AsyncIterator[RequestOutput],
         *args: Any,  # noqa: ANN401 - vLLM's
         **named: Any,  # noqa: ANN401 - vLLM's
     ) -> AsyncGenerator[str, None]:
-        """vLLM's events, with chunks of ours."""
+        """vLLM's events, with chunks of ours; of a call that is cut off, what it says."""
         names = {
             "ChatCompletionStreamResponse": ChunkWriter(request.answer_form),
             "ChatCompletionResponseStreamChoice": ChunkPart,
@@ -36,8 +42,21 @@ class ChatServing(OpenAIServingChat):
             "maybe_filter_parallel_tool_calls": only_one_call,
         }
         vllms = OpenAIServingChat.chat_completion_stream_generator
-        events: AsyncGenerator[str, None] = rebound(vllms, names)(self, request, *args, **named)
+        serving = self
+        if self._may_call(request):
+            stream = _Stream(result_generator)
+            serving, result_generator = own(type(self), self), aiter(stream)
+            serving._parsed = stream  # noqa: SLF001 - of this class
+        events: AsyncGenerator[str, None] = rebound(vllms, names)(
+            serving, request, result_generator, *args, **named
+        )
         return events
+
+    def _make_parser(self, request: Request, *args: Any, **named: Any) -> Any:  # noqa: ANN401 - vLLM's
+        parser = super()._make_parser(request, *args, **named)
+        if self._parsed is not None and parser is not None:
+            leave_open(parser, self._parsed.next_choice(), _forced(request))
+        return parser
 
     async def chat_completion_full_generator(
         self,
@@ -59,22 +78,33 @@ class ChatServing(OpenAIServingChat):
         return bool(request.tools) and request.tool_choice != "none" and bool(self.parser_cls)
 
     def _add_cut_calls(self, message: Any, output: Any, request: Request) -> None:  # noqa: ANN401
-        """Read an answer as a stream's, of which a part is enough."""
+        """Read an answer as a stream's: its calls, and no text that a stream would not have."""
         kwargs = self._effective_chat_template_kwargs(request)
-        parser = self._make_parser(request, self.renderer.tokenizer, kwargs)
-        delta = parser.parse_delta(
-            delta_text=output.text,
-            delta_token_ids=list(output.token_ids),
-            request=request,
-            prompt_token_ids=[],
-            finished=False,  # vLLM completes the arguments of what is finished
-        )
-        calls = _joined(delta.tool_calls) if delta else []
-        if not calls and (name := _forced(request)):
-            calls = [ToolCall(function=FunctionCall(name=name, arguments=""))]
+        parser = super()._make_parser(request, self.renderer.tokenizer, kwargs)
+        calls, rest = cut_answer(parser, output, request, _forced(request))
         if calls:
-            message.tool_calls = calls[:1] if request.parallel_tool_calls is False else calls
-            message.content = (delta.content if delta else None) or None
+            message.tool_calls = calls
+        if calls or not (rest.content or rest.reasoning):
+            message.content = rest.content or ("" if not calls else None)
+
+
+class _Stream:
+    """Results of a stream, which say which of its choices are cut off."""
+
+    def __init__(self, results: AsyncIterator[RequestOutput]) -> None:
+        self._results = results
+        self._choices = count()
+        self._cut: set[int] = set()
+
+    def next_choice(self) -> Callable[[], bool]:
+        """Whether a choice is cut off; the choices one after another."""
+        choice = next(self._choices)
+        return lambda: choice in self._cut
+
+    async def __aiter__(self) -> AsyncIterator[RequestOutput]:
+        async for result in self._results:
+            self._cut |= {each.index for each in result.outputs if each.finish_reason == "length"}
+            yield result
 
 
 class _LastOf:
@@ -96,21 +126,6 @@ def _forced(request: Request) -> str | None:
         return str(request.tool_choice.function.name)
     is_known = request.tool_choice == "required" and len(request.tools) == 1
     return str(request.tools[0].function.name) if is_known else None
-
-
-def _joined(deltas: Sequence[Any]) -> list[ToolCall]:
-    """The calls of which a stream has these parts."""
-    calls: dict[int, ToolCall] = {}
-    for delta in deltas:
-        function = delta.function
-        if function is not None and function.name and delta.index not in calls:
-            call = ToolCall(function=FunctionCall(name=function.name, arguments=""))
-            if delta.id:
-                call.id = delta.id
-            calls[delta.index] = call
-        if function is not None and delta.index in calls:
-            calls[delta.index].function.arguments += function.arguments or ""
-    return list(calls.values())
 
 
 def only_one_call(choice: ChunkPart, request: Request) -> ChunkPart:

@@ -12,14 +12,15 @@ from vllm.sampling_params import SamplingParams
 
 from deployments.engines.vllm.api.asked_answer import asked_answer
 from deployments.engines.vllm.api.chat_answer import text_object
-from deployments.engines.vllm.api.completion_response import (
+from deployments.engines.vllm.api.completion_serving import CompletionServing
+from deployments.engines.vllm.api.endpoint import post
+from deployments.engines.vllm.api.field_checks import TEXT, check_best_of, check_completion, most
+from deployments.engines.vllm.api.grammar_fields import of_completion, record_grammar_fields
+from deployments.engines.vllm.api.http_responses import (
     error_response,
     json_response,
     stream_response,
 )
-from deployments.engines.vllm.api.completion_serving import CompletionServing
-from deployments.engines.vllm.api.endpoint import post
-from deployments.engines.vllm.api.field_checks import TEXT, check_best_of, check_completion
 from deployments.engines.vllm.api.own_serving import own
 from deployments.engines.vllm.api.refusals import invalid_type, missing
 from deployments.engines.vllm.api.sampling import adopt_top_p, sample_equally
@@ -43,9 +44,10 @@ class OpenAICompletionRequest(CompletionRequest):
         if "prompt" not in body and body.get("prompt_embeds") is None:
             raise missing("prompt")
         if not isinstance(body.get("prompt"), str | list | None):
-            raise invalid_type("prompt", "a string or an array")
+            raise invalid_type("prompt", "a string or an array", body["prompt"])
         check_completion(body, TEXT)
         check_best_of(body)
+        record_grammar_fields(of_completion(body))
         body = {**body, "answer_form": asked_answer(body, ToolForm())}
         adopt_top_p(body)
         return body
@@ -63,6 +65,9 @@ class OpenAICompletionRequest(CompletionRequest):
 async def create_completion(request: OpenAICompletionRequest, raw_request: Request) -> Response:
     """Answer with a whole text completion, or with a stream of its chunks."""
     serving = own(CompletionServing, raw_request.app.state.openai_serving_completion)
+    allowed = serving.model_config.max_logprobs
+    if request.logprobs and allowed >= 0:
+        most("logprobs", request.logprobs, allowed)
     answer = await serving.create_completion(request, raw_request)
     if isinstance(answer, ErrorResponse):
         return error_response(answer)

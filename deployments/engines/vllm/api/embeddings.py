@@ -1,6 +1,6 @@
 """`/v1/embeddings` as OpenAI answers it."""
 
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -14,8 +14,9 @@ from vllm.entrypoints.pooling.embed.protocol import (
 )
 from vllm.entrypoints.pooling.embed.serving import ServingEmbedding
 from vllm.entrypoints.pooling.utils import get_pooling_output_encoder, get_pooling_usage
+from vllm.utils.async_utils import make_async
 
-from deployments.engines.vllm.api.embeddings_check import check_embeddings
+from deployments.engines.vllm.api.embeddings_check import check_dimensions, check_embeddings
 from deployments.engines.vllm.api.endpoint import post
 from deployments.engines.vllm.api.own_serving import own
 from deployments.engines.vllm.api.usage import usage_object
@@ -48,6 +49,17 @@ EmbeddingRequest: TypeAlias = (
 class EmbeddingServing(ServingEmbedding):
     """vLLM's serving of embeddings, with OpenAI's object."""
 
+    @classmethod
+    def of(cls, vllms: ServingEmbedding) -> Self:
+        """The serving that answers in vLLM's place."""
+        serving = own(cls, vllms)
+        serving.rebind()
+        return serving
+
+    def rebind(self) -> None:
+        """Answer by methods of this class; vLLM has bound those of its own when it was made."""
+        self._postprocessing_async = make_async(self._postprocessing, executor=self._executor)
+
     def _openai_json_response(
         self,
         final_res_batch: list[Any],
@@ -74,8 +86,16 @@ class EmbeddingServing(ServingEmbedding):
 @post(router, "/v1/embeddings")
 async def create_embedding(request: EmbeddingRequest, raw_request: Request) -> Response:
     """Answer with embeddings."""
-    serving = own(EmbeddingServing, raw_request.app.state.serving_embedding)
-    if request.dimensions == serving.model_config.embedding_size:
+    serving = EmbeddingServing.of(raw_request.app.state.serving_embedding)
+    config = serving.model_config
+    if request.dimensions == config.embedding_size:
         request.dimensions = None  # vLLM refuses it for models that have no other
+    elif request.dimensions is not None:
+        check_dimensions(
+            request.dimensions,
+            config.embedding_size,
+            config.matryoshka_dimensions,
+            is_reducible=config.is_matryoshka,
+        )
     answer: Response = await serving(request, raw_request)
     return answer

@@ -1,10 +1,11 @@
 """Checks of requests for embeddings."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deployments.engines.vllm.api.field_checks import Range, non_empty
+from deployments.engines.vllm.api.field_checks import Range, most, non_empty
 from deployments.engines.vllm.api.refusals import check_value, invalid_type, missing
+from deployments.engines.vllm.api.refused_request import RefusedRequest
 
 FORMATS = ("float", "base64", "bytes", "bytes_only")
 """OpenAI's formats, and vLLM's."""
@@ -22,12 +23,33 @@ def check_embeddings(body: Mapping[str, Any]) -> None:
     if body.get("dimensions") is not None:
         _DIMENSIONS.check("dimensions", body["dimensions"])
     if not isinstance(body.get("user"), str | None):
-        raise invalid_type("user", "a string")
+        raise invalid_type("user", "a string", body["user"])
     if "messages" in body:
         return
     if "input" not in body:
         raise missing("input")
     if not isinstance(body["input"], str | list):
-        raise invalid_type("input", "a string or an array")
+        raise invalid_type("input", "a string or an array", body["input"])
     if isinstance(body["input"], list):
         non_empty("input", body["input"])
+
+
+def check_dimensions(
+    asked: int, size: int, supported: Sequence[int] | None, *, is_reducible: bool
+) -> None:
+    """Refuse dimensions that a model does not have; they are not its own `size`.
+
+    `supported`: all that it has been trained for, if these are given one by one.
+    `is_reducible`: whether it has been trained for fewer than `size` at all.
+
+    Raises:
+        RefusedRequest: the model's embeddings do not come in `asked` dimensions.
+    """
+    if not is_reducible:
+        message = "This model does not support specifying dimensions."
+        raise RefusedRequest(message, param="dimensions", code="unsupported_parameter")
+    if supported and asked not in supported:
+        values = ", ".join(str(each) for each in sorted({*supported, size}))
+        message = f"Invalid value: {asked}. Supported values are: {values}."
+        raise RefusedRequest(message, param="dimensions", code="invalid_value")
+    most("dimensions", asked, size)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 
+from deployments.engines.vllm.api.grammar_fields import STRUCTURED_OUTPUTS, grammar_field
 from deployments.engines.vllm.api.invalid_values import out_of_bounds, refused, wrong_length
 from gateway.errors.gateway_error import ErrorDetail
 
@@ -12,6 +13,18 @@ INTERNALS = re.compile(
     r"--[a-z][a-z-]+|\bVLLM_[A-Z_]+|errors\.pydantic\.dev|<path>|\bat 0x[0-9a-f]"
 )
 """Words for an operator: flags, environment variables, pages of libraries, paths."""
+PYTHON = re.compile(
+    r"\bNoneType\b|<class |Traceback|\b\w+(?:Error|Exception)\b[:(]"
+    r"|'[\w.]+' object |\bobject (?:has no attribute|is not (?:iterable|subscriptable|callable))"
+    r"|has no attribute '|unhashable type|index out of range|unsupported operand type"
+    r"|(?:not enough|too many) values to unpack|invalid literal for |could not convert "
+    r"|(?:argument|arguments|indices) must be |must be str, not |expected str instance"
+    r"|\bnot supported between instances|positional argument|unexpected keyword|codec can't "
+    r"|maximum recursion depth|\{'\w+': |\.py\b"
+)
+"""Words of Python's own, about objects that no client knows of."""
+OTHER_FORM = "Part of the request has another form than expected."
+"""All that is known where code fails that reads a request, and nothing has said why."""
 PROMPTS = {
     "/v1/completions": "prompt",
     "/v1/embeddings": "input",
@@ -21,6 +34,10 @@ PROMPTS = {
     "/tokenize": "prompt",
 }
 """Field that holds the prompt, by path; elsewhere it is `messages`."""
+UNSAID = re.compile(r"Invalid grammar specification: '\w+'$")
+"""A `KeyError` of the compiler of grammars."""
+GRAMMARS = {"/v1/responses": "text.format", "/v1/messages": "output_config.format"}
+"""The field that a client has used, by path, where nothing else is known."""
 NUMBER = r"(-?[\d.]+(?:e[+-]?\d+)?)"
 
 Rule = Callable[[re.Match[str], str | None, str], ErrorDetail]
@@ -30,10 +47,14 @@ Rule = Callable[[re.Match[str], str | None, str], ErrorDetail]
 def in_words_of_openai(text: str, param: str | None, path: str) -> ErrorDetail:
     """The error for what vLLM says; `param`: the field that it names, if it does."""
     text, param = _without_extras(text, param)
+    if param == STRUCTURED_OUTPUTS:
+        param = grammar_field() or GRAMMARS.get(path, param)
     text = text.removeprefix("Value error, ").removeprefix("1 validation error:\n").strip()
     for pattern, rule in RULES:
         if match := pattern.search(text):
             return rule(match, param, path)
+    if PYTHON.search(text):
+        return refused(OTHER_FORM, param, "invalid_value" if param else None)
     if INTERNALS.search(text):
         return refused("This model does not support the request.", param, "unsupported_value")
     return refused(text, param, "invalid_value" if param else None)
@@ -92,9 +113,13 @@ def _no_reasoning(_: re.Match[str], param: str | None, ___: str) -> ErrorDetail:
     return refused("This model does not reason.", param or "reasoning", "unsupported_value")
 
 
-def _bad_grammar(match: re.Match[str], _: str | None, path: str) -> ErrorDetail:
-    param = "text.format" if path == "/v1/responses" else "structured_outputs"
-    return refused(match.string, param, "invalid_value")
+def _bad_grammar(match: re.Match[str], param: str | None, _: str) -> ErrorDetail:
+    return refused(UNSAID.sub("it cannot be compiled.", match.string), param, "invalid_value")
+
+
+def _kinds_of_output(match: re.Match[str], _: str | None, __: str) -> ErrorDetail:
+    message = f"'{STRUCTURED_OUTPUTS}' needs one kind of constraint, but has {match[1]}."
+    return refused(message, STRUCTURED_OUTPUTS, "invalid_value")
 
 
 def number(text: str) -> float:
@@ -121,5 +146,6 @@ RULES: Sequence[tuple[re.Pattern[str], Rule]] = [
         (r"tool choice requires --|--tool-call-parser", _no_tools),
         (r"reasoning[-_ ](?:config|parser)", _no_reasoning),
         (r"^the grammar is refused", _bad_grammar),
+        (r"one kind of (?:structured outputs )?constraint but (none|multiple)", _kinds_of_output),
     )
 ]

@@ -1,15 +1,14 @@
 """Checks of the fields that OpenAI's API defines, before vLLM validates a request.
 
 vLLM converts what it can (`"stream": "yes"` is a stream for it) and ignores what it does not know.
-Fields that it defines itself are left to it, and so are values that it alone knows: -1 for all
-log-probabilities.
+Fields that it defines itself are left to it, and so are values that only OpenAI refuses: more than
+four stop strings, or five log-probabilities of a text.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deployments.engines.vllm.api.invalid_values import wrong_length
 from deployments.engines.vllm.api.refusals import (
     check_list,
     check_object,
@@ -23,8 +22,6 @@ from deployments.engines.vllm.api.refusals import (
 from deployments.engines.vllm.api.refused_request import RefusedRequest
 
 Body = Mapping[str, Any]
-STOPS = 4
-"""Stop strings that OpenAI takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +38,7 @@ class Range:
         """Refuse what is no such number."""
         kinds = int if self.is_integer else int | float
         if isinstance(value, bool) or not isinstance(value, kinds):
-            raise invalid_type(param, "an integer" if self.is_integer else "a decimal")
+            raise invalid_type(param, "an integer" if self.is_integer else "a decimal", value)
         if value in self.also:
             return
         if self.least is not None and value < self.least:
@@ -69,7 +66,7 @@ CHAT = {
 TEXT = {
     **SAMPLING,
     "max_tokens": Range(0, None, is_integer=True),
-    "logprobs": Range(0, 5, is_integer=True, also=(-1,)),
+    "logprobs": Range(0, None, is_integer=True, also=(-1,)),
     "best_of": Range(1, None, is_integer=True),
 }
 _BOOLEANS = ("stream", "echo", "parallel_tool_calls", "store")
@@ -122,30 +119,27 @@ def check_chat_features(body: Body) -> None:
         if body.get(name) is not None:
             raise unsupported(name, reason)
     if body.get("logprobs") is not None and not isinstance(body["logprobs"], bool):
-        raise invalid_type("logprobs", "a boolean")
+        raise invalid_type("logprobs", "a boolean", body["logprobs"])
 
 
 def check_stop(stop: Any) -> None:  # noqa: ANN401 - JSON
-    """Refuse what are no stop strings, or too many."""
+    """Refuse what are no stop strings. vLLM takes more than OpenAI's four."""
     if stop is None or isinstance(stop, str):
         return
     if not isinstance(stop, list) or not all(isinstance(each, str) for each in stop):
-        raise invalid_type("stop", "a string or an array of strings")
-    if len(stop) > STOPS:
-        too_long = wrong_length("stop", STOPS, len(stop), is_above=True, is_array=True)
-        raise RefusedRequest.of(too_long)
+        raise invalid_type("stop", "a string or an array of strings", stop)
 
 
 def _check_types(body: Body) -> None:
     for name in _BOOLEANS:
         if not isinstance(body.get(name), bool | None):
-            raise invalid_type(name, "a boolean")
+            raise invalid_type(name, "a boolean", body[name])
     for name in _OBJECTS:
         if body.get(name) is not None:
             check_object(name, body[name])
     for name in _STRINGS:
         if not isinstance(body.get(name), str | None):
-            raise invalid_type(name, "a string")
+            raise invalid_type(name, "a string", body[name])
 
 
 def _check_format(form: Body) -> None:

@@ -52,6 +52,7 @@ BOUNDS = {
     "less_than": ("lt", True),
     "less_than_equal": ("le", True),
 }
+QUOTES = "'\""
 MAX_ERRORS = 1000
 """Errors that are looked at: a long list of wrong items has as many."""
 
@@ -122,8 +123,9 @@ def _detail(best: _Found, same: Sequence[FieldError], path: str) -> ErrorDetail:
     context, value = error.get("ctx") or {}, error.get("input")
     if not param and kind != "value_error":
         return refused(f"The request is invalid: {error['msg']}.", None, None)
-    if kind == "missing":
-        return missing(param)
+    if kind in ("missing", "union_tag_not_found"):
+        form = str(context.get("discriminator", "")).strip(QUOTES)
+        return missing(f"{param}.{form}" if form else param)
     if kind == "extra_forbidden":
         return unknown(param)
     if kind in FIXED:
@@ -138,17 +140,17 @@ def _detail(best: _Found, same: Sequence[FieldError], path: str) -> ErrorDetail:
     )
 
 
-def _supported(errors: Sequence[FieldError]) -> str:
+def _supported(errors: Sequence[FieldError]) -> Sequence[str]:
     """The values that are allowed, of all forms together, in the order of the errors."""
-    texts = [str((each.get("ctx") or {}).get("expected", "")) for each in errors]
+    contexts = [each.get("ctx") or {} for each in errors]
+    texts = [str(each.get("expected") or each.get("expected_tags") or "") for each in contexts]
     quoted = dict.fromkeys(
         value.strip()
         for text in texts
         for value in text.replace(" or ", ", ").split(",")
         if value.strip()
     )
-    *first, last = quoted or ["others"]
-    return f"{', '.join(first)} and {last}" if first else last
+    return list(quoted)
 
 
 def _of_type(param: str, value: object, errors: Sequence[FieldError]) -> ErrorDetail | None:

@@ -1,9 +1,13 @@
 """Refusals of a value in OpenAI's words, each with its code."""
 
+import json
+from collections.abc import Sequence
+
 from gateway.errors.gateway_error import ErrorDetail
 
 MAX_SHOWN = 100
 """Characters of a client's value that an error repeats."""
+NUMBERS = (bool, int, float)
 KINDS = ((bool, "a boolean"), (int, "an integer"), (float, "a decimal"), (str, "a string"))
 
 
@@ -28,10 +32,11 @@ def wrong_type(param: str, expected: str, value: object) -> ErrorDetail:
     return refused(message, param, "invalid_type")
 
 
-def unsupported_value(param: str, value: object, supported: str) -> ErrorDetail:
-    """A value that is none of those in `supported`, in words."""
-    shown = f"'{value[:MAX_SHOWN]}'" if isinstance(value, str) else kind_of(value)
-    message = f"Invalid value: {shown}. Supported values are: {supported}."
+def unsupported_value(param: str, value: object, supported: Sequence[str]) -> ErrorDetail:
+    """A value that is none of those in `supported`, each of which is quoted already."""
+    *first, last = supported or ["others"]
+    values = f"{', '.join(first)} and {last}" if first else last
+    message = f"Invalid value: {shown(value)}. Supported values are: {values}."
     return refused(message, param, "invalid_value")
 
 
@@ -60,17 +65,27 @@ def wrong_length(
     """An array or a string that is too long or too short."""
     kind = "array" if is_array else "string"
     if not is_above and actual == 0:
-        shown, code = f"an empty {kind}", f"empty_{kind}"
+        found, fault, code = f"an empty {kind}", f"empty {kind}", f"empty_{kind}"
     else:
         length = "too many" if actual is None else str(actual)
-        shown = f"{_article(kind)} with length {length}"
+        found = f"{_article(kind)} with length {length}"
+        fault = f"{kind} {'too long' if is_above else 'too short'}"
         code = f"{kind}_{'above_max' if is_above else 'below_min'}_length"
-    side, extreme = ("too long", "maximum") if is_above else ("too short", "minimum")
+    extreme = "maximum" if is_above else "minimum"
     message = (
-        f"Invalid '{param}': {kind} {side}. Expected {_article(kind)} with {extreme} length"
-        f" {bound}, but got {shown} instead."
+        f"Invalid '{param}': {fault}. Expected {_article(kind)} with {extreme} length"
+        f" {bound}, but got {found} instead."
     )
     return refused(message, param, code)
+
+
+def shown(value: object) -> str:
+    """A client's value as JSON has it; of long texts the beginning, of objects the type."""
+    if isinstance(value, str):
+        return f"'{value[:MAX_SHOWN]}'"
+    if isinstance(value, dict | list):
+        return kind_of(value)
+    return json.dumps(value)[:MAX_SHOWN] if isinstance(value, NUMBERS) else kind_of(value)
 
 
 def kind_of(value: object) -> str:

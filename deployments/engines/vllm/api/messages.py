@@ -4,12 +4,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
-from deployments.engines.vllm.api.completion_response import (
+from deployments.engines.vllm.api.endpoint import post
+from deployments.engines.vllm.api.http_responses import (
     error_response,
     json_response,
     stream_response,
 )
-from deployments.engines.vllm.api.endpoint import post
 from deployments.engines.vllm.api.messages_request import CountRequest, MessagesRequest
 from deployments.engines.vllm.api.messages_serving import MessagesServing
 from deployments.engines.vllm.api.own_serving import own

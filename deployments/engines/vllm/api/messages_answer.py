@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import pydantic_core
 
 from deployments.engines.vllm.api.asked_message import AskedMessage
-from deployments.engines.vllm.api.reasoning_token import make_token
 from deployments.engines.vllm.api.tool_calls import call_id
+from gateway.request.reasoning_token import make_token
 
 Object = dict[str, Any]
 VLLM_MESSAGE = "chatcmpl-"

@@ -7,8 +7,8 @@ use, and ignores whether a tool has failed.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from deployments.engines.vllm.api.reasoning_token import open_token
 from deployments.engines.vllm.api.refusals import (
+    check_boolean,
     check_list,
     check_object,
     check_value,
@@ -17,6 +17,8 @@ from deployments.engines.vllm.api.refusals import (
     unsupported,
 )
 from deployments.engines.vllm.api.refused_request import RefusedRequest
+from gateway.kvcache.message_content import FAILED_RESULT
+from gateway.request.reasoning_token import open_token
 
 Block = Mapping[str, Any]
 RESULT_BLOCKS = ("text", "image", "document", "search_result", "tool_reference")
@@ -36,8 +38,6 @@ STRINGS: Mapping[str, Sequence[str]] = {
 """Strings that a block must have, by its kind."""
 IMAGES = {"base64": "data", "url": "url"}
 """Fields of the sources of images, by their types."""
-FAILED = "The tool failed."
-"""Result of a tool that failed and said nothing."""
 
 
 def adopt_messages(messages: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - JSON
@@ -74,7 +74,7 @@ def _content(param: str, content: Any, kinds: Sequence[str]) -> Any:  # noqa: AN
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
-        raise invalid_type(param, "a string or an array of objects")
+        raise invalid_type(param, "a string or an array of objects", content)
     blocks: list[Block] = []
     for place, block in enumerate(content):
         blocks += _adopted(f"{param}[{place}]", block, kinds)
@@ -91,7 +91,7 @@ def _adopted(param: str, block: Any, kinds: Sequence[str]) -> Sequence[Block]:  
         if block.get(name) is None:
             raise missing(f"{param}.{name}")
         if not isinstance(block[name], str):
-            raise invalid_type(f"{param}.{name}", "a string")
+            raise invalid_type(f"{param}.{name}", "a string", block[name])
     read = READERS.get(kind)
     return [block] if read is None else read(param, block)
 
@@ -125,6 +125,9 @@ def _document(param: str, block: Block) -> Sequence[Block]:
     _check_citations(param, block)
     source = block.get("source")
     check_object(f"{param}.source", source)
+    for name in ("title", "context"):
+        if not isinstance(block.get(name), str | None):
+            raise invalid_type(f"{param}.{name}", "a string", block[name])
     heads = [_text(f"{block[name]}\n") for name in ("title", "context") if block.get(name)]
     return [*heads, *_source(f"{param}.source", source)]
 
@@ -153,8 +156,10 @@ def _result(param: str, block: Block) -> Sequence[Block]:
     content = block.get("content")
     if content is not None:
         content = _content(f"{param}.content", content, RESULT_BLOCKS)
+    if block.get("is_error") is not None:
+        check_boolean(f"{param}.is_error", block["is_error"])
     if block.get("is_error") and not content:
-        content = FAILED
+        content = FAILED_RESULT
     return [{**block, "content": content}]
 
 

@@ -49,7 +49,7 @@ def check_fields(body: Mapping[str, Any]) -> None:
         if body.get(name) is not None:
             allowed.check(name, body[name])
     if not isinstance(body.get("stream"), bool | None):
-        raise invalid_type("stream", "a boolean")
+        raise invalid_type("stream", "a boolean", body["stream"])
     if body.get("metadata") is not None:
         check_object("metadata", body["metadata"])
     if body.get("speed") is not None:
@@ -92,7 +92,7 @@ def _check_stops(stops: Any) -> None:  # noqa: ANN401 - JSON
     for place, stop in enumerate(stops):
         param = f"stop_sequences[{place}]"
         if not isinstance(stop, str):
-            raise invalid_type(param, "a string")
+            raise invalid_type(param, "a string", stop)
         if not stop.strip():
             message = "each stop sequence must contain non-whitespace"
             raise RefusedRequest(message, param=param, code="invalid_value")

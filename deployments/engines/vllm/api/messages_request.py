@@ -9,6 +9,7 @@ from vllm.entrypoints.anthropic.protocol import (
 )
 
 from deployments.engines.vllm.api.asked_message import AskedMessage, asked_message
+from deployments.engines.vllm.api.grammar_fields import of_message, record_grammar_fields
 from deployments.engines.vllm.api.messages_blocks import adopt_messages, check_system
 from deployments.engines.vllm.api.messages_fields import adopt_format, check_fields
 from deployments.engines.vllm.api.messages_order import adopt_beginning, check_order
@@ -36,6 +37,7 @@ class MessagesRequest(AnthropicMessagesRequest):
         check_order(adopted["messages"])
         is_begun = adopt_beginning(adopted["messages"])
         adopted["asked"] = asked_message(body, is_begun=is_begun)
+        record_grammar_fields(of_message(body))
         adopt_top_p(adopted)
         return adopted
 

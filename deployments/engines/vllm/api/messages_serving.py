@@ -35,6 +35,22 @@ class CountedChat(ChatCompletionRequest):
         return unlimited(super().build_tok_params(model_config))
 
 
+def chat_request(
+    request: MessagesRequest | CountRequest, *, joins_system: bool, disabled_effort: str = "none"
+) -> ChatCompletionRequest:
+    """The chat that a request stands for.
+
+    `joins_system`: system messages are joined to the first one, as the chat template demands.
+    `disabled_effort`: the effort of a model that is not to think.
+    """
+    chat: ChatCompletionRequest = AnthropicServingMessages.to_chat_completion_request(
+        request, merge_inline_system=joins_system, disabled_thinking_effort=disabled_effort
+    )
+    if request.asked.is_begun:
+        chat.continue_final_message, chat.add_generation_prompt = True, False
+    return chat
+
+
 class MessagesServing(ChatServing, AnthropicServingMessages):
     """vLLM's serving for one request of ours (`own`)."""
 
@@ -87,11 +103,7 @@ class MessagesServing(ChatServing, AnthropicServingMessages):
         effort = "none"
         if request.thinking is not None and request.thinking.type == "disabled":
             effort = await self._get_disabled_thinking_effort()
-        chat: ChatCompletionRequest = self.to_chat_completion_request(
-            request, merge_inline_system=self._merge_inline_system, disabled_thinking_effort=effort
-        )
-        if request.asked.is_begun:
-            chat.continue_final_message, chat.add_generation_prompt = True, False
+        chat = chat_request(request, joins_system=self._merge_inline_system, disabled_effort=effort)
         if not self._has_budgets:
             chat.thinking_token_budget = None  # a permission, which the model does not use
         return chat

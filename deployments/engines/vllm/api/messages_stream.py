@@ -226,15 +226,20 @@ class MessageEvents:
         events.append(_event("message_delta", delta=delta, usage=counts))
 
     def _error(self, item: str) -> str:
-        """An error of vLLM's; before anything was sent it is answered with a status."""
-        data = item.removeprefix("data: ").strip()
-        if not self._is_begun:
-            return f"event: error\ndata: {data}\n\n"
-        error = json.loads(data).get("error", {})
-        kind = error_type(int(error.get("code") or 500))
-        message = error.get("message") if kind == "invalid_request_error" else None
-        text = message or "The engine had an internal error."
-        return _event("error", error={"type": kind, "message": text})
+        """The event for an error of vLLM's.
+
+        One of the engine's own stays as it is: the router knows it, tries again or ends the stream
+        in Anthropic's words. So does one before all events, which is answered with a status.
+        """
+        error = json.loads(item.removeprefix("data: ")).get("error", {})
+        status = int(error.get("code") or 500)
+        if status >= 500 or not self._is_begun:
+            return item
+        detail = {
+            "type": error_type(status),
+            "message": error.get("message") or "The request is invalid.",
+        }
+        return _event("error", error=detail)
 
 
 def _event(kind: str, **fields: Any) -> str:  # noqa: ANN401 - JSON

@@ -60,7 +60,7 @@ def _checked_name(param: str, tool: Any) -> str:  # noqa: ANN401 - JSON
     kind = tool["input_schema"].get("type", "object")
     check_value(f"{param}.input_schema.type", kind, ("object",))
     if not isinstance(tool.get("description"), str | None):
-        raise invalid_type(f"{param}.description", "a string")
+        raise invalid_type(f"{param}.description", "a string", tool["description"])
     return name
 
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from openai.types.responses import FunctionTool
-from vllm.tool_parsers.utils import CUSTOM_TOOL_INPUT_KEY, custom_tool_parameters
+
+from deployments.engines.vllm.api.custom_tools import input_schema, pattern_of
 
 
 class PatternTool(FunctionTool):
@@ -21,10 +22,8 @@ PatternTool.type = property(lambda _: "custom")  # type: ignore[assignment]
 
 def vllm_tool(tool: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a dict, or a tool of vLLM's
     """A tool that has passed `tool_use`, as vLLM understands it."""
-    form = tool.get("format") or {}
-    if tool["type"] != "custom" or form.get("type") != "grammar":
+    pattern = pattern_of(tool.get("format")) if tool["type"] == "custom" else None
+    if pattern is None:
         return tool
-    parameters = custom_tool_parameters()
-    parameters["properties"][CUSTOM_TOOL_INPUT_KEY]["pattern"] = form["definition"]
     shown = {name: tool[name] for name in ("name", "description") if name in tool}
-    return PatternTool(type="function", parameters=parameters, strict=True, **shown)
+    return PatternTool(type="function", parameters=input_schema(pattern), strict=True, **shown)

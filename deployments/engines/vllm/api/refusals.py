@@ -12,17 +12,15 @@ def missing(param: str) -> RefusedRequest:
     return RefusedRequest.of(invalid_values.missing(param))
 
 
-def invalid_type(param: str, expected: str) -> RefusedRequest:
-    """A field has another type than `expected`, as in "an object"."""
-    message = f"Invalid type for '{param}': expected {expected}."
-    return RefusedRequest(message, param=param, code="invalid_type")
+def invalid_type(param: str, expected: str, value: object) -> RefusedRequest:
+    """A field's value has another type than `expected`, as in "an object"."""
+    return RefusedRequest.of(invalid_values.wrong_type(param, expected, value))
 
 
 def invalid_value(param: str, value: object, supported: Iterable[str]) -> RefusedRequest:
     """A field has none of the supported values."""
-    values = ", ".join(f"'{each}'" for each in supported)
-    message = f"Invalid value: {value!r}. Supported values are: {values}."
-    return RefusedRequest(message, param=param, code="invalid_value")
+    values = [f"'{each}'" for each in supported]
+    return RefusedRequest.of(invalid_values.unsupported_value(param, value, values))
 
 
 def out_of_bounds(
@@ -36,11 +34,8 @@ def out_of_bounds(
 
 def empty_array(param: str) -> RefusedRequest:
     """An array has nothing in it."""
-    message = (
-        f"Invalid '{param}': empty array. Expected an array with minimum length 1, but got an"
-        " empty array instead."
-    )
-    return RefusedRequest(message, param=param, code="empty_array")
+    empty = invalid_values.wrong_length(param, 1, 0, is_above=False, is_array=True)
+    return RefusedRequest.of(empty)
 
 
 def unsupported(param: str, reason: str) -> RefusedRequest:
@@ -52,25 +47,25 @@ def unsupported(param: str, reason: str) -> RefusedRequest:
 def check_object(param: str, value: object) -> None:
     """Refuse what is no JSON object."""
     if not isinstance(value, dict):
-        raise invalid_type(param, "an object")
+        raise invalid_type(param, "an object", value)
 
 
 def check_list(param: str, value: object) -> None:
     """Refuse what is no JSON array."""
     if not isinstance(value, list):
-        raise invalid_type(param, "an array")
+        raise invalid_type(param, "an array", value)
 
 
 def check_boolean(param: str, value: object) -> None:
     """Refuse what is no boolean."""
     if not isinstance(value, bool):
-        raise invalid_type(param, "a boolean")
+        raise invalid_type(param, "a boolean", value)
 
 
 def check_minimum(param: str, value: Any, least: int) -> None:  # noqa: ANN401 - JSON
     """Refuse what is no integer, or too small a one."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise invalid_type(param, "an integer")
+        raise invalid_type(param, "an integer", value)
     if value < least:
         raise out_of_bounds(param, least, value, is_above=False, is_integer=True)
 

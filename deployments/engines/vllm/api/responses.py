@@ -10,11 +10,13 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
 from deployments.engines.vllm.api.accepted_stream import accepted
 from deployments.engines.vllm.api.asked_response import AskedResponse
-from deployments.engines.vllm.api.completion_response import error_response
 from deployments.engines.vllm.api.endpoint import post
+from deployments.engines.vllm.api.http_responses import error_response
+from deployments.engines.vllm.api.own_serving import own
 from deployments.engines.vllm.api.prompt_length import UnlimitedRequest, fitted, prompt_tokens
 from deployments.engines.vllm.api.responses_answer import response_object
 from deployments.engines.vllm.api.responses_request import OpenAIResponsesRequest
+from deployments.engines.vllm.api.responses_serving import ResponsesServing
 from deployments.engines.vllm.api.responses_stream import ResponseEvents
 from gateway.header_names import IGNORED_TOOLS
 
@@ -24,7 +26,7 @@ router = APIRouter()
 @post(router, "/v1/responses")
 async def create_responses(request: OpenAIResponsesRequest, raw_request: Request) -> Response:
     """Answer with a whole response, or with a stream of its events."""
-    handler = raw_request.app.state.openai_serving_responses
+    handler = own(ResponsesServing, raw_request.app.state.openai_serving_responses)
     if request.truncation == "auto":
         request = await fitted(handler, request)
     answer = await handler.create_responses(request, raw_request)

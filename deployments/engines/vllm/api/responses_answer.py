@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from deployments.engines.served_tier import tier_of_call
 from deployments.engines.vllm.api.asked_response import AskedResponse
-from deployments.engines.vllm.api.reasoning_token import make_token
-from deployments.engines.vllm.api.served_tier import tier_of_call
 from deployments.engines.vllm.api.tool_calls import call_id
+from gateway.request.reasoning_token import make_token
 
 if TYPE_CHECKING:
     from vllm.entrypoints.openai.responses.protocol import ResponsesResponse

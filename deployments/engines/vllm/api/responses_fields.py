@@ -83,7 +83,7 @@ def _check_metadata(metadata: Any) -> None:  # noqa: ANN401 - JSON
     check_object("metadata", metadata)
     for name, value in metadata.items():
         if not isinstance(value, str):
-            raise invalid_type(f"metadata.{name}", "a string")
+            raise invalid_type(f"metadata.{name}", "a string", value)
 
 
 def _check_reasoning(reasoning: Any) -> None:  # noqa: ANN401 - JSON

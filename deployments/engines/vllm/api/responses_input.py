@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from deployments.engines.vllm.api.reasoning_token import open_token
 from deployments.engines.vllm.api.refusals import (
     check_list,
     check_object,
@@ -21,6 +20,7 @@ from deployments.engines.vllm.api.refusals import (
     unsupported,
 )
 from deployments.engines.vllm.api.refused_request import RefusedRequest
+from gateway.request.reasoning_token import open_token
 
 Item = dict[str, Any]
 ROLES = ("assistant", "system", "developer", "user")
@@ -42,7 +42,7 @@ def vllm_input(items: Any) -> Any:  # noqa: ANN401 - JSON
     if isinstance(items, str):
         return items
     if not isinstance(items, list):
-        raise invalid_type("input", "a string or an array of input items")
+        raise invalid_type("input", "a string or an array of input items", items)
     return [_item(f"input[{place}]", item) for place, item in enumerate(items)]
 
 
@@ -104,7 +104,7 @@ def _content(param: str, content: Any) -> Any:  # noqa: ANN401 - JSON
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
-        raise invalid_type(param, "a string or an array of content parts")
+        raise invalid_type(param, "a string or an array of content parts", content)
     return [_part(f"{param}[{place}]", part) for place, part in enumerate(content)]
 
 

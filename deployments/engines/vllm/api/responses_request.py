@@ -7,6 +7,7 @@ from pydantic import ModelWrapValidatorHandler, PrivateAttr, model_validator
 from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 
 from deployments.engines.vllm.api.asked_response import AskedResponse
+from deployments.engines.vllm.api.grammar_fields import of_response, record_grammar_fields
 from deployments.engines.vllm.api.pattern_tool import vllm_tool
 from deployments.engines.vllm.api.refusals import check_minimum, check_object, empty_array, missing
 from deployments.engines.vllm.api.responses_fields import (
@@ -37,6 +38,7 @@ class OpenAIResponsesRequest(ResponsesRequest):
         fields = {name: value for name, value in data.items() if value is not None}
         check_fields(fields)
         _check_input(fields)
+        record_grammar_fields(of_response(fields))
         use = tool_use(fields.get("tools", []), fields.get("tool_choice", "auto"))
         request = handler(_vllm_fields(fields, use))
         asked = AskedResponse(fields, _as_defined(use), use.left_out)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from deployments.engines.vllm.api.custom_tools import check_format
 from deployments.engines.vllm.api.refusals import (
     check_list,
     check_object,
@@ -78,7 +79,7 @@ def _check_function(param: str, tool: Mapping[str, Any]) -> None:
 
 def _check_custom(param: str, tool: Mapping[str, Any]) -> None:
     if tool.get("format") is not None:
-        _check_format(f"{param}.format", tool["format"])
+        check_format(f"{param}.format", tool["format"])
 
 
 def _check_namespace(param: str, tool: Mapping[str, Any]) -> None:
@@ -87,19 +88,6 @@ def _check_namespace(param: str, tool: Mapping[str, Any]) -> None:
         _check_tool(f"{param}.tools[{place}]", each)
         if each["type"] != "function":
             raise unsupported(f"{param}.tools[{place}]", "A namespace holds functions here.")
-
-
-def _check_format(param: str, form: Any) -> None:  # noqa: ANN401 - JSON
-    check_object(param, form)
-    check_value(f"{param}.type", form.get("type"), ("text", "grammar"))
-    if form["type"] == "text":
-        return
-    check_value(f"{param}.syntax", form.get("syntax"), ("lark", "regex"))
-    if not isinstance(form.get("definition"), str):
-        raise missing(f"{param}.definition")
-    if form["syntax"] == "lark":
-        reason = "Grammars of custom tools are supported as `regex`, and as `text` without one."
-        raise unsupported(param, reason)
 
 
 def _chosen(tools: list[Mapping[str, Any]], choice: Any) -> tuple[list[Mapping[str, Any]], Any]:  # noqa: ANN401

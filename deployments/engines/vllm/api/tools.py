@@ -9,6 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from deployments.engines.vllm.api.custom_tools import (
+    INPUT,
+    check_format,
+    input_schema,
+    pattern_of,
+)
 from deployments.engines.vllm.api.field_checks import non_empty
 from deployments.engines.vllm.api.refusals import (
     check_list,
@@ -20,8 +26,8 @@ from deployments.engines.vllm.api.refusals import (
 )
 from deployments.engines.vllm.api.refused_request import RefusedRequest
 
-INPUT = "input"
-"""Parameter of the function as which a custom tool is shown."""
+GRAMMAR = "grammar"
+"""Field of a custom tool's format that has its grammar."""
 CHOICES = ("none", "auto", "required")
 Body = dict[str, Any]
 
@@ -156,23 +162,8 @@ def _check_name(param: str, tool: Any) -> None:  # noqa: ANN401 - JSON
 
 def _check_custom(param: str, custom: Any) -> None:  # noqa: ANN401 - JSON
     _check_name(param, custom)
-    form = custom.get("format")
-    if form is None:
-        return
-    param += ".format"
-    check_object(param, form)
-    check_value(f"{param}.type", form.get("type"), ("text", "grammar"))
-    if form["type"] == "text":
-        return
-    param += ".grammar"
-    check_object(param, form.get("grammar"))
-    grammar = form["grammar"]
-    check_value(f"{param}.syntax", grammar.get("syntax"), ("lark", "regex"))
-    if not isinstance(grammar.get("definition"), str):
-        raise missing(f"{param}.definition")
-    if grammar["syntax"] == "lark":
-        reason = "Grammars of custom tools are supported as 'regex', and as 'text' without one."
-        raise unsupported(f"{param}.syntax", reason)
+    if custom.get("format") is not None:
+        check_format(f"{param}.format", custom["format"], GRAMMAR)
 
 
 def _name(tool: Mapping[str, Any]) -> str:
@@ -184,19 +175,10 @@ def _function(tool: Body) -> Body:
     if tool["type"] == "function":
         return tool
     custom = tool["custom"]
-    text: Body = {"type": "string"}
-    form = custom.get("format") or {}
-    if form.get("type") == "grammar":
-        text["pattern"] = form["grammar"]["definition"]
     function = {
         "name": custom["name"],
         "description": custom.get("description") or "",
-        "parameters": {
-            "type": "object",
-            "properties": {INPUT: text},
-            "required": [INPUT],
-            "additionalProperties": False,
-        },
+        "parameters": input_schema(pattern_of(custom.get("format"), GRAMMAR)),
         "strict": True,
     }
     return {"type": "function", "function": function}

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gateway.errors.access import InvalidKey, RouteNotAllowed
-from gateway.errors.anthropic import anthropic_message, engine_error_body, error_body
+from gateway.errors.anthropic import anthropic_message, error_body
 from gateway.errors.gateway_error import ErrorDetail, GatewayError
 from gateway.errors.limits import Overloaded, RateLimited
 from gateway.errors.request import BodyTooLarge, InvalidJSON, ModelNotFound
@@ -116,10 +116,3 @@ def test_agents_find_that_a_prompt_is_too_long(message: str, expected: str) -> N
     """They look for this sentence before they shorten a conversation."""
     detail = ErrorDetail(message, "invalid_request_error", "messages", "context_length_exceeded")
     assert anthropic_message(detail) == expected
-
-
-@pytest.mark.parametrize("body", [b"", b"[]", b"<html>", b'{"error": "x"}'])
-def test_an_engines_error_of_another_shape_gets_anthropics(body: bytes) -> None:
-    """Its status is all that a client learns."""
-    found = json.loads(engine_error_body(body, 500, PATH, b"id"))
-    assert found["error"] == {"type": "api_error", "message": "The engine answered 500."}

@@ -126,6 +126,20 @@ async def test_a_refusal_says_what_is_wrong_and_no_key(
     assert KEY.upper() not in response.text
 
 
+@pytest.mark.parametrize("name", ["authorization", "Authorization", "x-api-key"])
+async def test_two_keys_are_refused_wherever_the_second_one_is(surface: Surface, name: str) -> None:
+    """Also where both are in headers of one name: something in front may have seen the first."""
+    second = OTHER_KEY if name == "x-api-key" else f"Bearer {OTHER_KEY}"
+    for headers in (
+        [("authorization", f"Bearer {KEY}"), (name, second)],
+        [(name, second), ("authorization", f"Bearer {KEY}")],
+    ):
+        async with surface.client() as client:
+            refused = await client.post(CHAT, headers=headers, json={"model": "m"})
+        assert refused.status_code == 401
+        assert "several different API keys" in refused.json()["error"]["message"]
+
+
 async def test_anthropics_routes_refuse_in_anthropics_shape(surface: Surface) -> None:
     """Its clients read the error's type there."""
     async with surface.client() as client:

@@ -1,10 +1,13 @@
 """Tests of the headers that tell what limits leave."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.identity.project import RateLimit
 from gateway.limits.meter import Meter
-from gateway.limits.rate_headers import duration, rate_headers
+from gateway.limits.rate_headers import admitted_headers, duration, rate_headers
+from gateway.limits.rate_limiter import RateLimiter
 
 
 def meter(requests: int | None = None, tokens: int | None = None) -> Meter:
@@ -55,3 +58,24 @@ def test_anthropics_clients_get_their_own_names_and_times() -> None:
         b"anthropic-ratelimit-tokens-remaining": b"0",
         b"anthropic-ratelimit-tokens-reset": b"2027-01-15T08:01:00Z",
     }
+
+
+limits = st.tuples(st.none() | st.integers(50, 90), st.none() | st.integers(500, 900))
+before = st.lists(st.integers(0, 50), max_size=9)
+
+
+@given(st.lists(st.tuples(limits, before), min_size=1, max_size=3), st.booleans())
+def test_an_admitted_request_is_told_what_it_leaves(
+    use: list[tuple[tuple[int | None, int | None], list[int]]], is_anthropics: bool
+) -> None:
+    """As if it had been set aside, and the headers made then."""
+    meters = [meter(*limits) for limits, _ in use]
+    for each, (_, sizes) in zip(meters, use, strict=True):
+        for tokens in sizes:
+            each.add(0.0, 1, tokens)
+    time_of_day = (lambda: 1_800_000_000.0) if is_anthropics else None
+    hold = RateLimiter(lambda: 10.0).admit(meters, "m", 20, 10)
+    assert hold.left is not None
+    told = admitted_headers(hold.left, time_of_day)
+    hold.begin()
+    assert told == rate_headers(meters, 10.0, time_of_day)

@@ -66,6 +66,11 @@ class Bench:
         meters = self.limiter.meters_of(self.project, model, key)
         return self.limiter.reserve(meters, model, tokens, tokens // 2)
 
+    def admitted(self, tokens: int = 10) -> Hold:
+        """Admit a request that does not wait, or raise."""
+        meters = self.limiter.meters_of(self.project, "m", "k")
+        return self.limiter.admit(meters, "m", tokens, tokens // 2)
+
     def send(self, hold: Hold, tokens: int = 10) -> int:
         """Send an attempt; returns its id."""
         self.last_id += 1
@@ -173,6 +178,24 @@ def test_what_was_never_sent_does_not_count() -> None:
         bench.limiter.record_ended(hold)
         bench.limiter.record_ended(hold)
     assert bench.used == [(0, 0, 0)]
+
+
+def test_a_request_that_does_not_wait_counts_once_it_is_sent() -> None:
+    """One that waits holds its place from then on; one that is turned away counts nothing."""
+    bench = Bench(RateLimit(requests_per_minute=9, tokens_per_minute=100))
+    sent, waiting, turned_away = (bench.admitted() for _ in range(3))
+    assert bench.used == [(0, 0, 0)]
+    waiting.begin()
+    waiting.begin()
+    bench.send(sent, 8)
+    sent.begin()
+    bench.limiter.record_ended(turned_away)
+    assert bench.used == [(2, 18, 2)]
+    bench.send(waiting, 8)
+    assert bench.used == [(2, 16, 2)]
+    for each in (sent, waiting):
+        bench.limiter.record_ended(each)
+    assert bench.used == [(2, 16, 0)]
 
 
 def test_a_request_in_a_queue_holds_its_place_however_long_it_waits() -> None:
@@ -357,6 +380,18 @@ class Traffic(Bench):
         """A request comes."""
         with contextlib.suppress(RateLimited):
             self.holds.append(self.ask(number))
+
+    def pass_through(self, number: int) -> None:
+        """A request comes, and is sent at once."""
+        with contextlib.suppress(RateLimited):
+            hold = self.admitted(number)
+            self.holds.append(hold)
+            self.unsettled.append(self.send(hold, number))
+
+    def turn_away(self, number: int) -> None:
+        """A request comes that no replica takes."""
+        with contextlib.suppress(RateLimited):
+            self.limiter.record_ended(self.admitted(number))
 
     def dispatch(self, number: int) -> None:
         """An attempt is sent."""

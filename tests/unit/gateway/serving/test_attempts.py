@@ -27,6 +27,7 @@ from gateway.serving.retry_policy import RetryPolicy
 from gateway.serving.target_resolver import TargetResolver
 from gateway.telemetry.update import Update
 from gateway.upstream.client import UpstreamClient
+from gateway.upstream.engine_call import BUFFER_LIMIT
 from tests.unit.conftest import (
     PATIENCE_S,
     Client,
@@ -44,7 +45,11 @@ EVENTS = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encodi
 END = b"0\r\n\r\n"
 DONE = b"data: [DONE]\n\n"
 LIMITS = RetryPolicy()
-SORRY = answer(b'{"error":"mine"}', status=b"500 Internal Server Error")
+NO = (
+    b'{ "error": {"message": "No.", "type": "invalid_request_error", "param": null, "code": null} }'
+)
+MINE = b'{"error":{"message":"Mine.","type":"server_error","param":null,"code":"mine"}}'
+SORRY = answer(MINE, status=b"500 Internal Server Error")
 
 
 def script(*parts: bytes, closes: bool = False) -> Script:
@@ -160,18 +165,43 @@ def bench(upstream: UpstreamClient, start_engine: StartEngine) -> Bench:
 
 async def test_an_answer_is_forwarded_with_status_and_headers(bench: Bench) -> None:
     """An engine's refusal passes through unchanged, in one message, under the gateway's id."""
-    await bench.has(script(answer(b"{}", b"server: e", b"x-a: 1", status=b"422 Unprocessable")))
+    await bench.has(script(answer(NO, b"server: e", b"x-a: 1", status=b"422 Unprocessable")))
     await bench.answer()
     start, body = bench.client.messages
     assert start["status"] == 422
     headers = dict(start["headers"])
     assert (headers[b"content-length"], headers[b"x-a"], headers[b"x-request-id"]) == (
-        *(b"2", b"1", b"id"),
+        *(b"%d" % len(NO), b"1", b"id"),
     )
     assert b"server" not in headers
     assert headers[b"x-gateway-replica"] == next(iter(bench.model.replicas)).encode()
-    assert body == {"type": "http.response.body", "body": b"{}", "more_body": False}
+    assert body == {"type": "http.response.body", "body": NO, "more_body": False}
     assert bench.faults == {}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"detail":"Not here: /srv/models/m"}', "Not here: ..."),
+        (b"no such thing", "no such thing"),
+        (b"<html>" + b"x" * BUFFER_LIMIT, "The engine answered 404."),
+    ],
+    ids=["detail", "text", "a page of a megabyte"],
+)
+async def test_a_refusal_of_another_shape_gets_openais(
+    bench: Bench, body: bytes, message: str
+) -> None:
+    """Whatever kind of engine it is; its status stays."""
+    headers = (b"content-type: text/html", b"content-encoding: identity", b"x-a: 1")
+    await bench.has(script(answer(body, *headers, status=b"404 Not Found")))
+    await bench.answer()
+    error = {"type": "invalid_request_error", "param": None, "code": "not_found"}
+    assert bench.client.status == 404
+    assert json.loads(bench.client.body) == {"error": {"message": message, **error}}
+    assert bench.client.headers[b"content-type"] == b"application/json"
+    assert bench.client.headers[b"content-length"] == b"%d" % len(bench.client.body)
+    assert b"content-encoding" not in bench.client.headers
+    assert bench.client.headers[b"x-a"] == b"1"
 
 
 async def test_a_stream_is_forwarded_as_it_arrives(bench: Bench) -> None:
@@ -243,7 +273,7 @@ async def test_the_second_engine_that_reports_an_error_blames_the_request(bench:
     await bench.answer()
     assert sum(bench.tracked_requests) == 2
     assert max(bench.tracked_requests) == 1
-    assert (bench.client.status, bench.client.body) == (500, b'{"error":"mine"}')
+    assert (bench.client.status, bench.client.body) == (500, MINE)
     assert bench.client.headers[b"x-should-retry"] == b"false"
     assert bench.faults == {
         ("answered_5xx", Action.RETRIED): 1,
@@ -467,6 +497,7 @@ async def test_a_stream_that_cannot_be_resumed_ends_with_an_error_event(
     body = json.loads(error.rpartition(b"data: ")[2])
     if path == CHAT:
         assert body["error"]["code"] in {"stream_lost", "upstream_failed"}
+        assert body["error"]["type"] == "server_error"
     else:
         assert body["error"]["type"] == "api_error"
     assert rest == end

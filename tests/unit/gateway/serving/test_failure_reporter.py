@@ -132,7 +132,7 @@ async def test_an_engine_s_error_of_another_shape_gets_openais(bench: Bench, bod
     client = await answered(bench, plain())
     error = json.loads(client.body)["error"]
     assert client.status == 500
-    assert (error["type"], error["code"]) == ("api_error", "upstream_failed")
+    assert (error["type"], error["code"]) == ("server_error", "upstream_failed")
     assert client.headers[b"x-should-retry"] == b"false"
     assert int(client.headers[b"content-length"]) == len(client.body)
 

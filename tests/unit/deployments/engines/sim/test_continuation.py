@@ -165,7 +165,7 @@ async def test_a_complete_answer_continues_with_nothing() -> None:
     body = continued_chat(whole.text, stream=True)
     exchange = await Exchange(engine, CHAT, body, time).finish()
     deltas = [choice["delta"] for chunk in exchange.chunks for choice in chunk["choices"]]
-    assert deltas == [{"role": "assistant", "content": ""}, {}]
+    assert deltas == [{"role": "assistant", "content": "", "refusal": None}, {}]
     assert exchange.writes_s == [1.0, 1.0, 1.0]
 
 
@@ -253,7 +253,7 @@ async def test_a_next_turn_finds_a_continued_answer_in_the_cache() -> None:
     ("body", "status", "code"),
     [
         (b"{", 400, "invalid_json"),
-        ({"prompt": 5}, 400, "invalid_value"),
+        ({"prompt": 5}, 400, "invalid_type"),
         ({"prompt": "a", "model": "other"}, 404, "model_not_found"),
     ],
 )

@@ -49,7 +49,7 @@ async def test_a_chat_stream_has_openais_chunks() -> None:
     assert [chunk["choices"] for chunk in chunks] == [
         [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]
         for delta, reason in [
-            ({"role": "assistant", "content": ""}, None),
+            ({"role": "assistant", "content": "", "refusal": None}, None),
             ({"content": first}, None),
             ({"content": f" {second}"}, None),
             ({}, "length"),
@@ -61,6 +61,7 @@ async def test_a_chat_stream_has_openais_chunks() -> None:
         assert (chunk["object"], chunk["model"]) == ("chat.completion.chunk", "m")
         assert chunk["system_fingerprint"] == "simulated"
         assert "usage" not in chunk
+    assert [chunk.get("service_tier") for chunk in chunks] == [None, None, None, "default"]
 
 
 async def test_a_completion_stream_has_openais_chunks() -> None:
@@ -109,7 +110,68 @@ async def test_a_response_that_is_not_streamed_is_whole() -> None:
     ]
     assert reply["usage"]["total_tokens"] == 3 + 4
     assert reply["system_fingerprint"] == "simulated"
+    assert reply["service_tier"] == "default"
     assert exchange.headers[b"x-simulated"] == b"1"
+
+
+async def test_the_tier_is_the_one_that_is_served() -> None:
+    """What a client asks for where nobody is authenticated, and what routers say."""
+    asked = chat(service_tier="flex", max_tokens=1)
+    assert (await ask(CHAT, asked)).json["service_tier"] == "flex"
+    *_, last = (await ask(CHAT, {**asked, "stream": True})).chunks
+    assert last["service_tier"] == "flex"
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"input": "Hello"}, chat("Hello")),
+        ({"input": [{"role": "user", "content": "Hello"}]}, chat("Hello")),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_text", "text": "Hello"}]}]},
+            chat("Hello"),
+        ),
+        (
+            {"input": "Hello", "instructions": "Be brief."},
+            chat(messages=[{"role": "system", "content": "Be brief."}, *chat()["messages"]]),
+        ),
+    ],
+)
+async def test_a_response_s_input_is_counted(
+    body: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    """A response of the same words has as many tokens as a chat."""
+    counted = (await ask("/v1/responses/input_tokens", {"model": "m", **body})).json
+    usage = (await ask(CHAT, expected)).json["usage"]
+    assert counted == {"object": "response.input_tokens", "input_tokens": usage["prompt_tokens"]}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param", "code"),
+    [
+        (CHAT, {"model": "m"}, "messages", "missing_required_parameter"),
+        (COMPLETIONS, {"model": "m"}, "prompt", "missing_required_parameter"),
+        (CHAT, chat(messages=[{"content": "x"}]), "messages[0].role", "missing_required"),
+        (CHAT, chat(messages="x"), "messages", "invalid_type"),
+        (CHAT, chat(max_tokens="x"), "max_tokens", "invalid_type"),
+        (CHAT, chat(max_tokens=0), "max_tokens", "integer_below_min_value"),
+        (CHAT, chat(n=0), "n", "integer_below_min_value"),
+        (CHAT, chat(n=10**6), "n", "invalid_value"),
+        (CHAT, [], None, "invalid_value"),
+        (CHAT, chat(max_tokens=10**6), "messages", "context_length_exceeded"),
+        (COMPLETIONS, completion("x", max_tokens=10**6), "prompt", "context_length_exceeded"),
+        ("/v1/responses/input_tokens", {"model": "m"}, "input", "missing_required_parameter"),
+    ],
+)
+async def test_mistakes_have_openais_codes(
+    path: str, body: object, param: str | None, code: str
+) -> None:
+    """With the field that is wrong, as the real engine has them."""
+    exchange = await ask(path, body)
+    error = exchange.json["error"]
+    assert exchange.status == 400
+    assert (error["param"], error["type"]) == (param, "invalid_request_error")
+    assert error["code"].startswith(code)
 
 
 @pytest.mark.parametrize(
@@ -662,19 +724,19 @@ async def test_an_instant_engine_reports_its_requests() -> None:
         (CHAT, b"{", 400, "invalid_json"),
         (CHAT, b"\xff", 400, "invalid_json"),
         (CHAT, [], 400, "invalid_value"),
-        (CHAT, {"model": "m"}, 400, "invalid_value"),
-        (CHAT, {"messages": []}, 400, "invalid_value"),
-        (CHAT, chat(n=0), 400, "invalid_value"),
+        (CHAT, {"model": "m"}, 400, "missing_required_parameter"),
+        (CHAT, {"messages": []}, 400, "missing_required_parameter"),
+        (CHAT, chat(n=0), 400, "integer_below_min_value"),
         (CHAT, chat(n=16_385), 400, "invalid_value"),
-        (CHAT, chat(max_tokens=0), 400, "invalid_value"),
-        (CHAT, chat(max_tokens="9"), 400, "invalid_value"),
+        (CHAT, chat(max_tokens=0), 400, "integer_below_min_value"),
+        (CHAT, chat(max_tokens="9"), 400, "invalid_type"),
         (CHAT, chat(max_tokens=32_768), 400, "context_length_exceeded"),
         (CHAT, chat("x" * 4 * 32_768), 400, "context_length_exceeded"),
         (CHAT, {**chat(), "model": "other"}, 404, "model_not_found"),
         (COMPLETIONS, completion([]), 400, "invalid_value"),
         (COMPLETIONS, completion([1, "a"]), 400, "invalid_value"),
         (COMPLETIONS, completion(["a", 1]), 400, "invalid_value"),
-        (COMPLETIONS, completion({"a": 1}), 400, "invalid_value"),
+        (COMPLETIONS, completion({"a": 1}), 400, "invalid_type"),
         (COMPLETIONS, completion([-1]), 400, "invalid_value"),
         (COMPLETIONS, completion([[1 << 31]]), 400, "invalid_value"),
         ("/v1/embeddings", completion("a"), 404, "unknown_url"),
@@ -719,7 +781,7 @@ async def test_facts_come_from_the_entry() -> None:
     assert facts.step_tokens == 4096
     assert (facts.engine, facts.kv_tokens, facts.block_size) == ("sim", 4096, 32)
     assert (facts.max_sequences, facts.max_model_len, facts.supports_priority) == (3, 99, True)
-    assert set(facts.routes) == {CHAT, COMPLETIONS, "/tokenize"}
+    assert set(facts.routes) == {*(CHAT, COMPLETIONS, "/tokenize", "/v1/responses/input_tokens")}
 
 
 def test_a_step_has_a_token_for_every_sequence() -> None:

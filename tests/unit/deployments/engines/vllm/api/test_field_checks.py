@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from deployments.engines.vllm.api.embeddings_check import check_embeddings
+from deployments.engines.vllm.api.chat_messages import check_messages
+from deployments.engines.vllm.api.embeddings_check import check_dimensions, check_embeddings
 from deployments.engines.vllm.api.field_checks import (
     CHAT,
     TEXT,
@@ -13,7 +14,7 @@ from deployments.engines.vllm.api.field_checks import (
     check_chat_features,
     check_completion,
 )
-from deployments.engines.vllm.api.messages_check import check_messages
+from deployments.engines.vllm.api.refusals import invalid_value
 from deployments.engines.vllm.api.refused_request import RefusedRequest
 
 Check = Callable[[dict[str, Any]], None]
@@ -43,7 +44,7 @@ def text(body: dict[str, Any]) -> None:
         (chat, {"n": 0}, "n", "integer_below_min_value"),
         (chat, {"max_tokens": 0}, "max_tokens", "integer_below_min_value"),
         (chat, {"max_tokens": True}, "max_tokens", "invalid_type"),
-        (chat, {"stop": list("abcde")}, "stop", "array_above_max_length"),
+        (chat, {"stop": ["a", 1]}, "stop", "invalid_type"),
         (chat, {"stream": "yes"}, "stream", "invalid_type"),
         (chat, {"logprobs": 3}, "logprobs", "invalid_type"),
         (chat, {"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
@@ -64,7 +65,7 @@ def text(body: dict[str, Any]) -> None:
             *(chat, {"messages": [{**HI, "content": [{"type": "x"}]}]}),
             *("messages[0].content[0].type", "invalid_value"),
         ),
-        (text, {"logprobs": 6}, "logprobs", "integer_above_max_value"),
+        (text, {"logprobs": -2}, "logprobs", "integer_below_min_value"),
         (text, {"max_tokens": -1}, "max_tokens", "integer_below_min_value"),
         (text, {"best_of": 3}, "best_of", "unsupported_parameter"),
         (text, {"best_of": 1, "n": 2}, "best_of", "invalid_value"),
@@ -86,12 +87,12 @@ def test_fields_are_refused(check: Check, body: dict[str, Any], param: str, code
 @pytest.mark.parametrize(
     ("check", "body"),
     [
-        (chat, {"temperature": 2, "top_p": 0, "n": 2, "stop": list("abcd"), "seed": -1}),
+        (chat, {"temperature": 2, "top_p": 0, "n": 2, "stop": list("abcde"), "seed": -1}),
         (chat, {"audio": None, "modalities": ["text"], "prediction": None, "nobody_knows": 1}),
         (chat, {"messages": [{"role": "assistant", "content": None, "refusal": "No."}]}),
         (chat, {"messages": [{"role": "assistant", "tool_calls": []}]}),
         (chat, {"top_logprobs": -1, "top_k": 5, "structured_outputs": {"regex": "a"}}),
-        (text, {"logprobs": 5, "max_tokens": 0, "best_of": 2, "n": 2}),
+        (text, {"logprobs": 20, "max_tokens": 0, "best_of": 2, "n": 2}),
         (text, {"logprobs": -1, "stream": True, "stream_options": {"include_usage": True}}),
         (check_embeddings, {"messages": [HI]}),
         (check_embeddings, {"input": [[1, 2]], "encoding_format": "bytes"}),
@@ -100,3 +101,36 @@ def test_fields_are_refused(check: Check, body: dict[str, Any], param: str, code
 def test_what_works_passes(check: Check, body: dict[str, Any]) -> None:
     """Fields of OpenAI's within their bounds, vLLM's own, and fields that nobody knows."""
     check(body)
+
+
+@pytest.mark.parametrize(
+    ("asked", "supported", "is_reducible", "code"),
+    [
+        (64, None, False, "unsupported_parameter"),
+        (1000, None, False, "unsupported_parameter"),
+        (1000, None, True, "integer_above_max_value"),
+        (100, [64, 128], True, "invalid_value"),
+    ],
+)
+def test_dimensions_that_a_model_does_not_have_are_refused(
+    asked: int, supported: list[int] | None, is_reducible: bool, code: str
+) -> None:
+    """Whether it has one number of them, some, or any up to its own."""
+    with pytest.raises(RefusedRequest) as refused:
+        check_dimensions(asked, 192, supported, is_reducible=is_reducible)
+    assert (refused.value.param, refused.value.code) == ("dimensions", code)
+
+
+@pytest.mark.parametrize(("asked", "supported"), [(64, None), (1, None), (64, [64, 128])])
+def test_a_model_may_have_fewer_dimensions(asked: int, supported: list[int] | None) -> None:
+    """As it has been trained for."""
+    check_dimensions(asked, 192, supported, is_reducible=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "null"), (True, "true"), (5, "5"), ({"a": 1}, "an object"), (["a"], "an array")],
+)
+def test_a_value_is_shown_as_json_has_it(value: object, shown: str) -> None:
+    """Python's spelling says nothing to a client."""
+    assert invalid_value("f", value, ["a"]).message.startswith(f"Invalid value: {shown}. ")

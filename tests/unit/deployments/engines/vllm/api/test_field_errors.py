@@ -101,3 +101,21 @@ def test_all_values_that_are_supported_are_listed() -> None:
 def test_a_request_that_is_no_object_has_no_parameter() -> None:
     """Its error is about the whole."""
     assert explained("hello").param is None
+
+
+def test_an_object_without_the_field_that_names_its_form_lacks_it() -> None:
+    """Pydantic would speak of tags and discriminators."""
+
+    class Request(BaseModel):
+        part: Annotated[_Text | _Image, Field(discriminator="type")]
+
+    body = {"part": {"text": "x"}}
+    with pytest.raises(ValidationError) as caught:
+        Request.model_validate(body)
+    detail = explain(caught.value.errors(), body, "/v1/chat/completions")
+    assert (detail.param, detail.code) == ("part.type", "missing_required_parameter")
+    body = {"part": {"type": "sound"}}
+    with pytest.raises(ValidationError) as caught:
+        Request.model_validate(body)
+    detail = explain(caught.value.errors(), body, "/v1/chat/completions")
+    assert detail.message.endswith("Supported values are: 'text' and 'image'.")

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from deployments.engines.vllm.api.oldest_items import without_oldest
-from deployments.engines.vllm.api.reasoning_token import make_token, open_token
 from deployments.engines.vllm.api.refused_request import RefusedRequest
 from deployments.engines.vllm.api.responses_input import vllm_input
+from gateway.request.reasoning_token import make_token, open_token
 
 USER = {"type": "message", "role": "user", "content": "hi"}
 CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}

@@ -1,6 +1,7 @@
-"""Reasoning as `encrypted_content`: for clients that send it back instead of the text.
+"""Reasoning as a token, for clients that send it back in place of the text.
 
-It hides nothing, as the same answer has the reasoning in the clear; it needs no store and no key.
+It is the `encrypted_content` of responses, and the `signature` of thoughts that a message leaves
+out. It hides nothing: whoever has it can read the text. It needs no store and no key.
 """
 
 import base64

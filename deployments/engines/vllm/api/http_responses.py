@@ -1,4 +1,4 @@
-"""HTTP responses of chat and text completions."""
+"""Answers of our routes as HTTP responses: whole, streamed, or an error of vLLM's."""
 
 from collections.abc import AsyncGenerator
 from typing import Any

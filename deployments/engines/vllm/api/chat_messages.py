@@ -44,7 +44,7 @@ def _check_message(param: str, message: Any) -> None:  # noqa: ANN401 - JSON
     if message.get("role") is None:
         raise missing(f"{param}.role")
     if not isinstance(message["role"], str):
-        raise invalid_type(f"{param}.role", "a string")
+        raise invalid_type(f"{param}.role", "a string", message["role"])
     check_value(f"{param}.role", message["role"], ROLES)
     if message.get("content") is None:
         _check_absence(param, message["role"], message)
@@ -61,7 +61,7 @@ def _check_content(param: str, content: Any) -> None:  # noqa: ANN401 - JSON
         for place, part in enumerate(content):
             _check_part(f"{param}[{place}]", part)
     elif not isinstance(content, str):
-        raise invalid_type(param, "a string or an array of objects")
+        raise invalid_type(param, "a string or an array of objects", content)
 
 
 def _check_absence(param: str, role: str, message: Mapping[str, Any]) -> None:
@@ -71,7 +71,7 @@ def _check_absence(param: str, role: str, message: Mapping[str, Any]) -> None:
     if "content" not in message:
         raise missing(f"{param}.content")
     if role != "function":
-        raise invalid_type(f"{param}.content", "a string or an array of objects")
+        raise invalid_type(f"{param}.content", "a string or an array of objects", None)
 
 
 def _check_part(param: str, part: Any) -> None:  # noqa: ANN401 - JSON
