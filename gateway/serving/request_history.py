@@ -22,7 +22,7 @@ SummaryListener = Callable[[RequestSummary], None]
 ReportListener = Callable[[Finished | None], None]
 
 
-class RunningRequest(Protocol):
+class ArrivedRequest(Protocol):
     """A request that has not ended."""
 
     request_id: str
@@ -55,7 +55,7 @@ class RequestHistory:
         self._clock = clock
         self._is_heard = is_heard
         self._size = size
-        self._running: set[RunningRequest] = set()
+        self._running: set[ArrivedRequest] = set()
         self._ended: deque[RequestSummary] = deque(maxlen=size)
         self._awaiting: OrderedDict[int, _Awaiting] = OrderedDict()
         """By the ids of the last decisions, the oldest first."""
@@ -67,11 +67,11 @@ class RequestHistory:
         """Have `listener` called with the summary of each request, once it is complete."""
         self._listeners.append(listener)
 
-    def record_arrived(self, request: RunningRequest) -> None:
+    def record_arrived(self, request: ArrivedRequest) -> None:
         """Keep a request until `record_left`."""
         self._running.add(request)
 
-    def record_left(self, request: RunningRequest) -> None:
+    def record_left(self, request: ArrivedRequest) -> None:
         """Forget a request that runs no more."""
         self._running.discard(request)
 

@@ -54,28 +54,30 @@ def ports(facts: ClusterFacts) -> Iterator[Finding]:
 
 def interfaces(facts: ClusterFacts, deployment: DeploymentFile | None) -> Iterator[Finding]:
     """Interfaces that NCCL and Gloo are told to use: there, and with the node's address."""
-    wanted = [("where Ray starts", None)]
     models = [] if deployment is None else [each.entry for each in deployment.models]
     for node in facts.nodes:
         for where, environment in (
-            (wanted[0][0], node.environment),
+            ("where Ray starts", node.environment),
             *((f"`env` of {entry.name}", entry.env) for entry in models),
         ):
             for variable in (NCCL_INTERFACE, GLOO_INTERFACE):
                 if value := environment.get(variable, ""):
-                    yield _interface(node, variable, value, where)
+                    yield _interface(node, variable, value, where, has_address=facts.is_cluster)
     if any(node.address.startswith(LOOPBACK) for node in facts.nodes) and len(facts.nodes) > 1:
         remedy = "start Ray with `--node-ip-address` of an interface that other machines reach"
         yield warning("interfaces", "nodes use loopback addresses: they are one machine", remedy)
 
 
-def _interface(node: NodeFacts, variable: str, value: str, where: str) -> Finding:
+def _interface(
+    node: NodeFacts, variable: str, value: str, where: str, *, has_address: bool
+) -> Finding:
+    """Judge one variable; `has_address`: it is known by which address others reach the node."""
     here = f"{node.label}: {variable}={value} ({where})"
     chosen = [each for each in node.interfaces if is_chosen(variable, value, each.name)]
     if not chosen:
         found = listed(each.name for each in node.interfaces)
         return failure("interfaces", f"{here}: no such interface, only {found}", _remedy(node))
-    if not any(node.address in each.addresses for each in chosen):
+    if has_address and not any(node.address in each.addresses for each in chosen):
         message = f"{here}: that interface does not have the node's address"
         return failure("interfaces", message, _remedy(node))
     return ok("interfaces", here)
@@ -113,7 +115,8 @@ def collectives(facts: ClusterFacts) -> Iterator[Finding]:
 
 
 def _broken(facts: ClusterFacts, name: str, errors: Mapping[str, str]) -> Finding:
-    node, error = next(iter(errors.items()))
+    # The others only say that they have waited in vain for the node that fails.
+    node, error = min(errors.items(), key=lambda each: "timeout" in each[1].lower())
     message = f"{name}: {facts.label(node)}: {error}"
     variable = NCCL_INTERFACE if name == "NCCL" else GLOO_INTERFACE
     if "No module named" in error:

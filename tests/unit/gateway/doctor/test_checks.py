@@ -205,7 +205,13 @@ PLANTED: dict[str, tuple[Callable[[], ClusterFacts], Level, str, str]] = {
     ),
     "a collective that fails": (
         lambda: cluster(
-            collectives=(Collective(backend="gloo", nodes=3, errors={"b": "connect refused"}),)
+            collectives=(
+                Collective(
+                    backend="gloo",
+                    nodes=3,
+                    errors={"a": "wait timeout after 30000ms", "b": "connect refused"},
+                ),
+            )
         ),
         *(Level.FAILURE, "collectives", "Gloo: host-b (10.0.0.2): connect refused"),
     ),

@@ -7,9 +7,25 @@ import pytest
 
 from gateway.routing.cost_model import CostModel
 from gateway.routing.decision import Decision
+from gateway.routing.fleet import Replica
+from gateway.routing.policy import Candidate
 from gateway.serving.request_history import REPORT_TIMEOUT_S, RequestHistory
 from gateway.serving.request_summary import RequestSummary
+from gateway.telemetry.facts import EngineFacts, ReplicaMetadata
 from gateway.telemetry.update import Finished
+
+FACTS = EngineFacts(
+    engine="sim", routes=(), kv_tokens=0, block_size=0, max_sequences=1, max_model_len=10
+)
+CHOSEN = Candidate(
+    replica=Replica("r1", ReplicaMetadata(model="m", host="h", port=1, key="", facts=FACTS)),
+    cached_keys=0,
+    cached_tokens=0.0,
+    running=0,
+    waiting=0,
+    pending_tokens=0.0,
+    free_tokens=0.0,
+)
 
 
 @dataclass
@@ -54,7 +70,7 @@ def decision(id_: int) -> Decision:
         model="m",
         policy="marginal",
         decided_s=0.0,
-        candidates=[],
+        candidates=[CHOSEN],
         costs=[0.0],
         index=0,
         prompt_tokens=1.0,
