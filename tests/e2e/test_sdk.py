@@ -66,7 +66,7 @@ def user(text: str) -> ChatCompletionMessageParam:
 
 def said_before(message: ChatCompletionMessage) -> ChatCompletionMessageParam:
     """An answer, as a message of the next request."""
-    return cast(ChatCompletionMessageParam, message.to_dict(exclude_none=True))
+    return cast("ChatCompletionMessageParam", message.to_dict(exclude_none=True))
 
 
 def test_chat(client: openai.OpenAI) -> None:
