@@ -84,7 +84,7 @@ loadtest: setup
 		$(if $(URL),--url $(URL)) $(if $(WEB),--web) $(LOCUST)
 
 # What the site shows, by links, so that its layout is the repository's (mkdocs.yml).
-PAGES := README.md CONTRIBUTING.md CHANGELOG.md docs configs loadtests/README.md loadtests/results
+PAGES := README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md docs configs loadtests/README.md loadtests/results
 
 docs: setup
 	@rm -rf build/pages && mkdir -p build/pages/loadtests

@@ -20,15 +20,16 @@ TEXTS = 0.06
 """Share of rows that hold texts without a chat template."""
 STRANGE = 0.1
 """Share of questions that nobody taught."""
-FORCED = 0.02
+FORCED = 0.01
 """Share of questions whose answer has to be a tool call, though none is known."""
-THOUGHTS = 0.2
+THOUGHTS = 0.35
 """Share of answers that begin with a thought, because the request asks for one."""
 CUT = 0.1
 """Share of answers that begin with a part already said, cut anywhere: a stream carried on."""
-OFFERED = 0.35
-"""Share of rows with tools."""
-TOOLS = 0.6
+OFFERED = 0.8
+"""Share of rows with tools, where they have room: in short ones nothing would be left."""
+SHORTEST_OFFERED = 512
+TOOLS = 0.7
 """Share of questions for a tool, where there are tools."""
 PLAIN = 0.35
 """Share of rows without a system prompt."""
@@ -108,7 +109,8 @@ class Lessons:
 
     def _talk(self, length: int) -> Iterator[tuple[str, bool]]:
         """A header and dialogues without end."""
-        offered = self._offered() if self._rng.random() < OFFERED else ()
+        has_tools = length >= SHORTEST_OFFERED and self._rng.random() < OFFERED
+        offered = self._offered() if has_tools else ()
         messages = [{"role": "system", "content": self._system(length)}]
         tools = self._book.tool_specs(offered) or None
         yield self._tokenizer.apply_chat_template(messages, tools=tools, tokenize=False), False

@@ -42,7 +42,7 @@ MUON_RATE = 0.05
 ADAM_RATE = 6e-3
 STEPS = 1500
 STEP_TOKENS = 2048
-ROW_LENGTHS = {256: 0.6, 512: 0.2, 1024: 0.12, 2048: 0.08}
+ROW_LENGTHS = {256: 0.35, 512: 0.2, 1024: 0.35, 2048: 0.1}
 """Tokens in a row, and how often a step has rows of that length."""
 PAIRS = 24
 PAIRS_EVERY = 3
@@ -255,7 +255,7 @@ def _begun(start: Path | None, book: Book) -> tuple[PreTrainedTokenizerFast, Qwe
         tokenizer = tokens.train(book, template, VOCABULARY, LONGEST_PROMPT)
         return tokenizer, new_model(tokenizer)
     tokenizer = AutoTokenizer.from_pretrained(start)
-    tokenizer.chat_template = template
+    tokenizer.chat_template, tokenizer.model_max_length = template, LONGEST_PROMPT
     model = new_model(tokenizer)
     weights = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32).state_dict()
     model.load_state_dict(weights)

@@ -4,6 +4,8 @@ import subprocess
 import sys
 
 SCRIPT = """
+import asyncio
+from types import SimpleNamespace
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
 from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
@@ -11,7 +13,9 @@ from vllm.entrypoints.pooling.base.serving import PoolingBaseServing
 from vllm.entrypoints.pooling.embed.serving import ServingEmbedding
 from vllm.parser.abstract_parser import DelegatingParser, Parser
 from vllm.renderers.chat_utils import MM_PARSER_MAP, make_tool_call_id
+from deployments.engines.vllm.api.chat_serving import _Stream
 from deployments.engines.vllm.api.chunks import ChunkPart
+from deployments.engines.vllm.api.cut_calls import leave_open
 from deployments.engines.vllm.api.chat_messages import PARTS
 from deployments.engines.vllm.api.rebound import rebound
 from deployments.engines.vllm.api.tool_calls import VLLM_CALL
@@ -39,6 +43,33 @@ assert make_tool_call_id().startswith(VLLM_CALL)
 fields = ChunkPart.__slots__
 for model in (ChatCompletionResponseStreamChoice, CompletionResponseStreamChoice):
     assert set(model.model_fields) <= set(fields), set(model.model_fields) - set(fields)
+
+
+class OpenCall:
+    tool_parser = SimpleNamespace(get_remaining_unstreamed_args=lambda: "}")
+
+    def parse_delta(self, finished):
+        return None
+
+
+async def cut_stream():
+    async def results():
+        yield SimpleNamespace(outputs=[SimpleNamespace(index=1, finish_reason="length")])
+
+    stream = _Stream(results())
+    whole, cut = stream.next_choice(), stream.next_choice()
+    async for _ in aiter(stream):
+        pass
+    assert cut() and not whole()
+    return cut
+
+
+parser = OpenCall()
+leave_open(parser, asyncio.run(cut_stream()), "f")
+assert parser.parse_delta(finished=False) is None
+(call,) = parser.parse_delta(finished=True).tool_calls
+assert (call.function.name, call.function.arguments) == ("f", "")
+assert parser.tool_parser.get_remaining_unstreamed_args() == ""
 print("as expected")
 """
 

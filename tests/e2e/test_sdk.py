@@ -3,12 +3,14 @@
 import json
 import math
 from collections.abc import Callable
+from typing import cast
 
 import anthropic
 import openai
 import pytest
 from openai.types import ReasoningEffort
 from openai.types.chat import (
+    ChatCompletionMessage,
     ChatCompletionMessageParam,
     ChatCompletionToolChoiceOptionParam,
     ChatCompletionToolParam,
@@ -60,6 +62,11 @@ FILE_TOOLS = {
 def user(text: str) -> ChatCompletionMessageParam:
     """A user's message."""
     return {"role": "user", "content": text}
+
+
+def said_before(message: ChatCompletionMessage) -> ChatCompletionMessageParam:
+    """An answer, as a message of the next request."""
+    return cast("ChatCompletionMessageParam", message.to_dict(exclude_none=True))
 
 
 def test_chat(client: openai.OpenAI) -> None:
@@ -191,9 +198,11 @@ def test_two_tool_calls_at_once(client: openai.OpenAI) -> None:
         }
         for id_, (city, sky) in skies.items()
     ]
-    calls = message.to_dict(exclude_none=True)
     answer = client.chat.completions.create(
-        model="demo", messages=[asked, calls, *results], tools=[GET_WEATHER], temperature=0
+        model="demo",
+        messages=[asked, said_before(message), *results],
+        tools=[GET_WEATHER],
+        temperature=0,
     )
 
     said = "It is 18 degrees and sunny in Paris, and 18 degrees and rainy in Tokyo."
@@ -233,7 +242,7 @@ def test_an_agent_s_loop(client: openai.OpenAI, effort: ReasoningEffort) -> None
         steps.append(call.function.name)
         result = tools[call.function.name](**json.loads(call.function.arguments))
         messages += [
-            message.to_dict(exclude_none=True),
+            said_before(message),
             {"role": "tool", "tool_call_id": call.id, "content": result},
         ]
 

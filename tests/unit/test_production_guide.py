@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from gateway.cli import app
 from gateway.simulation.trace import read_trace
 
 ROOT = Path(__file__).parents[2]
@@ -52,8 +54,7 @@ def test_every_option_of_the_simulation_exists() -> None:
     """The commands for capacity name options that `gateway simulate` has."""
     commands = re.findall(r"gateway simulate [^\n#`]*(?:\\\n[^\n#]*)?", "".join(blocks("sh")))
     named = set(re.findall(r"--[\w-]+", "".join(commands)))
-    command = [sys.executable, "-m", "gateway.cli", "simulate", "--help"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    shown = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["simulate", "--help"]).stdout
     assert named
     assert named <= set(re.findall(r"--[\w-]+", shown))
 
