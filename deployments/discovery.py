@@ -8,7 +8,7 @@ model's `Engine` deployment and calls with every change.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -75,8 +75,14 @@ class Discovery:
         """Question for Serve's status that has not been answered."""
         self._missing: set[str] = set()
         """Known applications that were not in the last status."""
+        self._running: Mapping[tuple[str, str], Collection[str]] = {}
+        """Running replicas in the last status."""
         self._with_engines: set[str] = set()
         """Applications with running engines in the last status."""
+
+    def running(self, application: str, deployment: str) -> Collection[str]:
+        """Ids of a deployment's replicas that ran when Serve's status was read last."""
+        return self._running.get((application, deployment), ())
 
     async def run(self) -> None:
         """Poll Serve's status until cancelled; a failed poll is logged and repeated."""
@@ -119,7 +125,7 @@ class Discovery:
     async def refresh(self) -> None:
         """Read Serve's status, and update the fleet."""
         status = await self._read_status()
-        applications = status.applications
+        applications, self._running = status.applications, status.running
         deleting = {
             name
             for name, overview in applications.items()

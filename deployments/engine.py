@@ -103,6 +103,7 @@ class EngineReplica:
             key=self._server.key,
             facts=self._engine.facts,
             start_s=self._start_s,
+            pid=os.getpid(),
         )
         return cast("dict[str, JsonValue]", msgspec.to_builtins(metadata))
 

@@ -15,9 +15,11 @@ from ray.serve.handle import DeploymentHandle
 from deployments.accounts_handle import AccountsHandle
 from deployments.discovery import Discovery
 from deployments.process_setup import collect_garbage_rarely, log_with_serve
+from deployments.router_peers import Answer, ServeRouterPeers
 from deployments.serve_internals.config_store import ClusterConfigStore
 from deployments.serve_internals.haproxy_report import report_of_this_node
 from deployments.serve_internals.http_options import listens_on_loopback
+from deployments.serve_internals.log_folder import serve_log_folder
 from deployments.serve_internals.metrics import RayRecorder
 from deployments.serve_internals.router_protocol import install_router_protocol
 from deployments.watchdog import ReplicaWatchdog
@@ -26,6 +28,7 @@ from gateway.assembly import RouterOptions, build_router
 from gateway.environment import Settings
 from gateway.errors.startup import ConfigError
 from gateway.identity.cache_scope import SEEDS, ScopeSeeds
+from gateway.inspection.query import decode_query, encode_rows
 from gateway.periodic import Periodic
 from gateway.proxy_key import cluster_key, proxy_key
 from gateway.routing.fleet import Fleet
@@ -51,6 +54,8 @@ class Router:
         self, accounts: DeploymentHandle | None = None
     ) -> None:
         log_with_serve()
+        context = serve.get_replica_context()
+        self._id = context.replica_id.unique_id
         is_local = await asyncio.to_thread(listens_on_loopback)
         self._settings = Settings.read(os.environ)
         started_s = time.time() - time.monotonic()
@@ -64,12 +69,18 @@ class Router:
             self._discovery.request_start,
             live_config=self._live_config,
             options=RouterOptions(
+                router=self._id,
                 is_local=is_local,
                 is_forwarded=self._settings.names_clients,
                 proxy_key=self._proxy_key(),
                 seeds=ScopeSeeds(cluster_key(SEEDS, os.environ)),
                 recorder=recorder,
                 tracer=_tracer(),
+                peers=ServeRouterPeers(
+                    self._id,
+                    lambda: self._discovery.running(context.app_name, context.deployment),
+                ),
+                log_folder=serve_log_folder(),
                 accounts=None if accounts is None else AccountsHandle(accounts),
                 # The time of day, without any adjustment of the clock since the start.
                 time_of_day=lambda: started_s + time.monotonic(),
@@ -87,8 +98,7 @@ class Router:
         await self._router.wait_until_informed(INFORMED_TIMEOUT_S)
         self._discovering = asyncio.create_task(self._discovery.run())
         collect_garbage_rarely()
-        replica = serve.get_replica_context().replica_id.unique_id
-        self._watchdog = ReplicaWatchdog(f"router {replica}", HANG_TIMEOUT_S)
+        self._watchdog = ReplicaWatchdog(f"router {self._id}", HANG_TIMEOUT_S)
         if missing := self._settings.missing:
             logger.warning(
                 "this router is slower than necessary: set %s=1 where Ray starts",
@@ -147,10 +157,17 @@ class Router:
         """End all requests within `timeout_s`: the whole gateway stops; how many were cut off."""
         return await self._router.drain(timeout_s)
 
+    async def inspect(self, asker: str, query: bytes) -> Answer:
+        """What this router says of itself, for the router `asker`; nothing if that is this one."""
+        if asker == self._id:
+            return self._id, None
+        rows = await self._router.inspector.rows(decode_query(query))
+        return self._id, encode_rows(rows)
+
     def report(self) -> dict[str, object]:
         """This router's id, and its `RouterReport` as plain objects."""
         report = msgspec.to_builtins(self._router.report())
-        return {"replica": serve.get_replica_context().replica_id.unique_id, "report": report}
+        return {"replica": self._id, "report": report}
 
     async def __del__(self) -> None:
         """Serve's graceful stop, once the requests in flight are done."""

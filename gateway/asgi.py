@@ -1,7 +1,7 @@
 """Types of ASGI, as far as the gateway uses it, and look-up of headers."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 Headers = list[tuple[bytes, bytes]]
 """Pairs of lower-case name and value, in order."""
@@ -12,6 +12,17 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 FIELDS = "gateway.fields"
 """Entry of a request's scope: its headers by name, once they have been asked for."""
+
+
+class BodyWriter(Protocol):
+    """A server's own way to write parts of one response's body, in turn with those sent by ASGI."""
+
+    def write(self, body: bytes, chunks: bytes) -> bool:
+        """Write a part after which more follows; returns False if it has to be sent by ASGI.
+
+        It does if the client is slow, or nothing has been sent yet. `chunks`: the part in HTTP's
+        chunked coding, where it came like that; otherwise empty.
+        """
 
 
 def header(headers: Iterable[tuple[bytes, bytes]], name: bytes, default: bytes) -> bytes:

@@ -8,6 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from gateway.admission.cold_start import Wake
 from gateway.asgi import Scope
@@ -21,12 +22,14 @@ from gateway.http.models import cards_of, models_router
 from gateway.http.operators import operators_router
 from gateway.identity.cache_scope import ScopeSeeds
 from gateway.identity.live_directory import ACCOUNTS
+from gateway.inspection.all_routers import AllRouters, NoPeers, RouterPeers
+from gateway.inspection.router_inspector import RouterInspector
 from gateway.ledger.view import AccountsView
 from gateway.limits.project_limits import ProjectLimits
-from gateway.metrics import Recorder
+from gateway.metrics import NullRecorder, Recorder
 from gateway.periodic import Periodic
 from gateway.report import ModelReport, RouterReport
-from gateway.routing.decision import DecisionLog
+from gateway.routing.decision import Decision, DecisionLog
 from gateway.routing.fleet import Fleet, ServedModel
 from gateway.serving.access import AccessControl
 from gateway.serving.accounts_client import AccountsClient
@@ -39,7 +42,10 @@ from gateway.serving.handler import InferenceHandler
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.operator_access import OperatorAccess
 from gateway.serving.pool import ModelPools, SharedState
+from gateway.serving.request_history import RequestHistory
+from gateway.serving.request_log import RequestLog
 from gateway.serving.request_metrics import RequestMetrics
+from gateway.serving.request_record import RequestSinks
 from gateway.serving.router_context import RouterContext
 from gateway.serving.settlements import Settlements
 from gateway.serving.shadow import ShadowTraffic
@@ -57,6 +63,8 @@ IDENTITIES_PERIOD_S = 1.0
 class RouterOptions:
     """Settings of a router that are fixed at its start."""
 
+    router: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Id of the router, as operators see it."""
     is_local: bool = False
     """The gateway can be reached from this machine only, so a config may open operators' routes."""
     is_forwarded: bool = False
@@ -73,6 +81,10 @@ class RouterOptions:
     """Seconds since the epoch."""
     accounts: AccountsClient | None = None
     """Keeper of projects, keys and usage; None where no database is configured."""
+    peers: RouterPeers = field(default_factory=NoPeers)
+    """The gateway's other routers."""
+    log_folder: Path | None = None
+    """Folder of the request log, unless the config names one."""
     clock: Callable[[], float] = time.monotonic
     """Seconds of a clock that never goes back."""
     rng: random.Random = field(default_factory=random.Random)
@@ -92,18 +104,21 @@ class AssembledRouter:
     ) -> None:
         self.fleet = fleet
         self.live_config = live_config
-        self.request_metrics = RequestMetrics(options.recorder, options.tracer)
-        recorder = self.request_metrics.recorder
+        self.history = RequestHistory(options.clock, self._is_heard)
+        recorder = options.recorder or NullRecorder()
+        self.request_metrics = self._request_metrics(options, recorder)
+        self._request_log = RequestLog(
+            options.router, self.history, live_config, options.log_folder
+        )
         self.limits = _project_limits(live_config, options)
         self.accounts = self._follow(options.accounts)
         self.settlements = self._settlements(options.accounts, recorder)
-        router = uuid.uuid4().hex
-        self._demand_publisher = DemandPublisher(lambda: self.pools.demands, router=router)
-        self.pools = ModelPools(fleet, self._shared_state(wake, router, options))
+        self._demand_publisher = DemandPublisher(lambda: self.pools.demands, router=options.router)
+        self.pools = ModelPools(fleet, self._shared_state(wake, options))
         self.context = RouterContext(
             EngineClient(upstream),
             self.pools,
-            Faults(recorder),
+            Faults(recorder, options.time_of_day),
             limits=self.limits,
             is_forwarded=options.is_forwarded,
             settlements=self.settlements,
@@ -119,6 +134,14 @@ class AssembledRouter:
         self.gauges = Gauges(self.pools, self._bodies, recorder, self.limits)
         resolver = TargetResolver(fleet, options.seeds)
         self._shadows = ShadowTraffic(resolver, self.context, recorder)
+        self.inspector = RouterInspector(
+            options.router,
+            self.pools,
+            self.context.faults,
+            self._shadows,
+            live_config,
+            self.history,
+        )
         self.app = self._app(resolver, options)
 
     def start(self) -> None:
@@ -130,6 +153,7 @@ class AssembledRouter:
             self.settlements.start()
             self.accounts.start()
         self._identities.start()
+        self._request_log.start()
 
     async def wait_until_informed(self, timeout_s: float) -> None:
         """Wait until all engines and Accounts have told what they know, or time is up.
@@ -160,6 +184,10 @@ class AssembledRouter:
             running=self.context.drain.running,
         )
 
+    async def flush_log(self) -> None:
+        """Write the lines of the request log that wait."""
+        await self._request_log.flush()
+
     async def close(self) -> None:
         """End all background work, and export the last metrics and traces."""
         await self._identities.close()
@@ -171,8 +199,18 @@ class AssembledRouter:
             await self.accounts.close()
         self.pools.close()
         await self.gauges.close()  # after all that counts
+        await self._request_log.close()  # before the tracer: it ends spans
         if (tracer := self.request_metrics.tracer) is not None:
             await tracer.close()
+
+    def _request_metrics(self, options: RouterOptions, recorder: Recorder) -> RequestMetrics:
+        sinks = RequestSinks(
+            recorder=recorder,
+            history=self.history,
+            router=options.router,
+            address_of=self._address_of,
+        )
+        return RequestMetrics(sinks, options.tracer)
 
     def _knows_clients(self) -> bool:
         """Whether there are projects, or nobody needs one."""
@@ -180,14 +218,14 @@ class AssembledRouter:
         is_open = not self.live_config.config.is_authenticated
         return is_open or directory.is_complete or bool(directory.projects)
 
-    def _shared_state(self, wake: Wake, router: str, options: RouterOptions) -> SharedState:
+    def _shared_state(self, wake: Wake, options: RouterOptions) -> SharedState:
         return SharedState(
             decisions=DecisionLog(observer=self.request_metrics.record_outcome),
             rng=options.rng,
             time_of_day=options.time_of_day,
             monotonic=options.clock,
             wake=wake,
-            router=router,
+            router=options.router,
             on_held=self._demand_publisher.publish_soon,
             reservation_listeners=self.limits.listeners,
             recent_use_listeners=(self.limits,),
@@ -232,7 +270,9 @@ class AssembledRouter:
                 self._knows_clients,
             ),
             administration_router(options.accounts, self.accounts, self._address_of),
-            operators_router(resolver, self.pools, context.faults, shadows, live_config),
+            operators_router(
+                resolver, self.pools, live_config, AllRouters(self.inspector, options.peers)
+            ),
         )
         return create_app(
             *(inference, routers, self._shut_down, self._access_control(options)),
@@ -271,6 +311,9 @@ class AssembledRouter:
         """The web pages that may use the gateway, by the config in force."""
         cors = self.live_config.config.cors
         return None if cors is None else SharedOrigins(cors)
+
+    def _is_heard(self, decision: Decision) -> bool:
+        return self.pools.has_telemetry(decision.model, decision.replica.id)
 
     def _health_of(self, model: ServedModel) -> Counter[str]:
         return self.pools.of(model).scheduler.replicas.health_counts()

@@ -17,6 +17,7 @@ from rich.table import Table
 from gateway.cluster.connections import connections_warning, max_files
 from gateway.cluster.plan import ModelPlan, NamePlan, Plan, RouterPlan
 from gateway.commands import keys, projects, usage
+from gateway.commands.doctor import doctor
 from gateway.config.engine_check import ask_vllm
 from gateway.config.loader import load_config
 from gateway.environment import installed_haproxy, recommended
@@ -101,6 +102,7 @@ def env() -> None:
         typer.echo(f"export {name}={shlex.quote(value)}")
 
 
+app.command("doctor")(doctor)
 app.command("simulate")(simulate)
 app.command("usage")(usage.usage)
 app.command("costs")(usage.costs)

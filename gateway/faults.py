@@ -1,12 +1,19 @@
 """Counts and logs the faults of requests, each with the action that was taken."""
 
 import logging
-from collections import Counter
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
 from enum import StrEnum
 
 import msgspec
 
 from gateway.metrics import FAULTS, NullRecorder, Recorder
+
+NO_REPLICA = "-"
+"""Stands for the replica of a fault that belongs to none."""
+KEPT_REPLICAS = 1000
+"""Replicas whose faults are kept apart; of more, those that failed last."""
 
 logger = logging.getLogger(__name__)
 
@@ -41,23 +48,63 @@ class Fault(msgspec.Struct, frozen=True):
     action: Action
 
 
-class Faults:
-    """Counts faults and logs each."""
+class LatestFault(msgspec.Struct, frozen=True):
+    """Fault of one request at a replica."""
 
-    def __init__(self, recorder: Recorder | None = None) -> None:
+    at_s: float
+    """When it was recorded, in seconds since the epoch."""
+    reason: str
+    action: Action
+    request: str
+    """Id of the request, and its project."""
+    message: str
+
+
+class ReplicaFaults(msgspec.Struct, frozen=True):
+    """Faults of one replica."""
+
+    count: int = 0
+    last: LatestFault | None = None
+
+
+NO_FAULTS = ReplicaFaults()
+
+
+class Faults:
+    """Counts faults and logs each; `time_of_day`: seconds since the epoch."""
+
+    def __init__(
+        self,
+        recorder: Recorder | None = None,
+        time_of_day: Callable[[], float] = time.time,
+    ) -> None:
         self._recorder = recorder or NullRecorder()
+        self._time_of_day = time_of_day
         self._counts: Counter[Fault] = Counter()
+        self._by_replica: OrderedDict[str, ReplicaFaults] = OrderedDict()
 
     @property
     def counts(self) -> list[tuple[Fault, int]]:
         """Each kind of fault and its count, the most frequent first."""
         return self._counts.most_common()
 
+    def of_replica(self, replica: str) -> ReplicaFaults:
+        """Return the faults of a replica, ejections included."""
+        return self._by_replica.get(replica, NO_FAULTS)
+
     def record(
-        self, fault: Fault, *, request_id: str = "-", replica: str = "-", message: str
+        self, fault: Fault, *, request_id: str = "-", replica: str = NO_REPLICA, message: str
     ) -> None:
         """Count a fault, and log it with the request, the replica and a message."""
         self.count(fault)
+        if replica != NO_REPLICA:
+            latest = LatestFault(
+                self._time_of_day(), fault.reason, fault.action, request_id, message
+            )
+            self._by_replica[replica] = ReplicaFaults(self.of_replica(replica).count + 1, latest)
+            self._by_replica.move_to_end(replica)
+            if len(self._by_replica) > KEPT_REPLICAS:
+                self._by_replica.popitem(last=False)
         logger.warning(
             "request %s: model %s: replica %s: %s (%s): %s",
             *(request_id, fault.model, replica, fault.reason, message, fault.action),

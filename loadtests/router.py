@@ -8,8 +8,11 @@ import sys
 import uvicorn
 
 from deployments.engines.sim.engine import SimulatedEngine
+from deployments.serve_internals.body_writer import body_writer_behind
+from gateway.asgi import App, Receive, Scope, Send
 from gateway.assembly import build_router
 from gateway.config.sim import SimEntry
+from gateway.http.app import GatewayApp
 from gateway.routing.fleet import Fleet, Replica, ServedModel
 from gateway.telemetry.facts import ReplicaMetadata
 from loadtests.launch import HOST, MODEL
@@ -25,11 +28,25 @@ def fleet_of_one(engine_port: int) -> Fleet:
     return fleet
 
 
+def on_uvicorn(gateway: GatewayApp) -> App:
+    """The gateway's application as a router's replica serves it: events are written past ASGI."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await gateway.answer(scope, receive, send, body_writer_behind(send))
+        else:
+            await gateway(scope, receive, send)
+
+    return app
+
+
 def main() -> None:
     """Serve until interrupted."""
     port, engine_port = int(sys.argv[1]), int(sys.argv[2])
-    app = build_router(fleet_of_one(engine_port), lambda *_: None).app
-    uvicorn.run(app, port=port, access_log=False, log_level="warning", http="httptools")
+    gateway = build_router(fleet_of_one(engine_port), lambda *_: None).app
+    uvicorn.run(
+        on_uvicorn(gateway), port=port, access_log=False, log_level="warning", http="httptools"
+    )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import gc
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -80,9 +81,21 @@ class ClusterGateway(GatewayProcess):
         """The nodes have one address, so that only the head can have a proxy."""
         return {"proxy_location": "HeadOnly", **super()._complete(document)}
 
-    def add_node(self, gpus: int, type_: str | None = None, cpus: int = 1) -> Any:
-        """Add a node with logical GPUs of a type."""
+    @property
+    def ray_address(self) -> str:
+        """Ray's address of the cluster."""
+        return str(self._cluster.address)
+
+    def add_node(
+        self,
+        gpus: int,
+        type_: str | None = None,
+        cpus: int = 1,
+        environment: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Add a node with logical GPUs of a type, whose processes have this environment."""
         return self._cluster.add_node(
+            env_vars=dict(environment or {}),
             num_cpus=cpus,
             num_gpus=gpus,
             resources={f"accelerator_type:{type_}": 1} if type_ else {},

@@ -155,7 +155,11 @@ class GatewayProcess:
         if status != 200:
             return False  # the config before does not open the operators' routes
         wanted = GatewayConfig(**{**OPEN, **user_config}).model_dump(mode="json")
-        is_adopted = all(wanted[field] == value for field, value in told["config"].items())
+        is_adopted = all(
+            wanted[field] == value
+            for router in told["data"]
+            for field, value in router["config"].items()
+        )
         return is_adopted and up >= {model["name"] for model in models}
 
     def deploy_by_command(self, document: Document) -> None:

@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
+from deployments.serve_internals.body_writer import body_writer_behind
 from deployments.serve_internals.fallback import GONE
 from gateway.asgi import App, Receive, Scope, Send
 from gateway.config.route_paths import ROUTES
@@ -113,7 +114,8 @@ class DirectIngress:
         error: Exception | None = None
         try:
             async with self._replica.count_in_flight():
-                status = await self._gateway.answer(scope, receive, send)
+                writer = body_writer_behind(send)
+                status = await self._gateway.answer(scope, receive, send, writer)
         except Exception as broken:
             error = broken
             if not isinstance(broken, GatewayError):  # which is logged already, with its request

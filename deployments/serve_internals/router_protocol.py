@@ -1,9 +1,7 @@
 """HTTP protocol of a router's replica: uvicorn's, as Serve starts it, with four changes.
 
 1. Inference requests take the direct way to the gateway (`direct_ingress`).
-2. The head of a response is sent together with the first bytes of its body. uvicorn writes it by
-   itself, which uvloop (from 0.22 on) sends at once: each stream would start with two packets
-   instead of one, and wake its readers, HAProxy first of all, twice.
+2. The head of a response is sent together with the first bytes of its body (`head_coalescing`).
 3. HTTP/1.0 gets no chunks, which it does not know (RFC 9112, 6.1): an answer without a length ends
    with its connection. HAProxy passes the version on, and the chunks back.
 4. Requests to switch to another protocol, WebSocket above all, are answered as if they did not ask,
@@ -16,14 +14,13 @@ from typing import Any, cast
 
 from deployments.serve_internals.direct_ingress import CONSEQUENCE, with_direct_ingress
 from deployments.serve_internals.fallback import GONE, warn_once
+from deployments.serve_internals.head_coalescing import HeadCoalescingTransport
 from gateway.asgi import App, Message
 from gateway.errors.request import InvalidRequest
 from gateway.http.app import GatewayApp
 
 DEFAULT_PROTOCOL = "auto"
 """Name of the protocol that servers use by default, such as Serve's."""
-HEAD, INTERIM_HEAD = b"HTTP/1.1 ", b"HTTP/1.1 1"
-"""First bytes of responses, and of interim responses, which clients wait for."""
 
 
 def install_router_protocol(gateway: GatewayApp) -> None:
@@ -118,39 +115,3 @@ def end_by_close(cycle: Any) -> None:  # noqa: ANN401 - uvicorn's cycle of a req
         await send(message)
 
     cycle.send = send_unframed
-
-
-class HeadCoalescingTransport:
-    """Transport that holds back a response's head until more is written or the loop's turn ends."""
-
-    __slots__ = ("_head", "_loop", "_transport")
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._head = b""
-
-    def __getattr__(self, name: str) -> object:
-        """Any other attribute of the transport."""
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        """Write the bytes, or hold them back if they are a head."""
-        if self._head:
-            self._transport.writelines((self._head, data))
-            self._head = b""
-        elif data.startswith(HEAD) and not data.startswith(INTERIM_HEAD):
-            self._head = data
-            self._loop.call_soon(self._flush)
-        else:
-            self._transport.write(data)
-
-    def close(self) -> None:
-        """Write what is held back, and close."""
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        head, self._head = self._head, b""
-        if head and not self._transport.is_closing():
-            self._transport.write(head)

@@ -7,7 +7,7 @@ process does little else.
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +45,8 @@ class ServeStatus:
 
     applications: Mapping[str, ApplicationStatusOverview]
     failed_builds: Mapping[str, FailedBuild] = field(default_factory=dict)
+    running: Mapping[tuple[str, str], Collection[str]] = field(default_factory=dict)
+    """Ids of the running replicas of each deployment, by its application's name and its own."""
 
 
 def serve_status() -> ServeStatus:
@@ -56,7 +58,24 @@ def serve_status() -> ServeStatus:
         consequence = "serve.status() is used: slower, and without models whose entry is wrong"
         warn_once("the Serve controller's status", consequence, repr(error))
         return ServeStatus(dict(serve.status().applications))
-    return ServeStatus(applications, failed_builds(applications, details))
+    return ServeStatus(applications, failed_builds(applications, details), _running(details))
+
+
+def _running(applications: Mapping[str, Any]) -> dict[tuple[str, str], Collection[str]]:
+    try:
+        return {
+            (name, deployment): [
+                replica["replica_id"]
+                for replica in each["replicas"]
+                if replica["state"] == ReplicaState.RUNNING
+            ]
+            for name, application in applications.items()
+            for deployment, each in application["deployments"].items()
+        }
+    except GONE as error:
+        consequence = "routers do not name those that do not answer"
+        warn_once("the ids in the Serve controller's list of replicas", consequence, repr(error))
+        return {}
 
 
 def unplaced_replicas(app: str, deployment: str) -> int:

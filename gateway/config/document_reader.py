@@ -43,9 +43,13 @@ _Owners = dict[str, tuple[ConfigPath, str]]
 
 
 class DocumentReader:
-    """Goes over a document once and collects its models, its gateways and its mistakes."""
+    """Goes over a document once and collects its models, its gateways and its mistakes.
 
-    def __init__(self) -> None:
+    `has_files`: the files that it names are on this machine, if they are anywhere.
+    """
+
+    def __init__(self, *, has_files: bool = True) -> None:
+        self._roots = source_roots() if has_files else None
         self.errors: list[FieldError] = []
         self.models: list[ModelApplication] = []
         self.gateways: list[GatewayConfig] = []
@@ -138,8 +142,9 @@ class DocumentReader:
             self._check_unique(model_name, self._name_owners, noun, (*path, "args", *inner))
         adapter: TypeAdapter[ModelEntry] = TypeAdapter(ModelEntry)
         if entry := self._validate(adapter, args, (*path, "args")):
-            for inner, message in wrong_paths(entry, source_roots()):
-                self._report((*path, "args", *inner), message)
+            if self._roots is not None:
+                for inner, message in wrong_paths(entry, self._roots):
+                    self._report((*path, "args", *inner), message)
             self._entries.append(((*path, "args"), entry))
             self.models.append(ModelApplication(name, entry))
             self._when_cold.append((entry, (*path, "args", "when_cold")))

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from gateway.config.auth import AuthOrNone
 from gateway.config.references import Reference, check_references
+from gateway.config.request_log import RequestLogOptions
 from gateway.config.strict import FieldError, Strict, field_errors
 from gateway.config.traffic_rules import TrafficRules
 
@@ -71,6 +72,8 @@ class GatewayConfig(TrafficRules):
     Default: 512, or 16 times `max_body_mb` if that is more."""
     rate_limits: RateLimits = RateLimits()
     """How the limits of projects count."""
+    request_log: RequestLogOptions = RequestLogOptions()
+    """A line of JSON for each request. On by default."""
     cors: Cors | None = None
     """Web pages that may use the gateway from a browser. Default: none."""
     auth: AuthOrNone = None

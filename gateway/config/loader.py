@@ -25,16 +25,19 @@ from gateway.config.yamlfile import YamlFile
 from gateway.errors.startup import ConfigError
 
 
-def load_config(path: str | Path, ask_engine: AskEngine | None = None) -> DeploymentFile:
+def load_config(
+    path: str | Path, ask_engine: AskEngine | None = None, *, has_files: bool = True
+) -> DeploymentFile:
     """Read and validate a deployment file.
 
     `ask_engine` says what vLLM itself finds wrong with entries, if nothing else is wrong.
+    `has_files`: the weights that it names are on this machine, if they are anywhere.
 
     Raises:
         ConfigError: with one line for each mistake: file, line, path, and what is wrong.
     """
     file = YamlFile.read(Path(path))
-    reader = DocumentReader()
+    reader = DocumentReader(has_files=has_files)
     reader.errors.extend(file.mistakes)
     reader.read(file.content)
     if ask_engine and not reader.errors:

@@ -19,6 +19,7 @@ GatewayError                    500  server_error
 │   ├── CacheNotPrivate         403  cache_not_private
 │   ├── NotFound                404  not_found
 │   ├── Unsupported             404  unsupported
+│   ├── RequestNotFound         404  request_not_found
 │   ├── RouteNotAllowed         403  route_not_allowed
 │   ├── UnknownRoute            404  unknown_url
 │   ├── UnsupportedRoute        404  unsupported_route

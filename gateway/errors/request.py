@@ -1,5 +1,7 @@
 """Errors of a request: its form, its URL, its body, and what it asks for."""
 
+from collections.abc import Sequence
+
 from gateway import header_names
 from gateway.errors.gateway_error import GatewayError
 
@@ -73,6 +75,22 @@ class UnknownRoute(InvalidRequest):
         return cls(
             f"Unknown request URL: {method} {path[:MAX_SHOWN_PATH]}."
             " Please check the URL for typos, or see the docs at /docs."
+        )
+
+
+class RequestNotFound(InvalidRequest):
+    """No router knows a request of that id; operators look requests up by their ids."""
+
+    status = 404
+    code = "request_not_found"
+
+    @classmethod
+    def of(cls, request_id: str, missing: Sequence[str]) -> "RequestNotFound":
+        """Make the error for an id; `missing`: the routers that have not answered."""
+        silent = f" These routers did not answer: {', '.join(missing)}." if missing else ""
+        return cls(
+            f"No router knows a request with the id {request_id[:MAX_SHOWN_PATH]!r}: it is older"
+            f" than what routers keep, or was never here.{silent}"
         )
 
 

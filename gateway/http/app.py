@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
 
-from gateway.asgi import App, Message, Receive, Scope, Send, fields_of
+from gateway.asgi import App, BodyWriter, Message, Receive, Scope, Send, fields_of
 from gateway.config.route_paths import ROUTES
 from gateway.errors.access import NotThroughProxy
 from gateway.errors.gateway_error import GatewayError
@@ -128,7 +128,9 @@ class GatewayApp:
             self._check_proof(scope)
             if not self._access.admit_known(scope):
                 await self._access.admit(scope)
-        except GatewayError:
+        except GatewayError as error:
+            if scope["path"] in ROUTES:
+                self._inference.record_refusal(scope, response, error)
             if _has_body(scope):  # nobody reads it: strangers would keep connections as they like
                 response.annotate([CONNECTION_CLOSE])
             raise
@@ -146,11 +148,16 @@ class GatewayApp:
             "This port is for the gateway's own proxy. Send the request to the gateway's address."
         )
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send) -> int:
-        """Answer an HTTP request; return the status that its client got, 0 if none."""
+    async def answer(
+        self, scope: Scope, receive: Receive, send: Send, body_writer: BodyWriter | None = None
+    ) -> int:
+        """Answer an HTTP request; return the status that its client got, 0 if none.
+
+        `body_writer`: writes to the same client as `send`.
+        """
         request_id = ensure_request_id(fields_of(scope).get(REQUEST_ID))
         origins = self._shared_origins()
-        response = self._response(scope, send, request_id, origins)
+        response = self._response(scope, send, request_id, origins, body_writer)
         try:
             # In one frame with the rest: each event of a stream passes through all of them.
             if origins is None or (allowed := origins.preflight(scope)) is None:
@@ -174,14 +181,19 @@ class GatewayApp:
         return response.status
 
     def _response(
-        self, scope: Scope, send: Send, request_id: bytes, origins: SharedOrigins | None
+        self,
+        scope: Scope,
+        send: Send,
+        request_id: bytes,
+        origins: SharedOrigins | None,
+        body_writer: BodyWriter | None,
     ) -> ClientResponse:
         headers = [(ANTHROPIC_REQUEST_ID, request_id), API_VERSION]
         if self._returns_ids:
             headers.append((REQUEST_ID, request_id))
         if origins is not None:
             headers += origins.headers(scope)
-        return ClientResponse(send, headers, request_id=request_id)
+        return ClientResponse(send, headers, request_id=request_id, body_writer=body_writer)
 
 
 def _for_fastapi(

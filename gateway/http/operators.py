@@ -1,4 +1,4 @@
-"""`/gateway`: decisions, faults and config of the gateway, for its operators."""
+"""`/gateway`: what all routers tell the gateway's operators, and decisions for dry runs."""
 
 import contextlib
 from collections.abc import Sequence
@@ -9,10 +9,18 @@ from fastapi import APIRouter, Depends, Request
 from gateway.asgi import header
 from gateway.config.gateway import GatewayConfig
 from gateway.config.route_paths import ROUTES
-from gateway.errors.request import InvalidRequest, ModelNotFound, UnknownRoute, UnsupportedRoute
+from gateway.errors.request import (
+    InvalidRequest,
+    ModelNotFound,
+    RequestNotFound,
+    UnknownRoute,
+    UnsupportedRoute,
+)
 from gateway.errors.upstream import ModelUnavailable
-from gateway.faults import Faults
 from gateway.identity.client import OPEN_PROJECT, ClientIdentity
+from gateway.inspection.all_routers import AllRouters
+from gateway.inspection.query import Query, QueryTopic
+from gateway.inspection.replica_rows import merged_replicas
 from gateway.request.inference_request import InferenceRequest, parse_request
 from gateway.request.routes import CHAT, body_limit_mb
 from gateway.routing.decision import LOG_SIZE, Decision
@@ -20,18 +28,19 @@ from gateway.serving.access import ADMIN
 from gateway.serving.body import read_body
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.pool import ModelPools
-from gateway.serving.shadow import ShadowTraffic
 from gateway.serving.target_resolver import TargetResolver
 
 
 def operators_router(
     resolver: TargetResolver,
     pools: ModelPools,
-    faults: Faults,
-    shadows: ShadowTraffic,
     live_config: LiveConfig,
+    all_routers: AllRouters,
 ) -> APIRouter:
-    """The routes for operators; `gateway.serving.access` lets nobody else in."""
+    """The routes for operators; `gateway.serving.access` lets nobody else in.
+
+    All but `/gateway/route` answer for all routers: each row names its own.
+    """
     router = APIRouter(
         prefix="/gateway", include_in_schema=False, dependencies=[Depends(only_admins)]
     )
@@ -55,29 +64,53 @@ def operators_router(
             identity=ClientIdentity(project=owner, key=key),
         )
         names = live_config.names.route(inference.head.model, inference.sticky_key).models
-        return _decide(resolver, pools, inference, names).explanation()
+        decision = _decide(resolver, pools, inference, names)
+        return {"router": all_routers.own, **decision.explanation()}
 
-    router.add_api_route("/config", live_config.report)
+    router.include_router(_listings(all_routers))
+    return router
+
+
+def _listings(all_routers: AllRouters) -> APIRouter:
+    """The routes that ask all routers."""
+    router = APIRouter()
+
+    @router.get("/config")
+    async def config() -> dict[str, object]:
+        """The config in force in each router, and the problems of one that it has rejected."""
+        return (await all_routers.ask(Query(topic=QueryTopic.CONFIG))).page()
 
     @router.get("/decisions")
     async def decisions(limit: int = LOG_SIZE, model: str | None = None) -> dict[str, object]:
         """The last decisions, newest first, with their outcomes."""
-        found = [d for d in pools.decisions.latest() if model in (None, d.decision.model)]
-        return {"object": "list", "data": [d.explanation() for d in found[: max(0, limit)]]}
+        query = Query(topic=QueryTopic.DECISIONS, limit=max(0, limit), model=model)
+        listing = await all_routers.ask(query)
+        newest = sorted(listing.rows, key=lambda row: -float(str(row["decided_s"])))
+        return listing.page(newest[: query.limit])
 
     @router.get("/faults")
-    async def fault_counts() -> dict[str, object]:
-        """Faults since the router's start, and the action taken on each."""
-        found = [
-            {"model": fault.model, "reason": fault.reason, "action": fault.action, "count": count}
-            for fault, count in faults.counts
-        ]
-        return {"object": "list", "data": found}
+    async def faults() -> dict[str, object]:
+        """Faults since each router's start, and the action taken on each."""
+        return (await all_routers.ask(Query(topic=QueryTopic.FAULTS))).page()
+
+    @router.get("/replicas")
+    async def replicas(model: str | None = None) -> dict[str, object]:
+        """Each engine replica: where it is, how it is, and what it holds."""
+        listing = await all_routers.ask(Query(topic=QueryTopic.REPLICAS, model=model))
+        return listing.page(merged_replicas(listing.rows))
+
+    @router.get("/requests/{request_id:path}")
+    async def request(request_id: str) -> dict[str, object]:
+        """Where a request went, and how it ended, or how far it is."""
+        listing = await all_routers.ask(Query(topic=QueryTopic.REQUEST, request_id=request_id))
+        if not listing.rows:
+            raise RequestNotFound.of(request_id, listing.missing)
+        return listing.page()
 
     @router.get("/shadows")
-    async def shadow_stats() -> dict[str, object]:
+    async def shadows() -> dict[str, object]:
         """Outcomes and times of models that answer copies of others' requests."""
-        return {"object": "list", "data": shadows.report()}
+        return (await all_routers.ask(Query(topic=QueryTopic.SHADOWS))).page()
 
     return router
 

@@ -51,6 +51,11 @@ class PrefixIndex:
         """Number of keys that at least one replica holds or expects."""
         return len(self._masks)
 
+    def held_keys(self, replica: str) -> int:
+        """Return the number of keys that a replica's telemetry reports; 0 if it is not there."""
+        keys = self._replicas.get(replica)
+        return 0 if keys is None else len(keys.held)
+
     def add_replica(self, replica: str) -> None:
         """Give a replica its bit; it holds nothing yet."""
         if replica in self._replicas:

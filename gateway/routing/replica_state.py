@@ -98,6 +98,16 @@ class ReplicaState:
         return len(self._sent)
 
     @property
+    def requests_queued(self) -> int:
+        """Number of this router's requests that wait for the replica."""
+        return len(self._queued)
+
+    @property
+    def has_load(self) -> bool:
+        """Whether the replica has reported its load, and its telemetry still arrives."""
+        return self.load is not NO_LOAD
+
+    @property
     def sequences(self) -> int:
         """Sequences that the replica has, and those on their way to it."""
         here = max(0, self.load.running + self.load.waiting - self._ended_since_load)

@@ -261,6 +261,7 @@ class Attempts:
         self._replica = replica
         self._failures.record_attempt(replica)
         writer.attempts += 1
+        writer.decisions.append(decision)
         reserved = None
         if self._claim is not None:
             reserved = self._claim.record_sending(decision.id, decision.cached_tokens)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable
 
-from gateway.asgi import Headers, Message, Send
+from gateway.asgi import BodyWriter, Headers, Message, Send
 from gateway.serving.timing import Timing
 
 
@@ -11,11 +11,13 @@ class ClientResponse:
     """Response to one request; nothing can be withdrawn once it has begun.
 
     `headers`: carried by every response to this request, which errors call `request_id`.
+    `body_writer`: writes parts of its body where that needs no waiting.
     """
 
     __slots__ = (
-        *("_annotations", "_headers", "_send"),
-        *("has_begun", "has_ended", "limits", "parts", "request_id", "status", "timing"),
+        *("_annotations", "_body_writer", "_headers", "_send"),
+        *("body_bytes", "has_begun", "has_ended", "limits", "parts", "request_id", "status"),
+        "timing",
     )
 
     def __init__(
@@ -24,8 +26,10 @@ class ClientResponse:
         headers: Headers,
         timing: Timing | None = None,
         request_id: bytes = b"",
+        body_writer: BodyWriter | None = None,
     ) -> None:
         self._send = send
+        self._body_writer = body_writer
         self._headers = headers
         self._annotations: Headers = []
         self.limits: Headers = []
@@ -38,6 +42,8 @@ class ClientResponse:
         self.has_ended = False
         self.parts = 0
         """Parts of the body that have been sent."""
+        self.body_bytes = 0
+        """Bytes of the body that have been sent."""
 
     @property
     def headers(self) -> Headers:
@@ -62,6 +68,7 @@ class ClientResponse:
     def observe(self, observer: Callable[[Message], None]) -> None:
         """Call `observer` with all that is sent from now on."""
         send = self._send
+        self._body_writer = None
 
         def observed(message: Message) -> Awaitable[None]:
             observer(message)
@@ -80,7 +87,24 @@ class ClientResponse:
     def send_part(self, body: bytes) -> Awaitable[None]:
         """Send a part of the body after which more follows."""
         self.parts += 1
+        self.body_bytes += len(body)
         return self._send({"type": "http.response.body", "body": body, "more_body": True})
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether parts can be written without waiting at all."""
+        return self._body_writer is not None
+
+    def write_part(self, body: bytes, chunks: bytes = b"") -> bool:
+        """Send a part as `send_part` does, if that needs no waiting; otherwise return False.
+
+        `chunks`: the part in HTTP's chunked coding, if there is that already.
+        """
+        if self._body_writer is None or not self._body_writer.write(body, chunks):
+            return False
+        self.parts += 1
+        self.body_bytes += len(body)
+        return True
 
     async def finish(self, body: bytes = b"", *, status: int | None = None) -> None:
         """Send the last, or only, part of the body.
@@ -88,6 +112,7 @@ class ClientResponse:
         `status`: the real one, if the response had begun with another and the body has to say so.
         """
         self.has_ended = True
+        self.body_bytes += len(body)
         if status is not None:
             self.status = status
         await self._send({"type": "http.response.body", "body": body, "more_body": False})

@@ -13,7 +13,7 @@ from collections.abc import Collection
 from gateway.errors.gateway_error import GatewayError
 from gateway.errors.limits import Overloaded
 from gateway.errors.upstream import Reason, UpstreamFailed
-from gateway.faults import Action, Fault, Faults
+from gateway.faults import NO_REPLICA, Action, Fault, Faults
 from gateway.routing.decision import Decision
 from gateway.routing.fleet import Replica
 from gateway.routing.scheduler import Scheduler
@@ -188,6 +188,6 @@ class FailureReporter:
         self._faults.record(
             Fault(self._target.model.name, reason, action),
             request_id=self._target.request.log_name,
-            replica=replica.id if replica else "-",
+            replica=replica.id if replica else NO_REPLICA,
             message=why,
         )

@@ -9,6 +9,7 @@ client of a stream.
 """
 
 import asyncio
+from collections.abc import Sequence
 
 from gateway import header_names
 from gateway.asgi import Headers
@@ -23,6 +24,7 @@ from gateway.limits.project_limits import ProjectLimits
 from gateway.metrics import NO_MODEL
 from gateway.request.inference_request import InferenceRequest
 from gateway.request.routes import STREAMED
+from gateway.routing.decision import Decision
 from gateway.routing.fleet import ModelState, ServedModel
 from gateway.routing.target import Target
 from gateway.serving.attempts import Attempts
@@ -73,6 +75,16 @@ class FallbackChain:
         self._attempts: Attempts | None = None
         self._heartbeat: Heartbeat | None = None
         self._deadline_s: float | None = None
+
+    @property
+    def request(self) -> InferenceRequest:
+        """The request that is answered."""
+        return self._request
+
+    @property
+    def decisions(self) -> Sequence[Decision]:
+        """Decisions on all attempts so far."""
+        return self._writer.decisions
 
     @property
     def requested_model(self) -> str:

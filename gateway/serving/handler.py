@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 
 from gateway.asgi import Headers, Receive, Scope, fields_of, header
+from gateway.errors.gateway_error import GatewayError
 from gateway.errors.request import MethodNotAllowed, UnsupportedTransfer, UpgradeRefused
 from gateway.header_names import (
     CONTENT_ENCODING,
@@ -77,9 +78,7 @@ class InferenceHandler:
         if is_forwarded and fields.get(FORWARDED_FOR, b"") in proxies:
             response.always_send(IS_TRUSTED_PROXY, b"1")
         client = client_labels(tenant, identity, is_batch=asks_for_batch(fields))
-        record = self._request_metrics.open(
-            scope["path"], scope["headers"], response, request_id, client
-        )
+        record = self._request_metrics.open(scope, response, request_id, client)
         with record, self._bodies.open(tenant.owner) as held:
             arrived_s = asyncio.get_running_loop().time()
             is_batch = parse_is_batch(fields)  # a wrong one is rejected before the body comes
@@ -105,6 +104,10 @@ class InferenceHandler:
             record.record_chain(chain)
             async with UntilDisconnect(receive, response):
                 await chain.run()
+
+    def record_refusal(self, scope: Scope, response: ClientResponse, error: GatewayError) -> None:
+        """Record an inference request that is not let in."""
+        self._request_metrics.record_refusal(scope, response, error)
 
     def _resolve(self, request: InferenceRequest, response: ClientResponse) -> FallbackChain:
         """Chain of the models that the requested name stands for; it answers to `response`."""

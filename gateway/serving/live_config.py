@@ -26,6 +26,7 @@ SHOWN = {
     "max_text_body_mb",
     "max_bodies_mb",
     "rate_limits",
+    "request_log",
     "auth",
     "cors",
     "open_on_loopback",

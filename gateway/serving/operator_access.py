@@ -16,8 +16,8 @@ from gateway.identity.api_key import key_hash
 from gateway.rare_warning import RareWarning
 from gateway.serving.live_config import LiveConfig
 
-API_PREFIXES = ("/v1/organization/", "/v1/projects/")
-"""Beginnings of the paths of the admin API."""
+NAMING_PREFIXES = ("/v1/organization/", "/v1/projects/", "/gateway/requests/")
+"""Beginnings of paths that go on with names and ids: those have any character."""
 CONFIG = "config"
 """Stands for the key in the gateway config."""
 LOCAL = "local"
@@ -114,7 +114,7 @@ class OperatorAccess:
     def _log_wrong_key(self, scope: Scope) -> None:
         address = dict(scope["headers"]).get(FORWARDED_FOR) if self._is_forwarded else None
         shown = address.decode("latin-1") if address else (scope.get("client") or ("?",))[0]
-        # Of the admin API's paths, only the beginning is known to be plain.
+        # Of paths with names, only the beginning is known to be plain.
         path = ascii(scope["path"][:100])[1:-1]
         self._wrong_keys.log("wrong admin key for %s from %s", path, shown)
 
@@ -134,12 +134,12 @@ def check_operator(offered: bytes, live_config: LiveConfig) -> None:
 def _is_plain(raw: bytes | None, path: str) -> bool:
     """Whether a path is written so that all proxies have taken it for what it is.
 
-    In the admin API that holds if its beginning is: names of models have any character.
+    Where names or ids follow, that holds if its beginning is.
     """
     if raw is None:
         return True
-    if path.startswith(API_PREFIXES):
-        return raw.startswith(tuple(prefix.encode() for prefix in API_PREFIXES))
+    if path.startswith(NAMING_PREFIXES):
+        return raw.startswith(tuple(prefix.encode() for prefix in NAMING_PREFIXES))
     return raw.partition(b"?")[0] == path.encode()
 
 

@@ -111,6 +111,13 @@ class ModelPools:
         """The pool of a model that is in the fleet."""
         return self._pools[model]
 
+    def has_telemetry(self, model: str, replica: str) -> bool:
+        """Whether a replica of a model is there and its telemetry arrives."""
+        for pool in self._pools.values():
+            if pool.model.name == model:
+                return pool.scheduler.replicas.has_telemetry(replica)
+        return False
+
     @property
     def demands(self) -> dict[Replica, Demand]:
         """Load that waits for each replica, of all models."""

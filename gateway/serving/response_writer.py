@@ -11,11 +11,12 @@ from gateway.request.routes import RESUMABLE_ROUTES
 from gateway.resume.resumption import ResumptionPlan
 from gateway.resume.splice import StreamDiverged
 from gateway.resume.stream_log import StreamLog
+from gateway.routing.decision import Decision
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.signs_of_life import NO_SIGNS, signs_of_life
 from gateway.serving.timing import FIRST_EVENT
 from gateway.upstream.engine_call import BUFFER_LIMIT, read_all
-from gateway.upstream.event_stream import forward_events
+from gateway.upstream.event_stream import ERROR, forward_events
 from gateway.upstream.headers import UNBUFFERED, client_headers, stream_headers
 from gateway.upstream.late_answer import late_events
 from gateway.upstream.response import EngineResponse
@@ -48,6 +49,8 @@ class ResponseWriter:
         """Events that the client has been sent, if the stream may be resumed."""
         self.signs_of_life = signs_of_life(path) if has_heartbeat else NO_SIGNS
         """What a silent stream is sent."""
+        self.decisions: list[Decision] = []
+        """Decisions on all attempts, of all models together."""
         self.attempts = 0
         """Attempts that have reached engines, of all models together."""
         self.is_counted = False
@@ -169,8 +172,10 @@ class ResponseWriter:
             timing.end_if(FIRST_EVENT)
 
     async def _forward_events(self, response: EngineResponse) -> None:
+        can_relay = self._resumption is None and self.client_response.is_writable
+        relay = self._relay if can_relay else None
         try:
-            last = await forward_events(response, self._events, self._send)
+            last = await forward_events(response, self._events, self._send, relay)
             if self._resumption is not None:
                 last = self._resumption.splice.feed(last)
         except StreamDiverged:
@@ -203,13 +208,29 @@ class ResponseWriter:
         if self.on_next_part is not None:
             self.on_next_part()
             self.on_next_part = None
+        self._record_part(events)
+        return self.client_response.send_part(events)
+
+    def _relay(self, events: bytes, chunks: bytes) -> bool:
+        """Write on whole events of a stream under way, if neither they nor the client need more."""
+        if (
+            self.parts
+            and self.on_next_part is None
+            and ERROR not in events
+            and self._events.passes(events)
+            and self.client_response.write_part(events, chunks)
+        ):
+            self._record_part(events)
+            return True
+        return False
+
+    def _record_part(self, events: bytes) -> None:
         self.parts += 1
         self._last = events
         if self.signs_of_life.learns:
             self.signs_of_life.observe(events)
         if self.stream_log is not None:
             self.stream_log.append(events)
-        return self.client_response.send_part(events)
 
     def _mark_first_event(self) -> None:
         timing = self.client_response.timing

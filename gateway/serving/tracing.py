@@ -4,6 +4,8 @@ On where OpenTelemetry's standard variables name an exporter (`OTEL_TRACES_EXPOR
 `OTEL_EXPORTER_OTLP_ENDPOINT`), which also name the service, the sampler and the endpoint. Spans
 are written when a request has ended, from its `Timing`. Where tracing is off, nothing of
 OpenTelemetry is imported.
+
+Attributes are those of OpenTelemetry's conventions for HTTP and for generative AI, and `gateway.*`.
 """
 
 import asyncio
@@ -11,14 +13,17 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from gateway import header_names
 from gateway.asgi import Headers
 from gateway.errors.startup import ConfigError
+from gateway.request.inference_request import InferenceRequest
 from gateway.serving.client_response import ClientResponse
+from gateway.serving.request_summary import RequestSummary
 from gateway.serving.timing import ENGINE, Timing
+from gateway.telemetry.update import Finished
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -39,10 +44,11 @@ OPERATIONS = {
 """Names of routes in OpenTelemetry's conventions for generative AI."""
 HEADER_PREFIX = b"x-gateway-"
 TRACESTATE_VALUE = re.compile(rb"[\x20-\x7e\t]{0,512}")
-MODEL_LIMIT = 256
 FAILURES = frozenset({"failed", "truncated", "timeout"})
 NS = 1_000_000_000
 CLOSE_S = 5.0
+
+_Value = str | bool | int | float
 
 logger = logging.getLogger(__name__)
 
@@ -134,23 +140,6 @@ class Tracer:
             logger.warning("the last traces could not be exported within %g s", CLOSE_S)
 
 
-class SpanEnd(NamedTuple):
-    """End of a request, as its span shows it."""
-
-    requested_model: str
-    """Name by which its client asked for the model."""
-    model: str
-    """The model that answered, or was tried last."""
-    outcome: str
-    """As `gateway.metrics.REQUESTS` has it."""
-    status: int
-    """Status that the client got; 0 if it got none."""
-    project: str = ""
-    """Id of the client's project; empty without authentication."""
-    key: str = ""
-    """Id of the client's key."""
-
-
 class Trace:
     """Trace of one request."""
 
@@ -184,15 +173,26 @@ class Trace:
         self._tracer.propagator.inject(carrier, context=self._below)
         return untraced(headers) + [(n.encode(), v.encode()) for n, v in carrier.items()]
 
-    def end(self, end: SpanEnd, response: ClientResponse) -> None:
-        """Write the spans of a request that has ended."""
+    def end(
+        self, summary: RequestSummary, response: ClientResponse, request: InferenceRequest | None
+    ) -> Callable[[Finished | None], None]:
+        """Write the spans of a request that has ended, but for its own.
+
+        Returns what writes that one, once the engine's report has come, or will not come.
+        """
         ended_ns = self._ns(response.timing.now())
         if self._span.is_recording():
             self._write_steps(response.timing, ended_ns)
-            self._span.set_attributes(_attributes(end, response.headers))
-            if end.outcome in FAILURES:
-                self._span.set_status(self._tracer.api.StatusCode.ERROR, end.outcome)
-        self._span.end(ended_ns)
+            self._span.set_attributes(_attributes(summary, response.headers, request))
+            if summary.outcome in FAILURES:
+                self._span.set_status(self._tracer.api.StatusCode.ERROR, summary.outcome)
+
+        def write(finished: Finished | None) -> None:
+            if finished is not None and self._span.is_recording():
+                self._span.set_attributes(_usage(finished))
+            self._span.end(ended_ns)
+
+        return write
 
     def _write_steps(self, timing: Timing, ended_ns: int) -> None:
         kinds = self._tracer.api.SpanKind
@@ -225,20 +225,38 @@ def _carrier(headers: Headers) -> dict[str, str]:
     return {name: value.decode("latin-1") for name, value in found.items()}
 
 
-def _attributes(end: SpanEnd, headers: Headers) -> dict[str, str | int]:
-    found: dict[str, str | int] = {
-        "gen_ai.request.model": end.requested_model[:MODEL_LIMIT],
-        "gen_ai.response.model": end.model,
-        "gateway.outcome": end.outcome,
+def _attributes(
+    summary: RequestSummary, headers: Headers, request: InferenceRequest | None
+) -> dict[str, _Value]:
+    found: dict[str, _Value] = {
+        "client.address": summary.client,
+        "gen_ai.request.model": summary.requested_model,
+        "gen_ai.request.stream": summary.is_stream,
+        "gen_ai.response.model": summary.adapter or summary.model,
+        "gateway.attempts": summary.attempts,
+        "gateway.outcome": summary.outcome,
     }
-    if end.status:
-        found["http.response.status_code"] = end.status
-    if end.project:
-        found |= {"gateway.project": end.project, "gateway.key": end.key}
-    if end.outcome in FAILURES:
-        found["error.type"] = end.outcome
+    if request is not None and request.head.max_tokens is not None:
+        found["gen_ai.request.max_tokens"] = request.head.max_tokens
+    if summary.ttft_s is not None:
+        found["gen_ai.response.time_to_first_chunk"] = summary.ttft_s
+    if summary.status:
+        found["http.response.status_code"] = summary.status
+    if summary.project:
+        found |= {"gateway.project": summary.project, "gateway.key": summary.key}
+    if summary.outcome in FAILURES:
+        found["error.type"] = summary.outcome
     for name, value in headers:
         if name.startswith(HEADER_PREFIX) and name != header_names.DECISION:
             key = name.removeprefix(HEADER_PREFIX).decode().replace("-", "_")
             found[f"gateway.{key}"] = int(value) if value.isdigit() else value.decode("latin-1")
-    return found
+    return {name: value for name, value in found.items() if value != ""}
+
+
+def _usage(finished: Finished) -> dict[str, _Value]:
+    """Tokens, as the engine of the last attempt has counted them."""
+    return {
+        "gen_ai.usage.input_tokens": finished.prompt_tokens,
+        "gen_ai.usage.cache_read.input_tokens": finished.cached_tokens,
+        "gen_ai.usage.output_tokens": finished.completion_tokens,
+    }

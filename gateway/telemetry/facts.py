@@ -78,3 +78,5 @@ class ReplicaMetadata(msgspec.Struct, frozen=True, kw_only=True):
     facts: EngineFacts
     start_s: float = 0.0
     """Seconds that its start took; 0 if unknown."""
+    pid: int = 0
+    """Its process on its node; 0 if unknown."""

@@ -2,7 +2,9 @@
 
 Everything that one read of the socket returns, and all that arrives while the reader is busy,
 becomes one chunk. There is no task and no copy per chunk of the engine. Cost: one future each time
-the reader waits.
+the reader waits. A response's relay takes what arrives while its reader waits, which saves that
+future and a turn of the event loop; and if it arrives in whole chunks of HTTP, these need no parser
+either, whose state stays between two chunks.
 """
 
 import asyncio
@@ -12,6 +14,7 @@ from typing import cast
 import httptools
 
 from gateway.errors.upstream import Reason, UpstreamFailed
+from gateway.upstream.chunks import CRLF, whole_chunks
 from gateway.upstream.response import EngineResponse
 
 Address = tuple[str, int]
@@ -49,6 +52,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._response: EngineResponse | None = None
         self._head_bytes = 0
+        self._is_between_chunks = False
         self._is_reused = False
         self._is_paused = False
 
@@ -61,6 +65,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Send a request. HEAD is not supported: its response has a length but no body."""
         response = self._response = EngineResponse(self, self._loop)
         self._head_bytes = 0
+        self._is_between_chunks = False
         if len(body) <= SMALL_BODY:
             self._transport.write(head + body)
         else:
@@ -84,12 +89,28 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what one read of the socket returned (called by asyncio)."""
+        """Relay or parse what one read of the socket returned (called by asyncio)."""
+        response = self._response
+        if (
+            self._is_between_chunks
+            and response is not None
+            and response.relay is not None
+            and (body := whole_chunks(data))
+        ):
+            if not response.offer(body, data):
+                self.on_body(body)
+                response.wake_reader()
+            return
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail(UpstreamFailed("The engine's response is not valid HTTP.", Reason.INVALID))
             return
+        # After a chunk's end there may be the beginning of the next one's size, but no line's end.
+        self._is_between_chunks = self._is_between_chunks and data.endswith(CRLF)
         response = self._response
         if response is None:
             return
@@ -101,7 +122,8 @@ class UpstreamConnection(asyncio.Protocol):
                         "The headers of the engine's response are too large.", Reason.INVALID
                     )
                 )
-        response.wake_reader()
+        if not response.offer_unread():
+            response.wake_reader()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the response, if any, as the connection is closed (called by asyncio)."""
@@ -148,6 +170,14 @@ class UpstreamConnection(asyncio.Protocol):
         if response is not None and response.feed(data) and not self._is_paused:
             self._is_paused = True
             self._transport.pause_reading()
+
+    def on_chunk_header(self) -> None:
+        """Note that a chunk has begun (called by the parser)."""
+        self._is_between_chunks = False
+
+    def on_chunk_complete(self) -> None:
+        """Note that a chunk has ended (called by the parser)."""
+        self._is_between_chunks = True
 
     def on_message_complete(self) -> None:
         """Finish the response (called by the parser)."""

@@ -5,11 +5,12 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from gateway.errors.upstream import Reason, UpstreamFailed
-from gateway.upstream.response import EngineResponse
+from gateway.upstream.response import EngineResponse, Relay
 from gateway.upstream.sse import EventBuffer
 
-_ERROR = b'data: {"error"'
-_ERROR_AFTER_EVENT = b"\n\n" + _ERROR
+ERROR = b'data: {"error"'
+"""What events with an error of the engine's own begin with, and perhaps others."""
+_ERROR_AFTER_EVENT = b"\n\n" + ERROR
 
 
 class _EngineErrorDetail(msgspec.Struct):
@@ -28,24 +29,30 @@ _decoder = msgspec.json.Decoder(_EngineErrorEvent)
 
 
 async def forward_events(
-    response: EngineResponse, buffer: EventBuffer, forward: Callable[[bytes], Awaitable[None]]
+    response: EngineResponse,
+    buffer: EventBuffer,
+    forward: Callable[[bytes], Awaitable[None]],
+    relay: Relay | None = None,
 ) -> bytes:
     """Forward every run of whole events except the last, which is returned.
+
+    `relay`: forwards what arrives while nothing is left to `forward`, but for what it declines.
 
     Raises:
         UpstreamFailed: the stream broke, or the engine ended it with an error of its own. The
             events before that have been forwarded.
     """
+    response.relay = relay
     chunk = buffer.feed(await response.read())
     while not response.is_finished:
         if chunk:
-            if _ERROR in chunk:
+            if ERROR in chunk:
                 await _forward_until_error(chunk, forward)
             else:
                 await forward(chunk)
         chunk = buffer.feed(await response.read())
     chunk += buffer.flush()
-    if _ERROR in chunk and _engine_error_position(chunk) >= 0:
+    if ERROR in chunk and _engine_error_position(chunk) >= 0:
         await _forward_until_error(chunk, forward)
     return chunk
 
@@ -62,7 +69,7 @@ async def _forward_until_error(chunk: bytes, forward: Callable[[bytes], Awaitabl
 
 def _engine_error_position(events: bytes) -> int:
     """Return where the event with an error of the engine's own begins; -1 if there is none."""
-    if events.startswith(_ERROR):
+    if events.startswith(ERROR):
         start = 0
     else:
         # No line within an event is empty: JSON has no bare line breaks.

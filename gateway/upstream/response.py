@@ -1,6 +1,7 @@
 """Response of an engine: its head, and its body chunk by chunk."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from gateway.asgi import Headers
@@ -8,6 +9,13 @@ from gateway.errors.upstream import UpstreamFailed
 
 HIGH_WATER = 256 * 1024
 """Unread bytes of one response above which reading from the engine is paused."""
+
+Relay = Callable[[bytes, bytes], bool]
+"""Sends on bytes of a body as they arrive, or declines and returns False.
+
+Its arguments are the bytes, and the chunks of HTTP that they came in; the latter are empty unless
+they may be passed on as they are (`whole_chunks`).
+"""
 
 
 class ConnectionControl(Protocol):
@@ -35,6 +43,7 @@ class EngineResponse:
         "has_head",
         "headers",
         "is_framed",
+        "relay",
         "status",
     )
 
@@ -47,6 +56,8 @@ class EngineResponse:
         self.has_head = False
         self.is_framed = False
         """Whether its headers say where the body ends."""
+        self.relay: Relay | None = None
+        """Takes what arrives while the reader waits, so that the reader need not wake up for it."""
         self._connection: ConnectionControl | None = connection
         self._chunks: list[bytes] = []
         self._size = 0
@@ -79,17 +90,13 @@ class EngineResponse:
         """
         while not self._chunks and self._connection is not None:
             await self._wait()
-        chunks = self._chunks
-        if not chunks:
+        if not self._chunks:
             if self._has_failed:
                 raise self._pop_failure()
             return b""
-        chunk = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        self._chunks = []
-        self._size = 0
-        if self._connection is not None:
-            self._connection.resume_reading()
-        return chunk
+        data = self._unread()
+        self._clear_unread()
+        return data
 
     def close(self) -> None:
         """Close the connection, unless the whole response has arrived."""
@@ -101,6 +108,23 @@ class EngineResponse:
         self._chunks.append(data)
         self._size += len(data)
         return self._size > HIGH_WATER
+
+    def offer(self, data: bytes, chunks: bytes) -> bool:
+        """Have the relay send on bytes of the body; returns False if they have to be read.
+
+        They do not bypass a reader that is busy: nothing is unread only while it waits.
+        """
+        waiter, relay = self._waiter, self.relay
+        if waiter is None or relay is None or waiter.done():
+            return False
+        return relay(data, chunks)
+
+    def offer_unread(self) -> bool:
+        """Have the relay send on what has just been fed, as `offer` does."""
+        if self.relay is None or not self._chunks or not self.offer(self._unread(), b""):
+            return False
+        self._clear_unread()
+        return True
 
     def finish(self, failure: Exception | None = None) -> None:
         """Mark the end of the response: complete, or broken by `failure`."""
@@ -114,6 +138,16 @@ class EngineResponse:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+    def _unread(self) -> bytes:
+        chunks = self._chunks
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _clear_unread(self) -> None:
+        self._chunks = []
+        self._size = 0
+        if self._connection is not None:
+            self._connection.resume_reading()
 
     def _pop_failure(self) -> Exception:
         # If it were kept, its traceback would keep the reader's frames alive, and the body in them.

@@ -35,6 +35,10 @@ class EventBuffer:
         """Whether the released bytes end inside an event."""
         return self._is_mid_event
 
+    def passes(self, chunk: bytes) -> bool:
+        """Whether a chunk is a run of whole events, which `feed` would return and forget."""
+        return not self._partial and not self._is_mid_event and chunk.endswith(b"\n\n")
+
     def feed(self, chunk: bytes) -> bytes:
         """Add a chunk; return the bytes that may be forwarded now, perhaps none."""
         if not self._partial and chunk.endswith(b"\n\n"):

@@ -18,11 +18,8 @@ from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from deployments.serve_internals.direct_ingress import DirectIngress, with_direct_ingress
-from deployments.serve_internals.router_protocol import (
-    DEFAULT_PROTOCOL,
-    HeadCoalescingTransport,
-    install_router_protocol,
-)
+from deployments.serve_internals.head_coalescing import HeadCoalescingTransport
+from deployments.serve_internals.router_protocol import DEFAULT_PROTOCOL, install_router_protocol
 from gateway.asgi import App, Message, Receive, Scope, Send
 from gateway.http.app import GatewayApp
 from gateway.upstream.client import UpstreamClient

@@ -42,18 +42,20 @@ IMPORTS = {
     "ray.experimental": {"internal_kv"},
     "ray.serve._private.common": {"RequestMetadata", "RequestProtocol"},
     "ray.serve._private.http_util": {"RequestIdMiddleware"},
+    "ray.serve._private.logging_utils": {"get_serve_logs_dir"},
     "ray.serve._private.replica": {"Replica"},
     "ray.serve._private.tracing_utils": {"is_tracing_enabled"},
     "ray.serve.context": {"_get_global_client"},
     "uvicorn.config": {"HTTP_PROTOCOLS"},
     "uvicorn.middleware.proxy_headers": {"ProxyHeadersMiddleware"},
-    "uvicorn.protocols.http.httptools_impl": {"HttpToolsProtocol"},
+    "uvicorn.protocols.http.httptools_impl": {"HttpToolsProtocol", "RequestResponseCycle"},
 }
 """Imports of `serve_internals` from modules that are private or undocumented."""
 REPLICA = "ray.serve._private.replica:Replica"
 UNDERSCORED = {
     "_app": "ray.serve._private.http_util:RequestIdMiddleware",
     "_deployment_config": REPLICA,
+    "_fetch_replica_results_async": "ray.serve.handle:DeploymentBroadcastResponse",
     "_deployment_id": REPLICA,
     "_http_options": REPLICA,
     "_internal_kv_get": "ray.experimental:internal_kv",
@@ -85,7 +87,13 @@ ON_PRIVATE_OBJECTS = {
     "ray.serve._private.client:ServeControllerClient": {"get_serve_details", "http_config"},
     "ray.serve._private.common:DeploymentID": {"app_name", "name"},
     "ray.serve._private.config:DeploymentConfig": {"logging_config"},
+    "ray.serve._private.replica_result:ReplicaResult": {"get_async"},
     "uvicorn.middleware.proxy_headers:ProxyHeadersMiddleware": {"app"},
+    "uvicorn.protocols.http.flow_control:FlowControl": {"write_paused"},
+    "uvicorn.protocols.http.httptools_impl:RequestResponseCycle": {
+        *("chunked_encoding", "disconnected", "flow", "response_complete", "response_started"),
+        *("send", "transport"),
+    },
     "uvicorn.server:ServerState": {"connections", "tasks"},
 }
 """Attributes without an underscore, of objects that are private or undocumented."""

@@ -31,7 +31,8 @@ def refused(gateway: GatewayProcess) -> list[str] | None:
         return None  # the router has just gone
     if status != 200:
         return None
-    lines: list[str] = told["refused"]["problems"] if told["refused"] else []
+    (router,) = told["data"]
+    lines: list[str] = router["refused"]["problems"] if router["refused"] else []
     return lines
 
 

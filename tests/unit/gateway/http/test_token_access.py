@@ -61,7 +61,7 @@ async def test_an_administrators_token_opens_the_operators_routes(surface: Surfa
         assert (await client.get("/v1/models", headers=admin)).status_code == 401
         forged = token(roles=["ops"], iss="https://evil.example.com")
         assert (await client.get("/gateway/config", headers=forged)).status_code == 401
-        config = (await client.get("/gateway/config", headers=admin)).json()["config"]
+        config = (await client.get("/gateway/config", headers=admin)).json()["data"][0]["config"]
     assert config["auth"]["jwt"][0]["issuer"] == ISSUER
 
 

@@ -53,6 +53,12 @@ async def test_a_good_config_is_adopted() -> None:
         "max_text_body_mb": 16,
         "max_bodies_mb": None,
         "rate_limits": {"count_tokens": "uncached", "on_unknown_spend": "allow"},
+        "request_log": {
+            "enabled": True,
+            "folder": None,
+            "max_file_mb": 100,
+            "max_files": 5,
+        },
         "auth": None,
         "cors": None,
         "open_on_loopback": False,

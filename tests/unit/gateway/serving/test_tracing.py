@@ -15,6 +15,7 @@ from opentelemetry.trace import SpanKind, StatusCode, TraceFlags
 from gateway.config.serving_options import ServingOptions
 from gateway.errors.startup import ConfigError
 from gateway.serving.tracing import Tracer, tracer_of
+from gateway.telemetry.update import Finished, Load, Update
 from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import StartEngine, answer
 from tests.unit.projects import KEY, bearer, project, write_projects
@@ -78,6 +79,50 @@ async def test_a_request_is_a_span_with_its_steps_below(
         assert span.parent.span_id == root.context.span_id
         times_ns = [root.start_time, span.start_time, span.end_time, root.end_time]
         assert times_ns == sorted(times_ns, key=lambda time_ns: time_ns or 0)
+
+
+async def test_a_span_has_the_tokens_that_its_engine_reports(
+    upstream: UpstreamClient, start_engine: StartEngine, tracer: Tracer, spans: InMemorySpanExporter
+) -> None:
+    """They come after the answer; the span ends when the request did."""
+    surface = Surface(upstream, tracer=tracer)
+    engine = await start_engine(script(answer(b"{}")))
+    model = surface.add("m", engine)
+    scheduler, replica = surface.pools.of(model).scheduler, engine.replica().id
+    load = Load(running=0, waiting=0, pending_tokens=0, free_tokens=0)
+    scheduler.record_update(replica, Update(is_snapshot=True, load=load))
+
+    async with surface.client() as client:
+        await client.post(CHAT, json={"model": "m", "max_tokens": 7})
+    assert f"POST {CHAT}" not in by_name(spans)
+    (logged,) = surface.pools.decisions.latest()
+    finished = Finished(
+        id=logged.decision.id,
+        prompt_tokens=30,
+        cached_tokens=16,
+        completion_tokens=5,
+        prompt_bytes=90,
+        queue_s=0.0,
+        prefill_s=0.0,
+        decode_s=0.0,
+        running=1.0,
+    )
+    scheduler.record_update(replica, Update(finished=[finished]))
+
+    found = by_name(spans)
+    root = found[f"POST {CHAT}"]
+    assert root.attributes
+    wanted = {
+        "client.address": "127.0.0.1",
+        "gateway.attempts": 1,
+        "gen_ai.request.max_tokens": 7,
+        "gen_ai.request.stream": False,
+        "gen_ai.usage.cache_read.input_tokens": 16,
+        "gen_ai.usage.input_tokens": 30,
+        "gen_ai.usage.output_tokens": 5,
+    }
+    assert {name: root.attributes[name] for name in wanted} == wanted
+    assert found["relay"].end_time == root.end_time
 
 
 async def test_the_trace_context_reaches_the_engine(

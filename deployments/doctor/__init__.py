@@ -1,0 +1,1 @@
+"""Gathers the facts for `gateway doctor`: one short-lived probe on each node of a cluster."""

@@ -1,0 +1,1 @@
+"""`gateway doctor`: facts about the nodes of a cluster, and what is wrong with them."""

@@ -1,0 +1,1 @@
+"""Checks of `gateway doctor`: pure judgements on facts, a file for each topic."""

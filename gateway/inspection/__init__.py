@@ -1,0 +1,1 @@
+"""What routers tell operators: each of itself, and all of them together."""
