@@ -26,7 +26,7 @@ THOUGHTS = 0.35
 """Share of answers that begin with a thought, because the request asks for one."""
 CUT = 0.1
 """Share of answers that begin with a part already said, cut anywhere: a stream carried on."""
-OFFERED = 0.8
+OFFERED = 0.75
 """Share of rows with tools, where they have room: in short ones nothing would be left."""
 SHORTEST_OFFERED = 512
 TOOLS = 0.7

@@ -42,7 +42,7 @@ MUON_RATE = 0.05
 ADAM_RATE = 6e-3
 STEPS = 1500
 STEP_TOKENS = 2048
-ROW_LENGTHS = {256: 0.35, 512: 0.2, 1024: 0.35, 2048: 0.1}
+ROW_LENGTHS = {256: 0.45, 512: 0.2, 1024: 0.28, 2048: 0.07}
 """Tokens in a row, and how often a step has rows of that length."""
 PAIRS = 24
 PAIRS_EVERY = 3
