@@ -57,6 +57,7 @@ class Settlements:
         """Attempts that no engine has reported, by their dispatches."""
         self._records: dict[str, deque[UsageRecord]] = {}
         """By engine, reports that are not known to be in the ledger."""
+        self._watermarks: dict[str, Watermark] = {}
         self._queue: deque[Settlement] = deque()
         self._missing_since_s: dict[str, float] = {}
         self._periodic = Periodic("settling attempts", PERIOD_S, self.sweep)
@@ -101,20 +102,27 @@ class Settlements:
                 if attempt.is_charged:
                     self._hand_over([Settlement(id=record.id, engine=engine, is_charged=True)])
             kept.append(record)
+        mark = self._watermarks.get(engine)
+        if mark is not None:  # it may be ahead of a connection to the engine that is new
+            self._forget(mark)
 
     def record_watermarks(self, watermarks: Iterable[Watermark]) -> None:
         """Forget the reports that the ledger has, and hand over those that an engine dropped."""
         for mark in watermarks:
-            records = self._records.get(mark.engine)
-            if records is None:
-                continue
-            while records and (records[0].epoch, records[0].seq) <= (mark.epoch, mark.seq):
-                record = records.popleft()
-                if (record.epoch, record.seq) < (mark.epoch, mark.first):
-                    lost = Settlement(id=record.id, engine=mark.engine, record=record)
-                    self._queue.append(lost)
-            if not records:
-                del self._records[mark.engine]
+            self._watermarks[mark.engine] = mark
+            self._forget(mark)
+
+    def _forget(self, mark: Watermark) -> None:
+        records = self._records.get(mark.engine)
+        if records is None:
+            return
+        while records and (records[0].epoch, records[0].seq) <= (mark.epoch, mark.seq):
+            record = records.popleft()
+            if (record.epoch, record.seq) < (mark.epoch, mark.first):
+                lost = Settlement(id=record.id, engine=mark.engine, record=record)
+                self._queue.append(lost)
+        if not records:
+            del self._records[mark.engine]
 
     def settle(self, attempts: Sequence[SentAttempt], *, is_complete: bool) -> None:
         """Settle the attempts of a request that has ended; see `gateway.ledger.charging`.
@@ -167,6 +175,8 @@ class Settlements:
             self._missing_since_s.setdefault(engine, now_s)
         for engine in self._missing_since_s.keys() - named:
             del self._missing_since_s[engine]
+        for engine in self._watermarks.keys() - present - self._records.keys():
+            del self._watermarks[engine]
         for engine in self._records.keys() & self._missing_since_s.keys():
             if now_s - self._missing_since_s[engine] < dead_s:
                 continue

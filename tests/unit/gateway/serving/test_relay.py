@@ -5,6 +5,7 @@ event loop between, and the same client.
 """
 
 import asyncio
+import zlib
 from dataclasses import dataclass
 from typing import cast
 
@@ -160,8 +161,9 @@ class Exchange:
     @property
     def log(self) -> bytes:
         """What the stream's log has, uncompressed."""
-        assert self.writer.stream_log is not None
-        return bytes(self.writer.stream_log._raw)
+        log = self.writer.stream_log
+        assert log is not None
+        return b"".join(map(zlib.decompress, log._compressed)) + bytes(log._raw)
 
 
 @dataclass

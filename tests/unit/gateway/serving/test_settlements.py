@@ -100,6 +100,18 @@ async def test_a_reported_attempt_is_kept_until_the_ledger_has_it() -> None:
     assert books.accounts.submitted == []
 
 
+async def test_a_report_that_comes_after_its_watermark_is_not_kept() -> None:
+    """The connection to the engine was lost, and Accounts read the report first."""
+    books = RouterBooks()
+    books.sent(1)
+    books.settlements.record_watermarks([Watermark(engine="e", epoch=5, seq=1)])
+    books.settlements.record_usage("e", [record(1)])
+    assert len(books.settlements) == 0
+
+    books.settlements.record_usage("e", [record(2, seq=2)])
+    assert len(books.settlements) == 1
+
+
 async def test_reports_that_an_engine_has_dropped_are_handed_over() -> None:
     """The ledger's watermark is beyond them, and says that it may not have them."""
     books = RouterBooks()
