@@ -220,8 +220,8 @@ def _frame(data: bytes) -> bytes:
 
 
 def _is_plain(spec: StructuredOutputsParams) -> bool:
-    if spec.structural_tag is not None:
-        return is_plain_tag(_parsed(spec.structural_tag))
+    if spec.structural_tag is not None:  # those of clients may be no tags at all
+        return _fields().tools is not None and is_plain_tag(_parsed(spec.structural_tag))
     return is_plain(_parsed(spec.json))
 
 
@@ -237,13 +237,21 @@ def _client() -> Client:
     return call.dispatch.tenant if call and call.dispatch else ANONYMOUS
 
 
+def _fields() -> GrammarFields:
+    """The fields of the call that is worked on from which its grammar may come.
+
+    Those of tools are not among them if the client has written a structural tag itself.
+    """
+    call = current_call()
+    return GrammarFields() if call is None else call.grammar_fields
+
+
 def _field_of(spec: StructuredOutputsParams) -> str:
     """The client's field that a grammar comes from; vLLM's own if that is not known.
 
     vLLM makes a structural tag of tools, and of tools together with a format only if that compiles.
     """
-    call = current_call()
-    fields = GrammarFields() if call is None else call.grammar_fields
+    fields = _fields()
     is_of_tools = spec.structural_tag is not None or fields.format is None
     return (fields.tools if is_of_tools else None) or fields.format or STRUCTURED_OUTPUTS
 
