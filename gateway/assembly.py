@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.admission.cold_start import Wake
-from gateway.asgi import Scope
+from gateway.asgi import Scope, fields_of
 from gateway.authentication.authenticator import Authenticator
 from gateway.faults import Faults
 from gateway.http.administration import administration_router
@@ -295,7 +295,7 @@ class AssembledRouter:
     def _address_of(self, scope: Scope) -> str:
         """Address of the client that has sent a request."""
         address = address_of(
-            dict(scope["headers"]),
+            fields_of(scope),
             scope,
             is_forwarded=self.context.is_forwarded,
             proxies=self.live_config.trusted_proxies,

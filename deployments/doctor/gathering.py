@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from deployments.serve_internals.cluster_state import read_cluster
 from gateway.cluster.shortage import Node
 from gateway.doctor import probe
+from gateway.doctor.checks.network import GLOO_INTERFACE, NCCL_INTERFACE
 from gateway.doctor.facts import (
     ClusterFacts,
     Collective,
@@ -44,12 +45,7 @@ START_TIMEOUT_S = 60.0
 ANSWER_TIMEOUT_S = 40.0
 COLLECTIVE_TIMEOUT_S = 30.0
 CLOCK_TRIES = 5
-INTERFACE_VARIABLES = (
-    "NCCL_SOCKET_IFNAME",
-    "GLOO_SOCKET_IFNAME",
-    "VLLM_HOST_IP",
-    "NCCL_IB_DISABLE",
-)
+INTERFACE_VARIABLES = (NCCL_INTERFACE, GLOO_INTERFACE, "VLLM_HOST_IP", "NCCL_IB_DISABLE")
 VARIABLES = (
     *(each.name for each in (*RECOMMENDED, *OPTIONAL)),
     *(AUTH_MODE, HAPROXY_MAXCONN, CONNECTIONS_PER_ADDRESS, *INTERFACE_VARIABLES),
@@ -148,8 +144,7 @@ class _Gathering:
             sources=_flat(sources, SourceFacts),
             collectives=tuple(self._collectives(nodes)),
             resources=tuple(
-                NodeResources(id=each.id, total=dict(each.total), free=dict(each.free))
-                for each in totals.values()
+                NodeResources(id=each.id, total=dict(each.total)) for each in totals.values()
             ),
         )
 
@@ -292,13 +287,7 @@ def _started(found: Mapping[str, Any]) -> _ProbedNode:
 
 def _with_gpu(node: _ProbedNode) -> _ProbedNode:
     """The node with another probe, which may use a GPU."""
-    return _ProbedNode(
-        id=node.id,
-        address=node.address,
-        is_head=node.is_head,
-        raylet_ports=node.raylet_ports,
-        probe=_probe(node.id, node.address, GPU_SHARE),
-    )
+    return replace(node, probe=_probe(node.id, node.address, GPU_SHARE))
 
 
 def _probe(id_: str, address: str, gpus: float) -> "ActorHandle[Any]":

@@ -108,8 +108,7 @@ class ProjectFairness:
     def record_reserved(self, reservation: Reservation) -> None:
         """Charge a request that starts, whichever router sent it."""
         project, weight = reservation.project, reservation.weight
-        use = self.uses.get(project) or self._use(project, weight)
-        use.weight = weight
+        use = self._use(project, weight)
         counters = self._batch
         if not reservation.is_batch:
             counters = self._interactive
@@ -123,9 +122,7 @@ class ProjectFairness:
             new_tokens = usage.prompt_tokens - usage.cached_tokens
             real_s = self._cost_model.cost_s(max(0, new_tokens), usage.completion_tokens)
             self._request_s.observe(real_s)
-            use = self.uses.get(project) or self._use(project, weight)
-            use.weight = weight
-            use.served_s += real_s
+            self._use(project, weight).served_s += real_s
         counters = self._batch if reservation.is_batch else self._interactive
         age_s = now_s - self._reserved_s.pop(reservation.id, now_s)
         counters.correct(project, real_s / weight, reservation.cost_s / weight, age_s)

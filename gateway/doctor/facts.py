@@ -135,7 +135,6 @@ class NodeResources(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     total: dict[str, float]
-    free: dict[str, float]
 
 
 class ClusterFacts(msgspec.Struct, frozen=True, kw_only=True):

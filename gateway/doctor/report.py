@@ -4,6 +4,8 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+import msgspec
+
 from gateway.doctor.findings import Finding, Level
 
 WIDTH = 12
@@ -30,10 +32,7 @@ def summary(findings: Sequence[Finding]) -> str:
 
 def as_json(findings: Sequence[Finding]) -> str:
     """The findings as JSON."""
-    rows = [
-        {"level": f.level.value, "check": f.check, "message": f.message, "remedy": f.remedy}
-        for f in findings
-    ]
+    rows = msgspec.to_builtins(findings)
     return json.dumps({"healthy": not is_failure(findings), "findings": rows}, indent=2)
 
 

@@ -136,6 +136,4 @@ class Hold:
                 meter.add(now_s, 0, more)
         elif more < 0:
             for meter, bucket in zip(self._meters, self._buckets or (), strict=True):
-                if bucket.is_live:
-                    bucket.tokens += more
-                    meter.window.tokens += more
+                meter.window.adjust(bucket, 0, more)

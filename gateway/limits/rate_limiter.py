@@ -78,14 +78,6 @@ class RateLimiter:
             known = self._projects[project.id] = ProjectMeters(project)
         return known.of(model, key)
 
-    def reserve(
-        self, meters: Sequence[Meter], model: str, tokens: int, least: int, requests: int = 1
-    ) -> Hold:
-        """Admit a request, and set aside what it takes; see `admit`."""
-        hold = self.admit(meters, model, tokens, least, requests)
-        hold.begin()
-        return hold
-
     def admit(
         self, meters: Sequence[Meter], model: str, tokens: int, least: int, requests: int = 1
     ) -> Hold:

@@ -124,9 +124,9 @@ class Reservations:
         for reservation in update.reserved:
             self._confirm(replica, reservation)
         for usage in update.usage:
-            reservation_ended = running.pop(usage.id, None)
-            if reservation_ended is not None:
-                self._publish_settled(reservation_ended, usage)
+            ended = running.pop(usage.id, None)
+            if ended is not None:
+                self._publish_settled(ended, usage)
         if now_s >= self._overdue_s:
             self._settle_overdue(now_s)
 

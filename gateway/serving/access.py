@@ -77,8 +77,7 @@ class AccessControl:
         identity = self._authenticator.known(key_hash(offered[len(USUAL) :]))
         if identity is None:
             return False
-        allowed = identity.project.routes
-        if path not in (auth.routes if allowed is None else allowed):
+        if not _may_use(identity, path, auth):
             return False
         scope[IDENTITY] = identity
         return True
@@ -132,17 +131,14 @@ class AccessControl:
         return self._operators.check(scope)
 
     def _check_route(self, identity: ClientIdentity, path: str) -> None:
-        auth = self._live_config.config.auth
-        default = () if auth is None else auth.routes
-        allowed = identity.project.routes
-        if path not in (default if allowed is None else allowed):
+        if not _may_use(identity, path, self._live_config.config.auth):
             raise RouteNotAllowed(f"Your project may not use {path}.")
 
     def _failure(self, scope: Scope, error: InvalidKey) -> InvalidKey | TooManyFailures:
         """The error for a client that has not proved who it is."""
         config = self._live_config
         address = address_of(
-            dict(scope["headers"]),
+            fields_of(scope),
             scope,
             is_forwarded=self._is_forwarded,
             proxies=config.trusted_proxies,
@@ -165,3 +161,10 @@ def _admin_key(scope: Scope) -> bytes | None:
 
 def _is_below(path: str, prefixes: tuple[str, ...]) -> bool:
     return any(path == prefix or path.startswith(prefix + "/") for prefix in prefixes)
+
+
+def _may_use(identity: ClientIdentity, path: str, auth: Auth | None) -> bool:
+    """Whether a project may use a route: one of its own list, or else of the config's."""
+    default = () if auth is None else auth.routes
+    allowed = identity.project.routes
+    return path in (default if allowed is None else allowed)

@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Callable
 
-from gateway.asgi import Headers, Scope
+from gateway.asgi import Headers, Scope, fields_of
 from gateway.authentication.authenticator import check_complete
 from gateway.authentication.credentials import offered_key
 from gateway.errors.access import InvalidKey
@@ -112,7 +112,7 @@ class OperatorAccess:
         raise InvalidKey(f"The routes under {_first_part(scope['path'])} need an admin key.")
 
     def _log_wrong_key(self, scope: Scope) -> None:
-        address = dict(scope["headers"]).get(FORWARDED_FOR) if self._is_forwarded else None
+        address = fields_of(scope).get(FORWARDED_FOR) if self._is_forwarded else None
         shown = address.decode("latin-1") if address else (scope.get("client") or ("?",))[0]
         # Of paths with names, only the beginning is known to be plain.
         path = ascii(scope["path"][:100])[1:-1]

@@ -64,8 +64,6 @@ def cluster(*nodes: NodeFacts, **changes: object) -> ClusterFacts:
             Resolution(source=x, target=y, addresses=(by_id[y].address,)) for x, y in pairs
         ),
         collectives=(Collective(backend="gloo", nodes=3, seconds=0.5),),
-        resources=tuple(
-            NodeResources(id=id_, total={"CPU": 8.0}, free={"CPU": 8.0}) for id_ in IDS
-        ),
+        resources=tuple(NodeResources(id=id_, total={"CPU": 8.0}) for id_ in IDS),
     )
     return structs.replace(healthy, **changes)

@@ -112,7 +112,7 @@ PLANTED: dict[str, tuple[Callable[[], ClusterFacts], Level, str, str]] = {
     "Ray has other GPUs": (
         lambda: cluster(
             node("b", gpus=(GPU,)),
-            resources=(NodeResources(id="b", total={"GPU": 2.0}, free={}),),
+            resources=(NodeResources(id="b", total={"GPU": 2.0}),),
         ),
         *(Level.WARNING, "GPUs", "Ray has 2 GPUs, and the driver shows 1"),
     ),
@@ -283,8 +283,8 @@ def test_a_model_without_room_is_named_with_what_it_needs(tmp_path: Path) -> Non
     file.write_text(DEPLOYMENT)
     total = {"CPU": 8.0, "GPU": 4.0, "accelerator_type:H100": 1.0}
     resources = (
-        NodeResources(id="a", total={"CPU": 2.0}, free={}),
-        NodeResources(id="b", total=total, free={}),
+        NodeResources(id="a", total={"CPU": 2.0}),
+        NodeResources(id="b", total=total),
     )
     (found,) = [each for each in bad(cluster(resources=resources), file) if each.check == "room"]
 
@@ -300,7 +300,7 @@ def test_room_for_the_most_replicas_is_a_wish(tmp_path: Path, cpus: float, finds
     file = tmp_path / "serve.yaml"
     file.write_text(DEPLOYMENT)
     total = {"CPU": cpus, "GPU": 8.0, "accelerator_type:H100": 1.0}
-    resources = (NodeResources(id="a", total=total, free={}),)
+    resources = (NodeResources(id="a", total=total),)
     found = [each for each in bad(cluster(resources=resources), file) if each.check == "room"]
 
     assert [each.level for each in found] == [Level.WARNING] * finds

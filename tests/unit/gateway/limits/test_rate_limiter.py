@@ -64,7 +64,9 @@ class Bench:
     def ask(self, tokens: int = 10, *, model: str = "m", key: str = "k") -> Hold:
         """Admit a request, or raise."""
         meters = self.limiter.meters_of(self.project, model, key)
-        return self.limiter.reserve(meters, model, tokens, tokens // 2)
+        hold = self.limiter.admit(meters, model, tokens, tokens // 2)
+        hold.begin()
+        return hold
 
     def admitted(self, tokens: int = 10) -> Hold:
         """Admit a request that does not wait, or raise."""
