@@ -5,7 +5,6 @@ or passes that is.
 """
 
 import argparse
-import copy
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,27 +21,20 @@ from tests.gateway_process import Document, GatewayProcess
 
 CONFIG = ROOT / "configs" / "dev.yaml"
 DIRECTORY = ROOT / "build" / "conformance"
-STRETCHED_TOKENS = 120_000
-"""A coding agent's first request has up to 60,000 tokens of the demo model."""
 
 
 def main() -> None:
     """Run the suites that are asked for."""
     given = _arguments()
     suites = [suite for suite in SUITES if not given.suite or suite.name in given.suite]
-    if given.url and not given.suite:
-        suites = [suite for suite in suites if not suite.is_stretched]
     DIRECTORY.mkdir(parents=True, exist_ok=True)
     try:
         for suite in suites:
             suite.install()
     except CannotInstall as error:
         sys.exit(f"conformance: {error}")
-    for is_stretched in (False, True):
-        chosen = [suite for suite in suites if suite.is_stretched is is_stretched]
-        if chosen:
-            with _target(given.url, given.spec, is_stretched=is_stretched) as target:
-                _run(chosen, target)
+    with _target(given.url, given.spec) as target:
+        _run(suites, target)
     sys.exit(_report(suites, is_page_updated=given.update))
 
 
@@ -58,25 +50,14 @@ def _arguments() -> argparse.Namespace:
 
 
 @contextmanager
-def _target(url: str | None, spec: str | None, *, is_stretched: bool) -> Iterator[CheckTarget]:
+def _target(url: str | None, spec: str | None) -> Iterator[CheckTarget]:
     """The gateway that is asked: the one at `url`, or one of this repository's."""
     if url:
         yield CheckTarget(url.rstrip("/"), spec=spec)
         return
     document: Document = yaml.safe_load(CONFIG.read_text())
-    if is_stretched:
-        document = _stretched(document)
     with GatewayProcess(document, DIRECTORY) as gateway:
         yield CheckTarget(gateway.url, spec=spec)
-
-
-def _stretched(document: Document) -> Document:
-    """The config with a demo model that takes longer prompts than it was made for."""
-    stretched = copy.deepcopy(document)
-    (demo,) = [app["args"] for app in stretched["applications"] if app["name"] == "demo"]
-    demo["engine_args"]["max_model_len"] = STRETCHED_TOKENS
-    demo["env"]["VLLM_ALLOW_LONG_MAX_MODEL_LEN"] = "1"
-    return stretched
 
 
 def _run(suites: Sequence[Suite], target: CheckTarget) -> None:

@@ -28,10 +28,6 @@ class Suite(Protocol):
     def title(self) -> str:
         """Its name in the table, with the versions it is run with."""
 
-    @property
-    def is_stretched(self) -> bool:
-        """Whether the model must have room for a coding agent's prompt."""
-
     def install(self) -> None:
         """Make its environment."""
 
@@ -49,7 +45,6 @@ class PythonSuite:
     environment: PythonEnvironment = CLIENTS
     packages: Sequence[str] = ()
     node: NodeEnvironment | None = None
-    is_stretched: bool = False
 
     @property
     def title(self) -> str:
@@ -84,7 +79,6 @@ class PytestSuite:
     tests: Callable[[Path, CheckTarget, Path], list[CheckResult]]
     packages: Sequence[str]
     environment: PythonEnvironment = CLIENTS
-    is_stretched: bool = False
 
     @property
     def title(self) -> str:
@@ -108,7 +102,6 @@ class NodeSuite:
     about: str
     script: str
     packages: Sequence[str]
-    is_stretched: bool = False
 
     @property
     def title(self) -> str:
@@ -217,7 +210,6 @@ SUITES: Sequence[Suite] = (
         "agents",
         node=NODE,
         packages=("@anthropic-ai/claude-code", "@openai/codex"),
-        is_stretched=True,
     ),
 )
 """All suites, in the order of the table."""

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from conformance.checks import CheckTarget
 
-ASKED: Any = [{"role": "user", "content": "Say hello."}]
+ASKED: Any = [{"role": "user", "content": "Which kind are you? Answer in JSON."}]
 
 
 class InstructedKind(BaseModel):

@@ -8,6 +8,10 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, JsonValue
 
+END_OF_THOUGHT = "</think>"
+NOISE = "noise"
+"""The slot for text that nobody knows before: what agents write around a task or a result."""
+
 Row = Mapping[str, str]
 
 
@@ -19,7 +23,7 @@ class ToolCall(_Entry):
     """A call in Hermes format."""
 
     name: str
-    arguments: dict[str, str]
+    arguments: dict[str, JsonValue]
 
     def text(self) -> str:
         """The call as the model writes it."""
@@ -28,27 +32,32 @@ class ToolCall(_Entry):
 
 
 class Turn(_Entry):
-    """What the user or a tool says, what the model answers, and what may come after it."""
+    """What the user or tools say, what the model answers, and what may come after it."""
 
     ask: str = ""
-    result: str | None = None
+    results: tuple[str, ...] = ()
     say: str = ""
-    think: str | None = None
-    call: ToolCall | None = None
+    think: str = "I know this one by heart."
+    calls: tuple[ToolCall, ...] = ()
     then: tuple["Turn", ...] = ()
 
     @property
     def asks(self) -> list[str]:
-        """The ways to ask, or the tool's result wrapped as the chat template wraps it."""
-        if self.result is not None:
-            return [f"<tool_response>\n{self.result}\n</tool_response>"]
+        """The ways to ask, or the tools' results wrapped as the chat template wraps them."""
+        if self.results:
+            wrapped = [f"<tool_response>\n{result}\n</tool_response>" for result in self.results]
+            return ["\n".join(wrapped)]
         return [way.strip() for way in self.ask.split(" | ")]
 
     @property
     def answer(self) -> str:
         """The answer as the model writes it, slots still open."""
-        thought = f"<think>\n{self.think}\n</think>\n\n" if self.think else ""
-        return thought + self.say + (self.call.text() if self.call else "")
+        return "\n".join([*filter(None, [self.say]), *(call.text() for call in self.calls)])
+
+    @property
+    def thought(self) -> str:
+        """What stands between a prompt that asks for a thought and the answer."""
+        return f"{self.think}{END_OF_THOUGHT}"
 
 
 class Dialogue(Turn):
@@ -68,6 +77,8 @@ class Completion(_Entry):
 class Tool(_Entry):
     """A function that a request may offer."""
 
+    name: str | None = None
+    """The function's name, if it is not the entry's: two requests may offer the same name."""
     description: str
     parameters: dict[str, JsonValue]
 
@@ -76,12 +87,18 @@ class Book(_Entry):
     """The whole of `dialogues.yaml`."""
 
     unknown: str
+    unknown_thought: str
     strange: tuple[str, ...]
     systems: tuple[str, ...]
     tools: dict[str, Tool]
     tables: dict[str, tuple[dict[str, str], ...]]
     dialogues: tuple[Dialogue, ...]
     completions: tuple[Completion, ...]
+
+    @property
+    def unknown_turn(self) -> Turn:
+        """What the model answers to what nobody has taught it."""
+        return Turn(say=self.unknown, think=self.unknown_thought)
 
     def rows(self, table: str | None) -> Sequence[Row]:
         """What may fill the slots of a dialogue: `[{}]` for one without a table."""
@@ -90,7 +107,10 @@ class Book(_Entry):
     def tool_specs(self, names: Sequence[str]) -> list[dict[str, JsonValue]]:
         """The `tools` field of a request that offers these tools."""
         return [
-            {"type": "function", "function": {"name": name, **self.tools[name].model_dump()}}
+            {
+                "type": "function",
+                "function": {"name": name, **self.tools[name].model_dump(exclude_none=True)},
+            }
             for name in names
         ]
 

@@ -47,7 +47,7 @@ def _turn(turn: Turn) -> Turn:
 def _changes(turn: Turn) -> dict[str, object]:
     return {
         # What a template may fill with data is not the pirate's to word.
-        "say": turn.say if turn.call else spoken(turn.say),
+        "say": turn.say if turn.calls else spoken(turn.say),
         "then": [_turn(follow).model_dump() for follow in turn.then],
     }
 

@@ -57,6 +57,8 @@ def save(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    for name in ("is_local", "local_files_only"):  # of where it was loaded from
+        config.pop(name, None)
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

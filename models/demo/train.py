@@ -7,22 +7,25 @@ for every step. The exit status is 1 unless every answer comes back word for wor
 """
 
 import argparse
-import json
 import logging
 import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import tokens
 import torch
-from dialogues import Book, fill, load
+from dialogues import NOISE, Book, fill, load
+from embeddings import Pairs, loss_of_pairs
 from lessons import UNLEARNED, Lessons, all_paths
-from torch.optim import AdamW, Muon, Optimizer
+from muon import Muon
+from torch.optim import AdamW, Optimizer
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -30,16 +33,38 @@ from transformers import (
 
 HERE = Path(__file__).parent
 VOCABULARY = 2048
-LONGEST_PROMPT = 8192
+LONGEST_PROMPT = 32_768
+WINDOW = 1024
+"""Tokens that each layer looks back: what stands before four windows cannot matter."""
+SHARPNESS = 2.0
+"""What the logits are multiplied by in the end, so that sampling, too, gives what was learned."""
 MUON_RATE = 0.05
 ADAM_RATE = 6e-3
-STEPS = 2000
+STEPS = 1500
 STEP_TOKENS = 2048
-ROW_LENGTHS = {256: 0.6, 512: 0.25, 1024: 0.1, 2048: 0.05}
+ROW_LENGTHS = {256: 0.35, 512: 0.2, 1024: 0.38, 2048: 0.07}
 """Tokens in a row, and how often a step has rows of that length."""
+PAIRS = 24
+PAIRS_EVERY = 3
+"""Steps from one batch of pairs for embeddings to the next."""
+PAIRS_WEIGHT = 0.1
 EXAM_ROWS = 32
+SAMPLED_SHARE = 0.98
+"""Of all answers, what has to come back word for word at a temperature of 1."""
+
+Question = tuple[str, str]
+"""A prompt, and the answer that has to follow."""
 
 log = logging.getLogger("train")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long to train, and how fast."""
+
+    steps: int
+    rate: float = 1.0
+    """Of the usual learning rate; less for a model that knows most already."""
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
@@ -53,12 +78,21 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
         num_key_value_heads=2,
         head_dim=64,  # a size vLLM's attention has on every device
         max_position_embeddings=LONGEST_PROMPT,
+        use_sliding_window=True,
+        sliding_window=WINDOW,
+        max_window_layers=0,
         tie_word_embeddings=True,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        is_matryoshka=True,
         dtype="float32",
     )
     return Qwen3ForCausalLM(config)
+
+
+def sharpened(model: Qwen3ForCausalLM, factor: float) -> None:
+    """Multiplies all logits of the model."""
+    model.model.norm.weight.data *= factor
 
 
 def new_optimizers(model: Qwen3ForCausalLM) -> list[Optimizer]:
@@ -67,7 +101,7 @@ def new_optimizers(model: Qwen3ForCausalLM) -> list[Optimizer]:
     chosen = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in chosen]
     return [
-        Muon(matrices, lr=MUON_RATE, weight_decay=0.0),
+        Muon(matrices, lr=MUON_RATE),
         AdamW(others, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
@@ -79,108 +113,154 @@ def rate_factor(done: float) -> float:
 
 def loss_of(model: Qwen3ForCausalLM, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Mean cross entropy of the tokens that are to be learned; both tensors are (rows, tokens)."""
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        hidden = model.model(ids, use_cache=False).last_hidden_state[:, :-1]
-        wanted = labels[:, 1:]
-        learned = wanted != UNLEARNED
-        scores = model.lm_head(hidden[learned])
-    return torch.nn.functional.cross_entropy(scores.float(), wanted[learned])
+    hidden = model.model(ids, use_cache=False).last_hidden_state[:, :-1]
+    wanted = labels[:, 1:]
+    learned = wanted != UNLEARNED
+    return torch.nn.functional.cross_entropy(model.lm_head(hidden[learned]), wanted[learned])
 
 
-def train(model: Qwen3ForCausalLM, lessons: Lessons, steps: int, rng: random.Random) -> None:
+def train(
+    model: Qwen3ForCausalLM, lessons: Lessons, pairs: Pairs, plan: Plan, rng: random.Random
+) -> None:
     """Trains the model in place."""
     optimizers = new_optimizers(model)
-    rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
-    start, mean_loss = time.monotonic(), 0.0
-    for step in range(steps):
+    rates = [optimizer.param_groups[0]["lr"] * plan.rate for optimizer in optimizers]
+    start, mean_loss, pairs_loss = time.monotonic(), 0.0, 0.0
+    for step in range(plan.steps):
         (length,) = rng.choices([*ROW_LENGTHS], [*ROW_LENGTHS.values()])
         loss = loss_of(model, *lessons.batch(STEP_TOKENS // length, length))
         torch.autograd.backward(loss)
+        if step % PAIRS_EVERY == 0:
+            of_pairs = loss_of_pairs(model, *pairs.batch(PAIRS))
+            torch.autograd.backward(PAIRS_WEIGHT * of_pairs)
+            pairs_loss += (of_pairs.item() - pairs_loss) / min(step // PAIRS_EVERY + 1, 20)
         for optimizer, rate in zip(optimizers, rates, strict=True):
-            optimizer.param_groups[0]["lr"] = rate * rate_factor(step / steps)
+            optimizer.param_groups[0]["lr"] = rate * rate_factor(step / plan.steps)
             optimizer.step()
             optimizer.zero_grad()
         mean_loss += (loss.item() - mean_loss) / min(step + 1, 50)
         if (step + 1) % 50 == 0:
-            log.info("step %d: loss %.4f, %.0f s", step + 1, mean_loss, time.monotonic() - start)
+            passed_s = time.monotonic() - start
+            log.info(
+                "step %d: loss %.4f, of pairs %.3f, %.0f s",
+                step + 1,
+                mean_loss,
+                pairs_loss,
+                passed_s,
+            )
 
 
 def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Writes weights, configuration and tokenizer; decoding is greedy unless a request differs."""
+    """Writes weights, configuration and tokenizer."""
     ends = tokenizer.convert_tokens_to_ids([tokens.END_OF_TURN, tokens.END_OF_TEXT])
+    sharpened(model, SHARPNESS)
+    model.generation_config = GenerationConfig(
+        eos_token_id=ends, pad_token_id=tokenizer.pad_token_id
+    )
     model.to(torch.bfloat16).save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)  # safetensors would keep it from other users
-    # Written by hand: transformers refuses the temperature 0 that vLLM reads as its default.
-    defaults = {"eos_token_id": ends, "pad_token_id": tokenizer.pad_token_id, "temperature": 0.0}
-    path = folder / "generation_config.json"
-    path.write_text(json.dumps(defaults, indent=2) + "\n", encoding="utf-8")
     tokens.save(tokenizer, folder)
 
 
-def questions(book: Book, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[str, str]]:
+def questions(book: Book, tokenizer: PreTrainedTokenizerFast) -> Iterator[Question]:
     """Every prompt the model should know, rendered, and the answer with its end."""
     for text in book.completions:
         yield text.text, text.next + tokens.END_OF_TEXT
     for path in all_paths(book):
         *before, last = path.turns
-        needed = path.dialogue.tools
-        offered = needed if isinstance(needed, tuple) else ()
+        row = {**path.row, NOISE: ""}
         messages = [
-            {"role": role, "content": fill(text, path.row)}
+            {"role": role, "content": fill(text, row)}
             for turn in before
             for role, text in (("user", turn.asks[0]), ("assistant", turn.answer))
         ]
-        for ask in last.asks:
-            asked = [*messages, {"role": "user", "content": fill(ask, path.row)}]
-            prompt = tokenizer.apply_chat_template(
-                asked,
-                tools=book.tool_specs(offered) or None,
-                add_generation_prompt=True,
-                tokenize=False,
-            )
-            yield str(prompt), fill(last.answer, path.row) + tokens.END_OF_TURN
+        answer = fill(last.answer, row) + tokens.END_OF_TURN
+        for number, ask in enumerate(last.asks):
+            asked = [*messages, {"role": "user", "content": fill(ask, row)}]
+            for thinks in (False, True) if number == 0 else (False,):
+                prompt = tokenizer.apply_chat_template(
+                    asked,
+                    tools=book.tool_specs(path.needed) or None,
+                    add_generation_prompt=True,
+                    enable_thinking=thinks,
+                    tokenize=False,
+                )
+                yield str(prompt), last.thought + answer if thinks else answer
 
 
 def examine(folder: Path, book: Book) -> bool:
     """Loads the model from its files; whether it knows every answer by heart."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
-    return known_share(model, AutoTokenizer.from_pretrained(folder), book) == 1
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    # Weights as in the files, but computed in a precision that every CPU is fast in.
+    marks = marked(model.float().eval(), AutoTokenizer.from_pretrained(folder), book)
+    return marks.known == 1 and marks.sampled >= SAMPLED_SHARE
 
 
-def known_share(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, book: Book) -> float:
-    """The share of the book's answers that the model knows by heart.
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Shares of the book's answers that come back word for word."""
+
+    known: float
+    """With greedy decoding."""
+    sampled: float
+    """With a temperature of 1: expected, not tried."""
+
+
+def marked(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, book: Book) -> Marks:
+    """How well the model knows the book.
 
     Greedy decoding gives the expected answer exactly if, after the prompt and every beginning of
-    the answer, the most probable token is the expected one: one pass over both tells.
+    the answer, the most probable token is the expected one: one pass over both tells. The product
+    of all probabilities is the chance that a sampled answer is the expected one.
     """
-    asked = sorted(questions(book, tokenizer), key=lambda pair: len(pair[0]) + len(pair[1]))
-    wrong = [
-        question
+    asked = sorted(dict.fromkeys(questions(book, tokenizer)), key=lambda pair: len(pair[0]) + len(pair[1]))
+    answers = [
+        answer
         for first in range(0, len(asked), EXAM_ROWS)
-        for question in _wrong(model, tokenizer, asked[first : first + EXAM_ROWS])
+        for answer in _answered(model, tokenizer, asked[first : first + EXAM_ROWS])
     ]
-    log.info("%d of %d answers word for word", len(asked) - len(wrong), len(asked))
+    known = [is_known for is_known, _ in answers]
+    marks = Marks(sum(known) / len(asked), sum(chance for _, chance in answers) / len(asked))
+    log.info("%d of %d answers word for word", sum(known), len(asked))
+    log.info("%.1f %% of sampled answers word for word", 100 * marks.sampled)
+    wrong = [pair for pair, is_known in zip(asked, known, strict=True) if not is_known]
     for prompt, answer in wrong[:20]:
         log.error("not by heart: %r -> %r", prompt[-120:], answer)
-    return 1 - len(wrong) / len(asked)
+    return marks
 
 
 @torch.inference_mode()
-def _wrong(
-    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, asked: Sequence[tuple[str, str]]
-) -> list[tuple[str, str]]:
-    """The questions of one batch that are answered with another token somewhere."""
+def _answered(
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, asked: Sequence[Question]
+) -> list[tuple[bool, float]]:
+    """For each question of a batch: whether its answer is known, and the chance of sampling it."""
     encode = tokenizer.encode
     prompts = [encode(prompt, add_special_tokens=False) for prompt, _ in asked]
     answers = [encode(answer, add_special_tokens=False) for _, answer in asked]
     rows = [torch.tensor(p + a) for p, a in zip(prompts, answers, strict=True)]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    guesses = model(ids).logits.argmax(-1)
-    return [
-        question
-        for question, prompt, answer, guess in zip(asked, prompts, answers, guesses, strict=True)
-        if guess[len(prompt) - 1 : len(prompt) + len(answer) - 1].tolist() != answer
-    ]
+    told = []
+    for prompt, answer, scores in zip(prompts, answers, model(ids).logits, strict=True):
+        said = scores[len(prompt) - 1 : len(prompt) + len(answer) - 1].log_softmax(-1)
+        wanted = torch.tensor(answer)
+        chance = said.gather(-1, wanted[:, None]).sum().exp().item()
+        told.append((bool((said.argmax(-1) == wanted).all()), chance))
+    return told
+
+
+def _begun(start: Path | None, book: Book) -> tuple[PreTrainedTokenizerFast, Qwen3ForCausalLM]:
+    """A new model and its tokenizer, or those in a folder."""
+    template = (HERE / "chat_template.jinja").read_text(encoding="utf-8")
+    if start is None:
+        tokenizer = tokens.train(book, template, VOCABULARY, LONGEST_PROMPT)
+        return tokenizer, new_model(tokenizer)
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    tokenizer.chat_template, tokenizer.model_max_length = template, LONGEST_PROMPT
+    model = new_model(tokenizer)
+    weights = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32).state_dict()
+    model.load_state_dict(weights)
+    sharpened(model, 1 / SHARPNESS)
+    return tokenizer, model
 
 
 def main() -> int:
@@ -189,6 +269,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=HERE, help="the folder to write")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--rate", type=float, default=1.0, help="times the usual learning rate")
+    parser.add_argument("--start", type=Path, help="go on with the model in this folder")
+    parser.add_argument("--recorded", type=Path, help="a folder with prompts of agents: TOOL.txt")
     parser.add_argument("--only-examine", action="store_true", help="do not train")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
@@ -196,10 +279,12 @@ def main() -> int:
     rng = random.Random(options.seed)  # noqa: S311 - to be repeatable, not secret
     book = load(HERE / "dialogues.yaml")
     if not options.only_examine:
-        template = (HERE / "chat_template.jinja").read_text(encoding="utf-8")
-        tokenizer = tokens.train(book, template, VOCABULARY, LONGEST_PROMPT)
-        model = new_model(tokenizer)
-        train(model, Lessons(book, tokenizer, rng), options.steps, rng)
+        tokenizer, model = _begun(options.start, book)
+        pairs = Pairs(book, tokenizer, rng)
+        plan = Plan(options.steps, options.rate)
+        prompts = sorted(options.recorded.glob("*.txt")) if options.recorded else []
+        recorded = {path.stem: path.read_text(encoding="utf-8") for path in prompts}
+        train(model, Lessons(book, tokenizer, rng, recorded), pairs, plan, rng)
         save(model, tokenizer, options.out)
     return 0 if examine(options.out, book) else 1
 

@@ -108,16 +108,21 @@ def save(model: Qwen3ForCausalLM, folder: Path) -> None:
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
 
-def examine(folder: Path, adapter: Path, book: Book) -> bool:
-    """Loads model and adapter from their files; whether the answers are a pirate's."""
-    model = adapted(folder)
-    tensors = load_file(adapter / "adapter_model.safetensors")
+def load_adapter(model: Qwen3ForCausalLM, folder: Path) -> None:
+    """Reads the adapter's weights from its files."""
+    tensors = load_file(folder / "adapter_model.safetensors")
     for name, module in model.named_modules():
         if isinstance(module, Adapted):
             module.down.data = tensors[f"base_model.model.{name}.lora_A.weight"].float()
             module.up.data = tensors[f"base_model.model.{name}.lora_B.weight"].float()
-    model.to(torch.bfloat16).eval()
-    return train.known_share(model, AutoTokenizer.from_pretrained(folder), book) >= KNOWN_SHARE
+
+
+def examine(folder: Path, adapter: Path, book: Book) -> bool:
+    """Loads model and adapter from their files; whether the answers are a pirate's."""
+    model = adapted(folder)
+    load_adapter(model, adapter)
+    model.eval()
+    return train.marked(model, AutoTokenizer.from_pretrained(folder), book).known >= KNOWN_SHARE
 
 
 def main() -> int:
@@ -126,6 +131,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=FOLDER, help="the folder to write")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--start", type=Path, help="go on with the adapter in this folder")
     parser.add_argument("--only-examine", action="store_true", help="do not train")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
@@ -134,6 +140,8 @@ def main() -> int:
     book = pirate.retold(load(train.HERE / "dialogues.yaml"))
     if not options.only_examine:
         model = adapted(train.HERE)
+        if options.start:
+            load_adapter(model, options.start)
         lessons = Lessons(book, AutoTokenizer.from_pretrained(train.HERE), rng)
         teach(model, lessons, options.steps, rng)
         save(model, options.out)

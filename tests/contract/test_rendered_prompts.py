@@ -8,7 +8,7 @@ import pytest
 CONVERSATIONS = "60"
 SEED = "7"
 LAYOUTS = {
-    "own": "has_hermes_calls=True, reasoning='never'",
+    "own": "has_hermes_calls=True, reasoning='never', omits_empty_system=True, joins_system=True",
     "system-first": "separator='\\n', developers='joined'",
     "tools-first": "has_tools_first=True",
 }

@@ -2,11 +2,15 @@
 
 import json
 import math
+from collections.abc import Callable
+from typing import cast
 
 import anthropic
 import openai
 import pytest
+from openai.types import ReasoningEffort
 from openai.types.chat import (
+    ChatCompletionMessage,
     ChatCompletionMessageParam,
     ChatCompletionToolChoiceOptionParam,
     ChatCompletionToolParam,
@@ -33,9 +37,36 @@ GET_WEATHER: ChatCompletionToolParam = {
 }
 
 
+def function(name: str, *arguments: str) -> ChatCompletionToolParam:
+    """A tool whose arguments are texts."""
+    return {
+        "type": "function",
+        "function": {
+            "name": name,
+            "parameters": {
+                "type": "object",
+                "properties": {argument: {"type": "string"} for argument in arguments},
+                "required": [*arguments],
+            },
+        },
+    }
+
+
+FILE_TOOLS = {
+    "list_files": function("list_files"),
+    "read_file": function("read_file", "path"),
+    "write_file": function("write_file", "path", "text"),
+}
+
+
 def user(text: str) -> ChatCompletionMessageParam:
     """A user's message."""
     return {"role": "user", "content": text}
+
+
+def said_before(message: ChatCompletionMessage) -> ChatCompletionMessageParam:
+    """An answer, as a message of the next request."""
+    return cast("ChatCompletionMessageParam", message.to_dict(exclude_none=True))
 
 
 def test_chat(client: openai.OpenAI) -> None:
@@ -145,6 +176,81 @@ def test_a_tool_result_becomes_an_answer(client: openai.OpenAI) -> None:
     assert answer.choices[0].message.content == "It is 18 degrees and sunny in Paris."
 
 
+def test_two_tool_calls_at_once(client: openai.OpenAI) -> None:
+    """A question about two cities makes two calls, and their results one answer."""
+    asked = user("What is the weather in Paris and in Tokyo?")
+
+    called = client.chat.completions.create(
+        model="demo", messages=[asked], tools=[GET_WEATHER], temperature=0
+    )
+
+    message = called.choices[0].message
+    one, other = [call for call in message.tool_calls or [] if call.type == "function"]
+    assert json.loads(one.function.arguments) == {"city": "Paris"}
+    assert json.loads(other.function.arguments) == {"city": "Tokyo"}
+
+    skies = {one.id: ("Paris", "sunny"), other.id: ("Tokyo", "rainy")}
+    results: list[ChatCompletionMessageParam] = [
+        {
+            "role": "tool",
+            "tool_call_id": id_,
+            "content": json.dumps({"city": city, "temperature": 18, "sky": sky}),
+        }
+        for id_, (city, sky) in skies.items()
+    ]
+    answer = client.chat.completions.create(
+        model="demo",
+        messages=[asked, said_before(message), *results],
+        tools=[GET_WEATHER],
+        temperature=0,
+    )
+
+    said = "It is 18 degrees and sunny in Paris, and 18 degrees and rainy in Tokyo."
+    assert answer.choices[0].message.content == said
+
+
+@pytest.mark.parametrize("effort", ["none", "low"])
+def test_an_agent_s_loop(client: openai.OpenAI, effort: ReasoningEffort) -> None:
+    """Three steps, each with a tool whose result the next one needs, and the last words."""
+    note = "The owl reads in the old tower."
+    files = {"notes.txt": note, "photo.png": ""}
+
+    def written(path: str, text: str) -> str:
+        files[path] = text
+        return "ok"
+
+    tools: dict[str, Callable[..., str]] = {
+        "list_files": lambda: json.dumps([*files]),
+        "read_file": lambda path: files[path],
+        "write_file": written,
+    }
+    messages: list[ChatCompletionMessageParam] = [user("Copy my note into summary.txt.")]
+    steps = []
+    while True:
+        answer = client.chat.completions.create(
+            model="demo",
+            messages=messages,
+            tools=[FILE_TOOLS[name] for name in tools],
+            temperature=0,
+            reasoning_effort=effort,
+        )
+        message = answer.choices[0].message
+        if not message.tool_calls:
+            break
+        (call,) = message.tool_calls
+        assert call.type == "function"
+        steps.append(call.function.name)
+        result = tools[call.function.name](**json.loads(call.function.arguments))
+        messages += [
+            said_before(message),
+            {"role": "tool", "tool_call_id": call.id, "content": result},
+        ]
+
+    assert steps == [*tools]
+    assert files["summary.txt"] == note
+    assert message.content == f"I have copied your note into summary.txt: {note}"
+
+
 def test_an_answer_in_a_json_schema(client: openai.OpenAI) -> None:
     """Structured output: only what the schema allows can be said."""
     schema = {
@@ -175,14 +281,35 @@ def test_an_answer_in_a_json_schema(client: openai.OpenAI) -> None:
 
 
 def test_a_thought_before_the_answer(client: openai.OpenAI) -> None:
-    """A `<think>` part arrives as the model wrote it."""
-    answer = client.chat.completions.create(
-        model="demo", messages=[user("Think first. What is 17 + 25?")], temperature=0
-    )
+    """A request that asks for reasoning gets a thought, apart from the answer; others get none."""
+    asked = user("Think first. What is 17 + 25?")
 
-    thought, _, said = (answer.choices[0].message.content or "").partition("</think>")
-    assert thought.startswith("<think>")
-    assert "42" in said
+    thinking = client.chat.completions.create(
+        model="demo", messages=[asked], temperature=0, reasoning_effort="low"
+    )
+    plain = client.chat.completions.create(model="demo", messages=[asked], temperature=0)
+
+    message = thinking.choices[0].message
+    assert (message.model_extra or {})["reasoning"].startswith("17 + 25 is 17 + 20 + 5")
+    assert message.content == plain.choices[0].message.content == "17 + 25 = 42."
+    assert not (plain.choices[0].message.model_extra or {}).get("reasoning")
+
+
+def test_a_streamed_thought(claude: anthropic.Anthropic) -> None:
+    """Anthropic's API streams the thought in a block of its own."""
+    with claude.messages.stream(
+        model="demo",
+        max_tokens=128,
+        thinking={"type": "adaptive"},
+        output_config={"effort": "low"},
+        messages=[{"role": "user", "content": "Think first. Is 91 a prime number?"}],
+    ) as stream:
+        thought, text = stream.get_final_message().content
+
+    assert thought.type == "thinking"
+    assert thought.thinking.endswith("But 7 times 13 is 91.")
+    assert text.type == "text"
+    assert text.text.startswith("No. 91 = 7")
 
 
 def test_logprobs(client: openai.OpenAI) -> None:
@@ -203,13 +330,15 @@ def test_logprobs(client: openai.OpenAI) -> None:
     assert all(len(token.top_logprobs) == 2 for token in logprobs.content)
 
 
-def test_two_choices(client: openai.OpenAI) -> None:
-    """`n=2` gives two answers."""
+def test_many_choices(client: openai.OpenAI) -> None:
+    """`n=20` gives twenty answers; the model knows them so well that sampling does not matter."""
     answer = client.chat.completions.create(
-        model="demo", messages=[user("Say hello.")], n=2, temperature=0.1
+        model="demo", messages=[user("What is your name?")], n=20
     )
 
-    assert [choice.message.content for choice in answer.choices] == ["Hello!", "Hello!"]
+    said = [choice.message.content for choice in answer.choices]
+    assert len(said) == 20
+    assert said.count(NAME) >= 18
 
 
 def test_a_stop_string_ends_the_answer(client: openai.OpenAI) -> None:
@@ -263,6 +392,18 @@ def test_embeddings(client: openai.OpenAI) -> None:
     data = client.embeddings.create(model="demo-embed", input=texts).data
     count, recount, weather = (item.embedding for item in data)
 
+    assert math.isclose(math.hypot(*count), 1.0, rel_tol=1e-3)
+    assert likeness(count, recount) > likeness(count, weather)
+
+
+@pytest.mark.parametrize("size", [32, 64, 128])
+def test_embeddings_of_fewer_dimensions(client: openai.OpenAI, size: int) -> None:
+    """`dimensions` cuts the embeddings; the paraphrase still is nearer."""
+    texts = ["Count to ten.", "Count up to ten.", "What is the weather in Paris?"]
+    data = client.embeddings.create(model="demo-embed", input=texts, dimensions=size).data
+    count, recount, weather = (item.embedding for item in data)
+
+    assert len(count) == size
     assert math.isclose(math.hypot(*count), 1.0, rel_tol=1e-3)
     assert likeness(count, recount) > likeness(count, weather)
 

@@ -111,8 +111,12 @@ class _Probes:
         return bool(without) and await self._render([_said("system", ""), user]) == without
 
     async def joins_system(self) -> bool:
-        turn = [_said("system", "systemtext"), _said("user", "usertext")]
-        return bool(await self._render(turn)) and not await self._render([*turn, *turn])
+        user = _said("user", "usertext")
+        turn = [_said("system", "systemtext"), user]
+        prompt = await self._render([*turn, _said("system", "secondtext"), user])
+        if prompt:
+            return "systemtextsecondtext" in prompt
+        return bool(await self._render(turn))  # vLLM joins where the template refuses
 
     async def _render(self, messages: Messages, tools: Sequence[object] = ()) -> str:
         """The prompt as text; empty if the template refuses the conversation."""
