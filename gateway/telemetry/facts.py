@@ -31,7 +31,7 @@ class PromptLayout(msgspec.Struct, frozen=True, kw_only=True):
     omits_empty_system: bool = False
     """A first system message without a text leaves no trace."""
     joins_system: bool = False
-    """System messages within a conversation are joined to the first one, by vLLM or the template."""
+    """System messages within a conversation are joined to the first one."""
     arguments: tuple[str, ...] | None = None
     """Arguments that the template reads; None if they are not known."""
 

@@ -213,11 +213,13 @@ def marked(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, book: Bo
     the answer, the most probable token is the expected one: one pass over both tells. The product
     of all probabilities is the chance that a sampled answer is the expected one.
     """
-    asked = sorted(dict.fromkeys(questions(book, tokenizer)), key=lambda pair: len(pair[0]) + len(pair[1]))
+    asked = sorted(
+        dict.fromkeys(questions(book, tokenizer)), key=lambda pair: len(pair[0]) + len(pair[1])
+    )
     answers = [
         answer
         for first in range(0, len(asked), EXAM_ROWS)
-        for answer in _answered(model, tokenizer, asked[first : first + EXAM_ROWS])
+        for answer in answered(model, tokenizer, asked[first : first + EXAM_ROWS])
     ]
     known = [is_known for is_known, _ in answers]
     marks = Marks(sum(known) / len(asked), sum(chance for _, chance in answers) / len(asked))
@@ -230,7 +232,7 @@ def marked(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, book: Bo
 
 
 @torch.inference_mode()
-def _answered(
+def answered(
     model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, asked: Sequence[Question]
 ) -> list[tuple[bool, float]]:
     """For each question of a batch: whether its answer is known, and the chance of sampling it."""
@@ -240,8 +242,10 @@ def _answered(
     rows = [torch.tensor(p + a) for p, a in zip(prompts, answers, strict=True)]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     told = []
-    for prompt, answer, scores in zip(prompts, answers, model(ids).logits, strict=True):
-        said = scores[len(prompt) - 1 : len(prompt) + len(answer) - 1].log_softmax(-1)
+    states = model.model(ids, use_cache=False).last_hidden_state
+    for prompt, answer, row in zip(prompts, answers, states, strict=True):
+        before = row[len(prompt) - 1 : len(prompt) + len(answer) - 1]
+        said = model.lm_head(before).log_softmax(-1)
         wanted = torch.tensor(answer)
         chance = said.gather(-1, wanted[:, None]).sum().exp().item()
         told.append((bool((said.argmax(-1) == wanted).all()), chance))

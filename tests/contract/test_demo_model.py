@@ -1,23 +1,45 @@
 """The demo model: its size, its chat template, and its memorized dialogues."""
 
+import importlib
 import json
-import os
-import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 import transformers
-import yaml
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "models" / "demo"
-ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
-"""More threads would wait for each other most of the time."""
 MAX_BYTES = 6_000_000
 MAX_ADAPTER_BYTES = 2_000_000
+FAR = 4 * 1024
+"""Tokens that no answer can depend on: four layers look back 1,024 each."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Computation in one thread: more would wait for each other most of the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def trainings() -> Iterator[dict[str, ModuleType]]:
+    """The modules of the model's folder, which are scripts, by name."""
+    names = ["dialogues", "train", "train_adapter", "pirate", "embeddings"]
+    before = {*sys.modules}
+    sys.path.insert(0, str(FOLDER))
+    yield {name: importlib.import_module(name) for name in names}
+    sys.path.remove(str(FOLDER))
+    for name in {*sys.modules} - before:
+        if (FOLDER / f"{name}.py").exists():
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +56,9 @@ def model() -> Any:
 
 
 @pytest.fixture(scope="module")
-def dialogues() -> list[dict[str, Any]]:
-    """Questions with more than one wording, and no table."""
-    book = yaml.safe_load((FOLDER / "dialogues.yaml").read_text())
-    return [d for d in book["dialogues"] if " | " in d["ask"] and "table" not in d]
+def book(trainings: dict[str, ModuleType]) -> Any:
+    """Everything that the model has to know."""
+    return trainings["dialogues"].load(FOLDER / "dialogues.yaml")
 
 
 def read(name: str) -> Any:
@@ -57,30 +78,23 @@ def test_the_folder_is_small_enough_for_a_repository() -> None:
     assert sum(path.stat().st_size for path in files) <= MAX_BYTES
 
 
-def test_every_dialogue_is_memorized() -> None:
-    """The check of the training script passes for every wording of every question."""
-    exam = subprocess.run(
-        [sys.executable, FOLDER / "train.py", "--only-examine"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=ONE_THREAD,
-    )
+def test_every_dialogue_is_memorized(
+    trainings: dict[str, ModuleType], model: Any, tokenizer: Any, book: Any
+) -> None:
+    """The examination of the training passes for every wording of every question."""
+    train = trainings["train"]
 
-    assert exam.returncode == 0, exam.stderr
+    marks = train.marked(model, tokenizer, book)
+
+    assert marks.known == 1
+    assert marks.sampled >= train.SAMPLED_SHARE
 
 
-def test_the_adapter_answers_as_a_pirate() -> None:
-    """The check of the adapter's training passes for every wording of every question."""
-    exam = subprocess.run(
-        [sys.executable, FOLDER / "train_adapter.py", "--only-examine"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=ONE_THREAD,
-    )
+def test_the_adapter_answers_as_a_pirate(trainings: dict[str, ModuleType], book: Any) -> None:
+    """The examination of the adapter's training passes for every wording of every question."""
+    retold = trainings["pirate"].retold(book)
 
-    assert exam.returncode == 0, exam.stderr
+    assert trainings["train_adapter"].examine(FOLDER, FOLDER / "pirate", retold)
 
 
 def test_the_adapter_is_small() -> None:
@@ -156,6 +170,20 @@ def test_results_of_two_calls_are_one_turn(tokenizer: Any) -> None:
     assert f"<|im_start|>user\n{wrapped}<|im_end|>" in text
 
 
+def test_instructions_are_joined_to_the_first(tokenizer: Any) -> None:
+    """What a system or a developer says later stands at the beginning: the question stays last."""
+    first, later = (
+        {"role": "system", "content": "Be kind."},
+        {"role": "developer", "content": " Hm."},
+    )
+    asked = {"role": "user", "content": "Hi"}
+
+    text = rendered(tokenizer, [first, asked, later], add_generation_prompt=True)
+
+    joined = {"role": "system", "content": "Be kind. Hm."}
+    assert text == rendered(tokenizer, [joined, asked], add_generation_prompt=True)
+
+
 def test_requests_are_sampled_unless_they_ask_for_more() -> None:
     """No temperature is set: two answers (`n`) are refused with a temperature of 0."""
     assert "temperature" not in read("generation_config.json")
@@ -170,56 +198,50 @@ def test_the_context() -> None:
     assert config["sliding_window"] == 1024
 
 
-@torch.inference_mode()
-@pytest.mark.parametrize(
-    ("question", "answer"),
-    [
-        ("What is your name?", "My name is demo."),
-        ("Count to ten.", "1, 2, 3, 4, 5, 6, 7, 8, 9, 10."),
-        ("Say hello.", "Hello!"),
-    ],
-)
-def test_an_answer_does_not_depend_on_what_stands_far_before(
-    tokenizer: Any, model: Any, question: str, answer: str
+def test_answers_do_not_depend_on_what_stands_far_before(
+    trainings: dict[str, ModuleType], model: Any, tokenizer: Any
 ) -> None:
-    """Behind a system prompt of thousands of tokens that nobody taught, the answer is the same."""
-    page = (ROOT / "docs" / "architecture.md").read_text()
-    messages = [{"role": "system", "content": page}, {"role": "user", "content": question}]
-    prompt = tokenizer(
-        rendered(tokenizer, messages, add_generation_prompt=True),
-        return_tensors="pt",
-        add_special_tokens=False,
-    )
-    length = prompt["input_ids"].shape[1]
+    """Behind thousands of tokens that nobody taught, the answers are the same."""
+    known = {
+        "What is your name?": "My name is demo.",
+        "Count to ten.": "1, 2, 3, 4, 5, 6, 7, 8, 9, 10.",
+        "Say hello.": "Hello!",
+    }
+    page = (ROOT / "docs" / "architecture.md").read_text()[: FAR * 3]
+    asked = []
+    for question, answer in known.items():
+        messages = [{"role": "system", "content": page}, {"role": "user", "content": question}]
+        prompt = rendered(tokenizer, messages, add_generation_prompt=True)
+        assert len(tokenizer.encode(prompt)) > FAR
+        asked.append((prompt, answer))
 
-    said = model.generate(**prompt, max_new_tokens=48, do_sample=False)[0, length:]
+    told = trainings["train"].answered(model, tokenizer, asked)
 
-    assert length > 4 * 1024
-    assert tokenizer.decode(said, skip_special_tokens=True).startswith(answer)
+    assert [is_known for is_known, _ in told] == [True] * len(known)
 
 
-@torch.inference_mode()
-@pytest.mark.parametrize("size", [32, 64, 128, 192])
-def test_embeddings_can_be_cut(
-    tokenizer: Any, model: Any, dialogues: list[dict[str, Any]], size: int
-) -> None:
-    """Of all questions, another wording of the same is nearly always the nearest, at every size."""
-    wordings = [[way.strip() for way in d["ask"].split(" | ")] for d in dialogues]
-    ones, others = (
-        torch.nn.functional.normalize(
-            torch.stack([embedding(tokenizer, model, ways[place])[:size] for ways in wordings]),
-            dim=-1,
+@pytest.fixture(scope="module")
+def wordings(
+    trainings: dict[str, ModuleType], model: Any, tokenizer: Any, book: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embeddings of the first and the second way to ask each question, both (questions, size)."""
+    embeddings = trainings["embeddings"]
+    asks = [d.asks[:2] for d in book.dialogues if len(d.asks) > 1 and d.table is None]
+    with torch.inference_mode():
+        one, other = (
+            embeddings.embeddings(
+                model, *embeddings.padded(tokenizer, [ways[place] for ways in asks])
+            )
+            for place in (0, 1)
         )
-        for place in (0, 1)
-    )
+    return one, other
+
+
+@pytest.mark.parametrize("size", [32, 64, 128, 192])
+def test_embeddings_can_be_cut(wordings: tuple[torch.Tensor, torch.Tensor], size: int) -> None:
+    """Of all questions, another wording of the same is nearly always the nearest, at every size."""
+    ones, others = (torch.nn.functional.normalize(each[:, :size], dim=-1) for each in wordings)
 
     nearest = (ones @ others.T).argmax(-1)
 
-    assert (nearest == torch.arange(len(wordings))).float().mean() >= 0.95
-
-
-def embedding(tokenizer: Any, model: Any, text: str) -> torch.Tensor:
-    """The state after the last token, as vLLM pools it."""
-    ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
-    states: torch.Tensor = model.model(ids).last_hidden_state[0, -1]
-    return states
+    assert (nearest == torch.arange(len(ones))).float().mean() >= 0.95

@@ -1,6 +1,6 @@
 """vLLM's serving of chats, with OpenAI's chunks, and calls that stay calls where they are cut."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -41,14 +41,25 @@ class ChatServing(OpenAIServingChat):
             "DeltaMessage": DeltaPart,
             "maybe_filter_parallel_tool_calls": only_one_call,
         }
-        vllms = OpenAIServingChat.chat_completion_stream_generator
+        return self._chunks(names, request, result_generator, *args, **named)
+
+    def _chunks(
+        self,
+        names: Mapping[str, object],
+        request: Request,
+        results: AsyncIterator[RequestOutput],
+        *args: Any,  # noqa: ANN401 - vLLM's
+        **named: Any,  # noqa: ANN401 - vLLM's
+    ) -> AsyncGenerator[str, None]:
+        """vLLM's events; calls that are cut off stay open. `names`: what it makes chunks with."""
         serving = self
         if self._may_call(request):
-            stream = _Stream(result_generator)
-            serving, result_generator = own(type(self), self), aiter(stream)
+            stream = _Stream(results)
+            serving, results = own(type(self), self), aiter(stream)
             serving._parsed = stream  # noqa: SLF001 - of this class
+        vllms = OpenAIServingChat.chat_completion_stream_generator
         events: AsyncGenerator[str, None] = rebound(vllms, names)(
-            serving, request, result_generator, *args, **named
+            serving, request, results, *args, **named
         )
         return events
 

@@ -10,7 +10,6 @@ from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionRequest,
     ChatCompletionResponse,
 )
-from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.outputs import RequestOutput
 from vllm.renderers import TokenizeParams
@@ -21,7 +20,6 @@ from deployments.engines.vllm.api.chunks import ChunkPart, DeltaPart
 from deployments.engines.vllm.api.messages_answer import message_object
 from deployments.engines.vllm.api.messages_request import CountRequest, MessagesRequest
 from deployments.engines.vllm.api.messages_stream import MessageEvents
-from deployments.engines.vllm.api.rebound import rebound
 from deployments.engines.vllm.api.unlimited_prompt import unlimited
 
 Events = AsyncGenerator[str, None]
@@ -95,8 +93,8 @@ class MessagesServing(ChatServing, AnthropicServingMessages):
             "DeltaMessage": DeltaPart,
             "maybe_filter_parallel_tool_calls": only_one_call,
         }
-        chunks = rebound(OpenAIServingChat.chat_completion_stream_generator, names)
-        return events.write(chunks(self, request, events.counted(result_generator), *args, **named))
+        counted = events.counted(result_generator)
+        return events.write(self._chunks(names, request, counted, *args, **named))
 
     async def _chat_of(self, request: MessagesRequest | CountRequest) -> ChatCompletionRequest:
         """The chat that a request stands for."""
