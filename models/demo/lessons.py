@@ -37,10 +37,16 @@ PLAIN = 0.35
 """Share of rows without a system prompt."""
 SHORT = 0.6
 """Share of rows with at most one of the book's own; the others have noise."""
+REVISED = 0.25
+"""Share of rows that ask what the model knows worst, if that is known."""
 RECORDED = 0.2
 """Share of long rows that begin with prompts of agents, if there are any."""
 LONGEST_NOISE = 0.6
 """Of a row, the most that noise takes."""
+
+
+Question = tuple[str, str]
+"""A prompt, and the answer that has to follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +85,8 @@ class Lessons:
     """Draws rows of tokens from a book.
 
     `recorded`: prompts of agents as the chat template renders them, up to a task of the book;
-    for each, the tool that the task needs.
+    for each, the tool that the task needs. `weak`: questions and answers, and how often to ask
+    each.
     """
 
     def __init__(
@@ -88,11 +95,13 @@ class Lessons:
         tokenizer: PreTrainedTokenizerFast,
         rng: random.Random,
         recorded: Mapping[str, str] | None = None,
+        weak: Mapping[Question, float] | None = None,
     ) -> None:
         self._book = book
         self._tokenizer = tokenizer
         self._rng = rng
         self._recorded = recorded or {}
+        self._weak = weak or {}
         self._paths = all_paths(book)
         words = {word for d in book.dialogues for word in d.answer.split()}
         self._noise = Noise(sorted(words), tokenizer, rng)
@@ -119,9 +128,19 @@ class Lessons:
         """Texts without end, and whether each is to be learned."""
         if self._rng.random() < TEXTS:
             return self._texts()
+        if self._weak and self._rng.random() < REVISED:
+            return self._revision()
         if self._recorded and length >= SHORTEST_OFFERED and self._rng.random() < RECORDED:
             return self._tasks(length)
         return self._talk(length)
+
+    def _revision(self) -> Iterator[tuple[str, bool]]:
+        """What the model knows worst, as it is asked in the examination."""
+        while True:
+            ((prompt, answer),) = self._rng.choices([*self._weak], [*self._weak.values()])
+            yield prompt, False
+            yield answer, True
+            yield "\n", False
 
     def _tasks(self, length: int) -> Iterator[tuple[str, bool]]:
         """Ends of agents' prompts, each with its task and what follows."""

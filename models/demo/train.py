@@ -19,7 +19,7 @@ import tokens
 import torch
 from dialogues import NOISE, Book, fill, load
 from embeddings import Pairs, loss_of_pairs
-from lessons import UNLEARNED, Lessons, all_paths
+from lessons import UNLEARNED, Lessons, Question, all_paths
 from muon import Muon
 from torch.optim import AdamW, Optimizer
 from transformers import (
@@ -49,11 +49,9 @@ PAIRS_EVERY = 3
 """Steps from one batch of pairs for embeddings to the next."""
 PAIRS_WEIGHT = 0.1
 EXAM_ROWS = 32
+LEAST_WEAKNESS = 0.01
 SAMPLED_SHARE = 0.98
 """Of all answers, what has to come back word for word at a temperature of 1."""
-
-Question = tuple[str, str]
-"""A prompt, and the answer that has to follow."""
 
 log = logging.getLogger("train")
 
@@ -207,28 +205,33 @@ class Marks:
 
 
 def marked(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, book: Book) -> Marks:
-    """How well the model knows the book.
+    """How well the model knows the book."""
+    told = chances(model, tokenizer, book)
+    wrong = [asked for asked, (is_known, _) in told.items() if not is_known]
+    known = 1 - len(wrong) / len(told)
+    marks = Marks(known, sum(chance for _, chance in told.values()) / len(told))
+    log.info("%d of %d answers word for word", len(told) - len(wrong), len(told))
+    log.info("%.1f %% of sampled answers word for word", 100 * marks.sampled)
+    for prompt, answer in wrong[:20]:
+        log.error("not by heart: %r -> %r", prompt[-120:], answer)
+    return marks
+
+
+def chances(
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, book: Book
+) -> dict[Question, tuple[bool, float]]:
+    """For every question: whether its answer is known, and the chance of sampling it.
 
     Greedy decoding gives the expected answer exactly if, after the prompt and every beginning of
     the answer, the most probable token is the expected one: one pass over both tells. The product
     of all probabilities is the chance that a sampled answer is the expected one.
     """
-    asked = sorted(
-        dict.fromkeys(questions(book, tokenizer)), key=lambda pair: len(pair[0]) + len(pair[1])
-    )
-    answers = [
-        answer
-        for first in range(0, len(asked), EXAM_ROWS)
-        for answer in answered(model, tokenizer, asked[first : first + EXAM_ROWS])
-    ]
-    known = [is_known for is_known, _ in answers]
-    marks = Marks(sum(known) / len(asked), sum(chance for _, chance in answers) / len(asked))
-    log.info("%d of %d answers word for word", sum(known), len(asked))
-    log.info("%.1f %% of sampled answers word for word", 100 * marks.sampled)
-    wrong = [pair for pair, is_known in zip(asked, known, strict=True) if not is_known]
-    for prompt, answer in wrong[:20]:
-        log.error("not by heart: %r -> %r", prompt[-120:], answer)
-    return marks
+    asked = sorted({*questions(book, tokenizer)}, key=lambda pair: (len("".join(pair)), pair))
+    told: dict[Question, tuple[bool, float]] = {}
+    for first in range(0, len(asked), EXAM_ROWS):
+        rows = asked[first : first + EXAM_ROWS]
+        told |= zip(rows, answered(model, tokenizer, rows), strict=True)
+    return told
 
 
 @torch.inference_mode()
@@ -250,6 +253,16 @@ def answered(
         chance = said.gather(-1, wanted[:, None]).sum().exp().item()
         told.append((bool((said.argmax(-1) == wanted).all()), chance))
     return told
+
+
+def weaknesses(
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, book: Book
+) -> dict[Question, float]:
+    """For every question, the chance of a wrong answer, and a little more: none is forgotten."""
+    sharpened(model, SHARPNESS)
+    told = chances(model, tokenizer, book)
+    sharpened(model, 1 / SHARPNESS)
+    return {asked: 1 - chance + LEAST_WEAKNESS for asked, (_, chance) in told.items()}
 
 
 def _begun(start: Path | None, book: Book) -> tuple[PreTrainedTokenizerFast, Qwen3ForCausalLM]:
@@ -288,7 +301,8 @@ def main() -> int:
         plan = Plan(options.steps, options.rate)
         prompts = sorted(options.recorded.glob("*.txt")) if options.recorded else []
         recorded = {path.stem: path.read_text(encoding="utf-8") for path in prompts}
-        train(model, Lessons(book, tokenizer, rng, recorded), pairs, plan, rng)
+        weak = weaknesses(model, tokenizer, book) if options.start else {}
+        train(model, Lessons(book, tokenizer, rng, recorded, weak), pairs, plan, rng)
         save(model, tokenizer, options.out)
     return 0 if examine(options.out, book) else 1
 
