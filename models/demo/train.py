@@ -11,7 +11,7 @@ import logging
 import random
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +45,7 @@ STEP_TOKENS = 2048
 ROW_LENGTHS = {256: 0.35, 512: 0.2, 1024: 0.38, 2048: 0.07}
 """Tokens in a row, and how often a step has rows of that length."""
 PAIRS = 24
-PAIRS_EVERY = 3
+PAIRS_EVERY = 8
 """Steps from one batch of pairs for embeddings to the next."""
 PAIRS_WEIGHT = 0.1
 EXAM_ROWS = 32
@@ -190,7 +190,8 @@ def examine(folder: Path, book: Book) -> bool:
     """Loads the model from its files; whether it knows every answer by heart."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
     # Weights as in the files, but computed in a precision that every CPU is fast in.
-    marks = marked(model.float().eval(), AutoTokenizer.from_pretrained(folder), book)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    marks = marked(model.float().eval(), tokenizer, questions(book, tokenizer))
     return marks.known == 1 and marks.sampled >= SAMPLED_SHARE
 
 
@@ -204,9 +205,11 @@ class Marks:
     """With a temperature of 1: expected, not tried."""
 
 
-def marked(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, book: Book) -> Marks:
-    """How well the model knows the book."""
-    told = chances(model, tokenizer, book)
+def marked(
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, asked: Iterable[Question]
+) -> Marks:
+    """How well the model knows the answers."""
+    told = chances(model, tokenizer, asked)
     wrong = [asked for asked, (is_known, _) in told.items() if not is_known]
     known = 1 - len(wrong) / len(told)
     marks = Marks(known, sum(chance for _, chance in told.values()) / len(told))
@@ -218,7 +221,7 @@ def marked(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, book: Bo
 
 
 def chances(
-    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, book: Book
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, asked: Iterable[Question]
 ) -> dict[Question, tuple[bool, float]]:
     """For every question: whether its answer is known, and the chance of sampling it.
 
@@ -226,7 +229,7 @@ def chances(
     the answer, the most probable token is the expected one: one pass over both tells. The product
     of all probabilities is the chance that a sampled answer is the expected one.
     """
-    asked = sorted({*questions(book, tokenizer)}, key=lambda pair: (len("".join(pair)), pair))
+    asked = sorted({*asked}, key=lambda pair: (len("".join(pair)), pair))
     told: dict[Question, tuple[bool, float]] = {}
     for first in range(0, len(asked), EXAM_ROWS):
         rows = asked[first : first + EXAM_ROWS]
@@ -260,7 +263,7 @@ def weaknesses(
 ) -> dict[Question, float]:
     """For every question, the chance of a wrong answer, and a little more: none is forgotten."""
     sharpened(model, SHARPNESS)
-    told = chances(model, tokenizer, book)
+    told = chances(model, tokenizer, questions(book, tokenizer))
     sharpened(model, 1 / SHARPNESS)
     return {asked: 1 - chance + LEAST_WEAKNESS for asked, (_, chance) in told.items()}
 

@@ -122,7 +122,9 @@ def examine(folder: Path, adapter: Path, book: Book) -> bool:
     model = adapted(folder)
     load_adapter(model, adapter)
     model.eval()
-    return train.marked(model, AutoTokenizer.from_pretrained(folder), book).known >= KNOWN_SHARE
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    asked = train.questions(book, tokenizer)
+    return train.marked(model, tokenizer, asked).known >= KNOWN_SHARE
 
 
 def main() -> int:

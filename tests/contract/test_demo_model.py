@@ -16,8 +16,12 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "models" / "demo"
 MAX_BYTES = 6_000_000
 MAX_ADAPTER_BYTES = 2_000_000
+SAMPLE = 5
+"""Of the adapter's questions, one in so many is examined."""
 FAR = 4 * 1024
 """Tokens that no answer can depend on: four layers look back 1,024 each."""
+FAR_LETTERS = 11_000
+"""Letters that are certainly more tokens than that."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -84,17 +88,24 @@ def test_every_dialogue_is_memorized(
     """The examination of the training passes for every wording of every question."""
     train = trainings["train"]
 
-    marks = train.marked(model, tokenizer, book)
+    marks = train.marked(model, tokenizer, train.questions(book, tokenizer))
 
     assert marks.known == 1
     assert marks.sampled >= train.SAMPLED_SHARE
 
 
-def test_the_adapter_answers_as_a_pirate(trainings: dict[str, ModuleType], book: Any) -> None:
-    """The examination of the adapter's training passes for every wording of every question."""
-    retold = trainings["pirate"].retold(book)
+def test_the_adapter_answers_as_a_pirate(
+    trainings: dict[str, ModuleType], tokenizer: Any, book: Any
+) -> None:
+    """Of the questions of the adapter's training, a sample is answered word for word."""
+    train, train_adapter = trainings["train"], trainings["train_adapter"]
+    pirate = train_adapter.adapted(FOLDER)
+    train_adapter.load_adapter(pirate, FOLDER / "pirate")
+    asked = [*train.questions(trainings["pirate"].retold(book), tokenizer)][::SAMPLE]
 
-    assert trainings["train_adapter"].examine(FOLDER, FOLDER / "pirate", retold)
+    marks = train.marked(pirate.eval(), tokenizer, asked)
+
+    assert marks.known >= train_adapter.KNOWN_SHARE
 
 
 def test_the_adapter_is_small() -> None:
@@ -207,7 +218,7 @@ def test_answers_do_not_depend_on_what_stands_far_before(
         "Count to ten.": "1, 2, 3, 4, 5, 6, 7, 8, 9, 10.",
         "Say hello.": "Hello!",
     }
-    page = (ROOT / "docs" / "architecture.md").read_text()[: FAR * 3]
+    page = (ROOT / "docs" / "architecture.md").read_text()[:FAR_LETTERS]
     asked = []
     for question, answer in known.items():
         messages = [{"role": "system", "content": page}, {"role": "user", "content": question}]
