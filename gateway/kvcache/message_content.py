@@ -11,6 +11,7 @@ from gateway.kvcache.canonical_text import CanonicalText, FunctionCall
 from gateway.kvcache.document_blocks import DOCUMENTS, document_pieces
 from gateway.kvcache.json_text import decode_list, decode_string, digest_of, first_byte
 from gateway.kvcache.media import media_digest
+from gateway.kvcache.text_files import FILE, file_text
 from gateway.kvcache.tool_definitions import normal_arguments
 from gateway.request.raw_fields import ABSENT
 from gateway.request.reasoning_token import open_token
@@ -175,6 +176,9 @@ class ContentReader:
             self._write_result(part)
         elif kind in DOCUMENTS:
             self._add_document(content, raw, role)
+        elif kind == FILE and (file := file_text(raw, max(0, self._text.left))) is not None:
+            self._text.skipped += file.skipped
+            self._add_text(content, file.text, role)
         elif not self._add_block(content, part, role):
             content.add_stand_in(self._text.stand_in(media_digest(raw)))
             self._note_change(raw)

@@ -1,5 +1,6 @@
 """Random conversations, each of which can be said in three APIs and in many spellings."""
 
+import base64
 import json
 import random
 from collections.abc import Sequence
@@ -60,6 +61,11 @@ class Conversation:
     system: str | None = None
     tools: Sequence[Fields] = ()
     turns: Sequence[Turn] = field(default_factory=list)
+
+
+def _file(text: str) -> Fields:
+    data = base64.b64encode(text.encode()).decode()
+    return {"type": "input_file", "file_data": f"data:text/plain;base64,{data}"}
 
 
 class Speaker:
@@ -164,6 +170,15 @@ class Speaker:
         if len(texts) == 1 and self._rng.random() < 0.5:
             return texts[0]
         return [{"type": kind, "text": text, **self._mark(kind)} for text in texts]
+
+    def _with_files(self, content: object) -> object:
+        """A content of the Responses API, some of whose texts are files."""
+        if not isinstance(content, list):
+            return content
+        return [
+            _file(part["text"]) if part["text"] and self._rng.random() < 0.3 else part
+            for part in content
+        ]
 
     def _blocks(self, parts: Sequence[Part]) -> object:
         """A content in Anthropic's blocks."""
@@ -280,7 +295,7 @@ class Speaker:
                 texts = texts_of(turn.parts)
                 items += [{"role": "assistant", "content": text} for text in texts]
             else:
-                said_ = self._content(turn.parts, "input_text")
+                said_ = self._with_files(self._content(turn.parts, "input_text"))
                 items.append({"type": "message", "role": turn.role, "content": said_})
             if turn.call:
                 id_, name, arguments = turn.call

@@ -1,11 +1,12 @@
 """Tests of canonical text: what an engine renders alike has the same keys, in every API."""
 
+import base64
 import json
 from collections.abc import Mapping
 
 import pytest
 
-from gateway.kvcache.prefix import Prompt, prompt_of
+from gateway.kvcache.prefix import MAX_TEXT, Prompt, prompt_of
 from gateway.request.head import parse_json
 from gateway.telemetry.facts import PromptLayout
 
@@ -33,6 +34,17 @@ def said(content: object, role: str = "user") -> dict[str, object]:
 def text(value: str) -> Fields:
     """A text part."""
     return {"type": "text", "text": value}
+
+
+def input_text(value: str) -> Fields:
+    """A text part of the Responses API."""
+    return {"type": "input_text", "text": value}
+
+
+def file(value: str, head: str = "data:text/plain;base64,", **fields: str) -> Fields:
+    """A file of the Responses API."""
+    data = head + base64.b64encode(value.encode()).decode()
+    return {"type": "input_file", "file_data": data, **fields}
 
 
 def call(arguments: object, id_: str = "1") -> Fields:
@@ -174,6 +186,11 @@ SAME: list[tuple[str, Fields, Fields]] = [
         },
     ),
     (
+        "files of text",
+        {"input": [said([file(f"é{LONG}", filename="a.txt"), file("b"), file("c", "")])]},
+        {"input": [said([input_text(f"a.txt:\né{LONG}"), input_text("b"), input_text("c")])]},
+    ),
+    (
         "how much to think",
         {"input": LONG, "reasoning": {"effort": "low", "summary": "auto"}},
         {"messages": [said(LONG)], "reasoning_effort": "low"},
@@ -201,6 +218,17 @@ def test_what_is_rendered_alike_has_the_same_keys(one: Fields, other: Fields) ->
     """Spellings and APIs do not matter, nor does what the engine leaves out."""
     assert read(one).keys
     assert read(one) == read(other)
+
+
+def test_a_large_file_has_the_keys_of_its_text() -> None:
+    """Only as much of a file is decoded as has keys; its size counts as a text's does."""
+    large = LONG * (2 * MAX_TEXT // len(LONG))
+
+    one = read({"input": [said([file(large)])]})
+    other = read({"input": [said([input_text(large)])]})
+
+    assert one.keys == other.keys
+    assert one.size == pytest.approx(other.size, rel=0.01)
 
 
 DIFFERENT: list[tuple[str, Fields, Fields]] = [
