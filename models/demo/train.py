@@ -262,9 +262,7 @@ def weaknesses(
     model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, book: Book
 ) -> dict[Question, float]:
     """For every question, the chance of a wrong answer, and a little more: none is forgotten."""
-    sharpened(model, SHARPNESS)
     told = chances(model, tokenizer, questions(book, tokenizer))
-    sharpened(model, 1 / SHARPNESS)
     return {asked: 1 - chance + LEAST_WEAKNESS for asked, (_, chance) in told.items()}
 
 
@@ -304,7 +302,11 @@ def main() -> int:
         plan = Plan(options.steps, options.rate)
         prompts = sorted(options.recorded.glob("*.txt")) if options.recorded else []
         recorded = {path.stem: path.read_text(encoding="utf-8") for path in prompts}
-        weak = weaknesses(model, tokenizer, book) if options.start else {}
+        weak = {}
+        if options.start:
+            sharpened(model, SHARPNESS)
+            weak = weaknesses(model, tokenizer, book)
+            sharpened(model, 1 / SHARPNESS)
         train(model, Lessons(book, tokenizer, rng, recorded, weak), pairs, plan, rng)
         save(model, tokenizer, options.out)
     return 0 if examine(options.out, book) else 1

@@ -67,16 +67,17 @@ def adapted(folder: Path) -> Qwen3ForCausalLM:
     return model
 
 
-def teach(model: Qwen3ForCausalLM, lessons: Lessons, steps: int, rng: random.Random) -> None:
+def teach(model: Qwen3ForCausalLM, lessons: Lessons, plan: train.Plan, rng: random.Random) -> None:
     """Trains the adapter in place."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=RATE, betas=(0.9, 0.98), weight_decay=0.0)
+    rate = RATE * plan.rate
+    optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.0)
     start, mean_loss = time.monotonic(), 0.0
-    for step in range(steps):
+    for step in range(plan.steps):
         (length,) = rng.choices([*train.ROW_LENGTHS], [*train.ROW_LENGTHS.values()])
         loss = train.loss_of(model, *lessons.batch(STEP_TOKENS // length, length))
         torch.autograd.backward(loss)
-        optimizer.param_groups[0]["lr"] = RATE * train.rate_factor(step / steps)
+        optimizer.param_groups[0]["lr"] = rate * train.rate_factor(step / plan.steps)
         optimizer.step()
         optimizer.zero_grad()
         mean_loss += (loss.item() - mean_loss) / min(step + 1, 50)
@@ -133,6 +134,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=FOLDER, help="the folder to write")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--rate", type=float, default=1.0, help="times the usual learning rate")
     parser.add_argument("--start", type=Path, help="go on with the adapter in this folder")
     parser.add_argument("--only-examine", action="store_true", help="do not train")
     options = parser.parse_args()
@@ -142,10 +144,13 @@ def main() -> int:
     book = pirate.retold(load(train.HERE / "dialogues.yaml"))
     if not options.only_examine:
         model = adapted(train.HERE)
+        tokenizer = AutoTokenizer.from_pretrained(train.HERE)
+        weak = {}
         if options.start:
             load_adapter(model, options.start)
-        lessons = Lessons(book, AutoTokenizer.from_pretrained(train.HERE), rng)
-        teach(model, lessons, options.steps, rng)
+            weak = train.weaknesses(model, tokenizer, book)
+        lessons = Lessons(book, tokenizer, rng, weak=weak)
+        teach(model, lessons, train.Plan(options.steps, options.rate), rng)
         save(model, options.out)
     return 0 if examine(train.HERE, options.out, book) else 1
 
