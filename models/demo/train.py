@@ -302,7 +302,7 @@ def main() -> int:
         plan = Plan(options.steps, options.rate)
         prompts = sorted(options.recorded.glob("*.txt")) if options.recorded else []
         recorded = {path.stem: path.read_text(encoding="utf-8") for path in prompts}
-        weak = {}
+        weak: dict[Question, float] = {}
         if options.start:
             sharpened(model, SHARPNESS)
             weak = weaknesses(model, tokenizer, book)

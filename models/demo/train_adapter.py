@@ -20,7 +20,7 @@ import pirate
 import torch
 import train
 from dialogues import Book, load
-from lessons import Lessons
+from lessons import Lessons, Question
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
@@ -145,7 +145,7 @@ def main() -> int:
     if not options.only_examine:
         model = adapted(train.HERE)
         tokenizer = AutoTokenizer.from_pretrained(train.HERE)
-        weak = {}
+        weak: dict[Question, float] = {}
         if options.start:
             load_adapter(model, options.start)
             weak = train.weaknesses(model, tokenizer, book)
