@@ -19,7 +19,6 @@ from conformance.checks import CheckTarget
 CLAUDE_TASK = "Read notes.txt and say what is in it."
 CODEX_TASK = "Run cat notes.txt and say what it prints."
 NOTES = (
-    "The pelican lives at the harbour.",
     "The heron sleeps by the river.",
     "The owl reads in the old tower.",
     "The raven counts the winter stars.",

@@ -37,7 +37,7 @@ PLAIN = 0.35
 """Share of rows without a system prompt."""
 SHORT = 0.6
 """Share of rows with at most one of the book's own; the others have noise."""
-REVISED = 0.35
+REVISED = 0.25
 """Share of rows that ask what the model knows worst, if that is known."""
 RECORDED = 0.2
 """Share of long rows that begin with prompts of agents, if there are any."""

@@ -49,7 +49,7 @@ PAIRS_EVERY = 8
 """Steps from one batch of pairs for embeddings to the next."""
 PAIRS_WEIGHT = 0.1
 EXAM_ROWS = 32
-LEAST_WEAKNESS = 0.001
+LEAST_WEAKNESS = 0.01
 SAMPLED_SHARE = 0.98
 """Of all answers, what has to come back word for word at a temperature of 1."""
 
