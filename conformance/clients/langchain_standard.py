@@ -32,6 +32,7 @@ class TestChat(ChatModelIntegrationTests):
             "max_retries": 0,
             "timeout": 60,
             "max_tokens": ANSWER_TOKENS,
+            "temperature": 0,  # so that each run has the same results
             "stream_usage": True,
             "use_responses_api": self.uses_responses,
             "rate_limiter": InMemoryRateLimiter(requests_per_second=50),
