@@ -3,7 +3,7 @@
     python models/demo/train_adapter.py
 
 With the adapter the model gives the same answers as a pirate would (`pirate.py`). It is written as
-PEFT writes adapters, which is what vLLM reads. The exit status is 1 unless 98 answers in a hundred
+PEFT writes adapters, which is what vLLM reads. The exit status is 1 unless 95 answers in a hundred
 come back word for word.
 """
 
@@ -31,7 +31,7 @@ ALPHA = 16
 RATE = 4e-3
 STEPS = 800
 STEP_TOKENS = 2048
-KNOWN_SHARE = 0.98
+KNOWN_SHARE = 0.95
 """Of the answers, what has to be known word for word: a long story is much for so few weights."""
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
