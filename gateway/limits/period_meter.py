@@ -14,7 +14,6 @@ import msgspec
 
 from gateway.ledger.calendar import Interval, period_end_s, period_start_s
 from gateway.limits.window import Window
-from gateway.telemetry.usage import UsageRecord
 
 NEAR_SHARE = 0.01
 """Share of a limit below which what is left counts as little."""
@@ -105,14 +104,13 @@ class PeriodMeter:
             minute.expire(clock_s)
         return left < minute.tokens or left < NEAR_SHARE * (self.hard or 0)
 
-    def record_charge(self, usage: UsageRecord, amount: int, clock_s: float) -> None:
-        """Count what an engine's record comes to; an engine's clock never begins a period."""
-        self._minute.add(clock_s, 0, amount)
-        charges, ended_s = self._charges, usage.ended_s
-        charges.append(Charge(usage.epoch, usage.seq, ended_s, amount))
-        if ended_s >= self._start_s:
-            self._recent += amount
-        if len(charges) > MAX_CHARGES:
+    def record_charges(self, charges: Sequence[Charge], clock_s: float) -> None:
+        """Count what engines' records come to; an engine's clock never begins a period."""
+        start_s = self._start_s
+        self._minute.add(clock_s, 0, sum([each.amount for each in charges]))
+        self._recent += sum([each.amount for each in charges if each.ended_s >= start_s])
+        self._charges += charges
+        if len(self._charges) > MAX_CHARGES:
             self._merge()
 
     def record_lost(self, amount: int, clock_s: float) -> None:

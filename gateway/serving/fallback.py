@@ -236,7 +236,7 @@ class FallbackChain:
         except GatewayError:
             self._response.limits = limits.headers(self._request, target.name)
             raise
-        self._response.limits = limits.admitted_headers(target.request.path, claim)
+        self._response.limits = limits.headers(self._request, target.name, claim)
         return claim
 
     async def _start(self, model: ServedModel, *, has_alternative: bool) -> float:

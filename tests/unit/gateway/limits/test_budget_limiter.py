@@ -95,7 +95,7 @@ class Budget:
     def run(self, seq: int, nano: int, *, ended_s: float = NOON_S) -> None:
         """Have another router's request answered."""
         self.limiter.record_reserved(reservation(seq, nano))
-        self.limiter.record_settled(reservation(seq, nano), record(seq, nano, ended_s=ended_s))
+        self.limiter.record_settled([(reservation(seq, nano), record(seq, nano, ended_s=ended_s))])
 
     @property
     def used(self) -> list[int]:
@@ -177,7 +177,7 @@ def test_what_nobody_knows_counts_as_expected_for_a_minute() -> None:
     """By then the ledger has an estimate of a request whose engine has died."""
     budget = Budget(SpendLimit(amount_nano=UNIT))
     budget.limiter.record_reserved(reservation(1, 50))
-    budget.limiter.record_settled(reservation(1, 50), None)
+    budget.limiter.record_settled([(reservation(1, 50), None)])
     assert budget.used == [50]
     budget.clock_s += 61
     assert budget.used == [0]
@@ -195,7 +195,7 @@ def test_an_attempt_that_did_nothing_gives_all_back() -> None:
     assert budget.used == [10]
     budget.limiter.record_refused(1)
     assert budget.used == [5]
-    budget.limiter.record_settled(reservation(2, 5), record(2, 7))
+    budget.limiter.record_settled([(reservation(2, 5), record(2, 7))])
     budget.limiter.record_view(view())
     assert (budget.used, budget.limiter.unsettled) == ([0], 0)
 
@@ -262,7 +262,7 @@ def test_batch_tokens_of_a_day_count_batch_requests_alone() -> None:
     assert budget.used == [50]
     budget.ask(1000)
     budget.limiter.record_reserved(reservation(1, 30, is_batch=True))
-    budget.limiter.record_settled(reservation(1, 30, is_batch=True), record(1, 25, tier="flex"))
+    budget.limiter.record_settled([(reservation(1, 30, is_batch=True), record(1, 25, tier="flex"))])
     budget.ask(20, is_batch=True)
     with pytest.raises(RateLimited, match="batch tokens per day: Limit 100, Used 95, Requested 6"):
         budget.ask(6, is_batch=True)
@@ -310,9 +310,9 @@ def test_the_sum_is_that_of_all_records_whatever_the_ledger_has(
             if step == "settle":
                 costs.append(amount)
                 usage = record(len(costs), amount)
-            budget.limiter.record_settled(reservation(id_, held), usage)
+            budget.limiter.record_settled([(reservation(id_, held), usage)])
     for id_, held in running.items():
-        budget.limiter.record_settled(reservation(id_, held), None)
+        budget.limiter.record_settled([(reservation(id_, held), None)])
     budget.clock_s += 61
     assert budget.limiter.unsettled == 0
     assert budget.used == [sum(costs)]
