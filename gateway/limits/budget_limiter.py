@@ -23,6 +23,7 @@ from gateway.telemetry.usage import Reservation
 
 NO_METERS: Sequence[PeriodMeter] = ()
 UNKNOWN_RETRY_S = 5.0
+NO_LIMIT = 1 << 62
 MAX_FOUND = 16_384
 """Clients and models whose meters are remembered."""
 
@@ -41,14 +42,14 @@ class BudgetHold:
         """An attempt has been sent, and its end releases the hold."""
         self._is_held = True
         for meter in meters:
-            meter.held += amounts[meter.index]
+            meter.hold(amounts[meter.index])
 
     def release(self) -> None:
         """Stop holding it."""
         if self._is_held:
             self._is_held = False
             for meter in self.meters:
-                meter.held -= self.amounts[meter.index]
+                meter.release(self.amounts[meter.index])
 
     def record_lost(self, clock_s: float) -> None:
         """Record that nobody knows what the request took."""
@@ -139,10 +140,20 @@ class BudgetLimiter:
             RateLimited: the batch tokens of its day are used up.
             SpendUnknown: nobody knows what has been spent.
         """
+        for meter in meters:
+            if meter.spare < expected[meter.index]:
+                return self._reserve_closely(meters, expected, most)
+        return BudgetHold(meters, expected)
+
+    def _reserve_closely(
+        self, meters: Sequence[PeriodMeter], expected: Amounts, most: Callable[[], Amounts]
+    ) -> BudgetHold:
+        """Reserve where it has to be found out what is left; see `reserve`."""
         now_s, clock_s = self._time_of_day() + self._ledger_ahead_s, self._clock()
         has_enough = True
         for meter in meters:
             if meter.hard is None:
+                meter.spare = NO_LIMIT
                 continue
             if not meter.is_known and self._refuses_unknown():
                 raise SpendUnknown(
@@ -152,6 +163,7 @@ class BudgetLimiter:
             left = meter.hard - meter.used(now_s, clock_s)
             if left < expected[meter.index] or meter.is_near(left, clock_s):
                 has_enough = False
+            meter.find_spare(left)
         if has_enough:
             return BudgetHold(meters, expected)
         return self._reserve_most(meters, expected, most, now_s, clock_s)

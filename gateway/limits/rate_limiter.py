@@ -125,10 +125,14 @@ class RateLimiter:
         if left.requests < 0 or left.tokens < 0 or left.is_busy:
             raise _first_refusal(meters, now_s, model, 0, 1)
 
-    def record_sending(self, id_: int, hold: Hold) -> None:
-        """Record that an attempt of this router is about to be sent; `id_`: of its dispatch."""
+    def record_sending(self, id_: int, hold: Hold, tokens: int) -> None:
+        """Count an attempt of this router that is about to be sent, with what it may take.
+
+        `id_`: of its dispatch.
+        """
         hold.is_own = True
         self._holds[id_] = hold
+        hold.record_sent(self._now(), tokens)
 
     def record_refused(self, id_: int) -> None:
         """Record that an engine has done nothing for an attempt: refused it, or was not reached."""
@@ -142,20 +146,15 @@ class RateLimiter:
         hold.record_ended(self._now())
 
     def record_reserved(self, reservation: Reservation) -> None:
-        """Count a request that runs from now on."""
-        id_, now_s = reservation.id, self._now()
-        hold = self._holds.get(id_)
-        if hold is not None:
-            if hold.is_own:
-                hold.record_sent(now_s, reservation.tokens)
-            return
-        if reservation.is_copy:
+        """Count a request that runs from now on, unless it is counted already."""
+        id_ = reservation.id
+        if id_ in self._holds or reservation.is_copy:
             return
         known = self._projects.get(reservation.project)
         if known is None or not (meters := known.of(reservation.model, reservation.key)):
             return
         hold = Hold(meters, reservation.tokens, int(not reservation.is_counted))
-        hold.record_sent(now_s, reservation.tokens)
+        hold.record_sent(self._now(), reservation.tokens)
         self._holds[id_] = hold
 
     def record_settled(self, settled: Sequence[Settled]) -> None:

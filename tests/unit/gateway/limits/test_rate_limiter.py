@@ -76,7 +76,7 @@ class Bench:
     def send(self, hold: Hold, tokens: int = 10) -> int:
         """Send an attempt; returns its id."""
         self.last_id += 1
-        self.limiter.record_sending(self.last_id, hold)
+        self.limiter.record_sending(self.last_id, hold, tokens)
         self.limiter.record_reserved(reserved(self.last_id, tokens))
         return self.last_id
 
