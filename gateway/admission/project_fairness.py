@@ -133,18 +133,19 @@ class ProjectFairness:
     def record_settled(self, settled: Sequence[Settled]) -> None:
         """Correct the charges of requests that have ended to what they took, if it is known."""
         self._charge_started()
-        now_s, cost_model = self._now(), self._cost_model
+        now_s, cost_s, uses = self._now(), self._cost_model.cost_s, self._uses
+        reserved_s = self._reserved_s
         more_s: dict[tuple[str, bool], float] = {}
         total_s, served = 0.0, 0
         for reservation, usage in settled:
             project, weight, real_s = reservation.project, reservation.weight, 0.0
             if usage is not None and not usage.origin.is_copy:
                 new_tokens = usage.prompt_tokens - usage.cached_tokens
-                real_s = cost_model.cost_s(max(0, new_tokens), usage.completion_tokens)
+                real_s = cost_s(max(0, new_tokens), usage.completion_tokens)
                 total_s += real_s
                 served += 1
-                self._use(project, weight).served_s += real_s
-            age_s = now_s - self._reserved_s.pop(reservation.id, now_s)
+                (uses.get(project) or self._use(project, weight)).served_s += real_s
+            age_s = now_s - reserved_s.pop(reservation.id, now_s)
             left_s = reservation.cost_s * 0.5 ** (age_s / HALF_LIFE_S)
             whose = project, reservation.is_batch
             more_s[whose] = more_s.get(whose, 0.0) + (real_s - left_s) / weight
