@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Annotated, Any
@@ -40,11 +41,15 @@ FRAME_PERIOD_S = str(0.05 * SLOWDOWN)
 INFORMED_S = 5.0
 
 Counts = Counter[CodeType]
+START_S = time.time()
 
 
 def slow_clock() -> float:
-    """Seconds of the routers' clock."""
-    return time.monotonic() / SLOWDOWN
+    """Time of day of the routers, in Unix time."""
+    return START_S + (time.time() - START_S) / SLOWDOWN
+
+
+SLOW = RouterOptions(clock=slow_clock, time_of_day=slow_clock)
 
 
 @contextmanager
@@ -53,6 +58,8 @@ def counted(instructions: Counts, calls: Counts) -> Iterator[None]:
 
     def begin(frame: FrameType, event: str, arg: object) -> Any:  # noqa: ANN401 - as of `settrace`
         del event, arg
+        if frame.f_code.co_filename == __file__:
+            return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         calls[frame.f_code] += 1
         return step
@@ -149,12 +156,10 @@ async def run(requests: int, functions: int) -> None:
         started("engine", FRAME_PERIOD_S) as (_, engine),
         started("accounts", folder, engine) as (_, port),
     ):
-        plain = build_router(
-            fleet_of(plain_engine), lambda *_: None, options=RouterOptions(clock=slow_clock)
-        )
+        plain = build_router(fleet_of(plain_engine), lambda *_: None, options=SLOW)
         live_config = LiveConfig()
         await live_config.adopt({"auth": {"projects": [str(projects_file(Path(folder)))]}})
-        options = RouterOptions(clock=slow_clock, accounts=AccountsOverHttp(int(port)))
+        options = replace(SLOW, accounts=AccountsOverHttp(int(port)))
         projects = build_router(
             fleet_of(engine), lambda *_: None, live_config=live_config, options=options
         )
