@@ -131,19 +131,6 @@ RECOMMENDED = (
         "1",
     ),
     Variable(
-        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S",
-        "Seconds between two looks of Serve's controller at all replicas. At its own 0.1 s they"
-        " take most of the controller's CPU while nothing happens.",
-        "0.25",
-    ),
-    Variable(
-        "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS",
-        "Milliseconds between two reports of each Serve process and of each of its handles to Ray's"
-        " metrics, which are read every few seconds. At Serve's own 100 these are most of what an"
-        " idle router does.",
-        "2000",
-    ),
-    Variable(
         AUTH_MODE,
         "Ray's ports, and those of Serve's replicas, accept only processes that have the cluster's"
         " token: `~/.ray/auth_token`, or what `RAY_AUTH_TOKEN_PATH` or `RAY_AUTH_TOKEN` name. Ray"
