@@ -77,7 +77,7 @@ def counted(instructions: Counts, calls: Counts) -> Iterator[None]:
         sys.settrace(None)
 
 
-class Client:
+class InProcessClients:
     """Clients of one router in this process; `key`: their API key, if they need one."""
 
     def __init__(self, router: AssembledRouter, key: str) -> None:
@@ -136,14 +136,14 @@ async def counts_of(
     """Instructions and calls of so many requests, and the CPU seconds of as many not counted."""
     router.start()
     await router.wait_until_informed(INFORMED_S)
-    client = Client(router, key)
-    await client.ask(WARM_UP)
+    clients = InProcessClients(router, key)
+    await clients.ask(WARM_UP)
     began_s = time.thread_time()
-    await client.ask(requests)
+    await clients.ask(requests)
     spent_s = time.thread_time() - began_s
     instructions, calls = Counts(), Counts()
     with counted(instructions, calls):
-        await client.ask(requests)
+        await clients.ask(requests)
     await router.close()
     return instructions, calls, spent_s
 

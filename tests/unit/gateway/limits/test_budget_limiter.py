@@ -353,3 +353,65 @@ def test_limits_that_are_given_or_taken_hold_for_clients_that_were_seen_before()
     budget.limiter.replace([free])
     budget.project = free
     budget.ask(5 * UNIT)
+
+
+steps = st.tuples(
+    st.sampled_from(["ask", "ask", "ask", "settle", "lose", "view", "wait"]), st.integers(0, 60)
+)
+
+
+@given(st.lists(steps, max_size=60))
+def test_what_is_spare_admits_nothing_that_a_closer_look_refuses(
+    history: list[tuple[str, int]],
+) -> None:
+    """Whatever was held, used, lost and told by the ledger since it was found out."""
+    limit = SpendLimit(amount_nano=1000)
+    quick, close = Budget(limit), Budget(limit)
+    for budget in (quick, close):
+        budget.limiter.record_view(view())
+    running: list[tuple[int, int]] = []
+    costs: list[int] = []
+    for number, (step, amount) in enumerate(history):
+        held = []
+        for budget in (quick, close):
+            if budget is close:
+                for meter in budget.limiter.meters:
+                    meter.spare = -1
+            found = _take(budget, step, amount, number, running[-1:], costs)
+            held.append(None if found is None else found.amounts)
+        assert held[0] == held[1]
+        if held[0] is not None:
+            running.append((number, amount))
+        elif step in {"settle", "lose"} and running:
+            running.pop()
+            costs += [amount] * (step == "settle")
+        assert quick.used == close.used
+
+
+def _take(
+    budget: Budget,
+    step: str,
+    amount: int,
+    number: int,
+    last: list[tuple[int, int]],
+    costs: list[int],
+) -> BudgetHold | None:
+    """Take one step; returns the hold of a request that is admitted."""
+    match step:
+        case "ask":
+            try:
+                hold = budget.ask(amount, 5 * amount)
+            except QuotaExceeded:
+                return None
+            budget.limiter.record_sending(number, hold)
+            return hold
+        case "settle" | "lose":
+            for id_, held in last:
+                usage = record(len(costs) + 1, amount) if step == "settle" else None
+                budget.limiter.record_settled([(reservation(id_, held), usage)])
+        case "view":
+            seq = amount % (len(costs) + 1)
+            budget.limiter.record_view(view(("", "month", sum(costs[:seq])), seq=seq))
+        case _:
+            budget.clock_s += amount
+    return None
