@@ -141,7 +141,7 @@ class BudgetLimiter:
             SpendUnknown: nobody knows what has been spent.
         """
         for meter in meters:
-            if meter.spare < expected[meter.index]:
+            if meter.spare <= expected[meter.index]:  # none is spare before it is looked up
                 return self._reserve_closely(meters, expected, most)
         return BudgetHold(meters, expected)
 

@@ -355,6 +355,17 @@ def test_limits_that_are_given_or_taken_hold_for_clients_that_were_seen_before()
     budget.ask(5 * UNIT)
 
 
+def test_a_request_that_is_expected_to_cost_nothing_is_looked_at_too() -> None:
+    """Such as of a model without a price: where nothing is known, and where too much is spent."""
+    budget = Budget(SpendLimit(amount_nano=UNIT))
+    budget.refuses_unknown = True
+    with pytest.raises(SpendUnknown):
+        budget.ask(0)
+    budget.limiter.record_view(view(("", "month", 2 * UNIT)))
+    with pytest.raises(QuotaExceeded):
+        budget.ask(0)
+
+
 steps = st.tuples(
     st.sampled_from(["ask", "ask", "ask", "settle", "lose", "view", "wait"]), st.integers(0, 60)
 )
