@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from gateway.config.loader import load_config
+from gateway.config.packaged import deployment_path
 from gateway.doctor.examination import examine
 from gateway.doctor.questions import GatheringFailed, gather, questions_about
 from gateway.doctor.report import as_json, is_failure, lines
@@ -34,7 +35,9 @@ def doctor(
     Exit status 1 if something does not work, 2 if the cluster or the file cannot be read.
     """
     try:
-        deployment = None if file is None else load_config(file, has_files=False)
+        deployment = None
+        if file is not None:
+            deployment = load_config(deployment_path(file), has_files=False)
         questions = questions_about(deployment, port, address=address, has_collectives=not quick)
         findings = examine(gather(questions), deployment)
     except (ConfigError, GatheringFailed) as error:

@@ -1,11 +1,12 @@
 """What is asked of the nodes, by what a deployment file says; answered by `deployments.doctor`."""
 
+import os
 import subprocess
-import sys
 from collections.abc import Iterator
 
 import msgspec
 
+from gateway.child_process import module_command, module_environment
 from gateway.config.deployment_file import DeploymentFile
 from gateway.config.hardware import Gpu
 from gateway.config.model_paths import is_path
@@ -61,7 +62,8 @@ def gather(questions: Questions) -> ClusterFacts:
     """
     try:
         ended = subprocess.run(
-            [sys.executable, "-m", MODULE],
+            module_command(MODULE),
+            env=module_environment(os.environ),
             input=msgspec.json.encode(questions),
             stdout=subprocess.PIPE,
             timeout=TIMEOUT_S,

@@ -12,10 +12,11 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from gateway.cli import _folding_table, app
+from gateway.commands.check import _folding_table
 from gateway.config.projects import KeyEntry
 from gateway.environment import HAPROXY_BINARY, recommended
 from gateway.reference.error_tables import error_tables
+from tests.unit.command_line import app
 from tests.unit.projects import hash_of
 
 CONFIG = """\

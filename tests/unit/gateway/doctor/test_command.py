@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from gateway.cli import app
 from gateway.commands import doctor
 from gateway.config.loader import load_config
 from gateway.doctor.facts import ClusterFacts
 from gateway.doctor.questions import GatheringFailed, Questions, questions_about
+from tests.unit.command_line import app
 from tests.unit.gateway.doctor.planted import cluster, node
 
 FILE = """
