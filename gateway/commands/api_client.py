@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -65,9 +64,7 @@ class ApiClient:
         if body is not None:
             headers["content-type"] = "application/json"
         connection = (
-            http.client.HTTPSConnection(
-                parts.netloc, timeout=self._timeout_s, context=ssl.create_default_context()
-            )
+            http.client.HTTPSConnection(parts.netloc, timeout=self._timeout_s)
             if parts.scheme == "https"
             else http.client.HTTPConnection(parts.netloc, timeout=self._timeout_s)
         )

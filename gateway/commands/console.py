@@ -89,7 +89,7 @@ def print_plain_table(
     for row in rows:
         table.add_row(*("-" if cell in (None, "") else str(cell) for cell in row))
     width = None if sys.stdout.isatty() else WIDTH
-    padded = Padding(table, (0, 0, 0, indent))
+    padded = Padding(table, (0, 0, 0, indent), expand=False)
     Console(markup=False, highlight=False, width=width).print(padded)
 
 

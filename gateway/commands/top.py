@@ -91,9 +91,10 @@ def _view(client: ApiClient) -> Group:
 
 def _headline(url: str, models: Json, replicas: Sequence[Json]) -> str:
     up = sum(row["state"] in {"ready", "scaled_to_zero"} for row in models["data"])
+    routers = len(models["routers"])
     return (
         f"{url}  {time.strftime('%H:%M:%S')}  {up} of {len(models['data'])} models up,"
-        f" {len(replicas)} replicas, {len(models['routers'])} routers;"
+        f" {len(replicas)} replicas, {routers} router{'s' * (routers != 1)};"
         f" {sum(row['in_flight'] for row in models['data'])} requests running,"
         f" {sum(row['queued'] + row['awaiting_start'] for row in models['data'])} queued,"
         f" {sum(map(_tokens_per_s, replicas)):,.0f} tokens/s"
