@@ -49,10 +49,10 @@ $(READY): requirements/$(ENGINE).lock requirements/dev.lock pyproject.toml
 	@rm -f $(VENV)/.ready-* && touch $@
 
 serve: setup
-	@$(BIN)/python -m deployments.local serve $(CONFIG) $(if $(PORT),--port $(PORT))
+	@$(BIN)/python -m gateway.cli serve $(CONFIG) $(if $(PORT),--port $(PORT))
 
 stop:
-	@if test -x $(BIN)/python; then $(BIN)/python -m deployments.local stop; fi
+	@if test -x $(BIN)/python; then $(BIN)/python -m gateway.cli stop; fi
 
 observe: setup
 	@$(BIN)/python -m deployments.local.observe

@@ -19,6 +19,7 @@ import contextlib
 import math
 import os
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -51,6 +52,7 @@ DEFAULT_PORT = 8000
 STOP_TIMEOUT_S = 90.0
 """Time for a whole stop, the drain included; what is left then is killed."""
 POLL_S = 0.5
+CONNECT_TIMEOUT_S = 5.0
 ROUTER_PORTS = (30_000, 31_000)
 """Ports from which Serve assigns the HTTP servers of its ingress replicas."""
 PORTS_PER_CLUSTER = 50
@@ -75,6 +77,7 @@ def serve(
         load_config(config)
     except ConfigError as error:
         raise SystemExit(str(error)) from None
+    _check_cluster(address)
     clean_up(RUN_DIRECTORY)
     document = yaml.safe_load(config.read_text())
     options = document["http_options"] = document.get("http_options") or {}
@@ -120,6 +123,17 @@ def environment() -> dict[str, str]:
         variables.ROUTER_MIN_DRAINING: "3",
         variables.CLUSTER_ON_LOOPBACK: "0",
     }
+
+
+def _check_cluster(address: str) -> None:
+    """Exit with a line if nothing listens at `HOST:PORT`: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise SystemExit(f"no Ray cluster can be joined at {address}: {error}") from None
 
 
 def _check_port(host: str, port: int) -> None:
