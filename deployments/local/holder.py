@@ -24,7 +24,7 @@ from deployments.local.dashboard import DeployFailed, deploy
 from deployments.local.events import Events
 from deployments.local.gateway_view import RunningGateway
 from deployments.local.session_files import remove_as_orphan
-from deployments.local.startup import Address, watch, welcome
+from deployments.local.startup import GatewayAddress, watch, welcome
 from deployments.local.terminal import say
 from deployments.serve_internals.local_cluster import join_cluster, start_cluster
 from gateway.config.loader import load_config
@@ -40,7 +40,7 @@ LOGS_ARE_IN = """\
 Ctrl-C stops it, once its requests have finished. What happens is shown here; the logs are in
   {logs}
 """
-RAY_LOGS = Path("/tmp/ray/session_latest/logs")  # noqa: S108 - Ray's own place
+RAY_SESSION = "/tmp/ray/session_latest"  # noqa: S108 - Ray's own place
 
 app = typer.Typer(add_completion=False)
 
@@ -50,7 +50,12 @@ def hold(config: Path, address: Annotated[str, typer.Option()] = "") -> None:
     """Hold a gateway until a signal, or until the outer process has ended."""
     signals = _Signals()
     threading.Thread(target=_wait_for_orphaning, args=(signals.stopped.set,), daemon=True).start()
-    dashboard = _joined(address) if address else start_cluster(processes.free_port())
+    logs = temporary.logs_in(Path(tempfile.gettempdir()))
+    if address:
+        dashboard, session = _joined(address)
+        logs = Path(session or RAY_SESSION) / "logs"
+    else:
+        dashboard = start_cluster(processes.free_port())
     signals.install()
     # Serve's own remarks on the handles of this process; its processes log to files.
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
@@ -60,7 +65,6 @@ def hold(config: Path, address: Annotated[str, typer.Option()] = "") -> None:
         deploy(document, dashboard, os.environ)
         code = _watch(config, document, dashboard, gateway, signals)
         if code == 0:
-            logs = RAY_LOGS if address else temporary.logs_in(Path(tempfile.gettempdir()))
             say(LOGS_ARE_IN.format(logs=logs))
             _follow(gateway, signals.stopped)
     except DeployFailed as error:
@@ -90,10 +94,10 @@ class _Signals:
         (self.hurried if self.stopped.is_set() else self.stopped).set()
 
 
-def _joined(address: str) -> str:
-    """Join the cluster at an address, if it has room for a gateway; its dashboard's URL."""
+def _joined(address: str) -> tuple[str, str]:
+    """Join the cluster at an address, if it runs nothing yet; its dashboard and its directory."""
     try:
-        dashboard = join_cluster(address)
+        found = join_cluster(address)
     except (OSError, RuntimeError, ValueError) as error:
         raise SystemExit(f"no Ray cluster can be joined at {address}: {error}") from None
     if running := sorted(ray_serve.status().applications):
@@ -108,7 +112,7 @@ def _joined(address: str) -> str:
             f"warning: this cluster runs without {', '.join(missing)}, and is several times slower:"
             ' run `eval "$(gateway env)"` before `ray start`, on every node'
         )
-    return dashboard
+    return found
 
 
 def _missing_variables() -> list[str]:
@@ -126,7 +130,7 @@ def _watch(
     loaded = load_config(config)
     models = [model.entry.name for model in loaded.models]
     options = document["http_options"]
-    address = Address.of(
+    address = GatewayAddress.of(
         options.get("host", ANY_HOST), options["port"], "" if gateway.is_own else dashboard
     )
     code = watch(models, gateway, address, signals.stopped)

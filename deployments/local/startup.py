@@ -23,14 +23,14 @@ LOOPBACKS = {ANY_HOST: "127.0.0.1", "::": "::1"}
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class GatewayAddress:
     """Where clients reach a gateway."""
 
     host: str
     port: int
 
     @classmethod
-    def of(cls, host: str, port: int, dashboard: str = "") -> "Address":
+    def of(cls, host: str, port: int, dashboard: str = "") -> "GatewayAddress":
         """Address by what Serve listens on; `dashboard`: its URL, on the cluster's head."""
         if host in LOOPBACKS:
             head = urlsplit(dashboard).hostname if dashboard else None
@@ -56,7 +56,10 @@ class Address:
 
 
 def watch(
-    models: Sequence[str], gateway: RunningGateway, address: Address, stopped: threading.Event
+    models: Sequence[str],
+    gateway: RunningGateway,
+    address: GatewayAddress,
+    stopped: threading.Event,
 ) -> int:
     """Show the progress of all applications; 0 once all models answer, 1 if one fails."""
     with StartProgress.shown(len(models)) as progress:
@@ -96,7 +99,9 @@ def _reason(overview: ApplicationStatusOverview) -> str:
     return (errors or lines or [text])[-1]
 
 
-def welcome(models: Sequence[str], address: Address, dashboard: str, *, needs_key: bool) -> str:
+def welcome(
+    models: Sequence[str], address: GatewayAddress, dashboard: str, *, needs_key: bool
+) -> str:
     """Instructions to print once the gateway is ready."""
     key = ' -H "authorization: Bearer $KEY"' if needs_key else ""
     body = {"model": models[0], "messages": [{"role": "user", "content": "Who are you?"}]}

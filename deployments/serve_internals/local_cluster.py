@@ -29,11 +29,14 @@ def start_cluster(metrics_port: int, init: Callable[..., Any] = ray.init) -> str
     return f"http://{context.dashboard_url}"
 
 
-def join_cluster(address: str, init: Callable[..., Any] = ray.init) -> str:
-    """Connect to a cluster that runs; the URL of its dashboard.
+def join_cluster(address: str, init: Callable[..., Any] = ray.init) -> tuple[str, str]:
+    """Connect to a cluster that runs; the URL of its dashboard, and its session's directory.
+
+    The directory is empty if this version of Ray does not tell it.
 
     Raises:
         ConnectionError, RuntimeError, ValueError: there is none at this address.
     """
     context = init(address=address, namespace="serve", log_to_driver=False, logging_level="warning")
-    return f"http://{context.dashboard_url}"
+    info = getattr(context, "address_info", {})
+    return f"http://{context.dashboard_url}", str(info.get("session_dir") or "")

@@ -12,7 +12,7 @@ WINDOW_S = 15
 
 
 @dataclass(slots=True)
-class TokenSums:
+class FinishedTokens:
     """Sums over requests."""
 
     requests: int = 0
@@ -28,7 +28,7 @@ class RecentTokens:
     __slots__ = ("_seconds",)
 
     def __init__(self) -> None:
-        self._seconds: deque[tuple[int, TokenSums]] = deque()
+        self._seconds: deque[tuple[int, FinishedTokens]] = deque()
         """Sums of the seconds that had any, in order."""
 
     def record(self, finished: Finished, now_s: float) -> None:
@@ -36,18 +36,18 @@ class RecentTokens:
         second = int(now_s)
         if not self._seconds or self._seconds[-1][0] != second:
             self._forget(second)
-            self._seconds.append((second, TokenSums()))
+            self._seconds.append((second, FinishedTokens()))
         sums = self._seconds[-1][1]
         sums.requests += 1
         sums.prompt_tokens += finished.prompt_tokens
         sums.cached_tokens += finished.cached_tokens
         sums.completion_tokens += finished.completion_tokens
 
-    def sums(self, now_s: float) -> TokenSums:
+    def sums(self, now_s: float) -> FinishedTokens:
         """Sums of the window that ends now."""
         self._forget(int(now_s))
         found = [sums for _, sums in self._seconds]
-        return TokenSums(
+        return FinishedTokens(
             sum(each.requests for each in found),
             sum(each.prompt_tokens for each in found),
             sum(each.cached_tokens for each in found),

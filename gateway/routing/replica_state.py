@@ -18,7 +18,7 @@ from gateway.routing.decision import Decision
 from gateway.routing.engine_limits import engine_limits, needed_slots
 from gateway.routing.fleet import Replica
 from gateway.routing.policy import Candidate, RequestProfile
-from gateway.routing.recent_tokens import RecentTokens, TokenSums
+from gateway.routing.recent_tokens import FinishedTokens, RecentTokens
 from gateway.routing.replica_health import ReplicaHealth
 from gateway.telemetry.update import Load, Update, unpack_keys, unpack_tokens
 
@@ -105,7 +105,7 @@ class ReplicaState:
         return len(self._queued)
 
     @property
-    def recent_tokens(self) -> TokenSums:
+    def recent_tokens(self) -> FinishedTokens:
         """Tokens of the requests that the replica has finished lately, whichever router's."""
         return self._recent_tokens.sums(self._now())
 

@@ -122,10 +122,10 @@ def test_one_of_several_gateways_is_stopped_by_its_port(
 
     run.stop(8002)
 
-    assert leaders[8002].wait(5) < 0
+    assert leaders[8002].wait(5) is not None
     assert leaders[8001].poll() is None
     run.stop()
-    assert leaders[8001].wait(5) < 0
+    assert leaders[8001].wait(5) is not None
     for leader in leaders.values():
         leader.communicate()
 
@@ -139,5 +139,5 @@ def test_a_port_that_cannot_be_read_is_none(tmp_path: Path) -> None:
 
 def test_a_cluster_that_is_not_there_is_not_waited_for() -> None:
     """One line names its address; Ray would try for minutes."""
-    with pytest.raises(SystemExit, match="no Ray cluster can be joined at 127.0.0.1:9"):
+    with pytest.raises(SystemExit, match=r"no Ray cluster can be joined at 127\.0\.0\.1:9"):
         run.serve(Path("sim"), port=0, address="127.0.0.1:9")

@@ -47,19 +47,21 @@ class StoredAccounts:
 @contextmanager
 def administered_gateway(database_url: str) -> Iterator[str]:
     """Address of a gateway whose database is at this URL."""
-    opened: list[Database] = []
+    opened: list[AssembledRouter | Database] = []
 
     async def make_router() -> AssembledRouter:
         database = await Database.open(database_url)
-        opened.append(database)
         live_config = LiveConfig()
         live_config.apply(parse_gateway({"admin_key": ADMIN_KEY, "auth": {}}))
         options = RouterOptions(accounts=StoredAccounts(database))
-        return build_router(Fleet(), lambda *_: None, live_config=live_config, options=options)
+        router = build_router(Fleet(), lambda *_: None, live_config=live_config, options=options)
+        router.start()
+        opened.extend([router, database])
+        return router
 
     async def close() -> None:
-        for database in opened:
-            await database.close()
+        for each in opened:
+            await each.close()
 
     with served(make_router, close) as url:
         yield url

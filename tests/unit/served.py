@@ -16,7 +16,7 @@ Close = Callable[[], Awaitable[None]]
 
 
 async def nothing() -> None:
-    """There is nothing to close."""
+    """Do nothing: the router was not started."""
 
 
 class ServingThread:
@@ -44,7 +44,6 @@ class ServingThread:
 
     async def _run(self) -> None:
         router = await self._make_router()
-        router.start()
         config = uvicorn.Config(router.app, port=0, log_level="critical")
         self._server = uvicorn.Server(config)
         serving = asyncio.create_task(self._server.serve())
@@ -54,7 +53,6 @@ class ServingThread:
         self.url = f"http://127.0.0.1:{port}"
         self.is_up.set()
         await serving
-        await router.close()
         await self._close()
 
 

@@ -95,7 +95,7 @@ def test_status_says_why_a_model_is_not_ready(url: str) -> None:
     assert [line.split() for line in lines[1:]] == [
         ["model", "state", "replicas", "running", "queued", "why"],
         ["large", "starting", "0", "0", "0", *["needs", "1", "GPU", "of", "type", "H100"]],
-        ["m", "ready", "1", "no_telemetry", "0", "0", "-"],
+        ["m", "ready", "1", "ready", "0", "0", "-"],
     ]
 
 
@@ -146,7 +146,7 @@ def test_top_shows_each_replica_and_each_model_without_one(url: str) -> None:
     (starting,) = [row for row in rows if row[:1] == ["large"]]
     assert result.exit_code == 0
     assert "1 of 2 models up, 1 replica, 1 router" in result.stdout.replace("replicas", "replica")
-    assert ready[2:12] == ["no_telemetry", "3", "2", "0", "10", "20", "25", "%", "60", "%"]
+    assert ready[2:12] == ["ready", "3", "2", "0", "10", "20", "25", "%", "60", "%"]
     assert " ".join(ready[12:]).endswith("unreachable, retried: refused")
     assert " ".join(starting).endswith("needs 1 GPU of type H100")
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.routing.recent_tokens import WINDOW_S, RecentTokens, TokenSums
+from gateway.routing.recent_tokens import WINDOW_S, FinishedTokens, RecentTokens
 from gateway.telemetry.update import Finished
 
 
@@ -31,7 +31,7 @@ def test_sums_are_those_of_the_last_seconds(events: list[tuple[float, int, int]]
         seen.append((int(now_s), prompt, prompt // 2, completion))
         kept = [each for each in seen if each[0] > int(now_s) - WINDOW_S]
 
-        assert recent.sums(now_s) == TokenSums(
+        assert recent.sums(now_s) == FinishedTokens(
             len(kept), *(sum(each[i] for each in kept) for i in (1, 2, 3))
         )
 
@@ -42,4 +42,4 @@ def test_an_idle_replica_has_none() -> None:
     recent.record(finished(10, 4, 7), 100.5)
 
     assert recent.sums(100.0 + WINDOW_S - 1).completion_tokens == 7
-    assert recent.sums(100.0 + WINDOW_S) == TokenSums()
+    assert recent.sums(100.0 + WINDOW_S) == FinishedTokens()
