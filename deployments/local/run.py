@@ -42,13 +42,13 @@ from deployments.local.session_files import (
 from deployments.local.terminal import say
 from gateway import environment as variables
 from gateway.child_process import shadowing
+from gateway.config.deployment_file import DEFAULT_PORT
 from gateway.config.loader import load_config
 from gateway.config.loopback import ANY_HOST
 from gateway.config.packaged import deployment_path
 from gateway.errors.startup import ConfigError
 
 HOLDER = "deployments.local.holder"
-DEFAULT_PORT = 8000
 STOP_TIMEOUT_S = 90.0
 """Time for a whole stop, the drain included; what is left then is killed."""
 POLL_S = 0.5

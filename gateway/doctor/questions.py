@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from gateway.child_process import module_command, module_environment
-from gateway.config.deployment_file import DeploymentFile
+from gateway.config.deployment_file import DEFAULT_PORT, DeploymentFile
 from gateway.config.hardware import Gpu
 from gateway.config.model_paths import is_path
 from gateway.config.references import Reference
@@ -36,7 +36,7 @@ class Questions(msgspec.Struct, frozen=True, kw_only=True):
     address: str = "auto"
     """Ray's address of the cluster; `auto`: the one that runs here, or none."""
     sources: list[WantedSource] = []
-    port: int = 8000
+    port: int = DEFAULT_PORT
     """Port of HAProxy."""
     has_collectives: bool = True
     """Whether all nodes add a number together."""

@@ -21,8 +21,8 @@ from deployments.local import processes
 from loadtests.gpu_check.adapters import write_neutral_adapter
 from loadtests.gpu_check.client import CheckedGateway
 from loadtests.gpu_check.document import check_document, model_entry
-from loadtests.gpu_check.machine import Machine
-from loadtests.gpu_check.report import Outcome, StepResult, render
+from loadtests.gpu_check.machine import GpuMachine
+from loadtests.gpu_check.report import CheckedStep, Outcome, render
 from loadtests.gpu_check.steps import (
     Skipped,
     StepFailed,
@@ -67,12 +67,12 @@ def main(
 ) -> None:
     """Check the gateway with real vLLM on this machine's GPUs."""
     exit_on_signals()
-    machine = Machine.look()
+    machine = GpuMachine.look()
     if not machine.gpus and not on_cpu:
         raise SystemExit(
             "no GPU is found (`nvidia-smi` lists none); --on-cpu tries the check itself"
         )
-    results: list[StepResult] = []
+    results: list[CheckedStep] = []
     try:
         for result in run(machine, model, adapter, image, on_cpu=on_cpu):
             results.append(result)
@@ -87,8 +87,8 @@ def main(
 
 
 def run(
-    machine: Machine, model: str, adapter: str, image: str, *, on_cpu: bool
-) -> Iterator[StepResult]:
+    machine: GpuMachine, model: str, adapter: str, image: str, *, on_cpu: bool
+) -> Iterator[CheckedStep]:
     """The results of all steps, each as soon as it is there."""
     gpus = 0 if on_cpu else len(machine.gpus)
     with ExitStack() as stack:
@@ -101,10 +101,10 @@ def run(
             entry = model_entry(model, source, gpus)
             running = stack.enter_context(local_gateway(check_document(port, entry)))
         except (Unavailable, OSError, ValueError) as error:
-            yield StepResult.since(began_s, name, expected, Outcome.FAILED, str(error))
+            yield CheckedStep.since(began_s, name, expected, Outcome.FAILED, str(error))
             return
         found = f"{'CPU' if on_cpu else f'{gpus} GPUs'}, {port=}"
-        yield StepResult.since(began_s, name, expected, Outcome.PASSED, found)
+        yield CheckedStep.since(began_s, name, expected, Outcome.PASSED, found)
         gateway = stack.enter_context(CheckedGateway.at(running.url))
         environment = os.environ | dict(running.environment)
         steps = _steps(gateway, entry, image, port, gpus, environment)
@@ -158,22 +158,22 @@ def _steps(
     ]
 
 
-def _results(steps: list[Step], until_s: float) -> Iterator[StepResult]:
+def _results(steps: list[Step], until_s: float) -> Iterator[CheckedStep]:
     for name, expected, act in steps:
         began_s = time.monotonic()
         if began_s > until_s:
             found = f"not begun within {LIMIT_S:g} s"
-            yield StepResult.since(began_s, name, expected, Outcome.SKIPPED, found)
+            yield CheckedStep.since(began_s, name, expected, Outcome.SKIPPED, found)
             continue
         try:
-            yield StepResult.since(began_s, name, expected, Outcome.PASSED, act())
+            yield CheckedStep.since(began_s, name, expected, Outcome.PASSED, act())
         except Skipped as reason:
-            yield StepResult.since(began_s, name, expected, Outcome.SKIPPED, str(reason))
+            yield CheckedStep.since(began_s, name, expected, Outcome.SKIPPED, str(reason))
         except StepFailed as error:
-            yield StepResult.since(began_s, name, expected, Outcome.FAILED, str(error))
+            yield CheckedStep.since(began_s, name, expected, Outcome.FAILED, str(error))
         except Exception as error:  # noqa: BLE001 - the other steps say more
             found = f"{type(error).__name__}: {error}"
-            yield StepResult.since(began_s, name, expected, Outcome.FAILED, found)
+            yield CheckedStep.since(began_s, name, expected, Outcome.FAILED, found)
 
 
 if __name__ == "__main__":

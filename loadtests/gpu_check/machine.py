@@ -15,7 +15,7 @@ TIMEOUT_S = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class GpuMachine:
     """A machine with its GPUs and packages."""
 
     gpus: Sequence[str]

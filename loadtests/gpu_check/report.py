@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
-from loadtests.gpu_check.machine import Machine
+from loadtests.gpu_check.machine import GpuMachine
 
 
 class Outcome(StrEnum):
@@ -19,7 +19,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class StepResult:
+class CheckedStep:
     """What one step was to show, and what it did."""
 
     name: str
@@ -34,7 +34,7 @@ class StepResult:
         return cls(name, expected, outcome, found, time.monotonic() - began_s)
 
 
-def render(machine: Machine, model: str, results: Sequence[StepResult]) -> str:
+def render(machine: GpuMachine, model: str, results: Sequence[CheckedStep]) -> str:
     """The whole report."""
     counts = Counter(result.outcome for result in results)
     summary = ", ".join(f"{counts[outcome]} {outcome.lower()}" for outcome in Outcome)

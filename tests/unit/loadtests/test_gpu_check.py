@@ -14,19 +14,19 @@ from gateway.config.vllm import VllmEntry
 from loadtests.gpu_check.adapters import write_neutral_adapter
 from loadtests.gpu_check.client import CheckedGateway, read_events
 from loadtests.gpu_check.document import ADAPTER, check_document, model_entry, tensor_entry
-from loadtests.gpu_check.machine import Machine
-from loadtests.gpu_check.report import Outcome, StepResult, render
+from loadtests.gpu_check.machine import GpuMachine
+from loadtests.gpu_check.report import CheckedStep, Outcome, render
 from loadtests.gpu_check.steps import Skipped, StepFailed, answer_step, image_step, tensor_step
 
 DEMO = Path(__file__).parents[3] / "models" / "demo"
-MACHINE = Machine(["H200, 141 GB, 580"], "", {"ray": "2.60.0"}, "Linux")
+MACHINE = GpuMachine(["H200, 141 GB, 580"], "", {"ray": "2.60.0"}, "Linux")
 
 
 @pytest.mark.parametrize(
-    ("gpus", "gpu_fraction", "tensor"), [(0, None, 1), (1, 0.4, 1), (2, None, 1), (8, None, 2)]
+    ("gpus", "gpu_fraction", "tensor"), [(0, 1.0, 1), (1, 0.4, 1), (2, 1.0, 1), (8, 1.0, 2)]
 )
 def test_its_deployments_are_valid(
-    tmp_path: Path, gpus: int, gpu_fraction: float | None, tensor: int
+    tmp_path: Path, gpus: int, gpu_fraction: float, tensor: int
 ) -> None:
     """Two replicas fit on the GPUs that there are; two GPUs run the model together."""
     entry = model_entry(str(DEMO), str(DEMO / "pirate"), gpus)
@@ -60,7 +60,7 @@ def test_the_adapter_that_it_makes_changes_nothing(tmp_path: Path) -> None:
 
 def test_the_report_has_each_step_with_what_was_expected() -> None:
     """A cell stays on its line, whatever an error says."""
-    failed = StepResult("resume", "it goes on", Outcome.FAILED, "boom |\n line", 1.25)
+    failed = CheckedStep("resume", "it goes on", Outcome.FAILED, "boom |\n line", 1.25)
 
     lines = render(MACHINE, "m", [failed]).splitlines()
 
