@@ -296,7 +296,7 @@ VLLM_INHERITED = {
         "vllm.v1.engine.async_llm:AsyncLLM",
         {
             *("add_request", "encode", "engine_core", "generate", "model_config"),
-            *("pause_generation", "reset_prefix_cache", "sleep", "vllm_config"),
+            *("pause_generation", "renderer", "reset_prefix_cache", "sleep", "vllm_config"),
         },
     ),
     "RayMetricsLogger": ("vllm.v1.metrics.ray_wrappers:RayPrometheusStatLogger", {"record"}),

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from deployments.engines.vllm.merged_outputs import MERGING
+
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vLLM")
 
 SCRIPT = r"""
@@ -30,6 +32,7 @@ from deployments.engines.vllm.arguments import parse_arguments
 from deployments.engines.vllm.client_errors import blame_requests
 from deployments.engines.vllm.grammars import GrammarGuard
 from deployments.engines.vllm.media import MediaPolicy, register_media_policy, set_media_limits
+from deployments.engines.vllm.merged_outputs import MERGING, merge_fairly, merged
 from deployments.engines.vllm.stats import StepStatistics
 from gateway.config.media import MediaOptions
 
@@ -39,6 +42,24 @@ said = {}
 statistics = StepStatistics()
 statistics.record(0, SchedulerStats(num_waiting_reqs=1, num_skipped_waiting_reqs=5))
 said["waiting"] = statistics.waiting
+
+# Merging.
+import importlib, pathlib, vllm
+from vllm.utils.async_utils import merge_async_iterators
+root = pathlib.Path(vllm.__file__).parent
+said["merging"] = sorted(
+    "vllm." + ".".join(file.relative_to(root).with_suffix("").parts)
+    for folder in ("entrypoints", "renderers")
+    for file in (root / folder).rglob("*.py")
+    if "merge_async_iterators(" in file.read_text()
+)
+said["merges"] = [
+    importlib.import_module(name).merge_async_iterators is merge_async_iterators for name in MERGING
+]
+merge_fairly()
+said["merges fairly"] = [
+    importlib.import_module(name).merge_async_iterators is merged for name in MERGING
+]
 
 # Media.
 class Host(http.server.BaseHTTPRequestHandler):
@@ -207,6 +228,13 @@ def test_redirects_are_not_followed(said: dict[str, object]) -> None:
     assert isinstance(moved, list)
     assert [asked for _, asked in moved] == [["/moved"], ["/moved"]]
     assert all(reason != "loaded" for reason, _ in moved)
+
+
+def test_many_prompts_are_merged_fairly_wherever_vllm_merges_them(said: dict[str, object]) -> None:
+    """But for speech, whose parts are few."""
+    speech = "vllm.entrypoints.speech_to_text.base.serving"
+    assert said["merging"] == sorted([*MERGING, speech])
+    assert said["merges"] == said["merges fairly"] == [True] * len(MERGING)
 
 
 def test_a_slow_host_is_given_up(said: dict[str, object]) -> None:

@@ -31,7 +31,10 @@ INHERITED = {
             *("parser_cls", "renderer"),
         },
     ),
-    "CompletionServing": (COMPLETION, {"request_output_to_completion_response"}),
+    "CompletionServing": (
+        COMPLETION,
+        {"_get_trace_headers", "request_output_to_completion_response"},
+    ),
     "CountedChat": (CHAT_REQUEST, {"build_tok_params"}),
     "EmbeddingServing": (
         "vllm.entrypoints.pooling.embed.serving:ServingEmbedding",

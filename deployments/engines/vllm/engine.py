@@ -32,6 +32,7 @@ from deployments.engines.vllm.media import (
     register_media_policy,
     set_media_limits,
 )
+from deployments.engines.vllm.merged_outputs import merge_fairly
 from deployments.engines.vllm.observed_llm import ObservedLLM
 from deployments.engines.vllm.observer import RequestObserver
 from deployments.engines.vllm.prompt_layout import find_prompt_layout
@@ -99,6 +100,8 @@ class VllmEngine:
         llm = launch(args, step_statistics, cache_isolation)
         try:
             llm.keep_slots_free()
+            llm.render_fairly()
+            merge_fairly()
             tasks = await llm.get_supported_tasks()
             takes_media = bool(llm.model_config.is_multimodal_model)
             register_media_policy(MediaPolicy(media, takes_media=takes_media))

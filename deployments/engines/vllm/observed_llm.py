@@ -20,6 +20,7 @@ from deployments.engines.adapters import AdapterCache
 from deployments.engines.call import current_call
 from deployments.engines.vllm.cache_guard import CacheGuard
 from deployments.engines.vllm.client_errors import BY_SHAPE, client_error
+from deployments.engines.vllm.fair_rendering import FairRendering
 from deployments.engines.vllm.grammars import GrammarGuard
 from deployments.engines.vllm.lora import (
     while_adapter_loaded,
@@ -61,6 +62,10 @@ class ObservedLLM(AsyncLLM):
         slots = self.vllm_config.scheduler_config.max_num_seqs
         ranks = self.vllm_config.parallel_config.data_parallel_size
         self._gate = SequenceGate(self.engine_core, slots * ranks)
+
+    def render_fairly(self) -> None:
+        """Let no request's prompts keep those of others waiting to be tokenized."""
+        FairRendering(self.renderer._executor)  # noqa: SLF001 - nowhere else
 
     async def warm_up(self) -> None:
         """Ask once for what is compiled when it is first asked for, and would keep all waiting.

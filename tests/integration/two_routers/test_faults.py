@@ -137,25 +137,33 @@ def card(gateway: GatewayProcess, model: str) -> Document:
 
 def test_a_rolling_update_cuts_nothing(gateway: GatewayProcess) -> None:
     """Every engine and the router are replaced, by another configuration of each."""
-    replaced = {process.pid for process in engines(gateway)}
-    routers = {p.pid for p in gateway.replica_processes("gateway", "Router")}
+    before = {process.pid for process in engines(gateway)}
+    model = copy.deepcopy(MODEL)
+    model["args"]["simulation"] = {"max_sequences": 63}
+    changed = gateway.beside_resident(model, SMALL)
 
     async def deploy() -> None:
-        model = copy.deepcopy(MODEL)
-        model["args"]["simulation"] = {"max_sequences": 63}
-        changed = gateway.beside_resident(model, SMALL)
-        front = changed["applications"][0]
+        front = copy.deepcopy(changed["applications"][0])
         front["deployments"][0]["ray_actor_options"] = {"num_cpus": 0.21}
-        await asyncio.to_thread(gateway.deploy, changed)
-        await until(lambda: is_running(gateway))
-        await until(lambda: replaced.isdisjoint({p.pid for p in engines(gateway)}))
-        await until(
-            lambda: routers.isdisjoint(
-                {p.pid for p in gateway.replica_processes("gateway", "Router")}
-            )
-        )
+        applications = [front, *changed["applications"][1:]]
+        await replace_routers(gateway, {**changed, "applications": applications})
+        await until(lambda: before.isdisjoint({p.pid for p in engines(gateway)}))
 
     assert_nothing_lost(under_load(gateway, deploy))
+    asyncio.run(replace_routers(gateway, changed))
+
+
+async def replace_routers(gateway: GatewayProcess, document: Document) -> None:
+    """Deploy a config with other routers, and wait until those before it have drained."""
+    before = {process.pid for process in routers(gateway)}
+    await asyncio.to_thread(gateway.deploy, document)
+    await until(lambda: is_running(gateway))
+    await until(lambda: before.isdisjoint({process.pid for process in routers(gateway)}))
+
+
+def routers(gateway: GatewayProcess) -> list[psutil.Process]:
+    """The processes of the routers."""
+    return gateway.replica_processes("gateway", "Router")
 
 
 def is_running(gateway: GatewayProcess) -> bool:

@@ -1,8 +1,10 @@
 """vLLM's serving of text completions, with OpenAI's chunks, and answers of no tokens."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
 
+from starlette.datastructures import Headers
 from vllm.entrypoints.openai.completion.protocol import CompletionResponse
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
 from vllm.outputs import RequestOutput
@@ -16,6 +18,12 @@ Request = Any
 
 class CompletionServing(OpenAIServingCompletion):
     """vLLM's serving of text completions for requests of ours."""
+
+    async def _get_trace_headers(self, headers: Headers) -> Mapping[str, str] | None:
+        """vLLM's; it is asked for them for each prompt, and others get their turn in between."""
+        await asyncio.sleep(0)
+        found: Mapping[str, str] | None = await super()._get_trace_headers(headers)
+        return found
 
     def completion_stream_generator(
         self,
