@@ -142,6 +142,7 @@ def test_commands_from_another_shell_show_the_gateway(terminal: Terminal) -> Non
         connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
         assert connection.getresponse().status == 200
 
+    wait_for(lambda: "1 of 2 models up" in terminal.command("status").stdout)
     status, top = terminal.command("status"), terminal.command("top", "--once")
     wait_for(lambda: "completion_tokens" in terminal.command("logs", "from-a-test").stdout)
     logs = terminal.command("logs", "from-a-test")
