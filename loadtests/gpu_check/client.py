@@ -11,7 +11,7 @@ import httpx
 from loadtests.gpu_check.document import MODEL
 
 CHAT = "/v1/chat/completions"
-TIMEOUT_S = 120.0
+TIMEOUT_S = 300.0
 REPLICA = "x-gateway-replica"
 
 

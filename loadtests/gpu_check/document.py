@@ -11,6 +11,8 @@ SHARE = 0.4
 SLOTS = 4
 """Sequences of a replica: few, so that little load scales it."""
 MAX_LEN = 1024
+QUEUE_S = 300
+"""Longer than any step: what waits for the second replica is not rejected."""
 
 
 def model_entry(source: str, adapter: str, gpus: int) -> dict[str, object]:
@@ -22,6 +24,7 @@ def model_entry(source: str, adapter: str, gpus: int) -> dict[str, object]:
         "max_model_len": MAX_LEN,
         "adapters": [{"name": ADAPTER, "source": adapter}],
         "autoscaling": {"min": 1, "max": 2, "max_wait_s": 1, "scale_down_delay_s": 3600},
+        "queue": {"max_wait_s": QUEUE_S},
         "engine_args": {"max_num_seqs": SLOTS},
     }
     if not gpus:

@@ -16,7 +16,7 @@ from loadtests.launch import pause
 QUESTION = "Who are you, and what can you do? Answer at length."
 START_TIMEOUT_S = 240.0
 """Time for another engine to start."""
-CLIENTS = 6 * SLOTS
+CLIENTS = 3 * SLOTS
 STREAM_TOKENS = 400
 EVENTS_BEFORE_KILL = 20
 PREFIX_WORDS = 150
