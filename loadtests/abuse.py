@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments.local import processes
-from loadtests.hostile_client import send_attacks
+from loadtests.hostile_client import TIMEOUT_S, send_attacks
 from loadtests.launch import HOST
 from loadtests.loadgen.outcome import RequestOutcome
 from loadtests.loadgen.summary import NO_VALUES, Summary
@@ -130,9 +130,15 @@ def config(port: int, engine: Engine = Engine.VLLM) -> Document:
 
 
 async def run(
-    gateway: AttackedGateway, seconds: float, seed: int, model: str = MODEL
+    gateway: AttackedGateway,
+    seconds: float,
+    seed: int,
+    model: str = MODEL,
+    timeout_s: float = TIMEOUT_S,
 ) -> AbuseResult:
     """Ask alone for `seconds`, then beside the hostile client until it has tried everything.
+
+    `timeout_s`: how long the hostile client waits for an answer before it leaves.
 
     The hostile client is a process of its own: its own work delays no request of the bystander's.
     """
@@ -145,7 +151,7 @@ async def run(
         alone = await bystander.send_at_random(BYSTANDER_RATE, seconds)
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
             attacking = asyncio.get_running_loop().run_in_executor(
-                process, send_attacks, gateway.port, model, image_url, seconds
+                process, send_attacks, gateway.port, model, image_url, seconds, timeout_s
             )
             asked = list[RequestOutcome]()
             while not attacking.done():

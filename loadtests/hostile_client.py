@@ -14,7 +14,7 @@ from loadtests.loadgen.outcome import RequestOutcome
 from loadtests.loadgen.sse import error_reason
 
 TIMEOUT_S = 60.0
-"""How long it waits for an answer."""
+"""How long it waits for an answer by default."""
 PART_BYTES = 64 * 1024
 PART_PAUSE_S = 0.5
 """Pace of a slow body: more than a server may demand of a poor connection."""
@@ -47,19 +47,24 @@ class AttackLog(msgspec.Struct):
         return found
 
 
-def send_attacks(port: int, model: str, image_url: str, seconds: float) -> AttackLog:
+def send_attacks(
+    port: int, model: str, image_url: str, seconds: float, timeout_s: float
+) -> AttackLog:
     """Send all attacks for `seconds`, each at least once; for a process of its own."""
-    client = HostileClient(port, model, attacks(image_url))
+    client = HostileClient(port, model, attacks(image_url), timeout_s)
     client.prepare()
     asyncio.run(client.attack(time.monotonic() + seconds))
     return client.log
 
 
 class HostileClient:
-    """Sends all attacks in turn, and notes the answers."""
+    """Sends all attacks in turn, and notes the answers; `timeout_s`: how long it waits for one."""
 
-    def __init__(self, port: int, model: str, attacks: Sequence[Attack]) -> None:
+    def __init__(
+        self, port: int, model: str, attacks: Sequence[Attack], timeout_s: float = TIMEOUT_S
+    ) -> None:
         self._port = port
+        self._timeout_s = timeout_s
         self._model = model
         self._attacks = attacks
         self._requests: dict[str, list[bytes]] = {}
@@ -69,7 +74,7 @@ class HostileClient:
 
     def prepare(self) -> None:
         """Make all bodies, so that their making delays nobody."""
-        client = Client(HOST, self._port, timeout_s=TIMEOUT_S, headers=HEADERS)
+        client = Client(HOST, self._port, timeout_s=self._timeout_s, headers=HEADERS)
         for each in self._attacks:
             body = each.make_body(self._model)
             request = client.encoded_bytes(each.path, body, each.headers)
@@ -80,7 +85,7 @@ class HostileClient:
 
     async def attack(self, end_s: float) -> None:
         """Send every attack once, and all again until `end_s`."""
-        async with Client(HOST, self._port, timeout_s=TIMEOUT_S, headers=HEADERS) as client:
+        async with Client(HOST, self._port, timeout_s=self._timeout_s, headers=HEADERS) as client:
             while True:
                 for attack in self._attacks:
                     began_s = time.monotonic()

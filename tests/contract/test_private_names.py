@@ -10,8 +10,6 @@ import importlib
 import importlib.util
 import inspect
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from uvicorn import Server
 from deployments.engine import EngineReplica
 from deployments.engines.vllm.executor import IN_CORE
 from deployments.router import Router
+from tests.contract.with_vllm import run_script
 
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
 INTERNALS = DEPLOYMENTS / "serve_internals"
@@ -426,7 +425,5 @@ def test_vllm_has_every_name_that_we_use() -> None:
     imports[module] = [*imports.get(module, []), name]
     owners = [*VLLM_ATTRIBUTES.items(), *VLLM_INHERITED.values()]
     tables = json.dumps([imports, [(o, sorted(n)) for o, n in owners], sorted(VLLM_VARIABLES)])
-    ended = subprocess.run(
-        [sys.executable, "-c", SCRIPT, tables], capture_output=True, text=True, check=False
-    )
+    ended = run_script(SCRIPT, tables)
     assert ended.stdout.splitlines()[-1:] == ["missing:"], ended.stderr[-2000:]

@@ -1,9 +1,8 @@
 """Prefix keys against vLLM's own rendering: they are alike where prompts are, and only there."""
 
-import subprocess
-import sys
-
 import pytest
+
+from tests.contract.with_vllm import run_module
 
 CONVERSATIONS = "60"
 SEED = "7"
@@ -18,12 +17,8 @@ LAYOUTS = {
 @pytest.mark.parametrize("template", LAYOUTS)
 def test_keys_stand_for_what_vllm_renders(template: str) -> None:
     """Conversations in three APIs and any spelling, and odd ones, share keys as prompts."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.contract.rendering", SEED, CONVERSATIONS, template],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    ended = run_module("tests.contract.rendering", SEED, CONVERSATIONS, template)
+    assert ended.returncode == 0, ended.stderr[-2000:]
 
     lines = ended.stdout.splitlines()
     assert [line[:2000] for line in lines if line.startswith("WRONG")] == []

@@ -1,11 +1,10 @@
 """The fields that prefix keys read of each route, against vLLM's request classes."""
 
 import json
-import subprocess
-import sys
 
 from gateway.kvcache.route_fields import ROUTE_FIELDS, TEXT_FIELDS
 from gateway.request.head import OPTION_FIELDS, SEED_FIELDS
+from tests.contract.with_vllm import run_script
 
 SCRIPT = """
 import json
@@ -28,8 +27,7 @@ UNUSED = {"/v1/responses": {"prompt"}}
 
 def test_routes_read_the_fields_that_vllm_reads() -> None:
     """Of all fields that make up prompts, each route has those of its request class."""
-    command = [sys.executable, "-c", SCRIPT]
-    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    ended = run_script(SCRIPT)
     line = next(line for line in ended.stdout.splitlines() if line.startswith("FIELDS"))
     known = {*TEXT_FIELDS, *SEED_FIELDS, *OPTION_FIELDS}
 

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from gateway.config.loader import load_config
 from gateway.config.route_paths import ROUTES
 from gateway.config.vllm import VllmEntry
 from gateway.reference.metrics_tables import VLLM_FIRST
+from tests.contract.with_vllm import run_script
 from tests.prometheus import labels_in, metrics_in, series_of_gateway, series_of_vllm
 
 PROJECT = Path(__file__).parents[2]
@@ -89,8 +88,7 @@ print("NAMES" + json.dumps(names))
 @pytest.fixture(scope="module")
 def said() -> list[str]:
     """Output of the script, run in a process of its own: importing vLLM changes much."""
-    command = [sys.executable, "-c", SCRIPT]
-    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    ended = run_script(SCRIPT)
     return ended.stdout.splitlines()
 
 

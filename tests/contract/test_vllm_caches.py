@@ -2,11 +2,11 @@
 
 import importlib.util
 import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
+
+from tests.contract.with_vllm import run_script
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vLLM")
 
@@ -128,8 +128,7 @@ print("SAID" + json.dumps(said))
 @pytest.fixture(scope="module")
 def said() -> dict[str, Any]:
     """Output of the script, run in a process of its own: importing vLLM changes much."""
-    command = [sys.executable, "-c", SCRIPT]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    ended = run_script(SCRIPT)
     lines = [line for line in ended.stdout.splitlines() if line.startswith("SAID")]
     assert lines, ended.stderr[-3000:]
     found: dict[str, Any] = json.loads(lines[-1].removeprefix("SAID"))

@@ -1,7 +1,6 @@
 """What our serving of completions relies on in the installed vLLM."""
 
-import subprocess
-import sys
+from tests.contract.with_vllm import run_script
 
 SCRIPT = """
 import asyncio
@@ -76,6 +75,5 @@ print("as expected")
 
 def test_completions_have_what_we_replace() -> None:
     """The generators use the names that stand for our chunks, and choices have no other field."""
-    script = [sys.executable, "-c", SCRIPT]
-    result = subprocess.run(script, capture_output=True, text=True, check=False)
+    result = run_script(SCRIPT)
     assert result.stdout.splitlines()[-1:] == ["as expected"], result.stderr[-2000:]

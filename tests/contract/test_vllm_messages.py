@@ -5,13 +5,12 @@ The tables are compared with the code, as those of `test_private_names.py`.
 
 import importlib.util
 import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
 from tests.contract.test_private_names import VLLM, inherited, underscored
+from tests.contract.with_vllm import run_script
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vLLM")
 
@@ -227,9 +226,7 @@ def said() -> Any:
     owners = [*ATTRIBUTES.items(), *INHERITED.values(), *((o, {n}) for n, o in UNDERSCORED.items())]
     calls = [(path, count, sorted(names)) for path, (count, names) in CALLS.items()]
     tables = json.dumps([[(owner, sorted(names)) for owner, names in owners], calls])
-    ended = subprocess.run(
-        [sys.executable, "-c", SCRIPT, tables], capture_output=True, text=True, check=False
-    )
+    ended = run_script(SCRIPT, tables)
     assert ended.returncode == 0, ended.stderr[-2000:]
     return json.loads(ended.stdout.splitlines()[-1])
 
