@@ -64,7 +64,7 @@ def test_a_wrong_config_stops_the_start(tmp_path: Path) -> None:
     """One line names the file, the place in it and the nearest valid name."""
     wrong = model_application(name="sim", engine="sim", replics=2)
 
-    said = failed_start(document(gateway_application(), wrong), tmp_path, 0)
+    said = failed_start(document(gateway_application(), wrong), tmp_path, free_port())
 
     (line,) = said.strip().splitlines()
     assert line.startswith(str(tmp_path / "config.yaml"))
