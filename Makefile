@@ -1,4 +1,5 @@
-# make setup | serve | stop | observe | lint | test | test-unit | conformance | loadtest | docs | lock | audit | clean.
+# make setup | serve | stop | observe | lint | test | test-unit | conformance | loadtest | gpu-check | docs | lock | audit |
+# clean.
 # Everything is installed into .venv on first use.
 
 CONFIG ?= configs/dev.yaml
@@ -18,6 +19,11 @@ URL      ?=
 WEB      ?=
 LOCUST   ?=
 
+# make gpu-check: the model (Qwen/Qwen3-0.6B), a LoRA adapter of it (one that changes nothing), the report (gpu-check.md)
+MODEL   ?=
+ADAPTER ?=
+REPORT  ?=
+
 # make conformance: which suites (all), and the file of OpenAI's specification
 SUITES ?=
 SPEC   ?=
@@ -35,7 +41,7 @@ STARTING := tests/unit/loadtests
 TORCH_CPU       := torch==2.13.0+cpu
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup serve stop observe lint test test-unit conformance loadtest docs lock audit clean
+.PHONY: setup serve stop observe lint test test-unit conformance loadtest gpu-check docs lock audit clean
 
 setup: $(READY)
 
@@ -49,10 +55,10 @@ $(READY): requirements/$(ENGINE).lock requirements/dev.lock pyproject.toml
 	@rm -f $(VENV)/.ready-* && touch $@
 
 serve: setup
-	@$(BIN)/python -m deployments.local serve $(CONFIG) $(if $(PORT),--port $(PORT))
+	@$(BIN)/python -m gateway.cli serve $(CONFIG) $(if $(PORT),--port $(PORT))
 
 stop:
-	@if test -x $(BIN)/python; then $(BIN)/python -m deployments.local stop; fi
+	@if test -x $(BIN)/python; then $(BIN)/python -m gateway.cli stop; fi
 
 observe: setup
 	@$(BIN)/python -m deployments.local.observe
@@ -82,6 +88,11 @@ loadtest: setup
 	@$(BIN)/python -m loadtests.locust_run --workload $(WORKLOAD) --shape $(SHAPE) \
 		$(if $(USERS),--users $(USERS)) $(if $(SECONDS),--run-time $(SECONDS)s) \
 		$(if $(URL),--url $(URL)) $(if $(WEB),--web) $(LOCUST)
+
+# Real vLLM on this machine's GPUs, and a report.
+gpu-check: setup
+	@$(BIN)/python -m loadtests.gpu_check $(if $(MODEL),--model $(MODEL)) $(if $(ADAPTER),--adapter $(ADAPTER)) \
+		$(if $(REPORT),--report $(REPORT))
 
 # What the site shows, by links, so that its layout is the repository's (mkdocs.yml).
 PAGES := README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md docs configs loadtests/README.md loadtests/results

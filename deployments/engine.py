@@ -107,8 +107,11 @@ class EngineReplica:
         )
         return cast("dict[str, JsonValue]", msgspec.to_builtins(metadata))
 
-    def record_autoscaling_stats(self) -> dict[str, float]:
-        """Load of this replica, on which `deployments.autoscaling` scales."""
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Load of this replica, on which `deployments.autoscaling` scales.
+
+        Serve would call a plain method in a thread, beside the loop that changes what it reads.
+        """
         stats = engine_stats(
             self._engine.facts,
             self._engine.tracker,

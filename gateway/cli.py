@@ -1,34 +1,80 @@
-"""The `gateway` command."""
+"""The `gateway` command: which commands there are, and where each is.
 
-import json
+Only the module of the command that is asked for is imported. All others are known by their names
+and a line of help, so that `gateway status` answers within half a second, and completion as well.
+"""
+
 import os
-import shlex
 import sys
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.cells import cell_len
-from rich.console import Console
-from rich.table import Table
 
-from gateway.cluster.connections import connections_warning, max_files
-from gateway.cluster.plan import ModelPlan, NamePlan, Plan, RouterPlan
-from gateway.commands import keys, projects, usage
-from gateway.commands.doctor import doctor
-from gateway.config.engine_check import ask_vllm
-from gateway.config.loader import load_config
-from gateway.environment import installed_haproxy, recommended
-from gateway.errors.startup import ConfigError
-from gateway.reference.pages import Topic, filled, printed
-from gateway.simulation.command import command as simulate
+COMPLETED = ("_TYPER_COMPLETE_ARGS", "COMP_WORDS")
+"""Variables in which shells hand over the line that is to be completed."""
 
-MIN_WIDTH = 240
-"""Least width of tables in pipes and files."""
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command, or group of commands."""
+
+    place: str
+    """Module and attribute: a function, or a `typer.Typer`."""
+    help: str
+    """The first sentence of its help."""
+
+
+COMMANDS: Mapping[str, Command] = {
+    "serve": Command(
+        "gateway.commands.serve:serve",
+        "Run a gateway until Ctrl-C: start Ray or join a cluster, deploy FILE, and say what"
+        " happens.",
+    ),
+    "stop": Command(
+        "gateway.commands.serve:stop",
+        "Stop the gateways that this user has started here, and what a crash has left of one.",
+    ),
+    "status": Command(
+        "gateway.commands.status:status",
+        "Show how the models of a running gateway stand, and why one is not ready.",
+    ),
+    "top": Command(
+        "gateway.commands.top:top",
+        "Show all models and replicas of a running gateway, every second.",
+    ),
+    "logs": Command(
+        "gateway.commands.logs:logs",
+        "Show one request: where it went and why, how it ended, and its line in the request log.",
+    ),
+    "check": Command(
+        "gateway.commands.check:check",
+        "Validate a deployment file and print what it would run, without starting anything.",
+    ),
+    "doctor": Command(
+        "gateway.commands.doctor:doctor",
+        "Look at every node of the running cluster, or at this machine, and say what is wrong.",
+    ),
+    "env": Command(
+        "gateway.commands.env:env",
+        'Print the variables to set before Ray starts, for `eval "$(gateway env)"`.',
+    ),
+    "projects": Command("gateway.commands.projects:app", "Projects of a running gateway."),
+    "keys": Command("gateway.commands.keys:app", "API keys."),
+    "usage": Command("gateway.commands.usage:usage", "Print what projects have used."),
+    "costs": Command("gateway.commands.usage:costs", "Print what projects have spent."),
+    "simulate": Command(
+        "gateway.simulation.command:command",
+        "Compare routing policies on a workload: the gateway's own code with simulated engines.",
+    ),
+    "docs": Command(
+        "gateway.commands.docs:docs",
+        "Print reference tables as Markdown, or bring pages up to date with them.",
+    ),
+}
 
 
 def _print_version(wanted: bool) -> None:
@@ -37,7 +83,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def main(
     *,
     version_: Annotated[
@@ -50,129 +95,40 @@ def main(
     """An OpenAI-compatible gateway in front of many vLLM models on Ray Serve."""
 
 
-@app.command()
-def check(
-    file: Annotated[Path, typer.Argument(help="YAML file of a deployment.")],
-    *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
-) -> None:
-    """Validate a deployment file and print what it would run, without starting anything."""
-    try:
-        deployment = load_config(file, lambda entries: ask_vllm(entries, _warn))
-    except ConfigError as error:
-        typer.echo(error.message, err=True)
-        raise typer.Exit(1) from None
-    for warning in deployment.warnings:
-        _warn(warning)
-    if scarce := connections_warning(deployment, max_files(), os.environ):
-        _warn(f"{file}: {scarce}")
-    plan = Plan.of(deployment)
-    if as_json:
-        typer.echo(json.dumps(asdict(plan), indent=2))
-    else:
-        _print_plan(file, plan)
+def build_app(loaded: Collection[str]) -> typer.Typer:
+    """The command line, of which the commands in `loaded` work and the others only have a name."""
+    built = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+    built.callback()(main)
+    for name, command in COMMANDS.items():
+        found = _load(command.place) if name in loaded else _placeholder
+        if isinstance(found, typer.Typer):
+            built.add_typer(found, name=name)
+        else:
+            help_ = None if name in loaded else command.help
+            built.command(name, help=help_)(found)
+    return built
 
 
-@app.command()
-def docs(
-    topic: Annotated[Topic, typer.Argument(help="Which tables to print.")] = Topic.CONFIG,
-    *,
-    update: Annotated[
-        Path | None,
-        typer.Option(help="Instead of printing, fill the tables into the pages of this folder."),
-    ] = None,
-) -> None:
-    """Print reference tables as Markdown, or bring pages up to date with them."""
-    if update is None:
-        sys.stdout.write(printed(topic))
-        return
-    for path in sorted(update.glob("*.md")):
-        path.write_text(filled(path.read_text()))
+def asked_for(arguments: Collection[str], environ: Mapping[str, str]) -> str:
+    """The command that is run or completed; empty if there is none yet."""
+    line = next((environ[name].split()[1:] for name in COMPLETED if name in environ), arguments)
+    return next((word for word in line if not word.startswith("-")), "")
 
 
-@app.command()
-def env() -> None:
-    """Print the variables to set before Ray starts, for `eval "$(gateway env)"`."""
-    try:
-        variables = recommended(installed_haproxy())
-    except FileNotFoundError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
-    for name, value in variables.items():
-        typer.echo(f"export {name}={shlex.quote(value)}")
+def app() -> None:
+    """Run the command line of this process."""
+    build_app({asked_for(sys.argv[1:], os.environ)})(prog_name="gateway")
 
 
-app.command("doctor")(doctor)
-app.command("simulate")(simulate)
-app.command("usage")(usage.usage)
-app.command("costs")(usage.costs)
-app.add_typer(projects.app, name="projects")
-app.add_typer(keys.app, name="keys")
+def _placeholder() -> None:
+    """Stand for a command that is not asked for."""
 
 
-def _warn(message: str) -> None:
-    typer.echo(f"warning: {message}", err=True)
+def _load(place: str) -> Callable[..., None] | typer.Typer:
+    module, _, attribute = place.partition(":")
+    found: Callable[..., None] | typer.Typer = getattr(import_module(module), attribute)
+    return found
 
 
-def _print_plan(file: Path, plan: Plan) -> None:
-    # Pipes and files have no width: there, lines are as long as they need to be.
-    width = None if sys.stdout.isatty() else _width(plan)
-    console = Console(markup=False, highlight=False, width=width)
-    console.print(_model_table(plan))
-    console.print("workers, GPUs and CPUs are per replica")
-    console.print(f"routers: {_span(plan.routers)}, with {plan.routers.cpus:g} CPUs each")
-    console.print(f"at min replicas: {plan.min_gpus:g} GPUs, {plan.min_cpus:g} CPUs")
-    console.print(f"at max replicas: {plan.max_gpus:g} GPUs, {plan.max_cpus:g} CPUs")
-    console.print(
-        f"while entries change: {plan.surge_gpus:g} more GPUs, {plan.surge_cpus:g} more CPUs;"
-        " if there is no room for a changed replica, old ones stop first"
-    )
-    if plan.names:
-        console.print(_name_table(plan.names))
-    console.print(f"{file}: OK")
-
-
-def _model_table(plan: Plan) -> Table:
-    headings = ("model", "engine", "source", "replicas", "workers", "GPUs", "CPUs")
-    table = _folding_table(*headings, "executor", "placement")
-    for m in plan.models:
-        type_ = f" {m.accelerator}" if m.accelerator not in {None, "cpu", "gpu"} else ""
-        table.add_row(
-            *(m.model, m.engine, m.source or "-", _span(m), f"{m.workers}"),
-            *(f"{m.gpus:g}{type_}", f"{m.cpus:g}", m.executor or "-", m.placement or "-"),
-        )
-    return table
-
-
-def _folding_table(*headings: str) -> Table:
-    """Table that folds a long name into several lines, and cuts none."""
-    table = Table()
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    return table
-
-
-def _span(plan: ModelPlan | RouterPlan) -> str:
-    """Numbers of replicas, at least and at most."""
-    least, most = plan.min_replicas, plan.max_replicas
-    return f"{least}" if least == most else f"{least}-{most}"
-
-
-def _width(plan: Plan) -> int:
-    """Width at which no name is folded."""
-    texts = [f"{m.model}{m.source or ''}" for m in plan.models]
-    texts += [f"{n.name}{_shares(n.shares)}{_shares(n.shadow)}{n.fallbacks}" for n in plan.names]
-    return max(MIN_WIDTH, *(cell_len(text) + MIN_WIDTH // 2 for text in texts), 0)
-
-
-def _name_table(names: list[NamePlan]) -> Table:
-    table = _folding_table("name", "kind", "goes to", "falls back to", "copies go to")
-    for n in names:
-        goes_to = _shares(n.shares) if n.kind == "split" else ", ".join(n.shares)
-        fallbacks = ", ".join(n.fallbacks)
-        table.add_row(n.name, n.kind, goes_to or "-", fallbacks or "-", _shares(n.shadow) or "-")
-    return table
-
-
-def _shares(shares: dict[str, float]) -> str:
-    return ", ".join(f"{name} {100 * share:.3g} %" for name, share in shares.items())
+if __name__ == "__main__":
+    app()

@@ -215,7 +215,8 @@ TRACING = (
 COMMANDS = (
     Variable(
         ADMIN_KEY,
-        "Admin key for `gateway projects`, `keys`, `usage` and `costs`: no argument, because all"
+        "Admin key for `gateway status`, `top`, `logs`, `projects`, `keys`, `usage` and `costs`: no"
+        " argument, because all"
         " users of a machine see those.",
     ),
     Variable(
@@ -224,7 +225,7 @@ COMMANDS = (
         " `http://127.0.0.1:8000`.",
     ),
 )
-"""Variables that commands for administrators read, where they run."""
+"""Variables that commands which ask a running gateway read, where they run."""
 
 LOCAL = (
     Variable(FALLBACK_PROXY_PORT, "A free port, so that two clusters fit on one machine."),
@@ -247,7 +248,7 @@ LOCAL = (
     Variable(HAPROXY_STATE_BASE, "A folder in that directory."),
     Variable(HAPROXY_STATE_FILE, "A file in that directory."),
 )
-"""Variables that `make serve` sets as well, for a cluster of its own on one machine."""
+"""Variables that `gateway serve` sets as well, for a cluster of its own on one machine."""
 
 
 def recommended(haproxy_binary: str) -> dict[str, str]:

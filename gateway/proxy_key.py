@@ -29,16 +29,17 @@ def cluster_key(purpose: bytes, environ: Mapping[str, str], home: Path | None = 
     """
     if environ.get(AUTH_MODE, "").lower() != "token":
         return b""
-    token = _token(environ, Path.home() if home is None else home)
+    token = cluster_token(environ, home)
     return hmac.digest(token.encode(), purpose, hashlib.sha256) if token else b""
 
 
-def _token(environ: Mapping[str, str], home: Path) -> str:
-    """The cluster's token, found as Ray 2.60 finds it."""
+def cluster_token(environ: Mapping[str, str], home: Path | None = None) -> str:
+    """The cluster's token, found as Ray 2.60 finds it; empty if there is none."""
     if token := environ.get(AUTH_TOKEN, "").strip():
         return token
+    default = (Path.home() if home is None else home) / DEFAULT_TOKEN_PATH
     try:
-        path = Path(environ.get(AUTH_TOKEN_PATH) or home / DEFAULT_TOKEN_PATH)
+        path = Path(environ.get(AUTH_TOKEN_PATH) or default)
         return path.expanduser().read_text().strip()
     except (OSError, ValueError):
         return ""

@@ -29,6 +29,7 @@ from gateway.identity.api_key import key_hash, new_key
 from gateway.identity.live_directory import FILES
 from gateway.identity.project import ApiKey, Directory, Project
 from gateway.routing.fleet import Fleet, Replica, ServedModel
+from gateway.routing.reservations import Settled
 from gateway.serving.live_config import LiveConfig
 from gateway.telemetry.facts import ReplicaMetadata
 from gateway.telemetry.usage import Reservation, UsageRecord
@@ -106,10 +107,14 @@ class UsageSums:
     def record_reserved(self, reservation: Reservation) -> None:
         """Do nothing: only what was served counts."""
 
-    def record_settled(self, _: Reservation, usage: UsageRecord | None) -> None:
-        """Count a request that has ended."""
-        if usage is None or not self.counts:
-            return
+    def record_settled(self, settled: Sequence[Settled]) -> None:
+        """Count requests that have ended."""
+        if self.counts:
+            for _, usage in settled:
+                if usage is not None:
+                    self._add(usage)
+
+    def _add(self, usage: UsageRecord) -> None:
         new_tokens = usage.prompt_tokens - usage.cached_tokens
         work_s = new_tokens * PROMPT_TOKEN_S + usage.completion_tokens * TOKEN_S
         self._work_s[usage.origin.key] += work_s

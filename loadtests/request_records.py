@@ -101,7 +101,6 @@ class _Answered:
 
     def __init__(self, request: InferenceRequest, decision: object) -> None:
         self.request = request
-        self.requested_model = request.head.model
         self.decisions = [decision]
 
 

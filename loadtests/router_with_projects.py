@@ -1,6 +1,6 @@
 """Processes of a gateway without Ray, whose router authenticates, limits and accounts, or does not.
 
-    python -m loadtests.router_with_projects engine
+    python -m loadtests.router_with_projects engine [FRAME_PERIOD_S]
     python -m loadtests.router_with_projects accounts FOLDER ENGINE
     python -m loadtests.router_with_projects router ENGINE [PROJECTS_FILE ACCOUNTS_PORT]
 
@@ -95,11 +95,11 @@ class AccountsOverHttp:
             raise AccountsUnavailable(str(error)) from None
 
 
-async def run_engine() -> None:
+async def run_engine(frame_period_s: str = "0.05") -> None:
     """An engine that answers at once, with its telemetry and its usage."""
     entry = SimEntry(name=MODEL, engine="sim", simulation=Simulation(instant=True))
     engine = SimulatedEngine(entry)
-    server = EngineServer(engine, HOST)
+    server = EngineServer(engine, HOST, frame_period_s=float(frame_period_s))
     await server.start()
     _say_ready(
         ReplicaMetadata(

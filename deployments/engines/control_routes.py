@@ -43,12 +43,14 @@ class ControlRoutes:
         tracker: EngineTracker,
         keep_alive_s: float = KEEP_ALIVE_S,
         backlog_bytes: int = BACKLOG_BYTES,
+        frame_period_s: float = FRAME_PERIOD_S,
     ) -> None:
         self._app = app
         self._tracker = tracker
         self.usage = UsageRoute(tracker.usage.log)
         self._keep_alive_s = keep_alive_s
         self._backlog_bytes = backlog_bytes
+        self._frame_period_s = frame_period_s
         self._subscribers: set[_Subscriber] = set()
         self._changed = asyncio.Event()
         self._sender: asyncio.Task[None] | None = None
@@ -139,7 +141,7 @@ class ControlRoutes:
                 self._broadcast(self._tracker.heartbeat())
                 continue
             self._publish()
-            await asyncio.sleep(FRAME_PERIOD_S)
+            await asyncio.sleep(self._frame_period_s)
 
     def _publish(self) -> None:
         self._changed.clear()

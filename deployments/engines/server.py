@@ -9,7 +9,12 @@ from typing import Protocol
 import uvicorn
 
 from deployments.engines.call import with_call_context
-from deployments.engines.control_routes import BACKLOG_BYTES, KEEP_ALIVE_S, ControlRoutes
+from deployments.engines.control_routes import (
+    BACKLOG_BYTES,
+    FRAME_PERIOD_S,
+    KEEP_ALIVE_S,
+    ControlRoutes,
+)
 from deployments.engines.guards import DeadEngineGuard, EngineGuard
 from deployments.serve_internals.uvicorn_server import GRACE_S, EmbeddedServer, http_protocol
 from gateway.asgi import App
@@ -67,6 +72,7 @@ class EngineServer:
         host: str,
         keep_alive_s: float = KEEP_ALIVE_S,
         backlog_bytes: int = BACKLOG_BYTES,
+        frame_period_s: float = FRAME_PERIOD_S,
     ) -> None:
         self.key = secrets.token_urlsafe(32)
         self.host = host
@@ -74,7 +80,7 @@ class EngineServer:
         app = with_call_context(engine.app, engine.tracker)
         app = DeadEngineGuard(app, engine.check, engine.tracker)
         self._control = ControlRoutes(
-            app, engine.tracker, keep_alive_s=keep_alive_s, backlog_bytes=backlog_bytes
+            app, engine.tracker, keep_alive_s, backlog_bytes, frame_period_s
         )
         self._guard = EngineGuard(self._control, self.key)
         self._uvicorn = EmbeddedServer(server_config(self._guard))

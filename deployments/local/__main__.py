@@ -1,4 +1,4 @@
-"""Command line: `python -m deployments.local serve|stop`."""
+"""Command line: `python -m deployments.local serve|stop`, which `gateway serve|stop` run."""
 
 from deployments.local.run import app
 

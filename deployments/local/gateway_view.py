@@ -31,10 +31,15 @@ _Deployments = dict[tuple[str, str], DeploymentDetails]
 
 
 class RunningGateway:
-    """The routers of a gateway, and all that Serve runs beside them; `application`: its name."""
+    """The routers of a gateway, and all that Serve runs beside them.
 
-    def __init__(self, application: str) -> None:
+    `application`: its name. `is_own`: the cluster has been started here, so that all its processes
+    are in this one's session.
+    """
+
+    def __init__(self, application: str, *, is_own: bool = True) -> None:
         self._application = application
+        self.is_own = is_own
         self._routers: DeploymentHandle | None = None
         self._reader = concurrent.futures.ThreadPoolExecutor(1)
         self._reading: concurrent.futures.Future[_Deployments] | None = None
@@ -53,13 +58,15 @@ class RunningGateway:
             key: DeploymentView(
                 target=each.target,
                 replicas={
-                    r.id: ReplicaView(r.state, r.pid, _is_alive(r.pid)) for r in each.replicas
+                    r.id: ReplicaView(r.state, r.pid, not self.is_own or _is_alive(r.pid))
+                    for r in each.replicas
                 },
                 deployed_s=each.deployed_s,
             )
             for key, each in self._deployments().items()
         }
-        return GatewayView(deployments, self.reports(), _haproxies(), time.monotonic())
+        haproxies = _haproxies() if self.is_own else {}
+        return GatewayView(deployments, self.reports(), haproxies, time.monotonic())
 
     def has_routers(self) -> bool:
         """Whether a router runs; false if the controller does not answer."""

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import yaml
 
+from gateway.config.packaged import CONFIGS
+
 HOST = "127.0.0.1"
 SCRAPE_INTERVAL = "10s"
 """Ray's processes report to their agent as often."""
 USUAL_DIRECTORIES = ("/usr/sbin", "/usr/local/bin", "/usr/share/grafana/bin", "/opt/homebrew/bin")
-DASHBOARD = Path(__file__).resolve().parents[2] / "configs" / "grafana" / "gateway.json"
+DASHBOARD = CONFIGS / "grafana" / "gateway.json"
 DATASOURCE = "prometheus"
 
 

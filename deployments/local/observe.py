@@ -137,7 +137,7 @@ def _welcome(programs: Sequence[MonitoringProgram], agents: Sequence[str]) -> No
     for program in programs:
         typer.echo(f"{program.name}: {program.url}")
     if not agents:
-        typer.echo("no gateway runs here yet: the next `make serve` is found automatically")
+        typer.echo("no gateway runs here yet: the next `gateway serve` is found automatically")
     typer.echo("Ctrl-C stops it")
 
 

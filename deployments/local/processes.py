@@ -7,7 +7,6 @@ import os
 import random
 import socket
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Self
 import psutil
 
 from deployments.local.private_files import write_private
+from gateway.child_process import module_command, module_environment
 
 KILL_TIMEOUT_S = 10
 DRAFT_SUFFIX = ".draft"
@@ -98,8 +98,8 @@ def spawn_leader(
     The pipe closes when this process ends, for whatever reason: so the leader notices.
     """
     return subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
-        env=os.environ | env,
+        module_command(module, *arguments),
+        env=module_environment(os.environ | env),
         stdin=subprocess.PIPE,
         start_new_session=True,
     )

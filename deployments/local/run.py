@@ -1,40 +1,34 @@
-"""Gateway on this machine: a small Ray cluster of its own, started, watched and stopped as a whole.
+"""Gateway on this machine: a Ray cluster with it, started, watched and stopped as a whole.
 
-    python -m deployments.local serve configs/dev.yaml --port 8000
-    python -m deployments.local stop
+    gateway serve FILE --port 8000
+    gateway stop
 
-`serve` is two processes. The outer one stays in the terminal. The inner one (`hold`) leads a
-session of its own, so that Ctrl-C reaches only the outer one, and holds the cluster. When either
-ends, for whatever reason, the other stops the cluster; processes that outlive both are ended by
-`stop`, which finds the sessions of this checkout by their files in `.run`.
+`serve` is two processes. The outer one, of this module, stays in the terminal. The inner one
+(`deployments.local.holder`) leads a session of its own, so that Ctrl-C reaches only the outer one,
+and holds the cluster. When either ends, for whatever reason, the other stops the cluster; processes
+that outlive both are ended by `stop`, which finds the sessions by their files
+(`deployments.local.session_files`).
 
 A stop is a drain first: requests finish, or end with an error after `DRAIN_S`. Ctrl-C, SIGTERM, a
 closed terminal and `stop` are the same; the second one ends all requests at once. All temporary
-files are in one directory (`deployments.local.temporary`), which is removed in the end, or by the
-next start if everything has been killed.
+files of a cluster that was started here are in one directory (`deployments.local.temporary`), which
+is removed in the end, or by the next start if everything has been killed.
 """
 
 import contextlib
-import logging
 import math
 import os
 import signal
+import socket
 import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-import ray
 import typer
 import yaml
-from ray import serve as ray_serve
 
 from deployments.local import processes, temporary
-from deployments.local.events import Events
-from deployments.local.gateway_view import RunningGateway
 from deployments.local.private_files import ensure_token, write_private
 from deployments.local.session_files import (
     LEFTOVER_TIMEOUT_S,
@@ -42,22 +36,23 @@ from deployments.local.session_files import (
     RUN_DIRECTORY,
     clean_up,
     known_sessions,
+    port_of,
     remove,
-    remove_as_orphan,
 )
-from deployments.local.startup import POLL_S, deploy, gateway_address, say, watch, welcome
-from deployments.serve_internals.local_cluster import start_cluster
+from deployments.local.terminal import say
 from gateway import environment as variables
+from gateway.child_process import shadowing
+from gateway.config.deployment_file import DEFAULT_PORT
 from gateway.config.loader import load_config
 from gateway.config.loopback import ANY_HOST
+from gateway.config.packaged import deployment_path
 from gateway.errors.startup import ConfigError
 
-GATEWAY_IMPORT = "deployments.app:gateway"
-DRAIN_S = 30.0
-"""Time that running requests have to finish when the gateway is stopped."""
+HOLDER = "deployments.local.holder"
 STOP_TIMEOUT_S = 90.0
 """Time for a whole stop, the drain included; what is left then is killed."""
-EVENT_PERIOD_S = 1.0
+POLL_S = 0.5
+CONNECT_TIMEOUT_S = 5.0
 ROUTER_PORTS = (30_000, 31_000)
 """Ports from which Serve assigns the HTTP servers of its ingress replicas."""
 PORTS_PER_CLUSTER = 50
@@ -67,133 +62,49 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 @app.command()
 def serve(
-    config: Annotated[Path, typer.Argument(help="A Serve config, such as configs/dev.yaml.")],
-    port: Annotated[
-        int | None,
-        typer.Option(help="Port to use instead of the config's.", min=0, max=65_535),
-    ] = None,
+    config: Annotated[Path, typer.Argument()] = Path("dev"),
+    port: Annotated[int | None, typer.Option(min=0, max=65_535)] = None,
+    address: Annotated[str, typer.Option()] = "",
 ) -> None:
-    """Start the gateway on this machine; Ctrl-C stops it."""
+    """Run a gateway on this machine, as `gateway serve` says."""
+    if (shadow := shadowing(Path.cwd())) is not None:
+        raise SystemExit(
+            f"{shadow} would be imported in place of this project's package of that name:"
+            " Ray imports from the working directory: start the gateway in another directory"
+        )
     try:
+        config = deployment_path(config)
         load_config(config)
     except ConfigError as error:
         raise SystemExit(str(error)) from None
+    _check_cluster(address)
     clean_up(RUN_DIRECTORY)
     document = yaml.safe_load(config.read_text())
-    options = document.setdefault("http_options", {})
-    host = options.get("host", ANY_HOST)
-    port = options["port"] = port or options.get("port", 8000)
-    try:
-        holder = processes.port_holder(host, port)
-    except OSError as error:
-        raise SystemExit(f"cannot listen on {host} port {port}: {error.strerror}") from None
-    if holder is not None:
-        raise SystemExit(
-            f"port {port} is in use by {holder}: end it (`make stop`, if it is this gateway),"
-            " or choose another port with `make serve PORT=8001`"
-        )
-    raise SystemExit(_run(document))
+    options = document["http_options"] = document.get("http_options") or {}
+    options["port"] = port or options.get("port", DEFAULT_PORT)
+    _check_port(options.get("host", ANY_HOST), options["port"])
+    raise SystemExit(_run(document, address))
 
 
 @app.command()
-def stop() -> None:
-    """Stop every gateway started from this checkout, and what a crash has left of one."""
+def stop(port: Annotated[int | None, typer.Option(min=1, max=65_535)] = None) -> None:
+    """Stop gateways started here, as `gateway stop` says."""
     count = 0
     for file, session in known_sessions(RUN_DIRECTORY):
-        count += len(session.members)
+        if port is not None and port_of(file) != port:
+            continue
+        members = session.members
+        count += len(members)
         if session.leader is not None:
             typer.echo(
-                f"stopping process {session.id}: requests have {DRAIN_S:g} s to finish;"
-                " `make stop` again ends them at once"
+                f"stopping process {session.id}: its requests may finish;"
+                " `gateway stop` again ends them at once"
             )
             processes.end([session.leader], STOP_TIMEOUT_S)
         processes.end(session.members, LEFTOVER_TIMEOUT_S)
         remove(file, session.directory)
     clean_up(RUN_DIRECTORY)
     typer.echo(f"stopped {count} processes" if count else "nothing was running")
-
-
-@app.command(hidden=True)
-def hold(config: Path) -> None:
-    """Hold a cluster with the gateway until a signal, or until the outer process has ended."""
-    signals = _Signals()
-    threading.Thread(target=_wait_for_orphaning, args=(signals.stopped.set,), daemon=True).start()
-    dashboard = start_cluster(processes.free_port())
-    signals.install()
-    # Serve's own remarks on the handles of this process; its processes log to files.
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    gateway = RunningGateway(_gateway_application(config))
-    try:
-        deploy(config, dashboard)
-        loaded = load_config(config)
-        models = [model.entry.name for model in loaded.models]
-        address = gateway_address(yaml.safe_load(config.read_text())["http_options"])
-        code = watch(models, gateway, address, signals.stopped)
-        if code == 0:
-            needs_key = loaded.gateway.is_authenticated
-            say(welcome(models, address, dashboard, needs_key=needs_key))
-            _follow(gateway, signals.stopped)
-    finally:
-        _drain(gateway, signals)
-        ray_serve.shutdown()
-        ray.shutdown()
-        remove_as_orphan(config.with_suffix(".json"))
-    raise SystemExit(code)
-
-
-class _Signals:
-    """Signals to stop: the first one lets requests finish, the second one does not."""
-
-    def __init__(self) -> None:
-        self.stopped = threading.Event()
-        self.hurried = threading.Event()
-
-    def install(self) -> None:
-        """Receive signals from here on."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._handle)
-
-    def _handle(self, *_: object) -> None:
-        (self.hurried if self.stopped.is_set() else self.stopped).set()
-
-
-def _follow(gateway: RunningGateway, stopped: threading.Event) -> None:
-    """Print what happens, one line each, until the stop."""
-    events, is_lost = Events(), False
-    while not stopped.wait(EVENT_PERIOD_S):
-        try:
-            lines = events.lines(gateway.view())
-        except Exception as error:  # noqa: BLE001 - the controller may be restarting
-            lines = [] if is_lost else [f"Serve's controller does not answer: {error!r:.200}"]
-            is_lost = True
-        else:
-            lines = ["Serve's controller answers again", *lines] if is_lost else lines
-            is_lost = False
-        for line in lines:
-            say(f"{time.strftime('%H:%M:%S')}  {line}")
-
-
-def _drain(gateway: RunningGateway, signals: _Signals) -> None:
-    """Let all requests finish, for `DRAIN_S` at most, and not after a second signal."""
-    if not gateway.has_routers():
-        say("stopping")
-        return
-    running = sum(report.running for report in gateway.reports().values())
-    if not running:
-        say("stopping")
-    else:
-        requests = "1 request has" if running == 1 else f"{running} requests have"
-        say(
-            f"stopping: {requests} {DRAIN_S:g} s to finish; Ctrl-C or `make stop` again ends"
-            f" {'it' if running == 1 else 'them'} at once"
-        )
-    gateway.drain(DRAIN_S, signals.hurried.is_set)
-
-
-def _gateway_application(config: Path) -> str:
-    """Name of the gateway's application."""
-    applications = yaml.safe_load(config.read_text())["applications"]
-    return next(str(a["name"]) for a in applications if a["import_path"] == GATEWAY_IMPORT)
 
 
 def environment() -> dict[str, str]:
@@ -214,13 +125,37 @@ def environment() -> dict[str, str]:
     }
 
 
-def _run(document: dict[str, object]) -> int:
+def _check_cluster(address: str) -> None:
+    """Exit with a line if nothing listens at `HOST:PORT`: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise SystemExit(f"no Ray cluster can be joined at {address}: {error}") from None
+
+
+def _check_port(host: str, port: int) -> None:
+    """Exit with a line if nothing can listen there."""
+    try:
+        holder = processes.port_holder(host, port)
+    except OSError as error:
+        raise SystemExit(f"cannot listen on {host} port {port}: {error.strerror}") from None
+    if holder is not None:
+        raise SystemExit(
+            f"port {port} is in use by {holder}: end it (`gateway stop`, if it is a gateway),"
+            " or choose another port with `--port 8001` (`make serve PORT=8001`)"
+        )
+
+
+def _run(document: dict[str, object], address: str) -> int:
     """Run the inner process on a config, end what it leaves, and return its exit code."""
     ensure_token(os.environ)
-    RUN_DIRECTORY.mkdir(mode=0o700, exist_ok=True)
+    RUN_DIRECTORY.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = RUN_DIRECTORY / f"{os.getpid()}.json"
-    leader, directory = start_leader(document, file)
-    session = processes.Session.led_by(leader.pid, str(directory))
+    leader, directory = start_leader(document, file, address)
+    session = processes.Session.led_by(leader.pid, directory)
     deadline_s = math.inf
 
     def stop_leader(*_: object) -> None:
@@ -242,24 +177,36 @@ def _run(document: dict[str, object]) -> int:
         remove(file, session.directory)
 
 
-def start_leader(document: dict[str, object], file: Path) -> tuple[subprocess.Popen[bytes], Path]:
+def start_leader(
+    document: dict[str, object], file: Path, address: str = ""
+) -> tuple[subprocess.Popen[bytes], str]:
     """Start the inner process, and make its directory; nothing is left if that fails.
+
+    `address`: of a cluster to join; the directory is then none.
 
     Raises:
         SystemExit: there are no free ports, or no HAProxy of ours is installed.
     """
+    config = file.with_suffix(".yaml")
+    arguments = [str(config), *(["--address", address] if address else [])]
     try:
-        env = environment()
+        env = _joining_environment() if address else environment()
     except OSError as error:
         raise SystemExit(f"cannot start: {error.strerror or error}") from None
-    config, directory = file.with_suffix(".yaml"), temporary.make_directory()
+    directory = "" if address else str(temporary.make_directory())
     try:
         write_private(config, yaml.safe_dump(document))
-        env |= temporary.variables(directory)
-        return processes.spawn_leader("deployments.local", ["hold", str(config)], env), directory
+        if directory:
+            env |= temporary.variables(Path(directory))
+        return processes.spawn_leader(HOLDER, arguments, env), directory
     except BaseException:
-        remove(file, str(directory))
+        remove(file, directory)
         raise
+
+
+def _joining_environment() -> dict[str, str]:
+    """Environment of a process that joins a cluster, whose own was set when Ray was started."""
+    return {variables.AUTH_MODE: os.environ.get(variables.AUTH_MODE, "token")}
 
 
 def _end_of(code: int) -> int:
@@ -267,8 +214,3 @@ def _end_of(code: int) -> int:
     if code not in {0, 1, -signal.SIGTERM}:
         say(f"the cluster ended by itself (exit code {code}); its logs are kept in {LOGS}")
     return code
-
-
-def _wait_for_orphaning(then: Callable[[], None]) -> None:
-    os.read(sys.stdin.fileno(), 1)
-    then()

@@ -1,18 +1,36 @@
-"""Files of the gateways started from this checkout: in `.run`, named by their outer processes.
+"""Files of the gateways that this user has started here, named by their outer processes.
 
 `<pid>.json` says which session a gateway's processes share, `<pid>.yaml` is its config. Both are
-removed when it has ended; those of one that was killed, by the next start.
+removed when it has ended; those of one that was killed, by the next start. They are in `.run` of
+the repository, or below `~/.local/state` if the package is installed without it.
 """
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
+import yaml
 
 from deployments.local import processes, temporary
+from gateway.child_process import IS_SOURCE_TREE, ROOT
 
-RUN_DIRECTORY = Path(__file__).resolve().parents[2] / ".run"
+STATE_HOME = "XDG_STATE_HOME"
+STATE_DIRECTORY = "ray-llm-gateway"
+
+
+def run_directory(
+    environ: Mapping[str, str], *, root: Path = ROOT, is_source_tree: bool = IS_SOURCE_TREE
+) -> Path:
+    """The directory of these files, which is not beside installed code."""
+    if is_source_tree:
+        return root / ".run"
+    state = environ.get(STATE_HOME) or Path("~/.local/state").expanduser()
+    return Path(state) / STATE_DIRECTORY
+
+
+RUN_DIRECTORY = run_directory(os.environ)
 LOGS = RUN_DIRECTORY / temporary.LOGS
 LEFTOVER_TIMEOUT_S = 5
 ENDS = (".json", ".yaml", processes.DRAFT_SUFFIX)
@@ -23,6 +41,13 @@ def known_sessions(run_directory: Path) -> Iterator[tuple[Path, processes.Sessio
     for file in run_directory.glob("*.json"):
         if session := _read(file):
             yield file, session
+
+
+def port_of(file: Path) -> int | None:
+    """Port of the gateway whose session is in `file`; None if its config cannot be read."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        return int(yaml.safe_load(file.with_suffix(".yaml").read_text())["http_options"]["port"])
+    return None
 
 
 def clean_up(run_directory: Path) -> None:

@@ -16,20 +16,23 @@ the same frame: with less, it would take turns with them instead of sharing the 
 Batch requests have counters of their own. They yield to all interactive requests.
 
 Cost: O(1) a request while nobody waits, and O(projects that wait for the replica) to choose one.
+Requests of one project that start in a row are charged together, once somebody asks for the
+counters, and at the latest when gauges are published; those that end, with the frame that tells so.
 Without authentication nothing is counted.
 """
 
-from collections.abc import Callable, Collection, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from gateway.admission.held_projects import HeldProjects
 from gateway.admission.queue_item import QueueItem
-from gateway.admission.virtual_counters import VirtualCounters
+from gateway.admission.virtual_counters import HALF_LIFE_S, VirtualCounters
 from gateway.decaying_mean import DecayingMean
 from gateway.routing.cost_model import CostModel
 from gateway.routing.held_elsewhere import NO_PROJECTS
 from gateway.routing.replica_set import ReplicaSet
-from gateway.telemetry.usage import Reservation, UsageRecord
+from gateway.routing.reservations import Settled
+from gateway.telemetry.usage import Reservation
 
 FRAME_S = 0.05
 """Time between two frames of an engine's telemetry."""
@@ -39,7 +42,9 @@ start in return to it, after two or three; the rest is room for caches to decide
 YIELD_S = 4 * FRAME_S
 """How long room may stay unused while a project yields."""
 MEAN_MEMORY = 0.98
-"""Weight of earlier costs at each new one."""
+"""Weight of earlier costs at those of each new frame."""
+MAX_CHARGED = 64
+"""Most requests that are charged together."""
 
 
 @dataclass(slots=True)
@@ -88,8 +93,9 @@ class ProjectFairness:
         self._now = now
         self._interactive = VirtualCounters(now, self._elsewhere.all_projects)
         self._batch = VirtualCounters(now)
-        self.uses: dict[str, ProjectUse] = {}
-        """Use by project; read only."""
+        self._uses: dict[str, ProjectUse] = {}
+        self._started: list[Reservation] = []
+        """Requests of one project and priority that have started and are not charged yet."""
         self._reserved_s: dict[int, float] = {}
         """When the requests were charged that have not ended."""
         self._request_s = DecayingMean(MEAN_MEMORY)
@@ -98,7 +104,13 @@ class ProjectFairness:
         self._ignored: dict[str, dict[str, int]] = {}
         """By replica, projects that are not held there really, and their starts until then."""
         replicas.reservations.add_listener(self)
-        self._elsewhere.before_join = self._interactive.lift
+        self._elsewhere.before_join = self._lift
+
+    @property
+    def uses(self) -> Mapping[str, ProjectUse]:
+        """Use by project."""
+        self._charge_started()
+        return self._uses
 
     @property
     def waiting(self) -> Mapping[str, int]:
@@ -107,28 +119,44 @@ class ProjectFairness:
 
     def record_reserved(self, reservation: Reservation) -> None:
         """Charge a request that starts, whichever router sent it."""
-        project, weight = reservation.project, reservation.weight
-        use = self._use(project, weight)
-        counters = self._batch
-        if not reservation.is_batch:
-            counters = self._interactive
-            use.starts += 1
-        self._reserved_s[reservation.id] = counters.charge(project, reservation.cost_s / weight)
+        started = self._started
+        if started:
+            first = started[0]
+            if (
+                first.project != reservation.project
+                or first.is_batch != reservation.is_batch
+                or len(started) >= MAX_CHARGED
+            ):
+                self._charge_started()
+        self._started.append(reservation)
 
-    def record_settled(self, reservation: Reservation, usage: UsageRecord | None) -> None:
-        """Correct the charge of a request that has ended to what it took; None: nothing."""
-        project, weight, real_s, now_s = reservation.project, reservation.weight, 0.0, self._now()
-        if usage is not None and not usage.origin.is_copy:
-            new_tokens = usage.prompt_tokens - usage.cached_tokens
-            real_s = self._cost_model.cost_s(max(0, new_tokens), usage.completion_tokens)
-            self._request_s.observe(real_s)
-            self._use(project, weight).served_s += real_s
-        counters = self._batch if reservation.is_batch else self._interactive
-        age_s = now_s - self._reserved_s.pop(reservation.id, now_s)
-        counters.correct(project, real_s / weight, reservation.cost_s / weight, age_s)
+    def record_settled(self, settled: Sequence[Settled]) -> None:
+        """Correct the charges of requests that have ended to what they took, if it is known."""
+        self._charge_started()
+        now_s, cost_s, uses = self._now(), self._cost_model.cost_s, self._uses
+        reserved_s = self._reserved_s
+        more_s: dict[tuple[str, bool], float] = {}
+        total_s, served = 0.0, 0
+        for reservation, usage in settled:
+            project, weight, real_s = reservation.project, reservation.weight, 0.0
+            if usage is not None and not usage.origin.is_copy:
+                new_tokens = usage.prompt_tokens - usage.cached_tokens
+                real_s = cost_s(max(0, new_tokens), usage.completion_tokens)
+                total_s += real_s
+                served += 1
+                (uses.get(project) or self._use(project, weight)).served_s += real_s
+            age_s = now_s - reserved_s.pop(reservation.id, now_s)
+            left_s = reservation.cost_s * 0.5 ** (age_s / HALF_LIFE_S)
+            whose = project, reservation.is_batch
+            more_s[whose] = more_s.get(whose, 0.0) + (real_s - left_s) / weight
+        if served:
+            self._request_s.observe(total_s, served)
+        for (project, is_batch), virtual_s in more_s.items():
+            self._counters(is_batch=is_batch).correct(project, virtual_s)
 
     def record_queued(self, item: QueueItem, replica: str) -> None:
         """Count a request that waits in this router for a replica from now on."""
+        self._charge_started()
         self._use(item.project, item.weight)
         self._counters(is_batch=item.is_batch).record_queued(item.project)
         if not item.is_batch:
@@ -142,23 +170,26 @@ class ProjectFairness:
 
     def record_unqueued(self, item: QueueItem, replica: str) -> None:
         """Stop counting a request that no longer waits."""
+        self._charge_started()
         if not item.is_batch:
             self.held.remove(replica, item.project)
         self._counters(is_batch=item.is_batch).record_unqueued(item.project)
 
     def record_released(self, item: QueueItem) -> None:
         """Charge a request that is about to be sent."""
+        self._charge_started()
         counters = self._counters(is_batch=item.is_batch)
         counters.charge(item.project, item.cost_s / item.weight)
 
     def record_discarded(self, item: QueueItem) -> None:
         """Take that charge back: the request is sent now, which charges it, or never."""
         counters = self._counters(is_batch=item.is_batch)
-        counters.correct(item.project, 0.0, item.cost_s / item.weight, 0.0)
+        counters.correct(item.project, -item.cost_s / item.weight)
 
     def weight(self, project: str) -> float:
         """Weight of a project."""
-        return self.uses.get(project, UNKNOWN).weight
+        self._charge_started()
+        return self._uses.get(project, UNKNOWN).weight
 
     def turns(self, replica: str, *, is_batch: bool) -> "ReplicaTurns":
         """Return the turns of the projects in one queue of a replica."""
@@ -169,6 +200,7 @@ class ProjectFairness:
 
         It may have to yield nevertheless, if all are too far ahead of others.
         """
+        self._charge_started()
         counters = self._counters(is_batch=is_batch)
         others: Set[str] = frozenset() if is_batch else self._others(replica)
         everybody, window_s = heads.keys() | others, self.window_s
@@ -183,16 +215,23 @@ class ProjectFairness:
         counters = self._interactive
         if project in counters.waiting_here:
             return False
+        self._charge_started()
         waiting = counters.waiting
         return not waiting or counters.lead_s(project, waiting) <= 0
 
     def is_over_share(self, project: str) -> bool:
         """Whether a project has been served its share or more of what all were served lately."""
-        return self._interactive.is_over_mean(project)
+        counters, started = self._interactive, self._started
+        if started and (started[0].project != project or not counters.is_alone(project)):
+            self._charge_started()
+        return counters.is_over_mean(project)
 
     def yields(self, project: str, replica: str, *, is_batch: bool) -> bool:
         """Whether a project's request leaves a replica's room to what other routers hold."""
-        others = self._others(replica) if self._elsewhere.all_projects else NO_PROJECTS
+        others: Set[str] = NO_PROJECTS
+        if self._elsewhere.all_projects:
+            self._charge_started()
+            others = self._others(replica)
         if not others or (not is_batch and self._is_near(project, others)):
             if self._yielding:
                 self._yielding.pop(replica, None)
@@ -204,7 +243,7 @@ class ProjectFairness:
         del self._yielding[replica]
         self._ignored = {r: each for r, each in self._ignored.items() if self._replicas.get(r)}
         ignored = self._ignored.setdefault(replica, {})
-        ignored.update({other: self.uses.get(other, UNKNOWN).starts for other in others})
+        ignored.update({other: self._uses.get(other, UNKNOWN).starts for other in others})
         return False
 
     def record_full(self, replica: str) -> None:
@@ -234,7 +273,7 @@ class ProjectFairness:
         self._ignored[replica] = ignored = {
             project: starts
             for project, starts in ignored.items()
-            if project in held and self.uses.get(project, UNKNOWN).starts == starts
+            if project in held and self._uses.get(project, UNKNOWN).starts == starts
         }
         return held - ignored.keys()
 
@@ -251,9 +290,28 @@ class ProjectFairness:
         mean_s = self._request_s.value
         return mean_s or self._cost_model.cost_s(0, self._cost_model.estimates.output_tokens)
 
+    def _lift(self, project: str) -> None:
+        """Prepare for a project that is held elsewhere from now on."""
+        self._charge_started()
+        self._interactive.lift(project)
+
+    def _charge_started(self) -> None:
+        """Charge the requests that have started since it was done last."""
+        if not (started := self._started):
+            return
+        self._started = []
+        last = started[-1]
+        use = self._use(last.project, last.weight)
+        if not last.is_batch:
+            use.starts += len(started)
+        virtual_s = sum([each.cost_s / each.weight for each in started])
+        counters = self._counters(is_batch=last.is_batch)
+        charged_s = counters.charge(last.project, virtual_s, last.cost_s / last.weight)
+        self._reserved_s.update(dict.fromkeys([each.id for each in started], charged_s))
+
     def _use(self, project: str, weight: float) -> ProjectUse:
-        use = self.uses.get(project)
+        use = self._uses.get(project)
         if use is None:
-            use = self.uses[project] = ProjectUse()
+            use = self._uses[project] = ProjectUse()
         use.weight = weight
         return use

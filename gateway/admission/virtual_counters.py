@@ -96,6 +96,11 @@ class VirtualCounters:
         least = min([self._counters.get(other, 0.0) for other in others])
         return {project: (self._lifted(project) - least) / self._scale for project in projects}
 
+    def is_alone(self, project: str) -> bool:
+        """Whether no other project counts in the mean."""
+        recent = self._recent
+        return not recent or (len(recent) == 1 and project in recent)
+
     def is_over_mean(self, project: str) -> bool:
         """Whether a project's counter is no less than the mean, and others count in that, too.
 
@@ -130,8 +135,11 @@ class VirtualCounters:
         self._set(project, self._lifted(project))
         self._use(project, self._now())
 
-    def charge(self, project: str, virtual_s: float) -> float:
-        """Charge a project for a request that starts; return when that was."""
+    def charge(self, project: str, virtual_s: float, last_s: float | None = None) -> float:
+        """Charge a project for a request that starts; return when that was.
+
+        `last_s`: what the last one comes to, if there are several.
+        """
         now_s = self._now()
         if now_s >= self._noted_s + SAMPLE_S:
             self._refresh()
@@ -140,7 +148,9 @@ class VirtualCounters:
             self.lift(project)
             counter = self._counters[project]
         if not (here or elsewhere):
-            self._start = counter = max(counter, self._floor)
+            counter = max(counter, self._floor)
+            earlier_s = 0.0 if last_s is None else virtual_s - last_s
+            self._start = counter + earlier_s * self._scale
         elif project not in here and project not in elsewhere:
             counter = max(counter, self._floor)
         if self._used_s[project] != self._noted_s:
@@ -148,13 +158,15 @@ class VirtualCounters:
         self._set(project, counter + virtual_s * self._scale)
         return now_s
 
-    def correct(self, project: str, virtual_s: float, instead_of_s: float, age_s: float) -> None:
-        """Charge a project instead of what it was charged `age_s` ago, of which less is left."""
+    def correct(self, project: str, virtual_s: float) -> None:
+        """Charge a project so much more, or less, than it was charged.
+
+        Of what it was charged `age_s` ago, `0.5 ** (age_s / HALF_LIFE_S)` is left.
+        """
         counter = self._counters.get(project)
         if counter is not None:
             self._refresh()
-            left_s = instead_of_s * 0.5 ** (age_s / HALF_LIFE_S) if age_s > 0 else instead_of_s
-            self._set(project, counter + (virtual_s - left_s) * self._scale)
+            self._set(project, counter + virtual_s * self._scale)
 
     def _set(self, project: str, counter: float) -> None:
         if project in self._recent:

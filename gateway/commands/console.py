@@ -1,7 +1,8 @@
-"""What the commands for administrators share: options, errors and tables."""
+"""What commands that ask a running gateway share: options, errors and tables."""
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -9,17 +10,16 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 
-from gateway.commands.admin_client import (
-    DEFAULT_URL,
-    AdminClient,
-    AdminError,
-    Json,
-    path_part,
-)
-from gateway.environment import GATEWAY_URL
+from gateway.commands.admin_client import AdminClient, path_part
+from gateway.commands.api_client import DEFAULT_URL, ApiClient, ApiError, Json
+from gateway.environment import ADMIN_KEY, GATEWAY_URL
 
+OPERATORS = "/gateway"
+OPERATOR_TIMEOUT_S = 10.0
+"""Routers wait for each other for two seconds at most."""
 NO_LIMIT = 2**53 - 1
 """A limit that limits nothing."""
 WIDTH = 240
@@ -38,23 +38,28 @@ def admin_client(url: str) -> Iterator[AdminClient]:
     """A client; what the gateway refuses ends the command with its reason."""
     try:
         yield AdminClient.at(url)
-    except AdminError as error:
+    except ApiError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
+
+
+def operator_client(url: str) -> ApiClient:
+    """A client of the routes under `/gateway`, with the key of the environment."""
+    return ApiClient(url, os.environ.get(ADMIN_KEY, ""), OPERATORS, OPERATOR_TIMEOUT_S)
 
 
 def project_id(client: AdminClient, name: str) -> str:
     """Id of the project with this id or name.
 
     Raises:
-        AdminError: there is none, or several have the name.
+        ApiError: there is none, or several have the name.
     """
     if name.startswith("proj_"):
         return path_part(name)
     found = [each["id"] for each in client.list_all("/projects") if each["name"] == name]
     if len(found) != 1:
         many = f"{len(found)} projects are" if found else "no project is"
-        raise AdminError(f"{many} named {name!r}; `gateway projects list` shows their ids")
+        raise ApiError(f"{many} named {name!r}; `gateway projects list` shows their ids")
     return str(found[0])
 
 
@@ -72,6 +77,20 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
         table.add_row(*("-" if cell is None else str(cell) for cell in row))
     width = None if sys.stdout.isatty() else WIDTH
     Console(markup=False, highlight=False, width=width).print(table)
+
+
+def print_plain_table(
+    headings: Sequence[str], rows: Iterable[Sequence[object]], indent: int = 0
+) -> None:
+    """Print rows in columns without lines between; the last column takes what is left."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*("-" if cell in (None, "") else str(cell) for cell in row))
+    width = None if sys.stdout.isatty() else WIDTH
+    padded = Padding(table, (0, 0, 0, indent), expand=False)
+    Console(markup=False, highlight=False, width=width).print(padded)
 
 
 def shown_time(seconds: int | None) -> str | None:

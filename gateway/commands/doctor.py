@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
+from gateway.config.deployment_file import DEFAULT_PORT
 from gateway.config.loader import load_config
+from gateway.config.packaged import deployment_path
 from gateway.doctor.examination import examine
 from gateway.doctor.questions import GatheringFailed, gather, questions_about
 from gateway.doctor.report import as_json, is_failure, lines
@@ -23,7 +25,10 @@ def doctor(
     address: Annotated[
         str, typer.Option(help="Ray's address of the cluster (`HOST:6379`); by default this one.")
     ] = "auto",
-    port: Annotated[int, typer.Option(help="Port at which the gateway listens.")] = 8000,
+    port: Annotated[
+        int | None,
+        typer.Option(help="Port at which the gateway listens; by default FILE's, or 8000."),
+    ] = None,
     as_json_: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
     quick: Annotated[
         bool, typer.Option("--quick", help="Leave out the all-reduces over all nodes.")
@@ -34,7 +39,11 @@ def doctor(
     Exit status 1 if something does not work, 2 if the cluster or the file cannot be read.
     """
     try:
-        deployment = None if file is None else load_config(file, has_files=False)
+        deployment = None
+        if file is not None:
+            deployment = load_config(deployment_path(file), has_files=False)
+        if port is None:
+            port = DEFAULT_PORT if deployment is None else deployment.port
         questions = questions_about(deployment, port, address=address, has_collectives=not quick)
         findings = examine(gather(questions), deployment)
     except (ConfigError, GatheringFailed) as error:

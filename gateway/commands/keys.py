@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from gateway.commands.admin_client import AdminClient, AdminError, Json, path_part
+from gateway.commands.admin_client import AdminClient, path_part
+from gateway.commands.api_client import ApiError, Json
 from gateway.commands.console import (
     DEFAULT_ADDRESS,
     AsJson,
@@ -129,7 +130,7 @@ def delete(key: KeyId, *, project: OfProject, url: Url = DEFAULT_ADDRESS) -> Non
 def _owner_id(client: AdminClient, accounts: str, name: str) -> str:
     found = [each["id"] for each in client.list_all(accounts) if each["name"] == name]
     if len(found) > 1:
-        raise AdminError(f"{len(found)} service accounts are named {name!r}")
+        raise ApiError(f"{len(found)} service accounts are named {name!r}")
     if found:
         return str(found[0])
     body = {"name": name, "create_service_account_only": True}

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from gateway.commands.admin_client import AdminClient, Json, path_part
+from gateway.commands.admin_client import AdminClient, path_part
+from gateway.commands.api_client import Json
 from gateway.commands.console import (
     DEFAULT_ADDRESS,
     AsJson,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.commands.admin_client import Json, Query
+from gateway.commands.api_client import Json, Query
 from gateway.commands.console import (
     DEFAULT_ADDRESS,
     AsJson,

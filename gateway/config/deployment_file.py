@@ -11,6 +11,8 @@ from gateway.config.serve_values import most_replicas
 
 ROUTER_CPUS = 0.2
 """Logical CPUs of a router, unless the file says otherwise."""
+DEFAULT_PORT = 8000
+"""Serve's own."""
 SERVE_CPUS = 1.0
 """What Serve makes of null."""
 
@@ -53,5 +55,7 @@ class DeploymentFile:
     routers: RouterScale = RouterScale()
     accounts: AccountsConfig | None = None
     """The database of projects, keys and usage, if there is one."""
+    port: int = DEFAULT_PORT
+    """Port of the gateway, `http_options.port`."""
     warnings: tuple[str, ...] = ()
     """What is not wrong in itself, but may fail or do harm: file, line, path, and what it is."""

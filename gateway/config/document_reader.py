@@ -10,7 +10,7 @@ from gateway.config.accounts import AccountsConfig
 from gateway.config.auth import AUTH_IS_MISSING, HAS_NO_SOURCE
 from gateway.config.config_errors import format_path, plain_errors
 from gateway.config.cross_checks import lacks_fallback, wrong_names
-from gateway.config.deployment_file import ModelApplication, RouterScale
+from gateway.config.deployment_file import DEFAULT_PORT, ModelApplication, RouterScale
 from gateway.config.gateway import GatewayConfig
 from gateway.config.loopback import ANY_HOST, is_loopback
 from gateway.config.model import ModelEntry
@@ -59,6 +59,7 @@ class DocumentReader:
         self._entries: list[tuple[ConfigPath, ModelEntry]] = []
         self._config_path: ConfigPath = ()
         self._host = ANY_HOST
+        self.port = DEFAULT_PORT
         self._application_owners: _Owners = {}
         self._name_owners: _Owners = {}
         self._when_cold: list[tuple[ModelEntry, ConfigPath]] = []
@@ -71,6 +72,7 @@ class DocumentReader:
         if "http_options" in top:
             options = self._fields(top["http_options"], "http_options", ("http_options",))
             self._host = str(options.get("host", ANY_HOST))
+            self.port = options.get("port", DEFAULT_PORT)
         if "grpc_options" in top:
             self._fields(top["grpc_options"], "grpc_options", ("grpc_options",))
         self.errors.extend(port_conflicts(top))

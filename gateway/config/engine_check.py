@@ -8,7 +8,6 @@ import importlib.util
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import msgspec
 from pydantic import JsonValue, TypeAdapter
 
+from gateway.child_process import module_command, module_environment
 from gateway.config.engine_arguments import installed_vllm
 from gateway.config.hardware import Cpu
 from gateway.config.model_paths import found_path, located_arguments, source_roots
@@ -118,10 +118,14 @@ def run_vllm(checks: Sequence[EngineCheck]) -> Sequence[str]:
     Raises:
         CheckFailed: it does not answer.
     """
-    environ = {**os.environ, "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
+    environ = {
+        **module_environment(os.environ),
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
     try:
         ended = subprocess.run(
-            [sys.executable, "-m", MODULE],
+            module_command(MODULE),
             input=CHECKS.dump_json(list(checks)),
             capture_output=True,
             check=True,

@@ -52,6 +52,7 @@ def load_config(
         reader.gateways[0],
         reader.routers,
         reader.accounts,
+        reader.port,
         (
             *warnings,
             *projects.warnings(reader.names, has_accounts=reader.accounts is not None),

@@ -13,11 +13,11 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from gateway.config.model import ModelEntry
+from gateway.config.packaged import PACKAGED
 from gateway.config.references import Reference
 from gateway.config.strict import ConfigPath, FieldError, format_value
 from gateway.config.vllm import VllmEntry
 
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
 MODEL_FILES = ("config.json", "params.json")
 """Files of which every model's directory has one."""
 ADAPTER_FILES = ("adapter_config.json",)
@@ -33,7 +33,7 @@ DIRECTORIES = ("allowed_local_media_path", "generation_config")
 
 def source_roots() -> tuple[Path, ...]:
     """Directories that relative paths in an entry may start from."""
-    return Path.cwd(), PROJECT_ROOT
+    return Path.cwd(), PACKAGED
 
 
 def is_path(source: str) -> bool:

@@ -112,10 +112,8 @@ class SourceFacts(msgspec.Struct, frozen=True, kw_only=True):
     field: str
     """`source`, or `adapters.NAME`."""
     source: str
-    kind: str
-    """`path` or `hub`."""
     state: str
-    """`found`, `missing`, `unreadable`, `cached` or `not cached`."""
+    """`found`, `missing` or `unreadable`; of a model of the hub, `cached` or `not cached`."""
     detail: str = ""
 
 

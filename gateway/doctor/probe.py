@@ -132,14 +132,13 @@ class NodeProbe:
         """
         found = []
         for model, field, source, is_path in wanted:
-            kind, state, detail = _source(source, is_path=is_path)
+            state, detail = _source(source, is_path=is_path)
             found.append(
                 {
                     "node": self._node,
                     "model": model,
                     "field": field,
                     "source": source,
-                    "kind": kind,
                     "state": state,
                     "detail": detail,
                 }
@@ -351,20 +350,20 @@ def _roots() -> list[Path]:
     return roots
 
 
-def _source(source: str, *, is_path: bool) -> tuple[str, str, str]:
-    """Kind, state and detail of a source on this node."""
+def _source(source: str, *, is_path: bool) -> tuple[str, str]:
+    """State and detail of a source on this node."""
     path = Path(os.path.expanduser(source))  # noqa: PTH111 - pathlib's raises without a home
     places = [path] if path.is_absolute() else [root / path for root in _roots()]
     folder = next((place for place in places if place.is_dir()), None)
     if folder is not None:
-        return ("path", *_folder_state(folder))
+        return _folder_state(folder)
     if is_path:
-        return "path", "missing", ""
+        return "missing", ""
     kept = _hub_cache() / f"models--{source.replace('/', '--')}" / "snapshots"
     with contextlib.suppress(OSError):
         if any((each / name).exists() for each in kept.iterdir() for name in WEIGHTS):
-            return "hub", "cached", str(kept.parent)
-    return "hub", "not cached", ""
+            return "cached", str(kept.parent)
+    return "not cached", ""
 
 
 def _folder_state(folder: Path) -> tuple[str, str]:

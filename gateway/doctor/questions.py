@@ -1,12 +1,13 @@
 """What is asked of the nodes, by what a deployment file says; answered by `deployments.doctor`."""
 
+import os
 import subprocess
-import sys
 from collections.abc import Iterator
 
 import msgspec
 
-from gateway.config.deployment_file import DeploymentFile
+from gateway.child_process import module_command, module_environment
+from gateway.config.deployment_file import DEFAULT_PORT, DeploymentFile
 from gateway.config.hardware import Gpu
 from gateway.config.model_paths import is_path
 from gateway.config.references import Reference
@@ -35,7 +36,7 @@ class Questions(msgspec.Struct, frozen=True, kw_only=True):
     address: str = "auto"
     """Ray's address of the cluster; `auto`: the one that runs here, or none."""
     sources: list[WantedSource] = []
-    port: int = 8000
+    port: int = DEFAULT_PORT
     """Port of HAProxy."""
     has_collectives: bool = True
     """Whether all nodes add a number together."""
@@ -61,7 +62,8 @@ def gather(questions: Questions) -> ClusterFacts:
     """
     try:
         ended = subprocess.run(
-            [sys.executable, "-m", MODULE],
+            module_command(MODULE),
+            env=module_environment(os.environ),
             input=msgspec.json.encode(questions),
             stdout=subprocess.PIPE,
             timeout=TIMEOUT_S,

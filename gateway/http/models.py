@@ -19,7 +19,8 @@ from gateway.http.anthropic_models import (
 )
 from gateway.http.documents import ERROR
 from gateway.routing.fleet import Fleet, ModelState, ServedModel
-from gateway.routing.replica_health import HEALTHY, HealthState
+from gateway.routing.model_condition import model_condition
+from gateway.routing.replica_health import HEALTHY
 from gateway.serving.client_identity import identity_in
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.model_access import may_use
@@ -164,23 +165,13 @@ def adapter_card(
 
 def model_card(model: ServedModel, health: Mapping[str, int] = UNKNOWN_HEALTH) -> ModelCard:
     """Card of a model, whose replicas hang or not as `health` says."""
-    hanging, count = health.get(HealthState.NOT_RESPONDING, 0), len(model.replicas)
-    reasons = [model.reason, hanging_engines(hanging, count)]
+    state, reason = model_condition(model, health)
     return ModelCard(
         id=model.name,
         created=model.created_s,
-        state=ModelState.NOT_RESPONDING if hanging and hanging == count else model.state,
-        reason="; ".join(filter(None, reasons)) or None,
-        replicas=count,
+        state=state,
+        reason=reason or None,
+        replicas=len(model.replicas),
         replica_states=dict(health) if health.keys() - set(HEALTHY) else None,
         max_model_len=model.max_model_len,
     )
-
-
-def hanging_engines(hanging: int, count: int) -> str:
-    """Engines of a model that do not respond, in words; empty if all do."""
-    if not hanging:
-        return ""
-    if count == 1:
-        return "its engine does not respond, and is replaced unless it recovers"
-    return f"{hanging} of {count} engines do not respond; they are replaced unless they recover"

@@ -19,6 +19,7 @@ from gateway.errors.request import (
 from gateway.errors.upstream import ModelUnavailable
 from gateway.identity.client import OPEN_PROJECT, ClientIdentity
 from gateway.inspection.all_routers import AllRouters
+from gateway.inspection.model_rows import merged_models
 from gateway.inspection.query import Query, QueryTopic
 from gateway.inspection.replica_rows import merged_replicas
 from gateway.request.inference_request import InferenceRequest, parse_request
@@ -93,12 +94,6 @@ def _listings(all_routers: AllRouters) -> APIRouter:
         """Faults since each router's start, and the action taken on each."""
         return (await all_routers.ask(Query(topic=QueryTopic.FAULTS))).page()
 
-    @router.get("/replicas")
-    async def replicas(model: str | None = None) -> dict[str, object]:
-        """Each engine replica: where it is, how it is, and what it holds."""
-        listing = await all_routers.ask(Query(topic=QueryTopic.REPLICAS, model=model))
-        return listing.page(merged_replicas(listing.rows))
-
     @router.get("/requests/{request_id:path}")
     async def request(request_id: str) -> dict[str, object]:
         """Where a request went, and how it ended, or how far it is."""
@@ -111,6 +106,26 @@ def _listings(all_routers: AllRouters) -> APIRouter:
     async def shadows() -> dict[str, object]:
         """Outcomes and times of models that answer copies of others' requests."""
         return (await all_routers.ask(Query(topic=QueryTopic.SHADOWS))).page()
+
+    router.include_router(_fleet_listings(all_routers))
+    return router
+
+
+def _fleet_listings(all_routers: AllRouters) -> APIRouter:
+    """Those that say how models and replicas are."""
+    router = APIRouter()
+
+    @router.get("/models")
+    async def models() -> dict[str, object]:
+        """Each model: how it stands and why, its replicas by state, its requests."""
+        listing = await all_routers.ask(Query(topic=QueryTopic.MODELS))
+        return listing.page(merged_models(listing.rows))
+
+    @router.get("/replicas")
+    async def replicas(model: str | None = None) -> dict[str, object]:
+        """Each engine replica: where it is, how it is, and what it holds."""
+        listing = await all_routers.ask(Query(topic=QueryTopic.REPLICAS, model=model))
+        return listing.page(merged_replicas(listing.rows))
 
     return router
 

@@ -14,6 +14,7 @@ class QueryTopic(StrEnum):
     CONFIG = "config"
     DECISIONS = "decisions"
     FAULTS = "faults"
+    MODELS = "models"
     REPLICAS = "replicas"
     REQUEST = "request"
     SHADOWS = "shadows"

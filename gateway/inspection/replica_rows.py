@@ -1,9 +1,11 @@
 """Rows of engine replicas: as one router sees each, and as all routers together do."""
 
 from collections.abc import Iterable
+from dataclasses import asdict
 
 from gateway.faults import ReplicaFaults
 from gateway.inspection.query import Row
+from gateway.routing.recent_tokens import WINDOW_S
 from gateway.routing.replica_health import HealthState
 from gateway.routing.replica_state import ReplicaState
 from gateway.serving.pool import ModelPool
@@ -40,6 +42,7 @@ def replica_row(pool: ModelPool, state: ReplicaState, faults: ReplicaFaults) -> 
         "max_sequences": facts.max_sequences,
         "kv_tokens": facts.kv_tokens,
         "free_kv_tokens": load.free_tokens if state.has_load else None,
+        "recent": {"seconds": WINDOW_S, **asdict(state.recent_tokens)},
         "prefixes": replicas.prefix_index.held_keys(replica.id),
         "adapters": replica.adapters.loaded,
         "broken_adapters": replica.adapters.broken,

@@ -1,4 +1,4 @@
-"""What one router tells of itself: decisions, faults, shadows, config, replicas and requests."""
+"""What one router tells of itself: decisions, faults, shadows, config, models and so on."""
 
 import asyncio
 from collections.abc import Iterable
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import msgspec
 
 from gateway.faults import Faults
+from gateway.inspection.model_rows import model_row
 from gateway.inspection.query import Query, QueryTopic, Row
 from gateway.inspection.replica_rows import replica_row
 from gateway.routing.decision import LoggedDecision
@@ -46,6 +47,8 @@ class RouterInspector:
                 rows = await self._decisions(query)
             case QueryTopic.FAULTS:
                 rows = self._fault_counts()
+            case QueryTopic.MODELS:
+                rows = [model_row(pool) for pool in self._pools]
             case QueryTopic.REPLICAS:
                 rows = self._replicas(query.model)
             case QueryTopic.REQUEST:

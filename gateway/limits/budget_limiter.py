@@ -7,7 +7,7 @@ may cost. Without news of the ledger the router goes on with what it knows.
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from gateway.errors.limits import QuotaExceeded, RateLimited, SpendUnknown
 from gateway.identity.project import Project
@@ -16,12 +16,14 @@ from gateway.ledger.price import PriceList
 from gateway.ledger.view import AccountsView
 from gateway.limits.budget_meters import apply_view, has_budget, meter_id, meters_for, set_limits
 from gateway.limits.cost import Amounts, charge_of
-from gateway.limits.period_meter import PeriodMeter
+from gateway.limits.period_meter import Charge, PeriodMeter
 from gateway.limits.rate_headers import duration
-from gateway.telemetry.usage import Reservation, UsageRecord
+from gateway.routing.reservations import Settled
+from gateway.telemetry.usage import Reservation
 
 NO_METERS: Sequence[PeriodMeter] = ()
 UNKNOWN_RETRY_S = 5.0
+NO_LIMIT = 1 << 62
 MAX_FOUND = 16_384
 """Clients and models whose meters are remembered."""
 
@@ -40,14 +42,19 @@ class BudgetHold:
         """An attempt has been sent, and its end releases the hold."""
         self._is_held = True
         for meter in meters:
-            meter.held += amounts[meter.index]
+            meter.hold(amounts[meter.index])
 
     def release(self) -> None:
         """Stop holding it."""
         if self._is_held:
             self._is_held = False
             for meter in self.meters:
-                meter.held -= self.amounts[meter.index]
+                meter.release(self.amounts[meter.index])
+
+    def record_lost(self, clock_s: float) -> None:
+        """Record that nobody knows what the request took."""
+        for meter in self.meters:
+            meter.record_lost(self.amounts[meter.index], clock_s)
 
 
 class BudgetLimiter:
@@ -133,10 +140,20 @@ class BudgetLimiter:
             RateLimited: the batch tokens of its day are used up.
             SpendUnknown: nobody knows what has been spent.
         """
+        for meter in meters:
+            if meter.spare <= expected[meter.index]:  # none is spare before it is looked up
+                return self._reserve_closely(meters, expected, most)
+        return BudgetHold(meters, expected)
+
+    def _reserve_closely(
+        self, meters: Sequence[PeriodMeter], expected: Amounts, most: Callable[[], Amounts]
+    ) -> BudgetHold:
+        """Reserve where it has to be found out what is left; see `reserve`."""
         now_s, clock_s = self._time_of_day() + self._ledger_ahead_s, self._clock()
         has_enough = True
         for meter in meters:
             if meter.hard is None:
+                meter.spare = NO_LIMIT
                 continue
             if not meter.is_known and self._refuses_unknown():
                 raise SpendUnknown(
@@ -146,6 +163,7 @@ class BudgetLimiter:
             left = meter.hard - meter.used(now_s, clock_s)
             if left < expected[meter.index] or meter.is_near(left, clock_s):
                 has_enough = False
+            meter.find_spare(left)
         if has_enough:
             return BudgetHold(meters, expected)
         return self._reserve_most(meters, expected, most, now_s, clock_s)
@@ -217,24 +235,34 @@ class BudgetLimiter:
             amounts = Amounts(reservation.cost_nano, reservation.tokens)
             self._holds[reservation.id] = BudgetHold(found, amounts)
 
-    def record_settled(self, reservation: Reservation, usage: UsageRecord | None) -> None:
-        """Count what a request took instead of what it was expected to; None: nobody knows."""
-        hold = self._holds.pop(reservation.id, None)
-        if hold is None:
+    def record_settled(self, settled: Sequence[Settled]) -> None:
+        """Count what requests took instead of what they were expected to, if it is known."""
+        if not (holds := self._holds):
             return
-        hold.release()
-        clock_s = self._clock()
-        if usage is None:
+        clock_s, counts_cached = self._clock(), self._counts_cached()
+        charges: dict[PeriodMeter, list[Charge]] = {}
+        for reservation, usage in settled:
+            hold = holds.pop(reservation.id, None)
+            if hold is None:
+                continue
+            hold.release()
+            if usage is None:
+                hold.record_lost(clock_s)
+                continue
+            amounts = charge_of(self.prices, usage, counts_cached=counts_cached)
             for meter in hold.meters:
-                meter.record_lost(hold.amounts[meter.index], clock_s)
-            return
-        counts_cached = usage.cached_tokens > 0 and self._counts_cached()
-        amounts = charge_of(self.prices, usage, counts_cached=counts_cached)
-        for meter in hold.meters:
-            if amount := amounts[meter.index]:
-                meter.record_charge(usage, amount, clock_s)
-                if meter.alerts:
-                    self._alert(meter)
+                if amount := amounts[meter.index]:
+                    charge = Charge(usage.epoch, usage.seq, usage.ended_s, amount)
+                    charges.setdefault(meter, []).append(charge)
+        self._record_charges(charges, clock_s)
+
+    def _record_charges(
+        self, charges: Mapping[PeriodMeter, Sequence[Charge]], clock_s: float
+    ) -> None:
+        for meter, each in charges.items():
+            meter.record_charges(each, clock_s)
+            if meter.alerts:
+                self._alert(meter)
 
     def _alert(self, meter: PeriodMeter) -> None:
         """Log amounts that have been reached, each once in a period."""

@@ -39,6 +39,7 @@ def meters_for(project: Project) -> list[PeriodMeter]:
 def set_limits(meter: PeriodMeter, project: Project) -> None:
     """Give a meter the limits and alerts that its project has now."""
     meter.name = project.name or project.id
+    meter.spare = 0
     if meter.unit == "tokens":
         meter.hard = min(
             limit.batch_tokens_per_day

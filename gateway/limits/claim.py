@@ -61,7 +61,7 @@ class Claim:
         if cached_tokens and not self._rates.counts_cached():
             tokens -= min(self._prompt, cached_tokens)
         if self._hold is not None:
-            self._rates.record_sending(id_, self._hold)
+            self._rates.record_sending(id_, self._hold, tokens)
         if self._money is not None:
             self._budgets.record_sending(id_, self._money)
             nano = self._money.amounts.nano

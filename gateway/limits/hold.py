@@ -20,6 +20,8 @@ class Left(msgspec.Struct, frozen=True):
     of_requests: Meter
     tokens: int
     of_tokens: Meter
+    is_busy: bool
+    """As many requests run as may at a time."""
 
 
 class Hold:

@@ -77,20 +77,6 @@ class Meter:
         """Tokens that count now, as of the last time the window was moved on."""
         return self.window.tokens + self.held_tokens
 
-    def has_room(self, now_s: float, tokens: int, requests: int = 1) -> bool:
-        """Whether one more request with so many tokens is within all limits.
-
-        `requests`: 1, or 0 where it has been counted.
-        """
-        window = self.window
-        if now_s >= window.expires_s:
-            window.expire(now_s)
-        return (
-            window.requests + self.held_requests + requests <= self.requests
-            and window.tokens + self.held_tokens + tokens <= self.tokens
-            and self.running < self.concurrent
-        )
-
     def has_room_to_send(self, now_s: float, tokens: int, requests: int = 1) -> bool:
         """Whether a request that is held here is within all limits beside what has been sent."""
         window = self.window

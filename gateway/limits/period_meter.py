@@ -14,7 +14,6 @@ import msgspec
 
 from gateway.ledger.calendar import Interval, period_end_s, period_start_s
 from gateway.limits.window import Window
-from gateway.telemetry.usage import UsageRecord
 
 NEAR_SHARE = 0.01
 """Share of a limit below which what is left counts as little."""
@@ -46,7 +45,7 @@ class PeriodMeter:
     __slots__ = (
         *("_base", "_base_start_s", "_charges", "_end_s", "_lost", "_minute", "_recent"),
         *("_start_s", "alerted_for_s", "alerts", "hard", "held", "index", "interval", "is_known"),
-        *("key", "model", "name", "project", "unit"),
+        *("key", "model", "name", "project", "spare", "unit"),
     )
 
     def __init__(
@@ -75,6 +74,8 @@ class PeriodMeter:
         """Beginning of the period that they were logged for."""
         self.held = 0
         """What requests under way are expected to take."""
+        self.spare = 0
+        """What is left for sure, beyond what counts as near: so much may be held unasked."""
         self.is_known = False
         """Whether the ledger has said what was used before."""
         self._base = self._base_start_s = 0
@@ -105,18 +106,37 @@ class PeriodMeter:
             minute.expire(clock_s)
         return left < minute.tokens or left < NEAR_SHARE * (self.hard or 0)
 
-    def record_charge(self, usage: UsageRecord, amount: int, clock_s: float) -> None:
-        """Count what an engine's record comes to; an engine's clock never begins a period."""
+    def hold(self, amount: int) -> None:
+        """Count what a request is expected to take, until `release`."""
+        self.held += amount
+        self.spare -= amount
+
+    def release(self, amount: int) -> None:
+        """Stop counting it."""
+        self.held -= amount
+
+    def find_spare(self, left: int) -> None:
+        """Find out how much may be held before anybody has to look at what is left again.
+
+        What is released meanwhile, and what leaves the last minute, is not counted.
+        """
+        near = max(self._minute.tokens, int(NEAR_SHARE * (self.hard or 0)) + 1)
+        self.spare = left - near if self.is_known else 0
+
+    def record_charges(self, charges: Sequence[Charge], clock_s: float) -> None:
+        """Count what engines' records come to; an engine's clock never begins a period."""
+        start_s = self._start_s
+        amount = sum([each.amount for each in charges])
         self._minute.add(clock_s, 0, amount)
-        charges, ended_s = self._charges, usage.ended_s
-        charges.append(Charge(usage.epoch, usage.seq, ended_s, amount))
-        if ended_s >= self._start_s:
-            self._recent += amount
-        if len(charges) > MAX_CHARGES:
+        self.spare -= 2 * amount  # more is used, and more counts as near
+        self._recent += sum([each.amount for each in charges if each.ended_s >= start_s])
+        self._charges += charges
+        if len(self._charges) > MAX_CHARGES:
             self._merge()
 
     def record_lost(self, amount: int, clock_s: float) -> None:
         """Count a request of which nobody knows what it took."""
+        self.spare -= amount
         self._lost.add(clock_s, 0, amount)
 
     def record_ledger(self, amount: int, start_s: int, counted: Mapping[int, int]) -> None:
@@ -130,6 +150,7 @@ class PeriodMeter:
             }
             self.alerted_for_s = start_s
         self.is_known = True
+        self.spare = 0
         self._base, self._base_start_s = amount, start_s
         self._charges = [
             charge for charge in self._charges if charge.seq > counted.get(charge.epoch, -1)

@@ -12,8 +12,8 @@ from gateway.limits.claim import Claim
 from gateway.limits.cost import NOTHING, Amounts
 from gateway.limits.expected_tokens import expected_tokens, most_answer_tokens
 from gateway.limits.period_meter import PeriodMeter
-from gateway.limits.rate_headers import admitted_headers, rate_headers
-from gateway.limits.rate_limiter import RateLimiter
+from gateway.limits.rate_headers import rate_headers
+from gateway.limits.rate_limiter import RateLimiter, left_beside
 from gateway.limits.request_meters import KnownMeters
 from gateway.request.inference_request import InferenceRequest
 from gateway.routing.cost_model import CostEstimates
@@ -133,19 +133,17 @@ class ProjectLimits:
             answer = hold.tokens - least  # it may have been cut down to the limit
         return Claim(self.rates, hold, self.budgets, money, prompt, answer)
 
-    def admitted_headers(self, path: str, claim: Claim) -> Headers:
-        """Headers that tell the client of a request to `path` what limits leave beside it."""
-        if (left := claim.left) is None:
+    def headers(self, request: InferenceRequest, model: str, claim: Claim | None = None) -> Headers:
+        """Headers that tell a client what limits leave: beside a request, if there is a claim."""
+        left, now_s = None, None
+        if claim is not None:
+            left = claim.left
+        elif meters := self._meters.of(request, model).rates:
+            now_s = self._clock()
+            left = left_beside(meters, now_s)
+        if left is None:
             return []
-        return admitted_headers(left, self._time_of_day if is_anthropic(path) else None)
-
-    def headers(self, request: InferenceRequest, model: str) -> Headers:
-        """Headers that tell the client what the limits leave."""
-        meters = self._meters.of(request, model).rates
-        if not meters:
-            return []
-        time_of_day = self._time_of_day if is_anthropic(request.path) else None
-        return rate_headers(meters, self._clock(), time_of_day)
+        return rate_headers(left, now_s, self._time_of_day if is_anthropic(request.path) else None)
 
     def record_recent(
         self, uses: Iterable[RecentUse], within_s: float, own: Iterable[Reservation]

@@ -19,7 +19,8 @@ from gateway.limits.meter import UNLIMITED, Meter
 from gateway.limits.project_meters import ProjectMeters
 from gateway.limits.rate_headers import duration
 from gateway.limits.window import MINUTE_S
-from gateway.telemetry.usage import RecentUse, Reservation, UsageRecord
+from gateway.routing.reservations import Settled
+from gateway.telemetry.usage import RecentUse, Reservation
 
 CONCURRENCY_RETRY_S = 1.0
 """When to retry a request that there is no room for beside others; nobody knows when one ends."""
@@ -94,10 +95,9 @@ class RateLimiter:
             if tokens > meter.tokens:
                 # An answer may be short: what is expected of it keeps no request out for ever.
                 tokens = max(least, meter.tokens)
-        left = _left_beside(meters, now_s, tokens, requests)
-        if left.requests < 0 or left.tokens < 0:
-            full = next(each for each in meters if not each.has_room(now_s, tokens, requests))
-            raise refusal(full, now_s, model, tokens, requests)
+        left = left_beside(meters, now_s, tokens, requests)
+        if left.requests < 0 or left.tokens < 0 or left.is_busy:
+            raise _first_refusal(meters, now_s, model, tokens, requests)
         return Hold(meters, tokens, requests, left)
 
     def check_again(self, hold: Hold, model: str) -> None:
@@ -118,15 +118,21 @@ class RateLimiter:
         Raises:
             RateLimited: there is no room for any request.
         """
+        if not meters:
+            return
         now_s = self._now()
-        for meter in meters:
-            if not meter.has_room(now_s, 0):
-                raise refusal(meter, now_s, model, 0)
+        left = left_beside(meters, now_s, 0, 1)
+        if left.requests < 0 or left.tokens < 0 or left.is_busy:
+            raise _first_refusal(meters, now_s, model, 0, 1)
 
-    def record_sending(self, id_: int, hold: Hold) -> None:
-        """Record that an attempt of this router is about to be sent; `id_`: of its dispatch."""
+    def record_sending(self, id_: int, hold: Hold, tokens: int) -> None:
+        """Count an attempt of this router that is about to be sent, with what it may take.
+
+        `id_`: of its dispatch.
+        """
         hold.is_own = True
         self._holds[id_] = hold
+        hold.record_sent(self._now(), tokens)
 
     def record_refused(self, id_: int) -> None:
         """Record that an engine has done nothing for an attempt: refused it, or was not reached."""
@@ -140,35 +146,31 @@ class RateLimiter:
         hold.record_ended(self._now())
 
     def record_reserved(self, reservation: Reservation) -> None:
-        """Count a request that runs from now on."""
-        id_, now_s = reservation.id, self._now()
-        hold = self._holds.get(id_)
-        if hold is not None:
-            if hold.is_own:
-                hold.record_sent(now_s, reservation.tokens)
-            return
-        if reservation.is_copy:
+        """Count a request that runs from now on, unless it is counted already."""
+        id_ = reservation.id
+        if id_ in self._holds or reservation.is_copy:
             return
         known = self._projects.get(reservation.project)
         if known is None or not (meters := known.of(reservation.model, reservation.key)):
             return
         hold = Hold(meters, reservation.tokens, int(not reservation.is_counted))
-        hold.record_sent(now_s, reservation.tokens)
+        hold.record_sent(self._now(), reservation.tokens)
         self._holds[id_] = hold
 
-    def record_settled(self, reservation: Reservation, usage: UsageRecord | None) -> None:
-        """Correct what was counted to what the request took; None: nobody knows, so it stays."""
-        hold = self._holds.pop(reservation.id, None)
-        if hold is None:
-            return
-        now_s = self._now()
-        if not hold.is_own:
-            hold.record_ended(now_s)
-        if usage is None:
-            hold.record_lost(now_s)
-        else:
-            tokens = counted_tokens(usage, counts_cached=self.counts_cached())
-            hold.record_used(now_s, tokens, is_continuation=usage.origin.is_continuation)
+    def record_settled(self, settled: Sequence[Settled]) -> None:
+        """Correct what was counted to what requests took; where nobody knows that, it stays."""
+        holds, now_s, counts_cached = self._holds, self._now(), self.counts_cached()
+        for reservation, usage in settled:
+            hold = holds.pop(reservation.id, None)
+            if hold is None:
+                continue
+            if not hold.is_own:
+                hold.record_ended(now_s)
+            if usage is None:
+                hold.record_lost(now_s)
+            else:
+                tokens = counted_tokens(usage, counts_cached=counts_cached)
+                hold.record_used(now_s, tokens, is_continuation=usage.origin.is_continuation)
 
     def record_recent(
         self, uses: Iterable[RecentUse], within_s: float, own: Iterable[Reservation] = ()
@@ -237,23 +239,35 @@ def refusal(meter: Meter, now_s: float, model: str, tokens: int, requests: int =
     return _refused(meter, model, "concurrent", meter.running, 1, CONCURRENCY_RETRY_S)
 
 
-def _left_beside(meters: Sequence[Meter], now_s: float, tokens: int, requests: int) -> Left:
-    """What limits leave beside a request; no requests where too many run."""
+def left_beside(meters: Sequence[Meter], now_s: float, tokens: int = 0, requests: int = 0) -> Left:
+    """What limits leave beside a request, which counts so much; at least one meter."""
     of_requests = of_tokens = meters[0]
     requests_left = tokens_left = UNLIMITED + 1
+    is_busy = False
     for meter in meters:
         window = meter.window
         if now_s >= window.expires_s:
             window.expire(now_s)
         left = meter.requests - window.requests - meter.held_requests - requests
         if meter.running >= meter.concurrent:
-            left = -1
+            is_busy = True
         if left < requests_left:
             requests_left, of_requests = left, meter
         left = meter.tokens - window.tokens - meter.held_tokens - tokens
         if left < tokens_left:
             tokens_left, of_tokens = left, meter
-    return Left(requests_left, of_requests, tokens_left, of_tokens)
+    return Left(requests_left, of_requests, tokens_left, of_tokens, is_busy)
+
+
+def _first_refusal(
+    meters: Sequence[Meter], now_s: float, model: str, tokens: int, requests: int
+) -> RateLimited:
+    """The error for the first of some meters, at least one of which has no room."""
+    for meter in meters:
+        left = left_beside((meter,), now_s, tokens, requests)
+        if left.requests < 0 or left.tokens < 0 or left.is_busy:
+            break
+    return refusal(meter, now_s, model, tokens, requests)
 
 
 def _fill_up(meter: Meter, now_s: float, parts: Sequence[tuple[float, int, int]]) -> None:

@@ -18,6 +18,7 @@ from gateway.routing.decision import Decision
 from gateway.routing.engine_limits import engine_limits, needed_slots
 from gateway.routing.fleet import Replica
 from gateway.routing.policy import Candidate, RequestProfile
+from gateway.routing.recent_tokens import FinishedTokens, RecentTokens
 from gateway.routing.replica_health import ReplicaHealth
 from gateway.telemetry.update import Load, Update, unpack_keys, unpack_tokens
 
@@ -59,7 +60,7 @@ class ReplicaState:
     __slots__ = (
         *("_adapter_requests", "_ended", "_ended_since_load", "_now", "_prefix_index", "_queued"),
         *("_heard_s", "_released", "_sent", "_shadow_cache", "_silenced_by", "_unconfirmed"),
-        *("health", "load", "replica"),
+        *("_recent_tokens", "health", "load", "replica"),
     )
 
     def __init__(
@@ -68,6 +69,7 @@ class ReplicaState:
         self.replica = replica
         self.health = ReplicaHealth()
         self.load = NO_LOAD
+        self._recent_tokens = RecentTokens()
         self._prefix_index = prefix_index
         self._now = now
         self._sent: dict[int, AssignedRequest] = {}
@@ -101,6 +103,11 @@ class ReplicaState:
     def requests_queued(self) -> int:
         """Number of this router's requests that wait for the replica."""
         return len(self._queued)
+
+    @property
+    def recent_tokens(self) -> FinishedTokens:
+        """Tokens of the requests that the replica has finished lately, whichever router's."""
+        return self._recent_tokens.sums(self._now())
 
     @property
     def has_load(self) -> bool:
@@ -199,6 +206,7 @@ class ReplicaState:
             self._confirm(id_)
         for finished in update.finished:
             self._confirm(finished.id)
+            self._recent_tokens.record(finished, self._heard_s)
             if (request := self._sent.get(finished.id)) is not None:
                 request.is_finished = True
         self._forget_overdue()

@@ -11,7 +11,7 @@ are part of that, and counted already.
 
 import math
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -23,6 +23,8 @@ CONFIRMATION_S = 1.0
 """How long after its end a request's engine may still report that it has accepted it."""
 RECENT_S = 60.0
 """How far back engines remember; a replica that returns sooner is known to have been heard."""
+Settled = tuple[Reservation, UsageRecord | None]
+"""A request that has ended, and what it took; None: nobody knows."""
 MAX_UNHEARD = 10_000
 """Requests to one replica that are remembered while it is not heard."""
 
@@ -41,8 +43,8 @@ class ReservationListener(Protocol):
     def record_reserved(self, reservation: Reservation) -> None:
         """Record a request that runs from now on."""
 
-    def record_settled(self, reservation: Reservation, usage: UsageRecord | None) -> None:
-        """Record that a request has ended, and what it took; None: nobody knows."""
+    def record_settled(self, settled: Sequence[Settled]) -> None:
+        """Record requests that have ended, such as all of a frame."""
 
 
 class RecentUseListener(Protocol):
@@ -117,16 +119,18 @@ class Reservations:
         running = self._running.setdefault(replica, {})
         now_s = self._now()
         self._record_frame(replica, update, now_s)
+        settled: list[Settled] = []
         if update.is_snapshot and running:
             known = {each.id for each in update.reserved} | {each.id for each in update.usage}
-            for id_ in running.keys() - known:
-                self._publish_settled(running.pop(id_), None)
-        for reservation in update.reserved:
-            self._confirm(replica, reservation)
+            settled += [(running.pop(id_), None) for id_ in running.keys() - known]
+        if update.reserved:
+            self._confirm(replica, update.reserved, running)
         for usage in update.usage:
             ended = running.pop(usage.id, None)
             if ended is not None:
-                self._publish_settled(ended, usage)
+                settled.append((ended, usage))
+        if settled:
+            self._publish_settled(settled)
         if now_s >= self._overdue_s:
             self._settle_overdue(now_s)
 
@@ -150,9 +154,11 @@ class Reservations:
         sent = self._sent.pop(replica, {}).values()
         self._lost.update(each.id for each in sent if each.id not in self._ended)
         self._unheard[replica].extend(sent)
-        for reservation in [*self._running.pop(replica, {}).values(), *sent]:
+        left = [*self._running.pop(replica, {}).values(), *sent]
+        for reservation in left:
             self._ended.pop(reservation.id, None)
-            self._publish_settled(reservation, None)
+        if left:
+            self._publish_settled([(reservation, None) for reservation in left])
         oldest_s = self._now() - RECENT_S
         self._heard_s = {name: at_s for name, at_s in self._heard_s.items() if at_s > oldest_s}
         for forgotten in self._unheard.keys() - self._heard_s.keys():
@@ -179,30 +185,38 @@ class Reservations:
         if self._unheard:
             self._unheard.pop(replica, None)
 
-    def _confirm(self, replica: str, reservation: Reservation) -> None:
-        id_, running = reservation.id, self._running[replica]
-        self._ended.pop(id_, None)
-        sent = self._sent.get(replica, {}).pop(id_, None)
-        if sent is None and id_ not in running:
-            for listener in self._listeners:
-                listener.record_reserved(reservation)
-        running[id_] = reservation
+    def _confirm(
+        self, replica: str, reserved: Iterable[Reservation], running: dict[int, Reservation]
+    ) -> None:
+        """Record what a replica's engine has accepted."""
+        sent, ended = self._sent.get(replica, {}), self._ended
+        for reservation in reserved:
+            id_ = reservation.id
+            if id_ in ended:
+                del ended[id_]
+            if sent.pop(id_, None) is None and id_ not in running:
+                for listener in self._listeners:
+                    listener.record_reserved(reservation)
+            running[id_] = reservation
 
     def _settle_overdue(self, now_s: float) -> None:
         self._overdue_s = math.inf
+        settled: list[Settled] = []
         while self._ended:
             id_, (until_s, replica) = next(iter(self._ended.items()))
             if until_s > now_s:
                 self._overdue_s = until_s
-                return
+                break
             del self._ended[id_]
             if reservation := self._sent[replica].pop(id_, None):
                 self._unheard[replica].append(reservation)
-                self._publish_settled(reservation, None)
+                settled.append((reservation, None))
+        if settled:
+            self._publish_settled(settled)
 
-    def _publish_settled(self, reservation: Reservation, usage: UsageRecord | None) -> None:
+    def _publish_settled(self, settled: Sequence[Settled]) -> None:
         for listener in self._listeners:
-            listener.record_settled(reservation, usage)
+            listener.record_settled(settled)
 
 
 def _some() -> deque[Reservation]:

@@ -6,7 +6,7 @@ is among the replicas in the best health; the policy decides by their caches and
 
 import contextlib
 import random
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from gateway.kvcache.prefix import TOKEN_ID_BYTES, Prompt
 from gateway.kvcache.prefix_index import PrefixMatch
@@ -20,7 +20,7 @@ from gateway.routing.replica_state import AssignedRequest
 from gateway.routing.reservations import Reserved
 from gateway.routing.target import Target
 from gateway.telemetry.dispatch import Dispatch, Origin
-from gateway.telemetry.update import Update, pack_keys
+from gateway.telemetry.update import Finished, Update, pack_keys
 from gateway.telemetry.usage import Reservation
 
 AGING_WEIGHT = 0.2
@@ -198,19 +198,32 @@ class Scheduler:
         Raises:
             ValueError: the frame is malformed.
         """
+        if self.record_state(replica, update):
+            self.record_finished(update.finished)
+
+    def record_state(self, replica: str, update: Update) -> bool:
+        """Record what a frame of a replica's telemetry says of its state; False: it has gone.
+
+        Raises:
+            ValueError: the frame is malformed.
+        """
         self.replicas.sync()
         if (state := self.replicas.get(replica)) is None:
-            return
+            return False
         state.record_update(update)
         if update.held is not None:
             self.replicas.held_elsewhere.record(
                 replica, update.held, is_snapshot=update.is_snapshot
             )
         self.replicas.reservations.record_update(replica, update)
-        for finished in update.finished:
-            self._log.record_finished(finished)
-            self.cost_model.learn(finished)
         self.replicas.publish(replica)
+        return True
+
+    def record_finished(self, finished: Iterable[Finished]) -> None:
+        """Learn from requests that a replica has finished."""
+        for each in finished:
+            self._log.record_finished(each)
+            self.cost_model.learn(each)
 
     def record_telemetry_lost(self, replica: str) -> None:
         """Record that a replica's telemetry has broken off."""

@@ -18,7 +18,6 @@ from gateway.errors.limits import Overloaded
 from gateway.errors.request import AdapterBroken
 from gateway.errors.upstream import DeadlineExceeded, ModelUnavailable
 from gateway.faults import Action, Fault
-from gateway.identity.client import ClientIdentity
 from gateway.limits.claim import Claim
 from gateway.limits.project_limits import ProjectLimits
 from gateway.metrics import NO_MODEL
@@ -85,16 +84,6 @@ class FallbackChain:
     def decisions(self) -> Sequence[Decision]:
         """Decisions on all attempts so far."""
         return self._writer.decisions
-
-    @property
-    def requested_model(self) -> str:
-        """Name by which the client asked for the model."""
-        return self._request.head.model
-
-    @property
-    def identity(self) -> ClientIdentity:
-        """Verified identity of the client."""
-        return self._request.identity
 
     @property
     def is_batch(self) -> bool:
@@ -236,7 +225,7 @@ class FallbackChain:
         except GatewayError:
             self._response.limits = limits.headers(self._request, target.name)
             raise
-        self._response.limits = limits.admitted_headers(target.request.path, claim)
+        self._response.limits = limits.headers(self._request, target.name, claim)
         return claim
 
     async def _start(self, model: ServedModel, *, has_alternative: bool) -> float:

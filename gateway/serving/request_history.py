@@ -17,6 +17,8 @@ from gateway.telemetry.update import Finished
 KEPT_REQUESTS = 10_000
 REPORT_TIMEOUT_S = 2.0
 """How long a summary waits for its engine's report."""
+EARLY_TIMEOUT_S = 600.0
+"""How long a report waits for the end of its request, whose client may read slowly."""
 
 SummaryListener = Callable[[RequestSummary], None]
 ReportListener = Callable[[Finished | None], None]
@@ -59,8 +61,9 @@ class RequestHistory:
         self._ended: deque[RequestSummary] = deque(maxlen=size)
         self._awaiting: OrderedDict[int, _Awaiting] = OrderedDict()
         """By the ids of the last decisions, the oldest first."""
-        self._early: OrderedDict[int, Finished] = OrderedDict()
-        """Reports that came before their requests had ended, by the ids of decisions."""
+        self._early: OrderedDict[int, tuple[float, Finished]] = OrderedDict()
+        """Reports that came before their requests had ended, by the ids of decisions: until when
+        they are kept, the oldest first. Some are on requests that never ask for them."""
         self._listeners: list[SummaryListener] = []
 
     def add_listener(self, listener: SummaryListener) -> None:
@@ -90,8 +93,8 @@ class RequestHistory:
             self.expire()
         if decision is None:
             self._complete(summary, None, on_report)
-        elif (finished := self._early.pop(decision.id, None)) is not None:
-            self._complete(summary, finished, on_report)
+        elif (early := self._early.pop(decision.id, None)) is not None:
+            self._complete(summary, early[1], on_report)
         elif self._is_heard(decision):
             until_s = self._clock() + REPORT_TIMEOUT_S
             self._awaiting[decision.id] = _Awaiting(until_s, summary, on_report)
@@ -112,8 +115,9 @@ class RequestHistory:
         if awaiting is not None:
             self._complete(awaiting.summary, finished, awaiting.on_report)
             return
-        self._early[decision.id] = finished
-        if len(self._early) > self._size:
+        now_s = self._clock()
+        self._early[decision.id] = now_s + EARLY_TIMEOUT_S, finished
+        while len(self._early) > self._size or next(iter(self._early.values()))[0] <= now_s:
             self._early.popitem(last=False)
 
     def expire(self) -> None:

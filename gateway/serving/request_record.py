@@ -43,6 +43,12 @@ TIMEOUT = "timeout"
 TRUNCATED = "truncated"
 REPORTED = frozenset({ANSWERED, CLIENT_CANCELLED, TIMEOUT, TRUNCATED})
 """Outcomes of requests on which an engine reports: it has worked on them."""
+SHOWN_SO_FAR = (
+    *("request_id", "client", "project", "key", "route", "priority", "requested_model"),
+    *("model", "adapter", "replicas", "is_stream", "status", "queue_s", "ttft_s"),
+    *("request_bytes", "response_bytes"),
+)
+"""Fields of a summary that are shown before the request has ended."""
 NOT_RECORDED = "metrics of a request could not be recorded"  # which must not concern the request
 
 logger = logging.getLogger(__name__)
@@ -122,23 +128,10 @@ class RequestRecord:
 
     def progress(self) -> dict[str, object]:
         """What is known of the request so far, as JSON shows it."""
-        chain, timing = self._chain, self._response.timing
-        return {
-            "request_id": self.request_id,
-            "client": self._sinks.address_of(self._scope),
-            "project": identity_in(self._scope).project.id,
-            "key": identity_in(self._scope).key,
-            "route": self._scope["path"],
-            "priority": self._priority,
-            "requested_model": "" if chain is None else chain.requested_model[:SHOWN_MODEL],
-            "model": "" if chain is None else chain.model,
-            "replicas": [] if chain is None else [d.replica.id for d in chain.decisions],
-            "status": self._response.status,
-            "queue_s": round(timing.spent_s(QUEUE), 6),
-            "ttft_s": self._ttft_s,
-            "so_far_s": round(timing.now() - timing.began_s, 6),
-            "response_bytes": self._response.body_bytes,
-        }
+        model = NO_MODEL if self._chain is None else self._chain.model
+        so_far = self._summary(model, "", self._response.status, None)
+        shown = {name: getattr(so_far, name) for name in SHOWN_SO_FAR}
+        return {**shown, "so_far_s": so_far.e2e_s}
 
     def close_refused(self, error: GatewayError) -> None:
         """End the record of a request that is not let in."""

@@ -116,9 +116,13 @@ class Settlements:
         records = self._records.get(mark.engine)
         if records is None:
             return
-        while records and (records[0].epoch, records[0].seq) <= (mark.epoch, mark.seq):
-            record = records.popleft()
-            if (record.epoch, record.seq) < (mark.epoch, mark.first):
+        epoch, seq, first = mark.epoch, mark.seq, mark.first
+        while records:
+            record = records[0]
+            if record.epoch > epoch or (record.seq > seq and record.epoch == epoch):
+                break
+            records.popleft()
+            if record.seq < first or record.epoch < epoch:
                 lost = Settlement(id=record.id, engine=mark.engine, record=record)
                 self._queue.append(lost)
         if not records:

@@ -4,13 +4,14 @@ import asyncio
 import logging
 import math
 import random
+from collections.abc import Sequence
 
 from gateway.errors.upstream import UpstreamFailed
 from gateway.routing.fleet import Fleet, Replica
 from gateway.serving.pool import ModelPool, ModelPools
 from gateway.serving.responsiveness import Responsiveness
 from gateway.serving.settlements import Settlements
-from gateway.telemetry.update import TELEMETRY_PATH, Update, UpdateReader
+from gateway.telemetry.update import TELEMETRY_PATH, Finished, Update, UpdateReader
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.headers import engine_headers
 from gateway.upstream.response import EngineResponse
@@ -29,6 +30,10 @@ STUCK_BACKOFF_S = 15.0
 subscription takes."""
 LAST_REPORT_S = 30.0
 """Longest silence of an engine that has left the fleet and still finishes what it has."""
+
+FINISHED_AT_ONCE = 8
+"""Requests of a frame that are accounted for before the event loop runs anything else: a busy
+engine's frame has so many that clients would notice."""
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +160,7 @@ class TelemetryClient:
             while not response.is_finished:
                 data = await self._read(pool, replica, response)
                 for update in reader.feed(data):
-                    self._process(pool, replica, update)
+                    await self._process(pool, replica, update)
                     if not is_heard and replica not in self._leaving:
                         is_heard = True
                         self._heard.add(replica)
@@ -202,14 +207,14 @@ class TelemetryClient:
             async with asyncio.timeout(grace_s):
                 return await response.read()
 
-    def _process(self, pool: ModelPool, replica: Replica, update: Update) -> None:
+    async def _process(self, pool: ModelPool, replica: Replica, update: Update) -> None:
         scheduler, limit = pool.scheduler, pool.stall_limit
         if self._settlements is not None and update.usage:
             self._settlements.record_usage(replica.id, update.usage)
         if replica in self._leaving:
             scheduler.replicas.reservations.record_update(replica.id, update)
             return
-        scheduler.record_update(replica.id, update)
+        is_known = scheduler.record_state(replica.id, update)
         self._responsiveness.record_update(pool, replica, update.stalled_s)
         step_s = replica.metadata.facts.step_tokens * scheduler.cost_model.estimates.prefill_s
         if limit.is_exceeded(update.stalled_s, step_s):
@@ -218,6 +223,8 @@ class TelemetryClient:
             limit.extend()
         elif limit.is_extended and any(finished.prefill_s for finished in update.finished):
             limit.reset()
+        if is_known:
+            await _record_finished(pool, update.finished)
 
     def _give_up(
         self, pool: ModelPool, replica: Replica, why: str, stalled_s: float = math.inf
@@ -238,3 +245,18 @@ class TelemetryClient:
             response.close()
             raise UpstreamFailed(f"The engine answered {response.status} to {TELEMETRY_PATH}.")
         return response
+
+
+async def _record_finished(pool: ModelPool, finished: Sequence[Finished]) -> None:
+    """Account for the requests of a frame, a few at a time."""
+    done = 0
+    try:
+        while done < len(finished):
+            if done:
+                await asyncio.sleep(0)
+            some = finished[done : done + FINISHED_AT_ONCE]
+            done += FINISHED_AT_ONCE
+            pool.scheduler.record_finished(some)
+    except asyncio.CancelledError:
+        pool.scheduler.record_finished(finished[done:])
+        raise

@@ -97,7 +97,7 @@ class RouterProcess:
 
 
 @contextmanager
-def _started(*arguments: str) -> Iterator[tuple[psutil.Process, str]]:
+def started(*arguments: str) -> Iterator[tuple[psutil.Process, str]]:
     """A process of `loadtests.router_with_projects`, and what it has said when it was ready."""
     command = [sys.executable, "-m", "loadtests.router_with_projects", *arguments]
     with launch.logged(command) as (process, log):
@@ -171,13 +171,13 @@ def run(rounds: int, clients: int, seconds: float, chunks: int, progress: Consol
     """
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="projects-"))
-        _, plain_engine = stack.enter_context(_started("engine"))
-        _, engine = stack.enter_context(_started("engine"))
-        accounts, accounts_port = stack.enter_context(_started("accounts", folder, engine))
+        _, plain_engine = stack.enter_context(started("engine"))
+        _, engine = stack.enter_context(started("engine"))
+        accounts, accounts_port = stack.enter_context(started("accounts", folder, engine))
         file = str(projects_file(Path(folder)))
-        process, port = stack.enter_context(_started("router", plain_engine))
+        process, port = stack.enter_context(started("router", plain_engine))
         without = RouterProcess(process, int(port))
-        process, port = stack.enter_context(_started("router", engine, file, accounts_port))
+        process, port = stack.enter_context(started("router", engine, file, accounts_port))
         with_projects = RouterProcess(process, int(port), KEY)
         pair = (without, with_projects)
         for router in pair:

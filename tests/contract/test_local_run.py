@@ -10,7 +10,7 @@ import pytest
 
 from deployments.local import run, temporary
 from deployments.local.processes import Session
-from deployments.local.session_files import clean_up, known_sessions
+from deployments.local.session_files import clean_up, known_sessions, port_of, run_directory
 
 
 def test_a_broken_file_stops_neither_a_start_nor_a_stop(tmp_path: Path) -> None:
@@ -89,3 +89,55 @@ def test_a_start_removes_what_killed_gateways_left(tmp_path: Path) -> None:
     assert left == [f"{alive.pid}.json", f"{alive.pid}.yaml"]
     assert not any(directory.exists() for directory in directories)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_an_installed_gateway_are_not_beside_its_code() -> None:
+    """They are where a user's state belongs; in the repository, in `.run`."""
+    root = Path("/r")
+
+    in_repository = run_directory({}, root=root, is_source_tree=True)
+    installed = run_directory({"XDG_STATE_HOME": "/state"}, root=root, is_source_tree=False)
+    by_default = run_directory({}, root=root, is_source_tree=False)
+
+    assert in_repository == Path("/r/.run")
+    assert installed == Path("/state/ray-llm-gateway")
+    assert by_default == Path.home() / ".local/state/ray-llm-gateway"
+
+
+def test_one_of_several_gateways_is_stopped_by_its_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one runs on."""
+    monkeypatch.setattr(run, "RUN_DIRECTORY", tmp_path)
+    code = "import sys; sys.stdin.read()"
+    leaders = {
+        port: subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, start_new_session=True
+        )
+        for port in (8001, 8002)
+    }
+    for port, leader in leaders.items():
+        Session.led_by(leader.pid).write(tmp_path / f"{port}.json")
+        (tmp_path / f"{port}.yaml").write_text(f"http_options: {{port: {port}}}")
+
+    run.stop(8002)
+
+    assert leaders[8002].wait(5) is not None
+    assert leaders[8001].poll() is None
+    run.stop()
+    assert leaders[8001].wait(5) is not None
+    for leader in leaders.values():
+        leader.communicate()
+
+
+def test_a_port_that_cannot_be_read_is_none(tmp_path: Path) -> None:
+    """The config beside a session may be gone or broken."""
+    (tmp_path / "1.yaml").write_text("[")
+
+    assert [port_of(tmp_path / name) for name in ("1.json", "2.json")] == [None, None]
+
+
+def test_a_cluster_that_is_not_there_is_not_waited_for() -> None:
+    """One line names its address; Ray would try for minutes."""
+    with pytest.raises(SystemExit, match=r"no Ray cluster can be joined at 127\.0\.0\.1:9"):
+        run.serve(Path("sim"), port=0, address="127.0.0.1:9")

@@ -269,6 +269,11 @@ def test_serve_calls_the_methods_that_it_finds_by_name() -> None:
     assert hasattr(EngineReplica, constants.RECORD_REPLICA_METADATA_METHOD)
 
 
+def test_serve_reads_an_engines_load_where_it_changes() -> None:
+    """In the event loop: it would call a plain method in a thread."""
+    assert inspect.iscoroutinefunction(EngineReplica.record_autoscaling_stats)
+
+
 def test_an_option_of_a_handle_starts_the_request_router() -> None:
     """`start_request_router` relies on it: nothing else makes Serve publish replicas."""
     made: list[object] = []

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from io import StringIO
@@ -12,10 +13,12 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from gateway.cli import _folding_table, app
+from gateway.cli import COMMANDS, Command, asked_for
+from gateway.commands.check import _folding_table
 from gateway.config.projects import KeyEntry
 from gateway.environment import HAPROXY_BINARY, recommended
 from gateway.reference.error_tables import error_tables
+from tests.unit.command_line import app
 from tests.unit.projects import hash_of
 
 CONFIG = """\
@@ -245,3 +248,67 @@ def test_a_new_key_is_printed_with_its_hash() -> None:
     KeyEntry.model_validate(entry)
     assert key not in result.stderr
     assert gateway("keys", "new").stdout.splitlines()[0] != key
+
+
+@pytest.mark.parametrize(("name", "command"), COMMANDS.items())
+def test_a_command_is_listed_with_its_own_help(name: str, command: Command) -> None:
+    """What the list of commands says without loading them is the first sentence of their help."""
+    shown = gateway(name, "--help").stdout
+
+    assert " ".join(command.help.split()) in " ".join(re.sub(r"[│╭╰─]", "", shown).split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "command"),
+    [
+        (["status", "--json"], {}, "status"),
+        (["--version"], {}, ""),
+        ([], {}, ""),
+        ([], {"COMP_WORDS": "gateway keys cr"}, "keys"),
+        ([], {"_TYPER_COMPLETE_ARGS": "gateway top --"}, "top"),
+        ([], {"_TYPER_COMPLETE_ARGS": "gateway "}, ""),
+    ],
+)
+def test_the_command_asked_for_is_known_before_any_is_loaded(
+    arguments: list[str], environ: dict[str, str], command: str
+) -> None:
+    """By the arguments, or by the line that a shell wants completed."""
+    assert asked_for(arguments, environ) == command
+
+
+@pytest.mark.parametrize(("command", "is_light"), [("status", True), ("check", False)])
+def test_what_asks_a_running_gateway_imports_little(command: str, *, is_light: bool) -> None:
+    """It answers at once: validation, Ray and HTTP servers take seconds to import."""
+    code = (
+        "import sys; sys.argv = ['gateway', sys.argv[1], '--help']\n"
+        "from gateway.cli import app\n"
+        "try: app()\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'ray', 'aiohttp', 'fastapi', 'gateway.config.loader'} & sys.modules.keys()))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, command], capture_output=True, text=True, check=True
+    )
+
+    assert (result.stdout.splitlines()[-1] == "[]") is is_light
+
+
+def test_a_shell_completes_commands_and_options() -> None:
+    """As the script of `gateway --show-completion` asks."""
+    said = {}
+    for line in ("gateway st", "gateway status --u"):
+        ended = subprocess.run(
+            [sys.executable, "-m", "gateway.cli"],
+            env={
+                **os.environ,
+                "_GATEWAY_COMPLETE": "complete_bash",
+                "COMP_WORDS": line,
+                "COMP_CWORD": str(line.count(" ")),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        said[line] = ended.stdout.split()
+
+    assert said == {"gateway st": ["stop", "status"], "gateway status --u": ["--url"]}

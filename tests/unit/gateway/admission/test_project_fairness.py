@@ -60,6 +60,11 @@ class Scene:
         self.fairness.record_reserved(reservation)
         return reservation
 
+    def lead_s(self, project: str, others: str) -> float:
+        """How far a project is ahead of the last of others."""
+        assert self.fairness.uses  # all that has started is charged
+        return self.fairness._interactive.lead_s(project, others)
+
     def hold(self, *projects: str, router: str = "other") -> None:
         """Have another router hold these projects' requests."""
         self.replicas.held_elsewhere.record("r", {router: dict.fromkeys(projects, 1)})
@@ -174,11 +179,11 @@ def test_a_request_is_charged_what_it_took(scene: Scene) -> None:
         prompt_tokens=12_000,
         cached_tokens=2_000,
     )
-    scene.fairness.record_settled(reservation, usage)
-    lead_s = scene.fairness._interactive.lead_s("a", "ab")
-    scene.fairness.record_settled(scene.reserve("a", 5.0), None)
-    scene.fairness.record_settled(scene.reserve("b", 5.0), None)
-    after_refusals_s = scene.fairness._interactive.lead_s("a", "ab")
+    scene.fairness.record_settled([(reservation, usage)])
+    lead_s = scene.lead_s("a", "ab")
+    scene.fairness.record_settled([(scene.reserve("a", 5.0), None)])
+    scene.fairness.record_settled([(scene.reserve("b", 5.0), None)])
+    after_refusals_s = scene.lead_s("a", "ab")
     assert lead_s == pytest.approx(1.0)  # 10,000 tokens at the speed that is assumed at first
     assert after_refusals_s == pytest.approx(1.0)
     assert scene.fairness.uses["a"].served_s == pytest.approx(1.0)
@@ -189,10 +194,10 @@ def test_a_released_request_is_charged_once(scene: Scene) -> None:
     scene.queue("b")
     item = scene.queue("a", cost_s=2.0)
     scene.fairness.record_released(item)
-    released_s = scene.fairness._interactive.lead_s("a", "b")
+    released_s = scene.lead_s("a", "b")
     scene.fairness.record_discarded(item)
     scene.reserve("a", 2.0)
-    assert released_s == scene.fairness._interactive.lead_s("a", "b") == pytest.approx(2.0)
+    assert released_s == scene.lead_s("a", "b") == pytest.approx(2.0)
 
 
 def test_a_request_that_is_lost_gives_back_what_is_left_of_its_charge(
@@ -202,10 +207,28 @@ def test_a_request_that_is_lost_gives_back_what_is_left_of_its_charge(
     scene.queue("a")
     scene.queue("b")
     lost, ended = scene.reserve("a", 8.0), scene.reserve("a", 2.0)
+    assert scene.fairness.uses["a"].starts == 2  # charged now
     clock.now_s += 3 * HALF_LIFE_S
-    scene.fairness.record_settled(lost, None)
-    left_s = scene.fairness._interactive.lead_s("a", "ab")
-    scene.fairness.record_settled(ended, None)
+    scene.fairness.record_settled([(lost, None)])
+    left_s = scene.lead_s("a", "ab")
+    scene.fairness.record_settled([(ended, None)])
     assert left_s == pytest.approx(2.0 / 2**3)
-    assert scene.fairness._interactive.lead_s("a", "ab") == pytest.approx(0.0)
+    assert scene.lead_s("a", "ab") == pytest.approx(0.0)
     assert not scene.fairness._reserved_s
+
+
+def test_requests_that_start_in_a_row_count_as_if_charged_one_by_one(clock: Clock) -> None:
+    """Whoever asks, at whatever moment, and whoever begins to wait in between."""
+    lazy, eager = Scene(clock), Scene(clock)
+    for number, project in enumerate("aaabbabbbbaacab" * 4):
+        clock.now_s += 0.01
+        for scene in (lazy, eager):
+            scene.reserve(project, 1.0 + number % 3, weight=1.0 + number % 2)
+            if number in {20, 30}:
+                scene.queue("b" if number == 20 else "c")
+        assert eager.fairness.uses
+        asked = NAMES[number % 3]
+        assert lazy.fairness.is_over_share(asked) == eager.fairness.is_over_share(asked)
+        if number % 7 == 0:
+            leads = [scene.lead_s("a", NAMES) for scene in (lazy, eager)]
+            assert leads[0] == pytest.approx(leads[1], abs=0.01)

@@ -110,7 +110,7 @@ def test_a_correction_takes_the_place_of_what_is_left_of_a_charge(
         counters.record_queued(project)
     counters.charge("a", 8.0)
     clock.now_s += HALF_LIFE_S
-    counters.correct("a", 1.0, 8.0, HALF_LIFE_S)
+    counters.correct("a", 1.0 - 8.0 / 2)
     assert counters.lead_s("a", "ab") == pytest.approx(1.0)
 
 
@@ -171,7 +171,7 @@ def test_the_mean_is_that_of_the_counters(counters: VirtualCounters, clock: Cloc
     """Whatever has been charged, lifted, dropped or scaled down meanwhile."""
     for number in range(400):
         counters.charge(f"p{number % 7}", 1.0 + number % 5)
-        counters.correct(f"p{number % 3}", 0.5, 1.0, 3.0)
+        counters.correct(f"p{number % 3}", -0.5)
         clock.now_s += HALF_LIFE_S * (MAX_DOUBLINGS + 1 if number % 100 == 99 else 0.1)
         counters.is_over_mean("p0")
         known = sum(counters._counters[name] for name in counters._recent)

@@ -7,11 +7,11 @@ import openai
 import pytest
 from typer.testing import CliRunner, Result
 
-from gateway.cli import app
-from gateway.commands.admin_client import Json
+from gateway.commands.api_client import Json
 from gateway.environment import ADMIN_KEY as KEY_VARIABLE
 from gateway.environment import GATEWAY_URL
 from tests.unit.administered import ADMIN_KEY
+from tests.unit.command_line import app
 from tests.unit.conftest import PATIENCE_S
 
 

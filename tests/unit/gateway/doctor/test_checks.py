@@ -249,7 +249,6 @@ def source(place: str, state: str, detail: str = "") -> SourceFacts:
         model="big",
         field="source",
         source="models/big",
-        kind="path",
         state=state,
         detail=detail,
     )

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from gateway.cli import app
 from gateway.commands import doctor
 from gateway.config.loader import load_config
 from gateway.doctor.facts import ClusterFacts
 from gateway.doctor.questions import GatheringFailed, Questions, questions_about
+from tests.unit.command_line import app
 from tests.unit.gateway.doctor.planted import cluster, node
 
 FILE = """
@@ -100,6 +100,37 @@ def test_weights_on_other_nodes_are_no_mistake(tmp_path: Path, facts: list[Clust
     path.write_text(FILE)
 
     assert "room" in CliRunner().invoke(app, ["doctor", str(path)]).stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments", "port"),
+    [
+        ("{host: 127.0.0.1, port: 9123}", [], 9123),
+        ("{host: 127.0.0.1, port: 9123}", ["--port", "9200"], 9200),
+        ("{host: 127.0.0.1}", [], 8000),
+    ],
+)
+def test_the_port_is_that_of_the_file(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: str,
+    arguments: list[str],
+    port: int,
+) -> None:
+    """Unless another one is named."""
+    asked: list[Questions] = []
+
+    def gather(questions: Questions) -> ClusterFacts:
+        asked.append(questions)
+        return cluster()
+
+    monkeypatch.setattr(doctor, "gather", gather)
+    path = tmp_path / "serve.yaml"
+    path.write_text(FILE.replace("{host: 127.0.0.1}", options))
+
+    CliRunner().invoke(app, ["doctor", str(path), *arguments])
+
+    assert [each.port for each in asked] == [port]
 
 
 def test_a_file_raises_its_questions(tmp_path: Path) -> None:

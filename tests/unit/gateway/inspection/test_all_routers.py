@@ -11,6 +11,7 @@ from gateway.config.loader import parse_gateway
 from gateway.faults import Action, Fault
 from gateway.inspection import all_routers
 from gateway.inspection.all_routers import PeerAnswers
+from gateway.inspection.model_rows import merged_models
 from gateway.inspection.query import decode_query, encode_rows
 from gateway.inspection.replica_rows import merged_replicas
 from gateway.routing.fleet import Fleet, ModelState, Replica, ServedModel
@@ -85,7 +86,9 @@ async def routers(
     return [a, b]
 
 
-@pytest.mark.parametrize("topic", ["config", "decisions", "faults", "replicas", "shadows"])
+@pytest.mark.parametrize(
+    "topic", ["config", "decisions", "faults", "models", "replicas", "shadows"]
+)
 async def test_every_listing_is_of_all_routers(routers: list[AssembledRouter], topic: str) -> None:
     """It names the routers that have answered, and nobody is missing."""
     async with client_of(routers[0]) as client:
@@ -243,6 +246,42 @@ async def test_a_replica_has_one_row_with_the_view_of_each_router(
         "message": "refused",
     }
     assert none == []
+
+
+async def test_a_model_is_in_the_worst_state_that_a_router_sees(
+    routers: list[AssembledRouter],
+) -> None:
+    """With that router's reason; replicas are counted once, requests of all routers together."""
+    b = routers[1].fleet.model("m")
+    b.replace_replicas([])
+    async with client_of(routers[0]) as client:
+        (row,) = (await client.get("/gateway/models")).json()["data"]
+
+    assert row == {
+        "model": "m",
+        "state": "starting",
+        "reason": "its last engine is gone",
+        "replicas": 0,
+        "replica_states": {},
+        "in_flight": 0,
+        "queued": 0,
+        "awaiting_start": 0,
+    }
+
+
+def test_requests_of_a_model_are_summed_over_routers() -> None:
+    """Each router knows its own."""
+    row: dict[str, object] = {
+        "model": "m",
+        "state": "ready",
+        "in_flight": 1,
+        "queued": 2,
+        "awaiting_start": 3,
+    }
+
+    (merged,) = merged_models([{"router": "a", **row}, {"router": "b", **row}])
+
+    assert (merged["in_flight"], merged["queued"], merged["awaiting_start"]) == (2, 4, 6)
 
 
 def test_a_state_of_another_release_hides_no_known_one() -> None:

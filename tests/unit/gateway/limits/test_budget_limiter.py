@@ -95,7 +95,7 @@ class Budget:
     def run(self, seq: int, nano: int, *, ended_s: float = NOON_S) -> None:
         """Have another router's request answered."""
         self.limiter.record_reserved(reservation(seq, nano))
-        self.limiter.record_settled(reservation(seq, nano), record(seq, nano, ended_s=ended_s))
+        self.limiter.record_settled([(reservation(seq, nano), record(seq, nano, ended_s=ended_s))])
 
     @property
     def used(self) -> list[int]:
@@ -177,7 +177,7 @@ def test_what_nobody_knows_counts_as_expected_for_a_minute() -> None:
     """By then the ledger has an estimate of a request whose engine has died."""
     budget = Budget(SpendLimit(amount_nano=UNIT))
     budget.limiter.record_reserved(reservation(1, 50))
-    budget.limiter.record_settled(reservation(1, 50), None)
+    budget.limiter.record_settled([(reservation(1, 50), None)])
     assert budget.used == [50]
     budget.clock_s += 61
     assert budget.used == [0]
@@ -195,7 +195,7 @@ def test_an_attempt_that_did_nothing_gives_all_back() -> None:
     assert budget.used == [10]
     budget.limiter.record_refused(1)
     assert budget.used == [5]
-    budget.limiter.record_settled(reservation(2, 5), record(2, 7))
+    budget.limiter.record_settled([(reservation(2, 5), record(2, 7))])
     budget.limiter.record_view(view())
     assert (budget.used, budget.limiter.unsettled) == ([0], 0)
 
@@ -262,7 +262,7 @@ def test_batch_tokens_of_a_day_count_batch_requests_alone() -> None:
     assert budget.used == [50]
     budget.ask(1000)
     budget.limiter.record_reserved(reservation(1, 30, is_batch=True))
-    budget.limiter.record_settled(reservation(1, 30, is_batch=True), record(1, 25, tier="flex"))
+    budget.limiter.record_settled([(reservation(1, 30, is_batch=True), record(1, 25, tier="flex"))])
     budget.ask(20, is_batch=True)
     with pytest.raises(RateLimited, match="batch tokens per day: Limit 100, Used 95, Requested 6"):
         budget.ask(6, is_batch=True)
@@ -310,9 +310,9 @@ def test_the_sum_is_that_of_all_records_whatever_the_ledger_has(
             if step == "settle":
                 costs.append(amount)
                 usage = record(len(costs), amount)
-            budget.limiter.record_settled(reservation(id_, held), usage)
+            budget.limiter.record_settled([(reservation(id_, held), usage)])
     for id_, held in running.items():
-        budget.limiter.record_settled(reservation(id_, held), None)
+        budget.limiter.record_settled([(reservation(id_, held), None)])
     budget.clock_s += 61
     assert budget.limiter.unsettled == 0
     assert budget.used == [sum(costs)]
@@ -353,3 +353,76 @@ def test_limits_that_are_given_or_taken_hold_for_clients_that_were_seen_before()
     budget.limiter.replace([free])
     budget.project = free
     budget.ask(5 * UNIT)
+
+
+def test_a_request_that_is_expected_to_cost_nothing_is_looked_at_too() -> None:
+    """Such as of a model without a price: where nothing is known, and where too much is spent."""
+    budget = Budget(SpendLimit(amount_nano=UNIT))
+    budget.refuses_unknown = True
+    with pytest.raises(SpendUnknown):
+        budget.ask(0)
+    budget.limiter.record_view(view(("", "month", 2 * UNIT)))
+    with pytest.raises(QuotaExceeded):
+        budget.ask(0)
+
+
+steps = st.tuples(
+    st.sampled_from(["ask", "ask", "ask", "settle", "lose", "view", "wait"]), st.integers(0, 60)
+)
+
+
+@given(st.lists(steps, max_size=60))
+def test_what_is_spare_admits_nothing_that_a_closer_look_refuses(
+    history: list[tuple[str, int]],
+) -> None:
+    """Whatever was held, used, lost and told by the ledger since it was found out."""
+    limit = SpendLimit(amount_nano=1000)
+    quick, close = Budget(limit), Budget(limit)
+    for budget in (quick, close):
+        budget.limiter.record_view(view())
+    running: list[tuple[int, int]] = []
+    costs: list[int] = []
+    for number, (step, amount) in enumerate(history):
+        held = []
+        for budget in (quick, close):
+            if budget is close:
+                for meter in budget.limiter.meters:
+                    meter.spare = -1
+            found = _take(budget, step, amount, number, running[-1:], costs)
+            held.append(None if found is None else found.amounts)
+        assert held[0] == held[1]
+        if held[0] is not None:
+            running.append((number, amount))
+        elif step in {"settle", "lose"} and running:
+            running.pop()
+            costs += [amount] * (step == "settle")
+        assert quick.used == close.used
+
+
+def _take(
+    budget: Budget,
+    step: str,
+    amount: int,
+    number: int,
+    last: list[tuple[int, int]],
+    costs: list[int],
+) -> BudgetHold | None:
+    """Take one step; returns the hold of a request that is admitted."""
+    match step:
+        case "ask":
+            try:
+                hold = budget.ask(amount, 5 * amount)
+            except QuotaExceeded:
+                return None
+            budget.limiter.record_sending(number, hold)
+            return hold
+        case "settle" | "lose":
+            for id_, held in last:
+                usage = record(len(costs) + 1, amount) if step == "settle" else None
+                budget.limiter.record_settled([(reservation(id_, held), usage)])
+        case "view":
+            seq = amount % (len(costs) + 1)
+            budget.limiter.record_view(view(("", "month", sum(costs[:seq])), seq=seq))
+        case _:
+            budget.clock_s += amount
+    return None

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from gateway.identity.project import RateLimit
 from gateway.limits.meter import Meter
-from gateway.limits.rate_headers import admitted_headers, duration, rate_headers
-from gateway.limits.rate_limiter import RateLimiter
+from gateway.limits.rate_headers import duration, rate_headers
+from gateway.limits.rate_limiter import RateLimiter, left_beside
 
 
 def meter(requests: int | None = None, tokens: int | None = None) -> Meter:
@@ -39,7 +39,7 @@ def test_the_limit_that_leaves_least_is_told() -> None:
     wide, narrow = meter(requests=100, tokens=500), meter(requests=5)
     for each in (wide, narrow):
         each.add(0.0, 1, 20)
-    assert dict(rate_headers([wide, narrow], 10.0)) == {
+    assert dict(rate_headers(left_beside([wide, narrow], 10.0), 10.0)) == {
         b"x-ratelimit-limit-requests": b"5",
         b"x-ratelimit-remaining-requests": b"4",
         b"x-ratelimit-reset-requests": b"50s",
@@ -53,7 +53,7 @@ def test_anthropics_clients_get_their_own_names_and_times() -> None:
     """Resets are times of UTC there; a limit that is not there is not told."""
     only = meter(tokens=10)
     only.add(0.0, 1, 25)
-    assert dict(rate_headers([only], 0.0, lambda: 1_800_000_000.0)) == {
+    assert dict(rate_headers(left_beside([only], 0.0), 0.0, lambda: 1_800_000_000.0)) == {
         b"anthropic-ratelimit-tokens-limit": b"10",
         b"anthropic-ratelimit-tokens-remaining": b"0",
         b"anthropic-ratelimit-tokens-reset": b"2027-01-15T08:01:00Z",
@@ -76,6 +76,6 @@ def test_an_admitted_request_is_told_what_it_leaves(
     time_of_day = (lambda: 1_800_000_000.0) if is_anthropics else None
     hold = RateLimiter(lambda: 10.0).admit(meters, "m", 20, 10)
     assert hold.left is not None
-    told = admitted_headers(hold.left, time_of_day)
+    told = rate_headers(hold.left, None, time_of_day)
     hold.begin()
-    assert told == rate_headers(meters, 10.0, time_of_day)
+    assert told == rate_headers(left_beside(meters, 10.0), 10.0, time_of_day)

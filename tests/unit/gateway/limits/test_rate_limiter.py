@@ -76,7 +76,7 @@ class Bench:
     def send(self, hold: Hold, tokens: int = 10) -> int:
         """Send an attempt; returns its id."""
         self.last_id += 1
-        self.limiter.record_sending(self.last_id, hold)
+        self.limiter.record_sending(self.last_id, hold, tokens)
         self.limiter.record_reserved(reserved(self.last_id, tokens))
         return self.last_id
 
@@ -85,7 +85,7 @@ class Bench:
         hold = self.ask(tokens)
         id_ = self.send(hold, tokens)
         self.limiter.record_ended(hold)
-        self.limiter.record_settled(reserved(id_, tokens), taken(id_, tokens))
+        self.limiter.record_settled([(reserved(id_, tokens), taken(id_, tokens))])
 
     @property
     def used(self) -> list[tuple[int, int, int]]:
@@ -164,10 +164,10 @@ def test_requests_of_other_routers_count_once_their_engine_reports_them() -> Non
     for each in (reserved(7, 50), reserved(7, 50), reserved(8, 5, is_copy=True)):
         bench.limiter.record_reserved(each)
     assert bench.used == [(1, 50, 1)]
-    bench.limiter.record_settled(reserved(7, 50), taken(7, 20))
+    bench.limiter.record_settled([(reserved(7, 50), taken(7, 20))])
     bench.limiter.record_reserved(reserved(9, 30, attempt=2))
     assert bench.used == [(1, 50, 1)]
-    bench.limiter.record_settled(reserved(9, 30), None)
+    bench.limiter.record_settled([(reserved(9, 30), None)])
     assert bench.used == [(1, 50, 0)]
 
 
@@ -243,12 +243,11 @@ def test_retries_count_as_one_request_and_resumed_parts_add_up() -> None:
     bench = Bench(RateLimit(tokens_per_minute=1000))
     hold = bench.ask()
     first, second, third = bench.send(hold), bench.send(hold), bench.send(hold)
-    bench.limiter.record_settled(reserved(first, 10), taken(first, 30))
+    bench.limiter.record_settled([(reserved(first, 10), taken(first, 30))])
     bench.limiter.record_ended(hold)
-    bench.limiter.record_settled(
-        reserved(third, 10), taken(third, 7, attempt=3, is_continuation=True)
-    )
-    bench.limiter.record_settled(reserved(second, 10), taken(second, 40, attempt=2))
+    rest = taken(third, 7, attempt=3, is_continuation=True)
+    bench.limiter.record_settled([(reserved(third, 10), rest)])
+    bench.limiter.record_settled([(reserved(second, 10), taken(second, 40, attempt=2))])
     assert bench.used == [(1, 47, 0)]
 
 
@@ -258,7 +257,7 @@ def test_what_nobody_knows_counts_as_expected() -> None:
     hold = bench.ask(80)
     id_ = bench.send(hold, 80)
     bench.limiter.record_ended(hold)
-    bench.limiter.record_settled(reserved(id_, 80), None)
+    bench.limiter.record_settled([(reserved(id_, 80), None)])
     assert bench.used == [(1, 80, 0)]
 
 
@@ -269,7 +268,7 @@ def test_what_goes_beyond_a_limit_is_counted() -> None:
     bench.limiter.record_reserved(reserved(77, 40))
     (meter,) = bench.limiter.meters
     assert (meter.excess.requests, meter.excess.tokens) == (1, 30)
-    bench.limiter.record_settled(reserved(77, 40), taken(77, 55))
+    bench.limiter.record_settled([(reserved(77, 40), taken(77, 55))])
     assert (meter.excess.requests, meter.excess.tokens) == (1, 45)
 
 
@@ -330,7 +329,7 @@ def test_cached_tokens_count_where_all_tokens_do() -> None:
     limiter = RateLimiter(clock, lambda: True)
     limiter.replace([team(RateLimit(tokens_per_minute=100))])
     limiter.record_reserved(reserved(1, 5))
-    limiter.record_settled(reserved(1, 5), taken(1, 20))
+    limiter.record_settled([(reserved(1, 5), taken(1, 20))])
     assert [meter.used_tokens for meter in limiter.meters] == [30]
 
 
@@ -405,7 +404,7 @@ class Traffic(Bench):
         if self.unsettled:
             id_ = self.unsettled.pop(number % len(self.unsettled))
             self.limiter.record_refused(id_)
-            self.limiter.record_settled(reserved(id_, number), None)
+            self.limiter.record_settled([(reserved(id_, number), None)])
 
     def end(self, number: int) -> None:
         """A client has its answer."""
@@ -417,7 +416,7 @@ class Traffic(Bench):
         if self.unsettled:
             id_ = self.unsettled.pop(number % len(self.unsettled))
             usage = None if number % 5 == 1 else taken(id_, number)
-            self.limiter.record_settled(reserved(id_, number), usage)
+            self.limiter.record_settled([(reserved(id_, number), usage)])
 
     def receive(self, number: int) -> None:
         """An engine reports a request of another router."""

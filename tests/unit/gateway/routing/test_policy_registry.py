@@ -59,7 +59,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the copy's command line."""
-    code = "import sys; from gateway.cli import app; app(sys.argv[1:])"
+    code = "import sys; from gateway.cli import app; app()"
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=project,

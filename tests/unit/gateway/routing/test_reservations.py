@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from gateway.routing.reservations import CONFIRMATION_S, RECENT_S, Reservations
+from gateway.routing.reservations import CONFIRMATION_S, RECENT_S, Reservations, Settled
 from gateway.telemetry.dispatch import Origin
 from gateway.telemetry.update import Update
 from gateway.telemetry.usage import RecentUse, Reservation, UsageRecord
@@ -33,9 +33,9 @@ class Listener:
         """Record a request that runs from now on."""
         self.told.append(("reserved", reservation.id, False))
 
-    def record_settled(self, reservation: Reservation, usage: UsageRecord | None) -> None:
-        """Record that a request has ended."""
-        self.told.append(("settled", reservation.id, usage is not None))
+    def record_settled(self, settled: Sequence[Settled]) -> None:
+        """Record that requests have ended."""
+        self.told += [("settled", each.id, usage is not None) for each, usage in settled]
 
 
 @pytest.fixture

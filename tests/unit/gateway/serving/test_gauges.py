@@ -74,7 +74,7 @@ async def test_limits_are_gauged_with_what_is_used_and_what_went_beyond(
         completion_tokens=3,
     )
     for listener in limits.listeners:
-        listener.record_settled(reservation, usage)
+        listener.record_settled([(reservation, usage)])
     for _ in range(2):
         gauges.publish()
 

@@ -9,7 +9,7 @@ from gateway.routing.cost_model import CostModel
 from gateway.routing.decision import Decision
 from gateway.routing.fleet import Replica
 from gateway.routing.policy import Candidate
-from gateway.serving.request_history import REPORT_TIMEOUT_S, RequestHistory
+from gateway.serving.request_history import EARLY_TIMEOUT_S, REPORT_TIMEOUT_S, RequestHistory
 from gateway.serving.request_summary import RequestSummary
 from gateway.telemetry.facts import EngineFacts, ReplicaMetadata
 from gateway.telemetry.update import Finished
@@ -191,3 +191,18 @@ def test_reports_that_nobody_asks_for_do_not_pile_up() -> None:
 
     assert bench.passed_on == []
     assert len(bench.history._early) == 3
+
+
+def test_a_report_waits_for_its_request_only_so_long() -> None:
+    """A client may read slowly, but most reports that nobody has asked for never will be."""
+    bench = Bench()
+    bench.history.record_finished(decision(1), finished(1))
+    bench.history.record_finished(decision(2), finished(2))
+    bench.now_s = EARLY_TIMEOUT_S - 1
+    bench.end("slow", decision(1))
+    bench.now_s = EARLY_TIMEOUT_S
+    bench.history.record_finished(decision(3), finished(3))
+    bench.end("later", decision(2))
+
+    assert [each.request_id for each in bench.passed_on] == ["slow"]
+    assert list(bench.history._early) == [3]

@@ -16,8 +16,8 @@ from gateway.routing.policy import Candidate
 from gateway.routing.replica_health import HealthState
 from gateway.serving.pool import ModelPools
 from gateway.serving.stall_limit import MIN_STALL_S
-from gateway.serving.telemetry_client import SILENCE_S, TelemetryClient
-from gateway.telemetry.update import Load, Update, encode_update, pack_keys, pack_tokens
+from gateway.serving.telemetry_client import FINISHED_AT_ONCE, SILENCE_S, TelemetryClient
+from gateway.telemetry.update import Finished, Load, Update, encode_update, pack_keys, pack_tokens
 from gateway.upstream.client import UpstreamClient
 from tests.unit.conftest import PATIENCE_S, FakeEngine, StartEngine, Visit, answer, chunked
 from tests.unit.pools import shared_state
@@ -460,3 +460,53 @@ async def test_all_engines_are_waited_for(start_engine: StartEngine, bench: Benc
     async with asyncio.timeout(PATIENCE_S):
         await waiting
     assert [candidate.running for candidate in bench.candidates] == [5, 5]
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_a_large_frame_keeps_nobody_waiting(
+    start_engine: StartEngine, bench: Bench, is_cancelled: bool
+) -> None:
+    """Its requests are accounted for a few at a time, and all of them, whatever happens."""
+    many = [
+        Finished(
+            id=number,
+            prompt_tokens=10,
+            cached_tokens=0,
+            completion_tokens=1,
+            prompt_bytes=0,
+            queue_s=0.0,
+            prefill_s=0.1,
+            decode_s=0.0,
+            running=1.0,
+        )
+        for number in range(100)
+    ]
+    scheduler = bench.pools.of(bench.model).scheduler
+    learned: list[int] = []
+    at_once: list[int] = []
+    learn = scheduler.cost_model.learn
+
+    def count(finished: Finished) -> None:
+        learned.append(finished.id)
+        learn(finished)
+
+    def look(before: int = 0) -> None:
+        at_once.append(len(learned) - before)
+        if len(learned) < len(many):
+            loop.call_soon(look, len(learned))
+        if is_cancelled and learned:
+            bench.has()
+
+    async def script(tracked: Visit) -> None:
+        await tell(tracked, SNAPSHOT, Update(finished=many))
+        await tracked.until_gone()
+
+    scheduler.cost_model.learn = count  # type: ignore[method-assign]
+    loop = asyncio.get_running_loop()
+    look()
+    bench.has(await start_engine(script))
+    await until(lambda: len(learned) == len(many))
+
+    assert learned == list(range(100))
+    if not is_cancelled:
+        assert max(at_once) == FINISHED_AT_ONCE

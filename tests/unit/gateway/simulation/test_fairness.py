@@ -5,11 +5,11 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from gateway.cli import app
 from gateway.simulation.batching import EngineProfile
 from gateway.simulation.projects import ProjectLoad, ProjectTotals, simulate_projects
 from gateway.simulation.settings import SimulationSettings
 from gateway.simulation.trace import BLOCK_TOKENS, Workload, trace_request
+from tests.unit.command_line import app
 
 SLOTS = 8
 REPLICAS = 2

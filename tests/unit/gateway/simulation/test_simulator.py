@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
-from gateway.cli import app
 from gateway.config.policy_names import policy_names
 from gateway.errors.startup import ConfigError
 from gateway.simulation.batching import EngineProfile
@@ -24,6 +23,7 @@ from gateway.simulation.timeline import Timeline
 from gateway.simulation.trace import BLOCK_TOKENS, TraceRequest, Workload, trace_request
 from gateway.simulation.virtual_engine import SimulatedOutcome
 from gateway.simulation.workloads import generate_workload
+from tests.unit.command_line import app
 
 ROOT = Path(__file__).parents[4]
 COUNT = 1200
