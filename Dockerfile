@@ -26,7 +26,9 @@ COPY pyproject.toml README.md LICENSE ./
 COPY gateway gateway
 COPY deployments deployments
 COPY configs configs
+COPY models/demo models/demo
 RUN python3 -m pip install --no-cache-dir --no-deps --no-build-isolation . \
+    && rm -r gateway deployments \
     && { python3 -m pip check > after.txt || true; } \
     && ! grep --invert-match --line-regexp --fixed-strings --file conflicts.txt after.txt \
     && test -x /usr/local/bin/gateway-haproxy \

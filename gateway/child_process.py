@@ -11,9 +11,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 """Directory that `gateway` and `deployments` are in: the repository, or `site-packages`."""
-IS_SOURCE_TREE = (ROOT / "pyproject.toml").is_file()
+IS_SOURCE_TREE = (ROOT / "gateway" / "packaged" / "configs").is_symlink()
+"""Whether this code is in its repository, where packaged files are links."""
 PACKAGES = ("gateway", "deployments")
-SAFE_PATH, PATH = "PYTHONSAFEPATH", "PYTHONPATH"
+SAFE_PATH, PYTHON_PATH = "PYTHONSAFEPATH", "PYTHONPATH"
 
 
 def module_command(module: str, *arguments: str) -> list[str]:
@@ -25,11 +26,11 @@ def module_environment(
     environ: Mapping[str, str], *, root: Path = ROOT, is_source_tree: bool = IS_SOURCE_TREE
 ) -> dict[str, str]:
     """The environment to run a module in; `environ`: this process's."""
-    path = environ.get(PATH, "")
+    path = environ.get(PYTHON_PATH, "")
     # What is installed is found anyhow, and must not go before the standard library.
     if is_source_tree:
         path = os.pathsep.join([str(root), *filter(None, [path])])
-    return {**environ, SAFE_PATH: "1", **({PATH: path} if path else {})}
+    return {**environ, SAFE_PATH: "1", **({PYTHON_PATH: path} if path else {})}
 
 
 def shadowing(directory: Path, root: Path = ROOT) -> Path | None:

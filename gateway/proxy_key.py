@@ -27,10 +27,14 @@ def cluster_key(purpose: bytes, environ: Mapping[str, str], home: Path | None = 
 
     A token that such a cluster does not use may lie on some of its nodes only.
     """
-    if environ.get(AUTH_MODE, "").lower() != "token":
-        return b""
-    token = cluster_token(environ, home)
+    token = required_token(environ, home)
     return hmac.digest(token.encode(), purpose, hashlib.sha256) if token else b""
+
+
+def required_token(environ: Mapping[str, str], home: Path | None = None) -> str:
+    """The cluster's token; empty in a cluster without token authentication, or if there is none."""
+    is_required = environ.get(AUTH_MODE, "").lower() == "token"
+    return cluster_token(environ, home) if is_required else ""
 
 
 def cluster_token(environ: Mapping[str, str], home: Path | None = None) -> str:

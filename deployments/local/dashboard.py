@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from gateway.proxy_key import cluster_token
+from gateway.proxy_key import required_token
 
 APPLICATIONS = "/api/serve/applications/"
 TIMEOUT_S = 180.0
@@ -30,7 +30,7 @@ def deploy(document: Mapping[str, object], dashboard: str, environ: Mapping[str,
         DeployFailed: Serve rejects it, or the dashboard does not answer.
     """
     headers = {"content-type": "application/json"}
-    if token := cluster_token(environ):
+    if token := required_token(environ):
         headers["authorization"] = f"Bearer {token}"
     try:
         status, said = _put(urlsplit(dashboard).netloc, json.dumps(document), headers)

@@ -18,8 +18,9 @@ import ray
 import typer
 import yaml
 from ray import serve as ray_serve
+from ray.exceptions import RayError
 
-from deployments.local import processes, temporary
+from deployments.local import processes
 from deployments.local.dashboard import DeployFailed, deploy
 from deployments.local.events import Events
 from deployments.local.gateway_view import RunningGateway
@@ -30,6 +31,7 @@ from deployments.serve_internals.local_cluster import join_cluster, start_cluste
 from gateway.config.loader import load_config
 from gateway.config.loopback import ANY_HOST
 from gateway.environment import Settings
+from gateway.local_files import logs_in
 
 GATEWAY_IMPORT = "deployments.app:gateway"
 DRAIN_S = 30.0
@@ -50,7 +52,7 @@ def hold(config: Path, address: Annotated[str, typer.Option()] = "") -> None:
     """Hold a gateway until a signal, or until the outer process has ended."""
     signals = _Signals()
     threading.Thread(target=_wait_for_orphaning, args=(signals.stopped.set,), daemon=True).start()
-    logs = temporary.logs_in(Path(tempfile.gettempdir()))
+    logs = logs_in(Path(tempfile.gettempdir()))
     if address:
         dashboard, session = _joined(address)
         logs = Path(session or RAY_SESSION) / "logs"
@@ -98,7 +100,7 @@ def _joined(address: str) -> tuple[str, str]:
     """Join the cluster at an address, if it runs nothing yet; its dashboard and its directory."""
     try:
         found = join_cluster(address)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, RayError) as error:
         raise SystemExit(f"no Ray cluster can be joined at {address}: {error}") from None
     if running := sorted(ray_serve.status().applications):
         raise SystemExit(
@@ -106,7 +108,11 @@ def _joined(address: str) -> tuple[str, str]:
             " runs, `serve shutdown` ends it"
         )
     asked = ray.remote(num_cpus=0)(_missing_variables).remote()
-    missing = ray.get(asked, timeout=ENVIRONMENT_TIMEOUT_S)  # noqa: TID251 - no event loop here
+    try:
+        missing = ray.get(asked, timeout=ENVIRONMENT_TIMEOUT_S)  # noqa: TID251 - no event loop here
+    except RayError as error:
+        say(f"warning: this cluster's nodes cannot be asked for their variables: {error}")
+        return found
     if missing:
         say(
             f"warning: this cluster runs without {', '.join(missing)}, and is several times slower:"

@@ -42,10 +42,10 @@ from deployments.local.session_files import (
 from deployments.local.terminal import say
 from gateway import environment as variables
 from gateway.child_process import shadowing
-from gateway.config.deployment_file import DEFAULT_PORT
 from gateway.config.loader import load_config
 from gateway.config.loopback import ANY_HOST
 from gateway.config.packaged import deployment_path
+from gateway.config.serve_values import DEFAULT_PORT
 from gateway.errors.startup import ConfigError
 
 HOLDER = "deployments.local.holder"
@@ -82,7 +82,8 @@ def serve(
     document = yaml.safe_load(config.read_text())
     options = document["http_options"] = document.get("http_options") or {}
     options["port"] = port or options.get("port", DEFAULT_PORT)
-    _check_port(options.get("host", ANY_HOST), options["port"])
+    if not address:  # of a cluster that is joined, other machines may listen
+        _check_port(options.get("host", ANY_HOST), options["port"])
     raise SystemExit(_run(document, address))
 
 
@@ -127,11 +128,13 @@ def environment() -> dict[str, str]:
 
 def _check_cluster(address: str) -> None:
     """Exit with a line if nothing listens at `HOST:PORT`: Ray itself would try for minutes."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
+    if not address or address == "auto":
         return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "://" in host:
+        raise SystemExit(f"{address} is no address of a Ray cluster: HOST:6379, or `auto`")
     try:
-        socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
     except (OSError, OverflowError) as error:
         raise SystemExit(f"no Ray cluster can be joined at {address}: {error}") from None
 
@@ -151,7 +154,8 @@ def _check_port(host: str, port: int) -> None:
 
 def _run(document: dict[str, object], address: str) -> int:
     """Run the inner process on a config, end what it leaves, and return its exit code."""
-    ensure_token(os.environ)
+    if not address:  # a cluster that is joined has its own
+        ensure_token(os.environ)
     RUN_DIRECTORY.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = RUN_DIRECTORY / f"{os.getpid()}.json"
     leader, directory = start_leader(document, file, address)
@@ -169,7 +173,7 @@ def _run(document: dict[str, object], address: str) -> int:
         session.write(file)
         while time.monotonic() < deadline_s:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                return _end_of(leader.wait(POLL_S))
+                return _end_of(leader.wait(POLL_S), is_joined=bool(address))
         say(f"it has not stopped within {STOP_TIMEOUT_S:g} s; killing what is left")
         return 1
     finally:
@@ -209,8 +213,9 @@ def _joining_environment() -> dict[str, str]:
     return {variables.AUTH_MODE: os.environ.get(variables.AUTH_MODE, "token")}
 
 
-def _end_of(code: int) -> int:
+def _end_of(code: int, *, is_joined: bool) -> int:
     """The exit code of the inner process, after a word on one that ended without any."""
     if code not in {0, 1, -signal.SIGTERM}:
-        say(f"the cluster ended by itself (exit code {code}); its logs are kept in {LOGS}")
+        kept = "" if is_joined else f"; its logs are kept in {LOGS}"
+        say(f"the gateway ended by itself (exit code {code}){kept}")
     return code

@@ -7,31 +7,17 @@ the repository, or below `~/.local/state` if the package is installed without it
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import yaml
 
 from deployments.local import processes, temporary
-from gateway.child_process import IS_SOURCE_TREE, ROOT
-
-STATE_HOME = "XDG_STATE_HOME"
-STATE_DIRECTORY = "ray-llm-gateway"
-
-
-def run_directory(
-    environ: Mapping[str, str], *, root: Path = ROOT, is_source_tree: bool = IS_SOURCE_TREE
-) -> Path:
-    """The directory of these files, which is not beside installed code."""
-    if is_source_tree:
-        return root / ".run"
-    state = environ.get(STATE_HOME) or Path("~/.local/state").expanduser()
-    return Path(state) / STATE_DIRECTORY
-
+from gateway.local_files import KEPT_LOGS, run_directory
 
 RUN_DIRECTORY = run_directory(os.environ)
-LOGS = RUN_DIRECTORY / temporary.LOGS
+LOGS = RUN_DIRECTORY / KEPT_LOGS
 LEFTOVER_TIMEOUT_S = 5
 ENDS = (".json", ".yaml", processes.DRAFT_SUFFIX)
 

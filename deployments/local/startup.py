@@ -16,9 +16,10 @@ from deployments.local.gateway_view import RunningGateway
 from deployments.local.terminal import StartProgress
 from deployments.serve_internals.status import start_failure
 from gateway.config.loopback import ANY_HOST
+from gateway.routing.fleet import ModelState
 
 POLL_S = 0.5
-UP = {"ready", "scaled_to_zero"}
+UP = {ModelState.READY, ModelState.SCALED_TO_ZERO}
 LOOPBACKS = {ANY_HOST: "127.0.0.1", "::": "::1"}
 
 

@@ -11,10 +11,7 @@ import tempfile
 from pathlib import Path
 
 from gateway import environment
-
-PREFIX = "gw-"
-LOGS = "logs"
-"""Directory, beside the files of running clusters, with the logs of the one that ended last."""
+from gateway.local_files import KEPT_LOGS, TEMPORARY_PREFIX, logs_in
 
 
 def make_directory() -> Path:
@@ -22,7 +19,7 @@ def make_directory() -> Path:
 
     Its path is short: the paths of sockets in it may have 107 characters.
     """
-    return Path(tempfile.mkdtemp(prefix=PREFIX))
+    return Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX))
 
 
 def variables(directory: Path) -> dict[str, str]:
@@ -39,18 +36,13 @@ def variables(directory: Path) -> dict[str, str]:
     }
 
 
-def logs_in(directory: Path) -> Path:
-    """Directory of Ray's logs."""
-    return directory / "ray" / "session_latest" / "logs"
-
-
 def remove(directory: Path, keep_logs_in: Path) -> None:
     """Remove a directory that `make_directory` made; its logs replace those kept before."""
-    if not directory.name.startswith(PREFIX) or not _is_own(directory):
+    if not directory.name.startswith(TEMPORARY_PREFIX) or not _is_own(directory):
         return
     logs = logs_in(directory)
     if logs.is_dir():
-        kept = keep_logs_in / LOGS
+        kept = keep_logs_in / KEPT_LOGS
         shutil.rmtree(kept, ignore_errors=True)
         with contextlib.suppress(OSError):
             shutil.copytree(logs, kept, ignore_dangling_symlinks=True)

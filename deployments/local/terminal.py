@@ -62,4 +62,5 @@ class StartProgress:
         if self._bar is None:
             say(line)
         else:
-            self._bar.console.print(line)
+            with contextlib.suppress(OSError):
+                self._bar.console.print(line)

@@ -131,7 +131,10 @@ class ProjectFairness:
         self._started.append(reservation)
 
     def record_settled(self, settled: Sequence[Settled]) -> None:
-        """Correct the charges of requests that have ended to what they took, if it is known."""
+        """Correct the charges of requests that have ended to what they took, if it is known.
+
+        Of what was charged some time ago, a part is left: half of it after `HALF_LIFE_S`.
+        """
         self._charge_started()
         now_s, cost_s, uses = self._now(), self._cost_model.cost_s, self._uses
         reserved_s = self._reserved_s

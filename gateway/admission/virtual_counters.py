@@ -159,10 +159,7 @@ class VirtualCounters:
         return now_s
 
     def correct(self, project: str, virtual_s: float) -> None:
-        """Charge a project so much more, or less, than it was charged.
-
-        Of what it was charged `age_s` ago, `0.5 ** (age_s / HALF_LIFE_S)` is left.
-        """
+        """Charge a project so much more, or less, than it was charged."""
         counter = self._counters.get(project)
         if counter is not None:
             self._refresh()

@@ -46,9 +46,12 @@ class ApiClient:
         url = f"{self.url}{self._root}{path}"
         try:
             status, data = self._exchange(method, url, query or {}, body)
-            answer = json.loads(data)
         except (OSError, http.client.HTTPException) as error:
             raise ApiError(f"{url}: cannot be reached: {str(error) or 'no answer'}") from None
+        except ValueError as error:
+            raise ApiError(f"{url}: its address or the key is no valid one: {error}") from None
+        try:
+            answer = json.loads(data)
         except ValueError:
             raise ApiError(f"{url}: answers with something else than JSON") from None
         if status != http.HTTPStatus.OK or not isinstance(answer, dict):

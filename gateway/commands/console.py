@@ -20,6 +20,8 @@ from gateway.environment import ADMIN_KEY, GATEWAY_URL
 OPERATORS = "/gateway"
 OPERATOR_TIMEOUT_S = 10.0
 """Routers wait for each other for two seconds at most."""
+UP = {"ready", "scaled_to_zero"}
+"""States of models that answer."""
 NO_LIMIT = 2**53 - 1
 """A limit that limits nothing."""
 WIDTH = 240

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from gateway.config.deployment_file import DEFAULT_PORT
 from gateway.config.loader import load_config
 from gateway.config.packaged import deployment_path
+from gateway.config.serve_values import DEFAULT_PORT
 from gateway.doctor.examination import examine
 from gateway.doctor.questions import GatheringFailed, gather, questions_about
 from gateway.doctor.report import as_json, is_failure, lines

@@ -1,6 +1,9 @@
 """`gateway logs`: one request, by what routers keep of it and by the files of the request log."""
 
+import contextlib
 import json
+import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -17,8 +20,11 @@ from gateway.commands.console import (
     print_json,
     print_plain_table,
 )
+from gateway.local_files import KEPT_LOGS, TEMPORARY_PREFIX, logs_in, run_directory
 
-LOG_FOLDER = Path("/tmp/ray/session_latest/logs/serve")  # noqa: S108 - where Ray has it
+RAY = Path("/tmp/ray/session_latest/logs")  # noqa: S108 - where Ray has its logs
+SERVE = "serve"
+"""Folder of Serve's logs, and of the request log, among them."""
 LOG_FILES = "requests_*.jsonl*"
 DECISIONS = "decisions"
 
@@ -30,7 +36,7 @@ def logs(
         list[Path] | None,
         typer.Option(
             help="Folder of a router's request log, for requests that routers no longer keep;"
-            " repeat for several. Default: Ray's own logs on this machine."
+            " repeat for several. Default: the logs of Ray and of `gateway serve` on this machine."
         ),
     ] = None,
     as_json: AsJson = False,
@@ -41,11 +47,12 @@ def logs(
     All routers are asked, whichever answered it. Exit status 1 if nothing is known of it.
     """
     asked, failure = _asked(url, request_id)
-    lines = list(logged_lines(folder or [LOG_FOLDER], request_id))
+    folders = folder or default_folders()
+    lines = list(logged_lines(folders, request_id))
     if not asked and not lines:
         typer.echo(failure, err=True)
-        folders = ", ".join(map(str, folder or [LOG_FOLDER]))
-        typer.echo(f"no line of a request log in {folders} has this id", err=True)
+        looked = ", ".join(map(str, folders))
+        typer.echo(f"no line of a request log in {looked} has this id", err=True)
         raise typer.Exit(1)
     if failure:
         typer.echo(failure, err=True)
@@ -62,12 +69,34 @@ def logs(
 def logged_lines(folders: Iterable[Path], request_id: str) -> Iterator[Json]:
     """Lines of the request logs in these folders with this id, the oldest file first."""
     wanted = json.dumps(request_id, ensure_ascii=False).encode()
-    files = [file for folder in folders for file in folder.glob(LOG_FILES)]
-    for file in sorted(files, key=lambda each: each.stat().st_mtime):
-        with file.open("rb") as opened:
-            for written in opened:
-                if wanted in written and (line := _parsed(written)).get("request_id") == request_id:
-                    yield line
+    files = [file for folder in folders for file in _found_in(folder)]
+    for file in sorted(files, key=_changed_s):
+        try:
+            with file.open("rb") as opened:
+                found = [_parsed(written) for written in opened if wanted in written]
+        except OSError as error:  # of another user, or rotated just now
+            typer.echo(f"{file}: cannot be read: {error.strerror}", err=True)
+            continue
+        yield from (line for line in found if line.get("request_id") == request_id)
+
+
+def default_folders() -> list[Path]:
+    """Where routers on this machine write their request logs, of those folders that exist."""
+    ours = Path(tempfile.gettempdir()).glob(f"{TEMPORARY_PREFIX}*")
+    logs = [RAY, *map(logs_in, sorted(ours)), run_directory(os.environ) / KEPT_LOGS]
+    return [each / SERVE for each in logs if os.access(each / SERVE, os.R_OK)] or [RAY / SERVE]
+
+
+def _found_in(folder: Path) -> Iterator[Path]:
+    with contextlib.suppress(OSError):
+        yield from folder.glob(LOG_FILES)
+
+
+def _changed_s(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _parsed(written: bytes) -> Json:

@@ -7,6 +7,7 @@ import typer
 from gateway.commands.api_client import ApiClient, ApiError, Json
 from gateway.commands.console import (
     DEFAULT_ADDRESS,
+    UP,
     AsJson,
     Url,
     operator_client,
@@ -14,7 +15,6 @@ from gateway.commands.console import (
     print_plain_table,
 )
 
-UP = {"ready", "scaled_to_zero"}
 NOT_READY = 1
 UNKNOWN = 2
 """Exit status if the gateway cannot be asked."""

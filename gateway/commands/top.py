@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.commands.api_client import ApiClient, ApiError, Json
-from gateway.commands.console import DEFAULT_ADDRESS, WIDTH, Url, operator_client
+from gateway.commands.console import DEFAULT_ADDRESS, UP, WIDTH, Url, operator_client
 
 REFRESH_S = 1.0
 STYLES = {
@@ -64,7 +64,8 @@ def top(
 
 
 def _follow(client: ApiClient, interval_s: float) -> None:
-    with Live(console=Console(), screen=True, auto_refresh=False) as live:
+    console = Console(markup=False, highlight=False)
+    with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             try:
                 view = _view(client)
@@ -90,7 +91,7 @@ def _view(client: ApiClient) -> Group:
 
 
 def _headline(url: str, models: Json, replicas: Sequence[Json]) -> str:
-    up = sum(row["state"] in {"ready", "scaled_to_zero"} for row in models["data"])
+    up = sum(row["state"] in UP for row in models["data"])
     routers = len(models["routers"])
     return (
         f"{url}  {time.strftime('%H:%M:%S')}  {up} of {len(models['data'])} models up,"
@@ -126,13 +127,16 @@ def _rows(model: Json, replicas: Sequence[Json]) -> Iterator[Sequence[str | Text
 
 
 def _numbers(row: Json) -> Iterator[str]:
-    recent = row["recent"]
+    recent = row.get("recent")  # a router of the release before does not tell
     yield str(row["running"])
     yield str(row["waiting"])
     yield str(sum(view["queued"] for view in row["routers"]))
-    yield f"{_tokens_per_s(row):,.0f}"
-    yield f"{recent['prompt_tokens'] / recent['seconds']:,.0f}"
-    yield _percent(recent["cached_tokens"], recent["prompt_tokens"])
+    if recent:
+        yield f"{_tokens_per_s(row):,.0f}"
+        yield f"{recent['prompt_tokens'] / recent['seconds']:,.0f}"
+        yield _percent(recent["cached_tokens"], recent["prompt_tokens"])
+    else:
+        yield from (DASH, DASH, DASH)
     free, size = row["free_kv_tokens"], row["kv_tokens"]
     yield DASH if free is None else _percent(size - free, size)
     yield str(row["errors"])
@@ -149,7 +153,8 @@ def _last(row: Json) -> str:
 
 
 def _tokens_per_s(row: Json) -> float:
-    return float(row["recent"]["completion_tokens"]) / float(row["recent"]["seconds"])
+    recent = row.get("recent")
+    return recent["completion_tokens"] / recent["seconds"] if recent else 0.0
 
 
 def _percent(part: float, whole: float) -> str:

@@ -7,12 +7,10 @@ from typing import Any
 from gateway.config.accounts import AccountsConfig
 from gateway.config.gateway import GatewayConfig
 from gateway.config.model import ModelEntry
-from gateway.config.serve_values import most_replicas
+from gateway.config.serve_values import DEFAULT_PORT, most_replicas
 
 ROUTER_CPUS = 0.2
 """Logical CPUs of a router, unless the file says otherwise."""
-DEFAULT_PORT = 8000
-"""Serve's own."""
 SERVE_CPUS = 1.0
 """What Serve makes of null."""
 

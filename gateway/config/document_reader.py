@@ -10,13 +10,13 @@ from gateway.config.accounts import AccountsConfig
 from gateway.config.auth import AUTH_IS_MISSING, HAS_NO_SOURCE
 from gateway.config.config_errors import format_path, plain_errors
 from gateway.config.cross_checks import lacks_fallback, wrong_names
-from gateway.config.deployment_file import DEFAULT_PORT, ModelApplication, RouterScale
+from gateway.config.deployment_file import ModelApplication, RouterScale
 from gateway.config.gateway import GatewayConfig
 from gateway.config.loopback import ANY_HOST, is_loopback
 from gateway.config.model import ModelEntry
 from gateway.config.model_paths import source_roots, wrong_paths
 from gateway.config.serve_fields import known_fields, refused_fields
-from gateway.config.serve_values import port_conflicts, wrong_scaling, wrong_values
+from gateway.config.serve_values import DEFAULT_PORT, port_conflicts, wrong_scaling, wrong_values
 from gateway.config.strict import ConfigPath, FieldError, format_value, suggestion
 from gateway.config.vllm import VllmEntry
 

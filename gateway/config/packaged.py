@@ -25,8 +25,11 @@ def deployment_path(file: Path) -> Path:
         ConfigError: there is neither.
     """
     names = packaged_names()
-    if not file.is_dir() and file.exists():
-        return file
+    try:
+        if not file.is_dir() and file.exists():
+            return file
+    except OSError:
+        return file  # whoever reads it says why that cannot be done
     if str(file) in names:
         return CONFIGS / f"{file}{SUFFIX}"
     packaged = ", ".join(names)

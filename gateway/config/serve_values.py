@@ -23,6 +23,8 @@ from gateway.config.serve_rules import (
 )
 from gateway.config.strict import ConfigPath, FieldError
 
+DEFAULT_PORT = 8000
+"""Serve's own."""
 _PORT = Number(1, 65535, is_whole=True)
 _AMOUNT = Number(minimum=0)
 _RESOURCE = Number(minimum=0, finest=0.0001)
@@ -212,7 +214,7 @@ def port_conflicts(document: Mapping[str, Any]) -> Iterator[FieldError]:
     http, grpc = document.get("http_options"), document.get("grpc_options")
     if not isinstance(grpc, dict) or not grpc.get("grpc_servicer_functions"):
         return
-    http_port = http.get("port", 8000) if isinstance(http, dict) else 8000
+    http_port = http.get("port", DEFAULT_PORT) if isinstance(http, dict) else DEFAULT_PORT
     if grpc.get("port", GRPC_PORT) == http_port:
         message = f"{http_port} is also the port of `http_options`"
         yield FieldError(("grpc_options", "port"), message)

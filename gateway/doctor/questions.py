@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import msgspec
 
 from gateway.child_process import module_command, module_environment
-from gateway.config.deployment_file import DEFAULT_PORT, DeploymentFile
+from gateway.config.deployment_file import DeploymentFile
 from gateway.config.hardware import Gpu
 from gateway.config.model_paths import is_path
 from gateway.config.references import Reference
+from gateway.config.serve_values import DEFAULT_PORT
 from gateway.config.vllm import VllmEntry
 from gateway.doctor.facts import ClusterFacts
 

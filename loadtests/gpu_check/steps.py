@@ -121,7 +121,11 @@ def resume_step(gateway: CheckedGateway) -> str:
     request = response.headers["x-request-id"]
     row = gateway.http.get(f"/gateway/requests/{request}").raise_for_status().json()["data"][0]
     _check(row["attempts"] > 1, "the engine had finished before it was killed")
-    _wait(lambda: _ready(gateway) >= 2, "the killed replica was not replaced")
+
+    def is_replaced() -> bool:
+        return _ready(gateway) >= 2 and victim not in {r["pid"] for r in gateway.replicas()}
+
+    _wait(is_replaced, "the killed replica was not replaced")
     same = "the same text" if resumed.text == undisturbed.text else "another text"
     return f"process {victim} killed; {row['attempts']} attempts; {same} as undisturbed; replaced"
 

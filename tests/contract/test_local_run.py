@@ -1,6 +1,7 @@
 """Parts of the local runner that need no cluster."""
 
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -10,7 +11,8 @@ import pytest
 
 from deployments.local import run, temporary
 from deployments.local.processes import Session
-from deployments.local.session_files import clean_up, known_sessions, port_of, run_directory
+from deployments.local.session_files import clean_up, known_sessions, port_of
+from gateway.local_files import run_directory
 
 
 def test_a_broken_file_stops_neither_a_start_nor_a_stop(tmp_path: Path) -> None:
@@ -92,7 +94,7 @@ def test_a_start_removes_what_killed_gateways_left(tmp_path: Path) -> None:
 
 
 def test_files_of_an_installed_gateway_are_not_beside_its_code() -> None:
-    """They are where a user's state belongs; in the repository, in `.run`."""
+    """They are where a user's state of this machine belongs; in the repository, in `.run`."""
     root = Path("/r")
 
     in_repository = run_directory({}, root=root, is_source_tree=True)
@@ -100,8 +102,8 @@ def test_files_of_an_installed_gateway_are_not_beside_its_code() -> None:
     by_default = run_directory({}, root=root, is_source_tree=False)
 
     assert in_repository == Path("/r/.run")
-    assert installed == Path("/state/ray-llm-gateway")
-    assert by_default == Path.home() / ".local/state/ray-llm-gateway"
+    assert installed == Path("/state/ray-llm-gateway") / platform.node()
+    assert by_default == Path.home() / ".local/state/ray-llm-gateway" / platform.node()
 
 
 def test_one_of_several_gateways_is_stopped_by_its_port(
@@ -141,3 +143,10 @@ def test_a_cluster_that_is_not_there_is_not_waited_for() -> None:
     """One line names its address; Ray would try for minutes."""
     with pytest.raises(SystemExit, match=r"no Ray cluster can be joined at 127\.0\.0\.1:9"):
         run.serve(Path("sim"), port=0, address="127.0.0.1:9")
+
+
+@pytest.mark.parametrize("address", ["local", "ray://head:10001", "head"])
+def test_an_address_must_be_that_of_a_cluster(address: str) -> None:
+    """Ray would start one without our variables, or make this process a client of another kind."""
+    with pytest.raises(SystemExit, match=f"{address} is no address of a Ray cluster"):
+        run.serve(Path("sim"), port=0, address=address)

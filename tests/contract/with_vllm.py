@@ -38,9 +38,14 @@ def _ask(script: str, arguments: list[str]) -> CompletedProcess[str]:
     server = _server()
     assert server.stdin is not None
     assert server.stdout is not None
-    server.stdin.write(json.dumps([script, arguments]) + "\n")
-    server.stdin.flush()
-    answer = server.stdout.readline()
+    try:
+        server.stdin.write(json.dumps([script, arguments]) + "\n")
+        server.stdin.flush()
+        answer = server.stdout.readline()
+    except BaseException:
+        _server.cache_clear()  # its answer must not be taken for the next script's
+        server.kill()
+        raise
     assert answer, "the process that has imported vLLM has ended"
     return CompletedProcess(arguments, *json.loads(answer))
 

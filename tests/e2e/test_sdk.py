@@ -333,7 +333,7 @@ def test_logprobs(client: openai.OpenAI) -> None:
 def test_many_choices(client: openai.OpenAI) -> None:
     """`n=20` gives twenty answers; the model knows them so well that sampling does not matter."""
     answer = client.chat.completions.create(
-        model="demo", messages=[user("What is your name?")], n=20
+        model="demo", messages=[user("What is your name?")], n=20, seed=1
     )
 
     said = [choice.message.content for choice in answer.choices]

@@ -80,4 +80,5 @@ class FairRendering:
             with self._lock:
                 left = [following, *self._queues.pop(id(call))]
             for each in left:
-                each.result.set_exception(error)
+                if each.result.set_running_or_notify_cancel():
+                    each.result.set_exception(error)

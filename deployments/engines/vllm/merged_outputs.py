@@ -8,7 +8,7 @@ cost the square of their number in the end.
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
@@ -39,8 +39,9 @@ async def merged(*iterators: AsyncGenerator[_T, None]) -> AsyncGenerator[tuple[i
     end, or when one of them fails. An item costs the same however many iterators there are.
     """
     if len(iterators) == 1:
-        async for item in iterators[0]:
-            yield 0, item
+        async with aclosing(iterators[0]) as only:
+            async for item in only:
+                yield 0, item
         return
     merging = _Merging(iterators)
     try:
@@ -94,5 +95,5 @@ class _Merging(Generic[_T]):
             task.cancel()
         await asyncio.gather(*self.asked.values(), return_exceptions=True)
         for iterator in self._iterators:
-            with suppress(Exception):
+            with suppress(Exception, asyncio.CancelledError):
                 await iterator.aclose()

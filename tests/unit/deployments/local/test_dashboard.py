@@ -44,10 +44,12 @@ def url() -> Iterator[str]:
 
 def test_a_config_is_deployed_with_the_token_of_the_cluster(url: str) -> None:
     """As `serve deploy` would."""
-    deploy({"applications": []}, url, {"RAY_AUTH_TOKEN": "secret"})
+    deploy({"applications": []}, url, {"RAY_AUTH_TOKEN": "secret", "RAY_AUTH_MODE": "token"})
+    deploy({"applications": []}, url, {"RAY_AUTH_TOKEN": "secret"})  # a cluster without any
 
     assert Dashboard.seen == [
         ("/api/serve/applications/", "Bearer secret", {"applications": []}),
+        ("/api/serve/applications/", None, {"applications": []}),
     ]
 
 

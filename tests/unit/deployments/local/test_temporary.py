@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from deployments.local import temporary
+from gateway.local_files import TEMPORARY_PREFIX
 
 
 def test_all_temporary_files_are_in_a_directory_of_their_own() -> None:
@@ -33,7 +34,7 @@ def test_nothing_else_is_ever_removed(tmp_path: Path) -> None:
     """Neither a directory of another name, nor what a link of that name leads to."""
     other = tmp_path / "precious"
     other.mkdir()
-    link = tmp_path / f"{temporary.PREFIX}link"
+    link = tmp_path / f"{TEMPORARY_PREFIX}link"
     link.symlink_to(other)
     for directory in (other, link, tmp_path / "missing"):
         temporary.remove(directory, tmp_path)

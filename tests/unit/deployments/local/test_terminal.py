@@ -23,8 +23,10 @@ def test_each_change_is_a_line_without_a_terminal(capsys: pytest.CaptureFixture[
 def test_a_terminal_shows_how_many_models_are_up() -> None:
     """Below the lines, with the one that is awaited."""
     out = StringIO()
-    console = Console(file=out, force_terminal=True, width=80)
-    columns = TextColumn("{task.completed:g} of {task.total:g} {task.fields[awaited]}")
+    console = Console(file=out, force_terminal=True, width=80, markup=False)
+    columns = TextColumn(
+        "{task.completed:g} of {task.total:g} {task.fields[awaited]}", markup=False
+    )
     with Progress(columns, console=console, auto_refresh=False) as bar:
         progress = StartProgress(3, bar)
         progress.show({"m": "running"})
@@ -32,4 +34,4 @@ def test_a_terminal_shows_how_many_models_are_up() -> None:
         bar.refresh()
 
     assert "m: running" in out.getvalue()
-    assert "1 of 3 n: " in out.getvalue()
+    assert "1 of 3 n: [starting]" in out.getvalue()

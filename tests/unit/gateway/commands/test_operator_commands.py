@@ -1,6 +1,8 @@
 """`gateway status`, `top` and `logs`, with a router over HTTP."""
 
 import json
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,11 +10,15 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from gateway.assembly import AssembledRouter, RouterOptions, build_router
+from gateway.commands import logs as request_logs
+from gateway.commands import top as live
+from gateway.commands.console import operator_client
 from gateway.commands.logs import logged_lines
 from gateway.config.loader import parse_gateway
 from gateway.environment import ADMIN_KEY as KEY_VARIABLE
 from gateway.environment import GATEWAY_URL
 from gateway.faults import Action, Fault
+from gateway.local_files import KEPT_LOGS, TEMPORARY_PREFIX, logs_in, run_directory
 from gateway.routing.fleet import Fleet, ModelState, Replica, ServedModel
 from gateway.telemetry.facts import EngineFacts, ReplicaMetadata
 from gateway.telemetry.update import Finished, Load, Update
@@ -69,7 +75,9 @@ async def make_router() -> AssembledRouter:
     scheduler = router.pools.of(fleet.model("m")).scheduler
     scheduler.record_update("r1", UPDATE)
     fault = Fault("m", "unreachable", Action.RETRIED)
-    router.context.faults.record(fault, request_id="q", replica="r1", message="refused")
+    router.context.faults.record(
+        fault, request_id="q", replica="r1", message="refused by [/v1/models]"
+    )
     return router
 
 
@@ -147,8 +155,57 @@ def test_top_shows_each_replica_and_each_model_without_one(url: str) -> None:
     assert result.exit_code == 0
     assert "1 of 2 models up, 1 replica, 1 router" in result.stdout.replace("replicas", "replica")
     assert ready[2:12] == ["ready", "3", "2", "0", "10", "20", "25", "%", "60", "%"]
-    assert " ".join(ready[12:]).endswith("unreachable, retried: refused")
+    assert " ".join(ready[12:]).endswith("unreachable, retried: refused by [/v1/models]")
     assert " ".join(starting).endswith("needs 1 GPU of type H100")
+
+
+def test_a_live_view_shows_errors_as_they_are(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Brackets in an engine's words are no markup."""
+
+    def leave(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", leave)
+    monkeypatch.setenv(KEY_VARIABLE, ADMIN_KEY)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as to a terminal
+    with pytest.raises(KeyboardInterrupt):
+        live._follow(operator_client(url), 1)
+    assert "refused by [/v1/models]" in capsys.readouterr().out
+
+
+def test_a_router_of_the_release_before_has_no_recent_tokens() -> None:
+    """As while a cluster is upgraded: the others are shown."""
+    row = {"running": 1, "waiting": 0, "routers": [], "free_kv_tokens": None, "kv_tokens": 0}
+    assert list(live._numbers({**row, "errors": 0})) == ["1", "0", "0", *["-"] * 4, "0"]
+    assert live._tokens_per_s(row) == 0
+
+
+def test_files_that_cannot_be_read_are_passed_over(url: str, tmp_path: Path) -> None:
+    """Each is named; what the others have is shown."""
+    (tmp_path / "requests_a.jsonl").mkdir()
+    (tmp_path / "requests_b.jsonl").write_text('{"request_id": "q/2", "status": 200}\n')
+
+    result = run(url, "logs", "q/2", "--folder", str(tmp_path))
+
+    assert result.exit_code == 0
+    assert "request q/2" in result.stdout
+    assert f"{tmp_path}/requests_a.jsonl: cannot be read" in result.stderr
+
+
+def test_logs_of_running_and_of_ended_gateways_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of `gateway serve` are not where Ray has its own."""
+    running = logs_in(tmp_path / f"{TEMPORARY_PREFIX}1") / "serve"
+    ended = run_directory({}) / KEPT_LOGS / "serve"
+    running.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(request_logs, "RAY", tmp_path / "none")
+    found = request_logs.default_folders()
+    assert found == [running, *([ended] if ended.is_dir() else [])]
 
 
 def test_logs_of_an_unknown_request_say_so(url: str, tmp_path: Path) -> None:

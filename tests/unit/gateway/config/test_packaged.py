@@ -49,6 +49,12 @@ def test_a_directory_does_not_hide_a_packaged_name(
     assert deployment_path(Path("dev")) == CONFIGS / "dev.yaml"
 
 
+def test_a_path_that_cannot_be_looked_at_is_left_to_its_reader() -> None:
+    """Who says why it cannot be read, on one line."""
+    with pytest.raises(ConfigError, match="File name too long"):
+        load_config(deployment_path(Path("x" * 5000)))
+
+
 def test_an_unknown_file_is_answered_with_the_packaged_names(tmp_path: Path) -> None:
     """On one line."""
     with pytest.raises(ConfigError, match=r"no such file here.*\(these are .*dev.*teams\)"):

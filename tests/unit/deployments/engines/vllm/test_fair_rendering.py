@@ -85,10 +85,11 @@ async def test_errors_and_cancelled_work_hold_nothing_up(pool: ThreadPoolExecuto
 async def test_the_end_of_the_threads_is_told_to_all_that_wait(pool: ThreadPoolExecutor) -> None:
     """Nobody waits forever for work that will not be done."""
     may_go = threading.Event()
-    found = await submitted(pool, {"one": [lambda: str(may_go.wait(30)), str, str]})
+    found = await submitted(pool, {"one": [lambda: str(may_go.wait(30)), str, str, str]})
+    first, cancelled, *others = found["one"]
+    assert cancelled.cancel()
     pool.shutdown(wait=False)
     may_go.set()
-    first, *others = found["one"]
     assert await asyncio.wrap_future(first) == "True"
     for each in others:
         with pytest.raises(RuntimeError):

@@ -68,9 +68,10 @@ async def test_an_error_ends_all(seed: int) -> None:
     assert all(map(is_closed, made))
 
 
-async def test_whoever_leaves_closes_all() -> None:
+@pytest.mark.parametrize("count", [1, 30])
+async def test_whoever_leaves_closes_all(count: int) -> None:
     """As when a client disconnects."""
-    made = [Source(place, 5, place).iterate() for place in range(30)]
+    made = [Source(place, 5, place).iterate() for place in range(count)]
     merging = merged(*made)
     await anext(merging)
     await merging.aclose()
