@@ -15,6 +15,7 @@ import yaml
 from deployments.local import processes, temporary
 from deployments.local.private_files import ensure_token
 from deployments.local.run import environment
+from gateway.environment import CLUSTER_ON_LOOPBACK
 from tests.gateway_process import (
     ROOT,
     START_TIMEOUT_S,
@@ -42,23 +43,24 @@ class StartedCluster:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[StartedCluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartedCluster]:
     """A cluster that runs nothing yet, started in the recommended environment."""
     ensure_token(os.environ)
     port, dashboard = processes.free_port(), processes.free_port()
-    directory = temporary.make_directory()
+    directory, log = temporary.make_directory(), tmp_path_factory.mktemp("ray") / "log"
     environ = {**os.environ, **environment(), **temporary.variables(directory)}
     options = ["--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}"]
-    leader = subprocess.Popen(
-        [sys.executable, "-c", RAY, "start", *options, "--disable-usage-stats"],
-        env=environ,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    with log.open("w") as output:
+        leader = subprocess.Popen(
+            [sys.executable, "-c", RAY, "start", *options, "--disable-usage-stats"],
+            env=environ,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     session = processes.Session.led_by(leader.pid, str(directory))
     try:
-        wait_for(lambda: processes.port_holder("127.0.0.1", dashboard), START_TIMEOUT_S)
+        wait_for(lambda: "Ray runtime started" in log.read_text(), START_TIMEOUT_S)
         yield StartedCluster(f"127.0.0.1:{port}", environ, session)
     finally:
         processes.end(session.members, STOP_TIMEOUT_S)
@@ -67,12 +69,13 @@ def cluster() -> Iterator[StartedCluster]:
 
 
 def serve(cluster: StartedCluster, config: Path, port: int, log: Path) -> "subprocess.Popen[bytes]":
-    """`gateway serve` on that cluster."""
+    """`gateway serve` on that cluster, which is on the loopback interface."""
     options = ["--port", str(port), "--address", cluster.address]
     with log.open("w") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "gateway.cli", "serve", str(config), *options],
             cwd=ROOT,
+            env={**os.environ, CLUSTER_ON_LOOPBACK: cluster.environ[CLUSTER_ON_LOOPBACK]},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -86,7 +89,8 @@ def test_a_gateway_joins_a_cluster_and_leaves_it(cluster: StartedCluster, tmp_pa
     logs = [tmp_path / name for name in ("first", "second", "third")]
     gateway = serve(cluster, config, port, logs[0])
     try:
-        wait_for(lambda: "is ready" in logs[0].read_text(), START_TIMEOUT_S)
+        wait_for(lambda: "is ready" in logs[0].read_text() or gateway.poll(), START_TIMEOUT_S)
+        assert gateway.poll() is None, logs[0].read_text()
         status = subprocess.run(
             [sys.executable, "-m", "gateway.cli", "status", "--url", f"http://127.0.0.1:{port}"],
             cwd=ROOT,
