@@ -26,7 +26,10 @@ from tests.gateway_process import (
     wait_for,
 )
 
-pytestmark = pytest.mark.integration
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(600),  # a cluster is started, and joined three times
+]
 
 SIM = model_application(name="sim", engine="sim", simulation={"instant": True})
 RAY = "from ray.scripts.scripts import main; main()"
