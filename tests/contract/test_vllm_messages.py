@@ -61,7 +61,7 @@ INHERITED = {
 """Attributes that our subclasses use of vLLM's classes, by `self` or by `super()`."""
 UNDERSCORED = {"_check_model": RESPONSES, "_extract_prompt_len": RESPONSES}
 """Underscored attributes of other objects, and what has them."""
-OF_OURS = {"_asked", "_parsed", "asked"}
+OF_OURS = {"_chunks", "_asked", "_parsed", "asked"}
 """Attributes in the code that are not vLLM's."""
 EXCEPTIONS = {"RefusedRequest"}
 """Subclasses of Python's own classes."""
