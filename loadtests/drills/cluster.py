@@ -31,6 +31,8 @@ OBJECT_STORE_BYTES = 80 * 1024 * 1024
 APPLICATIONS = "/api/serve/applications/"
 NODES = "/api/v0/nodes"
 DASHBOARD_TIMEOUT_S = 5.0
+DEPLOY_TIMEOUT_S = 120.0
+"""The answer waits until Serve's controller has started."""
 START_TIMEOUT_S = 180.0
 
 
@@ -72,7 +74,7 @@ class DrillCluster:
 
     def deploy(self, document: Document) -> None:
         """Deploy a config."""
-        self._ask("PUT", APPLICATIONS, document).raise_for_status()
+        self._ask("PUT", APPLICATIONS, document, DEPLOY_TIMEOUT_S).raise_for_status()
 
     def applications(self) -> dict[str, Any]:
         """Applications by name, as Serve's controller tells of them; none while it does not."""
@@ -108,13 +110,19 @@ class DrillCluster:
                 return {row["node_ip"]: row["node_id"] for row in rows if row["state"] == "ALIVE"}
         return {}
 
-    def _ask(self, method: str, path: str, body: Document | None = None) -> httpx.Response:
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: Document | None = None,
+        timeout_s: float = DASHBOARD_TIMEOUT_S,
+    ) -> httpx.Response:
         return httpx.request(
             method,
             f"http://{self.head.address}:{DASHBOARD_PORT}{path}",
             json=body,
             headers={"authorization": f"Bearer {self._token}"},
-            timeout=DASHBOARD_TIMEOUT_S,
+            timeout=timeout_s,
         )
 
 
@@ -131,21 +139,13 @@ def drill_cluster() -> Iterator[DrillCluster]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="drills-")))
         stack.enter_context(network())
-        redis_port = processes.free_port()
-        redis = ["redis-server", "--port", str(redis_port), "--bind", GATEWAY_ADDRESS]
-        stack.enter_context(
-            launch.running([*redis, "--save", "", "--dir", str(folder), "--protected-mode", "no"])
-        )
+        stored = stack.enter_context(_redis(folder))
         head = stack.enter_context(Machine("head", 2, folder))
         workers = [
             stack.enter_context(Machine(f"worker{number}", 2 + number, folder))
             for number in range(1, WORKERS + 1)
         ]
         environment = recommended(installed_haproxy()) | {AUTH_TOKEN: token}
-        stored = {
-            "RAY_REDIS_ADDRESS": f"{GATEWAY_ADDRESS}:{redis_port}",
-            "RAY_external_storage_namespace": "drills",
-        }
         port = processes.free_port()
         cluster = DrillCluster(head, workers, token, port)
         try:
@@ -167,6 +167,16 @@ def drill_cluster() -> Iterator[DrillCluster]:
                 f"the cluster did not start: {error!r}\n{cluster.applications()}\n{logs}"
             ) from None
         yield cluster
+
+
+@contextmanager
+def _redis(folder: Path) -> Iterator[dict[str, str]]:
+    """Redis, and the variables by which the head keeps its state there."""
+    port = processes.free_port()
+    options = ["--bind", GATEWAY_ADDRESS, "--save", "", "--dir", str(folder)]
+    with launch.running(["redis-server", "--port", str(port), *options, "--protected-mode", "no"]):
+        address = f"{GATEWAY_ADDRESS}:{port}"
+        yield {"RAY_REDIS_ADDRESS": address, "RAY_external_storage_namespace": "drills"}
 
 
 def _ray_start(machine: Machine, *options: str) -> list[str]:
