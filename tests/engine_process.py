@@ -71,7 +71,7 @@ class EngineProcess:
         body: Mapping[str, object] | None = None,
         dispatch: Dispatch | None = None,
     ) -> Iterator[http.client.HTTPResponse]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=180)
         headers = {"authorization": f"Bearer {self.key}", "content-type": "application/json"}
         if dispatch:
             headers[DISPATCH.decode()] = dispatch.encode().decode()

@@ -250,7 +250,7 @@ def test_embeddings_have_the_clients_name(tmp_path: Path) -> None:
 
 def test_a_large_request_leaves_a_slot_to_small_ones(engine: EngineProcess) -> None:
     """A small one is answered before any of the many answers that were asked for first."""
-    asked: dict[str, Any] = {"n": 64, "max_tokens": 200, "ignore_eos": True, "temperature": 1}
+    asked: dict[str, Any] = {"n": 64, "max_tokens": 100, "ignore_eos": True, "temperature": 1}
     with ThreadPoolExecutor() as threads:
         large = threads.submit(engine.chat, "demo", QUESTION, **asked)
         while sequences(engine) != (15, 49):
