@@ -32,6 +32,8 @@ pytestmark = [
 ]
 
 SIM = model_application(name="sim", engine="sim", simulation={"instant": True})
+END_TIMEOUT_S = 10
+"""After which what is left of Ray is killed: `ray start --block` waits for what it started."""
 RAY = "from ray.scripts.scripts import main; main()"
 
 
@@ -66,7 +68,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartedCluster
         wait_for(lambda: "Ray runtime started" in log.read_text(), START_TIMEOUT_S)
         yield StartedCluster(f"127.0.0.1:{port}", environ, session)
     finally:
-        processes.end(session.members, STOP_TIMEOUT_S)
+        processes.end(session.members, END_TIMEOUT_S)
         leader.wait()
         temporary.remove(directory, Path(tempfile.gettempdir()) / "none")
 
