@@ -16,12 +16,11 @@ import yaml
 from conformance.checks import CheckResult, CheckTarget
 from conformance.environments import ROOT, CannotInstall
 from conformance.report import PAGE, SuiteReport, filled_page, known_failures, surprises
-from conformance.suites import SUITES, Suite
+from conformance.suites import AGENTS, SUITES, Suite
 from tests.gateway_process import Document, GatewayProcess
 
 CONFIG = ROOT / "configs" / "dev.yaml"
 DIRECTORY = ROOT / "build" / "conformance"
-AGENTS = "agents"
 
 
 def main() -> None:

@@ -149,6 +149,8 @@ def _titled(
     return f"{about}: {versions}" if versions else about
 
 
+AGENTS = "agents"
+"""The suite that only this repository's model knows what to do with."""
 SUITES: Sequence[Suite] = (
     PythonSuite(
         "table",
@@ -205,7 +207,7 @@ SUITES: Sequence[Suite] = (
         ("ai", "@ai-sdk/openai-compatible", "@ai-sdk/openai"),
     ),
     PythonSuite(
-        "agents",
+        AGENTS,
         "Coding agents with a task",
         "agents",
         node=NODE,

@@ -21,6 +21,7 @@ import yaml
 
 from deployments.local.processes import Session, free_port
 from gateway.config.gateway import GatewayConfig
+from gateway.proxy_key import cluster_token
 
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 240
@@ -232,7 +233,10 @@ class GatewayProcess:
     def _ask_dashboard(self, method: str, body: Document | None = None) -> tuple[int, str]:
         host = urlsplit(self.environment["RAY_DASHBOARD_ADDRESS"]).netloc
         connection = http.client.HTTPConnection(host, timeout=DASHBOARD_TIMEOUT_S)
-        headers = {"authorization": f"Bearer {ray_token()}", "content-type": "application/json"}
+        headers = {
+            "authorization": f"Bearer {cluster_token(os.environ)}",
+            "content-type": "application/json",
+        }
         try:
             connection.request(method, APPLICATIONS, json.dumps(body) if body else None, headers)
             with connection.getresponse() as response:
@@ -252,12 +256,6 @@ class GatewayProcess:
         )
         assert result.returncode == 0, result.stderr
         return result.stdout
-
-
-def ray_token() -> str:
-    """The token that Ray makes for all clusters of a user."""
-    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
-    return os.environ.get("RAY_AUTH_TOKEN") or file.read_text().strip()
 
 
 def status_of(details: Document) -> Document:

@@ -2,18 +2,17 @@
 
 import json
 import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.cells import cell_len
-from rich.console import Console
 from rich.table import Table
 
 from gateway.cluster.connections import connections_warning, max_files
 from gateway.cluster.plan import ModelPlan, NamePlan, Plan, RouterPlan
+from gateway.commands.console import plain_console
 from gateway.config.engine_check import ask_vllm
 from gateway.config.loader import load_config
 from gateway.config.packaged import deployment_path
@@ -52,8 +51,7 @@ def _warn(message: str) -> None:
 
 def _print_plan(file: Path, plan: Plan) -> None:
     # Pipes and files have no width: there, lines are as long as they need to be.
-    width = None if sys.stdout.isatty() else _width(plan)
-    console = Console(markup=False, highlight=False, width=width)
+    console = plain_console(_width(plan))
     console.print(_model_table(plan))
     console.print("workers, GPUs and CPUs are per replica")
     console.print(f"routers: {_span(plan.routers)}, with {plan.routers.cpus:g} CPUs each")

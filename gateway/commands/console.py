@@ -70,6 +70,12 @@ def print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2))
 
 
+def plain_console(width: int = WIDTH) -> Console:
+    """A console that prints what it is given as it is; `width`: in pipes and files."""
+    shown = None if sys.stdout.isatty() else width
+    return Console(markup=False, highlight=False, width=shown)
+
+
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows as a table that cuts no name."""
     table = Table()
@@ -77,8 +83,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
         table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*("-" if cell is None else str(cell) for cell in row))
-    width = None if sys.stdout.isatty() else WIDTH
-    Console(markup=False, highlight=False, width=width).print(table)
+    plain_console().print(table)
 
 
 def print_plain_table(
@@ -90,9 +95,8 @@ def print_plain_table(
         table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*("-" if cell in (None, "") else str(cell) for cell in row))
-    width = None if sys.stdout.isatty() else WIDTH
     padded = Padding(table, (0, 0, 0, indent), expand=False)
-    Console(markup=False, highlight=False, width=width).print(padded)
+    plain_console().print(padded)
 
 
 def shown_time(seconds: int | None) -> str | None:

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 from rich import box
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from gateway.commands.api_client import ApiClient, ApiError, Json
-from gateway.commands.console import DEFAULT_ADDRESS, UP, WIDTH, Url, operator_client
+from gateway.commands.console import DEFAULT_ADDRESS, UP, Url, operator_client, plain_console
 
 REFRESH_S = 1.0
 STYLES = {
@@ -54,8 +54,7 @@ def top(
         except ApiError as error:
             typer.echo(str(error), err=True)
             raise typer.Exit(1) from None
-        width = None if sys.stdout.isatty() else WIDTH
-        Console(markup=False, highlight=False, width=width).print(view)
+        plain_console().print(view)
         return
     try:
         _follow(client, interval)
@@ -64,8 +63,7 @@ def top(
 
 
 def _follow(client: ApiClient, interval_s: float) -> None:
-    console = Console(markup=False, highlight=False)
-    with Live(console=console, screen=True, auto_refresh=False) as live:
+    with Live(console=plain_console(), screen=True, auto_refresh=False) as live:
         while True:
             try:
                 view = _view(client)

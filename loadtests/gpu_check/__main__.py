@@ -20,7 +20,7 @@ import typer
 from deployments.local import processes
 from loadtests.gpu_check.adapters import write_neutral_adapter
 from loadtests.gpu_check.client import CheckedGateway
-from loadtests.gpu_check.document import check_document, model_entry
+from loadtests.gpu_check.document import model_entry
 from loadtests.gpu_check.machine import GpuMachine
 from loadtests.gpu_check.report import CheckedStep, Outcome, render
 from loadtests.gpu_check.steps import (
@@ -35,7 +35,7 @@ from loadtests.gpu_check.steps import (
     tensor_step,
 )
 from loadtests.launch import Unavailable, exit_on_signals
-from loadtests.targets import local_gateway
+from loadtests.targets import local_gateway, serve_config
 
 DEFAULT_MODEL = "Qwen/Qwen3-0.6B"
 DEFAULT_IMAGE = "ray-llm-gateway:0.1.0"
@@ -99,7 +99,7 @@ def run(
         try:
             source = adapter or str(write_neutral_adapter(model, folder / "adapter"))
             entry = model_entry(model, source, gpus)
-            running = stack.enter_context(local_gateway(check_document(port, entry)))
+            running = stack.enter_context(local_gateway(serve_config(port, entry)))
         except (Unavailable, OSError, ValueError) as error:
             yield CheckedStep.since(began_s, name, expected, Outcome.FAILED, str(error))
             return
@@ -162,18 +162,22 @@ def _results(steps: list[Step], until_s: float) -> Iterator[CheckedStep]:
     for name, expected, act in steps:
         began_s = time.monotonic()
         if began_s > until_s:
-            found = f"not begun within {LIMIT_S:g} s"
-            yield CheckedStep.since(began_s, name, expected, Outcome.SKIPPED, found)
-            continue
-        try:
-            yield CheckedStep.since(began_s, name, expected, Outcome.PASSED, act())
-        except Skipped as reason:
-            yield CheckedStep.since(began_s, name, expected, Outcome.SKIPPED, str(reason))
-        except StepFailed as error:
-            yield CheckedStep.since(began_s, name, expected, Outcome.FAILED, str(error))
-        except Exception as error:  # noqa: BLE001 - the other steps say more
-            found = f"{type(error).__name__}: {error}"
-            yield CheckedStep.since(began_s, name, expected, Outcome.FAILED, found)
+            outcome, found = Outcome.SKIPPED, f"not begun within {LIMIT_S:g} s"
+        else:
+            outcome, found = _taken(act)
+        yield CheckedStep.since(began_s, name, expected, outcome, found)
+
+
+def _taken(act: Callable[[], str]) -> tuple[Outcome, str]:
+    """How a step ends, and what it has found."""
+    try:
+        return Outcome.PASSED, act()
+    except Skipped as reason:
+        return Outcome.SKIPPED, str(reason)
+    except StepFailed as error:
+        return Outcome.FAILED, str(error)
+    except Exception as error:  # noqa: BLE001 - the other steps say more
+        return Outcome.FAILED, f"{type(error).__name__}: {error}"
 
 
 if __name__ == "__main__":

@@ -9,10 +9,9 @@ from typing import Any, Self
 import httpx
 
 from loadtests.gpu_check.document import MODEL
+from loadtests.loadgen.client import CHAT_PATH
 
-CHAT = "/v1/chat/completions"
 TIMEOUT_S = 300.0
-REPLICA = "x-gateway-replica"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +39,13 @@ class CheckedGateway:
 
     def chat(self, text: str, model: str = MODEL, **more: object) -> httpx.Response:
         """One chat completion at temperature 0."""
-        return self.http.post(CHAT, json=_body(text, model, more))
+        return self.http.post(CHAT_PATH, json=_body(text, model, more))
 
     @contextmanager
     def stream(self, text: str, **more: object) -> Iterator[httpx.Response]:
         """The same as a stream, under way."""
         body = _body(text, MODEL, {"stream": True, **more})
-        with self.http.stream("POST", CHAT, json=body) as response:
+        with self.http.stream("POST", CHAT_PATH, json=body) as response:
             response.raise_for_status()
             yield response
 

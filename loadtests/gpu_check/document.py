@@ -1,7 +1,5 @@
 """The deployment of the check: one model with an adapter, which scales from one replica to two."""
 
-from loadtests.targets import Document, serve_config
-
 MODEL = "check"
 ADAPTER = "check-lora"
 GPU_CPUS = 1
@@ -39,8 +37,3 @@ def tensor_entry(entry: dict[str, object]) -> dict[str, object]:
     """The same model on two GPUs together, without its adapter."""
     kept = {name: value for name, value in entry.items() if name not in {"adapters", "autoscaling"}}
     return {**kept, "parallelism": {"tensor": 2}, "replicas": 1}
-
-
-def check_document(port: int, entry: dict[str, object]) -> Document:
-    """The Serve config."""
-    return serve_config(port, entry)

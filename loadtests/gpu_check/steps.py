@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from deployments.local.dashboard import deploy
-from loadtests.gpu_check.client import REPLICA, CheckedGateway, read_events
-from loadtests.gpu_check.document import ADAPTER, SLOTS, check_document, tensor_entry
+from gateway import header_names
+from loadtests.gpu_check.client import CheckedGateway, read_events
+from loadtests.gpu_check.document import ADAPTER, SLOTS, tensor_entry
 from loadtests.launch import pause
+from loadtests.targets import serve_config
 
 QUESTION = "Who are you, and what can you do? Answer at length."
 START_TIMEOUT_S = 240.0
@@ -24,6 +26,7 @@ FOLLOWERS = 4
 CACHED_SHARE = 0.5
 DOCKER_TIMEOUT_S = 120
 DASHBOARD = "RAY_DASHBOARD_ADDRESS"
+REPLICA = header_names.REPLICA.decode()
 
 
 class StepFailed(Exception):
@@ -141,7 +144,7 @@ def tensor_step(
     if gpus < 2:
         raise Skipped(f"it needs two GPUs, here are {gpus}")
     before = {row["replica"] for row in gateway.replicas()}
-    deploy(check_document(port, tensor_entry(entry)), environment[DASHBOARD], environment)
+    deploy(serve_config(port, tensor_entry(entry)), environment[DASHBOARD], environment)
 
     def is_replaced() -> bool:
         replicas = {row["replica"] for row in gateway.replicas() if row["state"] == "ready"}

@@ -13,10 +13,11 @@ from gateway.config.loader import load_config
 from gateway.config.vllm import VllmEntry
 from loadtests.gpu_check.adapters import write_neutral_adapter
 from loadtests.gpu_check.client import CheckedGateway, read_events
-from loadtests.gpu_check.document import ADAPTER, check_document, model_entry, tensor_entry
+from loadtests.gpu_check.document import ADAPTER, model_entry, tensor_entry
 from loadtests.gpu_check.machine import GpuMachine
 from loadtests.gpu_check.report import CheckedStep, Outcome, render
 from loadtests.gpu_check.steps import Skipped, StepFailed, answer_step, image_step, tensor_step
+from loadtests.targets import serve_config
 
 DEMO = Path(__file__).parents[3] / "models" / "demo"
 MACHINE = GpuMachine(["H200, 141 GB, 580"], "", {"ray": "2.60.0"}, "Linux")
@@ -32,7 +33,7 @@ def test_its_deployments_are_valid(
     entry = model_entry(str(DEMO), str(DEMO / "pirate"), gpus)
     file = tmp_path / "check.yaml"
     written = tensor_entry(entry) if tensor > 1 else entry
-    file.write_text(yaml.safe_dump(check_document(8000, written)))
+    file.write_text(yaml.safe_dump(serve_config(8000, written)))
 
     (model,) = load_config(file).models
 

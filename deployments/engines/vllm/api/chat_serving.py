@@ -1,6 +1,6 @@
 """vLLM's serving of chats, with OpenAI's chunks, and calls that stay calls where they are cut."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from itertools import count
 from typing import Any
 
@@ -35,23 +35,24 @@ class ChatServing(OpenAIServingChat):
         **named: Any,  # noqa: ANN401 - vLLM's
     ) -> AsyncGenerator[str, None]:
         """vLLM's events, with chunks of ours; of a call that is cut off, what it says."""
-        names = {
-            "ChatCompletionStreamResponse": ChunkWriter(request.answer_form),
-            "ChatCompletionResponseStreamChoice": ChunkPart,
-            "DeltaMessage": DeltaPart,
-            "maybe_filter_parallel_tool_calls": only_one_call,
-        }
-        return self._chunks(names, request, result_generator, *args, **named)
+        chunk = ChunkWriter(request.answer_form)
+        return self._chunks(chunk, request, result_generator, *args, **named)
 
     def _chunks(
         self,
-        names: Mapping[str, object],
+        chunk: Callable[..., object],
         request: Request,
         results: AsyncIterator[RequestOutput],
         *args: Any,  # noqa: ANN401 - vLLM's
         **named: Any,  # noqa: ANN401 - vLLM's
     ) -> AsyncGenerator[str, None]:
-        """vLLM's events; calls that are cut off stay open. `names`: what it makes chunks with."""
+        """vLLM's events; calls that are cut off stay open. `chunk`: what makes a chunk of parts."""
+        names = {
+            "ChatCompletionStreamResponse": chunk,
+            "ChatCompletionResponseStreamChoice": ChunkPart,
+            "DeltaMessage": DeltaPart,
+            "maybe_filter_parallel_tool_calls": only_one_call,
+        }
         serving = self
         if self._may_call(request):
             stream = _Stream(results)

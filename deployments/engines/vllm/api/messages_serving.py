@@ -15,8 +15,7 @@ from vllm.outputs import RequestOutput
 from vllm.renderers import TokenizeParams
 
 from deployments.engines.vllm.api.asked_message import AskedMessage
-from deployments.engines.vllm.api.chat_serving import ChatServing, only_one_call
-from deployments.engines.vllm.api.chunks import ChunkPart, DeltaPart
+from deployments.engines.vllm.api.chat_serving import ChatServing
 from deployments.engines.vllm.api.messages_answer import message_object
 from deployments.engines.vllm.api.messages_request import CountRequest, MessagesRequest
 from deployments.engines.vllm.api.messages_stream import MessageEvents
@@ -87,14 +86,8 @@ class MessagesServing(ChatServing, AnthropicServingMessages):
     ) -> Events:
         """Anthropic's events, of the chunks of vLLM's chat."""
         events = MessageEvents(self.asked, counts_cached=self.enable_prompt_tokens_details)
-        names = {
-            "ChatCompletionStreamResponse": events.chunk,
-            "ChatCompletionResponseStreamChoice": ChunkPart,
-            "DeltaMessage": DeltaPart,
-            "maybe_filter_parallel_tool_calls": only_one_call,
-        }
         counted = events.counted(result_generator)
-        return events.write(self._chunks(names, request, counted, *args, **named))
+        return events.write(self._chunks(events.chunk, request, counted, *args, **named))
 
     async def _chat_of(self, request: MessagesRequest | CountRequest) -> ChatCompletionRequest:
         """The chat that a request stands for."""
