@@ -1,0 +1,96 @@
+"""Plan of a batch: where each line is in its input file, in the order in which lines run.
+
+A plan is a file of records of 16 bytes, so a million lines fit into 16 MB. It is made by an external
+merge sort: so many lines at a time are sorted in memory, and each sorted run waits in a temporary
+file.
+"""
+
+import asyncio
+import heapq
+import itertools
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from struct import Struct
+from typing import BinaryIO, NamedTuple
+
+RUN_LINES = 50_000
+"""Lines that are sorted in memory: some 20 MB."""
+WRITTEN_LINES = 4096
+"""Lines of a plan that are handed on at a time."""
+_RECORD = Struct("<IQI")
+_KEY_LENGTH = Struct("<H")
+RECORD_BYTES = _RECORD.size
+
+
+class LinePlace(NamedTuple):
+    """Where a line is in its input file."""
+
+    number: int
+    """Number of the line, from 1."""
+    offset: int
+    length: int
+
+
+class LineSorter:
+    """Sorts the places of lines by keys, in bounded memory; close it in the end."""
+
+    def __init__(self, run_lines: int = RUN_LINES) -> None:
+        self._run_lines = run_lines
+        self._run: list[tuple[bytes, LinePlace]] = []
+        self._spilled: list[BinaryIO] = []
+        self.lines = 0
+
+    async def add(self, key: bytes, place: LinePlace) -> None:
+        """Add a line; those with equal keys stay in the order of the file."""
+        self._run.append((key, place))
+        self.lines += 1
+        if len(self._run) >= self._run_lines:
+            run, self._run = self._run, []
+            self._spilled.append(await asyncio.to_thread(_spill, run))
+
+    async def plan(self) -> AsyncIterator[bytes]:
+        """The records of all lines in order, some at a time."""
+        merged = heapq.merge(*map(_read_run, self._spilled), sorted(self._run))
+        while written := await asyncio.to_thread(_next_records, merged):
+            yield written
+
+    def close(self) -> None:
+        """Delete the temporary files."""
+        for file in self._spilled:
+            file.close()
+
+
+class LinePlan:
+    """A plan that has been read."""
+
+    def __init__(self, records: bytes) -> None:
+        if len(records) % RECORD_BYTES:
+            raise ValueError(f"a plan of {len(records)} bytes is not whole")
+        self._records = records
+
+    def __len__(self) -> int:
+        return len(self._records) // RECORD_BYTES
+
+    def place(self, position: int) -> LinePlace:
+        """The place of the line that is at a position of the order, from 0."""
+        return LinePlace(*_RECORD.unpack_from(self._records, position * RECORD_BYTES))
+
+
+def _spill(run: list[tuple[bytes, LinePlace]]) -> BinaryIO:
+    run.sort()
+    file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - `LineSorter.close` closes it
+    for key, place in run:
+        file.write(_KEY_LENGTH.pack(len(key)) + key + _RECORD.pack(*place))
+    return file
+
+
+def _read_run(file: BinaryIO) -> Iterator[tuple[bytes, LinePlace]]:
+    file.seek(0)
+    while length := file.read(_KEY_LENGTH.size):
+        key = file.read(*_KEY_LENGTH.unpack(length))
+        yield key, LinePlace(*_RECORD.unpack(file.read(_RECORD.size)))
+
+
+def _next_records(merged: Iterator[tuple[bytes, LinePlace]]) -> bytes:
+    places = itertools.islice(merged, WRITTEN_LINES)
+    return b"".join([_RECORD.pack(*place) for _, place in places])
