@@ -44,6 +44,8 @@ class ReplicaRoom(msgspec.Struct, frozen=True, kw_only=True):
     """Prompt tokens that it has not computed yet."""
     step_tokens: int = 0
     """Prompt tokens that it computes in a step; 0 if unknown."""
+    is_sought: bool = False
+    """Whether interactive requests wait in routers for it."""
 
 
 class LineCost(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +80,8 @@ NO_COST = LineCost()
 
 def spare_lines(replica: ReplicaRoom, cost: LineCost = NO_COST) -> int:
     """Lines of batches that a replica may have under way, those that it has included."""
+    if replica.is_sought:
+        return 0
     others = max(0, replica.sequences - replica.ours)
     by_slots = math.floor((1 - RESERVE) * replica.slots) - others
     return max(0, min(by_slots, _by_memory(replica, cost), _by_prefill(replica, cost)))

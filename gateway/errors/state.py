@@ -48,3 +48,14 @@ class StorageFull(InvalidRequest):
     """The project's files would take more than `state.project_gb`."""
 
     code = "storage_quota_exceeded"
+
+
+class BatchNotCancellable(InvalidRequest):
+    """The batch has ended, or its files are being written."""
+
+    code = "batch_not_cancellable"
+
+    @classmethod
+    def of(cls, status: str) -> "BatchNotCancellable":
+        """Make the error for the status of a batch."""
+        return cls(f"Cannot cancel a batch with status '{status}'.", "batch_id")

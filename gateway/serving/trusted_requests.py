@@ -1,0 +1,72 @@
+"""Access of requests that this process makes itself, on behalf of a project."""
+
+from gateway.asgi import Scope
+from gateway.config.auth import Auth
+from gateway.errors.access import AuthUnavailable, InvalidKey, RouteNotAllowed
+from gateway.identity.client import ANONYMOUS_IDENTITY, ClientIdentity
+from gateway.serving.client_identity import identity_in
+from gateway.serving.live_config import LiveConfig
+
+
+class TrustedRequests:
+    """Lets all requests in whose project may use their path; their scope says whose they are.
+
+    Only for a router that no client can reach.
+    """
+
+    def __init__(self, live_config: LiveConfig) -> None:
+        self._live_config = live_config
+
+    def admit_known(self, scope: Scope) -> bool:
+        """Let a request in; False if `admit` has to say why not."""
+        return may_use_route(identity_in(scope), scope["path"], self._live_config.config.auth)
+
+    async def admit(self, scope: Scope) -> None:
+        """Refuse a request.
+
+        Raises:
+            RouteNotAllowed: its project may not use its path.
+        """
+        check_route(identity_in(scope), scope["path"], self._live_config.config.auth)
+
+
+class ProjectIdentities:
+    """Identities of projects themselves, without any key of theirs."""
+
+    def __init__(self, live_config: LiveConfig) -> None:
+        self._live_config = live_config
+
+    def of(self, project_id: str) -> ClientIdentity:
+        """Identity of a project; of the empty id, that of everybody.
+
+        Raises:
+            InvalidKey: there is no such project, or nobody is anonymous any more.
+            AuthUnavailable: not all projects are known yet.
+        """
+        directory = self._live_config.directory
+        if (project := directory.projects.get(project_id)) is not None:
+            return ClientIdentity(project=project)
+        if not project_id and not self._live_config.config.is_authenticated:
+            return ANONYMOUS_IDENTITY
+        if not directory.is_complete:
+            raise AuthUnavailable("The projects of the gateway are not known yet. Try again.", 1.0)
+        raise InvalidKey("The project has been archived.")
+
+
+def check_route(identity: ClientIdentity, path: str, auth: Auth | None) -> None:
+    """Check whether a project may use a route.
+
+    Raises:
+        RouteNotAllowed: it may not.
+    """
+    if not may_use_route(identity, path, auth):
+        raise RouteNotAllowed(f"Your project may not use {path}.")
+
+
+def may_use_route(identity: ClientIdentity, path: str, auth: Auth | None) -> bool:
+    """Whether a project may use a route: one of its own list, or else of the config's."""
+    if auth is None and identity.is_open:
+        return True
+    default = () if auth is None else auth.routes
+    allowed = identity.project.routes
+    return path in (default if allowed is None else allowed)
