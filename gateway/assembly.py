@@ -53,6 +53,7 @@ from gateway.serving.state_client import StateClient
 from gateway.serving.target_resolver import TargetResolver
 from gateway.serving.telemetry_client import TelemetryClient
 from gateway.serving.tracing import Tracer
+from gateway.serving.trusted_requests import TrustedRequests
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.engine_call import EngineClient
 
@@ -84,6 +85,8 @@ class RouterOptions:
     """Keeper of projects, keys and usage; None where no database is configured."""
     state: StateClient | None = None
     """Keeper of files, batches and responses; None where none is configured."""
+    trusts_requests: bool = False
+    """All requests come from this process, which says in their scope whose they are."""
     peers: RouterPeers = field(default_factory=NoPeers)
     """The gateway's other routers."""
     log_folder: Path | None = None
@@ -135,7 +138,7 @@ class AssembledRouter:
         )
         self._bodies = BodyBudget(lambda: live_config.config.bodies_bytes)
         self.gauges = Gauges(self.pools, self._bodies, recorder, self.limits)
-        resolver = TargetResolver(fleet, options.seeds)
+        self.resolver = resolver = TargetResolver(fleet, options.seeds)
         self._shadows = ShadowTraffic(resolver, self.context, recorder)
         self.inspector = RouterInspector(
             options.router,
@@ -283,7 +286,9 @@ class AssembledRouter:
             proxy_key=options.proxy_key,
         )
 
-    def _access_control(self, options: RouterOptions) -> AccessControl:
+    def _access_control(self, options: RouterOptions) -> AccessControl | TrustedRequests:
+        if options.trusts_requests:
+            return TrustedRequests(self.live_config)
         operators = OperatorAccess(
             self.live_config, is_local=options.is_local, is_forwarded=options.is_forwarded
         )

@@ -20,10 +20,9 @@ from gateway.store.batches import (
     end_batch,
     parts_of,
 )
-from gateway.store.changes import new_id
 from gateway.store.database import Transaction
 from gateway.store.file_storage import StorageUnavailable
-from gateway.store.files import NewFile, create_file, storage_key
+from gateway.store.files import FileRow, create_file, file_key, new_file_id
 from gateway.store.project_state import ProjectState
 
 DAY_S = 86_400
@@ -93,7 +92,7 @@ async def complete(
             errors=noted,
         )
         for file in files:
-            new = NewFile(
+            row_of_file = FileRow(
                 id=file.id,
                 project_id=row.project_id,
                 purpose="batch_output",
@@ -103,7 +102,7 @@ async def complete(
                 created_s=now_s,
                 expires_s=now_s + lifetime_s,
             )
-            create_file(connection, new)
+            create_file(connection, row_of_file)
 
     await state.write(end)
 
@@ -123,6 +122,6 @@ async def _concatenate(
     keys = [part.key for part in parts if part.kind == kind]
     if not keys:
         return None
-    id_ = new_id("file-")
-    stored = await state.files.concatenate(storage_key(id_), keys)
+    id_ = new_file_id()
+    stored = await state.files.concatenate(file_key(id_), keys)
     return _ResultFile(id_, stored.bytes, stored.sha256, kind)

@@ -26,6 +26,9 @@ DEFAULT_STEP_TOKENS = 2048
 DEADLINE_MARGIN = 0.8
 """Share of the time left that is counted on: the last lines take longer, and results are written."""
 
+UNKNOWN_LINE_S = 30.0
+"""Seconds that a line is thought to take before one has ended."""
+
 
 class ReplicaRoom(msgspec.Struct, frozen=True, kw_only=True):
     """Room of one replica, by its telemetry."""
@@ -103,11 +106,10 @@ def _by_prefill(replica: ReplicaRoom, cost: LineCost) -> int:
 
 
 def needed_lines(pace: Pace) -> int:
-    """Lines that a batch needs under way to be done in time; 0 if that cannot be said yet."""
-    if not pace.line_s:
-        return 0
-    time_s = max(pace.line_s, DEADLINE_MARGIN * pace.time_left_s)
-    return min(pace.left, math.ceil(pace.left * pace.line_s / time_s))
+    """Lines that a batch needs under way to be done in time; 0 if it may as well wait for now."""
+    line_s = pace.line_s or UNKNOWN_LINE_S
+    needed = pace.left * line_s / max(line_s, DEADLINE_MARGIN * pace.time_left_s)
+    return 0 if needed < 1 else min(pace.left, math.ceil(needed))
 
 
 def dispatch_windows(

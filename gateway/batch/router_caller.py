@@ -18,7 +18,8 @@ from gateway.identity.client import ClientIdentity
 from gateway.serving.client_identity import IDENTITY
 from gateway.serving.live_config import LiveConfig
 from gateway.serving.model_access import allowed_route
-from gateway.serving.trusted_requests import ProjectIdentities, check_route
+from gateway.serving.route_access import check_route
+from gateway.serving.trusted_requests import ProjectIdentities
 
 CLIENT = ("batches", 0)
 """Address of the client of lines, where nobody is authenticated."""

@@ -14,6 +14,7 @@ from gateway.config.accounts import (
     database_mistake,
     sqlite_path,
 )
+from gateway.config.batches import BatchesConfig
 from gateway.config.references import Reference, check_references
 from gateway.config.strict import Strict, field_error
 from gateway.local_files import data_directory
@@ -40,6 +41,9 @@ class StateConfig(Strict):
     """Maximum size of a file, in megabytes (2**20 bytes)."""
     project_gb: float = Field(default=100, gt=0)
     """Maximum size of all files and parts of uploads of a project, in gigabytes (2**30 bytes)."""
+
+    batches: BatchesConfig = BatchesConfig()
+    """Limits of batches, and what they may take of the models' engines."""
 
     @field_validator("database")
     @classmethod

@@ -21,6 +21,7 @@ GatewayError                    500  server_error
 │   ├── ObjectNotFound          404  not_found
 │   ├── StateNotConfigured      404  state_not_configured
 │   ├── StorageFull                  storage_quota_exceeded
+│   ├── BatchNotCancellable          batch_not_cancellable
 │   ├── Unsupported             404  unsupported
 │   ├── RequestNotFound         404  request_not_found
 │   ├── RouteNotAllowed         403  route_not_allowed

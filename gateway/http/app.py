@@ -26,6 +26,7 @@ from gateway.serving.access import AccessControl
 from gateway.serving.body import ClientDisconnected
 from gateway.serving.client_response import ClientResponse
 from gateway.serving.handler import InferenceHandler
+from gateway.serving.trusted_requests import TrustedRequests
 from gateway.upstream.headers import CONNECTION_CLOSE, ensure_request_id
 
 BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
@@ -40,7 +41,7 @@ def create_app(
     inference: InferenceHandler,
     routers: Iterable[APIRouter],
     on_shutdown: Callable[[], Awaitable[None]],
-    access: AccessControl,
+    access: AccessControl | TrustedRequests,
     shared_origins: Callable[[], SharedOrigins | None] = lambda: None,
     proxy_key: str = "",
 ) -> "GatewayApp":
@@ -80,7 +81,7 @@ class GatewayApp:
         self,
         rest: App,
         inference: InferenceHandler,
-        access: AccessControl,
+        access: AccessControl | TrustedRequests,
         shared_origins: Callable[[], SharedOrigins | None] = lambda: None,
         *,
         proxy_key: bytes = b"",

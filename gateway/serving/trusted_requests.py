@@ -1,11 +1,11 @@
 """Access of requests that this process makes itself, on behalf of a project."""
 
 from gateway.asgi import Scope
-from gateway.config.auth import Auth
-from gateway.errors.access import AuthUnavailable, InvalidKey, RouteNotAllowed
+from gateway.errors.access import AuthUnavailable, InvalidKey
 from gateway.identity.client import ANONYMOUS_IDENTITY, ClientIdentity
 from gateway.serving.client_identity import identity_in
 from gateway.serving.live_config import LiveConfig
+from gateway.serving.route_access import check_route, may_use_route
 
 
 class TrustedRequests:
@@ -51,22 +51,3 @@ class ProjectIdentities:
         if not directory.is_complete:
             raise AuthUnavailable("The projects of the gateway are not known yet. Try again.", 1.0)
         raise InvalidKey("The project has been archived.")
-
-
-def check_route(identity: ClientIdentity, path: str, auth: Auth | None) -> None:
-    """Check whether a project may use a route.
-
-    Raises:
-        RouteNotAllowed: it may not.
-    """
-    if not may_use_route(identity, path, auth):
-        raise RouteNotAllowed(f"Your project may not use {path}.")
-
-
-def may_use_route(identity: ClientIdentity, path: str, auth: Auth | None) -> bool:
-    """Whether a project may use a route: one of its own list, or else of the config's."""
-    if auth is None and identity.is_open:
-        return True
-    default = () if auth is None else auth.routes
-    allowed = identity.project.routes
-    return path in (default if allowed is None else allowed)
