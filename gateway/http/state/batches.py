@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field, StringConstraints
 from gateway.batch.input_check import ENDPOINTS
 from gateway.errors.request import InvalidRequest
 from gateway.errors.state import ObjectNotFound
-from gateway.http.organization.query import query
 from gateway.http.organization.values import ListQuery, Params
+from gateway.http.query import query
 from gateway.http.state.parts import CurrentProject, ObjectList, listed
 from gateway.store.batches import (
     BatchRow,

@@ -1,59 +1,43 @@
 """`/v1/batches`, called by OpenAI's own client."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
-import httpx2
 import openai
 import pytest
 
 from gateway.header_names import PROJECT
-from gateway.http.state.app import state_app
 from gateway.store.project_state import ProjectState
 from tests.unit.batches import (
     CHAT,
-    NOW_S,
-    Clock,
     FakeGateway,
     add_file,
     claimed,
     jsonl,
-    opened,
     process,
     request_line,
 )
+from tests.unit.gateway.http.state.stored import NOW_S, Clock, StateApi
 
 LINES = jsonl(map(request_line, range(5)))
 PROJECT_HEADER = PROJECT.decode()
 
 
 @pytest.fixture
-def clock() -> Clock:
+def clock(api: StateApi) -> Clock:
     """The time of day."""
-    return Clock()
+    return api.clock
 
 
 @pytest.fixture
-async def state(tmp_path: Path, clock: Clock) -> AsyncIterator[ProjectState]:
+def state(api: StateApi) -> ProjectState:
     """An empty state."""
-    async with opened(tmp_path, clock) as found:
-        yield found
+    return api.state
 
 
 @pytest.fixture
-async def client(state: ProjectState) -> AsyncIterator[openai.AsyncOpenAI]:
+async def client(api: StateApi) -> AsyncIterator[openai.AsyncOpenAI]:
     """OpenAI's client, as a client of project p1."""
-    transport = httpx2.ASGITransport(state_app(state))
-    async with (
-        httpx2.AsyncClient(transport=transport) as http_client,
-        openai.AsyncOpenAI(
-            api_key="k",
-            base_url="http://gateway/v1",
-            http_client=http_client,
-            max_retries=0,
-            default_headers={PROJECT_HEADER: "p1"},
-        ) as found,
-    ):
+    async with api.openai("p1") as found:
         yield found
 
 
