@@ -16,6 +16,7 @@ from ray.serve.schema import LoggingConfig
 
 from deployments.accounts import Accounts
 from deployments.autoscaling import LOOK_BACK_S, REPORT_PERIOD_S, EngineScalingPolicy
+from deployments.batches import Batches
 from deployments.discovery import ENGINE_DEPLOYMENT, MODEL_DEPLOYMENT
 from deployments.engine import EngineReplica, ModelIngress
 from deployments.placement import serve_options
@@ -64,10 +65,8 @@ def gateway(args: dict[str, JsonValue]) -> serve.Application:
         max_surge_percent=MAX_SURGE_PERCENT,
         logging_config=QUIET,
     )
-    return router.bind(
-        None if accounts is None else _accounts(accounts),
-        None if state is None else _state(state, accounts),
-    )
+    keeper = None if accounts is None else _accounts(accounts)
+    return router.bind(keeper, None if state is None else _state(state, accounts, keeper))
 
 
 def _accounts(config: JsonValue) -> serve.Application:
@@ -75,9 +74,13 @@ def _accounts(config: JsonValue) -> serve.Application:
     return _keeper(Accounts, "Accounts").bind(config)
 
 
-def _state(config: JsonValue, accounts: JsonValue) -> serve.Application:
+def _state(
+    config: JsonValue, accounts: JsonValue, keeper: serve.Application | None
+) -> serve.Application:
+    """`State`, and `Batches` beside it; `keeper`: `Accounts`, if there is one."""
     _check(parse_state, config)
-    return _keeper(State, "State").bind(config, accounts)
+    batches = _keeper(Batches, "Batches").bind(config, accounts, keeper)
+    return _keeper(State, "State").bind(config, accounts, batches)
 
 
 def _keeper(kind: type[object], name: str) -> serve.Deployment:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import sys
@@ -26,6 +27,7 @@ from gateway.batch.router_caller import RouterCaller
 from gateway.config.loader import parse_accounts, parse_state
 from gateway.errors.startup import ConfigError
 from gateway.identity.cache_scope import SEEDS, ScopeSeeds
+from gateway.periodic import Periodic
 from gateway.proxy_key import cluster_key
 from gateway.routing.fleet import Fleet
 from gateway.serving.live_config import LiveConfig
@@ -35,6 +37,7 @@ from gateway.store.project_state import ProjectState
 
 DISCOVERY_TIMEOUT_S = 10.0
 INFORMED_TIMEOUT_S = 2.0
+CONFIG_PERIOD_S = 2.0
 HANG_TIMEOUT_S = 30.0
 """Time after which a process that no longer responds is killed, and replaced."""
 
@@ -44,7 +47,7 @@ logger = logging.getLogger("ray.serve")
 class Batches:
     """One worker for all batches; `config`, `accounts`: those of `State`, `handle`: of Accounts.
 
-    The gateway config is its `user_config`, as that of routers.
+    It goes by the gateway config that routers have adopted last.
     """
 
     async def __init__(  # type: ignore[misc] # Serve awaits this constructor
@@ -67,7 +70,10 @@ class Batches:
         self._recorder = RayRecorder()
         fleet = Fleet()
         fleet.is_settled = False
-        self._live_config = LiveConfig(ClusterConfigStore(), os.environ, needs_auth=not is_local)
+        self._kept_config = ClusterConfigStore()
+        self._adopted: bytes | None = None
+        self._has_config = asyncio.Event()
+        self._live_config = LiveConfig(environ=os.environ, needs_auth=not is_local)
         self._discovery = Discovery(fleet)
         self._router = build_router(
             fleet,
@@ -87,24 +93,12 @@ class Batches:
         self._router.start()
         await self._discovery.wait_until_complete(DISCOVERY_TIMEOUT_S)
         self._discovering = asyncio.create_task(self._discovery.run(), name="discovery")
+        self._following = Periodic("the gateway config", CONFIG_PERIOD_S, self._follow_config)
         self._state: ProjectState | None = None
         self._worker: BatchWorker | None = None
         self._starting = asyncio.create_task(self._start(), name="batches-start")
         collect_garbage_rarely()
         self._watchdog = ReplicaWatchdog(f"batches {self._id}", HANG_TIMEOUT_S)
-
-    async def reconfigure(
-        self,
-        user_config: dict[str, JsonValue] | None,
-        rank: object,  # Serve calls a method with this parameter even without a `user_config`
-    ) -> None:
-        """Serve's call with the gateway config, at the start and at every change."""
-        try:
-            await self._live_config.adopt({} if user_config is None else user_config)
-        except ConfigError:
-            # Serve shows the whole traceback as its message, and stops this process.
-            sys.tracebacklimit = 0
-            raise
 
     async def check_health(self) -> None:
         """Serve's health check. A database that is gone is none of it: a new process has no other.
@@ -124,6 +118,7 @@ class Batches:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await task
+        await self._following.close()
         if self._worker is not None:
             await self._worker.close()
         if self._state is not None:
@@ -131,8 +126,19 @@ class Batches:
         await self._router.close()
         await self._watchdog.stop()
 
+    async def _follow_config(self) -> None:
+        """Adopt the config that routers have adopted since the last call."""
+        kept = await self._kept_config.recall()
+        if kept is not None and kept != self._adopted:
+            with contextlib.suppress(ConfigError):  # routers say what is wrong with it
+                await self._live_config.adopt(json.loads(kept))
+            self._adopted = kept
+            self._has_config.set()
+
     async def _start(self) -> None:
         state = self._state = await open_state(self._config)
+        self._following.start()
+        await self._has_config.wait()
         await self._router.wait_until_informed(INFORMED_TIMEOUT_S)
         router, live_config = self._router, self._live_config
         worker = BatchWorker(

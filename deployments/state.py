@@ -9,6 +9,7 @@ import sys
 import msgspec
 import ray
 from pydantic import JsonValue
+from ray.serve.handle import DeploymentHandle
 
 from deployments.private_server import PrivateServer
 from deployments.process_setup import collect_garbage_rarely, log_with_serve
@@ -34,7 +35,10 @@ class State:
     """
 
     async def __init__(  # type: ignore[misc] # Serve awaits this constructor
-        self, config: dict[str, JsonValue], accounts: dict[str, JsonValue] | None = None
+        self,
+        config: dict[str, JsonValue],
+        accounts: dict[str, JsonValue] | None = None,
+        batches: DeploymentHandle | None = None,  # noqa: ARG002 - Serve runs what is named here
     ) -> None:
         log_with_serve()
         try:

@@ -11,6 +11,7 @@ from gateway.errors.request import InvalidRequest
 from gateway.errors.state import ObjectNotFound
 from gateway.http.organization.values import ListQuery, Params
 from gateway.http.query import query
+from gateway.http.state.file_objects import ExpiresAfter
 from gateway.http.state.parts import CurrentProject, ObjectList, listed
 from gateway.store.batches import (
     BatchRow,
@@ -41,13 +42,6 @@ Metadata = Annotated[
 ]
 
 
-class OutputExpiry(Params):
-    """When output and error file are deleted."""
-
-    anchor: Literal["created_at"]
-    seconds: int = Field(ge=3600, le=2_592_000)
-
-
 class BatchCreation(Params):
     """Body that creates a batch."""
 
@@ -55,7 +49,7 @@ class BatchCreation(Params):
     endpoint: str
     completion_window: str
     metadata: Metadata | None = None
-    output_expires_after: OutputExpiry | None = None
+    output_expires_after: ExpiresAfter | None = None
 
 
 class BatchErrorObject(BaseModel):
