@@ -47,6 +47,7 @@ class GatewayProcess:
     document: Document
     directory: Path
     port: int = field(default_factory=free_port)
+    start_timeout_s: float = START_TIMEOUT_S
 
     def __enter__(self) -> Self:
         """Start, and wait until it says that it is ready."""
@@ -63,7 +64,7 @@ class GatewayProcess:
                 start_new_session=True,
             )
         try:
-            wait_for(lambda: "is ready" in self.log or not self.is_running, START_TIMEOUT_S)
+            wait_for(lambda: "is ready" in self.log or not self.is_running, self.start_timeout_s)
             assert self.is_running, self.log
             self.session = Session.read(ROOT / ".run" / f"{self.process.pid}.json")
         except BaseException:
