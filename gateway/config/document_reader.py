@@ -26,7 +26,11 @@ GATEWAY_IMPORT = "deployments.app:gateway"
 ROUTER_DEPLOYMENT = "Router"
 ACCOUNTS_ARGUMENT = "accounts"
 STATE_ARGUMENT = "state"
-KEEPERS = {"Accounts": ACCOUNTS_ARGUMENT, "State": STATE_ARGUMENT}
+KEEPERS = {
+    "Accounts": ACCOUNTS_ARGUMENT,
+    "State": STATE_ARGUMENT,
+    "Batches": STATE_ARGUMENT,
+}
 """Deployments with one replica that keep something, and the argument that each needs."""
 KEEPER_FIELDS = frozenset({"name", "ray_actor_options", "logging_config"})
 """What may be set of them: above all, the node that has their database."""
