@@ -52,7 +52,7 @@ async def record_unanswered(
         custom_id = str(decode_line(line.data).custom_id)
         data = unanswered_line(custom_id, code)
         done.add(line.number)
-        await writer.add(LineResult(line.number, "error", data))
+        await writer.add(LineResult(line.number, "error", data, has_run=False))
     await writer.flush()
 
 

@@ -40,6 +40,7 @@ class LineResult:
     data: bytes
     """Line of the output or error file."""
     usage: LineUsage = field(default_factory=LineUsage)
+    has_run: bool = True
 
 
 class ResultWriter:
@@ -138,6 +139,7 @@ def _progress(results: list[LineResult]) -> Progress:
     return Progress(
         completed=completed,
         failed=len(results) - completed,
+        unanswered=sum(not each.has_run for each in results),
         input_tokens=usage.input_tokens,
         cached_tokens=usage.cached_tokens,
         output_tokens=usage.output_tokens,

@@ -2,7 +2,10 @@
 
 from gateway.config.route_paths import ROUTES
 
-STATE_PATHS = ("/v1/files", "/v1/uploads", "/v1/batches", "/v1/conversations")
+STATE_PATHS = (
+    *("/v1/files", "/v1/uploads", "/v1/batches", "/v1/conversations"),
+    "/v1/messages/batches",
+)
 """Paths that State answers, with all below them."""
 BELOW_INFERENCE = ("/v1/chat/completions/", "/v1/responses/")
 """Beginnings of the paths of what an inference route has stored."""

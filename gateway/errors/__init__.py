@@ -22,6 +22,7 @@ GatewayError                    500  server_error
 │   ├── StateNotConfigured      404  state_not_configured
 │   ├── StorageFull                  storage_quota_exceeded
 │   ├── BatchNotCancellable          batch_not_cancellable
+│   ├── BatchNotEnded                batch_not_ended
 │   ├── Unsupported             404  unsupported
 │   ├── RequestNotFound         404  request_not_found
 │   ├── RouteNotAllowed         403  route_not_allowed

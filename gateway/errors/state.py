@@ -59,3 +59,14 @@ class BatchNotCancellable(InvalidRequest):
     def of(cls, status: str) -> "BatchNotCancellable":
         """Make the error for the status of a batch."""
         return cls(f"Cannot cancel a batch with status '{status}'.", "batch_id")
+
+
+class BatchNotEnded(InvalidRequest):
+    """The batch has not ended: it has no results yet, and cannot be deleted."""
+
+    code = "batch_not_ended"
+
+    @classmethod
+    def of(cls, batch_id: str) -> "BatchNotEnded":
+        """Make the error for a batch."""
+        return cls(f"The batch `{batch_id[:MAX_SHOWN_PATH]}` has not ended.", "batch_id")

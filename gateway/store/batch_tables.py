@@ -49,6 +49,7 @@ batches = Table(
     _count("lines"),
     _count("completed"),
     _count("failed"),
+    _count("unanswered"),
     _count("input_tokens"),
     _count("cached_tokens"),
     _count("output_tokens"),
@@ -56,10 +57,12 @@ batches = Table(
     _text("worker"),
     _count("epoch"),
     _count("lease_until_s"),
+    Column("deleted_s", BigInteger),
     Index(None, "project_id", "seq"),
     Index(None, "status", "lease_until_s"),
 )
-"""Batches. `total` are requests, `lines` the number of the last line with one. `epoch` grows each
+"""Batches. `total` are requests, `lines` the number of the last line with one, and
+`unanswered` those of the `failed` that have not run. `epoch` grows each
 time a worker takes the batch over: what an earlier worker writes from then on is refused."""
 
 batch_parts = Table(

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 import sqlalchemy as sa
 
-from gateway.errors.state import BatchNotCancellable, ObjectNotFound
+from gateway.errors.state import BatchNotCancellable, BatchNotEnded, ObjectNotFound
 from gateway.store.batch_tables import batch_parts, batches
 from gateway.store.changes import new_id
 from gateway.store.pages import Cursor, Page, page_of
@@ -29,6 +29,10 @@ BatchStatus = Literal[
 EndStatus = Literal["completed", "expired", "cancelled", "failed"]
 PartKind = Literal["output", "error"]
 UNFINISHED: tuple[BatchStatus, ...] = ("validating", "in_progress", "finalizing", "cancelling")
+MESSAGES = "/v1/messages"
+"""Endpoint of the batches of Anthropic's API, which OpenAI's does not show."""
+PREFIX = "batch_"
+MESSAGES_PREFIX = "msgbatch_"
 CANCELLABLE: tuple[BatchStatus, ...] = ("validating", "in_progress", "cancelling")
 
 
@@ -71,11 +75,20 @@ class BatchRow(msgspec.Struct, frozen=True, kw_only=True):
     """Number of the last line that has a request."""
     completed: int
     failed: int
+    unanswered: int
+    """Those of the failed ones that have not run."""
     input_tokens: int
     cached_tokens: int
     output_tokens: int
     reasoning_tokens: int
     epoch: int
+
+    @property
+    def ended_s(self) -> int | None:
+        """When it ended; None while it has not."""
+        if self.status in UNFINISHED:
+            return None
+        return self.completed_s or self.failed_s or self.cancelled_s or self.expired_s
 
 
 class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +103,8 @@ class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
     expires_s: int
     output_lifetime_s: int | None = None
     metadata: Mapping[str, str] | None = None
+    total: int = 0
+    """Requests, if they have been counted."""
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +122,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
     completed: int = 0
     failed: int = 0
+    unanswered: int = 0
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
@@ -115,34 +131,59 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 def create_batch(connection: sa.Connection, new: NewBatch) -> BatchRow:
     """Create a batch that waits for a worker to check its input file."""
-    values = msgspec.structs.asdict(new) | {"id": new_id("batch_"), "status": "validating"}
+    prefix = MESSAGES_PREFIX if new.endpoint == MESSAGES else PREFIX
+    values = msgspec.structs.asdict(new) | {"id": new_id(prefix), "status": "validating"}
     connection.execute(batches.insert().values(**values))
-    return batch(connection, new.project_id, str(values["id"]))
+    return _row(connection, str(values["id"]))
 
 
-def batch(connection: sa.Connection, project_id: str, batch_id: str) -> BatchRow:
-    """A batch of a project.
+def batch(
+    connection: sa.Connection, project_id: str, batch_id: str, *, of_messages: bool = False
+) -> BatchRow:
+    """A batch of a project; `of_messages`: one of Anthropic's API, which others do not see.
 
     Raises:
         ObjectNotFound: the project has none with this id.
     """
-    query = sa.select(batches).where(
-        batches.c.id == batch_id, batches.c.project_id == project_id
-    )
+    conditions = (*_visible(project_id, of_messages=of_messages), batches.c.deleted_s.is_(None))
+    query = sa.select(batches).where(batches.c.id == batch_id, *conditions)
     row = connection.execute(query).first()
     if row is None:
         raise ObjectNotFound.of("Batch", batch_id)
     return row_of(row, BatchRow)
 
 
-def list_batches(connection: sa.Connection, project_id: str, cursor: Cursor) -> Page[BatchRow]:
+def list_batches(
+    connection: sa.Connection, project_id: str, cursor: Cursor, *, of_messages: bool = False
+) -> Page[BatchRow]:
     """A page of a project's batches."""
-    of_project = batches.c.project_id == project_id
-    return page_of(connection, batches, cursor, BatchRow, within=[of_project])
+    within = _visible(project_id, of_messages=of_messages)
+    is_there = batches.c.deleted_s.is_(None)
+    return page_of(connection, batches, cursor, BatchRow, is_there, within=within)
+
+
+def delete_batch(connection: sa.Connection, project_id: str, batch_id: str, now_s: int) -> BatchRow:
+    """Forget a batch of Anthropic's API that has ended; its files are to be deleted afterwards.
+
+    Raises:
+        ObjectNotFound: the project has none with this id.
+        BatchNotEnded: it has not ended.
+    """
+    found = batch(connection, project_id, batch_id, of_messages=True)
+    if found.ended_s is None:
+        raise BatchNotEnded.of(batch_id)
+    update = batches.update().where(batches.c.id == batch_id)
+    connection.execute(update.values(deleted_s=now_s))
+    return found
 
 
 def cancel_batch(
-    connection: sa.Connection, project_id: str, batch_id: str, now_s: int
+    connection: sa.Connection,
+    project_id: str,
+    batch_id: str,
+    now_s: int,
+    *,
+    of_messages: bool = False,
 ) -> BatchRow:
     """Have a batch end; its worker keeps the results that there are.
 
@@ -150,13 +191,13 @@ def cancel_batch(
         ObjectNotFound: the project has none with this id.
         BatchNotCancellable: it has ended, or its files are being written.
     """
-    found = batch(connection, project_id, batch_id)
+    found = batch(connection, project_id, batch_id, of_messages=of_messages)
     if found.status not in CANCELLABLE:
         raise BatchNotCancellable.of(found.status)
     if found.status != "cancelling":
         update = batches.update().where(batches.c.id == batch_id)
         connection.execute(update.values(status="cancelling", cancelling_s=now_s))
-    return batch(connection, project_id, batch_id)
+    return _row(connection, batch_id)
 
 
 def claim_batch(
@@ -318,6 +359,11 @@ def unfinished_batches(connection: sa.Connection) -> list[BatchRow]:
     query = sa.select(batches).where(batches.c.status.in_(UNFINISHED))
     rows = connection.execute(query.order_by(batches.c.expires_s, batches.c.seq))
     return [row_of(row, BatchRow) for row in rows]
+
+
+def _visible(project_id: str, *, of_messages: bool) -> list[sa.ColumnElement[bool]]:
+    is_of_messages = batches.c.endpoint == MESSAGES
+    return [batches.c.project_id == project_id, is_of_messages if of_messages else ~is_of_messages]
 
 
 def _update(connection: sa.Connection, batch_id: str, epoch: int, **values: object) -> None:

@@ -13,6 +13,7 @@ from gateway.http.errors import handle_errors, send_error
 from gateway.http.state.batches import batches_router
 from gateway.http.state.files import files_router
 from gateway.http.state.incoming import IncomingFiles
+from gateway.http.state.message_batches import message_batches_router
 from gateway.http.state.uploads import uploads_router
 from gateway.serving.body import ClientDisconnected, read_body
 from gateway.serving.client_response import ClientResponse
@@ -80,6 +81,7 @@ def _routes(state: ProjectState) -> FastAPI:
         files_router(state, incoming),
         uploads_router(state, incoming),
         batches_router(state),
+        message_batches_router(state),
     ):
         app.include_router(router)
     return app

@@ -14,10 +14,10 @@ WORDS = (
 )
 MOMENTS = (
     *("in_progress_s", "finalizing_s", "completed_s", "failed_s"),
-    *("expired_s", "cancelling_s", "cancelled_s"),
+    *("expired_s", "cancelling_s", "cancelled_s", "deleted_s"),
 )
 COUNTS = (
-    *("total", "lines", "completed", "failed", "input_tokens", "cached_tokens"),
+    *("total", "lines", "completed", "failed", "unanswered", "input_tokens", "cached_tokens"),
     *("output_tokens", "reasoning_tokens", "epoch", "lease_until_s"),
 )
 
