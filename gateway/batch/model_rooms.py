@@ -27,7 +27,7 @@ class RouterRooms:
         replicas = self._pools.of(served).scheduler.replicas
         replicas.sync()
         return [
-            _room(state, replicas)
+            room_of(state, replicas)
             for state in replicas.all()
             if state.has_load and replicas.is_healthy(state.replica.id)
         ]
@@ -39,7 +39,8 @@ class RouterRooms:
             return None
 
 
-def _room(state: ReplicaState, replicas: ReplicaSet) -> ReplicaRoom:
+def room_of(state: ReplicaState, replicas: ReplicaSet) -> ReplicaRoom:
+    """Room of one replica by its telemetry, with the requests of this router on their way."""
     facts, load = state.replica.metadata.facts, state.load
     return ReplicaRoom(
         slots=facts.max_sequences,

@@ -1,0 +1,138 @@
+"""A full batch beside interactive clients, with engines in virtual time: clients do not feel it."""
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+from functools import partial
+
+import msgspec
+import pytest
+
+from gateway.batch.dispatch_window import LineCost, Pace, dispatch_windows
+from gateway.batch.model_rooms import room_of
+from gateway.config.serving_options import ServingOptions
+from gateway.request.head import RequestHead
+from gateway.request.inference_request import InferenceRequest
+from gateway.routing.fleet import Replica, ServedModel
+from gateway.simulation.batching import EngineProfile
+from gateway.simulation.results import percentile
+from gateway.simulation.router import SimulatedRouter
+from gateway.simulation.settings import SimulationSettings
+from gateway.simulation.trace import BLOCK_TOKENS, TraceRequest, trace_request
+from gateway.simulation.virtual_engine import SimulatedOutcome, VirtualEngine
+from gateway.simulation.virtual_time import LoopTimeline, run_in_virtual_time
+from gateway.telemetry.facts import ReplicaMetadata
+from gateway.telemetry.update import Update
+
+SECONDS = 120.0
+WARM_S = 10.0
+PERIOD_S = 0.1
+PATIENT = {"max_wait_s": 3600, "batch_max_wait_s": 3600, "max_requests": 1_000_000}
+CLIENT = InferenceRequest(head=RequestHead("m"))
+LINE = msgspec.structs.replace(CLIENT, tier="flex")
+OUTPUT_TOKENS = 100
+
+
+@dataclass
+class Shift:
+    """Some time of a fleet: what clients and batches were served."""
+
+    settings: SimulationSettings
+    clients_per_s: float
+    line_tokens: int
+    has_batch: bool
+    ttfts_s: list[float] = field(default_factory=list)
+    lines: int = 0
+
+    async def run(self) -> None:
+        """Let clients arrive at random, and keep the window of the batch full."""
+        timeline, rng = LoopTimeline(), random.Random(5)  # noqa: S311 - no secret
+        options = ServingOptions.model_validate({"queue": PATIENT})
+        model = ServedModel("m", created_s=0, options=options)
+        facts = self.settings.facts
+        metadata = ReplicaMetadata(model="m", host="", port=0, key="", facts=facts)
+        names = [f"{position:04d}" for position in range(self.settings.replicas)]
+        model.replace_replicas(Replica(name, metadata) for name in names)
+        routers: list[SimulatedRouter] = []
+
+        def publish(name: str, update: Update) -> None:
+            for router in routers:
+                router.record_update(name, update)
+
+        engines = {
+            name: VirtualEngine(self.settings, timeline, partial(publish, name)) for name in names
+        }
+        routers += [SimulatedRouter(str(number), model, engines) for number in range(2)]
+        for name, engine in engines.items():
+            publish(name, engine.tracker.snapshot())
+        tasks = [asyncio.create_task(self._clients(routers[0], rng))]
+        if self.has_batch:
+            tasks.append(asyncio.create_task(self._batch(routers[1])))
+        await asyncio.sleep(SECONDS)
+        for task in tasks:
+            task.cancel()
+        for ended in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(ended, Exception):
+                raise ended
+
+    async def _clients(self, router: SimulatedRouter, rng: random.Random) -> None:
+        loop, number = asyncio.get_running_loop(), 0
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await asyncio.sleep(rng.expovariate(self.clients_per_s))
+                number += 1
+                tokens = rng.randint(200, 2000)
+                blocks = range(-number * 10, -number * 10 + tokens // BLOCK_TOKENS)
+                request = trace_request(loop.time(), tokens, rng.randint(20, 200), blocks)
+                group.create_task(self._client(router, request))
+
+    async def _client(self, router: SimulatedRouter, request: TraceRequest) -> None:
+        outcome = await router.send(request, CLIENT)
+        if request.arrived_s > WARM_S:
+            self.ttfts_s.append(outcome.first_token_s - request.arrived_s)
+
+    async def _batch(self, router: SimulatedRouter) -> None:
+        under_way: set[asyncio.Task[SimulatedOutcome]] = set()
+        number, cost = 0, LineCost()
+        pace = Pace(left=10**6, time_left_s=10**9)
+        async with asyncio.TaskGroup() as group:
+            while True:
+                replicas = router.replicas
+                rooms = [room_of(state, replicas) for state in replicas.all()]
+                (window,) = dispatch_windows(rooms, [pace], guaranteed_share=0.5, cost=cost)
+                while len(under_way) < window.lines:
+                    number += 1
+                    task = group.create_task(router.send(self._line(number), LINE))
+                    under_way.add(task)
+                await asyncio.sleep(PERIOD_S)
+                for task in [each for each in under_way if each.done()]:
+                    under_way.discard(task)
+                    outcome = task.result()
+                    self.lines += 1
+                    new_tokens = self.line_tokens - outcome.cached_tokens
+                    cost = LineCost(
+                        new_tokens=new_tokens, tokens=self.line_tokens + OUTPUT_TOKENS
+                    )
+
+    def _line(self, number: int) -> TraceRequest:
+        """Of a batch in order: twenty lines after each other share all whole blocks."""
+        group = number // 20
+        blocks = range(group * 100, group * 100 + self.line_tokens // BLOCK_TOKENS)
+        return trace_request(0.0, self.line_tokens, OUTPUT_TOKENS, blocks)
+
+
+@pytest.mark.parametrize("clients_per_s", [2.0, 6.0])
+@pytest.mark.parametrize("line_tokens", [300, 2148])
+def test_clients_do_not_feel_a_batch(clients_per_s: float, line_tokens: int) -> None:
+    """Their p99 time to first token is at most a tenth longer, and the batch goes on."""
+    engine = EngineProfile(kv_blocks=600, block_size=BLOCK_TOKENS)
+    settings = SimulationSettings(replicas=2, engine=engine, routers=2)
+    alone = Shift(settings, clients_per_s, line_tokens, has_batch=False)
+    beside = Shift(settings, clients_per_s, line_tokens, has_batch=True)
+
+    for shift in (alone, beside):
+        run_in_virtual_time(shift.run)
+
+    p99_alone, p99 = percentile(alone.ttfts_s, 99), percentile(beside.ttfts_s, 99)
+    assert p99 <= 1.1 * p99_alone, f"{p99:.3f} s, alone {p99_alone:.3f} s, {beside.lines} lines"
+    assert beside.lines > SECONDS
