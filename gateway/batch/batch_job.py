@@ -1,4 +1,4 @@
-"""One batch in the hands of a worker: from the check of its input file to the files of its results."""
+"""One batch in the hands of a worker, from the check of its input file to the files of results."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ from gateway.store.batches import (
     parts_of,
     renew_claim,
 )
-from gateway.store.database import DatabaseUnavailable
+from gateway.store.database import DatabaseUnavailable, Transaction
 from gateway.store.file_storage import FileMissing
 from gateway.store.project_state import ProjectState
 
@@ -95,7 +95,7 @@ class BatchJob:
             copy.close()
 
     async def _prepare(self, copy: InputCopy) -> bool:
-        """Check the input file and write the plan, if that has not been done; False: all is over."""
+        """Check the input file and write the plan, if that is to be done; False: all is over."""
         row = self.row
         if row.plan_key:
             return True
@@ -171,16 +171,15 @@ class BatchJob:
         await delete_leftovers(self._state, self.row.id)
         logger.info("batch %s: %s", self.row.id, status)
 
+    def _renew(self, connection: Transaction) -> BatchRow:
+        row = self.row
+        return renew_claim(connection, row.id, row.epoch, self._state.now_s, LEASE_S)
+
     async def _keep_claim(self) -> None:
         while True:
             await asyncio.sleep(RENEWAL_S)
-            row, now_s = self.row, self._state.now_s
             with contextlib.suppress(DatabaseUnavailable):  # if it is away for longer, so are we
-                found = await self._state.write(
-                    lambda c, row=row, now_s=now_s: renew_claim(
-                        c, row.id, row.epoch, now_s, LEASE_S
-                    )
-                )
+                found = await self._state.write(self._renew)
                 if found.status == "cancelling" and self.run is not None:
                     self.run.cancel()
 

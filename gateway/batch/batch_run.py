@@ -1,8 +1,8 @@
 """Run of one batch by one worker: its lines are sent, as many at a time as its window allows.
 
-A worker may die at any moment, and another one goes on: results count from the moment on at which
-the database has them (`ResultWriter`), and all other lines run again. So each line is in the results
-once, although an engine may have answered it twice.
+A worker may die at any moment, and another one goes on: results count from the moment on at
+which the database has them (`ResultWriter`), and all other lines run again. So each line is in the
+results once, although an engine may have answered it twice.
 """
 
 import asyncio
@@ -20,9 +20,10 @@ from gateway.batch.line_set import LineSet
 from gateway.batch.result_lines import LineUsage, answer_line, usage_of
 from gateway.batch.result_writer import LineResult, ResultWriter
 from gateway.batch.retries import is_fault, retry_delay_s
+from gateway.batch.start_budget import StartBudget
 from gateway.decaying_mean import DecayingMean
 from gateway.errors.gateway_error import GatewayError
-from gateway.store.batches import BatchRow
+from gateway.store.batches import BatchRow, PartKind
 
 DECAY = 0.98
 """Weight of what earlier lines took, with each that ends."""
@@ -30,6 +31,8 @@ IDLE_S = 1.0
 """Most time between two looks at the clock."""
 DEFECT = GatewayError("The gateway had an internal error; its log has the details.").body()
 NO_WINDOW = DispatchWindow(0)
+TOKENS_PER_BYTE = 1 / 4
+"""Of prompts, about."""
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +44,7 @@ class BatchRun:
     that never goes back.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its parts and its clocks
         self,
         row: BatchRow,
         copy: InputCopy,
@@ -63,11 +66,13 @@ class BatchRun:
         self._clock = clock
         self._feed = LineFeed(plan, done)
         self._window = NO_WINDOW
+        self._budget = StartBudget()
+        self._next: LineTry | None = None
+        """A line that has been taken, and waits for room."""
         self._calls: dict[asyncio.Task[tuple[str, LineAnswer]], LineTry] = {}
         self._changed = asyncio.Event()
         self._is_cancelled = False
         self._line_s = DecayingMean(DECAY)
-        self._new_tokens = DecayingMean(DECAY)
         self._tokens = DecayingMean(DECAY)
 
     @property
@@ -85,11 +90,6 @@ class BatchRun:
         )
 
     @property
-    def new_tokens(self) -> float:
-        """Tokens of a line's prompt that are computed, on average; 0 if unknown."""
-        return self._new_tokens.value
-
-    @property
     def tokens(self) -> float:
         """Tokens of a line's prompt and its answer, on average; 0 if unknown."""
         return self._tokens.value
@@ -97,8 +97,9 @@ class BatchRun:
     def use_window(self, window: DispatchWindow, lanes: int) -> None:
         """Have so many lines under way from now on, in so many lanes."""
         self._feed.use_lanes(lanes)
-        if window != self._window:
-            self._window = window
+        self._window = window
+        self._budget.renew(window)
+        if len(self._calls) < window.lines:
             self._changed.set()
 
     def cancel(self) -> None:
@@ -134,10 +135,15 @@ class BatchRun:
         window, now_s = self._window, self._clock()
         guaranteed = sum(each.is_guaranteed for each in self._calls.values())
         while len(self._calls) < window.lines:
-            line = self._feed.next(now_s)
+            line = self._next = self._next or self._feed.next(now_s)
             if line is None:
                 return
+            tokens = line.place.prompt_bytes * TOKENS_PER_BYTE
             line.is_guaranteed = guaranteed < window.guaranteed
+            if not (line.is_guaranteed or self._budget.may_start(tokens, now_s)):
+                return
+            self._next = None
+            self._budget.record_start(tokens, now_s)
             guaranteed += line.is_guaranteed
             line.tries += 1
             line.sent_s = now_s
@@ -169,7 +175,7 @@ class BatchRun:
         """Wait until a call ends, the window changes, or it is time for something."""
         now_s = self._clock()
         times = [now_s + IDLE_S, now_s + self._row.expires_s - self._time_of_day()]
-        has_room = len(self._calls) < self._window.lines
+        has_room = self._next is None and len(self._calls) < self._window.lines
         retry_s = self._feed.retry_s if has_room else None
         times += [s for s in (retry_s, self._writer.due_s) if s is not None]
         try:
@@ -197,11 +203,10 @@ class BatchRun:
         usage = usage_of(answer.body) if is_answered else LineUsage()
         if is_answered:
             self._line_s.observe(self._clock() - line.sent_s)
-            self._new_tokens.observe(usage.input_tokens - usage.cached_tokens)
             self._tokens.observe(usage.input_tokens + usage.output_tokens)
         self._done.add(line.place.number)
         data = answer_line(custom_id, answer.status, answer.request_id, answer.body)
-        kind = "output" if is_answered else "error"
+        kind: PartKind = "output" if is_answered else "error"
         await self._writer.add(LineResult(line.place.number, kind, data, usage))
 
     async def _give_up(self) -> None:

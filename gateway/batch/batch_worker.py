@@ -3,17 +3,19 @@
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from gateway.batch.batch_job import LEASE_S, BatchJob
 from gateway.batch.batch_run import BatchRun
 from gateway.batch.completion import delete_leftovers
 from gateway.batch.dispatch_window import (
+    IN_USE_S,
     DispatchWindow,
-    LineCost,
     ReplicaRoom,
     dispatch_windows,
 )
@@ -24,12 +26,13 @@ from gateway.metrics import BATCH_LINES, BATCHES, NullRecorder, Recorder
 from gateway.periodic import Periodic
 from gateway.store.batches import (
     UNFINISHED,
+    BatchRow,
     Superseded,
     claim_batch,
     release_claim,
     unfinished_batches,
 )
-from gateway.store.database import DatabaseUnavailable
+from gateway.store.database import DatabaseUnavailable, Transaction
 from gateway.store.file_storage import StorageUnavailable
 from gateway.store.project_state import ProjectState
 
@@ -53,7 +56,7 @@ class ModelRooms(Protocol):
 class BatchWorker:
     """Runs batches from `start` to `close`; `name`: tells it from other workers."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its parts and its clocks
         self,
         state: ProjectState,
         caller: LineCaller,
@@ -73,6 +76,8 @@ class BatchWorker:
         self._recorder = recorder or NullRecorder()
         self._time_of_day = time_of_day
         self._clock = clock
+        self._used_s: dict[str, float] = {}
+        """When each model was seen last with interactive requests."""
         self._jobs: dict[asyncio.Task[None], BatchJob] = {}
         self._background = (
             Periodic("claiming batches", CLAIM_PERIOD_S, self.claim),
@@ -96,19 +101,14 @@ class BatchWorker:
             await asyncio.wait(jobs)
         for job in jobs.values():
             with contextlib.suppress(Superseded, DatabaseUnavailable):
-                row = job.row
-                await self._state.write(
-                    lambda c, row=row: release_claim(c, row.id, row.epoch)
-                )
+                await self._state.write(partial(_release, job.row))
 
     async def claim(self) -> None:
         """Take over batches that nobody has, as many as may run."""
         now_s = self._state.now_s
         try:
             while len(self._jobs) < self._config.max_running:
-                row = await self._state.write(
-                    lambda c: claim_batch(c, self._name, now_s, LEASE_S)
-                )
+                row = await self._state.write(lambda c: claim_batch(c, self._name, now_s, LEASE_S))
                 if row is None:
                     break
                 job = BatchJob(
@@ -145,12 +145,15 @@ class BatchWorker:
             logger.warning("leftovers of batches stay for now: %s", error)
 
     def _share_out(self, model: str, runs: list[BatchRun]) -> None:
-        rooms = self._rooms(model)
+        rooms, now_s = self._rooms(model), self._clock()
+        if any(room.is_used for room in rooms):
+            self._used_s[model] = now_s
         windows = dispatch_windows(
             rooms,
             [run.pace for run in runs],
             guaranteed_share=self._config.guaranteed_share,
-            cost=_cost(runs),
+            line_tokens=max(run.tokens for run in runs),
+            is_used=now_s < self._used_s.get(model, -math.inf) + IN_USE_S,
         )
         if not rooms and self._config.wakes:
             windows[0] = WAKING
@@ -179,8 +182,5 @@ class BatchWorker:
             self._recorder.set(BATCH_LINES, (state,), count)
 
 
-def _cost(runs: Iterable[BatchRun]) -> LineCost:
-    """What a line of these batches takes at most, on average."""
-    known = [(run.new_tokens, run.tokens) for run in runs]
-    new_tokens = max((new for new, _ in known), default=0.0)
-    return LineCost(new_tokens=new_tokens, tokens=max((all_ for _, all_ in known), default=0.0))
+def _release(row: BatchRow, connection: Transaction) -> None:
+    release_claim(connection, row.id, row.epoch)

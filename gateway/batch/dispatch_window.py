@@ -1,13 +1,14 @@
 """How many lines of batches may be under way at a model: what is spare, and more near a deadline.
 
-Method: of each replica, batches may use what interactive requests leave, less a reserve, counted in
-three ways of which the least holds: slots, KV cache, and prompts that are not computed yet. The last
-one is what interactive requests feel most: a prompt waits for all that is computed before it. Lines
-are so started only while less than `PREFILL_STEPS` steps of prompts are pending.
+Method: of each replica, batches may use the slots and the KV cache that interactive requests leave,
+less a reserve. What these feel most is prompts: theirs wait for all that is computed before. So
+lines are started only while few prompt tokens are pending: a step's worth at a model that nobody
+uses, and beside others only as many as take `BUSY_PREFILL_S`. A line whose prompt takes longer
+comes so rarely that its time is `LARGE_SHARE` of all: it delays fewer requests than p99 counts.
 
-A batch needs `left * line_s / time_left_s` lines under way to be done in time (Little's law). If that
-is more than what is spare, it is guaranteed so many, up to a share of all slots: these lines do not
-wait for interactive requests. Batches get what is spare in the order of their deadlines.
+A batch needs `left * line_s / time_left_s` lines under way to be done in time (Little's law). If
+that is more than what is spare, it is guaranteed so many, up to a share of all slots: these lines
+do not wait for interactive requests. Batches get what is spare in the order of their deadlines.
 
 Cost: O(replicas + batches).
 """
@@ -19,13 +20,21 @@ import msgspec
 
 RESERVE = 1 / 4
 """Share of slots and KV cache that batches leave free."""
-PREFILL_STEPS = 1.0
-"""Steps of an engine that the prompts before an interactive one may take on account of batches."""
+BUSY_SLOTS = 1 / 4
+"""Share of slots that batches take beside others at most: each sequence makes steps longer."""
+BUSY_PREFILL_S = 0.012
+"""Seconds of prefill of batches that a replica may have before it beside others."""
+LARGE_SHARE = 0.005
+"""Share of the time that lines with longer prompts may take there: less than one request in a
+hundred meets one."""
 DEFAULT_STEP_TOKENS = 2048
 """Prompt tokens of a step, if the engine does not say."""
+DEFAULT_PREFILL_S = 0.0001
+"""Seconds to compute a prompt token, before that is known."""
+IN_USE_S = 10.0
+"""How long a model counts as used after its last interactive request."""
 DEADLINE_MARGIN = 0.8
-"""Share of the time left that is counted on: the last lines take longer, and results are written."""
-
+"""Share of the time left that is counted on: last lines take longer, and results are written."""
 UNKNOWN_LINE_S = 30.0
 """Seconds that a line is thought to take before one has ended."""
 
@@ -47,17 +56,20 @@ class ReplicaRoom(msgspec.Struct, frozen=True, kw_only=True):
     """Prompt tokens that it has not computed yet."""
     step_tokens: int = 0
     """Prompt tokens that it computes in a step; 0 if unknown."""
+    prefill_s: float = 0.0
+    """Seconds to compute a prompt token; 0 if unknown."""
     is_sought: bool = False
     """Whether interactive requests wait in routers for it."""
 
+    @property
+    def others(self) -> int:
+        """Sequences that are no lines of batches."""
+        return max(0, self.sequences - self.ours)
 
-class LineCost(msgspec.Struct, frozen=True, kw_only=True):
-    """What a line of a batch takes, on average so far; 0 if unknown."""
-
-    new_tokens: float = 0.0
-    """Tokens of its prompt that are computed."""
-    tokens: float = 0.0
-    """Tokens of its prompt and its answer."""
+    @property
+    def is_used(self) -> bool:
+        """Whether it has interactive requests, or some wait for it."""
+        return self.is_sought or self.others > 0
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,38 +83,53 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DispatchWindow(msgspec.Struct, frozen=True):
-    """How many lines of a batch may be under way."""
+    """How many lines of a batch may be under way, and which may start until the next window."""
 
     lines: int
     guaranteed: int = 0
     """How many of them need not wait for interactive requests."""
+    tokens: float = math.inf
+    """Prompt tokens to compute of the lines that start."""
+    largest: float = math.inf
+    """The same of one line; a larger one may start only after a rest."""
+    rest_s: float = 0.0
+    """Seconds of rest for each prompt token of a larger line."""
 
 
-NO_COST = LineCost()
+def spare_lines(replica: ReplicaRoom, line_tokens: float = 0.0, *, is_used: bool = False) -> int:
+    """Lines of batches that a replica may have under way, those that it has included.
 
-
-def spare_lines(replica: ReplicaRoom, cost: LineCost = NO_COST) -> int:
-    """Lines of batches that a replica may have under way, those that it has included."""
+    `line_tokens`: of prompt and answer of a line, 0 if unknown. `is_used`: others use the model.
+    """
     if replica.is_sought:
         return 0
-    others = max(0, replica.sequences - replica.ours)
-    by_slots = math.floor((1 - RESERVE) * replica.slots) - others
-    return max(0, min(by_slots, _by_memory(replica, cost), _by_prefill(replica, cost)))
+    by_slots = math.floor((1 - RESERVE) * replica.slots) - replica.others
+    if is_used:
+        by_slots = min(by_slots, max(1, math.floor(BUSY_SLOTS * replica.slots)))
+    return max(0, min(by_slots, _by_memory(replica, line_tokens)))
 
 
-def _by_memory(replica: ReplicaRoom, cost: LineCost) -> int:
+def spare_tokens(replica: ReplicaRoom, *, is_used: bool) -> float:
+    """Prompt tokens of batches that a replica may get now."""
+    return max(0.0, _most_tokens(replica, is_used=is_used) - replica.pending_tokens)
+
+
+def _by_memory(replica: ReplicaRoom, line_tokens: float) -> int:
     if not replica.kv_tokens:
         return replica.slots
     free = replica.free_tokens - RESERVE * replica.kv_tokens
-    return replica.ours + math.floor(free / max(1.0, cost.tokens))
+    return replica.ours + math.floor(free / max(1.0, line_tokens))
 
 
-def _by_prefill(replica: ReplicaRoom, cost: LineCost) -> int:
+def _most_tokens(replica: ReplicaRoom, *, is_used: bool) -> float:
     step_tokens = replica.step_tokens or DEFAULT_STEP_TOKENS
-    room = PREFILL_STEPS * step_tokens - replica.pending_tokens
-    if room <= 0:
-        return replica.ours
-    return replica.ours + max(1, math.floor(room / max(1.0, cost.new_tokens)))
+    if not is_used:
+        return step_tokens
+    return min(step_tokens, BUSY_PREFILL_S / _prefill_s(replica))
+
+
+def _prefill_s(replica: ReplicaRoom) -> float:
+    return replica.prefill_s or DEFAULT_PREFILL_S
 
 
 def needed_lines(pace: Pace) -> int:
@@ -117,14 +144,16 @@ def dispatch_windows(
     paces: Sequence[Pace],
     *,
     guaranteed_share: float,
-    cost: LineCost = NO_COST,
+    line_tokens: float = 0.0,
+    is_used: bool = False,
 ) -> list[DispatchWindow]:
     """Windows of the batches of one model, which come in the order of their deadlines."""
     rooms = list(replicas)
-    spare = sum(spare_lines(each, cost) for each in rooms)
+    spare = sum(spare_lines(each, line_tokens, is_used=is_used) for each in rooms)
     most = math.floor(guaranteed_share * sum(each.slots for each in rooms))
     if rooms and guaranteed_share:
         most = max(1, most)
+    limits = _start_limits(rooms, len(paces), is_used=is_used)
     windows: list[DispatchWindow] = []
     for pace in paces:
         given = min(spare, pace.left)
@@ -132,5 +161,17 @@ def dispatch_windows(
         needed = needed_lines(pace)
         guaranteed = min(most, needed) if needed > given else 0
         most -= guaranteed
-        windows.append(DispatchWindow(max(given, guaranteed), guaranteed))
+        windows.append(DispatchWindow(max(given, guaranteed), guaranteed, *limits))
     return windows
+
+
+def _start_limits(
+    rooms: Sequence[ReplicaRoom], batches: int, *, is_used: bool
+) -> tuple[float, float, float]:
+    """Tokens of all lines that start, of one line, and the rest for each token of larger ones."""
+    tokens = sum(spare_tokens(each, is_used=is_used) for each in rooms) / max(1, batches)
+    if not is_used or not rooms:
+        return tokens, math.inf, 0.0
+    largest = min(_most_tokens(each, is_used=True) for each in rooms)
+    rest_s = max(map(_prefill_s, rooms)) / LARGE_SHARE / len(rooms)
+    return tokens, largest, rest_s

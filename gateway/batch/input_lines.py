@@ -1,6 +1,6 @@
 """Lines of an input file, read from a stream of bytes in bounded memory."""
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable
 from typing import NamedTuple
 
 NEWLINE = b"\n"
@@ -19,7 +19,9 @@ class InputLine(NamedTuple):
     """Its bytes; None if it is longer than lines may be."""
 
 
-async def split_lines(parts: AsyncIterable[bytes], max_bytes: int) -> AsyncIterator[InputLine]:
+async def split_lines(
+    parts: AsyncIterable[bytes], max_bytes: int
+) -> AsyncGenerator[InputLine, None]:
     """Split a file into lines; blank ones are counted and left out.
 
     Holds one line and one part in memory, and of a line that is longer than `max_bytes` nothing.

@@ -1,8 +1,9 @@
 """Lanes of a batch: parts of its order that run side by side, about one for each replica.
 
-Lines that stand together in the order share a prefix. If all of them came from one place, each replica
-would compute each prefix. So the order is cut into lanes, and a lane's lines name one session, which
-routers keep at one replica. A lane that is through takes half of what the longest one has left.
+Lines that stand together in the order share a prefix. If all of them came from one place, each
+replica would compute each prefix. So the order is cut into lanes, and a lane's lines name one
+session, which routers keep at one replica. A lane that is through takes half of what the longest
+one has left.
 
 Cost: O(lanes) for a line that begins a lane anew, otherwise O(1).
 """

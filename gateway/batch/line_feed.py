@@ -1,4 +1,4 @@
-"""Lines of a running batch that are not under way yet: those never tried, and those to try again."""
+"""Lines of a running batch that are not under way: those never tried, and those to try again."""
 
 import heapq
 import itertools

@@ -1,11 +1,11 @@
 """Order of the lines of a batch: depth-first in the tree of their prompts.
 
 Method: prompts that share their first n blocks share their first n prefix keys. Sorted by their
-chains of keys, the prompts of one subtree stand together: what they share is computed once, and used
-by the last of them before anything else evicts it. Of a chain, the keys at some depths are enough,
-`DEPTHS`, each at most a quarter deeper than the one before: two prompts that share n blocks stand
-together as far as the last of these depths before n. Four bytes of each key are enough, too: if they
-collide, two groups are mixed up, and nothing is wrong.
+chains of keys, the prompts of one subtree stand together: what they share is computed once, and
+used by the last of them before anything else evicts it. Of a chain, the keys at some depths are
+enough, `DEPTHS`, each at most a quarter deeper than the one before: two prompts that share n blocks
+stand together as far as the last of these depths before n. Four bytes of each key are enough, too:
+if they collide, two groups are mixed up, and nothing is wrong.
 
 Cost: at most `len(DEPTHS) * 4` bytes for each line.
 """

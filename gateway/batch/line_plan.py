@@ -1,23 +1,26 @@
 """Plan of a batch: where each line is in its input file, in the order in which lines run.
 
-A plan is a file of records of 16 bytes, so a million lines fit into 16 MB. It is made by an external
-merge sort: so many lines at a time are sorted in memory, and each sorted run waits in a temporary
-file.
+A plan is a file of records of 20 bytes, so a million lines fit into 20 MB. It is made by an
+external merge sort: so many lines at a time are sorted in memory, and each sorted run waits in a
+temporary file.
 """
 
 import asyncio
 import heapq
 import itertools
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from struct import Struct
 from typing import BinaryIO, NamedTuple
+
+from gateway.batch.line_order import shared_depth
+from gateway.kvcache.prefix import KEY_BYTES as PREFIX_BYTES
 
 RUN_LINES = 50_000
 """Lines that are sorted in memory: some 20 MB."""
 WRITTEN_LINES = 4096
 """Lines of a plan that are handed on at a time."""
-_RECORD = Struct("<IQI")
+_RECORD = Struct("<IQII")
 _KEY_LENGTH = Struct("<H")
 RECORD_BYTES = _RECORD.size
 
@@ -29,6 +32,8 @@ class LinePlace(NamedTuple):
     """Number of the line, from 1."""
     offset: int
     length: int
+    prompt_bytes: int
+    """Bytes of its prompt; in a plan, those that it does not share with the line before it."""
 
 
 class LineSorter:
@@ -51,7 +56,8 @@ class LineSorter:
     async def plan(self) -> AsyncIterator[bytes]:
         """The records of all lines in order, some at a time."""
         merged = heapq.merge(*map(_read_run, self._spilled), sorted(self._run))
-        while written := await asyncio.to_thread(_next_records, merged):
+        fresh = _fresh(merged)
+        while written := await asyncio.to_thread(_next_records, fresh):
             yield written
 
     def close(self) -> None:
@@ -79,8 +85,7 @@ class LinePlan:
 def _spill(run: list[tuple[bytes, LinePlace]]) -> BinaryIO:
     run.sort()
     file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - `LineSorter.close` closes it
-    for key, place in run:
-        file.write(_KEY_LENGTH.pack(len(key)) + key + _RECORD.pack(*place))
+    file.writelines(_KEY_LENGTH.pack(len(key)) + key + _RECORD.pack(*place) for key, place in run)
     return file
 
 
@@ -91,6 +96,14 @@ def _read_run(file: BinaryIO) -> Iterator[tuple[bytes, LinePlace]]:
         yield key, LinePlace(*_RECORD.unpack(file.read(_RECORD.size)))
 
 
-def _next_records(merged: Iterator[tuple[bytes, LinePlace]]) -> bytes:
-    places = itertools.islice(merged, WRITTEN_LINES)
-    return b"".join([_RECORD.pack(*place) for _, place in places])
+def _fresh(merged: Iterable[tuple[bytes, LinePlace]]) -> Iterator[LinePlace]:
+    """The same places, each with what of its prompt is new after the line before."""
+    before = b""
+    for key, place in merged:
+        shared = shared_depth(before, key) * PREFIX_BYTES
+        yield place._replace(prompt_bytes=max(0, place.prompt_bytes - shared))
+        before = key
+
+
+def _next_records(places: Iterator[LinePlace]) -> bytes:
+    return b"".join([_RECORD.pack(*place) for place in itertools.islice(places, WRITTEN_LINES)])

@@ -26,8 +26,9 @@ class RouterRooms:
             return ()
         replicas = self._pools.of(served).scheduler.replicas
         replicas.sync()
+        prefill_s = self._pools.of(served).scheduler.cost_model.estimates.prefill_s
         return [
-            room_of(state, replicas)
+            room_of(state, replicas, prefill_s)
             for state in replicas.all()
             if state.has_load and replicas.is_healthy(state.replica.id)
         ]
@@ -39,7 +40,7 @@ class RouterRooms:
             return None
 
 
-def room_of(state: ReplicaState, replicas: ReplicaSet) -> ReplicaRoom:
+def room_of(state: ReplicaState, replicas: ReplicaSet, prefill_s: float) -> ReplicaRoom:
     """Room of one replica by its telemetry, with the requests of this router on their way."""
     facts, load = state.replica.metadata.facts, state.load
     return ReplicaRoom(
@@ -50,5 +51,6 @@ def room_of(state: ReplicaState, replicas: ReplicaSet) -> ReplicaRoom:
         free_tokens=load.free_tokens,
         pending_tokens=load.pending_tokens,
         step_tokens=facts.step_tokens,
+        prefill_s=prefill_s,
         is_sought=bool(replicas.held_elsewhere.projects(state.replica.id)),
     )

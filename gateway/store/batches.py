@@ -1,7 +1,8 @@
 """Batches in the database: what clients ask for, and how far the worker that has one has come.
 
-A worker claims a batch for a while, and with every claim the batch's `epoch` grows. Whatever a worker
-writes names its epoch; once another worker has claimed the batch, it is refused (`Superseded`).
+A worker claims a batch for a while, and with every claim the batch's `epoch` grows. Whatever a
+worker writes names its epoch; once another worker has claimed the batch, it is refused
+(`Superseded`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -244,7 +245,7 @@ def release_claim(connection: sa.Connection, batch_id: str, epoch: int) -> None:
     _update(connection, batch_id, epoch, lease_until_s=0)
 
 
-def begin_batch(
+def begin_batch(  # noqa: PLR0913 - one for each column
     connection: sa.Connection,
     batch_id: str,
     epoch: int,
@@ -262,9 +263,7 @@ def begin_batch(
     Raises:
         Superseded: another worker has it.
     """
-    _update(
-        connection, batch_id, epoch, model=model, total=total, lines=lines, plan_key=plan_key
-    )
+    _update(connection, batch_id, epoch, model=model, total=total, lines=lines, plan_key=plan_key)
     begin = batches.update().where(batches.c.id == batch_id, batches.c.status == "validating")
     connection.execute(begin.values(status="in_progress", in_progress_s=now_s))
     return _row(connection, batch_id)
@@ -291,9 +290,7 @@ def add_parts(
     added = msgspec.structs.asdict(progress)
     _update(connection, batch_id, epoch, **{n: batches.c[n] + v for n, v in added.items()})
     of_batch = batch_parts.c.batch_id == batch_id
-    count = connection.scalar(
-        sa.select(sa.func.count()).select_from(batch_parts).where(of_batch)
-    )
+    count = connection.scalar(sa.select(sa.func.count()).select_from(batch_parts).where(of_batch))
     for number, part in enumerate(parts, start=count or 0):
         values = msgspec.structs.asdict(part) | {"batch_id": batch_id, "number": number}
         connection.execute(batch_parts.insert().values(**values))
@@ -325,7 +322,7 @@ def begin_finalizing(
     return _row(connection, batch_id)
 
 
-def end_batch(
+def end_batch(  # noqa: PLR0913 - one for each column
     connection: sa.Connection,
     batch_id: str,
     epoch: int,

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import openai
 import pytest
@@ -20,7 +21,7 @@ from tests.gateway_process import (
 pytestmark = pytest.mark.integration
 
 LINES = 600
-CHAT = "/v1/chat/completions"
+CHAT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 SIMULATION = {"step_s": 0.01, "output_tokens": 12}
 
 
@@ -59,9 +60,7 @@ def _create(client: openai.OpenAI, folder: Path) -> str:
     path = folder / "in.jsonl"
     path.write_bytes(b"".join(map(_line, range(LINES))))
     file = client.files.create(file=path, purpose="batch")
-    batch = client.batches.create(
-        input_file_id=file.id, endpoint=CHAT, completion_window="24h"
-    )
+    batch = client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
     return batch.id
 
 

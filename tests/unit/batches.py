@@ -19,6 +19,7 @@ from gateway.store.project_state import ProjectState
 
 CHAT = "/v1/chat/completions"
 NOW_S = 1_800_000_000
+FOUR = DispatchWindow(4)
 USAGE = {
     "prompt_tokens": 10,
     "completion_tokens": 3,
@@ -157,7 +158,7 @@ async def claimed(
     return BatchJob(used or state, row, gateway, config or BatchesConfig(), time_of_day=clock)
 
 
-async def process(job: BatchJob, window: DispatchWindow = DispatchWindow(4), lanes: int = 2) -> None:  # noqa: B008 - frozen
+async def process(job: BatchJob, window: DispatchWindow = FOUR, lanes: int = 2) -> None:
     """Bring a batch to its end with a fixed window."""
 
     async def give_window() -> None:

@@ -1,7 +1,7 @@
 """Anthropic's batches of messages: `/v1/messages/batches`, on the same ground as OpenAI's.
 
-Requests come in the body, and are kept as an input file; results are those of both files of results,
-in Anthropic's words.
+Requests come in the body, and are kept as an input file; results are those of both files of
+results, in Anthropic's words.
 """
 
 import asyncio
@@ -115,10 +115,9 @@ class MessageBatch(BaseModel):
     def of(cls, row: BatchRow) -> "MessageBatch":
         """A row as the API shows it."""
         has_ended = row.ended_s is not None
-        processing = "canceling" if row.status == "cancelling" else "in_progress"
         return cls(
             id=row.id,
-            processing_status="ended" if has_ended else processing,
+            processing_status=_status(row),
             request_counts=_counts(row),
             created_at=_moment(row.created_s),
             expires_at=_moment(row.expires_s),
@@ -156,9 +155,7 @@ class MessageBatchQuery(BaseModel):
     @property
     def cursor(self) -> Cursor:
         """Place in the list."""
-        return Cursor(
-            after=self.after_id, before=self.before_id, limit=self.limit, order="desc"
-        )
+        return Cursor(after=self.after_id, before=self.before_id, limit=self.limit, order="desc")
 
 
 def message_batches_router(state: ProjectState) -> APIRouter:
@@ -179,9 +176,7 @@ def message_batches_router(state: ProjectState) -> APIRouter:
         wanted: Annotated[MessageBatchQuery, Depends(query(MessageBatchQuery))],
     ) -> MessageBatchList:
         """List batches, the newest first."""
-        page = await state.read(
-            lambda c: list_batches(c, project, wanted.cursor, of_messages=True)
-        )
+        page = await state.read(lambda c: list_batches(c, project, wanted.cursor, of_messages=True))
         data = [MessageBatch.of(row) for row in page.rows]
         first, last = (data[0].id, data[-1].id) if data else (None, None)
         return MessageBatchList(data=data, has_more=page.has_more, first_id=first, last_id=last)
@@ -193,6 +188,21 @@ def message_batches_router(state: ProjectState) -> APIRouter:
             await state.read(lambda c: batch(c, project, batch_id, of_messages=True))
         )
 
+    @router.post(f"{PATH}/{{batch_id}}/cancel")
+    async def cancel(batch_id: str, project: CurrentProject) -> MessageBatch:
+        """Have a batch end with the results that it has."""
+        now_s = state.now_s
+        return MessageBatch.of(
+            await state.write(lambda c: cancel_batch(c, project, batch_id, now_s, of_messages=True))
+        )
+
+    _add_results(router, state)
+    return router
+
+
+def _add_results(router: APIRouter, state: ProjectState) -> None:
+    """Add the routes of what is left of batches that have ended."""
+
     @router.get(f"{PATH}/{{batch_id}}/results")
     async def results(batch_id: str, project: CurrentProject) -> StreamingResponse:
         """Stream the results of a batch."""
@@ -200,16 +210,6 @@ def message_batches_router(state: ProjectState) -> APIRouter:
         if row.ended_s is None:
             raise BatchNotEnded.of(batch_id)
         return StreamingResponse(_results(state, row), media_type="application/x-jsonl")
-
-    @router.post(f"{PATH}/{{batch_id}}/cancel")
-    async def cancel(batch_id: str, project: CurrentProject) -> MessageBatch:
-        """Have a batch end with the results that it has."""
-        now_s = state.now_s
-        return MessageBatch.of(
-            await state.write(
-                lambda c: cancel_batch(c, project, batch_id, now_s, of_messages=True)
-            )
-        )
 
     @router.delete(f"{PATH}/{{batch_id}}")
     async def delete(batch_id: str, project: CurrentProject) -> DeletedMessageBatch:
@@ -226,8 +226,6 @@ def message_batches_router(state: ProjectState) -> APIRouter:
         for file_id in _files_of(await state.write(work)):
             await state.files.delete(file_key(file_id))
         return DeletedMessageBatch(id=batch_id)
-
-    return router
 
 
 async def _store(state: ProjectState, project: str, data: bytes, total: int) -> BatchRow:
@@ -290,9 +288,8 @@ def _input_file(body: bytes, config: BatchesConfig) -> tuple[bytes, int]:
         line = msgspec.json.encode(_Line(each.custom_id, "POST", MESSAGES, _on_one_line(each)))
         check.check(InputLine(index + 1, 0, len(line), line))
         if check.errors:
-            error = check.errors[0]
             place = f"requests.{index}"
-            raise InvalidRequest(f"{place}: {error.message}", place)
+            raise InvalidRequest(f"{place}: {check.errors[0].message}", place)
         lines.append(line + b"\n")
     return b"".join(lines), len(lines)
 
@@ -325,6 +322,12 @@ def _result(line: bytes, *, is_answered: bool) -> bytes:
 
 def _files_of(row: BatchRow) -> list[str]:
     return [each for each in (row.input_file_id, row.output_file_id, row.error_file_id) if each]
+
+
+def _status(row: BatchRow) -> Literal["in_progress", "canceling", "ended"]:
+    if row.ended_s is not None:
+        return "ended"
+    return "canceling" if row.status == "cancelling" else "in_progress"
 
 
 def _counts(row: BatchRow) -> Counts:

@@ -87,7 +87,7 @@ def _worker(
 
 async def _ended(state: ProjectState, row: BatchRow) -> BatchRow:
     async with asyncio.timeout(PATIENCE_S):
-        while (found := await shown(state, row)).status not in {"completed", "cancelled", "failed"}:
+        while (found := await shown(state, row)).status not in {"completed", "cancelled", "failed"}:  # noqa: ASYNC110 - a fake has no event for it
             await asyncio.sleep(0.02)
     return found
 
@@ -150,7 +150,7 @@ async def test_a_worker_that_stops_hands_over_at_once(state: ProjectState, clock
     first = _worker(state, stuck, clock)
     first.start()
     async with asyncio.timeout(PATIENCE_S):
-        while not stuck.under_way:
+        while not stuck.under_way:  # noqa: ASYNC110 - a fake has no event for it
             await asyncio.sleep(0.01)
     await first.close()
     second = _worker(state, FakeGateway(), clock)
@@ -175,7 +175,7 @@ async def test_a_cancellation_reaches_a_running_batch(
     worker = _worker(state, gateway, clock)
     worker.start()
     async with asyncio.timeout(PATIENCE_S):
-        while not gateway.under_way:
+        while not gateway.under_way:  # noqa: ASYNC110 - a fake has no event for it
             await asyncio.sleep(0.01)
     await state.write(lambda c: cancel_batch(c, "", row.id, NOW_S))
 

@@ -24,9 +24,7 @@ def test_each_position_is_handed_out_once(
     for count, asks in [*turns, (3, 100)]:
         lanes.keep(count)
         found += [
-            position
-            for ask in range(asks)
-            if (position := lanes.next(ask % count)) is not None
+            position for ask in range(asks) if (position := lanes.next(ask % count)) is not None
         ]
 
     assert sorted(found) == sorted(set(range(positions)) - done)

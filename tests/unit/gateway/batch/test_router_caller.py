@@ -10,6 +10,7 @@ from gateway.batch.line_caller import LineCall
 from gateway.batch.model_rooms import RouterRooms
 from gateway.batch.router_caller import RouterCaller
 from gateway.request.inference_request import InferenceRequest
+from gateway.routing.target import Target
 from gateway.serving.trusted_requests import ProjectIdentities
 from gateway.telemetry.update import Load, Update
 from gateway.upstream.client import UpstreamClient
@@ -52,11 +53,10 @@ async def projects(surface: Surface, tmp_path: Path) -> None:
     """Authentication, with two projects, of which one may not chat."""
     path = write_projects(
         tmp_path / "projects.yaml",
-        project("search"),
-        project("other", routes=["/v1/embeddings"], models=["n"]),
+        project("search", id="search"),
+        project("other", id="other", routes=["/v1/embeddings"], models=["n"]),
     )
     surface.configure(auth={"projects": [path]})
-    await surface.live_config.refresh_projects()
 
 
 async def test_a_line_is_answered(start_engine: StartEngine, surface: Surface) -> None:
@@ -85,9 +85,12 @@ async def test_a_line_is_a_request_of_its_project(
     seen: list[InferenceRequest] = []
     resolver = surface.router.resolver
     resolve = resolver.target
-    monkeypatch.setattr(
-        resolver, "target", lambda request, name: seen.append(request) or resolve(request, name)
-    )
+
+    def record(request: InferenceRequest, name: str) -> Target:
+        seen.append(request)
+        return resolve(request, name)
+
+    monkeypatch.setattr(resolver, "target", record)
 
     found = await _caller(surface).call(_call("search", is_guaranteed=is_guaranteed))
 

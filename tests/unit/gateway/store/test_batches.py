@@ -1,6 +1,7 @@
 """Batches in the database: who may change what, and when."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from sqlalchemy import Connection
@@ -137,7 +138,8 @@ async def test_parts_count_once(database: Database) -> None:
 
     for keys in (["a", "b"], ["a", "b"], ["c"]):
         parts = [_part(key) for key in keys]
-        await database.write(lambda c, parts=parts: add_parts(c, row.id, 1, parts, progress))
+        add = partial(add_parts, batch_id=row.id, epoch=1, parts=parts, progress=progress)
+        await database.write(add)
 
     found = await database.read(lambda c: batch(c, "p1", row.id))
     assert (found.completed, found.failed, found.input_tokens) == (4, 2, 60)
@@ -152,14 +154,13 @@ async def test_a_cancelled_batch_stays_so(database: Database) -> None:
     await _claimed(database)
 
     for now_s in (NOW_S, NOW_S + 1):
-        found = await database.write(lambda c, now_s=now_s: cancel_batch(c, "p1", row.id, now_s))
+        cancel = partial(cancel_batch, project_id="p1", batch_id=row.id, now_s=now_s)
+        found = await database.write(cancel)
         assert (found.status, found.cancelling_s) == ("cancelling", NOW_S)
     begun = await database.write(
         lambda c: begin_batch(c, row.id, 1, NOW_S, model="m", total=1, lines=1, plan_key="p")
     )
-    final = await database.write(
-        lambda c: begin_finalizing(c, row.id, 1, NOW_S, has_expired=False)
-    )
+    final = await database.write(lambda c: begin_finalizing(c, row.id, 1, NOW_S, has_expired=False))
     await database.write(lambda c: end_batch(c, row.id, 1, NOW_S, "cancelled"))
 
     assert (begun.status, final.status) == ("cancelling", "cancelling")

@@ -123,9 +123,7 @@ async def test_shorter_windows_than_openais_are_taken(
     client: openai.AsyncOpenAI, state: ProjectState, window: str, seconds: int
 ) -> None:
     """The deadline follows them."""
-    created = await _create(
-        client, await add_file(state, LINES, "p1"), completion_window=window
-    )
+    created = await _create(client, await add_file(state, LINES, "p1"), completion_window=window)
 
     assert created.expires_at == NOW_S + seconds
     assert created.completion_window == window

@@ -4,7 +4,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 
 import anthropic
-import httpx
+import httpx2
 import pytest
 
 from gateway.batch.line_caller import LineCall
@@ -39,9 +39,9 @@ def _answer(call: LineCall) -> tuple[int, Mapping[str, object]]:
 @pytest.fixture
 async def client(api: StateApi) -> AsyncIterator[anthropic.AsyncAnthropic]:
     """Anthropic's client, as a client of project p1."""
-    transport = httpx.ASGITransport(api.app)
+    transport = httpx2.ASGITransport(api.app)
     async with (
-        httpx.AsyncClient(transport=transport, headers={"x-gateway-project": "p1"}) as http_client,
+        httpx2.AsyncClient(transport=transport, headers={"x-gateway-project": "p1"}) as http_client,
         anthropic.AsyncAnthropic(
             api_key="k", base_url="http://state", http_client=http_client, max_retries=0
         ) as found,
