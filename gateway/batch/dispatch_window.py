@@ -20,12 +20,12 @@ import msgspec
 
 RESERVE = 1 / 4
 """Share of slots and KV cache that batches leave free."""
-BUSY_SLOTS = 1 / 4
+BUSY_SLOTS = 1 / 8
 """Share of slots that batches take beside others at most: each sequence makes steps longer."""
 BUSY_PREFILL_S = 0.012
 """Seconds of prefill of batches that a replica may have before it beside others."""
-LARGE_SHARE = 0.005
-"""Share of the time that lines with longer prompts may take there: less than one request in a
+LARGE_SHARE = 0.001
+"""Share of the time that lines with longer prompts may take there: far less than one request in a
 hundred meets one."""
 DEFAULT_STEP_TOKENS = 2048
 """Prompt tokens of a step, if the engine does not say."""

@@ -11,7 +11,7 @@ import itertools
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Iterator
 from struct import Struct
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Self
 
 from gateway.batch.line_order import shared_depth
 from gateway.kvcache.prefix import KEY_BYTES as PREFIX_BYTES
@@ -73,6 +73,11 @@ class LinePlan:
         if len(records) % RECORD_BYTES:
             raise ValueError(f"a plan of {len(records)} bytes is not whole")
         self._records = records
+
+    @classmethod
+    def of(cls, places: Iterable[LinePlace]) -> Self:
+        """A plan of these places, in this order."""
+        return cls(b"".join([_RECORD.pack(*place) for place in places]))
 
     def __len__(self) -> int:
         return len(self._records) // RECORD_BYTES

@@ -36,8 +36,8 @@ IDLE = ReplicaRoom(
         ({"sequences": 30, "ours": 30}, False, 75),  # its own does not
         ({"sequences": 90}, False, 0),
         ({"is_sought": True}, True, 0),  # interactive requests wait for it
-        ({}, True, 25),  # each sequence makes steps longer
-        ({"sequences": 60}, True, 15),
+        ({}, True, 12),  # each sequence makes steps longer
+        ({"sequences": 70}, True, 5),
         ({"free_tokens": 30_000}, False, 50),  # a quarter of the cache stays free
         ({"free_tokens": 20_000, "ours": 60, "sequences": 60}, False, 10),
         ({"kv_tokens": 0, "free_tokens": 0}, False, 75),  # an engine without a KV cache
@@ -126,7 +126,7 @@ def test_batches_share_what_there_is_by_deadline() -> None:
 
 
 def test_a_large_prompt_beside_others_rests_first() -> None:
-    """Its time is a two-hundredth of all; on two replicas, twice as often."""
+    """Its time is a thousandth of all; on two replicas, twice as often."""
     rooms = [IDLE, IDLE]
 
     (calm,) = dispatch_windows(rooms, [CALM], guaranteed_share=0.5)
@@ -134,7 +134,7 @@ def test_a_large_prompt_beside_others_rests_first() -> None:
 
     assert (calm.tokens, calm.largest, calm.rest_s) == (4_000, math.inf, 0.0)
     assert (used.tokens, used.largest) == (pytest.approx(240), pytest.approx(120))
-    assert used.rest_s == pytest.approx(0.0001 * 200 / 2)
+    assert used.rest_s == pytest.approx(0.0001 * 1000 / 2)
 
 
 def test_what_may_start_of_a_window() -> None:

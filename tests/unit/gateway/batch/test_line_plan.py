@@ -11,7 +11,7 @@ from gateway.batch.line_plan import LinePlace, LinePlan, LineSorter
 async def _plan(keys: list[bytes], run_lines: int) -> LinePlan:
     sorter = LineSorter(run_lines)
     for number, key in enumerate(keys, 1):
-        await sorter.add(key, LinePlace(number, number * 2**33, 7, 9))
+        await sorter.add(key, LinePlace(number, number * 2**33, 7, 0))
     records = b"".join([part async for part in sorter.plan()])
     sorter.close()
     return LinePlan(records)
@@ -24,7 +24,7 @@ async def test_lines_come_in_the_order_of_their_keys(keys: list[bytes], run_line
 
     expected = sorted(enumerate(keys, 1), key=lambda each: (each[1], each[0]))
     assert [plan.place(n) for n in range(len(plan))] == [
-        LinePlace(number, number * 2**33, 7, 9) for number, _ in expected
+        LinePlace(number, number * 2**33, 7, 0) for number, _ in expected
     ]
 
 
